@@ -1,1 +1,11 @@
-//! x
+//! Stopover: an exchange manager daemon for Trino's fault-tolerant execution.
+//!
+//! The way of a page: `api` → `ingest` → `segment` → `storage`, and back: `storage` → `read` → `api`.
+//! `ingest` and `read` meet only in `commit`. `docs/architecture.md` is the map.
+
+pub mod clock;
+pub mod config;
+pub mod id;
+pub mod memory;
+pub mod storage;
+pub mod telemetry;

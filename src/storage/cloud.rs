@@ -38,6 +38,9 @@ fn client_retries() -> RetryConfig {
     }
 }
 
+/// A whole request, body included: 256 MiB at 5 MB/s.
+const REQUEST_TIMEOUT: &str = "60 seconds";
+
 fn bucket<'a>(label: &str, url: &'a Url) -> Result<&'a str, StorageError> {
     url.host_str()
         .filter(|host| !host.is_empty())
@@ -124,7 +127,8 @@ pub(super) fn build_s3(label: &str, url: &Url, mut options: Options, runtime: &R
     let given = take_given(&mut options, S3_OPTIONS, "aws_", S3::Bucket)?;
     let path_style = options.take_bool("path_style")?;
     let gives = |key: &S3| given.iter().any(|(_, k, _)| k == key);
-    let mut builder = s3_environment(gives(&S3::AccessKeyId), gives(&S3::RoleArn));
+    let mut builder = s3_environment(gives(&S3::AccessKeyId), gives(&S3::RoleArn))
+        .with_config(S3::Client(ClientConfigKey::Timeout), REQUEST_TIMEOUT);
     for (_, key, value) in &given {
         builder = builder.with_config(*key, value);
     }
@@ -303,7 +307,8 @@ pub(super) fn build_gs(label: &str, url: &Url, mut options: Options, runtime: &R
     let mut builder = match named[..] {
         [] => GoogleCloudStorageBuilder::from_env(),
         _ => GoogleCloudStorageBuilder::new(),
-    };
+    }
+    .with_config(Gs::Client(ClientConfigKey::Timeout), REQUEST_TIMEOUT);
     for (_, key, value) in &given {
         builder = builder.with_config(*key, value);
     }
@@ -369,7 +374,8 @@ pub(super) fn build_az(label: &str, url: &Url, mut options: Options, runtime: &R
         account.map_or_else(|| new.clone(), |account| new.clone().with_account(account))
     } else {
         MicrosoftAzureBuilder::from_env()
-    };
+    }
+    .with_config(Az::Client(ClientConfigKey::Timeout), REQUEST_TIMEOUT);
     for (_, key, value) in &given {
         builder = builder.with_config(*key, value);
     }

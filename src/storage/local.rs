@@ -452,7 +452,7 @@ fn put_failure(doing: &str, path: &Path, error: &io::Error) -> StoreError {
     failure
 }
 
-fn failure(doing: &str, path: &Path, error: &io::Error) -> StoreError {
+pub(super) fn failure(doing: &str, path: &Path, error: &io::Error) -> StoreError {
     use io::ErrorKind as Io;
     let (kind, way_out) = match error.kind() {
         Io::NotFound => (StorageErrorKind::NotFound, ""),

@@ -49,7 +49,7 @@ pub struct StorageMetrics {
     written: Family<BaseLabels, Counter>,
     read: Family<BaseLabels, Counter>,
     healthy: Family<BaseLabels, Gauge>,
-    failovers: Family<BaseLabels, Counter>,
+    put_failures: Family<BaseLabels, Counter>,
     ignored_keys: Family<BaseLabels, Counter>,
 }
 
@@ -64,7 +64,7 @@ impl Default for StorageMetrics {
             written: Family::default(),
             read: Family::default(),
             healthy: Family::default(),
-            failovers: Family::default(),
+            put_failures: Family::default(),
             ignored_keys: Family::default(),
         }
     }
@@ -102,9 +102,9 @@ impl StorageMetrics {
             self.healthy.clone(),
         );
         registry.register(
-            "stopover_storage_failovers",
-            "Puts that failed on the base directory and were given to another",
-            self.failovers.clone(),
+            "stopover_storage_put_failures",
+            "Puts that failed on the base directory and went on elsewhere or later",
+            self.put_failures.clone(),
         );
         registry.register(
             "stopover_storage_ignored_keys",
@@ -119,8 +119,8 @@ impl StorageMetrics {
             .set(healthy.into());
     }
 
-    pub(super) fn count_failover(&self, base: &BaseName) {
-        self.failovers.get_or_create(&labels(base)).inc();
+    pub(super) fn count_put_failure(&self, base: &BaseName) {
+        self.put_failures.get_or_create(&labels(base)).inc();
     }
 
     pub(super) fn count_ignored_key(&self, base: &BaseName) {

@@ -27,13 +27,19 @@ use crate::clock::Random;
 const NONCE: Attribute = Attribute::Metadata(std::borrow::Cow::Borrowed("nonce"));
 
 /// Objects below a prefix of a bucket, a container or a store in memory.
-#[derive(Debug)]
 pub struct ObjectBackend {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
     redactor: Redactor,
     random: Random,
     wants_keep: bool,
+}
+
+/// The client's own `Debug` may show more than anybody should read.
+impl std::fmt::Debug for ObjectBackend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} below {:?}", self.store, self.prefix.as_ref())
+    }
 }
 
 impl ObjectBackend {

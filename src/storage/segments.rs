@@ -119,7 +119,7 @@ impl Storage {
                     }
                     Err(error) => {
                         base.failed(&error);
-                        self.inner.metrics.count_failover(&base.name);
+                        self.inner.metrics.count_put_failure(&base.name);
                         failures.push((index, error));
                     }
                 }

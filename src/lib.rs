@@ -4,8 +4,13 @@
 //! `ingest` and `read` meet only in `commit`. `docs/architecture.md` is the map.
 
 pub mod clock;
+pub mod commit;
 pub mod config;
 pub mod id;
+pub mod ingest;
+pub mod lifecycle;
 pub mod memory;
+pub mod read;
+pub mod segment;
 pub mod storage;
 pub mod telemetry;

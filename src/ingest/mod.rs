@@ -1,0 +1,163 @@
+//! The writing side: batches in, sealed and uploaded segments out, commits acknowledged.
+
+use std::sync::Arc;
+
+use crate::commit::Totals;
+use crate::id::SinkId;
+use crate::memory::{OverCapacity, Reservation};
+use crate::segment::frame::VerifiedBatch;
+use crate::storage::StorageError;
+
+/// What a client says it sent, to be compared with what arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// Batches.
+    pub batches: u64,
+    /// Pages.
+    pub pages: u64,
+    /// Page bytes.
+    pub bytes: u64,
+    /// CRC-32C over the frames' `crc` fields.
+    pub checksum: Option<u32>,
+}
+
+/// Answer to a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Its number.
+    pub batch: u32,
+    /// The number that the next batch must have.
+    pub next: u64,
+    /// Whether it had been taken before.
+    pub repeated: bool,
+}
+
+/// Answer to an abort.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aborted {
+    /// The attempt is aborted.
+    Aborted,
+    /// It had finished before: nothing changed.
+    AlreadyFinished,
+}
+
+/// Why ingest refused. Each names what a client may do.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum IngestError {
+    /// Not held here and not committed.
+    #[error("{sink} is not held by this daemon and is not committed: run the task again")]
+    SinkNotFound {
+        /// Which.
+        sink: SinkId,
+    },
+    /// Aborted before.
+    #[error("{sink} was aborted")]
+    SinkAborted {
+        /// Which.
+        sink: SinkId,
+    },
+    /// Finished before.
+    #[error("{sink} is finished and takes no more pages")]
+    SinkFinished {
+        /// Which.
+        sink: SinkId,
+    },
+    /// Its bytes could not be written.
+    #[error("{sink} could not be written ({reason}): run the task again")]
+    SinkFailed {
+        /// Which.
+        sink: SinkId,
+        /// Why.
+        reason: Arc<str>,
+    },
+    /// A batch is missing before this one.
+    #[error("batch {given} of {sink} came, but {expected} is next: send the missing batches first")]
+    BatchOutOfOrder {
+        /// Which sink.
+        sink: SinkId,
+        /// What came.
+        given: u32,
+        /// What should have come.
+        expected: u64,
+    },
+    /// The client's counts are not what arrived.
+    #[error(
+        "{sink}: the finish claims {} batches, {} pages, {} bytes, checksum {:?}; \
+         {} batches, {} pages, {} bytes, checksum {} arrived",
+        claim.batches, claim.pages, claim.bytes, claim.checksum,
+        held.batches, held.pages, held.bytes, held.checksum
+    )]
+    CountMismatch {
+        /// Which sink.
+        sink: SinkId,
+        /// What was said.
+        claim: Claim,
+        /// What is held.
+        held: Totals,
+    },
+    /// The exchange was closed.
+    #[error("exchange {0} is closed")]
+    ExchangeClosed(crate::id::ExchangeId),
+    /// The daemon stops.
+    #[error("this daemon is stopping and takes no new sinks: use another one")]
+    Draining,
+    /// A bound was reached.
+    #[error("{what} is full at {limit}: wait, or raise {setting}")]
+    Full {
+        /// What is full.
+        what: &'static str,
+        /// The bound.
+        limit: u64,
+        /// The setting that holds it.
+        setting: &'static str,
+    },
+    /// More memory asked for than there is.
+    #[error(transparent)]
+    OverCapacity(#[from] OverCapacity),
+    /// The store had to be asked and did not answer.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The commit records could not be read.
+    #[error(transparent)]
+    Commit(#[from] crate::commit::CommitError),
+}
+
+/// The writing side of a daemon. Cheap to clone.
+#[derive(Clone)]
+pub struct Ingest {
+    _private: (),
+}
+
+#[allow(unused_variables, clippy::unused_async)]
+impl Ingest {
+    /// Waits for the memory that a body of `bytes` needs. Call it before reading the body.
+    pub async fn reserve(&self, bytes: u64) -> Result<Reservation, IngestError> {
+        unimplemented!()
+    }
+
+    /// Whether pages for this sink could be taken now; to refuse before the body is read.
+    pub fn check(&self, sink: &SinkId) -> Result<(), IngestError> {
+        unimplemented!()
+    }
+
+    /// Takes a batch: all of it or nothing, never halfway, without waiting. The batch's bytes hold their
+    /// reservation (`ReservedBytes`). Without a number it is the next one.
+    pub fn append(
+        &self,
+        sink: &SinkId,
+        number: Option<u32>,
+        batch: VerifiedBatch,
+    ) -> Result<Appended, IngestError> {
+        unimplemented!()
+    }
+
+    /// Makes an attempt durable and decides it; goes on if the caller leaves.
+    pub async fn finish(&self, sink: &SinkId, claim: Option<Claim>) -> Result<Totals, IngestError> {
+        unimplemented!()
+    }
+
+    /// Drops an attempt, unless it finished.
+    pub async fn abort(&self, sink: &SinkId) -> Result<Aborted, IngestError> {
+        unimplemented!()
+    }
+}

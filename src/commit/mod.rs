@@ -205,20 +205,8 @@ impl CommitIndex {
                 exchange: exchange.clone(),
             });
         }
-        let mut handle = Handle {
-            exchange: exchange.clone(),
-            partition,
-            bytes: 0,
-            ranges: vec![],
-        };
-        for attempt in newest.into_values() {
-            let handles = plan::plan(exchange, &known, &[attempt], None)?;
-            for mine in handles.into_iter().filter(|h| h.partition == partition) {
-                handle.bytes += mine.bytes;
-                handle.ranges.extend(mine.ranges);
-            }
-        }
-        Ok(handle)
+        let chosen: Vec<TaskAttempt> = newest.into_values().collect();
+        plan::plan_partition(exchange, &known, &chosen, partition)
     }
 
     async fn load(&self, exchange: &ExchangeId) -> Result<Vec<KnownSegment>, CommitError> {
@@ -229,7 +217,7 @@ impl CommitIndex {
     async fn footers_of(&self, listed: &[ListedSegment]) -> Result<Vec<KnownSegment>, CommitError> {
         let fetches = listed.iter().map(|found| async move {
             let footer = self.footers.get(found).await?;
-            Ok(footer.map(|footer| KnownSegment {
+            Ok::<_, CommitError>(footer.map(|footer| KnownSegment {
                 address: found.address.clone(),
                 footer,
             }))

@@ -82,6 +82,49 @@ pub fn plan(
     Ok(handles)
 }
 
+/// Plans one partition as one handle, in the order of the tasks.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_partition(
+    exchange: &ExchangeId,
+    segments: &[KnownSegment],
+    chosen: &[TaskAttempt],
+    partition: u32,
+) -> Result<Handle, CommitError> {
+    let by_id = index_segments(segments);
+    let wanted = wanted_sinks(exchange, segments, &by_id, chosen)?;
+    let mut blocks = Vec::new();
+    for (id, sinks) in &wanted {
+        let known = by_id[id];
+        let mine = known
+            .footer
+            .blocks
+            .iter()
+            .filter(|b| b.partition == partition);
+        blocks.extend(
+            mine.filter(|b| sinks.contains(&b.sink))
+                .map(|block| PlannedBlock { known, block }),
+        );
+    }
+    blocks.sort_by_key(|b| {
+        (
+            b.known.footer.sinks[b.block.sink as usize],
+            b.known.address.segment,
+            b.block.offset,
+        )
+    });
+    let mut handles = Vec::new();
+    cut(exchange, partition, &blocks, u64::MAX, &mut handles);
+    let empty = Handle {
+        exchange: exchange.clone(),
+        partition,
+        bytes: 0,
+        ranges: Vec::new(),
+    };
+    Ok(handles.pop().unwrap_or(empty))
+}
+
 struct PlannedBlock<'a> {
     known: &'a KnownSegment,
     block: &'a BlockEntry,
@@ -192,7 +235,7 @@ fn cut(
         let (mut bytes, mut count) = (0, 0);
         for planned in rest {
             let more = planned.block.page_bytes();
-            if count > 0 && bytes + more > target_size {
+            if count > 0 && more > target_size.saturating_sub(bytes) {
                 break;
             }
             bytes += more;

@@ -8,8 +8,6 @@ mod exchange;
 mod pressure;
 pub mod seal_policy;
 pub mod sink;
-#[cfg(test)]
-mod tests;
 mod uploader;
 
 use std::collections::HashMap;

@@ -215,12 +215,15 @@ impl CommitIndex {
     }
 
     async fn footers_of(&self, listed: &[ListedSegment]) -> Result<Vec<KnownSegment>, CommitError> {
-        let fetches = listed.iter().map(|found| async move {
-            let footer = self.footers.get(found).await?;
-            Ok::<_, CommitError>(footer.map(|footer| KnownSegment {
-                address: found.address.clone(),
-                footer,
-            }))
+        let fetches = listed.to_vec().into_iter().map(|found| {
+            let footers = self.footers.clone();
+            async move {
+                let footer = footers.get(&found).await?;
+                Ok::<_, CommitError>(footer.map(|footer| KnownSegment {
+                    address: found.address,
+                    footer,
+                }))
+            }
         });
         let known: Vec<Option<KnownSegment>> = stream::iter(fetches)
             .buffered(FOOTER_CONCURRENCY)

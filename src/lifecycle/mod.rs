@@ -255,13 +255,15 @@ impl Exchanges {
     /// The store.
     pub async fn list(&self) -> Result<Vec<(ExchangeId, Option<ExchangeSpec>)>, LifecycleError> {
         let ids = self.shared.parts.storage.list_exchanges().await?;
-        let markers = ids.into_iter().map(|id| async move {
-            let spec = match self.stored(&id).await {
-                Ok(spec) => spec,
-                Err(LifecycleError::Unreadable { .. }) => None,
-                Err(error) => return Err(error),
-            };
-            Ok((id, spec))
+        let markers = ids.into_iter().map(|id| {
+            let exchanges = self.clone();
+            async move {
+                match exchanges.stored(&id).await {
+                    Ok(spec) => Ok((id, spec)),
+                    Err(LifecycleError::Unreadable { .. }) => Ok((id, None)),
+                    Err(error) => Err(error),
+                }
+            }
         });
         stream::iter(markers)
             .buffered(MARKER_CONCURRENCY)

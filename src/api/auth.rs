@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
@@ -13,7 +14,6 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::problem::{Problem, Slug};
-use super::state::SharedState;
 
 /// Routes that answer without a token: probes of an orchestrator have none.
 const OPEN_ROUTES: [&str; 2] = ["/healthz", "/readyz"];
@@ -146,11 +146,11 @@ fn check(tokens: &Tokens, headers: &HeaderMap) -> Result<(), Problem> {
 
 /// Lets through who has a token, before anything else of the request is looked at.
 pub async fn require_token(
-    State(state): State<SharedState>,
+    State(tokens): State<Option<Arc<Tokens>>>,
     request: Request,
     next: Next,
 ) -> Response {
-    if let Some(tokens) = &state.parts.tokens
+    if let Some(tokens) = &tokens
         && !OPEN_ROUTES.contains(&request.uri().path())
         && let Err(problem) = check(tokens, request.headers())
     {

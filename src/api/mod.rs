@@ -49,16 +49,15 @@ fn described() -> OpenApiRouter<SharedState> {
 /// The whole service.
 pub fn router(state: SharedState) -> Router {
     let (routes, _) = described().split_for_parts();
+    let outside = observe::Outside {
+        observer: state.parts.observer.clone(),
+        random: state.parts.runtime.random.clone(),
+    };
+    let tokens = state.parts.tokens.clone();
     routes
         .fallback(fallback::not_found)
         .method_not_allowed_fallback(fallback::method_not_allowed)
-        .layer(middleware::from_fn_with_state(
-            state.clone(),
-            auth::require_token,
-        ))
-        .layer(middleware::from_fn_with_state(
-            state.clone(),
-            observe::observe,
-        ))
+        .layer(middleware::from_fn_with_state(tokens, auth::require_token))
+        .layer(middleware::from_fn_with_state(outside, observe::observe))
         .with_state(state)
 }

@@ -24,21 +24,30 @@ use tracing::Instrument;
 
 use super::limits::MAX_URI;
 use super::problem::{Failure, Problem};
-use super::state::{FinishedRequest, RequestObserver, SharedState};
+use super::state::{FinishedRequest, RequestObserver};
+use crate::clock::Random;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_REQUEST_ID: usize = 128;
 
+/// What the layer is given.
+#[derive(Clone)]
+pub struct Outside {
+    /// Told of each request.
+    pub observer: Arc<dyn RequestObserver>,
+    /// Mints request ids.
+    pub random: Random,
+}
+
 /// Wraps the whole service.
-pub async fn observe(State(state): State<SharedState>, request: Request, next: Next) -> Response {
-    let id = request_id(request.headers(), &state);
+pub async fn observe(State(outside): State<Outside>, request: Request, next: Next) -> Response {
+    let id = request_id(request.headers(), &outside.random);
     let route: Arc<str> = request
         .extensions()
         .get::<MatchedPath>()
         .map_or("unmatched", MatchedPath::as_str)
         .into();
-    let observer = Arc::clone(&state.parts.observer);
-    let mut watch = Watch::begin(observer, Arc::clone(&route), request.method());
+    let mut watch = Watch::begin(outside.observer, route, request.method());
     let span = tracing::info_span!(
         "request",
         id = id.to_str().unwrap_or_default(),
@@ -100,7 +109,7 @@ fn log(response: &Response) {
 }
 
 /// The client's id if it is printable and short, else a new one.
-fn request_id(headers: &HeaderMap, state: &SharedState) -> HeaderValue {
+fn request_id(headers: &HeaderMap, random: &Random) -> HeaderValue {
     let given = headers.get(REQUEST_ID).filter(|value| {
         let bytes = value.as_bytes();
         (1..=MAX_REQUEST_ID).contains(&bytes.len())
@@ -109,7 +118,7 @@ fn request_id(headers: &HeaderMap, state: &SharedState) -> HeaderValue {
                 .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
     });
     given.cloned().unwrap_or_else(|| {
-        let id = format!("{:016x}", state.parts.runtime.random.next_u64());
+        let id = format!("{:016x}", random.next_u64());
         HeaderValue::from_str(&id).expect("hexadecimal digits are a header value")
     })
 }

@@ -71,7 +71,7 @@ pub struct Parts {
     /// Clock, randomness, tasks.
     pub runtime: Runtime,
     /// Who may ask; none: everybody.
-    pub tokens: Option<Tokens>,
+    pub tokens: Option<Arc<Tokens>>,
     /// All metrics as Prometheus text.
     pub render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Told of each request.

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use futures::future::join_all;
 
 use super::health::Base;
@@ -26,7 +27,10 @@ impl Storage {
         let key = keys::marker(exchange);
         let homes = self.homes(exchange);
         let order = |healthy: &[bool]| placement::healthy_first(homes.clone(), healthy);
-        let put = async |base: &Base| base.store.put_versioned(&key, content.clone()).await;
+        let put = |base: Arc<Base>| {
+            let (key, content) = (key.clone(), content.clone());
+            async move { base.store.put_versioned(&key, content).await }.boxed()
+        };
         self.put_anywhere(key.as_str(), order, put)
             .await
             .map(|_| ())
@@ -40,17 +44,20 @@ impl Storage {
     /// time, for a renewal may lie just there.
     pub async fn get_marker(&self, exchange: &ExchangeId) -> Result<Option<Marker>, StorageError> {
         let key = keys::marker(exchange);
-        let asked = join_all(self.homes(exchange).into_iter().map(async |index| {
-            let base = &self.inner.bases[index];
-            // One that is known not to work is not worth a minute's patience.
-            let store = if base.is_healthy() {
-                &base.store
-            } else {
-                &base.direct
-            };
-            (base, store.get_versioned(&key).await)
+        let asked = join_all(self.homes(exchange).into_iter().map(|index| {
+            let (base, key) = (Arc::clone(&self.inner.bases[index]), key.clone());
+            async move {
+                // One that is known not to work is not worth a minute's patience.
+                let store = if base.is_healthy() {
+                    &base.store
+                } else {
+                    &base.direct
+                };
+                let answer = store.get_versioned(&key).await;
+                (base, answer)
+            }
         }));
-        let mut found: Vec<(&Arc<Base>, Versioned)> = Vec::new();
+        let mut found: Vec<(Arc<Base>, Versioned)> = Vec::new();
         let mut failure = None;
         for (base, answer) in asked.await {
             match answer {
@@ -84,18 +91,19 @@ impl Storage {
         exchange: &ExchangeId,
     ) -> Result<Vec<ListedSegment>, StorageError> {
         let folder = keys::segments(exchange);
-        let lists = join_all(self.inner.bases.iter().map(async |base| {
-            let listed = base.store.list(&folder).await;
-            (
-                base,
-                listed.map_err(|error| base.error("list", folder.as_str(), error)),
-            )
+        let lists = join_all(self.inner.bases.iter().cloned().map(|base| {
+            let folder = folder.clone();
+            async move {
+                let listed = base.store.list(&folder).await;
+                let listed = listed.map_err(|error| base.error("list", folder.as_str(), error));
+                (base, listed)
+            }
         }));
         let mut segments = Vec::new();
         for (base, listed) in lists.await {
             for found in listed? {
                 let Some(segment) = keys::parse_segment(exchange, &found.key) else {
-                    self.ignore(base, found.key.as_str());
+                    self.ignore(&base, found.key.as_str());
                     continue;
                 };
                 let (exchange, base) = (exchange.clone(), base.name.clone());
@@ -120,19 +128,20 @@ impl Storage {
     /// Ids of all exchanges that left anything in any base directory, sorted.
     pub async fn list_exchanges(&self) -> Result<Vec<ExchangeId>, StorageError> {
         let folder = keys::exchanges();
-        let lists = join_all(self.inner.bases.iter().map(async |base| {
-            let listed = base.store.list_folders(&folder).await;
-            (
-                base,
-                listed.map_err(|error| base.error("list", folder.as_str(), error)),
-            )
+        let lists = join_all(self.inner.bases.iter().cloned().map(|base| {
+            let folder = folder.clone();
+            async move {
+                let listed = base.store.list_folders(&folder).await;
+                let listed = listed.map_err(|error| base.error("list", folder.as_str(), error));
+                (base, listed)
+            }
         }));
         let mut exchanges = Vec::new();
         for (base, listed) in lists.await {
             for name in listed? {
                 match keys::parse_exchange(&name) {
                     Some(exchange) => exchanges.push(exchange),
-                    None => self.ignore(base, &name),
+                    None => self.ignore(&base, &name),
                 }
             }
         }
@@ -144,69 +153,53 @@ impl Storage {
     /// Removes everything of an exchange from every base directory, markers first; answers how many
     /// objects went. An error if any could not be removed; calling it again goes on. A base directory
     /// that fails does not keep the others from being cleared.
+    ///
+    /// No base directory is listed before the markers are gone from all: a segment that is not in a list was
+    /// uploaded after that, and its uploader finds the exchange closed and takes it away.
     pub async fn remove_exchange(&self, exchange: &ExchangeId) -> Result<u64, StorageError> {
-        let listed = join_all(self.inner.bases.iter().map(|base| list_all(base, exchange))).await;
-        let marker = keys::marker(exchange);
-        let mut work = Vec::new();
-        let mut failures = Vec::new();
-        for (base, listed) in self.inner.bases.iter().zip(listed) {
-            match listed {
-                Ok(keys) => work.push((base, keys)),
-                Err(error) => failures.push(error),
-            }
-        }
-        let markers = join_all(work.iter().map(async |(base, keys)| {
-            let which = keys.iter().filter(|key| **key == marker).cloned().collect();
-            delete(base, exchange, which).await
-        }));
-        let mut removed = 0;
-        let markers = markers.await;
-        let rest = join_all(
-            work.into_iter()
-                .zip(&markers)
-                .map(async |((base, keys), markers)| {
+        let markers = self.inner.bases.iter().cloned().map(|base| {
+            let exchange = exchange.clone();
+            async move { delete(&base, &exchange, vec![keys::marker(&exchange)]).await }
+        });
+        let markers = join_all(markers).await;
+        let rest = self
+            .inner
+            .bases
+            .iter()
+            .cloned()
+            .zip(&markers)
+            .map(|(base, marker)| {
+                let (exchange, marker_stays) = (exchange.clone(), marker.is_err());
+                async move {
                     // Where the marker stays, the segments stay: it would announce what is not there.
-                    if markers.is_err() {
+                    if marker_stays {
                         return Ok(0);
                     }
-                    let which = keys.into_iter().filter(|key| *key != marker).collect();
-                    let removed = delete(base, exchange, which).await?;
-                    remove_temporaries(base, exchange)
-                        .await
-                        .map(|temporaries| removed + temporaries)
-                }),
-        );
-        let rest = rest.await;
-        for outcome in markers.into_iter().chain(rest) {
-            match outcome {
-                Ok(count) => removed += count,
-                Err(error) => failures.push(error),
-            }
-        }
-        combined(failures).map_or(Ok(removed), Err)
+                    let listed = list_all(&base, &exchange).await?;
+                    let removed = delete(&base, &exchange, listed).await?;
+                    Ok(removed + remove_temporaries(&base, &exchange).await?)
+                }
+            });
+        let rest = join_all(rest).await;
+        sum(markers.into_iter().chain(rest).collect())
     }
 
     /// Removes what interrupted writes left behind (temporary files), where a store has such; only
     /// what no running daemon can still be writing. Answers how many went.
     pub async fn remove_stale_temporaries(&self) -> Result<u64, StorageError> {
         let folders = [keys::exchanges(), keys::probes()];
-        let outcomes = join_all(self.inner.bases.iter().map(async |base| {
-            let mut removed = 0;
-            for folder in &folders {
-                let outcome = base.store.remove_stale_temporaries(folder).await;
-                removed += outcome.map_err(|e| base.error("delete", folder.as_str(), e))?;
+        let outcomes = self.inner.bases.iter().cloned().map(|base| {
+            let folders = folders.clone();
+            async move {
+                let mut removed = 0;
+                for folder in &folders {
+                    let outcome = base.store.remove_stale_temporaries(folder).await;
+                    removed += outcome.map_err(|e| base.error("delete", folder.as_str(), e))?;
+                }
+                Ok(removed)
             }
-            Ok(removed)
-        }));
-        let mut removed = 0;
-        let mut failures = Vec::new();
-        for outcome in outcomes.await {
-            match outcome {
-                Ok(count) => removed += count,
-                Err(error) => failures.push(error),
-            }
-        }
-        combined(failures).map_or(Ok(removed), Err)
+        });
+        sum(join_all(outcomes).await)
     }
 
     fn homes(&self, exchange: &ExchangeId) -> Vec<usize> {
@@ -217,6 +210,18 @@ impl Storage {
         tracing::debug!(base = %base.name, what, "ignoring what is not Stopover's");
         self.inner.metrics.count_ignored_key(&base.name);
     }
+}
+
+fn sum(outcomes: Vec<Result<u64, StorageError>>) -> Result<u64, StorageError> {
+    let mut removed = 0;
+    let mut failures = Vec::new();
+    for outcome in outcomes {
+        match outcome {
+            Ok(count) => removed += count,
+            Err(error) => failures.push(error),
+        }
+    }
+    combined(failures).map_or(Ok(removed), Err)
 }
 
 async fn list_all(base: &Base, exchange: &ExchangeId) -> Result<Vec<Key>, StorageError> {

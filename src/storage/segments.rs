@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 
 use super::health::Base;
 use super::keys::{self, Key};
@@ -28,7 +30,10 @@ impl Storage {
         let key = keys::segment(exchange, segment);
         let turn = self.inner.turn.fetch_add(1, Ordering::Relaxed);
         let order = |healthy: &[bool]| placement::round_robin(turn, healthy);
-        let put = async |base: &Base| base.store.put(&key, content.clone()).await;
+        let put = |base: Arc<Base>| {
+            let (key, content) = (key.clone(), content.clone());
+            async move { base.store.put(&key, content).await }.boxed()
+        };
         let base = self.put_anywhere(key.as_str(), order, put).await?;
         Ok(SegmentAddress {
             exchange: exchange.clone(),
@@ -77,21 +82,22 @@ impl Storage {
             let index = self.base_index(at, "delete")?;
             by_base[index].push(keys::segment(&at.exchange, at.segment));
         }
-        let removals = self
-            .inner
-            .bases
-            .iter()
-            .zip(by_base)
-            .map(async |(base, keys)| {
-                let Some(first) = keys.first().map(ToString::to_string) else {
-                    return Ok(());
-                };
-                let object = format!("{} segments beginning with {first}", keys.len());
-                let removed = base.store.delete(keys).await;
-                removed
-                    .map(|_| ())
-                    .map_err(|error| base.error("delete", object, error))
-            });
+        let removals =
+            self.inner
+                .bases
+                .iter()
+                .cloned()
+                .zip(by_base)
+                .map(|(base, keys)| async move {
+                    let Some(first) = keys.first().map(ToString::to_string) else {
+                        return Ok(());
+                    };
+                    let object = format!("{} segments beginning with {first}", keys.len());
+                    let removed = base.store.delete(keys).await;
+                    removed
+                        .map(|_| ())
+                        .map_err(|error| base.error("delete", object, error))
+                });
         let removed = futures::future::join_all(removals).await;
         removed.into_iter().collect()
     }
@@ -102,7 +108,7 @@ impl Storage {
         &self,
         object: &str,
         order: impl Fn(&[bool]) -> Vec<usize>,
-        put: impl AsyncFn(&Base) -> Result<(), StoreError>,
+        put: impl Fn(Arc<Base>) -> BoxFuture<'static, Result<(), StoreError>>,
     ) -> Result<BaseName, StorageError> {
         let (clock, policy) = (&self.inner.runtime.clock, self.inner.put_patience);
         let deadline = clock.now() + policy.patience;
@@ -112,7 +118,7 @@ impl Storage {
             let mut failures = Vec::new();
             for index in order(&healthy) {
                 let base: &Arc<Base> = &self.inner.bases[index];
-                match put(base).await {
+                match put(Arc::clone(base)).await {
                     Ok(()) => {
                         base.recovered();
                         return Ok(base.name.clone());

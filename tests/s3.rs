@@ -228,7 +228,8 @@ async fn each_operation_costs_the_requests_that_it_should() {
         .await
         .unwrap();
     assert_eq!(storage.remove_exchange(&exchange).await.unwrap(), 50);
-    // One list; one bulk delete for the marker, one for all the rest.
+    // A look at the marker and its removal; one list; one bulk delete for all the rest.
+    assert_eq!(count(&["s3_GetObject"]), 3);
     assert_eq!(count(&["s3_ListObjectsV2"]), 2);
     assert_eq!(count(&["s3_DeleteObjects"]), 2);
     assert_eq!(count(&["s3_DeleteObject", "s3_HeadObject"]), 0);

@@ -159,7 +159,7 @@ impl Storage {
     pub async fn remove_exchange(&self, exchange: &ExchangeId) -> Result<u64, StorageError> {
         let markers = self.inner.bases.iter().cloned().map(|base| {
             let exchange = exchange.clone();
-            async move { delete(&base, &exchange, vec![keys::marker(&exchange)]).await }
+            async move { remove_marker(&base, &exchange).await }
         });
         let markers = join_all(markers).await;
         let rest = self
@@ -229,6 +229,17 @@ async fn list_all(base: &Base, exchange: &ExchangeId) -> Result<Vec<Key>, Storag
     let listed = base.store.list(&folder).await;
     let listed = listed.map_err(|error| base.error("list", folder.as_str(), error))?;
     Ok(listed.into_iter().map(|found| found.key).collect())
+}
+
+/// Looks before it removes: not every store says whether there was anything to remove. A marker that is
+/// written in between is in the list of the rest.
+async fn remove_marker(base: &Base, exchange: &ExchangeId) -> Result<u64, StorageError> {
+    let marker = keys::marker(exchange);
+    match base.store.get_tail(&marker, 1).await {
+        Err(error) if error.kind == StorageErrorKind::NotFound => Ok(0),
+        Err(error) => Err(base.error("get", marker.as_str(), error)),
+        Ok(_) => delete(base, exchange, vec![marker]).await,
+    }
 }
 
 async fn delete(base: &Base, exchange: &ExchangeId, which: Vec<Key>) -> Result<u64, StorageError> {

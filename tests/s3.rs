@@ -333,3 +333,109 @@ async fn a_server_that_stops_is_left_out_and_taken_back_when_it_returns() {
     }
     assert_eq!(bases.len(), 2, "both take segments again");
 }
+
+/// What a daemon of its own, with this environment, finds its base directories to be.
+fn probed_elsewhere(configs: &[BaseDirectoryConfig], environment: &[(&str, &str)]) -> String {
+    let described: Vec<String> = configs
+        .iter()
+        .map(|config| {
+            let options = config
+                .options
+                .iter()
+                .map(|(name, value)| format!("\t{name}\t{value}"));
+            format!("{}{}", config.uri, options.collect::<String>())
+        })
+        .collect();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--ignored",
+            "--exact",
+            "probes_what_another_test_tells_it_to",
+            "--nocapture",
+        ])
+        .envs(environment.iter().copied())
+        .env("STOPOVER_TEST_PROBE", described.join("\n"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let found = text.lines().filter(|line| line.contains("PROBED "));
+    found
+        .map(|line| line.split_once("PROBED ").unwrap().1)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by other tests in a process of its own, whose environment they choose"]
+async fn probes_what_another_test_tells_it_to() {
+    let described = std::env::var("STOPOVER_TEST_PROBE").expect("only another test runs this");
+    let configs: Vec<_> = described
+        .lines()
+        .map(|line| {
+            let mut words = line.split('\t').map(str::to_owned);
+            let uri = words.next().unwrap();
+            let mut options = BTreeMap::new();
+            while let (Some(name), Some(value)) = (words.next(), words.next()) {
+                options.insert(name, value);
+            }
+            BaseDirectoryConfig {
+                uri,
+                name: String::new(),
+                options,
+            }
+        })
+        .collect();
+    for status in open(&configs).probe().await {
+        println!("PROBED {} {:?}", status.healthy, status.error);
+    }
+}
+
+fn without_keys(mut config: BaseDirectoryConfig) -> BaseDirectoryConfig {
+    config.options.retain(|name, _| !name.contains("key"));
+    config
+}
+
+#[test]
+fn credentials_that_are_not_configured_come_from_the_environment() {
+    let gateway = Gateway::start("bucket", "key", "secret-of-key");
+    let config = without_keys(gateway.config("s3://bucket/p"));
+    let keys = [
+        ("AWS_ACCESS_KEY_ID", "key"),
+        ("AWS_SECRET_ACCESS_KEY", "secret-of-key"),
+    ];
+    assert_eq!(probed_elsewhere(&[config.clone()], &keys), "true None");
+    let wrong = [keys[0], ("AWS_SECRET_ACCESS_KEY", "not-the-secret")];
+    let refused = probed_elsewhere(&[config], &wrong);
+    assert!(
+        refused.starts_with("false") && refused.contains("SignatureDoesNotMatch"),
+        "{refused}"
+    );
+    assert!(!refused.contains("not-the-secret"), "{refused}");
+}
+
+#[test]
+fn credentials_of_a_base_directory_are_not_mixed_with_the_environments() {
+    let own = Gateway::start("bucket", "own", "secret-of-own");
+    let ambient = Gateway::start("bucket", "ambient", "secret-of-ambient");
+    let configs = [
+        own.config("s3://bucket/p"),
+        without_keys(ambient.config("s3://bucket/p")),
+    ];
+    let environment = [
+        ("AWS_ACCESS_KEY_ID", "ambient"),
+        ("AWS_SECRET_ACCESS_KEY", "secret-of-ambient"),
+        // Nobody listens there: the endpoint that is configured must win.
+        ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9"),
+    ];
+    assert_eq!(
+        probed_elsewhere(&configs, &environment),
+        "true None\ntrue None"
+    );
+    // A session's token belongs to the environment's keys, not to those which are configured.
+    let token = [
+        environment[0],
+        environment[1],
+        ("AWS_SESSION_TOKEN", "of-a-session"),
+    ];
+    assert_eq!(probed_elsewhere(&configs[..1], &token), "true None");
+}

@@ -149,7 +149,7 @@ pub(super) fn build_s3(label: &str, url: &Url, mut options: Options, runtime: &R
     }
     if !gives(&S3::UnsignedPayload) && !endpoint.as_deref().unwrap_or("https").starts_with("http:")
     {
-        // TLS already protects the bytes: hashing each of them again is the upload's greatest cost.
+        // TLS already protects the bytes; hashing each of them again only costs time.
         builder = builder.with_unsigned_payload(true);
     }
     let secrets = [S3::AccessKeyId, S3::SecretAccessKey, S3::Token];

@@ -37,6 +37,8 @@ struct Inner {
     next_temporary: AtomicU64,
     /// The root existed at some time: should it be missing later, it is not empty but gone.
     seen: AtomicBool,
+    /// The root's own name has been synced by this process.
+    root_synced: AtomicBool,
 }
 
 impl LocalStore {
@@ -48,6 +50,7 @@ impl LocalStore {
             writer,
             next_temporary: AtomicU64::new(0),
             seen: AtomicBool::new(false),
+            root_synced: AtomicBool::new(false),
         }))
     }
 
@@ -233,6 +236,13 @@ impl Inner {
         self.seen.store(true, Ordering::Relaxed);
         if !self.fsync {
             return Ok(());
+        }
+        if let (false, Some(above)) = (
+            self.root_synced.swap(true, Ordering::Relaxed),
+            self.root.parent(),
+        ) {
+            // Another daemon may be making the root just now; not to be allowed up there is no failure.
+            let _ = sync_folder(above);
         }
         for folder in folder.ancestors() {
             sync_folder(folder)?;

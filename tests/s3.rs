@@ -368,7 +368,8 @@ fn probed_elsewhere(configs: &[BaseDirectoryConfig], environment: &[(&str, &str)
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by other tests in a process of its own, whose environment they choose"]
 async fn probes_what_another_test_tells_it_to() {
-    let described = std::env::var("STOPOVER_TEST_PROBE").expect("only another test runs this");
+    let described = std::env::var_os("STOPOVER_TEST_PROBE").expect("only another test runs this");
+    let described = described.into_string().unwrap();
     let configs: Vec<_> = described
         .lines()
         .map(|line| {
@@ -398,14 +399,14 @@ fn without_keys(mut config: BaseDirectoryConfig) -> BaseDirectoryConfig {
 #[test]
 fn credentials_that_are_not_configured_come_from_the_environment() {
     let gateway = Gateway::start("bucket", "key", "secret-of-key");
-    let config = without_keys(gateway.config("s3://bucket/p"));
+    let configs = [without_keys(gateway.config("s3://bucket/p"))];
     let keys = [
         ("AWS_ACCESS_KEY_ID", "key"),
         ("AWS_SECRET_ACCESS_KEY", "secret-of-key"),
     ];
-    assert_eq!(probed_elsewhere(&[config.clone()], &keys), "true None");
+    assert_eq!(probed_elsewhere(&configs, &keys), "true None");
     let wrong = [keys[0], ("AWS_SECRET_ACCESS_KEY", "not-the-secret")];
-    let refused = probed_elsewhere(&[config], &wrong);
+    let refused = probed_elsewhere(&configs, &wrong);
     assert!(
         refused.starts_with("false") && refused.contains("SignatureDoesNotMatch"),
         "{refused}"

@@ -95,3 +95,22 @@ async fn stores_in_memory_of_the_same_uri_share_their_content() {
             .is_none()
     );
 }
+
+/// For a store that no test can start: names it in `STOPOVER_TEST_BASE_DIRECTORY`, the URI and then
+/// `option=value`, separated by spaces. It should be empty; what the suite writes, it removes.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a store: STOPOVER_TEST_BASE_DIRECTORY='az://container/prefix account=… access_key=…'"]
+async fn a_store_of_your_choice_conforms() {
+    let given = std::env::var_os("STOPOVER_TEST_BASE_DIRECTORY")
+        .expect("STOPOVER_TEST_BASE_DIRECTORY names the store and its options")
+        .into_string()
+        .unwrap();
+    let (uri, options) = given.split_once(' ').unwrap_or((&given, ""));
+    let options: Vec<_> = options
+        .split_whitespace()
+        .filter_map(|o| o.split_once('='))
+        .collect();
+    let storage = open_with(&[uri.into()], &options);
+    assert!(storage.probe().await[0].healthy, "{:?}", storage.status());
+    storage_conformance::all(&storage).await;
+}

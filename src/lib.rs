@@ -3,6 +3,7 @@
 //! The way of a page: `api` → `ingest` → `segment` → `storage`, and back: `storage` → `read` → `api`.
 //! `ingest` and `read` meet only in `commit`. `docs/architecture.md` is the map.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod id;

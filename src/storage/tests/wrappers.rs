@@ -11,6 +11,7 @@ use super::faulty::FaultyStore;
 use crate::clock::TaskGroup;
 use crate::storage::keys::{self, Folder, Key};
 use crate::storage::limit::{Limit, carried_permit};
+use crate::storage::meter::CATALOG;
 use crate::storage::retry::RetryPolicy;
 use crate::storage::store::{Found, Store, StoreError, Versioned};
 use crate::storage::{Tail, placement};
@@ -140,4 +141,19 @@ fn an_order_holds_every_base_directory_once() {
             assert_eq!(order, [0, 1, 2, 3, 4]);
         }
     }
+}
+
+#[test]
+fn the_page_of_metrics_has_exactly_the_rows_of_storage() {
+    let page = include_str!("../../../docs/metrics.md");
+    let rows: Vec<_> = page
+        .lines()
+        .filter(|l| l.starts_with("| `stopover_storage_"))
+        .collect();
+    let expected: Vec<String> = CATALOG.iter().map(|definition| definition.row()).collect();
+    assert!(
+        rows == expected,
+        "docs/metrics.md should have:\n{}",
+        expected.join("\n")
+    );
 }

@@ -1,7 +1,8 @@
 //! The conformance suite and S3's own behaviour over a real S3 server, versitygw.
 //!
-//! The server's binary is named by `STOPOVER_TEST_VERSITYGW`. Without it every test here fails: a suite
-//! that silently skips its subject proves nothing. `cargo test --lib --test storage` needs no server.
+//! The server's binary is named by `STOPOVER_TEST_VERSITYGW`. Without it every test here fails: a
+//! suite that silently skips its subject proves nothing. `cargo test --lib --test storage` needs no
+//! server.
 
 mod storage_conformance;
 

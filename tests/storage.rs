@@ -99,7 +99,7 @@ async fn stores_in_memory_of_the_same_uri_share_their_content() {
 /// For a store that no test can start: names it in `STOPOVER_TEST_BASE_DIRECTORY`, the URI and then
 /// `option=value`, separated by spaces. It should be empty; what the suite writes, it removes.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a store: STOPOVER_TEST_BASE_DIRECTORY='az://container/prefix account=… access_key=…'"]
+#[ignore = "needs a store: STOPOVER_TEST_BASE_DIRECTORY='gs://bucket/prefix option=value'"]
 async fn a_store_of_your_choice_conforms() {
     let given = std::env::var_os("STOPOVER_TEST_BASE_DIRECTORY")
         .expect("STOPOVER_TEST_BASE_DIRECTORY names the store and its options")

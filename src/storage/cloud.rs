@@ -1,8 +1,8 @@
 //! Opening the clouds' object stores: S3, Google Cloud Storage, Azure.
 //!
-//! Does: turn options and the environment into a client. Does not: parse URIs or read the environment
-//! itself (the client's `from_env` does). Invariant: as soon as a base directory names credentials of
-//! its own, none of the environment's are used for it, not even to complete them.
+//! Does: turn options and the environment into a client. Does not: parse URIs or read the
+//! environment itself (the client's `from_env` does). Invariant: as soon as a base directory names
+//! credentials of its own, none of the environment's are used for it, not even to complete them.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -24,8 +24,8 @@ use crate::clock::Runtime;
 
 type Answer = Result<(Built, Options), StorageError>;
 
-/// The client's own tries: enough for a dropped connection or one 503. Patience is `retry`'s, and for
-/// puts the facade's, which turns to another base directory first.
+/// The client's own tries: enough for a dropped connection or one 503. Patience is `retry`'s, and
+/// for puts the facade's, which turns to another base directory first.
 fn client_retries() -> RetryConfig {
     RetryConfig {
         backoff: BackoffConfig {
@@ -232,7 +232,8 @@ fn take_given<K: FromStr + PartialEq + Copy>(
     Ok(given)
 }
 
-/// What the environment says; without its credentials if the base directory names its own keys or role.
+/// What the environment says; without its credentials if the base directory names its own keys or
+/// role.
 fn s3_environment(own_keys: bool, own_role: bool) -> AmazonS3Builder {
     use AmazonS3ConfigKey as S3;
     let environment = AmazonS3Builder::from_env();

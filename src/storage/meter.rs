@@ -1,8 +1,8 @@
 //! What the base directories cost: requests, time and bytes, as metrics.
 //!
 //! Does: count every operation of a store by outcome, time it, count the bytes it moved. Does not:
-//! count waiting for a permit or between tries (it sits below those wrappers). Invariant: labels are
-//! names of base directories and constants, never keys.
+//! count waiting for a permit or between tries (it sits below those wrappers). Invariant: labels
+//! are names of base directories and constants, never keys.
 
 use std::future::Future;
 use std::ops::Range;
@@ -46,7 +46,8 @@ const REQUESTS: Definition = definition(
     Measure::Count,
     "stopover_storage_requests",
     &["base", "operation", "outcome"],
-    "Operations on a base directory, each try counted; outcome: ok, not_found, unavailable, refused, corrupt",
+    "Operations on a base directory, each try counted; \
+     outcome: ok, not_found, unavailable, refused, corrupt",
 );
 const DURATION: Definition = definition(
     Kind::Histogram,

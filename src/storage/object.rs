@@ -1,8 +1,8 @@
 //! A base directory in an object store, through `object_store`; also in memory.
 //!
-//! Does: translate operations, keys and errors. Does not: choose credentials (`base_dir`) or try again
-//! for long (`retry`; the client's own few tries are for dropped connections and single 503s).
-//! Invariant: no message that leaves here holds a configured secret.
+//! Does: translate operations, keys and errors. Does not: choose credentials (`base_dir`) or try
+//! again for long (`retry`; the client's own few tries are for dropped connections and single
+//! 503s). Invariant: no message that leaves here holds a configured secret.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -106,8 +106,8 @@ impl ObjectBackend {
         Err(StoreError::new(StorageErrorKind::Corrupt, message))
     }
 
-    /// The tail of an object in a store that does not know the last bytes of anything, or that has an
-    /// empty object: the size first, then the bytes.
+    /// The tail of an object in a store that does not know the last bytes of anything, or that has
+    /// an empty object: the size first, then the bytes.
     async fn tail_by_size(&self, key: &Key, max: u64) -> Result<Tail, StoreError> {
         let meta = self.store.head(&self.path(key.as_str())).await;
         let object_size = meta.map_err(|error| self.error(&error))?.size;

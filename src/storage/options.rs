@@ -53,7 +53,8 @@ const ALL: &[(&str, &[&str])] = &[
     ("az", AZ),
 ];
 
-/// The options given for one base directory, taken out one by one; what is left at the end is unknown.
+/// The options given for one base directory, taken out one by one; what is left at the end is
+/// unknown.
 pub struct Options {
     base: String,
     scheme: &'static str,

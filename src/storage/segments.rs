@@ -187,8 +187,8 @@ impl Storage {
                 object: at.to_string(),
                 kind: StorageErrorKind::UnknownBase,
                 message: format!(
-                    "no base directory of that name is configured here (there are: {}); every daemon \
-                     needs the same base directories under the same names",
+                    "no base directory of that name is configured here (there are: {}); every \
+                     daemon needs the same base directories under the same names",
                     names.join(", ")
                 ),
             }

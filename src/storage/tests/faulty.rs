@@ -1,7 +1,8 @@
 //! A store that fails as told.
 //!
-//! Does: answer the next operations of a kind with errors, before or after doing them, and write down
-//! what it was asked. Does not: fail by chance. Invariant: without orders it is the store it wraps.
+//! Does: answer the next operations of a kind with errors, before or after doing them, and write
+//! down what it was asked. Does not: fail by chance. Invariant: without orders it is the store it
+//! wraps.
 
 use std::collections::VecDeque;
 use std::ops::Range;

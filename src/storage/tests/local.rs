@@ -8,7 +8,8 @@ use bytes::Bytes;
 use crate::id::{DaemonId, ExchangeId, SegmentId};
 use crate::storage::StorageErrorKind::{Corrupt, NotFound, Refused, Unavailable};
 use crate::storage::keys;
-use crate::storage::local::{LocalStore, failure};
+use crate::storage::local::LocalStore;
+use crate::storage::local_error::failure;
 use crate::storage::store::Store;
 
 fn exchange() -> ExchangeId {

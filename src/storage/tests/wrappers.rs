@@ -16,7 +16,8 @@ use crate::storage::retry::RetryPolicy;
 use crate::storage::store::{Found, Store, StoreError, Versioned};
 use crate::storage::{Tail, placement};
 
-/// Counts how many puts are at work at a time; a put goes on for a second, also when its caller leaves.
+/// Counts how many puts are at work at a time; a put goes on for a second, also when its caller
+/// leaves.
 #[derive(Debug, Default)]
 struct Busy {
     now: Arc<AtomicUsize>,

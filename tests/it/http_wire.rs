@@ -1,0 +1,245 @@
+//! Clients that are slow, leave, or send what a proper client would not: byte by byte over TCP.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::frames::batch;
+use crate::support::raw::RawClient;
+use crate::support::{BATCH, Bases, Door, RAW, ok_json, sink};
+
+const PAGES: &str = "POST /v1/exchanges/w/sinks/0/0/pages?batch=0";
+
+async fn door(bases: &Bases) -> Door {
+    let door = Door::open(&bases.config()).await;
+    door.announce("w", 2).await;
+    door
+}
+
+fn page_head(length: &str) -> [(&str, &str); 2] {
+    [("content-type", BATCH), ("content-length", length)]
+}
+
+#[tokio::test]
+async fn a_body_that_comes_byte_by_byte_is_taken_and_holds_up_nobody() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let body = batch(&[(0, &[7; 200])]);
+    let mut slow = RawClient::connect(door.address).await;
+    slow.send_head(PAGES, &page_head(&body.len().to_string())).await;
+    let other = sink("w", 1, 0);
+    for (i, byte) in body.iter().enumerate() {
+        slow.send([*byte]).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        if i == 100 {
+            door.add(&other, 0, batch(&[(1, b"quick")])).await;
+            ok_json(door.post_nothing(&format!("{other}/finish")).await).await;
+        }
+    }
+    let answer = slow.answer().await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    ok_json(door.post_nothing(&format!("{}/finish", sink("w", 0, 0))).await).await;
+    let read = door.get("/v1/exchanges/w/partitions/0").await;
+    assert_eq!(read.bytes().await.unwrap(), vec![7; 200]);
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_amid_its_body_leaves_nothing_behind() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    for sent in [0, 1, 5000] {
+        let mut client = RawClient::connect(door.address).await;
+        client.send_head(PAGES, &page_head("1000000")).await;
+        client.send(vec![7; sent]).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(door.daemon.write_pool.used() >= 1_000_000, "the body is not being read");
+        drop(client);
+        door.expect_all_gauges_at_zero().await;
+    }
+    let exchange = ok_json(door.get("/v1/exchanges/w").await).await;
+    assert_eq!(exchange["committed"], json!([]));
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_it_waits_for_memory_gives_up_its_place() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let pool = &door.daemon.write_pool;
+    let all = pool.reserve(pool.capacity()).await.unwrap();
+    let mut client = RawClient::connect(door.address).await;
+    let body = batch(&[(0, b"page")]);
+    client.send_head(PAGES, &page_head(&body.len().to_string())).await;
+    while pool.waiting() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(client);
+    drop(all);
+    door.expect_all_gauges_at_zero().await;
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_body_is_not_asked_for_before_there_is_memory_for_all_of_it() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let pool = &door.daemon.write_pool;
+    let all = pool.reserve(pool.capacity()).await.unwrap();
+    let body = batch(&[(0, b"page")]);
+    let length = body.len().to_string();
+    let mut client = RawClient::connect(door.address).await;
+    let [media_type, length] = page_head(&length);
+    client.send_head(PAGES, &[media_type, length, ("expect", "100-continue")]).await;
+    let early = tokio::time::timeout(Duration::from_millis(200), client.answer_head()).await;
+    assert!(early.is_err(), "{early:?}");
+    drop(all);
+    assert_eq!(client.answer_head().await.status, 100);
+    client.send(body).await;
+    assert_eq!(client.answer().await.status, 200);
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_refusal_comes_instead_of_100_continue_and_closes_the_connection() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let refused = [
+        (PAGES, "999999999999", BATCH, "body-too-large"),
+        (PAGES, "5", "text/plain", "unsupported-media-type"),
+        ("POST /v1/exchanges/never/sinks/0/0/pages?batch=0", "5", BATCH, "exchange-not-found"),
+        ("POST /nowhere", "5", BATCH, "not-found"),
+        ("POST /v1/exchanges/w/sinks/0/0/pages?partition=9", "5", RAW, "invalid-frame"),
+    ];
+    for (line, length, media_type, slug) in refused {
+        let mut client = RawClient::connect(door.address).await;
+        let headers =
+            [("content-type", media_type), ("content-length", length), ("expect", "100-continue")];
+        client.send_head(line, &headers).await;
+        let answer = client.answer().await;
+        assert_eq!(answer.slug(), slug);
+        assert_eq!(answer.header("connection"), Some("close"));
+        assert!(client.is_closed().await);
+    }
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_read_also_by_a_client_that_sends_its_whole_body_first() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let length = 40 << 20;
+    let mut client = RawClient::connect(door.address).await;
+    client.send_head(PAGES, &page_head(&length.to_string())).await;
+    client.send(vec![7; length]).await;
+    assert_eq!(client.answer().await.slug(), "body-too-large");
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_chunked_page_request_needs_a_length_and_says_so() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let mut client = RawClient::connect(door.address).await;
+    let headers = [("content-type", BATCH), ("transfer-encoding", "chunked")];
+    client.send_head(PAGES, &headers).await;
+    client.send("5\r\nhello\r\n0\r\n\r\n").await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.slug().as_str()), (411, "length-required"));
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_length_beside_chunks_cannot_smuggle_a_second_request() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let mut client = RawClient::connect(door.address).await;
+    let smuggled = "0\r\n\r\nDELETE /v1/exchanges/w HTTP/1.1\r\nhost: test\r\n\r\n";
+    let length = smuggled.len().to_string();
+    let headers =
+        [("content-type", BATCH), ("content-length", &length), ("transfer-encoding", "chunked")];
+    client.send_head(PAGES, &headers).await;
+    client.send(smuggled).await;
+    assert!((400..500).contains(&client.answer().await.status));
+    assert_eq!(door.get("/v1/exchanges/w").await.status(), 200);
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let mut client = RawClient::connect(door.address).await;
+    let mut wire = Vec::new();
+    for number in 0..5u8 {
+        let body = batch(&[(0, &[number; 10])]);
+        let path = format!("/v1/exchanges/w/sinks/0/0/pages?batch={number}");
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: {BATCH}\r\n\
+             content-length: {}\r\n\r\n",
+            body.len()
+        );
+        wire.extend(head.into_bytes());
+        wire.extend(body);
+    }
+    client.send(wire).await;
+    for number in 0..5 {
+        let answer = client.answer().await;
+        let taken: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        let expected = json!({"batch": number, "next": number + 1, "repeated": false});
+        assert_eq!((answer.status, taken), (200, expected));
+    }
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_connection_goes_on_after_a_refusal_whose_body_was_read() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let mut client = RawClient::connect(door.address).await;
+    for _ in 0..2 {
+        client.send_head(PAGES, &page_head("5")).await;
+        client.send("short").await;
+        let answer = client.answer().await;
+        assert_eq!((answer.slug().as_str(), answer.header("connection")), ("invalid-frame", None));
+    }
+    client.send_head("GET /nowhere", &[]).await;
+    assert_eq!(client.answer().await.slug(), "not-found");
+    client.send_head("HEAD /healthz", &[]).await;
+    assert_eq!(client.answer_head().await.status, 200);
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn targets_and_heads_beyond_the_limits_are_refused() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let mut client = RawClient::connect(door.address).await;
+    client.send_head(&format!("GET /{}", "x".repeat(5000)), &[]).await;
+    assert_eq!(client.answer().await.slug(), "invalid-request");
+    let names: Vec<String> = (0..65).map(|i| format!("x-{i}")).collect();
+    let many: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "y")).collect();
+    client.send_head("GET /healthz", &many).await;
+    assert_eq!(client.answer().await.status, 431);
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_read_whose_client_leaves_lets_go_of_its_memory() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let sink = sink("w", 0, 0);
+    let page = vec![7; 1 << 20];
+    for number in 0..20 {
+        door.add(&sink, number, batch(&[(0, &page)])).await;
+    }
+    ok_json(door.post_nothing(&format!("{sink}/finish")).await).await;
+    let mut client = RawClient::connect(door.address).await;
+    client.send_head("GET /v1/exchanges/w/partitions/0", &[]).await;
+    let head = client.answer_head().await;
+    assert_eq!(head.header("content-length"), Some("20971520"));
+    drop(client);
+    assert_eq!(door.delete("/v1/exchanges/w").await.status(), 204);
+    door.expect_all_gauges_at_zero().await;
+    door.shut_down().await;
+}

@@ -1,0 +1,100 @@
+//! A client that speaks HTTP/1.1 byte by byte, for what a proper client would not send.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+
+/// A connection of one's own.
+pub struct RawClient {
+    stream: BufReader<TcpStream>,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct RawAnswer {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl RawAnswer {
+    /// A header's value, name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+
+    /// The slug of the problem that it is.
+    pub fn slug(&self) -> String {
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
+        let problem: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
+        let kind = problem["type"].as_str().unwrap();
+        kind.strip_prefix("urn:stopover:problem:").unwrap().to_owned()
+    }
+}
+
+impl RawClient {
+    pub async fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream: BufReader::new(stream) }
+    }
+
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.get_mut().write_all(bytes.as_ref()).await.unwrap();
+    }
+
+    /// The head of a request with these headers.
+    pub async fn send_head(&mut self, line: &str, headers: &[(&str, &str)]) {
+        let mut head = format!("{line} HTTP/1.1\r\nhost: test\r\n");
+        for (name, value) in headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        head += "\r\n";
+        self.send(head).await;
+    }
+
+    /// Reads one answer, with a body of the length that it announces.
+    pub async fn answer(&mut self) -> RawAnswer {
+        let answer = tokio::time::timeout(Duration::from_secs(20), self.read_answer()).await;
+        answer.expect("no answer came")
+    }
+
+    /// Reads the answer's head alone, as to a HEAD request or `100 Continue`.
+    pub async fn answer_head(&mut self) -> RawAnswer {
+        let head = tokio::time::timeout(Duration::from_secs(20), self.read_head()).await;
+        head.expect("no answer came")
+    }
+
+    async fn read_head(&mut self) -> RawAnswer {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(self.stream.read_u8().await.expect("the connection ended in a head"));
+        }
+        let head = String::from_utf8(head).unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        RawAnswer { status, head, body: Vec::new() }
+    }
+
+    async fn read_answer(&mut self) -> RawAnswer {
+        let mut answer = self.read_head().await;
+        let length = answer.header("content-length").map_or(0, |l| l.parse().unwrap());
+        answer.body = vec![0; length];
+        self.stream.read_exact(&mut answer.body).await.unwrap();
+        answer
+    }
+
+    /// Whether the daemon closes the connection without another byte.
+    pub async fn is_closed(&mut self) -> bool {
+        let mut byte = [0; 1];
+        let read = self.stream.read(&mut byte);
+        match tokio::time::timeout(Duration::from_secs(20), read).await {
+            Ok(read) => read.is_ok_and(|n| n == 0),
+            Err(_) => false,
+        }
+    }
+}

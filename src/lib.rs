@@ -4,6 +4,7 @@
 //! `ingest` and `read` meet only in `commit`. `docs/architecture.md` is the map.
 
 pub mod api;
+pub mod app;
 pub mod clock;
 pub mod commit;
 pub mod config;

@@ -225,7 +225,8 @@ impl From<InvalidId> for Problem {
 impl From<FrameError> for Problem {
     fn from(error: FrameError) -> Self {
         let slug = match &error {
-            FrameError::Truncated { .. }
+            FrameError::Empty
+            | FrameError::Truncated { .. }
             | FrameError::PartitionOutOfRange { .. }
             | FrameError::EmptyPage { .. } => Slug::InvalidFrame,
             FrameError::PageTooLarge { .. } => Slug::PageTooLarge,
@@ -302,6 +303,7 @@ impl From<ReadError> for Problem {
             }
             ReadError::Lost { .. } => Slug::DataLost,
             ReadError::Corrupt { .. } => Slug::DataCorrupt,
+            ReadError::Interrupted => Slug::Draining,
             ReadError::Commit(inner) => return inner.into(),
             ReadError::Storage(inner) => return inner.into(),
         };

@@ -59,6 +59,13 @@ pub struct MemoryConfig {
     pub budget: Option<u64>,
 }
 
+impl MemoryConfig {
+    /// The budget in bytes.
+    pub fn resolve(&self) -> u64 {
+        self.budget.unwrap_or(1 << 30)
+    }
+}
+
 /// `[[base_directory]]`: one place for segments.
 #[derive(Debug, Clone, Default)]
 pub struct BaseDirectoryConfig {

@@ -18,7 +18,11 @@ async fn check(slug: Slug, response: Response) -> Value {
     let (url, status) = (response.url().clone(), response.status().as_u16());
     let media_type = response.headers().get("content-type").cloned();
     let text = response.text().await.unwrap();
-    assert_eq!(media_type.unwrap(), "application/problem+json", "{url}: {text}");
+    assert_eq!(
+        media_type.unwrap(),
+        "application/problem+json",
+        "{url}: {text}"
+    );
     let problem: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(problem["type"], slug.urn(), "{url}: {text}");
     assert_eq!(status, slug.status(), "{url}: {text}");
@@ -32,7 +36,12 @@ async fn check(slug: Slug, response: Response) -> Value {
 async fn malformed(door: &Door) -> Vec<Case> {
     let pages = format!("{}/pages", sink("e", 0, 0));
     let page = || batch(&[(0, b"x")]);
-    let json_texts = ["", "{", r#"{"partitions":1}"#, r#"{"partitions":1,"ordered":false,"x":1}"#];
+    let json_texts = [
+        "",
+        "{",
+        r#"{"partitions":1}"#,
+        r#"{"partitions":1,"ordered":false,"x":1}"#,
+    ];
     let mut answers = vec![
         door.get("/v1/exchanges/a.b").await,
         door.get("/v1/exchanges/..%2f..%2fetc").await,
@@ -41,15 +50,35 @@ async fn malformed(door: &Door) -> Vec<Case> {
         door.get("/v1/exchanges/e/partitions/2").await,
         door.get("/v1/exchanges/e/partitions/-1").await,
         door.get("/v1/exchanges/e/partitions/0?task=0&task=0").await,
-        door.post("/v1/exchanges/e/sinks/1048576/0/pages?batch=0", BATCH, page()).await,
-        door.post("/v1/exchanges/e/sinks/0/128/pages?batch=0", BATCH, page()).await,
+        door.post(
+            "/v1/exchanges/e/sinks/1048576/0/pages?batch=0",
+            BATCH,
+            page(),
+        )
+        .await,
+        door.post("/v1/exchanges/e/sinks/0/128/pages?batch=0", BATCH, page())
+            .await,
         door.post(&pages, BATCH, page()).await,
-        door.post(&format!("{pages}?batch=4294967296"), BATCH, page()).await,
-        door.post(&format!("{pages}?batch=0&partition=0"), BATCH, page()).await,
+        door.post(&format!("{pages}?batch=4294967296"), BATCH, page())
+            .await,
+        door.post(&format!("{pages}?batch=0&partition=0"), BATCH, page())
+            .await,
         door.post(&pages, RAW, "x").await,
-        door.put_json("/v1/exchanges/n", &json!({"partitions": 0, "ordered": false})).await,
-        door.put_json("/v1/exchanges/n", &json!({"partitions": 65_537, "ordered": false})).await,
-        door.post_json("/v1/exchanges/e/handles", &json!({"attempts": [], "target_size": 0})).await,
+        door.put_json(
+            "/v1/exchanges/n",
+            &json!({"partitions": 0, "ordered": false}),
+        )
+        .await,
+        door.put_json(
+            "/v1/exchanges/n",
+            &json!({"partitions": 65_537, "ordered": false}),
+        )
+        .await,
+        door.post_json(
+            "/v1/exchanges/e/handles",
+            &json!({"attempts": [], "target_size": 0}),
+        )
+        .await,
         door.post_json(
             "/v1/exchanges/e/handles",
             &json!({"attempts": [[0, 200]], "target_size": 1}),
@@ -61,7 +90,10 @@ async fn malformed(door: &Door) -> Vec<Case> {
         let put = put.header("content-type", "application/json").body(text);
         answers.push(put.send().await.unwrap());
     }
-    answers.into_iter().map(|answer| (Slug::InvalidRequest, answer)).collect()
+    answers
+        .into_iter()
+        .map(|answer| (Slug::InvalidRequest, answer))
+        .collect()
 }
 
 async fn refused_bodies(door: &Door) -> Vec<Case> {
@@ -78,29 +110,80 @@ async fn refused_bodies(door: &Door) -> Vec<Case> {
     )]));
     vec![
         (Slug::InvalidFrame, door.post(&numbered, BATCH, "").await),
-        (Slug::InvalidFrame, door.post(&numbered, BATCH, whole[..whole.len() - 1].to_vec()).await),
-        (Slug::InvalidFrame, door.post(&numbered, BATCH, "short").await),
-        (Slug::InvalidFrame, door.post(&numbered, BATCH, batch(&[(2, b"x")])).await),
-        (Slug::InvalidFrame, door.post(&numbered, BATCH, frame(0, b"")).await),
-        (Slug::InvalidFrame, door.post(&format!("{pages}?partition=2"), RAW, "x").await),
+        (
+            Slug::InvalidFrame,
+            door.post(&numbered, BATCH, whole[..whole.len() - 1].to_vec())
+                .await,
+        ),
+        (
+            Slug::InvalidFrame,
+            door.post(&numbered, BATCH, "short").await,
+        ),
+        (
+            Slug::InvalidFrame,
+            door.post(&numbered, BATCH, batch(&[(2, b"x")])).await,
+        ),
+        (
+            Slug::InvalidFrame,
+            door.post(&numbered, BATCH, frame(0, b"")).await,
+        ),
+        (
+            Slug::InvalidFrame,
+            door.post(&format!("{pages}?partition=2"), RAW, "x").await,
+        ),
         (Slug::InvalidFrame, door.post(&raw, RAW, "").await),
-        (Slug::ChecksumMismatch, door.post(&numbered, BATCH, damaged).await),
-        (Slug::BodyTooLarge, door.post(&numbered, BATCH, unframed.clone()).await),
+        (
+            Slug::ChecksumMismatch,
+            door.post(&numbered, BATCH, damaged).await,
+        ),
+        (
+            Slug::BodyTooLarge,
+            door.post(&numbered, BATCH, unframed.clone()).await,
+        ),
         (Slug::PageTooLarge, door.post(&raw, RAW, unframed).await),
-        (Slug::PageTooLarge, door.post(&numbered, BATCH, large_page).await),
-        (Slug::UnsupportedMediaType, door.post(&numbered, "text/plain", whole).await),
-        (Slug::UnsupportedMediaType, door.post("/v1/read", "application/json", "{}").await),
-        (Slug::UnsupportedMediaType, door.post("/v1/exchanges/e/handles", RAW, "{}").await),
-        (Slug::LengthRequired, door.post(&numbered, BATCH, chunked).await),
-        (Slug::InvalidHandle, door.post("/v1/read", "text/plain", "no handle").await),
-        (Slug::InvalidHandle, door.post("/v1/read", "text/plain", "").await),
+        (
+            Slug::PageTooLarge,
+            door.post(&numbered, BATCH, large_page).await,
+        ),
+        (
+            Slug::UnsupportedMediaType,
+            door.post(&numbered, "text/plain", whole).await,
+        ),
+        (
+            Slug::UnsupportedMediaType,
+            door.post("/v1/read", "application/json", "{}").await,
+        ),
+        (
+            Slug::UnsupportedMediaType,
+            door.post("/v1/exchanges/e/handles", RAW, "{}").await,
+        ),
+        (
+            Slug::LengthRequired,
+            door.post(&numbered, BATCH, chunked).await,
+        ),
+        (
+            Slug::InvalidHandle,
+            door.post("/v1/read", "text/plain", "no handle").await,
+        ),
+        (
+            Slug::InvalidHandle,
+            door.post("/v1/read", "text/plain", "").await,
+        ),
     ]
 }
 
 async fn wrong_routes(door: &Door) -> Vec<Case> {
-    let options = door.request(Method::OPTIONS, "/v1/exchanges/e").send().await.unwrap();
-    let mut allowed: Vec<&str> =
-        options.headers()["allow"].to_str().unwrap().split(',').map(str::trim).collect();
+    let options = door
+        .request(Method::OPTIONS, "/v1/exchanges/e")
+        .send()
+        .await
+        .unwrap();
+    let mut allowed: Vec<&str> = options.headers()["allow"]
+        .to_str()
+        .unwrap()
+        .split(',')
+        .map(str::trim)
+        .collect();
     allowed.sort_unstable();
     assert_eq!(allowed, ["DELETE", "GET", "HEAD", "PUT"]);
     vec![
@@ -109,7 +192,10 @@ async fn wrong_routes(door: &Door) -> Vec<Case> {
         (Slug::MethodNotAllowed, door.delete("/healthz").await),
         (Slug::NotFound, door.get("/v2/exchanges").await),
         (Slug::NotFound, door.get("/v1/exchanges/").await),
-        (Slug::NotFound, door.get("/v1/exchanges/e/partitions/0/").await),
+        (
+            Slug::NotFound,
+            door.get("/v1/exchanges/e/partitions/0/").await,
+        ),
         (Slug::NotFound, door.get("/etc/passwd").await),
     ]
 }
@@ -127,21 +213,60 @@ async fn wrong_state(door: &Door) -> Vec<Case> {
     ok_json(door.post_nothing(&path(4, "abort")).await).await;
     ok_json(door.delete_and_remember("gone").await).await;
     vec![
-        (Slug::ExchangeConflict, door.put_json("/v1/exchanges/e", &other).await),
-        (Slug::BatchOutOfOrder, door.post(&path(1, "pages?batch=1"), BATCH, page()).await),
-        (Slug::BatchOutOfOrder, door.post(&path(2, "pages?batch=2"), BATCH, page()).await),
-        (Slug::CountMismatch, door.post_json(&path(2, "finish"), &wrong).await),
-        (Slug::SinkFinished, door.post(&path(3, "pages?batch=1"), BATCH, page()).await),
-        (Slug::SinkAborted, door.post(&path(4, "pages?batch=0"), BATCH, page()).await),
-        (Slug::SinkAborted, door.post_nothing(&path(4, "finish")).await),
-        (Slug::SinkNotFound, door.post_json(&path(5, "finish"), &lost).await),
-        (Slug::AttemptNotCommitted, door.post_json("/v1/exchanges/e/handles", &not_chosen).await),
+        (
+            Slug::ExchangeConflict,
+            door.put_json("/v1/exchanges/e", &other).await,
+        ),
+        (
+            Slug::BatchOutOfOrder,
+            door.post(&path(1, "pages?batch=1"), BATCH, page()).await,
+        ),
+        (
+            Slug::BatchOutOfOrder,
+            door.post(&path(2, "pages?batch=2"), BATCH, page()).await,
+        ),
+        (
+            Slug::CountMismatch,
+            door.post_json(&path(2, "finish"), &wrong).await,
+        ),
+        (
+            Slug::SinkFinished,
+            door.post(&path(3, "pages?batch=1"), BATCH, page()).await,
+        ),
+        (
+            Slug::SinkAborted,
+            door.post(&path(4, "pages?batch=0"), BATCH, page()).await,
+        ),
+        (
+            Slug::SinkAborted,
+            door.post_nothing(&path(4, "finish")).await,
+        ),
+        (
+            Slug::SinkNotFound,
+            door.post_json(&path(5, "finish"), &lost).await,
+        ),
+        (
+            Slug::AttemptNotCommitted,
+            door.post_json("/v1/exchanges/e/handles", &not_chosen).await,
+        ),
         (Slug::ExchangeClosed, door.get("/v1/exchanges/gone").await),
-        (Slug::ExchangeClosed, door.get("/v1/exchanges/gone/partitions/0").await),
-        (Slug::ExchangeClosed, door.post_json("/v1/exchanges/gone/handles", &not_chosen).await),
         (
             Slug::ExchangeClosed,
-            door.post(&format!("{}/pages?batch=0", sink("gone", 0, 0)), BATCH, page()).await,
+            door.get("/v1/exchanges/gone/partitions/0").await,
+        ),
+        (
+            Slug::ExchangeClosed,
+            door.post_json("/v1/exchanges/gone/handles", &not_chosen)
+                .await,
+        ),
+        (
+            Slug::ExchangeClosed,
+            door.post(
+                &format!("{}/pages?batch=0", sink("gone", 0, 0)),
+                BATCH,
+                page(),
+            )
+            .await,
         ),
     ]
 }
@@ -152,19 +277,32 @@ async fn never_announced(door: &Door) -> Vec<Case> {
     let answers = [
         door.get("/v1/exchanges/never").await,
         door.get("/v1/exchanges/never/partitions/0").await,
-        door.post(&format!("{never}/pages?batch=0"), BATCH, batch(&[(0, b"x")])).await,
+        door.post(
+            &format!("{never}/pages?batch=0"),
+            BATCH,
+            batch(&[(0, b"x")]),
+        )
+        .await,
         door.post_nothing(&format!("{never}/finish")).await,
         door.post_nothing(&format!("{never}/abort")).await,
         door.post_json("/v1/exchanges/never/handles", &chosen).await,
     ];
-    answers.into_iter().map(|answer| (Slug::ExchangeNotFound, answer)).collect()
+    answers
+        .into_iter()
+        .map(|answer| (Slug::ExchangeNotFound, answer))
+        .collect()
 }
 
 impl Door {
     /// Announces, closes and gives the (empty) list of what is left of it as JSON.
     async fn delete_and_remember(&self, exchange: &str) -> Response {
         self.announce(exchange, 1).await;
-        assert_eq!(self.delete(&format!("/v1/exchanges/{exchange}")).await.status(), 204);
+        assert_eq!(
+            self.delete(&format!("/v1/exchanges/{exchange}"))
+                .await
+                .status(),
+            204
+        );
         self.get("/v1/exchanges").await
     }
 
@@ -172,7 +310,8 @@ impl Door {
     async fn one_page(&self, exchange: &str) -> String {
         self.announce(exchange, 2).await;
         let sink = sink(exchange, 0, 0);
-        self.add(&sink, 0, batch(&[(0, b"the only page of this exchange")])).await;
+        self.add(&sink, 0, batch(&[(0, b"the only page of this exchange")]))
+            .await;
         ok_json(self.post_nothing(&format!("{sink}/finish")).await).await;
         let handles = self.handles(exchange, &json!([[0, 0]]), 1 << 20).await;
         handles[0]["handle"].as_str().unwrap().to_owned()
@@ -216,7 +355,10 @@ async fn a_segment_that_is_gone_damaged_or_out_of_reach_is_told_apart() {
     let damage = |bases: &Bases| {
         let path = &bases.segments()[0];
         let mut bytes = std::fs::read(path).unwrap();
-        let page = bytes.windows(13).position(|w| w == b"the only page").unwrap();
+        let page = bytes
+            .windows(13)
+            .position(|w| w == b"the only page")
+            .unwrap();
         bytes[page] ^= 1;
         std::fs::write(path, bytes).unwrap();
     };

@@ -26,7 +26,8 @@ async fn a_body_that_comes_byte_by_byte_is_taken_and_holds_up_nobody() {
     let door = door(&bases).await;
     let body = batch(&[(0, &[7; 200])]);
     let mut slow = RawClient::connect(door.address).await;
-    slow.send_head(PAGES, &page_head(&body.len().to_string())).await;
+    slow.send_head(PAGES, &page_head(&body.len().to_string()))
+        .await;
     let other = sink("w", 1, 0);
     for (i, byte) in body.iter().enumerate() {
         slow.send([*byte]).await;
@@ -38,7 +39,11 @@ async fn a_body_that_comes_byte_by_byte_is_taken_and_holds_up_nobody() {
     }
     let answer = slow.answer().await;
     assert_eq!(answer.status, 200, "{answer:?}");
-    ok_json(door.post_nothing(&format!("{}/finish", sink("w", 0, 0))).await).await;
+    ok_json(
+        door.post_nothing(&format!("{}/finish", sink("w", 0, 0)))
+            .await,
+    )
+    .await;
     let read = door.get("/v1/exchanges/w/partitions/0").await;
     assert_eq!(read.bytes().await.unwrap(), vec![7; 200]);
     door.shut_down().await;
@@ -53,7 +58,10 @@ async fn a_client_that_leaves_amid_its_body_leaves_nothing_behind() {
         client.send_head(PAGES, &page_head("1000000")).await;
         client.send(vec![7; sent]).await;
         tokio::time::sleep(Duration::from_millis(50)).await;
-        assert!(door.daemon.write_pool.used() >= 1_000_000, "the body is not being read");
+        assert!(
+            door.daemon.write_pool.used() >= 1_000_000,
+            "the body is not being read"
+        );
         drop(client);
         door.expect_all_gauges_at_zero().await;
     }
@@ -70,7 +78,9 @@ async fn a_client_that_leaves_while_it_waits_for_memory_gives_up_its_place() {
     let all = pool.reserve(pool.capacity()).await.unwrap();
     let mut client = RawClient::connect(door.address).await;
     let body = batch(&[(0, b"page")]);
-    client.send_head(PAGES, &page_head(&body.len().to_string())).await;
+    client
+        .send_head(PAGES, &page_head(&body.len().to_string()))
+        .await;
     while pool.waiting() == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -90,7 +100,9 @@ async fn a_body_is_not_asked_for_before_there_is_memory_for_all_of_it() {
     let length = body.len().to_string();
     let mut client = RawClient::connect(door.address).await;
     let [media_type, length] = page_head(&length);
-    client.send_head(PAGES, &[media_type, length, ("expect", "100-continue")]).await;
+    client
+        .send_head(PAGES, &[media_type, length, ("expect", "100-continue")])
+        .await;
     let early = tokio::time::timeout(Duration::from_millis(200), client.answer_head()).await;
     assert!(early.is_err(), "{early:?}");
     drop(all);
@@ -107,14 +119,27 @@ async fn a_refusal_comes_instead_of_100_continue_and_closes_the_connection() {
     let refused = [
         (PAGES, "999999999999", BATCH, "body-too-large"),
         (PAGES, "5", "text/plain", "unsupported-media-type"),
-        ("POST /v1/exchanges/never/sinks/0/0/pages?batch=0", "5", BATCH, "exchange-not-found"),
+        (
+            "POST /v1/exchanges/never/sinks/0/0/pages?batch=0",
+            "5",
+            BATCH,
+            "exchange-not-found",
+        ),
         ("POST /nowhere", "5", BATCH, "not-found"),
-        ("POST /v1/exchanges/w/sinks/0/0/pages?partition=9", "5", RAW, "invalid-frame"),
+        (
+            "POST /v1/exchanges/w/sinks/0/0/pages?partition=9",
+            "5",
+            RAW,
+            "invalid-frame",
+        ),
     ];
     for (line, length, media_type, slug) in refused {
         let mut client = RawClient::connect(door.address).await;
-        let headers =
-            [("content-type", media_type), ("content-length", length), ("expect", "100-continue")];
+        let headers = [
+            ("content-type", media_type),
+            ("content-length", length),
+            ("expect", "100-continue"),
+        ];
         client.send_head(line, &headers).await;
         let answer = client.answer().await;
         assert_eq!(answer.slug(), slug);
@@ -130,7 +155,9 @@ async fn a_refusal_is_read_also_by_a_client_that_sends_its_whole_body_first() {
     let door = door(&bases).await;
     let length = 40 << 20;
     let mut client = RawClient::connect(door.address).await;
-    client.send_head(PAGES, &page_head(&length.to_string())).await;
+    client
+        .send_head(PAGES, &page_head(&length.to_string()))
+        .await;
     client.send(vec![7; length]).await;
     assert_eq!(client.answer().await.slug(), "body-too-large");
     door.shut_down().await;
@@ -145,7 +172,10 @@ async fn a_chunked_page_request_needs_a_length_and_says_so() {
     client.send_head(PAGES, &headers).await;
     client.send("5\r\nhello\r\n0\r\n\r\n").await;
     let answer = client.answer().await;
-    assert_eq!((answer.status, answer.slug().as_str()), (411, "length-required"));
+    assert_eq!(
+        (answer.status, answer.slug().as_str()),
+        (411, "length-required")
+    );
     door.shut_down().await;
 }
 
@@ -156,8 +186,11 @@ async fn a_length_beside_chunks_cannot_smuggle_a_second_request() {
     let mut client = RawClient::connect(door.address).await;
     let smuggled = "0\r\n\r\nDELETE /v1/exchanges/w HTTP/1.1\r\nhost: test\r\n\r\n";
     let length = smuggled.len().to_string();
-    let headers =
-        [("content-type", BATCH), ("content-length", &length), ("transfer-encoding", "chunked")];
+    let headers = [
+        ("content-type", BATCH),
+        ("content-length", &length),
+        ("transfer-encoding", "chunked"),
+    ];
     client.send_head(PAGES, &headers).await;
     client.send(smuggled).await;
     assert!((400..500).contains(&client.answer().await.status));
@@ -201,7 +234,10 @@ async fn a_connection_goes_on_after_a_refusal_whose_body_was_read() {
         client.send_head(PAGES, &page_head("5")).await;
         client.send("short").await;
         let answer = client.answer().await;
-        assert_eq!((answer.slug().as_str(), answer.header("connection")), ("invalid-frame", None));
+        assert_eq!(
+            (answer.slug().as_str(), answer.header("connection")),
+            ("invalid-frame", None)
+        );
     }
     client.send_head("GET /nowhere", &[]).await;
     assert_eq!(client.answer().await.slug(), "not-found");
@@ -215,7 +251,9 @@ async fn targets_and_heads_beyond_the_limits_are_refused() {
     let bases = Bases::new();
     let door = door(&bases).await;
     let mut client = RawClient::connect(door.address).await;
-    client.send_head(&format!("GET /{}", "x".repeat(5000)), &[]).await;
+    client
+        .send_head(&format!("GET /{}", "x".repeat(5000)), &[])
+        .await;
     assert_eq!(client.answer().await.slug(), "invalid-request");
     let names: Vec<String> = (0..65).map(|i| format!("x-{i}")).collect();
     let many: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "y")).collect();
@@ -235,7 +273,9 @@ async fn a_read_whose_client_leaves_lets_go_of_its_memory() {
     }
     ok_json(door.post_nothing(&format!("{sink}/finish")).await).await;
     let mut client = RawClient::connect(door.address).await;
-    client.send_head("GET /v1/exchanges/w/partitions/0", &[]).await;
+    client
+        .send_head("GET /v1/exchanges/w/partitions/0", &[])
+        .await;
     let head = client.answer_head().await;
     assert_eq!(head.header("content-length"), Some("20971520"));
     drop(client);

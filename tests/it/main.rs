@@ -1,8 +1,10 @@
 //! The integration tests, one binary: each module tests the daemon from one side.
 
-#![allow(clippy::disallowed_methods)] // tests spawn tasks of their own
+#![allow(clippy::disallowed_methods, missing_docs)] // tests spawn tasks of their own
 
 mod http;
 mod http_errors;
 mod http_wire;
+mod process;
+mod semantics;
 mod support;

@@ -29,7 +29,10 @@ pub fn frame(partition: u32, page: &[u8]) -> Vec<u8> {
 
 /// A batch of pages.
 pub fn batch(pages: &[(u32, &[u8])]) -> Vec<u8> {
-    pages.iter().flat_map(|(partition, page)| frame(*partition, page)).collect()
+    pages
+        .iter()
+        .flat_map(|(partition, page)| frame(*partition, page))
+        .collect()
 }
 
 /// The checksum that a finish may claim: over the `crc` fields in the order of sending.
@@ -72,7 +75,11 @@ pub fn parse(stream: &[u8]) -> (Vec<ReadPage>, End) {
                 blocks += 1;
             }
             0xFFFF_FFF1 => {
-                assert_eq!(crc32c(&record[..28]), u32_at(record, 28), "the end record's CRC");
+                assert_eq!(
+                    crc32c(&record[..28]),
+                    u32_at(record, 28),
+                    "the end record's CRC"
+                );
                 assert_eq!(u32_at(record, 4), blocks, "blocks");
                 assert_eq!(u64_at(record, 8), pages.len() as u64, "pages");
                 let bytes: usize = pages.iter().map(|p| p.page.len()).sum();
@@ -95,17 +102,34 @@ pub fn parse(stream: &[u8]) -> (Vec<ReadPage>, End) {
 
 /// Reads one block; answers its length.
 fn block(record: &[u8], pages: &mut Vec<ReadPage>) -> usize {
-    assert_eq!(crc32c(&record[..28]), u32_at(record, 28), "a block record's CRC");
+    assert_eq!(
+        crc32c(&record[..28]),
+        u32_at(record, 28),
+        "a block record's CRC"
+    );
     let (partition, task, attempt) = (u32_at(record, 4), u32_at(record, 8), u32_at(record, 12));
     let (count, bytes) = (u32_at(record, 16), u64_at(record, 20));
     let end = 32 + usize::try_from(bytes).unwrap();
     let mut at = 32;
     for _ in 0..count {
-        assert_eq!(u32_at(record, at), partition, "a frame of another partition");
+        assert_eq!(
+            u32_at(record, at),
+            partition,
+            "a frame of another partition"
+        );
         let length = u32_at(record, at + 4) as usize;
         let page = record[at + 12..at + 12 + length].to_vec();
-        assert_eq!(frame(partition, &page), record[at..at + 12 + length], "a page's CRC");
-        pages.push(ReadPage { partition, task, attempt, page });
+        assert_eq!(
+            frame(partition, &page),
+            record[at..at + 12 + length],
+            "a page's CRC"
+        );
+        pages.push(ReadPage {
+            partition,
+            task,
+            attempt,
+            page,
+        });
         at += 12 + length;
     }
     assert_eq!(at, end, "a block's bytes");

@@ -122,11 +122,15 @@ impl Door {
         };
         let router = router(ApiState::new(parts, &config.limits));
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
-        let server = Server::bind(any_port, ServerLimits::new(&config.limits)).await.unwrap();
+        let server = Server::bind(any_port, ServerLimits::new(&config.limits))
+            .await
+            .unwrap();
         let address = server.address();
         let stop = CancellationToken::new();
         let (stopped, on) = (stop.clone(), runtime.clone());
-        runtime.tasks.spawn(async move { server.run(router, &on, stopped).await });
+        runtime
+            .tasks
+            .spawn(async move { server.run(router, &on, stopped).await });
         Self {
             daemon,
             address,
@@ -141,11 +145,15 @@ impl Door {
         drop(self.client);
         self.stop.cancel();
         let ended = self.daemon.runtime.tasks.shut_down();
-        tokio::time::timeout(Duration::from_secs(30), ended).await.expect("the daemon did not end");
+        tokio::time::timeout(Duration::from_secs(30), ended)
+            .await
+            .expect("the daemon did not end");
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request = self.client.request(method, format!("http://{}{path}", self.address));
+        let request = self
+            .client
+            .request(method, format!("http://{}{path}", self.address));
         match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,
@@ -161,15 +169,30 @@ impl Door {
     }
 
     pub async fn put_json(&self, path: &str, body: &Value) -> Response {
-        self.request(Method::PUT, path).json(body).send().await.unwrap()
+        self.request(Method::PUT, path)
+            .json(body)
+            .send()
+            .await
+            .unwrap()
     }
 
     pub async fn post_json(&self, path: &str, body: &Value) -> Response {
-        self.request(Method::POST, path).json(body).send().await.unwrap()
+        self.request(Method::POST, path)
+            .json(body)
+            .send()
+            .await
+            .unwrap()
     }
 
-    pub async fn post(&self, path: &str, media_type: &str, body: impl Into<reqwest::Body>) -> Response {
-        let request = self.request(Method::POST, path).header("content-type", media_type);
+    pub async fn post(
+        &self,
+        path: &str,
+        media_type: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> Response {
+        let request = self
+            .request(Method::POST, path)
+            .header("content-type", media_type);
         request.body(body).send().await.unwrap()
     }
 
@@ -180,7 +203,9 @@ impl Door {
     /// Announces an exchange of so many partitions.
     pub async fn announce(&self, exchange: &str, partitions: u32) {
         let body = json!({"partitions": partitions, "ordered": false});
-        let response = self.put_json(&format!("/v1/exchanges/{exchange}"), &body).await;
+        let response = self
+            .put_json(&format!("/v1/exchanges/{exchange}"), &body)
+            .await;
         assert!(response.status().is_success(), "{response:?}");
     }
 
@@ -193,12 +218,16 @@ impl Door {
     /// Plans the handles of these attempts, and gives the lines without the end line.
     pub async fn handles(&self, exchange: &str, attempts: &Value, target_size: u64) -> Vec<Value> {
         let body = json!({"attempts": attempts, "target_size": target_size});
-        let response = self.post_json(&format!("/v1/exchanges/{exchange}/handles"), &body).await;
+        let response = self
+            .post_json(&format!("/v1/exchanges/{exchange}/handles"), &body)
+            .await;
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()["content-type"], "application/x-ndjson");
         let text = response.text().await.unwrap();
-        let mut lines: Vec<Value> =
-            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let mut lines: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
         let end = lines.pop().unwrap();
         assert_eq!(end, json!({"end": true, "handles": lines.len()}));
         lines

@@ -30,10 +30,16 @@ impl RawAnswer {
 
     /// The slug of the problem that it is.
     pub fn slug(&self) -> String {
-        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
+        assert_eq!(
+            self.header("content-type"),
+            Some("application/problem+json"),
+            "{self:?}"
+        );
         let problem: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
         let kind = problem["type"].as_str().unwrap();
-        kind.strip_prefix("urn:stopover:problem:").unwrap().to_owned()
+        kind.strip_prefix("urn:stopover:problem:")
+            .unwrap()
+            .to_owned()
     }
 }
 
@@ -41,11 +47,17 @@ impl RawClient {
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream: BufReader::new(stream) }
+        Self {
+            stream: BufReader::new(stream),
+        }
     }
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream.get_mut().write_all(bytes.as_ref()).await.unwrap();
+        self.stream
+            .get_mut()
+            .write_all(bytes.as_ref())
+            .await
+            .unwrap();
     }
 
     /// The head of a request with these headers.
@@ -73,16 +85,27 @@ impl RawClient {
     async fn read_head(&mut self) -> RawAnswer {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
-            head.push(self.stream.read_u8().await.expect("the connection ended in a head"));
+            head.push(
+                self.stream
+                    .read_u8()
+                    .await
+                    .expect("the connection ended in a head"),
+            );
         }
         let head = String::from_utf8(head).unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        RawAnswer { status, head, body: Vec::new() }
+        RawAnswer {
+            status,
+            head,
+            body: Vec::new(),
+        }
     }
 
     async fn read_answer(&mut self) -> RawAnswer {
         let mut answer = self.read_head().await;
-        let length = answer.header("content-length").map_or(0, |l| l.parse().unwrap());
+        let length = answer
+            .header("content-length")
+            .map_or(0, |l| l.parse().unwrap());
         answer.body = vec![0; length];
         self.stream.read_exact(&mut answer.body).await.unwrap();
         answer

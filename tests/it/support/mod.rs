@@ -190,9 +190,14 @@ impl Door {
         media_type: &str,
         body: impl Into<reqwest::Body>,
     ) -> Response {
-        let request = self
+        let body = body.into();
+        let mut request = self
             .request(Method::POST, path)
             .header("content-type", media_type);
+        if body.as_bytes().is_some_and(<[u8]>::is_empty) {
+            // The client would leave it out.
+            request = request.header("content-length", "0");
+        }
         request.body(body).send().await.unwrap()
     }
 

@@ -52,6 +52,7 @@ pub fn router(state: SharedState) -> Router {
     let outside = observe::Outside {
         observer: state.parts.observer.clone(),
         random: state.parts.runtime.random.clone(),
+        keep_alive: state.keep_alive,
     };
     let tokens = state.parts.tokens.clone();
     routes

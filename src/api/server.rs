@@ -128,11 +128,9 @@ impl Connection {
             return;
         };
         let clock = self.runtime.clock.clone();
-        let io = TokioIo::new(GuardedIo::new(
-            stream,
-            self.limits.write_stall_timeout,
-            clock,
-        ));
+        let stall = self.limits.write_stall_timeout;
+        let io = GuardedIo::new(stream, stall, clock, self.stop.clone());
+        let io = TokioIo::new(io);
         let service = TowerToHyperService::new(router);
         if http2 {
             let tasks = Spawn(self.runtime.tasks.clone());

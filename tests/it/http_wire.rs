@@ -283,3 +283,42 @@ async fn a_read_whose_client_leaves_lets_go_of_its_memory() {
     door.expect_all_gauges_at_zero().await;
     door.shut_down().await;
 }
+
+#[tokio::test]
+async fn a_reader_that_takes_nothing_is_cut_off_and_its_memory_comes_back() {
+    let bases = Bases::new();
+    let mut config = bases.config();
+    config.limits.read_stall_timeout = Duration::from_millis(300);
+    let door = Door::open(&config).await;
+    door.announce("w", 2).await;
+    let sink = sink("w", 0, 0);
+    let page = vec![7; 1 << 20];
+    for number in 0..30 {
+        door.add(&sink, number, batch(&[(0, &page)])).await;
+    }
+    ok_json(door.post_nothing(&format!("{sink}/finish")).await).await;
+    let mut client = RawClient::connect(door.address).await;
+    client
+        .send_head("GET /v1/exchanges/w/partitions/0", &[])
+        .await;
+    assert_eq!(client.answer_head().await.status, 200);
+    door.expect_no_request_under_way().await;
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_stays_open_for_as_long_as_clients_are_told() {
+    let bases = Bases::new();
+    let mut config = bases.config();
+    config.limits.header_timeout = Duration::from_millis(2500);
+    let door = Door::open(&config).await;
+    let mut client = RawClient::connect(door.address).await;
+    for _ in 0..2 {
+        client.send_head("GET /healthz", &[]).await;
+        let answer = client.answer().await;
+        assert_eq!(answer.header("keep-alive"), Some("timeout=2"));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    assert!(client.is_closed().await);
+    door.shut_down().await;
+}

@@ -14,6 +14,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::clock::Clock;
 
 /// How long a closing connection reads on.
@@ -33,11 +35,13 @@ pub struct GuardedIo {
     /// Runs once the write side is closed.
     linger: Option<Timer>,
     drained: usize,
+    /// Once the daemon stops, no connection lingers.
+    stop: CancellationToken,
 }
 
 impl GuardedIo {
     /// Guards a socket; a write may be stuck for `stall`.
-    pub fn new(stream: TcpStream, stall: Duration, clock: Clock) -> Self {
+    pub fn new(stream: TcpStream, stall: Duration, clock: Clock, stop: CancellationToken) -> Self {
         Self {
             stream,
             clock,
@@ -45,6 +49,7 @@ impl GuardedIo {
             stuck: None,
             linger: None,
             drained: 0,
+            stop,
         }
     }
 
@@ -85,6 +90,7 @@ impl GuardedIo {
                     self.drained += buffer.filled().len();
                 }
                 Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending if self.stop.is_cancelled() => return Poll::Ready(()),
                 Poll::Pending => {
                     let linger = self.linger.as_mut().expect("set before draining");
                     return linger.as_mut().poll(cx);

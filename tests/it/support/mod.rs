@@ -244,6 +244,18 @@ impl Door {
         self.post(&path, "text/plain", handle.to_owned()).await
     }
 
+    /// Waits until no request is being answered.
+    pub async fn expect_no_request_under_way(&self) {
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while self.in_flight.0.load(Ordering::Acquire) != 0 {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "a request is still under way"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Waits until nothing of any request is held any more.
     pub async fn expect_all_gauges_at_zero(&self) {
         let deadline = std::time::Instant::now() + Duration::from_secs(10);

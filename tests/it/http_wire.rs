@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use stopover::clock::Random;
 
 use crate::support::frames::batch;
 use crate::support::raw::RawClient;
@@ -67,6 +68,83 @@ async fn a_client_that_leaves_amid_its_body_leaves_nothing_behind() {
     }
     let exchange = ok_json(door.get("/v1/exchanges/w").await).await;
     assert_eq!(exchange["committed"], json!([]));
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_body_cut_short_is_not_taken() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let body = batch(&[(0, b"one"), (0, b"two")]);
+    let first_frame = body.len() / 2;
+    let mut client = RawClient::connect(door.address).await;
+    client
+        .send_head(PAGES, &page_head(&body.len().to_string()))
+        .await;
+    client.send(&body[..first_frame]).await;
+    client.end_sending().await;
+    let answer = String::from_utf8(client.rest().await).unwrap();
+    assert!(!answer.starts_with("HTTP/1.1 2"), "{answer}");
+    door.expect_all_gauges_at_zero().await;
+    let taken = door.add(&sink("w", 0, 0), 0, body).await;
+    assert_eq!(taken["repeated"], false);
+    door.shut_down().await;
+}
+
+/// A request as a client sends it, with some bytes changed, dropped or doubled.
+fn garbled(request: &[u8], random: &Random) -> Vec<u8> {
+    let mut garbled = request.to_vec();
+    for _ in 0..=random.next_u64() % 4 {
+        let at = (random.next_u64() as usize) % garbled.len();
+        match random.next_u64() % 4 {
+            0 => garbled[at] = random.next_u64() as u8,
+            1 => drop(garbled.drain(at..(at + 7).min(garbled.len()))),
+            2 => garbled.insert(at, garbled[at]),
+            _ => garbled.truncate(at.max(1)),
+        }
+    }
+    garbled
+}
+
+#[tokio::test]
+async fn garbled_requests_are_never_the_daemon_s_failure_and_leave_nothing_behind() {
+    let bases = Bases::new();
+    let mut config = bases.config();
+    config.limits.header_timeout = Duration::from_millis(200);
+    config.limits.body_timeout = Duration::from_millis(200);
+    let door = Door::open(&config).await;
+    door.announce("w", 2).await;
+    let body = batch(&[(0, b"some page"), (1, b"another page")]);
+    let head = format!(
+        "{PAGES} HTTP/1.1\r\nhost: test\r\ncontent-type: {BATCH}\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let pages = [head.as_bytes(), &body].concat();
+    let json = br#"{"attempts":[[0,0]],"target_size":1}"#;
+    let head = "POST /v1/exchanges/w/handles HTTP/1.1\r\nhost: test\r\n\
+                content-type: application/json\r\ncontent-length: 36\r\n\r\n";
+    let handles = [head.as_bytes(), json].concat();
+    let random = Random::seeded(7);
+    let mut statuses = std::collections::BTreeMap::<u16, u32>::new();
+    for round in 0..300 {
+        let request = garbled(if round % 2 == 0 { &pages } else { &handles }, &random);
+        let mut client = RawClient::connect(door.address).await;
+        client.send(&request).await;
+        client.end_sending().await;
+        let answer = client.rest().await;
+        if let Some(status) = answer.get(9..12) {
+            let status = std::str::from_utf8(status).unwrap().parse().unwrap();
+            assert!(status < 500, "{}", String::from_utf8_lossy(&request));
+            *statuses.entry(status).or_default() += 1;
+        }
+    }
+    assert!(
+        statuses.len() >= 4,
+        "hardly anything was tried: {statuses:?}"
+    );
+    door.expect_no_request_under_way().await;
+    assert_eq!(door.delete("/v1/exchanges/w").await.status(), 204);
+    door.expect_all_gauges_at_zero().await;
     door.shut_down().await;
 }
 
@@ -320,5 +398,33 @@ async fn an_idle_connection_stays_open_for_as_long_as_clients_are_told() {
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
     assert!(client.is_closed().await);
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_read_beyond_the_limit_waits_until_another_has_ended() {
+    let bases = Bases::new();
+    let mut config = bases.config();
+    config.limits.max_concurrent_reads = 1;
+    let door = Door::open(&config).await;
+    door.announce("w", 2).await;
+    let sink = sink("w", 0, 0);
+    let page = vec![7; 1 << 20];
+    for number in 0..30 {
+        door.add(&sink, number, batch(&[(0, &page)])).await;
+    }
+    door.add(&sink, 30, batch(&[(1, b"quick")])).await;
+    ok_json(door.post_nothing(&format!("{sink}/finish")).await).await;
+    let mut first = RawClient::connect(door.address).await;
+    first
+        .send_head("GET /v1/exchanges/w/partitions/0", &[])
+        .await;
+    assert_eq!(first.answer_head().await.status, 200);
+    let mut second = Box::pin(door.get("/v1/exchanges/w/partitions/1"));
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut second).await;
+    assert!(early.is_err(), "two reads at a time");
+    drop(first);
+    assert_eq!((&mut second).await.bytes().await.unwrap(), "quick");
+    drop(second);
     door.shut_down().await;
 }

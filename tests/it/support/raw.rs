@@ -111,6 +111,21 @@ impl RawClient {
         answer
     }
 
+    /// Says that nothing more will be sent, while still listening.
+    pub async fn end_sending(&mut self) {
+        self.stream.get_mut().shutdown().await.unwrap();
+    }
+
+    /// Whatever comes until the daemon closes the connection.
+    pub async fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        let read = self.stream.read_to_end(&mut rest);
+        let _ = tokio::time::timeout(Duration::from_secs(20), read)
+            .await
+            .expect("still open");
+        rest
+    }
+
     /// Whether the daemon closes the connection without another byte.
     pub async fn is_closed(&mut self) -> bool {
         let mut byte = [0; 1];

@@ -1,9 +1,9 @@
 //! The HTTP API, version 1: the whole route table.
 //!
-//! Does: turn requests into calls of `ingest`, `commit`, `read`, `lifecycle` and `storage`, and their
-//! answers into responses. Does not: keep state of its own; HTTP types stop here. Invariant: a handler
-//! that is dropped because its client left leaves nothing half done: whatever changes state either
-//! happens between two awaits or goes on without the handler.
+//! Does: turn requests into calls of `ingest`, `commit`, `read`, `lifecycle` and `storage`, and
+//! their answers into responses. Does not: keep state of its own; HTTP types stop here. Invariant:
+//! a handler that is dropped because its client left leaves nothing half done: whatever changes
+//! state either happens between two awaits or goes on without the handler.
 
 pub mod auth;
 mod extract;

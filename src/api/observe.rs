@@ -1,9 +1,9 @@
 //! The outermost layer: request ids, one log line for a failure, panics, request metrics.
 //!
-//! Does: see each request and its answer from outside. Does not: look into bodies. Invariant: a request
-//! that began is finished exactly once for the observer, when the last byte of its answer was taken or
-//! its client left; an answer to a request whose body was not read closes its connection, as the rest
-//! of the body would be taken for the next request.
+//! Does: see each request and its answer from outside. Does not: look into bodies. Invariant: a
+//! request that began is finished exactly once for the observer, when the last byte of its answer
+//! was taken or its client left; an answer to a request whose body was not read closes its
+//! connection, as the rest of the body would be taken for the next request.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;

@@ -1,8 +1,8 @@
 //! The HTTP server: sockets in, requests to the router.
 //!
-//! Does: bound connections, heads and silences, speak HTTP/1.1 and HTTP/2 in clear, and stop gracefully.
-//! Does not: know routes, or when to stop. Invariant: a connection holds its permit as long as it lives,
-//! and all connections have ended when [`Server::run`] returns.
+//! Does: bound connections, heads and silences, speak HTTP/1.1 and HTTP/2 in clear, and stop
+//! gracefully. Does not: know routes, or when to stop. Invariant: a connection holds its permit as
+//! long as it lives, and all connections have ended when [`Server::run`] returns.
 
 use std::future::Future;
 use std::net::SocketAddr;

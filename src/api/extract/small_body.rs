@@ -1,9 +1,9 @@
 //! Bodies that are not pages (JSON, handles), read whole under `limits.max_json_size`.
 //!
 //! Does: bound one body and, through a pool of its own, all of them together. Does not: interpret.
-//! Invariant: a body above [`TINY`] is held only under a reservation of the request memory, which waits
-//! for nothing but other such bodies, so that a coordinator is never stuck behind writers; and what is
-//! sent most (a finish) waits for nothing at all.
+//! Invariant: a body above [`TINY`] is held only under a reservation of the request memory, which
+//! waits for nothing but other such bodies, so that a coordinator is never stuck behind writers;
+//! and what is sent most (a finish) waits for nothing at all.
 
 use axum::body::Body;
 use axum::http::HeaderMap;

@@ -62,7 +62,8 @@ pub struct EndLine {
         (status = 200, description = "One handle a line, then the end line", content(
             (HandleLine = "application/x-ndjson"),
         )),
-        (status = "default", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = "default", body = ProblemBody<'static>,
+            content_type = "application/problem+json"),
     )
 )]
 pub async fn plan(

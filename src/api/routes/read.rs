@@ -41,7 +41,8 @@ impl QueryParameters for ReadQuery {
     responses(
         (status = 200, description = "Block records, page frames, the end record",
             body = Vec<u8>, content_type = "application/vnd.stopover.read"),
-        (status = "default", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = "default", body = ProblemBody<'static>,
+            content_type = "application/problem+json"),
     )
 )]
 pub async fn read(

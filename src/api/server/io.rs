@@ -1,9 +1,10 @@
-//! A socket that gives up on a client which does not take what it is sent, and that closes politely.
+//! A socket that gives up on a client which does not take what it is sent, and that closes
+//! politely.
 //!
-//! Does: fail a write that has been stuck for the stall timeout, so that the response and its memory go;
-//! and, when closing, read on for a moment, since closing a socket with unread bytes makes the kernel
-//! discard the answer that the client has not read yet. Does not: bound reads (hyper and the body
-//! readers do).
+//! Does: fail a write that has been stuck for the stall timeout, so that the response and its
+//! memory go; and, when closing, read on for a moment, since closing a socket with unread bytes
+//! makes the kernel discard the answer that the client has not read yet. Does not: bound reads
+//! (hyper and the body readers do).
 
 use std::future::Future;
 use std::io;

@@ -1,5 +1,5 @@
-//! Frames and read records as `docs/protocol.md` draws them, written and read a second time here so that
-//! the daemon's own code is not tested with itself.
+//! Frames and read records as `docs/protocol.md` draws them, written and read a second time here so
+//! that the daemon's own code is not tested with itself.
 
 use crc_fast::{CrcAlgorithm, checksum};
 

@@ -1,6 +1,7 @@
 //! Daemons for tests: the real parts behind the real server, in this process, on a free port.
 //!
-//! Invariant: a [`Door`] that is shut down has waited for all of its work; folders go with the test.
+//! Invariant: a [`Door`] that is shut down has waited for all of its work; folders go with the
+//! test.
 
 pub mod frames;
 pub mod raw;

@@ -96,80 +96,66 @@ async fn malformed(door: &Door) -> Vec<Case> {
         .collect()
 }
 
+async fn invalid_frames(door: &Door) -> Vec<Case> {
+    let pages = format!("{}/pages", sink("e", 0, 0));
+    let numbered = format!("{pages}?batch=0");
+    let mut damaged = batch(&[(0, b"some page")]);
+    *damaged.last_mut().unwrap() ^= 1;
+    let whole = batch(&[(0, b"one"), (1, b"two")]);
+    let bodies = [
+        Vec::new(),
+        whole[..whole.len() - 1].to_vec(),
+        b"short".to_vec(),
+        batch(&[(2, b"x")]),
+        frame(0, b""),
+    ];
+    let mut cases = Vec::new();
+    for body in bodies {
+        cases.push((Slug::InvalidFrame, door.post(&numbered, BATCH, body).await));
+    }
+    let raw_pages = [("partition=2", "x"), ("partition=0", "")];
+    for (query, page) in raw_pages {
+        let answer = door.post(&format!("{pages}?{query}"), RAW, page).await;
+        cases.push((Slug::InvalidFrame, answer));
+    }
+    let answer = door.post(&numbered, BATCH, damaged).await;
+    cases.push((Slug::ChecksumMismatch, answer));
+    cases
+}
+
 async fn refused_bodies(door: &Door) -> Vec<Case> {
     let pages = format!("{}/pages", sink("e", 0, 0));
     let numbered = format!("{pages}?batch=0");
     let raw = format!("{pages}?partition=0");
-    let mut damaged = batch(&[(0, b"some page")]);
-    *damaged.last_mut().unwrap() ^= 1;
     let whole = batch(&[(0, b"one"), (1, b"two")]);
-    let unframed = vec![7; 5 << 20];
+    let large = vec![7; 5 << 20];
     let large_page = frame(0, &vec![7; (1 << 20) + 1]);
-    let chunked = reqwest::Body::wrap_stream(futures::stream::iter([Ok::<_, std::io::Error>(
-        whole.clone(),
-    )]));
-    vec![
-        (Slug::InvalidFrame, door.post(&numbered, BATCH, "").await),
-        (
-            Slug::InvalidFrame,
-            door.post(&numbered, BATCH, whole[..whole.len() - 1].to_vec())
-                .await,
-        ),
-        (
-            Slug::InvalidFrame,
-            door.post(&numbered, BATCH, "short").await,
-        ),
-        (
-            Slug::InvalidFrame,
-            door.post(&numbered, BATCH, batch(&[(2, b"x")])).await,
-        ),
-        (
-            Slug::InvalidFrame,
-            door.post(&numbered, BATCH, frame(0, b"")).await,
-        ),
-        (
-            Slug::InvalidFrame,
-            door.post(&format!("{pages}?partition=2"), RAW, "x").await,
-        ),
-        (Slug::InvalidFrame, door.post(&raw, RAW, "").await),
-        (
-            Slug::ChecksumMismatch,
-            door.post(&numbered, BATCH, damaged).await,
-        ),
-        (
-            Slug::BodyTooLarge,
-            door.post(&numbered, BATCH, unframed.clone()).await,
-        ),
-        (Slug::PageTooLarge, door.post(&raw, RAW, unframed).await),
-        (
-            Slug::PageTooLarge,
-            door.post(&numbered, BATCH, large_page).await,
-        ),
-        (
-            Slug::UnsupportedMediaType,
-            door.post(&numbered, "text/plain", whole).await,
-        ),
-        (
-            Slug::UnsupportedMediaType,
-            door.post("/v1/read", "application/json", "{}").await,
-        ),
-        (
-            Slug::UnsupportedMediaType,
-            door.post("/v1/exchanges/e/handles", RAW, "{}").await,
-        ),
+    let chunks = futures::stream::iter([Ok::<_, std::io::Error>(whole.clone())]);
+    let chunked = reqwest::Body::wrap_stream(chunks);
+    let handles = "/v1/exchanges/e/handles";
+    let text = "text/plain";
+    let mut cases = vec![
         (
             Slug::LengthRequired,
             door.post(&numbered, BATCH, chunked).await,
         ),
         (
-            Slug::InvalidHandle,
-            door.post("/v1/read", "text/plain", "no handle").await,
+            Slug::PageTooLarge,
+            door.post(&raw, RAW, large.clone()).await,
         ),
-        (
-            Slug::InvalidHandle,
-            door.post("/v1/read", "text/plain", "").await,
-        ),
-    ]
+    ];
+    for (slug, path, media_type, body) in [
+        (Slug::BodyTooLarge, numbered.as_str(), BATCH, large),
+        (Slug::PageTooLarge, &numbered, BATCH, large_page),
+        (Slug::UnsupportedMediaType, &numbered, text, whole),
+        (Slug::UnsupportedMediaType, "/v1/read", RAW, b"{}".to_vec()),
+        (Slug::UnsupportedMediaType, handles, RAW, b"{}".to_vec()),
+        (Slug::InvalidHandle, "/v1/read", text, b"no handle".to_vec()),
+        (Slug::InvalidHandle, "/v1/read", text, Vec::new()),
+    ] {
+        cases.push((slug, door.post(path, media_type, body).await));
+    }
+    cases
 }
 
 async fn wrong_routes(door: &Door) -> Vec<Case> {
@@ -439,6 +425,7 @@ async fn every_error_of_the_table_comes_as_it_is_documented() {
     let door = Door::open(&config).await;
     door.announce("e", 2).await;
     let mut cases = malformed(&door).await;
+    cases.extend(invalid_frames(&door).await);
     cases.extend(refused_bodies(&door).await);
     cases.extend(wrong_routes(&door).await);
     cases.extend(wrong_state(&door).await);

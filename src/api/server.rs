@@ -5,6 +5,7 @@
 //! long as it lives, and all connections have ended when [`Server::run`] returns.
 
 use std::future::Future;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,6 +87,8 @@ impl Server {
                         drop(permit);
                     });
                 }
+                // Gone before it was accepted.
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     tracing::warn!(%error, "accepting a connection failed");
                     runtime.clock.sleep(ACCEPT_PAUSE).await;
@@ -106,7 +109,9 @@ impl Server {
             .await
             .expect("the semaphore is never closed");
         let (stream, _) = self.listener.accept().await?;
-        stream.set_nodelay(true)?;
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection goes on without TCP_NODELAY");
+        }
         Ok((stream, permit))
     }
 }

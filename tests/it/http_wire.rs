@@ -6,7 +6,7 @@ use serde_json::json;
 use stopover::clock::Random;
 
 use crate::support::frames::batch;
-use crate::support::raw::RawClient;
+use crate::support::raw::{Http2Client, RawClient};
 use crate::support::{BATCH, Bases, Door, RAW, ok_json, sink};
 
 const PAGES: &str = "POST /v1/exchanges/w/sinks/0/0/pages?batch=0";
@@ -426,5 +426,40 @@ async fn a_read_beyond_the_limit_waits_until_another_has_ended() {
     drop(first);
     assert_eq!((&mut second).await.bytes().await.unwrap(), "quick");
     drop(second);
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn the_same_routes_answer_over_http2_in_clear() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let path = PAGES.strip_prefix("POST ").unwrap();
+    let body = batch(&[(1, b"over HTTP/2")]);
+    let mut answers = Vec::new();
+    for (path, body) in [
+        (path, body.as_slice()),
+        ("/v1/exchanges/w/sinks/0/0/finish", b"{}"),
+        (
+            "/v1/exchanges/w/sinks/0/0/finish",
+            br#"{"batches":1,"pages":1,"bytes":11}"#,
+        ),
+    ] {
+        let media_type = if path.ends_with("finish") {
+            "application/json"
+        } else {
+            BATCH
+        };
+        let mut client = Http2Client::connect(door.address).await;
+        let answer = client.post(path, media_type, body).await;
+        answers.push(serde_json::from_slice::<serde_json::Value>(&answer).unwrap());
+    }
+    assert_eq!(
+        answers[0],
+        json!({"batch": 0, "next": 1, "repeated": false})
+    );
+    assert_eq!(answers[1]["type"], "urn:stopover:problem:invalid-request");
+    assert_eq!(answers[2]["state"], "finished");
+    let read = door.get("/v1/exchanges/w/partitions/1").await;
+    assert_eq!(read.bytes().await.unwrap(), "over HTTP/2");
     door.shut_down().await;
 }

@@ -19,11 +19,15 @@ const UNANNOUNCED: u64 = 1 << 20;
 /// Announced bodies up to this size need no reservation: the number of connections bounds them.
 const TINY: u64 = 16 << 10;
 
+/// What was reserved for a body: kept by who keeps what was read from it.
+pub struct Held(#[expect(dead_code, reason = "given back when dropped")] Option<Reservation>);
+
 /// Bytes of a body together with what was reserved for them.
 pub struct SmallBody {
     /// The bytes.
     pub bytes: Vec<u8>,
-    _reservation: Option<Reservation>,
+    /// What was reserved.
+    pub held: Held,
 }
 
 /// The announced length of a body, if there is one.
@@ -66,7 +70,7 @@ pub async fn read_small(
     };
     Ok(SmallBody {
         bytes,
-        _reservation: reservation,
+        held: Held(reservation),
     })
 }
 

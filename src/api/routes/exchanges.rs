@@ -122,7 +122,7 @@ pub async fn announce(
     State(state): State<SharedState>,
     ExchangePath(exchange): ExchangePath,
     _: NoQuery,
-    StrictJson(wanted): StrictJson<Announcement>,
+    StrictJson(wanted, _): StrictJson<Announcement>,
 ) -> Result<(StatusCode, Json<Announced>), Problem> {
     let Announcement {
         partitions,

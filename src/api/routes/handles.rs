@@ -70,7 +70,7 @@ pub async fn plan(
     State(state): State<SharedState>,
     ExchangePath(exchange): ExchangePath,
     _: NoQuery,
-    StrictJson(wanted): StrictJson<HandlesWanted>,
+    StrictJson(wanted, _held): StrictJson<HandlesWanted>,
 ) -> Result<Response, Problem> {
     if wanted.target_size == 0 {
         return Err(Problem::invalid("target_size is at least 1 byte"));

@@ -48,7 +48,7 @@ impl QueryParameters for ReadQuery {
 pub async fn read(
     State(state): State<SharedState>,
     StrictQuery(query): StrictQuery<ReadQuery>,
-    TextBody(handle): TextBody,
+    TextBody(handle, _held): TextBody,
 ) -> Result<Response, Problem> {
     let permit = state.read_permit().await;
     let skip = query.skip.unwrap_or(0);

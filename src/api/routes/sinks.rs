@@ -225,7 +225,7 @@ pub async fn finish(
     OptionalJson(claim): OptionalJson<FinishClaim>,
 ) -> Result<Json<SinkFinished>, Problem> {
     state.parts.exchanges.lookup(&sink.exchange).await?;
-    let claim = claim.map(Claim::from);
+    let claim = claim.map(|(claim, _)| Claim::from(claim));
     let totals = state.parts.ingest.finish(&sink, claim).await?;
     Ok(Json(SinkFinished {
         state: SinkState::Finished,

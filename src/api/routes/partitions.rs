@@ -67,7 +67,8 @@ fn format(headers: &HeaderMap) -> PageFormat {
             (Vec<u8> = "application/octet-stream"),
             (Vec<u8> = "application/vnd.stopover.read"),
         )),
-        (status = "default", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = "default", body = ProblemBody<'static>,
+            content_type = "application/problem+json"),
     )
 )]
 pub async fn read(

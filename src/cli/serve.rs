@@ -7,6 +7,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use super::{EXIT_OK, failure};
+use crate::app;
+use crate::clock::Runtime;
 use crate::config::Loaded;
 use crate::telemetry::logs;
 
@@ -19,8 +21,14 @@ pub fn serve(loaded: Loaded) -> ExitCode {
         tracing::warn!("{notice}");
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
-    announce(loaded.config.server.listen);
-    ExitCode::from(EXIT_OK)
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return failure(&error),
+    };
+    match runtime.block_on(app::run(&loaded.config, &Runtime::system(), announce)) {
+        Ok(()) => ExitCode::from(EXIT_OK),
+        Err(error) => failure(&error),
+    }
 }
 
 /// Tells whoever started the daemon that it serves. A closed stdout is no reason to stop.

@@ -1,7 +1,7 @@
 //! `stopover serve`: logs, the async runtime, then the daemon.
 //!
-//! Does: set up what a process has once. Does not: build the daemon (`app`). Invariant: stdout carries
-//! exactly one line, and only once requests are accepted.
+//! Does: set up what a process has once. Does not: build the daemon (`app`). Invariant: stdout
+//! carries exactly one line, and only once requests are accepted.
 
 use std::io::Write;
 use std::process::ExitCode;

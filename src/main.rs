@@ -1,1 +1,3 @@
+//! The `stopover` program: a thin door to the library.
+
 fn main() {}

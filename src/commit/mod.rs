@@ -1,0 +1,237 @@
+//! Which attempts are finished, where their blocks lie, and the handles that say so.
+//!
+//! Does: list an exchange's segments, read their footers, take the commit records, plan handles; keep what
+//! was written lately in memory. Does not: write anything. Invariant: what it answers follows from the base
+//! directories alone, so any daemon answers the same.
+
+pub mod footers;
+pub mod handle;
+pub mod hot;
+pub mod plan;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+
+use self::footers::Footers;
+use self::handle::Handle;
+use self::hot::HotSegments;
+use self::plan::KnownSegment;
+
+use crate::id::{ExchangeId, SegmentAddress, TaskAttempt};
+
+pub use crate::segment::footer::Totals;
+use crate::storage::{ListedSegment, Storage, StorageError};
+
+/// Why commits could not be answered.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CommitError {
+    /// A chosen attempt has no commit record.
+    #[error("{attempt} of exchange {exchange} was chosen but is not committed")]
+    NotCommitted {
+        /// Which attempt.
+        attempt: TaskAttempt,
+        /// Of which exchange.
+        exchange: ExchangeId,
+    },
+    /// Two attempts of one task were chosen.
+    #[error("task {task} was chosen twice")]
+    ChosenTwice {
+        /// Which task.
+        task: u32,
+    },
+    /// A footer is not what it should be.
+    #[error("{segment}: {reason}")]
+    Corrupt {
+        /// Which segment.
+        segment: SegmentAddress,
+        /// What is wrong.
+        reason: Arc<str>,
+    },
+    /// A segment that a commit record names is not there.
+    #[error("{segment} is named by a commit record but does not exist")]
+    Lost {
+        /// Which segment.
+        segment: SegmentAddress,
+    },
+    /// A handle that cannot be decoded.
+    #[error("the handle is not valid: {reason}")]
+    InvalidHandle {
+        /// What is wrong.
+        reason: String,
+    },
+    /// The store did not answer.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// A source handle ready to be given out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedHandle {
+    /// The handle, base64url.
+    pub text: String,
+    /// Output partition.
+    pub partition: u32,
+    /// Page bytes.
+    pub bytes: u64,
+    /// Pages.
+    pub pages: u64,
+}
+
+/// A finished attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommittedAttempt {
+    /// Which.
+    pub attempt: TaskAttempt,
+    /// What it holds.
+    pub totals: Totals,
+}
+
+/// What an exchange holds, for people.
+#[derive(Debug, Clone, Default)]
+pub struct ExchangeContent {
+    /// Finished attempts, by task then attempt.
+    pub committed: Vec<CommittedAttempt>,
+    /// Segments and their sizes.
+    pub segments: Vec<(SegmentAddress, u64)>,
+}
+
+/// Answers from the commit records in the segments' footers. Cheap to clone.
+#[derive(Clone)]
+pub struct CommitIndex {
+    storage: Storage,
+    footers: Footers,
+    hot: HotSegments,
+}
+
+impl CommitIndex {
+    /// An index over what the base directories hold; `hot` is what this daemon wrote lately.
+    pub fn new(storage: Storage, hot: HotSegments, max_footer_size: u64) -> Self {
+        let footers = Footers::new(storage.clone(), hot.clone(), max_footer_size);
+        Self {
+            storage,
+            footers,
+            hot,
+        }
+    }
+
+    /// The segments that this daemon wrote lately.
+    pub fn hot(&self) -> &HotSegments {
+        &self.hot
+    }
+
+    /// Forgets a closed exchange.
+    pub fn forget(&self, exchange: &ExchangeId) {
+        self.hot.forget(exchange);
+        self.footers.forget(exchange);
+    }
+
+    /// What an exchange holds.
+    pub async fn content(&self, exchange: &ExchangeId) -> Result<ExchangeContent, CommitError> {
+        let listed = self.storage.list_segments(exchange).await?;
+        let known = self.footers_of(&listed).await?;
+        let committed = plan::committed(&known)
+            .into_iter()
+            .map(|(attempt, (_, record))| CommittedAttempt {
+                attempt,
+                totals: record.totals,
+            })
+            .collect();
+        let segments = listed.into_iter().map(|l| (l.address, l.size)).collect();
+        Ok(ExchangeContent {
+            committed,
+            segments,
+        })
+    }
+
+    /// What an attempt holds, if it is committed.
+    pub async fn find(
+        &self,
+        exchange: &ExchangeId,
+        attempt: TaskAttempt,
+    ) -> Result<Option<Totals>, CommitError> {
+        let known = self.load(exchange).await?;
+        Ok(plan::committed(&known)
+            .get(&attempt)
+            .map(|(_, record)| record.totals))
+    }
+
+    /// Plans the source handles for the chosen attempts, by partition; an ordered exchange gets one
+    /// handle a partition. `target_size` is in page bytes.
+    pub async fn plan_handles(
+        &self,
+        exchange: &ExchangeId,
+        ordered: bool,
+        chosen: &[TaskAttempt],
+        target_size: u64,
+    ) -> Result<Vec<PlannedHandle>, CommitError> {
+        let known = self.load(exchange).await?;
+        let target = (!ordered).then_some(target_size);
+        let handles = plan::plan(exchange, &known, chosen, target)?;
+        Ok(handles
+            .into_iter()
+            .map(|handle| PlannedHandle {
+                partition: handle.partition,
+                bytes: handle.bytes,
+                pages: handle.pages(),
+                text: handle.encode(),
+            })
+            .collect())
+    }
+
+    /// One handle for a partition: the newest finished attempt of each task, or of the one that
+    /// `select` names.
+    pub async fn partition_handle(
+        &self,
+        exchange: &ExchangeId,
+        partition: u32,
+        task: Option<u32>,
+        attempt: Option<u32>,
+    ) -> Result<Handle, CommitError> {
+        let known = self.load(exchange).await?;
+        let mut newest = BTreeMap::new();
+        for found in plan::committed(&known).into_keys() {
+            let fits =
+                task.is_none_or(|t| t == found.task) && attempt.is_none_or(|a| a == found.attempt);
+            if fits {
+                newest.insert(found.task, found);
+            }
+        }
+        if let (Some(task), Some(attempt), true) = (task, attempt, newest.is_empty()) {
+            let attempt = TaskAttempt { task, attempt };
+            return Err(CommitError::NotCommitted {
+                attempt,
+                exchange: exchange.clone(),
+            });
+        }
+        let chosen: Vec<TaskAttempt> = newest.into_values().collect();
+        plan::plan_partition(exchange, &known, &chosen, partition)
+    }
+
+    async fn load(&self, exchange: &ExchangeId) -> Result<Vec<KnownSegment>, CommitError> {
+        let listed = self.storage.list_segments(exchange).await?;
+        self.footers_of(&listed).await
+    }
+
+    async fn footers_of(&self, listed: &[ListedSegment]) -> Result<Vec<KnownSegment>, CommitError> {
+        let fetches = listed.to_vec().into_iter().map(|found| {
+            let footers = self.footers.clone();
+            async move {
+                let footer = footers.get(&found).await?;
+                Ok::<_, CommitError>(footer.map(|footer| KnownSegment {
+                    address: found.address,
+                    footer,
+                }))
+            }
+        });
+        let known: Vec<Option<KnownSegment>> = stream::iter(fetches)
+            .buffered(FOOTER_CONCURRENCY)
+            .try_collect()
+            .await?;
+        Ok(known.into_iter().flatten().collect())
+    }
+}
+
+/// Footers fetched at a time.
+const FOOTER_CONCURRENCY: usize = 16;

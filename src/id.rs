@@ -1,0 +1,283 @@
+//! Identifiers that come from outside and end up in object keys, validated once, here.
+//!
+//! Does: parse and print the names of exchanges, sinks, segments and daemons. Does not: know keys or
+//! HTTP. Invariant: a value of these types is always safe to put into an object key or a log line.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// Longest exchange id, in characters.
+pub const MAX_EXCHANGE_ID: usize = 160;
+/// Task partitions are below this number.
+pub const MAX_TASKS: u32 = 1 << 20;
+/// Attempts are at most this number: Trino's output selector holds an attempt in one signed byte.
+pub const MAX_ATTEMPT: u32 = 127;
+/// Partition numbers from here on mark records of the read stream, not pages.
+pub const PARTITION_MARKERS: u32 = 0xFFFF_FF00;
+
+/// Why an identifier was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {value:?} is not valid: {rule}")]
+pub struct InvalidId {
+    /// The kind of identifier.
+    pub what: &'static str,
+    /// What was given, shortened.
+    pub value: String,
+    /// The rule it breaks.
+    pub rule: &'static str,
+}
+
+fn invalid(what: &'static str, value: &str, rule: &'static str) -> InvalidId {
+    InvalidId {
+        what,
+        value: value.chars().take(64).collect(),
+        rule,
+    }
+}
+
+/// Name of an exchange: `[A-Za-z0-9_-]`, 1 to 160 characters, not beginning with `-`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ExchangeId(Arc<str>);
+
+impl ExchangeId {
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The query it belongs to: the id without a final `-<uuid>`, or the whole id.
+    pub fn query(&self) -> &str {
+        const SUFFIX: usize = 37;
+        let id = self.as_str();
+        if id.len() <= SUFFIX {
+            return id;
+        }
+        let (query, suffix) = id.split_at(id.len() - SUFFIX);
+        match suffix.strip_prefix('-').map(uuid::Uuid::try_parse) {
+            Some(Ok(_)) => query,
+            _ => id,
+        }
+    }
+}
+
+impl FromStr for ExchangeId {
+    type Err = InvalidId;
+
+    fn from_str(s: &str) -> Result<Self, InvalidId> {
+        const RULE: &str =
+            "an exchange id is 1 to 160 characters of A-Z a-z 0-9 _ - and does not begin with -";
+        let ok = !s.is_empty()
+            && s.len() <= MAX_EXCHANGE_ID
+            && !s.starts_with('-')
+            && s.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        if ok {
+            Ok(Self(s.into()))
+        } else {
+            Err(invalid("exchange id", s, RULE))
+        }
+    }
+}
+
+impl fmt::Display for ExchangeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One attempt of one task: the producer's task partition and its attempt number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TaskAttempt {
+    /// Task partition, below [`MAX_TASKS`].
+    pub task: u32,
+    /// Attempt, at most [`MAX_ATTEMPT`].
+    pub attempt: u32,
+}
+
+impl TaskAttempt {
+    /// Checks the bounds of both numbers.
+    pub fn new(task: u32, attempt: u32) -> Result<Self, InvalidId> {
+        if task >= MAX_TASKS {
+            return Err(invalid(
+                "task",
+                &task.to_string(),
+                "a task is below 1048576",
+            ));
+        }
+        if attempt > MAX_ATTEMPT {
+            return Err(invalid(
+                "attempt",
+                &attempt.to_string(),
+                "an attempt is at most 127",
+            ));
+        }
+        Ok(Self { task, attempt })
+    }
+}
+
+impl fmt::Display for TaskAttempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "task {} attempt {}", self.task, self.attempt)
+    }
+}
+
+/// A sink: one attempt of one task of an exchange.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SinkId {
+    /// The exchange.
+    pub exchange: ExchangeId,
+    /// The task and its attempt.
+    pub task_attempt: TaskAttempt,
+}
+
+impl fmt::Display for SinkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of exchange {}", self.task_attempt, self.exchange)
+    }
+}
+
+/// Identity of one run of a daemon: drawn at random at start, so that a restarted daemon never
+/// writes a key which an earlier run wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DaemonId(pub u64);
+
+impl fmt::Display for DaemonId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// A segment: the daemon run that wrote it and its number there. Segments of one daemon sort by time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SegmentId {
+    /// Who wrote it.
+    pub daemon: DaemonId,
+    /// Number within the daemon run, from 0.
+    pub sequence: u64,
+}
+
+impl fmt::Display for SegmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{:012x}", self.daemon, self.sequence)
+    }
+}
+
+impl FromStr for SegmentId {
+    type Err = InvalidId;
+
+    fn from_str(s: &str) -> Result<Self, InvalidId> {
+        const RULE: &str = "a segment id is 16 and 12 hexadecimal digits joined by -";
+        let bad = || invalid("segment id", s, RULE);
+        let (daemon, sequence) = s.split_once('-').ok_or_else(bad)?;
+        if daemon.len() != 16 || sequence.len() != 12 {
+            return Err(bad());
+        }
+        let daemon = DaemonId(u64::from_str_radix(daemon, 16).map_err(|_| bad())?);
+        let sequence = u64::from_str_radix(sequence, 16).map_err(|_| bad())?;
+        let id = Self { daemon, sequence };
+        if id.to_string() == s {
+            Ok(id)
+        } else {
+            Err(bad())
+        }
+    }
+}
+
+/// Name of a base directory, `[a-z0-9-]`, 1 to 32 characters: written into segments and handles, so
+/// every daemon of a cluster must use the same names.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BaseName(Arc<str>);
+
+impl BaseName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for BaseName {
+    type Err = InvalidId;
+
+    fn from_str(s: &str) -> Result<Self, InvalidId> {
+        const RULE: &str = "a base directory's name is 1 to 32 characters of a-z 0-9 -";
+        let ok = (1..=32).contains(&s.len())
+            && s.bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if ok {
+            Ok(Self(s.into()))
+        } else {
+            Err(invalid("base directory name", s, RULE))
+        }
+    }
+}
+
+impl fmt::Display for BaseName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where a segment lies.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SegmentAddress {
+    /// The exchange it belongs to.
+    pub exchange: ExchangeId,
+    /// The base directory that holds it.
+    pub base: BaseName,
+    /// Its identity.
+    pub segment: SegmentId,
+}
+
+impl fmt::Display for SegmentAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "segment {} of exchange {} in base directory {}",
+            self.segment, self.exchange, self.base
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exchange_ids_that_could_leave_their_folder_are_refused() {
+        for bad in [
+            "", ".", "..", "a/b", "a\\b", "-x", "a b", "a%2f", "é", "a\0", "a.b",
+        ] {
+            assert!(bad.parse::<ExchangeId>().is_err(), "{bad:?}");
+        }
+        assert!("x".repeat(161).parse::<ExchangeId>().is_err());
+        assert!("x".repeat(160).parse::<ExchangeId>().is_ok());
+    }
+
+    #[test]
+    fn query_is_the_id_without_its_uuid() {
+        let id: ExchangeId = "20261123_1_0_ab-67e55044-10b1-426f-9247-bb680e5fe0c8"
+            .parse()
+            .unwrap();
+        assert_eq!(id.query(), "20261123_1_0_ab");
+        let plain: ExchangeId = "some-exchange".parse().unwrap();
+        assert_eq!(plain.query(), "some-exchange");
+    }
+
+    #[test]
+    fn segment_ids_print_and_parse_alike_and_nothing_else_parses() {
+        let id = SegmentId {
+            daemon: DaemonId(0xab),
+            sequence: 7,
+        };
+        assert_eq!(id.to_string().parse::<SegmentId>().unwrap(), id);
+        for bad in [
+            "",
+            "1-2",
+            "00000000000000AB-000000000007",
+            "00000000000000ab-0000000000007",
+        ] {
+            assert!(bad.parse::<SegmentId>().is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! What operators see: logs and metrics.
+
+pub mod metrics;

@@ -2,6 +2,7 @@
 //!
 //! Owns only the telling. What is claimed here is tested in `scenarios.rs`.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -43,13 +44,37 @@ async fn watch(cluster: &mut Cluster) -> Result<()> {
     let started = Instant::now();
     let running = cluster.client.start(LONG_ANYWHERE.sql, &session).await?;
     let id = running.id.clone();
-    let rows = tokio::spawn(running.finish());
+    let over = Cell::new(false);
+    let to_its_end = async {
+        let rows = running.finish().await;
+        over.set(true);
+        rows
+    };
+    let (rows, told) = tokio::join!(to_its_end, tell_until(cluster, &id, started, &over));
+    let (killed, peak) = told?;
+    show(&rows?, seconds(started));
+    println!("\nAt most, Stopover held {}.", tell(&peak));
+    after(cluster).await?;
+    if !killed {
+        bail!("the query was over before the worker could be killed; run it again");
+    }
+    Ok(())
+}
+
+/// Prints how the query is getting on and kills a worker under it; whether there was an occasion
+/// to, and the most that Stopover was seen to hold.
+async fn tell_until(
+    cluster: &mut Cluster,
+    id: &str,
+    started: Instant,
+    over: &Cell<bool>,
+) -> Result<(bool, Held)> {
     let mut killed = false;
     let mut peak = Held::default();
     println!("\n{:>6}  {:<40} what Stopover holds of it", "", "tasks");
-    while !rows.is_finished() {
-        let tasks = cluster.client.tasks(&id).await.unwrap_or_default();
-        let held = cluster.any_daemon()?.held(&id).await.unwrap_or_default();
+    while !over.get() {
+        let tasks = cluster.client.tasks(id).await.unwrap_or_default();
+        let held = cluster.any_daemon()?.held(id).await.unwrap_or_default();
         println!(
             "{:>5.1}s  {:<40} {}",
             seconds(started),
@@ -68,13 +93,7 @@ async fn watch(cluster: &mut Cluster) -> Result<()> {
         }
         tokio::time::sleep(Duration::from_millis(700)).await;
     }
-    show(&rows.await??, seconds(started));
-    println!("\nAt most, Stopover held {}.", tell(&peak));
-    after(cluster).await?;
-    if !killed {
-        bail!("the query was over before the worker could be killed; run it again");
-    }
-    Ok(())
+    Ok((killed, peak))
 }
 
 fn show(rows: &[Row], seconds: f64) {

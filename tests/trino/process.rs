@@ -5,6 +5,11 @@
 //! the kernel kills it too if the harness itself is killed. Output goes to a log file, never to a
 //! pipe, so that no child can block on the harness.
 
+#![allow(
+    unsafe_code,
+    reason = "process groups and their signals are system calls"
+)]
+
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;

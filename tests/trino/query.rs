@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use reqwest::StatusCode;
 use serde_json::Value;
 
 /// One row, each column as Trino's JSON has it. Decimals and dates are strings: compared exactly.
@@ -90,19 +91,20 @@ impl Client {
         self.start(sql, session).await?.finish().await
     }
 
-    /// The coordinator's account of a query, as JSON.
-    pub async fn info(&self, id: &str) -> Result<Value> {
-        let request = self
-            .http
-            .get(format!("{}/v1/query/{id}", self.base))
-            .header("X-Trino-User", "test");
-        Ok(request.send().await?.error_for_status()?.json().await?)
-    }
-
-    /// Where and how far the tasks of a query are.
+    /// Where and how far the tasks of a query are. It has none before it has been dispatched,
+    /// which for some moments looks to the coordinator as if it did not exist any more.
     pub async fn tasks(&self, id: &str) -> Result<Vec<Task>> {
+        let url = format!("{}/v1/query/{id}", self.base);
+        let answer = self
+            .http
+            .get(url)
+            .header("X-Trino-User", "test")
+            .send()
+            .await?;
         let mut tasks = Vec::new();
-        collect_tasks(&self.info(id).await?, &mut tasks);
+        if answer.status() != StatusCode::GONE {
+            collect_tasks(&answer.error_for_status()?.json().await?, &mut tasks);
+        }
         Ok(tasks)
     }
 

@@ -3,6 +3,7 @@
 //! Every scenario leaves a whole cluster behind or says why not; after every query the base
 //! directories are looked at, and anything left in them fails the scenario.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -142,20 +143,24 @@ async fn lose(cluster: &mut Cluster, query: &Query, schema: &str, loss: Loss) ->
     let session = many_tasks(&Session::new(schema, "TASK"));
     let running = cluster.client.start(query.sql, &session).await?;
     let id = running.id.clone();
-    let rows = tokio::spawn(running.finish());
-    let outcome = async {
-        something_to_lose(cluster, &id, || rows.is_finished()).await?;
+    let over = Cell::new(false);
+    let to_its_end = async {
+        let rows = running.finish().await;
+        over.set(true);
+        rows
+    };
+    let fault = async {
+        something_to_lose(cluster, &id, &over).await?;
         describe_held(cluster, &id).await?;
         inflict(cluster, loss).await?;
         ensure!(
-            !rows.is_finished(),
+            !over.get(),
             "the query was over when the process was killed"
         );
         anyhow::Ok(())
-    }
-    .await;
-    // Waited for also after an error: no query may run on into the next scenario.
-    let rows = rows.await?;
+    };
+    // Both to their ends, also after an error: no query may run on into the next scenario.
+    let (rows, outcome) = tokio::join!(to_its_end, fault);
     outcome?;
     let rows = rows?;
     same(&plain, &rows, query.order)?;
@@ -182,23 +187,23 @@ async fn lose(cluster: &mut Cluster, query: &Query, schema: &str, loss: Loss) ->
 }
 
 /// Waits until worker 1 has committed output of this query and is busy with more of it.
-async fn something_to_lose(
-    cluster: &Cluster,
-    query: &str,
-    is_over: impl Fn() -> bool,
-) -> Result<()> {
+async fn something_to_lose(cluster: &Cluster, query: &str, over: &Cell<bool>) -> Result<()> {
     let worker = &cluster.nodes[1].id;
     let patience = Duration::from_secs(120);
-    wait_until("worker 1 has spooled data and works on", patience, || {
-        let over = is_over();
-        async move {
-            ensure!(!over, "the query ended before there was something to lose");
+    wait_until(
+        "worker 1 has spooled data and works on",
+        patience,
+        || async move {
+            ensure!(
+                !over.get(),
+                "the query ended before there was something to lose"
+            );
             let tasks = cluster.client.tasks(query).await?;
             let finished = tasks.iter().any(|t| t.is_finished_on(worker));
             let running = tasks.iter().any(|t| t.is_running_on(worker));
             Ok(finished && running && !cluster.store.files()?.is_empty())
-        }
-    })
+        },
+    )
     .await
 }
 

@@ -26,7 +26,11 @@ struct Shared {
 
 impl Shared {
     fn new(bases: usize) -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), bases, budget: 64 << 20 }
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            bases,
+            budget: 64 << 20,
+        }
     }
 
     fn base(&self, n: usize) -> PathBuf {
@@ -72,7 +76,9 @@ impl Shared {
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
-    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return;
+    };
     for entry in entries.flatten() {
         if entry.path().is_dir() {
             collect(&entry.path(), files);
@@ -88,7 +94,10 @@ fn exchange(name: &str) -> ExchangeId {
 
 fn sink(exchange: &ExchangeId, task: u32, attempt: u32) -> SinkId {
     let task_attempt = TaskAttempt::new(task, attempt).unwrap();
-    SinkId { exchange: exchange.clone(), task_attempt }
+    SinkId {
+        exchange: exchange.clone(),
+        task_attempt,
+    }
 }
 
 fn frames(pages: &[(u32, Vec<u8>)]) -> Vec<u8> {
@@ -103,7 +112,10 @@ fn frames(pages: &[(u32, Vec<u8>)]) -> Vec<u8> {
 }
 
 async fn announce(daemon: &Daemon, exchange: &ExchangeId, partitions: u32) {
-    let spec = ExchangeSpec { partitions, ordered: false };
+    let spec = ExchangeSpec {
+        partitions,
+        ordered: false,
+    };
     daemon.exchanges.announce(exchange, spec).await.unwrap();
 }
 
@@ -123,7 +135,12 @@ async fn write(
 
 fn claim(batches: u64, pages: &[(u32, Vec<u8>)]) -> Option<Claim> {
     let bytes = pages.iter().map(|p| p.1.len() as u64).sum();
-    Some(Claim { batches, pages: pages.len() as u64, bytes, checksum: None })
+    Some(Claim {
+        batches,
+        pages: pages.len() as u64,
+        bytes,
+        checksum: None,
+    })
 }
 
 async fn write_task(daemon: &Daemon, sink: &SinkId, pages: &[(u32, Vec<u8>)]) {
@@ -139,13 +156,17 @@ async fn read(
     use futures::TryStreamExt as _;
     let reader = &daemon.reader;
     let raw = PageFormat::Raw;
-    let read = reader.read_partition(exchange, partition, Selection::default(), raw).await?;
+    let read = reader
+        .read_partition(exchange, partition, Selection::default(), raw)
+        .await?;
     let parts: Vec<Bytes> = read.stream.try_collect().await?;
     Ok(parts.concat())
 }
 
 fn page(seed: u8, length: usize) -> Vec<u8> {
-    (0..length).map(|i| (i as u8).wrapping_mul(31).wrapping_add(seed)).collect()
+    (0..length)
+        .map(|i| (i as u8).wrapping_mul(31).wrapping_add(seed))
+        .collect()
 }
 
 // Promise 1
@@ -160,7 +181,10 @@ async fn what_finish_acknowledged_is_read_through_a_daemon_that_never_saw_it() {
     drop(writer);
 
     let other = shared.daemon(2);
-    assert_eq!(read(&other, &x, 0).await.unwrap(), [page(1, 1000), page(3, 1)].concat());
+    assert_eq!(
+        read(&other, &x, 0).await.unwrap(),
+        [page(1, 1000), page(3, 1)].concat()
+    );
     assert_eq!(read(&other, &x, 1).await.unwrap(), b"");
     assert_eq!(read(&other, &x, 2).await.unwrap(), page(2, 70_000));
 }
@@ -185,16 +209,27 @@ async fn pages_of_a_task_come_in_the_order_in_which_they_were_added_over_many_se
     let (writer, x) = (shared.daemon(1), exchange("q-1"));
     announce(&writer, &x, 2).await;
     let one = sink(&x, 0, 0);
-    let pages: Vec<_> = (0..100u32).map(|n| (n % 2, page(n as u8, 20_000))).collect();
+    let pages: Vec<_> = (0..100u32)
+        .map(|n| (n % 2, page(n as u8, 20_000)))
+        .collect();
     for (number, page) in pages.iter().enumerate() {
-        write(&writer, &one, number as u32, std::slice::from_ref(page)).await.unwrap();
+        write(&writer, &one, number as u32, std::slice::from_ref(page))
+            .await
+            .unwrap();
     }
-    writer.ingest.finish(&one, claim(100, &pages)).await.unwrap();
+    writer
+        .ingest
+        .finish(&one, claim(100, &pages))
+        .await
+        .unwrap();
     assert!(shared.segments().len() > 3, "{:?}", shared.segments());
     for daemon in [writer, shared.daemon(2)] {
         for partition in 0..2 {
-            let expected: Vec<u8> =
-                pages.iter().filter(|p| p.0 == partition).flat_map(|p| p.1.clone()).collect();
+            let expected: Vec<u8> = pages
+                .iter()
+                .filter(|p| p.0 == partition)
+                .flat_map(|p| p.1.clone())
+                .collect();
             assert_eq!(read(&daemon, &x, partition).await.unwrap(), expected);
         }
     }
@@ -211,7 +246,11 @@ async fn a_handle_gives_the_chosen_attempt_and_no_page_of_another() {
         write_task(&daemon, &sink(&x, 0, attempt), &pages).await;
     }
     let chosen = [TaskAttempt::new(0, 1).unwrap()];
-    let handles = daemon.commits.plan_handles(&x, false, &chosen, 1 << 20).await.unwrap();
+    let handles = daemon
+        .commits
+        .plan_handles(&x, false, &chosen, 1 << 20)
+        .await
+        .unwrap();
     assert_eq!(handles.len(), 1);
     assert_eq!((handles[0].pages, handles[0].bytes), (1, 3001));
     let other = shared.daemon(2);
@@ -230,13 +269,30 @@ async fn a_batch_that_is_repeated_is_taken_once_and_a_missing_one_is_an_error() 
     write(&daemon, &one, 0, &pages).await.unwrap();
     write(&daemon, &one, 0, &pages).await.unwrap();
     let error = write(&daemon, &one, 2, &pages).await.unwrap_err();
-    assert!(matches!(error, IngestError::BatchOutOfOrder { given: 2, expected: 1, .. }));
+    assert!(matches!(
+        error,
+        IngestError::BatchOutOfOrder {
+            given: 2,
+            expected: 1,
+            ..
+        }
+    ));
     write(&daemon, &one, 1, &pages).await.unwrap();
-    let wrong = daemon.ingest.finish(&one, claim(3, &pages)).await.unwrap_err();
-    assert!(matches!(wrong, IngestError::CountMismatch { .. }), "{wrong}");
+    let wrong = daemon
+        .ingest
+        .finish(&one, claim(3, &pages))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(wrong, IngestError::CountMismatch { .. }),
+        "{wrong}"
+    );
     let counts = [pages[0].clone(), pages[0].clone()];
     daemon.ingest.finish(&one, claim(2, &counts)).await.unwrap();
-    assert_eq!(read(&daemon, &x, 0).await.unwrap(), [page(1, 10), page(1, 10)].concat());
+    assert_eq!(
+        read(&daemon, &x, 0).await.unwrap(),
+        [page(1, 10), page(1, 10)].concat()
+    );
 }
 
 // Promise 3
@@ -251,10 +307,15 @@ async fn nothing_of_an_attempt_that_did_not_finish_or_was_aborted_is_visible() {
     // Enough that pages of all three lie in sealed segments.
     for number in 0..10 {
         for each in [&open, &aborted, &good] {
-            write(&daemon, each, number, &[(0, page(number as u8, 20_000))]).await.unwrap();
+            write(&daemon, each, number, &[(0, page(number as u8, 20_000))])
+                .await
+                .unwrap();
         }
     }
-    assert_eq!(daemon.ingest.abort(&aborted).await.unwrap(), Aborted::Aborted);
+    assert_eq!(
+        daemon.ingest.abort(&aborted).await.unwrap(),
+        Aborted::Aborted
+    );
     daemon.ingest.finish(&good, None).await.unwrap();
     for daemon in [daemon, shared.daemon(2)] {
         let content = daemon.commits.content(&x).await.unwrap();
@@ -263,7 +324,13 @@ async fn nothing_of_an_attempt_that_did_not_finish_or_was_aborted_is_visible() {
         assert_eq!(read(&daemon, &x, 0).await.unwrap().len(), 200_000);
         for hidden in [&open, &aborted] {
             let chosen = [hidden.task_attempt];
-            assert!(daemon.commits.plan_handles(&x, false, &chosen, 1).await.is_err());
+            assert!(
+                daemon
+                    .commits
+                    .plan_handles(&x, false, &chosen, 1)
+                    .await
+                    .is_err()
+            );
         }
     }
 }
@@ -278,10 +345,20 @@ async fn finish_repeated_gives_the_same_answer_also_through_another_daemon() {
     let (one, pages) = (sink(&x, 3, 1), [(0, page(1, 999))]);
     write(&daemon, &one, 0, &pages).await.unwrap();
     let first = daemon.ingest.finish(&one, claim(1, &pages)).await.unwrap();
-    assert_eq!(daemon.ingest.finish(&one, claim(1, &pages)).await.unwrap(), first);
+    assert_eq!(
+        daemon.ingest.finish(&one, claim(1, &pages)).await.unwrap(),
+        first
+    );
     let other = shared.daemon(2);
-    assert_eq!(other.ingest.finish(&one, claim(1, &pages)).await.unwrap(), first);
-    let wrong = other.ingest.finish(&one, claim(2, &pages)).await.unwrap_err();
+    assert_eq!(
+        other.ingest.finish(&one, claim(1, &pages)).await.unwrap(),
+        first
+    );
+    let wrong = other
+        .ingest
+        .finish(&one, claim(2, &pages))
+        .await
+        .unwrap_err();
     assert!(matches!(wrong, IngestError::CountMismatch { .. }));
 }
 
@@ -293,8 +370,14 @@ async fn an_abort_after_finish_changes_nothing_here_or_elsewhere() {
     let one = sink(&x, 0, 0);
     write_task(&daemon, &one, &[(0, page(1, 10))]).await;
     let other = shared.daemon(2);
-    assert_eq!(daemon.ingest.abort(&one).await.unwrap(), Aborted::AlreadyFinished);
-    assert_eq!(other.ingest.abort(&one).await.unwrap(), Aborted::AlreadyFinished);
+    assert_eq!(
+        daemon.ingest.abort(&one).await.unwrap(),
+        Aborted::AlreadyFinished
+    );
+    assert_eq!(
+        other.ingest.abort(&one).await.unwrap(),
+        Aborted::AlreadyFinished
+    );
     assert_eq!(read(&other, &x, 0).await.unwrap(), page(1, 10));
 }
 
@@ -306,14 +389,27 @@ async fn a_finish_after_an_abort_is_refused_and_so_are_pages() {
     let (one, never_seen) = (sink(&x, 0, 0), sink(&x, 1, 0));
     write(&daemon, &one, 0, &[(0, page(1, 10))]).await.unwrap();
     for aborted in [&one, &never_seen] {
-        assert_eq!(daemon.ingest.abort(aborted).await.unwrap(), Aborted::Aborted);
+        assert_eq!(
+            daemon.ingest.abort(aborted).await.unwrap(),
+            Aborted::Aborted
+        );
         let error = daemon.ingest.finish(aborted, None).await.unwrap_err();
         assert!(matches!(error, IngestError::SinkAborted { .. }), "{error}");
-        let error = write(&daemon, aborted, 0, &[(0, page(1, 10))]).await.unwrap_err();
+        let error = write(&daemon, aborted, 0, &[(0, page(1, 10))])
+            .await
+            .unwrap_err();
         assert!(matches!(error, IngestError::SinkAborted { .. }), "{error}");
     }
-    let elsewhere = shared.daemon(2).ingest.finish(&one, None).await.unwrap_err();
-    assert!(matches!(elsewhere, IngestError::SinkNotFound { .. }), "{elsewhere}");
+    let elsewhere = shared
+        .daemon(2)
+        .ingest
+        .finish(&one, None)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(elsewhere, IngestError::SinkNotFound { .. }),
+        "{elsewhere}"
+    );
 }
 
 #[tokio::test]
@@ -326,7 +422,14 @@ async fn a_finish_and_an_abort_that_race_agree_on_one_outcome() {
         write(&daemon, &one, 0, &[(0, page(1, 10))]).await.unwrap();
         let (finished, aborted) =
             tokio::join!(daemon.ingest.finish(&one, None), daemon.ingest.abort(&one));
-        let visible = !shared.daemon(99).commits.content(&x).await.unwrap().committed.is_empty();
+        let visible = !shared
+            .daemon(99)
+            .commits
+            .content(&x)
+            .await
+            .unwrap()
+            .committed
+            .is_empty();
         assert_eq!(finished.is_ok(), visible);
         assert_eq!(aborted.unwrap() == Aborted::AlreadyFinished, visible);
     }
@@ -380,13 +483,26 @@ async fn a_segment_under_the_name_of_another_is_an_error() {
     write_task(&writer, &sink(&x, 0, 0), &[(0, page(1, 3000))]).await;
     write_task(&writer, &sink(&x, 1, 0), &[(0, page(2, 3000))]).await;
     let files = shared.segments();
-    let chosen = [TaskAttempt::new(0, 0).unwrap(), TaskAttempt::new(1, 0).unwrap()];
-    let handles = writer.commits.plan_handles(&x, false, &chosen, 1 << 20).await.unwrap();
-    let (one, two) = (std::fs::read(&files[0]).unwrap(), std::fs::read(&files[1]).unwrap());
+    let chosen = [
+        TaskAttempt::new(0, 0).unwrap(),
+        TaskAttempt::new(1, 0).unwrap(),
+    ];
+    let handles = writer
+        .commits
+        .plan_handles(&x, false, &chosen, 1 << 20)
+        .await
+        .unwrap();
+    let (one, two) = (
+        std::fs::read(&files[0]).unwrap(),
+        std::fs::read(&files[1]).unwrap(),
+    );
     std::fs::write(&files[0], two).unwrap();
     std::fs::write(&files[1], one).unwrap();
     let other = shared.daemon(2);
-    assert!(read(&other, &x, 0).await.is_err(), "the footers name their segments");
+    assert!(
+        read(&other, &x, 0).await.is_err(),
+        "the footers name their segments"
+    );
     use futures::TryStreamExt as _;
     let stream = other.reader.read_handle(&handles[0].text, 0).await.unwrap();
     let error = stream.try_collect::<Vec<Bytes>>().await.unwrap_err();
@@ -400,10 +516,22 @@ async fn a_segment_that_is_gone_is_named_as_lost() {
     announce(&writer, &x, 1).await;
     write_task(&writer, &sink(&x, 0, 0), &[(0, page(1, 3000))]).await;
     let chosen = [TaskAttempt::new(0, 0).unwrap()];
-    let handles = writer.commits.plan_handles(&x, false, &chosen, 1 << 20).await.unwrap();
-    shared.segments().iter().for_each(|f| std::fs::remove_file(f).unwrap());
+    let handles = writer
+        .commits
+        .plan_handles(&x, false, &chosen, 1 << 20)
+        .await
+        .unwrap();
+    shared
+        .segments()
+        .iter()
+        .for_each(|f| std::fs::remove_file(f).unwrap());
     use futures::TryStreamExt as _;
-    let stream = shared.daemon(2).reader.read_handle(&handles[0].text, 0).await.unwrap();
+    let stream = shared
+        .daemon(2)
+        .reader
+        .read_handle(&handles[0].text, 0)
+        .await
+        .unwrap();
     let error = stream.try_collect::<Vec<Bytes>>().await.unwrap_err();
     assert!(matches!(error, ReadError::Lost { .. }), "{error}");
 }
@@ -422,8 +550,14 @@ async fn close_removes_everything_from_every_base_directory() {
     write_task(&daemon, &sink(&kept, 0, 0), &[(0, page(1, 100))]).await;
     shared.daemon(2).exchanges.close(&x).await.unwrap();
     let left = shared.files();
-    assert!(left.iter().all(|f| f.to_str().unwrap().contains("q-2")), "{left:?}");
-    assert_eq!(read(&shared.daemon(3), &kept, 0).await.unwrap(), page(1, 100));
+    assert!(
+        left.iter().all(|f| f.to_str().unwrap().contains("q-2")),
+        "{left:?}"
+    );
+    assert_eq!(
+        read(&shared.daemon(3), &kept, 0).await.unwrap(),
+        page(1, 100)
+    );
     daemon.exchanges.close(&kept).await.unwrap();
     assert_eq!(shared.files(), Vec::<PathBuf>::new());
 }
@@ -450,7 +584,10 @@ async fn a_late_writer_is_refused_and_leaves_nothing() {
         let error = daemon.exchanges.lookup(&x).await.unwrap_err();
         assert!(matches!(error, LifecycleError::Closed(_)), "{error}");
     }
-    let spec = ExchangeSpec { partitions: 1, ordered: false };
+    let spec = ExchangeSpec {
+        partitions: 1,
+        ordered: false,
+    };
     assert!(closer.exchanges.announce(&x, spec).await.is_err());
 }
 
@@ -472,15 +609,27 @@ async fn an_exchange_that_is_renewed_lives_and_one_that_is_not_is_collected() {
     }
     for _ in 0..500 {
         // Files are removed on real threads: give them real time.
-        if !shared.files().iter().any(|f| f.to_str().unwrap().contains("q-left")) {
+        if !shared
+            .files()
+            .iter()
+            .any(|f| f.to_str().unwrap().contains("q-left"))
+        {
             break;
         }
         std::thread::sleep(Duration::from_millis(1));
         tokio::time::sleep(Duration::from_secs(1)).await;
         announce(&daemon, &kept, 1).await;
     }
-    assert_eq!(read(&shared.daemon(2), &kept, 0).await.unwrap(), page(1, 100));
-    assert!(!shared.files().iter().any(|f| f.to_str().unwrap().contains("q-left")));
+    assert_eq!(
+        read(&shared.daemon(2), &kept, 0).await.unwrap(),
+        page(1, 100)
+    );
+    assert!(
+        !shared
+            .files()
+            .iter()
+            .any(|f| f.to_str().unwrap().contains("q-left"))
+    );
 }
 
 // Promise 7
@@ -512,9 +661,16 @@ async fn many_sinks_finish_within_a_small_budget_and_every_byte_comes_back() {
         total += read(&other, &x, partition).await.unwrap().len();
     }
     assert_eq!(total, 100 * 6 * 100_000);
-    assert_eq!(other.read_pool.used(), other.reader.cached_bytes(), "only the cache holds memory");
+    assert_eq!(
+        other.read_pool.used(),
+        other.reader.cached_bytes(),
+        "only the cache holds memory"
+    );
     daemon.exchanges.close(&x).await.unwrap();
-    assert_eq!((daemon.write_pool.used(), daemon.write_pool.waiting()), (0, 0));
+    assert_eq!(
+        (daemon.write_pool.used(), daemon.write_pool.waiting()),
+        (0, 0)
+    );
 }
 
 #[tokio::test]
@@ -529,7 +685,10 @@ async fn a_reader_that_stops_reading_does_not_hold_up_writers() {
     }
     let reader = &daemon.reader;
     let raw = PageFormat::Raw;
-    let opened = reader.read_partition(&x, 0, Selection::default(), raw).await.unwrap();
+    let opened = reader
+        .read_partition(&x, 0, Selection::default(), raw)
+        .await
+        .unwrap();
     let mut stuck = opened.stream;
     stuck.next().await.unwrap().unwrap();
     for task in 20..60 {
@@ -555,7 +714,10 @@ async fn a_base_directory_that_fails_is_left_out_while_the_other_works() {
     assert!(announced_there.is_ok());
     let status = daemon.storage.status();
     assert!(status[0].healthy && !status[1].healthy, "{status:?}");
-    assert!(status[1].error.as_ref().unwrap().contains("base-1"), "{status:?}");
+    assert!(
+        status[1].error.as_ref().unwrap().contains("base-1"),
+        "{status:?}"
+    );
     let error = shared.daemon(2).commits.content(&x).await.unwrap_err();
     assert!(error.to_string().contains("base-1"), "{error}");
 }
@@ -571,15 +733,22 @@ fn every_test_that_the_semantics_page_names_exists() {
     for folder in ["src", "tests"] {
         collect(&root.join(folder), &mut files);
     }
-    for file in files.iter().filter(|f| f.extension().is_some_and(|e| e == "rs")) {
+    for file in files
+        .iter()
+        .filter(|f| f.extension().is_some_and(|e| e == "rs"))
+    {
         sources.push_str(&std::fs::read_to_string(file).unwrap());
     }
     let mut named = 0;
     for name in page.split('`').skip(1).step_by(2) {
-        let is_test = name.contains('_') && name.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric());
+        let is_test =
+            name.contains('_') && name.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric());
         if is_test && name.matches('_').count() >= 4 {
             named += 1;
-            assert!(sources.contains(&format!("fn {name}(")), "docs/semantics.md names {name}");
+            assert!(
+                sources.contains(&format!("fn {name}(")),
+                "docs/semantics.md names {name}"
+            );
         }
     }
     assert!(named >= 20, "{named} tests are named");

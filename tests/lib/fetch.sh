@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fetches what the tests need and the repository does not hold, and prints where it lies.
 #
-#   tests/lib/fetch.sh jdk         the home of a JDK 24 or newer (found, never installed)
+#   tests/lib/fetch.sh jdk         the home of a JDK 25 or newer (found, never installed)
 #   tests/lib/fetch.sh versitygw   the S3 server of the tests, built with Go
 #   tests/lib/fetch.sh trino       an unpacked Trino server (lib/ and a few plugins), by Maven
 #
@@ -13,7 +13,7 @@
 
 VERSITYGW_VERSION=v1.8.0
 TRINO_VERSION=476
-JDK_AT_LEAST=24
+JDK_AT_LEAST=25              # Trino 476 needs 24, the suites against 483 need 25
 GO_AT_LEAST=21               # 1.21: from there on Go brings the toolchain that a module asks for
 GO_TOOLCHAIN=go1.26.0        # only where the distribution's Go is older than that
 MAVEN_COPY=org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy
@@ -49,7 +49,7 @@ find_jdk() {
             return
         fi
     done < <(jdk_candidates)
-    die "no JDK $JDK_AT_LEAST or newer found (Trino $TRINO_VERSION needs it to compile and to run):" \
+    die "no JDK $JDK_AT_LEAST or newer found (Trino and its plugin need it to compile and to run):" \
         "looked at JAVA_HOME, java on PATH and the usual folders. Install one, for example" \
         "Temurin 25, or set JAVA_HOME to it."
 }

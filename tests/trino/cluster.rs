@@ -4,6 +4,7 @@
 //! something. The base directories can be exchanged under a running Trino, since only the daemons
 //! know them: that saves a second start of the JVMs.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use crate::artifacts::{Artifacts, ExchangeManager};
 use crate::daemon::Daemon;
 use crate::node::{Layout, Node, properties};
 use crate::process::{free_ports, tail, wait_until};
-use crate::query::{Client, Session};
+use crate::queries::Query;
+use crate::query::{Client, Row, Session};
 use crate::store::{StorageKind, Store};
 
 const WORKERS: usize = 2;
@@ -27,6 +29,8 @@ pub struct Cluster {
     pub daemons: Vec<Daemon>,
     pub store: Store,
     work: PathBuf,
+    /// Results without fault-tolerant execution, by schema and query: each is needed only once.
+    plain: HashMap<(String, &'static str), Vec<Row>>,
 }
 
 impl Cluster {
@@ -67,6 +71,7 @@ impl Cluster {
             daemons,
             store,
             work: work.to_owned(),
+            plain: HashMap::new(),
         };
         cluster
             .start_processes()
@@ -144,6 +149,21 @@ impl Cluster {
             },
         )
         .await
+    }
+
+    /// The rows of a query without fault-tolerant execution, and so without the exchange.
+    pub async fn plain(&mut self, query: &Query, schema: &str) -> Result<Vec<Row>> {
+        let key = (schema.to_owned(), query.name);
+        if let Some(rows) = self.plain.get(&key) {
+            return Ok(rows.clone());
+        }
+        let rows = self
+            .client
+            .run(query.sql, &Session::new(schema, "NONE"))
+            .await;
+        let rows = rows.with_context(|| format!("{} without FTE", query.name))?;
+        self.plain.insert(key, rows.clone());
+        Ok(rows)
     }
 
     /// A daemon that runs, to ask about what all of them hold.

@@ -164,7 +164,7 @@ pub const LONG_ANYWHERE: Query = Query {
     sql: "SELECT k % 10 AS d, count(*), sum(c), sum(s), max(m) FROM (
               SELECT n % 1500007 AS k, count(*) AS c, sum(n) AS s, max(n) AS m
               FROM (SELECT sequential_number AS n
-                  FROM TABLE(sequence(start => 1, stop => 24000000))) GROUP BY 1)
+                  FROM TABLE(sequence(start => 1, stop => 16000000))) GROUP BY 1)
           GROUP BY 1 ORDER BY 1",
 };
 

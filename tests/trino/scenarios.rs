@@ -75,11 +75,7 @@ impl Scenario {
 
 async fn results(cluster: &mut Cluster) -> Result<()> {
     for query in COMPARED {
-        let plain = cluster
-            .client
-            .run(query.sql, &Session::new("sf0.1", "NONE"))
-            .await;
-        let plain = plain.with_context(|| format!("{} without FTE", query.name))?;
+        let plain = cluster.plain(query, "sf0.1").await?;
         let started = Instant::now();
         let rows = cluster
             .client
@@ -100,10 +96,7 @@ async fn results(cluster: &mut Cluster) -> Result<()> {
 
 async fn query_retries(cluster: &mut Cluster) -> Result<()> {
     let query = &LARGE_RESULT;
-    let plain = cluster
-        .client
-        .run(query.sql, &Session::new("sf0.1", "NONE"))
-        .await?;
+    let plain = cluster.plain(query, "sf0.1").await?;
     let mut running = cluster
         .client
         .start(query.sql, &Session::new("sf0.1", "QUERY"))
@@ -136,10 +129,7 @@ enum Loss {
 
 /// Runs `query`, kills what `loss` says once there is something to lose, and checks the rows.
 async fn lose(cluster: &mut Cluster, query: &Query, schema: &str, loss: Loss) -> Result<()> {
-    let plain = cluster
-        .client
-        .run(query.sql, &Session::new(schema, "NONE"))
-        .await?;
+    let plain = cluster.plain(query, schema).await?;
     let session = many_tasks(&Session::new(schema, "TASK"));
     let running = cluster.client.start(query.sql, &session).await?;
     let id = running.id.clone();

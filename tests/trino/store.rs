@@ -31,8 +31,8 @@ impl StorageKind {
 const BUCKETS: [&str; 2] = ["stopover-one", "stopover-two"];
 const ACCESS_KEY: &str = "stopover-test";
 const SECRET_KEY: &str = "stopover-test-secret";
-/// Both S3 servers fit for tests may refuse a PUT while the last object under its prefix is being
-/// deleted; an object that stays avoids that.
+/// The object that a daemon keeps in a base directory for good: some S3 servers refuse a PUT while
+/// the last object under the same prefix is being deleted.
 const KEEP: &str = ".keep";
 
 pub struct Store {
@@ -57,12 +57,7 @@ impl Store {
         }
         let gateway = match kind {
             StorageKind::Local => None,
-            StorageKind::S3 => {
-                for folder in &folders {
-                    std::fs::write(folder.join(KEEP), "keeps the bucket's prefix alive\n")?;
-                }
-                Some(Gateway::start(&root, work).await?)
-            }
+            StorageKind::S3 => Some(Gateway::start(&root, work).await?),
         };
         Ok(Self {
             kind,
@@ -90,7 +85,7 @@ impl Store {
         toml
     }
 
-    /// Every file that lies in the base directories, except what the store itself keeps there.
+    /// Every file that lies in the base directories, except the one that is kept on purpose.
     pub fn files(&self) -> Result<Vec<PathBuf>> {
         let mut files = Vec::new();
         for folder in &self.folders {

@@ -187,7 +187,7 @@ pub async fn show(
     ExchangePath(exchange): ExchangePath,
     _: NoQuery,
 ) -> Result<Json<ExchangeContent>, Problem> {
-    let spec = state.parts.exchanges.lookup(&exchange).await?;
+    let spec = state.parts.exchanges.lookup_now(&exchange).await?;
     let content = state.parts.commits.content(&exchange).await?;
     let committed = content.committed.iter().map(|done| Committed {
         task: done.attempt.task,

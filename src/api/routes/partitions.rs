@@ -81,7 +81,12 @@ pub async fn read(
         exchange,
         partition,
     } = path;
-    let partitions = state.parts.exchanges.lookup(&exchange).await?.partitions;
+    let partitions = state
+        .parts
+        .exchanges
+        .lookup_now(&exchange)
+        .await?
+        .partitions;
     if partition >= partitions {
         let error = ReadError::NoSuchPartition {
             partition,

@@ -3,9 +3,13 @@
 //! The way of a page: `api` → `ingest` → `segment` → `storage`, and back: `storage` → `read` → `api`.
 //! `ingest` and `read` meet only in `commit`. `docs/architecture.md` is the map.
 
+pub mod api;
+pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod commit;
 pub mod config;
+pub mod dashboard;
 pub mod id;
 pub mod ingest;
 pub mod lifecycle;

@@ -1,3 +1,5 @@
 //! The `stopover` program: a thin door to the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    stopover::cli::run()
+}

@@ -85,7 +85,7 @@ impl MemoryPool {
             return Ok(reservation);
         }
         let waiting = Waiting::new(&self.0, bytes);
-        self.0.pressure.notify_waiters();
+        self.0.pressure.notify_one();
         let permits = Arc::clone(&self.0.permits);
         let permit = permits
             .acquire_many_owned(wanted)
@@ -122,7 +122,8 @@ impl MemoryPool {
             })
     }
 
-    fn reclaim(&self, bytes: u64) -> u64 {
+    /// Asks the caches for about `bytes`; answers how much they dropped.
+    pub fn reclaim(&self, bytes: u64) -> u64 {
         let reclaimers = self.0.reclaimers.read().clone();
         let mut freed = 0;
         for reclaimer in reclaimers {
@@ -149,7 +150,7 @@ impl MemoryPool {
         self.0.capacity
     }
 
-    /// Resolves when somebody begins to wait after this was called.
+    /// Resolves when somebody began to wait since the last call. For one caller.
     pub async fn pressure(&self) {
         self.0.pressure.notified().await;
     }

@@ -1,10 +1,28 @@
 //! Which attempts are finished, where their blocks lie, and the handles that say so.
+//!
+//! Does: list an exchange's segments, read their footers, take the commit records, plan handles; keep what
+//! was written lately in memory. Does not: write anything. Invariant: what it answers follows from the base
+//! directories alone, so any daemon answers the same.
 
+pub mod footers;
+pub mod handle;
+pub mod hot;
+pub mod plan;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+
+use self::footers::Footers;
+use self::handle::Handle;
+use self::hot::HotSegments;
+use self::plan::KnownSegment;
 
 use crate::id::{ExchangeId, SegmentAddress, TaskAttempt};
 
-use crate::storage::StorageError;
+pub use crate::segment::footer::Totals;
+use crate::storage::{ListedSegment, Storage, StorageError};
 
 /// Why commits could not be answered.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -48,19 +66,6 @@ pub enum CommitError {
     Storage(#[from] StorageError),
 }
 
-/// What an attempt holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Totals {
-    /// Batches.
-    pub batches: u64,
-    /// Pages.
-    pub pages: u64,
-    /// Page bytes.
-    pub bytes: u64,
-    /// CRC-32C over the frames' `crc` fields.
-    pub checksum: u32,
-}
-
 /// A source handle ready to be given out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedHandle {
@@ -95,18 +100,65 @@ pub struct ExchangeContent {
 /// Answers from the commit records in the segments' footers. Cheap to clone.
 #[derive(Clone)]
 pub struct CommitIndex {
-    _private: (),
+    storage: Storage,
+    footers: Footers,
+    hot: HotSegments,
 }
 
-#[allow(unused_variables, clippy::unused_async)]
 impl CommitIndex {
+    /// An index over what the base directories hold; `hot` is what this daemon wrote lately.
+    pub fn new(storage: Storage, hot: HotSegments, max_footer_size: u64) -> Self {
+        let footers = Footers::new(storage.clone(), hot.clone(), max_footer_size);
+        Self {
+            storage,
+            footers,
+            hot,
+        }
+    }
+
+    /// The segments that this daemon wrote lately.
+    pub fn hot(&self) -> &HotSegments {
+        &self.hot
+    }
+
+    /// Forgets a closed exchange.
+    pub fn forget(&self, exchange: &ExchangeId) {
+        self.hot.forget(exchange);
+        self.footers.forget(exchange);
+    }
+
     /// What an exchange holds.
     pub async fn content(&self, exchange: &ExchangeId) -> Result<ExchangeContent, CommitError> {
-        unimplemented!()
+        let listed = self.storage.list_segments(exchange).await?;
+        let known = self.footers_of(&listed).await?;
+        let committed = plan::committed(&known)
+            .into_iter()
+            .map(|(attempt, (_, record))| CommittedAttempt {
+                attempt,
+                totals: record.totals,
+            })
+            .collect();
+        let segments = listed.into_iter().map(|l| (l.address, l.size)).collect();
+        Ok(ExchangeContent {
+            committed,
+            segments,
+        })
+    }
+
+    /// What an attempt holds, if it is committed.
+    pub async fn find(
+        &self,
+        exchange: &ExchangeId,
+        attempt: TaskAttempt,
+    ) -> Result<Option<Totals>, CommitError> {
+        let known = self.load(exchange).await?;
+        Ok(plan::committed(&known)
+            .get(&attempt)
+            .map(|(_, record)| record.totals))
     }
 
     /// Plans the source handles for the chosen attempts, by partition; an ordered exchange gets one
-    /// handle a partition.
+    /// handle a partition. `target_size` is in page bytes.
     pub async fn plan_handles(
         &self,
         exchange: &ExchangeId,
@@ -114,6 +166,72 @@ impl CommitIndex {
         chosen: &[TaskAttempt],
         target_size: u64,
     ) -> Result<Vec<PlannedHandle>, CommitError> {
-        unimplemented!()
+        let known = self.load(exchange).await?;
+        let target = (!ordered).then_some(target_size);
+        let handles = plan::plan(exchange, &known, chosen, target)?;
+        Ok(handles
+            .into_iter()
+            .map(|handle| PlannedHandle {
+                partition: handle.partition,
+                bytes: handle.bytes,
+                pages: handle.pages(),
+                text: handle.encode(),
+            })
+            .collect())
+    }
+
+    /// One handle for a partition: the newest finished attempt of each task, or of the one that
+    /// `select` names.
+    pub async fn partition_handle(
+        &self,
+        exchange: &ExchangeId,
+        partition: u32,
+        task: Option<u32>,
+        attempt: Option<u32>,
+    ) -> Result<Handle, CommitError> {
+        let known = self.load(exchange).await?;
+        let mut newest = BTreeMap::new();
+        for found in plan::committed(&known).into_keys() {
+            let fits =
+                task.is_none_or(|t| t == found.task) && attempt.is_none_or(|a| a == found.attempt);
+            if fits {
+                newest.insert(found.task, found);
+            }
+        }
+        if let (Some(task), Some(attempt), true) = (task, attempt, newest.is_empty()) {
+            let attempt = TaskAttempt { task, attempt };
+            return Err(CommitError::NotCommitted {
+                attempt,
+                exchange: exchange.clone(),
+            });
+        }
+        let chosen: Vec<TaskAttempt> = newest.into_values().collect();
+        plan::plan_partition(exchange, &known, &chosen, partition)
+    }
+
+    async fn load(&self, exchange: &ExchangeId) -> Result<Vec<KnownSegment>, CommitError> {
+        let listed = self.storage.list_segments(exchange).await?;
+        self.footers_of(&listed).await
+    }
+
+    async fn footers_of(&self, listed: &[ListedSegment]) -> Result<Vec<KnownSegment>, CommitError> {
+        let fetches = listed.to_vec().into_iter().map(|found| {
+            let footers = self.footers.clone();
+            async move {
+                let footer = footers.get(&found).await?;
+                Ok::<_, CommitError>(footer.map(|footer| KnownSegment {
+                    address: found.address,
+                    footer,
+                }))
+            }
+        });
+        let known: Vec<Option<KnownSegment>> = stream::iter(fetches)
+            .buffered(FOOTER_CONCURRENCY)
+            .try_collect()
+            .await?;
+        Ok(known.into_iter().flatten().collect())
     }
 }
+
+/// Footers fetched at a time.
+const FOOTER_CONCURRENCY: usize = 16;

@@ -1,11 +1,32 @@
 //! What the daemon can be told, one struct per subsystem, each setting documented once.
 //!
 //! Does: hold validated settings with their defaults. Does not: read files (`load`) or know units
-//! (`units`). Invariant: a [`Config`] that leaves this module contradicts itself nowhere.
+//! (`units`). Invariant: a [`Config`] that [`load`] returns contradicts itself nowhere.
 
+mod base_directory;
+mod keys;
+mod layers;
+mod load;
+mod machine;
+mod problem;
+#[cfg(test)]
+mod tests;
+pub mod units;
+mod validate;
+
+use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use load::{Flags, Loaded, Surroundings, load, load_in};
+pub use machine::Machine;
+pub use problem::{ConfigErrors, Origin, Problem};
+
+/// Where settings come from, by `section.key`; what is not here is a default.
+#[derive(Debug, Clone, Default)]
+pub struct Origins(BTreeMap<&'static str, Origin>);
 
 /// Everything.
 #[derive(Debug, Clone, Default)]
@@ -53,21 +74,79 @@ impl Default for ServerConfig {
 }
 
 /// `[memory]`
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct MemoryConfig {
     /// Bytes of pages held at most, writing and reading together; `None` is "auto".
     pub budget: Option<u64>,
+    /// Share of the budget that writing has for itself; reading has the rest.
+    pub write_share: f64,
+}
+
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        Self {
+            budget: None,
+            write_share: 0.5,
+        }
+    }
+}
+
+/// The budget in bytes, divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemorySplit {
+    /// For batches and segments that are being written.
+    pub write: u64,
+    /// For chunks that are fetched, cached and streamed.
+    pub read: u64,
+}
+
+impl MemoryConfig {
+    /// The budget in bytes, "auto" resolved on this machine.
+    pub fn resolve(&self) -> u64 {
+        self.budget
+            .unwrap_or_else(|| machine::auto_budget(Machine::detect()))
+    }
+
+    /// The budget divided between writing and reading, "auto" resolved on this machine.
+    pub fn split(&self) -> MemorySplit {
+        self.split_on(Machine::detect())
+    }
+
+    /// The same for a given machine.
+    pub fn split_on(&self, machine: Machine) -> MemorySplit {
+        let budget = self.budget.unwrap_or_else(|| machine::auto_budget(machine));
+        let write = ((budget as f64 * self.write_share) as u64).min(budget);
+        MemorySplit {
+            write,
+            read: budget - write,
+        }
+    }
 }
 
 /// `[[base_directory]]`: one place for segments.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct BaseDirectoryConfig {
     /// `file:///…`, `s3://bucket/prefix`, `gs://…`, `az://container/prefix`, `memory://name`.
     pub uri: String,
     /// Its name in segments and handles; empty: derived from the URI.
     pub name: String,
     /// Options of the store, by their names in the file (`region`, `endpoint`, `path_style`, …).
-    pub options: std::collections::BTreeMap<String, String>,
+    pub options: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for BaseDirectoryConfig {
+    /// Without secrets: configurations end up in logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self
+            .options
+            .iter()
+            .map(|(name, value)| (name, load::shown_option(name, value)));
+        f.debug_struct("BaseDirectoryConfig")
+            .field("uri", &self.uri)
+            .field("name", &self.name)
+            .field("options", &shown.collect::<BTreeMap<_, _>>())
+            .finish()
+    }
 }
 
 /// `[segment]`

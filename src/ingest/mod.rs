@@ -1,12 +1,34 @@
 //! The writing side: batches in, sealed and uploaded segments out, commits acknowledged.
+//!
+//! Does: hold sinks and their pages until they are durable, decide each attempt once. Does not: speak HTTP,
+//! read pages back, or know how segments look. Invariant: `finish` answers `Ok` only after the segment that
+//! holds the commit record, and every segment before it, has been stored.
 
+mod exchange;
+mod pressure;
+pub mod seal_policy;
+pub mod sink;
+mod uploader;
+
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
-use crate::commit::Totals;
-use crate::id::SinkId;
-use crate::memory::{OverCapacity, Reservation};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use self::exchange::{ExchangeState, Sealed};
+use self::seal_policy::{Decision, SealPolicy};
+use self::sink::{Sink, SinkState};
+use crate::clock::Runtime;
+use crate::commit::{CommitIndex, Totals};
+use crate::config::{LimitsConfig, SegmentConfig};
+use crate::id::{DaemonId, ExchangeId, SinkId};
+use crate::memory::{MemoryPool, OverCapacity, Reservation};
 use crate::segment::frame::VerifiedBatch;
-use crate::storage::StorageError;
+use crate::storage::{Storage, StorageError};
+use crate::telemetry::metrics::Metrics;
 
 /// What a client says it sent, to be compared with what arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,42 +144,412 @@ pub enum IngestError {
     Commit(#[from] crate::commit::CommitError),
 }
 
+/// What ingest needs of the rest of the daemon.
+#[derive(Clone)]
+pub struct IngestParts {
+    /// Who this daemon is in segment keys.
+    pub daemon: DaemonId,
+    /// Time, randomness, background work.
+    pub runtime: Runtime,
+    /// Where segments go.
+    pub storage: Storage,
+    /// Commit records of others, and where written segments stay in memory.
+    pub commits: CommitIndex,
+    /// Memory for what is being written.
+    pub pool: MemoryPool,
+    /// Tells whether an exchange is still open.
+    pub gate: Arc<dyn Gate>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Asks the shared state whether an exchange is open. Implemented by `lifecycle`.
+#[async_trait::async_trait]
+pub trait Gate: Send + Sync {
+    /// `Ok(false)` only if it is certainly closed.
+    async fn is_open(&self, exchange: &ExchangeId) -> Result<bool, StorageError>;
+}
+
 /// The writing side of a daemon. Cheap to clone.
 #[derive(Clone)]
 pub struct Ingest {
-    _private: (),
+    shared: Arc<Shared>,
 }
 
-#[allow(unused_variables, clippy::unused_async)]
+struct Shared {
+    parts: IngestParts,
+    policy: SealPolicy,
+    max_exchanges: usize,
+    max_sinks: usize,
+    uploads: Arc<Semaphore>,
+    sequence: AtomicU64,
+    draining: AtomicBool,
+    in_flight_bytes: AtomicU64,
+    exchanges: Mutex<HashMap<ExchangeId, Arc<Mutex<ExchangeState>>>>,
+}
+
 impl Ingest {
+    /// Starts the writing side; its background work lives in the runtime's task group.
+    pub fn start(parts: IngestParts, segment: &SegmentConfig, limits: &LimitsConfig) -> Self {
+        // A quarter of the pool: one segment fills while others are uploaded.
+        let target_size = segment.target_size.min(parts.pool.capacity() / 4).max(1);
+        let shared = Shared {
+            policy: SealPolicy {
+                target_size,
+                commit_linger: segment.commit_linger,
+            },
+            max_exchanges: limits.max_exchanges,
+            max_sinks: limits.max_sinks_per_exchange,
+            uploads: Arc::new(Semaphore::new(segment.upload_concurrency)),
+            sequence: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            in_flight_bytes: AtomicU64::new(0),
+            exchanges: Mutex::default(),
+            parts,
+        };
+        let ingest = Self {
+            shared: Arc::new(shared),
+        };
+        let tasks = ingest.shared.parts.runtime.tasks.clone();
+        tasks.spawn_until_stopped(pressure::relieve(ingest.clone()));
+        ingest
+    }
+
     /// Waits for the memory that a body of `bytes` needs. Call it before reading the body.
+    ///
+    /// # Errors
+    /// When the memory budget could never hold it.
     pub async fn reserve(&self, bytes: u64) -> Result<Reservation, IngestError> {
-        unimplemented!()
+        Ok(self.shared.parts.pool.reserve(bytes).await?)
     }
 
     /// Whether pages for this sink could be taken now; to refuse before the body is read.
+    ///
+    /// # Errors
+    /// As [`Ingest::append`].
     pub fn check(&self, sink: &SinkId) -> Result<(), IngestError> {
-        unimplemented!()
+        let Some(exchange) = self.get(&sink.exchange) else {
+            return self.check_new();
+        };
+        let state = exchange.lock();
+        match state.sinks.get(&sink.task_attempt).map(Sink::state) {
+            Some(SinkState::Aborted) => Err(IngestError::SinkAborted { sink: sink.clone() }),
+            Some(SinkState::Failed(reason)) => Err(self.failed(&state, sink, reason)),
+            Some(_) => Ok(()),
+            None => self.check_new(),
+        }
+    }
+
+    fn failed(&self, state: &ExchangeState, sink: &SinkId, reason: Arc<str>) -> IngestError {
+        if state.closed {
+            return IngestError::ExchangeClosed(sink.exchange.clone());
+        }
+        IngestError::SinkFailed {
+            sink: sink.clone(),
+            reason,
+        }
+    }
+
+    fn check_new(&self) -> Result<(), IngestError> {
+        if self.shared.draining.load(Ordering::Acquire) {
+            return Err(IngestError::Draining);
+        }
+        Ok(())
     }
 
     /// Takes a batch: all of it or nothing, never halfway, without waiting. The batch's bytes hold their
-    /// reservation (`ReservedBytes`). Without a number it is the next one.
+    /// reservation ([`ReservedBytes`](crate::memory::ReservedBytes)). Without a number it is the next.
+    ///
+    /// # Errors
+    /// A batch out of order, or a sink that takes no more pages.
     pub fn append(
         &self,
         sink: &SinkId,
         number: Option<u32>,
         batch: VerifiedBatch,
     ) -> Result<Appended, IngestError> {
-        unimplemented!()
+        let (pages, bytes) = (batch.pages, batch.page_bytes);
+        let exchange = self.get_or_open(&sink.exchange)?;
+        let (appended, sealed) = {
+            let mut state = exchange.lock();
+            self.open_sink(&mut state, sink)?;
+            let appended = match state.append(sink.task_attempt, number, batch) {
+                Err(IngestError::SinkFailed { sink, reason }) => {
+                    return Err(self.failed(&state, &sink, reason));
+                }
+                other => other?,
+            };
+            (appended, self.seal_if_due(&mut state))
+        };
+        let metrics = &self.shared.parts.metrics;
+        if appended.repeated {
+            metrics.batches_repeated.inc();
+        } else {
+            metrics.batches.inc();
+            metrics.pages_written.inc_by(pages);
+            metrics.bytes_written.inc_by(bytes);
+        }
+        self.upload(&exchange, &sink.exchange, sealed);
+        Ok(appended)
     }
 
     /// Makes an attempt durable and decides it; goes on if the caller leaves.
+    ///
+    /// # Errors
+    /// Counts that are not what arrived, an aborted or unknown attempt, or bytes that could not be
+    /// written.
     pub async fn finish(&self, sink: &SinkId, claim: Option<Claim>) -> Result<Totals, IngestError> {
-        unimplemented!()
+        if !self.holds(sink) && !self.commits_empty(sink, claim)? {
+            return self.finished_elsewhere(sink, claim).await;
+        }
+        let exchange = self.get_or_open(&sink.exchange)?;
+        let (mut decided, totals, sealed) = {
+            let mut state = exchange.lock();
+            self.open_sink(&mut state, sink)?;
+            let now = self.shared.parts.runtime.clock.now();
+            let held = state
+                .sinks
+                .get_mut(&sink.task_attempt)
+                .expect("just opened");
+            let first = match held.finish(claim) {
+                Err(IngestError::SinkFailed { sink, reason }) => {
+                    return Err(self.failed(&state, &sink, reason));
+                }
+                other => other?,
+            };
+            let (decided, totals) = (held.watch(), held.totals());
+            if first {
+                state.queue_commit(sink.task_attempt, now);
+            }
+            (decided, totals, self.seal_if_due(&mut state))
+        };
+        self.upload(&exchange, &sink.exchange, sealed);
+        self.look_again(&exchange, &sink.exchange);
+        let end = decided
+            .wait_for(|s| !matches!(s, SinkState::Open | SinkState::Finishing))
+            .await;
+        match end.map(|state| state.clone()) {
+            Ok(SinkState::Finished) => Ok(totals),
+            Ok(SinkState::Failed(reason)) => {
+                let state = exchange.lock();
+                Err(self.failed(&state, sink, reason))
+            }
+            _ => Err(IngestError::SinkAborted { sink: sink.clone() }),
+        }
     }
 
     /// Drops an attempt, unless it finished.
+    ///
+    /// # Errors
+    /// When it is not known here and the commit records cannot be read.
     pub async fn abort(&self, sink: &SinkId) -> Result<Aborted, IngestError> {
-        unimplemented!()
+        if !self.holds(sink) {
+            let found = self
+                .shared
+                .parts
+                .commits
+                .find(&sink.exchange, sink.task_attempt)
+                .await?;
+            if found.is_some() {
+                return Ok(Aborted::AlreadyFinished);
+            }
+        }
+        let exchange = self.get_or_open(&sink.exchange)?;
+        let mut decided = {
+            let mut state = exchange.lock();
+            if !state.sinks.contains_key(&sink.task_attempt) {
+                self.check_room(&state)?;
+            }
+            let entry = state.sinks.entry(sink.task_attempt);
+            let held = entry.or_insert_with(|| Sink::aborted(sink.clone()));
+            let decided = held.watch();
+            if state.abort(sink.task_attempt) {
+                self.shared.parts.metrics.sinks_aborted.inc();
+                self.shared.parts.metrics.sinks_open.dec();
+            }
+            decided
+        };
+        // A finish under way is decided first: an abort cannot take back what may be durable.
+        let end = decided
+            .wait_for(|s| !matches!(s, SinkState::Open | SinkState::Finishing))
+            .await;
+        match end.map(|state| state.clone()) {
+            Ok(SinkState::Finished) => Ok(Aborted::AlreadyFinished),
+            _ => Ok(Aborted::Aborted),
+        }
+    }
+
+    /// Ends all that is held of a closed exchange.
+    pub fn forget(&self, exchange: &ExchangeId) {
+        let Some(state) = self.shared.exchanges.lock().remove(exchange) else {
+            return;
+        };
+        let mut state = state.lock();
+        let undecided = state.undecided();
+        state.close();
+        let metrics = &self.shared.parts.metrics;
+        metrics.sinks_open.dec_by(undecided as i64);
+        metrics.exchanges_open.dec();
+    }
+
+    /// Exchanges that nobody has touched for `idle`.
+    pub fn idle(&self, idle: Duration) -> Vec<ExchangeId> {
+        let now = self.shared.parts.runtime.clock.now();
+        let exchanges = self.shared.exchanges.lock();
+        let is_idle = |state: &Arc<Mutex<ExchangeState>>| {
+            now.saturating_duration_since(state.lock().touched) >= idle
+        };
+        exchanges
+            .iter()
+            .filter(|(_, s)| is_idle(s))
+            .map(|(id, _)| id.clone())
+            .collect()
+    }
+
+    /// Refuses new sinks from now on.
+    pub fn drain(&self) {
+        self.shared.draining.store(true, Ordering::Release);
+    }
+
+    /// Sinks that are not decided yet.
+    pub fn undecided(&self) -> usize {
+        let exchanges: Vec<_> = self.shared.exchanges.lock().values().cloned().collect();
+        exchanges.iter().map(|state| state.lock().undecided()).sum()
+    }
+
+    fn get(&self, exchange: &ExchangeId) -> Option<Arc<Mutex<ExchangeState>>> {
+        self.shared.exchanges.lock().get(exchange).cloned()
+    }
+
+    fn get_or_open(&self, id: &ExchangeId) -> Result<Arc<Mutex<ExchangeState>>, IngestError> {
+        let mut exchanges = self.shared.exchanges.lock();
+        if let Some(exchange) = exchanges.get(id) {
+            return Ok(Arc::clone(exchange));
+        }
+        if exchanges.len() >= self.shared.max_exchanges {
+            let limit = self.shared.max_exchanges as u64;
+            let setting = "limits.max_exchanges";
+            return Err(IngestError::Full {
+                what: "the table of exchanges",
+                limit,
+                setting,
+            });
+        }
+        let now = self.shared.parts.runtime.clock.now();
+        let state = Arc::new(Mutex::new(ExchangeState::new(id.clone(), now)));
+        exchanges.insert(id.clone(), Arc::clone(&state));
+        self.shared.parts.metrics.exchanges_open.inc();
+        Ok(state)
+    }
+
+    fn open_sink(&self, state: &mut ExchangeState, sink: &SinkId) -> Result<(), IngestError> {
+        if state.closed {
+            return Err(IngestError::ExchangeClosed(sink.exchange.clone()));
+        }
+        state.touched = self.shared.parts.runtime.clock.now();
+        if state.sinks.contains_key(&sink.task_attempt) {
+            return Ok(());
+        }
+        self.check_new()?;
+        self.check_room(state)?;
+        state
+            .sinks
+            .insert(sink.task_attempt, Sink::open(sink.clone()));
+        self.shared.parts.metrics.sinks_open.inc();
+        Ok(())
+    }
+
+    fn check_room(&self, state: &ExchangeState) -> Result<(), IngestError> {
+        let limit = self.shared.max_sinks;
+        if state.sinks.len() < limit {
+            return Ok(());
+        }
+        let (what, setting) = ("the table of sinks", "limits.max_sinks_per_exchange");
+        Err(IngestError::Full {
+            what,
+            limit: limit as u64,
+            setting,
+        })
+    }
+
+    fn holds(&self, sink: &SinkId) -> bool {
+        self.get(&sink.exchange)
+            .is_some_and(|state| state.lock().sinks.contains_key(&sink.task_attempt))
+    }
+
+    /// Whether a finish of an attempt that is not held commits it as empty.
+    fn commits_empty(&self, sink: &SinkId, claim: Option<Claim>) -> Result<bool, IngestError> {
+        let Some(claim) = claim.filter(|claim| claim.batches == 0) else {
+            return Ok(false);
+        };
+        sink::check_claim(sink, Some(claim), Totals::default())?;
+        Ok(true)
+    }
+
+    async fn finished_elsewhere(
+        &self,
+        sink: &SinkId,
+        claim: Option<Claim>,
+    ) -> Result<Totals, IngestError> {
+        let found = self
+            .shared
+            .parts
+            .commits
+            .find(&sink.exchange, sink.task_attempt)
+            .await?;
+        let totals = found.ok_or_else(|| IngestError::SinkNotFound { sink: sink.clone() })?;
+        sink::check_claim(sink, claim, totals)?;
+        Ok(totals)
+    }
+
+    fn seal_if_due(&self, state: &mut ExchangeState) -> Option<Sealed> {
+        let view = state.view(self.shared.parts.runtime.clock.now());
+        match self.shared.policy.decide(&view) {
+            Decision::Seal => self.seal(state),
+            Decision::LookAgain(_) | Decision::Rest => None,
+        }
+    }
+
+    fn seal(&self, state: &mut ExchangeState) -> Option<Sealed> {
+        let sealed = state.seal(self.shared.sequence.fetch_add(1, Ordering::Relaxed));
+        if let Some(sealed) = &sealed {
+            self.shared
+                .in_flight_bytes
+                .fetch_add(sealed.bytes, Ordering::AcqRel);
+        }
+        sealed
+    }
+
+    fn upload(
+        &self,
+        state: &Arc<Mutex<ExchangeState>>,
+        exchange: &ExchangeId,
+        sealed: Option<Sealed>,
+    ) {
+        if let Some(sealed) = sealed {
+            let (ingest, state) = (self.clone(), Arc::clone(state));
+            let work = uploader::upload(ingest, state, exchange.clone(), sealed);
+            self.shared.parts.runtime.tasks.spawn(work);
+        }
+    }
+
+    /// Seals when due, and comes back when the policy says so.
+    fn look_again(&self, state: &Arc<Mutex<ExchangeState>>, exchange: &ExchangeId) {
+        let (sealed, wait) = {
+            let mut state = state.lock();
+            let view = state.view(self.shared.parts.runtime.clock.now());
+            match self.shared.policy.decide(&view) {
+                Decision::Seal => (self.seal(&mut state), None),
+                Decision::LookAgain(wait) => (None, Some(wait)),
+                Decision::Rest => (None, None),
+            }
+        };
+        self.upload(state, exchange, sealed);
+        let Some(wait) = wait else { return };
+        let (ingest, state, exchange) = (self.clone(), Arc::clone(state), exchange.clone());
+        self.shared.parts.runtime.tasks.spawn(async move {
+            ingest.shared.parts.runtime.clock.sleep(wait).await;
+            ingest.look_again(&state, &exchange);
+        });
     }
 }

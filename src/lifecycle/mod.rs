@@ -1,7 +1,28 @@
 //! Exchanges from announcement to close, leases, collection, and the daemon's own end.
+//!
+//! Does: keep the announcements in the base directories, remember lately closed exchanges, collect what
+//! nobody renews. Does not: know segments. Invariant: an exchange that this daemon knows as closed is never
+//! open again at it, whatever arrives late.
 
+pub mod drain;
+pub mod sweep;
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use lru::LruCache;
+use parking_lot::{Mutex, RwLock};
+use tokio::time::Instant;
+
+use crate::clock::Runtime;
+use crate::config::LeaseConfig;
 use crate::id::ExchangeId;
-use crate::storage::StorageError;
+use crate::ingest::Gate;
+use crate::storage::{Storage, StorageError};
+use crate::telemetry::metrics::Metrics;
 
 /// What is announced of an exchange.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -69,40 +90,244 @@ pub struct Announced {
     pub lease_seconds: u64,
 }
 
+/// What lifecycle needs of the rest of the daemon.
+#[derive(Clone)]
+pub struct LifecycleParts {
+    /// Time and background work.
+    pub runtime: Runtime,
+    /// Where announcements lie.
+    pub storage: Storage,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Drops what a part of the daemon holds of a closed exchange.
+pub trait Forget: Send + Sync {
+    /// Forgets it.
+    fn forget(&self, exchange: &ExchangeId);
+}
+
 /// The exchanges that the daemons share. Cheap to clone.
 #[derive(Clone)]
 pub struct Exchanges {
-    _private: (),
+    shared: Arc<Shared>,
 }
 
-#[allow(unused_variables, clippy::unused_async)]
+struct Shared {
+    parts: LifecycleParts,
+    lease: LeaseConfig,
+    max_partitions: u32,
+    known: Mutex<LruCache<ExchangeId, Known>>,
+    forgetters: RwLock<Vec<Arc<dyn Forget>>>,
+    draining: AtomicBool,
+}
+
+#[derive(Debug, Clone)]
+enum Known {
+    Open { spec: ExchangeSpec, seen: Instant },
+    Closed,
+}
+
 impl Exchanges {
+    /// Exchanges as the base directories know them.
+    pub fn new(parts: LifecycleParts, lease: &LeaseConfig, max_partitions: u32) -> Self {
+        let kept = NonZeroUsize::new(KNOWN_EXCHANGES).expect("not zero");
+        let shared = Shared {
+            parts,
+            lease: lease.clone(),
+            max_partitions,
+            known: Mutex::new(LruCache::new(kept)),
+            forgetters: RwLock::default(),
+            draining: AtomicBool::new(false),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Registers a part of the daemon that holds something of exchanges.
+    pub fn add_forgetter(&self, forgetter: Arc<dyn Forget>) {
+        self.shared.forgetters.write().push(forgetter);
+    }
+
     /// Announces an exchange or renews its lease.
+    ///
+    /// # Errors
+    /// A closed exchange, other properties than before, a bound, or the store.
     pub async fn announce(
         &self,
         exchange: &ExchangeId,
         spec: ExchangeSpec,
     ) -> Result<Announced, LifecycleError> {
-        unimplemented!()
+        let limit = self.shared.max_partitions;
+        if spec.partitions == 0 {
+            return Err(LifecycleError::NoPartitions);
+        }
+        if spec.partitions > limit {
+            return Err(LifecycleError::TooManyPartitions {
+                partitions: spec.partitions,
+                limit,
+            });
+        }
+        if matches!(self.shared.known.lock().get(exchange), Some(Known::Closed)) {
+            return Err(LifecycleError::Closed(exchange.clone()));
+        }
+        let before = self.stored(exchange).await?;
+        if let Some(before) = before.as_ref().filter(|before| **before != spec) {
+            let (exchange, before) = (exchange.clone(), before.clone());
+            return Err(LifecycleError::Conflict {
+                exchange,
+                before,
+                now: spec,
+            });
+        }
+        let content = serde_json::to_vec(&spec).expect("a plain struct");
+        self.shared
+            .parts
+            .storage
+            .put_marker(exchange, content.into())
+            .await?;
+        if !self.remember_open(exchange, spec) {
+            // Closed while the marker was being written: it must not stay.
+            self.shared.parts.storage.remove_exchange(exchange).await?;
+            return Err(LifecycleError::Closed(exchange.clone()));
+        }
+        let lease_seconds = self.shared.lease.duration.as_secs();
+        Ok(Announced {
+            created: before.is_none(),
+            lease_seconds,
+        })
     }
 
     /// What an open exchange is; asks the store when this daemon has not seen it lately.
+    ///
+    /// # Errors
+    /// An exchange that is not open, or the store.
     pub async fn lookup(&self, exchange: &ExchangeId) -> Result<ExchangeSpec, LifecycleError> {
-        unimplemented!()
+        let known = self.shared.known.lock().get(exchange).cloned();
+        let now = self.shared.parts.runtime.clock.now();
+        match &known {
+            Some(Known::Closed) => return Err(LifecycleError::Closed(exchange.clone())),
+            Some(Known::Open { spec, seen }) if now.duration_since(*seen) < TRUSTED => {
+                return Ok(spec.clone());
+            }
+            _ => {}
+        }
+        match self.stored(exchange).await? {
+            Some(spec) if self.remember_open(exchange, spec.clone()) => Ok(spec),
+            Some(_) => Err(LifecycleError::Closed(exchange.clone())),
+            None if known.is_some() => {
+                self.forget(exchange);
+                Err(LifecycleError::Closed(exchange.clone()))
+            }
+            None => Err(LifecycleError::NotFound(exchange.clone())),
+        }
     }
 
     /// Removes an exchange everywhere; `Ok` also when there was nothing.
+    ///
+    /// # Errors
+    /// The store: what is left goes at the next call, or by the sweeper.
     pub async fn close(&self, exchange: &ExchangeId) -> Result<(), LifecycleError> {
-        unimplemented!()
+        self.forget(exchange);
+        let removed = self.shared.parts.storage.remove_exchange(exchange).await?;
+        if removed > 0 {
+            self.shared.parts.metrics.exchanges_closed.inc();
+        }
+        Ok(())
+    }
+
+    /// Takes note that an exchange is closed and drops all that this daemon holds of it.
+    fn forget(&self, exchange: &ExchangeId) {
+        self.shared
+            .known
+            .lock()
+            .put(exchange.clone(), Known::Closed);
+        let forgetters = self.shared.forgetters.read().clone();
+        forgetters
+            .iter()
+            .for_each(|forgetter| forgetter.forget(exchange));
     }
 
     /// All exchanges that left anything, with what they are where that can be read.
+    ///
+    /// # Errors
+    /// The store.
     pub async fn list(&self) -> Result<Vec<(ExchangeId, Option<ExchangeSpec>)>, LifecycleError> {
-        unimplemented!()
+        let ids = self.shared.parts.storage.list_exchanges().await?;
+        let markers = ids.into_iter().map(|id| {
+            let exchanges = self.clone();
+            async move {
+                match exchanges.stored(&id).await {
+                    Ok(spec) => Ok((id, spec)),
+                    Err(LifecycleError::Unreadable { .. }) => Ok((id, None)),
+                    Err(error) => Err(error),
+                }
+            }
+        });
+        stream::iter(markers)
+            .buffered(MARKER_CONCURRENCY)
+            .try_collect()
+            .await
     }
 
     /// Whether the daemon is stopping.
     pub fn draining(&self) -> bool {
-        unimplemented!()
+        self.shared.draining.load(Ordering::Acquire)
+    }
+
+    /// The daemon is stopping from now on.
+    pub fn drain(&self) {
+        self.shared.draining.store(true, Ordering::Release);
+    }
+
+    async fn stored(&self, exchange: &ExchangeId) -> Result<Option<ExchangeSpec>, LifecycleError> {
+        let Some(marker) = self.shared.parts.storage.get_marker(exchange).await? else {
+            return Ok(None);
+        };
+        let spec =
+            serde_json::from_slice(&marker.bytes).map_err(|e| LifecycleError::Unreadable {
+                exchange: exchange.clone(),
+                reason: e.to_string(),
+            })?;
+        Ok(Some(spec))
+    }
+
+    /// `false` if it was closed meanwhile.
+    fn remember_open(&self, exchange: &ExchangeId, spec: ExchangeSpec) -> bool {
+        let mut known = self.shared.known.lock();
+        if matches!(known.get(exchange), Some(Known::Closed)) {
+            return false;
+        }
+        let seen = self.shared.parts.runtime.clock.now();
+        known.put(exchange.clone(), Known::Open { spec, seen });
+        true
     }
 }
+
+#[async_trait::async_trait]
+impl Gate for Exchanges {
+    async fn is_open(&self, exchange: &ExchangeId) -> Result<bool, StorageError> {
+        if matches!(self.shared.known.lock().get(exchange), Some(Known::Closed)) {
+            return Ok(false);
+        }
+        let open = self
+            .shared
+            .parts
+            .storage
+            .get_marker(exchange)
+            .await?
+            .is_some();
+        if !open {
+            self.forget(exchange);
+        }
+        Ok(open)
+    }
+}
+
+/// Exchanges remembered, open and closed, so that a late writer is told 410 and not 404.
+const KNOWN_EXCHANGES: usize = 100_000;
+/// For how long an open exchange is believed to be open without asking. Each uploaded segment asks.
+const TRUSTED: Duration = Duration::from_secs(30);
+/// Announcements read at a time.
+const MARKER_CONCURRENCY: usize = 16;

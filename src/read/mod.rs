@@ -1,13 +1,28 @@
 //! The reading side: a handle in, verified records out.
+//!
+//! Does: plan the fetches, get bytes from memory or the base directories, check every page, stream. Does not:
+//! keep an index or list anything, and knows nothing of `ingest`. Invariant: what a stream gives has been
+//! checked against its checksums; a stream ends with an end record or with an error, never just so.
+
+mod cache;
+mod fetch;
+mod planner;
+mod stream;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use crate::commit::CommitError;
+use self::fetch::Fetcher;
+use crate::clock::TaskGroup;
+use crate::commit::handle::Handle;
+use crate::commit::{CommitError, CommitIndex};
+use crate::config::ReadConfig;
 use crate::id::{ExchangeId, SegmentAddress};
-use crate::storage::StorageError;
+use crate::memory::MemoryPool;
+use crate::storage::{Storage, StorageError};
+use crate::telemetry::metrics::Metrics;
 
 /// Why a read failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -42,6 +57,9 @@ pub enum ReadError {
         /// What does not fit.
         reason: Arc<str>,
     },
+    /// The fetch ended without a result: the daemon is stopping.
+    #[error("the fetch was interrupted: the daemon is stopping, read on at another one")]
+    Interrupted,
     /// The handle or the commit records are at fault.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -79,22 +97,67 @@ pub struct Selection {
     pub attempt: Option<u32>,
 }
 
+/// What reading needs of the rest of the daemon.
+#[derive(Clone)]
+pub struct ReadParts {
+    /// Where segments lie.
+    pub storage: Storage,
+    /// Commit records, and what was written here lately.
+    pub commits: CommitIndex,
+    /// Memory for what is being read.
+    pub pool: MemoryPool,
+    /// Background work.
+    pub tasks: TaskGroup,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
 /// The reading side of a daemon. Cheap to clone.
 #[derive(Clone)]
 pub struct Reader {
-    _private: (),
+    fetcher: Fetcher,
+    fetch_concurrency: usize,
 }
 
-#[allow(unused_variables, clippy::unused_async)]
 impl Reader {
+    /// A reader within the memory of its pool.
+    pub fn new(parts: ReadParts, config: &ReadConfig) -> Self {
+        let fetch_concurrency = config.fetch_concurrency.max(1);
+        Self {
+            fetcher: Fetcher::new(parts, config),
+            fetch_concurrency,
+        }
+    }
+
+    /// Forgets a closed exchange.
+    pub fn forget(&self, exchange: &ExchangeId) {
+        self.fetcher.forget(exchange);
+    }
+
+    /// Bytes of fetched chunks that are kept.
+    pub fn cached_bytes(&self) -> u64 {
+        self.fetcher.cached_bytes()
+    }
+
     /// Opens a read of a handle (its text), after `skip` pages. The stream gives block records, page
-    /// frames and the end record; an error that it gives becomes an error record in `api`. Everything that
-    /// can be refused without touching a page is refused here, not in the stream.
+    /// frames and the end record.
+    ///
+    /// # Errors
+    /// Everything that can be refused without touching a page; the rest comes in the stream.
     pub async fn read_handle(&self, handle: &str, skip: u64) -> Result<ByteStream, ReadError> {
-        unimplemented!()
+        let handle = Handle::decode(handle)
+            .map_err(|reason| ReadError::Commit(CommitError::InvalidHandle { reason }))?;
+        let pages = handle.pages();
+        if skip > pages {
+            return Err(ReadError::SkipBeyondEnd { skip, pages });
+        }
+        Ok(self.open(handle, skip, PageFormat::Records))
     }
 
     /// Opens a read of one partition.
+    ///
+    /// # Errors
+    /// When the commit records cannot be read or hold no such attempt.
     pub async fn read_partition(
         &self,
         exchange: &ExchangeId,
@@ -102,6 +165,26 @@ impl Reader {
         selection: Selection,
         format: PageFormat,
     ) -> Result<PartitionRead, ReadError> {
-        unimplemented!()
+        let commits = &self.fetcher.parts().commits;
+        let Selection { task, attempt } = selection;
+        let handle = commits
+            .partition_handle(exchange, partition, task, attempt)
+            .await?;
+        let length = (format == PageFormat::Raw).then_some(handle.bytes);
+        Ok(PartitionRead {
+            length,
+            stream: self.open(handle, 0, format),
+        })
+    }
+
+    fn open(&self, handle: Handle, skip: u64, format: PageFormat) -> ByteStream {
+        self.fetcher.parts().metrics.reads.inc();
+        stream::stream(
+            self.fetcher.clone(),
+            self.fetch_concurrency,
+            handle,
+            skip,
+            format,
+        )
     }
 }

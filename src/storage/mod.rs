@@ -4,14 +4,41 @@
 //! place new segments round-robin over the healthy ones. Does not: know what is inside a segment.
 //! Invariant: a method that answered `Ok` has done durably what its name says.
 
-use bytes::Bytes;
-use std::ops::Range;
+pub mod base_dir;
+mod cloud;
+mod exchanges;
+mod health;
+pub mod keys;
+pub mod limit;
+pub mod local;
+pub mod meter;
+pub mod object;
+mod object_error;
+pub mod options;
+pub mod placement;
+mod probe;
+pub mod retry;
+mod segments;
+pub mod store;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use bytes::Bytes;
 
 use crate::clock::Runtime;
 use crate::config::BaseDirectoryConfig;
-use crate::id::{BaseName, ExchangeId, SegmentAddress, SegmentId};
+use crate::id::{BaseName, SegmentAddress};
 use crate::telemetry::metrics::Metrics;
+
+pub use health::Limits;
+pub use meter::StorageMetrics;
+pub use retry::RetryPolicy;
+
+use health::Base;
+use store::Store;
 
 /// What went wrong with a base directory.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -85,102 +112,91 @@ pub struct BaseStatus {
 }
 
 /// All base directories of a daemon. Cheap to clone.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Storage {
-    _bases: Arc<Vec<BaseName>>,
+    inner: Arc<Inner>,
 }
 
-#[allow(unused_variables, clippy::unused_async)]
+#[derive(Debug)]
+struct Inner {
+    bases: Vec<Arc<Base>>,
+    /// How long a put that failed everywhere is begun again.
+    put_patience: RetryPolicy,
+    /// Whose turn it is to take the next segment.
+    turn: AtomicUsize,
+    metrics: StorageMetrics,
+    runtime: Runtime,
+}
+
 impl Storage {
-    /// Opens every configured base directory; does not touch them yet.
+    /// Opens every configured base directory; does not touch them yet. Storage counts into metrics of
+    /// its own ([`Storage::metrics`]).
     pub fn open(
         configs: &[BaseDirectoryConfig],
         runtime: &Runtime,
-        metrics: &Arc<Metrics>,
+        _metrics: &Arc<Metrics>,
     ) -> Result<Self, StorageError> {
-        unimplemented!()
+        let metrics = StorageMetrics::default();
+        let opened = base_dir::open_all(configs, runtime)?;
+        let bases = opened.into_iter().map(|o| {
+            let base = Base::new(o.name, o.uri, o.store, o.limits, &metrics, runtime);
+            (base, o.limits)
+        });
+        let (bases, limits): (Vec<_>, Vec<_>) = bases.unzip();
+        Ok(Self::over(bases, &limits, metrics, runtime))
+    }
+
+    /// Storage over given stores (name, URI for people, store), for tests and simulation: all else is
+    /// as in a daemon.
+    pub fn from_stores(
+        stores: Vec<(BaseName, String, Arc<dyn Store>)>,
+        limits: Limits,
+        runtime: &Runtime,
+    ) -> Self {
+        let metrics = StorageMetrics::default();
+        let bases = stores
+            .into_iter()
+            .map(|(name, uri, store)| Base::new(name, uri, store, limits, &metrics, runtime));
+        Self::over(bases.collect(), &[limits], metrics.clone(), runtime)
+    }
+
+    fn over(
+        bases: Vec<Arc<Base>>,
+        limits: &[Limits],
+        metrics: StorageMetrics,
+        runtime: &Runtime,
+    ) -> Self {
+        let patience = limits
+            .iter()
+            .map(|limits| limits.retry)
+            .max_by_key(|r| r.patience);
+        // Daemons that start together should not all begin with the same base directory.
+        let turn = AtomicUsize::new(runtime.random.next_u64() as usize);
+        Self {
+            inner: Arc::new(Inner {
+                bases,
+                put_patience: patience.unwrap_or(RetryPolicy::LOCAL),
+                turn,
+                metrics,
+                runtime: runtime.clone(),
+            }),
+        }
+    }
+
+    /// Metrics of the base directories, to be registered once.
+    pub fn metrics(&self) -> &StorageMetrics {
+        &self.inner.metrics
     }
 
     /// Writes, reads, reads a range of, lists and deletes a probe object in each base directory, at
     /// once, and remembers who is healthy.
     pub async fn probe(&self) -> Vec<BaseStatus> {
-        unimplemented!()
+        futures::future::join_all(self.inner.bases.iter().map(Base::probe)).await;
+        self.status()
     }
 
     /// Health as last seen, without touching the stores.
     pub fn status(&self) -> Vec<BaseStatus> {
-        unimplemented!()
-    }
-
-    /// Writes a segment to the next healthy base directory, to another when that fails, and answers
-    /// which holds it. Idempotent: the same segment id always comes with the same bytes.
-    pub async fn put_segment(
-        &self,
-        exchange: &ExchangeId,
-        segment: SegmentId,
-        content: Vec<Bytes>,
-    ) -> Result<SegmentAddress, StorageError> {
-        unimplemented!()
-    }
-
-    /// The last `max` bytes of a segment, one request.
-    pub async fn get_tail(&self, at: &SegmentAddress, max: u64) -> Result<Tail, StorageError> {
-        unimplemented!()
-    }
-
-    /// A range of a segment, one request; an answer that is not exactly the range is `Corrupt`.
-    pub async fn get_range(
-        &self,
-        at: &SegmentAddress,
-        range: Range<u64>,
-    ) -> Result<Bytes, StorageError> {
-        unimplemented!()
-    }
-
-    /// All segments of an exchange in all base directories, sorted by segment id then base; an error
-    /// if one of the base directories cannot be listed.
-    pub async fn list_segments(
-        &self,
-        exchange: &ExchangeId,
-    ) -> Result<Vec<ListedSegment>, StorageError> {
-        unimplemented!()
-    }
-
-    /// Writes (or writes again) the marker of an exchange to its home: the first base directory that
-    /// works in an order that depends on the exchange id alone.
-    pub async fn put_marker(
-        &self,
-        exchange: &ExchangeId,
-        content: Bytes,
-    ) -> Result<(), StorageError> {
-        unimplemented!()
-    }
-
-    /// The marker of an exchange; `None` if no base directory has one. An error if one that might
-    /// have it cannot be asked and none of the others has it.
-    pub async fn get_marker(&self, exchange: &ExchangeId) -> Result<Option<Marker>, StorageError> {
-        unimplemented!()
-    }
-
-    /// Ids of all exchanges that left anything in any base directory, sorted.
-    pub async fn list_exchanges(&self) -> Result<Vec<ExchangeId>, StorageError> {
-        unimplemented!()
-    }
-
-    /// Removes everything of an exchange from every base directory, markers first; answers how many
-    /// objects went. An error if any could not be removed; calling it again goes on.
-    pub async fn remove_exchange(&self, exchange: &ExchangeId) -> Result<u64, StorageError> {
-        unimplemented!()
-    }
-
-    /// Removes some segments.
-    pub async fn remove_segments(&self, which: &[SegmentAddress]) -> Result<(), StorageError> {
-        unimplemented!()
-    }
-
-    /// Removes what interrupted writes left behind (temporary files), where a store has such; only
-    /// what no running daemon can still be writing. Answers how many went.
-    pub async fn remove_stale_temporaries(&self) -> Result<u64, StorageError> {
-        unimplemented!()
+        self.inner.bases.iter().map(|base| base.status()).collect()
     }
 }

@@ -1,0 +1,66 @@
+//! JSON bodies: `application/json`, bounded, unknown members refused (by the types themselves).
+
+use axum::extract::{FromRef, FromRequest, Request};
+use serde::de::DeserializeOwned;
+
+use super::media_type;
+use super::small_body::read_small;
+use crate::api::limits::BodyLimits;
+use crate::api::problem::{Problem, Slug};
+
+/// A JSON body. `T` must refuse unknown fields.
+pub struct StrictJson<T>(pub T);
+
+/// A JSON body that may be left out.
+pub struct OptionalJson<T>(pub Option<T>);
+
+impl<S, T> FromRequest<S> for StrictJson<T>
+where
+    S: Send + Sync,
+    BodyLimits: FromRef<S>,
+    T: DeserializeOwned,
+{
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let OptionalJson(value) = OptionalJson::from_request(request, state).await?;
+        value
+            .map(Self)
+            .ok_or_else(|| Problem::invalid("a JSON body is needed, and none came"))
+    }
+}
+
+impl<S, T> FromRequest<S> for OptionalJson<T>
+where
+    S: Send + Sync,
+    BodyLimits: FromRef<S>,
+    T: DeserializeOwned,
+{
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let limits = BodyLimits::from_ref(state);
+        let (parts, body) = request.into_parts();
+        let media_type = media_type(&parts.headers)?;
+        if http_body::Body::is_end_stream(&body) {
+            return Ok(Self(None));
+        }
+        // Refused before a byte is read, so that the client need not send them.
+        if media_type.as_deref() != Some("application/json") {
+            return Err(Problem::new(
+                Slug::UnsupportedMediaType,
+                format!(
+                    "the body is {}; this route takes application/json",
+                    media_type.as_deref().unwrap_or("of no content type")
+                ),
+            ));
+        }
+        let body = read_small(&parts.headers, body, &limits).await?;
+        if body.bytes.is_empty() {
+            return Ok(Self(None));
+        }
+        serde_json::from_slice(&body.bytes)
+            .map(|value| Self(Some(value)))
+            .map_err(|error| Problem::invalid(format!("the JSON body is not valid: {error}")))
+    }
+}

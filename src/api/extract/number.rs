@@ -1,0 +1,26 @@
+//! Decimal numbers of paths and queries: digits alone, one way to write each.
+
+use crate::api::problem::Problem;
+
+/// Parses `text` as a decimal number up to `max`; signs, spaces and leading zeros are refused.
+pub fn decimal(what: &str, text: &str, max: u64) -> Result<u64, Problem> {
+    let canonical = !text.is_empty()
+        && text.bytes().all(|b| b.is_ascii_digit())
+        && (text.len() == 1 || !text.starts_with('0'));
+    canonical
+        .then(|| text.parse::<u64>().ok())
+        .flatten()
+        .filter(|number| *number <= max)
+        .ok_or_else(|| {
+            let shown: String = text.chars().take(64).collect();
+            Problem::invalid(format!(
+                "{what} {shown:?} is not valid: it is a decimal number from 0 to {max}"
+            ))
+        })
+}
+
+/// The same for numbers of 32 bits.
+pub fn decimal_u32(what: &str, text: &str, max: u32) -> Result<u32, Problem> {
+    let number = decimal(what, text, u64::from(max))?;
+    Ok(u32::try_from(number).expect("it is at most a u32"))
+}

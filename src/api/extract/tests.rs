@@ -1,0 +1,330 @@
+//! Extractors against requests that a client should not send.
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, Request};
+use axum::http::Method;
+use axum::routing::any;
+use axum::{Router, http};
+use http_body_util::BodyExt;
+use serde::Deserialize;
+use tower::ServiceExt;
+
+use super::*;
+use crate::api::limits::BodyLimits;
+use crate::api::problem::Slug;
+use crate::clock::Clock;
+use crate::config::LimitsConfig;
+
+fn limits() -> BodyLimits {
+    let config = LimitsConfig {
+        max_page_size: 100,
+        max_batch_size: 200,
+        max_json_size: 64,
+        body_timeout: Duration::from_secs(1),
+        ..LimitsConfig::default()
+    };
+    BodyLimits::new(&config, Clock::default())
+}
+
+fn request(uri: &str, headers: &[(&str, &str)], body: Body) -> Request {
+    let mut request = http::Request::builder().method(Method::POST).uri(uri);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(body).unwrap()
+}
+
+async fn from_head<T>(uri: &str, headers: &[(&str, &str)]) -> Result<T, Slug>
+where
+    T: FromRequestParts<BodyLimits, Rejection = Problem>,
+{
+    let (mut parts, _) = request(uri, headers, Body::empty()).into_parts();
+    T::from_request_parts(&mut parts, &limits())
+        .await
+        .map_err(|problem| problem.slug())
+}
+
+/// Sends a path through a router as the real one has it; answers `Ok` with the id's text.
+async fn through_path(path: &str) -> Result<String, u16> {
+    let router = Router::new()
+        .route(
+            "/e/{exchange}",
+            any(async |ExchangePath(id): ExchangePath| id.to_string()),
+        )
+        .route(
+            "/s/{exchange}/{task}/{attempt}",
+            any(async |SinkPath(sink): SinkPath| sink.to_string()),
+        )
+        .route(
+            "/p/{exchange}/{partition}",
+            any(async |path: PartitionPath| path.partition.to_string()),
+        );
+    let request = http::Request::get(path).body(Body::empty()).unwrap();
+    let response = router.oneshot(request).await.unwrap();
+    let status = response.status().as_u16();
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    let text = String::from_utf8(bytes.to_vec()).unwrap();
+    if status == 200 { Ok(text) } else { Err(status) }
+}
+
+#[tokio::test]
+async fn ids_that_are_not_valid_are_refused_also_when_percent_encoded() {
+    assert_eq!(through_path("/e/q_1-x").await.unwrap(), "q_1-x");
+    for bad in [
+        "/e/-x",
+        "/e/a.b",
+        "/e/..",
+        "/e/..%2f..%2fetc",
+        "/e/%2e%2e",
+        "/e/a%00b",
+        "/e/%ff",
+        "/e/a%20b",
+    ] {
+        assert_eq!(through_path(bad).await, Err(400), "{bad}");
+    }
+    let long = format!("/e/{}", "x".repeat(161));
+    assert_eq!(through_path(&long).await, Err(400));
+}
+
+#[tokio::test]
+async fn task_attempt_and_partition_are_plain_decimals_within_their_bounds() {
+    let good = through_path("/s/q/1048575/127").await.unwrap();
+    assert_eq!(good, "task 1048575 attempt 127 of exchange q");
+    assert_eq!(through_path("/p/q/0").await.unwrap(), "0");
+    for bad in [
+        "/s/q/1048576/0",
+        "/s/q/0/128",
+        "/s/q/+1/0",
+        "/s/q/01/0",
+        "/s/q/1e3/0",
+        "/s/q/-1/0",
+        "/s/q/0x1/0",
+        "/s/q/99999999999999999999/0",
+        "/p/q/4294967040",
+        "/p/q/",
+        "/p/q/1%20",
+    ] {
+        assert!(through_path(bad).await.is_err(), "{bad}");
+    }
+}
+
+struct Two {
+    number: Option<u64>,
+    other: Option<u32>,
+}
+
+impl QueryParameters for Two {
+    const NAMES: &'static [&'static str] = &["number", "other"];
+
+    fn from_values(values: &Values<'_>) -> Result<Self, Problem> {
+        Ok(Self {
+            number: values.number("number", 10)?,
+            other: values.number_u32("other", u32::MAX)?,
+        })
+    }
+}
+
+#[tokio::test]
+async fn query_parameters_are_taken_by_name_and_may_be_left_out() {
+    let StrictQuery(two) = from_head::<StrictQuery<Two>>("/x?other=4294967295&number=10", &[])
+        .await
+        .unwrap();
+    assert_eq!((two.number, two.other), (Some(10), Some(u32::MAX)));
+    let StrictQuery(two) = from_head::<StrictQuery<Two>>("/x", &[]).await.unwrap();
+    assert_eq!((two.number, two.other), (None, None));
+}
+
+#[tokio::test]
+async fn unknown_repeated_and_malformed_query_parameters_are_refused() {
+    for bad in [
+        "/x?numbre=1",
+        "/x?number=1&number=1",
+        "/x?number=1&numb%65r=1",
+        "/x?number=",
+        "/x?number",
+        "/x?number=+1",
+        "/x?number=%2B1",
+        "/x?number=01",
+        "/x?number=11",
+        "/x?other=4294967296",
+        "/x?Number=1",
+    ] {
+        let refused = from_head::<StrictQuery<Two>>(bad, &[]).await.map(drop);
+        assert_eq!(refused, Err(Slug::InvalidRequest), "{bad}");
+    }
+    assert!(from_head::<NoQuery>("/x?", &[]).await.is_ok());
+    assert!(from_head::<NoQuery>("/x?a=1", &[]).await.is_err());
+}
+
+const BATCH: &str = "application/vnd.stopover.pages";
+const RAW: &str = "application/octet-stream";
+
+async fn head(headers: &[(&str, &str)]) -> Result<(PageContent, usize), Slug> {
+    let head = from_head::<PageHead>("/x", headers).await?;
+    Ok((head.content, head.length))
+}
+
+#[tokio::test]
+async fn the_head_of_a_page_request_says_what_the_body_is_and_how_long() {
+    let batch = head(&[("content-type", BATCH), ("content-length", "200")]).await;
+    assert_eq!(batch, Ok((PageContent::Batch, 200)));
+    let raw = [
+        ("content-type", "Application/Octet-Stream; charset=x"),
+        ("content-length", "100"),
+    ];
+    assert_eq!(head(&raw).await, Ok((PageContent::RawPage, 100)));
+}
+
+#[tokio::test]
+async fn a_page_request_is_refused_by_its_head_alone() {
+    let cases: &[(&[(&str, &str)], Slug)] = &[
+        (&[("content-length", "5")], Slug::UnsupportedMediaType),
+        (
+            &[("content-type", "text/plain"), ("content-length", "5")],
+            Slug::UnsupportedMediaType,
+        ),
+        (
+            &[("content-type", RAW), ("content-type", BATCH)],
+            Slug::InvalidRequest,
+        ),
+        (&[("content-type", RAW)], Slug::LengthRequired),
+        (
+            &[("content-type", RAW), ("content-length", "0")],
+            Slug::InvalidFrame,
+        ),
+        (
+            &[("content-type", RAW), ("content-length", "101")],
+            Slug::PageTooLarge,
+        ),
+        (
+            &[("content-type", BATCH), ("content-length", "201")],
+            Slug::BodyTooLarge,
+        ),
+        (
+            &[("content-type", BATCH), ("content-length", "-1")],
+            Slug::InvalidRequest,
+        ),
+    ];
+    for (headers, slug) in cases {
+        assert_eq!(head(headers).await, Err(*slug), "{headers:?}");
+    }
+}
+
+fn pieces(parts: &[&'static str]) -> Body {
+    let parts: Vec<_> = parts.iter().map(|p| Ok::<_, std::io::Error>(*p)).collect();
+    Body::from_stream(futures::stream::iter(parts))
+}
+
+#[tokio::test]
+async fn a_body_of_the_announced_length_fills_one_buffer_of_exactly_that_size() {
+    let bytes = read_exactly(pieces(&["ab", "", "cde"]), 3, 5, &limits())
+        .await
+        .unwrap();
+    assert_eq!(bytes, b"\0\0\0abcde");
+    assert_eq!(bytes.capacity(), 8);
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_short_too_long_or_broken_is_refused() {
+    let broken = futures::stream::iter([Ok("ab"), Err(std::io::Error::other("gone"))]);
+    for body in [
+        pieces(&["ab"]),
+        pieces(&["abc", "def"]),
+        Body::from_stream(broken),
+    ] {
+        let refused = read_exactly(body, 0, 5, &limits()).await.unwrap_err();
+        assert_eq!(refused.slug(), Slug::InvalidRequest);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_comes_too_slowly_is_a_timeout() {
+    let slow = futures::stream::unfold((), async |()| {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        Some((Ok::<_, std::io::Error>(Bytes::from_static(b"x")), ()))
+    });
+    let refused = read_exactly(Body::from_stream(slow), 0, 5, &limits()).await;
+    assert_eq!(refused.unwrap_err().slug(), Slug::Timeout);
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    n: u32,
+}
+
+async fn json(headers: &[(&str, &str)], body: Body) -> Result<Option<Document>, Slug> {
+    let request = request("/x", headers, body);
+    OptionalJson::from_request(request, &limits())
+        .await
+        .map(|OptionalJson(document)| document)
+        .map_err(|problem: Problem| problem.slug())
+}
+
+const JSON: (&str, &str) = ("content-type", "application/json; charset=utf-8");
+
+#[tokio::test]
+async fn json_is_taken_whole_or_left_out_whole() {
+    let given = json(&[JSON], Body::from(r#"{"n":7}"#)).await;
+    assert_eq!(given, Ok(Some(Document { n: 7 })));
+    assert_eq!(json(&[JSON], Body::empty()).await, Ok(None));
+    assert_eq!(json(&[], Body::empty()).await, Ok(None));
+    let needed = request("/x", &[JSON], Body::empty());
+    let missing = StrictJson::<Document>::from_request(needed, &limits()).await;
+    assert_eq!(missing.err().unwrap().slug(), Slug::InvalidRequest);
+}
+
+#[tokio::test]
+async fn json_that_is_unknown_repeated_malformed_or_of_another_type_is_refused() {
+    for bad in [
+        r#"{"n":7,"m":1}"#,
+        r#"{"n":7,"n":7}"#,
+        r#"{"n":-1}"#,
+        r#"{"n":4294967296}"#,
+        r#"{"n":7.0}"#,
+        r#"{"n":7"#,
+        r#"{"n":7} x"#,
+        "[]",
+        "\u{feff}{\"n\":7}",
+    ] {
+        let refused = json(&[JSON], Body::from(bad)).await;
+        assert_eq!(refused, Err(Slug::InvalidRequest), "{bad}");
+    }
+    for other in [&[][..], &[("content-type", "text/json")]] {
+        let refused = json(other, Body::from(r#"{"n":7}"#)).await;
+        assert_eq!(refused, Err(Slug::UnsupportedMediaType), "{other:?}");
+    }
+}
+
+#[tokio::test]
+async fn small_bodies_are_bounded_one_by_one_and_give_their_memory_back() {
+    let limits = limits();
+    let announced = request("/x", &[JSON, ("content-length", "65")], Body::from("x"));
+    let unannounced = request("/x", &[JSON], Body::from(" ".repeat(65)));
+    for request in [announced, unannounced] {
+        let refused = StrictJson::<Document>::from_request(request, &limits).await;
+        assert_eq!(refused.err().unwrap().slug(), Slug::BodyTooLarge);
+        assert_eq!(limits.small_bodies.used(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_handle_is_text_without_the_line_end_of_a_shell() {
+    let body = async |headers: &[(&str, &str)], body: &'static [u8]| {
+        TextBody::from_request(request("/x", headers, Body::from(body)), &limits())
+            .await
+            .map(|TextBody(text)| text)
+            .map_err(|problem| problem.slug())
+    };
+    assert_eq!(body(&[], b"abc\n").await.unwrap(), "abc");
+    assert_eq!(
+        body(&[("content-type", "text/plain")], b"abc")
+            .await
+            .unwrap(),
+        "abc"
+    );
+    assert_eq!(body(&[JSON], b"abc").await, Err(Slug::UnsupportedMediaType));
+    assert_eq!(body(&[], b"\xff").await, Err(Slug::InvalidHandle));
+}

@@ -1,0 +1,34 @@
+//! A body of text: a source handle, exactly as it was given out.
+
+use axum::extract::{FromRef, FromRequest, Request};
+
+use super::media_type;
+use super::small_body::read_small;
+use crate::api::limits::BodyLimits;
+use crate::api::problem::{Problem, Slug};
+
+/// Text without the line end that a shell may have put behind it.
+pub struct TextBody(pub String);
+
+impl<S> FromRequest<S> for TextBody
+where
+    S: Send + Sync,
+    BodyLimits: FromRef<S>,
+{
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let limits = BodyLimits::from_ref(state);
+        let (parts, body) = request.into_parts();
+        if let Some(other) = media_type(&parts.headers)?.filter(|t| t != "text/plain") {
+            return Err(Problem::new(
+                Slug::UnsupportedMediaType,
+                format!("the body is {other}; this route takes text/plain or no content type"),
+            ));
+        }
+        let body = read_small(&parts.headers, body, &limits).await?;
+        let text = std::str::from_utf8(&body.bytes)
+            .map_err(|_| Problem::new(Slug::InvalidHandle, "the handle is not text"))?;
+        Ok(Self(text.trim_ascii_end().to_owned()))
+    }
+}

@@ -1,0 +1,253 @@
+//! The outermost layer: request ids, one log line for a failure, panics, request metrics.
+//!
+//! Does: see each request and its answer from outside. Does not: look into bodies. Invariant: a request
+//! that began is finished exactly once for the observer, when the last byte of its answer was taken or
+//! its client left; an answer to a request whose body was not read closes its connection, as the rest
+//! of the body would be taken for the next request.
+
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
+use http_body::{Frame, SizeHint};
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use super::limits::MAX_URI;
+use super::problem::{Failure, Problem};
+use super::state::{FinishedRequest, RequestObserver};
+use crate::clock::Random;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const MAX_REQUEST_ID: usize = 128;
+
+/// What the layer is given.
+#[derive(Clone)]
+pub struct Outside {
+    /// Told of each request.
+    pub observer: Arc<dyn RequestObserver>,
+    /// Mints request ids.
+    pub random: Random,
+}
+
+/// Wraps the whole service.
+pub async fn observe(State(outside): State<Outside>, request: Request, next: Next) -> Response {
+    let id = request_id(request.headers(), &outside.random);
+    let route: Arc<str> = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("unmatched", MatchedPath::as_str)
+        .into();
+    let mut watch = Watch::begin(outside.observer, route, request.method());
+    let span = tracing::info_span!(
+        "request",
+        id = id.to_str().unwrap_or_default(),
+        method = %request.method(),
+        path = %shortened(request.uri().path()),
+    );
+    let version = request.version();
+    let (request, body_state) = track_body(request);
+    let mut response = answer(request, next).instrument(span.clone()).await;
+    span.in_scope(|| log(&response));
+    if version < Version::HTTP_2 && body_state.unread() {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    response.headers_mut().insert(REQUEST_ID, id);
+    watch.status_class = Some(response.status().as_u16() / 100);
+    response.map(|body| {
+        Body::new(Watched {
+            body,
+            _watch: watch,
+        })
+    })
+}
+
+/// Runs the service; a panic becomes an answer.
+async fn answer(request: Request, next: Next) -> Response {
+    if request
+        .uri()
+        .path_and_query()
+        .is_some_and(|p| p.as_str().len() > MAX_URI)
+    {
+        let detail = format!("path and query have at most {MAX_URI} bytes");
+        return Problem::invalid(detail).into_response();
+    }
+    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(panic) => {
+            let text = panic
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned())
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "of unknown cause".to_owned());
+            Problem::internal(format!("panic: {text}")).into_response()
+        }
+    }
+}
+
+fn log(response: &Response) {
+    let status = response.status().as_u16();
+    match response.extensions().get::<Failure>() {
+        Some(Failure { slug, cause }) if status >= 500 => {
+            tracing::error!(status, problem = slug.as_str(), %cause, "request failed");
+        }
+        Some(Failure { slug, cause }) => {
+            tracing::debug!(status, problem = slug.as_str(), %cause, "request refused");
+        }
+        None => tracing::debug!(status, "request answered"),
+    }
+}
+
+/// The client's id if it is printable and short, else a new one.
+fn request_id(headers: &HeaderMap, random: &Random) -> HeaderValue {
+    let given = headers.get(REQUEST_ID).filter(|value| {
+        let bytes = value.as_bytes();
+        (1..=MAX_REQUEST_ID).contains(&bytes.len())
+            && bytes
+                .iter()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
+    });
+    given.cloned().unwrap_or_else(|| {
+        let id = format!("{:016x}", random.next_u64());
+        HeaderValue::from_str(&id).expect("hexadecimal digits are a header value")
+    })
+}
+
+fn shortened(path: &str) -> &str {
+    path.char_indices()
+        .nth(512)
+        .map_or(path, |(end, _)| &path[..end])
+}
+
+fn method_name(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "PUT" => "PUT",
+        "POST" => "POST",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// Tells the observer of the end when it is dropped.
+struct Watch {
+    observer: Arc<dyn RequestObserver>,
+    route: Arc<str>,
+    method: &'static str,
+    status_class: Option<u16>,
+    started: Instant,
+}
+
+impl Watch {
+    fn begin(observer: Arc<dyn RequestObserver>, route: Arc<str>, method: &Method) -> Self {
+        observer.started();
+        Self {
+            observer,
+            route,
+            method: method_name(method),
+            status_class: None,
+            started: Instant::now(),
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.observer.finished(&FinishedRequest {
+            route: &self.route,
+            method: self.method,
+            status_class: self.status_class,
+            duration: self.started.elapsed(),
+        });
+    }
+}
+
+/// A response's body together with the watch over its request.
+struct Watched {
+    body: Body,
+    _watch: Watch,
+}
+
+impl http_body::Body for Watched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Whether a request's body was read to its end.
+struct BodyState(Arc<AtomicBool>);
+
+impl BodyState {
+    fn unread(&self) -> bool {
+        !self.0.load(Ordering::Acquire)
+    }
+}
+
+fn track_body(request: Request) -> (Request, BodyState) {
+    let ended = Arc::new(AtomicBool::new(http_body::Body::is_end_stream(
+        request.body(),
+    )));
+    let state = BodyState(Arc::clone(&ended));
+    (
+        request.map(|body| Body::new(Tracked { body, ended })),
+        state,
+    )
+}
+
+struct Tracked {
+    body: Body,
+    ended: Arc<AtomicBool>,
+}
+
+impl http_body::Body for Tracked {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(polled, Poll::Ready(None)) || self.body.is_end_stream() {
+            self.ended.store(true, Ordering::Release);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+//! The layers around a router of its own: ids, panics, closed connections, tokens.
+
+use std::path::Path;
+
+use axum::Router;
+use axum::http;
+use axum::middleware;
+use axum::routing::{get, post};
+use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use tower::ServiceExt;
+
+use super::*;
+use crate::api::auth::{Tokens, require_token};
+
+#[derive(Default)]
+struct Recorder {
+    started: Mutex<u32>,
+    finished: Mutex<Vec<(String, &'static str, Option<u16>)>>,
+}
+
+impl RequestObserver for Recorder {
+    fn started(&self) {
+        *self.started.lock() += 1;
+    }
+
+    fn finished(&self, request: &FinishedRequest<'_>) {
+        let seen = (
+            request.route.to_owned(),
+            request.method,
+            request.status_class,
+        );
+        self.finished.lock().push(seen);
+    }
+}
+
+fn service(tokens: Option<Arc<Tokens>>) -> (Router, Arc<Recorder>) {
+    let recorder = Arc::new(Recorder::default());
+    let outside = Outside {
+        observer: recorder.clone(),
+        random: Random::seeded(1),
+    };
+    let router = Router::new()
+        .route("/x/{id}", get(async || "pages"))
+        .route("/healthz", get(async || "alive"))
+        .route("/panic", get(async || -> &str { panic!("a secret cause") }))
+        .route("/slow", get(async || std::future::pending::<()>().await))
+        .route("/take", post(async |body: String| body))
+        .layer(middleware::from_fn_with_state(tokens, require_token))
+        .layer(middleware::from_fn_with_state(outside, observe));
+    (router, recorder)
+}
+
+fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &'static str) -> Request {
+    let mut request = http::Request::builder().method(method).uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(Body::from(body)).unwrap()
+}
+
+async fn send(router: &Router, request: Request) -> Response {
+    router.clone().oneshot(request).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_request_id_is_echoed_if_it_is_harmless_and_minted_otherwise() {
+    let (router, _) = service(None);
+    let id = async |headers: &[(&str, &str)]| {
+        let response = send(&router, request("GET", "/x/1", headers, "")).await;
+        response.headers()["x-request-id"]
+            .to_str()
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(id(&[("x-request-id", "abc-1.2_3")]).await, "abc-1.2_3");
+    let long = "x".repeat(129);
+    let minted = [
+        id(&[]).await,
+        id(&[("x-request-id", "")]).await,
+        id(&[("x-request-id", "a b")]).await,
+        id(&[("x-request-id", &long)]).await,
+    ];
+    for (i, id) in minted.iter().enumerate() {
+        assert_eq!(id.len(), 16, "{id}");
+        assert!(!minted[..i].contains(id));
+    }
+}
+
+#[tokio::test]
+async fn a_panic_is_a_problem_that_keeps_its_cause_to_itself() {
+    let (router, recorder) = service(None);
+    let response = send(&router, request("GET", "/panic", &[], "")).await;
+    assert_eq!(response.status(), 500);
+    assert!(
+        response
+            .extensions()
+            .get::<Failure>()
+            .unwrap()
+            .cause
+            .contains("secret")
+    );
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    assert!(text.contains("urn:stopover:problem:internal") && !text.contains("secret"));
+    assert_eq!(recorder.finished.lock()[0].2, Some(5));
+}
+
+#[tokio::test]
+async fn a_request_is_finished_once_when_its_answer_has_been_taken() {
+    let (router, recorder) = service(None);
+    let response = send(&router, request("GET", "/x/7", &[], "")).await;
+    assert!(
+        recorder.finished.lock().is_empty(),
+        "its body is still to be taken"
+    );
+    drop(response.into_body().collect().await.unwrap());
+    drop(send(&router, request("BREW", "/x/7", &[], "")).await);
+    drop(send(&router, request("GET", "/nowhere", &[], "")).await);
+    let expected = [
+        ("/x/{id}".to_owned(), "GET", Some(2)),
+        ("/x/{id}".to_owned(), "other", Some(4)),
+        ("unmatched".to_owned(), "GET", Some(4)),
+    ];
+    assert_eq!(*recorder.finished.lock(), expected);
+    assert_eq!(*recorder.started.lock(), 3);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_before_the_answer_is_counted_without_a_status() {
+    let (router, recorder) = service(None);
+    let mut pending = Box::pin(router.oneshot(request("GET", "/slow", &[], "")));
+    assert!(futures::poll!(&mut pending).is_pending());
+    drop(pending);
+    let expected = [("/slow".to_owned(), "GET", None)];
+    assert_eq!(*recorder.finished.lock(), expected);
+}
+
+#[tokio::test]
+async fn an_answer_to_an_unread_body_closes_the_connection_and_no_other_does() {
+    let (router, _) = service(None);
+    let closes = async |request| {
+        let response = send(&router, request).await;
+        response.headers().get(CONNECTION).is_some()
+    };
+    assert!(closes(request("POST", "/nowhere", &[], "unread")).await);
+    assert!(closes(request("POST", "/x/1", &[], "unread")).await);
+    assert!(!closes(request("POST", "/take", &[], "read")).await);
+    assert!(!closes(request("GET", "/nowhere", &[], "")).await);
+    let mut http2 = request("POST", "/nowhere", &[], "unread");
+    *http2.version_mut() = Version::HTTP_2;
+    assert!(!closes(http2).await);
+}
+
+#[tokio::test]
+async fn a_target_longer_than_the_limit_is_refused() {
+    let (router, _) = service(None);
+    let long = format!("/x/1?{}", "y".repeat(MAX_URI));
+    let response = send(&router, request("GET", &long, &[], "")).await;
+    assert_eq!(response.status(), 400);
+}
+
+#[tokio::test]
+async fn with_tokens_nothing_but_the_probes_answers_without_one() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "the-token-0123456789\n").unwrap();
+    assert!(Tokens::load(Path::new("/nonexistent/tokens")).is_err());
+    let tokens = Tokens::load(file.path()).unwrap();
+    let (router, _) = service(Some(Arc::new(tokens)));
+    for path in ["/x/1", "/nowhere", "/panic", "/healthz/", "//healthz"] {
+        let response = send(&router, request("GET", path, &[], "")).await;
+        assert_eq!(response.status(), 401, "{path}");
+        assert_eq!(response.headers()["www-authenticate"], "Bearer");
+    }
+    let response = send(&router, request("GET", "/healthz", &[], "")).await;
+    assert_eq!(response.status(), 200);
+    let token = [("authorization", "Bearer the-token-0123456789")];
+    let response = send(&router, request("GET", "/x/1", &token, "")).await;
+    assert_eq!(response.status(), 200);
+}

@@ -1,0 +1,43 @@
+//! What the API itself adds to a stream of pages: the error record and the media types.
+//!
+//! Does: write the one record that only `api` can write, as only it knows problems. Does not: write block
+//! and end records (`read`) or frames (`segment`). Invariant: layouts as drawn in `docs/protocol.md`.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::problem::Problem;
+
+/// Media type of records and frames.
+pub const READ_MEDIA_TYPE: &str = "application/vnd.stopover.read";
+/// Media type of raw page bytes.
+pub const RAW_MEDIA_TYPE: &str = "application/octet-stream";
+/// Media type of handles, one JSON object a line.
+pub const NDJSON_MEDIA_TYPE: &str = "application/x-ndjson";
+/// Kind of the error record, in the place of a frame's partition.
+pub const ERROR_RECORD: u32 = 0xFFFF_FFF2;
+
+/// The record that ends a stream which cannot go on.
+pub fn error_record(problem: &Problem) -> Bytes {
+    let json = problem.to_json();
+    let mut record = BytesMut::with_capacity(8 + json.len());
+    record.put_u32_le(ERROR_RECORD);
+    record.put_u32_le(u32::try_from(json.len()).expect("a problem is short"));
+    record.put_slice(&json);
+    record.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_record_is_kind_length_and_problem() {
+        let record = error_record(&Problem::invalid("x"));
+        assert_eq!(record[..4], [0xF2, 0xFF, 0xFF, 0xFF]);
+        let length = u32::from_le_bytes(record[4..8].try_into().unwrap()) as usize;
+        assert_eq!(record.len(), 8 + length);
+        let json: serde_json::Value = serde_json::from_slice(&record[8..]).unwrap();
+        assert_eq!(json["type"], "urn:stopover:problem:invalid-request");
+        const { assert!(ERROR_RECORD >= crate::id::PARTITION_MARKERS) };
+    }
+}

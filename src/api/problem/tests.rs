@@ -1,0 +1,297 @@
+//! The problem map against the table of `docs/protocol.md`, and each module's error against the map.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::*;
+use crate::commit::Totals;
+use crate::id::{BaseName, DaemonId, ExchangeId, SegmentAddress, SegmentId, SinkId, TaskAttempt};
+use crate::ingest::Claim;
+use crate::lifecycle::ExchangeSpec;
+use crate::memory::MemoryPool;
+
+/// The rows of the table: slug to status and retryable. A row may name two slugs.
+fn documented() -> BTreeMap<String, (u16, bool)> {
+    let page = include_str!("../../../docs/protocol.md");
+    let rows = page
+        .lines()
+        .skip_while(|line| !line.starts_with("| slug |"))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
+    let mut table = BTreeMap::new();
+    for row in rows {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let slugs: Vec<&str> = cells[1]
+            .split('/')
+            .map(|s| s.trim().trim_matches('`'))
+            .collect();
+        let statuses: Vec<u16> = cells[2]
+            .split('/')
+            .map(|s| s.trim().parse().unwrap())
+            .collect();
+        let retryable = match cells[3] {
+            "yes" => true,
+            "no" => false,
+            other => panic!("retryable is yes or no, not {other}"),
+        };
+        for (i, slug) in slugs.iter().enumerate() {
+            let status = statuses[i.min(statuses.len() - 1)];
+            assert!(
+                table
+                    .insert((*slug).to_owned(), (status, retryable))
+                    .is_none()
+            );
+        }
+    }
+    table
+}
+
+#[test]
+fn slugs_statuses_and_retryable_are_those_of_the_protocol_page() {
+    let ours: BTreeMap<String, (u16, bool)> = Slug::ALL
+        .iter()
+        .map(|s| (s.as_str().to_owned(), (s.status(), s.retryable())))
+        .collect();
+    assert_eq!(ours.len(), Slug::ALL.len());
+    assert_eq!(ours, documented());
+}
+
+fn exchange() -> ExchangeId {
+    "q-1".parse().unwrap()
+}
+
+fn sink() -> SinkId {
+    SinkId {
+        exchange: exchange(),
+        task_attempt: TaskAttempt::new(3, 1).unwrap(),
+    }
+}
+
+fn segment() -> SegmentAddress {
+    SegmentAddress {
+        exchange: exchange(),
+        base: "main".parse::<BaseName>().unwrap(),
+        segment: SegmentId {
+            daemon: DaemonId(1),
+            sequence: 2,
+        },
+    }
+}
+
+fn storage(kind: StorageErrorKind) -> StorageError {
+    StorageError {
+        base: "main".into(),
+        operation: "get",
+        object: "x".into(),
+        kind,
+        message: "no".into(),
+    }
+}
+
+fn reason() -> Arc<str> {
+    Arc::from("why")
+}
+
+fn assert_slugs(cases: Vec<(Problem, Slug)>) {
+    for (problem, slug) in cases {
+        assert_eq!(problem.slug(), slug, "{}", problem.detail);
+        assert!(!problem.detail.is_empty());
+    }
+}
+
+#[test]
+fn every_storage_failure_has_its_problem_wherever_it_surfaces() {
+    for (kind, slug) in [
+        (StorageErrorKind::NotFound, Slug::DataLost),
+        (StorageErrorKind::Unavailable, Slug::StorageUnavailable),
+        (StorageErrorKind::Refused, Slug::StorageUnavailable),
+        (StorageErrorKind::UnknownBase, Slug::StorageUnavailable),
+        (StorageErrorKind::Corrupt, Slug::DataCorrupt),
+    ] {
+        let inner = || storage(kind);
+        let commit = CommitError::Storage(inner());
+        assert_slugs(vec![
+            (inner().into(), slug),
+            (IngestError::Storage(inner()).into(), slug),
+            (IngestError::Commit(commit.clone()).into(), slug),
+            (ReadError::Storage(inner()).into(), slug),
+            (ReadError::Commit(commit.clone()).into(), slug),
+            (commit.into(), slug),
+            (LifecycleError::Storage(inner()).into(), slug),
+        ]);
+    }
+}
+
+#[tokio::test]
+async fn every_ingest_error_has_its_problem() {
+    let over = MemoryPool::new("write", 1).reserve(2).await.unwrap_err();
+    let claim = Claim {
+        batches: 1,
+        pages: 2,
+        bytes: 3,
+        checksum: None,
+    };
+    let held = Totals::default();
+    let full = IngestError::Full {
+        what: "the list of exchanges",
+        limit: 1,
+        setting: "limits.max_exchanges",
+    };
+    let failed = IngestError::SinkFailed {
+        sink: sink(),
+        reason: reason(),
+    };
+    let mismatch = IngestError::CountMismatch {
+        sink: sink(),
+        claim,
+        held,
+    };
+    assert_slugs(vec![
+        (
+            IngestError::SinkNotFound { sink: sink() }.into(),
+            Slug::SinkNotFound,
+        ),
+        (
+            IngestError::SinkAborted { sink: sink() }.into(),
+            Slug::SinkAborted,
+        ),
+        (
+            IngestError::SinkFinished { sink: sink() }.into(),
+            Slug::SinkFinished,
+        ),
+        (failed.into(), Slug::SinkFailed),
+        (mismatch.into(), Slug::CountMismatch),
+        (
+            IngestError::ExchangeClosed(exchange()).into(),
+            Slug::ExchangeClosed,
+        ),
+        (IngestError::Draining.into(), Slug::Draining),
+        (full.into(), Slug::Overloaded),
+        (IngestError::OverCapacity(over).into(), Slug::BodyTooLarge),
+    ]);
+}
+
+#[test]
+fn a_missing_batch_is_named_in_the_problem() {
+    let problem = Problem::from(IngestError::BatchOutOfOrder {
+        sink: sink(),
+        given: 9,
+        expected: 4,
+    });
+    let json: serde_json::Value = serde_json::from_slice(&problem.to_json()).unwrap();
+    assert_eq!(json["type"], "urn:stopover:problem:batch-out-of-order");
+    assert_eq!(json["expected"], 4);
+    assert_eq!(json["status"], 409);
+}
+
+#[test]
+fn every_commit_and_read_error_has_its_problem() {
+    let not_committed = CommitError::NotCommitted {
+        attempt: TaskAttempt::new(1, 0).unwrap(),
+        exchange: exchange(),
+    };
+    let corrupt = CommitError::Corrupt {
+        segment: segment(),
+        reason: reason(),
+    };
+    let lost = CommitError::Lost { segment: segment() };
+    let invalid = CommitError::InvalidHandle { reason: "x".into() };
+    let read_corrupt = ReadError::Corrupt {
+        segment: segment(),
+        reason: reason(),
+    };
+    let no_partition = ReadError::NoSuchPartition {
+        partition: 5,
+        partitions: 5,
+    };
+    let beyond = ReadError::SkipBeyondEnd { skip: 2, pages: 1 };
+    let read_lost = ReadError::Lost { segment: segment() };
+    assert_slugs(vec![
+        (not_committed.into(), Slug::AttemptNotCommitted),
+        (
+            CommitError::ChosenTwice { task: 1 }.into(),
+            Slug::InvalidRequest,
+        ),
+        (corrupt.into(), Slug::DataCorrupt),
+        (lost.into(), Slug::DataLost),
+        (invalid.into(), Slug::InvalidHandle),
+        (beyond.into(), Slug::InvalidRequest),
+        (no_partition.into(), Slug::InvalidRequest),
+        (read_lost.into(), Slug::DataLost),
+        (read_corrupt.into(), Slug::DataCorrupt),
+    ]);
+}
+
+#[test]
+fn every_lifecycle_and_frame_error_has_its_problem() {
+    let spec = ExchangeSpec {
+        partitions: 1,
+        ordered: false,
+    };
+    let conflict = LifecycleError::Conflict {
+        exchange: exchange(),
+        before: spec.clone(),
+        now: spec,
+    };
+    let unreadable = LifecycleError::Unreadable {
+        exchange: exchange(),
+        reason: "x".into(),
+    };
+    let too_many = LifecycleError::TooManyPartitions {
+        partitions: 2,
+        limit: 1,
+    };
+    let out_of_range = FrameError::PartitionOutOfRange {
+        offset: 0,
+        partition: 5,
+        partitions: 5,
+    };
+    let too_large = FrameError::PageTooLarge {
+        offset: 0,
+        length: 2,
+        limit: 1,
+    };
+    let damaged = FrameError::ChecksumMismatch { offset: 0 };
+    assert_slugs(vec![
+        (
+            LifecycleError::NotFound(exchange()).into(),
+            Slug::ExchangeNotFound,
+        ),
+        (
+            LifecycleError::Closed(exchange()).into(),
+            Slug::ExchangeClosed,
+        ),
+        (conflict.into(), Slug::ExchangeConflict),
+        (too_many.into(), Slug::InvalidRequest),
+        (LifecycleError::NoPartitions.into(), Slug::InvalidRequest),
+        (unreadable.into(), Slug::DataCorrupt),
+        (
+            FrameError::Truncated { offset: 0 }.into(),
+            Slug::InvalidFrame,
+        ),
+        (out_of_range.into(), Slug::InvalidFrame),
+        (
+            FrameError::EmptyPage { offset: 0 }.into(),
+            Slug::InvalidFrame,
+        ),
+        (too_large.into(), Slug::PageTooLarge),
+        (damaged.into(), Slug::ChecksumMismatch),
+    ]);
+}
+
+#[test]
+fn a_defect_shows_its_cause_to_the_log_and_not_to_the_client() {
+    let problem = Problem::internal("index out of bounds in a secret place");
+    assert!(
+        !String::from_utf8(problem.to_json())
+            .unwrap()
+            .contains("secret")
+    );
+    assert!(problem.failure().cause.contains("secret"));
+}
+
+#[test]
+fn a_detail_as_long_as_a_page_is_cut() {
+    let problem = Problem::invalid("é".repeat(5000));
+    assert_eq!(problem.body().detail.chars().count(), MAX_DETAIL + 1);
+}

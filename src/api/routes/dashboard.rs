@@ -1,0 +1,84 @@
+//! The page for people.
+
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::response::IntoResponse;
+
+use crate::api::state::{ApiState, SharedState};
+use crate::dashboard::page::render;
+use crate::dashboard::view::{BaseView, Counters, PoolView, View};
+use crate::memory::MemoryPool;
+
+fn pool(name: &'static str, pool: &MemoryPool) -> PoolView {
+    PoolView {
+        name,
+        used: pool.used(),
+        waiting: pool.waiting(),
+        capacity: pool.capacity(),
+    }
+}
+
+fn view(state: &ApiState) -> View {
+    let parts = &state.parts;
+    let metrics = &parts.metrics;
+    let gauge = |value: i64| u64::try_from(value).unwrap_or(0);
+    View {
+        version: env!("CARGO_PKG_VERSION"),
+        uptime: parts.runtime.clock.now() - state.started,
+        draining: parts.exchanges.draining(),
+        bases: parts
+            .storage
+            .status()
+            .into_iter()
+            .map(|base| BaseView {
+                name: base.name.to_string(),
+                uri: base.uri,
+                healthy: base.healthy,
+                error: base.error,
+            })
+            .collect(),
+        pools: vec![
+            pool("writing", &parts.write_memory),
+            pool("reading", &parts.read_memory),
+            pool("requests", &state.body_limits.small_bodies),
+        ],
+        counters: Counters {
+            exchanges_open: gauge(metrics.exchanges_open.get()),
+            sinks_open: gauge(metrics.sinks_open.get()),
+            uploads_in_flight: gauge(metrics.uploads_in_flight.get()),
+            sinks_finished: metrics.sinks_finished.get(),
+            sinks_aborted: metrics.sinks_aborted.get(),
+            sinks_failed: metrics.sinks_failed.get(),
+            pages_written: metrics.pages_written.get(),
+            bytes_written: metrics.bytes_written.get(),
+            segments_written: metrics.segments_written.get(),
+            segment_bytes_written: metrics.segment_bytes_written.get(),
+            reads: metrics.reads.get(),
+            pages_read: metrics.pages_read.get(),
+            bytes_read: metrics.bytes_read.get(),
+            cache_hit_bytes: metrics.cache_hit_bytes.get(),
+            cache_miss_bytes: metrics.cache_miss_bytes.get(),
+            corruptions: metrics.corruptions.get(),
+        },
+    }
+}
+
+/// A page that shows what the daemon does.
+#[utoipa::path(
+    get,
+    path = "/",
+    tag = "operations",
+    responses((status = 200, description = "A page for people",
+        body = String, content_type = "text/html"))
+)]
+pub async fn page(State(state): State<SharedState>) -> impl IntoResponse {
+    let headers = [
+        (CONTENT_TYPE, "text/html; charset=utf-8"),
+        (CACHE_CONTROL, "no-store"),
+        (
+            CONTENT_SECURITY_POLICY,
+            "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+        ),
+    ];
+    (headers, render(&view(&state)))
+}

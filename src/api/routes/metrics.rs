@@ -1,0 +1,21 @@
+//! Metrics for Prometheus; `telemetry` writes them.
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+
+use crate::api::state::SharedState;
+
+const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// All metrics.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "operations",
+    responses((status = 200, description = "All metrics, as Prometheus reads them",
+        body = String, content_type = "application/openmetrics-text"))
+)]
+pub async fn metrics(State(state): State<SharedState>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, MEDIA_TYPE)], (state.parts.render_metrics)())
+}

@@ -1,0 +1,145 @@
+//! Reading one partition of an exchange, for curl.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, VARY};
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use utoipa::IntoParams;
+
+use crate::api::extract::{PartitionPath, QueryParameters, StrictQuery, Values};
+use crate::api::page_framing::{RAW_MEDIA_TYPE, READ_MEDIA_TYPE};
+use crate::api::problem::{Problem, ProblemBody};
+use crate::api::stall::{OnFailure, StreamBody};
+use crate::api::state::SharedState;
+use crate::id::{MAX_ATTEMPT, MAX_TASKS};
+use crate::read::{PageFormat, ReadError, Selection};
+
+/// Narrows a partition read.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PartitionQuery {
+    /// Only this task.
+    task: Option<u32>,
+    /// This attempt instead of the newest.
+    attempt: Option<u32>,
+}
+
+impl QueryParameters for PartitionQuery {
+    const NAMES: &'static [&'static str] = &["task", "attempt"];
+
+    fn from_values(values: &Values<'_>) -> Result<Self, Problem> {
+        Ok(Self {
+            task: values.number_u32("task", MAX_TASKS - 1)?,
+            attempt: values.number_u32("attempt", MAX_ATTEMPT)?,
+        })
+    }
+}
+
+/// Records for who names them in `Accept`, raw bytes for everybody else.
+fn format(headers: &HeaderMap) -> PageFormat {
+    let names_records = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|item| item.split(';').next())
+        .any(|media_type| media_type.trim().eq_ignore_ascii_case(READ_MEDIA_TYPE));
+    if names_records {
+        PageFormat::Records
+    } else {
+        PageFormat::Raw
+    }
+}
+
+/// Streams one partition: the newest finished attempt of each task, in order of task.
+#[utoipa::path(
+    get,
+    path = "/v1/exchanges/{exchange}/partitions/{partition}",
+    tag = "reading",
+    params(
+        ("exchange" = String, Path, description = "1 to 160 characters of A-Z a-z 0-9 _ -"),
+        ("partition" = u32, Path, description = "Output partition"),
+        PartitionQuery,
+    ),
+    responses(
+        (status = 200, description = "Page bytes one after another, or records by Accept", content(
+            (Vec<u8> = "application/octet-stream"),
+            (Vec<u8> = "application/vnd.stopover.read"),
+        )),
+        (status = "default", body = ProblemBody<'static>, content_type = "application/problem+json"),
+    )
+)]
+pub async fn read(
+    State(state): State<SharedState>,
+    path: PartitionPath,
+    StrictQuery(query): StrictQuery<PartitionQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let PartitionPath {
+        exchange,
+        partition,
+    } = path;
+    let partitions = state.parts.exchanges.lookup(&exchange).await?.partitions;
+    if partition >= partitions {
+        let error = ReadError::NoSuchPartition {
+            partition,
+            partitions,
+        };
+        return Err(error.into());
+    }
+    let selection = Selection {
+        task: query.task,
+        attempt: query.attempt,
+    };
+    let format = format(&headers);
+    let permit = state.read_permit().await;
+    let reader = &state.parts.reader;
+    let read = reader
+        .read_partition(&exchange, partition, selection, format)
+        .await?;
+    let (media_type, on_failure) = match format {
+        PageFormat::Raw => (RAW_MEDIA_TYPE, OnFailure::Cut),
+        PageFormat::Records => (READ_MEDIA_TYPE, OnFailure::ErrorRecord),
+    };
+    let body = StreamBody::new(
+        read.stream,
+        read.length,
+        on_failure,
+        permit,
+        state.read_stall_timeout,
+        &state.parts.runtime,
+    );
+    let head = [(CONTENT_TYPE, media_type), (VARY, "accept")];
+    let mut response = (head, Body::new(body)).into_response();
+    if let Some(length) = read.length {
+        let length = HeaderValue::from(length);
+        response.headers_mut().insert(CONTENT_LENGTH, length);
+    }
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_given_to_who_names_them_and_raw_bytes_to_everybody_else() {
+        for (accept, expected) in [
+            (None, PageFormat::Raw),
+            (Some("*/*"), PageFormat::Raw),
+            (Some("application/octet-stream"), PageFormat::Raw),
+            (Some("application/vnd.stopover.read"), PageFormat::Records),
+            (
+                Some("text/plain, Application/vnd.stopover.read;q=0.5"),
+                PageFormat::Records,
+            ),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(accept) = accept {
+                headers.insert(ACCEPT, HeaderValue::from_static(accept));
+            }
+            assert_eq!(format(&headers), expected, "{accept:?}");
+        }
+    }
+}

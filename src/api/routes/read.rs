@@ -1,0 +1,64 @@
+//! Reading by handle.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use utoipa::IntoParams;
+
+use crate::api::extract::{QueryParameters, StrictQuery, TextBody, Values};
+use crate::api::page_framing::READ_MEDIA_TYPE;
+use crate::api::problem::{Problem, ProblemBody};
+use crate::api::stall::{OnFailure, StreamBody};
+use crate::api::state::SharedState;
+
+/// Query of a read.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ReadQuery {
+    /// Pages of this handle that the client already has.
+    #[param(default = 0)]
+    skip: Option<u64>,
+}
+
+impl QueryParameters for ReadQuery {
+    const NAMES: &'static [&'static str] = &["skip"];
+
+    fn from_values(values: &Values<'_>) -> Result<Self, Problem> {
+        Ok(Self {
+            skip: values.number("skip", u64::MAX)?,
+        })
+    }
+}
+
+/// Streams the pages of a source handle.
+#[utoipa::path(
+    post,
+    path = "/v1/read",
+    tag = "reading",
+    params(ReadQuery),
+    request_body(content = String, content_type = "text/plain", description = "One handle"),
+    responses(
+        (status = 200, description = "Block records, page frames, the end record",
+            body = Vec<u8>, content_type = "application/vnd.stopover.read"),
+        (status = "default", body = ProblemBody<'static>, content_type = "application/problem+json"),
+    )
+)]
+pub async fn read(
+    State(state): State<SharedState>,
+    StrictQuery(query): StrictQuery<ReadQuery>,
+    TextBody(handle): TextBody,
+) -> Result<Response, Problem> {
+    let permit = state.read_permit().await;
+    let skip = query.skip.unwrap_or(0);
+    let stream = state.parts.reader.read_handle(&handle, skip).await?;
+    let body = StreamBody::new(
+        stream,
+        None,
+        OnFailure::ErrorRecord,
+        permit,
+        state.read_stall_timeout,
+        &state.parts.runtime,
+    );
+    Ok(([(CONTENT_TYPE, READ_MEDIA_TYPE)], Body::new(body)).into_response())
+}

@@ -1,0 +1,214 @@
+//! The HTTP server: sockets in, requests to the router.
+//!
+//! Does: bound connections, heads and silences, speak HTTP/1.1 and HTTP/2 in clear, and stop gracefully.
+//! Does not: know routes, or when to stop. Invariant: a connection holds its permit as long as it lives,
+//! and all connections have ended when [`Server::run`] returns.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use super::limits::{MAX_HEAD, MAX_HEADER_LIST, MAX_HEADERS, MAX_STREAMS, ServerLimits};
+use crate::clock::{Runtime, TaskGroup};
+use io::GuardedIo;
+
+mod io;
+
+/// Pause after a failed accept (the process may be out of file descriptors).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Pause between two looks at the first bytes of a connection that may become HTTP/2.
+const PREFACE_PAUSE: Duration = Duration::from_millis(5);
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Why the daemon cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}; choose another address with server.listen")]
+pub struct BindError {
+    address: SocketAddr,
+    source: std::io::Error,
+}
+
+/// A server that has its address and does not accept yet.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    limits: ServerLimits,
+}
+
+impl Server {
+    /// Takes the address; port 0 takes a free one.
+    pub async fn bind(address: SocketAddr, limits: ServerLimits) -> Result<Self, BindError> {
+        let failed = |source| BindError { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self {
+            listener,
+            address,
+            limits,
+        })
+    }
+
+    /// The address that it has.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop`; then accepts no more, lets requests under way end within the grace, and
+    /// returns when all connections are closed.
+    pub async fn run(self, router: Router, runtime: &Runtime, stop: CancellationToken) {
+        let most = self.limits.max_connections.clamp(1, Semaphore::MAX_PERMITS);
+        let permits = Arc::new(Semaphore::new(most));
+        loop {
+            // The permit comes first: connections beyond the limit wait in the kernel's queue.
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = self.accept(&permits) => accepted,
+            };
+            match accepted {
+                Ok((stream, permit)) => {
+                    let connection = Connection {
+                        limits: self.limits,
+                        runtime: runtime.clone(),
+                        stop: stop.clone(),
+                    };
+                    let served = connection.serve(stream, router.clone());
+                    runtime.tasks.spawn(async move {
+                        served.await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "accepting a connection failed");
+                    runtime.clock.sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop(self.listener);
+        let all = u32::try_from(most).unwrap_or(u32::MAX);
+        drop(permits.acquire_many(all).await);
+    }
+
+    async fn accept(
+        &self,
+        permits: &Arc<Semaphore>,
+    ) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
+        let permit = Arc::clone(permits)
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
+        let (stream, _) = self.listener.accept().await?;
+        stream.set_nodelay(true)?;
+        Ok((stream, permit))
+    }
+}
+
+struct Connection {
+    limits: ServerLimits,
+    runtime: Runtime,
+    stop: CancellationToken,
+}
+
+impl Connection {
+    async fn serve(self, stream: TcpStream, router: Router) {
+        let http2 = tokio::select! {
+            spoken = speaks_http2(&stream, &self.runtime) => spoken,
+            () = self.runtime.clock.sleep(self.limits.header_timeout) => None,
+            () = self.stop.cancelled() => None,
+        };
+        let Some(http2) = http2 else {
+            return;
+        };
+        let clock = self.runtime.clock.clone();
+        let io = TokioIo::new(GuardedIo::new(
+            stream,
+            self.limits.write_stall_timeout,
+            clock,
+        ));
+        let service = TowerToHyperService::new(router);
+        if http2 {
+            let tasks = Spawn(self.runtime.tasks.clone());
+            let connection = hyper::server::conn::http2::Builder::new(tasks)
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(MAX_STREAMS)
+                .max_header_list_size(MAX_HEADER_LIST)
+                .initial_stream_window_size(1 << 20)
+                .initial_connection_window_size(2 << 20)
+                .keep_alive_interval(self.limits.header_timeout)
+                .serve_connection(io, service);
+            self.drive(connection).await;
+        } else {
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(self.limits.header_timeout)
+                .max_headers(MAX_HEADERS)
+                .max_buf_size(MAX_HEAD)
+                .serve_connection(io, service);
+            self.drive(connection).await;
+        }
+    }
+
+    async fn drive<C>(&self, connection: C)
+    where
+        C: GracefulConnection,
+        C::Error: std::fmt::Display,
+    {
+        tokio::pin!(connection);
+        tokio::select! {
+            ended = connection.as_mut() => return log_end(ended.err()),
+            () = self.stop.cancelled() => connection.as_mut().graceful_shutdown(),
+        }
+        tokio::select! {
+            ended = connection => log_end(ended.err()),
+            () = self.runtime.clock.sleep(self.limits.stop_grace) => {
+                tracing::info!("cut off a connection that was still busy when the daemon stopped");
+            }
+        }
+    }
+}
+
+/// Clients come and go: nothing that happens to one connection is the daemon's failure.
+fn log_end(error: Option<impl std::fmt::Display>) {
+    if let Some(error) = error {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Whether the client begins with HTTP/2's preface; `None` if it is gone. Nothing is consumed.
+async fn speaks_http2(stream: &TcpStream, runtime: &Runtime) -> Option<bool> {
+    let mut first = [0; PREFACE.len()];
+    loop {
+        let came = stream.peek(&mut first).await.ok().filter(|n| *n > 0)?;
+        if first[..came] == *PREFACE {
+            return Some(true);
+        }
+        if !PREFACE.starts_with(&first[..came]) {
+            return Some(false);
+        }
+        runtime.clock.sleep(PREFACE_PAUSE).await;
+    }
+}
+
+/// Lets hyper's HTTP/2 spawn through the daemon's task group.
+#[derive(Clone)]
+struct Spawn(TaskGroup);
+
+impl<F> hyper::rt::Executor<F> for Spawn
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, work: F) {
+        self.0.spawn(work);
+    }
+}
+
+#[cfg(test)]
+mod tests;

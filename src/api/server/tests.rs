@@ -1,0 +1,223 @@
+//! The server with a router of its own: limits, silence, refusals and the stop.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::{get, post};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+
+struct Running {
+    address: SocketAddr,
+    stop: CancellationToken,
+    runtime: Runtime,
+}
+
+impl Running {
+    async fn start(router: Router, change: impl FnOnce(&mut ServerLimits)) -> Self {
+        let mut limits = ServerLimits {
+            max_connections: 16,
+            header_timeout: Duration::from_secs(5),
+            write_stall_timeout: Duration::from_secs(5),
+            stop_grace: Duration::from_secs(5),
+        };
+        change(&mut limits);
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        let server = Server::bind(any_port, limits).await.unwrap();
+        let running = Self {
+            address: server.address(),
+            stop: CancellationToken::new(),
+            runtime: Runtime::seeded(1),
+        };
+        let (runtime, stop) = (running.runtime.clone(), running.stop.clone());
+        running
+            .runtime
+            .tasks
+            .spawn(async move { server.run(router, &runtime, stop).await });
+        running
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    async fn shut_down(self) {
+        self.stop.cancel();
+        self.runtime.tasks.shut_down().await;
+    }
+}
+
+async fn exchange(stream: &mut TcpStream, request: &[u8]) -> String {
+    stream.write_all(request).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn hello() -> Router {
+    Router::new().route("/", get(async || "hello"))
+}
+
+const CLOSING_GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+
+#[tokio::test]
+async fn a_taken_address_is_an_error_that_names_the_setting() {
+    let running = Running::start(hello(), |_| ()).await;
+    let limits = ServerLimits::new(&crate::config::LimitsConfig::default());
+    let error = Server::bind(running.address, limits).await.err().unwrap();
+    let text = error.to_string();
+    assert!(text.contains(&running.address.to_string()) && text.contains("server.listen"));
+    running.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_connection_beyond_the_limit_waits_until_another_ends() {
+    let running = Running::start(hello(), |limits| limits.max_connections = 1).await;
+    let mut first = running.connect().await;
+    first
+        .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let mut some = [0; 16];
+    first.read_exact(&mut some).await.unwrap();
+    let mut second = running.connect().await;
+    second.write_all(CLOSING_GET).await.unwrap();
+    let mut byte = [0; 1];
+    let early = tokio::time::timeout(Duration::from_millis(200), second.read(&mut byte)).await;
+    assert!(early.is_err(), "the second was served beside the first");
+    drop(first);
+    let answer = exchange(&mut second, b"").await;
+    assert!(answer.contains("hello"), "{answer}");
+    running.shut_down().await;
+}
+
+#[tokio::test]
+async fn who_sends_no_complete_head_in_time_is_disconnected() {
+    let running = Running::start(hello(), |limits| {
+        limits.header_timeout = Duration::from_millis(100);
+    })
+    .await;
+    for start in [&b""[..], b"P", b"PRI * HTTP", b"GET / HTTP/1.1\r\nhost:"] {
+        let mut stream = running.connect().await;
+        let answered = exchange(&mut stream, start);
+        let answered = tokio::time::timeout(Duration::from_secs(4), answered).await;
+        assert!(!answered.expect("still connected").contains("200"));
+    }
+    running.shut_down().await;
+}
+
+#[tokio::test]
+async fn heads_over_the_limits_are_431() {
+    let running = Running::start(hello(), |_| ()).await;
+    let long = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(4 * MAX_HEAD));
+    let lines: String = (0..=MAX_HEADERS).map(|i| format!("x-{i}: y\r\n")).collect();
+    let many = format!("GET / HTTP/1.1\r\n{lines}\r\n");
+    for head in [long, many] {
+        let mut stream = running.connect().await;
+        let (mut reader, mut writer) = stream.split();
+        let sending = async {
+            let _ = writer.write_all(head.as_bytes()).await;
+        };
+        let mut answer = vec![0; 12];
+        let (_, read) = tokio::join!(sending, reader.read_exact(&mut answer));
+        read.unwrap();
+        assert_eq!(answer, b"HTTP/1.1 431");
+    }
+    running.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_refusal_reaches_a_client_that_is_still_sending_its_body() {
+    let refuse = post(async || (axum::http::StatusCode::PAYLOAD_TOO_LARGE, "too large"));
+    let running = Running::start(Router::new().route("/", refuse), |_| ()).await;
+    let mut stream = running.connect().await;
+    const LENGTH: usize = 16 << 20;
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {LENGTH}\r\nconnection: close\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // As clients do that look at the answer only when all is sent.
+    stream.write_all(&vec![7; LENGTH]).await.unwrap();
+    let answer = exchange(&mut stream, b"").await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    assert!(answer.ends_with("too large"), "{answer}");
+    running.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_cut_off_and_its_response_dropped() {
+    let (gone, mut dropped) = tokio::sync::mpsc::channel::<()>(1);
+    let gone = Arc::new(parking_lot::Mutex::new(Some(gone)));
+    let endless = get(async move || {
+        let gone = gone.lock().take().expect("one request only");
+        let chunk = bytes::Bytes::from(vec![7; 1 << 20]);
+        let stream = futures::stream::repeat_with(move || {
+            let _held = &gone;
+            Ok::<_, std::io::Error>(chunk.clone())
+        });
+        Body::from_stream(stream)
+    });
+    let running = Running::start(Router::new().route("/", endless), |limits| {
+        limits.write_stall_timeout = Duration::from_millis(200);
+    })
+    .await;
+    let mut stream = running.connect().await;
+    stream.write_all(CLOSING_GET).await.unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(4), dropped.recv()).await;
+    assert_eq!(end.expect("the response is still held"), None);
+    running.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_stop_lets_requests_end_and_cuts_off_what_lasts_beyond_the_grace() {
+    let slow = get(async || {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        "late"
+    });
+    let never = get(async || std::future::pending::<()>().await);
+    let router = Router::new().route("/slow", slow).route("/never", never);
+    let running = Running::start(router, |limits| {
+        limits.stop_grace = Duration::from_secs(1);
+    })
+    .await;
+    let mut slow = running.connect().await;
+    slow.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let mut never = running.connect().await;
+    never
+        .write_all(b"GET /never HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let address = running.address;
+    let stopped = tokio::time::timeout(Duration::from_secs(8), running.shut_down());
+    let (answer, stopped) = tokio::join!(exchange(&mut slow, b""), stopped);
+    assert!(answer.ends_with("late"), "{answer}");
+    stopped.expect("the server did not stop");
+    assert_eq!(exchange(&mut never, b"").await, "");
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn http2_in_clear_is_spoken_to_who_begins_with_it() {
+    let running = Running::start(hello(), |_| ()).await;
+    let mut stream = running.connect().await;
+    // The preface in two halves, then an empty SETTINGS frame.
+    stream.write_all(&PREFACE[..7]).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    stream.write_all(&PREFACE[7..]).await.unwrap();
+    stream
+        .write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0])
+        .await
+        .unwrap();
+    let mut frame = [0; 9];
+    stream.read_exact(&mut frame).await.unwrap();
+    assert_eq!(frame[3], 4, "the server's first frame is SETTINGS");
+    drop(stream);
+    running.shut_down().await;
+}

@@ -1,0 +1,123 @@
+//! What the handlers are given.
+//!
+//! Does: hold the daemon's parts and the bounds of the API. Does not: build the parts (`app` does).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::FromRef;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::auth::Tokens;
+use super::limits::BodyLimits;
+use crate::clock::Runtime;
+use crate::commit::CommitIndex;
+use crate::config::LimitsConfig;
+use crate::ingest::Ingest;
+use crate::lifecycle::Exchanges;
+use crate::memory::MemoryPool;
+use crate::read::Reader;
+use crate::storage::Storage;
+use crate::telemetry::metrics::Metrics;
+
+/// The state as handlers get it.
+pub type SharedState = Arc<ApiState>;
+
+/// A request that is over, for the metrics.
+#[derive(Debug, Clone, Copy)]
+pub struct FinishedRequest<'a> {
+    /// The pattern of its route (`/v1/exchanges/{exchange}`), or `unmatched`: a bounded set.
+    pub route: &'a str,
+    /// Its method, `other` if it is none of the usual: a bounded set.
+    pub method: &'static str,
+    /// Hundreds of its status, 1 to 5; `None` if the client left before there was one.
+    pub status_class: Option<u16>,
+    /// From the head of the request to the last byte of the answer.
+    pub duration: Duration,
+}
+
+/// Told of each request when it begins and when its answer has been taken, or its client has left.
+pub trait RequestObserver: Send + Sync {
+    /// A request began.
+    fn started(&self) {}
+    /// It ended; comes exactly once for each that began.
+    fn finished(&self, _request: &FinishedRequest<'_>) {}
+}
+
+/// Observes nothing.
+pub struct NoObserver;
+
+impl RequestObserver for NoObserver {}
+
+/// The parts of the daemon that the API speaks to.
+pub struct Parts {
+    /// The writing side.
+    pub ingest: Ingest,
+    /// Commit records and handles.
+    pub commits: CommitIndex,
+    /// The reading side.
+    pub reader: Reader,
+    /// Announcement, lease, close.
+    pub exchanges: Exchanges,
+    /// The base directories, for `readyz`.
+    pub storage: Storage,
+    /// The counters that the dashboard shows.
+    pub metrics: Arc<Metrics>,
+    /// Memory of writing, shown on the dashboard.
+    pub write_memory: MemoryPool,
+    /// Memory of reading, shown on the dashboard.
+    pub read_memory: MemoryPool,
+    /// Clock, randomness, tasks.
+    pub runtime: Runtime,
+    /// Who may ask; none: everybody.
+    pub tokens: Option<Arc<Tokens>>,
+    /// All metrics as Prometheus text.
+    pub render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Told of each request.
+    pub observer: Arc<dyn RequestObserver>,
+}
+
+/// All that a handler needs.
+pub struct ApiState {
+    /// The daemon's parts.
+    pub parts: Parts,
+    /// Bounds on bodies.
+    pub body_limits: BodyLimits,
+    /// One permit for each read that is streamed.
+    pub read_permits: Arc<Semaphore>,
+    /// A response whose client takes nothing for this long is cut off.
+    pub read_stall_timeout: Duration,
+    /// When the daemon began to serve.
+    pub started: Instant,
+}
+
+impl ApiState {
+    /// The state for these parts under these limits.
+    pub fn new(parts: Parts, limits: &LimitsConfig) -> SharedState {
+        let clock = parts.runtime.clock.clone();
+        Arc::new(Self {
+            started: clock.now(),
+            body_limits: BodyLimits::new(limits, clock),
+            read_permits: Arc::new(Semaphore::new(limits.max_concurrent_reads.max(1))),
+            read_stall_timeout: limits.read_stall_timeout,
+            parts,
+        })
+    }
+}
+
+impl FromRef<SharedState> for BodyLimits {
+    fn from_ref(state: &SharedState) -> Self {
+        state.body_limits.clone()
+    }
+}
+
+impl ApiState {
+    /// Waits until one more read may be streamed.
+    pub async fn read_permit(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.read_permits)
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed")
+    }
+}

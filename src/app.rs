@@ -1,0 +1,264 @@
+//! The composition root: builds a daemon from its configuration and runs it to its end.
+//!
+//! Does: give every part what it needs, in one place. Does not: decide anything else. Invariant: `api` is
+//! bound only when every part behind it exists.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::api;
+use crate::api::auth::{TokenFileError, Tokens};
+use crate::api::limits::ServerLimits;
+use crate::api::server::{BindError, Server};
+use crate::api::state::{ApiState, FinishedRequest, RequestObserver, SharedState};
+use crate::clock::Runtime;
+use crate::commit::CommitIndex;
+use crate::commit::hot::HotSegments;
+use crate::config::{Config, LimitsConfig};
+use crate::id::{DaemonId, ExchangeId};
+use crate::ingest::{Ingest, IngestParts};
+use crate::lifecycle::{Exchanges, Forget, LifecycleParts, drain, sweep};
+use crate::memory::MemoryPool;
+use crate::read::{ReadParts, Reader};
+use crate::storage::{Storage, StorageError};
+use crate::telemetry::http::HttpMetrics;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::pools::PoolCollector;
+use crate::telemetry::registry::MetricsRegistry;
+
+/// All parts of a daemon but its door.
+#[derive(Clone)]
+pub struct Daemon {
+    /// Time, randomness, background work.
+    pub runtime: Runtime,
+    /// Base directories.
+    pub storage: Storage,
+    /// Exchanges.
+    pub exchanges: Exchanges,
+    /// The writing side.
+    pub ingest: Ingest,
+    /// Commit records and handles.
+    pub commits: CommitIndex,
+    /// The reading side.
+    pub reader: Reader,
+    /// Memory for writing.
+    pub write_pool: MemoryPool,
+    /// Memory for reading.
+    pub read_pool: MemoryPool,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+struct ForgetEverywhere {
+    ingest: Ingest,
+    commits: CommitIndex,
+    reader: Reader,
+}
+
+impl Forget for ForgetEverywhere {
+    fn forget(&self, exchange: &ExchangeId) {
+        self.ingest.forget(exchange);
+        self.commits.forget(exchange);
+        self.reader.forget(exchange);
+    }
+}
+
+impl Daemon {
+    /// Builds a daemon on the base directories of its configuration, without touching them.
+    ///
+    /// # Errors
+    /// A base directory that cannot be opened as configured.
+    pub fn build(config: &Config, runtime: &Runtime) -> Result<Self, StorageError> {
+        let metrics = Arc::new(Metrics::default());
+        let storage = Storage::open(&config.base_directories, runtime, &metrics)?;
+        Ok(Self::assemble(config, runtime, storage, metrics))
+    }
+
+    /// Builds a daemon on base directories that exist; the seam for tests and simulation.
+    pub fn assemble(
+        config: &Config,
+        runtime: &Runtime,
+        storage: Storage,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let budget = config.memory.resolve();
+        let write_pool = MemoryPool::new("write", budget / 2);
+        let read_pool = MemoryPool::new("read", budget / 2);
+        let hot = HotSegments::new(write_pool.clone());
+        let commits = CommitIndex::new(storage.clone(), hot, config.limits.max_footer_size);
+        let parts = LifecycleParts {
+            runtime: runtime.clone(),
+            storage: storage.clone(),
+            metrics: Arc::clone(&metrics),
+        };
+        let exchanges = Exchanges::new(parts, &config.lease, config.limits.max_partitions);
+        let parts = IngestParts {
+            daemon: DaemonId(runtime.random.next_u64()),
+            runtime: runtime.clone(),
+            storage: storage.clone(),
+            commits: commits.clone(),
+            pool: write_pool.clone(),
+            gate: Arc::new(exchanges.clone()),
+            metrics: Arc::clone(&metrics),
+        };
+        let ingest = Ingest::start(parts, &config.segment, &config.limits);
+        let parts = ReadParts {
+            storage: storage.clone(),
+            commits: commits.clone(),
+            pool: read_pool.clone(),
+            tasks: runtime.tasks.clone(),
+            metrics: Arc::clone(&metrics),
+        };
+        let reader = Reader::new(parts, &config.read);
+        let forget = ForgetEverywhere {
+            ingest: ingest.clone(),
+            commits: commits.clone(),
+            reader: reader.clone(),
+        };
+        exchanges.add_forgetter(Arc::new(forget));
+        runtime
+            .tasks
+            .spawn_until_stopped(sweep::sweep(exchanges.clone(), ingest.clone()));
+        let runtime = runtime.clone();
+        Self {
+            runtime,
+            storage,
+            exchanges,
+            ingest,
+            commits,
+            reader,
+            write_pool,
+            read_pool,
+            metrics,
+        }
+    }
+}
+
+/// Counts requests into the metrics.
+struct Requests(HttpMetrics);
+
+impl RequestObserver for Requests {
+    fn started(&self) {
+        self.0.started();
+    }
+
+    fn finished(&self, request: &FinishedRequest<'_>) {
+        let FinishedRequest {
+            route,
+            method,
+            status_class,
+            duration,
+        } = *request;
+        self.0.finished(route, method, status_class, duration);
+    }
+}
+
+/// Why a daemon did not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A base directory cannot be opened as configured.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The file of tokens cannot be used.
+    #[error(transparent)]
+    Tokens(#[from] TokenFileError),
+    /// The address cannot be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// Signals cannot be received.
+    #[error("signals cannot be received: {0}")]
+    Signals(std::io::Error),
+}
+
+/// Runs a daemon until SIGTERM or SIGINT, then drains it and ends. `ready` is told the address once requests
+/// are accepted.
+///
+/// # Errors
+/// Whatever keeps it from starting.
+pub async fn run(
+    config: &Config,
+    runtime: &Runtime,
+    ready: impl FnOnce(SocketAddr),
+) -> Result<(), RunError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
+    let daemon = Daemon::build(config, runtime)?;
+    let tokens = config
+        .server
+        .token_file
+        .as_deref()
+        .map(Tokens::load)
+        .transpose()?;
+    let server = Server::bind(config.server.listen, ServerLimits::new(&config.limits)).await?;
+    for base in daemon.storage.probe().await {
+        match &base.error {
+            None => tracing::info!(base = %base.name, uri = %base.uri, "base directory is usable"),
+            Some(error) => tracing::error!(base = %base.name, uri = %base.uri, %error,
+                "base directory is not usable now; it is tried again"),
+        }
+    }
+    let address = server.address();
+    let router = api::router(daemon.api_state(&config.limits, tokens));
+    let stop = CancellationToken::new();
+    let serving = server.run(router, runtime, stop.clone());
+    let ending = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        let timeout = config.server.drain_timeout;
+        tracing::info!(
+            seconds = timeout.as_secs(),
+            "stopping: no new sinks, open ones may finish"
+        );
+        let left = drain::drain(&daemon.exchanges, &daemon.ingest, &runtime.clock, timeout).await;
+        if left > 0 {
+            tracing::warn!(
+                sinks = left,
+                "sinks were still open; their tasks will run again"
+            );
+        }
+        stop.cancel();
+    };
+    tracing::info!(%address, budget = config.memory.resolve(), "serving");
+    ready(address);
+    tokio::join!(serving, ending);
+    runtime.tasks.shut_down().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+impl Daemon {
+    /// What the API needs of this daemon.
+    pub fn api_state(&self, limits: &LimitsConfig, tokens: Option<Tokens>) -> SharedState {
+        let requests = Requests(HttpMetrics::default());
+        let registry = MetricsRegistry::new(&self.metrics);
+        registry.extend(|r| {
+            let pools = vec![
+                ("write", self.write_pool.clone()),
+                ("read", self.read_pool.clone()),
+            ];
+            r.register_collector(Box::new(PoolCollector::new(pools)));
+            self.storage.metrics().register(r);
+            requests.0.register(r);
+        });
+        let parts = api::state::Parts {
+            ingest: self.ingest.clone(),
+            commits: self.commits.clone(),
+            reader: self.reader.clone(),
+            exchanges: self.exchanges.clone(),
+            storage: self.storage.clone(),
+            metrics: Arc::clone(&self.metrics),
+            write_memory: self.write_pool.clone(),
+            read_memory: self.read_pool.clone(),
+            runtime: self.runtime.clone(),
+            tokens: tokens.map(Arc::new),
+            render_metrics: Arc::new(move || registry.encode()),
+            observer: Arc::new(requests),
+        };
+        ApiState::new(parts, limits)
+    }
+}

@@ -1,0 +1,143 @@
+//! `stopover health`: one request to a running daemon, for health checks of containers.
+//!
+//! Does: GET `/healthz` (or `/readyz`) over a plain socket and judge the status. Does not: need a
+//! token or an async runtime. Invariant: it ends within its time-out.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{ConfigArgs, EXIT_FAILURE, EXIT_OK};
+
+const TIMEOUT: Duration = Duration::from_secs(3);
+const LONGEST_ANSWER: u64 = 64 << 10;
+
+/// What may be said to `health`.
+#[derive(Args)]
+pub struct HealthArgs {
+    /// Address of the daemon; default: server.listen of the configuration
+    #[arg(long, value_name = "IP:PORT")]
+    address: Option<SocketAddr>,
+    /// Ask whether it is ready (base directories usable, not stopping), not only alive
+    #[arg(long)]
+    ready: bool,
+    /// Configuration file (TOML) whose server.listen is asked
+    #[arg(long, value_name = "FILE", conflicts_with = "address")]
+    config: Option<std::path::PathBuf>,
+}
+
+/// Asks, and prints the answer.
+pub fn health(args: HealthArgs) -> Result<ExitCode, ExitCode> {
+    let address = match args.address {
+        Some(address) => address,
+        None => {
+            let config = ConfigArgs {
+                config: args.config,
+                ..ConfigArgs::default()
+            };
+            config.load()?.config.server.listen
+        }
+    };
+    let address = reachable(address);
+    let path = if args.ready { "/readyz" } else { "/healthz" };
+    let answer = ask(address, path);
+    match &answer {
+        Ok(answer) if answer.status == 200 => {
+            println!("http://{address}{path} answers 200");
+            Ok(ExitCode::from(EXIT_OK))
+        }
+        Ok(Answer { status, body }) => {
+            eprintln!(
+                "stopover: http://{address}{path} answers {status}: {}",
+                body.trim()
+            );
+            Err(ExitCode::from(EXIT_FAILURE))
+        }
+        Err(error) => {
+            eprintln!("stopover: http://{address}{path} does not answer: {error}");
+            Err(ExitCode::from(EXIT_FAILURE))
+        }
+    }
+}
+
+/// A daemon that listens on every address is asked on loopback.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
+}
+
+struct Answer {
+    status: u16,
+    body: String,
+}
+
+fn ask(address: SocketAddr, path: &str) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.take(LONGEST_ANSWER).read_to_end(&mut answer)?;
+    parse(&String::from_utf8_lossy(&answer))
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "this is no HTTP answer"))
+}
+
+fn parse(answer: &str) -> Option<Answer> {
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?;
+    Some(Answer {
+        status: status.parse().ok()?,
+        body: body.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    fn one_answer(answer: &'static str) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            let n = stream.read(&mut request).unwrap();
+            assert!(request[..n].starts_with(b"GET /healthz HTTP/1.0\r\n"));
+            stream.write_all(answer.as_bytes()).unwrap();
+        });
+        address
+    }
+
+    #[test]
+    fn status_and_body_of_an_answer_are_told_apart() {
+        let address = one_answer("HTTP/1.0 503 Service Unavailable\r\nA: b\r\n\r\nwhy");
+        let answer = ask(address, "/healthz").unwrap();
+        assert_eq!((answer.status, answer.body.as_str()), (503, "why"));
+    }
+
+    #[test]
+    fn something_else_than_http_is_an_error() {
+        let address = one_answer("220 smtp.example ready\r\n");
+        assert!(ask(address, "/healthz").is_err());
+    }
+
+    #[test]
+    fn a_daemon_on_every_address_is_asked_on_loopback() {
+        let asked = reachable("0.0.0.0:7077".parse().unwrap());
+        assert_eq!(asked, "127.0.0.1:7077".parse().unwrap());
+        let asked = reachable("[::]:7077".parse().unwrap());
+        assert_eq!(asked, "[::1]:7077".parse().unwrap());
+        let asked = reachable("10.1.2.3:7077".parse().unwrap());
+        assert_eq!(asked, "10.1.2.3:7077".parse().unwrap());
+    }
+}

@@ -1,0 +1,45 @@
+//! `stopover serve`: logs, the async runtime, then the daemon.
+//!
+//! Does: set up what a process has once. Does not: build the daemon (`app`). Invariant: stdout carries
+//! exactly one line, and only once requests are accepted.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use super::{EXIT_OK, failure};
+use crate::app;
+use crate::clock::Runtime;
+use crate::config::Loaded;
+use crate::telemetry::logs;
+
+/// Runs the daemon to its end.
+pub fn serve(loaded: Loaded) -> ExitCode {
+    if let Err(error) = logs::init(&loaded.config.log) {
+        return failure(&error);
+    }
+    for notice in &loaded.notices {
+        tracing::warn!("{notice}");
+    }
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
+    let threads = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let threads = match threads {
+        Ok(threads) => threads,
+        Err(error) => return failure(&error),
+    };
+    let runtime = Runtime::system();
+    match threads.block_on(app::run(&loaded.config, &runtime, announce)) {
+        Ok(()) => ExitCode::from(EXIT_OK),
+        Err(error) => failure(&error),
+    }
+}
+
+/// Tells whoever started the daemon that it serves. A closed stdout is no reason to stop.
+fn announce(address: std::net::SocketAddr) {
+    let mut out = std::io::stdout().lock();
+    let told = writeln!(out, "listening on http://{address}").and_then(|()| out.flush());
+    if let Err(error) = told {
+        tracing::debug!(%error, "nobody reads stdout");
+    }
+}

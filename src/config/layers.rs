@@ -1,0 +1,314 @@
+//! The layers of the configuration, read and laid over one another: file, environment, flags.
+//!
+//! Does: turn each layer into values that know their origin; the later layer wins. Does not: know what a
+//! key means (`keys`). Invariant: nothing that was given is dropped: it is a value or a problem.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::keys;
+use super::problem::{Origin, Problem, is_secret};
+
+/// A value as it was written.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Raw {
+    /// A string, or anything from the environment or a flag.
+    Text(String),
+    /// A whole number.
+    Integer(i64),
+    /// A number with a fraction.
+    Float(f64),
+    /// `true` or `false`.
+    Bool(bool),
+    /// Something that no setting takes: its kind.
+    Unfit(&'static str),
+}
+
+impl Raw {
+    /// The value as text, for options that are passed on as they are and for messages.
+    pub fn plain(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Integer(number) => number.to_string(),
+            Self::Float(number) => number.to_string(),
+            Self::Bool(flag) => flag.to_string(),
+            Self::Unfit(kind) => format!("an {kind}"),
+        }
+    }
+
+    fn shown(&self) -> String {
+        match self {
+            Self::Text(text) => format!("{text:?}"),
+            other => other.plain(),
+        }
+    }
+}
+
+/// A value and where it comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Located {
+    /// The value.
+    pub raw: Raw,
+    /// Its origin.
+    pub origin: Origin,
+}
+
+impl Located {
+    /// A problem with this value.
+    pub fn problem(&self, key: &str, what: impl Into<String>) -> Problem {
+        Problem {
+            key: key.to_owned(),
+            value: (!is_secret(key)).then(|| self.raw.shown()),
+            origin: Some(self.origin.clone()),
+            what: what.into(),
+        }
+    }
+}
+
+/// One base directory as written.
+#[derive(Debug, Clone)]
+pub struct RawBase {
+    /// Where it begins.
+    pub origin: Origin,
+    /// Its keys.
+    pub entries: BTreeMap<String, Located>,
+}
+
+/// All layers laid over one another.
+#[derive(Debug, Default)]
+pub struct Layers {
+    /// Values by `section.key`.
+    pub settings: BTreeMap<String, Located>,
+    /// Base directories; `None` if no layer names any.
+    pub bases: Option<Vec<RawBase>>,
+    /// What could not be taken.
+    pub problems: Vec<Problem>,
+    /// What was left aside, for the log.
+    pub notices: Vec<String>,
+}
+
+impl Layers {
+    /// Lays a TOML file over what is there.
+    pub fn add_file(&mut self, path: &Path, text: &str) {
+        let origin = |at: usize| Origin::File {
+            path: path.to_owned(),
+            line: text[..at.min(text.len())].matches('\n').count() + 1,
+        };
+        let (table, errors) = DeTable::parse_recoverable(text);
+        for error in errors {
+            self.problems.push(Problem {
+                key: "the file".into(),
+                value: None,
+                origin: Some(origin(error.span().map_or(0, |s| s.start))),
+                what: format!("it is not TOML: {}", error.message().replace('\n', "; ")),
+            });
+        }
+        for (name, value) in table.get_ref() {
+            let section: &str = name.get_ref();
+            let line = origin(name.span().start);
+            match value.get_ref() {
+                DeValue::Array(bases) if section == "base_directory" => {
+                    let bases = bases.iter().collect::<Vec<_>>();
+                    self.add_file_bases(&bases, &line, &origin);
+                }
+                DeValue::Table(keys) if section != "base_directory" => {
+                    for (key, value) in keys {
+                        let at = origin(key.span().start);
+                        self.set(&format!("{section}.{}", key.get_ref()), raw(value), at);
+                    }
+                }
+                _ if section == "base_directory" => {
+                    let what = "each base directory begins with a line [[base_directory]], in double brackets";
+                    self.problem(section, None, line, what.into());
+                }
+                _ => self.unknown_key(section, &raw(value), line),
+            }
+        }
+    }
+
+    fn add_file_bases(
+        &mut self,
+        bases: &[&Spanned<DeValue<'_>>],
+        line: &Origin,
+        origin: &impl Fn(usize) -> Origin,
+    ) {
+        let mut found = Vec::new();
+        for base in bases {
+            let Some(table) = base.get_ref().as_table() else {
+                let what =
+                    "a base directory is a table: [[base_directory]] and below it uri = \"…\"";
+                self.problem("base_directory", None, line.clone(), what.into());
+                continue;
+            };
+            let entries = table.iter().map(|(key, value)| {
+                let at = Located {
+                    raw: raw(value),
+                    origin: origin(key.span().start),
+                };
+                (key.get_ref().to_string(), at)
+            });
+            found.push(RawBase {
+                origin: origin(base.span().start),
+                entries: entries.collect(),
+            });
+        }
+        self.bases = Some(found);
+    }
+
+    /// Lays the variables of an environment over what is there. Others than `STOPOVER_…` are ignored.
+    pub fn add_environment(&mut self, variables: &[(String, String)]) {
+        let mut sorted: Vec<_> = variables.iter().collect();
+        // The whole list of base directories comes before single keys of them; numbers in order.
+        sorted.sort_by_key(|(name, _)| (name.matches("__").count(), name.len(), name.as_str()));
+        for (name, value) in sorted {
+            let Some(rest) = name.strip_prefix("STOPOVER_") else {
+                continue;
+            };
+            let origin = Origin::Environment(name.clone());
+            let parts: Vec<_> = rest.split("__").map(str::to_ascii_lowercase).collect();
+            match parts.as_slice() {
+                [name] if name == "config" => {}
+                [name] if name == "base_directories" || name == "base_directory" => {
+                    let uris = value.split(',').map(str::trim).filter(|u| !u.is_empty());
+                    self.replace_bases(uris.map(str::to_owned).collect(), &origin);
+                }
+                [lone] => self.lone_variable(name, lone),
+                [first, index, key] if is_bases(first) => {
+                    self.set_base(index, key, Raw::Text(value.clone()), origin);
+                }
+                _ => self.set(&parts.join("."), Raw::Text(value.clone()), origin),
+            }
+        }
+    }
+
+    /// A variable without `__` names no setting. If it looks like one that does, that is an error; if not, it
+    /// belongs to somebody else: Kubernetes sets `STOPOVER_SERVICE_HOST` for a service of that name.
+    fn lone_variable(&mut self, name: &str, lone: &str) {
+        let meant = keys::names().find(|key| {
+            let leaf = key.split('.').nth(1).unwrap_or(key);
+            [leaf, &key.replace('.', "_")]
+                .iter()
+                .any(|known| strsim::normalized_damerau_levenshtein(known, lone) > 0.85)
+        });
+        match meant {
+            Some(key) => {
+                let variable = format!("STOPOVER_{}", key.replace('.', "__").to_uppercase());
+                let what = format!("no setting has this name: write {variable}");
+                self.problem(name, None, Origin::Environment(name.to_owned()), what);
+            }
+            None => self.notices.push(format!(
+                "environment variable {name} names no setting and is ignored (settings are written \
+                 STOPOVER_SECTION__KEY)"
+            )),
+        }
+    }
+
+    /// Lays a flag over what is there that stands for one setting, or for `--set section.key=value`.
+    pub fn add_flag(&mut self, flag: &str, key: &str, value: &str) {
+        let origin = Origin::Flag(flag.to_owned());
+        let parts: Vec<_> = key.split('.').collect();
+        match parts.as_slice() {
+            [first, index, key] if is_bases(first) => {
+                self.set_base(index, key, Raw::Text(value.to_owned()), origin);
+            }
+            _ => self.set(key, Raw::Text(value.to_owned()), origin),
+        }
+    }
+
+    /// Replaces the base directories of lower layers by these URIs.
+    pub fn replace_bases(&mut self, uris: Vec<String>, origin: &Origin) {
+        let base = |uri| RawBase {
+            origin: origin.clone(),
+            entries: BTreeMap::from([(
+                "uri".to_owned(),
+                Located {
+                    raw: Raw::Text(uri),
+                    origin: origin.clone(),
+                },
+            )]),
+        };
+        self.bases = Some(uris.into_iter().map(base).collect());
+    }
+
+    fn set_base(&mut self, index: &str, key: &str, raw: Raw, origin: Origin) {
+        let shown = format!("base_directory.{index}.{key}");
+        let count = self.bases.as_ref().map_or(0, Vec::len);
+        match index.parse::<usize>() {
+            Ok(index) if index <= count => {
+                let bases = self.bases.get_or_insert_default();
+                if index == count {
+                    bases.push(RawBase {
+                        origin: origin.clone(),
+                        entries: BTreeMap::new(),
+                    });
+                }
+                bases[index]
+                    .entries
+                    .insert(key.to_owned(), Located { raw, origin });
+            }
+            _ => {
+                let what = format!(
+                    "base directories are numbered 0, 1, 2 … without gaps, and {count} are given so \
+                     far: the next is {count}"
+                );
+                self.problem(&shown, None, origin, what);
+            }
+        }
+    }
+
+    fn set(&mut self, key: &str, raw: Raw, origin: Origin) {
+        if keys::find(key).is_some() {
+            self.settings
+                .insert(key.to_owned(), Located { raw, origin });
+        } else {
+            self.unknown_key(key, &raw, origin);
+        }
+    }
+
+    fn unknown_key(&mut self, key: &str, raw: &Raw, origin: Origin) {
+        let way_out = keys::nearest(key).map_or_else(
+            || "docs/configuration.md lists all settings".to_owned(),
+            |nearest| format!("did you mean {nearest}?"),
+        );
+        let value = (!is_secret(key) && !matches!(raw, Raw::Unfit(_))).then(|| raw.shown());
+        let what = format!("there is no such setting: {way_out}");
+        self.problem(key, value, origin, what);
+    }
+
+    fn problem(&mut self, key: &str, value: Option<String>, origin: Origin, what: String) {
+        self.problems.push(Problem {
+            key: key.to_owned(),
+            value,
+            origin: Some(origin),
+            what,
+        });
+    }
+}
+
+fn is_bases(section: &str) -> bool {
+    section == "base_directories" || section == "base_directory"
+}
+
+fn raw(value: &Spanned<DeValue<'_>>) -> Raw {
+    match value.get_ref() {
+        DeValue::String(text) => Raw::Text(text.to_string()),
+        DeValue::Integer(number) => {
+            let digits = number.as_str().replace('_', "");
+            i64::from_str_radix(&digits, number.radix())
+                .map_or(Raw::Unfit("integer beyond 64 bits"), Raw::Integer)
+        }
+        DeValue::Float(number) => {
+            let digits = number.as_str().replace('_', "");
+            digits
+                .parse()
+                .map_or(Raw::Unfit("unreadable number"), Raw::Float)
+        }
+        DeValue::Boolean(flag) => Raw::Bool(*flag),
+        DeValue::Datetime(_) => Raw::Unfit("unquoted date"),
+        DeValue::Array(_) => Raw::Unfit("array"),
+        DeValue::Table(_) => Raw::Unfit("inner table"),
+    }
+}

@@ -1,0 +1,95 @@
+//! Where a setting comes from and what is wrong with it.
+//!
+//! Does: carry key, value, origin and way out to the user, all problems at once. Does not: find them.
+//! Invariant: the value of a secret is never printed.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Where the value of a setting comes from; later ones win.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Built in.
+    Default,
+    /// A line of the configuration file.
+    File {
+        /// The file as it was named.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+    },
+    /// An environment variable.
+    Environment(String),
+    /// A flag of the command line, with its name.
+    Flag(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::Environment(name) => write!(f, "environment variable {name}"),
+            Self::Flag(name) => write!(f, "flag {name}"),
+        }
+    }
+}
+
+/// One thing that is wrong with the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The setting, `section.key`, or whatever was found in its place.
+    pub key: String,
+    /// Its value as written; `None` if there is none or it is secret.
+    pub value: Option<String>,
+    /// Where it comes from.
+    pub origin: Option<Origin>,
+    /// What is wrong and the way out.
+    pub what: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.key)?;
+        if let Some(value) = &self.value {
+            write!(f, " = {value}")?;
+        }
+        if let Some(origin) = &self.origin {
+            write!(f, " ({origin})")?;
+        }
+        write!(f, ": {}", self.what)
+    }
+}
+
+/// Everything that is wrong with the configuration, at least one problem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<Problem>);
+
+impl std::error::Error for ConfigErrors {}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_slice() {
+            [one] => write!(f, "the configuration has a problem:\n  {one}"),
+            all => {
+                write!(f, "the configuration has {} problems:", all.len())?;
+                all.iter().try_for_each(|p| write!(f, "\n  {p}"))
+            }
+        }
+    }
+}
+
+/// Whether the value of this key must not be shown.
+pub fn is_secret(key: &str) -> bool {
+    const SECRET: [&str; 6] = [
+        "secret",
+        "token",
+        "password",
+        "access_key",
+        "sas",
+        "service_account_key",
+    ];
+    let leaf = key.rsplit('.').next().unwrap_or(key).to_ascii_lowercase();
+    let harmless = leaf == "access_key_id" || leaf.ends_with("_file") || leaf.ends_with("_path");
+    !harmless && leaf != "allow_remote_without_token" && SECRET.iter().any(|s| leaf.contains(s))
+}

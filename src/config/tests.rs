@@ -1,0 +1,593 @@
+//! Loading as a whole: layers, origins, and what is refused with which words.
+
+use super::*;
+
+struct World {
+    flags: Flags,
+    around: Surroundings,
+    _dir: tempfile::TempDir,
+}
+
+/// An empty folder on a machine of 16 GiB without configuration.
+fn world() -> World {
+    let dir = tempfile::tempdir().unwrap();
+    World {
+        flags: Flags::default(),
+        around: Surroundings {
+            environment: Vec::new(),
+            cwd: dir.path().canonicalize().unwrap(),
+            machine: Machine {
+                memory: Some(16 << 30),
+                cgroup_limit: None,
+            },
+        },
+        _dir: dir,
+    }
+}
+
+impl World {
+    fn file(mut self, text: &str) -> Self {
+        std::fs::write(self.around.cwd.join("stopover.toml"), text).unwrap();
+        self.flags.config = Some("stopover.toml".into());
+        self
+    }
+
+    fn env(mut self, name: &str, value: &str) -> Self {
+        self.around.environment.push((name.into(), value.into()));
+        self
+    }
+
+    fn set(mut self, assignment: &str) -> Self {
+        self.flags.set.push(assignment.into());
+        self
+    }
+
+    fn memory(mut self, bytes: u64) -> Self {
+        self.around.machine.memory = Some(bytes);
+        self
+    }
+
+    fn load(&self) -> Result<Loaded, ConfigErrors> {
+        load_in(&self.flags, &self.around)
+    }
+
+    fn config(&self) -> Config {
+        self.load().unwrap_or_else(|e| panic!("{e}")).config
+    }
+
+    /// The messages, one for each problem.
+    fn refusals(&self) -> Vec<String> {
+        let Err(ConfigErrors(problems)) = self.load() else {
+            panic!("this configuration should have been refused");
+        };
+        problems.iter().map(ToString::to_string).collect()
+    }
+
+    /// The only message.
+    fn refusal(&self) -> String {
+        let all = self.refusals();
+        assert_eq!(all.len(), 1, "{all:#?}");
+        all.into_iter().next().unwrap()
+    }
+}
+
+fn assert_has(message: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(message.contains(part), "{part:?} is missing in: {message}");
+    }
+}
+
+#[test]
+fn without_anything_the_daemon_is_on_loopback_and_writes_to_a_local_folder() {
+    let world = world();
+    let config = world.config();
+    assert_eq!(config.server.listen.to_string(), "127.0.0.1:7077");
+    let uri = &config.base_directories[0].uri;
+    let cwd = world.around.cwd.display();
+    assert_eq!(*uri, format!("file://{cwd}/data/stopover"));
+    assert_eq!(config.base_directories.len(), 1);
+}
+
+#[test]
+fn the_default_file_is_complete_and_says_what_the_program_does() {
+    let text = include_str!("../../config/default.toml");
+    let from_file = world().file(text).load().unwrap_or_else(|e| panic!("{e}"));
+    let built_in = world().load().unwrap();
+    for ((name, written, origin), (_, default, _)) in from_file.settings().zip(built_in.settings())
+    {
+        assert_eq!(written, default, "{name} in config/default.toml");
+        assert!(
+            matches!(origin, Origin::File { .. }),
+            "{name} is missing in config/default.toml"
+        );
+    }
+    assert_eq!(from_file.config.base_directories.len(), 1);
+    assert!(
+        from_file.config.base_directories[0]
+            .uri
+            .ends_with("/data/stopover")
+    );
+}
+
+#[test]
+fn the_example_files_load() {
+    let local = world()
+        .file(include_str!("../../config/local.toml"))
+        .config();
+    assert_eq!(local.base_directories[1].name, "disk2");
+    assert_eq!(local.base_directories[1].options["fsync"], "true");
+    let s3 = world().file(include_str!("../../config/s3.toml")).config();
+    assert_eq!(s3.base_directories[1].options["path_style"], "true");
+    assert_eq!(s3.base_directories[0].uri, "s3://spool-a/stopover");
+}
+
+#[test]
+fn the_page_of_settings_lists_each_with_its_default() {
+    let page = include_str!("../../docs/configuration.md");
+    for (name, default, _) in world().load().unwrap().settings() {
+        let row = format!("| `{name}` | `{default}` |");
+        let row = row.replace(" `` ", " (empty) ");
+        assert!(page.contains(&row), "docs/configuration.md lacks {row}");
+    }
+}
+
+#[test]
+fn flags_win_over_the_environment_and_the_environment_over_the_file() {
+    let world = world()
+        .file(
+            "[segment]\ntarget_size = \"1MiB\"\ncommit_linger = \"1ms\"\nupload_concurrency = 1\n",
+        )
+        .env("STOPOVER_SEGMENT__COMMIT_LINGER", "2ms")
+        .env("STOPOVER_SEGMENT__UPLOAD_CONCURRENCY", "2")
+        .set("segment.upload_concurrency=3");
+    let loaded = world.load().unwrap();
+    let segment = &loaded.config.segment;
+    assert_eq!(segment.target_size, 1 << 20);
+    assert_eq!(segment.commit_linger, Duration::from_millis(2));
+    assert_eq!(segment.upload_concurrency, 3);
+    let origins: Vec<_> = loaded
+        .settings()
+        .filter(|(name, ..)| name.starts_with("segment."))
+        .map(|(_, _, origin)| origin.to_string())
+        .collect();
+    assert_eq!(
+        origins,
+        [
+            "stopover.toml:2",
+            "environment variable STOPOVER_SEGMENT__COMMIT_LINGER",
+            "flag --set segment.upload_concurrency"
+        ]
+    );
+}
+
+#[test]
+fn flags_of_their_own_win_over_set() {
+    let mut world = world()
+        .set("server.listen=127.0.0.1:1")
+        .set("memory.budget=1GiB");
+    world.flags.listen = Some("127.0.0.1:0".into());
+    world.flags.memory_budget = Some("512MiB".into());
+    let config = world.config();
+    assert_eq!(config.server.listen.port(), 0);
+    assert_eq!(config.memory.resolve(), 512 << 20);
+}
+
+#[test]
+fn every_setting_can_be_given_by_the_environment_as_it_is_printed() {
+    let shown: Vec<_> = world().load().unwrap().settings().collect();
+    for (name, value, _) in shown {
+        let variable = format!("STOPOVER_{}", name.replace('.', "__").to_uppercase());
+        let loaded = world().env(&variable, &value).load();
+        let loaded = loaded.unwrap_or_else(|e| panic!("{variable}={value}: {e}"));
+        let (_, again, origin) = loaded.settings().find(|(n, ..)| *n == name).unwrap();
+        assert_eq!(again, value);
+        assert_eq!(origin, Origin::Environment(variable));
+    }
+}
+
+#[test]
+fn a_misspelt_key_is_refused_with_the_right_one() {
+    let message = world()
+        .file("\n[segment]\ntarget_sise = \"1MiB\"\n")
+        .refusal();
+    assert_has(
+        &message,
+        &[
+            "segment.target_sise = \"1MiB\"",
+            "stopover.toml:3",
+            "did you mean segment.target_size?",
+        ],
+    );
+}
+
+#[test]
+fn a_key_in_the_wrong_section_is_refused_with_its_place() {
+    let message = world().set("read.target_size=1MiB").refusal();
+    assert_has(
+        &message,
+        &["flag --set read.target_size", "segment.target_size"],
+    );
+    let message = world().file("listen = \"127.0.0.1:1\"\n").refusal();
+    assert_has(&message, &["stopover.toml:1", "server.listen"]);
+}
+
+#[test]
+fn a_misspelt_environment_variable_is_refused() {
+    let message = world().env("STOPOVER_MEMORY__BUGET", "1GiB").refusal();
+    assert_has(&message, &["STOPOVER_MEMORY__BUGET", "memory.budget"]);
+    let message = world().env("STOPOVER_MEMORY_BUDGET", "1GiB").refusal();
+    assert_has(&message, &["write STOPOVER_MEMORY__BUDGET"]);
+    let message = world().env("STOPOVER_LISTEN", "0.0.0.0:1").refusal();
+    assert_has(&message, &["write STOPOVER_SERVER__LISTEN"]);
+}
+
+#[test]
+fn what_kubernetes_sets_for_a_service_of_this_name_does_not_stop_the_daemon() {
+    let loaded = world()
+        .env("STOPOVER_SERVICE_HOST", "10.0.0.1")
+        .env("STOPOVER_PORT", "tcp://10.0.0.1:7077")
+        .env("STOPOVER_PORT_7077_TCP_ADDR", "10.0.0.1")
+        .load()
+        .unwrap();
+    assert_eq!(loaded.notices.len(), 3);
+}
+
+#[test]
+fn values_of_the_wrong_type_or_unit_are_refused_with_the_right_form() {
+    for (line, hint) in [
+        ("drain_timeout = 30", "write \"30s\""),
+        ("drain_timeout = \"30 parsecs\"", "such as 30s"),
+        ("listen = \"localhost\"", "127.0.0.1:7077"),
+        ("listen = 7077", "in double quotes"),
+        ("allow_remote_without_token = \"perhaps\"", "true or false"),
+        ("token_file = [\"a\"]", "in double quotes"),
+    ] {
+        let message = world().file(&format!("[server]\n{line}\n")).refusal();
+        assert_has(&message, &["stopover.toml:2", hint]);
+    }
+    for (assignment, hint) in [
+        ("memory.budget=1G", "write GB or GiB"),
+        ("memory.budget=plenty", "or \"auto\""),
+        ("limits.max_partitions=many", "whole number"),
+        ("limits.max_partitions=5000000000", "4294967295"),
+        ("limits.max_exchanges=-1", "whole number"),
+        ("read.cache_share=half", "such as 0.5"),
+        ("log.format=xml", "\"json\""),
+        ("log.filter=inof", "inof is not a level"),
+        ("log.filter=stopover=loud", "write a level"),
+    ] {
+        assert_has(&world().set(assignment).refusal(), &["flag --set", hint]);
+    }
+}
+
+#[test]
+fn all_problems_are_told_at_once() {
+    let all = world()
+        .file("[read]\nchunk_size = \"8 floppies\"\n[nonsense]\nx = 1\n[lease]\nduration = true\n")
+        .env("STOPOVER_SEGMENT__UPLOAD_CONCURRENCY", "0")
+        .set("server.listen=0.0.0.0:1")
+        .refusals();
+    assert_eq!(all.len(), 5, "{all:#?}");
+}
+
+#[test]
+fn a_file_that_is_not_toml_or_not_there_is_refused_with_its_line_or_its_name() {
+    let message = &world().file("[server]\nlisten = \n").refusals()[0];
+    assert_has(message, &["stopover.toml:2", "not TOML"]);
+    let message = &world()
+        .file("[lease]\nduration='1h'\nduration='2h'\n")
+        .refusals()[0];
+    assert_has(message, &["stopover.toml:3", "duplicate"]);
+    let mut world = world();
+    world.flags.config = Some("missing.toml".into());
+    assert_has(
+        &world.refusal(),
+        &["missing.toml", "--config", "cannot be read"],
+    );
+}
+
+#[test]
+fn the_file_may_be_named_by_the_environment() {
+    let mut world = world().file("[lease]\nduration = \"1h\"\n");
+    world.flags.config = None;
+    let world = world.env("STOPOVER_CONFIG", "stopover.toml");
+    assert_eq!(world.config().lease.duration, Duration::from_secs(3600));
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_refused_with_both_and_the_way_out() {
+    let cases: [(&[&str], &[&str]); 9] = [
+        (
+            &["limits.max_page_size=32MiB"],
+            &[
+                "limits.max_page_size = 32MiB",
+                "limits.max_batch_size = 32MiB (default)",
+                "raise",
+            ],
+        ),
+        (
+            &["memory.budget=256MiB", "limits.max_batch_size=200MiB"],
+            &[
+                "limits.max_batch_size = 200MiB",
+                "128MiB",
+                "memory.budget = 256MiB",
+                "raise memory.budget",
+            ],
+        ),
+        (
+            &["memory.budget=256MiB", "segment.target_size=65MiB"],
+            &[
+                "segment.target_size = 65MiB",
+                "lower it",
+                "memory.budget = 256MiB (flag --set memory.budget)",
+            ],
+        ),
+        (
+            &["memory.budget=128MiB", "read.fetch_concurrency=9"],
+            &["read.chunk_size = 8MiB", "9 chunks", "64MiB"],
+        ),
+        (
+            &[
+                "memory.budget=256MiB",
+                "limits.max_batch_size=128MiB",
+                "limits.max_page_size=125MiB",
+            ],
+            &["limits.max_page_size = 125MiB", "memory for reading"],
+        ),
+        (
+            &["memory.budget=17GiB"],
+            &["memory.budget = 17GiB", "only 16GiB"],
+        ),
+        (
+            &["lease.duration=1m"],
+            &[
+                "lease.sweep_interval = 1m (default)",
+                "lease.duration = 1m (flag --set",
+            ],
+        ),
+        (
+            &["server.listen=0.0.0.0:7077"],
+            &[
+                "server.token_file",
+                "server.allow_remote_without_token = true",
+            ],
+        ),
+        (
+            &["memory.write_share=0.9", "memory.budget=300MiB"],
+            &["read.chunk_size = 8MiB", "memory.write_share = 0.9"],
+        ),
+    ];
+    for (assignments, parts) in cases {
+        let world = assignments.iter().fold(world(), |w, a| w.set(a));
+        assert_has(&world.refusals()[0], parts);
+    }
+}
+
+#[test]
+fn listening_beyond_loopback_works_once_it_is_said_or_guarded() {
+    let loopback = world().set("server.listen=[::1]:7077").config();
+    assert!(loopback.server.listen.ip().is_loopback());
+    let world_open = world().set("server.listen=[::ffff:10.0.0.1]:7077");
+    assert_has(&world_open.refusal(), &["server.token_file"]);
+    world()
+        .set("server.listen=0.0.0.0:7077")
+        .set("server.allow_remote_without_token=true")
+        .config();
+    let guarded = world()
+        .set("server.listen=0.0.0.0:7077")
+        .set("server.token_file=tokens");
+    assert_has(&guarded.refusal(), &["server.token_file", "cannot be read"]);
+    std::fs::write(guarded.around.cwd.join("tokens"), "\n \n").unwrap();
+    assert_has(&guarded.refusal(), &["holds no token"]);
+    std::fs::write(guarded.around.cwd.join("tokens"), "secret\n").unwrap();
+    let path = guarded.config().server.token_file.unwrap();
+    assert!(path.is_absolute());
+}
+
+#[test]
+fn numbers_out_of_range_are_refused_with_the_range() {
+    for (assignment, range) in [
+        ("limits.max_partitions=0", "from 1 to 4294967040"),
+        ("limits.max_page_size=0", "from 1B to 1GiB"),
+        ("limits.max_batch_size=3GiB", "to 2GiB"),
+        ("limits.max_connections=0", "from 1"),
+        ("limits.max_concurrent_reads=0", "from 1"),
+        ("limits.max_exchanges=0", "from 1"),
+        ("limits.max_sinks_per_exchange=0", "from 1"),
+        ("limits.max_json_size=1", "from 1KiB"),
+        ("limits.max_footer_size=1", "from 64KiB"),
+        ("limits.header_timeout=0s", "from 1ms"),
+        ("limits.body_timeout=0s", "from 1ms"),
+        ("limits.read_stall_timeout=2d", "to 1d"),
+        ("segment.upload_concurrency=0", "from 1 to 1024"),
+        ("segment.target_size=1", "from 1KiB to 4GiB"),
+        ("segment.commit_linger=1m", "from 0s to 10s"),
+        ("read.fetch_concurrency=0", "from 1"),
+        ("read.chunk_size=1KiB", "from 64KiB to 256MiB"),
+        ("read.cache_share=1.1", "from 0 to 1"),
+        ("read.cache_share=NaN", "from 0 to 1"),
+        ("memory.write_share=1", "from 0.1 to 0.9"),
+        ("lease.duration=10ms", "from 1s"),
+        ("lease.sweep_interval=0s", "from 1ms"),
+    ] {
+        let message = world().set(assignment).refusal();
+        let key = assignment.split('=').next().unwrap();
+        assert_has(&message, &[key, "flag --set", range]);
+    }
+}
+
+#[test]
+fn small_machines_get_smaller_segments_instead_of_an_error() {
+    let loaded = world().memory(1 << 30).load().unwrap();
+    assert_eq!(loaded.config.segment.target_size, 32 << 20);
+    assert_has(
+        &loaded.notices[0],
+        &["segment.target_size is 32MiB instead of 64MiB"],
+    );
+    let text = include_str!("../../config/default.toml");
+    assert!(world().memory(512 << 20).file(text).load().is_ok());
+    let budget_only = world().set("memory.budget=64MiB").config();
+    assert_eq!(budget_only.segment.target_size, 16 << 20);
+}
+
+#[test]
+fn the_budget_is_divided_without_losing_a_byte() {
+    let memory = MemoryConfig {
+        budget: Some((1 << 30) + 1),
+        write_share: 0.3,
+    };
+    let split = memory.split();
+    assert_eq!(split.write + split.read, (1 << 30) + 1);
+    assert_eq!(split.write, 322_122_547);
+}
+
+#[test]
+fn local_paths_become_absolute_uris_however_they_are_written() {
+    let world = world();
+    let cwd = world.around.cwd.display().to_string();
+    for (written, path) in [
+        ("./spool", format!("{cwd}/spool")),
+        ("spool/../pool/", format!("{cwd}/pool")),
+        ("file:spool", format!("{cwd}/spool")),
+        ("file://./spool", format!("{cwd}/spool")),
+        ("file:///var/spool/", "/var/spool".into()),
+        ("file://localhost/var/spool", "/var/spool".into()),
+        ("/var/spool", "/var/spool".into()),
+        ("/var/my%20spool", "/var/my%2520spool".into()),
+        ("file:///var/my%20spool", "/var/my%20spool".into()),
+    ] {
+        let mut world = super::tests::world();
+        world.around.cwd = cwd.clone().into();
+        world.flags.base_directories = vec![written.into()];
+        assert_eq!(
+            world.config().base_directories[0].uri,
+            format!("file://{path}"),
+            "{written}"
+        );
+    }
+}
+
+#[test]
+fn uris_that_cannot_work_are_refused() {
+    for (uri, hint) in [
+        ("s3:///prefix", "names no bucket"),
+        ("s3a://bucket/x", "write s3://bucket/x"),
+        ("gcs://bucket", "write gs://bucket"),
+        ("abfss://c@account/x", "az://container"),
+        ("hdfs://x/y", "one of file, s3, gs, az, memory"),
+        ("s3://key:hidden@bucket/x", "credentials do not belong"),
+        ("s3://bucket/x?region=a", "no ? or #"),
+        ("/", "root of the file system"),
+        ("", "it is empty"),
+    ] {
+        let mut world = world();
+        world.flags.base_directories = vec![uri.into()];
+        assert_has(
+            &world.refusal(),
+            &["base_directory.0.uri", "--base-directory", hint],
+        );
+    }
+}
+
+#[test]
+fn base_directories_in_one_place_or_of_one_name_are_refused() {
+    for (uris, hint) in [
+        (["/spool/a", "file:///spool/a/"], "is the same place as"),
+        (["s3://b/x", "s3://b/x/y"], "lies within"),
+        (["s3://b/x/y", "s3://b/x"], "encloses"),
+    ] {
+        let mut world = world();
+        world.flags.base_directories = uris.map(str::to_owned).into();
+        assert_has(
+            &world.refusal(),
+            &["base_directory.1.uri", hint, "flag --base-directory"],
+        );
+    }
+    let neighbours = world()
+        .env("STOPOVER_BASE_DIRECTORIES", "s3://b/x, s3://b/xy")
+        .config();
+    assert_eq!(neighbours.base_directories.len(), 2);
+    let two_endpoints = "[[base_directory]]\nuri = \"s3://b\"\n[[base_directory]]\nuri = \"s3://b\"\n\
+                         endpoint = \"https://other.example\"\nname = \"other\"\n";
+    assert_eq!(
+        world().file(two_endpoints).config().base_directories.len(),
+        2
+    );
+    let one_name = "[[base_directory]]\nuri = \"s3://a\"\nname = \"n\"\n\
+                    [[base_directory]]\nuri = \"s3://b\"\nname = \"n\"\n";
+    assert_has(
+        &world().file(one_name).refusal(),
+        &["base_directory.1.name", "choose another"],
+    );
+}
+
+#[test]
+fn the_environment_adds_keys_to_base_directories_of_the_file_or_replaces_them_all() {
+    let file = "[[base_directory]]\nuri = \"s3://a\"\nregion = \"r\"\n";
+    let config = world()
+        .file(file)
+        .env("STOPOVER_BASE_DIRECTORIES__0__SECRET_ACCESS_KEY", "s")
+        .env("STOPOVER_BASE_DIRECTORIES__1__URI", "s3://b")
+        .config();
+    assert_eq!(config.base_directories[0].options["region"], "r");
+    assert_eq!(config.base_directories[0].options["secret_access_key"], "s");
+    assert_eq!(config.base_directories[1].uri, "s3://b");
+    let replaced = world()
+        .file(file)
+        .env("STOPOVER_BASE_DIRECTORIES", "/x,/y")
+        .config();
+    let uris: Vec<_> = replaced
+        .base_directories
+        .iter()
+        .map(|b| b.uri.as_str())
+        .collect();
+    assert_eq!(uris, ["file:///x", "file:///y"]);
+    let by_flag = world()
+        .file(file)
+        .set("base_directory.0.region=other")
+        .config();
+    assert_eq!(by_flag.base_directories[0].options["region"], "other");
+    let gap = world()
+        .env("STOPOVER_BASE_DIRECTORIES__5__URI", "s3://b")
+        .refusal();
+    assert_has(&gap, &["without gaps", "the next is 0"]);
+}
+
+#[test]
+fn a_base_directory_written_as_something_else_is_refused_with_the_right_form() {
+    let single = world()
+        .file("[base_directory]\nuri = \"s3://a\"\n")
+        .refusal();
+    assert_has(&single, &["stopover.toml:1", "double brackets"]);
+    let empty = world().file("[[base_directory]]\nname = \"a\"\n").refusal();
+    assert_has(&empty, &["base_directory.0.uri", "it is missing"]);
+    let plural = world()
+        .file("[[base_directories]]\nuri = \"s3://a\"\n")
+        .refusal();
+    assert_has(&plural, &["[[base_directory]]"]);
+    let nested = world()
+        .file("[[base_directory]]\nuri = \"s3://a\"\nkeys = [1]\n")
+        .refusal();
+    assert_has(
+        &nested,
+        &["base_directory.0.keys", "stopover.toml:3", "array"],
+    );
+}
+
+#[test]
+fn secrets_appear_in_no_message() {
+    let world = world()
+        .file("[[base_directory]]\nuri = \"s3://a\"\nsecret_access_key = [\"hush\"]\n")
+        .env("STOPOVER_BASE_DIRECTORIES__7__SESSION_TOKEN", "hush")
+        .set("base.secret_access_key=hush");
+    let text = world.load().unwrap_err().to_string();
+    assert!(!text.contains("hush"), "{text}");
+    let config = super::tests::world()
+        .env("STOPOVER_BASE_DIRECTORIES__0__URI", "s3://a")
+        .env("STOPOVER_BASE_DIRECTORIES__0__ACCESS_KEY_ID", "visible")
+        .env("STOPOVER_BASE_DIRECTORIES__0__SECRET_ACCESS_KEY", "hush")
+        .env("STOPOVER_BASE_DIRECTORIES__0__SESSION_TOKEN", "hush")
+        .config();
+    let text = format!("{config:?}");
+    assert!(text.contains("visible") && !text.contains("hush"), "{text}");
+}

@@ -1,0 +1,263 @@
+//! Sizes and durations as people write them: `64MiB`, `64 MB`, `30s`, `1m 30s`.
+//!
+//! Does: parse text to bytes or time and print them back so that they parse to the same value. Does not:
+//! know which setting it reads. Invariant: nothing is rounded silently; what is ambiguous is refused.
+
+use std::time::Duration;
+
+const SIZE_UNITS: &[(&str, u64)] = &[
+    ("tib", 1 << 40),
+    ("gib", 1 << 30),
+    ("mib", 1 << 20),
+    ("kib", 1 << 10),
+    ("ti", 1 << 40),
+    ("gi", 1 << 30),
+    ("mi", 1 << 20),
+    ("ki", 1 << 10),
+    ("tb", 1_000_000_000_000),
+    ("gb", 1_000_000_000),
+    ("mb", 1_000_000),
+    ("kb", 1_000),
+    ("b", 1),
+    ("", 1),
+];
+
+const DURATION_UNITS: &[(&[&str], u64)] = &[
+    (&["us", "µs"], 1_000),
+    (&["ms"], 1_000_000),
+    (&["s", "sec", "secs", "second", "seconds"], 1_000_000_000),
+    (&["m", "min", "mins", "minute", "minutes"], 60_000_000_000),
+    (&["h", "hour", "hours"], 3_600_000_000_000),
+    (&["d", "day", "days"], 86_400_000_000_000),
+];
+
+/// Parses a size in bytes: a number and a unit, `KiB` to `TiB` (or `Ki` to `Ti`) by 1024, `kB` to `TB`
+/// by 1000, or none for bytes.
+///
+/// # Errors
+/// What is wrong and how to write it.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let (number, unit) = split_number(text.trim());
+    let unit = unit.trim().to_ascii_lowercase();
+    if let "k" | "m" | "g" | "t" = unit.as_str() {
+        let letter = unit.to_ascii_uppercase();
+        return Err(format!(
+            "the unit {letter} may mean 1000 or 1024: write {letter}B or {letter}iB"
+        ));
+    }
+    let factor = SIZE_UNITS
+        .iter()
+        .find(|(name, _)| *name == unit)
+        .map(|(_, factor)| *factor)
+        .ok_or("it is not a size: write a number and a unit, such as 64MiB or 500 kB")?;
+    scale(number, factor).map_err(|why| format!("it is not a size: {why}, such as 64MiB"))
+}
+
+/// Parses a duration: one or more numbers, each with its unit (`us`, `ms`, `s`, `m`, `h`, `d`).
+///
+/// # Errors
+/// What is wrong and how to write it.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let mut rest = text.trim();
+    if rest == "0" {
+        return Ok(Duration::ZERO);
+    }
+    if rest.is_empty() {
+        return Err("it is not a duration: write a number and a unit, such as 30s".into());
+    }
+    let mut nanos: u64 = 0;
+    while !rest.is_empty() {
+        let (number, after) = split_number(rest);
+        let after = after.trim_start();
+        let end = after
+            .find(|c: char| !c.is_alphabetic())
+            .unwrap_or(after.len());
+        let (unit, tail) = after.split_at(end);
+        if !number.is_empty() && unit.is_empty() {
+            return Err(format!(
+                "it is not a duration: {number} has no unit, write {number}s or {number}ms"
+            ));
+        }
+        let factor = DURATION_UNITS
+            .iter()
+            .find(|(names, _)| names.contains(&unit))
+            .map(|(_, factor)| *factor)
+            .ok_or("it is not a duration: write numbers and units, such as 30s or 1m 30s")?;
+        let part = scale(number, factor)
+            .map_err(|why| format!("it is not a duration: {why}, such as 30s"))?;
+        nanos = nanos
+            .checked_add(part)
+            .ok_or("it is not a duration: it is longer than 500 years")?;
+        rest = tail.trim_start();
+    }
+    Ok(Duration::from_nanos(nanos))
+}
+
+/// Prints bytes with the largest unit that divides them.
+pub fn format_size(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 4] = [
+        ("TiB", 1 << 40),
+        ("GiB", 1 << 30),
+        ("MiB", 1 << 20),
+        ("KiB", 1 << 10),
+    ];
+    UNITS
+        .iter()
+        .find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor))
+        .map_or_else(
+            || format!("{bytes}B"),
+            |(unit, factor)| format!("{}{unit}", bytes / factor),
+        )
+}
+
+/// Prints a duration so that it parses to the same value, down to microseconds.
+pub fn format_duration(duration: Duration) -> String {
+    const UNITS: [(&str, u128); 6] = [
+        ("d", 86_400_000_000),
+        ("h", 3_600_000_000),
+        ("m", 60_000_000),
+        ("s", 1_000_000),
+        ("ms", 1_000),
+        ("us", 1),
+    ];
+    let mut rest = duration.as_micros();
+    let mut parts = Vec::new();
+    for (unit, factor) in UNITS {
+        if rest >= factor {
+            parts.push(format!("{}{unit}", rest / factor));
+            rest %= factor;
+        }
+    }
+    if parts.is_empty() {
+        return "0s".into();
+    }
+    parts.join(" ")
+}
+
+fn split_number(text: &str) -> (&str, &str) {
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    text.split_at(end)
+}
+
+/// `number` times `factor`, exactly; fractions that do not come out even are refused.
+fn scale(number: &str, factor: u64) -> Result<u64, String> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let malformed = || "write a number and a unit".to_owned();
+    if whole.is_empty() || (number.contains('.') && fraction.is_empty()) {
+        return Err(malformed());
+    }
+    if fraction.contains('.') || fraction.len() > 12 {
+        return Err(malformed());
+    }
+    let digits: u128 = format!("{whole}{fraction}")
+        .parse()
+        .map_err(|_| "the number is too large, write a smaller one".to_owned())?;
+    let divisor = 10_u128.pow(fraction.len() as u32);
+    let scaled = digits
+        .checked_mul(u128::from(factor))
+        .ok_or("the number is too large, write a smaller one")?;
+    if !scaled.is_multiple_of(divisor) {
+        return Err("it is no whole number of the smallest unit, write it in a smaller one".into());
+    }
+    u64::try_from(scaled / divisor)
+        .map_err(|_| "the number is too large, write a smaller one".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        for (text, bytes) in [
+            ("64MiB", 64 << 20),
+            ("64 MB", 64_000_000),
+            ("1.5GiB", 3 << 29),
+            ("512Mi", 512 << 20),
+            ("500 kb", 500_000),
+            ("4096", 4096),
+            (" 0 ", 0),
+            ("17B", 17),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_that_are_ambiguous_or_malformed_are_refused_with_the_right_way_to_write_them() {
+        for (text, hint) in [
+            ("64M", "write MB or MiB"),
+            ("64MiBs", "such as 64MiB"),
+            ("MiB", "such as 64MiB"),
+            ("", "such as 64MiB"),
+            ("-1MiB", "such as 64MiB"),
+            ("1..5MiB", "such as 64MiB"),
+            ("1.MiB", "such as 64MiB"),
+            ("0.5B", "no whole number"),
+            ("99999999999TiB", "too large"),
+            ("1,5GiB", "such as 64MiB"),
+        ] {
+            let error = parse_size(text).unwrap_err();
+            assert!(error.contains(hint), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        for (text, millis) in [
+            ("20ms", 20),
+            ("30s", 30_000),
+            ("1m 30s", 90_000),
+            ("1h30m", 5_400_000),
+            ("2 minutes", 120_000),
+            ("1.5s", 1_500),
+            ("1d", 86_400_000),
+            ("0", 0),
+            ("0s", 0),
+        ] {
+            assert_eq!(
+                parse_duration(text),
+                Ok(Duration::from_millis(millis)),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn durations_without_a_unit_or_with_an_unknown_one_are_refused() {
+        for (text, hint) in [
+            ("30", "30s"),
+            ("1m 30", "30s"),
+            ("30 parsecs", "such as 30s"),
+            ("s", "such as 30s"),
+            ("", "such as 30s"),
+            ("-5s", "such as 30s"),
+            ("999999999999d", "too large"),
+        ] {
+            let error = parse_duration(text).unwrap_err();
+            assert!(error.contains(hint), "{text}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn printed_sizes_read_back_as_themselves(bytes: u64) {
+            prop_assert_eq!(parse_size(&format_size(bytes)), Ok(bytes));
+        }
+
+        #[test]
+        fn printed_durations_read_back_as_themselves(micros in 0..u64::MAX / 2_000) {
+            let duration = Duration::from_micros(micros);
+            prop_assert_eq!(parse_duration(&format_duration(duration)), Ok(duration));
+        }
+
+        #[test]
+        fn no_text_makes_the_parsers_panic(text: String) {
+            let _ = parse_size(&text);
+            let _ = parse_duration(&text);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The page as HTML: one document, nothing loaded from elsewhere, no script.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use super::view::{BaseView, Counters, PoolView, View};
+
+const STYLE: &str = "\
+body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;\
+color:#1c2430;background:#fbfbfa}\
+h1{font-size:1.5rem;margin:0}h2{font-size:1.05rem;margin:2rem 0 .5rem}\
+table{border-collapse:collapse;width:100%}\
+th,td{text-align:left;padding:.3rem .8rem .3rem 0;border-bottom:1px solid #e3e3df;\
+vertical-align:top}\
+td.n{text-align:right;font-variant-numeric:tabular-nums}\
+.ok{color:#176b3a}.bad{color:#a3231f}.dim{color:#697080}\
+meter{width:12rem;height:.9rem}\
+@media(prefers-color-scheme:dark){body{color:#e4e6ea;background:#16181c}\
+th,td{border-color:#30343b}.ok{color:#6fcf97}.bad{color:#ff8a80}.dim{color:#9aa1ad}}";
+
+/// Renders the page.
+pub fn render(view: &View) -> String {
+    let mut html = String::with_capacity(8 << 10);
+    let _ = write!(
+        html,
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
+         <meta http-equiv=\"refresh\" content=\"5\"><title>Stopover</title>\
+         <style>{STYLE}</style></head><body><h1>Stopover</h1>\
+         <p class=\"dim\">version {} · up {} · {}</p>",
+        escape(view.version),
+        duration(view.uptime),
+        if view.draining {
+            "<strong class=\"bad\">stopping</strong>"
+        } else {
+            "serving"
+        },
+    );
+    bases(&mut html, &view.bases);
+    pools(&mut html, &view.pools);
+    counters(&mut html, &view.counters);
+    html.push_str("<p class=\"dim\">This page looks again every five seconds. ");
+    html.push_str("All figures are at <a href=\"/metrics\">/metrics</a>, the API is described at ");
+    html.push_str("<a href=\"/openapi.json\">/openapi.json</a>.</p></body></html>\n");
+    html
+}
+
+fn bases(html: &mut String, bases: &[BaseView]) {
+    html.push_str("<h2>Base directories</h2><table><tr><th>name<th>URI<th>state</tr>");
+    for base in bases {
+        let state = if base.healthy {
+            "<span class=\"ok\">works</span>".to_owned()
+        } else {
+            let why = base.error.as_deref().unwrap_or("not probed yet");
+            format!("<span class=\"bad\">left out: {}</span>", escape(why))
+        };
+        let (name, uri) = (escape(&base.name), escape(&base.uri));
+        let _ = write!(html, "<tr><td>{name}<td>{uri}<td>{state}</tr>");
+    }
+    html.push_str("</table>");
+}
+
+fn pools(html: &mut String, pools: &[PoolView]) {
+    html.push_str("<h2>Memory</h2><table><tr><th>for<th><th>used<th>of<th>waited for</tr>");
+    for pool in pools {
+        let _ = write!(
+            html,
+            "<tr><td>{}<td><meter max=\"{}\" value=\"{}\"></meter>\
+             <td class=\"n\">{}<td class=\"n\">{}<td class=\"n\">{}</tr>",
+            escape(pool.name),
+            pool.capacity,
+            pool.used,
+            bytes(pool.used),
+            bytes(pool.capacity),
+            bytes(pool.waiting),
+        );
+    }
+    html.push_str("</table>");
+}
+
+fn counters(html: &mut String, counters: &Counters) {
+    let Counters {
+        exchanges_open,
+        sinks_open,
+        uploads_in_flight,
+        sinks_finished,
+        sinks_aborted,
+        sinks_failed,
+        pages_written,
+        bytes_written,
+        segments_written,
+        segment_bytes_written,
+        reads,
+        pages_read,
+        bytes_read,
+        cache_hit_bytes,
+        cache_miss_bytes,
+        corruptions,
+    } = counters;
+    let now = [
+        ("exchanges open", exchanges_open.to_string()),
+        ("sinks open", sinks_open.to_string()),
+        ("uploads under way", uploads_in_flight.to_string()),
+    ];
+    let since = [
+        ("sinks finished", sinks_finished.to_string()),
+        ("sinks aborted", sinks_aborted.to_string()),
+        ("sinks that could not be written", sinks_failed.to_string()),
+        ("pages taken", pages_written.to_string()),
+        ("page bytes taken", bytes(*bytes_written)),
+        ("segments written", segments_written.to_string()),
+        ("segment bytes written", bytes(*segment_bytes_written)),
+        ("reads", reads.to_string()),
+        ("pages served", pages_read.to_string()),
+        ("page bytes served", bytes(*bytes_read)),
+        ("of these from memory", bytes(*cache_hit_bytes)),
+        ("of these fetched", bytes(*cache_miss_bytes)),
+        ("reads that failed a check", corruptions.to_string()),
+    ];
+    figures(html, "Now", &now);
+    figures(html, "Since the start", &since);
+}
+
+fn figures(html: &mut String, title: &str, rows: &[(&str, String)]) {
+    let _ = write!(html, "<h2>{title}</h2><table>");
+    for (name, value) in rows {
+        let _ = write!(html, "<tr><td>{name}<td class=\"n\">{value}</tr>");
+    }
+    html.push_str("</table>");
+}
+
+fn bytes(count: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let power = (count.ilog2() / 10) as usize;
+    let scaled = count as f64 / (1u64 << (10 * power)) as f64;
+    format!("{scaled:.1} {}", UNITS[power - 1])
+}
+
+fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
+    let (minutes, seconds) = (seconds / 60 % 60, seconds % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {seconds} s"),
+        (0, ..) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(error: &str) -> View {
+        View {
+            version: "1.2.3",
+            uptime: Duration::from_secs(3 * 3600 + 61),
+            bases: vec![BaseView {
+                name: "main".into(),
+                uri: "s3://bucket/prefix".into(),
+                healthy: false,
+                error: Some(error.into()),
+            }],
+            pools: vec![PoolView {
+                name: "writing",
+                used: 3 << 20,
+                waiting: 512,
+                capacity: 1 << 30,
+            }],
+            ..View::default()
+        }
+    }
+
+    #[test]
+    fn what_a_store_says_cannot_become_markup() {
+        let page = render(&view("<script>alert('x')</script> & \"more\""));
+        assert!(!page.contains("<script"));
+        assert!(page.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &quot;more"));
+    }
+
+    #[test]
+    fn the_page_loads_nothing_from_elsewhere() {
+        let page = render(&view("x"));
+        for outside in ["src=", "http://", "https://", "@import", "url("] {
+            assert!(!page.contains(outside), "{outside}");
+        }
+    }
+
+    #[test]
+    fn sizes_and_times_are_written_for_people() {
+        let page = render(&view("x"));
+        assert!(page.contains("up 3 h 1 min"));
+        assert!(page.contains("3.0 MiB") && page.contains("1.0 GiB") && page.contains("512 B"));
+        assert_eq!(bytes(u64::MAX), "16.0 EiB");
+    }
+}

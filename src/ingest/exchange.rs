@@ -1,0 +1,229 @@
+//! All that one daemon holds of one exchange: its sinks and the segment that they fill together.
+//!
+//! Synchronous state under one lock, no I/O. Does: append, seal, decide. Does not: upload or wait.
+//! Invariant: a run is in the open segment, in a sealed one, or gone with its sink; a commit record is made
+//! only for a sink whose earlier segments are all known.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::seal_policy::View;
+use super::sink::{Sink, SinkState, UploadSlot, Uploaded};
+use super::{Appended, IngestError};
+use crate::id::{ExchangeId, TaskAttempt};
+use crate::segment::frame::VerifiedBatch;
+use crate::segment::writer::Piece;
+
+/// A finishing sink in a sealed segment.
+#[derive(Debug)]
+pub struct PendingCommit {
+    /// Which attempt.
+    pub attempt: TaskAttempt,
+    /// What it holds.
+    pub totals: crate::commit::Totals,
+    /// Its earlier segments.
+    pub earlier: Vec<UploadSlot>,
+}
+
+/// A segment that takes no more pages and waits for its upload.
+#[derive(Debug)]
+pub struct Sealed {
+    /// Its sequence number.
+    pub sequence: u64,
+    /// What it holds.
+    pub pieces: Vec<Piece>,
+    /// Bytes of frames in it.
+    pub bytes: u64,
+    /// Who finishes with it.
+    pub commits: Vec<PendingCommit>,
+    /// Tells the sinks' later segments where it ended up.
+    pub uploaded: watch::Sender<Uploaded>,
+}
+
+/// State of one exchange at this daemon.
+#[derive(Debug)]
+pub struct ExchangeState {
+    id: ExchangeId,
+    /// Its sinks.
+    pub sinks: HashMap<TaskAttempt, Sink>,
+    open: Vec<Piece>,
+    open_bytes: u64,
+    finishing: Vec<TaskAttempt>,
+    first_finish: Option<Instant>,
+    commit_uploads: usize,
+    last_commit: Option<Instant>,
+    /// When a client or an upload last touched it.
+    pub touched: Instant,
+    /// Closed: nothing is taken any more, what is uploaded is removed again.
+    pub closed: bool,
+}
+
+impl ExchangeState {
+    /// An exchange without sinks.
+    pub fn new(id: ExchangeId, now: Instant) -> Self {
+        Self {
+            id,
+            sinks: HashMap::new(),
+            open: Vec::new(),
+            open_bytes: 0,
+            finishing: Vec::new(),
+            first_finish: None,
+            commit_uploads: 0,
+            last_commit: None,
+            touched: now,
+            closed: false,
+        }
+    }
+
+    /// Bytes of frames that wait to be sealed.
+    pub fn open_bytes(&self) -> u64 {
+        self.open_bytes
+    }
+
+    /// What the seal policy looks at.
+    pub fn view(&self, now: Instant) -> View {
+        View {
+            open_bytes: self.open_bytes,
+            finish_waits: self
+                .first_finish
+                .map(|at| now.saturating_duration_since(at)),
+            commit_uploading: self.commit_uploads > 0,
+            commit_quiet: self.last_commit.map(|at| now.saturating_duration_since(at)),
+        }
+    }
+
+    /// Sinks that have not been decided.
+    pub fn undecided(&self) -> usize {
+        let undecided = |s: &&Sink| matches!(s.state(), SinkState::Open | SinkState::Finishing);
+        self.sinks.values().filter(undecided).count()
+    }
+
+    /// Takes a batch for a sink that exists.
+    ///
+    /// # Errors
+    /// As [`Sink::append`].
+    pub fn append(
+        &mut self,
+        attempt: TaskAttempt,
+        number: Option<u32>,
+        batch: VerifiedBatch,
+    ) -> Result<Appended, IngestError> {
+        let sink = self
+            .sinks
+            .get_mut(&attempt)
+            .expect("the caller made the sink");
+        let appended = sink.append(number, &batch)?;
+        if !appended.repeated {
+            for run in batch.runs {
+                self.open_bytes += run.frames.len() as u64;
+                self.open.push(Piece { sink: attempt, run });
+            }
+        }
+        Ok(appended)
+    }
+
+    /// Queues a sink for the next commit.
+    pub fn queue_commit(&mut self, attempt: TaskAttempt, now: Instant) {
+        self.finishing.push(attempt);
+        self.first_finish.get_or_insert(now);
+    }
+
+    /// Drops an open sink and its pages.
+    pub fn abort(&mut self, attempt: TaskAttempt) -> bool {
+        let aborted = self.sinks.get_mut(&attempt).is_some_and(Sink::abort);
+        if aborted {
+            self.drop_pieces_of(attempt);
+        }
+        aborted
+    }
+
+    fn drop_pieces_of(&mut self, attempt: TaskAttempt) {
+        self.open.retain(|piece| piece.sink != attempt);
+        self.open_bytes = self
+            .open
+            .iter()
+            .map(|piece| piece.run.frames.len() as u64)
+            .sum();
+        self.finishing.retain(|waiting| *waiting != attempt);
+        if self.finishing.is_empty() {
+            self.first_finish = None;
+        }
+    }
+
+    /// Seals the open segment; `None` if there is nothing to write.
+    pub fn seal(&mut self, sequence: u64) -> Option<Sealed> {
+        if self.open.is_empty() && self.finishing.is_empty() {
+            return None;
+        }
+        let pieces = std::mem::take(&mut self.open);
+        let bytes = std::mem::take(&mut self.open_bytes);
+        self.first_finish = None;
+        let commits: Vec<PendingCommit> = std::mem::take(&mut self.finishing)
+            .into_iter()
+            .filter_map(|attempt| {
+                let sink = self.sinks.get(&attempt)?;
+                let (totals, earlier) = (sink.totals(), sink.slots.clone());
+                Some(PendingCommit {
+                    attempt,
+                    totals,
+                    earlier,
+                })
+            })
+            .collect();
+        self.commit_uploads += usize::from(!commits.is_empty());
+        let uploaded = watch::Sender::new(None);
+        let mut writers: Vec<TaskAttempt> = pieces.iter().map(|p| p.sink).collect();
+        writers.sort_unstable();
+        writers.dedup();
+        for attempt in writers {
+            if let Some(sink) = self.sinks.get_mut(&attempt) {
+                sink.slots.push(UploadSlot {
+                    sequence,
+                    uploaded: uploaded.subscribe(),
+                });
+            }
+        }
+        Some(Sealed {
+            sequence,
+            pieces,
+            bytes,
+            commits,
+            uploaded,
+        })
+    }
+
+    /// A segment with commit records has ended its upload, well or not.
+    pub fn commit_uploaded(&mut self, now: Instant) {
+        self.commit_uploads -= 1;
+        self.last_commit = Some(now);
+    }
+
+    /// Decides a sink; `true` if this decided it.
+    pub fn decide(&mut self, attempt: TaskAttempt, to: SinkState) -> bool {
+        let failed = matches!(to, SinkState::Failed(_));
+        let decided = self
+            .sinks
+            .get_mut(&attempt)
+            .is_some_and(|sink| sink.decide(to));
+        if decided && failed {
+            self.drop_pieces_of(attempt);
+        }
+        decided
+    }
+
+    /// Ends it: undecided sinks fail, pages go.
+    pub fn close(&mut self) {
+        self.closed = true;
+        let reason: Arc<str> = format!("exchange {} is closed", self.id).into();
+        for sink in self.sinks.values_mut() {
+            sink.decide(SinkState::Failed(Arc::clone(&reason)));
+        }
+        self.open = Vec::new();
+        self.open_bytes = 0;
+        self.finishing = Vec::new();
+        self.first_finish = None;
+    }
+}

@@ -1,0 +1,223 @@
+//! Carries one sealed segment to a base directory and decides the sinks that finish with it.
+//!
+//! Does: wait for the earlier segments of those sinks, make the object, store it, keep it hot. Does not:
+//! decide when to seal. Invariant: a commit record is written only when every earlier segment of its
+//! attempt is durable, so that a record never promises what is not there, whenever the process dies.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+
+use super::Ingest;
+use super::exchange::{ExchangeState, PendingCommit, Sealed};
+use super::sink::{SinkState, UploadSlot};
+use crate::commit::hot::HotSegment;
+use crate::id::{BaseName, ExchangeId, SegmentAddress, SegmentId, TaskAttempt};
+use crate::segment::footer::CommitRecord;
+use crate::segment::writer::{SegmentDraft, SegmentImage, write_segment};
+use crate::storage::StorageError;
+
+/// Uploads a segment to its end, whatever happens to those who wait for it.
+pub async fn upload(
+    ingest: Ingest,
+    state: Arc<Mutex<ExchangeState>>,
+    exchange: ExchangeId,
+    sealed: Sealed,
+) {
+    let metrics = Arc::clone(&ingest.shared.parts.metrics);
+    metrics.uploads_in_flight.inc();
+    let has_commits = !sealed.commits.is_empty();
+    let bytes = sealed.bytes;
+    let address = carry(&ingest, &state, &exchange, sealed).await;
+    ingest
+        .shared
+        .in_flight_bytes
+        .fetch_sub(bytes, Ordering::AcqRel);
+    metrics.uploads_in_flight.dec();
+    if has_commits {
+        let now = ingest.shared.parts.runtime.clock.now();
+        state.lock().commit_uploaded(now);
+    }
+    ingest.look_again(&state, &exchange);
+    if let Some(address) = address {
+        remove_if_closed(&ingest, &state, &address).await;
+    }
+}
+
+async fn carry(
+    ingest: &Ingest,
+    state: &Arc<Mutex<ExchangeState>>,
+    exchange: &ExchangeId,
+    sealed: Sealed,
+) -> Option<SegmentAddress> {
+    let parts = &ingest.shared.parts;
+    let Sealed {
+        sequence,
+        mut pieces,
+        commits,
+        uploaded,
+        ..
+    } = sealed;
+    let (records, broken) = commit_records(commits).await;
+    for (attempt, reason) in broken {
+        fail(ingest, state, attempt, &reason);
+    }
+    let committing: Vec<TaskAttempt> = records.iter().map(|r| r.attempt).collect();
+    pieces.retain(|piece| still_wanted(state, piece.sink));
+    let mut writers: Vec<TaskAttempt> = pieces.iter().map(|p| p.sink).collect();
+    writers.sort_unstable();
+    writers.dedup();
+    if pieces.is_empty() && records.is_empty() {
+        uploaded.send_replace(Some(Err("its sinks are gone".into())));
+        return None;
+    }
+    let segment = SegmentId {
+        daemon: parts.daemon,
+        sequence,
+    };
+    let image = write_segment(SegmentDraft {
+        exchange: exchange.clone(),
+        segment,
+        sealed_millis: parts.runtime.clock.wall_millis(),
+        pieces,
+        commits: records,
+    });
+    match store(ingest, exchange, segment, image).await {
+        Ok(address) => {
+            uploaded.send_replace(Some(Ok(address.base.clone())));
+            for attempt in committing {
+                finish(ingest, state, attempt);
+            }
+            Some(address)
+        }
+        Err(error) => {
+            let reason: Arc<str> = error.to_string().into();
+            tracing::error!(%exchange, %segment, %error, "a segment could not be written");
+            uploaded.send_replace(Some(Err(Arc::clone(&reason))));
+            for attempt in committing.into_iter().chain(writers) {
+                fail(ingest, state, attempt, &reason);
+            }
+            None
+        }
+    }
+}
+
+/// Waits until the earlier segments of each attempt have ended; answers the records of those attempts
+/// whose segments are all durable, and why the others are not.
+async fn commit_records(
+    commits: Vec<PendingCommit>,
+) -> (Vec<CommitRecord>, Vec<(TaskAttempt, Arc<str>)>) {
+    let (mut records, mut broken) = (Vec::new(), Vec::new());
+    for PendingCommit {
+        attempt,
+        totals,
+        earlier,
+    } in commits
+    {
+        match wait_for(earlier).await {
+            Ok(predecessors) => records.push(CommitRecord {
+                attempt,
+                totals,
+                predecessors,
+            }),
+            Err(reason) => broken.push((attempt, reason)),
+        }
+    }
+    (records, broken)
+}
+
+async fn wait_for(earlier: Vec<UploadSlot>) -> Result<Vec<(BaseName, u64)>, Arc<str>> {
+    let mut places = Vec::with_capacity(earlier.len());
+    for mut slot in earlier {
+        let ended = slot
+            .uploaded
+            .wait_for(Option::is_some)
+            .await
+            .map(|end| end.clone());
+        match ended {
+            Ok(Some(Ok(base))) => places.push((base, slot.sequence)),
+            Ok(Some(Err(reason))) => return Err(reason),
+            Ok(None) | Err(_) => return Err("an earlier segment was given up".into()),
+        }
+    }
+    Ok(places)
+}
+
+fn still_wanted(state: &Arc<Mutex<ExchangeState>>, attempt: TaskAttempt) -> bool {
+    let state = state.lock();
+    !state.closed
+        && state
+            .sinks
+            .get(&attempt)
+            .is_some_and(|sink| !matches!(sink.state(), SinkState::Aborted | SinkState::Failed(_)))
+}
+
+async fn store(
+    ingest: &Ingest,
+    exchange: &ExchangeId,
+    segment: SegmentId,
+    image: SegmentImage,
+) -> Result<SegmentAddress, StorageError> {
+    let parts = &ingest.shared.parts;
+    let _permit = ingest.shared.uploads.acquire().await.expect("never closed");
+    let content = image.content.clone();
+    let address = parts
+        .storage
+        .put_segment(exchange, segment, content)
+        .await?;
+    parts.metrics.segments_written.inc();
+    parts.metrics.segment_bytes_written.inc_by(image.size);
+    let hot = HotSegment::new(address.clone(), Arc::new(image.footer), image.content);
+    parts.commits.hot().insert(hot);
+    Ok(address)
+}
+
+fn finish(ingest: &Ingest, state: &Arc<Mutex<ExchangeState>>, attempt: TaskAttempt) {
+    if state.lock().decide(attempt, SinkState::Finished) {
+        ingest.shared.parts.metrics.sinks_finished.inc();
+        ingest.shared.parts.metrics.sinks_open.dec();
+    }
+}
+
+fn fail(
+    ingest: &Ingest,
+    state: &Arc<Mutex<ExchangeState>>,
+    attempt: TaskAttempt,
+    reason: &Arc<str>,
+) {
+    if state
+        .lock()
+        .decide(attempt, SinkState::Failed(Arc::clone(reason)))
+    {
+        ingest.shared.parts.metrics.sinks_failed.inc();
+        ingest.shared.parts.metrics.sinks_open.dec();
+    }
+}
+
+/// A segment that landed after its exchange was closed is nobody's: takes it away again. Those who waited
+/// for it have been answered by now, so this costs no client any time.
+async fn remove_if_closed(
+    ingest: &Ingest,
+    state: &Arc<Mutex<ExchangeState>>,
+    address: &SegmentAddress,
+) {
+    let parts = &ingest.shared.parts;
+    let closed = state.lock().closed
+        || match parts.gate.is_open(&address.exchange).await {
+            Ok(open) => !open,
+            Err(error) => {
+                tracing::warn!(%error, exchange = %address.exchange,
+                    "whether the exchange is still open is not known; the sweeper will look again");
+                false
+            }
+        };
+    if !closed {
+        return;
+    }
+    ingest.forget(&address.exchange);
+    parts.commits.forget(&address.exchange);
+    if let Err(error) = parts.storage.remove_exchange(&address.exchange).await {
+        tracing::warn!(%error, segment = %address, "what a late writer left stays for the sweeper");
+    }
+}

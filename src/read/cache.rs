@@ -1,0 +1,193 @@
+//! Chunks of segments that were fetched lately, shared by the readers of neighbouring partitions.
+//!
+//! Does: fetch a chunk once however many readers want it at the same time, and keep it while memory
+//! allows, least recently used out first. Does not: know what is in a chunk. Invariant: kept chunks hold
+//! their reservation and never more than their share of the pool.
+//!
+//! The fetch is a task of its own: were it driven by the reader who came first, a client that stops
+//! reading would hold up all others who want the chunk.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared};
+use lru::LruCache;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::ReadError;
+use crate::clock::TaskGroup;
+use crate::id::{BaseName, ExchangeId, SegmentId};
+use crate::memory::{MemoryPool, Reclaim};
+
+/// What names a chunk.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ChunkKey {
+    /// The exchange, so that a made-up handle cannot reach another exchange's chunk.
+    pub exchange: ExchangeId,
+    /// The base directory.
+    pub base: BaseName,
+    /// The segment.
+    pub segment: SegmentId,
+    /// Number of the chunk.
+    pub chunk: u64,
+    /// Where it ends: part of the name, as a handle could lie about the end of the blocks.
+    pub end: u64,
+}
+
+type Fetched = Shared<BoxFuture<'static, Result<Bytes, ReadError>>>;
+
+/// A chunk that is here or on its way.
+struct Slot {
+    fetched: Fetched,
+    /// Bytes counted for it; 0 while it is on its way.
+    size: AtomicU64,
+}
+
+struct State {
+    slots: LruCache<ChunkKey, Arc<Slot>>,
+    bytes: u64,
+}
+
+impl State {
+    fn evict_until(&mut self, enough: impl Fn(&Self, u64) -> bool) -> u64 {
+        let mut freed = 0;
+        while !enough(self, freed) {
+            let Some((_, slot)) = self.slots.pop_lru() else {
+                break;
+            };
+            freed += self.uncount(&slot);
+        }
+        freed
+    }
+
+    fn uncount(&mut self, slot: &Slot) -> u64 {
+        let size = slot.size.swap(0, Ordering::Relaxed);
+        self.bytes -= size;
+        size
+    }
+
+    /// Whether this very slot is in the table.
+    fn holds(&self, key: &ChunkKey, slot: &Arc<Slot>) -> bool {
+        self.slots
+            .peek(key)
+            .is_some_and(|kept| Arc::ptr_eq(kept, slot))
+    }
+}
+
+/// The cache. Cheap to clone.
+#[derive(Clone)]
+pub struct ChunkCache {
+    state: Arc<Mutex<State>>,
+    pool: MemoryPool,
+    share: u64,
+}
+
+struct Reclaimer(Arc<Mutex<State>>);
+
+impl Reclaim for Reclaimer {
+    fn reclaim(&self, bytes: u64) -> u64 {
+        self.0.lock().evict_until(|_, freed| freed >= bytes)
+    }
+}
+
+impl ChunkCache {
+    /// An empty cache that keeps at most `share` bytes of the pool.
+    pub fn new(pool: MemoryPool, share: u64) -> Self {
+        let state = Arc::new(Mutex::new(State {
+            slots: LruCache::unbounded(),
+            bytes: 0,
+        }));
+        pool.add_reclaimer(Arc::new(Reclaimer(Arc::clone(&state))));
+        Self { state, pool, share }
+    }
+
+    /// The chunk, and whether it was here or on its way already. Only if not, `fetch` runs, in `tasks`.
+    ///
+    /// # Errors
+    /// Those of `fetch`, for all who waited; the next reader tries again.
+    pub async fn get(
+        &self,
+        tasks: &TaskGroup,
+        key: ChunkKey,
+        fetch: impl Future<Output = Result<Bytes, ReadError>> + Send + 'static,
+    ) -> Result<(Bytes, bool), ReadError> {
+        let (fetched, hit) = {
+            let mut state = self.state.lock();
+            match state.slots.get(&key) {
+                Some(slot) => (slot.fetched.clone(), true),
+                None => (self.start(&mut state, tasks, key, fetch), false),
+            }
+        };
+        Ok((fetched.await?, hit))
+    }
+
+    fn start(
+        &self,
+        state: &mut State,
+        tasks: &TaskGroup,
+        key: ChunkKey,
+        fetch: impl Future<Output = Result<Bytes, ReadError>> + Send + 'static,
+    ) -> Fetched {
+        let (sender, receiver) = oneshot::channel();
+        let given_up = |_| ReadError::Interrupted;
+        let fetched = async move { receiver.await.map_err(given_up)? }
+            .boxed()
+            .shared();
+        let slot = Arc::new(Slot {
+            fetched: fetched.clone(),
+            size: AtomicU64::new(0),
+        });
+        state.slots.put(key.clone(), Arc::clone(&slot));
+        let cache = self.clone();
+        tasks.spawn(async move {
+            let result = fetch.await;
+            cache.settle(&key, &slot, &result);
+            // Nobody waits any more if every reader left.
+            let _ = sender.send(result);
+        });
+        fetched
+    }
+
+    /// Counts a chunk that has arrived, or takes its slot away, unless it was evicted on its way.
+    fn settle(&self, key: &ChunkKey, slot: &Arc<Slot>, result: &Result<Bytes, ReadError>) {
+        let mut state = self.state.lock();
+        if !state.holds(key, slot) {
+            return;
+        }
+        let Ok(bytes) = result else {
+            state.slots.pop(key);
+            return;
+        };
+        slot.size.store(bytes.len() as u64, Ordering::Relaxed);
+        state.bytes += bytes.len() as u64;
+        let share = self.share;
+        state.evict_until(|state, _| state.bytes <= share);
+        let wanted = self.pool.waiting();
+        state.evict_until(|_, freed| freed >= wanted);
+    }
+
+    /// Bytes kept.
+    pub fn bytes(&self) -> u64 {
+        self.state.lock().bytes
+    }
+
+    /// Forgets a closed exchange.
+    pub fn forget(&self, exchange: &ExchangeId) {
+        let mut state = self.state.lock();
+        let gone: Vec<ChunkKey> = state
+            .slots
+            .iter()
+            .filter(|(key, _)| key.exchange == *exchange)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in gone {
+            if let Some(slot) = state.slots.pop(&key) {
+                state.uncount(&slot);
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Gets the bytes of a part: from memory, from the shared chunks, or from a base directory.
+//!
+//! Does: reserve memory before it fetches, and tell a lost segment from one that cannot be reached. Does
+//! not: check what is in the bytes. Invariant: the bytes it answers are exactly as many as were wanted, and
+//! hold a reservation until the last slice of them is gone.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::cache::{ChunkCache, ChunkKey};
+use super::planner::{Part, parts};
+use super::{ReadError, ReadParts};
+use crate::commit::handle::{Handle, HandleRange};
+use crate::config::ReadConfig;
+use crate::id::{ExchangeId, SegmentAddress};
+use crate::memory::{OverCapacity, ReservedBytes};
+use crate::storage::{StorageError, StorageErrorKind};
+
+/// One part of a handle, to be fetched.
+#[derive(Debug, Clone)]
+pub struct PlannedPart {
+    /// Which of the handle's ranges.
+    pub range: usize,
+    /// Where the segment lies.
+    pub address: SegmentAddress,
+    /// What of it.
+    pub part: Part,
+    /// Whether the range ends with it.
+    pub last: bool,
+}
+
+/// Gets parts. Cheap to clone.
+#[derive(Clone)]
+pub struct Fetcher {
+    parts: ReadParts,
+    cache: ChunkCache,
+    chunk_size: u64,
+}
+
+impl Fetcher {
+    /// A fetcher within its pool; chunks are at most a sixteenth of it, so that many readers fit.
+    pub fn new(parts: ReadParts, config: &ReadConfig) -> Self {
+        let capacity = parts.pool.capacity();
+        let share = (capacity as f64 * config.cache_share) as u64;
+        let chunk_size = config.chunk_size.min(capacity / 16).max(4096);
+        Self {
+            cache: ChunkCache::new(parts.pool.clone(), share),
+            parts,
+            chunk_size,
+        }
+    }
+
+    /// What it works with.
+    pub fn parts(&self) -> &ReadParts {
+        &self.parts
+    }
+
+    /// Bytes of chunks kept.
+    pub fn cached_bytes(&self) -> u64 {
+        self.cache.bytes()
+    }
+
+    /// Forgets a closed exchange.
+    pub fn forget(&self, exchange: &ExchangeId) {
+        self.cache.forget(exchange);
+    }
+
+    /// The parts of a handle, in order, from its `first_range` on.
+    pub fn plan(&self, handle: &Handle, first_range: usize) -> Vec<PlannedPart> {
+        let ranges = handle.ranges.iter().enumerate().skip(first_range);
+        ranges
+            .flat_map(|(index, range)| self.plan_range(handle, index, range))
+            .collect()
+    }
+
+    fn plan_range(&self, handle: &Handle, index: usize, range: &HandleRange) -> Vec<PlannedPart> {
+        let address = handle.address(range);
+        let bytes = range.offset..range.offset + range.length;
+        let cut = parts(bytes, range.blocks_end, self.chunk_size);
+        let count = cut.len();
+        let planned = |(n, part)| PlannedPart {
+            range: index,
+            address: address.clone(),
+            part,
+            last: n + 1 == count,
+        };
+        cut.into_iter().enumerate().map(planned).collect()
+    }
+
+    /// The bytes of a part, in one or more pieces.
+    ///
+    /// # Errors
+    /// A lost segment, or a base directory that does not answer.
+    pub async fn get(&self, planned: &PlannedPart) -> Result<Vec<Bytes>, ReadError> {
+        let wanted = planned.part.wanted();
+        let length = wanted.end - wanted.start;
+        let hot = self.parts.commits.hot().get(planned.address.segment);
+        let hot = hot.filter(|segment| segment.address.exchange == planned.address.exchange);
+        if let Some(pieces) = hot.and_then(|segment| segment.range(wanted.clone())) {
+            self.parts.metrics.cache_hit_bytes.inc_by(length);
+            return Ok(pieces);
+        }
+        let (bytes, hit) = match &planned.part {
+            Part::Exact(range) => (
+                get_reserved(&self.parts, &planned.address, range.clone()).await?,
+                false,
+            ),
+            Part::Shared {
+                chunk,
+                fetch,
+                wanted,
+            } => {
+                let key = ChunkKey {
+                    exchange: planned.address.exchange.clone(),
+                    base: planned.address.base.clone(),
+                    segment: planned.address.segment,
+                    chunk: *chunk,
+                    end: fetch.end,
+                };
+                let (parts, at) = (self.parts.clone(), planned.address.clone());
+                let range = fetch.clone();
+                let fetched = async move { get_reserved(&parts, &at, range).await };
+                let (bytes, hit) = self.cache.get(&self.parts.tasks, key, fetched).await?;
+                let from = (wanted.start - fetch.start) as usize;
+                (bytes.slice(from..from + length as usize), hit)
+            }
+        };
+        let metrics = &self.parts.metrics;
+        let counter = if hit {
+            &metrics.cache_hit_bytes
+        } else {
+            &metrics.cache_miss_bytes
+        };
+        counter.inc_by(length);
+        Ok(vec![bytes])
+    }
+}
+
+/// Reserves memory for a range and fetches it.
+async fn get_reserved(
+    parts: &ReadParts,
+    at: &SegmentAddress,
+    range: Range<u64>,
+) -> Result<Bytes, ReadError> {
+    let length = range.end - range.start;
+    let reservation = parts
+        .pool
+        .reserve(length)
+        .await
+        .map_err(|e| too_large(at, &e))?;
+    let bytes = parts
+        .storage
+        .get_range(at, range)
+        .await
+        .map_err(|e| lost(at, e))?;
+    if bytes.len() as u64 != length {
+        let reason = format!("{} bytes came where {length} were asked for", bytes.len());
+        return Err(ReadError::Corrupt {
+            segment: at.clone(),
+            reason: reason.into(),
+        });
+    }
+    Ok(ReservedBytes::into_bytes(bytes, reservation))
+}
+
+fn too_large(at: &SegmentAddress, error: &OverCapacity) -> ReadError {
+    ReadError::Corrupt {
+        segment: at.clone(),
+        reason: error.to_string().into(),
+    }
+}
+
+fn lost(at: &SegmentAddress, error: StorageError) -> ReadError {
+    match error.kind {
+        StorageErrorKind::NotFound => ReadError::Lost {
+            segment: at.clone(),
+        },
+        StorageErrorKind::Corrupt => ReadError::Corrupt {
+            segment: at.clone(),
+            reason: error.to_string().into(),
+        },
+        StorageErrorKind::Unavailable
+        | StorageErrorKind::Refused
+        | StorageErrorKind::UnknownBase => ReadError::Storage(error),
+    }
+}

@@ -1,0 +1,172 @@
+//! Turns the planned parts of a handle into one checked stream.
+//!
+//! Does: fetch some parts ahead, in order; scan each range; end with an end record. Does not: reserve memory
+//! (the fetched bytes bring their reservation). Invariant: parts are asked for in the order in which they are
+//! given out, so the first part of a stream never waits for memory that a later part of it holds.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt as _};
+
+use super::fetch::{Fetcher, PlannedPart};
+use super::{ByteStream, PageFormat, ReadError};
+use crate::commit::handle::{Handle, HandleRange};
+use crate::id::SegmentAddress;
+use crate::segment::layout::end_record;
+use crate::segment::scan::{Expected, Output, ScanError, Scanner, Sent};
+
+type Fetched = (PlannedPart, Result<Vec<Bytes>, ReadError>);
+
+struct Reading {
+    fetcher: Fetcher,
+    handle: Handle,
+    format: PageFormat,
+    parts: BoxStream<'static, Fetched>,
+    /// Pages of the next range that the client has already.
+    skip: u64,
+    scanner: Option<Scanner>,
+    ready: VecDeque<Bytes>,
+    sent: Sent,
+    ended: bool,
+}
+
+/// Opens the stream.
+pub fn stream(
+    fetcher: Fetcher,
+    concurrency: usize,
+    handle: Handle,
+    skip: u64,
+    format: PageFormat,
+) -> ByteStream {
+    let (first_range, skip) = skip_ranges(&handle, skip);
+    let planned = fetcher.plan(&handle, first_range);
+    let fetches = fetcher.clone();
+    let parts = stream::iter(planned)
+        .map(move |planned| {
+            let fetcher = fetches.clone();
+            async move {
+                let pieces = fetcher.get(&planned).await;
+                (planned, pieces)
+            }
+        })
+        .buffered(concurrency)
+        .boxed();
+    let reading = Reading {
+        fetcher,
+        handle,
+        format,
+        parts,
+        skip,
+        scanner: None,
+        ready: VecDeque::new(),
+        sent: Sent::default(),
+        ended: false,
+    };
+    stream::unfold(reading, |mut reading| async move {
+        let item = reading.next().await?;
+        if item.is_err() {
+            reading.ended = true;
+            reading.ready.clear();
+        }
+        Some((item, reading))
+    })
+    .boxed()
+}
+
+/// Ranges that the client has whole are not fetched: the first range to read, and the pages to skip in it.
+fn skip_ranges(handle: &Handle, mut skip: u64) -> (usize, u64) {
+    for (index, range) in handle.ranges.iter().enumerate() {
+        if skip < range.pages {
+            return (index, skip);
+        }
+        skip -= range.pages;
+    }
+    (handle.ranges.len(), 0)
+}
+
+impl Reading {
+    async fn next(&mut self) -> Option<Result<Bytes, ReadError>> {
+        loop {
+            if let Some(bytes) = self.ready.pop_front() {
+                return Some(Ok(bytes));
+            }
+            if self.ended {
+                return None;
+            }
+            let Some((planned, pieces)) = self.parts.next().await else {
+                self.ended = true;
+                self.count();
+                return self.end().map(Ok);
+            };
+            if let Err(error) = pieces.and_then(|pieces| self.take(&planned, pieces)) {
+                return Some(Err(error));
+            }
+        }
+    }
+
+    fn take(&mut self, planned: &PlannedPart, pieces: Vec<Bytes>) -> Result<(), ReadError> {
+        let range = &self.handle.ranges[planned.range];
+        let expected = expected(&self.handle, range);
+        let output = match self.format {
+            PageFormat::Raw => Output::Pages,
+            PageFormat::Records => Output::Records,
+        };
+        let skip = std::mem::take(&mut self.skip);
+        let scanner = self
+            .scanner
+            .get_or_insert_with(|| Scanner::new(expected, output, skip));
+        let mut out = Vec::new();
+        for piece in pieces {
+            let pushed = scanner.push(piece, &mut out);
+            pushed.map_err(|e| self.fetcher.corrupt(&planned.address, e))?;
+        }
+        self.ready.extend(out);
+        if planned.last {
+            let scanner = self.scanner.take().expect("just used");
+            let sent = scanner
+                .finish()
+                .map_err(|e| self.fetcher.corrupt(&planned.address, e))?;
+            self.sent.blocks += sent.blocks;
+            self.sent.pages += sent.pages;
+            self.sent.bytes += sent.bytes;
+        }
+        Ok(())
+    }
+
+    fn end(&self) -> Option<Bytes> {
+        let Sent {
+            blocks,
+            pages,
+            bytes,
+        } = self.sent;
+        match self.format {
+            PageFormat::Raw => None,
+            PageFormat::Records => Some(Bytes::copy_from_slice(&end_record(blocks, pages, bytes))),
+        }
+    }
+
+    fn count(&self) {
+        let metrics = &self.fetcher.parts().metrics;
+        metrics.pages_read.inc_by(self.sent.pages);
+        metrics.bytes_read.inc_by(self.sent.bytes);
+    }
+}
+
+fn expected(handle: &Handle, range: &HandleRange) -> Expected {
+    Expected {
+        partition: handle.partition,
+        pages: range.pages,
+        checksum: range.checksum,
+    }
+}
+
+impl Fetcher {
+    fn corrupt(&self, address: &SegmentAddress, error: ScanError) -> ReadError {
+        self.parts().metrics.corruptions.inc();
+        ReadError::Corrupt {
+            segment: address.clone(),
+            reason: error.to_string().into(),
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Claims about segments: what is written comes back, in any cut, and nothing else passes.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::footer::{CommitRecord, Footer, Totals};
+use super::frame::{FRAME_HEADER, seal_frame, verify_batch};
+use super::layout::{BLOCK_MARKER, BlockRecord, RECORD, SEGMENT_HEADER, Trailer, u32_at};
+use super::scan::{Expected, Output, Scanner, Sent};
+use super::writer::{Piece, SegmentDraft, SegmentImage, write_segment};
+use super::{Checksum, checksum};
+use crate::id::{DaemonId, SegmentId, TaskAttempt};
+
+type Page = (u32, u32, Vec<u8>);
+
+fn image(pages: &[Page]) -> SegmentImage {
+    let mut pieces = Vec::new();
+    for (task, partition, page) in pages {
+        let mut frame = vec![0; FRAME_HEADER];
+        frame.extend_from_slice(page);
+        seal_frame(&mut frame, *partition);
+        let sink = TaskAttempt::new(*task, 0).unwrap();
+        let batch = verify_batch(frame.into(), 1000, 1 << 20).unwrap();
+        pieces.extend(batch.runs.into_iter().map(|run| Piece { sink, run }));
+    }
+    write_segment(SegmentDraft {
+        exchange: "q-1".parse().unwrap(),
+        segment: SegmentId {
+            daemon: DaemonId(7),
+            sequence: 3,
+        },
+        sealed_millis: 1_700_000_000_000,
+        pieces,
+        commits: vec![CommitRecord {
+            attempt: TaskAttempt::new(9, 2).unwrap(),
+            totals: Totals {
+                batches: 1,
+                pages: 2,
+                bytes: 3,
+                checksum: 4,
+            },
+            predecessors: vec![("a".parse().unwrap(), 1), ("b".parse().unwrap(), 2)],
+        }],
+    })
+}
+
+fn joined(image: &SegmentImage) -> Bytes {
+    image.content.concat().into()
+}
+
+fn decode(object: &[u8]) -> Result<Footer, String> {
+    let trailer = Trailer::decode(object, object.len() as u64)?;
+    let start = trailer.footer_offset as usize;
+    Footer::decode(
+        &object[start..start + trailer.footer_length as usize],
+        &trailer,
+    )
+}
+
+fn partition_range(footer: &Footer, partition: u32) -> (std::ops::Range<usize>, Expected) {
+    let blocks: Vec<_> = footer
+        .blocks
+        .iter()
+        .filter(|b| b.partition == partition)
+        .collect();
+    let mut crc = Checksum::default();
+    blocks
+        .iter()
+        .for_each(|b| crc.update(&b.checksum.to_le_bytes()));
+    let last = blocks.last().unwrap();
+    let range = blocks[0].offset as usize..(last.offset + last.length()) as usize;
+    let pages = blocks.iter().map(|b| u64::from(b.pages)).sum();
+    (
+        range,
+        Expected {
+            partition,
+            pages,
+            checksum: crc.value(),
+        },
+    )
+}
+
+fn scan(
+    range: &Bytes,
+    cuts: usize,
+    expected: Expected,
+    output: Output,
+    skip: u64,
+) -> Result<(Vec<u8>, Sent), super::scan::ScanError> {
+    let mut scanner = Scanner::new(expected, output, skip);
+    let mut out = Vec::new();
+    for part in range.chunks(cuts) {
+        scanner.push(range.slice_ref(part), &mut out)?;
+    }
+    Ok((out.concat(), scanner.finish()?))
+}
+
+fn pages_of(pages: &[Page], partition: u32) -> Vec<Vec<u8>> {
+    let mut chosen: Vec<_> = pages.iter().filter(|p| p.1 == partition).collect();
+    chosen.sort_by_key(|p| p.0);
+    chosen.into_iter().map(|p| p.2.clone()).collect()
+}
+
+fn some_pages() -> impl Strategy<Value = Vec<Page>> {
+    let page = prop::collection::vec(any::<u8>(), 1..60);
+    prop::collection::vec((0u32..4, 0u32..3, page), 1..25)
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_comes_back_whatever_the_cuts(
+        pages in some_pages(), cuts in 1usize..100,
+    ) {
+        let image = image(&pages);
+        let object = joined(&image);
+        let footer = decode(&object).unwrap();
+        prop_assert_eq!(&footer, &image.footer);
+        for partition in 0..3 {
+            let mine = pages_of(&pages, partition);
+            if mine.is_empty() { continue; }
+            let (range, expected) = partition_range(&footer, partition);
+            let range = object.slice(range);
+            let (raw, sent) = scan(&range, cuts, expected, Output::Pages, 0).unwrap();
+            prop_assert_eq!(raw, mine.concat());
+            prop_assert_eq!(sent.pages, mine.len() as u64);
+            let (records, sent) = scan(&range, cuts, expected, Output::Records, 0).unwrap();
+            prop_assert_eq!(&records, &range);
+            prop_assert_eq!(sent.bytes, mine.concat().len() as u64);
+        }
+    }
+
+    #[test]
+    fn a_read_resumed_after_any_page_gives_the_rest(
+        pages in some_pages(), cuts in 1usize..100, skip in 0u64..30,
+    ) {
+        let image = image(&pages);
+        let (object, footer) = (joined(&image), &image.footer);
+        let partition = footer.blocks[0].partition;
+        let mine = pages_of(&pages, partition);
+        let skip = skip.min(mine.len() as u64);
+        let (range, expected) = partition_range(footer, partition);
+        let range = object.slice(range);
+        let (records, sent) = scan(&range, cuts, expected, Output::Records, skip).unwrap();
+        prop_assert_eq!(sent.pages, mine.len() as u64 - skip);
+        let (rest, blocks) = parse_records(&records);
+        prop_assert_eq!(&rest[..], &mine[skip as usize..]);
+        prop_assert_eq!(sent.blocks, blocks);
+    }
+
+    #[test]
+    fn any_flipped_bit_in_a_range_is_found(
+        pages in some_pages(), position: prop::sample::Index, bit in 0u8..8, cuts in 1usize..100,
+    ) {
+        let image = image(&pages);
+        let object = joined(&image);
+        let (range, expected) = partition_range(&image.footer, image.footer.blocks[0].partition);
+        let mut damaged = object[range].to_vec();
+        let position = position.index(damaged.len());
+        damaged[position] ^= 1 << bit;
+        prop_assert!(scan(&damaged.into(), cuts, expected, Output::Records, 0).is_err());
+    }
+
+    #[test]
+    fn any_flipped_bit_in_footer_or_trailer_is_found(
+        pages in some_pages(), position: prop::sample::Index, bit in 0u8..8,
+    ) {
+        let image = image(&pages);
+        let mut object = joined(&image).to_vec();
+        let start = image.footer.blocks_end() as usize;
+        let position = start + position.index(object.len() - start);
+        object[position] ^= 1 << bit;
+        prop_assert!(decode(&object).is_err());
+    }
+
+    #[test]
+    fn a_segment_cut_short_anywhere_is_refused(pages in some_pages(), cut: prop::sample::Index) {
+        let object = joined(&image(&pages));
+        let cut = cut.index(object.len());
+        prop_assert!(decode(&object[..cut]).is_err());
+    }
+
+    #[test]
+    fn no_bytes_make_the_scanner_panic(bytes: Vec<u8>, cuts in 1usize..100) {
+        let expected = Expected { partition: 0, pages: 1, checksum: 0 };
+        let _ = scan(&bytes.into(), cuts, expected, Output::Records, 0);
+    }
+
+    #[test]
+    fn no_bytes_make_the_footer_panic(bytes: Vec<u8>) {
+        let trailer = Trailer {
+            footer_offset: 16,
+            footer_length: bytes.len() as u32,
+            footer_crc: checksum(&bytes),
+        };
+        let _ = Footer::decode(&bytes, &trailer);
+    }
+}
+
+fn parse_records(mut bytes: &[u8]) -> (Vec<Vec<u8>>, u32) {
+    let (mut pages, mut blocks) = (Vec::new(), 0);
+    while !bytes.is_empty() {
+        assert_eq!(u32_at(bytes, 0), BLOCK_MARKER);
+        let record = BlockRecord::decode(bytes[..RECORD].try_into().unwrap()).unwrap();
+        blocks += 1;
+        bytes = &bytes[RECORD..];
+        let end = bytes.len() - record.frames_length as usize;
+        for _ in 0..record.pages {
+            let length = u32_at(bytes, 4) as usize;
+            pages.push(bytes[FRAME_HEADER..FRAME_HEADER + length].to_vec());
+            bytes = &bytes[FRAME_HEADER + length..];
+        }
+        assert_eq!(bytes.len(), end);
+    }
+    (pages, blocks)
+}
+
+#[test]
+fn a_range_of_another_segment_with_the_same_shape_is_refused() {
+    let one = image(&[(1, 0, b"aaaa".to_vec())]);
+    let other = image(&[(1, 0, b"bbbb".to_vec())]);
+    let (range, expected) = partition_range(&one.footer, 0);
+    let swapped = joined(&other).slice(range);
+    let error = scan(&swapped, 100, expected, Output::Records, 0).unwrap_err();
+    assert!(error.to_string().contains("other pages"));
+}
+
+#[test]
+fn an_unknown_format_version_is_named() {
+    let mut object = joined(&image(&[(1, 0, b"aaaa".to_vec())])).to_vec();
+    let at = object.len() - 40 + 24;
+    object[at] = 9;
+    assert!(decode(&object).unwrap_err().contains("format version 9"));
+}
+
+#[test]
+fn a_segment_of_commits_alone_is_a_segment() {
+    let image = image(&[]);
+    let footer = decode(&joined(&image)).unwrap();
+    assert_eq!(footer.commits.len(), 1);
+    assert_eq!(footer.blocks_end(), SEGMENT_HEADER as u64);
+}
+
+#[test]
+fn version_1_segments_stay_readable_for_ever() {
+    let pages = [
+        (1, 0, b"first".to_vec()),
+        (0, 2, b"second".to_vec()),
+        (1, 2, vec![0xab; 300]),
+    ];
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/segment-v1.seg");
+    let golden = std::fs::read(path).expect("tests/golden/segment-v1.seg is part of the project");
+    assert_eq!(joined(&image(&pages)), golden);
+    assert_eq!(decode(&golden).unwrap(), image(&pages).footer);
+}

@@ -1,0 +1,440 @@
+//! Opening the clouds' object stores: S3, Google Cloud Storage, Azure.
+//!
+//! Does: turn options and the environment into a client. Does not: parse URIs or read the environment
+//! itself (the client's `from_env` does). Invariant: as soon as a base directory names credentials of
+//! its own, none of the environment's are used for it, not even to complete them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, RetryConfig};
+use url::Url;
+
+use super::StorageError;
+use super::base_dir::{Built, prefix};
+use super::health::Limits;
+use super::object::ObjectBackend;
+use super::object_error::Redactor;
+use super::options::{Options, open_error};
+use crate::clock::Runtime;
+
+type Answer = Result<(Built, Options), StorageError>;
+
+/// The client's own tries: enough for a dropped connection or one 503. Patience is `retry`'s, and for
+/// puts the facade's, which turns to another base directory first.
+fn client_retries() -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig {
+            init_backoff: Duration::from_millis(100),
+            max_backoff: Duration::from_secs(2),
+            base: 2.0,
+        },
+        max_retries: 3,
+        retry_timeout: Duration::from_secs(10),
+    }
+}
+
+fn bucket<'a>(label: &str, url: &'a Url) -> Result<&'a str, StorageError> {
+    url.host_str()
+        .filter(|host| !host.is_empty())
+        .ok_or_else(|| {
+            let message = format!("it needs a bucket: {}://bucket/prefix", url.scheme());
+            open_error(label, "its `uri`".into(), message)
+        })
+}
+
+fn client_error(label: &str, error: &object_store::Error, redactor: &Redactor) -> StorageError {
+    open_error(
+        label,
+        "its client".into(),
+        redactor.clean(&error.to_string()),
+    )
+}
+
+fn built(
+    label: &str,
+    url: &Url,
+    at: &str,
+    store: Arc<dyn ObjectStore>,
+    redactor: Redactor,
+    runtime: &Runtime,
+) -> Result<Built, StorageError> {
+    let prefix = prefix(label, url)?;
+    let place = format!(
+        "{}://{}/{prefix} at {at}",
+        url.scheme(),
+        url.host_str().unwrap_or("")
+    );
+    let store = ObjectBackend::new(store, prefix, redactor, runtime.random.clone(), true);
+    Ok(Built {
+        place,
+        store: Arc::new(store),
+        limits: Limits::REMOTE,
+    })
+}
+
+/// Refuses `http://` without `allow_http`: the client would fail later, with less to say.
+fn check_endpoint(
+    options: &Options,
+    endpoint: Option<&str>,
+    allow_http: bool,
+) -> Result<(), StorageError> {
+    let Some(endpoint) = endpoint else {
+        return Ok(());
+    };
+    match Url::parse(endpoint)
+        .map(|url| url.scheme().to_owned())
+        .as_deref()
+    {
+        Ok("https") => Ok(()),
+        Ok("http") if allow_http => Ok(()),
+        Ok("http") => Err(options.refuse(
+            "endpoint",
+            "is http://; set `allow_http = true` if that is meant",
+        )),
+        _ => Err(options.refuse("endpoint", "must be an http:// or https:// URL")),
+    }
+}
+
+fn is_true(value: Option<String>) -> bool {
+    value.as_deref() == Some("true")
+}
+
+/// `s3://bucket/prefix`.
+pub(super) fn build_s3(label: &str, url: &Url, mut options: Options, runtime: &Runtime) -> Answer {
+    use AmazonS3ConfigKey as S3;
+    let bucket = bucket(label, url)?;
+    check_s3_credentials(&options)?;
+    let given = s3_options(&mut options)?;
+    let path_style = options.take_bool("path_style")?;
+    let gives = |key: &S3| given.iter().any(|(_, k, _)| k == key);
+    let mut builder = s3_environment(gives(&S3::AccessKeyId), gives(&S3::RoleArn));
+    for (_, key, value) in &given {
+        builder = builder.with_config(*key, value);
+    }
+    if let Some((_, _, endpoint)) = given.iter().find(|(_, key, _)| *key == S3::Endpoint) {
+        // An environment's endpoint for S3 alone would win over the one given here.
+        builder = builder.with_config(S3::S3Endpoint, endpoint);
+    }
+    let endpoint = [S3::S3Endpoint, S3::Endpoint]
+        .iter()
+        .find_map(|key| builder.get_config_value(key));
+    let allow_http = is_true(builder.get_config_value(&S3::Client(ClientConfigKey::AllowHttp)));
+    check_endpoint(&options, endpoint.as_deref(), allow_http)?;
+    // Certificates of virtual hosts cover one label only, so a bucket with dots needs its path.
+    let path_style = path_style.unwrap_or(endpoint.is_some() || bucket.contains('.'));
+    builder = builder.with_virtual_hosted_style_request(!path_style);
+    if let (Some(endpoint), false) = (&endpoint, path_style) {
+        builder = builder.with_config(S3::S3Endpoint, virtual_host(&options, endpoint, bucket)?);
+    }
+    if !gives(&S3::UnsignedPayload) && !endpoint.as_deref().unwrap_or("https").starts_with("http:")
+    {
+        // TLS already protects the bytes: hashing each of them again is the upload's greatest cost.
+        builder = builder.with_unsigned_payload(true);
+    }
+    let secrets = [S3::AccessKeyId, S3::SecretAccessKey, S3::Token];
+    let redactor = Redactor::new(
+        secrets
+            .iter()
+            .filter_map(|key| builder.get_config_value(key)),
+    );
+    let client = builder
+        .with_bucket_name(bucket)
+        .with_retry(client_retries())
+        .build();
+    let client = client.map_err(|error| client_error(label, &error, &redactor))?;
+    let at = endpoint.unwrap_or_else(|| "aws".into());
+    let at = at.trim_end_matches('/');
+    Ok((
+        built(label, url, at, Arc::new(client), redactor, runtime)?,
+        options,
+    ))
+}
+
+fn check_s3_credentials(options: &Options) -> Result<(), StorageError> {
+    let has = |name: &str| options.has(name) || options.has(&format!("aws_{name}"));
+    match (
+        has("access_key_id"),
+        has("secret_access_key"),
+        has("session_token"),
+    ) {
+        (true, false, _) => Err(options.refuse(
+            "access_key_id",
+            "is set without `secret_access_key`; set both",
+        )),
+        (false, true, _) => Err(options.refuse(
+            "secret_access_key",
+            "is set without `access_key_id`; set both",
+        )),
+        (false, false, true) => Err(options.refuse(
+            "session_token",
+            "is set without `access_key_id` and `secret_access_key`; set all three",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The options that are the client's own, by its keys.
+fn s3_options(
+    options: &mut Options,
+) -> Result<Vec<(String, AmazonS3ConfigKey, String)>, StorageError> {
+    use AmazonS3ConfigKey as S3;
+    const OWN: [&str; 6] = [
+        "region",
+        "endpoint",
+        "allow_http",
+        "access_key_id",
+        "secret_access_key",
+        "session_token",
+    ];
+    let own = OWN
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), options.take(name)?)));
+    let mut given: Vec<(String, String)> = own.collect();
+    given.extend(options.take_prefixed("aws_"));
+    let mut keyed: Vec<(String, S3, String)> = Vec::new();
+    for (name, value) in given {
+        let key = match name.parse() {
+            Ok(S3::Bucket) => return Err(options.refuse(&name, "is part of the URI")),
+            Ok(S3::VirtualHostedStyleRequest) => {
+                return Err(options.refuse(&name, "is the contrary of `path_style`; use that"));
+            }
+            Ok(key) => key,
+            Err(_) => return Err(options.unknown(&name)),
+        };
+        check_twice(options, &keyed, &name, &key)?;
+        keyed.push((name, key, value));
+    }
+    Ok(keyed)
+}
+
+fn check_twice<K: PartialEq>(
+    options: &Options,
+    keyed: &[(String, K, String)],
+    name: &str,
+    key: &K,
+) -> Result<(), StorageError> {
+    match keyed.iter().find(|(_, k, _)| k == key) {
+        Some((other, _, _)) => {
+            Err(options.refuse(name, &format!("and `{other}` are the same option; set one")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// What the environment says; without its credentials if the base directory names its own keys or role.
+fn s3_environment(own_keys: bool, own_role: bool) -> AmazonS3Builder {
+    use AmazonS3ConfigKey as S3;
+    let environment = AmazonS3Builder::from_env();
+    if !own_keys && !own_role {
+        return environment;
+    }
+    let mut kept = vec![S3::Region, S3::Endpoint, S3::S3Endpoint];
+    if own_role && !own_keys {
+        // The platform gives one token, with which several roles can be taken.
+        kept.extend([
+            S3::WebIdentityTokenFile,
+            S3::RoleSessionName,
+            S3::StsEndpoint,
+        ]);
+    }
+    kept.push(S3::Client(ClientConfigKey::AllowHttp));
+    kept.into_iter()
+        .fold(AmazonS3Builder::new(), |builder, key| {
+            match environment.get_config_value(&key) {
+                Some(value) => builder.with_config(key, value),
+                None => builder,
+            }
+        })
+}
+
+fn virtual_host(options: &Options, endpoint: &str, bucket: &str) -> Result<String, StorageError> {
+    let refuse = || {
+        options.refuse(
+            "path_style",
+            "is false, but the endpoint takes no host prefix",
+        )
+    };
+    let mut url = Url::parse(endpoint).map_err(|_| refuse())?;
+    let host = format!("{bucket}.{}", url.host_str().ok_or_else(refuse)?);
+    url.set_host(Some(&host)).map_err(|_| refuse())?;
+    Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+/// `gs://bucket/prefix`.
+pub(super) fn build_gs(label: &str, url: &Url, mut options: Options, runtime: &Runtime) -> Answer {
+    use GoogleConfigKey as Gs;
+    let bucket = bucket(label, url)?;
+    let own = [
+        ("service_account_path", Gs::ServiceAccount),
+        ("service_account_key", Gs::ServiceAccountKey),
+        ("application_credentials", Gs::ApplicationCredentials),
+        ("endpoint", Gs::BaseUrl),
+        ("allow_http", Gs::Client(ClientConfigKey::AllowHttp)),
+    ];
+    let mut given = Vec::new();
+    for (name, key) in own {
+        given.extend(
+            options
+                .take(name)
+                .map(|value| (name.to_owned(), key, value)),
+        );
+    }
+    for (name, value) in options.take_prefixed("google_") {
+        let key = match name.parse() {
+            Ok(Gs::Bucket) => return Err(options.refuse(&name, "is part of the URI")),
+            Ok(key) => key,
+            Err(_) => return Err(options.unknown(&name)),
+        };
+        check_twice(&options, &given, &name, &key)?;
+        given.push((name, key, value));
+    }
+    let credentials = [
+        Gs::ServiceAccount,
+        Gs::ServiceAccountKey,
+        Gs::ApplicationCredentials,
+        Gs::BearerToken,
+    ];
+    let named: Vec<&str> = given
+        .iter()
+        .filter(|(_, key, _)| credentials.contains(key))
+        .map(|(name, ..)| name.as_str())
+        .collect();
+    if let [first, second, ..] = named[..] {
+        return Err(options.refuse(first, &format!("and `{second}` contradict; set one")));
+    }
+    let mut builder = match named[..] {
+        [] => GoogleCloudStorageBuilder::from_env(),
+        _ => GoogleCloudStorageBuilder::new(),
+    };
+    for (_, key, value) in &given {
+        builder = builder.with_config(*key, value);
+    }
+    let endpoint = builder.get_config_value(&Gs::BaseUrl);
+    let asked = given
+        .iter()
+        .find(|(_, key, _)| *key == own[4].1)
+        .map(|(_, _, v)| v.as_str());
+    check_endpoint(&options, endpoint.as_deref(), asked == Some("true"))?;
+    let secrets = [Gs::ServiceAccountKey, Gs::BearerToken];
+    let redactor = Redactor::new(
+        secrets
+            .iter()
+            .filter_map(|key| builder.get_config_value(key)),
+    );
+    let client = builder
+        .with_bucket_name(bucket)
+        .with_retry(client_retries())
+        .build();
+    let client = client.map_err(|error| client_error(label, &error, &redactor))?;
+    let at = endpoint.unwrap_or_else(|| "google".into());
+    Ok((
+        built(
+            label,
+            url,
+            at.trim_end_matches('/'),
+            Arc::new(client),
+            redactor,
+            runtime,
+        )?,
+        options,
+    ))
+}
+
+/// `az://container/prefix`.
+pub(super) fn build_az(label: &str, url: &Url, mut options: Options, runtime: &Runtime) -> Answer {
+    use AzureConfigKey as Az;
+    let container = bucket(label, url)?;
+    let own = [
+        ("account", Az::AccountName),
+        ("access_key", Az::AccessKey),
+        ("sas_token", Az::SasKey),
+        ("client_id", Az::ClientId),
+        ("client_secret", Az::ClientSecret),
+        ("tenant_id", Az::AuthorityId),
+        ("endpoint", Az::Endpoint),
+        ("allow_http", Az::Client(ClientConfigKey::AllowHttp)),
+        ("use_emulator", Az::UseEmulator),
+    ];
+    let mut given = Vec::new();
+    for (name, key) in own {
+        given.extend(
+            options
+                .take(name)
+                .map(|value| (name.to_owned(), key, value)),
+        );
+    }
+    for (name, value) in options.take_prefixed("azure_") {
+        let key = match name.parse() {
+            Ok(Az::ContainerName) => return Err(options.refuse(&name, "is part of the URI")),
+            Ok(key) => key,
+            Err(_) => return Err(options.unknown(&name)),
+        };
+        check_twice(&options, &given, &name, &key)?;
+        given.push((name, key, value));
+    }
+    let gives = |key: &Az| given.iter().any(|(_, k, _)| k == key);
+    check_azure_credentials(&options, gives)?;
+    let named = [Az::AccessKey, Az::SasKey, Az::ClientSecret, Az::Token]
+        .iter()
+        .any(gives);
+    let mut builder = if named {
+        let account = MicrosoftAzureBuilder::from_env().get_config_value(&Az::AccountName);
+        let new = MicrosoftAzureBuilder::new();
+        account.map_or_else(|| new.clone(), |account| new.clone().with_account(account))
+    } else {
+        MicrosoftAzureBuilder::from_env()
+    };
+    for (_, key, value) in &given {
+        builder = builder.with_config(*key, value);
+    }
+    let emulator = is_true(builder.get_config_value(&Az::UseEmulator));
+    let account = builder
+        .get_config_value(&Az::AccountName)
+        .unwrap_or_default();
+    if account.is_empty() && !emulator {
+        return Err(options.refuse("account", "is needed: the name of the storage account"));
+    }
+    let endpoint = builder.get_config_value(&Az::Endpoint);
+    let asked = is_true(builder.get_config_value(&Az::Client(ClientConfigKey::AllowHttp)));
+    check_endpoint(&options, endpoint.as_deref(), asked || emulator)?;
+    let secrets = [Az::AccessKey, Az::SasKey, Az::ClientSecret, Az::Token];
+    let redactor = Redactor::new(
+        secrets
+            .iter()
+            .filter_map(|key| builder.get_config_value(key)),
+    );
+    let client = builder
+        .with_container_name(container)
+        .with_retry(client_retries())
+        .build();
+    let client = client.map_err(|error| client_error(label, &error, &redactor))?;
+    let at = format!(
+        "{} {account}",
+        endpoint.as_deref().unwrap_or("azure").trim_end_matches('/')
+    );
+    Ok((
+        built(label, url, &at, Arc::new(client), redactor, runtime)?,
+        options,
+    ))
+}
+
+fn check_azure_credentials(
+    options: &Options,
+    gives: impl Fn(&AzureConfigKey) -> bool,
+) -> Result<(), StorageError> {
+    use AzureConfigKey as Az;
+    if gives(&Az::AccessKey) && gives(&Az::SasKey) {
+        return Err(options.refuse("access_key", "and `sas_token` contradict; set one"));
+    }
+    if gives(&Az::ClientSecret) && !(gives(&Az::ClientId) && gives(&Az::AuthorityId)) {
+        return Err(options.refuse(
+            "client_secret",
+            "is set without `client_id` and `tenant_id`; set all three",
+        ));
+    }
+    Ok(())
+}

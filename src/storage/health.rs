@@ -1,0 +1,186 @@
+//! Whether a base directory takes new segments, and the work of finding out again.
+//!
+//! Does: remember the last failure of each base directory, log each change once, probe an unhealthy one
+//! in the background until it works. Does not: decide where anything is put (`placement`). Invariant:
+//! an unhealthy base directory has exactly one background probe, which ends with the daemon.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::limit::Limit;
+use super::meter::{Meter, StorageMetrics};
+use super::probe;
+use super::retry::{Retry, RetryPolicy};
+use super::store::{Store, StoreError};
+use super::{BaseStatus, StorageError};
+use crate::clock::Runtime;
+use crate::id::BaseName;
+
+/// Waits between background probes: from the first to the longest, doubling.
+const PROBES: RetryPolicy = RetryPolicy {
+    patience: Duration::MAX,
+    first_wait: Duration::from_secs(1),
+    longest_wait: Duration::from_secs(30),
+};
+
+/// One base directory: its store in all wrappers, and its health.
+#[derive(Debug)]
+pub(super) struct Base {
+    pub name: BaseName,
+    pub uri: String,
+    /// Patient with reads, lists and deletes.
+    pub store: Arc<dyn Store>,
+    /// The same without patience, for those who have somewhere else to turn to.
+    pub direct: Arc<dyn Store>,
+    health: Mutex<Health>,
+    metrics: StorageMetrics,
+    runtime: Runtime,
+}
+
+#[derive(Debug, Default)]
+struct Health {
+    failure: Option<String>,
+    probing: bool,
+}
+
+impl Base {
+    pub fn new(
+        name: BaseName,
+        uri: String,
+        store: Arc<dyn Store>,
+        limits: Limits,
+        metrics: &StorageMetrics,
+        runtime: &Runtime,
+    ) -> Arc<Self> {
+        let meter = Meter::new(store, &name, metrics.clone(), runtime.clock.clone());
+        let direct: Arc<dyn Store> = Arc::new(Limit::new(Arc::new(meter), limits.concurrency));
+        let retry = Retry::new(Arc::clone(&direct), limits.retry, runtime.clone());
+        metrics.set_healthy(&name, true);
+        Arc::new(Self {
+            name,
+            uri,
+            store: Arc::new(retry),
+            direct,
+            health: Mutex::default(),
+            metrics: metrics.clone(),
+            runtime: runtime.clone(),
+        })
+    }
+
+    pub fn is_healthy(&self) -> bool {
+        self.health.lock().failure.is_none()
+    }
+
+    pub fn status(&self) -> BaseStatus {
+        let error = self.health.lock().failure.clone();
+        let (name, uri) = (self.name.clone(), self.uri.clone());
+        BaseStatus {
+            name,
+            uri,
+            healthy: error.is_none(),
+            error,
+        }
+    }
+
+    /// The error of an operation here, as callers see it.
+    pub fn error(
+        &self,
+        operation: &'static str,
+        object: impl Into<String>,
+        error: StoreError,
+    ) -> StorageError {
+        let (base, object) = (self.name.to_string(), object.into());
+        StorageError {
+            base,
+            operation,
+            object,
+            kind: error.kind,
+            message: error.message,
+        }
+    }
+
+    /// It worked just now.
+    pub fn recovered(&self) {
+        if self.health.lock().failure.take().is_some() {
+            self.metrics.set_healthy(&self.name, true);
+            tracing::info!(base = %self.name, "base directory works again");
+        }
+    }
+
+    /// A put or a probe failed: it is left out until a probe succeeds.
+    pub fn failed(self: &Arc<Self>, error: &StoreError) {
+        let mut health = self.health.lock();
+        let first = health.failure.replace(error.message.clone()).is_none();
+        let start_probing = !std::mem::replace(&mut health.probing, true);
+        drop(health);
+        if first {
+            self.metrics.set_healthy(&self.name, false);
+            tracing::warn!(base = %self.name, uri = %self.uri, %error, "base directory is left out");
+        }
+        if start_probing {
+            let base = Arc::downgrade(self);
+            self.runtime
+                .tasks
+                .spawn_until_stopped(probe_until_healthy(base, self.runtime.clone()));
+        }
+    }
+
+    /// Probes once and remembers the outcome.
+    pub async fn probe(self: &Arc<Self>) {
+        match probe::run(&*self.direct, &self.runtime).await {
+            Ok(()) => self.recovered(),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    /// Ends the background probe if the base directory is healthy; under the lock, so that a failure
+    /// at the same moment starts another.
+    fn stop_probing_if_healthy(&self) -> bool {
+        let mut health = self.health.lock();
+        health.probing = health.failure.is_some();
+        !health.probing
+    }
+}
+
+async fn probe_until_healthy(base: Weak<Base>, runtime: Runtime) {
+    let mut number = 0;
+    loop {
+        number += 1;
+        runtime
+            .clock
+            .sleep(PROBES.wait(number, runtime.random.next_u64()))
+            .await;
+        let Some(base) = base.upgrade() else { return };
+        if base.stop_probing_if_healthy() {
+            return;
+        }
+        base.probe().await;
+        if base.stop_probing_if_healthy() {
+            return;
+        }
+    }
+}
+
+/// What one base directory is allowed.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Operations at a time.
+    pub concurrency: usize,
+    /// How patiently failed operations are repeated.
+    pub retry: RetryPolicy,
+}
+
+impl Limits {
+    /// For stores behind a network: enough to fill it, few enough for one connection each.
+    pub const REMOTE: Self = Self {
+        concurrency: 64,
+        retry: RetryPolicy::REMOTE,
+    };
+    /// For file systems and memory: more would only queue in the kernel.
+    pub const LOCAL: Self = Self {
+        concurrency: 32,
+        retry: RetryPolicy::LOCAL,
+    };
+}

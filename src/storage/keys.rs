@@ -1,0 +1,181 @@
+//! Object keys: the only place that builds or parses them.
+//!
+//! Does: say where each object of an exchange lies. Does not: touch a store. Invariant: what this
+//! module builds it parses back, and what it cannot parse is nobody's segment.
+//!
+//! ```text
+//! <base directory>/v1/<exchange>/exchange.json               the marker
+//! <base directory>/v1/<exchange>/segments/<segment id>.seg   a segment
+//! <base directory>/v1/.keep                                  keeps the folder alive (object stores)
+//! <base directory>/.probe/<random>                           a probe, for a moment
+//! ```
+
+use std::fmt;
+
+use crate::id::{ExchangeId, MAX_EXCHANGE_ID, SegmentId};
+
+/// Last part of the name of a file that is still being written (file systems).
+pub const TEMPORARY: &str = ".tmp";
+
+/// Bytes of the longest key: `v1/`, an exchange id, `/segments/`, a segment id, `.seg`.
+pub const LONGEST_KEY: usize = 3 + MAX_EXCHANGE_ID + 10 + 29 + 4;
+
+const FORMAT: &str = "v1";
+const MARKER: &str = "exchange.json";
+const SEGMENTS: &str = "segments";
+const SEGMENT: &str = ".seg";
+const PROBES: &str = ".probe";
+
+/// Key of an object, relative to its base directory, without a leading `/`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(String);
+
+impl Key {
+    /// A key as a store listed it: any text, fit only for being parsed, read or deleted.
+    pub fn listed(key: impl Into<String>) -> Self {
+        Self(key.into())
+    }
+
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A folder, relative to its base directory, without a leading or final `/`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Folder(String);
+
+impl Folder {
+    /// The folder as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Folder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where the exchanges lie.
+pub fn exchanges() -> Folder {
+    Folder(FORMAT.into())
+}
+
+/// Where everything of one exchange lies.
+pub fn exchange(exchange: &ExchangeId) -> Folder {
+    Folder(format!("{FORMAT}/{exchange}"))
+}
+
+/// Where the segments of one exchange lie.
+pub fn segments(exchange: &ExchangeId) -> Folder {
+    Folder(format!("{FORMAT}/{exchange}/{SEGMENTS}"))
+}
+
+/// The announcement of an exchange.
+pub fn marker(exchange: &ExchangeId) -> Key {
+    Key(format!("{FORMAT}/{exchange}/{MARKER}"))
+}
+
+/// A segment of an exchange.
+pub fn segment(exchange: &ExchangeId, segment: SegmentId) -> Key {
+    Key(format!("{FORMAT}/{exchange}/{SEGMENTS}/{segment}{SEGMENT}"))
+}
+
+/// Where probes lie.
+pub fn probes() -> Folder {
+    Folder(PROBES.into())
+}
+
+/// A probe object.
+pub fn probe(random: u64) -> Key {
+    Key(format!("{PROBES}/{random:016x}"))
+}
+
+/// The object that keeps the folder of exchanges from ever being empty.
+pub fn keep() -> Key {
+    Key(format!("{FORMAT}/.keep"))
+}
+
+/// The segment that a key of this exchange names, if it names one.
+pub fn parse_segment(exchange: &ExchangeId, key: &Key) -> Option<SegmentId> {
+    let name = key
+        .as_str()
+        .strip_prefix(segments(exchange).as_str())?
+        .strip_prefix('/')?;
+    name.strip_suffix(SEGMENT)?.parse().ok()
+}
+
+/// The exchange whose folder this is, if it is one's.
+pub fn parse_exchange(folder_name: &str) -> Option<ExchangeId> {
+    folder_name.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::DaemonId;
+
+    fn exchange_id() -> ExchangeId {
+        "20261123_1_0_ab-67e55044-10b1-426f-9247-bb680e5fe0c8"
+            .parse()
+            .unwrap()
+    }
+
+    #[test]
+    fn a_segment_key_is_parsed_back_to_its_segment() {
+        let id = SegmentId {
+            daemon: DaemonId(0xfeed),
+            sequence: 42,
+        };
+        let key = segment(&exchange_id(), id);
+        assert_eq!(parse_segment(&exchange_id(), &key), Some(id));
+    }
+
+    #[test]
+    fn layout_of_version_one_stays_as_it_is() {
+        let id = SegmentId {
+            daemon: DaemonId(0xfeed),
+            sequence: 42,
+        };
+        let e: ExchangeId = "q".parse().unwrap();
+        assert_eq!(marker(&e).as_str(), "v1/q/exchange.json");
+        assert_eq!(
+            segment(&e, id).as_str(),
+            "v1/q/segments/000000000000feed-00000000002a.seg"
+        );
+        assert_eq!(keep().as_str(), "v1/.keep");
+        assert_eq!(probe(7).as_str(), ".probe/0000000000000007");
+    }
+
+    #[test]
+    fn keys_that_are_not_segments_of_the_exchange_do_not_parse() {
+        let e: ExchangeId = "q".parse().unwrap();
+        for key in [
+            "v1/q/exchange.json",
+            "v1/q/segments/000000000000feed-00000000002a.seg.tmp",
+            "v1/q/segments/000000000000feed-00000000002a",
+            "v1/q/segments/sub/000000000000feed-00000000002a.seg",
+            "v1/q2/segments/000000000000feed-00000000002a.seg",
+            "v1/q/segments2/000000000000feed-00000000002a.seg",
+            "000000000000feed-00000000002a.seg",
+        ] {
+            assert_eq!(parse_segment(&e, &Key::listed(key)), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn hidden_folders_are_not_exchanges() {
+        for name in [".keep", ".probe", "lost+found", ""] {
+            assert_eq!(parse_exchange(name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! In which order base directories are tried: pure functions over indexes and names.
+//!
+//! Does: round-robin for segments, rendezvous for markers. Does not: know stores or health's causes.
+//! Invariant: every order holds each base directory exactly once, healthy ones before the others.
+
+use crate::id::{BaseName, ExchangeId};
+
+/// Order in which the base directories are tried for the `turn`th segment: the healthy ones in
+/// rotation, then, as a last resort, the others in rotation.
+pub fn round_robin(turn: usize, healthy: &[bool]) -> Vec<usize> {
+    let (mut order, mut rest): (Vec<usize>, Vec<usize>) =
+        (0..healthy.len()).partition(|&i| healthy[i]);
+    for part in [&mut order, &mut rest] {
+        if !part.is_empty() {
+            let turn = turn % part.len();
+            part.rotate_left(turn);
+        }
+    }
+    order.append(&mut rest);
+    order
+}
+
+/// The base directories in the order in which an exchange prefers them: depends on the exchange id
+/// and the names alone, so that every daemon finds the same home, and removing a base directory moves
+/// only the exchanges that had it first.
+pub fn rendezvous<'a>(
+    exchange: &ExchangeId,
+    names: impl IntoIterator<Item = &'a BaseName>,
+) -> Vec<usize> {
+    let mut scored: Vec<(u64, &BaseName, usize)> = names
+        .into_iter()
+        .enumerate()
+        .map(|(index, name)| {
+            (
+                stable_hash(&[exchange.as_str().as_bytes(), name.as_str().as_bytes()]),
+                name,
+                index,
+            )
+        })
+        .collect();
+    // The name breaks ties: configurations may list the same base directories in another order.
+    scored.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+    scored.into_iter().map(|(_, _, index)| index).collect()
+}
+
+/// The same order with the healthy ones first.
+pub fn healthy_first(order: Vec<usize>, healthy: &[bool]) -> Vec<usize> {
+    let (mut first, mut rest): (Vec<usize>, Vec<usize>) =
+        order.into_iter().partition(|&i| healthy[i]);
+    first.append(&mut rest);
+    first
+}
+
+/// A hash that is the same in every build and on every machine for ever (FNV-1a with a final mix);
+/// parts are told apart.
+pub fn stable_hash(parts: &[&[u8]]) -> u64 {
+    let mut hash: u64 = 0xCBF2_9CE4_8422_2325;
+    let mut eat = |byte: u8| hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+    for part in parts {
+        part.iter().copied().for_each(&mut eat);
+        eat(0xFF);
+    }
+    hash ^= hash >> 32;
+    hash = hash.wrapping_mul(0xD6E8_FEB8_6659_FD93);
+    hash ^ (hash >> 32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(all: &[&str]) -> Vec<BaseName> {
+        all.iter().map(|n| n.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn healthy_base_directories_take_turns_and_the_others_come_last() {
+        let healthy = [true, false, true];
+        assert_eq!(round_robin(0, &healthy), [0, 2, 1]);
+        assert_eq!(round_robin(1, &healthy), [2, 0, 1]);
+        assert_eq!(round_robin(2, &healthy), [0, 2, 1]);
+    }
+
+    #[test]
+    fn when_all_are_unhealthy_all_are_tried() {
+        assert_eq!(round_robin(1, &[false, false]), [1, 0]);
+        assert_eq!(round_robin(usize::MAX, &[]), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn the_home_of_an_exchange_does_not_depend_on_the_order_of_the_configuration() {
+        let (ab, ba) = (names(&["a", "b", "c"]), names(&["c", "b", "a"]));
+        for n in 0..200 {
+            let exchange: ExchangeId = format!("exchange-{n}").parse().unwrap();
+            let one: Vec<_> = rendezvous(&exchange, &ab)
+                .into_iter()
+                .map(|i| &ab[i])
+                .collect();
+            let two: Vec<_> = rendezvous(&exchange, &ba)
+                .into_iter()
+                .map(|i| &ba[i])
+                .collect();
+            assert_eq!(one, two);
+        }
+    }
+
+    #[test]
+    fn homes_are_spread_over_the_base_directories() {
+        let bases = names(&["a", "b", "c", "d"]);
+        let mut count = [0; 4];
+        for n in 0..4000 {
+            let exchange: ExchangeId = format!("20261123_{n}_q").parse().unwrap();
+            count[rendezvous(&exchange, &bases)[0]] += 1;
+        }
+        assert!(count.iter().all(|&c| (800..1200).contains(&c)), "{count:?}");
+    }
+
+    #[test]
+    fn the_hash_stays_what_it_is() {
+        // Daemons of different builds must agree on homes and on derived names.
+        assert_eq!(stable_hash(&[]), PINNED_EMPTY);
+        assert_eq!(stable_hash(&[b"exchange", b"base"]), PINNED_PAIR);
+        assert_ne!(stable_hash(&[b"ab", b"c"]), stable_hash(&[b"a", b"bc"]));
+    }
+
+    const PINNED_EMPTY: u64 = 0xFDBDF6AC4FC52E7F;
+    const PINNED_PAIR: u64 = 0xBD10D2DA34F43293;
+}

@@ -1,0 +1,49 @@
+//! The registry: everything that `/metrics` prints.
+//!
+//! Does: gather metrics and collectors of all modules, and print them as OpenMetrics text. Does not:
+//! know whose they are. Invariant: printing never blocks those who count.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use super::catalog;
+use super::metrics::Metrics;
+use super::process::ProcessCollector;
+
+/// All metrics of a daemon. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct MetricsRegistry(Arc<Mutex<Registry>>);
+
+impl MetricsRegistry {
+    /// A registry with the daemon's own metrics, the process's, and the build.
+    pub fn new(metrics: &Metrics) -> Self {
+        let mut registry = Registry::default();
+        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        catalog::BUILD.register(&mut registry, build);
+        metrics.register(&mut registry);
+        registry.register_collector(Box::new(ProcessCollector));
+        Self(Arc::new(Mutex::new(registry)))
+    }
+
+    /// Lets another module add its metrics or a collector.
+    pub fn extend(&self, add: impl FnOnce(&mut Registry)) {
+        add(&mut self.0.lock());
+    }
+
+    /// All metrics as OpenMetrics text.
+    pub fn encode(&self) -> String {
+        let mut out = String::new();
+        match text::encode(&mut out, &self.0.lock()) {
+            Ok(()) => out,
+            // Writing into a string does not fail; a collector of another module might.
+            Err(error) => {
+                tracing::error!(%error, "metrics could not be printed");
+                String::from("# EOF\n")
+            }
+        }
+    }
+}

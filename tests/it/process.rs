@@ -1,0 +1,199 @@
+//! Claims about the program itself: real processes, killed and stopped, on real folders.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use reqwest::{Client, StatusCode};
+
+/// A daemon process, killed when dropped.
+struct Process {
+    child: Child,
+    url: String,
+}
+
+impl Process {
+    fn start(base: &Path, more: &[&str]) -> Self {
+        let mut child = command(base, more).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let url = line
+            .trim()
+            .strip_prefix("listening on ")
+            .expect("the line of a ready daemon");
+        Self {
+            child,
+            url: url.to_string(),
+        }
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn terminate(&self) {
+        let kill = Command::new("kill")
+            .arg(self.child.id().to_string())
+            .status()
+            .unwrap();
+        assert!(kill.success());
+    }
+
+    fn wait(mut self) -> std::process::ExitStatus {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the daemon did not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn command(base: &Path, more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stopover"));
+    command.arg("serve").args(["--listen", "127.0.0.1:0"]);
+    command
+        .args(["--base-directory", &format!("file://{}", base.display())])
+        .args(more);
+    command.stdin(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+async fn announce(http: &Client, daemon: &Process, exchange: &str) {
+    let url = format!("{}/v1/exchanges/{exchange}", daemon.url);
+    let body = serde_json::json!({"partitions": 2, "ordered": false});
+    let answer = http.put(url).json(&body).send().await.unwrap();
+    assert!(
+        answer.status().is_success(),
+        "{}",
+        answer.text().await.unwrap()
+    );
+}
+
+async fn write(http: &Client, daemon: &Process, exchange: &str, task: u32, page: &[u8]) {
+    let sink = format!("{}/v1/exchanges/{exchange}/sinks/{task}/0", daemon.url);
+    let post = http
+        .post(format!("{sink}/pages?partition=1"))
+        .body(page.to_vec());
+    let answer = post
+        .header("content-type", "application/octet-stream")
+        .send()
+        .await
+        .unwrap();
+    assert!(
+        answer.status().is_success(),
+        "{}",
+        answer.text().await.unwrap()
+    );
+}
+
+async fn finish(http: &Client, daemon: &Process, exchange: &str, task: u32) -> StatusCode {
+    let url = format!(
+        "{}/v1/exchanges/{exchange}/sinks/{task}/0/finish",
+        daemon.url
+    );
+    http.post(url).send().await.unwrap().status()
+}
+
+async fn read(http: &Client, daemon: &Process, exchange: &str) -> Vec<u8> {
+    let url = format!("{}/v1/exchanges/{exchange}/partitions/1", daemon.url);
+    let answer = http.get(url).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    answer.bytes().await.unwrap().to_vec()
+}
+
+#[tokio::test]
+async fn a_daemon_killed_loses_only_what_it_had_not_acknowledged() {
+    let (folder, http) = (tempfile::tempdir().unwrap(), Client::new());
+    let killed = Process::start(folder.path(), &[]);
+    announce(&http, &killed, "q-1").await;
+    write(&http, &killed, "q-1", 0, b"acknowledged").await;
+    assert_eq!(finish(&http, &killed, "q-1", 0).await, StatusCode::OK);
+    write(&http, &killed, "q-1", 1, b"never finished").await;
+    killed.kill();
+
+    let other = Process::start(folder.path(), &[]);
+    assert_eq!(read(&http, &other, "q-1").await, b"acknowledged");
+    assert_eq!(
+        finish(&http, &other, "q-1", 0).await,
+        StatusCode::OK,
+        "the same answer"
+    );
+    assert_eq!(
+        finish(&http, &other, "q-1", 1).await,
+        StatusCode::NOT_FOUND,
+        "run it again"
+    );
+}
+
+#[tokio::test]
+async fn a_terminated_daemon_lets_open_sinks_finish_takes_no_new_ones_and_ends_well() {
+    let (folder, http) = (tempfile::tempdir().unwrap(), Client::new());
+    let daemon = Process::start(folder.path(), &["--set", "server.drain_timeout=30s"]);
+    announce(&http, &daemon, "q-1").await;
+    write(&http, &daemon, "q-1", 0, b"open when the signal came").await;
+    daemon.terminate();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let ready = http
+            .get(format!("{}/readyz", daemon.url))
+            .send()
+            .await
+            .unwrap();
+        if ready.status() == StatusCode::SERVICE_UNAVAILABLE {
+            break;
+        }
+        assert!(Instant::now() < deadline, "it never drained");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let late = format!(
+        "{}/v1/exchanges/q-1/sinks/7/0/pages?partition=1",
+        daemon.url
+    );
+    let refused = http
+        .post(late)
+        .header("content-type", "application/octet-stream")
+        .body("x");
+    assert_eq!(
+        refused.send().await.unwrap().status(),
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+    assert_eq!(finish(&http, &daemon, "q-1", 0).await, StatusCode::OK);
+    assert!(daemon.wait().success());
+
+    let other = Process::start(folder.path(), &[]);
+    assert_eq!(
+        read(&http, &other, "q-1").await,
+        b"open when the signal came"
+    );
+}
+
+#[test]
+fn a_daemon_without_a_token_refuses_to_listen_beyond_loopback() {
+    let output = Command::new(env!("CARGO_BIN_EXE_stopover"))
+        .args([
+            "serve",
+            "--listen",
+            "0.0.0.0:0",
+            "--base-directory",
+            "memory://doors",
+        ])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("allow_remote_without_token"), "{said}");
+}

@@ -1,0 +1,759 @@
+//! The promises of docs/semantics.md, each as claims on daemons that share base directories.
+//!
+//! These run the daemon's parts in this process, without HTTP; `http` tests the door. The test at the end
+//! holds docs/semantics.md to the tests that it names.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use stopover::app::Daemon;
+use stopover::clock::Runtime;
+use stopover::config::{BaseDirectoryConfig, Config};
+use stopover::id::{ExchangeId, SinkId, TaskAttempt};
+use stopover::ingest::{Aborted, Claim, IngestError};
+use stopover::lifecycle::{ExchangeSpec, LifecycleError};
+use stopover::memory::ReservedBytes;
+use stopover::read::{PageFormat, ReadError, Selection};
+use stopover::segment::frame::{FRAME_HEADER, seal_frame, verify_batch};
+
+/// Base directories that several daemons share, gone when dropped.
+struct Shared {
+    folder: tempfile::TempDir,
+    bases: usize,
+    budget: u64,
+}
+
+impl Shared {
+    fn new(bases: usize) -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            bases,
+            budget: 64 << 20,
+        }
+    }
+
+    fn base(&self, n: usize) -> PathBuf {
+        self.folder.path().join(format!("base-{n}"))
+    }
+
+    fn config(&self) -> Config {
+        let mut config = Config::default();
+        config.memory.budget = Some(self.budget);
+        config.segment.commit_linger = Duration::from_millis(2);
+        config.base_directories = (0..self.bases)
+            .map(|n| {
+                std::fs::create_dir_all(self.base(n)).unwrap();
+                BaseDirectoryConfig {
+                    uri: format!("file://{}", self.base(n).display()),
+                    name: format!("base-{n}"),
+                    options: [("fsync".to_string(), "false".to_string())].into(),
+                }
+            })
+            .collect();
+        config
+    }
+
+    fn daemon(&self, seed: u64) -> Daemon {
+        Daemon::build(&self.config(), &Runtime::seeded(seed)).unwrap()
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        for n in 0..self.bases {
+            collect(&self.base(n), &mut files);
+        }
+        files.retain(|f| !f.ends_with(".keep"));
+        files.sort();
+        files
+    }
+
+    fn segments(&self) -> Vec<PathBuf> {
+        let mut files = self.files();
+        files.retain(|f| f.extension().is_some_and(|e| e == "seg"));
+        files
+    }
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if entry.path().is_dir() {
+            collect(&entry.path(), files);
+        } else {
+            files.push(entry.path());
+        }
+    }
+}
+
+fn exchange(name: &str) -> ExchangeId {
+    name.parse().unwrap()
+}
+
+fn sink(exchange: &ExchangeId, task: u32, attempt: u32) -> SinkId {
+    let task_attempt = TaskAttempt::new(task, attempt).unwrap();
+    SinkId {
+        exchange: exchange.clone(),
+        task_attempt,
+    }
+}
+
+fn frames(pages: &[(u32, Vec<u8>)]) -> Vec<u8> {
+    let mut batch = Vec::new();
+    for (partition, page) in pages {
+        let mut frame = vec![0; FRAME_HEADER];
+        frame.extend_from_slice(page);
+        seal_frame(&mut frame, *partition);
+        batch.extend_from_slice(&frame);
+    }
+    batch
+}
+
+async fn announce(daemon: &Daemon, exchange: &ExchangeId, partitions: u32) {
+    let spec = ExchangeSpec {
+        partitions,
+        ordered: false,
+    };
+    daemon.exchanges.announce(exchange, spec).await.unwrap();
+}
+
+/// Writes a batch as `api` does: memory first, then the bytes that own it.
+async fn write(
+    daemon: &Daemon,
+    sink: &SinkId,
+    number: u32,
+    pages: &[(u32, Vec<u8>)],
+) -> Result<(), IngestError> {
+    let bytes = frames(pages);
+    let reservation = daemon.ingest.reserve(bytes.len() as u64).await?;
+    let bytes = ReservedBytes::into_bytes(bytes.into(), reservation);
+    let batch = verify_batch(bytes, 10_000, 16 << 20).unwrap();
+    daemon.ingest.append(sink, Some(number), batch).map(drop)
+}
+
+fn claim(batches: u64, pages: &[(u32, Vec<u8>)]) -> Option<Claim> {
+    let bytes = pages.iter().map(|p| p.1.len() as u64).sum();
+    Some(Claim {
+        batches,
+        pages: pages.len() as u64,
+        bytes,
+        checksum: None,
+    })
+}
+
+async fn write_task(daemon: &Daemon, sink: &SinkId, pages: &[(u32, Vec<u8>)]) {
+    write(daemon, sink, 0, pages).await.unwrap();
+    daemon.ingest.finish(sink, claim(1, pages)).await.unwrap();
+}
+
+async fn read(
+    daemon: &Daemon,
+    exchange: &ExchangeId,
+    partition: u32,
+) -> Result<Vec<u8>, ReadError> {
+    use futures::TryStreamExt as _;
+    let reader = &daemon.reader;
+    let raw = PageFormat::Raw;
+    let read = reader
+        .read_partition(exchange, partition, Selection::default(), raw)
+        .await?;
+    // Copied out, as a socket would: bytes that are kept keep their memory reserved.
+    let copy = async |mut all: Vec<u8>, part: Bytes| {
+        all.extend_from_slice(&part);
+        Ok(all)
+    };
+    read.stream.try_fold(Vec::new(), copy).await
+}
+
+fn page(seed: u8, length: usize) -> Vec<u8> {
+    (0..length)
+        .map(|i| (i as u8).wrapping_mul(31).wrapping_add(seed))
+        .collect()
+}
+
+// Promise 1
+
+#[tokio::test]
+async fn what_finish_acknowledged_is_read_through_a_daemon_that_never_saw_it() {
+    let shared = Shared::new(2);
+    let (writer, x) = (shared.daemon(1), exchange("q-1"));
+    announce(&writer, &x, 3).await;
+    let pages = vec![(0, page(1, 1000)), (2, page(2, 70_000)), (0, page(3, 1))];
+    write_task(&writer, &sink(&x, 0, 0), &pages).await;
+    drop(writer);
+
+    let other = shared.daemon(2);
+    assert_eq!(
+        read(&other, &x, 0).await.unwrap(),
+        [page(1, 1000), page(3, 1)].concat()
+    );
+    assert_eq!(read(&other, &x, 1).await.unwrap(), b"");
+    assert_eq!(read(&other, &x, 2).await.unwrap(), page(2, 70_000));
+}
+
+#[tokio::test]
+async fn the_writer_itself_serves_from_memory_what_another_reads_from_storage() {
+    let shared = Shared::new(1);
+    let (writer, x) = (shared.daemon(1), exchange("q-1"));
+    announce(&writer, &x, 1).await;
+    write_task(&writer, &sink(&x, 0, 0), &[(0, page(1, 5000))]).await;
+    let read_here = read(&writer, &x, 0).await.unwrap();
+    assert_eq!(writer.metrics.cache_miss_bytes.get(), 0);
+    assert_eq!(read_here, read(&shared.daemon(2), &x, 0).await.unwrap());
+}
+
+// Promise 2
+
+#[tokio::test]
+async fn pages_of_a_task_come_in_the_order_in_which_they_were_added_over_many_segments() {
+    let mut shared = Shared::new(2);
+    shared.budget = 1 << 20;
+    let (writer, x) = (shared.daemon(1), exchange("q-1"));
+    announce(&writer, &x, 2).await;
+    let one = sink(&x, 0, 0);
+    let pages: Vec<_> = (0..100u32)
+        .map(|n| (n % 2, page(n as u8, 20_000)))
+        .collect();
+    for (number, page) in pages.iter().enumerate() {
+        write(&writer, &one, number as u32, std::slice::from_ref(page))
+            .await
+            .unwrap();
+    }
+    writer
+        .ingest
+        .finish(&one, claim(100, &pages))
+        .await
+        .unwrap();
+    assert!(shared.segments().len() > 3, "{:?}", shared.segments());
+    for daemon in [writer, shared.daemon(2)] {
+        for partition in 0..2 {
+            let expected: Vec<u8> = pages
+                .iter()
+                .filter(|p| p.0 == partition)
+                .flat_map(|p| p.1.clone())
+                .collect();
+            assert_eq!(read(&daemon, &x, partition).await.unwrap(), expected);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_handle_gives_the_chosen_attempt_and_no_page_of_another() {
+    use futures::TryStreamExt as _;
+    let shared = Shared::new(1);
+    let (daemon, x) = (shared.daemon(1), exchange("q-1"));
+    announce(&daemon, &x, 1).await;
+    for attempt in 0..3u32 {
+        let pages = [(0, page(attempt as u8, 3000 + attempt as usize))];
+        write_task(&daemon, &sink(&x, 0, attempt), &pages).await;
+    }
+    let chosen = [TaskAttempt::new(0, 1).unwrap()];
+    let handles = daemon
+        .commits
+        .plan_handles(&x, false, &chosen, 1 << 20)
+        .await
+        .unwrap();
+    assert_eq!(handles.len(), 1);
+    assert_eq!((handles[0].pages, handles[0].bytes), (1, 3001));
+    let other = shared.daemon(2);
+    let stream = other.reader.read_handle(&handles[0].text, 0).await.unwrap();
+    let bytes = stream.try_collect::<Vec<Bytes>>().await.unwrap().concat();
+    assert!(bytes.windows(3001).any(|w| w == page(1, 3001)));
+    assert!(!bytes.windows(3000).any(|w| w == page(0, 3000)));
+}
+
+#[tokio::test]
+async fn a_batch_that_is_repeated_is_taken_once_and_a_missing_one_is_an_error() {
+    let shared = Shared::new(1);
+    let (daemon, x) = (shared.daemon(1), exchange("q-1"));
+    announce(&daemon, &x, 1).await;
+    let (one, pages) = (sink(&x, 0, 0), [(0, page(1, 10))]);
+    write(&daemon, &one, 0, &pages).await.unwrap();
+    write(&daemon, &one, 0, &pages).await.unwrap();
+    let error = write(&daemon, &one, 2, &pages).await.unwrap_err();
+    assert!(matches!(
+        error,
+        IngestError::BatchOutOfOrder {
+            given: 2,
+            expected: 1,
+            ..
+        }
+    ));
+    write(&daemon, &one, 1, &pages).await.unwrap();
+    let wrong = daemon
+        .ingest
+        .finish(&one, claim(3, &pages))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(wrong, IngestError::CountMismatch { .. }),
+        "{wrong}"
+    );
+    let counts = [pages[0].clone(), pages[0].clone()];
+    daemon.ingest.finish(&one, claim(2, &counts)).await.unwrap();
+    assert_eq!(
+        read(&daemon, &x, 0).await.unwrap(),
+        [page(1, 10), page(1, 10)].concat()
+    );
+}
+
+// Promise 3
+
+#[tokio::test]
+async fn nothing_of_an_attempt_that_did_not_finish_or_was_aborted_is_visible() {
+    let mut shared = Shared::new(1);
+    shared.budget = 1 << 20;
+    let (daemon, x) = (shared.daemon(1), exchange("q-1"));
+    announce(&daemon, &x, 1).await;
+    let (open, aborted, good) = (sink(&x, 0, 0), sink(&x, 1, 0), sink(&x, 2, 0));
+    // Enough that pages of all three lie in sealed segments.
+    for number in 0..10 {
+        for each in [&open, &aborted, &good] {
+            write(&daemon, each, number, &[(0, page(number as u8, 20_000))])
+                .await
+                .unwrap();
+        }
+    }
+    assert_eq!(
+        daemon.ingest.abort(&aborted).await.unwrap(),
+        Aborted::Aborted
+    );
+    daemon.ingest.finish(&good, None).await.unwrap();
+    for daemon in [daemon, shared.daemon(2)] {
+        let content = daemon.commits.content(&x).await.unwrap();
+        let attempts: Vec<_> = content.committed.iter().map(|c| c.attempt.task).collect();
+        assert_eq!(attempts, [2]);
+        assert_eq!(read(&daemon, &x, 0).await.unwrap().len(), 200_000);
+        for hidden in [&open, &aborted] {
+            let chosen = [hidden.task_attempt];
+            assert!(
+                daemon
+                    .commits
+                    .plan_handles(&x, false, &chosen, 1)
+                    .await
+                    .is_err()
+            );
+        }
+    }
+}
+
+// Promise 4
+
+#[tokio::test]
+async fn finish_repeated_gives_the_same_answer_also_through_another_daemon() {
+    let shared = Shared::new(2);
+    let (daemon, x) = (shared.daemon(1), exchange("q-1"));
+    announce(&daemon, &x, 1).await;
+    let (one, pages) = (sink(&x, 3, 1), [(0, page(1, 999))]);
+    write(&daemon, &one, 0, &pages).await.unwrap();
+    let first = daemon.ingest.finish(&one, claim(1, &pages)).await.unwrap();
+    assert_eq!(
+        daemon.ingest.finish(&one, claim(1, &pages)).await.unwrap(),
+        first
+    );
+    let other = shared.daemon(2);
+    assert_eq!(
+        other.ingest.finish(&one, claim(1, &pages)).await.unwrap(),
+        first
+    );
+    let wrong = other
+        .ingest
+        .finish(&one, claim(2, &pages))
+        .await
+        .unwrap_err();
+    assert!(matches!(wrong, IngestError::CountMismatch { .. }));
+}
+
+#[tokio::test]
+async fn an_abort_after_finish_changes_nothing_here_or_elsewhere() {
+    let shared = Shared::new(1);
+    let (daemon, x) = (shared.daemon(1), exchange("q-1"));
+    announce(&daemon, &x, 1).await;
+    let one = sink(&x, 0, 0);
+    write_task(&daemon, &one, &[(0, page(1, 10))]).await;
+    let other = shared.daemon(2);
+    assert_eq!(
+        daemon.ingest.abort(&one).await.unwrap(),
+        Aborted::AlreadyFinished
+    );
+    assert_eq!(
+        other.ingest.abort(&one).await.unwrap(),
+        Aborted::AlreadyFinished
+    );
+    assert_eq!(read(&other, &x, 0).await.unwrap(), page(1, 10));
+}
+
+#[tokio::test]
+async fn a_finish_after_an_abort_is_refused_and_so_are_pages() {
+    let shared = Shared::new(1);
+    let (daemon, x) = (shared.daemon(1), exchange("q-1"));
+    announce(&daemon, &x, 1).await;
+    let (one, never_seen) = (sink(&x, 0, 0), sink(&x, 1, 0));
+    write(&daemon, &one, 0, &[(0, page(1, 10))]).await.unwrap();
+    for aborted in [&one, &never_seen] {
+        assert_eq!(
+            daemon.ingest.abort(aborted).await.unwrap(),
+            Aborted::Aborted
+        );
+        let error = daemon.ingest.finish(aborted, None).await.unwrap_err();
+        assert!(matches!(error, IngestError::SinkAborted { .. }), "{error}");
+        let error = write(&daemon, aborted, 0, &[(0, page(1, 10))])
+            .await
+            .unwrap_err();
+        assert!(matches!(error, IngestError::SinkAborted { .. }), "{error}");
+    }
+    let elsewhere = shared
+        .daemon(2)
+        .ingest
+        .finish(&one, None)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(elsewhere, IngestError::SinkNotFound { .. }),
+        "{elsewhere}"
+    );
+}
+
+#[tokio::test]
+async fn a_finish_and_an_abort_that_race_agree_on_one_outcome() {
+    for round in 0..20 {
+        let shared = Shared::new(1);
+        let (daemon, x) = (shared.daemon(round), exchange("q-1"));
+        announce(&daemon, &x, 1).await;
+        let one = sink(&x, 0, 0);
+        write(&daemon, &one, 0, &[(0, page(1, 10))]).await.unwrap();
+        let (finished, aborted) =
+            tokio::join!(daemon.ingest.finish(&one, None), daemon.ingest.abort(&one));
+        let visible = !shared
+            .daemon(99)
+            .commits
+            .content(&x)
+            .await
+            .unwrap()
+            .committed
+            .is_empty();
+        assert_eq!(finished.is_ok(), visible);
+        assert_eq!(aborted.unwrap() == Aborted::AlreadyFinished, visible);
+    }
+}
+
+#[tokio::test]
+async fn a_finish_whose_caller_leaves_is_carried_out_all_the_same() {
+    let shared = Shared::new(1);
+    let (daemon, x) = (shared.daemon(1), exchange("q-1"));
+    announce(&daemon, &x, 1).await;
+    let (one, pages) = (sink(&x, 0, 0), [(0, page(1, 10))]);
+    write(&daemon, &one, 0, &pages).await.unwrap();
+    let left = tokio::time::timeout(Duration::ZERO, daemon.ingest.finish(&one, None)).await;
+    assert!(left.is_err(), "the caller was to leave before the commit");
+    daemon.ingest.finish(&one, claim(1, &pages)).await.unwrap();
+    assert_eq!(read(&shared.daemon(2), &x, 0).await.unwrap(), page(1, 10));
+}
+
+// Promise 5
+
+async fn damaged(damage: impl Fn(&mut Vec<u8>)) -> ReadError {
+    let shared = Shared::new(1);
+    let (writer, x) = (shared.daemon(1), exchange("q-1"));
+    announce(&writer, &x, 1).await;
+    write_task(&writer, &sink(&x, 0, 0), &[(0, page(1, 3000))]).await;
+    let file = shared.segments().pop().unwrap();
+    let mut bytes = std::fs::read(&file).unwrap();
+    damage(&mut bytes);
+    std::fs::write(&file, bytes).unwrap();
+    read(&shared.daemon(2), &x, 0).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_a_page_is_an_error_that_names_the_segment() {
+    let error = damaged(|bytes| bytes[1000] ^= 1).await;
+    assert!(matches!(error, ReadError::Corrupt { .. }), "{error}");
+    assert!(error.to_string().contains("segment "), "{error}");
+}
+
+#[tokio::test]
+async fn a_segment_cut_short_is_an_error_never_a_shorter_result() {
+    let error = damaged(|bytes| bytes.truncate(bytes.len() - 100)).await;
+    assert!(error.to_string().contains("segment"), "{error}");
+}
+
+#[tokio::test]
+async fn a_segment_under_the_name_of_another_is_an_error() {
+    let shared = Shared::new(1);
+    let (writer, x) = (shared.daemon(1), exchange("q-1"));
+    announce(&writer, &x, 1).await;
+    write_task(&writer, &sink(&x, 0, 0), &[(0, page(1, 3000))]).await;
+    write_task(&writer, &sink(&x, 1, 0), &[(0, page(2, 3000))]).await;
+    let files = shared.segments();
+    let chosen = [
+        TaskAttempt::new(0, 0).unwrap(),
+        TaskAttempt::new(1, 0).unwrap(),
+    ];
+    let handles = writer
+        .commits
+        .plan_handles(&x, false, &chosen, 1 << 20)
+        .await
+        .unwrap();
+    let (one, two) = (
+        std::fs::read(&files[0]).unwrap(),
+        std::fs::read(&files[1]).unwrap(),
+    );
+    std::fs::write(&files[0], two).unwrap();
+    std::fs::write(&files[1], one).unwrap();
+    let other = shared.daemon(2);
+    assert!(
+        read(&other, &x, 0).await.is_err(),
+        "the footers name their segments"
+    );
+    use futures::TryStreamExt as _;
+    let stream = other.reader.read_handle(&handles[0].text, 0).await.unwrap();
+    let error = stream.try_collect::<Vec<Bytes>>().await.unwrap_err();
+    assert!(matches!(error, ReadError::Corrupt { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_segment_that_is_gone_is_named_as_lost() {
+    let shared = Shared::new(1);
+    let (writer, x) = (shared.daemon(1), exchange("q-1"));
+    announce(&writer, &x, 1).await;
+    write_task(&writer, &sink(&x, 0, 0), &[(0, page(1, 3000))]).await;
+    let chosen = [TaskAttempt::new(0, 0).unwrap()];
+    let handles = writer
+        .commits
+        .plan_handles(&x, false, &chosen, 1 << 20)
+        .await
+        .unwrap();
+    shared
+        .segments()
+        .iter()
+        .for_each(|f| std::fs::remove_file(f).unwrap());
+    use futures::TryStreamExt as _;
+    let stream = shared
+        .daemon(2)
+        .reader
+        .read_handle(&handles[0].text, 0)
+        .await
+        .unwrap();
+    let error = stream.try_collect::<Vec<Bytes>>().await.unwrap_err();
+    assert!(matches!(error, ReadError::Lost { .. }), "{error}");
+}
+
+// Promise 6
+
+#[tokio::test]
+async fn close_removes_everything_from_every_base_directory() {
+    let shared = Shared::new(3);
+    let (daemon, x, kept) = (shared.daemon(1), exchange("q-1"), exchange("q-2"));
+    announce(&daemon, &x, 1).await;
+    announce(&daemon, &kept, 1).await;
+    for task in 0..6 {
+        write_task(&daemon, &sink(&x, task, 0), &[(0, page(1, 100))]).await;
+    }
+    write_task(&daemon, &sink(&kept, 0, 0), &[(0, page(1, 100))]).await;
+    shared.daemon(2).exchanges.close(&x).await.unwrap();
+    let left = shared.files();
+    assert!(
+        left.iter().all(|f| f.to_str().unwrap().contains("q-2")),
+        "{left:?}"
+    );
+    assert_eq!(
+        read(&shared.daemon(3), &kept, 0).await.unwrap(),
+        page(1, 100)
+    );
+    daemon.exchanges.close(&kept).await.unwrap();
+    assert_eq!(shared.files(), Vec::<PathBuf>::new());
+}
+
+#[tokio::test]
+async fn a_late_writer_is_refused_and_leaves_nothing() {
+    let shared = Shared::new(2);
+    let (closer, late, x) = (shared.daemon(1), shared.daemon(2), exchange("q-1"));
+    announce(&closer, &x, 1).await;
+    late.exchanges.lookup(&x).await.unwrap();
+    let one = sink(&x, 0, 0);
+    write(&late, &one, 0, &[(0, page(1, 100))]).await.unwrap();
+    closer.exchanges.close(&x).await.unwrap();
+    // The late daemon has not noticed yet: it writes, then looks, then takes away what it wrote.
+    let _ = late.ingest.finish(&one, None).await;
+    for _ in 0..200 {
+        if shared.files().is_empty() && late.exchanges.lookup(&x).await.is_err() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(shared.files(), Vec::<PathBuf>::new());
+    for daemon in [&late, &closer] {
+        let error = daemon.exchanges.lookup(&x).await.unwrap_err();
+        assert!(matches!(error, LifecycleError::Closed(_)), "{error}");
+    }
+    let spec = ExchangeSpec {
+        partitions: 1,
+        ordered: false,
+    };
+    assert!(closer.exchanges.announce(&x, spec).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exchange_that_is_renewed_lives_and_one_that_is_not_is_collected() {
+    let shared = Shared::new(2);
+    let mut config = shared.config();
+    config.lease.duration = Duration::from_secs(60);
+    config.lease.sweep_interval = Duration::from_secs(5);
+    let daemon = Daemon::build(&config, &Runtime::seeded(1)).unwrap();
+    let (kept, left) = (exchange("q-kept"), exchange("q-left"));
+    for x in [&kept, &left] {
+        announce(&daemon, x, 1).await;
+        write_task(&daemon, &sink(x, 0, 0), &[(0, page(1, 100))]).await;
+    }
+    for _ in 0..30 {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        announce(&daemon, &kept, 1).await;
+    }
+    for _ in 0..500 {
+        // Files are removed on real threads: give them real time.
+        if !shared
+            .files()
+            .iter()
+            .any(|f| f.to_str().unwrap().contains("q-left"))
+        {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        announce(&daemon, &kept, 1).await;
+    }
+    assert_eq!(
+        read(&shared.daemon(2), &kept, 0).await.unwrap(),
+        page(1, 100)
+    );
+    assert!(
+        !shared
+            .files()
+            .iter()
+            .any(|f| f.to_str().unwrap().contains("q-left"))
+    );
+}
+
+// Promise 7
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_sinks_finish_within_a_small_budget_and_every_byte_comes_back() {
+    let mut shared = Shared::new(2);
+    shared.budget = 4 << 20;
+    let (daemon, x) = (shared.daemon(1), exchange("q-1"));
+    announce(&daemon, &x, 4).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for task in 0..100u32 {
+        let (daemon, one) = (daemon.clone(), sink(&x, task, 0));
+        tasks.spawn(async move {
+            for number in 0..6u32 {
+                let pages = [(number % 4, page((task + number) as u8, 100_000))];
+                write(&daemon, &one, number, &pages).await.unwrap();
+                assert!(daemon.write_pool.used() <= daemon.write_pool.capacity());
+            }
+            daemon.ingest.finish(&one, None).await.unwrap();
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    let other = shared.daemon(2);
+    let mut total = 0;
+    for partition in 0..4 {
+        total += read(&other, &x, partition).await.unwrap().len();
+    }
+    assert_eq!(total, 100 * 6 * 100_000);
+    assert_eq!(
+        other.read_pool.used(),
+        other.reader.cached_bytes(),
+        "only the cache holds memory"
+    );
+    daemon.exchanges.close(&x).await.unwrap();
+    assert_eq!(
+        (daemon.write_pool.used(), daemon.write_pool.waiting()),
+        (0, 0)
+    );
+}
+
+#[tokio::test]
+async fn a_reader_that_stops_reading_does_not_hold_up_writers() {
+    use futures::StreamExt as _;
+    let mut shared = Shared::new(1);
+    shared.budget = 2 << 20;
+    let (daemon, x) = (shared.daemon(1), exchange("q-1"));
+    announce(&daemon, &x, 1).await;
+    for task in 0..20 {
+        write_task(&daemon, &sink(&x, task, 0), &[(0, page(1, 200_000))]).await;
+    }
+    let reader = &daemon.reader;
+    let raw = PageFormat::Raw;
+    let opened = reader
+        .read_partition(&x, 0, Selection::default(), raw)
+        .await
+        .unwrap();
+    let mut stuck = opened.stream;
+    stuck.next().await.unwrap().unwrap();
+    for task in 20..60 {
+        write_task(&daemon, &sink(&x, task, 0), &[(0, page(1, 200_000))]).await;
+    }
+    drop(stuck);
+}
+
+// Promise 9
+
+#[tokio::test]
+async fn a_base_directory_that_fails_is_left_out_while_the_other_works() {
+    let shared = Shared::new(2);
+    let (daemon, x) = (shared.daemon(1), exchange("q-1"));
+    announce(&daemon, &x, 1).await;
+    // A file where the folder was: every operation below it fails, for root too.
+    std::fs::remove_dir_all(shared.base(1)).unwrap();
+    std::fs::write(shared.base(1), b"not a folder").unwrap();
+    let announced_there = daemon.exchanges.lookup(&x).await;
+    for task in 0..6 {
+        write_task(&daemon, &sink(&x, task, 0), &[(0, page(task as u8, 100))]).await;
+    }
+    assert!(announced_there.is_ok());
+    let status = daemon.storage.status();
+    assert!(status[0].healthy && !status[1].healthy, "{status:?}");
+    assert!(
+        status[1].error.as_ref().unwrap().contains("base-1"),
+        "{status:?}"
+    );
+    let error = shared.daemon(2).commits.content(&x).await.unwrap_err();
+    assert!(error.to_string().contains("base-1"), "{error}");
+}
+
+// The page itself
+
+#[test]
+fn every_test_that_the_semantics_page_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("docs/semantics.md")).unwrap();
+    let mut sources = String::new();
+    let mut files = Vec::new();
+    for folder in ["src", "tests"] {
+        collect(&root.join(folder), &mut files);
+    }
+    for file in files
+        .iter()
+        .filter(|f| f.extension().is_some_and(|e| e == "rs"))
+    {
+        sources.push_str(&std::fs::read_to_string(file).unwrap());
+    }
+    let mut named = 0;
+    for name in page.split('`').skip(1).step_by(2) {
+        let is_test =
+            name.contains('_') && name.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric());
+        if is_test && name.matches('_').count() >= 4 {
+            named += 1;
+            assert!(
+                sources.contains(&format!("fn {name}(")),
+                "docs/semantics.md names {name}"
+            );
+        }
+    }
+    assert!(named >= 20, "{named} tests are named");
+}

@@ -1,0 +1,334 @@
+//! The conformance suite and S3's own behaviour over a real S3 server, versitygw.
+//!
+//! The server's binary is named by `STOPOVER_TEST_VERSITYGW`. Without it every test here fails: a suite
+//! that silently skips its subject proves nothing. `cargo test --lib --test storage` needs no server.
+
+mod storage_conformance;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use stopover::clock::Runtime;
+use stopover::config::BaseDirectoryConfig;
+use stopover::id::{DaemonId, SegmentAddress, SegmentId};
+use stopover::storage::{Storage, StorageErrorKind};
+use stopover::telemetry::metrics::Metrics;
+
+/// A server of its own for each test, ended with it.
+struct Gateway {
+    process: Option<Child>,
+    binary: PathBuf,
+    port: u16,
+    folder: tempfile::TempDir,
+    key: String,
+    secret: String,
+}
+
+impl Gateway {
+    fn start(bucket: &str, key: &str, secret: &str) -> Self {
+        let binary = std::env::var_os("STOPOVER_TEST_VERSITYGW").unwrap_or_else(|| {
+            panic!(
+                "STOPOVER_TEST_VERSITYGW is not set: name the binary of versitygw (go install \
+                 github.com/versity/versitygw/cmd/versitygw@v1.8.0), or leave out --test s3"
+            )
+        });
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("data").join(bucket)).unwrap();
+        let mut gateway = Self {
+            process: None,
+            binary: binary.into(),
+            port: free_port(),
+            folder,
+            key: key.into(),
+            secret: secret.into(),
+        };
+        gateway.run();
+        gateway
+    }
+
+    fn run(&mut self) {
+        let process = Command::new(&self.binary)
+            .args([
+                "--access",
+                &self.key,
+                "--secret",
+                &self.secret,
+                "--region",
+                "us-east-1",
+            ])
+            .args(["--quiet", "--keep-alive", "--health", "/health", "--port"])
+            .arg(format!("127.0.0.1:{}", self.port))
+            .arg("--access-log")
+            .arg(self.folder.path().join("access.log"))
+            .arg("posix")
+            .arg(self.folder.path().join("data"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let binary = self.binary.display();
+        self.process =
+            Some(process.unwrap_or_else(|error| panic!("cannot start {binary}: {error}")));
+        self.wait_until_ready();
+    }
+
+    fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    fn wait_until_ready(&self) {
+        let give_up = Instant::now() + Duration::from_secs(20);
+        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(
+                Instant::now() < give_up,
+                "versitygw did not listen within 20 s"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn config(&self, uri: &str) -> BaseDirectoryConfig {
+        let options = [
+            ("endpoint", format!("http://127.0.0.1:{}", self.port)),
+            ("allow_http", "true".into()),
+            ("region", "us-east-1".into()),
+            ("access_key_id", self.key.clone()),
+            ("secret_access_key", self.secret.clone()),
+        ];
+        let options = options.map(|(name, value)| (name.to_owned(), value));
+        BaseDirectoryConfig {
+            uri: uri.into(),
+            name: String::new(),
+            options: BTreeMap::from(options),
+        }
+    }
+
+    /// Requests served so far, by their name in the access log (`s3_PutObject`, …).
+    fn requests(&self, name: &str) -> usize {
+        let log = std::fs::read_to_string(self.folder.path().join("access.log")).unwrap();
+        log.lines()
+            .filter(|line| line.split_whitespace().any(|word| word == name))
+            .count()
+    }
+
+    fn files(&self) -> Vec<String> {
+        let mut folders: Vec<PathBuf> = vec![self.folder.path().join("data")];
+        let mut files = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    let path = path.strip_prefix(self.folder.path().join("data")).unwrap();
+                    files.push(path.to_str().unwrap().into());
+                }
+            }
+        }
+        // The server's own locks lie beside the buckets, its temporaries in them.
+        files.retain(|file: &String| !file.starts_with('.') && !file.contains(".sgwtmp"));
+        files.sort();
+        files
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn open(configs: &[BaseDirectoryConfig]) -> Storage {
+    Storage::open(configs, &Runtime::seeded(7), &Arc::new(Metrics::default())).unwrap()
+}
+
+fn segment(sequence: u64) -> SegmentId {
+    SegmentId {
+        daemon: DaemonId(0xC0FFEE),
+        sequence,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_conforms_and_is_left_with_its_keep_object_alone() {
+    let gateway = Gateway::start("bucket", "key", "secret-of-key");
+    let storage = open(&[gateway.config("s3://bucket/some/prefix")]);
+    assert!(storage.probe().await[0].healthy, "{:?}", storage.status());
+    storage_conformance::all(&storage).await;
+    assert_eq!(gateway.files(), ["bucket/some/prefix/v1/.keep"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_conforms_without_a_prefix_and_without_having_been_probed() {
+    let gateway = Gateway::start("bucket", "key", "secret-of-key");
+    storage_conformance::all(&open(&[gateway.config("s3://bucket")])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_buckets_of_two_accounts_at_two_servers_work_together() {
+    let one = Gateway::start("bucket", "first", "secret-of-first");
+    let two = Gateway::start("bucket", "second", "secret-of-second");
+    let storage = open(&[one.config("s3://bucket/p"), two.config("s3://bucket/p")]);
+    assert!(
+        storage.probe().await.iter().all(|status| status.healthy),
+        "{:?}",
+        storage.status()
+    );
+    storage_conformance::all(&storage).await;
+    for gateway in [one, two] {
+        assert!(
+            gateway.requests("s3_PutObject") > 1000,
+            "segments take turns"
+        );
+        assert_eq!(gateway.files(), ["bucket/p/v1/.keep"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_operation_costs_the_requests_that_it_should() {
+    let gateway = Gateway::start("bucket", "key", "secret-of-key");
+    let storage = open(&[gateway.config("s3://bucket/p")]);
+    let exchange = "q-1".parse().unwrap();
+    let count = |names: &[&str]| {
+        names
+            .iter()
+            .map(|name| gateway.requests(name))
+            .sum::<usize>()
+    };
+    let pieces = vec![Bytes::from_static(b"some "), Bytes::from_static(b"bytes")];
+    let at = storage
+        .put_segment(&exchange, segment(1), pieces)
+        .await
+        .unwrap();
+    assert_eq!(count(&["s3_PutObject"]), 1);
+    storage.get_tail(&at, 4).await.unwrap();
+    storage.get_range(&at, 1..3).await.unwrap();
+    assert_eq!(count(&["s3_GetObject"]), 2);
+    storage.list_segments(&exchange).await.unwrap();
+    assert_eq!(count(&["s3_ListObjectsV2"]), 1);
+    for n in 2..50 {
+        storage
+            .put_segment(&exchange, segment(n), vec![Bytes::from_static(b"x")])
+            .await
+            .unwrap();
+    }
+    storage
+        .put_marker(&exchange, Bytes::from_static(b"{}"))
+        .await
+        .unwrap();
+    assert_eq!(storage.remove_exchange(&exchange).await.unwrap(), 50);
+    // One list; one bulk delete for the marker, one for all the rest.
+    assert_eq!(count(&["s3_ListObjectsV2"]), 2);
+    assert_eq!(count(&["s3_DeleteObjects"]), 2);
+    assert_eq!(count(&["s3_DeleteObject", "s3_HeadObject"]), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_credentials_are_refused_without_showing_them() {
+    let gateway = Gateway::start("bucket", "key", "secret-of-key");
+    let mut config = gateway.config("s3://bucket/p");
+    config
+        .options
+        .insert("secret_access_key".into(), "not-the-secret".into());
+    let storage = open(&[config]);
+    let exchange = "q-1".parse().unwrap();
+    let error = storage
+        .put_segment(&exchange, segment(1), vec![Bytes::from_static(b"x")])
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind, error.base.as_str()),
+        (StorageErrorKind::Refused, "all"),
+        "{error}"
+    );
+    let text = format!("{error} {:?} {:?}", error, storage.status());
+    assert!(text.contains("SignatureDoesNotMatch"), "{text}");
+    assert!(
+        !text.contains("not-the-secret") && !text.contains("secret-of-key"),
+        "{text}"
+    );
+    let error = storage.list_exchanges().await.unwrap_err();
+    assert_eq!(error.kind, StorageErrorKind::Refused, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_bucket_is_refused_and_named_as_such() {
+    let gateway = Gateway::start("bucket", "key", "secret-of-key");
+    let storage = open(&[gateway.config("s3://other/p")]);
+    let exchange: stopover::id::ExchangeId = "q-1".parse().unwrap();
+    let base = storage.status()[0].name.clone();
+    let at = SegmentAddress {
+        exchange: exchange.clone(),
+        base,
+        segment: segment(1),
+    };
+    let errors = [
+        storage.get_range(&at, 0..4).await.unwrap_err(),
+        storage.list_segments(&exchange).await.unwrap_err(),
+        storage
+            .put_segment(&exchange, segment(1), vec![Bytes::new()])
+            .await
+            .unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.kind, StorageErrorKind::Refused, "{error}");
+        assert!(error.message.contains("NoSuchBucket"), "{error}");
+    }
+    let status = &storage.probe().await[0];
+    assert!(!status.healthy && status.error.as_ref().unwrap().contains("NoSuchBucket"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stops_is_left_out_and_taken_back_when_it_returns() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::start("bucket", "key", "secret-of-key");
+    let local = BaseDirectoryConfig {
+        uri: format!("file://{}", folder.path().display()),
+        name: "local".into(),
+        ..Default::default()
+    };
+    let remote = BaseDirectoryConfig {
+        name: "remote".into(),
+        ..gateway.config("s3://bucket/p")
+    };
+    let storage = open(&[local, remote]);
+    assert!(storage.probe().await.iter().all(|status| status.healthy));
+    gateway.stop();
+    let exchange = "q-1".parse().unwrap();
+    for n in 0..6 {
+        let at = storage
+            .put_segment(&exchange, segment(n), vec![Bytes::from_static(b"x")])
+            .await
+            .unwrap();
+        assert_eq!(at.base.as_str(), "local");
+    }
+    let down = storage
+        .status()
+        .into_iter()
+        .find(|s| s.name.as_str() == "remote")
+        .unwrap();
+    assert!(!down.healthy, "{down:?}");
+    gateway.run();
+    let give_up = Instant::now() + Duration::from_secs(60);
+    while !storage.status().iter().all(|status| status.healthy) {
+        assert!(Instant::now() < give_up, "{:?}", storage.status());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let mut bases = std::collections::BTreeSet::new();
+    for n in 6..8 {
+        let put = storage.put_segment(&exchange, segment(n), vec![Bytes::from_static(b"x")]);
+        bases.insert(put.await.unwrap().base.to_string());
+    }
+    assert_eq!(bases.len(), 2, "both take segments again");
+}

@@ -1,0 +1,89 @@
+//! The conformance suite over the stores that need no server: a file system and memory.
+
+mod storage_conformance;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use stopover::clock::Runtime;
+use stopover::config::BaseDirectoryConfig;
+use stopover::storage::Storage;
+use stopover::telemetry::metrics::Metrics;
+
+fn open(uris: &[String]) -> Storage {
+    let configs: Vec<_> = uris
+        .iter()
+        .map(|uri| BaseDirectoryConfig {
+            uri: uri.clone(),
+            ..Default::default()
+        })
+        .collect();
+    Storage::open(&configs, &Runtime::seeded(7), &Arc::new(Metrics::default())).unwrap()
+}
+
+fn files_below(folder: &Path) -> Vec<std::path::PathBuf> {
+    std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_system_conforms_and_is_left_empty() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = folder.path().join("not/there yet");
+    let storage = open(&[format!(
+        "file://{}/not/there%20yet/",
+        folder.path().display()
+    )]);
+    storage_conformance::all(&storage).await;
+    assert_eq!(files_below(&base), Vec::<std::path::PathBuf>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_file_systems_conform_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let uris: Vec<_> = (0..3)
+        .map(|n| format!("file://{}/base{n}", folder.path().display()))
+        .collect();
+    storage_conformance::all(&open(&uris)).await;
+    for n in 0..3 {
+        let left = files_below(&folder.path().join(format!("base{n}")));
+        assert_eq!(left, Vec::<std::path::PathBuf>::new());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_conforms() {
+    storage_conformance::all(&open(&["memory://conformance".into()])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_and_a_file_system_conform_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let uris = [
+        format!("file://{}", folder.path().display()),
+        "memory://mixed/prefix".into(),
+    ];
+    storage_conformance::all(&open(&uris)).await;
+}
+
+#[tokio::test]
+async fn stores_in_memory_of_the_same_uri_share_their_content() {
+    let (one, other) = (
+        open(&["memory://shared".into()]),
+        open(&["memory://shared".into()]),
+    );
+    let exchange = "shared".parse().unwrap();
+    one.put_marker(&exchange, bytes::Bytes::from_static(b"{}"))
+        .await
+        .unwrap();
+    assert!(other.get_marker(&exchange).await.unwrap().is_some());
+    assert!(
+        open(&["memory://another".into()])
+            .get_marker(&exchange)
+            .await
+            .unwrap()
+            .is_none()
+    );
+}

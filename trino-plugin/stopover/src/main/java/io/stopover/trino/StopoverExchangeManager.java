@@ -62,7 +62,7 @@ public class StopoverExchangeManager
     @Override
     public Exchange createExchange(ExchangeContext context, int outputPartitionCount, boolean preserveOrderWithinPartition)
     {
-        String queryId = context.getQueryId().getId();
+        String queryId = context.getQueryId().toString();
         String name = queryId.substring(0, Math.min(queryId.length(), MAX_QUERY_ID_LENGTH)) + "-" + UUID.randomUUID();
         StopoverExchange exchange = new StopoverExchange(
                 context.getExchangeId(),

@@ -13,7 +13,7 @@ use crate::api;
 use crate::api::auth::{TokenFileError, Tokens};
 use crate::api::limits::ServerLimits;
 use crate::api::server::{BindError, Server};
-use crate::api::state::{ApiState, SharedState};
+use crate::api::state::{ApiState, FinishedRequest, RequestObserver, SharedState};
 use crate::clock::Runtime;
 use crate::commit::CommitIndex;
 use crate::commit::hot::HotSegments;
@@ -24,7 +24,10 @@ use crate::lifecycle::{Exchanges, Forget, LifecycleParts, drain, sweep};
 use crate::memory::MemoryPool;
 use crate::read::{ReadParts, Reader};
 use crate::storage::{Storage, StorageError};
+use crate::telemetry::http::HttpMetrics;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::pools::PoolCollector;
+use crate::telemetry::registry::MetricsRegistry;
 
 /// All parts of a daemon but its door.
 #[derive(Clone)]
@@ -134,6 +137,25 @@ impl Daemon {
     }
 }
 
+/// Counts requests into the metrics.
+struct Requests(HttpMetrics);
+
+impl RequestObserver for Requests {
+    fn started(&self) {
+        self.0.started();
+    }
+
+    fn finished(&self, request: &FinishedRequest<'_>) {
+        let FinishedRequest {
+            route,
+            method,
+            status_class,
+            duration,
+        } = *request;
+        self.0.finished(route, method, status_class, duration);
+    }
+}
+
 /// Why a daemon did not run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -212,6 +234,17 @@ pub async fn run(
 impl Daemon {
     /// What the API needs of this daemon.
     pub fn api_state(&self, limits: &LimitsConfig, tokens: Option<Tokens>) -> SharedState {
+        let requests = Requests(HttpMetrics::default());
+        let registry = MetricsRegistry::new(&self.metrics);
+        registry.extend(|r| {
+            let pools = vec![
+                ("write", self.write_pool.clone()),
+                ("read", self.read_pool.clone()),
+            ];
+            r.register_collector(Box::new(PoolCollector::new(pools)));
+            self.storage.metrics().register(r);
+            requests.0.register(r);
+        });
         let parts = api::state::Parts {
             ingest: self.ingest.clone(),
             commits: self.commits.clone(),
@@ -223,8 +256,8 @@ impl Daemon {
             read_memory: self.read_pool.clone(),
             runtime: self.runtime.clone(),
             tokens: tokens.map(Arc::new),
-            render_metrics: Arc::new(String::new),
-            observer: Arc::new(api::state::NoObserver),
+            render_metrics: Arc::new(move || registry.encode()),
+            observer: Arc::new(requests),
         };
         ApiState::new(parts, limits)
     }

@@ -159,8 +159,12 @@ async fn read(
     let read = reader
         .read_partition(exchange, partition, Selection::default(), raw)
         .await?;
-    let parts: Vec<Bytes> = read.stream.try_collect().await?;
-    Ok(parts.concat())
+    // Copied out, as a socket would: bytes that are kept keep their memory reserved.
+    let copy = async |mut all: Vec<u8>, part: Bytes| {
+        all.extend_from_slice(&part);
+        Ok(all)
+    };
+    read.stream.try_fold(Vec::new(), copy).await
 }
 
 fn page(seed: u8, length: usize) -> Vec<u8> {

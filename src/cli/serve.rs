@@ -21,11 +21,15 @@ pub fn serve(loaded: Loaded) -> ExitCode {
         tracing::warn!("{notice}");
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
+    let threads = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let threads = match threads {
+        Ok(threads) => threads,
         Err(error) => return failure(&error),
     };
-    match runtime.block_on(app::run(&loaded.config, &Runtime::system(), announce)) {
+    let runtime = Runtime::system();
+    match threads.block_on(app::run(&loaded.config, &runtime, announce)) {
         Ok(()) => ExitCode::from(EXIT_OK),
         Err(error) => failure(&error),
     }

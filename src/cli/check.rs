@@ -1,8 +1,8 @@
 //! `stopover check`: what the configuration means, and whether its base directories work.
 //!
 //! Does: print settings with their origins, the memory, and the outcome of a probe of each base
-//! directory. Does not: listen or leave anything behind. Invariant: exit code 0 only if a daemon with
-//! this configuration would be ready.
+//! directory. Does not: listen or leave anything behind. Invariant: exit code 0 only if a daemon
+//! with this configuration would be ready.
 
 use std::fmt::Write;
 use std::process::ExitCode;

@@ -48,8 +48,9 @@ struct Cli {
 enum Command {
     /// Run the daemon until SIGTERM or SIGINT
     ///
-    /// Once it serves, it prints one line on stdout: "listening on http://ADDRESS:PORT". On SIGTERM or
-    /// SIGINT it takes no new sinks, lets open ones finish within server.drain_timeout, and ends.
+    /// Once it serves, it prints one line on stdout: "listening on http://ADDRESS:PORT". On SIGTERM
+    /// or SIGINT it takes no new sinks, lets open ones finish within server.drain_timeout, and
+    /// ends.
     #[command(after_help = CONFIGURATION)]
     Serve(ConfigArgs),
     /// Load the configuration, try each base directory, and say what would happen
@@ -68,8 +69,8 @@ struct ConfigArgs {
     /// Address to listen on; port 0 takes a free one [server.listen]
     #[arg(long, value_name = "IP:PORT")]
     listen: Option<String>,
-    /// Where segments go: a local folder, file://, s3://, gs://, az:// or memory://; may be given more
-    /// than once and replaces those of the file and the environment
+    /// Where segments go: a local folder, file://, s3://, gs://, az:// or memory://; may be given
+    /// more than once and replaces those of the file and the environment
     #[arg(long = "base-directory", value_name = "URI")]
     base_directories: Vec<String>,
     /// Bytes of pages held in memory at most, or "auto" [memory.budget]

@@ -1,8 +1,8 @@
 //! Base directories as configured: their URIs made whole, their other keys passed on as text.
 //!
-//! Does: check and normalise URIs (local paths become absolute `file://` URIs), refuse duplicates and
-//! nesting. Does not: know what options a store takes; `storage` checks those. Invariant: two base
-//! directories never share a key space.
+//! Does: check and normalise URIs (local paths become absolute `file://` URIs), refuse duplicates
+//! and nesting. Does not: know what options a store takes; `storage` checks those. Invariant: two
+//! base directories never share a key space.
 
 use std::path::{Component, Path, PathBuf};
 

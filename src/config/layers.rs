@@ -1,7 +1,8 @@
 //! The layers of the configuration, read and laid over one another: file, environment, flags.
 //!
-//! Does: turn each layer into values that know their origin; the later layer wins. Does not: know what a
-//! key means (`keys`). Invariant: nothing that was given is dropped: it is a value or a problem.
+//! Does: turn each layer into values that know their origin; the later layer wins. Does not: know
+//! what a key means (`keys`). Invariant: nothing that was given is dropped: it is a value or a
+//! problem.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -158,7 +159,8 @@ impl Layers {
         self.bases = Some(found);
     }
 
-    /// Lays the variables of an environment over what is there. Others than `STOPOVER_…` are ignored.
+    /// Lays the variables of an environment over what is there. Others than `STOPOVER_…` are
+    /// ignored.
     pub fn add_environment(&mut self, variables: &[(String, String)]) {
         let mut sorted: Vec<_> = variables.iter().collect();
         // The whole list of base directories comes before single keys of them; numbers in order.
@@ -184,8 +186,9 @@ impl Layers {
         }
     }
 
-    /// A variable without `__` names no setting. If it looks like one that does, that is an error; if not, it
-    /// belongs to somebody else: Kubernetes sets `STOPOVER_SERVICE_HOST` for a service of that name.
+    /// A variable without `__` names no setting. If it looks like one that does, that is an error;
+    /// if not, it belongs to somebody else: Kubernetes sets `STOPOVER_SERVICE_HOST` for a service
+    /// of that name.
     fn lone_variable(&mut self, name: &str, lone: &str) {
         let meant = keys::names().find(|key| {
             let leaf = key.split('.').nth(1).unwrap_or(key);
@@ -206,7 +209,8 @@ impl Layers {
         }
     }
 
-    /// Lays a flag over what is there that stands for one setting, or for `--set section.key=value`.
+    /// Lays a flag over what is there that stands for one setting, or for `--set
+    /// section.key=value`.
     pub fn add_flag(&mut self, flag: &str, key: &str, value: &str) {
         let origin = Origin::Flag(flag.to_owned());
         let parts: Vec<_> = key.split('.').collect();

@@ -1,7 +1,8 @@
 //! Loading: defaults, then file, then environment, then flags; checked as a whole.
 //!
-//! Does: the one place of the program that reads the environment. Does not: parse units or know single
-//! keys. Invariant: either a configuration that contradicts itself nowhere, or all problems at once.
+//! Does: the one place of the program that reads the environment. Does not: parse units or know
+//! single keys. Invariant: either a configuration that contradicts itself nowhere, or all problems
+//! at once.
 
 use std::path::{Path, PathBuf};
 
@@ -204,8 +205,8 @@ fn finish(
     }
 }
 
-/// Small machines get smaller segments, unless somebody wrote down both the budget and the size: then
-/// the two contradict each other and it is not for the daemon to choose.
+/// Small machines get smaller segments, unless somebody wrote down both the budget and the size:
+/// then the two contradict each other and it is not for the daemon to choose.
 fn adapt_target_size(
     config: &mut Config,
     origins: &Origins,

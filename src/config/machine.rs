@@ -42,8 +42,8 @@ impl Machine {
     }
 }
 
-/// What `memory.budget = "auto"` means: an eighth of the usable memory, at most 1 GiB (the worker beside
-/// the daemon owns most of the machine), at least 64 MiB.
+/// What `memory.budget = "auto"` means: an eighth of the usable memory, at most 1 GiB (the worker
+/// beside the daemon owns most of the machine), at least 64 MiB.
 pub fn auto_budget(machine: Machine) -> u64 {
     machine.usable().map_or(AUTO_BUDGET_MIN, |usable| {
         (usable / 8).clamp(AUTO_BUDGET_MIN, AUTO_BUDGET_MAX)
@@ -75,8 +75,8 @@ fn cgroup_limit(root: &Path, memberships: &str) -> Option<u64> {
         .min()
 }
 
-/// Walks from the group up to the mount: within a container the mount itself is the container's group,
-/// and the path may name folders that are not visible here.
+/// Walks from the group up to the mount: within a container the mount itself is the container's
+/// group, and the path may name folders that are not visible here.
 fn lowest(mount: &Path, group: &str, file: &str) -> Option<u64> {
     Path::new(group.trim_start_matches('/'))
         .ancestors()

@@ -1,7 +1,7 @@
 //! Where a setting comes from and what is wrong with it.
 //!
-//! Does: carry key, value, origin and way out to the user, all problems at once. Does not: find them.
-//! Invariant: the value of a secret is never printed.
+//! Does: carry key, value, origin and way out to the user, all problems at once. Does not: find
+//! them. Invariant: the value of a secret is never printed.
 
 use std::fmt;
 use std::path::PathBuf;

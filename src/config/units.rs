@@ -1,7 +1,8 @@
 //! Sizes and durations as people write them: `64MiB`, `64 MB`, `30s`, `1m 30s`.
 //!
-//! Does: parse text to bytes or time and print them back so that they parse to the same value. Does not:
-//! know which setting it reads. Invariant: nothing is rounded silently; what is ambiguous is refused.
+//! Does: parse text to bytes or time and print them back so that they parse to the same value. Does
+//! not: know which setting it reads. Invariant: nothing is rounded silently; what is ambiguous is
+//! refused.
 
 use std::time::Duration;
 
@@ -31,8 +32,8 @@ const DURATION_UNITS: &[(&[&str], u64)] = &[
     (&["d", "day", "days"], 86_400_000_000_000),
 ];
 
-/// Parses a size in bytes: a number and a unit, `KiB` to `TiB` (or `Ki` to `Ti`) by 1024, `kB` to `TB`
-/// by 1000, or none for bytes.
+/// Parses a size in bytes: a number and a unit, `KiB` to `TiB` (or `Ki` to `Ti`) by 1024, `kB` to
+/// `TB` by 1000, or none for bytes.
 ///
 /// # Errors
 /// What is wrong and how to write it.

@@ -1,8 +1,8 @@
 //! The catalog of metrics: names, units, labels, stability. `docs/metrics.md` shows it.
 //!
 //! Does: be the one place where a metric's name and help stand. Does not: hold values (`metrics`,
-//! `http`, `process`, `pools`). Invariant: a metric that is registered is in [`CATALOG`], with a row in
-//! the page; a test compares all three.
+//! `http`, `process`, `pools`). Invariant: a metric that is registered is in [`CATALOG`], with a
+//! row in the page; a test compares all three.
 
 use prometheus_client::registry::{Metric, Registry, Unit};
 

@@ -1,7 +1,7 @@
 //! Logs: one line per event on stderr, as text or JSON.
 //!
-//! Does: install the subscriber for the process. Does not: choose what is logged. Invariant: stdout is
-//! never written to; tokens, credentials and page bytes are never logged (by those who log).
+//! Does: install the subscriber for the process. Does not: choose what is logged. Invariant: stdout
+//! is never written to; tokens, credentials and page bytes are never logged (by those who log).
 
 use std::io::IsTerminal;
 

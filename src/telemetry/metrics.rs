@@ -1,7 +1,7 @@
 //! The daemon's own counters and gauges, as typed handles.
 //!
-//! Does: hold the values and put them into a registry. Does not: name them (`catalog`) or decide when
-//! something is counted. Invariant: labels are bounded sets (never an exchange id).
+//! Does: hold the values and put them into a registry. Does not: name them (`catalog`) or decide
+//! when something is counted. Invariant: labels are bounded sets (never an exchange id).
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;

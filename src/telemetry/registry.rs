@@ -1,7 +1,7 @@
 //! The registry: everything that `/metrics` prints.
 //!
-//! Does: gather metrics and collectors of all modules, and print them as OpenMetrics text. Does not:
-//! know whose they are. Invariant: printing never blocks those who count.
+//! Does: gather metrics and collectors of all modules, and print them as OpenMetrics text. Does
+//! not: know whose they are. Invariant: printing never blocks those who count.
 
 use std::sync::Arc;
 

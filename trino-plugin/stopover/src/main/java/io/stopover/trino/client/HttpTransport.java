@@ -84,6 +84,8 @@ public final class HttpTransport
                 .setConnectionManager(connections(config))
                 .setRequestExecutor(new HttpRequestExecutor(WAIT_FOR_CONTINUE, null, null))
                 .setUserAgent("trino-stopover")
+                .evictExpiredConnections()
+                .evictIdleConnections(TimeValue.ofSeconds(30))
                 .disableAutomaticRetries()
                 .disableRedirectHandling()
                 .disableAuthCaching()

@@ -1,7 +1,8 @@
 //! The conformance suite and S3's own behaviour over a real S3 server, versitygw.
 //!
-//! The server's binary is named by `STOPOVER_TEST_VERSITYGW`. Without it every test here fails: a suite
-//! that silently skips its subject proves nothing. `cargo test --lib --test storage` needs no server.
+//! The server's binary is named by `STOPOVER_TEST_VERSITYGW`. Without it every test here fails: a
+//! suite that silently skips its subject proves nothing. `cargo test --lib --test storage` needs no
+//! server.
 
 mod storage_conformance;
 
@@ -228,7 +229,8 @@ async fn each_operation_costs_the_requests_that_it_should() {
         .await
         .unwrap();
     assert_eq!(storage.remove_exchange(&exchange).await.unwrap(), 50);
-    // One list; one bulk delete for the marker, one for all the rest.
+    // A look at the marker and its removal; one list; one bulk delete for all the rest.
+    assert_eq!(count(&["s3_GetObject"]), 3);
     assert_eq!(count(&["s3_ListObjectsV2"]), 2);
     assert_eq!(count(&["s3_DeleteObjects"]), 2);
     assert_eq!(count(&["s3_DeleteObject", "s3_HeadObject"]), 0);
@@ -331,4 +333,111 @@ async fn a_server_that_stops_is_left_out_and_taken_back_when_it_returns() {
         bases.insert(put.await.unwrap().base.to_string());
     }
     assert_eq!(bases.len(), 2, "both take segments again");
+}
+
+/// What a daemon of its own, with this environment, finds its base directories to be.
+fn probed_elsewhere(configs: &[BaseDirectoryConfig], environment: &[(&str, &str)]) -> String {
+    let described: Vec<String> = configs
+        .iter()
+        .map(|config| {
+            let options = config
+                .options
+                .iter()
+                .map(|(name, value)| format!("\t{name}\t{value}"));
+            format!("{}{}", config.uri, options.collect::<String>())
+        })
+        .collect();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--ignored",
+            "--exact",
+            "probes_what_another_test_tells_it_to",
+            "--nocapture",
+        ])
+        .envs(environment.iter().copied())
+        .env("STOPOVER_TEST_PROBE", described.join("\n"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let found = text.lines().filter(|line| line.contains("PROBED "));
+    found
+        .map(|line| line.split_once("PROBED ").unwrap().1)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by other tests in a process of its own, whose environment they choose"]
+async fn probes_what_another_test_tells_it_to() {
+    let described = std::env::var_os("STOPOVER_TEST_PROBE").expect("only another test runs this");
+    let described = described.into_string().unwrap();
+    let configs: Vec<_> = described
+        .lines()
+        .map(|line| {
+            let mut words = line.split('\t').map(str::to_owned);
+            let uri = words.next().unwrap();
+            let mut options = BTreeMap::new();
+            while let (Some(name), Some(value)) = (words.next(), words.next()) {
+                options.insert(name, value);
+            }
+            BaseDirectoryConfig {
+                uri,
+                name: String::new(),
+                options,
+            }
+        })
+        .collect();
+    for status in open(&configs).probe().await {
+        println!("PROBED {} {:?}", status.healthy, status.error);
+    }
+}
+
+fn without_keys(mut config: BaseDirectoryConfig) -> BaseDirectoryConfig {
+    config.options.retain(|name, _| !name.contains("key"));
+    config
+}
+
+#[test]
+fn credentials_that_are_not_configured_come_from_the_environment() {
+    let gateway = Gateway::start("bucket", "key", "secret-of-key");
+    let configs = [without_keys(gateway.config("s3://bucket/p"))];
+    let keys = [
+        ("AWS_ACCESS_KEY_ID", "key"),
+        ("AWS_SECRET_ACCESS_KEY", "secret-of-key"),
+    ];
+    assert_eq!(probed_elsewhere(&configs, &keys), "true None");
+    let wrong = [keys[0], ("AWS_SECRET_ACCESS_KEY", "not-the-secret")];
+    let refused = probed_elsewhere(&configs, &wrong);
+    assert!(
+        refused.starts_with("false") && refused.contains("SignatureDoesNotMatch"),
+        "{refused}"
+    );
+    assert!(!refused.contains("not-the-secret"), "{refused}");
+}
+
+#[test]
+fn credentials_of_a_base_directory_are_not_mixed_with_the_environments() {
+    let own = Gateway::start("bucket", "own", "secret-of-own");
+    let ambient = Gateway::start("bucket", "ambient", "secret-of-ambient");
+    let configs = [
+        own.config("s3://bucket/p"),
+        without_keys(ambient.config("s3://bucket/p")),
+    ];
+    let environment = [
+        ("AWS_ACCESS_KEY_ID", "ambient"),
+        ("AWS_SECRET_ACCESS_KEY", "secret-of-ambient"),
+        // Nobody listens there: the endpoint that is configured must win.
+        ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9"),
+    ];
+    assert_eq!(
+        probed_elsewhere(&configs, &environment),
+        "true None\ntrue None"
+    );
+    // A session's token belongs to the environment's keys, not to those which are configured.
+    let token = [
+        environment[0],
+        environment[1],
+        ("AWS_SESSION_TOKEN", "of-a-session"),
+    ];
+    assert_eq!(probed_elsewhere(&configs[..1], &token), "true None");
 }

@@ -11,10 +11,18 @@ use stopover::storage::Storage;
 use stopover::telemetry::metrics::Metrics;
 
 fn open(uris: &[String]) -> Storage {
+    open_with(uris, &[])
+}
+
+fn open_with(uris: &[String], options: &[(&str, &str)]) -> Storage {
     let configs: Vec<_> = uris
         .iter()
         .map(|uri| BaseDirectoryConfig {
             uri: uri.clone(),
+            options: options
+                .iter()
+                .map(|(k, v)| ((*k).into(), (*v).into()))
+                .collect(),
             ..Default::default()
         })
         .collect();
@@ -46,7 +54,7 @@ async fn several_file_systems_conform_together() {
     let uris: Vec<_> = (0..3)
         .map(|n| format!("file://{}/base{n}", folder.path().display()))
         .collect();
-    storage_conformance::all(&open(&uris)).await;
+    storage_conformance::all(&open_with(&uris, &[("fsync", "false")])).await;
     for n in 0..3 {
         let left = files_below(&folder.path().join(format!("base{n}")));
         assert_eq!(left, Vec::<std::path::PathBuf>::new());
@@ -86,4 +94,23 @@ async fn stores_in_memory_of_the_same_uri_share_their_content() {
             .unwrap()
             .is_none()
     );
+}
+
+/// For a store that no test can start: names it in `STOPOVER_TEST_BASE_DIRECTORY`, the URI and then
+/// `option=value`, separated by spaces. It should be empty; what the suite writes, it removes.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a store: STOPOVER_TEST_BASE_DIRECTORY='gs://bucket/prefix option=value'"]
+async fn a_store_of_your_choice_conforms() {
+    let given = std::env::var_os("STOPOVER_TEST_BASE_DIRECTORY")
+        .expect("STOPOVER_TEST_BASE_DIRECTORY names the store and its options")
+        .into_string()
+        .unwrap();
+    let (uri, options) = given.split_once(' ').unwrap_or((&given, ""));
+    let options: Vec<_> = options
+        .split_whitespace()
+        .filter_map(|o| o.split_once('='))
+        .collect();
+    let storage = open_with(&[uri.into()], &options);
+    assert!(storage.probe().await[0].healthy, "{:?}", storage.status());
+    storage_conformance::all(&storage).await;
 }

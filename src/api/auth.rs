@@ -1,7 +1,7 @@
 //! Bearer tokens: nobody passes without one once a token file is configured.
 //!
-//! Does: load tokens and compare them in time that does not depend on where they differ. Does not: know
-//! scopes yet. Invariant: a token is never logged, shown or part of an error.
+//! Does: load tokens and compare them in time that does not depend on where they differ. Does not:
+//! know scopes yet. Invariant: a token is never logged, shown or part of an error.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -61,7 +61,8 @@ impl fmt::Debug for Tokens {
 }
 
 impl Tokens {
-    /// Reads a file with one token a line; empty lines and lines that begin with `#` are passed over.
+    /// Reads a file with one token a line; empty lines and lines that begin with `#` are passed
+    /// over.
     pub fn load(path: &Path) -> Result<Self, TokenFileError> {
         let text = std::fs::read_to_string(path).map_err(|source| TokenFileError::Unreadable {
             path: path.to_owned(),

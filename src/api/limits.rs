@@ -48,7 +48,10 @@ impl BodyLimits {
             max_json_size: limits.max_json_size,
             body_timeout: limits.body_timeout,
             clock,
-            small_bodies: MemoryPool::new("request", limits.max_json_size * SMALL_BODIES),
+            small_bodies: MemoryPool::new(
+                "request",
+                limits.max_json_size.saturating_mul(SMALL_BODIES),
+            ),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The HTTP API, version 1: the whole route table.
 //!
-//! Does: turn requests into calls of `ingest`, `commit`, `read`, `lifecycle` and `storage`, and their
-//! answers into responses. Does not: keep state of its own; HTTP types stop here. Invariant: a handler
-//! that is dropped because its client left leaves nothing half done: whatever changes state either
-//! happens between two awaits or goes on without the handler.
+//! Does: turn requests into calls of `ingest`, `commit`, `read`, `lifecycle` and `storage`, and
+//! their answers into responses. Does not: keep state of its own; HTTP types stop here. Invariant:
+//! a handler that is dropped because its client left leaves nothing half done: whatever changes
+//! state either happens between two awaits or goes on without the handler.
 
 pub mod auth;
 mod extract;
@@ -52,6 +52,7 @@ pub fn router(state: SharedState) -> Router {
     let outside = observe::Outside {
         observer: state.parts.observer.clone(),
         random: state.parts.runtime.random.clone(),
+        keep_alive: state.keep_alive,
     };
     let tokens = state.parts.tokens.clone();
     routes

@@ -1,19 +1,20 @@
 //! The outermost layer: request ids, one log line for a failure, panics, request metrics.
 //!
-//! Does: see each request and its answer from outside. Does not: look into bodies. Invariant: a request
-//! that began is finished exactly once for the observer, when the last byte of its answer was taken or
-//! its client left; an answer to a request whose body was not read closes its connection, as the rest
-//! of the body would be taken for the next request.
+//! Does: see each request and its answer from outside. Does not: look into bodies. Invariant: a
+//! request that began is finished exactly once for the observer, when the last byte of its answer
+//! was taken or its client left; an answer to a request whose body was not read closes its
+//! connection, as the rest of the body would be taken for the next request.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::CONNECTION;
+use axum::http::header::{CONNECTION, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -23,11 +24,12 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::limits::MAX_URI;
-use super::problem::{Failure, Problem};
+use super::problem::{Failure, Problem, Slug};
 use super::state::{FinishedRequest, RequestObserver};
 use crate::clock::Random;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const MAX_REQUEST_ID: usize = 128;
 
 /// What the layer is given.
@@ -37,6 +39,9 @@ pub struct Outside {
     pub observer: Arc<dyn RequestObserver>,
     /// Mints request ids.
     pub random: Random,
+    /// How long an idle connection may be used again: told to clients, so that their pools do not
+    /// hand out a connection which the server is about to close.
+    pub keep_alive: Duration,
 }
 
 /// Wraps the whole service.
@@ -58,11 +63,17 @@ pub async fn observe(State(outside): State<Outside>, request: Request, next: Nex
     let (request, body_state) = track_body(request);
     let mut response = answer(request, next).instrument(span.clone()).await;
     span.in_scope(|| log(&response));
-    if version < Version::HTTP_2 && body_state.unread() {
-        let close = HeaderValue::from_static("close");
-        response.headers_mut().insert(CONNECTION, close);
+    let headers = response.headers_mut();
+    if version < Version::HTTP_2 {
+        let (name, value) = if body_state.unread() {
+            (CONNECTION, HeaderValue::from_static("close"))
+        } else {
+            (KEEP_ALIVE, timeout(outside.keep_alive))
+        };
+        headers.insert(name, value);
     }
-    response.headers_mut().insert(REQUEST_ID, id);
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REQUEST_ID, id);
     watch.status_class = Some(response.status().as_u16() / 100);
     response.map(|body| {
         Body::new(Watched {
@@ -95,11 +106,19 @@ async fn answer(request: Request, next: Next) -> Response {
     }
 }
 
+fn timeout(keep_alive: Duration) -> HeaderValue {
+    let text = format!("timeout={}", keep_alive.as_secs().max(1));
+    HeaderValue::from_str(&text).expect("digits are a header value")
+}
+
 fn log(response: &Response) {
     let status = response.status().as_u16();
     match response.extensions().get::<Failure>() {
+        Some(Failure { slug, cause }) if *slug == Slug::Internal => {
+            tracing::error!(status, problem = slug.as_str(), %cause, "request met a defect");
+        }
         Some(Failure { slug, cause }) if status >= 500 => {
-            tracing::error!(status, problem = slug.as_str(), %cause, "request failed");
+            tracing::warn!(status, problem = slug.as_str(), %cause, "request failed");
         }
         Some(Failure { slug, cause }) => {
             tracing::debug!(status, problem = slug.as_str(), %cause, "request refused");

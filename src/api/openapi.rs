@@ -1,7 +1,7 @@
 //! The API's description, OpenAPI 3.1, generated from the routes.
 //!
-//! Does: own what the document says besides the routes, and serve it. Invariant: what is served equals
-//! the golden file `tests/golden/openapi.json`.
+//! Does: own what the document says besides the routes, and serve it. Invariant: what is served
+//! equals the golden file `tests/golden/openapi.json`.
 
 use std::sync::LazyLock;
 
@@ -65,7 +65,8 @@ pub async fn document(_: NoQuery) -> Result<impl IntoResponse, Problem> {
 mod tests {
     use super::*;
 
-    /// To take a change of the API on purpose, run with `STOPOVER_GOLDEN=write` and look at the diff.
+    /// To take a change of the API on purpose, run with `STOPOVER_GOLDEN=write` and look at the
+    /// diff.
     #[test]
     fn the_document_is_the_golden_file() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/openapi.json");

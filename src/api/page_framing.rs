@@ -1,7 +1,8 @@
 //! What the API itself adds to a stream of pages: the error record and the media types.
 //!
-//! Does: write the one record that only `api` can write, as only it knows problems. Does not: write block
-//! and end records (`read`) or frames (`segment`). Invariant: layouts as drawn in `docs/protocol.md`.
+//! Does: write the one record that only `api` can write, as only it knows problems. Does not: write
+//! block and end records (`read`) or frames (`segment`). Invariant: layouts as drawn in
+//! `docs/protocol.md`.
 
 use bytes::{BufMut, Bytes, BytesMut};
 

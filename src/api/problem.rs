@@ -1,8 +1,9 @@
 //! Every error that a client can see, as RFC 9457 problem+json.
 //!
-//! Does: own the slugs with their status and whether a repeat may help, and map each module's errors to
-//! them. Does not: decide what failed. Invariant: the table of `docs/protocol.md` and [`Slug`] say the
-//! same (a test reads the page); the maps name every variant, so that a new error cannot slip through.
+//! Does: own the slugs with their status and whether a repeat may help, and map each module's
+//! errors to them. Does not: decide what failed. Invariant: the table of `docs/protocol.md` and
+//! [`Slug`] say the same (a test reads the page); the maps name every variant, so that a new error
+//! cannot slip through.
 
 use std::borrow::Cow;
 
@@ -126,8 +127,8 @@ pub struct Problem {
     cause: Option<String>,
 }
 
-/// What the request log says about a failed request: travels in the response's extensions, so that it
-/// is logged once, with the request's id.
+/// What the request log says about a failed request: travels in the response's extensions, so that
+/// it is logged once, with the request's id.
 #[derive(Debug, Clone)]
 pub struct Failure {
     /// The slug.

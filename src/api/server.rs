@@ -1,10 +1,11 @@
 //! The HTTP server: sockets in, requests to the router.
 //!
-//! Does: bound connections, heads and silences, speak HTTP/1.1 and HTTP/2 in clear, and stop gracefully.
-//! Does not: know routes, or when to stop. Invariant: a connection holds its permit as long as it lives,
-//! and all connections have ended when [`Server::run`] returns.
+//! Does: bound connections, heads and silences, speak HTTP/1.1 and HTTP/2 in clear, and stop
+//! gracefully. Does not: know routes, or when to stop. Invariant: a connection holds its permit as
+//! long as it lives, and all connections have ended when [`Server::run`] returns.
 
 use std::future::Future;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,6 +87,8 @@ impl Server {
                         drop(permit);
                     });
                 }
+                // Gone before it was accepted.
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     tracing::warn!(%error, "accepting a connection failed");
                     runtime.clock.sleep(ACCEPT_PAUSE).await;
@@ -106,7 +109,9 @@ impl Server {
             .await
             .expect("the semaphore is never closed");
         let (stream, _) = self.listener.accept().await?;
-        stream.set_nodelay(true)?;
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection goes on without TCP_NODELAY");
+        }
         Ok((stream, permit))
     }
 }
@@ -128,11 +133,9 @@ impl Connection {
             return;
         };
         let clock = self.runtime.clock.clone();
-        let io = TokioIo::new(GuardedIo::new(
-            stream,
-            self.limits.write_stall_timeout,
-            clock,
-        ));
+        let stall = self.limits.write_stall_timeout;
+        let io = GuardedIo::new(stream, stall, clock, self.stop.clone());
+        let io = TokioIo::new(io);
         let service = TowerToHyperService::new(router);
         if http2 {
             let tasks = Spawn(self.runtime.tasks.clone());

@@ -1,8 +1,10 @@
-//! The body of a streamed read: gives bytes as the client takes them, and lets go of a client that stalls.
+//! The body of a streamed read: gives bytes as the client takes them, and lets go of a client that
+//! stalls.
 //!
-//! Does: carry the read's permit, turn a late failure into the stream's end, and give the memory back when
-//! the client has taken nothing for `limits.read_stall_timeout`. Does not: read. Invariant: the permit
-//! and everything that the stream holds live exactly as long as the stream can still give bytes.
+//! Does: carry the read's permit, turn a late failure into the stream's end, and give the memory
+//! back when the client has taken nothing for `limits.read_stall_timeout`. Does not: read.
+//! Invariant: the permit and everything that the stream holds live exactly as long as the stream
+//! can still give bytes.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -88,6 +88,8 @@ pub struct ApiState {
     pub read_permits: Arc<Semaphore>,
     /// A response whose client takes nothing for this long is cut off.
     pub read_stall_timeout: Duration,
+    /// How long clients are told that an idle connection stays open: a little less than it does.
+    pub keep_alive: Duration,
     /// When the daemon began to serve.
     pub started: Instant,
 }
@@ -101,6 +103,7 @@ impl ApiState {
             body_limits: BodyLimits::new(limits, clock),
             read_permits: Arc::new(Semaphore::new(limits.max_concurrent_reads.max(1))),
             read_stall_timeout: limits.read_stall_timeout,
+            keep_alive: limits.header_timeout * 4 / 5,
             parts,
         })
     }

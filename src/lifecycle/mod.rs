@@ -207,11 +207,22 @@ impl Exchanges {
         let known = self.shared.known.lock().get(exchange).cloned();
         let now = self.shared.parts.runtime.clock.now();
         match &known {
-            Some(Known::Closed) => return Err(LifecycleError::Closed(exchange.clone())),
             Some(Known::Open { spec, seen }) if now.duration_since(*seen) < TRUSTED => {
-                return Ok(spec.clone());
+                Ok(spec.clone())
             }
-            _ => {}
+            _ => self.lookup_now(exchange).await,
+        }
+    }
+
+    /// The same, but always asks the store: for answers in which an exchange that another daemon
+    /// has closed would look like an empty one.
+    ///
+    /// # Errors
+    /// An exchange that is not open, or the store.
+    pub async fn lookup_now(&self, exchange: &ExchangeId) -> Result<ExchangeSpec, LifecycleError> {
+        let known = self.shared.known.lock().get(exchange).cloned();
+        if matches!(known, Some(Known::Closed)) {
+            return Err(LifecycleError::Closed(exchange.clone()));
         }
         match self.stored(exchange).await? {
             Some(spec) if self.remember_open(exchange, spec.clone()) => Ok(spec),

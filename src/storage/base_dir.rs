@@ -1,8 +1,8 @@
 //! Opening a base directory from its configuration.
 //!
-//! Does: read the URI and the options, derive the name, build the store. Does not: touch the store; open
-//! the clouds' clients (`cloud`). Invariant: two base directories that open together have different
-//! names and different places, and nothing of one's credentials reaches the other.
+//! Does: read the URI and the options, derive the name, build the store. Does not: touch the store;
+//! open the clouds' clients (`cloud`). Invariant: two base directories that open together have
+//! different names and different places, and nothing of one's credentials reaches the other.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -198,8 +198,8 @@ fn build_file(
     ))
 }
 
-/// The stores in memory of this process, by place: those who open the same URI share the content, as
-/// two daemons share a bucket.
+/// The stores in memory of this process, by place: those who open the same URI share the content,
+/// as two daemons share a bucket.
 static MEMORY: LazyLock<Mutex<HashMap<String, Arc<InMemory>>>> = LazyLock::new(Mutex::default);
 
 fn build_memory(

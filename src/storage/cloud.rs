@@ -1,9 +1,10 @@
 //! Opening the clouds' object stores: S3, Google Cloud Storage, Azure.
 //!
-//! Does: turn options and the environment into a client. Does not: parse URIs or read the environment
-//! itself (the client's `from_env` does). Invariant: as soon as a base directory names credentials of
-//! its own, none of the environment's are used for it, not even to complete them.
+//! Does: turn options and the environment into a client. Does not: parse URIs or read the
+//! environment itself (the client's `from_env` does). Invariant: as soon as a base directory names
+//! credentials of its own, none of the environment's are used for it, not even to complete them.
 
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,8 +24,8 @@ use crate::clock::Runtime;
 
 type Answer = Result<(Built, Options), StorageError>;
 
-/// The client's own tries: enough for a dropped connection or one 503. Patience is `retry`'s, and for
-/// puts the facade's, which turns to another base directory first.
+/// The client's own tries: enough for a dropped connection or one 503. Patience is `retry`'s, and
+/// for puts the facade's, which turns to another base directory first.
 fn client_retries() -> RetryConfig {
     RetryConfig {
         backoff: BackoffConfig {
@@ -36,6 +37,9 @@ fn client_retries() -> RetryConfig {
         retry_timeout: Duration::from_secs(10),
     }
 }
+
+/// A whole request, body included: 256 MiB at 5 MB/s.
+const REQUEST_TIMEOUT: &str = "60 seconds";
 
 fn bucket<'a>(label: &str, url: &'a Url) -> Result<&'a str, StorageError> {
     url.host_str()
@@ -103,15 +107,28 @@ fn is_true(value: Option<String>) -> bool {
     value.as_deref() == Some("true")
 }
 
+const S3_OPTIONS: &[(&str, AmazonS3ConfigKey)] = &[
+    ("region", AmazonS3ConfigKey::Region),
+    ("endpoint", AmazonS3ConfigKey::Endpoint),
+    (
+        "allow_http",
+        AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp),
+    ),
+    ("access_key_id", AmazonS3ConfigKey::AccessKeyId),
+    ("secret_access_key", AmazonS3ConfigKey::SecretAccessKey),
+    ("session_token", AmazonS3ConfigKey::Token),
+];
+
 /// `s3://bucket/prefix`.
 pub(super) fn build_s3(label: &str, url: &Url, mut options: Options, runtime: &Runtime) -> Answer {
     use AmazonS3ConfigKey as S3;
     let bucket = bucket(label, url)?;
-    check_s3_credentials(&options)?;
-    let given = s3_options(&mut options)?;
+    check_s3_options(&options)?;
+    let given = take_given(&mut options, S3_OPTIONS, "aws_", S3::Bucket)?;
     let path_style = options.take_bool("path_style")?;
     let gives = |key: &S3| given.iter().any(|(_, k, _)| k == key);
-    let mut builder = s3_environment(gives(&S3::AccessKeyId), gives(&S3::RoleArn));
+    let mut builder = s3_environment(gives(&S3::AccessKeyId), gives(&S3::RoleArn))
+        .with_config(S3::Client(ClientConfigKey::Timeout), REQUEST_TIMEOUT);
     for (_, key, value) in &given {
         builder = builder.with_config(*key, value);
     }
@@ -132,7 +149,7 @@ pub(super) fn build_s3(label: &str, url: &Url, mut options: Options, runtime: &R
     }
     if !gives(&S3::UnsignedPayload) && !endpoint.as_deref().unwrap_or("https").starts_with("http:")
     {
-        // TLS already protects the bytes: hashing each of them again is the upload's greatest cost.
+        // TLS already protects the bytes; hashing each of them again only costs time.
         builder = builder.with_unsigned_payload(true);
     }
     let secrets = [S3::AccessKeyId, S3::SecretAccessKey, S3::Token];
@@ -154,7 +171,11 @@ pub(super) fn build_s3(label: &str, url: &Url, mut options: Options, runtime: &R
     ))
 }
 
-fn check_s3_credentials(options: &Options) -> Result<(), StorageError> {
+fn check_s3_options(options: &Options) -> Result<(), StorageError> {
+    let contrary = "aws_virtual_hosted_style_request";
+    if options.has(contrary) {
+        return Err(options.refuse(contrary, "is the contrary of `path_style`; use that"));
+    }
     let has = |name: &str| options.has(name) || options.has(&format!("aws_{name}"));
     match (
         has("access_key_id"),
@@ -177,55 +198,42 @@ fn check_s3_credentials(options: &Options) -> Result<(), StorageError> {
     }
 }
 
-/// The options that are the client's own, by its keys.
-fn s3_options(
+/// An option as it was named, the client's key for it, and its value.
+type Given<K> = Vec<(String, K, String)>;
+
+/// Takes the options that are the client's: ours by the table, others by the client's own names.
+fn take_given<K: FromStr + PartialEq + Copy>(
     options: &mut Options,
-) -> Result<Vec<(String, AmazonS3ConfigKey, String)>, StorageError> {
-    use AmazonS3ConfigKey as S3;
-    const OWN: [&str; 6] = [
-        "region",
-        "endpoint",
-        "allow_http",
-        "access_key_id",
-        "secret_access_key",
-        "session_token",
-    ];
-    let own = OWN
-        .iter()
-        .filter_map(|name| Some(((*name).to_owned(), options.take(name)?)));
-    let mut given: Vec<(String, String)> = own.collect();
-    given.extend(options.take_prefixed("aws_"));
-    let mut keyed: Vec<(String, S3, String)> = Vec::new();
-    for (name, value) in given {
-        let key = match name.parse() {
-            Ok(S3::Bucket) => return Err(options.refuse(&name, "is part of the URI")),
-            Ok(S3::VirtualHostedStyleRequest) => {
-                return Err(options.refuse(&name, "is the contrary of `path_style`; use that"));
-            }
-            Ok(key) => key,
-            Err(_) => return Err(options.unknown(&name)),
+    table: &[(&str, K)],
+    prefix: &str,
+    bucket: K,
+) -> Result<Given<K>, StorageError> {
+    let mut given = Given::new();
+    for (name, key) in table {
+        given.extend(
+            options
+                .take(name)
+                .map(|value| ((*name).to_owned(), *key, value)),
+        );
+    }
+    for (name, value) in options.take_prefixed(prefix) {
+        let Ok(key) = name.parse::<K>() else {
+            return Err(options.unknown(&name));
         };
-        check_twice(options, &keyed, &name, &key)?;
-        keyed.push((name, key, value));
-    }
-    Ok(keyed)
-}
-
-fn check_twice<K: PartialEq>(
-    options: &Options,
-    keyed: &[(String, K, String)],
-    name: &str,
-    key: &K,
-) -> Result<(), StorageError> {
-    match keyed.iter().find(|(_, k, _)| k == key) {
-        Some((other, _, _)) => {
-            Err(options.refuse(name, &format!("and `{other}` are the same option; set one")))
+        if key == bucket {
+            return Err(options.refuse(&name, "is part of the URI"));
         }
-        None => Ok(()),
+        if let Some((other, ..)) = given.iter().find(|(_, k, _)| *k == key) {
+            let reason = format!("and `{other}` are the same option; set one");
+            return Err(options.refuse(&name, &reason));
+        }
+        given.push((name, key, value));
     }
+    Ok(given)
 }
 
-/// What the environment says; without its credentials if the base directory names its own keys or role.
+/// What the environment says; without its credentials if the base directory names its own keys or
+/// role.
 fn s3_environment(own_keys: bool, own_role: bool) -> AmazonS3Builder {
     use AmazonS3ConfigKey as S3;
     let environment = AmazonS3Builder::from_env();
@@ -264,34 +272,25 @@ fn virtual_host(options: &Options, endpoint: &str, bucket: &str) -> Result<Strin
     Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
+const GS_OPTIONS: &[(&str, GoogleConfigKey)] = &[
+    ("service_account_path", GoogleConfigKey::ServiceAccount),
+    ("service_account_key", GoogleConfigKey::ServiceAccountKey),
+    (
+        "application_credentials",
+        GoogleConfigKey::ApplicationCredentials,
+    ),
+    ("endpoint", GoogleConfigKey::BaseUrl),
+    (
+        "allow_http",
+        GoogleConfigKey::Client(ClientConfigKey::AllowHttp),
+    ),
+];
+
 /// `gs://bucket/prefix`.
 pub(super) fn build_gs(label: &str, url: &Url, mut options: Options, runtime: &Runtime) -> Answer {
     use GoogleConfigKey as Gs;
     let bucket = bucket(label, url)?;
-    let own = [
-        ("service_account_path", Gs::ServiceAccount),
-        ("service_account_key", Gs::ServiceAccountKey),
-        ("application_credentials", Gs::ApplicationCredentials),
-        ("endpoint", Gs::BaseUrl),
-        ("allow_http", Gs::Client(ClientConfigKey::AllowHttp)),
-    ];
-    let mut given = Vec::new();
-    for (name, key) in own {
-        given.extend(
-            options
-                .take(name)
-                .map(|value| (name.to_owned(), key, value)),
-        );
-    }
-    for (name, value) in options.take_prefixed("google_") {
-        let key = match name.parse() {
-            Ok(Gs::Bucket) => return Err(options.refuse(&name, "is part of the URI")),
-            Ok(key) => key,
-            Err(_) => return Err(options.unknown(&name)),
-        };
-        check_twice(&options, &given, &name, &key)?;
-        given.push((name, key, value));
-    }
+    let given = take_given(&mut options, GS_OPTIONS, "google_", Gs::Bucket)?;
     let credentials = [
         Gs::ServiceAccount,
         Gs::ServiceAccountKey,
@@ -309,14 +308,15 @@ pub(super) fn build_gs(label: &str, url: &Url, mut options: Options, runtime: &R
     let mut builder = match named[..] {
         [] => GoogleCloudStorageBuilder::from_env(),
         _ => GoogleCloudStorageBuilder::new(),
-    };
+    }
+    .with_config(Gs::Client(ClientConfigKey::Timeout), REQUEST_TIMEOUT);
     for (_, key, value) in &given {
         builder = builder.with_config(*key, value);
     }
     let endpoint = builder.get_config_value(&Gs::BaseUrl);
     let asked = given
         .iter()
-        .find(|(_, key, _)| *key == own[4].1)
+        .find(|(_, key, _)| *key == Gs::Client(ClientConfigKey::AllowHttp))
         .map(|(_, _, v)| v.as_str());
     check_endpoint(&options, endpoint.as_deref(), asked == Some("true"))?;
     let secrets = [Gs::ServiceAccountKey, Gs::BearerToken];
@@ -344,38 +344,26 @@ pub(super) fn build_gs(label: &str, url: &Url, mut options: Options, runtime: &R
     ))
 }
 
+const AZ_OPTIONS: &[(&str, AzureConfigKey)] = &[
+    ("account", AzureConfigKey::AccountName),
+    ("access_key", AzureConfigKey::AccessKey),
+    ("sas_token", AzureConfigKey::SasKey),
+    ("client_id", AzureConfigKey::ClientId),
+    ("client_secret", AzureConfigKey::ClientSecret),
+    ("tenant_id", AzureConfigKey::AuthorityId),
+    ("endpoint", AzureConfigKey::Endpoint),
+    (
+        "allow_http",
+        AzureConfigKey::Client(ClientConfigKey::AllowHttp),
+    ),
+    ("use_emulator", AzureConfigKey::UseEmulator),
+];
+
 /// `az://container/prefix`.
 pub(super) fn build_az(label: &str, url: &Url, mut options: Options, runtime: &Runtime) -> Answer {
     use AzureConfigKey as Az;
     let container = bucket(label, url)?;
-    let own = [
-        ("account", Az::AccountName),
-        ("access_key", Az::AccessKey),
-        ("sas_token", Az::SasKey),
-        ("client_id", Az::ClientId),
-        ("client_secret", Az::ClientSecret),
-        ("tenant_id", Az::AuthorityId),
-        ("endpoint", Az::Endpoint),
-        ("allow_http", Az::Client(ClientConfigKey::AllowHttp)),
-        ("use_emulator", Az::UseEmulator),
-    ];
-    let mut given = Vec::new();
-    for (name, key) in own {
-        given.extend(
-            options
-                .take(name)
-                .map(|value| (name.to_owned(), key, value)),
-        );
-    }
-    for (name, value) in options.take_prefixed("azure_") {
-        let key = match name.parse() {
-            Ok(Az::ContainerName) => return Err(options.refuse(&name, "is part of the URI")),
-            Ok(key) => key,
-            Err(_) => return Err(options.unknown(&name)),
-        };
-        check_twice(&options, &given, &name, &key)?;
-        given.push((name, key, value));
-    }
+    let given = take_given(&mut options, AZ_OPTIONS, "azure_", Az::ContainerName)?;
     let gives = |key: &Az| given.iter().any(|(_, k, _)| k == key);
     check_azure_credentials(&options, gives)?;
     let named = [Az::AccessKey, Az::SasKey, Az::ClientSecret, Az::Token]
@@ -387,7 +375,8 @@ pub(super) fn build_az(label: &str, url: &Url, mut options: Options, runtime: &R
         account.map_or_else(|| new.clone(), |account| new.clone().with_account(account))
     } else {
         MicrosoftAzureBuilder::from_env()
-    };
+    }
+    .with_config(Az::Client(ClientConfigKey::Timeout), REQUEST_TIMEOUT);
     for (_, key, value) in &given {
         builder = builder.with_config(*key, value);
     }

@@ -1,8 +1,8 @@
 //! Exchanges as a whole: their markers, what lies in them, and their end.
 //!
-//! Does: write and read markers, list, remove. Does not: decide when an exchange ends. Invariant: what
-//! cannot be known because a base directory cannot be asked is an error or a changed version, never
-//! an answer that would let a live exchange be taken for a dead one.
+//! Does: write and read markers, list, remove. Does not: decide when an exchange ends. Invariant:
+//! what cannot be known because a base directory cannot be asked is an error or a changed version,
+//! never an answer that would let a live exchange be taken for a dead one.
 
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ use super::{ListedSegment, Marker, Storage, StorageError, StorageErrorKind, plac
 use crate::id::{ExchangeId, SegmentAddress};
 
 impl Storage {
-    /// Writes (or writes again) the marker of an exchange to its home: the first base directory that
-    /// works in an order that depends on the exchange id alone.
+    /// Writes (or writes again) the marker of an exchange to its home: the first base directory
+    /// that works in an order that depends on the exchange id alone.
     pub async fn put_marker(
         &self,
         exchange: &ExchangeId,
@@ -39,9 +39,9 @@ impl Storage {
     /// The marker of an exchange; `None` if no base directory has one. An error if one that might
     /// have it cannot be asked and none of the others has it.
     ///
-    /// All are asked: while the home was out of order a renewal went elsewhere, and the old marker is
-    /// still at home. The version speaks for all of them; while one cannot be asked it changes every
-    /// time, for a renewal may lie just there.
+    /// All are asked: while the home was out of order a renewal went elsewhere, and the old marker
+    /// is still at home. The version speaks for all of them; while one cannot be asked it changes
+    /// every time, for a renewal may lie just there.
     pub async fn get_marker(&self, exchange: &ExchangeId) -> Result<Option<Marker>, StorageError> {
         let key = keys::marker(exchange);
         let asked = join_all(self.homes(exchange).into_iter().map(|index| {
@@ -84,8 +84,8 @@ impl Storage {
         }))
     }
 
-    /// All segments of an exchange in all base directories, sorted by segment id then base; an error
-    /// if one of the base directories cannot be listed.
+    /// All segments of an exchange in all base directories, sorted by segment id then base; an
+    /// error if one of the base directories cannot be listed.
     pub async fn list_segments(
         &self,
         exchange: &ExchangeId,
@@ -151,15 +151,15 @@ impl Storage {
     }
 
     /// Removes everything of an exchange from every base directory, markers first; answers how many
-    /// objects went. An error if any could not be removed; calling it again goes on. A base directory
-    /// that fails does not keep the others from being cleared.
+    /// objects went. An error if any could not be removed; calling it again goes on. A base
+    /// directory that fails does not keep the others from being cleared.
     ///
-    /// No base directory is listed before the markers are gone from all: a segment that is not in a list was
-    /// uploaded after that, and its uploader finds the exchange closed and takes it away.
+    /// No base directory is listed before the markers are gone from all: a segment that is not in a
+    /// list was uploaded after that, and its uploader finds the exchange closed and takes it away.
     pub async fn remove_exchange(&self, exchange: &ExchangeId) -> Result<u64, StorageError> {
         let markers = self.inner.bases.iter().cloned().map(|base| {
             let exchange = exchange.clone();
-            async move { delete(&base, &exchange, vec![keys::marker(&exchange)]).await }
+            async move { remove_marker(&base, &exchange).await }
         });
         let markers = join_all(markers).await;
         let rest = self
@@ -171,7 +171,8 @@ impl Storage {
             .map(|(base, marker)| {
                 let (exchange, marker_stays) = (exchange.clone(), marker.is_err());
                 async move {
-                    // Where the marker stays, the segments stay: it would announce what is not there.
+                    // Where the marker stays, the segments stay: it would announce what is not
+                    // there.
                     if marker_stays {
                         return Ok(0);
                     }
@@ -229,6 +230,17 @@ async fn list_all(base: &Base, exchange: &ExchangeId) -> Result<Vec<Key>, Storag
     let listed = base.store.list(&folder).await;
     let listed = listed.map_err(|error| base.error("list", folder.as_str(), error))?;
     Ok(listed.into_iter().map(|found| found.key).collect())
+}
+
+/// Looks before it removes: not every store says whether there was anything to remove. A marker
+/// that is written in between is in the list of the rest.
+async fn remove_marker(base: &Base, exchange: &ExchangeId) -> Result<u64, StorageError> {
+    let marker = keys::marker(exchange);
+    match base.store.get_tail(&marker, 1).await {
+        Err(error) if error.kind == StorageErrorKind::NotFound => Ok(0),
+        Err(error) => Err(base.error("get", marker.as_str(), error)),
+        Ok(_) => delete(base, exchange, vec![marker]).await,
+    }
 }
 
 async fn delete(base: &Base, exchange: &ExchangeId, which: Vec<Key>) -> Result<u64, StorageError> {

@@ -1,8 +1,9 @@
 //! Whether a base directory takes new segments, and the work of finding out again.
 //!
-//! Does: remember the last failure of each base directory, log each change once, probe an unhealthy one
-//! in the background until it works. Does not: decide where anything is put (`placement`). Invariant:
-//! an unhealthy base directory has exactly one background probe, which ends with the daemon.
+//! Does: remember the last failure of each base directory, log each change once, probe an unhealthy
+//! one in the background until it works. Does not: decide where anything is put (`placement`).
+//! Invariant: an unhealthy base directory has exactly one background probe, which ends with the
+//! daemon.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -117,7 +118,7 @@ impl Base {
         drop(health);
         if first {
             self.metrics.set_healthy(&self.name, false);
-            tracing::warn!(base = %self.name, uri = %self.uri, %error, "base directory is left out");
+            tracing::warn!(base = %self.name, uri = %self.uri, %error, "left out for new segments");
         }
         if start_probing {
             let base = Arc::downgrade(self);
@@ -135,8 +136,8 @@ impl Base {
         }
     }
 
-    /// Ends the background probe if the base directory is healthy; under the lock, so that a failure
-    /// at the same moment starts another.
+    /// Ends the background probe if the base directory is healthy; under the lock, so that a
+    /// failure at the same moment starts another.
     fn stop_probing_if_healthy(&self) -> bool {
         let mut health = self.health.lock();
         health.probing = health.failure.is_some();

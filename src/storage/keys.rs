@@ -6,7 +6,7 @@
 //! ```text
 //! <base directory>/v1/<exchange>/exchange.json               the marker
 //! <base directory>/v1/<exchange>/segments/<segment id>.seg   a segment
-//! <base directory>/v1/.keep                                  keeps the folder alive (object stores)
+//! <base directory>/v1/.keep                                  keeps the folder (object stores)
 //! <base directory>/.probe/<random>                           a probe, for a moment
 //! ```
 

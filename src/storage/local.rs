@@ -1,9 +1,9 @@
 //! A base directory in a file system.
 //!
 //! Does: write files so that they are whole and durable once they have their name, read ranges of
-//! them, remove them together with the folders they leave empty. Does not: remember anything between
-//! calls. Invariant: a file under its final name is complete; a file whose name ends in `.tmp` is
-//! locked by the process that writes it, so that an unlocked one is nobody's.
+//! them, remove them together with the folders they leave empty. Does not: remember anything
+//! between calls. Invariant: a file under its final name is complete; a file whose name ends in
+//! `.tmp` is locked by the process that writes it, so that an unlocked one is nobody's.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice, Write};
@@ -18,6 +18,7 @@ use bytes::Bytes;
 
 use super::keys::{Folder, Key, TEMPORARY};
 use super::limit::carried_permit;
+use super::local_error::{failure, put_failure};
 use super::store::{Found, MAX_VERSIONED_SIZE, Store, StoreError, Versioned};
 use super::{StorageErrorKind, Tail};
 
@@ -37,6 +38,8 @@ struct Inner {
     next_temporary: AtomicU64,
     /// The root existed at some time: should it be missing later, it is not empty but gone.
     seen: AtomicBool,
+    /// The root's own name has been synced by this process.
+    root_synced: AtomicBool,
 }
 
 impl LocalStore {
@@ -48,6 +51,7 @@ impl LocalStore {
             writer,
             next_temporary: AtomicU64::new(0),
             seen: AtomicBool::new(false),
+            root_synced: AtomicBool::new(false),
         }))
     }
 
@@ -234,6 +238,14 @@ impl Inner {
         if !self.fsync {
             return Ok(());
         }
+        if let (false, Some(above)) = (
+            self.root_synced.swap(true, Ordering::Relaxed),
+            self.root.parent(),
+        ) {
+            // Another daemon may be making the root just now; not to be allowed up there is no
+            // failure.
+            let _ = sync_folder(above);
+        }
         for folder in folder.ancestors() {
             sync_folder(folder)?;
             if folder == self.root {
@@ -243,7 +255,8 @@ impl Inner {
         Ok(())
     }
 
-    /// A root that was there and is not any more holds data that cannot be seen: not the same as empty.
+    /// A root that was there and is not any more holds data that cannot be seen: not the same as
+    /// empty.
     fn check_root(&self) -> Result<(), StoreError> {
         match fs::metadata(&self.root) {
             Ok(_) => self.seen.store(true, Ordering::Relaxed),
@@ -260,8 +273,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Also the folders that a put made before it was interrupted: a put which loses its folder while
-    /// it runs begins again.
+    /// Also the folders that a put made before it was interrupted: a put which loses its folder
+    /// while it runs begins again.
     fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64, StoreError> {
         let mut stale = Vec::new();
         let folders = self.walk(&self.root.join(folder.as_str()), &mut |path, _| {
@@ -349,14 +362,14 @@ fn is_temporary(path: &Path) -> bool {
 }
 
 /// A temporary that no process holds locked will never get its name. Renamed meanwhile, its path is
-/// gone and removing it does nothing; locked a moment too late, its writer finds it missing and begins
-/// again.
+/// gone and removing it does nothing; locked a moment too late, its writer finds it missing and
+/// begins again.
 fn is_abandoned(path: &Path) -> bool {
     match File::open(path).map(|file| (file.try_lock(), file)) {
         Ok((Ok(()), _)) => true,
         Ok((Err(TryLockError::WouldBlock), _)) => false,
         Ok((Err(TryLockError::Error(error)), _)) | Err(error) => {
-            tracing::debug!(path = %path.display(), %error, "cannot tell whether a temporary is used");
+            tracing::debug!(path = %path.display(), %error, "is this temporary in use?");
             false
         }
     }
@@ -442,52 +455,4 @@ fn read_versioned(path: &Path) -> Result<Versioned, StoreError> {
     let (seconds, nanos) = (metadata.mtime(), metadata.mtime_nsec());
     let version = format!("{seconds}.{nanos:09}-{}-{}", metadata.ino(), metadata.len());
     Ok(Versioned { bytes, version })
-}
-
-fn put_failure(doing: &str, path: &Path, error: &io::Error) -> StoreError {
-    let mut failure = failure(doing, path, error);
-    if failure.kind == StorageErrorKind::NotFound {
-        failure.kind = StorageErrorKind::Unavailable;
-    }
-    failure
-}
-
-fn failure(doing: &str, path: &Path, error: &io::Error) -> StoreError {
-    use io::ErrorKind as Io;
-    let (kind, way_out) = match error.kind() {
-        Io::NotFound => (StorageErrorKind::NotFound, ""),
-        Io::UnexpectedEof => (
-            StorageErrorKind::Corrupt,
-            ": the file is shorter than it was",
-        ),
-        Io::StorageFull => (
-            StorageErrorKind::Unavailable,
-            ": the file system is full; free space or enlarge it",
-        ),
-        Io::QuotaExceeded => (
-            StorageErrorKind::Unavailable,
-            ": raise the quota or free space",
-        ),
-        Io::PermissionDenied => (
-            StorageErrorKind::Refused,
-            ": give the daemon's user the right to read and write there",
-        ),
-        Io::ReadOnlyFilesystem => (
-            StorageErrorKind::Refused,
-            ": mount it writable or choose another base directory",
-        ),
-        Io::NotADirectory => (
-            StorageErrorKind::Refused,
-            ": a part of this path is a file; remove it or choose another base directory",
-        ),
-        _ if error.raw_os_error() == Some(libc::EMFILE) => (
-            StorageErrorKind::Unavailable,
-            ": raise the limit of open files (ulimit -n)",
-        ),
-        _ => (StorageErrorKind::Unavailable, ""),
-    };
-    StoreError::new(
-        kind,
-        format!("{doing} {}: {error}{way_out}", path.display()),
-    )
 }

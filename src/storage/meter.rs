@@ -1,8 +1,8 @@
 //! What the base directories cost: requests, time and bytes, as metrics.
 //!
 //! Does: count every operation of a store by outcome, time it, count the bytes it moved. Does not:
-//! count waiting for a permit or between tries (it sits below those wrappers). Invariant: labels are
-//! names of base directories and constants, never keys.
+//! count waiting for a permit or between tries (it sits below those wrappers). Invariant: labels
+//! are names of base directories and constants, never keys.
 
 use std::future::Future;
 use std::ops::Range;
@@ -15,13 +15,93 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 
 use super::keys::{Folder, Key};
 use super::store::{Found, Store, StoreError, Versioned};
 use super::{StorageErrorKind, Tail};
 use crate::clock::Clock;
 use crate::id::BaseName;
+use crate::telemetry::catalog::{Definition, Kind, Measure, Stability};
+
+const fn definition(
+    kind: Kind,
+    measure: Measure,
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Definition {
+    Definition {
+        name,
+        kind,
+        measure,
+        labels,
+        stability: Stability::Stable,
+        help,
+    }
+}
+
+const REQUESTS: Definition = definition(
+    Kind::Counter,
+    Measure::Count,
+    "stopover_storage_requests",
+    &["base", "operation", "outcome"],
+    "Operations on a base directory, each try counted; \
+     outcome: ok, not_found, unavailable, refused, corrupt",
+);
+const DURATION: Definition = definition(
+    Kind::Histogram,
+    Measure::Seconds,
+    "stopover_storage_request_duration",
+    &["base", "operation"],
+    "Time of an operation on a base directory, without waiting for its turn",
+);
+const WRITTEN: Definition = definition(
+    Kind::Counter,
+    Measure::Bytes,
+    "stopover_storage_written",
+    &["base"],
+    "Bytes put into a base directory",
+);
+const READ: Definition = definition(
+    Kind::Counter,
+    Measure::Bytes,
+    "stopover_storage_read",
+    &["base"],
+    "Bytes got from a base directory",
+);
+const HEALTHY: Definition = definition(
+    Kind::Gauge,
+    Measure::Count,
+    "stopover_storage_healthy",
+    &["base"],
+    "1 if new segments go to the base directory, 0 while it is left out",
+);
+const PUT_FAILURES: Definition = definition(
+    Kind::Counter,
+    Measure::Count,
+    "stopover_storage_put_failures",
+    &["base"],
+    "Puts that failed on the base directory and went on elsewhere or later",
+);
+const IGNORED_KEYS: Definition = definition(
+    Kind::Counter,
+    Measure::Count,
+    "stopover_storage_ignored_keys",
+    &["base"],
+    "Listed objects that are nothing of Stopover's",
+);
+
+/// Every metric of storage, in the order of `docs/metrics.md`.
+pub const CATALOG: &[Definition] = &[
+    REQUESTS,
+    DURATION,
+    WRITTEN,
+    READ,
+    HEALTHY,
+    PUT_FAILURES,
+    IGNORED_KEYS,
+];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -49,7 +129,7 @@ pub struct StorageMetrics {
     written: Family<BaseLabels, Counter>,
     read: Family<BaseLabels, Counter>,
     healthy: Family<BaseLabels, Gauge>,
-    failovers: Family<BaseLabels, Counter>,
+    put_failures: Family<BaseLabels, Counter>,
     ignored_keys: Family<BaseLabels, Counter>,
 }
 
@@ -64,53 +144,22 @@ impl Default for StorageMetrics {
             written: Family::default(),
             read: Family::default(),
             healthy: Family::default(),
-            failovers: Family::default(),
+            put_failures: Family::default(),
             ignored_keys: Family::default(),
         }
     }
 }
 
 impl StorageMetrics {
-    /// Puts them into a registry, under `stopover_storage_…`.
+    /// Puts them into a registry.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "stopover_storage_requests",
-            "Operations on a base directory, by outcome",
-            self.requests.clone(),
-        );
-        registry.register_with_unit(
-            "stopover_storage_request_duration",
-            "Time of an operation on a base directory, without waiting for its turn",
-            Unit::Seconds,
-            self.durations.clone(),
-        );
-        registry.register_with_unit(
-            "stopover_storage_written",
-            "Bytes put into a base directory",
-            Unit::Bytes,
-            self.written.clone(),
-        );
-        registry.register_with_unit(
-            "stopover_storage_read",
-            "Bytes got from a base directory",
-            Unit::Bytes,
-            self.read.clone(),
-        );
-        registry.register(
-            "stopover_storage_healthy",
-            "1 if new segments go to the base directory, 0 if it is left out",
-            self.healthy.clone(),
-        );
-        registry.register(
-            "stopover_storage_failovers",
-            "Puts that failed on the base directory and were given to another",
-            self.failovers.clone(),
-        );
-        registry.register(
-            "stopover_storage_ignored_keys",
-            "Listed objects that are nothing of this daemon's",
-            self.ignored_keys.clone(),
-        );
+        REQUESTS.register(registry, self.requests.clone());
+        DURATION.register(registry, self.durations.clone());
+        WRITTEN.register(registry, self.written.clone());
+        READ.register(registry, self.read.clone());
+        HEALTHY.register(registry, self.healthy.clone());
+        PUT_FAILURES.register(registry, self.put_failures.clone());
+        IGNORED_KEYS.register(registry, self.ignored_keys.clone());
     }
 
     pub(super) fn set_healthy(&self, base: &BaseName, healthy: bool) {
@@ -119,8 +168,8 @@ impl StorageMetrics {
             .set(healthy.into());
     }
 
-    pub(super) fn count_failover(&self, base: &BaseName) {
-        self.failovers.get_or_create(&labels(base)).inc();
+    pub(super) fn count_put_failure(&self, base: &BaseName) {
+        self.put_failures.get_or_create(&labels(base)).inc();
     }
 
     pub(super) fn count_ignored_key(&self, base: &BaseName) {

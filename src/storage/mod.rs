@@ -11,6 +11,7 @@ mod health;
 pub mod keys;
 pub mod limit;
 pub mod local;
+mod local_error;
 pub mod meter;
 pub mod object;
 mod object_error;
@@ -129,8 +130,8 @@ struct Inner {
 }
 
 impl Storage {
-    /// Opens every configured base directory; does not touch them yet. Storage counts into metrics of
-    /// its own ([`Storage::metrics`]).
+    /// Opens every configured base directory; does not touch them yet. Storage counts into metrics
+    /// of its own ([`Storage::metrics`]).
     pub fn open(
         configs: &[BaseDirectoryConfig],
         runtime: &Runtime,
@@ -146,8 +147,8 @@ impl Storage {
         Ok(Self::over(bases, &limits, metrics, runtime))
     }
 
-    /// Storage over given stores (name, URI for people, store), for tests and simulation: all else is
-    /// as in a daemon.
+    /// Storage over given stores (name, URI for people, store), for tests and simulation: all else
+    /// is as in a daemon.
     pub fn from_stores(
         stores: Vec<(BaseName, String, Arc<dyn Store>)>,
         limits: Limits,

@@ -1,8 +1,8 @@
 //! A base directory in an object store, through `object_store`; also in memory.
 //!
-//! Does: translate operations, keys and errors. Does not: choose credentials (`base_dir`) or try again
-//! for long (`retry`; the client's own few tries are for dropped connections and single 503s).
-//! Invariant: no message that leaves here holds a configured secret.
+//! Does: translate operations, keys and errors. Does not: choose credentials (`base_dir`) or try
+//! again for long (`retry`; the client's own few tries are for dropped connections and single
+//! 503s). Invariant: no message that leaves here holds a configured secret.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -27,13 +27,19 @@ use crate::clock::Random;
 const NONCE: Attribute = Attribute::Metadata(std::borrow::Cow::Borrowed("nonce"));
 
 /// Objects below a prefix of a bucket, a container or a store in memory.
-#[derive(Debug)]
 pub struct ObjectBackend {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
     redactor: Redactor,
     random: Random,
     wants_keep: bool,
+}
+
+/// The client's own `Debug` may show more than anybody should read.
+impl std::fmt::Debug for ObjectBackend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} below {:?}", self.store, self.prefix.as_ref())
+    }
 }
 
 impl ObjectBackend {
@@ -100,22 +106,17 @@ impl ObjectBackend {
         Err(StoreError::new(StorageErrorKind::Corrupt, message))
     }
 
-    /// An empty object has no last bytes: servers refuse the range, or answer without one, which the
-    /// client refuses. Any other object had a true failure.
-    async fn tail_of_empty(&self, key: &Key, failure: StoreError) -> Result<Tail, StoreError> {
-        if !matches!(
-            failure.kind,
-            StorageErrorKind::Corrupt | StorageErrorKind::Refused
-        ) {
-            return Err(failure);
-        }
-        match self.store.head(&self.path(key.as_str())).await {
-            Ok(meta) if meta.size == 0 => Ok(Tail {
-                bytes: Bytes::new(),
-                object_size: 0,
-            }),
-            _ => Err(failure),
-        }
+    /// The tail of an object in a store that does not know the last bytes of anything, or that has
+    /// an empty object: the size first, then the bytes.
+    async fn tail_by_size(&self, key: &Key, max: u64) -> Result<Tail, StoreError> {
+        let meta = self.store.head(&self.path(key.as_str())).await;
+        let object_size = meta.map_err(|error| self.error(&error))?.size;
+        let start = object_size - max.min(object_size);
+        let bytes = match start == object_size {
+            true => Bytes::new(),
+            false => self.get_range(key, start..object_size).await?,
+        };
+        Ok(Tail { bytes, object_size })
     }
 
     async fn put_with(
@@ -173,10 +174,27 @@ impl Store for ObjectBackend {
     }
 
     async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail, StoreError> {
+        use StorageErrorKind::{Corrupt, Refused};
         // Zero bytes cannot be asked for; one byte also tells the size.
         let result = match self.get(key, Some(GetRange::Suffix(max.max(1)))).await {
             Ok(result) => result,
-            Err(error) => return self.tail_of_empty(key, self.error(&error)).await,
+            // Azure does not know suffixes: the client refuses without asking.
+            Err(object_store::Error::NotSupported { .. }) => {
+                return self.tail_by_size(key, max).await;
+            }
+            Err(error) => {
+                let failure = self.error(&error);
+                // An empty object has no last bytes: servers refuse the range, or answer without
+                // one, which the client refuses. Any other object had a true failure.
+                if !matches!(failure.kind, Corrupt | Refused) {
+                    return Err(failure);
+                }
+                let tail = self.tail_by_size(key, 0).await;
+                return tail
+                    .ok()
+                    .filter(|tail| tail.object_size == 0)
+                    .ok_or(failure);
+            }
         };
         let object_size = result.meta.size;
         let bytes = self.bytes(result).await?;

@@ -53,12 +53,19 @@ const ALL: &[(&str, &[&str])] = &[
     ("az", AZ),
 ];
 
-/// The options given for one base directory, taken out one by one; what is left at the end is unknown.
-#[derive(Debug)]
+/// The options given for one base directory, taken out one by one; what is left at the end is
+/// unknown.
 pub struct Options {
     base: String,
     scheme: &'static str,
     left: BTreeMap<String, String>,
+}
+
+/// Names only: values may be secrets.
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "options of {}: {:?}", self.base, self.left.keys())
+    }
 }
 
 impl Options {

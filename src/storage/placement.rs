@@ -1,7 +1,8 @@
 //! In which order base directories are tried: pure functions over indexes and names.
 //!
-//! Does: round-robin for segments, rendezvous for markers. Does not: know stores or health's causes.
-//! Invariant: every order holds each base directory exactly once, healthy ones before the others.
+//! Does: round-robin for segments, rendezvous for markers. Does not: know stores or health's
+//! causes. Invariant: every order holds each base directory exactly once, healthy ones before the
+//! others.
 
 use crate::id::{BaseName, ExchangeId};
 
@@ -21,8 +22,8 @@ pub fn round_robin(turn: usize, healthy: &[bool]) -> Vec<usize> {
 }
 
 /// The base directories in the order in which an exchange prefers them: depends on the exchange id
-/// and the names alone, so that every daemon finds the same home, and removing a base directory moves
-/// only the exchanges that had it first.
+/// and the names alone, so that every daemon finds the same home, and removing a base directory
+/// moves only the exchanges that had it first.
 pub fn rendezvous<'a>(
     exchange: &ExchangeId,
     names: impl IntoIterator<Item = &'a BaseName>,

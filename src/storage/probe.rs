@@ -2,7 +2,8 @@
 //!
 //! Does: write, read, read a range of, list and delete one small object, and see to it that the
 //! folder of exchanges keeps an object where the store wants one. Does not: remember the answer
-//! (`health`). Invariant: whatever step fails is named, and the probe object is removed if it can be.
+//! (`health`). Invariant: whatever step fails is named, and the probe object is removed if it can
+//! be.
 
 use std::time::Duration;
 

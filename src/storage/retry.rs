@@ -1,9 +1,9 @@
 //! Patience: tries again what may succeed the next time.
 //!
-//! Does: repeat reads, lists and deletes that failed as `Unavailable` until the policy's patience is
-//! over, and puts that another client's delete got in the way of, a few times. Does not: repeat other
-//! puts, because the facade gives them to another base directory first. Invariant: a failure that a
-//! retry cannot cure is answered at once.
+//! Does: repeat reads, lists and deletes that failed as `Unavailable` until the policy's patience
+//! is over, and puts that another client's delete got in the way of, a few times. Does not: repeat
+//! other puts, because the facade gives them to another base directory first. Invariant: a failure
+//! that a retry cannot cure is answered at once.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -125,7 +125,7 @@ impl Storage {
                     }
                     Err(error) => {
                         base.failed(&error);
-                        self.inner.metrics.count_failover(&base.name);
+                        self.inner.metrics.count_put_failure(&base.name);
                         failures.push((index, error));
                     }
                 }
@@ -187,8 +187,8 @@ impl Storage {
                 object: at.to_string(),
                 kind: StorageErrorKind::UnknownBase,
                 message: format!(
-                    "no base directory of that name is configured here (there are: {}); every daemon \
-                     needs the same base directories under the same names",
+                    "no base directory of that name is configured here (there are: {}); every \
+                     daemon needs the same base directories under the same names",
                     names.join(", ")
                 ),
             }

@@ -1,5 +1,10 @@
-//! All integration tests, in one program.
-#![allow(clippy::disallowed_methods, missing_docs)]
+//! The integration tests, one binary: each module tests the daemon from one side.
 
+#![allow(clippy::disallowed_methods, missing_docs)] // tests spawn tasks of their own
+
+mod http;
+mod http_errors;
+mod http_wire;
 mod process;
 mod semantics;
+mod support;

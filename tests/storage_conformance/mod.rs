@@ -1,7 +1,8 @@
 //! What every base directory owes, as functions over `&Storage`: one suite for all kinds of store.
 //!
-//! Does: put each sentence of `Storage`'s documentation to the test. Does not: open stores. Invariant:
-//! every check uses exchanges of its own name and removes them, so that checks share a store.
+//! Does: put each sentence of `Storage`'s documentation to the test. Does not: open stores.
+//! Invariant: every check uses exchanges of its own name and removes them, so that checks share a
+//! store.
 
 use std::collections::BTreeSet;
 

@@ -4,15 +4,15 @@ use axum::extract::{FromRef, FromRequest, Request};
 use serde::de::DeserializeOwned;
 
 use super::media_type;
-use super::small_body::read_small;
+use super::small_body::{Held, read_small};
 use crate::api::limits::BodyLimits;
 use crate::api::problem::{Problem, Slug};
 
-/// A JSON body. `T` must refuse unknown fields.
-pub struct StrictJson<T>(pub T);
+/// A JSON body and what was reserved for it. `T` must refuse unknown fields.
+pub struct StrictJson<T>(pub T, pub Held);
 
 /// A JSON body that may be left out.
-pub struct OptionalJson<T>(pub Option<T>);
+pub struct OptionalJson<T>(pub Option<(T, Held)>);
 
 impl<S, T> FromRequest<S> for StrictJson<T>
 where
@@ -25,7 +25,7 @@ where
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let OptionalJson(value) = OptionalJson::from_request(request, state).await?;
         value
-            .map(Self)
+            .map(|(value, held)| Self(value, held))
             .ok_or_else(|| Problem::invalid("a JSON body is needed, and none came"))
     }
 }
@@ -60,7 +60,7 @@ where
             return Ok(Self(None));
         }
         serde_json::from_slice(&body.bytes)
-            .map(|value| Self(Some(value)))
+            .map(|value| Self(Some((value, body.held))))
             .map_err(|error| Problem::invalid(format!("the JSON body is not valid: {error}")))
     }
 }

@@ -1,7 +1,7 @@
 //! What is taken out of a request, one extractor a file; each refuses with a problem that says why.
 //!
-//! Does: turn untrusted text and bytes into checked values. Does not: know routes or what the values
-//! are for. Invariant: what an extractor gives has been checked completely.
+//! Does: turn untrusted text and bytes into checked values. Does not: know routes or what the
+//! values are for. Invariant: what an extractor gives has been checked completely.
 
 mod exchange_path;
 mod json;

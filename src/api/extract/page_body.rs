@@ -1,8 +1,9 @@
 //! The head and the body of a page request.
 //!
-//! Does: refuse by the head alone whatever the head tells, and read a body into one buffer of exactly
-//! its size. Does not: reserve memory or look at frames. Invariant: no byte of the body is read by
-//! [`PageHead`], so a client that waits for `100 Continue` learns of a refusal without sending it.
+//! Does: refuse by the head alone whatever the head tells, and read a body into one buffer of
+//! exactly its size. Does not: reserve memory or look at frames. Invariant: no byte of the body is
+//! read by [`PageHead`], so a client that waits for `100 Continue` learns of a refusal without
+//! sending it.
 
 use std::fmt::Display;
 

@@ -1,8 +1,9 @@
 //! Bodies that are not pages (JSON, handles), read whole under `limits.max_json_size`.
 //!
 //! Does: bound one body and, through a pool of its own, all of them together. Does not: interpret.
-//! Invariant: a body is held only under a reservation of the request memory, which waits for nothing
-//! but other small bodies, so that a coordinator is never stuck behind writers.
+//! Invariant: a body above [`TINY`] is held only under a reservation of the request memory, which
+//! waits for nothing but other such bodies, so that a coordinator is never stuck behind writers;
+//! and what is sent most (a finish) waits for nothing at all.
 
 use axum::body::Body;
 use axum::http::HeaderMap;
@@ -15,12 +16,18 @@ use crate::memory::Reservation;
 
 /// A body whose length is not announced may be this long.
 const UNANNOUNCED: u64 = 1 << 20;
+/// Announced bodies up to this size need no reservation: the number of connections bounds them.
+const TINY: u64 = 16 << 10;
+
+/// What was reserved for a body: kept by who keeps what was read from it.
+pub struct Held(#[expect(dead_code, reason = "given back when dropped")] Option<Reservation>);
 
 /// Bytes of a body together with what was reserved for them.
 pub struct SmallBody {
     /// The bytes.
     pub bytes: Vec<u8>,
-    _reservation: Reservation,
+    /// What was reserved.
+    pub held: Held,
 }
 
 /// The announced length of a body, if there is one.
@@ -49,12 +56,13 @@ pub async fn read_small(
             ),
         ));
     }
-    // A pool refuses only what it could never grant, and this one holds the largest body.
-    let reservation = limits
-        .small_bodies
-        .reserve(limit)
-        .await
-        .map_err(|error| Problem::new(Slug::BodyTooLarge, error.to_string()))?;
+    let reservation = if limit <= TINY {
+        None
+    } else {
+        // A pool refuses only what it could never grant, and this one holds the largest body.
+        let reserved = limits.small_bodies.reserve(limit).await;
+        Some(reserved.map_err(|error| Problem::new(Slug::BodyTooLarge, error.to_string()))?)
+    };
     let reading = collect(body, limit, announced.is_some());
     let bytes = tokio::select! {
         bytes = reading => bytes?,
@@ -62,7 +70,7 @@ pub async fn read_small(
     };
     Ok(SmallBody {
         bytes,
-        _reservation: reservation,
+        held: Held(reservation),
     })
 }
 

@@ -16,6 +16,7 @@ use crate::api::limits::BodyLimits;
 use crate::api::problem::Slug;
 use crate::clock::Clock;
 use crate::config::LimitsConfig;
+use crate::memory::MemoryPool;
 
 fn limits() -> BodyLimits {
     let config = LimitsConfig {
@@ -259,7 +260,7 @@ async fn json(headers: &[(&str, &str)], body: Body) -> Result<Option<Document>, 
     let request = request("/x", headers, body);
     OptionalJson::from_request(request, &limits())
         .await
-        .map(|OptionalJson(document)| document)
+        .map(|OptionalJson(document)| document.map(|(document, _)| document))
         .map_err(|problem: Problem| problem.slug())
 }
 
@@ -311,11 +312,53 @@ async fn small_bodies_are_bounded_one_by_one_and_give_their_memory_back() {
 }
 
 #[tokio::test]
+async fn a_finish_is_read_although_large_bodies_hold_all_of_the_request_memory() {
+    let mut limits = limits();
+    limits.max_json_size = 1 << 20;
+    limits.small_bodies = MemoryPool::new("request", 1 << 20);
+    let all = limits.small_bodies.reserve(1 << 20).await.unwrap();
+    let tiny = request(
+        "/x",
+        &[JSON, ("content-length", "7")],
+        Body::from(r#"{"n":7}"#),
+    );
+    let StrictJson(document, _) = StrictJson::<Document>::from_request(tiny, &limits)
+        .await
+        .unwrap();
+    assert_eq!(document, Document { n: 7 });
+    let large = request("/x", &[JSON, ("content-length", "100000")], Body::from("x"));
+    let mut waiting = Box::pin(StrictJson::<Document>::from_request(large, &limits));
+    assert!(futures::poll!(&mut waiting).is_pending());
+    drop(all);
+    assert!(waiting.await.is_err());
+}
+
+#[tokio::test]
+async fn what_was_read_from_a_large_body_keeps_its_reservation() {
+    let mut limits = limits();
+    limits.max_json_size = 1 << 20;
+    limits.small_bodies = MemoryPool::new("request", 1 << 20);
+    let text = "h".repeat(100_000);
+    let headers = [("content-length", "100000")];
+    let handle = TextBody::from_request(request("/x", &headers, Body::from(text)), &limits).await;
+    assert_eq!(limits.small_bodies.used(), 100_000);
+    drop(handle);
+    assert_eq!(limits.small_bodies.used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn json_that_comes_too_slowly_is_a_timeout() {
+    let never = futures::stream::pending::<Result<Bytes, std::io::Error>>();
+    let refused = json(&[JSON], Body::from_stream(never)).await;
+    assert_eq!(refused, Err(Slug::Timeout));
+}
+
+#[tokio::test]
 async fn a_handle_is_text_without_the_line_end_of_a_shell() {
     let body = async |headers: &[(&str, &str)], body: &'static [u8]| {
         TextBody::from_request(request("/x", headers, Body::from(body)), &limits())
             .await
-            .map(|TextBody(text)| text)
+            .map(|TextBody(text, _)| text)
             .map_err(|problem| problem.slug())
     };
     assert_eq!(body(&[], b"abc\n").await.unwrap(), "abc");

@@ -3,12 +3,12 @@
 use axum::extract::{FromRef, FromRequest, Request};
 
 use super::media_type;
-use super::small_body::read_small;
+use super::small_body::{Held, read_small};
 use crate::api::limits::BodyLimits;
 use crate::api::problem::{Problem, Slug};
 
-/// Text without the line end that a shell may have put behind it.
-pub struct TextBody(pub String);
+/// Text without the line end that a shell may have put behind it, and what was reserved for it.
+pub struct TextBody(pub String, pub Held);
 
 impl<S> FromRequest<S> for TextBody
 where
@@ -27,8 +27,9 @@ where
             ));
         }
         let body = read_small(&parts.headers, body, &limits).await?;
-        let text = std::str::from_utf8(&body.bytes)
+        let mut text = String::from_utf8(body.bytes)
             .map_err(|_| Problem::new(Slug::InvalidHandle, "the handle is not text"))?;
-        Ok(Self(text.trim_ascii_end().to_owned()))
+        text.truncate(text.trim_ascii_end().len());
+        Ok(Self(text, body.held))
     }
 }

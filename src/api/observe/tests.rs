@@ -39,6 +39,7 @@ fn service(tokens: Option<Arc<Tokens>>) -> (Router, Arc<Recorder>) {
     let outside = Outside {
         observer: recorder.clone(),
         random: Random::seeded(1),
+        keep_alive: Duration::from_secs(24),
     };
     let router = Router::new()
         .route("/x/{id}", get(async || "pages"))
@@ -141,7 +142,11 @@ async fn an_answer_to_an_unread_body_closes_the_connection_and_no_other_does() {
     let (router, _) = service(None);
     let closes = async |request| {
         let response = send(&router, request).await;
-        response.headers().get(CONNECTION).is_some()
+        let headers = response.headers();
+        let closes = headers.get(CONNECTION).is_some_and(|v| v == "close");
+        let stays = headers.get(KEEP_ALIVE).is_some_and(|v| v == "timeout=24");
+        assert!(!(closes && stays));
+        closes
     };
     assert!(closes(request("POST", "/nowhere", &[], "unread")).await);
     assert!(closes(request("POST", "/x/1", &[], "unread")).await);

@@ -1,4 +1,5 @@
-//! The problem map against the table of `docs/protocol.md`, and each module's error against the map.
+//! The problem map against the table of `docs/protocol.md`, and each module's error against the
+//! map.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

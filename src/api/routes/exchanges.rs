@@ -114,14 +114,15 @@ pub struct ExchangeContent {
     responses(
         (status = 201, description = "Announced", body = Announced),
         (status = 200, description = "Announced before; the lease is renewed", body = Announced),
-        (status = "default", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = "default", body = ProblemBody<'static>,
+            content_type = "application/problem+json"),
     )
 )]
 pub async fn announce(
     State(state): State<SharedState>,
     ExchangePath(exchange): ExchangePath,
     _: NoQuery,
-    StrictJson(wanted): StrictJson<Announcement>,
+    StrictJson(wanted, _): StrictJson<Announcement>,
 ) -> Result<(StatusCode, Json<Announced>), Problem> {
     let Announcement {
         partitions,
@@ -153,7 +154,8 @@ pub async fn announce(
     tag = "exchanges",
     responses(
         (status = 200, body = ExchangeList),
-        (status = "default", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = "default", body = ProblemBody<'static>,
+            content_type = "application/problem+json"),
     )
 )]
 pub async fn list(
@@ -176,7 +178,8 @@ pub async fn list(
     params(("exchange" = String, Path, description = "1 to 160 characters of A-Z a-z 0-9 _ -")),
     responses(
         (status = 200, body = ExchangeContent),
-        (status = "default", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = "default", body = ProblemBody<'static>,
+            content_type = "application/problem+json"),
     )
 )]
 pub async fn show(
@@ -184,7 +187,7 @@ pub async fn show(
     ExchangePath(exchange): ExchangePath,
     _: NoQuery,
 ) -> Result<Json<ExchangeContent>, Problem> {
-    let spec = state.parts.exchanges.lookup(&exchange).await?;
+    let spec = state.parts.exchanges.lookup_now(&exchange).await?;
     let content = state.parts.commits.content(&exchange).await?;
     let committed = content.committed.iter().map(|done| Committed {
         task: done.attempt.task,
@@ -212,7 +215,8 @@ pub async fn show(
     params(("exchange" = String, Path, description = "1 to 160 characters of A-Z a-z 0-9 _ -")),
     responses(
         (status = 204, description = "Nothing is left, or there was nothing"),
-        (status = "default", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = "default", body = ProblemBody<'static>,
+            content_type = "application/problem+json"),
     )
 )]
 pub async fn close(

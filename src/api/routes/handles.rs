@@ -62,14 +62,15 @@ pub struct EndLine {
         (status = 200, description = "One handle a line, then the end line", content(
             (HandleLine = "application/x-ndjson"),
         )),
-        (status = "default", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = "default", body = ProblemBody<'static>,
+            content_type = "application/problem+json"),
     )
 )]
 pub async fn plan(
     State(state): State<SharedState>,
     ExchangePath(exchange): ExchangePath,
     _: NoQuery,
-    StrictJson(wanted): StrictJson<HandlesWanted>,
+    StrictJson(wanted, _held): StrictJson<HandlesWanted>,
 ) -> Result<Response, Problem> {
     if wanted.target_size == 0 {
         return Err(Problem::invalid("target_size is at least 1 byte"));

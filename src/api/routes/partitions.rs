@@ -67,7 +67,8 @@ fn format(headers: &HeaderMap) -> PageFormat {
             (Vec<u8> = "application/octet-stream"),
             (Vec<u8> = "application/vnd.stopover.read"),
         )),
-        (status = "default", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = "default", body = ProblemBody<'static>,
+            content_type = "application/problem+json"),
     )
 )]
 pub async fn read(
@@ -80,7 +81,12 @@ pub async fn read(
         exchange,
         partition,
     } = path;
-    let partitions = state.parts.exchanges.lookup(&exchange).await?.partitions;
+    let partitions = state
+        .parts
+        .exchanges
+        .lookup_now(&exchange)
+        .await?
+        .partitions;
     if partition >= partitions {
         let error = ReadError::NoSuchPartition {
             partition,

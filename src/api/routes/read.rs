@@ -41,13 +41,14 @@ impl QueryParameters for ReadQuery {
     responses(
         (status = 200, description = "Block records, page frames, the end record",
             body = Vec<u8>, content_type = "application/vnd.stopover.read"),
-        (status = "default", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = "default", body = ProblemBody<'static>,
+            content_type = "application/problem+json"),
     )
 )]
 pub async fn read(
     State(state): State<SharedState>,
     StrictQuery(query): StrictQuery<ReadQuery>,
-    TextBody(handle): TextBody,
+    TextBody(handle, _held): TextBody,
 ) -> Result<Response, Problem> {
     let permit = state.read_permit().await;
     let skip = query.skip.unwrap_or(0);

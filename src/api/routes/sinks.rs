@@ -1,8 +1,8 @@
 //! Sinks: pages in, finish, abort.
 //!
-//! Invariant: whatever can be refused is refused before a byte of the body is read, and a body is read
-//! only under a reservation for all of it. If the client leaves, the handler is dropped at an await and
-//! has changed nothing: `append` does not wait, and a finish goes on without its handler.
+//! Invariant: whatever can be refused is refused before a byte of the body is read, and a body is
+//! read only under a reservation for all of it. If the client leaves, the handler is dropped at an
+//! await and has changed nothing: `append` does not wait, and a finish goes on without its handler.
 
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -160,7 +160,8 @@ fn wanted(query: &PagesQuery, head: PageHead) -> Result<Wanted, Problem> {
     )),
     responses(
         (status = 200, body = BatchTaken),
-        (status = "default", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = "default", body = ProblemBody<'static>,
+            content_type = "application/problem+json"),
     )
 )]
 pub async fn add_pages(
@@ -213,7 +214,8 @@ pub async fn add_pages(
     request_body(content = Option<FinishClaim>, description = "Left out, counts are not checked"),
     responses(
         (status = 200, description = "Every page is durable", body = SinkFinished),
-        (status = "default", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = "default", body = ProblemBody<'static>,
+            content_type = "application/problem+json"),
     )
 )]
 pub async fn finish(
@@ -223,7 +225,7 @@ pub async fn finish(
     OptionalJson(claim): OptionalJson<FinishClaim>,
 ) -> Result<Json<SinkFinished>, Problem> {
     state.parts.exchanges.lookup(&sink.exchange).await?;
-    let claim = claim.map(Claim::from);
+    let claim = claim.map(|(claim, _)| Claim::from(claim));
     let totals = state.parts.ingest.finish(&sink, claim).await?;
     Ok(Json(SinkFinished {
         state: SinkState::Finished,
@@ -245,7 +247,8 @@ pub async fn finish(
     ),
     responses(
         (status = 200, body = SinkEnded),
-        (status = "default", body = ProblemBody<'static>, content_type = "application/problem+json"),
+        (status = "default", body = ProblemBody<'static>,
+            content_type = "application/problem+json"),
     )
 )]
 pub async fn abort(

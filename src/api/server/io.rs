@@ -1,9 +1,10 @@
-//! A socket that gives up on a client which does not take what it is sent, and that closes politely.
+//! A socket that gives up on a client which does not take what it is sent, and that closes
+//! politely.
 //!
-//! Does: fail a write that has been stuck for the stall timeout, so that the response and its memory go;
-//! and, when closing, read on for a moment, since closing a socket with unread bytes makes the kernel
-//! discard the answer that the client has not read yet. Does not: bound reads (hyper and the body
-//! readers do).
+//! Does: fail a write that has been stuck for the stall timeout, so that the response and its
+//! memory go; and, when closing, read on for a moment, since closing a socket with unread bytes
+//! makes the kernel discard the answer that the client has not read yet. Does not: bound reads
+//! (hyper and the body readers do).
 
 use std::future::Future;
 use std::io;
@@ -13,6 +14,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 
@@ -33,11 +36,13 @@ pub struct GuardedIo {
     /// Runs once the write side is closed.
     linger: Option<Timer>,
     drained: usize,
+    /// Once the daemon stops, no connection lingers.
+    stop: CancellationToken,
 }
 
 impl GuardedIo {
     /// Guards a socket; a write may be stuck for `stall`.
-    pub fn new(stream: TcpStream, stall: Duration, clock: Clock) -> Self {
+    pub fn new(stream: TcpStream, stall: Duration, clock: Clock, stop: CancellationToken) -> Self {
         Self {
             stream,
             clock,
@@ -45,6 +50,7 @@ impl GuardedIo {
             stuck: None,
             linger: None,
             drained: 0,
+            stop,
         }
     }
 
@@ -85,6 +91,7 @@ impl GuardedIo {
                     self.drained += buffer.filled().len();
                 }
                 Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending if self.stop.is_cancelled() => return Poll::Ready(()),
                 Poll::Pending => {
                     let linger = self.linger.as_mut().expect("set before draining");
                     return linger.as_mut().poll(cx);

@@ -1,1 +1,476 @@
-//! Tests of storage.
+//! Tests of the facade over stores that fail: fail-over, health, patience, and what errors say.
+
+mod faulty;
+mod local;
+mod opening;
+mod wrappers;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use self::faulty::{Fault, FaultyStore};
+use super::StorageErrorKind::{Corrupt, NotFound, Refused, Unavailable};
+use super::{Limits, Storage, StorageError, placement};
+use crate::clock::Runtime;
+use crate::id::{BaseName, DaemonId, ExchangeId, SegmentAddress, SegmentId};
+use crate::storage::store::Store;
+
+fn storage(names: &[&str]) -> (Storage, Vec<Arc<FaultyStore>>) {
+    let stores: Vec<_> = names.iter().map(|_| FaultyStore::new()).collect();
+    let bases = names.iter().zip(&stores).map(|(name, store)| {
+        let store: Arc<dyn Store> = Arc::<FaultyStore>::clone(store);
+        (name.parse().unwrap(), format!("faulty://{name}"), store)
+    });
+    (
+        Storage::from_stores(bases.collect(), Limits::REMOTE, &Runtime::seeded(3)),
+        stores,
+    )
+}
+
+fn exchange() -> ExchangeId {
+    "query_1-x".parse().unwrap()
+}
+
+fn segment(sequence: u64) -> SegmentId {
+    SegmentId {
+        daemon: DaemonId(0xC0FFEE),
+        sequence,
+    }
+}
+
+async fn put(storage: &Storage, n: u64) -> Result<SegmentAddress, StorageError> {
+    storage
+        .put_segment(
+            &exchange(),
+            segment(n),
+            vec![Bytes::from_static(b"segment")],
+        )
+        .await
+}
+
+fn healthy(storage: &Storage) -> Vec<bool> {
+    storage
+        .status()
+        .into_iter()
+        .map(|status| status.healthy)
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_put_goes_to_another_base_directory_and_the_first_is_left_out() {
+    let (storage, stores) = storage(&["a", "b", "c"]);
+    stores[1].always("put", Fault::Fails(Unavailable));
+    let mut used = BTreeSet::new();
+    for n in 0..30 {
+        used.insert(put(&storage, n).await.unwrap().base.to_string());
+    }
+    assert_eq!(used, BTreeSet::from(["a".to_string(), "c".to_string()]));
+    assert_eq!(
+        stores[1].count("put v1"),
+        1,
+        "left out after the first failure"
+    );
+    assert_eq!(healthy(&storage), [true, false, true]);
+    let reason = storage.status()[1].error.clone().unwrap();
+    assert!(reason.contains("told to fail put"), "{reason}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_base_directory_is_taken_back_once_a_background_probe_succeeds() {
+    let (storage, stores) = storage(&["a", "b"]);
+    stores[0].always("put", Fault::Fails(Refused));
+    for n in 0..4 {
+        put(&storage, n).await.unwrap();
+    }
+    assert_eq!(healthy(&storage), [false, true]);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(healthy(&storage), [false, true], "it still fails");
+    let probes = stores[0].count("put .probe");
+    assert!((10..60).contains(&probes), "{probes} probes in ten minutes");
+    stores[0].heal();
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    assert_eq!(healthy(&storage), [true, true]);
+    let probes = stores[0].count("put .probe");
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(
+        stores[0].count("put .probe"),
+        probes,
+        "nobody probes what is healthy"
+    );
+    let bases = [
+        put(&storage, 10).await.unwrap().base,
+        put(&storage, 11).await.unwrap().base,
+    ];
+    assert_ne!(bases[0], bases[1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_all_fail_the_error_names_each_base_directory_and_its_reason() {
+    let (storage, stores) = storage(&["a", "b"]);
+    stores[0].always("put", Fault::Fails(Refused));
+    stores[1].always("put", Fault::Fails(Unavailable));
+    let start = tokio::time::Instant::now();
+    let error = put(&storage, 1).await.unwrap_err();
+    assert_eq!((error.base.as_str(), error.kind), ("all", Unavailable));
+    for words in [
+        "a: told to fail put",
+        "b: told to fail put",
+        "put of v1/query_1-x/segments/",
+    ] {
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    let waited = start.elapsed();
+    assert!(
+        (50..=60).contains(&waited.as_secs()),
+        "patient for a minute, not {waited:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_put_that_every_base_directory_refuses_fails_at_once() {
+    let (storage, stores) = storage(&["a", "b"]);
+    for store in &stores {
+        store.always("put", Fault::Fails(Refused));
+    }
+    let start = tokio::time::Instant::now();
+    let error = put(&storage, 1).await.unwrap_err();
+    assert_eq!((error.base.as_str(), error.kind), ("all", Refused));
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(
+        (stores[0].count("put v1"), stores[1].count("put v1")),
+        (1, 1)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_all_are_unhealthy_all_are_tried_and_who_works_is_healthy_again() {
+    let (storage, stores) = storage(&["only"]);
+    for _ in 0..3 {
+        stores[0].next("put", Fault::Fails(Unavailable));
+    }
+    assert_eq!(put(&storage, 1).await.unwrap().base.as_str(), "only");
+    assert_eq!(healthy(&storage), [true]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_took_place_though_it_failed_leaves_the_segment_twice_and_readable() {
+    let (storage, stores) = storage(&["a", "b"]);
+    for store in &stores {
+        store.next("put", Fault::FailsAfterwards(Unavailable));
+    }
+    let at = put(&storage, 1).await.unwrap();
+    let listed = storage.list_segments(&exchange()).await.unwrap();
+    let bases: Vec<_> = listed.iter().map(|l| l.address.base.as_str()).collect();
+    assert_eq!(bases, ["a", "b"]);
+    for found in &listed {
+        assert_eq!((found.address.segment, found.size), (at.segment, 7));
+        let bytes = storage.get_range(&found.address, 0..7).await.unwrap();
+        assert_eq!(bytes, "segment".as_bytes());
+    }
+    assert_eq!(storage.remove_exchange(&exchange()).await.unwrap(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_contended_put_is_repeated_where_it_was_and_marks_nobody() {
+    let (storage, stores) = storage(&["only"]);
+    stores[0].next("put", Fault::Contended);
+    stores[0].next("put", Fault::Contended);
+    put(&storage, 1).await.unwrap();
+    assert_eq!(stores[0].count("put"), 3);
+    assert_eq!(healthy(&storage), [true]);
+    let base: BaseName = "only".parse().unwrap();
+    assert_eq!(storage.metrics().requests(&base, "put", "unavailable"), 2);
+    assert_eq!(storage.metrics().requests(&base, "put", "ok"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_are_repeated_while_a_repeat_may_help() {
+    let (storage, stores) = storage(&["only"]);
+    let at = put(&storage, 1).await.unwrap();
+    for _ in 0..5 {
+        stores[0].next("get", Fault::Fails(Unavailable));
+    }
+    assert_eq!(
+        storage.get_range(&at, 0..7).await.unwrap(),
+        "segment".as_bytes()
+    );
+    for kind in [NotFound, Corrupt, Refused] {
+        let asked = stores[0].count("get");
+        stores[0].next("get", Fault::Fails(kind));
+        let error = storage.get_tail(&at, 3).await.unwrap_err();
+        assert_eq!(
+            (error.kind, error.base.as_str(), error.operation),
+            (kind, "only", "get")
+        );
+        assert_eq!(
+            stores[0].count("get"),
+            asked + 1,
+            "{kind:?} is not repeated"
+        );
+    }
+    stores[0].always("get", Fault::Fails(Unavailable));
+    let start = tokio::time::Instant::now();
+    assert_eq!(
+        storage.get_tail(&at, 3).await.unwrap_err().kind,
+        Unavailable
+    );
+    assert!(
+        start.elapsed() <= Duration::from_secs(60),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(
+        healthy(&storage),
+        [true],
+        "reads do not decide where segments go"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_shorter_than_the_range_is_corrupt() {
+    let (storage, stores) = storage(&["only"]);
+    let at = put(&storage, 1).await.unwrap();
+    stores[0].next("get", Fault::Short);
+    assert_eq!(
+        storage.get_range(&at, 0..7).await.unwrap_err().kind,
+        Corrupt
+    );
+    let empty = std::ops::Range { start: 3, end: 3 };
+    assert_eq!(
+        storage.get_range(&at, empty).await.unwrap_err().kind,
+        Corrupt
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_fails_in_one_base_directory_is_an_error_that_names_it() {
+    let (storage, stores) = storage(&["a", "b"]);
+    put(&storage, 1).await.unwrap();
+    stores[1].always("list", Fault::Fails(Unavailable));
+    for error in [
+        storage.list_segments(&exchange()).await.unwrap_err(),
+        storage.list_exchanges().await.unwrap_err(),
+    ] {
+        assert_eq!(
+            (error.base.as_str(), error.operation, error.kind),
+            ("b", "list", Unavailable)
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_are_nothing_of_ours_are_ignored_and_counted() {
+    let (storage, stores) = storage(&["only"]);
+    let at = put(&storage, 1).await.unwrap();
+    let stray = super::keys::Key::listed("v1/query_1-x/segments/readme.txt");
+    stores[0]
+        .put(&stray, vec![Bytes::from_static(b"?")])
+        .await
+        .unwrap();
+    let hidden = super::keys::Key::listed("v1/.hidden/x");
+    stores[0]
+        .put(&hidden, vec![Bytes::from_static(b"?")])
+        .await
+        .unwrap();
+    let listed = storage.list_segments(&exchange()).await.unwrap();
+    assert_eq!(listed.iter().map(|l| &l.address).collect::<Vec<_>>(), [&at]);
+    assert_eq!(storage.list_exchanges().await.unwrap(), [exchange()]);
+    let mut registry = prometheus_client::registry::Registry::default();
+    storage.metrics().register(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    assert!(
+        text.contains("stopover_storage_ignored_keys_total{base=\"only\"} 2"),
+        "{text}"
+    );
+    assert!(
+        text.contains("stopover_storage_healthy{base=\"only\"} 1"),
+        "{text}"
+    );
+    assert!(
+        text.contains("stopover_storage_written_bytes_total{base=\"only\"} 7"),
+        "{text}"
+    );
+    assert_eq!(
+        storage.remove_exchange(&exchange()).await.unwrap(),
+        2,
+        "strays go with the rest"
+    );
+}
+
+/// Indexes of the base directories in the order in which the exchange prefers them.
+fn homes(storage: &Storage) -> Vec<usize> {
+    let names: Vec<_> = storage
+        .status()
+        .into_iter()
+        .map(|status| status.name)
+        .collect();
+    placement::rendezvous(&exchange(), &names)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_marker_goes_to_its_home_and_elsewhere_while_that_fails() {
+    let (storage, stores) = storage(&["a", "b", "c"]);
+    let homes = homes(&storage);
+    let marker = Bytes::from_static(b"{}");
+    storage
+        .put_marker(&exchange(), marker.clone())
+        .await
+        .unwrap();
+    assert_eq!(stores[homes[0]].count("put"), 1);
+    let first = storage.get_marker(&exchange()).await.unwrap().unwrap();
+    stores[homes[0]].always("put", Fault::Fails(Unavailable));
+    storage
+        .put_marker(&exchange(), marker.clone())
+        .await
+        .unwrap();
+    assert_eq!(stores[homes[1]].count("put"), 1);
+    let renewed = storage.get_marker(&exchange()).await.unwrap().unwrap();
+    assert_eq!(renewed.bytes, marker);
+    assert_ne!(
+        renewed.version, first.version,
+        "a renewal elsewhere is seen beside the old marker"
+    );
+    storage.put_marker(&exchange(), marker).await.unwrap();
+    let again = storage.get_marker(&exchange()).await.unwrap().unwrap();
+    assert_ne!(again.version, renewed.version);
+    assert_eq!(stores[homes[1]].count("put"), 2);
+    assert_eq!(stores[homes[2]].count("put"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_marker_that_may_lie_where_nobody_can_look_is_an_error() {
+    let (storage, stores) = storage(&["a", "b"]);
+    stores[0].always("get", Fault::Fails(Unavailable));
+    let error = storage.get_marker(&exchange()).await.unwrap_err();
+    assert_eq!((error.base.as_str(), error.kind), ("a", Unavailable));
+    stores[0].heal();
+    assert_eq!(storage.get_marker(&exchange()).await.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_a_renewal_may_lie_where_nobody_can_look_the_version_never_stands_still() {
+    // The sweeper takes an unchanged version for a lease that nobody renews: it must not while the
+    // daemon that renews can reach a base directory which the sweeper cannot.
+    let (storage, stores) = storage(&["a", "b"]);
+    let homes = homes(&storage);
+    storage
+        .put_marker(&exchange(), Bytes::from_static(b"{}"))
+        .await
+        .unwrap();
+    stores[homes[1]].always("get", Fault::Fails(Unavailable));
+    let one = storage.get_marker(&exchange()).await.unwrap().unwrap();
+    let two = storage.get_marker(&exchange()).await.unwrap().unwrap();
+    assert_ne!(one.version, two.version);
+    stores[homes[1]].heal();
+    let one = storage.get_marker(&exchange()).await.unwrap().unwrap();
+    assert_eq!(storage.get_marker(&exchange()).await.unwrap().unwrap(), one);
+}
+
+#[tokio::test(start_paused = true)]
+async fn markers_are_removed_before_any_segment() {
+    let (storage, stores) = storage(&["only"]);
+    for n in 0..3 {
+        put(&storage, n).await.unwrap();
+    }
+    storage
+        .put_marker(&exchange(), Bytes::from_static(b"{}"))
+        .await
+        .unwrap();
+    assert_eq!(storage.remove_exchange(&exchange()).await.unwrap(), 4);
+    let log = stores[0].log();
+    let deletes: Vec<_> = log
+        .iter()
+        .filter(|line| line.starts_with("delete"))
+        .collect();
+    assert_eq!(deletes.len(), 2, "{deletes:?}");
+    assert_eq!(deletes[0], "delete v1/query_1-x/exchange.json");
+    assert_eq!(deletes[1].matches(".seg").count(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_base_directory_that_fails_does_not_keep_the_others_from_being_cleared() {
+    let (storage, stores) = storage(&["a", "b", "c"]);
+    for n in 0..9 {
+        put(&storage, n).await.unwrap();
+    }
+    storage
+        .put_marker(&exchange(), Bytes::from_static(b"{}"))
+        .await
+        .unwrap();
+    stores[0].always("delete", Fault::Fails(Refused));
+    stores[1].always("list", Fault::Fails(Unavailable));
+    let error = storage.remove_exchange(&exchange()).await.unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("a: told to fail delete") && text.contains("b: told to fail list"),
+        "{text}"
+    );
+    assert_eq!(error.kind, Unavailable, "calling it again may help");
+    stores.iter().for_each(|store| store.heal());
+    let left = storage.list_segments(&exchange()).await.unwrap();
+    assert_eq!(left.len(), 6);
+    assert!(left.iter().all(|l| l.address.base.as_str() != "c"));
+    storage.remove_exchange(&exchange()).await.unwrap();
+    assert_eq!(storage.list_exchanges().await.unwrap(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_marker_stays_the_segments_stay() {
+    let (storage, stores) = storage(&["only"]);
+    put(&storage, 1).await.unwrap();
+    storage
+        .put_marker(&exchange(), Bytes::from_static(b"{}"))
+        .await
+        .unwrap();
+    stores[0].next("delete", Fault::Fails(Refused));
+    storage.remove_exchange(&exchange()).await.unwrap_err();
+    assert_eq!(storage.list_segments(&exchange()).await.unwrap().len(), 1);
+    assert!(storage.get_marker(&exchange()).await.unwrap().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_names_the_step_that_fails() {
+    for (operation, step) in [
+        ("put", "writing"),
+        ("get", "reading"),
+        ("list", "listing"),
+        ("delete", "deleting"),
+    ] {
+        let (storage, stores) = storage(&["good", "bad"]);
+        stores[1].always(operation, Fault::Fails(Refused));
+        let status = storage.probe().await;
+        assert!(status[0].healthy && !status[1].healthy, "{operation}");
+        let error = status[1].error.clone().unwrap();
+        assert!(error.starts_with(step), "{operation}: {error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_finds_a_store_that_answers_too_little() {
+    let (storage, stores) = storage(&["only"]);
+    stores[0].always("get", Fault::Short);
+    let error = storage.probe().await[0].error.clone().unwrap();
+    assert!(
+        error.contains("came back other than it was written"),
+        "{error}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn background_probes_end_with_the_daemon() {
+    let runtime = Runtime::seeded(5);
+    let store = FaultyStore::new();
+    store.always("put", Fault::Fails(Refused));
+    let inner: Arc<dyn Store> = Arc::<FaultyStore>::clone(&store);
+    let bases = vec![("only".parse().unwrap(), "faulty://only".into(), inner)];
+    let storage = Storage::from_stores(bases, Limits::REMOTE, &runtime);
+    put(&storage, 1).await.unwrap_err();
+    runtime.tasks.shut_down().await;
+    let probes = store.count("put");
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(store.count("put"), probes);
+}

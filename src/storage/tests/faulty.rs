@@ -1,0 +1,181 @@
+//! A store that fails as told.
+//!
+//! Does: answer the next operations of a kind with errors, before or after doing them, and write
+//! down what it was asked. Does not: fail by chance. Invariant: without orders it is the store it
+//! wraps.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use object_store::memory::InMemory;
+use parking_lot::Mutex;
+
+use crate::clock::Random;
+use crate::storage::keys::{Folder, Key};
+use crate::storage::object::ObjectBackend;
+use crate::storage::store::{Found, Store, StoreError, Versioned};
+use crate::storage::{StorageErrorKind, Tail};
+
+/// How an operation goes wrong.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// It fails and nothing happened.
+    Fails(StorageErrorKind),
+    /// It took place, and fails all the same.
+    FailsAfterwards(StorageErrorKind),
+    /// Another client's delete got in the way.
+    Contended,
+    /// Half of the bytes come.
+    Short,
+}
+
+#[derive(Debug)]
+pub struct FaultyStore {
+    inner: ObjectBackend,
+    faults: Mutex<Vec<(&'static str, VecDeque<Fault>)>>,
+    always: Mutex<Vec<(&'static str, Fault)>>,
+    log: Mutex<Vec<String>>,
+}
+
+impl FaultyStore {
+    pub fn new() -> Arc<Self> {
+        let memory = Arc::new(InMemory::new());
+        let random = Random::seeded(1);
+        let redactor = crate::storage::object_error::Redactor::default();
+        let inner = ObjectBackend::new(memory, "prefix".into(), redactor, random, false);
+        Arc::new(Self {
+            inner,
+            faults: Mutex::default(),
+            always: Mutex::default(),
+            log: Mutex::default(),
+        })
+    }
+
+    /// The next operation of this kind that has no fault yet goes wrong.
+    pub fn next(&self, operation: &'static str, fault: Fault) {
+        let mut faults = self.faults.lock();
+        match faults.iter_mut().find(|(name, _)| *name == operation) {
+            Some((_, queue)) => queue.push_back(fault),
+            None => faults.push((operation, [fault].into())),
+        }
+    }
+
+    /// Every operation of this kind goes wrong from now on.
+    pub fn always(&self, operation: &'static str, fault: Fault) {
+        self.always.lock().push((operation, fault));
+    }
+
+    /// Nothing goes wrong from now on.
+    pub fn heal(&self) {
+        self.always.lock().clear();
+        self.faults.lock().clear();
+    }
+
+    /// Operations asked for so far, as `operation object`.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().clone()
+    }
+
+    /// How often an operation was asked for.
+    pub fn count(&self, operation: &str) -> usize {
+        self.log
+            .lock()
+            .iter()
+            .filter(|line| line.starts_with(operation))
+            .count()
+    }
+
+    fn fault(&self, operation: &'static str, object: impl std::fmt::Display) -> Option<Fault> {
+        self.log.lock().push(format!("{operation} {object}"));
+        let mut faults = self.faults.lock();
+        let queue = faults.iter_mut().find(|(name, _)| *name == operation);
+        let next = queue.and_then(|(_, queue)| queue.pop_front());
+        let always = || {
+            let always = self.always.lock();
+            always
+                .iter()
+                .find(|(name, _)| *name == operation)
+                .map(|(_, fault)| fault.clone())
+        };
+        next.or_else(always)
+    }
+
+    async fn run<T>(
+        &self,
+        operation: &'static str,
+        object: impl std::fmt::Display,
+        work: impl Future<Output = Result<T, StoreError>>,
+        shorten: impl Fn(T) -> T,
+    ) -> Result<T, StoreError> {
+        let failure = |kind| StoreError::new(kind, format!("told to fail {operation}"));
+        match self.fault(operation, object) {
+            None => work.await,
+            Some(Fault::Fails(kind)) => Err(failure(kind)),
+            Some(Fault::FailsAfterwards(kind)) => {
+                work.await?;
+                Err(failure(kind))
+            }
+            Some(Fault::Contended) => Err(StoreError {
+                contended: true,
+                ..failure(StorageErrorKind::Unavailable)
+            }),
+            Some(Fault::Short) => work.await.map(shorten),
+        }
+    }
+}
+
+fn whole<T>(value: T) -> T {
+    value
+}
+
+#[async_trait]
+impl Store for FaultyStore {
+    async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<(), StoreError> {
+        self.run("put", key, self.inner.put(key, content), whole)
+            .await
+    }
+
+    async fn put_versioned(&self, key: &Key, content: Bytes) -> Result<(), StoreError> {
+        self.run("put", key, self.inner.put_versioned(key, content), whole)
+            .await
+    }
+
+    async fn get_versioned(&self, key: &Key) -> Result<Versioned, StoreError> {
+        self.run("get", key, self.inner.get_versioned(key), whole)
+            .await
+    }
+
+    async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail, StoreError> {
+        self.run("get", key, self.inner.get_tail(key, max), whole)
+            .await
+    }
+
+    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let half = |bytes: Bytes| bytes.slice(..bytes.len() / 2);
+        self.run("get", key, self.inner.get_range(key, range), half)
+            .await
+    }
+
+    async fn list(&self, folder: &Folder) -> Result<Vec<Found>, StoreError> {
+        self.run("list", folder, self.inner.list(folder), whole)
+            .await
+    }
+
+    async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>, StoreError> {
+        self.run("list", folder, self.inner.list_folders(folder), whole)
+            .await
+    }
+
+    async fn delete(&self, keys: Vec<Key>) -> Result<u64, StoreError> {
+        let object = keys.iter().map(Key::as_str).collect::<Vec<_>>().join(" ");
+        self.run("delete", object, self.inner.delete(keys), whole)
+            .await
+    }
+
+    async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64, StoreError> {
+        self.inner.remove_stale_temporaries(folder).await
+    }
+}

@@ -1,0 +1,253 @@
+//! Tests of what a file system owes beyond the conformance suite.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use bytes::Bytes;
+
+use crate::id::{DaemonId, ExchangeId, SegmentId};
+use crate::storage::StorageErrorKind::{Corrupt, NotFound, Refused, Unavailable};
+use crate::storage::keys;
+use crate::storage::local::LocalStore;
+use crate::storage::local_error::failure;
+use crate::storage::store::Store;
+
+fn exchange() -> ExchangeId {
+    "query_1-x".parse().unwrap()
+}
+
+fn key(sequence: u64) -> keys::Key {
+    keys::segment(
+        &exchange(),
+        SegmentId {
+            daemon: DaemonId(1),
+            sequence,
+        },
+    )
+}
+
+fn bytes() -> Vec<Bytes> {
+    vec![Bytes::from_static(b"some "), Bytes::from_static(b"bytes")]
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn a_put_leaves_the_file_under_its_name_and_nothing_else() {
+    for fsync in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LocalStore::new(folder.path().join("base"), fsync, 7);
+        store.put(&key(1), bytes()).await.unwrap();
+        store.put(&key(1), bytes()).await.unwrap();
+        let segments = folder.path().join("base/v1/query_1-x/segments");
+        assert_eq!(names(&segments), ["0000000000000001-000000000001.seg"]);
+        assert_eq!(
+            fs::read(segments.join(&names(&segments)[0])).unwrap(),
+            b"some bytes"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_an_interrupted_put_left_is_no_object_and_is_collected() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LocalStore::new(folder.path().into(), true, 7);
+    store.put(&key(1), bytes()).await.unwrap();
+    let path = folder.path().join(key(2).as_str());
+    fs::write(path.with_extension("seg.0000000000000009-0.tmp"), b"half").unwrap();
+    let empty = folder.path().join("v1/other/segments");
+    fs::create_dir_all(&empty).unwrap();
+    assert_eq!(store.list(&keys::exchanges()).await.unwrap().len(), 1);
+    assert_eq!(
+        store
+            .remove_stale_temporaries(&keys::exchanges())
+            .await
+            .unwrap(),
+        1
+    );
+    assert_eq!(
+        names(path.parent().unwrap()),
+        ["0000000000000001-000000000001.seg"]
+    );
+    assert_eq!(
+        names(&folder.path().join("v1")),
+        ["query_1-x"],
+        "folders it made are gone too"
+    );
+}
+
+#[tokio::test]
+async fn a_temporary_that_a_process_is_writing_is_not_collected() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LocalStore::new(folder.path().into(), true, 7);
+    store.put(&key(1), bytes()).await.unwrap();
+    let path = folder
+        .path()
+        .join(key(2).as_str())
+        .with_extension("seg.9-0.tmp");
+    // Locks belong to the open file: another opening, even in this process, sees it locked.
+    let writing = File::create(&path).unwrap();
+    writing.try_lock().unwrap();
+    assert_eq!(
+        store
+            .remove_stale_temporaries(&keys::exchanges())
+            .await
+            .unwrap(),
+        0
+    );
+    assert!(path.exists());
+    drop(writing);
+    assert_eq!(
+        store
+            .remove_stale_temporaries(&keys::exchanges())
+            .await
+            .unwrap(),
+        1
+    );
+    assert!(!path.exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn puts_survive_a_sweeper_that_runs_all_the_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LocalStore::new(folder.path().into(), false, 7);
+    let puts = async {
+        for n in 0..500 {
+            store.put(&key(n), bytes()).await.unwrap();
+            store.delete(vec![key(n)]).await.unwrap();
+        }
+    };
+    let sweeps = async {
+        loop {
+            store
+                .remove_stale_temporaries(&keys::exchanges())
+                .await
+                .unwrap();
+        }
+    };
+    tokio::select! {
+        () = puts => {}
+        () = sweeps => {}
+    }
+    assert_eq!(names(folder.path()), [""; 0]);
+}
+
+#[tokio::test]
+async fn deleting_the_last_object_removes_its_folders_but_not_the_base_directory() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LocalStore::new(folder.path().into(), true, 7);
+    let marker = keys::marker(&exchange());
+    store.put(&key(1), bytes()).await.unwrap();
+    store.put(&marker, bytes()).await.unwrap();
+    assert_eq!(store.delete(vec![key(1)]).await.unwrap(), 1);
+    assert_eq!(
+        names(&folder.path().join("v1/query_1-x")),
+        ["exchange.json"]
+    );
+    assert_eq!(
+        store.delete(vec![marker, key(1)]).await.unwrap(),
+        1,
+        "one was gone already"
+    );
+    assert_eq!(names(folder.path()), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_base_directory_that_disappears_is_not_an_empty_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = folder.path().join("base");
+    let store = LocalStore::new(base.clone(), true, 7);
+    assert_eq!(
+        store.list(&keys::exchanges()).await.unwrap(),
+        [],
+        "not made yet"
+    );
+    store.put(&key(1), bytes()).await.unwrap();
+    fs::rename(&base, folder.path().join("moved")).unwrap();
+    let error = store.list(&keys::exchanges()).await.unwrap_err();
+    assert_eq!(error.kind, Unavailable);
+    assert!(error.message.contains("still mounted"), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_in_the_way_is_named_with_a_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = folder.path().join("base");
+    fs::write(&base, b"a file").unwrap();
+    let store = LocalStore::new(base.clone(), true, 7);
+    let error = store.put(&key(1), bytes()).await.unwrap_err();
+    assert_eq!(error.kind, Refused);
+    assert!(error.message.contains(base.to_str().unwrap()), "{error}");
+    assert!(error.message.contains("is a file; remove it"), "{error}");
+}
+
+#[tokio::test]
+async fn keys_cannot_leave_the_base_directory() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LocalStore::new(folder.path().join("base"), true, 7);
+    for bad in ["../x", "v1/../../x", "/etc/passwd", "a//b", "", "."] {
+        let key = keys::Key::listed(bad);
+        assert_eq!(
+            store.put(&key, bytes()).await.unwrap_err().kind,
+            Refused,
+            "{bad}"
+        );
+        assert_eq!(
+            store.get_tail(&key, 1).await.unwrap_err().kind,
+            Refused,
+            "{bad}"
+        );
+        assert_eq!(
+            store.delete(vec![key]).await.unwrap_err().kind,
+            Refused,
+            "{bad}"
+        );
+    }
+    assert_eq!(names(folder.path()), [""; 0]);
+}
+
+#[test]
+fn failures_of_the_system_are_told_with_a_way_out() {
+    let told = |code| {
+        let error = std::io::Error::from_raw_os_error(code);
+        let error = failure("writing", Path::new("/base/v1/x"), &error);
+        assert!(error.message.starts_with("writing /base/v1/x: "), "{error}");
+        (error.kind, error.message)
+    };
+    for (code, kind, way_out) in [
+        (libc::ENOSPC, Unavailable, "free space"),
+        (libc::EDQUOT, Unavailable, "quota"),
+        (libc::EACCES, Refused, "give the daemon's user the right"),
+        (libc::EROFS, Refused, "mount it writable"),
+        (libc::ENOTDIR, Refused, "is a file"),
+        (libc::EMFILE, Unavailable, "ulimit -n"),
+        (libc::EIO, Unavailable, ""),
+        (libc::ENOENT, NotFound, ""),
+    ] {
+        let (told_kind, message) = told(code);
+        assert_eq!(told_kind, kind, "{message}");
+        assert!(message.contains(way_out), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_marker_too_large_to_be_one_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LocalStore::new(folder.path().into(), false, 7);
+    let marker = keys::marker(&exchange());
+    store
+        .put(&marker, vec![Bytes::from(vec![0; 2 << 20])])
+        .await
+        .unwrap();
+    assert_eq!(
+        store.get_versioned(&marker).await.unwrap_err().kind,
+        Corrupt
+    );
+}

@@ -1,0 +1,258 @@
+//! Tests of opening base directories: names, places, options, and what errors say.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::clock::Runtime;
+use crate::config::BaseDirectoryConfig;
+use crate::storage::{Storage, StorageError, StorageErrorKind};
+use crate::telemetry::metrics::Metrics;
+
+fn config(uri: &str, options: &[(&str, &str)]) -> BaseDirectoryConfig {
+    let options = options.iter().map(|(k, v)| ((*k).into(), (*v).into()));
+    BaseDirectoryConfig {
+        uri: uri.into(),
+        name: String::new(),
+        options: options.collect(),
+    }
+}
+
+fn open(configs: &[BaseDirectoryConfig]) -> Result<Storage, StorageError> {
+    Storage::open(configs, &Runtime::seeded(1), &Arc::new(Metrics::default()))
+}
+
+fn open_one(uri: &str, options: &[(&str, &str)]) -> Result<Storage, StorageError> {
+    open(&[config(uri, options)])
+}
+
+fn name(uri: &str, options: &[(&str, &str)]) -> String {
+    open_one(uri, options).unwrap().status()[0].name.to_string()
+}
+
+/// Refused, and its text names all of these and none of those secrets.
+fn refused(opened: Result<Storage, StorageError>, words: &[&str]) {
+    let error = opened.unwrap_err();
+    assert_eq!(
+        (error.kind, error.operation),
+        (StorageErrorKind::Refused, "open"),
+        "{error}"
+    );
+    let text = error.to_string();
+    for word in words {
+        assert!(text.contains(word), "{word:?} is not in {text:?}");
+    }
+    assert!(!format!("{error:?}").contains("hush"), "{error:?}");
+}
+
+const KEYS: [(&str, &str); 2] = [
+    ("access_key_id", "hush-id"),
+    ("secret_access_key", "hush-key"),
+];
+
+#[test]
+fn derived_names_are_the_same_in_every_daemon_and_release() {
+    let s3 = [("endpoint", "https://minio.example:9000"), KEYS[0], KEYS[1]];
+    assert_eq!(name("file:///var/lib/stopover", &[]), "b-2d76e4f2");
+    assert_eq!(name("s3://bucket/prefix", &s3), "b-72afb24c");
+}
+
+#[test]
+fn a_place_has_one_name_however_it_is_written() {
+    let plain = name("file:///a/b", &[]);
+    assert_eq!(name("file:///a/b/", &[]), plain);
+    assert_eq!(name("file:///a//b", &[]), plain);
+    assert_eq!(name("file:///a/./b", &[]), plain);
+    assert_eq!(
+        name("file:///a/b", &[("fsync", "false")]),
+        plain,
+        "options are not the place"
+    );
+    assert_ne!(name("file:///a/c", &[]), plain);
+    let at = |endpoint| name("s3://bucket/p", &[("endpoint", endpoint), KEYS[0], KEYS[1]]);
+    assert_eq!(at("https://one.example"), at("https://one.example/"));
+    assert_ne!(at("https://one.example"), at("https://two.example"));
+}
+
+#[test]
+fn the_same_place_or_the_same_name_twice_is_an_error() {
+    let twice = [config("file:///a/b", &[]), config("file:///a/b/", &[])];
+    refused(open(&twice), &["same place", "file:///a/b"]);
+    let mut named = [config("file:///a", &[]), config("memory://a", &[])];
+    for config in &mut named {
+        config.name = "mine".into();
+    }
+    refused(
+        open(&named),
+        &["mine", "file:///a", "same name", "another `name`"],
+    );
+    refused(open(&[]), &["at least one"]);
+}
+
+#[test]
+fn a_name_must_be_fit_for_handles() {
+    let named = BaseDirectoryConfig {
+        name: "Not/Fit".into(),
+        ..config("memory://a", &[])
+    };
+    refused(open(&[named]), &["option `name`", "a-z 0-9 -"]);
+}
+
+#[test]
+fn credentials_in_the_uri_are_refused_and_not_shown() {
+    refused(
+        open_one("s3://id:hush@bucket/p", &[]),
+        &["credentials do not belong"],
+    );
+    refused(open_one("az://container/p?sig=hush", &[]), &["`?`"]);
+}
+
+#[test]
+fn uris_that_name_no_place_are_refused() {
+    refused(open_one("/var/lib/x", &[]), &["not a URI", "file:///"]);
+    refused(
+        open_one("ftp://host/x", &[]),
+        &["ftp://", "file, s3, gs, az and memory"],
+    );
+    refused(open_one("file://host/x", &[]), &["absolute path"]);
+    refused(open_one("file:///", &[]), &["other than /"]);
+    refused(open_one("s3:///prefix", &KEYS), &["needs a bucket"]);
+    refused(
+        open_one(&format!("s3://b/{}", "x".repeat(1000)), &KEYS),
+        &["longer than"],
+    );
+}
+
+#[test]
+fn unknown_options_are_refused_with_the_nearest_right_one() {
+    let near = open_one("s3://b/p", &[KEYS[0], KEYS[1], ("acess_key_id", "hush")]);
+    refused(
+        near,
+        &["`acess_key_id`", "did you mean `access_key_id`", "s3://b/p"],
+    );
+    refused(
+        open_one("s3://b/p", &[("fsync", "true")]),
+        &["`fsync`", "option of file://"],
+    );
+    refused(
+        open_one("file:///a", &[("region", "x")]),
+        &["`region`", "option of s3://"],
+    );
+    refused(
+        open_one("file:///a", &[("zzz", "x")]),
+        &["unknown", "fsync"],
+    );
+    refused(
+        open_one("s3://b/p", &[("aws_no_such", "x")]),
+        &["`aws_no_such`"],
+    );
+}
+
+#[test]
+fn values_that_are_not_what_they_should_be_are_refused() {
+    refused(
+        open_one("file:///a", &[("fsync", "yes")]),
+        &["`fsync`", "true or false"],
+    );
+    let many = ("max_concurrent_requests", "0");
+    refused(
+        open_one("file:///a", &[many]),
+        &["max_concurrent_requests", "from 1 to 4096"],
+    );
+    assert!(open_one("file:///a", &[("max_concurrent_requests", "7")]).is_ok());
+    let endpoint = ("endpoint", "minio:9000");
+    refused(
+        open_one("s3://b/p", &[endpoint, KEYS[0], KEYS[1]]),
+        &["`endpoint`", "http"],
+    );
+    let timeout = ("aws_timeout", "soon");
+    refused(
+        open_one("s3://b/p", &[timeout, KEYS[0], KEYS[1]]),
+        &["its client"],
+    );
+}
+
+#[test]
+fn options_that_contradict_each_other_are_refused() {
+    refused(
+        open_one("s3://b/p", &KEYS[..1]),
+        &["access_key_id", "without `secret_access_key`"],
+    );
+    refused(
+        open_one("s3://b/p", &KEYS[1..]),
+        &["secret_access_key", "without `access_key_id`"],
+    );
+    refused(
+        open_one("s3://b/p", &[("session_token", "hush")]),
+        &["session_token", "all three"],
+    );
+    let twice = [KEYS[0], KEYS[1], ("aws_region", "x"), ("region", "y")];
+    refused(
+        open_one("s3://b/p", &twice),
+        &["aws_region", "`region`", "same option"],
+    );
+    refused(
+        open_one("s3://b/p", &[("aws_bucket", "other")]),
+        &["part of the URI"],
+    );
+    let style = ("aws_virtual_hosted_style_request", "true");
+    refused(open_one("s3://b/p", &[style]), &["path_style"]);
+    let http = [KEYS[0], KEYS[1], ("endpoint", "http://h:1")];
+    refused(open_one("s3://b/p", &http), &["allow_http = true"]);
+    let two = [
+        ("service_account_path", "/x"),
+        ("service_account_key", "hush"),
+    ];
+    refused(open_one("gs://b/p", &two), &["contradict"]);
+    refused(open_one("az://c/p", &[]), &["`account`", "storage account"]);
+    let secret = [("account", "a"), ("client_secret", "hush")];
+    refused(
+        open_one("az://c/p", &secret),
+        &["client_secret", "tenant_id"],
+    );
+    let two = [
+        ("account", "a"),
+        ("access_key", "aHVzaA=="),
+        ("sas_token", "hush"),
+    ];
+    refused(open_one("az://c/p", &two), &["access_key", "sas_token"]);
+}
+
+#[test]
+fn every_cloud_opens_without_being_touched() {
+    let http = [
+        ("endpoint", "http://h:1"),
+        ("allow_http", "true"),
+        ("path_style", "false"),
+    ];
+    assert!(open_one("s3://b/p", &[&KEYS[..], &http].concat()).is_ok());
+    assert!(
+        open_one("s3://b", &[]).is_ok(),
+        "the environment's or an instance's credentials"
+    );
+    assert!(open_one("s3://b.with.dots/p", &KEYS).is_ok());
+    let role = [
+        ("aws_role_arn", "arn:x"),
+        ("aws_web_identity_token_file", "/t"),
+    ];
+    assert!(open_one("s3://b/p", &role).is_ok());
+    assert!(open_one("gs://b/p", &[("google_skip_signature", "true")]).is_ok());
+    assert!(open_one("az://c/p", &[("account", "a"), ("access_key", "aHVzaA==")]).is_ok());
+    assert!(open_one("az://c/p", &[("use_emulator", "true")]).is_ok());
+}
+
+#[test]
+fn nothing_shows_a_secret() {
+    let token = ("session_token", "hush-token");
+    let storage = open_one("s3://b/p", &[KEYS[0], KEYS[1], token]).unwrap();
+    let shown = format!("{storage:?} {:?}", storage.status());
+    assert!(
+        shown.contains("s3://b/p") && !shown.contains("hush"),
+        "{shown}"
+    );
+    let options: BTreeMap<String, String> = KEYS
+        .iter()
+        .map(|(k, v)| ((*k).into(), (*v).into()))
+        .collect();
+    let options = crate::storage::options::Options::new("b", "s3", &options);
+    assert!(!format!("{options:?}").contains("hush"));
+}

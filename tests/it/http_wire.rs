@@ -1,0 +1,465 @@
+//! Clients that are slow, leave, or send what a proper client would not: byte by byte over TCP.
+
+use std::time::Duration;
+
+use serde_json::json;
+use stopover::clock::Random;
+
+use crate::support::frames::batch;
+use crate::support::raw::{Http2Client, RawClient};
+use crate::support::{BATCH, Bases, Door, RAW, ok_json, sink};
+
+const PAGES: &str = "POST /v1/exchanges/w/sinks/0/0/pages?batch=0";
+
+async fn door(bases: &Bases) -> Door {
+    let door = Door::open(&bases.config()).await;
+    door.announce("w", 2).await;
+    door
+}
+
+fn page_head(length: &str) -> [(&str, &str); 2] {
+    [("content-type", BATCH), ("content-length", length)]
+}
+
+#[tokio::test]
+async fn a_body_that_comes_byte_by_byte_is_taken_and_holds_up_nobody() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let body = batch(&[(0, &[7; 200])]);
+    let mut slow = RawClient::connect(door.address).await;
+    slow.send_head(PAGES, &page_head(&body.len().to_string()))
+        .await;
+    let other = sink("w", 1, 0);
+    for (i, byte) in body.iter().enumerate() {
+        slow.send([*byte]).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        if i == 100 {
+            door.add(&other, 0, batch(&[(1, b"quick")])).await;
+            ok_json(door.post_nothing(&format!("{other}/finish")).await).await;
+        }
+    }
+    let answer = slow.answer().await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    ok_json(
+        door.post_nothing(&format!("{}/finish", sink("w", 0, 0)))
+            .await,
+    )
+    .await;
+    let read = door.get("/v1/exchanges/w/partitions/0").await;
+    assert_eq!(read.bytes().await.unwrap(), vec![7; 200]);
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_amid_its_body_leaves_nothing_behind() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    for sent in [0, 1, 5000] {
+        let mut client = RawClient::connect(door.address).await;
+        client.send_head(PAGES, &page_head("1000000")).await;
+        client.send(vec![7; sent]).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(
+            door.daemon.write_pool.used() >= 1_000_000,
+            "the body is not being read"
+        );
+        drop(client);
+        door.expect_all_gauges_at_zero().await;
+    }
+    let exchange = ok_json(door.get("/v1/exchanges/w").await).await;
+    assert_eq!(exchange["committed"], json!([]));
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_body_cut_short_is_not_taken() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let body = batch(&[(0, b"one"), (0, b"two")]);
+    let first_frame = body.len() / 2;
+    let mut client = RawClient::connect(door.address).await;
+    client
+        .send_head(PAGES, &page_head(&body.len().to_string()))
+        .await;
+    client.send(&body[..first_frame]).await;
+    client.end_sending().await;
+    let answer = String::from_utf8(client.rest().await).unwrap();
+    assert!(!answer.starts_with("HTTP/1.1 2"), "{answer}");
+    door.expect_all_gauges_at_zero().await;
+    let taken = door.add(&sink("w", 0, 0), 0, body).await;
+    assert_eq!(taken["repeated"], false);
+    door.shut_down().await;
+}
+
+/// A request as a client sends it, with some bytes changed, dropped or doubled.
+fn garbled(request: &[u8], random: &Random) -> Vec<u8> {
+    let mut garbled = request.to_vec();
+    for _ in 0..=random.next_u64() % 4 {
+        let at = (random.next_u64() as usize) % garbled.len();
+        match random.next_u64() % 4 {
+            0 => garbled[at] = random.next_u64() as u8,
+            1 => drop(garbled.drain(at..(at + 7).min(garbled.len()))),
+            2 => garbled.insert(at, garbled[at]),
+            _ => garbled.truncate(at.max(1)),
+        }
+    }
+    garbled
+}
+
+#[tokio::test]
+async fn garbled_requests_are_never_the_daemon_s_failure_and_leave_nothing_behind() {
+    let bases = Bases::new();
+    let mut config = bases.config();
+    config.limits.header_timeout = Duration::from_millis(200);
+    config.limits.body_timeout = Duration::from_millis(200);
+    let door = Door::open(&config).await;
+    door.announce("w", 2).await;
+    let body = batch(&[(0, b"some page"), (1, b"another page")]);
+    let head = format!(
+        "{PAGES} HTTP/1.1\r\nhost: test\r\ncontent-type: {BATCH}\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let pages = [head.as_bytes(), &body].concat();
+    let json = br#"{"attempts":[[0,0]],"target_size":1}"#;
+    let head = "POST /v1/exchanges/w/handles HTTP/1.1\r\nhost: test\r\n\
+                content-type: application/json\r\ncontent-length: 36\r\n\r\n";
+    let handles = [head.as_bytes(), json].concat();
+    let random = Random::seeded(7);
+    let mut statuses = std::collections::BTreeMap::<u16, u32>::new();
+    for round in 0..300 {
+        let request = garbled(if round % 2 == 0 { &pages } else { &handles }, &random);
+        let mut client = RawClient::connect(door.address).await;
+        client.send(&request).await;
+        client.end_sending().await;
+        let answer = client.rest().await;
+        if let Some(status) = answer.get(9..12) {
+            let status = std::str::from_utf8(status).unwrap().parse().unwrap();
+            assert!(status < 500, "{}", String::from_utf8_lossy(&request));
+            *statuses.entry(status).or_default() += 1;
+        }
+    }
+    assert!(
+        statuses.len() >= 4,
+        "hardly anything was tried: {statuses:?}"
+    );
+    door.expect_no_request_under_way().await;
+    assert_eq!(door.delete("/v1/exchanges/w").await.status(), 204);
+    door.expect_all_gauges_at_zero().await;
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_it_waits_for_memory_gives_up_its_place() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let pool = &door.daemon.write_pool;
+    let all = pool.reserve(pool.capacity()).await.unwrap();
+    let mut client = RawClient::connect(door.address).await;
+    let body = batch(&[(0, b"page")]);
+    client
+        .send_head(PAGES, &page_head(&body.len().to_string()))
+        .await;
+    while pool.waiting() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(client);
+    drop(all);
+    door.expect_all_gauges_at_zero().await;
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_body_is_not_asked_for_before_there_is_memory_for_all_of_it() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let pool = &door.daemon.write_pool;
+    let all = pool.reserve(pool.capacity()).await.unwrap();
+    let body = batch(&[(0, b"page")]);
+    let length = body.len().to_string();
+    let mut client = RawClient::connect(door.address).await;
+    let [media_type, length] = page_head(&length);
+    client
+        .send_head(PAGES, &[media_type, length, ("expect", "100-continue")])
+        .await;
+    let early = tokio::time::timeout(Duration::from_millis(200), client.answer_head()).await;
+    assert!(early.is_err(), "{early:?}");
+    drop(all);
+    assert_eq!(client.answer_head().await.status, 100);
+    client.send(body).await;
+    assert_eq!(client.answer().await.status, 200);
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_refusal_comes_instead_of_100_continue_and_closes_the_connection() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let refused = [
+        (PAGES, "999999999999", BATCH, "body-too-large"),
+        (PAGES, "5", "text/plain", "unsupported-media-type"),
+        (
+            "POST /v1/exchanges/never/sinks/0/0/pages?batch=0",
+            "5",
+            BATCH,
+            "exchange-not-found",
+        ),
+        ("POST /nowhere", "5", BATCH, "not-found"),
+        (
+            "POST /v1/exchanges/w/sinks/0/0/pages?partition=9",
+            "5",
+            RAW,
+            "invalid-frame",
+        ),
+    ];
+    for (line, length, media_type, slug) in refused {
+        let mut client = RawClient::connect(door.address).await;
+        let headers = [
+            ("content-type", media_type),
+            ("content-length", length),
+            ("expect", "100-continue"),
+        ];
+        client.send_head(line, &headers).await;
+        let answer = client.answer().await;
+        assert_eq!(answer.slug(), slug);
+        assert_eq!(answer.header("connection"), Some("close"));
+        assert!(client.is_closed().await);
+    }
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_read_also_by_a_client_that_sends_its_whole_body_first() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let length = 40 << 20;
+    let mut client = RawClient::connect(door.address).await;
+    client
+        .send_head(PAGES, &page_head(&length.to_string()))
+        .await;
+    client.send(vec![7; length]).await;
+    assert_eq!(client.answer().await.slug(), "body-too-large");
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_chunked_page_request_needs_a_length_and_says_so() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let mut client = RawClient::connect(door.address).await;
+    let headers = [("content-type", BATCH), ("transfer-encoding", "chunked")];
+    client.send_head(PAGES, &headers).await;
+    client.send("5\r\nhello\r\n0\r\n\r\n").await;
+    let answer = client.answer().await;
+    assert_eq!(
+        (answer.status, answer.slug().as_str()),
+        (411, "length-required")
+    );
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_length_beside_chunks_cannot_smuggle_a_second_request() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let mut client = RawClient::connect(door.address).await;
+    let smuggled = "0\r\n\r\nDELETE /v1/exchanges/w HTTP/1.1\r\nhost: test\r\n\r\n";
+    let length = smuggled.len().to_string();
+    let headers = [
+        ("content-type", BATCH),
+        ("content-length", &length),
+        ("transfer-encoding", "chunked"),
+    ];
+    client.send_head(PAGES, &headers).await;
+    client.send(smuggled).await;
+    assert!((400..500).contains(&client.answer().await.status));
+    assert_eq!(door.get("/v1/exchanges/w").await.status(), 200);
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let mut client = RawClient::connect(door.address).await;
+    let mut wire = Vec::new();
+    for number in 0..5u8 {
+        let body = batch(&[(0, &[number; 10])]);
+        let path = format!("/v1/exchanges/w/sinks/0/0/pages?batch={number}");
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: {BATCH}\r\n\
+             content-length: {}\r\n\r\n",
+            body.len()
+        );
+        wire.extend(head.into_bytes());
+        wire.extend(body);
+    }
+    client.send(wire).await;
+    for number in 0..5 {
+        let answer = client.answer().await;
+        let taken: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        let expected = json!({"batch": number, "next": number + 1, "repeated": false});
+        assert_eq!((answer.status, taken), (200, expected));
+    }
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_connection_goes_on_after_a_refusal_whose_body_was_read() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let mut client = RawClient::connect(door.address).await;
+    for _ in 0..2 {
+        client.send_head(PAGES, &page_head("5")).await;
+        client.send("short").await;
+        let answer = client.answer().await;
+        assert_eq!(
+            (answer.slug().as_str(), answer.header("connection")),
+            ("invalid-frame", None)
+        );
+    }
+    client.send_head("GET /nowhere", &[]).await;
+    assert_eq!(client.answer().await.slug(), "not-found");
+    client.send_head("HEAD /healthz", &[]).await;
+    assert_eq!(client.answer_head().await.status, 200);
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn targets_and_heads_beyond_the_limits_are_refused() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let mut client = RawClient::connect(door.address).await;
+    client
+        .send_head(&format!("GET /{}", "x".repeat(5000)), &[])
+        .await;
+    assert_eq!(client.answer().await.slug(), "invalid-request");
+    let names: Vec<String> = (0..65).map(|i| format!("x-{i}")).collect();
+    let many: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "y")).collect();
+    client.send_head("GET /healthz", &many).await;
+    assert_eq!(client.answer().await.status, 431);
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_read_whose_client_leaves_lets_go_of_its_memory() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let sink = sink("w", 0, 0);
+    let page = vec![7; 1 << 20];
+    for number in 0..20 {
+        door.add(&sink, number, batch(&[(0, &page)])).await;
+    }
+    ok_json(door.post_nothing(&format!("{sink}/finish")).await).await;
+    let mut client = RawClient::connect(door.address).await;
+    client
+        .send_head("GET /v1/exchanges/w/partitions/0", &[])
+        .await;
+    let head = client.answer_head().await;
+    assert_eq!(head.header("content-length"), Some("20971520"));
+    drop(client);
+    assert_eq!(door.delete("/v1/exchanges/w").await.status(), 204);
+    door.expect_all_gauges_at_zero().await;
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_takes_nothing_is_cut_off_and_its_memory_comes_back() {
+    let bases = Bases::new();
+    let mut config = bases.config();
+    config.limits.read_stall_timeout = Duration::from_millis(300);
+    let door = Door::open(&config).await;
+    door.announce("w", 2).await;
+    let sink = sink("w", 0, 0);
+    let page = vec![7; 1 << 20];
+    for number in 0..30 {
+        door.add(&sink, number, batch(&[(0, &page)])).await;
+    }
+    ok_json(door.post_nothing(&format!("{sink}/finish")).await).await;
+    let mut client = RawClient::connect(door.address).await;
+    client
+        .send_head("GET /v1/exchanges/w/partitions/0", &[])
+        .await;
+    assert_eq!(client.answer_head().await.status, 200);
+    door.expect_no_request_under_way().await;
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_stays_open_for_as_long_as_clients_are_told() {
+    let bases = Bases::new();
+    let mut config = bases.config();
+    config.limits.header_timeout = Duration::from_millis(2500);
+    let door = Door::open(&config).await;
+    let mut client = RawClient::connect(door.address).await;
+    for _ in 0..2 {
+        client.send_head("GET /healthz", &[]).await;
+        let answer = client.answer().await;
+        assert_eq!(answer.header("keep-alive"), Some("timeout=2"));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    assert!(client.is_closed().await);
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_read_beyond_the_limit_waits_until_another_has_ended() {
+    let bases = Bases::new();
+    let mut config = bases.config();
+    config.limits.max_concurrent_reads = 1;
+    let door = Door::open(&config).await;
+    door.announce("w", 2).await;
+    let sink = sink("w", 0, 0);
+    let page = vec![7; 1 << 20];
+    for number in 0..30 {
+        door.add(&sink, number, batch(&[(0, &page)])).await;
+    }
+    door.add(&sink, 30, batch(&[(1, b"quick")])).await;
+    ok_json(door.post_nothing(&format!("{sink}/finish")).await).await;
+    let mut first = RawClient::connect(door.address).await;
+    first
+        .send_head("GET /v1/exchanges/w/partitions/0", &[])
+        .await;
+    assert_eq!(first.answer_head().await.status, 200);
+    let mut second = Box::pin(door.get("/v1/exchanges/w/partitions/1"));
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut second).await;
+    assert!(early.is_err(), "two reads at a time");
+    drop(first);
+    assert_eq!((&mut second).await.bytes().await.unwrap(), "quick");
+    drop(second);
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn the_same_routes_answer_over_http2_in_clear() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let path = PAGES.strip_prefix("POST ").unwrap();
+    let body = batch(&[(1, b"over HTTP/2")]);
+    let mut answers = Vec::new();
+    for (path, body) in [
+        (path, body.as_slice()),
+        ("/v1/exchanges/w/sinks/0/0/finish", b"{}"),
+        (
+            "/v1/exchanges/w/sinks/0/0/finish",
+            br#"{"batches":1,"pages":1,"bytes":11}"#,
+        ),
+    ] {
+        let media_type = if path.ends_with("finish") {
+            "application/json"
+        } else {
+            BATCH
+        };
+        let mut client = Http2Client::connect(door.address).await;
+        let answer = client.post(path, media_type, body).await;
+        answers.push(serde_json::from_slice::<serde_json::Value>(&answer).unwrap());
+    }
+    assert_eq!(
+        answers[0],
+        json!({"batch": 0, "next": 1, "repeated": false})
+    );
+    assert_eq!(answers[1]["type"], "urn:stopover:problem:invalid-request");
+    assert_eq!(answers[2]["state"], "finished");
+    let read = door.get("/v1/exchanges/w/partitions/1").await;
+    assert_eq!(read.bytes().await.unwrap(), "over HTTP/2");
+    door.shut_down().await;
+}

@@ -1,0 +1,293 @@
+//! Daemons for tests: the real parts behind the real server, in this process, on a free port.
+//!
+//! Invariant: a [`Door`] that is shut down has waited for all of its work; folders go with the
+//! test.
+
+pub mod frames;
+pub mod raw;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use stopover::api::auth::Tokens;
+use stopover::api::limits::ServerLimits;
+use stopover::api::router;
+use stopover::api::server::Server;
+use stopover::api::state::{ApiState, FinishedRequest, Parts, RequestObserver};
+use stopover::app::Daemon;
+use stopover::clock::Runtime;
+use stopover::config::{BaseDirectoryConfig, Config};
+use tokio_util::sync::CancellationToken;
+
+pub const BATCH: &str = "application/vnd.stopover.pages";
+pub const RAW: &str = "application/octet-stream";
+
+/// Counts requests under way.
+#[derive(Default)]
+pub struct InFlight(AtomicI64);
+
+impl RequestObserver for InFlight {
+    fn started(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn finished(&self, _: &FinishedRequest<'_>) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A folder that holds base directories which several daemons share.
+pub struct Bases(tempfile::TempDir);
+
+impl Bases {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// A configuration with one base directory here.
+    pub fn config(&self) -> Config {
+        self.config_named("main")
+    }
+
+    pub fn config_named(&self, name: &str) -> Config {
+        let mut config = Config::default();
+        config.memory.budget = Some(64 << 20);
+        config.segment.commit_linger = Duration::from_millis(2);
+        config.base_directories = vec![BaseDirectoryConfig {
+            uri: format!("file://{}", self.0.path().display()),
+            name: name.to_owned(),
+            options: [("fsync".to_owned(), "false".to_owned())].into(),
+        }];
+        config
+    }
+
+    /// All segment files.
+    pub fn segments(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.0.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap().flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|e| e == "seg") {
+                    found.push(path);
+                }
+            }
+        }
+        found
+    }
+}
+
+/// A daemon with its door open.
+pub struct Door {
+    pub daemon: Daemon,
+    pub address: SocketAddr,
+    pub in_flight: Arc<InFlight>,
+    pub token: Option<String>,
+    client: Client,
+    stop: CancellationToken,
+}
+
+impl Door {
+    pub async fn open(config: &Config) -> Self {
+        let runtime = Runtime::system();
+        let daemon = Daemon::build(config, &runtime).unwrap();
+        for base in daemon.storage.probe().await {
+            assert!(base.healthy, "{base:?}");
+        }
+        let in_flight = Arc::new(InFlight::default());
+        let tokens = config.server.token_file.as_deref();
+        let parts = Parts {
+            ingest: daemon.ingest.clone(),
+            commits: daemon.commits.clone(),
+            reader: daemon.reader.clone(),
+            exchanges: daemon.exchanges.clone(),
+            storage: daemon.storage.clone(),
+            metrics: Arc::clone(&daemon.metrics),
+            write_memory: daemon.write_pool.clone(),
+            read_memory: daemon.read_pool.clone(),
+            runtime: runtime.clone(),
+            tokens: tokens.map(|file| Arc::new(Tokens::load(file).unwrap())),
+            render_metrics: Arc::new(|| "# EOF\n".to_owned()),
+            observer: in_flight.clone(),
+        };
+        let router = router(ApiState::new(parts, &config.limits));
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        let server = Server::bind(any_port, ServerLimits::new(&config.limits))
+            .await
+            .unwrap();
+        let address = server.address();
+        let stop = CancellationToken::new();
+        let (stopped, on) = (stop.clone(), runtime.clone());
+        runtime
+            .tasks
+            .spawn(async move { server.run(router, &on, stopped).await });
+        Self {
+            daemon,
+            address,
+            in_flight,
+            token: None,
+            client: Client::builder().no_proxy().build().unwrap(),
+            stop,
+        }
+    }
+
+    pub async fn shut_down(self) {
+        drop(self.client);
+        self.stop.cancel();
+        let ended = self.daemon.runtime.tasks.shut_down();
+        tokio::time::timeout(Duration::from_secs(30), ended)
+            .await
+            .expect("the daemon did not end");
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self
+            .client
+            .request(method, format!("http://{}{path}", self.address));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    pub async fn get(&self, path: &str) -> Response {
+        self.request(Method::GET, path).send().await.unwrap()
+    }
+
+    pub async fn delete(&self, path: &str) -> Response {
+        self.request(Method::DELETE, path).send().await.unwrap()
+    }
+
+    pub async fn put_json(&self, path: &str, body: &Value) -> Response {
+        self.request(Method::PUT, path)
+            .json(body)
+            .send()
+            .await
+            .unwrap()
+    }
+
+    pub async fn post_json(&self, path: &str, body: &Value) -> Response {
+        self.request(Method::POST, path)
+            .json(body)
+            .send()
+            .await
+            .unwrap()
+    }
+
+    pub async fn post(
+        &self,
+        path: &str,
+        media_type: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> Response {
+        let body = body.into();
+        let mut request = self
+            .request(Method::POST, path)
+            .header("content-type", media_type);
+        if body.as_bytes().is_some_and(<[u8]>::is_empty) {
+            // The client would leave it out.
+            request = request.header("content-length", "0");
+        }
+        request.body(body).send().await.unwrap()
+    }
+
+    pub async fn post_nothing(&self, path: &str) -> Response {
+        self.request(Method::POST, path).send().await.unwrap()
+    }
+
+    /// Announces an exchange of so many partitions.
+    pub async fn announce(&self, exchange: &str, partitions: u32) {
+        let body = json!({"partitions": partitions, "ordered": false});
+        let response = self
+            .put_json(&format!("/v1/exchanges/{exchange}"), &body)
+            .await;
+        assert!(response.status().is_success(), "{response:?}");
+    }
+
+    /// Sends a batch and expects it to be taken.
+    pub async fn add(&self, sink: &str, batch: u32, body: Vec<u8>) -> Value {
+        let path = format!("{sink}/pages?batch={batch}");
+        ok_json(self.post(&path, BATCH, body).await).await
+    }
+
+    /// Plans the handles of these attempts, and gives the lines without the end line.
+    pub async fn handles(&self, exchange: &str, attempts: &Value, target_size: u64) -> Vec<Value> {
+        let body = json!({"attempts": attempts, "target_size": target_size});
+        let response = self
+            .post_json(&format!("/v1/exchanges/{exchange}/handles"), &body)
+            .await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["content-type"], "application/x-ndjson");
+        let text = response.text().await.unwrap();
+        let mut lines: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let end = lines.pop().unwrap();
+        assert_eq!(end, json!({"end": true, "handles": lines.len()}));
+        lines
+    }
+
+    /// Reads a handle after `skip` pages.
+    pub async fn read(&self, handle: &str, skip: u64) -> Response {
+        let path = format!("/v1/read?skip={skip}");
+        self.post(&path, "text/plain", handle.to_owned()).await
+    }
+
+    /// Waits until no request is being answered.
+    pub async fn expect_no_request_under_way(&self) {
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while self.in_flight.0.load(Ordering::Acquire) != 0 {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "a request is still under way"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until nothing of any request is held any more.
+    pub async fn expect_all_gauges_at_zero(&self) {
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        loop {
+            let held = (
+                self.in_flight.0.load(Ordering::Acquire),
+                self.daemon.write_pool.used(),
+                self.daemon.write_pool.waiting(),
+                self.daemon.metrics.sinks_open.get(),
+            );
+            if held == (0, 0, 0, 0) {
+                return;
+            }
+            assert!(
+                std::time::Instant::now() < deadline,
+                "(requests, bytes held, bytes waited for, sinks) = {held:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// The path of a sink.
+pub fn sink(exchange: &str, task: u32, attempt: u32) -> String {
+    format!("/v1/exchanges/{exchange}/sinks/{task}/{attempt}")
+}
+
+/// The JSON of an answer that must be 200.
+pub async fn ok_json(response: Response) -> Value {
+    let status = response.status();
+    let text = response.text().await.unwrap();
+    assert_eq!(status, StatusCode::OK, "{text}");
+    serde_json::from_str(&text).unwrap()
+}

@@ -1,0 +1,207 @@
+//! A client that speaks HTTP/1.1 byte by byte, for what a proper client would not send.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+
+/// A connection of one's own.
+pub struct RawClient {
+    stream: BufReader<TcpStream>,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct RawAnswer {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl RawAnswer {
+    /// A header's value, name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+
+    /// The slug of the problem that it is.
+    pub fn slug(&self) -> String {
+        assert_eq!(
+            self.header("content-type"),
+            Some("application/problem+json"),
+            "{self:?}"
+        );
+        let problem: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
+        let kind = problem["type"].as_str().unwrap();
+        kind.strip_prefix("urn:stopover:problem:")
+            .unwrap()
+            .to_owned()
+    }
+}
+
+impl RawClient {
+    pub async fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self {
+            stream: BufReader::new(stream),
+        }
+    }
+
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream
+            .get_mut()
+            .write_all(bytes.as_ref())
+            .await
+            .unwrap();
+    }
+
+    /// The head of a request with these headers.
+    pub async fn send_head(&mut self, line: &str, headers: &[(&str, &str)]) {
+        let mut head = format!("{line} HTTP/1.1\r\nhost: test\r\n");
+        for (name, value) in headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        head += "\r\n";
+        self.send(head).await;
+    }
+
+    /// Reads one answer, with a body of the length that it announces.
+    pub async fn answer(&mut self) -> RawAnswer {
+        let answer = tokio::time::timeout(Duration::from_secs(20), self.read_answer()).await;
+        answer.expect("no answer came")
+    }
+
+    /// Reads the answer's head alone, as to a HEAD request or `100 Continue`.
+    pub async fn answer_head(&mut self) -> RawAnswer {
+        let head = tokio::time::timeout(Duration::from_secs(20), self.read_head()).await;
+        head.expect("no answer came")
+    }
+
+    async fn read_head(&mut self) -> RawAnswer {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(
+                self.stream
+                    .read_u8()
+                    .await
+                    .expect("the connection ended in a head"),
+            );
+        }
+        let head = String::from_utf8(head).unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        RawAnswer {
+            status,
+            head,
+            body: Vec::new(),
+        }
+    }
+
+    async fn read_answer(&mut self) -> RawAnswer {
+        let mut answer = self.read_head().await;
+        let length = answer
+            .header("content-length")
+            .map_or(0, |l| l.parse().unwrap());
+        answer.body = vec![0; length];
+        self.stream.read_exact(&mut answer.body).await.unwrap();
+        answer
+    }
+
+    /// Says that nothing more will be sent, while still listening.
+    pub async fn end_sending(&mut self) {
+        self.stream.get_mut().shutdown().await.unwrap();
+    }
+
+    /// Whatever comes until the daemon closes the connection.
+    pub async fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        let read = self.stream.read_to_end(&mut rest);
+        let _ = tokio::time::timeout(Duration::from_secs(20), read)
+            .await
+            .expect("still open");
+        rest
+    }
+
+    /// Whether the daemon closes the connection without another byte.
+    pub async fn is_closed(&mut self) -> bool {
+        let mut byte = [0; 1];
+        let read = self.stream.read(&mut byte);
+        match tokio::time::timeout(Duration::from_secs(20), read).await {
+            Ok(read) => read.is_ok_and(|n| n == 0),
+            Err(_) => false,
+        }
+    }
+}
+
+/// A client that speaks HTTP/2 in clear, one request a connection.
+pub struct Http2Client(TcpStream);
+
+impl Http2Client {
+    pub async fn connect(address: SocketAddr) -> Self {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            .await
+            .unwrap();
+        let mut client = Self(stream);
+        client.send_frame(4, 0, 0, b"").await;
+        client
+    }
+
+    async fn send_frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        let mut frame = length[1..].to_vec();
+        frame.extend([kind, flags]);
+        frame.extend(stream.to_be_bytes());
+        frame.extend(payload);
+        self.0.write_all(&frame).await.unwrap();
+    }
+
+    /// Sends a request with a body of at most 16 KiB; gives the answer's body.
+    pub async fn post(&mut self, path: &str, media_type: &str, body: &[u8]) -> Vec<u8> {
+        let length = body.len().to_string();
+        let mut block = Vec::new();
+        for (name, value) in [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", path),
+            (":authority", "test"),
+            ("content-type", media_type),
+            ("content-length", &length),
+        ] {
+            // A literal field without indexing (RFC 7541, 6.2.2), both strings short and plain.
+            block.push(0);
+            for text in [name, value] {
+                assert!(text.len() < 127);
+                block.push(u8::try_from(text.len()).unwrap());
+                block.extend(text.as_bytes());
+            }
+        }
+        self.send_frame(1, 4, 1, &block).await;
+        self.send_frame(0, 1, 1, body).await;
+        let answer = tokio::time::timeout(Duration::from_secs(20), self.data_of_stream_1()).await;
+        answer.expect("no answer came")
+    }
+
+    async fn data_of_stream_1(&mut self) -> Vec<u8> {
+        let mut data = Vec::new();
+        loop {
+            let mut head = [0; 9];
+            self.0.read_exact(&mut head).await.unwrap();
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut payload = vec![0; length as usize];
+            self.0.read_exact(&mut payload).await.unwrap();
+            let (kind, flags, stream) = (head[3], head[4], head[8]);
+            if (kind, stream) == (0, 1) {
+                data.extend(payload);
+            }
+            if kind <= 1 && stream == 1 && flags & 1 == 1 {
+                return data;
+            }
+        }
+    }
+}

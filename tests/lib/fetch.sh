@@ -1,0 +1,160 @@
+#!/usr/bin/env bash
+# Fetches what the tests need and the repository does not hold, and prints where it lies.
+#
+#   tests/lib/fetch.sh jdk         the home of a JDK 25 or newer (found, never installed)
+#   tests/lib/fetch.sh versitygw   the S3 server of the tests, built with Go
+#   tests/lib/fetch.sh trino       an unpacked Trino server (lib/ and a few plugins), by Maven
+#
+# Everything goes into a cache outside the repository; a second call costs nothing, and an
+# interrupted one leaves nothing behind that a later call would take for whole.
+
+# shellcheck source=tests/lib/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+VERSITYGW_VERSION=v1.8.0
+TRINO_VERSION=476
+JDK_AT_LEAST=25              # Trino 476 needs 24, the suites against 483 need 25
+GO_AT_LEAST=21               # 1.21: from there on Go brings the toolchain that a module asks for
+GO_TOOLCHAIN=go1.26.0        # only where the distribution's Go is older than that
+MAVEN_COPY=org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy
+
+# --- JDK -------------------------------------------------------------------------------------
+
+# jdk_major HOME: the major version of a JDK, or nothing if there is none.
+jdk_major() {
+    [ -x "$1/bin/javac" ] && [ -f "$1/release" ] || return 0
+    sed -n 's/^JAVA_VERSION="\([0-9]*\).*/\1/p' "$1/release"
+}
+
+jdk_candidates() {
+    local java
+    [ -n "${JAVA_HOME:-}" ] && printf '%s\n' "$JAVA_HOME"
+    java=$(command -v java || true)
+    [ -n "$java" ] && dirname "$(dirname "$(readlink -f "$java")")"
+    local folder
+    for folder in /usr/lib/jvm /usr/java /opt /opt/java "$HOME/.jdks" \
+        "$HOME/.sdkman/candidates/java" /Library/Java/JavaVirtualMachines; do
+        find "$folder" -mindepth 1 -maxdepth 1 2>/dev/null | sort -V -r | while read -r home; do
+            printf '%s\n%s\n' "$home" "$home/Contents/Home"
+        done
+    done
+}
+
+find_jdk() {
+    local home major
+    while read -r home; do
+        major=$(jdk_major "$home")
+        if [ -n "$major" ] && [ "$major" -ge "$JDK_AT_LEAST" ]; then
+            printf '%s\n' "$home"
+            return
+        fi
+    done < <(jdk_candidates)
+    die "no JDK $JDK_AT_LEAST or newer found (Trino and its plugin need it to compile and to run):" \
+        "looked at JAVA_HOME, java on PATH and the usual folders. Install one, for example" \
+        "Temurin 25, or set JAVA_HOME to it."
+}
+
+# --- versitygw -------------------------------------------------------------------------------
+
+go_minor() { "$1" env GOVERSION 2>/dev/null | sed -n 's/^go1\.\([0-9]*\).*/\1/p'; }
+
+# An old Go cannot switch to a newer toolchain by itself, but the toolchain is a module that it
+# can download like any other.
+go_from_toolchain() {
+    local old=$1 module dir
+    module="golang.org/toolchain@v0.0.1-$GO_TOOLCHAIN.$("$old" env GOOS)-$("$old" env GOARCH)"
+    "$old" mod download "$module" >&2
+    dir="$("$old" env GOMODCACHE)/$module"
+    chmod -R u+w "$dir"
+    chmod +x "$dir"/bin/* "$dir"/pkg/tool/*/* # a module archive carries no modes
+    printf '%s\n' "$dir/bin/go"
+}
+
+find_go() {
+    local go
+    go=$(command -v go || true)
+    if [ -z "$go" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        say "Go is not installed: installing the package golang-go"
+        { apt-get update && apt-get install -y --no-install-recommends golang-go; } >&2
+        go=$(command -v go || true)
+    fi
+    [ -n "$go" ] || die "versitygw, the S3 server of the tests, is built with Go, and no go is on" \
+        "PATH. Install Go 1.$GO_AT_LEAST or newer, or name a versitygw binary in" \
+        "STOPOVER_TEST_VERSITYGW."
+    if [ "$(go_minor "$go")" -ge "$GO_AT_LEAST" ]; then
+        printf '%s\n' "$go"
+    else
+        go_from_toolchain "$go"
+    fi
+}
+
+build_versitygw() {
+    local target="$CACHE/bin/versitygw-$VERSITYGW_VERSION" go build
+    [ -x "$target" ] && return
+    go=$(find_go)
+    say "building versitygw $VERSITYGW_VERSION (once, about two minutes)"
+    build=$(scratch versitygw)
+    # shellcheck disable=SC2064
+    trap "rm -rf '$build'" EXIT
+    GOBIN="$build" GOFLAGS=-mod=mod "$go" install \
+        "github.com/versity/versitygw/cmd/versitygw@$VERSITYGW_VERSION" >&2
+    mkdir -p "$CACHE/bin"
+    mv "$build/versitygw" "$target"
+    rm -rf "$build"
+    trap - EXIT
+}
+
+fetch_versitygw() {
+    if [ -n "${STOPOVER_TEST_VERSITYGW:-}" ]; then
+        [ -x "$STOPOVER_TEST_VERSITYGW" ] ||
+            die "STOPOVER_TEST_VERSITYGW=$STOPOVER_TEST_VERSITYGW is not an executable file"
+        printf '%s\n' "$STOPOVER_TEST_VERSITYGW"
+        return
+    fi
+    with_lock versitygw build_versitygw
+    printf '%s\n' "$CACHE/bin/versitygw-$VERSITYGW_VERSION"
+}
+
+# --- Trino -----------------------------------------------------------------------------------
+
+maven_copy() { mvn -q -B "$MAVEN_COPY" -Dartifact="$1" -DoutputDirectory="$2" >&2; }
+
+# The "core" archive has the server and the filesystem exchange but no connector; tpch comes as an
+# archive of its own. Together they are a quarter of the full server.
+unpack_trino() {
+    local target="$CACHE/trino-$TRINO_VERSION" build jdk
+    [ -d "$target" ] && return
+    command -v mvn >/dev/null 2>&1 || die "mvn is not on PATH: install Maven 3.8 or newer"
+    jdk=$(find_jdk)
+    say "fetching the Trino $TRINO_VERSION server (once, about 210 MB)"
+    build=$(scratch trino)
+    # shellcheck disable=SC2064
+    trap "rm -rf '$build'" EXIT
+    (
+        cd "$build" # away from any pom.xml
+        export JAVA_HOME="$jdk"
+        maven_copy "io.trino:trino-server-core:$TRINO_VERSION:tar.gz" "$build/download"
+        maven_copy "io.trino:trino-tpch:$TRINO_VERSION:zip" "$build/download"
+        mkdir -p server/plugin connector
+        tar -xzf "download/trino-server-core-$TRINO_VERSION.tar.gz" -C server \
+            --strip-components=1 "trino-server-core-$TRINO_VERSION/lib" \
+            "trino-server-core-$TRINO_VERSION/plugin/exchange-filesystem"
+        (cd connector && "$jdk/bin/jar" xf "../download/trino-tpch-$TRINO_VERSION.zip")
+        mv "connector/trino-tpch-$TRINO_VERSION" server/plugin/tpch
+    )
+    mv "$build/server" "$target"
+    rm -rf "$build"
+    trap - EXIT
+}
+
+fetch_trino() {
+    with_lock trino unpack_trino
+    printf '%s\n' "$CACHE/trino-$TRINO_VERSION"
+}
+
+case "${1:-}" in
+    jdk) find_jdk ;;
+    versitygw) fetch_versitygw ;;
+    trino) fetch_trino ;;
+    *) die "usage: tests/lib/fetch.sh jdk|versitygw|trino" ;;
+esac

@@ -1,0 +1,119 @@
+//! Finds what a real cluster is made of: JDK, Trino server, plugin folder, daemon, S3 server.
+//!
+//! Fetching belongs to `tests/lib/fetch.sh`; this module only asks it, or takes a path that the
+//! environment names. Everything is looked for before the first process starts, so that a missing
+//! part is told at once and by name.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+
+/// Which exchange manager the cluster runs with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExchangeManager {
+    Stopover,
+    /// Trino's own, for comparison; it has no daemons and spools to local folders only.
+    Filesystem,
+}
+
+pub struct Artifacts {
+    pub java_home: PathBuf,
+    pub trino: PathBuf,
+    /// Needed, and looked for, with [`ExchangeManager::Stopover`] only.
+    pub plugin: Option<PathBuf>,
+    pub daemon: PathBuf,
+}
+
+impl Artifacts {
+    pub fn find(manager: ExchangeManager) -> Result<Self> {
+        Ok(Self {
+            java_home: fetch("jdk")?,
+            trino: fetch("trino")?,
+            plugin: match manager {
+                ExchangeManager::Stopover => Some(plugin_folder()?),
+                ExchangeManager::Filesystem => None,
+            },
+            daemon: daemon_binary()?,
+        })
+    }
+
+    pub fn java(&self) -> PathBuf {
+        self.java_home.join("bin/java")
+    }
+}
+
+/// The S3 server; asked for only by a run that needs it, as it may have to be built first.
+pub fn versitygw() -> Result<PathBuf> {
+    fetch("versitygw")
+}
+
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn fetch(what: &str) -> Result<PathBuf> {
+    let output = Command::new("bash")
+        .arg(repository().join("tests/lib/fetch.sh"))
+        .arg(what)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("bash could not be started")?;
+    ensure!(
+        output.status.success(),
+        "tests/lib/fetch.sh {what} failed, see above"
+    );
+    let path = PathBuf::from(String::from_utf8(output.stdout)?.trim_end());
+    ensure!(
+        path.exists(),
+        "tests/lib/fetch.sh {what} named {}, which is missing",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// `STOPOVER_BINARY`, else the daemon that cargo has built for this very test.
+fn daemon_binary() -> Result<PathBuf> {
+    match std::env::var_os("STOPOVER_BINARY") {
+        None => Ok(PathBuf::from(env!("CARGO_BIN_EXE_stopover"))),
+        Some(path) => {
+            let path = std::path::absolute(PathBuf::from(path))?;
+            ensure!(
+                path.is_file(),
+                "STOPOVER_BINARY={} is not a file",
+                path.display()
+            );
+            Ok(path)
+        }
+    }
+}
+
+/// The unpacked plugin that `mvn package` leaves.
+fn plugin_folder() -> Result<PathBuf> {
+    let target = repository().join("trino-plugin/stopover/target");
+    let way_out = "build it first: mvn -f trino-plugin -DskipTests package";
+    let entries = std::fs::read_dir(&target)
+        .with_context(|| format!("no plugin under {}; {way_out}", target.display()))?;
+    let mut folders = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if path.is_dir() && name.starts_with("trino-stopover-") {
+            folders.push(path);
+        }
+    }
+    match folders.len() {
+        1 => Ok(folders.remove(0)),
+        0 => bail!(
+            "no trino-stopover-* folder in {}; {way_out}",
+            target.display()
+        ),
+        _ => bail!("more than one plugin folder, which one? {folders:?}; run mvn clean first"),
+    }
+}

@@ -1,0 +1,231 @@
+//! A coordinator, two workers, and a daemon beside each of the three.
+//!
+//! Owns the order of starting and what it takes to be whole again after a scenario has killed
+//! something. The base directories can be exchanged under a running Trino, since only the daemons
+//! know them: that saves a second start of the JVMs.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::artifacts::{Artifacts, ExchangeManager};
+use crate::daemon::Daemon;
+use crate::node::{Layout, Node, properties};
+use crate::process::{free_ports, tail, wait_until};
+use crate::queries::Query;
+use crate::query::{Client, Row, Session};
+use crate::store::{StorageKind, Store};
+
+const WORKERS: usize = 2;
+
+pub struct Cluster {
+    pub manager: ExchangeManager,
+    pub client: Client,
+    /// `nodes[0]` is the coordinator, the others are the workers.
+    pub nodes: Vec<Node>,
+    /// `daemons[i]` is the one beside `nodes[i]`; none with the stock exchange manager.
+    pub daemons: Vec<Daemon>,
+    pub store: Store,
+    work: PathBuf,
+    /// Results without fault-tolerant execution, by schema and query: each is needed only once.
+    plain: HashMap<(String, &'static str), Vec<Row>>,
+}
+
+impl Cluster {
+    /// Starts everything. `work` must be a fresh folder.
+    pub async fn start(
+        artifacts: &Artifacts,
+        manager: ExchangeManager,
+        kind: StorageKind,
+        work: &Path,
+    ) -> Result<Self> {
+        std::fs::create_dir_all(work.join("logs"))?;
+        let store = Store::start(kind, work).await?;
+        let ports = free_ports(2 * (WORKERS + 1))?;
+        let (node_ports, daemon_ports) = ports.split_at(WORKERS + 1);
+        let mut daemons = Vec::new();
+        if manager == ExchangeManager::Stopover {
+            for (index, port) in daemon_ports.iter().enumerate() {
+                let name = format!("daemon-{index}");
+                daemons.push(Daemon::new(&name, *port, &artifacts.daemon, work)?);
+            }
+        }
+        let mut nodes = Vec::new();
+        for (index, port) in node_ports.iter().enumerate() {
+            let layout = Layout {
+                artifacts,
+                work,
+                coordinator_port: node_ports[0],
+                manager,
+                exchange: exchange_properties(manager, &daemons, index, &store),
+            };
+            nodes.push(Node::create(&node_name(index), *port, &layout)?);
+        }
+        let client = Client::new(node_ports[0])?;
+        let mut cluster = Self {
+            manager,
+            client,
+            nodes,
+            daemons,
+            store,
+            work: work.to_owned(),
+            plain: HashMap::new(),
+        };
+        cluster
+            .start_processes()
+            .await
+            .inspect_err(|_| cluster.print_logs())?;
+        Ok(cluster)
+    }
+
+    async fn start_processes(&mut self) -> Result<()> {
+        self.start_daemons().await?;
+        for node in &mut self.nodes {
+            node.launch()?;
+        }
+        for node in &mut self.nodes {
+            node.wait_until_up().await?;
+        }
+        self.wait_for_workers().await
+    }
+
+    async fn start_daemons(&mut self) -> Result<()> {
+        for daemon in &mut self.daemons {
+            daemon.configure(&daemon_configuration(&self.store))?;
+            daemon.start().await?;
+        }
+        Ok(())
+    }
+
+    /// Stops the daemons gracefully and starts them again on base directories of another kind.
+    pub async fn change_storage(&mut self, kind: StorageKind) -> Result<()> {
+        ensure!(
+            !self.daemons.is_empty(),
+            "the stock exchange manager keeps its directories"
+        );
+        for daemon in &mut self.daemons {
+            daemon.stop().await?;
+        }
+        self.store = Store::start(kind, &self.work).await?;
+        self.start_daemons().await
+    }
+
+    /// Starts again whatever is not running.
+    pub async fn repair(&mut self) -> Result<()> {
+        for daemon in &mut self.daemons {
+            if !daemon.is_running() {
+                daemon.start().await?;
+            }
+        }
+        for node in &mut self.nodes {
+            if !node.is_running() {
+                node.launch()?;
+            }
+        }
+        for node in &mut self.nodes {
+            node.wait_until_up().await?;
+        }
+        self.wait_for_workers().await
+    }
+
+    async fn wait_for_workers(&self) -> Result<()> {
+        // retry_policy=NONE: this must not depend on the exchange that is under test.
+        let session = Session::new("tiny", "NONE");
+        let sql = "SELECT count(*) FROM system.runtime.nodes WHERE NOT coordinator \
+                   AND state = 'active'";
+        let wanted = serde_json::json!(self.nodes.len() - 1);
+        wait_until(
+            "the coordinator knows its workers",
+            Duration::from_secs(120),
+            || {
+                let (client, session, wanted) =
+                    (self.client.clone(), session.clone(), wanted.clone());
+                async move {
+                    let rows = client.run(sql, &session).await.unwrap_or_default();
+                    Ok(rows.first().is_some_and(|row| row[0] == wanted))
+                }
+            },
+        )
+        .await
+    }
+
+    /// The rows of a query without fault-tolerant execution, and so without the exchange.
+    pub async fn plain(&mut self, query: &Query, schema: &str) -> Result<Vec<Row>> {
+        let key = (schema.to_owned(), query.name);
+        if let Some(rows) = self.plain.get(&key) {
+            return Ok(rows.clone());
+        }
+        let rows = self
+            .client
+            .run(query.sql, &Session::new(schema, "NONE"))
+            .await;
+        let rows = rows.with_context(|| format!("{} without FTE", query.name))?;
+        self.plain.insert(key, rows.clone());
+        Ok(rows)
+    }
+
+    /// A daemon that runs, to ask about what all of them hold.
+    pub fn any_daemon(&mut self) -> Result<&Daemon> {
+        let running = self
+            .daemons
+            .iter_mut()
+            .find_map(|d| d.is_running().then_some(&*d));
+        running.context("no daemon is running")
+    }
+
+    pub fn print_logs(&self) {
+        let nodes = self.nodes.iter().map(Node::log);
+        let daemons = self.daemons.iter().map(Daemon::log);
+        for (name, log) in self.store.logs().into_iter().chain(daemons).chain(nodes) {
+            println!(
+                "---- {name}: the end of {} ----\n{}",
+                log.display(),
+                tail(&log, 25)
+            );
+        }
+    }
+}
+
+fn node_name(index: usize) -> String {
+    if index == 0 {
+        "coordinator".to_owned()
+    } else {
+        format!("worker-{index}")
+    }
+}
+
+fn daemon_configuration(store: &Store) -> String {
+    format!("[memory]\nbudget = \"256MiB\"\n\n{}", store.configuration())
+}
+
+/// A node names its own daemon first and the others after it, to turn to when it is down.
+fn exchange_properties(
+    manager: ExchangeManager,
+    daemons: &[Daemon],
+    own: usize,
+    store: &Store,
+) -> String {
+    match manager {
+        ExchangeManager::Stopover => {
+            let (before, from_own) = daemons.split_at(own);
+            let uris: Vec<_> = from_own.iter().chain(before).map(Daemon::url).collect();
+            properties(&[
+                ("exchange-manager.name", "stopover".to_owned()),
+                ("stopover.uris", uris.join(",")),
+            ])
+        }
+        ExchangeManager::Filesystem => {
+            let folders: Vec<_> = store
+                .folders
+                .iter()
+                .map(|f| f.display().to_string())
+                .collect();
+            properties(&[
+                ("exchange-manager.name", "filesystem".to_owned()),
+                ("exchange.base-directories", folders.join(",")),
+            ])
+        }
+    }
+}

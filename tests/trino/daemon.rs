@@ -1,0 +1,159 @@
+//! One Stopover daemon: start, kill, restart on the same port, and what it says about itself.
+//!
+//! The port stays the same for the daemon's whole life, as Trino's configuration names it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::process::{Process, wait_until};
+
+pub struct Daemon {
+    pub name: String,
+    pub port: u16,
+    binary: PathBuf,
+    config: PathBuf,
+    log: PathBuf,
+    process: Option<Process>,
+    http: reqwest::Client,
+}
+
+/// What the daemons hold of one exchange, by their own account.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    pub exchanges: u64,
+    pub attempts: u64,
+    pub segments: u64,
+    pub bytes: u64,
+}
+
+impl Daemon {
+    pub fn new(name: &str, port: u16, binary: &Path, work: &Path) -> Result<Self> {
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(10))
+            .build()?;
+        Ok(Self {
+            name: name.to_owned(),
+            port,
+            binary: binary.to_owned(),
+            config: work.join(format!("{name}.toml")),
+            log: work.join(format!("logs/{name}.log")),
+            process: None,
+            http,
+        })
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub fn log(&self) -> (String, PathBuf) {
+        (self.name.clone(), self.log.clone())
+    }
+
+    pub fn configure(&self, toml: &str) -> Result<()> {
+        std::fs::write(&self.config, toml)
+            .with_context(|| format!("{} cannot be written", self.config.display()))
+    }
+
+    pub async fn start(&mut self) -> Result<()> {
+        let mut command = Command::new(&self.binary);
+        command
+            .args(["serve", "--config"])
+            .arg(&self.config)
+            .args(["--listen", &format!("127.0.0.1:{}", self.port)]);
+        let mut process = Process::spawn(&self.name, command, &self.log)?;
+        let url = format!("{}/readyz", self.url());
+        wait_until(
+            &format!("{} is ready", self.name),
+            Duration::from_secs(30),
+            || {
+                let exited = process.exited();
+                let request = self.http.get(&url).send();
+                async move {
+                    ensure!(exited.is_none(), "the daemon ended at once: {exited:?}");
+                    Ok(request
+                        .await
+                        .is_ok_and(|answer| answer.status().is_success()))
+                }
+            },
+        )
+        .await?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.process
+            .as_mut()
+            .is_some_and(|process| process.exited().is_none())
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// A graceful stop; an error if the daemon does not end by itself with success.
+    pub async fn stop(&mut self) -> Result<()> {
+        let Some(mut process) = self.process.take() else {
+            return Ok(());
+        };
+        let status = process.terminate(Duration::from_secs(60)).await;
+        let status = status.with_context(|| format!("{} ignored SIGTERM", self.name))?;
+        ensure!(
+            status.success(),
+            "{} ended with {status} after SIGTERM",
+            self.name
+        );
+        Ok(())
+    }
+
+    async fn get(&self, path: &str) -> Result<reqwest::Response> {
+        let url = format!("{}{path}", self.url());
+        self.http.get(&url).send().await.with_context(|| url)
+    }
+
+    /// The open exchanges whose query is `query`; all of them for an empty name.
+    pub async fn exchanges(&self, query: &str) -> Result<Vec<String>> {
+        let list: Value = self
+            .get("/v1/exchanges")
+            .await?
+            .error_for_status()?
+            .json()
+            .await?;
+        let all = list["exchanges"]
+            .as_array()
+            .context("no list of exchanges")?;
+        let of_query = all
+            .iter()
+            .filter(|e| query.is_empty() || e["query"] == query);
+        Ok(of_query
+            .filter_map(|e| e["exchange"].as_str().map(str::to_owned))
+            .collect())
+    }
+
+    /// What is committed in the exchanges of a query. One that closes meanwhile counts as nothing.
+    pub async fn held(&self, query: &str) -> Result<Held> {
+        let mut held = Held::default();
+        for exchange in self.exchanges(query).await? {
+            let answer = self.get(&format!("/v1/exchanges/{exchange}")).await?;
+            if !answer.status().is_success() {
+                continue;
+            }
+            let one: Value = answer.json().await?;
+            held.exchanges += 1;
+            held.segments += one["segments"].as_array().map_or(0, Vec::len) as u64;
+            for attempt in one["committed"].as_array().into_iter().flatten() {
+                held.attempts += 1;
+                held.bytes += attempt["bytes"].as_u64().unwrap_or(0);
+            }
+        }
+        Ok(held)
+    }
+}

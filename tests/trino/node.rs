@@ -1,0 +1,188 @@
+//! One Trino node: its folder of configuration and the JVM that runs on it.
+//!
+//! A node keeps its port and its id for life, so a restarted worker is the same node to the
+//! coordinator, as a restarted pod would be.
+
+use std::fmt::Write as _;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::artifacts::{Artifacts, ExchangeManager};
+use crate::process::{Process, wait_until};
+use crate::query::Client;
+
+/// Trino's own demands on its JVM, and what keeps three of them small on one machine.
+const JVM_OPTIONS: [&str; 9] = [
+    "--add-modules=jdk.incubator.vector",
+    "--enable-native-access=ALL-UNNAMED",
+    "--sun-misc-unsafe-memory-access=allow",
+    "-Djdk.attach.allowAttachSelf=true",
+    "-XX:+EnableDynamicAgentLoading",
+    "-XX:+UseG1GC",
+    "-XX:+ExitOnOutOfMemoryError",
+    "-XX:G1HeapRegionSize=16M",
+    "-Duser.timezone=UTC",
+];
+const HEAP: &str = "1536m";
+
+pub struct Node {
+    pub id: String,
+    pub port: u16,
+    folder: PathBuf,
+    java: PathBuf,
+    log: PathBuf,
+    process: Option<Process>,
+    client: Client,
+}
+
+/// What a node's configuration depends on beside its name.
+pub struct Layout<'a> {
+    pub artifacts: &'a Artifacts,
+    pub work: &'a Path,
+    pub coordinator_port: u16,
+    pub manager: ExchangeManager,
+    /// The lines of `etc/exchange-manager.properties`.
+    pub exchange: String,
+}
+
+impl Node {
+    pub fn create(id: &str, port: u16, layout: &Layout<'_>) -> Result<Self> {
+        let folder = layout.work.join(id);
+        let node = Self {
+            id: id.to_owned(),
+            port,
+            java: layout.artifacts.java(),
+            log: layout.work.join(format!("logs/{id}.log")),
+            process: None,
+            client: Client::new(port)?,
+            folder,
+        };
+        node.write(layout)
+            .with_context(|| format!("{} cannot be laid out", node.folder.display()))?;
+        Ok(node)
+    }
+
+    fn write(&self, layout: &Layout<'_>) -> Result<()> {
+        let etc = self.folder.join("etc");
+        std::fs::create_dir_all(etc.join("catalog"))?;
+        std::fs::create_dir_all(self.folder.join("plugin"))?;
+        std::fs::create_dir_all(self.folder.join("data"))?;
+        std::fs::write(
+            etc.join("config.properties"),
+            self.config(layout.coordinator_port),
+        )?;
+        std::fs::write(etc.join("exchange-manager.properties"), &layout.exchange)?;
+        // Decimals, so that sums do not depend on the order of their terms; many splits, so that
+        // there are tasks to lose.
+        std::fs::write(
+            etc.join("catalog/tpch.properties"),
+            "connector.name=tpch\ntpch.column-naming=STANDARD\n\
+             tpch.double-type-mapping=DECIMAL\ntpch.splits-per-node=4\n",
+        )?;
+        let trino = &layout.artifacts.trino;
+        link(&trino.join("lib"), &self.folder.join("lib"))?;
+        link(&trino.join("plugin/tpch"), &self.folder.join("plugin/tpch"))?;
+        match (layout.manager, &layout.artifacts.plugin) {
+            (ExchangeManager::Stopover, Some(plugin)) => {
+                link(plugin, &self.folder.join("plugin/stopover"))
+            }
+            _ => link(
+                &trino.join("plugin/exchange-filesystem"),
+                &self.folder.join("plugin/exchange-filesystem"),
+            ),
+        }
+    }
+
+    fn config(&self, coordinator_port: u16) -> String {
+        let coordinator = self.port == coordinator_port;
+        let mut config = format!(
+            "coordinator={coordinator}\nhttp-server.http.port={}\n\
+             discovery.uri=http://127.0.0.1:{coordinator_port}\nretry-policy=TASK\n\
+             query.max-memory-per-node=700MB\nmemory.heap-headroom-per-node=300MB\n\
+             task.concurrency=2\nexchange.deduplication-buffer-size=1MB\n",
+            self.port
+        );
+        if coordinator {
+            // The defaults are meant for large machines and patient people: a node of these has
+            // less memory than one task is given by default, and a lost task would wait 10 s for
+            // each new attempt.
+            config.push_str(
+                "node-scheduler.include-coordinator=false\nquery.max-memory=2GB\n\
+                 fault-tolerant-execution-task-memory=150MB\nretry-initial-delay=1s\n\
+                 retry-max-delay=5s\nquery.remote-task.max-error-duration=15s\n",
+            );
+        }
+        config
+    }
+
+    pub fn launch(&mut self) -> Result<()> {
+        let mut command = Command::new(&self.java);
+        command
+            .current_dir(&self.folder)
+            .args(JVM_OPTIONS)
+            .arg(format!("-Xmx{HEAP}"));
+        let data = self.folder.join("data");
+        command
+            .arg("-Dnode.environment=test")
+            .arg(format!("-Dnode.id={}", self.id))
+            .arg(format!("-Dnode.data-dir={}", data.display()))
+            .arg("-Dnode.internal-address=127.0.0.1")
+            .arg("-Dconfig=etc/config.properties")
+            .args(["-cp", "lib/*", "io.trino.server.TrinoServer"]);
+        self.process = Some(Process::spawn(&self.id, command, &self.log)?);
+        Ok(())
+    }
+
+    pub async fn wait_until_up(&mut self) -> Result<()> {
+        let process = self
+            .process
+            .as_mut()
+            .with_context(|| format!("{} not started", self.id))?;
+        wait_until(
+            &format!("{} is up", self.id),
+            Duration::from_secs(180),
+            || {
+                let exited = process.exited();
+                let client = self.client.clone();
+                async move {
+                    ensure!(exited.is_none(), "the JVM ended while starting: {exited:?}");
+                    Ok(client.is_up().await)
+                }
+            },
+        )
+        .await
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.process
+            .as_mut()
+            .is_some_and(|process| process.exited().is_none())
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    pub fn log(&self) -> (String, PathBuf) {
+        (self.id.clone(), self.log.clone())
+    }
+}
+
+/// Properties as lines of a `.properties` file.
+pub fn properties(pairs: &[(&str, String)]) -> String {
+    let mut text = String::new();
+    for (name, value) in pairs {
+        let _ = writeln!(text, "{name}={value}");
+    }
+    text
+}
+
+fn link(target: &Path, at: &Path) -> Result<()> {
+    symlink(target, at).with_context(|| format!("{} -> {}", at.display(), target.display()))
+}

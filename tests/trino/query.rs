@@ -1,0 +1,227 @@
+//! A client of Trino's `/v1/statement` protocol, just large enough for the scenarios.
+//!
+//! Owns following `nextUri` to the end and telling a failed query by Trino's own words. Does not
+//! own judging the rows (`compare.rs`). A query that is dropped unfinished is left to Trino's
+//! client time-out; the scenarios always run theirs to an end.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use reqwest::StatusCode;
+use serde_json::Value;
+
+/// One row, each column as Trino's JSON has it. Decimals and dates are strings: compared exactly.
+pub type Row = Vec<Value>;
+
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub schema: String,
+    pub properties: Vec<(String, String)>,
+}
+
+impl Session {
+    pub fn new(schema: &str, retry_policy: &str) -> Self {
+        let session = Self {
+            schema: schema.to_owned(),
+            properties: Vec::new(),
+        };
+        session.with("retry_policy", retry_policy)
+    }
+
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.properties.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn header(&self) -> String {
+        let pairs: Vec<_> = self
+            .properties
+            .iter()
+            .map(|(k, v)| format!("{k}={v}"))
+            .collect();
+        pairs.join(",")
+    }
+}
+
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+}
+
+impl Client {
+    pub fn new(port: u16) -> Result<Self> {
+        let http = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(5))
+            .timeout(Duration::from_secs(60))
+            .no_proxy()
+            .build()?;
+        Ok(Self {
+            http,
+            base: format!("http://127.0.0.1:{port}"),
+        })
+    }
+
+    pub async fn start(&self, sql: &str, session: &Session) -> Result<RunningQuery> {
+        let request = self
+            .http
+            .post(format!("{}/v1/statement", self.base))
+            .header("X-Trino-User", "test")
+            .header("X-Trino-Source", "stopover-test")
+            .header("X-Trino-Catalog", "tpch")
+            .header("X-Trino-Schema", &session.schema)
+            .header("X-Trino-Session", session.header())
+            .body(sql.to_owned());
+        let first: Value = request.send().await?.error_for_status()?.json().await?;
+        let id = first["id"]
+            .as_str()
+            .context("no query id in Trino's answer")?
+            .to_owned();
+        let mut query = RunningQuery {
+            http: self.http.clone(),
+            id,
+            next: None,
+            rows: Vec::new(),
+        };
+        query.take(first)?;
+        Ok(query)
+    }
+
+    pub async fn run(&self, sql: &str, session: &Session) -> Result<Vec<Row>> {
+        self.start(sql, session).await?.finish().await
+    }
+
+    /// Where and how far the tasks of a query are. It has none before it has been dispatched,
+    /// which for some moments looks to the coordinator as if it did not exist any more.
+    pub async fn tasks(&self, id: &str) -> Result<Vec<Task>> {
+        let url = format!("{}/v1/query/{id}", self.base);
+        let answer = self
+            .http
+            .get(url)
+            .header("X-Trino-User", "test")
+            .send()
+            .await?;
+        let mut tasks = Vec::new();
+        if answer.status() != StatusCode::GONE {
+            collect_tasks(&answer.error_for_status()?.json().await?, &mut tasks);
+        }
+        Ok(tasks)
+    }
+
+    /// Whether a node serves requests, that is, whether it has finished starting.
+    pub async fn is_up(&self) -> bool {
+        let answer = self.http.get(format!("{}/v1/info", self.base)).send().await;
+        match answer {
+            Err(_) => false,
+            Ok(answer) => {
+                let info = answer.json::<Value>().await.unwrap_or_default();
+                info["starting"] == Value::Bool(false)
+            }
+        }
+    }
+}
+
+pub struct RunningQuery {
+    http: reqwest::Client,
+    pub id: String,
+    next: Option<String>,
+    rows: Vec<Row>,
+}
+
+impl RunningQuery {
+    /// Follows the query to its end and returns all its rows.
+    pub async fn finish(mut self) -> Result<Vec<Row>> {
+        while self.next.is_some() {
+            self.step().await?;
+        }
+        Ok(self.rows)
+    }
+
+    /// Follows the query until it has given out its first rows.
+    pub async fn until_rows(&mut self) -> Result<()> {
+        while self.rows.is_empty() {
+            ensure!(
+                self.next.is_some(),
+                "query {} ended without any row",
+                self.id
+            );
+            self.step().await?;
+        }
+        Ok(())
+    }
+
+    async fn step(&mut self) -> Result<()> {
+        let Some(next) = self.next.take() else {
+            return Ok(());
+        };
+        let answer = self
+            .http
+            .get(&next)
+            .header("X-Trino-User", "test")
+            .send()
+            .await?;
+        // 502 to 504 mean "ask again", says the protocol.
+        if matches!(answer.status().as_u16(), 502..=504) {
+            self.next = Some(next);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            return Ok(());
+        }
+        self.take(answer.error_for_status()?.json().await?)
+    }
+
+    fn take(&mut self, answer: Value) -> Result<()> {
+        if let Some(error) = answer.get("error") {
+            bail!(
+                "query {} failed: {}: {}",
+                self.id,
+                error["errorName"].as_str().unwrap_or("?"),
+                error["message"].as_str().unwrap_or("?")
+            );
+        }
+        for row in answer["data"].as_array().into_iter().flatten() {
+            self.rows
+                .push(row.as_array().context("a row is not an array")?.clone());
+        }
+        self.next = answer["nextUri"].as_str().map(str::to_owned);
+        Ok(())
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Task {
+    pub id: String,
+    pub node: String,
+    pub state: String,
+}
+
+impl Task {
+    pub fn is_running_on(&self, node: &str) -> bool {
+        self.node == node && self.state == "RUNNING"
+    }
+
+    pub fn is_finished_on(&self, node: &str) -> bool {
+        self.node == node && self.state == "FINISHED"
+    }
+}
+
+/// Task statuses wherever they stand in the document: how stages nest differs between versions.
+fn collect_tasks(value: &Value, into: &mut Vec<Task>) {
+    match value {
+        Value::Object(members) => {
+            if let Some(status) = members.get("taskStatus") {
+                let text = |name: &str| status[name].as_str().unwrap_or_default().to_owned();
+                into.push(Task {
+                    id: text("taskId"),
+                    node: text("nodeId"),
+                    state: text("state"),
+                });
+            } else {
+                members
+                    .values()
+                    .for_each(|member| collect_tasks(member, into));
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| collect_tasks(item, into)),
+        _ => {}
+    }
+}

@@ -1,0 +1,290 @@
+//! What must hold of a real cluster, each as one claim that passes or fails.
+//!
+//! Every scenario leaves a whole cluster behind or says why not; after every query the base
+//! directories are looked at, and anything left in them fails the scenario.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+
+use crate::artifacts::ExchangeManager;
+use crate::cluster::Cluster;
+use crate::compare::same;
+use crate::process::wait_until;
+use crate::queries::{COMPARED, LARGE_RESULT, LONG_ANYWHERE, LONG_TPCH, Query};
+use crate::query::{Session, Task};
+
+/// Closing is asynchronous: the coordinator does not wait for it.
+const SETTLE: Duration = Duration::from_secs(15);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    Results,
+    QueryRetries,
+    WorkerKilled,
+    DaemonKilled,
+    MachineKilled,
+}
+
+impl Scenario {
+    pub const ALL: [Self; 5] = [
+        Self::Results,
+        Self::QueryRetries,
+        Self::WorkerKilled,
+        Self::DaemonKilled,
+        Self::MachineKilled,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Results => "results",
+            Self::QueryRetries => "query-retries",
+            Self::WorkerKilled => "worker-killed",
+            Self::DaemonKilled => "daemon-killed",
+            Self::MachineKilled => "machine-killed",
+        }
+    }
+
+    pub fn claim(self) -> &'static str {
+        match self {
+            Self::Results => "queries give the results of the cluster without FTE",
+            Self::QueryRetries => "retry-policy=QUERY spools a large result and gives it whole",
+            Self::WorkerKilled => "a query survives kill -9 of a worker that comes back",
+            Self::DaemonKilled => "a query survives kill -9 of the daemon beside a worker",
+            Self::MachineKilled => "a query survives kill -9 of a worker and its daemon for good",
+        }
+    }
+
+    /// Whether it has a meaning without daemons.
+    pub fn applies_to(self, manager: ExchangeManager) -> bool {
+        manager == ExchangeManager::Stopover || self != Self::DaemonKilled
+    }
+
+    pub async fn run(self, cluster: &mut Cluster) -> Result<()> {
+        match self {
+            Self::Results => results(cluster).await,
+            Self::QueryRetries => query_retries(cluster).await,
+            Self::WorkerKilled => lose(cluster, &LONG_TPCH, "sf1", Loss::WorkerThatReturns).await,
+            Self::DaemonKilled => lose(cluster, &LONG_ANYWHERE, "tiny", Loss::Daemon).await,
+            Self::MachineKilled => lose(cluster, &LONG_ANYWHERE, "tiny", Loss::Machine).await,
+        }
+    }
+}
+
+async fn results(cluster: &mut Cluster) -> Result<()> {
+    for query in COMPARED {
+        let plain = cluster.plain(query, "sf0.1").await?;
+        let started = Instant::now();
+        let rows = cluster
+            .client
+            .run(query.sql, &many_tasks(&Session::new("sf0.1", "TASK")))
+            .await;
+        let rows = rows.with_context(|| query.name)?;
+        same(&plain, &rows, query.order).with_context(|| query.name)?;
+        println!(
+            "    {}: {} rows, {:.1} s",
+            query.name,
+            rows.len(),
+            seconds(started)
+        );
+        nothing_left(cluster).await.with_context(|| query.name)?;
+    }
+    Ok(())
+}
+
+async fn query_retries(cluster: &mut Cluster) -> Result<()> {
+    let query = &LARGE_RESULT;
+    let plain = cluster.plain(query, "sf0.1").await?;
+    let mut running = cluster
+        .client
+        .start(query.sql, &Session::new("sf0.1", "QUERY"))
+        .await?;
+    // With this policy no row is given out before the whole result has been held back.
+    running.until_rows().await?;
+    let spooled = cluster.store.files()?.len();
+    ensure!(
+        spooled > 0,
+        "the result was not spooled: there is no file in the base directories"
+    );
+    describe_held(cluster, &running.id).await?;
+    let rows = running.finish().await?;
+    same(&plain, &rows, query.order)?;
+    println!(
+        "    {}: {} rows, by way of {spooled} file(s)",
+        query.name,
+        rows.len()
+    );
+    nothing_left(cluster).await
+}
+
+/// What is killed under a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loss {
+    WorkerThatReturns,
+    Daemon,
+    Machine,
+}
+
+/// Runs `query`, kills what `loss` says once there is something to lose, and checks the rows.
+async fn lose(cluster: &mut Cluster, query: &Query, schema: &str, loss: Loss) -> Result<()> {
+    let plain = cluster.plain(query, schema).await?;
+    let session = many_tasks(&Session::new(schema, "TASK"));
+    let running = cluster.client.start(query.sql, &session).await?;
+    let id = running.id.clone();
+    let over = Cell::new(false);
+    let to_its_end = async {
+        let rows = running.finish().await;
+        over.set(true);
+        rows
+    };
+    let fault = async {
+        something_to_lose(cluster, &id, &over).await?;
+        describe_held(cluster, &id).await?;
+        inflict(cluster, loss).await?;
+        ensure!(
+            !over.get(),
+            "the query was over when the process was killed"
+        );
+        anyhow::Ok(())
+    };
+    // Both to their ends, also after an error: no query may run on into the next scenario.
+    let (rows, outcome) = tokio::join!(to_its_end, fault);
+    outcome?;
+    let rows = rows?;
+    same(&plain, &rows, query.order)?;
+    let again = cluster
+        .client
+        .tasks(&id)
+        .await?
+        .iter()
+        .filter(|t| attempt(t) > 0)
+        .count();
+    println!(
+        "    {}: {} right rows, {again} task(s) tried again",
+        query.name,
+        rows.len()
+    );
+    if loss != Loss::Daemon {
+        ensure!(
+            again > 0,
+            "no task was tried again: the worker was not killed in its work"
+        );
+    }
+    nothing_left(cluster).await?;
+    cluster.repair().await
+}
+
+/// Waits until worker 1 has committed output of this query and is busy with more of it.
+async fn something_to_lose(cluster: &Cluster, query: &str, over: &Cell<bool>) -> Result<()> {
+    let worker = &cluster.nodes[1].id;
+    let patience = Duration::from_secs(120);
+    wait_until(
+        "worker 1 has spooled data and works on",
+        patience,
+        || async move {
+            ensure!(
+                !over.get(),
+                "the query ended before there was something to lose"
+            );
+            let tasks = cluster.client.tasks(query).await?;
+            let finished = tasks.iter().any(|t| t.is_finished_on(worker));
+            let running = tasks.iter().any(|t| t.is_running_on(worker));
+            Ok(finished && running && !cluster.store.files()?.is_empty())
+        },
+    )
+    .await
+}
+
+async fn inflict(cluster: &mut Cluster, loss: Loss) -> Result<()> {
+    match loss {
+        Loss::WorkerThatReturns => {
+            println!("    kill -9 {}", cluster.nodes[1].id);
+            cluster.nodes[1].kill();
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            cluster.nodes[1].launch()?;
+        }
+        Loss::Daemon => {
+            println!("    kill -9 {}", cluster.daemons[1].name);
+            cluster.daemons[1].kill();
+        }
+        Loss::Machine => {
+            println!(
+                "    kill -9 {} and what runs beside it",
+                cluster.nodes[1].id
+            );
+            cluster.nodes[1].kill();
+            if let Some(daemon) = cluster.daemons.get_mut(1) {
+                daemon.kill();
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Small tasks, so that also a small query has many of them and they meet in the exchange.
+fn many_tasks(session: &Session) -> Session {
+    session
+        .clone()
+        .with(
+            "fault_tolerant_execution_small_stage_estimation_enabled",
+            "false",
+        )
+        .with(
+            "fault_tolerant_execution_hash_distribution_compute_task_target_size",
+            "4MB",
+        )
+        .with("fault_tolerant_execution_max_task_split_count", "2")
+}
+
+async fn describe_held(cluster: &mut Cluster, query: &str) -> Result<()> {
+    if cluster.manager == ExchangeManager::Stopover {
+        let held = cluster.any_daemon()?.held(query).await?;
+        println!(
+            "    held: {} exchange(s), {} attempt(s), {} segment(s), {} bytes",
+            held.exchanges, held.attempts, held.segments, held.bytes
+        );
+        ensure!(
+            held.bytes > 0,
+            "there are files, but no daemon tells of committed bytes"
+        );
+    }
+    Ok(())
+}
+
+async fn nothing_left(cluster: &mut Cluster) -> Result<()> {
+    let deadline = Instant::now() + SETTLE;
+    loop {
+        let mut left: Vec<String> = cluster
+            .store
+            .files()?
+            .iter()
+            .map(|file| file.display().to_string())
+            .collect();
+        if cluster.manager == ExchangeManager::Stopover {
+            left.extend(cluster.any_daemon()?.exchanges("").await?);
+        }
+        if left.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            left.truncate(10);
+            bail!("left {} s after the query: {left:#?}", SETTLE.as_secs());
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// The last part of a task id, `query.stage.partition.attempt`.
+fn attempt(task: &Task) -> u32 {
+    task.id
+        .rsplit('.')
+        .next()
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(0)
+}
+
+fn seconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64()
+}

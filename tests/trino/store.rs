@@ -1,0 +1,161 @@
+//! The two base directories of the cluster's daemons: local folders, or buckets of an S3 server.
+//!
+//! Both kinds end up as folders on this machine, so what is left in them is looked up in the file
+//! system itself and not through the daemon that is under test.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+use crate::artifacts;
+use crate::process::{Process, free_ports, wait_until};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StorageKind {
+    Local,
+    S3,
+}
+
+impl StorageKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::S3 => "s3",
+        }
+    }
+}
+
+const BUCKETS: [&str; 2] = ["stopover-one", "stopover-two"];
+const ACCESS_KEY: &str = "stopover-test";
+const SECRET_KEY: &str = "stopover-test-secret";
+/// The object that a daemon keeps in a base directory for good: some S3 servers refuse a PUT while
+/// the last object under the same prefix is being deleted.
+const KEEP: &str = ".keep";
+
+pub struct Store {
+    pub kind: StorageKind,
+    /// One folder per base directory.
+    pub folders: Vec<PathBuf>,
+    gateway: Option<Gateway>,
+}
+
+struct Gateway {
+    process: Process,
+    port: u16,
+}
+
+impl Store {
+    pub async fn start(kind: StorageKind, work: &Path) -> Result<Self> {
+        let root = work.join(format!("store-{}", kind.name()));
+        let folders: Vec<_> = BUCKETS.iter().map(|bucket| root.join(bucket)).collect();
+        for folder in &folders {
+            std::fs::create_dir_all(folder)
+                .with_context(|| format!("{} cannot be made", folder.display()))?;
+        }
+        let gateway = match kind {
+            StorageKind::Local => None,
+            StorageKind::S3 => Some(Gateway::start(&root, work).await?),
+        };
+        Ok(Self {
+            kind,
+            folders,
+            gateway,
+        })
+    }
+
+    /// The `[[base_directory]]` tables of a daemon's configuration.
+    pub fn configuration(&self) -> String {
+        let mut toml = String::new();
+        for (folder, bucket) in self.folders.iter().zip(BUCKETS) {
+            toml.push_str("[[base_directory]]\n");
+            match &self.gateway {
+                None => toml.push_str(&format!("uri = \"file://{}\"\n", folder.display())),
+                Some(gateway) => toml.push_str(&format!(
+                    "uri = \"s3://{bucket}\"\nregion = \"us-east-1\"\n\
+                     endpoint = \"http://127.0.0.1:{}\"\nallow_http = true\npath_style = true\n\
+                     access_key_id = \"{ACCESS_KEY}\"\nsecret_access_key = \"{SECRET_KEY}\"\n",
+                    gateway.port
+                )),
+            }
+            toml.push('\n');
+        }
+        toml
+    }
+
+    /// Every file that lies in the base directories, except the one that is kept on purpose.
+    pub fn files(&self) -> Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        for folder in &self.folders {
+            list(folder, &mut files)?;
+        }
+        files.retain(|file| file.file_name().is_some_and(|name| name != KEEP));
+        Ok(files)
+    }
+
+    pub fn logs(&self) -> Vec<(String, PathBuf)> {
+        let gateway = self.gateway.iter();
+        gateway
+            .map(|g| (g.process.name.clone(), g.process.log.clone()))
+            .collect()
+    }
+}
+
+impl Gateway {
+    async fn start(root: &Path, work: &Path) -> Result<Self> {
+        let port = free_ports(1)?[0];
+        let mut command = Command::new(artifacts::versitygw()?);
+        command
+            .args([
+                "--access",
+                ACCESS_KEY,
+                "--secret",
+                SECRET_KEY,
+                "--region",
+                "us-east-1",
+            ])
+            .args([
+                "--port",
+                &format!("127.0.0.1:{port}"),
+                "--quiet",
+                "--keep-alive",
+            ])
+            .args(["--health", "/health", "posix"])
+            .arg(root);
+        let mut process = Process::spawn("versitygw", command, &work.join("logs/versitygw.log"))?;
+        let http = reqwest::Client::builder().no_proxy().build()?;
+        let url = format!("http://127.0.0.1:{port}/health");
+        wait_until("versitygw answers", Duration::from_secs(20), || {
+            let exited = process.exited();
+            let request = http.get(&url).send();
+            async move {
+                anyhow::ensure!(exited.is_none(), "versitygw ended at once: {exited:?}");
+                Ok(request
+                    .await
+                    .is_ok_and(|answer| answer.status().is_success()))
+            }
+        })
+        .await?;
+        Ok(Self { process, port })
+    }
+}
+
+fn list(folder: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        // A folder may be removed while it is being listed: that is what closing does.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        other => other.with_context(|| format!("{} cannot be listed", folder.display()))?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => list(&entry.path(), into)?,
+            Ok(_) => into.push(entry.path()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,58 @@
+package io.stopover.trino;
+
+import io.stopover.trino.client.DaemonGoneException;
+import io.stopover.trino.client.GiveUpException;
+import io.stopover.trino.client.ProblemException;
+import io.stopover.trino.wire.MalformedStreamException;
+import io.trino.spi.TrinoException;
+
+import java.io.IOException;
+
+import static io.stopover.trino.StopoverErrorCode.STOPOVER_DATA_CORRUPT;
+import static io.stopover.trino.StopoverErrorCode.STOPOVER_DATA_LOST;
+import static io.stopover.trino.StopoverErrorCode.STOPOVER_EXCHANGE_CLOSED;
+import static io.stopover.trino.StopoverErrorCode.STOPOVER_PAGE_TOO_LARGE;
+import static io.stopover.trino.StopoverErrorCode.STOPOVER_PROTOCOL;
+import static io.stopover.trino.StopoverErrorCode.STOPOVER_SINK_LOST;
+import static io.stopover.trino.StopoverErrorCode.STOPOVER_UNAUTHORIZED;
+import static io.stopover.trino.StopoverErrorCode.STOPOVER_UNAVAILABLE;
+
+/** The one map from what went wrong with daemons to what Trino is told. */
+final class Failures
+{
+    private Failures() {}
+
+    static TrinoException toTrino(String action, Throwable failure)
+    {
+        if (failure instanceof TrinoException e) {
+            return e;
+        }
+        return new TrinoException(code(failure), "%s: %s".formatted(action, failure.getMessage()), failure);
+    }
+
+    private static StopoverErrorCode code(Throwable failure)
+    {
+        return switch (failure) {
+            case ProblemException e -> code(e.problem().slug());
+            case GiveUpException e -> code(e.getCause());
+            case DaemonGoneException _ -> STOPOVER_SINK_LOST;
+            case MalformedStreamException _ -> STOPOVER_DATA_CORRUPT;
+            case IOException _ -> STOPOVER_UNAVAILABLE;
+            default -> STOPOVER_PROTOCOL;
+        };
+    }
+
+    private static StopoverErrorCode code(String slug)
+    {
+        return switch (slug) {
+            case "sink-not-found", "sink-failed", "sink-aborted", "batch-out-of-order" -> STOPOVER_SINK_LOST;
+            case "data-lost", "attempt-not-committed" -> STOPOVER_DATA_LOST;
+            case "data-corrupt" -> STOPOVER_DATA_CORRUPT;
+            case "exchange-not-found", "exchange-closed" -> STOPOVER_EXCHANGE_CLOSED;
+            case "unauthorized", "forbidden" -> STOPOVER_UNAUTHORIZED;
+            case "page-too-large" -> STOPOVER_PAGE_TOO_LARGE;
+            case "storage-unavailable", "draining", "overloaded", "timeout", "internal" -> STOPOVER_UNAVAILABLE;
+            default -> STOPOVER_PROTOCOL;
+        };
+    }
+}

@@ -1,0 +1,47 @@
+package io.stopover.trino;
+
+import com.google.errorprone.annotations.concurrent.GuardedBy;
+import io.trino.spi.exchange.ExchangeSourceHandle;
+import io.trino.spi.exchange.ExchangeSourceHandleSource;
+
+import java.util.List;
+import java.util.concurrent.CompletableFuture;
+
+import static java.util.Objects.requireNonNull;
+
+/**
+ * Deals out the handles of an exchange from the first on, in batches of bounded size. Each consumer has its own. A batch that
+ * was cancelled before it came is not passed over.
+ */
+final class HandleBatches
+        implements ExchangeSourceHandleSource
+{
+    /** Few enough for one request of the engine, enough that its recursion over batches stays shallow. */
+    static final int BATCH_SIZE = 4096;
+
+    private final CompletableFuture<List<ExchangeSourceHandle>> handles;
+    @GuardedBy("this")
+    private int position;
+
+    HandleBatches(CompletableFuture<List<ExchangeSourceHandle>> handles)
+    {
+        this.handles = requireNonNull(handles, "handles is null");
+    }
+
+    @Override
+    public CompletableFuture<ExchangeSourceHandleBatch> getNextBatch()
+    {
+        return handles.thenApply(this::next);
+    }
+
+    private synchronized ExchangeSourceHandleBatch next(List<ExchangeSourceHandle> all)
+    {
+        int end = Math.min(position + BATCH_SIZE, all.size());
+        List<ExchangeSourceHandle> batch = all.subList(position, end);
+        position = end;
+        return new ExchangeSourceHandleBatch(batch, end == all.size());
+    }
+
+    @Override
+    public void close() {}
+}

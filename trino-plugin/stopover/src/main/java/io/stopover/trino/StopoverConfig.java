@@ -1,0 +1,387 @@
+package io.stopover.trino;
+
+import com.google.common.base.Splitter;
+import com.google.common.collect.ImmutableList;
+import io.airlift.configuration.Config;
+import io.airlift.configuration.ConfigDescription;
+import io.airlift.configuration.ConfigSecuritySensitive;
+import io.airlift.units.DataSize;
+import io.airlift.units.Duration;
+import io.airlift.units.MaxDataSize;
+import io.airlift.units.MinDataSize;
+import io.airlift.units.MinDuration;
+import jakarta.validation.constraints.AssertTrue;
+import jakarta.validation.constraints.Max;
+import jakarta.validation.constraints.Min;
+import jakarta.validation.constraints.NotEmpty;
+import jakarta.validation.constraints.NotNull;
+
+import java.net.URI;
+import java.net.URISyntaxException;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Optional;
+
+import static com.google.common.collect.ImmutableList.toImmutableList;
+import static io.airlift.units.DataSize.Unit.MEGABYTE;
+import static java.util.concurrent.TimeUnit.MILLISECONDS;
+import static java.util.concurrent.TimeUnit.MINUTES;
+import static java.util.concurrent.TimeUnit.SECONDS;
+
+/** All properties of the plugin. {@code docs/plugin.md} says what each means and why its default is what it is. */
+public class StopoverConfig
+{
+    private List<URI> uris = ImmutableList.of();
+    private String invalidUri;
+    private Optional<String> token = Optional.empty();
+    private Optional<Path> tokenFile = Optional.empty();
+    private DataSize batchSize = DataSize.of(4, MEGABYTE);
+    private DataSize sinkMaxBuffered = DataSize.of(16, MEGABYTE);
+    private DataSize sourceHandleTargetSize = DataSize.of(64, MEGABYTE);
+    private int readConcurrency = 4;
+    private DataSize readBufferSize = DataSize.of(32, MEGABYTE);
+    private DataSize maxPageSize = DataSize.of(16, MEGABYTE);
+    private Duration connectTimeout = new Duration(5, SECONDS);
+    private Duration requestTimeout = new Duration(30, SECONDS);
+    private Duration writeTimeout = new Duration(5, MINUTES);
+    private Duration readTimeout = new Duration(2, MINUTES);
+    private Duration coordinatorRetryTime = new Duration(150, SECONDS);
+    private Duration sinkRetryTime = new Duration(30, SECONDS);
+    private Duration readRetryTime = new Duration(2, MINUTES);
+    private Duration retryInitialDelay = new Duration(100, MILLISECONDS);
+    private Duration retryMaxDelay = new Duration(5, SECONDS);
+    private Duration daemonDownTime = new Duration(10, SECONDS);
+
+    @NotEmpty(message = "stopover.uris must name at least one daemon, such as http://127.0.0.1:7077")
+    public List<URI> getUris()
+    {
+        return uris;
+    }
+
+    @Config("stopover.uris")
+    @ConfigDescription("Daemons in order of preference, separated by commas; the first is the one beside this node")
+    public StopoverConfig setUris(String uris)
+    {
+        this.uris = Splitter.on(',').trimResults().omitEmptyStrings().splitToStream(uris)
+                .map(this::parseUri)
+                .flatMap(Optional::stream)
+                .distinct()
+                .collect(toImmutableList());
+        return this;
+    }
+
+    private Optional<URI> parseUri(String text)
+    {
+        try {
+            URI uri = new URI(text.endsWith("/") ? text.substring(0, text.length() - 1) : text);
+            boolean http = "http".equalsIgnoreCase(uri.getScheme()) || "https".equalsIgnoreCase(uri.getScheme());
+            if (http && uri.getHost() != null && uri.getRawUserInfo() == null && uri.getRawPath().isEmpty()
+                    && uri.getRawQuery() == null && uri.getRawFragment() == null) {
+                return Optional.of(uri);
+            }
+        }
+        catch (URISyntaxException e) {
+            // reported below, with the property's name
+        }
+        invalidUri = text;
+        return Optional.empty();
+    }
+
+    @AssertTrue(message = "stopover.uris must be a list of http://host:port or https://host:port, without path, query or user")
+    public boolean isUrisValid()
+    {
+        return invalidUri == null;
+    }
+
+    public Optional<String> getToken()
+    {
+        return token;
+    }
+
+    @Config("stopover.token")
+    @ConfigSecuritySensitive
+    @ConfigDescription("Bearer token for the daemons")
+    public StopoverConfig setToken(String token)
+    {
+        this.token = Optional.ofNullable(token);
+        return this;
+    }
+
+    public Optional<Path> getTokenFile()
+    {
+        return tokenFile;
+    }
+
+    @Config("stopover.token-file")
+    @ConfigDescription("File with the bearer token; read again when a daemon refuses the token")
+    public StopoverConfig setTokenFile(String tokenFile)
+    {
+        this.tokenFile = Optional.ofNullable(tokenFile).map(Path::of);
+        return this;
+    }
+
+    @AssertTrue(message = "stopover.token and stopover.token-file exclude each other: set one of them")
+    public boolean isTokenUnambiguous()
+    {
+        return token.isEmpty() || tokenFile.isEmpty();
+    }
+
+    @AssertTrue(message = "stopover.token is empty: remove it, or give the token")
+    public boolean isTokenNotEmpty()
+    {
+        return token.map(value -> !value.isBlank()).orElse(true);
+    }
+
+    @NotNull
+    @MinDataSize("64kB")
+    @MaxDataSize("64MB")
+    public DataSize getBatchSize()
+    {
+        return batchSize;
+    }
+
+    @Config("stopover.batch-size")
+    @ConfigDescription("Bytes of pages that a sink sends in one request")
+    public StopoverConfig setBatchSize(DataSize batchSize)
+    {
+        this.batchSize = batchSize;
+        return this;
+    }
+
+    @NotNull
+    @MinDataSize("64kB")
+    @MaxDataSize("1GB")
+    public DataSize getSinkMaxBuffered()
+    {
+        return sinkMaxBuffered;
+    }
+
+    @Config("stopover.sink-max-buffered")
+    @ConfigDescription("Bytes held by one sink from which on it asks the engine to wait")
+    public StopoverConfig setSinkMaxBuffered(DataSize sinkMaxBuffered)
+    {
+        this.sinkMaxBuffered = sinkMaxBuffered;
+        return this;
+    }
+
+    @AssertTrue(message = "stopover.sink-max-buffered must not be less than stopover.batch-size")
+    public boolean isSinkMaxBufferedValid()
+    {
+        return sinkMaxBuffered == null || batchSize == null || sinkMaxBuffered.compareTo(batchSize) >= 0;
+    }
+
+    @NotNull
+    @MinDataSize("1MB")
+    @MaxDataSize("1TB")
+    public DataSize getSourceHandleTargetSize()
+    {
+        return sourceHandleTargetSize;
+    }
+
+    @Config("stopover.source-handle-target-size")
+    @ConfigDescription("Bytes of pages that one source handle names, about")
+    public StopoverConfig setSourceHandleTargetSize(DataSize sourceHandleTargetSize)
+    {
+        this.sourceHandleTargetSize = sourceHandleTargetSize;
+        return this;
+    }
+
+    @Min(1)
+    @Max(64)
+    public int getReadConcurrency()
+    {
+        return readConcurrency;
+    }
+
+    @Config("stopover.read-concurrency")
+    @ConfigDescription("Source handles that one source reads at a time")
+    public StopoverConfig setReadConcurrency(int readConcurrency)
+    {
+        this.readConcurrency = readConcurrency;
+        return this;
+    }
+
+    @NotNull
+    @MinDataSize("64kB")
+    @MaxDataSize("1GB")
+    public DataSize getReadBufferSize()
+    {
+        return readBufferSize;
+    }
+
+    @Config("stopover.read-buffer-size")
+    @ConfigDescription("Bytes that one source reads ahead")
+    public StopoverConfig setReadBufferSize(DataSize readBufferSize)
+    {
+        this.readBufferSize = readBufferSize;
+        return this;
+    }
+
+    @NotNull
+    @MinDataSize("64kB")
+    @MaxDataSize("1GB")
+    public DataSize getMaxPageSize()
+    {
+        return maxPageSize;
+    }
+
+    @Config("stopover.max-page-size")
+    @ConfigDescription("Largest page; the daemons' limits.max_page_size must not be less")
+    public StopoverConfig setMaxPageSize(DataSize maxPageSize)
+    {
+        this.maxPageSize = maxPageSize;
+        return this;
+    }
+
+    @NotNull
+    @MinDuration("10ms")
+    public Duration getConnectTimeout()
+    {
+        return connectTimeout;
+    }
+
+    @Config("stopover.connect-timeout")
+    @ConfigDescription("Time for a connection to a daemon to be made")
+    public StopoverConfig setConnectTimeout(Duration connectTimeout)
+    {
+        this.connectTimeout = connectTimeout;
+        return this;
+    }
+
+    @NotNull
+    @MinDuration("100ms")
+    public Duration getRequestTimeout()
+    {
+        return requestTimeout;
+    }
+
+    @Config("stopover.request-timeout")
+    @ConfigDescription("Time for the answer to a request that carries no pages, but finish")
+    public StopoverConfig setRequestTimeout(Duration requestTimeout)
+    {
+        this.requestTimeout = requestTimeout;
+        return this;
+    }
+
+    @NotNull
+    @MinDuration("100ms")
+    public Duration getWriteTimeout()
+    {
+        return writeTimeout;
+    }
+
+    @Config("stopover.write-timeout")
+    @ConfigDescription("Time for a batch or a finish, the daemon's backpressure included, before it is sent again")
+    public StopoverConfig setWriteTimeout(Duration writeTimeout)
+    {
+        this.writeTimeout = writeTimeout;
+        return this;
+    }
+
+    @NotNull
+    @MinDuration("100ms")
+    public Duration getReadTimeout()
+    {
+        return readTimeout;
+    }
+
+    @Config("stopover.read-timeout")
+    @ConfigDescription("Time without a byte from the daemon after which a read is resumed")
+    public StopoverConfig setReadTimeout(Duration readTimeout)
+    {
+        this.readTimeout = readTimeout;
+        return this;
+    }
+
+    @NotNull
+    public Duration getCoordinatorRetryTime()
+    {
+        return coordinatorRetryTime;
+    }
+
+    @Config("stopover.coordinator-retry-time")
+    @ConfigDescription("How long the coordinator tries again before it fails the query")
+    public StopoverConfig setCoordinatorRetryTime(Duration coordinatorRetryTime)
+    {
+        this.coordinatorRetryTime = coordinatorRetryTime;
+        return this;
+    }
+
+    @NotNull
+    public Duration getSinkRetryTime()
+    {
+        return sinkRetryTime;
+    }
+
+    @Config("stopover.sink-retry-time")
+    @ConfigDescription("How long a sink tries again before it fails the task's attempt")
+    public StopoverConfig setSinkRetryTime(Duration sinkRetryTime)
+    {
+        this.sinkRetryTime = sinkRetryTime;
+        return this;
+    }
+
+    @NotNull
+    public Duration getReadRetryTime()
+    {
+        return readRetryTime;
+    }
+
+    @Config("stopover.read-retry-time")
+    @ConfigDescription("How long a source tries again without getting a page before it fails")
+    public StopoverConfig setReadRetryTime(Duration readRetryTime)
+    {
+        this.readRetryTime = readRetryTime;
+        return this;
+    }
+
+    @NotNull
+    @MinDuration("1ms")
+    public Duration getRetryInitialDelay()
+    {
+        return retryInitialDelay;
+    }
+
+    @Config("stopover.retry-initial-delay")
+    @ConfigDescription("Pause before the first repetition; each further one is twice as long")
+    public StopoverConfig setRetryInitialDelay(Duration retryInitialDelay)
+    {
+        this.retryInitialDelay = retryInitialDelay;
+        return this;
+    }
+
+    @NotNull
+    @MinDuration("1ms")
+    public Duration getRetryMaxDelay()
+    {
+        return retryMaxDelay;
+    }
+
+    @Config("stopover.retry-max-delay")
+    @ConfigDescription("Longest pause between repetitions")
+    public StopoverConfig setRetryMaxDelay(Duration retryMaxDelay)
+    {
+        this.retryMaxDelay = retryMaxDelay;
+        return this;
+    }
+
+    @AssertTrue(message = "stopover.retry-max-delay must not be less than stopover.retry-initial-delay")
+    public boolean isRetryMaxDelayValid()
+    {
+        return retryMaxDelay == null || retryInitialDelay == null || retryMaxDelay.compareTo(retryInitialDelay) >= 0;
+    }
+
+    @NotNull
+    public Duration getDaemonDownTime()
+    {
+        return daemonDownTime;
+    }
+
+    @Config("stopover.daemon-down-time")
+    @ConfigDescription("How long a daemon that could not be reached is asked last")
+    public StopoverConfig setDaemonDownTime(Duration daemonDownTime)
+    {
+        this.daemonDownTime = daemonDownTime;
+        return this;
+    }
+}

@@ -1,0 +1,30 @@
+package io.stopover.trino;
+
+import com.google.inject.Binder;
+import com.google.inject.Module;
+import com.google.inject.Scopes;
+import io.stopover.trino.client.AnyDaemon;
+import io.stopover.trino.client.DaemonClient;
+import io.stopover.trino.client.Daemons;
+import io.stopover.trino.client.HttpTransport;
+import io.stopover.trino.client.Token;
+
+import static io.airlift.configuration.ConfigBinder.configBinder;
+
+/** Which objects exist, once per exchange manager. */
+public class StopoverModule
+        implements Module
+{
+    @Override
+    public void configure(Binder binder)
+    {
+        configBinder(binder).bindConfig(StopoverConfig.class);
+        binder.bind(Token.class).in(Scopes.SINGLETON);
+        binder.bind(HttpTransport.class).in(Scopes.SINGLETON);
+        binder.bind(DaemonClient.class).in(Scopes.SINGLETON);
+        binder.bind(Daemons.class).in(Scopes.SINGLETON);
+        binder.bind(AnyDaemon.class).in(Scopes.SINGLETON);
+        binder.bind(Workers.class).in(Scopes.SINGLETON);
+        binder.bind(StopoverExchangeManager.class).in(Scopes.SINGLETON);
+    }
+}

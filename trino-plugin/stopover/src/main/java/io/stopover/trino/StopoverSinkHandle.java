@@ -1,0 +1,7 @@
+package io.stopover.trino;
+
+import io.trino.spi.exchange.ExchangeSinkHandle;
+
+/** A task partition of an exchange. Stays on the coordinator. */
+public record StopoverSinkHandle(int taskPartition)
+        implements ExchangeSinkHandle {}

@@ -1,0 +1,55 @@
+package io.stopover.trino;
+
+import com.fasterxml.jackson.annotation.JsonCreator;
+import com.fasterxml.jackson.annotation.JsonIgnore;
+import com.fasterxml.jackson.annotation.JsonProperty;
+import io.trino.spi.exchange.ExchangeId;
+import io.trino.spi.exchange.ExchangeSourceHandle;
+
+import static io.airlift.slice.SizeOf.estimatedSizeOf;
+import static io.airlift.slice.SizeOf.instanceSize;
+import static java.util.Objects.requireNonNull;
+
+/**
+ * Pages of one output partition, as they travel to the readers. {@code handle} is the daemon's and holds all that a read
+ * needs, the exchange's name among the daemons included; {@code exchangeId} is Trino's, for the selector.
+ */
+public record StopoverSourceHandle(
+        @JsonProperty("exchangeId") ExchangeId exchangeId,
+        @JsonProperty("partition") int partition,
+        @JsonProperty("bytes") long bytes,
+        @JsonProperty("pages") long pages,
+        @JsonProperty("ordered") boolean ordered,
+        @JsonProperty("handle") String handle)
+        implements ExchangeSourceHandle
+{
+    private static final int INSTANCE_SIZE = instanceSize(StopoverSourceHandle.class);
+
+    @JsonCreator
+    public StopoverSourceHandle
+    {
+        requireNonNull(exchangeId, "exchangeId is null");
+        requireNonNull(handle, "handle is null");
+    }
+
+    @JsonIgnore
+    @Override
+    public int getPartitionId()
+    {
+        return partition;
+    }
+
+    @JsonIgnore
+    @Override
+    public long getDataSizeInBytes()
+    {
+        return bytes;
+    }
+
+    @JsonIgnore
+    @Override
+    public long getRetainedSizeInBytes()
+    {
+        return INSTANCE_SIZE + exchangeId.getRetainedSizeInBytes() + estimatedSizeOf(handle);
+    }
+}

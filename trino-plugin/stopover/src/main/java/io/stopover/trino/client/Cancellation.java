@@ -1,0 +1,99 @@
+package io.stopover.trino.client;
+
+import com.google.errorprone.annotations.concurrent.GuardedBy;
+import org.apache.hc.core5.concurrent.Cancellable;
+
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.locks.Condition;
+import java.util.concurrent.locks.ReentrantLock;
+
+/**
+ * Ends what one sink, source or exchange has under way: the request that is out, and the pause before the next one. Once
+ * cancelled it stays cancelled, and every further request fails with {@link CancelledException}.
+ */
+public final class Cancellation
+{
+    private final ReentrantLock lock = new ReentrantLock();
+    private final Condition changed = lock.newCondition();
+    @GuardedBy("lock")
+    private boolean cancelled;
+    @GuardedBy("lock")
+    private Cancellable request;
+
+    public boolean isCancelled()
+    {
+        lock.lock();
+        try {
+            return cancelled;
+        }
+        finally {
+            lock.unlock();
+        }
+    }
+
+    public void cancel()
+    {
+        Cancellable current;
+        lock.lock();
+        try {
+            cancelled = true;
+            current = request;
+            changed.signalAll();
+        }
+        finally {
+            lock.unlock();
+        }
+        if (current != null) {
+            current.cancel();
+        }
+    }
+
+    /** Returns false when it was cancelled before the time was over. */
+    public boolean pause(long nanos)
+            throws InterruptedException
+    {
+        lock.lockInterruptibly();
+        try {
+            long remaining = nanos;
+            while (!cancelled && remaining > 0) {
+                remaining = changed.awaitNanos(remaining);
+            }
+            return !cancelled;
+        }
+        finally {
+            lock.unlock();
+        }
+    }
+
+    public boolean pauseSeconds(long seconds)
+            throws InterruptedException
+    {
+        return pause(TimeUnit.SECONDS.toNanos(seconds));
+    }
+
+    void attach(Cancellable newRequest)
+            throws CancelledException
+    {
+        lock.lock();
+        try {
+            if (cancelled) {
+                throw new CancelledException();
+            }
+            request = newRequest;
+        }
+        finally {
+            lock.unlock();
+        }
+    }
+
+    void detach()
+    {
+        lock.lock();
+        try {
+            request = null;
+        }
+        finally {
+            lock.unlock();
+        }
+    }
+}

@@ -1,0 +1,218 @@
+package io.stopover.trino.client;
+
+import com.google.inject.Inject;
+import io.airlift.units.Duration;
+import io.stopover.trino.StopoverConfig;
+import jakarta.annotation.PreDestroy;
+import org.apache.hc.client5.http.ConnectTimeoutException;
+import org.apache.hc.client5.http.HttpHostConnectException;
+import org.apache.hc.client5.http.classic.methods.HttpUriRequestBase;
+import org.apache.hc.client5.http.config.ConnectionConfig;
+import org.apache.hc.client5.http.config.RequestConfig;
+import org.apache.hc.client5.http.impl.classic.CloseableHttpClient;
+import org.apache.hc.client5.http.impl.classic.HttpClients;
+import org.apache.hc.client5.http.impl.io.ManagedHttpClientConnectionFactory;
+import org.apache.hc.client5.http.impl.io.PoolingHttpClientConnectionManager;
+import org.apache.hc.client5.http.impl.io.PoolingHttpClientConnectionManagerBuilder;
+import org.apache.hc.core5.http.ClassicHttpResponse;
+import org.apache.hc.core5.http.HttpEntity;
+import org.apache.hc.core5.http.config.Http1Config;
+import org.apache.hc.core5.http.impl.io.HttpRequestExecutor;
+import org.apache.hc.core5.http.io.SocketConfig;
+import org.apache.hc.core5.io.CloseMode;
+import org.apache.hc.core5.util.TimeValue;
+import org.apache.hc.core5.util.Timeout;
+
+import java.io.IOException;
+import java.io.InterruptedIOException;
+import java.net.NoRouteToHostException;
+import java.net.URI;
+import java.net.UnknownHostException;
+import java.util.Optional;
+import java.util.concurrent.ScheduledFuture;
+import java.util.concurrent.ScheduledThreadPoolExecutor;
+import java.util.concurrent.atomic.AtomicBoolean;
+
+import static io.airlift.concurrent.Threads.daemonThreadsNamed;
+import static java.util.Objects.requireNonNull;
+import static java.util.concurrent.TimeUnit.MILLISECONDS;
+
+/**
+ * One HTTP request to one daemon, from start to end, on the calling (virtual) thread: token, deadline, cancellation, and
+ * failures sorted into "nothing was sent", "no answer" and "the answer is an error". Does not repeat anything, but for a
+ * token that was exchanged.
+ *
+ * <p>Connections are not limited in number: a source that nobody reads holds one, and whoever it waits for must not have to
+ * wait for that connection. Their number is bounded by open sinks and by the read concurrency of open sources.
+ */
+public final class HttpTransport
+{
+    private static final int BUFFER_SIZE = 64 * 1024;
+    private static final int MAX_PROBLEM_SIZE = 1024 * 1024;
+    private static final Timeout WAIT_FOR_CONTINUE = Timeout.ofSeconds(30);
+
+    public interface AnswerReader<T>
+    {
+        T read(ClassicHttpResponse response)
+                throws IOException;
+    }
+
+    /** Makes the request anew for each try: a request object serves once. */
+    public interface RequestFactory
+    {
+        HttpUriRequestBase create();
+    }
+
+    /**
+     * @param silence how long the daemon may be silent
+     * @param deadline how long all of it may take
+     */
+    public record Limits(Duration silence, Optional<Duration> deadline) {}
+
+    private final CloseableHttpClient http;
+    private final Token token;
+    private final ScheduledThreadPoolExecutor watchdogs;
+    private volatile boolean closed;
+
+    @Inject
+    public HttpTransport(StopoverConfig config, Token token)
+    {
+        this.token = requireNonNull(token, "token is null");
+        this.watchdogs = new ScheduledThreadPoolExecutor(1, daemonThreadsNamed("stopover-watchdog-%s"));
+        this.watchdogs.setRemoveOnCancelPolicy(true);
+        this.http = HttpClients.custom()
+                .setConnectionManager(connections(config))
+                .setRequestExecutor(new HttpRequestExecutor(WAIT_FOR_CONTINUE, null, null))
+                .setUserAgent("trino-stopover")
+                .disableAutomaticRetries()
+                .disableRedirectHandling()
+                .disableAuthCaching()
+                .disableCookieManagement()
+                .disableContentCompression()
+                .build();
+    }
+
+    private static PoolingHttpClientConnectionManager connections(StopoverConfig config)
+    {
+        Http1Config http1 = Http1Config.custom()
+                .setBufferSize(BUFFER_SIZE)
+                .setWaitForContinueTimeout(WAIT_FOR_CONTINUE)
+                .build();
+        return PoolingHttpClientConnectionManagerBuilder.create()
+                .setConnectionFactory(ManagedHttpClientConnectionFactory.builder().http1Config(http1).build())
+                .setDefaultConnectionConfig(ConnectionConfig.custom()
+                        .setConnectTimeout(timeout(config.getConnectTimeout()))
+                        .setValidateAfterInactivity(TimeValue.ofSeconds(1))
+                        .build())
+                .setDefaultSocketConfig(SocketConfig.custom()
+                        .setTcpNoDelay(true)
+                        .setSoKeepAlive(true)
+                        .setTcpKeepIdle(30)
+                        .setTcpKeepInterval(10)
+                        .setTcpKeepCount(3)
+                        .build())
+                .setMaxConnTotal(Integer.MAX_VALUE)
+                .setMaxConnPerRoute(Integer.MAX_VALUE)
+                .build();
+    }
+
+    public <T> T execute(
+            URI daemon,
+            RequestFactory requests,
+            Limits limits,
+            Cancellation cancellation,
+            AnswerReader<T> reader)
+            throws IOException
+    {
+        Optional<String> used = token.value();
+        try {
+            return executeOnce(daemon, requests.create(), used, limits, cancellation, reader);
+        }
+        catch (ProblemException e) {
+            if (e.problem().is("unauthorized", "forbidden") && token.refused(used)) {
+                return executeOnce(daemon, requests.create(), token.value(), limits, cancellation, reader);
+            }
+            throw e;
+        }
+    }
+
+    private <T> T executeOnce(
+            URI daemon,
+            HttpUriRequestBase request,
+            Optional<String> bearer,
+            Limits limits,
+            Cancellation cancellation,
+            AnswerReader<T> reader)
+            throws IOException
+    {
+        bearer.ifPresent(value -> request.setHeader("Authorization", "Bearer " + value));
+        request.setConfig(RequestConfig.custom()
+                .setResponseTimeout(timeout(limits.silence()))
+                .setExpectContinueEnabled(request.getEntity() instanceof PageBatchEntity)
+                .build());
+        AtomicBoolean late = new AtomicBoolean();
+        cancellation.attach(request);
+        Optional<ScheduledFuture<?>> watchdog = limits.deadline().map(deadline -> watchdogs.schedule(
+                () -> {
+                    late.set(true);
+                    request.cancel();
+                },
+                deadline.toMillis(),
+                MILLISECONDS));
+        try {
+            return http.execute(request, response -> answer(daemon, response, reader));
+        }
+        catch (HttpHostConnectException | ConnectTimeoutException | UnknownHostException | NoRouteToHostException e) {
+            throw cancelledOr(cancellation, new DaemonUnreachableException(daemon, e));
+        }
+        catch (IOException e) {
+            if (late.get()) {
+                InterruptedIOException timeout = new InterruptedIOException("%s: no answer to %s %s within %s".formatted(
+                        daemon, request.getMethod(), request.getPath(), limits.deadline().orElseThrow()));
+                timeout.initCause(e);
+                throw timeout;
+            }
+            throw cancelledOr(cancellation, e);
+        }
+        catch (IllegalStateException e) {
+            // so the connection pool says that it is shut down
+            if (closed) {
+                throw new CancelledException();
+            }
+            throw e;
+        }
+        finally {
+            watchdog.ifPresent(task -> task.cancel(false));
+            cancellation.detach();
+        }
+    }
+
+    private static <T> T answer(URI daemon, ClassicHttpResponse response, AnswerReader<T> reader)
+            throws IOException
+    {
+        if (response.getCode() / 100 != 2) {
+            HttpEntity entity = response.getEntity();
+            byte[] body = entity == null ? new byte[0] : entity.getContent().readNBytes(MAX_PROBLEM_SIZE);
+            throw new ProblemException(daemon, Problem.parse(response.getCode(), body));
+        }
+        return reader.read(response);
+    }
+
+    private static IOException cancelledOr(Cancellation cancellation, IOException failure)
+    {
+        return cancellation.isCancelled() ? new CancelledException() : failure;
+    }
+
+    private static Timeout timeout(Duration duration)
+    {
+        return Timeout.ofMilliseconds(duration.toMillis());
+    }
+
+    @PreDestroy
+    public void close()
+    {
+        closed = true;
+        watchdogs.shutdownNow();
+        http.close(CloseMode.IMMEDIATE);
+    }
+}

@@ -1,0 +1,145 @@
+package io.stopover.trino.client;
+
+import com.fasterxml.jackson.core.JsonFactory;
+import com.fasterxml.jackson.core.JsonParser;
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.core.JsonToken;
+
+import java.io.IOException;
+import java.io.InputStream;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+
+/**
+ * A JSON object of an answer. Small answers only: it is a map. Whoever asks for a member that is not there, or is of another
+ * type, gets a {@link MalformedJsonException} that names it.
+ */
+final class JsonMap
+{
+    private static final JsonFactory FACTORY = new JsonFactory();
+
+    private final Map<String, Object> members;
+
+    private JsonMap(Map<String, Object> members)
+    {
+        this.members = members;
+    }
+
+    static JsonMap parse(byte[] json)
+            throws MalformedJsonException
+    {
+        try (JsonParser parser = FACTORY.createParser(json)) {
+            return next(parser).orElseThrow(() -> new MalformedJsonException("an empty answer where JSON was expected"));
+        }
+        catch (MalformedJsonException e) {
+            throw e;
+        }
+        catch (IOException e) {
+            throw new MalformedJsonException("not JSON: " + e.getMessage(), e);
+        }
+    }
+
+    static JsonParser parser(InputStream in)
+            throws IOException
+    {
+        return FACTORY.createParser(in);
+    }
+
+    /** The next object of a stream of objects; empty at its end. */
+    static Optional<JsonMap> next(JsonParser parser)
+            throws IOException
+    {
+        try {
+            JsonToken token = parser.nextToken();
+            if (token == null) {
+                return Optional.empty();
+            }
+            if (token != JsonToken.START_OBJECT) {
+                throw new MalformedJsonException("JSON object expected, found " + token);
+            }
+            return Optional.of(new JsonMap(readObject(parser)));
+        }
+        catch (JsonProcessingException e) {
+            throw new MalformedJsonException("not JSON: " + e.getMessage(), e);
+        }
+    }
+
+    boolean has(String name)
+    {
+        return members.get(name) != null;
+    }
+
+    String string(String name)
+            throws MalformedJsonException
+    {
+        return member(name, String.class);
+    }
+
+    long integer(String name)
+            throws MalformedJsonException
+    {
+        return member(name, Long.class);
+    }
+
+    boolean bool(String name)
+            throws MalformedJsonException
+    {
+        return member(name, Boolean.class);
+    }
+
+    JsonMap object(String name)
+            throws MalformedJsonException
+    {
+        @SuppressWarnings("unchecked")
+        Map<String, Object> nested = member(name, Map.class);
+        return new JsonMap(nested);
+    }
+
+    private <T> T member(String name, Class<T> type)
+            throws MalformedJsonException
+    {
+        Object value = members.get(name);
+        if (!type.isInstance(value)) {
+            throw new MalformedJsonException("JSON member '%s' is %s, expected: %s".formatted(
+                    name, value == null ? "missing" : value.getClass().getSimpleName(), type.getSimpleName()));
+        }
+        return type.cast(value);
+    }
+
+    private static Map<String, Object> readObject(JsonParser parser)
+            throws IOException
+    {
+        Map<String, Object> object = new HashMap<>();
+        while (parser.nextToken() != JsonToken.END_OBJECT) {
+            String name = parser.currentName();
+            parser.nextToken();
+            object.put(name, readValue(parser));
+        }
+        return object;
+    }
+
+    private static Object readValue(JsonParser parser)
+            throws IOException
+    {
+        return switch (parser.currentToken()) {
+            case VALUE_STRING -> parser.getText();
+            case VALUE_NUMBER_INT -> parser.getLongValue();
+            case VALUE_NUMBER_FLOAT -> parser.getDoubleValue();
+            case VALUE_TRUE -> true;
+            case VALUE_FALSE -> false;
+            case VALUE_NULL -> null;
+            case START_OBJECT -> readObject(parser);
+            case START_ARRAY -> {
+                List<Object> values = new ArrayList<>();
+                while (parser.nextToken() != JsonToken.END_ARRAY) {
+                    values.add(readValue(parser));
+                }
+                yield values;
+            }
+            default -> throw new MalformedJsonException("unexpected " + parser.currentToken());
+        };
+    }
+}

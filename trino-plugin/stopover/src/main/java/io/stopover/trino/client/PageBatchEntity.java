@@ -1,0 +1,59 @@
+package io.stopover.trino.client;
+
+import io.stopover.trino.wire.PageBatch;
+import org.apache.hc.core5.http.io.entity.AbstractHttpEntity;
+
+import java.io.IOException;
+import java.io.InputStream;
+import java.io.OutputStream;
+
+import static java.util.Objects.requireNonNull;
+
+/** A batch as the body of a request: its length is known, and it can be written again. */
+final class PageBatchEntity
+        extends AbstractHttpEntity
+{
+    private static final String CONTENT_TYPE = "application/vnd.stopover.pages";
+
+    private final PageBatch batch;
+
+    PageBatchEntity(PageBatch batch)
+    {
+        super(CONTENT_TYPE, null);
+        this.batch = requireNonNull(batch, "batch is null");
+    }
+
+    @Override
+    public boolean isRepeatable()
+    {
+        return true;
+    }
+
+    @Override
+    public long getContentLength()
+    {
+        return batch.frameBytes();
+    }
+
+    @Override
+    public InputStream getContent()
+    {
+        throw new UnsupportedOperationException("a batch is written, not read");
+    }
+
+    @Override
+    public void writeTo(OutputStream out)
+            throws IOException
+    {
+        batch.writeTo(out);
+    }
+
+    @Override
+    public boolean isStreaming()
+    {
+        return false;
+    }
+
+    @Override
+    public void close() {}
+}

@@ -1,0 +1,59 @@
+package io.stopover.trino.client;
+
+import static java.util.Objects.requireNonNull;
+
+/**
+ * An error that a daemon answered (RFC 9457). Decisions are made by {@code slug}, then by {@code retryable}; the texts are
+ * for people.
+ */
+public record Problem(String slug, int status, String title, String detail, boolean retryable)
+{
+    private static final String TYPE_PREFIX = "urn:stopover:problem:";
+    /** An answer that is not from a daemon, but from something between. */
+    public static final String UNKNOWN = "unknown";
+
+    public Problem
+    {
+        requireNonNull(slug, "slug is null");
+        requireNonNull(title, "title is null");
+        requireNonNull(detail, "detail is null");
+    }
+
+    /** Reads problem+json; anything else becomes a problem of unknown kind. */
+    public static Problem parse(int status, byte[] body)
+    {
+        try {
+            JsonMap json = JsonMap.parse(body);
+            if (json.string("type").startsWith(TYPE_PREFIX)) {
+                return of(json, status);
+            }
+        }
+        catch (MalformedJsonException e) {
+            // falls through: a proxy's page
+        }
+        boolean retryable = status == 408 || status == 429 || status >= 500;
+        return new Problem(UNKNOWN, status, "HTTP status " + status, "the answer is not a problem of Stopover", retryable);
+    }
+
+    static Problem of(JsonMap json, int status)
+            throws MalformedJsonException
+    {
+        String type = json.string("type");
+        return new Problem(
+                type.substring(type.lastIndexOf(':') + 1),
+                json.has("status") ? (int) json.integer("status") : status,
+                json.has("title") ? json.string("title") : type,
+                json.has("detail") ? json.string("detail") : "",
+                json.has("retryable") && json.bool("retryable"));
+    }
+
+    public boolean is(String... slugs)
+    {
+        for (String candidate : slugs) {
+            if (slug.equals(candidate)) {
+                return true;
+            }
+        }
+        return false;
+    }
+}

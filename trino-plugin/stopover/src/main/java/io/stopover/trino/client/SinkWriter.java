@@ -1,0 +1,207 @@
+package io.stopover.trino.client;
+
+import io.airlift.log.Logger;
+import io.stopover.trino.wire.PageBatch;
+import io.stopover.trino.wire.SinkTotals;
+
+import java.io.IOException;
+import java.net.URI;
+import java.util.LinkedHashSet;
+import java.util.Set;
+import java.util.function.Supplier;
+
+import static java.util.Objects.requireNonNull;
+
+/**
+ * The conversation of one attempt with its daemon: batches in order, one at a time, then finish. The daemon that took the
+ * first batch keeps the attempt; until then any daemon will do. A request whose answer was lost is repeated: the daemon takes
+ * a batch once, and finish gives the same answer again. Blocks; used by one thread at a time.
+ */
+public final class SinkWriter
+{
+    private static final Logger log = Logger.get(SinkWriter.class);
+    /** A port that refuses connections so often in a row belongs to a daemon that is gone, and its memory with it. */
+    private static final int GONE_AFTER_REFUSALS = 3;
+
+    private final DaemonClient client;
+    private final AnyDaemon anyDaemon;
+    private final SinkId sink;
+    private final Supplier<Backoff> backoffs;
+    private final Cancellation cancellation;
+    private final SinkTotals totals = new SinkTotals();
+    /** Daemons that may know of the attempt. */
+    private final Set<URI> touched = new LinkedHashSet<>();
+    private URI home;
+
+    public SinkWriter(
+            DaemonClient client,
+            AnyDaemon anyDaemon,
+            SinkId sink,
+            Supplier<Backoff> backoffs,
+            Cancellation cancellation)
+    {
+        this.client = requireNonNull(client, "client is null");
+        this.anyDaemon = requireNonNull(anyDaemon, "anyDaemon is null");
+        this.sink = requireNonNull(sink, "sink is null");
+        this.backoffs = requireNonNull(backoffs, "backoffs is null");
+        this.cancellation = requireNonNull(cancellation, "cancellation is null");
+    }
+
+    public void send(PageBatch batch)
+            throws IOException
+    {
+        if (home == null) {
+            home = anyDaemon.call(daemon -> first(daemon, batch), backoffs.get(), cancellation);
+        }
+        else {
+            repeatAtHome(() -> client.pages(home, sink, totals.batches(), batch, cancellation));
+        }
+        totals.add(batch);
+    }
+
+    /**
+     * The first batch. A lost answer may mean that this daemon has it. Sent to another one it begins another sink, and only
+     * the one that is finished is ever visible: what the first one holds is collected with the exchange.
+     */
+    private URI first(URI daemon, PageBatch batch)
+            throws IOException
+    {
+        touched.add(daemon);
+        try {
+            client.pages(daemon, sink, 0, batch, cancellation);
+        }
+        catch (DaemonUnreachableException e) {
+            touched.remove(daemon);
+            throw e;
+        }
+        return daemon;
+    }
+
+    public void finish()
+            throws IOException
+    {
+        if (home == null) {
+            anyDaemon.call(this::finishAt, backoffs.get(), cancellation);
+            return;
+        }
+        Backoff backoff = backoffs.get();
+        boolean mayHaveCommitted = false;
+        while (true) {
+            try {
+                finishAt(home);
+                return;
+            }
+            catch (DaemonUnreachableException e) {
+                if (mayHaveCommitted && committedElsewhere()) {
+                    return;
+                }
+                if (!mayHaveCommitted && backoff.failures() + 1 >= GONE_AFTER_REFUSALS) {
+                    throw gone(e);
+                }
+                pauseOrThrow(backoff, anyDaemon.noteFailure(home, e));
+            }
+            catch (IOException e) {
+                mayHaveCommitted = true;
+                pauseOrThrow(backoff, anyDaemon.noteFailure(home, e));
+            }
+        }
+    }
+
+    private Void finishAt(URI daemon)
+            throws IOException
+    {
+        touched.add(daemon);
+        client.finish(daemon, sink, totals, cancellation);
+        return null;
+    }
+
+    /** Whether another daemon finds the commit that this sink's own daemon could not tell about. */
+    private boolean committedElsewhere()
+            throws CancelledException
+    {
+        for (URI daemon : anyDaemon.daemons().uris()) {
+            if (!daemon.equals(home)) {
+                try {
+                    client.finish(daemon, sink, totals, cancellation);
+                    return true;
+                }
+                catch (CancelledException e) {
+                    throw e;
+                }
+                catch (IOException e) {
+                    log.debug(e, "%s does not know whether %s is committed", daemon, sink);
+                }
+            }
+        }
+        return false;
+    }
+
+    /** Tells every daemon that may know of the attempt to forget it; gives up soon, as the exchange is closed in the end. */
+    public void abort(Backoff backoff, Cancellation ownCancellation)
+            throws IOException
+    {
+        for (URI daemon : touched) {
+            while (true) {
+                try {
+                    client.abort(daemon, sink, ownCancellation);
+                    break;
+                }
+                catch (DaemonUnreachableException e) {
+                    break;
+                }
+                catch (IOException e) {
+                    if (e instanceof ProblemException problem && !problem.problem().retryable()) {
+                        break;
+                    }
+                    if (!backoff.pause(ownCancellation)) {
+                        throw e;
+                    }
+                }
+            }
+        }
+    }
+
+    private interface Request
+    {
+        void send()
+                throws IOException;
+    }
+
+    private void repeatAtHome(Request request)
+            throws IOException
+    {
+        Backoff backoff = backoffs.get();
+        int refusals = 0;
+        while (true) {
+            try {
+                request.send();
+                return;
+            }
+            catch (DaemonUnreachableException e) {
+                refusals++;
+                if (refusals >= GONE_AFTER_REFUSALS) {
+                    throw gone(e);
+                }
+                pauseOrThrow(backoff, anyDaemon.noteFailure(home, e));
+            }
+            catch (IOException e) {
+                refusals = 0;
+                pauseOrThrow(backoff, anyDaemon.noteFailure(home, e));
+            }
+        }
+    }
+
+    private DaemonGoneException gone(DaemonUnreachableException cause)
+    {
+        anyDaemon.daemons().down(home);
+        return new DaemonGoneException(sink, home, cause);
+    }
+
+    private void pauseOrThrow(Backoff backoff, IOException failure)
+            throws IOException
+    {
+        if (!backoff.pause(cancellation)) {
+            throw failure;
+        }
+    }
+}

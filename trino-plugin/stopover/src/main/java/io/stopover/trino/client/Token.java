@@ -1,0 +1,65 @@
+package io.stopover.trino.client;
+
+import com.google.inject.Inject;
+import io.airlift.log.Logger;
+import io.stopover.trino.StopoverConfig;
+
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.Optional;
+
+/**
+ * The bearer token, if one is configured. A token file is read at start, so that a missing one stops it, and again when a
+ * daemon refuses the token: so a token can be exchanged while Trino runs.
+ */
+public final class Token
+{
+    private static final Logger log = Logger.get(Token.class);
+
+    private final Optional<Path> file;
+    private volatile Optional<String> value;
+
+    @Inject
+    public Token(StopoverConfig config)
+    {
+        file = config.getTokenFile();
+        value = config.getToken();
+        if (file.isPresent()) {
+            value = Optional.of(read(file.get()));
+        }
+    }
+
+    Optional<String> value()
+    {
+        return value;
+    }
+
+    /** True when there is another token now than the one that was refused. */
+    boolean refused(Optional<String> used)
+    {
+        if (file.isPresent() && value.equals(used)) {
+            try {
+                value = Optional.of(read(file.get()));
+            }
+            catch (IllegalArgumentException e) {
+                log.warn(e, "The token was refused, and there is no new one");
+            }
+        }
+        return !value.equals(used);
+    }
+
+    private static String read(Path path)
+    {
+        try {
+            String token = Files.readString(path).strip();
+            if (token.isEmpty()) {
+                throw new IllegalArgumentException("stopover.token-file: %s is empty".formatted(path));
+            }
+            return token;
+        }
+        catch (IOException e) {
+            throw new IllegalArgumentException("stopover.token-file: cannot read %s: %s".formatted(path, e), e);
+        }
+    }
+}

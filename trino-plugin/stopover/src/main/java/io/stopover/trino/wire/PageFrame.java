@@ -1,0 +1,37 @@
+package io.stopover.trino.wire;
+
+import io.airlift.slice.Slice;
+
+import java.nio.ByteBuffer;
+import java.util.zip.CRC32C;
+
+import static java.nio.ByteOrder.LITTLE_ENDIAN;
+
+/**
+ * The page frame of the protocol: where its fields lie and how its checksum is made. This is the one place that knows;
+ * reading and writing streams of frames is done by {@link ReadStream} and {@link PageBatch}.
+ */
+public final class PageFrame
+{
+    public static final int HEADER_SIZE = 12;
+    /** Numbers from here on are kinds of records, not partitions. */
+    public static final int FIRST_RESERVED = 0xFFFF_FF00;
+
+    private PageFrame() {}
+
+    public static int crc(int partition, Slice page)
+    {
+        return crc(partition, page.byteArray(), page.byteArrayOffset(), page.length());
+    }
+
+    static int crc(int partition, byte[] bytes, int offset, int length)
+    {
+        CRC32C crc = new CRC32C();
+        crc.update(ByteBuffer.allocate(8).order(LITTLE_ENDIAN)
+                .putInt(partition)
+                .putInt(length)
+                .flip());
+        crc.update(bytes, offset, length);
+        return (int) crc.getValue();
+    }
+}

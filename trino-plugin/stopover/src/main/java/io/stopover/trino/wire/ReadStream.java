@@ -1,0 +1,194 @@
+package io.stopover.trino.wire;
+
+import java.io.EOFException;
+import java.io.IOException;
+import java.io.InputStream;
+import java.nio.ByteBuffer;
+import java.util.zip.CRC32C;
+
+import static java.lang.Integer.toUnsignedLong;
+import static java.nio.ByteOrder.LITTLE_ENDIAN;
+
+/**
+ * Reads the answer of {@code /v1/read}: block records, page frames, end or error record. Every checksum and count of this
+ * response is verified; a page is handed on only after its own checksum was found right. That the pages are those of the
+ * handle, and all of them, is for the caller to check.
+ */
+public final class ReadStream
+{
+    static final int BLOCK = 0xFFFF_FFF0;
+    static final int END = 0xFFFF_FFF1;
+    static final int ERROR = 0xFFFF_FFF2;
+    static final int RECORD_SIZE = 32;
+    private static final int MAX_ERROR_SIZE = 1024 * 1024;
+
+    public interface Visitor
+    {
+        /** The pages that follow are of this partition and attempt. */
+        void block(int partition, int task, int attempt)
+                throws IOException;
+
+        /** Called before memory is taken for a page; may wait. */
+        void reserve(int bytes)
+                throws IOException;
+
+        /** A whole and verified page, for which {@code reserve} was called before. */
+        void page(byte[] page)
+                throws IOException;
+
+        /** The reserved page will not come. */
+        void release(int bytes);
+    }
+
+    /** Makes the exception of an error record's problem+json. */
+    public interface ErrorReader
+    {
+        IOException read(byte[] problem);
+    }
+
+    private final InputStream in;
+    private final Visitor visitor;
+    private final ErrorReader errors;
+    private final int maxPageSize;
+    private final byte[] scratch = new byte[RECORD_SIZE];
+    private final ByteBuffer fields = ByteBuffer.wrap(scratch).order(LITTLE_ENDIAN);
+    private long blocks;
+    private long pages;
+    private long bytes;
+
+    public ReadStream(InputStream in, int maxPageSize, Visitor visitor, ErrorReader errors)
+    {
+        this.in = in;
+        this.maxPageSize = maxPageSize;
+        this.visitor = visitor;
+        this.errors = errors;
+    }
+
+    /** Returns once the end record was seen and its counts were right. */
+    public void readFully()
+            throws IOException
+    {
+        while (true) {
+            fill(0, 8);
+            int kind = fields.getInt(0);
+            switch (kind) {
+                case BLOCK -> readBlock();
+                case END -> {
+                    readEnd();
+                    return;
+                }
+                case ERROR -> throw readError();
+                default -> throw new MalformedStreamException(
+                        "record of unknown kind 0x%08x after %s blocks".formatted(kind, blocks));
+            }
+        }
+    }
+
+    private void readBlock()
+            throws IOException
+    {
+        fill(8, RECORD_SIZE - 8);
+        verifyRecord("block");
+        int partition = fields.getInt(4);
+        long count = toUnsignedLong(fields.getInt(16));
+        long frames = fields.getLong(20);
+        visitor.block(partition, fields.getInt(8), fields.getInt(12));
+        long seen = 0;
+        for (long page = 0; page < count; page++) {
+            seen += PageFrame.HEADER_SIZE + readPage(partition);
+        }
+        if (seen != frames) {
+            throw new MalformedStreamException(
+                    "block record announced %s bytes of frames, %s came".formatted(frames, seen));
+        }
+        blocks++;
+    }
+
+    private int readPage(int partition)
+            throws IOException
+    {
+        fill(0, PageFrame.HEADER_SIZE);
+        int length = fields.getInt(4);
+        int crc = fields.getInt(8);
+        if (fields.getInt(0) != partition) {
+            throw new MalformedStreamException("page of partition %s in a block of partition %s"
+                    .formatted(Integer.toUnsignedString(fields.getInt(0)), partition));
+        }
+        if (length < 1 || length > maxPageSize) {
+            throw new MalformedStreamException(
+                    "page of %s bytes; stopover.max-page-size allows %s: raise it to what the writers use"
+                            .formatted(toUnsignedLong(length), maxPageSize));
+        }
+        visitor.reserve(length);
+        byte[] page;
+        try {
+            page = new byte[length];
+            readFully(page, 0, length);
+            if (PageFrame.crc(partition, page, 0, length) != crc) {
+                throw new MalformedStreamException(
+                        "checksum of page %s of this response is wrong".formatted(pages));
+            }
+        }
+        catch (IOException | RuntimeException e) {
+            visitor.release(length);
+            throw e;
+        }
+        pages++;
+        bytes += length;
+        visitor.page(page);
+        return length;
+    }
+
+    private void readEnd()
+            throws IOException
+    {
+        fill(8, RECORD_SIZE - 8);
+        verifyRecord("end");
+        if (toUnsignedLong(fields.getInt(4)) != blocks || fields.getLong(8) != pages || fields.getLong(16) != bytes) {
+            throw new MalformedStreamException(
+                    "end record counts %s blocks, %s pages, %s bytes; %s, %s, %s came".formatted(
+                            toUnsignedLong(fields.getInt(4)), fields.getLong(8), fields.getLong(16), blocks, pages, bytes));
+        }
+        if (in.read() != -1) {
+            throw new MalformedStreamException("bytes after the end record");
+        }
+    }
+
+    private IOException readError()
+            throws IOException
+    {
+        int length = fields.getInt(4);
+        if (length < 0 || length > MAX_ERROR_SIZE) {
+            return new MalformedStreamException("error record of %s bytes".formatted(toUnsignedLong(length)));
+        }
+        byte[] problem = new byte[length];
+        readFully(problem, 0, length);
+        return errors.read(problem);
+    }
+
+    private void verifyRecord(String kind)
+            throws MalformedStreamException
+    {
+        CRC32C crc = new CRC32C();
+        crc.update(scratch, 0, RECORD_SIZE - 4);
+        if ((int) crc.getValue() != fields.getInt(RECORD_SIZE - 4)) {
+            throw new MalformedStreamException(
+                    "checksum of a %s record is wrong, after %s pages of this response".formatted(kind, pages));
+        }
+    }
+
+    private void fill(int offset, int length)
+            throws IOException
+    {
+        readFully(scratch, offset, length);
+    }
+
+    private void readFully(byte[] target, int offset, int length)
+            throws IOException
+    {
+        int count = in.readNBytes(target, offset, length);
+        if (count < length) {
+            throw new EOFException("the answer ends in the midst, after %s blocks and %s pages".formatted(blocks, pages));
+        }
+    }
+}

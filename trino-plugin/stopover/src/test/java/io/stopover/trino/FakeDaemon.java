@@ -1,0 +1,454 @@
+package io.stopover.trino;
+
+import com.sun.net.httpserver.HttpExchange;
+import com.sun.net.httpserver.HttpServer;
+
+import java.io.ByteArrayOutputStream;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.net.InetAddress;
+import java.net.InetSocketAddress;
+import java.net.URI;
+import java.nio.ByteBuffer;
+import java.util.ArrayList;
+import java.util.Base64;
+import java.util.List;
+import java.util.Map;
+import java.util.TreeMap;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.CopyOnWriteArrayList;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
+import java.util.zip.CRC32C;
+
+import static java.nio.ByteOrder.LITTLE_ENDIAN;
+import static java.nio.charset.StandardCharsets.UTF_8;
+import static java.util.concurrent.Executors.newVirtualThreadPerTaskExecutor;
+
+/**
+ * The daemon's side of the protocol in memory, written from the protocol page and not with the plugin's classes. Several of
+ * them on one {@link Store} are like daemons with the same base directories. Faults are asked for request by request.
+ */
+final class FakeDaemon
+        implements AutoCloseable
+{
+    /** What all daemons see: announced exchanges and committed attempts. */
+    static final class Store
+    {
+        final Map<String, Announced> exchanges = new ConcurrentHashMap<>();
+        final List<String> closed = new CopyOnWriteArrayList<>();
+    }
+
+    static final class Announced
+    {
+        final String properties;
+        final Map<String, List<byte[]>> committed = new ConcurrentHashMap<>();
+
+        private Announced(String properties)
+        {
+            this.properties = properties;
+        }
+    }
+
+    /** What happens to a request instead of, or around, its service. */
+    interface Fault
+    {
+        void apply(FakeDaemon daemon, HttpExchange request, byte[] body)
+                throws Exception;
+    }
+
+    static final class ProblemAnswer
+            extends RuntimeException
+    {
+        private final String slug;
+        private final int status;
+        private final boolean retryable;
+
+        ProblemAnswer(String slug, int status, boolean retryable)
+        {
+            super(slug);
+            this.slug = slug;
+            this.status = status;
+            this.retryable = retryable;
+        }
+    }
+
+    private record Answer(int status, byte[] body) {}
+
+    private record Planned(Pattern request, Fault fault) {}
+
+    private record OpenSink(List<byte[]> frames, List<Long> batches) {}
+
+    private static final Pattern SINK =
+            Pattern.compile("/v1/exchanges/([^/]+)/sinks/(\\d+)/(\\d+)/(pages|finish|abort)");
+    private static final Pattern EXCHANGE = Pattern.compile("/v1/exchanges/([^/]+)(/handles)?");
+
+    private final Store store;
+    private final HttpServer server;
+    private final Map<String, OpenSink> sinks = new ConcurrentHashMap<>();
+    private final List<Planned> faults = new CopyOnWriteArrayList<>();
+    final List<String> requests = new CopyOnWriteArrayList<>();
+    /** Pages of one handle; a partition has as many handles as it takes. */
+    volatile int pagesPerHandle = Integer.MAX_VALUE;
+    volatile int leaseSeconds = 900;
+    volatile String token;
+
+    FakeDaemon(Store store)
+    {
+        this(store, 0);
+    }
+
+    FakeDaemon(Store store, int port)
+    {
+        this.store = store;
+        try {
+            server = HttpServer.create(new InetSocketAddress(InetAddress.getLoopbackAddress(), port), 1000);
+        }
+        catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+        server.setExecutor(newVirtualThreadPerTaskExecutor());
+        server.createContext("/", this::handle);
+        server.start();
+    }
+
+    URI uri()
+    {
+        return URI.create("http://127.0.0.1:" + port());
+    }
+
+    int port()
+    {
+        return server.getAddress().getPort();
+    }
+
+    /** The next request whose "METHOD /path?query" contains the pattern meets the fault. */
+    void onNext(String request, Fault fault)
+    {
+        faults.add(new Planned(Pattern.compile(request), fault));
+    }
+
+    void onNext(String request, int times, Fault fault)
+    {
+        for (int i = 0; i < times; i++) {
+            onNext(request, fault);
+        }
+    }
+
+    static Fault problem(String slug, int status, boolean retryable)
+    {
+        return (daemon, request, body) -> daemon.send(request, daemon.problemAnswer(new ProblemAnswer(slug, status, retryable)));
+    }
+
+    /** Served, but nobody is told. */
+    static Fault loseAnswer()
+    {
+        return (daemon, request, body) -> {
+            daemon.serve(request, body);
+            request.close();
+        };
+    }
+
+    /** The connection ends after so many bytes of the answer. */
+    static Fault truncate(int length)
+    {
+        return (daemon, request, body) -> {
+            Answer answer = daemon.serve(request, body);
+            request.sendResponseHeaders(answer.status(), answer.body().length);
+            request.getResponseBody().write(answer.body(), 0, length);
+            request.getResponseBody().flush();
+            request.close();
+        };
+    }
+
+    /** One byte of the answer is another. */
+    static Fault corrupt(int offset)
+    {
+        return (daemon, request, body) -> {
+            Answer answer = daemon.serve(request, body);
+            answer.body()[offset] ^= 1;
+            daemon.send(request, answer);
+        };
+    }
+
+    static Fault replaceAnswer(byte[] other)
+    {
+        return (daemon, request, body) -> daemon.send(request, new Answer(200, other));
+    }
+
+    List<String> requests(String part)
+    {
+        return requests.stream().filter(request -> request.contains(part)).toList();
+    }
+
+    @Override
+    public void close()
+    {
+        server.stop(0);
+    }
+
+    private void handle(HttpExchange request)
+            throws IOException
+    {
+        String line = request.getRequestMethod() + " " + request.getRequestURI();
+        requests.add(line);
+        try (request) {
+            try {
+                handle(request, line);
+            }
+            catch (ProblemAnswer e) {
+                send(request, problemAnswer(e));
+            }
+        }
+        catch (IOException e) {
+            throw e;
+        }
+        catch (Exception e) {
+            throw new IOException(line, e);
+        }
+    }
+
+    private void handle(HttpExchange request, String line)
+            throws Exception
+    {
+        byte[] body = request.getRequestBody().readAllBytes();
+        for (Planned planned : faults) {
+            if (planned.request().matcher(line).find() && faults.remove(planned)) {
+                planned.fault().apply(this, request, body);
+                return;
+            }
+        }
+        String bearer = request.getRequestHeaders().getFirst("Authorization");
+        if (token != null && !("Bearer " + token).equals(bearer)) {
+            throw new ProblemAnswer("unauthorized", 401, false);
+        }
+        send(request, serve(request, body));
+    }
+
+    private void send(HttpExchange request, Answer answer)
+            throws IOException
+    {
+        request.sendResponseHeaders(answer.status(), answer.body().length == 0 ? -1 : answer.body().length);
+        if (answer.body().length > 0) {
+            request.getResponseBody().write(answer.body());
+        }
+        request.close();
+    }
+
+    private Answer problemAnswer(ProblemAnswer e)
+    {
+        return new Answer(e.status, ("{\"type\": \"urn:stopover:problem:%s\", \"title\": \"%s\", \"status\": %s, "
+                + "\"detail\": \"by the test\", \"retryable\": %s}").formatted(e.slug, e.slug, e.status, e.retryable).getBytes(UTF_8));
+    }
+
+    private Answer serve(HttpExchange request, byte[] body)
+    {
+        String path = request.getRequestURI().getPath();
+        Matcher sink = SINK.matcher(path);
+        if (sink.matches()) {
+            String key = Integer.parseInt(sink.group(2)) + "/" + Integer.parseInt(sink.group(3));
+            return switch (sink.group(4)) {
+                case "pages" -> pages(sink.group(1), key, query(request, "batch"), body);
+                case "finish" -> finish(sink.group(1), key, new String(body, UTF_8));
+                default -> abort(sink.group(1), key);
+            };
+        }
+        if (path.equals("/v1/read")) {
+            return new Answer(200, read(new String(body, UTF_8), query(request, "skip")));
+        }
+        Matcher exchange = EXCHANGE.matcher(path);
+        if (!exchange.matches()) {
+            throw new ProblemAnswer("not-found", 404, false);
+        }
+        return switch (request.getRequestMethod()) {
+            case "PUT" -> announce(exchange.group(1), new String(body, UTF_8));
+            case "DELETE" -> delete(exchange.group(1));
+            default -> handles(exchange.group(1), new String(body, UTF_8));
+        };
+    }
+
+    private static long query(HttpExchange request, String name)
+    {
+        return Long.parseLong(request.getRequestURI().getQuery().replaceFirst("^" + name + "=", ""));
+    }
+
+    private Answer announce(String exchange, String properties)
+    {
+        if (store.closed.contains(exchange)) {
+            throw new ProblemAnswer("exchange-closed", 410, false);
+        }
+        Announced announced = store.exchanges.computeIfAbsent(exchange, _ -> new Announced(properties));
+        if (!announced.properties.equals(properties)) {
+            throw new ProblemAnswer("exchange-conflict", 409, false);
+        }
+        return json("{\"exchange\": \"%s\", \"lease_seconds\": %s}", exchange, leaseSeconds);
+    }
+
+    private Answer delete(String exchange)
+    {
+        store.closed.add(exchange);
+        store.exchanges.remove(exchange);
+        return new Answer(204, new byte[0]);
+    }
+
+    private Announced announced(String exchange)
+    {
+        Announced announced = store.exchanges.get(exchange);
+        if (announced == null) {
+            throw new ProblemAnswer(store.closed.contains(exchange) ? "exchange-closed" : "exchange-not-found", 404, false);
+        }
+        return announced;
+    }
+
+    private synchronized Answer pages(String exchange, String key, long batch, byte[] body)
+    {
+        announced(exchange);
+        OpenSink sink = sinks.computeIfAbsent(exchange + "/" + key, _ -> new OpenSink(new ArrayList<>(), new ArrayList<>()));
+        if (batch > sink.batches().size()) {
+            throw new ProblemAnswer("batch-out-of-order", 409, false);
+        }
+        boolean repeated = batch < sink.batches().size();
+        if (!repeated) {
+            sink.frames().addAll(splitFrames(body));
+            sink.batches().add((long) body.length);
+        }
+        return json("{\"batch\": %s, \"next\": %s, \"repeated\": %s}", batch, batch + 1, repeated);
+    }
+
+    private synchronized Answer finish(String exchange, String key, String told)
+    {
+        Announced announced = announced(exchange);
+        OpenSink sink = sinks.remove(exchange + "/" + key);
+        if (sink == null && told.contains("\"batches\": 0")) {
+            sink = new OpenSink(List.of(), List.of());
+        }
+        if (sink != null) {
+            String counted = totals(sink.frames(), sink.batches().size());
+            if (!counted.equals(told)) {
+                throw new ProblemAnswer("count-mismatch", 409, false);
+            }
+            announced.committed.put(key, List.copyOf(sink.frames()));
+        }
+        List<byte[]> committed = announced.committed.get(key);
+        if (committed == null) {
+            throw new ProblemAnswer("sink-not-found", 404, false);
+        }
+        return json("{\"state\": \"finished\", \"pages\": %s, \"bytes\": %s}", committed.size(), pageBytes(committed));
+    }
+
+    private synchronized Answer abort(String exchange, String key)
+    {
+        sinks.remove(exchange + "/" + key);
+        return json("{\"state\": \"aborted\"}");
+    }
+
+    private Answer handles(String exchange, String body)
+    {
+        Announced announced = announced(exchange);
+        Map<Integer, List<String>> byPartition = new TreeMap<>();
+        Matcher attempts = Pattern.compile("\\[(\\d+),(\\d+)]").matcher(body);
+        while (attempts.find()) {
+            String key = attempts.group(1) + "/" + attempts.group(2);
+            List<byte[]> frames = announced.committed.get(key);
+            if (frames == null) {
+                throw new ProblemAnswer("attempt-not-committed", 409, false);
+            }
+            for (int i = 0; i < frames.size(); i++) {
+                byPartition.computeIfAbsent(partition(frames.get(i)), _ -> new ArrayList<>()).add(key + "/" + i);
+            }
+        }
+        StringBuilder lines = new StringBuilder();
+        int count = 0;
+        for (Map.Entry<Integer, List<String>> entry : byPartition.entrySet()) {
+            for (int from = 0; from < entry.getValue().size(); from += pagesPerHandle) {
+                List<String> pages = entry.getValue().subList(from, (int) Math.min(entry.getValue().size(), (long) from + pagesPerHandle));
+                String handle = Base64.getUrlEncoder().withoutPadding().encodeToString(
+                        (exchange + " " + String.join(" ", pages)).getBytes(UTF_8));
+                long bytes = pages.stream().mapToLong(page -> frame(exchange, page).length - 12).sum();
+                lines.append("{\"handle\": \"%s\", \"partition\": %s, \"bytes\": %s, \"pages\": %s}\n"
+                        .formatted(handle, entry.getKey(), bytes, pages.size()));
+                count++;
+            }
+        }
+        return json("%s{\"end\": true, \"handles\": %s}\n", lines, count);
+    }
+
+    private byte[] frame(String exchange, String page)
+    {
+        int cut = page.lastIndexOf('/');
+        return announced(exchange).committed.get(page.substring(0, cut)).get(Integer.parseInt(page.substring(cut + 1)));
+    }
+
+    private byte[] read(String handle, long skip)
+    {
+        String[] parts = new String(Base64.getUrlDecoder().decode(handle), UTF_8).split(" ");
+        if (skip > parts.length - 1) {
+            throw new ProblemAnswer("invalid-request", 400, false);
+        }
+        ByteArrayOutputStream out = new ByteArrayOutputStream();
+        long bytes = 0;
+        int blocks = 0;
+        for (int i = 1 + (int) skip; i < parts.length; i++) {
+            byte[] frame = frame(parts[0], parts[i]);
+            String[] names = parts[i].split("/");
+            out.writeBytes(record(ByteBuffer.allocate(32).order(LITTLE_ENDIAN)
+                    .putInt(0xFFFF_FFF0).putInt(partition(frame))
+                    .putInt(Integer.parseInt(names[0])).putInt(Integer.parseInt(names[1]))
+                    .putInt(1).putLong(frame.length)));
+            out.writeBytes(frame);
+            blocks++;
+            bytes += frame.length - 12;
+        }
+        out.writeBytes(record(ByteBuffer.allocate(32).order(LITTLE_ENDIAN)
+                .putInt(0xFFFF_FFF1).putInt(blocks).putLong(blocks).putLong(bytes).putInt(0)));
+        return out.toByteArray();
+    }
+
+    private static byte[] record(ByteBuffer fields)
+    {
+        CRC32C crc = new CRC32C();
+        crc.update(fields.array(), 0, 28);
+        return fields.putInt(28, (int) crc.getValue()).array();
+    }
+
+    private static List<byte[]> splitFrames(byte[] batch)
+    {
+        List<byte[]> frames = new ArrayList<>();
+        ByteBuffer in = ByteBuffer.wrap(batch).order(LITTLE_ENDIAN);
+        while (in.hasRemaining()) {
+            byte[] frame = new byte[12 + in.getInt(in.position() + 4)];
+            in.get(frame);
+            CRC32C crc = new CRC32C();
+            crc.update(frame, 0, 8);
+            crc.update(frame, 12, frame.length - 12);
+            if ((int) crc.getValue() != ByteBuffer.wrap(frame).order(LITTLE_ENDIAN).getInt(8)) {
+                throw new ProblemAnswer("checksum-mismatch", 400, true);
+            }
+            frames.add(frame);
+        }
+        return frames;
+    }
+
+    private static int partition(byte[] frame)
+    {
+        return ByteBuffer.wrap(frame).order(LITTLE_ENDIAN).getInt(0);
+    }
+
+    private static long pageBytes(List<byte[]> frames)
+    {
+        return frames.stream().mapToLong(frame -> frame.length - 12).sum();
+    }
+
+    private static String totals(List<byte[]> frames, int batches)
+    {
+        CRC32C checksum = new CRC32C();
+        frames.forEach(frame -> checksum.update(frame, 8, 4));
+        return "{\"batches\": %s, \"pages\": %s, \"bytes\": %s, \"checksum\": %s}"
+                .formatted(batches, frames.size(), pageBytes(frames), checksum.getValue());
+    }
+
+    private static Answer json(String format, Object... arguments)
+    {
+        return new Answer(200, format.formatted(arguments).getBytes(UTF_8));
+    }
+}

@@ -1,0 +1,130 @@
+package io.stopover.trino;
+
+import com.google.common.collect.ImmutableMap;
+import io.airlift.configuration.ConfigurationFactory;
+import io.airlift.units.DataSize;
+import io.airlift.units.Duration;
+import io.trino.spi.exchange.ExchangeManagerContext;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.Map;
+
+import static io.airlift.configuration.testing.ConfigAssertions.assertRecordedDefaults;
+import static io.airlift.configuration.testing.ConfigAssertions.recordDefaults;
+import static io.airlift.units.DataSize.Unit.MEGABYTE;
+import static java.util.concurrent.TimeUnit.MILLISECONDS;
+import static java.util.concurrent.TimeUnit.MINUTES;
+import static java.util.concurrent.TimeUnit.SECONDS;
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+/** Properties mean what docs/plugin.md says, and a wrong one stops the start with its name. */
+class TestStopoverConfig
+{
+    @Test
+    void defaults()
+    {
+        assertRecordedDefaults(recordDefaults(StopoverConfig.class)
+                .setUris("")
+                .setToken(null)
+                .setTokenFile(null)
+                .setBatchSize(DataSize.of(4, MEGABYTE))
+                .setSinkMaxBuffered(DataSize.of(16, MEGABYTE))
+                .setSourceHandleTargetSize(DataSize.of(64, MEGABYTE))
+                .setReadConcurrency(4)
+                .setReadBufferSize(DataSize.of(32, MEGABYTE))
+                .setMaxPageSize(DataSize.of(16, MEGABYTE))
+                .setConnectTimeout(new Duration(5, SECONDS))
+                .setRequestTimeout(new Duration(30, SECONDS))
+                .setWriteTimeout(new Duration(5, MINUTES))
+                .setReadTimeout(new Duration(2, MINUTES))
+                .setCoordinatorRetryTime(new Duration(150, SECONDS))
+                .setSinkRetryTime(new Duration(30, SECONDS))
+                .setReadRetryTime(new Duration(2, MINUTES))
+                .setRetryInitialDelay(new Duration(100, MILLISECONDS))
+                .setRetryMaxDelay(new Duration(5, SECONDS))
+                .setDaemonDownTime(new Duration(10, SECONDS)));
+    }
+
+    @Test
+    void explicitValues()
+    {
+        Map<String, String> properties = ImmutableMap.<String, String>builder()
+                .put("stopover.uris", "http://a:1, https://b:2/")
+                .put("stopover.token", "secret")
+                .put("stopover.batch-size", "1MB")
+                .put("stopover.sink-max-buffered", "2MB")
+                .put("stopover.source-handle-target-size", "3MB")
+                .put("stopover.read-concurrency", "5")
+                .put("stopover.read-buffer-size", "6MB")
+                .put("stopover.max-page-size", "7MB")
+                .put("stopover.connect-timeout", "8s")
+                .put("stopover.request-timeout", "9s")
+                .put("stopover.write-timeout", "10s")
+                .put("stopover.read-timeout", "11s")
+                .put("stopover.coordinator-retry-time", "12s")
+                .put("stopover.sink-retry-time", "13s")
+                .put("stopover.read-retry-time", "14s")
+                .put("stopover.retry-initial-delay", "15ms")
+                .put("stopover.retry-max-delay", "16s")
+                .put("stopover.daemon-down-time", "17s")
+                .buildOrThrow();
+        StopoverConfig expected = new StopoverConfig()
+                .setUris("http://a:1,https://b:2")
+                .setToken("secret")
+                .setBatchSize(DataSize.of(1, MEGABYTE))
+                .setSinkMaxBuffered(DataSize.of(2, MEGABYTE))
+                .setSourceHandleTargetSize(DataSize.of(3, MEGABYTE))
+                .setReadConcurrency(5)
+                .setReadBufferSize(DataSize.of(6, MEGABYTE))
+                .setMaxPageSize(DataSize.of(7, MEGABYTE))
+                .setConnectTimeout(new Duration(8, SECONDS))
+                .setRequestTimeout(new Duration(9, SECONDS))
+                .setWriteTimeout(new Duration(10, SECONDS))
+                .setReadTimeout(new Duration(11, SECONDS))
+                .setCoordinatorRetryTime(new Duration(12, SECONDS))
+                .setSinkRetryTime(new Duration(13, SECONDS))
+                .setReadRetryTime(new Duration(14, SECONDS))
+                .setRetryInitialDelay(new Duration(15, MILLISECONDS))
+                .setRetryMaxDelay(new Duration(16, SECONDS))
+                .setDaemonDownTime(new Duration(17, SECONDS));
+        // not assertFullMapping: it wants all properties at once, and two of them exclude each other
+        assertThat(new ConfigurationFactory(properties).build(StopoverConfig.class))
+                .usingRecursiveComparison()
+                .isEqualTo(expected);
+        assertThat(new StopoverConfig().setTokenFile("/a/token").getTokenFile()).contains(Path.of("/a/token"));
+    }
+
+    @Test
+    void aWrongPropertyStopsTheStartWithItsName(@TempDir Path folder)
+            throws IOException
+    {
+        Path empty = Files.createFile(folder.resolve("empty"));
+        assertRefused("stopover.uris", Map.of());
+        assertRefused("stopover.uris", Map.of("stopover.uris", ""));
+        assertRefused("stopover.uris", Map.of("stopover.uris", "127.0.0.1:7077"));
+        assertRefused("stopover.uris", Map.of("stopover.uris", "http://ok:1,ftp://no:2"));
+        assertRefused("stopover.uris", Map.of("stopover.uris", "http://ok:1/path"));
+        assertRefused("stopover.no-such-thing", Map.of("stopover.uris", "http://ok:1", "stopover.no-such-thing", "1"));
+        assertRefused("stopover.batch-size", Map.of("stopover.uris", "http://ok:1", "stopover.batch-size", "4 apples"));
+        assertRefused("stopover.batch-size", Map.of("stopover.uris", "http://ok:1", "stopover.batch-size", "1kB"));
+        assertRefused("stopover.read-concurrency", Map.of("stopover.uris", "http://ok:1", "stopover.read-concurrency", "0"));
+        assertRefused("stopover.sink-max-buffered", Map.of("stopover.uris", "http://ok:1", "stopover.sink-max-buffered", "1MB"));
+        assertRefused("stopover.retry-max-delay", Map.of("stopover.uris", "http://ok:1", "stopover.retry-max-delay", "50ms"));
+        assertRefused("stopover.token-file", Map.of("stopover.uris", "http://ok:1", "stopover.token", "a", "stopover.token-file", "b"));
+        assertRefused("stopover.token-file", Map.of("stopover.uris", "http://ok:1", "stopover.token-file", folder + "/missing"));
+        assertRefused("stopover.token-file", Map.of("stopover.uris", "http://ok:1", "stopover.token-file", empty.toString()));
+        assertRefused("stopover.token", Map.of("stopover.uris", "http://ok:1", "stopover.token", " "));
+    }
+
+    private static void assertRefused(String property, Map<String, String> properties)
+    {
+        assertThatThrownBy(() -> new StopoverExchangeManagerFactory().create(properties, new ExchangeManagerContext() {}))
+                .as("%s", properties)
+                .hasStackTraceContaining(property);
+    }
+}

@@ -1,0 +1,315 @@
+package io.stopover.trino;
+
+import io.trino.spi.ErrorType;
+import io.trino.spi.TrinoException;
+import io.trino.spi.exchange.Exchange;
+import io.trino.spi.exchange.ExchangeManager;
+import io.trino.spi.exchange.ExchangeSinkHandle;
+import io.trino.spi.exchange.ExchangeSinkInstanceHandle;
+import io.trino.spi.exchange.ExchangeSourceHandle;
+import io.trino.spi.exchange.ExchangeSourceHandleSource;
+import io.trino.spi.exchange.ExchangeSourceHandleSource.ExchangeSourceHandleBatch;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
+
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.ExecutionException;
+import java.util.function.BooleanSupplier;
+
+import static io.stopover.trino.FakeDaemon.problem;
+import static io.stopover.trino.Testing.EXCHANGE_ID;
+import static io.stopover.trino.Testing.exchange;
+import static io.stopover.trino.Testing.handles;
+import static io.stopover.trino.Testing.manager;
+import static io.stopover.trino.Testing.readAll;
+import static io.stopover.trino.Testing.source;
+import static io.stopover.trino.Testing.write;
+import static java.util.concurrent.TimeUnit.SECONDS;
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+/** What the coordinator is promised: nothing waits, everything is tried again, the first finished attempt is the one. */
+@Timeout(60)
+class TestStopoverExchange
+{
+    private final FakeDaemon.Store store = new FakeDaemon.Store();
+    private final FakeDaemon first = new FakeDaemon(store);
+    private final FakeDaemon second = new FakeDaemon(store);
+    private final ExchangeManager manager = manager(Map.of(), first, second);
+
+    @AfterEach
+    void stop()
+    {
+        manager.shutdown();
+        first.close();
+        second.close();
+    }
+
+    @Test
+    void exchangesOfOneQueryHaveDifferentNames()
+            throws Exception
+    {
+        StopoverSinkInstanceHandle one = instantiate(exchange(manager, 5, false));
+        StopoverSinkInstanceHandle other = instantiate(exchange(manager, 5, false));
+        assertThat(one.exchange())
+                .matches("20261123_000000_00000_abcde-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+                .isNotEqualTo(other.exchange());
+        assertThat(store.exchanges).containsKeys(one.exchange(), other.exchange());
+    }
+
+    @Test
+    void anExchangeIsAnnouncedByAnotherDaemonWhenTheFirstIsDown()
+            throws Exception
+    {
+        first.close();
+        instantiate(exchange(manager, 5, true));
+        assertThat(second.requests("PUT")).hasSize(1);
+    }
+
+    @Test
+    void announcingIsRepeatedWhileDaemonsCannot()
+            throws Exception
+    {
+        first.onNext("PUT", 3, problem("storage-unavailable", 503, true));
+        second.onNext("PUT", 3, problem("overloaded", 503, true));
+        instantiate(exchange(manager, 5, false));
+        assertThat(first.requests("PUT")).hasSize(4);
+    }
+
+    @Test
+    void creatingDoesNotWaitForADaemonAndFailsAfterTheRetries()
+    {
+        first.close();
+        second.close();
+        Exchange exchange = exchange(manager, 5, false);
+        CompletableFuture<ExchangeSinkInstanceHandle> sink = exchange.instantiateSink(exchange.addSink(0), 0);
+        assertThat(sink).isNotDone();
+        assertThatThrownBy(() -> sink.get(20, SECONDS))
+                .isInstanceOf(ExecutionException.class)
+                .cause()
+                .isInstanceOfSatisfying(TrinoException.class, e -> {
+                    assertThat(e.getErrorCode()).isEqualTo(StopoverErrorCode.STOPOVER_UNAVAILABLE.toErrorCode());
+                    assertThat(e.getErrorCode().getType()).isEqualTo(ErrorType.EXTERNAL);
+                    assertThat(e).hasMessageContaining(first.uri().toString().substring(0, 17));
+                });
+    }
+
+    @Test
+    void aRefusalIsNotRepeated()
+    {
+        first.onNext("PUT", problem("invalid-request", 400, false));
+        Exchange exchange = exchange(manager, 5, false);
+        assertThatThrownBy(() -> instantiate(exchange)).hasMessageContaining("invalid-request");
+        assertThat(first.requests("PUT")).hasSize(1);
+        assertThat(second.requests("PUT")).isEmpty();
+    }
+
+    @Test
+    void theFirstFinishedAttemptOfATaskIsRead()
+            throws Exception
+    {
+        Exchange exchange = exchange(manager, 2, false);
+        write(manager, exchange, 0, 1, List.of(Map.entry(0, "chosen")));
+        write(manager, exchange, 0, 2, List.of(Map.entry(0, "too late")));
+        exchange.noMoreSinks();
+        exchange.allRequiredSinksFinished();
+        List<ExchangeSourceHandle> handles = handles(exchange);
+        assertThat(readAll(source(manager, handles, Map.of(0, 1)))).containsExactly("chosen");
+    }
+
+    @Test
+    void handlesAreEnumeratedAnewForEachConsumer()
+            throws Exception
+    {
+        Exchange exchange = exchange(manager, 3, false);
+        write(manager, exchange, 0, 0, List.of(Map.entry(0, "a"), Map.entry(2, "bc")));
+        exchange.allRequiredSinksFinished();
+        List<ExchangeSourceHandle> handles = handles(exchange);
+        assertThat(handles).extracting(ExchangeSourceHandle::getPartitionId).containsExactly(0, 2);
+        assertThat(handles).extracting(ExchangeSourceHandle::getDataSizeInBytes).containsExactly(1L, 2L);
+        assertThat(handles(exchange)).isEqualTo(handles);
+        assertThat(first.requests("/handles")).hasSize(1);
+    }
+
+    @Test
+    void anExchangeWithoutOutputHasNoHandles()
+            throws Exception
+    {
+        Exchange exchange = exchange(manager, 3, false);
+        write(manager, exchange, 0, 0, List.of());
+        exchange.allRequiredSinksFinished();
+        ExchangeSourceHandleBatch batch = exchange.getSourceHandles().getNextBatch().get(10, SECONDS);
+        assertThat(batch.handles()).isEmpty();
+        assertThat(batch.lastBatch()).isTrue();
+    }
+
+    @Test
+    void manyHandlesComeInBatchesOfBoundedSize()
+            throws Exception
+    {
+        int count = 2 * HandleBatches.BATCH_SIZE + 1;
+        first.pagesPerHandle = 1;
+        Exchange exchange = exchange(manager, 1, false);
+        List<Map.Entry<Integer, String>> pages = new ArrayList<>();
+        for (int i = 0; i < count; i++) {
+            pages.add(Map.entry(0, "x"));
+        }
+        write(manager, exchange, 0, 0, pages);
+        exchange.allRequiredSinksFinished();
+        ExchangeSourceHandleSource batches = exchange.getSourceHandles();
+        assertThat(batches.getNextBatch().get(10, SECONDS).lastBatch()).isFalse();
+        assertThat(batches.getNextBatch().get(10, SECONDS).handles()).hasSize(HandleBatches.BATCH_SIZE);
+        ExchangeSourceHandleBatch last = batches.getNextBatch().get(10, SECONDS);
+        assertThat(last.handles()).hasSize(1);
+        assertThat(last.lastBatch()).isTrue();
+    }
+
+    @Test
+    void aListOfHandlesWithoutItsEndIsAskedForAgain()
+            throws Exception
+    {
+        Exchange exchange = exchange(manager, 3, false);
+        write(manager, exchange, 0, 0, List.of(Map.entry(0, "a"), Map.entry(2, "bc")));
+        first.onNext("/handles", FakeDaemon.truncate(40));
+        second.onNext("/handles", FakeDaemon.replaceAnswer("{\"end\": true, \"handles\": 7}".getBytes()));
+        exchange.allRequiredSinksFinished();
+        assertThat(handles(exchange)).hasSize(2);
+        assertThat(first.requests("/handles")).hasSize(2);
+        assertThat(second.requests("/handles")).hasSize(1);
+    }
+
+    @Test
+    void anAttemptThatIsNotCommittedFailsTheQueryWithItsName()
+    {
+        Exchange exchange = exchange(manager, 3, false);
+        exchange.sinkFinished(exchange.addSink(0), 0);
+        assertThatThrownBy(() -> {
+            instantiate(exchange);
+            exchange.allRequiredSinksFinished();
+            handles(exchange);
+        }).cause().isInstanceOfSatisfying(TrinoException.class, e ->
+                assertThat(e.getErrorCode()).isEqualTo(StopoverErrorCode.STOPOVER_DATA_LOST.toErrorCode()));
+    }
+
+    @Test
+    void aCancelledBatchIsNotPassedOver()
+            throws Exception
+    {
+        CountDownLatch go = new CountDownLatch(1);
+        Exchange exchange = exchange(manager, 3, false);
+        write(manager, exchange, 0, 0, List.of(Map.entry(0, "a"), Map.entry(2, "bc")));
+        first.onNext("/handles", (daemon, request, body) -> {
+            go.await();
+            request.close();
+        });
+        exchange.allRequiredSinksFinished();
+        ExchangeSourceHandleSource batches = exchange.getSourceHandles();
+        assertThat(batches.getNextBatch().cancel(true)).isTrue();
+        go.countDown();
+        assertThat(batches.getNextBatch().get(10, SECONDS).handles()).hasSize(2);
+        assertThat(handles(exchange)).hasSize(2);
+    }
+
+    @Test
+    void cancellingOneInstantiationLeavesTheOthers()
+            throws Exception
+    {
+        CountDownLatch go = new CountDownLatch(1);
+        first.onNext("PUT", (daemon, request, body) -> {
+            go.await();
+            request.close();
+        });
+        Exchange exchange = exchange(manager, 3, false);
+        ExchangeSinkHandle sink = exchange.addSink(0);
+        assertThat(exchange.instantiateSink(sink, 0).cancel(true)).isTrue();
+        CompletableFuture<ExchangeSinkInstanceHandle> other = exchange.instantiateSink(sink, 0);
+        go.countDown();
+        assertThat(other.get(10, SECONDS)).isInstanceOf(StopoverSinkInstanceHandle.class);
+    }
+
+    @Test
+    void theLeaseIsRenewedWhileTheExchangeIsOpenAndTheExchangeRemovedOnceWhenItIsClosed()
+            throws Exception
+    {
+        first.leaseSeconds = 3;
+        second.leaseSeconds = 3;
+        Exchange exchange = exchange(manager, 3, false);
+        String name = instantiate(exchange).exchange();
+        await(() -> first.requests("PUT /v1/exchanges/" + name).size() >= 2);
+        first.onNext("DELETE", problem("storage-unavailable", 503, true));
+        second.onNext("DELETE", FakeDaemon.loseAnswer());
+        exchange.close();
+        exchange.close();
+        await(() -> store.closed.size() == 2);
+        int renewals = first.requests("PUT").size();
+        SECONDS.sleep(2);
+        assertThat(first.requests("PUT")).hasSize(renewals);
+        assertThat(first.requests("DELETE")).hasSize(2);
+        assertThat(second.requests("DELETE")).hasSize(1);
+    }
+
+    @Test
+    void closingNeverThrowsAndEndsWhatWaits()
+    {
+        first.close();
+        second.close();
+        Exchange exchange = exchange(manager, 3, false);
+        CompletableFuture<ExchangeSinkInstanceHandle> sink = exchange.instantiateSink(exchange.addSink(0), 0);
+        CompletableFuture<ExchangeSourceHandleBatch> batch = exchange.getSourceHandles().getNextBatch();
+        exchange.close();
+        assertThatThrownBy(() -> sink.get(10, SECONDS)).hasMessageContaining("closed");
+        assertThatThrownBy(() -> batch.get(10, SECONDS)).hasMessageContaining("closed");
+    }
+
+    @Test
+    void aTokenIsSentAndReadAgainWhenItIsRefused()
+            throws Exception
+    {
+        Path file = Files.createTempFile("stopover", "token");
+        try {
+            Files.writeString(file, "old\n");
+            first.token = "old";
+            ExchangeManager withToken = manager(Map.of("stopover.token-file", file.toString()), first);
+            instantiate(exchange(withToken, 1, false));
+            first.token = "new";
+            Files.writeString(file, "new\n");
+            instantiate(exchange(withToken, 1, false));
+            first.token = "unknown";
+            assertThatThrownBy(() -> instantiate(exchange(withToken, 1, false))).hasMessageContaining("unauthorized");
+            first.token = "new";
+            withToken.shutdown();
+        }
+        finally {
+            Files.delete(file);
+        }
+    }
+
+    @Test
+    void theExchangeIdOfTheEngineIsKept()
+    {
+        assertThat(exchange(manager, 1, false).getId()).isEqualTo(EXCHANGE_ID);
+    }
+
+    private static StopoverSinkInstanceHandle instantiate(Exchange exchange)
+            throws Exception
+    {
+        return (StopoverSinkInstanceHandle) exchange.instantiateSink(exchange.addSink(0), 0).get(10, SECONDS);
+    }
+
+    private static void await(BooleanSupplier condition)
+            throws InterruptedException
+    {
+        long deadline = System.nanoTime() + SECONDS.toNanos(20);
+        while (!condition.getAsBoolean()) {
+            assertThat(System.nanoTime()).isLessThan(deadline);
+            Thread.sleep(10);
+        }
+    }
+}

@@ -1,0 +1,34 @@
+package io.stopover.trino.testing;
+
+import java.nio.file.Files;
+import java.nio.file.Path;
+
+/** The programs that tests start. They are named by the environment, or by a system property of the same name. */
+final class Binaries
+{
+    private Binaries() {}
+
+    static Path daemon()
+    {
+        return find("STOPOVER_BINARY", "the stopover daemon, such as target/release/stopover after 'cargo build --release'");
+    }
+
+    static Path s3Server()
+    {
+        return find("STOPOVER_TEST_VERSITYGW", "the versitygw S3 server");
+    }
+
+    private static Path find(String variable, String what)
+    {
+        String value = System.getProperty(variable, System.getenv(variable));
+        if (value == null || value.isBlank()) {
+            throw new IllegalStateException("%s is not set: it must be the path of %s".formatted(variable, what));
+        }
+        Path path = Path.of(value).toAbsolutePath();
+        if (!Files.isExecutable(path)) {
+            throw new IllegalStateException("%s names %s, which is not an executable file: it must be the path of %s"
+                    .formatted(variable, path, what));
+        }
+        return path;
+    }
+}

@@ -1,0 +1,121 @@
+package io.stopover.trino.testing;
+
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Comparator;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.stream.Stream;
+
+import static java.util.stream.Collectors.joining;
+
+/**
+ * Two daemons on the same two base directories, in a temporary folder: local folders, or buckets of an S3 server. All of it
+ * ends, and is removed, with {@code close}.
+ */
+public final class TestingStopover
+        implements AutoCloseable
+{
+    public enum Storage
+    {
+        LOCAL, S3
+    }
+
+    private final Path folder;
+    private final Optional<S3Server> s3;
+    private final List<Path> data = new ArrayList<>();
+    private final List<DaemonProcess> daemons = new ArrayList<>();
+
+    public TestingStopover(Storage storage)
+    {
+        try {
+            folder = Files.createTempDirectory("stopover-test");
+        }
+        catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+        s3 = storage == Storage.S3 ? Optional.of(new S3Server(folder)) : Optional.empty();
+        try {
+            String configuration = "[memory]\nbudget = \"256MiB\"\n"
+                    + Stream.of("one", "two").map(this::baseDirectory).collect(joining());
+            daemons.add(new DaemonProcess(folder, "first", configuration));
+            daemons.add(new DaemonProcess(folder, "second", configuration));
+        }
+        catch (RuntimeException e) {
+            close();
+            throw e;
+        }
+    }
+
+    private String baseDirectory(String name)
+    {
+        if (s3.isEmpty()) {
+            Path local = folder.resolve("base-" + name);
+            data.add(local);
+            return "\n[[base_directory]]\nname = \"%s\"\nuri = \"%s\"\n".formatted(name, local.toUri());
+        }
+        data.add(s3.get().createBucket("bucket-" + name));
+        return """
+
+                [[base_directory]]
+                name = "%s"
+                uri = "s3://bucket-%s/exchange"
+                endpoint = "%s"
+                region = "%s"
+                access_key_id = "%s"
+                secret_access_key = "%s"
+                allow_http = true
+                path_style = true
+                """.formatted(name, name, s3.get().endpoint(), S3Server.REGION, S3Server.ACCESS_KEY, S3Server.SECRET_KEY);
+    }
+
+    public DaemonProcess first()
+    {
+        return daemons.get(0);
+    }
+
+    public DaemonProcess second()
+    {
+        return daemons.get(1);
+    }
+
+    /** Properties of a node whose own daemon is the first one. */
+    public Map<String, String> properties()
+    {
+        return Map.of("stopover.uris", first().uri() + "," + second().uri());
+    }
+
+    /** Files of the base directories whose path contains the text: what is kept of a query, if it is the query's id. */
+    public List<Path> filesOf(String text)
+    {
+        List<Path> found = new ArrayList<>();
+        for (Path directory : data) {
+            try (Stream<Path> files = Files.walk(directory)) {
+                files.filter(Files::isRegularFile).filter(file -> file.toString().contains(text)).forEach(found::add);
+            }
+            catch (IOException e) {
+                throw new UncheckedIOException(e);
+            }
+        }
+        return found;
+    }
+
+    @Override
+    public void close()
+    {
+        daemons.forEach(DaemonProcess::close);
+        s3.ifPresent(S3Server::close);
+        try (Stream<Path> files = Files.walk(folder)) {
+            for (Path file : files.sorted(Comparator.reverseOrder()).toList()) {
+                Files.deleteIfExists(file);
+            }
+        }
+        catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+    }
+}

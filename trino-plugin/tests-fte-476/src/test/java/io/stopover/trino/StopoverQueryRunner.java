@@ -1,0 +1,47 @@
+package io.stopover.trino;
+
+import io.stopover.trino.testing.TestingStopover;
+import io.trino.Session;
+import io.trino.plugin.memory.MemoryPlugin;
+import io.trino.plugin.tpch.TpchPlugin;
+import io.trino.testing.DistributedQueryRunner;
+import io.trino.testing.QueryRunner;
+import io.trino.tpch.TpchTable;
+
+import java.util.Map;
+
+import static io.trino.plugin.tpch.TpchMetadata.TINY_SCHEMA_NAME;
+import static io.trino.testing.QueryAssertions.copyTpchTables;
+import static io.trino.testing.TestingSession.testSessionBuilder;
+
+/** A coordinator and two workers in this JVM, with the TPC-H tables in memory and Stopover as exchange manager. */
+final class StopoverQueryRunner
+{
+    private StopoverQueryRunner() {}
+
+    static QueryRunner create(TestingStopover stopover, Map<String, String> extraProperties)
+            throws Exception
+    {
+        Session session = testSessionBuilder().setCatalog("memory").setSchema("default").build();
+        DistributedQueryRunner runner = DistributedQueryRunner.builder(session)
+                .setWorkerCount(2)
+                .setExtraProperties(extraProperties)
+                .setAdditionalSetup(queryRunner -> {
+                    queryRunner.installPlugin(new StopoverPlugin());
+                    queryRunner.loadExchangeManager("stopover", stopover.properties());
+                })
+                .build();
+        try {
+            runner.installPlugin(new TpchPlugin());
+            runner.createCatalog("tpch", "tpch");
+            runner.installPlugin(new MemoryPlugin());
+            runner.createCatalog("memory", "memory");
+            copyTpchTables(runner, "tpch", TINY_SCHEMA_NAME, session, TpchTable.getTables());
+            return runner;
+        }
+        catch (Throwable t) {
+            runner.close();
+            throw t;
+        }
+    }
+}

@@ -193,7 +193,7 @@ const NOWHERE: &[(&str, &str)] = &[
 const FOREIGN: &[&str] = &[
     concat!("/wo", "rk/"),
     concat!("/ro", "ot/"),
-    concat!("/usr/lib", "/jvm"),
+    concat!("/usr/lib", "/jvm/"),
     concat!("/home", "/"),
     concat!("index.", "crates.io"),
     concat!("static.", "crates.io"),
@@ -215,7 +215,7 @@ const PLACE_EXCEPTIONS: &[(&str, &str, &str)] = &[(
 const LENGTH_EXCEPTIONS: &[(&str, usize)] = &[("src/ingest/mod.rs", 555)];
 
 /// Lines of `src` and `tests` that are longer than [`MAX_COLUMNS`] today.
-const LONG_LINES: usize = 148;
+const LONG_LINES: usize = 71;
 
 const MAX_LINES: usize = 500;
 const MAX_COLUMNS: usize = 100;

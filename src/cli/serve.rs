@@ -21,15 +21,11 @@ pub fn serve(loaded: Loaded) -> ExitCode {
         tracing::warn!("{notice}");
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
-    let threads = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
-    let threads = match threads {
-        Ok(threads) => threads,
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
         Err(error) => return failure(&error),
     };
-    let runtime = Runtime::system();
-    match threads.block_on(app::run(&loaded.config, &runtime, announce)) {
+    match runtime.block_on(app::run(&loaded.config, &Runtime::system(), announce)) {
         Ok(()) => ExitCode::from(EXIT_OK),
         Err(error) => failure(&error),
     }

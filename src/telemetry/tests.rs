@@ -1,6 +1,5 @@
 //! The catalog, the registry and the page say the same.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::catalog::{CATALOG, Kind};
@@ -8,10 +7,7 @@ use super::http::HttpMetrics;
 use super::metrics::Metrics;
 use super::pools::PoolCollector;
 use super::registry::MetricsRegistry;
-use crate::clock::Runtime;
-use crate::config::BaseDirectoryConfig;
 use crate::memory::MemoryPool;
-use crate::storage::Storage;
 
 /// What a daemon prints, with a value in every family.
 fn everything() -> String {
@@ -116,31 +112,4 @@ fn values_arrive_with_their_labels_units_and_totals() {
             "{line} is missing in\n{text}"
         );
     }
-}
-
-#[tokio::test]
-async fn the_metrics_of_storage_have_their_rows_too() {
-    let config = BaseDirectoryConfig {
-        uri: "memory://metrics".into(),
-        ..BaseDirectoryConfig::default()
-    };
-    let runtime = Runtime::seeded(1);
-    let storage = Storage::open(&[config], &runtime, &Arc::new(Metrics::default())).unwrap();
-    assert!(storage.probe().await[0].healthy);
-    let registry = MetricsRegistry::new(&Metrics::default());
-    registry.extend(|r| storage.metrics().register(r));
-    let text = registry.encode();
-    let page = include_str!("../../docs/metrics.md");
-    let mut seen = 0;
-    for line in text
-        .lines()
-        .filter(|l| l.starts_with("# TYPE stopover_storage_"))
-    {
-        let (name, kind) = line["# TYPE ".len()..].split_once(' ').unwrap();
-        let suffix = if kind == "counter" { "_total" } else { "" };
-        let row = format!("| `{name}{suffix}` | ");
-        assert!(page.contains(&row), "docs/metrics.md lacks {row}… {kind}");
-        seen += 1;
-    }
-    assert!(seen >= 4, "{text}");
 }

@@ -1,7 +1,7 @@
 //! The composition root: builds a daemon from its configuration and runs it to its end.
 //!
-//! Does: give every part what it needs, in one place. Does not: decide anything else. Invariant: `api` is
-//! bound only when every part behind it exists.
+//! Does: give every part what it needs, in one place. Does not: decide anything else. Invariant:
+//! `api` is bound only when every part behind it exists.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -173,8 +173,8 @@ pub enum RunError {
     Signals(std::io::Error),
 }
 
-/// Runs a daemon until SIGTERM or SIGINT, then drains it and ends. `ready` is told the address once requests
-/// are accepted.
+/// Runs a daemon until SIGTERM or SIGINT, then drains it and ends. `ready` is told the address once
+/// requests are accepted.
 ///
 /// # Errors
 /// Whatever keeps it from starting.

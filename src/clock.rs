@@ -1,8 +1,8 @@
 //! Time, randomness and background work as things that are passed in.
 //!
 //! Does: the only places where the process's clock, its random source and `tokio::spawn` are named.
-//! Does not: decide anything. Invariant: code that is given these runs the same way again when it is
-//! given the same clock and seed, which is what makes a deterministic simulation possible.
+//! Does not: decide anything. Invariant: code that is given these runs the same way again when it
+//! is given the same clock and seed, which is what makes a deterministic simulation possible.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// The clock: monotonic time and sleeping through tokio (which a test can pause), wall time only for
-/// people to read. Nothing may be decided by wall time.
+/// The clock: monotonic time and sleeping through tokio (which a test can pause), wall time only
+/// for people to read. Nothing may be decided by wall time.
 #[derive(Debug, Clone, Default)]
 pub struct Clock {
     fixed_wall: Option<SystemTime>,

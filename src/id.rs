@@ -1,7 +1,8 @@
 //! Identifiers that come from outside and end up in object keys, validated once, here.
 //!
-//! Does: parse and print the names of exchanges, sinks, segments and daemons. Does not: know keys or
-//! HTTP. Invariant: a value of these types is always safe to put into an object key or a log line.
+//! Does: parse and print the names of exchanges, sinks, segments and daemons. Does not: know keys
+//! or HTTP. Invariant: a value of these types is always safe to put into an object key or a log
+//! line.
 
 use std::fmt;
 use std::str::FromStr;
@@ -148,7 +149,8 @@ impl fmt::Display for DaemonId {
     }
 }
 
-/// A segment: the daemon run that wrote it and its number there. Segments of one daemon sort by time.
+/// A segment: the daemon run that wrote it and its number there. Segments of one daemon sort by
+/// time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SegmentId {
     /// Who wrote it.

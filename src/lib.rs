@@ -1,6 +1,7 @@
 //! Stopover: an exchange manager daemon for Trino's fault-tolerant execution.
 //!
-//! The way of a page: `api` → `ingest` → `segment` → `storage`, and back: `storage` → `read` → `api`.
+//! The way of a page: `api` → `ingest` → `segment` → `storage`, and back: `storage` → `read` →
+//! `api`.
 //! `ingest` and `read` meet only in `commit`. `docs/architecture.md` is the map.
 
 pub mod api;

@@ -1,11 +1,12 @@
 //! The memory budget: page bytes are held only under a [`Reservation`].
 //!
-//! Does: count bytes, make those wait (first come, first served) who would exceed a pool, and ask caches
-//! to give back what they can spare. Does not: hold bytes itself. Invariant: the sum of live
+//! Does: count bytes, make those wait (first come, first served) who would exceed a pool, and ask
+//! caches to give back what they can spare. Does not: hold bytes itself. Invariant: the sum of live
 //! reservations of a pool never exceeds its capacity; waiting never fails.
 //!
 //! Writing and reading have a pool each: readers that do not progress (their task waits for its own
-//! sink) must never take the memory which sinks need to progress, or the two would wait for each other.
+//! sink) must never take the memory which sinks need to progress, or the two would wait for each
+//! other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -95,7 +96,8 @@ impl MemoryPool {
         Ok(Reservation { permit })
     }
 
-    /// Grants `bytes` now, after reclaiming if need be, or not at all. Does not overtake those who wait.
+    /// Grants `bytes` now, after reclaiming if need be, or not at all. Does not overtake those who
+    /// wait.
     pub fn try_reserve(&self, bytes: u64) -> Option<Reservation> {
         let wanted = u32::try_from(bytes).ok()?;
         if self.waiting() > 0 {

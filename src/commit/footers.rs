@@ -1,8 +1,8 @@
 //! Footers of segments, fetched once and kept.
 //!
-//! Does: read a footer from memory, from the cache, or with one request for the object's tail (a second
-//! one if the footer is longer than that). Does not: interpret it. Invariant: a footer that it answers
-//! names the exchange and the segment under whose address it was found.
+//! Does: read a footer from memory, from the cache, or with one request for the object's tail (a
+//! second one if the footer is longer than that). Does not: interpret it. Invariant: a footer that
+//! it answers names the exchange and the segment under whose address it was found.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Segments that this daemon wrote lately, kept in memory while nobody needs the room.
 //!
-//! Does: answer footers and ranges without a request to a base directory; give memory back, the oldest
-//! segment first. Does not: reserve memory itself: the bytes carry the reservation of their batch.
-//! Invariant: what is here is durable in the base directory which its address names.
+//! Does: answer footers and ranges without a request to a base directory; give memory back, the
+//! oldest segment first. Does not: reserve memory itself: the bytes carry the reservation of their
+//! batch. Invariant: what is here is durable in the base directory which its address names.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;

@@ -1,8 +1,8 @@
 //! Which attempts are finished, where their blocks lie, and the handles that say so.
 //!
-//! Does: list an exchange's segments, read their footers, take the commit records, plan handles; keep what
-//! was written lately in memory. Does not: write anything. Invariant: what it answers follows from the base
-//! directories alone, so any daemon answers the same.
+//! Does: list an exchange's segments, read their footers, take the commit records, plan handles;
+//! keep what was written lately in memory. Does not: write anything. Invariant: what it answers
+//! follows from the base directories alone, so any daemon answers the same.
 
 pub mod footers;
 pub mod handle;

@@ -1,8 +1,9 @@
 //! From footers and chosen attempts to source handles.
 //!
-//! Pure. Does: pick each chosen attempt's commit record, find its blocks, join neighbours into ranges and
-//! cut them into handles of about the target size. Does not: fetch anything. Invariant: the blocks of the
-//! ranges are exactly the pages which the commit records count, in the order of the sink.
+//! Pure. Does: pick each chosen attempt's commit record, find its blocks, join neighbours into
+//! ranges and cut them into handles of about the target size. Does not: fetch anything. Invariant:
+//! the blocks of the ranges are exactly the pages which the commit records count, in the order of
+//! the sink.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -22,8 +23,8 @@ pub struct KnownSegment {
     pub footer: Arc<Footer>,
 }
 
-/// The commit records of an exchange, by attempt. Where an attempt was committed twice (a client that
-/// wrote it through two daemons), the record in the first segment by id stands.
+/// The commit records of an exchange, by attempt. Where an attempt was committed twice (a client
+/// that wrote it through two daemons), the record in the first segment by id stands.
 pub fn committed(segments: &[KnownSegment]) -> BTreeMap<TaskAttempt, (SegmentId, &CommitRecord)> {
     let mut records: BTreeMap<TaskAttempt, (SegmentId, &CommitRecord)> = BTreeMap::new();
     for known in segments {
@@ -41,8 +42,8 @@ pub fn committed(segments: &[KnownSegment]) -> BTreeMap<TaskAttempt, (SegmentId,
 /// Plans the handles for the chosen attempts, by partition.
 ///
 /// # Errors
-/// A chosen attempt that is not committed, a task chosen twice, or segments that do not hold what the
-/// commit records say.
+/// A chosen attempt that is not committed, a task chosen twice, or segments that do not hold what
+/// the commit records say.
 pub fn plan(
     exchange: &ExchangeId,
     segments: &[KnownSegment],
@@ -222,7 +223,8 @@ fn count_held(
     }
 }
 
-/// Cuts the blocks of a partition into handles at block boundaries and joins neighbours into ranges.
+/// Cuts the blocks of a partition into handles at block boundaries and joins neighbours into
+/// ranges.
 fn cut(
     exchange: &ExchangeId,
     partition: u32,

@@ -1,8 +1,8 @@
 //! All that one daemon holds of one exchange: its sinks and the segment that they fill together.
 //!
 //! Synchronous state under one lock, no I/O. Does: append, seal, decide. Does not: upload or wait.
-//! Invariant: a run is in the open segment, in a sealed one, or gone with its sink; a commit record is made
-//! only for a sink whose earlier segments are all known.
+//! Invariant: a run is in the open segment, in a sealed one, or gone with its sink; a commit record
+//! is made only for a sink whose earlier segments are all known.
 
 use std::collections::HashMap;
 use std::sync::Arc;

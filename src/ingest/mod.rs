@@ -1,8 +1,8 @@
 //! The writing side: batches in, sealed and uploaded segments out, commits acknowledged.
 //!
-//! Does: hold sinks and their pages until they are durable, decide each attempt once. Does not: speak HTTP,
-//! read pages back, or know how segments look. Invariant: `finish` answers `Ok` only after the segment that
-//! holds the commit record, and every segment before it, has been stored.
+//! Does: hold sinks and their pages until they are durable, decide each attempt once. Does not:
+//! speak HTTP, read pages back, or know how segments look. Invariant: `finish` answers `Ok` only
+//! after the segment that holds the commit record, and every segment before it, has been stored.
 
 mod exchange;
 mod pressure;
@@ -257,8 +257,9 @@ impl Ingest {
         Ok(())
     }
 
-    /// Takes a batch: all of it or nothing, never halfway, without waiting. The batch's bytes hold their
-    /// reservation ([`ReservedBytes`](crate::memory::ReservedBytes)). Without a number it is the next.
+    /// Takes a batch: all of it or nothing, never halfway, without waiting. The batch's bytes hold
+    /// their reservation ([`ReservedBytes`](crate::memory::ReservedBytes)). Without a number it is
+    /// the next.
     ///
     /// # Errors
     /// A batch out of order, or a sink that takes no more pages.

@@ -1,8 +1,8 @@
 //! Makes room when writers wait for memory.
 //!
-//! Does: seal the largest open segments before they are full, so that their upload gives memory back.
-//! Invariant: as long as anybody waits, what is being uploaded or already durable covers what they wait
-//! for, or nothing is left to seal.
+//! Does: seal the largest open segments before they are full, so that their upload gives memory
+//! back. Invariant: as long as anybody waits, what is being uploaded or already durable covers what
+//! they wait for, or nothing is left to seal.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,9 +1,10 @@
 //! When to seal a segment. Pure: a view of the exchange's open segment in, a decision out.
 //!
-//! A segment is sealed when it is full, or for finishing sinks: not at once, but `commit_linger` after the
-//! first of them came or after the last commit upload ended, whichever is later, and never while another
-//! commit of the exchange is being uploaded. So sinks that finish together, or while an upload is under
-//! way, share one PUT, and those which an upload has just released can join again.
+//! A segment is sealed when it is full, or for finishing sinks: not at once, but `commit_linger`
+//! after the first of them came or after the last commit upload ended, whichever is later, and
+//! never while another commit of the exchange is being uploaded. So sinks that finish together, or
+//! while an upload is under way, share one PUT, and those which an upload has just released can
+//! join again.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! One sink: the state machine of one attempt of one task. Synchronous, no I/O.
 //!
-//! Open → Finishing → Finished, or Open → Aborted, or (Open, Finishing) → Failed. Invariant: what was
-//! answered once stays true: a decided sink never changes again.
+//! Open → Finishing → Finished, or Open → Aborted, or (Open, Finishing) → Failed. Invariant: what
+//! was answered once stays true: a decided sink never changes again.
 
 use std::sync::Arc;
 

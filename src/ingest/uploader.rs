@@ -1,8 +1,9 @@
 //! Carries one sealed segment to a base directory and decides the sinks that finish with it.
 //!
-//! Does: wait for the earlier segments of those sinks, make the object, store it, keep it hot. Does not:
-//! decide when to seal. Invariant: a commit record is written only when every earlier segment of its
-//! attempt is durable, so that a record never promises what is not there, whenever the process dies.
+//! Does: wait for the earlier segments of those sinks, make the object, store it, keep it hot. Does
+//! not: decide when to seal. Invariant: a commit record is written only when every earlier segment
+//! of its attempt is durable, so that a record never promises what is not there, whenever the
+//! process dies.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -107,8 +108,8 @@ async fn carry(
     }
 }
 
-/// Waits until the earlier segments of each attempt have ended; answers the records of those attempts
-/// whose segments are all durable, and why the others are not.
+/// Waits until the earlier segments of each attempt have ended; answers the records of those
+/// attempts whose segments are all durable, and why the others are not.
 async fn commit_records(
     commits: Vec<PendingCommit>,
 ) -> (Vec<CommitRecord>, Vec<(TaskAttempt, Arc<str>)>) {
@@ -199,9 +200,9 @@ fn fail(
     }
 }
 
-/// A segment that landed after its exchange was closed is nobody's: takes it away again. Those who waited
-/// for it have been answered by now, so this costs no client any time, and one look serves all segments
-/// that landed before it.
+/// A segment that landed after its exchange was closed is nobody's: takes it away again. Those who
+/// waited for it have been answered by now, so this costs no client any time, and one look serves
+/// all segments that landed before it.
 async fn remove_if_closed(
     ingest: &Ingest,
     state: &Arc<Mutex<ExchangeState>>,

@@ -9,8 +9,8 @@ use crate::ingest::Ingest;
 /// How often open sinks are counted meanwhile.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Refuses new sinks and waits until no sink is undecided, or until `timeout`. Answers how many sinks
-/// were left undecided: their tasks will be run again.
+/// Refuses new sinks and waits until no sink is undecided, or until `timeout`. Answers how many
+/// sinks were left undecided: their tasks will be run again.
 pub async fn drain(
     exchanges: &Exchanges,
     ingest: &Ingest,

@@ -1,8 +1,8 @@
 //! Exchanges from announcement to close, leases, collection, and the daemon's own end.
 //!
-//! Does: keep the announcements in the base directories, remember lately closed exchanges, collect what
-//! nobody renews. Does not: know segments. Invariant: an exchange that this daemon knows as closed is never
-//! open again at it, whatever arrives late.
+//! Does: keep the announcements in the base directories, remember lately closed exchanges, collect
+//! what nobody renews. Does not: know segments. Invariant: an exchange that this daemon knows as
+//! closed is never open again at it, whatever arrives late.
 
 pub mod drain;
 pub mod sweep;

@@ -1,9 +1,10 @@
 //! Collects exchanges that nobody renews, and what late writers left.
 //!
-//! Does: look at every exchange now and then; close those whose announcement has not been written again for
-//! a whole lease, as measured here by the monotonic clock, and those that lost their announcement. Does not:
-//! trust any wall clock, its own or the store's. Invariant: an exchange is collected only after this daemon
-//! itself has watched it for the whole time; any number of daemons may sweep at once.
+//! Does: look at every exchange now and then; close those whose announcement has not been written
+//! again for a whole lease, as measured here by the monotonic clock, and those that lost their
+//! announcement. Does not: trust any wall clock, its own or the store's. Invariant: an exchange is
+//! collected only after this daemon itself has watched it for the whole time; any number of daemons
+//! may sweep at once.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Chunks of segments that were fetched lately, shared by the readers of neighbouring partitions.
 //!
 //! Does: fetch a chunk once however many readers want it at the same time, and keep it while memory
-//! allows, least recently used out first. Does not: know what is in a chunk. Invariant: kept chunks hold
-//! their reservation and never more than their share of the pool.
+//! allows, least recently used out first. Does not: know what is in a chunk. Invariant: kept chunks
+//! hold their reservation and never more than their share of the pool.
 //!
 //! The fetch is a task of its own: were it driven by the reader who came first, a client that stops
 //! reading would hold up all others who want the chunk.
@@ -105,7 +105,8 @@ impl ChunkCache {
         Self { state, pool, share }
     }
 
-    /// The chunk, and whether it was here or on its way already. Only if not, `fetch` runs, in `tasks`.
+    /// The chunk, and whether it was here or on its way already. Only if not, `fetch` runs, in
+    /// `tasks`.
     ///
     /// # Errors
     /// Those of `fetch`, for all who waited; the next reader tries again.

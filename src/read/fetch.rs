@@ -1,8 +1,8 @@
 //! Gets the bytes of a part: from memory, from the shared chunks, or from a base directory.
 //!
-//! Does: reserve memory before it fetches, and tell a lost segment from one that cannot be reached. Does
-//! not: check what is in the bytes. Invariant: the bytes it answers are exactly as many as were wanted, and
-//! hold a reservation until the last slice of them is gone.
+//! Does: reserve memory before it fetches, and tell a lost segment from one that cannot be reached.
+//! Does not: check what is in the bytes. Invariant: the bytes it answers are exactly as many as
+//! were wanted, and hold a reservation until the last slice of them is gone.
 
 use std::ops::Range;
 

@@ -1,8 +1,9 @@
 //! The reading side: a handle in, verified records out.
 //!
-//! Does: plan the fetches, get bytes from memory or the base directories, check every page, stream. Does not:
-//! keep an index or list anything, and knows nothing of `ingest`. Invariant: what a stream gives has been
-//! checked against its checksums; a stream ends with an end record or with an error, never just so.
+//! Does: plan the fetches, get bytes from memory or the base directories, check every page, stream.
+//! Does not: keep an index or list anything, and knows nothing of `ingest`. Invariant: what a
+//! stream gives has been checked against its checksums; a stream ends with an end record or with an
+//! error, never just so.
 
 mod cache;
 mod fetch;
@@ -139,8 +140,8 @@ impl Reader {
         self.fetcher.cached_bytes()
     }
 
-    /// Opens a read of a handle (its text), after `skip` pages. The stream gives block records, page
-    /// frames and the end record.
+    /// Opens a read of a handle (its text), after `skip` pages. The stream gives block records,
+    /// page frames and the end record.
     ///
     /// # Errors
     /// Everything that can be refused without touching a page; the rest comes in the stream.

@@ -1,9 +1,9 @@
 //! How the bytes of a range are fetched. Pure.
 //!
-//! Neighbouring partitions lie side by side in a segment. A range that is short against a chunk is therefore
-//! fetched with all of its chunk, which stays in memory for the readers of the neighbours; a long range is
-//! fetched as it is, in parts of at most a chunk, since nobody else would want it. Invariant: the parts of
-//! a range cover it exactly once, in order.
+//! Neighbouring partitions lie side by side in a segment. A range that is short against a chunk is
+//! therefore fetched with all of its chunk, which stays in memory for the readers of the
+//! neighbours; a long range is fetched as it is, in parts of at most a chunk, since nobody else
+//! would want it. Invariant: the parts of a range cover it exactly once, in order.
 
 use std::ops::Range;
 

@@ -1,8 +1,9 @@
 //! Turns the planned parts of a handle into one checked stream.
 //!
-//! Does: fetch some parts ahead, in order; scan each range; end with an end record. Does not: reserve memory
-//! (the fetched bytes bring their reservation). Invariant: parts are asked for in the order in which they are
-//! given out, so the first part of a stream never waits for memory that a later part of it holds.
+//! Does: fetch some parts ahead, in order; scan each range; end with an end record. Does not:
+//! reserve memory (the fetched bytes bring their reservation). Invariant: parts are asked for in
+//! the order in which they are given out, so the first part of a stream never waits for memory that
+//! a later part of it holds.
 
 use std::collections::VecDeque;
 
@@ -74,7 +75,8 @@ pub fn stream(
     .boxed()
 }
 
-/// Ranges that the client has whole are not fetched: the first range to read, and the pages to skip in it.
+/// Ranges that the client has whole are not fetched: the first range to read, and the pages to skip
+/// in it.
 fn skip_ranges(handle: &Handle, mut skip: u64) -> (usize, u64) {
     for (index, range) in handle.ranges.iter().enumerate() {
         if skip < range.pages {

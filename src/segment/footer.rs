@@ -1,8 +1,9 @@
-//! The footer of a segment: its index of blocks and the commit records of the sinks that finish with it.
+//! The footer of a segment: its index of blocks and the commit records of the sinks that finish
+//! with it.
 //!
 //! Does: encode and decode, with every number checked against the others. Does not: fetch bytes.
-//! Invariant: in a decoded [`Footer`] blocks lie one after another from the header to the footer, sorted
-//! by partition, and every sink that is named exists.
+//! Invariant: in a decoded [`Footer`] blocks lie one after another from the header to the footer,
+//! sorted by partition, and every sink that is named exists.
 
 use super::layout::{FRAME_HEADER, RECORD, SEGMENT_HEADER, Trailer};
 use super::varint::{Cursor, DecodeError, put, put_text};
@@ -57,8 +58,8 @@ pub struct CommitRecord {
     pub attempt: TaskAttempt,
     /// What it holds.
     pub totals: Totals,
-    /// Earlier segments of the same daemon that hold blocks of it, in order. This segment is not among
-    /// them, whether it holds blocks of the attempt or not.
+    /// Earlier segments of the same daemon that hold blocks of it, in order. This segment is not
+    /// among them, whether it holds blocks of the attempt or not.
     pub predecessors: Vec<(BaseName, u64)>,
 }
 

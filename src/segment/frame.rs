@@ -1,8 +1,8 @@
 //! Page frames: the one framing of pages on the wire and in segments.
 //!
-//! Does: check a batch as it came from a client and cut it into runs of one partition, without a copy.
-//! Does not: know sinks or memory. Invariant: the bytes of a [`Run`] are whole frames whose checksums
-//! were right when the run was made.
+//! Does: check a batch as it came from a client and cut it into runs of one partition, without a
+//! copy. Does not: know sinks or memory. Invariant: the bytes of a [`Run`] are whole frames whose
+//! checksums were right when the run was made.
 
 use bytes::Bytes;
 
@@ -112,7 +112,8 @@ pub fn seal_frame(frame: &mut [u8], partition: u32) {
     head[8..12].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// Checks a batch; takes no copy of it. `partitions` is the exchange's count, `max_page_size` in bytes.
+/// Checks a batch; takes no copy of it. `partitions` is the exchange's count, `max_page_size` in
+/// bytes.
 ///
 /// # Errors
 /// The first frame that is not as docs/protocol.md says, by its offset.

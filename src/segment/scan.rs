@@ -1,8 +1,9 @@
 //! Checks the blocks of one range as their bytes arrive, and gives out what was checked.
 //!
-//! Pure: parts of a range in, verified slices of the same memory out. Does not: fetch. Invariant: a byte
-//! leaves only as part of a whole item (block record or page frame) that fits its checksum and belongs to
-//! the expected partition; `finish` fails unless the range held exactly the expected pages.
+//! Pure: parts of a range in, verified slices of the same memory out. Does not: fetch. Invariant: a
+//! byte leaves only as part of a whole item (block record or page frame) that fits its checksum and
+//! belongs to the expected partition; `finish` fails unless the range held exactly the expected
+//! pages.
 
 use bytes::Bytes;
 
@@ -237,7 +238,8 @@ impl Scanner {
         }
     }
 
-    /// Whether pages of the open block were skipped, all that had to be, and its record is still owed.
+    /// Whether pages of the open block were skipped, all that had to be, and its record is still
+    /// owed.
     fn owes_record(&self) -> bool {
         let Some(block) = &self.block else {
             return false;

@@ -1,7 +1,7 @@
 //! Variable-length integers (LEB128) and a bounds-checked cursor for the footer and the handle.
 //!
-//! Invariant: decoding never panics, never reads past the end and never allocates by a length that the
-//! remaining bytes could not hold.
+//! Invariant: decoding never panics, never reads past the end and never allocates by a length that
+//! the remaining bytes could not hold.
 
 /// Appends `value`.
 pub fn put(out: &mut Vec<u8>, mut value: u64) {

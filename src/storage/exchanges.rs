@@ -84,8 +84,8 @@ impl Storage {
         }))
     }
 
-    /// Whether an exchange has a marker: usually one request, to its home. An error if none was found and
-    /// one that might have it cannot be asked.
+    /// Whether an exchange has a marker: usually one request, to its home. An error if none was
+    /// found and one that might have it cannot be asked.
     pub async fn has_marker(&self, exchange: &ExchangeId) -> Result<bool, StorageError> {
         let key = keys::marker(exchange);
         let mut failure = None;

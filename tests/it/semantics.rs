@@ -1,7 +1,7 @@
 //! The promises of docs/semantics.md, each as claims on daemons that share base directories.
 //!
-//! These run the daemon's parts in this process, without HTTP; `http` tests the door. The test at the end
-//! holds docs/semantics.md to the tests that it names.
+//! These run the daemon's parts in this process, without HTTP; `http` tests the door. The test at
+//! the end holds docs/semantics.md to the tests that it names.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

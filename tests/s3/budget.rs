@@ -1,7 +1,8 @@
 //! Request budgets: what work costs at the store, counted by the store itself.
 //!
-//! Counts, not times. Everything is read back through a daemon that wrote none of it, by handles, and every
-//! page is checked. The budgets are those of docs/performance.md's promise to a user's bill.
+//! Counts, not times. Everything is read back through a daemon that wrote none of it, by handles,
+//! and every page is checked. The budgets are those of docs/performance.md's promise to a user's
+//! bill.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,8 +55,8 @@ fn daemon(gateway: &Gateway, seed: u64) -> Daemon {
     Daemon::build(&config, &Runtime::seeded(seed)).unwrap()
 }
 
-/// One batch of about 1 MiB: pages round-robin over the partitions, then sorted by partition as the plugin
-/// does. Each page begins with who wrote it.
+/// One batch of about 1 MiB: pages round-robin over the partitions, then sorted by partition as the
+/// plugin does. Each page begins with who wrote it.
 fn batch(shuffle: Shuffle, task: u32, pages: std::ops::Range<u32>) -> Bytes {
     let mut order: Vec<u32> = pages.collect();
     order.sort_by_key(|page| page % shuffle.partitions);

@@ -581,10 +581,7 @@ fn the_rules_see_what_they_should_see() {
         "//! x\nuse crate::{\n    commit::{a, b},\n    ingest,\n};\nlet x = crate::api::y();\n\
          // crate::storage\n#[cfg(test)]\nmod tests {\n    use crate::config;\n}\n",
     );
-    let names: Vec<_> = uses(&file)
-        .into_iter()
-        .map(|(line, name)| (line, name))
-        .collect();
+    let names: Vec<_> = uses(&file).into_iter().collect();
     let expected = [(2, "commit"), (2, "ingest"), (6, "api")];
     assert_eq!(names, expected.map(|(line, name)| (line, name.to_owned())));
     assert_eq!(file.module(), "read");

@@ -28,8 +28,7 @@ public enum StopoverErrorCode
     /** The exchange was closed, or its lease ran out. */
     STOPOVER_EXCHANGE_CLOSED(6, EXTERNAL),
     /** A single row is larger than a page may be. */
-    STOPOVER_PAGE_TOO_LARGE(7, USER_ERROR),
-    /**/;
+    STOPOVER_PAGE_TOO_LARGE(7, USER_ERROR);
 
     private static final int BASE = 0x0570_0000;
 

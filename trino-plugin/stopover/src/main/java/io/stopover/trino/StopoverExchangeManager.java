@@ -125,7 +125,6 @@ public class StopoverExchangeManager
         catch (InterruptedException e) {
             Thread.currentThread().interrupt();
         }
-        workers.stop();
         lifeCycleManager.stop();
     }
 

@@ -50,7 +50,7 @@ public final class DaemonClient
     {
         this.transport = requireNonNull(transport, "transport is null");
         this.control = new Limits(config.getRequestTimeout(), Optional.of(config.getRequestTimeout()));
-        this.handles = new Limits(config.getRequestTimeout(), Optional.empty());
+        this.handles = new Limits(config.getReadTimeout(), Optional.empty());
         this.write = new Limits(config.getWriteTimeout(), Optional.of(config.getWriteTimeout()));
         this.read = new Limits(config.getReadTimeout(), Optional.empty());
         this.maxPageSize = Math.toIntExact(config.getMaxPageSize().toBytes());

@@ -49,7 +49,10 @@ public final class HttpTransport
 {
     private static final int BUFFER_SIZE = 64 * 1024;
     private static final int MAX_PROBLEM_SIZE = 1024 * 1024;
-    private static final Timeout WAIT_FOR_CONTINUE = Timeout.ofSeconds(30);
+    private static final Http1Config HTTP1 = Http1Config.custom()
+            .setBufferSize(BUFFER_SIZE)
+            .setWaitForContinueTimeout(Timeout.ofSeconds(30))
+            .build();
 
     public interface AnswerReader<T>
     {
@@ -82,8 +85,10 @@ public final class HttpTransport
         this.watchdogs.setRemoveOnCancelPolicy(true);
         this.http = HttpClients.custom()
                 .setConnectionManager(connections(config))
-                .setRequestExecutor(new HttpRequestExecutor(WAIT_FOR_CONTINUE, null, null))
+                .setRequestExecutor(new HttpRequestExecutor(HTTP1, null, null))
                 .setUserAgent("trino-stopover")
+                .evictExpiredConnections()
+                .evictIdleConnections(TimeValue.ofSeconds(30))
                 .disableAutomaticRetries()
                 .disableRedirectHandling()
                 .disableAuthCaching()
@@ -94,12 +99,8 @@ public final class HttpTransport
 
     private static PoolingHttpClientConnectionManager connections(StopoverConfig config)
     {
-        Http1Config http1 = Http1Config.custom()
-                .setBufferSize(BUFFER_SIZE)
-                .setWaitForContinueTimeout(WAIT_FOR_CONTINUE)
-                .build();
         return PoolingHttpClientConnectionManagerBuilder.create()
-                .setConnectionFactory(ManagedHttpClientConnectionFactory.builder().http1Config(http1).build())
+                .setConnectionFactory(ManagedHttpClientConnectionFactory.builder().http1Config(HTTP1).build())
                 .setDefaultConnectionConfig(ConnectionConfig.custom()
                         .setConnectTimeout(timeout(config.getConnectTimeout()))
                         .setValidateAfterInactivity(TimeValue.ofSeconds(1))

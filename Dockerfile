@@ -4,6 +4,8 @@
 #   docker build -t stopover .
 #   docker run --rm -v spool:/var/lib/stopover --network host stopover
 #
+# Without a configuration segments go to /var/lib/stopover/data/stopover. Name a configuration file by the variable
+# STOPOVER_CONFIG rather than --config: then the health check finds server.listen there too.
 # As everywhere it listens on loopback: in a pod its neighbours reach it there. To be reached from outside it
 # needs a token (STOPOVER_SERVER__TOKEN_FILE) and STOPOVER_SERVER__LISTEN=0.0.0.0:7077.
 
@@ -30,7 +32,6 @@ COPY --from=build --chown=10001:10001 /spool /var/lib/stopover
 USER 10001:10001
 WORKDIR /var/lib/stopover
 VOLUME /var/lib/stopover
-ENV STOPOVER_BASE_DIRECTORIES=/var/lib/stopover/spool
 EXPOSE 7077
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["stopover", "health"]

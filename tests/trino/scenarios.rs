@@ -144,7 +144,10 @@ async fn lose(cluster: &mut Cluster, query: &Query, schema: &str, loss: Loss) ->
     let fault = async {
         something_to_lose(cluster, &id, &over, loss).await?;
         inflict(cluster, loss).await?;
-        ensure!(!over.get(), "the query was over when the process was killed");
+        ensure!(
+            !over.get(),
+            "the query was over when the process was killed"
+        );
         describe_held(cluster, &id).await?;
         anyhow::Ok(())
     };

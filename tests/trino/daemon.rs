@@ -138,6 +138,20 @@ impl Daemon {
             .collect())
     }
 
+    /// The value of a metric without labels.
+    pub async fn metric(&self, name: &str) -> Result<f64> {
+        let text = self
+            .get("/metrics")
+            .await?
+            .error_for_status()?
+            .text()
+            .await?;
+        let mut samples = text.lines().filter_map(|line| line.split_once(' '));
+        let found = samples.find(|(sample, _)| *sample == name);
+        let (_, value) = found.with_context(|| format!("{} has no metric {name}", self.name))?;
+        Ok(value.parse()?)
+    }
+
     /// What is committed in the exchanges of a query. One that closes meanwhile counts as nothing.
     pub async fn held(&self, query: &str) -> Result<Held> {
         let mut held = Held::default();

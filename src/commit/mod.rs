@@ -215,7 +215,7 @@ impl CommitIndex {
     }
 
     async fn footers_of(&self, listed: &[ListedSegment]) -> Result<Vec<KnownSegment>, CommitError> {
-        let fetches = listed.to_vec().into_iter().map(|found| {
+        let fetches = listed.iter().cloned().map(|found| {
             let footers = self.footers.clone();
             async move {
                 let footer = footers.get(&found).await?;

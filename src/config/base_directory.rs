@@ -11,6 +11,7 @@ use url::Url;
 use super::BaseDirectoryConfig;
 use super::layers::{Located, Raw, RawBase};
 use super::problem::{Origin, Problem};
+use crate::id::{BaseName, InvalidId};
 
 /// The schemes that `storage` knows.
 pub const SCHEMES: [&str; 5] = ["file", "s3", "gs", "az", "memory"];
@@ -89,7 +90,10 @@ fn place(
                 }
                 Err(what) => problems.push(located.problem(&key("uri"), what)),
             },
-            "name" => config.name = located.raw.plain(),
+            "name" => match check_name(&located.raw.plain()) {
+                Ok(name) => config.name = name,
+                Err(what) => problems.push(located.problem(&key("name"), what)),
+            },
             _ => {
                 config.options.insert(name, located.raw.plain());
             }
@@ -108,6 +112,17 @@ fn place(
         uri_key: key("uri"),
         origin,
     })
+}
+
+/// Empty, or fit to be written into segments and handles.
+fn check_name(name: &str) -> Result<String, String> {
+    if name.is_empty() {
+        return Ok(String::new());
+    }
+    match name.parse::<BaseName>() {
+        Ok(name) => Ok(name.to_string()),
+        Err(InvalidId { rule, .. }) => Err(format!("it is not a name: {rule}")),
+    }
 }
 
 /// Makes a URI whole: `./data`, `/data`, `file:data` become `file:///…`; a slash at the end goes.

@@ -122,7 +122,8 @@ impl Layers {
                     }
                 }
                 _ if section == "base_directory" => {
-                    let what = "each base directory begins with a line [[base_directory]], in double brackets";
+                    let what = "each base directory begins with [[base_directory]], in double \
+                                brackets";
                     self.problem(section, None, line, what.into());
                 }
                 _ => self.unknown_key(section, &raw(value), line),
@@ -255,8 +256,8 @@ impl Layers {
             }
             _ => {
                 let what = format!(
-                    "base directories are numbered 0, 1, 2 … without gaps, and {count} are given so \
-                     far: the next is {count}"
+                    "base directories are numbered 0, 1, 2 … without gaps, and {count} are given \
+                     so far: the next is {count}"
                 );
                 self.problem(&shown, None, origin, what);
             }

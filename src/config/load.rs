@@ -133,6 +133,11 @@ fn gather(flags: &Flags, around: &Surroundings) -> Layers {
         }
     }
     layers.add_environment(&around.environment);
+    // Before --set, which may add keys to them.
+    if !flags.base_directories.is_empty() {
+        let origin = Origin::Flag("--base-directory".into());
+        layers.replace_bases(flags.base_directories.clone(), &origin);
+    }
     for assignment in &flags.set {
         match assignment.split_once('=') {
             Some((key, value)) => {
@@ -153,10 +158,6 @@ fn gather(flags: &Flags, around: &Surroundings) -> Layers {
     }
     if let Some(budget) = &flags.memory_budget {
         layers.add_flag("--memory-budget", "memory.budget", budget);
-    }
-    if !flags.base_directories.is_empty() {
-        let origin = Origin::Flag("--base-directory".into());
-        layers.replace_bases(flags.base_directories.clone(), &origin);
     }
     layers
 }

@@ -507,7 +507,8 @@ fn base_directories_in_one_place_or_of_one_name_are_refused() {
         .env("STOPOVER_BASE_DIRECTORIES", "s3://b/x, s3://b/xy")
         .config();
     assert_eq!(neighbours.base_directories.len(), 2);
-    let two_endpoints = "[[base_directory]]\nuri = \"s3://b\"\n[[base_directory]]\nuri = \"s3://b\"\n\
+    let two_endpoints = "[[base_directory]]\nuri = \"s3://b\"\n\
+                         [[base_directory]]\nuri = \"s3://b\"\n\
                          endpoint = \"https://other.example\"\nname = \"other\"\n";
     assert_eq!(
         world().file(two_endpoints).config().base_directories.len(),
@@ -547,6 +548,9 @@ fn the_environment_adds_keys_to_base_directories_of_the_file_or_replaces_them_al
         .set("base_directory.0.region=other")
         .config();
     assert_eq!(by_flag.base_directories[0].options["region"], "other");
+    let mut both = world().set("base_directory.1.region=other");
+    both.flags.base_directories = vec!["s3://a".into(), "s3://b".into()];
+    assert_eq!(both.config().base_directories[1].options["region"], "other");
     let gap = world()
         .env("STOPOVER_BASE_DIRECTORIES__5__URI", "s3://b")
         .refusal();

@@ -237,8 +237,8 @@ impl Examination<'_> {
         self.problem(
             key,
             format!(
-                "{what} must fit into the memory for {purpose}, {} of a budget of {total}, by {} and \
-                 {}: lower it to less than {most} or raise memory.budget",
+                "{what} must fit into the memory for {purpose}, {} of a budget of {total}, by {} \
+                 and {}: lower it to {most} or less, or raise memory.budget",
                 format_size(share),
                 self.cite("memory.budget"),
                 self.cite("memory.write_share"),
@@ -266,8 +266,8 @@ impl Examination<'_> {
             found.push(self.problem(
                 "lease.sweep_interval",
                 format!(
-                    "the sweeper must look at least once within a lease, {other}: lower it or raise \
-                     lease.duration"
+                    "the sweeper must look at least once within a lease, {other}: lower it or \
+                     raise lease.duration"
                 ),
             ));
         }

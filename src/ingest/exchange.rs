@@ -57,6 +57,7 @@ pub struct ExchangeState {
     last_commit: Option<Instant>,
     /// When a client or an upload last touched it.
     pub touched: Instant,
+    look_pending: bool,
     /// Closed: nothing is taken any more, what is uploaded is removed again.
     pub closed: bool,
 }
@@ -74,6 +75,7 @@ impl ExchangeState {
             commit_uploads: 0,
             last_commit: None,
             touched: now,
+            look_pending: false,
             closed: false,
         }
     }
@@ -199,6 +201,16 @@ impl ExchangeState {
     pub fn commit_uploaded(&mut self, now: Instant) {
         self.commit_uploads -= 1;
         self.last_commit = Some(now);
+    }
+
+    /// Whether the caller is to look if the exchange is still open; not if somebody is about to.
+    pub fn begin_look(&mut self) -> bool {
+        !std::mem::replace(&mut self.look_pending, true)
+    }
+
+    /// The look takes place now: what is stored later needs another one.
+    pub fn end_look(&mut self) {
+        self.look_pending = false;
     }
 
     /// Decides a sink; `true` if this decided it.

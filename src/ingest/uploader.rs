@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -18,6 +19,9 @@ use crate::segment::footer::CommitRecord;
 use crate::segment::writer::{SegmentDraft, SegmentImage, write_segment};
 use crate::storage::StorageError;
 
+/// How long after an upload it is looked whether the exchange is still open.
+const LOOK_AFTER: Duration = Duration::from_millis(500);
+
 /// Uploads a segment to its end, whatever happens to those who wait for it.
 pub async fn upload(
     ingest: Ingest,
@@ -29,7 +33,7 @@ pub async fn upload(
     metrics.uploads_in_flight.inc();
     let has_commits = !sealed.commits.is_empty();
     let bytes = sealed.bytes;
-    let address = carry(&ingest, &state, &exchange, sealed).await;
+    let stored = carry(&ingest, &state, &exchange, sealed).await;
     ingest
         .shared
         .in_flight_bytes
@@ -40,8 +44,8 @@ pub async fn upload(
         state.lock().commit_uploaded(now);
     }
     ingest.look_again(&state, &exchange);
-    if let Some(address) = address {
-        remove_if_closed(&ingest, &state, &address).await;
+    if stored {
+        remove_if_closed(&ingest, &state, &exchange).await;
     }
 }
 
@@ -50,7 +54,7 @@ async fn carry(
     state: &Arc<Mutex<ExchangeState>>,
     exchange: &ExchangeId,
     sealed: Sealed,
-) -> Option<SegmentAddress> {
+) -> bool {
     let parts = &ingest.shared.parts;
     let Sealed {
         sequence,
@@ -70,7 +74,7 @@ async fn carry(
     writers.dedup();
     if pieces.is_empty() && records.is_empty() {
         uploaded.send_replace(Some(Err("its sinks are gone".into())));
-        return None;
+        return false;
     }
     let segment = SegmentId {
         daemon: parts.daemon,
@@ -89,7 +93,7 @@ async fn carry(
             for attempt in committing {
                 finish(ingest, state, attempt);
             }
-            Some(address)
+            true
         }
         Err(error) => {
             let reason: Arc<str> = error.to_string().into();
@@ -98,7 +102,7 @@ async fn carry(
             for attempt in committing.into_iter().chain(writers) {
                 fail(ingest, state, attempt, &reason);
             }
-            None
+            false
         }
     }
 }
@@ -196,28 +200,32 @@ fn fail(
 }
 
 /// A segment that landed after its exchange was closed is nobody's: takes it away again. Those who waited
-/// for it have been answered by now, so this costs no client any time.
+/// for it have been answered by now, so this costs no client any time, and one look serves all segments
+/// that landed before it.
 async fn remove_if_closed(
     ingest: &Ingest,
     state: &Arc<Mutex<ExchangeState>>,
-    address: &SegmentAddress,
+    exchange: &ExchangeId,
 ) {
     let parts = &ingest.shared.parts;
-    let closed = state.lock().closed
-        || match parts.gate.is_open(&address.exchange).await {
-            Ok(open) => !open,
+    if !state.lock().closed {
+        if !state.lock().begin_look() {
+            return;
+        }
+        parts.runtime.clock.sleep(LOOK_AFTER).await;
+        state.lock().end_look();
+        match parts.gate.is_open(exchange).await {
+            Ok(true) => return,
+            Ok(false) => {}
             Err(error) => {
-                tracing::warn!(%error, exchange = %address.exchange,
+                tracing::warn!(%error, %exchange,
                     "whether the exchange is still open is not known; the sweeper will look again");
-                false
+                return;
             }
-        };
-    if !closed {
-        return;
+        }
     }
-    ingest.forget(&address.exchange);
-    parts.commits.forget(&address.exchange);
-    if let Err(error) = parts.storage.remove_exchange(&address.exchange).await {
-        tracing::warn!(%error, segment = %address, "what a late writer left stays for the sweeper");
+    parts.commits.forget(exchange);
+    if let Err(error) = parts.storage.remove_exchange(exchange).await {
+        tracing::warn!(%error, %exchange, "what a late writer left stays for the sweeper");
     }
 }

@@ -322,13 +322,7 @@ impl Gate for Exchanges {
         if matches!(self.shared.known.lock().get(exchange), Some(Known::Closed)) {
             return Ok(false);
         }
-        let open = self
-            .shared
-            .parts
-            .storage
-            .get_marker(exchange)
-            .await?
-            .is_some();
+        let open = self.shared.parts.storage.has_marker(exchange).await?;
         if !open {
             self.forget(exchange);
         }

@@ -80,22 +80,35 @@ async fn sweep_once(exchanges: &Exchanges, watch: &mut Watch) -> Result<(), Stor
     let parts = &exchanges.shared.parts;
     let ids = parts.storage.list_exchanges().await?;
     watch.keep_only(&ids);
+    let mut failed = None;
     for id in ids {
-        let sight = match parts.storage.get_marker(&id).await? {
-            Some(marker) => Sight::Announced(marker.version),
-            None => Sight::Orphaned,
-        };
-        let now = parts.runtime.clock.now();
-        let lease = exchanges.shared.lease.duration;
-        if watch.expired(&id, sight.clone(), now, lease) {
-            tracing::info!(exchange = %id, ?sight, lease_seconds = lease.as_secs(),
-                "collecting an exchange: nobody renewed it for a whole lease");
-            exchanges.forget(&id);
-            parts.storage.remove_exchange(&id).await?;
-            parts.metrics.exchanges_collected.inc();
+        // One exchange that cannot be looked at or removed does not keep the others.
+        if let Err(error) = sweep_exchange(exchanges, watch, &id).await {
+            failed = Some(error);
         }
     }
     parts.storage.remove_stale_temporaries().await?;
+    failed.map_or(Ok(()), Err)
+}
+
+async fn sweep_exchange(
+    exchanges: &Exchanges,
+    watch: &mut Watch,
+    id: &ExchangeId,
+) -> Result<(), StorageError> {
+    let parts = &exchanges.shared.parts;
+    let sight = match parts.storage.get_marker(id).await? {
+        Some(marker) => Sight::Announced(marker.version),
+        None => Sight::Orphaned,
+    };
+    let (now, lease) = (parts.runtime.clock.now(), exchanges.shared.lease.duration);
+    if watch.expired(id, sight.clone(), now, lease) {
+        tracing::info!(exchange = %id, ?sight, lease_seconds = lease.as_secs(),
+            "collecting an exchange: nobody renewed it for a whole lease");
+        exchanges.forget(id);
+        parts.storage.remove_exchange(id).await?;
+        parts.metrics.exchanges_collected.inc();
+    }
     Ok(())
 }
 

@@ -84,6 +84,22 @@ impl Storage {
         }))
     }
 
+    /// Whether an exchange has a marker: usually one request, to its home. An error if none was found and
+    /// one that might have it cannot be asked.
+    pub async fn has_marker(&self, exchange: &ExchangeId) -> Result<bool, StorageError> {
+        let key = keys::marker(exchange);
+        let mut failure = None;
+        for index in self.homes(exchange) {
+            let base = &self.inner.bases[index];
+            match base.store.get_versioned(&key).await {
+                Ok(_) => return Ok(true),
+                Err(error) if error.kind == StorageErrorKind::NotFound => {}
+                Err(error) => failure = failure.or(Some(base.error("get", key.as_str(), error))),
+            }
+        }
+        failure.map_or(Ok(false), Err)
+    }
+
     /// All segments of an exchange in all base directories, sorted by segment id then base; an
     /// error if one of the base directories cannot be listed.
     pub async fn list_segments(

@@ -151,6 +151,12 @@ fn xml_element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 }
 
 fn way_out(status: Option<u16>, code: Option<&str>, text: &str) -> Option<&'static str> {
+    if text.contains("169.254.169.254") {
+        return Some(
+            "no credentials were found: configure them, set them in the environment, or give the \
+             instance a role",
+        );
+    }
     match (status, code) {
         (_, Some("NoSuchBucket" | "ContainerNotFound")) => {
             Some("create the bucket or correct the URI")
@@ -164,9 +170,6 @@ fn way_out(status: Option<u16>, code: Option<&str>, text: &str) -> Option<&'stat
             Some("the credentials need the right to get, put, list and delete below the URI")
         }
         _ if text.contains("redirect without LOCATION") => Some("set region to that of the bucket"),
-        _ if text.contains("169.254.169.254") => Some(
-            "no credentials were found: set them, the environment's, or run with an instance role",
-        ),
         _ => None,
     }
 }
@@ -214,6 +217,21 @@ mod tests {
             "{translated}"
         );
         assert!(!translated.message.contains("AKIAEXAMPLE"), "{translated}");
+    }
+
+    #[test]
+    fn missing_credentials_are_told_from_wrong_ones() {
+        let text = "Error performing GET http://169.254.169.254/latest/api/token - Server returned \
+                    non-2xx status code: 403 Forbidden: denied";
+        let translated = translate(&generic(text), &Redactor::default());
+        assert!(
+            translated.message.contains("no credentials were found"),
+            "{translated}"
+        );
+        assert!(
+            !translated.message.contains("need the right"),
+            "{translated}"
+        );
     }
 
     #[test]

@@ -154,9 +154,9 @@ catalog! {
     EXCHANGES_COLLECTED: Counter Count Stable "stopover_exchanges_collected" []
         "Exchanges whose lease had run out, collected by the sweeper";
     HTTP_REQUESTS: Counter Count Stable "stopover_http_requests" ["route", "method", "status"]
-        "Requests answered, by route pattern, method and class of status (2xx; left: the client did not wait)";
+        "Requests answered, by route pattern, method and class of status, 2xx to 5xx or left";
     HTTP_DURATION: Histogram Seconds Stable "stopover_http_request_duration" ["route", "method"]
-        "Time from the head of a request to the last byte of its answer, waiting for memory included";
+        "From the head of a request to the last byte of its answer, with waiting for memory";
     HTTP_IN_FLIGHT: Gauge Count Stable "stopover_http_requests_in_flight" []
         "Requests whose answer is not complete";
     MEMORY_CAPACITY: Gauge Bytes Stable "stopover_memory_capacity" ["pool"]

@@ -8,7 +8,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::catalog;
-use super::http::HttpMetrics;
 
 /// Handles to all metrics; clone the `Arc` that holds them.
 #[derive(Debug, Default)]
@@ -53,8 +52,6 @@ pub struct Metrics {
     pub exchanges_closed: Counter,
     /// Exchanges collected by the sweeper.
     pub exchanges_collected: Counter,
-    /// Requests.
-    pub http: HttpMetrics,
 }
 
 impl Metrics {
@@ -90,6 +87,5 @@ impl Metrics {
         for (definition, gauge) in gauges {
             definition.register(registry, gauge.clone());
         }
-        self.http.register(registry);
     }
 }

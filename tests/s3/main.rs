@@ -4,6 +4,8 @@
 //! suite that silently skips its subject proves nothing. `cargo test --lib --test storage` needs no
 //! server.
 
+mod budget;
+#[path = "../storage_conformance/mod.rs"]
 mod storage_conformance;
 
 use std::collections::BTreeMap;

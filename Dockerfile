@@ -1,0 +1,38 @@
+# The daemon in a small image. Two stages: the dependencies are built before the source is copied, so that
+# a change of the source does not build them again.
+#
+#   docker build -t stopover .
+#   docker run --rm -v spool:/var/lib/stopover --network host stopover
+#
+# As everywhere it listens on loopback: in a pod its neighbours reach it there. To be reached from outside it
+# needs a token (STOPOVER_SERVER__TOKEN_FILE) and STOPOVER_SERVER__LISTEN=0.0.0.0:7077.
+
+FROM docker.io/library/rust:1.95-slim-bookworm AS build
+WORKDIR /build
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir src \
+ && echo '//! Empty.' > src/lib.rs \
+ && echo 'fn main() {}' > src/main.rs \
+ && cargo build --release --locked \
+ && rm -r src
+COPY src src
+# The empty crate is newer than the source that replaces it.
+RUN touch src/lib.rs src/main.rs \
+ && cargo build --release --locked --bin stopover \
+ && cp target/release/stopover /stopover \
+ && mkdir -p /spool
+
+FROM docker.io/library/debian:bookworm-slim
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=build /stopover /usr/local/bin/stopover
+# A number, so that Kubernetes can tell that it is not root.
+COPY --from=build --chown=10001:10001 /spool /var/lib/stopover
+USER 10001:10001
+WORKDIR /var/lib/stopover
+VOLUME /var/lib/stopover
+ENV STOPOVER_BASE_DIRECTORIES=/var/lib/stopover/spool
+EXPOSE 7077
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["stopover", "health"]
+ENTRYPOINT ["stopover"]
+CMD ["serve"]

@@ -1,0 +1,228 @@
+//! `stopover inspect`: the footer of one segment, for people or as JSON.
+//!
+//! Does: fetch the tail of a file or object and print what its footer says. Does not: read pages,
+//! or know an offset (`segment` does). Invariant: only what passed every check of the format is
+//! printed.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::inspect_text::{as_json, as_text};
+use super::{ConfigArgs, EXIT_FAILURE, EXIT_OK, print};
+use crate::clock::Runtime;
+use crate::config::{BaseDirectoryConfig, Config};
+use crate::id::{ExchangeId, SegmentAddress};
+use crate::segment::footer::Footer;
+use crate::segment::layout::{TRAILER, Trailer};
+use crate::storage::keys::{self, Key};
+use crate::storage::{Storage, Tail};
+use crate::telemetry::metrics::Metrics;
+
+/// Bytes fetched first; the footer of most segments lies within.
+const FIRST_TAIL: u64 = 128 << 10;
+
+/// What may be said to `inspect`.
+#[derive(Args)]
+pub struct InspectArgs {
+    /// A segment: a path, or the URI of an object such as s3://bucket/prefix/v1/…/segments/….seg. A
+    /// base directory of the configuration that holds it lends its options and credentials; else
+    /// they come from the environment
+    #[arg(value_name = "OBJECT-OR-FILE")]
+    what: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// List every block, not only sums by partition
+    #[arg(long)]
+    blocks: bool,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// What was found.
+pub struct Inspected {
+    /// Bytes of the whole object.
+    pub size: u64,
+    /// Bytes of the footer.
+    pub footer_length: u32,
+    /// The footer.
+    pub footer: Footer,
+}
+
+/// Prints the footer.
+pub fn inspect(args: InspectArgs) -> Result<ExitCode, ExitCode> {
+    let InspectArgs {
+        what,
+        json,
+        blocks,
+        config,
+    } = args;
+    let found = match local_path(&what) {
+        Some(path) => inspect_file(&path),
+        None => inspect_object(&what, &config.load()?.config),
+    };
+    match found {
+        Ok(found) if json => print(&as_json(&found, blocks)),
+        Ok(found) => print(&as_text(&found, blocks)),
+        Err(why) => {
+            eprintln!("stopover: {what} cannot be inspected: {why}");
+            return Err(ExitCode::from(EXIT_FAILURE));
+        }
+    }
+    Ok(ExitCode::from(EXIT_OK))
+}
+
+/// The path, unless this is the URI of an object in a store.
+fn local_path(what: &str) -> Option<PathBuf> {
+    match url::Url::parse(what) {
+        Ok(url) if url.scheme() == "file" => url.to_file_path().ok(),
+        Ok(_) if what.contains("://") => None,
+        _ => Some(what.into()),
+    }
+}
+
+fn inspect_file(path: &Path) -> Result<Inspected, String> {
+    let fail = |error: std::io::Error| error.to_string();
+    let mut file = File::open(path).map_err(fail)?;
+    let size = file.metadata().map_err(fail)?.len();
+    read_footer(|max| {
+        let length = max.min(size);
+        let mut bytes = Vec::with_capacity(length as usize);
+        file.seek(SeekFrom::Start(size - length)).map_err(fail)?;
+        file.by_ref()
+            .take(length)
+            .read_to_end(&mut bytes)
+            .map_err(fail)?;
+        Ok(Tail {
+            bytes: bytes.into(),
+            object_size: size,
+        })
+    })
+}
+
+fn inspect_object(uri: &str, config: &Config) -> Result<Inspected, String> {
+    let (base, exchange, segment) = locate(uri)?;
+    let known = config
+        .base_directories
+        .iter()
+        .find(|known| known.uri == base);
+    let base = known.cloned().unwrap_or_else(|| BaseDirectoryConfig {
+        uri: base,
+        ..BaseDirectoryConfig::default()
+    });
+    let runtime = tokio::runtime::Runtime::new().map_err(|e| e.to_string())?;
+    // Clients of stores are built within the runtime which they use.
+    let _within = runtime.enter();
+    let metrics = Arc::new(Metrics::default());
+    let storage = Storage::open(&[base], &Runtime::system(), &metrics);
+    let storage = storage.map_err(|e| e.to_string())?;
+    let status = storage.status();
+    let base = status
+        .first()
+        .ok_or("its base directory could not be opened")?;
+    let address = SegmentAddress {
+        exchange,
+        base: base.name.clone(),
+        segment,
+    };
+    read_footer(|max| {
+        let tail = runtime.block_on(storage.get_tail(&address, max));
+        tail.map_err(|e| e.to_string())
+    })
+}
+
+/// Base directory, exchange and segment that the URI of an object names.
+fn locate(uri: &str) -> Result<(String, ExchangeId, crate::id::SegmentId), String> {
+    const FORM: &str = "an object is named as BASE-DIRECTORY/v1/EXCHANGE/segments/SEGMENT.seg";
+    let parts: Vec<&str> = uri.rsplitn(5, '/').collect();
+    let [_, _, exchange, _, base] = parts.as_slice() else {
+        return Err(FORM.into());
+    };
+    let exchange = keys::parse_exchange(exchange).ok_or(FORM)?;
+    let key = Key::listed(&uri[base.len() + 1..]);
+    let segment = keys::parse_segment(&exchange, &key).ok_or(FORM)?;
+    Ok(((*base).to_owned(), exchange, segment))
+}
+
+/// Fetches the tail, and once more if the footer is longer than the first look.
+fn read_footer(mut tail: impl FnMut(u64) -> Result<Tail, String>) -> Result<Inspected, String> {
+    let mut last = tail(FIRST_TAIL)?;
+    let trailer = Trailer::decode(&last.bytes, last.object_size)?;
+    let wanted = u64::from(trailer.footer_length) + TRAILER as u64;
+    if wanted > last.bytes.len() as u64 {
+        last = tail(wanted)?;
+    }
+    let end = last.bytes.len() - TRAILER;
+    let start = end
+        .checked_sub(trailer.footer_length as usize)
+        .ok_or("it changed while it was read")?;
+    let footer = Footer::decode(&last.bytes[start..end], &trailer)?;
+    Ok(Inspected {
+        size: last.object_size,
+        footer_length: trailer.footer_length,
+        footer,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/segment-v1.seg");
+
+    #[test]
+    fn a_file_is_inspected_by_path_and_by_uri() {
+        let path = local_path(GOLDEN).unwrap();
+        let found = inspect_file(&path).unwrap();
+        assert_eq!(found.size, std::fs::metadata(GOLDEN).unwrap().len());
+        assert!(!found.footer.commits.is_empty());
+        assert_eq!(local_path(&format!("file://{GOLDEN}")).unwrap(), path);
+        assert_eq!(local_path("s3://bucket/x"), None);
+    }
+
+    #[test]
+    fn a_file_that_was_cut_short_is_refused_with_a_reason() {
+        let bytes = std::fs::read(GOLDEN).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for length in [0, 10, bytes.len() - 1] {
+            std::fs::write(file.path(), &bytes[..length]).unwrap();
+            assert!(inspect_file(file.path()).is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn the_uri_of_an_object_names_base_directory_exchange_and_segment() {
+        let uri = "s3://bucket/some/prefix/v1/q/segments/000000000000feed-00000000002a.seg";
+        let (base, exchange, segment) = locate(uri).unwrap();
+        assert_eq!(base, "s3://bucket/some/prefix");
+        assert_eq!(exchange.as_str(), "q");
+        assert_eq!(segment.to_string(), "000000000000feed-00000000002a");
+        for bad in [
+            "s3://bucket/object",
+            "s3://bucket/v2/q/segments/000000000000feed-00000000002a.seg",
+            "s3://bucket/v1/q/segments/other.seg",
+            "s3://bucket/v1/q/000000000000feed-00000000002a.seg",
+        ] {
+            assert!(locate(bad).unwrap_err().contains("BASE-DIRECTORY"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_segment_is_inspected_through_the_storage_that_wrote_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let golden = inspect_file(Path::new(GOLDEN)).unwrap().footer;
+        let folder = dir.path().join(format!("v1/{}/segments", golden.exchange));
+        std::fs::create_dir_all(&folder).unwrap();
+        let name = format!("{}.seg", golden.segment);
+        std::fs::copy(GOLDEN, folder.join(&name)).unwrap();
+        let uri = format!("file://{}/{name}", folder.display());
+        let config = Config::default();
+        let found = inspect_object(&uri, &config).unwrap();
+        assert_eq!(found.footer, golden);
+    }
+}

@@ -1,0 +1,311 @@
+//! A footer as text for people, and as JSON.
+//!
+//! Does: lay out what the footer says. Does not: fetch or decode it. Invariant: both forms say the
+//! same.
+
+use std::fmt::Write;
+
+use serde_json::json;
+
+use super::inspect::Inspected;
+use crate::config::units::format_size;
+use crate::segment::footer::{BlockEntry, CommitRecord, Footer};
+use crate::segment::layout::FORMAT_VERSION;
+
+/// All blocks of one partition together.
+struct PartitionSum {
+    partition: u32,
+    blocks: usize,
+    pages: u64,
+    page_bytes: u64,
+    offset: u64,
+    length: u64,
+}
+
+fn partitions(footer: &Footer) -> Vec<PartitionSum> {
+    let groups = footer.blocks.chunk_by(|a, b| a.partition == b.partition);
+    groups
+        .map(|blocks| PartitionSum {
+            partition: blocks[0].partition,
+            blocks: blocks.len(),
+            pages: blocks.iter().map(|b| u64::from(b.pages)).sum(),
+            page_bytes: blocks.iter().map(BlockEntry::page_bytes).sum(),
+            offset: blocks[0].offset,
+            length: blocks.iter().map(BlockEntry::length).sum(),
+        })
+        .collect()
+}
+
+/// For people.
+pub fn as_text(found: &Inspected, blocks: bool) -> String {
+    let footer = &found.footer;
+    let sums = partitions(footer);
+    let pages: u64 = sums.iter().map(|s| s.pages).sum();
+    let page_bytes: u64 = sums.iter().map(|s| s.page_bytes).sum();
+    let mut out = String::new();
+    let mut line = |args: std::fmt::Arguments<'_>| {
+        let _ = writeln!(out, "{args}");
+    };
+    line(format_args!("segment   {}", footer.segment));
+    line(format_args!("exchange  {}", footer.exchange));
+    line(format_args!(
+        "sealed    {} (by the daemon's clock)",
+        utc(footer.sealed_millis)
+    ));
+    line(format_args!(
+        "size      {} ({} bytes), of which footer {} bytes, format version {FORMAT_VERSION}",
+        rounded(found.size),
+        found.size,
+        found.footer_length
+    ));
+    line(format_args!(
+        "holds     {} blocks of {} sinks in {} partitions: {pages} pages, {} ({page_bytes} bytes)",
+        footer.blocks.len(),
+        footer.sinks.len(),
+        sums.len(),
+        rounded(page_bytes)
+    ));
+    line(format_args!("\ncommits   {}", footer.commits.len()));
+    for commit in &footer.commits {
+        line(format_args!("  {}", commit_line(commit)));
+    }
+    if blocks {
+        line(format_args!(
+            "\n{:>10} {:>8} {:>8} {:>8} {:>12} {:>12} {:>10}",
+            "partition", "task", "attempt", "pages", "page bytes", "offset", "checksum"
+        ));
+        for block in &footer.blocks {
+            let sink = footer.sinks[block.sink as usize];
+            line(format_args!(
+                "{:>10} {:>8} {:>8} {:>8} {:>12} {:>12}   {:08x}",
+                block.partition,
+                sink.task,
+                sink.attempt,
+                block.pages,
+                block.page_bytes(),
+                block.offset,
+                block.checksum
+            ));
+        }
+    } else {
+        line(format_args!(
+            "\n{:>10} {:>8} {:>8} {:>12} {:>12} {:>12}",
+            "partition", "blocks", "pages", "page bytes", "offset", "length"
+        ));
+        for s in &sums {
+            line(format_args!(
+                "{:>10} {:>8} {:>8} {:>12} {:>12} {:>12}",
+                s.partition, s.blocks, s.pages, s.page_bytes, s.offset, s.length
+            ));
+        }
+    }
+    out
+}
+
+fn commit_line(commit: &CommitRecord) -> String {
+    let totals = &commit.totals;
+    let mut text = format!(
+        "{}: {} batches, {} pages, {} bytes, checksum {:08x}",
+        commit.attempt, totals.batches, totals.pages, totals.bytes, totals.checksum
+    );
+    if !commit.predecessors.is_empty() {
+        let earlier = commit.predecessors.iter();
+        let earlier: Vec<_> = earlier.map(|(base, n)| format!("{n} on {base}")).collect();
+        let _ = write!(text, "; earlier segments {}", earlier.join(", "));
+    }
+    text
+}
+
+/// For programs.
+pub fn as_json(found: &Inspected, blocks: bool) -> String {
+    let footer = &found.footer;
+    let commits: Vec<_> = footer.commits.iter().map(commit_json).collect();
+    let sums: Vec<_> = partitions(footer)
+        .iter()
+        .map(|s| {
+            json!({"partition": s.partition, "blocks": s.blocks, "pages": s.pages,
+                "bytes": s.page_bytes, "offset": s.offset, "length": s.length})
+        })
+        .collect();
+    let mut whole = json!({
+        "segment": footer.segment.to_string(),
+        "exchange": footer.exchange.as_str(),
+        "format_version": FORMAT_VERSION,
+        "sealed_millis": footer.sealed_millis,
+        "size": found.size,
+        "footer_length": found.footer_length,
+        "sinks": footer.sinks.iter().map(|s| [s.task, s.attempt]).collect::<Vec<_>>(),
+        "commits": commits,
+        "partitions": sums,
+    });
+    if blocks {
+        whole["blocks"] = footer
+            .blocks
+            .iter()
+            .map(|b| block_json(footer, b))
+            .collect();
+    }
+    format!("{whole:#}\n")
+}
+
+fn commit_json(commit: &CommitRecord) -> serde_json::Value {
+    let earlier = commit.predecessors.iter();
+    let earlier = earlier.map(|(base, n)| json!({"base": base.as_str(), "sequence": n}));
+    json!({
+        "task": commit.attempt.task,
+        "attempt": commit.attempt.attempt,
+        "batches": commit.totals.batches,
+        "pages": commit.totals.pages,
+        "bytes": commit.totals.bytes,
+        "checksum": commit.totals.checksum,
+        "earlier_segments": earlier.collect::<Vec<_>>(),
+    })
+}
+
+fn block_json(footer: &Footer, block: &BlockEntry) -> serde_json::Value {
+    let sink = footer.sinks[block.sink as usize];
+    json!({
+        "partition": block.partition,
+        "task": sink.task,
+        "attempt": sink.attempt,
+        "pages": block.pages,
+        "bytes": block.page_bytes(),
+        "offset": block.offset,
+        "length": block.length(),
+        "checksum": block.checksum,
+    })
+}
+
+/// Bytes with three digits or so.
+fn rounded(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format_size(bytes);
+    }
+    let mut value = bytes as f64;
+    let mut unit = "B";
+    for next in UNITS {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    format!("{value:.1} {unit}")
+}
+
+/// Milliseconds since 1970 as `2026-11-23 20:15:00.123 UTC`.
+fn utc(millis: u64) -> String {
+    let (days, rest) = (millis / 86_400_000, millis % 86_400_000);
+    let (year, month, day) = civil(days);
+    let (seconds, millis) = (rest / 1000, rest % 1000);
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{millis:03} UTC")
+}
+
+/// Year, month and day of a number of days since 1970: years and months are counted off.
+fn civil(mut days: u64) -> (u64, usize, u64) {
+    let leap =
+        |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
+    let mut year = 1970 + days / 146_097 * 400;
+    days %= 146_097;
+    while days >= 365 + u64::from(leap(year)) {
+        days -= 365 + u64::from(leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(leap(year));
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    (year, month, days + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::footer::Totals;
+
+    fn found() -> Inspected {
+        let block = |partition, sink, offset| BlockEntry {
+            partition,
+            sink,
+            pages: 2,
+            frames_length: 124,
+            checksum: 0xABCD,
+            offset,
+        };
+        let commit = CommitRecord {
+            attempt: crate::id::TaskAttempt::new(7, 1).unwrap(),
+            totals: Totals {
+                batches: 3,
+                pages: 4,
+                bytes: 200,
+                checksum: 5,
+            },
+            predecessors: vec![("disk1".parse().unwrap(), 41)],
+        };
+        let sink = crate::id::TaskAttempt::new(8, 0).unwrap();
+        let footer = Footer {
+            exchange: "q".parse().unwrap(),
+            segment: "000000000000feed-00000000002a".parse().unwrap(),
+            sealed_millis: 1_795_464_900_123,
+            sinks: vec![commit.attempt, sink],
+            blocks: vec![block(3, 0, 16), block(3, 1, 172), block(9, 0, 328)],
+            commits: vec![commit],
+        };
+        Inspected {
+            size: 4096,
+            footer_length: 99,
+            footer,
+        }
+    }
+
+    #[test]
+    fn the_text_tells_what_the_segment_holds_and_what_it_commits() {
+        let text = as_text(&found(), false);
+        for part in [
+            "000000000000feed-00000000002a",
+            "2026-11-23 20:15:00.123 UTC",
+            "4.0 KiB (4096 bytes), of which footer 99 bytes",
+            "3 blocks of 2 sinks in 2 partitions: 6 pages, 300B (300 bytes)",
+            "task 7 attempt 1: 3 batches, 4 pages, 200 bytes, checksum 00000005; earlier",
+            "earlier segments 41 on disk1",
+            "         3        2        4          200           16          312\n",
+        ] {
+            assert!(text.contains(part), "{part:?} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn single_blocks_are_listed_when_asked_for() {
+        let text = as_text(&found(), true);
+        let row = "         3        8        0        2          100          172   0000abcd\n";
+        assert!(text.contains(row), "{text}");
+        let json: serde_json::Value = serde_json::from_str(&as_json(&found(), true)).unwrap();
+        assert_eq!(json["blocks"][1]["task"], 8);
+    }
+
+    #[test]
+    fn the_json_says_the_same() {
+        let json: serde_json::Value = serde_json::from_str(&as_json(&found(), false)).unwrap();
+        assert_eq!(json["segment"], "000000000000feed-00000000002a");
+        assert_eq!(json["partitions"][0]["bytes"], 200);
+        assert_eq!(json["commits"][0]["earlier_segments"][0]["sequence"], 41);
+        assert!(json.get("blocks").is_none());
+    }
+
+    #[test]
+    fn days_become_dates_across_leap_years() {
+        assert_eq!(civil(0), (1970, 1, 1));
+        assert_eq!(civil(789), (1972, 2, 29));
+        assert_eq!(civil(11_016), (2000, 2, 29));
+        assert_eq!(civil(11_322), (2000, 12, 31));
+        assert_eq!(civil(47_541), (2100, 3, 1));
+        assert_eq!(civil(20_780), (2026, 11, 23));
+    }
+}

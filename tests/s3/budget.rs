@@ -1,0 +1,208 @@
+//! Request budgets: what work costs at the store, counted by the store itself.
+//!
+//! Counts, not times. Everything is read back through a daemon that wrote none of it, by handles, and every
+//! page is checked. The budgets are those of docs/performance.md's promise to a user's bill.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use stopover::app::Daemon;
+use stopover::clock::Runtime;
+use stopover::config::Config;
+use stopover::id::{ExchangeId, SinkId, TaskAttempt};
+use stopover::lifecycle::ExchangeSpec;
+use stopover::memory::ReservedBytes;
+use stopover::segment::frame::{FRAME_HEADER, seal_frame, verify_batch};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::Gateway;
+
+/// A shuffle: `tasks` × `partitions`, `task_bytes` each, in pages of `page_bytes`.
+#[derive(Clone, Copy)]
+struct Shuffle {
+    tasks: u32,
+    partitions: u32,
+    task_bytes: usize,
+    page_bytes: usize,
+}
+
+impl Shuffle {
+    fn pages_of_a_task(&self) -> u32 {
+        (self.task_bytes / self.page_bytes) as u32
+    }
+
+    fn pages(&self) -> u64 {
+        u64::from(self.tasks) * u64::from(self.pages_of_a_task())
+    }
+}
+
+fn daemon(gateway: &Gateway, seed: u64) -> Daemon {
+    let mut config = Config {
+        base_directories: vec![
+            gateway.config("s3://bucket/a"),
+            gateway.config("s3://bucket/b"),
+        ],
+        ..Config::default()
+    };
+    config.memory.budget = Some(1 << 30);
+    // No sweeps: they are the daemons' housekeeping, not the work's cost.
+    config.lease.duration = Duration::from_secs(36_000);
+    config.lease.sweep_interval = Duration::from_secs(3600);
+    Daemon::build(&config, &Runtime::seeded(seed)).unwrap()
+}
+
+/// One batch of about 1 MiB: pages round-robin over the partitions, then sorted by partition as the plugin
+/// does. Each page begins with who wrote it.
+fn batch(shuffle: Shuffle, task: u32, pages: std::ops::Range<u32>) -> Bytes {
+    let mut order: Vec<u32> = pages.collect();
+    order.sort_by_key(|page| page % shuffle.partitions);
+    let mut batch = Vec::with_capacity(order.len() * (shuffle.page_bytes + FRAME_HEADER));
+    for page in order {
+        let start = batch.len();
+        batch.resize(start + FRAME_HEADER + shuffle.page_bytes, task as u8);
+        batch[start + FRAME_HEADER..][..4].copy_from_slice(&task.to_le_bytes());
+        batch[start + FRAME_HEADER + 4..][..4].copy_from_slice(&page.to_le_bytes());
+        seal_frame(&mut batch[start..], page % shuffle.partitions);
+    }
+    batch.into()
+}
+
+async fn write_task(daemon: &Daemon, exchange: &ExchangeId, shuffle: Shuffle, task: u32) {
+    let task_attempt = TaskAttempt::new(task, 0).unwrap();
+    let sink = SinkId {
+        exchange: exchange.clone(),
+        task_attempt,
+    };
+    let per_batch = ((1 << 20) / shuffle.page_bytes) as u32;
+    let all = shuffle.pages_of_a_task();
+    for (number, start) in (0..all).step_by(per_batch as usize).enumerate() {
+        let bytes = batch(shuffle, task, start..(start + per_batch).min(all));
+        let reservation = daemon.ingest.reserve(bytes.len() as u64).await.unwrap();
+        let bytes = ReservedBytes::into_bytes(bytes, reservation);
+        let batch = verify_batch(bytes, shuffle.partitions, 16 << 20).unwrap();
+        daemon
+            .ingest
+            .append(&sink, Some(number as u32), batch)
+            .unwrap();
+    }
+    daemon.ingest.finish(&sink, None).await.unwrap();
+}
+
+/// Pages that a handle gave.
+async fn read_handle(daemon: &Daemon, handle: &str) -> u64 {
+    let stream = daemon.reader.read_handle(handle, 0).await.unwrap();
+    let end = stream
+        .try_fold(Bytes::new(), |_, part| async move {
+            Ok(part.slice(part.len().saturating_sub(32)..))
+        })
+        .await
+        .unwrap();
+    // The daemon has checked every page; its end record counts them.
+    u64::from_le_bytes(end[8..16].try_into().unwrap())
+}
+
+async fn at_once<F: Future<Output = u64> + Send + 'static>(
+    most: usize,
+    jobs: impl Iterator<Item = F>,
+) -> u64 {
+    let permits = Arc::new(Semaphore::new(most));
+    let mut running = JoinSet::new();
+    for job in jobs {
+        let permit = Arc::clone(&permits).acquire_owned().await.unwrap();
+        running.spawn(async move {
+            let count = job.await;
+            drop(permit);
+            count
+        });
+    }
+    running.join_all().await.into_iter().sum()
+}
+
+struct Cost {
+    puts: usize,
+    gets: usize,
+}
+
+async fn run(shuffle: Shuffle) -> Cost {
+    let gateway = Gateway::start("bucket", "key", "secret");
+    let (writer, reader) = (daemon(&gateway, 1), daemon(&gateway, 2));
+    let exchange: ExchangeId = "q-budget".parse().unwrap();
+    let spec = ExchangeSpec {
+        partitions: shuffle.partitions,
+        ordered: false,
+    };
+    writer.exchanges.announce(&exchange, spec).await.unwrap();
+    let writes = (0..shuffle.tasks).map(|task| {
+        let (writer, exchange) = (writer.clone(), exchange.clone());
+        async move {
+            write_task(&writer, &exchange, shuffle, task).await;
+            1
+        }
+    });
+    assert_eq!(at_once(8, writes).await, u64::from(shuffle.tasks));
+
+    let chosen: Vec<_> = (0..shuffle.tasks)
+        .map(|t| TaskAttempt::new(t, 0).unwrap())
+        .collect();
+    let planned = reader
+        .commits
+        .plan_handles(&exchange, false, &chosen, 64 << 20)
+        .await
+        .unwrap();
+    let handle_bytes: usize = planned.iter().map(|h| h.text.len()).sum();
+    let reads = planned.into_iter().map(|handle| {
+        let reader = reader.clone();
+        async move { read_handle(&reader, &handle.text).await }
+    });
+    assert_eq!(at_once(8, reads).await, shuffle.pages());
+
+    let puts = ["s3_PutObject", "s3_CreateMultipartUpload", "s3_UploadPart"]
+        .iter()
+        .chain(&["s3_CompleteMultipartUpload", "s3_CopyObject"])
+        .map(|name| gateway.requests(name))
+        .sum();
+    let gets = gateway.requests("s3_GetObject") + gateway.requests("s3_HeadObject");
+    let lists = gateway.requests("s3_ListObjectsV2");
+    println!("{puts} PUT-class, {gets} GET, {lists} LIST, {handle_bytes} bytes of handles");
+    reader.exchanges.close(&exchange).await.unwrap();
+    let left = gateway.files();
+    assert!(left.iter().all(|file| file.ends_with(".keep")), "{left:?}");
+    Cost { puts, gets }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_small_tasks_cost_at_most_60_puts_and_200_gets() {
+    let shuffle = Shuffle {
+        tasks: 200,
+        partitions: 50,
+        task_bytes: 1 << 20,
+        page_bytes: 16 << 10,
+    };
+    let cost = run(shuffle).await;
+    assert!(
+        cost.puts <= 60 && cost.gets <= 200,
+        "{} PUT, {} GET",
+        cost.puts,
+        cost.gets
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gibibyte_of_large_tasks_costs_at_most_100_puts_and_1000_gets() {
+    let shuffle = Shuffle {
+        tasks: 32,
+        partitions: 50,
+        task_bytes: 32 << 20,
+        page_bytes: 64 << 10,
+    };
+    let cost = run(shuffle).await;
+    assert!(
+        cost.puts <= 100 && cost.gets <= 1000,
+        "{} PUT, {} GET",
+        cost.puts,
+        cost.gets
+    );
+}

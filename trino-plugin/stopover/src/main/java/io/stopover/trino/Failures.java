@@ -27,7 +27,8 @@ final class Failures
         if (failure instanceof TrinoException e) {
             return e;
         }
-        return new TrinoException(code(failure), "%s: %s".formatted(action, failure.getMessage()), failure);
+        return new TrinoException(
+                code(failure), "%s: %s".formatted(action, failure.getMessage()), failure);
     }
 
     private static StopoverErrorCode code(Throwable failure)
@@ -45,13 +46,15 @@ final class Failures
     private static StopoverErrorCode code(String slug)
     {
         return switch (slug) {
-            case "sink-not-found", "sink-failed", "sink-aborted", "batch-out-of-order" -> STOPOVER_SINK_LOST;
+            case "sink-not-found", "sink-failed", "sink-aborted", "batch-out-of-order" ->
+                    STOPOVER_SINK_LOST;
             case "data-lost", "attempt-not-committed" -> STOPOVER_DATA_LOST;
             case "data-corrupt" -> STOPOVER_DATA_CORRUPT;
             case "exchange-not-found", "exchange-closed" -> STOPOVER_EXCHANGE_CLOSED;
             case "unauthorized", "forbidden" -> STOPOVER_UNAUTHORIZED;
             case "page-too-large" -> STOPOVER_PAGE_TOO_LARGE;
-            case "storage-unavailable", "draining", "overloaded", "timeout", "internal" -> STOPOVER_UNAVAILABLE;
+            case "storage-unavailable", "draining", "overloaded", "timeout", "internal" ->
+                    STOPOVER_UNAVAILABLE;
             default -> STOPOVER_PROTOCOL;
         };
     }

@@ -10,13 +10,16 @@ import java.util.concurrent.CompletableFuture;
 import static java.util.Objects.requireNonNull;
 
 /**
- * Deals out the handles of an exchange from the first on, in batches of bounded size. Each consumer has its own. A batch that
- * was cancelled before it came is not passed over.
+ * Deals out the handles of an exchange from the first on, in batches of bounded size. Each consumer
+ * has its own. A batch that was cancelled before it came is not passed over.
  */
 final class HandleBatches
         implements ExchangeSourceHandleSource
 {
-    /** Few enough for one request of the engine, enough that its recursion over batches stays shallow. */
+    /**
+     * Few enough for one request of the engine, enough that its recursion over batches stays
+     * shallow.
+     */
     static final int BATCH_SIZE = 4096;
 
     private final CompletableFuture<List<ExchangeSourceHandle>> handles;

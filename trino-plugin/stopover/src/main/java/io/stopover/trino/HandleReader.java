@@ -16,9 +16,10 @@ import java.net.URI;
 import static java.util.Objects.requireNonNull;
 
 /**
- * Reads one handle to its end: every page once, in the daemon's order. A read that breaks off, or brings damaged bytes, is
- * resumed behind the last good page, at the same daemon or another; time for that begins anew with each page that comes.
- * All pages came when the end record was right and the sums are those of the handle. Blocks; lives in one thread.
+ * Reads one handle to its end: every page once, in the daemon's order. A read that breaks off, or
+ * brings damaged bytes, is resumed behind the last good page, at the same daemon or another; time
+ * for that begins anew with each page that comes. All pages came when the end record was right and
+ * the sums are those of the handle. Blocks; lives in one thread.
  */
 final class HandleReader
         implements ReadStream.Visitor
@@ -79,7 +80,8 @@ final class HandleReader
         try {
             client.read(daemon, handle.handle(), pages, this, cancellation);
             if (pages != handle.pages() || bytes != handle.bytes()) {
-                throw new MalformedStreamException("%s ended a handle of %s pages and %s bytes after %s pages and %s bytes"
+                throw new MalformedStreamException(
+                        "%s ended a handle of %s pages and %s bytes after %s pages and %s bytes"
                         .formatted(daemon, handle.pages(), handle.bytes(), pages, bytes));
             }
             return null;
@@ -95,7 +97,8 @@ final class HandleReader
     private IOException damaged(IOException failure)
     {
         malformed++;
-        return malformed < MAX_MALFORMED ? failure : new GiveUpException("Read damaged %s times".formatted(malformed), failure);
+        return malformed < MAX_MALFORMED ? failure
+                : new GiveUpException("Read damaged %s times".formatted(malformed), failure);
     }
 
     @Override
@@ -104,7 +107,8 @@ final class HandleReader
     {
         if (partition != handle.partition()) {
             throw new MalformedStreamException(
-                    "block of partition %s in the answer to a handle of partition %s".formatted(partition, handle.partition()));
+                    "block of partition %s in the answer to a handle of partition %s"
+                            .formatted(partition, handle.partition()));
         }
         wanted = target.isWanted(task, attempt);
     }
@@ -114,7 +118,8 @@ final class HandleReader
             throws IOException
     {
         if (pages >= handle.pages()) {
-            throw new MalformedStreamException("more pages than the %s of the handle".formatted(handle.pages()));
+            throw new MalformedStreamException(
+                    "more pages than the %s of the handle".formatted(handle.pages()));
         }
         try {
             if (!target.awaitRoom(size)) {

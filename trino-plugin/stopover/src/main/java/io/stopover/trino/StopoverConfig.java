@@ -28,7 +28,10 @@ import static java.util.concurrent.TimeUnit.MILLISECONDS;
 import static java.util.concurrent.TimeUnit.MINUTES;
 import static java.util.concurrent.TimeUnit.SECONDS;
 
-/** All properties of the plugin. {@code docs/plugin.md} says what each means and why its default is what it is. */
+/**
+ * All properties of the plugin. {@code docs/plugin.md} says what each means and why its default is
+ * what it is.
+ */
 public class StopoverConfig
 {
     private List<URI> uris = ImmutableList.of();
@@ -52,14 +55,16 @@ public class StopoverConfig
     private Duration retryMaxDelay = new Duration(5, SECONDS);
     private Duration daemonDownTime = new Duration(10, SECONDS);
 
-    @NotEmpty(message = "stopover.uris must name at least one daemon, such as http://127.0.0.1:7077")
+    @NotEmpty(message =
+            "stopover.uris must name at least one daemon, such as http://127.0.0.1:7077")
     public List<URI> getUris()
     {
         return uris;
     }
 
     @Config("stopover.uris")
-    @ConfigDescription("Daemons in order of preference, separated by commas; the first is the one beside this node")
+    @ConfigDescription(
+            "Daemons, separated by commas, in order of preference: first the one beside this node")
     public StopoverConfig setUris(String uris)
     {
         this.uris = Splitter.on(',').trimResults().omitEmptyStrings().splitToStream(uris)
@@ -74,8 +79,10 @@ public class StopoverConfig
     {
         try {
             URI uri = new URI(text.endsWith("/") ? text.substring(0, text.length() - 1) : text);
-            boolean http = "http".equalsIgnoreCase(uri.getScheme()) || "https".equalsIgnoreCase(uri.getScheme());
-            if (http && uri.getHost() != null && uri.getRawUserInfo() == null && uri.getRawPath().isEmpty()
+            boolean http = "http".equalsIgnoreCase(uri.getScheme())
+                    || "https".equalsIgnoreCase(uri.getScheme());
+            if (http && uri.getHost() != null
+                    && uri.getRawUserInfo() == null && uri.getRawPath().isEmpty()
                     && uri.getRawQuery() == null && uri.getRawFragment() == null) {
                 return Optional.of(uri);
             }
@@ -87,7 +94,8 @@ public class StopoverConfig
         return Optional.empty();
     }
 
-    @AssertTrue(message = "stopover.uris must be a list of http://host:port or https://host:port, without path, query or user")
+    @AssertTrue(message =
+            "stopover.uris must be a list of http://host:port or https://host:port and no more")
     public boolean isUrisValid()
     {
         return invalidUri == null;
@@ -120,7 +128,8 @@ public class StopoverConfig
         return this;
     }
 
-    @AssertTrue(message = "stopover.token and stopover.token-file exclude each other: set one of them")
+    @AssertTrue(message =
+            "stopover.token and stopover.token-file exclude each other: set one of them")
     public boolean isTokenUnambiguous()
     {
         return token.isEmpty() || tokenFile.isEmpty();
@@ -167,7 +176,8 @@ public class StopoverConfig
     @AssertTrue(message = "stopover.sink-max-buffered must not be less than stopover.batch-size")
     public boolean isSinkMaxBufferedValid()
     {
-        return sinkMaxBuffered == null || batchSize == null || sinkMaxBuffered.compareTo(batchSize) >= 0;
+        return sinkMaxBuffered == null || batchSize == null
+                || sinkMaxBuffered.compareTo(batchSize) >= 0;
     }
 
     @NotNull
@@ -271,7 +281,8 @@ public class StopoverConfig
     }
 
     @Config("stopover.write-timeout")
-    @ConfigDescription("Time for a batch or a finish, the daemon's backpressure included, before it is sent again")
+    @ConfigDescription(
+            "Time for a batch or finish, backpressure included, before it is sent again")
     public StopoverConfig setWriteTimeout(Duration writeTimeout)
     {
         this.writeTimeout = writeTimeout;
@@ -365,10 +376,12 @@ public class StopoverConfig
         return this;
     }
 
-    @AssertTrue(message = "stopover.retry-max-delay must not be less than stopover.retry-initial-delay")
+    @AssertTrue(message =
+            "stopover.retry-max-delay must not be less than stopover.retry-initial-delay")
     public boolean isRetryMaxDelayValid()
     {
-        return retryMaxDelay == null || retryInitialDelay == null || retryMaxDelay.compareTo(retryInitialDelay) >= 0;
+        return retryMaxDelay == null || retryInitialDelay == null
+                || retryMaxDelay.compareTo(retryInitialDelay) >= 0;
     }
 
     @NotNull

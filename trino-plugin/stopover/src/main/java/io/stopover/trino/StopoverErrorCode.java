@@ -8,14 +8,17 @@ import static io.trino.spi.ErrorType.EXTERNAL;
 import static io.trino.spi.ErrorType.USER_ERROR;
 
 /**
- * How failures reach Trino. All but the last are external: Trino runs the task again, after a delay.
+ * How failures reach Trino. All but the last are external: Trino runs the task again, after a
+ * delay.
  */
 public enum StopoverErrorCode
         implements ErrorCodeSupplier
 {
     /** No daemon could be reached, or none could do its work, for the whole time of retries. */
     STOPOVER_UNAVAILABLE(0, EXTERNAL),
-    /** The attempt's pages are lost before they were committed; another attempt writes them again. */
+    /**
+     * The attempt's pages are lost before they were committed; another attempt writes them again.
+     */
     STOPOVER_SINK_LOST(1, EXTERNAL),
     /** Committed pages are not there any more. Another attempt will not find them either. */
     STOPOVER_DATA_LOST(2, EXTERNAL),

@@ -28,12 +28,13 @@ import static io.stopover.trino.StopoverErrorCode.STOPOVER_EXCHANGE_CLOSED;
 import static java.util.Objects.requireNonNull;
 
 /**
- * One exchange, on the coordinator: announced to the daemons, its lease renewed while it is open, its handles planned once all
- * sinks have finished, and removed when it is closed. The first {@code sinkFinished} of a task decides which of its attempts
- * is read. Trino repeats nothing here, so every request is repeated inside; no method waits for one.
+ * One exchange, on the coordinator: announced to the daemons, its lease renewed while it is open,
+ * its handles planned once all sinks have finished, and removed when it is closed. The first {@code
+ * sinkFinished} of a task decides which of its attempts is read. Trino repeats nothing here, so
+ * every request is repeated inside; no method waits for one.
  *
- * <p>Announcing, renewing and removing are done by one thread after another, never at once: an announcement that overtook the
- * removal would open the exchange again.
+ * <p>Announcing, renewing and removing are done by one thread after another, never at once: an
+ * announcement that overtook the removal would open the exchange again.
  */
 final class StopoverExchange
         implements Exchange
@@ -68,7 +69,7 @@ final class StopoverExchange
             Supplier<Backoff> backoffs,
             Workers workers)
     {
-        checkArgument(partitions > 0, "an exchange has at least one output partition, not %s", partitions);
+        checkArgument(partitions > 0, "an exchange has output partitions, not %s", partitions);
         this.id = requireNonNull(id, "id is null");
         this.name = requireNonNull(name, "name is null");
         this.partitions = partitions;
@@ -80,7 +81,10 @@ final class StopoverExchange
         this.workers = requireNonNull(workers, "workers is null");
     }
 
-    /** Announces the exchange and keeps it alive until it is closed; then removes it and reports its end. */
+    /**
+     * Announces the exchange and keeps it alive until it is closed; then removes it and reports its
+     * end.
+     */
     void start(Runnable removed)
     {
         workers.start(() -> {
@@ -125,7 +129,9 @@ final class StopoverExchange
                 whileOpen);
     }
 
-    /** A lease that could not be renewed is tried again: the query may still end before it runs out. */
+    /**
+     * A lease that could not be renewed is tried again: the query may still end before it runs out.
+     */
     private long renew(long leaseSeconds)
             throws CancelledException
     {
@@ -166,7 +172,7 @@ final class StopoverExchange
                     never);
         }
         catch (IOException | RuntimeException e) {
-            log.warn(e, "Cannot remove exchange %s; it is collected when its lease has run out", name);
+            log.warn(e, "Cannot remove exchange %s; it goes when its lease has run out", name);
         }
     }
 
@@ -186,10 +192,12 @@ final class StopoverExchange
     public void noMoreSinks() {}
 
     @Override
-    public CompletableFuture<ExchangeSinkInstanceHandle> instantiateSink(ExchangeSinkHandle sinkHandle, int taskAttempt)
+    public CompletableFuture<ExchangeSinkInstanceHandle> instantiateSink(
+            ExchangeSinkHandle sinkHandle, int taskAttempt)
     {
         int task = ((StopoverSinkHandle) sinkHandle).taskPartition();
-        return announced.thenApply(_ -> new StopoverSinkInstanceHandle(name, task, taskAttempt, partitions));
+        return announced.thenApply(
+                _ -> new StopoverSinkInstanceHandle(name, task, taskAttempt, partitions));
     }
 
     @Override
@@ -203,7 +211,8 @@ final class StopoverExchange
     public void sinkFinished(ExchangeSinkHandle sinkHandle, int taskAttempt)
     {
         if (!handlesRequested.get()) {
-            chosenAttempts.putIfAbsent(((StopoverSinkHandle) sinkHandle).taskPartition(), taskAttempt);
+            chosenAttempts.putIfAbsent(
+                    ((StopoverSinkHandle) sinkHandle).taskPartition(), taskAttempt);
         }
     }
 
@@ -234,7 +243,12 @@ final class StopoverExchange
     private ExchangeSourceHandle toSourceHandle(PlannedHandle planned)
     {
         return new StopoverSourceHandle(
-                id, planned.partition(), planned.bytes(), planned.pages(), ordered, planned.handle());
+                id,
+                planned.partition(),
+                planned.bytes(),
+                planned.pages(),
+                ordered,
+                planned.handle());
     }
 
     @Override
@@ -253,6 +267,7 @@ final class StopoverExchange
 
     private TrinoException closedException()
     {
-        return new TrinoException(STOPOVER_EXCHANGE_CLOSED, "Exchange %s is closed".formatted(name));
+        return new TrinoException(
+                STOPOVER_EXCHANGE_CLOSED, "Exchange %s is closed".formatted(name));
     }
 }

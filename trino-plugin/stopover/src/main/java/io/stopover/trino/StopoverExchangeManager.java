@@ -26,7 +26,9 @@ import static java.util.concurrent.TimeUnit.MILLISECONDS;
 import static java.util.concurrent.TimeUnit.NANOSECONDS;
 import static java.util.concurrent.TimeUnit.SECONDS;
 
-/** Makes exchanges, sinks and sources; none of its methods waits for a daemon, but {@code shutdown}. */
+/**
+ * Makes exchanges, sinks and sources; none of its methods waits for a daemon, but {@code shutdown}.
+ */
 public class StopoverExchangeManager
         implements ExchangeManager
 {
@@ -60,10 +62,12 @@ public class StopoverExchangeManager
     }
 
     @Override
-    public Exchange createExchange(ExchangeContext context, int outputPartitionCount, boolean preserveOrderWithinPartition)
+    public Exchange createExchange(
+            ExchangeContext context, int outputPartitionCount, boolean preserveOrderWithinPartition)
     {
         String queryId = context.getQueryId().toString();
-        String name = queryId.substring(0, Math.min(queryId.length(), MAX_QUERY_ID_LENGTH)) + "-" + UUID.randomUUID();
+        String name = queryId.substring(0, Math.min(queryId.length(), MAX_QUERY_ID_LENGTH)) + "-"
+                + UUID.randomUUID();
         StopoverExchange exchange = new StopoverExchange(
                 context.getExchangeId(),
                 name,
@@ -85,7 +89,8 @@ public class StopoverExchangeManager
         StopoverSinkInstanceHandle sink = (StopoverSinkInstanceHandle) handle;
         Cancellation cancellation = new Cancellation();
         SinkId id = new SinkId(sink.exchange(), sink.task(), sink.attempt());
-        SinkWriter writer = new SinkWriter(client, anyDaemon, id, backoffs(config.getSinkRetryTime()), cancellation);
+        SinkWriter writer = new SinkWriter(
+                client, anyDaemon, id, backoffs(config.getSinkRetryTime()), cancellation);
         return new StopoverSink(
                 id,
                 sink.partitions(),
@@ -99,12 +104,13 @@ public class StopoverExchangeManager
     @Override
     public ExchangeSource createSource()
     {
-        return new StopoverSource(config, client, anyDaemon, backoffs(config.getReadRetryTime()), workers);
+        return new StopoverSource(
+                config, client, anyDaemon, backoffs(config.getReadRetryTime()), workers);
     }
 
     /**
-     * Not yet: with {@code true} Trino starts readers while the writers still run, which asks for handles at each finished
-     * task. The daemons can do that; the plugin does not use it.
+     * Not yet: with {@code true} Trino starts readers while the writers still run, which asks for
+     * handles at each finished task. The daemons can do that; the plugin does not use it.
      */
     @Override
     public boolean supportsConcurrentReadAndWrite()

@@ -8,7 +8,10 @@ import io.trino.spi.exchange.ExchangeManagerFactory;
 
 import java.util.Map;
 
-/** Puts the plugin together from its properties; a property that is wrong, missing or unknown stops Trino's start. */
+/**
+ * Puts the plugin together from its properties; a property that is wrong, missing or unknown stops
+ * Trino's start.
+ */
 public class StopoverExchangeManagerFactory
         implements ExchangeManagerFactory
 {

@@ -21,23 +21,28 @@ import java.util.concurrent.CompletableFuture;
 import java.util.function.Supplier;
 
 import static com.google.common.base.Preconditions.checkArgument;
+import static com.google.common.base.Preconditions.checkElementIndex;
 import static com.google.common.base.Preconditions.checkState;
 import static io.stopover.trino.StopoverErrorCode.STOPOVER_PAGE_TOO_LARGE;
 import static io.stopover.trino.StopoverErrorCode.STOPOVER_SINK_LOST;
 import static java.util.Objects.requireNonNull;
 
 /**
- * Collects the pages of one task attempt into batches and has them sent, one batch at a time, by a virtual thread that lives
- * only while there is something to send. Shared by all drivers of the task.
+ * Collects the pages of one task attempt into batches and has them sent, one batch at a time, by a
+ * virtual thread that lives only while there is something to send. Shared by all drivers of the
+ * task.
  *
- * <p>Bytes held do not depend on the number of partitions: pages of all of them wait in one queue. The sender always runs
- * while the sink asks the engine to wait, so the wait ends by itself.
+ * <p>Bytes held do not depend on the number of partitions: pages of all of them wait in one queue.
+ * The sender always runs while the sink asks the engine to wait, so the wait ends by itself.
  */
 final class StopoverSink
         implements ExchangeSink
 {
     private static final Logger log = Logger.get(StopoverSink.class);
-    /** A page whose array is much larger than the page is copied, so that what is counted is what is held. */
+    /**
+     * A page whose array is much larger than the page is copied, so that what is counted is what is
+     * held.
+     */
     private static final int MAX_WASTED_BYTES = 4096;
 
     record Sizes(long batch, long maxBuffered, long maxPage)
@@ -125,10 +130,9 @@ final class StopoverSink
     @Override
     public void add(int partition, Slice data)
     {
-        checkArgument(partition >= 0 && partition < partitions, "partition %s of %s", partition, partitions);
+        checkElementIndex(partition, partitions, "partition");
         if (data.length() > sizes.maxPage()) {
-            throw new TrinoException(STOPOVER_PAGE_TOO_LARGE, ("A row makes a page of %s bytes, more than %s: raise "
-                    + "stopover.max-page-size, and limits.max_page_size of the daemons").formatted(data.length(), sizes.maxPage()));
+            throw tooLarge(data.length());
         }
         SinkPage page = SinkPage.of(partition, compact(data));
         synchronized (this) {
@@ -149,6 +153,13 @@ final class StopoverSink
             senderRuns = true;
         }
         workers.start(this::sendAll);
+    }
+
+    private TrinoException tooLarge(int length)
+    {
+        return new TrinoException(STOPOVER_PAGE_TOO_LARGE, """
+                A row makes a page of %s bytes, more than %s: raise stopover.max-page-size, \
+                and limits.max_page_size of the daemons""".formatted(length, sizes.maxPage()));
     }
 
     private static Slice compact(Slice data)
@@ -246,7 +257,8 @@ final class StopoverSink
         }
         List<SinkPage> pages = new ArrayList<>();
         long bytes = 0;
-        while (!waiting.isEmpty() && (pages.isEmpty() || bytes + waiting.peek().frameSize() <= sizes.batch())) {
+        while (!waiting.isEmpty()
+                && (pages.isEmpty() || bytes + waiting.peek().frameSize() <= sizes.batch())) {
             SinkPage page = waiting.poll();
             bytes += page.frameSize();
             pages.add(page);
@@ -305,7 +317,10 @@ final class StopoverSink
         finished.completeExceptionally(exception);
     }
 
-    /** Nothing more will be sent: lets the pages go. Returns the future of those who wait, to be completed without the lock. */
+    /**
+     * Nothing more will be sent: lets the pages go. Returns the future of those who wait, to be
+     * completed without the lock.
+     */
     @GuardedBy("this")
     private CompletableFuture<Void> end(State newState)
     {

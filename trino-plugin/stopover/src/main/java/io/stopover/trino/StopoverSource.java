@@ -23,11 +23,12 @@ import java.util.function.Supplier;
 import static java.util.Objects.requireNonNull;
 
 /**
- * Pages of the handles that the engine adds, read ahead by virtual threads into a buffer of bounded size. Shared by all
- * drivers of a pipeline.
+ * Pages of the handles that the engine adds, read ahead by virtual threads into a buffer of bounded
+ * size. Shared by all drivers of a pipeline.
  *
- * <p>Nothing is read before the final selector is there, so every page is known to be wanted or not when it comes. Handles of
- * an ordered exchange are read one after another in the order in which they were added; others several at a time.
+ * <p>Nothing is read before the final selector is there, so every page is known to be wanted or not
+ * when it comes. Handles of an ordered exchange are read one after another in the order in which
+ * they were added; others several at a time.
  */
 final class StopoverSource
         implements ExchangeSource
@@ -127,7 +128,8 @@ final class StopoverSource
     @GuardedBy("this")
     private boolean isExhausted()
     {
-        return noMoreHandles && hasFinalSelector() && waiting.isEmpty() && readers.isEmpty() && pages.isEmpty();
+        return noMoreHandles && hasFinalSelector() && waiting.isEmpty() && readers.isEmpty()
+                && pages.isEmpty();
     }
 
     @GuardedBy("this")
@@ -214,7 +216,8 @@ final class StopoverSource
             return;
         }
         int concurrency = readsOrdered ? 1 : readConcurrency;
-        while (!waiting.isEmpty() && readers.size() < concurrency && (readers.isEmpty() || bufferedBytes < bufferSize)) {
+        while (!waiting.isEmpty() && readers.size() < concurrency
+                && (readers.isEmpty() || bufferedBytes < bufferSize)) {
             StopoverSourceHandle handle = waiting.poll();
             Cancellation cancellation = new Cancellation();
             readers.add(cancellation);
@@ -225,7 +228,9 @@ final class StopoverSource
     private void read(StopoverSourceHandle handle, Cancellation cancellation)
     {
         try {
-            new HandleReader(client, anyDaemon, handle, new Buffer(handle), backoffs.get(), cancellation).readAll();
+            Buffer buffer = new Buffer(handle);
+            new HandleReader(client, anyDaemon, handle, buffer, backoffs.get(), cancellation)
+                    .readAll();
         }
         catch (Throwable t) {
             fail(Failures.toTrino("Cannot read partition %s of exchange %s"
@@ -277,7 +282,8 @@ final class StopoverSource
         public boolean isWanted(int task, int attempt)
         {
             synchronized (StopoverSource.this) {
-                return selector.getSelection(handle.exchangeId(), task, attempt) == Selection.INCLUDED;
+                Selection selection = selector.getSelection(handle.exchangeId(), task, attempt);
+                return selection == Selection.INCLUDED;
             }
         }
 

@@ -11,8 +11,9 @@ import static io.airlift.slice.SizeOf.instanceSize;
 import static java.util.Objects.requireNonNull;
 
 /**
- * Pages of one output partition, as they travel to the readers. {@code handle} is the daemon's and holds all that a read
- * needs, the exchange's name among the daemons included; {@code exchangeId} is Trino's, for the selector.
+ * Pages of one output partition, as they travel to the readers. {@code handle} is the daemon's and
+ * holds all that a read needs, the exchange's name among the daemons included; {@code exchangeId}
+ * is Trino's, for the selector.
  */
 public record StopoverSourceHandle(
         @JsonProperty("exchangeId") ExchangeId exchangeId,

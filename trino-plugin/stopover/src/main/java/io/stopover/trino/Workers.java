@@ -5,8 +5,9 @@ import io.airlift.log.Logger;
 import java.util.concurrent.ThreadFactory;
 
 /**
- * Virtual threads for everything that waits for the network, so that no thread of Trino does. Whoever starts one sees to it
- * that it ends; after the manager's shutdown all requests fail at once, and with them what is left of these threads.
+ * Virtual threads for everything that waits for the network, so that no thread of Trino does.
+ * Whoever starts one sees to it that it ends; after the manager's shutdown all requests fail at
+ * once, and with them what is left of these threads.
  */
 public final class Workers
 {

@@ -26,8 +26,9 @@ import static java.nio.charset.StandardCharsets.UTF_8;
 import static java.util.concurrent.Executors.newVirtualThreadPerTaskExecutor;
 
 /**
- * The daemon's side of the protocol in memory, written from the protocol page and not with the plugin's classes. Several of
- * them on one {@link Store} are like daemons with the same base directories. Faults are asked for request by request.
+ * The daemon's side of the protocol in memory, written from the protocol page and not with the
+ * plugin's classes. Several of them on one {@link Store} are like daemons with the same base
+ * directories. Faults are asked for request by request.
  */
 final class FakeDaemon
         implements AutoCloseable
@@ -102,7 +103,8 @@ final class FakeDaemon
     {
         this.store = store;
         try {
-            server = HttpServer.create(new InetSocketAddress(InetAddress.getLoopbackAddress(), port), 1000);
+            server = HttpServer.create(
+                    new InetSocketAddress(InetAddress.getLoopbackAddress(), port), 1000);
         }
         catch (IOException e) {
             throw new UncheckedIOException(e);
@@ -137,7 +139,9 @@ final class FakeDaemon
 
     static Fault problem(String slug, int status, boolean retryable)
     {
-        return (daemon, request, body) -> daemon.send(request, daemon.problemAnswer(new ProblemAnswer(slug, status, retryable)));
+        return (daemon, request, body) -> {
+            throw new ProblemAnswer(slug, status, retryable);
+        };
     }
 
     /** Served, but nobody is told. */
@@ -228,7 +232,8 @@ final class FakeDaemon
     private void send(HttpExchange request, Answer answer)
             throws IOException
     {
-        request.sendResponseHeaders(answer.status(), answer.body().length == 0 ? -1 : answer.body().length);
+        request.sendResponseHeaders(
+                answer.status(), answer.body().length == 0 ? -1 : answer.body().length);
         if (answer.body().length > 0) {
             request.getResponseBody().write(answer.body());
         }
@@ -237,8 +242,11 @@ final class FakeDaemon
 
     private Answer problemAnswer(ProblemAnswer e)
     {
-        return new Answer(e.status, ("{\"type\": \"urn:stopover:problem:%s\", \"title\": \"%s\", \"status\": %s, "
-                + "\"detail\": \"by the test\", \"retryable\": %s}").formatted(e.slug, e.slug, e.status, e.retryable).getBytes(UTF_8));
+        String problem = """
+                {"type": "urn:stopover:problem:%s", "title": "%s", "status": %s, \
+                "detail": "by the test", "retryable": %s}"""
+                .formatted(e.slug, e.slug, e.status, e.retryable);
+        return new Answer(e.status, problem.getBytes(UTF_8));
     }
 
     private Answer serve(HttpExchange request, byte[] body)
@@ -269,7 +277,8 @@ final class FakeDaemon
 
     private static long query(HttpExchange request, String name)
     {
-        return Long.parseLong(request.getRequestURI().getQuery().replaceFirst("^" + name + "=", ""));
+        return Long.parseLong(
+                request.getRequestURI().getQuery().replaceFirst("^" + name + "=", ""));
     }
 
     private Answer announce(String exchange, String properties)
@@ -277,7 +286,8 @@ final class FakeDaemon
         if (store.closed.contains(exchange)) {
             throw new ProblemAnswer("exchange-closed", 410, false);
         }
-        Announced announced = store.exchanges.computeIfAbsent(exchange, _ -> new Announced(properties));
+        Announced announced =
+                store.exchanges.computeIfAbsent(exchange, _ -> new Announced(properties));
         if (!announced.properties.equals(properties)) {
             throw new ProblemAnswer("exchange-conflict", 409, false);
         }
@@ -295,7 +305,10 @@ final class FakeDaemon
     {
         Announced announced = store.exchanges.get(exchange);
         if (announced == null) {
-            throw new ProblemAnswer(store.closed.contains(exchange) ? "exchange-closed" : "exchange-not-found", 404, false);
+            boolean closed = store.closed.contains(exchange);
+            throw closed
+                    ? new ProblemAnswer("exchange-closed", 410, false)
+                    : new ProblemAnswer("exchange-not-found", 404, false);
         }
         return announced;
     }
@@ -303,7 +316,9 @@ final class FakeDaemon
     private synchronized Answer pages(String exchange, String key, long batch, byte[] body)
     {
         announced(exchange);
-        OpenSink sink = sinks.computeIfAbsent(exchange + "/" + key, _ -> new OpenSink(new ArrayList<>(), new ArrayList<>()));
+        OpenSink sink = sinks.computeIfAbsent(
+                exchange + "/" + key,
+                _ -> new OpenSink(new ArrayList<>(), new ArrayList<>()));
         if (batch > sink.batches().size()) {
             throw new ProblemAnswer("batch-out-of-order", 409, false);
         }
@@ -333,7 +348,8 @@ final class FakeDaemon
         if (committed == null) {
             throw new ProblemAnswer("sink-not-found", 404, false);
         }
-        return json("{\"state\": \"finished\", \"pages\": %s, \"bytes\": %s}", committed.size(), pageBytes(committed));
+        return json("{\"state\": \"finished\", \"pages\": %s, \"bytes\": %s}", committed.size(),
+                pageBytes(committed));
     }
 
     private synchronized Answer abort(String exchange, String key)
@@ -354,18 +370,22 @@ final class FakeDaemon
                 throw new ProblemAnswer("attempt-not-committed", 409, false);
             }
             for (int i = 0; i < frames.size(); i++) {
-                byPartition.computeIfAbsent(partition(frames.get(i)), _ -> new ArrayList<>()).add(key + "/" + i);
+                byPartition.computeIfAbsent(partition(frames.get(i)), _ -> new ArrayList<>())
+                        .add(key + "/" + i);
             }
         }
         StringBuilder lines = new StringBuilder();
         int count = 0;
         for (Map.Entry<Integer, List<String>> entry : byPartition.entrySet()) {
             for (int from = 0; from < entry.getValue().size(); from += pagesPerHandle) {
-                List<String> pages = entry.getValue().subList(from, (int) Math.min(entry.getValue().size(), (long) from + pagesPerHandle));
+                int end = (int) Math.min(entry.getValue().size(), (long) from + pagesPerHandle);
+                List<String> pages = entry.getValue().subList(from, end);
                 String handle = Base64.getUrlEncoder().withoutPadding().encodeToString(
                         (exchange + " " + String.join(" ", pages)).getBytes(UTF_8));
-                long bytes = pages.stream().mapToLong(page -> frame(exchange, page).length - 12).sum();
-                lines.append("{\"handle\": \"%s\", \"partition\": %s, \"bytes\": %s, \"pages\": %s}\n"
+                long bytes = pages.stream().mapToLong(page -> frame(exchange, page).length - 12)
+                        .sum();
+                lines.append(
+                        "{\"handle\": \"%s\", \"partition\": %s, \"bytes\": %s, \"pages\": %s}\n"
                         .formatted(handle, entry.getKey(), bytes, pages.size()));
                 count++;
             }
@@ -376,7 +396,8 @@ final class FakeDaemon
     private byte[] frame(String exchange, String page)
     {
         int cut = page.lastIndexOf('/');
-        return announced(exchange).committed.get(page.substring(0, cut)).get(Integer.parseInt(page.substring(cut + 1)));
+        return announced(exchange).committed.get(page.substring(0, cut))
+                .get(Integer.parseInt(page.substring(cut + 1)));
     }
 
     private byte[] read(String handle, long skip)

@@ -7,7 +7,9 @@ import org.junit.jupiter.api.Test;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
-/** Handles survive the engine's JSON mapper, which detects nothing by itself, and say nothing twice. */
+/**
+ * Handles survive the engine's JSON mapper, which detects nothing by itself, and say nothing twice.
+ */
 class TestHandles
 {
     private final ObjectMapper mapper = new ObjectMapperProvider().get();
@@ -28,10 +30,12 @@ class TestHandles
     void aSourceHandleComesBackFromJson()
             throws Exception
     {
-        StopoverSourceHandle handle = new StopoverSourceHandle(new ExchangeId("exchange-1"), 4, 1L << 40, 12, true, "aGFuZGxl");
+        StopoverSourceHandle handle = new StopoverSourceHandle(
+                new ExchangeId("exchange-1"), 4, 1L << 40, 12, true, "aGFuZGxl");
         String json = mapper.writeValueAsString(handle);
         assertThat(mapper.readTree(json)).isEqualTo(mapper.readTree("""
-                {"exchangeId": "exchange-1", "partition": 4, "bytes": 1099511627776, "pages": 12, "ordered": true, "handle": "aGFuZGxl"}
+                {"exchangeId": "exchange-1", "partition": 4, "bytes": 1099511627776, "pages": 12,
+                "ordered": true, "handle": "aGFuZGxl"}
                 """));
         assertThat(mapper.readValue(json, StopoverSourceHandle.class)).isEqualTo(handle);
         assertThat(handle.getPartitionId()).isEqualTo(4);

@@ -92,11 +92,12 @@ class TestStopoverConfig
                 .setRetryInitialDelay(new Duration(15, MILLISECONDS))
                 .setRetryMaxDelay(new Duration(16, SECONDS))
                 .setDaemonDownTime(new Duration(17, SECONDS));
-        // not assertFullMapping: it wants all properties at once, and two of them exclude each other
+        // not assertFullMapping: it wants all properties, and two of them exclude each other
         assertThat(new ConfigurationFactory(properties).build(StopoverConfig.class))
                 .usingRecursiveComparison()
                 .isEqualTo(expected);
-        assertThat(new StopoverConfig().setTokenFile("/a/token").getTokenFile()).contains(Path.of("/a/token"));
+        assertThat(new StopoverConfig().setTokenFile("/a/token").getTokenFile())
+                .contains(Path.of("/a/token"));
     }
 
     @Test
@@ -109,21 +110,33 @@ class TestStopoverConfig
         assertRefused("stopover.uris", Map.of("stopover.uris", "127.0.0.1:7077"));
         assertRefused("stopover.uris", Map.of("stopover.uris", "http://ok:1,ftp://no:2"));
         assertRefused("stopover.uris", Map.of("stopover.uris", "http://ok:1/path"));
-        assertRefused("stopover.no-such-thing", Map.of("stopover.uris", "http://ok:1", "stopover.no-such-thing", "1"));
-        assertRefused("stopover.batch-size", Map.of("stopover.uris", "http://ok:1", "stopover.batch-size", "4 apples"));
-        assertRefused("stopover.batch-size", Map.of("stopover.uris", "http://ok:1", "stopover.batch-size", "1kB"));
-        assertRefused("stopover.read-concurrency", Map.of("stopover.uris", "http://ok:1", "stopover.read-concurrency", "0"));
-        assertRefused("stopover.sink-max-buffered", Map.of("stopover.uris", "http://ok:1", "stopover.sink-max-buffered", "1MB"));
-        assertRefused("stopover.retry-max-delay", Map.of("stopover.uris", "http://ok:1", "stopover.retry-max-delay", "50ms"));
-        assertRefused("stopover.token-file", Map.of("stopover.uris", "http://ok:1", "stopover.token", "a", "stopover.token-file", "b"));
-        assertRefused("stopover.token-file", Map.of("stopover.uris", "http://ok:1", "stopover.token-file", folder + "/missing"));
-        assertRefused("stopover.token-file", Map.of("stopover.uris", "http://ok:1", "stopover.token-file", empty.toString()));
-        assertRefused("stopover.token", Map.of("stopover.uris", "http://ok:1", "stopover.token", " "));
+        assertRefused("stopover.no-such-thing", with("stopover.no-such-thing", "1"));
+        assertRefused("stopover.batch-size", with("stopover.batch-size", "4 apples"));
+        assertRefused("stopover.batch-size", with("stopover.batch-size", "1kB"));
+        assertRefused("stopover.read-concurrency", with("stopover.read-concurrency", "0"));
+        assertRefused("stopover.sink-max-buffered", with("stopover.sink-max-buffered", "1MB"));
+        assertRefused("stopover.retry-max-delay", with("stopover.retry-max-delay", "50ms"));
+        assertRefused(
+                "stopover.token-file", with("stopover.token", "a", "stopover.token-file", "b"));
+        assertRefused("stopover.token-file", with("stopover.token-file", folder + "/missing"));
+        assertRefused("stopover.token-file", with("stopover.token-file", empty.toString()));
+        assertRefused("stopover.token", with("stopover.token", " "));
+    }
+
+    private static Map<String, String> with(String... properties)
+    {
+        ImmutableMap.Builder<String, String> all = ImmutableMap.builder();
+        all.put("stopover.uris", "http://ok:1");
+        for (int i = 0; i < properties.length; i += 2) {
+            all.put(properties[i], properties[i + 1]);
+        }
+        return all.buildOrThrow();
     }
 
     private static void assertRefused(String property, Map<String, String> properties)
     {
-        assertThatThrownBy(() -> new StopoverExchangeManagerFactory().create(properties, new ExchangeManagerContext() {}))
+        StopoverExchangeManagerFactory factory = new StopoverExchangeManagerFactory();
+        assertThatThrownBy(() -> factory.create(properties, new ExchangeManagerContext() {}))
                 .as("%s", properties)
                 .hasStackTraceContaining(property);
     }

@@ -35,7 +35,10 @@ import static java.util.concurrent.TimeUnit.SECONDS;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
-/** What the coordinator is promised: nothing waits, everything is tried again, the first finished attempt is the one. */
+/**
+ * What the coordinator is promised: nothing waits, everything is tried again, the first finished
+ * attempt is the one.
+ */
 @Timeout(60)
 class TestStopoverExchange
 {
@@ -89,13 +92,15 @@ class TestStopoverExchange
         first.close();
         second.close();
         Exchange exchange = exchange(manager, 5, false);
-        CompletableFuture<ExchangeSinkInstanceHandle> sink = exchange.instantiateSink(exchange.addSink(0), 0);
+        CompletableFuture<ExchangeSinkInstanceHandle> sink =
+                exchange.instantiateSink(exchange.addSink(0), 0);
         assertThat(sink).isNotDone();
         assertThatThrownBy(() -> sink.get(20, SECONDS))
                 .isInstanceOf(ExecutionException.class)
                 .cause()
                 .isInstanceOfSatisfying(TrinoException.class, e -> {
-                    assertThat(e.getErrorCode()).isEqualTo(StopoverErrorCode.STOPOVER_UNAVAILABLE.toErrorCode());
+                    assertThat(e.getErrorCode())
+                            .isEqualTo(StopoverErrorCode.STOPOVER_UNAVAILABLE.toErrorCode());
                     assertThat(e.getErrorCode().getType()).isEqualTo(ErrorType.EXTERNAL);
                     assertThat(e).hasMessageContaining(first.uri().toString().substring(0, 17));
                 });
@@ -133,7 +138,8 @@ class TestStopoverExchange
         exchange.allRequiredSinksFinished();
         List<ExchangeSourceHandle> handles = handles(exchange);
         assertThat(handles).extracting(ExchangeSourceHandle::getPartitionId).containsExactly(0, 2);
-        assertThat(handles).extracting(ExchangeSourceHandle::getDataSizeInBytes).containsExactly(1L, 2L);
+        assertThat(handles).extracting(ExchangeSourceHandle::getDataSizeInBytes)
+                .containsExactly(1L, 2L);
         assertThat(handles(exchange)).isEqualTo(handles);
         assertThat(first.requests("/handles")).hasSize(1);
     }
@@ -145,7 +151,8 @@ class TestStopoverExchange
         Exchange exchange = exchange(manager, 3, false);
         write(manager, exchange, 0, 0, List.of());
         exchange.allRequiredSinksFinished();
-        ExchangeSourceHandleBatch batch = exchange.getSourceHandles().getNextBatch().get(10, SECONDS);
+        ExchangeSourceHandleBatch batch = exchange.getSourceHandles().getNextBatch()
+                .get(10, SECONDS);
         assertThat(batch.handles()).isEmpty();
         assertThat(batch.lastBatch()).isTrue();
     }
@@ -165,7 +172,8 @@ class TestStopoverExchange
         exchange.allRequiredSinksFinished();
         ExchangeSourceHandleSource batches = exchange.getSourceHandles();
         assertThat(batches.getNextBatch().get(10, SECONDS).lastBatch()).isFalse();
-        assertThat(batches.getNextBatch().get(10, SECONDS).handles()).hasSize(HandleBatches.BATCH_SIZE);
+        assertThat(batches.getNextBatch().get(10, SECONDS).handles())
+                .hasSize(HandleBatches.BATCH_SIZE);
         ExchangeSourceHandleBatch last = batches.getNextBatch().get(10, SECONDS);
         assertThat(last.handles()).hasSize(1);
         assertThat(last.lastBatch()).isTrue();
@@ -178,7 +186,8 @@ class TestStopoverExchange
         Exchange exchange = exchange(manager, 3, false);
         write(manager, exchange, 0, 0, List.of(Map.entry(0, "a"), Map.entry(2, "bc")));
         first.onNext("/handles", FakeDaemon.truncate(40));
-        second.onNext("/handles", FakeDaemon.replaceAnswer("{\"end\": true, \"handles\": 7}".getBytes()));
+        second.onNext(
+                "/handles", FakeDaemon.replaceAnswer("{\"end\": true, \"handles\": 7}".getBytes()));
         exchange.allRequiredSinksFinished();
         assertThat(handles(exchange)).hasSize(2);
         assertThat(first.requests("/handles")).hasSize(2);
@@ -195,7 +204,8 @@ class TestStopoverExchange
             exchange.allRequiredSinksFinished();
             handles(exchange);
         }).cause().isInstanceOfSatisfying(TrinoException.class, e ->
-                assertThat(e.getErrorCode()).isEqualTo(StopoverErrorCode.STOPOVER_DATA_LOST.toErrorCode()));
+                assertThat(e.getErrorCode())
+                        .isEqualTo(StopoverErrorCode.STOPOVER_DATA_LOST.toErrorCode()));
     }
 
     @Test
@@ -261,8 +271,10 @@ class TestStopoverExchange
         first.close();
         second.close();
         Exchange exchange = exchange(manager, 3, false);
-        CompletableFuture<ExchangeSinkInstanceHandle> sink = exchange.instantiateSink(exchange.addSink(0), 0);
-        CompletableFuture<ExchangeSourceHandleBatch> batch = exchange.getSourceHandles().getNextBatch();
+        CompletableFuture<ExchangeSinkInstanceHandle> sink =
+                exchange.instantiateSink(exchange.addSink(0), 0);
+        CompletableFuture<ExchangeSourceHandleBatch> batch = exchange.getSourceHandles()
+                .getNextBatch();
         exchange.close();
         assertThatThrownBy(() -> sink.get(10, SECONDS)).hasMessageContaining("closed");
         assertThatThrownBy(() -> batch.get(10, SECONDS)).hasMessageContaining("closed");
@@ -276,13 +288,15 @@ class TestStopoverExchange
         try {
             Files.writeString(file, "old\n");
             first.token = "old";
-            ExchangeManager withToken = manager(Map.of("stopover.token-file", file.toString()), first);
+            ExchangeManager withToken =
+                    manager(Map.of("stopover.token-file", file.toString()), first);
             instantiate(exchange(withToken, 1, false));
             first.token = "new";
             Files.writeString(file, "new\n");
             instantiate(exchange(withToken, 1, false));
             first.token = "unknown";
-            assertThatThrownBy(() -> instantiate(exchange(withToken, 1, false))).hasMessageContaining("unauthorized");
+            assertThatThrownBy(() -> instantiate(exchange(withToken, 1, false)))
+                    .hasMessageContaining("unauthorized");
             first.token = "new";
             withToken.shutdown();
         }
@@ -300,7 +314,8 @@ class TestStopoverExchange
     private static StopoverSinkInstanceHandle instantiate(Exchange exchange)
             throws Exception
     {
-        return (StopoverSinkInstanceHandle) exchange.instantiateSink(exchange.addSink(0), 0).get(10, SECONDS);
+        return (StopoverSinkInstanceHandle) exchange.instantiateSink(exchange.addSink(0), 0)
+                .get(10, SECONDS);
     }
 
     private static void await(BooleanSupplier condition)

@@ -37,12 +37,16 @@ import static java.util.concurrent.TimeUnit.SECONDS;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
-/** What a task is promised: every page once, bounded memory, no thread of the engine waits, failures that a retry may cure. */
+/**
+ * What a task is promised: every page once, bounded memory, no thread of the engine waits, failures
+ * that a retry may cure.
+ */
 @Timeout(60)
 class TestStopoverSink
 {
     private static final int BATCH = 64 * 1024;
-    private static final Map<String, String> SMALL = Map.of("stopover.batch-size", "64kB", "stopover.sink-max-buffered", "256kB");
+    private static final Map<String, String> SMALL =
+            Map.of("stopover.batch-size", "64kB", "stopover.sink-max-buffered", "256kB");
 
     private final FakeDaemon.Store store = new FakeDaemon.Store();
     private final FakeDaemon first = new FakeDaemon(store);
@@ -68,8 +72,10 @@ class TestStopoverSink
         write(manager, exchange, 0, 0, pages);
         assertThat(first.requests("/pages").size()).isGreaterThan(3);
         exchange.allRequiredSinksFinished();
-        assertThat(readAll(source(manager, handles(exchange).subList(1, 2), Map.of(0, 0)))).containsExactlyElementsOf(
-                pages.stream().filter(page -> page.getKey() == 1).map(Map.Entry::getValue).toList());
+        assertThat(readAll(source(manager, handles(exchange).subList(1, 2), Map.of(0, 0))))
+                .containsExactlyElementsOf(
+                pages.stream().filter(page -> page.getKey() == 1).map(Map.Entry::getValue)
+                        .toList());
     }
 
     @Test
@@ -142,8 +148,10 @@ class TestStopoverSink
         await(() -> first.requests("/pages").size() >= 2);
         first.close();
         sink.add(0, randomPage(new Random(1), BATCH));
-        assertThatThrownBy(() -> sink.finish().get(10, SECONDS)).cause().isInstanceOfSatisfying(TrinoException.class, e -> {
-            assertThat(e.getErrorCode()).isEqualTo(StopoverErrorCode.STOPOVER_SINK_LOST.toErrorCode());
+        assertThatThrownBy(() -> sink.finish().get(10, SECONDS)).cause()
+                .isInstanceOfSatisfying(TrinoException.class, e -> {
+            assertThat(e.getErrorCode())
+                    .isEqualTo(StopoverErrorCode.STOPOVER_SINK_LOST.toErrorCode());
             assertThat(e.getErrorCode().getType()).isEqualTo(ErrorType.EXTERNAL);
         });
         assertThat(sink.getMemoryUsage()).isZero();
@@ -158,9 +166,12 @@ class TestStopoverSink
         first.onNext("batch=1", problem("sink-failed", 503, false));
         ExchangeSink sink = fill(sink(manager, exchange, 0, 0), 3 * BATCH);
         await(() -> !first.requests("/abort").isEmpty());
-        assertThatThrownBy(() -> sink.add(0, Slices.utf8Slice("x"))).isInstanceOfSatisfying(TrinoException.class, e ->
-                assertThat(e.getErrorCode()).isEqualTo(StopoverErrorCode.STOPOVER_SINK_LOST.toErrorCode()));
-        assertThatThrownBy(() -> sink.finish().get(10, SECONDS)).hasMessageContaining("sink-failed");
+        assertThatThrownBy(() -> sink.add(0, Slices.utf8Slice("x")))
+                .isInstanceOfSatisfying(TrinoException.class, e ->
+                assertThat(e.getErrorCode())
+                        .isEqualTo(StopoverErrorCode.STOPOVER_SINK_LOST.toErrorCode()));
+        assertThatThrownBy(() -> sink.finish().get(10, SECONDS))
+                .hasMessageContaining("sink-failed");
         sink.abort().get(10, SECONDS);
         assertThat(first.requests("/abort")).hasSize(1);
     }
@@ -184,7 +195,8 @@ class TestStopoverSink
     {
         ExchangeSink sink = fill(sink(manager, exchange, 0, 0), 3 * BATCH);
         first.onNext("/finish", problem("sink-not-found", 404, false));
-        assertThatThrownBy(() -> sink.finish().get(10, SECONDS)).hasMessageContaining("sink-not-found");
+        assertThatThrownBy(() -> sink.finish().get(10, SECONDS))
+                .hasMessageContaining("sink-not-found");
         assertThat(first.requests("/finish")).hasSize(1);
     }
 
@@ -194,7 +206,8 @@ class TestStopoverSink
     {
         first.onNext("/finish", loseAnswer());
         sink(manager, exchange, 0, 0).finish().get(10, SECONDS);
-        assertThat(first.requests("/finish").size() + second.requests("/finish").size()).isEqualTo(2);
+        assertThat(first.requests("/finish").size() + second.requests("/finish").size())
+                .isEqualTo(2);
         assertThat(first.requests("/pages")).isEmpty();
     }
 
@@ -295,7 +308,8 @@ class TestStopoverSink
             throws Exception
     {
         ExchangeSinkHandle handle = exchange.addSink(0);
-        ExchangeSink sink = manager.createSink(exchange.instantiateSink(handle, 0).get(10, SECONDS));
+        ExchangeSink sink =
+                manager.createSink(exchange.instantiateSink(handle, 0).get(10, SECONDS));
         try (var executor = newVirtualThreadPerTaskExecutor()) {
             List<Future<?>> drivers = new ArrayList<>();
             for (int driver = 0; driver < 8; driver++) {
@@ -315,7 +329,8 @@ class TestStopoverSink
         sink.finish().get(10, SECONDS);
         exchange.sinkFinished(handle, 0);
         exchange.allRequiredSinksFinished();
-        assertThat(readAll(source(manager, handles(exchange), Map.of(0, 0)))).doesNotHaveDuplicates().hasSize(4000);
+        assertThat(readAll(source(manager, handles(exchange), Map.of(0, 0))))
+                .doesNotHaveDuplicates().hasSize(4000);
     }
 
     @Test
@@ -361,10 +376,12 @@ class TestStopoverSink
     void aPageOverTheLimitIsTheUsersAffairAndNamesTheProperty()
             throws Exception
     {
-        ExchangeSink sink = sink(manager(Map.of("stopover.max-page-size", "64kB"), first), exchange, 0, 0);
+        ExchangeSink sink =
+                sink(manager(Map.of("stopover.max-page-size", "64kB"), first), exchange, 0, 0);
         assertThatThrownBy(() -> sink.add(0, Slices.allocate(64 * 1024 + 1)))
                 .isInstanceOfSatisfying(TrinoException.class, e ->
-                        assertThat(e.getErrorCode()).isEqualTo(StopoverErrorCode.STOPOVER_PAGE_TOO_LARGE.toErrorCode()))
+                        assertThat(e.getErrorCode())
+                                .isEqualTo(StopoverErrorCode.STOPOVER_PAGE_TOO_LARGE.toErrorCode()))
                 .hasMessageContaining("stopover.max-page-size");
     }
 
@@ -379,7 +396,8 @@ class TestStopoverSink
 
     private static List<Map.Entry<Integer, String>> largePages(int count)
     {
-        return IntStream.range(0, count).mapToObj(i -> Map.entry(i % 10, i + "x".repeat(BATCH / 2))).toList();
+        return IntStream.range(0, count).mapToObj(i -> Map.entry(i % 10, i + "x".repeat(BATCH / 2)))
+                .toList();
     }
 
     private static void await(BooleanSupplier condition)

@@ -37,7 +37,10 @@ import static java.util.concurrent.TimeUnit.SECONDS;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
-/** What a reader is promised: each page of the selected attempts once and whole, or an error; never less. */
+/**
+ * What a reader is promised: each page of the selected attempts once and whole, or an error; never
+ * less.
+ */
 @Timeout(60)
 class TestStopoverSource
 {
@@ -64,7 +67,8 @@ class TestStopoverSource
     {
         List<ExchangeSourceHandle> handles = written(10, false);
         first.onNext("/v1/read", corrupt(3 * RECORDED + 44 + 7));
-        assertThat(readAll(source(manager, handles, Map.of(0, 0)))).containsExactlyElementsOf(pages(10));
+        assertThat(readAll(source(manager, handles, Map.of(0, 0))))
+                .containsExactlyElementsOf(pages(10));
         assertThat(first.requests("/v1/read")).containsExactly("POST /v1/read?skip=0");
         assertThat(second.requests("/v1/read")).containsExactly("POST /v1/read?skip=3");
     }
@@ -77,7 +81,8 @@ class TestStopoverSource
         first.onNext("skip=0", truncate(2 * RECORDED + 500));
         second.onNext("skip=2", truncate(4 * RECORDED));
         first.onNext("skip=6", truncate(4 * RECORDED + 10));
-        assertThat(readAll(source(manager, handles, Map.of(0, 0)))).containsExactlyElementsOf(pages(10));
+        assertThat(readAll(source(manager, handles, Map.of(0, 0))))
+                .containsExactlyElementsOf(pages(10));
         assertThat(second.requests("/v1/read")).contains("POST /v1/read?skip=10");
     }
 
@@ -87,7 +92,8 @@ class TestStopoverSource
     {
         List<ExchangeSourceHandle> handles = written(10, false);
         first.close();
-        assertThat(readAll(source(manager, handles, Map.of(0, 0)))).containsExactlyElementsOf(pages(10));
+        assertThat(readAll(source(manager, handles, Map.of(0, 0))))
+                .containsExactlyElementsOf(pages(10));
     }
 
     @Test
@@ -98,7 +104,8 @@ class TestStopoverSource
         first.onNext("/v1/read", 10, corrupt(50));
         second.onNext("/v1/read", 10, corrupt(50));
         assertFails(handles, StopoverErrorCode.STOPOVER_DATA_CORRUPT);
-        assertThat(first.requests("/v1/read").size() + second.requests("/v1/read").size()).isEqualTo(4);
+        assertThat(first.requests("/v1/read").size() + second.requests("/v1/read").size())
+                .isEqualTo(4);
     }
 
     @Test
@@ -116,10 +123,12 @@ class TestStopoverSource
     {
         StopoverSourceHandle handle = (StopoverSourceHandle) written(3, false).getFirst();
         assertFails(
-                List.of(new StopoverSourceHandle(EXCHANGE_ID, handle.partition(), handle.bytes() + 1, 4, false, handle.handle())),
+                List.of(new StopoverSourceHandle(
+                        EXCHANGE_ID, 0, handle.bytes() + 1, 4, false, handle.handle())),
                 StopoverErrorCode.STOPOVER_DATA_CORRUPT);
         assertFails(
-                List.of(new StopoverSourceHandle(EXCHANGE_ID, 5, handle.bytes(), 3, false, handle.handle())),
+                List.of(new StopoverSourceHandle(
+                        EXCHANGE_ID, 5, handle.bytes(), 3, false, handle.handle())),
                 StopoverErrorCode.STOPOVER_DATA_CORRUPT);
     }
 
@@ -143,11 +152,13 @@ class TestStopoverSource
         exchange.allRequiredSinksFinished();
         ExchangeSource source = manager.createSource();
         source.addSourceHandles(handles(exchange));
-        ExchangeSourceOutputSelector.Builder builder = ExchangeSourceOutputSelector.builder(Set.of(EXCHANGE_ID));
+        ExchangeSourceOutputSelector.Builder builder =
+                ExchangeSourceOutputSelector.builder(Set.of(EXCHANGE_ID));
         builder.include(EXCHANGE_ID, 0, 3);
         ExchangeSourceOutputSelector early = builder.build();
         builder.include(EXCHANGE_ID, 1, 2);
-        ExchangeSourceOutputSelector last = builder.setPartitionCount(EXCHANGE_ID, 2).setFinal().build();
+        ExchangeSourceOutputSelector last = builder.setPartitionCount(EXCHANGE_ID, 2).setFinal()
+                .build();
         source.setOutputSelector(early);
         source.noMoreSourceHandles();
         CompletableFuture<Void> blocked = source.isBlocked();
@@ -184,7 +195,8 @@ class TestStopoverSource
         first.pagesPerHandle = 2;
         List<ExchangeSourceHandle> handles = written(40, true);
         assertThat(handles).hasSize(20);
-        assertThat(readAll(source(manager, handles, Map.of(0, 0)))).containsExactlyElementsOf(pages(40));
+        assertThat(readAll(source(manager, handles, Map.of(0, 0))))
+                .containsExactlyElementsOf(pages(40));
     }
 
     @Test
@@ -228,9 +240,11 @@ class TestStopoverSource
         ExchangeManager bounded = manager(Map.of("stopover.read-buffer-size", "64kB"), first);
         Exchange exchange = exchange(manager, 1, false);
         String large = "y".repeat(1_000_000);
-        write(manager, exchange, 0, 0, List.of(Map.entry(0, "small"), Map.entry(0, large), Map.entry(0, large)));
+        write(manager, exchange, 0, 0,
+                List.of(Map.entry(0, "small"), Map.entry(0, large), Map.entry(0, large)));
         exchange.allRequiredSinksFinished();
-        assertThat(readAll(source(bounded, handles(exchange), Map.of(0, 0)))).containsExactly("small", large, large);
+        assertThat(readAll(source(bounded, handles(exchange), Map.of(0, 0))))
+                .containsExactly("small", large, large);
     }
 
     @Test
@@ -303,7 +317,8 @@ class TestStopoverSource
             throws Exception
     {
         Exchange exchange = exchange(manager, 1, ordered);
-        write(manager, exchange, 0, 0, pages(count).stream().map(page -> Map.entry(0, page)).toList());
+        write(manager, exchange, 0, 0, pages(count).stream().map(page -> Map.entry(0, page))
+                .toList());
         exchange.allRequiredSinksFinished();
         return handles(exchange);
     }
@@ -317,7 +332,8 @@ class TestStopoverSource
             throws Exception
     {
         ExchangeSource source = source(manager, handles, Map.of(0, 0));
-        assertThatThrownBy(() -> readAll(source)).isInstanceOfSatisfying(TrinoException.class, e -> {
+        assertThatThrownBy(() -> readAll(source))
+                .isInstanceOfSatisfying(TrinoException.class, e -> {
             assertThat(e.getErrorCode()).isEqualTo(code.toErrorCode());
             assertThat(e.getErrorCode().getType()).isEqualTo(ErrorType.EXTERNAL);
         });

@@ -38,14 +38,16 @@ final class Testing
     static ExchangeManager manager(Map<String, String> properties, FakeDaemon... daemons)
     {
         ImmutableMap.Builder<String, String> all = ImmutableMap.builder();
-        all.put("stopover.uris", Stream.of(daemons).map(daemon -> daemon.uri().toString()).collect(joining(",")));
+        all.put("stopover.uris", Stream.of(daemons).map(daemon -> daemon.uri().toString())
+                .collect(joining(",")));
         all.put("stopover.retry-initial-delay", "5ms");
         all.put("stopover.retry-max-delay", "50ms");
         all.put("stopover.coordinator-retry-time", "3s");
         all.put("stopover.sink-retry-time", "3s");
         all.put("stopover.read-retry-time", "3s");
         all.putAll(properties);
-        return new StopoverExchangeManagerFactory().create(all.buildKeepingLast(), new ExchangeManagerContext() {});
+        return new StopoverExchangeManagerFactory()
+                .create(all.buildKeepingLast(), new ExchangeManagerContext() {});
     }
 
     static Exchange exchange(ExchangeManager manager, int partitions, boolean ordered)
@@ -56,15 +58,19 @@ final class Testing
     static ExchangeSink sink(ExchangeManager manager, Exchange exchange, int task, int attempt)
             throws Exception
     {
-        return manager.createSink(exchange.instantiateSink(exchange.addSink(task), attempt).get(10, SECONDS));
+        return manager.createSink(
+                exchange.instantiateSink(exchange.addSink(task), attempt).get(10, SECONDS));
     }
 
     /** Writes an attempt of (partition, text) pages and tells the exchange. */
-    static void write(ExchangeManager manager, Exchange exchange, int task, int attempt, List<Map.Entry<Integer, String>> pages)
+    static void write(
+            ExchangeManager manager, Exchange exchange, int task, int attempt,
+            List<Map.Entry<Integer, String>> pages)
             throws Exception
     {
         ExchangeSinkHandle handle = exchange.addSink(task);
-        ExchangeSink sink = manager.createSink(exchange.instantiateSink(handle, attempt).get(10, SECONDS));
+        ExchangeSink sink =
+                manager.createSink(exchange.instantiateSink(handle, attempt).get(10, SECONDS));
         pages.forEach(page -> sink.add(page.getKey(), Slices.utf8Slice(page.getValue())));
         sink.finish().get(10, SECONDS);
         exchange.sinkFinished(handle, attempt);
@@ -86,12 +92,16 @@ final class Testing
 
     static ExchangeSourceOutputSelector selector(Map<Integer, Integer> attempts)
     {
-        ExchangeSourceOutputSelector.Builder builder = ExchangeSourceOutputSelector.builder(Set.of(EXCHANGE_ID));
+        ExchangeSourceOutputSelector.Builder builder =
+                ExchangeSourceOutputSelector.builder(Set.of(EXCHANGE_ID));
         attempts.forEach((task, attempt) -> builder.include(EXCHANGE_ID, task, attempt));
         return builder.setPartitionCount(EXCHANGE_ID, attempts.size()).setFinal().build();
     }
 
-    static ExchangeSource source(ExchangeManager manager, List<ExchangeSourceHandle> handles, Map<Integer, Integer> attempts)
+    static ExchangeSource source(
+            ExchangeManager manager,
+            List<ExchangeSourceHandle> handles,
+            Map<Integer, Integer> attempts)
     {
         ExchangeSource source = manager.createSource();
         source.addSourceHandles(handles);

@@ -38,9 +38,10 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 /**
- * Trino's own test of exchange managers, with real daemons behind the plugin. Its two checks of how the stock manager cuts
- * files and limits partitions are replaced by checks of the data: every page, byte for byte, in order, through a daemon that
- * did not write it, and nothing left when the exchange is closed.
+ * Trino's own test of exchange managers, with real daemons behind the plugin. Its two checks of how
+ * the stock manager cuts files and limits partitions are replaced by checks of the data: every
+ * page, byte for byte, in order, through a daemon that did not write it, and nothing left when the
+ * exchange is closed.
  */
 @Timeout(300)
 abstract class AbstractTestStopoverExchangeManager
@@ -81,14 +82,16 @@ abstract class AbstractTestStopoverExchangeManager
     public void testLargePages()
             throws Exception
     {
-        List<Integer> sizes = List.of(1, 123, 66 << 10, (5 << 20) - 4, MAX_PAGE_SIZE - 4, MAX_PAGE_SIZE);
+        List<Integer> sizes =
+                List.of(1, 123, 66 << 10, (5 << 20) - 4, MAX_PAGE_SIZE - 4, MAX_PAGE_SIZE);
         Written written = new Written(3, false);
         for (int task = 0; task < 3; task++) {
             List<Integer> order = new ArrayList<>(sizes);
             Collections.rotate(order, task);
             written.write(manager, task, 0, order, new Random(task));
         }
-        written.checkEveryPage(manager(Map.of("stopover.uris", stopover.second().uri().toString())));
+        written.checkEveryPage(
+                manager(Map.of("stopover.uris", stopover.second().uri().toString())));
         written.closeAndCheckNothingIsLeft();
     }
 
@@ -102,7 +105,8 @@ abstract class AbstractTestStopoverExchangeManager
                 List<Integer> sizes = new Random(task).ints(4000, 1, 2000).boxed().toList();
                 written.write(manager, task, task, sizes, new Random(task));
             }
-            written.checkEveryPage(manager(Map.of("stopover.uris", stopover.second().uri().toString())));
+            written.checkEveryPage(
+                    manager(Map.of("stopover.uris", stopover.second().uri().toString())));
             written.closeAndCheckNothingIsLeft();
         }
         catch (Exception e) {
@@ -116,7 +120,9 @@ abstract class AbstractTestStopoverExchangeManager
     {
         Written written = new Written(2, true);
         for (int task = 0; task < 3; task++) {
-            written.write(manager, task, 0, new Random(task).ints(2000, 1, 20_000).boxed().toList(), new Random(task));
+            written.write(
+                    manager, task, 0, new Random(task).ints(2000, 1, 20_000).boxed()
+                    .toList(), new Random(task));
         }
         written.checkEveryPage(manager);
         written.closeAndCheckNothingIsLeft();
@@ -130,15 +136,18 @@ abstract class AbstractTestStopoverExchangeManager
         List<Integer> sizes = List.of(10, 100, 1000, 100_000);
         written.write(manager, 0, 2, sizes, new Random(1));
         ExchangeSinkHandle handle = written.exchange.addSink(0);
-        ExchangeSink late = manager.createSink(written.exchange.instantiateSink(handle, 3).get(60, SECONDS));
+        ExchangeSink late =
+                manager.createSink(written.exchange.instantiateSink(handle, 3).get(60, SECONDS));
         late.add(0, Slices.utf8Slice("of an attempt that comes too late"));
         late.finish().get(60, SECONDS);
         written.exchange.sinkFinished(handle, 3);
-        ExchangeSink aborted = manager.createSink(written.exchange.instantiateSink(handle, 4).get(60, SECONDS));
+        ExchangeSink aborted =
+                manager.createSink(written.exchange.instantiateSink(handle, 4).get(60, SECONDS));
         aborted.add(1, Slices.utf8Slice("of an attempt that is aborted"));
         aborted.abort().get(60, SECONDS);
         written.exchange.sinkFinished(handle, 4);
-        ExchangeSink lost = manager.createSink(written.exchange.instantiateSink(handle, 5).get(60, SECONDS));
+        ExchangeSink lost =
+                manager.createSink(written.exchange.instantiateSink(handle, 5).get(60, SECONDS));
         lost.add(1, Slices.utf8Slice("of an attempt that nobody ends"));
         written.checkEveryPage(manager);
         written.closeAndCheckNothingIsLeft();
@@ -151,9 +160,13 @@ abstract class AbstractTestStopoverExchangeManager
         try (TestingStopover own = new TestingStopover(storage)) {
             ExchangeManager ownManager = manager(own.properties());
             Written written = new Written(ownManager, 20, false);
-            written.write(ownManager, 0, 0, new Random(1).ints(500, 1, 50_000).boxed().toList(), new Random(1));
+            written.write(
+                    ownManager, 0, 0, new Random(1).ints(500, 1, 50_000).boxed()
+                    .toList(), new Random(1));
             ExchangeSinkHandle handle = written.exchange.addSink(1);
-            ExchangeSink unfinished = ownManager.createSink(written.exchange.instantiateSink(handle, 0).get(60, SECONDS));
+            ExchangeSink unfinished =
+                    ownManager.createSink(
+                    written.exchange.instantiateSink(handle, 0).get(60, SECONDS));
             Slice page = Slices.wrappedBuffer(new byte[1 << 20]);
             for (int i = 0; i < 8; i++) {
                 unfinished.isBlocked().get(60, SECONDS);
@@ -170,7 +183,9 @@ abstract class AbstractTestStopoverExchangeManager
                 unfinished.finish().get(60, SECONDS);
             }).hasStackTraceContaining("Cannot write attempt 0 of task 1");
 
-            written.write(ownManager, 1, 1, new Random(2).ints(500, 1, 50_000).boxed().toList(), new Random(2));
+            written.write(
+                    ownManager, 1, 1, new Random(2).ints(500, 1, 50_000).boxed()
+                    .toList(), new Random(2));
             written.checkEveryPage(ownManager);
             written.exchange.close();
             ownManager.shutdown();
@@ -189,14 +204,16 @@ abstract class AbstractTestStopoverExchangeManager
 
     private static ExchangeManager manager(Map<String, String> properties)
     {
-        return new StopoverExchangeManagerFactory().create(properties, new TestExchangeManagerContext());
+        return new StopoverExchangeManagerFactory()
+                .create(properties, new TestExchangeManagerContext());
     }
 
     /** An exchange, and what must be read from it. */
     private final class Written
     {
         private final ExchangeId id = createRandomExchangeId();
-        private final QueryId queryId = new QueryId("query_" + id.getId().replaceAll("[^a-z0-9]", ""));
+        private final QueryId queryId =
+                new QueryId("query_" + id.getId().replaceAll("[^a-z0-9]", ""));
         private final int partitions;
         private final boolean ordered;
         private final Exchange exchange;
@@ -213,14 +230,17 @@ abstract class AbstractTestStopoverExchangeManager
         {
             this.partitions = partitions;
             this.ordered = ordered;
-            exchange = exchangeManager.createExchange(new Context(queryId, id), partitions, ordered);
+            exchange = exchangeManager.createExchange(
+                    new Context(queryId, id), partitions, ordered);
         }
 
-        private void write(ExchangeManager writer, int task, int attempt, List<Integer> sizes, Random random)
+        private void write(
+                ExchangeManager writer, int task, int attempt, List<Integer> sizes, Random random)
                 throws Exception
         {
             ExchangeSinkHandle handle = exchange.addSink(task);
-            ExchangeSink sink = writer.createSink(exchange.instantiateSink(handle, attempt).get(60, SECONDS));
+            ExchangeSink sink =
+                    writer.createSink(exchange.instantiateSink(handle, attempt).get(60, SECONDS));
             Map<Integer, List<Slice>> pages = new HashMap<>();
             for (int size : sizes) {
                 byte[] bytes = new byte[size];
@@ -249,7 +269,8 @@ abstract class AbstractTestStopoverExchangeManager
             while (!last) {
                 ExchangeSourceHandleBatch batch = batches.getNextBatch().get(60, SECONDS);
                 batch.handles().forEach(handle ->
-                        handles.computeIfAbsent(handle.getPartitionId(), _ -> new ArrayList<>()).add(handle));
+                        handles.computeIfAbsent(handle.getPartitionId(), _ -> new ArrayList<>())
+                                .add(handle));
                 last = batch.lastBatch();
             }
             for (int partition = 0; partition < partitions; partition++) {
@@ -258,9 +279,11 @@ abstract class AbstractTestStopoverExchangeManager
             }
         }
 
-        private void checkPartition(int partition, List<ExchangeSourceHandle> handles, List<Slice> read)
+        private void checkPartition(
+                int partition, List<ExchangeSourceHandle> handles, List<Slice> read)
         {
-            List<List<Slice>> writers = expected.values().stream().map(task -> task.getOrDefault(partition, List.of())).toList();
+            List<List<Slice>> writers = expected.values().stream()
+                    .map(task -> task.getOrDefault(partition, List.of())).toList();
             List<Slice> all = writers.stream().flatMap(List::stream).toList();
             assertThat(handles.stream().mapToLong(ExchangeSourceHandle::getDataSizeInBytes).sum())
                     .isEqualTo(all.stream().mapToLong(Slice::length).sum());
@@ -275,12 +298,14 @@ abstract class AbstractTestStopoverExchangeManager
         private List<Slice> readAll(ExchangeManager reader, List<ExchangeSourceHandle> handles)
                 throws Exception
         {
-            ExchangeSourceOutputSelector.Builder selector = ExchangeSourceOutputSelector.builder(Set.of(id));
+            ExchangeSourceOutputSelector.Builder selector =
+                    ExchangeSourceOutputSelector.builder(Set.of(id));
             attempts.forEach((task, attempt) -> selector.include(id, task, attempt));
             ImmutableList.Builder<Slice> pages = ImmutableList.builder();
             try (ExchangeSource source = reader.createSource()) {
                 source.addSourceHandles(handles);
-                source.setOutputSelector(selector.setPartitionCount(id, attempts.size()).setFinal().build());
+                source.setOutputSelector(
+                        selector.setPartitionCount(id, attempts.size()).setFinal().build());
                 source.noMoreSourceHandles();
                 while (!source.isFinished()) {
                     source.isBlocked().get(60, SECONDS);
@@ -300,7 +325,8 @@ abstract class AbstractTestStopoverExchangeManager
             exchange.close();
             exchange.close();
             long deadline = System.nanoTime() + SECONDS.toNanos(60);
-            while (!stopover.filesOf(queryId.toString()).isEmpty() && System.nanoTime() < deadline) {
+            while (!stopover.filesOf(queryId.toString())
+                    .isEmpty() && System.nanoTime() < deadline) {
                 Thread.sleep(50);
             }
             assertThat(stopover.filesOf(queryId.toString())).isEmpty();

@@ -8,8 +8,8 @@ import java.net.URI;
 import static java.util.Objects.requireNonNull;
 
 /**
- * Asks one daemon after another, round after round, for what any of them can do and what may be asked twice. Does not decide
- * how long: the {@link Backoff} does.
+ * Asks one daemon after another, round after round, for what any of them can do and what may be
+ * asked twice. Does not decide how long: the {@link Backoff} does.
  */
 public final class AnyDaemon
 {
@@ -53,7 +53,10 @@ public final class AnyDaemon
         }
     }
 
-    /** Remembers what the failure says about the daemon; throws it again if asking anybody would not help. */
+    /**
+     * Remembers what the failure says about the daemon; throws it again if asking anybody would not
+     * help.
+     */
     public IOException noteFailure(URI daemon, IOException failure)
             throws IOException
     {

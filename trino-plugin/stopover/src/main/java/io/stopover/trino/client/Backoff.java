@@ -8,8 +8,8 @@ import java.util.function.LongSupplier;
 import static java.util.concurrent.TimeUnit.NANOSECONDS;
 
 /**
- * When to try again: pauses that grow with some chance in them, until a time is used up in which nothing succeeded. One per
- * operation, used by one thread.
+ * When to try again: pauses that grow with some chance in them, until a time is used up in which
+ * nothing succeeded. One per operation, used by one thread.
  */
 public final class Backoff
 {

@@ -8,8 +8,9 @@ import java.util.concurrent.locks.Condition;
 import java.util.concurrent.locks.ReentrantLock;
 
 /**
- * Ends what one sink, source or exchange has under way: the request that is out, and the pause before the next one. Once
- * cancelled it stays cancelled, and every further request fails with {@link CancelledException}.
+ * Ends what one sink, source or exchange has under way: the request that is out, and the pause
+ * before the next one. Once cancelled it stays cancelled, and every further request fails with
+ * {@link CancelledException}.
  */
 public final class Cancellation
 {

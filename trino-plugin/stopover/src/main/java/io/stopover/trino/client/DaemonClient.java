@@ -29,8 +29,8 @@ import static java.util.Objects.requireNonNull;
 import static java.util.stream.Collectors.joining;
 
 /**
- * The routes of the protocol, each one request to one daemon; blocks the calling thread. What is asked again, where and how
- * long, is for the callers to say.
+ * The routes of the protocol, each one request to one daemon; blocks the calling thread. What is
+ * asked again, where and how long, is for the callers to say.
  */
 public final class DaemonClient
 {
@@ -49,7 +49,8 @@ public final class DaemonClient
     public DaemonClient(HttpTransport transport, StopoverConfig config)
     {
         this.transport = requireNonNull(transport, "transport is null");
-        this.control = new Limits(config.getRequestTimeout(), Optional.of(config.getRequestTimeout()));
+        this.control =
+                new Limits(config.getRequestTimeout(), Optional.of(config.getRequestTimeout()));
         this.handles = new Limits(config.getReadTimeout(), Optional.empty());
         this.write = new Limits(config.getWriteTimeout(), Optional.of(config.getWriteTimeout()));
         this.read = new Limits(config.getReadTimeout(), Optional.empty());
@@ -57,7 +58,8 @@ public final class DaemonClient
     }
 
     /** Announces an exchange, or renews its lease; returns the lease's seconds. */
-    public long announce(URI daemon, String exchange, int partitions, boolean ordered, Cancellation cancellation)
+    public long announce(
+            URI daemon, String exchange, int partitions, boolean ordered, Cancellation cancellation)
             throws IOException
     {
         String body = "{\"partitions\": %s, \"ordered\": %s}".formatted(partitions, ordered);
@@ -69,7 +71,8 @@ public final class DaemonClient
                 DaemonClient::readJson);
         long seconds = answer.integer("lease_seconds");
         if (seconds < 1) {
-            throw new MalformedJsonException("%s answers a lease of %s seconds".formatted(daemon, seconds));
+            throw new MalformedJsonException(
+                    "%s answers a lease of %s seconds".formatted(daemon, seconds));
         }
         return seconds;
     }
@@ -86,7 +89,8 @@ public final class DaemonClient
                 _ -> null);
     }
 
-    public void pages(URI daemon, SinkId sink, long number, PageBatch batch, Cancellation cancellation)
+    public void pages(
+            URI daemon, SinkId sink, long number, PageBatch batch, Cancellation cancellation)
             throws IOException
     {
         JsonMap answer = transport.execute(
@@ -101,7 +105,8 @@ public final class DaemonClient
                 DaemonClient::readJson);
         if (answer.integer("batch") != number) {
             throw new MalformedJsonException(
-                    "%s answers batch %s, sent was %s".formatted(daemon, answer.integer("batch"), number));
+                    "%s answers batch %s, sent was %s"
+                            .formatted(daemon, answer.integer("batch"), number));
         }
     }
 
@@ -117,9 +122,17 @@ public final class DaemonClient
                 write,
                 cancellation,
                 DaemonClient::readJson);
-        if (answer.integer("pages") != totals.pages() || answer.integer("bytes") != totals.bytes()) {
-            throw new MalformedJsonException("%s committed %s pages of %s bytes for %s; sent were %s pages of %s bytes"
-                    .formatted(daemon, answer.integer("pages"), answer.integer("bytes"), sink, totals.pages(), totals.bytes()));
+        if (answer.integer("pages") != totals.pages()
+                || answer.integer("bytes") != totals.bytes()) {
+            throw new MalformedJsonException(
+                    "%s committed %s pages, %s bytes for %s; sent were %s pages, %s bytes"
+                            .formatted(
+                            daemon,
+                            answer.integer("pages"),
+                            answer.integer("bytes"),
+                            sink,
+                            totals.pages(),
+                            totals.bytes()));
         }
     }
 
@@ -145,7 +158,8 @@ public final class DaemonClient
     {
         String body = attempts.entrySet().stream()
                 .map(entry -> "[%s,%s]".formatted(entry.getKey(), entry.getValue()))
-                .collect(joining(",", "{\"attempts\": [", "], \"target_size\": " + targetSize + "}"));
+                .collect(joining(
+                        ",", "{\"attempts\": [", "], \"target_size\": " + targetSize + "}"));
         return transport.execute(
                 daemon,
                 () -> json(new HttpPost(daemon + "/v1/exchanges/" + exchange + "/handles"), body),
@@ -155,7 +169,12 @@ public final class DaemonClient
     }
 
     /** Reads the pages of a handle from page {@code skip} on; returns after the end record. */
-    public void read(URI daemon, String handle, long skip, ReadStream.Visitor visitor, Cancellation cancellation)
+    public void read(
+            URI daemon,
+            String handle,
+            long skip,
+            ReadStream.Visitor visitor,
+            Cancellation cancellation)
             throws IOException
     {
         transport.execute(
@@ -168,8 +187,8 @@ public final class DaemonClient
                 read,
                 cancellation,
                 response -> {
-                    new ReadStream(body(response), maxPageSize, visitor, problem -> streamError(daemon, problem))
-                            .readFully();
+                    ReadStream.ErrorReader errors = problem -> streamError(daemon, problem);
+                    new ReadStream(body(response), maxPageSize, visitor, errors).readFully();
                     return null;
                 });
     }
@@ -181,7 +200,8 @@ public final class DaemonClient
         try (JsonParser lines = JsonMap.parser(body(response))) {
             while (true) {
                 JsonMap line = JsonMap.next(lines).orElseThrow(() -> new EOFException(
-                        "%s: the list of source handles ends without its end line".formatted(daemon)));
+                        "%s: the list of source handles ends without its end line"
+                                .formatted(daemon)));
                 if (line.has("error")) {
                     throw new ProblemException(daemon, Problem.of(line.object("error"), 500));
                 }

@@ -14,8 +14,8 @@ import java.util.function.LongSupplier;
 import static java.util.concurrent.TimeUnit.NANOSECONDS;
 
 /**
- * The daemons in order of preference, and which of them did not serve lately. A daemon that is remembered as down is asked
- * last, not never.
+ * The daemons in order of preference, and which of them did not serve lately. A daemon that is
+ * remembered as down is asked last, not never.
  */
 public final class Daemons
 {

@@ -2,7 +2,9 @@ package io.stopover.trino.client;
 
 import java.io.IOException;
 
-/** What failed has failed too often in this way: asking again, or another daemon, would not help. */
+/**
+ * What failed has failed too often in this way: asking again, or another daemon, would not help.
+ */
 public final class GiveUpException
         extends IOException
 {

@@ -38,12 +38,13 @@ import static java.util.Objects.requireNonNull;
 import static java.util.concurrent.TimeUnit.MILLISECONDS;
 
 /**
- * One HTTP request to one daemon, from start to end, on the calling (virtual) thread: token, deadline, cancellation, and
- * failures sorted into "nothing was sent", "no answer" and "the answer is an error". Does not repeat anything, but for a
- * token that was exchanged.
+ * One HTTP request to one daemon, from start to end, on the calling (virtual) thread: token,
+ * deadline, cancellation, and failures sorted into "nothing was sent", "no answer" and "the answer
+ * is an error". Does not repeat anything, but for a token that was exchanged.
  *
- * <p>Connections are not limited in number: a source that nobody reads holds one, and whoever it waits for must not have to
- * wait for that connection. Their number is bounded by open sinks and by the read concurrency of open sources.
+ * <p>Connections are not limited in number: a source that nobody reads holds one, and whoever it
+ * waits for must not have to wait for that connection. Their number is bounded by open sinks and by
+ * the read concurrency of open sources.
  */
 public final class HttpTransport
 {
@@ -81,7 +82,8 @@ public final class HttpTransport
     public HttpTransport(StopoverConfig config, Token token)
     {
         this.token = requireNonNull(token, "token is null");
-        this.watchdogs = new ScheduledThreadPoolExecutor(1, daemonThreadsNamed("stopover-watchdog-%s"));
+        this.watchdogs =
+                new ScheduledThreadPoolExecutor(1, daemonThreadsNamed("stopover-watchdog-%s"));
         this.watchdogs.setRemoveOnCancelPolicy(true);
         this.http = HttpClients.custom()
                 .setConnectionManager(connections(config))
@@ -100,7 +102,8 @@ public final class HttpTransport
     private static PoolingHttpClientConnectionManager connections(StopoverConfig config)
     {
         return PoolingHttpClientConnectionManagerBuilder.create()
-                .setConnectionFactory(ManagedHttpClientConnectionFactory.builder().http1Config(HTTP1).build())
+                .setConnectionFactory(
+                        ManagedHttpClientConnectionFactory.builder().http1Config(HTTP1).build())
                 .setDefaultConnectionConfig(ConnectionConfig.custom()
                         .setConnectTimeout(timeout(config.getConnectTimeout()))
                         .setValidateAfterInactivity(TimeValue.ofSeconds(1))
@@ -131,7 +134,8 @@ public final class HttpTransport
         }
         catch (ProblemException e) {
             if (e.problem().is("unauthorized", "forbidden") && token.refused(used)) {
-                return executeOnce(daemon, requests.create(), token.value(), limits, cancellation, reader);
+                return executeOnce(
+                        daemon, requests.create(), token.value(), limits, cancellation, reader);
             }
             throw e;
         }
@@ -153,7 +157,8 @@ public final class HttpTransport
                 .build());
         AtomicBoolean late = new AtomicBoolean();
         cancellation.attach(request);
-        Optional<ScheduledFuture<?>> watchdog = limits.deadline().map(deadline -> watchdogs.schedule(
+        Optional<ScheduledFuture<?>> watchdog = limits.deadline()
+                .map(deadline -> watchdogs.schedule(
                 () -> {
                     late.set(true);
                     request.cancel();
@@ -163,13 +168,20 @@ public final class HttpTransport
         try {
             return http.execute(request, response -> answer(daemon, response, reader));
         }
-        catch (HttpHostConnectException | ConnectTimeoutException | UnknownHostException | NoRouteToHostException e) {
+        catch (HttpHostConnectException
+                | ConnectTimeoutException
+                | UnknownHostException
+                | NoRouteToHostException e) {
             throw cancelledOr(cancellation, new DaemonUnreachableException(daemon, e));
         }
         catch (IOException e) {
             if (late.get()) {
-                InterruptedIOException timeout = new InterruptedIOException("%s: no answer to %s %s within %s".formatted(
-                        daemon, request.getMethod(), request.getPath(), limits.deadline().orElseThrow()));
+                IOException timeout = new InterruptedIOException(
+                        "%s: no answer to %s %s within %s".formatted(
+                                daemon,
+                                request.getMethod(),
+                                request.getPath(),
+                                limits.deadline().orElseThrow()));
                 timeout.initCause(e);
                 throw timeout;
             }
@@ -193,7 +205,9 @@ public final class HttpTransport
     {
         if (response.getCode() / 100 != 2) {
             HttpEntity entity = response.getEntity();
-            byte[] body = entity == null ? new byte[0] : entity.getContent().readNBytes(MAX_PROBLEM_SIZE);
+            byte[] body = entity == null
+                    ? new byte[0]
+                    : entity.getContent().readNBytes(MAX_PROBLEM_SIZE);
             throw new ProblemException(daemon, Problem.parse(response.getCode(), body));
         }
         return reader.read(response);

@@ -14,8 +14,8 @@ import java.util.Map;
 import java.util.Optional;
 
 /**
- * A JSON object of an answer. Small answers only: it is a map. Whoever asks for a member that is not there, or is of another
- * type, gets a {@link MalformedJsonException} that names it.
+ * A JSON object of an answer. Small answers only: it is a map. Whoever asks for a member that is
+ * not there, or is of another type, gets a {@link MalformedJsonException} that names it.
  */
 final class JsonMap
 {
@@ -32,7 +32,8 @@ final class JsonMap
             throws MalformedJsonException
     {
         try (JsonParser parser = FACTORY.createParser(json)) {
-            return next(parser).orElseThrow(() -> new MalformedJsonException("an empty answer where JSON was expected"));
+            return next(parser).orElseThrow(
+                    () -> new MalformedJsonException("an empty answer where JSON was expected"));
         }
         catch (MalformedJsonException e) {
             throw e;
@@ -104,7 +105,9 @@ final class JsonMap
         Object value = members.get(name);
         if (!type.isInstance(value)) {
             throw new MalformedJsonException("JSON member '%s' is %s, expected: %s".formatted(
-                    name, value == null ? "missing" : value.getClass().getSimpleName(), type.getSimpleName()));
+                    name,
+                    value == null ? "missing" : value.getClass().getSimpleName(),
+                    type.getSimpleName()));
         }
         return type.cast(value);
     }

@@ -3,8 +3,8 @@ package io.stopover.trino.client;
 import static java.util.Objects.requireNonNull;
 
 /**
- * An error that a daemon answered (RFC 9457). Decisions are made by {@code slug}, then by {@code retryable}; the texts are
- * for people.
+ * An error that a daemon answered (RFC 9457). Decisions are made by {@code slug}, then by {@code
+ * retryable}; the texts are for people.
  */
 public record Problem(String slug, int status, String title, String detail, boolean retryable)
 {
@@ -32,7 +32,12 @@ public record Problem(String slug, int status, String title, String detail, bool
             // falls through: a proxy's page
         }
         boolean retryable = status == 408 || status == 429 || status >= 500;
-        return new Problem(UNKNOWN, status, "HTTP status " + status, "the answer is not a problem of Stopover", retryable);
+        return new Problem(
+                UNKNOWN,
+                status,
+                "HTTP status " + status,
+                "the answer is not a problem of Stopover",
+                retryable);
     }
 
     static Problem of(JsonMap json, int status)

@@ -13,14 +13,18 @@ import java.util.function.Supplier;
 import static java.util.Objects.requireNonNull;
 
 /**
- * The conversation of one attempt with its daemon: batches in order, one at a time, then finish. The daemon that took the
- * first batch keeps the attempt; until then any daemon will do. A request whose answer was lost is repeated: the daemon takes
- * a batch once, and finish gives the same answer again. Blocks; used by one thread at a time.
+ * The conversation of one attempt with its daemon: batches in order, one at a time, then finish.
+ * The daemon that took the first batch keeps the attempt; until then any daemon will do. A request
+ * whose answer was lost is repeated: the daemon takes a batch once, and finish gives the same
+ * answer again. Blocks; used by one thread at a time.
  */
 public final class SinkWriter
 {
     private static final Logger log = Logger.get(SinkWriter.class);
-    /** A port that refuses connections so often in a row belongs to a daemon that is gone, and its memory with it. */
+    /**
+     * A port that refuses connections so often in a row belongs to a daemon that is gone, and its
+     * memory with it.
+     */
     private static final int GONE_AFTER_REFUSALS = 3;
 
     private final DaemonClient client;
@@ -60,8 +64,9 @@ public final class SinkWriter
     }
 
     /**
-     * The first batch. A lost answer may mean that this daemon has it. Sent to another one it begins another sink, and only
-     * the one that is finished is ever visible: what the first one holds is collected with the exchange.
+     * The first batch. A lost answer may mean that this daemon has it. Sent to another one it
+     * begins another sink, and only the one that is finished is ever visible: what the first one
+     * holds is collected with the exchange.
      */
     private URI first(URI daemon, PageBatch batch)
             throws IOException
@@ -136,7 +141,10 @@ public final class SinkWriter
         return false;
     }
 
-    /** Tells every daemon that may know of the attempt to forget it; gives up soon, as the exchange is closed in the end. */
+    /**
+     * Tells every daemon that may know of the attempt to forget it; gives up soon, as the exchange
+     * is closed in the end.
+     */
     public void abort(Backoff backoff, Cancellation ownCancellation)
             throws IOException
     {

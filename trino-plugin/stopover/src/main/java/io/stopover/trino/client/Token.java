@@ -10,8 +10,9 @@ import java.nio.file.Path;
 import java.util.Optional;
 
 /**
- * The bearer token, if one is configured. A token file is read at start, so that a missing one stops it, and again when a
- * daemon refuses the token: so a token can be exchanged while Trino runs.
+ * The bearer token, if one is configured. A token file is read at start, so that a missing one
+ * stops it, and again when a daemon refuses the token: so a token can be exchanged while Trino
+ * runs.
  */
 public final class Token
 {
@@ -54,12 +55,14 @@ public final class Token
         try {
             String token = Files.readString(path).strip();
             if (token.isEmpty()) {
-                throw new IllegalArgumentException("stopover.token-file: %s is empty".formatted(path));
+                throw new IllegalArgumentException(
+                        "stopover.token-file: %s is empty".formatted(path));
             }
             return token;
         }
         catch (IOException e) {
-            throw new IllegalArgumentException("stopover.token-file: cannot read %s: %s".formatted(path, e), e);
+            throw new IllegalArgumentException(
+                    "stopover.token-file: cannot read %s: %s".formatted(path, e), e);
         }
     }
 }

@@ -2,7 +2,10 @@ package io.stopover.trino.wire;
 
 import java.io.IOException;
 
-/** Bytes came that do not fit the protocol, their checksum or their counts. Reading them again may help. */
+/**
+ * Bytes came that do not fit the protocol, their checksum or their counts. Reading them again may
+ * help.
+ */
 public class MalformedStreamException
         extends IOException
 {

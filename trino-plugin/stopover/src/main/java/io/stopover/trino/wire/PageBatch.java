@@ -13,9 +13,10 @@ import static com.google.common.base.Preconditions.checkArgument;
 import static java.nio.ByteOrder.LITTLE_ENDIAN;
 
 /**
- * Pages that travel in one request: sorted by partition, within a partition in the order in which the sink added them.
- * Immutable, so that it can be sent again unchanged. Headers and small pages are gathered in a small buffer; large pages go
- * to the stream from the array in which the engine left them.
+ * Pages that travel in one request: sorted by partition, within a partition in the order in which
+ * the sink added them. Immutable, so that it can be sent again unchanged. Headers and small pages
+ * are gathered in a small buffer; large pages go to the stream from the array in which the engine
+ * left them.
  */
 public final class PageBatch
 {
@@ -62,7 +63,8 @@ public final class PageBatch
     public void writeTo(OutputStream out)
             throws IOException
     {
-        ByteBuffer buffer = ByteBuffer.allocate((int) Math.min(BUFFER_SIZE, frameBytes)).order(LITTLE_ENDIAN);
+        ByteBuffer buffer = ByteBuffer.allocate((int) Math.min(BUFFER_SIZE, frameBytes))
+                .order(LITTLE_ENDIAN);
         for (SinkPage page : pages) {
             if (buffer.remaining() < PageFrame.HEADER_SIZE) {
                 flush(buffer, out);

@@ -8,8 +8,9 @@ import java.util.zip.CRC32C;
 import static java.nio.ByteOrder.LITTLE_ENDIAN;
 
 /**
- * The page frame of the protocol: where its fields lie and how its checksum is made. This is the one place that knows;
- * reading and writing streams of frames is done by {@link ReadStream} and {@link PageBatch}.
+ * The page frame of the protocol: where its fields lie and how its checksum is made. This is the
+ * one place that knows; reading and writing streams of frames is done by {@link ReadStream} and
+ * {@link PageBatch}.
  */
 public final class PageFrame
 {

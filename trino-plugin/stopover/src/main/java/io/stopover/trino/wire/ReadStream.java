@@ -10,9 +10,10 @@ import static java.lang.Integer.toUnsignedLong;
 import static java.nio.ByteOrder.LITTLE_ENDIAN;
 
 /**
- * Reads the answer of {@code /v1/read}: block records, page frames, end or error record. Every checksum and count of this
- * response is verified; a page is handed on only after its own checksum was found right. That the pages are those of the
- * handle, and all of them, is for the caller to check.
+ * Reads the answer of {@code /v1/read}: block records, page frames, end or error record. Every
+ * checksum and count of this response is verified; a page is handed on only after its own checksum
+ * was found right. That the pages are those of the handle, and all of them, is for the caller to
+ * check.
  */
 public final class ReadStream
 {
@@ -116,7 +117,7 @@ public final class ReadStream
         }
         if (length < 1 || length > maxPageSize) {
             throw new MalformedStreamException(
-                    "page of %s bytes; stopover.max-page-size allows %s: raise it to what the writers use"
+                    "page of %s bytes; stopover.max-page-size allows %s: raise it as for the writers"
                             .formatted(toUnsignedLong(length), maxPageSize));
         }
         visitor.reserve(length);
@@ -144,10 +145,16 @@ public final class ReadStream
     {
         fill(8, RECORD_SIZE - 8);
         verifyRecord("end");
-        if (toUnsignedLong(fields.getInt(4)) != blocks || fields.getLong(8) != pages || fields.getLong(16) != bytes) {
+        if (toUnsignedLong(fields.getInt(4)) != blocks || fields.getLong(8) != pages
+                || fields.getLong(16) != bytes) {
             throw new MalformedStreamException(
                     "end record counts %s blocks, %s pages, %s bytes; %s, %s, %s came".formatted(
-                            toUnsignedLong(fields.getInt(4)), fields.getLong(8), fields.getLong(16), blocks, pages, bytes));
+                            toUnsignedLong(fields.getInt(4)),
+                            fields.getLong(8),
+                            fields.getLong(16),
+                            blocks,
+                            pages,
+                            bytes));
         }
         if (in.read() != -1) {
             throw new MalformedStreamException("bytes after the end record");
@@ -159,7 +166,8 @@ public final class ReadStream
     {
         int length = fields.getInt(4);
         if (length < 0 || length > MAX_ERROR_SIZE) {
-            return new MalformedStreamException("error record of %s bytes".formatted(toUnsignedLong(length)));
+            return new MalformedStreamException(
+                    "error record of %s bytes".formatted(toUnsignedLong(length)));
         }
         byte[] problem = new byte[length];
         readFully(problem, 0, length);
@@ -173,7 +181,8 @@ public final class ReadStream
         crc.update(scratch, 0, RECORD_SIZE - 4);
         if ((int) crc.getValue() != fields.getInt(RECORD_SIZE - 4)) {
             throw new MalformedStreamException(
-                    "checksum of a %s record is wrong, after %s pages of this response".formatted(kind, pages));
+                    "checksum of a %s record is wrong, after %s pages of this response"
+                            .formatted(kind, pages));
         }
     }
 
@@ -188,7 +197,9 @@ public final class ReadStream
     {
         int count = in.readNBytes(target, offset, length);
         if (count < length) {
-            throw new EOFException("the answer ends in the midst, after %s blocks and %s pages".formatted(blocks, pages));
+            throw new EOFException(
+                    "the answer ends in the midst, after %s blocks and %s pages"
+                            .formatted(blocks, pages));
         }
     }
 }

@@ -5,8 +5,8 @@ import io.airlift.slice.Slice;
 import static java.util.Objects.requireNonNull;
 
 /**
- * A page on its way to a daemon, with the checksum that was computed when the engine handed it over: whatever damages
- * the bytes afterwards is seen by the daemon and by the reader.
+ * A page on its way to a daemon, with the checksum that was computed when the engine handed it
+ * over: whatever damages the bytes afterwards is seen by the daemon and by the reader.
  */
 public record SinkPage(int partition, Slice data, int crc)
 {

@@ -6,8 +6,9 @@ import java.util.zip.CRC32C;
 import static java.nio.ByteOrder.LITTLE_ENDIAN;
 
 /**
- * What an attempt has sent so far, as {@code finish} tells it to the daemon: counts, and the CRC-32C over the checksums of
- * all pages in the order in which they were sent. Used by one thread at a time.
+ * What an attempt has sent so far, as {@code finish} tells it to the daemon: counts, and the
+ * CRC-32C over the checksums of all pages in the order in which they were sent. Used by one thread
+ * at a time.
  */
 public final class SinkTotals
 {
@@ -18,7 +19,8 @@ public final class SinkTotals
 
     public void add(PageBatch batch)
     {
-        ByteBuffer crcs = ByteBuffer.allocate(batch.pages().size() * Integer.BYTES).order(LITTLE_ENDIAN);
+        ByteBuffer crcs = ByteBuffer.allocate(batch.pages().size() * Integer.BYTES)
+                .order(LITTLE_ENDIAN);
         batch.pages().forEach(page -> crcs.putInt(page.crc()));
         checksum.update(crcs.flip());
         batches++;

@@ -48,7 +48,8 @@ class TestWireFormat
         Recorder recorder = new Recorder();
         read(golden("read-v1.bin"), recorder);
         assertThat(recorder.blocks).containsExactly("3/7/1", "3/1048575/127");
-        assertThat(recorder.pages).containsExactly("first".getBytes(UTF_8), "second page".getBytes(UTF_8), RUN);
+        assertThat(recorder.pages)
+                .containsExactly("first".getBytes(UTF_8), "second page".getBytes(UTF_8), RUN);
         assertThat(recorder.reserved).isEqualTo(5 + 11 + 256);
     }
 
@@ -83,9 +84,12 @@ class TestWireFormat
             byte[] damaged = whole.clone();
             damaged[bit / 8] ^= (byte) (1 << (bit % 8));
             Recorder recorder = new Recorder();
-            assertThatThrownBy(() -> read(damaged, recorder)).as("bit %s", bit).isInstanceOf(IOException.class);
-            assertThat(List.of("first", "second page", new String(RUN, UTF_8)).subList(0, recorder.pages.size()))
-                    .containsExactlyElementsOf(recorder.pages.stream().map(page -> new String(page, UTF_8)).toList());
+            assertThatThrownBy(() -> read(damaged, recorder)).as("bit %s", bit)
+                    .isInstanceOf(IOException.class);
+            assertThat(List.of("first", "second page", new String(RUN, UTF_8))
+                    .subList(0, recorder.pages.size()))
+                    .containsExactlyElementsOf(
+                            recorder.pages.stream().map(page -> new String(page, UTF_8)).toList());
         }
     }
 
@@ -104,7 +108,10 @@ class TestWireFormat
             throws IOException
     {
         byte[] whole = golden("read-v1.bin");
-        assertThatThrownBy(() -> new ReadStream(new ByteArrayInputStream(whole), 4, new Recorder(), _ -> new IOException()).readFully())
+        assertThatThrownBy(
+                () -> new ReadStream(
+                new ByteArrayInputStream(whole), 4, new Recorder(), _ ->
+                new IOException()).readFully())
                 .hasMessageContaining("stopover.max-page-size");
     }
 
@@ -136,7 +143,9 @@ class TestWireFormat
     private static void read(byte[] bytes, Recorder recorder)
             throws IOException
     {
-        new ReadStream(new ByteArrayInputStream(bytes), 1 << 20, recorder, problem -> new IOException(new String(problem, UTF_8)))
+        new ReadStream(
+                new ByteArrayInputStream(bytes), 1 << 20, recorder, problem ->
+                new IOException(new String(problem, UTF_8)))
                 .readFully();
     }
 

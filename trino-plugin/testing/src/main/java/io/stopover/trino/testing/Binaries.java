@@ -3,14 +3,18 @@ package io.stopover.trino.testing;
 import java.nio.file.Files;
 import java.nio.file.Path;
 
-/** The programs that tests start. They are named by the environment, or by a system property of the same name. */
+/**
+ * The programs that tests start. They are named by the environment, or by a system property of the
+ * same name.
+ */
 final class Binaries
 {
     private Binaries() {}
 
     static Path daemon()
     {
-        return find("STOPOVER_BINARY", "the stopover daemon, such as target/release/stopover after 'cargo build --release'");
+        return find("STOPOVER_BINARY",
+                "the stopover daemon, such as target/release/stopover after 'cargo build --release'");
     }
 
     static Path s3Server()
@@ -22,11 +26,13 @@ final class Binaries
     {
         String value = System.getProperty(variable, System.getenv(variable));
         if (value == null || value.isBlank()) {
-            throw new IllegalStateException("%s is not set: it must be the path of %s".formatted(variable, what));
+            throw new IllegalStateException(
+                    "%s is not set: it must be the path of %s".formatted(variable, what));
         }
         Path path = Path.of(value).toAbsolutePath();
         if (!Files.isExecutable(path)) {
-            throw new IllegalStateException("%s names %s, which is not an executable file: it must be the path of %s"
+            throw new IllegalStateException(
+                    "%s names %s, which is not an executable file: it must be the path of %s"
                     .formatted(variable, path, what));
         }
         return path;

@@ -24,14 +24,18 @@ public final class DaemonProcess
             Files.createDirectories(folder);
             Path config = Files.writeString(folder.resolve(name + ".toml"), configuration);
             process = new ServerProcess(
-                    List.of(Binaries.daemon().toString(), "serve", "--config", config.toString(), "--listen", "127.0.0.1:0"),
+                    List.of(Binaries.daemon()
+                            .toString(), "serve", "--config", config.toString(), "--listen",
+                            "127.0.0.1:0"),
                     Map.of(),
                     folder.resolve(name + ".log"));
         }
         catch (IOException e) {
             throw new UncheckedIOException(e);
         }
-        uri = URI.create(process.awaitLine(line -> line.startsWith(READY)).substring(READY.length()).strip());
+        uri = URI.create(
+                process.awaitLine(line -> line.startsWith(READY)).substring(READY.length())
+                .strip());
     }
 
     public URI uri()

@@ -41,7 +41,8 @@ public final class S3Server
         process = new ServerProcess(
                 List.of(Binaries.s3Server().toString(),
                         "--access", ACCESS_KEY, "--secret", SECRET_KEY, "--region", REGION,
-                        "--port", "127.0.0.1:" + port, "--quiet", "--keep-alive", "--health", "/health",
+                        "--port", "127.0.0.1:"
+                                + port, "--quiet", "--keep-alive", "--health", "/health",
                         "posix", buckets.toString()),
                 Map.of(),
                 folder.resolve("s3.log"));
@@ -59,7 +60,8 @@ public final class S3Server
                 process.checkAlive();
                 if (System.nanoTime() > deadline) {
                     process.close();
-                    throw new UncheckedIOException("the S3 server does not listen on port " + port, e);
+                    throw new UncheckedIOException(
+                            "the S3 server does not listen on port " + port, e);
                 }
                 ServerProcess.pause();
             }

@@ -10,7 +10,9 @@ import java.util.function.Predicate;
 
 import static java.util.concurrent.TimeUnit.SECONDS;
 
-/** A program that a test started. It is ended by its process id, at the latest when the JVM ends. */
+/**
+ * A program that a test started. It is ended by its process id, at the latest when the JVM ends.
+ */
 final class ServerProcess
         implements AutoCloseable
 {
@@ -51,7 +53,8 @@ final class ServerProcess
             if (!alive || System.nanoTime() > deadline) {
                 close();
                 throw new IllegalStateException("%s; its output:%n%s".formatted(
-                        alive ? "not ready within %s s".formatted(PATIENCE_SECONDS) : "ended with " + process.exitValue(),
+                        alive ? "not ready within %s s"
+                                .formatted(PATIENCE_SECONDS) : "ended with " + process.exitValue(),
                         output()));
             }
             pause();
@@ -61,7 +64,8 @@ final class ServerProcess
     void checkAlive()
     {
         if (!process.isAlive()) {
-            throw new IllegalStateException("ended with %s; its output:%n%s".formatted(process.exitValue(), output()));
+            throw new IllegalStateException(
+                    "ended with %s; its output:%n%s".formatted(process.exitValue(), output()));
         }
     }
 

@@ -14,8 +14,8 @@ import java.util.stream.Stream;
 import static java.util.stream.Collectors.joining;
 
 /**
- * Two daemons on the same two base directories, in a temporary folder: local folders, or buckets of an S3 server. All of it
- * ends, and is removed, with {@code close}.
+ * Two daemons on the same two base directories, in a temporary folder: local folders, or buckets of
+ * an S3 server. All of it ends, and is removed, with {@code close}.
  */
 public final class TestingStopover
         implements AutoCloseable
@@ -56,7 +56,8 @@ public final class TestingStopover
         if (s3.isEmpty()) {
             Path local = folder.resolve("base-" + name);
             data.add(local);
-            return "\n[[base_directory]]\nname = \"%s\"\nuri = \"%s\"\n".formatted(name, local.toUri());
+            return "\n[[base_directory]]\nname = \"%s\"\nuri = \"%s\"\n"
+                    .formatted(name, local.toUri());
         }
         data.add(s3.get().createBucket("bucket-" + name));
         return """
@@ -70,7 +71,13 @@ public final class TestingStopover
                 secret_access_key = "%s"
                 allow_http = true
                 path_style = true
-                """.formatted(name, name, s3.get().endpoint(), S3Server.REGION, S3Server.ACCESS_KEY, S3Server.SECRET_KEY);
+                """.formatted(
+                name,
+                name,
+                s3.get().endpoint(),
+                S3Server.REGION,
+                S3Server.ACCESS_KEY,
+                S3Server.SECRET_KEY);
     }
 
     public DaemonProcess first()
@@ -89,13 +96,17 @@ public final class TestingStopover
         return Map.of("stopover.uris", first().uri() + "," + second().uri());
     }
 
-    /** Files of the base directories whose path contains the text: what is kept of a query, if it is the query's id. */
+    /**
+     * Files of the base directories whose path contains the text: what is kept of a query, if it is
+     * the query's id.
+     */
     public List<Path> filesOf(String text)
     {
         List<Path> found = new ArrayList<>();
         for (Path directory : data) {
             try (Stream<Path> files = Files.walk(directory)) {
-                files.filter(Files::isRegularFile).filter(file -> file.toString().contains(text)).forEach(found::add);
+                files.filter(Files::isRegularFile).filter(file -> file.toString().contains(text))
+                        .forEach(found::add);
             }
             catch (IOException e) {
                 throw new UncheckedIOException(e);

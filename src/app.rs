@@ -192,7 +192,9 @@ pub async fn run(
         .as_deref()
         .map(Tokens::load)
         .transpose()?;
-    let server = Server::bind(config.server.listen, ServerLimits::new(&config.limits)).await?;
+    let server = Server::bind(config.server.listen, ServerLimits::new(&config.limits))
+        .await?
+        .sharing(daemon.read_pool.clone());
     for base in daemon.storage.probe().await {
         match &base.error {
             None => tracing::info!(base = %base.name, uri = %base.uri, "base directory is usable"),

@@ -11,6 +11,7 @@ pub mod limits;
 mod observe;
 mod openapi;
 mod page_framing;
+pub mod patience;
 pub mod problem;
 mod routes;
 pub mod server;

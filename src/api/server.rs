@@ -19,7 +19,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::limits::{MAX_HEAD, MAX_HEADER_LIST, MAX_HEADERS, MAX_STREAMS, ServerLimits};
+use super::patience::Patience;
 use crate::clock::{Runtime, TaskGroup};
+use crate::memory::MemoryPool;
 use io::GuardedIo;
 
 mod io;
@@ -43,9 +45,16 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     limits: ServerLimits,
+    shared: Option<MemoryPool>,
 }
 
 impl Server {
+    /// Has less patience with clients that take nothing while somebody waits for memory of `pool`.
+    pub fn sharing(mut self, pool: MemoryPool) -> Self {
+        self.shared = Some(pool);
+        self
+    }
+
     /// Takes the address; port 0 takes a free one.
     pub async fn bind(address: SocketAddr, limits: ServerLimits) -> Result<Self, BindError> {
         let failed = |source| BindError { address, source };
@@ -55,6 +64,7 @@ impl Server {
             listener,
             address,
             limits,
+            shared: None,
         })
     }
 
@@ -78,6 +88,7 @@ impl Server {
                 Ok((stream, permit)) => {
                     let connection = Connection {
                         limits: self.limits,
+                        shared: self.shared.clone(),
                         runtime: runtime.clone(),
                         stop: stop.clone(),
                     };
@@ -118,6 +129,7 @@ impl Server {
 
 struct Connection {
     limits: ServerLimits,
+    shared: Option<MemoryPool>,
     runtime: Runtime,
     stop: CancellationToken,
 }
@@ -134,7 +146,8 @@ impl Connection {
         };
         let clock = self.runtime.clock.clone();
         let stall = self.limits.write_stall_timeout;
-        let io = GuardedIo::new(stream, stall, clock, self.stop.clone());
+        let patience = Patience::new(stall, clock.clone(), self.shared.clone());
+        let io = GuardedIo::new(stream, patience, clock, self.stop.clone());
         let io = TokioIo::new(io);
         let service = TowerToHyperService::new(router);
         if http2 {

@@ -2,7 +2,7 @@
 //! stalls.
 //!
 //! Does: carry the read's permit, turn a late failure into the stream's end, and give the memory
-//! back when the client has taken nothing for `limits.read_stall_timeout`. Does not: read.
+//! back when the client has taken nothing for as long as [`Patience`] lasts. Does not: read.
 //! Invariant: the permit and everything that the stream holds live exactly as long as the stream
 //! can still give bytes.
 
@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::page_framing::error_record;
+use super::patience::Patience;
 use super::problem::Problem;
 use crate::clock::{Clock, Runtime};
 use crate::read::{ByteStream, ReadError};
@@ -63,7 +64,7 @@ impl StreamBody {
         length: Option<u64>,
         on_failure: OnFailure,
         permit: OwnedSemaphorePermit,
-        stall_timeout: Duration,
+        patience: Patience,
         runtime: &Runtime,
     ) -> Self {
         let clock = runtime.clock.clone();
@@ -76,12 +77,7 @@ impl StreamBody {
         }));
         let gone = CancellationToken::new();
         let span = tracing::Span::current();
-        let watchdog = watch(
-            Arc::clone(&shared),
-            stall_timeout,
-            clock.clone(),
-            span.clone(),
-        );
+        let watchdog = watch(Arc::clone(&shared), patience, clock.clone(), span.clone());
         let body_gone = gone.clone();
         runtime.tasks.spawn_until_stopped(async move {
             tokio::select! {
@@ -127,23 +123,25 @@ impl Drop for StreamBody {
 #[error("the response was cut off: {0}")]
 pub struct StreamCut(String);
 
-/// Drops the stream once the client has had its turn for `timeout`.
-async fn watch(shared: Arc<Mutex<Shared>>, timeout: Duration, clock: Clock, span: tracing::Span) {
+/// Drops the stream once the client has had its turn for longer than patience lasts.
+async fn watch(shared: Arc<Mutex<Shared>>, patience: Patience, clock: Clock, span: tracing::Span) {
     loop {
         let left = {
             let shared = shared.lock();
-            match (&shared.live, shared.client_since) {
-                (None, _) => return,
-                (Some(_), None) => timeout,
-                (Some(_), Some(since)) => (since + timeout).saturating_duration_since(clock.now()),
+            if shared.live.is_none() {
+                return;
             }
+            let silent = shared.client_since.map_or(Duration::ZERO, |since| {
+                clock.now().saturating_duration_since(since)
+            });
+            patience.left(silent)
         };
-        if left.is_zero() {
+        let Some(left) = left else {
             drop(shared.lock().live.take());
             let _in_span = span.enter();
-            tracing::warn!(?timeout, "cut off a client that took nothing for so long");
+            tracing::info!("cut off a client that took nothing for too long; it may resume");
             return;
-        }
+        };
         clock.sleep(left).await;
     }
 }
@@ -205,7 +203,8 @@ mod tests {
         let permits = Arc::new(Semaphore::new(1));
         let permit = Arc::clone(&permits).try_acquire_owned().unwrap();
         let runtime = Runtime::seeded(1);
-        let body = StreamBody::new(stream, None, on_failure, permit, STALL, &runtime);
+        let patience = Patience::new(STALL, runtime.clock.clone(), None);
+        let body = StreamBody::new(stream, None, on_failure, permit, patience, &runtime);
         (body, permits)
     }
 

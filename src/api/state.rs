@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::auth::Tokens;
 use super::limits::BodyLimits;
+use super::patience::Patience;
 use crate::clock::Runtime;
 use crate::commit::CommitIndex;
 use crate::config::LimitsConfig;
@@ -86,8 +87,8 @@ pub struct ApiState {
     pub body_limits: BodyLimits,
     /// One permit for each read that is streamed.
     pub read_permits: Arc<Semaphore>,
-    /// A response whose client takes nothing for this long is cut off.
-    pub read_stall_timeout: Duration,
+    /// With clients that take nothing of a response.
+    pub patience: Patience,
     /// How long clients are told that an idle connection stays open: a little less than it does.
     pub keep_alive: Duration,
     /// When the daemon began to serve.
@@ -100,9 +101,13 @@ impl ApiState {
         let clock = parts.runtime.clock.clone();
         Arc::new(Self {
             started: clock.now(),
-            body_limits: BodyLimits::new(limits, clock),
+            body_limits: BodyLimits::new(limits, clock.clone()),
             read_permits: Arc::new(Semaphore::new(limits.max_concurrent_reads.max(1))),
-            read_stall_timeout: limits.read_stall_timeout,
+            patience: Patience::new(
+                limits.read_stall_timeout,
+                clock.clone(),
+                Some(parts.read_memory.clone()),
+            ),
             keep_alive: limits.header_timeout * 4 / 5,
             parts,
         })

@@ -186,7 +186,7 @@ fn wanted_sinks(
         let (own, record) = records[attempt];
         if held[attempt] != (record.totals.pages, record.totals.bytes) {
             let reason = format!(
-                "the blocks of {attempt} hold {} pages and {} bytes; its commit record says {} and {}",
+                "the blocks of {attempt} hold {} pages, {} bytes; its commit record says {}, {}",
                 held[attempt].0, held[attempt].1, record.totals.pages, record.totals.bytes
             );
             let segment = by_id[&own].address.clone();

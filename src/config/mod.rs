@@ -248,7 +248,7 @@ impl Default for LimitsConfig {
             max_exchanges: 10_000,
             max_sinks_per_exchange: 100_000,
             max_connections: 10_000,
-            max_concurrent_reads: 256,
+            max_concurrent_reads: 4096,
             max_footer_size: 256 << 20,
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(60),

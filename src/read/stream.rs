@@ -8,7 +8,8 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use futures::stream::{self, BoxStream, StreamExt as _};
+use futures::future::{BoxFuture, FutureExt as _};
+use futures::stream::{self, FuturesOrdered, StreamExt as _};
 
 use super::fetch::{Fetcher, PlannedPart};
 use super::{ByteStream, PageFormat, ReadError};
@@ -21,9 +22,11 @@ type Fetched = (PlannedPart, Result<Vec<Bytes>, ReadError>);
 
 struct Reading {
     fetcher: Fetcher,
+    concurrency: usize,
     handle: Handle,
     format: PageFormat,
-    parts: BoxStream<'static, Fetched>,
+    planned: VecDeque<PlannedPart>,
+    fetches: FuturesOrdered<BoxFuture<'static, Fetched>>,
     /// Pages of the next range that the client has already.
     skip: u64,
     scanner: Option<Scanner>,
@@ -41,23 +44,13 @@ pub fn stream(
     format: PageFormat,
 ) -> ByteStream {
     let (first_range, skip) = skip_ranges(&handle, skip);
-    let planned = fetcher.plan(&handle, first_range);
-    let fetches = fetcher.clone();
-    let parts = stream::iter(planned)
-        .map(move |planned| {
-            let fetcher = fetches.clone();
-            async move {
-                let pieces = fetcher.get(&planned).await;
-                (planned, pieces)
-            }
-        })
-        .buffered(concurrency)
-        .boxed();
     let reading = Reading {
+        planned: fetcher.plan(&handle, first_range).into(),
         fetcher,
+        concurrency,
         handle,
         format,
-        parts,
+        fetches: FuturesOrdered::new(),
         skip,
         scanner: None,
         ready: VecDeque::new(),
@@ -96,7 +89,8 @@ impl Reading {
             if self.ended {
                 return None;
             }
-            let Some((planned, pieces)) = self.parts.next().await else {
+            self.fetch_ahead();
+            let Some((planned, pieces)) = self.fetches.next().await else {
                 self.ended = true;
                 self.count();
                 return self.end().map(Ok);
@@ -104,6 +98,25 @@ impl Reading {
             if let Err(error) = pieces.and_then(|pieces| self.take(&planned, pieces)) {
                 return Some(Err(error));
             }
+        }
+    }
+
+    /// Starts fetches in order; while others wait for memory, only the one that is needed now.
+    fn fetch_ahead(&mut self) {
+        let pressed = self.fetcher.parts().pool.waiting() > 0;
+        let most = if pressed { 1 } else { self.concurrency };
+        while self.fetches.len() < most {
+            let Some(planned) = self.planned.pop_front() else {
+                return;
+            };
+            let fetcher = self.fetcher.clone();
+            self.fetches.push_back(
+                async move {
+                    let pieces = fetcher.get(&planned).await;
+                    (planned, pieces)
+                }
+                .boxed(),
+            );
         }
     }
 

@@ -268,10 +268,15 @@ mod tests {
         ));
     }
 
+    fn some_pages() -> impl Strategy<Value = Vec<(u32, Vec<u8>)>> {
+        let page = prop::collection::vec(any::<u8>(), 1..40);
+        prop::collection::vec((0u32..3, page), 1..6)
+    }
+
     proptest! {
         #[test]
         fn any_flipped_bit_is_found(
-            pages in prop::collection::vec((0u32..3, prop::collection::vec(any::<u8>(), 1..40)), 1..6),
+            pages in some_pages(),
             position: prop::sample::Index,
             bit in 0u8..8,
         ) {

@@ -113,7 +113,7 @@ pub async fn read(
         read.length,
         on_failure,
         permit,
-        state.read_stall_timeout,
+        state.patience.clone(),
         &state.parts.runtime,
     );
     let head = [(CONTENT_TYPE, media_type), (VARY, "accept")];

@@ -58,7 +58,7 @@ pub async fn read(
         None,
         OnFailure::ErrorRecord,
         permit,
-        state.read_stall_timeout,
+        state.patience.clone(),
         &state.parts.runtime,
     );
     Ok(([(CONTENT_TYPE, READ_MEDIA_TYPE)], Body::new(body)).into_response())

@@ -1,7 +1,7 @@
 //! A socket that gives up on a client which does not take what it is sent, and that closes
 //! politely.
 //!
-//! Does: fail a write that has been stuck for the stall timeout, so that the response and its
+//! Does: fail a write that has been stuck until patience was over, so that the response and its
 //! memory go; and, when closing, read on for a moment, since closing a socket with unread bytes
 //! makes the kernel discard the answer that the client has not read yet. Does not: bound reads
 //! (hyper and the body readers do).
@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::api::patience::Patience;
 use crate::clock::Clock;
 
 /// How long a closing connection reads on.
@@ -30,7 +31,7 @@ type Timer = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub struct GuardedIo {
     stream: TcpStream,
     clock: Clock,
-    stall: Duration,
+    patience: Patience,
     /// Runs while a write is stuck.
     stuck: Option<Timer>,
     /// Runs once the write side is closed.
@@ -41,12 +42,17 @@ pub struct GuardedIo {
 }
 
 impl GuardedIo {
-    /// Guards a socket; a write may be stuck for `stall`.
-    pub fn new(stream: TcpStream, stall: Duration, clock: Clock, stop: CancellationToken) -> Self {
+    /// Guards a socket; a write may be stuck for as long as `patience` lasts.
+    pub fn new(
+        stream: TcpStream,
+        patience: Patience,
+        clock: Clock,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             stream,
             clock,
-            stall,
+            patience,
             stuck: None,
             linger: None,
             drained: 0,
@@ -69,7 +75,8 @@ impl GuardedIo {
             self.stuck = None;
             return written;
         }
-        let mut stuck = self.stuck.take().unwrap_or_else(|| self.timer(self.stall));
+        let wear_out = || Box::pin(self.patience.clone().wear_out()) as Timer;
+        let mut stuck = self.stuck.take().unwrap_or_else(wear_out);
         ready!({
             let polled = stuck.as_mut().poll(cx);
             self.stuck = Some(stuck);

@@ -14,6 +14,7 @@ import java.io.IOException;
 import java.net.URI;
 
 import static java.util.Objects.requireNonNull;
+import static java.util.concurrent.TimeUnit.SECONDS;
 
 /**
  * Reads one handle to its end: every page once, in the daemon's order. A read that breaks off, or
@@ -24,13 +25,21 @@ import static java.util.Objects.requireNonNull;
 final class HandleReader
         implements ReadStream.Visitor
 {
+    enum Room
+    {
+        TAKEN, CLOSED, NONE_YET
+    }
+
     /** Where pages go. */
     interface Target
     {
         boolean isWanted(int task, int attempt);
 
-        /** False when nobody wants pages any more. */
-        boolean awaitRoom(int bytes)
+        /**
+         * Takes room for a page, or says why not: nobody wants pages any more, or there was no room
+         * for so long.
+         */
+        Room awaitRoom(int bytes, long nanos)
                 throws InterruptedException;
 
         void giveBack(int bytes);
@@ -40,6 +49,11 @@ final class HandleReader
 
     /** Bytes that are damaged again and again are damaged where they lie. */
     private static final int MAX_MALFORMED = 4;
+    /**
+     * A reader that finds no room for so long lets its connection go. A daemon serves a limited
+     * number of reads at a time, and whom the consumer waits for may be in that queue.
+     */
+    private static final long MAX_STALL_NANOS = SECONDS.toNanos(5);
 
     private final DaemonClient client;
     private final AnyDaemon anyDaemon;
@@ -71,7 +85,17 @@ final class HandleReader
     void readAll()
             throws IOException
     {
-        anyDaemon.call(this::readRest, backoff, cancellation);
+        while (true) {
+            try {
+                anyDaemon.call(this::readRest, backoff, cancellation);
+                return;
+            }
+            catch (ReadPausedException e) {
+                takeRoom(e.pageSize(), Long.MAX_VALUE);
+                target.giveBack(e.pageSize());
+                backoff.progressed();
+            }
+        }
     }
 
     private Void readRest(URI daemon)
@@ -121,14 +145,24 @@ final class HandleReader
             throw new MalformedStreamException(
                     "more pages than the %s of the handle".formatted(handle.pages()));
         }
+        takeRoom(size, MAX_STALL_NANOS);
+    }
+
+    private void takeRoom(int size, long nanos)
+            throws IOException
+    {
+        Room room;
         try {
-            if (!target.awaitRoom(size)) {
-                throw new CancelledException();
-            }
+            room = target.awaitRoom(size, nanos);
         }
         catch (InterruptedException e) {
             Thread.currentThread().interrupt();
             throw new CancelledException();
+        }
+        switch (room) {
+            case TAKEN -> {}
+            case CLOSED -> throw new CancelledException();
+            case NONE_YET -> throw new ReadPausedException(size);
         }
     }
 

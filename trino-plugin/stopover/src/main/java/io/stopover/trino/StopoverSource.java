@@ -21,6 +21,7 @@ import java.util.concurrent.CompletableFuture;
 import java.util.function.Supplier;
 
 import static java.util.Objects.requireNonNull;
+import static java.util.concurrent.TimeUnit.NANOSECONDS;
 
 /**
  * Pages of the handles that the engine adds, read ahead by virtual threads into a buffer of bounded
@@ -288,19 +289,24 @@ final class StopoverSource
         }
 
         @Override
-        public boolean awaitRoom(int bytes)
+        public HandleReader.Room awaitRoom(int bytes, long nanos)
                 throws InterruptedException
         {
+            long start = System.nanoTime();
             synchronized (StopoverSource.this) {
                 // a page larger than the buffer goes in when the buffer is empty
                 while (isOpen() && bufferedBytes > 0 && bufferedBytes + bytes > bufferSize) {
-                    StopoverSource.this.wait();
+                    long remaining = nanos - (System.nanoTime() - start);
+                    if (remaining <= 0) {
+                        return HandleReader.Room.NONE_YET;
+                    }
+                    NANOSECONDS.timedWait(StopoverSource.this, remaining);
                 }
-                if (isOpen()) {
-                    bufferedBytes += bytes;
-                    return true;
+                if (!isOpen()) {
+                    return HandleReader.Room.CLOSED;
                 }
-                return false;
+                bufferedBytes += bytes;
+                return HandleReader.Room.TAKEN;
             }
         }
 

@@ -234,6 +234,20 @@ class TestStopoverSource
     }
 
     @Test
+    void aReaderThatFindsNoRoomLetsItsConnectionGoAndResumesWhenThereIsRoom()
+            throws Exception
+    {
+        ExchangeManager bounded = manager(Map.of("stopover.read-buffer-size", "64kB"), first);
+        ExchangeSource source = source(bounded, written(500, false), Map.of(0, 0));
+        await(() -> source.getMemoryUsage() > 60_000);
+        SECONDS.sleep(6);
+        assertThat(first.requests("/v1/read")).hasSize(1);
+        assertThat(readAll(source)).containsExactlyElementsOf(pages(500));
+        assertThat(first.requests("/v1/read")).contains("POST /v1/read?skip=65");
+        assertThat(source.getMemoryUsage()).isZero();
+    }
+
+    @Test
     void aPageLargerThanTheBufferPasses()
             throws Exception
     {

@@ -19,6 +19,9 @@ public final class AnyDaemon
                 throws IOException;
     }
 
+    /** Failures that say nothing about the daemon, and after which no other one is asked. */
+    public interface Final {}
+
     private final Daemons daemons;
 
     @Inject
@@ -61,8 +64,7 @@ public final class AnyDaemon
             throws IOException
     {
         switch (failure) {
-            case CancelledException cancelled -> throw cancelled;
-            case GiveUpException givenUp -> throw givenUp;
+            case IOException e when e instanceof Final -> throw e;
             case ProblemException problem -> {
                 if (problem.problem().is("draining")) {
                     daemons.down(daemon);

@@ -7,6 +7,7 @@ import java.io.IOException;
  */
 public final class GiveUpException
         extends IOException
+        implements AnyDaemon.Final
 {
     public GiveUpException(String message, IOException cause)
     {

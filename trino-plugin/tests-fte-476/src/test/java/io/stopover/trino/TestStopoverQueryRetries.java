@@ -1,0 +1,97 @@
+package io.stopover.trino;
+
+import io.stopover.trino.testing.TestingStopover;
+import io.trino.testing.MaterializedResult;
+import io.trino.testing.QueryRunner;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.TestInstance;
+import org.junit.jupiter.api.Timeout;
+
+import java.io.IOException;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
+import java.util.List;
+import java.util.Map;
+
+import static io.stopover.trino.testing.TestingStopover.Storage.LOCAL;
+import static java.util.concurrent.TimeUnit.SECONDS;
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.junit.jupiter.api.TestInstance.Lifecycle.PER_CLASS;
+
+/**
+ * With retry-policy=QUERY the coordinator spools a large result through the exchange manager before
+ * it gives the first row away: exchanges that are written and read in one process, in order.
+ */
+@TestInstance(PER_CLASS)
+@Timeout(600)
+class TestStopoverQueryRetries
+{
+    private static final String PAGES_WRITTEN = "stopover_pages_written_total ";
+
+    private TestingStopover stopover;
+    private QueryRunner queryRunner;
+
+    @BeforeAll
+    void start()
+            throws Exception
+    {
+        stopover = new TestingStopover(LOCAL);
+        queryRunner = StopoverQueryRunner.create(stopover, Map.of(
+                "retry-policy", "QUERY",
+                "exchange.deduplication-buffer-size", "1kB"));
+    }
+
+    @AfterAll
+    void stop()
+    {
+        if (queryRunner != null) {
+            queryRunner.close();
+        }
+        if (stopover != null) {
+            stopover.close();
+        }
+    }
+
+    @Test
+    void aLargeResultIsSpooledInOrderAndNothingIsLeft()
+            throws Exception
+    {
+        long before = pagesWritten();
+        MaterializedResult result = queryRunner.execute(
+                "SELECT orderkey, linenumber, comment FROM lineitem ORDER BY orderkey, linenumber");
+        assertThat(pagesWritten()).isGreaterThan(before);
+
+        List<String> keys = result.getMaterializedRows().stream()
+                .map(row -> "%010d/%d".formatted((Long) row.getField(0), (Integer) row.getField(1)))
+                .toList();
+        assertThat(keys).isSorted().doesNotHaveDuplicates().hasSize(60_175);
+        long characters = result.getMaterializedRows().stream()
+                .mapToLong(row -> ((String) row.getField(2)).length())
+                .sum();
+        assertThat(queryRunner.execute("SELECT sum(length(comment)) FROM lineitem").getOnlyValue())
+                .isEqualTo(characters);
+
+        long deadline = System.nanoTime() + SECONDS.toNanos(60);
+        while (!stopover.filesOf("/v1/").isEmpty() && System.nanoTime() < deadline) {
+            Thread.sleep(50);
+        }
+        assertThat(stopover.filesOf("/v1/")).isEmpty();
+    }
+
+    private long pagesWritten()
+            throws IOException, InterruptedException
+    {
+        try (HttpClient client = HttpClient.newHttpClient()) {
+            String metrics = client.send(
+                    HttpRequest.newBuilder(stopover.first().uri().resolve("/metrics")).build(),
+                    HttpResponse.BodyHandlers.ofString()).body();
+            return metrics.lines()
+                    .filter(line -> line.startsWith(PAGES_WRITTEN))
+                    .mapToLong(line -> Long.parseLong(line.substring(PAGES_WRITTEN.length())))
+                    .sum();
+        }
+    }
+}

@@ -25,8 +25,19 @@ buildah() {
 }
 container=""
 server=""
+# Asks the lowest processes below one to end: buildah passes no signals on to what it runs, and ends
+# by itself once that has ended.
+end_below() {
+    local child children
+    children=$(pgrep -P "$1" || true)
+    if [ -z "$children" ]; then kill "$1" 2>/dev/null || true; fi
+    for child in $children; do end_below "$child"; done
+}
 finish() {
-    if [ -n "$server" ]; then kill "$server" 2>/dev/null || true; fi
+    if [ -n "$server" ]; then
+        end_below "$server"
+        wait "$server" 2>/dev/null || true
+    fi
     if [ -n "$container" ]; then buildah rm "$container" >/dev/null 2>&1 || true; fi
     rm -rf --one-file-system "$scratch"
 }
@@ -81,6 +92,9 @@ done
 address=$(sed -n 's|^listening on http://||p' "$scratch/out")
 run stopover health --address "$address"
 run stopover health --ready --address "$address"
+end_below "$server"
+wait "$server" || { echo "docker.sh: the daemon did not end well on SIGTERM" >&2; exit 1; }
+server=""
 check=$(buildah inspect --type image --format '{{.Docker.Config.Healthcheck}}' stopover)
 case "$check" in
 *health*) ;;

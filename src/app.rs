@@ -84,9 +84,9 @@ impl Daemon {
         storage: Storage,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let budget = config.memory.resolve();
-        let write_pool = MemoryPool::new("write", budget / 2);
-        let read_pool = MemoryPool::new("read", budget / 2);
+        let memory = config.memory.split();
+        let write_pool = MemoryPool::new("write", memory.write);
+        let read_pool = MemoryPool::new("read", memory.read);
         let hot = HotSegments::new(write_pool.clone());
         let commits = CommitIndex::new(storage.clone(), hot, config.limits.max_footer_size);
         let parts = LifecycleParts {

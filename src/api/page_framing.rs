@@ -7,6 +7,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::problem::Problem;
+use crate::segment::layout::ERROR_MARKER;
 
 /// Media type of records and frames.
 pub const READ_MEDIA_TYPE: &str = "application/vnd.stopover.read";
@@ -14,14 +15,12 @@ pub const READ_MEDIA_TYPE: &str = "application/vnd.stopover.read";
 pub const RAW_MEDIA_TYPE: &str = "application/octet-stream";
 /// Media type of handles, one JSON object a line.
 pub const NDJSON_MEDIA_TYPE: &str = "application/x-ndjson";
-/// Kind of the error record, in the place of a frame's partition.
-pub const ERROR_RECORD: u32 = 0xFFFF_FFF2;
 
 /// The record that ends a stream which cannot go on.
 pub fn error_record(problem: &Problem) -> Bytes {
     let json = problem.to_json();
     let mut record = BytesMut::with_capacity(8 + json.len());
-    record.put_u32_le(ERROR_RECORD);
+    record.put_u32_le(ERROR_MARKER);
     record.put_u32_le(u32::try_from(json.len()).expect("a problem is short"));
     record.put_slice(&json);
     record.freeze()
@@ -39,6 +38,6 @@ mod tests {
         assert_eq!(record.len(), 8 + length);
         let json: serde_json::Value = serde_json::from_slice(&record[8..]).unwrap();
         assert_eq!(json["type"], "urn:stopover:problem:invalid-request");
-        const { assert!(ERROR_RECORD >= crate::id::PARTITION_MARKERS) };
+        const { assert!(ERROR_MARKER >= crate::id::PARTITION_MARKERS) };
     }
 }

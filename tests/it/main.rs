@@ -5,6 +5,7 @@
 mod http;
 mod http_errors;
 mod http_wire;
+mod model;
 mod process;
 mod semantics;
 mod support;

@@ -89,11 +89,11 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-fn exchange(name: &str) -> ExchangeId {
+pub fn exchange(name: &str) -> ExchangeId {
     name.parse().unwrap()
 }
 
-fn sink(exchange: &ExchangeId, task: u32, attempt: u32) -> SinkId {
+pub fn sink(exchange: &ExchangeId, task: u32, attempt: u32) -> SinkId {
     let task_attempt = TaskAttempt::new(task, attempt).unwrap();
     SinkId {
         exchange: exchange.clone(),
@@ -112,7 +112,7 @@ fn frames(pages: &[(u32, Vec<u8>)]) -> Vec<u8> {
     batch
 }
 
-async fn announce(daemon: &Daemon, exchange: &ExchangeId, partitions: u32) {
+pub async fn announce(daemon: &Daemon, exchange: &ExchangeId, partitions: u32) {
     let spec = ExchangeSpec {
         partitions,
         ordered: false,
@@ -121,7 +121,7 @@ async fn announce(daemon: &Daemon, exchange: &ExchangeId, partitions: u32) {
 }
 
 /// Writes a batch as `api` does: memory first, then the bytes that own it.
-async fn write(
+pub async fn write(
     daemon: &Daemon,
     sink: &SinkId,
     number: u32,
@@ -149,7 +149,7 @@ async fn write_task(daemon: &Daemon, sink: &SinkId, pages: &[(u32, Vec<u8>)]) {
     daemon.ingest.finish(sink, claim(1, pages)).await.unwrap();
 }
 
-async fn read(
+pub async fn read(
     daemon: &Daemon,
     exchange: &ExchangeId,
     partition: u32,

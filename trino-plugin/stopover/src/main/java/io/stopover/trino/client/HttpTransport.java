@@ -172,25 +172,17 @@ public final class HttpTransport
                 | ConnectTimeoutException
                 | UnknownHostException
                 | NoRouteToHostException e) {
-            throw cancelledOr(cancellation, new DaemonUnreachableException(daemon, e));
+            throw cancellation.isCancelled()
+                    ? new CancelledException()
+                    : new DaemonUnreachableException(daemon, e);
         }
-        catch (IOException e) {
-            if (late.get()) {
-                IOException timeout = new InterruptedIOException(
-                        "%s: no answer to %s %s within %s".formatted(
-                                daemon,
-                                request.getMethod(),
-                                request.getPath(),
-                                limits.deadline().orElseThrow()));
-                timeout.initCause(e);
-                throw timeout;
-            }
-            throw cancelledOr(cancellation, e);
-        }
-        catch (IllegalStateException e) {
-            // so the connection pool says that it is shut down
-            if (closed) {
+        catch (IOException | RuntimeException e) {
+            // a request that is cancelled in the midst may fail in any way
+            if (closed || cancellation.isCancelled()) {
                 throw new CancelledException();
+            }
+            if (late.get()) {
+                throw timeout(daemon, request, limits, e);
             }
             throw e;
         }
@@ -213,9 +205,16 @@ public final class HttpTransport
         return reader.read(response);
     }
 
-    private static IOException cancelledOr(Cancellation cancellation, IOException failure)
+    private static IOException timeout(
+            URI daemon, HttpUriRequestBase request, Limits limits, Exception cause)
     {
-        return cancellation.isCancelled() ? new CancelledException() : failure;
+        IOException timeout = new InterruptedIOException("%s: no answer to %s %s within %s".formatted(
+                daemon,
+                request.getMethod(),
+                request.getPath(),
+                limits.deadline().orElseThrow()));
+        timeout.initCause(cause);
+        return timeout;
     }
 
     private static Timeout timeout(Duration duration)

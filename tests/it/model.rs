@@ -1,0 +1,336 @@
+//! The daemon against a model of it: random work on two daemons that share a base directory, with
+//! crashes in between, must look to every reader as the model says.
+//!
+//! The model knows nothing of segments: it holds what each daemon has in memory and what was committed.
+//! Time is simulated, so a thousand waits cost nothing, and a failing case is replayed by its seed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use stopover::app::Daemon;
+use stopover::clock::Runtime;
+use stopover::config::{BaseDirectoryConfig, Config};
+use stopover::id::{ExchangeId, SinkId, TaskAttempt};
+use stopover::ingest::{Aborted, IngestError};
+
+use crate::semantics::{announce, exchange, read, sink, write};
+
+const TASKS: u32 = 3;
+const ATTEMPTS: u32 = 2;
+const PARTITIONS: u32 = 2;
+
+#[derive(Debug, Clone)]
+enum Op {
+    /// A batch for an attempt, at the daemon that it belongs to.
+    Write {
+        task: u32,
+        attempt: u32,
+        pages: Vec<(u32, u8)>,
+    },
+    /// The last batch once more.
+    Repeat { task: u32, attempt: u32 },
+    Finish {
+        daemon: usize,
+        task: u32,
+        attempt: u32,
+    },
+    Abort {
+        daemon: usize,
+        task: u32,
+        attempt: u32,
+    },
+    /// The daemon loses all that it had in memory and comes back as another run.
+    Crash { daemon: usize },
+    /// Both daemons are read.
+    Read,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let at = || (0usize..2, 0..TASKS, 0..ATTEMPTS);
+    let page = (0..PARTITIONS, 1u8..=255);
+    prop_oneof![
+        6 => (0..TASKS, 0..ATTEMPTS, prop::collection::vec(page, 1..4))
+            .prop_map(|(task, attempt, pages)| Op::Write { task, attempt, pages }),
+        1 => (0..TASKS, 0..ATTEMPTS).prop_map(|(task, attempt)| Op::Repeat { task, attempt }),
+        3 => at().prop_map(|(daemon, task, attempt)| Op::Finish { daemon, task, attempt }),
+        1 => at().prop_map(|(daemon, task, attempt)| Op::Abort { daemon, task, attempt }),
+        1 => (0usize..2).prop_map(|daemon| Op::Crash { daemon }),
+        1 => Just(Op::Read),
+    ]
+}
+
+type Pages = Vec<(u32, Vec<u8>)>;
+
+#[derive(Debug, Clone, PartialEq)]
+enum Held {
+    Open(Vec<Pages>),
+    Aborted,
+    Finished,
+}
+
+#[derive(Default)]
+struct Model {
+    held: [HashMap<(u32, u32), Held>; 2],
+    committed: BTreeMap<(u32, u32), Pages>,
+}
+
+impl Model {
+    /// What a reader of a partition must get: the newest finished attempt of each task.
+    fn expected(&self, partition: u32) -> Vec<u8> {
+        let newest: BTreeMap<u32, &Pages> = self
+            .committed
+            .iter()
+            .map(|((task, _), pages)| (*task, pages))
+            .collect();
+        let pages = newest
+            .into_values()
+            .flatten()
+            .filter(|page| page.0 == partition);
+        pages.flat_map(|page| page.1.clone()).collect()
+    }
+}
+
+struct World {
+    config: Config,
+    daemons: Vec<Daemon>,
+    exchange: ExchangeId,
+    model: Model,
+    seeds: u64,
+}
+
+fn owner(task: u32, attempt: u32) -> usize {
+    ((task + attempt) % 2) as usize
+}
+
+impl World {
+    async fn new() -> Self {
+        static WORLDS: AtomicU64 = AtomicU64::new(0);
+        let number = WORLDS.fetch_add(1, Ordering::Relaxed);
+        let mut config = Config::default();
+        // Small enough that segments are sealed in the midst.
+        config.memory.budget = Some(64 << 10);
+        config.segment.target_size = 2 << 10;
+        config.base_directories = ["a", "b"]
+            .map(|name| BaseDirectoryConfig {
+                uri: format!("memory://model-{number}-{name}"),
+                name: name.into(),
+                ..Default::default()
+            })
+            .into();
+        let daemons = (0..2)
+            .map(|seed| Daemon::build(&config, &Runtime::seeded(seed)).unwrap())
+            .collect::<Vec<_>>();
+        let exchange = exchange("q-model");
+        announce(&daemons[0], &exchange, PARTITIONS).await;
+        Self {
+            config,
+            daemons,
+            exchange,
+            model: Model::default(),
+            seeds: 2,
+        }
+    }
+
+    fn sink(&self, task: u32, attempt: u32) -> SinkId {
+        sink(&self.exchange, task, attempt)
+    }
+
+    async fn run(&mut self, op: Op) {
+        match op {
+            Op::Write {
+                task,
+                attempt,
+                pages,
+            } => self.write(task, attempt, pages).await,
+            Op::Repeat { task, attempt } => self.repeat(task, attempt).await,
+            Op::Finish {
+                daemon,
+                task,
+                attempt,
+            } => self.finish(daemon, task, attempt).await,
+            Op::Abort {
+                daemon,
+                task,
+                attempt,
+            } => self.abort(daemon, task, attempt).await,
+            Op::Crash { daemon } => {
+                let runtime = Runtime::seeded(self.seeds);
+                self.seeds += 1;
+                self.daemons[daemon] = Daemon::build(&self.config, &runtime).unwrap();
+                self.model.held[daemon].clear();
+            }
+            Op::Read => self.check_reads().await,
+        }
+    }
+
+    async fn write(&mut self, task: u32, attempt: u32, pages: Vec<(u32, u8)>) {
+        let (at, key) = (owner(task, attempt), (task, attempt));
+        let held = self.model.held[at].get(&key).cloned();
+        if held.is_none() && self.model.committed.contains_key(&key) {
+            // No client writes an attempt again that has finished: attempts are numbered anew.
+            return;
+        }
+        let number = match &held {
+            Some(Held::Open(batches)) => batches.len() as u32,
+            _ => 0,
+        };
+        let pages: Pages = pages
+            .into_iter()
+            .map(|(p, seed)| (p, vec![seed; 100 + seed as usize]))
+            .collect();
+        let written = write(&self.daemons[at], &self.sink(task, attempt), number, &pages).await;
+        match held {
+            None | Some(Held::Open(_)) => {
+                written.unwrap();
+                let entry = self.model.held[at]
+                    .entry(key)
+                    .or_insert(Held::Open(Vec::new()));
+                let Held::Open(batches) = entry else {
+                    unreachable!("checked above")
+                };
+                batches.push(pages);
+            }
+            Some(Held::Aborted) => {
+                assert!(
+                    matches!(written, Err(IngestError::SinkAborted { .. })),
+                    "{written:?}"
+                );
+            }
+            // Batch 0 of an attempt that had pages is a repeat; of an empty one it comes too late.
+            Some(Held::Finished) if self.model.committed[&key].is_empty() => {
+                assert!(
+                    matches!(written, Err(IngestError::SinkFinished { .. })),
+                    "{written:?}"
+                );
+            }
+            Some(Held::Finished) => written.unwrap(),
+        }
+    }
+
+    async fn repeat(&mut self, task: u32, attempt: u32) {
+        let at = owner(task, attempt);
+        if let Some(Held::Open(batches)) = self.model.held[at].get(&(task, attempt)) {
+            let number = batches.len() as u32 - 1;
+            let pages = batches[number as usize].clone();
+            write(&self.daemons[at], &self.sink(task, attempt), number, &pages)
+                .await
+                .unwrap();
+        }
+    }
+
+    async fn finish(&mut self, at: usize, task: u32, attempt: u32) {
+        let key = (task, attempt);
+        let finished = self.daemons[at]
+            .ingest
+            .finish(&self.sink(task, attempt), None)
+            .await;
+        match self.model.held[at].get(&key).cloned() {
+            Some(Held::Open(batches)) => {
+                finished.unwrap();
+                self.model.committed.insert(key, batches.concat());
+                self.model.held[at].insert(key, Held::Finished);
+            }
+            Some(Held::Aborted) => {
+                assert!(
+                    matches!(finished, Err(IngestError::SinkAborted { .. })),
+                    "{finished:?}"
+                );
+            }
+            Some(Held::Finished) => self.check_totals(key, finished.unwrap().pages),
+            None if self.model.committed.contains_key(&key) => {
+                self.check_totals(key, finished.unwrap().pages);
+            }
+            None => {
+                assert!(
+                    matches!(finished, Err(IngestError::SinkNotFound { .. })),
+                    "{finished:?}"
+                );
+            }
+        }
+    }
+
+    fn check_totals(&self, key: (u32, u32), pages: u64) {
+        assert_eq!(
+            pages,
+            self.model.committed[&key].len() as u64,
+            "finish answers the same again"
+        );
+    }
+
+    async fn abort(&mut self, at: usize, task: u32, attempt: u32) {
+        let key = (task, attempt);
+        let aborted = self.daemons[at]
+            .ingest
+            .abort(&self.sink(task, attempt))
+            .await
+            .unwrap();
+        let committed = self.model.committed.contains_key(&key);
+        match self.model.held[at].get(&key) {
+            Some(Held::Finished) => assert_eq!(aborted, Aborted::AlreadyFinished),
+            None if committed => assert_eq!(aborted, Aborted::AlreadyFinished),
+            _ => {
+                assert_eq!(aborted, Aborted::Aborted);
+                self.model.held[at].insert(key, Held::Aborted);
+            }
+        }
+    }
+
+    async fn check_reads(&self) {
+        for daemon in &self.daemons {
+            for partition in 0..PARTITIONS {
+                let got = read(daemon, &self.exchange, partition).await.unwrap();
+                assert_eq!(got, self.model.expected(partition), "partition {partition}");
+            }
+            let content = daemon.commits.content(&self.exchange).await.unwrap();
+            let got: Vec<TaskAttempt> = content.committed.iter().map(|c| c.attempt).collect();
+            let expected: Vec<TaskAttempt> = self
+                .model
+                .committed
+                .keys()
+                .map(|(task, attempt)| TaskAttempt::new(*task, *attempt).unwrap())
+                .collect();
+            assert_eq!(got, expected);
+        }
+    }
+
+    /// After the close nothing is left, in the base directories and in memory, once uploads that were
+    /// under way have noticed.
+    async fn close(&self) {
+        self.daemons[0]
+            .exchanges
+            .close(&self.exchange)
+            .await
+            .unwrap();
+        for _ in 0..100 {
+            let left = self.daemons[1].exchanges.list().await.unwrap();
+            if left.is_empty() && self.daemons[0].write_pool.used() == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("something is left ten seconds after the close");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn whatever_happens_readers_see_what_the_model_says(ops in prop::collection::vec(op(), 1..40)) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let mut world = World::new().await;
+            for op in ops {
+                world.run(op).await;
+            }
+            world.check_reads().await;
+            world.close().await;
+        });
+    }
+}

@@ -1,12 +1,13 @@
 //! How long a client may take nothing of a response.
 //!
-//! Does: measure patience with one client, shorter while others wait for the memory that its response
-//! holds. Does not: cut anything off (`stall` and `server` do). Invariant: patience is never longer than
+//! Does: measure patience with one client, shorter while others wait for the memory that its
+//! response holds. Does not: cut anything off (`stall` and `server` do). Invariant: patience is
+//! never longer than
 //! `limits.read_stall_timeout`.
 //!
 //! Readers that have stopped can hold all memory for reading while those who would make them go on
-//! wait for it: the probe side of a join stops until the build side has been read. So under pressure
-//! who takes nothing is cut off soon, and resumes with `skip` when it wants more.
+//! wait for it: the probe side of a join stops until the build side has been read. So under
+//! pressure who takes nothing is cut off soon, and resumes with `skip` when it wants more.
 
 use std::time::Duration;
 
@@ -46,8 +47,8 @@ impl Patience {
         }
     }
 
-    /// How long to wait before looking again at a client that has taken nothing for `silent`; `None`
-    /// when patience is over.
+    /// How long to wait before looking again at a client that has taken nothing for `silent`;
+    /// `None` when patience is over.
     pub fn left(&self, silent: Duration) -> Option<Duration> {
         let left = self
             .allowed()

@@ -1,8 +1,9 @@
 //! The daemon against a model of it: random work on two daemons that share a base directory, with
 //! crashes in between, must look to every reader as the model says.
 //!
-//! The model knows nothing of segments: it holds what each daemon has in memory and what was committed.
-//! Time is simulated, so a thousand waits cost nothing, and a failing case is replayed by its seed.
+//! The model knows nothing of segments: it holds what each daemon has in memory and what was
+//! committed. Time is simulated, so a thousand waits cost nothing, and a failing case is replayed
+//! by its seed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -295,8 +296,8 @@ impl World {
         }
     }
 
-    /// After the close nothing is left, in the base directories and in memory, once uploads that were
-    /// under way have noticed.
+    /// After the close nothing is left, in the base directories and in memory, once uploads that
+    /// were under way have noticed.
     async fn close(&self) {
         self.daemons[0]
             .exchanges
@@ -315,7 +316,11 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 200,
+        failure_persistence: None,
+        ..Default::default()
+    })]
 
     #[test]
     fn whatever_happens_readers_see_what_the_model_says(ops in prop::collection::vec(op(), 1..40)) {

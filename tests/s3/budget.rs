@@ -1,8 +1,8 @@
 //! Request budgets: what work costs at the store, counted by the store itself.
 //!
 //! Counts, not times. Everything is read back through a daemon that wrote none of it, by handles,
-//! and that daemon checks every page and counts it. Trino's own exchange manager needs 7,442 PUT-class
-//! requests and 7,242 GETs for the first of these, 1,632 and 1,600 for the second.
+//! and that daemon checks every page and counts it. Trino's own exchange manager needs 7,442
+//! PUT-class requests and 7,242 GETs for the first of these, 1,632 and 1,600 for the second.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -58,6 +58,13 @@ final class StopoverSource
     private boolean noMoreHandles;
     @GuardedBy("this")
     private boolean closed;
+    /**
+     * A reader was told that there is nothing more. Only then is this source finished: the engine
+     * books the memory in use after each read, and a driver that finished before another one has
+     * booked its last page would close the books too early.
+     */
+    @GuardedBy("this")
+    private boolean endWasRead;
     @GuardedBy("this")
     private TrinoException failure;
     @GuardedBy("this")
@@ -142,7 +149,7 @@ final class StopoverSource
     @Override
     public synchronized boolean isFinished()
     {
-        return closed || (failure == null && isExhausted());
+        return closed || endWasRead;
     }
 
     @Override
@@ -159,6 +166,7 @@ final class StopoverSource
             }
             page = pages.poll();
             if (page == null) {
+                endWasRead |= isExhausted();
                 return null;
             }
             bufferedBytes -= page.length();

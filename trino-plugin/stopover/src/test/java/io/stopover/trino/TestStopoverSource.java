@@ -298,6 +298,21 @@ class TestStopoverSource
         assertThat(readAll(source)).hasSize(3);
     }
 
+    /** A driver that finished between another one's last read and its booking failed the task. */
+    @Test
+    void aSourceIsFinishedOnlyWhenAReadFoundTheEnd()
+            throws Exception
+    {
+        ExchangeSource source = source(manager, written(1, false), Map.of(0, 0));
+        source.isBlocked().get(10, SECONDS);
+        assertThat(source.read()).isNotNull();
+        source.isBlocked().get(10, SECONDS);
+        assertThat(source.isFinished()).isFalse();
+        assertThat(source.read()).isNull();
+        assertThat(source.isFinished()).isTrue();
+        assertThat(source.read()).isNull();
+    }
+
     @Test
     void aSourceWithoutHandlesIsFinished()
             throws Exception

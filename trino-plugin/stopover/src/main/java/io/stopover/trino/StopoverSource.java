@@ -207,15 +207,21 @@ final class StopoverSource
         });
     }
 
-    /** No reader goes on, nothing is kept. */
+    /**
+     * No reader goes on, nothing is kept. Connections are closed by another thread: while the engine
+     * waits for {@code close}, other drivers can fail at memory that is no longer booked.
+     */
     @GuardedBy("this")
     private void drop()
     {
         waiting.clear();
         pages.clear();
         bufferedBytes = 0;
-        readers.forEach(Cancellation::cancel);
         notifyAll();
+        if (!readers.isEmpty()) {
+            List<Cancellation> running = List.copyOf(readers);
+            workers.start(() -> running.forEach(Cancellation::cancel));
+        }
     }
 
     @GuardedBy("this")

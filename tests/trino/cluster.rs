@@ -14,7 +14,6 @@ use crate::artifacts::{Artifacts, ExchangeManager};
 use crate::daemon::Daemon;
 use crate::node::{Layout, Node, properties};
 use crate::process::{free_ports, tail, wait_until};
-use crate::queries::Query;
 use crate::query::{Client, Row, Session};
 use crate::store::{StorageKind, Store};
 
@@ -29,8 +28,8 @@ pub struct Cluster {
     pub daemons: Vec<Daemon>,
     pub store: Store,
     work: PathBuf,
-    /// Results without fault-tolerant execution, by schema and query: each is needed only once.
-    plain: HashMap<(String, &'static str), Vec<Row>>,
+    /// Results without fault-tolerant execution, by schema and text: each is needed only once.
+    plain: HashMap<(String, String), Vec<Row>>,
 }
 
 impl Cluster {
@@ -152,16 +151,13 @@ impl Cluster {
     }
 
     /// The rows of a query without fault-tolerant execution, and so without the exchange.
-    pub async fn plain(&mut self, query: &Query, schema: &str) -> Result<Vec<Row>> {
-        let key = (schema.to_owned(), query.name);
+    pub async fn plain(&mut self, sql: &str, schema: &str) -> Result<Vec<Row>> {
+        let key = (schema.to_owned(), sql.to_owned());
         if let Some(rows) = self.plain.get(&key) {
             return Ok(rows.clone());
         }
-        let rows = self
-            .client
-            .run(query.sql, &Session::new(schema, "NONE"))
-            .await;
-        let rows = rows.with_context(|| format!("{} without FTE", query.name))?;
+        let rows = self.client.run(sql, &Session::new(schema, "NONE")).await;
+        let rows = rows.context("without FTE")?;
         self.plain.insert(key, rows.clone());
         Ok(rows)
     }

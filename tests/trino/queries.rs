@@ -12,6 +12,13 @@ pub struct Query {
     pub sql: &'static str,
 }
 
+impl Query {
+    /// The text with so much to do: `$WORK` is a factor in the long queries, absent in the others.
+    pub fn sized(&self, work: u32) -> String {
+        self.sql.replace("$WORK", &work.to_string())
+    }
+}
+
 /// Compared against the same cluster without fault-tolerant execution.
 pub const COMPARED: &[Query] = &[
     Query {
@@ -145,14 +152,14 @@ pub const COMPARED: &[Query] = &[
     },
 ];
 
-/// Long enough to lose a node under it. tpch binds its scans to the nodes they were planned on, so
+/// Long enough to lose a node under it, on most machines with `$WORK` 1. tpch binds its scans to the nodes they were planned on, so
 /// the worker has to come back for this one to finish.
 pub const LONG_TPCH: Query = Query {
     name: "Q18 over all orders",
     order: Order::Total,
     sql: "SELECT o_orderpriority, count(*), sum(quantity), sum(o_totalprice), max(c_name)
           FROM (SELECT l_orderkey, sum(l_quantity) AS quantity, max(l_comment) AS comment
-                  FROM lineitem GROUP BY l_orderkey)
+                  FROM lineitem CROSS JOIN UNNEST(sequence(1, $WORK)) GROUP BY l_orderkey)
               JOIN orders ON l_orderkey = o_orderkey JOIN customer ON o_custkey = c_custkey
           WHERE comment <> o_comment GROUP BY o_orderpriority ORDER BY o_orderpriority",
 };
@@ -164,7 +171,7 @@ pub const LONG_ANYWHERE: Query = Query {
     sql: "SELECT k % 10 AS d, count(*), sum(c), sum(s), max(m) FROM (
               SELECT n % 1500007 AS k, count(*) AS c, sum(n) AS s, max(n) AS m
               FROM (SELECT sequential_number AS n
-                  FROM TABLE(sequence(start => 1, stop => 16000000))) GROUP BY 1)
+                  FROM TABLE(sequence(start => 1, stop => $WORK * 16000000))) GROUP BY 1)
           GROUP BY 1 ORDER BY 1",
 };
 

@@ -15,7 +15,7 @@ use crate::compare::same;
 use crate::daemon::Daemon;
 use crate::process::wait_until;
 use crate::queries::{COMPARED, LARGE_RESULT, LONG_ANYWHERE, LONG_TPCH, Query};
-use crate::query::{Session, Task};
+use crate::query::{Row, Session, Task};
 
 /// Closing is asynchronous: the coordinator does not wait for it.
 const SETTLE: Duration = Duration::from_secs(15);
@@ -76,7 +76,10 @@ impl Scenario {
 
 async fn results(cluster: &mut Cluster) -> Result<()> {
     for query in COMPARED {
-        let plain = cluster.plain(query, "sf0.1").await?;
+        let plain = cluster
+            .plain(query.sql, "sf0.1")
+            .await
+            .context(query.name)?;
         let started = Instant::now();
         let rows = cluster
             .client
@@ -98,7 +101,7 @@ async fn results(cluster: &mut Cluster) -> Result<()> {
 
 async fn query_retries(cluster: &mut Cluster) -> Result<()> {
     let query = &LARGE_RESULT;
-    let plain = cluster.plain(query, "sf0.1").await?;
+    let plain = cluster.plain(query.sql, "sf0.1").await?;
     let mut running = cluster
         .client
         .start(query.sql, &Session::new("sf0.1", "QUERY"))
@@ -129,11 +132,46 @@ enum Loss {
     Machine,
 }
 
-/// Runs `query`, kills what `loss` says once there is something to lose, and checks the rows.
+/// The query is given so much more to do each time that it was over before its moment came.
+const WORK: [u32; 4] = [1, 2, 4, 8];
+
+/// Runs `query`, kills what `loss` says once there is something to lose, and checks the rows. How
+/// long a query takes is the machine's business: where the moment does not come, it has more to do
+/// the next time.
 async fn lose(cluster: &mut Cluster, query: &Query, schema: &str, loss: Loss) -> Result<()> {
-    let plain = cluster.plain(query, schema).await?;
+    for work in WORK {
+        let plain = cluster.plain(&query.sized(work), schema).await?;
+        let ending = lose_once(cluster, &query.sized(work), schema, loss).await?;
+        same(&plain, &ending.rows, query.order)?;
+        nothing_left(cluster).await?;
+        cluster.repair().await?;
+        let (rows, again) = (ending.rows.len(), ending.tried_again);
+        match ending.missed {
+            None if again > 0 => {
+                println!(
+                    "    {}: {rows} right rows, {again} task(s) tried again",
+                    query.name
+                );
+                return Ok(());
+            }
+            None => println!("    work {work}: what was killed was not needed any more"),
+            Some(missed) => println!("    work {work}: {missed}"),
+        }
+    }
+    bail!("no task was tried again, however long the query: nothing was killed in its midst")
+}
+
+/// How one run with a loss ended.
+struct Ending {
+    rows: Vec<Row>,
+    tried_again: usize,
+    /// Why nothing was killed in its midst.
+    missed: Option<&'static str>,
+}
+
+async fn lose_once(cluster: &mut Cluster, sql: &str, schema: &str, loss: Loss) -> Result<Ending> {
     let session = many_tasks(&Session::new(schema, "TASK"));
-    let running = cluster.client.start(query.sql, &session).await?;
+    let running = cluster.client.start(sql, &session).await?;
     let id = running.id.clone();
     let over = Cell::new(false);
     let to_its_end = async {
@@ -142,58 +180,47 @@ async fn lose(cluster: &mut Cluster, query: &Query, schema: &str, loss: Loss) ->
         rows
     };
     let fault = async {
-        something_to_lose(cluster, &id, &over, loss).await?;
+        if !something_to_lose(cluster, &id, &over, loss).await? {
+            return Ok(Some(
+                "the query was over before there was something to lose",
+            ));
+        }
         inflict(cluster, loss).await?;
-        ensure!(
-            !over.get(),
-            "the query was over when the process was killed"
-        );
-        describe_held(cluster, &id).await?;
-        anyhow::Ok(())
+        let held = describe_held(cluster, &id).await;
+        if over.get() {
+            return Ok(Some("the query was over when the process was killed"));
+        }
+        held.map(|()| None)
     };
     // Both to their ends, also after an error: no query may run on into the next scenario.
-    let (rows, outcome) = tokio::join!(to_its_end, fault);
-    outcome?;
-    let rows = rows?;
-    same(&plain, &rows, query.order)?;
-    let again = cluster
-        .client
-        .tasks(&id)
-        .await?
-        .iter()
-        .filter(|t| attempt(t) > 0)
-        .count();
-    println!(
-        "    {}: {} right rows, {again} task(s) tried again",
-        query.name,
-        rows.len()
-    );
-    ensure!(
-        again > 0,
-        "no task was tried again: nothing was killed in the midst of its work"
-    );
-    nothing_left(cluster).await?;
-    cluster.repair().await
+    let (rows, missed) = tokio::join!(to_its_end, fault);
+    let missed = missed?;
+    let tasks = cluster.client.tasks(&id).await?;
+    Ok(Ending {
+        rows: rows?,
+        tried_again: tasks.iter().filter(|t| attempt(t) > 0).count(),
+        missed,
+    })
 }
 
 /// Waits until worker 1 has committed output of this query and is busy with more of it; and, if it
-/// is the daemon that will be lost, until that one holds pages which are not committed.
+/// is the daemon that will be lost, until that one holds pages which are not committed. `false` if
+/// the query ended first.
 async fn something_to_lose(
     cluster: &Cluster,
     query: &str,
     over: &Cell<bool>,
     loss: Loss,
-) -> Result<()> {
+) -> Result<bool> {
     let worker = &cluster.nodes[1].id;
-    let patience = Duration::from_secs(120);
+    let patience = Duration::from_secs(300);
     wait_until(
-        "worker 1 has spooled data and works on",
+        "worker 1 has spooled data and works on, or the query is over",
         patience,
         || async move {
-            ensure!(
-                !over.get(),
-                "the query ended before there was something to lose"
-            );
+            if over.get() {
+                return Ok(true);
+            }
             let tasks = cluster.client.tasks(query).await?;
             let finished = tasks.iter().any(|t| t.is_finished_on(worker));
             let running = tasks.iter().any(|t| t.is_running_on(worker));
@@ -201,7 +228,8 @@ async fn something_to_lose(
             Ok(ready && (loss != Loss::Daemon || open_sinks(&cluster.daemons[1]).await? > 0.0))
         },
     )
-    .await
+    .await?;
+    Ok(!over.get())
 }
 
 async fn inflict(cluster: &mut Cluster, loss: Loss) -> Result<()> {

@@ -83,9 +83,7 @@ async fn stores_in_memory_of_the_same_uri_share_their_content() {
         open(&["memory://shared".into()]),
     );
     let exchange = "shared".parse().unwrap();
-    one.put_marker(&exchange, bytes::Bytes::from_static(b"{}"))
-        .await
-        .unwrap();
+    storage_conformance::announce(&one, &exchange, bytes::Bytes::from_static(b"{}")).await;
     assert!(other.get_marker(&exchange).await.unwrap().is_some());
     assert!(
         open(&["memory://another".into()])

@@ -323,6 +323,7 @@ impl From<LifecycleError> for Problem {
                 Slug::InvalidRequest
             }
             LifecycleError::Unreadable { .. } => Slug::DataCorrupt,
+            LifecycleError::Contended(_) => Slug::StorageUnavailable,
             LifecycleError::Storage(inner) => return inner.into(),
         };
         Self::new(slug, detail)

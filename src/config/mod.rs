@@ -194,7 +194,7 @@ impl Default for ReadConfig {
 /// `[lease]`
 #[derive(Debug, Clone)]
 pub struct LeaseConfig {
-    /// An exchange that was not renewed for this long is collected.
+    /// An exchange that was watched for this long and not renewed is collected.
     pub duration: Duration,
     /// How often the sweeper looks.
     pub sweep_interval: Duration,

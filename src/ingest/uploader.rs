@@ -200,7 +200,8 @@ fn fail(
     }
 }
 
-/// A segment that landed after its exchange was closed is nobody's: takes it away again. Those who
+/// A segment that landed after its exchange was closed is nobody's: takes it away again, unless the
+/// exchange is announced after all (this daemon may have been stopped since its look). Those who
 /// waited for it have been answered by now, so this costs no client any time, and one look serves
 /// all segments that landed before it.
 async fn remove_if_closed(
@@ -226,7 +227,7 @@ async fn remove_if_closed(
         }
     }
     parts.commits.forget(exchange);
-    if let Err(error) = parts.storage.remove_exchange(exchange).await {
+    if let Err(error) = parts.storage.remove_unannounced(exchange).await {
         tracing::warn!(%error, %exchange, "what a late writer left stays for the sweeper");
     }
 }

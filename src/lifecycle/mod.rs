@@ -4,8 +4,10 @@
 //! what nobody renews. Does not: know segments. Invariant: an exchange that this daemon knows as
 //! closed is never open again at it, whatever arrives late.
 
+pub mod collect;
 pub mod drain;
 pub mod sweep;
+pub mod watch;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -21,7 +23,7 @@ use crate::clock::Runtime;
 use crate::config::LeaseConfig;
 use crate::id::ExchangeId;
 use crate::ingest::Gate;
-use crate::storage::{Storage, StorageError};
+use crate::storage::{Marker, Storage, StorageError};
 use crate::telemetry::metrics::Metrics;
 
 /// What is announced of an exchange.
@@ -57,6 +59,9 @@ pub enum LifecycleError {
         /// What was asked.
         now: ExchangeSpec,
     },
+    /// Others announce it all the time.
+    #[error("exchange {0} is being announced by others again and again: try again")]
+    Contended(ExchangeId),
     /// A bound was reached.
     #[error("{partitions} partitions are more than limits.max_partitions, {limit}")]
     TooManyPartitions {
@@ -79,6 +84,15 @@ pub enum LifecycleError {
     /// The store did not answer.
     #[error(transparent)]
     Storage(#[from] StorageError),
+}
+
+/// What an announcement is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Announce {
+    /// It may be new.
+    Either,
+    /// It must be open: what has ended is not brought back.
+    Renewal,
 }
 
 /// Answer to an announcement.
@@ -158,6 +172,7 @@ impl Exchanges {
         &self,
         exchange: &ExchangeId,
         spec: ExchangeSpec,
+        which: Announce,
     ) -> Result<Announced, LifecycleError> {
         let limit = self.shared.max_partitions;
         if spec.partitions == 0 {
@@ -169,33 +184,72 @@ impl Exchanges {
                 limit,
             });
         }
-        if matches!(self.shared.known.lock().get(exchange), Some(Known::Closed)) {
+        for _ in 0..ANNOUNCEMENTS {
+            if let Some(announced) = self.try_announce(exchange, &spec, which).await? {
+                return Ok(announced);
+            }
+        }
+        Err(LifecycleError::Contended(exchange.clone()))
+    }
+
+    /// `None` if the announcement was written by somebody else meanwhile.
+    async fn try_announce(
+        &self,
+        exchange: &ExchangeId,
+        spec: &ExchangeSpec,
+        which: Announce,
+    ) -> Result<Option<Announced>, LifecycleError> {
+        let storage = &self.shared.parts.storage;
+        let known = self.shared.known.lock().get(exchange).cloned();
+        if matches!(known, Some(Known::Closed)) {
             return Err(LifecycleError::Closed(exchange.clone()));
         }
-        let before = self.stored(exchange).await?;
-        if let Some(before) = before.as_ref().filter(|before| **before != spec) {
-            let (exchange, before) = (exchange.clone(), before.clone());
-            return Err(LifecycleError::Conflict {
-                exchange,
-                before,
-                now: spec,
-            });
+        let seen = storage.markers(exchange).await;
+        let before = seen.marker()?;
+        match &before {
+            Some(before) => self.check_same(exchange, before, spec)?,
+            // Closed or collected through another daemon: announcing it again must not bring back
+            // an empty one.
+            None if known.is_some() || seen.ended() => {
+                self.forget(exchange);
+                return Err(LifecycleError::Closed(exchange.clone()));
+            }
+            None if which == Announce::Renewal => {
+                return Err(LifecycleError::NotFound(exchange.clone()));
+            }
+            None => {}
         }
-        let content = serde_json::to_vec(&spec).expect("a plain struct");
-        self.shared
-            .parts
-            .storage
-            .put_marker(exchange, content.into())
-            .await?;
-        if !self.remember_open(exchange, spec) {
+        let content = serde_json::to_vec(spec).expect("a plain struct").into();
+        if !storage.put_marker(exchange, &content, &seen).await? {
+            return Ok(None);
+        }
+        if !self.remember_open(exchange, spec.clone()) {
             // Closed while the marker was being written: it must not stay.
-            self.shared.parts.storage.remove_exchange(exchange).await?;
+            storage.remove_exchange(exchange).await?;
             return Err(LifecycleError::Closed(exchange.clone()));
         }
         let lease_seconds = self.shared.lease.duration.as_secs();
-        Ok(Announced {
+        Ok(Some(Announced {
             created: before.is_none(),
             lease_seconds,
+        }))
+    }
+
+    fn check_same(
+        &self,
+        exchange: &ExchangeId,
+        before: &Marker,
+        now: &ExchangeSpec,
+    ) -> Result<(), LifecycleError> {
+        let before = parse(exchange, before)?;
+        if before == *now {
+            return Ok(());
+        }
+        let (exchange, now) = (exchange.clone(), now.clone());
+        Err(LifecycleError::Conflict {
+            exchange,
+            before,
+            now,
         })
     }
 
@@ -296,12 +350,7 @@ impl Exchanges {
         let Some(marker) = self.shared.parts.storage.get_marker(exchange).await? else {
             return Ok(None);
         };
-        let spec =
-            serde_json::from_slice(&marker.bytes).map_err(|e| LifecycleError::Unreadable {
-                exchange: exchange.clone(),
-                reason: e.to_string(),
-            })?;
-        Ok(Some(spec))
+        parse(exchange, &marker).map(Some)
     }
 
     /// `false` if it was closed meanwhile.
@@ -314,6 +363,13 @@ impl Exchanges {
         known.put(exchange.clone(), Known::Open { spec, seen });
         true
     }
+}
+
+fn parse(exchange: &ExchangeId, marker: &Marker) -> Result<ExchangeSpec, LifecycleError> {
+    serde_json::from_slice(&marker.bytes).map_err(|e| LifecycleError::Unreadable {
+        exchange: exchange.clone(),
+        reason: e.to_string(),
+    })
 }
 
 #[async_trait::async_trait]
@@ -332,6 +388,9 @@ impl Gate for Exchanges {
 
 /// Exchanges remembered, open and closed, so that a late writer is told 410 and not 404.
 const KNOWN_EXCHANGES: usize = 100_000;
+/// How often an announcement is begun again that another one came before: clients announce an
+/// exchange one call after another, so that even a second is rare.
+const ANNOUNCEMENTS: u32 = 8;
 /// For how long an open exchange is believed to be open without asking. Each uploaded segment asks.
 const TRUSTED: Duration = Duration::from_secs(30);
 /// Announcements read at a time.

@@ -158,10 +158,10 @@ fn build(
     let options = |scheme| Options::new(label, scheme, &config.options);
     match url.scheme() {
         "file" => build_file(label, url, options("file"), runtime),
-        "memory" => build_memory(label, url, options("memory"), runtime),
-        "s3" => cloud::build_s3(label, url, options("s3"), runtime),
-        "gs" => cloud::build_gs(label, url, options("gs"), runtime),
-        "az" => cloud::build_az(label, url, options("az"), runtime),
+        "memory" => build_memory(label, url, options("memory")),
+        "s3" => cloud::build_s3(label, url, options("s3")),
+        "gs" => cloud::build_gs(label, url, options("gs")),
+        "az" => cloud::build_az(label, url, options("az")),
         other => Err(open_error(
             label,
             "its `uri`".into(),
@@ -206,14 +206,12 @@ fn build_memory(
     label: &str,
     url: &Url,
     options: Options,
-    runtime: &Runtime,
 ) -> Result<(Built, Options), StorageError> {
     let prefix = prefix(label, url)?;
     let host = url.host_str().unwrap_or_default();
     let place = format!("memory://{host}/{prefix}");
     let store = Arc::clone(MEMORY.lock().entry(place.clone()).or_default());
-    let random = runtime.random.clone();
-    let store = ObjectBackend::new(store, prefix, Redactor::default(), random, false);
+    let store = ObjectBackend::new(store, prefix, Redactor::default(), false);
     Ok((
         Built {
             place,

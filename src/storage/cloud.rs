@@ -20,7 +20,6 @@ use super::health::Limits;
 use super::object::ObjectBackend;
 use super::object_error::Redactor;
 use super::options::{Options, open_error};
-use crate::clock::Runtime;
 
 type Answer = Result<(Built, Options), StorageError>;
 
@@ -64,7 +63,6 @@ fn built(
     at: &str,
     store: Arc<dyn ObjectStore>,
     redactor: Redactor,
-    runtime: &Runtime,
 ) -> Result<Built, StorageError> {
     let prefix = prefix(label, url)?;
     let place = format!(
@@ -72,7 +70,7 @@ fn built(
         url.scheme(),
         url.host_str().unwrap_or("")
     );
-    let store = ObjectBackend::new(store, prefix, redactor, runtime.random.clone(), true);
+    let store = ObjectBackend::new(store, prefix, redactor, true);
     Ok(Built {
         place,
         store: Arc::new(store),
@@ -120,7 +118,7 @@ const S3_OPTIONS: &[(&str, AmazonS3ConfigKey)] = &[
 ];
 
 /// `s3://bucket/prefix`.
-pub(super) fn build_s3(label: &str, url: &Url, mut options: Options, runtime: &Runtime) -> Answer {
+pub(super) fn build_s3(label: &str, url: &Url, mut options: Options) -> Answer {
     use AmazonS3ConfigKey as S3;
     let bucket = bucket(label, url)?;
     check_s3_options(&options)?;
@@ -165,10 +163,7 @@ pub(super) fn build_s3(label: &str, url: &Url, mut options: Options, runtime: &R
     let client = client.map_err(|error| client_error(label, &error, &redactor))?;
     let at = endpoint.unwrap_or_else(|| "aws".into());
     let at = at.trim_end_matches('/');
-    Ok((
-        built(label, url, at, Arc::new(client), redactor, runtime)?,
-        options,
-    ))
+    Ok((built(label, url, at, Arc::new(client), redactor)?, options))
 }
 
 fn check_s3_options(options: &Options) -> Result<(), StorageError> {
@@ -287,7 +282,7 @@ const GS_OPTIONS: &[(&str, GoogleConfigKey)] = &[
 ];
 
 /// `gs://bucket/prefix`.
-pub(super) fn build_gs(label: &str, url: &Url, mut options: Options, runtime: &Runtime) -> Answer {
+pub(super) fn build_gs(label: &str, url: &Url, mut options: Options) -> Answer {
     use GoogleConfigKey as Gs;
     let bucket = bucket(label, url)?;
     let given = take_given(&mut options, GS_OPTIONS, "google_", Gs::Bucket)?;
@@ -338,7 +333,6 @@ pub(super) fn build_gs(label: &str, url: &Url, mut options: Options, runtime: &R
             at.trim_end_matches('/'),
             Arc::new(client),
             redactor,
-            runtime,
         )?,
         options,
     ))
@@ -360,7 +354,7 @@ const AZ_OPTIONS: &[(&str, AzureConfigKey)] = &[
 ];
 
 /// `az://container/prefix`.
-pub(super) fn build_az(label: &str, url: &Url, mut options: Options, runtime: &Runtime) -> Answer {
+pub(super) fn build_az(label: &str, url: &Url, mut options: Options) -> Answer {
     use AzureConfigKey as Az;
     let container = bucket(label, url)?;
     let given = take_given(&mut options, AZ_OPTIONS, "azure_", Az::ContainerName)?;
@@ -405,10 +399,7 @@ pub(super) fn build_az(label: &str, url: &Url, mut options: Options, runtime: &R
         "{} {account}",
         endpoint.as_deref().unwrap_or("azure").trim_end_matches('/')
     );
-    Ok((
-        built(label, url, &at, Arc::new(client), redactor, runtime)?,
-        options,
-    ))
+    Ok((built(label, url, &at, Arc::new(client), redactor)?, options))
 }
 
 fn check_azure_credentials(

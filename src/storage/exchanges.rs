@@ -1,105 +1,17 @@
-//! Exchanges as a whole: their markers, what lies in them, and their end.
+//! Exchanges as a whole: what lies in them, and their end.
 //!
-//! Does: write and read markers, list, remove. Does not: decide when an exchange ends. Invariant:
-//! what cannot be known because a base directory cannot be asked is an error or a changed version,
-//! never an answer that would let a live exchange be taken for a dead one.
+//! Does: list, measure, remove. Does not: decide when an exchange ends, or know what a marker says
+//! (`markers`). Invariant: no segment is removed while a marker announces it.
 
-use std::sync::Arc;
-
-use bytes::Bytes;
-use futures::FutureExt as _;
 use futures::future::join_all;
 
 use super::health::Base;
 use super::keys::{self, Key};
-use super::store::Versioned;
-use super::{ListedSegment, Marker, Storage, StorageError, StorageErrorKind, placement};
+use super::store::Taken;
+use super::{Inventory, ListedSegment, Storage, StorageError, StorageErrorKind};
 use crate::id::{ExchangeId, SegmentAddress};
 
 impl Storage {
-    /// Writes (or writes again) the marker of an exchange to its home: the first base directory
-    /// that works in an order that depends on the exchange id alone.
-    pub async fn put_marker(
-        &self,
-        exchange: &ExchangeId,
-        content: Bytes,
-    ) -> Result<(), StorageError> {
-        let key = keys::marker(exchange);
-        let homes = self.homes(exchange);
-        let order = |healthy: &[bool]| placement::healthy_first(homes.clone(), healthy);
-        let put = |base: Arc<Base>| {
-            let (key, content) = (key.clone(), content.clone());
-            async move { base.store.put_versioned(&key, content).await }.boxed()
-        };
-        self.put_anywhere(key.as_str(), order, put)
-            .await
-            .map(|_| ())
-    }
-
-    /// The marker of an exchange; `None` if no base directory has one. An error if one that might
-    /// have it cannot be asked and none of the others has it.
-    ///
-    /// All are asked: while the home was out of order a renewal went elsewhere, and the old marker
-    /// is still at home. The version speaks for all of them; while one cannot be asked it changes
-    /// every time, for a renewal may lie just there.
-    pub async fn get_marker(&self, exchange: &ExchangeId) -> Result<Option<Marker>, StorageError> {
-        let key = keys::marker(exchange);
-        let asked = join_all(self.homes(exchange).into_iter().map(|index| {
-            let (base, key) = (Arc::clone(&self.inner.bases[index]), key.clone());
-            async move {
-                // One that is known not to work is not worth a minute's patience.
-                let store = if base.is_healthy() {
-                    &base.store
-                } else {
-                    &base.direct
-                };
-                let answer = store.get_versioned(&key).await;
-                (base, answer)
-            }
-        }));
-        let mut found: Vec<(Arc<Base>, Versioned)> = Vec::new();
-        let mut failure = None;
-        for (base, answer) in asked.await {
-            match answer {
-                Ok(versioned) => found.push((base, versioned)),
-                Err(error) if error.kind == StorageErrorKind::NotFound => {}
-                Err(error) => failure = failure.or(Some(base.error("get", key.as_str(), error))),
-            }
-        }
-        let Some((_, first)) = found.first() else {
-            return failure.map_or(Ok(None), Err);
-        };
-        let bytes = first.bytes.clone();
-        let mut version: Vec<String> = found
-            .iter()
-            .map(|(base, v)| format!("{}={}", base.name, v.version))
-            .collect();
-        if let Some(error) = failure {
-            tracing::debug!(%error, %exchange, "a renewal may lie where it cannot be seen");
-            version.push(format!("?={:016x}", self.inner.runtime.random.next_u64()));
-        }
-        Ok(Some(Marker {
-            bytes,
-            version: version.join(","),
-        }))
-    }
-
-    /// Whether an exchange has a marker: usually one request, to its home. An error if none was
-    /// found and one that might have it cannot be asked.
-    pub async fn has_marker(&self, exchange: &ExchangeId) -> Result<bool, StorageError> {
-        let key = keys::marker(exchange);
-        let mut failure = None;
-        for index in self.homes(exchange) {
-            let base = &self.inner.bases[index];
-            match base.store.get_versioned(&key).await {
-                Ok(_) => return Ok(true),
-                Err(error) if error.kind == StorageErrorKind::NotFound => {}
-                Err(error) => failure = failure.or(Some(base.error("get", key.as_str(), error))),
-            }
-        }
-        failure.map_or(Ok(false), Err)
-    }
-
     /// All segments of an exchange in all base directories, sorted by segment id then base; an
     /// error if one of the base directories cannot be listed.
     pub async fn list_segments(
@@ -178,27 +90,53 @@ impl Storage {
             async move { remove_marker(&base, &exchange).await }
         });
         let markers = join_all(markers).await;
-        let rest = self
-            .inner
-            .bases
-            .iter()
-            .cloned()
-            .zip(&markers)
-            .map(|(base, marker)| {
-                let (exchange, marker_stays) = (exchange.clone(), marker.is_err());
-                async move {
-                    // Where the marker stays, the segments stay: it would announce what is not
-                    // there.
-                    if marker_stays {
-                        return Ok(0);
-                    }
-                    let listed = list_all(&base, &exchange).await?;
-                    let removed = delete(&base, &exchange, listed).await?;
-                    Ok(removed + remove_temporaries(&base, &exchange).await?)
+        let bases = self.inner.bases.iter().cloned().zip(&markers);
+        let rest = bases.map(|(base, marker)| {
+            let (exchange, marker_stays) = (exchange.clone(), marker.is_err());
+            async move {
+                // Where the marker stays, the segments stay: it would announce what is not there.
+                match marker_stays {
+                    true => Ok(0),
+                    false => remove_rest(&base, &exchange, None).await,
                 }
-            });
+            }
+        });
         let rest = join_all(rest).await;
         sum(markers.into_iter().chain(rest).collect())
+    }
+
+    /// Removes everything of an exchange whose end was claimed ([`Storage::claim`]), the tombstones
+    /// last; answers how many objects went. An error if any could not be removed; calling it again
+    /// goes on, also through another daemon.
+    pub async fn remove_claimed(&self, exchange: &ExchangeId) -> Result<u64, StorageError> {
+        let marker = keys::marker(exchange);
+        let outcomes = self.inner.bases.iter().cloned().map(|base| {
+            let (exchange, marker) = (exchange.clone(), marker.clone());
+            async move { remove_rest(&base, &exchange, Some(&marker)).await }
+        });
+        let removed = sum(join_all(outcomes).await)?;
+        self.remove_tombstones(exchange).await?;
+        Ok(removed)
+    }
+
+    /// What an exchange left in all base directories; an error if one cannot be listed.
+    pub async fn inventory(&self, exchange: &ExchangeId) -> Result<Inventory, StorageError> {
+        let folder = keys::exchange(exchange);
+        let lists = self.inner.bases.iter().cloned().map(|base| {
+            let folder = folder.clone();
+            async move {
+                let listed = base.store.list(&folder).await;
+                listed.map_err(|error| base.error("list", folder.as_str(), error))
+            }
+        });
+        let mut inventory = Inventory::default();
+        for listed in join_all(lists).await {
+            for found in listed? {
+                inventory.objects += 1;
+                inventory.bytes += found.size;
+            }
+        }
+        Ok(inventory)
     }
 
     /// Removes what interrupted writes left behind (temporary files), where a store has such; only
@@ -217,10 +155,6 @@ impl Storage {
             }
         });
         sum(join_all(outcomes).await)
-    }
-
-    fn homes(&self, exchange: &ExchangeId) -> Vec<usize> {
-        placement::rendezvous(exchange, self.inner.bases.iter().map(|base| &base.name))
     }
 
     fn ignore(&self, base: &Base, what: &str) {
@@ -248,14 +182,12 @@ async fn list_all(base: &Base, exchange: &ExchangeId) -> Result<Vec<Key>, Storag
     Ok(listed.into_iter().map(|found| found.key).collect())
 }
 
-/// Looks before it removes: not every store says whether there was anything to remove. A marker
-/// that is written in between is in the list of the rest.
+/// A marker that is written in between is in the list of the rest.
 async fn remove_marker(base: &Base, exchange: &ExchangeId) -> Result<u64, StorageError> {
     let marker = keys::marker(exchange);
-    match base.store.get_tail(&marker, 1).await {
-        Err(error) if error.kind == StorageErrorKind::NotFound => Ok(0),
-        Err(error) => Err(base.error("get", marker.as_str(), error)),
-        Ok(_) => delete(base, exchange, vec![marker]).await,
+    match base.store.take(&marker, None).await {
+        Ok(taken) => Ok(u64::from(taken == Taken::Removed)),
+        Err(error) => Err(base.error("delete", marker.as_str(), error)),
     }
 }
 
@@ -268,6 +200,18 @@ async fn delete(base: &Base, exchange: &ExchangeId, which: Vec<Key>) -> Result<u
         .delete(which)
         .await
         .map_err(|error| base.error("delete", object, error))
+}
+
+/// Removes what lies in an exchange, but for one object.
+async fn remove_rest(
+    base: &Base,
+    exchange: &ExchangeId,
+    except: Option<&Key>,
+) -> Result<u64, StorageError> {
+    let mut listed = list_all(base, exchange).await?;
+    listed.retain(|key| Some(key) != except);
+    let removed = delete(base, exchange, listed).await?;
+    Ok(removed + remove_temporaries(base, exchange).await?)
 }
 
 async fn remove_temporaries(base: &Base, exchange: &ExchangeId) -> Result<u64, StorageError> {

@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Tail;
 use super::keys::{Folder, Key};
-use super::store::{Found, Store, StoreError, Versioned};
+use super::store::{Expected, Found, Store, StoreError, Taken, Versioned};
 
 tokio::task_local! {
     static PERMIT: Arc<OwnedSemaphorePermit>;
@@ -58,8 +58,13 @@ impl Store for Limit {
         self.within(self.inner.put(key, content)).await
     }
 
-    async fn put_versioned(&self, key: &Key, content: Bytes) -> Result<(), StoreError> {
-        self.within(self.inner.put_versioned(key, content)).await
+    async fn put_if(
+        &self,
+        key: &Key,
+        content: Bytes,
+        expected: &Expected,
+    ) -> Result<bool, StoreError> {
+        self.within(self.inner.put_if(key, content, expected)).await
     }
 
     async fn get_versioned(&self, key: &Key) -> Result<Versioned, StoreError> {
@@ -84,6 +89,10 @@ impl Store for Limit {
 
     async fn delete(&self, keys: Vec<Key>) -> Result<u64, StoreError> {
         self.within(self.inner.delete(keys)).await
+    }
+
+    async fn take(&self, key: &Key, version: Option<&str>) -> Result<Taken, StoreError> {
+        self.within(self.inner.take(key, version)).await
     }
 
     async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64, StoreError> {

@@ -8,7 +8,6 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice, Write};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,7 +18,9 @@ use bytes::Bytes;
 use super::keys::{Folder, Key, TEMPORARY};
 use super::limit::carried_permit;
 use super::local_error::{failure, put_failure};
-use super::store::{Found, MAX_VERSIONED_SIZE, Store, StoreError, Versioned};
+use super::local_read::{read_range, read_tail};
+use super::local_swap;
+use super::store::{Expected, Found, Store, StoreError, Taken, Versioned};
 use super::{StorageErrorKind, Tail};
 
 /// A put whose folder another process removes at the same time begins again this often.
@@ -82,14 +83,23 @@ impl Store for LocalStore {
         self.blocking(move |inner| inner.put(&path, &content)).await
     }
 
-    async fn put_versioned(&self, key: &Key, content: Bytes) -> Result<(), StoreError> {
-        // A new file has a new inode and time of writing: the version follows by itself.
-        self.put(key, vec![content]).await
+    async fn put_if(
+        &self,
+        key: &Key,
+        content: Bytes,
+        expected: &Expected,
+    ) -> Result<bool, StoreError> {
+        let (path, expected) = (self.0.path(key)?, expected.clone());
+        self.blocking(move |inner| inner.put_if(&path, &content, &expected))
+            .await
     }
 
     async fn get_versioned(&self, key: &Key) -> Result<Versioned, StoreError> {
         let path = self.0.path(key)?;
-        self.blocking(move |_| read_versioned(&path)).await
+        self.blocking(move |_| {
+            local_swap::read(&path).map_err(|error| failure("reading", &path, &error))
+        })
+        .await
     }
 
     async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail, StoreError> {
@@ -139,6 +149,12 @@ impl Store for LocalStore {
         self.blocking(move |inner| inner.delete(&paths)).await
     }
 
+    async fn take(&self, key: &Key, version: Option<&str>) -> Result<Taken, StoreError> {
+        let (path, version) = (self.0.path(key)?, version.map(str::to_owned));
+        self.blocking(move |inner| inner.take(&path, version.as_deref()))
+            .await
+    }
+
     async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64, StoreError> {
         let folder = folder.clone();
         self.blocking(move |inner| inner.remove_stale_temporaries(&folder))
@@ -163,36 +179,81 @@ impl Inner {
     }
 
     fn put(&self, path: &Path, content: &[Bytes]) -> Result<(), StoreError> {
+        self.publish(path, content, &|temporary| fs::rename(temporary, path))
+    }
+
+    fn put_if(
+        &self,
+        path: &Path,
+        content: &Bytes,
+        expected: &Expected,
+    ) -> Result<bool, StoreError> {
+        let content = std::slice::from_ref(content);
+        let written = self.publish(path, content, &|temporary| match expected {
+            Expected::Absent => local_swap::create(temporary, path),
+            Expected::Version(version) => local_swap::replace(temporary, path, version),
+        })?;
+        if let (false, Some(folder)) = (written, path.parent()) {
+            // It was made for nothing, if it is empty.
+            self.remove_empty(folder);
+        }
+        Ok(written)
+    }
+
+    fn take(&self, path: &Path, version: Option<&str>) -> Result<Taken, StoreError> {
+        let taken = local_swap::remove(path, version);
+        let taken = taken.map_err(|error| failure("removing", path, &error))?;
+        if taken == Taken::Removed {
+            // The file is gone: this removes the folders that it leaves empty, and syncs.
+            self.delete_folders([path].into_iter().filter_map(Path::parent), true)?;
+        }
+        Ok(taken)
+    }
+
+    /// Writes a temporary, durably, and has it given its name.
+    fn publish<T>(
+        &self,
+        path: &Path,
+        content: &[Bytes],
+        name: &dyn Fn(&Path) -> io::Result<T>,
+    ) -> Result<T, StoreError> {
         let mut race = 0;
         loop {
-            match self.try_put(path, content) {
+            match self.try_publish(path, content, name) {
                 // Another process removed the folder, which it found empty, or the temporary.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && race < FOLDER_RACES => {
                     race += 1;
                 }
                 Err(error) => return Err(put_failure("writing", path, &error)),
-                Ok(()) => return Ok(()),
+                Ok(named) => return Ok(named),
             }
         }
     }
 
-    fn try_put(&self, path: &Path, content: &[Bytes]) -> io::Result<()> {
+    fn try_publish<T>(
+        &self,
+        path: &Path,
+        content: &[Bytes],
+        name: &dyn Fn(&Path) -> io::Result<T>,
+    ) -> io::Result<T> {
         let folder = path.parent().unwrap_or(&self.root);
         self.create_folder(folder)?;
         let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(format!(".{:016x}-{number:x}{TEMPORARY}", self.writer));
         let temporary = PathBuf::from(temporary);
-        let written = self.write_temporary(&temporary, path, content);
-        if written.is_err() {
-            // Best effort: what stays is unlocked, and so is collected as abandoned.
-            let _ = fs::remove_file(&temporary);
-        }
-        written?;
-        self.sync_folders(folder)
+        let written = self.write_temporary(&temporary, content);
+        let named = written.and_then(|file| (name(&temporary), file).0);
+        // Renamed, it is gone by now. Best effort: what stays is unlocked, and so is collected as
+        // abandoned.
+        let _ = fs::remove_file(&temporary);
+        let named = named?;
+        self.sync_folders(folder)?;
+        Ok(named)
     }
 
-    fn write_temporary(&self, temporary: &Path, path: &Path, content: &[Bytes]) -> io::Result<()> {
+    /// The file stays open, and so locked, until it has its name.
+    fn write_temporary(&self, temporary: &Path, content: &[Bytes]) -> io::Result<File> {
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -203,7 +264,7 @@ impl Inner {
         if self.fsync {
             file.sync_all()?;
         }
-        fs::rename(temporary, path)
+        Ok(file)
     }
 
     fn create_folder(&self, folder: &Path) -> io::Result<()> {
@@ -317,19 +378,29 @@ impl Inner {
 
     fn delete(&self, paths: &[PathBuf]) -> Result<u64, StoreError> {
         let mut removed = 0;
-        let mut folders = std::collections::BTreeSet::new();
         for path in paths {
             match fs::remove_file(path) {
                 Ok(()) => removed += 1,
                 Err(error) if is_gone(&error) => {}
                 Err(error) => return Err(failure("removing", path, &error)),
             }
-            folders.extend(path.parent());
         }
+        let folders = paths.iter().filter_map(|path| path.parent());
+        self.delete_folders(folders, removed > 0)?;
+        Ok(removed)
+    }
+
+    /// Removes folders that were left empty, and makes it durable that anything was removed.
+    fn delete_folders<'a>(
+        &self,
+        folders: impl Iterator<Item = &'a Path>,
+        removed: bool,
+    ) -> Result<(), StoreError> {
+        let folders: std::collections::BTreeSet<&Path> = folders.collect();
         // Deepest first: a folder sorts before what lies in it.
         for folder in folders.into_iter().rev() {
             let left = self.remove_empty(folder);
-            if self.fsync && removed > 0 {
+            if self.fsync && removed {
                 match sync_folder(left) {
                     Err(error) if !is_gone(&error) => {
                         return Err(failure("removing from", left, &error));
@@ -338,7 +409,7 @@ impl Inner {
                 }
             }
         }
-        Ok(removed)
+        Ok(())
     }
 
     /// Removes a folder and those above it as far as they are empty; answers the first that stays.
@@ -409,50 +480,4 @@ fn write_all_vectored(file: &mut File, content: &[Bytes]) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn open(path: &Path) -> Result<(File, fs::Metadata), StoreError> {
-    let opened = File::open(path).and_then(|file| file.metadata().map(|meta| (file, meta)));
-    opened.map_err(|error| failure("reading", path, &error))
-}
-
-fn read_exactly(file: &File, path: &Path, range: &Range<u64>) -> Result<Bytes, StoreError> {
-    let mut buffer = vec![0; (range.end - range.start) as usize];
-    file.read_exact_at(&mut buffer, range.start)
-        .map_err(|e| failure("reading", path, &e))?;
-    Ok(buffer.into())
-}
-
-fn read_range(path: &Path, range: &Range<u64>) -> Result<Bytes, StoreError> {
-    let (file, metadata) = open(path)?;
-    // Checked before memory is taken for a range that a damaged handle invented.
-    if range.end > metadata.len() {
-        return Err(StoreError::new(
-            StorageErrorKind::Corrupt,
-            format!("bytes {range:?} of a file of {} bytes", metadata.len()),
-        ));
-    }
-    read_exactly(&file, path, range)
-}
-
-fn read_tail(path: &Path, max: u64) -> Result<Tail, StoreError> {
-    let (file, metadata) = open(path)?;
-    let object_size = metadata.len();
-    let range = object_size.saturating_sub(max)..object_size;
-    Ok(Tail {
-        bytes: read_exactly(&file, path, &range)?,
-        object_size,
-    })
-}
-
-fn read_versioned(path: &Path) -> Result<Versioned, StoreError> {
-    let (file, metadata) = open(path)?;
-    if metadata.len() > MAX_VERSIONED_SIZE {
-        let message = format!("{} bytes, more than {MAX_VERSIONED_SIZE}", metadata.len());
-        return Err(StoreError::new(StorageErrorKind::Corrupt, message));
-    }
-    let bytes = read_exactly(&file, path, &(0..metadata.len()))?;
-    let (seconds, nanos) = (metadata.mtime(), metadata.mtime_nsec());
-    let version = format!("{seconds}.{nanos:09}-{}-{}", metadata.ino(), metadata.len());
-    Ok(Versioned { bytes, version })
 }

@@ -27,6 +27,7 @@ pub fn failure(doing: &str, path: &Path, error: &io::Error) -> StoreError {
             StorageErrorKind::Corrupt,
             ": the file is shorter than it was",
         ),
+        Io::InvalidData => (StorageErrorKind::Corrupt, ""),
         Io::StorageFull => (
             StorageErrorKind::Unavailable,
             ": the file system is full; free space or enlarge it",

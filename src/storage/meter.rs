@@ -18,7 +18,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use super::keys::{Folder, Key};
-use super::store::{Found, Store, StoreError, Versioned};
+use super::store::{Expected, Found, Store, StoreError, Taken, Versioned};
 use super::{StorageErrorKind, Tail};
 use crate::clock::Clock;
 use crate::id::BaseName;
@@ -277,12 +277,19 @@ impl Store for Meter {
         Ok(())
     }
 
-    async fn put_versioned(&self, key: &Key, content: Bytes) -> Result<(), StoreError> {
+    async fn put_if(
+        &self,
+        key: &Key,
+        content: Bytes,
+        expected: &Expected,
+    ) -> Result<bool, StoreError> {
         let size = content.len();
-        self.measured("put", self.inner.put_versioned(key, content))
-            .await?;
-        self.count_bytes(&self.metrics.written, size);
-        Ok(())
+        let put = self.inner.put_if(key, content, expected);
+        let written = self.measured("put", put).await?;
+        if written {
+            self.count_bytes(&self.metrics.written, size);
+        }
+        Ok(written)
     }
 
     async fn get_versioned(&self, key: &Key) -> Result<Versioned, StoreError> {
@@ -315,6 +322,10 @@ impl Store for Meter {
 
     async fn delete(&self, keys: Vec<Key>) -> Result<u64, StoreError> {
         self.measured("delete", self.inner.delete(keys)).await
+    }
+
+    async fn take(&self, key: &Key, version: Option<&str>) -> Result<Taken, StoreError> {
+        self.measured("delete", self.inner.take(key, version)).await
     }
 
     async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64, StoreError> {

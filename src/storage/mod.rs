@@ -12,6 +12,9 @@ pub mod keys;
 pub mod limit;
 pub mod local;
 mod local_error;
+mod local_read;
+mod local_swap;
+mod markers;
 pub mod meter;
 pub mod object;
 mod object_error;
@@ -35,6 +38,7 @@ use crate::id::{BaseName, SegmentAddress};
 use crate::telemetry::metrics::Metrics;
 
 pub use health::Limits;
+pub use markers::Markers;
 pub use meter::StorageMetrics;
 pub use retry::RetryPolicy;
 
@@ -97,6 +101,15 @@ pub struct ListedSegment {
     pub address: SegmentAddress,
     /// Bytes of the object.
     pub size: u64,
+}
+
+/// What something left in the base directories.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// Objects.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// Health of one base directory, for `readyz` and the dashboard.

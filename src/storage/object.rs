@@ -6,32 +6,33 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    Attribute, Attributes, GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt,
-    PutOptions, PutPayload,
+    GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+    UpdateVersion,
 };
 
 use super::keys::{Folder, Key};
-use super::object_error::{Redactor, translate};
-use super::store::{Found, MAX_VERSIONED_SIZE, Store, StoreError, Versioned};
+use super::object_error::{Redactor, is_not_implemented, translate};
+use super::placement::stable_hash;
+use super::store::{Expected, Found, MAX_VERSIONED_SIZE, Store, StoreError, Taken, Versioned};
 use super::{StorageErrorKind, Tail};
-use crate::clock::Random;
 
-/// Metadata of a marker: the entity tag of some stores is a hash of the content, and so is the same
-/// when the same content is written again.
-const NONCE: Attribute = Attribute::Metadata(std::borrow::Cow::Borrowed("nonce"));
+/// Between the parts of a version; no entity tag holds it.
+const SEPARATOR: char = '\t';
 
 /// Objects below a prefix of a bucket, a container or a store in memory.
 pub struct ObjectBackend {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
     redactor: Redactor,
-    random: Random,
+    /// It has turned out to know no conditional puts.
+    unconditional: AtomicBool,
     wants_keep: bool,
 }
 
@@ -48,14 +49,13 @@ impl ObjectBackend {
         store: Arc<dyn ObjectStore>,
         prefix: Path,
         redactor: Redactor,
-        random: Random,
         wants_keep: bool,
     ) -> Self {
         Self {
             store,
             prefix,
             redactor,
-            random,
+            unconditional: AtomicBool::new(false),
             wants_keep,
         }
     }
@@ -123,27 +123,105 @@ impl ObjectBackend {
         &self,
         key: &Key,
         content: PutPayload,
-        options: PutOptions,
-    ) -> Result<(), StoreError> {
-        let put = self
-            .store
-            .put_opts(&self.path(key.as_str()), content, options)
-            .await;
-        put.map(|_| ()).map_err(|error| self.put_error(&error))
+        mode: PutMode,
+    ) -> object_store::Result<()> {
+        let options = PutOptions::from(mode);
+        let path = self.path(key.as_str());
+        self.store.put_opts(&path, content, options).await.map(drop)
     }
+
+    /// A conditional put was refused: because the object is another one, because it is the very one
+    /// that an earlier try of this put wrote, or because of some neighbour.
+    async fn why_refused(
+        &self,
+        key: &Key,
+        content: &Bytes,
+        expected: &Expected,
+        error: &object_store::Error,
+    ) -> Result<bool, StoreError> {
+        let found = match self.get_versioned(key).await {
+            Ok(found) if found.bytes == *content => return Ok(true),
+            Ok(found) => Expected::Version(found.version),
+            Err(error) if error.kind == StorageErrorKind::NotFound => Expected::Absent,
+            Err(error) => return Err(error),
+        };
+        if found != *expected {
+            return Ok(false);
+        }
+        let mut failure = self.put_error(error);
+        (failure.kind, failure.contended) = (StorageErrorKind::Unavailable, true);
+        Err(failure)
+    }
+
+    /// For stores that know no conditions: what comes between the look and the put is lost.
+    async fn look_and_put(
+        &self,
+        key: &Key,
+        content: Bytes,
+        expected: &Expected,
+    ) -> Result<bool, StoreError> {
+        if !self.unconditional.swap(true, Ordering::Relaxed) {
+            tracing::warn!(store = ?self, "the store knows no conditional writes: a lease that is \
+                renewed in the same instant in which it is collected may be lost");
+        }
+        let found = match self.get_versioned(key).await {
+            Ok(found) => Expected::Version(found.version),
+            Err(error) if error.kind == StorageErrorKind::NotFound => Expected::Absent,
+            Err(error) => return Err(error),
+        };
+        if found != *expected {
+            return Ok(false);
+        }
+        let put = self.put_with(key, content.into(), PutMode::Overwrite).await;
+        put.map(|()| true).map_err(|error| self.put_error(&error))
+    }
+}
+
+fn put_mode(expected: &Expected) -> PutMode {
+    let Expected::Version(version) = expected else {
+        return PutMode::Create;
+    };
+    let part = |n| {
+        version
+            .split(SEPARATOR)
+            .nth(n)
+            .filter(|part| !part.is_empty())
+    };
+    PutMode::Update(UpdateVersion {
+        e_tag: part(0).map(str::to_owned),
+        version: part(1).map(str::to_owned),
+    })
 }
 
 #[async_trait]
 impl Store for ObjectBackend {
     async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<(), StoreError> {
-        self.put_with(key, content.into_iter().collect(), PutOptions::default())
-            .await
+        let content = content.into_iter().collect();
+        let put = self.put_with(key, content, PutMode::Overwrite).await;
+        put.map_err(|error| self.put_error(&error))
     }
 
-    async fn put_versioned(&self, key: &Key, content: Bytes) -> Result<(), StoreError> {
-        let nonce = format!("{:016x}", self.random.next_u64());
-        let attributes = Attributes::from_iter([(NONCE, nonce)]);
-        self.put_with(key, content.into(), attributes.into()).await
+    async fn put_if(
+        &self,
+        key: &Key,
+        content: Bytes,
+        expected: &Expected,
+    ) -> Result<bool, StoreError> {
+        use object_store::Error;
+        if self.unconditional.load(Ordering::Relaxed) {
+            return self.look_and_put(key, content, expected).await;
+        }
+        let put = self.put_with(key, content.clone().into(), put_mode(expected));
+        match put.await {
+            Ok(()) => Ok(true),
+            Err(error) if is_not_implemented(&error) => {
+                self.look_and_put(key, content, expected).await
+            }
+            Err(error @ (Error::Precondition { .. } | Error::AlreadyExists { .. })) => {
+                self.why_refused(key, &content, expected, &error).await
+            }
+            Err(error) => Err(self.put_error(&error)),
+        }
     }
 
     async fn get_versioned(&self, key: &Key) -> Result<Versioned, StoreError> {
@@ -155,22 +233,12 @@ impl Store for ObjectBackend {
             let message = format!("{} bytes, more than {MAX_VERSIONED_SIZE}", result.meta.size);
             return Err(StoreError::new(StorageErrorKind::Corrupt, message));
         }
-        let version = format!(
-            "{}-{}-{}-{}",
-            result.meta.last_modified.timestamp_millis(),
-            result.meta.size,
-            result
-                .meta
-                .e_tag
-                .as_deref()
-                .unwrap_or_default()
-                .trim_matches('"'),
-            result.attributes.get(&NONCE).map_or("", AsRef::as_ref),
-        );
-        Ok(Versioned {
-            bytes: self.bytes(result).await?,
-            version,
-        })
+        let e_tag = result.meta.e_tag.clone().unwrap_or_default();
+        let generation = result.meta.version.clone().unwrap_or_default();
+        let bytes = self.bytes(result).await?;
+        let hash = stable_hash(&[&bytes]);
+        let version = format!("{e_tag}{SEPARATOR}{generation}{SEPARATOR}{hash:016x}");
+        Ok(Versioned { bytes, version })
     }
 
     async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail, StoreError> {
@@ -259,6 +327,19 @@ impl Store for ObjectBackend {
             }
         }
         failure.map_or(Ok(removed), Err)
+    }
+
+    async fn take(&self, key: &Key, version: Option<&str>) -> Result<Taken, StoreError> {
+        match self.get_versioned(key).await {
+            Err(error) if error.kind == StorageErrorKind::NotFound => return Ok(Taken::Absent),
+            Ok(found) if version.is_some_and(|version| version != found.version) => {
+                return Ok(Taken::Changed);
+            }
+            // What is too large to be read is removed like any other.
+            Err(error) if version.is_none() && error.kind == StorageErrorKind::Corrupt => {}
+            other => drop(other?),
+        }
+        self.delete(vec![key.clone()]).await.map(|_| Taken::Removed)
     }
 
     async fn remove_stale_temporaries(&self, _: &Folder) -> Result<u64, StoreError> {

@@ -101,6 +101,14 @@ fn kind_of(error: &Error, status: Option<u16>, code: Option<&str>, text: &str) -
     }
 }
 
+/// Whether the client or the server does not know the kind of request.
+pub fn is_not_implemented(error: &Error) -> bool {
+    match error {
+        Error::NotImplemented { .. } | Error::NotSupported { .. } => true,
+        other => http_status(&full_text(other)) == Some(501),
+    }
+}
+
 /// A range that the object does not have; the client has no type for it, only words.
 fn is_short_range(text: &str) -> bool {
     [
@@ -243,6 +251,14 @@ mod tests {
             source,
         };
         assert_eq!(kind(&error), StorageErrorKind::Refused);
+    }
+
+    #[test]
+    fn a_server_that_does_not_know_a_header_is_told_from_one_that_fails() {
+        let answer = |status: &str| generic(&format!("non-2xx status code: {status}: "));
+        assert!(is_not_implemented(&answer("501 Not Implemented")));
+        assert!(!is_not_implemented(&answer("500 Internal Server Error")));
+        assert!(!is_not_implemented(&generic("a connection was lost")));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::keys::{Folder, Key};
-use super::store::{Found, Store, StoreError, Versioned};
+use super::store::{Expected, Found, Store, StoreError, Taken, Versioned};
 use super::{StorageErrorKind, Tail};
 use crate::clock::Runtime;
 
@@ -95,9 +95,9 @@ impl Retry {
         }
     }
 
-    async fn despite_contention<F>(&self, work: impl Fn() -> F) -> Result<(), StoreError>
+    async fn despite_contention<T, F>(&self, work: impl Fn() -> F) -> Result<T, StoreError>
     where
-        F: Future<Output = Result<(), StoreError>>,
+        F: Future<Output = Result<T, StoreError>>,
     {
         let mut number = 0;
         loop {
@@ -121,8 +121,13 @@ impl Store for Retry {
             .await
     }
 
-    async fn put_versioned(&self, key: &Key, content: Bytes) -> Result<(), StoreError> {
-        self.despite_contention(|| self.inner.put_versioned(key, content.clone()))
+    async fn put_if(
+        &self,
+        key: &Key,
+        content: Bytes,
+        expected: &Expected,
+    ) -> Result<bool, StoreError> {
+        self.despite_contention(|| self.inner.put_if(key, content.clone(), expected))
             .await
     }
 
@@ -149,6 +154,10 @@ impl Store for Retry {
 
     async fn delete(&self, keys: Vec<Key>) -> Result<u64, StoreError> {
         self.patiently(|| self.inner.delete(keys.clone())).await
+    }
+
+    async fn take(&self, key: &Key, version: Option<&str>) -> Result<Taken, StoreError> {
+        self.patiently(|| self.inner.take(key, version)).await
     }
 
     async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64, StoreError> {

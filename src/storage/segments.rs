@@ -34,7 +34,7 @@ impl Storage {
             let (key, content) = (key.clone(), content.clone());
             async move { base.store.put(&key, content).await }.boxed()
         };
-        let base = self.put_anywhere(key.as_str(), order, put).await?;
+        let (base, ()) = self.put_anywhere(key.as_str(), order, put).await?;
         Ok(SegmentAddress {
             exchange: exchange.clone(),
             base,
@@ -104,12 +104,12 @@ impl Storage {
 
     /// Tries a put in the order given, round after round, until one base directory has taken it.
     /// Each failure marks its base directory, so that the next round's order differs.
-    pub(super) async fn put_anywhere(
+    pub(super) async fn put_anywhere<T>(
         &self,
         object: &str,
         order: impl Fn(&[bool]) -> Vec<usize>,
-        put: impl Fn(Arc<Base>) -> BoxFuture<'static, Result<(), StoreError>>,
-    ) -> Result<BaseName, StorageError> {
+        put: impl Fn(Arc<Base>) -> BoxFuture<'static, Result<T, StoreError>>,
+    ) -> Result<(BaseName, T), StorageError> {
         let (clock, policy) = (&self.inner.runtime.clock, self.inner.put_patience);
         let deadline = clock.now() + policy.patience;
         let mut number = 0;
@@ -119,9 +119,9 @@ impl Storage {
             for index in order(&healthy) {
                 let base: &Arc<Base> = &self.inner.bases[index];
                 match put(Arc::clone(base)).await {
-                    Ok(()) => {
+                    Ok(answer) => {
                         base.recovered();
-                        return Ok(base.name.clone());
+                        return Ok((base.name.clone(), answer));
                     }
                     Err(error) => {
                         base.failed(&error);

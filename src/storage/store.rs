@@ -53,8 +53,29 @@ pub struct Found {
 pub struct Versioned {
     /// The content.
     pub bytes: Bytes,
-    /// Differs after each [`Store::put_versioned`], also of the same content.
+    /// Differs after each writing of another content; the writer sees to it that no two are the
+    /// same.
     pub version: String,
+}
+
+/// What an object has to be for a write that depends on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    /// It does not exist.
+    Absent,
+    /// It is still the one that was read with this [`Versioned::version`].
+    Version(String),
+}
+
+/// What came of removing an object if it was as expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// It was there and is gone.
+    Removed,
+    /// There was none.
+    Absent,
+    /// It is another one than expected, and stays.
+    Changed,
 }
 
 /// A place for objects. Every method takes the whole of what it needs and answers the whole result,
@@ -64,8 +85,16 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     /// Writes an object whole, replacing one of that key. Nobody ever sees a part of it.
     async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<(), StoreError>;
 
-    /// Writes an object such that [`Store::get_versioned`] can tell it from the one before.
-    async fn put_versioned(&self, key: &Key, content: Bytes) -> Result<(), StoreError>;
+    /// Writes a small object whole if what lies there is as expected, in one step that no other
+    /// conditional write comes between; `false` if it is not, and then nothing was written. The
+    /// content must differ from every other that was ever put under the key: that is how a writer
+    /// whose answer was lost finds its own.
+    async fn put_if(
+        &self,
+        key: &Key,
+        content: Bytes,
+        expected: &Expected,
+    ) -> Result<bool, StoreError>;
 
     /// Reads a small object whole, with its version.
     async fn get_versioned(&self, key: &Key) -> Result<Versioned, StoreError>;
@@ -85,6 +114,10 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     /// Removes objects; those that are gone already are no error. Answers how many it removed (a
     /// store that does not say counts all of them).
     async fn delete(&self, keys: Vec<Key>) -> Result<u64, StoreError>;
+
+    /// Removes one small object: any, or only the one that was read with this version. A store that
+    /// cannot remove on a condition looks and then removes.
+    async fn take(&self, key: &Key, version: Option<&str>) -> Result<Taken, StoreError>;
 
     /// Removes what interrupted puts left below a folder and no running put can still need.
     async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64, StoreError>;

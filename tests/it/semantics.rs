@@ -12,7 +12,9 @@ use stopover::clock::Runtime;
 use stopover::config::{BaseDirectoryConfig, Config};
 use stopover::id::{ExchangeId, SinkId, TaskAttempt};
 use stopover::ingest::{Aborted, Claim, IngestError};
-use stopover::lifecycle::{ExchangeSpec, LifecycleError};
+use stopover::lifecycle::collect::{Collector, Finding};
+use stopover::lifecycle::watch::Verdict;
+use stopover::lifecycle::{Announce, ExchangeSpec, LifecycleError};
 use stopover::memory::ReservedBytes;
 use stopover::read::{PageFormat, ReadError, Selection};
 use stopover::segment::frame::{FRAME_HEADER, seal_frame, verify_batch};
@@ -117,7 +119,8 @@ pub async fn announce(daemon: &Daemon, exchange: &ExchangeId, partitions: u32) {
         partitions,
         ordered: false,
     };
-    daemon.exchanges.announce(exchange, spec).await.unwrap();
+    let announced = daemon.exchanges.announce(exchange, spec, Announce::Either);
+    announced.await.unwrap();
 }
 
 /// Writes a batch as `api` does: memory first, then the bytes that own it.
@@ -593,7 +596,8 @@ async fn a_late_writer_is_refused_and_leaves_nothing() {
         partitions: 1,
         ordered: false,
     };
-    assert!(closer.exchanges.announce(&x, spec).await.is_err());
+    let again = closer.exchanges.announce(&x, spec, Announce::Either).await;
+    assert!(again.is_err());
 }
 
 #[tokio::test(start_paused = true)]
@@ -635,6 +639,125 @@ async fn an_exchange_that_is_renewed_lives_and_one_that_is_not_is_collected() {
             .iter()
             .any(|f| f.to_str().unwrap().contains("q-left"))
     );
+}
+
+/// A collector that watches the daemon's base directories with a lease of a minute.
+fn collector(daemon: &Daemon) -> Collector {
+    let (lease, interval) = (Duration::from_secs(60), Duration::from_secs(10));
+    Collector::new(
+        daemon.storage.clone(),
+        daemon.runtime.clone(),
+        lease,
+        interval,
+    )
+}
+
+/// Looks until the exchange is over, and answers that finding.
+async fn until_over(collector: &mut Collector) -> Finding {
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        for finding in collector.look().await.unwrap() {
+            if finding.outcome.as_ref().unwrap().verdict == Verdict::Over {
+                return finding;
+            }
+        }
+    }
+    panic!("it is never over");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_between_the_look_and_the_end_keeps_the_exchange() {
+    // A sweeper may be stopped for any time right after it has decided.
+    let shared = Shared::new(2);
+    let (daemon, x) = (shared.daemon(1), exchange("q-1"));
+    announce(&daemon, &x, 1).await;
+    write_task(&daemon, &sink(&x, 0, 0), &[(0, page(1, 100))]).await;
+    let mut sweeper = collector(&daemon);
+    let over = until_over(&mut sweeper).await;
+    announce(&shared.daemon(2), &x, 1).await;
+    let seen = over.outcome.unwrap();
+    let ended = sweeper
+        .end(&x, &seen, || panic!("nobody may be told"))
+        .await;
+    assert_eq!(ended.unwrap(), None);
+    assert_eq!(read(&shared.daemon(3), &x, 0).await.unwrap(), page(1, 100));
+    let again = sweeper.look().await.unwrap();
+    let again = again[0].outcome.as_ref().unwrap();
+    assert_eq!(again.verdict, Verdict::Fresh, "watched from the start");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_collected_is_not_brought_back_by_a_renewal_or_a_late_writer() {
+    let shared = Shared::new(2);
+    let (owner, late, x) = (shared.daemon(1), shared.daemon(2), exchange("q-1"));
+    announce(&owner, &x, 1).await;
+    late.exchanges.lookup(&x).await.unwrap();
+    let one = sink(&x, 0, 0);
+    write(&late, &one, 0, &[(0, page(1, 100))]).await.unwrap();
+    let sweeping = shared.daemon(3);
+    let mut sweeper = collector(&sweeping);
+    let over = until_over(&mut sweeper).await.outcome.unwrap();
+    sweeper.end(&x, &over, || {}).await.unwrap().unwrap();
+    assert_eq!(shared.files(), Vec::<PathBuf>::new());
+    // The coordinator wakes: through a daemon that knew the exchange, and one that never saw it.
+    let spec = ExchangeSpec {
+        partitions: 1,
+        ordered: false,
+    };
+    let renewed = owner.exchanges.announce(&x, spec.clone(), Announce::Either);
+    let error = renewed.await.unwrap_err();
+    assert!(matches!(error, LifecycleError::Closed(_)), "{error}");
+    let stranger = shared.daemon(4);
+    let renewed = stranger.exchanges.announce(&x, spec, Announce::Renewal);
+    let error = renewed.await.unwrap_err();
+    assert!(matches!(error, LifecycleError::NotFound(_)), "{error}");
+    // The writer wakes: what it stores, it takes away.
+    let _ = late.ingest.finish(&one, None).await;
+    for _ in 0..2000 {
+        if shared.files().is_empty() && late.exchanges.lookup_now(&x).await.is_err() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(shared.files(), Vec::<PathBuf>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_who_collect_at_once_do_no_harm() {
+    let shared = Shared::new(2);
+    let (daemon, x, kept) = (shared.daemon(1), exchange("q-1"), exchange("q-kept"));
+    announce(&daemon, &x, 1).await;
+    announce(&daemon, &kept, 1).await;
+    for task in 0..4 {
+        write_task(&daemon, &sink(&x, task, 0), &[(0, page(1, 100))]).await;
+        write_task(&daemon, &sink(&kept, task, 0), &[(0, page(2, 100))]).await;
+    }
+    let daemons: Vec<Daemon> = (2..6).map(|seed| shared.daemon(seed)).collect();
+    let mut collectors: Vec<Collector> = daemons.iter().map(collector).collect();
+    for _ in 0..12 {
+        announce(&daemon, &kept, 1).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let sweeps = collectors.iter_mut().map(async |collector| {
+            for finding in collector.look().await.unwrap() {
+                let seen = finding.outcome.unwrap();
+                assert!(finding.exchange == x || seen.verdict != Verdict::Over);
+                collector
+                    .end(&finding.exchange, &seen, || {})
+                    .await
+                    .unwrap();
+            }
+        });
+        futures::future::join_all(sweeps).await;
+    }
+    let left = shared.files();
+    assert!(!left.is_empty());
+    assert!(
+        left.iter().all(|f| f.to_str().unwrap().contains("q-kept")),
+        "{left:?}"
+    );
+    let pages = read(&shared.daemon(9), &kept, 0).await.unwrap();
+    assert_eq!(pages, page(2, 100).repeat(4));
 }
 
 // Promise 7

@@ -13,7 +13,7 @@ use stopover::app::Daemon;
 use stopover::clock::Runtime;
 use stopover::config::Config;
 use stopover::id::{ExchangeId, SinkId, TaskAttempt};
-use stopover::lifecycle::ExchangeSpec;
+use stopover::lifecycle::{Announce, ExchangeSpec};
 use stopover::memory::ReservedBytes;
 use stopover::segment::frame::{FRAME_HEADER, seal_frame, verify_batch};
 use tokio::sync::Semaphore;
@@ -135,7 +135,8 @@ async fn run(shuffle: Shuffle) -> Cost {
         partitions: shuffle.partitions,
         ordered: false,
     };
-    writer.exchanges.announce(&exchange, spec).await.unwrap();
+    let announced = writer.exchanges.announce(&exchange, spec, Announce::Either);
+    announced.await.unwrap();
     let writes = (0..shuffle.tasks).map(|task| {
         let (writer, exchange) = (writer.clone(), exchange.clone());
         async move {

@@ -21,6 +21,9 @@ pub async fn all(storage: &Storage) {
     putting_a_segment_again_leaves_one(storage).await;
     lists_are_sorted_and_hold_only_the_exchange(storage).await;
     a_marker_written_again_has_another_version(storage).await;
+    a_marker_that_changed_is_neither_renewed_nor_claimed(storage).await;
+    of_renewals_and_claims_that_race_one_succeeds(storage).await;
+    a_claimed_exchange_has_ended_and_goes_with_its_tombstones(storage).await;
     exchanges_with_anything_left_are_listed(storage).await;
     a_removed_exchange_leaves_nothing_and_its_neighbours_stay(storage).await;
     removed_segments_are_gone_and_the_others_stay(storage).await;
@@ -50,6 +53,12 @@ async fn put(storage: &Storage, exchange: &ExchangeId, n: u64, bytes: Bytes) -> 
         .put_segment(exchange, segment(n), vec![bytes])
         .await
         .unwrap()
+}
+
+/// Announces an exchange as a client does: look, then write.
+pub async fn announce(storage: &Storage, exchange: &ExchangeId, content: Bytes) {
+    let seen = storage.markers(exchange).await;
+    assert!(storage.put_marker(exchange, &content, &seen).await.unwrap());
 }
 
 pub async fn a_segment_comes_back_byte_for_byte(storage: &Storage) {
@@ -177,10 +186,7 @@ pub async fn lists_are_sorted_and_hold_only_the_exchange(storage: &Storage) {
         put(storage, &one, n, content(n as usize)).await;
     }
     put(storage, &longer, 7, content(7)).await;
-    storage
-        .put_marker(&one, Bytes::from_static(b"{}"))
-        .await
-        .unwrap();
+    announce(storage, &one, Bytes::from_static(b"{}")).await;
     let listed = storage.list_segments(&one).await.unwrap();
     let found: Vec<_> = listed
         .iter()
@@ -199,7 +205,7 @@ pub async fn a_marker_written_again_has_another_version(storage: &Storage) {
         Bytes::from_static(b"{\"a\":1}"),
         Bytes::from_static(b"{\"a\":2}"),
     );
-    storage.put_marker(&exchange, first.clone()).await.unwrap();
+    announce(storage, &exchange, first.clone()).await;
     let one = storage.get_marker(&exchange).await.unwrap().unwrap();
     assert_eq!(one.bytes, first);
     assert_eq!(
@@ -207,10 +213,10 @@ pub async fn a_marker_written_again_has_another_version(storage: &Storage) {
         one,
         "nothing happened"
     );
-    storage.put_marker(&exchange, first).await.unwrap();
+    announce(storage, &exchange, first).await;
     let same = storage.get_marker(&exchange).await.unwrap().unwrap();
     assert_ne!(same.version, one.version, "the same content, written again");
-    storage.put_marker(&exchange, second.clone()).await.unwrap();
+    announce(storage, &exchange, second.clone()).await;
     let other = storage.get_marker(&exchange).await.unwrap().unwrap();
     assert_eq!(other.bytes, second);
     assert!(other.version != one.version && other.version != same.version);
@@ -218,12 +224,86 @@ pub async fn a_marker_written_again_has_another_version(storage: &Storage) {
     assert_eq!(storage.get_marker(&exchange).await.unwrap(), None);
 }
 
+pub async fn a_marker_that_changed_is_neither_renewed_nor_claimed(storage: &Storage) {
+    let exchange = exchange("changed");
+    let content = Bytes::from_static(b"{}");
+    let nothing = storage.markers(&exchange).await;
+    announce(storage, &exchange, content.clone()).await;
+    let before = storage.markers(&exchange).await;
+    announce(storage, &exchange, content.clone()).await;
+    for stale in [&nothing, &before] {
+        assert!(
+            !storage
+                .put_marker(&exchange, &content, stale)
+                .await
+                .unwrap()
+        );
+        assert!(!storage.claim(&exchange, stale).await.unwrap());
+    }
+    assert!(storage.has_marker(&exchange).await.unwrap());
+    let now = storage.markers(&exchange).await;
+    storage.remove_exchange(&exchange).await.unwrap();
+    let renewed = storage.put_marker(&exchange, &content, &now).await.unwrap();
+    assert!(!renewed, "a renewal brought back what was closed meanwhile");
+    assert_eq!(storage.get_marker(&exchange).await.unwrap(), None);
+}
+
+pub async fn of_renewals_and_claims_that_race_one_succeeds(storage: &Storage) {
+    let content = Bytes::from_static(b"{}");
+    for round in 0..20 {
+        let exchange = exchange(&format!("claims-{round}"));
+        announce(storage, &exchange, content.clone()).await;
+        let seen = storage.markers(&exchange).await;
+        let claims = futures::future::join_all((0..4).map(|_| storage.claim(&exchange, &seen)));
+        let renewals = (0..4).map(|_| storage.put_marker(&exchange, &content, &seen));
+        let (claims, renewals) = futures::join!(claims, futures::future::join_all(renewals));
+        let claimed = claims
+            .into_iter()
+            .filter(|won| *won.as_ref().unwrap())
+            .count();
+        let renewed = renewals
+            .into_iter()
+            .filter(|won| *won.as_ref().unwrap())
+            .count();
+        let open = storage.has_marker(&exchange).await.unwrap();
+        // A claim needs every base directory, a renewal one: both may lose, never both win.
+        assert!(claimed <= 1 && renewed <= 1, "{claimed} {renewed}");
+        assert_eq!(open, renewed == 1, "{claimed} claimed, {renewed} renewed");
+        assert!(!open || claimed == 0, "a claim took a live exchange");
+        storage.remove_exchange(&exchange).await.unwrap();
+    }
+}
+
+pub async fn a_claimed_exchange_has_ended_and_goes_with_its_tombstones(storage: &Storage) {
+    let exchange = exchange("claimed");
+    announce(storage, &exchange, Bytes::from_static(b"{}")).await;
+    for n in 0..4 {
+        put(storage, &exchange, n, content(10)).await;
+    }
+    let seen = storage.markers(&exchange).await;
+    assert!(!seen.ended());
+    assert!(storage.claim(&exchange, &seen).await.unwrap());
+    let ended = storage.markers(&exchange).await;
+    assert!(ended.ended() && ended.marker().unwrap().is_none());
+    assert!(!storage.has_marker(&exchange).await.unwrap());
+    let content = Bytes::from_static(b"{}");
+    for look in [&seen, &ended] {
+        assert!(!storage.put_marker(&exchange, &content, look).await.unwrap());
+    }
+    // Whoever claimed it may have died: another goes on.
+    assert!(storage.claim(&exchange, &ended).await.unwrap());
+    assert_eq!(storage.remove_claimed(&exchange).await.unwrap(), 4);
+    assert!(!storage.list_exchanges().await.unwrap().contains(&exchange));
+    assert_eq!(
+        storage.remove_unannounced(&exchange).await.unwrap(),
+        Some(0)
+    );
+    assert!(!storage.list_exchanges().await.unwrap().contains(&exchange));
+}
+
 pub async fn exchanges_with_anything_left_are_listed(storage: &Storage) {
     let (announced, written) = (exchange("listed-a"), exchange("listed-b"));
-    storage
-        .put_marker(&announced, Bytes::from_static(b"{}"))
-        .await
-        .unwrap();
+    announce(storage, &announced, Bytes::from_static(b"{}")).await;
     put(storage, &written, 1, content(1)).await;
     put(storage, &written, 2, content(1)).await;
     let listed = storage.list_exchanges().await.unwrap();
@@ -240,10 +320,7 @@ pub async fn exchanges_with_anything_left_are_listed(storage: &Storage) {
 pub async fn a_removed_exchange_leaves_nothing_and_its_neighbours_stay(storage: &Storage) {
     let (going, staying) = (exchange("remove"), exchange("remove-not"));
     for exchange in [&going, &staying] {
-        storage
-            .put_marker(exchange, Bytes::from_static(b"{}"))
-            .await
-            .unwrap();
+        announce(storage, exchange, Bytes::from_static(b"{}")).await;
         for n in 0..4 {
             put(storage, exchange, n, content(10)).await;
         }

@@ -259,6 +259,10 @@ fn every_lifecycle_and_frame_error_has_its_problem() {
             Slug::ExchangeNotFound,
         ),
         (
+            LifecycleError::Contended(exchange()).into(),
+            Slug::StorageUnavailable,
+        ),
+        (
             LifecycleError::Closed(exchange()).into(),
             Slug::ExchangeClosed,
         ),

@@ -2,7 +2,8 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::header::IF_MATCH;
+use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -10,7 +11,7 @@ use crate::api::extract::{ExchangePath, NoQuery, StrictJson};
 use crate::api::problem::{Problem, ProblemBody};
 use crate::api::state::SharedState;
 use crate::id::ExchangeId;
-use crate::lifecycle::ExchangeSpec;
+use crate::lifecycle::{Announce, ExchangeSpec};
 
 /// What an exchange is announced with.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -104,12 +105,28 @@ pub struct ExchangeContent {
     segments: Vec<Segment>,
 }
 
+/// Whether the call may bring the exchange into being: `If-Match: *` says that it exists.
+fn which(headers: &HeaderMap) -> Result<Announce, Problem> {
+    let mut values = headers.get_all(IF_MATCH).iter();
+    match (values.next().map(|value| value.as_bytes()), values.next()) {
+        (None, _) => Ok(Announce::Either),
+        (Some(b"*"), None) => Ok(Announce::Renewal),
+        _ => Err(Problem::invalid(
+            "If-Match can only be *, once: renew the lease, but announce nothing new",
+        )),
+    }
+}
+
 /// Announces an exchange or renews its lease.
 #[utoipa::path(
     put,
     path = "/v1/exchanges/{exchange}",
     tag = "exchanges",
-    params(("exchange" = String, Path, description = "1 to 160 characters of A-Z a-z 0-9 _ -")),
+    params(
+        ("exchange" = String, Path, description = "1 to 160 characters of A-Z a-z 0-9 _ -"),
+        ("If-Match" = Option<String>, Header,
+            description = "`*`: only renew; 404 or 410 if the exchange is not open"),
+    ),
     request_body = Announcement,
     responses(
         (status = 201, description = "Announced", body = Announced),
@@ -122,6 +139,7 @@ pub async fn announce(
     State(state): State<SharedState>,
     ExchangePath(exchange): ExchangePath,
     _: NoQuery,
+    headers: HeaderMap,
     StrictJson(wanted, _): StrictJson<Announcement>,
 ) -> Result<(StatusCode, Json<Announced>), Problem> {
     let Announcement {
@@ -132,7 +150,9 @@ pub async fn announce(
         partitions,
         ordered,
     };
-    let announced = state.parts.exchanges.announce(&exchange, spec).await?;
+    let which = which(&headers)?;
+    let exchanges = &state.parts.exchanges;
+    let announced = exchanges.announce(&exchange, spec, which).await?;
     let status = if announced.created {
         StatusCode::CREATED
     } else {

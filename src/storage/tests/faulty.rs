@@ -13,10 +13,9 @@ use bytes::Bytes;
 use object_store::memory::InMemory;
 use parking_lot::Mutex;
 
-use crate::clock::Random;
 use crate::storage::keys::{Folder, Key};
 use crate::storage::object::ObjectBackend;
-use crate::storage::store::{Found, Store, StoreError, Versioned};
+use crate::storage::store::{Expected, Found, Store, StoreError, Taken, Versioned};
 use crate::storage::{StorageErrorKind, Tail};
 
 /// How an operation goes wrong.
@@ -43,9 +42,8 @@ pub struct FaultyStore {
 impl FaultyStore {
     pub fn new() -> Arc<Self> {
         let memory = Arc::new(InMemory::new());
-        let random = Random::seeded(1);
         let redactor = crate::storage::object_error::Redactor::default();
-        let inner = ObjectBackend::new(memory, "prefix".into(), redactor, random, false);
+        let inner = ObjectBackend::new(memory, "prefix".into(), redactor, false);
         Arc::new(Self {
             inner,
             faults: Mutex::default(),
@@ -138,8 +136,13 @@ impl Store for FaultyStore {
             .await
     }
 
-    async fn put_versioned(&self, key: &Key, content: Bytes) -> Result<(), StoreError> {
-        self.run("put", key, self.inner.put_versioned(key, content), whole)
+    async fn put_if(
+        &self,
+        key: &Key,
+        content: Bytes,
+        expected: &Expected,
+    ) -> Result<bool, StoreError> {
+        self.run("put", key, self.inner.put_if(key, content, expected), whole)
             .await
     }
 
@@ -172,6 +175,11 @@ impl Store for FaultyStore {
     async fn delete(&self, keys: Vec<Key>) -> Result<u64, StoreError> {
         let object = keys.iter().map(Key::as_str).collect::<Vec<_>>().join(" ");
         self.run("delete", object, self.inner.delete(keys), whole)
+            .await
+    }
+
+    async fn take(&self, key: &Key, version: Option<&str>) -> Result<Taken, StoreError> {
+        self.run("delete", key, self.inner.take(key, version), whole)
             .await
     }
 

@@ -51,6 +51,12 @@ async fn put(storage: &Storage, n: u64) -> Result<SegmentAddress, StorageError> 
         .await
 }
 
+/// Announces an exchange as a client does: look, then write.
+async fn announce(storage: &Storage, exchange: &ExchangeId, content: Bytes) {
+    let seen = storage.markers(exchange).await;
+    assert!(storage.put_marker(exchange, &content, &seen).await.unwrap());
+}
+
 fn healthy(storage: &Storage) -> Vec<bool> {
     storage
         .status()
@@ -316,17 +322,11 @@ async fn a_marker_goes_to_its_home_and_elsewhere_while_that_fails() {
     let (storage, stores) = storage(&["a", "b", "c"]);
     let homes = homes(&storage);
     let marker = Bytes::from_static(b"{}");
-    storage
-        .put_marker(&exchange(), marker.clone())
-        .await
-        .unwrap();
+    announce(&storage, &exchange(), marker.clone()).await;
     assert_eq!(stores[homes[0]].count("put"), 1);
     let first = storage.get_marker(&exchange()).await.unwrap().unwrap();
     stores[homes[0]].always("put", Fault::Fails(Unavailable));
-    storage
-        .put_marker(&exchange(), marker.clone())
-        .await
-        .unwrap();
+    announce(&storage, &exchange(), marker.clone()).await;
     assert_eq!(stores[homes[1]].count("put"), 1);
     let renewed = storage.get_marker(&exchange()).await.unwrap().unwrap();
     assert_eq!(renewed.bytes, marker);
@@ -334,7 +334,7 @@ async fn a_marker_goes_to_its_home_and_elsewhere_while_that_fails() {
         renewed.version, first.version,
         "a renewal elsewhere is seen beside the old marker"
     );
-    storage.put_marker(&exchange(), marker).await.unwrap();
+    announce(&storage, &exchange(), marker).await;
     let again = storage.get_marker(&exchange()).await.unwrap().unwrap();
     assert_ne!(again.version, renewed.version);
     assert_eq!(stores[homes[1]].count("put"), 2);
@@ -357,10 +357,7 @@ async fn while_a_renewal_may_lie_where_nobody_can_look_the_version_never_stands_
     // daemon that renews can reach a base directory which the sweeper cannot.
     let (storage, stores) = storage(&["a", "b"]);
     let homes = homes(&storage);
-    storage
-        .put_marker(&exchange(), Bytes::from_static(b"{}"))
-        .await
-        .unwrap();
+    announce(&storage, &exchange(), Bytes::from_static(b"{}")).await;
     stores[homes[1]].always("get", Fault::Fails(Unavailable));
     let one = storage.get_marker(&exchange()).await.unwrap().unwrap();
     let two = storage.get_marker(&exchange()).await.unwrap().unwrap();
@@ -371,15 +368,95 @@ async fn while_a_renewal_may_lie_where_nobody_can_look_the_version_never_stands_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_renewal_or_claim_whose_answer_was_lost_finds_its_own_writing() {
+    let (storage, stores) = storage(&["only"]);
+    let content = Bytes::from_static(b"{}");
+    stores[0].next("put", Fault::FailsAfterwards(Unavailable));
+    announce(&storage, &exchange(), content.clone()).await;
+    let seen = storage.markers(&exchange()).await;
+    stores[0].next("put", Fault::FailsAfterwards(Unavailable));
+    announce(&storage, &exchange(), content).await;
+    assert!(!storage.claim(&exchange(), &seen).await.unwrap());
+    let seen = storage.markers(&exchange()).await;
+    stores[0].next("put", Fault::FailsAfterwards(Unavailable));
+    storage.claim(&exchange(), &seen).await.unwrap_err();
+    let seen = storage.markers(&exchange()).await;
+    assert!(seen.ended(), "it took place");
+    assert!(storage.claim(&exchange(), &seen).await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_went_elsewhere_beats_a_claim_that_began_at_the_home() {
+    // The sweeper and the renewer looked at the same time; then the home took no more writes of the
+    // renewer, which turned to another base directory while the sweeper was at the first one.
+    let (storage, stores) = storage(&["a", "b"]);
+    let homes = homes(&storage);
+    let content = Bytes::from_static(b"{}");
+    announce(&storage, &exchange(), content.clone()).await;
+    let seen = storage.markers(&exchange()).await;
+    stores[homes[0]].next("put", Fault::Fails(Unavailable));
+    assert!(
+        storage
+            .put_marker(&exchange(), &content, &seen)
+            .await
+            .unwrap()
+    );
+    assert!(!storage.claim(&exchange(), &seen).await.unwrap());
+    let after = storage.markers(&exchange()).await;
+    assert!(
+        !after.ended() && after.marker().unwrap().is_some(),
+        "it lives"
+    );
+    // It goes on living: renewals pass by the tombstone at its home.
+    announce(&storage, &exchange(), content).await;
+    assert!(storage.has_marker(&exchange()).await.unwrap());
+    storage.remove_exchange(&exchange()).await.unwrap();
+    assert_eq!(storage.list_exchanges().await.unwrap(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_claimed_while_a_base_directory_cannot_be_asked_or_written() {
+    let (storage, stores) = storage(&["a", "b"]);
+    let homes = homes(&storage);
+    announce(&storage, &exchange(), Bytes::from_static(b"{}")).await;
+    stores[homes[1]].always("get", Fault::Fails(Unavailable));
+    let seen = storage.markers(&exchange()).await;
+    storage.claim(&exchange(), &seen).await.unwrap_err();
+    stores[homes[1]].heal();
+    let seen = storage.markers(&exchange()).await;
+    for home in homes {
+        stores[home].always("put", Fault::Fails(Refused));
+        storage.claim(&exchange(), &seen).await.unwrap_err();
+        stores[home].heal();
+        let seen = storage.markers(&exchange()).await;
+        assert!(seen.marker().unwrap().is_some(), "{home}");
+    }
+    assert!(storage.has_marker(&exchange()).await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_writer_removes_nothing_that_was_announced_again_meanwhile() {
+    let (storage, _) = storage(&["a", "b"]);
+    put(&storage, 1).await.unwrap();
+    announce(&storage, &exchange(), Bytes::from_static(b"{}")).await;
+    assert_eq!(storage.remove_unannounced(&exchange()).await.unwrap(), None);
+    assert_eq!(storage.list_segments(&exchange()).await.unwrap().len(), 1);
+    storage.remove_exchange(&exchange()).await.unwrap();
+    put(&storage, 2).await.unwrap();
+    assert_eq!(
+        storage.remove_unannounced(&exchange()).await.unwrap(),
+        Some(1)
+    );
+    assert_eq!(storage.list_exchanges().await.unwrap(), []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn markers_are_removed_before_any_segment() {
     let (storage, stores) = storage(&["only"]);
     for n in 0..3 {
         put(&storage, n).await.unwrap();
     }
-    storage
-        .put_marker(&exchange(), Bytes::from_static(b"{}"))
-        .await
-        .unwrap();
+    announce(&storage, &exchange(), Bytes::from_static(b"{}")).await;
     assert_eq!(storage.remove_exchange(&exchange()).await.unwrap(), 4);
     let log = stores[0].log();
     let deletes: Vec<_> = log
@@ -397,10 +474,7 @@ async fn a_base_directory_that_fails_does_not_keep_the_others_from_being_cleared
     for n in 0..9 {
         put(&storage, n).await.unwrap();
     }
-    storage
-        .put_marker(&exchange(), Bytes::from_static(b"{}"))
-        .await
-        .unwrap();
+    announce(&storage, &exchange(), Bytes::from_static(b"{}")).await;
     stores[0].always("delete", Fault::Fails(Refused));
     stores[1].always("list", Fault::Fails(Unavailable));
     let error = storage.remove_exchange(&exchange()).await.unwrap_err();
@@ -422,10 +496,7 @@ async fn a_base_directory_that_fails_does_not_keep_the_others_from_being_cleared
 async fn where_the_marker_stays_the_segments_stay() {
     let (storage, stores) = storage(&["only"]);
     put(&storage, 1).await.unwrap();
-    storage
-        .put_marker(&exchange(), Bytes::from_static(b"{}"))
-        .await
-        .unwrap();
+    announce(&storage, &exchange(), Bytes::from_static(b"{}")).await;
     stores[0].next("delete", Fault::Fails(Refused));
     storage.remove_exchange(&exchange()).await.unwrap_err();
     assert_eq!(storage.list_segments(&exchange()).await.unwrap().len(), 1);

@@ -13,7 +13,7 @@ use crate::storage::keys::{self, Folder, Key};
 use crate::storage::limit::{Limit, carried_permit};
 use crate::storage::meter::CATALOG;
 use crate::storage::retry::RetryPolicy;
-use crate::storage::store::{Found, Store, StoreError, Versioned};
+use crate::storage::store::{Expected, Found, Store, StoreError, Taken, Versioned};
 use crate::storage::{Tail, placement};
 
 /// Counts how many puts are at work at a time; a put goes on for a second, also when its caller
@@ -44,7 +44,11 @@ impl Store for Busy {
         Ok(())
     }
 
-    async fn put_versioned(&self, _: &Key, _: Bytes) -> Result<(), StoreError> {
+    async fn put_if(&self, _: &Key, _: Bytes, _: &Expected) -> Result<bool, StoreError> {
+        unreachable!()
+    }
+
+    async fn take(&self, _: &Key, _: Option<&str>) -> Result<Taken, StoreError> {
         unreachable!()
     }
 

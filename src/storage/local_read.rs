@@ -1,0 +1,51 @@
+//! Parts of files in a base directory.
+//!
+//! Does: read ranges and tails, whole or not at all. Does not: choose paths. Invariant: an answer
+//! has exactly the bytes that were asked for.
+
+use std::fs::{File, Metadata};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use bytes::Bytes;
+
+use super::local_error::failure;
+use super::store::StoreError;
+use super::{StorageErrorKind, Tail};
+
+fn open(path: &Path) -> Result<(File, Metadata), StoreError> {
+    let opened = File::open(path).and_then(|file| file.metadata().map(|meta| (file, meta)));
+    opened.map_err(|error| failure("reading", path, &error))
+}
+
+fn read_exactly(file: &File, path: &Path, range: &Range<u64>) -> Result<Bytes, StoreError> {
+    let mut buffer = vec![0; (range.end - range.start) as usize];
+    file.read_exact_at(&mut buffer, range.start)
+        .map_err(|e| failure("reading", path, &e))?;
+    Ok(buffer.into())
+}
+
+/// Exactly these bytes of a file.
+pub fn read_range(path: &Path, range: &Range<u64>) -> Result<Bytes, StoreError> {
+    let (file, metadata) = open(path)?;
+    // Checked before memory is taken for a range that a damaged handle invented.
+    if range.end > metadata.len() {
+        return Err(StoreError::new(
+            StorageErrorKind::Corrupt,
+            format!("bytes {range:?} of a file of {} bytes", metadata.len()),
+        ));
+    }
+    read_exactly(&file, path, range)
+}
+
+/// The last bytes of a file, at most `max`.
+pub fn read_tail(path: &Path, max: u64) -> Result<Tail, StoreError> {
+    let (file, metadata) = open(path)?;
+    let object_size = metadata.len();
+    let range = object_size.saturating_sub(max)..object_size;
+    Ok(Tail {
+        bytes: read_exactly(&file, path, &range)?,
+        object_size,
+    })
+}

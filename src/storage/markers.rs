@@ -1,0 +1,270 @@
+//! Markers: what says that an exchange is open, and the claim that ends it.
+//!
+//! Does: write and read markers, and turn them into tombstones. Does not: decide when an exchange
+//! ends (`lifecycle`). Invariant: what cannot be known because a base directory cannot be asked is
+//! an error or a changed version, never an answer that would let a live exchange be taken for a
+//! dead one; and a marker is written, or made a tombstone, only if it still is what its writer saw,
+//! so that of a renewal and a claim that race one succeeds, however long either was stopped between
+//! its look and its write.
+//!
+//! A marker is two lines: what its owner says, and a number that no other writing has. A tombstone
+//! is one line. An exchange is open as long as any base directory has a marker of it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::join_all;
+
+use super::health::Base;
+use super::keys;
+use super::store::{Expected, Taken, Versioned};
+use super::{Marker, Storage, StorageError, StorageErrorKind, placement};
+use crate::id::ExchangeId;
+
+/// How a tombstone begins; no marker's content does.
+const ENDED: &[u8] = b"{\"ended\":";
+
+/// What was seen of an exchange in each base directory.
+#[derive(Debug, Clone)]
+pub struct Markers {
+    /// By base directory, in the order in which the exchange prefers them.
+    seen: Vec<Seen>,
+    /// Drawn for each look.
+    number: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Seen {
+    index: usize,
+    base: String,
+    state: State,
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    Absent,
+    Open { content: Bytes, version: String },
+    Ended { version: String },
+    Unknown(StorageError),
+}
+
+impl State {
+    fn of(found: Versioned) -> Self {
+        let Versioned { bytes, version } = found;
+        if bytes.starts_with(ENDED) {
+            return Self::Ended { version };
+        }
+        let end = bytes.iter().position(|byte| *byte == b'\n');
+        Self::Open {
+            content: bytes.slice(..end.unwrap_or(bytes.len())),
+            version,
+        }
+    }
+}
+
+impl Markers {
+    /// The marker; `None` if no base directory has one. An error if one that might have it cannot
+    /// be asked and none of the others has it. The version speaks for all; while one cannot be
+    /// asked it is different at each look, for a renewal may lie just there.
+    pub fn marker(&self) -> Result<Option<Marker>, StorageError> {
+        let (mut bytes, mut failure) = (None, None);
+        let mut versions = Vec::new();
+        for seen in &self.seen {
+            match &seen.state {
+                State::Absent => {}
+                State::Open { content, version } => {
+                    bytes = bytes.or(Some(content));
+                    versions.push(format!("{}={version}", seen.base));
+                }
+                State::Ended { version } => versions.push(format!("{}={version}", seen.base)),
+                State::Unknown(error) => {
+                    failure = failure.or(Some(error));
+                    versions.push(format!("{}=?{:016x}", seen.base, self.number));
+                }
+            }
+        }
+        match (bytes, failure) {
+            (Some(bytes), _) => Ok(Some(Marker {
+                bytes: bytes.clone(),
+                version: versions.join(","),
+            })),
+            (None, Some(error)) => Err(error.clone()),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Whether its end was claimed: there is a tombstone and no marker.
+    pub fn ended(&self) -> bool {
+        let ended = |seen: &Seen| matches!(seen.state, State::Ended { .. });
+        matches!(self.marker(), Ok(None)) && self.seen.iter().any(ended)
+    }
+}
+
+impl Storage {
+    /// Asks every base directory what it has of an exchange's marker.
+    ///
+    /// All are asked: while the home was out of order a renewal went elsewhere, and the old marker
+    /// is still at home.
+    pub async fn markers(&self, exchange: &ExchangeId) -> Markers {
+        let key = keys::marker(exchange);
+        let asked = self.homes(exchange).into_iter().map(|index| {
+            let (base, key) = (Arc::clone(&self.inner.bases[index]), key.clone());
+            async move {
+                // One that is known not to work is not worth a minute's patience.
+                let store = if base.is_healthy() {
+                    &base.store
+                } else {
+                    &base.direct
+                };
+                let state = match store.get_versioned(&key).await {
+                    Ok(found) => State::of(found),
+                    Err(error) if error.kind == StorageErrorKind::NotFound => State::Absent,
+                    Err(error) => State::Unknown(base.error("get", key.as_str(), error)),
+                };
+                let base = base.name.to_string();
+                Seen { index, base, state }
+            }
+        });
+        let seen = join_all(asked).await;
+        let number = self.inner.runtime.random.next_u64();
+        Markers { seen, number }
+    }
+
+    /// The marker of an exchange, see [`Markers::marker`].
+    pub async fn get_marker(&self, exchange: &ExchangeId) -> Result<Option<Marker>, StorageError> {
+        self.markers(exchange).await.marker()
+    }
+
+    /// Whether an exchange has a marker: usually one request, to its home. An error if none was
+    /// found and one that might have it cannot be asked.
+    pub async fn has_marker(&self, exchange: &ExchangeId) -> Result<bool, StorageError> {
+        let key = keys::marker(exchange);
+        let mut failure = None;
+        for index in self.homes(exchange) {
+            let base = &self.inner.bases[index];
+            match base.store.get_versioned(&key).await {
+                Ok(found) if matches!(State::of(found.clone()), State::Open { .. }) => {
+                    return Ok(true);
+                }
+                Ok(_) => {}
+                Err(error) if error.kind == StorageErrorKind::NotFound => {}
+                Err(error) => failure = failure.or(Some(base.error("get", key.as_str(), error))),
+            }
+        }
+        failure.map_or(Ok(false), Err)
+    }
+
+    /// Writes (or writes again) the marker of an exchange, a line without a line end, to its home:
+    /// the first base directory that works in an order that depends on the exchange id alone.
+    /// `false` if it is not any more what `seen` says, or if its end was claimed: then nothing was
+    /// written.
+    pub async fn put_marker(
+        &self,
+        exchange: &ExchangeId,
+        content: &Bytes,
+        seen: &Markers,
+    ) -> Result<bool, StorageError> {
+        let key = keys::marker(exchange);
+        let number = self.inner.runtime.random.next_u64();
+        let written = format!("\n{{\"written\":\"{number:016x}\"}}\n");
+        let content: Bytes = [content, written.as_bytes()].concat().into();
+        // A tombstone is never overwritten, and where nobody could look nothing can be expected.
+        let expected: Vec<(usize, Expected)> = seen.seen.iter().filter_map(expectation).collect();
+        let homes: Vec<usize> = expected.iter().map(|(index, _)| *index).collect();
+        if homes.is_empty() {
+            return Ok(false);
+        }
+        let order = |healthy: &[bool]| placement::healthy_first(homes.clone(), healthy);
+        let put = |base: Arc<Base>| {
+            let (key, content) = (key.clone(), content.clone());
+            let index = self.inner.bases.iter().position(|b| Arc::ptr_eq(b, &base));
+            let expected = expected.iter().find(|(i, _)| Some(*i) == index);
+            let expected = expected.map_or(Expected::Absent, |(_, expected)| expected.clone());
+            async move { base.store.put_if(&key, content, &expected).await }.boxed()
+        };
+        let (_, written) = self.put_anywhere(key.as_str(), order, put).await?;
+        Ok(written)
+    }
+
+    /// Claims the end of an exchange: puts a tombstone into every base directory, if it still is
+    /// what `seen` says in all of them; `false` if it is not, because somebody renewed it or claims
+    /// it, too. A claim that is interrupted changes nothing while a marker is left anywhere.
+    pub async fn claim(&self, exchange: &ExchangeId, seen: &Markers) -> Result<bool, StorageError> {
+        let key = keys::marker(exchange);
+        let mut steps = Vec::with_capacity(seen.seen.len());
+        for Seen { index, state, .. } in &seen.seen {
+            let expected = match state {
+                State::Absent => Expected::Absent,
+                State::Open { version, .. } | State::Ended { version } => {
+                    Expected::Version(version.clone())
+                }
+                State::Unknown(error) => return Err(error.clone()),
+            };
+            steps.push((matches!(state, State::Open { .. }), *index, expected));
+        }
+        // Where a marker lies, last: a claim that stops before it has not ended anything.
+        steps.sort_by_key(|(open, ..)| *open);
+        for (_, index, expected) in steps {
+            let base = &self.inner.bases[index];
+            let number = self.inner.runtime.random.next_u64();
+            let tombstone = format!("{{\"ended\":\"{number:016x}\"}}\n");
+            let claimed = base.store.put_if(&key, tombstone.into(), &expected).await;
+            if !claimed.map_err(|error| base.error("put", key.as_str(), error))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Removes what is left of an exchange that nobody announces: claims its end first, so that an
+    /// announcement which comes in between stays. Answers how many objects went; `None` if it is
+    /// announced.
+    pub async fn remove_unannounced(
+        &self,
+        exchange: &ExchangeId,
+    ) -> Result<Option<u64>, StorageError> {
+        let seen = self.markers(exchange).await;
+        if seen.marker()?.is_some() || !self.claim(exchange, &seen).await? {
+            return Ok(None);
+        }
+        self.remove_claimed(exchange).await.map(Some)
+    }
+
+    pub(super) async fn remove_tombstones(
+        &self,
+        exchange: &ExchangeId,
+    ) -> Result<(), StorageError> {
+        let key = keys::marker(exchange);
+        let seen = self.markers(exchange).await;
+        for Seen { index, state, .. } in seen.seen {
+            let base = &self.inner.bases[index];
+            match state {
+                State::Ended { version } => {
+                    let taken = base.store.take(&key, Some(&version)).await;
+                    let taken = taken.map_err(|error| base.error("delete", key.as_str(), error))?;
+                    if taken == Taken::Changed {
+                        tracing::info!(%exchange, base = %base.name,
+                            "somebody else ends it, too, and removes the tombstone");
+                    }
+                }
+                State::Unknown(error) => return Err(error),
+                State::Absent | State::Open { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn homes(&self, exchange: &ExchangeId) -> Vec<usize> {
+        placement::rendezvous(exchange, self.inner.bases.iter().map(|base| &base.name))
+    }
+}
+
+/// What a renewal expects where it may be written.
+fn expectation(seen: &Seen) -> Option<(usize, Expected)> {
+    match &seen.state {
+        State::Absent => Some((seen.index, Expected::Absent)),
+        State::Open { version, .. } => Some((seen.index, Expected::Version(version.clone()))),
+        State::Ended { .. } | State::Unknown(_) => None,
+    }
+}

@@ -13,11 +13,11 @@ use crate::api;
 use crate::api::auth::{TokenFileError, Tokens};
 use crate::api::limits::ServerLimits;
 use crate::api::server::{BindError, Server};
-use crate::api::state::{ApiState, FinishedRequest, RequestObserver, SharedState};
+use crate::api::state::{ApiState, FinishedRequest, RequestObserver, SharedState, Slots};
 use crate::clock::Runtime;
 use crate::commit::CommitIndex;
 use crate::commit::hot::HotSegments;
-use crate::config::{Config, LimitsConfig};
+use crate::config::Config;
 use crate::id::{DaemonId, ExchangeId};
 use crate::ingest::{Ingest, IngestParts};
 use crate::lifecycle::{Exchanges, Forget, LifecycleParts, drain, sweep};
@@ -26,7 +26,7 @@ use crate::read::{ReadParts, Reader};
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::http::HttpMetrics;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::pools::PoolCollector;
+use crate::telemetry::pools::{PoolCollector, SlotCollector};
 use crate::telemetry::registry::MetricsRegistry;
 
 /// All parts of a daemon but its door.
@@ -85,8 +85,9 @@ impl Daemon {
         metrics: Arc<Metrics>,
     ) -> Self {
         let memory = config.memory.split();
-        let write_pool = MemoryPool::new("write", memory.write);
-        let read_pool = MemoryPool::new("read", memory.read);
+        let query = &config.query;
+        let write_pool = MemoryPool::limited("write", memory.write, query.max_write_memory);
+        let read_pool = MemoryPool::limited("read", memory.read, query.max_read_memory);
         let hot = HotSegments::new(write_pool.clone());
         let commits = CommitIndex::new(storage.clone(), hot, config.limits.max_footer_size);
         let parts = LifecycleParts {
@@ -192,9 +193,9 @@ pub async fn run(
         .as_deref()
         .map(Tokens::load)
         .transpose()?;
-    let server = Server::bind(config.server.listen, ServerLimits::new(&config.limits))
-        .await?
-        .sharing(daemon.read_pool.clone());
+    let server = Server::bind(config.server.listen, ServerLimits::new(&config.limits)).await?;
+    let state = daemon.api_state(config, tokens);
+    let server = server.under(state.pressure.clone());
     for base in daemon.storage.probe().await {
         match &base.error {
             None => tracing::info!(base = %base.name, uri = %base.uri, "base directory is usable"),
@@ -203,7 +204,7 @@ pub async fn run(
         }
     }
     let address = server.address();
-    let router = api::router(daemon.api_state(&config.limits, tokens));
+    let router = api::router(state);
     let stop = CancellationToken::new();
     let serving = server.run(router, runtime, stop.clone());
     let ending = async {
@@ -235,7 +236,8 @@ pub async fn run(
 
 impl Daemon {
     /// What the API needs of this daemon.
-    pub fn api_state(&self, limits: &LimitsConfig, tokens: Option<Tokens>) -> SharedState {
+    pub fn api_state(&self, config: &Config, tokens: Option<Tokens>) -> SharedState {
+        let slots = Slots::new(&config.limits, &config.query);
         let requests = Requests(HttpMetrics::default());
         let registry = MetricsRegistry::new(&self.metrics);
         registry.extend(|r| {
@@ -244,6 +246,11 @@ impl Daemon {
                 ("read", self.read_pool.clone()),
             ];
             r.register_collector(Box::new(PoolCollector::new(pools)));
+            let slots = vec![
+                ("write", slots.writes.clone()),
+                ("read", slots.reads.clone()),
+            ];
+            r.register_collector(Box::new(SlotCollector::new(slots)));
             self.storage.metrics().register(r);
             requests.0.register(r);
         });
@@ -261,6 +268,6 @@ impl Daemon {
             render_metrics: Arc::new(move || registry.encode()),
             observer: Arc::new(requests),
         };
-        ApiState::new(parts, limits)
+        ApiState::new(parts, &config.limits, slots)
     }
 }

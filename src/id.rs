@@ -49,16 +49,24 @@ impl ExchangeId {
 
     /// The query it belongs to: the id without a final `-<uuid>`, or the whole id.
     pub fn query(&self) -> &str {
-        const SUFFIX: usize = 37;
-        let id = self.as_str();
-        if id.len() <= SUFFIX {
-            return id;
-        }
-        let (query, suffix) = id.split_at(id.len() - SUFFIX);
-        match suffix.strip_prefix('-').map(uuid::Uuid::try_parse) {
-            Some(Ok(_)) => query,
-            _ => id,
-        }
+        query_of(self.as_str())
+    }
+}
+
+/// The query that an exchange of this name belongs to: the name without a final `-<uuid>`.
+pub fn query_of(exchange: &str) -> &str {
+    const SUFFIX: usize = 37;
+    let Some((query, suffix)) = exchange
+        .len()
+        .checked_sub(SUFFIX)
+        .filter(|at| *at > 0)
+        .and_then(|at| exchange.split_at_checked(at))
+    else {
+        return exchange;
+    };
+    match suffix.strip_prefix('-').map(uuid::Uuid::try_parse) {
+        Some(Ok(_)) => query,
+        _ => exchange,
     }
 }
 

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod commit;
 pub mod config;
 pub mod dashboard;
+pub mod fair;
 pub mod id;
 pub mod ingest;
 pub mod lifecycle;

@@ -19,9 +19,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::limits::{MAX_HEAD, MAX_HEADER_LIST, MAX_HEADERS, MAX_STREAMS, ServerLimits};
-use super::patience::Patience;
+use super::patience::{Patience, Pressure};
 use crate::clock::{Runtime, TaskGroup};
-use crate::memory::MemoryPool;
 use io::GuardedIo;
 
 mod io;
@@ -45,13 +44,13 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     limits: ServerLimits,
-    shared: Option<MemoryPool>,
+    pressure: Pressure,
 }
 
 impl Server {
-    /// Has less patience with clients that take nothing while somebody waits for memory of `pool`.
-    pub fn sharing(mut self, pool: MemoryPool) -> Self {
-        self.shared = Some(pool);
+    /// Has less patience with clients that take nothing under this pressure.
+    pub fn under(mut self, pressure: Pressure) -> Self {
+        self.pressure = pressure;
         self
     }
 
@@ -64,7 +63,7 @@ impl Server {
             listener,
             address,
             limits,
-            shared: None,
+            pressure: Pressure::none(),
         })
     }
 
@@ -88,7 +87,7 @@ impl Server {
                 Ok((stream, permit)) => {
                     let connection = Connection {
                         limits: self.limits,
-                        shared: self.shared.clone(),
+                        pressure: self.pressure.clone(),
                         runtime: runtime.clone(),
                         stop: stop.clone(),
                     };
@@ -129,7 +128,7 @@ impl Server {
 
 struct Connection {
     limits: ServerLimits,
-    shared: Option<MemoryPool>,
+    pressure: Pressure,
     runtime: Runtime,
     stop: CancellationToken,
 }
@@ -146,7 +145,7 @@ impl Connection {
         };
         let clock = self.runtime.clock.clone();
         let stall = self.limits.write_stall_timeout;
-        let patience = Patience::new(stall, clock.clone(), self.shared.clone());
+        let patience = Patience::new(stall, clock.clone(), self.pressure.clone());
         let io = GuardedIo::new(stream, patience, clock, self.stop.clone());
         let io = TokioIo::new(io);
         let service = TowerToHyperService::new(router);

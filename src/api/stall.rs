@@ -15,7 +15,6 @@ use bytes::Bytes;
 use futures::Stream;
 use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -23,6 +22,7 @@ use super::page_framing::error_record;
 use super::patience::Patience;
 use super::problem::Problem;
 use crate::clock::{Clock, Runtime};
+use crate::fair::FairPermit;
 use crate::read::{ByteStream, ReadError};
 
 /// How a failure in the midst of a stream is told to the client.
@@ -36,7 +36,7 @@ pub enum OnFailure {
 
 struct Live {
     stream: ByteStream,
-    _permit: OwnedSemaphorePermit,
+    _permit: FairPermit,
 }
 
 struct Shared {
@@ -63,7 +63,7 @@ impl StreamBody {
         stream: ByteStream,
         length: Option<u64>,
         on_failure: OnFailure,
-        permit: OwnedSemaphorePermit,
+        permit: FairPermit,
         patience: Patience,
         runtime: &Runtime,
     ) -> Self {
@@ -193,17 +193,18 @@ impl http_body::Body for StreamBody {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::patience::Pressure;
+    use crate::fair::FairSemaphore;
     use futures::StreamExt;
     use http_body_util::BodyExt;
-    use tokio::sync::Semaphore;
 
     const STALL: Duration = Duration::from_secs(120);
 
-    fn body(stream: ByteStream, on_failure: OnFailure) -> (StreamBody, Arc<Semaphore>) {
-        let permits = Arc::new(Semaphore::new(1));
-        let permit = Arc::clone(&permits).try_acquire_owned().unwrap();
+    fn body(stream: ByteStream, on_failure: OnFailure) -> (StreamBody, FairSemaphore) {
+        let permits = FairSemaphore::new(1, None);
+        let permit = permits.try_acquire("q", 1).unwrap();
         let runtime = Runtime::seeded(1);
-        let patience = Patience::new(STALL, runtime.clock.clone(), None);
+        let patience = Patience::new(STALL, runtime.clock.clone(), Pressure::none());
         let body = StreamBody::new(stream, None, on_failure, permit, patience, &runtime);
         (body, permits)
     }
@@ -219,7 +220,7 @@ mod tests {
         let bytes = body.collect().await.unwrap().to_bytes();
         assert_eq!(bytes[..4], b"page"[..]);
         assert_eq!(bytes[4..8], [0xF2, 0xFF, 0xFF, 0xFF]);
-        assert_eq!(permits.available_permits(), 1);
+        assert_eq!(permits.held(), 0);
     }
 
     #[tokio::test]
@@ -236,9 +237,9 @@ mod tests {
             tokio::time::sleep(STALL - Duration::from_secs(1)).await;
             assert!(body.frame().await.unwrap().is_ok());
         }
-        assert_eq!(permits.available_permits(), 0);
+        assert_eq!(permits.held(), 1);
         tokio::time::sleep(STALL + Duration::from_secs(1)).await;
-        assert_eq!(permits.available_permits(), 1);
+        assert_eq!(permits.held(), 0);
         assert!(body.frame().await.unwrap().is_err());
         assert!(body.frame().await.is_none());
     }
@@ -256,8 +257,8 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_leaves_gives_the_permit_back() {
         let (body, permits) = body(futures::stream::pending().boxed(), OnFailure::ErrorRecord);
-        assert_eq!(permits.available_permits(), 0);
+        assert_eq!(permits.held(), 1);
         drop(body);
-        assert_eq!(permits.available_permits(), 1);
+        assert_eq!(permits.held(), 0);
     }
 }

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::FromRef;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::auth::Tokens;
 use super::limits::BodyLimits;
-use super::patience::Patience;
+use super::patience::{Patience, Pressure};
 use crate::clock::Runtime;
 use crate::commit::CommitIndex;
-use crate::config::LimitsConfig;
+use crate::config::{LimitsConfig, QueryConfig};
+use crate::fair::{FairPermit, FairSemaphore};
+use crate::id::ExchangeId;
 use crate::ingest::Ingest;
 use crate::lifecycle::Exchanges;
 use crate::memory::MemoryPool;
@@ -79,14 +80,37 @@ pub struct Parts {
     pub observer: Arc<dyn RequestObserver>,
 }
 
+/// How many requests are served at a time; more wait, each query in its turn.
+#[derive(Clone)]
+pub struct Slots {
+    /// One for each read that is streamed.
+    pub reads: FairSemaphore,
+    /// One for each request with pages that is taken.
+    pub writes: FairSemaphore,
+}
+
+impl Slots {
+    /// From the configuration.
+    pub fn new(limits: &LimitsConfig, query: &QueryConfig) -> Self {
+        let reads = limits.max_concurrent_reads as u64;
+        Self {
+            reads: FairSemaphore::new(reads, query.max_concurrent_reads),
+            // The number of connections bounds them all together.
+            writes: FairSemaphore::new(FairSemaphore::UNBOUNDED, query.max_concurrent_writes),
+        }
+    }
+}
+
 /// All that a handler needs.
 pub struct ApiState {
     /// The daemon's parts.
     pub parts: Parts,
     /// Bounds on bodies.
     pub body_limits: BodyLimits,
-    /// One permit for each read that is streamed.
-    pub read_permits: Arc<Semaphore>,
+    /// How many requests are served at a time.
+    pub slots: Slots,
+    /// What clients that take nothing hold up.
+    pub pressure: Pressure,
     /// With clients that take nothing of a response.
     pub patience: Patience,
     /// How long clients are told that an idle connection stays open: a little less than it does.
@@ -97,17 +121,16 @@ pub struct ApiState {
 
 impl ApiState {
     /// The state for these parts under these limits.
-    pub fn new(parts: Parts, limits: &LimitsConfig) -> SharedState {
+    pub fn new(parts: Parts, limits: &LimitsConfig, slots: Slots) -> SharedState {
         let clock = parts.runtime.clock.clone();
+        let pools = [&parts.read_memory, &parts.write_memory];
+        let pressure = Pressure::new(&pools, &slots.reads);
         Arc::new(Self {
             started: clock.now(),
             body_limits: BodyLimits::new(limits, clock.clone()),
-            read_permits: Arc::new(Semaphore::new(limits.max_concurrent_reads.max(1))),
-            patience: Patience::new(
-                limits.read_stall_timeout,
-                clock.clone(),
-                Some(parts.read_memory.clone()),
-            ),
+            patience: Patience::new(limits.read_stall_timeout, clock, pressure.clone()),
+            pressure,
+            slots,
             keep_alive: limits.header_timeout * 4 / 5,
             parts,
         })
@@ -121,11 +144,13 @@ impl FromRef<SharedState> for BodyLimits {
 }
 
 impl ApiState {
-    /// Waits until one more read may be streamed.
-    pub async fn read_permit(&self) -> OwnedSemaphorePermit {
-        Arc::clone(&self.read_permits)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed")
+    /// Waits until one more read of this exchange's query may be streamed.
+    pub async fn read_slot(&self, exchange: &ExchangeId) -> FairPermit {
+        self.slots.reads.acquire(exchange.query(), 1).await
+    }
+
+    /// Waits until one more request with pages of this exchange's query may be taken.
+    pub async fn write_slot(&self, exchange: &ExchangeId) -> FairPermit {
+        self.slots.writes.acquire(exchange.query(), 1).await
     }
 }

@@ -86,15 +86,28 @@ impl State {
         size
     }
 
-    fn reclaim(&mut self, bytes: u64) -> u64 {
+    /// Drops the oldest, of one query if one is named, until so much is freed.
+    fn reclaim(&mut self, bytes: u64, of_query: Option<&str>) -> u64 {
         let mut freed = 0;
+        let mut kept = VecDeque::new();
         while freed < bytes {
             let Some(id) = self.oldest_first.pop_front() else {
                 break;
             };
-            freed += self.remove(id);
+            if of_query.is_none_or(|query| self.is_of(id, query)) {
+                freed += self.remove(id);
+            } else {
+                kept.push_back(id);
+            }
         }
+        kept.append(&mut self.oldest_first);
+        self.oldest_first = kept;
         freed
+    }
+
+    fn is_of(&self, id: SegmentId, query: &str) -> bool {
+        let segment = self.segments.get(&id);
+        segment.is_some_and(|s| s.address.exchange.query() == query)
     }
 }
 
@@ -108,8 +121,8 @@ pub struct HotSegments {
 struct Reclaimer(Arc<Mutex<State>>);
 
 impl Reclaim for Reclaimer {
-    fn reclaim(&self, bytes: u64) -> u64 {
-        self.0.lock().reclaim(bytes)
+    fn reclaim(&self, bytes: u64, of_query: Option<&str>) -> u64 {
+        self.0.lock().reclaim(bytes, of_query)
     }
 }
 
@@ -123,13 +136,14 @@ impl HotSegments {
 
     /// Keeps a durable segment, unless somebody waits for the memory that it holds.
     pub fn insert(&self, segment: HotSegment) {
-        let mut state = self.state.lock();
-        let id = segment.address.segment;
-        state.bytes += segment.size;
-        state.segments.insert(id, Arc::new(segment));
-        state.oldest_first.push_back(id);
-        let wanted = self.pool.waiting();
-        state.reclaim(wanted);
+        {
+            let mut state = self.state.lock();
+            let id = segment.address.segment;
+            state.bytes += segment.size;
+            state.segments.insert(id, Arc::new(segment));
+            state.oldest_first.push_back(id);
+        }
+        self.pool.reclaim_for_waiting();
     }
 
     /// A segment, if it is still here.

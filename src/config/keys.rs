@@ -33,6 +33,9 @@ macro_rules! key {
     };
 }
 
+/// How "no limit" is written.
+const UNLIMITED: &str = "unlimited";
+
 /// Every setting outside `[[base_directory]]`, in the order of `config/default.toml`.
 pub const KEYS: &[Key] = &[
     key!(server.listen, address, ToString::to_string),
@@ -49,6 +52,18 @@ pub const KEYS: &[Key] = &[
     key!(read.cache_share, share, ToString::to_string),
     key!(lease.duration, duration, show_duration),
     key!(lease.sweep_interval, duration, show_duration),
+    key!(query.max_write_memory, optional_size, show_optional_size),
+    key!(query.max_read_memory, optional_size, show_optional_size),
+    key!(
+        query.max_concurrent_writes,
+        optional_count,
+        show_optional_count
+    ),
+    key!(
+        query.max_concurrent_reads,
+        optional_count,
+        show_optional_count
+    ),
     key!(limits.max_partitions, count, ToString::to_string),
     key!(limits.max_page_size, size, show_size),
     key!(limits.max_batch_size, size, show_size),
@@ -160,6 +175,28 @@ fn budget(raw: &Raw) -> Result<Option<u64>, String> {
     }
 }
 
+fn is_unlimited(raw: &Raw) -> bool {
+    matches!(raw, Raw::Text(text) if text.trim() == UNLIMITED)
+}
+
+fn optional_size(raw: &Raw) -> Result<Option<u64>, String> {
+    if is_unlimited(raw) {
+        return Ok(None);
+    }
+    size(raw)
+        .map(Some)
+        .map_err(|why| format!("{why}, or \"{UNLIMITED}\""))
+}
+
+fn optional_count(raw: &Raw) -> Result<Option<u64>, String> {
+    if is_unlimited(raw) {
+        return Ok(None);
+    }
+    count(raw)
+        .map(Some)
+        .map_err(|why| format!("{why}, or \"{UNLIMITED}\""))
+}
+
 fn share(raw: &Raw) -> Result<f64, String> {
     let number = match raw {
         Raw::Float(number) => Some(*number),
@@ -204,6 +241,14 @@ fn show_size(size: &u64) -> String {
 
 fn show_budget(budget: &Option<u64>) -> String {
     budget.map_or_else(|| "auto".to_owned(), format_size)
+}
+
+fn show_optional_size(size: &Option<u64>) -> String {
+    size.map_or_else(|| UNLIMITED.to_owned(), format_size)
+}
+
+fn show_optional_count(count: &Option<u64>) -> String {
+    count.map_or_else(|| UNLIMITED.to_owned(), |count| count.to_string())
 }
 
 fn show_path(path: &Option<std::path::PathBuf>) -> String {

@@ -43,6 +43,8 @@ pub struct Config {
     pub read: ReadConfig,
     /// `[lease]`
     pub lease: LeaseConfig,
+    /// `[query]`
+    pub query: QueryConfig,
     /// `[limits]`
     pub limits: LimitsConfig,
     /// `[log]`
@@ -207,6 +209,20 @@ impl Default for LeaseConfig {
             sweep_interval: Duration::from_secs(60),
         }
     }
+}
+
+/// `[query]`: what one query may have of a daemon at a time. Over it, its requests wait; `None` is
+/// "unlimited": as much as there is.
+#[derive(Debug, Clone, Default)]
+pub struct QueryConfig {
+    /// Bytes held in memory for writing, cached segments included.
+    pub max_write_memory: Option<u64>,
+    /// Bytes held in memory for reading, cached chunks included.
+    pub max_read_memory: Option<u64>,
+    /// Requests with pages that are taken at a time.
+    pub max_concurrent_writes: Option<u64>,
+    /// Reads that are streamed at a time.
+    pub max_concurrent_reads: Option<u64>,
 }
 
 /// `[limits]`: a bound on everything that comes from outside.

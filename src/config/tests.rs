@@ -364,6 +364,27 @@ fn settings_that_contradict_each_other_are_refused_with_both_and_the_way_out() {
 }
 
 #[test]
+fn what_one_query_may_hold_is_enough_for_what_it_asks_at_a_time() {
+    let write = world().set("query.max_write_memory=31MiB").refusal();
+    let parts = [
+        "query.max_write_memory = 31MiB",
+        "limits.max_batch_size = 32MiB (default)",
+        "raise it to 32MiB",
+    ];
+    assert_has(&write, &parts);
+    let read = world().set("query.max_read_memory=20MiB").refusal();
+    let parts = [
+        "query.max_read_memory = 20MiB",
+        "limits.max_page_size = 16MiB",
+        "read.chunk_size = 8MiB",
+        "raise it to 24MiB",
+    ];
+    assert_has(&read, &parts);
+    let unlimited = world().set("query.max_read_memory=unlimited").config();
+    assert_eq!(unlimited.query.max_read_memory, None);
+}
+
+#[test]
 fn listening_beyond_loopback_works_once_it_is_said_or_guarded() {
     let loopback = world().set("server.listen=[::1]:7077").config();
     assert!(loopback.server.listen.ip().is_loopback());
@@ -393,6 +414,8 @@ fn numbers_out_of_range_are_refused_with_the_range() {
         ("limits.max_connections=0", "from 1"),
         ("limits.max_concurrent_reads=0", "from 1"),
         ("limits.max_exchanges=0", "from 1"),
+        ("query.max_concurrent_reads=0", "at least 1"),
+        ("query.max_concurrent_writes=0", "at least 1"),
         ("limits.max_sinks_per_exchange=0", "from 1"),
         ("limits.max_json_size=1", "from 1KiB"),
         ("limits.max_footer_size=1", "from 64KiB"),

@@ -41,6 +41,7 @@ impl Examination<'_> {
         // Contradictions of numbers that are out of range themselves would only repeat the matter.
         if found.is_empty() {
             self.memory(&mut found);
+            self.query(&mut found);
             self.pages(&mut found);
             self.lease(&mut found);
         }
@@ -227,6 +228,49 @@ impl Examination<'_> {
         if c.limits.max_page_size.saturating_add(c.read.chunk_size) > read {
             let what = "one page and the chunk that it ends in";
             found.push(self.over("limits.max_page_size", what, "reading", read, 1));
+        }
+    }
+
+    /// What one query may hold must be enough for one batch, and for one page and the chunk that
+    /// it ends in, or it would wait for ever.
+    fn query(&self, found: &mut Vec<Problem>) {
+        let c = self.config;
+        let chunk = c.read.chunk_size;
+        let memory = [
+            (
+                "query.max_write_memory",
+                c.query.max_write_memory,
+                c.limits.max_batch_size,
+                "one batch must fit into it",
+                vec!["limits.max_batch_size"],
+            ),
+            (
+                "query.max_read_memory",
+                c.query.max_read_memory,
+                c.limits.max_page_size.saturating_add(chunk),
+                "one page and the chunk that it ends in must fit into it",
+                vec!["limits.max_page_size", "read.chunk_size"],
+            ),
+        ];
+        for (key, value, least, why, others) in memory {
+            if value.is_some_and(|value| value < least) {
+                let others: Vec<String> = others.iter().map(|other| self.cite(other)).collect();
+                let (others, least) = (others.join(" and "), format_size(least));
+                found.push(self.problem(
+                    key,
+                    format!("{why}, {others}: raise it to {least} or more, or lower those"),
+                ));
+            }
+        }
+        let counts = [
+            ("query.max_concurrent_writes", c.query.max_concurrent_writes),
+            ("query.max_concurrent_reads", c.query.max_concurrent_reads),
+        ];
+        for (key, value) in counts {
+            if value == Some(0) {
+                let what = "it must be at least 1, or \"unlimited\"";
+                found.push(self.problem(key, what.to_owned()));
+            }
         }
     }
 

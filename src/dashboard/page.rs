@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::view::{BaseView, Counters, PoolView, View};
+use super::view::{BaseView, Counters, PoolView, QueryView, View};
 
 const STYLE: &str = "\
 body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;\
@@ -38,6 +38,7 @@ pub fn render(view: &View) -> String {
     );
     bases(&mut html, &view.bases);
     pools(&mut html, &view.pools);
+    queries(&mut html, &view.queries);
     counters(&mut html, &view.counters);
     html.push_str("<p class=\"dim\">This page looks again every five seconds. ");
     html.push_str("All figures are at <a href=\"/metrics\">/metrics</a>, the API is described at ");
@@ -73,6 +74,27 @@ fn pools(html: &mut String, pools: &[PoolView]) {
             bytes(pool.used),
             bytes(pool.capacity),
             bytes(pool.waiting),
+        );
+    }
+    html.push_str("</table>");
+}
+
+fn queries(html: &mut String, queries: &[QueryView]) {
+    if queries.is_empty() {
+        return;
+    }
+    html.push_str("<h2>Queries that hold most of it</h2><table><tr><th>query<th>writing");
+    html.push_str("<th>waited for<th>reading<th>waited for</tr>");
+    for query in queries {
+        let _ = write!(
+            html,
+            "<tr><td>{}<td class=\"n\">{}<td class=\"n\">{}<td class=\"n\">{}\
+             <td class=\"n\">{}</tr>",
+            escape(&query.name),
+            bytes(query.writing),
+            bytes(query.writing_waited),
+            bytes(query.reading),
+            bytes(query.reading_waited),
         );
     }
     html.push_str("</table>");

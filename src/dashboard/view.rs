@@ -15,6 +15,8 @@ pub struct View {
     pub bases: Vec<BaseView>,
     /// Memory pools.
     pub pools: Vec<PoolView>,
+    /// Queries that hold or want memory, the largest first, a bounded number of them.
+    pub queries: Vec<QueryView>,
     /// What it has done and does.
     pub counters: Counters,
 }
@@ -43,6 +45,21 @@ pub struct PoolView {
     pub waiting: u64,
     /// In all.
     pub capacity: u64,
+}
+
+/// What a query has of the memory, in bytes.
+#[derive(Debug, Clone, Default)]
+pub struct QueryView {
+    /// Its name.
+    pub name: String,
+    /// Held for writing, with its segments kept for readers.
+    pub writing: u64,
+    /// Waited for to write.
+    pub writing_waited: u64,
+    /// Held for reading, with its chunks kept for readers.
+    pub reading: u64,
+    /// Waited for to read.
+    pub reading_waited: u64,
 }
 
 /// Gauges and counters since the start.

@@ -51,6 +51,8 @@ pub struct ExchangeState {
     pub sinks: HashMap<TaskAttempt, Sink>,
     open: Vec<Piece>,
     open_bytes: u64,
+    /// Bytes sealed whose upload has not ended.
+    in_flight_bytes: u64,
     finishing: Vec<TaskAttempt>,
     first_finish: Option<Instant>,
     commit_uploads: usize,
@@ -70,6 +72,7 @@ impl ExchangeState {
             sinks: HashMap::new(),
             open: Vec::new(),
             open_bytes: 0,
+            in_flight_bytes: 0,
             finishing: Vec::new(),
             first_finish: None,
             commit_uploads: 0,
@@ -83,6 +86,16 @@ impl ExchangeState {
     /// Bytes of frames that wait to be sealed.
     pub fn open_bytes(&self) -> u64 {
         self.open_bytes
+    }
+
+    /// Bytes that are being uploaded.
+    pub fn in_flight_bytes(&self) -> u64 {
+        self.in_flight_bytes
+    }
+
+    /// The upload of so many bytes has ended, well or not.
+    pub fn upload_ended(&mut self, bytes: u64) {
+        self.in_flight_bytes -= bytes;
     }
 
     /// What the seal policy looks at.
@@ -162,6 +175,7 @@ impl ExchangeState {
         }
         let pieces = std::mem::take(&mut self.open);
         let bytes = std::mem::take(&mut self.open_bytes);
+        self.in_flight_bytes += bytes;
         self.first_finish = None;
         let commits: Vec<PendingCommit> = std::mem::take(&mut self.finishing)
             .into_iter()

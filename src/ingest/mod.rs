@@ -17,7 +17,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 
 pub use self::answers::{Aborted, Appended, Claim, IngestError};
 use self::exchange::{ExchangeState, Sealed};
@@ -26,6 +25,7 @@ use self::sink::{Sink, SinkState};
 use crate::clock::Runtime;
 use crate::commit::{CommitIndex, Totals};
 use crate::config::{LimitsConfig, SegmentConfig};
+use crate::fair::FairSemaphore;
 use crate::id::{DaemonId, ExchangeId, SinkId};
 use crate::memory::{MemoryPool, Reservation};
 use crate::segment::frame::VerifiedBatch;
@@ -69,7 +69,8 @@ struct Shared {
     policy: SealPolicy,
     max_exchanges: usize,
     max_sinks: usize,
-    uploads: Arc<Semaphore>,
+    /// One slot for each upload at a time, shared fairly among queries.
+    uploads: FairSemaphore,
     sequence: AtomicU64,
     draining: AtomicBool,
     in_flight_bytes: AtomicU64,
@@ -79,8 +80,8 @@ struct Shared {
 impl Ingest {
     /// Starts the writing side; its background work lives in the runtime's task group.
     pub fn start(parts: IngestParts, segment: &SegmentConfig, limits: &LimitsConfig) -> Self {
-        // A quarter of the pool: one segment fills while others are uploaded.
-        let target_size = segment.target_size.min(parts.pool.capacity() / 4).max(1);
+        // A quarter of what a query may hold: one segment fills while others are uploaded.
+        let target_size = segment.target_size.min(parts.pool.query_limit() / 4).max(1);
         let shared = Shared {
             policy: SealPolicy {
                 target_size,
@@ -88,7 +89,7 @@ impl Ingest {
             },
             max_exchanges: limits.max_exchanges,
             max_sinks: limits.max_sinks_per_exchange,
-            uploads: Arc::new(Semaphore::new(segment.upload_concurrency)),
+            uploads: FairSemaphore::new(segment.upload_concurrency as u64, None),
             sequence: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             in_flight_bytes: AtomicU64::new(0),
@@ -103,12 +104,22 @@ impl Ingest {
         ingest
     }
 
-    /// Waits for the memory that a body of `bytes` needs. Call it before reading the body.
+    /// Waits for the memory that a body of `bytes` needs, in the turn of the exchange's query. Call
+    /// it before reading the body.
     ///
     /// # Errors
     /// When the memory budget could never hold it.
-    pub async fn reserve(&self, bytes: u64) -> Result<Reservation, IngestError> {
-        Ok(self.shared.parts.pool.reserve(bytes).await?)
+    pub async fn reserve(
+        &self,
+        exchange: &ExchangeId,
+        bytes: u64,
+    ) -> Result<Reservation, IngestError> {
+        Ok(self
+            .shared
+            .parts
+            .pool
+            .reserve(exchange.query(), bytes)
+            .await?)
     }
 
     /// Whether pages for this sink could be taken now; to refuse before the body is read.

@@ -35,6 +35,7 @@ pub async fn upload(
     let has_commits = !sealed.commits.is_empty();
     let bytes = sealed.bytes;
     let stored = carry(&ingest, &state, &exchange, sealed).await;
+    state.lock().upload_ended(bytes);
     ingest
         .shared
         .in_flight_bytes
@@ -165,7 +166,7 @@ async fn store(
     image: SegmentImage,
 ) -> Result<SegmentAddress, StorageError> {
     let parts = &ingest.shared.parts;
-    let _permit = ingest.shared.uploads.acquire().await.expect("never closed");
+    let _permit = ingest.shared.uploads.acquire(exchange.query(), 1).await;
     let content = image.content.clone();
     let address = parts
         .storage

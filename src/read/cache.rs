@@ -64,6 +64,26 @@ impl State {
         freed
     }
 
+    /// Evicts what one query used longest ago.
+    fn evict_of(&mut self, query: &str, bytes: u64) -> u64 {
+        let mine = |key: &ChunkKey| key.exchange.query() == query;
+        let oldest_first = self.slots.iter().rev();
+        let keys: Vec<ChunkKey> = oldest_first
+            .filter(|(key, slot)| mine(key) && slot.size.load(Ordering::Relaxed) > 0)
+            .map(|(key, _)| key.clone())
+            .collect();
+        let mut freed = 0;
+        for key in keys {
+            if freed >= bytes {
+                break;
+            }
+            if let Some(slot) = self.slots.pop(&key) {
+                freed += self.uncount(&slot);
+            }
+        }
+        freed
+    }
+
     fn uncount(&mut self, slot: &Slot) -> u64 {
         let size = slot.size.swap(0, Ordering::Relaxed);
         self.bytes -= size;
@@ -89,8 +109,12 @@ pub struct ChunkCache {
 struct Reclaimer(Arc<Mutex<State>>);
 
 impl Reclaim for Reclaimer {
-    fn reclaim(&self, bytes: u64) -> u64 {
-        self.0.lock().evict_until(|_, freed| freed >= bytes)
+    fn reclaim(&self, bytes: u64, of_query: Option<&str>) -> u64 {
+        let mut state = self.0.lock();
+        match of_query {
+            None => state.evict_until(|_, freed| freed >= bytes),
+            Some(query) => state.evict_of(query, bytes),
+        }
     }
 }
 
@@ -155,20 +179,21 @@ impl ChunkCache {
 
     /// Counts a chunk that has arrived, or takes its slot away, unless it was evicted on its way.
     fn settle(&self, key: &ChunkKey, slot: &Arc<Slot>, result: &Result<Bytes, ReadError>) {
-        let mut state = self.state.lock();
-        if !state.holds(key, slot) {
-            return;
+        {
+            let mut state = self.state.lock();
+            if !state.holds(key, slot) {
+                return;
+            }
+            let Ok(bytes) = result else {
+                state.slots.pop(key);
+                return;
+            };
+            slot.size.store(bytes.len() as u64, Ordering::Relaxed);
+            state.bytes += bytes.len() as u64;
+            let share = self.share;
+            state.evict_until(|state, _| state.bytes <= share);
         }
-        let Ok(bytes) = result else {
-            state.slots.pop(key);
-            return;
-        };
-        slot.size.store(bytes.len() as u64, Ordering::Relaxed);
-        state.bytes += bytes.len() as u64;
-        let share = self.share;
-        state.evict_until(|state, _| state.bytes <= share);
-        let wanted = self.pool.waiting();
-        state.evict_until(|_, freed| freed >= wanted);
+        self.pool.reclaim_for_waiting();
     }
 
     /// Bytes kept.

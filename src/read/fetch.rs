@@ -39,11 +39,12 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// A fetcher within its pool; chunks are at most a sixteenth of it, so that many readers fit.
+    /// A fetcher within its pool; chunks are at most a sixteenth of what one query may hold of it,
+    /// so that many readers fit.
     pub fn new(parts: ReadParts, config: &ReadConfig) -> Self {
-        let capacity = parts.pool.capacity();
-        let share = (capacity as f64 * config.cache_share) as u64;
-        let chunk_size = config.chunk_size.min(capacity / 16).max(4096);
+        let share = (parts.pool.capacity() as f64 * config.cache_share) as u64;
+        let chunk_size = config.chunk_size.min(parts.pool.query_limit() / 16);
+        let chunk_size = chunk_size.max(4096);
         Self {
             cache: ChunkCache::new(parts.pool.clone(), share),
             parts,
@@ -146,7 +147,7 @@ async fn get_reserved(
     let length = range.end - range.start;
     let reservation = parts
         .pool
-        .reserve(length)
+        .reserve(at.exchange.query(), length)
         .await
         .map_err(|e| too_large(at, &e))?;
     let bytes = parts

@@ -113,6 +113,20 @@ pub struct ReadParts {
     pub metrics: Arc<Metrics>,
 }
 
+/// A read that can be begun.
+#[derive(Debug)]
+pub struct Request {
+    handle: Handle,
+    skip: u64,
+}
+
+impl Request {
+    /// The exchange that it is about.
+    pub fn exchange(&self) -> &ExchangeId {
+        &self.handle.exchange
+    }
+}
+
 /// The reading side of a daemon. Cheap to clone.
 #[derive(Clone)]
 pub struct Reader {
@@ -140,19 +154,31 @@ impl Reader {
         self.fetcher.cached_bytes()
     }
 
-    /// Opens a read of a handle (its text), after `skip` pages. The stream gives block records,
-    /// page frames and the end record.
+    /// What a handle's text asks for, to be read after `skip` pages.
     ///
     /// # Errors
     /// Everything that can be refused without touching a page; the rest comes in the stream.
-    pub async fn read_handle(&self, handle: &str, skip: u64) -> Result<ByteStream, ReadError> {
-        let handle = Handle::decode(handle)
+    pub fn decode(text: &str, skip: u64) -> Result<Request, ReadError> {
+        let handle = Handle::decode(text)
             .map_err(|reason| ReadError::Commit(CommitError::InvalidHandle { reason }))?;
         let pages = handle.pages();
         if skip > pages {
             return Err(ReadError::SkipBeyondEnd { skip, pages });
         }
-        Ok(self.open(handle, skip, PageFormat::Records))
+        Ok(Request { handle, skip })
+    }
+
+    /// Opens a read. The stream gives block records, page frames and the end record.
+    pub fn read(&self, request: Request) -> ByteStream {
+        self.open(request.handle, request.skip, PageFormat::Records)
+    }
+
+    /// Opens a read of a handle (its text), after `skip` pages, at once.
+    ///
+    /// # Errors
+    /// As [`Reader::decode`].
+    pub async fn read_handle(&self, handle: &str, skip: u64) -> Result<ByteStream, ReadError> {
+        Ok(self.read(Self::decode(handle, skip)?))
     }
 
     /// Opens a read of one partition.

@@ -12,7 +12,7 @@
 
 use std::fmt;
 
-use crate::id::{ExchangeId, MAX_EXCHANGE_ID, SegmentId};
+use crate::id::{ExchangeId, MAX_EXCHANGE_ID, SegmentId, query_of};
 
 /// Last part of the name of a file that is still being written (file systems).
 pub const TEMPORARY: &str = ".tmp";
@@ -114,6 +114,13 @@ pub fn parse_segment(exchange: &ExchangeId, key: &Key) -> Option<SegmentId> {
     name.strip_suffix(SEGMENT)?.parse().ok()
 }
 
+/// The query whose object or folder this is; empty if it is nobody's in particular.
+pub fn query(key: &str) -> &str {
+    let within = key.strip_prefix(FORMAT).and_then(|k| k.strip_prefix('/'));
+    let exchange = within.and_then(|k| k.split('/').next());
+    exchange.map_or("", query_of)
+}
+
 /// The exchange whose folder this is, if it is one's.
 pub fn parse_exchange(folder_name: &str) -> Option<ExchangeId> {
     folder_name.parse().ok()
@@ -170,6 +177,21 @@ mod tests {
         ] {
             assert_eq!(parse_segment(&e, &Key::listed(key)), None, "{key}");
         }
+    }
+
+    #[test]
+    fn keys_and_folders_of_an_exchange_tell_its_query() {
+        let (e, daemon) = (exchange_id(), DaemonId(1));
+        let id = SegmentId {
+            daemon,
+            sequence: 2,
+        };
+        let (segment, folder) = (segment(&e, id), exchange(&e));
+        for text in [segment.as_str(), marker(&e).as_str(), folder.as_str()] {
+            assert_eq!(query(text), "20261123_1_0_ab", "{text}");
+        }
+        assert_eq!(query(probe(7).as_str()), "");
+        assert_eq!(query(exchanges().as_str()), "");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Bounded concurrency of one base directory.
 //!
-//! Does: let at most so many operations run at a time; the others wait in order. Does not: fail
+//! Does: let at most so many operations run at a time; the others wait, each query in its turn, so
+//! that one with thousands of fetches does not hold up another's single one. Does not: fail
 //! anything. Invariant: a permit is given back when the work has ended, not when its caller lost
 //! interest: work that outlives its future (blocking file operations) carries the permit along.
 
@@ -10,19 +11,19 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Tail;
-use super::keys::{Folder, Key};
+use super::keys::{self, Folder, Key};
 use super::store::{Expected, Found, Store, StoreError, Taken, Versioned};
+use crate::fair::{FairPermit, FairSemaphore};
 
 tokio::task_local! {
-    static PERMIT: Arc<OwnedSemaphorePermit>;
+    static PERMIT: Arc<FairPermit>;
 }
 
 /// A share in the permit under which the current operation runs; hold it where the work goes on
 /// although the operation's future may be dropped.
-pub fn carried_permit() -> Option<Arc<OwnedSemaphorePermit>> {
+pub fn carried_permit() -> Option<Arc<FairPermit>> {
     PERMIT.try_with(Arc::clone).ok()
 }
 
@@ -30,7 +31,7 @@ pub fn carried_permit() -> Option<Arc<OwnedSemaphorePermit>> {
 #[derive(Debug)]
 pub struct Limit {
     inner: Arc<dyn Store>,
-    permits: Arc<Semaphore>,
+    permits: FairSemaphore,
 }
 
 impl Limit {
@@ -38,24 +39,21 @@ impl Limit {
     pub fn new(inner: Arc<dyn Store>, max: usize) -> Self {
         Self {
             inner,
-            permits: Arc::new(Semaphore::new(max.clamp(1, Semaphore::MAX_PERMITS))),
+            permits: FairSemaphore::new(max as u64, None),
         }
     }
 
-    async fn within<T>(&self, work: impl Future<Output = T>) -> T {
-        let permit = Arc::clone(&self.permits).acquire_owned().await;
-        // The semaphore is never closed; were it, running without a permit is the lesser evil.
-        match permit {
-            Ok(permit) => PERMIT.scope(Arc::new(permit), work).await,
-            Err(_) => work.await,
-        }
+    async fn within<T>(&self, path: &str, work: impl Future<Output = T>) -> T {
+        let permit = self.permits.acquire(keys::query(path), 1).await;
+        PERMIT.scope(Arc::new(permit), work).await
     }
 }
 
 #[async_trait]
 impl Store for Limit {
     async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<(), StoreError> {
-        self.within(self.inner.put(key, content)).await
+        self.within(key.as_str(), self.inner.put(key, content))
+            .await
     }
 
     async fn put_if(
@@ -64,39 +62,47 @@ impl Store for Limit {
         content: Bytes,
         expected: &Expected,
     ) -> Result<bool, StoreError> {
-        self.within(self.inner.put_if(key, content, expected)).await
+        self.within(key.as_str(), self.inner.put_if(key, content, expected))
+            .await
     }
 
     async fn get_versioned(&self, key: &Key) -> Result<Versioned, StoreError> {
-        self.within(self.inner.get_versioned(key)).await
+        self.within(key.as_str(), self.inner.get_versioned(key))
+            .await
     }
 
     async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail, StoreError> {
-        self.within(self.inner.get_tail(key, max)).await
+        self.within(key.as_str(), self.inner.get_tail(key, max))
+            .await
     }
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.within(self.inner.get_range(key, range)).await
+        self.within(key.as_str(), self.inner.get_range(key, range))
+            .await
     }
 
     async fn list(&self, folder: &Folder) -> Result<Vec<Found>, StoreError> {
-        self.within(self.inner.list(folder)).await
+        self.within(folder.as_str(), self.inner.list(folder)).await
     }
 
     async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>, StoreError> {
-        self.within(self.inner.list_folders(folder)).await
+        self.within(folder.as_str(), self.inner.list_folders(folder))
+            .await
     }
 
     async fn delete(&self, keys: Vec<Key>) -> Result<u64, StoreError> {
-        self.within(self.inner.delete(keys)).await
+        let first = keys.first().cloned();
+        let path = first.as_ref().map_or("", Key::as_str);
+        self.within(path, self.inner.delete(keys)).await
     }
 
     async fn take(&self, key: &Key, version: Option<&str>) -> Result<Taken, StoreError> {
-        self.within(self.inner.take(key, version)).await
+        self.within(key.as_str(), self.inner.take(key, version))
+            .await
     }
 
     async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64, StoreError> {
-        self.within(self.inner.remove_stale_temporaries(folder))
+        self.within(folder.as_str(), self.inner.remove_stale_temporaries(folder))
             .await
     }
 

@@ -164,6 +164,12 @@ catalog! {
     MEMORY_USED: Gauge Bytes Stable "stopover_memory_used" ["pool"] "Bytes granted now";
     MEMORY_WAITING: Gauge Bytes Stable "stopover_memory_waiting" ["pool"]
         "Bytes that callers wait for now; above 0 for long means the budget is the bottleneck";
+    MEMORY_WAITING_QUERIES: Gauge Count Stable "stopover_memory_waiting_queries" ["pool"]
+        "Queries that wait for memory now";
+    MEMORY_LIMITED_QUERIES: Gauge Count Stable "stopover_memory_limited_queries" ["pool"]
+        "Queries that wait because they are at their own limit of memory";
+    REQUESTS_WAITING: Gauge Count Stable "stopover_requests_waiting" ["kind"]
+        "Requests that wait for a slot of limits.max_concurrent_reads or of their query";
     PROCESS_CPU: Counter Seconds Stable "process_cpu" []
         "User and system CPU time spent";
     PROCESS_RESIDENT: Gauge Bytes Stable "process_resident_memory" [] "Resident memory";

@@ -1,7 +1,7 @@
-//! Memory pools, as metrics.
+//! Memory pools and slots, as metrics.
 //!
 //! Does: read the pools when somebody scrapes. Does not: count anything itself, so that the figures
-//! cannot drift from the pools. Invariant: one series per pool.
+//! cannot drift from the pools. Invariant: one series per pool and kind.
 
 use std::fmt;
 
@@ -11,6 +11,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::catalog::{self, Definition};
+use crate::fair::FairSemaphore;
 use crate::memory::MemoryPool;
 
 type Reading = fn(&MemoryPool) -> u64;
@@ -34,26 +35,67 @@ impl fmt::Debug for PoolCollector {
 
 impl Collector for PoolCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let gauges: [(&Definition, Reading); 3] = [
+        let gauges: [(&Definition, Reading); 5] = [
             (&catalog::MEMORY_CAPACITY, MemoryPool::capacity),
             (&catalog::MEMORY_USED, MemoryPool::used),
             (&catalog::MEMORY_WAITING, MemoryPool::waiting),
+            (&catalog::MEMORY_WAITING_QUERIES, |pool| {
+                pool.shortage().parties as u64
+            }),
+            (&catalog::MEMORY_LIMITED_QUERIES, |pool| {
+                pool.shortage().limited.len() as u64
+            }),
         ];
         for (definition, read) in gauges {
-            let unit = definition.unit();
-            let mut metric = encoder.encode_descriptor(
-                definition.name,
-                definition.help,
-                unit.as_ref(),
-                MetricType::Gauge,
-            )?;
-            for (name, pool) in &self.0 {
-                let value = i64::try_from(read(pool)).unwrap_or(i64::MAX);
-                let labels = [("pool", *name)];
-                let labelled = metric.encode_family(&labels)?;
-                ConstGauge::new(value).encode(labelled)?;
-            }
+            let values = self.0.iter().map(|(name, pool)| (*name, read(pool)));
+            encode(&mut encoder, definition, "pool", values)?;
         }
         Ok(())
     }
+}
+
+/// The slots of requests by kind.
+pub struct SlotCollector(Vec<(&'static str, FairSemaphore)>);
+
+impl SlotCollector {
+    /// A collector of these slots.
+    pub fn new(slots: Vec<(&'static str, FairSemaphore)>) -> Self {
+        Self(slots)
+    }
+}
+
+impl fmt::Debug for SlotCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.0.iter().map(|(name, _)| name);
+        f.debug_list().entries(names).finish()
+    }
+}
+
+impl Collector for SlotCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let values = self.0.iter().map(|(name, slots)| (*name, slots.waiting()));
+        encode(&mut encoder, &catalog::REQUESTS_WAITING, "kind", values)
+    }
+}
+
+fn encode(
+    encoder: &mut DescriptorEncoder<'_>,
+    definition: &Definition,
+    label: &str,
+    values: impl Iterator<Item = (&'static str, u64)>,
+) -> Result<(), fmt::Error> {
+    let unit = definition.unit();
+    let mut metric = encoder.encode_descriptor(
+        definition.name,
+        definition.help,
+        unit.as_ref(),
+        MetricType::Gauge,
+    )?;
+    for (name, value) in values {
+        let value = i64::try_from(value).unwrap_or(i64::MAX);
+        let labels = [(label, name)];
+        let labelled = metric.encode_family(&labels)?;
+        ConstGauge::new(value).encode(labelled)?;
+    }
+    Ok(())
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::catalog::{CATALOG, Kind};
 use super::http::HttpMetrics;
 use super::metrics::Metrics;
-use super::pools::PoolCollector;
+use super::pools::{PoolCollector, SlotCollector};
 use super::registry::MetricsRegistry;
+use crate::fair::FairSemaphore;
 use crate::memory::MemoryPool;
 
 /// What a daemon prints, with a value in every family.
@@ -18,6 +19,8 @@ fn everything() -> String {
     let pools = vec![("write", MemoryPool::new("write", 100))];
     registry.extend(|r| {
         r.register_collector(Box::new(PoolCollector::new(pools)));
+        let slots = vec![("read", FairSemaphore::new(1, None))];
+        r.register_collector(Box::new(SlotCollector::new(slots)));
         http.register(r);
     });
     registry.encode()
@@ -85,7 +88,7 @@ fn values_arrive_with_their_labels_units_and_totals() {
     http.finished("/readyz", "GET", Some(5), Duration::from_millis(3));
     let registry = MetricsRegistry::new(&metrics);
     let pool = MemoryPool::new("read", 100);
-    let held = pool.try_reserve(40).unwrap();
+    let held = pool.try_reserve("q", 40).unwrap();
     let pools = PoolCollector::new(vec![("read", pool)]);
     registry.extend(|r| {
         r.register_collector(Box::new(pools));

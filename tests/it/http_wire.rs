@@ -153,7 +153,7 @@ async fn a_client_that_leaves_while_it_waits_for_memory_gives_up_its_place() {
     let bases = Bases::new();
     let door = door(&bases).await;
     let pool = &door.daemon.write_pool;
-    let all = pool.reserve(pool.capacity()).await.unwrap();
+    let all = pool.reserve("q", pool.capacity()).await.unwrap();
     let mut client = RawClient::connect(door.address).await;
     let body = batch(&[(0, b"page")]);
     client
@@ -173,7 +173,7 @@ async fn a_body_is_not_asked_for_before_there_is_memory_for_all_of_it() {
     let bases = Bases::new();
     let door = door(&bases).await;
     let pool = &door.daemon.write_pool;
-    let all = pool.reserve(pool.capacity()).await.unwrap();
+    let all = pool.reserve("q", pool.capacity()).await.unwrap();
     let body = batch(&[(0, b"page")]);
     let length = body.len().to_string();
     let mut client = RawClient::connect(door.address).await;

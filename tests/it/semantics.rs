@@ -131,7 +131,10 @@ pub async fn write(
     pages: &[(u32, Vec<u8>)],
 ) -> Result<(), IngestError> {
     let bytes = frames(pages);
-    let reservation = daemon.ingest.reserve(bytes.len() as u64).await?;
+    let reservation = daemon
+        .ingest
+        .reserve(&sink.exchange, bytes.len() as u64)
+        .await?;
     let bytes = ReservedBytes::into_bytes(bytes.into(), reservation);
     let batch = verify_batch(bytes, 10_000, 16 << 20).unwrap();
     daemon.ingest.append(sink, Some(number), batch).map(drop)

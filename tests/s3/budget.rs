@@ -81,7 +81,11 @@ async fn write_task(daemon: &Daemon, exchange: &ExchangeId, shuffle: Shuffle, ta
     let all = shuffle.pages_of_a_task();
     for (number, start) in (0..all).step_by(per_batch as usize).enumerate() {
         let bytes = batch(shuffle, task, start..(start + per_batch).min(all));
-        let reservation = daemon.ingest.reserve(bytes.len() as u64).await.unwrap();
+        let reservation = daemon
+            .ingest
+            .reserve(&sink.exchange, bytes.len() as u64)
+            .await
+            .unwrap();
         let bytes = ReservedBytes::into_bytes(bytes, reservation);
         let batch = verify_batch(bytes, shuffle.partitions, 16 << 20).unwrap();
         daemon

@@ -60,7 +60,7 @@ pub async fn read_small(
         None
     } else {
         // A pool refuses only what it could never grant, and this one holds the largest body.
-        let reserved = limits.small_bodies.reserve(limit).await;
+        let reserved = limits.small_bodies.reserve("", limit).await;
         Some(reserved.map_err(|error| Problem::new(Slug::BodyTooLarge, error.to_string()))?)
     };
     let reading = collect(body, limit, announced.is_some());

@@ -316,7 +316,7 @@ async fn a_finish_is_read_although_large_bodies_hold_all_of_the_request_memory()
     let mut limits = limits();
     limits.max_json_size = 1 << 20;
     limits.small_bodies = MemoryPool::new("request", 1 << 20);
-    let all = limits.small_bodies.reserve(1 << 20).await.unwrap();
+    let all = limits.small_bodies.reserve("q", 1 << 20).await.unwrap();
     let tiny = request(
         "/x",
         &[JSON, ("content-length", "7")],

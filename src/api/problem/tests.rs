@@ -125,7 +125,10 @@ fn every_storage_failure_has_its_problem_wherever_it_surfaces() {
 
 #[tokio::test]
 async fn every_ingest_error_has_its_problem() {
-    let over = MemoryPool::new("write", 1).reserve(2).await.unwrap_err();
+    let over = MemoryPool::new("write", 1)
+        .reserve("q", 2)
+        .await
+        .unwrap_err();
     let claim = Claim {
         batches: 1,
         pages: 2,

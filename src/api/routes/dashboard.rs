@@ -1,12 +1,15 @@
 //! The page for people.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::IntoResponse;
 
 use crate::api::state::{ApiState, SharedState};
 use crate::dashboard::page::render;
-use crate::dashboard::view::{BaseView, Counters, PoolView, View};
+use crate::dashboard::view::{BaseView, Counters, PoolView, QueryView, View};
 use crate::memory::MemoryPool;
 
 fn pool(name: &'static str, pool: &MemoryPool) -> PoolView {
@@ -16,6 +19,29 @@ fn pool(name: &'static str, pool: &MemoryPool) -> PoolView {
         waiting: pool.waiting(),
         capacity: pool.capacity(),
     }
+}
+
+/// Queries that are shown.
+const SHOWN: usize = 20;
+
+/// Who holds or wants most of the memory.
+fn queries(write: &MemoryPool, read: &MemoryPool) -> Vec<QueryView> {
+    let mut queries: BTreeMap<String, QueryView> = BTreeMap::new();
+    for (name, held, waited) in write.queries() {
+        let query = queries.entry(name.to_string()).or_default();
+        (query.writing, query.writing_waited) = (held, waited);
+    }
+    for (name, held, waited) in read.queries() {
+        let query = queries.entry(name.to_string()).or_default();
+        (query.reading, query.reading_waited) = (held, waited);
+    }
+    let mut queries: Vec<QueryView> = queries
+        .into_iter()
+        .map(|(name, query)| QueryView { name, ..query })
+        .collect();
+    queries.sort_by_key(|q| Reverse(q.writing + q.writing_waited + q.reading + q.reading_waited));
+    queries.truncate(SHOWN);
+    queries
 }
 
 fn view(state: &ApiState) -> View {
@@ -42,6 +68,7 @@ fn view(state: &ApiState) -> View {
             pool("reading", &parts.read_memory),
             pool("requests", &state.body_limits.small_bodies),
         ],
+        queries: queries(&parts.write_memory, &parts.read_memory),
         counters: Counters {
             exchanges_open: gauge(metrics.exchanges_open.get()),
             sinks_open: gauge(metrics.sinks_open.get()),

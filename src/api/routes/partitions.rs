@@ -99,7 +99,7 @@ pub async fn read(
         attempt: query.attempt,
     };
     let format = format(&headers);
-    let permit = state.read_permit().await;
+    let permit = state.read_slot(&exchange).await;
     let reader = &state.parts.reader;
     let read = reader
         .read_partition(&exchange, partition, selection, format)

@@ -11,6 +11,7 @@ use crate::api::page_framing::READ_MEDIA_TYPE;
 use crate::api::problem::{Problem, ProblemBody};
 use crate::api::stall::{OnFailure, StreamBody};
 use crate::api::state::SharedState;
+use crate::read::Reader;
 
 /// Query of a read.
 #[derive(Debug, IntoParams)]
@@ -50,9 +51,9 @@ pub async fn read(
     StrictQuery(query): StrictQuery<ReadQuery>,
     TextBody(handle, _held): TextBody,
 ) -> Result<Response, Problem> {
-    let permit = state.read_permit().await;
-    let skip = query.skip.unwrap_or(0);
-    let stream = state.parts.reader.read_handle(&handle, skip).await?;
+    let request = Reader::decode(&handle, query.skip.unwrap_or(0))?;
+    let permit = state.read_slot(request.exchange()).await;
+    let stream = state.parts.reader.read(request);
     let body = StreamBody::new(
         stream,
         None,

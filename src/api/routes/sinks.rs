@@ -186,7 +186,9 @@ pub async fn add_pages(
         Wanted::Batch { .. } => 0,
         Wanted::RawPage { .. } => FRAME_HEADER,
     };
-    let reservation = parts.ingest.reserve((room + head.length) as u64).await?;
+    let _slot = state.write_slot(&sink.exchange).await;
+    let bytes = (room + head.length) as u64;
+    let reservation = parts.ingest.reserve(&sink.exchange, bytes).await?;
     let limits = &state.body_limits;
     let mut buffer = read_exactly(body, room, head.length, limits).await?;
     let number = match wanted {

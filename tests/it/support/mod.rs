@@ -18,7 +18,7 @@ use stopover::api::auth::Tokens;
 use stopover::api::limits::ServerLimits;
 use stopover::api::router;
 use stopover::api::server::Server;
-use stopover::api::state::{ApiState, FinishedRequest, Parts, RequestObserver};
+use stopover::api::state::{ApiState, FinishedRequest, Parts, RequestObserver, Slots};
 use stopover::app::Daemon;
 use stopover::clock::Runtime;
 use stopover::config::{BaseDirectoryConfig, Config};
@@ -121,11 +121,15 @@ impl Door {
             render_metrics: Arc::new(|| "# EOF\n".to_owned()),
             observer: in_flight.clone(),
         };
-        let router = router(ApiState::new(parts, &config.limits));
+        let slots = Slots::new(&config.limits, &config.query);
+        let state = ApiState::new(parts, &config.limits, slots);
+        let pressure = state.pressure.clone();
+        let router = router(state);
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
         let server = Server::bind(any_port, ServerLimits::new(&config.limits))
             .await
-            .unwrap();
+            .unwrap()
+            .under(pressure);
         let address = server.address();
         let stop = CancellationToken::new();
         let (stopped, on) = (stop.clone(), runtime.clone());

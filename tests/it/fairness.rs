@@ -1,0 +1,204 @@
+//! Promise 7 among queries: none starves another, and what one may have at a time is bounded.
+//!
+//! Exchanges here are named as the plugin names them: the query, then a UUID.
+
+use std::time::Duration;
+
+use stopover::id::ExchangeId;
+
+use crate::support::frames::batch;
+use crate::support::raw::RawClient;
+use crate::support::{BATCH, Bases, Door, ok_json, sink};
+
+const GREEDY: &str = "greedy-67e55044-10b1-426f-9247-bb680e5fe0c8";
+const GREEDY_TOO: &str = "greedy-0f5c1d4e-7a0b-4a4f-8f6e-1f2d3c4b5a69";
+const MODEST: &str = "modest-67e55044-10b1-426f-9247-bb680e5fe0c8";
+
+const MIB: usize = 1 << 20;
+
+/// A page request whose body never comes: it holds, or waits for, memory for all of it.
+async fn silent_batch(door: &Door, exchange: &str, task: u32, bytes: usize) -> RawClient {
+    let mut client = RawClient::connect(door.address).await;
+    let line = format!("POST {}/pages?batch=0", sink(exchange, task, 0));
+    let length = bytes.to_string();
+    let headers = [("content-type", BATCH), ("content-length", length.as_str())];
+    client.send_head(&line, &headers).await;
+    client
+}
+
+/// A finished attempt with so many pages of 1 MiB in partition 0.
+async fn write_mebibytes(door: &Door, exchange: &str, task: u32, count: u32) {
+    let (sink, page) = (sink(exchange, task, 0), vec![7; MIB]);
+    for number in 0..count {
+        door.add(&sink, number, batch(&[(0, &page)])).await;
+    }
+    ok_json(door.post_nothing(&format!("{sink}/finish")).await).await;
+}
+
+/// A read of partition 0 whose client takes nothing.
+async fn stuck_read(door: &Door, exchange: &str) -> RawClient {
+    let mut client = RawClient::connect(door.address).await;
+    let line = format!("GET /v1/exchanges/{exchange}/partitions/0");
+    client.send_head(&line, &[]).await;
+    assert_eq!(client.answer_head().await.status, 200);
+    client
+}
+
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..2000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("never: {what}");
+}
+
+#[tokio::test]
+async fn a_batch_waits_for_one_of_another_query_not_for_all_that_it_has_queued() {
+    let bases = Bases::new();
+    let door = Door::open(&bases.config()).await;
+    door.announce(GREEDY, 1).await;
+    door.announce(MODEST, 1).await;
+    let pool = &door.daemon.write_pool;
+    let all = pool.reserve("holder", pool.capacity()).await.unwrap();
+    // Of these only four fit at a time, and none of them ever ends.
+    let large = pool.capacity() / 4;
+    let mut silent = Vec::new();
+    for task in 0..50 {
+        silent.push(silent_batch(&door, GREEDY, task, large as usize).await);
+    }
+    eventually("all fifty wait", || pool.waiting() == 50 * large).await;
+    let (sink, page) = (sink(MODEST, 0, 0), batch(&[(0, b"one small page")]));
+    let one = door.add(&sink, 0, page);
+    let release = async {
+        eventually("the small one waits", || pool.waiting() > 50 * large).await;
+        drop(all);
+    };
+    tokio::time::timeout(Duration::from_secs(30), async {
+        tokio::join!(one, release)
+    })
+    .await
+    .expect("one small batch waited for fifty others");
+    drop(silent);
+    ok_json(door.post_nothing(&format!("{sink}/finish")).await).await;
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_query_at_its_limit_waits_and_is_not_failed_and_holds_up_nobody() {
+    let bases = Bases::new();
+    let mut config = bases.config();
+    config.query.max_write_memory = Some(2 << 20);
+    config.limits.max_batch_size = 2 << 20;
+    config.limits.max_page_size = 1 << 20;
+    let door = Door::open(&config).await;
+    for exchange in [GREEDY, GREEDY_TOO, MODEST] {
+        door.announce(exchange, 1).await;
+    }
+    let silent = silent_batch(&door, GREEDY, 9, 2 * MIB).await;
+    let pool = &door.daemon.write_pool;
+    eventually("all that it may have is held", || pool.used() == 2 << 20).await;
+    // Another exchange of the same query counts with it.
+    let (same, page) = (sink(GREEDY_TOO, 0, 0), vec![7; MIB]);
+    let mut waits = Box::pin(door.add(&same, 0, batch(&[(0, &page)])));
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut waits).await;
+    assert!(early.is_err(), "the query has more than its limit");
+    assert_eq!(pool.shortage().limited.len(), 1);
+    write_mebibytes(&door, MODEST, 0, 8).await;
+    drop(silent);
+    waits.await;
+    // It writes many times its limit, a segment at a time.
+    write_mebibytes(&door, GREEDY, 0, 12).await;
+    let held = pool.queries();
+    assert!(held.iter().all(|(_, held, _)| *held <= 2 << 20), "{held:?}");
+    let read = door
+        .get(&format!("/v1/exchanges/{GREEDY}/partitions/0"))
+        .await;
+    assert_eq!(read.bytes().await.unwrap().len(), 12 * MIB);
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn many_sinks_of_a_query_with_a_low_limit_finish_and_their_segments_do_not_wait_to_be_full() {
+    let bases = Bases::new();
+    let mut config = bases.config();
+    config.query.max_write_memory = Some(2 << 20);
+    config.limits.max_batch_size = 1 << 20;
+    config.limits.max_page_size = 1 << 19;
+    let door = Door::open(&config).await;
+    door.announce(GREEDY, 1).await;
+    door.announce(GREEDY_TOO, 1).await;
+    let page = vec![7; 300_000];
+    let sinks = (0..20).map(|task| {
+        let (door, page) = (&door, &page);
+        async move {
+            let exchange = if task % 2 == 0 { GREEDY } else { GREEDY_TOO };
+            let sink = sink(exchange, task, 0);
+            for number in 0..4 {
+                door.add(&sink, number, batch(&[(0, page)])).await;
+            }
+            ok_json(door.post_nothing(&format!("{sink}/finish")).await).await;
+        }
+    });
+    futures::future::join_all(sinks).await;
+    for exchange in [GREEDY, GREEDY_TOO] {
+        let read = door
+            .get(&format!("/v1/exchanges/{exchange}/partitions/0"))
+            .await;
+        assert_eq!(read.bytes().await.unwrap().len(), 10 * 4 * 300_000);
+        door.delete(&format!("/v1/exchanges/{exchange}")).await;
+    }
+    door.expect_all_gauges_at_zero().await;
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn reads_of_one_query_do_not_take_the_slots_of_another() {
+    let bases = Bases::new();
+    let mut config = bases.config();
+    config.limits.max_concurrent_reads = 2;
+    config.query.max_concurrent_reads = Some(1);
+    let door = Door::open(&config).await;
+    for exchange in [GREEDY, MODEST] {
+        door.announce(exchange, 1).await;
+        write_mebibytes(&door, exchange, 0, 12).await;
+    }
+    let stuck = stuck_read(&door, GREEDY).await;
+    let path = format!("/v1/exchanges/{GREEDY}/partitions/0");
+    let mut second = Box::pin(door.get(&path));
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut second).await;
+    assert!(early.is_err(), "two reads of one query at a time");
+    let read = door
+        .get(&format!("/v1/exchanges/{MODEST}/partitions/0"))
+        .await;
+    assert_eq!(read.bytes().await.unwrap().len(), 12 * MIB);
+    // The one that takes nothing is cut off, since another waits for its slot.
+    let served = tokio::time::timeout(Duration::from_secs(30), second).await;
+    let served = served.expect("the stuck read kept its slot");
+    assert_eq!(served.bytes().await.unwrap().len(), 12 * MIB);
+    drop(stuck);
+    door.expect_no_request_under_way().await;
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_reader_of_what_was_just_written_that_stops_does_not_keep_writers_from_memory() {
+    let bases = Bases::new();
+    let door = Door::open(&bases.config()).await;
+    door.announce(GREEDY, 1).await;
+    write_mebibytes(&door, GREEDY, 0, 24).await;
+    let mut stuck = Vec::new();
+    for _ in 0..4 {
+        stuck.push(stuck_read(&door, GREEDY).await);
+    }
+    // The segments leave the cache at once, but what the responses hold of them stays held until
+    // their clients have used up their patience, which is short now.
+    let pool = &door.daemon.write_pool;
+    let id: ExchangeId = MODEST.parse().unwrap();
+    let all = door.daemon.ingest.reserve(&id, pool.capacity());
+    let granted = tokio::time::timeout(Duration::from_secs(30), all).await;
+    assert!(granted.is_ok(), "{:?}", pool.queries());
+    drop(stuck);
+    door.shut_down().await;
+}

@@ -152,8 +152,8 @@ pub const COMPARED: &[Query] = &[
     },
 ];
 
-/// Long enough to lose a node under it, on most machines with `$WORK` 1. tpch binds its scans to the
-/// nodes they were planned on, so the worker has to come back for this one to finish.
+/// Long enough to lose a node under it, on most machines with `$WORK` 1. tpch binds its scans to
+/// the nodes they were planned on, so the worker has to come back for this one to finish.
 pub const LONG_TPCH: Query = Query {
     name: "Q18 over all orders",
     order: Order::Total,

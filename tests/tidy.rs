@@ -94,6 +94,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "clock",
             "config",
             "id",
+            // `gc` watches and collects as the sweeper does.
+            "lifecycle",
             "segment",
             "storage",
             "telemetry",

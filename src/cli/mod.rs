@@ -4,6 +4,7 @@
 //! commands do. Invariant: stdout carries only what was asked for; errors and logs go to stderr.
 
 mod check;
+mod gc;
 mod health;
 mod inspect;
 mod inspect_text;
@@ -61,6 +62,12 @@ enum Command {
     Check(ConfigArgs),
     /// Print what a segment holds: its sinks, partitions and commit records
     Inspect(inspect::InspectArgs),
+    /// Collect what a dead cluster left, where no daemon runs that does; watches for a whole lease
+    ///
+    /// An exchange goes only if nobody renewed it while this command itself watched. Running
+    /// daemons do the same all the time: there it is needed only to see what would go.
+    #[command(after_help = CONFIGURATION)]
+    Gc(gc::GcArgs),
     /// Ask a running daemon whether it serves; for health checks where there is no curl
     Health(health::HealthArgs),
 }
@@ -109,6 +116,7 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => args.load().map(serve::serve),
         Command::Check(args) => args.load().map(check::check),
         Command::Inspect(args) => inspect::inspect(args),
+        Command::Gc(args) => gc::gc(args),
         Command::Health(args) => health::health(args),
     };
     result.unwrap_or_else(|code| code)

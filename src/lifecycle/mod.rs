@@ -6,6 +6,7 @@
 
 pub mod collect;
 pub mod drain;
+pub mod gc;
 pub mod sweep;
 pub mod watch;
 

@@ -6,6 +6,7 @@ mod fairness;
 mod http;
 mod http_errors;
 mod http_wire;
+mod leases;
 mod model;
 mod process;
 mod semantics;

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use reqwest::{Client, StatusCode};
 
 /// A daemon process, killed when dropped.
-struct Process {
+pub struct Process {
     child: Child,
-    url: String,
+    pub url: String,
 }
 
 impl Process {
-    fn start(base: &Path, more: &[&str]) -> Self {
+    pub fn start(base: &Path, more: &[&str]) -> Self {
         let mut child = command(base, more).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap())
@@ -30,20 +30,23 @@ impl Process {
         }
     }
 
-    fn kill(mut self) {
+    pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    fn terminate(&self) {
-        let kill = Command::new("kill")
-            .arg(self.child.id().to_string())
-            .status()
-            .unwrap();
-        assert!(kill.success());
+    pub fn terminate(&self) {
+        self.signal("TERM");
     }
 
-    fn wait(mut self) -> std::process::ExitStatus {
+    /// Sends it a signal, such as `STOP` and `CONT`.
+    pub fn signal(&self, name: &str) {
+        let mut kill = Command::new("kill");
+        kill.args(["-s", name]).arg(self.child.id().to_string());
+        assert!(kill.status().unwrap().success());
+    }
+
+    pub fn wait(mut self) -> std::process::ExitStatus {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -62,7 +65,7 @@ impl Drop for Process {
     }
 }
 
-fn command(base: &Path, more: &[&str]) -> Command {
+pub fn command(base: &Path, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stopover"));
     command.arg("serve").args(["--listen", "127.0.0.1:0"]);
     command
@@ -72,7 +75,7 @@ fn command(base: &Path, more: &[&str]) -> Command {
     command
 }
 
-async fn announce(http: &Client, daemon: &Process, exchange: &str) {
+pub async fn announce(http: &Client, daemon: &Process, exchange: &str) {
     let url = format!("{}/v1/exchanges/{exchange}", daemon.url);
     let body = serde_json::json!({"partitions": 2, "ordered": false});
     let answer = http.put(url).json(&body).send().await.unwrap();
@@ -83,7 +86,7 @@ async fn announce(http: &Client, daemon: &Process, exchange: &str) {
     );
 }
 
-async fn write(http: &Client, daemon: &Process, exchange: &str, task: u32, page: &[u8]) {
+pub async fn write(http: &Client, daemon: &Process, exchange: &str, task: u32, page: &[u8]) {
     let sink = format!("{}/v1/exchanges/{exchange}/sinks/{task}/0", daemon.url);
     let post = http
         .post(format!("{sink}/pages?partition=1"))
@@ -100,7 +103,7 @@ async fn write(http: &Client, daemon: &Process, exchange: &str, task: u32, page:
     );
 }
 
-async fn finish(http: &Client, daemon: &Process, exchange: &str, task: u32) -> StatusCode {
+pub async fn finish(http: &Client, daemon: &Process, exchange: &str, task: u32) -> StatusCode {
     let url = format!(
         "{}/v1/exchanges/{exchange}/sinks/{task}/0/finish",
         daemon.url
@@ -108,7 +111,7 @@ async fn finish(http: &Client, daemon: &Process, exchange: &str, task: u32) -> S
     http.post(url).send().await.unwrap().status()
 }
 
-async fn read(http: &Client, daemon: &Process, exchange: &str) -> Vec<u8> {
+pub async fn read(http: &Client, daemon: &Process, exchange: &str) -> Vec<u8> {
     let url = format!("{}/v1/exchanges/{exchange}/partitions/1", daemon.url);
     let answer = http.get(url).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);

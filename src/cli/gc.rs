@@ -1,0 +1,219 @@
+//! `stopover gc`: what a dead cluster left, told or taken away, where no daemon sweeps.
+//!
+//! Does: watch the base directories as a sweeping daemon does, and print what goes and why. Does
+//! not: decide (`lifecycle::gc`). Invariant: nothing is removed that was not watched for the time
+//! that is named, and that time is at least half a lease.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+
+use super::{ConfigArgs, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, failure, print};
+use crate::clock::Runtime;
+use crate::config::{Config, units};
+use crate::lifecycle::gc::{Entry, Fate, Orders, Report, collect_once};
+use crate::storage::{Inventory, Storage, StorageError, StorageErrorKind};
+use crate::telemetry::metrics::Metrics;
+
+/// What may be said to `gc`.
+#[derive(Args)]
+pub struct GcArgs {
+    /// Only say what would go, and why
+    #[arg(long)]
+    dry_run: bool,
+    /// How long to watch first, such as 10m: what nobody renews meanwhile goes. At least half of
+    /// lease.duration, as whatever lives is renewed every third of it [default: lease.duration]
+    #[arg(long, value_name = "DURATION")]
+    watch: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// Watches and collects.
+pub fn gc(args: GcArgs) -> Result<ExitCode, ExitCode> {
+    let GcArgs {
+        dry_run,
+        watch,
+        json,
+        config,
+    } = args;
+    let config = config.load()?.config;
+    let watch = watch_time(watch.as_deref(), config.lease.duration).map_err(|why| {
+        eprintln!("stopover: {why}");
+        ExitCode::from(EXIT_USAGE)
+    })?;
+    let orders = Orders { watch, dry_run };
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| failure(&error))?;
+    let report = runtime.block_on(run(&config, orders));
+    let report = report.map_err(|error| failure(&error))?;
+    print(&match json {
+        true => as_json(&report, orders),
+        false => as_text(&report, orders),
+    });
+    let unsettled = |entry: &Entry| matches!(entry.fate, Fate::Unsettled(_));
+    Ok(match report.entries.values().any(unsettled) {
+        true => ExitCode::from(EXIT_FAILURE),
+        false => ExitCode::from(EXIT_OK),
+    })
+}
+
+fn watch_time(given: Option<&str>, lease: Duration) -> Result<Duration, String> {
+    let Some(given) = given else {
+        return Ok(lease);
+    };
+    let watch = units::parse_duration(given).map_err(|why| format!("--watch {given}: {why}"))?;
+    if watch < lease / 2 {
+        return Err(format!(
+            "--watch {given} is too short to tell the dead from the living: an exchange in use is \
+             renewed every third of lease.duration, {}; watch for at least half of that, or set \
+             lease.duration to what the daemons use",
+            units::format_duration(lease)
+        ));
+    }
+    Ok(watch)
+}
+
+async fn run(config: &Config, orders: Orders) -> Result<Report, StorageError> {
+    let runtime = Runtime::system();
+    let metrics = Arc::new(Metrics::default());
+    let storage = Storage::open(&config.base_directories, &runtime, &metrics)?;
+    let mut statuses = storage.probe().await.into_iter();
+    if let Some(broken) = statuses.find(|status| !status.healthy) {
+        return Err(StorageError {
+            base: broken.name.to_string(),
+            operation: "probe",
+            object: broken.uri,
+            kind: StorageErrorKind::Unavailable,
+            message: broken.error.unwrap_or_default(),
+        });
+    }
+    let began = |count| {
+        let (watch, ending) = (units::format_duration(orders.watch), ending(orders));
+        eprintln!("stopover: watching {count} exchanges for {watch}{ending}");
+    };
+    collect_once(&storage, &runtime, orders, began).await
+}
+
+fn ending(orders: Orders) -> &'static str {
+    match orders.dry_run {
+        true => "; nothing is removed",
+        false => "; what nobody renews is removed then",
+    }
+}
+
+fn why(fate: &Fate, orders: Orders) -> String {
+    match fate {
+        Fate::Silent => {
+            let watch = units::format_duration(orders.watch);
+            format!("not renewed while it was watched for {watch}")
+        }
+        Fate::Orphaned => "no announcement: a late or dead writer left it".to_owned(),
+        Fate::Ended => "its end was claimed before and not carried out".to_owned(),
+        Fate::Renewed => "renewed while it was watched".to_owned(),
+        Fate::New => "new: it appeared during the watch".to_owned(),
+        Fate::Gone => "closed or collected by somebody else meanwhile".to_owned(),
+        Fate::Unsettled(why) => format!("cannot be told: {why}"),
+    }
+}
+
+fn kind(fate: &Fate) -> &'static str {
+    match fate {
+        Fate::Silent => "silent",
+        Fate::Orphaned => "orphaned",
+        Fate::Ended => "ended",
+        Fate::Renewed => "renewed",
+        Fate::New => "new",
+        Fate::Gone => "gone",
+        Fate::Unsettled(_) => "unsettled",
+    }
+}
+
+fn sum<'a>(entries: impl Iterator<Item = &'a Entry>) -> (u64, Inventory) {
+    let mut count = 0;
+    let mut all = Inventory::default();
+    for entry in entries {
+        count += 1;
+        all.objects += entry.inventory.objects;
+        all.bytes += entry.inventory.bytes;
+    }
+    (count, all)
+}
+
+fn as_text(report: &Report, orders: Orders) -> String {
+    let mut text = String::new();
+    for (exchange, entry) in &report.entries {
+        let verdict = match (entry.fate.goes(), orders.dry_run) {
+            (true, true) => "would go",
+            (true, false) => "removed",
+            (false, _) if entry.fate == Fate::Gone => "gone",
+            (false, _) => "stays",
+        };
+        let Inventory { objects, bytes } = entry.inventory;
+        let why = why(&entry.fate, orders);
+        let _ = writeln!(
+            text,
+            "{verdict:<9} {exchange}  {objects} objects, {bytes} bytes: {why}"
+        );
+    }
+    let (go, size) = sum(report.entries.values().filter(|e| e.fate.goes()));
+    let (stay, _) = sum(report
+        .entries
+        .values()
+        .filter(|e| !e.fate.goes() && e.fate != Fate::Gone));
+    let done = match orders.dry_run {
+        true => "would go",
+        false => "removed",
+    };
+    let _ = writeln!(
+        text,
+        "{go} exchanges {done} with {} objects, {} bytes; {stay} stay",
+        size.objects, size.bytes
+    );
+    text
+}
+
+fn as_json(report: &Report, orders: Orders) -> String {
+    let entries = report.entries.iter().map(|(exchange, entry)| {
+        json!({
+            "exchange": exchange.as_str(),
+            "query": exchange.query(),
+            "verdict": kind(&entry.fate),
+            "goes": entry.fate.goes(),
+            "why": why(&entry.fate, orders),
+            "objects": entry.inventory.objects,
+            "bytes": entry.inventory.bytes,
+            "removed": entry.removed,
+        })
+    });
+    let whole = json!({
+        "dry_run": orders.dry_run,
+        "watched_millis": orders.watch.as_millis() as u64,
+        "exchanges": entries.collect::<Vec<_>>(),
+        "temporaries_removed": report.temporaries,
+    });
+    format!("{whole:#}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_in_which_the_living_need_not_be_heard_is_refused() {
+        let lease = Duration::from_secs(900);
+        assert_eq!(watch_time(None, lease), Ok(lease));
+        let shortest = Duration::from_secs(450);
+        assert_eq!(watch_time(Some("7m 30s"), lease), Ok(shortest));
+        for bad in ["0s", "7m", "soon"] {
+            let why = watch_time(Some(bad), lease).unwrap_err();
+            assert!(why.contains("--watch"), "{why}");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Claims about leases of real processes: stopped and woken, and collected by command.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use reqwest::Client;
+use serde_json::Value;
+
+use crate::process::{Process, announce, finish, read, write};
+
+/// A daemon that collects nothing within a test.
+const PATIENT: [&str; 2] = ["--set", "lease.duration=30d"];
+/// A daemon that collects after four seconds of silence.
+const HASTY: [&str; 4] = [
+    "--set",
+    "lease.duration=4s",
+    "--set",
+    "lease.sweep_interval=200ms",
+];
+
+fn files(folder: &Path, exchange: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.join("v1").join(exchange)];
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = std::fs::read_dir(folder) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            match entry.path() {
+                path if path.is_dir() => folders.push(path),
+                path => found.push(path),
+            }
+        }
+    }
+    found
+}
+
+async fn until_nothing_is_left(folder: &Path, exchange: &str) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !files(folder, exchange).is_empty() {
+        let left = files(folder, exchange);
+        assert!(Instant::now() < deadline, "never collected: {left:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Renews the lease of an exchange again and again until it is dropped.
+struct Renewals(Arc<AtomicBool>);
+
+impl Renewals {
+    fn start(http: &Client, daemon: &Process, exchange: &'static str) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (http, stopped) = (http.clone(), Arc::clone(&stop));
+        let url = format!("{}/v1/exchanges/{exchange}", daemon.url);
+        tokio::spawn(async move {
+            while !stopped.load(Ordering::Acquire) {
+                let body = serde_json::json!({"partitions": 2, "ordered": false});
+                let answer = http.put(&url).header("if-match", "*").json(&body).send();
+                let status = answer.await.unwrap().status();
+                assert!(status.is_success(), "{status}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        Self(stop)
+    }
+}
+
+impl Drop for Renewals {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+async fn write_one(http: &Client, daemon: &Process, exchange: &str) {
+    announce(http, daemon, exchange).await;
+    write(http, daemon, exchange, 0, b"page").await;
+    assert!(finish(http, daemon, exchange, 0).await.is_success());
+}
+
+#[tokio::test]
+async fn a_sweeper_that_was_stopped_for_longer_than_a_lease_takes_nobody_for_dead() {
+    let (folder, http) = (tempfile::tempdir().unwrap(), Client::new());
+    let daemon = Process::start(folder.path(), &PATIENT);
+    let sweeper = Process::start(folder.path(), &HASTY);
+    write_one(&http, &daemon, "q-1").await;
+    // It has looked at it before it is stopped; and as if all were suspended together, nobody
+    // renews meanwhile.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    sweeper.signal("STOP");
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    sweeper.signal("CONT");
+    let renewals = Renewals::start(&http, &daemon, "q-1");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(read(&http, &daemon, "q-1").await, b"page");
+    drop(renewals);
+    until_nothing_is_left(folder.path(), "q-1").await;
+}
+
+#[tokio::test]
+async fn a_writer_that_was_stopped_until_its_exchange_was_collected_brings_nothing_back() {
+    let (folder, http) = (tempfile::tempdir().unwrap(), Client::new());
+    let writer = Process::start(folder.path(), &PATIENT);
+    write_one(&http, &writer, "q-1").await;
+    write(&http, &writer, "q-1", 1, b"in memory when it was stopped").await;
+    writer.signal("STOP");
+    let sweeper = Process::start(folder.path(), &HASTY);
+    until_nothing_is_left(folder.path(), "q-1").await;
+    writer.signal("CONT");
+    // It may believe for a moment that the exchange is open: it writes, then looks.
+    finish(&http, &writer, "q-1", 1).await;
+    let renewed = http
+        .put(format!("{}/v1/exchanges/q-1", writer.url))
+        .json(&serde_json::json!({"partitions": 2, "ordered": false}));
+    assert_eq!(renewed.send().await.unwrap().status(), 410);
+    until_nothing_is_left(folder.path(), "q-1").await;
+    drop(sweeper);
+}
+
+fn gc(folder: &Path, more: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stopover"));
+    command.args(["gc", "--base-directory"]);
+    command.arg(format!("file://{}", folder.display()));
+    command.args(["--set", "lease.duration=3s", "--set"]);
+    command.arg("lease.sweep_interval=1s");
+    command.args(more).output().unwrap()
+}
+
+async fn gc_json(folder: &Path, more: &'static [&str]) -> Value {
+    let folder = folder.to_owned();
+    let output = tokio::task::spawn_blocking(move || gc(&folder, more)).await;
+    let output = output.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn verdicts(report: &Value) -> Vec<(&str, &str, bool)> {
+    let entries = report["exchanges"].as_array().unwrap().iter();
+    entries
+        .map(|e| {
+            let text = |name: &str| e[name].as_str().unwrap();
+            (
+                text("exchange"),
+                text("verdict"),
+                e["goes"].as_bool().unwrap(),
+            )
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn gc_removes_what_nobody_renews_and_only_tells_it_in_a_dry_run() {
+    let (folder, http) = (tempfile::tempdir().unwrap(), Client::new());
+    let daemon = Process::start(folder.path(), &PATIENT);
+    for exchange in ["q-alive", "q-dead"] {
+        write_one(&http, &daemon, exchange).await;
+    }
+    // As a writer leaves it that dies right after a late segment.
+    let orphan = folder.path().join("v1/q-orphan/segments");
+    std::fs::create_dir_all(&orphan).unwrap();
+    std::fs::write(orphan.join("000000000000feed-000000000001.seg"), "late").unwrap();
+    let renewals = Renewals::start(&http, &daemon, "q-alive");
+    let told = gc_json(folder.path(), &["--dry-run", "--json"]).await;
+    let expected = [
+        ("q-alive", "renewed", false),
+        ("q-dead", "silent", true),
+        ("q-orphan", "orphaned", true),
+    ];
+    assert_eq!(verdicts(&told), expected);
+    assert_eq!(told["exchanges"][1]["objects"], 2, "marker and segment");
+    for exchange in ["q-alive", "q-dead", "q-orphan"] {
+        assert!(!files(folder.path(), exchange).is_empty(), "{exchange}");
+    }
+    let done = gc_json(folder.path(), &["--json"]).await;
+    assert_eq!(verdicts(&done), expected);
+    drop(renewals);
+    assert_eq!(read(&http, &daemon, "q-alive").await, b"page");
+    for exchange in ["q-dead", "q-orphan"] {
+        assert_eq!(files(folder.path(), exchange), Vec::<PathBuf>::new());
+    }
+}
+
+#[test]
+fn gc_refuses_a_watch_in_which_the_living_need_not_be_heard() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = gc(folder.path(), &["--watch", "1s"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("lease.duration"), "{said}");
+}

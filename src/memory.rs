@@ -32,6 +32,7 @@ struct Inner {
     name: &'static str,
     bytes: FairSemaphore,
     pressure: Notify,
+    short: Notify,
     reclaimers: RwLock<Vec<Arc<dyn Reclaim>>>,
 }
 
@@ -68,6 +69,7 @@ impl MemoryPool {
             name,
             bytes: FairSemaphore::new(capacity, limit),
             pressure: Notify::new(),
+            short: Notify::new(),
             reclaimers: RwLock::default(),
         }))
     }
@@ -95,6 +97,7 @@ impl MemoryPool {
         let granted = self.0.bytes.acquire(query, bytes);
         // It counts as waiting already: who is told looks at once.
         self.0.pressure.notify_one();
+        self.0.short.notify_waiters();
         let permit = granted.await;
         Ok(Reservation { permit })
     }
@@ -171,6 +174,15 @@ impl MemoryPool {
     /// Bytes that one query may hold.
     pub fn query_limit(&self) -> u64 {
         self.0.bytes.limit()
+    }
+
+    /// Resolves as soon as somebody waits.
+    pub async fn until_short(&self) {
+        let mut told = std::pin::pin!(self.0.short.notified());
+        told.as_mut().enable();
+        if self.waiting() == 0 {
+            told.await;
+        }
     }
 
     /// Resolves when somebody began to wait since the last call. For one caller.

@@ -9,9 +9,9 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::cache::{ChunkCache, ChunkKey};
-use super::planner::{Part, parts};
+use super::planner::{Part, parts, rest};
 use super::{ReadError, ReadParts};
-use crate::commit::handle::{Handle, HandleRange};
+use crate::commit::handle::Handle;
 use crate::config::ReadConfig;
 use crate::id::{ExchangeId, SegmentAddress};
 use crate::memory::{OverCapacity, ReservedBytes};
@@ -67,26 +67,27 @@ impl Fetcher {
         self.cache.forget(exchange);
     }
 
-    /// The parts of a handle, in order, from its `first_range` on.
-    pub fn plan(&self, handle: &Handle, first_range: usize) -> Vec<PlannedPart> {
-        let ranges = handle.ranges.iter().enumerate().skip(first_range);
-        ranges
-            .flat_map(|(index, range)| self.plan_range(handle, index, range))
-            .collect()
-    }
-
-    fn plan_range(&self, handle: &Handle, index: usize, range: &HandleRange) -> Vec<PlannedPart> {
-        let address = handle.address(range);
+    /// The parts of one range of a handle, in order.
+    pub fn plan(&self, handle: &Handle, index: usize) -> Vec<PlannedPart> {
+        let range = &handle.ranges[index];
         let bytes = range.offset..range.offset + range.length;
         let cut = parts(bytes, range.blocks_end, self.chunk_size);
-        let count = cut.len();
-        let planned = |(n, part)| PlannedPart {
-            range: index,
-            address: address.clone(),
-            part,
-            last: n + 1 == count,
-        };
-        cut.into_iter().enumerate().map(planned).collect()
+        planned(handle, index, cut)
+    }
+
+    /// The parts of what is left of a range after so many bytes, fetched for this reader alone. The
+    /// first is as long as the item at its beginning, if that is known.
+    pub fn plan_rest(
+        &self,
+        handle: &Handle,
+        index: usize,
+        taken: u64,
+        item: Option<u64>,
+    ) -> Vec<PlannedPart> {
+        let range = &handle.ranges[index];
+        let bytes = range.offset + taken..range.offset + range.length;
+        let first = item.unwrap_or(0).max(self.chunk_size);
+        planned(handle, index, rest(bytes, first, self.chunk_size))
     }
 
     /// The bytes of a part, in one or more pieces.
@@ -138,6 +139,18 @@ impl Fetcher {
     }
 }
 
+fn planned(handle: &Handle, index: usize, cut: Vec<Part>) -> Vec<PlannedPart> {
+    let address = handle.address(&handle.ranges[index]);
+    let count = cut.len();
+    let planned = |(n, part)| PlannedPart {
+        range: index,
+        address: address.clone(),
+        part,
+        last: n + 1 == count,
+    };
+    cut.into_iter().enumerate().map(planned).collect()
+}
+
 /// Reserves memory for a range and fetches it.
 async fn get_reserved(
     parts: &ReadParts,
@@ -165,10 +178,12 @@ async fn get_reserved(
     Ok(ReservedBytes::into_bytes(bytes, reservation))
 }
 
+/// What is asked for here is a chunk, which always fits, or one page.
 fn too_large(at: &SegmentAddress, error: &OverCapacity) -> ReadError {
+    let reason = format!("a page of it is damaged, or larger than this daemon can serve: {error}");
     ReadError::Corrupt {
         segment: at.clone(),
-        reason: error.to_string().into(),
+        reason: reason.into(),
     }
 }
 

@@ -36,10 +36,7 @@ impl Part {
 pub fn parts(range: Range<u64>, blocks_end: u64, chunk_size: u64) -> Vec<Part> {
     let length = range.end - range.start;
     if length >= chunk_size / 2 {
-        let starts = (range.start..range.end).step_by(chunk_size as usize);
-        return starts
-            .map(|s| Part::Exact(s..(s + chunk_size).min(range.end)))
-            .collect();
+        return rest(range, chunk_size, chunk_size);
     }
     let chunks = range.start / chunk_size..=(range.end - 1) / chunk_size;
     chunks
@@ -54,6 +51,17 @@ pub fn parts(range: Range<u64>, blocks_end: u64, chunk_size: u64) -> Vec<Part> {
             }
         })
         .collect()
+}
+
+/// Cuts a range into parts for one reader alone: one of `first` bytes, then of `chunk_size`.
+pub fn rest(range: Range<u64>, first: u64, chunk_size: u64) -> Vec<Part> {
+    let (mut at, mut size, mut cut) = (range.start, first, Vec::new());
+    while at < range.end {
+        let end = at.saturating_add(size).min(range.end);
+        cut.push(Part::Exact(at..end));
+        (at, size) = (end, chunk_size);
+    }
+    cut
 }
 
 #[cfg(test)]

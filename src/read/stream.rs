@@ -1,9 +1,11 @@
 //! Turns the planned parts of a handle into one checked stream.
 //!
 //! Does: fetch some parts ahead, in order; scan each range; end with an end record. Does not:
-//! reserve memory (the fetched bytes bring their reservation). Invariant: parts are asked for in
-//! the order in which they are given out, so the first part of a stream never waits for memory that
-//! a later part of it holds.
+//! reserve memory (the fetched bytes bring their reservation). Invariant: a stream that waits for
+//! memory holds none, but for what its client has not taken yet. For parts are asked for in the
+//! order in which they are given out, so that none waits for what a later one holds; and when a
+//! part ends amid a page while memory is short, that beginning of a page is dropped and fetched
+//! again with its rest. Otherwise enough streams could each wait for what the others hold.
 
 use std::collections::VecDeque;
 
@@ -25,11 +27,14 @@ struct Reading {
     concurrency: usize,
     handle: Handle,
     format: PageFormat,
+    /// The first range that is not planned yet.
+    next_range: usize,
     planned: VecDeque<PlannedPart>,
     fetches: FuturesOrdered<BoxFuture<'static, Fetched>>,
     /// Pages of the next range that the client has already.
     skip: u64,
-    scanner: Option<Scanner>,
+    /// The range that is being scanned, and its scanner.
+    scanning: Option<(usize, Scanner)>,
     ready: VecDeque<Bytes>,
     sent: Sent,
     ended: bool,
@@ -45,14 +50,15 @@ pub fn stream(
 ) -> ByteStream {
     let (first_range, skip) = skip_ranges(&handle, skip);
     let reading = Reading {
-        planned: fetcher.plan(&handle, first_range).into(),
+        next_range: first_range,
+        planned: VecDeque::new(),
         fetcher,
         concurrency,
         handle,
         format,
         fetches: FuturesOrdered::new(),
         skip,
-        scanner: None,
+        scanning: None,
         ready: VecDeque::new(),
         sent: Sent::default(),
         ended: false,
@@ -90,10 +96,14 @@ impl Reading {
                 return None;
             }
             self.fetch_ahead();
-            let Some((planned, pieces)) = self.fetches.next().await else {
+            if self.fetches.is_empty() {
                 self.ended = true;
                 self.count();
                 return self.end().map(Ok);
+            }
+            let Some((planned, pieces)) = self.fetched().await else {
+                self.let_go();
+                continue;
             };
             if let Err(error) = pieces.and_then(|pieces| self.take(&planned, pieces)) {
                 return Some(Err(error));
@@ -101,12 +111,38 @@ impl Reading {
         }
     }
 
+    /// The next part; `None` if memory becomes short first while the beginning of a page is held.
+    async fn fetched(&mut self) -> Option<Fetched> {
+        let holds = self.scanning.as_ref().is_some_and(|(_, s)| s.holds());
+        let next = self.fetches.next();
+        if !holds {
+            return next.await;
+        }
+        tokio::select! {
+            biased;
+            fetched = next => fetched,
+            () = self.fetcher.parts().pool.until_short() => None,
+        }
+    }
+
+    /// Drops the beginning of a page and all that was fetched ahead, to begin again with that page.
+    fn let_go(&mut self) {
+        let Some((index, scanner)) = &mut self.scanning else {
+            return;
+        };
+        let (taken, item) = scanner.let_go();
+        self.fetches = FuturesOrdered::new();
+        let rest = self.fetcher.plan_rest(&self.handle, *index, taken, item);
+        self.planned = rest.into();
+        self.next_range = *index + 1;
+    }
+
     /// Starts fetches in order; while others wait for memory, only the one that is needed now.
     fn fetch_ahead(&mut self) {
         let pressed = self.fetcher.parts().pool.waiting() > 0;
         let most = if pressed { 1 } else { self.concurrency };
         while self.fetches.len() < most {
-            let Some(planned) = self.planned.pop_front() else {
+            let Some(planned) = self.next_part() else {
                 return;
             };
             let fetcher = self.fetcher.clone();
@@ -120,6 +156,14 @@ impl Reading {
         }
     }
 
+    fn next_part(&mut self) -> Option<PlannedPart> {
+        while self.planned.is_empty() && self.next_range < self.handle.ranges.len() {
+            self.planned = self.fetcher.plan(&self.handle, self.next_range).into();
+            self.next_range += 1;
+        }
+        self.planned.pop_front()
+    }
+
     fn take(&mut self, planned: &PlannedPart, pieces: Vec<Bytes>) -> Result<(), ReadError> {
         let range = &self.handle.ranges[planned.range];
         let expected = expected(&self.handle, range);
@@ -128,9 +172,8 @@ impl Reading {
             PageFormat::Records => Output::Records,
         };
         let skip = std::mem::take(&mut self.skip);
-        let scanner = self
-            .scanner
-            .get_or_insert_with(|| Scanner::new(expected, output, skip));
+        let begin = || (planned.range, Scanner::new(expected, output, skip));
+        let (_, scanner) = self.scanning.get_or_insert_with(begin);
         let mut out = Vec::new();
         for piece in pieces {
             let pushed = scanner.push(piece, &mut out);
@@ -138,7 +181,7 @@ impl Reading {
         }
         self.ready.extend(out);
         if planned.last {
-            let scanner = self.scanner.take().expect("just used");
+            let (_, scanner) = self.scanning.take().expect("just used");
             let sent = scanner
                 .finish()
                 .map_err(|e| self.fetcher.corrupt(&planned.address, e))?;

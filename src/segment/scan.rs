@@ -55,6 +55,8 @@ pub struct Scanner {
     block: Option<OpenBlock>,
     range_crc: Checksum,
     pages_seen: u64,
+    /// Bytes of whole items.
+    taken: u64,
     pending: Vec<Bytes>,
     pending_length: usize,
     sent: Sent,
@@ -85,6 +87,7 @@ impl Scanner {
             block: None,
             range_crc: Checksum::default(),
             pages_seen: 0,
+            taken: 0,
             pending: Vec::new(),
             pending_length: 0,
             sent: Sent::default(),
@@ -97,11 +100,11 @@ impl Scanner {
     /// What does not fit; the range must not be read on.
     pub fn push(&mut self, mut part: Bytes, out: &mut Vec<Bytes>) -> Result<(), ScanError> {
         while self.pending_length > 0 && !part.is_empty() {
-            let need = pending_need(&self.pending, self.pending_length);
+            let need = self.pending_need()?;
             let take = part.split_to((need - self.pending_length).min(part.len()));
             self.pending_length += take.len();
             self.pending.push(take);
-            if self.pending_length == pending_need(&self.pending, self.pending_length) {
+            if self.pending_length == self.pending_need()? {
                 let item = std::mem::take(&mut self.pending);
                 self.pending_length = 0;
                 self.take_item(&item, out)?;
@@ -112,7 +115,7 @@ impl Scanner {
 
     fn push_contiguous(&mut self, part: Bytes, out: &mut Vec<Bytes>) -> Result<(), ScanError> {
         let (mut start, mut at) = (0, 0);
-        while let Some(length) = whole_item(&part[at..]) {
+        while let Some(length) = self.whole_item(&part[at..])? {
             let item = &part[at..at + length];
             let emit = self.accept(&[item])?;
             let end = at + length;
@@ -160,8 +163,61 @@ impl Scanner {
         Ok(())
     }
 
+    /// Whether part of an item is held whose rest has not come.
+    pub fn holds(&self) -> bool {
+        self.pending_length > 0
+    }
+
+    /// Drops the part of an item that is held: the next part must begin where that item does, which
+    /// is the first answer, in bytes of the range. The second is the item's length, if it is known.
+    pub fn let_go(&mut self) -> (u64, Option<u64>) {
+        let known = self.pending_length >= FRAME_HEADER;
+        let need = self.pending_need().ok().filter(|_| known);
+        self.pending = Vec::new();
+        self.pending_length = 0;
+        (self.taken, need.map(|need| need as u64))
+    }
+
+    /// Length of the item at the front, if all of it is there.
+    fn whole_item(&self, bytes: &[u8]) -> Result<Option<usize>, ScanError> {
+        if bytes.len() < FRAME_HEADER {
+            return Ok(None);
+        }
+        let length = self.item_length(bytes)?;
+        Ok(Some(length).filter(|length| *length <= bytes.len()))
+    }
+
+    /// Length of the item that begins so: never beyond its block, so that nobody waits for what a
+    /// damaged length asks for.
+    fn item_length(&self, head: &[u8]) -> Result<usize, ScanError> {
+        if u32_at(head, 0) == BLOCK_MARKER {
+            return Ok(RECORD);
+        }
+        let block = self
+            .block
+            .as_ref()
+            .ok_or(ScanError("a page lies outside of every block"))?;
+        let length = FRAME_HEADER as u64 + u64::from(u32_at(head, 4));
+        if length > block.bytes_left {
+            return Err(ScanError("a block's pages are longer than its record says"));
+        }
+        Ok(length as usize)
+    }
+
+    /// Bytes that the pending item needs, as far as can be told yet.
+    fn pending_need(&self) -> Result<usize, ScanError> {
+        if self.pending_length < FRAME_HEADER {
+            return Ok(FRAME_HEADER);
+        }
+        let mut head = [0; RECORD];
+        let pieces: Vec<&[u8]> = self.pending.iter().map(Bytes::as_ref).collect();
+        copy_head(&pieces, &mut head);
+        self.item_length(&head)
+    }
+
     /// Checks one whole item, given in one or more pieces.
     fn accept(&mut self, pieces: &[&[u8]]) -> Result<Emit, ScanError> {
+        self.taken += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
         let mut head = [0; RECORD];
         let head_length = copy_head(pieces, &mut head);
         if u32_at(&head, 0) == BLOCK_MARKER {
@@ -289,33 +345,6 @@ fn emit_slice(part: &Bytes, start: usize, end: usize, out: &mut Vec<Bytes>) {
     if start < end {
         out.push(part.slice(start..end));
     }
-}
-
-/// Length of the item at the front, if all of it is there.
-fn whole_item(bytes: &[u8]) -> Option<usize> {
-    if bytes.len() < FRAME_HEADER {
-        return None;
-    }
-    Some(item_length(bytes)).filter(|length| *length <= bytes.len())
-}
-
-fn item_length(head: &[u8]) -> usize {
-    if u32_at(head, 0) == BLOCK_MARKER {
-        RECORD
-    } else {
-        FRAME_HEADER + u32_at(head, 4) as usize
-    }
-}
-
-/// Bytes that the pending item needs, as far as can be told yet.
-fn pending_need(pending: &[Bytes], length: usize) -> usize {
-    if length < FRAME_HEADER {
-        return FRAME_HEADER;
-    }
-    let mut head = [0; RECORD];
-    let pieces: Vec<&[u8]> = pending.iter().map(Bytes::as_ref).collect();
-    copy_head(&pieces, &mut head);
-    item_length(&head)
 }
 
 fn copy_head(pieces: &[&[u8]], head: &mut [u8; RECORD]) -> usize {

@@ -148,6 +148,37 @@ proptest! {
     }
 
     #[test]
+    fn a_page_that_was_let_go_and_comes_again_from_its_beginning_is_given_once(
+        pages in some_pages(), cuts in 1usize..100, skip in 0u64..5,
+        let_go in prop::collection::vec(any::<bool>(), 1..20),
+    ) {
+        let image = image(&pages);
+        let (object, footer) = (joined(&image), &image.footer);
+        let partition = footer.blocks[0].partition;
+        let skip = skip.min(pages_of(&pages, partition).len() as u64);
+        let (range, expected) = partition_range(footer, partition);
+        let range = object.slice(range);
+        let (whole, sent) = scan(&range, cuts, expected, Output::Records, skip).unwrap();
+        let mut scanner = Scanner::new(expected, Output::Records, skip);
+        let (mut out, mut at, mut size) = (Vec::new(), 0, cuts);
+        for let_go in let_go.iter().cycle() {
+            let end = (at + size).min(range.len());
+            scanner.push(range.slice(at..end), &mut out).unwrap();
+            (at, size) = (end, cuts);
+            if at == range.len() {
+                break;
+            }
+            if *let_go && scanner.holds() {
+                let (taken, item) = scanner.let_go();
+                at = taken as usize;
+                size = cuts.max(FRAME_HEADER).max(item.unwrap_or(0) as usize);
+            }
+        }
+        prop_assert_eq!(out.concat(), whole);
+        prop_assert_eq!(scanner.finish().unwrap(), sent);
+    }
+
+    #[test]
     fn any_flipped_bit_in_a_range_is_found(
         pages in some_pages(), position: prop::sample::Index, bit in 0u8..8, cuts in 1usize..100,
     ) {

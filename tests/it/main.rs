@@ -8,6 +8,7 @@ mod http_errors;
 mod http_wire;
 mod leases;
 mod model;
+mod overload;
 mod process;
 mod semantics;
 mod support;

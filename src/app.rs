@@ -3,6 +3,7 @@
 //! Does: give every part what it needs, in one place. Does not: decide anything else. Invariant:
 //! `api` is bound only when every part behind it exists.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -59,6 +60,12 @@ struct ForgetEverywhere {
 }
 
 impl Forget for ForgetEverywhere {
+    fn kept(&self) -> HashSet<ExchangeId> {
+        let mut kept = self.commits.kept();
+        kept.extend(self.reader.kept());
+        kept
+    }
+
     fn forget(&self, exchange: &ExchangeId) {
         self.ingest.forget(exchange);
         self.commits.forget(exchange);

@@ -4,6 +4,7 @@
 //! second one if the footer is longer than that). Does not: interpret it. Invariant: a footer that
 //! it answers names the exchange and the segment under whose address it was found.
 
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -117,6 +118,13 @@ impl Footers {
             };
             cache.blocks -= oldest.blocks.len();
         }
+    }
+
+    /// The exchanges of which any footer is kept.
+    pub fn exchanges(&self) -> HashSet<ExchangeId> {
+        let cache = self.cache.lock();
+        let footers = cache.entries.iter();
+        footers.map(|(_, footer)| footer.exchange.clone()).collect()
     }
 
     /// Forgets a closed exchange.

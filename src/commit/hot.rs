@@ -4,7 +4,7 @@
 //! oldest segment first. Does not: reserve memory itself: the bytes carry the reservation of their
 //! batch. Invariant: what is here is durable in the base directory which its address names.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -154,6 +154,13 @@ impl HotSegments {
     /// Bytes kept.
     pub fn bytes(&self) -> u64 {
         self.state.lock().bytes
+    }
+
+    /// The exchanges of which any segment is kept.
+    pub fn exchanges(&self) -> HashSet<ExchangeId> {
+        let state = self.state.lock();
+        let segments = state.segments.values();
+        segments.map(|s| s.address.exchange.clone()).collect()
     }
 
     /// Forgets a closed exchange.

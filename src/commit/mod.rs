@@ -9,7 +9,7 @@ pub mod handle;
 pub mod hot;
 pub mod plan;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -125,6 +125,13 @@ impl CommitIndex {
     pub fn forget(&self, exchange: &ExchangeId) {
         self.hot.forget(exchange);
         self.footers.forget(exchange);
+    }
+
+    /// The exchanges of which copies are kept here.
+    pub fn kept(&self) -> HashSet<ExchangeId> {
+        let mut kept = self.hot.exchanges();
+        kept.extend(self.footers.exchanges());
+        kept
     }
 
     /// What an exchange holds.

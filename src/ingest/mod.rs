@@ -172,6 +172,10 @@ impl Ingest {
         let exchange = self.get_or_open(&sink.exchange)?;
         let (appended, sealed) = {
             let mut state = exchange.lock();
+            if number.is_some_and(|number| number > 0) {
+                // A daemon that has restarted gets the rest of what it held: that opens no sink.
+                self.check_held(&state, sink, number)?;
+            }
             self.open_sink(&mut state, sink)?;
             let appended = match state.append(sink.task_attempt, number, batch) {
                 Err(IngestError::SinkFailed { sink, reason }) => {
@@ -195,13 +199,32 @@ impl Ingest {
 
     /// Makes an attempt durable and decides it; goes on if the caller leaves.
     ///
+    /// What is held here may be only the beginning of an attempt that went on at another daemon,
+    /// and a put that failed may have taken place: so nothing is refused before the commit records
+    /// were asked.
+    ///
     /// # Errors
     /// Counts that are not what arrived, an aborted or unknown attempt, or bytes that could not be
     /// written.
     pub async fn finish(&self, sink: &SinkId, claim: Option<Claim>) -> Result<Totals, IngestError> {
         if !self.holds(sink) && !self.commits_empty(sink, claim)? {
-            return self.finished_elsewhere(sink, claim).await;
+            return self.committed(sink, claim).await;
         }
+        match self.finish_here(sink, claim).await {
+            Err(
+                refusal @ (IngestError::CountMismatch { .. }
+                | IngestError::SinkAborted { .. }
+                | IngestError::SinkFailed { .. }),
+            ) => self.committed(sink, claim).await.or(Err(refusal)),
+            other => other,
+        }
+    }
+
+    async fn finish_here(
+        &self,
+        sink: &SinkId,
+        claim: Option<Claim>,
+    ) -> Result<Totals, IngestError> {
         let exchange = self.get_or_open(&sink.exchange)?;
         let (mut decided, totals, sealed) = {
             let mut state = exchange.lock();
@@ -359,6 +382,22 @@ impl Ingest {
         Ok(())
     }
 
+    fn check_held(
+        &self,
+        state: &ExchangeState,
+        sink: &SinkId,
+        number: Option<u32>,
+    ) -> Result<(), IngestError> {
+        if state.closed || state.sinks.contains_key(&sink.task_attempt) {
+            return Ok(());
+        }
+        Err(IngestError::BatchOutOfOrder {
+            sink: sink.clone(),
+            given: number.unwrap_or_default(),
+            expected: 0,
+        })
+    }
+
     fn check_room(&self, state: &ExchangeState) -> Result<(), IngestError> {
         let limit = self.shared.max_sinks;
         if state.sinks.len() < limit {
@@ -386,11 +425,8 @@ impl Ingest {
         Ok(true)
     }
 
-    async fn finished_elsewhere(
-        &self,
-        sink: &SinkId,
-        claim: Option<Claim>,
-    ) -> Result<Totals, IngestError> {
+    /// What the commit records say of it.
+    async fn committed(&self, sink: &SinkId, claim: Option<Claim>) -> Result<Totals, IngestError> {
         let found = self
             .shared
             .parts

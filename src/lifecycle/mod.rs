@@ -10,6 +10,7 @@ pub mod gc;
 pub mod sweep;
 pub mod watch;
 
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -118,6 +119,9 @@ pub struct LifecycleParts {
 
 /// Drops what a part of the daemon holds of a closed exchange.
 pub trait Forget: Send + Sync {
+    /// The exchanges of which it keeps copies, be they closed or not.
+    fn kept(&self) -> HashSet<ExchangeId>;
+
     /// Forgets it.
     fn forget(&self, exchange: &ExchangeId);
 }
@@ -313,6 +317,12 @@ impl Exchanges {
         forgetters
             .iter()
             .for_each(|forgetter| forgetter.forget(exchange));
+    }
+
+    /// The exchanges of which any part of this daemon keeps copies.
+    fn kept(&self) -> HashSet<ExchangeId> {
+        let forgetters = self.shared.forgetters.read().clone();
+        forgetters.iter().flat_map(|keeper| keeper.kept()).collect()
     }
 
     /// All exchanges that left anything, with what they are where that can be read.

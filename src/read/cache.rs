@@ -7,6 +7,7 @@
 //! The fetch is a task of its own: were it driven by the reader who came first, a client that stops
 //! reading would hold up all others who want the chunk.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -199,6 +200,16 @@ impl ChunkCache {
     /// Bytes kept.
     pub fn bytes(&self) -> u64 {
         self.state.lock().bytes
+    }
+
+    /// The exchanges of which anything is kept.
+    pub fn exchanges(&self) -> HashSet<ExchangeId> {
+        let state = self.state.lock();
+        state
+            .slots
+            .iter()
+            .map(|(key, _)| key.exchange.clone())
+            .collect()
     }
 
     /// Forgets a closed exchange.

@@ -4,6 +4,7 @@
 //! Does not: check what is in the bytes. Invariant: the bytes it answers are exactly as many as
 //! were wanted, and hold a reservation until the last slice of them is gone.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -60,6 +61,11 @@ impl Fetcher {
     /// Bytes of chunks kept.
     pub fn cached_bytes(&self) -> u64 {
         self.cache.bytes()
+    }
+
+    /// The exchanges of which chunks are kept.
+    pub fn kept(&self) -> HashSet<ExchangeId> {
+        self.cache.exchanges()
     }
 
     /// Forgets a closed exchange.

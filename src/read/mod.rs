@@ -10,6 +10,7 @@ mod fetch;
 mod planner;
 mod stream;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -142,6 +143,11 @@ impl Reader {
             fetcher: Fetcher::new(parts, config),
             fetch_concurrency,
         }
+    }
+
+    /// The exchanges of which copies are kept here.
+    pub fn kept(&self) -> HashSet<ExchangeId> {
+        self.fetcher.kept()
     }
 
     /// Forgets a closed exchange.

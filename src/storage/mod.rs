@@ -40,6 +40,7 @@ use crate::telemetry::metrics::Metrics;
 pub use health::Limits;
 pub use markers::Markers;
 pub use meter::StorageMetrics;
+pub use probe::ProbeObject;
 pub use retry::RetryPolicy;
 
 use health::Base;

@@ -1,18 +1,58 @@
 //! The question whether a base directory works: all that a daemon will ever ask of it, once.
 //!
 //! Does: write, read, read a range of, list and delete one small object, and see to it that the
-//! folder of exchanges keeps an object where the store wants one. Does not: remember the answer
-//! (`health`). Invariant: whatever step fails is named, and the probe object is removed if it can
-//! be.
+//! folder of exchanges keeps an object where the store wants one; find and remove the objects of
+//! probes whose daemon died. Does not: remember the answer (`health`), or decide which probe is
+//! dead (`lifecycle::sweep`). Invariant: whatever step fails is named, and the probe object is
+//! removed if it can be.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::StorageErrorKind;
-use super::keys;
+use futures::future::join_all;
+
+use super::keys::{self, Key};
 use super::store::{Store, StoreError};
+use super::{Storage, StorageError, StorageErrorKind};
 use crate::clock::Runtime;
+
+/// The object of a probe, in one base directory. A probe that is under way removes its own soon.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProbeObject {
+    base: usize,
+    key: Key,
+}
+
+impl Storage {
+    /// The objects of all probes that are under way or were never ended, sorted.
+    pub async fn list_probes(&self) -> Result<Vec<ProbeObject>, StorageError> {
+        let lists = self.inner.bases.iter().enumerate();
+        let lists = join_all(lists.map(|(index, base)| async move {
+            let folder = keys::probes();
+            let listed = base.direct.list(&folder).await;
+            let listed = listed.map_err(|error| base.error("list", folder.as_str(), error))?;
+            let objects = listed.into_iter().map(|found| ProbeObject {
+                base: index,
+                key: found.key,
+            });
+            Ok(objects.collect::<Vec<_>>())
+        }));
+        let lists: Result<Vec<_>, StorageError> = lists.await.into_iter().collect();
+        let mut all = lists?.concat();
+        all.sort();
+        Ok(all)
+    }
+
+    /// Removes the object of a probe.
+    pub async fn remove_probe(&self, probe: &ProbeObject) -> Result<(), StorageError> {
+        let base = &self.inner.bases[probe.base];
+        let removed = base.direct.delete(vec![probe.key.clone()]).await;
+        removed
+            .map(drop)
+            .map_err(|error| base.error("delete", probe.key.as_str(), error))
+    }
+}
 
 /// A store that takes longer than this for a few bytes is not fit for segments.
 const TIME_LIMIT: Duration = Duration::from_secs(40);

@@ -233,6 +233,10 @@ impl World {
                 self.model.committed.insert(key, batches.concat());
                 self.model.held[at].insert(key, Held::Finished);
             }
+            // Given up here, but its own daemon has committed it: that is the outcome everywhere.
+            Some(Held::Aborted) if self.model.committed.contains_key(&key) => {
+                self.check_totals(key, finished.unwrap().pages);
+            }
             Some(Held::Aborted) => {
                 assert!(
                     matches!(finished, Err(IngestError::SinkAborted { .. })),

@@ -81,7 +81,13 @@ impl Process {
         None
     }
 
-    fn signal_group(&mut self, signal: i32) {
+    /// The id of the child itself.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal to the whole group, if the child has not ended.
+    pub fn signal_group(&mut self, signal: i32) {
         // Asked first: the id of a child that has been waited for may belong to someone else.
         if self.exited().is_none() {
             // SAFETY: a plain system call; the group is the child's own, see `spawn`.

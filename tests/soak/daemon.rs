@@ -1,0 +1,183 @@
+//! One daemon: started with a wall clock of its own, killed, stopped, frozen, asked for its gauges.
+//!
+//! Its port lies below those that the kernel gives to outgoing connections, so that nobody takes it
+//! while the daemon is dead.
+
+#![allow(unsafe_code, reason = "what a child may do is set by system calls")]
+
+use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::clocks::WallClocks;
+use crate::process::{Process, wait_until};
+
+pub struct Daemon {
+    pub name: String,
+    pub port: u16,
+    config: PathBuf,
+    pub log: PathBuf,
+    process: Option<Process>,
+    clocks: WallClocks,
+    http: reqwest::Client,
+}
+
+impl Daemon {
+    pub fn new(
+        name: &str,
+        port: u16,
+        config: &str,
+        work: &Path,
+        clocks: &WallClocks,
+    ) -> Result<Self> {
+        let path = work.join(format!("{name}.toml"));
+        std::fs::write(&path, config)?;
+        Ok(Self {
+            name: name.to_owned(),
+            port,
+            config: path,
+            log: work.join(format!("{name}.log")),
+            process: None,
+            clocks: clocks.clone(),
+            http: reqwest::Client::builder()
+                .no_proxy()
+                .timeout(Duration::from_secs(10))
+                .build()?,
+        })
+    }
+
+    /// Starts it with a wall clock that is wrong by so many seconds; returns when it serves.
+    pub async fn start(&mut self, wall_offset: i64) -> Result<()> {
+        let built = env!("CARGO_BIN_EXE_stopover");
+        let binary = std::env::var_os("STOPOVER_BINARY").unwrap_or_else(|| built.into());
+        let mut command = Command::new(binary);
+        command
+            .args(["serve", "--config"])
+            .arg(&self.config)
+            .args(["--listen", &format!("127.0.0.1:{}", self.port)]);
+        self.clocks.set(&mut command, wall_offset);
+        subject_to_permissions(&mut command);
+        let mut process = Process::spawn(&self.name, command, &self.log)?;
+        let url = format!("http://127.0.0.1:{}/healthz", self.port);
+        let http = self.http.clone();
+        let what = format!("{} serves", self.name);
+        wait_until(&what, Duration::from_secs(60), || {
+            let exited = process.exited();
+            let request = http.get(&url).send();
+            async move {
+                ensure!(exited.is_none(), "the daemon ended at once: {exited:?}");
+                Ok(request.await.is_ok())
+            }
+        })
+        .await?;
+        self.process = Some(process);
+        self.check_clock(wall_offset).await
+    }
+
+    /// The answers' `Date` tells which wall clock the daemon sees.
+    async fn check_clock(&self, wall_offset: i64) -> Result<()> {
+        if !self.clocks.work() {
+            return Ok(());
+        }
+        let answer = self.http.get(self.url("/healthz")).send().await?;
+        let date = answer.headers()["date"].to_str()?;
+        let here = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+        let there = crate::clocks::seconds_of(date).with_context(|| date.to_owned())?;
+        let off = there - here.as_secs() as i64 - wall_offset;
+        ensure!(
+            off.abs() < 60,
+            "{} answers with the date {date}: its wall clock is not off by {wall_offset} s",
+            self.name
+        );
+        Ok(())
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        let process = self.process.as_mut();
+        process.is_some_and(|process| process.exited().is_none())
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// SIGTERM; it must end by itself, and with success.
+    pub async fn stop(&mut self) -> Result<()> {
+        let Some(mut process) = self.process.take() else {
+            return Ok(());
+        };
+        let status = process.terminate(Duration::from_secs(100)).await;
+        let status = status.with_context(|| format!("{} did not end after SIGTERM", self.name))?;
+        ensure!(status.success(), "{} ended with {status}", self.name);
+        Ok(())
+    }
+
+    /// Stops it in its tracks (SIGSTOP), or lets it go on as if nothing had been.
+    pub fn freeze(&mut self, frozen: bool) {
+        if let Some(process) = &mut self.process {
+            process.signal_group(if frozen { libc::SIGSTOP } else { libc::SIGCONT });
+        }
+    }
+
+    /// Limits how large a file this daemon may write, at once; `None` takes the limit away.
+    pub fn limit_files(&mut self, bytes: Option<u64>) {
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        let limit = libc::rlimit {
+            rlim_cur: bytes.unwrap_or(libc::RLIM_INFINITY),
+            rlim_max: libc::RLIM_INFINITY,
+        };
+        let id = process.id() as libc::pid_t;
+        // SAFETY: a plain system call on a child of ours, with a limit that outlives it.
+        unsafe {
+            libc::prlimit(
+                id,
+                libc::RLIMIT_FSIZE,
+                &raw const limit,
+                std::ptr::null_mut(),
+            )
+        };
+    }
+
+    /// Every sample of its metrics, by name with labels.
+    pub async fn metrics(&self) -> Result<BTreeMap<String, f64>> {
+        let answer = self.http.get(self.url("/metrics")).send().await?;
+        let text = answer.error_for_status()?.text().await?;
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        let samples = samples.filter_map(|line| line.rsplit_once(' '));
+        samples
+            .map(|(name, value)| Ok((name.to_owned(), value.parse()?)))
+            .collect()
+    }
+}
+
+/// Root may read and write whatever the permissions say: a child of root's is started without these
+/// two capabilities, so that permissions count for it. Files that are too large are an error to it
+/// and not its end, which is what `limit_files` is for.
+fn subject_to_permissions(command: &mut Command) {
+    const DAC_OVERRIDE: libc::c_ulong = 1;
+    const DAC_READ_SEARCH: libc::c_ulong = 2;
+    // SAFETY: both calls are async-signal-safe and touch no memory of this process.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+            #[cfg(target_os = "linux")]
+            if libc::geteuid() == 0 {
+                libc::prctl(libc::PR_CAPBSET_DROP, DAC_OVERRIDE, 0, 0, 0);
+                libc::prctl(libc::PR_CAPBSET_DROP, DAC_READ_SEARCH, 0, 0, 0);
+            }
+            Ok(())
+        });
+    }
+}

@@ -1,0 +1,156 @@
+//! A TCP proxy that breaks: it cuts connections after some bytes, all of them at a word, or accepts
+//! them and lets nothing through.
+//!
+//! Its own port is free and stays the same; it needs nobody to listen at the other end.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::Result;
+use stopover::clock::Random;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// One connection in so many is cut in its midst.
+const CUT_ONE_IN: u64 = 12;
+/// Before a connection is cut at most so many bytes go through.
+const MOST_BYTES: u64 = 300_000;
+
+/// How a proxy is broken now. Cheap to clone.
+#[derive(Clone)]
+pub struct Proxy {
+    pub port: u16,
+    shared: Rc<Shared>,
+}
+
+struct Shared {
+    target: u16,
+    rng: Random,
+    /// Counts the words at which all connections are cut.
+    cuts: watch::Sender<u64>,
+    silent: watch::Sender<bool>,
+    faulty: Cell<bool>,
+    counted: RefCell<Counted>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counted {
+    pub connections: u64,
+    pub cut: u64,
+}
+
+impl Proxy {
+    pub async fn start(target: u16, rng: Random) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let shared = Rc::new(Shared {
+            target,
+            rng,
+            cuts: watch::Sender::new(0),
+            silent: watch::Sender::new(false),
+            faulty: Cell::new(true),
+            counted: RefCell::default(),
+        });
+        let proxy = Self {
+            port: listener.local_addr()?.port(),
+            shared,
+        };
+        tokio::task::spawn_local(proxy.clone().accept(listener));
+        Ok(proxy)
+    }
+
+    /// Cuts every connection that is open now.
+    pub fn cut_all(&self) {
+        self.shared.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Lets nothing through until told otherwise; nobody is told.
+    pub fn silence(&self, silent: bool) {
+        self.shared.silent.send_replace(silent);
+    }
+
+    /// From now on nothing breaks any more.
+    pub fn heal(&self) {
+        self.shared.faulty.set(false);
+        self.silence(false);
+    }
+
+    pub fn counted(&self) -> Counted {
+        *self.shared.counted.borrow()
+    }
+
+    async fn accept(self, listener: TcpListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    tokio::task::spawn_local(self.clone().carry(stream));
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    async fn carry(self, mut client: TcpStream) {
+        let mut cuts = self.shared.cuts.subscribe();
+        self.shared.counted.borrow_mut().connections += 1;
+        let Ok(mut server) = TcpStream::connect(("127.0.0.1", self.shared.target)).await else {
+            return;
+        };
+        let _ = (client.set_nodelay(true), server.set_nodelay(true));
+        let doomed = self.shared.faulty.get() && self.shared.rng.next_u64() % CUT_ONE_IN == 0;
+        let budget = if doomed {
+            self.shared.rng.next_u64() % MOST_BYTES
+        } else {
+            u64::MAX
+        };
+        let budget = Cell::new(budget);
+        let both = async {
+            let (from_client, to_client) = client.split();
+            let (from_server, to_server) = server.split();
+            tokio::try_join!(
+                self.copy(from_client, to_server, &budget),
+                self.copy(from_server, to_client, &budget),
+            )
+        };
+        let cut = tokio::select! {
+            both = both => both.is_err(),
+            _ = cuts.changed() => true,
+        };
+        if cut {
+            self.shared.counted.borrow_mut().cut += 1;
+        }
+    }
+
+    /// Copies one direction to its end; an error when the budget has ended it, which cuts both.
+    async fn copy(
+        &self,
+        mut from: ReadHalf<'_>,
+        mut to: WriteHalf<'_>,
+        budget: &Cell<u64>,
+    ) -> Result<(), Cut> {
+        let mut silent = self.shared.silent.subscribe();
+        let mut buffer = vec![0; 32 << 10];
+        loop {
+            let read = match from.read(&mut buffer).await {
+                Ok(0) | Err(_) => break,
+                Ok(read) => read,
+            };
+            let _ = silent.wait_for(|silent| !silent).await;
+            let through = budget.get().min(read as u64);
+            budget.set(budget.get() - through);
+            if to.write_all(&buffer[..through as usize]).await.is_err() {
+                break;
+            }
+            if budget.get() == 0 {
+                return Err(Cut);
+            }
+        }
+        let _ = to.shutdown().await;
+        Ok(())
+    }
+}
+
+/// The connection has had its bytes.
+struct Cut;

@@ -1,0 +1,193 @@
+//! Three daemons on one kind of storage, with all that breaks them, and what must be true of them
+//! in the end.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use stopover::clock::Random;
+
+use crate::client::{Clients, Door};
+use crate::clocks::WallClocks;
+use crate::daemon::Daemon;
+use crate::exchange::LEASE;
+use crate::process::tail;
+use crate::proxy::Proxy;
+use crate::store::{Local, S3, Store};
+
+const DAEMONS: usize = 3;
+/// A stopping daemon waits so long for its open sinks: shorter than some of them live.
+const CONFIGURATION: &str = "\
+    [server]\ndrain_timeout = \"2s\"\n\
+    [memory]\nbudget = \"48MiB\"\n\
+    [segment]\ntarget_size = \"512KiB\"\n\
+    [read]\nchunk_size = \"1MiB\"\n\
+    [limits]\nmax_page_size = \"2MiB\"\nmax_batch_size = \"8MiB\"\n\
+    [lease]\nduration = \"15s\"\nsweep_interval = \"1s\"\n";
+
+/// What a daemon that nobody uses shows: none of these, whatever the labels.
+const ZERO_AT_REST: [&str; 5] = [
+    "stopover_sinks_open",
+    "stopover_exchanges_open",
+    "stopover_uploads_in_flight",
+    "stopover_memory_used_bytes",
+    "stopover_memory_waiting_bytes",
+];
+
+pub struct World {
+    pub name: String,
+    pub daemons: Vec<Daemon>,
+    pub store: Store,
+    pub proxies: Vec<Proxy>,
+    pub clients: Rc<Clients>,
+    work: PathBuf,
+}
+
+impl World {
+    pub async fn start(s3: bool, work: &Path, clocks: &WallClocks, rng: &Random) -> Result<Self> {
+        let name = if s3 { "s3" } else { "local" };
+        let work = work.join(name);
+        let root = work.join("store");
+        std::fs::create_dir_all(&root)?;
+        let ports = ports(DAEMONS + 1, rng)?;
+        let store = if s3 {
+            let proxy_rng = Random::seeded(rng.next_u64());
+            Store::S3(S3::start(&root, &work, ports[DAEMONS], proxy_rng).await?)
+        } else {
+            Store::Local(Local::create(&root)?)
+        };
+        let config = format!("{CONFIGURATION}\n{}", store.configuration());
+        let (mut daemons, mut proxies, mut doors) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, &port) in ports[..DAEMONS].iter().enumerate() {
+            let name = format!("daemon-{number}");
+            daemons.push(Daemon::new(&name, port, &config, &work, clocks)?);
+            let proxy = Proxy::start(port, Random::seeded(rng.next_u64())).await?;
+            let urls = [port, proxy.port].map(|port| format!("http://127.0.0.1:{port}"));
+            doors.push(Door { urls });
+            proxies.push(proxy);
+        }
+        let mut world = Self {
+            name: name.to_owned(),
+            daemons,
+            store,
+            proxies,
+            clients: Rc::new(Clients::new(doors)?),
+            work,
+        };
+        for daemon in &mut world.daemons {
+            let offset = wall_offset(s3, rng);
+            daemon.start(offset).await?;
+        }
+        Ok(world)
+    }
+
+    /// Everything runs, and nothing breaks any more.
+    pub async fn heal(&mut self, rng: &Random) -> Result<()> {
+        self.proxies.iter().for_each(Proxy::heal);
+        if let Store::S3(s3) = &mut self.store {
+            s3.proxy.heal();
+        }
+        for daemon in &mut self.daemons {
+            if !daemon.is_running() {
+                daemon
+                    .start(wall_offset(matches!(self.store, Store::S3(_)), rng))
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing is left anywhere, and every gauge is at zero; then the daemons end well.
+    pub async fn rest(&mut self) -> Result<()> {
+        // What nobody renews is collected after a lease, by a sweeper that has seen all of it.
+        let deadline = Instant::now() + 4 * LEASE;
+        loop {
+            let left = self.store.left()?;
+            let busy = self.busy().await?;
+            if left.is_empty() && busy.is_empty() {
+                break;
+            }
+            if Instant::now() > deadline {
+                bail!("at the end there are left {left:#?}; and not at rest: {busy:#?}");
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+        for daemon in &mut self.daemons {
+            let metrics = daemon.metrics().await?;
+            let corruptions = metrics.get("stopover_corruptions_total");
+            ensure!(
+                corruptions == Some(&0.0),
+                "{} has read what did not fit: {corruptions:?}",
+                daemon.name
+            );
+        }
+        for daemon in &mut self.daemons {
+            daemon.stop().await?;
+        }
+        let left = self.store.left()?;
+        ensure!(left.is_empty(), "stopping has left {left:#?}");
+        Ok(())
+    }
+
+    /// Gauges that are not where they should be when nobody asks for anything.
+    async fn busy(&self) -> Result<Vec<String>> {
+        let mut busy = Vec::new();
+        for daemon in &self.daemons {
+            for (sample, value) in daemon.metrics().await? {
+                let name = sample.split('{').next().unwrap_or_default();
+                let expected = match name {
+                    name if ZERO_AT_REST.contains(&name) => 0.0,
+                    // The request that asks.
+                    "stopover_http_requests_in_flight" => 1.0,
+                    "stopover_storage_healthy" => 1.0,
+                    _ => continue,
+                };
+                if value != expected {
+                    busy.push(format!("{}: {sample} {value}", daemon.name));
+                }
+            }
+        }
+        Ok(busy)
+    }
+
+    pub fn print_logs(&self) {
+        for daemon in &self.daemons {
+            println!(
+                "---- {} {}: {} ----",
+                self.name,
+                daemon.name,
+                daemon.log.display()
+            );
+            for line in tail(&daemon.log, 12).lines() {
+                println!("{}", line.chars().take(200).collect::<String>());
+            }
+        }
+        let server = self.work.join("versitygw.log");
+        if matches!(self.store, Store::S3(_)) {
+            println!("---- {} ----\n{}", server.display(), tail(&server, 10));
+        }
+    }
+}
+
+/// A wall clock that is wrong by up to a day. S3 signatures carry the time, and a server refuses
+/// those that are 15 minutes off: there it is minutes.
+pub fn wall_offset(s3: bool, rng: &Random) -> i64 {
+    let most = if s3 { 600 } else { 86_400 };
+    (rng.next_u64() % (2 * most + 1)) as i64 - most as i64
+}
+
+/// Free ports below those that outgoing connections get.
+fn ports(count: usize, rng: &Random) -> Result<Vec<u16>> {
+    let mut held = Vec::new();
+    for _ in 0..10_000 {
+        let port = 10_240 + (rng.next_u64() % 20_000) as u16;
+        if let Ok(listener) = std::net::TcpListener::bind(("127.0.0.1", port)) {
+            held.push((port, listener));
+        }
+        if held.len() == count {
+            return Ok(held.into_iter().map(|(port, _)| port).collect());
+        }
+    }
+    Err(anyhow::anyhow!("{count} ports between 10240 and 30240")).context("none are free")
+}

@@ -2,51 +2,98 @@ package io.stopover.trino.testing;
 
 import java.io.IOException;
 import java.io.UncheckedIOException;
+import java.net.InetAddress;
+import java.net.ServerSocket;
 import java.net.URI;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.ThreadLocalRandom;
 
-/** A real Stopover daemon on a free loopback port. */
+/**
+ * A real Stopover daemon on a loopback port that it keeps when it is started again. The port lies
+ * below those that outgoing connections get, so that nobody takes it meanwhile.
+ */
 public final class DaemonProcess
         implements AutoCloseable
 {
     private static final String READY = "listening on ";
+    private static final int LOWEST_PORT = 10_240;
+    private static final int HIGHEST_PORT = 30_240;
 
-    private final ServerProcess process;
-    private final URI uri;
+    private final Path folder;
+    private final String name;
+    private final Path config;
+    private final int port;
+    private int starts;
+    private ServerProcess process;
 
     /** @param configuration TOML */
     public DaemonProcess(Path folder, String name, String configuration)
     {
+        this.folder = folder;
+        this.name = name;
+        this.port = freePort();
         try {
             Files.createDirectories(folder);
-            Path config = Files.writeString(folder.resolve(name + ".toml"), configuration);
-            process = new ServerProcess(
-                    List.of(Binaries.daemon()
-                            .toString(), "serve", "--config", config.toString(), "--listen",
-                            "127.0.0.1:0"),
-                    Map.of(),
-                    folder.resolve(name + ".log"));
+            config = Files.writeString(folder.resolve(name + ".toml"), configuration);
         }
         catch (IOException e) {
             throw new UncheckedIOException(e);
         }
-        uri = URI.create(
-                process.awaitLine(line -> line.startsWith(READY)).substring(READY.length())
-                .strip());
+        start();
+    }
+
+    /** Starts it again after {@link #kill} or {@link #awaitExit}; returns when it serves. */
+    public void start()
+    {
+        starts++;
+        process = new ServerProcess(
+                List.of(Binaries.daemon()
+                        .toString(), "serve", "--config", config.toString(), "--listen",
+                        "127.0.0.1:" + port),
+                Map.of(),
+                folder.resolve("%s-%s.log".formatted(name, starts)));
+        process.awaitLine(line -> line.startsWith(READY));
+    }
+
+    private static int freePort()
+    {
+        ThreadLocalRandom random = ThreadLocalRandom.current();
+        for (int i = 0; i < 1000; i++) {
+            int port = random.nextInt(LOWEST_PORT, HIGHEST_PORT);
+            try (ServerSocket _ = new ServerSocket(port, 1, InetAddress.getLoopbackAddress())) {
+                return port;
+            }
+            catch (IOException e) {
+                // taken
+            }
+        }
+        throw new IllegalStateException("no free port");
     }
 
     public URI uri()
     {
-        return uri;
+        return URI.create("http://127.0.0.1:" + port);
     }
 
     /** As kill -9. */
     public void kill()
     {
         process.kill();
+    }
+
+    /** SIGTERM: it takes no new sinks, lets open ones finish, and ends. Returns at once. */
+    public void terminate()
+    {
+        process.terminate();
+    }
+
+    /** The exit value, once it has ended by itself. */
+    public int awaitExit()
+    {
+        return process.awaitExit();
     }
 
     @Override

@@ -79,6 +79,28 @@ final class ServerProcess
         }
     }
 
+    /** Asks it to stop; returns at once. */
+    void terminate()
+    {
+        process.destroy();
+    }
+
+    /** Its exit value, once it has ended by itself. */
+    int awaitExit()
+    {
+        try {
+            if (!process.waitFor(PATIENCE_SECONDS, SECONDS)) {
+                throw new IllegalStateException("still runs after %s s; its output:%n%s"
+                        .formatted(PATIENCE_SECONDS, output()));
+            }
+        }
+        catch (InterruptedException e) {
+            Thread.currentThread().interrupt();
+            throw new IllegalStateException(e);
+        }
+        return process.exitValue();
+    }
+
     /** As kill -9. */
     void kill()
     {

@@ -222,9 +222,14 @@ pub async fn run(
         let timeout = config.server.drain_timeout;
         tracing::info!(
             seconds = timeout.as_secs(),
-            "stopping: no new sinks, open ones may finish"
+            "stopping: no new sinks, open ones may finish; the same signal again ends it at once"
         );
-        let left = drain::drain(&daemon.exchanges, &daemon.ingest, &runtime.clock, timeout).await;
+        // Who cannot wait for the open sinks sends the signal once more.
+        let left = tokio::select! {
+            left = drain::drain(&daemon.exchanges, &daemon.ingest, &runtime.clock, timeout) => left,
+            _ = terminate.recv() => daemon.ingest.undecided(),
+            _ = interrupt.recv() => daemon.ingest.undecided(),
+        };
         if left > 0 {
             tracing::warn!(
                 sinks = left,

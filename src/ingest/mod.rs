@@ -334,6 +334,13 @@ impl Ingest {
         self.shared.draining.store(true, Ordering::Release);
     }
 
+    /// Exchanges with sinks that are not decided yet.
+    pub fn unfinished(&self) -> Vec<ExchangeId> {
+        let exchanges = self.shared.exchanges.lock();
+        let unfinished = exchanges.iter().filter(|(_, s)| s.lock().undecided() > 0);
+        unfinished.map(|(id, _)| id.clone()).collect()
+    }
+
     /// Sinks that are not decided yet.
     pub fn undecided(&self) -> usize {
         let exchanges: Vec<_> = self.shared.exchanges.lock().values().cloned().collect();

@@ -3,14 +3,19 @@
 use std::time::Duration;
 
 use super::Exchanges;
+use super::sweep::forget_closed;
 use crate::clock::Clock;
 use crate::ingest::Ingest;
 
 /// How often open sinks are counted meanwhile.
 const LOOK: Duration = Duration::from_millis(50);
+/// How often it is asked whether their exchanges are still open: a query that has ended elsewhere
+/// will never end its sinks here.
+const ASK: Duration = Duration::from_secs(2);
 
 /// Refuses new sinks and waits until no sink is undecided, or until `timeout`. Answers how many
-/// sinks were left undecided: their tasks will be run again.
+/// sinks were left undecided: their tasks will be run again. What the daemon serves beside sinks it
+/// goes on serving meanwhile.
 pub async fn drain(
     exchanges: &Exchanges,
     ingest: &Ingest,
@@ -20,11 +25,23 @@ pub async fn drain(
     exchanges.drain();
     ingest.drain();
     let deadline = clock.now() + timeout;
-    loop {
-        let undecided = ingest.undecided();
-        if undecided == 0 || clock.now() >= deadline {
-            return undecided;
+    let all_decided = async {
+        loop {
+            let undecided = ingest.undecided();
+            if undecided == 0 || clock.now() >= deadline {
+                return undecided;
+            }
+            clock.sleep(LOOK).await;
         }
-        clock.sleep(LOOK).await;
+    };
+    let none_of_the_closed = async {
+        loop {
+            forget_closed(exchanges, ingest.unfinished()).await;
+            clock.sleep(ASK).await;
+        }
+    };
+    tokio::select! {
+        undecided = all_decided => undecided,
+        () = none_of_the_closed => ingest.undecided(),
     }
 }

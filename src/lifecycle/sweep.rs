@@ -41,7 +41,10 @@ pub async fn sweep(exchanges: Exchanges, ingest: Ingest) {
 }
 
 /// Exchanges that were closed through another daemon are noticed here.
-async fn forget_closed(exchanges: &Exchanges, suspects: impl IntoIterator<Item = ExchangeId>) {
+pub(super) async fn forget_closed(
+    exchanges: &Exchanges,
+    suspects: impl IntoIterator<Item = ExchangeId>,
+) {
     use crate::ingest::Gate as _;
     for id in suspects {
         if let Err(error) = exchanges.is_open(&id).await {

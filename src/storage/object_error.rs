@@ -174,6 +174,9 @@ fn way_out(status: Option<u16>, code: Option<&str>, text: &str) -> Option<&'stat
         (_, Some("PermanentRedirect" | "AuthorizationHeaderMalformed")) => {
             Some("set region to that of the bucket")
         }
+        (_, Some("RequestTimeTooSkewed")) => {
+            Some("set this machine's clock: signatures carry the time")
+        }
         (Some(401 | 403), _) => {
             Some("the credentials need the right to get, put, list and delete below the URI")
         }
@@ -225,6 +228,23 @@ mod tests {
             "{translated}"
         );
         assert!(!translated.message.contains("AKIAEXAMPLE"), "{translated}");
+    }
+
+    /// A daemon whose wall clock was three hours off was told to look after its credentials'
+    /// rights.
+    #[test]
+    fn a_clock_that_is_wrong_is_named_as_such() {
+        let body = "<Error><Code>RequestTimeTooSkewed</Code><Message>Too large.</Message></Error>";
+        let source = format!("Server returned non-2xx status code: 403 Forbidden: {body}").into();
+        let error = Error::PermissionDenied {
+            path: "v1/x".into(),
+            source,
+        };
+        let said = translate(&error, &Redactor::default()).message;
+        assert!(
+            said.contains("clock") && !said.contains("right to"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -149,19 +149,7 @@ async fn a_terminated_daemon_lets_open_sinks_finish_takes_no_new_ones_and_ends_w
     announce(&http, &daemon, "q-1").await;
     write(&http, &daemon, "q-1", 0, b"open when the signal came").await;
     daemon.terminate();
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        let ready = http
-            .get(format!("{}/readyz", daemon.url))
-            .send()
-            .await
-            .unwrap();
-        if ready.status() == StatusCode::SERVICE_UNAVAILABLE {
-            break;
-        }
-        assert!(Instant::now() < deadline, "it never drained");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    wait_until_draining(&http, &daemon).await;
     let late = format!(
         "{}/v1/exchanges/q-1/sinks/7/0/pages?partition=1",
         daemon.url
@@ -199,4 +187,44 @@ fn a_daemon_without_a_token_refuses_to_listen_beyond_loopback() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("allow_remote_without_token"), "{said}");
+}
+
+async fn wait_until_draining(http: &Client, daemon: &Process) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let ready = http.get(format!("{}/readyz", daemon.url)).send().await;
+        if ready.unwrap().status() == StatusCode::SERVICE_UNAVAILABLE {
+            return;
+        }
+        assert!(Instant::now() < deadline, "it never drained");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A worker had died in the midst of its task, and its query had ended long ago through another
+/// daemon. The daemon that still held the open sink waited for it through the whole drain time.
+#[tokio::test]
+async fn a_stopping_daemon_does_not_wait_for_sinks_of_queries_that_ended_elsewhere() {
+    let (folder, http) = (tempfile::tempdir().unwrap(), Client::new());
+    let daemon = Process::start(folder.path(), &["--set", "server.drain_timeout=1d"]);
+    let other = Process::start(folder.path(), &[]);
+    announce(&http, &daemon, "q-1").await;
+    write(&http, &daemon, "q-1", 0, b"its worker is gone").await;
+    let url = format!("{}/v1/exchanges/q-1", other.url);
+    let closed = http.delete(url).send().await.unwrap();
+    assert_eq!(closed.status(), StatusCode::NO_CONTENT);
+    daemon.terminate();
+    assert!(daemon.wait().success());
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_a_drain_at_once() {
+    let (folder, http) = (tempfile::tempdir().unwrap(), Client::new());
+    let daemon = Process::start(folder.path(), &["--set", "server.drain_timeout=1d"]);
+    announce(&http, &daemon, "q-1").await;
+    write(&http, &daemon, "q-1", 0, b"nobody ends this attempt").await;
+    daemon.terminate();
+    wait_until_draining(&http, &daemon).await;
+    daemon.terminate();
+    assert!(daemon.wait().success());
 }

@@ -18,12 +18,17 @@ use crate::world::{World, wall_offset};
 /// Breaks things until so many daemons were killed.
 pub async fn storm(world: &mut World, kills: u64, rng: &Random) -> Result<()> {
     let s3 = matches!(world.store, Store::S3(_));
-    let clients = std::rc::Rc::clone(&world.clients);
+    let (clients, name) = (std::rc::Rc::clone(&world.clients), world.name.clone());
     let tally = &clients.tally;
     let over = tokio::sync::watch::Sender::new(false);
     let full = std::cell::Cell::new(None);
     let daemons = async {
+        let mut told = 0;
         while tally.kills.get() < kills {
+            if tally.kills.get() / 100 > told {
+                told = tally.kills.get() / 100;
+                println!("{name}: {} kills of {kills}", tally.kills.get());
+            }
             strike_daemons(&mut world.daemons, s3, full.get(), tally, rng).await?;
         }
         over.send_replace(true);

@@ -99,7 +99,8 @@ impl Proxy {
             return;
         };
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
-        let doomed = self.shared.faulty.get() && self.shared.rng.next_u64() % CUT_ONE_IN == 0;
+        let doomed =
+            self.shared.faulty.get() && self.shared.rng.next_u64().is_multiple_of(CUT_ONE_IN);
         let budget = if doomed {
             self.shared.rng.next_u64() % MOST_BYTES
         } else {

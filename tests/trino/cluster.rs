@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::artifacts::{Artifacts, ExchangeManager};
-use crate::daemon::Daemon;
+use crate::daemon::{DRAIN, Daemon};
 use crate::node::{Layout, Node, properties};
 use crate::process::{free_ports, tail, wait_until};
 use crate::query::{Client, Row, Session};
@@ -193,7 +193,11 @@ fn node_name(index: usize) -> String {
 }
 
 fn daemon_configuration(store: &Store) -> String {
-    format!("[memory]\nbudget = \"256MiB\"\n\n{}", store.configuration())
+    format!(
+        "[server]\ndrain_timeout = \"{}s\"\n\n[memory]\nbudget = \"256MiB\"\n\n{}",
+        DRAIN.as_secs(),
+        store.configuration()
+    )
 }
 
 /// A node names its own daemon first and the others after it, to turn to when it is down.

@@ -11,6 +11,10 @@ use serde_json::Value;
 
 use crate::process::{Process, wait_until};
 
+/// How long a stopping daemon waits for its open sinks: longer than any task of the scenarios, as an
+/// operator would set it.
+pub const DRAIN: Duration = Duration::from_secs(300);
+
 pub struct Daemon {
     pub name: String,
     pub port: u16,
@@ -104,7 +108,7 @@ impl Daemon {
         let Some(mut process) = self.process.take() else {
             return Ok(());
         };
-        let status = process.terminate(Duration::from_secs(60)).await;
+        let status = process.terminate(DRAIN + Duration::from_secs(60)).await;
         let status = status.with_context(|| format!("{} ignored SIGTERM", self.name))?;
         ensure!(
             status.success(),

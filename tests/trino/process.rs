@@ -82,6 +82,7 @@ impl Process {
     }
 
     /// The id of the child itself.
+    #[allow(dead_code, reason = "used by the soak")]
     pub fn id(&self) -> u32 {
         self.child.id()
     }

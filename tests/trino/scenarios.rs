@@ -27,15 +27,17 @@ pub enum Scenario {
     WorkerKilled,
     DaemonKilled,
     MachineKilled,
+    RollingRestart,
 }
 
 impl Scenario {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Results,
         Self::QueryRetries,
         Self::WorkerKilled,
         Self::DaemonKilled,
         Self::MachineKilled,
+        Self::RollingRestart,
     ];
 
     pub fn name(self) -> &'static str {
@@ -45,6 +47,7 @@ impl Scenario {
             Self::WorkerKilled => "worker-killed",
             Self::DaemonKilled => "daemon-killed",
             Self::MachineKilled => "machine-killed",
+            Self::RollingRestart => "rolling-restart",
         }
     }
 
@@ -55,12 +58,19 @@ impl Scenario {
             Self::WorkerKilled => "a query survives kill -9 of a worker that comes back",
             Self::DaemonKilled => "a query survives kill -9 of the daemon beside a worker",
             Self::MachineKilled => "a query survives kill -9 of a worker and its daemon for good",
+            Self::RollingRestart => "a restart of all daemons in turn fails no task of a query",
         }
     }
 
     /// Whether it has a meaning without daemons.
     pub fn applies_to(self, manager: ExchangeManager) -> bool {
-        manager == ExchangeManager::Stopover || self != Self::DaemonKilled
+        manager == ExchangeManager::Stopover
+            || !matches!(self, Self::DaemonKilled | Self::RollingRestart)
+    }
+
+    /// Whether it is the same on any storage, so that one is enough unless it is named.
+    pub fn is_about_daemons_alone(self) -> bool {
+        self == Self::RollingRestart
     }
 
     pub async fn run(self, cluster: &mut Cluster) -> Result<()> {
@@ -69,6 +79,7 @@ impl Scenario {
             Self::QueryRetries => query_retries(cluster).await,
             Self::WorkerKilled => lose(cluster, &LONG_TPCH, "sf1", Loss::WorkerThatReturns).await,
             Self::DaemonKilled => lose(cluster, &LONG_ANYWHERE, "tiny", Loss::Daemon).await,
+            Self::RollingRestart => rolling_restart(cluster).await,
             Self::MachineKilled => lose(cluster, &LONG_ANYWHERE, "tiny", Loss::Machine).await,
         }
     }
@@ -161,15 +172,39 @@ async fn lose(cluster: &mut Cluster, query: &Query, schema: &str, loss: Loss) ->
     bail!("no task was tried again, however long the query: nothing was killed in its midst")
 }
 
-/// How one run with a loss ended.
+/// How one run with a fault ended.
 struct Ending {
     rows: Vec<Row>,
     tried_again: usize,
-    /// Why nothing was killed in its midst.
+    /// Why the fault did not come in its midst.
     missed: Option<&'static str>,
 }
 
 async fn lose_once(cluster: &mut Cluster, sql: &str, schema: &str, loss: Loss) -> Result<Ending> {
+    with_fault(cluster, sql, schema, async |cluster, id, over| {
+        if !something_to_lose(cluster, id, over, loss).await? {
+            return Ok(Some(
+                "the query was over before there was something to lose",
+            ));
+        }
+        inflict(cluster, loss).await?;
+        let held = describe_held(cluster, id).await;
+        if over.get() {
+            return Ok(Some("the query was over when the process was killed"));
+        }
+        held.map(|()| None)
+    })
+    .await
+}
+
+/// Runs a query to its end while a fault is inflicted on it, which answers why it came too late if
+/// it did.
+async fn with_fault(
+    cluster: &mut Cluster,
+    sql: &str,
+    schema: &str,
+    fault: impl AsyncFnOnce(&mut Cluster, &str, &Cell<bool>) -> Result<Option<&'static str>>,
+) -> Result<Ending> {
     let session = many_tasks(&Session::new(schema, "TASK"));
     let running = cluster.client.start(sql, &session).await?;
     let id = running.id.clone();
@@ -179,21 +214,8 @@ async fn lose_once(cluster: &mut Cluster, sql: &str, schema: &str, loss: Loss) -
         over.set(true);
         rows
     };
-    let fault = async {
-        if !something_to_lose(cluster, &id, &over, loss).await? {
-            return Ok(Some(
-                "the query was over before there was something to lose",
-            ));
-        }
-        inflict(cluster, loss).await?;
-        let held = describe_held(cluster, &id).await;
-        if over.get() {
-            return Ok(Some("the query was over when the process was killed"));
-        }
-        held.map(|()| None)
-    };
     // Both to their ends, also after an error: no query may run on into the next scenario.
-    let (rows, missed) = tokio::join!(to_its_end, fault);
+    let (rows, missed) = tokio::join!(to_its_end, fault(cluster, &id, &over));
     let missed = missed?;
     let tasks = cluster.client.tasks(&id).await?;
     Ok(Ending {
@@ -201,6 +223,67 @@ async fn lose_once(cluster: &mut Cluster, sql: &str, schema: &str, loss: Loss) -
         tried_again: tasks.iter().filter(|t| attempt(t) > 0).count(),
         missed,
     })
+}
+
+/// Restarts all daemons one after another under a query. Each is stopped while it holds sinks that
+/// are not finished, if it is beside a worker, and has come back before the next one goes.
+async fn rolling_restart(cluster: &mut Cluster) -> Result<()> {
+    let query = &LONG_ANYWHERE;
+    for work in WORK {
+        let (sql, schema) = (query.sized(work), "tiny");
+        let plain = cluster.plain(&sql, schema).await?;
+        let ending = with_fault(cluster, &sql, schema, restart_all).await?;
+        same(&plain, &ending.rows, query.order)?;
+        ensure!(
+            ending.tried_again == 0,
+            "{} task(s) were tried again: a restart has cost them their attempt",
+            ending.tried_again
+        );
+        nothing_left(cluster).await?;
+        no_sink_open(cluster).await?;
+        match ending.missed {
+            None => {
+                let rows = ending.rows.len();
+                println!("    {}: {rows} right rows, no task tried again", query.name);
+                return Ok(());
+            }
+            Some(missed) => println!("    work {work}: {missed}"),
+        }
+    }
+    bail!("the query was over before all daemons were restarted, however long it was")
+}
+
+async fn restart_all(
+    cluster: &mut Cluster,
+    _query: &str,
+    over: &Cell<bool>,
+) -> Result<Option<&'static str>> {
+    // The workers' daemons first: the coordinator's has no sinks to wait for.
+    for number in [1, 2, 0] {
+        let daemon = &mut cluster.daemons[number];
+        if number > 0 {
+            let what = format!("{} holds open sinks, or the query is over", daemon.name);
+            wait_until(&what, Duration::from_secs(300), async || {
+                Ok(over.get() || open_sinks(daemon).await? > 0.0)
+            })
+            .await?;
+        }
+        let (sinks, began) = (open_sinks(daemon).await?, Instant::now());
+        daemon.stop().await?;
+        if over.get() {
+            daemon.start().await?;
+            return Ok(Some("the query was over before all daemons were restarted"));
+        }
+        println!(
+            "    {}: SIGTERM with {sinks} open sink(s), drained in {:.1} s",
+            daemon.name,
+            seconds(began)
+        );
+        daemon.start().await?;
+    }
+    Ok(over
+        .get()
+        .then_some("the query was over before all daemons were restarted"))
 }
 
 /// Waits until worker 1 has committed output of this query and is busy with more of it; and, if it

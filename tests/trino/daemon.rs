@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use crate::process::{Process, wait_until};
 
-/// How long a stopping daemon waits for its open sinks: longer than any task of the scenarios, as an
-/// operator would set it.
+/// How long a stopping daemon waits for its open sinks: longer than any task of the scenarios, as
+/// an operator would set it.
 pub const DRAIN: Duration = Duration::from_secs(300);
 
 pub struct Daemon {

@@ -470,7 +470,7 @@ fn what_has_its_place_is_written_nowhere_else() {
 #[test]
 fn nothing_is_left_for_later() {
     let mut violations = Violations::default();
-    for source in files(&["src", "tests"], &[".rs"]) {
+    for source in files(&["benches", "src", "tests"], &[".rs"]) {
         for (index, line) in source.text.lines().enumerate() {
             for (text, instead) in NOWHERE {
                 if line.contains(text) {
@@ -485,7 +485,7 @@ fn nothing_is_left_for_later() {
 #[test]
 fn every_file_opens_with_its_contract() {
     let mut violations = Violations::default();
-    for source in files(&["src", "tests"], &[".rs"]) {
+    for source in files(&["benches", "src", "tests"], &[".rs"]) {
         if !source.text.starts_with("//! ") {
             let what = "open the file with //!: what it does, what it does not own, its invariant";
             violations.add(&source.path, 1, what);
@@ -521,7 +521,7 @@ fn files_stay_short() {
 #[test]
 fn lines_stay_within_the_columns() {
     let mut long = Vec::new();
-    for source in files(&["src", "tests"], &[".rs"]) {
+    for source in files(&["benches", "src", "tests"], &[".rs"]) {
         for (index, line) in source.text.lines().enumerate() {
             if line.chars().count() > MAX_COLUMNS {
                 long.push(format!("{}:{}", source.path, index + 1));

@@ -22,6 +22,13 @@ final class Binaries
         return find("STOPOVER_TEST_VERSITYGW", "the versitygw S3 server");
     }
 
+    static Path slowStore()
+    {
+        return find("STOPOVER_BENCH_SLOW_STORE",
+                "the proxy slow-store, such as target/release/examples/slow-store after"
+                        + " 'cargo build --release --example slow-store'");
+    }
+
     private static Path find(String variable, String what)
     {
         String value = System.getProperty(variable, System.getenv(variable));

@@ -78,6 +78,11 @@ public final class DaemonProcess
         return URI.create("http://127.0.0.1:" + port);
     }
 
+    public long pid()
+    {
+        return process.pid();
+    }
+
     /** As kill -9. */
     public void kill()
     {

@@ -23,6 +23,7 @@ public final class S3Server
 
     private final ServerProcess process;
     private final Path buckets;
+    private final Path accessLog;
     private final URI endpoint;
 
     public S3Server(Path folder)
@@ -30,6 +31,7 @@ public final class S3Server
         int port;
         try {
             buckets = Files.createDirectories(folder.resolve("buckets"));
+            accessLog = folder.resolve("s3-access.log");
             try (ServerSocket socket = new ServerSocket(0, 1, InetAddress.getLoopbackAddress())) {
                 port = socket.getLocalPort();
             }
@@ -43,6 +45,7 @@ public final class S3Server
                         "--access", ACCESS_KEY, "--secret", SECRET_KEY, "--region", REGION,
                         "--port", "127.0.0.1:"
                                 + port, "--quiet", "--keep-alive", "--health", "/health",
+                        "--access-log", accessLog.toString(),
                         "posix", buckets.toString()),
                 Map.of(),
                 folder.resolve("s3.log"));
@@ -71,6 +74,17 @@ public final class S3Server
     public URI endpoint()
     {
         return endpoint;
+    }
+
+    public long pid()
+    {
+        return process.pid();
+    }
+
+    /** A line for each request. */
+    public Path accessLog()
+    {
+        return accessLog;
     }
 
     /** Makes a bucket and returns the folder that holds its objects. */

@@ -101,6 +101,11 @@ final class ServerProcess
         return process.exitValue();
     }
 
+    long pid()
+    {
+        return process.pid();
+    }
+
     /** As kill -9. */
     void kill()
     {

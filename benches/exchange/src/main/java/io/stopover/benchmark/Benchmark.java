@@ -1,0 +1,206 @@
+package io.stopover.benchmark;
+
+import io.trino.spi.QueryId;
+
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.SequencedMap;
+import java.util.stream.Collectors;
+import java.util.stream.IntStream;
+
+import static java.nio.file.StandardOpenOption.APPEND;
+import static java.nio.file.StandardOpenOption.CREATE;
+
+/**
+ * Compares exchange managers through Trino's SPI: the same workloads, in turn, round by round, in
+ * one JVM. Prints medians and ratios; fails if a single byte that is read is not the one that was
+ * written.
+ */
+public final class Benchmark
+{
+    private static final double MIB = 1 << 20;
+    private static final double GB = 1e9;
+
+    private final Options options;
+    private final PluginFolder stock;
+    private final PluginFolder stopover;
+    private int queries;
+
+    private Benchmark(Options options)
+    {
+        this.options = options;
+        this.stock = new PluginFolder(options.stockPlugin());
+        this.stopover = new PluginFolder(options.stopoverPlugin());
+    }
+
+    public static void main(String[] arguments)
+    {
+        Options options;
+        try {
+            options = Options.parse(List.of(arguments));
+        }
+        catch (IllegalArgumentException e) {
+            System.err.println("error: " + e.getMessage());
+            System.err.print(Options.USAGE.formatted(Workload.ALL.stream()
+                    .map(workload -> "    " + workload.describe())
+                    .collect(Collectors.joining("\n"))));
+            System.exit(2);
+            return;
+        }
+        new Benchmark(options).run();
+        // the plugins may have left threads behind
+        System.exit(0);
+    }
+
+    private void run()
+    {
+        Runtime runtime = Runtime.getRuntime();
+        System.out.printf(
+                "%s processors, heap of %.0f MiB, Java %s; %s writers, %s readers, %s rounds after %s"
+                        + " to warm up%n",
+                runtime.availableProcessors(), runtime.maxMemory() / MIB, Runtime.version(),
+                options.writers(), options.readers(), options.rounds(), options.warmUps());
+        for (Workload workload : options.workloads()) {
+            compare(workload.scaled(options.scale()));
+        }
+    }
+
+    private void compare(Workload workload)
+    {
+        System.out.printf("%n%s (%.2f GB)%n", workload.describe(), workload.gigabytes());
+        Pages pages = new Pages(workload, workload.name().hashCode());
+        System.out.printf("making and checking the pages alone: %.2f CPU s per GB%n",
+                ownCost(workload, pages));
+        Figures figures = new Figures(options.sides());
+        try (Stage stage = new Stage(workload, options.folder())) {
+            List<Side> sides = options.sides().stream()
+                    .map(side -> side.equals("stock")
+                            ? stage.stock(stock)
+                            : stage.stopover(stopover))
+                    .toList();
+            StoreLog log = stage.storeLog();
+            for (int round = -options.warmUps(); round < options.rounds(); round++) {
+                for (Side side : sides) {
+                    SequencedMap<String, Double> measured =
+                            measure(stage, side, workload, pages, log);
+                    if (round >= 0) {
+                        figures.add(side.name(), measured);
+                    }
+                }
+            }
+        }
+        System.out.print(figures.table());
+        options.raw().ifPresent(file -> append(file, figures.raw(workload.name())));
+    }
+
+    /** CPU seconds per GB of this program itself, without any exchange. */
+    private double ownCost(Workload workload, Pages pages)
+    {
+        double before = ProcessFigures.cpuSeconds(ProcessHandle.current().pid());
+        List<Pages.Checker> checkers = IntStream.range(0, workload.partitions())
+                .mapToObj(pages::checker).toList();
+        for (int task = 0; task < workload.tasks(); task++) {
+            for (int number = 0; number < workload.pagesOfATask(); number++) {
+                checkers.get(pages.partition(task, number)).take(pages.page(task, number));
+            }
+        }
+        checkers.forEach(Pages.Checker::end);
+        double after = ProcessFigures.cpuSeconds(ProcessHandle.current().pid());
+        return (after - before) / workload.gigabytes();
+    }
+
+    private SequencedMap<String, Double> measure(
+            Stage stage, Side side, Workload workload, Pages pages, StoreLog log)
+    {
+        System.gc();
+        queries++;
+        String query = "bench_%s_%s".formatted(ProcessHandle.current().pid(), queries);
+        log.take();
+        long refusedBefore = stage.refused();
+        side.daemons().forEach(ProcessFigures::forgetPeak);
+        DaemonMetrics.Puts putsBefore = side.puts().puts();
+        Cpu before = Cpu.now(stage, side);
+
+        // closing is asynchronous on both sides, so what it costs is in the requests, not in the CPU
+        Cpu[] after = new Cpu[1];
+        Shuffle shuffle =
+                new Shuffle(side, workload, pages, options.writers(), options.readers());
+        Shuffle.Outcome outcome =
+                shuffle.run(new QueryId(query), () -> after[0] = Cpu.now(stage, side));
+        stage.awaitRemoval(query);
+        Cpu cpu = after[0].minus(before);
+        DaemonMetrics.Puts puts = side.puts().puts().minus(putsBefore);
+        return figures(side, workload, outcome, cpu, puts, log.take(),
+                stage.refused() - refusedBefore);
+    }
+
+    private static SequencedMap<String, Double> figures(
+            Side side,
+            Workload workload,
+            Shuffle.Outcome outcome,
+            Cpu cpu,
+            DaemonMetrics.Puts puts,
+            StoreLog.Requests requests,
+            long refused)
+    {
+        double[] finishes = Figures.sorted(outcome.finishes());
+        SequencedMap<String, Double> figures = new LinkedHashMap<>();
+        figures.put("write s", outcome.write());
+        figures.put("handles s", outcome.plan());
+        figures.put("read s", outcome.read());
+        figures.put("total s", outcome.total());
+        figures.put("write MB/s", workload.bytes() / 1e6 / outcome.write());
+        figures.put("read MB/s", workload.bytes() / 1e6 / outcome.read());
+        figures.put("finish p50 ms", 1000 * Figures.percentile(finishes, 0.5));
+        figures.put("finish p99 ms", 1000 * Figures.percentile(finishes, 0.99));
+        figures.put("a put of the daemon ms", 1000 * puts.seconds() / Math.max(1, puts.count()));
+        figures.put("client CPU s", cpu.client());
+        figures.put("daemon CPU s", cpu.daemons());
+        figures.put("client + daemon CPU s/GB",
+                (cpu.client() + cpu.daemons()) / (workload.bytes() / GB));
+        figures.put("store CPU s", cpu.store());
+        figures.put("one sink MiB", outcome.sinks().mostOfOne() / MIB);
+        figures.put("all sinks MiB", outcome.sinks().mostOfAll() / MIB);
+        figures.put("all sources MiB", outcome.sources().mostOfAll() / MIB);
+        figures.put("daemon peak MiB", side.daemonPeak().orElse(0) / MIB);
+        figures.put("PUT-class requests", (double) requests.puts());
+        figures.put("GET-class requests", (double) requests.gets());
+        figures.put("DELETE requests", (double) requests.deletes());
+        figures.put("refused with 503", (double) refused);
+        figures.put("handles", (double) outcome.handles());
+        figures.put("handles KiB", outcome.handleBytes() / 1024.0);
+        return figures;
+    }
+
+    private static void append(Path file, String text)
+    {
+        try {
+            Files.writeString(file, text, CREATE, APPEND);
+        }
+        catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+    }
+
+    /** CPU seconds spent so far. */
+    private record Cpu(double client, double daemons, double store)
+    {
+        static Cpu now(Stage stage, Side side)
+        {
+            return new Cpu(
+                    ProcessFigures.cpuSeconds(ProcessHandle.current().pid()),
+                    ProcessFigures.cpuSeconds(side.daemons()),
+                    ProcessFigures.cpuSeconds(stage.storeProcesses()));
+        }
+
+        Cpu minus(Cpu earlier)
+        {
+            return new Cpu(
+                    client - earlier.client, daemons - earlier.daemons, store - earlier.store);
+        }
+    }
+}

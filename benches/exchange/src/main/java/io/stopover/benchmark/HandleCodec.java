@@ -1,0 +1,55 @@
+package io.stopover.benchmark;
+
+import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import io.airlift.json.ObjectMapperProvider;
+
+import java.io.IOException;
+import java.io.UncheckedIOException;
+
+/**
+ * Sends handles through JSON, as they travel between Trino's nodes: written by the server's mapper,
+ * with the plugin and the class in front, and read back by the class of that plugin.
+ */
+final class HandleCodec
+{
+    private static final String TYPE = "@type";
+
+    private final ObjectMapper mapper = new ObjectMapperProvider().get();
+    private final PluginFolder plugin;
+
+    HandleCodec(PluginFolder plugin)
+    {
+        this.plugin = plugin;
+    }
+
+    byte[] encode(Object handle)
+    {
+        ObjectNode json = mapper.createObjectNode();
+        json.put(TYPE, plugin.name() + ":" + handle.getClass().getName());
+        json.setAll((ObjectNode) mapper.valueToTree(handle));
+        try {
+            return mapper.writeValueAsBytes(json);
+        }
+        catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+    }
+
+    <T> T decode(byte[] encoded, Class<T> kind)
+    {
+        try {
+            ObjectNode json = (ObjectNode) mapper.readTree(encoded);
+            String type = json.remove(TYPE).asText();
+            String className = type.substring(plugin.name().length() + 1);
+            return kind.cast(
+                    mapper.treeToValue(json, plugin.classLoader().loadClass(className)));
+        }
+        catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+        catch (ClassNotFoundException e) {
+            throw new IllegalStateException(e);
+        }
+    }
+}

@@ -1,0 +1,137 @@
+package io.stopover.benchmark;
+
+import io.opentelemetry.api.OpenTelemetry;
+import io.opentelemetry.api.trace.Tracer;
+import io.trino.spi.Plugin;
+import io.trino.spi.classloader.ThreadContextClassLoader;
+import io.trino.spi.exchange.ExchangeManager;
+import io.trino.spi.exchange.ExchangeManagerContext;
+import io.trino.spi.exchange.ExchangeManagerFactory;
+
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.net.MalformedURLException;
+import java.net.URL;
+import java.net.URLClassLoader;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Map;
+import java.util.ServiceLoader;
+import java.util.stream.Stream;
+
+/**
+ * A plugin as it lies under {@code plugin/} of a Trino server, loaded as Trino loads it: by a class
+ * loader of its own, which shares with the server only the packages of the SPI.
+ */
+final class PluginFolder
+{
+    /** Of Trino 476. */
+    private static final List<String> SHARED_PACKAGES = List.of(
+            "io.trino.spi.",
+            "com.fasterxml.jackson.annotation.",
+            "io.airlift.slice.",
+            "org.openjdk.jol.",
+            "io.opentelemetry.api.",
+            "io.opentelemetry.context.");
+
+    private final String name;
+    private final ClassLoader classLoader;
+
+    PluginFolder(Path folder)
+    {
+        this.name = folder.getFileName().toString();
+        this.classLoader = new Loader(name, jars(folder));
+    }
+
+    private static URL[] jars(Path folder)
+    {
+        try (Stream<Path> files = Files.list(folder)) {
+            URL[] jars = files.filter(file -> file.toString().endsWith(".jar"))
+                    .sorted()
+                    .map(PluginFolder::url)
+                    .toArray(URL[]::new);
+            if (jars.length == 0) {
+                throw new IllegalArgumentException(folder + " holds no jars: it is no plugin");
+            }
+            return jars;
+        }
+        catch (IOException e) {
+            throw new UncheckedIOException("cannot read the plugin folder " + folder, e);
+        }
+    }
+
+    private static URL url(Path file)
+    {
+        try {
+            return file.toUri().toURL();
+        }
+        catch (MalformedURLException e) {
+            throw new UncheckedIOException(e);
+        }
+    }
+
+    String name()
+    {
+        return name;
+    }
+
+    ClassLoader classLoader()
+    {
+        return classLoader;
+    }
+
+    ExchangeManager create(String managerName, Map<String, String> properties)
+    {
+        try (ThreadContextClassLoader _ = new ThreadContextClassLoader(classLoader)) {
+            for (Plugin plugin : ServiceLoader.load(Plugin.class, classLoader)) {
+                for (ExchangeManagerFactory factory : plugin.getExchangeManagerFactories()) {
+                    if (factory.getName().equals(managerName)) {
+                        return factory.create(properties, new Context());
+                    }
+                }
+            }
+        }
+        throw new IllegalArgumentException(
+                "the plugin %s has no exchange manager %s".formatted(name, managerName));
+    }
+
+    private record Context()
+            implements ExchangeManagerContext
+    {
+        @Override
+        public OpenTelemetry getOpenTelemetry()
+        {
+            return OpenTelemetry.noop();
+        }
+
+        @Override
+        public Tracer getTracer()
+        {
+            return OpenTelemetry.noop().getTracer("benchmark");
+        }
+    }
+
+    private static final class Loader
+            extends URLClassLoader
+    {
+        static {
+            registerAsParallelCapable();
+        }
+
+        private Loader(String name, URL[] jars)
+        {
+            super(name, jars, ClassLoader.getPlatformClassLoader());
+        }
+
+        @Override
+        protected Class<?> loadClass(String className, boolean resolve)
+                throws ClassNotFoundException
+        {
+            if (SHARED_PACKAGES.stream().anyMatch(className::startsWith)) {
+                return PluginFolder.class.getClassLoader().loadClass(className);
+            }
+            return super.loadClass(className, resolve);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+package io.stopover.benchmark;
+
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.List;
+
+/** What Linux counts for a process. */
+final class ProcessFigures
+{
+    /** The kernel tells times to programs in hundredths of a second, whatever it counts itself. */
+    private static final double TICKS_PER_SECOND = 100;
+
+    private ProcessFigures() {}
+
+    /** Seconds of all its threads, also of those that have ended. */
+    static double cpuSeconds(long pid)
+    {
+        String stat = read(Path.of("/proc/%s/stat".formatted(pid)));
+        // the name in parentheses may hold spaces
+        String[] fields = stat.substring(stat.lastIndexOf(')') + 2).split(" ");
+        return (Long.parseLong(fields[11]) + Long.parseLong(fields[12])) / TICKS_PER_SECOND;
+    }
+
+    static double cpuSeconds(List<Long> pids)
+    {
+        return pids.stream().mapToDouble(ProcessFigures::cpuSeconds).sum();
+    }
+
+    /** Bytes resident at most since {@link #forgetPeak}. */
+    static long peakMemory(long pid)
+    {
+        return read(Path.of("/proc/%s/status".formatted(pid))).lines()
+                .filter(line -> line.startsWith("VmHWM:"))
+                .mapToLong(line -> Long.parseLong(line.replaceAll("[^0-9]", "")) * 1024)
+                .findFirst()
+                .orElseThrow();
+    }
+
+    static void forgetPeak(long pid)
+    {
+        try {
+            Files.writeString(Path.of("/proc/%s/clear_refs".formatted(pid)), "5");
+        }
+        catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+    }
+
+    private static String read(Path path)
+    {
+        try {
+            return Files.readString(path);
+        }
+        catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+    }
+}

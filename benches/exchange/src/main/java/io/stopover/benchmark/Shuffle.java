@@ -1,0 +1,253 @@
+package io.stopover.benchmark;
+
+import io.airlift.slice.Slice;
+import io.opentelemetry.api.trace.Span;
+import io.trino.spi.QueryId;
+import io.trino.spi.exchange.Exchange;
+import io.trino.spi.exchange.ExchangeContext;
+import io.trino.spi.exchange.ExchangeId;
+import io.trino.spi.exchange.ExchangeSink;
+import io.trino.spi.exchange.ExchangeSinkHandle;
+import io.trino.spi.exchange.ExchangeSinkInstanceHandle;
+import io.trino.spi.exchange.ExchangeSource;
+import io.trino.spi.exchange.ExchangeSourceHandle;
+import io.trino.spi.exchange.ExchangeSourceHandleSource;
+import io.trino.spi.exchange.ExchangeSourceHandleSource.ExchangeSourceHandleBatch;
+import io.trino.spi.exchange.ExchangeSourceOutputSelector;
+
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.TreeMap;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import java.util.concurrent.TimeoutException;
+import java.util.concurrent.atomic.AtomicLong;
+import java.util.function.IntConsumer;
+import java.util.stream.IntStream;
+
+import static io.trino.spi.exchange.ExchangeId.createRandomExchangeId;
+import static java.util.concurrent.TimeUnit.SECONDS;
+
+/**
+ * One exchange from its creation to its end, driven as the engine drives it: tasks write at the same
+ * time, each page after the sink has let it in; when all have finished the coordinator takes the
+ * handles; then each partition is read by a source of its own. Every page is checked.
+ */
+final class Shuffle
+{
+    private static final long PATIENCE_SECONDS = 600;
+
+    /** What it took; times in seconds. */
+    record Outcome(
+            double write,
+            double plan,
+            double read,
+            List<Double> finishes,
+            Peak sinks,
+            Peak sources,
+            long handles,
+            long handleBytes)
+    {
+        double total()
+        {
+            return write + plan + read;
+        }
+    }
+
+    private final Side side;
+    private final Workload workload;
+    private final Pages pages;
+    private final int writers;
+    private final int readers;
+    private final ExchangeId id = createRandomExchangeId();
+    private final Peak sinkPeak = new Peak();
+    private final Peak sourcePeak = new Peak();
+    private final AtomicLong handleBytes = new AtomicLong();
+    private final double[] finishes;
+
+    Shuffle(Side side, Workload workload, Pages pages, int writers, int readers)
+    {
+        this.side = side;
+        this.workload = workload;
+        this.pages = pages;
+        this.writers = writers;
+        this.readers = readers;
+        this.finishes = new double[workload.tasks()];
+    }
+
+    /** @param afterReading what is measured before the exchange is closed */
+    Outcome run(QueryId query, Runnable afterReading)
+    {
+        long start = System.nanoTime();
+        Exchange exchange = side.writer()
+                .createExchange(new Context(query, id), workload.partitions(), false);
+        try {
+            List<ExchangeSinkHandle> sinks = IntStream.range(0, workload.tasks())
+                    .mapToObj(exchange::addSink)
+                    .toList();
+            exchange.noMoreSinks();
+            atOnce(writers, workload.tasks(), task -> write(exchange, sinks.get(task), task));
+            double write = secondsSince(start);
+
+            long planStart = System.nanoTime();
+            exchange.allRequiredSinksFinished();
+            Map<Integer, List<byte[]>> handles = handles(exchange);
+            double plan = secondsSince(planStart);
+
+            long readStart = System.nanoTime();
+            ExchangeSourceOutputSelector selector = selector();
+            atOnce(readers, workload.partitions(), partition ->
+                    read(partition, handles.getOrDefault(partition, List.of()), selector));
+            double read = secondsSince(readStart);
+            afterReading.run();
+            return new Outcome(
+                    write,
+                    plan,
+                    read,
+                    IntStream.range(0, finishes.length).mapToObj(i -> finishes[i]).toList(),
+                    sinkPeak,
+                    sourcePeak,
+                    handles.values().stream().mapToLong(List::size).sum(),
+                    handleBytes.get());
+        }
+        finally {
+            exchange.close();
+        }
+    }
+
+    private void write(Exchange exchange, ExchangeSinkHandle handle, int task)
+    {
+        byte[] instance = side.codec().encode(await(exchange.instantiateSink(handle, 0)));
+        ExchangeSink sink = side.writer().createSink(
+                side.codec().decode(instance, ExchangeSinkInstanceHandle.class));
+        try (Peak.One memory = sinkPeak.one()) {
+            for (int number = 0; number < workload.pagesOfATask(); number++) {
+                await(sink.isBlocked());
+                sink.add(pages.partition(task, number), pages.page(task, number));
+                memory.now(sink.getMemoryUsage());
+            }
+            long start = System.nanoTime();
+            await(sink.finish());
+            finishes[task] = secondsSince(start);
+        }
+        exchange.sinkFinished(handle, 0);
+    }
+
+    /** As they are sent to the nodes, by partition. */
+    private Map<Integer, List<byte[]>> handles(Exchange exchange)
+    {
+        Map<Integer, List<byte[]>> handles = new TreeMap<>();
+        try (ExchangeSourceHandleSource batches = exchange.getSourceHandles()) {
+            while (true) {
+                ExchangeSourceHandleBatch batch = await(batches.getNextBatch());
+                for (ExchangeSourceHandle handle : batch.handles()) {
+                    byte[] encoded = side.codec().encode(handle);
+                    handleBytes.addAndGet(encoded.length);
+                    handles.computeIfAbsent(handle.getPartitionId(), _ -> new ArrayList<>())
+                            .add(encoded);
+                }
+                if (batch.lastBatch()) {
+                    return handles;
+                }
+            }
+        }
+    }
+
+    private ExchangeSourceOutputSelector selector()
+    {
+        ExchangeSourceOutputSelector.Builder selector =
+                ExchangeSourceOutputSelector.builder(Set.of(id));
+        IntStream.range(0, workload.tasks()).forEach(task -> selector.include(id, task, 0));
+        return selector.setPartitionCount(id, workload.tasks()).setFinal().build();
+    }
+
+    private void read(int partition, List<byte[]> handles, ExchangeSourceOutputSelector selector)
+    {
+        Pages.Checker checker = pages.checker(partition);
+        try (ExchangeSource source = side.reader().createSource();
+                Peak.One memory = sourcePeak.one()) {
+            source.setOutputSelector(selector);
+            source.addSourceHandles(handles.stream()
+                    .map(handle -> side.codec().decode(handle, ExchangeSourceHandle.class))
+                    .toList());
+            source.noMoreSourceHandles();
+            while (!source.isFinished()) {
+                await(source.isBlocked());
+                Slice page = source.read();
+                if (page != null) {
+                    checker.take(page);
+                    memory.now(source.getMemoryUsage());
+                }
+            }
+        }
+        checker.end();
+    }
+
+    /** Runs jobs 0 to {@code count}, so many at a time; throws what the first failing one threw. */
+    static void atOnce(int threads, int count, IntConsumer job)
+    {
+        try (ExecutorService executor = Executors.newFixedThreadPool(threads)) {
+            List<Future<?>> running = new ArrayList<>();
+            for (int i = 0; i < count; i++) {
+                int number = i;
+                running.add(executor.submit(() -> job.accept(number)));
+            }
+            try {
+                running.forEach(Shuffle::await);
+            }
+            catch (RuntimeException e) {
+                executor.shutdownNow();
+                throw e;
+            }
+        }
+    }
+
+    private static <T> T await(Future<T> future)
+    {
+        try {
+            return future.get(PATIENCE_SECONDS, SECONDS);
+        }
+        catch (ExecutionException e) {
+            throw new IllegalStateException(e.getCause());
+        }
+        catch (TimeoutException e) {
+            throw new IllegalStateException(
+                    "nothing happened for %s s".formatted(PATIENCE_SECONDS), e);
+        }
+        catch (InterruptedException e) {
+            Thread.currentThread().interrupt();
+            throw new IllegalStateException(e);
+        }
+    }
+
+    private static double secondsSince(long nanos)
+    {
+        return (System.nanoTime() - nanos) / 1e9;
+    }
+
+    private record Context(QueryId queryId, ExchangeId exchangeId)
+            implements ExchangeContext
+    {
+        @Override
+        public QueryId getQueryId()
+        {
+            return queryId;
+        }
+
+        @Override
+        public ExchangeId getExchangeId()
+        {
+            return exchangeId;
+        }
+
+        @Override
+        public Span getParentSpan()
+        {
+            return Span.getInvalid();
+        }
+    }
+}

@@ -1,0 +1,28 @@
+package io.stopover.benchmark;
+
+import io.trino.spi.exchange.ExchangeManager;
+
+import java.util.List;
+import java.util.OptionalLong;
+
+/**
+ * One of the exchange managers that are compared, ready to run.
+ *
+ * @param writer the manager of the coordinator and of the nodes that write
+ * @param reader the manager of the nodes that read
+ * @param daemons process ids of the daemons behind it, if there are any
+ * @param puts the daemons' own count and sum of their puts into the store
+ */
+record Side(
+        String name,
+        HandleCodec codec,
+        ExchangeManager writer,
+        ExchangeManager reader,
+        List<Long> daemons,
+        DaemonMetrics puts)
+{
+    OptionalLong daemonPeak()
+    {
+        return daemons.stream().mapToLong(ProcessFigures::peakMemory).max();
+    }
+}

@@ -1,0 +1,235 @@
+package io.stopover.benchmark;
+
+import io.stopover.trino.testing.DaemonProcess;
+import io.stopover.trino.testing.S3Server;
+import io.stopover.trino.testing.SlowStore;
+import io.trino.spi.exchange.ExchangeManager;
+
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Comparator;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.stream.IntStream;
+import java.util.stream.Stream;
+
+import static java.util.stream.Collectors.joining;
+
+/**
+ * The store of one workload, with two base directories for each side and the daemons of Stopover
+ * in front of its own. All of it ends, and is removed, with {@code close}.
+ */
+final class Stage
+        implements AutoCloseable
+{
+    private static final int BASE_DIRECTORIES = 2;
+
+    private final Workload workload;
+    private final Path folder;
+    private final Optional<S3Server> s3;
+    private final Optional<SlowStore> proxy;
+    private final List<Path> data = new ArrayList<>();
+    private final List<DaemonProcess> daemons = new ArrayList<>();
+    private final List<ExchangeManager> managers = new ArrayList<>();
+
+    /** @param parent a folder on the disk that is to be measured */
+    Stage(Workload workload, Path parent)
+    {
+        this.workload = workload;
+        try {
+            Files.createDirectories(parent);
+            folder = Files.createTempDirectory(parent, "stopover-benchmark");
+        }
+        catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+        s3 = isLocal() ? Optional.empty() : Optional.of(new S3Server(folder));
+        proxy = workload.storage() == Workload.Storage.SLOW_S3
+                ? Optional.of(new SlowStore(folder, s3.orElseThrow().endpoint()))
+                : Optional.empty();
+    }
+
+    private boolean isLocal()
+    {
+        return workload.storage() == Workload.Storage.LOCAL
+                || workload.storage() == Workload.Storage.LOCAL_UNSYNCED;
+    }
+
+    private String endpoint()
+    {
+        return proxy.map(SlowStore::endpoint).or(() -> s3.map(S3Server::endpoint))
+                .orElseThrow().toString();
+    }
+
+    /** The URI of a base directory that exists. */
+    private String baseDirectory(String side, int number)
+    {
+        String name = "%s-%s".formatted(side, number);
+        if (s3.isPresent()) {
+            Path bucket = s3.get().createBucket(name);
+            data.add(bucket);
+            keepPrefix(bucket);
+            return "s3://%s/exchange".formatted(name);
+        }
+        Path directory = folder.resolve(name);
+        data.add(directory);
+        try {
+            return Files.createDirectories(directory).toUri().toString();
+        }
+        catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+    }
+
+    /** This S3 server can fail a put while another client removes the last object of a prefix. */
+    private static void keepPrefix(Path bucket)
+    {
+        try {
+            Path prefix = Files.createDirectories(bucket.resolve("exchange"));
+            Files.createFile(prefix.resolve(".keep"));
+        }
+        catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+    }
+
+    Side stock(PluginFolder plugin)
+    {
+        Map<String, String> properties = new HashMap<>();
+        properties.put("exchange.base-directories", IntStream.range(0, BASE_DIRECTORIES)
+                .mapToObj(number -> baseDirectory("stock", number))
+                .collect(joining(",")));
+        properties.put("exchange.max-output-partition-count",
+                String.valueOf(Math.max(50, workload.partitions())));
+        properties.put("exchange.max-page-storage-size", "32MB");
+        if (s3.isPresent()) {
+            properties.put("exchange.s3.endpoint", endpoint());
+            properties.put("exchange.s3.region", S3Server.REGION);
+            properties.put("exchange.s3.aws-access-key", S3Server.ACCESS_KEY);
+            properties.put("exchange.s3.aws-secret-key", S3Server.SECRET_KEY);
+            properties.put("exchange.s3.path-style-access", "true");
+        }
+        ExchangeManager manager = create(plugin, "filesystem", properties);
+        return new Side("stock", new HandleCodec(plugin), manager, manager, List.of(),
+                new DaemonMetrics(List.of()));
+    }
+
+    Side stopover(PluginFolder plugin)
+    {
+        StringBuilder configuration = new StringBuilder();
+        for (int number = 0; number < BASE_DIRECTORIES; number++) {
+            configuration.append(baseDirectoryTable("stopover", number));
+        }
+        daemons.add(new DaemonProcess(folder, "daemon-0", configuration.toString()));
+        if (workload.elsewhere()) {
+            daemons.add(new DaemonProcess(folder, "daemon-1", configuration.toString()));
+        }
+        ExchangeManager writer = create(plugin, "stopover",
+                Map.of("stopover.uris", daemons.getFirst().uri().toString()));
+        ExchangeManager reader = workload.elsewhere()
+                ? create(plugin, "stopover",
+                        Map.of("stopover.uris", daemons.getLast().uri().toString()))
+                : writer;
+        return new Side("stopover", new HandleCodec(plugin), writer, reader,
+                daemons.stream().map(DaemonProcess::pid).toList(),
+                new DaemonMetrics(daemons.stream().map(DaemonProcess::uri).toList()));
+    }
+
+    private String baseDirectoryTable(String side, int number)
+    {
+        String table = "[[base_directory]]\nname = \"base-%s\"\nuri = \"%s\"\n"
+                .formatted(number, baseDirectory(side, number));
+        if (s3.isPresent()) {
+            table += """
+                    endpoint = "%s"
+                    region = "%s"
+                    access_key_id = "%s"
+                    secret_access_key = "%s"
+                    allow_http = true
+                    path_style = true
+                    """.formatted(
+                    endpoint(), S3Server.REGION, S3Server.ACCESS_KEY, S3Server.SECRET_KEY);
+        }
+        if (workload.storage() == Workload.Storage.LOCAL_UNSYNCED) {
+            table += "fsync = false\n";
+        }
+        return table + "\n";
+    }
+
+    private ExchangeManager create(
+            PluginFolder plugin, String managerName, Map<String, String> properties)
+    {
+        ExchangeManager manager = plugin.create(managerName, properties);
+        managers.add(manager);
+        return manager;
+    }
+
+    StoreLog storeLog()
+    {
+        return new StoreLog(s3.map(S3Server::accessLog));
+    }
+
+    /** The S3 server and what stands in front of it. */
+    List<Long> storeProcesses()
+    {
+        return Stream.concat(s3.map(S3Server::pid).stream(), proxy.map(SlowStore::pid).stream())
+                .toList();
+    }
+
+    long refused()
+    {
+        return proxy.map(SlowStore::refused).orElse(0L);
+    }
+
+    /** Waits until nothing is left whose path contains the text. */
+    void awaitRemoval(String text)
+    {
+        long deadline = System.nanoTime() + 60_000_000_000L;
+        while (data.stream().anyMatch(directory -> holds(directory, text))) {
+            if (System.nanoTime() > deadline) {
+                throw new IllegalStateException(text + " was not removed within 60 s");
+            }
+            try {
+                Thread.sleep(50);
+            }
+            catch (InterruptedException e) {
+                Thread.currentThread().interrupt();
+                throw new IllegalStateException(e);
+            }
+        }
+    }
+
+    private static boolean holds(Path directory, String text)
+    {
+        try (Stream<Path> files = Files.walk(directory)) {
+            return files.anyMatch(file ->
+                    file.toString().contains(text) && Files.isRegularFile(file));
+        }
+        catch (UncheckedIOException | IOException e) {
+            // a folder went away while it was looked at
+            return true;
+        }
+    }
+
+    @Override
+    public void close()
+    {
+        managers.forEach(ExchangeManager::shutdown);
+        daemons.forEach(DaemonProcess::close);
+        proxy.ifPresent(SlowStore::close);
+        s3.ifPresent(S3Server::close);
+        try (Stream<Path> files = Files.walk(folder)) {
+            for (Path file : files.sorted(Comparator.reverseOrder()).toList()) {
+                Files.deleteIfExists(file);
+            }
+        }
+        catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+    }
+}

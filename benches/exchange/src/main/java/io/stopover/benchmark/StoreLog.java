@@ -1,0 +1,71 @@
+package io.stopover.benchmark;
+
+import java.io.IOException;
+import java.io.RandomAccessFile;
+import java.io.UncheckedIOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.Arrays;
+import java.util.Optional;
+
+import static java.nio.charset.StandardCharsets.UTF_8;
+
+/** Counts requests in the access log of the S3 server, which has a line for each. */
+final class StoreLog
+{
+    /** As they are billed: what writes and lists, what reads, what deletes. */
+    record Requests(long puts, long gets, long deletes)
+    {
+        static final Requests NONE = new Requests(0, 0, 0);
+    }
+
+    private final Optional<Path> log;
+    private long position;
+
+    /** @param log of the server; empty where there is none */
+    StoreLog(Optional<Path> log)
+    {
+        this.log = log;
+    }
+
+    /** Those since the last call. */
+    Requests take()
+    {
+        if (log.isEmpty() || !Files.exists(log.get())) {
+            return Requests.NONE;
+        }
+        try (RandomAccessFile file = new RandomAccessFile(log.get().toFile(), "r")) {
+            file.seek(position);
+            byte[] added = new byte[Math.toIntExact(file.length() - position)];
+            file.readFully(added);
+            position += added.length;
+            return count(new String(added, UTF_8));
+        }
+        catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+    }
+
+    private static Requests count(String lines)
+    {
+        long puts = 0;
+        long gets = 0;
+        long deletes = 0;
+        for (String line : lines.split("\n")) {
+            String action = Arrays.stream(line.split(" "))
+                    .filter(word -> word.startsWith("s3_"))
+                    .findFirst()
+                    .orElse("");
+            if (action.startsWith("s3_Get") || action.startsWith("s3_Head")) {
+                gets++;
+            }
+            else if (action.startsWith("s3_Delete") || action.startsWith("s3_Abort")) {
+                deletes++;
+            }
+            else if (!action.isEmpty()) {
+                puts++;
+            }
+        }
+        return new Requests(puts, gets, deletes);
+    }
+}

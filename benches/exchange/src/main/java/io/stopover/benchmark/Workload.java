@@ -1,0 +1,105 @@
+package io.stopover.benchmark;
+
+import java.util.List;
+
+/**
+ * What is written and read: tasks that each spread the same number of bytes over the partitions, in
+ * pages of one size.
+ *
+ * @param skewed half of all pages go to partition 0
+ * @param elsewhere pages are read through another daemon than the one that took them
+ */
+record Workload(
+        String name,
+        Storage storage,
+        int tasks,
+        int partitions,
+        long taskBytes,
+        int pageSize,
+        boolean skewed,
+        boolean elsewhere)
+{
+    enum Storage
+    {
+        /** A local folder, with each side's defaults: Stopover syncs what it acknowledges. */
+        LOCAL,
+        /** A local folder that nobody syncs. */
+        LOCAL_UNSYNCED,
+        S3,
+        /** S3 behind 40 ms and a limit of requests. */
+        SLOW_S3
+    }
+
+    private static final int KIB = 1 << 10;
+    private static final long MIB = 1 << 20;
+
+    private static final Workload WIDE =
+            new Workload("", Storage.S3, 32, 50, 32 * MIB, 64 * KIB, false, false);
+    private static final Workload SMALL =
+            new Workload("", Storage.S3, 200, 50, MIB, 16 * KIB, false, false);
+
+    static final List<Workload> ALL = List.of(
+            WIDE.on("A", Storage.LOCAL),
+            WIDE.on("A-unsynced", Storage.LOCAL_UNSYNCED),
+            WIDE.on("B", Storage.S3),
+            SMALL.on("C", Storage.S3),
+            WIDE.on("D-B", Storage.SLOW_S3),
+            SMALL.on("D-C", Storage.SLOW_S3),
+            new Workload(
+                    "E", Storage.LOCAL, 100, 2000, 16 * MIB, 16 * KIB, false, false),
+            new Workload("F", Storage.S3, 32, 50, 32 * MIB, 64 * KIB, true, false),
+            new Workload(
+                    "G", Storage.S3, 16, 50, 64 * MIB, (int) (16 * MIB), false, false),
+            new Workload("H", Storage.LOCAL, 32, 50, 8 * MIB, KIB, false, false),
+            new Workload("I", Storage.S3, 32, 50, 32 * MIB, 64 * KIB, false, true));
+
+    private Workload on(String newName, Storage newStorage)
+    {
+        return new Workload(
+                newName, newStorage, tasks, partitions, taskBytes, pageSize, skewed, elsewhere);
+    }
+
+    static Workload named(String name)
+    {
+        return ALL.stream().filter(workload -> workload.name.equals(name)).findFirst()
+                .orElseThrow(() -> new IllegalArgumentException(
+                        "there is no workload %s; there are %s"
+                                .formatted(name, ALL.stream().map(Workload::name).toList())));
+    }
+
+    /** The same with fewer tasks, at least two. */
+    Workload scaled(double factor)
+    {
+        int fewer = (int) Math.max(Math.min(2, tasks), Math.round(tasks * factor));
+        return new Workload(
+                name, storage, fewer, partitions, taskBytes, pageSize, skewed, elsewhere);
+    }
+
+    int pagesOfATask()
+    {
+        return Math.toIntExact(taskBytes / pageSize);
+    }
+
+    long bytes()
+    {
+        return (long) tasks * pagesOfATask() * pageSize;
+    }
+
+    double gigabytes()
+    {
+        return bytes() / 1e9;
+    }
+
+    String describe()
+    {
+        return "%s: %s, %s tasks x %s partitions x %.0f MiB, pages of %s KiB%s%s".formatted(
+                name,
+                storage.toString().toLowerCase().replace('_', ' '),
+                tasks,
+                partitions,
+                taskBytes / (double) MIB,
+                pageSize / KIB,
+                skewed ? ", half of them in one partition" : "",
+                elsewhere ? ", read through another daemon" : "");
+    }
+}

@@ -1,0 +1,194 @@
+//! slow-store: stands in front of an S3 server and behaves like one that is far away and busy.
+//!
+//! Does: add a delay to every request, refuse those beyond a rate with 503 SlowDown, pass all
+//! others on as they came, and tell how many it refused. Does not: look into bodies or sign
+//! anything (the signature covers the Host header, which stays as the client wrote it). Invariant:
+//! a refused request never reaches the server behind.
+
+use std::convert::Infallible;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use clap::Parser;
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+
+type Body = Either<Full<Bytes>, Incoming>;
+
+/// How a bucket far away would answer.
+#[derive(Parser)]
+struct Options {
+    /// The S3 server behind, host:port
+    #[arg(long)]
+    upstream: SocketAddr,
+    /// Where to listen; port 0 takes a free one, which is printed
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Milliseconds added to every request
+    #[arg(long, default_value_t = 40)]
+    latency: u64,
+    /// Requests a second that write, list or delete
+    #[arg(long, default_value_t = 3500)]
+    puts: u32,
+    /// Requests a second that read
+    #[arg(long, default_value_t = 5500)]
+    gets: u32,
+}
+
+/// Grants so many requests a second, with bursts of a tenth of a second.
+struct Rate {
+    per_second: f64,
+    state: parking_lot::Mutex<(f64, Instant)>,
+}
+
+impl Rate {
+    fn new(per_second: u32) -> Self {
+        let per_second = f64::from(per_second);
+        let state = parking_lot::Mutex::new((per_second / 10.0, Instant::now()));
+        Self { per_second, state }
+    }
+
+    fn grants(&self) -> bool {
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        let earned = now.duration_since(state.1).as_secs_f64() * self.per_second;
+        let tokens = (state.0 + earned).min((self.per_second / 10.0).max(1.0));
+        let granted = tokens >= 1.0;
+        *state = (if granted { tokens - 1.0 } else { tokens }, now);
+        granted
+    }
+}
+
+struct Proxy {
+    upstream: SocketAddr,
+    latency: Duration,
+    puts: Rate,
+    gets: Rate,
+    refused: AtomicU64,
+}
+
+/// The one connection to the server behind that belongs to a client's connection.
+#[derive(Default)]
+struct Upstream {
+    sender: Option<SendRequest<Incoming>>,
+    driver: JoinSet<()>,
+}
+
+impl Proxy {
+    async fn answer(
+        &self,
+        upstream: &Mutex<Upstream>,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        if request.uri().path() == "/-/refused" {
+            let refused = self.refused.load(Ordering::Relaxed).to_string();
+            return Response::new(Either::Left(Full::from(refused)));
+        }
+        tokio::time::sleep(self.latency).await;
+        let rate = match *request.method() {
+            Method::GET | Method::HEAD => &self.gets,
+            _ => &self.puts,
+        };
+        if !rate.grants() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            let body = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>SlowDown</Code>\
+                        <Message>Please reduce your request rate.</Message></Error>";
+            return error(StatusCode::SERVICE_UNAVAILABLE, body.into());
+        }
+        match self.pass_on(upstream, request).await {
+            Ok(response) => response.map(Either::Right),
+            Err(failure) => error(StatusCode::BAD_GATEWAY, format!("{failure:#}")),
+        }
+    }
+
+    async fn pass_on(
+        &self,
+        upstream: &Mutex<Upstream>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Incoming>> {
+        let mut upstream = upstream.lock().await;
+        let mut ready = None;
+        if let Some(mut sender) = upstream.sender.take()
+            && sender.ready().await.is_ok()
+        {
+            ready = Some(sender);
+        }
+        let mut sender = match ready {
+            Some(sender) => sender,
+            None => self.connect(&mut upstream.driver).await?,
+        };
+        let response = sender.send_request(request).await?;
+        upstream.sender = Some(sender);
+        Ok(response)
+    }
+
+    async fn connect(&self, driver: &mut JoinSet<()>) -> Result<SendRequest<Incoming>> {
+        let stream = TcpStream::connect(self.upstream)
+            .await
+            .context("connecting to the server behind")?;
+        stream.set_nodelay(true)?;
+        let (sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        driver.spawn(async move {
+            // A connection that breaks fails the request on it, which tells the client.
+            let _ = connection.await;
+        });
+        Ok(sender)
+    }
+}
+
+fn error(status: StatusCode, body: String) -> Response<Body> {
+    let mut response = Response::new(Either::Left(Full::from(body)));
+    *response.status_mut() = status;
+    response
+}
+
+async fn serve(proxy: Arc<Proxy>, stream: TcpStream) {
+    let upstream = Arc::new(Mutex::new(Upstream::default()));
+    let service = service_fn(move |request| {
+        let (proxy, upstream) = (Arc::clone(&proxy), Arc::clone(&upstream));
+        async move { Ok::<_, Infallible>(proxy.answer(&upstream, request).await) }
+    });
+    // A client that leaves in the midst is no failure of the proxy.
+    let _ = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let options = Options::parse();
+    let proxy = Arc::new(Proxy {
+        upstream: options.upstream,
+        latency: Duration::from_millis(options.latency),
+        puts: Rate::new(options.puts),
+        gets: Rate::new(options.gets),
+        refused: AtomicU64::new(0),
+    });
+    let listener = TcpListener::bind(options.listen).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    std::io::stdout().flush()?;
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let (stream, _) = accepted?;
+                stream.set_nodelay(true)?;
+                connections.spawn(serve(Arc::clone(&proxy), stream));
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}

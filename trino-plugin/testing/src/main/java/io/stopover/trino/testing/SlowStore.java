@@ -1,0 +1,64 @@
+package io.stopover.trino.testing;
+
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.net.URI;
+import java.net.URISyntaxException;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Map;
+
+/**
+ * A proxy in front of an S3 server that adds a delay to every request and refuses those beyond a
+ * rate, as S3 does (benches/slow_store).
+ */
+public final class SlowStore
+        implements AutoCloseable
+{
+    private static final String READY = "listening on ";
+
+    private final ServerProcess process;
+    private final URI endpoint;
+
+    public SlowStore(Path folder, URI upstream)
+    {
+        process = new ServerProcess(
+                List.of(Binaries.slowStore().toString(), "--upstream", upstream.getAuthority()),
+                Map.of(),
+                folder.resolve("slow-store.log"));
+        endpoint = URI.create(
+                process.awaitLine(line -> line.startsWith(READY)).substring(READY.length())
+                .strip());
+    }
+
+    public URI endpoint()
+    {
+        return endpoint;
+    }
+
+    public long pid()
+    {
+        return process.pid();
+    }
+
+    /** Requests that were refused so far. */
+    public long refused()
+    {
+        try {
+            return Long.parseLong(new String(
+                    new URI(endpoint + "/-/refused").toURL().openStream().readAllBytes()).strip());
+        }
+        catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+        catch (URISyntaxException e) {
+            throw new IllegalStateException(e);
+        }
+    }
+
+    @Override
+    public void close()
+    {
+        process.close();
+    }
+}

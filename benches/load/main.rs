@@ -1,0 +1,353 @@
+//! A load on the daemon alone, without a JVM, against what the machine can do at all.
+//!
+//! Does: send pages and read them back, in turn with a yardstick (the same bytes through the same
+//! HTTP stack into nothing and out of memory; a plain file written and read), and print ratios.
+//! Does not: belong to the tests, but for a run of seconds (`--smoke`). Invariant: both sides of a
+//! ratio come from runs that followed one another.
+//!
+//!     cargo bench --bench load                       # ingest, serve, spool, fetch
+//!     cargo bench --bench load -- instructions --page-kib 1
+//!
+//! docs/performance.md has results.
+
+mod client;
+mod disk;
+mod exchange;
+mod instructions;
+mod server;
+mod yardstick;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use clap::{Parser, ValueEnum};
+
+use exchange::{Batch, Exchange, on_connections};
+use server::Server;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Pages into memory, against bodies into nothing
+    Ingest,
+    /// Pages out of memory, against bytes out of memory
+    Serve,
+    /// Pages onto the disk, finished and synced, against the slower of ingest yardstick and disk
+    Spool,
+    /// Pages from the disk, by a daemon that did not write them
+    Fetch,
+    /// Instructions for each page, under valgrind
+    Instructions,
+}
+
+#[derive(Parser)]
+struct Options {
+    /// What to measure [default: all but instructions]
+    what: Vec<What>,
+    /// MiB that a round moves
+    #[arg(long, default_value_t = 1024)]
+    total_mib: usize,
+    /// MiB of a request
+    #[arg(long, default_value_t = 4)]
+    batch_mib: usize,
+    /// KiB of a page
+    #[arg(long, default_value_t = 64)]
+    page_kib: usize,
+    /// Connections at a time
+    #[arg(long, default_value_t = 4)]
+    connections: usize,
+    /// Rounds that are measured; one more comes before, to warm up
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// The daemon
+    #[arg(long, default_value = env!("CARGO_BIN_EXE_stopover"))]
+    daemon: PathBuf,
+    /// Where data goes: a folder on the disk that is to be measured [default: temporary]
+    #[arg(long)]
+    folder: Option<PathBuf>,
+    /// The least that shows that everything works
+    #[arg(long)]
+    smoke: bool,
+    /// Given by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+impl Options {
+    fn read() -> Self {
+        let mut options = Self::parse();
+        if options.smoke {
+            (options.total_mib, options.batch_mib, options.rounds) = (4, 1, 1);
+        }
+        if options.what.is_empty() {
+            options.what = vec![What::Ingest, What::Serve, What::Spool, What::Fetch];
+        }
+        options
+    }
+
+    fn batches(&self) -> usize {
+        (self.total_mib / self.batch_mib / self.connections).max(1)
+    }
+
+    /// Everything stays in memory, whatever is written in a round.
+    fn roomy(&self) -> String {
+        let budget = self.total_mib * 3 + 512;
+        format!("[memory]\nbudget = \"{budget}MiB\"\nwrite_share = 0.9\n")
+    }
+}
+
+/// One side of a round.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    seconds: f64,
+    bytes: u64,
+    cpu: f64,
+}
+
+impl Run {
+    /// MB a second.
+    fn speed(self) -> f64 {
+        self.bytes as f64 / 1e6 / self.seconds
+    }
+
+    /// CPU seconds of the server for each GB.
+    fn cost(self) -> f64 {
+        self.cpu / (self.bytes as f64 / 1e9)
+    }
+}
+
+fn timed(server: &Server, bytes: u64, work: impl FnOnce() -> Result<()>) -> Result<Run> {
+    let (cpu, start) = (server.cpu()?, Instant::now());
+    work()?;
+    Ok(Run {
+        seconds: start.elapsed().as_secs_f64(),
+        bytes,
+        cpu: server.cpu()? - cpu,
+    })
+}
+
+/// A benchmark: what it compares, round by round.
+struct Bench<'a> {
+    options: &'a Options,
+    batch: &'a Batch,
+    folder: &'a Path,
+    yardstick: Server,
+}
+
+impl Bench<'_> {
+    fn exchange(&self, daemon: &Server, name: &str) -> Result<Exchange<'_>> {
+        let Options { connections, .. } = *self.options;
+        let batches = self.options.batches();
+        Exchange::announce(daemon.address, name, connections, batches, self.batch)
+    }
+
+    fn daemon(&self, name: &str, settings: &str, base: &str) -> Result<Server> {
+        let uri = self.folder.join("base");
+        let uri = uri.display();
+        let settings = format!("{settings}[[base_directory]]\nuri = \"{uri}\"\n{base}");
+        Server::daemon(&self.options.daemon, self.folder, name, &settings)
+    }
+
+    fn take_yardstick(&self) -> Result<Run> {
+        let Options { connections, .. } = *self.options;
+        let batches = self.options.batches();
+        let bytes = connections * batches * self.batch.bytes.len();
+        timed(&self.yardstick, bytes as u64, || {
+            on_connections(self.yardstick.address, connections, |_, client| {
+                let body = &self.batch.bytes;
+                (0..batches).try_for_each(|_| {
+                    client.call("POST", "/take", "application/octet-stream", body)?;
+                    Ok(())
+                })
+            })
+        })
+    }
+
+    fn give_yardstick(&self, handles: &[(String, u64)], bytes: u64) -> Result<Run> {
+        let Options { connections, .. } = *self.options;
+        let next = std::sync::Mutex::new(handles.iter());
+        timed(&self.yardstick, bytes, || {
+            on_connections(self.yardstick.address, connections, |_, client| {
+                while let Some((_, length)) = {
+                    let mut next = next.lock().expect("no panics");
+                    next.next()
+                } {
+                    let mut came = 0;
+                    let path = format!("/give/{length}");
+                    client.stream("GET", &path, "text/plain", b"", |b| came += b.len() as u64)?;
+                    ensure!(came == *length, "{came} bytes came instead of {length}");
+                }
+                Ok(())
+            })
+        })
+    }
+
+    fn rounds(&self, mut round: impl FnMut(usize) -> Result<Round>) -> Result<Vec<Round>> {
+        round(0)?;
+        (1..=self.options.rounds).map(round).collect()
+    }
+
+    fn ingest(&self) -> Result<Vec<Round>> {
+        let roomy = self.options.roomy();
+        // Nothing is sealed: a segment holds all of it.
+        let size = self.options.total_mib + 64;
+        let settings = format!("{roomy}[segment]\ntarget_size = \"{size}MiB\"\n");
+        let daemon = self.daemon("ingest", &settings, "fsync = false\n")?;
+        self.rounds(|number| {
+            let yardstick = self.take_yardstick()?;
+            let exchange = self.exchange(&daemon, &format!("ingest-{number}"))?;
+            let run = timed(&daemon, exchange.bytes(), || exchange.write())?;
+            exchange.abort()?;
+            exchange.remove()?;
+            Ok(Round::new(run, yardstick, None))
+        })
+    }
+
+    fn serve(&self) -> Result<Vec<Round>> {
+        let roomy = self.options.roomy();
+        let daemon = self.daemon("serve", &roomy, "fsync = false\n")?;
+        let exchange = self.exchange(&daemon, "serve")?;
+        exchange.write()?;
+        exchange.finish()?;
+        let handles = exchange.handles()?;
+        let rounds = self.rounds(|_| {
+            let bytes = exchange.bytes();
+            let yardstick = self.give_yardstick(&handles, bytes)?;
+            let run = timed(&daemon, bytes, || exchange.read(daemon.address, &handles))?;
+            Ok(Round::new(run, yardstick, None))
+        })?;
+        exchange.remove()?;
+        Ok(rounds)
+    }
+
+    fn spool(&self) -> Result<Vec<Round>> {
+        let daemon = self.daemon("spool", "", "")?;
+        self.rounds(|number| {
+            let yardstick = self.take_yardstick()?;
+            let exchange = self.exchange(&daemon, &format!("spool-{number}"))?;
+            let disk = disk::write(self.folder, &self.batch.bytes, exchange.bytes())?;
+            let run = timed(&daemon, exchange.bytes(), || {
+                exchange.write()?;
+                exchange.finish()
+            })?;
+            exchange.remove()?;
+            Ok(Round::new(run, yardstick, Some(disk)))
+        })
+    }
+
+    fn fetch(&self) -> Result<Vec<Round>> {
+        let writer = self.daemon("fetch-writer", "", "")?;
+        let exchange = self.exchange(&writer, "fetch")?;
+        exchange.write()?;
+        exchange.finish()?;
+        let handles = exchange.handles()?;
+        let bytes = exchange.bytes();
+        let file = disk::keep(self.folder, &self.batch.bytes, bytes)?;
+        let rounds = self.rounds(|number| {
+            let yardstick = self.give_yardstick(&handles, bytes)?;
+            let disk = disk::read(&file)?;
+            let reader = self.daemon(&format!("fetch-reader-{number}"), "", "")?;
+            let run = timed(&reader, bytes, || exchange.read(reader.address, &handles))?;
+            Ok(Round::new(run, yardstick, Some(disk)))
+        })?;
+        std::fs::remove_file(file)?;
+        exchange.remove()?;
+        Ok(rounds)
+    }
+}
+
+/// Both sides of a round, and the disk where it matters.
+struct Round {
+    run: Run,
+    yardstick: Run,
+    disk: Option<f64>,
+}
+
+impl Round {
+    fn new(run: Run, yardstick: Run, disk: Option<f64>) -> Self {
+        Self {
+            run,
+            yardstick,
+            disk,
+        }
+    }
+
+    /// Of what could be reached: the slower of yardstick and disk.
+    fn ratio(&self) -> f64 {
+        let best = self.disk.unwrap_or(f64::INFINITY);
+        self.run.speed() / self.yardstick.speed().min(best)
+    }
+}
+
+fn spread(rounds: &[Round], value: impl Fn(&Round) -> f64) -> String {
+    let mut values: Vec<f64> = rounds.iter().map(value).collect();
+    values.sort_by(f64::total_cmp);
+    let (least, most) = (values[0], values[values.len() - 1]);
+    let middle = values[values.len() / 2];
+    let digits = if middle < 10.0 { 2 } else { 0 };
+    format!("{middle:.digits$} ({least:.digits$}-{most:.digits$})")
+}
+
+fn print(name: &str, rounds: &[Round]) {
+    println!("{name}");
+    println!(
+        "  daemon     {:>24} MB/s",
+        spread(rounds, |r| r.run.speed())
+    );
+    println!(
+        "             {:>24} CPU s/GB",
+        spread(rounds, |r| r.run.cost())
+    );
+    println!(
+        "  yardstick  {:>24} MB/s",
+        spread(rounds, |r| r.yardstick.speed())
+    );
+    println!(
+        "             {:>24} CPU s/GB",
+        spread(rounds, |r| r.yardstick.cost())
+    );
+    if rounds[0].disk.is_some() {
+        println!(
+            "  plain file {:>24} MB/s",
+            spread(rounds, |r| r.disk.unwrap_or(0.0))
+        );
+    }
+    println!("  ratio      {:>24}", spread(rounds, Round::ratio));
+}
+
+fn main() -> Result<()> {
+    if std::env::args().nth(1).as_deref() == Some("yardstick") {
+        return yardstick::serve();
+    }
+    let options = Options::read();
+    let temporary = match &options.folder {
+        Some(folder) => tempfile::tempdir_in(folder)?,
+        None => tempfile::tempdir()?,
+    };
+    let page = options.page_kib << 10;
+    let batch = Batch::new(options.batch_mib << 20, page)?;
+    let bench = Bench {
+        options: &options,
+        batch: &batch,
+        folder: temporary.path(),
+        yardstick: Server::yardstick()?,
+    };
+    println!(
+        "{} MiB a round in batches of {} MiB with pages of {} KiB, {} connections, {} rounds",
+        options.total_mib, options.batch_mib, options.page_kib, options.connections, options.rounds
+    );
+    for what in &options.what {
+        match what {
+            What::Ingest => print("ingest: pages into memory", &bench.ingest()?),
+            What::Serve => print("serve: pages out of memory", &bench.serve()?),
+            What::Spool => print("spool: pages onto the disk, synced", &bench.spool()?),
+            What::Fetch => print("fetch: pages from the disk", &bench.fetch()?),
+            What::Instructions => {
+                let cost = instructions::count(&options.daemon, temporary.path(), &batch)?;
+                println!("instructions for a page of {} KiB", options.page_kib);
+                println!("  in   {:>10.0}\n  out  {:>10.0}", cost.ingest, cost.serve);
+            }
+        }
+    }
+    Ok(())
+}

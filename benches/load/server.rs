@@ -1,0 +1,103 @@
+//! The processes that are measured: a daemon, and the yardstick.
+//!
+//! Does: start them on free ports, tell their CPU time, end them. Does not: send them anything.
+//! Invariant: a process ends with its `Server`, also when the benchmark fails.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context as _, Result};
+
+/// A process that listens.
+pub struct Server {
+    process: Child,
+    /// Where.
+    pub address: SocketAddr,
+}
+
+impl Server {
+    /// A daemon with one base directory and these further lines of configuration.
+    pub fn daemon(binary: &Path, folder: &Path, name: &str, settings: &str) -> Result<Self> {
+        let mut command = Command::new(binary);
+        Self::start(Self::serve(&mut command, folder, name, settings)?)
+    }
+
+    /// The same, started by another program that takes the command as its arguments.
+    pub fn daemon_under(
+        wrapper: &mut Command,
+        binary: &Path,
+        folder: &Path,
+        name: &str,
+        settings: &str,
+    ) -> Result<Self> {
+        Self::start(Self::serve(wrapper.arg(binary), folder, name, settings)?)
+    }
+
+    fn serve<'a>(
+        command: &'a mut Command,
+        folder: &Path,
+        name: &str,
+        settings: &str,
+    ) -> Result<&'a mut Command> {
+        let config = folder.join(format!("{name}.toml"));
+        std::fs::write(&config, format!("{settings}[log]\nfilter = \"warn\"\n"))?;
+        let serve = ["serve", "--listen", "127.0.0.1:0", "--config"];
+        Ok(command.args(serve).arg(config))
+    }
+
+    /// This program again, as the yardstick.
+    pub fn yardstick() -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        Self::start(command.arg("yardstick"))
+    }
+
+    fn start(command: &mut Command) -> Result<Self> {
+        let mut process = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {command:?}"))?;
+        let mut line = String::new();
+        let out = process.stdout.take().expect("piped");
+        BufReader::new(out).read_line(&mut line)?;
+        let address = line
+            .trim()
+            .strip_prefix("listening on http://")
+            .and_then(|address| address.parse().ok());
+        let mut server = Self {
+            process,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+        };
+        server.address = address.with_context(|| format!("{command:?} did not start"))?;
+        Ok(server)
+    }
+
+    /// CPU seconds so far.
+    pub fn cpu(&self) -> Result<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
+        let (_, fields) = stat.rsplit_once(')').context("/proc/…/stat has a name")?;
+        let ticks: f64 = fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|field| field.parse::<f64>().unwrap_or_default())
+            .sum();
+        Ok(ticks / 100.0)
+    }
+
+    /// Asks it to stop and waits.
+    pub fn stop(mut self) -> Result<()> {
+        let id = self.process.id().to_string();
+        Command::new("kill").args(["-TERM", &id]).status()?;
+        self.process.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

@@ -35,8 +35,12 @@ pub async fn storm(world: &mut World, kills: u64, rng: &Random) -> Result<()> {
         anyhow::Ok(())
     };
     let storage = async {
-        while !*over.borrow() {
-            strike_storage(&mut world.store, &full, tally, rng).await?;
+        // In turn, so that a short storm has all kinds.
+        for turn in 0u64.. {
+            if *over.borrow() {
+                break;
+            }
+            strike_storage(&mut world.store, turn, &full, tally, rng).await?;
         }
         anyhow::Ok(())
     };
@@ -95,6 +99,7 @@ async fn strike_daemons(
 
 async fn strike_storage(
     store: &mut Store,
+    turn: u64,
     file_limit: &std::cell::Cell<Option<u64>>,
     tally: &Tally,
     rng: &Random,
@@ -103,22 +108,24 @@ async fn strike_storage(
     let falsified = tally.times_falsified.get() + store.falsify_times(rng)?;
     tally.times_falsified.set(falsified);
     match store {
-        Store::Local(local) => strike_local(local, file_limit, tally, rng).await,
-        Store::S3(s3) => strike_s3(s3, tally, rng).await,
+        Store::Local(local) => strike_local(local, turn, file_limit, tally, rng).await,
+        Store::S3(s3) => strike_s3(s3, turn, tally, rng).await,
     }
 }
 
 async fn strike_local(
     local: &Local,
+    turn: u64,
     file_limit: &std::cell::Cell<Option<u64>>,
     tally: &Tally,
     rng: &Random,
 ) -> Result<()> {
     count(&tally.store_faults);
-    if chance(rng, 50) {
-        local.lock(true)?;
+    if !turn.is_multiple_of(2) {
+        let all = turn % 4 == 3;
+        local.lock(all, true)?;
         pause(rng, 2500).await;
-        return local.lock(false);
+        return local.lock(all, false);
     }
     if local.has_small() {
         local.fill(true)?;
@@ -131,8 +138,8 @@ async fn strike_local(
     Ok(())
 }
 
-async fn strike_s3(s3: &mut S3, tally: &Tally, rng: &Random) -> Result<()> {
-    match rng.next_u64() % 3 {
+async fn strike_s3(s3: &mut S3, turn: u64, tally: &Tally, rng: &Random) -> Result<()> {
+    match turn % 3 {
         0 => {
             s3.kill();
             count(&tally.store_kills);

@@ -183,7 +183,31 @@ async fn weather(world: &mut World, kills: u64, rng: &Random) -> Result<()> {
         .map(|proxy| proxy.counted().connections)
         .sum();
     println!("{name}: {cut} of {all} connections through the proxies were cut");
+    daemons_noticed(world)?;
     something_was_hit(&world.clients.tally)
+}
+
+/// What broke below the daemons was noticed by them, and for the right reason.
+fn daemons_noticed(world: &World) -> Result<()> {
+    let full = ["the file system is full", "File too large"];
+    let local: [(&str, &[&str]); 2] = [
+        ("a full disk", &full),
+        ("a lost permission", &["Permission denied"]),
+    ];
+    let s3: [(&str, &[&str]); 1] = [("a store that is gone", &["left out for new segments"])];
+    let expected: &[(&str, &[&str])] = match world.store {
+        store::Store::Local(_) => &local,
+        store::Store::S3(_) => &s3,
+    };
+    for (what, words) in expected {
+        let lines = world.said(words)?;
+        println!(
+            "{}: {what} is in {lines} lines of the daemons' logs",
+            world.name
+        );
+        ensure!(lines > 0, "no daemon has met {what}");
+    }
+    Ok(())
 }
 
 /// A storm that has met nobody proves nothing.

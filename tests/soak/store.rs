@@ -114,10 +114,17 @@ impl Local {
         Ok(())
     }
 
-    /// Takes all permissions from one base directory, or gives them back.
-    pub fn lock(&self, locked: bool) -> Result<()> {
+    /// Takes all permissions from one base directory or from all, or gives them back.
+    pub fn lock(&self, all: bool, locked: bool) -> Result<()> {
         let mode = if locked { 0o000 } else { 0o755 };
-        std::fs::set_permissions(&self.folders[1], std::fs::Permissions::from_mode(mode))?;
+        let folders = if all {
+            &self.folders[..]
+        } else {
+            &self.folders[1..2]
+        };
+        for folder in folders {
+            std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode))?;
+        }
         Ok(())
     }
 }

@@ -151,6 +151,18 @@ impl World {
         Ok(busy)
     }
 
+    /// How often the daemons' logs say any of these.
+    pub fn said(&self, words: &[&str]) -> Result<usize> {
+        let mut lines = 0;
+        for daemon in &self.daemons {
+            let log = std::fs::read(&daemon.log)?;
+            let log = String::from_utf8_lossy(&log);
+            let says = |line: &&str| words.iter().any(|word| line.contains(word));
+            lines += log.lines().filter(says).count();
+        }
+        Ok(lines)
+    }
+
     pub fn print_logs(&self) {
         for daemon in &self.daemons {
             println!(

@@ -193,7 +193,7 @@ impl<'a> Writer<'a> {
             let refused = matches!(failure, Failure::Refused);
             refusals = if refused { refusals + 1 } else { 0 };
             asked |= matches!(failure, Failure::Broken(_));
-            if self.home.is_some() && failure.is(&LOST) {
+            if failure.is(&LOST) {
                 return Ok(false);
             }
             self.check(&failure, &path)?;
@@ -235,7 +235,8 @@ impl<'a> Writer<'a> {
                     count(&self.clients.tally.finishes_elsewhere);
                     return Ok(true);
                 }
-                Err(failure) if failure.is(&LOST) => {}
+                // It holds nothing of it, or a first batch whose answer was lost, and no commit.
+                Err(failure) if failure.is(&LOST) || failure.is(&["count-mismatch"]) => {}
                 Err(failure) => self.check(&failure, "a finish elsewhere")?,
             }
         }

@@ -182,7 +182,8 @@ const PLACES: &[(&str, &[&str], &str)] = &[
     ),
     (
         "unsafe {",
-        &["src/telemetry/process.rs"],
+        // sysconf, and mallopt.
+        &["src/telemetry/process.rs", "src/cli/process.rs"],
         "find a safe way; this crate denies unsafe code",
     ),
 ];

@@ -9,14 +9,19 @@ use crate::clock::Clock;
 use crate::config::LimitsConfig;
 use crate::memory::MemoryPool;
 
-/// Bytes of a request line and its headers, HTTP/1.1: hyper's buffer, past which it answers 431.
-pub const MAX_HEAD: usize = 256 << 10;
+/// Bytes of a request line and its headers, HTTP/1.1: hyper's buffer, past which it answers 431. A
+/// connection keeps it, so it is what each one costs at most: larger ones do not read faster.
+pub const MAX_HEAD: usize = 64 << 10;
 /// Headers of a request; more are answered 431.
 pub const MAX_HEADERS: usize = 64;
 /// Bytes of a request's path and query.
 pub const MAX_URI: usize = 4096;
 /// Bytes of headers of an HTTP/2 request.
 pub const MAX_HEADER_LIST: u32 = 32 << 10;
+/// Bytes of one HTTP/2 request that a client may send before they are read.
+pub const STREAM_WINDOW: u32 = 128 << 10;
+/// The same for all requests of a connection: what it costs at most.
+pub const CONNECTION_WINDOW: u32 = 256 << 10;
 /// Requests of one HTTP/2 connection at a time.
 pub const MAX_STREAMS: u32 = 64;
 /// Small bodies held at a time, all requests together, as a multiple of the largest.

@@ -5,10 +5,11 @@
 //! `limits.read_stall_timeout`.
 //!
 //! Readers that have stopped can hold what those wait for who would make them go on. The probe side
-//! of a join stops until the build side has been read: then it is memory for reading, or a slot. Or
-//! a task stops reading until its own sink has been taken: then it is memory for writing, of which
-//! a response holds the segments that are served before they have left it. So under pressure who
-//! takes nothing is cut off soon, and resumes with `skip` when it wants more.
+//! of a join stops until the build side has been read: then it is memory for reading, or a slot.
+//! Or a task stops reading until its own sink has been taken: then it is memory for writing, of
+//! which a response holds the segments that are served before they have left it. So under pressure
+//! who takes nothing is cut off soon, and resumes with `skip` when it wants more; not so soon where
+//! only writers wait, since most responses hold nothing of theirs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +18,10 @@ use crate::clock::Clock;
 use crate::fair::FairSemaphore;
 use crate::memory::MemoryPool;
 
-/// Patience while others wait for memory.
+/// Patience while others wait to read.
 const PRESSED: Duration = Duration::from_secs(2);
+/// Patience while others wait for memory to write.
+const PRESSED_BY_WRITERS: Duration = Duration::from_secs(10);
 /// How often pressure is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -27,7 +30,8 @@ const LOOK: Duration = Duration::from_millis(500);
 pub struct Pressure(Arc<[Waited]>);
 
 enum Waited {
-    Memory(MemoryPool),
+    ToWrite(MemoryPool),
+    ToRead(MemoryPool),
     Slots(FairSemaphore),
 }
 
@@ -37,17 +41,23 @@ impl Pressure {
         Self(Arc::from([]))
     }
 
-    /// Memory of these pools, and slots for reads.
-    pub fn new(pools: &[&MemoryPool], slots: &FairSemaphore) -> Self {
-        let pools = pools.iter().map(|pool| Waited::Memory((*pool).clone()));
-        Self(pools.chain([Waited::Slots(slots.clone())]).collect())
+    /// Memory for writing and for reading, and slots for reads.
+    pub fn new(write: &MemoryPool, read: &MemoryPool, slots: &FairSemaphore) -> Self {
+        Self(Arc::from([
+            Waited::ToRead(read.clone()),
+            Waited::Slots(slots.clone()),
+            Waited::ToWrite(write.clone()),
+        ]))
     }
 
-    fn is_felt(&self) -> bool {
-        self.0.iter().any(|waited| match waited {
-            Waited::Memory(pool) => pool.waiting() > 0,
-            Waited::Slots(slots) => slots.waiting() > 0,
-        })
+    /// The patience that is left under it; `None` if nobody waits.
+    fn patience(&self) -> Option<Duration> {
+        let felt = |waited: &Waited| match waited {
+            Waited::ToRead(pool) => (pool.waiting() > 0).then_some(PRESSED),
+            Waited::Slots(slots) => (slots.waiting() > 0).then_some(PRESSED),
+            Waited::ToWrite(pool) => (pool.waiting() > 0).then_some(PRESSED_BY_WRITERS),
+        };
+        self.0.iter().find_map(felt)
     }
 }
 
@@ -71,11 +81,8 @@ impl Patience {
 
     /// How long a client may take nothing, as things are now.
     pub fn allowed(&self) -> Duration {
-        if self.pressure.is_felt() {
-            self.stall.min(PRESSED)
-        } else {
-            self.stall
-        }
+        let pressed = self.pressure.patience();
+        pressed.map_or(self.stall, |pressed| pressed.min(self.stall))
     }
 
     /// How long to wait before looking again at a client that has taken nothing for `silent`;
@@ -105,7 +112,8 @@ mod tests {
     #[allow(clippy::disallowed_methods)]
     async fn patience_is_short_only_while_somebody_waits_for_memory() {
         let (pool, clock) = (MemoryPool::new("read", 100), Clock::default());
-        let pressure = Pressure::new(&[&pool], &FairSemaphore::new(1, None));
+        let (other, slots) = (MemoryPool::new("write", 1), FairSemaphore::new(1, None));
+        let pressure = Pressure::new(&other, &pool, &slots);
         let patience = Patience::new(Duration::from_secs(120), clock, pressure);
         let held = pool.reserve("q", 80).await.unwrap();
         assert_eq!(patience.allowed(), Duration::from_secs(120));
@@ -122,13 +130,19 @@ mod tests {
 
     #[tokio::test]
     async fn patience_is_short_while_somebody_waits_for_a_slot() {
-        let (pool, slots) = (MemoryPool::new("read", 1), FairSemaphore::new(1, None));
-        let pressure = Pressure::new(&[&pool], &slots);
+        let (read, write) = (MemoryPool::new("read", 1), MemoryPool::new("write", 1));
+        let slots = FairSemaphore::new(1, None);
+        let pressure = Pressure::new(&write, &read, &slots);
         let patience = Patience::new(Duration::from_secs(120), Clock::default(), pressure);
         let _held = slots.acquire("q", 1).await;
         let waiter = slots.acquire("q", 1);
         assert_eq!(patience.allowed(), PRESSED);
         drop(waiter);
+        let _held = write.reserve("q", 1).await;
+        let mut writer = Box::pin(write.reserve("q", 1));
+        assert!(futures::poll!(&mut writer).is_pending());
+        assert_eq!(patience.allowed(), PRESSED_BY_WRITERS);
+        drop(writer);
         assert_eq!(patience.allowed(), Duration::from_secs(120));
     }
 }

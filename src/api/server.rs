@@ -15,10 +15,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::limits::{MAX_HEAD, MAX_HEADER_LIST, MAX_HEADERS, MAX_STREAMS, ServerLimits};
+use super::limits::{
+    CONNECTION_WINDOW, MAX_HEAD, MAX_HEADER_LIST, MAX_HEADERS, MAX_STREAMS, STREAM_WINDOW,
+    ServerLimits,
+};
 use super::patience::{Patience, Pressure};
 use crate::clock::{Runtime, TaskGroup};
 use io::GuardedIo;
@@ -27,6 +30,10 @@ mod io;
 
 /// Pause after a failed accept (the process may be out of file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often idle connections are asked to go while all that there may be are open.
+const CROWDED_PAUSE: Duration = Duration::from_millis(200);
+/// A connection is not asked to go before it had this time to send a request.
+const WELCOME: Duration = Duration::from_secs(1);
 /// Pause between two looks at the first bytes of a connection that may become HTTP/2.
 const PREFACE_PAUSE: Duration = Duration::from_millis(5);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -45,6 +52,8 @@ pub struct Server {
     address: SocketAddr,
     limits: ServerLimits,
     pressure: Pressure,
+    /// Told while there are as many connections as there may be.
+    crowded: Arc<Notify>,
 }
 
 impl Server {
@@ -64,6 +73,7 @@ impl Server {
             address,
             limits,
             pressure: Pressure::none(),
+            crowded: Arc::default(),
         })
     }
 
@@ -81,13 +91,14 @@ impl Server {
             // The permit comes first: connections beyond the limit wait in the kernel's queue.
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
-                accepted = self.accept(&permits) => accepted,
+                accepted = self.accept(&permits, runtime) => accepted,
             };
             match accepted {
                 Ok((stream, permit)) => {
                     let connection = Connection {
                         limits: self.limits,
                         pressure: self.pressure.clone(),
+                        crowded: Arc::clone(&self.crowded),
                         runtime: runtime.clone(),
                         stop: stop.clone(),
                     };
@@ -113,11 +124,16 @@ impl Server {
     async fn accept(
         &self,
         permits: &Arc<Semaphore>,
+        runtime: &Runtime,
     ) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
-        let permit = Arc::clone(permits)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
+        let permit = loop {
+            let free = Arc::clone(permits).acquire_owned();
+            tokio::select! {
+                biased;
+                permit = free => break permit.expect("the semaphore is never closed"),
+                () = runtime.clock.sleep(CROWDED_PAUSE) => self.crowded.notify_waiters(),
+            }
+        };
         let (stream, _) = self.listener.accept().await?;
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection goes on without TCP_NODELAY");
@@ -129,6 +145,7 @@ impl Server {
 struct Connection {
     limits: ServerLimits,
     pressure: Pressure,
+    crowded: Arc<Notify>,
     runtime: Runtime,
     stop: CancellationToken,
 }
@@ -139,6 +156,7 @@ impl Connection {
             spoken = speaks_http2(&stream, &self.runtime) => spoken,
             () = self.runtime.clock.sleep(self.limits.header_timeout) => None,
             () = self.stop.cancelled() => None,
+            () = self.asked_to_go() => None,
         };
         let Some(http2) = http2 else {
             return;
@@ -155,8 +173,8 @@ impl Connection {
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(MAX_STREAMS)
                 .max_header_list_size(MAX_HEADER_LIST)
-                .initial_stream_window_size(1 << 20)
-                .initial_connection_window_size(2 << 20)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
                 .keep_alive_interval(self.limits.header_timeout)
                 .serve_connection(io, service);
             self.drive(connection).await;
@@ -171,6 +189,12 @@ impl Connection {
         }
     }
 
+    /// Ends when others wait for a connection and this one has had time to be of use.
+    async fn asked_to_go(&self) {
+        self.runtime.clock.sleep(WELCOME).await;
+        self.crowded.notified().await;
+    }
+
     async fn drive<C>(&self, connection: C)
     where
         C: GracefulConnection,
@@ -180,6 +204,14 @@ impl Connection {
         tokio::select! {
             ended = connection.as_mut() => return log_end(ended.err()),
             () = self.stop.cancelled() => connection.as_mut().graceful_shutdown(),
+            () = self.asked_to_go() => {
+                // One that is idle ends now, another one after the request that it is at.
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection.as_mut() => return log_end(ended.err()),
+                    () = self.stop.cancelled() => {}
+                }
+            }
         }
         tokio::select! {
             ended = connection => log_end(ended.err()),

@@ -123,8 +123,8 @@ impl ApiState {
     /// The state for these parts under these limits.
     pub fn new(parts: Parts, limits: &LimitsConfig, slots: Slots) -> SharedState {
         let clock = parts.runtime.clock.clone();
-        let pools = [&parts.read_memory, &parts.write_memory];
-        let pressure = Pressure::new(&pools, &slots.reads);
+        let (write, read) = (&parts.write_memory, &parts.read_memory);
+        let pressure = Pressure::new(write, read, &slots.reads);
         Arc::new(Self {
             started: clock.now(),
             body_limits: BodyLimits::new(limits, clock.clone()),

@@ -8,6 +8,7 @@ mod gc;
 mod health;
 mod inspect;
 mod inspect_text;
+mod process;
 mod serve;
 
 use std::io::Write;

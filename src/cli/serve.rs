@@ -6,14 +6,16 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use super::{EXIT_OK, failure};
+use super::{EXIT_OK, failure, process};
 use crate::app;
 use crate::clock::Runtime;
 use crate::config::Loaded;
 use crate::telemetry::logs;
 
 /// Runs the daemon to its end.
-pub fn serve(loaded: Loaded) -> ExitCode {
+pub fn serve(mut loaded: Loaded) -> ExitCode {
+    process::bound_allocator();
+    let open_files = process::raise_open_files();
     if let Err(error) = logs::init(&loaded.config.log) {
         return failure(&error);
     }
@@ -21,6 +23,7 @@ pub fn serve(loaded: Loaded) -> ExitCode {
         tracing::warn!("{notice}");
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
+    process::fit_connections(&mut loaded.config.limits, open_files);
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return failure(&error),

@@ -1,9 +1,23 @@
 //! Promise 7 under more than the daemon can hold: it gets slower, and nothing stops for good.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+
+use stopover::app::Daemon;
+use stopover::clock::Runtime;
+use stopover::storage::local::LocalStore;
+use stopover::storage::store::Store;
+use stopover::storage::{Limits, Storage};
+
+use crate::process::Process;
 use crate::support::frames::batch;
-use crate::support::{Bases, Door, ok_json, sink};
+use crate::support::raw::RawClient;
+use crate::support::slow::SlowStore;
+use crate::support::{BATCH, Bases, Door, ok_json, sink};
 
 /// Story: a read that waited for the rest of a page held the part which it had. Sixteen such reads
 /// held all memory for reading, each waiting for the next, and none ever went on.
@@ -46,4 +60,219 @@ async fn many_reads_of_pages_that_lie_across_chunks_all_end_in_little_memory() {
     );
     reader.shut_down().await;
     writer.shut_down().await;
+}
+
+const PAGE: usize = 600_000;
+
+/// What the process has held at most, in bytes (`VmHWM`).
+fn peak_resident(process: &Process) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let kib = line.unwrap().trim().strip_suffix(" kB").unwrap();
+    kib.parse::<u64>().unwrap() * 1024
+}
+
+/// A client of daemons that are processes.
+#[derive(Clone)]
+struct Clients(reqwest::Client);
+
+impl Clients {
+    fn new() -> Self {
+        // Shorter than the daemon's `Keep-Alive`, which this client does not look at.
+        let http = reqwest::Client::builder().pool_idle_timeout(Duration::from_secs(10));
+        Self(http.no_proxy().build().unwrap())
+    }
+
+    async fn announce(&self, daemon: &Process, exchange: &str, partitions: u32) {
+        let url = format!("{}/v1/exchanges/{exchange}", daemon.url);
+        let body = serde_json::json!({"partitions": partitions, "ordered": false});
+        let answer = self.0.put(url).json(&body).send().await.unwrap();
+        assert_eq!(answer.status(), 201);
+    }
+
+    /// A whole sink: so many batches of one page in the partition `task % 8`.
+    async fn write(self, url: String, exchange: &'static str, task: u32, batches: u32) {
+        let sink = format!("{url}{}", sink(exchange, task, 0));
+        for number in 0..batches {
+            let page = vec![(task + number) as u8; PAGE];
+            let sent = self
+                .0
+                .post(format!("{sink}/pages?batch={number}"))
+                .header("content-type", BATCH)
+                .body(batch(&[(task % 8, &page)]));
+            let answer = sent.send().await.unwrap();
+            assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+        }
+        let finish = self.0.post(format!("{sink}/finish")).send().await.unwrap();
+        assert_eq!(finish.status(), 200, "{}", finish.text().await.unwrap());
+    }
+
+    /// Reads a partition without keeping it, anew if it is cut off: a reader that this machine does
+    /// not let run for some seconds looks like one that has stopped.
+    async fn read(self, url: String, exchange: &'static str, partition: u32) -> usize {
+        let url = format!("{url}/v1/exchanges/{exchange}/partitions/{partition}");
+        loop {
+            let mut read = self.0.get(&url).send().await.unwrap();
+            assert_eq!(read.status(), 200);
+            let (mut bytes, whole) = (0, read.content_length().unwrap() as usize);
+            while let Ok(Some(chunk)) = read.chunk().await {
+                bytes += chunk.len();
+            }
+            if bytes == whole {
+                return bytes;
+            }
+        }
+    }
+}
+
+/// What a daemon may hold beyond its budget, as docs/operations.md says.
+const OVERHEAD: u64 = 96 << 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_sinks_finish_in_64_mib_and_the_process_stays_under_budget_and_overhead() {
+    let folder = tempfile::tempdir().unwrap();
+    let budget = ["--memory-budget", "64MiB"];
+    let (before, clients) = (Process::start(folder.path(), &budget), Clients::new());
+    clients.announce(&before, "before", 8).await;
+    let writes = (0..40).map(|task| {
+        let clients = clients.clone();
+        tokio::spawn(clients.write(before.url.clone(), "before", task, 2))
+    });
+    for done in futures::future::join_all(writes).await {
+        done.unwrap();
+    }
+    // The other daemon has nothing of that in memory: it fetches, and is written to meanwhile.
+    let daemon = Process::start(folder.path(), &budget);
+    clients.announce(&daemon, "now", 8).await;
+    let reads = (0..24).map(|n| {
+        let clients = clients.clone();
+        tokio::spawn(clients.read(daemon.url.clone(), "before", n % 8))
+    });
+    let writes = (0..200).map(|task| {
+        let clients = clients.clone();
+        tokio::spawn(clients.write(daemon.url.clone(), "now", task, 2))
+    });
+    let (reads, writes): (Vec<_>, Vec<_>) = (reads.collect(), writes.collect());
+    for read in futures::future::join_all(reads).await {
+        assert_eq!(read.unwrap(), 5 * 2 * PAGE);
+    }
+    for done in futures::future::join_all(writes).await {
+        done.unwrap();
+    }
+    for partition in 0..8 {
+        let read = clients.clone().read(before.url.clone(), "now", partition);
+        assert_eq!(read.await, 25 * 2 * PAGE);
+    }
+    let (peak, most) = (peak_resident(&daemon), (64 << 20) + OVERHEAD);
+    println!("{peak} bytes resident at most, {most} are allowed");
+    assert!(peak <= most, "{peak} bytes resident, {most} are allowed");
+}
+
+/// As many as the system lets this process open, at most 10,000.
+fn many_connections() -> usize {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("raised within what is allowed");
+    let room = limit.maximum.unwrap_or(u64::MAX).saturating_sub(1000);
+    usize::try_from(room).unwrap_or(usize::MAX).min(10_000)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_idle_connections_and_clients_that_never_end_keep_nobody_from_being_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let (idle, clients) = (many_connections(), Clients::new());
+    // As many connections as it takes at all are idle.
+    let most = format!("limits.max_connections={idle}");
+    let daemon = Process::start(folder.path(), &["--set", &most, "--memory-budget", "64MiB"]);
+    let address: SocketAddr = daemon.url.strip_prefix("http://").unwrap().parse().unwrap();
+    clients.announce(&daemon, "w", 8).await;
+    let mut silent = Vec::with_capacity(idle);
+    for n in 0..idle {
+        let mut client = RawClient::connect(address).await;
+        if n % 100 == 0 {
+            // Some have been of use before, some have begun a head that never ends.
+            client.send("GET /healthz HTTP/1.1\r\nhost: test\r\n").await;
+        }
+        silent.push(client);
+    }
+    let (stop, trickling) = (tokio_util::sync::CancellationToken::new(), 20u32);
+    let trickles = (0..trickling).map(|n| {
+        let stop = stop.clone();
+        tokio::spawn(async move {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            let head = format!(
+                "POST {}/pages?batch=0 HTTP/1.1\r\nhost: test\r\ncontent-type: {BATCH}\r\n\
+                 content-length: 1000000\r\n\r\n",
+                sink("w", 1000 + n, 0)
+            );
+            // The daemon may close it: it waits for no client for ever.
+            let mut sent = client.write_all(head.as_bytes()).await;
+            while sent.is_ok() && !stop.is_cancelled() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                sent = client.write_all(&[7]).await;
+            }
+        })
+    });
+    let trickles: Vec<_> = trickles.collect();
+    for task in 0..8 {
+        let served = clients.clone().write(daemon.url.clone(), "w", task, 2);
+        let served = tokio::time::timeout(Duration::from_secs(60), served).await;
+        assert!(served.is_ok(), "a writer is not served");
+    }
+    let read = clients.clone().read(daemon.url.clone(), "w", 3);
+    let read = tokio::time::timeout(Duration::from_secs(60), read).await;
+    assert_eq!(read.expect("a reader is not served"), 2 * PAGE);
+    let (peak, allowed) = (peak_resident(&daemon), (64 << 20) + OVERHEAD);
+    println!("{idle} idle connections, {peak} bytes resident at most");
+    let idle_cost = 10_000 * 16 * 1024;
+    assert!(peak <= allowed + idle_cost, "{peak} bytes resident");
+    stop.cancel();
+    for trickle in trickles {
+        trickle.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_store_slows_writers_down_and_fails_none_of_them() {
+    let bases = Bases::new();
+    let mut config = bases.config();
+    config.memory.budget = Some(8 << 20);
+    config.limits.max_batch_size = 1 << 20;
+    let runtime = Runtime::system();
+    let local = LocalStore::new(bases.path().to_owned(), false, 7);
+    let slow: Arc<dyn Store> = Arc::new(SlowStore {
+        inner: Arc::new(local),
+        delay: Duration::from_millis(100),
+    });
+    let name = "slow".parse().unwrap();
+    let stores = vec![(name, "test".to_owned(), slow)];
+    let storage = Storage::from_stores(stores, Limits::REMOTE, &runtime);
+    let daemon = Daemon::assemble(&config, &runtime, storage, Arc::default());
+    let door = Door::around(daemon, &config, runtime).await;
+    door.announce("w", 8).await;
+    let page = vec![7; PAGE];
+    let sinks = (0..40).map(|task| {
+        let (door, page) = (&door, &page);
+        async move {
+            let sink = sink("w", task, 0);
+            for number in 0..2 {
+                door.add(&sink, number, batch(&[(task % 8, page)])).await;
+                let pool = &door.daemon.write_pool;
+                assert!(pool.used() <= pool.capacity());
+            }
+            ok_json(door.post_nothing(&format!("{sink}/finish")).await).await;
+        }
+    });
+    futures::future::join_all(sinks).await;
+    for partition in 0..8 {
+        let path = format!("/v1/exchanges/w/partitions/{partition}");
+        assert_eq!(
+            door.get(&path).await.bytes().await.unwrap().len(),
+            5 * 2 * PAGE
+        );
+    }
+    door.delete("/v1/exchanges/w").await;
+    door.expect_all_gauges_at_zero().await;
+    door.shut_down().await;
 }

@@ -5,6 +5,7 @@
 
 pub mod frames;
 pub mod raw;
+pub mod slow;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -102,6 +103,11 @@ impl Door {
     pub async fn open(config: &Config) -> Self {
         let runtime = Runtime::system();
         let daemon = Daemon::build(config, &runtime).unwrap();
+        Self::around(daemon, config, runtime).await
+    }
+
+    /// The door of a daemon that was built otherwise.
+    pub async fn around(daemon: Daemon, config: &Config, runtime: Runtime) -> Self {
         for base in daemon.storage.probe().await {
             assert!(base.healthy, "{base:?}");
         }

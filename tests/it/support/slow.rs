@@ -1,0 +1,68 @@
+//! A store that takes its time, as one behind a network does when it is short of breath.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use stopover::storage::Tail;
+use stopover::storage::keys::{Folder, Key};
+use stopover::storage::store::{Expected, Found, Store, StoreError, Taken, Versioned};
+
+/// Each put and each read of a range takes so much longer.
+#[derive(Debug)]
+pub struct SlowStore {
+    pub inner: Arc<dyn Store>,
+    pub delay: Duration,
+}
+
+#[async_trait]
+impl Store for SlowStore {
+    async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<(), StoreError> {
+        tokio::time::sleep(self.delay).await;
+        self.inner.put(key, content).await
+    }
+
+    async fn put_if(
+        &self,
+        key: &Key,
+        content: Bytes,
+        expected: &Expected,
+    ) -> Result<bool, StoreError> {
+        self.inner.put_if(key, content, expected).await
+    }
+
+    async fn get_versioned(&self, key: &Key) -> Result<Versioned, StoreError> {
+        self.inner.get_versioned(key).await
+    }
+
+    async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail, StoreError> {
+        self.inner.get_tail(key, max).await
+    }
+
+    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
+        tokio::time::sleep(self.delay).await;
+        self.inner.get_range(key, range).await
+    }
+
+    async fn list(&self, folder: &Folder) -> Result<Vec<Found>, StoreError> {
+        self.inner.list(folder).await
+    }
+
+    async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>, StoreError> {
+        self.inner.list_folders(folder).await
+    }
+
+    async fn delete(&self, keys: Vec<Key>) -> Result<u64, StoreError> {
+        self.inner.delete(keys).await
+    }
+
+    async fn take(&self, key: &Key, version: Option<&str>) -> Result<Taken, StoreError> {
+        self.inner.take(key, version).await
+    }
+
+    async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64, StoreError> {
+        self.inner.remove_stale_temporaries(folder).await
+    }
+}

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -73,24 +74,44 @@ impl Random {
     }
 }
 
+/// Starts work. The real one is tokio itself; a simulation passes its own, so that it can stop a
+/// daemon at any await, or end it there.
+pub trait Spawner: std::fmt::Debug + Send + Sync {
+    /// Starts it.
+    fn spawn(&self, work: BoxFuture<'static, ()>);
+}
+
 /// All background work of a daemon: spawned here, ended together.
 #[derive(Debug, Clone, Default)]
 pub struct TaskGroup {
     tracker: TaskTracker,
     stop: CancellationToken,
+    spawner: Option<Arc<dyn Spawner>>,
 }
 
 impl TaskGroup {
+    /// A group whose work is started by `spawner` instead of tokio.
+    pub fn on(spawner: Arc<dyn Spawner>) -> Self {
+        Self {
+            spawner: Some(spawner),
+            ..Self::default()
+        }
+    }
+
     /// Starts work that runs to its end, also while the daemon stops (uploads).
     pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.tracker.spawn(work);
+        match &self.spawner {
+            None => drop(self.tracker.spawn(work)),
+            Some(spawner) => spawner.spawn(Box::pin(self.tracker.track_future(work))),
+        }
     }
 
     /// Starts work that is dropped at its next await once the daemon stops (timers, sweepers).
     pub fn spawn_until_stopped(&self, work: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
-        self.tracker.spawn(async move {
+        self.spawn(async move {
             tokio::select! {
+                biased; // tokio's own choice is random: not the same on every run
                 () = stop.cancelled() => {}
                 () = work => {}
             }

@@ -81,6 +81,7 @@ impl StreamBody {
         let body_gone = gone.clone();
         runtime.tasks.spawn_until_stopped(async move {
             tokio::select! {
+                biased;
                 () = body_gone.cancelled() => {}
                 () = watchdog => {}
             }

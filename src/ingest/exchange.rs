@@ -4,7 +4,7 @@
 //! Invariant: a run is in the open segment, in a sealed one, or gone with its sink; a commit record
 //! is made only for a sink whose earlier segments are all known.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -47,8 +47,8 @@ pub struct Sealed {
 #[derive(Debug)]
 pub struct ExchangeState {
     id: ExchangeId,
-    /// Its sinks.
-    pub sinks: HashMap<TaskAttempt, Sink>,
+    /// Its sinks; sorted, so that what is done to all is done in the same order on every run.
+    pub sinks: BTreeMap<TaskAttempt, Sink>,
     open: Vec<Piece>,
     open_bytes: u64,
     /// Bytes sealed whose upload has not ended.
@@ -69,7 +69,7 @@ impl ExchangeState {
     pub fn new(id: ExchangeId, now: Instant) -> Self {
         Self {
             id,
-            sinks: HashMap::new(),
+            sinks: BTreeMap::new(),
             open: Vec::new(),
             open_bytes: 0,
             in_flight_bytes: 0,

@@ -60,6 +60,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(40);
 /// Asks it.
 pub async fn run(store: &dyn Store, runtime: &Runtime) -> Result<(), StoreError> {
     tokio::select! {
+        biased;
         answer = ask(store, runtime) => answer,
         () = runtime.clock.sleep(TIME_LIMIT) => Err(StoreError::new(
             StorageErrorKind::Unavailable,

@@ -112,6 +112,7 @@ pub async fn read_exactly(
     limits: &BodyLimits,
 ) -> Result<Vec<u8>, Problem> {
     tokio::select! {
+        biased;
         bytes = fill(body, room, length) => bytes,
         () = limits.clock.sleep(limits.body_timeout) => Err(too_slow(limits)),
     }

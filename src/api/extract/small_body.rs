@@ -65,6 +65,7 @@ pub async fn read_small(
     };
     let reading = collect(body, limit, announced.is_some());
     let bytes = tokio::select! {
+        biased;
         bytes = reading => bytes?,
         () = limits.clock.sleep(limits.body_timeout) => return Err(too_slow(limits)),
     };

@@ -109,7 +109,7 @@ impl Daemon {
             storage: storage.clone(),
             commits: commits.clone(),
             pool: write_pool.clone(),
-            gate: Arc::new(exchanges.clone()),
+            gate: exchanges.gate(),
             metrics: Arc::clone(&metrics),
         };
         let ingest = Ingest::start(parts, &config.segment, &config.limits);

@@ -173,9 +173,9 @@ impl CommitIndex {
         chosen: &[TaskAttempt],
         target_size: u64,
     ) -> Result<Vec<PlannedHandle>, CommitError> {
-        let known = self.load(exchange).await?;
         let target = (!ordered).then_some(target_size);
-        let handles = plan::plan(exchange, &known, chosen, target)?;
+        let plan = |known: &[KnownSegment]| plan::plan(exchange, known, chosen, target);
+        let handles = self.planned(exchange, plan).await?;
         Ok(handles
             .into_iter()
             .map(|handle| PlannedHandle {
@@ -196,24 +196,22 @@ impl CommitIndex {
         task: Option<u32>,
         attempt: Option<u32>,
     ) -> Result<Handle, CommitError> {
-        let known = self.load(exchange).await?;
-        let mut newest = BTreeMap::new();
-        for found in plan::committed(&known).into_keys() {
-            let fits =
-                task.is_none_or(|t| t == found.task) && attempt.is_none_or(|a| a == found.attempt);
-            if fits {
-                newest.insert(found.task, found);
-            }
+        let plan = |known: &[KnownSegment]| plan_newest(exchange, known, partition, task, attempt);
+        self.planned(exchange, plan).await
+    }
+
+    /// Plans from what is listed; once more from a new list where a segment is missed. Base
+    /// directories are not listed at one moment: a commit record may be in the list of one and an
+    /// earlier segment, stored just before it, not yet in the list of another.
+    async fn planned<T>(
+        &self,
+        exchange: &ExchangeId,
+        plan: impl Fn(&[KnownSegment]) -> Result<T, CommitError>,
+    ) -> Result<T, CommitError> {
+        match plan(&self.load(exchange).await?) {
+            Err(CommitError::Lost { .. }) => plan(&self.load(exchange).await?),
+            planned => planned,
         }
-        if let (Some(task), Some(attempt), true) = (task, attempt, newest.is_empty()) {
-            let attempt = TaskAttempt { task, attempt };
-            return Err(CommitError::NotCommitted {
-                attempt,
-                exchange: exchange.clone(),
-            });
-        }
-        let chosen: Vec<TaskAttempt> = newest.into_values().collect();
-        plan::plan_partition(exchange, &known, &chosen, partition)
     }
 
     async fn load(&self, exchange: &ExchangeId) -> Result<Vec<KnownSegment>, CommitError> {
@@ -238,6 +236,33 @@ impl CommitIndex {
             .await?;
         Ok(known.into_iter().flatten().collect())
     }
+}
+
+/// Plans one partition: the newest finished attempt of each task among those asked for.
+fn plan_newest(
+    exchange: &ExchangeId,
+    known: &[KnownSegment],
+    partition: u32,
+    task: Option<u32>,
+    attempt: Option<u32>,
+) -> Result<Handle, CommitError> {
+    let mut newest = BTreeMap::new();
+    for found in plan::committed(known).into_keys() {
+        let fits =
+            task.is_none_or(|t| t == found.task) && attempt.is_none_or(|a| a == found.attempt);
+        if fits {
+            newest.insert(found.task, found);
+        }
+    }
+    if let (Some(task), Some(attempt), true) = (task, attempt, newest.is_empty()) {
+        let attempt = TaskAttempt { task, attempt };
+        return Err(CommitError::NotCommitted {
+            attempt,
+            exchange: exchange.clone(),
+        });
+    }
+    let chosen: Vec<TaskAttempt> = newest.into_values().collect();
+    plan::plan_partition(exchange, known, &chosen, partition)
 }
 
 /// Footers fetched at a time.

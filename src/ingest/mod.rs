@@ -5,13 +5,14 @@
 //! after the segment that holds the commit record, and every segment before it, has been stored.
 
 mod answers;
+mod elsewhere;
 mod exchange;
 mod pressure;
 pub mod seal_policy;
 pub mod sink;
 mod uploader;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -56,6 +57,9 @@ pub struct IngestParts {
 pub trait Gate: Send + Sync {
     /// `Ok(false)` only if it is certainly closed.
     async fn is_open(&self, exchange: &ExchangeId) -> Result<bool, StorageError>;
+
+    /// Whether this daemon itself has closed it or seen it closed; asks nobody.
+    fn is_known_closed(&self, exchange: &ExchangeId) -> bool;
 }
 
 /// The writing side of a daemon. Cheap to clone.
@@ -74,7 +78,8 @@ struct Shared {
     sequence: AtomicU64,
     draining: AtomicBool,
     in_flight_bytes: AtomicU64,
-    exchanges: Mutex<HashMap<ExchangeId, Arc<Mutex<ExchangeState>>>>,
+    /// Sorted, so that whoever goes through all of them takes the same order on every run.
+    exchanges: Mutex<BTreeMap<ExchangeId, Arc<Mutex<ExchangeState>>>>,
 }
 
 impl Ingest {
@@ -298,6 +303,9 @@ impl Ingest {
             .await;
         match end.map(|state| state.clone()) {
             Ok(SinkState::Finished) => Ok(Aborted::AlreadyFinished),
+            Ok(SinkState::Failed(reason)) if self.is_doubtful(sink) => {
+                self.abort_doubtful(sink, reason).await
+            }
             _ => Ok(Aborted::Aborted),
         }
     }
@@ -368,7 +376,14 @@ impl Ingest {
         let now = self.shared.parts.runtime.clock.now();
         let state = Arc::new(Mutex::new(ExchangeState::new(id.clone(), now)));
         exchanges.insert(id.clone(), Arc::clone(&state));
+        drop(exchanges);
         self.shared.parts.metrics.exchanges_open.inc();
+        // Asked after the insertion: a close marks the exchange first and forgets it then, so that
+        // one of the two sees the other, and nothing is held of an exchange that has ended.
+        if self.shared.parts.gate.is_known_closed(id) {
+            self.forget(id);
+            return Err(IngestError::ExchangeClosed(id.clone()));
+        }
         Ok(state)
     }
 
@@ -421,28 +436,6 @@ impl Ingest {
     fn holds(&self, sink: &SinkId) -> bool {
         self.get(&sink.exchange)
             .is_some_and(|state| state.lock().sinks.contains_key(&sink.task_attempt))
-    }
-
-    /// Whether a finish of an attempt that is not held commits it as empty.
-    fn commits_empty(&self, sink: &SinkId, claim: Option<Claim>) -> Result<bool, IngestError> {
-        let Some(claim) = claim.filter(|claim| claim.batches == 0) else {
-            return Ok(false);
-        };
-        sink::check_claim(sink, Some(claim), Totals::default())?;
-        Ok(true)
-    }
-
-    /// What the commit records say of it.
-    async fn committed(&self, sink: &SinkId, claim: Option<Claim>) -> Result<Totals, IngestError> {
-        let found = self
-            .shared
-            .parts
-            .commits
-            .find(&sink.exchange, sink.task_attempt)
-            .await?;
-        let totals = found.ok_or_else(|| IngestError::SinkNotFound { sink: sink.clone() })?;
-        sink::check_claim(sink, claim, totals)?;
-        Ok(totals)
     }
 
     fn seal_if_due(&self, state: &mut ExchangeState) -> Option<Sealed> {

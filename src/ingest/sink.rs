@@ -47,6 +47,7 @@ pub struct Sink {
     state: watch::Sender<SinkState>,
     totals: Totals,
     crc: Checksum,
+    doubtful: bool,
     /// Segments sealed so far that hold blocks of it, in order.
     pub slots: Vec<UploadSlot>,
 }
@@ -59,6 +60,7 @@ impl Sink {
             state: watch::Sender::new(SinkState::Open),
             totals: Totals::default(),
             crc: Checksum::default(),
+            doubtful: false,
             slots: Vec::new(),
         }
     }
@@ -78,6 +80,16 @@ impl Sink {
     /// To wait for a decision.
     pub fn watch(&self) -> watch::Receiver<SinkState> {
         self.state.subscribe()
+    }
+
+    /// The put of its commit record failed, which does not mean that it did not take place.
+    pub fn doubt(&mut self) {
+        self.doubtful = true;
+    }
+
+    /// Whether it may be committed although it failed.
+    pub fn is_doubtful(&self) -> bool {
+        self.doubtful
     }
 
     /// What arrived.

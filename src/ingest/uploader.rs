@@ -101,6 +101,7 @@ async fn carry(
             let reason: Arc<str> = error.to_string().into();
             tracing::error!(%exchange, %segment, %error, "a segment could not be written");
             uploaded.send_replace(Some(Err(Arc::clone(&reason))));
+            doubt(state, &committing);
             for attempt in committing.into_iter().chain(writers) {
                 fail(ingest, state, attempt, &reason);
             }
@@ -183,6 +184,15 @@ fn finish(ingest: &Ingest, state: &Arc<Mutex<ExchangeState>>, attempt: TaskAttem
     if state.lock().decide(attempt, SinkState::Finished) {
         ingest.shared.parts.metrics.sinks_finished.inc();
         ingest.shared.parts.metrics.sinks_open.dec();
+    }
+}
+
+fn doubt(state: &Arc<Mutex<ExchangeState>>, committing: &[TaskAttempt]) {
+    let mut state = state.lock();
+    for attempt in committing {
+        if let Some(sink) = state.sinks.get_mut(attempt) {
+            sink.doubt();
+        }
     }
 }
 

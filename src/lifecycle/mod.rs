@@ -12,8 +12,8 @@ pub mod watch;
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -25,7 +25,7 @@ use crate::clock::Runtime;
 use crate::config::LeaseConfig;
 use crate::id::ExchangeId;
 use crate::ingest::Gate;
-use crate::storage::{Marker, Storage, StorageError};
+use crate::storage::{Marker, Storage, StorageError, StorageErrorKind};
 use crate::telemetry::metrics::Metrics;
 
 /// What is announced of an exchange.
@@ -162,6 +162,12 @@ impl Exchanges {
         Self {
             shared: Arc::new(shared),
         }
+    }
+
+    /// What the writing side asks. It does not keep these exchanges: they keep, through
+    /// [`Forget`], the writing side, and a daemon that is dropped must go.
+    pub fn gate(&self) -> Arc<dyn Gate> {
+        Arc::new(Door(Arc::downgrade(&self.shared)))
     }
 
     /// Registers a part of the daemon that holds something of exchanges.
@@ -386,7 +392,7 @@ fn parse(exchange: &ExchangeId, marker: &Marker) -> Result<ExchangeSpec, Lifecyc
 #[async_trait::async_trait]
 impl Gate for Exchanges {
     async fn is_open(&self, exchange: &ExchangeId) -> Result<bool, StorageError> {
-        if matches!(self.shared.known.lock().get(exchange), Some(Known::Closed)) {
+        if self.is_known_closed(exchange) {
             return Ok(false);
         }
         let open = self.shared.parts.storage.has_marker(exchange).await?;
@@ -394,6 +400,35 @@ impl Gate for Exchanges {
             self.forget(exchange);
         }
         Ok(open)
+    }
+
+    fn is_known_closed(&self, exchange: &ExchangeId) -> bool {
+        matches!(self.shared.known.lock().get(exchange), Some(Known::Closed))
+    }
+}
+
+/// The exchanges as [`Exchanges::gate`] lends them.
+struct Door(Weak<Shared>);
+
+#[async_trait::async_trait]
+impl Gate for Door {
+    async fn is_open(&self, exchange: &ExchangeId) -> Result<bool, StorageError> {
+        let Some(shared) = self.0.upgrade() else {
+            return Err(StorageError {
+                base: "all".into(),
+                operation: "get",
+                object: format!("the announcement of exchange {exchange}"),
+                kind: StorageErrorKind::Unavailable,
+                message: "the daemon has ended".into(),
+            });
+        };
+        Exchanges { shared }.is_open(exchange).await
+    }
+
+    fn is_known_closed(&self, exchange: &ExchangeId) -> bool {
+        self.0
+            .upgrade()
+            .is_some_and(|shared| Exchanges { shared }.is_known_closed(exchange))
     }
 }
 

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 use super::ReadError;
 use crate::clock::TaskGroup;
-use crate::id::{BaseName, ExchangeId, SegmentId};
+use crate::id::{BaseName, ExchangeId, SegmentAddress, SegmentId};
 use crate::memory::{MemoryPool, Reclaim};
 
 /// What names a chunk.
@@ -214,11 +214,22 @@ impl ChunkCache {
 
     /// Forgets a closed exchange.
     pub fn forget(&self, exchange: &ExchangeId) {
+        self.forget_where(|key| key.exchange == *exchange);
+    }
+
+    /// Forgets the chunks of a segment, so that damaged ones are fetched again.
+    pub fn forget_segment(&self, at: &SegmentAddress) {
+        self.forget_where(|key| {
+            (&key.exchange, &key.base, key.segment) == (&at.exchange, &at.base, at.segment)
+        });
+    }
+
+    fn forget_where(&self, gone: impl Fn(&ChunkKey) -> bool) {
         let mut state = self.state.lock();
         let gone: Vec<ChunkKey> = state
             .slots
             .iter()
-            .filter(|(key, _)| key.exchange == *exchange)
+            .filter(|(key, _)| gone(key))
             .map(|(key, _)| key.clone())
             .collect();
         for key in gone {

@@ -73,6 +73,12 @@ impl Fetcher {
         self.cache.forget(exchange);
     }
 
+    /// Forgets what is kept of a segment in which damage was found: it may have been done on the
+    /// way here, and the next reader is to fetch it anew.
+    pub fn distrust(&self, at: &SegmentAddress) {
+        self.cache.forget_segment(at);
+    }
+
     /// The parts of one range of a handle, in order.
     pub fn plan(&self, handle: &Handle, index: usize) -> Vec<PlannedPart> {
         let range = &handle.ranges[index];

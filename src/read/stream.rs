@@ -222,6 +222,7 @@ fn expected(handle: &Handle, range: &HandleRange) -> Expected {
 impl Fetcher {
     fn corrupt(&self, address: &SegmentAddress, error: ScanError) -> ReadError {
         self.parts().metrics.corruptions.inc();
+        self.distrust(address);
         ReadError::Corrupt {
             segment: address.clone(),
             reason: error.to_string().into(),

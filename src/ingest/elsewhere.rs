@@ -14,7 +14,11 @@ use crate::id::SinkId;
 
 impl Ingest {
     /// Whether a finish of an attempt that is not held commits it as empty.
-    pub(super) fn commits_empty(&self, sink: &SinkId, claim: Option<Claim>) -> Result<bool, IngestError> {
+    pub(super) fn commits_empty(
+        &self,
+        sink: &SinkId,
+        claim: Option<Claim>,
+    ) -> Result<bool, IngestError> {
         let Some(claim) = claim.filter(|claim| claim.batches == 0) else {
             return Ok(false);
         };
@@ -23,7 +27,11 @@ impl Ingest {
     }
 
     /// What the commit records say of it.
-    pub(super) async fn committed(&self, sink: &SinkId, claim: Option<Claim>) -> Result<Totals, IngestError> {
+    pub(super) async fn committed(
+        &self,
+        sink: &SinkId,
+        claim: Option<Claim>,
+    ) -> Result<Totals, IngestError> {
         let found = self
             .shared
             .parts

@@ -10,7 +10,7 @@ pub mod gc;
 pub mod sweep;
 pub mod watch;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -325,8 +325,9 @@ impl Exchanges {
             .for_each(|forgetter| forgetter.forget(exchange));
     }
 
-    /// The exchanges of which any part of this daemon keeps copies.
-    fn kept(&self) -> HashSet<ExchangeId> {
+    /// The exchanges of which any part of this daemon keeps copies; sorted, so that they are gone
+    /// through in the same order on every run.
+    fn kept(&self) -> BTreeSet<ExchangeId> {
         let forgetters = self.shared.forgetters.read().clone();
         forgetters.iter().flat_map(|keeper| keeper.kept()).collect()
     }

@@ -3,7 +3,10 @@
 #
 #   tests/lib/fetch.sh jdk         the home of a JDK 25 or newer (found, never installed)
 #   tests/lib/fetch.sh versitygw   the S3 server of the tests, built with Go
-#   tests/lib/fetch.sh trino       an unpacked Trino server (lib/ and a few plugins), by Maven
+#   tests/lib/fetch.sh trino       an unpacked Trino server (lib/ and two plugins), by Maven
+#   tests/lib/fetch.sh trino-full  the same with the connectors that the tests use
+#   tests/lib/fetch.sh postgresql  the path of an executable `postgres`
+#   tests/lib/fetch.sh mariadb     the path of an executable `mariadbd`
 #
 # Everything goes into a cache outside the repository; a second call costs nothing, and an
 # interrupted one leaves nothing behind that a later call would take for whole.
@@ -152,9 +155,112 @@ fetch_trino() {
     printf '%s\n' "$CACHE/trino-$TRINO_VERSION"
 }
 
+# Most connectors are published in no other form than the whole server, whose plugins share their
+# jars by hard links: so all of it is unpacked, and what is not used is dropped.
+CONNECTORS="tpch tpcds geospatial postgresql mysql mariadb sqlserver iceberg delta-lake hive kafka \
+    duckdb cassandra clickhouse druid exasol ignite oracle redshift singlestore snowflake vertica"
+
+unpack_trino_full() {
+    local target="$CACHE/trino-full-$TRINO_VERSION" build jdk plugin
+    [ -d "$target" ] && return
+    command -v mvn >/dev/null 2>&1 || die "mvn is not on PATH: install Maven 3.8 or newer"
+    jdk=$(find_jdk)
+    say "fetching the Trino $TRINO_VERSION server with all connectors (once, about 820 MB)"
+    build=$(scratch trino-full)
+    # shellcheck disable=SC2064
+    trap "rm -rf '$build'" EXIT
+    (
+        cd "$build" # away from any pom.xml
+        export JAVA_HOME="$jdk"
+        maven_copy "io.trino:trino-server:$TRINO_VERSION:tar.gz" "$build/download"
+        mkdir -p all server/plugin
+        tar -xzf "download/trino-server-$TRINO_VERSION.tar.gz" -C all --strip-components=1
+        mv all/lib server/lib
+        for plugin in exchange-filesystem $CONNECTORS; do
+            mv "all/plugin/$plugin" "server/plugin/$plugin"
+        done
+    )
+    mv "$build/server" "$target"
+    rm -rf "$build"
+    trap - EXIT
+}
+
+fetch_trino_full() {
+    with_lock trino-full unpack_trino_full
+    printf '%s\n' "$CACHE/trino-full-$TRINO_VERSION"
+}
+
+# --- databases -------------------------------------------------------------------------------
+
+# unpack_debian NAME PACKAGE: the package and what it needs and this machine does not have,
+# unpacked into the cache. Nothing is installed, so no service is started, and no root is needed.
+unpack_debian() {
+    local name=$1 package=$2 target="$CACHE/$1" build
+    [ -d "$target" ] && return
+    say "fetching $package from the distribution's packages (once)"
+    build=$(scratch "$name")
+    # shellcheck disable=SC2064
+    trap "rm -rf '$build'" EXIT
+    chmod 755 "$build"
+    (
+        cd "$build"
+        # The lists of a machine may be older than its mirror.
+        [ "$(id -u)" != 0 ] || apt-get -q update >&2
+        apt-get -s --no-install-recommends install "$package" | sed -n 's/^Inst \([^ ]*\) .*/\1/p' |
+            xargs apt-get -q download >&2
+        mkdir tree
+        for file in *.deb; do dpkg-deb -x "$file" tree; done
+    )
+    mv "$build/tree" "$target"
+    rm -rf "$build"
+    trap - EXIT
+}
+
+# fetch_database NAME PROGRAM PACKAGE VARIABLE: what the variable names, else what is installed,
+# else Debian's package.
+fetch_database() {
+    local name=$1 program=$2 package=$3 variable=$4 found
+    found=${!variable:-}
+    if [ -n "$found" ]; then
+        [ -x "$found" ] || die "$variable=$found is not an executable file"
+        printf '%s\n' "$found"
+        return
+    fi
+    found=$(installed "$program")
+    if [ -z "$found" ]; then
+        command -v apt-get >/dev/null 2>&1 && command -v dpkg-deb >/dev/null 2>&1 ||
+            die "$program, which the tests of Trino's connectors need, is not installed. Install" \
+                "it, or name its executable in $variable."
+        with_lock "$name" unpack_debian "$name" "$package"
+        found=$(find "$CACHE/$name/usr" -type f -name "$program" -perm -u+x | sort -V | tail -n 1)
+    fi
+    [ -n "$found" ] || die "there is no $program in Debian's $package"
+    printf '%s\n' "$found"
+}
+
+# installed PROGRAM: not every distribution has servers on the PATH of its users.
+installed() {
+    local path
+    path=$(command -v "$1" || true)
+    [ -n "$path" ] || path=$(find /usr/lib/postgresql /usr/sbin /usr/libexec -maxdepth 3 \
+        -name "$1" -perm -u+x 2>/dev/null | sort -V | tail -n 1)
+    printf '%s' "$path"
+}
+
+# Debian's package without a version names the one of the release, and little more.
+postgresql_package() {
+    apt-cache depends postgresql 2>/dev/null |
+        sed -n 's/^ *Depends: \(postgresql-[0-9]*\)$/\1/p' | head -n 1
+}
+
 case "${1:-}" in
     jdk) find_jdk ;;
     versitygw) fetch_versitygw ;;
     trino) fetch_trino ;;
-    *) die "usage: tests/lib/fetch.sh jdk|versitygw|trino" ;;
+    trino-full) fetch_trino_full ;;
+    postgresql)
+        fetch_database postgresql postgres "$(postgresql_package)" STOPOVER_TEST_POSTGRES
+        ;;
+    mariadb) fetch_database mariadb mariadbd mariadb-server-core STOPOVER_TEST_MARIADB ;;
+    *) die "usage: tests/lib/fetch.sh jdk|versitygw|trino|trino-full|postgresql|mariadb" ;;
 esac

@@ -27,10 +27,11 @@ pub struct Artifacts {
 }
 
 impl Artifacts {
-    pub fn find(manager: ExchangeManager) -> Result<Self> {
+    /// `connectors`: whether Trino must have more connectors than tpch.
+    pub fn find(manager: ExchangeManager, connectors: bool) -> Result<Self> {
         Ok(Self {
             java_home: fetch("jdk")?,
-            trino: fetch("trino")?,
+            trino: fetch(if connectors { "trino-full" } else { "trino" })?,
             plugin: match manager {
                 ExchangeManager::Stopover => Some(plugin_folder()?),
                 ExchangeManager::Filesystem => None,
@@ -53,7 +54,8 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn fetch(what: &str) -> Result<PathBuf> {
+/// What `tests/lib/fetch.sh` names, after it has fetched it.
+pub fn fetch(what: &str) -> Result<PathBuf> {
     let output = Command::new("bash")
         .arg(repository().join("tests/lib/fetch.sh"))
         .arg(what)

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::artifacts::{Artifacts, ExchangeManager};
+use crate::connectors::Extras;
 use crate::daemon::{DRAIN, Daemon};
 use crate::node::{Layout, Node, properties};
 use crate::process::{free_ports, tail, wait_until};
@@ -38,6 +39,7 @@ impl Cluster {
         artifacts: &Artifacts,
         manager: ExchangeManager,
         kind: StorageKind,
+        extras: &Extras,
         work: &Path,
     ) -> Result<Self> {
         std::fs::create_dir_all(work.join("logs"))?;
@@ -59,6 +61,7 @@ impl Cluster {
                 coordinator_port: node_ports[0],
                 manager,
                 exchange: exchange_properties(manager, &daemons, index, &store),
+                extras,
             };
             nodes.push(Node::create(&node_name(index), *port, &layout)?);
         }
@@ -137,7 +140,7 @@ impl Cluster {
         let wanted = serde_json::json!(self.nodes.len() - 1);
         wait_until(
             "the coordinator knows its workers",
-            Duration::from_secs(120),
+            Duration::from_secs(300),
             || {
                 let (client, session, wanted) =
                     (self.client.clone(), session.clone(), wanted.clone());
@@ -174,13 +177,18 @@ impl Cluster {
     pub fn print_logs(&self) {
         let nodes = self.nodes.iter().map(Node::log);
         let daemons = self.daemons.iter().map(Daemon::log);
-        for (name, log) in self.store.logs().into_iter().chain(daemons).chain(nodes) {
-            println!(
-                "---- {name}: the end of {} ----\n{}",
-                log.display(),
-                tail(&log, 25)
-            );
-        }
+        print_logs(self.store.logs().into_iter().chain(daemons).chain(nodes));
+    }
+}
+
+/// The ends of logs, each with its name and path.
+pub fn print_logs(logs: impl IntoIterator<Item = (String, PathBuf)>) {
+    for (name, log) in logs {
+        println!(
+            "---- {name}: the end of {} ----\n{}",
+            log.display(),
+            tail(&log, 25)
+        );
     }
 }
 

@@ -10,6 +10,7 @@ use anyhow::{Result, bail};
 
 use crate::artifacts::{Artifacts, ExchangeManager};
 use crate::cluster::Cluster;
+use crate::connectors::Extras;
 use crate::daemon::Held;
 use crate::queries::LONG_ANYWHERE;
 use crate::query::{Row, Session, Task};
@@ -18,7 +19,14 @@ use crate::store::StorageKind;
 pub async fn run(artifacts: &Artifacts, work: &Path) -> Result<()> {
     println!("\nStarting Trino (a coordinator, two workers) and a Stopover daemon beside each ...");
     let manager = ExchangeManager::Stopover;
-    let mut cluster = Cluster::start(artifacts, manager, StorageKind::Local, work).await?;
+    let mut cluster = Cluster::start(
+        artifacts,
+        manager,
+        StorageKind::Local,
+        &Extras::default(),
+        work,
+    )
+    .await?;
     for (node, daemon) in cluster.nodes.iter().zip(&cluster.daemons) {
         let url = daemon.url();
         println!(

@@ -6,11 +6,14 @@
 //!     cargo test --test trino                          everything, on local folders and on S3
 //!     cargo test --test trino -- --storage s3 --scenario worker-killed
 //!     cargo test --test trino -- --exchange-manager filesystem    Trino's own, to compare
+//!     cargo test --test trino -- connectors        every connector that can be had: docs/trino.md
+//!     cargo test --test trino -- hold              the same cluster, to try things by hand
 //!     cargo test --test trino -- demo                  for people to watch, see tests/trino/demo
 
 mod artifacts;
 mod cluster;
 mod compare;
+mod connectors;
 mod daemon;
 mod demo;
 mod node;
@@ -29,7 +32,8 @@ use clap::{Parser, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
 use artifacts::{Artifacts, ExchangeManager};
-use cluster::Cluster;
+use cluster::{Cluster, print_logs};
+use connectors::{Extent, Part, Systems};
 use scenarios::Scenario;
 use store::StorageKind;
 
@@ -47,15 +51,51 @@ struct Arguments {
     /// The exchange manager of the cluster; "filesystem" is Trino's own, on local folders.
     #[arg(long, value_enum, default_value = "stopover")]
     exchange_manager: ExchangeManager,
+    /// connectors: only this part [default: all].
+    #[arg(long, value_enum)]
+    part: Vec<Part>,
+    /// connectors: only what concerns this catalog alone [default: all].
+    #[arg(long)]
+    catalog: Vec<String>,
     /// Leave logs and configuration behind also after success.
     #[arg(long)]
     keep: bool,
+}
+
+impl Arguments {
+    /// `first`: whether the storage is the first of this run.
+    fn wants(&self, scenario: Scenario, first: bool) -> bool {
+        match &self.scenario[..] {
+            [] => first || !scenario.is_about_daemons_alone(),
+            named => named.contains(&scenario),
+        }
+    }
+
+    fn storages(&self) -> Vec<StorageKind> {
+        match (self.exchange_manager, &self.storage[..]) {
+            (ExchangeManager::Filesystem, _) => vec![StorageKind::Local],
+            (_, []) => vec![StorageKind::Local, StorageKind::S3],
+            (_, chosen) => chosen.to_vec(),
+        }
+    }
+
+    /// Whether the cluster needs more connectors than tpch.
+    fn wants_connectors(&self) -> bool {
+        let mut storages = self.storages().into_iter();
+        let scenario = Scenario::Connectors;
+        self.wants(scenario, true)
+            && storages.any(|s| scenario.applies_to(self.exchange_manager, s))
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Mode {
     Test,
     Demo,
+    /// Every connector that can be had, with all checks of it.
+    Connectors,
+    /// The cluster of the connectors, for trying things by hand; runs until ctrl-C.
+    Hold,
 }
 
 fn main() -> ExitCode {
@@ -90,12 +130,18 @@ async fn until_signal(work: impl Future<Output = Result<bool>>) -> Result<bool> 
 }
 
 async fn run(arguments: &Arguments) -> Result<bool> {
-    let artifacts = Artifacts::find(arguments.exchange_manager)?;
+    let connectors = match arguments.mode {
+        Mode::Test => arguments.wants_connectors(),
+        Mode::Connectors | Mode::Hold => true,
+        Mode::Demo => false,
+    };
+    let artifacts = Artifacts::find(arguments.exchange_manager, connectors)?;
     let work = work_folder()?;
     println!("logs and configuration: {}", work.display());
     let passed = match arguments.mode {
         Mode::Test => test(arguments, &artifacts, &work).await?,
         Mode::Demo => demo::run(&artifacts, &work).await.map(|()| true)?,
+        Mode::Connectors | Mode::Hold => all_connectors(arguments, &artifacts, &work).await?,
     };
     if passed && !arguments.keep {
         std::fs::remove_dir_all(&work).with_context(|| work.display().to_string())?;
@@ -103,16 +149,39 @@ async fn run(arguments: &Arguments) -> Result<bool> {
     Ok(passed)
 }
 
+/// A cluster with every connector: for its checks, or to be left alone.
+async fn all_connectors(arguments: &Arguments, artifacts: &Artifacts, work: &Path) -> Result<bool> {
+    let started = Instant::now();
+    let systems = Systems::start(Extent::All, work).await?;
+    let manager = ExchangeManager::Stopover;
+    let extras = systems.extras();
+    let cluster = Cluster::start(artifacts, manager, StorageKind::S3, &extras, work).await;
+    let mut cluster = cluster.inspect_err(|_| print_logs(systems.logs()))?;
+    let seconds = started.elapsed().as_secs_f64();
+    println!(
+        "cluster up after {seconds:.0} s: http://127.0.0.1:{}",
+        cluster.nodes[0].port
+    );
+    if arguments.mode == Mode::Hold {
+        std::future::pending::<()>().await;
+    }
+    let (parts, catalogs) = (&arguments.part, &arguments.catalog);
+    let passed = connectors::run(&mut cluster, artifacts, &systems, parts, catalogs).await;
+    println!("total {:.0} s", started.elapsed().as_secs_f64());
+    passed
+}
+
 /// Runs the chosen scenarios on one cluster; whether all passed.
 async fn test(arguments: &Arguments, artifacts: &Artifacts, work: &Path) -> Result<bool> {
     let manager = arguments.exchange_manager;
-    let storages = match (manager, &arguments.storage[..]) {
-        (ExchangeManager::Filesystem, _) => vec![StorageKind::Local],
-        (_, []) => vec![StorageKind::Local, StorageKind::S3],
-        (_, chosen) => chosen.to_vec(),
-    };
+    let storages = arguments.storages();
     let (started, first) = (Instant::now(), storages[0]);
-    let mut cluster = Cluster::start(artifacts, manager, first, work).await?;
+    let systems = match arguments.wants_connectors() {
+        true => Some(Systems::start(Extent::Bounded, work).await?),
+        false => None,
+    };
+    let extras = systems.as_ref().map(Systems::extras).unwrap_or_default();
+    let mut cluster = Cluster::start(artifacts, manager, first, &extras, work).await?;
     println!("cluster up after {:.0} s", started.elapsed().as_secs_f64());
     let (mut passed, mut failed) = (0, 0);
     for kind in storages {
@@ -122,14 +191,10 @@ async fn test(arguments: &Arguments, artifacts: &Artifacts, work: &Path) -> Resu
                 .await
                 .inspect_err(|_| cluster.print_logs())?;
         }
-        for scenario in Scenario::ALL.into_iter().filter(|s| s.applies_to(manager)) {
-            let wanted = match &arguments.scenario[..] {
-                [] => kind == first || !scenario.is_about_daemons_alone(),
-                named => named.contains(&scenario),
-            };
-            if !wanted {
-                continue;
-            }
+        let applying = Scenario::ALL
+            .into_iter()
+            .filter(|s| s.applies_to(manager, kind));
+        for scenario in applying.filter(|s| arguments.wants(*s, kind == first)) {
             match report(scenario, &mut cluster).await? {
                 true => passed += 1,
                 false => failed += 1,

@@ -3,6 +3,7 @@
 //! A node keeps its port and its id for life, so a restarted worker is the same node to the
 //! coordinator, as a restarted pod would be.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::artifacts::{Artifacts, ExchangeManager};
+use crate::connectors::Extras;
 use crate::process::{Process, wait_until};
 use crate::query::Client;
 
@@ -34,6 +36,7 @@ pub struct Node {
     pub port: u16,
     folder: PathBuf,
     java: PathBuf,
+    jvm_options: Vec<&'static str>,
     log: PathBuf,
     process: Option<Process>,
     client: Client,
@@ -47,6 +50,7 @@ pub struct Layout<'a> {
     pub manager: ExchangeManager,
     /// The lines of `etc/exchange-manager.properties`.
     pub exchange: String,
+    pub extras: &'a Extras,
 }
 
 impl Node {
@@ -56,6 +60,7 @@ impl Node {
             id: id.to_owned(),
             port,
             java: layout.artifacts.java(),
+            jvm_options: layout.extras.jvm_options(),
             log: layout.work.join(format!("logs/{id}.log")),
             process: None,
             client: Client::new(port)?,
@@ -83,9 +88,21 @@ impl Node {
             "connector.name=tpch\ntpch.column-naming=STANDARD\n\
              tpch.double-type-mapping=DECIMAL\ntpch.splits-per-node=4\n",
         )?;
+        for catalog in &layout.extras.catalogs {
+            let file = etc.join(format!("catalog/{}.properties", catalog.name));
+            std::fs::write(file, &catalog.properties)?;
+        }
         let trino = &layout.artifacts.trino;
         link(&trino.join("lib"), &self.folder.join("lib"))?;
-        link(&trino.join("plugin/tpch"), &self.folder.join("plugin/tpch"))?;
+        let plugins = layout
+            .extras
+            .catalogs
+            .iter()
+            .flat_map(|c| c.plugins.iter().copied());
+        for plugin in BTreeSet::from_iter(plugins.chain(["tpch"])) {
+            let plugin = Path::new("plugin").join(plugin);
+            link(&trino.join(&plugin), &self.folder.join(&plugin))?;
+        }
         match (layout.manager, &layout.artifacts.plugin) {
             (ExchangeManager::Stopover, Some(plugin)) => {
                 link(plugin, &self.folder.join("plugin/stopover"))
@@ -103,7 +120,8 @@ impl Node {
             "coordinator={coordinator}\nhttp-server.http.port={}\n\
              discovery.uri=http://127.0.0.1:{coordinator_port}\nretry-policy=TASK\n\
              query.max-memory-per-node=700MB\nmemory.heap-headroom-per-node=300MB\n\
-             task.concurrency=2\nexchange.deduplication-buffer-size=1MB\n",
+             task.concurrency=2\ntask.info-update-interval=500ms\n\
+             exchange.deduplication-buffer-size=1MB\n",
             self.port
         );
         if coordinator {
@@ -124,6 +142,7 @@ impl Node {
         command
             .current_dir(&self.folder)
             .args(JVM_OPTIONS)
+            .args(&self.jvm_options)
             .arg(format!("-Xmx{HEAP}"));
         let data = self.folder.join("data");
         command
@@ -144,7 +163,7 @@ impl Node {
             .with_context(|| format!("{} not started", self.id))?;
         wait_until(
             &format!("{} is up", self.id),
-            Duration::from_secs(180),
+            Duration::from_secs(600),
             || {
                 let exited = process.exited();
                 let client = self.client.clone();

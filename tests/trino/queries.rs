@@ -25,7 +25,8 @@ pub const COMPARED: &[Query] = &[
         name: "Q1 pricing summary",
         order: Order::Total,
         sql: "SELECT l_returnflag, l_linestatus, sum(l_quantity), sum(l_extendedprice),
-                  sum(l_extendedprice * (1 - l_discount)), avg(l_quantity), avg(l_discount), count(*)
+                  sum(l_extendedprice * (1 - l_discount)), avg(l_quantity),
+                  avg(l_discount), count(*)
               FROM lineitem WHERE l_shipdate <= DATE '1998-09-02'
               GROUP BY 1, 2 ORDER BY 1, 2",
     },
@@ -135,7 +136,8 @@ pub const COMPARED: &[Query] = &[
         name: "window over a partition",
         order: Order::Any,
         sql: "SELECT o_custkey, o_orderkey FROM (SELECT o_custkey, o_orderkey, row_number() OVER
-                  (PARTITION BY o_custkey ORDER BY o_totalprice DESC, o_orderkey) AS place FROM orders)
+                  (PARTITION BY o_custkey ORDER BY o_totalprice DESC, o_orderkey) AS place
+                  FROM orders)
               WHERE place <= 2",
     },
     Query {

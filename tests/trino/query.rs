@@ -15,6 +15,7 @@ pub type Row = Vec<Value>;
 
 #[derive(Clone, Debug)]
 pub struct Session {
+    pub catalog: String,
     pub schema: String,
     pub properties: Vec<(String, String)>,
 }
@@ -22,6 +23,7 @@ pub struct Session {
 impl Session {
     pub fn new(schema: &str, retry_policy: &str) -> Self {
         let session = Self {
+            catalog: "tpch".to_owned(),
             schema: schema.to_owned(),
             properties: Vec::new(),
         };
@@ -30,6 +32,11 @@ impl Session {
 
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.properties.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn in_catalog(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.catalog);
         self
     }
 
@@ -68,7 +75,7 @@ impl Client {
             .post(format!("{}/v1/statement", self.base))
             .header("X-Trino-User", "test")
             .header("X-Trino-Source", "stopover-test")
-            .header("X-Trino-Catalog", "tpch")
+            .header("X-Trino-Catalog", &session.catalog)
             .header("X-Trino-Schema", &session.schema)
             .header("X-Trino-Session", session.header())
             .body(sql.to_owned());
@@ -192,9 +199,23 @@ pub struct Task {
     pub id: String,
     pub node: String,
     pub state: String,
+    /// How many rows it has taken to write into a table, if it writes into one.
+    pub writes: Option<u64>,
 }
 
 impl Task {
+    /// The first parts of its id, `query.stage`.
+    pub fn stage(&self) -> &str {
+        let mut parts = self.id.rsplitn(3, '.');
+        parts.nth(2).unwrap_or(&self.id)
+    }
+
+    /// The last part of its id, `query.stage.partition.attempt`.
+    pub fn attempt(&self) -> u32 {
+        let last = self.id.rsplit('.').next();
+        last.and_then(|number| number.parse().ok()).unwrap_or(0)
+    }
+
     pub fn is_running_on(&self, node: &str) -> bool {
         self.node == node && self.state == "RUNNING"
     }
@@ -202,6 +223,19 @@ impl Task {
     pub fn is_finished_on(&self, node: &str) -> bool {
         self.node == node && self.state == "FINISHED"
     }
+}
+
+/// The input of the operators that write, out of a task's statistics.
+fn rows_written(stats: &Value) -> Option<u64> {
+    let pipelines = stats["pipelines"].as_array()?.iter();
+    let operators = pipelines.filter_map(|pipeline| pipeline["operatorSummaries"].as_array());
+    let writers = operators.flatten().filter(|operator| {
+        let kind = operator["operatorType"].as_str();
+        matches!(kind, Some("TableWriterOperator" | "MergeWriterOperator"))
+    });
+    writers
+        .map(|writer| writer["inputPositions"].as_u64().unwrap_or(0))
+        .reduce(|a, b| a + b)
 }
 
 /// Task statuses wherever they stand in the document: how stages nest differs between versions.
@@ -214,6 +248,7 @@ fn collect_tasks(value: &Value, into: &mut Vec<Task>) {
                     id: text("taskId"),
                     node: text("nodeId"),
                     state: text("state"),
+                    writes: rows_written(&members["stats"]),
                 });
             } else {
                 members

@@ -12,13 +12,17 @@ use clap::ValueEnum;
 use crate::artifacts::ExchangeManager;
 use crate::cluster::Cluster;
 use crate::compare::same;
+use crate::connectors;
 use crate::daemon::Daemon;
 use crate::process::wait_until;
 use crate::queries::{COMPARED, LARGE_RESULT, LONG_ANYWHERE, LONG_TPCH, Query};
-use crate::query::{Row, Session, Task};
+use crate::query::{Row, Session};
+use crate::store::StorageKind;
 
 /// Closing is asynchronous: the coordinator does not wait for it.
 const SETTLE: Duration = Duration::from_secs(15);
+/// What a daemon has to learn from the store, it learns when it sweeps, once a minute.
+const SWEPT: Duration = Duration::from_secs(150);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
@@ -28,16 +32,18 @@ pub enum Scenario {
     DaemonKilled,
     MachineKilled,
     RollingRestart,
+    Connectors,
 }
 
 impl Scenario {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Results,
         Self::QueryRetries,
         Self::WorkerKilled,
         Self::DaemonKilled,
         Self::MachineKilled,
         Self::RollingRestart,
+        Self::Connectors,
     ];
 
     pub fn name(self) -> &'static str {
@@ -48,6 +54,7 @@ impl Scenario {
             Self::DaemonKilled => "daemon-killed",
             Self::MachineKilled => "machine-killed",
             Self::RollingRestart => "rolling-restart",
+            Self::Connectors => "connectors",
         }
     }
 
@@ -59,13 +66,17 @@ impl Scenario {
             Self::DaemonKilled => "a query survives kill -9 of the daemon beside a worker",
             Self::MachineKilled => "a query survives kill -9 of a worker and its daemon for good",
             Self::RollingRestart => "a restart of all daemons in turn fails no task of a query",
+            Self::Connectors => "what PostgreSQL and Iceberg hold survives kill -9 in a write",
         }
     }
 
-    /// Whether it has a meaning without daemons.
-    pub fn applies_to(self, manager: ExchangeManager) -> bool {
-        manager == ExchangeManager::Stopover
-            || !matches!(self, Self::DaemonKilled | Self::RollingRestart)
+    /// Whether it has a meaning without daemons, and is worth its time on this storage.
+    pub fn applies_to(self, manager: ExchangeManager, storage: StorageKind) -> bool {
+        match self {
+            Self::DaemonKilled | Self::RollingRestart => manager == ExchangeManager::Stopover,
+            Self::Connectors => storage == StorageKind::S3,
+            _ => true,
+        }
     }
 
     /// Whether it is the same on any storage, so that one is enough unless it is named.
@@ -80,6 +91,7 @@ impl Scenario {
             Self::WorkerKilled => lose(cluster, &LONG_TPCH, "sf1", Loss::WorkerThatReturns).await,
             Self::DaemonKilled => lose(cluster, &LONG_ANYWHERE, "tiny", Loss::Daemon).await,
             Self::RollingRestart => rolling_restart(cluster).await,
+            Self::Connectors => connectors::bounded(cluster).await,
             Self::MachineKilled => lose(cluster, &LONG_ANYWHERE, "tiny", Loss::Machine).await,
         }
     }
@@ -220,7 +232,7 @@ async fn with_fault(
     let tasks = cluster.client.tasks(&id).await?;
     Ok(Ending {
         rows: rows?,
-        tried_again: tasks.iter().filter(|t| attempt(t) > 0).count(),
+        tried_again: tasks.iter().filter(|t| t.attempt() > 0).count(),
         missed,
     })
 }
@@ -342,7 +354,7 @@ async fn inflict(cluster: &mut Cluster, loss: Loss) -> Result<()> {
 }
 
 /// Small tasks, so that also a small query has many of them and they meet in the exchange.
-fn many_tasks(session: &Session) -> Session {
+pub fn many_tasks(session: &Session) -> Session {
     session
         .clone()
         .with(
@@ -371,7 +383,7 @@ async fn describe_held(cluster: &mut Cluster, query: &str) -> Result<()> {
     Ok(())
 }
 
-async fn nothing_left(cluster: &mut Cluster) -> Result<()> {
+pub async fn nothing_left(cluster: &mut Cluster) -> Result<()> {
     let deadline = Instant::now() + SETTLE;
     loop {
         let mut left: Vec<String> = cluster
@@ -395,7 +407,7 @@ async fn nothing_left(cluster: &mut Cluster) -> Result<()> {
 }
 
 /// Sinks that a daemon goes on holding after the end of their query would add up.
-async fn no_sink_open(cluster: &Cluster) -> Result<()> {
+pub async fn no_sink_open(cluster: &Cluster) -> Result<()> {
     for daemon in &cluster.daemons {
         wait_until(
             &format!("no sink is open at {}", daemon.name),
@@ -407,17 +419,29 @@ async fn no_sink_open(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-async fn open_sinks(daemon: &Daemon) -> Result<f64> {
-    daemon.metric("stopover_sinks_open").await
+/// That no daemon holds anything any more: no sink, no exchange, no memory for writing. What was
+/// read stays cached, within its share of the memory for reading, until that is needed.
+pub async fn idle(cluster: &mut Cluster) -> Result<()> {
+    nothing_left(cluster).await?;
+    no_sink_open(cluster).await?;
+    for daemon in &cluster.daemons {
+        wait_until(&format!("{} is idle", daemon.name), SWEPT, || async {
+            let exchanges = daemon.metric("stopover_exchanges_open").await?;
+            let written = daemon
+                .metric(r#"stopover_memory_used_bytes{pool="write"}"#)
+                .await?;
+            let waiting = daemon
+                .metric(r#"stopover_memory_waiting_bytes{pool="read"}"#)
+                .await?;
+            Ok(exchanges == 0.0 && written == 0.0 && waiting == 0.0)
+        })
+        .await?;
+    }
+    Ok(())
 }
 
-/// The last part of a task id, `query.stage.partition.attempt`.
-fn attempt(task: &Task) -> u32 {
-    task.id
-        .rsplit('.')
-        .next()
-        .and_then(|number| number.parse().ok())
-        .unwrap_or(0)
+async fn open_sinks(daemon: &Daemon) -> Result<f64> {
+    daemon.metric("stopover_sinks_open").await
 }
 
 fn seconds(since: Instant) -> f64 {

@@ -42,7 +42,8 @@ pub struct Store {
     gateway: Option<Gateway>,
 }
 
-struct Gateway {
+/// An S3 server; its buckets are the folders under its root.
+pub struct Gateway {
     process: Process,
     port: u16,
 }
@@ -57,7 +58,7 @@ impl Store {
         }
         let gateway = match kind {
             StorageKind::Local => None,
-            StorageKind::S3 => Some(Gateway::start(&root, work).await?),
+            StorageKind::S3 => Some(Gateway::start("versitygw", &root, work).await?),
         };
         Ok(Self {
             kind,
@@ -97,14 +98,23 @@ impl Store {
 
     pub fn logs(&self) -> Vec<(String, PathBuf)> {
         let gateway = self.gateway.iter();
-        gateway
-            .map(|g| (g.process.name.clone(), g.process.log.clone()))
-            .collect()
+        gateway.map(Gateway::log).collect()
     }
 }
 
 impl Gateway {
-    async fn start(root: &Path, work: &Path) -> Result<Self> {
+    /// Access key and secret key.
+    pub const KEYS: (&str, &str) = (ACCESS_KEY, SECRET_KEY);
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub fn log(&self) -> (String, PathBuf) {
+        (self.process.name.clone(), self.process.log.clone())
+    }
+
+    pub async fn start(name: &str, root: &Path, work: &Path) -> Result<Self> {
         let port = free_ports(1)?[0];
         let mut command = Command::new(artifacts::versitygw()?);
         command
@@ -124,14 +134,15 @@ impl Gateway {
             ])
             .args(["--health", "/health", "posix"])
             .arg(root);
-        let mut process = Process::spawn("versitygw", command, &work.join("logs/versitygw.log"))?;
+        let log = work.join(format!("logs/{name}.log"));
+        let mut process = Process::spawn(name, command, &log)?;
         let http = reqwest::Client::builder().no_proxy().build()?;
         let url = format!("http://127.0.0.1:{port}/health");
-        wait_until("versitygw answers", Duration::from_secs(20), || {
+        wait_until(&format!("{name} answers"), Duration::from_secs(20), || {
             let exited = process.exited();
             let request = http.get(&url).send();
             async move {
-                anyhow::ensure!(exited.is_none(), "versitygw ended at once: {exited:?}");
+                anyhow::ensure!(exited.is_none(), "{name} ended at once: {exited:?}");
                 Ok(request
                     .await
                     .is_ok_and(|answer| answer.status().is_success()))

@@ -1,0 +1,79 @@
+//! `retry-policy=QUERY`: the whole statement is run again, and only results pass the exchange.
+
+use anyhow::{Result, bail, ensure};
+
+use super::loss::{WORK, kill_under};
+use super::writes::{Statement, run_plain, target};
+use crate::cluster::Cluster;
+use crate::compare::{Order, same};
+use crate::query::{Session, Task};
+use crate::scenarios::nothing_left;
+
+/// Writes with and without a lost worker; then a result that spools, with a lost worker.
+pub async fn whole_statements(cluster: &mut Cluster, catalog: &str) -> Result<()> {
+    write(cluster, catalog).await?;
+    read(cluster, catalog).await
+}
+
+fn query_session() -> Session {
+    Session::new("tiny", "QUERY")
+}
+
+async fn write(cluster: &mut Cluster, catalog: &str) -> Result<()> {
+    let target = target(catalog)?;
+    for work in WORK {
+        let statement = Statement::Insert;
+        let (sql, plain) = target.twins(cluster, statement, 10 * work).await?;
+        run_plain(cluster, &plain).await?;
+        let ending = kill_under(cluster, &sql, &query_session(), |tasks, _| writer(tasks)).await?;
+        let rows = target.same_as_twin(cluster).await?;
+        nothing_left(cluster).await?;
+        cluster.repair().await?;
+        if ending.killed {
+            println!("    {}: {rows} row(s), each once", statement.name());
+            return Ok(());
+        }
+        println!("    work {work}: the statement had nothing to lose");
+    }
+    bail!("no worker was seen writing, however long the statement")
+}
+
+/// A worker that has taken rows to write.
+fn writer(tasks: &[Task]) -> Option<String> {
+    let mut tasks = tasks.iter();
+    let busy = tasks.find(|t| t.state == "RUNNING" && t.writes.is_some_and(|rows| rows > 0));
+    busy.map(|task| task.node.clone())
+}
+
+/// The result is larger than the buffer in which it is held back, and a worker is killed when it
+/// has begun to spool.
+async fn read(cluster: &mut Cluster, catalog: &str) -> Result<()> {
+    let target = target(catalog)?;
+    target.fill(cluster, "spooled").await?;
+    for work in WORK {
+        let table = target.table("spooled");
+        let sql = format!(
+            "SELECT w, k, lines, quantity, last, segment, o_comment \
+             FROM {table} CROSS JOIN UNNEST(sequence(1, {})) AS u (w) \
+                 JOIN tpch.tiny.orders ON o_orderkey = k % 60000",
+            20 * work
+        );
+        let plain = run_plain(cluster, &sql).await?;
+        let ending = kill_under(cluster, &sql, &query_session(), |tasks, files| {
+            let mut tasks = tasks.iter();
+            let busy = tasks.find(|task| task.state == "RUNNING" && task.node != "coordinator");
+            busy.filter(|_| files > 0).map(|task| task.node.clone())
+        })
+        .await?;
+        same(&plain, &ending.rows, Order::Any)?;
+        nothing_left(cluster).await?;
+        cluster.repair().await?;
+        if ending.killed {
+            ensure!(ending.files > 0, "nothing was spooled");
+            println!("    a result of {} rows, spooled, each once", plain.len());
+            return Ok(());
+        }
+        println!("    work {work}: the query had nothing to lose");
+    }
+    bail!("no result was seen to spool while a worker was busy, however large")
+}

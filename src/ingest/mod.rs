@@ -220,7 +220,13 @@ impl Ingest {
                 refusal @ (IngestError::CountMismatch { .. }
                 | IngestError::SinkAborted { .. }
                 | IngestError::SinkFailed { .. }),
-            ) => self.committed(sink, claim).await.or(Err(refusal)),
+            ) => match self.committed(sink, claim).await {
+                Err(IngestError::SinkNotFound { .. } | IngestError::CountMismatch { .. }) => {
+                    Err(refusal)
+                }
+                // Or it is not known now, and the client asks again.
+                known => known,
+            },
             other => other,
         }
     }

@@ -79,6 +79,37 @@ async fn a_daemon_that_holds_only_the_first_batch_of_a_committed_attempt_finds_t
     );
 }
 
+/// An attempt without pages was committed. Its finish was repeated at another daemon while no base
+/// directory could be used: that one tried to commit it itself, failed, could not ask for the
+/// commit either, and answered that the attempt had failed for good.
+#[tokio::test]
+async fn while_the_commit_records_cannot_be_read_no_attempt_is_said_to_have_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config("not-known");
+    config.base_directories[0].uri = format!("file://{}", folder.path().display());
+    let (first, other, x) = (daemon(&config, 1), daemon(&config, 2), exchange("q-1"));
+    announce(&first, &x, 2).await;
+    let one = sink(&x, 0, 0);
+    let answer = first.ingest.finish(&one, claim(&[])).await.unwrap();
+
+    let (inside, away) = (folder.path().join("v1"), folder.path().join("away"));
+    std::fs::rename(&inside, &away).unwrap();
+    std::fs::write(&inside, "no folder").unwrap();
+    let not_known = other.ingest.finish(&one, claim(&[])).await;
+    assert!(
+        matches!(
+            not_known,
+            Err(IngestError::Commit(stopover::commit::CommitError::Storage(
+                _
+            )))
+        ),
+        "{not_known:?}"
+    );
+    std::fs::remove_file(&inside).unwrap();
+    std::fs::rename(&away, &inside).unwrap();
+    assert_eq!(other.ingest.finish(&one, claim(&[])).await.unwrap(), answer);
+}
+
 /// A daemon was killed after it had committed an attempt, and came back. A copy of one of the
 /// attempt's later batches, held up on the way, reached the new process: it was refused, but left
 /// an empty open sink behind, so that the repeated finish was answered `count-mismatch`, a drain

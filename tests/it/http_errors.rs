@@ -400,10 +400,18 @@ async fn unwritable() -> Vec<Case> {
     // A file in place of the folder: no process can write below it, whoever runs it.
     std::fs::remove_dir_all(bases.path()).unwrap();
     std::fs::write(bases.path(), "").unwrap();
-    let failed = door.post_nothing(&format!("{sink}/finish")).await;
+    // Not written here; whether it is committed elsewhere cannot be asked.
+    let not_known = door.post_nothing(&format!("{sink}/finish")).await;
+    let failed = door
+        .post(&format!("{sink}/pages?batch=1"), BATCH, batch(&[(0, b"x")]))
+        .await;
     let list = door.get("/v1/exchanges").await;
     std::fs::remove_file(bases.path()).unwrap();
-    vec![(Slug::SinkFailed, failed), (Slug::StorageUnavailable, list)]
+    vec![
+        (Slug::StorageUnavailable, not_known),
+        (Slug::SinkFailed, failed),
+        (Slug::StorageUnavailable, list),
+    ]
 }
 
 async fn unauthorized() -> Vec<Case> {

@@ -191,7 +191,7 @@ fn a_finish_whose_put_failed_after_the_fact_is_answered_as_the_store_has_it() {
         *cluster.sites[0].outage.lock() = Some(Outage { end, mute: true });
         let (counts, checksum) = claim(&[some_pages()]);
         let failed = client.finish(host, X, (0, 0), counts, checksum).await;
-        assert!(failed.answer.unwrap_err().is("sink-failed"));
+        assert!(failed.answer.unwrap_err().is("storage-unavailable"));
         let unknown = client.abort(host, X, (0, 0)).await;
         assert!(unknown.answer.is_err(), "nobody can know yet");
         tokio::time::sleep_until(end).await;

@@ -6,19 +6,20 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
-use crate::api::auth::{TokenFileError, Tokens};
+use crate::api::doors::{DoorError, Doors};
 use crate::api::limits::ServerLimits;
 use crate::api::server::{BindError, Server};
 use crate::api::state::{ApiState, FinishedRequest, RequestObserver, SharedState, Slots};
 use crate::clock::Runtime;
 use crate::commit::CommitIndex;
 use crate::commit::hot::HotSegments;
-use crate::config::Config;
+use crate::config::{Config, ServerConfig};
 use crate::id::{DaemonId, ExchangeId};
 use crate::ingest::{Ingest, IngestParts};
 use crate::lifecycle::{Exchanges, Forget, LifecycleParts, drain, sweep};
@@ -170,9 +171,9 @@ pub enum RunError {
     /// A base directory cannot be opened as configured.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The file of tokens cannot be used.
+    /// A file of tokens or certificates cannot be used.
     #[error(transparent)]
-    Tokens(#[from] TokenFileError),
+    Doors(#[from] DoorError),
     /// The address cannot be had.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -193,16 +194,19 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
+    let hangup = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
     let daemon = Daemon::build(config, runtime)?;
-    let tokens = config
-        .server
-        .token_file
-        .as_deref()
-        .map(Tokens::load)
-        .transpose()?;
+    let doors = Doors::open(&config.server, &runtime.clock)?;
     let server = Server::bind(config.server.listen, ServerLimits::new(&config.limits)).await?;
-    let state = daemon.api_state(config, tokens);
-    let server = server.under(state.pressure.clone());
+    let state = daemon.api_state(config, doors.clone());
+    let server = server.under(state.pressure.clone()).secured(doors.clone());
+    let renewal = renew(
+        doors,
+        runtime.clone(),
+        hangup,
+        config.server.reload_interval,
+    );
+    runtime.tasks.spawn_until_stopped(renewal);
     for base in daemon.storage.probe().await {
         match &base.error {
             None => tracing::info!(base = %base.name, uri = %base.uri, "base directory is usable"),
@@ -246,9 +250,42 @@ pub async fn run(
     Ok(())
 }
 
+/// What the doors of a daemon with this configuration would ask for, for people.
+///
+/// # Errors
+/// A file of tokens or certificates that cannot be used.
+pub fn explain_doors(config: &ServerConfig, runtime: &Runtime) -> Result<String, RunError> {
+    let doors = Doors::open(config, &runtime.clock)?;
+    let tokens = match doors.tokens() {
+        Some(tokens) => format!("one of {} tokens", tokens.count()),
+        None => "no token".to_owned(),
+    };
+    let tls = match doors.tls() {
+        None => "in clear",
+        Some(tls) if tls.asks_clients() => "TLS, with a certificate of the client",
+        Some(_) => "TLS",
+    };
+    Ok(format!("{tls}; {tokens} is asked for"))
+}
+
+/// Has the files of tokens and certificates looked at now and then, and at once on SIGHUP.
+async fn renew(doors: Doors, runtime: Runtime, mut hangup: Signal, interval: Duration) {
+    loop {
+        let forced = tokio::select! {
+            _ = hangup.recv() => true,
+            () = runtime.clock.sleep(interval) => false,
+        };
+        let doors = doors.clone();
+        let read = tokio::task::spawn_blocking(move || doors.reload(forced)).await;
+        if let Err(error) = read {
+            tracing::error!(%error, "tokens and certificates could not be looked at");
+        }
+    }
+}
+
 impl Daemon {
     /// What the API needs of this daemon.
-    pub fn api_state(&self, config: &Config, tokens: Option<Tokens>) -> SharedState {
+    pub fn api_state(&self, config: &Config, doors: Doors) -> SharedState {
         let slots = Slots::new(&config.limits, &config.query);
         let requests = Requests(HttpMetrics::default());
         let registry = MetricsRegistry::new(&self.metrics);
@@ -265,6 +302,7 @@ impl Daemon {
             r.register_collector(Box::new(SlotCollector::new(slots)));
             self.storage.metrics().register(r);
             requests.0.register(r);
+            doors.metrics().register(r);
         });
         let parts = api::state::Parts {
             ingest: self.ingest.clone(),
@@ -276,7 +314,7 @@ impl Daemon {
             write_memory: self.write_pool.clone(),
             read_memory: self.read_pool.clone(),
             runtime: self.runtime.clone(),
-            tokens: tokens.map(Arc::new),
+            doors,
             render_metrics: Arc::new(move || registry.encode()),
             observer: Arc::new(requests),
         };

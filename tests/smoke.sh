@@ -4,6 +4,7 @@
 #   tests/smoke.sh URL [SECOND-URL]   against daemons that run (the second on the same directories)
 #   tests/smoke.sh                    starts two daemons of its own from the binary that is built
 #
+# Daemons that want a token or speak TLS: STOPOVER_SMOKE_CURL="--cacert ca.pem --oauth2-bearer TOKEN".
 # Takes seconds. Ends with a line of counts, and with an exit code other than 0 if a check failed.
 
 set -euo pipefail
@@ -44,7 +45,8 @@ http() {
     local method=$1 url=$2
     shift 2
     : >"$WORK/body"
-    STATUS=$(curl -sS --noproxy '*' --max-time 60 -X "$method" -o "$WORK/body" \
+    # shellcheck disable=SC2086 # several options
+    STATUS=$(curl -sS --noproxy '*' --max-time 60 ${STOPOVER_SMOKE_CURL:-} -X "$method" -o "$WORK/body" \
         -w '%{http_code}' "$@" "$url") || STATUS="none (curl exit code $?)"
 }
 

@@ -136,6 +136,11 @@ const PLACES: &[(&str, &[&str], &str)] = &[
         "HTTP stops in api: pass plain values",
     ),
     (
+        "tokio_rustls::",
+        &["src/api/", "src/cli/health_tls.rs"],
+        "TLS stops in api: pass plain values",
+    ),
+    (
         "std::env",
         &["src/config/"],
         "make it a setting, or take it from config::Surroundings",

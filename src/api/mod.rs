@@ -6,6 +6,7 @@
 //! state either happens between two awaits or goes on without the handler.
 
 pub mod auth;
+pub mod doors;
 mod extract;
 pub mod limits;
 mod observe;
@@ -17,6 +18,7 @@ mod routes;
 pub mod server;
 mod stall;
 pub mod state;
+pub mod tls;
 
 use axum::{Router, middleware};
 use utoipa_axum::router::OpenApiRouter;
@@ -55,11 +57,11 @@ pub fn router(state: SharedState) -> Router {
         random: state.parts.runtime.random.clone(),
         keep_alive: state.keep_alive,
     };
-    let tokens = state.parts.tokens.clone();
+    let doors = state.parts.doors.clone();
     routes
         .fallback(fallback::not_found)
         .method_not_allowed_fallback(fallback::method_not_allowed)
-        .layer(middleware::from_fn_with_state(tokens, auth::require_token))
+        .layer(middleware::from_fn_with_state(doors, auth::require_access))
         .layer(middleware::from_fn_with_state(outside, observe::observe))
         .with_state(state)
 }

@@ -1,8 +1,9 @@
 //! The HTTP server: sockets in, requests to the router.
 //!
-//! Does: bound connections, heads and silences, speak HTTP/1.1 and HTTP/2 in clear, and stop
-//! gracefully. Does not: know routes, or when to stop. Invariant: a connection holds its permit as
-//! long as it lives, and all connections have ended when [`Server::run`] returns.
+//! Does: bound connections, handshakes, heads and silences, speak HTTP/1.1 and HTTP/2, in clear or
+//! within TLS, and stop gracefully. Does not: know routes, or when to stop. Invariant: a connection
+//! holds its permit as long as it lives, and all connections have ended when [`Server::run`]
+//! returns.
 
 use std::future::Future;
 use std::io::ErrorKind;
@@ -14,15 +15,19 @@ use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::doors::{Doors, Peer};
 use super::limits::{
     CONNECTION_WINDOW, MAX_HEAD, MAX_HEADER_LIST, MAX_HEADERS, MAX_STREAMS, STREAM_WINDOW,
     ServerLimits,
 };
 use super::patience::{Patience, Pressure};
+use super::tls::H2;
 use crate::clock::{Runtime, TaskGroup};
 use io::GuardedIo;
 
@@ -54,12 +59,19 @@ pub struct Server {
     pressure: Pressure,
     /// Told while there are as many connections as there may be.
     crowded: Arc<Notify>,
+    doors: Option<Doors>,
 }
 
 impl Server {
     /// Has less patience with clients that take nothing under this pressure.
     pub fn under(mut self, pressure: Pressure) -> Self {
         self.pressure = pressure;
+        self
+    }
+
+    /// Speaks TLS where the doors have certificates, and tells them who is there.
+    pub fn secured(mut self, doors: Doors) -> Self {
+        self.doors = Some(doors);
         self
     }
 
@@ -74,6 +86,7 @@ impl Server {
             limits,
             pressure: Pressure::none(),
             crowded: Arc::default(),
+            doors: None,
         })
     }
 
@@ -99,6 +112,7 @@ impl Server {
                         limits: self.limits,
                         pressure: self.pressure.clone(),
                         crowded: Arc::clone(&self.crowded),
+                        doors: self.doors.clone(),
                         runtime: runtime.clone(),
                         stop: stop.clone(),
                     };
@@ -146,26 +160,68 @@ struct Connection {
     limits: ServerLimits,
     pressure: Pressure,
     crowded: Arc<Notify>,
+    doors: Option<Doors>,
     runtime: Runtime,
     stop: CancellationToken,
 }
 
 impl Connection {
     async fn serve(self, stream: TcpStream, router: Router) {
-        let http2 = tokio::select! {
-            spoken = speaks_http2(&stream, &self.runtime) => spoken,
+        let tls = self.doors.as_ref().and_then(Doors::tls);
+        let Some(tls) = tls else {
+            let spoken = self.in_time(speaks_http2(&stream, &self.runtime)).await;
+            if let Some(http2) = spoken.flatten() {
+                let io = self.guard(stream);
+                self.speak(io, router, http2).await;
+            }
+            return;
+        };
+        let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
+        let accepted = self.in_time(acceptor.accept(self.guard(stream))).await;
+        let stream = match accepted {
+            Some(Ok(stream)) => stream,
+            failed => return self.log_handshake(failed.and_then(Result::err)),
+        };
+        let (_, session) = stream.get_ref();
+        let http2 = session.alpn_protocol() == Some(H2);
+        let peer = Peer::new(session.peer_certificates(), &tls);
+        let router = router.layer(axum::Extension(peer));
+        self.speak(stream, router, http2).await;
+    }
+
+    /// The outcome, unless it takes longer than a request head may, the server stops, or others
+    /// wait for the connection.
+    async fn in_time<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            outcome = work => Some(outcome),
             () = self.runtime.clock.sleep(self.limits.header_timeout) => None,
             () = self.stop.cancelled() => None,
             () = self.asked_to_go() => None,
-        };
-        let Some(http2) = http2 else {
-            return;
-        };
+        }
+    }
+
+    fn guard(&self, stream: TcpStream) -> GuardedIo {
         let clock = self.runtime.clock.clone();
         let stall = self.limits.write_stall_timeout;
         let patience = Patience::new(stall, clock.clone(), self.pressure.clone());
-        let io = GuardedIo::new(stream, patience, clock, self.stop.clone());
-        let io = TokioIo::new(io);
+        GuardedIo::new(stream, patience, clock, self.stop.clone())
+    }
+
+    /// What anybody can bring about as often as they like is no failure of the daemon, and fills no
+    /// log.
+    fn log_handshake(&self, error: Option<std::io::Error>) {
+        if let Some(doors) = &self.doors {
+            doors.metrics().handshake_failed();
+        }
+        let reason = error.map_or_else(|| "it took too long".to_owned(), |e| e.to_string());
+        tracing::debug!(reason, "a TLS handshake failed");
+    }
+
+    async fn speak<S>(&self, stream: S, router: Router, http2: bool)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let io = TokioIo::new(stream);
         let service = TowerToHyperService::new(router);
         if http2 {
             let tasks = Spawn(self.runtime.tasks.clone());

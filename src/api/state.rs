@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::extract::FromRef;
 use tokio::time::Instant;
 
-use super::auth::Tokens;
+use super::doors::Doors;
 use super::limits::BodyLimits;
 use super::patience::{Patience, Pressure};
 use crate::clock::Runtime;
@@ -72,8 +72,8 @@ pub struct Parts {
     pub read_memory: MemoryPool,
     /// Clock, randomness, tasks.
     pub runtime: Runtime,
-    /// Who may ask; none: everybody.
-    pub tokens: Option<Arc<Tokens>>,
+    /// Who may ask.
+    pub doors: Doors,
     /// All metrics as Prometheus text.
     pub render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Told of each request.

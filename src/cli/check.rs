@@ -1,14 +1,15 @@
 //! `stopover check`: what the configuration means, and whether its base directories work.
 //!
-//! Does: print settings with their origins, the memory, and the outcome of a probe of each base
-//! directory. Does not: listen or leave anything behind. Invariant: exit code 0 only if a daemon
-//! with this configuration would be ready.
+//! Does: print settings with their origins, the memory, what the doors ask for, and the outcome of
+//! a probe of each base directory. Does not: listen or leave anything behind. Invariant: exit code
+//! 0 only if a daemon with this configuration would be ready.
 
 use std::fmt::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::{EXIT_FAILURE, EXIT_OK, failure, print};
+use crate::app;
 use crate::clock::Runtime;
 use crate::config::{Loaded, Origin, units};
 use crate::storage::{BaseStatus, Storage};
@@ -21,6 +22,10 @@ pub fn check(loaded: Loaded) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failure(&error),
     };
+    match app::explain_doors(&loaded.config.server, &Runtime::system()) {
+        Ok(doors) => print(&format!("doors: {doors}\n")),
+        Err(error) => return failure(&error),
+    }
     let bases = &loaded.config.base_directories;
     let probed = runtime.block_on(async {
         let storage = Storage::open(bases, &Runtime::system(), &Arc::new(Metrics::default()))?;

@@ -1,16 +1,18 @@
 //! `stopover health`: one request to a running daemon, for health checks of containers.
 //!
-//! Does: GET `/healthz` (or `/readyz`) over a plain socket and judge the status. Does not: need a
-//! token or an async runtime. Invariant: it ends within its time-out.
+//! Does: GET `/healthz` (or `/readyz`), within TLS where the daemon speaks it (`health_tls`), and
+//! judge the status. Does not: need a token, a client certificate or an async runtime. Invariant:
+//! it ends within its time-out.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 
-use super::{ConfigArgs, EXIT_FAILURE, EXIT_OK};
+use super::{ConfigArgs, EXIT_FAILURE, EXIT_OK, health_tls};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 const LONGEST_ANSWER: u64 = 64 << 10;
@@ -24,40 +26,48 @@ pub struct HealthArgs {
     /// Ask whether it is ready (base directories usable, not stopping), not only alive
     #[arg(long)]
     ready: bool,
+    /// The daemon at --address speaks TLS, with the certificate in this file (PEM); default with a
+    /// configuration: server.tls_certificate_file
+    #[arg(long, value_name = "FILE", requires = "address")]
+    certificate: Option<PathBuf>,
     /// Configuration file (TOML) whose server.listen is asked
     #[arg(long, value_name = "FILE", conflicts_with = "address")]
-    config: Option<std::path::PathBuf>,
+    config: Option<PathBuf>,
 }
 
 /// Asks, and prints the answer.
 pub fn health(args: HealthArgs) -> Result<ExitCode, ExitCode> {
-    let address = match args.address {
-        Some(address) => address,
+    let (address, certificate) = match args.address {
+        Some(address) => (address, args.certificate),
         None => {
             let config = ConfigArgs {
                 config: args.config,
                 ..ConfigArgs::default()
             };
-            config.load()?.config.server.listen
+            let server = config.load()?.config.server;
+            (server.listen, server.tls_certificate_file)
         }
     };
     let address = reachable(address);
     let path = if args.ready { "/readyz" } else { "/healthz" };
-    let answer = ask(address, path);
+    let answer = ask(address, path, certificate.as_deref());
+    let scheme = if certificate.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let url = format!("{scheme}://{address}{path}");
     match &answer {
         Ok(answer) if answer.status == 200 => {
-            println!("http://{address}{path} answers 200");
+            println!("{url} answers 200");
             Ok(ExitCode::from(EXIT_OK))
         }
         Ok(Answer { status, body }) => {
-            eprintln!(
-                "stopover: http://{address}{path} answers {status}: {}",
-                body.trim()
-            );
+            eprintln!("stopover: {url} answers {status}: {}", body.trim());
             Err(ExitCode::from(EXIT_FAILURE))
         }
         Err(error) => {
-            eprintln!("stopover: http://{address}{path} does not answer: {error}");
+            eprintln!("stopover: {url} does not answer: {error}");
             Err(ExitCode::from(EXIT_FAILURE))
         }
     }
@@ -79,12 +89,21 @@ struct Answer {
     body: String,
 }
 
-fn ask(address: SocketAddr, path: &str) -> io::Result<Answer> {
-    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+trait Stream: Read + Write {}
+
+impl<S: Read + Write> Stream for S {}
+
+fn ask(address: SocketAddr, path: &str, certificate: Option<&Path>) -> io::Result<Answer> {
+    let stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
+    let mut stream: Box<dyn Stream> = match certificate {
+        Some(certificate) => Box::new(health_tls::within(stream, certificate)?),
+        None => Box::new(stream),
+    };
     let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
+    stream.flush()?;
     let mut answer = Vec::new();
     stream.take(LONGEST_ANSWER).read_to_end(&mut answer)?;
     parse(&String::from_utf8_lossy(&answer))
@@ -121,14 +140,14 @@ mod tests {
     #[test]
     fn status_and_body_of_an_answer_are_told_apart() {
         let address = one_answer("HTTP/1.0 503 Service Unavailable\r\nA: b\r\n\r\nwhy");
-        let answer = ask(address, "/healthz").unwrap();
+        let answer = ask(address, "/healthz", None).unwrap();
         assert_eq!((answer.status, answer.body.as_str()), (503, "why"));
     }
 
     #[test]
     fn something_else_than_http_is_an_error() {
         let address = one_answer("220 smtp.example ready\r\n");
-        assert!(ask(address, "/healthz").is_err());
+        assert!(ask(address, "/healthz", None).is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod check;
 mod gc;
 mod health;
+mod health_tls;
 mod inspect;
 mod inspect_text;
 mod process;
@@ -53,9 +54,9 @@ struct Cli {
 enum Command {
     /// Run the daemon until SIGTERM or SIGINT
     ///
-    /// Once it serves, it prints one line on stdout: "listening on http://ADDRESS:PORT". On SIGTERM
-    /// or SIGINT it takes no new sinks, lets open ones finish within server.drain_timeout, and
-    /// ends.
+    /// Once it serves, it prints one line on stdout: "listening on http://ADDRESS:PORT" (or https).
+    /// On SIGTERM or SIGINT it takes no new sinks, lets open ones finish within
+    /// server.drain_timeout, and ends. On SIGHUP it reads tokens and certificates again.
     #[command(after_help = CONFIGURATION)]
     Serve(ConfigArgs),
     /// Load the configuration, try each base directory, and say what would happen

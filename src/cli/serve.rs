@@ -28,16 +28,18 @@ pub fn serve(mut loaded: Loaded) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failure(&error),
     };
-    match runtime.block_on(app::run(&loaded.config, &Runtime::system(), announce)) {
+    match runtime.block_on(app::run(&loaded.config, &Runtime::system(), |address| {
+        announce(loaded.config.server.scheme(), address);
+    })) {
         Ok(()) => ExitCode::from(EXIT_OK),
         Err(error) => failure(&error),
     }
 }
 
 /// Tells whoever started the daemon that it serves. A closed stdout is no reason to stop.
-fn announce(address: std::net::SocketAddr) {
+fn announce(scheme: &str, address: std::net::SocketAddr) {
     let mut out = std::io::stdout().lock();
-    let told = writeln!(out, "listening on http://{address}").and_then(|()| out.flush());
+    let told = writeln!(out, "listening on {scheme}://{address}").and_then(|()| out.flush());
     if let Err(error) = told {
         tracing::debug!(%error, "nobody reads stdout");
     }

@@ -192,17 +192,36 @@ fn finish(
         usable,
     };
     problems.extend(examination.problems());
-    if let Some(path) = config.server.token_file.take() {
-        let path = around.cwd.join(path);
-        if let Err(what) = check_token_file(&path) {
+    let server = &mut config.server;
+    let files: [(&str, &mut Option<PathBuf>, FileCheck); 4] = [
+        (
+            "server.token_file",
+            &mut server.token_file,
+            check_token_file,
+        ),
+        (
+            "server.tls_certificate_file",
+            &mut server.tls_certificate_file,
+            check_file,
+        ),
+        ("server.tls_key_file", &mut server.tls_key_file, check_file),
+        (
+            "server.tls_client_ca_file",
+            &mut server.tls_client_ca_file,
+            check_file,
+        ),
+    ];
+    for (key, file, check) in files {
+        let Some(path) = file else { continue };
+        *path = around.cwd.join(&*path);
+        if let Err(what) = check(path) {
             problems.push(Problem {
-                key: "server.token_file".into(),
+                key: key.into(),
                 value: Some(path.display().to_string()),
-                origin: origins.0.get("server.token_file").cloned(),
+                origin: origins.0.get(key).cloned(),
                 what,
             });
         }
-        config.server.token_file = Some(path);
     }
 }
 
@@ -227,6 +246,17 @@ fn adapt_target_size(
         ));
         config.segment.target_size = most;
     }
+}
+
+/// Says what is wrong with a file.
+type FileCheck = fn(&Path) -> Result<(), String>;
+
+/// What is in it is checked when the doors are fitted.
+fn check_file(path: &Path) -> Result<(), String> {
+    let opened = std::fs::File::open(path);
+    opened
+        .map(drop)
+        .map_err(|e| format!("it cannot be read: {e}"))
 }
 
 fn check_token_file(path: &Path) -> Result<(), String> {

@@ -17,7 +17,7 @@ mod validate;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use load::{Flags, Loaded, Surroundings, load, load_in};
@@ -58,8 +58,17 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// Listen on an address that is not loopback although no token is configured.
     pub allow_remote_without_token: bool,
-    /// File with one accepted bearer token a line; none: no token is asked for.
+    /// File with one accepted bearer token a line, after its scopes if it has not all; none: no
+    /// token is asked for.
     pub token_file: Option<PathBuf>,
+    /// File with the daemon's certificate chain; none: TLS is not spoken.
+    pub tls_certificate_file: Option<PathBuf>,
+    /// File with the key of that certificate.
+    pub tls_key_file: Option<PathBuf>,
+    /// File with the certificates that vouch for clients; none: clients need none.
+    pub tls_client_ca_file: Option<PathBuf>,
+    /// How often the files of tokens and certificates are looked at for changes.
+    pub reload_interval: Duration,
     /// How long a stopping daemon lets open sinks finish.
     pub drain_timeout: Duration,
 }
@@ -70,7 +79,27 @@ impl Default for ServerConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 7077)),
             allow_remote_without_token: false,
             token_file: None,
+            tls_certificate_file: None,
+            tls_key_file: None,
+            tls_client_ca_file: None,
+            reload_interval: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl ServerConfig {
+    /// The files of certificate and key, if TLS is spoken.
+    pub fn tls(&self) -> Option<(&Path, &Path)> {
+        let certificate = self.tls_certificate_file.as_deref()?;
+        Some((certificate, self.tls_key_file.as_deref()?))
+    }
+
+    /// How the daemon's URLs begin.
+    pub fn scheme(&self) -> &'static str {
+        match self.tls() {
+            Some(_) => "https",
+            None => "http",
         }
     }
 }

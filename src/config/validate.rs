@@ -45,6 +45,7 @@ impl Examination<'_> {
             self.pages(&mut found);
             self.lease(&mut found);
         }
+        self.tls(&mut found);
         self.exposure(&mut found);
         self.filter(&mut found);
         found
@@ -143,6 +144,12 @@ impl Examination<'_> {
         let milli = Duration::from_millis(1);
         let day = Duration::from_secs(86_400);
         let ranges = [
+            (
+                "server.reload_interval",
+                c.server.reload_interval,
+                milli,
+                day,
+            ),
             (
                 "server.drain_timeout",
                 c.server.drain_timeout,
@@ -317,6 +324,24 @@ impl Examination<'_> {
         }
     }
 
+    fn tls(&self, found: &mut Vec<Problem>) {
+        let server = &self.config.server;
+        let certificate = server.tls_certificate_file.is_some();
+        if certificate != server.tls_key_file.is_some() {
+            let (given, missing) = match certificate {
+                true => ("server.tls_certificate_file", "server.tls_key_file"),
+                false => ("server.tls_key_file", "server.tls_certificate_file"),
+            };
+            let what = format!("TLS needs a certificate and its key: set {missing}, too");
+            found.push(self.problem(given, what));
+        }
+        if server.tls_client_ca_file.is_some() && server.tls().is_none() {
+            let what = "clients show certificates only where TLS is spoken: set \
+                        server.tls_certificate_file and server.tls_key_file, too";
+            found.push(self.problem("server.tls_client_ca_file", what.into()));
+        }
+    }
+
     fn exposure(&self, found: &mut Vec<Problem>) {
         let server = &self.config.server;
         let open = server.token_file.is_none() && !server.allow_remote_without_token;
@@ -325,8 +350,9 @@ impl Examination<'_> {
                 self.problem(
                     "server.listen",
                     "it is reachable from other machines, and no token is configured: set \
-                 server.token_file, listen on 127.0.0.1, or write \
-                 server.allow_remote_without_token = true if the network itself keeps strangers out"
+                     server.token_file, listen on 127.0.0.1, or write \
+                     server.allow_remote_without_token = true if the network itself or \
+                     server.tls_client_ca_file keeps strangers out"
                         .into(),
                 ),
             );

@@ -159,6 +159,12 @@ catalog! {
         "From the head of a request to the last byte of its answer, with waiting for memory";
     HTTP_IN_FLIGHT: Gauge Count Stable "stopover_http_requests_in_flight" []
         "Requests whose answer is not complete";
+    CREDENTIAL_RELOADS: Counter Count Stable "stopover_credentials_reloads" ["what", "outcome"]
+        "Changed files of tokens or certificates, read again; outcome: ok, refused";
+    CREDENTIALS_STALE: Gauge Count Stable "stopover_credentials_stale" ["what"]
+        "1 while a changed file of tokens or certificates cannot be used: the one before is in force";
+    HANDSHAKES_FAILED: Counter Count Stable "stopover_tls_handshakes_failed" []
+        "TLS handshakes that failed or took longer than limits.header_timeout";
     MEMORY_CAPACITY: Gauge Bytes Stable "stopover_memory_capacity" ["pool"]
         "Bytes that a pool of the memory budget may grant";
     MEMORY_USED: Gauge Bytes Stable "stopover_memory_used" ["pool"] "Bytes granted now";

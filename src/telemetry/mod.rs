@@ -5,6 +5,7 @@
 //! interface.
 
 pub mod catalog;
+pub mod credentials;
 pub mod http;
 pub mod logs;
 pub mod metrics;

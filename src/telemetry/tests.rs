@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::catalog::{CATALOG, Kind};
+use super::credentials::{CredentialMetrics, What};
 use super::http::HttpMetrics;
 use super::metrics::Metrics;
 use super::pools::{PoolCollector, SlotCollector};
@@ -15,6 +16,9 @@ fn everything() -> String {
     let http = HttpMetrics::default();
     http.started();
     http.finished("/healthz", "GET", Some(2), Duration::from_millis(3));
+    let credentials = CredentialMetrics::default();
+    credentials.reloaded(What::Tokens, false);
+    credentials.handshake_failed();
     let registry = MetricsRegistry::new(&Metrics::default());
     let pools = vec![("write", MemoryPool::new("write", 100))];
     registry.extend(|r| {
@@ -22,6 +26,7 @@ fn everything() -> String {
         let slots = vec![("read", FairSemaphore::new(1, None))];
         r.register_collector(Box::new(SlotCollector::new(slots)));
         http.register(r);
+        credentials.register(r);
     });
     registry.encode()
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, missing_docs)] // tests spawn tasks of their own
 
+mod doors;
 mod elsewhere;
 mod fairness;
 mod http;

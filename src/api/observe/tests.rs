@@ -11,7 +11,10 @@ use parking_lot::Mutex;
 use tower::ServiceExt;
 
 use super::*;
-use crate::api::auth::{Tokens, require_token};
+use crate::api::auth::require_access;
+use crate::api::doors::Doors;
+use crate::clock::Clock;
+use crate::config::ServerConfig;
 
 #[derive(Default)]
 struct Recorder {
@@ -34,7 +37,12 @@ impl RequestObserver for Recorder {
     }
 }
 
-fn service(tokens: Option<Arc<Tokens>>) -> (Router, Arc<Recorder>) {
+fn service(token_file: Option<&Path>) -> (Router, Arc<Recorder>) {
+    let config = ServerConfig {
+        token_file: token_file.map(Path::to_owned),
+        ..ServerConfig::default()
+    };
+    let doors = Doors::open(&config, &Clock::default()).unwrap();
     let recorder = Arc::new(Recorder::default());
     let outside = Outside {
         observer: recorder.clone(),
@@ -42,12 +50,15 @@ fn service(tokens: Option<Arc<Tokens>>) -> (Router, Arc<Recorder>) {
         keep_alive: Duration::from_secs(24),
     };
     let router = Router::new()
-        .route("/x/{id}", get(async || "pages"))
+        .route("/v1/exchanges/{exchange}", get(async || "pages"))
         .route("/healthz", get(async || "alive"))
-        .route("/panic", get(async || -> &str { panic!("a secret cause") }))
-        .route("/slow", get(async || std::future::pending::<()>().await))
-        .route("/take", post(async |body: String| body))
-        .layer(middleware::from_fn_with_state(tokens, require_token))
+        .route(
+            "/openapi.json",
+            get(async || -> &str { panic!("a secret cause") }),
+        )
+        .route("/metrics", get(async || std::future::pending::<()>().await))
+        .route("/v1/read", post(async |body: String| body))
+        .layer(middleware::from_fn_with_state(doors, require_access))
         .layer(middleware::from_fn_with_state(outside, observe));
     (router, recorder)
 }
@@ -68,7 +79,7 @@ async fn send(router: &Router, request: Request) -> Response {
 async fn a_request_id_is_echoed_if_it_is_harmless_and_minted_otherwise() {
     let (router, _) = service(None);
     let id = async |headers: &[(&str, &str)]| {
-        let response = send(&router, request("GET", "/x/1", headers, "")).await;
+        let response = send(&router, request("GET", "/v1/exchanges/1", headers, "")).await;
         response.headers()["x-request-id"]
             .to_str()
             .unwrap()
@@ -91,7 +102,7 @@ async fn a_request_id_is_echoed_if_it_is_harmless_and_minted_otherwise() {
 #[tokio::test]
 async fn a_panic_is_a_problem_that_keeps_its_cause_to_itself() {
     let (router, recorder) = service(None);
-    let response = send(&router, request("GET", "/panic", &[], "")).await;
+    let response = send(&router, request("GET", "/openapi.json", &[], "")).await;
     assert_eq!(response.status(), 500);
     assert!(
         response
@@ -110,17 +121,17 @@ async fn a_panic_is_a_problem_that_keeps_its_cause_to_itself() {
 #[tokio::test]
 async fn a_request_is_finished_once_when_its_answer_has_been_taken() {
     let (router, recorder) = service(None);
-    let response = send(&router, request("GET", "/x/7", &[], "")).await;
+    let response = send(&router, request("GET", "/v1/exchanges/7", &[], "")).await;
     assert!(
         recorder.finished.lock().is_empty(),
         "its body is still to be taken"
     );
     drop(response.into_body().collect().await.unwrap());
-    drop(send(&router, request("BREW", "/x/7", &[], "")).await);
+    drop(send(&router, request("BREW", "/v1/exchanges/7", &[], "")).await);
     drop(send(&router, request("GET", "/nowhere", &[], "")).await);
     let expected = [
-        ("/x/{id}".to_owned(), "GET", Some(2)),
-        ("/x/{id}".to_owned(), "other", Some(4)),
+        ("/v1/exchanges/{exchange}".to_owned(), "GET", Some(2)),
+        ("/v1/exchanges/{exchange}".to_owned(), "other", Some(4)),
         ("unmatched".to_owned(), "GET", Some(4)),
     ];
     assert_eq!(*recorder.finished.lock(), expected);
@@ -130,10 +141,10 @@ async fn a_request_is_finished_once_when_its_answer_has_been_taken() {
 #[tokio::test]
 async fn a_client_that_leaves_before_the_answer_is_counted_without_a_status() {
     let (router, recorder) = service(None);
-    let mut pending = Box::pin(router.oneshot(request("GET", "/slow", &[], "")));
+    let mut pending = Box::pin(router.oneshot(request("GET", "/metrics", &[], "")));
     assert!(futures::poll!(&mut pending).is_pending());
     drop(pending);
-    let expected = [("/slow".to_owned(), "GET", None)];
+    let expected = [("/metrics".to_owned(), "GET", None)];
     assert_eq!(*recorder.finished.lock(), expected);
 }
 
@@ -149,8 +160,8 @@ async fn an_answer_to_an_unread_body_closes_the_connection_and_no_other_does() {
         closes
     };
     assert!(closes(request("POST", "/nowhere", &[], "unread")).await);
-    assert!(closes(request("POST", "/x/1", &[], "unread")).await);
-    assert!(!closes(request("POST", "/take", &[], "read")).await);
+    assert!(closes(request("POST", "/v1/exchanges/1", &[], "unread")).await);
+    assert!(!closes(request("POST", "/v1/read", &[], "read")).await);
     assert!(!closes(request("GET", "/nowhere", &[], "")).await);
     let mut http2 = request("POST", "/nowhere", &[], "unread");
     *http2.version_mut() = Version::HTTP_2;
@@ -160,7 +171,7 @@ async fn an_answer_to_an_unread_body_closes_the_connection_and_no_other_does() {
 #[tokio::test]
 async fn a_target_longer_than_the_limit_is_refused() {
     let (router, _) = service(None);
-    let long = format!("/x/1?{}", "y".repeat(MAX_URI));
+    let long = format!("/v1/exchanges/1?{}", "y".repeat(MAX_URI));
     let response = send(&router, request("GET", &long, &[], "")).await;
     assert_eq!(response.status(), 400);
 }
@@ -169,10 +180,14 @@ async fn a_target_longer_than_the_limit_is_refused() {
 async fn with_tokens_nothing_but_the_probes_answers_without_one() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "the-token-0123456789\n").unwrap();
-    assert!(Tokens::load(Path::new("/nonexistent/tokens")).is_err());
-    let tokens = Tokens::load(file.path()).unwrap();
-    let (router, _) = service(Some(Arc::new(tokens)));
-    for path in ["/x/1", "/nowhere", "/panic", "/healthz/", "//healthz"] {
+    let (router, _) = service(Some(file.path()));
+    for path in [
+        "/v1/exchanges/1",
+        "/nowhere",
+        "/openapi.json",
+        "/healthz/",
+        "//healthz",
+    ] {
         let response = send(&router, request("GET", path, &[], "")).await;
         assert_eq!(response.status(), 401, "{path}");
         assert_eq!(response.headers()["www-authenticate"], "Bearer");
@@ -180,6 +195,6 @@ async fn with_tokens_nothing_but_the_probes_answers_without_one() {
     let response = send(&router, request("GET", "/healthz", &[], "")).await;
     assert_eq!(response.status(), 200);
     let token = [("authorization", "Bearer the-token-0123456789")];
-    let response = send(&router, request("GET", "/x/1", &token, "")).await;
+    let response = send(&router, request("GET", "/v1/exchanges/1", &token, "")).await;
     assert_eq!(response.status(), 200);
 }

@@ -6,6 +6,7 @@
 pub mod frames;
 pub mod raw;
 pub mod slow;
+pub mod tls;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
-use stopover::api::auth::Tokens;
+use stopover::api::doors::Doors;
 use stopover::api::limits::ServerLimits;
 use stopover::api::router;
 use stopover::api::server::Server;
@@ -95,6 +96,7 @@ pub struct Door {
     pub address: SocketAddr,
     pub in_flight: Arc<InFlight>,
     pub token: Option<String>,
+    pub doors: Doors,
     client: Client,
     stop: CancellationToken,
 }
@@ -112,7 +114,7 @@ impl Door {
             assert!(base.healthy, "{base:?}");
         }
         let in_flight = Arc::new(InFlight::default());
-        let tokens = config.server.token_file.as_deref();
+        let doors = Doors::open(&config.server, &runtime.clock).unwrap();
         let parts = Parts {
             ingest: daemon.ingest.clone(),
             commits: daemon.commits.clone(),
@@ -123,7 +125,7 @@ impl Door {
             write_memory: daemon.write_pool.clone(),
             read_memory: daemon.read_pool.clone(),
             runtime: runtime.clone(),
-            tokens: tokens.map(|file| Arc::new(Tokens::load(file).unwrap())),
+            doors: doors.clone(),
             render_metrics: Arc::new(|| "# EOF\n".to_owned()),
             observer: in_flight.clone(),
         };
@@ -135,7 +137,8 @@ impl Door {
         let server = Server::bind(any_port, ServerLimits::new(&config.limits))
             .await
             .unwrap()
-            .under(pressure);
+            .under(pressure)
+            .secured(doors.clone());
         let address = server.address();
         let stop = CancellationToken::new();
         let (stopped, on) = (stop.clone(), runtime.clone());
@@ -147,6 +150,7 @@ impl Door {
             address,
             in_flight,
             token: None,
+            doors,
             client: Client::builder().no_proxy().build().unwrap(),
             stop,
         }

@@ -3,12 +3,17 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
+
+/// A connection, in clear or within TLS.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Io for S {}
 
 /// A connection of one's own.
 pub struct RawClient {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Box<dyn Io>>,
 }
 
 /// An answer.
@@ -47,8 +52,13 @@ impl RawClient {
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::over(stream)
+    }
+
+    /// Speaks over a connection that exists.
+    pub fn over(stream: impl Io + 'static) -> Self {
         Self {
-            stream: BufReader::new(stream),
+            stream: BufReader::new(Box::new(stream)),
         }
     }
 
@@ -137,17 +147,21 @@ impl RawClient {
     }
 }
 
-/// A client that speaks HTTP/2 in clear, one request a connection.
-pub struct Http2Client(TcpStream);
+/// A client that speaks HTTP/2, one request a connection.
+pub struct Http2Client(Box<dyn Io>);
 
 impl Http2Client {
     pub async fn connect(address: SocketAddr) -> Self {
-        let mut stream = TcpStream::connect(address).await.unwrap();
+        Self::over(TcpStream::connect(address).await.unwrap()).await
+    }
+
+    /// Speaks over a connection that exists.
+    pub async fn over(mut stream: impl Io + 'static) -> Self {
         stream
             .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
             .await
             .unwrap();
-        let mut client = Self(stream);
+        let mut client = Self(Box::new(stream));
         client.send_frame(4, 0, 0, b"").await;
         client
     }

@@ -214,6 +214,10 @@ pub async fn run(
                 "base directory is not usable now; it is tried again"),
         }
     }
+    for base in daemon.storage.without_conditions().await {
+        tracing::warn!(%base, "this store ignores conditions on writes: a lease that is renewed in \
+            the instant of its collection may be lost");
+    }
     let address = server.address();
     let router = api::router(state);
     let stop = CancellationToken::new();

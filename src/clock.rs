@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// The clock: monotonic time and sleeping through tokio (which a test can pause), wall time only
-/// for people to read. Nothing may be decided by wall time.
+/// for people to read. Nothing may be decided by wall time, but whether a certificate is valid.
 #[derive(Debug, Clone, Default)]
 pub struct Clock {
     fixed_wall: Option<SystemTime>,

@@ -29,13 +29,20 @@ pub fn check(loaded: Loaded) -> ExitCode {
     let bases = &loaded.config.base_directories;
     let probed = runtime.block_on(async {
         let storage = Storage::open(bases, &Runtime::system(), &Arc::new(Metrics::default()))?;
-        Ok::<_, crate::storage::StorageError>(storage.probe().await)
+        let statuses = storage.probe().await;
+        Ok::<_, crate::storage::StorageError>((statuses, storage.without_conditions().await))
     });
-    let statuses = match probed {
-        Ok(statuses) => statuses,
+    let (statuses, unconditional) = match probed {
+        Ok(answers) => answers,
         Err(error) => return failure(&error),
     };
     print(&verdict(&statuses));
+    for base in unconditional {
+        print(&format!(
+            "note: {base} ignores conditions on writes: a lease that is renewed in the instant of \
+             its collection may be lost\n"
+        ));
+    }
     if statuses.iter().all(|status| status.healthy) {
         ExitCode::from(EXIT_OK)
     } else {

@@ -210,6 +210,19 @@ impl Storage {
         self.status()
     }
 
+    /// Names of the base directories that overwrite what a conditional write should have spared:
+    /// there a lease that is renewed in the instant of its collection may be lost. Those that do
+    /// not work now are not among them.
+    pub async fn without_conditions(&self) -> Vec<BaseName> {
+        let runtime = &self.inner.runtime;
+        let asked = self.inner.bases.iter().map(async |base| {
+            let honoured = probe::honours_conditions(&*base.direct, runtime).await;
+            matches!(honoured, Ok(false)).then(|| base.name.clone())
+        });
+        let asked = futures::future::join_all(asked).await;
+        asked.into_iter().flatten().collect()
+    }
+
     /// Health as last seen, without touching the stores.
     pub fn status(&self) -> Vec<BaseStatus> {
         self.inner.bases.iter().map(|base| base.status()).collect()

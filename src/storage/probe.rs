@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 
 use super::keys::{self, Key};
-use super::store::{Store, StoreError};
+use super::store::{Expected, Store, StoreError};
 use super::{Storage, StorageError, StorageErrorKind};
 use crate::clock::Runtime;
 
@@ -67,6 +67,23 @@ pub async fn run(store: &dyn Store, runtime: &Runtime) -> Result<(), StoreError>
             format!("a probe did not end within {} s", TIME_LIMIT.as_secs()),
         )),
     }
+}
+
+/// Whether the store refuses to write where something lies that should not. Some answer that they
+/// have no such thing, which `put_if` knows how to do without; others say nothing and overwrite.
+pub async fn honours_conditions(store: &dyn Store, runtime: &Runtime) -> Result<bool, StoreError> {
+    let key = keys::probe(runtime.random.next_u64());
+    let tries = async {
+        let mut written = Vec::new();
+        for content in ["first", "second"] {
+            let content = format!("{content} {}", key.as_str()).into();
+            written.push(store.put_if(&key, content, &Expected::Absent).await?);
+        }
+        Ok(written == [true, false])
+    };
+    let answer = tries.await;
+    store.delete(vec![key.clone()]).await?;
+    answer
 }
 
 async fn ask(store: &dyn Store, runtime: &Runtime) -> Result<(), StoreError> {

@@ -162,7 +162,7 @@ catalog! {
     CREDENTIAL_RELOADS: Counter Count Stable "stopover_credentials_reloads" ["what", "outcome"]
         "Changed files of tokens or certificates, read again; outcome: ok, refused";
     CREDENTIALS_STALE: Gauge Count Stable "stopover_credentials_stale" ["what"]
-        "1 while a changed file of tokens or certificates cannot be used: the one before is in force";
+        "1 while a changed file of tokens or certificates cannot be used: the old one is in force";
     HANDSHAKES_FAILED: Counter Count Stable "stopover_tls_handshakes_failed" []
         "TLS handshakes that failed or took longer than limits.header_timeout";
     MEMORY_CAPACITY: Gauge Bytes Stable "stopover_memory_capacity" ["pool"]

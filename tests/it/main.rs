@@ -7,6 +7,7 @@ mod elsewhere;
 mod fairness;
 mod http;
 mod http_errors;
+mod http_hostile;
 mod http_wire;
 mod leases;
 mod model;

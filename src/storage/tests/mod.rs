@@ -13,10 +13,11 @@ use bytes::Bytes;
 
 use self::faulty::{Fault, FaultyStore};
 use super::StorageErrorKind::{Corrupt, NotFound, Refused, Unavailable};
-use super::{Limits, Storage, StorageError, placement};
+use super::{Limits, Storage, StorageError, Tail, placement};
 use crate::clock::Runtime;
 use crate::id::{BaseName, DaemonId, ExchangeId, SegmentAddress, SegmentId};
-use crate::storage::store::Store;
+use crate::storage::keys::{Folder, Key};
+use crate::storage::store::{Expected, Found, Store, StoreError, Taken, Versioned};
 
 fn storage(names: &[&str]) -> (Storage, Vec<Arc<FaultyStore>>) {
     let stores: Vec<_> = names.iter().map(|_| FaultyStore::new()).collect();
@@ -501,6 +502,70 @@ async fn where_the_marker_stays_the_segments_stay() {
     storage.remove_exchange(&exchange()).await.unwrap_err();
     assert_eq!(storage.list_segments(&exchange()).await.unwrap().len(), 1);
     assert!(storage.get_marker(&exchange()).await.unwrap().is_some());
+}
+
+/// Takes every condition for granted, as some servers do.
+#[derive(Debug)]
+struct Heedless(Arc<FaultyStore>);
+
+#[async_trait::async_trait]
+impl Store for Heedless {
+    async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<(), StoreError> {
+        self.0.put(key, content).await
+    }
+
+    async fn put_if(&self, key: &Key, content: Bytes, _: &Expected) -> Result<bool, StoreError> {
+        self.0.put(key, vec![content]).await.map(|()| true)
+    }
+
+    async fn take(&self, key: &Key, version: Option<&str>) -> Result<Taken, StoreError> {
+        self.0.take(key, version).await
+    }
+
+    async fn get_versioned(&self, key: &Key) -> Result<Versioned, StoreError> {
+        self.0.get_versioned(key).await
+    }
+
+    async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail, StoreError> {
+        self.0.get_tail(key, max).await
+    }
+
+    async fn get_range(&self, key: &Key, range: std::ops::Range<u64>) -> Result<Bytes, StoreError> {
+        self.0.get_range(key, range).await
+    }
+
+    async fn list(&self, folder: &Folder) -> Result<Vec<Found>, StoreError> {
+        self.0.list(folder).await
+    }
+
+    async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>, StoreError> {
+        self.0.list_folders(folder).await
+    }
+
+    async fn delete(&self, keys: Vec<Key>) -> Result<u64, StoreError> {
+        self.0.delete(keys).await
+    }
+
+    async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64, StoreError> {
+        self.0.remove_stale_temporaries(folder).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_ignores_conditions_is_found_out() {
+    let stores: [(&str, Arc<dyn Store>); 3] = [
+        ("heeds", FaultyStore::new()),
+        ("ignores", Arc::new(Heedless(FaultyStore::new()))),
+        ("fails", {
+            let failing = FaultyStore::new();
+            failing.always("put", Fault::Fails(Refused));
+            failing
+        }),
+    ];
+    let bases = stores.map(|(name, store)| (name.parse().unwrap(), name.to_owned(), store));
+    let storage = Storage::from_stores(bases.into(), Limits::LOCAL, &Runtime::seeded(3));
+    let found = storage.without_conditions().await;
+    assert_eq!(found, ["ignores".parse::<BaseName>().unwrap()]);
 }
 
 #[tokio::test(start_paused = true)]

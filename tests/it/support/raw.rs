@@ -70,6 +70,11 @@ impl RawClient {
             .unwrap();
     }
 
+    /// Sends as much as the daemon takes: it may have refused and closed before the end.
+    pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.stream.get_mut().write_all(bytes.as_ref()).await;
+    }
+
     /// The head of a request with these headers.
     pub async fn send_head(&mut self, line: &str, headers: &[(&str, &str)]) {
         let mut head = format!("{line} HTTP/1.1\r\nhost: test\r\n");

@@ -1,6 +1,7 @@
 package io.stopover.trino;
 
 import io.stopover.trino.client.DaemonGoneException;
+import io.stopover.trino.client.DaemonNotTrustedException;
 import io.stopover.trino.client.GiveUpException;
 import io.stopover.trino.client.ProblemException;
 import io.stopover.trino.wire.MalformedStreamException;
@@ -37,6 +38,7 @@ final class Failures
             case ProblemException e -> code(e.problem().slug());
             case GiveUpException e -> code(e.getCause());
             case DaemonGoneException _ -> STOPOVER_SINK_LOST;
+            case DaemonNotTrustedException _ -> STOPOVER_UNAUTHORIZED;
             case MalformedStreamException _ -> STOPOVER_DATA_CORRUPT;
             case IOException _ -> STOPOVER_UNAVAILABLE;
             default -> STOPOVER_PROTOCOL;

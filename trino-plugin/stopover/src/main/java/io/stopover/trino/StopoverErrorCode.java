@@ -26,7 +26,7 @@ public enum StopoverErrorCode
     STOPOVER_DATA_CORRUPT(3, EXTERNAL),
     /** Plugin and daemon do not understand each other, or a limit of the daemon is in the way. */
     STOPOVER_PROTOCOL(4, EXTERNAL),
-    /** The token is missing, wrong, or not enough. */
+    /** The token or certificate is missing, wrong, or not enough, or the daemon is not trusted. */
     STOPOVER_UNAUTHORIZED(5, EXTERNAL),
     /** The exchange was closed, or its lease ran out. */
     STOPOVER_EXCHANGE_CLOSED(6, EXTERNAL),

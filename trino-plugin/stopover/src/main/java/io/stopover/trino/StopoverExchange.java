@@ -136,7 +136,10 @@ final class StopoverExchange
             throws CancelledException
     {
         try {
-            return announce();
+            return anyDaemon.call(
+                    daemon -> client.renew(daemon, name, partitions, ordered, whileOpen),
+                    backoffs.get(),
+                    whileOpen);
         }
         catch (CancelledException e) {
             throw e;

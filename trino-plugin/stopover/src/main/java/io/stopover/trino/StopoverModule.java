@@ -19,6 +19,7 @@ public class StopoverModule
     public void configure(Binder binder)
     {
         configBinder(binder).bindConfig(StopoverConfig.class);
+        configBinder(binder).bindConfig(StopoverTlsConfig.class);
         binder.bind(Token.class).in(Scopes.SINGLETON);
         binder.bind(HttpTransport.class).in(Scopes.SINGLETON);
         binder.bind(DaemonClient.class).in(Scopes.SINGLETON);

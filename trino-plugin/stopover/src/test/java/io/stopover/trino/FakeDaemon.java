@@ -269,7 +269,10 @@ final class FakeDaemon
             throw new ProblemAnswer("not-found", 404, false);
         }
         return switch (request.getRequestMethod()) {
-            case "PUT" -> announce(exchange.group(1), new String(body, UTF_8));
+            case "PUT" -> {
+                boolean renewal = "*".equals(request.getRequestHeaders().getFirst("If-Match"));
+                yield announce(exchange.group(1), new String(body, UTF_8), renewal);
+            }
             case "DELETE" -> delete(exchange.group(1));
             default -> handles(exchange.group(1), new String(body, UTF_8));
         };
@@ -281,10 +284,13 @@ final class FakeDaemon
                 request.getRequestURI().getQuery().replaceFirst("^" + name + "=", ""));
     }
 
-    private Answer announce(String exchange, String properties)
+    private Answer announce(String exchange, String properties, boolean renewal)
     {
         if (store.closed.contains(exchange)) {
             throw new ProblemAnswer("exchange-closed", 410, false);
+        }
+        if (renewal && !store.exchanges.containsKey(exchange)) {
+            throw new ProblemAnswer("exchange-not-found", 404, false);
         }
         Announced announced =
                 store.exchanges.computeIfAbsent(exchange, _ -> new Announced(properties));

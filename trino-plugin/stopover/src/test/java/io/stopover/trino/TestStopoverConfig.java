@@ -11,8 +11,10 @@ import org.junit.jupiter.api.io.TempDir;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.List;
 import java.util.Map;
 
+import static io.airlift.configuration.testing.ConfigAssertions.assertFullMapping;
 import static io.airlift.configuration.testing.ConfigAssertions.assertRecordedDefaults;
 import static io.airlift.configuration.testing.ConfigAssertions.recordDefaults;
 import static io.airlift.units.DataSize.Unit.MEGABYTE;
@@ -121,6 +123,35 @@ class TestStopoverConfig
         assertRefused("stopover.token-file", with("stopover.token-file", folder + "/missing"));
         assertRefused("stopover.token-file", with("stopover.token-file", empty.toString()));
         assertRefused("stopover.token", with("stopover.token", " "));
+        for (String store : List.of("stopover.tls.truststore", "stopover.tls.keystore")) {
+            assertRefused(store + "-path", with(store + "-path", folder + "/missing"));
+            assertRefused(store + "-path", with(store + "-path", empty.toString()));
+            assertRefused(store + "-path", with(store + "-password", "secret"));
+        }
+    }
+
+    @Test
+    void tlsDefaultsAndExplicitValues(@TempDir Path folder)
+            throws IOException
+    {
+        assertRecordedDefaults(recordDefaults(StopoverTlsConfig.class)
+                .setTruststorePath(null)
+                .setTruststorePassword(null)
+                .setKeystorePath(null)
+                .setKeystorePassword(null));
+        Path trust = Files.createFile(folder.resolve("trust"));
+        Path keys = Files.createFile(folder.resolve("keys"));
+        assertFullMapping(
+                Map.of(
+                        "stopover.tls.truststore-path", trust.toString(),
+                        "stopover.tls.truststore-password", "one",
+                        "stopover.tls.keystore-path", keys.toString(),
+                        "stopover.tls.keystore-password", "two"),
+                new StopoverTlsConfig()
+                        .setTruststorePath(trust.toFile())
+                        .setTruststorePassword("one")
+                        .setKeystorePath(keys.toFile())
+                        .setKeystorePassword("two"));
     }
 
     private static Map<String, String> with(String... properties)

@@ -266,6 +266,20 @@ class TestStopoverExchange
     }
 
     @Test
+    void aRenewalDoesNotBringBackWhatWasCollected()
+            throws Exception
+    {
+        first.leaseSeconds = 3;
+        Exchange exchange = exchange(manager, 3, false);
+        String name = instantiate(exchange).exchange();
+        store.exchanges.remove(name);
+        int before = first.requests("PUT").size();
+        await(() -> first.requests("PUT").size() >= before + 2);
+        assertThat(store.exchanges).doesNotContainKey(name);
+        exchange.close();
+    }
+
+    @Test
     void closingNeverThrowsAndEndsWhatWaits()
     {
         first.close();

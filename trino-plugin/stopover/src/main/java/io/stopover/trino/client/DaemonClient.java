@@ -57,15 +57,44 @@ public final class DaemonClient
         this.maxPageSize = Math.toIntExact(config.getMaxPageSize().toBytes());
     }
 
-    /** Announces an exchange, or renews its lease; returns the lease's seconds. */
+    /** Announces an exchange; returns the lease's seconds. */
     public long announce(
             URI daemon, String exchange, int partitions, boolean ordered, Cancellation cancellation)
+            throws IOException
+    {
+        return put(daemon, exchange, partitions, ordered, false, cancellation);
+    }
+
+    /**
+     * Renews the lease of an exchange; one that is not open any more is not announced anew, since
+     * it would be empty.
+     */
+    public long renew(
+            URI daemon, String exchange, int partitions, boolean ordered, Cancellation cancellation)
+            throws IOException
+    {
+        return put(daemon, exchange, partitions, ordered, true, cancellation);
+    }
+
+    private long put(
+            URI daemon,
+            String exchange,
+            int partitions,
+            boolean ordered,
+            boolean mustExist,
+            Cancellation cancellation)
             throws IOException
     {
         String body = "{\"partitions\": %s, \"ordered\": %s}".formatted(partitions, ordered);
         JsonMap answer = transport.execute(
                 daemon,
-                () -> json(new HttpPut(daemon + "/v1/exchanges/" + exchange), body),
+                () -> {
+                    HttpPut put = new HttpPut(daemon + "/v1/exchanges/" + exchange);
+                    if (mustExist) {
+                        put.setHeader("If-Match", "*");
+                    }
+                    return json(put, body);
+                },
                 control,
                 cancellation,
                 DaemonClient::readJson);

@@ -3,6 +3,7 @@ package io.stopover.trino.client;
 import com.google.inject.Inject;
 import io.airlift.units.Duration;
 import io.stopover.trino.StopoverConfig;
+import io.stopover.trino.StopoverTlsConfig;
 import jakarta.annotation.PreDestroy;
 import org.apache.hc.client5.http.ConnectTimeoutException;
 import org.apache.hc.client5.http.HttpHostConnectException;
@@ -22,6 +23,9 @@ import org.apache.hc.core5.http.io.SocketConfig;
 import org.apache.hc.core5.io.CloseMode;
 import org.apache.hc.core5.util.TimeValue;
 import org.apache.hc.core5.util.Timeout;
+
+import javax.net.ssl.SSLHandshakeException;
+import javax.net.ssl.SSLPeerUnverifiedException;
 
 import java.io.IOException;
 import java.io.InterruptedIOException;
@@ -79,14 +83,14 @@ public final class HttpTransport
     private volatile boolean closed;
 
     @Inject
-    public HttpTransport(StopoverConfig config, Token token)
+    public HttpTransport(StopoverConfig config, StopoverTlsConfig tls, Token token)
     {
         this.token = requireNonNull(token, "token is null");
         this.watchdogs =
                 new ScheduledThreadPoolExecutor(1, daemonThreadsNamed("stopover-watchdog-%s"));
         this.watchdogs.setRemoveOnCancelPolicy(true);
         this.http = HttpClients.custom()
-                .setConnectionManager(connections(config))
+                .setConnectionManager(connections(config, tls))
                 .setRequestExecutor(new HttpRequestExecutor(HTTP1, null, null))
                 .setUserAgent("trino-stopover")
                 .evictExpiredConnections()
@@ -99,11 +103,13 @@ public final class HttpTransport
                 .build();
     }
 
-    private static PoolingHttpClientConnectionManager connections(StopoverConfig config)
+    private static PoolingHttpClientConnectionManager connections(
+            StopoverConfig config, StopoverTlsConfig tls)
     {
         return PoolingHttpClientConnectionManagerBuilder.create()
                 .setConnectionFactory(
                         ManagedHttpClientConnectionFactory.builder().http1Config(HTTP1).build())
+                .setTlsSocketStrategy(TlsSockets.of(tls))
                 .setDefaultConnectionConfig(ConnectionConfig.custom()
                         .setConnectTimeout(timeout(config.getConnectTimeout()))
                         .setValidateAfterInactivity(TimeValue.ofSeconds(1))
@@ -183,6 +189,9 @@ public final class HttpTransport
             }
             if (late.get()) {
                 throw timeout(daemon, request, limits, e);
+            }
+            if (e instanceof SSLHandshakeException || e instanceof SSLPeerUnverifiedException) {
+                throw new DaemonNotTrustedException(daemon, e);
             }
             throw e;
         }

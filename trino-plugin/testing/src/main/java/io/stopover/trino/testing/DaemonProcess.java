@@ -83,6 +83,12 @@ public final class DaemonProcess
         return process.pid();
     }
 
+    /** Where it is found if its configuration names a certificate. */
+    public URI tlsUri()
+    {
+        return URI.create("https://127.0.0.1:" + port);
+    }
+
     /** As kill -9. */
     public void kill()
     {

@@ -1,0 +1,335 @@
+//! Clients that mean harm: names that climb out of their folder, requests that hide a second one,
+//! and more of everything than fits. All of it byte by byte against a real socket.
+//!
+//! Invariant of every test: the base directory holds afterwards what it held before, and the daemon
+//! still serves.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::json;
+
+use crate::support::frames::batch;
+use crate::support::raw::RawClient;
+use crate::support::{Bases, Door, sink};
+
+/// A daemon with one finished exchange, `kept`.
+async fn door(bases: &Bases) -> Door {
+    let door = Door::open(&bases.config()).await;
+    door.announce("kept", 1).await;
+    let sink = sink("kept", 0, 0);
+    door.add(&sink, 0, batch(&[(0, b"page")])).await;
+    let finished = door.post_nothing(&format!("{sink}/finish")).await;
+    assert!(finished.status().is_success());
+    door
+}
+
+/// Every file and folder around the base directory.
+fn everything(bases: &Bases) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let mut folders = vec![bases.path().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+            }
+            found.insert(entry.path());
+        }
+    }
+    found
+}
+
+async fn is_unharmed(door: Door, bases: &Bases, before: &BTreeSet<PathBuf>) {
+    let page = door.get("/v1/exchanges/kept/partitions/0").await;
+    assert_eq!(page.bytes().await.unwrap(), "page");
+    assert_eq!(everything(bases), *before);
+    assert!(!Path::new("/etc/stopover-was-here").exists());
+    door.shut_down().await;
+}
+
+/// Names that are none of an exchange.
+const NAMES: [&str; 27] = [
+    "..",
+    ".",
+    "%2e%2e",
+    "%2e",
+    "../../etc/stopover-was-here",
+    "..%2f..%2fetc%2fstopover-was-here",
+    "%2e%2e%2fkept",
+    "..%5c..%5ckept",
+    "%252e%252e%252fkept",
+    "%c0%ae%c0%ae%c0%afkept",
+    "kept%2fsegments",
+    "kept%00",
+    "kept%00.json",
+    "%00",
+    "kept%0d%0ax-injected:%201",
+    "kept%20",
+    "caf%c3%a9",
+    "%e2%80%ae",
+    "%ef%bc%8e%ef%bc%8e",
+    "%ff%fe",
+    "%",
+    "%zz",
+    "kept.json",
+    ".keep",
+    "-kept",
+    "kept;x",
+    "~kept",
+];
+
+#[tokio::test]
+async fn no_name_climbs_out_of_its_folder() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let before = everything(&bases);
+    let long = "x".repeat(161);
+    let names = NAMES.into_iter().chain([long.as_str()]);
+    let json = r#"{"partitions":1,"ordered":false}"#;
+    let length = json.len().to_string();
+    for name in names {
+        let exchange = format!("/v1/exchanges/{name}");
+        for (line, headers, body) in [
+            (format!("GET {exchange}"), vec![], ""),
+            (
+                format!("PUT {exchange}"),
+                vec![
+                    ("content-type", "application/json"),
+                    ("content-length", &length),
+                ],
+                json,
+            ),
+            (
+                format!("POST {exchange}/sinks/0/0/pages?partition=0"),
+                vec![
+                    ("content-type", "application/octet-stream"),
+                    ("content-length", "1"),
+                ],
+                "x",
+            ),
+            (
+                format!("POST {exchange}/sinks/0/0/abort"),
+                vec![("content-length", "0")],
+                "",
+            ),
+            (format!("GET {exchange}/partitions/0"), vec![], ""),
+            (format!("DELETE {exchange}"), vec![], ""),
+        ] {
+            let mut client = RawClient::connect(door.address).await;
+            client.send_head(&line, &headers).await;
+            client.send(body).await;
+            let answer = client.answer().await;
+            assert!(
+                matches!(answer.status, 400 | 404 | 405),
+                "{line}: {answer:?}"
+            );
+            assert_eq!(answer.header("x-injected"), None, "{line}");
+        }
+    }
+    is_unharmed(door, &bases, &before).await;
+}
+
+#[tokio::test]
+async fn numbers_in_paths_are_plain_decimals_within_their_bounds() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let before = everything(&bases);
+    for number in [
+        "-1",
+        "+1",
+        "0x1",
+        "1e3",
+        "01",
+        "1.0",
+        "%31%00",
+        "..",
+        "%2e%2e",
+        "4294967296",
+        "1_0",
+        "99999999999999999999999999",
+        "%d9%a1",
+        "",
+        "%20",
+    ] {
+        for line in [
+            format!("GET /v1/exchanges/kept/partitions/{number}"),
+            format!("POST /v1/exchanges/kept/sinks/{number}/0/abort"),
+            format!("POST /v1/exchanges/kept/sinks/0/{number}/abort"),
+        ] {
+            let mut client = RawClient::connect(door.address).await;
+            client.send_head(&line, &[("content-length", "0")]).await;
+            let answer = client.answer().await;
+            assert!(matches!(answer.status, 400 | 404), "{line}: {answer:?}");
+        }
+    }
+    is_unharmed(door, &bases, &before).await;
+}
+
+#[tokio::test]
+async fn a_handle_that_was_forged_names_nothing_outside() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let before = everything(&bases);
+    let handles = door.handles("kept", &json!([[0, 0]]), 1 << 20).await;
+    let genuine = handles[0]["handle"].as_str().unwrap();
+    let mut bytes = URL_SAFE_NO_PAD.decode(genuine).unwrap();
+    let at = bytes.windows(4).position(|w| w == b"kept").unwrap();
+    for name in [b"../x", b"a/.b", b"\0abc", "é..".as_bytes(), b"-abc"] {
+        bytes[at..at + 4].copy_from_slice(name);
+        let end = bytes.len() - 4;
+        let crc = stopover::segment::checksum(&bytes[..end]);
+        bytes[end..].copy_from_slice(&crc.to_le_bytes());
+        let forged = URL_SAFE_NO_PAD.encode(&bytes);
+        let answer = door.read(&forged, 0).await;
+        let (status, text) = (answer.status(), answer.text().await.unwrap());
+        assert!(
+            status == 400 && text.contains("invalid-handle"),
+            "{name:?}: {text}"
+        );
+    }
+    is_unharmed(door, &bases, &before).await;
+}
+
+/// A request that would remove the exchange if it were ever taken for one.
+const HIDDEN: &str = "DELETE /v1/exchanges/kept HTTP/1.1\r\nhost: test\r\n\r\n";
+
+#[tokio::test]
+async fn no_head_hides_a_second_request() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let before = everything(&bases);
+    let put = "PUT /v1/exchanges/kept HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n";
+    let length = HIDDEN.len();
+    let heads = [
+        // Two lengths, in two headers and in one.
+        format!("{put}content-length: 0\r\ncontent-length: {length}\r\n\r\n"),
+        format!("{put}content-length: {length}\r\ncontent-length: 0\r\n\r\n"),
+        format!("{put}content-length: 0, {length}\r\n\r\n"),
+        // Lengths that others read otherwise.
+        format!("{put}content-length: +{length}\r\n\r\n"),
+        format!("{put}content-length: -1\r\n\r\n"),
+        format!("{put}content-length: 0x{length:x}\r\n\r\n"),
+        format!("{put}content-length: {length}abc\r\n\r\n"),
+        format!("{put}content-length: 99999999999999999999\r\n\r\n"),
+        // A length beside chunks, and chunks that others do not see.
+        format!("{put}content-length: {length}\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
+        format!("{put}transfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n0\r\n\r\n"),
+        format!("{put}transfer-encoding: xchunked\r\ncontent-length: {length}\r\n\r\n"),
+        format!("{put}transfer-encoding: chunked, identity\r\ncontent-length: {length}\r\n\r\n"),
+        format!("{put}transfer-encoding: identity\r\ncontent-length: {length}\r\n\r\n"),
+        format!("{put}transfer-encoding : chunked\r\ncontent-length: {length}\r\n\r\n0\r\n\r\n"),
+        format!("{put}transfer-encoding\r\n : chunked\r\ncontent-length: {length}\r\n\r\n"),
+        // Folded lines, a bare CR, a NUL.
+        format!("{put}x-folded: a\r\n content-length: 0\r\ncontent-length: {length}\r\n\r\n"),
+        format!("{put}x-bare: a\rcontent-length: 0\r\ncontent-length: {length}\r\n\r\n"),
+        format!("{put}x-nul: a\0b\r\ncontent-length: {length}\r\n\r\n"),
+        // Chunks whose sizes others read otherwise.
+        format!("{put}transfer-encoding: chunked\r\n\r\n+0\r\n\r\n"),
+        format!("{put}transfer-encoding: chunked\r\n\r\n0x0\r\n\r\n"),
+        format!("{put}transfer-encoding: chunked\r\n\r\n-1\r\n\r\n"),
+        format!("{put}transfer-encoding: chunked\r\n\r\n1ffffffffffffffff\r\n"),
+        format!("{put}transfer-encoding: chunked\r\n\r\n2\r\n{{}}X0\r\n\r\n"),
+        "PUT /v1/exchanges/kept HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".into(),
+    ];
+    for head in heads {
+        let mut client = RawClient::connect(door.address).await;
+        client.send(&head).await;
+        client.send(HIDDEN).await;
+        client.end_sending().await;
+        let answers = client.rest().await;
+        let answers = String::from_utf8_lossy(&answers).into_owned();
+        assert!(!answers.contains(" 204 "), "{head}: {answers}");
+        // Refused, and the connection with it: nothing of what follows is looked at.
+        let lines = answers.matches("HTTP/1.").count();
+        assert!(
+            answers.is_empty() || answers.contains(" 40") && lines == 1,
+            "{head}: {answers}"
+        );
+        let there = door.get("/v1/exchanges/kept").await;
+        assert_eq!(there.status(), 200, "{head}");
+    }
+    is_unharmed(door, &bases, &before).await;
+}
+
+#[tokio::test]
+async fn a_line_that_ends_in_a_bare_line_feed_ends_one_request_and_hides_none() {
+    // RFC 9112 allows to take it for a line's end; then it has to be one everywhere.
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let before = everything(&bases);
+    let mut client = RawClient::connect(door.address).await;
+    client
+        .send("GET /healthz HTTP/1.1\nhost: test\ncontent-length: 0\n\n")
+        .await;
+    let status = client.answer().await.status;
+    assert!(matches!(status, 200 | 400), "{status}");
+    let length = HIDDEN.len();
+    let head = "GET /healthz HTTP/1.1\r\nhost: test\r\n";
+    for hiding in [
+        // Whoever takes the line feed for a part of a value forwards all of this as one request.
+        format!("{head}x: a\ncontent-length: {length}\r\n\r\n"),
+        format!("{head}transfer-encoding: chunked\r\n\r\n{length:x};\n{HIDDEN}\r\n0\r\n\r\n"),
+    ] {
+        let mut client = RawClient::connect(door.address).await;
+        client.send(hiding).await;
+        client.send(HIDDEN).await;
+        client.end_sending().await;
+        let answers = client.rest().await;
+        assert!(!String::from_utf8_lossy(&answers).contains(" 204 "));
+    }
+    is_unharmed(door, &bases, &before).await;
+}
+
+#[tokio::test]
+async fn more_than_fits_is_refused_and_costs_nothing_that_lasts() {
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let before = everything(&bases);
+    let brackets = "[".repeat(500_000);
+    let deep = format!("{{\"attempts\":{brackets}");
+    let wide = format!("{{\"attempts\":[{}", "[0,0],".repeat(200_000));
+    let parameters = format!("?{}", "skip=1&".repeat(500));
+    let handles = "POST /v1/exchanges/kept/handles";
+    let json = ("content-type", "application/json");
+    for (line, body, wanted) in [
+        (handles.to_owned(), deep.as_str(), 400),
+        (handles.to_owned(), &wide, 400),
+        (format!("POST /v1/read{parameters}"), "AAAA", 400),
+        (format!("GET /{}", "x".repeat(100_000)), "", 400),
+        (format!("GET /{}", "x".repeat(1 << 20)), "", 431),
+    ] {
+        let mut client = RawClient::connect(door.address).await;
+        let length = body.len().to_string();
+        let head = format!(
+            "{line} HTTP/1.1\r\nhost: test\r\n{}: {}\r\ncontent-length: {length}\r\n\r\n{body}",
+            json.0, json.1
+        );
+        client.try_send(&head).await;
+        let answer = client.answer_head().await;
+        let shown: String = line.chars().take(60).collect();
+        assert!(
+            answer.status == wanted || answer.status == 414,
+            "{shown}: {answer:?}"
+        );
+    }
+    // A length that nobody has memory for is refused before a byte of the body is sent.
+    for length in [
+        "18446744073709551615",
+        "9223372036854775807",
+        "1099511627776",
+    ] {
+        let mut client = RawClient::connect(door.address).await;
+        let line = "POST /v1/exchanges/kept/sinks/1/0/pages?batch=0";
+        let pages = ("content-type", "application/vnd.stopover.pages");
+        client
+            .send_head(line, &[pages, ("content-length", length)])
+            .await;
+        let status = client.answer_head().await.status;
+        // hyper itself answers 431 to the largest number there is.
+        assert!(matches!(status, 400 | 413 | 431), "{length}: {status}");
+    }
+    door.expect_all_gauges_at_zero().await;
+    is_unharmed(door, &bases, &before).await;
+}

@@ -1,0 +1,87 @@
+package io.stopover.trino;
+
+import io.airlift.configuration.Config;
+import io.airlift.configuration.ConfigDescription;
+import io.airlift.configuration.ConfigSecuritySensitive;
+import io.airlift.configuration.validation.FileExists;
+import jakarta.validation.constraints.AssertTrue;
+
+import java.io.File;
+import java.util.Optional;
+
+/** What the plugin trusts and shows when it speaks TLS to daemons ({@code https} URIs). */
+public class StopoverTlsConfig
+{
+    private Optional<File> truststorePath = Optional.empty();
+    private Optional<String> truststorePassword = Optional.empty();
+    private Optional<File> keystorePath = Optional.empty();
+    private Optional<String> keystorePassword = Optional.empty();
+
+    public Optional<@FileExists File> getTruststorePath()
+    {
+        return truststorePath;
+    }
+
+    @Config("stopover.tls.truststore-path")
+    @ConfigDescription("Certificates that vouch for daemons: PEM, PKCS12 or JKS")
+    public StopoverTlsConfig setTruststorePath(File truststorePath)
+    {
+        this.truststorePath = Optional.ofNullable(truststorePath);
+        return this;
+    }
+
+    public Optional<String> getTruststorePassword()
+    {
+        return truststorePassword;
+    }
+
+    @Config("stopover.tls.truststore-password")
+    @ConfigSecuritySensitive
+    @ConfigDescription("Password of the truststore; PEM has none")
+    public StopoverTlsConfig setTruststorePassword(String truststorePassword)
+    {
+        this.truststorePassword = Optional.ofNullable(truststorePassword);
+        return this;
+    }
+
+    public Optional<@FileExists File> getKeystorePath()
+    {
+        return keystorePath;
+    }
+
+    @Config("stopover.tls.keystore-path")
+    @ConfigDescription("Certificate and key shown to daemons: PEM with both, PKCS12 or JKS")
+    public StopoverTlsConfig setKeystorePath(File keystorePath)
+    {
+        this.keystorePath = Optional.ofNullable(keystorePath);
+        return this;
+    }
+
+    public Optional<String> getKeystorePassword()
+    {
+        return keystorePassword;
+    }
+
+    @Config("stopover.tls.keystore-password")
+    @ConfigSecuritySensitive
+    @ConfigDescription("Password of the keystore, or of an encrypted key in PEM")
+    public StopoverTlsConfig setKeystorePassword(String keystorePassword)
+    {
+        this.keystorePassword = Optional.ofNullable(keystorePassword);
+        return this;
+    }
+
+    @AssertTrue(message =
+            "stopover.tls.truststore-password is given without stopover.tls.truststore-path")
+    public boolean isTruststorePasswordUsed()
+    {
+        return truststorePassword.isEmpty() || truststorePath.isPresent();
+    }
+
+    @AssertTrue(message =
+            "stopover.tls.keystore-password is given without stopover.tls.keystore-path")
+    public boolean isKeystorePasswordUsed()
+    {
+        return keystorePassword.isEmpty() || keystorePath.isPresent();
+    }
+}

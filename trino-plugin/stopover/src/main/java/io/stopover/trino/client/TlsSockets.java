@@ -1,0 +1,103 @@
+package io.stopover.trino.client;
+
+import io.airlift.security.pem.PemReader;
+import io.stopover.trino.StopoverTlsConfig;
+import org.apache.hc.client5.http.ssl.DefaultClientTlsStrategy;
+import org.apache.hc.client5.http.ssl.TlsSocketStrategy;
+
+import javax.net.ssl.KeyManager;
+import javax.net.ssl.KeyManagerFactory;
+import javax.net.ssl.SSLContext;
+import javax.net.ssl.TrustManager;
+import javax.net.ssl.TrustManagerFactory;
+
+import java.io.File;
+import java.io.IOException;
+import java.security.GeneralSecurityException;
+import java.security.KeyStore;
+import java.util.Optional;
+
+/**
+ * TLS as configured: what is trusted, what is shown. Host names are always verified. A store that
+ * cannot be used stops the start with the name of its property.
+ */
+final class TlsSockets
+{
+    private TlsSockets() {}
+
+    static TlsSocketStrategy of(StopoverTlsConfig config)
+    {
+        try {
+            SSLContext context = SSLContext.getInstance("TLS");
+            context.init(keys(config), trusted(config), null);
+            return new DefaultClientTlsStrategy(context);
+        }
+        catch (GeneralSecurityException e) {
+            throw new IllegalArgumentException("TLS cannot be set up: " + e.getMessage(), e);
+        }
+    }
+
+    /** Null, for the certificates that the JVM trusts, if there is no truststore. */
+    private static TrustManager[] trusted(StopoverTlsConfig config)
+            throws GeneralSecurityException
+    {
+        Optional<File> path = config.getTruststorePath();
+        if (path.isEmpty()) {
+            return null;
+        }
+        KeyStore store = load("stopover.tls.truststore-path", path.get(), file ->
+                PemReader.isPem(file)
+                        ? PemReader.loadTrustStore(file)
+                        : KeyStore.getInstance(file, password(config.getTruststorePassword())));
+        TrustManagerFactory factory =
+                TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm());
+        factory.init(store);
+        return factory.getTrustManagers();
+    }
+
+    private static KeyManager[] keys(StopoverTlsConfig config)
+            throws GeneralSecurityException
+    {
+        Optional<File> path = config.getKeystorePath();
+        if (path.isEmpty()) {
+            return null;
+        }
+        Optional<String> password = config.getKeystorePassword();
+        KeyManagerFactory factory =
+                KeyManagerFactory.getInstance(KeyManagerFactory.getDefaultAlgorithm());
+        // A store made of PEM has no password of its own.
+        load("stopover.tls.keystore-path", path.get(), file -> {
+            if (PemReader.isPem(file)) {
+                KeyStore store = PemReader.loadKeyStore(file, file, password);
+                factory.init(store, new char[0]);
+                return store;
+            }
+            KeyStore store = KeyStore.getInstance(file, password(password));
+            factory.init(store, password(password));
+            return store;
+        });
+        return factory.getKeyManagers();
+    }
+
+    private static char[] password(Optional<String> password)
+    {
+        return password.map(String::toCharArray).orElse(null);
+    }
+
+    private interface Loader
+    {
+        KeyStore load(File file)
+                throws IOException, GeneralSecurityException;
+    }
+
+    private static KeyStore load(String property, File file, Loader loader)
+    {
+        try {
+            return loader.load(file);
+        }
+        catch (IOException | GeneralSecurityException | RuntimeException e) {
+            throw new IllegalArgumentException(
+                    "%s: cannot use %s: %s".formatted(property, file, e.getMessage()), e);
+        }
+    }
+}

@@ -1,0 +1,302 @@
+package io.stopover.trino;
+
+import io.airlift.slice.Slice;
+import io.airlift.slice.Slices;
+import io.opentelemetry.api.trace.Span;
+import io.stopover.trino.testing.DaemonProcess;
+import io.stopover.trino.testing.TestingCertificate;
+import io.trino.plugin.exchange.filesystem.TestExchangeManagerContext;
+import io.trino.spi.QueryId;
+import io.trino.spi.TrinoException;
+import io.trino.spi.exchange.Exchange;
+import io.trino.spi.exchange.ExchangeContext;
+import io.trino.spi.exchange.ExchangeId;
+import io.trino.spi.exchange.ExchangeManager;
+import io.trino.spi.exchange.ExchangeSink;
+import io.trino.spi.exchange.ExchangeSinkHandle;
+import io.trino.spi.exchange.ExchangeSource;
+import io.trino.spi.exchange.ExchangeSourceHandle;
+import io.trino.spi.exchange.ExchangeSourceOutputSelector;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
+import org.junit.jupiter.api.io.TempDir;
+
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.concurrent.ExecutionException;
+
+import static io.stopover.trino.StopoverErrorCode.STOPOVER_UNAUTHORIZED;
+import static io.trino.spi.exchange.ExchangeId.createRandomExchangeId;
+import static java.util.concurrent.TimeUnit.SECONDS;
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.catchThrowable;
+
+/** A real daemon behind TLS: what is trusted, what is shown, and what is said when it is not. */
+@Timeout(300)
+class TestStopoverTls
+{
+    private static final String ALL = "all-rights-0123456789";
+    private static final String READER = "only-reads-0123456789";
+    private static final Slice PAGE = Slices.utf8Slice("page within TLS".repeat(10_000));
+
+    @TempDir
+    private Path folder;
+    private TestingCertificate server;
+    private TestingCertificate client;
+    private TestingCertificate stranger;
+    private Path tokens;
+    private DaemonProcess daemon;
+
+    @BeforeEach
+    void start()
+            throws Exception
+    {
+        server = new TestingCertificate(folder, "server", "ip:127.0.0.1");
+        client = new TestingCertificate(folder, "client", "dns:client");
+        stranger = new TestingCertificate(folder, "stranger", "ip:127.0.0.1");
+        tokens = Files.writeString(
+                folder.resolve("tokens"), "read,write %s\nread %s\n".formatted(ALL, READER));
+        daemon = daemon(server, "tls_client_ca_file = \"%s\"\ntoken_file = \"%s\"\n"
+                .formatted(client.certificate(), tokens));
+    }
+
+    @AfterEach
+    void stop()
+    {
+        daemon.close();
+    }
+
+    @Test
+    void pagesPassWithStoresInPemAndInPkcs12()
+            throws Exception
+    {
+        assertThat(writeAndRead(properties())).isEqualTo(PAGE);
+        Map<String, String> pkcs12 = properties();
+        pkcs12.put("stopover.tls.truststore-path", server.pkcs12().toString());
+        pkcs12.put("stopover.tls.truststore-password", TestingCertificate.PASSWORD);
+        pkcs12.put("stopover.tls.keystore-path", client.pkcs12().toString());
+        pkcs12.put("stopover.tls.keystore-password", TestingCertificate.PASSWORD);
+        assertThat(writeAndRead(pkcs12)).isEqualTo(PAGE);
+    }
+
+    @Test
+    void whoeverIsNotTrustedIsNotSpokenTo()
+    {
+        Map<String, String> trustsAnother = properties();
+        trustsAnother.put("stopover.tls.truststore-path", stranger.certificate().toString());
+        assertUnauthorized(trustsAnother, "stopover.tls.truststore-path");
+
+        Map<String, String> trustsTheJvm = properties();
+        trustsTheJvm.remove("stopover.tls.truststore-path");
+        assertUnauthorized(trustsTheJvm, "stopover.tls.truststore-path");
+    }
+
+    @Test
+    void aCertificateForAnotherNameIsRefused()
+    {
+        TestingCertificate elsewhere = new TestingCertificate(folder, "elsewhere", "dns:elsewhere");
+        try (DaemonProcess other = daemon(elsewhere, "")) {
+            Map<String, String> properties = properties();
+            properties.put("stopover.uris", other.tlsUri().toString());
+            properties.put("stopover.tls.truststore-path", elsewhere.certificate().toString());
+            assertUnauthorized(properties, "names in the daemon's certificate");
+        }
+    }
+
+    @Test
+    void aClientCertificateIsAskedFor()
+    {
+        Map<String, String> without = properties();
+        without.remove("stopover.tls.keystore-path");
+        assertUnauthorized(without, "client certificate");
+
+        Map<String, String> unknown = properties();
+        unknown.put("stopover.tls.keystore-path", stranger.certificateAndKey().toString());
+        assertUnauthorized(unknown, "stopover.tls.keystore-path");
+    }
+
+    @Test
+    void aTokenThatMayOnlyReadIsToldWhatItLacks()
+    {
+        Map<String, String> properties = properties();
+        properties.put("stopover.token", READER);
+        assertUnauthorized(properties, "scope write");
+    }
+
+    @Test
+    void aTokenIsExchangedWhileBothRun()
+            throws Exception
+    {
+        Path token = Files.writeString(folder.resolve("token"), ALL);
+        Map<String, String> properties = properties();
+        properties.remove("stopover.token");
+        properties.put("stopover.token-file", token.toString());
+        ExchangeManager manager = manager(properties);
+        try {
+            assertThat(writeAndRead(manager)).isEqualTo(PAGE);
+            String renewed = "renewed-0123456789ab";
+            replace(tokens, "read,write %s\n".formatted(renewed));
+            replace(token, renewed);
+            // until the daemon has seen the new file, it refuses the new token
+            long deadline = System.nanoTime() + SECONDS.toNanos(60);
+            while (catchThrowable(() -> writeAndRead(manager)) != null) {
+                assertThat(System.nanoTime()).isLessThan(deadline);
+                replace(token, renewed);
+            }
+            replace(tokens, "read %s\n".formatted(renewed));
+            while (catchThrowable(() -> writeAndRead(manager)) == null) {
+                assertThat(System.nanoTime()).isLessThan(deadline);
+            }
+        }
+        finally {
+            manager.shutdown();
+        }
+    }
+
+    private DaemonProcess daemon(TestingCertificate certificate, String more)
+    {
+        String configuration = """
+                [server]
+                tls_certificate_file = "%s"
+                tls_key_file = "%s"
+                reload_interval = "100ms"
+                %s
+                [memory]
+                budget = "128MiB"
+
+                [[base_directory]]
+                uri = "%s"
+                fsync = false
+                """.formatted(
+                certificate.certificate(), certificate.key(), more, folder.resolve("data").toUri());
+        return new DaemonProcess(folder, "daemon-" + System.nanoTime(), configuration);
+    }
+
+    private Map<String, String> properties()
+    {
+        Map<String, String> properties = new HashMap<>();
+        properties.put("stopover.uris", daemon.tlsUri().toString());
+        properties.put("stopover.token", ALL);
+        properties.put("stopover.tls.truststore-path", server.certificate().toString());
+        properties.put("stopover.tls.keystore-path", client.certificateAndKey().toString());
+        properties.put("stopover.coordinator-retry-time", "1s");
+        return properties;
+    }
+
+    private static void replace(Path file, String content)
+            throws Exception
+    {
+        Path whole = Files.writeString(file.resolveSibling(file.getFileName() + ".new"), content);
+        Files.move(whole, file, StandardCopyOption.ATOMIC_MOVE);
+    }
+
+    private static ExchangeManager manager(Map<String, String> properties)
+    {
+        return new StopoverExchangeManagerFactory()
+                .create(properties, new TestExchangeManagerContext());
+    }
+
+    private static void assertUnauthorized(Map<String, String> properties, String message)
+    {
+        assertThat(catchThrowable(() -> writeAndRead(properties)))
+                .isInstanceOfSatisfying(TrinoException.class, failure -> assertThat(
+                        failure.getErrorCode()).isEqualTo(STOPOVER_UNAUTHORIZED.toErrorCode()))
+                .hasMessageContaining(message)
+                .hasMessageNotContaining(ALL)
+                .hasMessageNotContaining(READER);
+    }
+
+    private static Slice writeAndRead(Map<String, String> properties)
+            throws Exception
+    {
+        ExchangeManager manager = manager(properties);
+        try {
+            return writeAndRead(manager);
+        }
+        finally {
+            manager.shutdown();
+        }
+    }
+
+    private static Slice writeAndRead(ExchangeManager manager)
+            throws Exception
+    {
+        ExchangeId id = createRandomExchangeId();
+        QueryId query = new QueryId("tls_" + id.getId().replaceAll("[^a-z0-9]", ""));
+        Exchange exchange = manager.createExchange(new Context(query, id), 1, false);
+        try {
+            ExchangeSinkHandle handle = exchange.addSink(0);
+            ExchangeSink sink =
+                    manager.createSink(exchange.instantiateSink(handle, 0).get(60, SECONDS));
+            sink.add(0, PAGE);
+            sink.finish().get(60, SECONDS);
+            exchange.sinkFinished(handle, 0);
+            exchange.noMoreSinks();
+            exchange.allRequiredSinksFinished();
+            List<ExchangeSourceHandle> handles =
+                    exchange.getSourceHandles().getNextBatch().get(60, SECONDS).handles();
+            return read(manager, id, handles);
+        }
+        catch (ExecutionException e) {
+            if (e.getCause() instanceof TrinoException failure) {
+                throw failure;
+            }
+            throw e;
+        }
+        finally {
+            exchange.close();
+        }
+    }
+
+    private static Slice read(
+            ExchangeManager manager, ExchangeId id, List<ExchangeSourceHandle> handles)
+            throws Exception
+    {
+        try (ExchangeSource source = manager.createSource()) {
+            source.addSourceHandles(handles);
+            source.setOutputSelector(ExchangeSourceOutputSelector.builder(Set.of(id))
+                    .include(id, 0, 0)
+                    .setPartitionCount(id, 1)
+                    .setFinal()
+                    .build());
+            source.noMoreSourceHandles();
+            while (!source.isFinished()) {
+                source.isBlocked().get(60, SECONDS);
+                Slice page = source.read();
+                if (page != null) {
+                    return page;
+                }
+            }
+            return Slices.EMPTY_SLICE;
+        }
+    }
+
+    private record Context(QueryId queryId, ExchangeId exchangeId)
+            implements ExchangeContext
+    {
+        @Override
+        public QueryId getQueryId()
+        {
+            return queryId;
+        }
+
+        @Override
+        public ExchangeId getExchangeId()
+        {
+            return exchangeId;
+        }
+
+        @Override
+        public Span getParentSpan()
+        {
+            return Span.getInvalid();
+        }
+    }
+}

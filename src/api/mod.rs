@@ -54,7 +54,7 @@ pub fn router(state: SharedState) -> Router {
     let (routes, _) = described().split_for_parts();
     let outside = observe::Outside {
         observer: state.parts.observer.clone(),
-        random: state.parts.runtime.random.clone(),
+        runtime: state.parts.runtime.clone(),
         keep_alive: state.keep_alive,
     };
     let doors = state.parts.doors.clone();

@@ -20,25 +20,29 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::limits::MAX_URI;
 use super::problem::{Failure, Problem, Slug};
 use super::state::{FinishedRequest, RequestObserver};
-use crate::clock::Random;
+use crate::clock::{Random, Runtime};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const MAX_REQUEST_ID: usize = 128;
+/// How long the body of a refused request is read on, and how many bytes of it.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 256 << 20;
 
 /// What the layer is given.
 #[derive(Clone)]
 pub struct Outside {
     /// Told of each request.
     pub observer: Arc<dyn RequestObserver>,
-    /// Mints request ids.
-    pub random: Random,
+    /// Mints request ids, and reads on what was refused.
+    pub runtime: Runtime,
     /// How long an idle connection may be used again: told to clients, so that their pools do not
     /// hand out a connection which the server is about to close.
     pub keep_alive: Duration,
@@ -46,7 +50,7 @@ pub struct Outside {
 
 /// Wraps the whole service.
 pub async fn observe(State(outside): State<Outside>, request: Request, next: Next) -> Response {
-    let id = request_id(request.headers(), &outside.random);
+    let id = request_id(request.headers(), &outside.runtime.random);
     let route: Arc<str> = request
         .extensions()
         .get::<MatchedPath>()
@@ -60,7 +64,8 @@ pub async fn observe(State(outside): State<Outside>, request: Request, next: Nex
         path = %shortened(request.uri().path()),
     );
     let version = request.version();
-    let (request, body_state) = track_body(request);
+    let lingering = (version >= Version::HTTP_2).then(|| outside.runtime.clone());
+    let (request, body_state) = track_body(request, lingering);
     let mut response = answer(request, next).instrument(span.clone()).await;
     span.in_scope(|| log(&response));
     let headers = response.headers_mut();
@@ -228,13 +233,19 @@ impl BodyState {
     }
 }
 
-fn track_body(request: Request) -> (Request, BodyState) {
+fn track_body(request: Request, lingering: Option<Runtime>) -> (Request, BodyState) {
     let ended = Arc::new(AtomicBool::new(http_body::Body::is_end_stream(
         request.body(),
     )));
     let state = BodyState(Arc::clone(&ended));
     (
-        request.map(|body| Body::new(Tracked { body, ended })),
+        request.map(|body| {
+            Body::new(Tracked {
+                body,
+                ended,
+                lingering,
+            })
+        }),
         state,
     )
 }
@@ -242,6 +253,38 @@ fn track_body(request: Request) -> (Request, BodyState) {
 struct Tracked {
     body: Body,
     ended: Arc<AtomicBool>,
+    /// Over HTTP/2 a body that nobody read is read on for a moment. To drop it resets the stream,
+    /// and many clients, curl among them, then do not look at the answer that came before.
+    lingering: Option<Runtime>,
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        if self.ended.load(Ordering::Acquire) {
+            return;
+        }
+        if let Some(runtime) = self.lingering.take() {
+            let (body, clock) = (std::mem::take(&mut self.body), runtime.clock.clone());
+            runtime.tasks.spawn_until_stopped(async move {
+                tokio::select! {
+                    biased; // the same on every run
+                    () = read_on(body) => {}
+                    () = clock.sleep(LINGER) => {}
+                }
+            });
+        }
+    }
+}
+
+async fn read_on(mut body: Body) {
+    let mut left = LINGER_BYTES;
+    while let Some(Ok(frame)) = body.frame().await {
+        let came = frame.data_ref().map_or(0, Bytes::len);
+        match left.checked_sub(came) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
 }
 
 impl http_body::Body for Tracked {

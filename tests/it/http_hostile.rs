@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
 use crate::support::frames::batch;
-use crate::support::raw::RawClient;
+use crate::support::raw::{Http2Client, RawClient};
 use crate::support::{Bases, Door, sink};
 
 /// A daemon with one finished exchange, `kept`.
@@ -330,6 +330,22 @@ async fn more_than_fits_is_refused_and_costs_nothing_that_lasts() {
         // hyper itself answers 431 to the largest number there is.
         assert!(matches!(status, 400 | 413 | 431), "{length}: {status}");
     }
-    door.expect_all_gauges_at_zero().await;
+    door.expect_no_request_under_way().await;
     is_unharmed(door, &bases, &before).await;
+}
+
+#[tokio::test]
+async fn a_refusal_over_http2_is_read_also_by_a_client_that_sends_its_body_late() {
+    // A stream whose body nobody reads used to be reset right after the answer, and curl then told
+    // its user of a framing error instead of the refusal.
+    const RST_STREAM: u8 = 3;
+    let bases = Bases::new();
+    let door = door(&bases).await;
+    let mut client = Http2Client::connect(door.address).await;
+    let path = "/v1/exchanges/a.b/sinks/0/0/pages?partition=0";
+    let octets = "application/octet-stream";
+    let kinds = client.post_late(path, octets, &[7; 10_000]).await;
+    assert!(!kinds.contains(&RST_STREAM), "{kinds:?}");
+    drop(client);
+    door.shut_down().await;
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use axum::Router;
 use parking_lot::Mutex;
 use stopover::api;
+use stopover::api::doors::Doors;
 use stopover::app::Daemon;
 use stopover::clock::{Clock, Random, Runtime, TaskGroup};
 use stopover::config::Config;
@@ -129,9 +130,10 @@ impl Host {
         });
         let storage = Storage::from_stores(stores.collect(), *limits, &runtime);
         let daemon = Daemon::assemble(config, &runtime, storage, Arc::new(Metrics::default()));
+        let doors = Doors::open(&config.server, &runtime.clock).expect("doors without files");
         Life {
             nest: Arc::clone(nest),
-            router: api::router(daemon.api_state(config, None)),
+            router: api::router(daemon.api_state(config, doors)),
             door: Door::new(self.simulation.mutant),
             daemon,
         }

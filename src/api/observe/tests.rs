@@ -13,7 +13,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::api::auth::require_access;
 use crate::api::doors::Doors;
-use crate::clock::Clock;
+use crate::clock::{Clock, Runtime};
 use crate::config::ServerConfig;
 
 #[derive(Default)]
@@ -46,7 +46,7 @@ fn service(token_file: Option<&Path>) -> (Router, Arc<Recorder>) {
     let recorder = Arc::new(Recorder::default());
     let outside = Outside {
         observer: recorder.clone(),
-        random: Random::seeded(1),
+        runtime: Runtime::seeded(1),
         keep_alive: Duration::from_secs(24),
     };
     let router = Router::new()

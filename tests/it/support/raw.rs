@@ -182,39 +182,48 @@ impl Http2Client {
 
     /// Sends a request with a body of at most 16 KiB; gives the answer's body.
     pub async fn post(&mut self, path: &str, media_type: &str, body: &[u8]) -> Vec<u8> {
-        let length = body.len().to_string();
-        let mut block = Vec::new();
-        for (name, value) in [
-            (":method", "POST"),
-            (":scheme", "http"),
-            (":path", path),
-            (":authority", "test"),
-            ("content-type", media_type),
-            ("content-length", &length),
-        ] {
-            // A literal field without indexing (RFC 7541, 6.2.2), both strings short and plain.
-            block.push(0);
-            for text in [name, value] {
-                assert!(text.len() < 127);
-                block.push(u8::try_from(text.len()).unwrap());
-                block.extend(text.as_bytes());
-            }
-        }
-        self.send_frame(1, 4, 1, &block).await;
+        let head = head_block("POST", path, media_type, body.len());
+        self.send_frame(1, 4, 1, &head).await;
         self.send_frame(0, 1, 1, body).await;
         let answer = tokio::time::timeout(Duration::from_secs(20), self.data_of_stream_1()).await;
         answer.expect("no answer came")
     }
 
+    /// Sends a request's head, waits for the whole answer, and only then sends the body. Gives the
+    /// kinds of all frames that came, until the daemon answered a ping.
+    pub async fn post_late(&mut self, path: &str, media_type: &str, body: &[u8]) -> Vec<u8> {
+        let head = head_block("POST", path, media_type, body.len());
+        self.send_frame(1, 4, 1, &head).await;
+        let mut kinds = Vec::new();
+        let mut ended = false;
+        loop {
+            let next = tokio::time::timeout(Duration::from_secs(20), self.frame()).await;
+            let (kind, flags, stream, _) = next.expect("no answer came");
+            kinds.push(kind);
+            if stream == 1 && matches!(kind, 0 | 1) && flags & 1 == 1 && !ended {
+                ended = true;
+                self.send_frame(0, 1, 1, body).await;
+                self.send_frame(6, 0, 0, b"whatever").await;
+            }
+            if (kind, flags) == (6, 1) {
+                return kinds;
+            }
+        }
+    }
+
+    async fn frame(&mut self) -> (u8, u8, u8, Vec<u8>) {
+        let mut head = [0; 9];
+        self.0.read_exact(&mut head).await.unwrap();
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        self.0.read_exact(&mut payload).await.unwrap();
+        (head[3], head[4], head[8], payload)
+    }
+
     async fn data_of_stream_1(&mut self) -> Vec<u8> {
         let mut data = Vec::new();
         loop {
-            let mut head = [0; 9];
-            self.0.read_exact(&mut head).await.unwrap();
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-            let mut payload = vec![0; length as usize];
-            self.0.read_exact(&mut payload).await.unwrap();
-            let (kind, flags, stream) = (head[3], head[4], head[8]);
+            let (kind, flags, stream, payload) = self.frame().await;
             if (kind, stream) == (0, 1) {
                 data.extend(payload);
             }
@@ -223,4 +232,27 @@ impl Http2Client {
             }
         }
     }
+}
+
+/// The header block of a request (RFC 7541).
+fn head_block(method: &str, path: &str, media_type: &str, length: usize) -> Vec<u8> {
+    let length = length.to_string();
+    let mut block = Vec::new();
+    for (name, value) in [
+        (":method", method),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", "test"),
+        ("content-type", media_type),
+        ("content-length", &length),
+    ] {
+        // A literal field without indexing (6.2.2), both strings short and plain.
+        block.push(0);
+        for text in [name, value] {
+            assert!(text.len() < 127);
+            block.push(u8::try_from(text.len()).unwrap());
+            block.extend(text.as_bytes());
+        }
+    }
+    block
 }

@@ -101,7 +101,7 @@ impl World {
     /// Nothing is left anywhere, and every gauge is at zero; then the daemons end well.
     pub async fn rest(&mut self) -> Result<()> {
         // What nobody renews is collected after a lease, by a sweeper that has seen all of it.
-        let deadline = Instant::now() + 4 * LEASE;
+        let deadline = Instant::now() + 8 * LEASE;
         loop {
             let left = self.store.left()?;
             let busy = self.busy().await?;

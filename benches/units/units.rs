@@ -1,0 +1,198 @@
+//! The pure parts of the data path on their own: checksum, framing, segment, footer, scan, planner.
+//!
+//! Does: time each over the shape of a usual shuffle. Does not: any I/O. Invariant: what is timed
+//! is checked once before.
+//!
+//!     cargo bench --manifest-path benches/units/Cargo.toml
+//!     cargo test --manifest-path benches/units/Cargo.toml --benches    # each once
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use stopover::commit::plan::{KnownSegment, plan};
+use stopover::id::{DaemonId, ExchangeId, SegmentAddress, SegmentId, TaskAttempt};
+use stopover::segment::footer::{CommitRecord, Footer, Totals};
+use stopover::segment::frame::{FRAME_HEADER, Run, seal_frame, verify_batch};
+use stopover::segment::layout::{BlockRecord, RECORD, Trailer};
+use stopover::segment::scan::{Expected, Output, Scanner};
+use stopover::segment::writer::{Piece, SegmentDraft, SegmentImage, write_segment};
+use stopover::segment::{Checksum, checksum};
+
+const PARTITIONS: u32 = 50;
+const SINKS: u32 = 32;
+const BATCH: usize = 4 << 20;
+const PAGES: [(&str, usize); 3] = [("64KiB", 64 << 10), ("16KiB", 16 << 10), ("1KiB", 1 << 10)];
+
+/// A batch as the plugin sends it: sorted by partition.
+fn batch(page: usize) -> Bytes {
+    let pages = BATCH / page;
+    let mut batch = Vec::with_capacity(pages * (page + FRAME_HEADER));
+    for number in 0..pages {
+        let start = batch.len();
+        batch.resize(start + FRAME_HEADER + page, number as u8);
+        seal_frame(
+            &mut batch[start..],
+            (number * PARTITIONS as usize / pages) as u32,
+        );
+    }
+    batch.into()
+}
+
+fn runs(page: usize) -> Vec<Run> {
+    verify_batch(batch(page), PARTITIONS, BATCH as u64)
+        .unwrap()
+        .runs
+}
+
+fn exchange() -> ExchangeId {
+    "20260101_000000_00000_abcde-00000000-0000-0000-0000-000000000000"
+        .parse()
+        .unwrap()
+}
+
+/// A segment into which each sink sent one batch, and with which it finishes.
+fn draft(runs: &[Run]) -> SegmentDraft {
+    let attempts = (0..SINKS).map(|task| TaskAttempt::new(task, 0).unwrap());
+    let totals = {
+        let mut crc = Checksum::default();
+        runs.iter().for_each(|run| crc.update(&run.crcs));
+        Totals {
+            batches: 1,
+            pages: runs.iter().map(|run| u64::from(run.pages())).sum(),
+            bytes: runs.iter().map(Run::page_bytes).sum(),
+            checksum: crc.value(),
+        }
+    };
+    let pieces = attempts.clone().flat_map(|sink| {
+        let runs = runs.iter().cloned();
+        runs.map(move |run| Piece { sink, run })
+    });
+    let commits = attempts.map(|attempt| CommitRecord {
+        attempt,
+        totals,
+        predecessors: Vec::new(),
+    });
+    SegmentDraft {
+        exchange: exchange(),
+        segment: SegmentId {
+            daemon: DaemonId(1),
+            sequence: 1,
+        },
+        sealed_millis: 1,
+        pieces: pieces.collect(),
+        commits: commits.collect(),
+    }
+}
+
+fn framing(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("verify a batch of 4 MiB");
+    group.throughput(Throughput::Bytes(BATCH as u64));
+    for (name, page) in PAGES {
+        let batch = batch(page);
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| verify_batch(batch.clone(), PARTITIONS, BATCH as u64).unwrap());
+        });
+    }
+    group.finish();
+}
+
+fn checksums(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("checksum");
+    for (name, page) in PAGES {
+        let bytes = vec![7; page];
+        group.throughput(Throughput::Bytes(page as u64));
+        group.bench_function(name, |bencher| bencher.iter(|| checksum(black_box(&bytes))));
+    }
+    group.finish();
+}
+
+fn segments(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("segment of 32 sinks and 50 partitions");
+    for (name, page) in PAGES {
+        let runs = runs(page);
+        group.bench_function(format!("lay out, pages of {name}"), |bencher| {
+            let draft = draft(&runs);
+            bencher.iter_batched(|| draft.clone(), write_segment, BatchSize::SmallInput);
+        });
+    }
+    let SegmentImage {
+        content, footer, ..
+    } = write_segment(draft(&runs(64 << 10)));
+    let encoded = content[content.len() - 2].clone();
+    let trailer = Trailer {
+        footer_offset: footer.blocks_end(),
+        footer_length: encoded.len() as u32,
+        footer_crc: checksum(&encoded),
+    };
+    assert_eq!(Footer::decode(&encoded, &trailer).unwrap(), footer);
+    group.bench_function("encode the footer", |bencher| {
+        bencher.iter(|| footer.encode());
+    });
+    group.bench_function("decode the footer", |bencher| {
+        bencher.iter(|| Footer::decode(&encoded, &trailer).unwrap());
+    });
+    group.finish();
+}
+
+fn planner(criterion: &mut Criterion) {
+    let image = write_segment(draft(&runs(64 << 10)));
+    let segments: Vec<KnownSegment> = [KnownSegment {
+        address: SegmentAddress {
+            exchange: exchange(),
+            base: "base".parse().unwrap(),
+            segment: image.footer.segment,
+        },
+        footer: Arc::new(image.footer),
+    }]
+    .into();
+    let chosen: Vec<TaskAttempt> = (0..SINKS)
+        .map(|task| TaskAttempt::new(task, 0).unwrap())
+        .collect();
+    let planned = plan(&exchange(), &segments, &chosen, Some(64 << 20)).unwrap();
+    assert_eq!(planned.len(), PARTITIONS as usize);
+    criterion.bench_function(
+        "plan the handles of 32 sinks and 50 partitions",
+        |bencher| {
+            bencher.iter(|| plan(&exchange(), &segments, &chosen, Some(64 << 20)).unwrap());
+        },
+    );
+}
+
+fn scanning(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("scan the longest block of a batch");
+    for (name, page) in PAGES {
+        let frames: Vec<Run> = runs(page);
+        let run = frames
+            .into_iter()
+            .max_by_key(|run| run.frames.len())
+            .unwrap();
+        let record = BlockRecord {
+            partition: run.partition,
+            task: 0,
+            attempt: 0,
+            pages: run.pages(),
+            frames_length: run.frames.len() as u64,
+        };
+        let block: Bytes = [&record.encode()[..RECORD], &run.frames].concat().into();
+        let expected = Expected {
+            partition: run.partition,
+            pages: u64::from(run.pages()),
+            checksum: checksum(&checksum(&run.crcs).to_le_bytes()),
+        };
+        group.throughput(Throughput::Bytes(block.len() as u64));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let mut scanner = Scanner::new(expected, Output::Records, 0);
+                let mut out = Vec::new();
+                scanner.push(block.clone(), &mut out).unwrap();
+                scanner.finish().unwrap()
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, checksums, framing, segments, planner, scanning);
+criterion_main!(benches);

@@ -51,7 +51,13 @@ public final class Benchmark
             System.exit(2);
             return;
         }
-        new Benchmark(options).run();
+        try {
+            new Benchmark(options).run();
+        }
+        catch (Throwable t) {
+            t.printStackTrace();
+            System.exit(1);
+        }
         // the plugins may have left threads behind
         System.exit(0);
     }

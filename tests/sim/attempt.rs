@@ -91,6 +91,20 @@ impl Writer {
         }
     }
 
+    /// The same with given batches.
+    pub fn with(
+        cluster: &Cluster,
+        exchange: &str,
+        which: Which,
+        host: &Arc<Host>,
+        batches: Vec<Pages>,
+    ) -> Self {
+        Self {
+            batches,
+            ..Self::at(cluster, exchange, which, host)
+        }
+    }
+
     fn host(&self) -> Arc<Host> {
         match &self.only {
             Some(host) => Arc::clone(host),

@@ -10,6 +10,7 @@ use crate::net::Net;
 use crate::plan::Plan;
 use crate::simulation::Simulation;
 use crate::store::Site;
+use crate::tap::Tap;
 
 #[derive(Clone)]
 pub struct Cluster {
@@ -19,10 +20,16 @@ pub struct Cluster {
     pub net: Arc<Net>,
     pub hosts: Arc<Vec<Arc<Host>>>,
     pub sites: Arc<Vec<Arc<Site>>>,
+    tap: Option<Arc<Tap>>,
 }
 
 impl Cluster {
     pub fn new(simulation: &Arc<Simulation>, plan: Plan) -> Self {
+        Self::tapped(simulation, plan, None)
+    }
+
+    /// A cluster in which a daemon can be ended at one of its storage calls.
+    pub fn tapped(simulation: &Arc<Simulation>, plan: Plan, tap: Option<Arc<Tap>>) -> Self {
         let sites: Vec<_> = ["a", "b", "c"]
             .iter()
             .zip(&plan.sites)
@@ -33,6 +40,7 @@ impl Cluster {
             limits: plan.limits,
             sites: sites.clone(),
             shuffle: plan.shuffle,
+            tap: tap.clone(),
         });
         let hosts = (0..plan.hosts).map(|index| Host::new(simulation, &blueprint, index));
         let net = Net::new(simulation, plan.hosts, plan.net.clone());
@@ -45,12 +53,23 @@ impl Cluster {
             net,
             hosts: Arc::new(hosts.collect()),
             sites: Arc::new(sites),
+            tap,
             plan: Arc::new(plan),
         }
     }
 
     pub fn any_host(&self, chance: &Chance) -> Arc<Host> {
         Arc::clone(chance.pick(&self.hosts))
+    }
+
+    /// All that lies in any base directory, but for what keeps folders.
+    pub fn leftovers(&self) -> Vec<String> {
+        let files = self.tap.iter().flat_map(|tap| tap.leftovers());
+        let sites = self
+            .sites
+            .iter()
+            .flat_map(|site| site.disk.lock().leftovers());
+        sites.chain(files).collect()
     }
 
     pub fn lives(&self, exchange: &str) -> bool {

@@ -24,6 +24,7 @@ use crate::mutants::Door;
 use crate::nest::{Nest, Nursery};
 use crate::simulation::{Simulation, note};
 use crate::store::{SimulatedStore, Site};
+use crate::tap::Tap;
 
 /// A supervisor kills a daemon that takes longer than this to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
@@ -35,6 +36,8 @@ pub struct Blueprint {
     pub sites: Vec<Arc<Site>>,
     /// How often in a thousand a task lets others go first.
     pub shuffle: u64,
+    /// Ends a run at one of its storage calls.
+    pub tap: Option<Arc<Tap>>,
 }
 
 /// One run of a daemon.
@@ -113,6 +116,7 @@ impl Host {
             config,
             limits,
             sites,
+            tap,
             ..
         } = &*self.blueprint;
         let runtime = Runtime {
@@ -124,6 +128,10 @@ impl Host {
             let store: Arc<dyn Store> = SimulatedStore::new(site, nest);
             let store = match self.simulation.mutant {
                 Some(mutant) => mutant.over(store, site, nest),
+                None => store,
+            };
+            let store = match tap {
+                Some(tap) => tap.over(store, site, nest),
                 None => store,
             };
             (site.name.clone(), format!("sim://{}", site.name), store)

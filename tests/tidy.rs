@@ -51,7 +51,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "lifecycle",
-        &["clock", "config", "id", "ingest", "storage", "telemetry"],
+        // `segment` for its checksum.
+        &[
+            "clock",
+            "config",
+            "id",
+            "ingest",
+            "segment",
+            "storage",
+            "telemetry",
+        ],
     ),
     (
         "api",

@@ -4,6 +4,7 @@
 //! what nobody renews. Does not: know segments. Invariant: an exchange that this daemon knows as
 //! closed is never open again at it, whatever arrives late.
 
+mod announcement;
 pub mod collect;
 pub mod drain;
 pub mod gc;
@@ -29,8 +30,7 @@ use crate::storage::{Marker, Storage, StorageError, StorageErrorKind};
 use crate::telemetry::metrics::Metrics;
 
 /// What is announced of an exchange.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExchangeSpec {
     /// Output partitions.
     pub partitions: u32,
@@ -230,7 +230,7 @@ impl Exchanges {
             }
             None => {}
         }
-        let content = serde_json::to_vec(spec).expect("a plain struct").into();
+        let content = announcement::encode(exchange, spec).into();
         if !storage.put_marker(exchange, &content, &seen).await? {
             return Ok(None);
         }
@@ -384,9 +384,9 @@ impl Exchanges {
 }
 
 fn parse(exchange: &ExchangeId, marker: &Marker) -> Result<ExchangeSpec, LifecycleError> {
-    serde_json::from_slice(&marker.bytes).map_err(|e| LifecycleError::Unreadable {
+    announcement::decode(exchange, &marker.bytes).map_err(|reason| LifecycleError::Unreadable {
         exchange: exchange.clone(),
-        reason: e.to_string(),
+        reason,
     })
 }
 

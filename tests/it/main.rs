@@ -9,6 +9,7 @@ mod http;
 mod http_errors;
 mod http_hostile;
 mod http_wire;
+mod integrity;
 mod leases;
 mod model;
 mod overload;

@@ -1,0 +1,274 @@
+//! Promise 5, byte by byte: whatever is damaged is found and named, and never served.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use serde_json::json;
+
+use stopover::app::Daemon;
+use stopover::clock::Runtime;
+use stopover::commit::hot::HotSegment;
+use stopover::config::Config;
+use stopover::id::{ExchangeId, SegmentAddress};
+use stopover::read::{PageFormat, ReadError, Selection};
+use stopover::segment::layout::{END_MARKER, RECORD, SEGMENT_HEADER};
+
+use crate::support::frames::batch;
+use crate::support::{BATCH, Bases, Door, ok_json, sink};
+
+const PAGES: [(u32, &[u8]); 3] = [(0, b"first"), (0, b"second page"), (1, b"third")];
+
+/// The exchange `w` with [`PAGES`] in one small segment; the handle of partition 0, and the file.
+async fn written(bases: &Bases) -> (String, PathBuf) {
+    let door = Door::open(&bases.config()).await;
+    door.announce("w", 2).await;
+    let sink = sink("w", 0, 0);
+    door.add(&sink, 0, batch(&PAGES)).await;
+    ok_json(door.post_nothing(&format!("{sink}/finish")).await).await;
+    let handles = door.handles("w", &json!([[0, 0]]), 1 << 20).await;
+    let handle = handles[0]["handle"].as_str().unwrap().to_owned();
+    door.shut_down().await;
+    (handle, bases.segments().pop().unwrap())
+}
+
+/// A daemon that has nothing in memory.
+async fn fresh<T>(config: &Config, ask: impl AsyncFnOnce(&Daemon) -> T) -> T {
+    let daemon = Daemon::build(config, &Runtime::seeded(1)).unwrap();
+    let answer = ask(&daemon).await;
+    daemon.runtime.tasks.shut_down().await;
+    answer
+}
+
+async fn read_handle(daemon: &Daemon, handle: &str) -> Result<Vec<u8>, ReadError> {
+    let stream = daemon.reader.read_handle(handle, 0).await?;
+    Ok(stream.try_collect::<Vec<Bytes>>().await?.concat())
+}
+
+async fn read_partition(daemon: &Daemon, exchange: &str) -> Result<Vec<u8>, ReadError> {
+    let exchange: ExchangeId = exchange.parse().unwrap();
+    let selected = Selection::default();
+    let read = daemon
+        .reader
+        .read_partition(&exchange, 0, selected, PageFormat::Raw)
+        .await?;
+    Ok(read.stream.try_collect::<Vec<Bytes>>().await?.concat())
+}
+
+/// The error names the damaged thing, and how it is told lets a client read again.
+fn is_named(error: &ReadError) -> bool {
+    let corrupt = matches!(error, ReadError::Corrupt { .. } | ReadError::Commit(_));
+    corrupt && error.to_string().contains("segment ")
+}
+
+#[tokio::test]
+async fn every_byte_of_a_request_with_pages_matters() {
+    let bases = Bases::new();
+    let door = Door::open(&bases.config()).await;
+    door.announce("w", 2).await;
+    let (sink, good) = (sink("w", 0, 0), batch(&PAGES));
+    let path = format!("{sink}/pages?batch=0");
+    for at in 0..good.len() {
+        let mut damaged = good.clone();
+        damaged[at] ^= 1 << (at % 8);
+        let answer = door.post(&path, BATCH, damaged).await;
+        let problem: serde_json::Value = answer.json().await.unwrap();
+        let slug = problem["type"].as_str().unwrap();
+        let found = ["checksum-mismatch", "invalid-frame", "page-too-large"];
+        assert!(
+            found.iter().any(|f| slug.ends_with(f)),
+            "byte {at}: {problem}"
+        );
+    }
+    assert_eq!(door.daemon.metrics.pages_written.get(), 0);
+    // The same batch undamaged is still the first.
+    door.add(&sink, 0, good).await;
+    ok_json(door.post_nothing(&format!("{sink}/finish")).await).await;
+    let read = door.get("/v1/exchanges/w/partitions/0").await;
+    assert_eq!(read.bytes().await.unwrap(), "firstsecond page");
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn every_byte_of_a_stored_segment_matters_and_none_is_served_damaged() {
+    let bases = Bases::new();
+    let (handle, file) = written(&bases).await;
+    let good = std::fs::read(&file).unwrap();
+    let config = bases.config();
+    let expected = fresh(&config, async |d| read_handle(d, &handle).await.unwrap()).await;
+    let (mut by_handle, mut by_footer) = (0, 0);
+    for at in 0..good.len() {
+        let mut damaged = good.clone();
+        damaged[at] ^= 1 << (at % 8);
+        std::fs::write(&file, damaged).unwrap();
+        let (one, other) = fresh(&config, async |daemon| {
+            let one = read_handle(daemon, &handle).await;
+            (one, read_partition(daemon, "w").await)
+        })
+        .await;
+        match one {
+            Ok(served) => assert_eq!(served, expected, "byte {at} of {}", good.len()),
+            Err(error) => {
+                assert!(is_named(&error), "byte {at}: {error}");
+                by_handle += 1;
+            }
+        }
+        match other {
+            Ok(served) => assert_eq!(served, b"firstsecond page", "byte {at}"),
+            Err(error) => {
+                assert!(is_named(&error), "byte {at}: {error}");
+                by_footer += 1;
+            }
+        }
+    }
+    // By its handle a read finds every byte of its range; who plans it finds every byte of the
+    // footer, too. What nobody looks at is the first line of the segment, and other partitions.
+    let range = expected.len() - RECORD;
+    assert_eq!(by_handle, range);
+    let third = RECORD + 12 + PAGES[2].1.len();
+    assert_eq!(by_footer, good.len() - SEGMENT_HEADER - third);
+}
+
+#[tokio::test]
+async fn a_stored_segment_cut_short_or_grown_by_any_length_is_never_a_shorter_result() {
+    let bases = Bases::new();
+    let (handle, file) = written(&bases).await;
+    let good = std::fs::read(&file).unwrap();
+    let config = bases.config();
+    let expected = fresh(&config, async |d| read_handle(d, &handle).await.unwrap()).await;
+    for length in 0..good.len() {
+        std::fs::write(&file, &good[..length]).unwrap();
+        let (one, other) = fresh(&config, async |daemon| {
+            let one = read_handle(daemon, &handle).await;
+            (one, read_partition(daemon, "w").await)
+        })
+        .await;
+        assert!(one.is_err() || one.unwrap() == expected, "{length} bytes");
+        let error = other.unwrap_err();
+        assert!(is_named(&error), "{length} bytes: {error}");
+    }
+    std::fs::write(&file, [&good[..], b"x"].concat()).unwrap();
+    let grown = fresh(&config, async |d| read_partition(d, "w").await).await;
+    assert!(is_named(&grown.unwrap_err()));
+}
+
+/// The segment of a file, as an object in memory.
+async fn in_memory(daemon: &Daemon, content: Vec<u8>) -> HotSegment {
+    let exchange: ExchangeId = "w".parse().unwrap();
+    let listed = daemon.storage.list_segments(&exchange).await.unwrap();
+    let address: SegmentAddress = listed[0].address.clone();
+    let footer = stopover::segment::footer::Footer {
+        exchange,
+        segment: address.segment,
+        sealed_millis: 0,
+        sinks: Vec::new(),
+        blocks: Vec::new(),
+        commits: Vec::new(),
+    };
+    HotSegment::new(address, Arc::new(footer), vec![content.into()])
+}
+
+#[tokio::test]
+async fn every_byte_of_a_segment_kept_in_memory_is_checked_on_its_way_out() {
+    let bases = Bases::new();
+    let (handle, file) = written(&bases).await;
+    let good = std::fs::read(&file).unwrap();
+    fresh(&bases.config(), async |daemon| {
+        let expected = read_handle(daemon, &handle).await.unwrap();
+        let hot = daemon.commits.hot();
+        let mut found = 0;
+        for at in 0..good.len() {
+            let mut damaged = good.clone();
+            damaged[at] ^= 0x10;
+            hot.insert(in_memory(daemon, damaged).await);
+            match read_handle(daemon, &handle).await {
+                Ok(served) => assert_eq!(served, expected, "byte {at}"),
+                Err(error) => {
+                    assert!(is_named(&error), "byte {at}: {error}");
+                    found += 1;
+                }
+            }
+        }
+        assert_eq!(found, expected.len() - RECORD);
+        assert_eq!(daemon.metrics.corruptions.get(), found as u64);
+    })
+    .await;
+}
+
+fn marker(base: &Path, exchange: &str) -> PathBuf {
+    base.join("v1").join(exchange).join("exchange.json")
+}
+
+#[tokio::test]
+async fn announcements_that_were_swapped_or_damaged_are_refused_by_name() {
+    let bases = Bases::new();
+    let door = Door::open(&bases.config()).await;
+    door.announce("one", 2).await;
+    door.announce("other", 3).await;
+    door.shut_down().await;
+    let (one, other) = (marker(bases.path(), "one"), marker(bases.path(), "other"));
+    let good = std::fs::read(&one).unwrap();
+    let end = good.iter().position(|b| *b == b'}').unwrap();
+    std::fs::copy(&other, &one).unwrap();
+    let swapped = fresh(&bases.config(), async |daemon| {
+        daemon.exchanges.lookup(&"one".parse().unwrap()).await
+    })
+    .await;
+    let swapped = swapped.unwrap_err().to_string();
+    assert!(swapped.contains("exchange one"), "{swapped}");
+    assert!(swapped.contains("that of exchange other"), "{swapped}");
+    for at in 0..=end {
+        let mut damaged = good.clone();
+        damaged[at] ^= 1 << (at % 8);
+        std::fs::write(&one, damaged).unwrap();
+        let read = fresh(&bases.config(), async |daemon| {
+            daemon.exchanges.lookup(&"one".parse().unwrap()).await
+        })
+        .await;
+        let error = read.unwrap_err().to_string();
+        assert!(error.contains("exchange one"), "byte {at}: {error}");
+    }
+    std::fs::write(&one, good).unwrap();
+    let door = Door::open(&bases.config()).await;
+    assert_eq!(door.get("/v1/exchanges/one").await.status(), 200);
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn damage_reaches_a_client_as_a_problem_on_which_it_may_read_again_elsewhere() {
+    let bases = Bases::new();
+    let (handle, file) = written(&bases).await;
+    let mut damaged = std::fs::read(&file).unwrap();
+    damaged[SEGMENT_HEADER + RECORD + 14] ^= 1;
+    std::fs::write(&file, &damaged).unwrap();
+    let door = Door::open(&bases.config()).await;
+    let stream = door.read(&handle, 0).await.bytes().await.unwrap();
+    let error = stream
+        .windows(4)
+        .position(|w| w == (END_MARKER + 1).to_le_bytes());
+    let json = &stream[error.expect("an error record") + 8..];
+    let problem: serde_json::Value = serde_json::from_slice(json).unwrap();
+    assert_eq!(problem["type"], "urn:stopover:problem:data-corrupt");
+    assert_eq!(
+        (problem["status"].as_u64(), &problem["retryable"]),
+        (Some(502), &json!(true))
+    );
+    let name = file.file_stem().unwrap().to_str().unwrap();
+    assert!(
+        problem["detail"].as_str().unwrap().contains(name),
+        "{problem}"
+    );
+    // Another attempt of the same task is not touched by it.
+    let retried = sink("w", 0, 1);
+    door.add(&retried, 0, batch(&PAGES)).await;
+    ok_json(door.post_nothing(&format!("{retried}/finish")).await).await;
+    let handles = door.handles("w", &json!([[0, 1]]), 1 << 20).await;
+    let second = door.read(handles[0]["handle"].as_str().unwrap(), 0).await;
+    let second = second.bytes().await.unwrap();
+    assert_eq!(
+        second[second.len() - RECORD..][..4],
+        END_MARKER.to_le_bytes()
+    );
+    door.shut_down().await;
+}

@@ -183,6 +183,7 @@ fn decode_range(
     const SANE: u64 = 1 << 48;
     let sane = offset >= SEGMENT_HEADER as u64
         && length > RECORD as u64
+        && pages > 0
         && [offset, length, gap, pages].iter().all(|n| *n < SANE);
     if !sane {
         return Err(DecodeError("a range is out of bounds"));

@@ -2,11 +2,13 @@
 
 #![allow(clippy::disallowed_methods, missing_docs)] // tests spawn tasks of their own
 
+mod corpus;
 mod doors;
 mod elsewhere;
 mod fairness;
 mod http;
 mod http_errors;
+mod http_fuzz;
 mod http_hostile;
 mod http_wire;
 mod integrity;

@@ -7,6 +7,8 @@
 #   tests/lib/fetch.sh trino-full  the same with the connectors that the tests use
 #   tests/lib/fetch.sh postgresql  the path of an executable `postgres`
 #   tests/lib/fetch.sh mariadb     the path of an executable `mariadbd`
+#   tests/lib/fetch.sh cargo-fuzz  the folder of an executable cargo-fuzz, built with cargo
+#   tests/lib/fetch.sh schemathesis  the path of an executable schemathesis, by pip
 #
 # Everything goes into a cache outside the repository; a second call costs nothing, and an
 # interrupted one leaves nothing behind that a later call would take for whole.
@@ -16,6 +18,8 @@
 
 VERSITYGW_VERSION=v1.8.0
 TRINO_VERSION=476
+CARGO_FUZZ_VERSION=0.13.2
+SCHEMATHESIS_VERSION=4.32.5
 JDK_AT_LEAST=25              # Trino 476 needs 24, the suites against 483 need 25
 GO_AT_LEAST=21               # 1.21: from there on Go brings the toolchain that a module asks for
 GO_TOOLCHAIN=go1.26.0        # only where the distribution's Go is older than that
@@ -253,8 +257,43 @@ postgresql_package() {
         sed -n 's/^ *Depends: \(postgresql-[0-9]*\)$/\1/p' | head -n 1
 }
 
+# --- fuzzing ---------------------------------------------------------------------------------
+
+build_cargo_fuzz() {
+    local target="$CACHE/cargo-fuzz-$CARGO_FUZZ_VERSION" build
+    [ -d "$target" ] && return
+    say "building cargo-fuzz $CARGO_FUZZ_VERSION (once, about a minute)"
+    build=$(scratch cargo-fuzz)
+    cargo install cargo-fuzz --locked --version "$CARGO_FUZZ_VERSION" --root "$build" >&2
+    mv "$build" "$target"
+}
+
+fetch_cargo_fuzz() {
+    with_lock cargo-fuzz build_cargo_fuzz
+    printf '%s\n' "$CACHE/cargo-fuzz-$CARGO_FUZZ_VERSION/bin"
+}
+
+# A virtual environment cannot be moved: its last file says that it is whole.
+install_schemathesis() {
+    local target="$CACHE/schemathesis-$SCHEMATHESIS_VERSION"
+    [ -f "$target/whole" ] && return
+    say "fetching schemathesis $SCHEMATHESIS_VERSION (once)"
+    rm -rf "$target"
+    python3 -m venv "$target" >&2 || die "python3 with its venv module is needed"
+    "$target/bin/pip" install -q "schemathesis==$SCHEMATHESIS_VERSION" >&2
+    touch "$target/whole"
+}
+
+fetch_schemathesis() {
+    command -v python3 >/dev/null 2>&1 || die "python3 is not on PATH: schemathesis needs it"
+    with_lock schemathesis install_schemathesis
+    printf '%s\n' "$CACHE/schemathesis-$SCHEMATHESIS_VERSION/bin/schemathesis"
+}
+
 case "${1:-}" in
     jdk) find_jdk ;;
+    cargo-fuzz) fetch_cargo_fuzz ;;
+    schemathesis) fetch_schemathesis ;;
     versitygw) fetch_versitygw ;;
     trino) fetch_trino ;;
     trino-full) fetch_trino_full ;;
@@ -262,5 +301,8 @@ case "${1:-}" in
         fetch_database postgresql postgres "$(postgresql_package)" STOPOVER_TEST_POSTGRES
         ;;
     mariadb) fetch_database mariadb mariadbd mariadb-server-core STOPOVER_TEST_MARIADB ;;
-    *) die "usage: tests/lib/fetch.sh jdk|versitygw|trino|trino-full|postgresql|mariadb" ;;
+    *)
+        die "usage: tests/lib/fetch.sh" \
+            "jdk|versitygw|trino|trino-full|postgresql|mariadb|cargo-fuzz|schemathesis"
+        ;;
 esac

@@ -4,8 +4,8 @@
 //! has exactly the bytes that were asked for.
 
 use std::fs::{File, Metadata};
+use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -19,11 +19,18 @@ fn open(path: &Path) -> Result<(File, Metadata), StoreError> {
     opened.map_err(|error| failure("reading", path, &error))
 }
 
-fn read_exactly(file: &File, path: &Path, range: &Range<u64>) -> Result<Bytes, StoreError> {
-    let mut buffer = vec![0; (range.end - range.start) as usize];
-    file.read_exact_at(&mut buffer, range.start)
-        .map_err(|e| failure("reading", path, &e))?;
-    Ok(buffer.into())
+/// Into memory that was not filled with zeros before: for megabytes that costs as much as the copy.
+fn read_exactly(mut file: &File, path: &Path, range: &Range<u64>) -> Result<Bytes, StoreError> {
+    let length = range.end - range.start;
+    let mut buffer = Vec::with_capacity(length as usize);
+    let read = file
+        .seek(SeekFrom::Start(range.start))
+        .and_then(|_| file.take(length).read_to_end(&mut buffer));
+    match read {
+        Ok(came) if came as u64 == length => Ok(buffer.into()),
+        Ok(_) => Err(failure("reading", path, &ErrorKind::UnexpectedEof.into())),
+        Err(error) => Err(failure("reading", path, &error)),
+    }
 }
 
 /// Exactly these bytes of a file.

@@ -110,7 +110,7 @@ impl Client {
             .await?;
         let mut tasks = Vec::new();
         if answer.status() != StatusCode::GONE {
-            collect_tasks(&answer.error_for_status()?.json().await?, &mut tasks);
+            collect_tasks(&answer.error_for_status()?.json().await?, false, &mut tasks);
         }
         Ok(tasks)
     }
@@ -199,7 +199,7 @@ pub struct Task {
     pub id: String,
     pub node: String,
     pub state: String,
-    /// How many rows it has taken to write into a table, if it writes into one.
+    /// How many rows it has taken in, if it is one that writes into a table.
     pub writes: Option<u64>,
 }
 
@@ -225,38 +225,47 @@ impl Task {
     }
 }
 
-/// The input of the operators that write, out of a task's statistics.
-fn rows_written(stats: &Value) -> Option<u64> {
-    let pipelines = stats["pipelines"].as_array()?.iter();
-    let operators = pipelines.filter_map(|pipeline| pipeline["operatorSummaries"].as_array());
-    let writers = operators.flatten().filter(|operator| {
-        let kind = operator["operatorType"].as_str();
-        matches!(kind, Some("TableWriterOperator" | "MergeWriterOperator"))
-    });
-    writers
-        .map(|writer| writer["inputPositions"].as_u64().unwrap_or(0))
-        .reduce(|a, b| a + b)
-}
-
 /// Task statuses wherever they stand in the document: how stages nest differs between versions.
-fn collect_tasks(value: &Value, into: &mut Vec<Task>) {
+/// Nearest above them is the plan of their stage.
+fn collect_tasks(value: &Value, writes: bool, into: &mut Vec<Task>) {
     match value {
         Value::Object(members) => {
+            let writes = members
+                .get("plan")
+                .map_or(writes, |plan| has_writer(&plan["root"]));
             if let Some(status) = members.get("taskStatus") {
                 let text = |name: &str| status[name].as_str().unwrap_or_default().to_owned();
+                let taken = members["stats"]["processedInputPositions"].as_u64();
                 into.push(Task {
                     id: text("taskId"),
                     node: text("nodeId"),
                     state: text("state"),
-                    writes: rows_written(&members["stats"]),
+                    writes: writes.then(|| taken.unwrap_or(0)),
                 });
             } else {
-                members
-                    .values()
-                    .for_each(|member| collect_tasks(member, into));
+                let members = members.values();
+                members.for_each(|member| collect_tasks(member, writes, into));
             }
         }
-        Value::Array(items) => items.iter().for_each(|item| collect_tasks(item, into)),
+        Value::Array(items) => items
+            .iter()
+            .for_each(|item| collect_tasks(item, writes, into)),
         _ => {}
+    }
+}
+
+/// Whether a plan writes into a table. (What operators there are is told of finished tasks only.)
+fn has_writer(plan: &Value) -> bool {
+    match plan {
+        Value::Object(members) => {
+            let kind = members
+                .get("@type")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
+            matches!(kind.to_lowercase().as_str(), "tablewriter" | "mergewriter")
+                || members.values().any(has_writer)
+        }
+        Value::Array(items) => items.iter().any(has_writer),
+        _ => false,
     }
 }

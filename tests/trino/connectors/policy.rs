@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail, ensure};
 
-use super::loss::{WORK, kill_under};
+use super::loss::{Ending, WORK, kill_under};
 use super::writes::{Statement, run_plain, target};
 use crate::cluster::Cluster;
 use crate::compare::{Order, same};
@@ -29,13 +29,18 @@ async fn write(cluster: &mut Cluster, catalog: &str) -> Result<()> {
         let rows = target.same_as_twin(cluster).await?;
         nothing_left(cluster).await?;
         cluster.repair().await?;
-        if ending.killed {
+        if ending.killed && ran_again(&ending) {
             println!("    {}: {rows} row(s), each once", statement.name());
             return Ok(());
         }
         println!("    work {work}: the statement had nothing to lose");
     }
     bail!("no worker was seen writing, however long the statement")
+}
+
+/// Whether the statement was run a second time.
+fn ran_again(ending: &Ending) -> bool {
+    ending.tasks.iter().any(|task| task.attempt() > 0)
 }
 
 /// A worker that has taken rows to write.
@@ -68,7 +73,7 @@ async fn read(cluster: &mut Cluster, catalog: &str) -> Result<()> {
         same(&plain, &ending.rows, Order::Any)?;
         nothing_left(cluster).await?;
         cluster.repair().await?;
-        if ending.killed {
+        if ending.killed && ran_again(&ending) {
             ensure!(ending.files > 0, "nothing was spooled");
             println!("    a result of {} rows, spooled, each once", plain.len());
             return Ok(());

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use super::writes::{refused, run_plain, target, task_session};
+use super::writes::{refused, run_patiently, run_plain, target, task_session};
 use crate::cluster::Cluster;
 use crate::compare::{Order, same};
 use crate::queries::Query;
@@ -136,8 +136,7 @@ async fn compare_one(
     plain: &Session,
     task: &Session,
 ) -> Result<usize> {
-    let expected = cluster.client.run(query.sql, plain).await;
-    let expected = expected.context("without FTE")?;
+    let expected = run_patiently(cluster, query.sql, plain).await?;
     ensure!(!expected.is_empty(), "no rows, which would prove nothing");
     let rows = cluster.client.run(query.sql, task).await?;
     same(&expected, &rows, query.order)?;

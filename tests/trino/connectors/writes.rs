@@ -412,10 +412,28 @@ fn writing_session() -> Session {
 }
 
 pub async fn run_plain(cluster: &Cluster, sql: &str) -> Result<Vec<Row>> {
-    let session = Session::new("tiny", "NONE");
-    let rows = cluster.client.run(sql, &session).await;
-    rows.with_context(|| format!("without FTE: {sql}"))
+    run_patiently(cluster, sql, &Session::new("tiny", "NONE")).await
 }
+
+/// A statement without FTE. Trino gives it up where a worker does not answer for seconds, as on a
+/// machine that is too busy; then it is begun again. What had been written of it does not count:
+/// the rows of the table are compared afterwards in any case.
+pub async fn run_patiently(cluster: &Cluster, sql: &str, session: &Session) -> Result<Vec<Row>> {
+    let mut tries = 1;
+    loop {
+        let rows = cluster.client.run(sql, session).await;
+        let rows = rows.with_context(|| format!("without FTE: {sql}"));
+        let busy = |error: &anyhow::Error| format!("{error:#}").contains(TOO_BUSY);
+        if tries == 5 || !rows.as_ref().is_err_and(busy) {
+            return rows;
+        }
+        println!("    a worker is too busy to answer; once more");
+        tries += 1;
+    }
+}
+
+/// How Trino says it.
+const TOO_BUSY: &str = "Encountered too many errors talking to a worker node";
 
 async fn held(cluster: &Cluster, table: &str) -> Result<Vec<Row>> {
     let rows = held_by(cluster, table).await?;

@@ -1,8 +1,8 @@
 //! The announcement of an exchange as it is stored: its properties, its name and a checksum.
 //!
-//! Pure: properties in, a line of JSON out, and back. Does not: store it. Invariant: what decodes is
-//! what was encoded for that very exchange; a damaged announcement, or one of another exchange under
-//! this one's name, is refused with the reason.
+//! Pure: properties in, a line of JSON out, and back. Does not: store it. Invariant: what decodes
+//! is what was encoded for that very exchange; a damaged announcement, or one of another exchange
+//! under this one's name, is refused with the reason.
 
 use serde::{Deserialize, Serialize};
 

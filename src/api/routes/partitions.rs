@@ -104,6 +104,9 @@ pub async fn read(
     let read = reader
         .read_partition(&exchange, partition, selection, format)
         .await?;
+    // Closing removes the announcement before anything else: while it is there, nothing was missing
+    // from what the partition's segments were found by.
+    state.parts.exchanges.lookup_now(&exchange).await?;
     let (media_type, on_failure) = match format {
         PageFormat::Raw => (RAW_MEDIA_TYPE, OnFailure::Cut),
         PageFormat::Records => (READ_MEDIA_TYPE, OnFailure::ErrorRecord),

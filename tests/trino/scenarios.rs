@@ -155,8 +155,9 @@ enum Loss {
     Machine,
 }
 
-/// The query is given so much more to do each time that it was over before its moment came.
-const WORK: [u32; 4] = [1, 2, 4, 8];
+/// The query is given so much to do, one after the other, while it is over before its moment comes.
+/// With eight times the work the workers' heaps did not suffice.
+const WORK: [u32; 5] = [1, 2, 4, 4, 4];
 
 /// Runs `query`, kills what `loss` says once there is something to lose, and checks the rows. How
 /// long a query takes is the machine's business: where the moment does not come, it has more to do

@@ -231,7 +231,7 @@ pub const TPCDS: &[Query] = &[
              WHERE d_year IN (2000, 2001) GROUP BY ss_item_sk HAVING count(*) > 20),
          best AS (
              SELECT ss_customer_sk AS c, sum(ss_quantity * ss_sales_price) AS total
-             FROM store_sales GROUP BY ss_customer_sk)
+             FROM store_sales WHERE ss_customer_sk IS NOT NULL GROUP BY ss_customer_sk)
          SELECT c_last_name, c_first_name, sum(cs_quantity * cs_list_price)
          FROM catalog_sales JOIN customer ON c_customer_sk = cs_bill_customer_sk
          WHERE cs_item_sk IN (SELECT i FROM often) AND cs_bill_customer_sk IN (
@@ -260,22 +260,22 @@ pub const TPCDS: &[Query] = &[
                  FROM store_sales WHERE ss_quantity BETWEEN 11 AND 15) c",
     ),
     q(
-        "like Q31: counties where the web grew faster than the store",
+        "like Q31: states where the web grew faster than the store",
         Any,
         "WITH s AS (
-             SELECT ca_county AS county, d_qoy AS q, sum(ss_ext_sales_price) AS total
+             SELECT ca_state AS state, d_qoy AS q, sum(ss_ext_sales_price) AS total
              FROM store_sales JOIN date_dim ON d_date_sk = ss_sold_date_sk
                  JOIN customer_address ON ca_address_sk = ss_addr_sk
              WHERE d_year = 2000 GROUP BY 1, 2),
          w AS (
-             SELECT ca_county AS county, d_qoy AS q, sum(ws_ext_sales_price) AS total
+             SELECT ca_state AS state, d_qoy AS q, sum(ws_ext_sales_price) AS total
              FROM web_sales JOIN date_dim ON d_date_sk = ws_sold_date_sk
                  JOIN customer_address ON ca_address_sk = ws_bill_addr_sk
              WHERE d_year = 2000 GROUP BY 1, 2)
-         SELECT s1.county, s2.total / s1.total, w2.total / w1.total
-         FROM s s1 JOIN s s2 ON s2.county = s1.county AND s2.q = 2
-             JOIN w w1 ON w1.county = s1.county AND w1.q = 1
-             JOIN w w2 ON w2.county = s1.county AND w2.q = 2
+         SELECT s1.state, s2.total / s1.total, w2.total / w1.total
+         FROM s s1 JOIN s s2 ON s2.state = s1.state AND s2.q = 2
+             JOIN w w1 ON w1.state = s1.state AND w1.q = 1
+             JOIN w w2 ON w2.state = s1.state AND w2.q = 2
          WHERE s1.q = 1 AND s1.total > 0 AND w1.total > 0
              AND w2.total / w1.total > s2.total / s1.total",
     ),

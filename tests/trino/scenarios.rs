@@ -19,8 +19,9 @@ use crate::queries::{COMPARED, LARGE_RESULT, LONG_ANYWHERE, LONG_TPCH, Query};
 use crate::query::{Row, Session};
 use crate::store::StorageKind;
 
-/// Closing is asynchronous: the coordinator does not wait for it.
-const SETTLE: Duration = Duration::from_secs(15);
+/// Closing is asynchronous: the coordinator does not wait for it. And where several daemons clear
+/// away at once what came late, the tombstone of one may stay for the next sweep, within a minute.
+const SETTLE: Duration = Duration::from_secs(90);
 /// What a daemon has to learn from the store, it learns when it sweeps, once a minute.
 const SWEPT: Duration = Duration::from_secs(150);
 

@@ -3,13 +3,11 @@ package io.stopover.trino;
 import com.google.common.collect.ImmutableList;
 import io.airlift.slice.Slice;
 import io.airlift.slice.Slices;
-import io.opentelemetry.api.trace.Span;
 import io.stopover.trino.testing.TestingStopover;
 import io.trino.plugin.exchange.filesystem.AbstractTestExchangeManager;
 import io.trino.plugin.exchange.filesystem.TestExchangeManagerContext;
 import io.trino.spi.QueryId;
 import io.trino.spi.exchange.Exchange;
-import io.trino.spi.exchange.ExchangeContext;
 import io.trino.spi.exchange.ExchangeId;
 import io.trino.spi.exchange.ExchangeManager;
 import io.trino.spi.exchange.ExchangeSink;
@@ -330,28 +328,6 @@ abstract class AbstractTestStopoverExchangeManager
                 Thread.sleep(50);
             }
             assertThat(stopover.filesOf(queryId.toString())).isEmpty();
-        }
-    }
-
-    private record Context(QueryId queryId, ExchangeId exchangeId)
-            implements ExchangeContext
-    {
-        @Override
-        public QueryId getQueryId()
-        {
-            return queryId;
-        }
-
-        @Override
-        public ExchangeId getExchangeId()
-        {
-            return exchangeId;
-        }
-
-        @Override
-        public Span getParentSpan()
-        {
-            return Span.getInvalid();
         }
     }
 }

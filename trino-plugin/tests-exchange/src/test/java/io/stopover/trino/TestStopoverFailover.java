@@ -2,14 +2,12 @@ package io.stopover.trino;
 
 import io.airlift.slice.Slice;
 import io.airlift.slice.Slices;
-import io.opentelemetry.api.trace.Span;
 import io.stopover.trino.testing.TestingStopover;
 import io.trino.plugin.exchange.filesystem.TestExchangeManagerContext;
 import io.trino.spi.ErrorType;
 import io.trino.spi.QueryId;
 import io.trino.spi.TrinoException;
 import io.trino.spi.exchange.Exchange;
-import io.trino.spi.exchange.ExchangeContext;
 import io.trino.spi.exchange.ExchangeId;
 import io.trino.spi.exchange.ExchangeManager;
 import io.trino.spi.exchange.ExchangeSink;
@@ -440,28 +438,6 @@ class TestStopoverFailover
             assertThat(handles).hasSize(byPartition.size());
             assertThat(read).hasSameSizeAs(all);
             assertThat(read.equals(all)).as("every page, in order").isTrue();
-        }
-    }
-
-    private record Context(QueryId queryId, ExchangeId exchangeId)
-            implements ExchangeContext
-    {
-        @Override
-        public QueryId getQueryId()
-        {
-            return queryId;
-        }
-
-        @Override
-        public ExchangeId getExchangeId()
-        {
-            return exchangeId;
-        }
-
-        @Override
-        public Span getParentSpan()
-        {
-            return Span.getInvalid();
         }
     }
 }

@@ -2,14 +2,12 @@ package io.stopover.trino;
 
 import io.airlift.slice.Slice;
 import io.airlift.slice.Slices;
-import io.opentelemetry.api.trace.Span;
 import io.stopover.trino.testing.DaemonProcess;
 import io.stopover.trino.testing.TestingCertificate;
 import io.trino.plugin.exchange.filesystem.TestExchangeManagerContext;
 import io.trino.spi.QueryId;
 import io.trino.spi.TrinoException;
 import io.trino.spi.exchange.Exchange;
-import io.trino.spi.exchange.ExchangeContext;
 import io.trino.spi.exchange.ExchangeId;
 import io.trino.spi.exchange.ExchangeManager;
 import io.trino.spi.exchange.ExchangeSink;
@@ -285,28 +283,6 @@ class TestStopoverTls
                 }
             }
             return Slices.EMPTY_SLICE;
-        }
-    }
-
-    private record Context(QueryId queryId, ExchangeId exchangeId)
-            implements ExchangeContext
-    {
-        @Override
-        public QueryId getQueryId()
-        {
-            return queryId;
-        }
-
-        @Override
-        public ExchangeId getExchangeId()
-        {
-            return exchangeId;
-        }
-
-        @Override
-        public Span getParentSpan()
-        {
-            return Span.getInvalid();
         }
     }
 }

@@ -171,6 +171,12 @@ fn check_s3_options(options: &Options) -> Result<(), StorageError> {
     if options.has(contrary) {
         return Err(options.refuse(contrary, "is the contrary of `path_style`; use that"));
     }
+    let encryption = "aws_server_side_encryption";
+    // The client would refuse it too, but name values that it does not take.
+    if options.is_none_of(encryption, &["AES256", "aws:kms", "aws:kms:dsse", "sse-c"]) {
+        let words = "must be `AES256`, `aws:kms`, `aws:kms:dsse` or `sse-c`";
+        return Err(options.refuse(encryption, words));
+    }
     let has = |name: &str| options.has(name) || options.has(&format!("aws_{name}"));
     match (
         has("access_key_id"),

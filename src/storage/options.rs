@@ -88,6 +88,12 @@ impl Options {
         self.left.contains_key(name)
     }
 
+    /// Whether it was given, and is none of these.
+    pub fn is_none_of(&self, name: &str, values: &[&str]) -> bool {
+        let value = self.left.get(name);
+        value.is_some_and(|value| !values.contains(&value.as_str()))
+    }
+
     /// A truth value, if it was given.
     pub fn take_bool(&mut self, name: &str) -> Result<Option<bool>, StorageError> {
         match self.left.remove(name).as_deref() {

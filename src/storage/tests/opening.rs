@@ -159,6 +159,16 @@ fn values_that_are_not_what_they_should_be_are_refused() {
         &["max_concurrent_requests", "from 1 to 4096"],
     );
     assert!(open_one("file:///a", &[("max_concurrent_requests", "7")]).is_ok());
+    let encrypted = |how| {
+        let options = [KEYS[0], KEYS[1], ("aws_server_side_encryption", how)];
+        let key = ("aws_sse_kms_key_id", "arn:aws:kms:eu-central-1:1:key/2");
+        open_one("s3://b/p", &[&options[..], &[key]].concat())
+    };
+    refused(
+        encrypted("sse:kms"),
+        &["aws_server_side_encryption", "`aws:kms`"],
+    );
+    assert!(encrypted("aws:kms").is_ok() && encrypted("AES256").is_ok());
     let endpoint = ("endpoint", "minio:9000");
     refused(
         open_one("s3://b/p", &[endpoint, KEYS[0], KEYS[1]]),

@@ -149,16 +149,18 @@ pub async fn run(
     catalogs: &[String],
 ) -> Result<bool> {
     let (mut passed, mut failed) = (0, 0);
+    let mut times: Vec<(Part, f64)> = Vec::new();
     let chosen = |part: &Part, check: &Check| {
         let catalog = |name: &str| catalogs.iter().any(|chosen| chosen == name);
         (parts.is_empty() || parts.contains(part))
             && (catalogs.is_empty() || check.catalog().is_some_and(catalog))
     };
-    for (_, check) in Check::all().into_iter().filter(|(p, c)| chosen(p, c)) {
+    for (part, check) in Check::all().into_iter().filter(|(p, c)| chosen(p, c)) {
         println!("---- {} ----", check.claim());
         let started = Instant::now();
         let outcome = check.run(cluster, artifacts).await;
         let seconds = started.elapsed().as_secs_f64();
+        times.push((part, seconds));
         match outcome {
             Ok(()) => {
                 passed += 1;
@@ -176,8 +178,20 @@ pub async fn run(
             }
         }
     }
+    print_times(&times);
     println!("{passed} passed, {failed} failed");
     Ok(failed == 0)
+}
+
+/// How long each part took: its checks are spread over the run.
+fn print_times(times: &[(Part, f64)]) {
+    for part in Part::value_variants() {
+        let of_it = times.iter().filter(|(of, _)| of == part);
+        let (checks, seconds) = of_it.fold((0, 0.0), |(n, sum), (_, s)| (n + 1, sum + s));
+        if checks > 0 {
+            println!("{part:?}: {checks} check(s) in {seconds:.0} s");
+        }
+    }
 }
 
 /// What of this belongs to the test command: a write with a kill on a database and on a lake, and

@@ -26,9 +26,9 @@ async fn write(cluster: &mut Cluster, catalog: &str) -> Result<()> {
         let (sql, plain) = target.twins(cluster, statement, 10 * work).await?;
         run_plain(cluster, &plain).await?;
         let ending = kill_under(cluster, &sql, &query_session(), |tasks, _| writer(tasks)).await?;
-        let rows = target.same_as_twin(cluster).await?;
         nothing_left(cluster).await?;
         cluster.repair().await?;
+        let rows = target.same_as_twin(cluster).await?;
         if ending.killed && ran_again(&ending) {
             println!("    {}: {rows} row(s), each once", statement.name());
             return Ok(());

@@ -151,6 +151,19 @@ impl HotSegments {
         self.state.lock().segments.get(&id).cloned()
     }
 
+    /// Drops a segment, the copy in memory only.
+    pub fn remove(&self, at: &SegmentAddress) {
+        let mut state = self.state.lock();
+        if state
+            .segments
+            .get(&at.segment)
+            .is_some_and(|s| s.address == *at)
+        {
+            state.remove(at.segment);
+            state.oldest_first.retain(|id| *id != at.segment);
+        }
+    }
+
     /// Bytes kept.
     pub fn bytes(&self) -> u64 {
         self.state.lock().bytes

@@ -73,10 +73,11 @@ impl Fetcher {
         self.cache.forget(exchange);
     }
 
-    /// Forgets what is kept of a segment in which damage was found: it may have been done on the
-    /// way here, and the next reader is to fetch it anew.
+    /// Forgets what is kept of a segment in which damage was found: it may have been done here or on
+    /// the way here, and the next reader is to fetch it anew.
     pub fn distrust(&self, at: &SegmentAddress) {
         self.cache.forget_segment(at);
+        self.parts.commits.hot().remove(at);
     }
 
     /// The parts of one range of a handle, in order.

@@ -6,6 +6,11 @@
 //! order in which they are given out, so that none waits for what a later one holds; and when a
 //! part ends amid a page while memory is short, that beginning of a page is dropped and fetched
 //! again with its rest. Otherwise enough streams could each wait for what the others hold.
+//!
+//! Damage may have been done to the copy in memory or on its way here. So where a part does not fit,
+//! nothing of it is given out, every copy of its segment that is kept here is dropped, and the range
+//! is fetched once more from the base directory, from the first page that is still owed; what does
+//! not fit then is an error.
 
 use std::collections::VecDeque;
 
@@ -33,11 +38,18 @@ struct Reading {
     fetches: FuturesOrdered<BoxFuture<'static, Fetched>>,
     /// Pages of the next range that the client has already.
     skip: u64,
-    /// The range that is being scanned, and its scanner.
-    scanning: Option<(usize, Scanner)>,
+    scanning: Option<Scanning>,
     ready: VecDeque<Bytes>,
     sent: Sent,
     ended: bool,
+}
+
+/// The range that is being scanned.
+struct Scanning {
+    range: usize,
+    scanner: Scanner,
+    /// Damage was found in it before.
+    fetched_anew: bool,
 }
 
 /// Opens the stream.
@@ -105,15 +117,21 @@ impl Reading {
                 self.let_go();
                 continue;
             };
-            if let Err(error) = pieces.and_then(|pieces| self.take(&planned, pieces)) {
-                return Some(Err(error));
+            match pieces.and_then(|pieces| self.take(&planned, pieces)) {
+                Ok(()) => {}
+                Err(error @ ReadError::Corrupt { .. }) => {
+                    if let Err(error) = self.look_again(&planned, error) {
+                        return Some(Err(error));
+                    }
+                }
+                Err(error) => return Some(Err(error)),
             }
         }
     }
 
     /// The next part; `None` if memory becomes short first while the beginning of a page is held.
     async fn fetched(&mut self) -> Option<Fetched> {
-        let holds = self.scanning.as_ref().is_some_and(|(_, s)| s.holds());
+        let holds = self.scanning.as_ref().is_some_and(|s| s.scanner.holds());
         let next = self.fetches.next();
         if !holds {
             return next.await;
@@ -127,14 +145,49 @@ impl Reading {
 
     /// Drops the beginning of a page and all that was fetched ahead, to begin again with that page.
     fn let_go(&mut self) {
-        let Some((index, scanner)) = &mut self.scanning else {
+        let Some(Scanning { range, scanner, .. }) = &mut self.scanning else {
             return;
         };
-        let (taken, item) = scanner.let_go();
+        let (range, (taken, item)) = (*range, scanner.let_go());
+        self.restart(range, taken, item);
+    }
+
+    /// Begins again after so many bytes of a range.
+    fn restart(&mut self, range: usize, taken: u64, item: Option<u64>) {
         self.fetches = FuturesOrdered::new();
-        let rest = self.fetcher.plan_rest(&self.handle, *index, taken, item);
+        let rest = self.fetcher.plan_rest(&self.handle, range, taken, item);
         self.planned = rest.into();
-        self.next_range = *index + 1;
+        self.next_range = range + 1;
+    }
+
+    /// After damage in a range: begins again with what is still owed of it, or gives the error back
+    /// if that was done before.
+    fn look_again(&mut self, planned: &PlannedPart, error: ReadError) -> Result<(), ReadError> {
+        self.fetcher.parts().metrics.corruptions.inc();
+        self.fetcher.distrust(&planned.address);
+        let scanning = self.scan(planned.range);
+        if std::mem::replace(&mut scanning.fetched_anew, true) {
+            return Err(error);
+        }
+        tracing::warn!(%error, "fetched again: the damage may be only to the copy that was here");
+        let (taken, _) = scanning.scanner.let_go();
+        self.restart(planned.range, taken, None);
+        Ok(())
+    }
+
+    fn scan(&mut self, range: usize) -> &mut Scanning {
+        self.scanning.get_or_insert_with(|| {
+            let expected = expected(&self.handle, &self.handle.ranges[range]);
+            let output = match self.format {
+                PageFormat::Raw => Output::Pages,
+                PageFormat::Records => Output::Records,
+            };
+            Scanning {
+                range,
+                scanner: Scanner::new(expected, output, std::mem::take(&mut self.skip)),
+                fetched_anew: false,
+            }
+        })
     }
 
     /// Starts fetches in order; while others wait for memory, only the one that is needed now.
@@ -164,31 +217,27 @@ impl Reading {
         self.planned.pop_front()
     }
 
+    /// Scans a part: all of it is given out, or nothing of it and the scanner stands where it did.
     fn take(&mut self, planned: &PlannedPart, pieces: Vec<Bytes>) -> Result<(), ReadError> {
-        let range = &self.handle.ranges[planned.range];
-        let expected = expected(&self.handle, range);
-        let output = match self.format {
-            PageFormat::Raw => Output::Pages,
-            PageFormat::Records => Output::Records,
-        };
-        let skip = std::mem::take(&mut self.skip);
-        let begin = || (planned.range, Scanner::new(expected, output, skip));
-        let (_, scanner) = self.scanning.get_or_insert_with(begin);
+        let scanning = self.scan(planned.range);
+        let mut scanner = scanning.scanner.clone();
         let mut out = Vec::new();
-        for piece in pieces {
-            let pushed = scanner.push(piece, &mut out);
-            pushed.map_err(|e| self.fetcher.corrupt(&planned.address, e))?;
-        }
-        self.ready.extend(out);
+        let pushed = pieces
+            .into_iter()
+            .try_for_each(|piece| scanner.push(piece, &mut out));
+        pushed.map_err(|error| corrupt(&planned.address, error))?;
         if planned.last {
-            let (_, scanner) = self.scanning.take().expect("just used");
             let sent = scanner
                 .finish()
-                .map_err(|e| self.fetcher.corrupt(&planned.address, e))?;
+                .map_err(|error| corrupt(&planned.address, error))?;
+            self.scanning = None;
             self.sent.blocks += sent.blocks;
             self.sent.pages += sent.pages;
             self.sent.bytes += sent.bytes;
+        } else {
+            scanning.scanner = scanner;
         }
+        self.ready.extend(out);
         Ok(())
     }
 
@@ -219,13 +268,9 @@ fn expected(handle: &Handle, range: &HandleRange) -> Expected {
     }
 }
 
-impl Fetcher {
-    fn corrupt(&self, address: &SegmentAddress, error: ScanError) -> ReadError {
-        self.parts().metrics.corruptions.inc();
-        self.distrust(address);
-        ReadError::Corrupt {
-            segment: address.clone(),
-            reason: error.to_string().into(),
-        }
+fn corrupt(address: &SegmentAddress, error: ScanError) -> ReadError {
+    ReadError::Corrupt {
+        segment: address.clone(),
+        reason: error.to_string().into(),
     }
 }

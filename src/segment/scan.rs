@@ -46,8 +46,8 @@ pub struct Sent {
 #[error("{0}")]
 pub struct ScanError(&'static str);
 
-/// Scans one range.
-#[derive(Debug)]
+/// Scans one range. A clone is a point to come back to.
+#[derive(Debug, Clone)]
 pub struct Scanner {
     expected: Expected,
     output: Output,
@@ -62,7 +62,7 @@ pub struct Scanner {
     sent: Sent,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct OpenBlock {
     record: BlockRecord,
     pages_left: u32,

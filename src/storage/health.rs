@@ -74,6 +74,16 @@ impl Base {
         self.health.lock().failure.is_none()
     }
 
+    /// The store to ask: with retries, unless it is known not to work, which is not worth a minute's
+    /// patience.
+    pub fn patient_if_healthy(&self) -> &Arc<dyn Store> {
+        if self.is_healthy() {
+            &self.store
+        } else {
+            &self.direct
+        }
+    }
+
     pub fn status(&self) -> BaseStatus {
         let error = self.health.lock().failure.clone();
         let (name, uri) = (self.name.clone(), self.uri.clone());

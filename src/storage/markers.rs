@@ -11,19 +11,27 @@
 //! is one line. An exchange is open as long as any base directory has a marker of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::join_all;
 
 use super::health::Base;
-use super::keys;
+use super::keys::{self, Key};
 use super::store::{Expected, Taken, Versioned};
 use super::{Marker, Storage, StorageError, StorageErrorKind, placement};
+use crate::clock::Runtime;
 use crate::id::ExchangeId;
 
 /// How a tombstone begins; no marker's content does.
 const ENDED: &[u8] = b"{\"ended\":";
+
+/// How often a late writer tries to end an exchange that others end at the same time.
+const CLAIM_TRIES: u32 = 5;
+
+/// After its first failure it comes back within this, after the n-th within n times as long.
+const CLAIM_SPREAD: Duration = Duration::from_millis(200);
 
 /// What was seen of an exchange in each base directory.
 #[derive(Debug, Clone)]
@@ -111,13 +119,7 @@ impl Storage {
         let asked = self.homes(exchange).into_iter().map(|index| {
             let (base, key) = (Arc::clone(&self.inner.bases[index]), key.clone());
             async move {
-                // One that is known not to work is not worth a minute's patience.
-                let store = if base.is_healthy() {
-                    &base.store
-                } else {
-                    &base.direct
-                };
-                let state = match store.get_versioned(&key).await {
+                let state = match base.patient_if_healthy().get_versioned(&key).await {
                     Ok(found) => State::of(found),
                     Err(error) if error.kind == StorageErrorKind::NotFound => State::Absent,
                     Err(error) => State::Unknown(base.error("get", key.as_str(), error)),
@@ -189,7 +191,8 @@ impl Storage {
 
     /// Claims the end of an exchange: puts a tombstone into every base directory, if it still is
     /// what `seen` says in all of them; `false` if it is not, because somebody renewed it or claims
-    /// it, too. A claim that is interrupted changes nothing while a marker is left anywhere.
+    /// it, too. A claim that is interrupted changes nothing while a marker is left anywhere; one
+    /// that fails takes back the tombstones that it put where there was nothing.
     pub async fn claim(&self, exchange: &ExchangeId, seen: &Markers) -> Result<bool, StorageError> {
         let key = keys::marker(exchange);
         let mut steps = Vec::with_capacity(seen.seen.len());
@@ -205,30 +208,69 @@ impl Storage {
         }
         // Where a marker lies, last: a claim that stops before it has not ended anything.
         steps.sort_by_key(|(open, ..)| *open);
+        let mut fresh = Vec::new();
         for (_, index, expected) in steps {
             let base = &self.inner.bases[index];
             let number = self.inner.runtime.random.next_u64();
-            let tombstone = format!("{{\"ended\":\"{number:016x}\"}}\n");
-            let claimed = base.store.put_if(&key, tombstone.into(), &expected).await;
-            if !claimed.map_err(|error| base.error("put", key.as_str(), error))? {
-                return Ok(false);
+            let tombstone = Bytes::from(format!("{{\"ended\":\"{number:016x}\"}}\n"));
+            if expected == Expected::Absent {
+                // Noted before the put: one that fails may have taken place.
+                fresh.push((index, tombstone.clone()));
+            }
+            let claimed = base.store.put_if(&key, tombstone, &expected).await;
+            let claimed = claimed.map_err(|error| base.error("put", key.as_str(), error));
+            if !matches!(claimed, Ok(true)) {
+                self.take_back(&key, fresh).await;
+                return claimed;
             }
         }
         Ok(true)
     }
 
+    /// Removes tombstones of a claim that failed; what cannot be removed now stays for the sweeper.
+    async fn take_back(&self, key: &Key, tombstones: Vec<(usize, Bytes)>) {
+        for (index, tombstone) in tombstones {
+            let base = &self.inner.bases[index];
+            let store = base.patient_if_healthy();
+            let taken = match store.get_versioned(key).await {
+                Ok(found) if found.bytes == tombstone => {
+                    store.take(key, Some(&found.version)).await.map(drop)
+                }
+                Ok(_) => Ok(()),
+                Err(error) if error.kind == StorageErrorKind::NotFound => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = taken {
+                tracing::debug!(%error, base = %base.name, key = key.as_str(),
+                    "the tombstone of a claim that failed stays for the sweeper");
+            }
+        }
+    }
+
     /// Removes what is left of an exchange that nobody announces: claims its end first, so that an
     /// announcement which comes in between stays. Answers how many objects went; `None` if it is
-    /// announced.
+    /// announced, or others kept ending it at the same time, each of whom removes all that it finds.
     pub async fn remove_unannounced(
         &self,
         exchange: &ExchangeId,
     ) -> Result<Option<u64>, StorageError> {
-        let seen = self.markers(exchange).await;
-        if seen.marker()?.is_some() || !self.claim(exchange, &seen).await? {
-            return Ok(None);
+        for tries in 1..=CLAIM_TRIES {
+            let seen = self.markers(exchange).await;
+            if seen.marker()?.is_some() {
+                return Ok(None);
+            }
+            if self.claim(exchange, &seen).await? {
+                return self.remove_claimed(exchange).await.map(Some);
+            }
+            // Whoever claims at the same moment does so in the same order and fails as well, unless
+            // they come back at different times.
+            let Runtime { clock, random, .. } = &self.inner.runtime;
+            let spread = u64::from(tries) * CLAIM_SPREAD.as_millis() as u64;
+            clock
+                .sleep(Duration::from_millis(random.next_u64() % spread))
+                .await;
         }
-        self.remove_claimed(exchange).await.map(Some)
+        Ok(None)
     }
 
     pub(super) async fn remove_tombstones(

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -29,6 +30,8 @@ pub enum Fault {
     Contended,
     /// Half of the bytes come.
     Short,
+    /// It waits first, each time for another while, now and then for a long one.
+    Late,
 }
 
 #[derive(Debug)]
@@ -121,6 +124,13 @@ impl FaultyStore {
                 ..failure(StorageErrorKind::Unavailable)
             }),
             Some(Fault::Short) => work.await.map(shorten),
+            Some(Fault::Late) => {
+                let operations = self.log.lock().len() as u64;
+                let long = if operations % 7 == 3 { 600 } else { 0 };
+                let wait = Duration::from_millis(operations * 31 % 47 + long);
+                tokio::time::sleep(wait).await;
+                work.await
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::join_all;
 
 use self::faulty::{Fault, FaultyStore};
 use super::StorageErrorKind::{Corrupt, NotFound, Refused, Unavailable};
@@ -21,14 +22,16 @@ use crate::storage::store::{Expected, Found, Store, StoreError, Taken, Versioned
 
 fn storage(names: &[&str]) -> (Storage, Vec<Arc<FaultyStore>>) {
     let stores: Vec<_> = names.iter().map(|_| FaultyStore::new()).collect();
-    let bases = names.iter().zip(&stores).map(|(name, store)| {
+    (over(names, &stores, 3), stores)
+}
+
+/// What one of several daemons has over the same stores.
+fn over(names: &[&str], stores: &[Arc<FaultyStore>], seed: u64) -> Storage {
+    let bases = names.iter().zip(stores).map(|(name, store)| {
         let store: Arc<dyn Store> = Arc::<FaultyStore>::clone(store);
         (name.parse().unwrap(), format!("faulty://{name}"), store)
     });
-    (
-        Storage::from_stores(bases.collect(), Limits::REMOTE, &Runtime::seeded(3)),
-        stores,
-    )
+    Storage::from_stores(bases.collect(), Limits::REMOTE, &Runtime::seeded(seed))
 }
 
 fn exchange() -> ExchangeId {
@@ -433,6 +436,52 @@ async fn nothing_is_claimed_while_a_base_directory_cannot_be_asked_or_written() 
         assert!(seen.marker().unwrap().is_some(), "{home}");
     }
     assert!(storage.has_marker(&exchange()).await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_fails_takes_back_what_it_put_where_there_was_nothing() {
+    let (storage, stores) = storage(&["a", "b"]);
+    let homes = homes(&storage);
+    for fault in [Fault::Fails(Refused), Fault::FailsAfterwards(Refused)] {
+        let seen = storage.markers(&exchange()).await;
+        stores[homes[1]].next("put", fault);
+        storage.claim(&exchange(), &seen).await.unwrap_err();
+        assert_eq!(storage.list_exchanges().await.unwrap(), []);
+    }
+    // A marker at its home that cannot be replaced stays, and stays alone.
+    announce(&storage, &exchange(), Bytes::from_static(b"{}")).await;
+    let seen = storage.markers(&exchange()).await;
+    stores[homes[0]].next("put", Fault::Fails(Refused));
+    storage.claim(&exchange(), &seen).await.unwrap_err();
+    let inventory = storage.inventory(&exchange()).await.unwrap();
+    assert!(storage.has_marker(&exchange()).await.unwrap());
+    assert_eq!(inventory.objects, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn late_writers_that_end_an_exchange_at_the_same_time_leave_nothing() {
+    let names = ["a", "b", "c"];
+    let (storage, stores) = storage(&names);
+    for store in &stores {
+        for operation in ["get", "put", "list", "delete"] {
+            store.always(operation, Fault::Late);
+        }
+    }
+    for round in 0..20 {
+        put(&storage, round).await.unwrap();
+        let others: Vec<_> = (0..3)
+            .map(|n| over(&names, &stores, 10 + 3 * round + n))
+            .collect();
+        let exchange = exchange();
+        let removals = others.iter().map(|s| s.remove_unannounced(&exchange));
+        let removed: u64 = join_all(removals)
+            .await
+            .into_iter()
+            .map(|removed| removed.unwrap().unwrap_or(0))
+            .sum();
+        assert!(removed > 0, "round {round}");
+        assert_eq!(storage.list_exchanges().await.unwrap(), [], "round {round}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -39,6 +39,8 @@ pub struct Sealed {
     pub bytes: u64,
     /// Who finishes with it.
     pub commits: Vec<PendingCommit>,
+    /// It holds nothing but commits of sinks whose pages went before.
+    pub follower: bool,
     /// Tells the sinks' later segments where it ended up.
     pub uploaded: watch::Sender<Uploaded>,
 }
@@ -54,6 +56,9 @@ pub struct ExchangeState {
     /// Bytes sealed whose upload has not ended.
     in_flight_bytes: u64,
     finishing: Vec<TaskAttempt>,
+    /// Finishing sinks whose pages are all sealed and not all stored.
+    following: Vec<TaskAttempt>,
+    follower_uploading: bool,
     first_finish: Option<Instant>,
     commit_uploads: usize,
     last_commit: Option<Instant>,
@@ -74,6 +79,8 @@ impl ExchangeState {
             open_bytes: 0,
             in_flight_bytes: 0,
             finishing: Vec::new(),
+            following: Vec::new(),
+            follower_uploading: false,
             first_finish: None,
             commit_uploads: 0,
             last_commit: None,
@@ -163,13 +170,16 @@ impl ExchangeState {
             .map(|piece| piece.run.frames.len() as u64)
             .sum();
         self.finishing.retain(|waiting| *waiting != attempt);
+        self.following.retain(|waiting| *waiting != attempt);
         if self.finishing.is_empty() {
             self.first_finish = None;
         }
     }
 
-    /// Seals the open segment; `None` if there is nothing to write.
-    pub fn seal(&mut self, sequence: u64) -> Option<Sealed> {
+    /// Seals the open segment; `None` if there is nothing to write. Finishing sinks commit with it.
+    /// But if it holds at least `worth_a_follower` bytes, those whose earlier segments are still on
+    /// their way do not hold it up: they commit later ([`ExchangeState::seal_follower`]).
+    pub fn seal(&mut self, sequence: u64, worth_a_follower: u64) -> Option<Sealed> {
         if self.open.is_empty() && self.finishing.is_empty() {
             return None;
         }
@@ -177,18 +187,11 @@ impl ExchangeState {
         let bytes = std::mem::take(&mut self.open_bytes);
         self.in_flight_bytes += bytes;
         self.first_finish = None;
-        let commits: Vec<PendingCommit> = std::mem::take(&mut self.finishing)
+        let (now, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.finishing)
             .into_iter()
-            .filter_map(|attempt| {
-                let sink = self.sinks.get(&attempt)?;
-                let (totals, earlier) = (sink.totals(), sink.slots.clone());
-                Some(PendingCommit {
-                    attempt,
-                    totals,
-                    earlier,
-                })
-            })
-            .collect();
+            .partition(|attempt| bytes < worth_a_follower || self.has_landed(*attempt));
+        self.following.extend(later);
+        let commits = self.pending_commits(now);
         self.commit_uploads += usize::from(!commits.is_empty());
         let uploaded = watch::Sender::new(None);
         let mut writers: Vec<TaskAttempt> = pieces.iter().map(|p| p.sink).collect();
@@ -207,14 +210,63 @@ impl ExchangeState {
             pieces,
             bytes,
             commits,
+            follower: false,
             uploaded,
         })
     }
 
-    /// A segment with commit records has ended its upload, well or not.
+    /// Seals the commits of sinks whose segments have all ended their upload since; one such segment
+    /// at a time, so that those who become ready meanwhile share the next.
+    pub fn seal_follower(&mut self, sequence: u64) -> Option<Sealed> {
+        if self.follower_uploading {
+            return None;
+        }
+        let (ready, following): (Vec<_>, Vec<_>) = std::mem::take(&mut self.following)
+            .into_iter()
+            .partition(|attempt| self.has_landed(*attempt));
+        self.following = following;
+        let commits = self.pending_commits(ready);
+        self.follower_uploading = !commits.is_empty();
+        self.follower_uploading.then(|| Sealed {
+            sequence,
+            pieces: Vec::new(),
+            bytes: 0,
+            commits,
+            follower: true,
+            uploaded: watch::Sender::new(None),
+        })
+    }
+
+    /// Whether all segments that were sealed for a sink have ended their upload.
+    fn has_landed(&self, attempt: TaskAttempt) -> bool {
+        let ended = |slot: &UploadSlot| slot.uploaded.borrow().is_some();
+        self.sinks
+            .get(&attempt)
+            .is_none_or(|sink| sink.slots.iter().all(ended))
+    }
+
+    fn pending_commits(&self, attempts: Vec<TaskAttempt>) -> Vec<PendingCommit> {
+        let pending = attempts.into_iter().filter_map(|attempt| {
+            let sink = self.sinks.get(&attempt)?;
+            let (totals, earlier) = (sink.totals(), sink.slots.clone());
+            Some(PendingCommit {
+                attempt,
+                totals,
+                earlier,
+            })
+        });
+        pending.collect()
+    }
+
+    /// A segment with pages and commit records has ended its upload, well or not.
     pub fn commit_uploaded(&mut self, now: Instant) {
         self.commit_uploads -= 1;
         self.last_commit = Some(now);
+    }
+
+    /// A segment with nothing but commit records has ended its upload, well or not.
+    pub fn follower_uploaded(&mut self) {
+        self.follower_uploading = false;
     }
 
     /// Whether the caller is to look if the exchange is still open; not if somebody is about to.
@@ -250,6 +302,7 @@ impl ExchangeState {
         self.open = Vec::new();
         self.open_bytes = 0;
         self.finishing = Vec::new();
+        self.following = Vec::new();
         self.first_finish = None;
     }
 }

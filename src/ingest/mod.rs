@@ -452,8 +452,12 @@ impl Ingest {
         }
     }
 
+    fn next_sequence(&self) -> u64 {
+        self.shared.sequence.fetch_add(1, Ordering::Relaxed)
+    }
+
     fn seal(&self, state: &mut ExchangeState) -> Option<Sealed> {
-        let sealed = state.seal(self.shared.sequence.fetch_add(1, Ordering::Relaxed));
+        let sealed = state.seal(self.next_sequence(), self.shared.policy.worth_a_follower());
         if let Some(sealed) = &sealed {
             self.shared
                 .in_flight_bytes
@@ -473,6 +477,12 @@ impl Ingest {
             let work = uploader::upload(ingest, state, exchange.clone(), sealed);
             self.shared.parts.runtime.tasks.spawn(work);
         }
+    }
+
+    /// Commits those whose last segment has landed; whoever ends an upload calls it.
+    fn follow_up(&self, state: &Arc<Mutex<ExchangeState>>, exchange: &ExchangeId) {
+        let sealed = state.lock().seal_follower(self.next_sequence());
+        self.upload(state, exchange, sealed);
     }
 
     /// Seals when due, and comes back when the policy says so.

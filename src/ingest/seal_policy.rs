@@ -2,9 +2,10 @@
 //!
 //! A segment is sealed when it is full, or for finishing sinks: not at once, but `commit_linger`
 //! after the first of them came or after the last commit upload ended, whichever is later, and
-//! never while another commit of the exchange is being uploaded. So sinks that finish together, or
+//! not while another commit of the exchange is being uploaded. So sinks that finish together, or
 //! while an upload is under way, share one PUT, and those which an upload has just released can
-//! join again.
+//! join again. A segment that is worth a PUT of its own ([`SealPolicy::worth_a_put`]) does not wait
+//! for another upload, only for company.
 
 use std::time::Duration;
 
@@ -42,6 +43,19 @@ pub struct SealPolicy {
 }
 
 impl SealPolicy {
+    /// Bytes from which a segment is uploaded beside another one for those who wait for it: what
+    /// that costs in requests is bounded by the bytes.
+    pub fn worth_a_put(&self) -> u64 {
+        self.target_size / 2
+    }
+
+    /// Bytes from which a segment does not wait for the earlier ones of those who finish with it:
+    /// they commit in a segment of their own, once all have landed. A smaller one takes hardly
+    /// longer to upload than that would.
+    pub fn worth_a_follower(&self) -> u64 {
+        self.target_size / 8
+    }
+
     /// Decides.
     pub fn decide(&self, view: &View) -> Decision {
         if view.open_bytes >= self.target_size {
@@ -50,10 +64,12 @@ impl SealPolicy {
         let Some(waits) = view.finish_waits else {
             return Decision::Rest;
         };
-        if view.commit_uploading {
+        let alone = view.open_bytes >= self.worth_a_put();
+        if view.commit_uploading && !alone {
             return Decision::Rest;
         }
-        let waited = view.commit_quiet.map_or(waits, |quiet| quiet.min(waits));
+        let quiet = view.commit_quiet.filter(|_| !alone);
+        let waited = quiet.map_or(waits, |quiet| quiet.min(waits));
         match self.commit_linger.checked_sub(waited) {
             None | Some(Duration::ZERO) => Decision::Seal,
             Some(left) => Decision::LookAgain(left),
@@ -119,6 +135,27 @@ mod tests {
             }),
             Decision::Seal
         );
+    }
+
+    #[test]
+    fn a_segment_that_is_worth_a_put_waits_for_company_only() {
+        let large = View {
+            open_bytes: 50,
+            finish_waits: Some(ms(5)),
+            commit_uploading: true,
+            commit_quiet: Some(ms(1)),
+        };
+        assert_eq!(POLICY.decide(&large), Decision::LookAgain(ms(15)));
+        let waited = View {
+            finish_waits: Some(ms(20)),
+            ..large
+        };
+        assert_eq!(POLICY.decide(&waited), Decision::Seal);
+        let smaller = View {
+            open_bytes: 49,
+            ..waited
+        };
+        assert_eq!(POLICY.decide(&smaller), Decision::Rest);
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub async fn upload(
 ) {
     let metrics = Arc::clone(&ingest.shared.parts.metrics);
     metrics.uploads_in_flight.inc();
-    let has_commits = !sealed.commits.is_empty();
+    let (has_commits, follower) = (!sealed.commits.is_empty(), sealed.follower);
     let bytes = sealed.bytes;
     let stored = carry(&ingest, &state, &exchange, sealed).await;
     state.lock().upload_ended(bytes);
@@ -41,10 +41,13 @@ pub async fn upload(
         .in_flight_bytes
         .fetch_sub(bytes, Ordering::AcqRel);
     metrics.uploads_in_flight.dec();
-    if has_commits {
+    if follower {
+        state.lock().follower_uploaded();
+    } else if has_commits {
         let now = ingest.shared.parts.runtime.clock.now();
         state.lock().commit_uploaded(now);
     }
+    ingest.follow_up(&state, &exchange);
     ingest.look_again(&state, &exchange);
     if stored {
         remove_if_closed(&ingest, &state, &exchange).await;
@@ -62,6 +65,7 @@ async fn carry(
         sequence,
         mut pieces,
         commits,
+        follower,
         uploaded,
         ..
     } = sealed;
@@ -89,7 +93,7 @@ async fn carry(
         pieces,
         commits: records,
     });
-    match store(ingest, exchange, segment, image).await {
+    match store(ingest, exchange, segment, image, follower).await {
         Ok(address) => {
             uploaded.send_replace(Some(Ok(address.base.clone())));
             for attempt in committing {
@@ -165,9 +169,14 @@ async fn store(
     exchange: &ExchangeId,
     segment: SegmentId,
     image: SegmentImage,
+    follower: bool,
 ) -> Result<SegmentAddress, StorageError> {
     let parts = &ingest.shared.parts;
-    let _permit = ingest.shared.uploads.acquire(exchange.query(), 1).await;
+    // A few records, one such upload for each exchange: not worth a turn behind whole segments.
+    let _permit = match follower {
+        true => None,
+        false => Some(ingest.shared.uploads.acquire(exchange.query(), 1).await),
+    };
     let content = image.content.clone();
     let address = parts
         .storage

@@ -16,7 +16,7 @@ use stopover::storage::{Limits, Storage};
 use crate::process::Process;
 use crate::support::frames::batch;
 use crate::support::raw::RawClient;
-use crate::support::slow::SlowStore;
+use crate::support::slow::{Pace, SlowStore};
 use crate::support::{BATCH, Bases, Door, ok_json, sink};
 
 /// Story: a read that waited for the rest of a page held the part which it had. Sixteen such reads
@@ -263,7 +263,7 @@ async fn a_slow_store_slows_writers_down_and_fails_none_of_them() {
     let local = LocalStore::new(bases.path().to_owned(), false, 7);
     let slow: Arc<dyn Store> = Arc::new(SlowStore {
         inner: Arc::new(local),
-        delay: Duration::from_millis(100),
+        pace: Pace::Late(Duration::from_millis(100)),
     });
     let name = "slow".parse().unwrap();
     let stores = vec![(name, "test".to_owned(), slow)];

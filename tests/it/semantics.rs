@@ -4,6 +4,7 @@
 //! the end holds docs/semantics.md to the tests that it names.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +19,12 @@ use stopover::lifecycle::{Announce, ExchangeSpec, LifecycleError};
 use stopover::memory::ReservedBytes;
 use stopover::read::{PageFormat, ReadError, Selection};
 use stopover::segment::frame::{FRAME_HEADER, seal_frame, verify_batch};
+use stopover::storage::local::LocalStore;
+use stopover::storage::store::Store;
+use stopover::storage::{Limits, Storage};
+use tokio::sync::Semaphore;
+
+use crate::support::slow::{Pace, SlowStore};
 
 /// Base directories that several daemons share, gone when dropped.
 struct Shared {
@@ -212,6 +219,70 @@ async fn the_writer_itself_serves_from_memory_what_another_reads_from_storage() 
 }
 
 // Promise 2
+
+#[tokio::test]
+async fn the_last_pages_of_an_attempt_do_not_wait_for_earlier_ones_but_its_commit_does() {
+    let shared = Shared::new(2);
+    let mut config = shared.config();
+    config.segment.target_size = 64 << 10;
+    let runtime = Runtime::seeded(1);
+    let gates: Vec<_> = (0..2).map(|_| Arc::new(Semaphore::new(0))).collect();
+    let bases = (0..2).map(|n| {
+        let local = LocalStore::new(shared.base(n), false, n as u64);
+        let held: Arc<dyn Store> = Arc::new(SlowStore {
+            inner: Arc::new(local),
+            pace: Pace::Held(Arc::clone(&gates[n])),
+        });
+        let base = &config.base_directories[n];
+        (base.name.parse().unwrap(), base.uri.clone(), held)
+    });
+    let storage = Storage::from_stores(bases.collect(), Limits::LOCAL, &runtime);
+    let daemon = Daemon::assemble(&config, &runtime, storage, Arc::default());
+    let (x, target) = (exchange("x"), config.segment.target_size as usize);
+    announce(&daemon, &x, 1).await;
+    let (writer, pages) = (sink(&x, 0, 0), [page(1, target), page(2, target / 2)]);
+    for (number, page) in pages.iter().enumerate() {
+        let batch = [(0, page.clone())];
+        write(&daemon, &writer, number as u32, &batch)
+            .await
+            .unwrap();
+    }
+    let claim = claim(2, &pages.clone().map(|page| (0, page)));
+    let (ingest, at) = (daemon.ingest.clone(), writer.clone());
+    let mut finish = tokio::spawn(async move { ingest.finish(&at, claim).await });
+    // The one base directory takes the later segment while the other keeps the earlier waiting.
+    gates[0].add_permits(1);
+    wait_until(|| shared.segments().len() == 1).await;
+    let later = shared.segments()[0].file_stem().unwrap().to_owned();
+    assert!(
+        later.to_str().unwrap().ends_with("-000000000001"),
+        "{later:?}"
+    );
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut finish).await;
+    assert!(early.is_err(), "acknowledged before its pages were stored");
+    assert_eq!(
+        read(&daemon, &x, 0).await.unwrap(),
+        b"",
+        "not committed yet"
+    );
+    // Then all is stored, and the commit follows, wherever it is put.
+    gates.iter().for_each(|gate| gate.add_permits(100));
+    let totals = finish.await.unwrap().unwrap();
+    assert_eq!(totals.pages, 2);
+    assert_eq!(shared.segments().len(), 3);
+    let other = shared.daemon(2);
+    assert_eq!(read(&other, &x, 0).await.unwrap(), pages.concat());
+}
+
+async fn wait_until(done: impl Fn() -> bool) {
+    let patience = Duration::from_secs(60);
+    let wait = async {
+        while !done() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(patience, wait).await.expect("in time");
+}
 
 #[tokio::test]
 async fn pages_of_a_task_come_in_the_order_in_which_they_were_added_over_many_segments() {

@@ -1,4 +1,5 @@
-//! A store that takes its time, as one behind a network does when it is short of breath.
+//! A store that takes its time, as one behind a network does when it is short of breath, or that
+//! waits until the test lets it go on.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,18 +10,35 @@ use bytes::Bytes;
 use stopover::storage::Tail;
 use stopover::storage::keys::{Folder, Key};
 use stopover::storage::store::{Expected, Found, Store, StoreError, Taken, Versioned};
+use tokio::sync::Semaphore;
 
-/// Each put and each read of a range takes so much longer.
+/// What each put and each read of a range waits for.
+#[derive(Debug)]
+pub enum Pace {
+    Late(Duration),
+    /// For a permit, which it uses up.
+    Held(Arc<Semaphore>),
+}
+
+impl Pace {
+    async fn wait(&self) {
+        match self {
+            Self::Late(delay) => tokio::time::sleep(*delay).await,
+            Self::Held(permits) => permits.acquire().await.unwrap().forget(),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct SlowStore {
     pub inner: Arc<dyn Store>,
-    pub delay: Duration,
+    pub pace: Pace,
 }
 
 #[async_trait]
 impl Store for SlowStore {
     async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<(), StoreError> {
-        tokio::time::sleep(self.delay).await;
+        self.pace.wait().await;
         self.inner.put(key, content).await
     }
 
@@ -42,7 +60,7 @@ impl Store for SlowStore {
     }
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
-        tokio::time::sleep(self.delay).await;
+        self.pace.wait().await;
         self.inner.get_range(key, range).await
     }
 

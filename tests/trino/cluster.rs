@@ -44,6 +44,17 @@ impl Cluster {
     ) -> Result<Self> {
         std::fs::create_dir_all(work.join("logs"))?;
         let store = Store::start(kind, work).await?;
+        Self::over(store, artifacts, manager, extras, work).await
+    }
+
+    /// The same over base directories that exist; the folder for logs must exist, too.
+    pub async fn over(
+        store: Store,
+        artifacts: &Artifacts,
+        manager: ExchangeManager,
+        extras: &Extras,
+        work: &Path,
+    ) -> Result<Self> {
         let ports = free_ports(2 * (WORKERS + 1))?;
         let (node_ports, daemon_ports) = ports.split_at(WORKERS + 1);
         let mut daemons = Vec::new();
@@ -225,15 +236,9 @@ fn exchange_properties(
             ])
         }
         ExchangeManager::Filesystem => {
-            let folders: Vec<_> = store
-                .folders
-                .iter()
-                .map(|f| f.display().to_string())
-                .collect();
-            properties(&[
-                ("exchange-manager.name", "filesystem".to_owned()),
-                ("exchange.base-directories", folders.join(",")),
-            ])
+            let name = ("exchange-manager.name", "filesystem".to_owned());
+            let stock = store.stock_properties();
+            properties(&[vec![name], stock].concat())
         }
     }
 }

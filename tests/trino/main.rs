@@ -8,6 +8,7 @@
 //!     cargo test --test trino -- --exchange-manager filesystem    Trino's own, to compare
 //!     cargo test --test trino -- connectors        every connector that can be had: docs/trino.md
 //!     cargo test --test trino -- hold              the same cluster, to try things by hand
+//!     cargo test --test trino -- measure           beside Trino's own exchange: docs/performance.md
 //!     cargo test --test trino -- demo                  for people to watch, see tests/trino/demo
 
 mod artifacts;
@@ -16,6 +17,7 @@ mod compare;
 mod connectors;
 mod daemon;
 mod demo;
+mod measure;
 mod node;
 mod process;
 mod queries;
@@ -57,6 +59,15 @@ struct Arguments {
     /// connectors: only what concerns this catalog alone [default: all].
     #[arg(long)]
     catalog: Vec<String>,
+    /// measure: rounds after the first, which warms up.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// measure: the schema of tpch.
+    #[arg(long, default_value = "sf1")]
+    schema: String,
+    /// measure: milliseconds added to every request at S3.
+    #[arg(long, default_value_t = 0)]
+    latency: u64,
     /// Leave logs and configuration behind also after success.
     #[arg(long)]
     keep: bool,
@@ -94,6 +105,8 @@ enum Mode {
     Demo,
     /// Every connector that can be had, with all checks of it.
     Connectors,
+    /// How long TPC-H takes without the exchange, with Stopover and with Trino's own, in turn.
+    Measure,
     /// The cluster of the connectors, for trying things by hand; runs until ctrl-C.
     Hold,
 }
@@ -133,7 +146,7 @@ async fn run(arguments: &Arguments) -> Result<bool> {
     let connectors = match arguments.mode {
         Mode::Test => arguments.wants_connectors(),
         Mode::Connectors | Mode::Hold => true,
-        Mode::Demo => false,
+        Mode::Demo | Mode::Measure => false,
     };
     let artifacts = Artifacts::find(arguments.exchange_manager, connectors)?;
     let work = work_folder()?;
@@ -141,6 +154,24 @@ async fn run(arguments: &Arguments) -> Result<bool> {
     let passed = match arguments.mode {
         Mode::Test => test(arguments, &artifacts, &work).await?,
         Mode::Demo => demo::run(&artifacts, &work).await.map(|()| true)?,
+        Mode::Measure => {
+            let Arguments {
+                schema,
+                rounds,
+                latency,
+                ..
+            } = arguments;
+            let kind = arguments.storages()[0];
+            let trial = measure::Trial {
+                kind,
+                schema,
+                rounds: *rounds,
+                latency: *latency,
+            };
+            measure::run(&artifacts, &trial, &work)
+                .await
+                .map(|()| true)?
+        }
         Mode::Connectors | Mode::Hold => all_connectors(arguments, &artifacts, &work).await?,
     };
     if passed && !arguments.keep {

@@ -40,6 +40,13 @@ pub struct Store {
     /// One folder per base directory.
     pub folders: Vec<PathBuf>,
     gateway: Option<Gateway>,
+    /// In front of the gateway, where it is to look far away.
+    far: Option<Far>,
+}
+
+struct Far {
+    _process: Process,
+    url: String,
 }
 
 /// An S3 server; its buckets are the folders under its root.
@@ -64,7 +71,63 @@ impl Store {
             kind,
             folders,
             gateway,
+            far: None,
         })
+    }
+
+    /// Adds so many milliseconds to every request at the S3 server (benches/slow_store).
+    pub async fn put_far_away(&mut self, latency: u64, work: &Path) -> Result<()> {
+        let gateway = self
+            .gateway
+            .as_ref()
+            .context("only an S3 server can be far away")?;
+        let port = free_ports(1)?[0];
+        let program = std::env::var_os("STOPOVER_BENCH_SLOW_STORE")
+            .context("STOPOVER_BENCH_SLOW_STORE must name the proxy, see docs/performance.md")?;
+        let mut command = Command::new(program);
+        command
+            .args(["--upstream", &format!("127.0.0.1:{}", gateway.port)])
+            .args(["--listen", &format!("127.0.0.1:{port}")])
+            .args(["--latency", &latency.to_string()]);
+        let process = Process::spawn("slow-store", command, &work.join("logs/slow-store.log"))?;
+        let answers = || async move {
+            Ok(tokio::net::TcpStream::connect(("127.0.0.1", port))
+                .await
+                .is_ok())
+        };
+        wait_until("the proxy listens", Duration::from_secs(20), answers).await?;
+        let url = format!("http://127.0.0.1:{port}");
+        self.far = Some(Far {
+            _process: process,
+            url,
+        });
+        Ok(())
+    }
+
+    /// Where the S3 server is to be reached; `None` over local folders.
+    fn endpoint(&self) -> Option<String> {
+        let far = self.far.as_ref().map(|far| far.url.clone());
+        far.or_else(|| self.gateway.as_ref().map(Gateway::url))
+    }
+
+    /// What Trino's own exchange manager has to know.
+    pub fn stock_properties(&self) -> Vec<(&'static str, String)> {
+        let Some(endpoint) = self.endpoint() else {
+            let folders = self.folders.iter().map(|f| f.display().to_string());
+            let folders = folders.collect::<Vec<_>>().join(",");
+            return vec![("exchange.base-directories", folders)];
+        };
+        vec![
+            (
+                "exchange.base-directories",
+                BUCKETS.map(|bucket| format!("s3://{bucket}")).join(","),
+            ),
+            ("exchange.s3.endpoint", endpoint),
+            ("exchange.s3.region", "us-east-1".to_owned()),
+            ("exchange.s3.aws-access-key", ACCESS_KEY.to_owned()),
+            ("exchange.s3.aws-secret-key", SECRET_KEY.to_owned()),
+            ("exchange.s3.path-style-access", "true".to_owned()),
+        ]
     }
 
     /// The `[[base_directory]]` tables of a daemon's configuration.
@@ -72,13 +135,12 @@ impl Store {
         let mut toml = String::new();
         for (folder, bucket) in self.folders.iter().zip(BUCKETS) {
             toml.push_str("[[base_directory]]\n");
-            match &self.gateway {
+            match self.endpoint() {
                 None => toml.push_str(&format!("uri = \"file://{}\"\n", folder.display())),
-                Some(gateway) => toml.push_str(&format!(
+                Some(endpoint) => toml.push_str(&format!(
                     "uri = \"s3://{bucket}\"\nregion = \"us-east-1\"\n\
-                     endpoint = \"http://127.0.0.1:{}\"\nallow_http = true\npath_style = true\n\
-                     access_key_id = \"{ACCESS_KEY}\"\nsecret_access_key = \"{SECRET_KEY}\"\n",
-                    gateway.port
+                     endpoint = \"{endpoint}\"\nallow_http = true\npath_style = true\n\
+                     access_key_id = \"{ACCESS_KEY}\"\nsecret_access_key = \"{SECRET_KEY}\"\n"
                 )),
             }
             toml.push('\n');

@@ -10,7 +10,7 @@ mod loss;
 mod policy;
 mod reads;
 mod tpcds;
-mod tpch;
+pub mod tpch;
 mod writes;
 
 use std::time::Instant;

@@ -215,8 +215,8 @@ impl ExchangeState {
         })
     }
 
-    /// Seals the commits of sinks whose segments have all ended their upload since; one such segment
-    /// at a time, so that those who become ready meanwhile share the next.
+    /// Seals the commits of sinks whose segments have all ended their upload since; one such
+    /// segment at a time, so that those who become ready meanwhile share the next.
     pub fn seal_follower(&mut self, sequence: u64) -> Option<Sealed> {
         if self.follower_uploading {
             return None;

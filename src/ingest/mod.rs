@@ -9,6 +9,7 @@ mod elsewhere;
 mod exchange;
 mod pressure;
 pub mod seal_policy;
+mod sealing;
 pub mod sink;
 mod uploader;
 
@@ -20,8 +21,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 pub use self::answers::{Aborted, Appended, Claim, IngestError};
-use self::exchange::{ExchangeState, Sealed};
-use self::seal_policy::{Decision, SealPolicy};
+use self::exchange::ExchangeState;
+use self::seal_policy::SealPolicy;
 use self::sink::{Sink, SinkState};
 use crate::clock::Runtime;
 use crate::commit::{CommitIndex, Totals};
@@ -442,66 +443,5 @@ impl Ingest {
     fn holds(&self, sink: &SinkId) -> bool {
         self.get(&sink.exchange)
             .is_some_and(|state| state.lock().sinks.contains_key(&sink.task_attempt))
-    }
-
-    fn seal_if_due(&self, state: &mut ExchangeState) -> Option<Sealed> {
-        let view = state.view(self.shared.parts.runtime.clock.now());
-        match self.shared.policy.decide(&view) {
-            Decision::Seal => self.seal(state),
-            Decision::LookAgain(_) | Decision::Rest => None,
-        }
-    }
-
-    fn next_sequence(&self) -> u64 {
-        self.shared.sequence.fetch_add(1, Ordering::Relaxed)
-    }
-
-    fn seal(&self, state: &mut ExchangeState) -> Option<Sealed> {
-        let sealed = state.seal(self.next_sequence(), self.shared.policy.worth_a_follower());
-        if let Some(sealed) = &sealed {
-            self.shared
-                .in_flight_bytes
-                .fetch_add(sealed.bytes, Ordering::AcqRel);
-        }
-        sealed
-    }
-
-    fn upload(
-        &self,
-        state: &Arc<Mutex<ExchangeState>>,
-        exchange: &ExchangeId,
-        sealed: Option<Sealed>,
-    ) {
-        if let Some(sealed) = sealed {
-            let (ingest, state) = (self.clone(), Arc::clone(state));
-            let work = uploader::upload(ingest, state, exchange.clone(), sealed);
-            self.shared.parts.runtime.tasks.spawn(work);
-        }
-    }
-
-    /// Commits those whose last segment has landed; whoever ends an upload calls it.
-    fn follow_up(&self, state: &Arc<Mutex<ExchangeState>>, exchange: &ExchangeId) {
-        let sealed = state.lock().seal_follower(self.next_sequence());
-        self.upload(state, exchange, sealed);
-    }
-
-    /// Seals when due, and comes back when the policy says so.
-    fn look_again(&self, state: &Arc<Mutex<ExchangeState>>, exchange: &ExchangeId) {
-        let (sealed, wait) = {
-            let mut state = state.lock();
-            let view = state.view(self.shared.parts.runtime.clock.now());
-            match self.shared.policy.decide(&view) {
-                Decision::Seal => (self.seal(&mut state), None),
-                Decision::LookAgain(wait) => (None, Some(wait)),
-                Decision::Rest => (None, None),
-            }
-        };
-        self.upload(state, exchange, sealed);
-        let Some(wait) = wait else { return };
-        let (ingest, state, exchange) = (self.clone(), Arc::clone(state), exchange.clone());
-        self.shared.parts.runtime.tasks.spawn(async move {
-            ingest.shared.parts.runtime.clock.sleep(wait).await;
-            ingest.look_again(&state, &exchange);
-        });
     }
 }

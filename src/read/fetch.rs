@@ -73,8 +73,8 @@ impl Fetcher {
         self.cache.forget(exchange);
     }
 
-    /// Forgets what is kept of a segment in which damage was found: it may have been done here or on
-    /// the way here, and the next reader is to fetch it anew.
+    /// Forgets what is kept of a segment in which damage was found: it may have been done here or
+    /// on the way here, and the next reader is to fetch it anew.
     pub fn distrust(&self, at: &SegmentAddress) {
         self.cache.forget_segment(at);
         self.parts.commits.hot().remove(at);

@@ -7,10 +7,10 @@
 //! part ends amid a page while memory is short, that beginning of a page is dropped and fetched
 //! again with its rest. Otherwise enough streams could each wait for what the others hold.
 //!
-//! Damage may have been done to the copy in memory or on its way here. So where a part does not fit,
-//! nothing of it is given out, every copy of its segment that is kept here is dropped, and the range
-//! is fetched once more from the base directory, from the first page that is still owed; what does
-//! not fit then is an error.
+//! Damage may have been done to the copy in memory or on its way here. So where a part does not
+//! fit, nothing of it is given out, every copy of its segment that is kept here is dropped, and the
+//! range is fetched once more from the base directory, from the first page that is still owed; what
+//! does not fit then is an error.
 
 use std::collections::VecDeque;
 

@@ -74,8 +74,8 @@ impl Base {
         self.health.lock().failure.is_none()
     }
 
-    /// The store to ask: with retries, unless it is known not to work, which is not worth a minute's
-    /// patience.
+    /// The store to ask: with retries, unless it is known not to work, which is not worth a
+    /// minute's patience.
     pub fn patient_if_healthy(&self) -> &Arc<dyn Store> {
         if self.is_healthy() {
             &self.store

@@ -249,7 +249,7 @@ impl Storage {
 
     /// Removes what is left of an exchange that nobody announces: claims its end first, so that an
     /// announcement which comes in between stays. Answers how many objects went; `None` if it is
-    /// announced, or others kept ending it at the same time, each of whom removes all that it finds.
+    /// announced, or others kept ending it at the same time, each of whom removes what it finds.
     pub async fn remove_unannounced(
         &self,
         exchange: &ExchangeId,

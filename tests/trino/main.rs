@@ -8,7 +8,7 @@
 //!     cargo test --test trino -- --exchange-manager filesystem    Trino's own, to compare
 //!     cargo test --test trino -- connectors        every connector that can be had: docs/trino.md
 //!     cargo test --test trino -- hold              the same cluster, to try things by hand
-//!     cargo test --test trino -- measure           beside Trino's own exchange: docs/performance.md
+//!     cargo test --test trino -- measure       beside Trino's own exchange: docs/performance.md
 //!     cargo test --test trino -- demo                  for people to watch, see tests/trino/demo
 
 mod artifacts;

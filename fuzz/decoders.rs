@@ -17,17 +17,21 @@ use stopover::segment::scan::{Expected, Output, Scanner, Sent};
 use stopover::segment::writer::{Piece, SegmentDraft, SegmentImage, write_segment};
 use stopover::segment::{Checksum, checksum};
 
+#[path = "config.rs"]
+pub mod config;
+
 /// A decoder by the name of its target.
 pub type Named = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const ALL: [Named; 6] = [
+pub const ALL: [Named; 7] = [
     ("batch", batch),
     ("scan", scan),
     ("segment", segment),
     ("trailer", trailer),
     ("footer", footer),
     ("handle", handle),
+    ("config", config::config),
 ];
 
 const PARTITIONS: u32 = 3;

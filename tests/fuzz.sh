@@ -28,7 +28,7 @@ while [ $# -gt 0 ]; do
             ;;
     esac
 done
-[ -n "$TARGETS" ] || TARGETS="batch scan segment trailer footer handle"
+[ -n "$TARGETS" ] || TARGETS="batch scan segment trailer footer handle config"
 
 PATH=$("$ROOT/tests/lib/fetch.sh" cargo-fuzz):$PATH
 cd "$ROOT/fuzz"

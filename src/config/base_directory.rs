@@ -148,7 +148,11 @@ fn normalise(text: &str, cwd: &Path) -> Result<String, String> {
             .ok()
             .and_then(|url| url.to_file_path().ok())
             .ok_or_else(|| "it is no local path: write file:///…".to_owned())
-            .and_then(|path| local(&path.to_string_lossy(), cwd));
+            .and_then(|path| {
+                let text = path.to_str();
+                let text = text.ok_or("the name of a base directory must be UTF-8")?;
+                local(text, cwd)
+            });
     }
     if !SCHEMES.contains(&scheme) {
         return Err(unknown_scheme(scheme, rest));

@@ -101,8 +101,14 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     KEYS.iter().map(|key| key.name)
 }
 
+/// A name longer than this is no misspelt setting; comparing it with all of them would take long.
+pub const LONGEST_MISSPELT: usize = 64;
+
 /// The known key or section that was most likely meant.
 pub fn nearest(given: &str) -> Option<String> {
+    if given.len() > LONGEST_MISSPELT {
+        return None;
+    }
     let leaf = |name: &str| name.rsplit('.').next().unwrap_or(name).to_owned();
     let score = |known: &str| {
         let whole = strsim::normalized_damerau_levenshtein(known, given);

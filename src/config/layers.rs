@@ -191,7 +191,8 @@ impl Layers {
     /// if not, it belongs to somebody else: Kubernetes sets `STOPOVER_SERVICE_HOST` for a service
     /// of that name.
     fn lone_variable(&mut self, name: &str, lone: &str) {
-        let meant = keys::names().find(|key| {
+        let mut names = keys::names().filter(|_| lone.len() <= keys::LONGEST_MISSPELT);
+        let meant = names.find(|key| {
             let leaf = key.split('.').nth(1).unwrap_or(key);
             [leaf, &key.replace('.', "_")]
                 .iter()

@@ -4,6 +4,8 @@
 //! single keys. Invariant: either a configuration that contradicts itself nowhere, or all problems
 //! at once.
 
+use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::base_directory;
@@ -38,6 +40,38 @@ pub struct Surroundings {
     pub cwd: PathBuf,
     /// Memory.
     pub machine: Machine,
+    /// The configuration file, and those that settings name.
+    pub files: Files,
+}
+
+/// Files that are looked into while the configuration is loaded.
+#[derive(Debug, Clone)]
+pub enum Files {
+    /// The machine's.
+    Real,
+    /// These texts by their whole paths, and no others.
+    MadeUp(BTreeMap<PathBuf, String>),
+}
+
+impl Files {
+    fn made_up(files: &BTreeMap<PathBuf, String>, path: &Path) -> io::Result<String> {
+        let text = files.get(path).cloned();
+        text.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn read(&self, path: &Path) -> io::Result<String> {
+        match self {
+            Self::Real => std::fs::read_to_string(path),
+            Self::MadeUp(files) => Self::made_up(files, path),
+        }
+    }
+
+    fn open(&self, path: &Path) -> io::Result<()> {
+        match self {
+            Self::Real => std::fs::File::open(path).map(drop),
+            Self::MadeUp(files) => Self::made_up(files, path).map(drop),
+        }
+    }
 }
 
 impl Surroundings {
@@ -50,6 +84,7 @@ impl Surroundings {
                 .collect(),
             cwd: std::env::current_dir().unwrap_or_else(|_| "/".into()),
             machine: Machine::detect(),
+            files: Files::Real,
         }
     }
 }
@@ -122,7 +157,7 @@ pub fn load_in(flags: &Flags, around: &Surroundings) -> Result<Loaded, ConfigErr
 fn gather(flags: &Flags, around: &Surroundings) -> Layers {
     let mut layers = Layers::default();
     if let Some((path, origin)) = config_file(flags, around) {
-        match std::fs::read_to_string(around.cwd.join(&path)) {
+        match around.files.read(&around.cwd.join(&path)) {
             Ok(text) => layers.add_file(&path, &text),
             Err(error) => layers.problems.push(Problem {
                 key: "the configuration file".into(),
@@ -214,7 +249,7 @@ fn finish(
     for (key, file, check) in files {
         let Some(path) = file else { continue };
         *path = around.cwd.join(&*path);
-        if let Err(what) = check(path) {
+        if let Err(what) = check(&around.files, path) {
             problems.push(Problem {
                 key: key.into(),
                 value: Some(path.display().to_string()),
@@ -249,18 +284,17 @@ fn adapt_target_size(
 }
 
 /// Says what is wrong with a file.
-type FileCheck = fn(&Path) -> Result<(), String>;
+type FileCheck = fn(&Files, &Path) -> Result<(), String>;
 
 /// What is in it is checked when the doors are fitted.
-fn check_file(path: &Path) -> Result<(), String> {
-    let opened = std::fs::File::open(path);
-    opened
-        .map(drop)
-        .map_err(|e| format!("it cannot be read: {e}"))
+fn check_file(files: &Files, path: &Path) -> Result<(), String> {
+    let opened = files.open(path);
+    opened.map_err(|e| format!("it cannot be read: {e}"))
 }
 
-fn check_token_file(path: &Path) -> Result<(), String> {
-    let text = std::fs::read_to_string(path).map_err(|e| format!("it cannot be read: {e}"))?;
+fn check_token_file(files: &Files, path: &Path) -> Result<(), String> {
+    let text = files.read(path);
+    let text = text.map_err(|e| format!("it cannot be read: {e}"))?;
     if text.lines().all(|line| line.trim().is_empty()) {
         return Err("it holds no token: write one to a line, or set the key to \"\"".into());
     }

@@ -20,6 +20,7 @@ fn world() -> World {
                 memory: Some(16 << 30),
                 cgroup_limit: None,
             },
+            files: Files::Real,
         },
         _dir: dir,
     }
@@ -198,6 +199,15 @@ fn a_misspelt_key_is_refused_with_the_right_one() {
             "did you mean segment.target_size?",
         ],
     );
+}
+
+#[test]
+fn a_name_longer_than_any_setting_is_refused_without_a_search_for_what_it_may_mean() {
+    let long = "listen".repeat(100_000);
+    let world = world()
+        .set(&format!("server.{long}=x"))
+        .env(&format!("STOPOVER_{}", long.to_uppercase()), "x");
+    assert_has(&world.refusal(), &["there is no such setting: docs/"]);
 }
 
 #[test]
@@ -501,6 +511,7 @@ fn uris_that_cannot_work_are_refused() {
         ("s3://key:hidden@bucket/x", "credentials do not belong"),
         ("s3://bucket/x?region=a", "no ? or #"),
         ("/", "root of the file system"),
+        ("file:///spool/%FF", "must be UTF-8"),
         ("", "it is empty"),
     ] {
         let mut world = world();

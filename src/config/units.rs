@@ -91,6 +91,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
             .ok_or("it is not a duration: it is longer than 500 years")?;
         rest = tail.trim_start();
     }
+    if !nanos.is_multiple_of(1000) {
+        return Err("it is not a duration: it is no whole number of us, such as 20us".into());
+    }
     Ok(Duration::from_nanos(nanos))
 }
 
@@ -237,6 +240,8 @@ mod tests {
             ("", "such as 30s"),
             ("-5s", "such as 30s"),
             ("999999999999d", "too large"),
+            // It was taken, and printed as 0s.
+            ("0.5us", "no whole number of us"),
         ] {
             let error = parse_duration(text).unwrap_err();
             assert!(error.contains(hint), "{text}: {error}");

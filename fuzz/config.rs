@@ -1,0 +1,165 @@
+//! What the loading of a configuration owes to any text: file, environment, flags.
+//!
+//! Does: lay an input out as the three layers, load it, and hold what comes to two claims: what is
+//! refused names where it stands, and what is taken says the same when it is written down and read
+//! again. Does not: touch a file of the machine. Invariant: as in `decoders.rs`.
+
+use std::path::PathBuf;
+
+use stopover::config::{
+    Config, ConfigErrors, Files, Flags, Loaded, Machine, Origin, Problem, Surroundings, load_in,
+};
+
+/// A line that parts the file from the variables and these from the flags.
+const NEXT_LAYER: &str = "===\n";
+/// Every other file than these is missing.
+const FILE: &str = "/somewhere/stopover.toml";
+const TOKENS: &str = "/somewhere/tokens";
+
+/// One configuration: a file, variables and flags as they were written, a line each.
+#[derive(Clone, Copy, Default)]
+struct Given<'a> {
+    file: &'a str,
+    variables: &'a str,
+    flags: &'a str,
+}
+
+/// A file, and behind [`NEXT_LAYER`] variables, and behind another one flags.
+pub fn config(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
+    let mut layers = text.splitn(3, NEXT_LAYER);
+    let mut next = || layers.next().unwrap_or_default();
+    let (file, variables, flags) = (next(), next(), next());
+    check(Given {
+        file,
+        variables,
+        flags,
+    });
+}
+
+fn check(given: Given<'_>) {
+    match load_in(&flags(given), &around(given)) {
+        Ok(loaded) => says_the_same_again(&loaded),
+        Err(ConfigErrors(problems)) => {
+            assert!(!problems.is_empty(), "refused without a reason");
+            for problem in &problems {
+                assert!(
+                    !problem.what.is_empty() && has_a_place(problem, given),
+                    "it names no place: {problem:?}"
+                );
+            }
+        }
+    }
+}
+
+fn flags(given: Given<'_>) -> Flags {
+    let mut flags = Flags {
+        config: Some(FILE.into()),
+        ..Flags::default()
+    };
+    for line in given.flags.lines() {
+        match line.split_once(' ') {
+            Some(("--listen", value)) => flags.listen = Some(value.into()),
+            Some(("--memory-budget", value)) => flags.memory_budget = Some(value.into()),
+            Some(("--base-directory", value)) => flags.base_directories.push(value.into()),
+            _ => flags.set.push(line.to_owned()),
+        }
+    }
+    flags
+}
+
+fn around(given: Given<'_>) -> Surroundings {
+    let variables = given.variables.lines().map(|line| {
+        let (name, value) = line.split_once('=').unwrap_or((line, ""));
+        (format!("STOPOVER_{name}"), value.to_owned())
+    });
+    let files = [(FILE, given.file), (TOKENS, "a-token-of-some-length")];
+    Surroundings {
+        environment: variables.collect(),
+        cwd: "/somewhere".into(),
+        machine: Machine {
+            memory: Some(16 << 30),
+            cgroup_limit: None,
+        },
+        files: Files::MadeUp(
+            files
+                .map(|(path, text)| (path.into(), text.to_owned()))
+                .into(),
+        ),
+    }
+}
+
+/// Whoever reads it finds the place: a line of the file, a variable or a flag that was given, or a
+/// setting that nobody gave.
+fn has_a_place(problem: &Problem, given: Given<'_>) -> bool {
+    match &problem.origin {
+        Some(Origin::File { path, line }) => {
+            let lines = given.file.split('\n').count();
+            path == &PathBuf::from(FILE) && (1..=lines).contains(line)
+        }
+        Some(Origin::Environment(variable)) => {
+            let name = variable.strip_prefix("STOPOVER_").unwrap_or_default();
+            let mut names = given.variables.lines().map(|line| line.split('=').next());
+            names.any(|given| given == Some(name))
+        }
+        Some(Origin::Flag(flag)) => {
+            let set = flag.strip_prefix("--set ");
+            given.flags.lines().any(|line| match set {
+                Some(key) => line.split('=').next().is_some_and(|k| k.trim() == key),
+                None => line.starts_with(flag.as_str()),
+            })
+        }
+        Some(Origin::Default) => is_setting(&problem.key),
+        None => problem.key == "--set" || is_setting(&problem.key),
+    }
+}
+
+fn is_setting(key: &str) -> bool {
+    let nothing = Given::default();
+    let defaults = load_in(&flags(nothing), &around(nothing)).expect("the defaults");
+    key.starts_with("base_directory") || defaults.settings().any(|(name, ..)| name == key)
+}
+
+/// Each setting as it is printed, given as flags, is the same configuration.
+fn says_the_same_again(loaded: &Loaded) {
+    let config = &loaded.config;
+    assert!(!config.base_directories.is_empty());
+    let settings = loaded.settings();
+    let mut again = Flags {
+        set: settings
+            .map(|(name, value, _)| format!("{name}={value}"))
+            .collect(),
+        ..Flags::default()
+    };
+    for (index, base) in config.base_directories.iter().enumerate() {
+        again.base_directories.push(base.uri.clone());
+        let name = ("name", base.name.as_str());
+        let options = base
+            .options
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()));
+        // A flag's key ends at its first =, and its parts at each dot.
+        let plain = |key: &str| !key.contains(['.', '=']) && key.trim() == key;
+        let keys = options.filter(|(key, _)| plain(key)).chain([name]);
+        again
+            .set
+            .extend(keys.map(|(key, value)| format!("base_directories.{index}.{key}={value}")));
+    }
+    let told = match load_in(&again, &around(Given::default())) {
+        Ok(loaded) => told(&loaded.config),
+        Err(refused) => panic!("what was taken is refused when it is repeated: {refused}"),
+    };
+    assert_eq!(told, self::told(config));
+}
+
+/// A configuration but for options that no flag can name.
+fn told(config: &Config) -> String {
+    let mut config = config.clone();
+    for base in &mut config.base_directories {
+        base.options
+            .retain(|key, _| !key.contains(['.', '=']) && key.trim() == key);
+    }
+    format!("{config:?}")
+}

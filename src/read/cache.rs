@@ -5,7 +5,8 @@
 //! hold their reservation and never more than their share of the pool.
 //!
 //! The fetch is a task of its own: were it driven by the reader who came first, a client that stops
-//! reading would hold up all others who want the chunk.
+//! reading would hold up all others who want the chunk. But it is begun by that reader, so that it
+//! asks for memory before whatever that reader asks for next.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -46,6 +47,17 @@ struct Slot {
     fetched: Fetched,
     /// Bytes counted for it; 0 while it is on its way.
     size: AtomicU64,
+}
+
+impl Slot {
+    fn awaiting(receiver: oneshot::Receiver<Result<Bytes, ReadError>>) -> Self {
+        let given_up = |_| ReadError::Interrupted;
+        let fetched = async move { receiver.await.map_err(given_up)? };
+        Self {
+            fetched: fetched.boxed().shared(),
+            size: AtomicU64::new(0),
+        }
+    }
 }
 
 struct State {
@@ -141,41 +153,45 @@ impl ChunkCache {
         key: ChunkKey,
         fetch: impl Future<Output = Result<Bytes, ReadError>> + Send + 'static,
     ) -> Result<(Bytes, bool), ReadError> {
-        let (fetched, hit) = {
+        let (sender, receiver) = oneshot::channel();
+        let (slot, hit) = {
             let mut state = self.state.lock();
             match state.slots.get(&key) {
-                Some(slot) => (slot.fetched.clone(), true),
-                None => (self.start(&mut state, tasks, key, fetch), false),
+                Some(slot) => (Arc::clone(slot), true),
+                None => {
+                    let slot = Arc::new(Slot::awaiting(receiver));
+                    state.slots.put(key.clone(), Arc::clone(&slot));
+                    (slot, false)
+                }
             }
         };
+        let fetched = slot.fetched.clone();
+        if !hit {
+            self.start(tasks, key, slot, fetch, sender);
+        }
         Ok((fetched.await?, hit))
     }
 
     fn start(
         &self,
-        state: &mut State,
         tasks: &TaskGroup,
         key: ChunkKey,
+        slot: Arc<Slot>,
         fetch: impl Future<Output = Result<Bytes, ReadError>> + Send + 'static,
-    ) -> Fetched {
-        let (sender, receiver) = oneshot::channel();
-        let given_up = |_| ReadError::Interrupted;
-        let fetched = async move { receiver.await.map_err(given_up)? }
-            .boxed()
-            .shared();
-        let slot = Arc::new(Slot {
-            fetched: fetched.clone(),
-            size: AtomicU64::new(0),
-        });
-        state.slots.put(key.clone(), Arc::clone(&slot));
+        sender: oneshot::Sender<Result<Bytes, ReadError>>,
+    ) {
+        let mut fetch = fetch.boxed();
+        let early = (&mut fetch).now_or_never();
         let cache = self.clone();
         tasks.spawn(async move {
-            let result = fetch.await;
+            let result = match early {
+                Some(result) => result,
+                None => fetch.await,
+            };
             cache.settle(&key, &slot, &result);
             // Nobody waits any more if every reader left.
             let _ = sender.send(result);
         });
-        fetched
     }
 
     /// Counts a chunk that has arrived, or takes its slot away, unless it was evicted on its way.
@@ -237,5 +253,48 @@ impl ChunkCache {
                 state.uncount(&slot);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Runtime;
+
+    /// Story: a chunk was asked for by its task, which ran after the reader had asked for the parts
+    /// behind it. Where memory was short, the chunk waited for what those held, and the reader, who
+    /// gives parts out in order, for the chunk: for ever.
+    #[tokio::test]
+    async fn a_chunk_takes_its_place_in_the_queue_before_what_is_asked_for_after_it() {
+        let runtime = Runtime::seeded(1);
+        let pool = MemoryPool::new("read", 10);
+        let cache = ChunkCache::new(pool.clone(), 10);
+        let key = ChunkKey {
+            exchange: "q".parse().unwrap(),
+            base: "a".parse().unwrap(),
+            segment: SegmentId {
+                daemon: crate::id::DaemonId(1),
+                sequence: 1,
+            },
+            chunk: 0,
+            end: 6,
+        };
+        let held = pool.reserve("q", 10).await.unwrap();
+        let other = pool.clone();
+        let fetch = async move {
+            let reserved = other.reserve("q", 6).await.unwrap();
+            let bytes = Bytes::from_static(b"012345");
+            Ok(crate::memory::ReservedBytes::into_bytes(bytes, reserved))
+        };
+        let mut chunk = Box::pin(cache.get(&runtime.tasks, key, fetch));
+        assert!((&mut chunk).now_or_never().is_none(), "nothing is free");
+        let mut later = Box::pin(pool.reserve("q", 6));
+        assert!((&mut later).now_or_never().is_none(), "nothing is free");
+        drop(held);
+        assert!((&mut later).now_or_never().is_none(), "the chunk is first");
+        let (bytes, hit) = chunk.await.unwrap();
+        assert_eq!((bytes.as_ref(), hit), (b"012345".as_ref(), false));
+        drop(bytes);
+        assert_eq!(later.await.unwrap().bytes(), 6);
     }
 }

@@ -15,7 +15,6 @@ use stopover::app::Daemon;
 use stopover::clock::{Clock, Random, Runtime, TaskGroup};
 use stopover::config::Config;
 use stopover::lifecycle::drain::drain;
-use stopover::storage::store::Store;
 use stopover::storage::{Limits, Storage};
 use stopover::telemetry::metrics::Metrics;
 
@@ -125,7 +124,7 @@ impl Host {
             tasks: TaskGroup::on(Arc::new(Nursery(Arc::clone(nest)))),
         };
         let stores = sites.iter().map(|site| {
-            let store: Arc<dyn Store> = SimulatedStore::new(site, nest);
+            let store = nest.meter.over(SimulatedStore::new(site, nest));
             let store = match self.simulation.mutant {
                 Some(mutant) => mutant.over(store, site, nest),
                 None => store,
@@ -138,6 +137,7 @@ impl Host {
         });
         let storage = Storage::from_stores(stores.collect(), *limits, &runtime);
         let daemon = Daemon::assemble(config, &runtime, storage, Arc::new(Metrics::default()));
+        nest.meter.look_at(&daemon);
         let doors = Doors::open(&config.server, &runtime.clock).expect("doors without files");
         Life {
             nest: Arc::clone(nest),

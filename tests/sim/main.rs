@@ -15,6 +15,7 @@ mod crash;
 mod disk;
 mod history;
 mod host;
+mod meter;
 mod mutants;
 mod nest;
 mod net;
@@ -52,6 +53,7 @@ const MUST_MEET: &[&str] = &[
     "a late writer",
     "a live exchange judged",
     "a partition read",
+    "a query waits at its limit",
     "a read resumed",
     "a repeated batch",
     "a speculative attempt",
@@ -61,6 +63,7 @@ const MUST_MEET: &[&str] = &[
     "an exchange closed",
     "an exchange read",
     "an outage longer than a lease",
+    "somebody waits for memory",
     "stores that do not answer",
 ];
 

@@ -21,6 +21,7 @@ use stopover::storage::keys::{Folder, Key};
 use stopover::storage::store::{Expected, Found, Store, StoreError, Taken, Versioned};
 use tower::ServiceExt as _;
 
+use crate::meter::footer_of;
 use crate::nest::Nest;
 use crate::store::Site;
 use crate::wire;
@@ -40,6 +41,10 @@ pub enum Mutant {
     SweeperGoesByAge,
     /// A base directory keeps what it was given in the daemon's own memory.
     MemoryIsKept,
+    /// A store gives a part of something larger, which stays in memory with it.
+    RangeKeepsWhatLiesBefore,
+    /// Bodies are read before there is room for them.
+    BodyIsReadBeforeItsTurn,
     /// The daemon takes every batch, repeated or not, as the next one.
     RepeatedBatchIsTakenTwice,
     /// A finish is answered at once.
@@ -65,6 +70,8 @@ pub const ALL: &[Mutant] = &[
     Mutant::CloseForgetsABase,
     Mutant::SweeperGoesByAge,
     Mutant::MemoryIsKept,
+    Mutant::RangeKeepsWhatLiesBefore,
+    Mutant::BodyIsReadBeforeItsTurn,
     Mutant::RepeatedBatchIsTakenTwice,
     Mutant::FinishAcknowledgesEarly,
     Mutant::AbortIsForgotten,
@@ -118,14 +125,7 @@ impl MutantStore {
 
 /// Whether a segment's footer holds commit records.
 fn commits(content: &[Bytes]) -> bool {
-    use stopover::segment::footer::Footer;
-    use stopover::segment::layout::{TRAILER, Trailer};
-    let bytes = content.concat();
-    let Ok(trailer) = Trailer::decode(&bytes, bytes.len() as u64) else {
-        return true;
-    };
-    let footer = &bytes[trailer.footer_offset as usize..bytes.len() - TRAILER];
-    Footer::decode(footer, &trailer).map_or(true, |footer| !footer.commits.is_empty())
+    footer_of(content).is_none_or(|footer| !footer.commits.is_empty())
 }
 
 #[async_trait]
@@ -174,6 +174,10 @@ impl Store for MutantStore {
     }
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
+        if self.is(Mutant::RangeKeepsWhatLiesBefore) {
+            let more = self.inner.get_range(key, 0..range.end).await?;
+            return Ok(more.slice(range.start as usize..));
+        }
         self.inner.get_range(key, range).await
     }
 
@@ -237,6 +241,13 @@ impl Door {
         let path = request.uri().path().to_owned();
         let answer = |request| async { router.clone().oneshot(request).await.expect("infallible") };
         match self.mutant {
+            Some(Mutant::BodyIsReadBeforeItsTurn) if path.ends_with("/pages") => {
+                let (parts, body) = request.into_parts();
+                match to_bytes(body, 1 << 20).await {
+                    Ok(body) => answer(Request::from_parts(parts, Body::from(body))).await,
+                    Err(_) => Response::new(Body::empty()),
+                }
+            }
             Some(Mutant::RepeatedBatchIsTakenTwice) if path.ends_with("/pages") => {
                 self.take_as_next(&path, request, answer).await
             }

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::chance::Chance;
+use crate::meter::Meter;
 use crate::simulation::{Simulation, note, panic_text};
 
 /// Handles of tasks that have ended are dropped once there are so many.
@@ -26,6 +27,8 @@ const PRUNE_AT: usize = 64;
 pub struct Nest {
     /// Which run of a daemon.
     pub incarnation: u64,
+    /// What it holds in memory.
+    pub meter: Arc<Meter>,
     simulation: Arc<Simulation>,
     chance: Chance,
     /// How often in a thousand a task lets others go first.
@@ -54,6 +57,7 @@ impl Nest {
         simulation.living.lock().insert(incarnation);
         Arc::new(Self {
             incarnation,
+            meter: Meter::new(simulation, incarnation),
             simulation: Arc::clone(simulation),
             chance: Chance::new(simulation.seed ^ incarnation.rotate_left(40), "nest"),
             shuffle,
@@ -192,7 +196,9 @@ impl Future for Task {
             return Poll::Ready(());
         };
         let run = AssertUnwindSafe(|| work.as_mut().poll(cx));
-        match std::panic::catch_unwind(run) {
+        let polled = std::panic::catch_unwind(run);
+        self.nest.meter.check();
+        match polled {
             Ok(polled) => polled,
             Err(panic) => {
                 let text = panic_text(&*panic);

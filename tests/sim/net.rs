@@ -242,6 +242,10 @@ impl Drop for Leaving {
 /// The daemon's side: runs in its nest, and so dies with it.
 async fn serve(life: Arc<Life>, request: Request<Body>, sender: mpsc::Sender<Part>) {
     let (router, door) = (life.router.clone(), Arc::clone(&life.door));
+    let request = match request.uri().path().ends_with("/pages") {
+        true => request.map(|body| life.nest.meter.body(body)),
+        false => request,
+    };
     drop(life);
     let response: Result<_, Infallible> = Ok(door.serve(router, request).await);
     let Ok(response) = response;

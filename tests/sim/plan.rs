@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use stopover::config::{Config, LeaseConfig};
+use stopover::config::{Config, LeaseConfig, QueryConfig};
 use stopover::storage::{Limits, RetryPolicy};
 
 use crate::chance::Chance;
@@ -120,8 +120,10 @@ impl Plan {
             true => (store.calm(), net.calm()),
             false => (store, net),
         };
+        let mut config = config(&chance);
+        config.query = query(seed);
         Self {
-            config: config(&chance),
+            config,
             limits: limits(&chance),
             hosts: chance.between(1, 3) as usize,
             sites: (0..chance.between(1, 3)).map(|_| chance.yes(350)).collect(),
@@ -196,6 +198,16 @@ fn config(chance: &Chance) -> Config {
         sweep_interval: SWEEP,
     };
     config
+}
+
+/// What one query may have: nothing said, or little more than its largest request needs.
+fn query(seed: u64) -> QueryConfig {
+    let chance = Chance::new(seed, "query");
+    QueryConfig {
+        max_write_memory: *chance.pick(&[None, Some(21 << 10)]),
+        max_read_memory: *chance.pick(&[None, Some(10 << 10)]),
+        ..QueryConfig::default()
+    }
 }
 
 fn limits(chance: &Chance) -> Limits {

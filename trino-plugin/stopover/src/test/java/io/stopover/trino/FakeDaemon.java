@@ -175,6 +175,20 @@ final class FakeDaemon
         };
     }
 
+    /** The stream tells after so many bytes, which end with a page, why it cannot go on. */
+    static Fault problemRecord(int length, String slug, int status, boolean retryable)
+    {
+        return (daemon, request, body) -> {
+            Answer answer = daemon.serve(request, body);
+            byte[] problem =
+                    daemon.problemAnswer(new ProblemAnswer(slug, status, retryable)).body();
+            ByteBuffer told = ByteBuffer.allocate(length + 8 + problem.length)
+                    .order(LITTLE_ENDIAN).put(answer.body(), 0, length)
+                    .putInt(0xFFFF_FFF2).putInt(problem.length).put(problem);
+            daemon.send(request, new Answer(200, told.array()));
+        };
+    }
+
     static Fault replaceAnswer(byte[] other)
     {
         return (daemon, request, body) -> daemon.send(request, new Answer(200, other));

@@ -117,6 +117,38 @@ class TestStopoverExchange
     }
 
     @Test
+    void handlesThatOneDaemonFindsDamagedArePlannedByAnother()
+            throws Exception
+    {
+        Exchange exchange = exchange(manager, 1, false);
+        write(manager, exchange, 0, 0, List.of(Map.entry(0, "page")));
+        first.onNext("/handles", problem("data-corrupt", 502, true));
+        exchange.allRequiredSinksFinished();
+        assertThat(handles(exchange)).hasSize(1);
+        assertThat(first.requests("/handles")).hasSize(1);
+        assertThat(second.requests("/handles")).hasSize(1);
+    }
+
+    @Test
+    void handlesThatEveryDaemonFindsDamagedAreAnExternalError()
+            throws Exception
+    {
+        Exchange exchange = exchange(manager, 1, false);
+        write(manager, exchange, 0, 0, List.of(Map.entry(0, "page")));
+        first.onNext("/handles", 500, problem("data-corrupt", 502, true));
+        second.onNext("/handles", 500, problem("data-corrupt", 502, true));
+        exchange.allRequiredSinksFinished();
+        assertThatThrownBy(() -> handles(exchange))
+                .isInstanceOf(ExecutionException.class)
+                .cause()
+                .isInstanceOfSatisfying(TrinoException.class, e -> {
+                    assertThat(e.getErrorCode())
+                            .isEqualTo(StopoverErrorCode.STOPOVER_DATA_CORRUPT.toErrorCode());
+                    assertThat(e.getErrorCode().getType()).isEqualTo(ErrorType.EXTERNAL);
+                });
+    }
+
+    @Test
     void theFirstFinishedAttemptOfATaskIsRead()
             throws Exception
     {

@@ -23,6 +23,7 @@ import java.util.stream.IntStream;
 
 import static io.stopover.trino.FakeDaemon.corrupt;
 import static io.stopover.trino.FakeDaemon.problem;
+import static io.stopover.trino.FakeDaemon.problemRecord;
 import static io.stopover.trino.FakeDaemon.truncate;
 import static io.stopover.trino.Testing.EXCHANGE_ID;
 import static io.stopover.trino.Testing.exchange;
@@ -106,6 +107,45 @@ class TestStopoverSource
         assertFails(handles, StopoverErrorCode.STOPOVER_DATA_CORRUPT);
         assertThat(first.requests("/v1/read").size() + second.requests("/v1/read").size())
                 .isEqualTo(4);
+    }
+
+    @Test
+    void damageThatADaemonTellsIsReadAtAnotherOne()
+            throws Exception
+    {
+        List<ExchangeSourceHandle> handles = written(10, false);
+        first.onNext("/v1/read", problem("data-corrupt", 502, true));
+        assertThat(readAll(source(manager, handles, Map.of(0, 0))))
+                .containsExactlyElementsOf(pages(10));
+        assertThat(first.requests("/v1/read")).containsExactly("POST /v1/read?skip=0");
+        assertThat(second.requests("/v1/read")).containsExactly("POST /v1/read?skip=0");
+    }
+
+    @Test
+    void damageThatADaemonTellsInMidStreamIsReadOnFromThereAtAnotherOne()
+            throws Exception
+    {
+        List<ExchangeSourceHandle> handles = written(10, false);
+        first.onNext("/v1/read", problemRecord(3 * RECORDED, "data-corrupt", 502, true));
+        assertThat(readAll(source(manager, handles, Map.of(0, 0))))
+                .containsExactlyElementsOf(pages(10));
+        assertThat(first.requests("/v1/read")).containsExactly("POST /v1/read?skip=0");
+        assertThat(second.requests("/v1/read")).containsExactly("POST /v1/read?skip=3");
+    }
+
+    @Test
+    void damageThatEveryDaemonTellsFailsTheTaskSoSoonThatTrinoRunsItAgain()
+            throws Exception
+    {
+        List<ExchangeSourceHandle> handles = written(10, false);
+        first.onNext("skip=0", problem("data-corrupt", 502, true));
+        second.onNext("skip=0", problemRecord(RECORDED, "data-corrupt", 502, true));
+        first.onNext("skip=1", 10, problemRecord(0, "data-corrupt", 502, true));
+        second.onNext("skip=1", 10, problem("data-corrupt", 502, true));
+        assertFails(handles, StopoverErrorCode.STOPOVER_DATA_CORRUPT);
+        // A page came in the second try: from there on it is four again.
+        assertThat(first.requests("/v1/read").size() + second.requests("/v1/read").size())
+                .isEqualTo(5);
     }
 
     @Test

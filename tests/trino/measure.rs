@@ -94,14 +94,10 @@ async fn time(
 ) -> Result<[f64; 3]> {
     let (mut seconds, mut results) = ([0.0; 3], [const { None }; 3]);
     for side in (0..3).map(|n| (n + turn) % 3) {
-        let policy = if side == 0 { "NONE" } else { "TASK" };
+        let session = Session::new(schema, if side == 0 { "NONE" } else { "TASK" });
         let started = Instant::now();
-        let rows = clusters[side]
-            .client
-            .run(query.sql, &Session::new(schema, policy));
-        let rows = rows
-            .await
-            .with_context(|| format!("{} {}", query.name, SIDES[side]))?;
+        let rows = clusters[side].client.run(query.sql, &session).await;
+        let rows = rows.with_context(|| format!("{} {}", query.name, SIDES[side]))?;
         seconds[side] = started.elapsed().as_secs_f64();
         results[side] = Some(rows);
     }

@@ -17,8 +17,8 @@ pub struct Run {
     pub partition: u32,
     /// The frames, headers included.
     pub frames: Bytes,
-    /// The `crc` fields of the frames, 4 bytes a page.
-    pub crcs: Vec<u8>,
+    /// The `crc` fields of the frames, 4 bytes a page; of one piece of memory for all of a batch.
+    pub crcs: Bytes,
 }
 
 impl Run {
@@ -126,26 +126,30 @@ pub fn verify_batch(
         return Err(FrameError::Empty);
     }
     let mut verified = VerifiedBatch::default();
-    let mut run_start = 0;
-    let mut crcs = Vec::new();
+    let (mut run_start, mut run_pages) = (0, 0);
+    let (mut crcs, mut pages_of_runs) = (Vec::new(), Vec::new());
     let mut at = 0;
     while at < batch.len() {
         let frame = check_frame(&batch, at, partitions, max_page_size)?;
         crcs.extend_from_slice(&batch[at + 8..at + 12]);
+        run_pages += 1;
         verified.pages += 1;
         verified.page_bytes += frame.length as u64;
         at += FRAME_HEADER + frame.length;
         let run_goes_on = batch.len() >= at + 4 && u32_at(&batch, at) == frame.partition;
         if !run_goes_on {
-            let crcs = std::mem::take(&mut crcs);
-            let frames = batch.slice(run_start..at);
             verified.runs.push(Run {
                 partition: frame.partition,
-                frames,
-                crcs,
+                frames: batch.slice(run_start..at),
+                crcs: Bytes::new(),
             });
+            pages_of_runs.push(std::mem::take(&mut run_pages));
             run_start = at;
         }
+    }
+    let mut crcs = Bytes::from(crcs);
+    for (run, pages) in verified.runs.iter_mut().zip(pages_of_runs) {
+        run.crcs = crcs.split_to(pages * 4);
     }
     Ok(verified)
 }

@@ -8,7 +8,11 @@
 use bytes::Bytes;
 
 use super::Checksum;
+use super::frame::frame_crc;
 use super::layout::{BLOCK_MARKER, BlockRecord, FRAME_HEADER, RECORD, u32_at};
+
+/// Bytes of the pages' checksums that are taken into the block's at a time, to save calls.
+const CRCS: usize = 1024;
 
 /// What a range must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +57,8 @@ pub struct Scanner {
     output: Output,
     skip: u64,
     block: Option<OpenBlock>,
+    /// The `crc` fields of its last pages, which its checksum has not taken in yet.
+    crcs: Vec<u8>,
     range_crc: Checksum,
     pages_seen: u64,
     /// Bytes of whole items.
@@ -85,6 +91,7 @@ impl Scanner {
             output,
             skip,
             block: None,
+            crcs: Vec::with_capacity(CRCS),
             range_crc: Checksum::default(),
             pages_seen: 0,
             taken: 0,
@@ -117,7 +124,7 @@ impl Scanner {
         let (mut start, mut at) = (0, 0);
         while let Some(length) = self.whole_item(&part[at..])? {
             let item = &part[at..at + length];
-            let emit = self.accept(&[item])?;
+            let emit = self.accept_contiguous(item)?;
             let end = at + length;
             match emit {
                 Emit::Whole => {}
@@ -224,7 +231,18 @@ impl Scanner {
             return self.accept_record(&head);
         }
         debug_assert!(head_length >= FRAME_HEADER);
-        self.accept_frame(&head, pieces)
+        self.accept_frame(&head, item_crc(&head, pieces))
+    }
+
+    /// The same for an item in one piece, as nearly all are, without copying its head.
+    fn accept_contiguous(&mut self, item: &[u8]) -> Result<Emit, ScanError> {
+        self.taken += item.len() as u64;
+        if u32_at(item, 0) == BLOCK_MARKER {
+            let head = item.try_into().expect("a block record is as long as that");
+            return self.accept_record(head);
+        }
+        let (head, page) = item.split_at(FRAME_HEADER);
+        self.accept_frame(head, frame_crc(head, page))
     }
 
     fn accept_record(&mut self, head: &[u8; RECORD]) -> Result<Emit, ScanError> {
@@ -250,7 +268,8 @@ impl Scanner {
         Ok(Emit::Whole)
     }
 
-    fn accept_frame(&mut self, head: &[u8; RECORD], pieces: &[&[u8]]) -> Result<Emit, ScanError> {
+    /// Checks a frame by its header and the CRC that was found over it.
+    fn accept_frame(&mut self, head: &[u8], crc: u32) -> Result<Emit, ScanError> {
         let block = self
             .block
             .as_mut()
@@ -258,17 +277,21 @@ impl Scanner {
         if u32_at(head, 0) != block.record.partition {
             return Err(ScanError("a page is of another partition than its block"));
         }
-        if item_crc(head, pieces) != u32_at(head, 8) {
+        if crc != u32_at(head, 8) {
             return Err(ScanError("a page does not fit its CRC-32C"));
         }
         let length = u64::from(u32_at(head, 4));
-        block.crc.update(&head[8..12]);
+        self.crcs.extend_from_slice(&head[8..12]);
         block.pages_left -= 1;
         block.bytes_left = block
             .bytes_left
             .checked_sub(length + FRAME_HEADER as u64)
             .ok_or(ScanError("a block's pages are longer than its record says"))?;
         self.pages_seen += 1;
+        if block.pages_left == 0 || self.crcs.len() >= CRCS {
+            block.crc.update(&self.crcs);
+            self.crcs.clear();
+        }
         if block.pages_left == 0 {
             if block.bytes_left != 0 {
                 return Err(ScanError(

@@ -213,6 +213,11 @@ impl ChunkCache {
         self.pool.reclaim_for_waiting();
     }
 
+    /// Whether a chunk is here or on its way.
+    pub fn has(&self, key: &ChunkKey) -> bool {
+        self.state.lock().slots.contains(key)
+    }
+
     /// Bytes kept.
     pub fn bytes(&self) -> u64 {
         self.state.lock().bytes

@@ -6,11 +6,13 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::cache::{ChunkCache, ChunkKey};
-use super::planner::{Part, parts, rest};
+use super::neighbours::Neighbours;
+use super::planner::{Part, chunks, is_shared, is_short, rest, shared};
 use super::{ReadError, ReadParts};
 use crate::commit::handle::Handle;
 use crate::config::ReadConfig;
@@ -36,6 +38,7 @@ pub struct PlannedPart {
 pub struct Fetcher {
     parts: ReadParts,
     cache: ChunkCache,
+    neighbours: Arc<Neighbours>,
     chunk_size: u64,
 }
 
@@ -48,6 +51,7 @@ impl Fetcher {
         let chunk_size = chunk_size.max(4096);
         Self {
             cache: ChunkCache::new(parts.pool.clone(), share),
+            neighbours: Arc::default(),
             parts,
             chunk_size,
         }
@@ -71,6 +75,12 @@ impl Fetcher {
     /// Forgets a closed exchange.
     pub fn forget(&self, exchange: &ExchangeId) {
         self.cache.forget(exchange);
+        self.neighbours.forget(exchange);
+    }
+
+    /// A read of this handle begins.
+    pub fn begin(&self, handle: &Handle) {
+        self.neighbours.saw(&handle.exchange, handle.partition);
     }
 
     /// Forgets what is kept of a segment in which damage was found: it may have been done here or
@@ -83,9 +93,30 @@ impl Fetcher {
     /// The parts of one range of a handle, in order.
     pub fn plan(&self, handle: &Handle, index: usize) -> Vec<PlannedPart> {
         let range = &handle.ranges[index];
-        let bytes = range.offset..range.offset + range.length;
-        let cut = parts(bytes, range.blocks_end, self.chunk_size);
+        let (bytes, size) = (range.offset..range.offset + range.length, self.chunk_size);
+        let with_neighbours = || {
+            let density = self.neighbours.density(&handle.exchange);
+            is_shared(range.length, range.blocks_end, size, density)
+        };
+        let cut = if is_short(range.length, size)
+            && (self.kept_whole(handle, index) || with_neighbours())
+        {
+            shared(bytes, range.blocks_end, size)
+        } else {
+            rest(bytes, size, size)
+        };
         planned(handle, index, cut)
+    }
+
+    /// Whether all chunks of a range are here already.
+    fn kept_whole(&self, handle: &Handle, index: usize) -> bool {
+        let range = &handle.ranges[index];
+        let (address, size) = (handle.address(range), self.chunk_size);
+        let bytes = range.offset..range.offset + range.length;
+        chunks(&bytes, size).all(|chunk| {
+            let end = ((chunk + 1) * size).min(range.blocks_end);
+            self.cache.has(&chunk_key(&address, chunk, end))
+        })
     }
 
     /// The parts of what is left of a range after so many bytes, fetched for this reader alone. The
@@ -126,13 +157,7 @@ impl Fetcher {
                 fetch,
                 wanted,
             } => {
-                let key = ChunkKey {
-                    exchange: planned.address.exchange.clone(),
-                    base: planned.address.base.clone(),
-                    segment: planned.address.segment,
-                    chunk: *chunk,
-                    end: fetch.end,
-                };
+                let key = chunk_key(&planned.address, *chunk, fetch.end);
                 let (parts, at) = (self.parts.clone(), planned.address.clone());
                 let range = fetch.clone();
                 let fetched = async move { get_reserved(&parts, &at, range).await };
@@ -149,6 +174,16 @@ impl Fetcher {
         };
         counter.inc_by(length);
         Ok(vec![bytes])
+    }
+}
+
+fn chunk_key(at: &SegmentAddress, chunk: u64, end: u64) -> ChunkKey {
+    ChunkKey {
+        exchange: at.exchange.clone(),
+        base: at.base.clone(),
+        segment: at.segment,
+        chunk,
+        end,
     }
 }
 

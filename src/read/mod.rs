@@ -7,6 +7,7 @@
 
 mod cache;
 mod fetch;
+mod neighbours;
 mod planner;
 mod stream;
 
@@ -212,6 +213,7 @@ impl Reader {
 
     fn open(&self, handle: Handle, skip: u64, format: PageFormat) -> ByteStream {
         self.fetcher.parts().metrics.reads.inc();
+        self.fetcher.begin(&handle);
         stream::stream(
             self.fetcher.clone(),
             self.fetch_concurrency,

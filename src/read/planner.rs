@@ -2,10 +2,10 @@
 //!
 //! Neighbouring partitions lie side by side in a segment. A range that is short against a chunk is
 //! therefore fetched with all of its chunk, which stays in memory for the readers of the
-//! neighbours; a long range is fetched as it is, in parts of at most a chunk, since nobody else
-//! would want it. Invariant: the parts of a range cover it exactly once, in order.
+//! neighbours, if enough of these read at this daemon; any other range is fetched as it is, in
+//! parts of at most a chunk. Invariant: the parts of a range cover it exactly once, in order.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 /// One piece of a range and how to get it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,14 +32,33 @@ impl Part {
     }
 }
 
-/// Cuts `range` of a segment whose blocks end at `blocks_end` into parts.
-pub fn parts(range: Range<u64>, blocks_end: u64, chunk_size: u64) -> Vec<Part> {
-    let length = range.end - range.start;
-    if length >= chunk_size / 2 {
-        return rest(range, chunk_size, chunk_size);
-    }
-    let chunks = range.start / chunk_size..=(range.end - 1) / chunk_size;
-    chunks
+/// What one request costs, in bytes that could be fetched instead. A base directory answers 64
+/// requests at a time, some 1,600 a second at 40 ms each; so many MiB a second are more than a
+/// network of 10 Gbit/s carries.
+const REQUEST: u64 = 1 << 20;
+
+/// Whether a range is short enough to be fetched with its neighbours at all.
+pub fn is_short(length: u64, chunk_size: u64) -> bool {
+    length < chunk_size / 2
+}
+
+/// Whether a short range is better fetched with its whole chunk, of which `density` is the share
+/// that this daemon will be asked for, as far as can be told. One request for the chunk stands
+/// against one for each range in it that is read here.
+pub fn is_shared(length: u64, blocks_end: u64, chunk_size: u64, density: f64) -> bool {
+    let chunk = chunk_size.min(blocks_end);
+    let readers = density * chunk as f64 / length as f64;
+    chunk <= REQUEST || readers * (REQUEST + length) as f64 >= (REQUEST + chunk) as f64
+}
+
+/// The numbers of the chunks that a range lies in.
+pub fn chunks(range: &Range<u64>, chunk_size: u64) -> RangeInclusive<u64> {
+    range.start / chunk_size..=(range.end - 1) / chunk_size
+}
+
+/// Cuts `range` of a segment whose blocks end at `blocks_end` into parts of shared chunks.
+pub fn shared(range: Range<u64>, blocks_end: u64, chunk_size: u64) -> Vec<Part> {
+    chunks(&range, chunk_size)
         .map(|chunk| {
             let start = chunk * chunk_size;
             let fetch = start..(start + chunk_size).min(blocks_end);
@@ -76,7 +95,7 @@ mod tests {
         ) {
             let (end, blocks_end) = (start + length, start + length + rest);
             let mut at = start;
-            for part in parts(start..end, blocks_end, chunk) {
+            for part in shared(start..end, blocks_end, chunk) {
                 let wanted = part.wanted().clone();
                 prop_assert_eq!(wanted.start, at);
                 prop_assert!(wanted.end > wanted.start);
@@ -90,18 +109,46 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn a_rest_is_covered_once(
+            start in 16u64..5000, length in 1u64..5000, first in 1u64..9000, chunk in 1u64..1000,
+        ) {
+            let mut at = start;
+            for part in rest(start..start + length, first, chunk) {
+                prop_assert_eq!(part.wanted().start, at);
+                at = part.wanted().end;
+            }
+            prop_assert_eq!(at, start + length);
+        }
+    }
+
     #[test]
-    fn short_neighbours_share_a_chunk_and_long_ranges_are_fetched_alone() {
-        let shared = |range| match &parts(range, 1000, 400)[..] {
+    fn short_neighbours_share_a_chunk() {
+        let shared = |range| match &shared(range, 1000, 400)[..] {
             [Part::Shared { chunk, fetch, .. }] => (*chunk, fetch.clone()),
             other => panic!("{other:?}"),
         };
         assert_eq!(shared(410..430), (1, 400..800));
         assert_eq!(shared(430..460), (1, 400..800));
         assert_eq!(shared(900..950), (2, 800..1000));
-        assert_eq!(
-            parts(100..900, 1000, 400),
-            [Part::Exact(100..500), Part::Exact(500..900)]
-        );
+        assert!(is_short(199, 400) && !is_short(200, 400));
+    }
+
+    #[test]
+    fn a_chunk_is_fetched_where_enough_of_it_is_read_here() {
+        const SEGMENT: u64 = 64 << 20;
+        let shared = |kib: u64, density| is_shared(kib << 10, SEGMENT, 8 << 20, density);
+        // Everything is read here, whatever the size.
+        assert!(shared(1, 1.0) && shared(1300, 1.0) && shared(4095, 1.0));
+        // Of 50 partitions every third: two of the six in a chunk.
+        assert!(!shared(1300, 0.33));
+        // Of 1,000 every third: twenty-seven.
+        assert!(shared(65, 0.33));
+        // One of two hundred, as on a large cluster.
+        assert!(!shared(1300, 0.005) && !shared(65, 0.005));
+        // Nothing is known yet: only what costs hardly more than a request.
+        assert!(!shared(1, 0.0));
+        assert!(is_shared(1 << 10, 1 << 20, 8 << 20, 0.0));
     }
 }

@@ -265,5 +265,6 @@ fn plan_newest(
     plan::plan_partition(exchange, known, &chosen, partition)
 }
 
-/// Footers fetched at a time.
-const FOOTER_CONCURRENCY: usize = 16;
+/// Footers fetched at a time: as many as a base directory behind a network takes. To plan a large
+/// exchange is mostly to wait for them.
+const FOOTER_CONCURRENCY: usize = 64;

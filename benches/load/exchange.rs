@@ -1,4 +1,5 @@
-//! One exchange at one daemon: what is written and read of it, over a number of connections.
+//! One exchange at one or more daemons: what is written and read of it, over a number of
+//! connections.
 //!
 //! Does: announce, write, finish, plan, read, remove. Does not: measure. Invariant: a read that did
 //! not bring every page and byte that was written is an error.
@@ -14,7 +15,8 @@ use crate::client::Client;
 
 const PAGES: &str = "application/vnd.stopover.pages";
 const JSON: &str = "application/json";
-const PARTITIONS: usize = 50;
+/// Partitions, where nothing else is said.
+pub const PARTITIONS: usize = 50;
 const END_RECORD: usize = 32;
 
 /// What is sent, again and again.
@@ -24,11 +26,13 @@ pub struct Batch {
     /// How many.
     pub pages: u64,
     page_bytes: u64,
+    partitions: usize,
 }
 
 impl Batch {
-    /// About `size` bytes in pages of `page` bytes, spread over 50 partitions and sorted by them.
-    pub fn new(size: usize, page: usize) -> Result<Self> {
+    /// About `size` bytes in pages of `page` bytes, spread over so many partitions and sorted by
+    /// them.
+    pub fn new(size: usize, page: usize, partitions: usize) -> Result<Self> {
         let pages = (size / page).max(1);
         let mut bytes = Vec::with_capacity(pages * (page + FRAME_HEADER));
         let mut noise = 0x9E37_79B9_7F4A_7C15u64;
@@ -41,30 +45,31 @@ impl Batch {
                 noise ^= noise << 17;
                 noise as u8
             }));
-            let partition = number * PARTITIONS / pages;
+            let partition = number * partitions / pages;
             seal_frame(&mut bytes[start..], u32::try_from(partition)?);
         }
         let (pages, page_bytes) = (pages as u64, (pages * page) as u64);
-        let all = verify_batch(bytes.clone().into(), PARTITIONS as u32, page as u64)?;
+        let all = verify_batch(bytes.clone().into(), partitions as u32, page as u64)?;
         ensure!(all.pages == pages, "the batch is not what it should be");
         Ok(Self {
             bytes,
             pages,
             page_bytes,
+            partitions,
         })
     }
 }
 
-/// Runs a job on each of a number of threads, with a connection of its own.
+/// Runs a job on each of a number of threads, with a connection of its own, to the daemons in turn.
 pub fn on_connections(
-    address: SocketAddr,
+    addresses: &[SocketAddr],
     connections: usize,
     job: impl Fn(usize, &mut Client) -> Result<()> + Sync,
 ) -> Result<()> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..connections)
             .map(|number| {
-                let job = &job;
+                let (job, address) = (&job, addresses[number % addresses.len()]);
                 scope.spawn(move || job(number, &mut Client::connect(address)?))
             })
             .collect();
@@ -74,17 +79,18 @@ pub fn on_connections(
     })
 }
 
-/// An exchange with one sink for each connection.
+/// An exchange. Each connection writes its share of the sinks, one after another.
 pub struct Exchange<'a> {
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
     name: String,
     connections: usize,
+    sinks: usize,
     batches: usize,
     batch: &'a Batch,
 }
 
 impl<'a> Exchange<'a> {
-    /// Announces it. Each connection will send so many batches.
+    /// Announces it, with one sink for each connection, which will get so many batches.
     pub fn announce(
         address: SocketAddr,
         name: &str,
@@ -93,55 +99,82 @@ impl<'a> Exchange<'a> {
         batch: &'a Batch,
     ) -> Result<Self> {
         let path = format!("/v1/exchanges/{name}");
-        let body = format!("{{\"partitions\": {PARTITIONS}, \"ordered\": false}}");
+        let partitions = batch.partitions;
+        let body = format!("{{\"partitions\": {partitions}, \"ordered\": false}}");
         Client::connect(address)?.call("PUT", &path, JSON, body.as_bytes())?;
         Ok(Self {
-            address,
+            addresses: vec![address],
             name: name.to_owned(),
             connections,
+            sinks: connections,
             batches,
             batch,
         })
     }
 
+    /// The same with so many sinks, written through these daemons.
+    pub fn with_sinks(mut self, sinks: usize, addresses: Vec<SocketAddr>) -> Self {
+        (self.sinks, self.addresses) = (sinks, addresses);
+        self
+    }
+
     /// Frame bytes that are sent in all.
     pub fn bytes(&self) -> u64 {
-        (self.connections * self.batches * self.batch.bytes.len()) as u64
+        (self.sinks * self.batches * self.batch.bytes.len()) as u64
     }
 
     fn sink(&self, number: usize, what: &str) -> String {
         format!("/v1/exchanges/{}/sinks/{number}/0/{what}", self.name)
     }
 
+    fn each_sink(&self, job: impl Fn(usize, &mut Client) -> Result<()> + Sync) -> Result<()> {
+        let connections = self.connections;
+        on_connections(&self.addresses, connections, |first, client| {
+            let mut mine = (first..self.sinks).step_by(connections);
+            mine.try_for_each(|sink| job(sink, client))
+        })
+    }
+
     /// Sends all batches of all sinks.
     pub fn write(&self) -> Result<()> {
-        on_connections(self.address, self.connections, |sink, client| {
-            (0..self.batches).try_for_each(|number| {
-                let path = self.sink(sink, &format!("pages?batch={number}"));
-                client.call("POST", &path, PAGES, &self.batch.bytes)?;
-                Ok(())
-            })
+        self.each_sink(|sink, client| self.write_one(sink, client))
+    }
+
+    fn write_one(&self, sink: usize, client: &mut Client) -> Result<()> {
+        (0..self.batches).try_for_each(|number| {
+            let path = self.sink(sink, &format!("pages?batch={number}"));
+            client.call("POST", &path, PAGES, &self.batch.bytes)?;
+            Ok(())
         })
     }
 
     /// Finishes all sinks.
     pub fn finish(&self) -> Result<()> {
-        on_connections(self.address, self.connections, |sink, client| {
-            let claim = format!(
-                "{{\"batches\": {}, \"pages\": {}, \"bytes\": {}}}",
-                self.batches,
-                self.batches as u64 * self.batch.pages,
-                self.batches as u64 * self.batch.page_bytes
-            );
-            let path = self.sink(sink, "finish");
-            client.call("POST", &path, JSON, claim.as_bytes())?;
-            Ok(())
+        self.each_sink(|sink, client| self.finish_one(sink, client))
+    }
+
+    fn finish_one(&self, sink: usize, client: &mut Client) -> Result<()> {
+        let claim = format!(
+            "{{\"batches\": {}, \"pages\": {}, \"bytes\": {}}}",
+            self.batches,
+            self.batches as u64 * self.batch.pages,
+            self.batches as u64 * self.batch.page_bytes
+        );
+        client.call("POST", &self.sink(sink, "finish"), JSON, claim.as_bytes())?;
+        Ok(())
+    }
+
+    /// Writes and finishes one sink after another, as tasks follow one another in a slot.
+    pub fn write_and_finish(&self) -> Result<()> {
+        self.each_sink(|sink, client| {
+            self.write_one(sink, client)?;
+            self.finish_one(sink, client)
         })
     }
 
     /// Gives all sinks up.
     pub fn abort(&self) -> Result<()> {
-        on_connections(self.address, self.connections, |sink, client| {
+        self.each_sink(|sink, client| {
             client.call("POST", &self.sink(sink, "abort"), JSON, b"")?;
             Ok(())
         })
@@ -149,10 +182,15 @@ impl<'a> Exchange<'a> {
 
     /// The handles, with their bytes.
     pub fn handles(&self) -> Result<Vec<(String, u64)>> {
-        let attempts: Vec<_> = (0..self.connections).map(|sink| [sink, 0]).collect();
+        self.handles_from(self.addresses[0])
+    }
+
+    /// The same, planned by some daemon.
+    pub fn handles_from(&self, planner: SocketAddr) -> Result<Vec<(String, u64)>> {
+        let attempts: Vec<_> = (0..self.sinks).map(|sink| [sink, 0]).collect();
         let body = serde_json::json!({"attempts": attempts, "target_size": 64 << 20}).to_string();
         let path = format!("/v1/exchanges/{}/handles", self.name);
-        let answer = Client::connect(self.address)?.call("POST", &path, JSON, body.as_bytes())?;
+        let answer = Client::connect(planner)?.call("POST", &path, JSON, body.as_bytes())?;
         let mut handles = Vec::new();
         for line in answer
             .split(|byte| *byte == b'\n')
@@ -165,13 +203,13 @@ impl<'a> Exchange<'a> {
             }
         }
         let sum: u64 = handles.iter().map(|(_, bytes)| bytes).sum();
-        let written = (self.connections * self.batches) as u64 * self.batch.page_bytes;
+        let written = (self.sinks * self.batches) as u64 * self.batch.page_bytes;
         ensure!(sum == written, "{sum} bytes in handles, {written} written");
         Ok(handles)
     }
 
-    /// Reads all handles through some daemon; the end record of each must count its bytes.
-    pub fn read(&self, through: SocketAddr, handles: &[(String, u64)]) -> Result<()> {
+    /// Reads all handles through some daemons; the end record of each must count its bytes.
+    pub fn read(&self, through: &[SocketAddr], handles: &[(String, u64)]) -> Result<()> {
         let next = Mutex::new(handles.iter());
         on_connections(through, self.connections, |_, client| {
             loop {
@@ -205,7 +243,7 @@ impl<'a> Exchange<'a> {
     /// Removes it.
     pub fn remove(self) -> Result<()> {
         let path = format!("/v1/exchanges/{}", self.name);
-        Client::connect(self.address)?.call("DELETE", &path, JSON, b"")?;
+        Client::connect(self.addresses[0])?.call("DELETE", &path, JSON, b"")?;
         Ok(())
     }
 }

@@ -54,7 +54,7 @@ fn run(binary: &Path, folder: &Path, batch: &Batch, batches: usize, read: bool) 
     exchange.finish()?;
     if read {
         let handles = exchange.handles()?;
-        exchange.read(daemon.address, &handles)?;
+        exchange.read(&[daemon.address], &handles)?;
     }
     exchange.remove()?;
     daemon.stop()?;

@@ -7,12 +7,14 @@
 //!
 //!     cargo bench --bench load                       # ingest, serve, spool, fetch
 //!     cargo bench --bench load -- instructions --page-kib 1
+//!     cargo bench --bench load -- growth             # the table of docs/performance.md
 //!
 //! docs/performance.md has results.
 
 mod client;
 mod disk;
 mod exchange;
+mod growth;
 mod instructions;
 mod server;
 mod yardstick;
@@ -23,7 +25,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
 
-use exchange::{Batch, Exchange, on_connections};
+use exchange::{Batch, Exchange, PARTITIONS, on_connections};
 use server::Server;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -38,11 +40,13 @@ enum What {
     Fetch,
     /// Instructions for each page, under valgrind
     Instructions,
+    /// Requests, memory and time against tasks, partitions, daemons and bytes
+    Growth,
 }
 
 #[derive(Parser)]
 struct Options {
-    /// What to measure [default: all but instructions]
+    /// What to measure [default: ingest, serve, spool, fetch]
     what: Vec<What>,
     /// MiB that a round moves
     #[arg(long, default_value_t = 1024)]
@@ -65,6 +69,13 @@ struct Options {
     /// Where data goes: a folder on the disk that is to be measured [default: temporary]
     #[arg(long)]
     folder: Option<PathBuf>,
+    /// For `growth`, instead of the table: TASKSxPARTITIONSxKIBxWRITERSxREADERS, KiB of a task;
+    /// with 0 readers the writers read
+    #[arg(long)]
+    case: Vec<growth::Case>,
+    /// For `growth`, a file with [[base_directory]] sections, instead of a local folder
+    #[arg(long)]
+    store: Option<PathBuf>,
     /// The least that shows that everything works
     #[arg(long)]
     smoke: bool,
@@ -89,9 +100,10 @@ impl Options {
         (self.total_mib / self.batch_mib / self.connections).max(1)
     }
 
-    /// Everything stays in memory, whatever is written in a round.
+    /// Everything stays in memory, whatever is written in a round. A segment has a quarter of the
+    /// memory for writing at most, and a round is to fit into one.
     fn roomy(&self) -> String {
-        let budget = self.total_mib * 3 + 512;
+        let budget = self.total_mib * 5 + 512;
         format!("[memory]\nbudget = \"{budget}MiB\"\nwrite_share = 0.9\n")
     }
 }
@@ -153,7 +165,7 @@ impl Bench<'_> {
         let batches = self.options.batches();
         let bytes = connections * batches * self.batch.bytes.len();
         timed(&self.yardstick, bytes as u64, || {
-            on_connections(self.yardstick.address, connections, |_, client| {
+            on_connections(&[self.yardstick.address], connections, |_, client| {
                 let body = &self.batch.bytes;
                 (0..batches).try_for_each(|_| {
                     client.call("POST", "/take", "application/octet-stream", body)?;
@@ -167,7 +179,7 @@ impl Bench<'_> {
         let Options { connections, .. } = *self.options;
         let next = std::sync::Mutex::new(handles.iter());
         timed(&self.yardstick, bytes, || {
-            on_connections(self.yardstick.address, connections, |_, client| {
+            on_connections(&[self.yardstick.address], connections, |_, client| {
                 while let Some((_, length)) = {
                     let mut next = next.lock().expect("no panics");
                     next.next()
@@ -213,7 +225,9 @@ impl Bench<'_> {
         let rounds = self.rounds(|_| {
             let bytes = exchange.bytes();
             let yardstick = self.give_yardstick(&handles, bytes)?;
-            let run = timed(&daemon, bytes, || exchange.read(daemon.address, &handles))?;
+            let run = timed(&daemon, bytes, || {
+                exchange.read(&[daemon.address], &handles)
+            })?;
             Ok(Round::new(run, yardstick, None))
         })?;
         exchange.remove()?;
@@ -247,7 +261,9 @@ impl Bench<'_> {
             let yardstick = self.give_yardstick(&handles, bytes)?;
             let disk = disk::read(&file)?;
             let reader = self.daemon(&format!("fetch-reader-{number}"), "", "")?;
-            let run = timed(&reader, bytes, || exchange.read(reader.address, &handles))?;
+            let run = timed(&reader, bytes, || {
+                exchange.read(&[reader.address], &handles)
+            })?;
             Ok(Round::new(run, yardstick, Some(disk)))
         })?;
         std::fs::remove_file(file)?;
@@ -325,7 +341,7 @@ fn main() -> Result<()> {
         None => tempfile::tempdir()?,
     };
     let page = options.page_kib << 10;
-    let batch = Batch::new(options.batch_mib << 20, page)?;
+    let batch = Batch::new(options.batch_mib << 20, page, PARTITIONS)?;
     let bench = Bench {
         options: &options,
         batch: &batch,
@@ -342,6 +358,12 @@ fn main() -> Result<()> {
             What::Serve => print("serve: pages out of memory", &bench.serve()?),
             What::Spool => print("spool: pages onto the disk, synced", &bench.spool()?),
             What::Fetch => print("fetch: pages from the disk", &bench.fetch()?),
+            What::Growth => {
+                let store = options.store.as_ref().map(std::fs::read_to_string);
+                let store = store.transpose()?;
+                let folder = temporary.path();
+                growth::run(&options.daemon, folder, &options.case, store.as_deref())?;
+            }
             What::Instructions => {
                 let cost = instructions::count(&options.daemon, temporary.path(), &batch)?;
                 println!("instructions for a page of {} KiB", options.page_kib);

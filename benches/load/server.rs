@@ -1,6 +1,6 @@
 //! The processes that are measured: a daemon, and the yardstick.
 //!
-//! Does: start them on free ports, tell their CPU time, end them. Does not: send them anything.
+//! Does: start them on free ports, tell their CPU time and memory, end them. Does not: send them anything.
 //! Invariant: a process ends with its `Server`, also when the benchmark fails.
 
 use std::io::{BufRead as _, BufReader};
@@ -84,6 +84,14 @@ impl Server {
             .map(|field| field.parse::<f64>().unwrap_or_default())
             .sum();
         Ok(ticks / 100.0)
+    }
+
+    /// The most memory that it had resident so far, in bytes.
+    pub fn peak(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let peak = peak.context("/proc/…/status has a peak")?;
+        Ok(peak.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
     }
 
     /// Asks it to stop and waits.

@@ -1,0 +1,255 @@
+//! What an exchange costs as it grows: requests, bytes fetched, handles, memory, time.
+//!
+//! Does: write each case through its writers, plan and read it through daemons that wrote nothing
+//! of it and have nothing in memory, and count what all of them ask of the store. Does not: compare
+//! with anything. Invariant: every page that was written is read back, once.
+//!
+//! The store is a local folder without fsync, unless another one is named: requests and bytes are
+//! what any store would see, but for lists, which S3 gives out in pages of 1,000 keys.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::client::Client;
+use crate::exchange::{Batch, Exchange};
+use crate::server::Server;
+
+/// Clients at a time.
+const CONNECTIONS: usize = 16;
+const MAX_PAGE: usize = 64 << 10;
+const MAX_BATCH: usize = 16 << 20;
+/// Tasks, partitions, KiB of a task, daemons that write, others that read; 0: the writers read.
+const TABLE: [[usize; 5]; 14] = [
+    [100, 100, 256, 1, 1],
+    [1_000, 100, 256, 1, 1],
+    [10_000, 100, 256, 1, 1],
+    [100, 1_000, 1 << 10, 1, 1],
+    [100, 10_000, 1 << 10, 1, 1],
+    [1_000, 1_000, 1 << 10, 1, 1],
+    [1_000, 10_000, 1 << 10, 1, 1],
+    [1_000, 100, 1 << 10, 1, 1],
+    [1_000, 100, 1 << 10, 3, 1],
+    [1_000, 100, 1 << 10, 8, 1],
+    [1_000, 100, 1 << 10, 1, 3],
+    [1_000, 1_000, 1 << 10, 1, 3],
+    [100, 100, 10 << 10, 1, 1],
+    [100, 100, 100 << 10, 1, 1],
+];
+
+/// One exchange of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct Case([usize; 5]);
+
+impl FromStr for Case {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let numbers: Vec<usize> = text
+            .split('x')
+            .map(|number| Ok(number.parse()?))
+            .collect::<Result<_>>()?;
+        let numbers = <[usize; 5]>::try_from(numbers);
+        let case = numbers.ok().context("five numbers with x between them")?;
+        ensure!(!case[..4].contains(&0), "no number but the last is 0");
+        Ok(Self(case))
+    }
+}
+
+/// What daemons have asked of the store so far.
+#[derive(Debug, Clone, Copy, Default)]
+struct Asked {
+    puts: u64,
+    gets: u64,
+    lists: u64,
+    fetched: u64,
+}
+
+impl Asked {
+    fn of(daemons: &[Server]) -> Result<Self> {
+        let mut all = Self::default();
+        for daemon in daemons {
+            let text =
+                Client::connect(daemon.address)?.call("GET", "/metrics", "text/plain", b"")?;
+            let text = String::from_utf8(text)?;
+            let sums = sums(&text);
+            let of = |name: &str| sums.get(name).copied().unwrap_or(0);
+            all.puts += of("put");
+            all.gets += of("get");
+            all.lists += of("list");
+            all.fetched += of("fetched");
+        }
+        Ok(all)
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self {
+            puts: self.puts - before.puts,
+            gets: self.gets - before.gets,
+            lists: self.lists - before.lists,
+            fetched: self.fetched - before.fetched,
+        }
+    }
+}
+
+/// Sums over base directories and outcomes, by operation; `fetched` are bytes.
+fn sums(metrics: &str) -> HashMap<&str, u64> {
+    let mut sums = HashMap::new();
+    for line in metrics.lines() {
+        let Some((name, value)) = line.rsplit_once(' ') else {
+            continue;
+        };
+        let what = if name.starts_with("stopover_storage_requests_total{") {
+            let after = name.split_once("operation=\"").map(|(_, after)| after);
+            after.and_then(|after| after.split('"').next())
+        } else {
+            let read = name.starts_with("stopover_storage_read_bytes_total{");
+            read.then_some("fetched")
+        };
+        if let Some(what) = what {
+            *sums.entry(what).or_default() += value.parse().unwrap_or(0);
+        }
+    }
+    sums
+}
+
+struct Row {
+    case: Case,
+    bytes: u64,
+    /// Writing and finishing, planning, reading.
+    seconds: [f64; 3],
+    written: Asked,
+    planned: Asked,
+    read: Asked,
+    handles: usize,
+    handle_bytes: usize,
+    /// The most that a writer, the planner, and a reader of all had resident.
+    peaks: [u64; 3],
+}
+
+impl Row {
+    fn print(&self) {
+        let Case([tasks, partitions, kib, writers, readers]) = self.case;
+        let [write, plan, read] = self.seconds;
+        let [writer, planner, reader] = self.peaks.map(|bytes| bytes >> 20);
+        println!(
+            "| {tasks} × {partitions} × {kib} KiB | {writers} → {readers} | {write:.1} | {plan:.2} \
+             | {read:.1} | {} | {} + {} | {} + {} | {:.2} | {} | {} | {writer} | {planner} \
+             | {reader} |",
+            self.written.puts,
+            self.written.gets,
+            self.written.lists,
+            self.planned.gets,
+            self.planned.lists,
+            self.read.fetched as f64 / self.bytes as f64,
+            self.read.gets,
+            format_args!(
+                "{} × {}",
+                self.handles,
+                self.handle_bytes / self.handles.max(1)
+            ),
+        );
+    }
+}
+
+/// Runs the cases, or the table if there are none, and prints a row for each. `store` are the lines
+/// of configuration that name the base directories.
+pub fn run(binary: &Path, folder: &Path, cases: &[Case], store: Option<&str>) -> Result<()> {
+    println!(
+        "| tasks × partitions × task | daemons | write, s | plan, s | read, s | PUT | GET + LIST \
+         to write | to plan | fetched a byte | GET to read | handles × B | writer, MiB \
+         | planner, MiB | reader, MiB |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+    let table = TABLE.map(Case);
+    let cases = if cases.is_empty() { &table } else { cases };
+    for (number, case) in cases.iter().enumerate() {
+        let folder = folder.join(format!("case-{number}"));
+        std::fs::create_dir(&folder)?;
+        let local = format!(
+            "[[base_directory]]\nuri = \"{}\"\nfsync = false\n",
+            folder.join("base").display()
+        );
+        let place = Place {
+            binary,
+            folder: &folder,
+            settings: format!(
+                "{}\n[lease]\nsweep_interval = \"10m\"\n",
+                store.unwrap_or(&local)
+            ),
+        };
+        measure(&place, *case, &format!("growth-{number}"))?.print();
+        std::fs::remove_dir_all(&folder)?;
+    }
+    Ok(())
+}
+
+struct Place<'a> {
+    binary: &'a Path,
+    folder: &'a Path,
+    settings: String,
+}
+
+impl Place<'_> {
+    fn start(&self, name: &str, count: usize) -> Result<Vec<Server>> {
+        let start = |number| {
+            let name = format!("{name}-{number}");
+            Server::daemon(self.binary, self.folder, &name, &self.settings)
+        };
+        (0..count).map(start).collect()
+    }
+}
+
+fn addresses(servers: &[Server]) -> Vec<SocketAddr> {
+    servers.iter().map(|server| server.address).collect()
+}
+
+fn peak(servers: &[Server]) -> Result<u64> {
+    let mut peaks = servers.iter().map(Server::peak);
+    peaks.try_fold(0, |most, peak| Ok(most.max(peak?)))
+}
+
+fn measure(place: &Place<'_>, case: Case, name: &str) -> Result<Row> {
+    let Case([tasks, partitions, kib, writers, readers]) = case;
+    let size = (kib << 10).min(MAX_BATCH);
+    let page = (size / partitions).clamp(1, MAX_PAGE);
+    let (batch, batches) = (Batch::new(size, page, partitions)?, (kib << 10) / size);
+    let writers = place.start("writer", writers)?;
+    let others = place.start("reader", readers)?;
+    let readers = if others.is_empty() { &writers } else { &others };
+    let planner = place.start("planner", 1)?;
+    let first = writers[0].address;
+    let exchange = Exchange::announce(first, name, CONNECTIONS, batches, &batch)?;
+    let exchange = exchange.with_sinks(tasks, addresses(&writers));
+
+    let (before, since) = (Asked::of(&writers)?, Instant::now());
+    exchange.write_and_finish()?;
+    let write = since.elapsed().as_secs_f64();
+    let written = Asked::of(&writers)?.since(before);
+
+    let (before, since) = (Asked::of(&planner)?, Instant::now());
+    let handles = exchange.handles_from(planner[0].address)?;
+    let plan = since.elapsed().as_secs_f64();
+    let planned = Asked::of(&planner)?.since(before);
+
+    let (before, since) = (Asked::of(readers)?, Instant::now());
+    exchange.read(&addresses(readers), &handles)?;
+    let read = since.elapsed().as_secs_f64();
+    let row = Row {
+        case,
+        bytes: exchange.bytes(),
+        seconds: [write, plan, read],
+        written,
+        planned,
+        read: Asked::of(readers)?.since(before),
+        handles: handles.len(),
+        handle_bytes: handles.iter().map(|(text, _)| text.len()).sum(),
+        peaks: [peak(&writers)?, peak(&planner)?, peak(readers)?],
+    };
+    exchange.remove()?;
+    Ok(row)
+}

@@ -1,7 +1,7 @@
 //! The processes that are measured: a daemon, and the yardstick.
 //!
-//! Does: start them on free ports, tell their CPU time and memory, end them. Does not: send them anything.
-//! Invariant: a process ends with its `Server`, also when the benchmark fails.
+//! Does: start them on free ports, tell their CPU time and memory, end them. Does not: send them
+//! anything. Invariant: a process ends with its `Server`, also when the benchmark fails.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;

@@ -182,7 +182,12 @@ pub fn run(binary: &Path, folder: &Path, cases: &[Case], store: Option<&str>) ->
                 store.unwrap_or(&local)
             ),
         };
-        measure(&place, *case, &format!("growth-{number}"))?.print();
+        measure(
+            &place,
+            *case,
+            &format!("growth-{}-{number}", std::process::id()),
+        )?
+        .print();
         std::fs::remove_dir_all(&folder)?;
     }
     Ok(())

@@ -4,16 +4,19 @@
 //! over before its moment came is repeated by the caller with more to do ([`WORK`]).
 
 use std::cell::Cell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::cluster::Cluster;
-use crate::process::wait_until;
 use crate::query::{Row, Session, Task};
 
 /// The statement is given so much more to do each time that it was over before its moment came.
-pub const WORK: [u32; 5] = [1, 2, 4, 8, 8];
+/// From eight times on it is the chance that counts: the moment is short where few tasks write.
+pub const WORK: [u32; 8] = [1, 2, 4, 8, 8, 8, 8, 8];
+
+/// How often the tasks are looked at: a small task writes for a tenth of a second.
+const GLANCE: Duration = Duration::from_millis(20);
 
 /// Longer than any statement here takes, on a machine with other things to do.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -74,19 +77,19 @@ async fn moment(
     over: &Cell<bool>,
     victim: impl Fn(&[Task], usize) -> Option<String>,
 ) -> Result<Option<(String, usize)>> {
-    let found = Cell::new(None);
-    let (found_by, victim) = (&found, &victim);
-    wait_until("something to lose, or the end", PATIENCE, || async move {
-        if over.get() {
-            return Ok(true);
-        }
+    let deadline = Instant::now() + PATIENCE;
+    while !over.get() {
         let tasks = cluster.client.tasks(query).await?;
         let files = cluster.store.files()?.len();
-        let named = victim(&tasks, files).filter(|_| !over.get());
-        let ready = named.is_some();
-        found_by.set(named.map(|worker| (worker, files)));
-        Ok(ready)
-    })
-    .await?;
-    Ok(found.take())
+        if let Some(worker) = victim(&tasks, files).filter(|_| !over.get()) {
+            return Ok(Some((worker, files)));
+        }
+        let patience = PATIENCE.as_secs();
+        ensure!(
+            Instant::now() < deadline,
+            "neither something to lose nor the end within {patience} s"
+        );
+        tokio::time::sleep(GLANCE).await;
+    }
+    Ok(None)
 }

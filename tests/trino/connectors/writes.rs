@@ -373,16 +373,13 @@ pub async fn killed(cluster: &mut Cluster, target: &Target, statement: Statement
 /// A worker that is writing while some task of the same stage has written rows.
 fn worker_in_the_midst(tasks: &[Task]) -> Option<String> {
     let stage = write_stage(tasks)?;
-    let mut writers = tasks.iter().filter(|task| task.stage() == stage);
-    let wrote = |task: &Task| task.writes.is_some_and(|rows| rows > 0);
-    if !writers
-        .clone()
-        .any(|task| task.state == "FINISHED" && wrote(task))
-    {
-        return None;
-    }
-    let busy = writers.find(|task| task.state == "RUNNING");
-    busy.map(|task| task.node.clone())
+    let writers = || tasks.iter().filter(|task| task.stage() == stage);
+    let wrote = |task: &&Task| task.writes.is_some_and(|rows| rows > 0);
+    writers().filter(wrote).find(|t| t.state == "FINISHED")?;
+    let mut busy = writers().filter(|task| task.state == "RUNNING");
+    // One that has rows in hand, if that is known yet: those without have nothing to write again.
+    let best = busy.clone().find(wrote).or_else(|| busy.next());
+    best.map(|task| task.node.clone())
 }
 
 fn write_stage(tasks: &[Task]) -> Option<&str> {

@@ -62,6 +62,8 @@ pub struct ExchangeState {
     first_finish: Option<Instant>,
     commit_uploads: usize,
     last_commit: Option<Instant>,
+    /// Sinks in the last two groups that finished together, the newest first.
+    groups: [usize; 2],
     /// When a client or an upload last touched it.
     pub touched: Instant,
     look_pending: bool,
@@ -84,6 +86,7 @@ impl ExchangeState {
             first_finish: None,
             commit_uploads: 0,
             last_commit: None,
+            groups: [0; 2],
             touched: now,
             look_pending: false,
             closed: false,
@@ -114,6 +117,8 @@ impl ExchangeState {
                 .map(|at| now.saturating_duration_since(at)),
             commit_uploading: self.commit_uploads > 0,
             commit_quiet: self.last_commit.map(|at| now.saturating_duration_since(at)),
+            finishing: self.finishing.len(),
+            expected: self.groups.into_iter().max().filter(|most| *most > 0),
         }
     }
 
@@ -187,6 +192,9 @@ impl ExchangeState {
         let bytes = std::mem::take(&mut self.open_bytes);
         self.in_flight_bytes += bytes;
         self.first_finish = None;
+        if !self.finishing.is_empty() {
+            self.groups = [self.finishing.len(), self.groups[0]];
+        }
         let (now, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.finishing)
             .into_iter()
             .partition(|attempt| bytes < worth_a_follower || self.has_landed(*attempt));

@@ -4,7 +4,8 @@
 //! after the first of them came or after the last commit upload ended, whichever is later, and
 //! not while another commit of the exchange is being uploaded. So sinks that finish together, or
 //! while an upload is under way, share one PUT, and those which an upload has just released can
-//! join again. A segment that is worth a PUT of its own ([`SealPolicy::worth_a_put`]) does not wait
+//! join again. Once as many finish as in the larger of the last two groups, nobody else is
+//! expected, and they go at once. A segment that is worth a PUT of its own ([`SealPolicy::worth_a_put`]) does not wait
 //! for another upload, only for company.
 
 use std::time::Duration;
@@ -20,6 +21,10 @@ pub struct View {
     pub commit_uploading: bool,
     /// For how long no segment with commit records has been uploaded; `None` if none ever was.
     pub commit_quiet: Option<Duration>,
+    /// How many sinks finish.
+    pub finishing: usize,
+    /// How many are likely to finish together, as far as that is known.
+    pub expected: Option<usize>,
 }
 
 /// What to do.
@@ -68,6 +73,12 @@ impl SealPolicy {
         if view.commit_uploading && !alone {
             return Decision::Rest;
         }
+        if view
+            .expected
+            .is_some_and(|expected| view.finishing >= expected)
+        {
+            return Decision::Seal;
+        }
         let quiet = view.commit_quiet.filter(|_| !alone);
         let waited = quiet.map_or(waits, |quiet| quiet.min(waits));
         match self.commit_linger.checked_sub(waited) {
@@ -90,6 +101,8 @@ mod tests {
         finish_waits: None,
         commit_uploading: false,
         commit_quiet: None,
+        finishing: 1,
+        expected: None,
     };
 
     fn ms(n: u64) -> Duration {
@@ -144,6 +157,7 @@ mod tests {
             finish_waits: Some(ms(5)),
             commit_uploading: true,
             commit_quiet: Some(ms(1)),
+            ..IDLE
         };
         assert_eq!(POLICY.decide(&large), Decision::LookAgain(ms(15)));
         let waited = View {
@@ -156,6 +170,23 @@ mod tests {
             ..waited
         };
         assert_eq!(POLICY.decide(&smaller), Decision::Rest);
+    }
+
+    #[test]
+    fn nobody_lingers_once_as_many_are_there_as_came_before() {
+        let at = |finishing, commit_uploading| {
+            POLICY.decide(&View {
+                finish_waits: Some(ms(1)),
+                commit_uploading,
+                commit_quiet: Some(ms(1)),
+                finishing,
+                expected: Some(3),
+                ..IDLE
+            })
+        };
+        assert_eq!(at(2, false), Decision::LookAgain(ms(19)));
+        assert_eq!(at(3, false), Decision::Seal);
+        assert_eq!(at(3, true), Decision::Rest, "one commit at a time");
     }
 
     #[test]

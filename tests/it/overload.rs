@@ -13,8 +13,8 @@ use stopover::storage::local::LocalStore;
 use stopover::storage::store::Store;
 use stopover::storage::{Limits, Storage};
 
-use crate::process::Process;
 use crate::support::frames::batch;
+use crate::support::process::{OVERHEAD, Process};
 use crate::support::raw::RawClient;
 use crate::support::slow::{Pace, SlowStore};
 use crate::support::{BATCH, Bases, Door, ok_json, sink};
@@ -63,14 +63,6 @@ async fn many_reads_of_pages_that_lie_across_chunks_all_end_in_little_memory() {
 }
 
 const PAGE: usize = 600_000;
-
-/// What the process has held at most, in bytes (`VmHWM`).
-fn peak_resident(process: &Process) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
-    let kib = line.unwrap().trim().strip_suffix(" kB").unwrap();
-    kib.parse::<u64>().unwrap() * 1024
-}
 
 /// A client of daemons that are processes.
 #[derive(Clone)]
@@ -145,9 +137,6 @@ impl Clients {
     }
 }
 
-/// What a daemon may hold beyond its budget, as docs/operations.md says.
-const OVERHEAD: u64 = 96 << 20;
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_sinks_finish_in_64_mib_and_the_process_stays_under_budget_and_overhead() {
     let folder = tempfile::tempdir().unwrap();
@@ -183,7 +172,7 @@ async fn two_hundred_sinks_finish_in_64_mib_and_the_process_stays_under_budget_a
         let read = clients.clone().read(before.url.clone(), "now", partition);
         assert_eq!(read.await, 25 * PAGE);
     }
-    let (peak, most) = (peak_resident(&daemon), (64 << 20) + OVERHEAD);
+    let (peak, most) = (daemon.peak_resident(), (64 << 20) + OVERHEAD);
     println!("{peak} bytes resident at most, {most} are allowed");
     assert!(peak <= most, "{peak} bytes resident, {most} are allowed");
 }
@@ -243,7 +232,7 @@ async fn ten_thousand_idle_connections_and_clients_that_never_end_keep_nobody_fr
     let read = clients.clone().read(daemon.url.clone(), "w", 3);
     let read = tokio::time::timeout(Duration::from_secs(300), read).await;
     assert_eq!(read.expect("a reader is not served"), 2 * PAGE);
-    let (peak, allowed) = (peak_resident(&daemon), (64 << 20) + OVERHEAD);
+    let (peak, allowed) = (daemon.peak_resident(), (64 << 20) + OVERHEAD);
     println!("{idle} idle connections, {peak} bytes resident at most");
     let idle_cost = 10_000 * 16 * 1024;
     assert!(peak <= allowed + idle_cost, "{peak} bytes resident");

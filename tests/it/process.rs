@@ -1,83 +1,11 @@
 //! Claims about the program itself: real processes, killed and stopped, on real folders.
 
-use std::io::{BufRead as _, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, StatusCode};
 
-/// A daemon process, killed when dropped.
-pub struct Process {
-    child: Child,
-    pub url: String,
-}
-
-impl Process {
-    pub fn start(base: &Path, more: &[&str]) -> Self {
-        let mut child = command(base, more).stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let url = line
-            .trim()
-            .strip_prefix("listening on ")
-            .expect("the line of a ready daemon");
-        Self {
-            child,
-            url: url.to_string(),
-        }
-    }
-
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    pub fn terminate(&self) {
-        self.signal("TERM");
-    }
-
-    /// Sends it a signal, such as `STOP` and `CONT`.
-    pub fn signal(&self, name: &str) {
-        let mut kill = Command::new("kill");
-        kill.args(["-s", name]).arg(self.child.id().to_string());
-        assert!(kill.status().unwrap().success());
-    }
-
-    pub fn wait(mut self) -> std::process::ExitStatus {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "the daemon did not end");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-pub fn command(base: &Path, more: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_stopover"));
-    command.arg("serve").args(["--listen", "127.0.0.1:0"]);
-    command
-        .args(["--base-directory", &format!("file://{}", base.display())])
-        .args(more);
-    command.stdin(Stdio::null()).stderr(Stdio::null());
-    command
-}
+pub use crate::support::process::{Process, command};
 
 pub async fn announce(http: &Client, daemon: &Process, exchange: &str) {
     let url = format!("{}/v1/exchanges/{exchange}", daemon.url);

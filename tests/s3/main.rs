@@ -5,6 +5,13 @@
 //! server.
 
 mod budget;
+#[path = "../it/support/frames.rs"]
+#[allow(dead_code)] // it has more than is used here
+mod frames;
+#[path = "../it/support/process.rs"]
+#[allow(dead_code)]
+mod process;
+mod slow;
 #[path = "../storage_conformance/mod.rs"]
 mod storage_conformance;
 

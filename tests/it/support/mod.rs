@@ -4,6 +4,7 @@
 //! test.
 
 pub mod frames;
+pub mod process;
 pub mod raw;
 pub mod slow;
 pub mod tls;

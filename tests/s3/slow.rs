@@ -1,0 +1,189 @@
+//! A real daemon whose one base directory lies behind a slow line to a real S3 server.
+//!
+//! The line is as slow as the test says, so what happens while it hardly moves is not a matter of
+//! time. Invariant: nothing is lost on it, and nothing is reordered.
+
+#![allow(clippy::disallowed_methods)] // lines and clients are tasks of their own
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::Gateway;
+use crate::frames::batch;
+use crate::process::{OVERHEAD, Process};
+
+const PAGE: usize = 600_000;
+const PARTITIONS: u32 = 8;
+const WRITERS: u32 = 128;
+const BUDGET: u64 = 64 << 20;
+/// Bytes that pass a line in ten milliseconds, each way and on each connection.
+const TRICKLE: usize = 640;
+const FLOW: usize = 1 << 20;
+
+/// A line to a port of this machine.
+struct Line {
+    address: SocketAddr,
+    rate: Arc<AtomicUsize>,
+}
+
+impl Line {
+    async fn to(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let rate = Arc::new(AtomicUsize::new(FLOW));
+        let shared = Arc::clone(&rate);
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let Ok(far) = TcpStream::connect(("127.0.0.1", port)).await else {
+                    continue;
+                };
+                let ((near_in, near_out), (far_in, far_out)) =
+                    (near.into_split(), far.into_split());
+                tokio::spawn(pour(near_in, far_out, Arc::clone(&shared)));
+                tokio::spawn(pour(far_in, near_out, Arc::clone(&shared)));
+            }
+        });
+        Self { address, rate }
+    }
+
+    fn passes(&self, rate: usize) {
+        self.rate.store(rate, Ordering::Relaxed);
+    }
+}
+
+/// Carries one direction until either side ends it.
+async fn pour(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, rate: Arc<AtomicUsize>) {
+    let mut buffer = vec![0; FLOW];
+    loop {
+        let most = rate.load(Ordering::Relaxed);
+        match from.read(&mut buffer[..most]).await {
+            Ok(0) | Err(_) => return,
+            Ok(came) if to.write_all(&buffer[..came]).await.is_err() => return,
+            Ok(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Client {
+    http: reqwest::Client,
+    url: String,
+}
+
+impl Client {
+    fn of(daemon: &Process) -> Self {
+        let http = reqwest::Client::builder().pool_idle_timeout(Duration::from_secs(10));
+        Self {
+            http: http.no_proxy().build().unwrap(),
+            url: format!("{}/v1/exchanges", daemon.url),
+        }
+    }
+
+    async fn announce(&self, exchange: &str) {
+        let body = serde_json::json!({"partitions": PARTITIONS, "ordered": false});
+        let put = self
+            .http
+            .put(format!("{}/{exchange}", self.url))
+            .json(&body);
+        assert_eq!(put.send().await.unwrap().status(), 201);
+    }
+
+    async fn post(&self, url: String, body: Vec<u8>) {
+        let post = self.http.post(&url).body(body);
+        let post = post.header("content-type", "application/vnd.stopover.pages");
+        let answer = post.send().await.unwrap();
+        let status = answer.status();
+        assert_eq!(status, 200, "{url}: {}", answer.text().await.unwrap());
+    }
+
+    /// A whole sink of one page. No request of it is repeated: none may fail.
+    async fn write(self, exchange: &'static str, task: u32) {
+        let sink = format!("{}/{exchange}/sinks/{task}/0", self.url);
+        let page = vec![task as u8; PAGE];
+        let body = batch(&[(task % PARTITIONS, &page)]);
+        self.post(format!("{sink}/pages?batch=0"), body).await;
+        let finished = self.http.post(format!("{sink}/finish")).send().await;
+        assert_eq!(finished.unwrap().status(), 200, "{sink}");
+    }
+
+    async fn write_all(&self, exchange: &'static str, tasks: u32) {
+        let tasks = (0..tasks).map(|task| tokio::spawn(self.clone().write(exchange, task)));
+        for task in tasks.collect::<Vec<_>>() {
+            task.await.unwrap();
+        }
+    }
+
+    async fn expect(&self, exchange: &str, tasks: u32) {
+        for partition in 0..PARTITIONS {
+            let url = format!("{}/{exchange}/partitions/{partition}", self.url);
+            let read = self.http.get(url).send().await.unwrap();
+            let bytes = read.bytes().await.unwrap();
+            let writers = (0..tasks).filter(|task| task % PARTITIONS == partition);
+            let mut seen: Vec<u8> = bytes.chunks(PAGE).map(|page| page[0]).collect();
+            seen.sort_unstable();
+            assert_eq!(seen, writers.map(|task| task as u8).collect::<Vec<_>>());
+            assert!(bytes.chunks(PAGE).all(|page| page == vec![page[0]; PAGE]));
+        }
+    }
+
+    /// Bytes that writers wait for.
+    async fn waited_for(&self) -> u64 {
+        let url = self.url.replace("/v1/exchanges", "/metrics");
+        let metrics = self.http.get(url).send().await.unwrap();
+        let metrics = metrics.text().await.unwrap();
+        let name = "stopover_memory_waiting_bytes{pool=\"write\"} ";
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+        line.expect("a gauge of the write pool").parse().unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_one_base_directory_hardly_moves_what_lies_on_the_other_is_read_and_writers_wait() {
+    let gateway = Gateway::start("bucket", "key", "secret-of-key");
+    let line = Line::to(gateway.port).await;
+    let folder = tempfile::tempdir().unwrap();
+    let local = Process::start(folder.path(), &["--memory-budget", "64MiB"]);
+    let client = Client::of(&local);
+    client.announce("before").await;
+    client.write_all("before", 16).await;
+    local.kill();
+
+    let mut options = gateway.config("s3://bucket/pages").options;
+    options.insert("endpoint".into(), format!("http://{}", line.address));
+    options.insert("uri".into(), "s3://bucket/pages".into());
+    let options = options
+        .iter()
+        .map(|(key, value)| format!("--set=base_directories.1.{key}={value}"));
+    let budget = ["--memory-budget=64MiB".to_owned()];
+    let flags: Vec<String> = options.chain(budget).collect();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let daemon = Process::start(folder.path(), &flags);
+    let client = Client::of(&daemon);
+    client.announce("now").await;
+    line.passes(TRICKLE);
+    let (other, written) = (client.clone(), Arc::new(AtomicUsize::new(0)));
+    let done = Arc::clone(&written);
+    let writers = tokio::spawn(async move {
+        other.write_all("now", WRITERS).await;
+        done.store(1, Ordering::Relaxed);
+    });
+    while client.waited_for().await == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    client.expect("before", 16).await;
+    assert_eq!(written.load(Ordering::Relaxed), 0, "writers wait meanwhile");
+    line.passes(FLOW);
+    writers.await.unwrap();
+    client.expect("now", WRITERS).await;
+    let uploaded = gateway.files();
+    assert!(uploaded.iter().any(|file| file.ends_with(".seg")));
+    let peak = daemon.peak_resident();
+    println!("{peak} bytes resident at most");
+    assert!(peak <= BUDGET + OVERHEAD, "{peak} bytes resident");
+}

@@ -63,7 +63,7 @@ slugs! {
     InvalidFrame = "invalid-frame", 400, false, "The batch is not valid";
     ChecksumMismatch = "checksum-mismatch", 400, true, "A page was damaged on the way";
     InvalidHandle = "invalid-handle", 400, false, "The source handle is not valid";
-    Unauthorized = "unauthorized", 401, false, "A valid token is needed";
+    Unauthorized = "unauthorized", 401, false, "A valid token or client certificate is missing";
     Forbidden = "forbidden", 403, false, "The token does not allow this";
     NotFound = "not-found", 404, false, "There is no such route";
     ExchangeNotFound = "exchange-not-found", 404, false, "The exchange is not known";

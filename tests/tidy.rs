@@ -21,7 +21,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("telemetry", &["config", "fair", "memory"]),
     ("segment", &["id"]),
     ("storage", &["clock", "config", "fair", "id", "telemetry"]),
-    ("commit", &["id", "memory", "segment", "storage"]),
+    (
+        "commit",
+        // `telemetry` to count damaged footers.
+        &["id", "memory", "segment", "storage", "telemetry"],
+    ),
     (
         "ingest",
         &[

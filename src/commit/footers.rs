@@ -1,8 +1,9 @@
 //! Footers of segments, fetched once and kept.
 //!
 //! Does: read a footer from memory, from the cache, or with one request for the object's tail (a
-//! second one if the footer is longer than that). Does not: interpret it. Invariant: a footer that
-//! it answers names the exchange and the segment under whose address it was found.
+//! second one if the footer is longer than that), and count those that are damaged. Does not:
+//! interpret it. Invariant: a footer that it answers names the exchange and the segment under whose
+//! address it was found.
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
@@ -18,6 +19,7 @@ use crate::id::{ExchangeId, SegmentAddress, SegmentId};
 use crate::segment::footer::Footer;
 use crate::segment::layout::{TRAILER, Trailer};
 use crate::storage::{ListedSegment, Storage, StorageErrorKind};
+use crate::telemetry::metrics::Metrics;
 
 /// Bytes of the tail that is asked for first. A footer costs about 10 bytes a block.
 const TAIL: u64 = 128 << 10;
@@ -30,6 +32,7 @@ pub struct Footers {
     storage: Storage,
     hot: HotSegments,
     max_footer_size: u64,
+    metrics: Arc<Metrics>,
     cache: Arc<Mutex<Cache>>,
 }
 
@@ -40,7 +43,12 @@ struct Cache {
 
 impl Footers {
     /// An empty cache. Footers above `max_footer_size` bytes are refused.
-    pub fn new(storage: Storage, hot: HotSegments, max_footer_size: u64) -> Self {
+    pub fn new(
+        storage: Storage,
+        hot: HotSegments,
+        max_footer_size: u64,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let room = NonZeroUsize::new(KEPT_BLOCKS).expect("not zero");
         let cache = Cache {
             entries: LruCache::new(room),
@@ -50,6 +58,7 @@ impl Footers {
             storage,
             hot,
             max_footer_size,
+            metrics,
             cache: Arc::new(Mutex::new(cache)),
         }
     }
@@ -70,7 +79,12 @@ impl Footers {
                 Ok(Some(footer))
             }
             Err(CommitError::Storage(e)) if e.kind == StorageErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => {
+                if matches!(error, CommitError::Corrupt { .. }) {
+                    self.metrics.corruptions.inc();
+                }
+                Err(error)
+            }
         }
     }
 

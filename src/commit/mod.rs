@@ -23,6 +23,7 @@ use crate::id::{ExchangeId, SegmentAddress, TaskAttempt};
 
 pub use crate::segment::footer::Totals;
 use crate::storage::{ListedSegment, Storage, StorageError};
+use crate::telemetry::metrics::Metrics;
 
 /// Why commits could not be answered.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -107,8 +108,13 @@ pub struct CommitIndex {
 
 impl CommitIndex {
     /// An index over what the base directories hold; `hot` is what this daemon wrote lately.
-    pub fn new(storage: Storage, hot: HotSegments, max_footer_size: u64) -> Self {
-        let footers = Footers::new(storage.clone(), hot.clone(), max_footer_size);
+    pub fn new(
+        storage: Storage,
+        hot: HotSegments,
+        max_footer_size: u64,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let footers = Footers::new(storage.clone(), hot.clone(), max_footer_size, metrics);
         Self {
             storage,
             footers,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::{Client, StatusCode};
 
-pub use crate::support::process::{Process, command};
+pub use crate::support::process::Process;
 
 pub async fn announce(http: &Client, daemon: &Process, exchange: &str) {
     let url = format!("{}/v1/exchanges/{exchange}", daemon.url);

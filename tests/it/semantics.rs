@@ -19,6 +19,7 @@ use stopover::lifecycle::{Announce, ExchangeSpec, LifecycleError};
 use stopover::memory::ReservedBytes;
 use stopover::read::{PageFormat, ReadError, Selection};
 use stopover::segment::frame::{FRAME_HEADER, seal_frame, verify_batch};
+use stopover::segment::layout::TRAILER;
 use stopover::storage::local::LocalStore;
 use stopover::storage::store::Store;
 use stopover::storage::{Limits, Storage};
@@ -558,6 +559,29 @@ async fn a_segment_cut_short_is_an_error_never_a_shorter_result() {
 }
 
 #[tokio::test]
+async fn a_damaged_footer_is_counted_each_time_that_it_is_read() {
+    let shared = Shared::new(1);
+    let (writer, x) = (shared.daemon(1), exchange("q-1"));
+    announce(&writer, &x, 1).await;
+    write_task(&writer, &sink(&x, 0, 0), &[(0, page(1, 3000))]).await;
+    let file = shared.segments().pop().unwrap();
+    let good = std::fs::read(&file).unwrap();
+    let reader = shared.daemon(2);
+    // The last byte of the footer, then one of the trailer.
+    for (counted, from_the_end) in [(1, TRAILER + 1), (2, 1)] {
+        let mut bytes = good.clone();
+        let at = bytes.len() - from_the_end;
+        bytes[at] ^= 1;
+        std::fs::write(&file, bytes).unwrap();
+        assert!(reader.commits.content(&x).await.is_err());
+        assert_eq!(reader.metrics.corruptions.get(), counted);
+    }
+    std::fs::write(&file, good).unwrap();
+    assert_eq!(read(&reader, &x, 0).await.unwrap(), page(1, 3000));
+    assert_eq!(reader.metrics.corruptions.get(), 2);
+}
+
+#[tokio::test]
 async fn a_segment_under_the_name_of_another_is_an_error() {
     let shared = Shared::new(1);
     let (writer, x) = (shared.daemon(1), exchange("q-1"));
@@ -926,32 +950,31 @@ async fn a_base_directory_that_fails_is_left_out_while_the_other_works() {
 
 // The page itself
 
+/// The name of a test: small letters, words joined by underscores.
+fn names_a_test(text: &str) -> bool {
+    let fits = |b: u8| b == b'_' || b.is_ascii_lowercase() || b.is_ascii_digit();
+    text.bytes().all(fits) && text.matches('_').count() >= 4
+}
+
 #[test]
-fn every_test_that_the_semantics_page_names_exists() {
+fn every_test_that_the_semantics_page_names_exists_where_it_says() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let page = std::fs::read_to_string(root.join("docs/semantics.md")).unwrap();
-    let mut sources = String::new();
-    let mut files = Vec::new();
-    for folder in ["src", "tests"] {
-        collect(&root.join(folder), &mut files);
-    }
-    for file in files
-        .iter()
-        .filter(|f| f.extension().is_some_and(|e| e == "rs"))
-    {
-        sources.push_str(&std::fs::read_to_string(file).unwrap());
-    }
+    let read = |path: &str| {
+        let text = std::fs::read_to_string(root.join(path));
+        text.unwrap_or_else(|error| panic!("docs/semantics.md names {path}: {error}"))
+    };
+    let (page, here) = (read("docs/semantics.md"), read("tests/it/semantics.rs"));
     let mut named = 0;
-    for name in page.split('`').skip(1).step_by(2) {
-        let is_test =
-            name.contains('_') && name.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric());
-        if is_test && name.matches('_').count() >= 4 {
+    for promise in page.split("\n\n") {
+        let spans: Vec<&str> = promise.split('`').skip(1).step_by(2).collect();
+        for (index, name) in spans.iter().enumerate().filter(|(_, s)| names_a_test(s)) {
+            // The file that is given next is that of the names before it, or they stand here.
+            let file = spans[index..].iter().find(|span| span.ends_with(".rs"));
+            let test = format!("fn {name}(");
+            let exists = here.contains(&test) || file.is_some_and(|f| read(f).contains(&test));
+            assert!(exists, "docs/semantics.md names {name}, of {file:?}");
             named += 1;
-            assert!(
-                sources.contains(&format!("fn {name}(")),
-                "docs/semantics.md names {name}"
-            );
         }
     }
-    assert!(named >= 20, "{named} tests are named");
+    assert!(named >= 80, "{named} tests are named");
 }

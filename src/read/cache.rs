@@ -36,7 +36,8 @@ pub struct ChunkKey {
     pub segment: SegmentId,
     /// Number of the chunk.
     pub chunk: u64,
-    /// Where it ends: part of the name, as a handle could lie about the end of the blocks.
+    /// Where it ends: part of the name, as chunks have several sizes (each at least twice the next,
+    /// so that number and end tell them apart) and a handle could lie about the end of the blocks.
     pub end: u64,
 }
 
@@ -216,6 +217,11 @@ impl ChunkCache {
     /// Whether a chunk is here or on its way.
     pub fn has(&self, key: &ChunkKey) -> bool {
         self.state.lock().slots.contains(key)
+    }
+
+    /// The most that is kept.
+    pub fn share(&self) -> u64 {
+        self.share
     }
 
     /// Bytes kept.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::cache::{ChunkCache, ChunkKey};
 use super::neighbours::Neighbours;
-use super::planner::{Part, chunks, is_shared, is_short, rest, shared};
+use super::planner::{Part, chunks, is_shared, is_short, rest, shared, shared_size};
 use super::{ReadError, ReadParts};
 use crate::commit::handle::Handle;
 use crate::config::ReadConfig;
@@ -93,25 +93,25 @@ impl Fetcher {
     /// The parts of one range of a handle, in order.
     pub fn plan(&self, handle: &Handle, index: usize) -> Vec<PlannedPart> {
         let range = &handle.ranges[index];
-        let (bytes, size) = (range.offset..range.offset + range.length, self.chunk_size);
-        let with_neighbours = || {
+        let bytes = range.offset..range.offset + range.length;
+        let size = shared_size(self.chunk_size, handle.ranges.len(), self.cache.share());
+        let with_neighbours = |size| {
             let density = self.neighbours.density(&handle.exchange);
             is_shared(range.length, range.blocks_end, size, density)
         };
-        let cut = if is_short(range.length, size)
-            && (self.kept_whole(handle, index) || with_neighbours())
-        {
-            shared(bytes, range.blocks_end, size)
-        } else {
-            rest(bytes, size, size)
+        let cut = match size.filter(|size| is_short(range.length, *size)) {
+            Some(size) if self.kept_whole(handle, index, size) || with_neighbours(size) => {
+                shared(bytes, range.blocks_end, size)
+            }
+            _ => rest(bytes, self.chunk_size, self.chunk_size),
         };
         planned(handle, index, cut)
     }
 
     /// Whether all chunks of a range are here already.
-    fn kept_whole(&self, handle: &Handle, index: usize) -> bool {
+    fn kept_whole(&self, handle: &Handle, index: usize, size: u64) -> bool {
         let range = &handle.ranges[index];
-        let (address, size) = (handle.address(range), self.chunk_size);
+        let address = handle.address(range);
         let bytes = range.offset..range.offset + range.length;
         chunks(&bytes, size).all(|chunk| {
             let end = ((chunk + 1) * size).min(range.blocks_end);

@@ -37,6 +37,22 @@ impl Part {
 /// network of 10 Gbit/s carries.
 const REQUEST: u64 = 1 << 20;
 
+/// The smallest chunk that is worth sharing.
+const SMALLEST: u64 = 64 << 10;
+
+/// The size of shared chunks for a handle of so many ranges: halved until one chunk for each of
+/// them fits into half of the cache. Whoever reads the next partition goes through the same
+/// segments in the same order: were there more chunks than the cache holds, each would be gone
+/// before its next reader comes. `None` if even the smallest are too large.
+pub fn shared_size(chunk_size: u64, ranges: usize, cache_share: u64) -> Option<u64> {
+    let most = cache_share / 2 / (ranges as u64).max(1);
+    let mut size = chunk_size;
+    while size > most && size / 2 >= SMALLEST {
+        size /= 2;
+    }
+    (size <= most).then_some(size)
+}
+
 /// Whether a range is short enough to be fetched with its neighbours at all.
 pub fn is_short(length: u64, chunk_size: u64) -> bool {
     length < chunk_size / 2
@@ -133,6 +149,36 @@ mod tests {
         assert_eq!(shared(430..460), (1, 400..800));
         assert_eq!(shared(900..950), (2, 800..1000));
         assert!(is_short(199, 400) && !is_short(200, 400));
+    }
+
+    #[test]
+    fn a_chunk_of_each_range_fits_into_half_of_the_cache() {
+        let size = |ranges| shared_size(8 << 20, ranges, 256 << 20);
+        assert_eq!(size(1), Some(8 << 20));
+        assert_eq!(size(16), Some(8 << 20));
+        assert_eq!(size(17), Some(4 << 20));
+        assert_eq!(size(64), Some(2 << 20));
+        assert_eq!(size(2048), Some(64 << 10));
+        assert_eq!(size(2049), None, "each range is fetched alone");
+        // A small chunk that was configured is not made smaller.
+        assert_eq!(shared_size(100 << 10, 2, 1 << 20), Some(100 << 10));
+        assert_eq!(shared_size(100 << 10, 6, 1 << 20), None);
+    }
+
+    proptest! {
+        /// Number and end name a chunk, whatever sizes the readers of a segment use.
+        #[test]
+        fn chunks_of_different_sizes_are_told_apart(
+            base in 1u64..10_000, halvings in 1u32..8, blocks_end in 1u64..100_000,
+        ) {
+            let (large, small) = (base << halvings, base);
+            let named = |size: u64, chunk: u64| (chunk, ((chunk + 1) * size).min(blocks_end));
+            for chunk in 0..=(blocks_end - 1) / large {
+                let other = named(small, chunk);
+                let same = named(large, chunk) == other && chunk * small < blocks_end;
+                prop_assert!(!same || chunk == 0, "{chunk}");
+            }
+        }
     }
 
     #[test]

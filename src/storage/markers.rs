@@ -247,9 +247,12 @@ impl Storage {
         }
     }
 
-    /// Removes what is left of an exchange that nobody announces: claims its end first, so that an
-    /// announcement which comes in between stays. Answers how many objects went; `None` if it is
-    /// announced, or others kept ending it at the same time, each of whom removes what it finds.
+    /// Removes the segments that are left of an exchange which nobody announces: claims its end
+    /// first, so that an announcement which comes in between stays. Where a close has left none,
+    /// nothing is claimed: that would cost requests, and for a moment there would be a tombstone.
+    ///
+    /// Answers how many objects went; `None` if it is announced, or others kept ending it at the
+    /// same time, each of whom removes what it finds.
     pub async fn remove_unannounced(
         &self,
         exchange: &ExchangeId,
@@ -258,6 +261,9 @@ impl Storage {
             let seen = self.markers(exchange).await;
             if seen.marker()?.is_some() {
                 return Ok(None);
+            }
+            if self.list_segments(exchange).await?.is_empty() {
+                return Ok(Some(0));
             }
             if self.claim(exchange, &seen).await? {
                 return self.remove_claimed(exchange).await.map(Some);

@@ -21,6 +21,7 @@ import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.HashMap;
@@ -323,11 +324,12 @@ abstract class AbstractTestStopoverExchangeManager
             exchange.close();
             exchange.close();
             long deadline = System.nanoTime() + SECONDS.toNanos(60);
-            while (!stopover.filesOf(queryId.toString())
-                    .isEmpty() && System.nanoTime() < deadline) {
+            List<Path> left = stopover.filesOf(queryId.toString());
+            while (!left.isEmpty() && System.nanoTime() < deadline) {
                 Thread.sleep(50);
+                left = stopover.filesOf(queryId.toString());
             }
-            assertThat(stopover.filesOf(queryId.toString())).isEmpty();
+            assertThat(left).isEmpty();
         }
     }
 }

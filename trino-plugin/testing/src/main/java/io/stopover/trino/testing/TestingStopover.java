@@ -3,6 +3,7 @@ package io.stopover.trino.testing;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Comparator;
@@ -104,15 +105,28 @@ public final class TestingStopover
     {
         List<Path> found = new ArrayList<>();
         for (Path directory : data) {
+            found.addAll(filesOf(directory, text));
+        }
+        return found;
+    }
+
+    private static List<Path> filesOf(Path directory, String text)
+    {
+        while (true) {
             try (Stream<Path> files = Files.walk(directory)) {
-                files.filter(Files::isRegularFile).filter(file -> file.toString().contains(text))
-                        .forEach(found::add);
+                return files.filter(Files::isRegularFile)
+                        .filter(file -> file.toString().contains(text)).toList();
+            }
+            catch (UncheckedIOException e) {
+                // Closing removes files and folders while they are listed: then once more.
+                if (!(e.getCause() instanceof NoSuchFileException)) {
+                    throw e;
+                }
             }
             catch (IOException e) {
                 throw new UncheckedIOException(e);
             }
         }
-        return found;
     }
 
     @Override

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use crate::artifacts::{Artifacts, ExchangeManager};
 use crate::connectors::Extras;
 use crate::daemon::{DRAIN, Daemon};
-use crate::node::{Layout, Node, properties};
+use crate::node::{Layout, Node, Size, properties};
 use crate::process::{free_ports, tail, wait_until};
 use crate::query::{Client, Row, Session};
 use crate::store::{StorageKind, Store};
@@ -28,6 +28,7 @@ pub struct Cluster {
     /// `daemons[i]` is the one beside `nodes[i]`; none with the stock exchange manager.
     pub daemons: Vec<Daemon>,
     pub store: Store,
+    size: Size,
     work: PathBuf,
     /// Results without fault-tolerant execution, by schema and text: each is needed only once.
     plain: HashMap<(String, String), Vec<Row>>,
@@ -83,6 +84,7 @@ impl Cluster {
             nodes,
             daemons,
             store,
+            size: extras.size,
             work: work.to_owned(),
             plain: HashMap::new(),
         };
@@ -106,7 +108,7 @@ impl Cluster {
 
     async fn start_daemons(&mut self) -> Result<()> {
         for daemon in &mut self.daemons {
-            daemon.configure(&daemon_configuration(&self.store))?;
+            daemon.configure(&daemon_configuration(&self.store, self.size))?;
             daemon.start().await?;
         }
         Ok(())
@@ -211,10 +213,11 @@ fn node_name(index: usize) -> String {
     }
 }
 
-fn daemon_configuration(store: &Store) -> String {
+fn daemon_configuration(store: &Store, size: Size) -> String {
     format!(
-        "[server]\ndrain_timeout = \"{}s\"\n\n[memory]\nbudget = \"256MiB\"\n\n{}",
+        "[server]\ndrain_timeout = \"{}s\"\n\n[memory]\nbudget = \"{}\"\n\n{}",
         DRAIN.as_secs(),
+        size.daemon_budget(),
         store.configuration()
     )
 }

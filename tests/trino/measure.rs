@@ -14,6 +14,7 @@ use crate::cluster::Cluster;
 use crate::compare::same;
 use crate::connectors::Extras;
 use crate::connectors::tpch::TPCH;
+use crate::node::Size;
 use crate::queries::Query;
 use crate::query::Session;
 use crate::store::{StorageKind, Store};
@@ -82,7 +83,8 @@ async fn start(
     if trial.latency > 0 {
         store.put_far_away(trial.latency, &work).await?;
     }
-    Cluster::over(store, artifacts, manager, &Extras::default(), &work).await
+    let extras = Extras::sized(Size::Large);
+    Cluster::over(store, artifacts, manager, &extras, &work).await
 }
 
 /// The seconds of each side; all must give the same rows.

@@ -29,14 +29,49 @@ const JVM_OPTIONS: [&str; 9] = [
     "-XX:G1HeapRegionSize=16M",
     "-Duser.timezone=UTC",
 ];
-const HEAP: &str = "1536m";
+
+/// How much memory the processes of a cluster have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Size {
+    /// Three JVMs and their daemons fit beside much else.
+    #[default]
+    Small,
+    /// What Trino's own exchange manager needs on S3, whose sinks hold 255 MiB each with 50
+    /// partitions: workers of twice the heap that run half as many tasks at a time.
+    Large,
+}
+
+impl Size {
+    fn heap(self, coordinator: bool) -> &'static str {
+        match self {
+            Self::Large if !coordinator => "3g",
+            _ => "1536m",
+        }
+    }
+
+    /// The budget of each daemon.
+    pub fn daemon_budget(self) -> &'static str {
+        match self {
+            Self::Small => "256MiB",
+            Self::Large => "1GiB",
+        }
+    }
+
+    /// By how much the pools of workers are larger than those of small ones.
+    fn factor(self) -> u32 {
+        match self {
+            Self::Small => 1,
+            Self::Large => 2,
+        }
+    }
+}
 
 pub struct Node {
     pub id: String,
     pub port: u16,
     folder: PathBuf,
     java: PathBuf,
-    jvm_options: Vec<&'static str>,
+    jvm_options: Vec<String>,
     log: PathBuf,
     process: Option<Process>,
     client: Client,
@@ -53,6 +88,15 @@ pub struct Layout<'a> {
     pub extras: &'a Extras,
 }
 
+impl Layout<'_> {
+    fn jvm_options(&self, port: u16) -> Vec<String> {
+        let heap = self.extras.size.heap(port == self.coordinator_port);
+        let mut options = vec![format!("-Xmx{heap}")];
+        options.extend(self.extras.jvm_options().into_iter().map(str::to_owned));
+        options
+    }
+}
+
 impl Node {
     pub fn create(id: &str, port: u16, layout: &Layout<'_>) -> Result<Self> {
         let folder = layout.work.join(id);
@@ -60,7 +104,7 @@ impl Node {
             id: id.to_owned(),
             port,
             java: layout.artifacts.java(),
-            jvm_options: layout.extras.jvm_options(),
+            jvm_options: layout.jvm_options(port),
             log: layout.work.join(format!("logs/{id}.log")),
             process: None,
             client: Client::new(port)?,
@@ -78,7 +122,7 @@ impl Node {
         std::fs::create_dir_all(self.folder.join("data"))?;
         std::fs::write(
             etc.join("config.properties"),
-            self.config(layout.coordinator_port),
+            self.config(layout.coordinator_port, layout.extras.size.factor()),
         )?;
         std::fs::write(etc.join("exchange-manager.properties"), &layout.exchange)?;
         // Decimals, so that sums do not depend on the order of their terms; many splits, so that
@@ -114,24 +158,29 @@ impl Node {
         }
     }
 
-    fn config(&self, coordinator_port: u16) -> String {
+    fn config(&self, coordinator_port: u16, factor: u32) -> String {
         let coordinator = self.port == coordinator_port;
         let mut config = format!(
             "coordinator={coordinator}\nhttp-server.http.port={}\n\
              discovery.uri=http://127.0.0.1:{coordinator_port}\nretry-policy=TASK\n\
-             query.max-memory-per-node=700MB\nmemory.heap-headroom-per-node=300MB\n\
+             query.max-memory-per-node={}MB\nmemory.heap-headroom-per-node=300MB\n\
              task.concurrency=2\ntask.info-update-interval=500ms\n\
              exchange.deduplication-buffer-size=1MB\n",
-            self.port
+            self.port,
+            // No task runs on the coordinator.
+            if coordinator { 700 } else { 700 * factor }
         );
         if coordinator {
             // The defaults are meant for large machines and patient people: a node of these has
             // less memory than one task is given by default, and a lost task would wait 10 s for
             // each new attempt.
-            config.push_str(
-                "node-scheduler.include-coordinator=false\nquery.max-memory=2GB\n\
-                 fault-tolerant-execution-task-memory=150MB\nretry-initial-delay=1s\n\
+            let _ = write!(
+                config,
+                "node-scheduler.include-coordinator=false\nquery.max-memory={}GB\n\
+                 fault-tolerant-execution-task-memory={}MB\nretry-initial-delay=1s\n\
                  retry-max-delay=5s\nquery.remote-task.max-error-duration=15s\n",
+                2 * factor,
+                150 * factor * factor
             );
         }
         config
@@ -142,8 +191,7 @@ impl Node {
         command
             .current_dir(&self.folder)
             .args(JVM_OPTIONS)
-            .args(&self.jvm_options)
-            .arg(format!("-Xmx{HEAP}"));
+            .args(&self.jvm_options);
         let data = self.folder.join("data");
         command
             .arg("-Dnode.environment=test")

@@ -16,7 +16,7 @@ use crate::connectors;
 use crate::daemon::Daemon;
 use crate::process::wait_until;
 use crate::queries::{COMPARED, LARGE_RESULT, LONG_ANYWHERE, LONG_TPCH, Query};
-use crate::query::{Row, Session};
+use crate::query::{Client, Row, Session};
 use crate::store::StorageKind;
 
 /// Closing is asynchronous: the coordinator does not wait for it. And where several daemons clear
@@ -194,31 +194,8 @@ struct Ending {
     missed: Option<&'static str>,
 }
 
+/// Runs a query to its end while the loss is inflicted on it.
 async fn lose_once(cluster: &mut Cluster, sql: &str, schema: &str, loss: Loss) -> Result<Ending> {
-    with_fault(cluster, sql, schema, async |cluster, id, over| {
-        if !something_to_lose(cluster, id, over, loss).await? {
-            return Ok(Some(
-                "the query was over before there was something to lose",
-            ));
-        }
-        inflict(cluster, loss).await?;
-        let held = describe_held(cluster, id).await;
-        if over.get() {
-            return Ok(Some("the query was over when the process was killed"));
-        }
-        held.map(|()| None)
-    })
-    .await
-}
-
-/// Runs a query to its end while a fault is inflicted on it, which answers why it came too late if
-/// it did.
-async fn with_fault(
-    cluster: &mut Cluster,
-    sql: &str,
-    schema: &str,
-    fault: impl AsyncFnOnce(&mut Cluster, &str, &Cell<bool>) -> Result<Option<&'static str>>,
-) -> Result<Ending> {
     let session = many_tasks(&Session::new(schema, "TASK"));
     let running = cluster.client.start(sql, &session).await?;
     let id = running.id.clone();
@@ -229,7 +206,7 @@ async fn with_fault(
         rows
     };
     // Both to their ends, also after an error: no query may run on into the next scenario.
-    let (rows, missed) = tokio::join!(to_its_end, fault(cluster, &id, &over));
+    let (rows, missed) = tokio::join!(to_its_end, inflict_in_time(cluster, &id, &over, loss));
     let missed = missed?;
     let tasks = cluster.client.tasks(&id).await?;
     Ok(Ending {
@@ -239,55 +216,92 @@ async fn with_fault(
     })
 }
 
-/// Restarts all daemons one after another under a query. Each is stopped while it holds sinks that
-/// are not finished, if it is beside a worker, and has come back before the next one goes.
-async fn rolling_restart(cluster: &mut Cluster) -> Result<()> {
-    let query = &LONG_ANYWHERE;
-    for work in WORK {
-        let (sql, schema) = (query.sized(work), "tiny");
-        let plain = cluster.plain(&sql, schema).await?;
-        let ending = with_fault(cluster, &sql, schema, restart_all).await?;
-        same(&plain, &ending.rows, query.order)?;
-        ensure!(
-            ending.tried_again == 0,
-            "{} task(s) were tried again: a restart has cost them their attempt",
-            ending.tried_again
-        );
-        nothing_left(cluster).await?;
-        no_sink_open(cluster).await?;
-        match ending.missed {
-            None => {
-                let rows = ending.rows.len();
-                println!("    {}: {rows} right rows, no task tried again", query.name);
-                return Ok(());
-            }
-            Some(missed) => println!("    work {work}: {missed}"),
-        }
+/// Inflicts the loss once there is something to lose; why it came too late, if it did.
+async fn inflict_in_time(
+    cluster: &mut Cluster,
+    query: &str,
+    over: &Cell<bool>,
+    loss: Loss,
+) -> Result<Option<&'static str>> {
+    if !something_to_lose(cluster, query, over, loss).await? {
+        return Ok(Some(
+            "the query was over before there was something to lose",
+        ));
     }
-    bail!("the query was over before all daemons were restarted, however long it was")
+    inflict(cluster, loss).await?;
+    let held = describe_held(cluster, query).await;
+    if over.get() {
+        return Ok(Some("the query was over when the process was killed"));
+    }
+    held.map(|()| None)
 }
 
-async fn restart_all(
-    cluster: &mut Cluster,
-    _query: &str,
-    over: &Cell<bool>,
-) -> Result<Option<&'static str>> {
-    // The workers' daemons first: the coordinator's has no sinks to wait for.
-    for number in [1, 2, 0] {
+/// Restarts all daemons one after another under queries that follow one another without a pause:
+/// how long one query takes is the machine's business.
+async fn rolling_restart(cluster: &mut Cluster) -> Result<()> {
+    let query = &LONG_ANYWHERE;
+    let (sql, schema) = (query.sized(2), "tiny");
+    let plain = cluster.plain(&sql, schema).await?;
+    let session = many_tasks(&Session::new(schema, "TASK"));
+    let client = cluster.client.clone();
+    let (restarted, ended) = (Cell::new(false), Cell::new(false));
+    let queries = async {
+        let runs = run_while(&client, &sql, &session, || !restarted.get()).await;
+        ended.set(true);
+        runs
+    };
+    let restarts = async {
+        let outcome = restart_all(cluster, &ended).await;
+        restarted.set(true);
+        outcome
+    };
+    let (runs, restarts) = tokio::join!(queries, restarts);
+    let runs = runs?;
+    restarts?;
+    for (id, rows) in &runs {
+        same(&plain, rows, query.order)?;
+        let tasks = cluster.client.tasks(id).await?;
+        let again = tasks.iter().filter(|t| t.attempt() > 0).count();
+        ensure!(
+            again == 0,
+            "{again} task(s) were tried again: a restart has cost them their attempt"
+        );
+    }
+    nothing_left(cluster).await?;
+    no_sink_open(cluster).await?;
+    println!(
+        "    {}, {} time(s): right rows, no task tried again",
+        query.name,
+        runs.len()
+    );
+    Ok(())
+}
+
+/// Runs a query again and again, each to its end: the id and the rows of each run.
+async fn run_while(
+    client: &Client,
+    sql: &str,
+    session: &Session,
+    wanted: impl Fn() -> bool,
+) -> Result<Vec<(String, Vec<Row>)>> {
+    let mut runs = Vec::new();
+    while wanted() {
+        let running = client.start(sql, session).await?;
+        let id = running.id.clone();
+        runs.push((id, running.finish().await?));
+    }
+    Ok(runs)
+}
+
+/// Each daemon is stopped while sinks are open that are not finished (at itself, if it is beside a
+/// worker), and has come back before the next one goes. `ended`: no further query will come.
+async fn restart_all(cluster: &mut Cluster, ended: &Cell<bool>) -> Result<()> {
+    // Tasks have no sinks at the coordinator's daemon: it goes while a worker's holds some.
+    for (number, busy) in [(1, 1), (2, 2), (0, 1)] {
+        until_sinks_open(ended, &cluster.daemons[busy]).await?;
         let daemon = &mut cluster.daemons[number];
-        if number > 0 {
-            let patience = match number {
-                1 => Duration::from_secs(300),
-                _ => Duration::from_secs(3),
-            };
-            open_sinks_or(over, daemon, patience).await?;
-        }
         let (sinks, began) = (open_sinks(daemon).await?, Instant::now());
         daemon.stop().await?;
-        if over.get() {
-            daemon.start().await?;
-            return Ok(Some("the query was over before all daemons were restarted"));
-        }
         println!(
             "    {}: SIGTERM with {sinks} open sink(s), drained in {:.1} s",
             daemon.name,
@@ -295,9 +309,7 @@ async fn restart_all(
         );
         daemon.start().await?;
     }
-    Ok(over
-        .get()
-        .then_some("the query was over before all daemons were restarted"))
+    Ok(())
 }
 
 /// Waits until worker 1 has committed output of this query and is busy with more of it; and, if it
@@ -442,12 +454,17 @@ pub async fn idle(cluster: &mut Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a daemon holds open sinks, but not beyond the query or the patience. Sinks of small
-/// tasks are open for moments only.
-async fn open_sinks_or(over: &Cell<bool>, daemon: &Daemon, patience: Duration) -> Result<()> {
-    let deadline = Instant::now() + patience;
-    while !over.get() && Instant::now() < deadline && open_sinks(daemon).await? == 0.0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+/// Waits until a daemon holds open sinks: those of small tasks are open for moments only.
+async fn until_sinks_open(ended: &Cell<bool>, daemon: &Daemon) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while open_sinks(daemon).await? == 0.0 {
+        ensure!(!ended.get(), "the queries ended before their time");
+        ensure!(
+            Instant::now() < deadline,
+            "no sink was open at {} in 120 s of queries",
+            daemon.name
+        );
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
     Ok(())
 }

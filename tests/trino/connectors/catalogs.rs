@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::databases::Database;
-use crate::node::properties;
+use crate::node::{Size, properties};
 use crate::store::Gateway;
 
 /// A file under `etc/catalog/`, and the plugins that it needs.
@@ -22,10 +22,20 @@ pub struct Catalog {
 pub struct Extras {
     /// Catalogs beside tpch.
     pub catalogs: Vec<Catalog>,
+    /// How large nodes and daemons are.
+    pub size: Size,
     many: bool,
 }
 
 impl Extras {
+    /// Nothing more, but of this size.
+    pub fn sized(size: Size) -> Self {
+        Self {
+            size,
+            ..Self::default()
+        }
+    }
+
     /// With a dozen plugins a node spends most of its life loading classes, and what it runs is
     /// small: the quick compiler alone halves the time of its start.
     pub fn jvm_options(&self) -> Vec<&'static str> {
@@ -98,6 +108,7 @@ impl Systems {
     pub fn extras(&self) -> Extras {
         Extras {
             catalogs: self.catalogs(),
+            size: Size::Small,
             many: self.extent == Extent::All,
         }
     }

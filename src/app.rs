@@ -209,6 +209,7 @@ pub async fn run(
         config.server.reload_interval,
     );
     runtime.tasks.spawn_until_stopped(renewal);
+    tracing::info!("trying the base directories");
     for base in daemon.storage.probe().await {
         match &base.error {
             None => tracing::info!(base = %base.name, uri = %base.uri, "base directory is usable"),

@@ -80,7 +80,7 @@ impl Footers {
             }
             Err(CommitError::Storage(e)) if e.kind == StorageErrorKind::NotFound => Ok(None),
             Err(error) => {
-                if matches!(error, CommitError::Corrupt { .. }) {
+                if error.is_damage() {
                     self.metrics.corruptions.inc();
                 }
                 Err(error)

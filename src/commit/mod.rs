@@ -22,7 +22,7 @@ use self::plan::KnownSegment;
 use crate::id::{ExchangeId, SegmentAddress, TaskAttempt};
 
 pub use crate::segment::footer::Totals;
-use crate::storage::{ListedSegment, Storage, StorageError};
+use crate::storage::{ListedSegment, Storage, StorageError, StorageErrorKind};
 use crate::telemetry::metrics::Metrics;
 
 /// Why commits could not be answered.
@@ -67,6 +67,17 @@ pub enum CommitError {
     Storage(#[from] StorageError),
 }
 
+impl CommitError {
+    /// Whether what lies in a base directory is not what was written there.
+    fn is_damage(&self) -> bool {
+        match self {
+            Self::Corrupt { .. } => true,
+            Self::Storage(error) => error.kind == StorageErrorKind::Corrupt,
+            _ => false,
+        }
+    }
+}
+
 /// A source handle ready to be given out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedHandle {
@@ -104,6 +115,7 @@ pub struct CommitIndex {
     storage: Storage,
     footers: Footers,
     hot: HotSegments,
+    metrics: Arc<Metrics>,
 }
 
 impl CommitIndex {
@@ -114,11 +126,13 @@ impl CommitIndex {
         max_footer_size: u64,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let footers = Footers::new(storage.clone(), hot.clone(), max_footer_size, metrics);
+        let counted = Arc::clone(&metrics);
+        let footers = Footers::new(storage.clone(), hot.clone(), max_footer_size, counted);
         Self {
             storage,
             footers,
             hot,
+            metrics,
         }
     }
 
@@ -214,10 +228,14 @@ impl CommitIndex {
         exchange: &ExchangeId,
         plan: impl Fn(&[KnownSegment]) -> Result<T, CommitError>,
     ) -> Result<T, CommitError> {
-        match plan(&self.load(exchange).await?) {
-            Err(CommitError::Lost { .. }) => plan(&self.load(exchange).await?),
-            planned => planned,
+        let mut planned = plan(&self.load(exchange).await?);
+        if matches!(planned, Err(CommitError::Lost { .. })) {
+            planned = plan(&self.load(exchange).await?);
         }
+        if planned.as_ref().is_err_and(CommitError::is_damage) {
+            self.metrics.corruptions.inc();
+        }
+        planned
     }
 
     async fn load(&self, exchange: &ExchangeId) -> Result<Vec<KnownSegment>, CommitError> {

@@ -216,13 +216,6 @@ async fn get_reserved(
         .get_range(at, range)
         .await
         .map_err(|e| lost(at, e))?;
-    if bytes.len() as u64 != length {
-        let reason = format!("{} bytes came where {length} were asked for", bytes.len());
-        return Err(ReadError::Corrupt {
-            segment: at.clone(),
-            reason: reason.into(),
-        });
-    }
     Ok(ReservedBytes::into_bytes(bytes, reservation))
 }
 

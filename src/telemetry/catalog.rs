@@ -148,7 +148,7 @@ catalog! {
     CACHE_MISS_BYTES: Counter Bytes Stable "stopover_read_fetched" []
         "Bytes for reads that were fetched from a base directory";
     CORRUPTIONS: Counter Count Stable "stopover_corruptions" []
-        "Reads that failed a check of integrity; anything but 0 deserves a look";
+        "Checks of integrity that failed while reading or planning; anything but 0 deserves a look";
     EXCHANGES_CLOSED: Counter Count Stable "stopover_exchanges_closed" []
         "Exchanges closed by clients";
     EXCHANGES_COLLECTED: Counter Count Stable "stopover_exchanges_collected" []

@@ -46,7 +46,7 @@ pub struct Metrics {
     pub cache_hit_bytes: Counter,
     /// Read bytes that were fetched from a base directory.
     pub cache_miss_bytes: Counter,
-    /// Reads that failed a check of integrity.
+    /// Checks of integrity that failed while reading or planning.
     pub corruptions: Counter,
     /// Exchanges closed by clients.
     pub exchanges_closed: Counter,

@@ -12,8 +12,9 @@ use stopover::clock::Runtime;
 use stopover::commit::handle::Handle;
 use stopover::commit::hot::HotSegment;
 use stopover::config::Config;
-use stopover::id::{ExchangeId, SegmentAddress};
+use stopover::id::{ExchangeId, SegmentAddress, TaskAttempt};
 use stopover::read::{PageFormat, ReadError, Selection};
+use stopover::segment::footer::{CommitRecord, Footer, Totals};
 use stopover::segment::layout::{END_MARKER, RECORD, SEGMENT_HEADER};
 
 use crate::support::frames::batch;
@@ -159,7 +160,7 @@ async fn in_memory(daemon: &Daemon, content: Vec<u8>) -> HotSegment {
     let exchange: ExchangeId = "w".parse().unwrap();
     let listed = daemon.storage.list_segments(&exchange).await.unwrap();
     let address: SegmentAddress = listed[0].address.clone();
-    let footer = stopover::segment::footer::Footer {
+    let footer = Footer {
         exchange,
         segment: address.segment,
         sealed_millis: 0,
@@ -194,6 +195,37 @@ async fn a_segment_damaged_in_memory_is_read_from_its_base_directory() {
             "dropped if damaged"
         );
         assert_eq!(daemon.metrics.corruptions.get(), found);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_commit_record_that_the_blocks_contradict_is_named_and_counted() {
+    let bases = Bases::new();
+    let (handle, _) = written(&bases).await;
+    fresh(&bases.config(), async |daemon| {
+        let mut segment = in_memory(daemon, Vec::new()).await;
+        let footer = Arc::get_mut(&mut segment.footer).unwrap();
+        let attempt = TaskAttempt {
+            task: 0,
+            attempt: 0,
+        };
+        footer.commits.push(CommitRecord {
+            attempt,
+            totals: Totals {
+                pages: 3,
+                ..Totals::default()
+            },
+            predecessors: Vec::new(),
+        });
+        daemon.commits.hot().insert(segment);
+        let error = read_partition(daemon, "w").await.unwrap_err();
+        assert!(is_named(&error), "{error}");
+        assert!(error.to_string().contains("commit record"), "{error}");
+        assert_eq!(daemon.metrics.corruptions.get(), 1);
+        daemon.commits.hot().forget(&"w".parse().unwrap());
+        assert!(!read_handle(daemon, &handle).await.unwrap().is_empty());
+        assert_eq!(daemon.metrics.corruptions.get(), 1);
     })
     .await;
 }

@@ -14,14 +14,14 @@ import static java.nio.ByteOrder.LITTLE_ENDIAN;
 
 /**
  * Pages that travel in one request: sorted by partition, within a partition in the order in which
- * the sink added them. Immutable, so that it can be sent again unchanged. Headers and small pages
- * are gathered in a small buffer; large pages go to the stream from the array in which the engine
- * left them.
+ * the sink added them. Immutable, so that it can be sent again unchanged. It is written in pieces
+ * of a whole buffer, so that no header goes out on its own and wakes the daemon for it; what is
+ * left of a page that is larger than the buffer goes to the stream from the array in which the
+ * engine left it.
  */
 public final class PageBatch
 {
     static final int BUFFER_SIZE = 128 * 1024;
-    private static final int DIRECT_WRITE_SIZE = 32 * 1024;
 
     private final List<SinkPage> pages;
     private final long frameBytes;
@@ -71,15 +71,21 @@ public final class PageBatch
             }
             Slice data = page.data();
             buffer.putInt(page.partition()).putInt(data.length()).putInt(page.crc());
-            if (data.length() >= DIRECT_WRITE_SIZE) {
+            int offset = data.byteArrayOffset();
+            int left = data.length();
+            if (left > buffer.remaining()) {
+                int first = buffer.remaining();
+                buffer.put(data.byteArray(), offset, first);
                 flush(buffer, out);
-                out.write(data.byteArray(), data.byteArrayOffset(), data.length());
-                continue;
+                offset += first;
+                left -= first;
             }
-            if (buffer.remaining() < data.length()) {
-                flush(buffer, out);
+            if (left > buffer.remaining()) {
+                out.write(data.byteArray(), offset, left);
             }
-            buffer.put(data.byteArray(), data.byteArrayOffset(), data.length());
+            else {
+                buffer.put(data.byteArray(), offset, left);
+            }
         }
         flush(buffer, out);
     }

@@ -157,8 +157,9 @@ enum Loss {
 }
 
 /// The query is given so much to do, one after the other, while it is over before its moment comes.
-/// With eight times the work the workers' heaps did not suffice.
-const WORK: [u32; 5] = [1, 2, 4, 4, 4];
+/// With four times the work Trino may run 33 tasks at once on one worker, and what they aggregate
+/// fills its heap.
+const WORK: [u32; 6] = [1, 2, 2, 2, 2, 2];
 
 /// Runs `query`, kills what `loss` says once there is something to lose, and checks the rows. How
 /// long a query takes is the machine's business: where the moment does not come, it has more to do
@@ -223,12 +224,12 @@ async fn inflict_in_time(
     over: &Cell<bool>,
     loss: Loss,
 ) -> Result<Option<&'static str>> {
-    if !something_to_lose(cluster, query, over, loss).await? {
+    let Some(number) = something_to_lose(cluster, query, over, loss).await? else {
         return Ok(Some(
             "the query was over before there was something to lose",
         ));
-    }
-    inflict(cluster, loss).await?;
+    };
+    inflict(cluster, loss, number).await?;
     let held = describe_held(cluster, query).await;
     if over.get() {
         return Ok(Some("the query was over when the process was killed"));
@@ -312,54 +313,69 @@ async fn restart_all(cluster: &mut Cluster, ended: &Cell<bool>) -> Result<()> {
     Ok(())
 }
 
-/// Waits until worker 1 has committed output of this query and is busy with more of it; and, if it
-/// is the daemon that will be lost, until that one holds pages which are not committed. `false` if
-/// the query ended first.
+/// Waits until a worker has committed output of this query and is busy with more of it; and, if it
+/// is a daemon that will be lost, until one holds pages which are not committed. Answers who has
+/// something to lose, by number; `None` if the query ended first. Trino may give all tasks to one
+/// worker, so that it can be any.
 async fn something_to_lose(
     cluster: &Cluster,
     query: &str,
     over: &Cell<bool>,
     loss: Loss,
-) -> Result<bool> {
-    let worker = &cluster.nodes[1].id;
-    let patience = Duration::from_secs(300);
+) -> Result<Option<usize>> {
+    let (number, patience) = (Cell::new(None), Duration::from_secs(300));
+    let busy = &number;
     wait_until(
-        "worker 1 has spooled data and works on, or the query is over",
+        "a worker has spooled data and works on, or the query is over",
         patience,
         || async move {
             if over.get() {
                 return Ok(true);
             }
             let tasks = cluster.client.tasks(query).await?;
-            let finished = tasks.iter().any(|t| t.is_finished_on(worker));
-            let running = tasks.iter().any(|t| t.is_running_on(worker));
-            let ready = finished && running && !cluster.store.files()?.is_empty();
-            Ok(ready && (loss != Loss::Daemon || open_sinks(&cluster.daemons[1]).await? > 0.0))
+            busy.set([1, 2].into_iter().find(|number| {
+                let worker = &cluster.nodes[*number].id;
+                tasks.iter().any(|t| t.is_finished_on(worker))
+                    && tasks.iter().any(|t| t.is_running_on(worker))
+            }));
+            Ok(busy.get().is_some() && !cluster.store.files()?.is_empty())
         },
     )
     .await?;
-    Ok(!over.get())
+    if loss != Loss::Daemon {
+        return Ok(number.get().filter(|_| !over.get()));
+    }
+    // Sinks of small tasks are open for moments only: whoever holds one is killed at once.
+    while !over.get() {
+        for number in [1, 2] {
+            if open_sinks(&cluster.daemons[number]).await? > 0.0 {
+                return Ok(Some(number));
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    Ok(None)
 }
 
-async fn inflict(cluster: &mut Cluster, loss: Loss) -> Result<()> {
+/// Kills the worker or the daemon of this number, or both.
+async fn inflict(cluster: &mut Cluster, loss: Loss, number: usize) -> Result<()> {
+    let node = &mut cluster.nodes[number];
     match loss {
         Loss::WorkerThatReturns => {
-            println!("    kill -9 {}", cluster.nodes[1].id);
-            cluster.nodes[1].kill();
+            println!("    kill -9 {}", node.id);
+            node.kill();
             tokio::time::sleep(Duration::from_secs(2)).await;
-            cluster.nodes[1].launch()?;
+            node.launch()?;
         }
         Loss::Daemon => {
-            println!("    kill -9 {}", cluster.daemons[1].name);
-            cluster.daemons[1].kill();
+            let daemon = &mut cluster.daemons[number];
+            daemon.kill();
+            println!("    kill -9 {}", daemon.name);
         }
         Loss::Machine => {
-            println!(
-                "    kill -9 {} and what runs beside it",
-                cluster.nodes[1].id
-            );
-            cluster.nodes[1].kill();
-            if let Some(daemon) = cluster.daemons.get_mut(1) {
+            println!("    kill -9 {} and what runs beside it", node.id);
+            node.kill();
+            if let Some(daemon) = cluster.daemons.get_mut(number) {
                 daemon.kill();
             }
         }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
+use tokio::time::timeout;
 
 use crate::artifacts::ExchangeManager;
 use crate::cluster::Cluster;
@@ -24,6 +25,8 @@ use crate::store::StorageKind;
 const SETTLE: Duration = Duration::from_secs(90);
 /// What a daemon has to learn from the store, it learns when it sweeps, once a minute.
 const SWEPT: Duration = Duration::from_secs(150);
+/// How long queries may run one after another until a daemon holds a sink of theirs.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
@@ -209,12 +212,17 @@ async fn lose_once(cluster: &mut Cluster, sql: &str, schema: &str, loss: Loss) -
     // Both to their ends, also after an error: no query may run on into the next scenario.
     let (rows, missed) = tokio::join!(to_its_end, inflict_in_time(cluster, &id, &over, loss));
     let missed = missed?;
-    let tasks = cluster.client.tasks(&id).await?;
     Ok(Ending {
         rows: rows?,
-        tried_again: tasks.iter().filter(|t| t.attempt() > 0).count(),
+        tried_again: tried_again(cluster, &id).await?,
         missed,
     })
+}
+
+/// How many tasks of a query had a second attempt.
+async fn tried_again(cluster: &Cluster, query: &str) -> Result<usize> {
+    let tasks = cluster.client.tasks(query).await?;
+    Ok(tasks.iter().filter(|t| t.attempt() > 0).count())
 }
 
 /// Inflicts the loss once there is something to lose; why it came too late, if it did.
@@ -261,8 +269,7 @@ async fn rolling_restart(cluster: &mut Cluster) -> Result<()> {
     restarts?;
     for (id, rows) in &runs {
         same(&plain, rows, query.order)?;
-        let tasks = cluster.client.tasks(id).await?;
-        let again = tasks.iter().filter(|t| t.attempt() > 0).count();
+        let again = tried_again(cluster, id).await?;
         ensure!(
             again == 0,
             "{again} task(s) were tried again: a restart has cost them their attempt"
@@ -299,7 +306,10 @@ async fn run_while(
 async fn restart_all(cluster: &mut Cluster, ended: &Cell<bool>) -> Result<()> {
     // Tasks have no sinks at the coordinator's daemon: it goes while a worker's holds some.
     for (number, busy) in [(1, 1), (2, 2), (0, 1)] {
-        until_sinks_open(ended, &cluster.daemons[busy]).await?;
+        let held = timeout(PATIENCE, holds_a_sink(cluster, &[busy], ended)).await;
+        let held =
+            held.with_context(|| format!("no sink open at daemon-{busy} in {PATIENCE:?}"))?;
+        held?.context("the queries ended before their time")?;
         let daemon = &mut cluster.daemons[number];
         let (sinks, began) = (open_sinks(daemon).await?, Instant::now());
         daemon.stop().await?;
@@ -345,16 +355,7 @@ async fn something_to_lose(
     if loss != Loss::Daemon {
         return Ok(number.get().filter(|_| !over.get()));
     }
-    // Sinks of small tasks are open for moments only: whoever holds one is killed at once.
-    while !over.get() {
-        for number in [1, 2] {
-            if open_sinks(&cluster.daemons[number]).await? > 0.0 {
-                return Ok(Some(number));
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    Ok(None)
+    holds_a_sink(cluster, &[1, 2], over).await
 }
 
 /// Kills the worker or the daemon of this number, or both.
@@ -470,19 +471,22 @@ pub async fn idle(cluster: &mut Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a daemon holds open sinks: those of small tasks are open for moments only.
-async fn until_sinks_open(ended: &Cell<bool>, daemon: &Daemon) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while open_sinks(daemon).await? == 0.0 {
-        ensure!(!ended.get(), "the queries ended before their time");
-        ensure!(
-            Instant::now() < deadline,
-            "no sink was open at {} in 120 s of queries",
-            daemon.name
-        );
+/// Waits until one of these daemons holds an open sink; `None` once nothing runs any more. Sinks of
+/// small tasks are open for moments only.
+async fn holds_a_sink(
+    cluster: &Cluster,
+    daemons: &[usize],
+    over: &Cell<bool>,
+) -> Result<Option<usize>> {
+    while !over.get() {
+        for number in daemons {
+            if open_sinks(&cluster.daemons[*number]).await? > 0.0 {
+                return Ok(Some(*number));
+            }
+        }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    Ok(())
+    Ok(None)
 }
 
 async fn open_sinks(daemon: &Daemon) -> Result<f64> {

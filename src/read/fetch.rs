@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::cache::{ChunkCache, ChunkKey};
 use super::neighbours::Neighbours;
-use super::planner::{Part, chunks, is_shared, is_short, rest, shared, shared_size};
+use super::planner::{Chunks, Part, is_shared, is_short, rest, shared_size};
 use super::{ReadError, ReadParts};
 use crate::commit::handle::Handle;
 use crate::config::ReadConfig;
@@ -101,7 +101,7 @@ impl Fetcher {
         };
         let cut = match size.filter(|size| is_short(range.length, *size)) {
             Some(size) if self.kept_whole(handle, index, size) || with_neighbours(size) => {
-                shared(bytes, range.blocks_end, size)
+                Chunks::new(size, range.blocks_end).cut(bytes)
             }
             _ => rest(bytes, self.chunk_size, self.chunk_size),
         };
@@ -113,9 +113,10 @@ impl Fetcher {
         let range = &handle.ranges[index];
         let address = handle.address(range);
         let bytes = range.offset..range.offset + range.length;
-        chunks(&bytes, size).all(|chunk| {
-            let end = ((chunk + 1) * size).min(range.blocks_end);
-            self.cache.has(&chunk_key(&address, chunk, end))
+        let chunks = Chunks::new(size, range.blocks_end);
+        chunks.of(&bytes).all(|chunk| {
+            self.cache
+                .has(&chunk_key(&address, chunk, chunks.end(chunk)))
         })
     }
 

@@ -67,25 +67,61 @@ pub fn is_shared(length: u64, blocks_end: u64, chunk_size: u64, density: f64) ->
     chunk <= REQUEST || readers * (REQUEST + length) as f64 >= (REQUEST + chunk) as f64
 }
 
-/// The numbers of the chunks that a range lies in.
-pub fn chunks(range: &Range<u64>, chunk_size: u64) -> RangeInclusive<u64> {
-    range.start / chunk_size..=(range.end - 1) / chunk_size
+/// The shared chunks of a segment: each of `size` bytes, counted from the beginning of the segment,
+/// but the last one ends with the blocks. What would be less than a quarter of a chunk behind it is
+/// part of it: a segment of a little more than two chunks costs two requests.
+#[derive(Debug, Clone, Copy)]
+pub struct Chunks {
+    size: u64,
+    blocks_end: u64,
+    last: u64,
 }
 
-/// Cuts `range` of a segment whose blocks end at `blocks_end` into parts of shared chunks.
-pub fn shared(range: Range<u64>, blocks_end: u64, chunk_size: u64) -> Vec<Part> {
-    chunks(&range, chunk_size)
-        .map(|chunk| {
-            let start = chunk * chunk_size;
-            let fetch = start..(start + chunk_size).min(blocks_end);
+impl Chunks {
+    /// The chunks of a segment whose blocks end at `blocks_end`.
+    pub fn new(size: u64, blocks_end: u64) -> Self {
+        let (full, rest) = (blocks_end / size, blocks_end % size);
+        let last = match rest < size.div_ceil(4) {
+            true => full.saturating_sub(1),
+            false => full,
+        };
+        Self {
+            size,
+            blocks_end,
+            last,
+        }
+    }
+
+    fn number(&self, offset: u64) -> u64 {
+        (offset / self.size).min(self.last)
+    }
+
+    /// The numbers of those that a range of bytes lies in.
+    pub fn of(&self, range: &Range<u64>) -> RangeInclusive<u64> {
+        self.number(range.start)..=self.number(range.end - 1)
+    }
+
+    /// Where one ends.
+    pub fn end(&self, chunk: u64) -> u64 {
+        match chunk == self.last {
+            true => self.blocks_end,
+            false => (chunk + 1) * self.size,
+        }
+    }
+
+    /// Cuts a range of bytes into parts of chunks.
+    pub fn cut(&self, range: Range<u64>) -> Vec<Part> {
+        let part = |chunk| {
+            let fetch = chunk * self.size..self.end(chunk);
             let wanted = range.start.max(fetch.start)..range.end.min(fetch.end);
             Part::Shared {
                 chunk,
                 fetch,
                 wanted,
             }
-        })
-        .collect()
+        };
+        self.of(&range).map(part).collect()
+    }
 }
 
 /// Cuts a range into parts for one reader alone: one of `first` bytes, then of `chunk_size`.
@@ -111,14 +147,14 @@ mod tests {
         ) {
             let (end, blocks_end) = (start + length, start + length + rest);
             let mut at = start;
-            for part in shared(start..end, blocks_end, chunk) {
+            for part in Chunks::new(chunk, blocks_end).cut(start..end) {
                 let wanted = part.wanted().clone();
                 prop_assert_eq!(wanted.start, at);
                 prop_assert!(wanted.end > wanted.start);
                 at = wanted.end;
                 if let Part::Shared { fetch, .. } = part {
                     prop_assert!(fetch.start <= wanted.start && wanted.end <= fetch.end);
-                    prop_assert!(fetch.end <= blocks_end && fetch.end - fetch.start <= chunk);
+                    prop_assert!(fetch.end <= blocks_end && fetch.end - fetch.start <= chunk + chunk / 4);
                 }
             }
             prop_assert_eq!(at, end);
@@ -141,14 +177,20 @@ mod tests {
 
     #[test]
     fn short_neighbours_share_a_chunk() {
-        let shared = |range| match &shared(range, 1000, 400)[..] {
+        let shared = |range, blocks_end| match &Chunks::new(400, blocks_end).cut(range)[..] {
             [Part::Shared { chunk, fetch, .. }] => (*chunk, fetch.clone()),
             other => panic!("{other:?}"),
         };
-        assert_eq!(shared(410..430), (1, 400..800));
-        assert_eq!(shared(430..460), (1, 400..800));
-        assert_eq!(shared(900..950), (2, 800..1000));
+        assert_eq!(shared(410..430, 1000), (1, 400..800));
+        assert_eq!(shared(430..460, 1000), (1, 400..800));
+        assert_eq!(shared(900..950, 1000), (2, 800..1000));
         assert!(is_short(199, 400) && !is_short(200, 400));
+        // A little that is left at the end goes with what is before it.
+        assert_eq!(shared(810..830, 900), (2, 800..900));
+        assert_eq!(shared(810..830, 899), (1, 400..899));
+        assert_eq!(shared(790..810, 899), (1, 400..899));
+        assert_eq!(shared(790..800, 800), (1, 400..800));
+        assert_eq!(shared(20..30, 40), (0, 0..40));
     }
 
     #[test]
@@ -172,10 +214,9 @@ mod tests {
             base in 1u64..10_000, halvings in 1u32..8, blocks_end in 1u64..100_000,
         ) {
             let (large, small) = (base << halvings, base);
-            let named = |size: u64, chunk: u64| (chunk, ((chunk + 1) * size).min(blocks_end));
-            for chunk in 0..=(blocks_end - 1) / large {
-                let other = named(small, chunk);
-                let same = named(large, chunk) == other && chunk * small < blocks_end;
+            let (large, small) = (Chunks::new(large, blocks_end), Chunks::new(small, blocks_end));
+            for chunk in large.of(&(0..blocks_end)) {
+                let same = chunk <= small.last && large.end(chunk) == small.end(chunk);
                 prop_assert!(!same || chunk == 0, "{chunk}");
             }
         }

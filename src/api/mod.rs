@@ -36,6 +36,7 @@ fn described() -> OpenApiRouter<SharedState> {
             exchanges::show,
             exchanges::close
         ))
+        .routes(routes!(sinks::expect))
         .routes(routes!(sinks::add_pages))
         .routes(routes!(sinks::finish))
         .routes(routes!(sinks::abort))

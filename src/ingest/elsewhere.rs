@@ -47,7 +47,7 @@ impl Ingest {
     pub(super) fn is_doubtful(&self, sink: &SinkId) -> bool {
         self.get(&sink.exchange).is_some_and(|exchange| {
             let state = exchange.lock();
-            let held = state.sinks.get(&sink.task_attempt);
+            let held = state.sink(sink.task_attempt);
             !state.closed && held.is_some_and(Sink::is_doubtful)
         })
     }

@@ -4,7 +4,7 @@
 //! Invariant: a run is in the open segment, in a sealed one, or gone with its sink; a commit record
 //! is made only for a sink whose earlier segments are all known.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -50,7 +50,13 @@ pub struct Sealed {
 pub struct ExchangeState {
     id: ExchangeId,
     /// Its sinks; sorted, so that what is done to all is done in the same order on every run.
-    pub sinks: BTreeMap<TaskAttempt, Sink>,
+    sinks: BTreeMap<TaskAttempt, Sink>,
+    /// Sinks that have not been decided.
+    undecided: usize,
+    /// Attempts that clients said will be written here, and that have not begun.
+    expected: BTreeSet<TaskAttempt>,
+    /// Whether clients say so at all.
+    told: bool,
     open: Vec<Piece>,
     open_bytes: u64,
     /// Bytes sealed whose upload has not ended.
@@ -77,6 +83,9 @@ impl ExchangeState {
         Self {
             id,
             sinks: BTreeMap::new(),
+            undecided: 0,
+            expected: BTreeSet::new(),
+            told: false,
             open: Vec::new(),
             open_bytes: 0,
             in_flight_bytes: 0,
@@ -118,14 +127,56 @@ impl ExchangeState {
             commit_uploading: self.commit_uploads > 0,
             commit_quiet: self.last_commit.map(|at| now.saturating_duration_since(at)),
             finishing: self.finishing.len(),
-            expected: self.groups.into_iter().max().filter(|most| *most > 0),
+            expected: self.company(),
         }
+    }
+
+    /// How many are likely to finish together, as far as that is known: as many as in the larger of
+    /// the last two groups, but no more than there are.
+    fn company(&self) -> Option<usize> {
+        let before = self.groups.into_iter().max().filter(|most| *most > 0);
+        let here = self.told.then(|| self.undecided + self.expected.len());
+        before.into_iter().chain(here).min()
     }
 
     /// Sinks that have not been decided.
     pub fn undecided(&self) -> usize {
-        let undecided = |s: &&Sink| matches!(s.state(), SinkState::Open | SinkState::Finishing);
-        self.sinks.values().filter(undecided).count()
+        self.undecided
+    }
+
+    /// Sinks that it has.
+    pub fn sinks(&self) -> usize {
+        self.sinks.len()
+    }
+
+    /// Sinks that it has or will have.
+    pub fn known_sinks(&self) -> usize {
+        self.sinks.len() + self.expected.len()
+    }
+
+    /// A sink, if it has begun here.
+    pub fn sink(&self, attempt: TaskAttempt) -> Option<&Sink> {
+        self.sinks.get(&attempt)
+    }
+
+    /// A sink to be changed, but for its end ([`ExchangeState::decide`], [`ExchangeState::abort`]).
+    pub fn sink_mut(&mut self, attempt: TaskAttempt) -> Option<&mut Sink> {
+        self.sinks.get_mut(&attempt)
+    }
+
+    /// An attempt will be written here, a client says.
+    pub fn expect(&mut self, attempt: TaskAttempt) {
+        self.told = true;
+        if !self.sinks.contains_key(&attempt) {
+            self.expected.insert(attempt);
+        }
+    }
+
+    /// A sink begins, open or aborted from the start.
+    pub fn begin(&mut self, attempt: TaskAttempt, sink: Sink) {
+        self.expected.remove(&attempt);
+        self.undecided += usize::from(sink.state() == SinkState::Open);
+        self.sinks.insert(attempt, sink);
     }
 
     /// Takes a batch for a sink that exists.
@@ -162,6 +213,7 @@ impl ExchangeState {
     pub fn abort(&mut self, attempt: TaskAttempt) -> bool {
         let aborted = self.sinks.get_mut(&attempt).is_some_and(Sink::abort);
         if aborted {
+            self.undecided -= 1;
             self.drop_pieces_of(attempt);
         }
         aborted
@@ -294,6 +346,7 @@ impl ExchangeState {
             .sinks
             .get_mut(&attempt)
             .is_some_and(|sink| sink.decide(to));
+        self.undecided -= usize::from(decided);
         if decided && failed {
             self.drop_pieces_of(attempt);
         }
@@ -307,10 +360,112 @@ impl ExchangeState {
         for sink in self.sinks.values_mut() {
             sink.decide(SinkState::Failed(Arc::clone(&reason)));
         }
+        self.undecided = 0;
+        self.expected = BTreeSet::new();
         self.open = Vec::new();
         self.open_bytes = 0;
         self.finishing = Vec::new();
         self.following = Vec::new();
         self.first_finish = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::SinkId;
+    use crate::ingest::seal_policy::{Decision, SealPolicy};
+    use std::time::Duration;
+
+    struct Story {
+        state: ExchangeState,
+        now: Instant,
+    }
+
+    impl Story {
+        fn new() -> Self {
+            let now = Instant::now();
+            let state = ExchangeState::new("q".parse().unwrap(), now);
+            Self { state, now }
+        }
+
+        fn attempt(task: u32) -> TaskAttempt {
+            TaskAttempt::new(task, 0).unwrap()
+        }
+
+        fn expect(&mut self, task: u32) {
+            self.state.expect(Self::attempt(task));
+        }
+
+        fn begin(&mut self, task: u32) {
+            let (exchange, task_attempt) = ("q".parse().unwrap(), Self::attempt(task));
+            let sink = Sink::open(SinkId {
+                exchange,
+                task_attempt,
+            });
+            self.state.begin(task_attempt, sink);
+        }
+
+        fn finish(&mut self, task: u32) {
+            let attempt = Self::attempt(task);
+            let sink = self.state.sink_mut(attempt).unwrap();
+            assert!(sink.finish(None).unwrap());
+            self.state.queue_commit(attempt, self.now);
+        }
+
+        fn commit(&mut self, sequence: u64) {
+            let sealed = self.state.seal(sequence, 0).unwrap();
+            for commit in sealed.commits {
+                assert!(self.state.decide(commit.attempt, SinkState::Finished));
+            }
+            self.state.commit_uploaded(self.now);
+        }
+
+        fn waits(&self) -> bool {
+            let policy = SealPolicy {
+                target_size: 100,
+                commit_linger: Duration::from_secs(1),
+            };
+            match policy.decide(&self.state.view(self.now)) {
+                Decision::Seal => false,
+                Decision::LookAgain(_) => true,
+                Decision::Rest => panic!("somebody finishes"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_finish_waits_for_those_that_were_announced_and_for_nobody_else() {
+        let mut exchange = Story::new();
+        exchange.expect(0);
+        exchange.expect(1);
+        exchange.begin(0);
+        exchange.finish(0);
+        assert!(exchange.waits(), "task 1 is coming");
+        exchange.begin(1);
+        assert!(exchange.waits(), "task 1 is writing");
+        exchange.finish(1);
+        assert!(!exchange.waits(), "all are there");
+        exchange.commit(1);
+        // A group of two has been seen; of two more that are announced one is given up.
+        exchange.expect(2);
+        exchange.expect(3);
+        exchange.begin(2);
+        exchange.begin(3);
+        exchange.finish(2);
+        assert!(exchange.waits());
+        assert!(exchange.state.abort(Story::attempt(3)));
+        assert!(!exchange.waits(), "nobody else writes");
+        assert_eq!(exchange.state.undecided(), 1);
+        exchange.commit(2);
+        assert_eq!(exchange.state.undecided(), 0);
+    }
+
+    #[test]
+    fn where_clients_announce_nothing_a_finish_waits_as_long_as_it_may() {
+        let mut exchange = Story::new();
+        exchange.begin(0);
+        exchange.finish(0);
+        assert!(exchange.waits());
     }
 }

@@ -137,7 +137,7 @@ impl Ingest {
             return self.check_new();
         };
         let state = exchange.lock();
-        match state.sinks.get(&sink.task_attempt).map(Sink::state) {
+        match state.sink(sink.task_attempt).map(Sink::state) {
             Some(SinkState::Aborted) => Err(IngestError::SinkAborted { sink: sink.clone() }),
             Some(SinkState::Failed(reason)) => Err(self.failed(&state, sink, reason)),
             Some(_) => Ok(()),
@@ -153,6 +153,24 @@ impl Ingest {
             sink: sink.clone(),
             reason,
         }
+    }
+
+    /// Takes note that an attempt will be written here: those who finish before it know that it is
+    /// coming, and those who finish after all that were announced so do not wait for anybody.
+    ///
+    /// # Errors
+    /// As the first [`Ingest::append`] of it.
+    pub fn expect(&self, sink: &SinkId) -> Result<(), IngestError> {
+        self.check(sink)?;
+        let exchange = self.get_or_open(&sink.exchange)?;
+        let mut state = exchange.lock();
+        if state.closed {
+            return Err(IngestError::ExchangeClosed(sink.exchange.clone()));
+        }
+        state.touched = self.shared.parts.runtime.clock.now();
+        self.check_room(state.known_sinks())?;
+        state.expect(sink.task_attempt);
+        Ok(())
     }
 
     fn check_new(&self) -> Result<(), IngestError> {
@@ -242,10 +260,7 @@ impl Ingest {
             let mut state = exchange.lock();
             self.open_sink(&mut state, sink)?;
             let now = self.shared.parts.runtime.clock.now();
-            let held = state
-                .sinks
-                .get_mut(&sink.task_attempt)
-                .expect("just opened");
+            let held = state.sink_mut(sink.task_attempt).expect("just opened");
             let first = match held.finish(claim) {
                 Err(IngestError::SinkFailed { sink, reason }) => {
                     return Err(self.failed(&state, &sink, reason));
@@ -292,18 +307,19 @@ impl Ingest {
         let exchange = self.get_or_open(&sink.exchange)?;
         let mut decided = {
             let mut state = exchange.lock();
-            if !state.sinks.contains_key(&sink.task_attempt) {
-                self.check_room(&state)?;
+            let attempt = sink.task_attempt;
+            if state.sink(attempt).is_none() {
+                self.check_room(state.sinks())?;
+                state.begin(attempt, Sink::aborted(sink.clone()));
             }
-            let entry = state.sinks.entry(sink.task_attempt);
-            let held = entry.or_insert_with(|| Sink::aborted(sink.clone()));
-            let decided = held.watch();
-            if state.abort(sink.task_attempt) {
+            let decided = state.sink(attempt).expect("just begun").watch();
+            if state.abort(attempt) {
                 self.shared.parts.metrics.sinks_aborted.inc();
                 self.shared.parts.metrics.sinks_open.dec();
             }
             decided
         };
+        self.look_again(&exchange, &sink.exchange);
         // A finish under way is decided first: an abort cannot take back what may be durable.
         let end = decided
             .wait_for(|s| !matches!(s, SinkState::Open | SinkState::Finishing))
@@ -399,14 +415,12 @@ impl Ingest {
             return Err(IngestError::ExchangeClosed(sink.exchange.clone()));
         }
         state.touched = self.shared.parts.runtime.clock.now();
-        if state.sinks.contains_key(&sink.task_attempt) {
+        if state.sink(sink.task_attempt).is_some() {
             return Ok(());
         }
         self.check_new()?;
-        self.check_room(state)?;
-        state
-            .sinks
-            .insert(sink.task_attempt, Sink::open(sink.clone()));
+        self.check_room(state.sinks())?;
+        state.begin(sink.task_attempt, Sink::open(sink.clone()));
         self.shared.parts.metrics.sinks_open.inc();
         Ok(())
     }
@@ -417,7 +431,7 @@ impl Ingest {
         sink: &SinkId,
         number: Option<u32>,
     ) -> Result<(), IngestError> {
-        if state.closed || state.sinks.contains_key(&sink.task_attempt) {
+        if state.closed || state.sink(sink.task_attempt).is_some() {
             return Ok(());
         }
         Err(IngestError::BatchOutOfOrder {
@@ -427,9 +441,9 @@ impl Ingest {
         })
     }
 
-    fn check_room(&self, state: &ExchangeState) -> Result<(), IngestError> {
+    fn check_room(&self, sinks: usize) -> Result<(), IngestError> {
         let limit = self.shared.max_sinks;
-        if state.sinks.len() < limit {
+        if sinks < limit {
             return Ok(());
         }
         let (what, setting) = ("the table of sinks", "limits.max_sinks_per_exchange");
@@ -442,6 +456,6 @@ impl Ingest {
 
     fn holds(&self, sink: &SinkId) -> bool {
         self.get(&sink.exchange)
-            .is_some_and(|state| state.lock().sinks.contains_key(&sink.task_attempt))
+            .is_some_and(|state| state.lock().sink(sink.task_attempt).is_some())
     }
 }

@@ -159,8 +159,7 @@ fn still_wanted(state: &Arc<Mutex<ExchangeState>>, attempt: TaskAttempt) -> bool
     let state = state.lock();
     !state.closed
         && state
-            .sinks
-            .get(&attempt)
+            .sink(attempt)
             .is_some_and(|sink| !matches!(sink.state(), SinkState::Aborted | SinkState::Failed(_)))
 }
 
@@ -199,7 +198,7 @@ fn finish(ingest: &Ingest, state: &Arc<Mutex<ExchangeState>>, attempt: TaskAttem
 fn doubt(state: &Arc<Mutex<ExchangeState>>, committing: &[TaskAttempt]) {
     let mut state = state.lock();
     for attempt in committing {
-        if let Some(sink) = state.sinks.get_mut(attempt) {
+        if let Some(sink) = state.sink_mut(*attempt) {
             sink.doubt();
         }
     }

@@ -367,6 +367,7 @@ async fn without_a_valid_token_nothing_is_read_written_listed_or_deleted() {
             door.put_json("/v1/exchanges/new", &spec).await,
             door.post(&format!("{sink}/pages?batch=0"), BATCH, batch(&[(0, b"x")]))
                 .await,
+            door.put_nothing(&sink).await,
             door.post_json(&format!("{sink}/finish"), &claim).await,
             door.post_nothing(&format!("{sink}/abort")).await,
             door.post_json("/v1/exchanges/t/handles", &attempts).await,

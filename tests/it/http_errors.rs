@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use reqwest::{Method, Response};
+use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use stopover::api::problem::Slug;
 
@@ -457,5 +457,54 @@ async fn every_error_of_the_table_comes_as_it_is_documented() {
     seen.extend(["data-lost", "data-corrupt", "internal", "forbidden"]);
     let all: BTreeSet<&str> = Slug::ALL.iter().map(|slug| slug.as_str()).collect();
     assert_eq!(seen, all);
+    door.shut_down().await;
+}
+
+#[tokio::test]
+async fn an_attempt_that_is_foretold_is_no_sink_and_changes_nothing() {
+    let bases = Bases::new();
+    let door = Door::open(&bases.config()).await;
+    check(
+        Slug::ExchangeNotFound,
+        door.put_nothing(&sink("e", 0, 0)).await,
+    )
+    .await;
+    door.announce("e", 2).await;
+    for task in [0, 0, 1] {
+        let told = door.put_nothing(&sink("e", task, 0)).await;
+        assert_eq!(told.status(), StatusCode::NO_CONTENT);
+    }
+    assert_eq!(
+        door.daemon.ingest.undecided(),
+        0,
+        "a drain waits for nobody"
+    );
+    // One of them is written, the other never comes.
+    door.add(&sink("e", 0, 0), 0, batch(&[(0, b"page")])).await;
+    assert_eq!(door.daemon.ingest.undecided(), 1);
+    let claim = json!({"batches": 1, "pages": 1, "bytes": 4});
+    let finish = format!("{}/finish", sink("e", 0, 0));
+    ok_json(door.post_json(&finish, &claim).await).await;
+    assert_eq!(door.daemon.ingest.undecided(), 0);
+    let never = format!("{}/finish", sink("e", 1, 0));
+    let claim = json!({"batches": 1, "pages": 1, "bytes": 4});
+    check(Slug::SinkNotFound, door.post_json(&never, &claim).await).await;
+    let again = door.put_nothing(&sink("e", 0, 0)).await;
+    assert_eq!(again.status(), StatusCode::NO_CONTENT, "finished already");
+    ok_json(
+        door.post_nothing(&format!("{}/abort", sink("e", 2, 0)))
+            .await,
+    )
+    .await;
+    check(Slug::SinkAborted, door.put_nothing(&sink("e", 2, 0)).await).await;
+
+    door.daemon.ingest.drain();
+    check(Slug::Draining, door.put_nothing(&sink("e", 3, 0)).await).await;
+    door.delete("/v1/exchanges/e").await;
+    check(
+        Slug::ExchangeClosed,
+        door.put_nothing(&sink("e", 3, 0)).await,
+    )
+    .await;
     door.shut_down().await;
 }

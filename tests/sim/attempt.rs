@@ -118,6 +118,9 @@ impl Writer {
 
     /// Writes the attempt to its end.
     pub async fn run(mut self) -> Ended {
+        if self.sometimes(60) {
+            self.foretell().await;
+        }
         for number in 0..self.batches.len() {
             if self.send(number).await.is_err() {
                 return self.give_up().await;
@@ -195,6 +198,18 @@ impl Writer {
             never.push("batch-out-of-order");
         }
         self.cluster.judge(&self.exchange, trouble, &never);
+    }
+
+    /// Says that it is going to write, perhaps at another daemon than it will; nothing depends on
+    /// it.
+    async fn foretell(&self) {
+        let host = self.host();
+        let client = &self.cluster.client;
+        let told = client.expect(&host, &self.exchange, self.which).await;
+        match told.answer {
+            Ok(()) => self.cluster.simulation.count("an attempt foretold"),
+            Err(trouble) => self.judge_pages(&trouble, told.by),
+        }
     }
 
     /// A batch that was taken comes once more.
@@ -305,7 +320,7 @@ impl Writer {
             if self.finish_at(host).await.is_ok() {
                 self.cluster
                     .simulation
-                    .count("a finish told by another daemon");
+                    .count("a finish whose own daemon was gone");
                 return Ok(());
             }
         }
@@ -316,7 +331,13 @@ impl Writer {
     async fn look_back(&self) {
         if self.chance.yes(300) {
             let host = self.cluster.any_host(&self.chance);
-            let _ = self.finish_at(&host).await;
+            let told = self.finish_at(&host).await.is_ok();
+            let own = |(home, _): &(Arc<Host>, _)| Arc::ptr_eq(home, &host);
+            if told && !self.home.as_ref().is_some_and(own) {
+                self.cluster
+                    .simulation
+                    .count("a finish told by another daemon");
+            }
         }
         if self.chance.yes(200) {
             let host = self.cluster.any_host(&self.chance);

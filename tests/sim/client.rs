@@ -131,6 +131,19 @@ impl Client {
         self.understood(called, |_| created)
     }
 
+    /// Says that an attempt will be written here.
+    pub async fn expect(
+        &self,
+        host: &Host,
+        exchange: &str,
+        (task, attempt): Which,
+    ) -> Answered<()> {
+        let path = format!("/v1/exchanges/{exchange}/sinks/{task}/{attempt}");
+        let Answered { by, answer } = self.json(host, Ask::new("PUT", path), PATIENCE).await;
+        let answer = answer.map(drop);
+        Answered { by, answer }
+    }
+
     /// Sends a batch; whether it had been taken before.
     pub async fn pages(
         &self,

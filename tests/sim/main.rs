@@ -59,6 +59,7 @@ const MUST_MEET: &[&str] = &[
     "a speculative attempt",
     "a writer that stalls",
     "an abort acknowledged",
+    "an attempt foretold",
     "an exchange abandoned",
     "an exchange closed",
     "an exchange read",

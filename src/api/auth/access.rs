@@ -77,6 +77,7 @@ pub enum Access {
 }
 
 const EXCHANGE: &str = "/v1/exchanges/{exchange}";
+const SINK: &str = "/v1/exchanges/{exchange}/sinks/{task}/{attempt}";
 const SINK_PAGES: &str = "/v1/exchanges/{exchange}/sinks/{task}/{attempt}/pages";
 const SINK_FINISH: &str = "/v1/exchanges/{exchange}/sinks/{task}/{attempt}/finish";
 const SINK_ABORT: &str = "/v1/exchanges/{exchange}/sinks/{task}/{attempt}/abort";
@@ -97,6 +98,7 @@ pub const TABLE: &[(&str, &str, Access)] = &[
     ("PUT", EXCHANGE, WRITE),
     ("GET", EXCHANGE, LOOK),
     ("DELETE", EXCHANGE, CLOSE),
+    ("PUT", SINK, WRITE),
     ("POST", SINK_PAGES, WRITE),
     ("POST", SINK_FINISH, WRITE),
     ("POST", SINK_ABORT, WRITE),

@@ -1,4 +1,4 @@
-//! Sinks: pages in, finish, abort.
+//! Sinks: expect, pages in, finish, abort.
 //!
 //! Invariant: whatever can be refused is refused before a byte of the body is read, and a body is
 //! read only under a reservation for all of it. If the client leaves, the handler is dropped at an
@@ -7,6 +7,7 @@
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -141,6 +142,35 @@ fn wanted(query: &PagesQuery, head: PageHead) -> Result<Wanted, Problem> {
             "a raw page needs its output partition: ?partition=P",
         )),
     }
+}
+
+/// Says that an attempt will be written at this daemon, some time before its first page.
+///
+/// Nothing has to follow, and nothing depends on it: the daemon finds out early whether the
+/// exchange is open, and whom a finish can wait for.
+#[utoipa::path(
+    put,
+    path = "/v1/exchanges/{exchange}/sinks/{task}/{attempt}",
+    tag = "sinks",
+    params(
+        ("exchange" = String, Path, description = "1 to 160 characters of A-Z a-z 0-9 _ -"),
+        ("task" = u32, Path, description = "Task partition, below 1048576"),
+        ("attempt" = u32, Path, description = "Attempt, at most 127"),
+    ),
+    responses(
+        (status = 204, description = "Its pages would be taken now"),
+        (status = "default", body = ProblemBody<'static>,
+            content_type = "application/problem+json"),
+    )
+)]
+pub async fn expect(
+    State(state): State<SharedState>,
+    SinkPath(sink): SinkPath,
+    _: NoQuery,
+) -> Result<StatusCode, Problem> {
+    state.parts.exchanges.lookup(&sink.exchange).await?;
+    state.parts.ingest.expect(&sink)?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Takes a batch of page frames, or one raw page.

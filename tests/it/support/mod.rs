@@ -221,6 +221,10 @@ impl Door {
         self.request(Method::POST, path).send().await.unwrap()
     }
 
+    pub async fn put_nothing(&self, path: &str) -> Response {
+        self.request(Method::PUT, path).send().await.unwrap()
+    }
+
     /// Announces an exchange of so many partitions.
     pub async fn announce(&self, exchange: &str, partitions: u32) {
         let body = json!({"partitions": partitions, "ordered": false});

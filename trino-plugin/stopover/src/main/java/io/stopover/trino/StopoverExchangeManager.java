@@ -91,6 +91,7 @@ public class StopoverExchangeManager
         SinkId id = new SinkId(sink.exchange(), sink.task(), sink.attempt());
         SinkWriter writer = new SinkWriter(
                 client, anyDaemon, id, backoffs(config.getSinkRetryTime()), cancellation);
+        workers.start(writer::foretell);
         return new StopoverSink(
                 id,
                 sink.partitions(),

@@ -81,7 +81,7 @@ final class FakeDaemon
     private record OpenSink(List<byte[]> frames, List<Long> batches) {}
 
     private static final Pattern SINK =
-            Pattern.compile("/v1/exchanges/([^/]+)/sinks/(\\d+)/(\\d+)/(pages|finish|abort)");
+            Pattern.compile("/v1/exchanges/([^/]+)/sinks/(\\d+)/(\\d+)(?:/(pages|finish|abort))?");
     private static final Pattern EXCHANGE = Pattern.compile("/v1/exchanges/([^/]+)(/handles)?");
 
     private final Store store;
@@ -270,6 +270,7 @@ final class FakeDaemon
         if (sink.matches()) {
             String key = Integer.parseInt(sink.group(2)) + "/" + Integer.parseInt(sink.group(3));
             return switch (sink.group(4)) {
+                case null -> expect(sink.group(1));
                 case "pages" -> pages(sink.group(1), key, query(request, "batch"), body);
                 case "finish" -> finish(sink.group(1), key, new String(body, UTF_8));
                 default -> abort(sink.group(1), key);
@@ -296,6 +297,14 @@ final class FakeDaemon
     {
         return Long.parseLong(
                 request.getRequestURI().getQuery().replaceFirst("^" + name + "=", ""));
+    }
+
+    private Answer expect(String exchange)
+    {
+        if (!store.exchanges.containsKey(exchange)) {
+            throw new ProblemAnswer("exchange-not-found", 404, false);
+        }
+        return new Answer(204, new byte[0]);
     }
 
     private Answer announce(String exchange, String properties, boolean renewal)

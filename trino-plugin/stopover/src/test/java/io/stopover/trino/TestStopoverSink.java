@@ -79,6 +79,31 @@ class TestStopoverSink
     }
 
     @Test
+    void theDaemonIsToldOfAnAttemptThatHasNotWrittenAnything()
+            throws Exception
+    {
+        ExchangeSink sink = sink(manager, exchange, 7, 2);
+        await(() -> !first.requests("/sinks/7/2").isEmpty());
+        assertThat(first.requests("/sinks/7/2")).singleElement().asString()
+                .startsWith("PUT ").endsWith("/sinks/7/2");
+        sink.abort().get(10, SECONDS);
+    }
+
+    @Test
+    void nothingDependsOnWhetherTheDaemonCouldBeTold()
+            throws Exception
+    {
+        CountDownLatch never = new CountDownLatch(1);
+        first.onNext("PUT .*/sinks/0/0$", (daemon, request, body) -> never.await());
+        first.onNext("PUT .*/sinks/1/0$", problem("internal", 500, true));
+        write(manager, exchange, 0, 0, largePages(3));
+        write(manager, exchange, 1, 0, largePages(3));
+        never.countDown();
+        exchange.allRequiredSinksFinished();
+        assertThat(readAll(source(manager, handles(exchange), Map.of(0, 0, 1, 0)))).hasSize(6);
+    }
+
+    @Test
     void batchesAreNumberedAndOneIsUnderWayAtATime()
             throws Exception
     {

@@ -118,6 +118,18 @@ public final class DaemonClient
                 _ -> null);
     }
 
+    /** Says that an attempt will be written at this daemon. */
+    public void expect(URI daemon, SinkId sink, Cancellation cancellation)
+            throws IOException
+    {
+        transport.execute(
+                daemon,
+                () -> new HttpPut(daemon + sink.path()),
+                control,
+                cancellation,
+                _ -> null);
+    }
+
     public void pages(
             URI daemon, SinkId sink, long number, PageBatch batch, Cancellation cancellation)
             throws IOException

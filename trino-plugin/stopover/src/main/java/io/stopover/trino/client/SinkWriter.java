@@ -51,6 +51,23 @@ public final class SinkWriter
         this.cancellation = requireNonNull(cancellation, "cancellation is null");
     }
 
+    /**
+     * Tells the daemon to which the first batch would go now that it is coming, so that it need not
+     * find out then whether the exchange is open, and those who finish there need not wait for
+     * whoever does not come. Nothing depends on it, and it may run beside everything else, so it is
+     * not cancelled with that either: it ends by itself soon.
+     */
+    public void foretell()
+    {
+        URI daemon = anyDaemon.daemons().candidates().getFirst();
+        try {
+            client.expect(daemon, sink, new Cancellation());
+        }
+        catch (IOException | RuntimeException e) {
+            log.debug(e, "%s was not told that %s is coming", daemon, sink);
+        }
+    }
+
     public void send(PageBatch batch)
             throws IOException
     {

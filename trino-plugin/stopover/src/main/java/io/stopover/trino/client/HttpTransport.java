@@ -47,8 +47,8 @@ import static java.util.concurrent.TimeUnit.MILLISECONDS;
  * is an error". Does not repeat anything, but for a token that was exchanged.
  *
  * <p>Connections are not limited in number: a source that nobody reads holds one, and whoever it
- * waits for must not have to wait for that connection. Their number is bounded by open sinks and by
- * the read concurrency of open sources.
+ * waits for must not have to wait for that connection. Their number is bounded by open sinks (two
+ * for each while its daemon is told of it) and by the read concurrency of open sources.
  */
 public final class HttpTransport
 {

@@ -155,8 +155,8 @@ impl Ingest {
         }
     }
 
-    /// Takes note that an attempt will be written here: those who finish before it know that it is
-    /// coming, and those who finish after all that were announced so do not wait for anybody.
+    /// Takes note that an attempt will be written here, so that the first who finish know whom to
+    /// wait for.
     ///
     /// # Errors
     /// As the first [`Ingest::append`] of it.

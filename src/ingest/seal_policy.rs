@@ -4,8 +4,9 @@
 //! after the first of them came or after the last commit upload ended, whichever is later, and
 //! not while another commit of the exchange is being uploaded. So sinks that finish together, or
 //! while an upload is under way, share one PUT, and those which an upload has just released can
-//! join again. Once as many finish as in the larger of the last two groups, or all that are known
-//! to be written here where clients tell, nobody else is expected, and they go at once.
+//! join again. Once as many finish as in the larger of the last two groups, nobody else is
+//! expected, and they go at once; the first group goes once all finish that clients said will be
+//! written here.
 //!
 //! A segment that is worth a PUT of its own ([`SealPolicy::worth_a_put`]) does not wait for another
 //! upload, only for company.

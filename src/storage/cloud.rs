@@ -1,8 +1,9 @@
 //! Opening the clouds' object stores: S3, Google Cloud Storage, Azure.
 //!
-//! Does: turn options and the environment into a client. Does not: parse URIs or read the
-//! environment itself (the client's `from_env` does). Invariant: as soon as a base directory names
-//! credentials of its own, none of the environment's are used for it, not even to complete them.
+//! Does: turn options and the environment into a client. Does not: parse URIs or take values from
+//! the environment itself (the client's `from_env` does). Invariant: as soon as a base directory
+//! names credentials of its own, none of the environment's are used for it, not even to complete
+//! them.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -11,15 +12,19 @@ use std::time::Duration;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::path::Path;
 use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, RetryConfig};
 use url::Url;
 
 use super::StorageError;
 use super::base_dir::{Built, prefix};
+use super::checksums::{self, Checksums};
 use super::health::Limits;
 use super::object::ObjectBackend;
 use super::object_error::Redactor;
 use super::options::{Options, open_error};
+use super::store::Store;
+use crate::config::Surroundings;
 
 type Answer = Result<(Built, Options), StorageError>;
 
@@ -57,25 +62,36 @@ fn client_error(label: &str, error: &object_store::Error, redactor: &Redactor) -
     )
 }
 
-fn built(
-    label: &str,
-    url: &Url,
-    at: &str,
-    store: Arc<dyn ObjectStore>,
+/// Makes backends of clients for the same place, which differ in nothing that is seen here.
+struct Place {
+    name: String,
+    prefix: Path,
     redactor: Redactor,
-) -> Result<Built, StorageError> {
-    let prefix = prefix(label, url)?;
-    let place = format!(
-        "{}://{}/{prefix} at {at}",
-        url.scheme(),
-        url.host_str().unwrap_or("")
-    );
-    let store = ObjectBackend::new(store, prefix, redactor, true);
-    Ok(Built {
-        place,
-        store: Arc::new(store),
-        limits: Limits::REMOTE,
-    })
+}
+
+impl Place {
+    fn new(label: &str, url: &Url, at: &str, redactor: Redactor) -> Result<Self, StorageError> {
+        let prefix = prefix(label, url)?;
+        let bucket = url.host_str().unwrap_or("");
+        let name = format!("{}://{bucket}/{prefix} at {at}", url.scheme());
+        Ok(Self {
+            name,
+            prefix,
+            redactor,
+        })
+    }
+
+    fn backend(&self, client: Arc<dyn ObjectStore>) -> ObjectBackend {
+        ObjectBackend::new(client, self.prefix.clone(), self.redactor.clone(), true)
+    }
+
+    fn built(self, store: ObjectBackend) -> Built {
+        Built {
+            place: self.name,
+            store: Arc::new(store),
+            limits: Limits::REMOTE,
+        }
+    }
 }
 
 /// Refuses `http://` without `allow_http`: the client would fail later, with less to say.
@@ -99,6 +115,11 @@ fn check_endpoint(
         )),
         _ => Err(options.refuse("endpoint", "must be an http:// or https:// URL")),
     }
+}
+
+/// Whether an endpoint is spoken to without TLS.
+fn is_plain(endpoint: &str) -> bool {
+    Url::parse(endpoint).is_ok_and(|url| url.scheme() == "http")
 }
 
 fn is_true(value: Option<String>) -> bool {
@@ -145,25 +166,61 @@ pub(super) fn build_s3(label: &str, url: &Url, mut options: Options) -> Answer {
     if let (Some(endpoint), false) = (&endpoint, path_style) {
         builder = builder.with_config(S3::S3Endpoint, virtual_host(&options, endpoint, bucket)?);
     }
-    if !gives(&S3::UnsignedPayload) && !endpoint.as_deref().unwrap_or("https").starts_with("http:")
-    {
+    let plain = endpoint.as_deref().is_some_and(is_plain);
+    if !gives(&S3::UnsignedPayload) && !plain {
         // TLS already protects the bytes; hashing each of them again only costs time.
         builder = builder.with_unsigned_payload(true);
     }
+    let may_choose = plain && !UPLOADS.iter().any(gives) && uploads_are_as_by_default(&builder);
     let secrets = [S3::AccessKeyId, S3::SecretAccessKey, S3::Token];
     let redactor = Redactor::new(
         secrets
             .iter()
             .filter_map(|key| builder.get_config_value(key)),
     );
-    let client = builder
+    let builder = builder
         .with_bucket_name(bucket)
-        .with_retry(client_retries())
-        .build();
-    let client = client.map_err(|error| client_error(label, &error, &redactor))?;
+        .with_retry(client_retries());
     let at = endpoint.unwrap_or_else(|| "aws".into());
-    let at = at.trim_end_matches('/');
-    Ok((built(label, url, at, Arc::new(client), redactor)?, options))
+    let place = Place::new(label, url, at.trim_end_matches('/'), redactor)?;
+    let store = s3_store(builder, may_choose, &place);
+    let store = store.map_err(|error| client_error(label, &error, &place.redactor))?;
+    Ok((place.built(store), options))
+}
+
+/// How uploads are protected, as far as it can be told to the client.
+const UPLOADS: [AmazonS3ConfigKey; 2] = [
+    AmazonS3ConfigKey::UnsignedPayload,
+    AmazonS3ConfigKey::Checksum,
+];
+
+/// Whether nobody has said how uploads are to be protected, and they are hashed for being signed.
+fn uploads_are_as_by_default(builder: &AmazonS3Builder) -> bool {
+    let is_said = |(name, _): &(String, String)| {
+        let key = name.starts_with("AWS_").then(|| name.to_ascii_lowercase());
+        key.and_then(|key| key.parse().ok())
+            .is_some_and(|key| UPLOADS.contains(&key))
+    };
+    let signed = builder.get_config_value(&AmazonS3ConfigKey::SkipSignature);
+    // The client does not tell what its environment says from what nobody said.
+    let around = Surroundings::of_process().environment;
+    signed.as_deref() == Some("false") && !around.iter().any(is_said)
+}
+
+/// A store that may choose how it uploads has what it needs for that.
+fn s3_store(
+    builder: AmazonS3Builder,
+    may_choose: bool,
+    place: &Place,
+) -> object_store::Result<ObjectBackend> {
+    let client = builder.clone().build()?;
+    if !may_choose {
+        return Ok(place.backend(Arc::new(client)));
+    }
+    let [checked, damaging] = checksums::clients(&builder, &client)?
+        .map(|client| -> Arc<dyn Store> { Arc::new(place.backend(client)) });
+    let store = place.backend(Arc::new(client));
+    Ok(store.with_checksums(Checksums::new(checked, damaging)))
 }
 
 fn check_s3_options(options: &Options) -> Result<(), StorageError> {
@@ -332,16 +389,9 @@ pub(super) fn build_gs(label: &str, url: &Url, mut options: Options) -> Answer {
         .build();
     let client = client.map_err(|error| client_error(label, &error, &redactor))?;
     let at = endpoint.unwrap_or_else(|| "google".into());
-    Ok((
-        built(
-            label,
-            url,
-            at.trim_end_matches('/'),
-            Arc::new(client),
-            redactor,
-        )?,
-        options,
-    ))
+    let place = Place::new(label, url, at.trim_end_matches('/'), redactor)?;
+    let store = place.backend(Arc::new(client));
+    Ok((place.built(store), options))
 }
 
 const AZ_OPTIONS: &[(&str, AzureConfigKey)] = &[
@@ -405,7 +455,9 @@ pub(super) fn build_az(label: &str, url: &Url, mut options: Options) -> Answer {
         "{} {account}",
         endpoint.as_deref().unwrap_or("azure").trim_end_matches('/')
     );
-    Ok((built(label, url, &at, Arc::new(client), redactor)?, options))
+    let place = Place::new(label, url, &at, redactor)?;
+    let store = place.backend(Arc::new(client));
+    Ok((place.built(store), options))
 }
 
 fn check_azure_credentials(

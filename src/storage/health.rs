@@ -1,15 +1,16 @@
 //! Whether a base directory takes new segments, and the work of finding out again.
 //!
 //! Does: remember the last failure of each base directory, log each change once, probe an unhealthy
-//! one in the background until it works. Does not: decide where anything is put (`placement`).
-//! Invariant: an unhealthy base directory has exactly one background probe, which ends with the
-//! daemon.
+//! one in the background until it works; have a store that works asked for checksums. Does not:
+//! decide where anything is put (`placement`). Invariant: an unhealthy base directory has exactly
+//! one background probe, which ends with the daemon.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::checksums::Checksums;
 use super::limit::Limit;
 use super::meter::{Meter, StorageMetrics};
 use super::probe;
@@ -35,6 +36,7 @@ pub(super) struct Base {
     pub store: Arc<dyn Store>,
     /// The same without patience, for those who have somewhere else to turn to.
     pub direct: Arc<dyn Store>,
+    checksums: Option<Arc<Checksums>>,
     health: Mutex<Health>,
     metrics: StorageMetrics,
     runtime: Runtime,
@@ -55,6 +57,7 @@ impl Base {
         metrics: &StorageMetrics,
         runtime: &Runtime,
     ) -> Arc<Self> {
+        let checksums = store.checksums();
         let meter = Meter::new(store, &name, metrics.clone(), runtime.clock.clone());
         let direct: Arc<dyn Store> = Arc::new(Limit::new(Arc::new(meter), limits.concurrency));
         let retry = Retry::new(Arc::clone(&direct), limits.retry, runtime.clone());
@@ -64,6 +67,7 @@ impl Base {
             uri,
             store: Arc::new(retry),
             direct,
+            checksums,
             health: Mutex::default(),
             metrics: metrics.clone(),
             runtime: runtime.clone(),
@@ -141,8 +145,30 @@ impl Base {
     /// Probes once and remembers the outcome.
     pub async fn probe(self: &Arc<Self>) {
         match probe::run(&*self.direct, &self.runtime).await {
-            Ok(()) => self.recovered(),
+            Ok(()) => {
+                self.settle_checksums().await;
+                self.recovered();
+            }
             Err(error) => self.failed(&error),
+        }
+    }
+
+    /// Finds out how to upload once the store works; if it does not answer, the next probe that
+    /// succeeds asks again.
+    async fn settle_checksums(&self) {
+        let unknown = |checksums: &&Arc<Checksums>| checksums.verified().is_none();
+        let Some(checksums) = self.checksums.as_ref().filter(unknown) else {
+            return;
+        };
+        match probe::verifies_checksums(&*self.direct, checksums, &self.runtime).await {
+            Ok(verified) => {
+                checksums.settle(verified);
+                let hash = if verified { "CRC-64/NVME" } else { "SHA-256" };
+                tracing::info!(base = %self.name, verifies_crc64nvme = verified,
+                    "uploads are protected by {hash}");
+            }
+            Err(error) => tracing::info!(base = %self.name, %error,
+                "uploads are protected by SHA-256: whether the store verifies a CRC is not known"),
         }
     }
 

@@ -5,6 +5,7 @@
 //! Invariant: a method that answered `Ok` has done durably what its name says.
 
 pub mod base_dir;
+pub mod checksums;
 mod cloud;
 mod exchanges;
 mod health;

@@ -17,6 +17,7 @@ use object_store::{
     UpdateVersion,
 };
 
+use super::checksums::Checksums;
 use super::keys::{Folder, Key};
 use super::object_error::{Redactor, is_not_implemented, translate};
 use super::placement::stable_hash;
@@ -34,6 +35,8 @@ pub struct ObjectBackend {
     /// It has turned out to know no conditional puts.
     unconditional: AtomicBool,
     wants_keep: bool,
+    /// Another way for its uploads, where there is one.
+    checksums: Option<Arc<Checksums>>,
 }
 
 /// The client's own `Debug` may show more than anybody should read.
@@ -57,6 +60,15 @@ impl ObjectBackend {
             redactor,
             unconditional: AtomicBool::new(false),
             wants_keep,
+            checksums: None,
+        }
+    }
+
+    /// Uploads in another way once it is known to be safe; conditional puts stay as they are.
+    pub fn with_checksums(self, checksums: Checksums) -> Self {
+        Self {
+            checksums: Some(Arc::new(checksums)),
+            ..self
         }
     }
 
@@ -196,6 +208,9 @@ fn put_mode(expected: &Expected) -> PutMode {
 #[async_trait]
 impl Store for ObjectBackend {
     async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<(), StoreError> {
+        if let Some(other_way) = self.checksums.as_ref().and_then(|c| c.for_uploads()) {
+            return other_way.put(key, content).await;
+        }
         let content = content.into_iter().collect();
         let put = self.put_with(key, content, PutMode::Overwrite).await;
         put.map_err(|error| self.put_error(&error))
@@ -349,5 +364,9 @@ impl Store for ObjectBackend {
 
     fn wants_keep(&self) -> bool {
         self.wants_keep
+    }
+
+    fn checksums(&self) -> Option<Arc<Checksums>> {
+        self.checksums.clone()
     }
 }

@@ -1,10 +1,10 @@
 //! The question whether a base directory works: all that a daemon will ever ask of it, once.
 //!
 //! Does: write, read, read a range of, list and delete one small object, and see to it that the
-//! folder of exchanges keeps an object where the store wants one; find and remove the objects of
-//! probes whose daemon died. Does not: remember the answer (`health`), or decide which probe is
-//! dead (`lifecycle::sweep`). Invariant: whatever step fails is named, and the probe object is
-//! removed if it can be.
+//! folder of exchanges keeps an object where the store wants one; find out whether it heeds
+//! conditions and verifies checksums; find and remove the objects of probes whose daemon died.
+//! Does not: remember the answer (`health`), or decide which probe is dead (`lifecycle::sweep`).
+//! Invariant: whatever step fails is named, and the probe object is removed if it can be.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use futures::future::join_all;
 
+use super::checksums::Checksums;
 use super::keys::{self, Key};
 use super::store::{Expected, Store, StoreError};
 use super::{Storage, StorageError, StorageErrorKind};
@@ -56,15 +57,25 @@ impl Storage {
 
 /// A store that takes longer than this for a few bytes is not fit for segments.
 const TIME_LIMIT: Duration = Duration::from_secs(40);
+/// The question about checksums may hold up a start, and only saves time.
+const CHECKSUMS_TIME_LIMIT: Duration = Duration::from_secs(10);
 
 /// Asks it.
 pub async fn run(store: &dyn Store, runtime: &Runtime) -> Result<(), StoreError> {
+    within(TIME_LIMIT, ask(store, runtime), runtime).await
+}
+
+async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, StoreError>>,
+    runtime: &Runtime,
+) -> Result<T, StoreError> {
     tokio::select! {
         biased;
-        answer = ask(store, runtime) => answer,
-        () = runtime.clock.sleep(TIME_LIMIT) => Err(StoreError::new(
+        answer = work => answer,
+        () = runtime.clock.sleep(limit) => Err(StoreError::new(
             StorageErrorKind::Unavailable,
-            format!("a probe did not end within {} s", TIME_LIMIT.as_secs()),
+            format!("a probe did not end within {} s", limit.as_secs()),
         )),
     }
 }
@@ -84,6 +95,45 @@ pub async fn honours_conditions(store: &dyn Store, runtime: &Runtime) -> Result<
     let answer = tries.await;
     store.delete(vec![key.clone()]).await?;
     answer
+}
+
+/// Whether the store verifies the checksums of uploads: it refuses an object that was damaged on
+/// its way, keeps nothing of it, and takes the same object undamaged. An error is no answer.
+pub async fn verifies_checksums(
+    store: &dyn Store,
+    checksums: &Checksums,
+    runtime: &Runtime,
+) -> Result<bool, StoreError> {
+    let key = keys::probe(runtime.random.next_u64());
+    let tries = async {
+        let content = vec![Bytes::copy_from_slice(key.as_str().as_bytes())];
+        let damaged = checksums.damaging.put(&key, content.clone()).await;
+        if !was_refused(damaged)? || lies_there(store, &key).await? {
+            return Ok(false);
+        }
+        let undamaged = checksums.checked.put(&key, content).await;
+        Ok(!was_refused(undamaged)?)
+    };
+    let answer = within(CHECKSUMS_TIME_LIMIT, tries, runtime).await;
+    store.delete(vec![key.clone()]).await?;
+    answer
+}
+
+/// Whether a put was refused for what it was, not for what else goes on.
+fn was_refused(put: Result<(), StoreError>) -> Result<bool, StoreError> {
+    match put {
+        Ok(()) => Ok(false),
+        Err(error) if error.kind == StorageErrorKind::Refused && !error.contended => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+async fn lies_there(store: &dyn Store, key: &Key) -> Result<bool, StoreError> {
+    match store.get_tail(key, 1).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind == StorageErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 async fn ask(store: &dyn Store, runtime: &Runtime) -> Result<(), StoreError> {
@@ -107,10 +157,10 @@ async fn ask(store: &dyn Store, runtime: &Runtime) -> Result<(), StoreError> {
         .map_err(in_step("deleting"));
     answer?;
     deleted?;
-    match store.get_tail(&key, 1).await {
-        Err(error) if error.kind == StorageErrorKind::NotFound => Ok(()),
+    match lies_there(store, &key).await {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(wrong("is still there after it was deleted")),
         Err(error) => Err(in_step("reading after deleting")(error)),
-        Ok(_) => Err(wrong("is still there after it was deleted")),
     }
 }
 

@@ -5,10 +5,12 @@
 //! directory and come from `keys`; a method that answered `Ok` has done durably what its name says.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::checksums::Checksums;
 use super::keys::{Folder, Key};
 use super::{StorageErrorKind, Tail};
 
@@ -126,5 +128,11 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     /// while another client deletes the last object there.
     fn wants_keep(&self) -> bool {
         false
+    }
+
+    /// How it could upload more cheaply, if that depends on what is behind it. Asked of the store
+    /// itself: wrappers need not know.
+    fn checksums(&self) -> Option<Arc<Checksums>> {
+        None
     }
 }

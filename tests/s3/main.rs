@@ -5,9 +5,11 @@
 //! server.
 
 mod budget;
+mod checksums;
 #[path = "../it/support/frames.rs"]
 #[allow(dead_code)] // it has more than is used here
 mod frames;
+mod front;
 #[path = "../it/support/process.rs"]
 #[allow(dead_code)]
 mod process;

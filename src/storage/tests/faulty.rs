@@ -28,6 +28,8 @@ pub enum Fault {
     FailsAfterwards(StorageErrorKind),
     /// Another client's delete got in the way.
     Contended,
+    /// It is refused, but another client's delete may have got in the way.
+    Forbidden,
     /// Half of the bytes come.
     Short,
     /// It waits first, each time for another while, now and then for a long one.
@@ -122,6 +124,10 @@ impl FaultyStore {
             Some(Fault::Contended) => Err(StoreError {
                 contended: true,
                 ..failure(StorageErrorKind::Unavailable)
+            }),
+            Some(Fault::Forbidden) => Err(StoreError {
+                contended: true,
+                ..failure(StorageErrorKind::Refused)
             }),
             Some(Fault::Short) => work.await.map(shorten),
             Some(Fault::Late) => {

@@ -1,5 +1,6 @@
 //! Tests of the facade over stores that fail: fail-over, health, patience, and what errors say.
 
+mod checksums;
 mod faulty;
 mod local;
 mod opening;

@@ -1,0 +1,239 @@
+//! A server in front of an S3 server, or in place of one, that writes down what it was asked.
+//!
+//! Does: pass requests on as they came, or keep objects itself, and neither check signatures nor
+//! checksums then. Does not: know versions, conditions or more than one page of a list. Invariant:
+//! what is written down is what came, in the order of the answers.
+
+#![allow(clippy::disallowed_methods)] // it is a task of its own
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use stopover::config::BaseDirectoryConfig;
+
+/// A request that came, and how it was answered.
+#[derive(Debug, Clone)]
+pub struct Heard {
+    pub method: Method,
+    pub path: String,
+    pub status: StatusCode,
+    /// `x-amz-content-sha256`: what the signature says of the body.
+    pub signed: String,
+    /// `x-amz-checksum-crc64nvme`
+    pub crc: Option<String>,
+}
+
+impl Heard {
+    pub fn is_put_of(&self, part: &str) -> bool {
+        self.method == Method::PUT && self.path.contains(part)
+    }
+
+    /// Whether the signature holds a hash of the body.
+    pub fn is_hashed(&self) -> bool {
+        self.signed.len() == 64 && self.signed.bytes().all(|b| b.is_ascii_hexdigit())
+    }
+}
+
+/// What answers.
+enum Behind {
+    /// The server at this port.
+    Port(u16),
+    /// Nobody: objects are kept here, but not those that are refused by what their request says.
+    Nobody(fn(&HeaderMap) -> bool),
+}
+
+struct Shared {
+    behind: Behind,
+    client: reqwest::Client,
+    heard: Mutex<Vec<Heard>>,
+    objects: Mutex<BTreeMap<String, Bytes>>,
+}
+
+pub struct Front {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+impl Front {
+    /// Passes all on.
+    pub async fn before(port: u16) -> Self {
+        Self::start(Behind::Port(port)).await
+    }
+
+    /// Takes every object, other than those of requests that it `refuses`.
+    pub async fn alone(refuses: fn(&HeaderMap) -> bool) -> Self {
+        Self::start(Behind::Nobody(refuses)).await
+    }
+
+    async fn start(behind: Behind) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            behind,
+            client: reqwest::Client::builder().no_proxy().build().unwrap(),
+            heard: Mutex::default(),
+            objects: Mutex::default(),
+        });
+        let app = Router::new().fallback(answer).with_state(shared.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        Self { address, shared }
+    }
+
+    /// The base directory of a daemon that talks to it, with some options more.
+    pub fn config(&self, uri: &str, more: &[(&str, &str)]) -> BaseDirectoryConfig {
+        let endpoint = format!("http://{}", self.address);
+        let options = [
+            ("endpoint", endpoint.as_str()),
+            ("allow_http", "true"),
+            ("region", "us-east-1"),
+            ("access_key_id", "key"),
+            ("secret_access_key", "secret-of-key"),
+        ];
+        let options = options.iter().chain(more);
+        BaseDirectoryConfig {
+            uri: uri.into(),
+            name: String::new(),
+            options: options.map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+        }
+    }
+
+    pub fn heard(&self) -> Vec<Heard> {
+        self.shared.heard.lock().clone()
+    }
+
+    /// Puts of objects whose path has this part in it.
+    pub fn puts(&self, part: &str) -> Vec<Heard> {
+        let mut heard = self.heard();
+        heard.retain(|heard| heard.is_put_of(part));
+        heard
+    }
+
+    /// Paths of the objects that it keeps.
+    pub fn objects(&self) -> Vec<String> {
+        self.shared.objects.lock().keys().cloned().collect()
+    }
+}
+
+async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let body = to_bytes(body, usize::MAX).await.unwrap();
+    let header = |name: &str| Some(head.headers.get(name)?.to_str().unwrap().to_owned());
+    let (signed, crc) = (
+        header("x-amz-content-sha256").unwrap_or_default(),
+        header("x-amz-checksum-crc64nvme"),
+    );
+    let (method, path) = (head.method.clone(), head.uri.path().to_owned());
+    let answer = match shared.behind {
+        Behind::Port(port) => shared.pass_on(port, head, body).await,
+        Behind::Nobody(refuses) if refuses(&head.headers) => {
+            StatusCode::BAD_REQUEST.into_response()
+        }
+        Behind::Nobody(_) => shared.keep(&head.method, &head.uri, &head.headers, body),
+    };
+    let status = answer.status();
+    shared.heard.lock().push(Heard {
+        method,
+        path,
+        status,
+        signed,
+        crc,
+    });
+    answer
+}
+
+impl Shared {
+    async fn pass_on(&self, port: u16, head: axum::http::request::Parts, body: Bytes) -> Response {
+        let url = format!("http://127.0.0.1:{port}{}", head.uri);
+        let request = self.client.request(head.method, url).headers(head.headers);
+        let Ok(found) = request.body(body).send().await else {
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        };
+        let (status, headers) = (found.status(), found.headers().clone());
+        let body = found.bytes().await.unwrap();
+        (status, headers, body).into_response()
+    }
+
+    fn keep(&self, method: &Method, uri: &Uri, headers: &HeaderMap, body: Bytes) -> Response {
+        let mut objects = self.objects.lock();
+        let query = uri.query().unwrap_or_default();
+        match *method {
+            Method::PUT => {
+                objects.insert(uri.path().into(), body);
+                [("etag", "\"tag\"")].into_response()
+            }
+            Method::GET if query.contains("list-type") => list(&objects, uri).into_response(),
+            Method::GET => match objects.get(uri.path()) {
+                None => StatusCode::NOT_FOUND.into_response(),
+                Some(object) => part(object, headers),
+            },
+            Method::POST => {
+                let keys = deleted(&body);
+                for key in &keys {
+                    objects.remove(&format!("{}/{key}", uri.path()));
+                }
+                let keys = keys
+                    .iter()
+                    .map(|key| format!("<Deleted><Key>{key}</Key></Deleted>"));
+                format!("<DeleteResult>{}</DeleteResult>", keys.collect::<String>()).into_response()
+            }
+            _ => StatusCode::NOT_IMPLEMENTED.into_response(),
+        }
+    }
+}
+
+fn list(objects: &BTreeMap<String, Bytes>, uri: &Uri) -> String {
+    let query = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    let prefix = query.into_iter().find(|(name, _)| name == "prefix");
+    let prefix = prefix.map_or_else(String::new, |(_, prefix)| prefix.into_owned());
+    let bucket = format!("{}/", uri.path());
+    let keys = objects
+        .iter()
+        .filter_map(|(path, object)| Some((path.strip_prefix(&bucket)?, object.len())))
+        .filter(|(key, _)| key.starts_with(&prefix));
+    let found = keys.map(|(key, size)| {
+        format!(
+            "<Contents><Key>{key}</Key><LastModified>2026-01-02T03:04:05.000Z</LastModified>\
+             <ETag>\"tag\"</ETag><Size>{size}</Size></Contents>"
+        )
+    });
+    format!(
+        "<ListBucketResult><IsTruncated>false</IsTruncated>{}</ListBucketResult>",
+        found.collect::<String>()
+    )
+}
+
+/// The part of an object that a `Range: bytes=1-3` or `bytes=-4` asks for.
+fn part(object: &Bytes, headers: &HeaderMap) -> Response {
+    let size = object.len();
+    let range = headers["range"].to_str().unwrap();
+    let (from, to) = range["bytes=".len()..].split_once('-').unwrap();
+    let to: usize = to.parse().unwrap();
+    let range = match from.parse::<usize>() {
+        Ok(from) => from..size.min(to + 1),
+        Err(_) => size.saturating_sub(to)..size,
+    };
+    let content_range = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+    Response::builder()
+        .status(StatusCode::PARTIAL_CONTENT)
+        .header("content-range", content_range)
+        .header("etag", "\"tag\"")
+        .header("last-modified", "Fri, 02 Jan 2026 03:04:05 GMT")
+        .body(Body::from(object.slice(range)))
+        .unwrap()
+}
+
+/// The keys that a bulk delete names.
+fn deleted(body: &Bytes) -> Vec<String> {
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    let keys = text.split("<Key>").skip(1);
+    keys.map(|rest| rest.split_once("</Key>").unwrap().0.to_owned())
+        .collect()
+}

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
@@ -26,7 +27,7 @@ use crate::clock::Runtime;
 use crate::config::LeaseConfig;
 use crate::id::ExchangeId;
 use crate::ingest::Gate;
-use crate::storage::{Marker, Storage, StorageError, StorageErrorKind};
+use crate::storage::{Marker, Markers, Storage, StorageError, StorageErrorKind};
 use crate::telemetry::metrics::Metrics;
 
 /// What is announced of an exchange.
@@ -95,6 +96,14 @@ pub enum Announce {
     Either,
     /// It must be open: what has ended is not brought back.
     Renewal,
+}
+
+/// What there was of an exchange before it was announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Before {
+    Nothing,
+    /// The same announcement.
+    Same,
 }
 
 /// Answer to an announcement.
@@ -215,25 +224,22 @@ impl Exchanges {
         if matches!(known, Some(Known::Closed)) {
             return Err(LifecycleError::Closed(exchange.clone()));
         }
-        let seen = storage.markers(exchange).await;
-        let before = seen.marker()?;
-        match &before {
-            Some(before) => self.check_same(exchange, before, spec)?,
-            // Closed or collected through another daemon: announcing it again must not bring back
-            // an empty one.
-            None if known.is_some() || seen.ended() => {
-                self.forget(exchange);
-                return Err(LifecycleError::Closed(exchange.clone()));
-            }
-            None if which == Announce::Renewal => {
-                return Err(LifecycleError::NotFound(exchange.clone()));
-            }
-            None => {}
-        }
         let content = announcement::encode(exchange, spec).into();
-        if !storage.put_marker(exchange, &content, &seen).await? {
-            return Ok(None);
-        }
+        let first = match known.is_none() && which == Announce::Either {
+            true => self.announce_first(exchange, spec, &content).await?,
+            false => None,
+        };
+        let before = match first {
+            Some(before) => before,
+            None => {
+                let seen = storage.markers(exchange).await;
+                let before = self.may_announce(exchange, spec, which, &seen)?;
+                if !storage.put_marker(exchange, &content, &seen).await? {
+                    return Ok(None);
+                }
+                before
+            }
+        };
         if !self.remember_open(exchange, spec.clone()) {
             // Closed while the marker was being written: it must not stay.
             storage.remove_exchange(exchange).await?;
@@ -241,9 +247,54 @@ impl Exchanges {
         }
         let lease_seconds = self.shared.lease.duration.as_secs();
         Ok(Some(Announced {
-            created: before.is_none(),
+            created: before == Before::Nothing,
             lease_seconds,
         }))
+    }
+
+    /// Announces what is most likely new, in one round trip; `None` if it is not new.
+    async fn announce_first(
+        &self,
+        exchange: &ExchangeId,
+        spec: &ExchangeSpec,
+        content: &Bytes,
+    ) -> Result<Option<Before>, LifecycleError> {
+        let storage = &self.shared.parts.storage;
+        let Some((besides, written)) = storage.put_first_marker(exchange, content).await? else {
+            return Ok(None);
+        };
+        let before = self.may_announce(exchange, spec, Announce::Either, &besides);
+        // Where a base directory could not be asked it stays, as after any put whose answer was
+        // lost: the client asks again, perhaps elsewhere, and may have been heard by now.
+        let refused = |error: &LifecycleError| !matches!(error, LifecycleError::Storage(_));
+        if before.as_ref().is_err_and(refused) {
+            storage.take_back_marker(exchange, written).await;
+        }
+        before.map(Some)
+    }
+
+    /// Whether what was seen of an exchange allows to announce it so.
+    fn may_announce(
+        &self,
+        exchange: &ExchangeId,
+        spec: &ExchangeSpec,
+        which: Announce,
+        seen: &Markers,
+    ) -> Result<Before, LifecycleError> {
+        if let Some(before) = seen.marker()? {
+            self.check_same(exchange, &before, spec)?;
+            return Ok(Before::Same);
+        }
+        // Closed or collected through another daemon: announcing it again must not bring back an
+        // empty one.
+        if seen.ended() || self.shared.known.lock().contains(exchange) {
+            self.forget(exchange);
+            return Err(LifecycleError::Closed(exchange.clone()));
+        }
+        match which {
+            Announce::Renewal => Err(LifecycleError::NotFound(exchange.clone())),
+            Announce::Either => Ok(Before::Nothing),
+        }
     }
 
     fn check_same(

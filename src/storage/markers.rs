@@ -15,14 +15,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use futures::future::join_all;
+use futures::future::{join, join_all};
 
 use super::health::Base;
 use super::keys::{self, Key};
 use super::store::{Expected, Taken, Versioned};
 use super::{Marker, Storage, StorageError, StorageErrorKind, placement};
 use crate::clock::Runtime;
-use crate::id::ExchangeId;
+use crate::id::{BaseName, ExchangeId};
 
 /// How a tombstone begins; no marker's content does.
 const ENDED: &[u8] = b"{\"ended\":";
@@ -52,7 +52,7 @@ struct Seen {
 #[derive(Debug, Clone)]
 enum State {
     Absent,
-    Open { content: Bytes, version: String },
+    Open { written: Bytes, version: String },
     Ended { version: String },
     Unknown(StorageError),
 }
@@ -63,12 +63,24 @@ impl State {
         if bytes.starts_with(ENDED) {
             return Self::Ended { version };
         }
-        let end = bytes.iter().position(|byte| *byte == b'\n');
         Self::Open {
-            content: bytes.slice(..end.unwrap_or(bytes.len())),
+            written: bytes,
             version,
         }
     }
+}
+
+/// What the owner says in a marker: its first line.
+fn content(written: &Bytes) -> Bytes {
+    let end = written.iter().position(|byte| *byte == b'\n');
+    written.slice(..end.unwrap_or(written.len()))
+}
+
+/// A marker that was written before anybody had looked.
+#[derive(Debug)]
+pub struct Written {
+    bytes: Bytes,
+    base: BaseName,
 }
 
 impl Markers {
@@ -81,8 +93,8 @@ impl Markers {
         for seen in &self.seen {
             match &seen.state {
                 State::Absent => {}
-                State::Open { content, version } => {
-                    bytes = bytes.or(Some(content));
+                State::Open { written, version } => {
+                    bytes = bytes.or(Some(written));
                     versions.push(format!("{}={version}", seen.base));
                 }
                 State::Ended { version } => versions.push(format!("{}={version}", seen.base)),
@@ -93,8 +105,8 @@ impl Markers {
             }
         }
         match (bytes, failure) {
-            (Some(bytes), _) => Ok(Some(Marker {
-                bytes: bytes.clone(),
+            (Some(written), _) => Ok(Some(Marker {
+                bytes: content(written),
                 version: versions.join(","),
             })),
             (None, Some(error)) => Err(error.clone()),
@@ -167,26 +179,90 @@ impl Storage {
         content: &Bytes,
         seen: &Markers,
     ) -> Result<bool, StorageError> {
-        let key = keys::marker(exchange);
+        let written = self.written(content);
+        let put = self.put_written(exchange, &written, seen).await?;
+        Ok(put.is_some())
+    }
+
+    /// The same for an exchange of which nothing is known, which hardly ever has a marker: writes
+    /// one where it has none, and looks at all base directories meanwhile instead of before, which
+    /// saves a round trip. Answers what there is besides, and what was written, for
+    /// [`Storage::take_back_marker`]: it is for the caller to say whether it may stay. `None` if
+    /// there was something: then nothing was written.
+    pub async fn put_first_marker(
+        &self,
+        exchange: &ExchangeId,
+        content: &Bytes,
+    ) -> Result<Option<(Markers, Written)>, StorageError> {
+        let written = self.written(content);
+        let absent = |index: usize| Seen {
+            index,
+            base: self.inner.bases[index].name.to_string(),
+            state: State::Absent,
+        };
+        let nothing = Markers {
+            seen: self.homes(exchange).into_iter().map(absent).collect(),
+            number: 0,
+        };
+        let put = self.put_written(exchange, &written, &nothing);
+        let (mut found, put) = join(self.markers(exchange), put).await;
+        let Some(base) = put? else {
+            return Ok(None);
+        };
+        for Seen { state, .. } in &mut found.seen {
+            if matches!(state, State::Open { written: found, .. } if *found == written) {
+                *state = State::Absent;
+            }
+        }
+        let bytes = written;
+        Ok(Some((found, Written { bytes, base })))
+    }
+
+    /// Takes back what [`Storage::put_first_marker`] has written. What cannot be taken back stays
+    /// for the sweeper: it announces an exchange that nobody renews.
+    pub async fn take_back_marker(&self, exchange: &ExchangeId, marker: Written) {
+        let Written { bytes, base: taken } = marker;
+        let homes = self.homes(exchange).into_iter();
+        // A put that failed before another one succeeded may have taken place.
+        let touched = homes.filter(|index| {
+            let base = &self.inner.bases[*index];
+            base.name == taken || !base.is_healthy()
+        });
+        let touched = touched.map(|index| (index, bytes.clone())).collect();
+        self.take_back(&keys::marker(exchange), touched).await;
+    }
+
+    /// A marker with this content, unlike any that was ever written.
+    fn written(&self, content: &Bytes) -> Bytes {
         let number = self.inner.runtime.random.next_u64();
         let written = format!("\n{{\"written\":\"{number:016x}\"}}\n");
-        let content: Bytes = [content, written.as_bytes()].concat().into();
+        [content, written.as_bytes()].concat().into()
+    }
+
+    /// Where it was put, if anywhere.
+    async fn put_written(
+        &self,
+        exchange: &ExchangeId,
+        written: &Bytes,
+        seen: &Markers,
+    ) -> Result<Option<BaseName>, StorageError> {
+        let key = keys::marker(exchange);
         // A tombstone is never overwritten, and where nobody could look nothing can be expected.
         let expected: Vec<(usize, Expected)> = seen.seen.iter().filter_map(expectation).collect();
         let homes: Vec<usize> = expected.iter().map(|(index, _)| *index).collect();
         if homes.is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
         let order = |healthy: &[bool]| placement::healthy_first(homes.clone(), healthy);
         let put = |base: Arc<Base>| {
-            let (key, content) = (key.clone(), content.clone());
+            let (key, written) = (key.clone(), written.clone());
             let index = self.inner.bases.iter().position(|b| Arc::ptr_eq(b, &base));
             let expected = expected.iter().find(|(i, _)| Some(*i) == index);
             let expected = expected.map_or(Expected::Absent, |(_, expected)| expected.clone());
-            async move { base.store.put_if(&key, content, &expected).await }.boxed()
+            async move { base.store.put_if(&key, written, &expected).await }.boxed()
         };
-        let (_, written) = self.put_anywhere(key.as_str(), order, put).await?;
-        Ok(written)
+        let (base, put) = self.put_anywhere(key.as_str(), order, put).await?;
+        Ok(put.then_some(base))
     }
 
     /// Claims the end of an exchange: puts a tombstone into every base directory, if it still is
@@ -227,13 +303,14 @@ impl Storage {
         Ok(true)
     }
 
-    /// Removes tombstones of a claim that failed; what cannot be removed now stays for the sweeper.
-    async fn take_back(&self, key: &Key, tombstones: Vec<(usize, Bytes)>) {
-        for (index, tombstone) in tombstones {
+    /// Removes what was written too soon, where it still is that; what cannot be removed now stays
+    /// for the sweeper.
+    async fn take_back(&self, key: &Key, written: Vec<(usize, Bytes)>) {
+        for (index, written) in written {
             let base = &self.inner.bases[index];
             let store = base.patient_if_healthy();
             let taken = match store.get_versioned(key).await {
-                Ok(found) if found.bytes == tombstone => {
+                Ok(found) if found.bytes == written => {
                     store.take(key, Some(&found.version)).await.map(drop)
                 }
                 Ok(_) => Ok(()),
@@ -242,7 +319,7 @@ impl Storage {
             };
             if let Err(error) = taken {
                 tracing::debug!(%error, base = %base.name, key = key.as_str(),
-                    "the tombstone of a claim that failed stays for the sweeper");
+                    "what could not be taken back stays for the sweeper");
             }
         }
     }

@@ -39,7 +39,7 @@ use crate::id::{BaseName, SegmentAddress};
 use crate::telemetry::metrics::Metrics;
 
 pub use health::Limits;
-pub use markers::Markers;
+pub use markers::{Markers, Written};
 pub use meter::StorageMetrics;
 pub use probe::ProbeObject;
 pub use retry::RetryPolicy;

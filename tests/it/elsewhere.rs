@@ -6,7 +6,9 @@ use std::time::Duration;
 use stopover::app::Daemon;
 use stopover::clock::Runtime;
 use stopover::config::{BaseDirectoryConfig, Config};
+use stopover::id::ExchangeId;
 use stopover::ingest::{Claim, IngestError};
+use stopover::lifecycle::{Announce, ExchangeSpec, LifecycleError};
 
 use crate::semantics::{announce, exchange, read, sink, write};
 
@@ -191,4 +193,76 @@ async fn the_probe_of_a_daemon_that_died_in_its_midst_is_collected() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     panic!("the probe object is still there");
+}
+
+/// The first announcement writes before it has seen what there is in the other base directories.
+/// What it finds there counts as if it had looked before: announced alike it is no new exchange,
+/// announced otherwise or ended it is refused, and what was written too soon is gone.
+#[tokio::test]
+async fn a_first_announcement_that_finds_another_elsewhere_leaves_nothing_of_its_own() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let base = |n: usize| BaseDirectoryConfig {
+        uri: format!("file://{}", folders[n].path().display()),
+        name: format!("base-{n}"),
+        ..Default::default()
+    };
+    let open = |bases: Vec<BaseDirectoryConfig>, seed| {
+        let mut config = config("first");
+        config.base_directories = bases;
+        daemon(&config, seed)
+    };
+    let (elsewhere, look) = (open(vec![base(1)], 1), open(vec![base(0), base(1)], 2));
+    let both = open(vec![base(0), base(1)], 3);
+    let marker = |n: usize, x: &ExchangeId| folders[n].path().join(format!("v1/{x}/exchange.json"));
+    let spec = |partitions| ExchangeSpec {
+        partitions,
+        ordered: false,
+    };
+    let mut homes = (0..).map(|n| exchange(&format!("q-{n}")));
+    let mut at_home = async || loop {
+        let x = homes.next().unwrap();
+        announce(&look, &x, 2).await;
+        let at_home = marker(0, &x).exists();
+        look.exchanges.close(&x).await.unwrap();
+        if at_home {
+            return x;
+        }
+    };
+
+    let x = at_home().await;
+    announce(&elsewhere, &x, 2).await;
+    let other = both.exchanges.announce(&x, spec(3), Announce::Either).await;
+    assert!(
+        matches!(other, Err(LifecycleError::Conflict { .. })),
+        "{other:?}"
+    );
+    assert!(!marker(0, &x).exists() && marker(1, &x).exists());
+    let same = both.exchanges.announce(&x, spec(2), Announce::Either).await;
+    assert!(!same.unwrap().created);
+    assert!(marker(0, &x).exists() && marker(1, &x).exists());
+
+    let x = at_home().await;
+    announce(&elsewhere, &x, 2).await;
+    std::fs::write(marker(1, &x), "{\"ended\":\"1\"}\n").unwrap();
+    let ended = both.exchanges.announce(&x, spec(2), Announce::Either).await;
+    assert!(matches!(ended, Err(LifecycleError::Closed(_))), "{ended:?}");
+    assert!(!marker(0, &x).exists() && marker(1, &x).exists());
+
+    // Where one cannot be asked nothing is known, and nothing is taken back: the client asks again,
+    // and whoever it asks may have found the announcement by then. (Simulated, a daemon that took
+    // back its own had another one's renewal deleted.)
+    let x = at_home().await;
+    let (inside, away) = (folders[1].path().join("v1"), folders[1].path().join("away"));
+    std::fs::rename(&inside, &away).unwrap();
+    std::fs::write(&inside, "no folder").unwrap();
+    let not_known = both.exchanges.announce(&x, spec(2), Announce::Either).await;
+    assert!(
+        matches!(not_known, Err(LifecycleError::Storage(_))),
+        "{not_known:?}"
+    );
+    assert!(marker(0, &x).exists());
+    std::fs::remove_file(&inside).unwrap();
+    std::fs::rename(&away, &inside).unwrap();
+    let again = both.exchanges.announce(&x, spec(2), Announce::Either).await;
+    assert!(!again.unwrap().created);
 }

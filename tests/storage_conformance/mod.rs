@@ -23,6 +23,7 @@ pub async fn all(storage: &Storage) {
     a_marker_written_again_has_another_version(storage).await;
     a_marker_that_changed_is_neither_renewed_nor_claimed(storage).await;
     of_renewals_and_claims_that_race_one_succeeds(storage).await;
+    of_first_announcements_that_race_one_is_written(storage).await;
     a_claimed_exchange_has_ended_and_goes_with_its_tombstones(storage).await;
     exchanges_with_anything_left_are_listed(storage).await;
     a_removed_exchange_leaves_nothing_and_its_neighbours_stay(storage).await;
@@ -271,6 +272,19 @@ pub async fn of_renewals_and_claims_that_race_one_succeeds(storage: &Storage) {
         assert_eq!(open, renewed == 1, "{claimed} claimed, {renewed} renewed");
         assert!(!open || claimed == 0, "a claim took a live exchange");
         storage.remove_exchange(&exchange).await.unwrap();
+    }
+}
+
+pub async fn of_first_announcements_that_race_one_is_written(storage: &Storage) {
+    let content = Bytes::from_static(b"{}");
+    for round in 0..10 {
+        let exchange = exchange(&format!("first-{round}"));
+        let first = (0..4).map(|_| storage.put_first_marker(&exchange, &content));
+        let first = futures::future::join_all(first).await;
+        let written = first.into_iter().filter_map(Result::unwrap).count();
+        assert_eq!(written, 1);
+        assert!(storage.has_marker(&exchange).await.unwrap());
+        assert_eq!(storage.remove_exchange(&exchange).await.unwrap(), 1);
     }
 }
 

@@ -32,6 +32,8 @@ pub enum Fault {
     Forbidden,
     /// Half of the bytes come.
     Short,
+    /// It takes so long.
+    Takes(Duration),
     /// It waits first, each time for another while, now and then for a long one.
     Late,
 }
@@ -130,6 +132,10 @@ impl FaultyStore {
                 ..failure(StorageErrorKind::Refused)
             }),
             Some(Fault::Short) => work.await.map(shorten),
+            Some(Fault::Takes(long)) => {
+                tokio::time::sleep(long).await;
+                work.await
+            }
             Some(Fault::Late) => {
                 let operations = self.log.lock().len() as u64;
                 let long = if operations % 7 == 3 { 600 } else { 0 };

@@ -347,6 +347,87 @@ async fn a_marker_goes_to_its_home_and_elsewhere_while_that_fails() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_first_announcement_takes_one_round_trip_and_a_renewal_two() {
+    let (storage, stores) = storage(&["a", "b"]);
+    let one = Duration::from_millis(40);
+    for store in &stores {
+        for operation in ["get", "put"] {
+            store.always(operation, Fault::Takes(one));
+        }
+    }
+    let content = Bytes::from_static(b"{}");
+    let start = tokio::time::Instant::now();
+    let first = storage.put_first_marker(&exchange(), &content).await;
+    let (besides, _) = first.unwrap().expect("there was none");
+    assert_eq!(start.elapsed(), one);
+    assert_eq!(besides.marker().unwrap(), None);
+    assert!(storage.has_marker(&exchange()).await.unwrap());
+    let start = tokio::time::Instant::now();
+    announce(&storage, &exchange(), content).await;
+    assert_eq!(start.elapsed(), 2 * one);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_announcement_writes_nothing_where_there_is_one() {
+    let (storage, _) = storage(&["a", "b"]);
+    announce(&storage, &exchange(), Bytes::from_static(b"{\"a\":1}")).await;
+    let before = storage.get_marker(&exchange()).await.unwrap();
+    let other = Bytes::from_static(b"{\"a\":2}");
+    let again = storage.put_first_marker(&exchange(), &other).await.unwrap();
+    assert!(again.is_none());
+    let seen = storage.markers(&exchange()).await;
+    assert_eq!(seen.marker().unwrap(), before);
+    // Nor over a tombstone.
+    assert!(storage.claim(&exchange(), &seen).await.unwrap());
+    let again = storage.put_first_marker(&exchange(), &other).await.unwrap();
+    assert!(again.is_none());
+    assert!(storage.markers(&exchange()).await.ended());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_announcement_tells_what_there_is_elsewhere_and_can_be_taken_back() {
+    let (storage, stores) = storage(&["a", "b"]);
+    let homes = homes(&storage);
+    let content = Bytes::from_static(b"{}");
+    // While its home took no writes it was announced elsewhere.
+    stores[homes[0]].next("put", Fault::Fails(Unavailable));
+    announce(&storage, &exchange(), content.clone()).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(healthy(&storage), [true, true]);
+    let elsewhere = storage.get_marker(&exchange()).await.unwrap();
+    let first = storage.put_first_marker(&exchange(), &content).await;
+    let (besides, written) = first.unwrap().expect("none at its home");
+    assert_eq!(besides.marker().unwrap(), elsewhere);
+    storage.take_back_marker(&exchange(), written).await;
+    assert_eq!(storage.get_marker(&exchange()).await.unwrap(), elsewhere);
+
+    // What somebody has renewed since is not taken back.
+    let first = storage.put_first_marker(&exchange(), &content).await;
+    let (_, written) = first.unwrap().expect("none at its home");
+    announce(&storage, &exchange(), content).await;
+    storage.take_back_marker(&exchange(), written).await;
+    assert_eq!(storage.remove_exchange(&exchange()).await.unwrap(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_announcement_whose_first_put_failed_after_the_fact_is_taken_back_everywhere() {
+    let (storage, stores) = storage(&["a", "b"]);
+    let homes = homes(&storage);
+    stores[homes[0]].always("put", Fault::FailsAfterwards(Unavailable));
+    // The look comes after the put: it finds both, and takes neither for somebody else's.
+    for store in &stores {
+        store.next("get", Fault::Takes(Duration::from_secs(3)));
+    }
+    let content = Bytes::from_static(b"{}");
+    let first = storage.put_first_marker(&exchange(), &content).await;
+    let (besides, written) = first.unwrap().expect("put elsewhere");
+    assert_eq!(besides.marker().unwrap(), None);
+    assert_eq!(storage.inventory(&exchange()).await.unwrap().objects, 2);
+    storage.take_back_marker(&exchange(), written).await;
+    assert_eq!(storage.list_exchanges().await.unwrap(), []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_marker_that_may_lie_where_nobody_can_look_is_an_error() {
     let (storage, stores) = storage(&["a", "b"]);
     stores[0].always("get", Fault::Fails(Unavailable));

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::response::Response;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use hyper_util::service::TowerToHyperService;
@@ -20,6 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tower::util::MapResponse;
 
 use super::doors::{Doors, Peer};
 use super::limits::{
@@ -30,8 +32,10 @@ use super::patience::{Patience, Pressure};
 use super::tls::H2;
 use crate::clock::{Runtime, TaskGroup};
 use io::GuardedIo;
+use portions::Portions;
 
 mod io;
+mod portions;
 
 /// Pause after a failed accept (the process may be out of file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -222,7 +226,8 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let io = TokioIo::new(stream);
-        let service = TowerToHyperService::new(router);
+        let in_portions = MapResponse::new(router, |response: Response| response.map(Portions::of));
+        let service = TowerToHyperService::new(in_portions);
         if http2 {
             let tasks = Spawn(self.runtime.tasks.clone());
             let connection = hyper::server::conn::http2::Builder::new(tasks)

@@ -206,7 +206,7 @@ impl Default for SegmentConfig {
 pub struct ReadConfig {
     /// Bytes fetched by one request, aligned; neighbours in a chunk are served from it.
     pub chunk_size: u64,
-    /// Chunks that one read fetches ahead.
+    /// Chunks that one read fetches ahead; small parts may be four times as many.
     pub fetch_concurrency: usize,
     /// Share of the read memory that may hold cached chunks, 0 to 1.
     pub cache_share: f64,

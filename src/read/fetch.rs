@@ -62,6 +62,11 @@ impl Fetcher {
         &self.parts
     }
 
+    /// The most that is fetched in one part, but for a page that is longer.
+    pub fn chunk_size(&self) -> u64 {
+        self.chunk_size
+    }
+
     /// Bytes of chunks kept.
     pub fn cached_bytes(&self) -> u64 {
         self.cache.bytes()

@@ -30,6 +30,13 @@ impl Part {
             Self::Exact(range) | Self::Shared { wanted: range, .. } => range,
         }
     }
+
+    /// How many bytes have to be fetched for it.
+    pub fn fetched(&self) -> u64 {
+        match self {
+            Self::Exact(range) | Self::Shared { fetch: range, .. } => range.end - range.start,
+        }
+    }
 }
 
 /// What one request costs, in bytes that could be fetched instead. A base directory answers 64

@@ -25,6 +25,10 @@ use crate::id::SegmentAddress;
 use crate::segment::layout::end_record;
 use crate::segment::scan::{Expected, Output, ScanError, Scanner, Sent};
 
+/// How many small parts are fetched ahead for each of any size. A base directory answers 64
+/// requests at a time, those of all readers together.
+const SMALL_PARTS: usize = 4;
+
 type Fetched = (PlannedPart, Result<Vec<Bytes>, ReadError>);
 
 struct Reading {
@@ -36,6 +40,8 @@ struct Reading {
     next_range: usize,
     planned: VecDeque<PlannedPart>,
     fetches: FuturesOrdered<BoxFuture<'static, Fetched>>,
+    /// Bytes that these fetch.
+    ahead: u64,
     /// Pages of the next range that the client has already.
     skip: u64,
     scanning: Option<Scanning>,
@@ -69,6 +75,7 @@ pub fn stream(
         handle,
         format,
         fetches: FuturesOrdered::new(),
+        ahead: 0,
         skip,
         scanning: None,
         ready: VecDeque::new(),
@@ -117,6 +124,7 @@ impl Reading {
                 self.let_go();
                 continue;
             };
+            self.ahead -= planned.part.fetched();
             match pieces.and_then(|pieces| self.take(&planned, pieces)) {
                 Ok(()) => {}
                 Err(error @ ReadError::Corrupt { .. }) => {
@@ -155,6 +163,7 @@ impl Reading {
     /// Begins again after so many bytes of a range.
     fn restart(&mut self, range: usize, taken: u64, item: Option<u64>) {
         self.fetches = FuturesOrdered::new();
+        self.ahead = 0;
         let rest = self.fetcher.plan_rest(&self.handle, range, taken, item);
         self.planned = rest.into();
         self.next_range = range + 1;
@@ -190,14 +199,14 @@ impl Reading {
         })
     }
 
-    /// Starts fetches in order; while others wait for memory, only the one that is needed now.
+    /// Starts fetches in order.
     fn fetch_ahead(&mut self) {
         let pressed = self.fetcher.parts().pool.waiting() > 0;
-        let most = if pressed { 1 } else { self.concurrency };
-        while self.fetches.len() < most {
+        while self.may_fetch(pressed) {
             let Some(planned) = self.next_part() else {
                 return;
             };
+            self.ahead += planned.part.fetched();
             let fetcher = self.fetcher.clone();
             self.fetches.push_back(
                 async move {
@@ -207,6 +216,18 @@ impl Reading {
                 .boxed(),
             );
         }
+    }
+
+    /// While others wait for memory, only what is needed now. Otherwise as many parts as the
+    /// setting says, and more while all together are no more than one large one: where an exchange
+    /// has many small segments far away, each would else be waited for in turn.
+    fn may_fetch(&self, pressed: bool) -> bool {
+        let under_way = self.fetches.len();
+        if pressed {
+            return under_way == 0;
+        }
+        let small = self.ahead < self.fetcher.chunk_size();
+        under_way < self.concurrency || (small && under_way < self.concurrency * SMALL_PARTS)
     }
 
     fn next_part(&mut self) -> Option<PlannedPart> {

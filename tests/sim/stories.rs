@@ -17,7 +17,7 @@ use crate::net::Taking;
 use crate::plan::{LEASE, Plan};
 use crate::simulation::Simulation;
 use crate::store::Outage;
-use crate::weather::StoreWeather;
+use crate::weather::{SLOW_WAY, StoreWeather};
 use crate::wire::{self, End};
 
 const X: &str = "x0";
@@ -204,5 +204,28 @@ fn a_finish_whose_put_failed_after_the_fact_is_answered_as_the_store_has_it() {
             let again = client.finish(host, X, (0, 0), counts, checksum).await;
             assert_eq!(again.answer, Ok(counts));
         }
+    });
+}
+
+#[test]
+fn small_segments_far_away_are_fetched_together() {
+    // A read fetched four parts ahead, of whatever size. Of an exchange with hundreds of small
+    // segments that was four of them for each round trip.
+    on_stage(2, 1, |cluster| async move {
+        const TASKS: usize = 6;
+        for task in 0..TASKS {
+            write(&cluster, 0, task as u32).await;
+        }
+        let chosen: Vec<_> = (0..TASKS as u32).map(|task| (task, 0)).collect();
+        let (client, reader) = (&cluster.client, &cluster.hosts[1]);
+        let handles = client.handles(reader, X, &chosen, 1 << 20).await.unwrap();
+        *cluster.sites[0].weather.lock() = StoreWeather {
+            slow: 1000,
+            ..StoreWeather::default()
+        };
+        let start = Instant::now();
+        assert_eq!(read(&cluster, 1, &handles[0]).await, End::Complete);
+        let longest = 2 * SLOW_WAY;
+        assert!(start.elapsed() <= longest, "{:?}", start.elapsed());
     });
 }

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use crate::chance::Chance;
 
+/// The longest slow way there or back.
+pub const SLOW_WAY: Duration = Duration::from_secs(6);
+
 /// How often in a thousand operations of a store go wrong, and how.
 #[derive(Debug, Clone, Default)]
 pub struct StoreWeather {
@@ -83,7 +86,7 @@ impl StoreWeather {
     /// The time of one way.
     pub fn way(&self, chance: &Chance) -> Duration {
         if chance.yes(self.slow) {
-            return chance.millis(500, 6000);
+            return chance.millis(500, SLOW_WAY.as_millis() as u64);
         }
         chance.millis(0, self.delay)
     }

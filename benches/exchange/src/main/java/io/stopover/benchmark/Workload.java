@@ -38,6 +38,9 @@ record Workload(
     private static final Workload SMALL =
             new Workload("", Storage.S3, 200, 50, MIB, 16 * KIB, false, false);
 
+    private static final Workload ELSEWHERE =
+            new Workload("", Storage.S3, 32, 50, 32 * MIB, 64 * KIB, false, true);
+
     static final List<Workload> ALL = List.of(
             WIDE.on("A", Storage.LOCAL),
             WIDE.on("A-unsynced", Storage.LOCAL_UNSYNCED),
@@ -51,7 +54,8 @@ record Workload(
             new Workload(
                     "G", Storage.S3, 16, 50, 64 * MIB, (int) (16 * MIB), false, false),
             new Workload("H", Storage.LOCAL, 32, 50, 8 * MIB, KIB, false, false),
-            new Workload("I", Storage.S3, 32, 50, 32 * MIB, 64 * KIB, false, true));
+            ELSEWHERE.on("I", Storage.S3),
+            ELSEWHERE.on("D-I", Storage.SLOW_S3));
 
     private Workload on(String newName, Storage newStorage)
     {

@@ -233,7 +233,8 @@ impl Exchanges {
             Some(before) => before,
             None => {
                 let seen = storage.markers(exchange).await;
-                let before = self.may_announce(exchange, spec, which, &seen)?;
+                let known = known.is_some();
+                let before = self.may_announce(exchange, spec, (which, known), &seen)?;
                 if !storage.put_marker(exchange, &content, &seen).await? {
                     return Ok(None);
                 }
@@ -263,7 +264,8 @@ impl Exchanges {
         let Some((besides, written)) = storage.put_first_marker(exchange, content).await? else {
             return Ok(None);
         };
-        let before = self.may_announce(exchange, spec, Announce::Either, &besides);
+        let new = (Announce::Either, false);
+        let before = self.may_announce(exchange, spec, new, &besides);
         // Where a base directory could not be asked it stays, as after any put whose answer was
         // lost: the client asks again, perhaps elsewhere, and may have been heard by now.
         let refused = |error: &LifecycleError| !matches!(error, LifecycleError::Storage(_));
@@ -273,12 +275,13 @@ impl Exchanges {
         before.map(Some)
     }
 
-    /// Whether what was seen of an exchange allows to announce it so.
+    /// Whether what was seen of an exchange allows to announce it so; `known`: whether this daemon
+    /// knew it before anybody looked.
     fn may_announce(
         &self,
         exchange: &ExchangeId,
         spec: &ExchangeSpec,
-        which: Announce,
+        (which, known): (Announce, bool),
         seen: &Markers,
     ) -> Result<Before, LifecycleError> {
         if let Some(before) = seen.marker()? {
@@ -287,7 +290,7 @@ impl Exchanges {
         }
         // Closed or collected through another daemon: announcing it again must not bring back an
         // empty one.
-        if seen.ended() || self.shared.known.lock().contains(exchange) {
+        if known || seen.ended() {
             self.forget(exchange);
             return Err(LifecycleError::Closed(exchange.clone()));
         }

@@ -8,6 +8,8 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::Request;
 use bytes::Bytes;
+use stopover::id::ExchangeId;
+use stopover::lifecycle::{Announce, ExchangeSpec};
 use tokio::time::Instant;
 
 use crate::client::Handle;
@@ -227,5 +229,38 @@ fn small_segments_far_away_are_fetched_together() {
         assert_eq!(read(&cluster, 1, &handles[0]).await, End::Complete);
         let longest = 2 * SLOW_WAY;
         assert!(start.elapsed() <= longest, "{:?}", start.elapsed());
+    });
+}
+
+#[test]
+fn an_exchange_that_is_looked_at_while_it_is_announced_is_not_taken_for_closed() {
+    // An announcement was written, and one base directory was still being asked for another, when a
+    // lookup found it. As the daemon knew the exchange by then, and nothing was found besides, the
+    // announcement took it for one that had been closed elsewhere.
+    on_stage(1, 2, |cluster| async move {
+        let exchanges = cluster.hosts[0].serves().await.daemon.exchanges.clone();
+        let mut met = 0;
+        for n in 0..8 {
+            let exchange: ExchangeId = format!("y{n}").parse().unwrap();
+            *cluster.sites[1].weather.lock() = StoreWeather {
+                slow: 1000,
+                ..StoreWeather::default()
+            };
+            let (announcer, id) = (exchanges.clone(), exchange.clone());
+            let announcing = tokio::spawn(async move {
+                let spec = ExchangeSpec {
+                    partitions: 2,
+                    ordered: false,
+                };
+                announcer.announce(&id, spec, Announce::Either).await
+            });
+            sleep_millis(100).await;
+            *cluster.sites[1].weather.lock() = StoreWeather::default();
+            met += usize::from(exchanges.lookup(&exchange).await.is_ok());
+            assert!(announcing.await.unwrap().unwrap().created);
+            exchanges.lookup_now(&exchange).await.unwrap();
+            exchanges.close(&exchange).await.unwrap();
+        }
+        assert!(met > 0, "its home was never the other base directory");
     });
 }

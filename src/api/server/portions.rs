@@ -14,8 +14,8 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 
 /// Bytes from which a portion is large enough. A client that stops reading holds about as many more
-/// than the socket does.
-const PORTION: usize = 512 << 10;
+/// than the socket does, and one that reads is heard of once for each (`stall`).
+const PORTION: usize = 256 << 10;
 
 /// A body whose data come in portions.
 #[derive(Debug)]

@@ -234,7 +234,7 @@ impl Exchanges {
             None => {
                 let seen = storage.markers(exchange).await;
                 let known = known.is_some();
-                let before = self.may_announce(exchange, spec, (which, known), &seen)?;
+                let before = self.may_announce(exchange, spec, which, known, &seen)?;
                 if !storage.put_marker(exchange, &content, &seen).await? {
                     return Ok(None);
                 }
@@ -264,8 +264,7 @@ impl Exchanges {
         let Some((besides, written)) = storage.put_first_marker(exchange, content).await? else {
             return Ok(None);
         };
-        let new = (Announce::Either, false);
-        let before = self.may_announce(exchange, spec, new, &besides);
+        let before = self.may_announce(exchange, spec, Announce::Either, false, &besides);
         // Where a base directory could not be asked it stays, as after any put whose answer was
         // lost: the client asks again, perhaps elsewhere, and may have been heard by now.
         let refused = |error: &LifecycleError| !matches!(error, LifecycleError::Storage(_));
@@ -281,7 +280,8 @@ impl Exchanges {
         &self,
         exchange: &ExchangeId,
         spec: &ExchangeSpec,
-        (which, known): (Announce, bool),
+        which: Announce,
+        known: bool,
         seen: &Markers,
     ) -> Result<Before, LifecycleError> {
         if let Some(before) = seen.marker()? {

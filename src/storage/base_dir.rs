@@ -14,7 +14,7 @@ use url::Url;
 
 use super::StorageError;
 use super::health::Limits;
-use super::local::LocalStore;
+use super::local::{LocalStore, Writing};
 use super::object::ObjectBackend;
 use super::object_error::Redactor;
 use super::options::{Options, open_error};
@@ -184,10 +184,16 @@ fn build_file(
         }
     };
     let fsync = options.take_bool("fsync")?.unwrap_or(true);
+    let direct = options.take_bool("direct_io")?.unwrap_or(true);
+    let writing = match (fsync, direct) {
+        (false, _) => Writing::Unsynced,
+        (true, false) => Writing::Cached,
+        (true, true) => Writing::Direct,
+    };
     // Components drop a final slash and doubled ones.
     let root: std::path::PathBuf = root.components().collect();
     let place = format!("file://{}", root.display());
-    let store = LocalStore::new(root, fsync, runtime.random.next_u64());
+    let store = LocalStore::new(root, writing, runtime.random.next_u64());
     Ok((
         Built {
             place,

@@ -6,7 +6,7 @@
 //! `.tmp` is locked by the process that writes it, so that an unlocked one is nobody's.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, IoSlice, Write};
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use super::limit::carried_permit;
 use super::local_error::{failure, put_failure};
 use super::local_read::{read_range, read_tail};
 use super::local_swap;
+use super::local_write::ContentWriter;
 use super::store::{Expected, Found, Store, StoreError, Taken, Versioned};
 use super::{StorageErrorKind, Tail};
 
@@ -30,10 +31,22 @@ const FOLDER_RACES: u32 = 16;
 #[derive(Debug, Clone)]
 pub struct LocalStore(Arc<Inner>);
 
+/// How the bytes of files come to the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writing {
+    /// Whenever the kernel likes.
+    Unsynced,
+    /// Through the page cache, and synced.
+    Cached,
+    /// Past the page cache if there are many, and synced.
+    Direct,
+}
+
 #[derive(Debug)]
 struct Inner {
     root: PathBuf,
     fsync: bool,
+    content: ContentWriter,
     /// This process, in the names of its temporaries.
     writer: u64,
     next_temporary: AtomicU64,
@@ -44,11 +57,13 @@ struct Inner {
 }
 
 impl LocalStore {
-    /// Files below `root`; `writer` is drawn at random for each run of a daemon.
-    pub fn new(root: PathBuf, fsync: bool, writer: u64) -> Self {
+    /// Files below `root`, written as `writing` says; `writer` is drawn at random for each run of a
+    /// daemon.
+    pub fn new(root: PathBuf, writing: Writing, writer: u64) -> Self {
         Self(Arc::new(Inner {
             root,
-            fsync,
+            fsync: writing != Writing::Unsynced,
+            content: ContentWriter::new(writing == Writing::Direct),
             writer,
             next_temporary: AtomicU64::new(0),
             seen: AtomicBool::new(false),
@@ -260,7 +275,7 @@ impl Inner {
             .open(temporary)?;
         // Where locks are unknown the temporary counts as locked to everybody (`is_abandoned`).
         let _ = file.try_lock();
-        write_all_vectored(&mut file, content)?;
+        self.content.write(&mut file, content)?;
         if self.fsync {
             file.sync_all()?;
         }
@@ -465,19 +480,4 @@ fn read_folder(folder: &Path) -> Result<Vec<(PathBuf, bool)>, StoreError> {
         Err(error) if is_gone(&error) => Ok(Vec::new()),
         other => other.map_err(|error| failure("listing", folder, &error)),
     }
-}
-
-fn write_all_vectored(file: &mut File, content: &[Bytes]) -> io::Result<()> {
-    let mut slices: Vec<IoSlice<'_>> = content.iter().map(|part| IoSlice::new(part)).collect();
-    let mut rest = slices.as_mut_slice();
-    IoSlice::advance_slices(&mut rest, 0);
-    while !rest.is_empty() {
-        match file.write_vectored(rest) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => IoSlice::advance_slices(&mut rest, written),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }

@@ -15,6 +15,7 @@ pub mod local;
 mod local_error;
 mod local_read;
 mod local_swap;
+mod local_write;
 mod markers;
 pub mod meter;
 pub mod object;

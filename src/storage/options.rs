@@ -11,7 +11,7 @@ use super::{StorageError, StorageErrorKind};
 /// Options of every kind of base directory.
 pub const COMMON: &[&str] = &["max_concurrent_requests"];
 /// Options of `file://`.
-pub const FILE: &[&str] = &["fsync"];
+pub const FILE: &[&str] = &["fsync", "direct_io"];
 /// Options of `memory://`.
 pub const MEMORY: &[&str] = &[];
 /// Options of `s3://`; others of the client are taken under their `aws_…` names.

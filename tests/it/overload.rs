@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use stopover::app::Daemon;
 use stopover::clock::Runtime;
-use stopover::storage::local::LocalStore;
+use stopover::storage::local::{LocalStore, Writing};
 use stopover::storage::store::Store;
 use stopover::storage::{Limits, Storage};
 
@@ -249,7 +249,7 @@ async fn a_slow_store_slows_writers_down_and_fails_none_of_them() {
     config.memory.budget = Some(8 << 20);
     config.limits.max_batch_size = 1 << 20;
     let runtime = Runtime::system();
-    let local = LocalStore::new(bases.path().to_owned(), false, 7);
+    let local = LocalStore::new(bases.path().to_owned(), Writing::Unsynced, 7);
     let slow: Arc<dyn Store> = Arc::new(SlowStore {
         inner: Arc::new(local),
         pace: Pace::Late(Duration::from_millis(100)),

@@ -20,7 +20,7 @@ use stopover::memory::ReservedBytes;
 use stopover::read::{PageFormat, ReadError, Selection};
 use stopover::segment::frame::{FRAME_HEADER, seal_frame, verify_batch};
 use stopover::segment::layout::TRAILER;
-use stopover::storage::local::LocalStore;
+use stopover::storage::local::{LocalStore, Writing};
 use stopover::storage::store::Store;
 use stopover::storage::{Limits, Storage};
 use tokio::sync::Semaphore;
@@ -229,7 +229,7 @@ async fn the_last_pages_of_an_attempt_do_not_wait_for_earlier_ones_but_its_commi
     let runtime = Runtime::seeded(1);
     let gates: Vec<_> = (0..2).map(|_| Arc::new(Semaphore::new(0))).collect();
     let bases = (0..2).map(|n| {
-        let local = LocalStore::new(shared.base(n), false, n as u64);
+        let local = LocalStore::new(shared.base(n), Writing::Unsynced, n as u64);
         let held: Arc<dyn Store> = Arc::new(SlowStore {
             inner: Arc::new(local),
             pace: Pace::Held(Arc::clone(&gates[n])),

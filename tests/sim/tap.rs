@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use stopover::storage::Tail;
 use stopover::storage::keys::{Folder, Key};
-use stopover::storage::local::LocalStore;
+use stopover::storage::local::{LocalStore, Writing};
 use stopover::storage::store::{Expected, Found, Store, StoreError, Taken, Versioned};
 
 use crate::nest::Nest;
@@ -73,7 +73,11 @@ impl Tap {
             .as_ref()
             .map(|folder| folder.join(site.name.as_str()));
         let inner: Arc<dyn Store> = match &root {
-            Some(root) => Arc::new(LocalStore::new(root.clone(), false, nest.incarnation)),
+            Some(root) => Arc::new(LocalStore::new(
+                root.clone(),
+                Writing::Unsynced,
+                nest.incarnation,
+            )),
             None => simulated,
         };
         Arc::new(TappedStore {

@@ -1,0 +1,181 @@
+//! The bytes of files in a base directory.
+//!
+//! Does: write them whole, the larger ones past the page cache where the file system knows how
+//! (docs/decisions/storage-direct-io.md). Does not: name, lock or sync files. Invariant: whichever
+//! way they went, a file holds its content and nothing else when the write has ended well.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, IoSlice, Seek as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
+/// Bytes from which a file goes past the page cache: below, what a write has to wait for outweighs
+/// what it spares.
+const LARGE: usize = 1 << 20;
+/// Bytes written at a time past the page cache, gathered in a buffer outside of the memory budget.
+const GATHERED: usize = 2 << 20;
+/// What memory, length and place of such a write are a multiple of: no logical block of a disk that
+/// file systems are used on is larger.
+const BLOCK: usize = 4096;
+
+/// Writes the files of one base directory.
+#[derive(Debug)]
+pub struct ContentWriter {
+    direct: AtomicBool,
+}
+
+impl ContentWriter {
+    /// Goes past the page cache if `direct`, as long as the file system does not refuse.
+    pub fn new(direct: bool) -> Self {
+        Self {
+            direct: AtomicBool::new(direct),
+        }
+    }
+
+    /// Writes an empty file's content.
+    ///
+    /// # Errors
+    /// Those of the file system; what is in the file then is not known.
+    pub fn write(&self, file: &mut File, content: &[Bytes]) -> io::Result<()> {
+        self.write_or_else(file, content, write_direct)
+    }
+
+    fn write_or_else(
+        &self,
+        file: &mut File,
+        content: &[Bytes],
+        direct: impl FnOnce(&mut File, &[Bytes], usize) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let size = content.iter().map(Bytes::len).sum();
+        if size >= LARGE && self.direct.load(Ordering::Relaxed) {
+            match direct(file, content, size) {
+                Err(error) if is_unknown_here(&error) => {
+                    self.direct.store(false, Ordering::Relaxed);
+                    tracing::info!(%error, "the file system takes nothing past the page cache");
+                    file.set_len(0)?;
+                    file.rewind()?;
+                }
+                written => return written,
+            }
+        }
+        write_vectored(file, content)
+    }
+}
+
+fn is_unknown_here(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::InvalidInput | ErrorKind::Unsupported
+    )
+}
+
+/// Whole blocks past the page cache, what is left through it.
+fn write_direct(file: &mut File, content: &[Bytes], size: usize) -> io::Result<()> {
+    let flags = fcntl_getfl(&*file)?;
+    fcntl_setfl(&*file, flags | OFlags::DIRECT)?;
+    let room = size.min(GATHERED).next_multiple_of(BLOCK);
+    let mut memory = vec![0; room + BLOCK];
+    let start = memory.as_ptr().align_offset(BLOCK);
+    let buffer = &mut memory[start..start + room];
+    let mut filled = 0;
+    for piece in content {
+        let mut rest = &piece[..];
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(rest.len().min(room - filled));
+            buffer[filled..filled + now.len()].copy_from_slice(now);
+            (filled, rest) = (filled + now.len(), later);
+            if filled == room {
+                file.write_all(buffer)?;
+                filled = 0;
+            }
+        }
+    }
+    let (blocks, end) = buffer[..filled].split_at(filled / BLOCK * BLOCK);
+    file.write_all(blocks)?;
+    fcntl_setfl(&*file, flags)?;
+    file.write_all(end)
+}
+
+fn write_vectored(file: &mut File, content: &[Bytes]) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = content.iter().map(|part| IoSlice::new(part)).collect();
+    let mut rest = slices.as_mut_slice();
+    IoSlice::advance_slices(&mut rest, 0);
+    while !rest.is_empty() {
+        match file.write_vectored(rest) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut rest, written),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+
+    /// Pieces of ever other lengths, `size` bytes in all, no two blocks alike.
+    fn content(size: usize) -> Vec<Bytes> {
+        let whole: Vec<u8> = (0..size).map(|n| (n / 7 + n / 4096) as u8).collect();
+        let (mut whole, mut pieces) = (Bytes::from(whole), Vec::new());
+        while !whole.is_empty() {
+            let piece = (pieces.len() * 70_001) % 300_007;
+            pieces.push(whole.split_to(piece.min(whole.len())));
+        }
+        pieces
+    }
+
+    fn read_back(file: &mut File) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        file.rewind().unwrap();
+        file.read_to_end(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_file_holds_its_content_wherever_that_ends() {
+        let around = [LARGE, GATHERED, GATHERED + BLOCK, 3 * GATHERED];
+        let sizes = around.into_iter().flat_map(|at| [at - 1, at, at + 1]);
+        for size in sizes.chain([0, 1, BLOCK]) {
+            let (writer, content) = (ContentWriter::new(true), content(size));
+            let mut file = tempfile::tempfile().unwrap();
+            writer.write(&mut file, &content).unwrap();
+            assert!(read_back(&mut file) == content.concat(), "{size} bytes");
+            // As before, for whoever writes on.
+            assert!(!fcntl_getfl(&file).unwrap().contains(OFlags::DIRECT));
+        }
+    }
+
+    #[test]
+    fn where_the_file_system_refuses_amid_a_file_it_is_written_through_the_page_cache() {
+        for refusal in [libc::EINVAL, libc::EOPNOTSUPP] {
+            let (writer, content) = (ContentWriter::new(true), content(LARGE + 1));
+            let mut file = tempfile::tempfile().unwrap();
+            let refuse = |file: &mut File, _: &[Bytes], size| {
+                file.write_all(&vec![7; size + BLOCK]).unwrap();
+                Err(io::Error::from_raw_os_error(refusal))
+            };
+            writer.write_or_else(&mut file, &content, refuse).unwrap();
+            assert!(read_back(&mut file) == content.concat());
+            let again = |_: &mut File, _: &[Bytes], _| panic!("it was refused before");
+            let mut file = tempfile::tempfile().unwrap();
+            writer.write_or_else(&mut file, &content, again).unwrap();
+            assert!(read_back(&mut file) == content.concat());
+        }
+    }
+
+    #[test]
+    fn other_failures_are_not_taken_for_a_refusal() {
+        let (writer, content) = (ContentWriter::new(true), content(LARGE));
+        let mut file = tempfile::tempfile().unwrap();
+        let full = |_: &mut File, _: &[Bytes], _| Err(ErrorKind::StorageFull.into());
+        let failed = writer.write_or_else(&mut file, &content, full).unwrap_err();
+        assert_eq!(failed.kind(), ErrorKind::StorageFull);
+        assert!(writer.direct.load(Ordering::Relaxed));
+    }
+}

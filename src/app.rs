@@ -96,7 +96,7 @@ impl Daemon {
         let query = &config.query;
         let write_pool = MemoryPool::limited("write", memory.write, query.max_write_memory);
         let read_pool = MemoryPool::limited("read", memory.read, query.max_read_memory);
-        let hot = HotSegments::new(write_pool.clone());
+        let hot = HotSegments::new(write_pool.clone(), read_pool.clone());
         let max_footer_size = config.limits.max_footer_size;
         let counted = Arc::clone(&metrics);
         let commits = CommitIndex::new(storage.clone(), hot, max_footer_size, counted);

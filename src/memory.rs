@@ -1,27 +1,32 @@
 //! The memory budget: page bytes are held only under a [`Reservation`].
 //!
 //! Does: count bytes, make those wait who would exceed a pool or their query's limit, and ask
-//! caches to give back what they can spare. Does not: hold bytes itself, or decide whose turn it is
-//! among queries (`fair` does). Invariant: the sum of live reservations of a pool never exceeds its
-//! capacity, that of one query never its limit; waiting never fails.
+//! caches to give back what has been of no use for longest. Does not: hold bytes itself, or decide
+//! whose turn it is among queries (`fair` does). Invariant: the sum of live reservations of a pool
+//! never exceeds its capacity, that of one query never its limit; waiting never fails.
 //!
 //! Writing and reading have a pool each: readers that do not progress (their task waits for its own
 //! sink) must never take the memory which sinks need to progress, or the two would wait for each
-//! other.
+//! other. What nobody waits for may go from one to the other ([`Holding`]).
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use crate::fair::{FairPermit, FairSemaphore, Shortage};
 
 /// Gives memory back on demand.
 pub trait Reclaim: Send + Sync {
-    /// Drops about `bytes` of what is not needed now, of one query's if one is named; answers how
-    /// much was dropped.
-    fn reclaim(&self, bytes: u64, of_query: Option<&str>) -> u64;
+    /// When that was last used, by [`MemoryPool::stamp`], which [`Reclaim::reclaim`] would give
+    /// back next, of one query's if one is named; `None` if it has nothing to give.
+    fn idle_since(&self, of_query: Option<&str>) -> Option<u64>;
+
+    /// Gives back what was used longest ago, of one query's if one is named; answers how many bytes
+    /// that were, `None` if it has nothing to give.
+    fn reclaim(&self, of_query: Option<&str>) -> Option<u64>;
 }
 
 /// A bounded number of bytes, shared fairly among queries. Cheap to clone.
@@ -34,6 +39,7 @@ struct Inner {
     pressure: Notify,
     short: Notify,
     reclaimers: RwLock<Vec<Arc<dyn Reclaim>>>,
+    uses: AtomicU64,
 }
 
 /// Bytes that were granted; given back when dropped.
@@ -71,7 +77,13 @@ impl MemoryPool {
             pressure: Notify::new(),
             short: Notify::new(),
             reclaimers: RwLock::default(),
+            uses: AtomicU64::new(0),
         }))
+    }
+
+    /// A number that grows with each call: what has the lower one was used longer ago.
+    pub fn stamp(&self) -> u64 {
+        self.0.uses.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Registers a cache whose bytes are reserved here and may be given back.
@@ -106,30 +118,31 @@ impl MemoryPool {
     /// wait.
     pub fn try_reserve(&self, query: &str, bytes: u64) -> Option<Reservation> {
         let permit = self.0.bytes.try_acquire(query, bytes).or_else(|| {
-            let (own, all) = self.0.bytes.missing(query, bytes);
-            if own > 0 {
-                self.reclaim(own, Some(query));
-            }
-            if all > 0 {
-                self.reclaim(all, None);
-            }
+            let (own, _) = self.0.bytes.missing(query, bytes);
+            self.reclaim(own, Some(query));
+            // What the query itself gave back counts for all.
+            let (_, all) = self.0.bytes.missing(query, bytes);
+            self.reclaim(all, None);
             self.0.bytes.try_acquire(query, bytes)
         })?;
         Some(Reservation { permit })
     }
 
-    /// Asks the caches for about `bytes`, of one query's if one is named; answers how much they
-    /// dropped.
-    fn reclaim(&self, bytes: u64, of_query: Option<&str>) -> u64 {
+    /// Asks the caches for at least `bytes`, of one query's if one is named: what was used longest
+    /// ago first, whichever cache it is in.
+    fn reclaim(&self, bytes: u64, of_query: Option<&str>) {
         let reclaimers = self.0.reclaimers.read().clone();
         let mut freed = 0;
-        for reclaimer in reclaimers {
-            if freed >= bytes {
+        while freed < bytes {
+            let idle = reclaimers
+                .iter()
+                .filter_map(|r| Some((r.idle_since(of_query)?, r)));
+            let Some((_, longest)) = idle.min_by_key(|(since, _)| *since) else {
                 break;
-            }
-            freed += reclaimer.reclaim(bytes - freed, of_query);
+            };
+            // Nothing if somebody else was faster.
+            freed += longest.reclaim(of_query).unwrap_or(0);
         }
-        freed
     }
 
     /// Asks the caches for what those need who wait.
@@ -198,11 +211,30 @@ impl Reservation {
     }
 }
 
+/// What bytes hold of a pool for as long as any of them are alive. Does not keep them alive.
+#[derive(Debug, Clone)]
+pub struct Holding(Weak<Mutex<Reservation>>);
+
+impl Holding {
+    /// Has the bytes held from another pool from now on, if that has room which nobody waits for;
+    /// answers how many the former pool got back. `None` if there is no room.
+    pub fn carry_over(&self, to: &MemoryPool) -> Option<u64> {
+        let Some(held) = self.0.upgrade() else {
+            return Some(0);
+        };
+        let mut reservation = held.lock();
+        let permit = &reservation.permit;
+        let granted = to.0.bytes.try_acquire(permit.who(), permit.amount())?;
+        *reservation = Reservation { permit: granted };
+        Some(reservation.bytes())
+    }
+}
+
 /// Bytes together with what was reserved for them. Slices taken with [`ReservedBytes::into_bytes`]
 /// keep the reservation alive until the last of them is gone.
 pub struct ReservedBytes {
     bytes: Bytes,
-    _reservation: Reservation,
+    _reservation: Arc<Mutex<Reservation>>,
 }
 
 impl AsRef<[u8]> for ReservedBytes {
@@ -214,10 +246,18 @@ impl AsRef<[u8]> for ReservedBytes {
 impl ReservedBytes {
     /// Binds bytes to their reservation: the result, and each slice of it, holds the reservation.
     pub fn into_bytes(bytes: Bytes, reservation: Reservation) -> Bytes {
-        Bytes::from_owner(Self {
+        Self::into_held(bytes, reservation).0
+    }
+
+    /// As [`ReservedBytes::into_bytes`], for bytes that may be carried over into another pool.
+    pub fn into_held(bytes: Bytes, reservation: Reservation) -> (Bytes, Holding) {
+        let reservation = Arc::new(Mutex::new(reservation));
+        let holding = Holding(Arc::downgrade(&reservation));
+        let owner = Self {
             bytes,
             _reservation: reservation,
-        })
+        };
+        (Bytes::from_owner(owner), holding)
     }
 }
 
@@ -225,7 +265,6 @@ impl ReservedBytes {
 #[allow(clippy::disallowed_methods)]
 mod tests {
     use super::*;
-    use parking_lot::Mutex;
 
     #[tokio::test]
     async fn who_would_exceed_the_pool_waits_until_bytes_come_back() {
@@ -276,17 +315,64 @@ mod tests {
         assert_eq!(pool.used(), 0);
     }
 
-    #[tokio::test]
-    async fn a_cache_gives_back_before_anybody_waits() {
-        struct Cache(Mutex<Vec<Reservation>>);
-        impl Reclaim for Cache {
-            fn reclaim(&self, _: u64, _: Option<&str>) -> u64 {
-                self.0.lock().pop().map_or(0, |r| r.bytes())
-            }
+    /// Keeps what was used at each time, in that order.
+    struct Cache(Mutex<Vec<(u64, Reservation)>>);
+
+    impl Cache {
+        fn new(kept: impl IntoIterator<Item = (u64, Reservation)>) -> Arc<Self> {
+            Arc::new(Self(Mutex::new(kept.into_iter().collect())))
         }
+
+        fn kept(&self) -> Vec<u64> {
+            self.0.lock().iter().map(|(since, _)| *since).collect()
+        }
+    }
+
+    impl Reclaim for Cache {
+        fn idle_since(&self, _: Option<&str>) -> Option<u64> {
+            self.0.lock().first().map(|(since, _)| *since)
+        }
+
+        fn reclaim(&self, _: Option<&str>) -> Option<u64> {
+            Some(self.0.lock().remove(0).1.bytes())
+        }
+    }
+
+    #[tokio::test]
+    async fn caches_give_back_before_anybody_waits_what_was_used_longest_ago_first() {
         let pool = MemoryPool::new("test", 100);
-        let held = pool.reserve("q", 90).await.unwrap();
-        pool.add_reclaimer(Arc::new(Cache(Mutex::new(vec![held]))));
-        assert_eq!(pool.reserve("q", 50).await.unwrap().bytes(), 50);
+        let take = |bytes| pool.try_reserve("q", bytes).unwrap();
+        let one = Cache::new([(1, take(20)), (4, take(20))]);
+        let other = Cache::new([(2, take(20)), (3, take(20))]);
+        pool.add_reclaimer(one.clone());
+        pool.add_reclaimer(other.clone());
+        let granted = pool.reserve("q", 70).await.unwrap();
+        assert_eq!((one.kept(), other.kept()), (vec![4], Vec::new()));
+        assert_eq!((granted.bytes(), pool.used()), (70, 90));
+        assert!(
+            pool.try_reserve("q", 40).is_none(),
+            "all is asked for in vain"
+        );
+    }
+
+    #[tokio::test]
+    async fn bytes_are_carried_over_with_every_slice_of_them_or_not_at_all() {
+        let (from, to) = (MemoryPool::new("a", 100), MemoryPool::new("b", 15));
+        let (bytes, holding) = {
+            let reservation = from.reserve("q", 10).await.unwrap();
+            ReservedBytes::into_held(Bytes::from_static(b"0123456789"), reservation)
+        };
+        let slice = bytes.slice(2..4);
+        drop(bytes);
+        let full = to.reserve("r", 6).await.unwrap();
+        assert_eq!(holding.carry_over(&to), None);
+        assert_eq!((from.used(), to.used()), (10, 6));
+        drop(full);
+        assert_eq!(holding.carry_over(&to), Some(10));
+        assert_eq!((from.used(), to.used()), (0, 10));
+        assert_eq!(to.queries(), [("q".into(), 10, 0)]);
+        drop(slice);
+        assert_eq!((from.used(), to.used()), (0, 0));
+        assert_eq!(holding.carry_over(&to), Some(0), "nothing is left to carry");
     }
 }

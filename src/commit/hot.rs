@@ -1,18 +1,21 @@
 //! Segments that this daemon wrote lately, kept in memory while nobody needs the room.
 //!
-//! Does: answer footers and ranges without a request to a base directory; give memory back, the
-//! oldest segment first. Does not: reserve memory itself: the bytes carry the reservation of their
-//! batch. Invariant: what is here is durable in the base directory which its address names.
+//! Does: answer footers and ranges without a request to a base directory; give the memory for
+//! writing back, the oldest segment first, and have the segment stay in the memory for reading if
+//! there is room that no reader wants. Does not: reserve memory itself: the bytes carry the
+//! reservation of their batch. Invariant: what is here is durable in the base directory which its
+//! address names.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use lru::LruCache;
 use parking_lot::Mutex;
 
 use crate::id::{ExchangeId, SegmentAddress, SegmentId};
-use crate::memory::{MemoryPool, Reclaim};
+use crate::memory::{Holding, MemoryPool, Reclaim};
 use crate::segment::footer::Footer;
 
 /// A segment in memory.
@@ -25,11 +28,17 @@ pub struct HotSegment {
     content: Vec<Bytes>,
     starts: Vec<u64>,
     size: u64,
+    memory: Vec<Holding>,
 }
 
 impl HotSegment {
-    /// Takes the pieces of an object, in order.
-    pub fn new(address: SegmentAddress, footer: Arc<Footer>, content: Vec<Bytes>) -> Self {
+    /// Takes the pieces of an object, in order, and what they hold of the memory for writing.
+    pub fn new(
+        address: SegmentAddress,
+        footer: Arc<Footer>,
+        content: Vec<Bytes>,
+        memory: Vec<Holding>,
+    ) -> Self {
         let mut size = 0;
         let starts = content
             .iter()
@@ -45,7 +54,14 @@ impl HotSegment {
             content,
             starts,
             size,
+            memory,
         }
+    }
+
+    /// Has its bytes held from another pool; answers how many the former one got back, or `None`
+    /// if the other is full. What has been carried over by then goes with the segment.
+    fn carry_over(&self, to: &MemoryPool) -> Option<u64> {
+        self.memory.iter().map(|held| held.carry_over(to)).sum()
     }
 
     /// The pieces of a range, without a copy; `None` if the segment is shorter.
@@ -72,42 +88,58 @@ impl HotSegment {
     }
 }
 
-#[derive(Default)]
 struct State {
     segments: HashMap<SegmentId, Arc<HotSegment>>,
-    oldest_first: VecDeque<SegmentId>,
+    /// Held from the memory for writing, the oldest first.
+    written: VecDeque<SegmentId>,
+    /// Held from the memory for reading, with the stamp of their last use.
+    carried: LruCache<SegmentId, u64>,
     bytes: u64,
 }
 
 impl State {
-    fn remove(&mut self, id: SegmentId) -> u64 {
+    fn new() -> Self {
+        Self {
+            segments: HashMap::new(),
+            written: VecDeque::new(),
+            carried: LruCache::unbounded(),
+            bytes: 0,
+        }
+    }
+
+    fn is_of(&self, id: SegmentId, query: Option<&str>) -> bool {
+        let segment = self.segments.get(&id);
+        query.is_none_or(|query| segment.is_some_and(|s| s.address.exchange.query() == query))
+    }
+
+    /// Drops a segment that is in neither queue any more.
+    fn drop_segment(&mut self, id: SegmentId) -> u64 {
         let size = self.segments.remove(&id).map_or(0, |s| s.size);
         self.bytes -= size;
         size
     }
 
-    /// Drops the oldest, of one query if one is named, until so much is freed.
-    fn reclaim(&mut self, bytes: u64, of_query: Option<&str>) -> u64 {
-        let mut freed = 0;
-        let mut kept = VecDeque::new();
-        while freed < bytes {
-            let Some(id) = self.oldest_first.pop_front() else {
-                break;
-            };
-            if of_query.is_none_or(|query| self.is_of(id, query)) {
-                freed += self.remove(id);
-            } else {
-                kept.push_back(id);
-            }
+    fn remove_where(&mut self, gone: impl Fn(&HotSegment) -> bool) {
+        let segments = self.segments.values().filter(|segment| gone(segment));
+        let gone: HashSet<SegmentId> = segments.map(|s| s.address.segment).collect();
+        if gone.is_empty() {
+            return;
         }
-        kept.append(&mut self.oldest_first);
-        self.oldest_first = kept;
-        freed
+        self.written.retain(|id| !gone.contains(id));
+        for id in gone {
+            self.carried.pop(&id);
+            self.drop_segment(id);
+        }
     }
 
-    fn is_of(&self, id: SegmentId, query: &str) -> bool {
-        let segment = self.segments.get(&id);
-        segment.is_some_and(|s| s.address.exchange.query() == query)
+    fn next_written(&self, of_query: Option<&str>) -> Option<usize> {
+        self.written.iter().position(|id| self.is_of(*id, of_query))
+    }
+
+    fn next_carried(&self, of_query: Option<&str>) -> Option<(SegmentId, u64)> {
+        let mut longest_ago_first = self.carried.iter().rev();
+        let next = longest_ago_first.find(|(id, _)| self.is_of(**id, of_query));
+        next.map(|(id, stamp)| (*id, *stamp))
     }
 }
 
@@ -115,23 +147,65 @@ impl State {
 #[derive(Clone)]
 pub struct HotSegments {
     state: Arc<Mutex<State>>,
-    pool: MemoryPool,
+    write_pool: MemoryPool,
+    read_pool: MemoryPool,
 }
 
-struct Reclaimer(Arc<Mutex<State>>);
+/// Gives the memory for writing back what is kept of it.
+struct Written(HotSegments);
 
-impl Reclaim for Reclaimer {
-    fn reclaim(&self, bytes: u64, of_query: Option<&str>) -> u64 {
-        self.0.lock().reclaim(bytes, of_query)
+impl Reclaim for Written {
+    fn idle_since(&self, of_query: Option<&str>) -> Option<u64> {
+        // Nothing else is kept there, so any time will do.
+        self.0.state.lock().next_written(of_query).map(|_| 0)
+    }
+
+    fn reclaim(&self, of_query: Option<&str>) -> Option<u64> {
+        let mut state = self.0.state.lock();
+        let at = state.next_written(of_query)?;
+        let id = state.written.remove(at)?;
+        let pool = &self.0.read_pool;
+        let carried = state.segments.get(&id).and_then(|s| s.carry_over(pool));
+        match carried {
+            Some(_) => drop(state.carried.put(id, pool.stamp())),
+            None => return Some(state.drop_segment(id)),
+        }
+        carried
+    }
+}
+
+/// Gives the memory for reading back what was carried over into it.
+struct Carried(HotSegments);
+
+impl Reclaim for Carried {
+    fn idle_since(&self, of_query: Option<&str>) -> Option<u64> {
+        self.0
+            .state
+            .lock()
+            .next_carried(of_query)
+            .map(|(_, stamp)| stamp)
+    }
+
+    fn reclaim(&self, of_query: Option<&str>) -> Option<u64> {
+        let mut state = self.0.state.lock();
+        let (id, _) = state.next_carried(of_query)?;
+        state.carried.pop(&id);
+        Some(state.drop_segment(id))
     }
 }
 
 impl HotSegments {
-    /// An empty tier over the pool that its bytes are reserved from.
-    pub fn new(pool: MemoryPool) -> Self {
-        let state = Arc::new(Mutex::new(State::default()));
-        pool.add_reclaimer(Arc::new(Reclaimer(Arc::clone(&state))));
-        Self { state, pool }
+    /// An empty tier over the pool that segments are written from, and the one that may hold them
+    /// afterwards.
+    pub fn new(write_pool: MemoryPool, read_pool: MemoryPool) -> Self {
+        let hot = Self {
+            state: Arc::new(Mutex::new(State::new())),
+            write_pool,
+            read_pool,
+        };
+        hot.write_pool.add_reclaimer(Arc::new(Written(hot.clone())));
+        hot.read_pool.add_reclaimer(Arc::new(Carried(hot.clone())));
+        hot
     }
 
     /// Keeps a durable segment, unless somebody waits for the memory that it holds.
@@ -141,27 +215,23 @@ impl HotSegments {
             let id = segment.address.segment;
             state.bytes += segment.size;
             state.segments.insert(id, Arc::new(segment));
-            state.oldest_first.push_back(id);
+            state.written.push_back(id);
         }
-        self.pool.reclaim_for_waiting();
+        self.write_pool.reclaim_for_waiting();
     }
 
     /// A segment, if it is still here.
     pub fn get(&self, id: SegmentId) -> Option<Arc<HotSegment>> {
-        self.state.lock().segments.get(&id).cloned()
+        let mut state = self.state.lock();
+        if let Some(stamp) = state.carried.get_mut(&id) {
+            *stamp = self.read_pool.stamp();
+        }
+        state.segments.get(&id).cloned()
     }
 
     /// Drops a segment, the copy in memory only.
     pub fn remove(&self, at: &SegmentAddress) {
-        let mut state = self.state.lock();
-        if state
-            .segments
-            .get(&at.segment)
-            .is_some_and(|s| s.address == *at)
-        {
-            state.remove(at.segment);
-            state.oldest_first.retain(|id| *id != at.segment);
-        }
+        self.state.lock().remove_where(|s| s.address == *at);
     }
 
     /// Bytes kept.
@@ -178,16 +248,131 @@ impl HotSegments {
 
     /// Forgets a closed exchange.
     pub fn forget(&self, exchange: &ExchangeId) {
-        let mut state = self.state.lock();
-        let gone: Vec<SegmentId> = state
-            .segments
-            .values()
-            .filter(|s| s.address.exchange == *exchange)
-            .map(|s| s.address.segment)
-            .collect();
-        for id in &gone {
-            state.remove(*id);
+        self.state
+            .lock()
+            .remove_where(|s| s.address.exchange == *exchange);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::DaemonId;
+    use crate::memory::ReservedBytes;
+
+    struct Daemon {
+        hot: HotSegments,
+        write: MemoryPool,
+        read: MemoryPool,
+    }
+
+    impl Daemon {
+        fn new(write: u64, read: u64) -> Self {
+            let (write, read) = (
+                MemoryPool::new("write", write),
+                MemoryPool::new("read", read),
+            );
+            let hot = HotSegments::new(write.clone(), read.clone());
+            Self { hot, write, read }
         }
-        state.oldest_first.retain(|id| !gone.contains(id));
+
+        /// Keeps a segment of one batch of `bytes`, which a query wrote.
+        fn keep(&self, query: &str, sequence: u64, bytes: usize) {
+            let reserved = self.write.try_reserve(query, bytes as u64).unwrap();
+            let (content, memory) = ReservedBytes::into_held(vec![0; bytes].into(), reserved);
+            let exchange: ExchangeId = query.parse().unwrap();
+            let segment = id(sequence);
+            let footer = Footer {
+                exchange: exchange.clone(),
+                segment,
+                sealed_millis: 0,
+                sinks: Vec::new(),
+                blocks: Vec::new(),
+                commits: Vec::new(),
+            };
+            let address = SegmentAddress {
+                exchange,
+                base: "a".parse().unwrap(),
+                segment,
+            };
+            let segment = HotSegment::new(address, Arc::new(footer), vec![content], vec![memory]);
+            self.hot.insert(segment);
+        }
+
+        fn has(&self) -> Vec<u64> {
+            let state = self.hot.state.lock();
+            let mut has: Vec<u64> = state.segments.keys().map(|id| id.sequence).collect();
+            has.sort_unstable();
+            has
+        }
+
+        fn used(&self) -> (u64, u64) {
+            (self.write.used(), self.read.used())
+        }
+    }
+
+    fn id(sequence: u64) -> SegmentId {
+        SegmentId {
+            daemon: DaemonId(1),
+            sequence,
+        }
+    }
+
+    #[test]
+    fn what_writers_need_the_room_of_stays_for_readers_until_they_need_it() {
+        let daemon = Daemon::new(100, 100);
+        daemon.keep("q", 1, 40);
+        daemon.keep("q", 2, 50);
+        let writing = daemon.write.try_reserve("q", 60).unwrap();
+        assert_eq!((daemon.has(), daemon.used()), (vec![1, 2], (60, 90)));
+        assert!(daemon.hot.get(id(1)).is_some(), "and so it was used last");
+        let reading = daemon.read.try_reserve("q", 40).unwrap();
+        assert_eq!((daemon.has(), daemon.used()), (vec![1], (60, 80)));
+        daemon.hot.forget(&"q".parse().unwrap());
+        assert_eq!((daemon.has(), daemon.used()), (vec![], (60, 40)));
+        drop((writing, reading));
+        assert_eq!((daemon.hot.bytes(), daemon.used()), (0, (0, 0)));
+    }
+
+    #[test]
+    fn where_readers_have_no_room_the_oldest_goes() {
+        let daemon = Daemon::new(100, 30);
+        daemon.keep("q", 1, 40);
+        daemon.keep("q", 2, 20);
+        daemon.keep("q", 3, 40);
+        let _writing = daemon.write.try_reserve("q", 50).unwrap();
+        assert_eq!((daemon.has(), daemon.used()), (vec![2, 3], (90, 20)));
+    }
+
+    #[test]
+    fn what_a_reader_still_holds_is_counted_where_it_was_carried_to() {
+        let daemon = Daemon::new(100, 100);
+        daemon.keep("q", 1, 80);
+        let slice = daemon.hot.get(id(1)).unwrap().range(10..20).unwrap();
+        let _writing = daemon.write.try_reserve("q", 60).unwrap();
+        assert_eq!(daemon.used(), (60, 80));
+        assert!(
+            daemon.read.try_reserve("q", 40).is_none(),
+            "given up in vain"
+        );
+        assert_eq!((daemon.has(), daemon.used()), (vec![], (60, 80)));
+        drop(slice);
+        assert_eq!(daemon.used(), (60, 0));
+    }
+
+    #[test]
+    fn a_query_at_its_limit_gives_back_its_own() {
+        let daemon = {
+            let write = MemoryPool::limited("write", 100, Some(50));
+            let read = MemoryPool::limited("read", 100, Some(50));
+            let hot = HotSegments::new(write.clone(), read.clone());
+            Daemon { hot, write, read }
+        };
+        daemon.keep("q", 1, 40);
+        daemon.keep("r", 2, 40);
+        let _writing = daemon.write.try_reserve("r", 20).unwrap();
+        assert_eq!((daemon.has(), daemon.used()), (vec![1, 2], (60, 40)));
+        let _reading = daemon.read.try_reserve("r", 20).unwrap();
+        assert_eq!((daemon.has(), daemon.used()), (vec![1], (60, 20)));
     }
 }

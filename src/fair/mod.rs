@@ -175,6 +175,11 @@ impl Drop for Place {
 }
 
 impl FairPermit {
+    /// Whose it is.
+    pub fn who(&self) -> &str {
+        &self.who
+    }
+
     /// How much was granted.
     pub fn amount(&self) -> u64 {
         self.amount

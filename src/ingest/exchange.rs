@@ -14,6 +14,7 @@ use super::seal_policy::View;
 use super::sink::{Sink, SinkState, UploadSlot, Uploaded};
 use super::{Appended, IngestError};
 use crate::id::{ExchangeId, TaskAttempt};
+use crate::memory::Holding;
 use crate::segment::frame::VerifiedBatch;
 use crate::segment::writer::Piece;
 
@@ -37,6 +38,8 @@ pub struct Sealed {
     pub pieces: Vec<Piece>,
     /// Bytes of frames in it.
     pub bytes: u64,
+    /// What its bytes hold of the memory for writing, batch by batch.
+    pub memory: Vec<Holding>,
     /// Who finishes with it.
     pub commits: Vec<PendingCommit>,
     /// It holds nothing but commits of sinks whose pages went before.
@@ -59,6 +62,7 @@ pub struct ExchangeState {
     told: bool,
     open: Vec<Piece>,
     open_bytes: u64,
+    open_memory: Vec<Holding>,
     /// Bytes sealed whose upload has not ended.
     in_flight_bytes: u64,
     finishing: Vec<TaskAttempt>,
@@ -88,6 +92,7 @@ impl ExchangeState {
             told: false,
             open: Vec::new(),
             open_bytes: 0,
+            open_memory: Vec::new(),
             in_flight_bytes: 0,
             finishing: Vec::new(),
             following: Vec::new(),
@@ -187,6 +192,7 @@ impl ExchangeState {
         attempt: TaskAttempt,
         number: Option<u32>,
         batch: VerifiedBatch,
+        memory: Holding,
     ) -> Result<Appended, IngestError> {
         let sink = self
             .sinks
@@ -198,6 +204,7 @@ impl ExchangeState {
                 self.open_bytes += run.frames.len() as u64;
                 self.open.push(Piece { sink: attempt, run });
             }
+            self.open_memory.push(memory);
         }
         Ok(appended)
     }
@@ -241,6 +248,7 @@ impl ExchangeState {
         }
         let pieces = std::mem::take(&mut self.open);
         let bytes = std::mem::take(&mut self.open_bytes);
+        let memory = std::mem::take(&mut self.open_memory);
         self.in_flight_bytes += bytes;
         self.first_finish = None;
         if !self.finishing.is_empty() {
@@ -268,6 +276,7 @@ impl ExchangeState {
             sequence,
             pieces,
             bytes,
+            memory,
             commits,
             follower: false,
             uploaded,
@@ -290,6 +299,7 @@ impl ExchangeState {
             sequence,
             pieces: Vec::new(),
             bytes: 0,
+            memory: Vec::new(),
             commits,
             follower: true,
             uploaded: watch::Sender::new(None),
@@ -363,6 +373,7 @@ impl ExchangeState {
         self.expected = BTreeSet::new();
         self.open = Vec::new();
         self.open_bytes = 0;
+        self.open_memory = Vec::new();
         self.finishing = Vec::new();
         self.following = Vec::new();
         self.first_finish = None;

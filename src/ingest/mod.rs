@@ -29,7 +29,7 @@ use crate::commit::{CommitIndex, Totals};
 use crate::config::{LimitsConfig, SegmentConfig};
 use crate::fair::FairSemaphore;
 use crate::id::{DaemonId, ExchangeId, SinkId};
-use crate::memory::{MemoryPool, Reservation};
+use crate::memory::{Holding, MemoryPool, Reservation};
 use crate::segment::frame::VerifiedBatch;
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::metrics::Metrics;
@@ -181,8 +181,8 @@ impl Ingest {
     }
 
     /// Takes a batch: all of it or nothing, never halfway, without waiting. The batch's bytes hold
-    /// their reservation ([`ReservedBytes`](crate::memory::ReservedBytes)). Without a number it is
-    /// the next.
+    /// their reservation ([`ReservedBytes`](crate::memory::ReservedBytes)), which `memory` names.
+    /// Without a number it is the next.
     ///
     /// # Errors
     /// A batch out of order, or a sink that takes no more pages.
@@ -191,6 +191,7 @@ impl Ingest {
         sink: &SinkId,
         number: Option<u32>,
         batch: VerifiedBatch,
+        memory: Holding,
     ) -> Result<Appended, IngestError> {
         let (pages, bytes) = (batch.pages, batch.page_bytes);
         let exchange = self.get_or_open(&sink.exchange)?;
@@ -201,7 +202,7 @@ impl Ingest {
                 self.check_held(&state, sink, number)?;
             }
             self.open_sink(&mut state, sink)?;
-            let appended = match state.append(sink.task_attempt, number, batch) {
+            let appended = match state.append(sink.task_attempt, number, batch, memory) {
                 Err(IngestError::SinkFailed { sink, reason }) => {
                     return Err(self.failed(&state, &sink, reason));
                 }

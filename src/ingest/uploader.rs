@@ -16,6 +16,7 @@ use super::exchange::{ExchangeState, PendingCommit, Sealed};
 use super::sink::{SinkState, UploadSlot};
 use crate::commit::hot::HotSegment;
 use crate::id::{BaseName, ExchangeId, SegmentAddress, SegmentId, TaskAttempt};
+use crate::memory::Holding;
 use crate::segment::footer::CommitRecord;
 use crate::segment::writer::{SegmentDraft, SegmentImage, write_segment};
 use crate::storage::StorageError;
@@ -67,6 +68,7 @@ async fn carry(
         commits,
         follower,
         uploaded,
+        memory,
         ..
     } = sealed;
     let (records, broken) = commit_records(commits).await;
@@ -93,7 +95,7 @@ async fn carry(
         pieces,
         commits: records,
     });
-    match store(ingest, exchange, segment, image, follower).await {
+    match store(ingest, exchange, segment, (image, memory), follower).await {
         Ok(address) => {
             uploaded.send_replace(Some(Ok(address.base.clone())));
             for attempt in committing {
@@ -167,7 +169,7 @@ async fn store(
     ingest: &Ingest,
     exchange: &ExchangeId,
     segment: SegmentId,
-    image: SegmentImage,
+    (image, memory): (SegmentImage, Vec<Holding>),
     follower: bool,
 ) -> Result<SegmentAddress, StorageError> {
     let parts = &ingest.shared.parts;
@@ -183,7 +185,8 @@ async fn store(
         .await?;
     parts.metrics.segments_written.inc();
     parts.metrics.segment_bytes_written.inc_by(image.size);
-    let hot = HotSegment::new(address.clone(), Arc::new(image.footer), image.content);
+    let footer = Arc::new(image.footer);
+    let hot = HotSegment::new(address.clone(), footer, image.content, memory);
     parts.commits.hot().insert(hot);
     Ok(address)
 }

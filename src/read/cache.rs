@@ -48,6 +48,8 @@ struct Slot {
     fetched: Fetched,
     /// Bytes counted for it; 0 while it is on its way.
     size: AtomicU64,
+    /// When it was last used.
+    stamp: AtomicU64,
 }
 
 impl Slot {
@@ -57,7 +59,12 @@ impl Slot {
         Self {
             fetched: fetched.boxed().shared(),
             size: AtomicU64::new(0),
+            stamp: AtomicU64::new(0),
         }
+    }
+
+    fn size(&self) -> u64 {
+        self.size.load(Ordering::Relaxed)
     }
 }
 
@@ -67,35 +74,19 @@ struct State {
 }
 
 impl State {
-    fn evict_until(&mut self, enough: impl Fn(&Self, u64) -> bool) -> u64 {
-        let mut freed = 0;
-        while !enough(self, freed) {
-            let Some((_, slot)) = self.slots.pop_lru() else {
-                break;
-            };
-            freed += self.uncount(&slot);
-        }
-        freed
+    /// What has been used longest ago, of one query if one is named.
+    fn next(&self, of_query: Option<&str>) -> Option<(&ChunkKey, &Arc<Slot>)> {
+        let mut longest_ago_first = self.slots.iter().rev();
+        longest_ago_first.find(|(key, slot)| {
+            slot.size() > 0 && of_query.is_none_or(|query| key.exchange.query() == query)
+        })
     }
 
-    /// Evicts what one query used longest ago.
-    fn evict_of(&mut self, query: &str, bytes: u64) -> u64 {
-        let mine = |key: &ChunkKey| key.exchange.query() == query;
-        let oldest_first = self.slots.iter().rev();
-        let keys: Vec<ChunkKey> = oldest_first
-            .filter(|(key, slot)| mine(key) && slot.size.load(Ordering::Relaxed) > 0)
-            .map(|(key, _)| key.clone())
-            .collect();
-        let mut freed = 0;
-        for key in keys {
-            if freed >= bytes {
-                break;
-            }
-            if let Some(slot) = self.slots.pop(&key) {
-                freed += self.uncount(&slot);
-            }
-        }
-        freed
+    /// Evicts that; answers its bytes.
+    fn evict(&mut self, of_query: Option<&str>) -> Option<u64> {
+        let key = self.next(of_query)?.0.clone();
+        let slot = self.slots.pop(&key)?;
+        Some(self.uncount(&slot))
     }
 
     fn uncount(&mut self, slot: &Slot) -> u64 {
@@ -123,12 +114,14 @@ pub struct ChunkCache {
 struct Reclaimer(Arc<Mutex<State>>);
 
 impl Reclaim for Reclaimer {
-    fn reclaim(&self, bytes: u64, of_query: Option<&str>) -> u64 {
-        let mut state = self.0.lock();
-        match of_query {
-            None => state.evict_until(|_, freed| freed >= bytes),
-            Some(query) => state.evict_of(query, bytes),
-        }
+    fn idle_since(&self, of_query: Option<&str>) -> Option<u64> {
+        let state = self.0.lock();
+        let (_, slot) = state.next(of_query)?;
+        Some(slot.stamp.load(Ordering::Relaxed))
+    }
+
+    fn reclaim(&self, of_query: Option<&str>) -> Option<u64> {
+        self.0.lock().evict(of_query)
     }
 }
 
@@ -166,6 +159,7 @@ impl ChunkCache {
                 }
             }
         };
+        slot.stamp.store(self.pool.stamp(), Ordering::Relaxed);
         let fetched = slot.fetched.clone();
         if !hit {
             self.start(tasks, key, slot, fetch, sender);
@@ -208,8 +202,9 @@ impl ChunkCache {
             };
             slot.size.store(bytes.len() as u64, Ordering::Relaxed);
             state.bytes += bytes.len() as u64;
-            let share = self.share;
-            state.evict_until(|state, _| state.bytes <= share);
+            while state.bytes > self.share {
+                state.evict(None);
+            }
         }
         self.pool.reclaim_for_waiting();
     }

@@ -168,7 +168,7 @@ async fn in_memory(daemon: &Daemon, content: Vec<u8>) -> HotSegment {
         blocks: Vec::new(),
         commits: Vec::new(),
     };
-    HotSegment::new(address, Arc::new(footer), vec![content.into()])
+    HotSegment::new(address, Arc::new(footer), vec![content.into()], Vec::new())
 }
 
 #[tokio::test]

@@ -143,9 +143,10 @@ pub async fn write(
         .ingest
         .reserve(&sink.exchange, bytes.len() as u64)
         .await?;
-    let bytes = ReservedBytes::into_bytes(bytes.into(), reservation);
+    let (bytes, memory) = ReservedBytes::into_held(bytes.into(), reservation);
     let batch = verify_batch(bytes, 10_000, 16 << 20).unwrap();
-    daemon.ingest.append(sink, Some(number), batch).map(drop)
+    let appended = daemon.ingest.append(sink, Some(number), batch, memory);
+    appended.map(drop)
 }
 
 fn claim(batches: u64, pages: &[(u32, Vec<u8>)]) -> Option<Claim> {

@@ -86,11 +86,11 @@ async fn write_task(daemon: &Daemon, exchange: &ExchangeId, shuffle: Shuffle, ta
             .reserve(&sink.exchange, bytes.len() as u64)
             .await
             .unwrap();
-        let bytes = ReservedBytes::into_bytes(bytes, reservation);
+        let (bytes, memory) = ReservedBytes::into_held(bytes, reservation);
         let batch = verify_batch(bytes, shuffle.partitions, 16 << 20).unwrap();
         daemon
             .ingest
-            .append(&sink, Some(number as u32), batch)
+            .append(&sink, Some(number as u32), batch, memory)
             .unwrap();
     }
     daemon.ingest.finish(&sink, None).await.unwrap();

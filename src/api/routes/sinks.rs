@@ -228,9 +228,10 @@ pub async fn add_pages(
             number
         }
     };
-    let bytes = ReservedBytes::into_bytes(Bytes::from(buffer), reservation);
+    let (bytes, memory) = ReservedBytes::into_held(Bytes::from(buffer), reservation);
     let batch = verify_batch(bytes, partitions, limits.max_page_size)?;
-    Ok(Json(parts.ingest.append(&sink, number, batch)?.into()))
+    let appended = parts.ingest.append(&sink, number, batch, memory)?;
+    Ok(Json(appended.into()))
 }
 
 /// Makes an attempt durable and decides it.

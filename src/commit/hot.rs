@@ -120,13 +120,14 @@ impl State {
     }
 
     fn remove_where(&mut self, gone: impl Fn(&HotSegment) -> bool) {
-        let segments = self.segments.values().filter(|segment| gone(segment));
-        let gone: HashSet<SegmentId> = segments.map(|s| s.address.segment).collect();
-        if gone.is_empty() {
-            return;
-        }
-        self.written.retain(|id| !gone.contains(id));
-        for id in gone {
+        let gone_segment = |segment: &Arc<HotSegment>| gone(segment);
+        let is_gone = |id: &SegmentId| self.segments.get(id).is_some_and(&gone_segment);
+        let (mut dropped, written): (VecDeque<_>, VecDeque<_>) =
+            self.written.iter().copied().partition(is_gone);
+        let carried = self.carried.iter().map(|(id, _)| *id);
+        dropped.extend(carried.filter(is_gone));
+        self.written = written;
+        for id in dropped {
             self.carried.pop(&id);
             self.drop_segment(id);
         }
@@ -152,19 +153,22 @@ pub struct HotSegments {
 }
 
 /// Gives the memory for writing back what is kept of it.
-struct Written(HotSegments);
+struct Written {
+    state: Arc<Mutex<State>>,
+    read_pool: MemoryPool,
+}
 
 impl Reclaim for Written {
     fn idle_since(&self, of_query: Option<&str>) -> Option<u64> {
         // Nothing else is kept there, so any time will do.
-        self.0.state.lock().next_written(of_query).map(|_| 0)
+        self.state.lock().next_written(of_query).map(|_| 0)
     }
 
     fn reclaim(&self, of_query: Option<&str>) -> Option<u64> {
-        let mut state = self.0.state.lock();
+        let mut state = self.state.lock();
         let at = state.next_written(of_query)?;
         let id = state.written.remove(at)?;
-        let pool = &self.0.read_pool;
+        let pool = &self.read_pool;
         let carried = state.segments.get(&id).and_then(|s| s.carry_over(pool));
         match carried {
             Some(_) => drop(state.carried.put(id, pool.stamp())),
@@ -175,19 +179,15 @@ impl Reclaim for Written {
 }
 
 /// Gives the memory for reading back what was carried over into it.
-struct Carried(HotSegments);
+struct Carried(Arc<Mutex<State>>);
 
 impl Reclaim for Carried {
     fn idle_since(&self, of_query: Option<&str>) -> Option<u64> {
-        self.0
-            .state
-            .lock()
-            .next_carried(of_query)
-            .map(|(_, stamp)| stamp)
+        self.0.lock().next_carried(of_query).map(|(_, stamp)| stamp)
     }
 
     fn reclaim(&self, of_query: Option<&str>) -> Option<u64> {
-        let mut state = self.0.state.lock();
+        let mut state = self.0.lock();
         let (id, _) = state.next_carried(of_query)?;
         state.carried.pop(&id);
         Some(state.drop_segment(id))
@@ -198,13 +198,18 @@ impl HotSegments {
     /// An empty tier over the pool that segments are written from, and the one that may hold them
     /// afterwards.
     pub fn new(write_pool: MemoryPool, read_pool: MemoryPool) -> Self {
+        let state = Arc::new(Mutex::new(State::new()));
         let hot = Self {
-            state: Arc::new(Mutex::new(State::new())),
+            state: Arc::clone(&state),
             write_pool,
             read_pool,
         };
-        hot.write_pool.add_reclaimer(Arc::new(Written(hot.clone())));
-        hot.read_pool.add_reclaimer(Arc::new(Carried(hot.clone())));
+        // A pool must not own itself: no reclaimer has the pool that it is for.
+        hot.read_pool
+            .add_reclaimer(Arc::new(Carried(Arc::clone(&state))));
+        let read_pool = hot.read_pool.clone();
+        hot.write_pool
+            .add_reclaimer(Arc::new(Written { state, read_pool }));
         hot
     }
 
@@ -332,6 +337,18 @@ mod tests {
         assert_eq!((daemon.has(), daemon.used()), (vec![], (60, 40)));
         drop((writing, reading));
         assert_eq!((daemon.hot.bytes(), daemon.used()), (0, (0, 0)));
+    }
+
+    #[test]
+    fn a_daemon_that_goes_takes_its_segments_along() {
+        let daemon = Daemon::new(100, 100);
+        daemon.keep("q", 1, 40);
+        daemon.keep("q", 2, 40);
+        drop(daemon.write.try_reserve("q", 60));
+        assert_eq!(daemon.used(), (40, 40));
+        let state = Arc::downgrade(&daemon.hot.state);
+        drop(daemon);
+        assert!(state.upgrade().is_none());
     }
 
     #[test]

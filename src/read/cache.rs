@@ -202,9 +202,7 @@ impl ChunkCache {
             };
             slot.size.store(bytes.len() as u64, Ordering::Relaxed);
             state.bytes += bytes.len() as u64;
-            while state.bytes > self.share {
-                state.evict(None);
-            }
+            while state.bytes > self.share && state.evict(None).is_some() {}
         }
         self.pool.reclaim_for_waiting();
     }

@@ -9,6 +9,7 @@ use std::io::{self, ErrorKind, IoSlice, Seek as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+#[cfg(target_os = "linux")]
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 /// Bytes from which a file goes past the page cache: below, what a write has to wait for outweighs
@@ -16,8 +17,8 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 const LARGE: usize = 1 << 20;
 /// Bytes written at a time past the page cache, gathered in a buffer outside of the memory budget.
 const GATHERED: usize = 2 << 20;
-/// What memory, length and place of such a write are a multiple of: no logical block of a disk that
-/// file systems are used on is larger.
+/// What memory, length and place of such a write are a multiple of. Where a disk has larger logical
+/// blocks the kernel refuses.
 const BLOCK: usize = 4096;
 
 /// Writes the files of one base directory.
@@ -74,6 +75,7 @@ fn is_unknown_here(error: &io::Error) -> bool {
 }
 
 /// Has the page cache left out for a while: afterwards, however that went, the file is as before.
+#[cfg(target_os = "linux")]
 fn past_the_page_cache<T>(
     file: &mut File,
     work: impl FnOnce(&mut File) -> io::Result<T>,
@@ -83,6 +85,14 @@ fn past_the_page_cache<T>(
     let done = work(file);
     fcntl_setfl(&*file, flags)?;
     done
+}
+
+#[cfg(not(target_os = "linux"))]
+fn past_the_page_cache<T>(
+    _: &mut File,
+    _: impl FnOnce(&mut File) -> io::Result<T>,
+) -> io::Result<T> {
+    Err(ErrorKind::Unsupported.into())
 }
 
 /// Writes whole blocks; answers what is left, less than a block.
@@ -158,6 +168,7 @@ mod tests {
             writer.write(&mut file, &content).unwrap();
             assert!(read_back(&mut file) == content.concat(), "{size} bytes");
             // As before, for whoever writes on.
+            #[cfg(target_os = "linux")]
             assert!(!fcntl_getfl(&file).unwrap().contains(OFlags::DIRECT));
         }
     }

@@ -120,7 +120,7 @@ impl Daemon {
             storage: storage.clone(),
             commits: commits.clone(),
             pool: read_pool.clone(),
-            tasks: runtime.tasks.clone(),
+            runtime: runtime.clone(),
             metrics: Arc::clone(&metrics),
         };
         let reader = Reader::new(parts, &config.read);

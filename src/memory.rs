@@ -216,6 +216,11 @@ impl Reservation {
 pub struct Holding(Weak<Mutex<Reservation>>);
 
 impl Holding {
+    /// Whether any of the bytes are alive.
+    pub fn is_held(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
     /// Has the bytes held from another pool from now on, if that has room which nobody waits for;
     /// answers how many the former pool got back. `None` if there is no room.
     pub fn carry_over(&self, to: &MemoryPool) -> Option<u64> {

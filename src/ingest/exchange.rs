@@ -227,6 +227,7 @@ impl ExchangeState {
 
     fn drop_pieces_of(&mut self, attempt: TaskAttempt) {
         self.open.retain(|piece| piece.sink != attempt);
+        self.open_memory.retain(Holding::is_held);
         self.open_bytes = self
             .open
             .iter()

@@ -167,7 +167,10 @@ impl Fetcher {
                 let (parts, at) = (self.parts.clone(), planned.address.clone());
                 let range = fetch.clone();
                 let fetched = async move { get_reserved(&parts, &at, range).await };
-                let (bytes, hit) = self.cache.get(&self.parts.tasks, key, fetched).await?;
+                let (bytes, hit) = self
+                    .cache
+                    .get(&self.parts.runtime.tasks, key, fetched)
+                    .await?;
                 let from = (wanted.start - fetch.start) as usize;
                 (bytes.slice(from..from + length as usize), hit)
             }

@@ -9,6 +9,7 @@ mod cache;
 mod fetch;
 mod neighbours;
 mod planner;
+mod pressure;
 mod stream;
 
 use std::collections::HashSet;
@@ -18,7 +19,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 use self::fetch::Fetcher;
-use crate::clock::TaskGroup;
+use crate::clock::Runtime;
 use crate::commit::handle::Handle;
 use crate::commit::{CommitError, CommitIndex};
 use crate::config::ReadConfig;
@@ -109,8 +110,8 @@ pub struct ReadParts {
     pub commits: CommitIndex,
     /// Memory for what is being read.
     pub pool: MemoryPool,
-    /// Background work.
-    pub tasks: TaskGroup,
+    /// Time and background work.
+    pub runtime: Runtime,
     /// Counters.
     pub metrics: Arc<Metrics>,
 }
@@ -137,9 +138,13 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// A reader within the memory of its pool.
+    /// A reader within the memory of its pool; its background work lives in the runtime's task
+    /// group.
     pub fn new(parts: ReadParts, config: &ReadConfig) -> Self {
         let fetch_concurrency = config.fetch_concurrency.max(1);
+        let runtime = &parts.runtime;
+        let relieve = pressure::relieve(parts.pool.clone(), runtime.clock.clone());
+        runtime.tasks.spawn_until_stopped(relieve);
         Self {
             fetcher: Fetcher::new(parts, config),
             fetch_concurrency,

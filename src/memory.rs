@@ -11,12 +11,16 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use crate::fair::{FairPermit, FairSemaphore, Shortage};
+
+/// How often the need is looked at while somebody waits, and how late a missed signal is noticed.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Gives memory back on demand.
 pub trait Reclaim: Send + Sync {
@@ -145,6 +149,21 @@ impl MemoryPool {
         }
     }
 
+    /// Makes room as long as anybody waits: asks the caches again, and does `besides` what else
+    /// helps, with a `sleep` in between. What a cache gave back may be held by a response still,
+    /// and what was free when somebody began to wait may be taken when their turn comes. Runs as
+    /// long as the daemon, once.
+    pub async fn relieve<S: Future>(self, sleep: impl Fn(Duration) -> S, besides: impl Fn(&Self)) {
+        loop {
+            self.pressure().await;
+            while self.waiting() > 0 {
+                self.reclaim_for_waiting();
+                besides(&self);
+                sleep(LOOK).await;
+            }
+        }
+    }
+
     /// Asks the caches for what those need who wait.
     pub fn reclaim_for_waiting(&self) {
         if self.waiting() == 0 {
@@ -199,7 +218,7 @@ impl MemoryPool {
     }
 
     /// Resolves when somebody began to wait since the last call. For one caller.
-    pub async fn pressure(&self) {
+    async fn pressure(&self) {
         self.0.pressure.notified().await;
     }
 }
@@ -320,26 +339,42 @@ mod tests {
         assert_eq!(pool.used(), 0);
     }
 
-    /// Keeps what was used at each time, in that order.
-    struct Cache(Mutex<Vec<(u64, Reservation)>>);
+    /// What is kept of one query, with the time of its use, in that order; responses may hold some
+    /// of it as well.
+    struct Cache {
+        query: &'static str,
+        kept: Mutex<Vec<(u64, Arc<Reservation>)>>,
+    }
 
     impl Cache {
-        fn new(kept: impl IntoIterator<Item = (u64, Reservation)>) -> Arc<Self> {
-            Arc::new(Self(Mutex::new(kept.into_iter().collect())))
+        fn of(query: &'static str, pool: &MemoryPool) -> Arc<Self> {
+            let kept = Mutex::default();
+            let cache = Arc::new(Self { query, kept });
+            pool.add_reclaimer(cache.clone());
+            cache
+        }
+
+        fn keep(&self, since: u64, bytes: Reservation) -> Arc<Reservation> {
+            let bytes = Arc::new(bytes);
+            self.kept.lock().push((since, Arc::clone(&bytes)));
+            bytes
         }
 
         fn kept(&self) -> Vec<u64> {
-            self.0.lock().iter().map(|(since, _)| *since).collect()
+            self.kept.lock().iter().map(|(since, _)| *since).collect()
         }
     }
 
     impl Reclaim for Cache {
-        fn idle_since(&self, _: Option<&str>) -> Option<u64> {
-            self.0.lock().first().map(|(since, _)| *since)
+        fn idle_since(&self, of_query: Option<&str>) -> Option<u64> {
+            let mine = of_query.is_none_or(|query| query == self.query);
+            let kept = self.kept.lock();
+            kept.first().filter(|_| mine).map(|(since, _)| *since)
         }
 
         fn reclaim(&self, _: Option<&str>) -> Option<u64> {
-            Some(self.0.lock().remove(0).1.bytes())
+            let mut kept = self.kept.lock();
+            (!kept.is_empty()).then(|| kept.remove(0).1.bytes())
         }
     }
 
@@ -347,10 +382,10 @@ mod tests {
     async fn caches_give_back_before_anybody_waits_what_was_used_longest_ago_first() {
         let pool = MemoryPool::new("test", 100);
         let take = |bytes| pool.try_reserve("q", bytes).unwrap();
-        let one = Cache::new([(1, take(20)), (4, take(20))]);
-        let other = Cache::new([(2, take(20)), (3, take(20))]);
-        pool.add_reclaimer(one.clone());
-        pool.add_reclaimer(other.clone());
+        let (one, other) = (Cache::of("q", &pool), Cache::of("q", &pool));
+        for (cache, since) in [(&one, 1), (&other, 2), (&other, 3), (&one, 4)] {
+            cache.keep(since, take(20));
+        }
         let granted = pool.reserve("q", 70).await.unwrap();
         assert_eq!((one.kept(), other.kept()), (vec![4], Vec::new()));
         assert_eq!((granted.bytes(), pool.used()), (70, 90));
@@ -379,5 +414,45 @@ mod tests {
         drop(slice);
         assert_eq!((from.used(), to.used()), (0, 0));
         assert_eq!(holding.carry_over(&to), Some(0), "nothing is left to carry");
+    }
+
+    fn relieved(pool: MemoryPool) -> MemoryPool {
+        tokio::spawn(pool.clone().relieve(tokio::time::sleep, |_| ()));
+        pool
+    }
+
+    /// The answer, unless it is waited for much longer than a look takes.
+    async fn soon<T>(answer: impl Future<Output = T>) -> T {
+        let answer = tokio::time::timeout(10 * LOOK, answer).await;
+        answer.expect("what is kept is asked for again")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_gets_the_next_that_is_kept_where_the_first_is_still_in_use() {
+        let pool = relieved(MemoryPool::new("read", 120));
+        let cache = Cache::of("q", &pool);
+        let take = || pool.try_reserve("q", 40).unwrap();
+        // Asked twice, for the query and for all, and twice in vain.
+        let in_use = (cache.keep(1, take()), cache.keep(2, take()));
+        cache.keep(3, take());
+        let granted = soon(pool.reserve("q", 40)).await.unwrap();
+        assert_eq!((granted.bytes(), pool.used()), (40, 120));
+        drop(in_use);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_query_that_was_at_its_limit_gets_the_room_of_what_others_kept_meanwhile() {
+        let pool = relieved(MemoryPool::limited("read", 100, Some(60)));
+        let cache = Cache::of("r", &pool);
+        let held = pool.try_reserve("q", 30).unwrap();
+        let mut waiting = Box::pin(pool.reserve("q", 40));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        cache.keep(1, pool.try_reserve("r", 60).unwrap());
+        let other = pool.try_reserve("s", 10).unwrap();
+        drop(held);
+        // Now it is its turn, 30 are free, and nothing happens any more.
+        assert!(futures::poll!(&mut waiting).is_pending());
+        assert_eq!(soon(waiting).await.unwrap().bytes(), 40);
+        drop(other);
     }
 }

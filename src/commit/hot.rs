@@ -94,7 +94,6 @@ struct State {
     written: VecDeque<SegmentId>,
     /// Held from the memory for reading, with the stamp of their last use.
     carried: LruCache<SegmentId, u64>,
-    bytes: u64,
 }
 
 impl State {
@@ -103,7 +102,6 @@ impl State {
             segments: HashMap::new(),
             written: VecDeque::new(),
             carried: LruCache::unbounded(),
-            bytes: 0,
         }
     }
 
@@ -114,14 +112,11 @@ impl State {
 
     /// Drops a segment that is in neither queue any more.
     fn drop_segment(&mut self, id: SegmentId) -> u64 {
-        let size = self.segments.remove(&id).map_or(0, |s| s.size);
-        self.bytes -= size;
-        size
+        self.segments.remove(&id).map_or(0, |s| s.size)
     }
 
     fn remove_where(&mut self, gone: impl Fn(&HotSegment) -> bool) {
-        let gone_segment = |segment: &Arc<HotSegment>| gone(segment);
-        let is_gone = |id: &SegmentId| self.segments.get(id).is_some_and(&gone_segment);
+        let is_gone = |id: &SegmentId| self.segments.get(id).is_some_and(|s| gone(s));
         let (mut dropped, written): (VecDeque<_>, VecDeque<_>) =
             self.written.iter().copied().partition(is_gone);
         let carried = self.carried.iter().map(|(id, _)| *id);
@@ -170,11 +165,11 @@ impl Reclaim for Written {
         let id = state.written.remove(at)?;
         let pool = &self.read_pool;
         let carried = state.segments.get(&id).and_then(|s| s.carry_over(pool));
-        match carried {
-            Some(_) => drop(state.carried.put(id, pool.stamp())),
-            None => return Some(state.drop_segment(id)),
-        }
-        carried
+        let Some(freed) = carried else {
+            return Some(state.drop_segment(id));
+        };
+        state.carried.put(id, pool.stamp());
+        Some(freed)
     }
 }
 
@@ -218,7 +213,6 @@ impl HotSegments {
         {
             let mut state = self.state.lock();
             let id = segment.address.segment;
-            state.bytes += segment.size;
             state.segments.insert(id, Arc::new(segment));
             state.written.push_back(id);
         }
@@ -241,7 +235,7 @@ impl HotSegments {
 
     /// Bytes kept.
     pub fn bytes(&self) -> u64 {
-        self.state.lock().bytes
+        self.state.lock().segments.values().map(|s| s.size).sum()
     }
 
     /// The exchanges of which any segment is kept.

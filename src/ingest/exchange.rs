@@ -29,17 +29,24 @@ pub struct PendingCommit {
     pub earlier: Vec<UploadSlot>,
 }
 
+/// The pages of a segment.
+#[derive(Debug, Default)]
+pub struct Pages {
+    /// In the order in which they came.
+    pub pieces: Vec<Piece>,
+    /// Bytes of their frames.
+    pub bytes: u64,
+    /// What these bytes hold of the memory for writing, batch by batch.
+    pub memory: Vec<Holding>,
+}
+
 /// A segment that takes no more pages and waits for its upload.
 #[derive(Debug)]
 pub struct Sealed {
     /// Its sequence number.
     pub sequence: u64,
     /// What it holds.
-    pub pieces: Vec<Piece>,
-    /// Bytes of frames in it.
-    pub bytes: u64,
-    /// What its bytes hold of the memory for writing, batch by batch.
-    pub memory: Vec<Holding>,
+    pub pages: Pages,
     /// Who finishes with it.
     pub commits: Vec<PendingCommit>,
     /// It holds nothing but commits of sinks whose pages went before.
@@ -60,9 +67,8 @@ pub struct ExchangeState {
     expected: BTreeSet<TaskAttempt>,
     /// Whether clients say so at all.
     told: bool,
-    open: Vec<Piece>,
-    open_bytes: u64,
-    open_memory: Vec<Holding>,
+    /// What waits to be sealed.
+    open: Pages,
     /// Bytes sealed whose upload has not ended.
     in_flight_bytes: u64,
     finishing: Vec<TaskAttempt>,
@@ -90,9 +96,7 @@ impl ExchangeState {
             undecided: 0,
             expected: BTreeSet::new(),
             told: false,
-            open: Vec::new(),
-            open_bytes: 0,
-            open_memory: Vec::new(),
+            open: Pages::default(),
             in_flight_bytes: 0,
             finishing: Vec::new(),
             following: Vec::new(),
@@ -109,7 +113,7 @@ impl ExchangeState {
 
     /// Bytes of frames that wait to be sealed.
     pub fn open_bytes(&self) -> u64 {
-        self.open_bytes
+        self.open.bytes
     }
 
     /// Bytes that are being uploaded.
@@ -125,7 +129,7 @@ impl ExchangeState {
     /// What the seal policy looks at.
     pub fn view(&self, now: Instant) -> View {
         View {
-            open_bytes: self.open_bytes,
+            open_bytes: self.open.bytes,
             finish_waits: self
                 .first_finish
                 .map(|at| now.saturating_duration_since(at)),
@@ -201,10 +205,10 @@ impl ExchangeState {
         let appended = sink.append(number, &batch)?;
         if !appended.repeated {
             for run in batch.runs {
-                self.open_bytes += run.frames.len() as u64;
-                self.open.push(Piece { sink: attempt, run });
+                self.open.bytes += run.frames.len() as u64;
+                self.open.pieces.push(Piece { sink: attempt, run });
             }
-            self.open_memory.push(memory);
+            self.open.memory.push(memory);
         }
         Ok(appended)
     }
@@ -226,13 +230,11 @@ impl ExchangeState {
     }
 
     fn drop_pieces_of(&mut self, attempt: TaskAttempt) {
-        self.open.retain(|piece| piece.sink != attempt);
-        self.open_memory.retain(Holding::is_held);
-        self.open_bytes = self
-            .open
-            .iter()
-            .map(|piece| piece.run.frames.len() as u64)
-            .sum();
+        let open = &mut self.open;
+        open.pieces.retain(|piece| piece.sink != attempt);
+        open.memory.retain(Holding::is_held);
+        let bytes = open.pieces.iter().map(|p| p.run.frames.len() as u64);
+        open.bytes = bytes.sum();
         self.finishing.retain(|waiting| *waiting != attempt);
         self.following.retain(|waiting| *waiting != attempt);
         if self.finishing.is_empty() {
@@ -244,25 +246,23 @@ impl ExchangeState {
     /// But if it holds at least `worth_a_follower` bytes, those whose earlier segments are still on
     /// their way do not hold it up: they commit later ([`ExchangeState::seal_follower`]).
     pub fn seal(&mut self, sequence: u64, worth_a_follower: u64) -> Option<Sealed> {
-        if self.open.is_empty() && self.finishing.is_empty() {
+        if self.open.pieces.is_empty() && self.finishing.is_empty() {
             return None;
         }
-        let pieces = std::mem::take(&mut self.open);
-        let bytes = std::mem::take(&mut self.open_bytes);
-        let memory = std::mem::take(&mut self.open_memory);
-        self.in_flight_bytes += bytes;
+        let pages = std::mem::take(&mut self.open);
+        self.in_flight_bytes += pages.bytes;
         self.first_finish = None;
         if !self.finishing.is_empty() {
             self.groups = [self.finishing.len(), self.groups[0]];
         }
         let (now, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.finishing)
             .into_iter()
-            .partition(|attempt| bytes < worth_a_follower || self.has_landed(*attempt));
+            .partition(|attempt| pages.bytes < worth_a_follower || self.has_landed(*attempt));
         self.following.extend(later);
         let commits = self.pending_commits(now);
         self.commit_uploads += usize::from(!commits.is_empty());
         let uploaded = watch::Sender::new(None);
-        let mut writers: Vec<TaskAttempt> = pieces.iter().map(|p| p.sink).collect();
+        let mut writers: Vec<TaskAttempt> = pages.pieces.iter().map(|p| p.sink).collect();
         writers.sort_unstable();
         writers.dedup();
         for attempt in writers {
@@ -275,9 +275,7 @@ impl ExchangeState {
         }
         Some(Sealed {
             sequence,
-            pieces,
-            bytes,
-            memory,
+            pages,
             commits,
             follower: false,
             uploaded,
@@ -298,9 +296,7 @@ impl ExchangeState {
         self.follower_uploading = !commits.is_empty();
         self.follower_uploading.then(|| Sealed {
             sequence,
-            pieces: Vec::new(),
-            bytes: 0,
-            memory: Vec::new(),
+            pages: Pages::default(),
             commits,
             follower: true,
             uploaded: watch::Sender::new(None),
@@ -372,9 +368,7 @@ impl ExchangeState {
         }
         self.undecided = 0;
         self.expected = BTreeSet::new();
-        self.open = Vec::new();
-        self.open_bytes = 0;
-        self.open_memory = Vec::new();
+        self.open = Pages::default();
         self.finishing = Vec::new();
         self.following = Vec::new();
         self.first_finish = None;

@@ -106,7 +106,7 @@ impl Ingest {
             shared: Arc::new(shared),
         };
         let tasks = ingest.shared.parts.runtime.tasks.clone();
-        tasks.spawn_until_stopped(pressure::relieve(ingest.clone()));
+        tasks.spawn_until_stopped(ingest.clone().relieve());
         ingest
     }
 

@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -15,24 +14,18 @@ use super::exchange::ExchangeState;
 use crate::fair::Shortage;
 use crate::id::ExchangeId;
 
-/// How often the need is looked at while somebody waits, and how late a missed signal is noticed.
-const LOOK: Duration = Duration::from_millis(20);
-
-/// Runs as long as the daemon.
-pub async fn relieve(ingest: Ingest) {
-    let pool = ingest.shared.parts.pool.clone();
-    let clock = ingest.shared.parts.runtime.clock.clone();
-    loop {
-        pool.pressure().await;
-        while pool.waiting() > 0 {
-            pool.reclaim_for_waiting();
-            ingest.seal_for(&pool.shortage());
-            clock.sleep(LOOK).await;
-        }
-    }
-}
-
 impl Ingest {
+    /// Makes room as long as the daemon runs.
+    pub(super) async fn relieve(self) {
+        let parts = &self.shared.parts;
+        let (pool, clock) = (parts.pool.clone(), parts.runtime.clock.clone());
+        pool.relieve(
+            |pause| clock.sleep(pause),
+            |pool| self.seal_for(&pool.shortage()),
+        )
+        .await;
+    }
+
     /// Seals until what is on its way to the store covers what is short: of all exchanges for those
     /// who wait for the pool, of its own for a query that is at its limit.
     fn seal_for(&self, shortage: &Shortage) {

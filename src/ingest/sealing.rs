@@ -32,7 +32,7 @@ impl Ingest {
         if let Some(sealed) = &sealed {
             self.shared
                 .in_flight_bytes
-                .fetch_add(sealed.bytes, Ordering::AcqRel);
+                .fetch_add(sealed.pages.bytes, Ordering::AcqRel);
         }
         sealed
     }

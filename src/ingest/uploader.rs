@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::Ingest;
-use super::exchange::{ExchangeState, PendingCommit, Sealed};
+use super::exchange::{ExchangeState, Pages, PendingCommit, Sealed};
 use super::sink::{SinkState, UploadSlot};
 use crate::commit::hot::HotSegment;
 use crate::id::{BaseName, ExchangeId, SegmentAddress, SegmentId, TaskAttempt};
@@ -34,7 +34,7 @@ pub async fn upload(
     let metrics = Arc::clone(&ingest.shared.parts.metrics);
     metrics.uploads_in_flight.inc();
     let (has_commits, follower) = (!sealed.commits.is_empty(), sealed.follower);
-    let bytes = sealed.bytes;
+    let bytes = sealed.pages.bytes;
     let stored = carry(&ingest, &state, &exchange, sealed).await;
     state.lock().upload_ended(bytes);
     ingest
@@ -64,13 +64,14 @@ async fn carry(
     let parts = &ingest.shared.parts;
     let Sealed {
         sequence,
-        mut pieces,
+        pages,
         commits,
         follower,
         uploaded,
-        memory,
-        ..
     } = sealed;
+    let Pages {
+        mut pieces, memory, ..
+    } = pages;
     let (records, broken) = commit_records(commits).await;
     for (attempt, reason) in broken {
         fail(ingest, state, attempt, &reason);
@@ -95,7 +96,7 @@ async fn carry(
         pieces,
         commits: records,
     });
-    match store(ingest, exchange, segment, (image, memory), follower).await {
+    match store(ingest, exchange, segment, image, memory, follower).await {
         Ok(address) => {
             uploaded.send_replace(Some(Ok(address.base.clone())));
             for attempt in committing {
@@ -169,7 +170,8 @@ async fn store(
     ingest: &Ingest,
     exchange: &ExchangeId,
     segment: SegmentId,
-    (image, memory): (SegmentImage, Vec<Holding>),
+    image: SegmentImage,
+    memory: Vec<Holding>,
     follower: bool,
 ) -> Result<SegmentAddress, StorageError> {
     let parts = &ingest.shared.parts;

@@ -9,7 +9,6 @@ mod cache;
 mod fetch;
 mod neighbours;
 mod planner;
-mod pressure;
 mod stream;
 
 use std::collections::HashSet;
@@ -142,9 +141,10 @@ impl Reader {
     /// group.
     pub fn new(parts: ReadParts, config: &ReadConfig) -> Self {
         let fetch_concurrency = config.fetch_concurrency.max(1);
-        let runtime = &parts.runtime;
-        let relieve = pressure::relieve(parts.pool.clone(), runtime.clock.clone());
-        runtime.tasks.spawn_until_stopped(relieve);
+        let (pool, clock) = (parts.pool.clone(), parts.runtime.clock.clone());
+        parts.runtime.tasks.spawn_until_stopped(async move {
+            pool.relieve(|pause| clock.sleep(pause), |_| ()).await;
+        });
         Self {
             fetcher: Fetcher::new(parts, config),
             fetch_concurrency,

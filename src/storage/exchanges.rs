@@ -79,8 +79,9 @@ impl Storage {
     }
 
     /// Removes everything of an exchange from every base directory, markers first; answers how many
-    /// objects went. An error if any could not be removed; calling it again goes on. A base
-    /// directory that fails does not keep the others from being cleared.
+    /// objects went. An error if any could not be removed; calling it again goes on. Only a base
+    /// directory that may still announce the exchange keeps the others from being cleared: whoever
+    /// reads it would find it open, and without what had lain in them.
     ///
     /// No base directory is listed before the markers are gone from all: a segment that is not in a
     /// list was uploaded after that, and its uploader finds the exchange closed and takes it away.
@@ -89,20 +90,12 @@ impl Storage {
             let exchange = exchange.clone();
             async move { remove_marker(&base, &exchange).await }
         });
-        let markers = join_all(markers).await;
-        let bases = self.inner.bases.iter().cloned().zip(&markers);
-        let rest = bases.map(|(base, marker)| {
-            let (exchange, marker_stays) = (exchange.clone(), marker.is_err());
-            async move {
-                // Where the marker stays, the segments stay: it would announce what is not there.
-                match marker_stays {
-                    true => Ok(0),
-                    false => remove_rest(&base, &exchange, None).await,
-                }
-            }
+        let removed = sum(join_all(markers).await)?;
+        let rest = self.inner.bases.iter().cloned().map(|base| {
+            let exchange = exchange.clone();
+            async move { remove_rest(&base, &exchange, None).await }
         });
-        let rest = join_all(rest).await;
-        sum(markers.into_iter().chain(rest).collect())
+        Ok(removed + sum(join_all(rest).await)?)
     }
 
     /// Removes everything of an exchange whose end was claimed ([`Storage::claim`]), the tombstones
@@ -182,12 +175,17 @@ async fn list_all(base: &Base, exchange: &ExchangeId) -> Result<Vec<Key>, Storag
     Ok(listed.into_iter().map(|found| found.key).collect())
 }
 
-/// A marker that is written in between is in the list of the rest.
+/// An error if a marker may stay; one that is written in between is in the list of the rest.
 async fn remove_marker(base: &Base, exchange: &ExchangeId) -> Result<u64, StorageError> {
     let marker = keys::marker(exchange);
-    match base.store.take(&marker, None).await {
-        Ok(taken) => Ok(u64::from(taken == Taken::Removed)),
-        Err(error) => Err(base.error("delete", marker.as_str(), error)),
+    let error = match base.store.take(&marker, None).await {
+        Ok(taken) => return Ok(u64::from(taken == Taken::Removed)),
+        Err(error) => error,
+    };
+    // Refused where there was none, perhaps, or removed though the answer was lost.
+    match base.patient_if_healthy().get_versioned(&marker).await {
+        Err(found) if found.kind == StorageErrorKind::NotFound => Ok(0),
+        _ => Err(base.error("delete", marker.as_str(), error)),
     }
 }
 

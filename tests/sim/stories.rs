@@ -3,6 +3,7 @@
 //! To add one: a stage, the few steps that
 //! it takes, what must be true.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -10,6 +11,7 @@ use axum::http::Request;
 use bytes::Bytes;
 use stopover::id::ExchangeId;
 use stopover::lifecycle::{Announce, ExchangeSpec};
+use stopover::storage::keys;
 use tokio::time::Instant;
 
 use crate::client::Handle;
@@ -18,7 +20,7 @@ use crate::history::{Counts, History, Pages};
 use crate::net::Taking;
 use crate::plan::{LEASE, Plan};
 use crate::simulation::Simulation;
-use crate::store::Outage;
+use crate::store::{Outage, Site};
 use crate::weather::{SLOW_WAY, StoreWeather};
 use crate::wire::{self, End};
 
@@ -262,5 +264,36 @@ fn an_exchange_that_is_looked_at_while_it_is_announced_is_not_taken_for_closed()
             exchanges.close(&exchange).await.unwrap();
         }
         assert!(met > 0, "its home was never the other base directory");
+    });
+}
+
+#[test]
+fn an_exchange_that_one_base_directory_still_announces_keeps_its_pages_in_all_of_them() {
+    // An exchange was closed while the base directory with its announcement refused everything. The
+    // segments in the others were removed all the same. When that base directory worked again it
+    // announced an exchange that had finished attempts and no page: through another daemon its
+    // partitions were read whole, and empty.
+    on_stage(2, 3, |cluster| async move {
+        for task in 0..4 {
+            write(&cluster, 0, task).await;
+        }
+        let (client, other) = (&cluster.client, &cluster.hosts[1]);
+        let key = keys::marker(&X.parse().unwrap());
+        let announces = |site: &&Arc<Site>| site.disk.lock().get_versioned(&key).is_ok();
+        let home = cluster.sites.iter().find(announces).unwrap();
+        let end = Instant::now() + Duration::from_secs(90);
+        *home.outage.lock() = Some(Outage { end, mute: false });
+        cluster.simulation.history.lock().exchange(X).closing = true;
+        let exchanges = cluster.hosts[0].serves().await.daemon.exchanges.clone();
+        let closed = exchanges.close(&X.parse().unwrap()).await;
+        assert!(closed.is_err(), "{closed:?}");
+        assert!(Instant::now() < end);
+        tokio::time::sleep_until(end).await;
+        let read = client.partition(other, X, 0).await.unwrap();
+        assert_eq!((read.pages.len(), read.end), (4, End::Complete));
+        client.close(other, X).await.unwrap();
+        for site in cluster.sites.iter() {
+            assert_eq!(site.disk.lock().leftovers(), [""; 0], "{}", site.name);
+        }
     });
 }

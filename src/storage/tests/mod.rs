@@ -625,14 +625,28 @@ async fn a_base_directory_that_fails_does_not_keep_the_others_from_being_cleared
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_the_marker_stays_the_segments_stay() {
-    let (storage, stores) = storage(&["only"]);
-    put(&storage, 1).await.unwrap();
+async fn where_a_marker_may_stay_the_segments_stay_in_every_base_directory() {
+    let (storage, stores) = storage(&["a", "b", "c"]);
+    for n in 0..9 {
+        put(&storage, n).await.unwrap();
+    }
     announce(&storage, &exchange(), Bytes::from_static(b"{}")).await;
-    stores[0].next("delete", Fault::Fails(Refused));
-    storage.remove_exchange(&exchange()).await.unwrap_err();
-    assert_eq!(storage.list_segments(&exchange()).await.unwrap().len(), 1);
+    let left = async || storage.list_segments(&exchange()).await.unwrap().len();
+    let home = stores
+        .iter()
+        .find(|store| store.count("put v1/query_1-x/exchange.json") == 1);
+    let home = home.unwrap();
+    home.next("delete", Fault::Fails(Refused));
+    let error = storage.remove_exchange(&exchange()).await.unwrap_err();
+    assert!(error.object.ends_with("exchange.json"), "{error}");
+    assert_eq!(left().await, 9);
     assert!(storage.get_marker(&exchange()).await.unwrap().is_some());
+    // Whether there is one cannot be known.
+    home.next("delete", Fault::Fails(Refused));
+    home.next("get", Fault::Fails(Refused));
+    storage.remove_exchange(&exchange()).await.unwrap_err();
+    assert_eq!(left().await, 9);
+    assert_eq!(storage.remove_exchange(&exchange()).await.unwrap(), 10);
 }
 
 /// Takes every condition for granted, as some servers do.

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use stopover::commit::handle::Handle;
 use stopover::id::{DaemonId, SegmentId, TaskAttempt};
+use stopover::segment::blocks::BlockEntry;
 use stopover::segment::footer::{CommitRecord, Footer, Totals};
 use stopover::segment::frame::{FRAME_HEADER, seal_frame, verify_batch};
 use stopover::segment::layout::{TRAILER, Trailer};
@@ -134,12 +135,13 @@ pub fn segment(input: &[u8]) {
     let at = usize::from(u16::from_le_bytes([*low, *high])) % object.len();
     let mut damaged = object.clone();
     damaged[at] ^= flip;
-    let blocks_end = footer.blocks_end() as usize;
+    let blocks_end = footer.blocks.end() as usize;
     if *flip != 0 && at >= blocks_end {
         assert!(decoded(&damaged).is_err(), "a damaged footer passes");
     }
     let damaged = Bytes::from(damaged);
-    for blocks in footer.blocks.chunk_by(|a, b| a.partition == b.partition) {
+    let blocks: Vec<BlockEntry> = footer.blocks.iter().collect();
+    for blocks in blocks.chunk_by(|a, b| a.partition == b.partition) {
         let mut crc = Checksum::default();
         blocks
             .iter()
@@ -230,9 +232,9 @@ pub fn footer(input: &[u8]) {
         let Ok(footer) = Footer::decode(input, &trailer) else {
             continue;
         };
-        let again = footer.encode();
+        let again = footer.encode().concat();
         let trailer = Trailer {
-            footer_offset: footer.blocks_end(),
+            footer_offset: footer.blocks.end(),
             footer_length: again.len() as u32,
             footer_crc: checksum(&again),
         };

@@ -99,7 +99,8 @@ impl Daemon {
         let hot = HotSegments::new(write_pool.clone(), read_pool.clone());
         let max_footer_size = config.limits.max_footer_size;
         let counted = Arc::clone(&metrics);
-        let commits = CommitIndex::new(storage.clone(), hot, max_footer_size, counted);
+        let pool = read_pool.clone();
+        let commits = CommitIndex::new(storage.clone(), hot, max_footer_size, counted, pool);
         let parts = LifecycleParts {
             runtime: runtime.clone(),
             storage: storage.clone(),

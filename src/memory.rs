@@ -240,6 +240,13 @@ impl Holding {
         self.0.strong_count() > 0
     }
 
+    /// Has the bytes hold more of their pool, which was granted to the same query.
+    pub fn add(&self, more: Reservation) {
+        if let Some(held) = self.0.upgrade() {
+            held.lock().permit.absorb(more.permit);
+        }
+    }
+
     /// Has the bytes held from another pool from now on, if that has room which nobody waits for;
     /// answers how many the former pool got back. `None` if there is no room.
     pub fn carry_over(&self, to: &MemoryPool) -> Option<u64> {

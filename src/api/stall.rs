@@ -1,7 +1,7 @@
-//! The body of a streamed read: gives bytes as the client takes them, and lets go of a client that
-//! stalls.
+//! The body of a streamed answer that holds memory: gives bytes as the client takes them, and lets
+//! go of a client that stalls.
 //!
-//! Does: carry the read's permit, turn a late failure into the stream's end, and give the memory
+//! Does: carry the permit of a read, turn a late failure into the stream's end, and give the memory
 //! back when the client has taken nothing for as long as [`Patience`] lasts. Does not: read.
 //! Invariant: the permit and everything that the stream holds live exactly as long as the stream
 //! can still give bytes.
@@ -36,7 +36,7 @@ pub enum OnFailure {
 
 struct Live {
     stream: ByteStream,
-    _permit: FairPermit,
+    _permit: Option<FairPermit>,
 }
 
 struct Shared {
@@ -46,7 +46,7 @@ struct Shared {
     client_since: Option<Instant>,
 }
 
-/// A response body over a read.
+/// A response body over a read, or a plan.
 pub struct StreamBody {
     shared: Arc<Mutex<Shared>>,
     on_failure: OnFailure,
@@ -63,7 +63,7 @@ impl StreamBody {
         stream: ByteStream,
         length: Option<u64>,
         on_failure: OnFailure,
-        permit: FairPermit,
+        permit: Option<FairPermit>,
         patience: Patience,
         runtime: &Runtime,
     ) -> Self {
@@ -140,7 +140,7 @@ async fn watch(shared: Arc<Mutex<Shared>>, patience: Patience, clock: Clock, spa
         let Some(left) = left else {
             drop(shared.lock().live.take());
             let _in_span = span.enter();
-            tracing::info!("cut off a client that took nothing for too long; it may resume");
+            tracing::info!("cut off a client that took nothing for too long; it may ask again");
             return;
         };
         clock.sleep(left).await;
@@ -206,7 +206,7 @@ mod tests {
         let permit = permits.try_acquire("q", 1).unwrap();
         let runtime = Runtime::seeded(1);
         let patience = Patience::new(STALL, runtime.clock.clone(), Pressure::none());
-        let body = StreamBody::new(stream, None, on_failure, permit, patience, &runtime);
+        let body = StreamBody::new(stream, None, on_failure, Some(permit), patience, &runtime);
         (body, permits)
     }
 

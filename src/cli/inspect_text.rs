@@ -9,7 +9,8 @@ use serde_json::json;
 
 use super::inspect::Inspected;
 use crate::config::units::format_size;
-use crate::segment::footer::{BlockEntry, CommitRecord, Footer};
+use crate::segment::blocks::BlockEntry;
+use crate::segment::footer::{CommitRecord, Footer};
 use crate::segment::layout::FORMAT_VERSION;
 
 /// All blocks of one partition together.
@@ -23,7 +24,8 @@ struct PartitionSum {
 }
 
 fn partitions(footer: &Footer) -> Vec<PartitionSum> {
-    let groups = footer.blocks.chunk_by(|a, b| a.partition == b.partition);
+    let blocks: Vec<BlockEntry> = footer.blocks.iter().collect();
+    let groups = blocks.chunk_by(|a, b| a.partition == b.partition);
     groups
         .map(|blocks| PartitionSum {
             partition: blocks[0].partition,
@@ -74,7 +76,7 @@ pub fn as_text(found: &Inspected, blocks: bool) -> String {
             "\n{:>10} {:>8} {:>8} {:>8} {:>12} {:>12} {:>10}",
             "partition", "task", "attempt", "pages", "page bytes", "offset", "checksum"
         ));
-        for block in &footer.blocks {
+        for block in footer.blocks.iter() {
             let sink = footer.sinks[block.sink as usize];
             line(format_args!(
                 "{:>10} {:>8} {:>8} {:>8} {:>12} {:>12}   {:08x}",
@@ -142,7 +144,7 @@ pub fn as_json(found: &Inspected, blocks: bool) -> String {
         whole["blocks"] = footer
             .blocks
             .iter()
-            .map(|b| block_json(footer, b))
+            .map(|b| block_json(footer, &b))
             .collect();
     }
     format!("{whole:#}\n")
@@ -228,6 +230,7 @@ fn civil(mut days: u64) -> (u64, usize, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment::blocks::Blocks;
     use crate::segment::footer::Totals;
 
     fn found() -> Inspected {
@@ -255,7 +258,7 @@ mod tests {
             segment: "000000000000feed-00000000002a".parse().unwrap(),
             sealed_millis: 1_795_464_900_123,
             sinks: vec![commit.attempt, sink],
-            blocks: vec![block(3, 0, 16), block(3, 1, 172), block(9, 0, 328)],
+            blocks: Blocks::new(&[block(3, 0, 16), block(3, 1, 172), block(9, 0, 328)]),
             commits: vec![commit],
         };
         Inspected {

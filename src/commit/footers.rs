@@ -3,10 +3,14 @@
 //! Does: read a footer from memory, from the cache, or with one request for the object's tail (a
 //! second one if the footer is longer than that), and count those that are damaged. Does not:
 //! interpret it. Invariant: a footer that it answers names the exchange and the segment under whose
-//! address it was found.
+//! address it was found; one that is kept holds its reservation.
+//!
+//! Footers are held from the memory for reading, where caches make room for them. But planning
+//! never waits for memory: a plan needs all footers of its exchange at once, and two that waited
+//! for what the other holds would wait for ever. Where there is no room, a footer is held beside
+//! the budget for as long as the plan lives, and is not kept.
 
-use std::collections::HashSet;
-use std::num::NonZeroUsize;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,6 +20,7 @@ use parking_lot::Mutex;
 use super::CommitError;
 use super::hot::HotSegments;
 use crate::id::{ExchangeId, SegmentAddress, SegmentId};
+use crate::memory::{MemoryPool, Reclaim, ReservedBytes};
 use crate::segment::footer::Footer;
 use crate::segment::layout::{TRAILER, Trailer};
 use crate::storage::{ListedSegment, Storage, StorageErrorKind};
@@ -23,8 +28,9 @@ use crate::telemetry::metrics::Metrics;
 
 /// Bytes of the tail that is asked for first. A footer costs about 10 bytes a block.
 const TAIL: u64 = 128 << 10;
-/// Footers are kept up to this many blocks in all, at 32 bytes each.
-const KEPT_BLOCKS: usize = 1 << 20;
+/// Bytes that a footer takes besides what it holds: its reservation, its places in the cache and in
+/// the lists of a plan.
+const BESIDES: u64 = 512;
 
 /// The cache. Cheap to clone.
 #[derive(Clone)]
@@ -33,33 +39,61 @@ pub struct Footers {
     hot: HotSegments,
     max_footer_size: u64,
     metrics: Arc<Metrics>,
+    pool: MemoryPool,
     cache: Arc<Mutex<Cache>>,
 }
 
-struct Cache {
-    entries: LruCache<SegmentId, Arc<Footer>>,
-    blocks: usize,
+/// By exchange, as they are used: who plans needs all of them.
+type Cache = LruCache<ExchangeId, Kept>;
+
+/// What is kept of an exchange.
+#[derive(Default)]
+struct Kept {
+    footers: HashMap<SegmentId, Arc<Footer>>,
+    /// Bytes that they hold of the pool.
+    bytes: u64,
+    /// When any of them was last used.
+    stamp: u64,
+}
+
+struct Reclaimer(Arc<Mutex<Cache>>);
+
+impl Reclaim for Reclaimer {
+    fn idle_since(&self, of_query: Option<&str>) -> Option<u64> {
+        next(&self.0.lock(), of_query).map(|(_, kept)| kept.stamp)
+    }
+
+    fn reclaim(&self, of_query: Option<&str>) -> Option<u64> {
+        let mut cache = self.0.lock();
+        let exchange = next(&cache, of_query)?.0.clone();
+        cache.pop(&exchange).map(|kept| kept.bytes)
+    }
+}
+
+/// What was used longest ago, of one query if one is named.
+fn next<'a>(cache: &'a Cache, of_query: Option<&str>) -> Option<(&'a ExchangeId, &'a Kept)> {
+    let mut longest_ago_first = cache.iter().rev();
+    longest_ago_first.find(|(exchange, _)| of_query.is_none_or(|query| exchange.query() == query))
 }
 
 impl Footers {
-    /// An empty cache. Footers above `max_footer_size` bytes are refused.
+    /// An empty cache over a pool. Footers above `max_footer_size` bytes are refused.
     pub fn new(
         storage: Storage,
         hot: HotSegments,
         max_footer_size: u64,
         metrics: Arc<Metrics>,
+        pool: MemoryPool,
     ) -> Self {
-        let room = NonZeroUsize::new(KEPT_BLOCKS).expect("not zero");
-        let cache = Cache {
-            entries: LruCache::new(room),
-            blocks: 0,
-        };
+        let cache = Arc::new(Mutex::new(LruCache::unbounded()));
+        pool.add_reclaimer(Arc::new(Reclaimer(Arc::clone(&cache))));
         Self {
             storage,
             hot,
             max_footer_size,
             metrics,
-            cache: Arc::new(Mutex::new(cache)),
+            pool,
+            cache,
         }
     }
 
@@ -69,15 +103,11 @@ impl Footers {
         if let Some(hot) = self.hot.get(id) {
             return Ok(Some(Arc::clone(&hot.footer)));
         }
-        if let Some(footer) = self.cache.lock().entries.get(&id) {
-            return Ok(Some(Arc::clone(footer)));
+        if let Some(kept) = self.kept(&listed.address) {
+            return Ok(Some(kept));
         }
         match self.fetch(&listed.address).await {
-            Ok(footer) => {
-                let footer = Arc::new(footer);
-                self.keep(id, Arc::clone(&footer));
-                Ok(Some(footer))
-            }
+            Ok(footer) => Ok(Some(self.keep(footer))),
             Err(CommitError::Storage(e)) if e.kind == StorageErrorKind::NotFound => Ok(None),
             Err(error) => {
                 if error.is_damage() {
@@ -110,52 +140,58 @@ impl Footers {
                 self.storage.get_range(address, range).await?
             }
         };
-        let footer = Footer::decode(&bytes, &trailer).map_err(corrupt)?;
+        let mut footer = Footer::decode(&bytes, &trailer).map_err(corrupt)?;
         if footer.exchange != address.exchange || footer.segment != address.segment {
             let (exchange, segment) = (&footer.exchange, footer.segment);
             return Err(corrupt(format!(
                 "it holds segment {segment} of exchange {exchange}"
             )));
         }
+        // All of them share one name.
+        footer.exchange = address.exchange.clone();
         Ok(footer)
     }
 
-    fn keep(&self, id: SegmentId, footer: Arc<Footer>) {
+    fn kept(&self, address: &SegmentAddress) -> Option<Arc<Footer>> {
         let mut cache = self.cache.lock();
-        cache.blocks += footer.blocks.len();
-        if let Some(before) = cache.entries.put(id, footer) {
-            cache.blocks -= before.blocks.len();
+        let kept = cache.get_mut(&address.exchange)?;
+        kept.stamp = self.pool.stamp();
+        kept.footers.get(&address.segment).cloned()
+    }
+
+    /// Keeps a footer if there is room for it; it holds its memory for as long as anybody has it.
+    fn keep(&self, mut footer: Footer) -> Arc<Footer> {
+        let bytes = footer.memory() + BESIDES;
+        let Some(reserved) = self.pool.try_reserve(footer.exchange.query(), bytes) else {
+            return Arc::new(footer);
+        };
+        let hold = |index| ReservedBytes::into_bytes(index, reserved);
+        footer.blocks = footer.blocks.held(hold);
+        let (exchange, id) = (footer.exchange.clone(), footer.segment);
+        let footer = Arc::new(footer);
+        let mut cache = self.cache.lock();
+        let kept = cache.get_or_insert_mut(exchange, Kept::default);
+        kept.stamp = self.pool.stamp();
+        // Another plan may have fetched it at the same time: the one before is held by that alone.
+        if kept.footers.insert(id, Arc::clone(&footer)).is_none() {
+            kept.bytes += bytes;
         }
-        while cache.blocks > KEPT_BLOCKS {
-            let Some((_, oldest)) = cache.entries.pop_lru() else {
-                break;
-            };
-            cache.blocks -= oldest.blocks.len();
-        }
+        footer
+    }
+
+    /// Bytes kept.
+    pub fn bytes(&self) -> u64 {
+        self.cache.lock().iter().map(|(_, kept)| kept.bytes).sum()
     }
 
     /// The exchanges of which any footer is kept.
     pub fn exchanges(&self) -> HashSet<ExchangeId> {
         let cache = self.cache.lock();
-        let footers = cache.entries.iter();
-        footers.map(|(_, footer)| footer.exchange.clone()).collect()
+        cache.iter().map(|(exchange, _)| exchange.clone()).collect()
     }
 
     /// Forgets a closed exchange.
     pub fn forget(&self, exchange: &ExchangeId) {
-        let mut cache = self.cache.lock();
-        let gone: Vec<SegmentId> = cache
-            .entries
-            .iter()
-            .filter(|(_, footer)| footer.exchange == *exchange)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in gone {
-            let blocks = cache
-                .entries
-                .pop(&id)
-                .map_or(0, |footer| footer.blocks.len());
-            cache.blocks -= blocks;
-        }
+        self.cache.lock().pop(exchange);
     }
 }

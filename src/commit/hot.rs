@@ -258,6 +258,7 @@ mod tests {
     use super::*;
     use crate::id::DaemonId;
     use crate::memory::ReservedBytes;
+    use crate::segment::blocks::Blocks;
 
     struct Daemon {
         hot: HotSegments,
@@ -286,7 +287,7 @@ mod tests {
                 segment,
                 sealed_millis: 0,
                 sinks: Vec::new(),
-                blocks: Vec::new(),
+                blocks: Blocks::default(),
                 commits: Vec::new(),
             };
             let address = SegmentAddress {

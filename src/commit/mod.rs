@@ -17,9 +17,10 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use self::footers::Footers;
 use self::handle::Handle;
 use self::hot::HotSegments;
-use self::plan::KnownSegment;
+use self::plan::{KnownSegment, Plan};
 
 use crate::id::{ExchangeId, SegmentAddress, TaskAttempt};
+use crate::memory::MemoryPool;
 
 pub use crate::segment::footer::Totals;
 use crate::storage::{ListedSegment, Storage, StorageError, StorageErrorKind};
@@ -91,6 +92,24 @@ pub struct PlannedHandle {
     pub pages: u64,
 }
 
+/// The source handles of a plan, one after another.
+#[derive(Debug)]
+pub struct PlannedHandles(Plan);
+
+impl Iterator for PlannedHandles {
+    type Item = PlannedHandle;
+
+    fn next(&mut self) -> Option<PlannedHandle> {
+        let handle = self.0.next()?;
+        Some(PlannedHandle {
+            partition: handle.partition,
+            bytes: handle.bytes,
+            pages: handle.pages(),
+            text: handle.encode(),
+        })
+    }
+}
+
 /// A finished attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommittedAttempt {
@@ -119,15 +138,17 @@ pub struct CommitIndex {
 }
 
 impl CommitIndex {
-    /// An index over what the base directories hold; `hot` is what this daemon wrote lately.
+    /// An index over what the base directories hold; `hot` is what this daemon wrote lately, and
+    /// footers are held from `pool`, that for reading.
     pub fn new(
         storage: Storage,
         hot: HotSegments,
         max_footer_size: u64,
         metrics: Arc<Metrics>,
+        pool: MemoryPool,
     ) -> Self {
         let counted = Arc::clone(&metrics);
-        let footers = Footers::new(storage.clone(), hot.clone(), max_footer_size, counted);
+        let footers = Footers::new(storage.clone(), hot.clone(), max_footer_size, counted, pool);
         Self {
             storage,
             footers,
@@ -139,6 +160,11 @@ impl CommitIndex {
     /// The segments that this daemon wrote lately.
     pub fn hot(&self) -> &HotSegments {
         &self.hot
+    }
+
+    /// Bytes of footers that are kept.
+    pub fn footer_bytes(&self) -> u64 {
+        self.footers.bytes()
     }
 
     /// Forgets a closed exchange.
@@ -185,26 +211,18 @@ impl CommitIndex {
     }
 
     /// Plans the source handles for the chosen attempts, by partition; an ordered exchange gets one
-    /// handle a partition. `target_size` is in page bytes.
+    /// handle a partition. `target_size` is in page bytes. Each handle is made when it is asked
+    /// for; as long as that may be, the exchange's footers are held.
     pub async fn plan_handles(
         &self,
         exchange: &ExchangeId,
         ordered: bool,
         chosen: &[TaskAttempt],
         target_size: u64,
-    ) -> Result<Vec<PlannedHandle>, CommitError> {
+    ) -> Result<PlannedHandles, CommitError> {
         let target = (!ordered).then_some(target_size);
-        let plan = |known: &[KnownSegment]| plan::plan(exchange, known, chosen, target);
-        let handles = self.planned(exchange, plan).await?;
-        Ok(handles
-            .into_iter()
-            .map(|handle| PlannedHandle {
-                partition: handle.partition,
-                bytes: handle.bytes,
-                pages: handle.pages(),
-                text: handle.encode(),
-            })
-            .collect())
+        let plan = |known| plan::plan(exchange, known, chosen, target);
+        self.planned(exchange, plan).await.map(PlannedHandles)
     }
 
     /// One handle for a partition: the newest finished attempt of each task, or of the one that
@@ -216,7 +234,7 @@ impl CommitIndex {
         task: Option<u32>,
         attempt: Option<u32>,
     ) -> Result<Handle, CommitError> {
-        let plan = |known: &[KnownSegment]| plan_newest(exchange, known, partition, task, attempt);
+        let plan = |known: Vec<_>| plan_newest(exchange, &known, partition, task, attempt);
         self.planned(exchange, plan).await
     }
 
@@ -226,11 +244,11 @@ impl CommitIndex {
     async fn planned<T>(
         &self,
         exchange: &ExchangeId,
-        plan: impl Fn(&[KnownSegment]) -> Result<T, CommitError>,
+        plan: impl Fn(Vec<KnownSegment>) -> Result<T, CommitError>,
     ) -> Result<T, CommitError> {
-        let mut planned = plan(&self.load(exchange).await?);
+        let mut planned = plan(self.load(exchange).await?);
         if matches!(planned, Err(CommitError::Lost { .. })) {
-            planned = plan(&self.load(exchange).await?);
+            planned = plan(self.load(exchange).await?);
         }
         if planned.as_ref().is_err_and(CommitError::is_damage) {
             self.metrics.corruptions.inc();

@@ -5,14 +5,16 @@
 //! the blocks of the ranges are exactly the pages which the commit records count, in the order of
 //! the sink.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::CommitError;
 use super::handle::{Handle, HandleRange};
 use crate::id::{ExchangeId, SegmentAddress, SegmentId, TaskAttempt};
 use crate::segment::Checksum;
-use crate::segment::footer::{BlockEntry, CommitRecord, Footer};
+use crate::segment::blocks::{BlockEntry, Position};
+use crate::segment::footer::{CommitRecord, Footer};
 
 /// A segment that exists.
 #[derive(Debug, Clone)]
@@ -39,6 +41,33 @@ pub fn committed(segments: &[KnownSegment]) -> BTreeMap<TaskAttempt, (SegmentId,
     records
 }
 
+/// The handles for the chosen attempts, by partition, each made when it is asked for: of all of
+/// them together there may be gigabytes.
+#[derive(Debug)]
+pub struct Plan {
+    exchange: ExchangeId,
+    target_size: u64,
+    /// Sorted by id.
+    segments: Vec<Wanted>,
+    /// For each segment that has blocks left: the partition of the next, and which segment it is.
+    next: BinaryHeap<Reverse<(u32, usize)>>,
+    /// Handles of the present partition.
+    ready: VecDeque<Handle>,
+}
+
+/// A segment that holds blocks of chosen attempts.
+#[derive(Debug)]
+struct Wanted {
+    known: KnownSegment,
+    /// Which of its sinks, by their index.
+    sinks: Sinks,
+    walked: Position,
+    next: Option<BlockEntry>,
+}
+
+/// For each sink of a segment whether its attempt was chosen.
+type Sinks = Vec<bool>;
+
 /// Plans the handles for the chosen attempts, by partition.
 ///
 /// # Errors
@@ -46,41 +75,90 @@ pub fn committed(segments: &[KnownSegment]) -> BTreeMap<TaskAttempt, (SegmentId,
 /// the commit records say.
 pub fn plan(
     exchange: &ExchangeId,
-    segments: &[KnownSegment],
+    segments: Vec<KnownSegment>,
     chosen: &[TaskAttempt],
     target_size: Option<u64>,
-) -> Result<Vec<Handle>, CommitError> {
-    let by_id = index_segments(segments);
-    let wanted = wanted_sinks(exchange, segments, &by_id, chosen)?;
-    let mut ids: Vec<SegmentId> = wanted.keys().copied().collect();
-    ids.sort_unstable();
-    let mut partitions: BTreeMap<u32, Vec<PlannedBlock<'_>>> = BTreeMap::new();
-    for id in ids {
-        let known = by_id[&id];
-        let sinks = &wanted[&id];
-        for block in known
-            .footer
-            .blocks
-            .iter()
-            .filter(|b| sinks.contains(&b.sink))
-        {
-            partitions
-                .entry(block.partition)
-                .or_default()
-                .push(PlannedBlock { known, block });
+) -> Result<Plan, CommitError> {
+    let mut wanted = {
+        let by_id = index_segments(&segments);
+        wanted_sinks(exchange, &segments, &by_id, chosen)?
+    };
+    // A segment that a failed-over upload left twice is taken once.
+    let mut segments: Vec<Wanted> = segments
+        .into_iter()
+        .filter_map(|known| {
+            let sinks = wanted.remove(&known.address.segment)?;
+            Some(Wanted::new(known, sinks))
+        })
+        .collect();
+    segments.sort_unstable_by_key(|wanted| wanted.known.address.segment);
+    let heads = segments.iter().enumerate();
+    let next = heads.filter_map(|(at, wanted)| Some(Reverse((wanted.next?.partition, at))));
+    Ok(Plan {
+        exchange: exchange.clone(),
+        target_size: target_size.unwrap_or(u64::MAX),
+        next: next.collect(),
+        segments,
+        ready: VecDeque::new(),
+    })
+}
+
+impl Wanted {
+    fn new(known: KnownSegment, sinks: Sinks) -> Self {
+        let mut new = Self {
+            known,
+            sinks,
+            walked: Position::start(),
+            next: None,
+        };
+        new.step();
+        new
+    }
+
+    /// Goes to the next block of a chosen attempt, and answers the present one.
+    fn step(&mut self) -> Option<BlockEntry> {
+        let index = &self.known.footer.blocks;
+        let mut next = index.next(&mut self.walked);
+        while next.is_some_and(|block| !self.sinks[block.sink as usize]) {
+            next = index.next(&mut self.walked);
         }
+        std::mem::replace(&mut self.next, next)
     }
-    let mut handles = Vec::new();
-    for (partition, blocks) in partitions {
-        cut(
-            exchange,
-            partition,
-            &blocks,
-            target_size.unwrap_or(u64::MAX),
-            &mut handles,
-        );
+}
+
+impl Iterator for Plan {
+    type Item = Handle;
+
+    fn next(&mut self) -> Option<Handle> {
+        if let Some(handle) = self.ready.pop_front() {
+            return Some(handle);
+        }
+        let Reverse((partition, _)) = *self.next.peek()?;
+        let mut blocks = Vec::new();
+        while let Some(&Reverse((found, at))) = self.next.peek()
+            && found == partition
+        {
+            self.next.pop();
+            let segment = &mut self.segments[at];
+            while segment
+                .next
+                .is_some_and(|block| block.partition == partition)
+            {
+                blocks.extend(segment.step().map(|block| (at, block)));
+            }
+            if let Some(block) = segment.next {
+                self.next.push(Reverse((block.partition, at)));
+            }
+        }
+        let planned = blocks.into_iter().map(|(at, block)| PlannedBlock {
+            known: &self.segments[at].known,
+            block,
+        });
+        let planned: Vec<_> = planned.collect();
+        let (exchange, target_size) = (&self.exchange, self.target_size);
+        self.ready = cut(exchange, partition, &planned, target_size).into();
+        self.ready.pop_front()
     }
-    Ok(handles)
 }
 
 /// Plans one partition as one handle, in the order of the tasks.
@@ -102,11 +180,8 @@ pub fn plan_partition(
             .footer
             .blocks
             .iter()
-            .filter(|b| b.partition == partition);
-        blocks.extend(
-            mine.filter(|b| sinks.contains(&b.sink))
-                .map(|block| PlannedBlock { known, block }),
-        );
+            .filter(|b| b.partition == partition && sinks[b.sink as usize]);
+        blocks.extend(mine.map(|block| PlannedBlock { known, block }));
     }
     blocks.sort_by_key(|b| {
         (
@@ -115,8 +190,7 @@ pub fn plan_partition(
             b.block.offset,
         )
     });
-    let mut handles = Vec::new();
-    cut(exchange, partition, &blocks, u64::MAX, &mut handles);
+    let mut handles = cut(exchange, partition, &blocks, u64::MAX);
     let empty = Handle {
         exchange: exchange.clone(),
         partition,
@@ -128,7 +202,7 @@ pub fn plan_partition(
 
 struct PlannedBlock<'a> {
     known: &'a KnownSegment,
-    block: &'a BlockEntry,
+    block: BlockEntry,
 }
 
 /// One address for each segment; a segment that a failed-over upload left twice has equal content.
@@ -140,16 +214,16 @@ fn index_segments(segments: &[KnownSegment]) -> HashMap<SegmentId, &KnownSegment
     by_id
 }
 
-/// For each segment the indexes of the chosen sinks in it, after checking that all is there.
+/// For each segment the chosen sinks in it, after checking that all is there.
 fn wanted_sinks(
     exchange: &ExchangeId,
     segments: &[KnownSegment],
     by_id: &HashMap<SegmentId, &KnownSegment>,
     chosen: &[TaskAttempt],
-) -> Result<HashMap<SegmentId, HashSet<u32>>, CommitError> {
+) -> Result<HashMap<SegmentId, Sinks>, CommitError> {
     let records = committed(segments);
     let mut tasks = HashSet::with_capacity(chosen.len());
-    let mut wanted: HashMap<SegmentId, HashSet<u32>> = HashMap::new();
+    let mut wanted: HashMap<SegmentId, Sinks> = HashMap::new();
     let mut held: HashMap<TaskAttempt, (u64, u64)> = HashMap::new();
     for attempt in chosen {
         if !tasks.insert(attempt.task) {
@@ -199,26 +273,36 @@ fn wanted_sinks(
     Ok(wanted)
 }
 
-fn want(wanted: &mut HashMap<SegmentId, HashSet<u32>>, known: &KnownSegment, attempt: TaskAttempt) {
-    if let Ok(sink) = known.footer.sinks.binary_search(&attempt) {
-        wanted
-            .entry(known.address.segment)
-            .or_default()
-            .insert(sink as u32);
+fn want(wanted: &mut HashMap<SegmentId, Sinks>, known: &KnownSegment, attempt: TaskAttempt) {
+    let footer = &known.footer;
+    if let Ok(sink) = footer.sinks.binary_search(&attempt) {
+        let sinks = wanted.entry(known.address.segment);
+        sinks.or_insert_with(|| vec![false; footer.sinks.len()])[sink] = true;
     }
 }
 
 fn count_held(
-    wanted: &HashMap<SegmentId, HashSet<u32>>,
+    wanted: &HashMap<SegmentId, Sinks>,
     by_id: &HashMap<SegmentId, &KnownSegment>,
     held: &mut HashMap<TaskAttempt, (u64, u64)>,
 ) {
     for (id, sinks) in wanted {
         let footer = &by_id[id].footer;
-        for block in footer.blocks.iter().filter(|b| sinks.contains(&b.sink)) {
-            let count = held.entry(footer.sinks[block.sink as usize]).or_default();
+        let mut counts = vec![(0, 0); sinks.len()];
+        for block in footer.blocks.iter() {
+            let count = &mut counts[block.sink as usize];
             count.0 += u64::from(block.pages);
             count.1 += block.page_bytes();
+        }
+        for ((sink, count), _) in footer
+            .sinks
+            .iter()
+            .zip(counts)
+            .zip(sinks)
+            .filter(|(_, w)| **w)
+        {
+            let all = held.entry(*sink).or_default();
+            (all.0, all.1) = (all.0 + count.0, all.1 + count.1);
         }
     }
 }
@@ -230,8 +314,8 @@ fn cut(
     partition: u32,
     blocks: &[PlannedBlock<'_>],
     target_size: u64,
-    handles: &mut Vec<Handle>,
-) {
+) -> Vec<Handle> {
+    let mut handles = Vec::new();
     let mut rest = blocks;
     while !rest.is_empty() {
         let (mut bytes, mut count) = (0, 0);
@@ -259,6 +343,7 @@ fn cut(
         });
         rest = others;
     }
+    handles
 }
 
 fn join(blocks: &[PlannedBlock<'_>]) -> HandleRange {
@@ -270,7 +355,7 @@ fn join(blocks: &[PlannedBlock<'_>]) -> HandleRange {
     HandleRange {
         base: first.known.address.base.clone(),
         segment: first.known.address.segment,
-        blocks_end: first.known.footer.blocks_end(),
+        blocks_end: first.known.footer.blocks.end(),
         offset: first.block.offset,
         length: last.block.offset + last.block.length() - first.block.offset,
         pages: blocks.iter().map(|b| u64::from(b.block.pages)).sum(),

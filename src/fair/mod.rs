@@ -184,6 +184,12 @@ impl FairPermit {
     pub fn amount(&self) -> u64 {
         self.amount
     }
+
+    /// Takes in what was granted besides, of the same semaphore and to the same party.
+    pub fn absorb(&mut self, mut other: Self) {
+        assert!(Arc::ptr_eq(&self.semaphore.0, &other.semaphore.0) && self.who == other.who);
+        self.amount += std::mem::take(&mut other.amount);
+    }
 }
 
 impl std::fmt::Debug for FairPermit {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::overhead::Owed;
 use super::seal_policy::View;
 use super::sink::{Sink, SinkState, UploadSlot, Uploaded};
 use super::{Appended, IngestError};
@@ -69,6 +70,8 @@ pub struct ExchangeState {
     told: bool,
     /// What waits to be sealed.
     open: Pages,
+    /// Bytes of memory that its batches have not reserved yet.
+    pub owed: Arc<Owed>,
     /// Bytes sealed whose upload has not ended.
     in_flight_bytes: u64,
     finishing: Vec<TaskAttempt>,
@@ -97,6 +100,7 @@ impl ExchangeState {
             expected: BTreeSet::new(),
             told: false,
             open: Pages::default(),
+            owed: Arc::default(),
             in_flight_bytes: 0,
             finishing: Vec::new(),
             following: Vec::new(),
@@ -128,13 +132,12 @@ impl ExchangeState {
 
     /// What the seal policy looks at.
     pub fn view(&self, now: Instant) -> View {
+        let since = |at| now.saturating_duration_since(at);
         View {
             open_bytes: self.open.bytes,
-            finish_waits: self
-                .first_finish
-                .map(|at| now.saturating_duration_since(at)),
+            finish_waits: self.first_finish.map(since),
             commit_uploading: self.commit_uploads > 0,
-            commit_quiet: self.last_commit.map(|at| now.saturating_duration_since(at)),
+            commit_quiet: self.last_commit.map(since),
             finishing: self.finishing.len(),
             expected: self.company(),
         }

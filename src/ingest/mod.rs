@@ -7,6 +7,7 @@
 mod answers;
 mod elsewhere;
 mod exchange;
+mod overhead;
 mod pressure;
 pub mod seal_policy;
 mod sealing;
@@ -29,7 +30,7 @@ use crate::commit::{CommitIndex, Totals};
 use crate::config::{LimitsConfig, SegmentConfig};
 use crate::fair::FairSemaphore;
 use crate::id::{DaemonId, ExchangeId, SinkId};
-use crate::memory::{Holding, MemoryPool, Reservation};
+use crate::memory::{Holding, MemoryPool};
 use crate::segment::frame::VerifiedBatch;
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::metrics::Metrics;
@@ -110,24 +111,6 @@ impl Ingest {
         ingest
     }
 
-    /// Waits for the memory that a body of `bytes` needs, in the turn of the exchange's query. Call
-    /// it before reading the body.
-    ///
-    /// # Errors
-    /// When the memory budget could never hold it.
-    pub async fn reserve(
-        &self,
-        exchange: &ExchangeId,
-        bytes: u64,
-    ) -> Result<Reservation, IngestError> {
-        Ok(self
-            .shared
-            .parts
-            .pool
-            .reserve(exchange.query(), bytes)
-            .await?)
-    }
-
     /// Whether pages for this sink could be taken now; to refuse before the body is read.
     ///
     /// # Errors
@@ -194,6 +177,7 @@ impl Ingest {
         memory: Holding,
     ) -> Result<Appended, IngestError> {
         let (pages, bytes) = (batch.pages, batch.page_bytes);
+        let (overhead, held) = (batch.overhead(), memory.clone());
         let exchange = self.get_or_open(&sink.exchange)?;
         let (appended, sealed) = {
             let mut state = exchange.lock();
@@ -217,6 +201,7 @@ impl Ingest {
             metrics.batches.inc();
             metrics.pages_written.inc_by(pages);
             metrics.bytes_written.inc_by(bytes);
+            self.charge(&exchange, sink.exchange.query(), overhead, &held);
         }
         self.upload(&exchange, &sink.exchange, sealed);
         Ok(appended)

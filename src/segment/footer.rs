@@ -1,11 +1,14 @@
 //! The footer of a segment: its index of blocks and the commit records of the sinks that finish
 //! with it.
 //!
-//! Does: encode and decode, with every number checked against the others. Does not: fetch bytes.
-//! Invariant: in a decoded [`Footer`] blocks lie one after another from the header to the footer,
-//! sorted by partition, and every sink that is named exists.
+//! Does: encode and decode, with every number checked against the others. Does not: fetch bytes, or
+//! know how the index is written (`blocks`). Invariant: in a decoded [`Footer`] the blocks end
+//! where the footer begins, and every sink that is named exists.
 
-use super::layout::{FRAME_HEADER, RECORD, SEGMENT_HEADER, Trailer};
+use bytes::Bytes;
+
+use super::blocks::Blocks;
+use super::layout::Trailer;
 use super::varint::{Cursor, DecodeError, put, put_text};
 use crate::id::{BaseName, DaemonId, ExchangeId, SegmentId, TaskAttempt};
 
@@ -20,35 +23,6 @@ pub struct Totals {
     pub bytes: u64,
     /// CRC-32C over the frames' `crc` fields, in the order in which the pages came.
     pub checksum: u32,
-}
-
-/// Where the pages of one sink and partition lie in the segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BlockEntry {
-    /// Output partition.
-    pub partition: u32,
-    /// Index into [`Footer::sinks`].
-    pub sink: u32,
-    /// Pages.
-    pub pages: u32,
-    /// Bytes of page frames, without the block record.
-    pub frames_length: u32,
-    /// CRC-32C over the frames' `crc` fields.
-    pub checksum: u32,
-    /// Where its block record begins in the segment.
-    pub offset: u64,
-}
-
-impl BlockEntry {
-    /// Bytes of the block with its record.
-    pub fn length(&self) -> u64 {
-        RECORD as u64 + u64::from(self.frames_length)
-    }
-
-    /// Page bytes.
-    pub fn page_bytes(&self) -> u64 {
-        u64::from(self.frames_length) - u64::from(self.pages) * FRAME_HEADER as u64
-    }
 }
 
 /// That an attempt finished, what it holds and where.
@@ -75,22 +49,30 @@ pub struct Footer {
     /// The sinks that have blocks or commit records here.
     pub sinks: Vec<TaskAttempt>,
     /// All blocks, by partition, then by sink.
-    pub blocks: Vec<BlockEntry>,
+    pub blocks: Blocks,
     /// Attempts that finish with this segment.
     pub commits: Vec<CommitRecord>,
 }
 
 impl Footer {
-    /// Where the blocks end and the footer begins.
-    pub fn blocks_end(&self) -> u64 {
-        self.blocks
-            .last()
-            .map_or(SEGMENT_HEADER as u64, |b| b.offset + b.length())
+    /// Bytes of memory that it takes, about.
+    pub fn memory(&self) -> u64 {
+        let commits = self.commits.iter().map(|commit| {
+            size_of::<CommitRecord>() + commit.predecessors.len() * size_of::<(BaseName, u64)>()
+        });
+        let sinks = self.sinks.len() * size_of::<TaskAttempt>();
+        let index = self.blocks.encoded().len();
+        (size_of::<Self>() + index + sinks + commits.sum::<usize>()) as u64
     }
 
-    /// The footer's bytes.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(128 + self.blocks.len() * 12 + self.commits.len() * 32);
+    /// The footer's bytes, in pieces: the index is not copied.
+    pub fn encode(&self) -> [Bytes; 3] {
+        let (head, commits) = (self.encode_head(), self.encode_commits());
+        [head.into(), self.blocks.encoded().clone(), commits.into()]
+    }
+
+    fn encode_head(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(128 + self.sinks.len() * 4);
         put_text(&mut out, self.exchange.as_str());
         out.extend_from_slice(&self.segment.daemon.0.to_le_bytes());
         put(&mut out, self.segment.sequence);
@@ -100,32 +82,11 @@ impl Footer {
             put(&mut out, u64::from(sink.task));
             put(&mut out, u64::from(sink.attempt));
         }
-        self.encode_blocks(&mut out);
-        self.encode_commits(&mut out);
         out
     }
 
-    fn encode_blocks(&self, out: &mut Vec<u8>) {
-        let groups: Vec<_> = self
-            .blocks
-            .chunk_by(|a, b| a.partition == b.partition)
-            .collect();
-        put(out, groups.len() as u64);
-        let mut next_partition = 0;
-        for group in groups {
-            put(out, u64::from(group[0].partition - next_partition));
-            next_partition = group[0].partition + 1;
-            put(out, group.len() as u64);
-            for block in group {
-                put(out, u64::from(block.sink));
-                put(out, u64::from(block.pages));
-                put(out, u64::from(block.frames_length));
-                out.extend_from_slice(&block.checksum.to_le_bytes());
-            }
-        }
-    }
-
-    fn encode_commits(&self, out: &mut Vec<u8>) {
+    fn encode_commits(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(2 + self.commits.len() * 32);
         let mut bases: Vec<&BaseName> = self
             .commits
             .iter()
@@ -133,27 +94,31 @@ impl Footer {
             .collect();
         bases.sort();
         bases.dedup();
-        put(out, bases.len() as u64);
+        put(&mut out, bases.len() as u64);
         for base in &bases {
-            put_text(out, base.as_str());
+            put_text(&mut out, base.as_str());
         }
-        put(out, self.commits.len() as u64);
+        put(&mut out, self.commits.len() as u64);
         for commit in &self.commits {
             let sink = self.sinks.iter().position(|s| *s == commit.attempt);
-            put(out, sink.expect("a committed sink is in the table") as u64);
-            put(out, commit.totals.batches);
-            put(out, commit.totals.pages);
-            put(out, commit.totals.bytes);
+            put(
+                &mut out,
+                sink.expect("a committed sink is in the table") as u64,
+            );
+            put(&mut out, commit.totals.batches);
+            put(&mut out, commit.totals.pages);
+            put(&mut out, commit.totals.bytes);
             out.extend_from_slice(&commit.totals.checksum.to_le_bytes());
-            put(out, commit.predecessors.len() as u64);
+            put(&mut out, commit.predecessors.len() as u64);
             for (base, sequence) in &commit.predecessors {
                 put(
-                    out,
+                    &mut out,
                     bases.binary_search(&base).expect("just collected") as u64,
                 );
-                put(out, *sequence);
+                put(&mut out, *sequence);
             }
         }
+        out
     }
 
     /// Decodes the footer whose place the trailer gives.
@@ -168,7 +133,7 @@ impl Footer {
             return Err("its footer does not fit its checksum".into());
         }
         let footer = decode_fields(bytes).map_err(|e| format!("its footer is malformed: {e}"))?;
-        if footer.blocks_end() != trailer.footer_offset {
+        if footer.blocks.end() != trailer.footer_offset {
             return Err("its blocks do not end where its footer begins".into());
         }
         Ok(footer)
@@ -193,7 +158,7 @@ fn decode_fields(bytes: &[u8]) -> Result<Footer, DecodeError> {
         sinks
             .push(TaskAttempt::new(task, attempt).map_err(|_| DecodeError("a sink is not valid"))?);
     }
-    let blocks = decode_blocks(&mut cursor, sinks.len() as u32)?;
+    let blocks = Blocks::decode(&mut cursor, sinks.len() as u32)?;
     let commits = decode_commits(&mut cursor, &sinks)?;
     cursor.finish()?;
     Ok(Footer {
@@ -204,36 +169,6 @@ fn decode_fields(bytes: &[u8]) -> Result<Footer, DecodeError> {
         blocks,
         commits,
     })
-}
-
-fn decode_blocks(cursor: &mut Cursor<'_>, sinks: u32) -> Result<Vec<BlockEntry>, DecodeError> {
-    let mut blocks = Vec::new();
-    let mut offset = SEGMENT_HEADER as u64;
-    let mut next_partition = 0u32;
-    for _ in 0..cursor.count(9)? {
-        let partition = next_partition
-            .checked_add(cursor.u32()?)
-            .filter(|p| *p < crate::id::PARTITION_MARKERS)
-            .ok_or(DecodeError("a partition is out of range"))?;
-        next_partition = partition + 1;
-        for _ in 0..cursor.count(7)? {
-            let block = BlockEntry {
-                partition,
-                sink: cursor.u32()?,
-                pages: cursor.u32()?,
-                frames_length: cursor.u32()?,
-                checksum: cursor.fixed_u32()?,
-                offset,
-            };
-            let least = u64::from(block.pages) * (FRAME_HEADER as u64 + 1);
-            if block.sink >= sinks || block.pages == 0 || u64::from(block.frames_length) < least {
-                return Err(DecodeError("a block's numbers contradict each other"));
-            }
-            offset += block.length();
-            blocks.push(block);
-        }
-    }
-    Ok(blocks)
 }
 
 fn decode_commits(

@@ -44,6 +44,20 @@ pub struct VerifiedBatch {
     pub page_bytes: u64,
 }
 
+/// Bytes of memory that a run takes besides its frames, from the batch to a stored segment that is
+/// kept: a [`Piece`](super::writer::Piece), a block record and its entry in the index, and a slice
+/// each of record and frames, which are there twice while they are stored.
+const RUN_OVERHEAD: u64 = 256;
+
+impl VerifiedBatch {
+    /// Bytes of memory that it takes, until it is forgotten, besides its frames. For pages of some
+    /// KiB that is next to nothing; of pages of some bytes, each for another partition, it is most.
+    pub fn overhead(&self) -> u64 {
+        let checksums = self.pages * size_of::<u32>() as u64;
+        self.runs.len() as u64 * RUN_OVERHEAD + checksums
+    }
+}
+
 /// Why a batch was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {

@@ -4,6 +4,7 @@
 //! Invariant: what `writer` makes, `footer` and `scan` read back; anything else is refused with a
 //! reason.
 
+pub mod blocks;
 pub mod footer;
 pub mod frame;
 pub mod layout;

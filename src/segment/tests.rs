@@ -57,6 +57,10 @@ fn decode(object: &[u8]) -> Result<Footer, String> {
     )
 }
 
+fn first_partition(footer: &Footer) -> u32 {
+    footer.blocks.iter().next().unwrap().partition
+}
+
 fn partition_range(footer: &Footer, partition: u32) -> (std::ops::Range<usize>, Expected) {
     let blocks: Vec<_> = footer
         .blocks
@@ -135,7 +139,7 @@ proptest! {
     ) {
         let image = image(&pages);
         let (object, footer) = (joined(&image), &image.footer);
-        let partition = footer.blocks[0].partition;
+        let partition = first_partition(footer);
         let mine = pages_of(&pages, partition);
         let skip = skip.min(mine.len() as u64);
         let (range, expected) = partition_range(footer, partition);
@@ -154,7 +158,7 @@ proptest! {
     ) {
         let image = image(&pages);
         let (object, footer) = (joined(&image), &image.footer);
-        let partition = footer.blocks[0].partition;
+        let partition = first_partition(footer);
         let skip = skip.min(pages_of(&pages, partition).len() as u64);
         let (range, expected) = partition_range(footer, partition);
         let range = object.slice(range);
@@ -184,7 +188,7 @@ proptest! {
     ) {
         let image = image(&pages);
         let object = joined(&image);
-        let (range, expected) = partition_range(&image.footer, image.footer.blocks[0].partition);
+        let (range, expected) = partition_range(&image.footer, first_partition(&image.footer));
         let mut damaged = object[range].to_vec();
         let position = position.index(damaged.len());
         damaged[position] ^= 1 << bit;
@@ -197,7 +201,7 @@ proptest! {
     ) {
         let image = image(&pages);
         let mut object = joined(&image).to_vec();
-        let start = image.footer.blocks_end() as usize;
+        let start = image.footer.blocks.end() as usize;
         let position = start + position.index(object.len() - start);
         object[position] ^= 1 << bit;
         prop_assert!(decode(&object).is_err());
@@ -268,7 +272,7 @@ fn a_segment_of_commits_alone_is_a_segment() {
     let image = image(&[]);
     let footer = decode(&joined(&image)).unwrap();
     assert_eq!(footer.commits.len(), 1);
-    assert_eq!(footer.blocks_end(), SEGMENT_HEADER as u64);
+    assert_eq!(footer.blocks.end(), SEGMENT_HEADER as u64);
 }
 
 #[test]

@@ -6,7 +6,8 @@
 use bytes::{Bytes, BytesMut};
 
 use super::Checksum;
-use super::footer::{BlockEntry, CommitRecord, Footer};
+use super::blocks::{BlockEntry, Blocks};
+use super::footer::{CommitRecord, Footer};
 use super::frame::Run;
 use super::layout::{BlockRecord, RECORD, SEGMENT_HEADER, Trailer, segment_header};
 use crate::id::{ExchangeId, SegmentId, TaskAttempt};
@@ -67,7 +68,7 @@ pub fn write_segment(draft: SegmentDraft) -> SegmentImage {
     let groups: Vec<_> = pieces
         .chunk_by(|a, b| (a.run.partition, a.sink) == (b.run.partition, b.sink))
         .collect();
-    let mut content = Vec::with_capacity(pieces.len() + groups.len() + 3);
+    let mut content = Vec::with_capacity(pieces.len() + groups.len() + 5);
     content.push(Bytes::copy_from_slice(&segment_header()));
     let mut records = BytesMut::with_capacity(groups.len() * RECORD);
     let mut blocks = Vec::with_capacity(groups.len());
@@ -85,16 +86,18 @@ pub fn write_segment(draft: SegmentDraft) -> SegmentImage {
         segment,
         sealed_millis,
         sinks,
-        blocks,
+        blocks: Blocks::new(&blocks),
         commits,
     };
     let encoded = footer.encode();
+    let mut crc = Checksum::default();
+    encoded.iter().for_each(|piece| crc.update(piece));
     let trailer = Trailer {
         footer_offset: offset,
-        footer_length: encoded.len() as u32,
-        footer_crc: super::checksum(&encoded),
+        footer_length: encoded.iter().map(|piece| piece.len() as u32).sum(),
+        footer_crc: crc.value(),
     };
-    content.push(encoded.into());
+    content.extend(encoded);
     content.push(Bytes::copy_from_slice(&trailer.encode()));
     let size = content.iter().map(|b| b.len() as u64).sum();
     SegmentImage {

@@ -1,6 +1,6 @@
 //! Clients that are slow, leave, or send what a proper client would not: byte by byte over TCP.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use stopover::clock::Random;
@@ -382,6 +382,39 @@ async fn a_reader_that_takes_nothing_is_cut_off_and_its_memory_comes_back() {
     assert_eq!(client.answer_head().await.status, 200);
     door.expect_no_request_under_way().await;
     door.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_coordinator_that_takes_nothing_of_its_handles_lets_go_of_the_footers() {
+    let bases = Bases::new();
+    let mut config = bases.config();
+    config.limits.read_stall_timeout = Duration::from_millis(300);
+    let (writer, planner) = (Door::open(&config).await, Door::open(&config).await);
+    writer.announce("w", 10_000).await;
+    let sink = sink("w", 0, 0);
+    let pages: Vec<(u32, &[u8])> = (0..10_000).map(|p| (p, &b"page"[..])).collect();
+    writer.add(&sink, 0, batch(&pages)).await;
+    ok_json(writer.post_nothing(&format!("{sink}/finish")).await).await;
+    // Over HTTP/2 the connection itself is idle, not stalled: the client gives no credit.
+    let mut client = Http2Client::connect(planner.address).await;
+    let wanted = br#"{"attempts":[[0,0]],"target_size":1}"#;
+    client
+        .ask("/v1/exchanges/w/handles", "application/json", wanted)
+        .await;
+    let (pool, commits) = (&planner.daemon.read_pool, &planner.daemon.commits);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while commits.footer_bytes() == 0 {
+        assert!(Instant::now() < deadline, "no plan begins");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(pool.try_reserve("r", pool.capacity()).is_none(), "planning");
+    while pool.try_reserve("r", pool.capacity()).is_none() {
+        assert!(Instant::now() < deadline, "{} bytes are held", pool.used());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    writer.shut_down().await;
+    drop(client);
+    planner.shut_down().await;
 }
 
 #[tokio::test]

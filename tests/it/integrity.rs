@@ -14,6 +14,7 @@ use stopover::commit::hot::HotSegment;
 use stopover::config::Config;
 use stopover::id::{ExchangeId, SegmentAddress, TaskAttempt};
 use stopover::read::{PageFormat, ReadError, Selection};
+use stopover::segment::blocks::Blocks;
 use stopover::segment::footer::{CommitRecord, Footer, Totals};
 use stopover::segment::layout::{END_MARKER, RECORD, SEGMENT_HEADER};
 
@@ -165,7 +166,7 @@ async fn in_memory(daemon: &Daemon, content: Vec<u8>) -> HotSegment {
         segment: address.segment,
         sealed_millis: 0,
         sinks: Vec::new(),
-        blocks: Vec::new(),
+        blocks: Blocks::default(),
         commits: Vec::new(),
     };
     HotSegment::new(address, Arc::new(footer), vec![content.into()], Vec::new())

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use stopover::app::Daemon;
 use stopover::clock::Runtime;
+use stopover::commit::PlannedHandle;
 use stopover::config::{BaseDirectoryConfig, Config};
 use stopover::id::{ExchangeId, SinkId, TaskAttempt};
 use stopover::ingest::{Aborted, Claim, IngestError};
@@ -157,6 +159,11 @@ fn claim(batches: u64, pages: &[(u32, Vec<u8>)]) -> Option<Claim> {
         bytes,
         checksum: None,
     })
+}
+
+async fn planned(daemon: &Daemon, x: &ExchangeId, chosen: &[TaskAttempt]) -> Vec<PlannedHandle> {
+    let planned = daemon.commits.plan_handles(x, false, chosen, 1 << 20);
+    planned.await.unwrap().collect()
 }
 
 async fn write_task(daemon: &Daemon, sink: &SinkId, pages: &[(u32, Vec<u8>)]) {
@@ -330,11 +337,7 @@ async fn a_handle_gives_the_chosen_attempt_and_no_page_of_another() {
         write_task(&daemon, &sink(&x, 0, attempt), &pages).await;
     }
     let chosen = [TaskAttempt::new(0, 1).unwrap()];
-    let handles = daemon
-        .commits
-        .plan_handles(&x, false, &chosen, 1 << 20)
-        .await
-        .unwrap();
+    let handles = planned(&daemon, &x, &chosen).await;
     assert_eq!(handles.len(), 1);
     assert_eq!((handles[0].pages, handles[0].bytes), (1, 3001));
     let other = shared.daemon(2);
@@ -594,11 +597,7 @@ async fn a_segment_under_the_name_of_another_is_an_error() {
         TaskAttempt::new(0, 0).unwrap(),
         TaskAttempt::new(1, 0).unwrap(),
     ];
-    let handles = writer
-        .commits
-        .plan_handles(&x, false, &chosen, 1 << 20)
-        .await
-        .unwrap();
+    let handles = planned(&writer, &x, &chosen).await;
     let (one, two) = (
         std::fs::read(&files[0]).unwrap(),
         std::fs::read(&files[1]).unwrap(),
@@ -623,11 +622,7 @@ async fn a_segment_that_is_gone_is_named_as_lost() {
     announce(&writer, &x, 1).await;
     write_task(&writer, &sink(&x, 0, 0), &[(0, page(1, 3000))]).await;
     let chosen = [TaskAttempt::new(0, 0).unwrap()];
-    let handles = writer
-        .commits
-        .plan_handles(&x, false, &chosen, 1 << 20)
-        .await
-        .unwrap();
+    let handles = planned(&writer, &x, &chosen).await;
     shared
         .segments()
         .iter()
@@ -861,6 +856,72 @@ async fn many_who_collect_at_once_do_no_harm() {
 
 // Promise 7
 
+#[tokio::test]
+async fn what_a_batch_takes_besides_its_bytes_is_reserved_or_owed() {
+    let shared = Shared::new(1);
+    let (daemon, x) = (shared.daemon(1), exchange("q-1"));
+    announce(&daemon, &x, 1000).await;
+    let pages: Vec<_> = (0..1000).map(|p| (p, vec![1])).collect();
+    let bytes = 1000 * (FRAME_HEADER as u64 + 1);
+    let (pool, one) = (&daemon.write_pool, sink(&x, 0, 0));
+    write(&daemon, &one, 0, &pages).await.unwrap();
+    let besides = pool.used() - bytes;
+    assert!(besides > 1000 * 100, "{besides} bytes for a thousand runs");
+    let rest = pool.capacity() - pool.used() - bytes - 10;
+    let rest = pool.try_reserve("r", rest).unwrap();
+    write(&daemon, &one, 1, &pages).await.unwrap();
+    assert_eq!(
+        pool.used(),
+        pool.capacity() - 10,
+        "there is no room for more"
+    );
+    let who_leaves = daemon.ingest.reserve(&x, 100).now_or_never();
+    assert!(who_leaves.is_none(), "there is no room: {who_leaves:?}");
+    drop(rest);
+    let next = daemon.ingest.reserve(&x, 100).await.unwrap();
+    assert_eq!(next.bytes(), 100 + besides);
+    let after = daemon.ingest.reserve(&x, 100).await.unwrap();
+    assert_eq!(after.bytes(), 100, "asked for once");
+    daemon.exchanges.close(&x).await.unwrap();
+    drop((next, after));
+    while pool.used() > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn footers_give_way_to_readers_and_a_plan_waits_for_nobody() {
+    let shared = Shared::new(1);
+    let (writer, x) = (shared.daemon(1), exchange("q-1"));
+    announce(&writer, &x, 4).await;
+    let tasks = (0..5).map(|task| TaskAttempt::new(task, 0).unwrap());
+    let chosen: Vec<_> = tasks.collect();
+    for task in 0..5 {
+        let pages: Vec<_> = (0..4).map(|p| (p, page(1, 100))).collect();
+        write_task(&writer, &sink(&x, task, 0), &pages).await;
+    }
+    let planner = shared.daemon(2);
+    let (pool, commits) = (&planner.read_pool, &planner.commits);
+    let all = pool.reserve("q", pool.capacity()).await.unwrap();
+    let beside = planned(&planner, &x, &chosen).await;
+    assert_eq!((beside.len(), commits.footer_bytes()), (4, 0));
+    drop(all);
+    let again = commits
+        .plan_handles(&x, false, &chosen, 1 << 20)
+        .await
+        .unwrap();
+    let kept = commits.footer_bytes();
+    assert!(kept > 0);
+    assert_eq!(pool.used(), kept);
+    assert!(
+        pool.try_reserve("r", pool.capacity()).is_none(),
+        "a plan has them"
+    );
+    assert_eq!((pool.used(), commits.footer_bytes()), (kept, 0));
+    assert_eq!(again.collect::<Vec<_>>(), beside);
+    assert_eq!(pool.used(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_sinks_finish_within_a_small_budget_and_every_byte_comes_back() {
     let mut shared = Shared::new(2);
@@ -890,8 +951,8 @@ async fn many_sinks_finish_within_a_small_budget_and_every_byte_comes_back() {
     assert_eq!(total, 100 * 6 * 100_000);
     assert_eq!(
         other.read_pool.used(),
-        other.reader.cached_bytes(),
-        "only the cache holds memory"
+        other.reader.cached_bytes() + other.commits.footer_bytes(),
+        "only the caches hold memory"
     );
     daemon.exchanges.close(&x).await.unwrap();
     assert_eq!(

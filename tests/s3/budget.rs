@@ -158,6 +158,7 @@ async fn run(shuffle: Shuffle) -> Cost {
         .plan_handles(&exchange, false, &chosen, 64 << 20)
         .await
         .unwrap();
+    let planned: Vec<_> = planned.collect();
     let handle_bytes: usize = planned.iter().map(|h| h.text.len()).sum();
     let reads = planned.into_iter().map(|handle| {
         let reader = reader.clone();

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use stopover::app::Daemon;
 use stopover::memory::MemoryPool;
+use stopover::segment::blocks::Blocks;
 use stopover::segment::footer::Footer;
 use stopover::segment::layout::{RECORD, TRAILER, Trailer};
 use stopover::storage::Tail;
@@ -161,7 +162,7 @@ fn is_segment(key: &Key) -> bool {
 
 /// Bytes of a segment that came from clients: pages and their headers.
 fn frames(content: &[Bytes]) -> u64 {
-    let blocks = footer_of(content).map_or(Vec::new(), |footer| footer.blocks);
+    let blocks = footer_of(content).map_or(Blocks::default(), |footer| footer.blocks);
     blocks.iter().map(|b| b.length() - RECORD as u64).sum()
 }
 

@@ -76,6 +76,7 @@ pub async fn nothing_is_left(cluster: &Cluster) {
     for host in cluster.hosts.iter() {
         let life = host.serves().await;
         let (daemon, metrics) = (&life.daemon, &life.daemon.metrics);
+        let kept = daemon.reader.cached_bytes() + daemon.commits.footer_bytes();
         let held = [
             ("sinks_open", metrics.sinks_open.get()),
             ("exchanges_open", metrics.exchanges_open.get()),
@@ -84,8 +85,8 @@ pub async fn nothing_is_left(cluster: &Cluster) {
             ("waiting to write", daemon.write_pool.waiting() as i64),
             ("waiting to read", daemon.read_pool.waiting() as i64),
             (
-                "read pool without its cache",
-                daemon.read_pool.used() as i64 - daemon.reader.cached_bytes() as i64,
+                "read pool without its caches",
+                daemon.read_pool.used() as i64 - kept as i64,
             ),
             ("undecided sinks", daemon.ingest.undecided() as i64),
             ("runs that are dead and not gone", host.undead() as i64),

@@ -1,17 +1,17 @@
 //! Source handles for the chosen attempts, streamed as lines.
 
-use std::convert::Infallible;
-
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::api::extract::{ExchangePath, NoQuery, StrictJson};
 use crate::api::page_framing::NDJSON_MEDIA_TYPE;
 use crate::api::problem::{Problem, ProblemBody};
+use crate::api::stall::{OnFailure, StreamBody};
 use crate::api::state::SharedState;
 use crate::commit::PlannedHandle;
 use crate::id::TaskAttempt;
@@ -86,29 +86,37 @@ pub async fn plan(
         .commits
         .plan_handles(&exchange, ordered, &chosen, wanted.target_size)
         .await?;
-    let pieces = futures::stream::iter(Pieces::new(planned).map(Ok::<_, Infallible>));
-    let body = Body::from_stream(pieces);
-    Ok(([(CONTENT_TYPE, NDJSON_MEDIA_TYPE)], body).into_response())
+    let pieces = futures::stream::iter(Pieces::new(planned).map(Ok));
+    // A plan holds the footers of its exchange for as long as the client takes.
+    let body = StreamBody::new(
+        pieces.boxed(),
+        None,
+        OnFailure::Cut,
+        None,
+        state.patience.clone(),
+        &state.parts.runtime,
+    );
+    Ok(([(CONTENT_TYPE, NDJSON_MEDIA_TYPE)], Body::new(body)).into_response())
 }
 
-/// The lines in pieces; a handle is let go once it is written.
-struct Pieces {
-    handles: std::vec::IntoIter<PlannedHandle>,
+/// The lines in pieces; a handle is made when its line is about to be written, and then let go.
+struct Pieces<H> {
+    handles: H,
     written: usize,
     ended: bool,
 }
 
-impl Pieces {
-    fn new(handles: Vec<PlannedHandle>) -> Self {
+impl<H> Pieces<H> {
+    fn new(handles: H) -> Self {
         Self {
-            handles: handles.into_iter(),
+            handles,
             written: 0,
             ended: false,
         }
     }
 }
 
-impl Iterator for Pieces {
+impl<H: Iterator<Item = PlannedHandle>> Iterator for Pieces<H> {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
@@ -155,7 +163,7 @@ mod tests {
             bytes: 7,
             pages: 1,
         };
-        let pieces: Vec<Bytes> = Pieces::new((0..count).map(handle).collect()).collect();
+        let pieces: Vec<Bytes> = Pieces::new((0..count).map(handle)).collect();
         assert!(pieces.iter().all(|p| p.len() < PIECE + text.len() + 200));
         let lines = pieces.concat();
         let lines = String::from_utf8(lines).unwrap();

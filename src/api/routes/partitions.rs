@@ -115,7 +115,7 @@ pub async fn read(
         read.stream,
         read.length,
         on_failure,
-        permit,
+        Some(permit),
         state.patience.clone(),
         &state.parts.runtime,
     );

@@ -58,7 +58,7 @@ pub async fn read(
         stream,
         None,
         OnFailure::ErrorRecord,
-        permit,
+        Some(permit),
         state.patience.clone(),
         &state.parts.runtime,
     );

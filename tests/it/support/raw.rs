@@ -180,11 +180,16 @@ impl Http2Client {
         self.0.write_all(&frame).await.unwrap();
     }
 
-    /// Sends a request with a body of at most 16 KiB; gives the answer's body.
-    pub async fn post(&mut self, path: &str, media_type: &str, body: &[u8]) -> Vec<u8> {
+    /// Sends a request with a body of at most 16 KiB, and takes nothing of the answer.
+    pub async fn ask(&mut self, path: &str, media_type: &str, body: &[u8]) {
         let head = head_block("POST", path, media_type, body.len());
         self.send_frame(1, 4, 1, &head).await;
         self.send_frame(0, 1, 1, body).await;
+    }
+
+    /// Sends a request with a body of at most 16 KiB; gives the answer's body.
+    pub async fn post(&mut self, path: &str, media_type: &str, body: &[u8]) -> Vec<u8> {
+        self.ask(path, media_type, body).await;
         let answer = tokio::time::timeout(Duration::from_secs(20), self.data_of_stream_1()).await;
         answer.expect("no answer came")
     }

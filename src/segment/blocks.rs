@@ -1,0 +1,293 @@
+//! The index of a segment's blocks, kept as it is encoded.
+//!
+//! Does: encode, check and walk the index. Does not: know sinks by name, or commits (`footer`).
+//! Invariant: blocks lie one after another from the segment's header on, sorted by partition; what
+//! is in a [`Blocks`] was made or checked here, so that walking it cannot fail.
+//!
+//! A daemon that plans holds the indexes of all segments of an exchange at once: some ten bytes a
+//! block as they are, where an entry has 32.
+
+use bytes::Bytes;
+
+use super::layout::{FRAME_HEADER, RECORD, SEGMENT_HEADER};
+use super::varint::{Cursor, DecodeError, put};
+
+/// Where the pages of one sink and partition lie in the segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockEntry {
+    /// Output partition.
+    pub partition: u32,
+    /// Index into [`Footer::sinks`](super::footer::Footer::sinks).
+    pub sink: u32,
+    /// Pages.
+    pub pages: u32,
+    /// Bytes of page frames, without the block record.
+    pub frames_length: u32,
+    /// CRC-32C over the frames' `crc` fields.
+    pub checksum: u32,
+    /// Where its block record begins in the segment.
+    pub offset: u64,
+}
+
+impl BlockEntry {
+    /// Bytes of the block with its record.
+    pub fn length(&self) -> u64 {
+        RECORD as u64 + u64::from(self.frames_length)
+    }
+
+    /// Page bytes.
+    pub fn page_bytes(&self) -> u64 {
+        u64::from(self.frames_length) - u64::from(self.pages) * FRAME_HEADER as u64
+    }
+}
+
+/// All blocks of a segment, by partition, then by sink. Cheap to clone.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Blocks {
+    encoded: Bytes,
+    count: usize,
+    end: u64,
+}
+
+/// How far an index was walked.
+#[derive(Debug, Clone)]
+pub struct Position {
+    /// Bytes of the index that were read.
+    read: usize,
+    /// Partitions that follow the present one.
+    partitions: u64,
+    /// Blocks of the present partition that follow.
+    blocks: u64,
+    partition: u32,
+    next_partition: u32,
+    offset: u64,
+}
+
+impl Blocks {
+    /// The index of these blocks, which are in order and lie one after another.
+    pub fn new(entries: &[BlockEntry]) -> Self {
+        let mut out = Vec::with_capacity(16 + entries.len() * 12);
+        let partitions = || entries.chunk_by(|a, b| a.partition == b.partition);
+        put(&mut out, partitions().count() as u64);
+        let mut next_partition = 0;
+        for blocks in partitions() {
+            put(&mut out, u64::from(blocks[0].partition - next_partition));
+            next_partition = blocks[0].partition + 1;
+            put(&mut out, blocks.len() as u64);
+            for block in blocks {
+                put(&mut out, u64::from(block.sink));
+                put(&mut out, u64::from(block.pages));
+                put(&mut out, u64::from(block.frames_length));
+                out.extend_from_slice(&block.checksum.to_le_bytes());
+            }
+        }
+        out.shrink_to_fit();
+        Self {
+            encoded: out.into(),
+            count: entries.len(),
+            end: entries.last().map_or(EMPTY_END, |b| b.offset + b.length()),
+        }
+    }
+
+    /// Reads an index of blocks of so many sinks from the front of what the cursor has, and copies
+    /// it.
+    pub(super) fn decode(cursor: &mut Cursor<'_>, sinks: u32) -> Result<Self, DecodeError> {
+        let bytes = cursor.rest();
+        let mut position = Position::start();
+        let (mut count, mut end) = (0, EMPTY_END);
+        while let Some(block) = position.step(bytes)? {
+            let least = u64::from(block.pages) * (FRAME_HEADER as u64 + 1);
+            if block.sink >= sinks || block.pages == 0 || u64::from(block.frames_length) < least {
+                return Err(DecodeError("a block's numbers contradict each other"));
+            }
+            count += 1;
+            end = block.offset + block.length();
+        }
+        let encoded = Bytes::copy_from_slice(cursor.take(position.read)?);
+        Ok(Self {
+            encoded,
+            count,
+            end,
+        })
+    }
+
+    /// The index as it stands in a footer.
+    pub fn encoded(&self) -> &Bytes {
+        &self.encoded
+    }
+
+    /// Has its bytes held by what `hold` makes of them: bytes of the same content.
+    pub fn held(self, hold: impl FnOnce(Bytes) -> Bytes) -> Self {
+        let encoded = hold(self.encoded);
+        Self { encoded, ..self }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Where the last one ends and the footer begins.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// The block after those that `position` has passed, which passes it, too. The position must
+    /// have walked this index and no other.
+    pub fn next(&self, position: &mut Position) -> Option<BlockEntry> {
+        position
+            .step(&self.encoded)
+            .expect("an index that was made or checked")
+    }
+
+    /// All of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = BlockEntry> + '_ {
+        let mut position = Position::start();
+        std::iter::from_fn(move || self.next(&mut position))
+    }
+}
+
+/// Where no block ends: behind the header.
+const EMPTY_END: u64 = SEGMENT_HEADER as u64;
+
+impl Default for Blocks {
+    fn default() -> Self {
+        Self::new(&[])
+    }
+}
+
+impl std::fmt::Debug for Blocks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl Position {
+    /// Before the first block.
+    pub fn start() -> Self {
+        Self {
+            read: 0,
+            partitions: 0,
+            blocks: 0,
+            partition: 0,
+            next_partition: 0,
+            offset: SEGMENT_HEADER as u64,
+        }
+    }
+
+    fn step(&mut self, encoded: &[u8]) -> Result<Option<BlockEntry>, DecodeError> {
+        let mut cursor = Cursor::new(&encoded[self.read..]);
+        if self.read == 0 {
+            self.partitions = cursor.count(9)? as u64;
+        }
+        if self.blocks == 0 {
+            if self.partitions == 0 {
+                self.read = encoded.len() - cursor.rest().len();
+                return Ok(None);
+            }
+            self.partitions -= 1;
+            self.partition = self
+                .next_partition
+                .checked_add(cursor.u32()?)
+                .filter(|p| *p < crate::id::PARTITION_MARKERS)
+                .ok_or(DecodeError("a partition is out of range"))?;
+            self.next_partition = self.partition + 1;
+            self.blocks = cursor.count(7)? as u64;
+            if self.blocks == 0 {
+                return Err(DecodeError("a partition has no block"));
+            }
+        }
+        self.blocks -= 1;
+        let block = BlockEntry {
+            partition: self.partition,
+            sink: cursor.u32()?,
+            pages: cursor.u32()?,
+            frames_length: cursor.u32()?,
+            checksum: cursor.fixed_u32()?,
+            offset: self.offset,
+        };
+        self.offset += block.length();
+        self.read = encoded.len() - cursor.rest().len();
+        Ok(Some(block))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SINKS: u32 = 5;
+
+    fn some_blocks() -> impl Strategy<Value = Vec<BlockEntry>> {
+        let block = (0u32..300, 0..SINKS, 1u32..1000, 0u32..100_000, any::<u32>());
+        prop::collection::vec(block, 0..50).prop_map(|mut blocks| {
+            blocks.sort();
+            let mut offset = EMPTY_END;
+            let entries = blocks
+                .into_iter()
+                .map(|(partition, sink, pages, more, checksum)| {
+                    let frames_length = pages * (FRAME_HEADER as u32 + 1) + more;
+                    let entry = BlockEntry {
+                        partition,
+                        sink,
+                        pages,
+                        frames_length,
+                        checksum,
+                        offset,
+                    };
+                    offset += entry.length();
+                    entry
+                });
+            entries.collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_went_in_is_walked_in_order_and_costs_little(
+            entries in some_blocks(), tail: Vec<u8>,
+        ) {
+            let blocks = Blocks::new(&entries);
+            prop_assert_eq!(blocks.iter().collect::<Vec<_>>(), entries.clone());
+            prop_assert_eq!(blocks.len(), entries.len());
+            prop_assert!(blocks.encoded().len() <= 5 + entries.len() * 14);
+            let footer = [&blocks.encoded()[..], &tail].concat();
+            let mut cursor = Cursor::new(&footer);
+            prop_assert_eq!(Blocks::decode(&mut cursor, SINKS).unwrap(), blocks);
+            prop_assert_eq!(cursor.rest(), tail);
+        }
+
+        #[test]
+        fn an_index_is_refused_or_can_be_walked(
+            entries in some_blocks(), changes: Vec<(prop::sample::Index, u8)>, tail: [u8; 40],
+        ) {
+            let mut bytes = [&Blocks::new(&entries).encoded()[..], &tail].concat();
+            for (position, value) in changes {
+                let at = position.index(bytes.len());
+                bytes[at] = value;
+            }
+            if let Ok(blocks) = Blocks::decode(&mut Cursor::new(&bytes), SINKS) {
+                let walked: Vec<_> = blocks.iter().collect();
+                prop_assert_eq!(walked.len(), blocks.len());
+                prop_assert!(walked.is_sorted_by_key(|b| b.partition));
+                prop_assert!(walked.iter().all(|b| b.sink < SINKS));
+                let end = walked.last().map_or(EMPTY_END, |b| b.offset + b.length());
+                prop_assert_eq!(end, blocks.end());
+            }
+        }
+    }
+
+    #[test]
+    fn a_partition_without_blocks_is_refused() {
+        // It would be shorter than what its count is checked against.
+        let bytes = [1, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+        let error = Blocks::decode(&mut Cursor::new(&bytes), SINKS).unwrap_err();
+        assert_eq!(error, DecodeError("a partition has no block"));
+    }
+}

@@ -1,6 +1,6 @@
 //! Page frames: the one framing of pages on the wire and in segments.
 //!
-//! Does: check a batch as it came from a client and cut it into runs of one partition, without a
+//! Does: check a batch as it comes from a client and cut it into runs of one partition, without a
 //! copy. Does not: know sinks or memory. Invariant: the bytes of a [`Run`] are whole frames whose
 //! checksums were right when the run was made.
 
@@ -126,89 +126,177 @@ pub fn seal_frame(frame: &mut [u8], partition: u32) {
     head[8..12].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// Checks a batch; takes no copy of it. `partitions` is the exchange's count, `max_page_size` in
-/// bytes.
+/// Checks a batch that is here as a whole; takes no copy of it. `partitions` is the exchange's
+/// count, `max_page_size` in bytes.
 ///
 /// # Errors
-/// The first frame that is not as docs/protocol.md says, by its offset.
+/// As [`BatchCheck::finish`].
 pub fn verify_batch(
     batch: Bytes,
     partitions: u32,
     max_page_size: u64,
 ) -> Result<VerifiedBatch, FrameError> {
-    if batch.is_empty() {
-        return Err(FrameError::Empty);
-    }
-    let mut verified = VerifiedBatch::default();
-    let (mut run_start, mut run_pages) = (0, 0);
-    let (mut crcs, mut pages_of_runs) = (Vec::new(), Vec::new());
-    let mut at = 0;
-    while at < batch.len() {
-        let frame = check_frame(&batch, at, partitions, max_page_size)?;
-        crcs.extend_from_slice(&batch[at + 8..at + 12]);
-        run_pages += 1;
-        verified.pages += 1;
-        verified.page_bytes += frame.length as u64;
-        at += FRAME_HEADER + frame.length;
-        let run_goes_on = batch.len() >= at + 4 && u32_at(&batch, at) == frame.partition;
-        if !run_goes_on {
-            verified.runs.push(Run {
-                partition: frame.partition,
-                frames: batch.slice(run_start..at),
-                crcs: Bytes::new(),
-            });
-            pages_of_runs.push(std::mem::take(&mut run_pages));
-            run_start = at;
-        }
-    }
-    let mut crcs = Bytes::from(crcs);
-    for (run, pages) in verified.runs.iter_mut().zip(pages_of_runs) {
-        run.crcs = crcs.split_to(pages * 4);
-    }
-    Ok(verified)
+    BatchCheck::new(partitions, max_page_size).finish(batch)
 }
 
-struct FrameHead {
-    partition: u32,
-    length: usize,
-}
-
-fn check_frame(
-    batch: &Bytes,
-    at: usize,
+/// Checks a batch while it comes: bytes that have just been copied are still in the processor's
+/// cache, where a checksum costs half of what it costs after the last byte has come.
+#[derive(Debug)]
+pub struct BatchCheck {
     partitions: u32,
     max_page_size: u64,
-) -> Result<FrameHead, FrameError> {
-    let offset = at as u64;
-    let rest = &batch[at..];
-    if rest.len() < FRAME_HEADER {
-        return Err(FrameError::Truncated { offset });
-    }
-    let (partition, length) = (u32_at(rest, 0), u32_at(rest, 4) as usize);
-    if partition >= partitions {
-        return Err(FrameError::PartitionOutOfRange {
-            offset,
-            partition,
+    /// Bytes that were checked.
+    read: usize,
+    /// The frame that they end in.
+    frame: Option<OpenFrame>,
+    runs: Vec<RunShape>,
+    crcs: Vec<u8>,
+    page_bytes: u64,
+    failed: Option<FrameError>,
+}
+
+/// A frame whose head is known.
+#[derive(Debug)]
+struct OpenFrame {
+    start: usize,
+    end: usize,
+    partition: u32,
+    expected: u32,
+    crc: Checksum,
+}
+
+#[derive(Debug)]
+struct RunShape {
+    partition: u32,
+    end: usize,
+    pages: usize,
+}
+
+impl BatchCheck {
+    /// A check of a batch for an exchange of so many partitions; `max_page_size` in bytes.
+    pub fn new(partitions: u32, max_page_size: u64) -> Self {
+        Self {
             partitions,
+            max_page_size,
+            read: 0,
+            frame: None,
+            runs: Vec::new(),
+            crcs: Vec::new(),
+            page_bytes: 0,
+            failed: None,
+        }
+    }
+
+    /// Goes on with what has come: all of the batch so far, from its beginning. What is wrong with
+    /// it is told at the end.
+    pub fn read(&mut self, batch: &[u8]) {
+        if self.failed.is_none() {
+            self.failed = self.advance(batch).err();
+        }
+    }
+
+    /// Ends the check of a batch that has come as a whole.
+    ///
+    /// # Errors
+    /// The first frame that is not as docs/protocol.md says, by its offset.
+    pub fn finish(mut self, batch: Bytes) -> Result<VerifiedBatch, FrameError> {
+        self.read(&batch);
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        if batch.is_empty() {
+            return Err(FrameError::Empty);
+        }
+        if self.frame.is_some() || self.read < batch.len() {
+            let offset = self.frame.map_or(self.read, |frame| frame.start) as u64;
+            return Err(FrameError::Truncated { offset });
+        }
+        let pages = self.crcs.len() as u64 / 4;
+        let (mut start, mut crcs) = (0, Bytes::from(self.crcs));
+        let runs = self.runs.into_iter().map(|shape| Run {
+            partition: shape.partition,
+            frames: batch.slice(std::mem::replace(&mut start, shape.end)..shape.end),
+            crcs: crcs.split_to(shape.pages * 4),
         });
+        Ok(VerifiedBatch {
+            runs: runs.collect(),
+            pages,
+            page_bytes: self.page_bytes,
+        })
     }
-    if length == 0 {
-        return Err(FrameError::EmptyPage { offset });
+
+    fn advance(&mut self, batch: &[u8]) -> Result<(), FrameError> {
+        loop {
+            let mut frame = match self.frame.take() {
+                Some(frame) => frame,
+                None => match batch[self.read..].first_chunk() {
+                    Some(head) => self.begin(head)?,
+                    None => return Ok(()),
+                },
+            };
+            let come = frame.end.min(batch.len());
+            frame.crc.update(&batch[self.read..come]);
+            self.read = come;
+            if come < frame.end {
+                self.frame = Some(frame);
+                return Ok(());
+            }
+            self.end(&frame)?;
+        }
     }
-    if length as u64 > max_page_size {
-        let length = length as u64;
-        return Err(FrameError::PageTooLarge {
-            offset,
-            length,
-            limit: max_page_size,
-        });
+
+    fn begin(&mut self, head: &[u8; FRAME_HEADER]) -> Result<OpenFrame, FrameError> {
+        let (start, offset) = (self.read, self.read as u64);
+        let (partition, length) = (u32_at(head, 0), u32_at(head, 4));
+        if partition >= self.partitions {
+            return Err(FrameError::PartitionOutOfRange {
+                offset,
+                partition,
+                partitions: self.partitions,
+            });
+        }
+        if length == 0 {
+            return Err(FrameError::EmptyPage { offset });
+        }
+        if u64::from(length) > self.max_page_size {
+            return Err(FrameError::PageTooLarge {
+                offset,
+                length: u64::from(length),
+                limit: self.max_page_size,
+            });
+        }
+        let mut crc = Checksum::default();
+        crc.update(&head[..8]);
+        self.read += FRAME_HEADER;
+        Ok(OpenFrame {
+            start,
+            end: self.read + length as usize,
+            partition,
+            expected: u32_at(head, 8),
+            crc,
+        })
     }
-    let (head, rest) = rest.split_at(FRAME_HEADER);
-    let page = rest.get(..length).ok_or(FrameError::Truncated { offset })?;
-    if frame_crc(head, page) != u32_at(head, 8) {
-        return Err(FrameError::ChecksumMismatch { offset });
+
+    fn end(&mut self, frame: &OpenFrame) -> Result<(), FrameError> {
+        if frame.crc.value() != frame.expected {
+            let offset = frame.start as u64;
+            return Err(FrameError::ChecksumMismatch { offset });
+        }
+        self.crcs.extend_from_slice(&frame.expected.to_le_bytes());
+        self.page_bytes += (frame.end - frame.start - FRAME_HEADER) as u64;
+        match self.runs.last_mut() {
+            Some(run) if run.partition == frame.partition => {
+                run.end = frame.end;
+                run.pages += 1;
+            }
+            _ => self.runs.push(RunShape {
+                partition: frame.partition,
+                end: frame.end,
+                pages: 1,
+            }),
+        }
+        Ok(())
     }
-    Ok(FrameHead { partition, length })
 }
 
 #[cfg(test)]
@@ -303,6 +391,30 @@ mod tests {
             let position = position.index(batch.len());
             batch[position] ^= 1 << bit;
             prop_assert!(verify_batch(batch.into(), 3, 100).is_err());
+        }
+
+        #[test]
+        fn a_batch_that_comes_in_pieces_is_judged_as_a_whole(
+            pages in some_pages(),
+            pieces in prop::collection::vec(0usize..30, 0..20),
+            damage in prop::option::of((any::<prop::sample::Index>(), any::<u8>())),
+            cut in 0usize..20,
+        ) {
+            let mut batch: Vec<u8> = pages.iter().flat_map(|(p, b)| framed(*p, b)).collect();
+            if let Some((position, value)) = damage {
+                let position = position.index(batch.len());
+                batch[position] = value;
+            }
+            batch.truncate(batch.len().saturating_sub(cut.saturating_sub(10)));
+            let mut check = BatchCheck::new(3, 100);
+            let mut come = 0;
+            for piece in pieces {
+                come = (come + piece).min(batch.len());
+                check.read(&batch[..come]);
+            }
+            let pieces = check.finish(batch.clone().into());
+            let whole = verify_batch(batch.into(), 3, 100);
+            prop_assert_eq!(format!("{pieces:?}"), format!("{whole:?}"));
         }
 
         #[test]

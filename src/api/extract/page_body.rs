@@ -105,20 +105,27 @@ fn within_limit(content: PageContent, length: u64, limits: &BodyLimits) -> Resul
 }
 
 /// Reads exactly `length` bytes behind `room` bytes of zeros, within `limits.body_timeout`.
+/// Whenever more has come, `look` has a look at all that is there.
 pub async fn read_exactly(
     body: Body,
     room: usize,
     length: usize,
     limits: &BodyLimits,
+    look: impl FnMut(&[u8]),
 ) -> Result<Vec<u8>, Problem> {
     tokio::select! {
         biased;
-        bytes = fill(body, room, length) => bytes,
+        bytes = fill(body, room, length, look) => bytes,
         () = limits.clock.sleep(limits.body_timeout) => Err(too_slow(limits)),
     }
 }
 
-async fn fill(mut body: Body, room: usize, length: usize) -> Result<Vec<u8>, Problem> {
+async fn fill(
+    mut body: Body,
+    room: usize,
+    length: usize,
+    mut look: impl FnMut(&[u8]),
+) -> Result<Vec<u8>, Problem> {
     let mut buffer = Vec::with_capacity(room + length);
     buffer.resize(room, 0);
     while let Some(frame) = body.frame().await {
@@ -133,6 +140,7 @@ async fn fill(mut body: Body, room: usize, length: usize) -> Result<Vec<u8>, Pro
             )));
         }
         buffer.extend_from_slice(data);
+        look(&buffer);
     }
     if buffer.len() < room + length {
         return Err(cut_short(buffer.len() - room, length, &"it ended"));

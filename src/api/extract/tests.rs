@@ -220,10 +220,14 @@ fn pieces(parts: &[&'static str]) -> Body {
 
 #[tokio::test]
 async fn a_body_of_the_announced_length_fills_one_buffer_of_exactly_that_size() {
-    let bytes = read_exactly(pieces(&["ab", "", "cde"]), 3, 5, &limits())
+    let mut seen = Vec::new();
+    let look = |come: &[u8]| seen.push(come.to_vec());
+    let bytes = read_exactly(pieces(&["ab", "", "cde"]), 3, 5, &limits(), look)
         .await
         .unwrap();
     assert_eq!(bytes, b"\0\0\0abcde");
+    assert_eq!(seen.first().unwrap(), b"\0\0\0ab");
+    assert_eq!(seen.last(), Some(&bytes));
     assert_eq!(bytes.capacity(), 8);
 }
 
@@ -235,7 +239,8 @@ async fn a_body_that_is_too_short_too_long_or_broken_is_refused() {
         pieces(&["abc", "def"]),
         Body::from_stream(broken),
     ] {
-        let refused = read_exactly(body, 0, 5, &limits()).await.unwrap_err();
+        let refused = read_exactly(body, 0, 5, &limits(), |_| {}).await;
+        let refused = refused.unwrap_err();
         assert_eq!(refused.slug(), Slug::InvalidRequest);
     }
 }
@@ -246,7 +251,7 @@ async fn a_body_that_comes_too_slowly_is_a_timeout() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         Some((Ok::<_, std::io::Error>(Bytes::from_static(b"x")), ()))
     });
-    let refused = read_exactly(Body::from_stream(slow), 0, 5, &limits()).await;
+    let refused = read_exactly(Body::from_stream(slow), 0, 5, &limits(), |_| {}).await;
     assert_eq!(refused.unwrap_err().slug(), Slug::Timeout);
 }
 

@@ -20,7 +20,7 @@ use crate::api::state::SharedState;
 use crate::id::PARTITION_MARKERS;
 use crate::ingest::{Aborted, Appended, Claim};
 use crate::memory::ReservedBytes;
-use crate::segment::frame::{FRAME_HEADER, seal_frame, verify_batch};
+use crate::segment::frame::{BatchCheck, FRAME_HEADER, seal_frame};
 
 /// Query of a page request.
 #[derive(Debug, IntoParams)]
@@ -220,7 +220,14 @@ pub async fn add_pages(
     let bytes = (room + head.length) as u64;
     let reservation = parts.ingest.reserve(&sink.exchange, bytes).await?;
     let limits = &state.body_limits;
-    let mut buffer = read_exactly(body, room, head.length, limits).await?;
+    let mut check = BatchCheck::new(partitions, limits.max_page_size);
+    let look = |come: &[u8]| {
+        // Of a raw page there is no frame yet.
+        if room == 0 {
+            check.read(come);
+        }
+    };
+    let mut buffer = read_exactly(body, room, head.length, limits, look).await?;
     let number = match wanted {
         Wanted::Batch { number } => Some(number),
         Wanted::RawPage { number, partition } => {
@@ -229,7 +236,7 @@ pub async fn add_pages(
         }
     };
     let (bytes, memory) = ReservedBytes::into_held(Bytes::from(buffer), reservation);
-    let batch = verify_batch(bytes, partitions, limits.max_page_size)?;
+    let batch = check.finish(bytes)?;
     let appended = parts.ingest.append(&sink, number, batch, memory)?;
     Ok(Json(appended.into()))
 }

@@ -240,7 +240,8 @@ impl Holding {
         self.0.strong_count() > 0
     }
 
-    /// Has the bytes hold more of their pool, which was granted to the same query.
+    /// Has the bytes hold more of their pool, which was granted to the same query; not if they are
+    /// gone or have been carried over into another pool since.
     pub fn add(&self, more: Reservation) {
         if let Some(held) = self.0.upgrade() {
             held.lock().permit.absorb(more.permit);
@@ -411,15 +412,20 @@ mod tests {
         };
         let slice = bytes.slice(2..4);
         drop(bytes);
+        holding.add(from.try_reserve("q", 3).unwrap());
         let full = to.reserve("r", 6).await.unwrap();
         assert_eq!(holding.carry_over(&to), None);
-        assert_eq!((from.used(), to.used()), (10, 6));
+        assert_eq!((from.used(), to.used()), (13, 6));
         drop(full);
-        assert_eq!(holding.carry_over(&to), Some(10));
-        assert_eq!((from.used(), to.used()), (0, 10));
-        assert_eq!(to.queries(), [("q".into(), 10, 0)]);
+        assert_eq!(holding.carry_over(&to), Some(13));
+        assert_eq!((from.used(), to.used()), (0, 13));
+        assert_eq!(to.queries(), [("q".into(), 13, 0)]);
+        holding.add(from.try_reserve("q", 3).unwrap());
+        assert_eq!((from.used(), to.used()), (0, 13), "that comes too late");
         drop(slice);
         assert_eq!((from.used(), to.used()), (0, 0));
+        holding.add(to.try_reserve("q", 3).unwrap());
+        assert_eq!(to.used(), 0, "nothing is left that could hold it");
         assert_eq!(holding.carry_over(&to), Some(0), "nothing is left to carry");
     }
 

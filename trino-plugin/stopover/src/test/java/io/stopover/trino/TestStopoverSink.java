@@ -377,7 +377,8 @@ class TestStopoverSink
                 most = Math.max(most, sink.getMemoryUsage());
             }
         }
-        assertThat(most).isBetween(16L << 20, 64L << 20);
+        // how much waits to be sent depends on the daemon's speed, but for a batch that is gathered
+        assertThat(most).isBetween(1L << 20, 64L << 20);
         sink.finish().get(30, SECONDS);
         wide.sinkFinished(handle, 0);
         wide.allRequiredSinksFinished();

@@ -91,11 +91,7 @@ impl Storage {
             async move { remove_marker(&base, &exchange).await }
         });
         let removed = sum(join_all(markers).await)?;
-        let rest = self.inner.bases.iter().cloned().map(|base| {
-            let exchange = exchange.clone();
-            async move { remove_rest(&base, &exchange, None).await }
-        });
-        Ok(removed + sum(join_all(rest).await)?)
+        Ok(removed + self.remove_rest(exchange, None).await?)
     }
 
     /// Removes everything of an exchange whose end was claimed ([`Storage::claim`]), the tombstones
@@ -103,13 +99,22 @@ impl Storage {
     /// goes on, also through another daemon.
     pub async fn remove_claimed(&self, exchange: &ExchangeId) -> Result<u64, StorageError> {
         let marker = keys::marker(exchange);
-        let outcomes = self.inner.bases.iter().cloned().map(|base| {
-            let (exchange, marker) = (exchange.clone(), marker.clone());
-            async move { remove_rest(&base, &exchange, Some(&marker)).await }
-        });
-        let removed = sum(join_all(outcomes).await)?;
+        let removed = self.remove_rest(exchange, Some(&marker)).await?;
         self.remove_tombstones(exchange).await?;
         Ok(removed)
+    }
+
+    /// Removes what lies in an exchange from every base directory, but for one object in each.
+    async fn remove_rest(
+        &self,
+        exchange: &ExchangeId,
+        except: Option<&Key>,
+    ) -> Result<u64, StorageError> {
+        let outcomes = self.inner.bases.iter().cloned().map(|base| {
+            let (exchange, except) = (exchange.clone(), except.cloned());
+            async move { remove_rest(&base, &exchange, except.as_ref()).await }
+        });
+        sum(join_all(outcomes).await)
     }
 
     /// What an exchange left in all base directories; an error if one cannot be listed.

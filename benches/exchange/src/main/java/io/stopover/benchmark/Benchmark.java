@@ -164,6 +164,7 @@ public final class Benchmark
         figures.put("finish p50 ms", 1000 * Figures.percentile(finishes, 0.5));
         figures.put("finish p99 ms", 1000 * Figures.percentile(finishes, 0.99));
         figures.put("a put of the daemon ms", 1000 * puts.seconds() / Math.max(1, puts.count()));
+        figures.put("slowest put, at the server ms", (double) requests.slowestPut());
         figures.put("client CPU s", cpu.client());
         figures.put("daemon CPU s", cpu.daemons());
         figures.put("client + daemon CPU s/GB",

@@ -6,17 +6,27 @@ import java.io.UncheckedIOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Arrays;
+import java.util.List;
 import java.util.Optional;
 
 import static java.nio.charset.StandardCharsets.UTF_8;
 
-/** Counts requests in the access log of the S3 server, which has a line for each. */
+/**
+ * Counts requests in the access log of the S3 server, which has a line for each: what was asked
+ * for, where, the status, an error, bytes sent, the size of the object, milliseconds it took, …
+ */
 final class StoreLog
 {
-    /** As they are billed: what writes and lists, what reads, what deletes. */
-    record Requests(long puts, long gets, long deletes)
+    private static final int MILLISECONDS = 7;
+
+    /**
+     * As they are billed: what writes and lists, what reads, what deletes.
+     *
+     * @param slowestPut of an object: milliseconds from its head to the answer, at the server
+     */
+    record Requests(long puts, long gets, long deletes, long slowestPut)
     {
-        static final Requests NONE = new Requests(0, 0, 0);
+        static final Requests NONE = new Requests(0, 0, 0, 0);
     }
 
     private final Optional<Path> log;
@@ -51,11 +61,12 @@ final class StoreLog
         long puts = 0;
         long gets = 0;
         long deletes = 0;
+        long slowestPut = 0;
         for (String line : lines.split("\n")) {
-            String action = Arrays.stream(line.split(" "))
-                    .filter(word -> word.startsWith("s3_"))
-                    .findFirst()
-                    .orElse("");
+            List<String> words = Arrays.stream(line.split(" "))
+                    .dropWhile(word -> !word.startsWith("s3_"))
+                    .toList();
+            String action = words.isEmpty() ? "" : words.getFirst();
             if (action.startsWith("s3_Get") || action.startsWith("s3_Head")) {
                 gets++;
             }
@@ -65,7 +76,10 @@ final class StoreLog
             else if (!action.isEmpty()) {
                 puts++;
             }
+            if (action.equals("s3_PutObject")) {
+                slowestPut = Math.max(slowestPut, Long.parseLong(words.get(MILLISECONDS)));
+            }
         }
-        return new Requests(puts, gets, deletes);
+        return new Requests(puts, gets, deletes, slowestPut);
     }
 }

@@ -30,7 +30,7 @@ use server::Server;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum What {
-    /// Pages into memory, against bodies into nothing
+    /// Pages into memory, against bodies into nothing (and bodies into memory, unchecked)
     Ingest,
     /// Pages out of memory, against bytes out of memory
     Serve,
@@ -160,7 +160,8 @@ impl Bench<'_> {
         Server::daemon(&self.options.daemon, self.folder, name, &settings)
     }
 
-    fn take_yardstick(&self) -> Result<Run> {
+    /// The bodies of a round, sent to this path of the yardstick.
+    fn send_yardstick(&self, path: &str) -> Result<Run> {
         let Options { connections, .. } = *self.options;
         let batches = self.options.batches();
         let bytes = connections * batches * self.batch.bytes.len();
@@ -168,7 +169,7 @@ impl Bench<'_> {
             on_connections(&[self.yardstick.address], connections, |_, client| {
                 let body = &self.batch.bytes;
                 (0..batches).try_for_each(|_| {
-                    client.call("POST", "/take", "application/octet-stream", body)?;
+                    client.call("POST", path, "application/octet-stream", body)?;
                     Ok(())
                 })
             })
@@ -206,12 +207,16 @@ impl Bench<'_> {
         let settings = format!("{roomy}[segment]\ntarget_size = \"{size}MiB\"\n");
         let daemon = self.daemon("ingest", &settings, "fsync = false\n")?;
         self.rounds(|number| {
-            let yardstick = self.take_yardstick()?;
+            let yardstick = self.send_yardstick("/take")?;
+            let keeping = self.send_yardstick(&format!("/keep/{}", self.batch.bytes.len()))?;
             let exchange = self.exchange(&daemon, &format!("ingest-{number}"))?;
             let run = timed(&daemon, exchange.bytes(), || exchange.write())?;
             exchange.abort()?;
             exchange.remove()?;
-            Ok(Round::new(run, yardstick, None))
+            Ok(Round {
+                keeping: Some(keeping),
+                ..Round::new(run, yardstick, None)
+            })
         })
     }
 
@@ -237,7 +242,7 @@ impl Bench<'_> {
     fn spool(&self) -> Result<Vec<Round>> {
         let daemon = self.daemon("spool", "", "")?;
         self.rounds(|number| {
-            let yardstick = self.take_yardstick()?;
+            let yardstick = self.send_yardstick("/take")?;
             let exchange = self.exchange(&daemon, &format!("spool-{number}"))?;
             let disk = disk::write(self.folder, &self.batch.bytes, exchange.bytes())?;
             let run = timed(&daemon, exchange.bytes(), || {
@@ -276,6 +281,8 @@ impl Bench<'_> {
 struct Round {
     run: Run,
     yardstick: Run,
+    /// A yardstick that does not drop bodies.
+    keeping: Option<Run>,
     disk: Option<f64>,
 }
 
@@ -284,6 +291,7 @@ impl Round {
         Self {
             run,
             yardstick,
+            keeping: None,
             disk,
         }
     }
@@ -322,6 +330,13 @@ fn print(name: &str, rounds: &[Round]) {
         "             {:>24} CPU s/GB",
         spread(rounds, |r| r.yardstick.cost())
     );
+    if rounds[0].keeping.is_some() {
+        let ratio = |r: &Round| {
+            r.keeping
+                .map_or(0.0, |keeping| keeping.speed() / r.yardstick.speed())
+        };
+        println!("  that keeps {:>24} of its speed", spread(rounds, ratio));
+    }
     if rounds[0].disk.is_some() {
         println!(
             "  plain file {:>24} MB/s",
@@ -332,8 +347,11 @@ fn print(name: &str, rounds: &[Round]) {
 }
 
 fn main() -> Result<()> {
-    if std::env::args().nth(1).as_deref() == Some("yardstick") {
-        return yardstick::serve();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, bytes] = &arguments[..]
+        && first == server::YARDSTICK
+    {
+        return yardstick::serve(bytes.parse()?);
     }
     let options = Options::read();
     let temporary = match &options.folder {
@@ -346,7 +364,7 @@ fn main() -> Result<()> {
         options: &options,
         batch: &batch,
         folder: temporary.path(),
-        yardstick: Server::yardstick()?,
+        yardstick: Server::yardstick(options.total_mib << 20)?,
     };
     println!(
         "{} MiB a round in batches of {} MiB with pages of {} KiB, {} connections, {} rounds",

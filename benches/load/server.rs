@@ -10,6 +10,9 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
+/// The argument that makes this program the yardstick.
+pub const YARDSTICK: &str = "yardstick";
+
 /// A process that listens.
 pub struct Server {
     process: Child,
@@ -47,10 +50,10 @@ impl Server {
         Ok(command.args(serve).arg(config))
     }
 
-    /// This program again, as the yardstick.
-    pub fn yardstick() -> Result<Self> {
+    /// This program again, as the yardstick, with so many bytes in memory to give.
+    pub fn yardstick(bytes: usize) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        Self::start(command.arg("yardstick"))
+        Self::start(command.arg(YARDSTICK).arg(bytes.to_string()))
     }
 
     fn start(command: &mut Command) -> Result<Self> {

@@ -1,10 +1,14 @@
 //! The yardstick: the least that a server can do with the same HTTP stack.
 //!
-//! Does: read bodies and drop them, and stream bytes out of memory. Does not: look at a byte.
-//! Invariant: its handlers hold no lock and allocate nothing for the bytes that pass.
+//! Does: read bodies and drop them, or keep them, and stream bytes out of memory. Does not: look at
+//! a byte. Invariant: bytes are kept, and streamed, in memory that is as large as a round: what the
+//! processor's cache holds is no memory.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Result;
 use axum::body::Body;
@@ -14,6 +18,7 @@ use axum::{Json, Router};
 use bytes::Bytes;
 use futures::stream;
 use http_body_util::BodyExt as _;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 /// What it streams at a time.
@@ -27,24 +32,88 @@ async fn take(mut body: Body) -> Json<Value> {
     Json(json!({"batch": 0, "next": 1, "length": length}))
 }
 
-fn give(piece: Bytes, length: usize) -> Body {
+/// Keeps bodies, each copied into a buffer of its size; the oldest go when it is full.
+struct Kept {
+    room: usize,
+    bodies: VecDeque<Vec<u8>>,
+}
+
+impl Kept {
+    fn new(room: usize) -> Self {
+        let bodies = VecDeque::new();
+        Self { room, bodies }
+    }
+
+    fn add(&mut self, body: Vec<u8>) {
+        while self.room < body.len() {
+            let Some(oldest) = self.bodies.pop_front() else {
+                return;
+            };
+            self.room += oldest.len();
+        }
+        self.room -= body.len();
+        self.bodies.push_back(body);
+    }
+}
+
+async fn keep(kept: Arc<Mutex<Kept>>, announced: usize, mut body: Body) -> Json<Value> {
+    let mut buffer = Vec::with_capacity(announced);
+    while let Some(Ok(frame)) = body.frame().await {
+        buffer.extend_from_slice(frame.data_ref().map_or(&[], |bytes| &bytes[..]));
+    }
+    let length = buffer.len();
+    kept.lock().add(buffer);
+    Json(json!({"batch": 0, "next": 1, "length": length}))
+}
+
+/// As many bytes as a round moves, and where the next response begins.
+struct Memory {
+    bytes: Bytes,
+    next: AtomicUsize,
+}
+
+impl Memory {
+    fn new(length: usize) -> Self {
+        // Not zeros: those could all be the same page of the system's memory.
+        let bytes = Bytes::from(vec![7; length]);
+        let next = AtomicUsize::new(0);
+        Self { bytes, next }
+    }
+
+    /// The next bytes, at most so many; behind the last come the first again.
+    fn piece(&self, most: usize) -> Bytes {
+        let length = self.bytes.len();
+        let most = most.min(PIECE).min(length);
+        let start = self.next.fetch_add(most, Ordering::Relaxed) % length;
+        self.bytes.slice(start..(start + most).min(length))
+    }
+}
+
+fn give(memory: Arc<Memory>, length: usize) -> Body {
     Body::from_stream(stream::unfold(length, move |left| {
-        let now = piece.slice(..left.min(PIECE));
+        let now = memory.piece(left);
         let next = left - now.len();
         async move { (!now.is_empty()).then_some((Ok::<_, Infallible>(now), next)) }
     }))
 }
 
-/// Serves until it is killed.
-pub fn serve() -> Result<()> {
-    let piece = Bytes::from(vec![7; PIECE]);
+/// Serves until it is killed, with so many bytes in memory to give.
+pub fn serve(bytes: usize) -> Result<()> {
+    let memory = Arc::new(Memory::new(bytes));
+    let kept = Arc::new(Mutex::new(Kept::new(bytes)));
     let router = Router::new()
         .route("/take", post(take))
         .route(
+            "/keep/{length}",
+            post(move |Path(length): Path<usize>, body: Body| {
+                keep(Arc::clone(&kept), length, body)
+            }),
+        )
+        .route(
             "/give/{length}",
             get(move |Path(length): Path<usize>| {
-                let piece = piece.clone();
-                async move { give(piece, length) }
+                let memory = Arc::clone(&memory);
+                async move { give(memory, length) }
             }),
         )
         .layer(DefaultBodyLimit::disable());

@@ -1,22 +1,25 @@
 //! slow-store: stands in front of an S3 server and behaves like one that is far away and busy.
 //!
 //! Does: add a delay to every request, refuse those beyond a rate with 503 SlowDown, pass all
-//! others on as they came, and tell how many it refused. Does not: look into bodies or sign
-//! anything (the signature covers the Host header, which stays as the client wrote it). Invariant:
-//! a refused request never reaches the server behind.
+//! others on as they came, their bodies no faster than one connection carries, and tell how many it
+//! refused. Does not: look into bodies or sign anything (the signature covers the Host header,
+//! which stays as the client wrote it). Invariant: a refused request never reaches the server
+//! behind.
 
 use std::convert::Infallible;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use clap::Parser;
 use http_body_util::{Either, Full};
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::SendRequest;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -24,8 +27,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
+use tokio::time::Sleep;
 
-type Body = Either<Full<Bytes>, Incoming>;
+type Body = Either<Full<Bytes>, Passing>;
 
 /// How a bucket far away would answer.
 #[derive(Parser)]
@@ -45,6 +49,9 @@ struct Options {
     /// Requests a second that read
     #[arg(long, default_value_t = 5500)]
     gets: u32,
+    /// MB a second that one connection carries; 0 for as many as there are
+    #[arg(long, default_value_t = 0)]
+    bandwidth: u32,
 }
 
 /// Grants so many requests a second, with bursts of a tenth of a second.
@@ -74,6 +81,7 @@ impl Rate {
 struct Proxy {
     upstream: SocketAddr,
     latency: Duration,
+    bandwidth: Option<f64>,
     puts: Rate,
     gets: Rate,
     refused: AtomicU64,
@@ -82,7 +90,7 @@ struct Proxy {
 /// The one connection to the server behind that belongs to a client's connection.
 #[derive(Default)]
 struct Upstream {
-    sender: Option<SendRequest<Incoming>>,
+    sender: Option<SendRequest<Passing>>,
     driver: JoinSet<()>,
 }
 
@@ -108,7 +116,7 @@ impl Proxy {
             return error(StatusCode::SERVICE_UNAVAILABLE, body.into());
         }
         match self.pass_on(upstream, request).await {
-            Ok(response) => response.map(Either::Right),
+            Ok(response) => response.map(|body| Either::Right(Passing::new(body, self.bandwidth))),
             Err(failure) => error(StatusCode::BAD_GATEWAY, format!("{failure:#}")),
         }
     }
@@ -129,12 +137,13 @@ impl Proxy {
             Some(sender) => sender,
             None => self.connect(&mut upstream.driver).await?,
         };
+        let request = request.map(|body| Passing::new(body, self.bandwidth));
         let response = sender.send_request(request).await?;
         upstream.sender = Some(sender);
         Ok(response)
     }
 
-    async fn connect(&self, driver: &mut JoinSet<()>) -> Result<SendRequest<Incoming>> {
+    async fn connect(&self, driver: &mut JoinSet<()>) -> Result<SendRequest<Passing>> {
         let stream = TcpStream::connect(self.upstream)
             .await
             .context("connecting to the server behind")?;
@@ -146,6 +155,58 @@ impl Proxy {
             let _ = connection.await;
         });
         Ok(sender)
+    }
+}
+
+/// A body that takes as long as one connection takes for it.
+struct Passing {
+    body: Incoming,
+    /// Bytes a second.
+    bandwidth: Option<f64>,
+    start: Instant,
+    carried: f64,
+    wait: Option<Pin<Box<Sleep>>>,
+}
+
+impl Passing {
+    fn new(body: Incoming, bandwidth: Option<f64>) -> Self {
+        Self {
+            body,
+            bandwidth,
+            start: Instant::now(),
+            carried: 0.0,
+            wait: None,
+        }
+    }
+}
+
+impl hyper::body::Body for Passing {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        if let Some(wait) = &mut self.wait {
+            ready!(wait.as_mut().poll(context));
+            self.wait = None;
+        }
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let (Some(bandwidth), Some(Ok(frame))) = (self.bandwidth, &frame) {
+            self.carried += frame.data_ref().map_or(0, Bytes::len) as f64;
+            let due = self.start + Duration::from_secs_f64(self.carried / bandwidth);
+            self.wait = Some(Box::pin(tokio::time::sleep_until(due.into())));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -173,6 +234,7 @@ async fn main() -> Result<()> {
     let proxy = Arc::new(Proxy {
         upstream: options.upstream,
         latency: Duration::from_millis(options.latency),
+        bandwidth: (options.bandwidth > 0).then(|| f64::from(options.bandwidth) * 1e6),
         puts: Rate::new(options.puts),
         gets: Rate::new(options.gets),
         refused: AtomicU64::new(0),

@@ -187,7 +187,7 @@ pub struct SegmentConfig {
     pub target_size: u64,
     /// How long a finish waits for others to share its segment.
     pub commit_linger: Duration,
-    /// Segments of one exchange that are uploaded at a time.
+    /// Segments that the daemon uploads at a time.
     pub upload_concurrency: usize,
 }
 

@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Result;
 use axum::body::Body;
@@ -66,26 +66,30 @@ async fn keep(kept: Arc<Mutex<Kept>>, announced: usize, mut body: Body) -> Json<
     Json(json!({"batch": 0, "next": 1, "length": length}))
 }
 
-/// As many bytes as a round moves, and where the next response begins.
+/// As many bytes as a round moves, there from the first response on, and where the next begins.
 struct Memory {
-    bytes: Bytes,
+    length: usize,
+    bytes: OnceLock<Bytes>,
     next: AtomicUsize,
 }
 
 impl Memory {
     fn new(length: usize) -> Self {
-        // Not zeros: those could all be the same page of the system's memory.
-        let bytes = Bytes::from(vec![7; length]);
-        let next = AtomicUsize::new(0);
-        Self { bytes, next }
+        Self {
+            length,
+            bytes: OnceLock::new(),
+            next: AtomicUsize::new(0),
+        }
     }
 
     /// The next bytes, at most so many; behind the last come the first again.
     fn piece(&self, most: usize) -> Bytes {
-        let length = self.bytes.len();
+        let length = self.length;
+        // Not zeros: those could all be the same page of the system's memory.
+        let bytes = self.bytes.get_or_init(|| vec![7; length].into());
         let most = most.min(PIECE).min(length);
         let start = self.next.fetch_add(most, Ordering::Relaxed) % length;
-        self.bytes.slice(start..(start + most).min(length))
+        bytes.slice(start..(start + most).min(length))
     }
 }
 

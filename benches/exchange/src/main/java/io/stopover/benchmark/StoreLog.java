@@ -11,12 +11,10 @@ import java.util.Optional;
 
 import static java.nio.charset.StandardCharsets.UTF_8;
 
-/**
- * Counts requests in the access log of the S3 server, which has a line for each: what was asked
- * for, where, the status, an error, bytes sent, the size of the object, milliseconds it took, …
- */
+/** Counts requests in the access log of the S3 server, which has a line for each. */
 final class StoreLog
 {
+    /** Behind the action of a line: key, URI, status, error, bytes sent, object size, and this. */
     private static final int MILLISECONDS = 7;
 
     /**

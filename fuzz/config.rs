@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use stopover::config::{
-    Config, ConfigErrors, Files, Flags, Loaded, Machine, Origin, Problem, Surroundings, load_in,
+    Config, ConfigErrors, Environment, Files, Flags, Loaded, Machine, Origin, Problem, load_in,
 };
 
 /// A line that parts the file from the variables and these from the flags.
@@ -70,20 +70,20 @@ fn flags(given: Given<'_>) -> Flags {
     flags
 }
 
-fn around(given: Given<'_>) -> Surroundings {
+fn around(given: Given<'_>) -> Environment {
     let variables = given.variables.lines().map(|line| {
         let (name, value) = line.split_once('=').unwrap_or((line, ""));
         (format!("STOPOVER_{name}"), value.to_owned())
     });
     let files = [(FILE, given.file), (TOKENS, "a-token-of-some-length")];
-    Surroundings {
+    Environment {
         environment: variables.collect(),
         cwd: "/somewhere".into(),
         machine: Machine {
             memory: Some(16 << 30),
             cgroup_limit: None,
         },
-        files: Files::MadeUp(
+        files: Files::InMemory(
             files
                 .map(|(path, text)| (path.into(), text.to_owned()))
                 .into(),

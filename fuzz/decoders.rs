@@ -8,7 +8,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use stopover::commit::handle::Handle;
+use stopover::catalog::handle::Handle;
+use stopover::crc::{Checksum, checksum};
 use stopover::id::{DaemonId, SegmentId, TaskAttempt};
 use stopover::segment::blocks::BlockEntry;
 use stopover::segment::footer::{CommitRecord, Footer, Totals};
@@ -16,7 +17,6 @@ use stopover::segment::frame::{FRAME_HEADER, seal_frame, verify_batch};
 use stopover::segment::layout::{TRAILER, Trailer};
 use stopover::segment::scan::{Expected, Output, Scanner, Sent};
 use stopover::segment::writer::{Piece, SegmentDraft, SegmentImage, write_segment};
-use stopover::segment::{Checksum, checksum};
 
 #[path = "config.rs"]
 pub mod config;

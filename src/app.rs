@@ -12,19 +12,20 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
-use crate::api::doors::{DoorError, Doors};
-use crate::api::limits::ServerLimits;
-use crate::api::server::{BindError, Server};
 use crate::api::state::{ApiState, FinishedRequest, RequestObserver, SharedState, Slots};
-use crate::clock::Runtime;
-use crate::commit::CommitIndex;
-use crate::commit::hot::HotSegments;
+use crate::cache::hot::HotSegments;
+use crate::catalog::Catalog;
 use crate::config::{Config, ServerConfig};
+use crate::exchange::{Exchanges, ExchangesDeps, Forget};
+use crate::gc::{drain, sweep};
+use crate::http::credentials::{CredentialError, Credentials};
+use crate::http::limits::ServerLimits;
+use crate::http::server::{BindError, Server};
 use crate::id::{DaemonId, ExchangeId};
-use crate::ingest::{Ingest, IngestParts};
-use crate::lifecycle::{Exchanges, Forget, LifecycleParts, drain, sweep};
+use crate::ingest::{Ingest, IngestDeps};
 use crate::memory::MemoryPool;
-use crate::read::{ReadParts, Reader};
+use crate::read::{Reader, ReaderDeps};
+use crate::runtime::Runtime;
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::http::HttpMetrics;
 use crate::telemetry::metrics::Metrics;
@@ -43,7 +44,7 @@ pub struct Daemon {
     /// The writing side.
     pub ingest: Ingest,
     /// Commit records and handles.
-    pub commits: CommitIndex,
+    pub commits: Catalog,
     /// The reading side.
     pub reader: Reader,
     /// Memory for writing.
@@ -56,7 +57,7 @@ pub struct Daemon {
 
 struct ForgetEverywhere {
     ingest: Ingest,
-    commits: CommitIndex,
+    commits: Catalog,
     reader: Reader,
 }
 
@@ -100,14 +101,14 @@ impl Daemon {
         let max_footer_size = config.limits.max_footer_size;
         let counted = Arc::clone(&metrics);
         let pool = read_pool.clone();
-        let commits = CommitIndex::new(storage.clone(), hot, max_footer_size, counted, pool);
-        let parts = LifecycleParts {
+        let commits = Catalog::new(storage.clone(), hot, max_footer_size, counted, pool);
+        let parts = ExchangesDeps {
             runtime: runtime.clone(),
             storage: storage.clone(),
             metrics: Arc::clone(&metrics),
         };
         let exchanges = Exchanges::new(parts, &config.lease, config.limits.max_partitions);
-        let parts = IngestParts {
+        let parts = IngestDeps {
             daemon: DaemonId(runtime.random.next_u64()),
             runtime: runtime.clone(),
             storage: storage.clone(),
@@ -117,7 +118,7 @@ impl Daemon {
             metrics: Arc::clone(&metrics),
         };
         let ingest = Ingest::start(parts, &config.segment, &config.limits);
-        let parts = ReadParts {
+        let parts = ReaderDeps {
             storage: storage.clone(),
             commits: commits.clone(),
             pool: read_pool.clone(),
@@ -176,7 +177,7 @@ pub enum RunError {
     Storage(#[from] StorageError),
     /// A file of tokens or certificates cannot be used.
     #[error(transparent)]
-    Doors(#[from] DoorError),
+    Credentials(#[from] CredentialError),
     /// The address cannot be had.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -199,12 +200,14 @@ pub async fn run(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
     let daemon = Daemon::build(config, runtime)?;
-    let doors = Doors::open(&config.server, &runtime.clock)?;
+    let credentials = Credentials::open(&config.server, &runtime.clock)?;
     let server = Server::bind(config.server.listen, ServerLimits::new(&config.limits)).await?;
-    let state = daemon.api_state(config, doors.clone());
-    let server = server.under(state.pressure.clone()).secured(doors.clone());
+    let state = daemon.api_state(config, credentials.clone());
+    let server = server
+        .under(state.pressure.clone())
+        .secured(credentials.clone());
     let renewal = renew(
-        doors,
+        credentials,
         runtime.clone(),
         hangup,
         config.server.reload_interval,
@@ -262,13 +265,13 @@ pub async fn run(
 ///
 /// # Errors
 /// A file of tokens or certificates that cannot be used.
-pub fn explain_doors(config: &ServerConfig, runtime: &Runtime) -> Result<String, RunError> {
-    let doors = Doors::open(config, &runtime.clock)?;
-    let tokens = match doors.tokens() {
+pub fn explain_credentials(config: &ServerConfig, runtime: &Runtime) -> Result<String, RunError> {
+    let credentials = Credentials::open(config, &runtime.clock)?;
+    let tokens = match credentials.tokens() {
         Some(tokens) => format!("one of {} tokens", tokens.count()),
         None => "no token".to_owned(),
     };
-    let tls = match doors.tls() {
+    let tls = match credentials.tls() {
         None => "in clear",
         Some(tls) if tls.asks_clients() => "TLS, with a certificate of the client",
         Some(_) => "TLS",
@@ -277,14 +280,14 @@ pub fn explain_doors(config: &ServerConfig, runtime: &Runtime) -> Result<String,
 }
 
 /// Has the files of tokens and certificates looked at now and then, and at once on SIGHUP.
-async fn renew(doors: Doors, runtime: Runtime, mut hangup: Signal, interval: Duration) {
+async fn renew(credentials: Credentials, runtime: Runtime, mut hangup: Signal, interval: Duration) {
     loop {
         let forced = tokio::select! {
             _ = hangup.recv() => true,
             () = runtime.clock.sleep(interval) => false,
         };
-        let doors = doors.clone();
-        let read = tokio::task::spawn_blocking(move || doors.reload(forced)).await;
+        let credentials = credentials.clone();
+        let read = tokio::task::spawn_blocking(move || credentials.reload(forced)).await;
         if let Err(error) = read {
             tracing::error!(%error, "tokens and certificates could not be looked at");
         }
@@ -293,7 +296,7 @@ async fn renew(doors: Doors, runtime: Runtime, mut hangup: Signal, interval: Dur
 
 impl Daemon {
     /// What the API needs of this daemon.
-    pub fn api_state(&self, config: &Config, doors: Doors) -> SharedState {
+    pub fn api_state(&self, config: &Config, credentials: Credentials) -> SharedState {
         let slots = Slots::new(&config.limits, &config.query);
         let requests = Requests(HttpMetrics::default());
         let registry = MetricsRegistry::new(&self.metrics);
@@ -310,7 +313,7 @@ impl Daemon {
             r.register_collector(Box::new(SlotCollector::new(slots)));
             self.storage.metrics().register(r);
             requests.0.register(r);
-            doors.metrics().register(r);
+            credentials.metrics().register(r);
         });
         let parts = api::state::Parts {
             ingest: self.ingest.clone(),
@@ -322,7 +325,7 @@ impl Daemon {
             write_memory: self.write_pool.clone(),
             read_memory: self.read_pool.clone(),
             runtime: self.runtime.clone(),
-            doors,
+            credentials,
             render_metrics: Arc::new(move || registry.encode()),
             observer: Arc::new(requests),
         };

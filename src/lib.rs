@@ -6,17 +6,22 @@
 
 pub mod api;
 pub mod app;
+pub mod cache;
+pub mod catalog;
 pub mod cli;
-pub mod clock;
-pub mod commit;
 pub mod config;
+pub mod crc;
 pub mod dashboard;
+pub mod exchange;
 pub mod fair;
+pub mod gc;
+pub mod http;
 pub mod id;
 pub mod ingest;
-pub mod lifecycle;
 pub mod memory;
 pub mod read;
+pub mod runtime;
 pub mod segment;
 pub mod storage;
+pub mod store;
 pub mod telemetry;

@@ -7,7 +7,7 @@
 //!
 //! Writing and reading have a pool each: readers that do not progress (their task waits for its own
 //! sink) must never take the memory which sinks need to progress, or the two would wait for each
-//! other. What nobody waits for may go from one to the other ([`Holding`]).
+//! other. What nobody waits for may go from one to the other ([`WeakReservation`]).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -232,9 +232,9 @@ impl Reservation {
 
 /// What bytes hold of a pool for as long as any of them are alive. Does not keep them alive.
 #[derive(Debug, Clone)]
-pub struct Holding(Weak<Mutex<Reservation>>);
+pub struct WeakReservation(Weak<Mutex<Reservation>>);
 
-impl Holding {
+impl WeakReservation {
     /// Whether any of the bytes are alive.
     pub fn is_held(&self) -> bool {
         self.0.strong_count() > 0
@@ -282,9 +282,9 @@ impl ReservedBytes {
     }
 
     /// As [`ReservedBytes::into_bytes`], for bytes that may be carried over into another pool.
-    pub fn into_held(bytes: Bytes, reservation: Reservation) -> (Bytes, Holding) {
+    pub fn into_held(bytes: Bytes, reservation: Reservation) -> (Bytes, WeakReservation) {
         let reservation = Arc::new(Mutex::new(reservation));
-        let holding = Holding(Arc::downgrade(&reservation));
+        let holding = WeakReservation(Arc::downgrade(&reservation));
         let owner = Self {
             bytes,
             _reservation: reservation,

@@ -5,8 +5,8 @@ mod storage_conformance;
 use std::path::Path;
 use std::sync::Arc;
 
-use stopover::clock::Runtime;
 use stopover::config::BaseDirectoryConfig;
+use stopover::runtime::Runtime;
 use stopover::storage::Storage;
 use stopover::telemetry::metrics::Metrics;
 

@@ -11,14 +11,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use stopover::commit::plan::{KnownSegment, plan};
+use stopover::catalog::plan::{KnownSegment, plan};
 use stopover::id::{DaemonId, ExchangeId, SegmentAddress, SegmentId, TaskAttempt};
 use stopover::segment::footer::{CommitRecord, Footer, Totals};
 use stopover::segment::frame::{FRAME_HEADER, Run, seal_frame, verify_batch};
 use stopover::segment::layout::{BlockRecord, RECORD, Trailer};
 use stopover::segment::scan::{Expected, Output, Scanner};
 use stopover::segment::writer::{Piece, SegmentDraft, write_segment};
-use stopover::segment::{Checksum, checksum};
+use stopover::crc::{Checksum, checksum};
 
 const PARTITIONS: u32 = 50;
 const SINKS: u32 = 32;

@@ -5,20 +5,17 @@
 //! a handler that is dropped because its client left leaves nothing half done: whatever changes
 //! state either happens between two awaits or goes on without the handler.
 
-pub mod auth;
-pub mod doors;
+pub mod authorization;
 mod extract;
 pub mod limits;
 mod observe;
 mod openapi;
 mod page_framing;
-pub mod patience;
 pub mod problem;
 mod routes;
-pub mod server;
-mod stall;
+
 pub mod state;
-pub mod tls;
+mod stream_body;
 
 use axum::{Router, middleware};
 use utoipa_axum::router::OpenApiRouter;
@@ -53,16 +50,19 @@ fn described() -> OpenApiRouter<SharedState> {
 /// The whole service.
 pub fn router(state: SharedState) -> Router {
     let (routes, _) = described().split_for_parts();
-    let outside = observe::Outside {
+    let outside = observe::ObserveState {
         observer: state.parts.observer.clone(),
         runtime: state.parts.runtime.clone(),
         keep_alive: state.keep_alive,
     };
-    let doors = state.parts.doors.clone();
+    let credentials = state.parts.credentials.clone();
     routes
         .fallback(fallback::not_found)
         .method_not_allowed_fallback(fallback::method_not_allowed)
-        .layer(middleware::from_fn_with_state(doors, auth::require_access))
+        .layer(middleware::from_fn_with_state(
+            credentials,
+            authorization::require_access,
+        ))
         .layer(middleware::from_fn_with_state(outside, observe::observe))
         .with_state(state)
 }

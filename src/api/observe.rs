@@ -24,10 +24,10 @@ use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::limits::MAX_URI;
-use super::problem::{Failure, Problem, Slug};
+use super::problem::{Failure, Problem, ProblemType};
 use super::state::{FinishedRequest, RequestObserver};
-use crate::clock::{Random, Runtime};
+use crate::http::limits::MAX_URI;
+use crate::runtime::{Random, Runtime};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -38,7 +38,7 @@ const LINGER_BYTES: usize = 256 << 20;
 
 /// What the layer is given.
 #[derive(Clone)]
-pub struct Outside {
+pub struct ObserveState {
     /// Told of each request.
     pub observer: Arc<dyn RequestObserver>,
     /// Mints request ids, and reads on what was refused.
@@ -49,7 +49,11 @@ pub struct Outside {
 }
 
 /// Wraps the whole service.
-pub async fn observe(State(outside): State<Outside>, request: Request, next: Next) -> Response {
+pub async fn observe(
+    State(outside): State<ObserveState>,
+    request: Request,
+    next: Next,
+) -> Response {
     let id = request_id(request.headers(), &outside.runtime.random);
     let route: Arc<str> = request
         .extensions()
@@ -119,7 +123,7 @@ fn timeout(keep_alive: Duration) -> HeaderValue {
 fn log(response: &Response) {
     let status = response.status().as_u16();
     match response.extensions().get::<Failure>() {
-        Some(Failure { slug, cause }) if *slug == Slug::Internal => {
+        Some(Failure { slug, cause }) if *slug == ProblemType::Internal => {
             tracing::error!(status, problem = slug.as_str(), %cause, "request met a defect");
         }
         Some(Failure { slug, cause }) if status >= 500 => {

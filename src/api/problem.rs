@@ -2,7 +2,7 @@
 //!
 //! Does: own the slugs with their status and whether a repeat may help, and map each module's
 //! errors to them. Does not: decide what failed. Invariant: the table of `docs/protocol.md` and
-//! [`Slug`] say the same (a test reads the page); the maps name every variant, so that a new error
+//! [`ProblemType`] say the same (a test reads the page); the maps name every variant, so that a new error
 //! cannot slip through.
 
 use std::borrow::Cow;
@@ -13,10 +13,10 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::commit::CommitError;
+use crate::catalog::CatalogError;
+use crate::exchange::ExchangeError;
 use crate::id::InvalidId;
 use crate::ingest::IngestError;
-use crate::lifecycle::LifecycleError;
 use crate::read::ReadError;
 use crate::segment::frame::FrameError;
 use crate::storage::{StorageError, StorageErrorKind};
@@ -29,9 +29,9 @@ macro_rules! slugs {
         /// The stable part of a problem's `type`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[allow(missing_docs)] // `docs/protocol.md` says when each comes
-        pub enum Slug { $($name),* }
+        pub enum ProblemType { $($name),* }
 
-        impl Slug {
+        impl ProblemType {
             /// All of them.
             pub const ALL: &'static [Self] = &[$(Self::$name),*];
 
@@ -90,7 +90,7 @@ slugs! {
     Internal = "internal", 500, true, "A defect in the daemon";
 }
 
-impl Slug {
+impl ProblemType {
     /// The problem's `type`.
     pub fn urn(self) -> String {
         format!("urn:stopover:problem:{}", self.as_str())
@@ -120,7 +120,7 @@ pub struct ProblemBody<'a> {
 /// A problem on its way to a client.
 #[derive(Debug, Clone)]
 pub struct Problem {
-    slug: Slug,
+    slug: ProblemType,
     detail: String,
     expected: Option<u64>,
     /// What only the log may say.
@@ -132,14 +132,14 @@ pub struct Problem {
 #[derive(Debug, Clone)]
 pub struct Failure {
     /// The slug.
-    pub slug: Slug,
+    pub slug: ProblemType,
     /// The cause, as far as it is known.
     pub cause: String,
 }
 
 impl Problem {
     /// A problem whose text a client may read.
-    pub fn new(slug: Slug, detail: impl Into<String>) -> Self {
+    pub fn new(slug: ProblemType, detail: impl Into<String>) -> Self {
         Self {
             slug,
             detail: detail.into(),
@@ -150,7 +150,7 @@ impl Problem {
 
     /// A malformed request.
     pub fn invalid(detail: impl Into<String>) -> Self {
-        Self::new(Slug::InvalidRequest, detail)
+        Self::new(ProblemType::InvalidRequest, detail)
     }
 
     /// A defect: the client learns only that the log knows more.
@@ -158,14 +158,14 @@ impl Problem {
         Self {
             cause: Some(cause.into()),
             ..Self::new(
-                Slug::Internal,
+                ProblemType::Internal,
                 "the daemon met a defect; its log has the cause under this answer's x-request-id",
             )
         }
     }
 
     /// The slug.
-    pub fn slug(&self) -> Slug {
+    pub fn slug(&self) -> ProblemType {
         self.slug
     }
 
@@ -209,7 +209,7 @@ impl IntoResponse for Problem {
             HeaderValue::from_static("application/problem+json"),
         );
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if self.slug == Slug::Unauthorized {
+        if self.slug == ProblemType::Unauthorized {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response.extensions_mut().insert(self.failure());
@@ -229,9 +229,9 @@ impl From<FrameError> for Problem {
             FrameError::Empty
             | FrameError::Truncated { .. }
             | FrameError::PartitionOutOfRange { .. }
-            | FrameError::EmptyPage { .. } => Slug::InvalidFrame,
-            FrameError::PageTooLarge { .. } => Slug::PageTooLarge,
-            FrameError::ChecksumMismatch { .. } => Slug::ChecksumMismatch,
+            | FrameError::EmptyPage { .. } => ProblemType::InvalidFrame,
+            FrameError::PageTooLarge { .. } => ProblemType::PageTooLarge,
+            FrameError::ChecksumMismatch { .. } => ProblemType::ChecksumMismatch,
         };
         Self::new(slug, error.to_string())
     }
@@ -240,12 +240,12 @@ impl From<FrameError> for Problem {
 impl From<StorageError> for Problem {
     fn from(error: StorageError) -> Self {
         let slug = match error.kind {
-            StorageErrorKind::NotFound => Slug::DataLost,
+            StorageErrorKind::NotFound => ProblemType::DataLost,
             // Another daemon may have the permission or the base directory that this one lacks.
             StorageErrorKind::Unavailable
             | StorageErrorKind::Refused
-            | StorageErrorKind::UnknownBase => Slug::StorageUnavailable,
-            StorageErrorKind::Corrupt => Slug::DataCorrupt,
+            | StorageErrorKind::UnknownBase => ProblemType::StorageUnavailable,
+            StorageErrorKind::Corrupt => ProblemType::DataCorrupt,
         };
         Self::new(slug, error.to_string())
     }
@@ -256,20 +256,20 @@ impl From<IngestError> for Problem {
         let detail = error.to_string();
         let mut expected_batch = None;
         let slug = match error {
-            IngestError::SinkNotFound { .. } => Slug::SinkNotFound,
-            IngestError::SinkAborted { .. } => Slug::SinkAborted,
-            IngestError::SinkFinished { .. } => Slug::SinkFinished,
-            IngestError::SinkFailed { .. } => Slug::SinkFailed,
+            IngestError::SinkNotFound { .. } => ProblemType::SinkNotFound,
+            IngestError::SinkAborted { .. } => ProblemType::SinkAborted,
+            IngestError::SinkFinished { .. } => ProblemType::SinkFinished,
+            IngestError::SinkFailed { .. } => ProblemType::SinkFailed,
             IngestError::BatchOutOfOrder { expected, .. } => {
                 expected_batch = Some(expected);
-                Slug::BatchOutOfOrder
+                ProblemType::BatchOutOfOrder
             }
-            IngestError::CountMismatch { .. } => Slug::CountMismatch,
-            IngestError::ExchangeClosed(_) => Slug::ExchangeClosed,
-            IngestError::Draining => Slug::Draining,
-            IngestError::Full { .. } => Slug::Overloaded,
+            IngestError::CountMismatch { .. } => ProblemType::CountMismatch,
+            IngestError::ExchangeClosed(_) => ProblemType::ExchangeClosed,
+            IngestError::Draining => ProblemType::Draining,
+            IngestError::Full { .. } => ProblemType::Overloaded,
             // No waiting would help: the body itself is too large for this daemon's memory.
-            IngestError::OverCapacity(_) => Slug::BodyTooLarge,
+            IngestError::OverCapacity(_) => ProblemType::BodyTooLarge,
             IngestError::Storage(inner) => return inner.into(),
             IngestError::Commit(inner) => return inner.into(),
         };
@@ -280,16 +280,16 @@ impl From<IngestError> for Problem {
     }
 }
 
-impl From<CommitError> for Problem {
-    fn from(error: CommitError) -> Self {
+impl From<CatalogError> for Problem {
+    fn from(error: CatalogError) -> Self {
         let detail = error.to_string();
         let slug = match error {
-            CommitError::NotCommitted { .. } => Slug::AttemptNotCommitted,
-            CommitError::ChosenTwice { .. } => Slug::InvalidRequest,
-            CommitError::Corrupt { .. } => Slug::DataCorrupt,
-            CommitError::Lost { .. } => Slug::DataLost,
-            CommitError::InvalidHandle { .. } => Slug::InvalidHandle,
-            CommitError::Storage(inner) => return inner.into(),
+            CatalogError::NotCommitted { .. } => ProblemType::AttemptNotCommitted,
+            CatalogError::ChosenTwice { .. } => ProblemType::InvalidRequest,
+            CatalogError::Corrupt { .. } => ProblemType::DataCorrupt,
+            CatalogError::Lost { .. } => ProblemType::DataLost,
+            CatalogError::InvalidHandle { .. } => ProblemType::InvalidHandle,
+            CatalogError::Storage(inner) => return inner.into(),
         };
         Self::new(slug, detail)
     }
@@ -300,11 +300,11 @@ impl From<ReadError> for Problem {
         let detail = error.to_string();
         let slug = match error {
             ReadError::SkipBeyondEnd { .. } | ReadError::NoSuchPartition { .. } => {
-                Slug::InvalidRequest
+                ProblemType::InvalidRequest
             }
-            ReadError::Lost { .. } => Slug::DataLost,
-            ReadError::Corrupt { .. } => Slug::DataCorrupt,
-            ReadError::Interrupted => Slug::Draining,
+            ReadError::Lost { .. } => ProblemType::DataLost,
+            ReadError::Corrupt { .. } => ProblemType::DataCorrupt,
+            ReadError::Interrupted => ProblemType::Draining,
             ReadError::Commit(inner) => return inner.into(),
             ReadError::Storage(inner) => return inner.into(),
         };
@@ -312,19 +312,19 @@ impl From<ReadError> for Problem {
     }
 }
 
-impl From<LifecycleError> for Problem {
-    fn from(error: LifecycleError) -> Self {
+impl From<ExchangeError> for Problem {
+    fn from(error: ExchangeError) -> Self {
         let detail = error.to_string();
         let slug = match error {
-            LifecycleError::NotFound(_) => Slug::ExchangeNotFound,
-            LifecycleError::Closed(_) => Slug::ExchangeClosed,
-            LifecycleError::Conflict { .. } => Slug::ExchangeConflict,
-            LifecycleError::TooManyPartitions { .. } | LifecycleError::NoPartitions => {
-                Slug::InvalidRequest
+            ExchangeError::NotFound(_) => ProblemType::ExchangeNotFound,
+            ExchangeError::Closed(_) => ProblemType::ExchangeClosed,
+            ExchangeError::Conflict { .. } => ProblemType::ExchangeConflict,
+            ExchangeError::TooManyPartitions { .. } | ExchangeError::NoPartitions => {
+                ProblemType::InvalidRequest
             }
-            LifecycleError::Unreadable { .. } => Slug::DataCorrupt,
-            LifecycleError::Contended(_) => Slug::StorageUnavailable,
-            LifecycleError::Storage(inner) => return inner.into(),
+            ExchangeError::Unreadable { .. } => ProblemType::DataCorrupt,
+            ExchangeError::Contended(_) => ProblemType::StorageUnavailable,
+            ExchangeError::Storage(inner) => return inner.into(),
         };
         Self::new(slug, detail)
     }

@@ -8,18 +8,18 @@ use std::time::Duration;
 use axum::extract::FromRef;
 use tokio::time::Instant;
 
-use super::doors::Doors;
 use super::limits::BodyLimits;
-use super::patience::{Patience, Pressure};
-use crate::clock::Runtime;
-use crate::commit::CommitIndex;
+use crate::catalog::Catalog;
 use crate::config::{LimitsConfig, QueryConfig};
+use crate::exchange::Exchanges;
 use crate::fair::{FairPermit, FairSemaphore};
+use crate::http::credentials::Credentials;
+use crate::http::stall::{Contention, StallPolicy};
 use crate::id::ExchangeId;
 use crate::ingest::Ingest;
-use crate::lifecycle::Exchanges;
 use crate::memory::MemoryPool;
 use crate::read::Reader;
+use crate::runtime::Runtime;
 use crate::storage::Storage;
 use crate::telemetry::metrics::Metrics;
 
@@ -57,7 +57,7 @@ pub struct Parts {
     /// The writing side.
     pub ingest: Ingest,
     /// Commit records and handles.
-    pub commits: CommitIndex,
+    pub commits: Catalog,
     /// The reading side.
     pub reader: Reader,
     /// Announcement, lease, close.
@@ -73,7 +73,7 @@ pub struct Parts {
     /// Clock, randomness, tasks.
     pub runtime: Runtime,
     /// Who may ask.
-    pub doors: Doors,
+    pub credentials: Credentials,
     /// All metrics as Prometheus text.
     pub render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Told of each request.
@@ -110,9 +110,9 @@ pub struct ApiState {
     /// How many requests are served at a time.
     pub slots: Slots,
     /// What clients that take nothing hold up.
-    pub pressure: Pressure,
+    pub pressure: Contention,
     /// With clients that take nothing of a response.
-    pub patience: Patience,
+    pub patience: StallPolicy,
     /// How long clients are told that an idle connection stays open: a little less than it does.
     pub keep_alive: Duration,
     /// When the daemon began to serve.
@@ -124,11 +124,11 @@ impl ApiState {
     pub fn new(parts: Parts, limits: &LimitsConfig, slots: Slots) -> SharedState {
         let clock = parts.runtime.clock.clone();
         let (write, read) = (&parts.write_memory, &parts.read_memory);
-        let pressure = Pressure::new(write, read, &slots.reads);
+        let pressure = Contention::new(write, read, &slots.reads);
         Arc::new(Self {
             started: clock.now(),
             body_limits: BodyLimits::new(limits, clock.clone()),
-            patience: Patience::new(limits.read_stall_timeout, clock, pressure.clone()),
+            patience: StallPolicy::new(limits.read_stall_timeout, clock, pressure.clone()),
             pressure,
             slots,
             keep_alive: limits.header_timeout * 4 / 5,

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use super::{EXIT_FAILURE, EXIT_OK, failure, print};
 use crate::app;
-use crate::clock::Runtime;
 use crate::config::{Loaded, Origin, units};
+use crate::runtime::Runtime;
 use crate::storage::{BaseStatus, Storage};
 use crate::telemetry::metrics::Metrics;
 
@@ -22,8 +22,8 @@ pub fn check(loaded: Loaded) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failure(&error),
     };
-    match app::explain_doors(&loaded.config.server, &Runtime::system()) {
-        Ok(doors) => print(&format!("doors: {doors}\n")),
+    match app::explain_credentials(&loaded.config.server, &Runtime::system()) {
+        Ok(credentials) => print(&format!("credentials: {credentials}\n")),
         Err(error) => return failure(&error),
     }
     let bases = &loaded.config.base_directories;

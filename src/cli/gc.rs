@@ -13,9 +13,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::{ConfigArgs, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, failure, print};
-use crate::clock::Runtime;
 use crate::config::{Config, units};
-use crate::lifecycle::gc::{Entry, Fate, Orders, Report, collect_once};
+use crate::gc::once::{Entry, Fate, Orders, Report, collect_once};
+use crate::runtime::Runtime;
 use crate::storage::{Inventory, Storage, StorageError, StorageErrorKind};
 use crate::telemetry::metrics::Metrics;
 

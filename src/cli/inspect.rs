@@ -14,13 +14,13 @@ use clap::Args;
 
 use super::inspect_text::{as_json, as_text};
 use super::{ConfigArgs, EXIT_FAILURE, EXIT_OK, print};
-use crate::clock::Runtime;
 use crate::config::{BaseDirectoryConfig, Config};
 use crate::id::{ExchangeId, SegmentAddress};
+use crate::runtime::Runtime;
 use crate::segment::footer::Footer;
 use crate::segment::layout::{TRAILER, Trailer};
-use crate::storage::keys::{self, Key};
 use crate::storage::{Storage, Tail};
+use crate::store::keys::{self, Key};
 use crate::telemetry::metrics::Metrics;
 
 /// Bytes fetched first; the footer of most segments lies within.

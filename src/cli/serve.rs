@@ -8,8 +8,8 @@ use std::process::ExitCode;
 
 use super::{EXIT_OK, failure, process};
 use crate::app;
-use crate::clock::Runtime;
 use crate::config::Loaded;
+use crate::runtime::Runtime;
 use crate::telemetry::logs;
 
 /// Runs the daemon to its end.

@@ -77,7 +77,7 @@ fn place(
     let mut config = BaseDirectoryConfig::default();
     let mut origin = base.origin.clone();
     for (name, located) in base.entries {
-        if let Raw::Unfit(kind) = located.raw {
+        if let Raw::Unsupported(kind) = located.raw {
             let what = format!("an {kind} does not fit here: write text, a number, true or false");
             problems.push(located.problem(&key(&name), what));
             continue;

@@ -25,7 +25,7 @@ pub enum Raw {
     /// `true` or `false`.
     Bool(bool),
     /// Something that no setting takes: its kind.
-    Unfit(&'static str),
+    Unsupported(&'static str),
 }
 
 impl Raw {
@@ -36,7 +36,7 @@ impl Raw {
             Self::Integer(number) => number.to_string(),
             Self::Float(number) => number.to_string(),
             Self::Bool(flag) => flag.to_string(),
-            Self::Unfit(kind) => format!("an {kind}"),
+            Self::Unsupported(kind) => format!("an {kind}"),
         }
     }
 
@@ -279,7 +279,7 @@ impl Layers {
             || "docs/configuration.md lists all settings".to_owned(),
             |nearest| format!("did you mean {nearest}?"),
         );
-        let value = (!is_secret(key) && !matches!(raw, Raw::Unfit(_))).then(|| raw.shown());
+        let value = (!is_secret(key) && !matches!(raw, Raw::Unsupported(_))).then(|| raw.shown());
         let what = format!("there is no such setting: {way_out}");
         self.problem(key, value, origin, what);
     }
@@ -304,17 +304,17 @@ fn raw(value: &Spanned<DeValue<'_>>) -> Raw {
         DeValue::Integer(number) => {
             let digits = number.as_str().replace('_', "");
             i64::from_str_radix(&digits, number.radix())
-                .map_or(Raw::Unfit("integer beyond 64 bits"), Raw::Integer)
+                .map_or(Raw::Unsupported("integer beyond 64 bits"), Raw::Integer)
         }
         DeValue::Float(number) => {
             let digits = number.as_str().replace('_', "");
             digits
                 .parse()
-                .map_or(Raw::Unfit("unreadable number"), Raw::Float)
+                .map_or(Raw::Unsupported("unreadable number"), Raw::Float)
         }
         DeValue::Boolean(flag) => Raw::Bool(*flag),
-        DeValue::Datetime(_) => Raw::Unfit("unquoted date"),
-        DeValue::Array(_) => Raw::Unfit("array"),
-        DeValue::Table(_) => Raw::Unfit("inner table"),
+        DeValue::Datetime(_) => Raw::Unsupported("unquoted date"),
+        DeValue::Array(_) => Raw::Unsupported("array"),
+        DeValue::Table(_) => Raw::Unsupported("inner table"),
     }
 }

@@ -33,7 +33,7 @@ pub struct Flags {
 
 /// The world around the process, passed in so that tests can make one up.
 #[derive(Debug, Clone)]
-pub struct Surroundings {
+pub struct Environment {
     /// Environment variables.
     pub environment: Vec<(String, String)>,
     /// The working directory, under which relative paths lie.
@@ -50,7 +50,7 @@ pub enum Files {
     /// The machine's.
     Real,
     /// These texts by their whole paths, and no others.
-    MadeUp(BTreeMap<PathBuf, String>),
+    InMemory(BTreeMap<PathBuf, String>),
 }
 
 impl Files {
@@ -62,19 +62,19 @@ impl Files {
     fn read(&self, path: &Path) -> io::Result<String> {
         match self {
             Self::Real => std::fs::read_to_string(path),
-            Self::MadeUp(files) => Self::made_up(files, path),
+            Self::InMemory(files) => Self::made_up(files, path),
         }
     }
 
     fn open(&self, path: &Path) -> io::Result<()> {
         match self {
             Self::Real => std::fs::File::open(path).map(drop),
-            Self::MadeUp(files) => Self::made_up(files, path).map(drop),
+            Self::InMemory(files) => Self::made_up(files, path).map(drop),
         }
     }
 }
 
-impl Surroundings {
+impl Environment {
     /// The real ones.
     pub fn of_process() -> Self {
         let text = |s: std::ffi::OsString| s.to_string_lossy().into_owned();
@@ -116,14 +116,14 @@ impl Loaded {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load(flags: &Flags) -> Result<Loaded, ConfigErrors> {
-    load_in(flags, &Surroundings::of_process())
+    load_in(flags, &Environment::of_process())
 }
 
 /// Loads a configuration in given surroundings.
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn load_in(flags: &Flags, around: &Surroundings) -> Result<Loaded, ConfigErrors> {
+pub fn load_in(flags: &Flags, around: &Environment) -> Result<Loaded, ConfigErrors> {
     let mut layers = gather(flags, around);
     let mut problems = std::mem::take(&mut layers.problems);
     let mut config = Config::default();
@@ -154,7 +154,7 @@ pub fn load_in(flags: &Flags, around: &Surroundings) -> Result<Loaded, ConfigErr
     }
 }
 
-fn gather(flags: &Flags, around: &Surroundings) -> Layers {
+fn gather(flags: &Flags, around: &Environment) -> Layers {
     let mut layers = Layers::default();
     if let Some((path, origin)) = config_file(flags, around) {
         match around.files.read(&around.cwd.join(&path)) {
@@ -197,7 +197,7 @@ fn gather(flags: &Flags, around: &Surroundings) -> Layers {
     layers
 }
 
-fn config_file(flags: &Flags, around: &Surroundings) -> Option<(PathBuf, Origin)> {
+fn config_file(flags: &Flags, around: &Environment) -> Option<(PathBuf, Origin)> {
     if let Some(path) = &flags.config {
         return Some((path.clone(), Origin::Flag("--config".into())));
     }
@@ -213,7 +213,7 @@ fn config_file(flags: &Flags, around: &Surroundings) -> Option<(PathBuf, Origin)
 fn finish(
     config: &mut Config,
     origins: &Origins,
-    around: &Surroundings,
+    around: &Environment,
     notices: &mut Vec<String>,
     problems: &mut Vec<Problem>,
 ) {

@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use load::{Files, Flags, Loaded, Surroundings, load, load_in};
+pub use load::{Environment, Files, Flags, Loaded, load, load_in};
 pub use machine::Machine;
 pub use problem::{ConfigErrors, Origin, Problem};
 

@@ -4,7 +4,7 @@ use super::*;
 
 struct World {
     flags: Flags,
-    around: Surroundings,
+    around: Environment,
     _dir: tempfile::TempDir,
 }
 
@@ -13,7 +13,7 @@ fn world() -> World {
     let dir = tempfile::tempdir().unwrap();
     World {
         flags: Flags::default(),
-        around: Surroundings {
+        around: Environment {
             environment: Vec::new(),
             cwd: dir.path().canonicalize().unwrap(),
             machine: Machine {

@@ -327,7 +327,7 @@ async fn a_grant_that_nobody_takes_any_more_goes_on_to_the_next() {
 #[allow(clippy::disallowed_methods)]
 async fn no_wake_up_is_lost_when_many_come_wait_and_leave_at_once() {
     let semaphore = FairSemaphore::new(64, Some(40));
-    let random = crate::clock::Random::seeded(11);
+    let random = crate::runtime::Random::seeded(11);
     let mut tasks = tokio::task::JoinSet::new();
     for task in 0..64u64 {
         let (semaphore, random) = (semaphore.clone(), random.clone());

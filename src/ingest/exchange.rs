@@ -10,12 +10,12 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::overhead::Owed;
+use super::admission::Owed;
 use super::seal_policy::View;
 use super::sink::{Sink, SinkState, UploadSlot, Uploaded};
 use super::{Appended, IngestError};
 use crate::id::{ExchangeId, TaskAttempt};
-use crate::memory::Holding;
+use crate::memory::WeakReservation;
 use crate::segment::frame::VerifiedBatch;
 use crate::segment::writer::Piece;
 
@@ -25,7 +25,7 @@ pub struct PendingCommit {
     /// Which attempt.
     pub attempt: TaskAttempt,
     /// What it holds.
-    pub totals: crate::commit::Totals,
+    pub totals: crate::catalog::Totals,
     /// Its earlier segments.
     pub earlier: Vec<UploadSlot>,
 }
@@ -38,7 +38,7 @@ pub struct Pages {
     /// Bytes of their frames.
     pub bytes: u64,
     /// What these bytes hold of the memory for writing, batch by batch.
-    pub memory: Vec<Holding>,
+    pub memory: Vec<WeakReservation>,
 }
 
 /// A segment that takes no more pages and waits for its upload.
@@ -199,7 +199,7 @@ impl ExchangeState {
         attempt: TaskAttempt,
         number: Option<u32>,
         batch: VerifiedBatch,
-        memory: Holding,
+        memory: WeakReservation,
     ) -> Result<Appended, IngestError> {
         let sink = self
             .sinks
@@ -235,7 +235,7 @@ impl ExchangeState {
     fn drop_pieces_of(&mut self, attempt: TaskAttempt) {
         let open = &mut self.open;
         open.pieces.retain(|piece| piece.sink != attempt);
-        open.memory.retain(Holding::is_held);
+        open.memory.retain(WeakReservation::is_held);
         let bytes = open.pieces.iter().map(|p| p.run.frames.len() as u64);
         open.bytes = bytes.sum();
         self.finishing.retain(|waiting| *waiting != attempt);

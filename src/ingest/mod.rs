@@ -4,14 +4,14 @@
 //! speak HTTP, read pages back, or know how segments look. Invariant: `finish` answers `Ok` only
 //! after the segment that holds the commit record, and every segment before it, has been stored.
 
-mod answers;
-mod elsewhere;
+mod admission;
+mod commit_lookup;
 mod exchange;
-mod overhead;
 mod pressure;
 pub mod seal_policy;
 mod sealing;
 pub mod sink;
+mod types;
 mod uploader;
 
 use std::collections::BTreeMap;
@@ -21,23 +21,24 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-pub use self::answers::{Aborted, Appended, Claim, IngestError};
 use self::exchange::ExchangeState;
 use self::seal_policy::SealPolicy;
 use self::sink::{Sink, SinkState};
-use crate::clock::Runtime;
-use crate::commit::{CommitIndex, Totals};
+pub use self::types::{Aborted, Appended, Claim, IngestError};
+use crate::catalog::{Catalog, Totals};
 use crate::config::{LimitsConfig, SegmentConfig};
+use crate::exchange::Gate;
 use crate::fair::FairSemaphore;
 use crate::id::{DaemonId, ExchangeId, SinkId};
-use crate::memory::{Holding, MemoryPool};
+use crate::memory::{MemoryPool, WeakReservation};
+use crate::runtime::Runtime;
 use crate::segment::frame::VerifiedBatch;
-use crate::storage::{Storage, StorageError};
+use crate::storage::Storage;
 use crate::telemetry::metrics::Metrics;
 
 /// What ingest needs of the rest of the daemon.
 #[derive(Clone)]
-pub struct IngestParts {
+pub struct IngestDeps {
     /// Who this daemon is in segment keys.
     pub daemon: DaemonId,
     /// Time, randomness, background work.
@@ -45,23 +46,13 @@ pub struct IngestParts {
     /// Where segments go.
     pub storage: Storage,
     /// Commit records of others, and where written segments stay in memory.
-    pub commits: CommitIndex,
+    pub commits: Catalog,
     /// Memory for what is being written.
     pub pool: MemoryPool,
     /// Tells whether an exchange is still open.
     pub gate: Arc<dyn Gate>,
     /// Counters.
     pub metrics: Arc<Metrics>,
-}
-
-/// Asks the shared state whether an exchange is open. Implemented by `lifecycle`.
-#[async_trait::async_trait]
-pub trait Gate: Send + Sync {
-    /// `Ok(false)` only if it is certainly closed.
-    async fn is_open(&self, exchange: &ExchangeId) -> Result<bool, StorageError>;
-
-    /// Whether this daemon itself has closed it or seen it closed; asks nobody.
-    fn is_known_closed(&self, exchange: &ExchangeId) -> bool;
 }
 
 /// The writing side of a daemon. Cheap to clone.
@@ -71,7 +62,7 @@ pub struct Ingest {
 }
 
 struct Shared {
-    parts: IngestParts,
+    parts: IngestDeps,
     policy: SealPolicy,
     max_exchanges: usize,
     max_sinks: usize,
@@ -86,7 +77,7 @@ struct Shared {
 
 impl Ingest {
     /// Starts the writing side; its background work lives in the runtime's task group.
-    pub fn start(parts: IngestParts, segment: &SegmentConfig, limits: &LimitsConfig) -> Self {
+    pub fn start(parts: IngestDeps, segment: &SegmentConfig, limits: &LimitsConfig) -> Self {
         // A quarter of what a query may hold: one segment fills while others are uploaded.
         let target_size = segment.target_size.min(parts.pool.query_limit() / 4).max(1);
         let shared = Shared {
@@ -174,7 +165,7 @@ impl Ingest {
         sink: &SinkId,
         number: Option<u32>,
         batch: VerifiedBatch,
-        memory: Holding,
+        memory: WeakReservation,
     ) -> Result<Appended, IngestError> {
         let (pages, bytes) = (batch.pages, batch.page_bytes);
         let (overhead, held) = (batch.overhead(), memory.clone());

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::{Appended, Claim, IngestError};
-use crate::commit::Totals;
+use crate::catalog::Totals;
+use crate::crc::Checksum;
 use crate::id::{BaseName, SinkId};
-use crate::segment::Checksum;
 use crate::segment::frame::VerifiedBatch;
 
 /// Result of an upload that others wait for: where the segment lies, or why it does not.

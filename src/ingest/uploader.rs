@@ -14,9 +14,9 @@ use parking_lot::Mutex;
 use super::Ingest;
 use super::exchange::{ExchangeState, Pages, PendingCommit, Sealed};
 use super::sink::{SinkState, UploadSlot};
-use crate::commit::hot::HotSegment;
+use crate::cache::hot::HotSegment;
 use crate::id::{BaseName, ExchangeId, SegmentAddress, SegmentId, TaskAttempt};
-use crate::memory::Holding;
+use crate::memory::WeakReservation;
 use crate::segment::footer::CommitRecord;
 use crate::segment::writer::{SegmentDraft, SegmentImage, write_segment};
 use crate::storage::StorageError;
@@ -171,7 +171,7 @@ async fn store(
     exchange: &ExchangeId,
     segment: SegmentId,
     image: SegmentImage,
-    memory: Vec<Holding>,
+    memory: Vec<WeakReservation>,
     follower: bool,
 ) -> Result<SegmentAddress, StorageError> {
     let parts = &ingest.shared.parts;

@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::cache::{ChunkCache, ChunkKey};
-use super::neighbours::Neighbours;
+use super::density::ReadDensity;
 use super::planner::{Chunks, Part, is_shared, is_short, rest, shared_size};
-use super::{ReadError, ReadParts};
-use crate::commit::handle::Handle;
+use super::{ReadError, ReaderDeps};
+use crate::cache::chunks::{ChunkCache, ChunkKey};
+use crate::catalog::handle::Handle;
 use crate::config::ReadConfig;
 use crate::id::{ExchangeId, SegmentAddress};
 use crate::memory::{OverCapacity, ReservedBytes};
@@ -36,16 +36,16 @@ pub struct PlannedPart {
 /// Gets parts. Cheap to clone.
 #[derive(Clone)]
 pub struct Fetcher {
-    parts: ReadParts,
+    parts: ReaderDeps,
     cache: ChunkCache,
-    neighbours: Arc<Neighbours>,
+    neighbours: Arc<ReadDensity>,
     chunk_size: u64,
 }
 
 impl Fetcher {
     /// A fetcher within its pool; chunks are at most a sixteenth of what one query may hold of it,
     /// so that many readers fit.
-    pub fn new(parts: ReadParts, config: &ReadConfig) -> Self {
+    pub fn new(parts: ReaderDeps, config: &ReadConfig) -> Self {
         let share = (parts.pool.capacity() as f64 * config.cache_share) as u64;
         let chunk_size = config.chunk_size.min(parts.pool.query_limit() / 16);
         let chunk_size = chunk_size.max(4096);
@@ -58,7 +58,7 @@ impl Fetcher {
     }
 
     /// What it works with.
-    pub fn parts(&self) -> &ReadParts {
+    pub fn parts(&self) -> &ReaderDeps {
         &self.parts
     }
 
@@ -210,7 +210,7 @@ fn planned(handle: &Handle, index: usize, cut: Vec<Part>) -> Vec<PlannedPart> {
 
 /// Reserves memory for a range and fetches it.
 async fn get_reserved(
-    parts: &ReadParts,
+    parts: &ReaderDeps,
     at: &SegmentAddress,
     range: Range<u64>,
 ) -> Result<Bytes, ReadError> {

@@ -5,9 +5,8 @@
 //! stream gives has been checked against its checksums; a stream ends with an end record or with an
 //! error, never just so.
 
-mod cache;
+mod density;
 mod fetch;
-mod neighbours;
 mod planner;
 mod stream;
 
@@ -18,12 +17,12 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 use self::fetch::Fetcher;
-use crate::clock::Runtime;
-use crate::commit::handle::Handle;
-use crate::commit::{CommitError, CommitIndex};
+use crate::catalog::handle::Handle;
+use crate::catalog::{Catalog, CatalogError};
 use crate::config::ReadConfig;
 use crate::id::{ExchangeId, SegmentAddress};
 use crate::memory::MemoryPool;
+use crate::runtime::Runtime;
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::metrics::Metrics;
 
@@ -65,7 +64,7 @@ pub enum ReadError {
     Interrupted,
     /// The handle or the commit records are at fault.
     #[error(transparent)]
-    Commit(#[from] CommitError),
+    Commit(#[from] CatalogError),
     /// The store did not answer.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -102,11 +101,11 @@ pub struct Selection {
 
 /// What reading needs of the rest of the daemon.
 #[derive(Clone)]
-pub struct ReadParts {
+pub struct ReaderDeps {
     /// Where segments lie.
     pub storage: Storage,
     /// Commit records, and what was written here lately.
-    pub commits: CommitIndex,
+    pub commits: Catalog,
     /// Memory for what is being read.
     pub pool: MemoryPool,
     /// Time and background work.
@@ -139,7 +138,7 @@ pub struct Reader {
 impl Reader {
     /// A reader within the memory of its pool; its background work lives in the runtime's task
     /// group.
-    pub fn new(parts: ReadParts, config: &ReadConfig) -> Self {
+    pub fn new(parts: ReaderDeps, config: &ReadConfig) -> Self {
         let fetch_concurrency = config.fetch_concurrency.max(1);
         let (pool, clock) = (parts.pool.clone(), parts.runtime.clock.clone());
         parts.runtime.tasks.spawn_until_stopped(async move {
@@ -172,7 +171,7 @@ impl Reader {
     /// Everything that can be refused without touching a page; the rest comes in the stream.
     pub fn decode(text: &str, skip: u64) -> Result<Request, ReadError> {
         let handle = Handle::decode(text)
-            .map_err(|reason| ReadError::Commit(CommitError::InvalidHandle { reason }))?;
+            .map_err(|reason| ReadError::Commit(CatalogError::InvalidHandle { reason }))?;
         let pages = handle.pages();
         if skip > pages {
             return Err(ReadError::SkipBeyondEnd { skip, pages });

@@ -20,7 +20,7 @@ use futures::stream::{self, FuturesOrdered, StreamExt as _};
 
 use super::fetch::{Fetcher, PlannedPart};
 use super::{ByteStream, PageFormat, ReadError};
-use crate::commit::handle::{Handle, HandleRange};
+use crate::catalog::handle::{Handle, HandleRange};
 use crate::id::SegmentAddress;
 use crate::segment::layout::end_record;
 use crate::segment::scan::{Expected, Output, ScanError, Scanner, Sent};

@@ -129,7 +129,7 @@ impl Footer {
         if bytes.len() != trailer.footer_length as usize {
             return Err("its footer is not as long as its trailer says".into());
         }
-        if super::checksum(bytes) != trailer.footer_crc {
+        if crate::crc::checksum(bytes) != trailer.footer_crc {
             return Err("its footer does not fit its checksum".into());
         }
         let footer = decode_fields(bytes).map_err(|e| format!("its footer is malformed: {e}"))?;

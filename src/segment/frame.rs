@@ -6,9 +6,9 @@
 
 use bytes::Bytes;
 
-use super::Checksum;
 pub use super::layout::FRAME_HEADER;
 use super::layout::u32_at;
+use crate::crc::Checksum;
 
 /// Consecutive frames of one partition, each checked.
 #[derive(Debug, Clone)]

@@ -3,7 +3,7 @@
 //! Owns: constants and the encoding of fixed-size records. Does not own: the footer's variable part
 //! (`footer`) or any policy. All integers are little endian. `docs/segment-format.md` draws this.
 
-use super::checksum;
+use crate::crc::checksum;
 
 /// First bytes of a segment.
 pub const SEGMENT_MAGIC: [u8; 8] = *b"STOPSEG1";

@@ -7,9 +7,9 @@
 
 use bytes::Bytes;
 
-use super::Checksum;
 use super::frame::frame_crc;
 use super::layout::{BLOCK_MARKER, BlockRecord, FRAME_HEADER, RECORD, u32_at};
+use crate::crc::Checksum;
 
 /// Bytes of the pages' checksums that are taken into the block's at a time, to save calls.
 const CRCS: usize = 1024;

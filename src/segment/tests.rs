@@ -8,7 +8,7 @@ use super::frame::{FRAME_HEADER, seal_frame, verify_batch};
 use super::layout::{BLOCK_MARKER, BlockRecord, RECORD, SEGMENT_HEADER, Trailer, u32_at};
 use super::scan::{Expected, Output, Scanner, Sent};
 use super::writer::{Piece, SegmentDraft, SegmentImage, write_segment};
-use super::{Checksum, checksum};
+use crate::crc::{Checksum, checksum};
 use crate::id::{DaemonId, SegmentId, TaskAttempt};
 
 type Page = (u32, u32, Vec<u8>);

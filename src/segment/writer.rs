@@ -5,11 +5,11 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::Checksum;
 use super::blocks::{BlockEntry, Blocks};
 use super::footer::{CommitRecord, Footer};
 use super::frame::Run;
 use super::layout::{BlockRecord, RECORD, SEGMENT_HEADER, Trailer, segment_header};
+use crate::crc::Checksum;
 use crate::id::{ExchangeId, SegmentId, TaskAttempt};
 
 /// A run and the sink that sent it.

@@ -6,10 +6,10 @@
 use futures::future::join_all;
 
 use super::health::Base;
-use super::keys::{self, Key};
-use super::store::Taken;
 use super::{Inventory, ListedSegment, Storage, StorageError, StorageErrorKind};
 use crate::id::{ExchangeId, SegmentAddress};
+use crate::store::DeleteOutcome;
+use crate::store::keys::{self, Key};
 
 impl Storage {
     /// All segments of an exchange in all base directories, sorted by segment id then base; an
@@ -183,8 +183,8 @@ async fn list_all(base: &Base, exchange: &ExchangeId) -> Result<Vec<Key>, Storag
 /// An error if a marker may stay; one that is written in between is in the list of the rest.
 async fn remove_marker(base: &Base, exchange: &ExchangeId) -> Result<u64, StorageError> {
     let marker = keys::marker(exchange);
-    let error = match base.store.take(&marker, None).await {
-        Ok(taken) => return Ok(u64::from(taken == Taken::Removed)),
+    let error = match base.store.delete_if(&marker, None).await {
+        Ok(taken) => return Ok(u64::from(taken == DeleteOutcome::Removed)),
         Err(error) => error,
     };
     // Refused where there was none, perhaps, or removed though the answer was lost.

@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::checksums::Checksums;
-use super::limit::Limit;
-use super::meter::{Meter, StorageMetrics};
 use super::probe;
-use super::retry::{Retry, RetryPolicy};
-use super::store::{Store, StoreError};
 use super::{BaseStatus, StorageError};
-use crate::clock::Runtime;
 use crate::id::BaseName;
+use crate::runtime::Runtime;
+use crate::store::limit::{Limit, Limits};
+use crate::store::meter::{Meter, StorageMetrics};
+use crate::store::object::checksums::Checksums;
+use crate::store::retry::{Retry, RetryPolicy};
+use crate::store::{Store, StoreError};
 
 /// Waits between background probes: from the first to the longest, doubling.
 const PROBES: RetryPolicy = RetryPolicy {
@@ -198,26 +198,4 @@ async fn probe_until_healthy(base: Weak<Base>, runtime: Runtime) {
             return;
         }
     }
-}
-
-/// What one base directory is allowed.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Operations at a time.
-    pub concurrency: usize,
-    /// How patiently failed operations are repeated.
-    pub retry: RetryPolicy,
-}
-
-impl Limits {
-    /// For stores behind a network: enough to fill it, few enough for one connection each.
-    pub const REMOTE: Self = Self {
-        concurrency: 64,
-        retry: RetryPolicy::REMOTE,
-    };
-    /// For file systems and memory: more would only queue in the kernel.
-    pub const LOCAL: Self = Self {
-        concurrency: 32,
-        retry: RetryPolicy::LOCAL,
-    };
 }

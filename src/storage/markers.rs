@@ -18,11 +18,11 @@ use futures::FutureExt as _;
 use futures::future::{join, join_all};
 
 use super::health::Base;
-use super::keys::{self, Key};
-use super::store::{Expected, Taken, Versioned};
 use super::{Marker, Storage, StorageError, StorageErrorKind, placement};
-use crate::clock::Runtime;
 use crate::id::{BaseName, ExchangeId};
+use crate::runtime::Runtime;
+use crate::store::keys::{self, Key};
+use crate::store::{DeleteOutcome, Precondition, Versioned};
 
 /// How a tombstone begins; no marker's content does.
 const ENDED: &[u8] = b"{\"ended\":";
@@ -248,7 +248,8 @@ impl Storage {
     ) -> Result<Option<BaseName>, StorageError> {
         let key = keys::marker(exchange);
         // A tombstone is never overwritten, and where nobody could look nothing can be expected.
-        let expected: Vec<(usize, Expected)> = seen.seen.iter().filter_map(expectation).collect();
+        let expected: Vec<(usize, Precondition)> =
+            seen.seen.iter().filter_map(expectation).collect();
         let homes: Vec<usize> = expected.iter().map(|(index, _)| *index).collect();
         if homes.is_empty() {
             return Ok(None);
@@ -258,7 +259,7 @@ impl Storage {
             let (key, written) = (key.clone(), written.clone());
             let index = self.inner.bases.iter().position(|b| Arc::ptr_eq(b, &base));
             let expected = expected.iter().find(|(i, _)| Some(*i) == index);
-            let expected = expected.map_or(Expected::Absent, |(_, expected)| expected.clone());
+            let expected = expected.map_or(Precondition::Absent, |(_, expected)| expected.clone());
             async move { base.store.put_if(&key, written, &expected).await }.boxed()
         };
         let (base, put) = self.put_anywhere(key.as_str(), order, put).await?;
@@ -274,9 +275,9 @@ impl Storage {
         let mut steps = Vec::with_capacity(seen.seen.len());
         for Seen { index, state, .. } in &seen.seen {
             let expected = match state {
-                State::Absent => Expected::Absent,
+                State::Absent => Precondition::Absent,
                 State::Open { version, .. } | State::Ended { version } => {
-                    Expected::Version(version.clone())
+                    Precondition::Version(version.clone())
                 }
                 State::Unknown(error) => return Err(error.clone()),
             };
@@ -289,7 +290,7 @@ impl Storage {
             let base = &self.inner.bases[index];
             let number = self.inner.runtime.random.next_u64();
             let tombstone = Bytes::from(format!("{{\"ended\":\"{number:016x}\"}}\n"));
-            if expected == Expected::Absent {
+            if expected == Precondition::Absent {
                 // Noted before the put: one that fails may have taken place.
                 fresh.push((index, tombstone.clone()));
             }
@@ -311,7 +312,7 @@ impl Storage {
             let store = base.patient_if_healthy();
             let taken = match store.get_versioned(key).await {
                 Ok(found) if found.bytes == written => {
-                    store.take(key, Some(&found.version)).await.map(drop)
+                    store.delete_if(key, Some(&found.version)).await.map(drop)
                 }
                 Ok(_) => Ok(()),
                 Err(error) if error.kind == StorageErrorKind::NotFound => Ok(()),
@@ -366,9 +367,9 @@ impl Storage {
             let base = &self.inner.bases[index];
             match state {
                 State::Ended { version } => {
-                    let taken = base.store.take(&key, Some(&version)).await;
+                    let taken = base.store.delete_if(&key, Some(&version)).await;
                     let taken = taken.map_err(|error| base.error("delete", key.as_str(), error))?;
-                    if taken == Taken::Changed {
+                    if taken == DeleteOutcome::Changed {
                         tracing::info!(%exchange, base = %base.name,
                             "somebody else ends it, too, and removes the tombstone");
                     }
@@ -386,10 +387,10 @@ impl Storage {
 }
 
 /// What a renewal expects where it may be written.
-fn expectation(seen: &Seen) -> Option<(usize, Expected)> {
+fn expectation(seen: &Seen) -> Option<(usize, Precondition)> {
     match &seen.state {
-        State::Absent => Some((seen.index, Expected::Absent)),
-        State::Open { version, .. } => Some((seen.index, Expected::Version(version.clone()))),
+        State::Absent => Some((seen.index, Precondition::Absent)),
+        State::Open { version, .. } => Some((seen.index, Precondition::Version(version.clone()))),
         State::Ended { .. } | State::Unknown(_) => None,
     }
 }

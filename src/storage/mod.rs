@@ -4,28 +4,12 @@
 //! place new segments round-robin over the healthy ones. Does not: know what is inside a segment.
 //! Invariant: a method that answered `Ok` has done durably what its name says.
 
-pub mod base_dir;
-pub mod checksums;
-mod cloud;
 mod exchanges;
 mod health;
-pub mod keys;
-pub mod limit;
-pub mod local;
-mod local_error;
-mod local_read;
-mod local_swap;
-mod local_write;
 mod markers;
-pub mod meter;
-pub mod object;
-mod object_error;
-pub mod options;
 pub mod placement;
 mod probe;
-pub mod retry;
 mod segments;
-pub mod store;
 #[cfg(test)]
 mod tests;
 
@@ -34,19 +18,21 @@ use std::sync::atomic::AtomicUsize;
 
 use bytes::Bytes;
 
-use crate::clock::Runtime;
 use crate::config::BaseDirectoryConfig;
 use crate::id::{BaseName, SegmentAddress};
+use crate::runtime::Runtime;
 use crate::telemetry::metrics::Metrics;
 
-pub use health::Limits;
+pub use crate::store::limit::Limits;
+pub use crate::store::meter::StorageMetrics;
+pub use crate::store::retry::RetryPolicy;
+pub use crate::store::{StorageErrorKind, Tail};
 pub use markers::{Markers, Written};
-pub use meter::StorageMetrics;
 pub use probe::ProbeObject;
-pub use retry::RetryPolicy;
 
+use crate::store::Store;
+use crate::store::open::{OpenError, open_all};
 use health::Base;
-use store::Store;
 
 /// What went wrong with a base directory.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -64,28 +50,16 @@ pub struct StorageError {
     pub message: String,
 }
 
-/// Kinds of storage failures that callers treat differently.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StorageErrorKind {
-    /// The object does not exist.
-    NotFound,
-    /// A retry may help. The operation may have taken place all the same.
-    Unavailable,
-    /// A retry does not help (permission, configuration); the operation did not take place.
-    Refused,
-    /// No base directory of that name is configured here.
-    UnknownBase,
-    /// What is stored is not what it should be (object shorter than the range, for example).
-    Corrupt,
-}
-
-/// The last bytes of an object.
-#[derive(Debug, Clone)]
-pub struct Tail {
-    /// The last bytes, at most as many as asked for.
-    pub bytes: Bytes,
-    /// Size of the whole object.
-    pub object_size: u64,
+impl From<OpenError> for StorageError {
+    fn from(error: OpenError) -> Self {
+        Self {
+            base: error.base,
+            operation: "open",
+            object: error.object,
+            kind: StorageErrorKind::Refused,
+            message: error.message,
+        }
+    }
 }
 
 /// The announcement of an exchange, as stored.
@@ -154,7 +128,7 @@ impl Storage {
         _metrics: &Arc<Metrics>,
     ) -> Result<Self, StorageError> {
         let metrics = StorageMetrics::default();
-        let opened = base_dir::open_all(configs, runtime)?;
+        let opened = open_all(configs, runtime)?;
         let bases = opened.into_iter().map(|o| {
             let base = Base::new(o.name, o.uri, o.store, o.limits, &metrics, runtime);
             (base, o.limits)

@@ -5,6 +5,7 @@
 //! others.
 
 use crate::id::{BaseName, ExchangeId};
+use crate::store::stable_hash;
 
 /// Order in which the base directories are tried for the `turn`th segment: the healthy ones in
 /// rotation, then, as a last resort, the others in rotation.
@@ -50,20 +51,6 @@ pub fn healthy_first(order: Vec<usize>, healthy: &[bool]) -> Vec<usize> {
         order.into_iter().partition(|&i| healthy[i]);
     first.append(&mut rest);
     first
-}
-
-/// A hash that is the same in every build and on every machine for ever (FNV-1a with a final mix);
-/// parts are told apart.
-pub fn stable_hash(parts: &[&[u8]]) -> u64 {
-    let mut hash: u64 = 0xCBF2_9CE4_8422_2325;
-    let mut eat = |byte: u8| hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
-    for part in parts {
-        part.iter().copied().for_each(&mut eat);
-        eat(0xFF);
-    }
-    hash ^= hash >> 32;
-    hash = hash.wrapping_mul(0xD6E8_FEB8_6659_FD93);
-    hash ^ (hash >> 32)
 }
 
 #[cfg(test)]

@@ -12,11 +12,11 @@ use bytes::Bytes;
 
 use futures::future::join_all;
 
-use super::checksums::Checksums;
-use super::keys::{self, Key};
-use super::store::{Expected, Store, StoreError};
 use super::{Storage, StorageError, StorageErrorKind};
-use crate::clock::Runtime;
+use crate::runtime::Runtime;
+use crate::store::keys::{self, Key};
+use crate::store::object::checksums::Checksums;
+use crate::store::{Precondition, Store, StoreError};
 
 /// The object of a probe, in one base directory. A probe that is under way removes its own soon.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,7 +88,7 @@ pub async fn honours_conditions(store: &dyn Store, runtime: &Runtime) -> Result<
         let mut written = Vec::new();
         for content in ["first", "second"] {
             let content = format!("{content} {}", key.as_str()).into();
-            written.push(store.put_if(&key, content, &Expected::Absent).await?);
+            written.push(store.put_if(&key, content, &Precondition::Absent).await?);
         }
         Ok(written == [true, false])
     };

@@ -13,10 +13,10 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::health::Base;
-use super::keys::{self, Key};
-use super::store::StoreError;
 use super::{Storage, StorageError, StorageErrorKind, Tail, placement};
 use crate::id::{BaseName, ExchangeId, SegmentAddress, SegmentId};
+use crate::store::StoreError;
+use crate::store::keys::{self, Key};
 
 impl Storage {
     /// Writes a segment to the next healthy base directory, to another when that fails, and answers

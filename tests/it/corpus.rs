@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use stopover::clock::Random;
+use stopover::runtime::Random;
 
 #[path = "../../fuzz/decoders.rs"]
 mod decoders;

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
-use stopover::api::problem::Slug;
+use stopover::api::problem::ProblemType;
 
 use crate::support::frames::{End, batch, frame, parse};
 use crate::support::{BATCH, Bases, Door, RAW, ok_json, sink};
 
 /// An answer and the slug that it should be a problem of.
-type Case = (Slug, Response);
+type Case = (ProblemType, Response);
 
 /// Checks an answer against the table; gives the problem.
-async fn check(slug: Slug, response: Response) -> Value {
+async fn check(slug: ProblemType, response: Response) -> Value {
     let (url, status) = (response.url().clone(), response.status().as_u16());
     let media_type = response.headers().get("content-type").cloned();
     let text = response.text().await.unwrap();
@@ -92,7 +92,7 @@ async fn malformed(door: &Door) -> Vec<Case> {
     }
     answers
         .into_iter()
-        .map(|answer| (Slug::InvalidRequest, answer))
+        .map(|answer| (ProblemType::InvalidRequest, answer))
         .collect()
 }
 
@@ -111,15 +111,18 @@ async fn invalid_frames(door: &Door) -> Vec<Case> {
     ];
     let mut cases = Vec::new();
     for body in bodies {
-        cases.push((Slug::InvalidFrame, door.post(&numbered, BATCH, body).await));
+        cases.push((
+            ProblemType::InvalidFrame,
+            door.post(&numbered, BATCH, body).await,
+        ));
     }
     let raw_pages = [("partition=2", "x"), ("partition=0", "")];
     for (query, page) in raw_pages {
         let answer = door.post(&format!("{pages}?{query}"), RAW, page).await;
-        cases.push((Slug::InvalidFrame, answer));
+        cases.push((ProblemType::InvalidFrame, answer));
     }
     let answer = door.post(&numbered, BATCH, damaged).await;
-    cases.push((Slug::ChecksumMismatch, answer));
+    cases.push((ProblemType::ChecksumMismatch, answer));
     cases
 }
 
@@ -136,22 +139,37 @@ async fn refused_bodies(door: &Door) -> Vec<Case> {
     let text = "text/plain";
     let mut cases = vec![
         (
-            Slug::LengthRequired,
+            ProblemType::LengthRequired,
             door.post(&numbered, BATCH, chunked).await,
         ),
         (
-            Slug::PageTooLarge,
+            ProblemType::PageTooLarge,
             door.post(&raw, RAW, large.clone()).await,
         ),
     ];
     for (slug, path, media_type, body) in [
-        (Slug::BodyTooLarge, numbered.as_str(), BATCH, large),
-        (Slug::PageTooLarge, &numbered, BATCH, large_page),
-        (Slug::UnsupportedMediaType, &numbered, text, whole),
-        (Slug::UnsupportedMediaType, "/v1/read", RAW, b"{}".to_vec()),
-        (Slug::UnsupportedMediaType, handles, RAW, b"{}".to_vec()),
-        (Slug::InvalidHandle, "/v1/read", text, b"no handle".to_vec()),
-        (Slug::InvalidHandle, "/v1/read", text, Vec::new()),
+        (ProblemType::BodyTooLarge, numbered.as_str(), BATCH, large),
+        (ProblemType::PageTooLarge, &numbered, BATCH, large_page),
+        (ProblemType::UnsupportedMediaType, &numbered, text, whole),
+        (
+            ProblemType::UnsupportedMediaType,
+            "/v1/read",
+            RAW,
+            b"{}".to_vec(),
+        ),
+        (
+            ProblemType::UnsupportedMediaType,
+            handles,
+            RAW,
+            b"{}".to_vec(),
+        ),
+        (
+            ProblemType::InvalidHandle,
+            "/v1/read",
+            text,
+            b"no handle".to_vec(),
+        ),
+        (ProblemType::InvalidHandle, "/v1/read", text, Vec::new()),
     ] {
         cases.push((slug, door.post(path, media_type, body).await));
     }
@@ -173,16 +191,16 @@ async fn wrong_routes(door: &Door) -> Vec<Case> {
     allowed.sort_unstable();
     assert_eq!(allowed, ["DELETE", "GET", "HEAD", "PUT"]);
     vec![
-        (Slug::MethodNotAllowed, options),
-        (Slug::MethodNotAllowed, door.get("/v1/read").await),
-        (Slug::MethodNotAllowed, door.delete("/healthz").await),
-        (Slug::NotFound, door.get("/v2/exchanges").await),
-        (Slug::NotFound, door.get("/v1/exchanges/").await),
+        (ProblemType::MethodNotAllowed, options),
+        (ProblemType::MethodNotAllowed, door.get("/v1/read").await),
+        (ProblemType::MethodNotAllowed, door.delete("/healthz").await),
+        (ProblemType::NotFound, door.get("/v2/exchanges").await),
+        (ProblemType::NotFound, door.get("/v1/exchanges/").await),
         (
-            Slug::NotFound,
+            ProblemType::NotFound,
             door.get("/v1/exchanges/e/partitions/0/").await,
         ),
-        (Slug::NotFound, door.get("/etc/passwd").await),
+        (ProblemType::NotFound, door.get("/etc/passwd").await),
     ]
 }
 
@@ -200,53 +218,56 @@ async fn wrong_state(door: &Door) -> Vec<Case> {
     ok_json(door.delete_and_remember("gone").await).await;
     vec![
         (
-            Slug::ExchangeConflict,
+            ProblemType::ExchangeConflict,
             door.put_json("/v1/exchanges/e", &other).await,
         ),
         (
-            Slug::BatchOutOfOrder,
+            ProblemType::BatchOutOfOrder,
             door.post(&path(1, "pages?batch=1"), BATCH, page()).await,
         ),
         (
-            Slug::BatchOutOfOrder,
+            ProblemType::BatchOutOfOrder,
             door.post(&path(2, "pages?batch=2"), BATCH, page()).await,
         ),
         (
-            Slug::CountMismatch,
+            ProblemType::CountMismatch,
             door.post_json(&path(2, "finish"), &wrong).await,
         ),
         (
-            Slug::SinkFinished,
+            ProblemType::SinkFinished,
             door.post(&path(3, "pages?batch=1"), BATCH, page()).await,
         ),
         (
-            Slug::SinkAborted,
+            ProblemType::SinkAborted,
             door.post(&path(4, "pages?batch=0"), BATCH, page()).await,
         ),
         (
-            Slug::SinkAborted,
+            ProblemType::SinkAborted,
             door.post_nothing(&path(4, "finish")).await,
         ),
         (
-            Slug::SinkNotFound,
+            ProblemType::SinkNotFound,
             door.post_json(&path(5, "finish"), &lost).await,
         ),
         (
-            Slug::AttemptNotCommitted,
+            ProblemType::AttemptNotCommitted,
             door.post_json("/v1/exchanges/e/handles", &not_chosen).await,
         ),
-        (Slug::ExchangeClosed, door.get("/v1/exchanges/gone").await),
         (
-            Slug::ExchangeClosed,
+            ProblemType::ExchangeClosed,
+            door.get("/v1/exchanges/gone").await,
+        ),
+        (
+            ProblemType::ExchangeClosed,
             door.get("/v1/exchanges/gone/partitions/0").await,
         ),
         (
-            Slug::ExchangeClosed,
+            ProblemType::ExchangeClosed,
             door.post_json("/v1/exchanges/gone/handles", &not_chosen)
                 .await,
         ),
         (
-            Slug::ExchangeClosed,
+            ProblemType::ExchangeClosed,
             door.post(
                 &format!("{}/pages?batch=0", sink("gone", 0, 0)),
                 BATCH,
@@ -275,7 +296,7 @@ async fn never_announced(door: &Door) -> Vec<Case> {
     ];
     answers
         .into_iter()
-        .map(|answer| (Slug::ExchangeNotFound, answer))
+        .map(|answer| (ProblemType::ExchangeNotFound, answer))
         .collect()
 }
 
@@ -305,7 +326,7 @@ impl Door {
 }
 
 /// The slug of a read that fails, before its head or in its midst.
-async fn failed_read(door: &Door, handle: &str) -> Slug {
+async fn failed_read(door: &Door, handle: &str) -> ProblemType {
     let response = door.read(handle, 0).await;
     let problem = if response.status().is_success() {
         match parse(&response.bytes().await.unwrap()) {
@@ -316,13 +337,16 @@ async fn failed_read(door: &Door, handle: &str) -> Slug {
         response.json().await.unwrap()
     };
     let kind = problem["type"].as_str().unwrap().to_owned();
-    let slug = Slug::ALL.iter().find(|slug| slug.urn() == kind).unwrap();
+    let slug = ProblemType::ALL
+        .iter()
+        .find(|slug| slug.urn() == kind)
+        .unwrap();
     assert_eq!(problem["retryable"], slug.retryable());
     *slug
 }
 
 /// Reads through a daemon that has nothing in memory, after `harm` was done to the segment.
-async fn read_after(harm: impl FnOnce(&Bases), base_name: &str) -> Slug {
+async fn read_after(harm: impl FnOnce(&Bases), base_name: &str) -> ProblemType {
     let bases = Bases::new();
     let writer = Door::open(&bases.config()).await;
     let handle = writer.one_page("s").await;
@@ -337,7 +361,7 @@ async fn read_after(harm: impl FnOnce(&Bases), base_name: &str) -> Slug {
 #[tokio::test]
 async fn a_segment_that_is_gone_damaged_or_out_of_reach_is_told_apart() {
     let gone = |bases: &Bases| std::fs::remove_file(&bases.segments()[0]).unwrap();
-    assert_eq!(read_after(gone, "main").await, Slug::DataLost);
+    assert_eq!(read_after(gone, "main").await, ProblemType::DataLost);
     let damage = |bases: &Bases| {
         let path = &bases.segments()[0];
         let mut bytes = std::fs::read(path).unwrap();
@@ -348,8 +372,11 @@ async fn a_segment_that_is_gone_damaged_or_out_of_reach_is_told_apart() {
         bytes[page] ^= 1;
         std::fs::write(path, bytes).unwrap();
     };
-    assert_eq!(read_after(damage, "main").await, Slug::DataCorrupt);
-    assert_eq!(read_after(|_| (), "other").await, Slug::StorageUnavailable);
+    assert_eq!(read_after(damage, "main").await, ProblemType::DataCorrupt);
+    assert_eq!(
+        read_after(|_| (), "other").await,
+        ProblemType::StorageUnavailable
+    );
 }
 
 async fn stopping() -> Vec<Case> {
@@ -359,7 +386,7 @@ async fn stopping() -> Vec<Case> {
     door.daemon.ingest.drain();
     let pages = format!("{}/pages?batch=0", sink("e", 0, 0));
     let answer = door.post(&pages, BATCH, batch(&[(0, b"x")])).await;
-    vec![(Slug::Draining, answer)]
+    vec![(ProblemType::Draining, answer)]
 }
 
 async fn full() -> Vec<Case> {
@@ -371,7 +398,7 @@ async fn full() -> Vec<Case> {
     door.add(&sink("e", 0, 0), 0, batch(&[(0, b"x")])).await;
     let second = format!("{}/pages?batch=0", sink("e", 1, 0));
     let answer = door.post(&second, BATCH, batch(&[(0, b"x")])).await;
-    vec![(Slug::Overloaded, answer)]
+    vec![(ProblemType::Overloaded, answer)]
 }
 
 async fn slow() -> Vec<Case> {
@@ -388,7 +415,7 @@ async fn slow() -> Vec<Case> {
         .body(reqwest::Body::wrap_stream(never));
     let answer = pages.send().await.unwrap();
     door.expect_all_gauges_at_zero().await;
-    vec![(Slug::Timeout, answer)]
+    vec![(ProblemType::Timeout, answer)]
 }
 
 async fn unwritable() -> Vec<Case> {
@@ -408,9 +435,9 @@ async fn unwritable() -> Vec<Case> {
     let list = door.get("/v1/exchanges").await;
     std::fs::remove_file(bases.path()).unwrap();
     vec![
-        (Slug::StorageUnavailable, not_known),
-        (Slug::SinkFailed, failed),
-        (Slug::StorageUnavailable, list),
+        (ProblemType::StorageUnavailable, not_known),
+        (ProblemType::SinkFailed, failed),
+        (ProblemType::StorageUnavailable, list),
     ]
 }
 
@@ -421,7 +448,7 @@ async fn unauthorized() -> Vec<Case> {
     std::fs::write(file.path(), "some-token-0123456789\n").unwrap();
     config.server.token_file = Some(file.path().to_owned());
     let door = Door::open(&config).await;
-    vec![(Slug::Unauthorized, door.get("/nowhere").await)]
+    vec![(ProblemType::Unauthorized, door.get("/nowhere").await)]
 }
 
 #[tokio::test]
@@ -448,14 +475,14 @@ async fn every_error_of_the_table_comes_as_it_is_documented() {
     for (slug, response) in cases {
         let problem = check(slug, response).await;
         seen.insert(slug.as_str());
-        if slug == Slug::BatchOutOfOrder {
+        if slug == ProblemType::BatchOutOfOrder {
             assert!(problem["expected"].is_u64(), "{problem}");
         }
     }
     // Provoked elsewhere: damage to segments (above), a panic (the unit tests of `observe`).
     // `forbidden` waits for tokens with scopes.
     seen.extend(["data-lost", "data-corrupt", "internal", "forbidden"]);
-    let all: BTreeSet<&str> = Slug::ALL.iter().map(|slug| slug.as_str()).collect();
+    let all: BTreeSet<&str> = ProblemType::ALL.iter().map(|slug| slug.as_str()).collect();
     assert_eq!(seen, all);
     door.shut_down().await;
 }
@@ -465,7 +492,7 @@ async fn an_attempt_that_is_foretold_is_no_sink_and_changes_nothing() {
     let bases = Bases::new();
     let door = Door::open(&bases.config()).await;
     check(
-        Slug::ExchangeNotFound,
+        ProblemType::ExchangeNotFound,
         door.put_nothing(&sink("e", 0, 0)).await,
     )
     .await;
@@ -488,7 +515,11 @@ async fn an_attempt_that_is_foretold_is_no_sink_and_changes_nothing() {
     assert_eq!(door.daemon.ingest.undecided(), 0);
     let never = format!("{}/finish", sink("e", 1, 0));
     let claim = json!({"batches": 1, "pages": 1, "bytes": 4});
-    check(Slug::SinkNotFound, door.post_json(&never, &claim).await).await;
+    check(
+        ProblemType::SinkNotFound,
+        door.post_json(&never, &claim).await,
+    )
+    .await;
     let again = door.put_nothing(&sink("e", 0, 0)).await;
     assert_eq!(again.status(), StatusCode::NO_CONTENT, "finished already");
     ok_json(
@@ -496,13 +527,21 @@ async fn an_attempt_that_is_foretold_is_no_sink_and_changes_nothing() {
             .await,
     )
     .await;
-    check(Slug::SinkAborted, door.put_nothing(&sink("e", 2, 0)).await).await;
+    check(
+        ProblemType::SinkAborted,
+        door.put_nothing(&sink("e", 2, 0)).await,
+    )
+    .await;
 
     door.daemon.ingest.drain();
-    check(Slug::Draining, door.put_nothing(&sink("e", 3, 0)).await).await;
+    check(
+        ProblemType::Draining,
+        door.put_nothing(&sink("e", 3, 0)).await,
+    )
+    .await;
     door.delete("/v1/exchanges/e").await;
     check(
-        Slug::ExchangeClosed,
+        ProblemType::ExchangeClosed,
         door.put_nothing(&sink("e", 3, 0)).await,
     )
     .await;

@@ -7,7 +7,7 @@
 //! are drawn, and from which seed, say `STOPOVER_TEST_HTTP_FUZZ=requests:seed`.
 
 use serde_json::{Value, json};
-use stopover::clock::Random;
+use stopover::runtime::Random;
 
 use crate::support::frames::batch;
 use crate::support::raw::{RawAnswer, RawClient};

@@ -179,7 +179,7 @@ async fn a_handle_that_was_forged_names_nothing_outside() {
     for name in [b"../x", b"a/.b", b"\0abc", "é..".as_bytes(), b"-abc"] {
         bytes[at..at + 4].copy_from_slice(name);
         let end = bytes.len() - 4;
-        let crc = stopover::segment::checksum(&bytes[..end]);
+        let crc = stopover::crc::checksum(&bytes[..end]);
         bytes[end..].copy_from_slice(&crc.to_le_bytes());
         let forged = URL_SAFE_NO_PAD.encode(&bytes);
         let answer = door.read(&forged, 0).await;

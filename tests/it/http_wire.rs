@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use stopover::clock::Random;
+use stopover::runtime::Random;
 
 use crate::support::frames::batch;
 use crate::support::raw::{Http2Client, RawClient};

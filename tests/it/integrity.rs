@@ -8,12 +8,12 @@ use futures::TryStreamExt as _;
 use serde_json::json;
 
 use stopover::app::Daemon;
-use stopover::clock::Runtime;
-use stopover::commit::handle::Handle;
-use stopover::commit::hot::HotSegment;
+use stopover::cache::hot::HotSegment;
+use stopover::catalog::handle::Handle;
 use stopover::config::Config;
 use stopover::id::{ExchangeId, SegmentAddress, TaskAttempt};
 use stopover::read::{PageFormat, ReadError, Selection};
+use stopover::runtime::Runtime;
 use stopover::segment::blocks::Blocks;
 use stopover::segment::footer::{CommitRecord, Footer, Totals};
 use stopover::segment::layout::{END_MARKER, RECORD, SEGMENT_HEADER};

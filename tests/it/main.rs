@@ -2,9 +2,9 @@
 
 #![allow(clippy::disallowed_methods, missing_docs)] // tests spawn tasks of their own
 
+mod commit_lookup;
 mod corpus;
-mod doors;
-mod elsewhere;
+mod credentials;
 mod fairness;
 mod http;
 mod http_errors;

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use stopover::app::Daemon;
-use stopover::clock::Runtime;
 use stopover::config::{BaseDirectoryConfig, Config};
 use stopover::id::{ExchangeId, SinkId, TaskAttempt};
 use stopover::ingest::{Aborted, IngestError};
+use stopover::runtime::Runtime;
 
 use crate::semantics::{announce, exchange, read, sink, write};
 

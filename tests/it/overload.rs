@@ -8,10 +8,10 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use stopover::app::Daemon;
-use stopover::clock::Runtime;
-use stopover::storage::local::{LocalStore, Writing};
-use stopover::storage::store::Store;
+use stopover::runtime::Runtime;
 use stopover::storage::{Limits, Storage};
+use stopover::store::Store;
+use stopover::store::local::{LocalStore, Writing};
 
 use crate::support::frames::batch;
 use crate::support::process::{OVERHEAD, Process};

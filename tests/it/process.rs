@@ -112,7 +112,7 @@ fn a_daemon_without_a_token_refuses_to_listen_beyond_loopback() {
             "--listen",
             "0.0.0.0:0",
             "--base-directory",
-            "memory://doors",
+            "memory://credentials",
         ])
         .output()
         .unwrap();

@@ -10,21 +10,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use stopover::app::Daemon;
-use stopover::clock::Runtime;
-use stopover::commit::PlannedHandle;
+use stopover::catalog::PlannedHandle;
 use stopover::config::{BaseDirectoryConfig, Config};
+use stopover::exchange::{Announce, ExchangeError, ExchangeSpec};
+use stopover::gc::collect::{Collector, Finding};
+use stopover::gc::watch::Verdict;
 use stopover::id::{ExchangeId, SinkId, TaskAttempt};
 use stopover::ingest::{Aborted, Claim, IngestError};
-use stopover::lifecycle::collect::{Collector, Finding};
-use stopover::lifecycle::watch::Verdict;
-use stopover::lifecycle::{Announce, ExchangeSpec, LifecycleError};
 use stopover::memory::ReservedBytes;
 use stopover::read::{PageFormat, ReadError, Selection};
+use stopover::runtime::Runtime;
 use stopover::segment::frame::{FRAME_HEADER, seal_frame, verify_batch};
 use stopover::segment::layout::TRAILER;
-use stopover::storage::local::{LocalStore, Writing};
-use stopover::storage::store::Store;
 use stopover::storage::{Limits, Storage};
+use stopover::store::Store;
+use stopover::store::local::{LocalStore, Writing};
 use tokio::sync::Semaphore;
 
 use crate::support::slow::{Pace, SlowStore};
@@ -684,7 +684,7 @@ async fn a_late_writer_is_refused_and_leaves_nothing() {
     assert_eq!(shared.files(), Vec::<PathBuf>::new());
     for daemon in [&late, &closer] {
         let error = daemon.exchanges.lookup(&x).await.unwrap_err();
-        assert!(matches!(error, LifecycleError::Closed(_)), "{error}");
+        assert!(matches!(error, ExchangeError::Closed(_)), "{error}");
     }
     let spec = ExchangeSpec {
         partitions: 1,
@@ -800,11 +800,11 @@ async fn what_was_collected_is_not_brought_back_by_a_renewal_or_a_late_writer() 
     };
     let renewed = owner.exchanges.announce(&x, spec.clone(), Announce::Either);
     let error = renewed.await.unwrap_err();
-    assert!(matches!(error, LifecycleError::Closed(_)), "{error}");
+    assert!(matches!(error, ExchangeError::Closed(_)), "{error}");
     let stranger = shared.daemon(4);
     let renewed = stranger.exchanges.announce(&x, spec, Announce::Renewal);
     let error = renewed.await.unwrap_err();
-    assert!(matches!(error, LifecycleError::NotFound(_)), "{error}");
+    assert!(matches!(error, ExchangeError::NotFound(_)), "{error}");
     // The writer wakes: what it stores, it takes away.
     let _ = late.ingest.finish(&one, None).await;
     for _ in 0..2000 {

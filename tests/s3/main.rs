@@ -24,9 +24,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use stopover::clock::Runtime;
 use stopover::config::BaseDirectoryConfig;
 use stopover::id::{DaemonId, SegmentAddress, SegmentId};
+use stopover::runtime::Runtime;
 use stopover::storage::{Storage, StorageErrorKind};
 use stopover::telemetry::metrics::Metrics;
 

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use stopover::clock::Random;
+use stopover::runtime::Random;
 
 /// A stream of draws of its own: who draws more elsewhere does not shift it.
 #[derive(Debug, Clone)]

@@ -5,9 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use stopover::storage::keys::{Folder, Key};
-use stopover::storage::store::{Expected, Found, StoreError, Versioned};
 use stopover::storage::{StorageErrorKind, Tail};
+use stopover::store::keys::{Folder, Key};
+use stopover::store::{ObjectMeta, Precondition, StoreError, Versioned};
 
 #[derive(Debug, Clone)]
 struct Object {
@@ -62,12 +62,12 @@ impl Disk {
         Ok(object.bytes.slice(range.start as usize..range.end as usize))
     }
 
-    pub fn list(&self, folder: &Folder) -> Vec<Found> {
+    pub fn list(&self, folder: &Folder) -> Vec<ObjectMeta> {
         let prefix = format!("{folder}/");
         let below = self.objects.range(prefix.clone()..);
         below
             .take_while(|(key, _)| key.starts_with(&prefix))
-            .map(|(key, object)| Found {
+            .map(|(key, object)| ObjectMeta {
                 key: Key::listed(key.clone()),
                 size: object.bytes.len() as u64,
             })
@@ -97,11 +97,11 @@ impl Disk {
     }
 
     /// Whether what lies under a key is what a writer expects.
-    pub fn is_as(&self, key: &Key, expected: Option<&Expected>) -> bool {
+    pub fn is_as(&self, key: &Key, expected: Option<&Precondition>) -> bool {
         let there = self.objects.get(key.as_str());
         match (expected, there) {
-            (None, _) | (Some(Expected::Absent), None) => true,
-            (Some(Expected::Version(version)), Some(there)) => {
+            (None, _) | (Some(Precondition::Absent), None) => true,
+            (Some(Precondition::Version(version)), Some(there)) => {
                 *version == there.version.to_string()
             }
             (Some(_), _) => false,

@@ -10,11 +10,11 @@ use std::time::{Duration, SystemTime};
 use axum::Router;
 use parking_lot::Mutex;
 use stopover::api;
-use stopover::api::doors::Doors;
 use stopover::app::Daemon;
-use stopover::clock::{Clock, Random, Runtime, TaskGroup};
 use stopover::config::Config;
-use stopover::lifecycle::drain::drain;
+use stopover::gc::drain::drain;
+use stopover::http::credentials::Credentials;
+use stopover::runtime::{Clock, Random, Runtime, TaskGroup};
 use stopover::storage::{Limits, Storage};
 use stopover::telemetry::metrics::Metrics;
 
@@ -138,10 +138,11 @@ impl Host {
         let storage = Storage::from_stores(stores.collect(), *limits, &runtime);
         let daemon = Daemon::assemble(config, &runtime, storage, Arc::new(Metrics::default()));
         nest.meter.look_at(&daemon);
-        let doors = Doors::open(&config.server, &runtime.clock).expect("doors without files");
+        let credentials =
+            Credentials::open(&config.server, &runtime.clock).expect("credentials without files");
         Life {
             nest: Arc::clone(nest),
-            router: api::router(daemon.api_state(config, doors)),
+            router: api::router(daemon.api_state(config, credentials)),
             door: Door::new(self.simulation.mutant),
             daemon,
         }

@@ -19,8 +19,8 @@ use stopover::segment::blocks::Blocks;
 use stopover::segment::footer::Footer;
 use stopover::segment::layout::{RECORD, TRAILER, Trailer};
 use stopover::storage::Tail;
-use stopover::storage::keys::{Folder, Key};
-use stopover::storage::store::{Expected, Found, Store, StoreError, Taken, Versioned};
+use stopover::store::keys::{Folder, Key};
+use stopover::store::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, Versioned};
 
 use crate::simulation::Simulation;
 
@@ -192,7 +192,7 @@ impl Store for MeteredStore {
         &self,
         key: &Key,
         content: Bytes,
-        expected: &Expected,
+        expected: &Precondition,
     ) -> Result<bool, StoreError> {
         self.inner.put_if(key, content, expected).await
     }
@@ -213,7 +213,7 @@ impl Store for MeteredStore {
         })
     }
 
-    async fn list(&self, folder: &Folder) -> Result<Vec<Found>, StoreError> {
+    async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>, StoreError> {
         self.inner.list(folder).await
     }
 
@@ -225,8 +225,12 @@ impl Store for MeteredStore {
         self.inner.delete(keys).await
     }
 
-    async fn take(&self, key: &Key, version: Option<&str>) -> Result<Taken, StoreError> {
-        self.inner.take(key, version).await
+    async fn delete_if(
+        &self,
+        key: &Key,
+        version: Option<&str>,
+    ) -> Result<DeleteOutcome, StoreError> {
+        self.inner.delete_if(key, version).await
     }
 
     async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64, StoreError> {

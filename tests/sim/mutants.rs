@@ -17,8 +17,8 @@ use axum::http::{Request, Response, Uri};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use stopover::storage::Tail;
-use stopover::storage::keys::{Folder, Key};
-use stopover::storage::store::{Expected, Found, Store, StoreError, Taken, Versioned};
+use stopover::store::keys::{Folder, Key};
+use stopover::store::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, Versioned};
 use tower::ServiceExt as _;
 
 use crate::meter::footer_of;
@@ -152,9 +152,9 @@ impl Store for MutantStore {
         &self,
         key: &Key,
         content: Bytes,
-        expected: &Expected,
+        expected: &Precondition,
     ) -> Result<bool, StoreError> {
-        if self.is(Mutant::SweeperGoesByAge) && *expected != Expected::Absent {
+        if self.is(Mutant::SweeperGoesByAge) && *expected != Precondition::Absent {
             // It must not matter what lies there, as it always looks the same.
             return self.inner.put(key, vec![content]).await.map(|()| true);
         }
@@ -181,7 +181,7 @@ impl Store for MutantStore {
         self.inner.get_range(key, range).await
     }
 
-    async fn list(&self, folder: &Folder) -> Result<Vec<Found>, StoreError> {
+    async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>, StoreError> {
         let mut found = self.inner.list(folder).await?;
         if self.is(Mutant::ListIsStale) {
             let last = self.last.lock().clone();
@@ -202,12 +202,16 @@ impl Store for MutantStore {
         self.inner.delete(keys).await
     }
 
-    async fn take(&self, key: &Key, version: Option<&str>) -> Result<Taken, StoreError> {
+    async fn delete_if(
+        &self,
+        key: &Key,
+        version: Option<&str>,
+    ) -> Result<DeleteOutcome, StoreError> {
         if self.is(Mutant::CloseForgetsABase) && self.first {
-            return Ok(Taken::Removed);
+            return Ok(DeleteOutcome::Removed);
         }
         let version = version.filter(|_| !self.is(Mutant::SweeperGoesByAge));
-        self.inner.take(key, version).await
+        self.inner.delete_if(key, version).await
     }
 
     async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64, StoreError> {

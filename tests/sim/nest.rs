@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use stopover::clock::Spawner;
+use stopover::runtime::Spawner;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 

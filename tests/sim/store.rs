@@ -14,9 +14,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use stopover::id::BaseName;
-use stopover::storage::keys::{Folder, Key};
-use stopover::storage::store::{Expected, Found, Store, StoreError, Taken, Versioned};
 use stopover::storage::{StorageErrorKind, Tail};
+use stopover::store::keys::{Folder, Key};
+use stopover::store::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, Versioned};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -207,7 +207,7 @@ impl SimulatedStore {
         &self,
         key: &Key,
         bytes: Bytes,
-        expected: Option<Expected>,
+        expected: Option<Precondition>,
     ) -> Result<bool, StoreError> {
         let what = format!("put {key} {} bytes", bytes.len());
         let key = key.clone();
@@ -226,7 +226,7 @@ impl SimulatedStore {
         what: String,
         key: Key,
         bytes: Bytes,
-        expected: Option<Expected>,
+        expected: Option<Precondition>,
     ) -> Result<bool, StoreError> {
         let (site, run) = (Arc::clone(&self.site), self.nest.incarnation);
         let fate = site.fate(Operation::Put);
@@ -253,7 +253,7 @@ impl Site {
         temporary: &str,
         key: &Key,
         bytes: Bytes,
-        expected: Option<&Expected>,
+        expected: Option<&Precondition>,
         fate: Fate,
     ) -> Option<bool> {
         let mut disk = self.disk.lock();
@@ -267,7 +267,7 @@ impl Site {
         disk: &mut Disk,
         key: &Key,
         bytes: Bytes,
-        expected: Option<&Expected>,
+        expected: Option<&Precondition>,
     ) -> bool {
         if !disk.is_as(key, expected) {
             return false;
@@ -298,7 +298,7 @@ impl Store for SimulatedStore {
         &self,
         key: &Key,
         content: Bytes,
-        expected: &Expected,
+        expected: &Precondition,
     ) -> Result<bool, StoreError> {
         let expected = Some(expected.clone());
         self.put_object(key, copied(&[content]), expected).await
@@ -336,7 +336,7 @@ impl Store for SimulatedStore {
         .await
     }
 
-    async fn list(&self, folder: &Folder) -> Result<Vec<Found>, StoreError> {
+    async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>, StoreError> {
         let (what, folder) = (format!("list {folder}"), folder.clone());
         self.operate(Operation::List, what, move |_, disk, _| {
             Ok(disk.list(&folder))
@@ -364,7 +364,11 @@ impl Store for SimulatedStore {
         .await
     }
 
-    async fn take(&self, key: &Key, version: Option<&str>) -> Result<Taken, StoreError> {
+    async fn delete_if(
+        &self,
+        key: &Key,
+        version: Option<&str>,
+    ) -> Result<DeleteOutcome, StoreError> {
         let (what, key) = (format!("take {key} {version:?}"), key.clone());
         let version = version.map(ToOwned::to_owned);
         let take = move |site: &Site, disk: &mut Disk, fate| {
@@ -373,13 +377,13 @@ impl Store for SimulatedStore {
             }
             let found = match disk.get_versioned(&key) {
                 Ok(found) => found.version,
-                Err(_) => return Ok(Taken::Absent),
+                Err(_) => return Ok(DeleteOutcome::Absent),
             };
             if version.is_some_and(|version| version != found) {
-                return Ok(Taken::Changed);
+                return Ok(DeleteOutcome::Changed);
             }
             site.delete(disk, &[key]);
-            Ok(Taken::Removed)
+            Ok(DeleteOutcome::Removed)
         };
         self.operate(Operation::Delete, what, take).await
     }

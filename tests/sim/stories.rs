@@ -9,9 +9,9 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::Request;
 use bytes::Bytes;
+use stopover::exchange::{Announce, ExchangeSpec};
 use stopover::id::ExchangeId;
-use stopover::lifecycle::{Announce, ExchangeSpec};
-use stopover::storage::keys;
+use stopover::store::keys;
 use tokio::time::Instant;
 
 use crate::client::Handle;

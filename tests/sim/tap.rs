@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use stopover::storage::Tail;
-use stopover::storage::keys::{Folder, Key};
-use stopover::storage::local::{LocalStore, Writing};
-use stopover::storage::store::{Expected, Found, Store, StoreError, Taken, Versioned};
+use stopover::store::keys::{Folder, Key};
+use stopover::store::local::{LocalStore, Writing};
+use stopover::store::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, Versioned};
 
 use crate::nest::Nest;
 use crate::store::Site;
@@ -151,7 +151,7 @@ impl Store for TappedStore {
         &self,
         key: &Key,
         content: Bytes,
-        expected: &Expected,
+        expected: &Precondition,
     ) -> Result<bool, StoreError> {
         self.pass(Some(key), self.inner.put_if(key, content, expected))
             .await
@@ -169,7 +169,7 @@ impl Store for TappedStore {
         self.pass(None, self.inner.get_range(key, range)).await
     }
 
-    async fn list(&self, folder: &Folder) -> Result<Vec<Found>, StoreError> {
+    async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>, StoreError> {
         self.pass(None, self.inner.list(folder)).await
     }
 
@@ -181,8 +181,12 @@ impl Store for TappedStore {
         self.pass(None, self.inner.delete(keys)).await
     }
 
-    async fn take(&self, key: &Key, version: Option<&str>) -> Result<Taken, StoreError> {
-        self.pass(None, self.inner.take(key, version)).await
+    async fn delete_if(
+        &self,
+        key: &Key,
+        version: Option<&str>,
+    ) -> Result<DeleteOutcome, StoreError> {
+        self.pass(None, self.inner.delete_if(key, version)).await
     }
 
     async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64, StoreError> {

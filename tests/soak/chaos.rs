@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use stopover::clock::Random;
+use stopover::runtime::Random;
 
 use crate::client::{chance, pause};
 use crate::daemon::Daemon;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::Value;
-use stopover::clock::Random;
+use stopover::runtime::Random;
 
 use crate::tally::Tally;
 
@@ -88,12 +88,12 @@ pub struct Door {
 /// What all clients of one world share.
 pub struct Clients {
     pub http: reqwest::Client,
-    pub doors: Vec<Door>,
+    pub credentials: Vec<Door>,
     pub tally: Tally,
 }
 
 impl Clients {
-    pub fn new(doors: Vec<Door>) -> Result<Self> {
+    pub fn new(credentials: Vec<Door>) -> Result<Self> {
         let http = reqwest::Client::builder()
             .no_proxy()
             .connect_timeout(Duration::from_secs(5))
@@ -101,19 +101,19 @@ impl Clients {
             .build()?;
         Ok(Self {
             http,
-            doors,
+            credentials,
             tally: Tally::default(),
         })
     }
 
     /// Some daemon, by one of the two ways.
     pub fn any(&self, rng: &Random) -> usize {
-        (rng.next_u64() % self.doors.len() as u64) as usize
+        (rng.next_u64() % self.credentials.len() as u64) as usize
     }
 
     pub fn url(&self, door: usize, rng: &Random, path: &str) -> String {
         let way = (rng.next_u64() % 2) as usize;
-        format!("{}{path}", self.doors[door].urls[way])
+        format!("{}{path}", self.credentials[door].urls[way])
     }
 
     /// Asks one daemon after another, drawn at random, until one has answered well.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
-use stopover::clock::Random;
+use stopover::runtime::Random;
 
 const HEAD: usize = 28;
 

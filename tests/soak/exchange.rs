@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde_json::{Value, json};
-use stopover::clock::Random;
+use stopover::runtime::Random;
 
 use crate::client::{Clients, Failure, Problem, answer, chance, json as json_of, pause};
 use crate::content::{Content, Seen, mix};

@@ -38,7 +38,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use stopover::clock::Random;
+use stopover::runtime::Random;
 use tokio::signal::unix::{SignalKind, signal};
 
 use clocks::WallClocks;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use futures::StreamExt as _;
 use reqwest::StatusCode;
-use stopover::clock::Random;
+use stopover::runtime::Random;
 
 use crate::client::{Clients, Failure, Problem, chance, pause, problem};
 use crate::content::PageId;

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
-use stopover::clock::Random;
+use stopover::runtime::Random;
 
 use crate::process::{Process, wait_until};
 use crate::proxy::Proxy;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use stopover::clock::Random;
+use stopover::runtime::Random;
 
 use crate::client::{Clients, Door};
 use crate::clocks::WallClocks;
@@ -58,13 +58,13 @@ impl World {
             Store::Local(Local::create(&root)?)
         };
         let config = format!("{CONFIGURATION}\n{}", store.configuration());
-        let (mut daemons, mut proxies, mut doors) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut daemons, mut proxies, mut credentials) = (Vec::new(), Vec::new(), Vec::new());
         for (number, &port) in ports[..DAEMONS].iter().enumerate() {
             let name = format!("daemon-{number}");
             daemons.push(Daemon::new(&name, port, &config, &work, clocks)?);
             let proxy = Proxy::start(port, Random::seeded(rng.next_u64())).await?;
             let urls = [port, proxy.port].map(|port| format!("http://127.0.0.1:{port}"));
-            doors.push(Door { urls });
+            credentials.push(Door { urls });
             proxies.push(proxy);
         }
         let mut world = Self {
@@ -72,7 +72,7 @@ impl World {
             daemons,
             store,
             proxies,
-            clients: Rc::new(Clients::new(doors)?),
+            clients: Rc::new(Clients::new(credentials)?),
             work,
         };
         for daemon in &mut world.daemons {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
-use stopover::clock::Random;
+use stopover::runtime::Random;
 
 use crate::client::{Clients, Failure, answer, chance, json as json_of, pause};
 use crate::content::{AttemptPlan, Content, PageId};
@@ -228,7 +228,7 @@ impl<'a> Writer<'a> {
 
     /// Whether another daemon knows of the commit that this attempt's own cannot tell of.
     async fn committed_elsewhere(&self, claim: &Value) -> Result<bool> {
-        for door in (0..self.clients.doors.len()).filter(|door| Some(*door) != self.home) {
+        for door in (0..self.clients.credentials.len()).filter(|door| Some(*door) != self.home) {
             match self.finish_at(door, claim).await {
                 Ok(answer) => {
                     self.check_totals(claim, &answer)?;

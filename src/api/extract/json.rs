@@ -3,10 +3,10 @@
 use axum::extract::{FromRef, FromRequest, Request};
 use serde::de::DeserializeOwned;
 
+use super::control_body::{Held, read_small};
 use super::media_type;
-use super::small_body::{Held, read_small};
 use crate::api::limits::BodyLimits;
-use crate::api::problem::{Problem, Slug};
+use crate::api::problem::{Problem, ProblemType};
 
 /// A JSON body and what was reserved for it. `T` must refuse unknown fields.
 pub struct StrictJson<T>(pub T, pub Held);
@@ -48,7 +48,7 @@ where
         // Refused before a byte is read, so that the client need not send them.
         if media_type.as_deref() != Some("application/json") {
             return Err(Problem::new(
-                Slug::UnsupportedMediaType,
+                ProblemType::UnsupportedMediaType,
                 format!(
                     "the body is {}; this route takes application/json",
                     media_type.as_deref().unwrap_or("of no content type")

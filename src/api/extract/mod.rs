@@ -3,6 +3,7 @@
 //! Does: turn untrusted text and bytes into checked values. Does not: know routes or what the
 //! values are for. Invariant: what an extractor gives has been checked completely.
 
+mod control_body;
 mod exchange_path;
 mod json;
 mod number;
@@ -10,7 +11,6 @@ mod page_body;
 mod partition_path;
 mod query;
 mod sink_path;
-mod small_body;
 mod text;
 
 pub use exchange_path::ExchangePath;

@@ -12,10 +12,10 @@ use axum::extract::{FromRef, FromRequestParts};
 use axum::http::request::Parts;
 use http_body_util::BodyExt;
 
+use super::control_body::{announced_length, too_slow};
 use super::media_type;
-use super::small_body::{announced_length, too_slow};
 use crate::api::limits::BodyLimits;
-use crate::api::problem::{Problem, Slug};
+use crate::api::problem::{Problem, ProblemType};
 
 /// What a page request carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +51,7 @@ where
         };
         let length = announced_length(&parts.headers)?.ok_or_else(|| {
             Problem::new(
-                Slug::LengthRequired,
+                ProblemType::LengthRequired,
                 "a page request needs Content-Length, so that memory can be set aside for it",
             )
         })?;
@@ -65,7 +65,7 @@ where
 
 fn unsupported(given: Option<&str>) -> Problem {
     Problem::new(
-        Slug::UnsupportedMediaType,
+        ProblemType::UnsupportedMediaType,
         format!(
             "the body is {}; this route takes application/vnd.stopover.pages (a batch) or \
              application/octet-stream (one raw page)",
@@ -78,13 +78,13 @@ fn within_limit(content: PageContent, length: u64, limits: &BodyLimits) -> Resul
     let (what, slug, setting, limit) = match content {
         PageContent::Batch => (
             "batch",
-            Slug::BodyTooLarge,
+            ProblemType::BodyTooLarge,
             "limits.max_batch_size",
             limits.max_batch_size,
         ),
         PageContent::RawPage => (
             "page",
-            Slug::PageTooLarge,
+            ProblemType::PageTooLarge,
             "limits.max_page_size",
             limits.max_page_size,
         ),
@@ -97,7 +97,7 @@ fn within_limit(content: PageContent, length: u64, limits: &BodyLimits) -> Resul
     }
     if length == 0 {
         return Err(Problem::new(
-            Slug::InvalidFrame,
+            ProblemType::InvalidFrame,
             format!("the {what} has no bytes: a page has at least one"),
         ));
     }

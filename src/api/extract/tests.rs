@@ -13,10 +13,10 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::api::limits::BodyLimits;
-use crate::api::problem::Slug;
-use crate::clock::Clock;
+use crate::api::problem::ProblemType;
 use crate::config::LimitsConfig;
 use crate::memory::MemoryPool;
+use crate::runtime::Clock;
 
 fn limits() -> BodyLimits {
     let config = LimitsConfig {
@@ -37,7 +37,7 @@ fn request(uri: &str, headers: &[(&str, &str)], body: Body) -> Request {
     request.body(body).unwrap()
 }
 
-async fn from_head<T>(uri: &str, headers: &[(&str, &str)]) -> Result<T, Slug>
+async fn from_head<T>(uri: &str, headers: &[(&str, &str)]) -> Result<T, ProblemType>
 where
     T: FromRequestParts<BodyLimits, Rejection = Problem>,
 {
@@ -153,7 +153,7 @@ async fn unknown_repeated_and_malformed_query_parameters_are_refused() {
         "/x?Number=1",
     ] {
         let refused = from_head::<StrictQuery<Two>>(bad, &[]).await.map(drop);
-        assert_eq!(refused, Err(Slug::InvalidRequest), "{bad}");
+        assert_eq!(refused, Err(ProblemType::InvalidRequest), "{bad}");
     }
     assert!(from_head::<NoQuery>("/x?", &[]).await.is_ok());
     assert!(from_head::<NoQuery>("/x?a=1", &[]).await.is_err());
@@ -162,7 +162,7 @@ async fn unknown_repeated_and_malformed_query_parameters_are_refused() {
 const BATCH: &str = "application/vnd.stopover.pages";
 const RAW: &str = "application/octet-stream";
 
-async fn head(headers: &[(&str, &str)]) -> Result<(PageContent, usize), Slug> {
+async fn head(headers: &[(&str, &str)]) -> Result<(PageContent, usize), ProblemType> {
     let head = from_head::<PageHead>("/x", headers).await?;
     Ok((head.content, head.length))
 }
@@ -180,32 +180,35 @@ async fn the_head_of_a_page_request_says_what_the_body_is_and_how_long() {
 
 #[tokio::test]
 async fn a_page_request_is_refused_by_its_head_alone() {
-    let cases: &[(&[(&str, &str)], Slug)] = &[
-        (&[("content-length", "5")], Slug::UnsupportedMediaType),
+    let cases: &[(&[(&str, &str)], ProblemType)] = &[
+        (
+            &[("content-length", "5")],
+            ProblemType::UnsupportedMediaType,
+        ),
         (
             &[("content-type", "text/plain"), ("content-length", "5")],
-            Slug::UnsupportedMediaType,
+            ProblemType::UnsupportedMediaType,
         ),
         (
             &[("content-type", RAW), ("content-type", BATCH)],
-            Slug::InvalidRequest,
+            ProblemType::InvalidRequest,
         ),
-        (&[("content-type", RAW)], Slug::LengthRequired),
+        (&[("content-type", RAW)], ProblemType::LengthRequired),
         (
             &[("content-type", RAW), ("content-length", "0")],
-            Slug::InvalidFrame,
+            ProblemType::InvalidFrame,
         ),
         (
             &[("content-type", RAW), ("content-length", "101")],
-            Slug::PageTooLarge,
+            ProblemType::PageTooLarge,
         ),
         (
             &[("content-type", BATCH), ("content-length", "201")],
-            Slug::BodyTooLarge,
+            ProblemType::BodyTooLarge,
         ),
         (
             &[("content-type", BATCH), ("content-length", "-1")],
-            Slug::InvalidRequest,
+            ProblemType::InvalidRequest,
         ),
     ];
     for (headers, slug) in cases {
@@ -241,7 +244,7 @@ async fn a_body_that_is_too_short_too_long_or_broken_is_refused() {
     ] {
         let refused = read_exactly(body, 0, 5, &limits(), |_| {}).await;
         let refused = refused.unwrap_err();
-        assert_eq!(refused.slug(), Slug::InvalidRequest);
+        assert_eq!(refused.slug(), ProblemType::InvalidRequest);
     }
 }
 
@@ -252,7 +255,7 @@ async fn a_body_that_comes_too_slowly_is_a_timeout() {
         Some((Ok::<_, std::io::Error>(Bytes::from_static(b"x")), ()))
     });
     let refused = read_exactly(Body::from_stream(slow), 0, 5, &limits(), |_| {}).await;
-    assert_eq!(refused.unwrap_err().slug(), Slug::Timeout);
+    assert_eq!(refused.unwrap_err().slug(), ProblemType::Timeout);
 }
 
 #[derive(Debug, Deserialize, PartialEq)]
@@ -261,7 +264,7 @@ struct Document {
     n: u32,
 }
 
-async fn json(headers: &[(&str, &str)], body: Body) -> Result<Option<Document>, Slug> {
+async fn json(headers: &[(&str, &str)], body: Body) -> Result<Option<Document>, ProblemType> {
     let request = request("/x", headers, body);
     OptionalJson::from_request(request, &limits())
         .await
@@ -279,7 +282,7 @@ async fn json_is_taken_whole_or_left_out_whole() {
     assert_eq!(json(&[], Body::empty()).await, Ok(None));
     let needed = request("/x", &[JSON], Body::empty());
     let missing = StrictJson::<Document>::from_request(needed, &limits()).await;
-    assert_eq!(missing.err().unwrap().slug(), Slug::InvalidRequest);
+    assert_eq!(missing.err().unwrap().slug(), ProblemType::InvalidRequest);
 }
 
 #[tokio::test]
@@ -296,11 +299,11 @@ async fn json_that_is_unknown_repeated_malformed_or_of_another_type_is_refused()
         "\u{feff}{\"n\":7}",
     ] {
         let refused = json(&[JSON], Body::from(bad)).await;
-        assert_eq!(refused, Err(Slug::InvalidRequest), "{bad}");
+        assert_eq!(refused, Err(ProblemType::InvalidRequest), "{bad}");
     }
     for other in [&[][..], &[("content-type", "text/json")]] {
         let refused = json(other, Body::from(r#"{"n":7}"#)).await;
-        assert_eq!(refused, Err(Slug::UnsupportedMediaType), "{other:?}");
+        assert_eq!(refused, Err(ProblemType::UnsupportedMediaType), "{other:?}");
     }
 }
 
@@ -311,7 +314,7 @@ async fn small_bodies_are_bounded_one_by_one_and_give_their_memory_back() {
     let unannounced = request("/x", &[JSON], Body::from(" ".repeat(65)));
     for request in [announced, unannounced] {
         let refused = StrictJson::<Document>::from_request(request, &limits).await;
-        assert_eq!(refused.err().unwrap().slug(), Slug::BodyTooLarge);
+        assert_eq!(refused.err().unwrap().slug(), ProblemType::BodyTooLarge);
         assert_eq!(limits.small_bodies.used(), 0);
     }
 }
@@ -355,7 +358,7 @@ async fn what_was_read_from_a_large_body_keeps_its_reservation() {
 async fn json_that_comes_too_slowly_is_a_timeout() {
     let never = futures::stream::pending::<Result<Bytes, std::io::Error>>();
     let refused = json(&[JSON], Body::from_stream(never)).await;
-    assert_eq!(refused, Err(Slug::Timeout));
+    assert_eq!(refused, Err(ProblemType::Timeout));
 }
 
 #[tokio::test]
@@ -373,6 +376,9 @@ async fn a_handle_is_text_without_the_line_end_of_a_shell() {
             .unwrap(),
         "abc"
     );
-    assert_eq!(body(&[JSON], b"abc").await, Err(Slug::UnsupportedMediaType));
-    assert_eq!(body(&[], b"\xff").await, Err(Slug::InvalidHandle));
+    assert_eq!(
+        body(&[JSON], b"abc").await,
+        Err(ProblemType::UnsupportedMediaType)
+    );
+    assert_eq!(body(&[], b"\xff").await, Err(ProblemType::InvalidHandle));
 }

@@ -2,10 +2,10 @@
 
 use axum::extract::{FromRef, FromRequest, Request};
 
+use super::control_body::{Held, read_small};
 use super::media_type;
-use super::small_body::{Held, read_small};
 use crate::api::limits::BodyLimits;
-use crate::api::problem::{Problem, Slug};
+use crate::api::problem::{Problem, ProblemType};
 
 /// Text without the line end that a shell may have put behind it, and what was reserved for it.
 pub struct TextBody(pub String, pub Held);
@@ -22,13 +22,13 @@ where
         let (parts, body) = request.into_parts();
         if let Some(other) = media_type(&parts.headers)?.filter(|t| t != "text/plain") {
             return Err(Problem::new(
-                Slug::UnsupportedMediaType,
+                ProblemType::UnsupportedMediaType,
                 format!("the body is {other}; this route takes text/plain or no content type"),
             ));
         }
         let body = read_small(&parts.headers, body, &limits).await?;
         let mut text = String::from_utf8(body.bytes)
-            .map_err(|_| Problem::new(Slug::InvalidHandle, "the handle is not text"))?;
+            .map_err(|_| Problem::new(ProblemType::InvalidHandle, "the handle is not text"))?;
         text.truncate(text.trim_ascii_end().len());
         Ok(Self(text, body.held))
     }

@@ -11,10 +11,10 @@ use parking_lot::Mutex;
 use tower::ServiceExt;
 
 use super::*;
-use crate::api::auth::require_access;
-use crate::api::doors::Doors;
-use crate::clock::{Clock, Runtime};
+use crate::api::authorization::require_access;
 use crate::config::ServerConfig;
+use crate::http::credentials::Credentials;
+use crate::runtime::{Clock, Runtime};
 
 #[derive(Default)]
 struct Recorder {
@@ -42,9 +42,9 @@ fn service(token_file: Option<&Path>) -> (Router, Arc<Recorder>) {
         token_file: token_file.map(Path::to_owned),
         ..ServerConfig::default()
     };
-    let doors = Doors::open(&config, &Clock::default()).unwrap();
+    let credentials = Credentials::open(&config, &Clock::default()).unwrap();
     let recorder = Arc::new(Recorder::default());
-    let outside = Outside {
+    let outside = ObserveState {
         observer: recorder.clone(),
         runtime: Runtime::seeded(1),
         keep_alive: Duration::from_secs(24),
@@ -58,7 +58,7 @@ fn service(token_file: Option<&Path>) -> (Router, Arc<Recorder>) {
         )
         .route("/metrics", get(async || std::future::pending::<()>().await))
         .route("/v1/read", post(async |body: String| body))
-        .layer(middleware::from_fn_with_state(doors, require_access))
+        .layer(middleware::from_fn_with_state(credentials, require_access))
         .layer(middleware::from_fn_with_state(outside, observe));
     (router, recorder)
 }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::*;
-use crate::commit::Totals;
+use crate::catalog::Totals;
+use crate::exchange::ExchangeSpec;
 use crate::id::{BaseName, DaemonId, ExchangeId, SegmentAddress, SegmentId, SinkId, TaskAttempt};
 use crate::ingest::Claim;
-use crate::lifecycle::ExchangeSpec;
 use crate::memory::MemoryPool;
 
 /// The rows of the table: slug to status and retryable. A row may name two slugs.
@@ -49,11 +49,11 @@ fn documented() -> BTreeMap<String, (u16, bool)> {
 
 #[test]
 fn slugs_statuses_and_retryable_are_those_of_the_protocol_page() {
-    let ours: BTreeMap<String, (u16, bool)> = Slug::ALL
+    let ours: BTreeMap<String, (u16, bool)> = ProblemType::ALL
         .iter()
         .map(|s| (s.as_str().to_owned(), (s.status(), s.retryable())))
         .collect();
-    assert_eq!(ours.len(), Slug::ALL.len());
+    assert_eq!(ours.len(), ProblemType::ALL.len());
     assert_eq!(ours, documented());
 }
 
@@ -93,7 +93,7 @@ fn reason() -> Arc<str> {
     Arc::from("why")
 }
 
-fn assert_slugs(cases: Vec<(Problem, Slug)>) {
+fn assert_slugs(cases: Vec<(Problem, ProblemType)>) {
     for (problem, slug) in cases {
         assert_eq!(problem.slug(), slug, "{}", problem.detail);
         assert!(!problem.detail.is_empty());
@@ -103,14 +103,20 @@ fn assert_slugs(cases: Vec<(Problem, Slug)>) {
 #[test]
 fn every_storage_failure_has_its_problem_wherever_it_surfaces() {
     for (kind, slug) in [
-        (StorageErrorKind::NotFound, Slug::DataLost),
-        (StorageErrorKind::Unavailable, Slug::StorageUnavailable),
-        (StorageErrorKind::Refused, Slug::StorageUnavailable),
-        (StorageErrorKind::UnknownBase, Slug::StorageUnavailable),
-        (StorageErrorKind::Corrupt, Slug::DataCorrupt),
+        (StorageErrorKind::NotFound, ProblemType::DataLost),
+        (
+            StorageErrorKind::Unavailable,
+            ProblemType::StorageUnavailable,
+        ),
+        (StorageErrorKind::Refused, ProblemType::StorageUnavailable),
+        (
+            StorageErrorKind::UnknownBase,
+            ProblemType::StorageUnavailable,
+        ),
+        (StorageErrorKind::Corrupt, ProblemType::DataCorrupt),
     ] {
         let inner = || storage(kind);
-        let commit = CommitError::Storage(inner());
+        let commit = CatalogError::Storage(inner());
         assert_slugs(vec![
             (inner().into(), slug),
             (IngestError::Storage(inner()).into(), slug),
@@ -118,7 +124,7 @@ fn every_storage_failure_has_its_problem_wherever_it_surfaces() {
             (ReadError::Storage(inner()).into(), slug),
             (ReadError::Commit(commit.clone()).into(), slug),
             (commit.into(), slug),
-            (LifecycleError::Storage(inner()).into(), slug),
+            (ExchangeError::Storage(inner()).into(), slug),
         ]);
     }
 }
@@ -153,25 +159,28 @@ async fn every_ingest_error_has_its_problem() {
     assert_slugs(vec![
         (
             IngestError::SinkNotFound { sink: sink() }.into(),
-            Slug::SinkNotFound,
+            ProblemType::SinkNotFound,
         ),
         (
             IngestError::SinkAborted { sink: sink() }.into(),
-            Slug::SinkAborted,
+            ProblemType::SinkAborted,
         ),
         (
             IngestError::SinkFinished { sink: sink() }.into(),
-            Slug::SinkFinished,
+            ProblemType::SinkFinished,
         ),
-        (failed.into(), Slug::SinkFailed),
-        (mismatch.into(), Slug::CountMismatch),
+        (failed.into(), ProblemType::SinkFailed),
+        (mismatch.into(), ProblemType::CountMismatch),
         (
             IngestError::ExchangeClosed(exchange()).into(),
-            Slug::ExchangeClosed,
+            ProblemType::ExchangeClosed,
         ),
-        (IngestError::Draining.into(), Slug::Draining),
-        (full.into(), Slug::Overloaded),
-        (IngestError::OverCapacity(over).into(), Slug::BodyTooLarge),
+        (IngestError::Draining.into(), ProblemType::Draining),
+        (full.into(), ProblemType::Overloaded),
+        (
+            IngestError::OverCapacity(over).into(),
+            ProblemType::BodyTooLarge,
+        ),
     ]);
 }
 
@@ -190,16 +199,16 @@ fn a_missing_batch_is_named_in_the_problem() {
 
 #[test]
 fn every_commit_and_read_error_has_its_problem() {
-    let not_committed = CommitError::NotCommitted {
+    let not_committed = CatalogError::NotCommitted {
         attempt: TaskAttempt::new(1, 0).unwrap(),
         exchange: exchange(),
     };
-    let corrupt = CommitError::Corrupt {
+    let corrupt = CatalogError::Corrupt {
         segment: segment(),
         reason: reason(),
     };
-    let lost = CommitError::Lost { segment: segment() };
-    let invalid = CommitError::InvalidHandle { reason: "x".into() };
+    let lost = CatalogError::Lost { segment: segment() };
+    let invalid = CatalogError::InvalidHandle { reason: "x".into() };
     let read_corrupt = ReadError::Corrupt {
         segment: segment(),
         reason: reason(),
@@ -211,18 +220,18 @@ fn every_commit_and_read_error_has_its_problem() {
     let beyond = ReadError::SkipBeyondEnd { skip: 2, pages: 1 };
     let read_lost = ReadError::Lost { segment: segment() };
     assert_slugs(vec![
-        (not_committed.into(), Slug::AttemptNotCommitted),
+        (not_committed.into(), ProblemType::AttemptNotCommitted),
         (
-            CommitError::ChosenTwice { task: 1 }.into(),
-            Slug::InvalidRequest,
+            CatalogError::ChosenTwice { task: 1 }.into(),
+            ProblemType::InvalidRequest,
         ),
-        (corrupt.into(), Slug::DataCorrupt),
-        (lost.into(), Slug::DataLost),
-        (invalid.into(), Slug::InvalidHandle),
-        (beyond.into(), Slug::InvalidRequest),
-        (no_partition.into(), Slug::InvalidRequest),
-        (read_lost.into(), Slug::DataLost),
-        (read_corrupt.into(), Slug::DataCorrupt),
+        (corrupt.into(), ProblemType::DataCorrupt),
+        (lost.into(), ProblemType::DataLost),
+        (invalid.into(), ProblemType::InvalidHandle),
+        (beyond.into(), ProblemType::InvalidRequest),
+        (no_partition.into(), ProblemType::InvalidRequest),
+        (read_lost.into(), ProblemType::DataLost),
+        (read_corrupt.into(), ProblemType::DataCorrupt),
     ]);
 }
 
@@ -232,16 +241,16 @@ fn every_lifecycle_and_frame_error_has_its_problem() {
         partitions: 1,
         ordered: false,
     };
-    let conflict = LifecycleError::Conflict {
+    let conflict = ExchangeError::Conflict {
         exchange: exchange(),
         before: spec.clone(),
         now: spec,
     };
-    let unreadable = LifecycleError::Unreadable {
+    let unreadable = ExchangeError::Unreadable {
         exchange: exchange(),
         reason: "x".into(),
     };
-    let too_many = LifecycleError::TooManyPartitions {
+    let too_many = ExchangeError::TooManyPartitions {
         partitions: 2,
         limit: 1,
     };
@@ -258,32 +267,35 @@ fn every_lifecycle_and_frame_error_has_its_problem() {
     let damaged = FrameError::ChecksumMismatch { offset: 0 };
     assert_slugs(vec![
         (
-            LifecycleError::NotFound(exchange()).into(),
-            Slug::ExchangeNotFound,
+            ExchangeError::NotFound(exchange()).into(),
+            ProblemType::ExchangeNotFound,
         ),
         (
-            LifecycleError::Contended(exchange()).into(),
-            Slug::StorageUnavailable,
+            ExchangeError::Contended(exchange()).into(),
+            ProblemType::StorageUnavailable,
         ),
         (
-            LifecycleError::Closed(exchange()).into(),
-            Slug::ExchangeClosed,
+            ExchangeError::Closed(exchange()).into(),
+            ProblemType::ExchangeClosed,
         ),
-        (conflict.into(), Slug::ExchangeConflict),
-        (too_many.into(), Slug::InvalidRequest),
-        (LifecycleError::NoPartitions.into(), Slug::InvalidRequest),
-        (unreadable.into(), Slug::DataCorrupt),
+        (conflict.into(), ProblemType::ExchangeConflict),
+        (too_many.into(), ProblemType::InvalidRequest),
+        (
+            ExchangeError::NoPartitions.into(),
+            ProblemType::InvalidRequest,
+        ),
+        (unreadable.into(), ProblemType::DataCorrupt),
         (
             FrameError::Truncated { offset: 0 }.into(),
-            Slug::InvalidFrame,
+            ProblemType::InvalidFrame,
         ),
-        (out_of_range.into(), Slug::InvalidFrame),
+        (out_of_range.into(), ProblemType::InvalidFrame),
         (
             FrameError::EmptyPage { offset: 0 }.into(),
-            Slug::InvalidFrame,
+            ProblemType::InvalidFrame,
         ),
-        (too_large.into(), Slug::PageTooLarge),
-        (damaged.into(), Slug::ChecksumMismatch),
+        (too_large.into(), ProblemType::PageTooLarge),
+        (damaged.into(), ProblemType::ChecksumMismatch),
     ]);
 }
 

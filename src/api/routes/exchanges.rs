@@ -10,8 +10,8 @@ use utoipa::ToSchema;
 use crate::api::extract::{ExchangePath, NoQuery, StrictJson};
 use crate::api::problem::{Problem, ProblemBody};
 use crate::api::state::SharedState;
+use crate::exchange::{Announce, ExchangeSpec};
 use crate::id::ExchangeId;
-use crate::lifecycle::{Announce, ExchangeSpec};
 
 /// What an exchange is announced with.
 #[derive(Debug, Deserialize, ToSchema)]

@@ -2,13 +2,13 @@
 
 use axum::http::{Method, Uri};
 
-use crate::api::problem::{Problem, Slug};
+use crate::api::problem::{Problem, ProblemType};
 
 /// No such path.
 pub async fn not_found(uri: Uri) -> Problem {
     let path: String = uri.path().chars().take(256).collect();
     Problem::new(
-        Slug::NotFound,
+        ProblemType::NotFound,
         format!("there is no route {path}; GET /openapi.json lists them"),
     )
 }
@@ -17,7 +17,7 @@ pub async fn not_found(uri: Uri) -> Problem {
 pub async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
     let path: String = uri.path().chars().take(256).collect();
     Problem::new(
-        Slug::MethodNotAllowed,
+        ProblemType::MethodNotAllowed,
         format!("{path} does not take {method}; the Allow header says what it takes"),
     )
 }

@@ -11,9 +11,9 @@ use utoipa::ToSchema;
 use crate::api::extract::{ExchangePath, NoQuery, StrictJson};
 use crate::api::page_framing::NDJSON_MEDIA_TYPE;
 use crate::api::problem::{Problem, ProblemBody};
-use crate::api::stall::{OnFailure, StreamBody};
 use crate::api::state::SharedState;
-use crate::commit::PlannedHandle;
+use crate::api::stream_body::{OnFailure, StreamBody};
+use crate::catalog::PlannedHandle;
 use crate::id::TaskAttempt;
 
 /// Bytes of lines that are written at a time.

@@ -10,8 +10,8 @@ use utoipa::IntoParams;
 use crate::api::extract::{PartitionPath, QueryParameters, StrictQuery, Values};
 use crate::api::page_framing::{RAW_MEDIA_TYPE, READ_MEDIA_TYPE};
 use crate::api::problem::{Problem, ProblemBody};
-use crate::api::stall::{OnFailure, StreamBody};
 use crate::api::state::SharedState;
+use crate::api::stream_body::{OnFailure, StreamBody};
 use crate::id::{MAX_ATTEMPT, MAX_TASKS};
 use crate::read::{PageFormat, ReadError, Selection};
 

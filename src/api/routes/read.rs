@@ -9,8 +9,8 @@ use utoipa::IntoParams;
 use crate::api::extract::{QueryParameters, StrictQuery, TextBody, Values};
 use crate::api::page_framing::READ_MEDIA_TYPE;
 use crate::api::problem::{Problem, ProblemBody};
-use crate::api::stall::{OnFailure, StreamBody};
 use crate::api::state::SharedState;
+use crate::api::stream_body::{OnFailure, StreamBody};
 use crate::read::Reader;
 
 /// Query of a read.

@@ -15,7 +15,7 @@ use crate::api::extract::{
     NoQuery, OptionalJson, PageContent, PageHead, QueryParameters, SinkPath, StrictQuery, Values,
     read_exactly,
 };
-use crate::api::problem::{Problem, ProblemBody, Slug};
+use crate::api::problem::{Problem, ProblemBody, ProblemType};
 use crate::api::state::SharedState;
 use crate::id::PARTITION_MARKERS;
 use crate::ingest::{Aborted, Appended, Claim};
@@ -208,7 +208,7 @@ pub async fn add_pages(
         && partition >= partitions
     {
         let detail = format!("partition {partition} does not exist: the exchange has {partitions}");
-        return Err(Problem::new(Slug::InvalidFrame, detail));
+        return Err(Problem::new(ProblemType::InvalidFrame, detail));
     }
     parts.ingest.check(&sink)?;
 

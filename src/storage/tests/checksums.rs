@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::faulty::{Fault, FaultyStore};
-use crate::clock::Runtime;
+use crate::runtime::Runtime;
 use crate::storage::StorageErrorKind::{self, Corrupt, Refused, Unavailable};
-use crate::storage::checksums::Checksums;
-use crate::storage::keys;
 use crate::storage::probe;
-use crate::storage::store::Store;
+use crate::store::Store;
+use crate::store::keys;
+use crate::store::object::checksums::Checksums;
 
 type Answer = Result<bool, StorageErrorKind>;
 

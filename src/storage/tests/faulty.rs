@@ -14,10 +14,10 @@ use bytes::Bytes;
 use object_store::memory::InMemory;
 use parking_lot::Mutex;
 
-use crate::storage::keys::{Folder, Key};
-use crate::storage::object::ObjectBackend;
-use crate::storage::store::{Expected, Found, Store, StoreError, Taken, Versioned};
 use crate::storage::{StorageErrorKind, Tail};
+use crate::store::keys::{Folder, Key};
+use crate::store::object::ObjectBackend;
+use crate::store::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, Versioned};
 
 /// How an operation goes wrong.
 #[derive(Debug, Clone)]
@@ -49,7 +49,7 @@ pub struct FaultyStore {
 impl FaultyStore {
     pub fn new() -> Arc<Self> {
         let memory = Arc::new(InMemory::new());
-        let redactor = crate::storage::object_error::Redactor::default();
+        let redactor = crate::store::object::error::Redactor::default();
         let inner = ObjectBackend::new(memory, "prefix".into(), redactor, false);
         Arc::new(Self {
             inner,
@@ -162,7 +162,7 @@ impl Store for FaultyStore {
         &self,
         key: &Key,
         content: Bytes,
-        expected: &Expected,
+        expected: &Precondition,
     ) -> Result<bool, StoreError> {
         self.run("put", key, self.inner.put_if(key, content, expected), whole)
             .await
@@ -184,7 +184,7 @@ impl Store for FaultyStore {
             .await
     }
 
-    async fn list(&self, folder: &Folder) -> Result<Vec<Found>, StoreError> {
+    async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>, StoreError> {
         self.run("list", folder, self.inner.list(folder), whole)
             .await
     }
@@ -200,8 +200,12 @@ impl Store for FaultyStore {
             .await
     }
 
-    async fn take(&self, key: &Key, version: Option<&str>) -> Result<Taken, StoreError> {
-        self.run("delete", key, self.inner.take(key, version), whole)
+    async fn delete_if(
+        &self,
+        key: &Key,
+        version: Option<&str>,
+    ) -> Result<DeleteOutcome, StoreError> {
+        self.run("delete", key, self.inner.delete_if(key, version), whole)
             .await
     }
 

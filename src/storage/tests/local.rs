@@ -7,10 +7,10 @@ use bytes::Bytes;
 
 use crate::id::{DaemonId, ExchangeId, SegmentId};
 use crate::storage::StorageErrorKind::{Corrupt, NotFound, Refused, Unavailable};
-use crate::storage::keys;
-use crate::storage::local::{LocalStore, Writing};
-use crate::storage::local_error::failure;
-use crate::storage::store::Store;
+use crate::store::Store;
+use crate::store::keys;
+use crate::store::local::error::failure;
+use crate::store::local::{LocalStore, Writing};
 
 fn exchange() -> ExchangeId {
     "query_1-x".parse().unwrap()

@@ -17,10 +17,10 @@ use futures::future::join_all;
 use self::faulty::{Fault, FaultyStore};
 use super::StorageErrorKind::{Corrupt, NotFound, Refused, Unavailable};
 use super::{Limits, Storage, StorageError, Tail, placement};
-use crate::clock::Runtime;
 use crate::id::{BaseName, DaemonId, ExchangeId, SegmentAddress, SegmentId};
-use crate::storage::keys::{Folder, Key};
-use crate::storage::store::{Expected, Found, Store, StoreError, Taken, Versioned};
+use crate::runtime::Runtime;
+use crate::store::keys::{Folder, Key};
+use crate::store::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, Versioned};
 
 fn storage(names: &[&str]) -> (Storage, Vec<Arc<FaultyStore>>) {
     let stores: Vec<_> = names.iter().map(|_| FaultyStore::new()).collect();
@@ -271,12 +271,12 @@ async fn a_list_that_fails_in_one_base_directory_is_an_error_that_names_it() {
 async fn keys_that_are_nothing_of_ours_are_ignored_and_counted() {
     let (storage, stores) = storage(&["only"]);
     let at = put(&storage, 1).await.unwrap();
-    let stray = super::keys::Key::listed("v1/query_1-x/segments/readme.txt");
+    let stray = crate::store::keys::Key::listed("v1/query_1-x/segments/readme.txt");
     stores[0]
         .put(&stray, vec![Bytes::from_static(b"?")])
         .await
         .unwrap();
-    let hidden = super::keys::Key::listed("v1/.hidden/x");
+    let hidden = crate::store::keys::Key::listed("v1/.hidden/x");
     stores[0]
         .put(&hidden, vec![Bytes::from_static(b"?")])
         .await
@@ -317,12 +317,21 @@ impl Store for Heedless {
         self.0.put(key, content).await
     }
 
-    async fn put_if(&self, key: &Key, content: Bytes, _: &Expected) -> Result<bool, StoreError> {
+    async fn put_if(
+        &self,
+        key: &Key,
+        content: Bytes,
+        _: &Precondition,
+    ) -> Result<bool, StoreError> {
         self.0.put(key, vec![content]).await.map(|()| true)
     }
 
-    async fn take(&self, key: &Key, version: Option<&str>) -> Result<Taken, StoreError> {
-        self.0.take(key, version).await
+    async fn delete_if(
+        &self,
+        key: &Key,
+        version: Option<&str>,
+    ) -> Result<DeleteOutcome, StoreError> {
+        self.0.delete_if(key, version).await
     }
 
     async fn get_versioned(&self, key: &Key) -> Result<Versioned, StoreError> {
@@ -337,7 +346,7 @@ impl Store for Heedless {
         self.0.get_range(key, range).await
     }
 
-    async fn list(&self, folder: &Folder) -> Result<Vec<Found>, StoreError> {
+    async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>, StoreError> {
         self.0.list(folder).await
     }
 

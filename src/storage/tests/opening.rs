@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::clock::Runtime;
 use crate::config::BaseDirectoryConfig;
+use crate::runtime::Runtime;
 use crate::storage::{Storage, StorageError, StorageErrorKind};
 use crate::telemetry::metrics::Metrics;
 
@@ -263,6 +263,6 @@ fn nothing_shows_a_secret() {
         .iter()
         .map(|(k, v)| ((*k).into(), (*v).into()))
         .collect();
-    let options = crate::storage::options::Options::new("b", "s3", &options);
+    let options = crate::store::options::Options::new("b", "s3", &options);
     assert!(!format!("{options:?}").contains("hush"));
 }

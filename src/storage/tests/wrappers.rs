@@ -8,13 +8,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::faulty::FaultyStore;
-use crate::clock::TaskGroup;
-use crate::storage::keys::{self, Folder, Key};
-use crate::storage::limit::{Limit, carried_permit};
-use crate::storage::meter::CATALOG;
-use crate::storage::retry::RetryPolicy;
-use crate::storage::store::{Expected, Found, Store, StoreError, Taken, Versioned};
+use crate::runtime::TaskGroup;
 use crate::storage::{Tail, placement};
+use crate::store::keys::{self, Folder, Key};
+use crate::store::limit::{Limit, carried_permit};
+use crate::store::meter::CATALOG;
+use crate::store::retry::RetryPolicy;
+use crate::store::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, Versioned};
 
 /// Counts how many puts are at work at a time; a put goes on for a second, also when its caller
 /// leaves.
@@ -44,11 +44,11 @@ impl Store for Busy {
         Ok(())
     }
 
-    async fn put_if(&self, _: &Key, _: Bytes, _: &Expected) -> Result<bool, StoreError> {
+    async fn put_if(&self, _: &Key, _: Bytes, _: &Precondition) -> Result<bool, StoreError> {
         unreachable!()
     }
 
-    async fn take(&self, _: &Key, _: Option<&str>) -> Result<Taken, StoreError> {
+    async fn delete_if(&self, _: &Key, _: Option<&str>) -> Result<DeleteOutcome, StoreError> {
         unreachable!()
     }
 
@@ -64,7 +64,7 @@ impl Store for Busy {
         unreachable!()
     }
 
-    async fn list(&self, _: &Folder) -> Result<Vec<Found>, StoreError> {
+    async fn list(&self, _: &Folder) -> Result<Vec<ObjectMeta>, StoreError> {
         unreachable!()
     }
 

@@ -17,14 +17,14 @@ use std::time::Duration;
 
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
-use stopover::api::doors::Doors;
-use stopover::api::limits::ServerLimits;
 use stopover::api::router;
-use stopover::api::server::Server;
 use stopover::api::state::{ApiState, FinishedRequest, Parts, RequestObserver, Slots};
 use stopover::app::Daemon;
-use stopover::clock::Runtime;
 use stopover::config::{BaseDirectoryConfig, Config};
+use stopover::http::credentials::Credentials;
+use stopover::http::limits::ServerLimits;
+use stopover::http::server::Server;
+use stopover::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 pub const BATCH: &str = "application/vnd.stopover.pages";
@@ -97,7 +97,7 @@ pub struct Door {
     pub address: SocketAddr,
     pub in_flight: Arc<InFlight>,
     pub token: Option<String>,
-    pub doors: Doors,
+    pub credentials: Credentials,
     client: Client,
     stop: CancellationToken,
 }
@@ -115,7 +115,7 @@ impl Door {
             assert!(base.healthy, "{base:?}");
         }
         let in_flight = Arc::new(InFlight::default());
-        let doors = Doors::open(&config.server, &runtime.clock).unwrap();
+        let credentials = Credentials::open(&config.server, &runtime.clock).unwrap();
         let parts = Parts {
             ingest: daemon.ingest.clone(),
             commits: daemon.commits.clone(),
@@ -126,7 +126,7 @@ impl Door {
             write_memory: daemon.write_pool.clone(),
             read_memory: daemon.read_pool.clone(),
             runtime: runtime.clone(),
-            doors: doors.clone(),
+            credentials: credentials.clone(),
             render_metrics: Arc::new(|| "# EOF\n".to_owned()),
             observer: in_flight.clone(),
         };
@@ -139,7 +139,7 @@ impl Door {
             .await
             .unwrap()
             .under(pressure)
-            .secured(doors.clone());
+            .secured(credentials.clone());
         let address = server.address();
         let stop = CancellationToken::new();
         let (stopped, on) = (stop.clone(), runtime.clone());
@@ -151,7 +151,7 @@ impl Door {
             address,
             in_flight,
             token: None,
-            doors,
+            credentials,
             client: Client::builder().no_proxy().build().unwrap(),
             stop,
         }

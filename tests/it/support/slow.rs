@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use stopover::storage::Tail;
-use stopover::storage::keys::{Folder, Key};
-use stopover::storage::store::{Expected, Found, Store, StoreError, Taken, Versioned};
+use stopover::store::keys::{Folder, Key};
+use stopover::store::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, Versioned};
 use tokio::sync::Semaphore;
 
 /// What each put and each read of a range waits for.
@@ -46,7 +46,7 @@ impl Store for SlowStore {
         &self,
         key: &Key,
         content: Bytes,
-        expected: &Expected,
+        expected: &Precondition,
     ) -> Result<bool, StoreError> {
         self.inner.put_if(key, content, expected).await
     }
@@ -64,7 +64,7 @@ impl Store for SlowStore {
         self.inner.get_range(key, range).await
     }
 
-    async fn list(&self, folder: &Folder) -> Result<Vec<Found>, StoreError> {
+    async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>, StoreError> {
         self.inner.list(folder).await
     }
 
@@ -76,8 +76,12 @@ impl Store for SlowStore {
         self.inner.delete(keys).await
     }
 
-    async fn take(&self, key: &Key, version: Option<&str>) -> Result<Taken, StoreError> {
-        self.inner.take(key, version).await
+    async fn delete_if(
+        &self,
+        key: &Key,
+        version: Option<&str>,
+    ) -> Result<DeleteOutcome, StoreError> {
+        self.inner.delete_if(key, version).await
     }
 
     async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64, StoreError> {

@@ -1,0 +1,218 @@
+//! Bearer tokens and what each may do.
+//!
+//! Does: read a file of tokens, and compare one in time that does not depend on where it differs.
+//! Does not: know routes. Invariant: a token is never logged, shown or part of an error.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::scopes::Scopes;
+
+/// Shorter tokens could be guessed.
+const MIN_TOKEN: usize = 16;
+
+/// Why a token file cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TokenFileError {
+    /// Cannot be read.
+    #[error("server.token_file {} cannot be read: {reason}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Holds no token.
+    #[error("server.token_file {} holds no token: write one a line", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A line is no token.
+    #[error(
+        "line {line} of server.token_file {} is no token: it is at least {MIN_TOKEN} characters of \
+         A-Z a-z 0-9 - . _ ~ + / =",
+        path.display()
+    )]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Which line, from 1; what it holds is not shown.
+        line: usize,
+    },
+    /// What stands before a token is no scope.
+    #[error(
+        "line {line} of server.token_file {} does not begin with scopes: write the token alone, \
+         which allows everything, or read, write, admin or several of them with commas in between, \
+         and then the token",
+        path.display()
+    )]
+    UnknownScope {
+        /// The file.
+        path: PathBuf,
+        /// Which line, from 1; what it holds is not shown: it may be the token.
+        line: usize,
+    },
+}
+
+/// The accepted tokens.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Tokens(Vec<(Box<[u8]>, Scopes)>);
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} tokens", self.0.len())
+    }
+}
+
+impl Tokens {
+    /// Reads the text of a file with one token a line, after its scopes if it does not have all;
+    /// empty lines and lines that begin with `#` are passed over.
+    ///
+    /// # Errors
+    /// A line that is neither, or no token at all.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, TokenFileError> {
+        let mut tokens = Vec::new();
+        for (index, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            tokens.push(parse_line(line, index + 1, path)?);
+        }
+        if tokens.is_empty() {
+            return Err(TokenFileError::Empty {
+                path: path.to_owned(),
+            });
+        }
+        Ok(Self(tokens))
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// What `given` may do; `None` if it is none of them. Looks at all of them, whichever fits.
+    pub fn scopes(&self, given: &[u8]) -> Option<Scopes> {
+        let nothing = (false, Scopes::NONE);
+        let (found, scopes) =
+            self.0
+                .iter()
+                .fold(nothing, |(found, all), (token, scopes)| {
+                    match same(token, given) {
+                        true => (true, all.and(*scopes)),
+                        false => (found, all),
+                    }
+                });
+        found.then_some(scopes)
+    }
+}
+
+fn parse_line(text: &str, line: usize, path: &Path) -> Result<(Box<[u8]>, Scopes), TokenFileError> {
+    let path = path.to_owned();
+    let (scopes, token) = match text.split_once(char::is_whitespace) {
+        None => (Scopes::ALL, text),
+        Some((words, token)) => match Scopes::parse(words) {
+            Some(scopes) => (scopes, token.trim_start()),
+            None => return Err(TokenFileError::UnknownScope { path, line }),
+        },
+    };
+    if token.len() < MIN_TOKEN || !token.bytes().all(is_token_byte) {
+        return Err(TokenFileError::Malformed { path, line });
+    }
+    Ok((token.as_bytes().into(), scopes))
+}
+
+/// The characters of a bearer token (RFC 6750).
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte)
+}
+
+/// Compares without stopping at the first difference; only the lengths show in the time it takes.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    let difference = a
+        .iter()
+        .zip(b)
+        .fold(0u8, |all, (x, y)| std::hint::black_box(all | (x ^ y)));
+    std::hint::black_box(difference) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: &str = "first-token-0123456789";
+    const SECOND: &str = "second-token-012345678";
+    const THIRD: &str = "third-token-0123456789";
+
+    fn tokens(text: &str) -> Result<Tokens, TokenFileError> {
+        Tokens::parse(text, Path::new("tokens"))
+    }
+
+    #[test]
+    fn each_line_is_a_token_alone_or_after_its_scopes() {
+        let text = format!("# three\n{FIRST}\n\n  read {SECOND}  \nwrite,admin\t{THIRD}\n");
+        let tokens = tokens(&text).unwrap();
+        assert_eq!(tokens.scopes(FIRST.as_bytes()), Some(Scopes::ALL));
+        assert_eq!(tokens.scopes(SECOND.as_bytes()), Some(Scopes::READ));
+        let both = Scopes::WRITE.and(Scopes::ADMIN);
+        assert_eq!(tokens.scopes(THIRD.as_bytes()), Some(both));
+        for other in ["", "read", &FIRST[1..], &format!("{FIRST}x"), "# three"] {
+            assert_eq!(tokens.scopes(other.as_bytes()), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_on_two_lines_has_the_scopes_of_both() {
+        let tokens = tokens(&format!("read {FIRST}\nadmin {FIRST}\n")).unwrap();
+        let both = Scopes::READ.and(Scopes::ADMIN);
+        assert_eq!(tokens.scopes(FIRST.as_bytes()), Some(both));
+    }
+
+    #[test]
+    fn a_file_without_a_token_or_with_a_bad_one_is_refused_without_showing_it() {
+        let empty = tokens("# none\n\n").unwrap_err();
+        assert!(empty.to_string().contains("holds no token"));
+        for bad in [
+            "short",
+            "secretword and-then-another-one",
+            "read short",
+            "ümlaut-ümlaut-ümlaut",
+            "first-token-0123456789 trailing",
+            "root first-token-0123456789",
+            "read write third-token-0123456789",
+        ] {
+            let error = tokens(&format!("{FIRST}\n{bad}\n")).unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains("line 2"), "{text}");
+            for word in bad
+                .split_whitespace()
+                .filter(|w| !["read", "write"].contains(w))
+            {
+                assert!(!text.contains(word), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_scope_is_told_from_a_malformed_token() {
+        let scope = tokens(&format!("reed {FIRST}")).unwrap_err();
+        assert!(matches!(
+            scope,
+            TokenFileError::UnknownScope { line: 1, .. }
+        ));
+        assert!(scope.to_string().contains("read, write, admin"));
+        let token = tokens("read token with spaces").unwrap_err();
+        assert!(matches!(token, TokenFileError::Malformed { line: 1, .. }));
+    }
+
+    #[test]
+    fn tokens_do_not_print() {
+        let tokens = tokens(&format!("{FIRST}\n{SECOND}\n")).unwrap();
+        assert_eq!(format!("{tokens:?}"), "2 tokens");
+    }
+}

@@ -1,0 +1,268 @@
+//! What one daemon says of attempts and exchanges that went on, or ended, at another; each test
+//! opens with the story of what went wrong once.
+
+use std::time::Duration;
+
+use stopover::app::Daemon;
+use stopover::config::{BaseDirectoryConfig, Config};
+use stopover::exchange::{Announce, ExchangeError, ExchangeSpec};
+use stopover::id::ExchangeId;
+use stopover::ingest::{Claim, IngestError};
+use stopover::runtime::Runtime;
+
+use crate::semantics::{announce, exchange, read, sink, write};
+
+type Pages = Vec<(u32, Vec<u8>)>;
+
+/// A configuration with one base directory in memory.
+fn config(name: &str) -> Config {
+    let mut config = Config::default();
+    config.memory.budget = Some(64 << 20);
+    config.segment.commit_linger = Duration::from_millis(2);
+    config.base_directories = vec![BaseDirectoryConfig {
+        uri: format!("memory://elsewhere-{name}"),
+        name: "main".into(),
+        ..Default::default()
+    }];
+    config
+}
+
+fn daemon(config: &Config, seed: u64) -> Daemon {
+    Daemon::build(config, &Runtime::seeded(seed)).unwrap()
+}
+
+fn pages(seed: u8) -> Pages {
+    vec![(0, vec![seed; 300]), (1, vec![seed; 70])]
+}
+
+fn claim(batches: &[Pages]) -> Option<Claim> {
+    let pages = batches.iter().flatten();
+    Some(Claim {
+        batches: batches.len() as u64,
+        pages: pages.clone().count() as u64,
+        bytes: pages.map(|page| page.1.len() as u64).sum(),
+        checksum: None,
+    })
+}
+
+/// A client's first batch was taken by a daemon whose answer was lost. The client went on with
+/// another daemon, which committed the attempt and died before its answer came. The first one,
+/// asked for the outcome, compared the counts with the one batch that it held and answered
+/// `count-mismatch`, and an attempt that was committed was given up.
+#[tokio::test]
+async fn a_daemon_that_holds_only_the_first_batch_of_a_committed_attempt_finds_the_commit() {
+    let config = config("first-batch");
+    let (first, home, x) = (daemon(&config, 1), daemon(&config, 2), exchange("q-1"));
+    announce(&home, &x, 2).await;
+    let (one, batches) = (sink(&x, 0, 0), [pages(1), pages(2), pages(3)]);
+    write(&first, &one, 0, &batches[0]).await.unwrap();
+    for (number, batch) in batches.iter().enumerate() {
+        write(&home, &one, number as u32, batch).await.unwrap();
+    }
+    let answer = home.ingest.finish(&one, claim(&batches)).await.unwrap();
+    assert_eq!(
+        first.ingest.finish(&one, claim(&batches)).await.unwrap(),
+        answer
+    );
+    let wrong = first.ingest.finish(&one, claim(&batches[..2])).await;
+    assert!(
+        matches!(wrong, Err(IngestError::CountMismatch { .. })),
+        "{wrong:?}"
+    );
+    // Given up at the first daemon, it is committed all the same.
+    first.ingest.abort(&one).await.unwrap();
+    assert_eq!(
+        first.ingest.finish(&one, claim(&batches)).await.unwrap(),
+        answer
+    );
+    assert_eq!(
+        read(&first, &x, 1).await.unwrap(),
+        [[1; 70], [2; 70], [3; 70]].concat()
+    );
+}
+
+/// An attempt without pages was committed. Its finish was repeated at another daemon while no base
+/// directory could be used: that one tried to commit it itself, failed, could not ask for the
+/// commit either, and answered that the attempt had failed for good.
+#[tokio::test]
+async fn while_the_commit_records_cannot_be_read_no_attempt_is_said_to_have_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config("not-known");
+    config.base_directories[0].uri = format!("file://{}", folder.path().display());
+    let (first, other, x) = (daemon(&config, 1), daemon(&config, 2), exchange("q-1"));
+    announce(&first, &x, 2).await;
+    let one = sink(&x, 0, 0);
+    let answer = first.ingest.finish(&one, claim(&[])).await.unwrap();
+
+    let (inside, away) = (folder.path().join("v1"), folder.path().join("away"));
+    std::fs::rename(&inside, &away).unwrap();
+    std::fs::write(&inside, "no folder").unwrap();
+    let not_known = other.ingest.finish(&one, claim(&[])).await;
+    assert!(
+        matches!(
+            not_known,
+            Err(IngestError::Commit(
+                stopover::catalog::CatalogError::Storage(_)
+            ))
+        ),
+        "{not_known:?}"
+    );
+    std::fs::remove_file(&inside).unwrap();
+    std::fs::rename(&away, &inside).unwrap();
+    assert_eq!(other.ingest.finish(&one, claim(&[])).await.unwrap(), answer);
+}
+
+/// A daemon was killed after it had committed an attempt, and came back. A copy of one of the
+/// attempt's later batches, held up on the way, reached the new process: it was refused, but left
+/// an empty open sink behind, so that the repeated finish was answered `count-mismatch`, a drain
+/// waited for that sink in vain, and the gauge of open sinks did not come back to zero.
+#[tokio::test]
+async fn a_batch_that_cannot_be_the_first_opens_no_sink() {
+    let config = config("late-batch");
+    let (before, x) = (daemon(&config, 1), exchange("q-1"));
+    announce(&before, &x, 2).await;
+    let (one, batches) = (sink(&x, 0, 0), [pages(1), pages(2)]);
+    for (number, batch) in batches.iter().enumerate() {
+        write(&before, &one, number as u32, batch).await.unwrap();
+    }
+    let answer = before.ingest.finish(&one, claim(&batches)).await.unwrap();
+
+    let after = daemon(&config, 2);
+    let refused = write(&after, &one, 1, &batches[1]).await;
+    assert!(
+        matches!(
+            refused,
+            Err(IngestError::BatchOutOfOrder { expected: 0, .. })
+        ),
+        "{refused:?}"
+    );
+    assert_eq!(
+        (after.ingest.undecided(), after.metrics.sinks_open.get()),
+        (0, 0)
+    );
+    assert_eq!(
+        after.ingest.finish(&one, claim(&batches)).await.unwrap(),
+        answer
+    );
+}
+
+/// Daemons that had only read an exchange kept its chunks and footers in memory when it was closed
+/// through another daemon, until somebody needed the room: nothing was ever told to them.
+#[tokio::test(start_paused = true)]
+async fn a_daemon_that_has_read_an_exchange_lets_go_of_it_when_another_has_closed_it() {
+    let mut config = config("copies");
+    config.lease.sweep_interval = Duration::from_secs(5);
+    let (writer, reader) = (daemon(&config, 1), daemon(&config, 2));
+    let (x, kept) = (exchange("q-closed"), exchange("q-open"));
+    for x in [&x, &kept] {
+        announce(&writer, x, 2).await;
+        write(&writer, &sink(x, 0, 0), 0, &pages(1)).await.unwrap();
+        writer.ingest.finish(&sink(x, 0, 0), None).await.unwrap();
+        read(&reader, x, 0).await.unwrap();
+    }
+    let both = reader.reader.cached_bytes();
+    assert_eq!(reader.commits.kept().len(), 2);
+    writer.exchanges.close(&x).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(reader.commits.kept(), [kept.clone()].into());
+    assert_eq!(reader.reader.kept(), [kept].into());
+    assert_eq!(reader.reader.cached_bytes(), both / 2);
+}
+
+/// A daemon that was killed in the midst of a probe left its probe object in the base directory for
+/// good: it belongs to no exchange, and nobody looked for it.
+#[tokio::test(start_paused = true)]
+async fn the_probe_of_a_daemon_that_died_in_its_midst_is_collected() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config("probes");
+    config.base_directories[0].uri = format!("file://{}", folder.path().display());
+    config.lease.duration = Duration::from_secs(60);
+    config.lease.sweep_interval = Duration::from_secs(5);
+    let probe = folder.path().join(".probe/00000000deadbeef");
+    std::fs::create_dir_all(probe.parent().unwrap()).unwrap();
+    std::fs::write(&probe, "left behind").unwrap();
+    let _daemon = daemon(&config, 1);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(probe.exists(), "a probe may be under way");
+    for _ in 0..500 {
+        if !probe.exists() {
+            return;
+        }
+        // Files are removed on real threads: give them real time.
+        std::thread::sleep(Duration::from_millis(1));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    panic!("the probe object is still there");
+}
+
+/// The first announcement writes before it has seen what there is in the other base directories.
+/// What it finds there counts as if it had looked before: announced alike it is no new exchange,
+/// announced otherwise or ended it is refused, and what was written too soon is gone.
+#[tokio::test]
+async fn a_first_announcement_that_finds_another_elsewhere_leaves_nothing_of_its_own() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let base = |n: usize| BaseDirectoryConfig {
+        uri: format!("file://{}", folders[n].path().display()),
+        name: format!("base-{n}"),
+        ..Default::default()
+    };
+    let open = |bases: Vec<BaseDirectoryConfig>, seed| {
+        let mut config = config("first");
+        config.base_directories = bases;
+        daemon(&config, seed)
+    };
+    let (elsewhere, look) = (open(vec![base(1)], 1), open(vec![base(0), base(1)], 2));
+    let both = open(vec![base(0), base(1)], 3);
+    let marker = |n: usize, x: &ExchangeId| folders[n].path().join(format!("v1/{x}/exchange.json"));
+    let spec = |partitions| ExchangeSpec {
+        partitions,
+        ordered: false,
+    };
+    let mut homes = (0..).map(|n| exchange(&format!("q-{n}")));
+    let mut at_home = async || loop {
+        let x = homes.next().unwrap();
+        announce(&look, &x, 2).await;
+        let at_home = marker(0, &x).exists();
+        look.exchanges.close(&x).await.unwrap();
+        if at_home {
+            return x;
+        }
+    };
+
+    let x = at_home().await;
+    announce(&elsewhere, &x, 2).await;
+    let other = both.exchanges.announce(&x, spec(3), Announce::Either).await;
+    assert!(
+        matches!(other, Err(ExchangeError::Conflict { .. })),
+        "{other:?}"
+    );
+    assert!(!marker(0, &x).exists() && marker(1, &x).exists());
+    let same = both.exchanges.announce(&x, spec(2), Announce::Either).await;
+    assert!(!same.unwrap().created);
+    assert!(marker(0, &x).exists() && marker(1, &x).exists());
+
+    let x = at_home().await;
+    announce(&elsewhere, &x, 2).await;
+    std::fs::write(marker(1, &x), "{\"ended\":\"1\"}\n").unwrap();
+    let ended = both.exchanges.announce(&x, spec(2), Announce::Either).await;
+    assert!(matches!(ended, Err(ExchangeError::Closed(_))), "{ended:?}");
+    assert!(!marker(0, &x).exists() && marker(1, &x).exists());
+
+    // Where one cannot be asked nothing is known, and nothing is taken back: the client asks again,
+    // and whoever it asks may have found the announcement by then. (Simulated, a daemon that took
+    // back its own had another one's renewal deleted.)
+    let x = at_home().await;
+    let (inside, away) = (folders[1].path().join("v1"), folders[1].path().join("away"));
+    std::fs::rename(&inside, &away).unwrap();
+    std::fs::write(&inside, "no folder").unwrap();
+    let not_known = both.exchanges.announce(&x, spec(2), Announce::Either).await;
+    assert!(
+        matches!(not_known, Err(ExchangeError::Storage(_))),
+        "{not_known:?}"
+    );
+    assert!(marker(0, &x).exists());
+    std::fs::remove_file(&inside).unwrap();
+    std::fs::rename(&away, &inside).unwrap();
+    let again = both.exchanges.announce(&x, spec(2), Announce::Either).await;
+    assert!(!again.unwrap().created);
+}

@@ -12,62 +12,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys;
 use super::problem::{Origin, Problem, is_secret};
-
-/// A value as it was written.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Raw {
-    /// A string, or anything from the environment or a flag.
-    Text(String),
-    /// A whole number.
-    Integer(i64),
-    /// A number with a fraction.
-    Float(f64),
-    /// `true` or `false`.
-    Bool(bool),
-    /// Something that no setting takes: its kind.
-    Unsupported(&'static str),
-}
-
-impl Raw {
-    /// The value as text, for options that are passed on as they are and for messages.
-    pub fn plain(&self) -> String {
-        match self {
-            Self::Text(text) => text.clone(),
-            Self::Integer(number) => number.to_string(),
-            Self::Float(number) => number.to_string(),
-            Self::Bool(flag) => flag.to_string(),
-            Self::Unsupported(kind) => format!("an {kind}"),
-        }
-    }
-
-    fn shown(&self) -> String {
-        match self {
-            Self::Text(text) => format!("{text:?}"),
-            other => other.plain(),
-        }
-    }
-}
-
-/// A value and where it comes from.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Located {
-    /// The value.
-    pub raw: Raw,
-    /// Its origin.
-    pub origin: Origin,
-}
-
-impl Located {
-    /// A problem with this value.
-    pub fn problem(&self, key: &str, what: impl Into<String>) -> Problem {
-        Problem {
-            key: key.to_owned(),
-            value: (!is_secret(key)).then(|| self.raw.shown()),
-            origin: Some(self.origin.clone()),
-            what: what.into(),
-        }
-    }
-}
+use super::raw::{Located, Raw, from_toml};
 
 /// One base directory as written.
 #[derive(Debug, Clone)]
@@ -118,7 +63,11 @@ impl Layers {
                 DeValue::Table(keys) if section != "base_directory" => {
                     for (key, value) in keys {
                         let at = origin(key.span().start);
-                        self.set(&format!("{section}.{}", key.get_ref()), raw(value), at);
+                        self.set(
+                            &format!("{section}.{}", key.get_ref()),
+                            from_toml(value),
+                            at,
+                        );
                     }
                 }
                 _ if section == "base_directory" => {
@@ -126,7 +75,7 @@ impl Layers {
                                 brackets";
                     self.problem(section, None, line, what.into());
                 }
-                _ => self.unknown_key(section, &raw(value), line),
+                _ => self.unknown_key(section, &from_toml(value), line),
             }
         }
     }
@@ -147,7 +96,7 @@ impl Layers {
             };
             let entries = table.iter().map(|(key, value)| {
                 let at = Located {
-                    raw: raw(value),
+                    raw: from_toml(value),
                     origin: origin(key.span().start),
                 };
                 (key.get_ref().to_string(), at)
@@ -296,25 +245,4 @@ impl Layers {
 
 fn is_bases(section: &str) -> bool {
     section == "base_directories" || section == "base_directory"
-}
-
-fn raw(value: &Spanned<DeValue<'_>>) -> Raw {
-    match value.get_ref() {
-        DeValue::String(text) => Raw::Text(text.to_string()),
-        DeValue::Integer(number) => {
-            let digits = number.as_str().replace('_', "");
-            i64::from_str_radix(&digits, number.radix())
-                .map_or(Raw::Unsupported("integer beyond 64 bits"), Raw::Integer)
-        }
-        DeValue::Float(number) => {
-            let digits = number.as_str().replace('_', "");
-            digits
-                .parse()
-                .map_or(Raw::Unsupported("unreadable number"), Raw::Float)
-        }
-        DeValue::Boolean(flag) => Raw::Bool(*flag),
-        DeValue::Datetime(_) => Raw::Unsupported("unquoted date"),
-        DeValue::Array(_) => Raw::Unsupported("array"),
-        DeValue::Table(_) => Raw::Unsupported("inner table"),
-    }
 }

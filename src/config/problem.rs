@@ -3,6 +3,7 @@
 //! Does: carry key, value, origin and way out to the user, all problems at once. Does not: find
 //! them. Invariant: the value of a secret is never printed.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -32,6 +33,23 @@ impl fmt::Display for Origin {
             Self::Environment(name) => write!(f, "environment variable {name}"),
             Self::Flag(name) => write!(f, "flag {name}"),
         }
+    }
+}
+
+/// What is wrong with a value, and how to write it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidValue(Cow<'static, str>);
+
+impl From<&'static str> for InvalidValue {
+    fn from(text: &'static str) -> Self {
+        Self(Cow::Borrowed(text))
+    }
+}
+
+impl From<String> for InvalidValue {
+    fn from(text: String) -> Self {
+        Self(Cow::Owned(text))
     }
 }
 

@@ -15,7 +15,6 @@ use crate::runtime::Runtime;
 use crate::storage::{BaseStatus, Storage};
 use crate::telemetry::metrics::Metrics;
 
-/// Prints the explanation.
 pub fn check(loaded: Loaded) -> ExitCode {
     print(&explain(&loaded));
     let runtime = match tokio::runtime::Runtime::new() {

@@ -251,7 +251,7 @@ mod tests {
             "000000000000feed-00000000002a",
             "2026-11-23T20:15:00.123Z",
             "4.0 KiB (4096 bytes), of which footer 99 bytes",
-            "3 blocks of 2 sinks in 2 partitions: 6 pages, 200 B (200 bytes)",
+            "3 blocks of 2 sinks in 2 partitions: 6 pages, 300 B (300 bytes)",
             "task 7 attempt 1: 3 batches, 4 pages, 200 bytes, checksum 00000005; earlier",
             "earlier segments 41 on disk1",
             "         3        2        4          200           16          312\n",

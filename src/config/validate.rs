@@ -9,18 +9,16 @@ use super::problem::{InvalidValue, Origin, Problem};
 use super::units::format_size;
 use super::{Config, MemorySplit, Origins};
 
-/// Bytes of a frame before its page (docs/protocol.md).
+/// Bytes of a frame's header (docs/protocol.md).
 const FRAME_HEADER: u64 = 12;
 
 /// Validates a loaded configuration.
 pub struct Validator<'a> {
-    /// The settings.
     pub config: &'a Config,
-    /// Where they come from.
     pub origins: &'a Origins,
-    /// The memory, resolved.
+    /// The memory budget, divided.
     pub split: MemorySplit,
-    /// Memory that the process may use, if known.
+    /// Memory that the process may use, bytes, if known.
     pub usable: Option<u64>,
 }
 
@@ -51,7 +49,7 @@ impl Validator<'_> {
         }
     }
 
-    /// Another setting with its value and origin, for the middle of a sentence.
+    /// Another setting with its value and origin, as part of a message.
     fn cite(&self, key: &str) -> String {
         let value = keys::find(key).map_or_else(String::new, |k| (k.show)(self.config));
         format!("{key} = {value} ({})", self.origins.of(key))
@@ -74,8 +72,8 @@ impl Validator<'_> {
             found.push(self.problem(
                 "memory.budget",
                 format!(
-                    "this process may use only {usable} in all: lower it, or write \"auto\" for an \
-                     eighth of that"
+                    "this process may use only {usable} in total: lower it, or write \"auto\" for \
+                     an eighth of that"
                 ),
             ));
             return;
@@ -99,8 +97,8 @@ impl Validator<'_> {
         }
     }
 
-    /// What one query may hold must be enough for one batch, and for one page and the chunk that
-    /// it ends in, or it would wait for ever.
+    /// A query's limits must allow for one batch, and for one page plus the chunk that it ends in;
+    /// otherwise it would wait for ever.
     fn query(&self, found: &mut Vec<Problem>) {
         let c = self.config;
         let chunk = c.read.chunk_size;
@@ -142,7 +140,7 @@ impl Validator<'_> {
         }
     }
 
-    /// A size that does not fit into its share of the budget.
+    /// The problem of a size that does not fit into its share of the budget.
     fn over(&self, key: &str, what: &str, purpose: &str, share: u64, times: u64) -> Problem {
         let total = format_size(self.split.write + self.split.read);
         let most = format_size(share / times);
@@ -178,7 +176,7 @@ impl Validator<'_> {
             found.push(self.problem(
                 "lease.sweep_interval",
                 format!(
-                    "the sweeper must look at least once within a lease, {other}: lower it or \
+                    "at least one sweep must fall within a lease, {other}: lower it or \
                      raise lease.duration"
                 ),
             ));
@@ -197,7 +195,7 @@ impl Validator<'_> {
             found.push(self.problem(given, what));
         }
         if server.tls_client_ca_file.is_some() && server.tls().is_none() {
-            let what = "clients show certificates only where TLS is spoken: set \
+            let what = "client certificates require TLS: set \
                         server.tls_certificate_file and server.tls_key_file, too";
             found.push(self.problem("server.tls_client_ca_file", what.into()));
         }
@@ -210,10 +208,10 @@ impl Validator<'_> {
             found.push(
                 self.problem(
                     "server.listen",
-                    "it is reachable from other machines, and no token is configured: set \
+                    "other machines can reach this address, and no token is configured: set \
                      server.token_file, listen on 127.0.0.1, or write \
                      server.allow_remote_without_token = true if the network itself or \
-                     server.tls_client_ca_file keeps strangers out"
+                     server.tls_client_ca_file restricts access"
                         .into(),
                 ),
             );

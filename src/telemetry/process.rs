@@ -103,14 +103,9 @@ mod tests {
 
     #[test]
     fn ticks_and_pages_become_seconds_and_bytes() {
-        let stat = Process::myself().unwrap().stat().unwrap();
-        let stat = Stat {
-            utime: 150,
-            stime: 50,
-            starttime: 3000,
-            rss: 25,
-            ..stat
-        };
+        let mut stat = Process::myself().unwrap().stat().unwrap();
+        (stat.utime, stat.stime) = (150, 50);
+        (stat.starttime, stat.rss) = (3000, 25);
         let expected = Sample {
             resident_bytes: Some(25.0 * 4096.0),
             open_fds: None,

@@ -1,7 +1,7 @@
 //! The promises of docs/semantics.md, each as claims on daemons that share base directories.
 //!
-//! These run the daemon's parts in this process, without HTTP; `http` tests the door. The test at
-//! the end holds docs/semantics.md to the tests that it names.
+//! These run the daemon's parts in this process, without HTTP; `http.rs` tests the routes.
+//! `tests/docs.rs` checks that docs/semantics-tests.md names tests that exist.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -1008,35 +1008,4 @@ async fn a_base_directory_that_fails_is_left_out_while_the_other_works() {
     );
     let error = shared.daemon(2).commits.content(&x).await.unwrap_err();
     assert!(error.to_string().contains("base-1"), "{error}");
-}
-
-// The page itself
-
-/// The name of a test: small letters, words joined by underscores.
-fn names_a_test(text: &str) -> bool {
-    let fits = |b: u8| b == b'_' || b.is_ascii_lowercase() || b.is_ascii_digit();
-    text.bytes().all(fits) && text.matches('_').count() >= 4
-}
-
-#[test]
-fn every_test_that_the_semantics_page_names_exists_where_it_says() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let read = |path: &str| {
-        let text = std::fs::read_to_string(root.join(path));
-        text.unwrap_or_else(|error| panic!("docs/semantics.md names {path}: {error}"))
-    };
-    let (page, here) = (read("docs/semantics.md"), read("tests/it/semantics.rs"));
-    let mut named = 0;
-    for promise in page.split("\n\n") {
-        let spans: Vec<&str> = promise.split('`').skip(1).step_by(2).collect();
-        for (index, name) in spans.iter().enumerate().filter(|(_, s)| names_a_test(s)) {
-            // The file that is given next is that of the names before it, or they stand here.
-            let file = spans[index..].iter().find(|span| span.ends_with(".rs"));
-            let test = format!("fn {name}(");
-            let exists = here.contains(&test) || file.is_some_and(|f| read(f).contains(&test));
-            assert!(exists, "docs/semantics.md names {name}, of {file:?}");
-            named += 1;
-        }
-    }
-    assert!(named >= 80, "{named} tests are named");
 }

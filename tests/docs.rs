@@ -25,7 +25,7 @@ const FOLDERS: &[&str] = &[
     "trino-plugin",
 ];
 
-/// A Markdown file.
+/// A Markdown file, or another text.
 struct Page {
     /// From the root, with `/`.
     path: String,
@@ -103,6 +103,11 @@ fn read(path: &str) -> Option<String> {
 
 /// All pages of the project, sorted.
 fn pages() -> Vec<Page> {
+    files("md")
+}
+
+/// All files of the project with this extension, sorted.
+fn files(extension: &str) -> Vec<Page> {
     let skipped = [".git", "target", "node_modules", "data", "corpus"];
     let (mut found, mut waiting) = (Vec::new(), vec![root()]);
     while let Some(folder) = waiting.pop() {
@@ -110,8 +115,8 @@ fn pages() -> Vec<Page> {
             let path = entry.expect("an entry can be read").path();
             if path.is_dir() && !skipped.iter().any(|name| path.ends_with(name)) {
                 waiting.push(path);
-            } else if path.extension().is_some_and(|end| end == "md") {
-                let text = std::fs::read_to_string(&path).expect("a page can be read");
+            } else if path.extension().is_some_and(|end| end == extension) {
+                let text = std::fs::read_to_string(&path).expect("a file can be read");
                 let path = path.strip_prefix(root()).expect("below the root");
                 let path = path.to_string_lossy().replace('\\', "/");
                 found.push(Page { path, text });
@@ -275,6 +280,7 @@ fn every_promise_has_tests_and_every_test_named_exists() {
         promises(&index),
         "the two pages differ"
     );
+    let code = files("rs");
     let (mut wrong, mut named) = (Vec::new(), 0);
     for section in index.split("\n## ").skip(1) {
         let title = section.lines().next().unwrap_or_default();
@@ -285,8 +291,13 @@ fn every_promise_has_tests_and_every_test_named_exists() {
             } else if let Some(rest) = line.strip_prefix("- `") {
                 let name = rest.split('`').next().unwrap_or(rest);
                 tests += 1;
-                if !read(file).is_some_and(|code| code.contains(&format!("fn {name}("))) {
-                    wrong.push(format!("{title}: {file} has no test {name}"));
+                let test = format!("fn {name}(");
+                if !read(file).is_some_and(|code| code.contains(&test)) {
+                    let found = code.iter().find(|page| page.text.contains(&test));
+                    let found = found.map_or("nowhere", |page| page.path.as_str());
+                    wrong.push(format!(
+                        "{title}: {name} is not in {file}; it is in {found}"
+                    ));
                 }
             }
         }

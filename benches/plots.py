@@ -84,7 +84,7 @@ def ratios(path):
         reader = csv.reader(file, delimiter="\t")
         header = []
         for row in reader:
-            if row[0] == "workload":  # each workload has a header of its own
+            if row[0] == "workload":  # each workload has its own header
                 header = row
                 continue
             cells = dict(zip(header, row))

@@ -108,7 +108,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All files below some folders whose names have one of these endings, sorted by path.
+/// All files below some folders with one of these endings, sorted by path.
 pub fn files(folders: &[&str], endings: &[&str]) -> Vec<Source> {
     let ignored = ignored();
     let mut found = Vec::new();

@@ -21,7 +21,7 @@ const LENGTH_EXCEPTIONS: &[(&str, usize)] = &[];
 const MAX_LINES: usize = 500;
 const MAX_COLUMNS: usize = 100;
 
-/// Rooms whose `mod.rs` is the largest file of the folder: path, 1, reason.
+/// Files `mod.rs` that are the largest of their folder: path, 1, reason.
 const LARGEST_MODULE_FILES: &[(&str, usize, &str)] = &[
     (
         "src/exchange/mod.rs",

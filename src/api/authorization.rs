@@ -4,7 +4,7 @@
 //! or certificates (`doors`). Invariant: nothing of a request is looked at but its method, route
 //! and headers before it is let through.
 
-pub mod access;
+pub mod permissions;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::HeaderMap;
@@ -16,7 +16,7 @@ use super::problem::{Problem, ProblemType};
 use crate::http::credentials::{Credentials, Peer};
 use crate::http::scopes::Scopes;
 use crate::http::tokens::Tokens;
-use access::Access;
+use permissions::Access;
 
 /// Lets through who may, before anything else of the request is looked at.
 pub async fn require_access(
@@ -26,7 +26,7 @@ pub async fn require_access(
 ) -> Response {
     let extensions = request.extensions();
     let route = extensions.get::<MatchedPath>().map(MatchedPath::as_str);
-    let wanted = match access::of(request.method(), route) {
+    let wanted = match permissions::of(request.method(), route) {
         Access::Open => return next.run(request).await,
         Access::Any(scopes) => scopes,
         Access::Closed => Scopes::NONE,

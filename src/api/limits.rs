@@ -26,7 +26,7 @@ pub struct BodyLimits {
     /// What times bodies.
     pub clock: Clock,
     /// Memory of all JSON and handle bodies that are being read.
-    pub small_bodies: MemoryPool,
+    pub control_bodies: MemoryPool,
 }
 
 impl BodyLimits {
@@ -38,7 +38,7 @@ impl BodyLimits {
             max_json_size: limits.max_json_size,
             body_timeout: limits.body_timeout,
             clock,
-            small_bodies: MemoryPool::new(
+            control_bodies: MemoryPool::new(
                 "request",
                 limits.max_json_size.saturating_mul(SMALL_BODIES),
             ),

@@ -50,8 +50,8 @@ fn described() -> OpenApiRouter<SharedState> {
 /// The whole service.
 pub fn router(state: SharedState) -> Router {
     let (routes, _) = described().split_for_parts();
-    let outside = observe::ObserveState {
-        observer: state.parts.observer.clone(),
+    let observe_state = observe::ObserveState {
+        requests: state.parts.requests.clone(),
         runtime: state.parts.runtime.clone(),
         keep_alive: state.keep_alive,
     };
@@ -63,6 +63,9 @@ pub fn router(state: SharedState) -> Router {
             credentials,
             authorization::require_access,
         ))
-        .layer(middleware::from_fn_with_state(outside, observe::observe))
+        .layer(middleware::from_fn_with_state(
+            observe_state,
+            observe::observe,
+        ))
         .with_state(state)
 }

@@ -1,7 +1,7 @@
 //! The outermost layer: request ids, one log line for a failure, panics, request metrics.
 //!
-//! Does: see each request and its answer from outside. Does not: look into bodies. Invariant: a
-//! request that began is finished exactly once for the observer, when the last byte of its answer
+//! Does: see each request and its answer from state. Does not: look into bodies. Invariant: a
+//! request that began is counted exactly once as finished, when the last byte of its answer
 //! was taken or its client left; an answer to a request whose body was not read closes its
 //! connection, as the rest of the body would be taken for the next request.
 
@@ -25,9 +25,9 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::problem::{Failure, Problem, ProblemType};
-use super::state::{FinishedRequest, RequestObserver};
 use crate::http::limits::MAX_URI;
 use crate::runtime::{Random, Runtime};
+use crate::telemetry::http::HttpMetrics;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -40,7 +40,7 @@ const LINGER_BYTES: usize = 256 << 20;
 #[derive(Clone)]
 pub struct ObserveState {
     /// Told of each request.
-    pub observer: Arc<dyn RequestObserver>,
+    pub requests: HttpMetrics,
     /// Mints request ids, and reads on what was refused.
     pub runtime: Runtime,
     /// How long an idle connection may be used again: told to clients, so that their pools do not
@@ -49,18 +49,14 @@ pub struct ObserveState {
 }
 
 /// Wraps the whole service.
-pub async fn observe(
-    State(outside): State<ObserveState>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let id = request_id(request.headers(), &outside.runtime.random);
+pub async fn observe(State(state): State<ObserveState>, request: Request, next: Next) -> Response {
+    let id = request_id(request.headers(), &state.runtime.random);
     let route: Arc<str> = request
         .extensions()
         .get::<MatchedPath>()
         .map_or("unmatched", MatchedPath::as_str)
         .into();
-    let mut watch = Watch::begin(outside.observer, route, request.method());
+    let mut watch = RequestGuard::begin(state.requests, route, request.method());
     let span = tracing::info_span!(
         "request",
         id = id.to_str().unwrap_or_default(),
@@ -68,7 +64,7 @@ pub async fn observe(
         path = %shortened(request.uri().path()),
     );
     let version = request.version();
-    let lingering = (version >= Version::HTTP_2).then(|| outside.runtime.clone());
+    let lingering = (version >= Version::HTTP_2).then(|| state.runtime.clone());
     let (request, body_state) = track_body(request, lingering);
     let mut response = answer(request, next).instrument(span.clone()).await;
     span.in_scope(|| log(&response));
@@ -77,7 +73,7 @@ pub async fn observe(
         let (name, value) = if body_state.unread() {
             (CONNECTION, HeaderValue::from_static("close"))
         } else {
-            (KEEP_ALIVE, timeout(outside.keep_alive))
+            (KEEP_ALIVE, timeout(state.keep_alive))
         };
         headers.insert(name, value);
     }
@@ -85,7 +81,7 @@ pub async fn observe(
     headers.insert(REQUEST_ID, id);
     watch.status_class = Some(response.status().as_u16() / 100);
     response.map(|body| {
-        Body::new(Watched {
+        Body::new(GuardedBody {
             body,
             _watch: watch,
         })
@@ -169,20 +165,20 @@ fn method_name(method: &Method) -> &'static str {
     }
 }
 
-/// Tells the observer of the end when it is dropped.
-struct Watch {
-    observer: Arc<dyn RequestObserver>,
+/// Counts the request as finished when it is dropped.
+struct RequestGuard {
+    requests: HttpMetrics,
     route: Arc<str>,
     method: &'static str,
     status_class: Option<u16>,
     started: Instant,
 }
 
-impl Watch {
-    fn begin(observer: Arc<dyn RequestObserver>, route: Arc<str>, method: &Method) -> Self {
-        observer.started();
+impl RequestGuard {
+    fn begin(requests: HttpMetrics, route: Arc<str>, method: &Method) -> Self {
+        requests.started();
         Self {
-            observer,
+            requests,
             route,
             method: method_name(method),
             status_class: None,
@@ -191,24 +187,21 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.observer.finished(&FinishedRequest {
-            route: &self.route,
-            method: self.method,
-            status_class: self.status_class,
-            duration: self.started.elapsed(),
-        });
+        let duration = self.started.elapsed();
+        self.requests
+            .finished(&self.route, self.method, self.status_class, duration);
     }
 }
 
 /// A response's body together with the watch over its request.
-struct Watched {
+struct GuardedBody {
     body: Body,
-    _watch: Watch,
+    _watch: RequestGuard,
 }
 
-impl http_body::Body for Watched {
+impl http_body::Body for GuardedBody {
     type Data = Bytes;
     type Error = axum::Error;
 

@@ -21,39 +21,15 @@ use crate::memory::MemoryPool;
 use crate::read::Reader;
 use crate::runtime::Runtime;
 use crate::storage::Storage;
+use crate::telemetry::http::HttpMetrics;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::registry::MetricsRegistry;
 
 /// The state as handlers get it.
 pub type SharedState = Arc<ApiState>;
 
-/// A request that is over, for the metrics.
-#[derive(Debug, Clone, Copy)]
-pub struct FinishedRequest<'a> {
-    /// The pattern of its route (`/v1/exchanges/{exchange}`), or `unmatched`: a bounded set.
-    pub route: &'a str,
-    /// Its method, `other` if it is none of the usual: a bounded set.
-    pub method: &'static str,
-    /// Hundreds of its status, 1 to 5; `None` if the client left before there was one.
-    pub status_class: Option<u16>,
-    /// From the head of the request to the last byte of the answer.
-    pub duration: Duration,
-}
-
-/// Told of each request when it begins and when its answer has been taken, or its client has left.
-pub trait RequestObserver: Send + Sync {
-    /// A request began.
-    fn started(&self) {}
-    /// It ended; comes exactly once for each that began.
-    fn finished(&self, _request: &FinishedRequest<'_>) {}
-}
-
-/// Observes nothing.
-pub struct NoObserver;
-
-impl RequestObserver for NoObserver {}
-
 /// The parts of the daemon that the API speaks to.
-pub struct Parts {
+pub struct ApiDeps {
     /// The writing side.
     pub ingest: Ingest,
     /// Commit records and handles.
@@ -74,10 +50,10 @@ pub struct Parts {
     pub runtime: Runtime,
     /// Who may ask.
     pub credentials: Credentials,
-    /// All metrics as Prometheus text.
-    pub render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
-    /// Told of each request.
-    pub observer: Arc<dyn RequestObserver>,
+    /// All metrics, for `/metrics`.
+    pub registry: MetricsRegistry,
+    /// Metrics of requests.
+    pub requests: HttpMetrics,
 }
 
 /// How many requests are served at a time; more wait, each query in its turn.
@@ -104,15 +80,15 @@ impl Slots {
 /// All that a handler needs.
 pub struct ApiState {
     /// The daemon's parts.
-    pub parts: Parts,
+    pub parts: ApiDeps,
     /// Bounds on bodies.
     pub body_limits: BodyLimits,
     /// How many requests are served at a time.
     pub slots: Slots,
     /// What clients that take nothing hold up.
-    pub pressure: Contention,
+    pub contention: Contention,
     /// With clients that take nothing of a response.
-    pub patience: StallPolicy,
+    pub stall_policy: StallPolicy,
     /// How long clients are told that an idle connection stays open: a little less than it does.
     pub keep_alive: Duration,
     /// When the daemon began to serve.
@@ -121,15 +97,15 @@ pub struct ApiState {
 
 impl ApiState {
     /// The state for these parts under these limits.
-    pub fn new(parts: Parts, limits: &LimitsConfig, slots: Slots) -> SharedState {
+    pub fn new(parts: ApiDeps, limits: &LimitsConfig, slots: Slots) -> SharedState {
         let clock = parts.runtime.clock.clone();
         let (write, read) = (&parts.write_memory, &parts.read_memory);
-        let pressure = Contention::new(write, read, &slots.reads);
+        let contention = Contention::new(write, read, &slots.reads);
         Arc::new(Self {
             started: clock.now(),
             body_limits: BodyLimits::new(limits, clock.clone()),
-            patience: StallPolicy::new(limits.read_stall_timeout, clock, pressure.clone()),
-            pressure,
+            stall_policy: StallPolicy::new(limits.read_stall_timeout, clock, contention.clone()),
+            contention,
             slots,
             keep_alive: limits.header_timeout * 4 / 5,
             parts,

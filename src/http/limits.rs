@@ -31,7 +31,7 @@ pub struct ServerLimits {
     /// `limits.header_timeout`
     pub header_timeout: Duration,
     /// `limits.read_stall_timeout`
-    pub write_stall_timeout: Duration,
+    pub response_stall_timeout: Duration,
     /// How long a connection may go on once the server was told to stop.
     pub stop_grace: Duration,
 }
@@ -42,7 +42,7 @@ impl ServerLimits {
         Self {
             max_connections: limits.max_connections,
             header_timeout: limits.header_timeout,
-            write_stall_timeout: limits.read_stall_timeout,
+            response_stall_timeout: limits.read_stall_timeout,
             stop_grace: Duration::from_secs(5),
         }
     }

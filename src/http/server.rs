@@ -40,9 +40,9 @@ mod socket;
 /// Pause after a failed accept (the process may be out of file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often idle connections are asked to go while all that there may be are open.
-const CROWDED_PAUSE: Duration = Duration::from_millis(200);
+const EVICTION_INTERVAL: Duration = Duration::from_millis(200);
 /// A connection is not asked to go before it had this time to send a request.
-const WELCOME: Duration = Duration::from_secs(1);
+const MIN_CONNECTION_AGE: Duration = Duration::from_secs(1);
 /// Pause between two looks at the first bytes of a connection that may become HTTP/2.
 const PREFACE_PAUSE: Duration = Duration::from_millis(5);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -60,21 +60,21 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     limits: ServerLimits,
-    pressure: Contention,
+    contention: Contention,
     /// Told while there are as many connections as there may be.
-    crowded: Arc<Notify>,
+    at_capacity: Arc<Notify>,
     credentials: Option<Credentials>,
 }
 
 impl Server {
-    /// Has less patience with clients that take nothing under this pressure.
-    pub fn under(mut self, pressure: Contention) -> Self {
-        self.pressure = pressure;
+    /// Has less patience with clients that take nothing under this contention.
+    pub fn with_contention(mut self, contention: Contention) -> Self {
+        self.contention = contention;
         self
     }
 
     /// Speaks TLS where the doors have certificates, and tells them who is there.
-    pub fn secured(mut self, credentials: Credentials) -> Self {
+    pub fn with_credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = Some(credentials);
         self
     }
@@ -88,8 +88,8 @@ impl Server {
             listener,
             address,
             limits,
-            pressure: Contention::none(),
-            crowded: Arc::default(),
+            contention: Contention::none(),
+            at_capacity: Arc::default(),
             credentials: None,
         })
     }
@@ -114,8 +114,8 @@ impl Server {
                 Ok((stream, permit)) => {
                     let connection = Connection {
                         limits: self.limits,
-                        pressure: self.pressure.clone(),
-                        crowded: Arc::clone(&self.crowded),
+                        contention: self.contention.clone(),
+                        at_capacity: Arc::clone(&self.at_capacity),
                         credentials: self.credentials.clone(),
                         runtime: runtime.clone(),
                         stop: stop.clone(),
@@ -149,7 +149,7 @@ impl Server {
             tokio::select! {
                 biased;
                 permit = free => break permit.expect("the semaphore is never closed"),
-                () = runtime.clock.sleep(CROWDED_PAUSE) => self.crowded.notify_waiters(),
+                () = runtime.clock.sleep(EVICTION_INTERVAL) => self.at_capacity.notify_waiters(),
             }
         };
         let (stream, _) = self.listener.accept().await?;
@@ -162,8 +162,8 @@ impl Server {
 
 struct Connection {
     limits: ServerLimits,
-    pressure: Contention,
-    crowded: Arc<Notify>,
+    contention: Contention,
+    at_capacity: Arc<Notify>,
     credentials: Option<Credentials>,
     runtime: Runtime,
     stop: CancellationToken,
@@ -200,14 +200,14 @@ impl Connection {
             outcome = work => Some(outcome),
             () = self.runtime.clock.sleep(self.limits.header_timeout) => None,
             () = self.stop.cancelled() => None,
-            () = self.asked_to_go() => None,
+            () = self.evicted() => None,
         }
     }
 
     fn guard(&self, stream: TcpStream) -> GuardedIo {
         let clock = self.runtime.clock.clone();
-        let stall = self.limits.write_stall_timeout;
-        let patience = StallPolicy::new(stall, clock.clone(), self.pressure.clone());
+        let stall = self.limits.response_stall_timeout;
+        let patience = StallPolicy::new(stall, clock.clone(), self.contention.clone());
         GuardedIo::new(stream, patience, clock, self.stop.clone())
     }
 
@@ -252,9 +252,9 @@ impl Connection {
     }
 
     /// Ends when others wait for a connection and this one has had time to be of use.
-    async fn asked_to_go(&self) {
-        self.runtime.clock.sleep(WELCOME).await;
-        self.crowded.notified().await;
+    async fn evicted(&self) {
+        self.runtime.clock.sleep(MIN_CONNECTION_AGE).await;
+        self.at_capacity.notified().await;
     }
 
     async fn drive<C>(&self, connection: C)
@@ -266,7 +266,7 @@ impl Connection {
         tokio::select! {
             ended = connection.as_mut() => return log_end(ended.err()),
             () = self.stop.cancelled() => connection.as_mut().graceful_shutdown(),
-            () = self.asked_to_go() => {
+            () = self.evicted() => {
                 // One that is idle ends now, another one after the request that it is at.
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {

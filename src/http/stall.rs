@@ -7,7 +7,7 @@
 //! Readers that have stopped can hold what those wait for who would make them go on. The probe side
 //! of a join stops until the build side has been read: then it is memory for reading, or a slot.
 //! Or a task stops reading until its own sink has been taken: then it is memory for writing, of
-//! which a response holds the segments that are served before they have left it. So under pressure
+//! which a response holds the segments that are served before they have left it. So under contention
 //! who takes nothing is cut off soon, and resumes with `skip` when it wants more; not so soon where
 //! only writers wait, since most responses hold nothing of theirs.
 
@@ -19,11 +19,11 @@ use crate::memory::MemoryPool;
 use crate::runtime::Clock;
 
 /// StallPolicy while others wait to read.
-const PRESSED: Duration = Duration::from_secs(2);
+const STALL_TIMEOUT_CONTENDED: Duration = Duration::from_secs(2);
 /// StallPolicy while others wait for memory to write.
-const PRESSED_BY_WRITERS: Duration = Duration::from_secs(10);
-/// How often pressure is looked at.
-const LOOK: Duration = Duration::from_millis(500);
+const STALL_TIMEOUT_WRITERS_WAITING: Duration = Duration::from_secs(10);
+/// How often contention is looked at.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What responses hold and others may wait for. Cheap to clone.
 #[derive(Clone)]
@@ -53,9 +53,9 @@ impl Contention {
     /// The patience that is left under it; `None` if nobody waits.
     fn patience(&self) -> Option<Duration> {
         let felt = |waited: &Waited| match waited {
-            Waited::ToRead(pool) => (pool.waiting() > 0).then_some(PRESSED),
-            Waited::Slots(slots) => (slots.waiting() > 0).then_some(PRESSED),
-            Waited::ToWrite(pool) => (pool.waiting() > 0).then_some(PRESSED_BY_WRITERS),
+            Waited::ToRead(pool) => (pool.waiting() > 0).then_some(STALL_TIMEOUT_CONTENDED),
+            Waited::Slots(slots) => (slots.waiting() > 0).then_some(STALL_TIMEOUT_CONTENDED),
+            Waited::ToWrite(pool) => (pool.waiting() > 0).then_some(STALL_TIMEOUT_WRITERS_WAITING),
         };
         self.0.iter().find_map(felt)
     }
@@ -66,22 +66,22 @@ impl Contention {
 pub struct StallPolicy {
     stall: Duration,
     clock: Clock,
-    pressure: Contention,
+    contention: Contention,
 }
 
 impl StallPolicy {
-    /// StallPolicy for `stall`, or less under pressure.
-    pub fn new(stall: Duration, clock: Clock, pressure: Contention) -> Self {
+    /// StallPolicy for `stall`, or less under contention.
+    pub fn new(stall: Duration, clock: Clock, contention: Contention) -> Self {
         Self {
             stall,
             clock,
-            pressure,
+            contention,
         }
     }
 
     /// How long a client may take nothing, as things are now.
     pub fn allowed(&self) -> Duration {
-        let pressed = self.pressure.patience();
+        let pressed = self.contention.patience();
         pressed.map_or(self.stall, |pressed| pressed.min(self.stall))
     }
 
@@ -92,11 +92,11 @@ impl StallPolicy {
             .allowed()
             .checked_sub(silent)
             .filter(|left| !left.is_zero());
-        left.map(|left| left.min(LOOK))
+        left.map(|left| left.min(POLL_INTERVAL))
     }
 
     /// Ends when a client that takes nothing from now on has used up all patience.
-    pub async fn wear_out(self) {
+    pub async fn expired(self) {
         let since = self.clock.now();
         while let Some(wait) = self.left(self.clock.now().saturating_duration_since(since)) {
             self.clock.sleep(wait).await;
@@ -113,16 +113,16 @@ mod tests {
     async fn patience_is_short_only_while_somebody_waits_for_memory() {
         let (pool, clock) = (MemoryPool::new("read", 100), Clock::default());
         let (other, slots) = (MemoryPool::new("write", 1), FairSemaphore::new(1, None));
-        let pressure = Contention::new(&other, &pool, &slots);
-        let patience = StallPolicy::new(Duration::from_secs(120), clock, pressure);
+        let contention = Contention::new(&other, &pool, &slots);
+        let patience = StallPolicy::new(Duration::from_secs(120), clock, contention);
         let held = pool.reserve("q", 80).await.unwrap();
         assert_eq!(patience.allowed(), Duration::from_secs(120));
         let other = pool.clone();
         let waiter = tokio::spawn(async move { other.reserve("q", 80).await.map(drop) });
         tokio::task::yield_now().await;
-        assert_eq!(patience.allowed(), PRESSED);
-        assert_eq!(patience.left(PRESSED), None);
-        patience.clone().wear_out().await;
+        assert_eq!(patience.allowed(), STALL_TIMEOUT_CONTENDED);
+        assert_eq!(patience.left(STALL_TIMEOUT_CONTENDED), None);
+        patience.clone().expired().await;
         drop(held);
         waiter.await.unwrap().unwrap();
         assert_eq!(patience.allowed(), Duration::from_secs(120));
@@ -132,16 +132,16 @@ mod tests {
     async fn patience_is_short_while_somebody_waits_for_a_slot() {
         let (read, write) = (MemoryPool::new("read", 1), MemoryPool::new("write", 1));
         let slots = FairSemaphore::new(1, None);
-        let pressure = Contention::new(&write, &read, &slots);
-        let patience = StallPolicy::new(Duration::from_secs(120), Clock::default(), pressure);
+        let contention = Contention::new(&write, &read, &slots);
+        let patience = StallPolicy::new(Duration::from_secs(120), Clock::default(), contention);
         let _held = slots.acquire("q", 1).await;
         let waiter = slots.acquire("q", 1);
-        assert_eq!(patience.allowed(), PRESSED);
+        assert_eq!(patience.allowed(), STALL_TIMEOUT_CONTENDED);
         drop(waiter);
         let _held = write.reserve("q", 1).await;
         let mut writer = Box::pin(write.reserve("q", 1));
         assert!(futures::poll!(&mut writer).is_pending());
-        assert_eq!(patience.allowed(), PRESSED_BY_WRITERS);
+        assert_eq!(patience.allowed(), STALL_TIMEOUT_WRITERS_WAITING);
         drop(writer);
         assert_eq!(patience.allowed(), Duration::from_secs(120));
     }

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, Method, StatusCode};
-use stopover::api::authorization::access::{Access, TABLE};
+use stopover::api::authorization::permissions::{Access, TABLE};
 use stopover::http::scopes::Scopes;
 use stopover::telemetry::credentials::What;
 use tokio::io::AsyncReadExt as _;

@@ -20,14 +20,16 @@ const UNANNOUNCED: u64 = 1 << 20;
 const TINY: u64 = 16 << 10;
 
 /// What was reserved for a body: kept by who keeps what was read from it.
-pub struct Held(#[expect(dead_code, reason = "given back when dropped")] Option<Reservation>);
+pub struct BodyReservation(
+    #[expect(dead_code, reason = "given back when dropped")] Option<Reservation>,
+);
 
 /// Bytes of a body together with what was reserved for them.
-pub struct SmallBody {
+pub struct ControlBody {
     /// The bytes.
     pub bytes: Vec<u8>,
     /// What was reserved.
-    pub held: Held,
+    pub held: BodyReservation,
 }
 
 /// The announced length of a body, if there is one.
@@ -40,11 +42,11 @@ pub fn announced_length(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
 }
 
 /// Reads a body whole.
-pub async fn read_small(
+pub async fn read_control_body(
     headers: &HeaderMap,
     body: Body,
     limits: &BodyLimits,
-) -> Result<SmallBody, Problem> {
+) -> Result<ControlBody, Problem> {
     let announced = announced_length(headers)?;
     let limit = announced.unwrap_or_else(|| UNANNOUNCED.min(limits.max_json_size));
     if limit > limits.max_json_size {
@@ -60,7 +62,7 @@ pub async fn read_small(
         None
     } else {
         // A pool refuses only what it could never grant, and this one holds the largest body.
-        let reserved = limits.small_bodies.reserve("", limit).await;
+        let reserved = limits.control_bodies.reserve("", limit).await;
         Some(reserved.map_err(|error| Problem::new(ProblemType::BodyTooLarge, error.to_string()))?)
     };
     let reading = collect(body, limit, announced.is_some());
@@ -69,9 +71,9 @@ pub async fn read_small(
         bytes = reading => bytes?,
         () = limits.clock.sleep(limits.body_timeout) => return Err(too_slow(limits)),
     };
-    Ok(SmallBody {
+    Ok(ControlBody {
         bytes,
-        held: Held(reservation),
+        held: BodyReservation(reservation),
     })
 }
 

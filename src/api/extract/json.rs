@@ -3,16 +3,16 @@
 use axum::extract::{FromRef, FromRequest, Request};
 use serde::de::DeserializeOwned;
 
-use super::control_body::{Held, read_small};
+use super::control_body::{BodyReservation, read_control_body};
 use super::media_type;
 use crate::api::limits::BodyLimits;
 use crate::api::problem::{Problem, ProblemType};
 
 /// A JSON body and what was reserved for it. `T` must refuse unknown fields.
-pub struct StrictJson<T>(pub T, pub Held);
+pub struct StrictJson<T>(pub T, pub BodyReservation);
 
 /// A JSON body that may be left out.
-pub struct OptionalJson<T>(pub Option<(T, Held)>);
+pub struct OptionalJson<T>(pub Option<(T, BodyReservation)>);
 
 impl<S, T> FromRequest<S> for StrictJson<T>
 where
@@ -55,7 +55,7 @@ where
                 ),
             ));
         }
-        let body = read_small(&parts.headers, body, &limits).await?;
+        let body = read_control_body(&parts.headers, body, &limits).await?;
         if body.bytes.is_empty() {
             return Ok(Self(None));
         }

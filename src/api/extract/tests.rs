@@ -315,7 +315,7 @@ async fn small_bodies_are_bounded_one_by_one_and_give_their_memory_back() {
     for request in [announced, unannounced] {
         let refused = StrictJson::<Document>::from_request(request, &limits).await;
         assert_eq!(refused.err().unwrap().slug(), ProblemType::BodyTooLarge);
-        assert_eq!(limits.small_bodies.used(), 0);
+        assert_eq!(limits.control_bodies.used(), 0);
     }
 }
 
@@ -323,8 +323,8 @@ async fn small_bodies_are_bounded_one_by_one_and_give_their_memory_back() {
 async fn a_finish_is_read_although_large_bodies_hold_all_of_the_request_memory() {
     let mut limits = limits();
     limits.max_json_size = 1 << 20;
-    limits.small_bodies = MemoryPool::new("request", 1 << 20);
-    let all = limits.small_bodies.reserve("q", 1 << 20).await.unwrap();
+    limits.control_bodies = MemoryPool::new("request", 1 << 20);
+    let all = limits.control_bodies.reserve("q", 1 << 20).await.unwrap();
     let tiny = request(
         "/x",
         &[JSON, ("content-length", "7")],
@@ -345,13 +345,13 @@ async fn a_finish_is_read_although_large_bodies_hold_all_of_the_request_memory()
 async fn what_was_read_from_a_large_body_keeps_its_reservation() {
     let mut limits = limits();
     limits.max_json_size = 1 << 20;
-    limits.small_bodies = MemoryPool::new("request", 1 << 20);
+    limits.control_bodies = MemoryPool::new("request", 1 << 20);
     let text = "h".repeat(100_000);
     let headers = [("content-length", "100000")];
     let handle = TextBody::from_request(request("/x", &headers, Body::from(text)), &limits).await;
-    assert_eq!(limits.small_bodies.used(), 100_000);
+    assert_eq!(limits.control_bodies.used(), 100_000);
     drop(handle);
-    assert_eq!(limits.small_bodies.used(), 0);
+    assert_eq!(limits.control_bodies.used(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,13 +2,13 @@
 
 use axum::extract::{FromRef, FromRequest, Request};
 
-use super::control_body::{Held, read_small};
+use super::control_body::{BodyReservation, read_control_body};
 use super::media_type;
 use crate::api::limits::BodyLimits;
 use crate::api::problem::{Problem, ProblemType};
 
 /// Text without the line end that a shell may have put behind it, and what was reserved for it.
-pub struct TextBody(pub String, pub Held);
+pub struct TextBody(pub String, pub BodyReservation);
 
 impl<S> FromRequest<S> for TextBody
 where
@@ -26,7 +26,7 @@ where
                 format!("the body is {other}; this route takes text/plain or no content type"),
             ));
         }
-        let body = read_small(&parts.headers, body, &limits).await?;
+        let body = read_control_body(&parts.headers, body, &limits).await?;
         let mut text = String::from_utf8(body.bytes)
             .map_err(|_| Problem::new(ProblemType::InvalidHandle, "the handle is not text"))?;
         text.truncate(text.trim_ascii_end().len());

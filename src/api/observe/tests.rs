@@ -7,7 +7,6 @@ use axum::http;
 use axum::middleware;
 use axum::routing::{get, post};
 use http_body_util::BodyExt;
-use parking_lot::Mutex;
 use tower::ServiceExt;
 
 use super::*;
@@ -15,37 +14,31 @@ use crate::api::authorization::require_access;
 use crate::config::ServerConfig;
 use crate::http::credentials::Credentials;
 use crate::runtime::{Clock, Runtime};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::registry::MetricsRegistry;
 
-#[derive(Default)]
-struct Recorder {
-    started: Mutex<u32>,
-    finished: Mutex<Vec<(String, &'static str, Option<u16>)>>,
+/// The lines of a metric in the text for Prometheus.
+fn counted(requests: &HttpMetrics) -> Vec<String> {
+    let registry = MetricsRegistry::new(&Metrics::default());
+    registry.extend(|registry| requests.register(registry));
+    let text = registry.encode();
+    let lines = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("stopover_http_requests_total"));
+    let mut lines: Vec<String> = lines.map(str::to_owned).collect();
+    lines.sort();
+    lines
 }
 
-impl RequestObserver for Recorder {
-    fn started(&self) {
-        *self.started.lock() += 1;
-    }
-
-    fn finished(&self, request: &FinishedRequest<'_>) {
-        let seen = (
-            request.route.to_owned(),
-            request.method,
-            request.status_class,
-        );
-        self.finished.lock().push(seen);
-    }
-}
-
-fn service(token_file: Option<&Path>) -> (Router, Arc<Recorder>) {
+fn service(token_file: Option<&Path>) -> (Router, HttpMetrics) {
     let config = ServerConfig {
         token_file: token_file.map(Path::to_owned),
         ..ServerConfig::default()
     };
     let credentials = Credentials::open(&config, &Clock::default()).unwrap();
-    let recorder = Arc::new(Recorder::default());
-    let outside = ObserveState {
-        observer: recorder.clone(),
+    let requests = HttpMetrics::default();
+    let state = ObserveState {
+        requests: requests.clone(),
         runtime: Runtime::seeded(1),
         keep_alive: Duration::from_secs(24),
     };
@@ -59,8 +52,8 @@ fn service(token_file: Option<&Path>) -> (Router, Arc<Recorder>) {
         .route("/metrics", get(async || std::future::pending::<()>().await))
         .route("/v1/read", post(async |body: String| body))
         .layer(middleware::from_fn_with_state(credentials, require_access))
-        .layer(middleware::from_fn_with_state(outside, observe));
-    (router, recorder)
+        .layer(middleware::from_fn_with_state(state, observe));
+    (router, requests)
 }
 
 fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &'static str) -> Request {
@@ -101,7 +94,7 @@ async fn a_request_id_is_echoed_if_it_is_harmless_and_minted_otherwise() {
 
 #[tokio::test]
 async fn a_panic_is_a_problem_that_keeps_its_cause_to_itself() {
-    let (router, recorder) = service(None);
+    let (router, requests) = service(None);
     let response = send(&router, request("GET", "/openapi.json", &[], "")).await;
     assert_eq!(response.status(), 500);
     assert!(
@@ -115,37 +108,36 @@ async fn a_panic_is_a_problem_that_keeps_its_cause_to_itself() {
     let body = response.into_body().collect().await.unwrap().to_bytes();
     let text = String::from_utf8(body.to_vec()).unwrap();
     assert!(text.contains("urn:stopover:problem:internal") && !text.contains("secret"));
-    assert_eq!(recorder.finished.lock()[0].2, Some(5));
+    assert!(counted(&requests)[0].contains(r#"status="5xx""#));
 }
 
 #[tokio::test]
 async fn a_request_is_finished_once_when_its_answer_has_been_taken() {
-    let (router, recorder) = service(None);
+    let (router, requests) = service(None);
     let response = send(&router, request("GET", "/v1/exchanges/7", &[], "")).await;
-    assert!(
-        recorder.finished.lock().is_empty(),
-        "its body is still to be taken"
-    );
+    assert!(counted(&requests).is_empty(), "its body has not been sent");
     drop(response.into_body().collect().await.unwrap());
     drop(send(&router, request("BREW", "/v1/exchanges/7", &[], "")).await);
     drop(send(&router, request("GET", "/nowhere", &[], "")).await);
     let expected = [
-        ("/v1/exchanges/{exchange}".to_owned(), "GET", Some(2)),
-        ("/v1/exchanges/{exchange}".to_owned(), "other", Some(4)),
-        ("unmatched".to_owned(), "GET", Some(4)),
+        r#"{route="/v1/exchanges/{exchange}",method="GET",status="2xx"} 1"#,
+        r#"{route="/v1/exchanges/{exchange}",method="other",status="4xx"} 1"#,
+        r#"{route="unmatched",method="GET",status="4xx"} 1"#,
     ];
-    assert_eq!(*recorder.finished.lock(), expected);
-    assert_eq!(*recorder.started.lock(), 3);
+    assert_eq!(counted(&requests), expected);
+    assert_eq!(requests.in_flight(), 0);
 }
 
 #[tokio::test]
 async fn a_client_that_leaves_before_the_answer_is_counted_without_a_status() {
-    let (router, recorder) = service(None);
+    let (router, requests) = service(None);
     let mut pending = Box::pin(router.oneshot(request("GET", "/metrics", &[], "")));
     assert!(futures::poll!(&mut pending).is_pending());
+    assert_eq!(requests.in_flight(), 1);
     drop(pending);
-    let expected = [("/metrics".to_owned(), "GET", None)];
-    assert_eq!(*recorder.finished.lock(), expected);
+    let counted = counted(&requests);
+    assert_eq!((counted.len(), requests.in_flight()), (1, 0));
+    assert!(counted[0].contains("/metrics") && !counted[0].contains("xx"));
 }
 
 #[tokio::test]

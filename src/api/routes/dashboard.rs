@@ -66,7 +66,7 @@ fn view(state: &ApiState) -> View {
         pools: vec![
             pool("writing", &parts.write_memory),
             pool("reading", &parts.read_memory),
-            pool("requests", &state.body_limits.small_bodies),
+            pool("requests", &state.body_limits.control_bodies),
         ],
         queries: queries(&parts.write_memory, &parts.read_memory),
         counters: Counters {

@@ -93,7 +93,7 @@ pub async fn plan(
         None,
         OnFailure::Cut,
         None,
-        state.patience.clone(),
+        state.stall_policy.clone(),
         &state.parts.runtime,
     );
     Ok(([(CONTENT_TYPE, NDJSON_MEDIA_TYPE)], Body::new(body)).into_response())

@@ -17,5 +17,5 @@ const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=u
         body = String, content_type = "application/openmetrics-text"))
 )]
 pub async fn metrics(State(state): State<SharedState>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, MEDIA_TYPE)], (state.parts.render_metrics)())
+    ([(CONTENT_TYPE, MEDIA_TYPE)], state.parts.registry.encode())
 }

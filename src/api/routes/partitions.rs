@@ -116,7 +116,7 @@ pub async fn read(
         read.length,
         on_failure,
         Some(permit),
-        state.patience.clone(),
+        state.stall_policy.clone(),
         &state.parts.runtime,
     );
     let head = [(CONTENT_TYPE, media_type), (VARY, "accept")];

@@ -59,7 +59,7 @@ pub async fn read(
         None,
         OnFailure::ErrorRecord,
         Some(permit),
-        state.patience.clone(),
+        state.stall_policy.clone(),
         &state.parts.runtime,
     );
     Ok(([(CONTENT_TYPE, READ_MEDIA_TYPE)], Body::new(body)).into_response())

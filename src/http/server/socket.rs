@@ -75,8 +75,8 @@ impl GuardedIo {
             self.stuck = None;
             return written;
         }
-        let wear_out = || Box::pin(self.patience.clone().wear_out()) as Timer;
-        let mut stuck = self.stuck.take().unwrap_or_else(wear_out);
+        let expired = || Box::pin(self.patience.clone().expired()) as Timer;
+        let mut stuck = self.stuck.take().unwrap_or_else(expired);
         ready!({
             let polled = stuck.as_mut().poll(cx);
             self.stuck = Some(stuck);

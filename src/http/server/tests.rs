@@ -22,7 +22,7 @@ impl Running {
         let mut limits = ServerLimits {
             max_connections: 16,
             header_timeout: Duration::from_secs(5),
-            write_stall_timeout: Duration::from_secs(5),
+            response_stall_timeout: Duration::from_secs(5),
             stop_grace: Duration::from_secs(5),
         };
         change(&mut limits);
@@ -162,7 +162,7 @@ async fn a_client_that_takes_nothing_is_cut_off_and_its_response_dropped() {
         Body::from_stream(stream)
     });
     let running = Running::start(Router::new().route("/", endless), |limits| {
-        limits.write_stall_timeout = Duration::from_millis(200);
+        limits.response_stall_timeout = Duration::from_millis(200);
     })
     .await;
     let mut stream = running.connect().await;

@@ -182,11 +182,11 @@ pub async fn run(
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
     let daemon = Daemon::build(config, runtime)?;
     let credentials = Credentials::open(&config.server, &runtime.clock)?;
-    let server = Server::bind(config.server.listen, ServerLimits::new(&config.limits)).await?;
     let state = daemon.api_state(config, credentials.clone());
-    let server = server
-        .with_contention(state.contention.clone())
-        .with_credentials(credentials.clone());
+    let limits = ServerLimits::new(&config.limits);
+    let stall_policy = state.stall_policy.clone();
+    let listen = config.server.listen;
+    let server = Server::bind(listen, limits, stall_policy, credentials.clone()).await?;
     let renewal = renew(
         credentials,
         runtime.clone(),
@@ -254,7 +254,7 @@ pub fn explain_credentials(config: &ServerConfig, runtime: &Runtime) -> Result<S
     };
     let tls = match credentials.tls() {
         None => "in clear",
-        Some(tls) if tls.asks_clients() => "TLS, with a certificate of the client",
+        Some(tls) if tls.requires_client_certificate() => "TLS, with a certificate of the client",
         Some(_) => "TLS",
     };
     Ok(format!("{tls}; {tokens} is asked for"))

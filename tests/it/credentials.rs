@@ -64,8 +64,8 @@ async fn each_scope_opens_its_routes_and_no_others() {
             let answer = door.request(method.clone(), &path).send().await.unwrap();
             let allowed = match access {
                 Access::Open => true,
-                Access::Any(wanted) => scope.any_of(*wanted),
-                Access::Closed => false,
+                Access::AnyOf(wanted) => scope.intersects(*wanted),
+                Access::Denied => false,
             };
             let status = answer.status();
             let text = answer.text().await.unwrap();

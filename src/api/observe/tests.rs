@@ -1,4 +1,4 @@
-//! The layers around a router of its own: ids, panics, closed connections, tokens.
+//! The layers around a small router: ids, panics, closed connections, tokens.
 
 use std::path::Path;
 
@@ -69,7 +69,7 @@ async fn send(router: &Router, request: Request) -> Response {
 }
 
 #[tokio::test]
-async fn a_request_id_is_echoed_if_it_is_harmless_and_minted_otherwise() {
+async fn a_request_id_is_echoed_if_it_is_safe_to_log_and_replaced_otherwise() {
     let (router, _) = service(None);
     let id = async |headers: &[(&str, &str)]| {
         let response = send(&router, request("GET", "/v1/exchanges/1", headers, "")).await;
@@ -80,20 +80,20 @@ async fn a_request_id_is_echoed_if_it_is_harmless_and_minted_otherwise() {
     };
     assert_eq!(id(&[("x-request-id", "abc-1.2_3")]).await, "abc-1.2_3");
     let long = "x".repeat(129);
-    let minted = [
+    let generated = [
         id(&[]).await,
         id(&[("x-request-id", "")]).await,
         id(&[("x-request-id", "a b")]).await,
         id(&[("x-request-id", &long)]).await,
     ];
-    for (i, id) in minted.iter().enumerate() {
+    for (i, id) in generated.iter().enumerate() {
         assert_eq!(id.len(), 16, "{id}");
-        assert!(!minted[..i].contains(id));
+        assert!(!generated[..i].contains(id));
     }
 }
 
 #[tokio::test]
-async fn a_panic_is_a_problem_that_keeps_its_cause_to_itself() {
+async fn a_panic_is_a_problem_that_does_not_reveal_its_cause() {
     let (router, requests) = service(None);
     let response = send(&router, request("GET", "/openapi.json", &[], "")).await;
     assert_eq!(response.status(), 500);
@@ -112,7 +112,7 @@ async fn a_panic_is_a_problem_that_keeps_its_cause_to_itself() {
 }
 
 #[tokio::test]
-async fn a_request_is_finished_once_when_its_answer_has_been_taken() {
+async fn a_request_is_finished_once_when_its_response_has_been_sent() {
     let (router, requests) = service(None);
     let response = send(&router, request("GET", "/v1/exchanges/7", &[], "")).await;
     assert!(counted(&requests).is_empty(), "its body has not been sent");
@@ -129,7 +129,7 @@ async fn a_request_is_finished_once_when_its_answer_has_been_taken() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_before_the_answer_is_counted_without_a_status() {
+async fn a_client_that_disconnects_before_the_response_is_counted_without_a_status() {
     let (router, requests) = service(None);
     let mut pending = Box::pin(router.oneshot(request("GET", "/metrics", &[], "")));
     assert!(futures::poll!(&mut pending).is_pending());
@@ -141,7 +141,7 @@ async fn a_client_that_leaves_before_the_answer_is_counted_without_a_status() {
 }
 
 #[tokio::test]
-async fn an_answer_to_an_unread_body_closes_the_connection_and_no_other_does() {
+async fn only_a_response_to_an_unread_body_closes_the_connection() {
     let (router, _) = service(None);
     let closes = async |request| {
         let response = send(&router, request).await;
@@ -169,7 +169,19 @@ async fn a_target_longer_than_the_limit_is_refused() {
 }
 
 #[tokio::test]
-async fn with_tokens_nothing_but_the_probes_answers_without_one() {
+async fn a_request_with_two_host_headers_is_refused() {
+    let (router, _) = service(None);
+    for (hosts, status) in [
+        (&[("host", "a")][..], 200),
+        (&[("host", "a"), ("host", "a")][..], 400),
+    ] {
+        let response = send(&router, request("GET", "/v1/exchanges/1", hosts, "")).await;
+        assert_eq!(response.status(), status, "{hosts:?}");
+    }
+}
+
+#[tokio::test]
+async fn with_tokens_configured_only_the_probes_need_none() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "the-token-0123456789\n").unwrap();
     let (router, _) = service(Some(file.path()));

@@ -101,14 +101,13 @@ impl Door {
         let credentials = Credentials::open(&config.server, &runtime.clock).unwrap();
         let state = daemon.api_state(config, credentials.clone());
         let requests = state.parts.requests.clone();
-        let contention = state.contention.clone();
+        let stall_policy = state.stall_policy.clone();
         let router = router(state);
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
-        let server = Server::bind(any_port, ServerLimits::new(&config.limits))
+        let limits = ServerLimits::new(&config.limits);
+        let server = Server::bind(any_port, limits, stall_policy, credentials.clone())
             .await
-            .unwrap()
-            .with_contention(contention)
-            .with_credentials(credentials.clone());
+            .unwrap();
         let address = server.address();
         let stop = CancellationToken::new();
         let (stopped, on) = (stop.clone(), runtime.clone());

@@ -17,7 +17,7 @@ use super::tls::{Tls, TlsError, TlsFiles};
 use super::tokens::{TokenFileError, Tokens};
 use crate::config::ServerConfig;
 use crate::runtime::Clock;
-use crate::telemetry::credentials::{CredentialMetrics, What};
+use crate::telemetry::credentials::{Credential, CredentialMetrics};
 
 /// Why a credential file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -143,9 +143,9 @@ impl Credentials {
             *last_tried = ContentHashes::default();
         }
         let tokens = self.0.load_tokens(&mut last_tried.tokens);
-        self.0.report(What::Tokens, tokens.map_err(Into::into));
+        self.0.report(Credential::Tokens, tokens.map_err(Into::into));
         let tls = self.0.load_tls(&mut last_tried.tls);
-        self.0.report(What::Tls, tls.map_err(Into::into));
+        self.0.report(Credential::Tls, tls.map_err(Into::into));
     }
 }
 
@@ -179,18 +179,18 @@ impl Inner {
         Ok(true)
     }
 
-    fn report(&self, what: What, outcome: Result<bool, CredentialError>) {
-        let credential = what.as_str();
+    fn report(&self, credential: Credential, outcome: Result<bool, CredentialError>) {
         match outcome {
             Ok(false) => {}
             Ok(true) => {
-                self.metrics.reloaded(what, true);
+                self.metrics.reloaded(credential, true);
                 let tokens = self.tokens.read().as_ref().map_or(0, |t| t.count());
+                let credential = credential.as_str();
                 tracing::info!(credential, tokens, "credentials reloaded");
             }
             Err(error) => {
-                self.metrics.reloaded(what, false);
-                tracing::error!(credential, %error,
+                self.metrics.reloaded(credential, false);
+                tracing::error!(credential = credential.as_str(), %error,
                     "credential file invalid; still using the previous one");
             }
         }

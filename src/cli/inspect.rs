@@ -8,7 +8,6 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Args;
 
@@ -21,7 +20,6 @@ use crate::segment::footer::Footer;
 use crate::segment::layout::{TRAILER, Trailer};
 use crate::storage::{Storage, Tail};
 use crate::store::keys::{self, Key};
-use crate::telemetry::metrics::Metrics;
 
 /// Bytes fetched first; the footer of most segments lies within.
 const FIRST_TAIL: u64 = 128 << 10;
@@ -118,8 +116,7 @@ fn inspect_object(uri: &str, config: &Config) -> Result<Inspected, String> {
     let runtime = tokio::runtime::Runtime::new().map_err(|e| e.to_string())?;
     // Clients of stores are built within the runtime which they use.
     let _within = runtime.enter();
-    let metrics = Arc::new(Metrics::default());
-    let storage = Storage::open(&[base], &Runtime::system(), &metrics);
+    let storage = Storage::open(&[base], &Runtime::system());
     let storage = storage.map_err(|e| e.to_string())?;
     let status = storage.status();
     let base = status

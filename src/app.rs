@@ -82,7 +82,7 @@ impl Daemon {
     /// A base directory that cannot be opened as configured.
     pub fn build(config: &Config, runtime: &Runtime) -> Result<Self, StorageError> {
         let metrics = Arc::new(Metrics::default());
-        let storage = Storage::open(&config.base_directories, runtime, &metrics)?;
+        let storage = Storage::open(&config.base_directories, runtime)?;
         Ok(Self::assemble(config, runtime, storage, metrics))
     }
 
@@ -202,7 +202,7 @@ pub async fn run(
                 "base directory is not usable now; it is tried again"),
         }
     }
-    for base in daemon.storage.without_conditions().await {
+    for base in daemon.storage.bases_ignoring_preconditions().await {
         tracing::warn!(%base, "this store ignores conditions on writes: a lease that is renewed in \
             the instant of its collection may be lost");
     }

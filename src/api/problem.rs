@@ -18,7 +18,7 @@ use crate::id::InvalidId;
 use crate::ingest::IngestError;
 use crate::read::ReadError;
 use crate::segment::frame::FrameError;
-use crate::storage::{StorageError, StorageErrorKind};
+use crate::storage::{StorageError, StoreErrorKind};
 
 /// Longest `detail`, in characters: the message of a store may be a whole HTML page.
 const MAX_DETAIL: usize = 1024;
@@ -242,13 +242,13 @@ impl From<FrameError> for Problem {
 
 impl From<StorageError> for Problem {
     fn from(error: StorageError) -> Self {
-        let slug = match error.kind {
-            StorageErrorKind::NotFound => ProblemType::DataLost,
+        let slug = match error.kind() {
+            StoreErrorKind::NotFound => ProblemType::DataLost,
             // Another daemon may have the permission or the base directory that this one lacks.
-            StorageErrorKind::Unavailable
-            | StorageErrorKind::Refused
-            | StorageErrorKind::UnknownBase => ProblemType::StorageUnavailable,
-            StorageErrorKind::Corrupt => ProblemType::DataCorrupt,
+            StoreErrorKind::Unavailable | StoreErrorKind::Refused => {
+                ProblemType::StorageUnavailable
+            }
+            StoreErrorKind::Corrupt => ProblemType::DataCorrupt,
         };
         Self::new(slug, error.to_string())
     }

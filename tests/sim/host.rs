@@ -15,7 +15,7 @@ use stopover::config::Config;
 use stopover::gc::drain::drain;
 use stopover::http::credentials::Credentials;
 use stopover::runtime::{Clock, Random, Runtime, TaskGroup};
-use stopover::storage::{Limits, Storage};
+use stopover::storage::{Storage, StoreLimits};
 use stopover::telemetry::metrics::Metrics;
 
 use crate::chance::Chance;
@@ -31,7 +31,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(30);
 /// What all runs of all daemons are built with.
 pub struct Blueprint {
     pub config: Config,
-    pub limits: Limits,
+    pub limits: StoreLimits,
     pub sites: Vec<Arc<Site>>,
     /// How often in a thousand a task lets others go first.
     pub shuffle: u64,

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use stopover::config::{Config, LeaseConfig, QueryConfig};
-use stopover::storage::{Limits, RetryPolicy};
+use stopover::storage::{RetryPolicy, StoreLimits};
 
 use crate::chance::Chance;
 use crate::weather::{NetWeather, StoreWeather};
@@ -67,7 +67,7 @@ pub struct ExchangePlan {
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub config: Config,
-    pub limits: Limits,
+    pub limits: StoreLimits,
     pub hosts: usize,
     /// Whether each is a file system.
     pub sites: Vec<bool>,
@@ -150,10 +150,10 @@ impl Plan {
         config.segment.target_size = 2 << 10;
         Self {
             config,
-            limits: Limits {
+            limits: StoreLimits {
                 concurrency: 8,
                 retry: RetryPolicy {
-                    patience: Duration::from_secs(1),
+                    max_elapsed: Duration::from_secs(1),
                     first_wait: Duration::from_millis(50),
                     longest_wait: Duration::from_secs(1),
                 },
@@ -210,11 +210,11 @@ fn query(seed: u64) -> QueryConfig {
     }
 }
 
-fn limits(chance: &Chance) -> Limits {
-    Limits {
+fn limits(chance: &Chance) -> StoreLimits {
+    StoreLimits {
         concurrency: *chance.pick(&[2, 8, 32]),
         retry: RetryPolicy {
-            patience: *chance.pick(&[Duration::from_secs(1), Duration::from_secs(8)]),
+            max_elapsed: *chance.pick(&[Duration::from_secs(1), Duration::from_secs(8)]),
             first_wait: Duration::from_millis(50),
             longest_wait: Duration::from_secs(1),
         },

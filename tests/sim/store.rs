@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use stopover::id::BaseName;
-use stopover::storage::{StorageErrorKind, Tail};
+use stopover::storage::{StoreErrorKind, Tail};
 use stopover::store::keys::{Folder, Key};
 use stopover::store::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, Versioned};
 use tokio::sync::oneshot;
@@ -280,7 +280,7 @@ impl Site {
 }
 
 fn unavailable(text: &str) -> StoreError {
-    StoreError::new(StorageErrorKind::Unavailable, text)
+    StoreError::new(StoreErrorKind::Unavailable, text)
 }
 
 /// The bytes as they travel: a copy, so that what the daemon holds is what it reserved.
@@ -400,7 +400,7 @@ impl Store for SimulatedStore {
         .await
     }
 
-    fn wants_keep(&self) -> bool {
+    fn needs_keep_object(&self) -> bool {
         !self.site.local
     }
 }

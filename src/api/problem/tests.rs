@@ -9,6 +9,7 @@ use crate::exchange::ExchangeSpec;
 use crate::id::{BaseName, DaemonId, ExchangeId, SegmentAddress, SegmentId, SinkId, TaskAttempt};
 use crate::ingest::Claim;
 use crate::memory::MemoryPool;
+use crate::storage::StoreError;
 
 /// The rows of the table: slug to status and retryable. A row may name two slugs.
 fn documented() -> BTreeMap<String, (u16, bool)> {
@@ -78,13 +79,12 @@ fn segment() -> SegmentAddress {
     }
 }
 
-fn storage(kind: StorageErrorKind) -> StorageError {
+fn storage(kind: StoreErrorKind) -> StorageError {
     StorageError {
         base: "main".into(),
         operation: "get",
         object: "x".into(),
-        kind,
-        message: "no".into(),
+        source: StoreError::new(kind, "no").into(),
     }
 }
 
@@ -102,17 +102,10 @@ fn assert_slugs(cases: Vec<(Problem, ProblemType)>) {
 #[test]
 fn every_storage_failure_has_the_same_problem_through_every_module() {
     for (kind, slug) in [
-        (StorageErrorKind::NotFound, ProblemType::DataLost),
-        (
-            StorageErrorKind::Unavailable,
-            ProblemType::StorageUnavailable,
-        ),
-        (StorageErrorKind::Refused, ProblemType::StorageUnavailable),
-        (
-            StorageErrorKind::UnknownBase,
-            ProblemType::StorageUnavailable,
-        ),
-        (StorageErrorKind::Corrupt, ProblemType::DataCorrupt),
+        (StoreErrorKind::NotFound, ProblemType::DataLost),
+        (StoreErrorKind::Unavailable, ProblemType::StorageUnavailable),
+        (StoreErrorKind::Refused, ProblemType::StorageUnavailable),
+        (StoreErrorKind::Corrupt, ProblemType::DataCorrupt),
     ] {
         let inner = || storage(kind);
         let commit = CatalogError::Storage(inner());

@@ -24,9 +24,10 @@ use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::problem::{Failure, Problem, ProblemType};
+use super::problem::{Failure, Problem};
 use crate::http::limits::MAX_URI;
 use crate::runtime::{Random, Runtime};
+use crate::storage::Remedy;
 use crate::telemetry::http::HttpMetrics;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -132,7 +133,7 @@ fn log(response: &Response) {
         return tracing::debug!(status, "request completed");
     };
     let problem = problem_type.as_str();
-    if *problem_type == ProblemType::Internal {
+    if problem_type.remedy() == Remedy::Bug {
         tracing::error!(status, problem, %cause, "request hit a bug");
     } else if status >= 500 {
         tracing::warn!(status, problem, %cause, "request failed");

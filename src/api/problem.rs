@@ -18,13 +18,13 @@ use crate::id::InvalidId;
 use crate::ingest::IngestError;
 use crate::read::ReadError;
 use crate::segment::frame::FrameError;
-use crate::storage::{StorageError, StoreErrorKind};
+use crate::storage::{Remedy, StorageError, StoreErrorKind};
 
 /// Longest `detail`, in characters: the message of a store may be a whole HTML page.
 const MAX_DETAIL: usize = 1024;
 
 macro_rules! problem_types {
-    ($($name:ident = $slug:literal, $status:literal, $retryable:literal, $title:literal;)*) => {
+    ($($name:ident = $slug:literal, $status:literal, $remedy:ident, $title:literal;)*) => {
         /// What distinguishes problems; `docs/protocol.md` says when each one occurs.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[allow(missing_docs)]
@@ -44,9 +44,10 @@ macro_rules! problem_types {
                 match self { $(Self::$name => $status),* }
             }
 
-            /// Whether the same request, sent again to this or another daemon, may succeed.
-            pub const fn retryable(self) -> bool {
-                match self { $(Self::$name => $retryable),* }
+            /// What the client should do.
+            pub const fn remedy(self) -> Remedy {
+                use Remedy::{Bug, DataLost, FixCallOrConfiguration as Fix, Retry};
+                match self { $(Self::$name => $remedy),* }
             }
 
             /// The problem's `title`.
@@ -58,38 +59,44 @@ macro_rules! problem_types {
 }
 
 problem_types! {
-    InvalidRequest = "invalid-request", 400, false, "Invalid request";
-    InvalidFrame = "invalid-frame", 400, false, "Invalid batch";
-    ChecksumMismatch = "checksum-mismatch", 400, true, "A page was damaged in transit";
-    InvalidHandle = "invalid-handle", 400, false, "Invalid source handle";
-    Unauthorized = "unauthorized", 401, false, "A valid token or client certificate is required";
-    Forbidden = "forbidden", 403, false, "The token does not permit this";
-    NotFound = "not-found", 404, false, "No such route";
-    ExchangeNotFound = "exchange-not-found", 404, false, "Unknown exchange";
-    SinkNotFound = "sink-not-found", 404, false, "Unknown attempt";
-    MethodNotAllowed = "method-not-allowed", 405, false, "Method not allowed";
-    LengthRequired = "length-required", 411, false, "Content-Length required";
-    PageTooLarge = "page-too-large", 413, false, "Page too large";
-    BodyTooLarge = "body-too-large", 413, false, "Body too large";
-    UnsupportedMediaType = "unsupported-media-type", 415, false, "Unsupported content type";
-    ExchangeConflict = "exchange-conflict", 409, false, "Announced with other properties";
-    BatchOutOfOrder = "batch-out-of-order", 409, false, "Batch out of order";
-    CountMismatch = "count-mismatch", 409, false, "The counts differ from what arrived";
-    SinkAborted = "sink-aborted", 409, false, "The attempt was aborted";
-    SinkFinished = "sink-finished", 409, false, "The attempt is finished";
-    AttemptNotCommitted = "attempt-not-committed", 409, false, "A chosen attempt is not committed";
-    ExchangeClosed = "exchange-closed", 410, false, "The exchange is closed";
-    DataLost = "data-lost", 502, false, "Stored data is missing";
-    DataCorrupt = "data-corrupt", 502, true, "Stored data is corrupt";
-    StorageUnavailable = "storage-unavailable", 503, true, "A base directory is unavailable";
-    SinkFailed = "sink-failed", 503, false, "The attempt could not be written";
-    Draining = "draining", 503, true, "The daemon is stopping";
-    Overloaded = "overloaded", 503, true, "A limit of the daemon is reached";
-    Timeout = "timeout", 408, true, "The body arrived too slowly";
-    Internal = "internal", 500, true, "Internal error";
+    InvalidRequest = "invalid-request", 400, Fix, "Invalid request";
+    InvalidFrame = "invalid-frame", 400, Fix, "Invalid batch";
+    ChecksumMismatch = "checksum-mismatch", 400, Retry, "A page was damaged in transit";
+    InvalidHandle = "invalid-handle", 400, Fix, "Invalid source handle";
+    Unauthorized = "unauthorized", 401, Fix, "A valid token or client certificate is required";
+    Forbidden = "forbidden", 403, Fix, "The token does not permit this";
+    NotFound = "not-found", 404, Fix, "No such route";
+    ExchangeNotFound = "exchange-not-found", 404, Fix, "Unknown exchange";
+    SinkNotFound = "sink-not-found", 404, DataLost, "Unknown attempt";
+    MethodNotAllowed = "method-not-allowed", 405, Fix, "Method not allowed";
+    LengthRequired = "length-required", 411, Fix, "Content-Length required";
+    PageTooLarge = "page-too-large", 413, Fix, "Page too large";
+    BodyTooLarge = "body-too-large", 413, Fix, "Body too large";
+    UnsupportedMediaType = "unsupported-media-type", 415, Fix, "Unsupported content type";
+    ExchangeConflict = "exchange-conflict", 409, Fix, "Announced with other properties";
+    BatchOutOfOrder = "batch-out-of-order", 409, Fix, "Batch out of order";
+    CountMismatch = "count-mismatch", 409, DataLost, "The counts differ from what arrived";
+    SinkAborted = "sink-aborted", 409, Fix, "The attempt was aborted";
+    SinkFinished = "sink-finished", 409, Fix, "The attempt is finished";
+    AttemptNotCommitted = "attempt-not-committed", 409, Fix, "A chosen attempt is not committed";
+    ExchangeClosed = "exchange-closed", 410, Fix, "The exchange is closed";
+    DataLost = "data-lost", 502, DataLost, "Stored data is missing";
+    DataCorrupt = "data-corrupt", 502, Retry, "Stored data is corrupt";
+    StorageUnavailable = "storage-unavailable", 503, Retry, "A base directory is unavailable";
+    SinkFailed = "sink-failed", 503, DataLost, "The attempt could not be written";
+    Draining = "draining", 503, Retry, "The daemon is stopping";
+    Overloaded = "overloaded", 503, Retry, "A limit of the daemon is reached";
+    Timeout = "timeout", 408, Retry, "The body arrived too slowly";
+    Internal = "internal", 500, Bug, "Internal error";
 }
 
 impl ProblemType {
+    /// Whether the same request, sent again to this or another daemon, may succeed. After a bug it
+    /// may: another daemon can be in another state.
+    pub const fn retryable(self) -> bool {
+        matches!(self.remedy(), Remedy::Retry | Remedy::Bug)
+    }
+
     /// The problem's `type`.
     pub fn urn(self) -> String {
         format!("urn:stopover:problem:{}", self.as_str())
@@ -242,15 +249,17 @@ impl From<FrameError> for Problem {
 
 impl From<StorageError> for Problem {
     fn from(error: StorageError) -> Self {
-        let slug = match error.kind() {
+        let problem_type = match error.kind() {
             StoreErrorKind::NotFound => ProblemType::DataLost,
-            // Another daemon may have the permission or the base directory that this one lacks.
+            // For two kinds the remedy of the problem differs from that of the error, because a
+            // client can retry through another daemon: it may have the permission or the base
+            // directory that this one lacks, or read intact bytes.
             StoreErrorKind::Unavailable | StoreErrorKind::Refused => {
                 ProblemType::StorageUnavailable
             }
             StoreErrorKind::Corrupt => ProblemType::DataCorrupt,
         };
-        Self::new(slug, error.to_string())
+        Self::new(problem_type, error.to_string())
     }
 }
 

@@ -143,7 +143,8 @@ impl Credentials {
             *last_tried = ContentHashes::default();
         }
         let tokens = self.0.load_tokens(&mut last_tried.tokens);
-        self.0.report(Credential::Tokens, tokens.map_err(Into::into));
+        self.0
+            .report(Credential::Tokens, tokens.map_err(Into::into));
         let tls = self.0.load_tls(&mut last_tried.tls);
         self.0.report(Credential::Tls, tls.map_err(Into::into));
     }

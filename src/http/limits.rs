@@ -28,7 +28,7 @@ pub struct ServerLimits {
     pub max_connections: usize,
     /// For a TLS handshake, and for each request head.
     pub header_timeout: Duration,
-    /// How long a request may continue after the server was told to stop.
+    /// How long a request may continue after the server has stopped accepting.
     pub stop_grace: Duration,
 }
 

@@ -35,8 +35,8 @@ pub enum TokenFileError {
     },
     #[error(
         "line {line} of server.token_file {} does not start with known scopes: write either the \
-         token alone, which allows everything, or a comma-separated list of read, write and admin \
-         before it",
+         token alone, which allows everything, or put its scopes before it, separated by commas \
+         (read, write, admin)",
         path.display()
     )]
     UnknownScope {

@@ -121,6 +121,21 @@ fn every_storage_failure_has_the_same_problem_through_every_module() {
     }
 }
 
+#[test]
+fn a_problem_keeps_the_remedy_of_its_storage_error_unless_another_daemon_may_help() {
+    for (kind, remedy) in [
+        (StoreErrorKind::NotFound, Remedy::DataLost),
+        (StoreErrorKind::Unavailable, Remedy::Retry),
+        (StoreErrorKind::Refused, Remedy::Retry),
+        (StoreErrorKind::Corrupt, Remedy::Retry),
+    ] {
+        let error = storage(kind);
+        let another_may_help = matches!(kind, StoreErrorKind::Refused | StoreErrorKind::Corrupt);
+        assert_eq!(error.remedy() != remedy, another_may_help);
+        assert_eq!(Problem::from(error).problem_type().remedy(), remedy);
+    }
+}
+
 #[tokio::test]
 async fn every_ingest_error_has_its_problem() {
     let over = MemoryPool::new("write", 1)

@@ -1,9 +1,9 @@
 //! The body of a streamed response that holds memory.
 //!
-//! Does: carry the permit of a read, end the stream after a late failure, and release the memory if
-//! the client reads nothing for the stall timeout of [`StallPolicy`]. Does not: read. Invariant: the
-//! permit and everything that the stream holds live exactly as long as the stream can still produce
-//! bytes.
+//! Does: carry the permit of a read, end the stream after a late failure, and release the memory
+//! if the client reads nothing for the stall timeout of [`StallPolicy`]. Does not: read. Invariant:
+//! the permit and everything that the stream holds live exactly as long as the stream can still
+//! produce bytes.
 
 use std::pin::Pin;
 use std::sync::Arc;

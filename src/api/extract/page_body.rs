@@ -1,8 +1,8 @@
 //! The head and the body of a page request.
 //!
-//! Does: refuse a request by its head where possible, and read a body into one buffer of exactly its
-//! size. Does not: reserve memory, or parse frames. Invariant: [`PageHead`] reads no byte of the
-//! body, so that a client which sends `Expect: 100-continue` is refused before it sends the body.
+//! Does: refuse a request by its head where possible, and read a body into one buffer of exactly
+//! its size. Does not: reserve memory, or parse frames. Invariant: [`PageHead`] reads no byte of
+//! the body, so that a client which sends `Expect: 100-continue` is refused before it sends it.
 
 use std::fmt::Display;
 

@@ -59,7 +59,7 @@ fn format(headers: &HeaderMap) -> PageFormat {
     tag = "reading",
     params(PartitionParams, PartitionQuery),
     responses(
-        (status = 200, description = "Concatenated page bytes, or records if Accept names them", content(
+        (status = 200, description = "Page bytes, or records if Accept names them", content(
             (Vec<u8> = "application/octet-stream"),
             (Vec<u8> = "application/vnd.stopover.read"),
         )),

@@ -63,8 +63,8 @@ struct ForgetEverywhere {
 
 impl Forget for ForgetEverywhere {
     fn kept(&self) -> HashSet<ExchangeId> {
-        let mut kept = self.commits.kept();
-        kept.extend(self.reader.kept());
+        let mut kept = self.commits.cached_exchanges();
+        kept.extend(self.reader.cached_exchanges());
         kept
     }
 
@@ -120,7 +120,7 @@ impl Daemon {
         let ingest = Ingest::start(parts, &config.segment, &config.limits);
         let parts = ReaderDeps {
             storage: storage.clone(),
-            commits: commits.clone(),
+            catalog: commits.clone(),
             pool: read_pool.clone(),
             runtime: runtime.clone(),
             metrics: Arc::clone(&metrics),

@@ -15,7 +15,7 @@ pub const MAX_TASKS: u32 = 1 << 20;
 /// Attempts are at most this number: Trino's output selector holds an attempt in one signed byte.
 pub const MAX_ATTEMPT: u32 = 127;
 /// Partition numbers from here on mark records of the read stream, not pages.
-pub const PARTITION_MARKERS: u32 = 0xFFFF_FF00;
+pub const MAX_PARTITIONS: u32 = 0xFFFF_FF00;
 
 /// Why an identifier was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -26,7 +26,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub trait Reclaim: Send + Sync {
     /// When that was last used, by [`MemoryPool::stamp`], which [`Reclaim::reclaim`] would give
     /// back next, of one query's if one is named; `None` if it has nothing to give.
-    fn idle_since(&self, of_query: Option<&str>) -> Option<u64>;
+    fn victim_last_use(&self, of_query: Option<&str>) -> Option<u64>;
 
     /// Gives back what was used longest ago, of one query's if one is named; answers how many bytes
     /// that were, `None` if it has nothing to give.
@@ -55,16 +55,16 @@ pub struct Reservation {
 /// A reservation that could never be granted.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error(
-    "{wanted} bytes were asked of the {pool} memory, of which one query may hold {most}: raise \
+    "{requested} bytes were asked of the {pool} memory, of which one query may hold {limit}: raise \
      memory.budget or query.max_{pool}_memory, or send less at a time"
 )]
 pub struct OverCapacity {
     /// Which pool.
     pub pool: &'static str,
     /// What was asked.
-    pub wanted: u64,
+    pub requested: u64,
     /// What one query may hold.
-    pub most: u64,
+    pub limit: u64,
 }
 
 impl MemoryPool {
@@ -86,7 +86,7 @@ impl MemoryPool {
     }
 
     /// A number that grows with each call: what has the lower one was used longer ago.
-    pub fn stamp(&self) -> u64 {
+    pub fn next_use_tick(&self) -> u64 {
         self.0.uses.fetch_add(1, Ordering::Relaxed)
     }
 
@@ -103,8 +103,8 @@ impl MemoryPool {
         if !self.0.bytes.fits(bytes) {
             return Err(OverCapacity {
                 pool: self.0.name,
-                wanted: bytes,
-                most: self.0.bytes.limit(),
+                requested: bytes,
+                limit: self.0.bytes.limit(),
             });
         }
         if let Some(reservation) = self.try_reserve(query, bytes) {
@@ -140,7 +140,7 @@ impl MemoryPool {
         while freed < bytes {
             let idle = reclaimers
                 .iter()
-                .filter_map(|r| Some((r.idle_since(of_query)?, r)));
+                .filter_map(|r| Some((r.victim_last_use(of_query)?, r)));
             let Some((_, longest)) = idle.min_by_key(|(since, _)| *since) else {
                 break;
             };
@@ -153,11 +153,15 @@ impl MemoryPool {
     /// helps, with a `sleep` in between. What a cache gave back may be held by a response still,
     /// and what was free when somebody began to wait may be taken when their turn comes. Runs as
     /// long as the daemon, once.
-    pub async fn relieve<S: Future>(self, sleep: impl Fn(Duration) -> S, besides: impl Fn(&Self)) {
+    pub async fn run_reclaim_loop<S: Future>(
+        self,
+        sleep: impl Fn(Duration) -> S,
+        besides: impl Fn(&Self),
+    ) {
         loop {
             self.pressure().await;
             while self.waiting() > 0 {
-                self.reclaim_for_waiting();
+                self.reclaim_for_waiters();
                 besides(&self);
                 sleep(LOOK).await;
             }
@@ -165,7 +169,7 @@ impl MemoryPool {
     }
 
     /// Asks the caches for what those need who wait.
-    pub fn reclaim_for_waiting(&self) {
+    pub fn reclaim_for_waiters(&self) {
         if self.waiting() == 0 {
             return;
         }
@@ -209,7 +213,7 @@ impl MemoryPool {
     }
 
     /// Resolves as soon as somebody waits.
-    pub async fn until_short(&self) {
+    pub async fn shortage_begins(&self) {
         let mut told = std::pin::pin!(self.0.short.notified());
         told.as_mut().enable();
         if self.waiting() == 0 {
@@ -250,13 +254,13 @@ impl WeakReservation {
 
     /// Has the bytes held from another pool from now on, if that has room which nobody waits for;
     /// answers how many the former pool got back. `None` if there is no room.
-    pub fn carry_over(&self, to: &MemoryPool) -> Option<u64> {
+    pub fn transfer_to(&self, to: &MemoryPool) -> Option<u64> {
         let Some(held) = self.0.upgrade() else {
             return Some(0);
         };
         let mut reservation = held.lock();
         let permit = &reservation.permit;
-        let granted = to.0.bytes.try_acquire(permit.who(), permit.amount())?;
+        let granted = to.0.bytes.try_acquire(permit.party(), permit.amount())?;
         *reservation = Reservation { permit: granted };
         Some(reservation.bytes())
     }
@@ -278,11 +282,11 @@ impl AsRef<[u8]> for ReservedBytes {
 impl ReservedBytes {
     /// Binds bytes to their reservation: the result, and each slice of it, holds the reservation.
     pub fn into_bytes(bytes: Bytes, reservation: Reservation) -> Bytes {
-        Self::into_held(bytes, reservation).0
+        Self::into_transferable(bytes, reservation).0
     }
 
     /// As [`ReservedBytes::into_bytes`], for bytes that may be carried over into another pool.
-    pub fn into_held(bytes: Bytes, reservation: Reservation) -> (Bytes, WeakReservation) {
+    pub fn into_transferable(bytes: Bytes, reservation: Reservation) -> (Bytes, WeakReservation) {
         let reservation = Arc::new(Mutex::new(reservation));
         let holding = WeakReservation(Arc::downgrade(&reservation));
         let owner = Self {
@@ -374,7 +378,7 @@ mod tests {
     }
 
     impl Reclaim for Cache {
-        fn idle_since(&self, of_query: Option<&str>) -> Option<u64> {
+        fn victim_last_use(&self, of_query: Option<&str>) -> Option<u64> {
             let mine = of_query.is_none_or(|query| query == self.query);
             let kept = self.kept.lock();
             kept.first().filter(|_| mine).map(|(since, _)| *since)
@@ -408,16 +412,16 @@ mod tests {
         let (from, to) = (MemoryPool::new("a", 100), MemoryPool::new("b", 15));
         let (bytes, holding) = {
             let reservation = from.reserve("q", 10).await.unwrap();
-            ReservedBytes::into_held(Bytes::from_static(b"0123456789"), reservation)
+            ReservedBytes::into_transferable(Bytes::from_static(b"0123456789"), reservation)
         };
         let slice = bytes.slice(2..4);
         drop(bytes);
         holding.add(from.try_reserve("q", 3).unwrap());
         let full = to.reserve("r", 6).await.unwrap();
-        assert_eq!(holding.carry_over(&to), None);
+        assert_eq!(holding.transfer_to(&to), None);
         assert_eq!((from.used(), to.used()), (13, 6));
         drop(full);
-        assert_eq!(holding.carry_over(&to), Some(13));
+        assert_eq!(holding.transfer_to(&to), Some(13));
         assert_eq!((from.used(), to.used()), (0, 13));
         assert_eq!(to.queries(), [("q".into(), 13, 0)]);
         holding.add(from.try_reserve("q", 3).unwrap());
@@ -426,11 +430,15 @@ mod tests {
         assert_eq!((from.used(), to.used()), (0, 0));
         holding.add(to.try_reserve("q", 3).unwrap());
         assert_eq!(to.used(), 0, "nothing is left that could hold it");
-        assert_eq!(holding.carry_over(&to), Some(0), "nothing is left to carry");
+        assert_eq!(
+            holding.transfer_to(&to),
+            Some(0),
+            "nothing is left to carry"
+        );
     }
 
     fn relieved(pool: MemoryPool) -> MemoryPool {
-        tokio::spawn(pool.clone().relieve(tokio::time::sleep, |_| ()));
+        tokio::spawn(pool.clone().run_reclaim_loop(tokio::time::sleep, |_| ()));
         pool
     }
 

@@ -305,7 +305,7 @@ impl From<ReadError> for Problem {
             ReadError::Lost { .. } => ProblemType::DataLost,
             ReadError::Corrupt { .. } => ProblemType::DataCorrupt,
             ReadError::Interrupted => ProblemType::Draining,
-            ReadError::Commit(inner) => return inner.into(),
+            ReadError::Catalog(inner) => return inner.into(),
             ReadError::Storage(inner) => return inner.into(),
         };
         Self::new(slug, detail)

@@ -114,7 +114,7 @@ pub struct ChunkCache {
 struct Reclaimer(Arc<Mutex<State>>);
 
 impl Reclaim for Reclaimer {
-    fn idle_since(&self, of_query: Option<&str>) -> Option<u64> {
+    fn victim_last_use(&self, of_query: Option<&str>) -> Option<u64> {
         let state = self.0.lock();
         let (_, slot) = state.next(of_query)?;
         Some(slot.stamp.load(Ordering::Relaxed))
@@ -159,7 +159,8 @@ impl ChunkCache {
                 }
             }
         };
-        slot.stamp.store(self.pool.stamp(), Ordering::Relaxed);
+        slot.stamp
+            .store(self.pool.next_use_tick(), Ordering::Relaxed);
         let fetched = slot.fetched.clone();
         if !hit {
             self.start(tasks, key, slot, fetch, sender);
@@ -204,7 +205,7 @@ impl ChunkCache {
             state.bytes += bytes.len() as u64;
             while state.bytes > self.share && state.evict(None).is_some() {}
         }
-        self.pool.reclaim_for_waiting();
+        self.pool.reclaim_for_waiters();
     }
 
     /// Whether a chunk is here or on its way.

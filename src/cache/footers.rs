@@ -1,11 +1,11 @@
-//! Footers of segments, fetched once and kept.
+//! FooterCache of segments, fetched once and kept.
 //!
 //! Does: read a footer from memory, from the cache, or with one request for the object's tail (a
 //! second one if the footer is longer than that), and count those that are damaged. Does not:
 //! interpret it. Invariant: a footer that it answers names the exchange and the segment under whose
 //! address it was found; one that is kept holds its reservation.
 //!
-//! Footers are held from the memory for reading, where caches make room for them. But planning
+//! FooterCache are held from the memory for reading, where caches make room for them. But planning
 //! never waits for memory: a plan needs all footers of its exchange at once, and two that waited
 //! for what the other holds would wait for ever. Where there is no room, a footer is held beside
 //! the budget for as long as the plan lives, and is not kept.
@@ -22,7 +22,7 @@ use crate::catalog::CatalogError;
 use crate::id::{ExchangeId, SegmentAddress, SegmentId};
 use crate::memory::{MemoryPool, Reclaim, ReservedBytes};
 use crate::segment::footer::Footer;
-use crate::segment::layout::{TRAILER, Trailer};
+use crate::segment::layout::{TRAILER_LEN, Trailer};
 use crate::storage::{ListedSegment, Storage, StorageErrorKind};
 use crate::telemetry::metrics::Metrics;
 
@@ -34,7 +34,7 @@ const BESIDES: u64 = 512;
 
 /// The cache. Cheap to clone.
 #[derive(Clone)]
-pub struct Footers {
+pub struct FooterCache {
     storage: Storage,
     hot: HotSegments,
     max_footer_size: u64,
@@ -59,7 +59,7 @@ struct Kept {
 struct Reclaimer(Arc<Mutex<Cache>>);
 
 impl Reclaim for Reclaimer {
-    fn idle_since(&self, of_query: Option<&str>) -> Option<u64> {
+    fn victim_last_use(&self, of_query: Option<&str>) -> Option<u64> {
         next(&self.0.lock(), of_query).map(|(_, kept)| kept.stamp)
     }
 
@@ -76,8 +76,8 @@ fn next<'a>(cache: &'a Cache, of_query: Option<&str>) -> Option<(&'a ExchangeId,
     longest_ago_first.find(|(exchange, _)| of_query.is_none_or(|query| exchange.query() == query))
 }
 
-impl Footers {
-    /// An empty cache over a pool. Footers above `max_footer_size` bytes are refused.
+impl FooterCache {
+    /// An empty cache over a pool. FooterCache above `max_footer_size` bytes are refused.
     pub fn new(
         storage: Storage,
         hot: HotSegments,
@@ -132,7 +132,7 @@ impl Footers {
                 self.max_footer_size
             )));
         }
-        let end = tail.bytes.len() - TRAILER;
+        let end = tail.bytes.len() - TRAILER_LEN;
         let bytes: Bytes = match end.checked_sub(length as usize) {
             Some(start) => tail.bytes.slice(start..end),
             None => {
@@ -155,23 +155,23 @@ impl Footers {
     fn kept(&self, address: &SegmentAddress) -> Option<Arc<Footer>> {
         let mut cache = self.cache.lock();
         let kept = cache.get_mut(&address.exchange)?;
-        kept.stamp = self.pool.stamp();
+        kept.stamp = self.pool.next_use_tick();
         kept.footers.get(&address.segment).cloned()
     }
 
     /// Keeps a footer if there is room for it; it holds its memory for as long as anybody has it.
     fn keep(&self, mut footer: Footer) -> Arc<Footer> {
-        let bytes = footer.memory() + BESIDES;
+        let bytes = footer.memory_size() + BESIDES;
         let Some(reserved) = self.pool.try_reserve(footer.exchange.query(), bytes) else {
             return Arc::new(footer);
         };
         let hold = |index| ReservedBytes::into_bytes(index, reserved);
-        footer.blocks = footer.blocks.held(hold);
+        footer.blocks = footer.blocks.map_encoded(hold);
         let (exchange, id) = (footer.exchange.clone(), footer.segment);
         let footer = Arc::new(footer);
         let mut cache = self.cache.lock();
         let kept = cache.get_or_insert_mut(exchange, Kept::default);
-        kept.stamp = self.pool.stamp();
+        kept.stamp = self.pool.next_use_tick();
         // Another plan may have fetched it at the same time: the one before is held by that alone.
         if kept.footers.insert(id, Arc::clone(&footer)).is_none() {
             kept.bytes += bytes;

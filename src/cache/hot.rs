@@ -60,8 +60,8 @@ impl HotSegment {
 
     /// Has its bytes held from another pool; answers how many the former one got back, or `None`
     /// if the other is full. What has been carried over by then goes with the segment.
-    fn carry_over(&self, to: &MemoryPool) -> Option<u64> {
-        self.memory.iter().map(|held| held.carry_over(to)).sum()
+    fn transfer_to(&self, to: &MemoryPool) -> Option<u64> {
+        self.memory.iter().map(|held| held.transfer_to(to)).sum()
     }
 
     /// The pieces of a range, without a copy; `None` if the segment is shorter.
@@ -154,7 +154,7 @@ struct Written {
 }
 
 impl Reclaim for Written {
-    fn idle_since(&self, of_query: Option<&str>) -> Option<u64> {
+    fn victim_last_use(&self, of_query: Option<&str>) -> Option<u64> {
         // Nothing else is kept there, so any time will do.
         self.state.lock().next_written(of_query).map(|_| 0)
     }
@@ -164,11 +164,11 @@ impl Reclaim for Written {
         let at = state.next_written(of_query)?;
         let id = state.written.remove(at)?;
         let pool = &self.read_pool;
-        let carried = state.segments.get(&id).and_then(|s| s.carry_over(pool));
+        let carried = state.segments.get(&id).and_then(|s| s.transfer_to(pool));
         let Some(freed) = carried else {
             return Some(state.drop_segment(id));
         };
-        state.carried.put(id, pool.stamp());
+        state.carried.put(id, pool.next_use_tick());
         Some(freed)
     }
 }
@@ -177,7 +177,7 @@ impl Reclaim for Written {
 struct Carried(Arc<Mutex<State>>);
 
 impl Reclaim for Carried {
-    fn idle_since(&self, of_query: Option<&str>) -> Option<u64> {
+    fn victim_last_use(&self, of_query: Option<&str>) -> Option<u64> {
         self.0.lock().next_carried(of_query).map(|(_, stamp)| stamp)
     }
 
@@ -216,14 +216,14 @@ impl HotSegments {
             state.segments.insert(id, Arc::new(segment));
             state.written.push_back(id);
         }
-        self.write_pool.reclaim_for_waiting();
+        self.write_pool.reclaim_for_waiters();
     }
 
     /// A segment, if it is still here.
     pub fn get(&self, id: SegmentId) -> Option<Arc<HotSegment>> {
         let mut state = self.state.lock();
         if let Some(stamp) = state.carried.get_mut(&id) {
-            *stamp = self.read_pool.stamp();
+            *stamp = self.read_pool.next_use_tick();
         }
         state.segments.get(&id).cloned()
     }
@@ -279,7 +279,8 @@ mod tests {
         /// Keeps a segment of one batch of `bytes`, which a query wrote.
         fn keep(&self, query: &str, sequence: u64, bytes: usize) {
             let reserved = self.write.try_reserve(query, bytes as u64).unwrap();
-            let (content, memory) = ReservedBytes::into_held(vec![0; bytes].into(), reserved);
+            let (content, memory) =
+                ReservedBytes::into_transferable(vec![0; bytes].into(), reserved);
             let exchange: ExchangeId = query.parse().unwrap();
             let segment = id(sequence);
             let footer = Footer {

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::crc::checksum;
 use crate::id::{BaseName, DaemonId, ExchangeId, SegmentAddress, SegmentId};
-use crate::segment::layout::{FRAME_HEADER, RECORD, SEGMENT_HEADER};
+use crate::segment::layout::{FRAME_HEADER_LEN, RECORD_LEN, SEGMENT_HEADER_LEN};
 use crate::segment::varint::{Cursor, DecodeError, put, put_text};
 
 /// Version of the encoding.
@@ -157,7 +157,7 @@ fn decode_body(body: &[u8]) -> Result<Handle, DecodeError> {
         .ranges
         .iter()
         .fold(0u64, |sum, r| sum.saturating_add(r.length));
-    let overhead = handle.pages().saturating_mul(FRAME_HEADER as u64);
+    let overhead = handle.pages().saturating_mul(FRAME_HEADER_LEN as u64);
     if handle.bytes.saturating_add(overhead) > room {
         return Err(DecodeError("its sizes contradict each other"));
     }
@@ -181,8 +181,8 @@ fn decode_range(
     let checksum = cursor.fixed_u32()?;
     // A segment is far below 2^48 bytes: sums of such numbers cannot overflow later on.
     const SANE: u64 = 1 << 48;
-    let sane = offset >= SEGMENT_HEADER as u64
-        && length > RECORD as u64
+    let sane = offset >= SEGMENT_HEADER_LEN as u64
+        && length > RECORD_LEN as u64
         && pages > 0
         && [offset, length, gap, pages].iter().all(|n| *n < SANE);
     if !sane {

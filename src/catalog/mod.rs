@@ -14,7 +14,7 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use self::handle::Handle;
 use self::plan::{KnownSegment, Plan};
-use crate::cache::footers::Footers;
+use crate::cache::footers::FooterCache;
 use crate::cache::hot::HotSegments;
 
 use crate::id::{ExchangeId, SegmentAddress, TaskAttempt};
@@ -119,7 +119,7 @@ pub struct CommittedAttempt {
 
 /// What an exchange holds, for people.
 #[derive(Debug, Clone, Default)]
-pub struct ExchangeContent {
+pub struct ExchangeInventory {
     /// Finished attempts, by task then attempt.
     pub committed: Vec<CommittedAttempt>,
     /// Segments and their sizes.
@@ -130,7 +130,7 @@ pub struct ExchangeContent {
 #[derive(Clone)]
 pub struct Catalog {
     storage: Storage,
-    footers: Footers,
+    footers: FooterCache,
     hot: HotSegments,
     metrics: Arc<Metrics>,
 }
@@ -146,7 +146,8 @@ impl Catalog {
         pool: MemoryPool,
     ) -> Self {
         let counted = Arc::clone(&metrics);
-        let footers = Footers::new(storage.clone(), hot.clone(), max_footer_size, counted, pool);
+        let footers =
+            FooterCache::new(storage.clone(), hot.clone(), max_footer_size, counted, pool);
         Self {
             storage,
             footers,
@@ -172,14 +173,17 @@ impl Catalog {
     }
 
     /// The exchanges of which copies are kept here.
-    pub fn kept(&self) -> HashSet<ExchangeId> {
+    pub fn cached_exchanges(&self) -> HashSet<ExchangeId> {
         let mut kept = self.hot.exchanges();
         kept.extend(self.footers.exchanges());
         kept
     }
 
     /// What an exchange holds.
-    pub async fn content(&self, exchange: &ExchangeId) -> Result<ExchangeContent, CatalogError> {
+    pub async fn inventory(
+        &self,
+        exchange: &ExchangeId,
+    ) -> Result<ExchangeInventory, CatalogError> {
         let listed = self.storage.list_segments(exchange).await?;
         let known = self.footers_of(&listed).await?;
         let committed = plan::committed(&known)
@@ -190,14 +194,14 @@ impl Catalog {
             })
             .collect();
         let segments = listed.into_iter().map(|l| (l.address, l.size)).collect();
-        Ok(ExchangeContent {
+        Ok(ExchangeInventory {
             committed,
             segments,
         })
     }
 
     /// What an attempt holds, if it is committed.
-    pub async fn find(
+    pub async fn find_commit(
         &self,
         exchange: &ExchangeId,
         attempt: TaskAttempt,
@@ -308,6 +312,6 @@ fn plan_newest(
     plan::plan_partition(exchange, known, &chosen, partition)
 }
 
-/// Footers fetched at a time: as many as a base directory behind a network takes. To plan a large
+/// FooterCache fetched at a time: as many as a base directory behind a network takes. To plan a large
 /// exchange is mostly to wait for them.
 const FOOTER_CONCURRENCY: usize = 64;

@@ -18,7 +18,7 @@ use crate::config::{BaseDirectoryConfig, Config};
 use crate::id::{ExchangeId, SegmentAddress};
 use crate::runtime::Runtime;
 use crate::segment::footer::Footer;
-use crate::segment::layout::{TRAILER, Trailer};
+use crate::segment::layout::{TRAILER_LEN, Trailer};
 use crate::storage::{Storage, Tail};
 use crate::store::keys::{self, Key};
 use crate::telemetry::metrics::Metrics;
@@ -153,11 +153,11 @@ fn locate(uri: &str) -> Result<(String, ExchangeId, crate::id::SegmentId), Strin
 fn read_footer(mut tail: impl FnMut(u64) -> Result<Tail, String>) -> Result<Inspected, String> {
     let mut last = tail(FIRST_TAIL)?;
     let trailer = Trailer::decode(&last.bytes, last.object_size)?;
-    let wanted = u64::from(trailer.footer_length) + TRAILER as u64;
+    let wanted = u64::from(trailer.footer_length) + TRAILER_LEN as u64;
     if wanted > last.bytes.len() as u64 {
         last = tail(wanted)?;
     }
-    let end = last.bytes.len() - TRAILER;
+    let end = last.bytes.len() - TRAILER_LEN;
     let start = end
         .checked_sub(trailer.footer_length as usize)
         .ok_or("it changed while it was read")?;

@@ -176,7 +176,7 @@ impl Drop for Place {
 
 impl FairPermit {
     /// Whose it is.
-    pub fn who(&self) -> &str {
+    pub fn party(&self) -> &str {
         &self.who
     }
 

@@ -168,7 +168,7 @@ impl Ingest {
         memory: WeakReservation,
     ) -> Result<Appended, IngestError> {
         let (pages, bytes) = (batch.pages, batch.page_bytes);
-        let (overhead, held) = (batch.overhead(), memory.clone());
+        let (overhead, held) = (batch.memory_overhead(), memory.clone());
         let exchange = self.get_or_open(&sink.exchange)?;
         let (appended, sealed) = {
             let mut state = exchange.lock();
@@ -275,7 +275,7 @@ impl Ingest {
                 .shared
                 .parts
                 .commits
-                .find(&sink.exchange, sink.task_attempt)
+                .find_commit(&sink.exchange, sink.task_attempt)
                 .await?;
             if found.is_some() {
                 return Ok(Aborted::AlreadyFinished);

@@ -93,7 +93,7 @@ async fn carry(
         exchange: exchange.clone(),
         segment,
         sealed_millis: parts.runtime.clock.wall_millis(),
-        pieces,
+        runs: pieces,
         commits: records,
     });
     match store(ingest, exchange, segment, image, memory, follower).await {

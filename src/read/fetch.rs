@@ -73,7 +73,7 @@ impl Fetcher {
     }
 
     /// The exchanges of which chunks are kept.
-    pub fn kept(&self) -> HashSet<ExchangeId> {
+    pub fn cached_exchanges(&self) -> HashSet<ExchangeId> {
         self.cache.exchanges()
     }
 
@@ -92,7 +92,7 @@ impl Fetcher {
     /// on the way here, and the next reader is to fetch it anew.
     pub fn distrust(&self, at: &SegmentAddress) {
         self.cache.forget_segment(at);
-        self.parts.commits.hot().remove(at);
+        self.parts.catalog.hot().remove(at);
     }
 
     /// The parts of one range of a handle, in order.
@@ -147,7 +147,7 @@ impl Fetcher {
     pub async fn get(&self, planned: &PlannedPart) -> Result<Vec<Bytes>, ReadError> {
         let wanted = planned.part.wanted();
         let length = wanted.end - wanted.start;
-        let hot = self.parts.commits.hot().get(planned.address.segment);
+        let hot = self.parts.catalog.hot().get(planned.address.segment);
         let hot = hot.filter(|segment| segment.address.exchange == planned.address.exchange);
         if let Some(pieces) = hot.and_then(|segment| segment.range(wanted.clone())) {
             self.parts.metrics.cache_hit_bytes.inc_by(length);

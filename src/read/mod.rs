@@ -64,7 +64,7 @@ pub enum ReadError {
     Interrupted,
     /// The handle or the commit records are at fault.
     #[error(transparent)]
-    Commit(#[from] CatalogError),
+    Catalog(#[from] CatalogError),
     /// The store did not answer.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -105,7 +105,7 @@ pub struct ReaderDeps {
     /// Where segments lie.
     pub storage: Storage,
     /// Commit records, and what was written here lately.
-    pub commits: Catalog,
+    pub catalog: Catalog,
     /// Memory for what is being read.
     pub pool: MemoryPool,
     /// Time and background work.
@@ -116,12 +116,12 @@ pub struct ReaderDeps {
 
 /// A read that can be begun.
 #[derive(Debug)]
-pub struct Request {
+pub struct ReadRequest {
     handle: Handle,
     skip: u64,
 }
 
-impl Request {
+impl ReadRequest {
     /// The exchange that it is about.
     pub fn exchange(&self) -> &ExchangeId {
         &self.handle.exchange
@@ -142,7 +142,8 @@ impl Reader {
         let fetch_concurrency = config.fetch_concurrency.max(1);
         let (pool, clock) = (parts.pool.clone(), parts.runtime.clock.clone());
         parts.runtime.tasks.spawn_until_stopped(async move {
-            pool.relieve(|pause| clock.sleep(pause), |_| ()).await;
+            pool.run_reclaim_loop(|pause| clock.sleep(pause), |_| ())
+                .await;
         });
         Self {
             fetcher: Fetcher::new(parts, config),
@@ -151,8 +152,8 @@ impl Reader {
     }
 
     /// The exchanges of which copies are kept here.
-    pub fn kept(&self) -> HashSet<ExchangeId> {
-        self.fetcher.kept()
+    pub fn cached_exchanges(&self) -> HashSet<ExchangeId> {
+        self.fetcher.cached_exchanges()
     }
 
     /// Forgets a closed exchange.
@@ -169,18 +170,18 @@ impl Reader {
     ///
     /// # Errors
     /// Everything that can be refused without touching a page; the rest comes in the stream.
-    pub fn decode(text: &str, skip: u64) -> Result<Request, ReadError> {
+    pub fn decode(text: &str, skip: u64) -> Result<ReadRequest, ReadError> {
         let handle = Handle::decode(text)
-            .map_err(|reason| ReadError::Commit(CatalogError::InvalidHandle { reason }))?;
+            .map_err(|reason| ReadError::Catalog(CatalogError::InvalidHandle { reason }))?;
         let pages = handle.pages();
         if skip > pages {
             return Err(ReadError::SkipBeyondEnd { skip, pages });
         }
-        Ok(Request { handle, skip })
+        Ok(ReadRequest { handle, skip })
     }
 
     /// Opens a read. The stream gives block records, page frames and the end record.
-    pub fn read(&self, request: Request) -> ByteStream {
+    pub fn read(&self, request: ReadRequest) -> ByteStream {
         self.open(request.handle, request.skip, PageFormat::Records)
     }
 
@@ -203,7 +204,7 @@ impl Reader {
         selection: Selection,
         format: PageFormat,
     ) -> Result<PartitionRead, ReadError> {
-        let commits = &self.fetcher.parts().commits;
+        let commits = &self.fetcher.parts().catalog;
         let Selection { task, attempt } = selection;
         let handle = commits
             .partition_handle(exchange, partition, task, attempt)

@@ -139,7 +139,10 @@ impl Reading {
 
     /// The next part; `None` if memory becomes short first while the beginning of a page is held.
     async fn fetched(&mut self) -> Option<Fetched> {
-        let holds = self.scanning.as_ref().is_some_and(|s| s.scanner.holds());
+        let holds = self
+            .scanning
+            .as_ref()
+            .is_some_and(|s| s.scanner.has_partial());
         let next = self.fetches.next();
         if !holds {
             return next.await;
@@ -147,7 +150,7 @@ impl Reading {
         tokio::select! {
             biased;
             fetched = next => fetched,
-            () = self.fetcher.parts().pool.until_short() => None,
+            () = self.fetcher.parts().pool.shortage_begins() => None,
         }
     }
 
@@ -156,7 +159,7 @@ impl Reading {
         let Some(Scanning { range, scanner, .. }) = &mut self.scanning else {
             return;
         };
-        let (range, (taken, item)) = (*range, scanner.let_go());
+        let (range, (taken, item)) = (*range, scanner.discard_partial());
         self.restart(range, taken, item);
     }
 
@@ -179,7 +182,7 @@ impl Reading {
             return Err(error);
         }
         tracing::warn!(%error, "fetched again: the damage may be only to the copy that was here");
-        let (taken, _) = scanning.scanner.let_go();
+        let (taken, _) = scanning.scanner.discard_partial();
         self.restart(planned.range, taken, None);
         Ok(())
     }

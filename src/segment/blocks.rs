@@ -9,7 +9,7 @@
 
 use bytes::Bytes;
 
-use super::layout::{FRAME_HEADER, RECORD, SEGMENT_HEADER};
+use super::layout::{FRAME_HEADER_LEN, RECORD_LEN, SEGMENT_HEADER_LEN};
 use super::varint::{Cursor, DecodeError, put};
 
 /// Where the pages of one sink and partition lie in the segment.
@@ -32,12 +32,12 @@ pub struct BlockEntry {
 impl BlockEntry {
     /// Bytes of the block with its record.
     pub fn length(&self) -> u64 {
-        RECORD as u64 + u64::from(self.frames_length)
+        RECORD_LEN as u64 + u64::from(self.frames_length)
     }
 
     /// Page bytes.
     pub fn page_bytes(&self) -> u64 {
-        u64::from(self.frames_length) - u64::from(self.pages) * FRAME_HEADER as u64
+        u64::from(self.frames_length) - u64::from(self.pages) * FRAME_HEADER_LEN as u64
     }
 }
 
@@ -96,7 +96,7 @@ impl Blocks {
         let mut position = Position::start();
         let (mut count, mut end) = (0, EMPTY_END);
         while let Some(block) = position.step(bytes)? {
-            let least = u64::from(block.pages) * (FRAME_HEADER as u64 + 1);
+            let least = u64::from(block.pages) * (FRAME_HEADER_LEN as u64 + 1);
             if block.sink >= sinks || block.pages == 0 || u64::from(block.frames_length) < least {
                 return Err(DecodeError("a block's numbers contradict each other"));
             }
@@ -117,7 +117,7 @@ impl Blocks {
     }
 
     /// Has its bytes held by what `hold` makes of them: bytes of the same content.
-    pub fn held(self, hold: impl FnOnce(Bytes) -> Bytes) -> Self {
+    pub fn map_encoded(self, hold: impl FnOnce(Bytes) -> Bytes) -> Self {
         let encoded = hold(self.encoded);
         Self { encoded, ..self }
     }
@@ -153,7 +153,7 @@ impl Blocks {
 }
 
 /// Where no block ends: behind the header.
-const EMPTY_END: u64 = SEGMENT_HEADER as u64;
+const EMPTY_END: u64 = SEGMENT_HEADER_LEN as u64;
 
 impl Default for Blocks {
     fn default() -> Self {
@@ -176,7 +176,7 @@ impl Position {
             blocks: 0,
             partition: 0,
             next_partition: 0,
-            offset: SEGMENT_HEADER as u64,
+            offset: SEGMENT_HEADER_LEN as u64,
         }
     }
 
@@ -194,7 +194,7 @@ impl Position {
             self.partition = self
                 .next_partition
                 .checked_add(cursor.u32()?)
-                .filter(|p| *p < crate::id::PARTITION_MARKERS)
+                .filter(|p| *p < crate::id::MAX_PARTITIONS)
                 .ok_or(DecodeError("a partition is out of range"))?;
             self.next_partition = self.partition + 1;
             self.blocks = cursor.count(7)? as u64;
@@ -232,7 +232,7 @@ mod tests {
             let entries = blocks
                 .into_iter()
                 .map(|(partition, sink, pages, more, checksum)| {
-                    let frames_length = pages * (FRAME_HEADER as u32 + 1) + more;
+                    let frames_length = pages * (FRAME_HEADER_LEN as u32 + 1) + more;
                     let entry = BlockEntry {
                         partition,
                         sink,

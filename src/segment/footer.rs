@@ -56,7 +56,7 @@ pub struct Footer {
 
 impl Footer {
     /// Bytes of memory that it takes, about.
-    pub fn memory(&self) -> u64 {
+    pub fn memory_size(&self) -> u64 {
         let commits = self.commits.iter().map(|commit| {
             size_of::<CommitRecord>() + commit.predecessors.len() * size_of::<(BaseName, u64)>()
         });

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-pub use super::layout::FRAME_HEADER;
+pub use super::layout::FRAME_HEADER_LEN;
 use super::layout::u32_at;
 use crate::crc::Checksum;
 
@@ -29,7 +29,7 @@ impl Run {
 
     /// Page bytes in it, without frame headers.
     pub fn page_bytes(&self) -> u64 {
-        (self.frames.len() - self.pages() as usize * FRAME_HEADER) as u64
+        (self.frames.len() - self.pages() as usize * FRAME_HEADER_LEN) as u64
     }
 }
 
@@ -45,14 +45,14 @@ pub struct VerifiedBatch {
 }
 
 /// Bytes of memory that a run takes besides its frames, from the batch to a stored segment that is
-/// kept: a [`Piece`](super::writer::Piece), a block record and its entry in the index, and a slice
+/// kept: a [`SinkRun`](super::writer::SinkRun), a block record and its entry in the index, and a slice
 /// each of record and frames, which are there twice while they are stored.
 const RUN_OVERHEAD: u64 = 256;
 
 impl VerifiedBatch {
     /// Bytes of memory that it takes, until it is forgotten, besides its frames. For pages of some
     /// KiB that is next to nothing; of pages of some bytes, each for another partition, it is most.
-    pub fn overhead(&self) -> u64 {
+    pub fn memory_overhead(&self) -> u64 {
         let checksums = self.pages * size_of::<u32>() as u64;
         self.runs.len() as u64 * RUN_OVERHEAD + checksums
     }
@@ -116,10 +116,10 @@ pub fn frame_crc(head: &[u8], page: &[u8]) -> u32 {
     crc.value()
 }
 
-/// Writes the header of a frame for the page that follows it: `frame` is [`FRAME_HEADER`] bytes of
+/// Writes the header of a frame for the page that follows it: `frame` is [`FRAME_HEADER_LEN`] bytes of
 /// room and then the page.
-pub fn seal_frame(frame: &mut [u8], partition: u32) {
-    let (head, page) = frame.split_at_mut(FRAME_HEADER);
+pub fn write_frame_header(frame: &mut [u8], partition: u32) {
+    let (head, page) = frame.split_at_mut(FRAME_HEADER_LEN);
     head[0..4].copy_from_slice(&partition.to_le_bytes());
     head[4..8].copy_from_slice(&(page.len() as u32).to_le_bytes());
     let crc = frame_crc(head, page);
@@ -130,19 +130,19 @@ pub fn seal_frame(frame: &mut [u8], partition: u32) {
 /// count, `max_page_size` in bytes.
 ///
 /// # Errors
-/// As [`BatchCheck::finish`].
+/// As [`BatchVerifier::finish`].
 pub fn verify_batch(
     batch: Bytes,
     partitions: u32,
     max_page_size: u64,
 ) -> Result<VerifiedBatch, FrameError> {
-    BatchCheck::new(partitions, max_page_size).finish(batch)
+    BatchVerifier::new(partitions, max_page_size).finish(batch)
 }
 
 /// Checks a batch while it comes: bytes that have just been copied are still in the processor's
 /// cache, where a checksum costs half of what it costs after the last byte has come.
 #[derive(Debug)]
-pub struct BatchCheck {
+pub struct BatchVerifier {
     partitions: u32,
     max_page_size: u64,
     /// Bytes that were checked.
@@ -172,7 +172,7 @@ struct RunShape {
     pages: usize,
 }
 
-impl BatchCheck {
+impl BatchVerifier {
     /// A check of a batch for an exchange of so many partitions; `max_page_size` in bytes.
     pub fn new(partitions: u32, max_page_size: u64) -> Self {
         Self {
@@ -245,7 +245,7 @@ impl BatchCheck {
         }
     }
 
-    fn begin(&mut self, head: &[u8; FRAME_HEADER]) -> Result<OpenFrame, FrameError> {
+    fn begin(&mut self, head: &[u8; FRAME_HEADER_LEN]) -> Result<OpenFrame, FrameError> {
         let (start, offset) = (self.read, self.read as u64);
         let (partition, length) = (u32_at(head, 0), u32_at(head, 4));
         if partition >= self.partitions {
@@ -267,7 +267,7 @@ impl BatchCheck {
         }
         let mut crc = Checksum::default();
         crc.update(&head[..8]);
-        self.read += FRAME_HEADER;
+        self.read += FRAME_HEADER_LEN;
         Ok(OpenFrame {
             start,
             end: self.read + length as usize,
@@ -283,7 +283,7 @@ impl BatchCheck {
             return Err(FrameError::ChecksumMismatch { offset });
         }
         self.crcs.extend_from_slice(&frame.expected.to_le_bytes());
-        self.page_bytes += (frame.end - frame.start - FRAME_HEADER) as u64;
+        self.page_bytes += (frame.end - frame.start - FRAME_HEADER_LEN) as u64;
         match self.runs.last_mut() {
             Some(run) if run.partition == frame.partition => {
                 run.end = frame.end;
@@ -305,9 +305,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn framed(partition: u32, page: &[u8]) -> Vec<u8> {
-        let mut frame = vec![0; FRAME_HEADER];
+        let mut frame = vec![0; FRAME_HEADER_LEN];
         frame.extend_from_slice(page);
-        seal_frame(&mut frame, partition);
+        write_frame_header(&mut frame, partition);
         frame
     }
 
@@ -406,7 +406,7 @@ mod tests {
                 batch[position] = value;
             }
             batch.truncate(batch.len().saturating_sub(cut.saturating_sub(10)));
-            let mut check = BatchCheck::new(3, 100);
+            let mut check = BatchVerifier::new(3, 100);
             let mut come = 0;
             for piece in pieces {
                 come = (come + piece).min(batch.len());

@@ -12,13 +12,13 @@ pub const TRAILER_MAGIC: [u8; 8] = *b"STOPEND1";
 /// Version of the segment format that this code writes, and the only one it reads.
 pub const FORMAT_VERSION: u32 = 1;
 /// Bytes before the first block: magic, version, four zero bytes.
-pub const SEGMENT_HEADER: usize = 16;
+pub const SEGMENT_HEADER_LEN: usize = 16;
 /// Bytes of the trailer, at the very end.
-pub const TRAILER: usize = 40;
+pub const TRAILER_LEN: usize = 40;
 /// Bytes of a page frame before its page.
-pub const FRAME_HEADER: usize = 12;
+pub const FRAME_HEADER_LEN: usize = 12;
 /// Bytes of a block record, and of an end record.
-pub const RECORD: usize = 32;
+pub const RECORD_LEN: usize = 32;
 /// First word of a block record, where a frame has its partition.
 pub const BLOCK_MARKER: u32 = 0xFFFF_FFF0;
 /// First word of the end record of a read.
@@ -37,8 +37,8 @@ pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
 }
 
 /// The first 16 bytes of a segment.
-pub fn segment_header() -> [u8; SEGMENT_HEADER] {
-    let mut out = [0; SEGMENT_HEADER];
+pub fn segment_header() -> [u8; SEGMENT_HEADER_LEN] {
+    let mut out = [0; SEGMENT_HEADER_LEN];
     out[..8].copy_from_slice(&SEGMENT_MAGIC);
     out[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
     out
@@ -61,8 +61,8 @@ pub struct BlockRecord {
 
 impl BlockRecord {
     /// The record's 32 bytes.
-    pub fn encode(&self) -> [u8; RECORD] {
-        let mut out = [0; RECORD];
+    pub fn encode(&self) -> [u8; RECORD_LEN] {
+        let mut out = [0; RECORD_LEN];
         out[0..4].copy_from_slice(&BLOCK_MARKER.to_le_bytes());
         out[4..8].copy_from_slice(&self.partition.to_le_bytes());
         out[8..12].copy_from_slice(&self.task.to_le_bytes());
@@ -73,7 +73,7 @@ impl BlockRecord {
     }
 
     /// Decodes a record; `None` if it is not an undamaged block record.
-    pub fn decode(bytes: &[u8; RECORD]) -> Option<Self> {
+    pub fn decode(bytes: &[u8; RECORD_LEN]) -> Option<Self> {
         let intact =
             u32_at(bytes, 28) == checksum(&bytes[..28]) && u32_at(bytes, 0) == BLOCK_MARKER;
         intact.then(|| Self {
@@ -87,8 +87,8 @@ impl BlockRecord {
 }
 
 /// The record that ends a complete read and counts what was sent.
-pub fn end_record(blocks: u32, pages: u64, page_bytes: u64) -> [u8; RECORD] {
-    let mut out = [0; RECORD];
+pub fn end_record(blocks: u32, pages: u64, page_bytes: u64) -> [u8; RECORD_LEN] {
+    let mut out = [0; RECORD_LEN];
     out[0..4].copy_from_slice(&END_MARKER.to_le_bytes());
     out[4..8].copy_from_slice(&blocks.to_le_bytes());
     out[8..16].copy_from_slice(&pages.to_le_bytes());
@@ -96,7 +96,7 @@ pub fn end_record(blocks: u32, pages: u64, page_bytes: u64) -> [u8; RECORD] {
     seal_record(out)
 }
 
-fn seal_record(mut record: [u8; RECORD]) -> [u8; RECORD] {
+fn seal_record(mut record: [u8; RECORD_LEN]) -> [u8; RECORD_LEN] {
     let crc = checksum(&record[..28]);
     record[28..32].copy_from_slice(&crc.to_le_bytes());
     record
@@ -115,9 +115,9 @@ pub struct Trailer {
 
 impl Trailer {
     /// The trailer's bytes.
-    pub fn encode(&self) -> [u8; TRAILER] {
-        let object_length = self.footer_offset + u64::from(self.footer_length) + TRAILER as u64;
-        let mut out = [0; TRAILER];
+    pub fn encode(&self) -> [u8; TRAILER_LEN] {
+        let object_length = self.footer_offset + u64::from(self.footer_length) + TRAILER_LEN as u64;
+        let mut out = [0; TRAILER_LEN];
         out[0..8].copy_from_slice(&self.footer_offset.to_le_bytes());
         out[8..12].copy_from_slice(&self.footer_length.to_le_bytes());
         out[12..16].copy_from_slice(&self.footer_crc.to_le_bytes());
@@ -134,7 +134,7 @@ impl Trailer {
     /// # Errors
     /// What is wrong, in words.
     pub fn decode(bytes: &[u8], object_size: u64) -> Result<Self, String> {
-        let Some(start) = bytes.len().checked_sub(TRAILER) else {
+        let Some(start) = bytes.len().checked_sub(TRAILER_LEN) else {
             return Err(format!("{object_size} bytes are too few for a segment"));
         };
         let bytes = &bytes[start..];
@@ -159,14 +159,14 @@ impl Trailer {
         let length = trailer
             .footer_offset
             .checked_add(u64::from(trailer.footer_length))
-            .and_then(|end| end.checked_add(TRAILER as u64));
+            .and_then(|end| end.checked_add(TRAILER_LEN as u64));
         if length != Some(object_size) || u64_at(bytes, 16) != object_size {
             return Err(format!(
                 "it is {object_size} bytes long but was written with {}",
                 u64_at(bytes, 16)
             ));
         }
-        if trailer.footer_offset < SEGMENT_HEADER as u64 {
+        if trailer.footer_offset < SEGMENT_HEADER_LEN as u64 {
             return Err("its footer begins inside its header".into());
         }
         Ok(trailer)

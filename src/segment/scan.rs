@@ -8,7 +8,7 @@
 use bytes::Bytes;
 
 use super::frame::frame_crc;
-use super::layout::{BLOCK_MARKER, BlockRecord, FRAME_HEADER, RECORD, u32_at};
+use super::layout::{BLOCK_MARKER, BlockRecord, FRAME_HEADER_LEN, RECORD_LEN, u32_at};
 use crate::crc::Checksum;
 
 /// Bytes of the pages' checksums that are taken into the block's at a time, to save calls.
@@ -171,14 +171,14 @@ impl Scanner {
     }
 
     /// Whether part of an item is held whose rest has not come.
-    pub fn holds(&self) -> bool {
+    pub fn has_partial(&self) -> bool {
         self.pending_length > 0
     }
 
     /// Drops the part of an item that is held: the next part must begin where that item does, which
     /// is the first answer, in bytes of the range. The second is the item's length, if it is known.
-    pub fn let_go(&mut self) -> (u64, Option<u64>) {
-        let known = self.pending_length >= FRAME_HEADER;
+    pub fn discard_partial(&mut self) -> (u64, Option<u64>) {
+        let known = self.pending_length >= FRAME_HEADER_LEN;
         let need = self.pending_need().ok().filter(|_| known);
         self.pending = Vec::new();
         self.pending_length = 0;
@@ -187,7 +187,7 @@ impl Scanner {
 
     /// Length of the item at the front, if all of it is there.
     fn whole_item(&self, bytes: &[u8]) -> Result<Option<usize>, ScanError> {
-        if bytes.len() < FRAME_HEADER {
+        if bytes.len() < FRAME_HEADER_LEN {
             return Ok(None);
         }
         let length = self.item_length(bytes)?;
@@ -198,13 +198,13 @@ impl Scanner {
     /// damaged length asks for.
     fn item_length(&self, head: &[u8]) -> Result<usize, ScanError> {
         if u32_at(head, 0) == BLOCK_MARKER {
-            return Ok(RECORD);
+            return Ok(RECORD_LEN);
         }
         let block = self
             .block
             .as_ref()
             .ok_or(ScanError("a page lies outside of every block"))?;
-        let length = FRAME_HEADER as u64 + u64::from(u32_at(head, 4));
+        let length = FRAME_HEADER_LEN as u64 + u64::from(u32_at(head, 4));
         if length > block.bytes_left {
             return Err(ScanError("a block's pages are longer than its record says"));
         }
@@ -213,10 +213,10 @@ impl Scanner {
 
     /// Bytes that the pending item needs, as far as can be told yet.
     fn pending_need(&self) -> Result<usize, ScanError> {
-        if self.pending_length < FRAME_HEADER {
-            return Ok(FRAME_HEADER);
+        if self.pending_length < FRAME_HEADER_LEN {
+            return Ok(FRAME_HEADER_LEN);
         }
-        let mut head = [0; RECORD];
+        let mut head = [0; RECORD_LEN];
         let pieces: Vec<&[u8]> = self.pending.iter().map(Bytes::as_ref).collect();
         copy_head(&pieces, &mut head);
         self.item_length(&head)
@@ -225,12 +225,12 @@ impl Scanner {
     /// Checks one whole item, given in one or more pieces.
     fn accept(&mut self, pieces: &[&[u8]]) -> Result<Emit, ScanError> {
         self.taken += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
-        let mut head = [0; RECORD];
+        let mut head = [0; RECORD_LEN];
         let head_length = copy_head(pieces, &mut head);
         if u32_at(&head, 0) == BLOCK_MARKER {
             return self.accept_record(&head);
         }
-        debug_assert!(head_length >= FRAME_HEADER);
+        debug_assert!(head_length >= FRAME_HEADER_LEN);
         self.accept_frame(&head, item_crc(&head, pieces))
     }
 
@@ -241,11 +241,11 @@ impl Scanner {
             let head = item.try_into().expect("a block record is as long as that");
             return self.accept_record(head);
         }
-        let (head, page) = item.split_at(FRAME_HEADER);
+        let (head, page) = item.split_at(FRAME_HEADER_LEN);
         self.accept_frame(head, frame_crc(head, page))
     }
 
-    fn accept_record(&mut self, head: &[u8; RECORD]) -> Result<Emit, ScanError> {
+    fn accept_record(&mut self, head: &[u8; RECORD_LEN]) -> Result<Emit, ScanError> {
         let record = BlockRecord::decode(head).ok_or(ScanError("a block record is damaged"))?;
         if self.block.is_some() {
             return Err(ScanError("a block holds fewer pages than its record says"));
@@ -285,7 +285,7 @@ impl Scanner {
         block.pages_left -= 1;
         block.bytes_left = block
             .bytes_left
-            .checked_sub(length + FRAME_HEADER as u64)
+            .checked_sub(length + FRAME_HEADER_LEN as u64)
             .ok_or(ScanError("a block's pages are longer than its record says"))?;
         self.pages_seen += 1;
         if block.pages_left == 0 || self.crcs.len() >= CRCS {
@@ -313,7 +313,7 @@ impl Scanner {
         self.sent.bytes += length;
         match self.output {
             Output::Records => Emit::Whole,
-            Output::Pages => Emit::After(FRAME_HEADER),
+            Output::Pages => Emit::After(FRAME_HEADER_LEN),
         }
     }
 
@@ -370,20 +370,20 @@ fn emit_slice(part: &Bytes, start: usize, end: usize, out: &mut Vec<Bytes>) {
     }
 }
 
-fn copy_head(pieces: &[&[u8]], head: &mut [u8; RECORD]) -> usize {
+fn copy_head(pieces: &[&[u8]], head: &mut [u8; RECORD_LEN]) -> usize {
     let mut filled = 0;
     for piece in pieces {
-        let n = piece.len().min(RECORD - filled);
+        let n = piece.len().min(RECORD_LEN - filled);
         head[filled..filled + n].copy_from_slice(&piece[..n]);
         filled += n;
     }
     filled
 }
 
-fn item_crc(head: &[u8; RECORD], pieces: &[&[u8]]) -> u32 {
+fn item_crc(head: &[u8; RECORD_LEN], pieces: &[&[u8]]) -> u32 {
     let mut crc = Checksum::default();
     crc.update(&head[..8]);
-    let mut header_left = FRAME_HEADER;
+    let mut header_left = FRAME_HEADER_LEN;
     for piece in pieces {
         let from = header_left.min(piece.len());
         header_left -= from;

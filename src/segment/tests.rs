@@ -4,10 +4,10 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::footer::{CommitRecord, Footer, Totals};
-use super::frame::{FRAME_HEADER, seal_frame, verify_batch};
-use super::layout::{BLOCK_MARKER, BlockRecord, RECORD, SEGMENT_HEADER, Trailer, u32_at};
+use super::frame::{FRAME_HEADER_LEN, verify_batch, write_frame_header};
+use super::layout::{BLOCK_MARKER, BlockRecord, RECORD_LEN, SEGMENT_HEADER_LEN, Trailer, u32_at};
 use super::scan::{Expected, Output, Scanner, Sent};
-use super::writer::{Piece, SegmentDraft, SegmentImage, write_segment};
+use super::writer::{SegmentDraft, SegmentImage, SinkRun, write_segment};
 use crate::crc::{Checksum, checksum};
 use crate::id::{DaemonId, SegmentId, TaskAttempt};
 
@@ -16,12 +16,12 @@ type Page = (u32, u32, Vec<u8>);
 fn image(pages: &[Page]) -> SegmentImage {
     let mut pieces = Vec::new();
     for (task, partition, page) in pages {
-        let mut frame = vec![0; FRAME_HEADER];
+        let mut frame = vec![0; FRAME_HEADER_LEN];
         frame.extend_from_slice(page);
-        seal_frame(&mut frame, *partition);
+        write_frame_header(&mut frame, *partition);
         let sink = TaskAttempt::new(*task, 0).unwrap();
         let batch = verify_batch(frame.into(), 1000, 1 << 20).unwrap();
-        pieces.extend(batch.runs.into_iter().map(|run| Piece { sink, run }));
+        pieces.extend(batch.runs.into_iter().map(|run| SinkRun { sink, run }));
     }
     write_segment(SegmentDraft {
         exchange: "q-1".parse().unwrap(),
@@ -30,7 +30,7 @@ fn image(pages: &[Page]) -> SegmentImage {
             sequence: 3,
         },
         sealed_millis: 1_700_000_000_000,
-        pieces,
+        runs: pieces,
         commits: vec![CommitRecord {
             attempt: TaskAttempt::new(9, 2).unwrap(),
             totals: Totals {
@@ -172,10 +172,10 @@ proptest! {
             if at == range.len() {
                 break;
             }
-            if *let_go && scanner.holds() {
-                let (taken, item) = scanner.let_go();
+            if *let_go && scanner.has_partial() {
+                let (taken, item) = scanner.discard_partial();
                 at = taken as usize;
-                size = cuts.max(FRAME_HEADER).max(item.unwrap_or(0) as usize);
+                size = cuts.max(FRAME_HEADER_LEN).max(item.unwrap_or(0) as usize);
             }
         }
         prop_assert_eq!(out.concat(), whole);
@@ -235,14 +235,14 @@ fn parse_records(mut bytes: &[u8]) -> (Vec<Vec<u8>>, u32) {
     let (mut pages, mut blocks) = (Vec::new(), 0);
     while !bytes.is_empty() {
         assert_eq!(u32_at(bytes, 0), BLOCK_MARKER);
-        let record = BlockRecord::decode(bytes[..RECORD].try_into().unwrap()).unwrap();
+        let record = BlockRecord::decode(bytes[..RECORD_LEN].try_into().unwrap()).unwrap();
         blocks += 1;
-        bytes = &bytes[RECORD..];
+        bytes = &bytes[RECORD_LEN..];
         let end = bytes.len() - record.frames_length as usize;
         for _ in 0..record.pages {
             let length = u32_at(bytes, 4) as usize;
-            pages.push(bytes[FRAME_HEADER..FRAME_HEADER + length].to_vec());
-            bytes = &bytes[FRAME_HEADER + length..];
+            pages.push(bytes[FRAME_HEADER_LEN..FRAME_HEADER_LEN + length].to_vec());
+            bytes = &bytes[FRAME_HEADER_LEN + length..];
         }
         assert_eq!(bytes.len(), end);
     }
@@ -272,7 +272,7 @@ fn a_segment_of_commits_alone_is_a_segment() {
     let image = image(&[]);
     let footer = decode(&joined(&image)).unwrap();
     assert_eq!(footer.commits.len(), 1);
-    assert_eq!(footer.blocks.end(), SEGMENT_HEADER as u64);
+    assert_eq!(footer.blocks.end(), SEGMENT_HEADER_LEN as u64);
 }
 
 #[test]

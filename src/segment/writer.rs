@@ -8,13 +8,13 @@ use bytes::{Bytes, BytesMut};
 use super::blocks::{BlockEntry, Blocks};
 use super::footer::{CommitRecord, Footer};
 use super::frame::Run;
-use super::layout::{BlockRecord, RECORD, SEGMENT_HEADER, Trailer, segment_header};
+use super::layout::{BlockRecord, RECORD_LEN, SEGMENT_HEADER_LEN, Trailer, segment_header};
 use crate::crc::Checksum;
 use crate::id::{ExchangeId, SegmentId, TaskAttempt};
 
 /// A run and the sink that sent it.
 #[derive(Debug, Clone)]
-pub struct Piece {
+pub struct SinkRun {
     /// Who sent it.
     pub sink: TaskAttempt,
     /// What.
@@ -31,7 +31,7 @@ pub struct SegmentDraft {
     /// Wall clock, milliseconds since 1970.
     pub sealed_millis: u64,
     /// Runs, in the order in which they arrived.
-    pub pieces: Vec<Piece>,
+    pub runs: Vec<SinkRun>,
     /// Attempts that finish with it.
     pub commits: Vec<CommitRecord>,
 }
@@ -53,11 +53,11 @@ pub fn write_segment(draft: SegmentDraft) -> SegmentImage {
         exchange,
         segment,
         sealed_millis,
-        mut pieces,
+        mut runs,
         commits,
     } = draft;
-    pieces.sort_by_key(|p| (p.run.partition, p.sink));
-    let mut sinks: Vec<TaskAttempt> = pieces
+    runs.sort_by_key(|p| (p.run.partition, p.sink));
+    let mut sinks: Vec<TaskAttempt> = runs
         .iter()
         .map(|p| p.sink)
         .chain(commits.iter().map(|c| c.attempt))
@@ -65,14 +65,14 @@ pub fn write_segment(draft: SegmentDraft) -> SegmentImage {
     sinks.sort_unstable();
     sinks.dedup();
 
-    let groups: Vec<_> = pieces
+    let groups: Vec<_> = runs
         .chunk_by(|a, b| (a.run.partition, a.sink) == (b.run.partition, b.sink))
         .collect();
-    let mut content = Vec::with_capacity(pieces.len() + groups.len() + 5);
+    let mut content = Vec::with_capacity(runs.len() + groups.len() + 5);
     content.push(Bytes::copy_from_slice(&segment_header()));
-    let mut records = BytesMut::with_capacity(groups.len() * RECORD);
+    let mut records = BytesMut::with_capacity(groups.len() * RECORD_LEN);
     let mut blocks = Vec::with_capacity(groups.len());
-    let mut offset = SEGMENT_HEADER as u64;
+    let mut offset = SEGMENT_HEADER_LEN as u64;
     for group in groups {
         let entry = block_entry(group, &sinks, offset);
         offset += entry.length();
@@ -91,10 +91,10 @@ pub fn write_segment(draft: SegmentDraft) -> SegmentImage {
     };
     let encoded = footer.encode();
     let mut crc = Checksum::default();
-    encoded.iter().for_each(|piece| crc.update(piece));
+    encoded.iter().for_each(|part| crc.update(part));
     let trailer = Trailer {
         footer_offset: offset,
-        footer_length: encoded.iter().map(|piece| piece.len() as u32).sum(),
+        footer_length: encoded.iter().map(|part| part.len() as u32).sum(),
         footer_crc: crc.value(),
     };
     content.extend(encoded);
@@ -107,7 +107,7 @@ pub fn write_segment(draft: SegmentDraft) -> SegmentImage {
     }
 }
 
-fn block_entry(group: &[Piece], sinks: &[TaskAttempt], offset: u64) -> BlockEntry {
+fn block_entry(group: &[SinkRun], sinks: &[TaskAttempt], offset: u64) -> BlockEntry {
     let mut crc = Checksum::default();
     let (mut pages, mut frames_length) = (0, 0);
     for piece in group {
@@ -117,7 +117,7 @@ fn block_entry(group: &[Piece], sinks: &[TaskAttempt], offset: u64) -> BlockEntr
     }
     let sink = sinks
         .binary_search(&group[0].sink)
-        .expect("every piece's sink is in the table");
+        .expect("every run's sink is in the table");
     BlockEntry {
         partition: group[0].run.partition,
         sink: sink as u32,

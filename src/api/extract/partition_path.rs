@@ -6,7 +6,7 @@ use axum::http::request::Parts;
 use super::number::decimal_u32;
 use super::{parameter, path_parameters};
 use crate::api::problem::Problem;
-use crate::id::{ExchangeId, PARTITION_MARKERS};
+use crate::id::{ExchangeId, MAX_PARTITIONS};
 
 /// A checked exchange id, and a number that may be a partition of it.
 pub struct PartitionPath {
@@ -24,7 +24,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PartitionPath {
         let partition = parameter(&parameters, "partition")?;
         Ok(Self {
             exchange: parameter(&parameters, "exchange")?.parse()?,
-            partition: decimal_u32("partition", partition, PARTITION_MARKERS - 1)?,
+            partition: decimal_u32("partition", partition, MAX_PARTITIONS - 1)?,
         })
     }
 }

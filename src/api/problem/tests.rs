@@ -122,7 +122,7 @@ fn every_storage_failure_has_its_problem_wherever_it_surfaces() {
             (IngestError::Storage(inner()).into(), slug),
             (IngestError::Commit(commit.clone()).into(), slug),
             (ReadError::Storage(inner()).into(), slug),
-            (ReadError::Commit(commit.clone()).into(), slug),
+            (ReadError::Catalog(commit.clone()).into(), slug),
             (commit.into(), slug),
             (ExchangeError::Storage(inner()).into(), slug),
         ]);

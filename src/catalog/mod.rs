@@ -119,7 +119,7 @@ pub struct CommittedAttempt {
 
 /// What an exchange holds, for people.
 #[derive(Debug, Clone, Default)]
-pub struct ExchangeInventory {
+pub struct ExchangeSummary {
     /// Finished attempts, by task then attempt.
     pub committed: Vec<CommittedAttempt>,
     /// Segments and their sizes.
@@ -180,10 +180,7 @@ impl Catalog {
     }
 
     /// What an exchange holds.
-    pub async fn inventory(
-        &self,
-        exchange: &ExchangeId,
-    ) -> Result<ExchangeInventory, CatalogError> {
+    pub async fn summary(&self, exchange: &ExchangeId) -> Result<ExchangeSummary, CatalogError> {
         let listed = self.storage.list_segments(exchange).await?;
         let known = self.footers_of(&listed).await?;
         let committed = plan::committed(&known)
@@ -194,7 +191,7 @@ impl Catalog {
             })
             .collect();
         let segments = listed.into_iter().map(|l| (l.address, l.size)).collect();
-        Ok(ExchangeInventory {
+        Ok(ExchangeSummary {
             committed,
             segments,
         })

@@ -16,7 +16,7 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
 /// Bytes of a frame before its page (docs/protocol.md).
-const FRAME_HEADER_LEN: u64 = 12;
+const FRAME_HEADER: u64 = 12;
 
 /// A configuration under examination.
 pub struct Examination<'a> {
@@ -299,12 +299,12 @@ impl Examination<'_> {
 
     fn pages(&self, found: &mut Vec<Problem>) {
         let limits = &self.config.limits;
-        if limits.max_page_size + FRAME_HEADER_LEN > limits.max_batch_size {
+        if limits.max_page_size + FRAME_HEADER > limits.max_batch_size {
             let other = self.cite("limits.max_batch_size");
             found.push(self.problem(
                 "limits.max_page_size",
                 format!(
-                    "such a page and its frame of {FRAME_HEADER_LEN} bytes do not fit into a batch, \
+                    "such a page and its frame of {FRAME_HEADER} bytes do not fit into a batch, \
                      {other}: lower it or raise limits.max_batch_size"
                 ),
             ));

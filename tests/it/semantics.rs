@@ -405,7 +405,7 @@ async fn nothing_of_an_attempt_that_did_not_finish_or_was_aborted_is_visible() {
     );
     daemon.ingest.finish(&good, None).await.unwrap();
     for daemon in [daemon, shared.daemon(2)] {
-        let content = daemon.commits.inventory(&x).await.unwrap();
+        let content = daemon.commits.summary(&x).await.unwrap();
         let attempts: Vec<_> = content.committed.iter().map(|c| c.attempt.task).collect();
         assert_eq!(attempts, [2]);
         assert_eq!(read(&daemon, &x, 0).await.unwrap().len(), 200_000);
@@ -512,7 +512,7 @@ async fn a_finish_and_an_abort_that_race_agree_on_one_outcome() {
         let visible = !shared
             .daemon(99)
             .commits
-            .inventory(&x)
+            .summary(&x)
             .await
             .unwrap()
             .committed
@@ -577,7 +577,7 @@ async fn a_damaged_footer_is_counted_each_time_that_it_is_read() {
         let at = bytes.len() - from_the_end;
         bytes[at] ^= 1;
         std::fs::write(&file, bytes).unwrap();
-        assert!(reader.commits.inventory(&x).await.is_err());
+        assert!(reader.commits.summary(&x).await.is_err());
         assert_eq!(reader.metrics.corruptions.get(), counted);
     }
     std::fs::write(&file, good).unwrap();
@@ -1006,7 +1006,7 @@ async fn a_base_directory_that_fails_is_left_out_while_the_other_works() {
         status[1].error.as_ref().unwrap().contains("base-1"),
         "{status:?}"
     );
-    let error = shared.daemon(2).commits.inventory(&x).await.unwrap_err();
+    let error = shared.daemon(2).commits.summary(&x).await.unwrap_err();
     assert!(error.to_string().contains("base-1"), "{error}");
 }
 

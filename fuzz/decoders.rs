@@ -12,6 +12,7 @@ use stopover::catalog::handle::Handle;
 use stopover::crc::{Checksum, checksum};
 use stopover::id::{DaemonId, SegmentId, TaskAttempt};
 use stopover::segment::blocks::BlockEntry;
+use stopover::segment::error::FormatError;
 use stopover::segment::footer::{CommitRecord, Footer, Totals};
 use stopover::segment::frame::{FRAME_HEADER_LEN, verify_batch, write_frame_header};
 use stopover::segment::layout::{TRAILER_LEN, Trailer};
@@ -191,7 +192,7 @@ fn laid_out(mut pages: &[u8]) -> SegmentImage {
     })
 }
 
-fn decoded(object: &[u8]) -> Result<Footer, String> {
+fn decoded(object: &[u8]) -> Result<Footer, FormatError> {
     let trailer = Trailer::decode(object, object.len() as u64)?;
     let start = trailer.footer_offset as usize;
     let end = start + trailer.footer_length as usize;

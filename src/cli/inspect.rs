@@ -152,7 +152,7 @@ fn locate(uri: &str) -> Result<(String, ExchangeId, crate::id::SegmentId), Strin
 /// Fetches the tail, and once more if the footer is longer than the first look.
 fn read_footer(mut tail: impl FnMut(u64) -> Result<Tail, String>) -> Result<Inspected, String> {
     let mut last = tail(FIRST_TAIL)?;
-    let trailer = Trailer::decode(&last.bytes, last.object_size)?;
+    let trailer = Trailer::decode(&last.bytes, last.object_size).map_err(|e| e.to_string())?;
     let wanted = u64::from(trailer.footer_length) + TRAILER_LEN as u64;
     if wanted > last.bytes.len() as u64 {
         last = tail(wanted)?;
@@ -161,7 +161,7 @@ fn read_footer(mut tail: impl FnMut(u64) -> Result<Tail, String>) -> Result<Insp
     let start = end
         .checked_sub(trailer.footer_length as usize)
         .ok_or("it changed while it was read")?;
-    let footer = Footer::decode(&last.bytes[start..end], &trailer)?;
+    let footer = Footer::decode(&last.bytes[start..end], &trailer).map_err(|e| e.to_string())?;
     Ok(Inspected {
         size: last.object_size,
         footer_length: trailer.footer_length,

@@ -25,6 +25,7 @@ use self::exchange::ExchangeState;
 use self::seal_policy::SealPolicy;
 use self::sink::{Sink, SinkState};
 pub use self::types::{Aborted, Appended, Claim, IngestError};
+use crate::cache::hot::HotSegments;
 use crate::catalog::{Catalog, Totals};
 use crate::config::{LimitsConfig, SegmentConfig};
 use crate::exchange::Gate;
@@ -45,8 +46,10 @@ pub struct IngestDeps {
     pub runtime: Runtime,
     /// Where segments go.
     pub storage: Storage,
-    /// Commit records of others, and where written segments stay in memory.
+    /// Commit records of others.
     pub commits: Catalog,
+    /// Written segments that stay in memory.
+    pub hot: HotSegments,
     /// Memory for what is being written.
     pub pool: MemoryPool,
     /// Tells whether an exchange is still open.

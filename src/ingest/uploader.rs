@@ -189,7 +189,7 @@ async fn store(
     parts.metrics.segment_bytes_written.inc_by(image.size);
     let footer = Arc::new(image.footer);
     let hot = HotSegment::new(address.clone(), footer, image.content, memory);
-    parts.commits.hot().insert(hot);
+    parts.hot.insert(hot);
     Ok(address)
 }
 

@@ -1,6 +1,6 @@
-//! Makes a segment out of the runs of many sinks.
+//! Lays out a segment from the runs of many sinks. Pure.
 //!
-//! Pure: runs and commit records in, the object's bytes out, without a copy of any page. Does not:
+//! Does: turn runs and commit records into the object's bytes, without copying pages. Does not:
 //! decide when to seal, or upload. Invariant: the image's bytes decode to the image's footer.
 
 use bytes::{Bytes, BytesMut};
@@ -12,27 +12,27 @@ use super::layout::{BlockRecord, RECORD_LEN, SEGMENT_HEADER_LEN, Trailer, segmen
 use crate::crc::Checksum;
 use crate::id::{ExchangeId, SegmentId, TaskAttempt};
 
-/// A run and the sink that sent it.
+/// A run and the sink that wrote it.
 #[derive(Debug, Clone)]
 pub struct SinkRun {
-    /// Who sent it.
+    /// Its writer.
     pub sink: TaskAttempt,
-    /// What.
+    /// The frames.
     pub run: Run,
 }
 
-/// What goes into a segment.
+/// The content of a segment that is to be written.
 #[derive(Debug, Clone)]
 pub struct SegmentDraft {
-    /// The exchange.
+    /// Recorded in the footer.
     pub exchange: ExchangeId,
-    /// The segment.
+    /// Recorded in the footer.
     pub segment: SegmentId,
-    /// Wall clock, milliseconds since 1970.
+    /// Wall clock time of sealing, milliseconds since 1970.
     pub sealed_millis: u64,
-    /// Runs, in the order in which they arrived.
+    /// In the order in which they were received.
     pub runs: Vec<SinkRun>,
-    /// Attempts that finish with it.
+    /// Attempts that finish with this segment.
     pub commits: Vec<CommitRecord>,
 }
 
@@ -41,13 +41,18 @@ pub struct SegmentDraft {
 pub struct SegmentImage {
     /// The object's bytes, in order.
     pub content: Vec<Bytes>,
-    /// What its footer says.
+    /// Decoded form of the footer in `content`.
     pub footer: Footer,
-    /// Bytes in all.
+    /// Sum of the bytes in `content`.
     pub size: u64,
 }
 
-/// Lays a segment out: blocks by partition, then by sink, each sink's runs in the order of arrival.
+/// Lays out a segment: blocks by partition, then by sink, the runs of each sink in the order in
+/// which they were received.
+///
+/// # Panics
+/// If a block or the footer reaches 4 GiB. The bounds of `segment.target_size` and
+/// `limits.max_batch_size` keep a segment below that.
 pub fn write_segment(draft: SegmentDraft) -> SegmentImage {
     let SegmentDraft {
         exchange,
@@ -56,10 +61,10 @@ pub fn write_segment(draft: SegmentDraft) -> SegmentImage {
         mut runs,
         commits,
     } = draft;
-    runs.sort_by_key(|p| (p.run.partition, p.sink));
+    runs.sort_by_key(|r| (r.run.partition, r.sink));
     let mut sinks: Vec<TaskAttempt> = runs
         .iter()
-        .map(|p| p.sink)
+        .map(|r| r.sink)
         .chain(commits.iter().map(|c| c.attempt))
         .collect();
     sinks.sort_unstable();
@@ -78,7 +83,7 @@ pub fn write_segment(draft: SegmentDraft) -> SegmentImage {
         offset += entry.length();
         records.extend_from_slice(&block_record(&entry, group[0].sink).encode());
         content.push(records.split().freeze());
-        content.extend(group.iter().map(|p| p.run.frames.clone()));
+        content.extend(group.iter().map(|r| r.run.frames.clone()));
         blocks.push(entry);
     }
     let footer = Footer {
@@ -94,7 +99,7 @@ pub fn write_segment(draft: SegmentDraft) -> SegmentImage {
     encoded.iter().for_each(|part| crc.update(part));
     let trailer = Trailer {
         footer_offset: offset,
-        footer_length: encoded.iter().map(|part| part.len() as u32).sum(),
+        footer_length: below_4_gib(encoded.iter().map(Bytes::len).sum()),
         footer_crc: crc.value(),
     };
     content.extend(encoded);
@@ -109,23 +114,25 @@ pub fn write_segment(draft: SegmentDraft) -> SegmentImage {
 
 fn block_entry(group: &[SinkRun], sinks: &[TaskAttempt], offset: u64) -> BlockEntry {
     let mut crc = Checksum::default();
-    let (mut pages, mut frames_length) = (0, 0);
-    for piece in group {
-        crc.update(&piece.run.crcs);
-        pages += piece.run.pages();
-        frames_length += piece.run.frames.len() as u32;
+    for SinkRun { run, .. } in group {
+        crc.update(&run.crcs);
     }
     let sink = sinks
         .binary_search(&group[0].sink)
         .expect("every run's sink is in the table");
     BlockEntry {
         partition: group[0].run.partition,
-        sink: sink as u32,
-        pages,
-        frames_length,
+        sink: below_4_gib(sink),
+        pages: group.iter().map(|r| r.run.pages()).sum(),
+        frames_length: below_4_gib(group.iter().map(|r| r.run.frames.len()).sum()),
         checksum: crc.value(),
         offset,
     }
+}
+
+/// The formats hold lengths within a segment in 32 bits.
+fn below_4_gib(length: usize) -> u32 {
+    u32::try_from(length).expect("a segment is smaller than 4 GiB")
 }
 
 fn block_record(entry: &BlockEntry, sink: TaskAttempt) -> BlockRecord {

@@ -6,10 +6,13 @@ use std::sync::Arc;
 
 use super::*;
 use crate::catalog::Totals;
+use crate::catalog::handle::HandleError;
 use crate::exchange::ExchangeSpec;
 use crate::id::{BaseName, DaemonId, ExchangeId, SegmentAddress, SegmentId, SinkId, TaskAttempt};
 use crate::ingest::Claim;
 use crate::memory::MemoryPool;
+use crate::read::Damage;
+use crate::segment::scan::ScanError;
 
 /// The rows of the table: slug to status and retryable. A row may name two slugs.
 fn documented() -> BTreeMap<String, (u16, bool)> {
@@ -203,15 +206,17 @@ fn every_commit_and_read_error_has_its_problem() {
         attempt: TaskAttempt::new(1, 0).unwrap(),
         exchange: exchange(),
     };
-    let corrupt = CatalogError::Corrupt {
+    let corrupt = CatalogError::CountMismatch {
         segment: segment(),
-        reason: reason(),
+        attempt: TaskAttempt::new(1, 0).unwrap(),
+        recorded: (1, 1),
+        found: (0, 0),
     };
     let lost = CatalogError::Lost { segment: segment() };
-    let invalid = CatalogError::InvalidHandle { reason: "x".into() };
+    let invalid = ReadError::InvalidHandle(HandleError::TooShort);
     let read_corrupt = ReadError::Corrupt {
         segment: segment(),
-        reason: reason(),
+        source: Box::new(Damage::Scan(ScanError::PageChecksum)),
     };
     let no_partition = ReadError::NoSuchPartition {
         partition: 5,

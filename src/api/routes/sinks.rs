@@ -224,7 +224,7 @@ pub async fn add_pages(
     let look = |come: &[u8]| {
         // Of a raw page there is no frame yet.
         if room == 0 {
-            check.read(come);
+            check.update(come);
         }
     };
     let mut buffer = read_exactly(body, room, head.length, limits, look).await?;

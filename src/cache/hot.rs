@@ -81,14 +81,19 @@ impl HotSegment {
             if *offset >= range.end {
                 break;
             }
-            let from = range.start.saturating_sub(*offset) as usize;
-            let to = (range.end - offset).min(bytes.len() as u64) as usize;
+            let from = range.start.saturating_sub(*offset);
+            let to = (range.end - offset).min(bytes.len() as u64);
             if from < to {
-                out.push(bytes.slice(from..to));
+                out.push(bytes.slice(index(from)..index(to)));
             }
         }
         Some(out)
     }
+}
+
+/// An offset within a slice in memory.
+fn index(offset: u64) -> usize {
+    usize::try_from(offset).expect("at most the length of a slice")
 }
 
 type Segments = Lru<SegmentId, Arc<HotSegment>>;

@@ -265,7 +265,7 @@ impl<W> Ledger<W> {
     pub fn missing(&self, party: &str, amount: u64) -> (u64, u64) {
         let account = self.accounts.get(party);
         let own = account.map_or(0, |a| a.held + a.queued) + amount;
-        // If nobody is scheduled, all who wait are at their own limits and are not overtaken.
+        // If nobody is scheduled, all waiting parties are at their limits: none is overtaken.
         let before = if self.schedule.is_empty() {
             0
         } else {

@@ -44,12 +44,11 @@ impl FairSemaphore {
     ///
     /// # futures::executor::block_on(async {
     /// let slots = FairSemaphore::new(2, None);
-    /// let (first, second) = (slots.acquire("query-1", 1).await, slots.acquire("query-1", 1).await);
+    /// let both = slots.acquire("query-1", 2).await;
     /// let third = slots.acquire("query-2", 1); // waits
     /// assert_eq!((slots.held(), slots.waiting()), (2, 1));
-    /// drop(first);
+    /// drop(both);
     /// assert_eq!(third.await.amount(), 1);
-    /// # drop(second);
     /// # });
     /// ```
     pub fn acquire(

@@ -185,7 +185,7 @@ proptest! {
             checked.grant_all();
             checked.check();
         }
-        // Everything that comes back is enough for all party still wait.
+        // Releasing everything is enough for all requests that still wait.
         while !checked.held.is_empty() {
             checked.release(0);
             checked.grant_all();

@@ -193,8 +193,10 @@ impl Fetcher {
                 let tasks = &self.deps.runtime.tasks;
                 let chunk = self.chunks.get(tasks, key, fetch_chunk).await;
                 let (bytes, hit) = chunk.map_err(failed)?;
-                let from = (wanted.start - fetch.start) as usize;
-                (bytes.slice(from..from + length as usize), hit)
+                let start = usize::try_from(wanted.start - fetch.start);
+                let length = usize::try_from(length);
+                let (start, length) = start.ok().zip(length.ok()).expect("a chunk is in memory");
+                (bytes.slice(start..start + length), hit)
             }
         };
         let metrics = &self.deps.metrics;

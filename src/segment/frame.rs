@@ -165,7 +165,7 @@ struct RunShape {
 }
 
 impl BatchVerifier {
-    /// A verifier for a batch of an exchange with this many partitions; `max_page_size` is in bytes.
+    /// A verifier for a batch of an exchange with this many partitions; `max_page_size` in bytes.
     pub fn new(partitions: u32, max_page_size: u64) -> Self {
         Self {
             partitions,
@@ -179,8 +179,8 @@ impl BatchVerifier {
         }
     }
 
-    /// Verifies what has been received since the last call. `batch` is all of the batch so far, from
-    /// its beginning. A failure is reported by [`BatchVerifier::finish`].
+    /// Verifies what has been received since the last call. `batch` is everything so far, from the
+    /// beginning. [`BatchVerifier::finish`] reports a failure.
     pub fn update(&mut self, batch: &[u8]) {
         if self.failed.is_none() {
             self.failed = self.advance(batch).err();

@@ -51,7 +51,7 @@ pub struct Sent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ScanError {
     /// A frame is not preceded by a block record.
-    #[error("a page lies outside of every block")]
+    #[error("a page is outside of every block")]
     OutsideBlock,
     /// A block record's checksum or marker is wrong.
     #[error("block record damaged")]
@@ -186,7 +186,7 @@ impl Scanner {
                 }
             }
             at = end;
-            if self.owes_record() {
+            if self.needs_rewritten_record() {
                 emit_slice(&part, start, at, out);
                 start = at;
                 out.push(self.rewritten_record());
@@ -212,7 +212,7 @@ impl Scanner {
             drop_first -= from;
             emit_slice(piece, from, piece.len(), out);
         }
-        if self.owes_record() {
+        if self.needs_rewritten_record() {
             out.push(self.rewritten_record());
         }
         Ok(())
@@ -361,7 +361,7 @@ impl Scanner {
     }
 
     /// Whether skipping ended inside the open block, whose record has not been emitted yet.
-    fn owes_record(&self) -> bool {
+    fn needs_rewritten_record(&self) -> bool {
         let Some(block) = &self.block else {
             return false;
         };
@@ -376,7 +376,7 @@ impl Scanner {
         let block = self
             .block
             .as_ref()
-            .expect("a record is owed only inside a block");
+            .expect("a record is rewritten only inside a block");
         let record = BlockRecord {
             pages: block.pages_left,
             frames_length: block.bytes_left,

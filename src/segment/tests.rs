@@ -15,14 +15,14 @@ use crate::id::{DaemonId, SegmentId, TaskAttempt};
 type Page = (u32, u32, Vec<u8>);
 
 fn image(pages: &[Page]) -> SegmentImage {
-    let mut pieces = Vec::new();
+    let mut runs = Vec::new();
     for (task, partition, page) in pages {
         let mut frame = vec![0; FRAME_HEADER_LEN];
         frame.extend_from_slice(page);
         write_frame_header(&mut frame, *partition);
         let sink = TaskAttempt::new(*task, 0).unwrap();
         let batch = verify_batch(frame.into(), 1000, 1 << 20).unwrap();
-        pieces.extend(batch.runs.into_iter().map(|run| SinkRun { sink, run }));
+        runs.extend(batch.runs.into_iter().map(|run| SinkRun { sink, run }));
     }
     write_segment(SegmentDraft {
         exchange: "q-1".parse().unwrap(),
@@ -31,7 +31,7 @@ fn image(pages: &[Page]) -> SegmentImage {
             sequence: 3,
         },
         sealed_millis: 1_700_000_000_000,
-        runs: pieces,
+        runs,
         commits: vec![CommitRecord {
             attempt: TaskAttempt::new(9, 2).unwrap(),
             totals: Totals {

@@ -2,6 +2,11 @@
 //!
 //! Does: compute it at once or incrementally. Does not: decide what it covers.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_sign_loss)
+)]
+
 /// Running CRC-32C (Castagnoli).
 #[derive(Clone)]
 pub struct Checksum(crc_fast::Digest);

@@ -26,11 +26,9 @@ pub const MAX_PARTITIONS: u32 = 0xFFFF_FF00;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid {what} {value:?}: {rule}")]
 pub struct InvalidId {
-    /// Kind of identifier.
     pub what: &'static str,
     /// As given, shortened.
     pub value: String,
-    /// The rule that it breaks.
     pub rule: &'static str,
 }
 
@@ -142,9 +140,7 @@ impl fmt::Display for TaskAttempt {
 /// A sink: one attempt of one task of an exchange.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SinkId {
-    /// The exchange that it writes to.
     pub exchange: ExchangeId,
-    /// The task and attempt that write.
     pub task_attempt: TaskAttempt,
 }
 
@@ -169,7 +165,6 @@ impl fmt::Display for DaemonId {
 /// daemon sort by the time of sealing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SegmentId {
-    /// The run that wrote it.
     pub daemon: DaemonId,
     /// Number within that run, from 0.
     pub sequence: u64,
@@ -239,11 +234,8 @@ impl fmt::Display for BaseName {
 /// Where a segment is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SegmentAddress {
-    /// The exchange that it belongs to.
     pub exchange: ExchangeId,
-    /// The base directory that holds it.
     pub base: BaseName,
-    /// Its identity.
     pub segment: SegmentId,
 }
 

@@ -29,9 +29,7 @@ use crate::storage::StorageError;
 pub struct ChunkKey {
     /// Part of the key so that a forged handle cannot reach another exchange's chunk.
     pub exchange: ExchangeId,
-    /// The base directory that holds the segment.
     pub base: BaseName,
-    /// The segment that holds the chunk.
     pub segment: SegmentId,
     /// Number of the chunk in the segment.
     pub chunk: u64,
@@ -44,10 +42,8 @@ pub struct ChunkKey {
 /// Why a range of a segment could not be fetched.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum FetchError {
-    /// The range does not fit into the pool.
     #[error(transparent)]
     OverCapacity(#[from] OverCapacity),
-    /// The base directory did not return it.
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// The task of the fetch ended without a result.

@@ -35,35 +35,24 @@ const FOOTER_OVERHEAD: u64 = 512;
 /// Why a footer could not be read.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum FooterError {
-    /// The object is not a readable segment.
     #[error("{segment}: {source}")]
     Malformed {
-        /// Where it was found.
         segment: SegmentAddress,
-        /// What is wrong with it.
         source: FormatError,
     },
-    /// The footer is larger than this daemon accepts.
     #[error("{segment}: its footer has {length} bytes; limits.max_footer_size is {limit}")]
     TooLarge {
-        /// Where it was found.
         segment: SegmentAddress,
-        /// In bytes.
         length: u64,
-        /// In bytes.
         limit: u64,
     },
     /// The object is stored under the key of another segment.
     #[error("{segment}: it contains segment {found} of exchange {exchange}")]
     Misplaced {
-        /// Where it was found.
         segment: SegmentAddress,
-        /// As the footer says.
         found: SegmentId,
-        /// As the footer says.
         exchange: ExchangeId,
     },
-    /// The base directory did not return it.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }

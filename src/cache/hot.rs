@@ -20,9 +20,7 @@ use crate::segment::footer::Footer;
 /// A segment in memory.
 #[derive(Debug)]
 pub struct HotSegment {
-    /// Where it is stored.
     pub address: SegmentAddress,
-    /// Its decoded footer.
     pub footer: Arc<Footer>,
     content: Vec<Bytes>,
     /// Offset of each slice of `content`.

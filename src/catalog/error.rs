@@ -7,21 +7,13 @@ use crate::storage::{StorageError, StorageErrorKind};
 /// Why the catalog cannot answer.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CatalogError {
-    /// A chosen attempt has no commit record.
     #[error("{attempt} of exchange {exchange} was chosen but is not committed")]
     NotCommitted {
-        /// The chosen attempt.
         attempt: TaskAttempt,
-        /// The exchange that was searched.
         exchange: ExchangeId,
     },
-    /// Two attempts of one task were chosen.
     #[error("two attempts of task {task} were chosen")]
-    ChosenTwice {
-        /// The task partition.
-        task: u32,
-    },
-    /// A footer is damaged, or not that of its segment.
+    ChosenTwice { task: u32 },
     #[error(transparent)]
     Footer(FooterError),
     /// The blocks of an attempt are not those that its commit record counts.
@@ -32,20 +24,14 @@ pub enum CatalogError {
     CountMismatch {
         /// The segment that holds the commit record.
         segment: SegmentAddress,
-        /// The attempt that it commits.
         attempt: TaskAttempt,
         /// Pages and page bytes of the commit record.
         recorded: (u64, u64),
         /// Pages and page bytes of the blocks.
         found: (u64, u64),
     },
-    /// A segment that a commit record refers to is missing.
     #[error("{segment} is missing, although a commit record refers to it")]
-    Lost {
-        /// Where it should be.
-        segment: SegmentAddress,
-    },
-    /// A base directory cannot be read.
+    Lost { segment: SegmentAddress },
     #[error(transparent)]
     Storage(#[from] StorageError),
 }

@@ -21,9 +21,7 @@ const MAX_SEGMENT_SIZE: u64 = 1 << 48;
 /// Adjacent blocks of one partition in one segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandleRange {
-    /// The base directory that holds the segment.
     pub base: BaseName,
-    /// The segment that holds the blocks.
     pub segment: SegmentId,
     /// Offset at which the segment's blocks end; fetches must not go beyond it.
     pub blocks_end: u64,
@@ -40,9 +38,7 @@ pub struct HandleRange {
 /// A source handle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handle {
-    /// The exchange that is read.
     pub exchange: ExchangeId,
-    /// The output partition that is read.
     pub partition: u32,
     /// Page bytes, without frame headers.
     pub bytes: u64,
@@ -53,21 +49,14 @@ pub struct Handle {
 /// Why a text is not a source handle.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HandleError {
-    /// The text was changed or is something else.
     #[error("not base64url: {0}")]
     NotBase64(#[from] base64::DecodeError),
-    /// Fewer bytes than version and checksum.
     #[error("too short")]
     TooShort,
-    /// The text was changed or cut.
     #[error("checksum mismatch")]
     ChecksumMismatch,
-    /// Planned by a daemon with another encoding.
     #[error("version {version}, but this daemon reads version {VERSION}")]
-    UnknownVersion {
-        /// As encoded.
-        version: u8,
-    },
+    UnknownVersion { version: u8 },
     /// The checksum is right, but the content is not.
     #[error("malformed: {0}")]
     Malformed(#[from] DecodeError),

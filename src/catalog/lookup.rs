@@ -58,7 +58,6 @@ impl Iterator for PlannedHandles {
 /// An attempt that has a commit record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommittedAttempt {
-    /// The attempt.
     pub attempt: TaskAttempt,
     /// From its commit record.
     pub totals: Totals,

@@ -19,9 +19,7 @@ use crate::segment::footer::{CommitRecord, Footer};
 /// A segment that exists, with its footer.
 #[derive(Debug, Clone)]
 pub struct KnownSegment {
-    /// Where it is stored.
     pub address: SegmentAddress,
-    /// Its decoded footer.
     pub footer: Arc<Footer>,
 }
 

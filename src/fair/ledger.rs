@@ -62,7 +62,6 @@ struct Account<W> {
 /// A request that was granted after it had waited.
 #[derive(Debug)]
 pub struct Granted<W> {
-    /// The party that made the request.
     pub party: Arc<str>,
     /// The amount, now held.
     pub amount: u64,

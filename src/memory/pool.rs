@@ -45,9 +45,7 @@ pub struct Reservation {
      memory.budget or query.max_{pool}_memory, or send less at a time"
 )]
 pub struct OverCapacity {
-    /// Name of the pool.
     pub pool: &'static str,
-    /// In bytes.
     pub requested: u64,
     /// What one query may hold, in bytes.
     pub limit: u64,

@@ -27,7 +27,6 @@ use crate::telemetry::metrics::Metrics;
 /// What the reading side needs from the rest of the daemon.
 #[derive(Clone)]
 pub struct ReaderDeps {
-    /// The base directories.
     pub storage: Storage,
     /// Commit records, for reads without a handle.
     pub catalog: Catalog,
@@ -35,9 +34,7 @@ pub struct ReaderDeps {
     pub hot: HotSegments,
     /// The read pool.
     pub pool: MemoryPool,
-    /// Time and background tasks.
     pub runtime: Runtime,
-    /// Counters.
     pub metrics: Arc<Metrics>,
 }
 
@@ -46,11 +43,9 @@ pub struct ReaderDeps {
 pub struct PlannedPart {
     /// Index of its range in the handle.
     pub range: usize,
-    /// The segment that holds it.
     pub address: SegmentAddress,
     /// Which bytes, and how to get them.
     pub part: Part,
-    /// Whether it is the last part of its range.
     pub last: bool,
 }
 

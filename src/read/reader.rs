@@ -16,7 +16,6 @@ use crate::id::ExchangeId;
 pub struct PartitionRead {
     /// Bytes of the whole stream, if its format is [`PageFormat::Raw`].
     pub length: Option<u64>,
-    /// The bytes.
     pub stream: ByteStream,
 }
 

@@ -16,7 +16,6 @@ use super::varint::{Cursor, put};
 /// A block: consecutive frames of one sink and partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockEntry {
-    /// Output partition.
     pub partition: u32,
     /// Index into [`Footer::sinks`](super::footer::Footer::sinks).
     pub sink: u32,

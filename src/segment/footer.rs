@@ -16,9 +16,7 @@ use crate::id::{BaseName, DaemonId, ExchangeId, SegmentId, TaskAttempt};
 /// How much an attempt wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Totals {
-    /// Number of batches.
     pub batches: u64,
-    /// Number of pages.
     pub pages: u64,
     /// Page bytes, without frame headers.
     pub bytes: u64,
@@ -29,7 +27,6 @@ pub struct Totals {
 /// The footer entry that commits an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommitRecord {
-    /// The attempt that is committed.
     pub attempt: TaskAttempt,
     /// Pages and bytes in all its blocks.
     pub totals: Totals,

@@ -16,7 +16,6 @@ const CRC_LEN: usize = size_of::<u32>();
 /// Consecutive frames of one partition in a batch, each verified.
 #[derive(Debug, Clone)]
 pub struct Run {
-    /// Output partition.
     pub partition: u32,
     /// The frames, headers included; a slice of the batch.
     pub frames: Bytes,
@@ -25,7 +24,6 @@ pub struct Run {
 }
 
 impl Run {
-    /// Number of pages.
     pub fn pages(&self) -> u32 {
         u32::try_from(self.crcs.len() / CRC_LEN).expect("a batch is far below 4 GiB of headers")
     }
@@ -41,7 +39,6 @@ impl Run {
 pub struct VerifiedBatch {
     /// All frames, in the order in which they were received.
     pub runs: Vec<Run>,
-    /// Number of pages.
     pub pages: u64,
     /// Page bytes, without frame headers.
     pub page_bytes: u64,
@@ -65,51 +62,30 @@ impl VerifiedBatch {
 /// Why a batch was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// The batch has no frame.
     #[error("the batch is empty: send at least one frame")]
     Empty,
-    /// The batch ends inside a frame.
     #[error("the batch ends inside the frame at byte {offset}")]
-    Truncated {
-        /// Of the frame in the batch.
-        offset: u64,
-    },
-    /// The exchange has no such partition.
+    Truncated { offset: u64 },
     #[error(
         "the frame at byte {offset} is for partition {partition}, but the exchange has {partitions}"
     )]
     PartitionOutOfRange {
-        /// Of the frame in the batch.
         offset: u64,
-        /// As the frame says.
         partition: u32,
-        /// Number of partitions of the exchange.
         partitions: u32,
     },
-    /// A page has no bytes.
     #[error("the frame at byte {offset} has no page bytes")]
-    EmptyPage {
-        /// Of the frame in the batch.
-        offset: u64,
-    },
-    /// A page is larger than the limit.
+    EmptyPage { offset: u64 },
     #[error(
         "the frame at byte {offset} has a page of {length} bytes; limits.max_page_size is {limit}"
     )]
     PageTooLarge {
-        /// Of the frame in the batch.
         offset: u64,
-        /// Of the page, in bytes.
         length: u64,
-        /// In bytes.
         limit: u64,
     },
-    /// The bytes are not those that the client framed.
     #[error("CRC-32C mismatch in the frame at byte {offset}")]
-    ChecksumMismatch {
-        /// Of the frame in the batch.
-        offset: u64,
-    },
+    ChecksumMismatch { offset: u64 },
 }
 
 /// Writes the header of a frame: `frame` has room for [`FRAME_HEADER_LEN`] bytes, then the page.

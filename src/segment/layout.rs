@@ -112,7 +112,6 @@ pub fn segment_header() -> [u8; SEGMENT_HEADER_LEN] {
 pub struct FrameHeader {
     /// Output partition.
     pub partition: u32,
-    /// Bytes of the page.
     pub length: u32,
     /// CRC-32C of partition, length and page.
     pub crc: u32,

@@ -21,7 +21,6 @@ const CRC_BUFFER: usize = 1024;
 pub struct Expected {
     /// Output partition of every block.
     pub partition: u32,
-    /// Number of pages.
     pub pages: u64,
     /// CRC-32C over the blocks' checksums, 4 bytes each.
     pub checksum: u32,
@@ -39,9 +38,7 @@ pub enum Output {
 /// Counts of what was emitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sent {
-    /// Block records.
     pub blocks: u32,
-    /// Pages.
     pub pages: u64,
     /// Page bytes, without frame headers.
     pub bytes: u64,
@@ -50,49 +47,31 @@ pub struct Sent {
 /// How a range differs from what was expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ScanError {
-    /// A frame is not preceded by a block record.
     #[error("a page is outside of every block")]
     OutsideBlock,
-    /// A block record's checksum or marker is wrong.
     #[error("block record damaged")]
     DamagedRecord,
-    /// The next block begins too early.
     #[error("a block has fewer pages than its record says")]
     TooFewPages,
-    /// The frames of a block exceed its length.
     #[error("the pages of a block are longer than its record says")]
     PagesTooLong,
-    /// The frames of a block end before its length.
     #[error("the pages of a block are shorter than its record says")]
     PagesTooShort,
     /// A block record has another partition than expected, or no pages.
     #[error("unexpected block: partition {partition} with {pages} pages, not partition {expected}")]
     UnexpectedBlock {
-        /// As the record says.
         partition: u32,
-        /// As the record says.
         pages: u32,
-        /// The partition of the range.
         expected: u32,
     },
-    /// A frame has another partition than its block.
     #[error("a page has another partition than its block")]
     WrongPartition,
-    /// A page or its header is damaged.
     #[error("page checksum mismatch")]
     PageChecksum,
-    /// The range ends before its last block does.
     #[error("the range ends inside a block")]
     EndsInsideBlock,
-    /// The range has another number of pages than expected.
     #[error("the range has {pages} pages, expected {expected}")]
-    PageCount {
-        /// As counted.
-        pages: u64,
-        /// As the handle says.
-        expected: u64,
-    },
-    /// The range has intact pages, but not the expected ones.
+    PageCount { pages: u64, expected: u64 },
     #[error("range checksum mismatch: it has other pages than expected")]
     RangeChecksum,
 }

@@ -15,24 +15,19 @@ use crate::id::{ExchangeId, SegmentId, TaskAttempt};
 /// A run and the sink that wrote it.
 #[derive(Debug, Clone)]
 pub struct SinkRun {
-    /// Its writer.
     pub sink: TaskAttempt,
-    /// The frames.
     pub run: Run,
 }
 
 /// The content of a segment that is to be written.
 #[derive(Debug, Clone)]
 pub struct SegmentDraft {
-    /// Recorded in the footer.
     pub exchange: ExchangeId,
-    /// Recorded in the footer.
     pub segment: SegmentId,
     /// Wall clock time of sealing, milliseconds since 1970.
     pub sealed_millis: u64,
     /// In the order in which they were received.
     pub runs: Vec<SinkRun>,
-    /// Attempts that finish with this segment.
     pub commits: Vec<CommitRecord>,
 }
 

@@ -161,11 +161,11 @@ async fn a_daemon_that_has_read_an_exchange_lets_go_of_it_when_another_has_close
         read(&reader, x, 0).await.unwrap();
     }
     let both = reader.reader.cached_bytes();
-    assert_eq!(reader.commits.kept().len(), 2);
+    assert_eq!(reader.commits.cached_exchanges().len(), 2);
     writer.exchanges.close(&x).await.unwrap();
     tokio::time::sleep(Duration::from_secs(20)).await;
-    assert_eq!(reader.commits.kept(), [kept.clone()].into());
-    assert_eq!(reader.reader.kept(), [kept].into());
+    assert_eq!(reader.commits.cached_exchanges(), [kept.clone()].into());
+    assert_eq!(reader.reader.cached_exchanges(), [kept].into());
     assert_eq!(reader.reader.cached_bytes(), both / 2);
 }
 

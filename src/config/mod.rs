@@ -4,6 +4,7 @@
 //! (`units`). Invariant: a [`Config`] that [`load`] returns contradicts itself nowhere.
 
 mod base_directory;
+mod base_uri;
 mod keys;
 mod layers;
 mod load;
@@ -20,6 +21,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use base_uri::{BaseUri, BaseUriError, Scheme};
 pub use load::{Environment, Files, Flags, Loaded, load, load_in};
 pub use machine::Machine;
 pub use problem::{ConfigErrors, Origin, Problem};

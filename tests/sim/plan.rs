@@ -157,6 +157,7 @@ impl Plan {
                     first_wait: Duration::from_millis(50),
                     longest_wait: Duration::from_secs(1),
                 },
+                cancellable: true,
             },
             hosts,
             sites: vec![false; sites],
@@ -218,6 +219,7 @@ fn limits(chance: &Chance) -> StoreLimits {
             first_wait: Duration::from_millis(50),
             longest_wait: Duration::from_secs(1),
         },
+        cancellable: true,
     }
 }
 

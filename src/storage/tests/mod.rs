@@ -1,11 +1,6 @@
-//! Tests of the facade over stores that fail: fail-over, health, patience, and what errors say.
+//! Tests of storage over stores that fail: failover, health, retries, and the text of errors.
 
-mod checksums;
-mod faulty;
-mod local;
 mod markers;
-mod opening;
-mod wrappers;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,12 +9,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join_all;
 
-use self::faulty::{Fault, FaultyStore};
 use super::StoreErrorKind::{Corrupt, NotFound, Refused, Unavailable};
 use super::{Storage, StorageError, StoreLimits, Tail, placement};
 use crate::id::{BaseName, DaemonId, ExchangeId, SegmentAddress, SegmentId};
 use crate::runtime::Runtime;
 use crate::store::keys::{Folder, Key};
+use crate::store::tests::faulty::{Fault, FaultyStore};
 use crate::store::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, Versioned};
 
 fn storage(names: &[&str]) -> (Storage, Vec<Arc<FaultyStore>>) {
@@ -403,7 +398,7 @@ async fn a_probe_finds_a_store_that_answers_too_little() {
     stores[0].always("get", Fault::Short);
     let error = storage.probe().await[0].error.clone().unwrap();
     assert!(
-        error.contains("came back other than it was written"),
+        error.contains("other content in a range than was written"),
         "{error}"
     );
 }

@@ -12,7 +12,7 @@ use super::layers::{Located, Raw, RawBase};
 use super::problem::{Origin, Problem};
 use crate::id::{BaseName, InvalidId};
 
-/// Where segments go if no base directory is configured.
+/// Where segments are stored if no base directory is configured.
 pub const DEFAULT_URI: &str = "./data/stopover";
 
 /// A base directory together with where it was configured.
@@ -20,13 +20,13 @@ pub const DEFAULT_URI: &str = "./data/stopover";
 pub struct PlacedBase {
     /// What was configured.
     pub config: BaseDirectoryConfig,
-    /// The key under which its URI stands, for messages.
+    /// The key of its URI, for messages.
     pub uri_key: String,
-    /// Where its URI stands.
+    /// Where its URI was set.
     pub origin: Origin,
 }
 
-/// Checks all base directories; relative paths lie under `cwd`.
+/// Checks all base directories; relative paths are below `cwd`.
 pub fn resolve(
     raw: Option<Vec<RawBase>>,
     cwd: &Path,
@@ -88,7 +88,10 @@ fn place(
             },
             "name" => match check_name(&located.raw.plain()) {
                 Ok(name) => config.name = name,
-                Err(what) => problems.push(located.problem(&key("name"), what)),
+                Err(InvalidId { rule, .. }) => {
+                    let what = format!("it is not a valid name: {rule}");
+                    problems.push(located.problem(&key("name"), what));
+                }
             },
             _ => {
                 config.options.insert(name, located.raw.plain());
@@ -110,14 +113,11 @@ fn place(
     })
 }
 
-/// Empty, or fit to be written into segments and handles.
-fn check_name(name: &str) -> Result<String, String> {
-    if name.is_empty() {
-        return Ok(String::new());
-    }
-    match name.parse::<BaseName>() {
-        Ok(name) => Ok(name.to_string()),
-        Err(InvalidId { rule, .. }) => Err(format!("it is not a name: {rule}")),
+/// Empty, or valid in segments and handles.
+fn check_name(name: &str) -> Result<String, InvalidId> {
+    match name {
+        "" => Ok(String::new()),
+        name => Ok(name.parse::<BaseName>()?.to_string()),
     }
 }
 

@@ -47,13 +47,17 @@ pub fn open_all(
     for config in configs {
         let new = open(config, runtime)?;
         if let Some(reason) = all.iter().find_map(|old| conflict(old, &new)) {
-            return Err(open_error(new.name.as_str(), new.uri.to_string(), reason));
+            return Err(OpenError::new(
+                new.name.as_str(),
+                new.uri.to_string(),
+                reason,
+            ));
         }
         all.push(new);
     }
     if all.is_empty() {
         let reason = "at least one [[base_directory]] is needed";
-        return Err(open_error("none", "the configuration", reason));
+        return Err(OpenError::new("none", "the configuration", reason));
     }
     Ok(all)
 }
@@ -82,7 +86,7 @@ fn open(config: &BaseDirectoryConfig, runtime: &Runtime) -> Result<Opened, OpenE
             "" => "without a name",
             name => name,
         };
-        open_error(base, "its `uri`", error)
+        OpenError::new(base, "its `uri`", error)
     })?;
     let mut options = Options::new(&config.name, &uri, &config.options);
     let mut opened = match uri.scheme() {
@@ -104,14 +108,6 @@ fn open(config: &BaseDirectoryConfig, runtime: &Runtime) -> Result<Opened, OpenE
     }
     options.finish()?;
     Ok(Opened { name, uri, opened })
-}
-
-fn open_error(base: &str, object: impl Into<String>, reason: impl Into<OpenReason>) -> OpenError {
-    OpenError {
-        base: base.into(),
-        object: object.into(),
-        reason: reason.into(),
-    }
 }
 
 fn open_folder(

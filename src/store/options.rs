@@ -89,6 +89,17 @@ impl From<String> for OpenReason {
     }
 }
 
+impl OpenError {
+    /// The error of one object of a base directory.
+    pub fn new(base: &str, object: impl Into<String>, reason: impl Into<OpenReason>) -> Self {
+        Self {
+            base: base.into(),
+            object: object.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
 /// The options given for one base directory, removed one by one; what remains at the end is
 /// unknown.
 pub struct Options {
@@ -191,11 +202,7 @@ impl Options {
 
     /// An error of this base directory.
     pub fn error(&self, object: impl Into<String>, reason: impl Into<OpenReason>) -> OpenError {
-        OpenError {
-            base: self.base.clone(),
-            object: object.into(),
-            reason: reason.into(),
-        }
+        OpenError::new(&self.base, object, reason)
     }
 
     /// Checks that no option remains.

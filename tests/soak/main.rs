@@ -194,7 +194,7 @@ fn daemons_noticed(world: &World) -> Result<()> {
         ("a full disk", &full),
         ("a lost permission", &["Permission denied"]),
     ];
-    let s3: [(&str, &[&str]); 1] = [("a store that is gone", &["left out for new segments"])];
+    let s3: [(&str, &[&str]); 1] = [("a store that is gone", &["excluded from placement"])];
     let expected: &[(&str, &[&str])] = match world.store {
         store::Store::Local(_) => &local,
         store::Store::S3(_) => &s3,

@@ -130,6 +130,7 @@ pub fn opened(
         client.map_err(|error| options.error("its client", redactor.clean(&error.to_string())))?;
     let prefix = prefix(uri, options)?;
     let (scheme, bucket) = (uri.scheme().name(), uri.bucket());
+    let endpoint = endpoint.trim_end_matches('/');
     Ok(OpenedStore {
         location: format!("{scheme}://{bucket}/{prefix} at {endpoint}"),
         store: Arc::new(ObjectBackend::new(Arc::new(client), prefix, redactor, true)),

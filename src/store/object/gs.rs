@@ -65,7 +65,6 @@ pub fn open(uri: &BaseUri, options: &mut Options) -> Result<OpenedStore, OpenErr
     let builder = builder
         .with_bucket_name(uri.bucket())
         .with_retry(no_retries());
-    let endpoint = endpoint.unwrap_or_else(|| "google".into());
-    let endpoint = endpoint.trim_end_matches('/');
+    let endpoint = endpoint.as_deref().unwrap_or("google");
     client::opened(uri, options, endpoint, redactor, builder.build())
 }

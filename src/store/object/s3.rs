@@ -81,8 +81,7 @@ pub fn open(uri: &BaseUri, options: &mut Options) -> Result<OpenedStore, OpenErr
     let builder = builder
         .with_bucket_name(uri.bucket())
         .with_retry(no_retries());
-    let endpoint = endpoint.unwrap_or_else(|| "aws".into());
-    let endpoint = endpoint.trim_end_matches('/');
+    let endpoint = endpoint.as_deref().unwrap_or("aws");
     client::opened(uri, options, endpoint, redactor, builder.build())
 }
 

@@ -29,10 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("telemetry", &["config", "fair", "memory"]),
     ("segment", &["crc", "id"]),
     ("store", &["config", "fair", "id", "runtime", "telemetry"]),
-    (
-        "storage",
-        &["config", "fair", "id", "runtime", "store", "telemetry"],
-    ),
+    ("storage", &["config", "id", "runtime", "store"]),
     (
         "cache",
         &["id", "memory", "runtime", "segment", "storage", "telemetry"],

@@ -44,7 +44,7 @@ pub struct Daemon {
     /// The writing side.
     pub ingest: Ingest,
     /// Commit records and handles.
-    pub commits: Catalog,
+    pub catalog: Catalog,
     /// The reading side.
     pub reader: Reader,
     /// Memory for writing.
@@ -57,20 +57,20 @@ pub struct Daemon {
 
 struct ForgetEverywhere {
     ingest: Ingest,
-    commits: Catalog,
+    catalog: Catalog,
     reader: Reader,
 }
 
 impl Forget for ForgetEverywhere {
     fn kept(&self) -> HashSet<ExchangeId> {
-        let mut kept = self.commits.kept();
+        let mut kept = self.catalog.kept();
         kept.extend(self.reader.kept());
         kept
     }
 
     fn forget(&self, exchange: &ExchangeId) {
         self.ingest.forget(exchange);
-        self.commits.forget(exchange);
+        self.catalog.forget(exchange);
         self.reader.forget(exchange);
     }
 }
@@ -101,7 +101,7 @@ impl Daemon {
         let max_footer_size = config.limits.max_footer_size;
         let counted = Arc::clone(&metrics);
         let pool = read_pool.clone();
-        let commits = Catalog::new(storage.clone(), hot, max_footer_size, counted, pool);
+        let catalog = Catalog::new(storage.clone(), hot, max_footer_size, counted, pool);
         let parts = ExchangesDeps {
             runtime: runtime.clone(),
             storage: storage.clone(),
@@ -112,7 +112,7 @@ impl Daemon {
             daemon: DaemonId(runtime.random.next_u64()),
             runtime: runtime.clone(),
             storage: storage.clone(),
-            commits: commits.clone(),
+            catalog: catalog.clone(),
             pool: write_pool.clone(),
             gate: exchanges.gate(),
             metrics: Arc::clone(&metrics),
@@ -120,7 +120,7 @@ impl Daemon {
         let ingest = Ingest::start(parts, &config.segment, &config.limits);
         let parts = ReaderDeps {
             storage: storage.clone(),
-            commits: commits.clone(),
+            commits: catalog.clone(),
             pool: read_pool.clone(),
             runtime: runtime.clone(),
             metrics: Arc::clone(&metrics),
@@ -128,20 +128,20 @@ impl Daemon {
         let reader = Reader::new(parts, &config.read);
         let forget = ForgetEverywhere {
             ingest: ingest.clone(),
-            commits: commits.clone(),
+            catalog: catalog.clone(),
             reader: reader.clone(),
         };
         exchanges.add_forgetter(Arc::new(forget));
         runtime
             .tasks
-            .spawn_until_stopped(sweep::sweep(exchanges.clone(), ingest.clone()));
+            .spawn_until_stopped(sweep::run(exchanges.clone(), ingest.clone()));
         let runtime = runtime.clone();
         Self {
             runtime,
             storage,
             exchanges,
             ingest,
-            commits,
+            catalog,
             reader,
             write_pool,
             read_pool,
@@ -242,8 +242,8 @@ pub async fn run(
         // Who cannot wait for the open sinks sends the signal once more.
         let left = tokio::select! {
             left = drain::drain(&daemon.exchanges, &daemon.ingest, &runtime.clock, timeout) => left,
-            _ = terminate.recv() => daemon.ingest.undecided(),
-            _ = interrupt.recv() => daemon.ingest.undecided(),
+            _ = terminate.recv() => daemon.ingest.unsettled_sinks(),
+            _ = interrupt.recv() => daemon.ingest.unsettled_sinks(),
         };
         if left > 0 {
             tracing::warn!(
@@ -265,7 +265,7 @@ pub async fn run(
 ///
 /// # Errors
 /// A file of tokens or certificates that cannot be used.
-pub fn explain_credentials(config: &ServerConfig, runtime: &Runtime) -> Result<String, RunError> {
+pub fn describe_credentials(config: &ServerConfig, runtime: &Runtime) -> Result<String, RunError> {
     let credentials = Credentials::open(config, &runtime.clock)?;
     let tokens = match credentials.tokens() {
         Some(tokens) => format!("one of {} tokens", tokens.count()),
@@ -317,7 +317,7 @@ impl Daemon {
         });
         let parts = api::state::Parts {
             ingest: self.ingest.clone(),
-            commits: self.commits.clone(),
+            commits: self.catalog.clone(),
             reader: self.reader.clone(),
             exchanges: self.exchanges.clone(),
             storage: self.storage.clone(),

@@ -91,7 +91,7 @@ pub struct TaskGroup {
 
 impl TaskGroup {
     /// A group whose work is started by `spawner` instead of tokio.
-    pub fn on(spawner: Arc<dyn Spawner>) -> Self {
+    pub fn with_spawner(spawner: Arc<dyn Spawner>) -> Self {
         Self {
             spawner: Some(spawner),
             ..Self::default()

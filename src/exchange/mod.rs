@@ -87,9 +87,9 @@ pub enum ExchangeError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Announce {
     /// It may be new.
-    Either,
+    CreateOrRenew,
     /// It must be open: what has ended is not brought back.
-    Renewal,
+    Renew,
 }
 
 /// What there was of an exchange before it was announced.
@@ -239,7 +239,7 @@ impl Exchanges {
             return Err(ExchangeError::Closed(exchange.clone()));
         }
         let content = announcement::encode(exchange, spec).into();
-        let first = match known.is_none() && which == Announce::Either {
+        let first = match known.is_none() && which == Announce::CreateOrRenew {
             true => self.announce_first(exchange, spec, &content).await?,
             false => None,
         };
@@ -278,7 +278,7 @@ impl Exchanges {
         let Some((besides, written)) = storage.put_first_marker(exchange, content).await? else {
             return Ok(None);
         };
-        let before = self.may_announce(exchange, spec, Announce::Either, false, &besides);
+        let before = self.may_announce(exchange, spec, Announce::CreateOrRenew, false, &besides);
         // Where a base directory could not be asked it stays, as after any put whose answer was
         // lost: the client asks again, perhaps elsewhere, and may have been heard by now.
         let refused = |error: &ExchangeError| !matches!(error, ExchangeError::Storage(_));
@@ -309,8 +309,8 @@ impl Exchanges {
             return Err(ExchangeError::Closed(exchange.clone()));
         }
         match which {
-            Announce::Renewal => Err(ExchangeError::NotFound(exchange.clone())),
-            Announce::Either => Ok(Before::Nothing),
+            Announce::Renew => Err(ExchangeError::NotFound(exchange.clone())),
+            Announce::CreateOrRenew => Ok(Before::Nothing),
         }
     }
 
@@ -343,7 +343,7 @@ impl Exchanges {
             Some(Known::Open { spec, seen }) if now.duration_since(*seen) < TRUSTED => {
                 Ok(spec.clone())
             }
-            _ => self.lookup_now(exchange).await,
+            _ => self.lookup_uncached(exchange).await,
         }
     }
 
@@ -352,7 +352,10 @@ impl Exchanges {
     ///
     /// # Errors
     /// An exchange that is not open, or the store.
-    pub async fn lookup_now(&self, exchange: &ExchangeId) -> Result<ExchangeSpec, ExchangeError> {
+    pub async fn lookup_uncached(
+        &self,
+        exchange: &ExchangeId,
+    ) -> Result<ExchangeSpec, ExchangeError> {
         let known = self.shared.known.lock().get(exchange).cloned();
         if matches!(known, Some(Known::Closed)) {
             return Err(ExchangeError::Closed(exchange.clone()));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::stream::{self, StreamExt as _};
 
-use super::watch::{Look, Sight, Verdict, Watch};
+use super::lease_tracker::{LeaseTracker, MarkerState, Poll, Verdict};
 use crate::id::ExchangeId;
 use crate::runtime::Runtime;
 use crate::storage::{Markers, Storage, StorageError};
@@ -19,18 +19,18 @@ const LOOKS: usize = 16;
 
 /// What came of the look at one exchange.
 #[derive(Debug)]
-pub struct Finding {
+pub struct Inspection {
     /// Which.
     pub exchange: ExchangeId,
     /// What was seen, or why nothing could be.
-    pub outcome: Result<Seen, StorageError>,
+    pub outcome: Result<Observation, StorageError>,
 }
 
 /// What was seen of an exchange.
 #[derive(Debug)]
-pub struct Seen {
+pub struct Observation {
     /// What it is.
-    pub sight: Sight,
+    pub sight: MarkerState,
     /// What follows.
     pub verdict: Verdict,
     markers: Markers,
@@ -41,14 +41,14 @@ pub struct Seen {
 pub struct Collector {
     storage: Storage,
     runtime: Runtime,
-    watch: Watch,
+    watch: LeaseTracker,
 }
 
 impl Collector {
     /// Takes exchanges for dead that nobody renewed for `lease`; `interval` is how often it will be
     /// asked to look.
     pub fn new(storage: Storage, runtime: Runtime, lease: Duration, interval: Duration) -> Self {
-        let watch = Watch::new(lease, interval);
+        let watch = LeaseTracker::new(lease, interval);
         Self {
             storage,
             runtime,
@@ -60,7 +60,7 @@ impl Collector {
     ///
     /// # Errors
     /// When they cannot be listed.
-    pub async fn look(&mut self) -> Result<Vec<Finding>, StorageError> {
+    pub async fn inspect_all(&mut self) -> Result<Vec<Inspection>, StorageError> {
         let ids = self.storage.list_exchanges().await?;
         self.watch.keep_only(&ids);
         let writable = self.writable().await;
@@ -70,7 +70,7 @@ impl Collector {
                 let asked = clock.now();
                 let markers = storage.markers(&id).await;
                 let answered = clock.now();
-                let look = Look {
+                let look = Poll {
                     asked,
                     answered,
                     writable,
@@ -96,17 +96,17 @@ impl Collector {
         status.iter().all(|base| base.healthy)
     }
 
-    fn judge(&mut self, exchange: ExchangeId, markers: Markers, look: Look) -> Finding {
+    fn judge(&mut self, exchange: ExchangeId, markers: Markers, look: Poll) -> Inspection {
         let sight = match markers.marker() {
-            Ok(Some(marker)) => Ok(Sight::Announced(marker.version)),
-            Ok(None) if markers.ended() => Ok(Sight::Ended),
-            Ok(None) => Ok(Sight::Orphaned),
+            Ok(Some(marker)) => Ok(MarkerState::Open(marker.version)),
+            Ok(None) if markers.ended() => Ok(MarkerState::Tombstone),
+            Ok(None) => Ok(MarkerState::Missing),
             Err(error) => Err(error),
         };
         let outcome = match sight {
             Ok(sight) => {
                 let verdict = self.watch.see(&exchange, sight.clone(), look);
-                Ok(Seen {
+                Ok(Observation {
                     sight,
                     verdict,
                     markers,
@@ -117,7 +117,7 @@ impl Collector {
                 Err(error)
             }
         };
-        Finding { exchange, outcome }
+        Inspection { exchange, outcome }
     }
 
     /// Ends an exchange that is over: `None` if it was renewed after all. `ended` is called once
@@ -125,13 +125,13 @@ impl Collector {
     ///
     /// # Errors
     /// The store; the next look goes on.
-    pub async fn end(
+    pub async fn collect(
         &mut self,
         exchange: &ExchangeId,
-        seen: &Seen,
+        seen: &Observation,
         ended: impl FnOnce(),
     ) -> Result<Option<u64>, StorageError> {
-        if seen.verdict != Verdict::Over {
+        if seen.verdict != Verdict::Expired {
             return Ok(None);
         }
         if !self.storage.claim(exchange, &seen.markers).await? {

@@ -27,7 +27,7 @@ pub async fn drain(
     let deadline = clock.now() + timeout;
     let all_decided = async {
         loop {
-            let undecided = ingest.undecided();
+            let undecided = ingest.unsettled_sinks();
             if undecided == 0 || clock.now() >= deadline {
                 return undecided;
             }
@@ -42,6 +42,6 @@ pub async fn drain(
     };
     tokio::select! {
         undecided = all_decided => undecided,
-        () = none_of_the_closed => ingest.undecided(),
+        () = none_of_the_closed => ingest.unsettled_sinks(),
     }
 }

@@ -11,14 +11,14 @@ use std::collections::HashMap;
 use tokio::time::Instant;
 
 use super::collect::Collector;
-use super::watch::Verdict;
+use super::lease_tracker::Verdict;
 use crate::exchange::Exchanges;
 use crate::id::ExchangeId;
 use crate::ingest::Ingest;
 use crate::storage::{ProbeObject, StorageError};
 
 /// Sweeps for as long as the daemon runs.
-pub async fn sweep(exchanges: Exchanges, ingest: Ingest) {
+pub async fn run(exchanges: Exchanges, ingest: Ingest) {
     let (parts, lease) = (exchanges.parts(), exchanges.lease());
     let (runtime, interval) = (parts.runtime.clone(), lease.sweep_interval);
     let storage = parts.storage.clone();
@@ -57,7 +57,7 @@ async fn sweep_once(exchanges: &Exchanges, collector: &mut Collector) -> Result<
     let parts = exchanges.parts();
     // Taken before the list: what is kept now and not listed then has nothing left anywhere.
     let mut kept = exchanges.kept();
-    let findings = collector.look().await?;
+    let findings = collector.inspect_all().await?;
     for finding in &findings {
         kept.remove(&finding.exchange);
     }
@@ -67,11 +67,11 @@ async fn sweep_once(exchanges: &Exchanges, collector: &mut Collector) -> Result<
         let id = &finding.exchange;
         // One exchange that cannot be looked at or removed does not keep the others.
         let ended = match &finding.outcome {
-            Ok(seen) if seen.verdict == Verdict::Over => {
+            Ok(seen) if seen.verdict == Verdict::Expired => {
                 tracing::info!(exchange = %id, sight = ?seen.sight,
                     lease_seconds = exchanges.lease().duration.as_secs(),
                     "collecting an exchange: nobody renewed it for a whole lease");
-                collector.end(id, seen, || exchanges.forget(id)).await
+                collector.collect(id, seen, || exchanges.forget(id)).await
             }
             Ok(_) => continue,
             Err(error) => Err(error.clone()),

@@ -35,7 +35,7 @@ impl Ingest {
         let found = self
             .shared
             .parts
-            .commits
+            .catalog
             .find(&sink.exchange, sink.task_attempt)
             .await?;
         let totals = found.ok_or_else(|| IngestError::SinkNotFound { sink: sink.clone() })?;
@@ -59,7 +59,7 @@ impl Ingest {
         sink: &SinkId,
         reason: Arc<str>,
     ) -> Result<Aborted, IngestError> {
-        let commits = &self.shared.parts.commits;
+        let commits = &self.shared.parts.catalog;
         match commits.find(&sink.exchange, sink.task_attempt).await? {
             Some(_) => Ok(Aborted::AlreadyFinished),
             None => Err(IngestError::SinkFailed {

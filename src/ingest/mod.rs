@@ -46,7 +46,7 @@ pub struct IngestDeps {
     /// Where segments go.
     pub storage: Storage,
     /// Commit records of others, and where written segments stay in memory.
-    pub commits: Catalog,
+    pub catalog: Catalog,
     /// Memory for what is being written.
     pub pool: MemoryPool,
     /// Tells whether an exchange is still open.
@@ -134,7 +134,7 @@ impl Ingest {
     ///
     /// # Errors
     /// As the first [`Ingest::append`] of it.
-    pub fn expect(&self, sink: &SinkId) -> Result<(), IngestError> {
+    pub fn declare_sink(&self, sink: &SinkId) -> Result<(), IngestError> {
         self.check(sink)?;
         let exchange = self.get_or_open(&sink.exchange)?;
         let mut state = exchange.lock();
@@ -274,7 +274,7 @@ impl Ingest {
             let found = self
                 .shared
                 .parts
-                .commits
+                .catalog
                 .find(&sink.exchange, sink.task_attempt)
                 .await?;
             if found.is_some() {
@@ -350,7 +350,7 @@ impl Ingest {
     }
 
     /// Sinks that are not decided yet.
-    pub fn undecided(&self) -> usize {
+    pub fn unsettled_sinks(&self) -> usize {
         let exchanges: Vec<_> = self.shared.exchanges.lock().values().cloned().collect();
         exchanges.iter().map(|state| state.lock().undecided()).sum()
     }

@@ -189,7 +189,7 @@ async fn store(
     parts.metrics.segment_bytes_written.inc_by(image.size);
     let footer = Arc::new(image.footer);
     let hot = HotSegment::new(address.clone(), footer, image.content, memory);
-    parts.commits.hot().insert(hot);
+    parts.catalog.hot().insert(hot);
     Ok(address)
 }
 
@@ -250,7 +250,7 @@ async fn remove_if_closed(
             }
         }
     }
-    parts.commits.forget(exchange);
+    parts.catalog.forget(exchange);
     if let Err(error) = parts.storage.remove_unannounced(exchange).await {
         tracing::warn!(%error, %exchange, "what a late writer left stays for the sweeper");
     }

@@ -137,7 +137,10 @@ async fn a_batch_that_cannot_be_the_first_opens_no_sink() {
         "{refused:?}"
     );
     assert_eq!(
-        (after.ingest.undecided(), after.metrics.sinks_open.get()),
+        (
+            after.ingest.unsettled_sinks(),
+            after.metrics.sinks_open.get()
+        ),
         (0, 0)
     );
     assert_eq!(
@@ -161,10 +164,10 @@ async fn a_daemon_that_has_read_an_exchange_lets_go_of_it_when_another_has_close
         read(&reader, x, 0).await.unwrap();
     }
     let both = reader.reader.cached_bytes();
-    assert_eq!(reader.commits.kept().len(), 2);
+    assert_eq!(reader.catalog.kept().len(), 2);
     writer.exchanges.close(&x).await.unwrap();
     tokio::time::sleep(Duration::from_secs(20)).await;
-    assert_eq!(reader.commits.kept(), [kept.clone()].into());
+    assert_eq!(reader.catalog.kept(), [kept.clone()].into());
     assert_eq!(reader.reader.kept(), [kept].into());
     assert_eq!(reader.reader.cached_bytes(), both / 2);
 }
@@ -231,20 +234,29 @@ async fn a_first_announcement_that_finds_another_elsewhere_leaves_nothing_of_its
 
     let x = at_home().await;
     announce(&elsewhere, &x, 2).await;
-    let other = both.exchanges.announce(&x, spec(3), Announce::Either).await;
+    let other = both
+        .exchanges
+        .announce(&x, spec(3), Announce::CreateOrRenew)
+        .await;
     assert!(
         matches!(other, Err(ExchangeError::Conflict { .. })),
         "{other:?}"
     );
     assert!(!marker(0, &x).exists() && marker(1, &x).exists());
-    let same = both.exchanges.announce(&x, spec(2), Announce::Either).await;
+    let same = both
+        .exchanges
+        .announce(&x, spec(2), Announce::CreateOrRenew)
+        .await;
     assert!(!same.unwrap().created);
     assert!(marker(0, &x).exists() && marker(1, &x).exists());
 
     let x = at_home().await;
     announce(&elsewhere, &x, 2).await;
     std::fs::write(marker(1, &x), "{\"ended\":\"1\"}\n").unwrap();
-    let ended = both.exchanges.announce(&x, spec(2), Announce::Either).await;
+    let ended = both
+        .exchanges
+        .announce(&x, spec(2), Announce::CreateOrRenew)
+        .await;
     assert!(matches!(ended, Err(ExchangeError::Closed(_))), "{ended:?}");
     assert!(!marker(0, &x).exists() && marker(1, &x).exists());
 
@@ -255,7 +267,10 @@ async fn a_first_announcement_that_finds_another_elsewhere_leaves_nothing_of_its
     let (inside, away) = (folders[1].path().join("v1"), folders[1].path().join("away"));
     std::fs::rename(&inside, &away).unwrap();
     std::fs::write(&inside, "no folder").unwrap();
-    let not_known = both.exchanges.announce(&x, spec(2), Announce::Either).await;
+    let not_known = both
+        .exchanges
+        .announce(&x, spec(2), Announce::CreateOrRenew)
+        .await;
     assert!(
         matches!(not_known, Err(ExchangeError::Storage(_))),
         "{not_known:?}"
@@ -263,6 +278,9 @@ async fn a_first_announcement_that_finds_another_elsewhere_leaves_nothing_of_its
     assert!(marker(0, &x).exists());
     std::fs::remove_file(&inside).unwrap();
     std::fs::rename(&away, &inside).unwrap();
-    let again = both.exchanges.announce(&x, spec(2), Announce::Either).await;
+    let again = both
+        .exchanges
+        .announce(&x, spec(2), Announce::CreateOrRenew)
+        .await;
     assert!(!again.unwrap().created);
 }

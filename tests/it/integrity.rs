@@ -179,7 +179,7 @@ async fn a_segment_damaged_in_memory_is_read_from_its_base_directory() {
     let good = std::fs::read(&file).unwrap();
     fresh(&bases.config(), async |daemon| {
         let expected = read_handle(daemon, &handle).await.unwrap();
-        let hot = daemon.commits.hot();
+        let hot = daemon.catalog.hot();
         let mut found = 0;
         for at in 0..good.len() {
             let mut damaged = good.clone();
@@ -219,12 +219,12 @@ async fn a_commit_record_that_the_blocks_contradict_is_named_and_counted() {
             },
             predecessors: Vec::new(),
         });
-        daemon.commits.hot().insert(segment);
+        daemon.catalog.hot().insert(segment);
         let error = read_partition(daemon, "w").await.unwrap_err();
         assert!(is_named(&error), "{error}");
         assert!(error.to_string().contains("commit record"), "{error}");
         assert_eq!(daemon.metrics.corruptions.get(), 1);
-        daemon.commits.hot().forget(&"w".parse().unwrap());
+        daemon.catalog.hot().forget(&"w".parse().unwrap());
         assert!(!read_handle(daemon, &handle).await.unwrap().is_empty());
         assert_eq!(daemon.metrics.corruptions.get(), 1);
     })

@@ -13,8 +13,8 @@ use stopover::app::Daemon;
 use stopover::catalog::PlannedHandle;
 use stopover::config::{BaseDirectoryConfig, Config};
 use stopover::exchange::{Announce, ExchangeError, ExchangeSpec};
-use stopover::gc::collect::{Collector, Finding};
-use stopover::gc::watch::Verdict;
+use stopover::gc::collect::{Collector, Inspection};
+use stopover::gc::lease_tracker::Verdict;
 use stopover::id::{ExchangeId, SinkId, TaskAttempt};
 use stopover::ingest::{Aborted, Claim, IngestError};
 use stopover::memory::ReservedBytes;
@@ -129,7 +129,9 @@ pub async fn announce(daemon: &Daemon, exchange: &ExchangeId, partitions: u32) {
         partitions,
         ordered: false,
     };
-    let announced = daemon.exchanges.announce(exchange, spec, Announce::Either);
+    let announced = daemon
+        .exchanges
+        .announce(exchange, spec, Announce::CreateOrRenew);
     announced.await.unwrap();
 }
 
@@ -162,7 +164,7 @@ fn claim(batches: u64, pages: &[(u32, Vec<u8>)]) -> Option<Claim> {
 }
 
 async fn planned(daemon: &Daemon, x: &ExchangeId, chosen: &[TaskAttempt]) -> Vec<PlannedHandle> {
-    let planned = daemon.commits.plan_handles(x, false, chosen, 1 << 20);
+    let planned = daemon.catalog.plan_handles(x, false, chosen, 1 << 20);
     planned.await.unwrap().collect()
 }
 
@@ -405,7 +407,7 @@ async fn nothing_of_an_attempt_that_did_not_finish_or_was_aborted_is_visible() {
     );
     daemon.ingest.finish(&good, None).await.unwrap();
     for daemon in [daemon, shared.daemon(2)] {
-        let content = daemon.commits.content(&x).await.unwrap();
+        let content = daemon.catalog.content(&x).await.unwrap();
         let attempts: Vec<_> = content.committed.iter().map(|c| c.attempt.task).collect();
         assert_eq!(attempts, [2]);
         assert_eq!(read(&daemon, &x, 0).await.unwrap().len(), 200_000);
@@ -413,7 +415,7 @@ async fn nothing_of_an_attempt_that_did_not_finish_or_was_aborted_is_visible() {
             let chosen = [hidden.task_attempt];
             assert!(
                 daemon
-                    .commits
+                    .catalog
                     .plan_handles(&x, false, &chosen, 1)
                     .await
                     .is_err()
@@ -511,7 +513,7 @@ async fn a_finish_and_an_abort_that_race_agree_on_one_outcome() {
             tokio::join!(daemon.ingest.finish(&one, None), daemon.ingest.abort(&one));
         let visible = !shared
             .daemon(99)
-            .commits
+            .catalog
             .content(&x)
             .await
             .unwrap()
@@ -577,7 +579,7 @@ async fn a_damaged_footer_is_counted_each_time_that_it_is_read() {
         let at = bytes.len() - from_the_end;
         bytes[at] ^= 1;
         std::fs::write(&file, bytes).unwrap();
-        assert!(reader.commits.content(&x).await.is_err());
+        assert!(reader.catalog.content(&x).await.is_err());
         assert_eq!(reader.metrics.corruptions.get(), counted);
     }
     std::fs::write(&file, good).unwrap();
@@ -690,7 +692,10 @@ async fn a_late_writer_is_refused_and_leaves_nothing() {
         partitions: 1,
         ordered: false,
     };
-    let again = closer.exchanges.announce(&x, spec, Announce::Either).await;
+    let again = closer
+        .exchanges
+        .announce(&x, spec, Announce::CreateOrRenew)
+        .await;
     assert!(again.is_err());
 }
 
@@ -747,11 +752,11 @@ fn collector(daemon: &Daemon) -> Collector {
 }
 
 /// Looks until the exchange is over, and answers that finding.
-async fn until_over(collector: &mut Collector) -> Finding {
+async fn until_over(collector: &mut Collector) -> Inspection {
     for _ in 0..20 {
         tokio::time::sleep(Duration::from_secs(10)).await;
-        for finding in collector.look().await.unwrap() {
-            if finding.outcome.as_ref().unwrap().verdict == Verdict::Over {
+        for finding in collector.inspect_all().await.unwrap() {
+            if finding.outcome.as_ref().unwrap().verdict == Verdict::Expired {
                 return finding;
             }
         }
@@ -771,11 +776,11 @@ async fn a_renewal_between_the_look_and_the_end_keeps_the_exchange() {
     announce(&shared.daemon(2), &x, 1).await;
     let seen = over.outcome.unwrap();
     let ended = sweeper
-        .end(&x, &seen, || panic!("nobody may be told"))
+        .collect(&x, &seen, || panic!("nobody may be told"))
         .await;
     assert_eq!(ended.unwrap(), None);
     assert_eq!(read(&shared.daemon(3), &x, 0).await.unwrap(), page(1, 100));
-    let again = sweeper.look().await.unwrap();
+    let again = sweeper.inspect_all().await.unwrap();
     let again = again[0].outcome.as_ref().unwrap();
     assert_eq!(again.verdict, Verdict::Fresh, "watched from the start");
 }
@@ -791,24 +796,26 @@ async fn what_was_collected_is_not_brought_back_by_a_renewal_or_a_late_writer() 
     let sweeping = shared.daemon(3);
     let mut sweeper = collector(&sweeping);
     let over = until_over(&mut sweeper).await.outcome.unwrap();
-    sweeper.end(&x, &over, || {}).await.unwrap().unwrap();
+    sweeper.collect(&x, &over, || {}).await.unwrap().unwrap();
     assert_eq!(shared.files(), Vec::<PathBuf>::new());
     // The coordinator wakes: through a daemon that knew the exchange, and one that never saw it.
     let spec = ExchangeSpec {
         partitions: 1,
         ordered: false,
     };
-    let renewed = owner.exchanges.announce(&x, spec.clone(), Announce::Either);
+    let renewed = owner
+        .exchanges
+        .announce(&x, spec.clone(), Announce::CreateOrRenew);
     let error = renewed.await.unwrap_err();
     assert!(matches!(error, ExchangeError::Closed(_)), "{error}");
     let stranger = shared.daemon(4);
-    let renewed = stranger.exchanges.announce(&x, spec, Announce::Renewal);
+    let renewed = stranger.exchanges.announce(&x, spec, Announce::Renew);
     let error = renewed.await.unwrap_err();
     assert!(matches!(error, ExchangeError::NotFound(_)), "{error}");
     // The writer wakes: what it stores, it takes away.
     let _ = late.ingest.finish(&one, None).await;
     for _ in 0..2000 {
-        if shared.files().is_empty() && late.exchanges.lookup_now(&x).await.is_err() {
+        if shared.files().is_empty() && late.exchanges.lookup_uncached(&x).await.is_err() {
             break;
         }
         std::thread::sleep(Duration::from_millis(1));
@@ -833,11 +840,11 @@ async fn many_who_collect_at_once_do_no_harm() {
         announce(&daemon, &kept, 1).await;
         tokio::time::sleep(Duration::from_secs(10)).await;
         let sweeps = collectors.iter_mut().map(async |collector| {
-            for finding in collector.look().await.unwrap() {
+            for finding in collector.inspect_all().await.unwrap() {
                 let seen = finding.outcome.unwrap();
-                assert!(finding.exchange == x || seen.verdict != Verdict::Over);
+                assert!(finding.exchange == x || seen.verdict != Verdict::Expired);
                 collector
-                    .end(&finding.exchange, &seen, || {})
+                    .collect(&finding.exchange, &seen, || {})
                     .await
                     .unwrap();
             }
@@ -901,7 +908,7 @@ async fn footers_give_way_to_readers_and_a_plan_waits_for_nobody() {
         write_task(&writer, &sink(&x, task, 0), &pages).await;
     }
     let planner = shared.daemon(2);
-    let (pool, commits) = (&planner.read_pool, &planner.commits);
+    let (pool, commits) = (&planner.read_pool, &planner.catalog);
     let all = pool.reserve("q", pool.capacity()).await.unwrap();
     let beside = planned(&planner, &x, &chosen).await;
     assert_eq!((beside.len(), commits.footer_bytes()), (4, 0));
@@ -951,7 +958,7 @@ async fn many_sinks_finish_within_a_small_budget_and_every_byte_comes_back() {
     assert_eq!(total, 100 * 6 * 100_000);
     assert_eq!(
         other.read_pool.used(),
-        other.reader.cached_bytes() + other.commits.footer_bytes(),
+        other.reader.cached_bytes() + other.catalog.footer_bytes(),
         "only the caches hold memory"
     );
     daemon.exchanges.close(&x).await.unwrap();
@@ -1006,7 +1013,7 @@ async fn a_base_directory_that_fails_is_left_out_while_the_other_works() {
         status[1].error.as_ref().unwrap().contains("base-1"),
         "{status:?}"
     );
-    let error = shared.daemon(2).commits.content(&x).await.unwrap_err();
+    let error = shared.daemon(2).catalog.content(&x).await.unwrap_err();
     assert!(error.to_string().contains("base-1"), "{error}");
 }
 

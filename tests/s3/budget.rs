@@ -139,7 +139,9 @@ async fn run(shuffle: Shuffle) -> Cost {
         partitions: shuffle.partitions,
         ordered: false,
     };
-    let announced = writer.exchanges.announce(&exchange, spec, Announce::Either);
+    let announced = writer
+        .exchanges
+        .announce(&exchange, spec, Announce::CreateOrRenew);
     announced.await.unwrap();
     let writes = (0..shuffle.tasks).map(|task| {
         let (writer, exchange) = (writer.clone(), exchange.clone());

@@ -121,7 +121,7 @@ impl Host {
         let runtime = Runtime {
             clock: Clock::with_fixed_wall(SystemTime::UNIX_EPOCH),
             random: Random::seeded(self.chance.next()),
-            tasks: TaskGroup::on(Arc::new(Nursery(Arc::clone(nest)))),
+            tasks: TaskGroup::with_spawner(Arc::new(Nursery(Arc::clone(nest)))),
         };
         let stores = sites.iter().map(|site| {
             let store = nest.meter.over(SimulatedStore::new(site, nest));

@@ -160,7 +160,7 @@ fn base_directories_that_are_listed_at_different_moments_are_not_taken_for_lost_
                 ..StoreWeather::default()
             };
             *cluster.sites[1].weather.lock() = slow;
-            let commits = cluster.hosts[1].serves().await.daemon.commits.clone();
+            let commits = cluster.hosts[1].serves().await.daemon.catalog.clone();
             let planning = tokio::spawn(async move {
                 let exchange = X.parse().unwrap();
                 commits.partition_handle(&exchange, 0, None, None).await
@@ -254,13 +254,13 @@ fn an_exchange_that_is_looked_at_while_it_is_announced_is_not_taken_for_closed()
                     partitions: 2,
                     ordered: false,
                 };
-                announcer.announce(&id, spec, Announce::Either).await
+                announcer.announce(&id, spec, Announce::CreateOrRenew).await
             });
             sleep_millis(100).await;
             *cluster.sites[1].weather.lock() = StoreWeather::default();
             met += usize::from(exchanges.lookup(&exchange).await.is_ok());
             assert!(announcing.await.unwrap().unwrap().created);
-            exchanges.lookup_now(&exchange).await.unwrap();
+            exchanges.lookup_uncached(&exchange).await.unwrap();
             exchanges.close(&exchange).await.unwrap();
         }
         assert!(met > 0, "its home was never the other base directory");

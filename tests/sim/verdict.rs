@@ -76,7 +76,7 @@ pub async fn nothing_is_left(cluster: &Cluster) {
     for host in cluster.hosts.iter() {
         let life = host.serves().await;
         let (daemon, metrics) = (&life.daemon, &life.daemon.metrics);
-        let kept = daemon.reader.cached_bytes() + daemon.commits.footer_bytes();
+        let kept = daemon.reader.cached_bytes() + daemon.catalog.footer_bytes();
         let held = [
             ("sinks_open", metrics.sinks_open.get()),
             ("exchanges_open", metrics.exchanges_open.get()),
@@ -88,7 +88,7 @@ pub async fn nothing_is_left(cluster: &Cluster) {
                 "read pool without its caches",
                 daemon.read_pool.used() as i64 - kept as i64,
             ),
-            ("undecided sinks", daemon.ingest.undecided() as i64),
+            ("undecided sinks", daemon.ingest.unsettled_sinks() as i64),
             ("runs that are dead and not gone", host.undead() as i64),
         ];
         let held: Vec<_> = held.iter().filter(|(_, value)| *value != 0).collect();

@@ -109,8 +109,8 @@ pub struct ExchangeContent {
 fn which(headers: &HeaderMap) -> Result<Announce, Problem> {
     let mut values = headers.get_all(IF_MATCH).iter();
     match (values.next().map(|value| value.as_bytes()), values.next()) {
-        (None, _) => Ok(Announce::Either),
-        (Some(b"*"), None) => Ok(Announce::Renewal),
+        (None, _) => Ok(Announce::CreateOrRenew),
+        (Some(b"*"), None) => Ok(Announce::Renew),
         _ => Err(Problem::invalid(
             "If-Match can only be *, once: renew the lease, but announce nothing new",
         )),
@@ -207,7 +207,7 @@ pub async fn show(
     ExchangePath(exchange): ExchangePath,
     _: NoQuery,
 ) -> Result<Json<ExchangeContent>, Problem> {
-    let spec = state.parts.exchanges.lookup_now(&exchange).await?;
+    let spec = state.parts.exchanges.lookup_uncached(&exchange).await?;
     let content = state.parts.commits.content(&exchange).await?;
     let committed = content.committed.iter().map(|done| Committed {
         task: done.attempt.task,

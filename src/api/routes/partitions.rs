@@ -84,7 +84,7 @@ pub async fn read(
     let partitions = state
         .parts
         .exchanges
-        .lookup_now(&exchange)
+        .lookup_uncached(&exchange)
         .await?
         .partitions;
     if partition >= partitions {
@@ -106,7 +106,7 @@ pub async fn read(
         .await?;
     // Closing removes the announcement before anything else: while it is there, nothing was missing
     // from what the partition's segments were found by.
-    state.parts.exchanges.lookup_now(&exchange).await?;
+    state.parts.exchanges.lookup_uncached(&exchange).await?;
     let (media_type, on_failure) = match format {
         PageFormat::Raw => (RAW_MEDIA_TYPE, OnFailure::Cut),
         PageFormat::Records => (READ_MEDIA_TYPE, OnFailure::ErrorRecord),

@@ -169,7 +169,7 @@ pub async fn expect(
     _: NoQuery,
 ) -> Result<StatusCode, Problem> {
     state.parts.exchanges.lookup(&sink.exchange).await?;
-    state.parts.ingest.expect(&sink)?;
+    state.parts.ingest.declare_sink(&sink)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

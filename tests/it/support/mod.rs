@@ -118,7 +118,7 @@ impl Door {
         let credentials = Credentials::open(&config.server, &runtime.clock).unwrap();
         let parts = Parts {
             ingest: daemon.ingest.clone(),
-            commits: daemon.commits.clone(),
+            commits: daemon.catalog.clone(),
             reader: daemon.reader.clone(),
             exchanges: daemon.exchanges.clone(),
             storage: daemon.storage.clone(),

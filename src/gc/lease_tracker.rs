@@ -18,18 +18,18 @@ const LEAST_GAPS: u32 = 4;
 
 /// What was seen of an exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Sight {
+pub enum MarkerState {
     /// Its announcement, at this version.
-    Announced(String),
+    Open(String),
     /// Objects without an announcement.
-    Orphaned,
+    Missing,
     /// Its end was claimed and not carried out to the end.
-    Ended,
+    Tombstone,
 }
 
 /// One look at an exchange.
 #[derive(Debug, Clone, Copy)]
-pub struct Look {
+pub struct Poll {
     /// Just before it was asked for.
     pub asked: Instant,
     /// When the answer was there.
@@ -42,30 +42,30 @@ pub struct Look {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// It may go now.
-    Over,
+    Expired,
     /// It was not renewed for as long as it has been watched: this long.
-    Silent(Duration),
+    Unrenewed(Duration),
     /// It is seen for the first time, or was renewed since the last look.
     Fresh,
 }
 
 #[derive(Debug)]
 struct Watched {
-    sight: Sight,
+    sight: MarkerState,
     /// Time that counts.
     silent: Duration,
-    last: Look,
+    last: Poll,
 }
 
 /// Watches exchanges over time.
 #[derive(Debug)]
-pub struct Watch {
+pub struct LeaseTracker {
     lease: Duration,
     longest_gap: Duration,
     seen: HashMap<ExchangeId, Watched>,
 }
 
-impl Watch {
+impl LeaseTracker {
     /// A watch that takes exchanges for dead which were silent for `lease`, by one who means to
     /// look every `interval`. A gap of more than twice that is not time in which it watched.
     pub fn new(lease: Duration, interval: Duration) -> Self {
@@ -77,10 +77,10 @@ impl Watch {
     }
 
     /// Notes what is seen now.
-    pub fn see(&mut self, id: &ExchangeId, sight: Sight, look: Look) -> Verdict {
-        if sight == Sight::Ended {
+    pub fn see(&mut self, id: &ExchangeId, sight: MarkerState, look: Poll) -> Verdict {
+        if sight == MarkerState::Tombstone {
             // Whoever claimed it has watched for a whole lease.
-            return Verdict::Over;
+            return Verdict::Expired;
         }
         let Some(watched) = self.seen.get_mut(id).filter(|w| w.sight == sight) else {
             let silent = Duration::ZERO;
@@ -99,9 +99,9 @@ impl Watch {
         }
         watched.last = look;
         if watched.silent >= self.lease && look.writable {
-            return Verdict::Over;
+            return Verdict::Expired;
         }
-        Verdict::Silent(watched.silent)
+        Verdict::Unrenewed(watched.silent)
     }
 
     /// Nothing can be said of it now: it is watched from the start again.
@@ -129,7 +129,7 @@ mod tests {
     const INTERVAL: Duration = Duration::from_secs(60);
 
     struct Watcher {
-        watch: Watch,
+        watch: LeaseTracker,
         id: ExchangeId,
         start: Instant,
     }
@@ -137,7 +137,7 @@ mod tests {
     impl Watcher {
         fn new(interval: Duration) -> Self {
             Self {
-                watch: Watch::new(LEASE, interval),
+                watch: LeaseTracker::new(LEASE, interval),
                 id: "q".parse().unwrap(),
                 start: Instant::now(),
             }
@@ -145,13 +145,13 @@ mod tests {
 
         fn look_when(&mut self, seconds: u64, version: &str, writable: bool) -> Verdict {
             let at = self.start + Duration::from_secs(seconds);
-            let look = Look {
+            let look = Poll {
                 asked: at,
                 answered: at,
                 writable,
             };
             self.watch
-                .see(&self.id, Sight::Announced(version.into()), look)
+                .see(&self.id, MarkerState::Open(version.into()), look)
         }
 
         fn look(&mut self, seconds: u64, version: &str) -> Verdict {
@@ -163,13 +163,13 @@ mod tests {
     fn an_exchange_is_over_only_after_a_whole_lease_without_renewal() {
         let mut watcher = Watcher::new(INTERVAL);
         for seconds in (0..900).step_by(60) {
-            assert_ne!(watcher.look(seconds, "a"), Verdict::Over, "{seconds}");
+            assert_ne!(watcher.look(seconds, "a"), Verdict::Expired, "{seconds}");
         }
         assert_eq!(watcher.look(890, "b"), Verdict::Fresh, "renewed");
         for seconds in (950..1790).step_by(60) {
-            assert_ne!(watcher.look(seconds, "b"), Verdict::Over, "{seconds}");
+            assert_ne!(watcher.look(seconds, "b"), Verdict::Expired, "{seconds}");
         }
-        assert_eq!(watcher.look(1790, "b"), Verdict::Over);
+        assert_eq!(watcher.look(1790, "b"), Verdict::Expired);
     }
 
     #[test]
@@ -178,22 +178,22 @@ mod tests {
         watcher.look(0, "a");
         // Stopped for ten hours: so may everybody have been.
         let gap = 2 * INTERVAL;
-        assert_eq!(watcher.look(36_000, "a"), Verdict::Silent(gap));
-        assert_eq!(watcher.look(72_000, "a"), Verdict::Silent(2 * gap));
+        assert_eq!(watcher.look(36_000, "a"), Verdict::Unrenewed(gap));
+        assert_eq!(watcher.look(72_000, "a"), Verdict::Unrenewed(2 * gap));
         // Whoever renews every third of a lease has had its turn long before this.
         for n in 1..11 {
-            assert_ne!(watcher.look(72_000 + 60 * n, "a"), Verdict::Over, "{n}");
+            assert_ne!(watcher.look(72_000 + 60 * n, "a"), Verdict::Expired, "{n}");
         }
-        assert_eq!(watcher.look(72_660, "a"), Verdict::Over);
+        assert_eq!(watcher.look(72_660, "a"), Verdict::Expired);
     }
 
     #[test]
     fn it_takes_several_looks_also_where_they_are_far_apart() {
         let mut watcher = Watcher::new(Duration::from_secs(899));
         for n in 0..4 {
-            assert_ne!(watcher.look(n * 899, "a"), Verdict::Over, "{n}");
+            assert_ne!(watcher.look(n * 899, "a"), Verdict::Expired, "{n}");
         }
-        assert_eq!(watcher.look(4 * 899, "a"), Verdict::Over);
+        assert_eq!(watcher.look(4 * 899, "a"), Verdict::Expired);
     }
 
     #[test]
@@ -205,10 +205,14 @@ mod tests {
         // The disk is full for an hour.
         for seconds in (900..4500).step_by(60) {
             let verdict = watcher.look_when(seconds, "a", false);
-            assert_eq!(verdict, Verdict::Silent(Duration::from_secs(840)));
+            assert_eq!(verdict, Verdict::Unrenewed(Duration::from_secs(840)));
         }
-        assert_ne!(watcher.look(4500, "a"), Verdict::Over, "it has just ended");
-        assert_eq!(watcher.look(4560, "a"), Verdict::Over);
+        assert_ne!(
+            watcher.look(4500, "a"),
+            Verdict::Expired,
+            "it has just ended"
+        );
+        assert_eq!(watcher.look(4560, "a"), Verdict::Expired);
     }
 
     #[test]
@@ -216,14 +220,14 @@ mod tests {
         let mut watcher = Watcher::new(INTERVAL);
         for n in 0..100 {
             let at = watcher.start + Duration::from_secs(60) * n;
-            let look = Look {
+            let look = Poll {
                 asked: at,
                 answered: at + Duration::from_secs(60),
                 writable: true,
             };
-            let verdict = watcher.watch.see(&watcher.id, Sight::Orphaned, look);
+            let verdict = watcher.watch.see(&watcher.id, MarkerState::Missing, look);
             assert!(
-                matches!(verdict, Verdict::Fresh | Verdict::Silent(Duration::ZERO)),
+                matches!(verdict, Verdict::Fresh | Verdict::Unrenewed(Duration::ZERO)),
                 "{verdict:?}"
             );
         }

@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::collect::{Collector, Finding, Seen};
-use super::watch::{Sight, Verdict};
+use super::collect::{Collector, Inspection, Observation};
+use super::lease_tracker::{MarkerState, Verdict};
 use crate::id::ExchangeId;
 use crate::runtime::Runtime;
 use crate::storage::{Inventory, Storage, StorageError};
@@ -21,7 +21,7 @@ const PATIENCE: u32 = 3;
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy)]
-pub struct Orders {
+pub struct GcOptions {
     /// How long an exchange must be silent.
     pub watch: Duration,
     /// Only say what would go.
@@ -30,35 +30,35 @@ pub struct Orders {
 
 /// Why an exchange goes or stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
+pub enum GcOutcome {
     /// Nobody renewed it: it goes.
-    Silent,
+    Expired,
     /// It has no announcement, only objects that a late or dead writer left: it goes.
     Orphaned,
     /// Its end was claimed before, and not carried out to the end: it goes.
-    Ended,
+    HalfRemoved,
     /// It was renewed meanwhile: it stays.
     Renewed,
     /// It appeared meanwhile: it stays.
     New,
     /// Somebody else has closed or collected it.
-    Gone,
+    RemovedElsewhere,
     /// It could not be watched for long enough, or not be removed: it stays for now.
-    Unsettled(String),
+    Undetermined(String),
 }
 
-impl Fate {
+impl GcOutcome {
     /// Whether such an exchange is to go.
-    pub fn goes(&self) -> bool {
-        matches!(self, Self::Silent | Self::Orphaned | Self::Ended)
+    pub fn is_removable(&self) -> bool {
+        matches!(self, Self::Expired | Self::Orphaned | Self::HalfRemoved)
     }
 }
 
 /// What became of one exchange.
 #[derive(Debug)]
-pub struct Entry {
+pub struct GcEntry {
     /// Why.
-    pub fate: Fate,
+    pub outcome: GcOutcome,
     /// What it held before anything was removed.
     pub inventory: Inventory,
     /// How many objects were removed.
@@ -67,9 +67,9 @@ pub struct Entry {
 
 /// What became of all.
 #[derive(Debug)]
-pub struct Report {
+pub struct GcReport {
     /// By exchange.
-    pub entries: BTreeMap<ExchangeId, Entry>,
+    pub entries: BTreeMap<ExchangeId, GcEntry>,
     /// Temporary files removed that no running daemon writes.
     pub temporaries: u64,
 }
@@ -81,38 +81,40 @@ pub struct Report {
 pub async fn collect_once(
     storage: &Storage,
     runtime: &Runtime,
-    orders: Orders,
+    options: GcOptions,
     began: impl FnOnce(usize),
-) -> Result<Report, StorageError> {
-    let interval = orders.watch / LOOKS;
-    let collector = Collector::new(storage.clone(), runtime.clone(), orders.watch, interval);
+) -> Result<GcReport, StorageError> {
+    let interval = options.watch / LOOKS;
+    let collector = Collector::new(storage.clone(), runtime.clone(), options.watch, interval);
     let mut round = Round {
         storage,
         collector,
-        orders,
+        options,
         entries: BTreeMap::new(),
         waiting: BTreeMap::new(),
     };
-    let found = round.collector.look().await?;
+    let found = round.collector.inspect_all().await?;
     began(found.len());
     for finding in found {
         let why = reason(&finding);
         round.waiting.insert(finding.exchange.clone(), why);
         round.take(finding, true).await?;
     }
-    let give_up = runtime.clock.now() + orders.watch * PATIENCE;
+    let give_up = runtime.clock.now() + options.watch * PATIENCE;
     while !round.waiting.is_empty() && runtime.clock.now() < give_up {
         runtime.clock.sleep(interval).await;
         round.look().await?;
     }
     for (exchange, why) in std::mem::take(&mut round.waiting) {
-        round.settle(exchange, Fate::Unsettled(why), 0).await?;
+        round
+            .settle(exchange, GcOutcome::Undetermined(why), 0)
+            .await?;
     }
-    let temporaries = match orders.dry_run {
+    let temporaries = match options.dry_run {
         true => 0,
         false => storage.remove_stale_temporaries().await?,
     };
-    Ok(Report {
+    Ok(GcReport {
         entries: round.entries,
         temporaries,
     })
@@ -121,15 +123,15 @@ pub async fn collect_once(
 struct Round<'a> {
     storage: &'a Storage,
     collector: Collector,
-    orders: Orders,
-    entries: BTreeMap<ExchangeId, Entry>,
+    options: GcOptions,
+    entries: BTreeMap<ExchangeId, GcEntry>,
     /// Those that are not settled, with what keeps them from it.
     waiting: BTreeMap<ExchangeId, String>,
 }
 
 impl Round<'_> {
     async fn look(&mut self) -> Result<(), StorageError> {
-        let found = match self.collector.look().await {
+        let found = match self.collector.inspect_all().await {
             Ok(found) => found,
             Err(error) => {
                 for why in self.waiting.values_mut() {
@@ -142,7 +144,8 @@ impl Round<'_> {
             |exchange: &ExchangeId| found.iter().any(|finding| finding.exchange == *exchange);
         let waiting: Vec<ExchangeId> = self.waiting.keys().cloned().collect();
         for exchange in waiting.into_iter().filter(|exchange| !there(exchange)) {
-            self.settle(exchange, Fate::Gone, 0).await?;
+            self.settle(exchange, GcOutcome::RemovedElsewhere, 0)
+                .await?;
         }
         for finding in found {
             self.take(finding, false).await?;
@@ -151,63 +154,71 @@ impl Round<'_> {
     }
 
     /// Settles what a look found, as far as it can be.
-    async fn take(&mut self, finding: Finding, first: bool) -> Result<(), StorageError> {
+    async fn take(&mut self, finding: Inspection, first: bool) -> Result<(), StorageError> {
         let exchange = finding.exchange.clone();
         if !self.waiting.contains_key(&exchange) {
             if !self.entries.contains_key(&exchange) {
-                self.settle(exchange, Fate::New, 0).await?;
+                self.settle(exchange, GcOutcome::New, 0).await?;
             }
             return Ok(());
         }
         self.waiting.insert(exchange.clone(), reason(&finding));
         match finding.outcome {
-            Ok(seen) if seen.verdict == Verdict::Over => self.end(exchange, seen).await,
+            Ok(seen) if seen.verdict == Verdict::Expired => self.end(exchange, seen).await,
             Ok(seen) if seen.verdict == Verdict::Fresh && !first => {
-                self.settle(exchange, Fate::Renewed, 0).await
+                self.settle(exchange, GcOutcome::Renewed, 0).await
             }
             _ => Ok(()),
         }
     }
 
-    async fn end(&mut self, exchange: ExchangeId, seen: Seen) -> Result<(), StorageError> {
-        let fate = match seen.sight {
-            Sight::Announced(_) => Fate::Silent,
-            Sight::Orphaned => Fate::Orphaned,
-            Sight::Ended => Fate::Ended,
+    async fn end(&mut self, exchange: ExchangeId, seen: Observation) -> Result<(), StorageError> {
+        let outcome = match seen.sight {
+            MarkerState::Open(_) => GcOutcome::Expired,
+            MarkerState::Missing => GcOutcome::Orphaned,
+            MarkerState::Tombstone => GcOutcome::HalfRemoved,
         };
-        if self.orders.dry_run {
-            return self.settle(exchange, fate, 0).await;
+        if self.options.dry_run {
+            return self.settle(exchange, outcome, 0).await;
         }
         let inventory = self.storage.inventory(&exchange).await?;
-        let (fate, removed) = match self.collector.end(&exchange, &seen, || {}).await {
-            Ok(Some(removed)) => (fate, removed),
-            Ok(None) => (Fate::Renewed, 0),
-            Err(error) => (Fate::Unsettled(error.to_string()), 0),
+        let (outcome, removed) = match self.collector.collect(&exchange, &seen, || {}).await {
+            Ok(Some(removed)) => (outcome, removed),
+            Ok(None) => (GcOutcome::Renewed, 0),
+            Err(error) => (GcOutcome::Undetermined(error.to_string()), 0),
         };
-        self.enter(exchange, fate, inventory, removed);
+        self.enter(exchange, outcome, inventory, removed);
         Ok(())
     }
 
     async fn settle(
         &mut self,
         exchange: ExchangeId,
-        fate: Fate,
+        outcome: GcOutcome,
         removed: u64,
     ) -> Result<(), StorageError> {
-        let inventory = match &fate {
-            Fate::Gone => Inventory::default(),
+        let inventory = match &outcome {
+            GcOutcome::RemovedElsewhere => Inventory::default(),
             // Whatever keeps it from being looked at may keep it from being listed, too.
-            Fate::Unsettled(_) => self.storage.inventory(&exchange).await.unwrap_or_default(),
+            GcOutcome::Undetermined(_) => {
+                self.storage.inventory(&exchange).await.unwrap_or_default()
+            }
             _ => self.storage.inventory(&exchange).await?,
         };
-        self.enter(exchange, fate, inventory, removed);
+        self.enter(exchange, outcome, inventory, removed);
         Ok(())
     }
 
-    fn enter(&mut self, exchange: ExchangeId, fate: Fate, inventory: Inventory, removed: u64) {
+    fn enter(
+        &mut self,
+        exchange: ExchangeId,
+        outcome: GcOutcome,
+        inventory: Inventory,
+        removed: u64,
+    ) {
         self.waiting.remove(&exchange);
-        let entry = Entry {
-            fate,
+        let entry = GcEntry {
+            outcome,
             inventory,
             removed,
         };
@@ -216,7 +227,7 @@ impl Round<'_> {
 }
 
 /// What keeps an exchange from being settled.
-fn reason(finding: &Finding) -> String {
+fn reason(finding: &Inspection) -> String {
     match &finding.outcome {
         Ok(_) => "a base directory did not take writes for long enough to tell".to_owned(),
         Err(error) => error.to_string(),

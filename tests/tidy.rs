@@ -53,7 +53,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "exchange",
-        &["config", "crc", "id", "runtime", "storage", "telemetry"],
+        &["crc", "id", "runtime", "storage", "telemetry"],
     ),
     (
         "ingest",
@@ -61,6 +61,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "cache",
             "catalog",
             "config",
+            "crc",
             "exchange",
             "fair",
             "id",
@@ -88,10 +89,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "gc",
         &[
+            "catalog",
             "config",
             "exchange",
             "id",
             "ingest",
+            "read",
             "runtime",
             "storage",
             "telemetry",
@@ -109,6 +112,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "dashboard",
             "exchange",
             "fair",
+            "gc",
             "http",
             "id",
             "ingest",

@@ -13,6 +13,7 @@ use crate::catalog::Catalog;
 use crate::config::{LimitsConfig, QueryConfig};
 use crate::exchange::Exchanges;
 use crate::fair::{FairPermit, FairSemaphore};
+use crate::gc::close::Closing;
 use crate::http::credentials::Credentials;
 use crate::http::stall::{Contention, StallPolicy};
 use crate::id::ExchangeId;
@@ -60,8 +61,10 @@ pub struct Parts {
     pub commits: Catalog,
     /// The reading side.
     pub reader: Reader,
-    /// Announcement, lease, close.
+    /// Announcement, lease, whether an exchange is open.
     pub exchanges: Exchanges,
+    /// Closes exchanges.
+    pub closing: Closing,
     /// The base directories, for `readyz`.
     pub storage: Storage,
     /// The counters that the dashboard shows.

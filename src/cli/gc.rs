@@ -152,7 +152,7 @@ fn as_text(report: &GcReport, options: GcOptions) -> String {
         let verdict = match (entry.outcome.is_removable(), options.dry_run) {
             (true, true) => "would go",
             (true, false) => "removed",
-            (false, _) if entry.outcome == GcOutcome::RemovedElsewhere => "gone",
+            (false, _) if matches!(entry.outcome, GcOutcome::RemovedElsewhere) => "gone",
             (false, _) => "stays",
         };
         let Inventory { objects, bytes } = entry.inventory;
@@ -163,10 +163,9 @@ fn as_text(report: &GcReport, options: GcOptions) -> String {
         );
     }
     let (go, size) = sum(report.entries.values().filter(|e| e.outcome.is_removable()));
-    let (stay, _) = sum(report
-        .entries
-        .values()
-        .filter(|e| !e.outcome.is_removable() && e.outcome != GcOutcome::RemovedElsewhere));
+    let (stay, _) = sum(report.entries.values().filter(|e| {
+        !e.outcome.is_removable() && !matches!(e.outcome, GcOutcome::RemovedElsewhere)
+    }));
     let done = match options.dry_run {
         true => "would go",
         false => "removed",

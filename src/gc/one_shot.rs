@@ -1,9 +1,9 @@
-//! Collecting once, for an operator: watch everything that is there, then say or do what follows.
+//! One collection for an operator (`stopover gc`): observe all exchanges, then remove what expired.
 //!
-//! Does: look again and again until each exchange that was there at the beginning is settled:
-//! silent for the whole watch, or renewed, or gone. Does not: print (the command `gc` does) or keep
-//! anything from one run to the next. Invariant: as cautious as the sweeper; nothing goes that it
-//! has not watched itself, and nothing at all in a dry run.
+//! Does: inspect the exchanges until each that existed at the start is decided: expired, renewed,
+//! or removed by another daemon. Does not: print (the command does) or keep anything from one run
+//! to the next. Invariant: it is as cautious as a sweeper: it removes nothing that it has not
+//! observed itself for the whole time, and nothing at all in a dry run.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,100 +14,105 @@ use crate::id::ExchangeId;
 use crate::runtime::Runtime;
 use crate::storage::{Inventory, Storage, StorageError};
 
-/// Looks during a watch.
-const LOOKS: u32 = 16;
-/// After this many times the watch it gives up on those that are not settled.
-const PATIENCE: u32 = 3;
+/// Inspections during a watch.
+const INSPECTIONS: u32 = 16;
+/// After this many times the watch, exchanges that are not decided are reported as undetermined.
+const MAX_WATCHES: u32 = 3;
 
-/// What is to be done.
+/// What `stopover gc` was asked to do.
 #[derive(Debug, Clone, Copy)]
 pub struct GcOptions {
-    /// How long an exchange must be silent.
+    /// How long an exchange must not be renewed before it is removed.
     pub watch: Duration,
-    /// Only say what would go.
+    /// Report what would be removed, and remove nothing.
     pub dry_run: bool,
 }
 
-/// Why an exchange goes or stays.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Why an exchange is removed or stays.
+#[derive(Debug)]
 pub enum GcOutcome {
-    /// Nobody renewed it: it goes.
+    /// Removed: not renewed for the whole watch.
     Expired,
-    /// It has no announcement, only objects that a late or dead writer left: it goes.
+    /// Removed: it has no marker, only objects that a late or dead writer left.
     Orphaned,
-    /// Its end was claimed before, and not carried out to the end: it goes.
+    /// Removed: its end had been claimed before, and its removal not completed.
     HalfRemoved,
-    /// It was renewed meanwhile: it stays.
+    /// Stays: renewed during the watch.
     Renewed,
-    /// It appeared meanwhile: it stays.
+    /// Stays: announced during the watch.
     New,
-    /// Somebody else has closed or collected it.
+    /// Closed or collected by another daemon during the watch.
     RemovedElsewhere,
-    /// It could not be watched for long enough, or not be removed: it stays for now.
-    Undetermined(String),
+    /// Stays: it could not be observed for long enough, or not be removed.
+    Undetermined(Obstacle),
 }
 
 impl GcOutcome {
-    /// Whether such an exchange is to go.
+    /// Whether such an exchange is removed, or would be without `dry_run`.
     pub fn is_removable(&self) -> bool {
         matches!(self, Self::Expired | Self::Orphaned | Self::HalfRemoved)
     }
 }
 
+/// What kept an exchange from being decided.
+#[derive(Debug, thiserror::Error)]
+pub enum Obstacle {
+    #[error("a base directory was not writable for long enough")]
+    NotWritable,
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
 /// What became of one exchange.
 #[derive(Debug)]
 pub struct GcEntry {
-    /// Why.
     pub outcome: GcOutcome,
     /// What it held before anything was removed.
     pub inventory: Inventory,
-    /// How many objects were removed.
+    /// Objects removed.
     pub removed: u64,
 }
 
-/// What became of all.
 #[derive(Debug)]
 pub struct GcReport {
-    /// By exchange.
     pub entries: BTreeMap<ExchangeId, GcEntry>,
-    /// Temporary files removed that no running daemon writes.
+    /// Temporary files removed, none of which a running daemon was writing.
     pub temporaries: u64,
 }
 
-/// Watches, and then removes unless told not to. `began` is told how many exchanges there are.
+/// Observes all exchanges and removes those that expire, unless `dry_run`. `started` receives the
+/// number of exchanges.
 ///
 /// # Errors
-/// When the exchanges cannot be listed; what befell single ones is in the report.
+/// The exchanges cannot be listed. An error with one exchange is in the report.
 pub async fn collect_once(
     storage: &Storage,
     runtime: &Runtime,
     options: GcOptions,
-    began: impl FnOnce(usize),
+    started: impl FnOnce(usize),
 ) -> Result<GcReport, StorageError> {
-    let interval = options.watch / LOOKS;
-    let collector = Collector::new(storage.clone(), runtime.clone(), options.watch, interval);
-    let mut round = Round {
+    let interval = options.watch / INSPECTIONS;
+    let mut run = GcRun {
         storage,
-        collector,
-        options,
+        collector: Collector::new(storage.clone(), runtime.clone(), options.watch, interval),
+        dry_run: options.dry_run,
         entries: BTreeMap::new(),
-        waiting: BTreeMap::new(),
+        undecided: BTreeMap::new(),
     };
-    let found = round.collector.inspect_all().await?;
-    began(found.len());
-    for finding in found {
-        let why = reason(&finding);
-        round.waiting.insert(finding.exchange.clone(), why);
-        round.take(finding, true).await?;
+    let inspections = run.collector.inspect_all().await?;
+    started(inspections.len());
+    for inspection in inspections {
+        let obstacle = Obstacle::NotWritable;
+        run.undecided.insert(inspection.exchange.clone(), obstacle);
+        run.handle(inspection, true).await?;
     }
-    let give_up = runtime.clock.now() + options.watch * PATIENCE;
-    while !round.waiting.is_empty() && runtime.clock.now() < give_up {
+    let deadline = runtime.clock.now() + options.watch * MAX_WATCHES;
+    while !run.undecided.is_empty() && runtime.clock.now() < deadline {
         runtime.clock.sleep(interval).await;
-        round.look().await?;
+        run.inspect().await?;
     }
-    for (exchange, why) in std::mem::take(&mut round.waiting) {
-        round
-            .settle(exchange, GcOutcome::Undetermined(why), 0)
+    for (exchange, obstacle) in std::mem::take(&mut run.undecided) {
+        run.decide(exchange, GcOutcome::Undetermined(obstacle))
             .await?;
     }
     let temporaries = match options.dry_run {
@@ -115,121 +120,123 @@ pub async fn collect_once(
         false => storage.remove_stale_temporaries().await?,
     };
     Ok(GcReport {
-        entries: round.entries,
+        entries: run.entries,
         temporaries,
     })
 }
 
-struct Round<'a> {
+struct GcRun<'a> {
     storage: &'a Storage,
     collector: Collector,
-    options: GcOptions,
+    dry_run: bool,
     entries: BTreeMap<ExchangeId, GcEntry>,
-    /// Those that are not settled, with what keeps them from it.
-    waiting: BTreeMap<ExchangeId, String>,
+    /// The others of those that existed at the start, with what has kept them undecided.
+    undecided: BTreeMap<ExchangeId, Obstacle>,
 }
 
-impl Round<'_> {
-    async fn look(&mut self) -> Result<(), StorageError> {
-        let found = match self.collector.inspect_all().await {
-            Ok(found) => found,
+impl GcRun<'_> {
+    /// Inspects all exchanges once more.
+    async fn inspect(&mut self) -> Result<(), StorageError> {
+        let inspections = match self.collector.inspect_all().await {
+            Ok(inspections) => inspections,
             Err(error) => {
-                for why in self.waiting.values_mut() {
-                    *why = error.to_string();
+                for obstacle in self.undecided.values_mut() {
+                    *obstacle = Obstacle::Storage(error.clone());
                 }
                 return Ok(());
             }
         };
-        let there =
-            |exchange: &ExchangeId| found.iter().any(|finding| finding.exchange == *exchange);
-        let waiting: Vec<ExchangeId> = self.waiting.keys().cloned().collect();
-        for exchange in waiting.into_iter().filter(|exchange| !there(exchange)) {
-            self.settle(exchange, GcOutcome::RemovedElsewhere, 0)
-                .await?;
+        let undecided: Vec<ExchangeId> = self.undecided.keys().cloned().collect();
+        for exchange in undecided {
+            if inspections.iter().all(|i| i.exchange != exchange) {
+                self.decide(exchange, GcOutcome::RemovedElsewhere).await?;
+            }
         }
-        for finding in found {
-            self.take(finding, false).await?;
+        for inspection in inspections {
+            self.handle(inspection, false).await?;
         }
         Ok(())
     }
 
-    /// Settles what a look found, as far as it can be.
-    async fn take(&mut self, finding: Inspection, first: bool) -> Result<(), StorageError> {
-        let exchange = finding.exchange.clone();
-        if !self.waiting.contains_key(&exchange) {
+    /// Decides an exchange if its inspection allows it.
+    async fn handle(&mut self, inspection: Inspection, first: bool) -> Result<(), StorageError> {
+        let Inspection { exchange, outcome } = inspection;
+        let Some(obstacle) = self.undecided.get_mut(&exchange) else {
             if !self.entries.contains_key(&exchange) {
-                self.settle(exchange, GcOutcome::New, 0).await?;
+                self.decide(exchange, GcOutcome::New).await?;
             }
             return Ok(());
-        }
-        self.waiting.insert(exchange.clone(), reason(&finding));
-        match finding.outcome {
-            Ok(seen) if seen.verdict == Verdict::Expired => self.end(exchange, seen).await,
-            Ok(seen) if seen.verdict == Verdict::Fresh && !first => {
-                self.settle(exchange, GcOutcome::Renewed, 0).await
+        };
+        let observation = match outcome {
+            Ok(observation) => observation,
+            Err(error) => {
+                *obstacle = Obstacle::Storage(error);
+                return Ok(());
             }
-            _ => Ok(()),
+        };
+        *obstacle = Obstacle::NotWritable;
+        match observation.verdict {
+            Verdict::Expired => self.remove(exchange, observation).await,
+            Verdict::Fresh if !first => self.decide(exchange, GcOutcome::Renewed).await,
+            Verdict::Fresh | Verdict::Unrenewed(_) => Ok(()),
         }
     }
 
-    async fn end(&mut self, exchange: ExchangeId, seen: Observation) -> Result<(), StorageError> {
-        let outcome = match seen.sight {
+    async fn remove(
+        &mut self,
+        exchange: ExchangeId,
+        observation: Observation,
+    ) -> Result<(), StorageError> {
+        let outcome = match observation.marker {
             MarkerState::Open(_) => GcOutcome::Expired,
             MarkerState::Missing => GcOutcome::Orphaned,
             MarkerState::Tombstone => GcOutcome::HalfRemoved,
         };
-        if self.options.dry_run {
-            return self.settle(exchange, outcome, 0).await;
+        if self.dry_run {
+            return self.decide(exchange, outcome).await;
         }
         let inventory = self.storage.inventory(&exchange).await?;
-        let (outcome, removed) = match self.collector.collect(&exchange, &seen, || {}).await {
+        let collected = self.collector.collect(&exchange, &observation, || {});
+        let (outcome, removed) = match collected.await {
             Ok(Some(removed)) => (outcome, removed),
             Ok(None) => (GcOutcome::Renewed, 0),
-            Err(error) => (GcOutcome::Undetermined(error.to_string()), 0),
+            Err(error) => (GcOutcome::Undetermined(error.into()), 0),
         };
-        self.enter(exchange, outcome, inventory, removed);
+        self.record(exchange, outcome, inventory, removed);
         Ok(())
     }
 
-    async fn settle(
+    /// Records the outcome of an exchange of which nothing was removed.
+    async fn decide(
         &mut self,
         exchange: ExchangeId,
         outcome: GcOutcome,
-        removed: u64,
     ) -> Result<(), StorageError> {
         let inventory = match &outcome {
             GcOutcome::RemovedElsewhere => Inventory::default(),
-            // Whatever keeps it from being looked at may keep it from being listed, too.
+            // Listing it may fail for the same reason.
             GcOutcome::Undetermined(_) => {
                 self.storage.inventory(&exchange).await.unwrap_or_default()
             }
             _ => self.storage.inventory(&exchange).await?,
         };
-        self.enter(exchange, outcome, inventory, removed);
+        self.record(exchange, outcome, inventory, 0);
         Ok(())
     }
 
-    fn enter(
+    fn record(
         &mut self,
         exchange: ExchangeId,
         outcome: GcOutcome,
         inventory: Inventory,
         removed: u64,
     ) {
-        self.waiting.remove(&exchange);
+        self.undecided.remove(&exchange);
         let entry = GcEntry {
             outcome,
             inventory,
             removed,
         };
         self.entries.insert(exchange, entry);
-    }
-}
-
-/// What keeps an exchange from being settled.
-fn reason(finding: &Inspection) -> String {
-    match &finding.outcome {
-        Ok(_) => "a base directory did not take writes for long enough to tell".to_owned(),
-        Err(error) => error.to_string(),
     }
 }

@@ -101,7 +101,7 @@ async fn while_the_commit_records_cannot_be_read_no_attempt_is_said_to_have_fail
     assert!(
         matches!(
             not_known,
-            Err(IngestError::Commit(
+            Err(IngestError::Catalog(
                 stopover::catalog::CatalogError::Storage(_)
             ))
         ),
@@ -165,7 +165,7 @@ async fn a_daemon_that_has_read_an_exchange_lets_go_of_it_when_another_has_close
     }
     let both = reader.reader.cached_bytes();
     assert_eq!(reader.catalog.kept().len(), 2);
-    writer.exchanges.close(&x).await.unwrap();
+    writer.closing.close(&x).await.unwrap();
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert_eq!(reader.catalog.kept(), [kept.clone()].into());
     assert_eq!(reader.reader.kept(), [kept].into());
@@ -226,7 +226,7 @@ async fn a_first_announcement_that_finds_another_elsewhere_leaves_nothing_of_its
         let x = homes.next().unwrap();
         announce(&look, &x, 2).await;
         let at_home = marker(0, &x).exists();
-        look.exchanges.close(&x).await.unwrap();
+        look.closing.close(&x).await.unwrap();
         if at_home {
             return x;
         }
@@ -257,7 +257,10 @@ async fn a_first_announcement_that_finds_another_elsewhere_leaves_nothing_of_its
         .exchanges
         .announce(&x, spec(2), Announce::CreateOrRenew)
         .await;
-    assert!(matches!(ended, Err(ExchangeError::Closed(_))), "{ended:?}");
+    assert!(
+        matches!(ended, Err(ExchangeError::Closed { .. })),
+        "{ended:?}"
+    );
     assert!(!marker(0, &x).exists() && marker(1, &x).exists());
 
     // Where one cannot be asked nothing is known, and nothing is taken back: the client asks again,

@@ -303,11 +303,7 @@ impl World {
     /// After the close nothing is left, in the base directories and in memory, once uploads that
     /// were under way have noticed.
     async fn close(&self) {
-        self.daemons[0]
-            .exchanges
-            .close(&self.exchange)
-            .await
-            .unwrap();
+        self.daemons[0].closing.close(&self.exchange).await.unwrap();
         for _ in 0..100 {
             let left = self.daemons[1].exchanges.list().await.unwrap();
             if left.is_empty() && self.daemons[0].write_pool.used() == 0 {

@@ -17,10 +17,9 @@ use stopover::gc::collect::{Collector, Inspection};
 use stopover::gc::lease_tracker::Verdict;
 use stopover::id::{ExchangeId, SinkId, TaskAttempt};
 use stopover::ingest::{Aborted, Claim, IngestError};
-use stopover::memory::ReservedBytes;
 use stopover::read::{PageFormat, ReadError, Selection};
 use stopover::runtime::Runtime;
-use stopover::segment::frame::{FRAME_HEADER, seal_frame, verify_batch};
+use stopover::segment::frame::{BatchCheck, FRAME_HEADER, seal_frame};
 use stopover::segment::layout::TRAILER;
 use stopover::storage::{Limits, Storage};
 use stopover::store::Store;
@@ -143,14 +142,10 @@ pub async fn write(
     pages: &[(u32, Vec<u8>)],
 ) -> Result<(), IngestError> {
     let bytes = frames(pages);
-    let reservation = daemon
-        .ingest
-        .reserve(&sink.exchange, bytes.len() as u64)
-        .await?;
-    let (bytes, memory) = ReservedBytes::into_held(bytes.into(), reservation);
-    let batch = verify_batch(bytes, 10_000, 16 << 20).unwrap();
-    let appended = daemon.ingest.append(sink, Some(number), batch, memory);
-    appended.map(drop)
+    let admission = daemon.ingest.admit(sink, Some(number))?;
+    let admission = admission.reserve(bytes.len() as u64).await?;
+    let check = BatchCheck::new(10_000, 16 << 20);
+    admission.append(check, bytes.into()).map(drop)
 }
 
 fn claim(batches: u64, pages: &[(u32, Vec<u8>)]) -> Option<Claim> {
@@ -652,7 +647,7 @@ async fn close_removes_everything_from_every_base_directory() {
         write_task(&daemon, &sink(&x, task, 0), &[(0, page(1, 100))]).await;
     }
     write_task(&daemon, &sink(&kept, 0, 0), &[(0, page(1, 100))]).await;
-    shared.daemon(2).exchanges.close(&x).await.unwrap();
+    shared.daemon(2).closing.close(&x).await.unwrap();
     let left = shared.files();
     assert!(
         left.iter().all(|f| f.to_str().unwrap().contains("q-2")),
@@ -662,7 +657,7 @@ async fn close_removes_everything_from_every_base_directory() {
         read(&shared.daemon(3), &kept, 0).await.unwrap(),
         page(1, 100)
     );
-    daemon.exchanges.close(&kept).await.unwrap();
+    daemon.closing.close(&kept).await.unwrap();
     assert_eq!(shared.files(), Vec::<PathBuf>::new());
 }
 
@@ -674,7 +669,7 @@ async fn a_late_writer_is_refused_and_leaves_nothing() {
     late.exchanges.lookup(&x).await.unwrap();
     let one = sink(&x, 0, 0);
     write(&late, &one, 0, &[(0, page(1, 100))]).await.unwrap();
-    closer.exchanges.close(&x).await.unwrap();
+    closer.closing.close(&x).await.unwrap();
     // The late daemon has not noticed yet: it writes, then looks, then takes away what it wrote.
     let _ = late.ingest.finish(&one, None).await;
     for _ in 0..200 {
@@ -686,7 +681,7 @@ async fn a_late_writer_is_refused_and_leaves_nothing() {
     assert_eq!(shared.files(), Vec::<PathBuf>::new());
     for daemon in [&late, &closer] {
         let error = daemon.exchanges.lookup(&x).await.unwrap_err();
-        assert!(matches!(error, ExchangeError::Closed(_)), "{error}");
+        assert!(matches!(error, ExchangeError::Closed { .. }), "{error}");
     }
     let spec = ExchangeSpec {
         partitions: 1,
@@ -807,11 +802,11 @@ async fn what_was_collected_is_not_brought_back_by_a_renewal_or_a_late_writer() 
         .exchanges
         .announce(&x, spec.clone(), Announce::CreateOrRenew);
     let error = renewed.await.unwrap_err();
-    assert!(matches!(error, ExchangeError::Closed(_)), "{error}");
+    assert!(matches!(error, ExchangeError::Closed { .. }), "{error}");
     let stranger = shared.daemon(4);
     let renewed = stranger.exchanges.announce(&x, spec, Announce::Renew);
     let error = renewed.await.unwrap_err();
-    assert!(matches!(error, ExchangeError::NotFound(_)), "{error}");
+    assert!(matches!(error, ExchangeError::NotFound { .. }), "{error}");
     // The writer wakes: what it stores, it takes away.
     let _ = late.ingest.finish(&one, None).await;
     for _ in 0..2000 {
@@ -882,14 +877,15 @@ async fn what_a_batch_takes_besides_its_bytes_is_reserved_or_owed() {
         pool.capacity() - 10,
         "there is no room for more"
     );
-    let who_leaves = daemon.ingest.reserve(&x, 100).now_or_never();
-    assert!(who_leaves.is_none(), "there is no room: {who_leaves:?}");
+    let reserve = || daemon.ingest.admit(&one, Some(2)).unwrap().reserve(100);
+    let who_leaves = reserve().now_or_never();
+    assert!(who_leaves.is_none(), "there is no room");
     drop(rest);
-    let next = daemon.ingest.reserve(&x, 100).await.unwrap();
+    let next = reserve().await.unwrap();
     assert_eq!(next.bytes(), 100 + besides);
-    let after = daemon.ingest.reserve(&x, 100).await.unwrap();
+    let after = reserve().await.unwrap();
     assert_eq!(after.bytes(), 100, "asked for once");
-    daemon.exchanges.close(&x).await.unwrap();
+    daemon.closing.close(&x).await.unwrap();
     drop((next, after));
     while pool.used() > 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -961,7 +957,7 @@ async fn many_sinks_finish_within_a_small_budget_and_every_byte_comes_back() {
         other.reader.cached_bytes() + other.catalog.footer_bytes(),
         "only the caches hold memory"
     );
-    daemon.exchanges.close(&x).await.unwrap();
+    daemon.closing.close(&x).await.unwrap();
     assert_eq!(
         (daemon.write_pool.used(), daemon.write_pool.waiting()),
         (0, 0)

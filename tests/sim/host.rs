@@ -174,13 +174,7 @@ impl Host {
         let daemon = &life.daemon;
         let ending = async {
             let timeout = Duration::from_secs(5);
-            drain(
-                &daemon.exchanges,
-                &daemon.ingest,
-                &daemon.runtime.clock,
-                timeout,
-            )
-            .await;
+            drain(&daemon.closing, &daemon.runtime.clock, timeout).await;
             self.close_door(&life);
             daemon.runtime.tasks.shut_down().await;
         };

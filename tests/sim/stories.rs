@@ -240,7 +240,8 @@ fn an_exchange_that_is_looked_at_while_it_is_announced_is_not_taken_for_closed()
     // lookup found it. As the daemon knew the exchange by then, and nothing was found besides, the
     // announcement took it for one that had been closed elsewhere.
     on_stage(1, 2, |cluster| async move {
-        let exchanges = cluster.hosts[0].serves().await.daemon.exchanges.clone();
+        let closing = cluster.hosts[0].serves().await.daemon.closing.clone();
+        let exchanges = closing.exchanges.clone();
         let mut met = 0;
         for n in 0..8 {
             let exchange: ExchangeId = format!("y{n}").parse().unwrap();
@@ -261,7 +262,7 @@ fn an_exchange_that_is_looked_at_while_it_is_announced_is_not_taken_for_closed()
             met += usize::from(exchanges.lookup(&exchange).await.is_ok());
             assert!(announcing.await.unwrap().unwrap().created);
             exchanges.lookup_uncached(&exchange).await.unwrap();
-            exchanges.close(&exchange).await.unwrap();
+            closing.close(&exchange).await.unwrap();
         }
         assert!(met > 0, "its home was never the other base directory");
     });
@@ -284,8 +285,8 @@ fn an_exchange_that_one_base_directory_still_announces_keeps_its_pages_in_all_of
         let end = Instant::now() + Duration::from_secs(90);
         *home.outage.lock() = Some(Outage { end, mute: false });
         cluster.simulation.history.lock().exchange(X).closing = true;
-        let exchanges = cluster.hosts[0].serves().await.daemon.exchanges.clone();
-        let closed = exchanges.close(&X.parse().unwrap()).await;
+        let closing = cluster.hosts[0].serves().await.daemon.closing.clone();
+        let closed = closing.close(&X.parse().unwrap()).await;
         assert!(closed.is_err(), "{closed:?}");
         assert!(Instant::now() < end);
         tokio::time::sleep_until(end).await;

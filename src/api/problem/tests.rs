@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::*;
 use crate::catalog::Totals;
-use crate::exchange::ExchangeSpec;
+use crate::exchange::{ExchangeSpec, MarkerError};
 use crate::id::{BaseName, DaemonId, ExchangeId, SegmentAddress, SegmentId, SinkId, TaskAttempt};
-use crate::ingest::Claim;
+use crate::ingest::{Claim, SinkFailure};
 use crate::memory::MemoryPool;
 
 /// The rows of the table: slug to status and retryable. A row may name two slugs.
@@ -119,8 +119,7 @@ fn every_storage_failure_has_its_problem_wherever_it_surfaces() {
         let commit = CatalogError::Storage(inner());
         assert_slugs(vec![
             (inner().into(), slug),
-            (IngestError::Storage(inner()).into(), slug),
-            (IngestError::Commit(commit.clone()).into(), slug),
+            (IngestError::Catalog(commit.clone()).into(), slug),
             (ReadError::Storage(inner()).into(), slug),
             (ReadError::Commit(commit.clone()).into(), slug),
             (commit.into(), slug),
@@ -149,7 +148,7 @@ async fn every_ingest_error_has_its_problem() {
     };
     let failed = IngestError::SinkFailed {
         sink: sink(),
-        reason: reason(),
+        source: Arc::new(SinkFailure::SegmentDropped),
     };
     let mismatch = IngestError::CountMismatch {
         sink: sink(),
@@ -172,7 +171,10 @@ async fn every_ingest_error_has_its_problem() {
         (failed.into(), ProblemType::SinkFailed),
         (mismatch.into(), ProblemType::CountMismatch),
         (
-            IngestError::ExchangeClosed(exchange()).into(),
+            IngestError::ExchangeClosed {
+                exchange: exchange(),
+            }
+            .into(),
             ProblemType::ExchangeClosed,
         ),
         (IngestError::Draining.into(), ProblemType::Draining),
@@ -248,7 +250,7 @@ fn every_lifecycle_and_frame_error_has_its_problem() {
     };
     let unreadable = ExchangeError::Unreadable {
         exchange: exchange(),
-        reason: "x".into(),
+        source: MarkerError::Checksum,
     };
     let too_many = ExchangeError::TooManyPartitions {
         partitions: 2,
@@ -267,15 +269,24 @@ fn every_lifecycle_and_frame_error_has_its_problem() {
     let damaged = FrameError::ChecksumMismatch { offset: 0 };
     assert_slugs(vec![
         (
-            ExchangeError::NotFound(exchange()).into(),
+            ExchangeError::NotFound {
+                exchange: exchange(),
+            }
+            .into(),
             ProblemType::ExchangeNotFound,
         ),
         (
-            ExchangeError::Contended(exchange()).into(),
+            ExchangeError::Contended {
+                exchange: exchange(),
+            }
+            .into(),
             ProblemType::StorageUnavailable,
         ),
         (
-            ExchangeError::Closed(exchange()).into(),
+            ExchangeError::Closed {
+                exchange: exchange(),
+            }
+            .into(),
             ProblemType::ExchangeClosed,
         ),
         (conflict.into(), ProblemType::ExchangeConflict),

@@ -244,6 +244,6 @@ pub async fn close(
     ExchangePath(exchange): ExchangePath,
     _: NoQuery,
 ) -> Result<StatusCode, Problem> {
-    state.parts.exchanges.close(&exchange).await?;
+    state.parts.closing.close(&exchange).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -19,7 +19,6 @@ use crate::api::problem::{Problem, ProblemBody, ProblemType};
 use crate::api::state::SharedState;
 use crate::id::PARTITION_MARKERS;
 use crate::ingest::{Aborted, Appended, Claim};
-use crate::memory::ReservedBytes;
 use crate::segment::frame::{BatchCheck, FRAME_HEADER, seal_frame};
 
 /// Query of a page request.
@@ -210,34 +209,33 @@ pub async fn add_pages(
         let detail = format!("partition {partition} does not exist: the exchange has {partitions}");
         return Err(Problem::new(ProblemType::InvalidFrame, detail));
     }
-    parts.ingest.check(&sink)?;
+    let number = match wanted {
+        Wanted::Batch { number } => Some(number),
+        Wanted::RawPage { number, .. } => number,
+    };
+    let admission = parts.ingest.admit(&sink, number)?;
 
     let room = match wanted {
         Wanted::Batch { .. } => 0,
         Wanted::RawPage { .. } => FRAME_HEADER,
     };
+    // Acquired before the memory: the requests that a query may have at a time include those that
+    // wait for memory.
     let _slot = state.write_slot(&sink.exchange).await;
-    let bytes = (room + head.length) as u64;
-    let reservation = parts.ingest.reserve(&sink.exchange, bytes).await?;
+    let admission = admission.reserve((room + head.length) as u64).await?;
     let limits = &state.body_limits;
     let mut check = BatchCheck::new(partitions, limits.max_page_size);
-    let look = |come: &[u8]| {
-        // Of a raw page there is no frame yet.
+    let verify = |received: &[u8]| {
+        // A raw page has no frame header until the whole body has arrived.
         if room == 0 {
-            check.read(come);
+            check.read(received);
         }
     };
-    let mut buffer = read_exactly(body, room, head.length, limits, look).await?;
-    let number = match wanted {
-        Wanted::Batch { number } => Some(number),
-        Wanted::RawPage { number, partition } => {
-            seal_frame(&mut buffer, partition);
-            number
-        }
-    };
-    let (bytes, memory) = ReservedBytes::into_held(Bytes::from(buffer), reservation);
-    let batch = check.finish(bytes)?;
-    let appended = parts.ingest.append(&sink, number, batch, memory)?;
+    let mut buffer = read_exactly(body, room, head.length, limits, verify).await?;
+    if let Wanted::RawPage { partition, .. } = wanted {
+        seal_frame(&mut buffer, partition);
+    }
+    let appended = admission.append(check, Bytes::from(buffer))?;
     Ok(Json(appended.into()))
 }
 

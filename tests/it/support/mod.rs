@@ -121,6 +121,7 @@ impl Door {
             commits: daemon.catalog.clone(),
             reader: daemon.reader.clone(),
             exchanges: daemon.exchanges.clone(),
+            closing: daemon.closing.clone(),
             storage: daemon.storage.clone(),
             metrics: Arc::clone(&daemon.metrics),
             write_memory: daemon.write_pool.clone(),

@@ -1,0 +1,49 @@
+//! Why an exchange cannot be used.
+
+use super::ExchangeSpec;
+use crate::id::ExchangeId;
+use crate::storage::StorageError;
+
+/// Why an exchange cannot be announced, found or closed.
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeError {
+    #[error("exchange {exchange} is not known: announce it with PUT, or it was closed before")]
+    NotFound { exchange: ExchangeId },
+    #[error("exchange {exchange} is closed")]
+    Closed { exchange: ExchangeId },
+    #[error(
+        "exchange {exchange} was announced with {} partitions, ordered={}; this request has {} \
+         partitions, ordered={}: use another id",
+        before.partitions, before.ordered, now.partitions, now.ordered
+    )]
+    Conflict {
+        exchange: ExchangeId,
+        before: ExchangeSpec,
+        now: ExchangeSpec,
+    },
+    /// Every try to write the marker met another writer's.
+    #[error("exchange {exchange} is being announced by several clients at once: retry")]
+    Contended { exchange: ExchangeId },
+    #[error("{partitions} partitions exceed limits.max_partitions, {limit}")]
+    TooManyPartitions { partitions: u32, limit: u32 },
+    #[error("an exchange needs at least one partition")]
+    NoPartitions,
+    #[error("the marker of exchange {exchange} cannot be decoded: {source}")]
+    Unreadable {
+        exchange: ExchangeId,
+        source: MarkerError,
+    },
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Why the content of a marker cannot be decoded.
+#[derive(Debug, thiserror::Error)]
+pub enum MarkerError {
+    #[error("it is not the expected JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("checksum mismatch")]
+    Checksum,
+    #[error("it belongs to exchange {named}")]
+    OtherExchange { named: String },
+}

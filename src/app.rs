@@ -14,11 +14,11 @@ use crate::api;
 use crate::api::state::{ApiState, FinishedRequest, RequestObserver, SharedState, Slots};
 use crate::cache::hot::HotSegments;
 use crate::catalog::Catalog;
-use crate::config::{Config, LeaseConfig, ServerConfig};
+use crate::config::{Config, ServerConfig};
 use crate::exchange::{Exchanges, ExchangesDeps};
 use crate::gc::close::Closing;
 use crate::gc::drain;
-use crate::gc::sweep::{self, SweepDeps};
+use crate::gc::sweep::Sweeper;
 use crate::http::credentials::{CredentialError, Credentials};
 use crate::http::limits::ServerLimits;
 use crate::http::server::{BindError, Server};
@@ -110,7 +110,17 @@ impl Daemon {
             catalog: catalog.clone(),
             reader: reader.clone(),
         };
-        let daemon = Self {
+        let sweeper = Sweeper::new(
+            runtime.clone(),
+            storage.clone(),
+            closing.clone(),
+            Arc::clone(&metrics),
+            config.lease.clone(),
+        );
+        let release = closing.clone().release_found_closed();
+        runtime.tasks.spawn_until_stopped(release);
+        runtime.tasks.spawn_until_stopped(sweeper.run());
+        Self {
             runtime: runtime.clone(),
             storage,
             exchanges,
@@ -121,21 +131,7 @@ impl Daemon {
             write_pool,
             read_pool,
             metrics,
-        };
-        daemon.start_collecting(&config.lease);
-        daemon
-    }
-
-    fn start_collecting(&self, lease: &LeaseConfig) {
-        let deps = SweepDeps {
-            runtime: self.runtime.clone(),
-            storage: self.storage.clone(),
-            closing: self.closing.clone(),
-            metrics: Arc::clone(&self.metrics),
-        };
-        let tasks = &self.runtime.tasks;
-        tasks.spawn_until_stopped(self.closing.clone().release_found_closed());
-        tasks.spawn_until_stopped(sweep::run(deps, lease.clone()));
+        }
     }
 }
 
@@ -181,7 +177,8 @@ pub async fn run(
     runtime: &Runtime,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), RunError> {
-    let stop_signals = StopSignals::install().map_err(RunError::Signals)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
     let daemon = Daemon::build(config, runtime)?;
     let credentials = Credentials::open(&config.server, &runtime.clock)?;
@@ -202,8 +199,10 @@ pub async fn run(
     let stop = CancellationToken::new();
     let serving = server.run(api::router(state), runtime, stop.clone());
     let stopping = async {
+        either(&mut terminate, &mut interrupt).await;
+        let second_signal = either(&mut terminate, &mut interrupt);
         let timeout = config.server.drain_timeout;
-        daemon.drain_on_signal(stop_signals, timeout).await;
+        daemon.drain(timeout, second_signal).await;
         stop.cancel();
     };
     tracing::info!(%address, budget = config.memory.resolve(), "serving");
@@ -214,25 +213,10 @@ pub async fn run(
     Ok(())
 }
 
-/// SIGTERM and SIGINT.
-struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl StopSignals {
-    fn install() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn recv(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
+async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
 }
 
@@ -254,16 +238,15 @@ impl Daemon {
         }
     }
 
-    /// Waits for a signal, then drains until the sinks are settled, `timeout` or a second signal.
-    async fn drain_on_signal(&self, mut signals: StopSignals, timeout: Duration) {
-        signals.recv().await;
+    /// Drains until all sinks are settled, or until `timeout` or `interrupted`.
+    async fn drain(&self, timeout: Duration, interrupted: impl Future<Output = ()>) {
         tracing::info!(
             seconds = timeout.as_secs(),
             "stopping: no new sinks, open ones may finish; a second signal stops it at once"
         );
         let left = tokio::select! {
             left = drain::drain(&self.closing, &self.runtime.clock, timeout) => left,
-            () = signals.recv() => self.ingest.unsettled_sinks(),
+            () = interrupted => self.ingest.unsettled_sinks(),
         };
         if left > 0 {
             tracing::warn!(

@@ -33,13 +33,6 @@ pub struct Announced {
     pub lease_seconds: u64,
 }
 
-/// What was stored before an announcement that may be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Before {
-    Nothing,
-    SameMarker,
-}
-
 impl Exchanges {
     /// Announces an exchange or renews its lease.
     ///
@@ -59,84 +52,77 @@ impl Exchanges {
             return Err(ExchangeError::TooManyPartitions { partitions, limit });
         }
         for _ in 0..MAX_ANNOUNCE_TRIES {
-            if let Some(before) = self.try_announce(exchange, &spec, mode).await? {
+            if let Some(created) = self.try_announce(exchange, &spec, mode).await? {
+                let lease_seconds = self.shared.lease.as_secs();
                 return Ok(Announced {
-                    created: before == Before::Nothing,
-                    lease_seconds: self.shared.lease.as_secs(),
+                    created,
+                    lease_seconds,
                 });
             }
         }
-        Err(ExchangeError::Contended {
-            exchange: exchange.clone(),
-        })
+        let exchange = exchange.clone();
+        Err(ExchangeError::Contended { exchange })
     }
 
-    /// Writes the marker once; `None` if another writer changed it meanwhile.
+    /// Writes the marker once and returns whether the exchange is new; `None` if another writer
+    /// changed the marker meanwhile.
     async fn try_announce(
         &self,
         exchange: &ExchangeId,
         spec: &ExchangeSpec,
         mode: Announce,
-    ) -> Result<Option<Before>, ExchangeError> {
+    ) -> Result<Option<bool>, ExchangeError> {
         let storage = &self.shared.deps.storage;
-        let closed = || ExchangeError::Closed {
-            exchange: exchange.clone(),
-        };
         let status = self.shared.status.get(exchange);
         if matches!(status, Some(Status::Closed)) {
-            return Err(closed());
+            return Err(ExchangeError::closed(exchange));
         }
         let content = marker::encode(exchange, spec).into();
-        let created = match status.is_none() && mode == Announce::CreateOrRenew {
-            true => self.try_create(exchange, spec, &content).await?,
-            false => None,
-        };
-        let before = match created {
-            Some(before) => before,
-            None => {
-                let markers = storage.markers(exchange).await;
-                let before =
-                    self.check_announce(exchange, spec, mode, status.is_some(), &markers)?;
-                if !storage.put_marker(exchange, &content, &markers).await? {
-                    return Ok(None);
-                }
-                before
+        let mut created = None;
+        if status.is_none() && mode == Announce::CreateOrRenew {
+            created = self.try_create(exchange, spec, &content).await?;
+        }
+        if created.is_none() {
+            let (known, markers) = (status.is_some(), storage.markers(exchange).await);
+            created = Some(self.check_announce(exchange, spec, mode, known, &markers)?);
+            if !storage.put_marker(exchange, &content, &markers).await? {
+                return Ok(None);
             }
-        };
+        }
         if !self.confirm_open(exchange, spec.clone()) {
             // Closed while the marker was being written: it must not stay.
             storage.remove_exchange(exchange).await?;
-            return Err(closed());
+            return Err(ExchangeError::closed(exchange));
         }
-        Ok(Some(before))
+        Ok(created)
     }
 
-    /// Creates the marker of an exchange that is most likely new, in one round trip; `None` if it
-    /// is not new.
+    /// Creates the marker of an exchange that is most likely new, in one round trip; `None` if this
+    /// base directory has one.
     async fn try_create(
         &self,
         exchange: &ExchangeId,
         spec: &ExchangeSpec,
         content: &Bytes,
-    ) -> Result<Option<Before>, ExchangeError> {
+    ) -> Result<Option<bool>, ExchangeError> {
         let storage = &self.shared.deps.storage;
         let Some((others, written)) = storage.put_first_marker(exchange, content).await? else {
             return Ok(None);
         };
         let mode = Announce::CreateOrRenew;
-        let before = self.check_announce(exchange, spec, mode, false, &others);
+        let created = self.check_announce(exchange, spec, mode, false, &others);
         // If another base directory could not be read, the marker stays, as after any put whose
         // answer was lost: the client retries, perhaps through another daemon, and may already have
         // succeeded there.
         let refused = |error: &ExchangeError| !matches!(error, ExchangeError::Storage(_));
-        if before.as_ref().is_err_and(refused) {
+        if created.as_ref().is_err_and(refused) {
             storage.take_back_marker(exchange, written).await;
         }
-        before.map(Some)
+        created.map(Some)
     }
 
-    /// Whether an exchange with these markers may be announced. `known`: whether this daemon had
-    /// seen it open before it read the markers.
+    /// Checks that an exchange with these markers may be announced; returns whether it is new.
+    /// `known`: whether this daemon had seen it open before it read the markers.
     fn check_announce(
         &self,
         exchange: &ExchangeId,
@@ -144,21 +130,20 @@ impl Exchanges {
         mode: Announce,
         known: bool,
         markers: &Markers,
-    ) -> Result<Before, ExchangeError> {
+    ) -> Result<bool, ExchangeError> {
         if let Some(marker) = markers.marker()? {
             check_same(exchange, &marker, spec)?;
-            return Ok(Before::SameMarker);
+            return Ok(false);
         }
-        let exchange = exchange.clone();
         // Closed or collected through another daemon: an announcement now would bring it back
         // empty.
         if known || markers.ended() {
-            self.shared.status.report_closed(&exchange);
-            return Err(ExchangeError::Closed { exchange });
+            self.shared.status.report_closed(exchange);
+            return Err(ExchangeError::closed(exchange));
         }
         match mode {
-            Announce::Renew => Err(ExchangeError::NotFound { exchange }),
-            Announce::CreateOrRenew => Ok(Before::Nothing),
+            Announce::Renew => Err(ExchangeError::not_found(exchange)),
+            Announce::CreateOrRenew => Ok(true),
         }
     }
 }
@@ -172,10 +157,9 @@ fn check_same(
     if before == *now {
         return Ok(());
     }
-    let (exchange, now) = (exchange.clone(), now.clone());
     Err(ExchangeError::Conflict {
-        exchange,
+        exchange: exchange.clone(),
         before,
-        now,
+        now: now.clone(),
     })
 }

@@ -37,6 +37,18 @@ pub enum ExchangeError {
     Storage(#[from] StorageError),
 }
 
+impl ExchangeError {
+    pub(super) fn closed(exchange: &ExchangeId) -> Self {
+        let exchange = exchange.clone();
+        Self::Closed { exchange }
+    }
+
+    pub(super) fn not_found(exchange: &ExchangeId) -> Self {
+        let exchange = exchange.clone();
+        Self::NotFound { exchange }
+    }
+}
+
 /// Why the content of a marker cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum MarkerError {

@@ -28,14 +28,12 @@ impl Exchanges {
     /// The exchange is not open, its marker cannot be decoded, or the store failed.
     pub async fn lookup(&self, exchange: &ExchangeId) -> Result<ExchangeSpec, ExchangeError> {
         let now = self.shared.deps.runtime.clock.now();
-        match self.shared.status.get(exchange) {
-            Some(Status::Open { spec, confirmed })
-                if now.duration_since(confirmed) < OPEN_CACHE_TTL =>
-            {
-                Ok(spec)
-            }
-            _ => self.lookup_uncached(exchange).await,
+        if let Some(Status::Open { spec, confirmed }) = self.shared.status.get(exchange)
+            && now.duration_since(confirmed) < OPEN_CACHE_TTL
+        {
+            return Ok(spec);
         }
+        self.lookup_uncached(exchange).await
     }
 
     /// Like [`Exchanges::lookup`], but always asks the base directories: for answers in which an
@@ -47,23 +45,18 @@ impl Exchanges {
         &self,
         exchange: &ExchangeId,
     ) -> Result<ExchangeSpec, ExchangeError> {
-        let closed = || ExchangeError::Closed {
-            exchange: exchange.clone(),
-        };
         let before = self.shared.status.get(exchange);
         if matches!(before, Some(Status::Closed)) {
-            return Err(closed());
+            return Err(ExchangeError::closed(exchange));
         }
         match self.stored(exchange).await? {
             Some(spec) if self.confirm_open(exchange, spec.clone()) => Ok(spec),
-            Some(_) => Err(closed()),
+            Some(_) => Err(ExchangeError::closed(exchange)),
             None if before.is_some() => {
                 self.shared.status.report_closed(exchange);
-                Err(closed())
+                Err(ExchangeError::closed(exchange))
             }
-            None => Err(ExchangeError::NotFound {
-                exchange: exchange.clone(),
-            }),
+            None => Err(ExchangeError::not_found(exchange)),
         }
     }
 
@@ -112,10 +105,10 @@ impl Exchanges {
     }
 
     async fn stored(&self, exchange: &ExchangeId) -> Result<Option<ExchangeSpec>, ExchangeError> {
-        let found = self.shared.deps.storage.get_marker(exchange).await?;
-        found
-            .map(|found| marker::decode(exchange, &found.bytes))
-            .transpose()
+        match self.shared.deps.storage.get_marker(exchange).await? {
+            Some(found) => marker::decode(exchange, &found.bytes).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Records that an exchange is open now; `false` if it was closed meanwhile.

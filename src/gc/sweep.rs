@@ -18,62 +18,65 @@ use crate::runtime::Runtime;
 use crate::storage::{ProbeObject, Storage, StorageError};
 use crate::telemetry::metrics::Metrics;
 
-/// What a sweeper needs from the rest of the daemon.
-pub struct SweepDeps {
-    pub runtime: Runtime,
-    pub storage: Storage,
-    pub closing: Closing,
-    pub metrics: Arc<Metrics>,
-}
-
-struct Sweeper {
-    deps: SweepDeps,
+/// Sweeps the base directories of one daemon.
+pub struct Sweeper {
+    runtime: Runtime,
+    storage: Storage,
+    closing: Closing,
+    metrics: Arc<Metrics>,
     lease: LeaseConfig,
     collector: Collector,
     /// Probe objects of the last sweep, by when each was first listed.
     probes: HashMap<ProbeObject, Instant>,
 }
 
-/// Sweeps as long as the daemon runs.
-pub async fn run(deps: SweepDeps, lease: LeaseConfig) {
-    let (storage, runtime) = (deps.storage.clone(), deps.runtime.clone());
-    let interval = lease.sweep_interval;
-    let mut sweeper = Sweeper {
-        collector: Collector::new(storage, runtime.clone(), lease.duration, interval),
-        probes: HashMap::new(),
-        deps,
-        lease,
-    };
-    loop {
-        // 25 % jitter either way, so that the daemons of a fleet do not list at the same moment.
-        let jitter = runtime.random.next_u64() % 512;
-        let pause = interval.mul_f64(0.75 + jitter as f64 / 1024.0);
-        runtime.clock.sleep(pause).await;
-        sweeper.sweep().await;
-    }
-}
-
 impl Sweeper {
-    /// Does each step, whether or not the others fail.
-    async fn sweep(&mut self) {
-        let closing = &self.deps.closing;
-        let idle = closing.ingest.idle_exchanges(self.lease.sweep_interval);
-        closing.check_open(idle).await;
-        let exchanges = self.sweep_exchanges().await;
-        let probes = self.sweep_probes().await;
-        if let Err(error) = exchanges.and(probes) {
-            tracing::warn!(%error, "sweep incomplete; the next one retries");
+    /// A sweeper that collects exchanges which are not renewed for `lease.duration`.
+    pub fn new(
+        runtime: Runtime,
+        storage: Storage,
+        closing: Closing,
+        metrics: Arc<Metrics>,
+        lease: LeaseConfig,
+    ) -> Self {
+        let (duration, interval) = (lease.duration, lease.sweep_interval);
+        Self {
+            collector: Collector::new(storage.clone(), runtime.clone(), duration, interval),
+            probes: HashMap::new(),
+            runtime,
+            storage,
+            closing,
+            metrics,
+            lease,
+        }
+    }
+
+    /// Sweeps as long as the daemon runs.
+    pub async fn run(mut self) {
+        let interval = self.lease.sweep_interval;
+        loop {
+            // 25 % jitter either way, so that a fleet's daemons do not list at the same moment.
+            let jitter = self.runtime.random.next_u64() % 512;
+            let pause = interval.mul_f64(0.75 + jitter as f64 / 1024.0);
+            self.runtime.clock.sleep(pause).await;
+            let idle = self.closing.ingest.idle_exchanges(interval);
+            self.closing.check_open(idle).await;
+            let exchanges = self.sweep_exchanges().await;
+            let probes = self.sweep_probes().await;
+            if let Err(error) = exchanges.and(probes) {
+                tracing::warn!(%error, "sweep incomplete; the next one retries");
+            }
         }
     }
 
     async fn sweep_exchanges(&mut self) -> Result<(), StorageError> {
         // Before the list: an exchange that is cached now and not listed then has no objects left.
-        let mut cached = self.deps.closing.cached_exchanges();
+        let mut cached = self.closing.cached_exchanges();
         let inspections = self.collector.inspect_all().await?;
         for inspection in &inspections {
             cached.remove(&inspection.exchange);
         }
-        self.deps.closing.check_open(cached).await;
+        self.closing.check_open(cached).await;
         let mut failed = None;
         for inspection in inspections {
             // An exchange that cannot be read or removed does not stop the others.
@@ -81,7 +84,7 @@ impl Sweeper {
                 failed = Some(error);
             }
         }
-        self.deps.storage.remove_stale_temporaries().await?;
+        self.storage.remove_stale_temporaries().await?;
         failed.map_or(Ok(()), Err)
     }
 
@@ -93,11 +96,11 @@ impl Sweeper {
         tracing::info!(%exchange, marker = ?observation.marker,
             lease_seconds = self.lease.duration.as_secs(),
             "collecting exchange: not renewed for a whole lease");
-        let closing = &self.deps.closing;
+        let closing = &self.closing;
         let claimed = || closing.mark_and_release(&exchange);
         let collected = self.collector.collect(&exchange, &observation, claimed);
         match collected.await? {
-            Some(_) => drop(self.deps.metrics.exchanges_collected.inc()),
+            Some(_) => drop(self.metrics.exchanges_collected.inc()),
             None => tracing::info!(%exchange, "lease renewed during collection; keeping exchange"),
         }
         Ok(())
@@ -107,9 +110,9 @@ impl Sweeper {
     /// daemons died or could not delete them. A probe that loses its object in spite of that is
     /// repeated.
     async fn sweep_probes(&mut self) -> Result<(), StorageError> {
-        let storage = &self.deps.storage;
+        let storage = &self.storage;
         let listed = storage.list_probes().await?;
-        let now = self.deps.runtime.clock.now();
+        let now = self.runtime.clock.now();
         self.probes
             .retain(|probe, _| listed.binary_search(probe).is_ok());
         for probe in listed {

@@ -167,7 +167,7 @@ fn check_first_batch(
     number: Option<u32>,
 ) -> Result<(), IngestError> {
     match number {
-        Some(given @ 1..) if !state.closed() && state.sink(sink.task_attempt).is_none() => {
+        Some(given @ 1..) if !state.closed && state.sink(sink.task_attempt).is_none() => {
             Err(IngestError::BatchOutOfOrder {
                 sink: sink.clone(),
                 given,
@@ -188,12 +188,12 @@ impl<'a> Admission<'a> {
         let pool = &self.ingest.shared.deps.pool;
         let exchange = self.ingest.get(&self.sink.exchange);
         let unreserved = exchange.map(|exchange| exchange.unreserved().clone());
-        let repayment = unreserved
+        let mut repayment = unreserved
             .unwrap_or_default()
             .start_repayment(pool.query_limit().saturating_sub(bytes));
-        let wanted = bytes + repayment.bytes();
+        let wanted = bytes + repayment.bytes;
         let reservation = pool.reserve(self.sink.exchange.query(), wanted).await?;
-        repayment.complete();
+        repayment.bytes = 0;
         Ok(ReservedAdmission {
             admission: self,
             reservation,

@@ -53,7 +53,7 @@ impl Ingest {
         self.get(&sink.exchange).is_some_and(|exchange| {
             let state = exchange.lock();
             let held = state.sink(sink.task_attempt);
-            !state.closed() && held.is_some_and(Sink::is_outcome_unknown)
+            !state.closed && held.is_some_and(Sink::is_outcome_unknown)
         })
     }
 

@@ -4,10 +4,9 @@
 //! commits. Does not: settle sinks. Invariant: at most one segment of deferred commits is being
 //! uploaded.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
+use super::seal_policy::SealInputs;
 use crate::id::TaskAttempt;
 
 #[derive(Debug, Default)]
@@ -41,38 +40,35 @@ impl CommitQueue {
         }
     }
 
-    /// Removes all sinks.
     pub fn clear(&mut self) {
         self.finishing = Vec::new();
         self.deferred = Vec::new();
         self.first_finish = None;
     }
 
-    /// The number of sinks in the next group.
-    pub fn finishing(&self) -> usize {
-        self.finishing.len()
+    /// Whether the next group has any sinks.
+    pub fn has_finishing(&self) -> bool {
+        !self.finishing.is_empty()
     }
 
-    /// How long the first sink of the next group has waited.
-    pub fn oldest_finish_age(&self, now: Instant) -> Option<Duration> {
-        self.first_finish
-            .map(|at| now.saturating_duration_since(at))
-    }
-
-    /// Whether the commit records of a group are being uploaded.
-    pub fn is_uploading(&self) -> bool {
-        self.group_uploads > 0
-    }
-
-    /// The time since the last such upload completed.
-    pub fn since_last_commit(&self, now: Instant) -> Option<Duration> {
-        self.last_commit.map(|at| now.saturating_duration_since(at))
-    }
-
-    /// How many sinks are likely to finish together: as many as in the larger of the last two
-    /// groups.
-    pub fn likely_group_size(&self) -> Option<usize> {
-        self.recent_group_sizes.into_iter().max().filter(|n| *n > 0)
+    /// What the seal policy decides by. As many sinks are expected to finish together as in the
+    /// larger of the last two groups, and before the first group `first_group_size`.
+    pub fn seal_inputs(
+        &self,
+        open_bytes: u64,
+        first_group_size: Option<usize>,
+        now: Instant,
+    ) -> SealInputs {
+        let since = |at| now.saturating_duration_since(at);
+        let recent = self.recent_group_sizes.into_iter().max();
+        SealInputs {
+            open_bytes,
+            oldest_finish_age: self.first_finish.map(since),
+            commit_uploading: self.group_uploads > 0,
+            since_last_commit: self.last_commit.map(since),
+            finishing: self.finishing.len(),
+            expected_group_size: recent.filter(|size| *size > 0).or(first_group_size),
+        }
     }
 
     /// Ends the current group for a segment that is being sealed. Returns the sinks that commit

@@ -90,41 +90,20 @@ pub struct Sealed {
     pub pages: Pages,
     /// The sinks that commit with it.
     pub commits: Vec<PendingCommit>,
-    /// It has no pages, only deferred commits.
-    pub commits_only: bool,
+    pub kind: CommitKind,
     /// Reports the outcome of the upload to later segments of the same sinks.
     pub outcome: watch::Sender<UploadOutcome>,
 }
 
-/// What the upload of a sealed segment changes when it completes.
-#[derive(Debug, Clone, Copy)]
-pub struct Upload {
-    /// Bytes of frames.
-    pub bytes: u64,
-    pub commits: Commits,
-}
-
-/// The commit records in a segment.
+/// The kind of commit records in a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Commits {
+pub enum CommitKind {
+    /// None.
     None,
-    /// Of a group, together with pages.
+    /// Those of a group, with pages.
     Group,
     /// Deferred ones, without pages.
     Deferred,
-}
-
-impl Sealed {
-    pub fn upload(&self) -> Upload {
-        Upload {
-            bytes: self.pages.bytes,
-            commits: match (self.commits_only, self.commits.is_empty()) {
-                (true, _) => Commits::Deferred,
-                (false, false) => Commits::Group,
-                (false, true) => Commits::None,
-            },
-        }
-    }
 }
 
 /// The state of one exchange at this daemon.
@@ -133,21 +112,21 @@ pub struct ExchangeState {
     /// Sorted, so that an iteration has the same order on every run.
     sinks: BTreeMap<TaskAttempt, Sink>,
     /// How many of them are open or finishing.
-    unsettled: usize,
+    pub unsettled: usize,
     /// Declared attempts without a sink yet.
     declared: BTreeSet<TaskAttempt>,
     /// Whether clients of this exchange declare sinks at all.
     sinks_declared: bool,
     open: Pages,
     /// Bytes sealed whose upload has not completed.
-    in_flight_bytes: u64,
+    pub in_flight_bytes: u64,
     commits: CommitQueue,
     /// When a client last declared, wrote or finished a sink.
     pub last_request: Instant,
     open_check_scheduled: bool,
     /// Set for good when the exchange is closed: nothing is accepted, and a segment whose upload
     /// completes later is removed.
-    closed: bool,
+    pub closed: bool,
 }
 
 impl ExchangeState {
@@ -164,10 +143,6 @@ impl ExchangeState {
             open_check_scheduled: false,
             closed: false,
         }
-    }
-
-    pub fn closed(&self) -> bool {
-        self.closed
     }
 
     /// # Errors
@@ -196,28 +171,12 @@ impl ExchangeState {
         self.open.bytes
     }
 
-    /// Bytes sealed whose upload has not completed.
-    pub fn in_flight_bytes(&self) -> u64 {
-        self.in_flight_bytes
-    }
-
     /// What the seal policy decides by.
     pub fn seal_inputs(&self, now: Instant) -> SealInputs {
         let unsettled = self.unsettled + self.declared.len();
-        let first_group = self.sinks_declared.then_some(unsettled);
-        SealInputs {
-            open_bytes: self.open.bytes,
-            oldest_finish_age: self.commits.oldest_finish_age(now),
-            commit_uploading: self.commits.is_uploading(),
-            since_last_commit: self.commits.since_last_commit(now),
-            finishing: self.commits.finishing(),
-            expected_group_size: self.commits.likely_group_size().or(first_group),
-        }
-    }
-
-    /// The number of sinks that are open or finishing.
-    pub fn unsettled_sinks(&self) -> usize {
-        self.unsettled
+        let first_group_size = self.sinks_declared.then_some(unsettled);
+        self.commits
+            .seal_inputs(self.open.bytes, first_group_size, now)
     }
 
     /// The number of sinks in any state.
@@ -261,10 +220,8 @@ impl ExchangeState {
         memory: WeakReservation,
     ) -> Result<Appended, IngestError> {
         let sink = self.sinks.get_mut(&attempt).expect("the caller opened it");
-        let appended = match sink.append(number, &batch) {
-            Ok(appended) => appended,
-            Err(error) => return Err(self.closed_or(error)),
-        };
+        let appended = sink.append(number, &batch);
+        let appended = appended.map_err(|error| self.closed_or(error))?;
         if !appended.repeated {
             for run in batch.runs {
                 self.open.bytes += run.frames.len() as u64;
@@ -287,12 +244,9 @@ impl ExchangeState {
         now: Instant,
     ) -> Result<(watch::Receiver<SinkState>, Totals), IngestError> {
         let sink = self.sinks.get_mut(&attempt).expect("the caller opened it");
-        let first = match sink.start_finish(claim) {
-            Ok(first) => first,
-            Err(error) => return Err(self.closed_or(error)),
-        };
+        let first = sink.start_finish(claim);
         let (state_changes, totals) = (sink.subscribe(), sink.totals());
-        if first {
+        if first.map_err(|error| self.closed_or(error))? {
             self.commits.push(attempt, now);
         }
         Ok((state_changes, totals))
@@ -321,7 +275,7 @@ impl ExchangeState {
     /// it, except that a segment of at least `deferred_commit_threshold` bytes does not wait for
     /// earlier uploads: sinks with such uploads commit later ([`ExchangeState::seal_deferred`]).
     pub fn seal(&mut self, sequence: u64, deferred_commit_threshold: u64) -> Option<Sealed> {
-        if self.open.pieces.is_empty() && self.commits.finishing() == 0 {
+        if self.open.pieces.is_empty() && !self.commits.has_finishing() {
             return None;
         }
         let pages = std::mem::take(&mut self.open);
@@ -330,6 +284,10 @@ impl ExchangeState {
         let group = self
             .commits
             .next_group(|attempt| waits_for_uploads || uploads_completed(&self.sinks, attempt));
+        let kind = match group.is_empty() {
+            true => CommitKind::None,
+            false => CommitKind::Group,
+        };
         let commits = self.pending_commits(group);
         let outcome = watch::Sender::new(None);
         let writers: BTreeSet<TaskAttempt> = pages.pieces.iter().map(|p| p.sink).collect();
@@ -345,7 +303,7 @@ impl ExchangeState {
             sequence,
             pages,
             commits,
-            commits_only: false,
+            kind,
             outcome,
         })
     }
@@ -360,7 +318,7 @@ impl ExchangeState {
             sequence,
             pages: Pages::default(),
             commits: self.pending_commits(ready),
-            commits_only: true,
+            kind: CommitKind::Deferred,
             outcome: watch::Sender::new(None),
         })
     }
@@ -378,12 +336,12 @@ impl ExchangeState {
     }
 
     /// Records that an upload has completed, successfully or not.
-    pub fn upload_completed(&mut self, upload: Upload, now: Instant) {
-        self.in_flight_bytes -= upload.bytes;
-        match upload.commits {
-            Commits::None => {}
-            Commits::Group => self.commits.group_uploaded(now),
-            Commits::Deferred => self.commits.deferred_uploaded(),
+    pub fn upload_completed(&mut self, bytes: u64, kind: CommitKind, now: Instant) {
+        self.in_flight_bytes -= bytes;
+        match kind {
+            CommitKind::None => {}
+            CommitKind::Group => self.commits.group_uploaded(now),
+            CommitKind::Deferred => self.commits.deferred_uploaded(),
         }
     }
 
@@ -484,11 +442,11 @@ mod tests {
 
         fn commit(&mut self, sequence: u64) {
             let sealed = self.state.seal(sequence, 0).unwrap();
-            let upload = sealed.upload();
+            let (bytes, kind) = (sealed.pages.bytes, sealed.kind);
             for commit in sealed.commits {
                 assert!(self.state.settle(commit.attempt, SinkState::Finished));
             }
-            self.state.upload_completed(upload, self.now);
+            self.state.upload_completed(bytes, kind, self.now);
         }
 
         fn waits(&self) -> bool {
@@ -517,7 +475,7 @@ mod tests {
         exchange.finish(1);
         assert!(!exchange.waits(), "all have finished");
         exchange.commit(1);
-        assert_eq!(exchange.state.unsettled_sinks(), 0);
+        assert_eq!(exchange.state.unsettled, 0);
     }
 
     #[test]
@@ -531,7 +489,7 @@ mod tests {
         assert!(exchange.waits());
         assert!(exchange.state.abort(Story::attempt(1)));
         assert!(!exchange.waits(), "no other sink is open");
-        assert_eq!(exchange.state.unsettled_sinks(), 1);
+        assert_eq!(exchange.state.unsettled, 1);
     }
 
     /// Story: with eight writers, a sink released by an upload was the only one known when it

@@ -39,7 +39,7 @@ impl Ingest {
 
     fn in_flight_of(&self, query: &str) -> u64 {
         let exchanges = self.exchanges_of(Some(query));
-        exchanges.map(|e| e.lock().in_flight_bytes()).sum()
+        exchanges.map(|e| e.lock().in_flight_bytes).sum()
     }
 
     /// Seals the largest open segment, of one query if given; `false` if all are empty.

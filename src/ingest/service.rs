@@ -116,7 +116,7 @@ impl Ingest {
     /// Exchanges with unsettled sinks.
     pub fn unsettled_exchanges(&self) -> Vec<ExchangeId> {
         let all = self.exchanges().into_iter();
-        all.filter(|exchange| exchange.lock().unsettled_sinks() > 0)
+        all.filter(|exchange| exchange.lock().unsettled > 0)
             .map(|exchange| exchange.id().clone())
             .collect()
     }
@@ -124,7 +124,7 @@ impl Ingest {
     /// The number of sinks that are not settled.
     pub fn unsettled_sinks(&self) -> usize {
         let all = self.exchanges();
-        all.iter().map(|e| e.lock().unsettled_sinks()).sum()
+        all.iter().map(|e| e.lock().unsettled).sum()
     }
 
     /// A copy of the table, so that no caller locks an exchange under the table's lock.

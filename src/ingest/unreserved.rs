@@ -32,18 +32,8 @@ impl UnreservedBytes {
 #[derive(Debug)]
 pub struct RepaymentGuard {
     unreserved: UnreservedBytes,
-    bytes: u64,
-}
-
-impl RepaymentGuard {
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// They are reserved now.
-    pub fn complete(mut self) {
-        self.bytes = 0;
-    }
+    /// Set to 0 once they are reserved.
+    pub bytes: u64,
 }
 
 impl Drop for RepaymentGuard {

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::error::SinkFailure;
-use super::exchange::{Commits, Pages, PendingCommit, Sealed, SharedExchange};
+use super::exchange::{CommitKind, Pages, PendingCommit, Sealed, SharedExchange};
 use super::service::Ingest;
 use super::sink::{PriorSegment, SinkState};
 use crate::cache::hot::HotSegment;
@@ -27,13 +27,13 @@ const OPEN_CHECK_DELAY: Duration = Duration::from_millis(500);
 /// Uploads a segment to its end, even if no request waits for it any more.
 pub async fn upload(ingest: Ingest, exchange: SharedExchange, sealed: Sealed) {
     let deps = &ingest.shared.deps;
-    let upload = sealed.upload();
+    let (bytes, kind) = (sealed.pages.bytes, sealed.kind);
     deps.metrics.uploads_in_flight.inc();
     let stored = store_and_settle(&ingest, &exchange, sealed).await;
     let now = deps.runtime.clock.now();
-    exchange.lock().upload_completed(upload, now);
+    exchange.lock().upload_completed(bytes, kind, now);
     let in_flight = &ingest.shared.in_flight_bytes;
-    in_flight.fetch_sub(upload.bytes, Ordering::AcqRel);
+    in_flight.fetch_sub(bytes, Ordering::AcqRel);
     deps.metrics.uploads_in_flight.dec();
     ingest.start_deferred_commits(&exchange);
     ingest.reevaluate_seal(&exchange);
@@ -44,7 +44,6 @@ pub async fn upload(ingest: Ingest, exchange: SharedExchange, sealed: Sealed) {
 
 /// Stores the segment and settles its sinks; `false` if nothing was stored.
 async fn store_and_settle(ingest: &Ingest, exchange: &SharedExchange, sealed: Sealed) -> bool {
-    let upload = sealed.upload();
     let (records, failed) = commit_records(sealed.commits).await;
     for (attempt, failure) in failed {
         mark_failed(ingest, exchange, attempt, &failure);
@@ -71,8 +70,7 @@ async fn store_and_settle(ingest: &Ingest, exchange: &SharedExchange, sealed: Se
         pieces,
         commits: records,
     });
-    let has_slot = upload.commits != Commits::Deferred;
-    match store(ingest, exchange, segment, image, memory, has_slot).await {
+    match store(ingest, exchange, segment, sealed.kind, image, memory).await {
         Ok(address) => {
             sealed.outcome.send_replace(Some(Ok(address.base)));
             for attempt in committing {
@@ -140,23 +138,23 @@ async fn wait_until_stored(
 fn is_needed(exchange: &SharedExchange, attempt: TaskAttempt) -> bool {
     let state = exchange.lock();
     let sink = state.sink(attempt).map(|sink| sink.state());
-    !state.closed() && !matches!(sink, None | Some(SinkState::Aborted | SinkState::Failed(_)))
+    !state.closed && !matches!(sink, None | Some(SinkState::Aborted | SinkState::Failed(_)))
 }
 
 async fn store(
     ingest: &Ingest,
     exchange: &SharedExchange,
     segment: SegmentId,
+    kind: CommitKind,
     image: SegmentImage,
     memory: Vec<WeakReservation>,
-    has_slot: bool,
 ) -> Result<SegmentAddress, StorageError> {
     let deps = &ingest.shared.deps;
     // Deferred commits need no upload slot: they are a few records, in one upload at a time for
     // each exchange, and would wait behind whole segments.
-    let _permit = match has_slot {
-        true => Some(ingest.shared.uploads.acquire(exchange.query(), 1).await),
-        false => None,
+    let _permit = match kind {
+        CommitKind::Deferred => None,
+        _ => Some(ingest.shared.uploads.acquire(exchange.query(), 1).await),
     };
     let content = image.content.clone();
     let stored = deps.storage.put_segment(exchange.id(), segment, content);
@@ -194,7 +192,7 @@ fn mark_failed(
 /// answered by now, so this delays none of them.
 async fn remove_if_closed(ingest: &Ingest, exchange: &SharedExchange) {
     let (deps, id) = (&ingest.shared.deps, exchange.id());
-    if !exchange.lock().closed() {
+    if !exchange.lock().closed {
         if !exchange.lock().try_schedule_open_check() {
             return;
         }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use stopover::app::Daemon;
 use stopover::config::{BaseDirectoryConfig, Config};
-use stopover::exchange::{Announce, ExchangeError, ExchangeSpec};
+use stopover::exchange::Announce::CreateOrRenew;
+use stopover::exchange::{ExchangeError, ExchangeSpec};
 use stopover::id::ExchangeId;
 use stopover::ingest::{Claim, IngestError};
 use stopover::runtime::Runtime;
@@ -234,29 +235,20 @@ async fn a_first_announcement_that_finds_another_elsewhere_leaves_nothing_of_its
 
     let x = at_home().await;
     announce(&elsewhere, &x, 2).await;
-    let other = both
-        .exchanges
-        .announce(&x, spec(3), Announce::CreateOrRenew)
-        .await;
+    let other = both.exchanges.announce(&x, spec(3), CreateOrRenew).await;
     assert!(
         matches!(other, Err(ExchangeError::Conflict { .. })),
         "{other:?}"
     );
     assert!(!marker(0, &x).exists() && marker(1, &x).exists());
-    let same = both
-        .exchanges
-        .announce(&x, spec(2), Announce::CreateOrRenew)
-        .await;
+    let same = both.exchanges.announce(&x, spec(2), CreateOrRenew).await;
     assert!(!same.unwrap().created);
     assert!(marker(0, &x).exists() && marker(1, &x).exists());
 
     let x = at_home().await;
     announce(&elsewhere, &x, 2).await;
     std::fs::write(marker(1, &x), "{\"ended\":\"1\"}\n").unwrap();
-    let ended = both
-        .exchanges
-        .announce(&x, spec(2), Announce::CreateOrRenew)
-        .await;
+    let ended = both.exchanges.announce(&x, spec(2), CreateOrRenew).await;
     assert!(
         matches!(ended, Err(ExchangeError::Closed { .. })),
         "{ended:?}"
@@ -270,10 +262,7 @@ async fn a_first_announcement_that_finds_another_elsewhere_leaves_nothing_of_its
     let (inside, away) = (folders[1].path().join("v1"), folders[1].path().join("away"));
     std::fs::rename(&inside, &away).unwrap();
     std::fs::write(&inside, "no folder").unwrap();
-    let not_known = both
-        .exchanges
-        .announce(&x, spec(2), Announce::CreateOrRenew)
-        .await;
+    let not_known = both.exchanges.announce(&x, spec(2), CreateOrRenew).await;
     assert!(
         matches!(not_known, Err(ExchangeError::Storage(_))),
         "{not_known:?}"
@@ -281,9 +270,6 @@ async fn a_first_announcement_that_finds_another_elsewhere_leaves_nothing_of_its
     assert!(marker(0, &x).exists());
     std::fs::remove_file(&inside).unwrap();
     std::fs::rename(&away, &inside).unwrap();
-    let again = both
-        .exchanges
-        .announce(&x, spec(2), Announce::CreateOrRenew)
-        .await;
+    let again = both.exchanges.announce(&x, spec(2), CreateOrRenew).await;
     assert!(!again.unwrap().created);
 }

@@ -56,8 +56,7 @@ impl StatusCache {
     }
 
     pub(super) fn is_closed(&self, exchange: &ExchangeId) -> bool {
-        let mut inner = self.inner.lock();
-        matches!(inner.statuses.get(exchange), Some(Status::Closed))
+        matches!(self.get(exchange), Some(Status::Closed))
     }
 
     /// Records that an exchange was open at `confirmed`; `false` if it was closed meanwhile.

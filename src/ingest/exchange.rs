@@ -98,7 +98,6 @@ pub struct Sealed {
 /// The kind of commit records in a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitKind {
-    /// None.
     None,
     /// Those of a group, with pages.
     Group,
@@ -145,8 +144,6 @@ impl ExchangeState {
         }
     }
 
-    /// # Errors
-    /// [`IngestError::ExchangeClosed`].
     pub fn check_not_closed(&self, exchange: &ExchangeId) -> Result<(), IngestError> {
         if !self.closed {
             return Ok(());

@@ -119,14 +119,10 @@ async fn wait_until_stored(
     segments: Vec<PriorSegment>,
 ) -> Result<Vec<(BaseName, u64)>, Arc<SinkFailure>> {
     let mut stored = Vec::with_capacity(segments.len());
-    for PriorSegment {
-        sequence,
-        mut outcome,
-    } in segments
-    {
-        let outcome = outcome.wait_for(Option::is_some).await;
+    for mut segment in segments {
+        let outcome = segment.outcome.wait_for(Option::is_some).await;
         match outcome.map(|outcome| outcome.clone()) {
-            Ok(Some(Ok(base))) => stored.push((base, sequence)),
+            Ok(Some(Ok(base))) => stored.push((base, segment.sequence)),
             Ok(Some(Err(failure))) => return Err(failure),
             Ok(None) | Err(_) => return Err(Arc::new(SinkFailure::SegmentDropped)),
         }
@@ -168,9 +164,10 @@ async fn store(
 }
 
 fn mark_finished(ingest: &Ingest, exchange: &SharedExchange, attempt: TaskAttempt) {
+    let metrics = &ingest.shared.deps.metrics;
     if exchange.lock().settle(attempt, SinkState::Finished) {
-        ingest.shared.deps.metrics.sinks_finished.inc();
-        ingest.shared.deps.metrics.sinks_open.dec();
+        metrics.sinks_finished.inc();
+        metrics.sinks_open.dec();
     }
 }
 
@@ -178,12 +175,13 @@ fn mark_failed(
     ingest: &Ingest,
     exchange: &SharedExchange,
     attempt: TaskAttempt,
-    failure: &Arc<SinkFailure>,
+    why: &Arc<SinkFailure>,
 ) {
-    let failed = SinkState::Failed(Arc::clone(failure));
+    let metrics = &ingest.shared.deps.metrics;
+    let failed = SinkState::Failed(Arc::clone(why));
     if exchange.lock().settle(attempt, failed) {
-        ingest.shared.deps.metrics.sinks_failed.inc();
-        ingest.shared.deps.metrics.sinks_open.dec();
+        metrics.sinks_failed.inc();
+        metrics.sinks_open.dec();
     }
 }
 

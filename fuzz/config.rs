@@ -77,7 +77,7 @@ fn around(given: Given<'_>) -> Environment {
     });
     let files = [(FILE, given.file), (TOKENS, "a-token-of-some-length")];
     Environment {
-        environment: variables.collect(),
+        variables: variables.collect(),
         cwd: "/somewhere".into(),
         machine: Machine {
             memory: Some(16 << 30),

@@ -1,8 +1,46 @@
 //! Stopover: an exchange manager daemon for Trino's fault-tolerant execution.
 //!
-//! The way of a page: `api` → `ingest` → `segment` → `storage`, and back: `storage` → `read` →
-//! `api`.
-//! `ingest` and `read` meet only in `commit`. `docs/architecture.md` is the map.
+//! Tasks spool their output pages to a daemon over HTTP. It gathers the pages of many tasks into
+//! segments, stores them in one or more base directories (S3, GCS, Azure, a file system), and serves
+//! them to any task on any worker. The base directories are the only shared state.
+//!
+//! # Where to start
+//!
+//! A page on its way in passes through
+//! [`api`] (the route [`api::router`]) → [`ingest`] (sinks, batches, sealing, uploads) →
+//! [`segment`] (the format) → [`storage`] (base directories) → [`store`] (one of them);
+//! on its way back through [`storage`] → [`cache`] → [`read`] → [`api`]. What is committed, and where
+//! it lies, is answered by [`catalog`]; `ingest` and `read` meet nowhere else. [`exchange`] knows
+//! which exchanges are open, [`gc`] ends those that nobody renews.
+//!
+//! Below them: [`memory`] (pools and reservations), [`fair`] (fair queueing among queries),
+//! [`runtime`] (clock, randomness, tasks: passed in, so that a simulation can replace them),
+//! [`config`], [`telemetry`]. [`app`] puts a daemon together, [`http`] is its transport, [`cli`] its
+//! command line. Imports point in one direction only; `tests/tidy` holds the table.
+//!
+//! `docs/architecture.md` walks through both paths function by function, `docs/semantics.md` says
+//! what a client may rely on, and `docs/glossary.md` defines the terms.
+//!
+//! # Example
+//!
+//! A configuration is validated as a whole, and every problem names its way out:
+//!
+//! ```
+//! use stopover::config::{Environment, Files, Flags, Machine, load_in};
+//!
+//! let flags = Flags {
+//!     set: vec!["segment.target_sise=32MiB".to_owned()],
+//!     ..Flags::default()
+//! };
+//! let environment = Environment {
+//!     variables: Vec::new(),
+//!     cwd: "/".into(),
+//!     machine: Machine::default(),
+//!     files: Files::InMemory(Default::default()),
+//! };
+//! let errors = load_in(&flags, &environment).unwrap_err();
+//! assert!(errors.to_string().contains("did you mean segment.target_size?"));
+//! ```
 
 pub mod api;
 pub mod app;

@@ -1,4 +1,4 @@
-//! The `stopover` program: a thin door to the library.
+//! The `stopover` program: a thin wrapper around the library.
 
 fn main() -> std::process::ExitCode {
     stopover::cli::run()

@@ -1,4 +1,4 @@
-//! The conformance suite over the stores that need no server: a file system and memory.
+//! The conformance suite on the stores that need no server: the file system and memory.
 
 mod storage_conformance;
 
@@ -37,11 +37,11 @@ fn files_below(folder: &Path) -> Vec<std::path::PathBuf> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_system_conforms_and_is_left_empty() {
+async fn a_file_system_conforms_and_is_empty_afterwards() {
     let folder = tempfile::tempdir().unwrap();
-    let base = folder.path().join("not/there yet");
+    let base = folder.path().join("not/yet created");
     let storage = open(&[format!(
-        "file://{}/not/there%20yet/",
+        "file://{}/not/yet%20created/",
         folder.path().display()
     )]);
     storage_conformance::all(&storage).await;
@@ -94,8 +94,8 @@ async fn stores_in_memory_of_the_same_uri_share_their_content() {
     );
 }
 
-/// For a store that no test can start: names it in `STOPOVER_TEST_BASE_DIRECTORY`, the URI and then
-/// `option=value`, separated by spaces. It should be empty; what the suite writes, it removes.
+/// For a store that no test can start. `STOPOVER_TEST_BASE_DIRECTORY` is its URI, then options as
+/// `option=value`, separated by spaces. The store should be empty; the suite removes its objects.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a store: STOPOVER_TEST_BASE_DIRECTORY='gs://bucket/prefix option=value'"]
 async fn a_store_of_your_choice_conforms() {

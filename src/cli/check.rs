@@ -1,8 +1,8 @@
-//! `stopover check`: what the configuration means, and whether its base directories work.
+//! `stopover check`: explains the configuration and probes its base directories.
 //!
-//! Does: print settings with their origins, the memory, what the doors ask for, and the outcome of
-//! a probe of each base directory. Does not: listen or leave anything behind. Invariant: exit code
-//! 0 only if a daemon with this configuration would be ready.
+//! Does: print settings with their origins, the memory split, the required credentials, and the
+//! result of probing each base directory. Does not: listen or leave anything behind. Invariant:
+//! exit code 0 only if a daemon with this configuration would be ready.
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -15,7 +15,6 @@ use crate::runtime::Runtime;
 use crate::storage::{BaseStatus, Storage};
 use crate::telemetry::metrics::Metrics;
 
-/// Prints the explanation.
 pub fn check(loaded: Loaded) -> ExitCode {
     print(&explain(&loaded));
     let runtime = match tokio::runtime::Runtime::new() {
@@ -39,8 +38,8 @@ pub fn check(loaded: Loaded) -> ExitCode {
     print(&verdict(&statuses));
     for base in unconditional {
         print(&format!(
-            "note: {base} ignores conditions on writes: a lease that is renewed in the instant of \
-             its collection may be lost\n"
+            "note: {base} ignores preconditions of writes: an exchange that is renewed at the moment \
+             it is collected may be lost\n"
         ));
     }
     if statuses.iter().all(|status| status.healthy) {
@@ -51,7 +50,7 @@ pub fn check(loaded: Loaded) -> ExitCode {
 }
 
 fn explain(loaded: &Loaded) -> String {
-    let mut text = String::from("settings (those that are not the default name their origin):\n");
+    let mut text = String::from("settings (with the origin of those that are not defaults):\n");
     let mut line = |args: std::fmt::Arguments<'_>| {
         let _ = writeln!(text, "{args}");
     };
@@ -74,7 +73,9 @@ fn explain(loaded: &Loaded) -> String {
 }
 
 fn verdict(statuses: &[BaseStatus]) -> String {
-    let mut text = String::from("base directories (written, read, listed, deleted):\n");
+    let mut text = String::from(
+        "base directories (after writing, reading, listing and deleting an object):\n",
+    );
     for status in statuses {
         let outcome = match &status.error {
             _ if status.healthy => "works".to_owned(),

@@ -1,6 +1,6 @@
-//! `stopover gc`: what a dead cluster left, told or taken away, where no daemon sweeps.
+//! `stopover gc`: collects the exchanges of a dead cluster, or lists them, where no daemon sweeps.
 //!
-//! Does: watch the base directories as a sweeping daemon does, and print what goes and why. Does
+//! Does: watch the base directories as a sweeping daemon does, and print what is removed and why. Does
 //! not: decide (`lifecycle::gc`). Invariant: nothing is removed that was not watched for the time
 //! that is named, and that time is at least half a lease.
 
@@ -13,20 +13,21 @@ use clap::Args;
 use serde_json::json;
 
 use super::{ConfigArgs, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, failure, print};
-use crate::config::{Config, units};
+use crate::config::{Config, InvalidValue, units};
 use crate::gc::one_shot::{GcEntry, GcOptions, GcOutcome, GcReport, collect_once};
 use crate::runtime::Runtime;
 use crate::storage::{Inventory, Storage, StorageError, StorageErrorKind};
 use crate::telemetry::metrics::Metrics;
 
-/// What may be said to `gc`.
+/// Arguments of `gc`.
 #[derive(Args)]
 pub struct GcArgs {
-    /// Only say what would go, and why
+    /// List what would be removed, and why, but remove nothing
     #[arg(long)]
     dry_run: bool,
-    /// How long to watch first, such as 10m: what nobody renews meanwhile goes. At least half of
-    /// lease.duration, as whatever lives is renewed every third of it [default: lease.duration]
+    /// How long to watch first, such as 10m; an exchange not renewed meanwhile is removed. At least
+    /// half of lease.duration, since live exchanges are renewed every third of it
+    /// [default: lease.duration]
     #[arg(long, value_name = "DURATION")]
     watch: Option<String>,
     /// Print JSON
@@ -37,6 +38,9 @@ pub struct GcArgs {
 }
 
 /// Watches and collects.
+///
+/// # Errors
+/// The exit code; the reason has been printed to stderr.
 pub fn gc(args: GcArgs) -> Result<ExitCode, ExitCode> {
     let GcArgs {
         dry_run,
@@ -64,18 +68,19 @@ pub fn gc(args: GcArgs) -> Result<ExitCode, ExitCode> {
     })
 }
 
-fn watch_time(given: Option<&str>, lease: Duration) -> Result<Duration, String> {
+fn watch_time(given: Option<&str>, lease: Duration) -> Result<Duration, InvalidValue> {
     let Some(given) = given else {
         return Ok(lease);
     };
     let watch = units::parse_duration(given).map_err(|why| format!("--watch {given}: {why}"))?;
     if watch < lease / 2 {
         return Err(format!(
-            "--watch {given} is too short to tell the dead from the living: an exchange in use is \
-             renewed every third of lease.duration, {}; watch for at least half of that, or set \
-             lease.duration to what the daemons use",
+            "--watch {given} is too short to recognize live exchanges: they are renewed every third of \
+             lease.duration, {}; watch for at least half of that, or set lease.duration to the \
+             value that the daemons use",
             units::format_duration(lease)
-        ));
+        )
+        .into());
     }
     Ok(watch)
 }
@@ -104,7 +109,7 @@ async fn run(config: &Config, options: GcOptions) -> Result<GcReport, StorageErr
 fn ending(options: GcOptions) -> &'static str {
     match options.dry_run {
         true => "; nothing is removed",
-        false => "; what nobody renews is removed then",
+        false => "; exchanges that are not renewed will be removed",
     }
 }
 
@@ -112,14 +117,14 @@ fn why(outcome: &GcOutcome, options: GcOptions) -> String {
     match outcome {
         GcOutcome::Expired => {
             let watch = units::format_duration(options.watch);
-            format!("not renewed while it was watched for {watch}")
+            format!("not renewed while watched for {watch}")
         }
-        GcOutcome::Orphaned => "no announcement: a late or dead writer left it".to_owned(),
-        GcOutcome::HalfRemoved => "its end was claimed before and not carried out".to_owned(),
-        GcOutcome::Renewed => "renewed while it was watched".to_owned(),
+        GcOutcome::Orphaned => "no marker: left behind by a late or dead writer".to_owned(),
+        GcOutcome::HalfRemoved => "claimed earlier, but not completely removed".to_owned(),
+        GcOutcome::Renewed => "renewed while watched".to_owned(),
         GcOutcome::New => "new: it appeared during the watch".to_owned(),
-        GcOutcome::RemovedElsewhere => "closed or collected by somebody else meanwhile".to_owned(),
-        GcOutcome::Undetermined(why) => format!("cannot be told: {why}"),
+        GcOutcome::RemovedElsewhere => "closed or collected by another process".to_owned(),
+        GcOutcome::Undetermined(why) => format!("undetermined: {why}"),
     }
 }
 
@@ -150,10 +155,10 @@ fn as_text(report: &GcReport, options: GcOptions) -> String {
     let mut text = String::new();
     for (exchange, entry) in &report.entries {
         let verdict = match (entry.outcome.is_removable(), options.dry_run) {
-            (true, true) => "would go",
+            (true, true) => "would be removed",
             (true, false) => "removed",
             (false, _) if matches!(entry.outcome, GcOutcome::RemovedElsewhere) => "gone",
-            (false, _) => "stays",
+            (false, _) => "kept",
         };
         let Inventory { objects, bytes } = entry.inventory;
         let why = why(&entry.outcome, options);
@@ -167,12 +172,12 @@ fn as_text(report: &GcReport, options: GcOptions) -> String {
         !e.outcome.is_removable() && !matches!(e.outcome, GcOutcome::RemovedElsewhere)
     }));
     let done = match options.dry_run {
-        true => "would go",
+        true => "would be removed",
         false => "removed",
     };
     let _ = writeln!(
         text,
-        "{go} exchanges {done} with {} objects, {} bytes; {stay} stay",
+        "{go} exchanges {done} with {} objects, {} bytes; {stay} kept",
         size.objects, size.bytes
     );
     text
@@ -211,7 +216,7 @@ mod tests {
         let shortest = Duration::from_secs(450);
         assert_eq!(watch_time(Some("7m 30s"), lease), Ok(shortest));
         for bad in ["0s", "7m", "soon"] {
-            let why = watch_time(Some(bad), lease).unwrap_err();
+            let why = watch_time(Some(bad), lease).unwrap_err().to_string();
             assert!(why.contains("--watch"), "{why}");
         }
     }

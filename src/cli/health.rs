@@ -1,8 +1,8 @@
-//! `stopover health`: one request to a running daemon, for health checks of containers.
+//! `stopover health`: one request to a running daemon, for container health checks.
 //!
-//! Does: GET `/healthz` (or `/readyz`), within TLS where the daemon speaks it (`health_tls`), and
-//! judge the status. Does not: need a token, a client certificate or an async runtime. Invariant:
-//! it ends within its time-out.
+//! Does: GET `/healthz` or `/readyz`, over TLS if configured (`health_tls`), and evaluate the
+//! status. Does not: need a token, a client certificate or an async runtime. Invariant: every wait
+//! is bounded by a timeout.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -17,25 +17,28 @@ use super::{ConfigArgs, EXIT_FAILURE, EXIT_OK, health_tls};
 const TIMEOUT: Duration = Duration::from_secs(3);
 const LONGEST_ANSWER: u64 = 64 << 10;
 
-/// What may be said to `health`.
+/// Arguments of `health`.
 #[derive(Args)]
 pub struct HealthArgs {
     /// Address of the daemon; default: server.listen of the configuration
     #[arg(long, value_name = "IP:PORT")]
     address: Option<SocketAddr>,
-    /// Ask whether it is ready (base directories usable, not stopping), not only alive
+    /// Check readiness (base directories usable, not stopping) instead of liveness
     #[arg(long)]
     ready: bool,
-    /// The daemon at --address speaks TLS, with the certificate in this file (PEM); default with a
-    /// configuration: server.tls_certificate_file
+    /// Use TLS, and expect the certificate in this file (PEM); without --address, this is
+    /// server.tls_certificate_file of the configuration
     #[arg(long, value_name = "FILE", requires = "address")]
     certificate: Option<PathBuf>,
-    /// Configuration file (TOML) whose server.listen is asked
+    /// Configuration file (TOML) whose server.listen is used
     #[arg(long, value_name = "FILE", conflicts_with = "address")]
     config: Option<PathBuf>,
 }
 
-/// Asks, and prints the answer.
+/// Sends the request and prints the result.
+///
+/// # Errors
+/// The exit code; the reason has been printed to stderr.
 pub fn health(args: HealthArgs) -> Result<ExitCode, ExitCode> {
     let (address, certificate) = match args.address {
         Some(address) => (address, args.certificate),
@@ -59,21 +62,21 @@ pub fn health(args: HealthArgs) -> Result<ExitCode, ExitCode> {
     let url = format!("{scheme}://{address}{path}");
     match &answer {
         Ok(answer) if answer.status == 200 => {
-            println!("{url} answers 200");
+            println!("{url} answered 200");
             Ok(ExitCode::from(EXIT_OK))
         }
         Ok(Answer { status, body }) => {
-            eprintln!("stopover: {url} answers {status}: {}", body.trim());
+            eprintln!("stopover: {url} answered {status}: {}", body.trim());
             Err(ExitCode::from(EXIT_FAILURE))
         }
         Err(error) => {
-            eprintln!("stopover: {url} does not answer: {error}");
+            eprintln!("stopover: {url} did not answer: {error}");
             Err(ExitCode::from(EXIT_FAILURE))
         }
     }
 }
 
-/// A daemon that listens on every address is asked on loopback.
+/// A daemon that listens on every address is reached through loopback.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
@@ -107,7 +110,7 @@ fn ask(address: SocketAddr, path: &str, certificate: Option<&Path>) -> io::Resul
     let mut answer = Vec::new();
     stream.take(LONGEST_ANSWER).read_to_end(&mut answer)?;
     parse(&String::from_utf8_lossy(&answer))
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "this is no HTTP answer"))
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the response is not HTTP"))
 }
 
 fn parse(answer: &str) -> Option<Answer> {

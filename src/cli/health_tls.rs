@@ -1,8 +1,8 @@
-//! TLS to a daemon whose certificate is at hand.
+//! TLS to a daemon whose certificate is known.
 //!
-//! Does: wrap a socket into TLS that accepts exactly the certificate of a file. Does not: look at
-//! names, CAs or dates: whoever has the key of the daemon's own certificate is the daemon.
-//! Invariant: signatures of the handshake are verified.
+//! Does: wrap a socket in TLS that accepts exactly one certificate. Does not: check names, CAs or
+//! dates: possession of the certificate's key identifies the daemon. Invariant: signatures of the
+//! handshake are verified.
 
 use std::io;
 use std::net::TcpStream;
@@ -21,14 +21,17 @@ use tokio_rustls::rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, StreamOwned,
 };
 
-/// The socket within TLS.
+/// Performs the handshake lazily, on first use of the returned stream.
+///
+/// # Errors
+/// A certificate file that cannot be read, or a socket without a peer.
 pub fn within(
     stream: TcpStream,
     certificate: &Path,
 ) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
     let expected = CertificateDer::from_pem_file(certificate).map_err(|error| {
         let path = certificate.display();
-        io::Error::other(format!("{path} holds no certificate in PEM: {error:?}"))
+        io::Error::other(format!("{path} has no PEM certificate: {error:?}"))
     })?;
     let provider = Arc::new(aws_lc_rs::default_provider());
     let pinned = Pinned {
@@ -46,7 +49,7 @@ pub fn within(
     Ok(StreamOwned::new(connection, stream))
 }
 
-/// Accepts one certificate.
+/// Accepts one certificate only.
 #[derive(Debug)]
 struct Pinned {
     expected: CertificateDer<'static>,
@@ -65,7 +68,8 @@ impl ServerCertVerifier for Pinned {
         match *end_entity == self.expected {
             true => Ok(ServerCertVerified::assertion()),
             false => Err(Error::General(
-                "the daemon shows another certificate than the first one of the file".to_owned(),
+                "the daemon presented a certificate other than the first one in the file"
+                    .to_owned(),
             )),
         }
     }

@@ -1,8 +1,7 @@
-//! `stopover inspect`: the footer of one segment, for people or as JSON.
+//! `stopover inspect`: prints the footer of one segment, as text or JSON.
 //!
-//! Does: fetch the tail of a file or object and print what its footer says. Does not: read pages,
-//! or know an offset (`segment` does). Invariant: only what passed every check of the format is
-//! printed.
+//! Does: fetch the tail of a file or object and decode it. Does not: read pages, or know an offset
+//! (`segment` does). Invariant: only what passed every check of the format is printed.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -12,26 +11,26 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::inspect_text::{as_json, as_text};
+use super::inspect_text::{Inspected, as_json, as_text};
 use super::{ConfigArgs, EXIT_FAILURE, EXIT_OK, print};
 use crate::config::{BaseDirectoryConfig, Config};
 use crate::id::{ExchangeId, SegmentAddress};
 use crate::runtime::Runtime;
 use crate::segment::footer::Footer;
 use crate::segment::layout::{TRAILER, Trailer};
-use crate::storage::{Storage, Tail};
+use crate::storage::{Storage, StorageError, Tail};
 use crate::store::keys::{self, Key};
 use crate::telemetry::metrics::Metrics;
 
-/// Bytes fetched first; the footer of most segments lies within.
+/// Bytes fetched first; they contain the footer of most segments.
 const FIRST_TAIL: u64 = 128 << 10;
 
-/// What may be said to `inspect`.
+/// Arguments of `inspect`.
 #[derive(Args)]
 pub struct InspectArgs {
-    /// A segment: a path, or the URI of an object such as s3://bucket/prefix/v1/…/segments/….seg. A
-    /// base directory of the configuration that holds it lends its options and credentials; else
-    /// they come from the environment
+    /// A segment: a path, or the URI of an object such as s3://bucket/prefix/v1/…/segments/….seg.
+    /// Options and credentials are those of the configured base directory that contains it, or else
+    /// come from the environment
     #[arg(value_name = "OBJECT-OR-FILE")]
     what: String,
     /// Print JSON
@@ -44,17 +43,25 @@ pub struct InspectArgs {
     config: ConfigArgs,
 }
 
-/// What was found.
-pub struct Inspected {
-    /// Bytes of the whole object.
-    pub size: u64,
-    /// Bytes of the footer.
-    pub footer_length: u32,
-    /// The footer.
-    pub footer: Footer,
+/// Why a segment cannot be inspected.
+#[derive(Debug, thiserror::Error)]
+enum InspectError {
+    #[error("an object is named as BASE-DIRECTORY/v1/EXCHANGE/segments/SEGMENT.seg")]
+    NotASegment,
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error("{0}")]
+    Malformed(String),
+    #[error("it changed while it was being read: try again")]
+    Changed,
 }
 
 /// Prints the footer.
+///
+/// # Errors
+/// The exit code; the reason has been printed to stderr.
 pub fn inspect(args: InspectArgs) -> Result<ExitCode, ExitCode> {
     let InspectArgs {
         what,
@@ -77,7 +84,7 @@ pub fn inspect(args: InspectArgs) -> Result<ExitCode, ExitCode> {
     Ok(ExitCode::from(EXIT_OK))
 }
 
-/// The path, unless this is the URI of an object in a store.
+/// The path, or `None` for the URI of an object.
 fn local_path(what: &str) -> Option<PathBuf> {
     match url::Url::parse(what) {
         Ok(url) if url.scheme() == "file" => url.to_file_path().ok(),
@@ -86,18 +93,14 @@ fn local_path(what: &str) -> Option<PathBuf> {
     }
 }
 
-fn inspect_file(path: &Path) -> Result<Inspected, String> {
-    let fail = |error: std::io::Error| error.to_string();
-    let mut file = File::open(path).map_err(fail)?;
-    let size = file.metadata().map_err(fail)?.len();
+fn inspect_file(path: &Path) -> Result<Inspected, InspectError> {
+    let mut file = File::open(path)?;
+    let size = file.metadata()?.len();
     read_footer(|max| {
         let length = max.min(size);
         let mut bytes = Vec::with_capacity(length as usize);
-        file.seek(SeekFrom::Start(size - length)).map_err(fail)?;
-        file.by_ref()
-            .take(length)
-            .read_to_end(&mut bytes)
-            .map_err(fail)?;
+        file.seek(SeekFrom::Start(size - length))?;
+        file.by_ref().take(length).read_to_end(&mut bytes)?;
         Ok(Tail {
             bytes: bytes.into(),
             object_size: size,
@@ -105,7 +108,7 @@ fn inspect_file(path: &Path) -> Result<Inspected, String> {
     })
 }
 
-fn inspect_object(uri: &str, config: &Config) -> Result<Inspected, String> {
+fn inspect_object(uri: &str, config: &Config) -> Result<Inspected, InspectError> {
     let (base, exchange, segment) = locate(uri)?;
     let known = config
         .base_directories
@@ -115,44 +118,40 @@ fn inspect_object(uri: &str, config: &Config) -> Result<Inspected, String> {
         uri: base,
         ..BaseDirectoryConfig::default()
     });
-    let runtime = tokio::runtime::Runtime::new().map_err(|e| e.to_string())?;
-    // Clients of stores are built within the runtime which they use.
+    let runtime = tokio::runtime::Runtime::new()?;
+    // Store clients must be built inside the runtime that they use.
     let _within = runtime.enter();
     let metrics = Arc::new(Metrics::default());
-    let storage = Storage::open(&[base], &Runtime::system(), &metrics);
-    let storage = storage.map_err(|e| e.to_string())?;
+    let storage = Storage::open(&[base], &Runtime::system(), &metrics)?;
     let status = storage.status();
-    let base = status
-        .first()
-        .ok_or("its base directory could not be opened")?;
+    let base = status.first().expect("one base directory was opened");
     let address = SegmentAddress {
         exchange,
         base: base.name.clone(),
         segment,
     };
-    read_footer(|max| {
-        let tail = runtime.block_on(storage.get_tail(&address, max));
-        tail.map_err(|e| e.to_string())
-    })
+    read_footer(|max| Ok(runtime.block_on(storage.get_tail(&address, max))?))
 }
 
-/// Base directory, exchange and segment that the URI of an object names.
-fn locate(uri: &str) -> Result<(String, ExchangeId, crate::id::SegmentId), String> {
-    const FORM: &str = "an object is named as BASE-DIRECTORY/v1/EXCHANGE/segments/SEGMENT.seg";
+/// Splits the URI of an object into base directory, exchange and segment.
+fn locate(uri: &str) -> Result<(String, ExchangeId, crate::id::SegmentId), InspectError> {
     let parts: Vec<&str> = uri.rsplitn(5, '/').collect();
     let [_, _, exchange, _, base] = parts.as_slice() else {
-        return Err(FORM.into());
+        return Err(InspectError::NotASegment);
     };
-    let exchange = keys::parse_exchange(exchange).ok_or(FORM)?;
+    let exchange = keys::parse_exchange(exchange).ok_or(InspectError::NotASegment)?;
     let key = Key::listed(&uri[base.len() + 1..]);
-    let segment = keys::parse_segment(&exchange, &key).ok_or(FORM)?;
+    let segment = keys::parse_segment(&exchange, &key).ok_or(InspectError::NotASegment)?;
     Ok(((*base).to_owned(), exchange, segment))
 }
 
-/// Fetches the tail, and once more if the footer is longer than the first look.
-fn read_footer(mut tail: impl FnMut(u64) -> Result<Tail, String>) -> Result<Inspected, String> {
+/// Fetches the tail, and again if the footer is longer than the first fetch.
+fn read_footer(
+    mut tail: impl FnMut(u64) -> Result<Tail, InspectError>,
+) -> Result<Inspected, InspectError> {
     let mut last = tail(FIRST_TAIL)?;
-    let trailer = Trailer::decode(&last.bytes, last.object_size)?;
+    let trailer =
+        Trailer::decode(&last.bytes, last.object_size).map_err(InspectError::Malformed)?;
     let wanted = u64::from(trailer.footer_length) + TRAILER as u64;
     if wanted > last.bytes.len() as u64 {
         last = tail(wanted)?;
@@ -160,8 +159,9 @@ fn read_footer(mut tail: impl FnMut(u64) -> Result<Tail, String>) -> Result<Insp
     let end = last.bytes.len() - TRAILER;
     let start = end
         .checked_sub(trailer.footer_length as usize)
-        .ok_or("it changed while it was read")?;
-    let footer = Footer::decode(&last.bytes[start..end], &trailer)?;
+        .ok_or(InspectError::Changed)?;
+    let footer =
+        Footer::decode(&last.bytes[start..end], &trailer).map_err(InspectError::Malformed)?;
     Ok(Inspected {
         size: last.object_size,
         footer_length: trailer.footer_length,
@@ -208,7 +208,13 @@ mod tests {
             "s3://bucket/v1/q/segments/other.seg",
             "s3://bucket/v1/q/000000000000feed-00000000002a.seg",
         ] {
-            assert!(locate(bad).unwrap_err().contains("BASE-DIRECTORY"), "{bad}");
+            assert!(
+                locate(bad)
+                    .unwrap_err()
+                    .to_string()
+                    .contains("BASE-DIRECTORY"),
+                "{bad}"
+            );
         }
     }
 

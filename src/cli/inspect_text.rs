@@ -1,17 +1,26 @@
-//! A footer as text for people, and as JSON.
+//! The output of `stopover inspect`: a footer as text or as JSON.
 //!
-//! Does: lay out what the footer says. Does not: fetch or decode it. Invariant: both forms say the
-//! same.
+//! Does: format it. Does not: fetch or decode it. Invariant: both forms carry the same facts.
 
 use std::fmt::Write;
+use std::time::{Duration, UNIX_EPOCH};
 
+use bytesize::ByteSize;
 use serde_json::json;
 
-use super::inspect::Inspected;
-use crate::config::units::format_size;
 use crate::segment::blocks::BlockEntry;
 use crate::segment::footer::{CommitRecord, Footer};
 use crate::segment::layout::FORMAT_VERSION;
+
+/// A segment's footer, and the sizes that `inspect` prints.
+pub struct Inspected {
+    /// Bytes of the whole object.
+    pub size: u64,
+    /// Bytes of the footer.
+    pub footer_length: u32,
+    /// The decoded footer.
+    pub footer: Footer,
+}
 
 /// All blocks of one partition together.
 struct PartitionSum {
@@ -38,7 +47,7 @@ fn partitions(footer: &Footer) -> Vec<PartitionSum> {
         .collect()
 }
 
-/// For people.
+/// The text form.
 pub fn as_text(found: &Inspected, blocks: bool) -> String {
     let footer = &found.footer;
     let sums = partitions(footer);
@@ -118,7 +127,7 @@ fn commit_line(commit: &CommitRecord) -> String {
     text
 }
 
-/// For programs.
+/// The JSON form.
 pub fn as_json(found: &Inspected, blocks: bool) -> String {
     let footer = &found.footer;
     let commits: Vec<_> = footer.commits.iter().map(commit_json).collect();
@@ -178,53 +187,20 @@ fn block_json(footer: &Footer, block: &BlockEntry) -> serde_json::Value {
     })
 }
 
-/// Bytes with three digits or so.
-fn rounded(bytes: u64) -> String {
-    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
-    if bytes < 1024 {
-        return format_size(bytes);
-    }
-    let mut value = bytes as f64;
-    let mut unit = "B";
-    for next in UNITS {
-        if value < 1024.0 {
-            break;
-        }
-        value /= 1024.0;
-        unit = next;
-    }
-    format!("{value:.1} {unit}")
+fn rounded(bytes: u64) -> impl std::fmt::Display {
+    ByteSize(bytes).display().iec()
 }
 
-/// Milliseconds since 1970 as `2026-11-23 20:15:00.123 UTC`.
+/// RFC 3339, which ends with the year 9999; the footer of a segment may claim more.
 fn utc(millis: u64) -> String {
-    let (days, rest) = (millis / 86_400_000, millis % 86_400_000);
-    let (year, month, day) = civil(days);
-    let (seconds, millis) = (rest / 1000, rest % 1000);
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{millis:03} UTC")
-}
-
-/// Year, month and day of a number of days since 1970: years and months are counted off.
-fn civil(mut days: u64) -> (u64, usize, u64) {
-    let leap =
-        |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
-    let mut year = 1970 + days / 146_097 * 400;
-    days %= 146_097;
-    while days >= 365 + u64::from(leap(year)) {
-        days -= 365 + u64::from(leap(year));
-        year += 1;
-    }
-    let february = 28 + u64::from(leap(year));
-    let mut month = 1;
-    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
-        if days < length {
-            break;
+    const END_OF_9999: u64 = 253_402_300_799_999;
+    match millis {
+        0..=END_OF_9999 => {
+            let time = UNIX_EPOCH + Duration::from_millis(millis);
+            humantime::format_rfc3339_millis(time).to_string()
         }
-        days -= length;
-        month += 1;
+        _ => format!("{millis} ms after 1970"),
     }
-    (year, month, days + 1)
 }
 
 #[cfg(test)]
@@ -273,9 +249,9 @@ mod tests {
         let text = as_text(&found(), false);
         for part in [
             "000000000000feed-00000000002a",
-            "2026-11-23 20:15:00.123 UTC",
+            "2026-11-23T20:15:00.123Z",
             "4.0 KiB (4096 bytes), of which footer 99 bytes",
-            "3 blocks of 2 sinks in 2 partitions: 6 pages, 300B (300 bytes)",
+            "3 blocks of 2 sinks in 2 partitions: 6 pages, 300 B (300 bytes)",
             "task 7 attempt 1: 3 batches, 4 pages, 200 bytes, checksum 00000005; earlier",
             "earlier segments 41 on disk1",
             "         3        2        4          200           16          312\n",
@@ -303,12 +279,9 @@ mod tests {
     }
 
     #[test]
-    fn days_become_dates_across_leap_years() {
-        assert_eq!(civil(0), (1970, 1, 1));
-        assert_eq!(civil(789), (1972, 2, 29));
-        assert_eq!(civil(11_016), (2000, 2, 29));
-        assert_eq!(civil(11_322), (2000, 12, 31));
-        assert_eq!(civil(47_541), (2100, 3, 1));
-        assert_eq!(civil(20_780), (2026, 11, 23));
+    fn a_time_that_no_calendar_has_is_printed_all_the_same() {
+        assert_eq!(utc(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(utc(253_402_300_799_999), "9999-12-31T23:59:59.999Z");
+        assert_eq!(utc(u64::MAX), "18446744073709551615 ms after 1970");
     }
 }

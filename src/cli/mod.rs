@@ -1,7 +1,7 @@
-//! The command line: what can be said to `stopover`, and its exit codes.
+//! The command line: commands, arguments and exit codes.
 //!
-//! Does: parse arguments, load the configuration, hand over to a command. Does not: know what the
-//! commands do. Invariant: stdout carries only what was asked for; errors and logs go to stderr.
+//! Does: parse arguments, load the configuration, run a command. Does not: implement the commands.
+//! Invariant: stdout carries only the requested output; errors and logs go to stderr.
 
 mod check;
 mod gc;
@@ -20,23 +20,23 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Flags, Loaded, load};
 
-/// It worked.
+/// Success.
 pub const EXIT_OK: u8 = 0;
-/// It failed while it ran.
+/// Failure at run time.
 pub const EXIT_FAILURE: u8 = 1;
-/// The arguments or the configuration are wrong; trying again does not help.
+/// Invalid arguments or configuration; a retry does not help.
 pub const EXIT_USAGE: u8 = 2;
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  it worked (serve: it was asked to stop and did, with nothing lost)
-  1  it failed: a base directory, the network, or what was looked at is not as it should be
-  2  the arguments or the configuration are wrong";
+  0  success (serve: it stopped on request)
+  1  failure: a base directory, the network, or the inspected object is not in order
+  2  invalid arguments or configuration";
 
 const CONFIGURATION: &str = "\
 Every setting can be given in the configuration file, as environment variable
-STOPOVER_SECTION__KEY (STOPOVER_SEGMENT__TARGET_SIZE=32MiB) or with --set; flags win over the
-environment, the environment over the file. docs/configuration.md lists all settings.";
+STOPOVER_SECTION__KEY (STOPOVER_SEGMENT__TARGET_SIZE=32MiB) or with --set. Flags override the
+environment, the environment overrides the file. docs/configuration.md lists all settings.";
 
 #[derive(Parser)]
 #[command(name = "stopover", version, about, long_about = None, after_help = EXIT_CODES)]
@@ -55,48 +55,48 @@ enum Command {
     /// Run the daemon until SIGTERM or SIGINT
     ///
     /// Once it serves, it prints one line on stdout: "listening on http://ADDRESS:PORT" (or https).
-    /// On SIGTERM or SIGINT it takes no new sinks, lets open ones finish within
-    /// server.drain_timeout, and ends. On SIGHUP it reads tokens and certificates again.
+    /// On SIGTERM or SIGINT it accepts no new sinks, waits up to server.drain_timeout for open ones
+    /// to finish, and exits. On SIGHUP it reloads tokens and certificates.
     #[command(after_help = CONFIGURATION)]
     Serve(ConfigArgs),
-    /// Load the configuration, try each base directory, and say what would happen
+    /// Validate the configuration, probe each base directory, and print the result
     #[command(after_help = CONFIGURATION)]
     Check(ConfigArgs),
-    /// Print what a segment holds: its sinks, partitions and commit records
+    /// Print the footer of a segment: its sinks, partitions and commit records
     Inspect(inspect::InspectArgs),
-    /// Collect what a dead cluster left, where no daemon runs that does; watches for a whole lease
+    /// Collect the exchanges of a dead cluster where no daemon runs; watches for a whole lease first
     ///
-    /// An exchange goes only if nobody renewed it while this command itself watched. Running
-    /// daemons do the same all the time: there it is needed only to see what would go.
+    /// An exchange is removed only if it was not renewed while this command watched it. Running
+    /// daemons collect by themselves; beside them, use --dry-run to see what would be removed.
     #[command(after_help = CONFIGURATION)]
     Gc(gc::GcArgs),
-    /// Ask a running daemon whether it serves; for health checks where there is no curl
+    /// Check whether a daemon is alive or ready; for container health checks without curl
     Health(health::HealthArgs),
 }
 
-/// Where the configuration comes from.
+/// Arguments that select and override the configuration.
 #[derive(Args, Default)]
 struct ConfigArgs {
-    /// Configuration file (TOML); also STOPOVER_CONFIG. Without one the built-in defaults hold
+    /// Configuration file (TOML); also STOPOVER_CONFIG. Without one, the built-in defaults apply
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Address to listen on; port 0 takes a free one [server.listen]
+    /// Address to listen on; port 0 picks a free one [server.listen]
     #[arg(long, value_name = "IP:PORT")]
     listen: Option<String>,
-    /// Where segments go: a local folder, file://, s3://, gs://, az:// or memory://; may be given
-    /// more than once and replaces those of the file and the environment
+    /// Base directory: a local folder, file://, s3://, gs://, az:// or memory://; may be repeated;
+    /// replaces those of the file and the environment
     #[arg(long = "base-directory", value_name = "URI")]
     base_directories: Vec<String>,
-    /// Bytes of pages held in memory at most, or "auto" [memory.budget]
+    /// Most memory for pages, or "auto" [memory.budget]
     #[arg(long, value_name = "SIZE")]
     memory_budget: Option<String>,
-    /// Any other setting, such as segment.target_size=32MiB; may be given more than once
+    /// Any other setting, such as segment.target_size=32MiB; may be repeated
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
 }
 
 impl ConfigArgs {
-    /// Loads the configuration, or prints everything that is wrong with it.
+    /// Loads the configuration, or prints all of its problems.
     fn load(self) -> Result<Loaded, ExitCode> {
         let flags = Flags {
             config: self.config,
@@ -124,12 +124,12 @@ pub fn run() -> ExitCode {
     result.unwrap_or_else(|code| code)
 }
 
-/// Prints to stdout; whoever closed it has seen enough.
+/// Prints to stdout; a closed stdout is ignored.
 fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-/// A failure while a command ran, told once.
+/// Prints an error with its causes, and returns the exit code.
 fn failure(error: &dyn std::error::Error) -> ExitCode {
     let mut text = error.to_string();
     let mut source = error.source();

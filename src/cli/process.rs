@@ -1,25 +1,25 @@
-//! What the process sets for itself once, before it does anything else.
+//! Process-wide settings, made once at start.
 //!
-//! Does: bound what the allocator keeps, and raise the number of files that may be open to what the
-//! system allows. Does not: decide limits of the daemon. Invariant: called before there is a second
-//! thread; what cannot be set is left as it is, and said.
+//! Does: configure the allocator and raise the limit of open files to the hard limit. Does not: set
+//! limits of the daemon. Invariant: called before a second thread exists; what cannot be changed
+//! stays as it is and is logged.
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::config::LimitsConfig;
 
-/// Files and sockets beside those of clients: base directories, the log, requests to a store.
+/// File descriptors reserved for base directories, logs and requests to stores.
 const OWN_FILES: u64 = 512;
 
-/// Bounds how much memory glibc's allocator keeps for later, and has it keep that. By itself it has
-/// up to eight arenas a core, each of which may keep the room of large buffers that others could
-/// use again; and it gives the room of a batch back to the system just before the next batch needs
-/// it, so that each is read into fresh memory, which costs several times the copy into it.
+/// Limits the number of arenas of glibc's allocator, and stops it from returning freed batch buffers
+/// to the system. By default it uses up to eight arenas per core, each of which may retain large
+/// free buffers; and it unmaps a freed batch buffer just before the next batch needs one, so that
+/// every batch is read into fresh pages, which costs several times as much as the copy.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[allow(unsafe_code)]
 pub fn bound_allocator() {
     const ARENAS: libc::c_int = 2;
-    /// The most that glibc allows.
+    /// The maximum that glibc accepts.
     const LARGEST_IN_ARENA: libc::c_int = 32 << 20;
     // SAFETY: mallopt changes only the allocator's own settings, and no other thread runs yet.
     unsafe {
@@ -29,12 +29,11 @@ pub fn bound_allocator() {
     }
 }
 
-/// Other allocators have no arenas to bound.
+/// Other allocators are left as they are.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn bound_allocator() {}
 
-/// Raises the limit of open files as far as it may be raised; answers what it is then, if there is
-/// one.
+/// Raises the soft limit of open files to the hard limit. Returns the resulting limit, if any.
 pub fn raise_open_files() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let mut raised = limit;
@@ -45,8 +44,8 @@ pub fn raise_open_files() -> Option<u64> {
     raised.current
 }
 
-/// Lowers the number of connections to what so many open files leave room for, so that a full house
-/// never keeps the daemon from its own files.
+/// Lowers `limits.max_connections` to what the limit of open files allows, so that connections
+/// cannot exhaust the descriptors that base directories need.
 pub fn fit_connections(limits: &mut LimitsConfig, open_files: Option<u64>) {
     let Some(open_files) = open_files else { return };
     let room = open_files
@@ -58,8 +57,8 @@ pub fn fit_connections(limits: &mut LimitsConfig, open_files: Option<u64>) {
         tracing::warn!(
             open_files,
             limits.max_connections,
-            "the process may open too few files for limits.max_connections; it takes {room} \
-             connections: raise the limit of open files (LimitNOFILE, ulimit -n)"
+            "limit of open files is too low for limits.max_connections; accepting {room} connections: \
+             raise it (LimitNOFILE, ulimit -n)"
         );
         limits.max_connections = room;
     }

@@ -1,7 +1,7 @@
-//! `stopover serve`: logs, the async runtime, then the daemon.
+//! `stopover serve`: starts logging and the async runtime, then runs the daemon.
 //!
-//! Does: set up what a process has once. Does not: build the daemon (`app`). Invariant: stdout
-//! carries exactly one line, and only once requests are accepted.
+//! Does: initialize what a process has once. Does not: build the daemon (`app`). Invariant: stdout
+//! carries exactly one line, printed once requests are accepted.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -36,11 +36,11 @@ pub fn serve(mut loaded: Loaded) -> ExitCode {
     }
 }
 
-/// Tells whoever started the daemon that it serves. A closed stdout is no reason to stop.
+/// Prints the address. A closed stdout is ignored.
 fn announce(scheme: &str, address: std::net::SocketAddr) {
     let mut out = std::io::stdout().lock();
-    let told = writeln!(out, "listening on {scheme}://{address}").and_then(|()| out.flush());
-    if let Err(error) = told {
-        tracing::debug!(%error, "nobody reads stdout");
+    let printed = writeln!(out, "listening on {scheme}://{address}").and_then(|()| out.flush());
+    if let Err(error) = printed {
+        tracing::debug!(%error, "stdout is closed");
     }
 }

@@ -9,8 +9,9 @@ use std::path::{Component, Path, PathBuf};
 use url::Url;
 
 use super::BaseDirectoryConfig;
-use super::layers::{Located, Raw, RawBase};
+use super::layers::RawBase;
 use super::problem::{Origin, Problem};
+use super::raw::{Located, Raw};
 use crate::id::{BaseName, InvalidId};
 
 /// The schemes that `storage` knows.

@@ -1,8 +1,8 @@
-//! The layers of the configuration, read and laid over one another: file, environment, flags.
+//! The layers of the configuration: file, environment, flags.
 //!
-//! Does: turn each layer into values that know their origin; the later layer wins. Does not: know
-//! what a key means (`keys`). Invariant: nothing that was given is dropped: it is a value or a
-//! problem.
+//! Does: turn each layer into values with their origin; later layers override earlier ones. Does
+//! not: interpret values (`values`). Invariant: everything given becomes a value, a problem or a
+//! notice; nothing is dropped silently.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,87 +12,32 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys;
 use super::problem::{Origin, Problem, is_secret};
-
-/// A value as it was written.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Raw {
-    /// A string, or anything from the environment or a flag.
-    Text(String),
-    /// A whole number.
-    Integer(i64),
-    /// A number with a fraction.
-    Float(f64),
-    /// `true` or `false`.
-    Bool(bool),
-    /// Something that no setting takes: its kind.
-    Unsupported(&'static str),
-}
-
-impl Raw {
-    /// The value as text, for options that are passed on as they are and for messages.
-    pub fn plain(&self) -> String {
-        match self {
-            Self::Text(text) => text.clone(),
-            Self::Integer(number) => number.to_string(),
-            Self::Float(number) => number.to_string(),
-            Self::Bool(flag) => flag.to_string(),
-            Self::Unsupported(kind) => format!("an {kind}"),
-        }
-    }
-
-    fn shown(&self) -> String {
-        match self {
-            Self::Text(text) => format!("{text:?}"),
-            other => other.plain(),
-        }
-    }
-}
-
-/// A value and where it comes from.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Located {
-    /// The value.
-    pub raw: Raw,
-    /// Its origin.
-    pub origin: Origin,
-}
-
-impl Located {
-    /// A problem with this value.
-    pub fn problem(&self, key: &str, what: impl Into<String>) -> Problem {
-        Problem {
-            key: key.to_owned(),
-            value: (!is_secret(key)).then(|| self.raw.shown()),
-            origin: Some(self.origin.clone()),
-            what: what.into(),
-        }
-    }
-}
+use super::raw::{Located, Raw, from_toml};
 
 /// One base directory as written.
 #[derive(Debug, Clone)]
 pub struct RawBase {
-    /// Where it begins.
+    /// Where its table starts.
     pub origin: Origin,
     /// Its keys.
     pub entries: BTreeMap<String, Located>,
 }
 
-/// All layers laid over one another.
+/// The merged layers.
 #[derive(Debug, Default)]
 pub struct Layers {
     /// Values by `section.key`.
     pub settings: BTreeMap<String, Located>,
     /// Base directories; `None` if no layer names any.
     pub bases: Option<Vec<RawBase>>,
-    /// What could not be taken.
+    /// What could not be used.
     pub problems: Vec<Problem>,
-    /// What was left aside, for the log.
+    /// What was ignored, for the log.
     pub notices: Vec<String>,
 }
 
 impl Layers {
-    /// Lays a TOML file over what is there.
+    /// Adds a TOML file.
     pub fn add_file(&mut self, path: &Path, text: &str) {
         let origin = |at: usize| Origin::File {
             path: path.to_owned(),
@@ -118,7 +63,11 @@ impl Layers {
                 DeValue::Table(keys) if section != "base_directory" => {
                     for (key, value) in keys {
                         let at = origin(key.span().start);
-                        self.set(&format!("{section}.{}", key.get_ref()), raw(value), at);
+                        self.set(
+                            &format!("{section}.{}", key.get_ref()),
+                            from_toml(value),
+                            at,
+                        );
                     }
                 }
                 _ if section == "base_directory" => {
@@ -126,7 +75,7 @@ impl Layers {
                                 brackets";
                     self.problem(section, None, line, what.into());
                 }
-                _ => self.unknown_key(section, &raw(value), line),
+                _ => self.unknown_key(section, &from_toml(value), line),
             }
         }
     }
@@ -147,7 +96,7 @@ impl Layers {
             };
             let entries = table.iter().map(|(key, value)| {
                 let at = Located {
-                    raw: raw(value),
+                    raw: from_toml(value),
                     origin: origin(key.span().start),
                 };
                 (key.get_ref().to_string(), at)
@@ -160,11 +109,10 @@ impl Layers {
         self.bases = Some(found);
     }
 
-    /// Lays the variables of an environment over what is there. Others than `STOPOVER_…` are
-    /// ignored.
+    /// Adds environment variables; only `STOPOVER_…` are considered.
     pub fn add_environment(&mut self, variables: &[(String, String)]) {
         let mut sorted: Vec<_> = variables.iter().collect();
-        // The whole list of base directories comes before single keys of them; numbers in order.
+        // The list of base directories comes before their single keys, and indexes in order.
         sorted.sort_by_key(|(name, _)| (name.matches("__").count(), name.len(), name.as_str()));
         for (name, value) in sorted {
             let Some(rest) = name.strip_prefix("STOPOVER_") else {
@@ -178,7 +126,7 @@ impl Layers {
                     let uris = value.split(',').map(str::trim).filter(|u| !u.is_empty());
                     self.replace_bases(uris.map(str::to_owned).collect(), &origin);
                 }
-                [lone] => self.lone_variable(name, lone),
+                [lone] => self.unseparated_variable(name, lone),
                 [first, index, key] if is_bases(first) => {
                     self.set_base(index, key, Raw::Text(value.clone()), origin);
                 }
@@ -187,10 +135,10 @@ impl Layers {
         }
     }
 
-    /// A variable without `__` names no setting. If it looks like one that does, that is an error;
-    /// if not, it belongs to somebody else: Kubernetes sets `STOPOVER_SERVICE_HOST` for a service
-    /// of that name.
-    fn lone_variable(&mut self, name: &str, lone: &str) {
+    /// Handles a variable without `__`, which names no setting. One that resembles a setting is an
+    /// error; any other is unrelated: Kubernetes sets `STOPOVER_SERVICE_HOST` for a service named
+    /// `stopover`.
+    fn unseparated_variable(&mut self, name: &str, lone: &str) {
         let mut names = keys::names().filter(|_| lone.len() <= keys::LONGEST_MISSPELT);
         let meant = names.find(|key| {
             let leaf = key.split('.').nth(1).unwrap_or(key);
@@ -211,8 +159,7 @@ impl Layers {
         }
     }
 
-    /// Lays a flag over what is there that stands for one setting, or for `--set
-    /// section.key=value`.
+    /// Adds a flag that sets one setting, such as `--listen` or `--set section.key=value`.
     pub fn add_flag(&mut self, flag: &str, key: &str, value: &str) {
         let origin = Origin::Flag(flag.to_owned());
         let parts: Vec<_> = key.split('.').collect();
@@ -224,7 +171,7 @@ impl Layers {
         }
     }
 
-    /// Replaces the base directories of lower layers by these URIs.
+    /// Replaces the base directories of earlier layers.
     pub fn replace_bases(&mut self, uris: Vec<String>, origin: &Origin) {
         let base = |uri| RawBase {
             origin: origin.clone(),
@@ -296,25 +243,4 @@ impl Layers {
 
 fn is_bases(section: &str) -> bool {
     section == "base_directories" || section == "base_directory"
-}
-
-fn raw(value: &Spanned<DeValue<'_>>) -> Raw {
-    match value.get_ref() {
-        DeValue::String(text) => Raw::Text(text.to_string()),
-        DeValue::Integer(number) => {
-            let digits = number.as_str().replace('_', "");
-            i64::from_str_radix(&digits, number.radix())
-                .map_or(Raw::Unsupported("integer beyond 64 bits"), Raw::Integer)
-        }
-        DeValue::Float(number) => {
-            let digits = number.as_str().replace('_', "");
-            digits
-                .parse()
-                .map_or(Raw::Unsupported("unreadable number"), Raw::Float)
-        }
-        DeValue::Boolean(flag) => Raw::Bool(*flag),
-        DeValue::Datetime(_) => Raw::Unsupported("unquoted date"),
-        DeValue::Array(_) => Raw::Unsupported("array"),
-        DeValue::Table(_) => Raw::Unsupported("inner table"),
-    }
 }

@@ -1,8 +1,8 @@
-//! Loading: defaults, then file, then environment, then flags; checked as a whole.
+//! Loading of the configuration: defaults, then file, then environment, then flags.
 //!
-//! Does: the one place of the program that reads the environment. Does not: parse units or know
-//! single keys. Invariant: either a configuration that contradicts itself nowhere, or all problems
-//! at once.
+//! Does: read the environment (nothing else in the program does) and validate the result. Does not:
+//! parse units or know single keys. Invariant: the outcome is a valid configuration or the list of
+//! all problems.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,11 +12,11 @@ use super::base_directory;
 use super::keys::{self, KEYS};
 use super::layers::Layers;
 use super::machine::Machine;
-use super::problem::{ConfigErrors, Origin, Problem, is_secret};
-use super::validate::Examination;
+use super::problem::{ConfigErrors, InvalidValue, Origin, Problem};
+use super::validate::Validator;
 use super::{Config, Origins, units};
 
-/// What the command line says about the configuration.
+/// Configuration given on the command line.
 #[derive(Debug, Clone, Default)]
 pub struct Flags {
     /// `--config`
@@ -31,12 +31,12 @@ pub struct Flags {
     pub set: Vec<String>,
 }
 
-/// The world around the process, passed in so that tests can make one up.
+/// What loading depends on besides the flags; tests pass their own.
 #[derive(Debug, Clone)]
 pub struct Environment {
     /// Environment variables.
-    pub environment: Vec<(String, String)>,
-    /// The working directory, under which relative paths lie.
+    pub variables: Vec<(String, String)>,
+    /// Working directory; relative paths are resolved against it.
     pub cwd: PathBuf,
     /// Memory.
     pub machine: Machine,
@@ -44,17 +44,17 @@ pub struct Environment {
     pub files: Files,
 }
 
-/// Files that are looked into while the configuration is loaded.
+/// Where files are read from.
 #[derive(Debug, Clone)]
 pub enum Files {
-    /// The machine's.
+    /// The file system.
     Real,
-    /// These texts by their whole paths, and no others.
+    /// The given texts, by absolute path.
     InMemory(BTreeMap<PathBuf, String>),
 }
 
 impl Files {
-    fn made_up(files: &BTreeMap<PathBuf, String>, path: &Path) -> io::Result<String> {
+    fn in_memory(files: &BTreeMap<PathBuf, String>, path: &Path) -> io::Result<String> {
         let text = files.get(path).cloned();
         text.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
@@ -62,24 +62,24 @@ impl Files {
     fn read(&self, path: &Path) -> io::Result<String> {
         match self {
             Self::Real => std::fs::read_to_string(path),
-            Self::InMemory(files) => Self::made_up(files, path),
+            Self::InMemory(files) => Self::in_memory(files, path),
         }
     }
 
     fn open(&self, path: &Path) -> io::Result<()> {
         match self {
             Self::Real => std::fs::File::open(path).map(drop),
-            Self::InMemory(files) => Self::made_up(files, path).map(drop),
+            Self::InMemory(files) => Self::in_memory(files, path).map(drop),
         }
     }
 }
 
 impl Environment {
-    /// The real ones.
+    /// The environment of this process.
     pub fn of_process() -> Self {
         let text = |s: std::ffi::OsString| s.to_string_lossy().into_owned();
         Self {
-            environment: std::env::vars_os()
+            variables: std::env::vars_os()
                 .map(|(name, value)| (text(name), text(value)))
                 .collect(),
             cwd: std::env::current_dir().unwrap_or_else(|_| "/".into()),
@@ -89,19 +89,19 @@ impl Environment {
     }
 }
 
-/// A configuration and how it came about.
+/// A loaded configuration.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// The settings, checked.
     pub config: Config,
-    /// Where each comes from.
+    /// Origin of each.
     pub origins: Origins,
-    /// What the operator should know: settings that were adapted, variables that were ignored.
+    /// Messages for the operator: settings that were adapted, variables that were ignored.
     pub notices: Vec<String>,
 }
 
 impl Loaded {
-    /// Each setting as `(name, value, origin)`, secrets left out.
+    /// Each setting as `(name, value, origin)`.
     pub fn settings(&self) -> impl Iterator<Item = (&'static str, String, Origin)> {
         KEYS.iter().map(|key| {
             let origin = self.origins.0.get(key.name).cloned();
@@ -114,17 +114,17 @@ impl Loaded {
 /// Loads the configuration of this process.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// All problems of the configuration.
 pub fn load(flags: &Flags) -> Result<Loaded, ConfigErrors> {
     load_in(flags, &Environment::of_process())
 }
 
-/// Loads a configuration in given surroundings.
+/// Loads the configuration in a given environment.
 ///
 /// # Errors
-/// Everything that is wrong with it.
-pub fn load_in(flags: &Flags, around: &Environment) -> Result<Loaded, ConfigErrors> {
-    let mut layers = gather(flags, around);
+/// All problems of the configuration.
+pub fn load_in(flags: &Flags, environment: &Environment) -> Result<Loaded, ConfigErrors> {
+    let mut layers = gather(flags, environment);
     let mut problems = std::mem::take(&mut layers.problems);
     let mut config = Config::default();
     let mut origins = Origins::default();
@@ -136,13 +136,19 @@ pub fn load_in(flags: &Flags, around: &Environment) -> Result<Loaded, ConfigErro
             Ok(()) => {
                 origins.0.insert(key.name, located.origin.clone());
             }
-            Err(what) => problems.push(located.problem(name, what)),
+            Err(why) => problems.push(located.problem(name, why.to_string())),
         }
     }
-    let bases = base_directory::resolve(layers.bases.take(), &around.cwd, &mut problems);
+    let bases = base_directory::resolve(layers.bases.take(), &environment.cwd, &mut problems);
     config.base_directories = bases.into_iter().map(|base| base.config).collect();
     let mut notices = layers.notices;
-    finish(&mut config, &origins, around, &mut notices, &mut problems);
+    finish(
+        &mut config,
+        &origins,
+        environment,
+        &mut notices,
+        &mut problems,
+    );
     if problems.is_empty() {
         Ok(Loaded {
             config,
@@ -154,21 +160,21 @@ pub fn load_in(flags: &Flags, around: &Environment) -> Result<Loaded, ConfigErro
     }
 }
 
-fn gather(flags: &Flags, around: &Environment) -> Layers {
+fn gather(flags: &Flags, environment: &Environment) -> Layers {
     let mut layers = Layers::default();
-    if let Some((path, origin)) = config_file(flags, around) {
-        match around.files.read(&around.cwd.join(&path)) {
+    if let Some((path, origin)) = config_file(flags, environment) {
+        match environment.files.read(&environment.cwd.join(&path)) {
             Ok(text) => layers.add_file(&path, &text),
             Err(error) => layers.problems.push(Problem {
                 key: "the configuration file".into(),
                 value: Some(path.display().to_string()),
                 origin: Some(origin),
-                what: format!("it cannot be read: {error}"),
+                what: format!("cannot be read: {error}"),
             }),
         }
     }
-    layers.add_environment(&around.environment);
-    // Before --set, which may add keys to them.
+    layers.add_environment(&environment.variables);
+    // Before --set, which may add keys to these base directories.
     if !flags.base_directories.is_empty() {
         let origin = Origin::Flag("--base-directory".into());
         layers.replace_bases(flags.base_directories.clone(), &origin);
@@ -180,7 +186,7 @@ fn gather(flags: &Flags, around: &Environment) -> Layers {
             }
             None => layers.problems.push(Problem {
                 key: "--set".into(),
-                // Without its key nothing tells whether this is a secret.
+                // Without a key it is unknown whether this is a secret.
                 value: None,
                 origin: None,
                 what: "write --set section.key=value, such as --set segment.target_size=32MiB"
@@ -197,36 +203,36 @@ fn gather(flags: &Flags, around: &Environment) -> Layers {
     layers
 }
 
-fn config_file(flags: &Flags, around: &Environment) -> Option<(PathBuf, Origin)> {
+fn config_file(flags: &Flags, environment: &Environment) -> Option<(PathBuf, Origin)> {
     if let Some(path) = &flags.config {
         return Some((path.clone(), Origin::Flag("--config".into())));
     }
     let named = |(name, value): &&(String, String)| name == "STOPOVER_CONFIG" && !value.is_empty();
-    around
-        .environment
+    environment
+        .variables
         .iter()
         .find(named)
         .map(|(name, value)| (value.into(), Origin::Environment(name.clone())))
 }
 
-/// Adapts what was left to the daemon, then checks the whole.
+/// Adapts settings to the machine, then validates everything.
 fn finish(
     config: &mut Config,
     origins: &Origins,
-    around: &Environment,
+    environment: &Environment,
     notices: &mut Vec<String>,
     problems: &mut Vec<Problem>,
 ) {
-    let usable = around.machine.usable();
-    let split = config.memory.split_on(around.machine);
+    let usable = environment.machine.usable();
+    let split = config.memory.split_on(environment.machine);
     adapt_target_size(config, origins, split.write, notices);
-    let examination = Examination {
+    let validator = Validator {
         config,
         origins,
         split,
         usable,
     };
-    problems.extend(examination.problems());
+    problems.extend(validator.problems());
     let server = &mut config.server;
     let files: [(&str, &mut Option<PathBuf>, FileCheck); 4] = [
         (
@@ -248,20 +254,20 @@ fn finish(
     ];
     for (key, file, check) in files {
         let Some(path) = file else { continue };
-        *path = around.cwd.join(&*path);
-        if let Err(what) = check(&around.files, path) {
+        *path = environment.cwd.join(&*path);
+        if let Err(why) = check(&environment.files, path) {
             problems.push(Problem {
                 key: key.into(),
                 value: Some(path.display().to_string()),
                 origin: origins.0.get(key).cloned(),
-                what,
+                what: why.to_string(),
             });
         }
     }
 }
 
-/// Small machines get smaller segments, unless somebody wrote down both the budget and the size:
-/// then the two contradict each other and it is not for the daemon to choose.
+/// Reduces the segment size on small machines, unless both the budget and the size were configured:
+/// then validation reports the contradiction.
 fn adapt_target_size(
     config: &mut Config,
     origins: &Origins,
@@ -269,9 +275,9 @@ fn adapt_target_size(
     notices: &mut Vec<String>,
 ) {
     let most = write / 2;
-    let both_written =
+    let both_configured =
         config.memory.budget.is_some() && origins.0.contains_key("segment.target_size");
-    if config.segment.target_size > most && !both_written {
+    if config.segment.target_size > most && !both_configured {
         notices.push(format!(
             "segment.target_size is {} instead of {}: two segments must fit into the {} of \
              memory for writing (memory.budget and memory.write_share)",
@@ -283,25 +289,19 @@ fn adapt_target_size(
     }
 }
 
-/// Says what is wrong with a file.
-type FileCheck = fn(&Files, &Path) -> Result<(), String>;
+type FileCheck = fn(&Files, &Path) -> Result<(), InvalidValue>;
 
-/// What is in it is checked when the doors are fitted.
-fn check_file(files: &Files, path: &Path) -> Result<(), String> {
+/// The content is validated when the credentials are loaded.
+fn check_file(files: &Files, path: &Path) -> Result<(), InvalidValue> {
     let opened = files.open(path);
-    opened.map_err(|e| format!("it cannot be read: {e}"))
+    opened.map_err(|e| format!("cannot be read: {e}").into())
 }
 
-fn check_token_file(files: &Files, path: &Path) -> Result<(), String> {
+fn check_token_file(files: &Files, path: &Path) -> Result<(), InvalidValue> {
     let text = files.read(path);
-    let text = text.map_err(|e| format!("it cannot be read: {e}"))?;
+    let text = text.map_err(|e| format!("cannot be read: {e}"))?;
     if text.lines().all(|line| line.trim().is_empty()) {
-        return Err("it holds no token: write one to a line, or set the key to \"\"".into());
+        return Err("the file holds no token: write one per line, or set the key to \"\"".into());
     }
     Ok(())
-}
-
-/// An option of a base directory as it may be shown.
-pub fn shown_option<'a>(name: &str, value: &'a str) -> &'a str {
-    if is_secret(name) { "(hidden)" } else { value }
 }

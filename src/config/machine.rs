@@ -1,26 +1,26 @@
-//! How much memory this process may use: the cgroup's limit or the machine's memory.
+//! The memory that this process may use: the limit of its control group, or the machine's memory.
 //!
 //! Does: read `/proc` and `/sys/fs/cgroup` (versions 1 and 2). Does not: decide the budget; that is
 //! [`auto_budget`], which is pure. Invariant: what cannot be read counts as "no limit known".
 
 use std::path::Path;
 
-/// Largest budget that "auto" chooses.
+/// Largest "auto" budget, bytes.
 pub const AUTO_BUDGET_MAX: u64 = 1 << 30;
-/// Smallest budget that "auto" chooses: one batch and one read of the default sizes fit.
+/// Smallest "auto" budget, bytes: one batch and one read of default size fit into it.
 pub const AUTO_BUDGET_MIN: u64 = 64 << 20;
 
-/// Memory that this process may use, as far as is known.
+/// Memory limits of this process, bytes; `None` if unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Machine {
     /// Physical memory.
     pub memory: Option<u64>,
-    /// Limit of the control group or of one above it.
+    /// Lowest limit of the control group and its ancestors.
     pub cgroup_limit: Option<u64>,
 }
 
 impl Machine {
-    /// Looks at the machine that this process runs on.
+    /// Reads the limits of the machine that this process runs on.
     pub fn detect() -> Self {
         Self::detect_under(Path::new("/"))
     }
@@ -33,7 +33,7 @@ impl Machine {
         }
     }
 
-    /// The smaller of what is known.
+    /// The smaller of the two.
     pub fn usable(&self) -> Option<u64> {
         match (self.memory, self.cgroup_limit) {
             (Some(memory), Some(limit)) => Some(memory.min(limit)),
@@ -42,8 +42,8 @@ impl Machine {
     }
 }
 
-/// What `memory.budget = "auto"` means: an eighth of the usable memory, at most 1 GiB (the worker
-/// beside the daemon owns most of the machine), at least 64 MiB.
+/// The meaning of `memory.budget = "auto"`: an eighth of the usable memory, at most 1 GiB (most of
+/// the machine belongs to the worker beside the daemon), at least 64 MiB.
 pub fn auto_budget(machine: Machine) -> u64 {
     machine.usable().map_or(AUTO_BUDGET_MIN, |usable| {
         (usable / 8).clamp(AUTO_BUDGET_MIN, AUTO_BUDGET_MAX)
@@ -56,7 +56,7 @@ fn parse_meminfo(text: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-/// The lowest limit of the process's group and all above it, in whichever version sets one.
+/// The lowest limit of the process's control group and its ancestors, in version 1 or 2.
 fn cgroup_limit(root: &Path, memberships: &str) -> Option<u64> {
     memberships
         .lines()
@@ -75,15 +75,15 @@ fn cgroup_limit(root: &Path, memberships: &str) -> Option<u64> {
         .min()
 }
 
-/// Walks from the group up to the mount: within a container the mount itself is the container's
-/// group, and the path may name folders that are not visible here.
+/// Walks from the group up to the mount. Inside a container the mount itself is the container's
+/// group, and the path may name folders that are not visible there.
 fn lowest(mount: &Path, group: &str, file: &str) -> Option<u64> {
     Path::new(group.trim_start_matches('/'))
         .ancestors()
         .filter(|path| !path.components().any(|c| c.as_os_str() == ".."))
         .filter_map(|path| std::fs::read_to_string(mount.join(path).join(file)).ok())
         .filter_map(|text| text.trim().parse::<u64>().ok())
-        // Version 1 writes "no limit" as the largest number of whole pages.
+        // Version 1 represents "no limit" as the largest multiple of the page size.
         .filter(|limit| *limit < 1 << 60)
         .min()
 }

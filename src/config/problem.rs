@@ -1,15 +1,16 @@
-//! Where a setting comes from and what is wrong with it.
+//! Problems of the configuration and the origins of settings.
 //!
-//! Does: carry key, value, origin and way out to the user, all problems at once. Does not: find
+//! Does: present key, value, origin and way out to the user, all problems at once. Does not: find
 //! them. Invariant: the value of a secret is never printed.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where the value of a setting comes from; later ones win.
+/// Origin of a setting's value; later ones override earlier ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Built in.
+    /// The built-in default.
     Default,
     /// A line of the configuration file.
     File {
@@ -35,14 +36,30 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One thing that is wrong with the configuration.
+/// What is wrong with a value, and how to write it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidValue(Cow<'static, str>);
+
+impl From<&'static str> for InvalidValue {
+    fn from(text: &'static str) -> Self {
+        Self(Cow::Borrowed(text))
+    }
+}
+
+impl From<String> for InvalidValue {
+    fn from(text: String) -> Self {
+        Self(Cow::Owned(text))
+    }
+}
+
+/// One problem of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The setting, `section.key`, or whatever was found in its place.
+    /// The setting, `section.key`, or what was given in its place.
     pub key: String,
-    /// Its value as written; `None` if there is none or it is secret.
+    /// Its value as written; `None` if absent or secret.
     pub value: Option<String>,
-    /// Where it comes from.
     pub origin: Option<Origin>,
     /// What is wrong and the way out.
     pub what: String,
@@ -61,7 +78,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong with the configuration, at least one problem.
+/// All problems of the configuration; at least one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<Problem>);
 
@@ -79,7 +96,7 @@ impl fmt::Display for ConfigErrors {
     }
 }
 
-/// Whether the value of this key must not be shown.
+/// Whether the value of this key is a secret.
 pub fn is_secret(key: &str) -> bool {
     const SECRET: [&str; 6] = [
         "secret",

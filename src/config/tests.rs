@@ -1,10 +1,12 @@
 //! Loading as a whole: layers, origins, and what is refused with which words.
 
+use std::time::Duration;
+
 use super::*;
 
 struct World {
     flags: Flags,
-    around: Environment,
+    environment: Environment,
     _dir: tempfile::TempDir,
 }
 
@@ -13,8 +15,8 @@ fn world() -> World {
     let dir = tempfile::tempdir().unwrap();
     World {
         flags: Flags::default(),
-        around: Environment {
-            environment: Vec::new(),
+        environment: Environment {
+            variables: Vec::new(),
             cwd: dir.path().canonicalize().unwrap(),
             machine: Machine {
                 memory: Some(16 << 30),
@@ -28,13 +30,13 @@ fn world() -> World {
 
 impl World {
     fn file(mut self, text: &str) -> Self {
-        std::fs::write(self.around.cwd.join("stopover.toml"), text).unwrap();
+        std::fs::write(self.environment.cwd.join("stopover.toml"), text).unwrap();
         self.flags.config = Some("stopover.toml".into());
         self
     }
 
     fn env(mut self, name: &str, value: &str) -> Self {
-        self.around.environment.push((name.into(), value.into()));
+        self.environment.variables.push((name.into(), value.into()));
         self
     }
 
@@ -44,12 +46,12 @@ impl World {
     }
 
     fn memory(mut self, bytes: u64) -> Self {
-        self.around.machine.memory = Some(bytes);
+        self.environment.machine.memory = Some(bytes);
         self
     }
 
     fn load(&self) -> Result<Loaded, ConfigErrors> {
-        load_in(&self.flags, &self.around)
+        load_in(&self.flags, &self.environment)
     }
 
     fn config(&self) -> Config {
@@ -84,7 +86,7 @@ fn without_anything_the_daemon_is_on_loopback_and_writes_to_a_local_folder() {
     let config = world.config();
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:7077");
     let uri = &config.base_directories[0].uri;
-    let cwd = world.around.cwd.display();
+    let cwd = world.environment.cwd.display();
     assert_eq!(*uri, format!("file://{cwd}/data/stopover"));
     assert_eq!(config.base_directories.len(), 1);
 }
@@ -408,9 +410,9 @@ fn listening_beyond_loopback_works_once_it_is_said_or_guarded() {
         .set("server.listen=0.0.0.0:7077")
         .set("server.token_file=tokens");
     assert_has(&guarded.refusal(), &["server.token_file", "cannot be read"]);
-    std::fs::write(guarded.around.cwd.join("tokens"), "\n \n").unwrap();
+    std::fs::write(guarded.environment.cwd.join("tokens"), "\n \n").unwrap();
     assert_has(&guarded.refusal(), &["holds no token"]);
-    std::fs::write(guarded.around.cwd.join("tokens"), "secret\n").unwrap();
+    std::fs::write(guarded.environment.cwd.join("tokens"), "secret\n").unwrap();
     let path = guarded.config().server.token_file.unwrap();
     assert!(path.is_absolute());
 }
@@ -477,7 +479,7 @@ fn the_budget_is_divided_without_losing_a_byte() {
 #[test]
 fn local_paths_become_absolute_uris_however_they_are_written() {
     let world = world();
-    let cwd = world.around.cwd.display().to_string();
+    let cwd = world.environment.cwd.display().to_string();
     for (written, path) in [
         ("./spool", format!("{cwd}/spool")),
         ("spool/../pool/", format!("{cwd}/pool")),
@@ -490,7 +492,7 @@ fn local_paths_become_absolute_uris_however_they_are_written() {
         ("file:///var/my%20spool", "/var/my%20spool".into()),
     ] {
         let mut world = super::tests::world();
-        world.around.cwd = cwd.clone().into();
+        world.environment.cwd = cwd.clone().into();
         world.flags.base_directories = vec![written.into()];
         assert_eq!(
             world.config().base_directories[0].uri,

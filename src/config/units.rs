@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use super::problem::InvalidValue;
+
 const SIZE_UNITS: &[(&str, u64)] = &[
     ("tib", 1 << 40),
     ("gib", 1 << 30),
@@ -23,78 +25,52 @@ const SIZE_UNITS: &[(&str, u64)] = &[
     ("", 1),
 ];
 
-const DURATION_UNITS: &[(&[&str], u64)] = &[
-    (&["us", "µs"], 1_000),
-    (&["ms"], 1_000_000),
-    (&["s", "sec", "secs", "second", "seconds"], 1_000_000_000),
-    (&["m", "min", "mins", "minute", "minutes"], 60_000_000_000),
-    (&["h", "hour", "hours"], 3_600_000_000_000),
-    (&["d", "day", "days"], 86_400_000_000_000),
-];
-
 /// Parses a size in bytes: a number and a unit, `KiB` to `TiB` (or `Ki` to `Ti`) by 1024, `kB` to
 /// `TB` by 1000, or none for bytes.
 ///
 /// # Errors
 /// What is wrong and how to write it.
-pub fn parse_size(text: &str) -> Result<u64, String> {
+pub fn parse_size(text: &str) -> Result<u64, InvalidValue> {
     let (number, unit) = split_number(text.trim());
     let unit = unit.trim().to_ascii_lowercase();
     if let "k" | "m" | "g" | "t" = unit.as_str() {
         let letter = unit.to_ascii_uppercase();
         return Err(format!(
             "the unit {letter} may mean 1000 or 1024: write {letter}B or {letter}iB"
-        ));
+        )
+        .into());
     }
     let factor = SIZE_UNITS
         .iter()
         .find(|(name, _)| *name == unit)
         .map(|(_, factor)| *factor)
-        .ok_or("it is not a size: write a number and a unit, such as 64MiB or 500 kB")?;
-    scale(number, factor).map_err(|why| format!("it is not a size: {why}, such as 64MiB"))
+        .ok_or("not a size: write a number and a unit, such as 64MiB or 500 kB")?;
+    scale(number, factor)
 }
 
-/// Parses a duration: one or more numbers, each with its unit (`us`, `ms`, `s`, `m`, `h`, `d`).
+/// Parses a duration of whole microseconds: one or more numbers, each with its unit, such as
+/// `1m 30s`.
 ///
 /// # Errors
 /// What is wrong and how to write it.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let mut rest = text.trim();
-    if rest == "0" {
-        return Ok(Duration::ZERO);
+pub fn parse_duration(text: &str) -> Result<Duration, InvalidValue> {
+    let text = text.trim();
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) && text != "0" {
+        return Err(format!("the duration {text} has no unit: write {text}s or {text}ms").into());
     }
-    if rest.is_empty() {
-        return Err("it is not a duration: write a number and a unit, such as 30s".into());
+    let duration = humantime::parse_duration(text).map_err(|why| {
+        format!("not a duration ({why}): write numbers and units, such as 30s or 1m 30s")
+    })?;
+    // Longer ones would overflow when they are added to an instant.
+    if duration.as_nanos() > u128::from(u64::MAX) {
+        return Err("the duration is too large: the longest is 500 years".into());
     }
-    let mut nanos: u64 = 0;
-    while !rest.is_empty() {
-        let (number, after) = split_number(rest);
-        let after = after.trim_start();
-        let end = after
-            .find(|c: char| !c.is_alphabetic())
-            .unwrap_or(after.len());
-        let (unit, tail) = after.split_at(end);
-        if !number.is_empty() && unit.is_empty() {
-            return Err(format!(
-                "it is not a duration: {number} has no unit, write {number}s or {number}ms"
-            ));
-        }
-        let factor = DURATION_UNITS
-            .iter()
-            .find(|(names, _)| names.contains(&unit))
-            .map(|(_, factor)| *factor)
-            .ok_or("it is not a duration: write numbers and units, such as 30s or 1m 30s")?;
-        let part = scale(number, factor)
-            .map_err(|why| format!("it is not a duration: {why}, such as 30s"))?;
-        nanos = nanos
-            .checked_add(part)
-            .ok_or("it is not a duration: it is longer than 500 years")?;
-        rest = tail.trim_start();
+    if duration.subsec_nanos() % 1000 != 0 {
+        return Err(
+            "no whole number of us, the smallest unit of a duration: write for example 20us".into(),
+        );
     }
-    if !nanos.is_multiple_of(1000) {
-        return Err("it is not a duration: it is no whole number of us, such as 20us".into());
-    }
-    Ok(Duration::from_nanos(nanos))
+    Ok(duration)
 }
 
 /// Prints bytes with the largest unit that divides them.
@@ -114,28 +90,9 @@ pub fn format_size(bytes: u64) -> String {
         )
 }
 
-/// Prints a duration so that it parses to the same value, down to microseconds.
+/// Prints a duration so that it parses to the same value.
 pub fn format_duration(duration: Duration) -> String {
-    const UNITS: [(&str, u128); 6] = [
-        ("d", 86_400_000_000),
-        ("h", 3_600_000_000),
-        ("m", 60_000_000),
-        ("s", 1_000_000),
-        ("ms", 1_000),
-        ("us", 1),
-    ];
-    let mut rest = duration.as_micros();
-    let mut parts = Vec::new();
-    for (unit, factor) in UNITS {
-        if rest >= factor {
-            parts.push(format!("{}{unit}", rest / factor));
-            rest %= factor;
-        }
-    }
-    if parts.is_empty() {
-        return "0s".into();
-    }
-    parts.join(" ")
+    humantime::format_duration(duration).to_string()
 }
 
 fn split_number(text: &str) -> (&str, &str) {
@@ -145,28 +102,26 @@ fn split_number(text: &str) -> (&str, &str) {
     text.split_at(end)
 }
 
-/// `number` times `factor`, exactly; fractions that do not come out even are refused.
-fn scale(number: &str, factor: u64) -> Result<u64, String> {
+/// `number` times `factor`, exactly.
+fn scale(number: &str, factor: u64) -> Result<u64, InvalidValue> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let malformed = || "write a number and a unit".to_owned();
-    if whole.is_empty() || (number.contains('.') && fraction.is_empty()) {
-        return Err(malformed());
+    let is_malformed = whole.is_empty()
+        || (number.contains('.') && fraction.is_empty())
+        || fraction.contains('.')
+        || fraction.len() > 12;
+    if is_malformed {
+        return Err("not a size: write a number and a unit, such as 64MiB".into());
     }
-    if fraction.contains('.') || fraction.len() > 12 {
-        return Err(malformed());
-    }
+    let too_large = "not a size: the number is too large";
     let digits: u128 = format!("{whole}{fraction}")
         .parse()
-        .map_err(|_| "the number is too large, write a smaller one".to_owned())?;
+        .map_err(|_| too_large)?;
     let divisor = 10_u128.pow(fraction.len() as u32);
-    let scaled = digits
-        .checked_mul(u128::from(factor))
-        .ok_or("the number is too large, write a smaller one")?;
+    let scaled = digits.checked_mul(u128::from(factor)).ok_or(too_large)?;
     if !scaled.is_multiple_of(divisor) {
-        return Err("it is no whole number of the smallest unit, write it in a smaller one".into());
+        return Err("no whole number of bytes: write the size in a smaller unit".into());
     }
-    u64::try_from(scaled / divisor)
-        .map_err(|_| "the number is too large, write a smaller one".to_owned())
+    u64::try_from(scaled / divisor).map_err(|_| too_large.into())
 }
 
 #[cfg(test)]
@@ -204,7 +159,7 @@ mod tests {
             ("99999999999TiB", "too large"),
             ("1,5GiB", "such as 64MiB"),
         ] {
-            let error = parse_size(text).unwrap_err();
+            let error = parse_size(text).unwrap_err().to_string();
             assert!(error.contains(hint), "{text}: {error}");
         }
     }
@@ -243,7 +198,7 @@ mod tests {
             // It was taken, and printed as 0s.
             ("0.5us", "no whole number of us"),
         ] {
-            let error = parse_duration(text).unwrap_err();
+            let error = parse_duration(text).unwrap_err().to_string();
             assert!(error.contains(hint), "{text}: {error}");
         }
     }

@@ -1,44 +1,33 @@
-//! What settings owe to reason and to each other.
+//! Validation of the configuration as a whole.
 //!
-//! Does: check ranges, and pairs of settings that contradict each other; each message names both
-//! settings with value and origin, and the way out. Does not: change anything. Invariant: pure; all
-//! problems are reported, not only the first.
-
-use std::time::Duration;
+//! Does: check the range of each setting, and settings that contradict each other; a message names
+//! both settings with value and origin, and the way out. Does not: change anything. Invariant:
+//! pure; all problems are reported, not only the first.
 
 use super::keys;
-use super::problem::{Origin, Problem};
-use super::units::{format_duration, format_size};
+use super::problem::{InvalidValue, Origin, Problem};
+use super::units::format_size;
 use super::{Config, MemorySplit, Origins};
 
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
-
-/// Bytes of a frame before its page (docs/protocol.md).
+/// Bytes of a frame's header (docs/protocol.md).
 const FRAME_HEADER: u64 = 12;
 
-/// A configuration under examination.
-pub struct Examination<'a> {
-    /// The settings.
+/// Validates a loaded configuration.
+pub struct Validator<'a> {
     pub config: &'a Config,
-    /// Where they come from.
     pub origins: &'a Origins,
-    /// The memory, resolved.
+    /// The memory budget, divided.
     pub split: MemorySplit,
-    /// Memory that the process may use, if known.
+    /// Memory that the process may use, bytes, if known.
     pub usable: Option<u64>,
 }
 
-impl Examination<'_> {
+impl Validator<'_> {
     /// All problems.
     pub fn problems(&self) -> Vec<Problem> {
         let mut found = Vec::new();
-        self.sizes(&mut found);
-        self.counts(&mut found);
-        self.durations(&mut found);
-        self.shares(&mut found);
-        // Contradictions of numbers that are out of range themselves would only repeat the matter.
+        self.ranges(&mut found);
+        // Values that are out of range would only cause further, misleading contradictions.
         if found.is_empty() {
             self.memory(&mut found);
             self.query(&mut found);
@@ -60,146 +49,16 @@ impl Examination<'_> {
         }
     }
 
-    /// Another setting with its value and origin, for the middle of a sentence.
+    /// Another setting with its value and origin, as part of a message.
     fn cite(&self, key: &str) -> String {
         let value = keys::find(key).map_or_else(String::new, |k| (k.show)(self.config));
         format!("{key} = {value} ({})", self.origins.of(key))
     }
 
-    fn sizes(&self, found: &mut Vec<Problem>) {
-        let c = self.config;
-        let ranges = [
-            ("segment.target_size", c.segment.target_size, KIB, 4 * GIB),
-            ("read.chunk_size", c.read.chunk_size, 64 * KIB, 256 * MIB),
-            ("limits.max_page_size", c.limits.max_page_size, 1, GIB),
-            (
-                "limits.max_batch_size",
-                c.limits.max_batch_size,
-                KIB,
-                2 * GIB,
-            ),
-            ("limits.max_json_size", c.limits.max_json_size, KIB, GIB),
-            (
-                "limits.max_footer_size",
-                c.limits.max_footer_size,
-                64 * KIB,
-                2 * GIB,
-            ),
-        ];
-        for (key, value, least, most) in ranges {
-            if !(least..=most).contains(&value) {
-                let (least, most) = (format_size(least), format_size(most));
-                found.push(self.problem(key, format!("it must be from {least} to {most}")));
-            }
-        }
-    }
-
-    fn counts(&self, found: &mut Vec<Problem>) {
-        let c = self.config;
-        let partitions = u64::from(c.limits.max_partitions);
-        let most_partitions = u64::from(crate::id::PARTITION_MARKERS);
-        let ranges = [
-            ("limits.max_partitions", partitions, most_partitions),
-            (
-                "limits.max_exchanges",
-                c.limits.max_exchanges as u64,
-                1 << 32,
-            ),
-            (
-                "limits.max_sinks_per_exchange",
-                c.limits.max_sinks_per_exchange as u64,
-                1 << 32,
-            ),
-            (
-                "limits.max_connections",
-                c.limits.max_connections as u64,
-                1 << 20,
-            ),
-            (
-                "limits.max_concurrent_reads",
-                c.limits.max_concurrent_reads as u64,
-                1 << 20,
-            ),
-            (
-                "segment.upload_concurrency",
-                c.segment.upload_concurrency as u64,
-                1024,
-            ),
-            (
-                "read.fetch_concurrency",
-                c.read.fetch_concurrency as u64,
-                1024,
-            ),
-        ];
-        for (key, value, most) in ranges {
-            if !(1..=most).contains(&value) {
-                found.push(self.problem(key, format!("it must be from 1 to {most}")));
-            }
-        }
-    }
-
-    fn durations(&self, found: &mut Vec<Problem>) {
-        let c = self.config;
-        let second = Duration::from_secs(1);
-        let milli = Duration::from_millis(1);
-        let day = Duration::from_secs(86_400);
-        let ranges = [
-            (
-                "server.reload_interval",
-                c.server.reload_interval,
-                milli,
-                day,
-            ),
-            (
-                "server.drain_timeout",
-                c.server.drain_timeout,
-                Duration::ZERO,
-                day,
-            ),
-            (
-                "segment.commit_linger",
-                c.segment.commit_linger,
-                Duration::ZERO,
-                10 * second,
-            ),
-            ("lease.duration", c.lease.duration, second, 30 * day),
-            (
-                "lease.sweep_interval",
-                c.lease.sweep_interval,
-                milli,
-                30 * day,
-            ),
-            ("limits.header_timeout", c.limits.header_timeout, milli, day),
-            ("limits.body_timeout", c.limits.body_timeout, milli, day),
-            (
-                "limits.read_stall_timeout",
-                c.limits.read_stall_timeout,
-                milli,
-                day,
-            ),
-        ];
-        for (key, value, least, most) in ranges {
-            if !(least..=most).contains(&value) {
-                let (least, most) = (format_duration(least), format_duration(most));
-                found.push(self.problem(key, format!("it must be from {least} to {most}")));
-            }
-        }
-    }
-
-    fn shares(&self, found: &mut Vec<Problem>) {
-        let shares = [
-            (
-                "memory.write_share",
-                self.config.memory.write_share,
-                0.1,
-                0.9,
-            ),
-            ("read.cache_share", self.config.read.cache_share, 0.0, 1.0),
-        ];
-        for (key, value, least, most) in shares {
-            // Also refuses what is not a number.
-            if !(least..=most).contains(&value) {
-                found.push(self.problem(key, format!("it must be from {least} to {most}")));
+    fn ranges(&self, found: &mut Vec<Problem>) {
+        for key in keys::KEYS {
+            if let Err(why) = (key.check)(self.config) {
+                found.push(self.problem(key.name, why.to_string()));
             }
         }
     }
@@ -213,8 +72,8 @@ impl Examination<'_> {
             found.push(self.problem(
                 "memory.budget",
                 format!(
-                    "this process may use only {usable} in all: lower it, or write \"auto\" for an \
-                     eighth of that"
+                    "this process may use only {usable} in total: lower it, or write \"auto\" for \
+                     an eighth of that"
                 ),
             ));
             return;
@@ -238,8 +97,8 @@ impl Examination<'_> {
         }
     }
 
-    /// What one query may hold must be enough for one batch, and for one page and the chunk that
-    /// it ends in, or it would wait for ever.
+    /// A query's limits must allow for one batch, and for one page plus the chunk that it ends in;
+    /// otherwise it would wait for ever.
     fn query(&self, found: &mut Vec<Problem>) {
         let c = self.config;
         let chunk = c.read.chunk_size;
@@ -281,7 +140,7 @@ impl Examination<'_> {
         }
     }
 
-    /// A size that does not fit into its share of the budget.
+    /// The problem of a size that does not fit into its share of the budget.
     fn over(&self, key: &str, what: &str, purpose: &str, share: u64, times: u64) -> Problem {
         let total = format_size(self.split.write + self.split.read);
         let most = format_size(share / times);
@@ -317,7 +176,7 @@ impl Examination<'_> {
             found.push(self.problem(
                 "lease.sweep_interval",
                 format!(
-                    "the sweeper must look at least once within a lease, {other}: lower it or \
+                    "at least one sweep must fall within a lease, {other}: lower it or \
                      raise lease.duration"
                 ),
             ));
@@ -336,7 +195,7 @@ impl Examination<'_> {
             found.push(self.problem(given, what));
         }
         if server.tls_client_ca_file.is_some() && server.tls().is_none() {
-            let what = "clients show certificates only where TLS is spoken: set \
+            let what = "client certificates require TLS: set \
                         server.tls_certificate_file and server.tls_key_file, too";
             found.push(self.problem("server.tls_client_ca_file", what.into()));
         }
@@ -349,10 +208,10 @@ impl Examination<'_> {
             found.push(
                 self.problem(
                     "server.listen",
-                    "it is reachable from other machines, and no token is configured: set \
+                    "other machines can reach this address, and no token is configured: set \
                      server.token_file, listen on 127.0.0.1, or write \
                      server.allow_remote_without_token = true if the network itself or \
-                     server.tls_client_ca_file keeps strangers out"
+                     server.tls_client_ca_file restricts access"
                         .into(),
                 ),
             );
@@ -361,25 +220,25 @@ impl Examination<'_> {
 
     fn filter(&self, found: &mut Vec<Problem>) {
         if let Err(why) = check_filter(&self.config.log.filter) {
-            found.push(self.problem("log.filter", why));
+            found.push(self.problem("log.filter", why.to_string()));
         }
     }
 }
 
-/// A filter that parses, and in which no misspelt level passes as the name of a module.
-fn check_filter(filter: &str) -> Result<(), String> {
+/// Checks that a filter parses, and that no misspelt level is taken for the name of a module.
+fn check_filter(filter: &str) -> Result<(), InvalidValue> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     const FORM: &str = "write a level (off, error, warn, info, debug, trace) or module=level, \
                         separated by commas, such as info,stopover=debug";
     if filter.trim().is_empty() {
-        return Err(format!("it is empty: {FORM}"));
+        return Err(format!("it is empty: {FORM}").into());
     }
     tracing_subscriber::EnvFilter::try_new(filter).map_err(|e| format!("{e}: {FORM}"))?;
     for directive in filter.split(',').map(str::trim) {
         let lower = directive.to_ascii_lowercase();
         let bare = !directive.contains(['=', '[', ':']);
         if bare && !LEVELS.contains(&lower.as_str()) && directive.parse::<u8>().is_err() {
-            return Err(format!("{directive} is not a level: {FORM}"));
+            return Err(format!("{directive} is not a level: {FORM}").into());
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
-//! A page for people: what the daemon holds and does now.
+//! The status page.
 //!
-//! Does: say what is shown ([`view`]) and how ([`page`]), both pure. Does not: gather it (`api`
-//! does).
+//! Does: define its data ([`view`]) and render it ([`page`]), both pure. Does not: gather the data
+//! (`api` does).
 
 pub mod page;
 pub mod view;

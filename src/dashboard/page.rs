@@ -1,7 +1,9 @@
-//! The page as HTML: one document, nothing loaded from elsewhere, no script.
+//! The status page as HTML: one document without scripts or external resources.
 
 use std::fmt::Write;
 use std::time::Duration;
+
+use bytesize::ByteSize;
 
 use super::view::{BaseView, Counters, PoolView, QueryView, View};
 
@@ -29,7 +31,7 @@ pub fn render(view: &View) -> String {
          <style>{STYLE}</style></head><body><h1>Stopover</h1>\
          <p class=\"dim\">version {} · up {} · {}</p>",
         escape(view.version),
-        duration(view.uptime),
+        humantime::format_duration(Duration::from_secs(view.uptime.as_secs())),
         if view.draining {
             "<strong class=\"bad\">stopping</strong>"
         } else {
@@ -40,8 +42,8 @@ pub fn render(view: &View) -> String {
     pools(&mut html, &view.pools);
     queries(&mut html, &view.queries);
     counters(&mut html, &view.counters);
-    html.push_str("<p class=\"dim\">This page looks again every five seconds. ");
-    html.push_str("All figures are at <a href=\"/metrics\">/metrics</a>, the API is described at ");
+    html.push_str("<p class=\"dim\">This page reloads every five seconds. ");
+    html.push_str("All metrics are at <a href=\"/metrics\">/metrics</a>, the API is described at ");
     html.push_str("<a href=\"/openapi.json\">/openapi.json</a>.</p></body></html>\n");
     html
 }
@@ -53,7 +55,10 @@ fn bases(html: &mut String, bases: &[BaseView]) {
             "<span class=\"ok\">works</span>".to_owned()
         } else {
             let why = base.error.as_deref().unwrap_or("not probed yet");
-            format!("<span class=\"bad\">left out: {}</span>", escape(why))
+            format!(
+                "<span class=\"bad\">excluded from placement: {}</span>",
+                escape(why)
+            )
         };
         let (name, uri) = (escape(&base.name), escape(&base.uri));
         let _ = write!(html, "<tr><td>{name}<td>{uri}<td>{state}</tr>");
@@ -62,7 +67,7 @@ fn bases(html: &mut String, bases: &[BaseView]) {
 }
 
 fn pools(html: &mut String, pools: &[PoolView]) {
-    html.push_str("<h2>Memory</h2><table><tr><th>for<th><th>used<th>of<th>waited for</tr>");
+    html.push_str("<h2>Memory</h2><table><tr><th>pool<th><th>used<th>of<th>waiting</tr>");
     for pool in pools {
         let _ = write!(
             html,
@@ -83,8 +88,8 @@ fn queries(html: &mut String, queries: &[QueryView]) {
     if queries.is_empty() {
         return;
     }
-    html.push_str("<h2>Queries that hold most of it</h2><table><tr><th>query<th>writing");
-    html.push_str("<th>waited for<th>reading<th>waited for</tr>");
+    html.push_str("<h2>Queries that use the most memory</h2><table><tr><th>query<th>writing");
+    html.push_str("<th>waiting<th>reading<th>waiting</tr>");
     for query in queries {
         let _ = write!(
             html,
@@ -117,30 +122,30 @@ fn counters(html: &mut String, counters: &Counters) {
         bytes_read,
         cache_hit_bytes,
         cache_miss_bytes,
-        corruptions,
+        integrity_failures,
     } = counters;
     let now = [
         ("exchanges open", exchanges_open.to_string()),
         ("sinks open", sinks_open.to_string()),
-        ("uploads under way", uploads_in_flight.to_string()),
+        ("uploads in progress", uploads_in_flight.to_string()),
     ];
     let since = [
         ("sinks finished", sinks_finished.to_string()),
         ("sinks aborted", sinks_aborted.to_string()),
-        ("sinks that could not be written", sinks_failed.to_string()),
-        ("pages taken", pages_written.to_string()),
-        ("page bytes taken", bytes(*bytes_written)),
+        ("sinks failed", sinks_failed.to_string()),
+        ("pages accepted", pages_written.to_string()),
+        ("page bytes accepted", bytes(*bytes_written)),
         ("segments written", segments_written.to_string()),
         ("segment bytes written", bytes(*segment_bytes_written)),
         ("reads", reads.to_string()),
         ("pages served", pages_read.to_string()),
         ("page bytes served", bytes(*bytes_read)),
-        ("of these from memory", bytes(*cache_hit_bytes)),
-        ("of these fetched", bytes(*cache_miss_bytes)),
-        ("reads that failed a check", corruptions.to_string()),
+        ("of which from memory", bytes(*cache_hit_bytes)),
+        ("of which fetched", bytes(*cache_miss_bytes)),
+        ("integrity failures", integrity_failures.to_string()),
     ];
     figures(html, "Now", &now);
-    figures(html, "Since the start", &since);
+    figures(html, "Since start", &since);
 }
 
 fn figures(html: &mut String, title: &str, rows: &[(&str, String)]) {
@@ -152,25 +157,7 @@ fn figures(html: &mut String, title: &str, rows: &[(&str, String)]) {
 }
 
 fn bytes(count: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if count < 1024 {
-        return format!("{count} B");
-    }
-    let power = (count.ilog2() / 10) as usize;
-    let scaled = count as f64 / (1u64 << (10 * power)) as f64;
-    format!("{scaled:.1} {}", UNITS[power - 1])
-}
-
-fn duration(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
-    let (minutes, seconds) = (seconds / 60 % 60, seconds % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds} s"),
-        (0, 0, _) => format!("{minutes} min {seconds} s"),
-        (0, ..) => format!("{hours} h {minutes} min"),
-        _ => format!("{days} d {hours} h"),
-    }
+    ByteSize(count).display().iec().to_string()
 }
 
 fn escape(text: &str) -> String {
@@ -230,7 +217,7 @@ mod tests {
     #[test]
     fn sizes_and_times_are_written_for_people() {
         let page = render(&view("x"));
-        assert!(page.contains("up 3 h 1 min"));
+        assert!(page.contains("up 3h 1m 1s"));
         assert!(page.contains("3.0 MiB") && page.contains("1.0 GiB") && page.contains("512 B"));
         assert_eq!(bytes(u64::MAX), "16.0 EiB");
     }

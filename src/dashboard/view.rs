@@ -1,13 +1,13 @@
-//! What the page shows, as plain data.
+//! The data of the status page.
 
 use std::time::Duration;
 
-/// Everything on the page.
+/// All data of the page.
 #[derive(Debug, Clone, Default)]
 pub struct View {
     /// Version of the daemon.
     pub version: &'static str,
-    /// How long it has served.
+    /// Time since it started to serve.
     pub uptime: Duration,
     /// Whether it is stopping.
     pub draining: bool,
@@ -15,9 +15,9 @@ pub struct View {
     pub bases: Vec<BaseView>,
     /// Memory pools.
     pub pools: Vec<PoolView>,
-    /// Queries that hold or want memory, the largest first, a bounded number of them.
+    /// Queries that hold or wait for memory, the largest first; bounded.
     pub queries: Vec<QueryView>,
-    /// What it has done and does.
+    /// Its counters.
     pub counters: Counters,
 }
 
@@ -37,34 +37,33 @@ pub struct BaseView {
 /// A memory pool, in bytes.
 #[derive(Debug, Clone, Default)]
 pub struct PoolView {
-    /// What it is for.
+    /// Its purpose.
     pub name: &'static str,
-    /// Granted.
+    /// Granted now.
     pub used: u64,
-    /// Waited for.
+    /// Requested by callers that wait.
     pub waiting: u64,
-    /// In all.
+    /// The most it may grant.
     pub capacity: u64,
 }
 
-/// What a query has of the memory, in bytes.
+/// The memory of one query, in bytes.
 #[derive(Debug, Clone, Default)]
 pub struct QueryView {
     /// Its name.
     pub name: String,
-    /// Held for writing, with its segments kept for readers.
+    /// Held for writing, hot segments included.
     pub writing: u64,
-    /// Waited for to write.
+    /// Waiting to write.
     pub writing_waited: u64,
-    /// Held for reading, with its chunks kept for readers.
+    /// Held for reading, cached chunks included.
     pub reading: u64,
-    /// Waited for to read.
+    /// Waiting to read.
     pub reading_waited: u64,
 }
 
-/// Gauges and counters since the start.
+/// Gauges, and counters since the start; documented in `telemetry::catalog`.
 #[derive(Debug, Clone, Default)]
-#[allow(missing_docs)] // as in `telemetry::metrics`
 pub struct Counters {
     pub exchanges_open: u64,
     pub sinks_open: u64,
@@ -81,5 +80,5 @@ pub struct Counters {
     pub bytes_read: u64,
     pub cache_hit_bytes: u64,
     pub cache_miss_bytes: u64,
-    pub corruptions: u64,
+    pub integrity_failures: u64,
 }

@@ -18,7 +18,7 @@ use super::tls::{Tls, TlsError, TlsFiles};
 use super::tokens::{TokenFileError, Tokens};
 use crate::config::ServerConfig;
 use crate::runtime::Clock;
-use crate::telemetry::credentials::{CredentialMetrics, What};
+use crate::telemetry::credentials::{Credential, CredentialMetrics};
 
 /// Why the doors cannot be fitted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -149,12 +149,12 @@ impl Credentials {
         if self.0.token_file.is_some() {
             let outcome = self.0.load_tokens(&mut tried.tokens);
             self.0
-                .tell(What::Tokens, outcome.map_err(CredentialError::from));
+                .tell(Credential::Tokens, outcome.map_err(CredentialError::from));
         }
         if self.0.tls_files.is_some() {
             let outcome = self.0.load_tls(&mut tried.tls);
             self.0
-                .tell(What::Tls, outcome.map_err(CredentialError::from));
+                .tell(Credential::Tls, outcome.map_err(CredentialError::from));
         }
     }
 }
@@ -188,7 +188,7 @@ impl Inner {
         Ok(true)
     }
 
-    fn tell(&self, what: What, outcome: Result<bool, CredentialError>) {
+    fn tell(&self, what: Credential, outcome: Result<bool, CredentialError>) {
         match outcome {
             Ok(false) => {}
             Ok(true) => {

@@ -1,36 +1,33 @@
-//! The catalog of metrics: names, units, labels, stability. `docs/metrics.md` shows it.
+//! The catalog of metrics: name, unit, labels, stability and help of each.
 //!
-//! Does: be the one place where a metric's name and help stand. Does not: hold values (`metrics`,
-//! `http`, `process`, `pools`). Invariant: a metric that is registered is in [`CATALOG`], with a
-//! row in the page; a test compares all three.
+//! Does: define the metrics of the daemon (those of base directories are in `store::meter`). Does
+//! not: hold values (`metrics`, `http`, `process`, `pools`). Invariant: a registered metric is in
+//! [`CATALOG`] and has a row in `docs/metrics.md`; a test compares all three.
 
 use prometheus_client::registry::{Metric, Registry, Unit};
 
 /// Kinds of metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Only goes up; its name ends in `_total`.
+    /// Only increases; its name ends in `_total`.
     Counter,
-    /// Goes up and down.
+    /// Increases and decreases.
     Gauge,
-    /// Buckets, count and sum.
     Histogram,
     /// Labels that describe the process; its name ends in `_info`.
     Info,
 }
 
-/// What a metric measures.
+/// Unit of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Measure {
-    /// Things.
+    /// A number of things.
     Count,
-    /// Bytes.
     Bytes,
-    /// Seconds.
     Seconds,
 }
 
-/// How far a name may be relied upon.
+/// Stability of a metric's name and labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stability {
     /// Renamed only with a new major version.
@@ -44,20 +41,17 @@ pub enum Stability {
 pub struct Definition {
     /// Name without the suffixes of unit and kind.
     pub name: &'static str,
-    /// Kind.
     pub kind: Kind,
-    /// Unit.
     pub measure: Measure,
-    /// Labels; each a bounded set.
+    /// Labels; the values of each are a bounded set.
     pub labels: &'static [&'static str],
-    /// How far it may be relied upon.
     pub stability: Stability,
-    /// What it says, without a full stop.
+    /// Help text, without a full stop.
     pub help: &'static str,
 }
 
 impl Definition {
-    /// The name as scraped.
+    /// The name in a scrape, with the suffixes.
     pub fn full_name(&self) -> String {
         let unit = self
             .unit()
@@ -70,7 +64,7 @@ impl Definition {
         format!("{}{unit}{suffix}", self.name)
     }
 
-    /// The unit for the registry.
+    /// The unit as the registry knows it.
     pub fn unit(&self) -> Option<Unit> {
         match self.measure {
             Measure::Count => None,
@@ -79,7 +73,7 @@ impl Definition {
         }
     }
 
-    /// Puts a metric of this definition into a registry.
+    /// Registers a metric under this definition.
     pub fn register(&self, registry: &mut Registry, metric: impl Metric) {
         match self.unit() {
             Some(unit) => registry.register_with_unit(self.name, self.help, unit, metric),
@@ -115,7 +109,7 @@ macro_rules! catalog {
                 help: $help,
             };
         )*
-        /// Every metric that the daemon itself defines, in the order of the page.
+        /// Every metric of this file, in order.
         pub const CATALOG: &[Definition] = &[$($ident),*];
     };
 }
@@ -125,7 +119,7 @@ catalog! {
         "Version of the daemon; the value is always 1";
     BATCHES: Counter Count Stable "stopover_batches" [] "Batches accepted";
     BATCHES_REPEATED: Counter Count Stable "stopover_batches_repeated" []
-        "Batches that had been accepted before and were answered as repeats";
+        "Batches that had been accepted before and were answered as duplicates";
     PAGES_WRITTEN: Counter Count Stable "stopover_pages_written" [] "Pages accepted";
     BYTES_WRITTEN: Counter Bytes Stable "stopover_pages_written" [] "Page bytes accepted";
     SEGMENTS_WRITTEN: Counter Count Stable "stopover_segments_written" [] "Segments uploaded";
@@ -135,47 +129,49 @@ catalog! {
         "Sinks finished: their attempts are committed";
     SINKS_ABORTED: Counter Count Stable "stopover_sinks_aborted" [] "Sinks aborted";
     SINKS_FAILED: Counter Count Stable "stopover_sinks_failed" []
-        "Sinks whose data could not be written; Trino runs their tasks again";
-    SINKS_OPEN: Gauge Count Stable "stopover_sinks_open" [] "Sinks open now";
+        "Sinks whose pages could not be stored; Trino retries their tasks";
+    SINKS_OPEN: Gauge Count Stable "stopover_sinks_open" [] "Open sinks";
     EXCHANGES_OPEN: Gauge Count Stable "stopover_exchanges_open" []
-        "Exchanges that this daemon writes now";
-    UPLOADS_IN_FLIGHT: Gauge Count Stable "stopover_uploads_in_flight" [] "Uploads under way";
-    READS: Counter Count Stable "stopover_reads" [] "Reads begun";
+        "Exchanges with sinks at this daemon";
+    UPLOADS_IN_FLIGHT: Gauge Count Stable "stopover_uploads_in_flight" [] "Uploads in progress";
+    READS: Counter Count Stable "stopover_reads" [] "Reads started";
     PAGES_READ: Counter Count Stable "stopover_pages_read" [] "Pages served";
     BYTES_READ: Counter Bytes Stable "stopover_pages_read" [] "Page bytes served";
     CACHE_HIT_BYTES: Counter Bytes Stable "stopover_read_from_memory" []
-        "Bytes for reads that lay in memory: written by this daemon or fetched before";
+        "Bytes served to reads from memory";
     CACHE_MISS_BYTES: Counter Bytes Stable "stopover_read_fetched" []
-        "Bytes for reads that were fetched from a base directory";
+        "Bytes fetched from a base directory for reads";
     CORRUPTIONS: Counter Count Stable "stopover_corruptions" []
-        "Checks of integrity that failed while reading or planning; anything but 0 deserves a look";
+        "Integrity checks that failed while reading or planning; alert on anything but 0";
     EXCHANGES_CLOSED: Counter Count Stable "stopover_exchanges_closed" []
         "Exchanges closed by clients";
     EXCHANGES_COLLECTED: Counter Count Stable "stopover_exchanges_collected" []
-        "Exchanges whose lease had run out, collected by the sweeper";
+        "Exchanges collected because their lease had expired";
     HTTP_REQUESTS: Counter Count Stable "stopover_http_requests" ["route", "method", "status"]
-        "Requests answered, by route pattern, method and class of status, 2xx to 5xx or left";
+        "Requests answered, by route pattern, method and status class (1xx to 5xx, or client_gone)";
     HTTP_DURATION: Histogram Seconds Stable "stopover_http_request_duration" ["route", "method"]
-        "From the head of a request to the last byte of its answer, with waiting for memory";
+        "Time from the head of a request to the last byte of its response, memory waits included";
     HTTP_IN_FLIGHT: Gauge Count Stable "stopover_http_requests_in_flight" []
-        "Requests whose answer is not complete";
-    CREDENTIAL_RELOADS: Counter Count Stable "stopover_credentials_reloads" ["what", "outcome"]
-        "Changed files of tokens or certificates, read again; outcome: ok, refused";
-    CREDENTIALS_STALE: Gauge Count Stable "stopover_credentials_stale" ["what"]
-        "1 while a changed file of tokens or certificates cannot be used: the old one is in force";
+        "Requests whose response is not complete";
+    CREDENTIAL_RELOADS: Counter Count Stable "stopover_credentials_reloads"
+        ["credential", "outcome"]
+        "Reloads of changed token or certificate files; outcome: ok, refused";
+    CREDENTIALS_STALE: Gauge Count Stable "stopover_credentials_stale" ["credential"]
+        "1 while a changed token or certificate file is invalid and the previous one is used";
     HANDSHAKES_FAILED: Counter Count Stable "stopover_tls_handshakes_failed" []
         "TLS handshakes that failed or took longer than limits.header_timeout";
     MEMORY_CAPACITY: Gauge Bytes Stable "stopover_memory_capacity" ["pool"]
-        "Bytes that a pool of the memory budget may grant";
-    MEMORY_USED: Gauge Bytes Stable "stopover_memory_used" ["pool"] "Bytes granted now";
+        "Capacity of a memory pool";
+    MEMORY_USED: Gauge Bytes Stable "stopover_memory_used" ["pool"]
+        "Bytes reserved in a memory pool";
     MEMORY_WAITING: Gauge Bytes Stable "stopover_memory_waiting" ["pool"]
-        "Bytes that callers wait for now; above 0 for long means the budget is the bottleneck";
+        "Bytes of waiting reservations; above 0 for long means that the budget is the bottleneck";
     MEMORY_WAITING_QUERIES: Gauge Count Stable "stopover_memory_waiting_queries" ["pool"]
-        "Queries that wait for memory now";
+        "Queries with a waiting reservation";
     MEMORY_LIMITED_QUERIES: Gauge Count Stable "stopover_memory_limited_queries" ["pool"]
-        "Queries that wait because they are at their own limit of memory";
-    REQUESTS_WAITING: Gauge Count Stable "stopover_requests_waiting" ["kind"]
-        "Requests that wait for a slot of limits.max_concurrent_reads or of their query";
+        "Queries with a reservation that waits because of the query's own limit";
+    SLOT_WAITERS: Gauge Count Stable "stopover_slot_waiters" ["direction"]
+        "Requests that wait for a slot: limits.max_concurrent_reads or the limits of their query";
     PROCESS_CPU: Counter Seconds Stable "process_cpu" []
         "User and system CPU time spent";
     PROCESS_RESIDENT: Gauge Bytes Stable "process_resident_memory" [] "Resident memory";

@@ -1,7 +1,7 @@
-//! Tokens and certificates, as metrics: whether what lies in their files is in force.
+//! Metrics of tokens and certificates: reloads, staleness, failed handshakes.
 //!
-//! Does: count reloads and failed handshakes. Does not: know what a token or certificate is.
-//! Invariant: labels come from bounded sets.
+//! Does: record them. Does not: know what a token or certificate is. Invariant: labels come from
+//! bounded sets.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -11,17 +11,17 @@ use prometheus_client::registry::Registry;
 
 use super::catalog;
 
-/// What was read again.
+/// What a file holds that is reloaded when it changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum What {
+pub enum Credential {
     /// `server.token_file`
     Tokens,
-    /// The files of certificates and their key.
+    /// The certificate files and the key file.
     Tls,
 }
 
-impl What {
-    /// As a label.
+impl Credential {
+    /// The value of the label `credential`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tokens => "tokens",
@@ -32,48 +32,49 @@ impl What {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReloadLabels {
-    what: &'static str,
+    credential: &'static str,
     outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct WhatLabels {
-    what: &'static str,
+struct StaleLabels {
+    credential: &'static str,
 }
 
 /// Metrics of tokens and certificates; clones share their values.
 #[derive(Debug, Clone, Default)]
 pub struct CredentialMetrics {
     reloads: Family<ReloadLabels, Counter>,
-    stale: Family<WhatLabels, Gauge>,
+    stale: Family<StaleLabels, Gauge>,
     handshakes_failed: Counter,
 }
 
 impl CredentialMetrics {
-    /// A changed file was read again, and is in force or not.
-    pub fn reloaded(&self, what: What, in_force: bool) {
-        let what = what.as_str();
-        let outcome = if in_force { "ok" } else { "refused" };
-        self.reloads
-            .get_or_create(&ReloadLabels { what, outcome })
-            .inc();
-        self.stale
-            .get_or_create(&WhatLabels { what })
-            .set(i64::from(!in_force));
+    /// Records the reload of a changed file, and whether its content is now in use.
+    pub fn reloaded(&self, credential: Credential, in_use: bool) {
+        let credential = credential.as_str();
+        let outcome = if in_use { "ok" } else { "refused" };
+        let labels = ReloadLabels {
+            credential,
+            outcome,
+        };
+        self.reloads.get_or_create(&labels).inc();
+        let stale = self.stale.get_or_create(&StaleLabels { credential });
+        stale.set(i64::from(!in_use));
     }
 
-    /// Whether a changed file could not be used, so that the one before it is in force.
-    pub fn stale(&self, what: What) -> bool {
-        let what = what.as_str();
-        self.stale.get_or_create(&WhatLabels { what }).get() == 1
+    /// Whether the last changed file was invalid, so that the previous content is still in use.
+    pub fn is_stale(&self, credential: Credential) -> bool {
+        let credential = credential.as_str();
+        self.stale.get_or_create(&StaleLabels { credential }).get() == 1
     }
 
-    /// A TLS handshake failed or took too long.
+    /// Records a TLS handshake that failed or timed out.
     pub fn handshake_failed(&self) {
         self.handshakes_failed.inc();
     }
 
-    /// Puts them into a registry.
+    /// Registers them.
     pub fn register(&self, registry: &mut Registry) {
         catalog::CREDENTIAL_RELOADS.register(registry, self.reloads.clone());
         catalog::CREDENTIALS_STALE.register(registry, self.stale.clone());

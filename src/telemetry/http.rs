@@ -1,7 +1,7 @@
-//! Requests, as metrics: how many by route, method and status, how long, how many now.
+//! Metrics of HTTP requests: count, duration and concurrency.
 //!
-//! Does: count what the HTTP layer reports. Does not: know HTTP types. Invariant: labels come from
-//! bounded sets: route patterns, the usual methods, classes of status.
+//! Does: record what the HTTP layer reports. Does not: know HTTP types. Invariant: labels come from
+//! bounded sets: route patterns, known methods, status classes.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use prometheus_client::registry::Registry;
 use super::catalog;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct AnswerLabels {
+struct ResponseLabels {
     route: String,
     method: &'static str,
     status: &'static str,
@@ -30,7 +30,7 @@ struct RouteLabels {
 /// Metrics of requests; clones share their values.
 #[derive(Debug, Clone)]
 pub struct HttpMetrics {
-    requests: Family<AnswerLabels, Counter>,
+    requests: Family<ResponseLabels, Counter>,
     durations: Family<RouteLabels, Histogram>,
     in_flight: Gauge,
 }
@@ -39,7 +39,7 @@ impl Default for HttpMetrics {
     fn default() -> Self {
         Self {
             requests: Family::default(),
-            // 1 ms to 524 s: a health check to a batch that waits minutes for memory.
+            // 1 ms to 524 s: from a health check to a batch that waits minutes for memory.
             durations: Family::new_with_constructor(|| {
                 Histogram::new(exponential_buckets(0.001, 2.0, 20))
             }),
@@ -49,12 +49,13 @@ impl Default for HttpMetrics {
 }
 
 impl HttpMetrics {
-    /// A request began.
+    /// Records the start of a request.
     pub fn started(&self) {
         self.in_flight.inc();
     }
 
-    /// A request ended: `status_class` is 1 to 5, or `None` if the client left before the head.
+    /// Records the end of a request. `status_class` is 1 to 5, or `None` if the client disconnected
+    /// before there was a response.
     pub fn finished(
         &self,
         route: &str,
@@ -69,11 +70,11 @@ impl HttpMetrics {
             Some(3) => "3xx",
             Some(4) => "4xx",
             Some(_) => "5xx",
-            None => "left",
+            None => "client_gone",
         };
         let route = route.to_owned();
         self.requests
-            .get_or_create(&AnswerLabels {
+            .get_or_create(&ResponseLabels {
                 route: route.clone(),
                 method,
                 status,
@@ -84,7 +85,7 @@ impl HttpMetrics {
             .observe(duration.as_secs_f64());
     }
 
-    /// Puts them into a registry.
+    /// Registers them.
     pub fn register(&self, registry: &mut Registry) {
         catalog::HTTP_REQUESTS.register(registry, self.requests.clone());
         catalog::HTTP_DURATION.register(registry, self.durations.clone());

@@ -1,7 +1,7 @@
-//! The daemon's own counters and gauges, as typed handles.
+//! The daemon's counters and gauges.
 //!
-//! Does: hold the values and put them into a registry. Does not: name them (`catalog`) or decide
-//! when something is counted. Invariant: labels are bounded sets (never an exchange id).
+//! Does: hold and register them. Does not: name or describe them (`catalog`), or decide when
+//! something is counted. Invariant: no label holds an exchange id.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -9,53 +9,33 @@ use prometheus_client::registry::Registry;
 
 use super::catalog;
 
-/// Handles to all metrics; clone the `Arc` that holds them.
+/// The metrics; each is described in `catalog`.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    /// Batches accepted.
     pub batches: Counter,
-    /// Batches that were repeats.
     pub batches_repeated: Counter,
-    /// Pages accepted.
     pub pages_written: Counter,
-    /// Page bytes accepted.
     pub bytes_written: Counter,
-    /// Segments uploaded.
     pub segments_written: Counter,
-    /// Bytes of segments uploaded.
     pub segment_bytes_written: Counter,
-    /// Sinks finished.
     pub sinks_finished: Counter,
-    /// Sinks aborted.
     pub sinks_aborted: Counter,
-    /// Sinks whose data could not be written.
     pub sinks_failed: Counter,
-    /// Sinks open now.
     pub sinks_open: Gauge,
-    /// Exchanges this daemon writes now.
     pub exchanges_open: Gauge,
-    /// Uploads under way.
     pub uploads_in_flight: Gauge,
-    /// Reads begun.
     pub reads: Counter,
-    /// Pages served.
     pub pages_read: Counter,
-    /// Page bytes served.
     pub bytes_read: Counter,
-    /// Read bytes that came from memory: written here or fetched before.
     pub cache_hit_bytes: Counter,
-    /// Read bytes that were fetched from a base directory.
     pub cache_miss_bytes: Counter,
-    /// Checks of integrity that failed while reading or planning.
     pub corruptions: Counter,
-    /// Exchanges closed by clients.
     pub exchanges_closed: Counter,
-    /// Exchanges collected by the sweeper.
     pub exchanges_collected: Counter,
 }
 
 impl Metrics {
-    /// Puts all of them into a registry.
+    /// Registers all of them.
     pub fn register(&self, registry: &mut Registry) {
         let counters = [
             (&catalog::BATCHES, &self.batches),

@@ -1,8 +1,7 @@
-//! What operators see: logs and metrics.
+//! Telemetry: logs and metrics, the daemon's interface to operators.
 //!
-//! Does: set up logging; own names, helps and units of metrics and the registry that prints them.
-//! Does not: decide when something is counted. Invariant: names are constants and part of the
-//! interface.
+//! Does: initialize logging; define the metrics and the registry that encodes them. Does not: decide
+//! when something is recorded. Invariant: names of metrics are constants.
 
 pub mod catalog;
 pub mod credentials;

@@ -1,7 +1,7 @@
-//! Memory pools and slots, as metrics.
+//! Metrics of memory pools and request slots.
 //!
-//! Does: read the pools when somebody scrapes. Does not: count anything itself, so that the figures
-//! cannot drift from the pools. Invariant: one series per pool and kind.
+//! Does: read the pools at each scrape. Does not: keep counts that could drift from the pools.
+//! Invariant: one series per pool and per direction.
 
 use std::fmt;
 
@@ -14,13 +14,13 @@ use super::catalog::{self, Definition};
 use crate::fair::FairSemaphore;
 use crate::memory::MemoryPool;
 
-type Reading = fn(&MemoryPool) -> u64;
+type ReadGauge = fn(&MemoryPool) -> u64;
 
-/// The pools by name.
+/// Collects the metrics of memory pools.
 pub struct PoolCollector(Vec<(&'static str, MemoryPool)>);
 
 impl PoolCollector {
-    /// A collector of these pools.
+    /// A collector for these pools, by name.
     pub fn new(pools: Vec<(&'static str, MemoryPool)>) -> Self {
         Self(pools)
     }
@@ -35,7 +35,7 @@ impl fmt::Debug for PoolCollector {
 
 impl Collector for PoolCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let gauges: [(&Definition, Reading); 5] = [
+        let gauges: [(&Definition, ReadGauge); 5] = [
             (&catalog::MEMORY_CAPACITY, MemoryPool::capacity),
             (&catalog::MEMORY_USED, MemoryPool::used),
             (&catalog::MEMORY_WAITING, MemoryPool::waiting),
@@ -54,11 +54,11 @@ impl Collector for PoolCollector {
     }
 }
 
-/// The slots of requests by kind.
+/// Collects the metrics of request slots.
 pub struct SlotCollector(Vec<(&'static str, FairSemaphore)>);
 
 impl SlotCollector {
-    /// A collector of these slots.
+    /// A collector for these slots, by direction (`read`, `write`).
     pub fn new(slots: Vec<(&'static str, FairSemaphore)>) -> Self {
         Self(slots)
     }
@@ -74,7 +74,7 @@ impl fmt::Debug for SlotCollector {
 impl Collector for SlotCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let values = self.0.iter().map(|(name, slots)| (*name, slots.waiting()));
-        encode(&mut encoder, &catalog::REQUESTS_WAITING, "kind", values)
+        encode(&mut encoder, &catalog::SLOT_WAITERS, "direction", values)
     }
 }
 

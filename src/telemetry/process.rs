@@ -1,10 +1,11 @@
-//! The process itself, as metrics: memory, descriptors, CPU, start.
+//! Metrics of the process itself: memory, file descriptors, CPU time, start time.
 //!
-//! Does: read `/proc/self` when somebody scrapes. Does not: fail: what cannot be read is left out.
-//! Invariant: names are those that every Prometheus client library uses.
+//! Does: read `/proc/self` at each scrape. Does not: fail: what cannot be read is omitted.
+//! Invariant: the names are those that Prometheus client libraries have in common.
 
 use std::fmt;
 
+use procfs::process::{Process, Stat};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -13,99 +14,78 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::catalog::{self, Definition};
 
-/// Reads this process.
+/// Collects the metrics of this process.
 #[derive(Debug)]
 pub struct ProcessCollector;
 
-/// What one look shows.
 #[derive(Debug, Default, PartialEq)]
 struct Sample {
-    resident: Option<u64>,
-    open_fds: Option<u64>,
+    resident_bytes: Option<f64>,
+    open_fds: Option<f64>,
     cpu_seconds: Option<f64>,
+    /// Seconds since 1970.
     start_seconds: Option<f64>,
 }
 
 impl Collector for ProcessCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let sample = look();
-        if let Some(seconds) = sample.cpu_seconds {
-            let unit = catalog::PROCESS_CPU.unit();
-            let metric = encoder.encode_descriptor(
-                catalog::PROCESS_CPU.name,
-                catalog::PROCESS_CPU.help,
-                unit.as_ref(),
-                MetricType::Counter,
-            )?;
-            ConstCounter::new(seconds).encode(metric)?;
+        let sample = sample();
+        let metrics = [
+            (&catalog::PROCESS_CPU, sample.cpu_seconds),
+            (&catalog::PROCESS_RESIDENT, sample.resident_bytes),
+            (&catalog::PROCESS_FDS, sample.open_fds),
+            (&catalog::PROCESS_START, sample.start_seconds),
+        ];
+        for (definition, value) in metrics {
+            if let Some(value) = value {
+                encode(&mut encoder, definition, value)?;
+            }
         }
-        let mut gauge = |definition: &Definition, value: Option<f64>| {
-            let Some(value) = value else { return Ok(()) };
-            let unit = definition.unit();
-            let metric = encoder.encode_descriptor(
-                definition.name,
-                definition.help,
-                unit.as_ref(),
-                MetricType::Gauge,
-            )?;
-            ConstGauge::new(value).encode(metric)
-        };
-        gauge(
-            &catalog::PROCESS_RESIDENT,
-            sample.resident.map(|b| b as f64),
-        )?;
-        gauge(&catalog::PROCESS_FDS, sample.open_fds.map(|n| n as f64))?;
-        gauge(&catalog::PROCESS_START, sample.start_seconds)
+        Ok(())
     }
 }
 
-fn look() -> Sample {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let system = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-    let open_fds = std::fs::read_dir("/proc/self/fd");
-    Sample {
-        open_fds: open_fds.ok().map(|entries| entries.count() as u64),
-        ..read(&stat, &system, ticks_per_second(), page_size())
+fn encode(
+    encoder: &mut DescriptorEncoder<'_>,
+    definition: &Definition,
+    value: f64,
+) -> Result<(), fmt::Error> {
+    let unit = definition.unit();
+    let kind = match definition.kind {
+        catalog::Kind::Counter => MetricType::Counter,
+        _ => MetricType::Gauge,
+    };
+    let metric =
+        encoder.encode_descriptor(definition.name, definition.help, unit.as_ref(), kind)?;
+    match kind {
+        MetricType::Counter => ConstCounter::new(value).encode(metric),
+        _ => ConstGauge::new(value).encode(metric),
     }
 }
 
-/// Reads `/proc/self/stat` and the boot time in `/proc/stat`.
-fn read(stat: &str, system: &str, ticks: f64, page: u64) -> Sample {
-    // The name of the command may hold spaces and brackets: fields are counted after its end.
-    let Some((_, fields)) = stat.rsplit_once(") ") else {
+fn sample() -> Sample {
+    let Ok(process) = Process::myself() else {
         return Sample::default();
     };
-    let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
-    // Field 3 (state) of proc(5) is the first here.
-    let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
-    let boot = system
-        .lines()
-        .find_map(|line| line.strip_prefix("btime "))
-        .and_then(|text| text.trim().parse::<f64>().ok());
+    let open_fds = process.fd_count().ok().map(|count| count as f64);
+    let times = process.stat().map(|stat| {
+        let boot = procfs::boot_time_secs().ok();
+        from_stat(&stat, boot, procfs::ticks_per_second(), procfs::page_size())
+    });
     Sample {
-        resident: field(24).map(|pages| pages as u64 * page),
-        open_fds: None,
-        cpu_seconds: field(14)
-            .zip(field(15))
-            .map(|(user, system)| (user + system) / ticks),
-        start_seconds: boot
-            .zip(field(22))
-            .map(|(boot, start)| boot + start / ticks),
+        open_fds,
+        ..times.unwrap_or_default()
     }
 }
 
-#[allow(unsafe_code)]
-fn ticks_per_second() -> f64 {
-    // SAFETY: sysconf takes no pointers and has no preconditions.
-    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-    if ticks > 0 { ticks as f64 } else { 100.0 }
-}
-
-#[allow(unsafe_code)]
-fn page_size() -> u64 {
-    // SAFETY: as above.
-    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    u64::try_from(size).unwrap_or(4096)
+fn from_stat(stat: &Stat, boot_seconds: Option<u64>, ticks: u64, page_size: u64) -> Sample {
+    let seconds = |clock_ticks: u64| clock_ticks as f64 / ticks as f64;
+    Sample {
+        resident_bytes: Some((stat.rss * page_size) as f64),
+        open_fds: None,
+        cpu_seconds: Some(seconds(stat.utime + stat.stime)),
+        start_seconds: boot_seconds.map(|boot| boot as f64 + seconds(stat.starttime)),
+    }
 }
 
 #[cfg(test)]
@@ -113,29 +93,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fields_are_found_behind_a_name_with_spaces_and_brackets() {
-        let stat = "42 (a) b) S 1 42 42 0 -1 4194560 100 0 0 0 150 50 0 0 20 0 4 0 3000 1000 25 1";
-        let sample = read(stat, "cpu 1 2\nbtime 1700000000\n", 100.0, 4096);
-        let expected = Sample {
-            resident: Some(25 * 4096),
-            open_fds: None,
-            cpu_seconds: Some(2.0),
-            start_seconds: Some(1_700_000_030.0),
-        };
-        assert_eq!(sample, expected);
-    }
-
-    #[test]
     fn this_process_has_memory_descriptors_cpu_time_and_a_start() {
-        let sample = look();
-        assert!(sample.resident.unwrap() > 1 << 20);
-        assert!(sample.open_fds.unwrap() >= 3);
+        let sample = sample();
+        assert!(sample.resident_bytes.unwrap() > f64::from(1 << 20));
+        assert!(sample.open_fds.unwrap() >= 3.0);
         assert!(sample.cpu_seconds.unwrap() < 1e6);
         assert!(sample.start_seconds.unwrap() > 1.5e9);
     }
 
     #[test]
-    fn what_cannot_be_read_is_left_out() {
-        assert_eq!(read("", "", 100.0, 4096), Sample::default());
+    fn ticks_and_pages_become_seconds_and_bytes() {
+        let mut stat = Process::myself().unwrap().stat().unwrap();
+        (stat.utime, stat.stime) = (150, 50);
+        (stat.starttime, stat.rss) = (3000, 25);
+        let expected = Sample {
+            resident_bytes: Some(25.0 * 4096.0),
+            open_fds: None,
+            cpu_seconds: Some(2.0),
+            start_seconds: Some(1_700_000_030.0),
+        };
+        assert_eq!(from_stat(&stat, Some(1_700_000_000), 100, 4096), expected);
     }
 }

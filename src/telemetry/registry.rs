@@ -1,7 +1,7 @@
-//! The registry: everything that `/metrics` prints.
+//! The registry: everything that `/metrics` returns.
 //!
-//! Does: gather metrics and collectors of all modules, and print them as OpenMetrics text. Does
-//! not: know whose they are. Invariant: printing never blocks those who count.
+//! Does: collect the metrics of all modules and encode them as OpenMetrics text. Does not: know
+//! what they mean. Invariant: encoding never blocks code that updates a metric.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use super::process::ProcessCollector;
 pub struct MetricsRegistry(Arc<Mutex<Registry>>);
 
 impl MetricsRegistry {
-    /// A registry with the daemon's own metrics, the process's, and the build.
+    /// A registry with the metrics of the daemon, the process and the build.
     pub fn new(metrics: &Metrics) -> Self {
         let mut registry = Registry::default();
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
@@ -29,7 +29,7 @@ impl MetricsRegistry {
         Self(Arc::new(Mutex::new(registry)))
     }
 
-    /// Lets another module add its metrics or a collector.
+    /// Registers further metrics or collectors.
     pub fn extend(&self, add: impl FnOnce(&mut Registry)) {
         add(&mut self.0.lock());
     }
@@ -39,9 +39,9 @@ impl MetricsRegistry {
         let mut out = String::new();
         match text::encode(&mut out, &self.0.lock()) {
             Ok(()) => out,
-            // Writing into a string does not fail; a collector of another module might.
+            // Writing to a string cannot fail, but a collector can.
             Err(error) => {
-                tracing::error!(%error, "metrics could not be printed");
+                tracing::error!(%error, "metrics could not be encoded");
                 String::from("# EOF\n")
             }
         }

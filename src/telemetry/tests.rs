@@ -1,9 +1,9 @@
-//! The catalog, the registry and the page say the same.
+//! The catalog, the registry and docs/metrics.md agree.
 
 use std::time::Duration;
 
 use super::catalog::{CATALOG, Kind};
-use super::credentials::{CredentialMetrics, What};
+use super::credentials::{Credential, CredentialMetrics};
 use super::http::HttpMetrics;
 use super::metrics::Metrics;
 use super::pools::{PoolCollector, SlotCollector};
@@ -11,13 +11,13 @@ use super::registry::MetricsRegistry;
 use crate::fair::FairSemaphore;
 use crate::memory::MemoryPool;
 
-/// What a daemon prints, with a value in every family.
+/// What a daemon exports, with a value in every family.
 fn everything() -> String {
     let http = HttpMetrics::default();
     http.started();
     http.finished("/healthz", "GET", Some(2), Duration::from_millis(3));
     let credentials = CredentialMetrics::default();
-    credentials.reloaded(What::Tokens, false);
+    credentials.reloaded(Credential::Tokens, false);
     credentials.handshake_failed();
     let registry = MetricsRegistry::new(&Metrics::default());
     let pools = vec![("write", MemoryPool::new("write", 100))];

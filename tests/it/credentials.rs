@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use reqwest::{Client, Method, StatusCode};
 use stopover::api::authorization::access::{Access, TABLE};
 use stopover::http::scopes::Scopes;
-use stopover::telemetry::credentials::What;
+use stopover::telemetry::credentials::Credential;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
@@ -110,7 +110,10 @@ async fn tokens_are_rotated_on_open_connections_and_a_bad_file_changes_nothing()
     for bad in ["", "root writer-token-0123456789\n", "short\n"] {
         files.write("tokens", bad);
         door.credentials.reload(false);
-        assert!(door.credentials.metrics().stale(What::Tokens), "{bad:?}");
+        assert!(
+            door.credentials.metrics().is_stale(Credential::Tokens),
+            "{bad:?}"
+        );
         assert_eq!((status(READER).await, status(WRITER).await), (401, 200));
     }
     std::fs::remove_file(files.path("tokens")).unwrap();
@@ -118,7 +121,7 @@ async fn tokens_are_rotated_on_open_connections_and_a_bad_file_changes_nothing()
     assert_eq!((status(READER).await, status(WRITER).await), (401, 200));
     files.write("tokens", &format!("{READER}\n"));
     door.credentials.reload(false);
-    assert!(!door.credentials.metrics().stale(What::Tokens));
+    assert!(!door.credentials.metrics().is_stale(Credential::Tokens));
     assert_eq!((status(READER).await, status(WRITER).await), (200, 401));
     door.shut_down().await;
 }
@@ -290,7 +293,7 @@ async fn a_certificate_that_is_taken_out_opens_nothing_on_open_connections_eithe
     assert_eq!(statuses().await, [401, 200]);
     files.write("clients.pem", "no certificate");
     door.credentials.reload(false);
-    assert!(door.credentials.metrics().stale(What::Tls));
+    assert!(door.credentials.metrics().is_stale(Credential::Tls));
     assert_eq!(statuses().await, [401, 200]);
     assert_eq!(
         get(&by_itself, &door, "/metrics").await.unwrap().status,
@@ -336,11 +339,11 @@ async fn certificates_are_rotated_and_a_key_of_another_changes_nothing() {
     // The moment between the two files: the certificate is new, the key is old.
     files.write("certificate.pem", &renewed.certificate);
     door.credentials.reload(false);
-    assert!(door.credentials.metrics().stale(What::Tls));
+    assert!(door.credentials.metrics().is_stale(Credential::Tls));
     assert!(trusts_old.connect(door.address).await.is_ok());
     files.write("key.pem", &renewed.key);
     door.credentials.reload(false);
-    assert!(!door.credentials.metrics().stale(What::Tls));
+    assert!(!door.credentials.metrics().is_stale(Credential::Tls));
     assert!(trusts_old.connect(door.address).await.is_err());
     assert!(trusts_new.connect(door.address).await.is_ok());
     open.send_head("GET /healthz", &[]).await;

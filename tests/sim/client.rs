@@ -1,7 +1,7 @@
-//! The protocol as a client speaks it: one call, one answer, in the client's words.
+//! The client's side of the protocol: one method per request.
 //!
-//! Does: build requests and read answers. Does not: repeat, or judge whether an answer may come
-//! now (`history`, `attempt`). Invariant: an answer that is not whole is no answer.
+//! Does: build requests and parse answers. Does not: retry, or decide whether an answer is allowed
+//! now (`history`, `writer`). Invariant: an incomplete answer counts as none.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,32 +9,35 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::history::{Counts, Which};
+use crate::history::{AttemptId, Counts};
 use crate::host::Host;
-use crate::net::{Ask, Called, Net, Silence, Taking};
+use crate::net::{Call, CallOutcome, Net, NoReply, ReadBehaviour};
 use crate::simulation::Simulation;
 use crate::wire::{self, End, ReadPage};
 
 const JSON: &str = "application/json";
 const BATCH: &str = "application/vnd.stopover.pages";
-const WRITE_PATIENCE: Duration = Duration::from_secs(25);
-const PATIENCE: Duration = Duration::from_secs(10);
-const READ_PATIENCE: Duration = Duration::from_secs(30);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(25);
+const TIMEOUT: Duration = Duration::from_secs(10);
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Why there is no good answer.
+/// Why a request did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Trouble {
-    /// Nobody listens.
+pub enum RequestError {
+    /// No daemon listens.
     Refused,
-    /// Nothing came, or not all.
+    /// No answer arrived, or only a part.
     Lost,
-    /// The daemon said so.
-    Problem { slug: String, retryable: bool },
+    /// The daemon answered with this problem.
+    Problem {
+        problem_type: String,
+        retryable: bool,
+    },
 }
 
-impl Trouble {
+impl RequestError {
     pub fn is(&self, name: &str) -> bool {
-        matches!(self, Self::Problem { slug, .. } if slug == name)
+        matches!(self, Self::Problem { problem_type, .. } if problem_type == name)
     }
 
     pub fn retryable(&self) -> bool {
@@ -48,10 +51,10 @@ impl Trouble {
     }
 }
 
-/// An answer and the run that gave it, or that the request reached.
-pub struct Answered<T> {
-    pub by: Option<u64>,
-    pub answer: Result<T, Trouble>,
+/// The result of a request, and the run of the daemon that it reached.
+pub struct Answer<T> {
+    pub run: Option<u64>,
+    pub result: Result<T, RequestError>,
 }
 
 /// A planned handle.
@@ -62,14 +65,14 @@ pub struct Handle {
     pub pages: u64,
 }
 
-/// What came of a read.
+/// What one read returned.
 #[derive(Debug)]
 pub struct Read {
     pub pages: Vec<ReadPage>,
     pub end: End,
 }
 
-/// Who asks.
+/// Sends requests.
 #[derive(Clone)]
 pub struct Client {
     pub simulation: Arc<Simulation>,
@@ -77,97 +80,103 @@ pub struct Client {
 }
 
 impl Client {
-    async fn json(&self, host: &Host, ask: Ask, patience: Duration) -> Answered<Value> {
-        let called = self.net.call(host, ask, patience, Taking::default()).await;
-        self.understood(called, |body| {
+    async fn json(&self, host: &Host, call: Call, timeout: Duration) -> Answer<Value> {
+        let outcome = self
+            .net
+            .call(host, call, timeout, ReadBehaviour::default())
+            .await;
+        self.parsed(outcome, |body| {
             serde_json::from_slice(body).unwrap_or(Value::Null)
         })
     }
 
-    fn understood<T>(&self, called: Called, read: impl FnOnce(&[u8]) -> T) -> Answered<T> {
-        let answer = match called.result {
-            Err(Silence::Refused) => Err(Trouble::Refused),
-            Ok(reply) if reply.whole && reply.status < 300 => Ok(read(&reply.body)),
-            Ok(reply) if reply.whole => Err(self.problem(reply.status, &reply.body)),
-            Err(Silence::Lost) | Ok(_) => Err(Trouble::Lost),
+    fn parsed<T>(&self, outcome: CallOutcome, read: impl FnOnce(&[u8]) -> T) -> Answer<T> {
+        let result = match outcome.result {
+            Err(NoReply::Refused) => Err(RequestError::Refused),
+            Ok(reply) if reply.complete && reply.status < 300 => Ok(read(&reply.body)),
+            Ok(reply) if reply.complete => Err(self.problem(reply.status, &reply.body)),
+            Err(NoReply::Lost) | Ok(_) => Err(RequestError::Lost),
         };
-        Answered {
-            by: called.reached,
-            answer,
+        Answer {
+            run: outcome.reached,
+            result,
         }
     }
 
-    fn problem(&self, status: u16, body: &[u8]) -> Trouble {
+    fn problem(&self, status: u16, body: &[u8]) -> RequestError {
         let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
-        let slug = wire::slug(&body);
-        // A cut upload is answered so, too, but then nobody is there to read it.
-        let defect = status == 500 || (status == 400 && slug != "invalid-request");
-        if defect || slug == "?" {
+        let problem_type = wire::problem_type(&body);
+        // A truncated upload also gets such an answer, but its client never reads it.
+        let defect = status == 500 || (status == 400 && problem_type != "invalid-request");
+        if defect || problem_type == "?" {
             self.simulation
                 .violate(format_args!("the daemon answered {status} {body}"));
         }
-        Trouble::Problem {
-            slug,
+        RequestError::Problem {
+            problem_type,
             retryable: body["retryable"] == true,
         }
     }
 
-    /// Announces or renews; whether it is new.
+    /// Announces or renews; returns whether the exchange was created.
     pub async fn announce(
         &self,
         host: &Host,
         exchange: &str,
         (partitions, ordered): (u32, bool),
         renewal: bool,
-    ) -> Answered<bool> {
+    ) -> Answer<bool> {
         let body = json!({"partitions": partitions, "ordered": ordered}).to_string();
-        let mut ask = Ask::new("PUT", format!("/v1/exchanges/{exchange}")).with(JSON, body);
-        ask.if_match = renewal;
-        let called = self.net.call(host, ask, PATIENCE, Taking::default()).await;
-        let created = called
+        let mut call = Call::new("PUT", format!("/v1/exchanges/{exchange}")).with(JSON, body);
+        call.if_match = renewal;
+        let outcome = self
+            .net
+            .call(host, call, TIMEOUT, ReadBehaviour::default())
+            .await;
+        let created = outcome
             .result
             .as_ref()
             .is_ok_and(|reply| reply.status == 201);
-        self.understood(called, |_| created)
+        self.parsed(outcome, |_| created)
     }
 
-    /// Says that an attempt will be written here.
-    pub async fn expect(
+    /// Declares that an attempt will be written at this daemon.
+    pub async fn declare_sink(
         &self,
         host: &Host,
         exchange: &str,
-        (task, attempt): Which,
-    ) -> Answered<()> {
+        (task, attempt): AttemptId,
+    ) -> Answer<()> {
         let path = format!("/v1/exchanges/{exchange}/sinks/{task}/{attempt}");
-        let Answered { by, answer } = self.json(host, Ask::new("PUT", path), PATIENCE).await;
-        let answer = answer.map(drop);
-        Answered { by, answer }
+        let Answer { run, result } = self.json(host, Call::new("PUT", path), TIMEOUT).await;
+        let result = result.map(drop);
+        Answer { run, result }
     }
 
-    /// Sends a batch; whether it had been taken before.
+    /// Sends a batch; returns whether it had been accepted before.
     pub async fn pages(
         &self,
         host: &Host,
         exchange: &str,
-        (task, attempt): Which,
+        (task, attempt): AttemptId,
         batch: usize,
         pages: &[(u32, Vec<u8>)],
-    ) -> Answered<bool> {
+    ) -> Answer<bool> {
         let path = format!("/v1/exchanges/{exchange}/sinks/{task}/{attempt}/pages?batch={batch}");
-        let ask = Ask::new("POST", path).with(BATCH, wire::batch(pages));
-        let Answered { by, answer } = self.json(host, ask, WRITE_PATIENCE).await;
-        let answer = answer.map(|body| body["repeated"] == true);
-        Answered { by, answer }
+        let call = Call::new("POST", path).with(BATCH, wire::batch(pages));
+        let Answer { run, result } = self.json(host, call, WRITE_TIMEOUT).await;
+        let result = result.map(|body| body["repeated"] == true);
+        Answer { run, result }
     }
 
     pub async fn finish(
         &self,
         host: &Host,
         exchange: &str,
-        (task, attempt): Which,
+        (task, attempt): AttemptId,
         counts: Counts,
         checksum: u32,
-    ) -> Answered<Counts> {
+    ) -> Answer<Counts> {
         let path = format!("/v1/exchanges/{exchange}/sinks/{task}/{attempt}/finish");
         let Counts {
             batches,
@@ -176,27 +185,27 @@ impl Client {
         } = counts;
         let claim =
             json!({"batches": batches, "pages": pages, "bytes": bytes, "checksum": checksum});
-        let ask = Ask::new("POST", path).with(JSON, claim.to_string());
-        let Answered { by, answer } = self.json(host, ask, WRITE_PATIENCE).await;
-        let answer = answer.map(|body| Counts {
+        let call = Call::new("POST", path).with(JSON, claim.to_string());
+        let Answer { run, result } = self.json(host, call, WRITE_TIMEOUT).await;
+        let result = result.map(|body| Counts {
             batches: body["batches"].as_u64().unwrap_or(u64::MAX),
             pages: body["pages"].as_u64().unwrap_or(u64::MAX),
             bytes: body["bytes"].as_u64().unwrap_or(u64::MAX),
         });
-        Answered { by, answer }
+        Answer { run, result }
     }
 
-    /// Aborts; whether it is aborted rather than finished.
+    /// Aborts; returns `true` if the attempt is aborted, `false` if it is finished.
     pub async fn abort(
         &self,
         host: &Host,
         exchange: &str,
-        (task, attempt): Which,
-    ) -> Answered<bool> {
+        (task, attempt): AttemptId,
+    ) -> Answer<bool> {
         let path = format!("/v1/exchanges/{exchange}/sinks/{task}/{attempt}/abort");
-        let Answered { by, answer } = self.json(host, Ask::new("POST", path), PATIENCE).await;
-        let answer = answer.map(|body| body["state"] == "aborted");
-        Answered { by, answer }
+        let Answer { run, result } = self.json(host, Call::new("POST", path), TIMEOUT).await;
+        let result = result.map(|body| body["state"] == "aborted");
+        Answer { run, result }
     }
 
     /// The committed attempts of an exchange, with their pages and bytes.
@@ -204,14 +213,14 @@ impl Client {
         &self,
         host: &Host,
         exchange: &str,
-    ) -> Result<BTreeMap<Which, (u64, u64)>, Trouble> {
-        let ask = Ask::new("GET", format!("/v1/exchanges/{exchange}"));
-        let body = self.json(host, ask, READ_PATIENCE).await.answer?;
+    ) -> Result<BTreeMap<AttemptId, (u64, u64)>, RequestError> {
+        let call = Call::new("GET", format!("/v1/exchanges/{exchange}"));
+        let body = self.json(host, call, READ_TIMEOUT).await.result?;
         let number = |value: &Value| value.as_u64().unwrap_or(u64::MAX);
         let attempts = body["committed"].as_array().cloned().unwrap_or_default();
         let committed = attempts.iter().map(|one| {
-            let which = (number(&one["task"]) as u32, number(&one["attempt"]) as u32);
-            (which, (number(&one["pages"]), number(&one["bytes"])))
+            let id = (number(&one["task"]) as u32, number(&one["attempt"]) as u32);
+            (id, (number(&one["pages"]), number(&one["bytes"])))
         });
         Ok(committed.collect())
     }
@@ -221,25 +230,25 @@ impl Client {
         &self,
         host: &Host,
         exchange: &str,
-        chosen: &[Which],
+        chosen: &[AttemptId],
         target_size: u64,
-    ) -> Result<Vec<Handle>, Trouble> {
+    ) -> Result<Vec<Handle>, RequestError> {
         let path = format!("/v1/exchanges/{exchange}/handles");
         let body = json!({"attempts": chosen, "target_size": target_size}).to_string();
-        let ask = Ask::new("POST", path).with(JSON, body);
-        let called = self
+        let call = Call::new("POST", path).with(JSON, body);
+        let outcome = self
             .net
-            .call(host, ask, READ_PATIENCE, Taking::default())
+            .call(host, call, READ_TIMEOUT, ReadBehaviour::default())
             .await;
-        let lines = self.understood(called, |body| String::from_utf8_lossy(body).into_owned());
-        let lines = lines.answer?;
+        let lines = self.parsed(outcome, |body| String::from_utf8_lossy(body).into_owned());
+        let lines = lines.result?;
         let mut lines: Vec<Value> = lines
             .lines()
             .map(|line| serde_json::from_str(line).unwrap_or(Value::Null))
             .collect();
         let end = lines.pop().unwrap_or(Value::Null);
         if end != json!({"end": true, "handles": lines.len()}) {
-            return Err(Trouble::Lost);
+            return Err(RequestError::Lost);
         }
         let handles = lines.iter().map(|line| Handle {
             text: line["handle"].as_str().unwrap_or_default().to_owned(),
@@ -249,17 +258,17 @@ impl Client {
         Ok(handles.collect())
     }
 
-    /// Reads a handle after so many pages.
+    /// Reads a handle, skipping its first `skip` pages.
     pub async fn read(
         &self,
         host: &Host,
         handle: &Handle,
         skip: u64,
-        taking: Taking,
-    ) -> Result<Read, Trouble> {
-        let ask = Ask::new("POST", format!("/v1/read?skip={skip}"));
-        let ask = ask.with("text/plain", handle.text.clone());
-        self.records(host, ask, taking).await
+        behaviour: ReadBehaviour,
+    ) -> Result<Read, RequestError> {
+        let call = Call::new("POST", format!("/v1/read?skip={skip}"));
+        let call = call.with("text/plain", handle.text.clone());
+        self.records(host, call, behaviour).await
     }
 
     /// Reads a partition without naming attempts.
@@ -268,34 +277,44 @@ impl Client {
         host: &Host,
         exchange: &str,
         partition: u32,
-    ) -> Result<Read, Trouble> {
+    ) -> Result<Read, RequestError> {
         let path = format!("/v1/exchanges/{exchange}/partitions/{partition}");
-        self.records(host, Ask::new("GET", path), Taking::default())
+        self.records(host, Call::new("GET", path), ReadBehaviour::default())
             .await
     }
 
-    async fn records(&self, host: &Host, ask: Ask, taking: Taking) -> Result<Read, Trouble> {
-        let reply = match self.net.call(host, ask, READ_PATIENCE, taking).await.result {
-            Err(Silence::Refused) => return Err(Trouble::Refused),
-            Err(Silence::Lost) => return Err(Trouble::Lost),
-            Ok(reply) if reply.status >= 300 && reply.whole => {
+    async fn records(
+        &self,
+        host: &Host,
+        call: Call,
+        behaviour: ReadBehaviour,
+    ) -> Result<Read, RequestError> {
+        let reply = match self
+            .net
+            .call(host, call, READ_TIMEOUT, behaviour)
+            .await
+            .result
+        {
+            Err(NoReply::Refused) => return Err(RequestError::Refused),
+            Err(NoReply::Lost) => return Err(RequestError::Lost),
+            Ok(reply) if reply.status >= 300 && reply.complete => {
                 return Err(self.problem(reply.status, &reply.body));
             }
-            Ok(reply) if reply.status >= 300 => return Err(Trouble::Lost),
+            Ok(reply) if reply.status >= 300 => return Err(RequestError::Lost),
             Ok(reply) => reply,
         };
         match wire::decode(&reply.body) {
             Ok((pages, end)) => Ok(Read { pages, end }),
             Err(what) => {
                 self.simulation.violate(format_args!("promise 5: {what}"));
-                Err(Trouble::Lost)
+                Err(RequestError::Lost)
             }
         }
     }
 
-    pub async fn close(&self, host: &Host, exchange: &str) -> Result<(), Trouble> {
-        let ask = Ask::new("DELETE", format!("/v1/exchanges/{exchange}"));
-        let answered = self.json(host, ask, WRITE_PATIENCE).await;
-        answered.answer.map(drop)
+    pub async fn close(&self, host: &Host, exchange: &str) -> Result<(), RequestError> {
+        let call = Call::new("DELETE", format!("/v1/exchanges/{exchange}"));
+        let answered = self.json(host, call, WRITE_TIMEOUT).await;
+        answered.result.map(drop)
     }
 }

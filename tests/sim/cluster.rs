@@ -1,16 +1,16 @@
-//! Daemons, base directories and the network of one world, as all who act in it hold them.
+//! The daemons, base directories and network of one world, shared by all of its actors.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::chance::Chance;
-use crate::client::{Client, Trouble};
+use crate::client::{Client, RequestError};
+use crate::crash_point::CrashPoint;
 use crate::host::{Blueprint, Host};
 use crate::net::Net;
 use crate::plan::Plan;
+use crate::rng::Rng;
 use crate::simulation::Simulation;
 use crate::store::Site;
-use crate::tap::Tap;
 
 #[derive(Clone)]
 pub struct Cluster {
@@ -20,16 +20,20 @@ pub struct Cluster {
     pub net: Arc<Net>,
     pub hosts: Arc<Vec<Arc<Host>>>,
     pub sites: Arc<Vec<Arc<Site>>>,
-    tap: Option<Arc<Tap>>,
+    crash_point: Option<Arc<CrashPoint>>,
 }
 
 impl Cluster {
     pub fn new(simulation: &Arc<Simulation>, plan: Plan) -> Self {
-        Self::tapped(simulation, plan, None)
+        Self::with_crash_point(simulation, plan, None)
     }
 
-    /// A cluster in which a daemon can be ended at one of its storage calls.
-    pub fn tapped(simulation: &Arc<Simulation>, plan: Plan, tap: Option<Arc<Tap>>) -> Self {
+    /// A cluster in which a daemon can be killed at one of its storage calls.
+    pub fn with_crash_point(
+        simulation: &Arc<Simulation>,
+        plan: Plan,
+        crash_point: Option<Arc<CrashPoint>>,
+    ) -> Self {
         let sites: Vec<_> = ["a", "b", "c"]
             .iter()
             .zip(&plan.sites)
@@ -39,8 +43,8 @@ impl Cluster {
             config: plan.config.clone(),
             limits: plan.limits,
             sites: sites.clone(),
-            shuffle: plan.shuffle,
-            tap: tap.clone(),
+            yield_per_mille: plan.yield_per_mille,
+            crash_point: crash_point.clone(),
         });
         let hosts = (0..plan.hosts).map(|index| Host::new(simulation, &blueprint, index));
         let net = Net::new(simulation, plan.hosts, plan.net.clone());
@@ -53,18 +57,21 @@ impl Cluster {
             net,
             hosts: Arc::new(hosts.collect()),
             sites: Arc::new(sites),
-            tap,
+            crash_point,
             plan: Arc::new(plan),
         }
     }
 
-    pub fn any_host(&self, chance: &Chance) -> Arc<Host> {
-        Arc::clone(chance.pick(&self.hosts))
+    pub fn any_host(&self, rng: &Rng) -> Arc<Host> {
+        Arc::clone(rng.pick(&self.hosts))
     }
 
-    /// All that lies in any base directory, but for what keeps folders.
+    /// All objects and files in any base directory, except `.keep` files.
     pub fn leftovers(&self) -> Vec<String> {
-        let files = self.tap.iter().flat_map(|tap| tap.leftovers());
+        let files = self
+            .crash_point
+            .iter()
+            .flat_map(|crash_point| crash_point.leftovers());
         let sites = self
             .sites
             .iter()
@@ -72,57 +79,60 @@ impl Cluster {
         sites.chain(files).collect()
     }
 
-    pub fn lives(&self, exchange: &str) -> bool {
-        self.simulation.history.lock().lives(exchange)
+    pub fn is_live(&self, exchange: &str) -> bool {
+        self.simulation.history.lock().is_live(exchange)
     }
 
-    /// Judges an answer that is not a good one: some may never come while the exchange lives.
-    pub fn judge(&self, exchange: &str, trouble: &Trouble, never: &[&str]) {
-        let Trouble::Problem { slug, .. } = trouble else {
+    /// Reports a violation if the error may not occur while the exchange is live.
+    pub fn check_error(&self, exchange: &str, error: &RequestError, never: &[&str]) {
+        let RequestError::Problem { problem_type, .. } = error else {
             return;
         };
-        let damage = slug == "data-corrupt" && self.plan.store.damages == 0;
-        if self.lives(exchange) && (damage || never.contains(&slug.as_str())) {
+        let unexplained_corruption =
+            problem_type == "data-corrupt" && self.plan.store.corrupts == 0;
+        if self.is_live(exchange)
+            && (unexplained_corruption || never.contains(&problem_type.as_str()))
+        {
             self.simulation.violate(format_args!(
-                "promise 1: {slug} for {exchange}, which lives"
+                "promise 1: {problem_type} for the live exchange {exchange}"
             ));
         }
     }
 
-    /// Nothing goes wrong any more, and every daemon serves.
-    pub async fn heal(&self) {
-        self.fair_weather();
+    /// Stops all faults and waits until every daemon serves.
+    pub async fn recover(&self) {
+        self.stop_faults();
         for host in self.hosts.iter() {
-            host.serves().await;
+            host.wait_until_serving().await;
         }
     }
 
-    fn fair_weather(&self) {
-        *self.net.weather.lock() = self.plan.net.calm();
-        self.net.join();
+    fn stop_faults(&self) {
+        *self.net.faults.lock() = self.plan.net.without_faults();
+        self.net.reconnect();
         for site in self.sites.iter() {
-            *site.weather.lock() = self.plan.store.calm();
+            *site.faults.lock() = self.plan.store.without_faults();
             *site.outage.lock() = None;
         }
-        for nest in self.hosts.iter().filter_map(|host| host.nest()) {
-            nest.spare();
-            nest.thaw();
+        for process in self.hosts.iter().filter_map(|host| host.process()) {
+            process.cancel_kill();
+            process.thaw();
         }
     }
 
-    /// Things go wrong again.
-    pub fn foul_weather(&self) {
-        *self.net.weather.lock() = self.plan.net.clone();
+    /// Starts the faults of the plan again.
+    pub fn resume_faults(&self) {
+        *self.net.faults.lock() = self.plan.net.clone();
         for site in self.sites.iter() {
-            *site.weather.lock() = self.plan.store.clone();
+            *site.faults.lock() = self.plan.store.clone();
         }
     }
 }
 
-/// The pause before try number `n`.
-pub async fn pause(chance: &Chance, n: u32) {
+/// Pauses before try number `n`.
+pub async fn pause(rng: &Rng, n: u32) {
     let most = 200 << n.min(4);
-    tokio::time::sleep(chance.millis(20, most)).await;
+    tokio::time::sleep(rng.millis(20, most)).await;
 }
 
 pub async fn sleep_millis(millis: u64) {

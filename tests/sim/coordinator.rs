@@ -1,8 +1,8 @@
-//! One exchange from announcement to end, as Trino's coordinator leads it.
+//! One exchange from announcement to end, managed as Trino's coordinator does it.
 //!
-//! Announces, renews every third of the lease, runs tasks until one attempt of each is finished,
-//! reads what it chose, and closes: in the end, in the midst, or never. Invariant: attempt numbers
-//! are used once.
+//! Announces, renews three times per lease, runs tasks until one attempt of each is finished, reads
+//! the chosen attempts, and closes: at the end, while tasks write, or never. Invariant: an attempt
+//! number is used once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,43 +12,44 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::attempt::{Ended, Writer};
-use crate::chance::Chance;
-use crate::client::Trouble;
+use crate::client::RequestError;
 use crate::cluster::{Cluster, pause, sleep_millis};
-use crate::history::Which;
+use crate::history::AttemptId;
 use crate::plan::{ExchangePlan, LEASE};
 use crate::reader::Reader;
+use crate::rng::Rng;
 use crate::simulation::note;
+use crate::writer::{AttemptOutcome, Writer};
 
+/// Attempts per task.
 const ATTEMPTS: u32 = 5;
 
 #[derive(Clone)]
 pub struct Coordinator {
     pub cluster: Cluster,
     pub plan: ExchangePlan,
-    chance: Chance,
-    /// The finished attempt of each task that was told first.
-    chosen: Arc<Mutex<BTreeMap<u32, Which>>>,
-    /// It lives, and so renews.
-    gone: CancellationToken,
-    /// None left while it pauses.
-    awake: Arc<Semaphore>,
+    rng: Rng,
+    /// For each task, the attempt that was reported finished first.
+    chosen: Arc<Mutex<BTreeMap<u32, AttemptId>>>,
+    /// Cancelled when it stops renewing.
+    stopped: CancellationToken,
+    /// Its only permit is taken while the coordinator pauses.
+    not_paused: Arc<Semaphore>,
 }
 
 impl Coordinator {
     pub fn new(cluster: &Cluster, plan: &ExchangePlan) -> Self {
         let seed = cluster.simulation.seed;
         let mut history = cluster.simulation.history.lock();
-        history.begin_exchange(&plan.name, plan.partitions, plan.ordered);
+        history.add_exchange(&plan.name, plan.partitions, plan.ordered);
         drop(history);
         Self {
             cluster: cluster.clone(),
             plan: plan.clone(),
-            chance: Chance::new(seed, &format!("coordinator {}", plan.name)),
+            rng: Rng::new(seed, &format!("coordinator {}", plan.name)),
             chosen: Arc::default(),
-            gone: CancellationToken::new(),
-            awake: Arc::new(Semaphore::new(1)),
+            stopped: CancellationToken::new(),
+            not_paused: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -56,15 +57,15 @@ impl Coordinator {
         &self.plan.name
     }
 
-    pub fn chosen(&self) -> Vec<Which> {
+    pub fn chosen(&self) -> Vec<AttemptId> {
         self.chosen.lock().values().copied().collect()
     }
 
-    async fn is_awake(&self) {
-        drop(self.awake.acquire().await);
+    async fn wait_while_paused(&self) {
+        drop(self.not_paused.acquire().await);
     }
 
-    /// Announces, writes and reads. Does not end the exchange unless that is planned in the midst.
+    /// Announces, writes and reads. Closes the exchange only if the plan closes it early.
     pub async fn run(&self) {
         if !self.announce().await {
             return;
@@ -79,15 +80,15 @@ impl Coordinator {
             .spawn(async move { pausing.pause().await });
         let closing = self.clone();
         self.cluster.simulation.spawn(async move {
-            if let Some(after) = closing.plan.closed_in_the_midst {
+            if let Some(after) = closing.plan.closed_early {
                 tokio::time::sleep(after).await;
                 closing.close().await;
             }
         });
-        let looking = self.clone();
+        let reading = self.clone();
         self.cluster
             .simulation
-            .spawn(async move { looking.look_around().await });
+            .spawn(async move { reading.read_meanwhile().await });
         let tasks: Vec<_> = (0..self.plan.tasks)
             .map(|task| {
                 let coordinator = self.clone();
@@ -98,17 +99,13 @@ impl Coordinator {
         for task in tasks {
             let _ = task.await;
         }
-        self.is_awake().await;
-        let times = self.chance.between(1, 2);
+        self.wait_while_paused().await;
+        let times = self.rng.between(1, 2);
         for _ in 0..times {
-            if let Err(trouble) = self
-                .reader(&self.chance, None)
-                .consume(&self.chosen())
-                .await
-            {
+            if let Err(error) = self.reader(&self.rng, None).consume(&self.chosen()).await {
                 note!(
                     self.cluster.simulation,
-                    "{} not read: {trouble:?}",
+                    "{} not read: {error:?}",
                     self.name()
                 );
             }
@@ -117,19 +114,19 @@ impl Coordinator {
 
     pub fn reader<'a>(
         &'a self,
-        chance: &'a Chance,
+        rng: &'a Rng,
         only: Option<&'a Arc<crate::host::Host>>,
     ) -> Reader<'a> {
         Reader {
             cluster: &self.cluster,
             exchange: self.name(),
-            chance,
+            rng,
             only,
         }
     }
 
-    async fn ask_for_lease(&self, renewal: bool) -> Result<bool, Trouble> {
-        let host = self.cluster.any_host(&self.chance);
+    async fn announce_or_renew(&self, renewal: bool) -> Result<bool, RequestError> {
+        let host = self.cluster.any_host(&self.rng);
         let ExchangePlan {
             partitions,
             ordered,
@@ -139,50 +136,55 @@ impl Coordinator {
         let announced = client
             .announce(&host, self.name(), (partitions, ordered), renewal)
             .await;
-        if announced.answer.is_ok() || matches!(announced.answer, Err(Trouble::Problem { .. })) {
-            self.cluster.simulation.history.lock().heard(self.name());
+        if announced.result.is_ok() || matches!(announced.result, Err(RequestError::Problem { .. }))
+        {
+            self.cluster
+                .simulation
+                .history
+                .lock()
+                .contacted(self.name());
         }
-        announced.answer
+        announced.result
     }
 
     async fn announce(&self) -> bool {
         for tries in 0..60 {
-            if self.ask_for_lease(false).await.is_ok() {
+            if self.announce_or_renew(false).await.is_ok() {
                 let mut history = self.cluster.simulation.history.lock();
                 history.exchange(self.name()).announced = true;
                 return true;
             }
-            pause(&self.chance, tries).await;
+            pause(&self.rng, tries).await;
         }
         false
     }
 
-    /// Renews until it goes away; asks again soon when that fails.
+    /// Renews until stopped; retries soon after a failure.
     async fn renew(&self) {
-        while !self.gone.is_cancelled() {
+        while !self.stopped.is_cancelled() {
             tokio::time::sleep(LEASE / 3).await;
-            self.is_awake().await;
+            self.wait_while_paused().await;
             for tries in 0..200 {
-                if self.gone.is_cancelled() {
+                if self.stopped.is_cancelled() {
                     return;
                 }
-                let answer = self.ask_for_lease(true).await;
-                let lives = self.cluster.lives(self.name());
+                let answer = self.announce_or_renew(true).await;
+                let lives = self.cluster.is_live(self.name());
                 match answer {
                     Ok(false) => break,
                     Ok(true) if lives => {
                         let simulation = &self.cluster.simulation;
-                        simulation.violate("promise 6: a live exchange was not known any more");
+                        simulation.violate("promise 6: a live exchange was unknown to the daemon");
                     }
-                    Err(trouble) if trouble.retryable() => pause(&self.chance, tries.min(3)).await,
-                    Err(trouble) => {
+                    Err(error) if error.retryable() => pause(&self.rng, tries.min(3)).await,
+                    Err(error) => {
                         let never = [
                             "exchange-closed",
                             "exchange-not-found",
                             "exchange-conflict",
                             "invalid-request",
                         ];
-                        self.cluster.judge(self.name(), &trouble, &never);
+                        self.cluster.check_error(self.name(), &error, &never);
                         return;
                     }
                     Ok(true) => break,
@@ -191,85 +193,85 @@ impl Coordinator {
         }
     }
 
-    /// Pauses once, as a coordinator in a long collection of garbage.
+    /// Pauses once, like a coordinator in a long garbage collection.
     async fn pause(&self) {
         let Some((when, length)) = self.plan.pauses else {
             return;
         };
         tokio::time::sleep(when).await;
-        let Ok(asleep) = self.awake.acquire().await else {
+        let Ok(permit) = self.not_paused.acquire().await else {
             return;
         };
         self.cluster.simulation.count("a coordinator that pauses");
         tokio::time::sleep(length).await;
-        drop(asleep);
+        drop(permit);
     }
 
-    /// Somebody looks at the exchange while it is written.
-    async fn look_around(&self) {
-        let chance = Chance::new(
+    /// Inspects and reads the exchange while it is written.
+    async fn read_meanwhile(&self) {
+        let rng = Rng::new(
             self.cluster.simulation.seed,
-            &format!("look {}", self.name()),
+            &format!("meanwhile {}", self.name()),
         );
-        for _ in 0..chance.below(6) {
-            tokio::time::sleep(chance.millis(10, 3000)).await;
-            let reader = self.reader(&chance, None);
-            let _ = reader.look().await;
+        for _ in 0..rng.below(6) {
+            tokio::time::sleep(rng.millis(10, 3000)).await;
+            let reader = self.reader(&rng, None);
+            let _ = reader.inspect().await;
             let chosen = self.chosen();
-            if !chosen.is_empty() && chance.yes(300) {
+            if !chosen.is_empty() && rng.chance(300) {
                 let _ = reader.consume(&chosen).await;
             }
         }
     }
 
-    /// Runs a task until one of its attempts has finished.
+    /// Runs attempts of a task until one has finished.
     async fn task(&self, task: u32) {
         let label = format!("task {} {task}", self.name());
-        let chance = Chance::new(self.cluster.simulation.seed, &label);
-        sleep_millis(chance.below(1500)).await;
+        let rng = Rng::new(self.cluster.simulation.seed, &label);
+        sleep_millis(rng.below(1500)).await;
         let mut attempt = 0;
         while attempt < ATTEMPTS && !self.chosen.lock().contains_key(&task) {
-            self.is_awake().await;
+            self.wait_while_paused().await;
             let mut running = vec![self.attempt((task, attempt))];
             attempt += 1;
-            if chance.yes(self.cluster.plan.speculates * 10) {
+            if rng.chance(self.cluster.plan.speculates * 10) {
                 self.cluster.simulation.count("a speculative attempt");
-                sleep_millis(chance.below(300)).await;
+                sleep_millis(rng.below(300)).await;
                 running.push(self.attempt((task, attempt)));
                 attempt += 1;
             }
             for attempt in running {
                 let _ = attempt.await;
             }
-            pause(&chance, 2).await;
+            pause(&rng, 2).await;
         }
         if self.chosen.lock().contains_key(&task) {
             return;
         }
         self.cluster.simulation.count("a task that failed");
         if self.cluster.plan.is_quiet() && self.cluster.plan.aborts == 0 {
-            let quiet = self.cluster.lives(self.name());
-            if quiet {
+            let live = self.cluster.is_live(self.name());
+            if live {
                 self.cluster
                     .simulation
-                    .violate("a task failed though nothing went wrong");
+                    .violate("a task failed without any fault");
             }
         }
     }
 
-    fn attempt(&self, which: Which) -> tokio::task::JoinHandle<()> {
+    fn attempt(&self, id: AttemptId) -> tokio::task::JoinHandle<()> {
         let coordinator = self.clone();
         self.cluster.simulation.spawn(async move {
-            let writer = Writer::new(&coordinator.cluster, coordinator.name(), which);
-            if writer.run().await == Ended::Finished {
-                coordinator.chosen.lock().entry(which.0).or_insert(which);
+            let writer = Writer::new(&coordinator.cluster, coordinator.name(), id);
+            if writer.run().await == AttemptOutcome::Finished {
+                coordinator.chosen.lock().entry(id.0).or_insert(id);
             }
         })
     }
 
-    /// Closes the exchange, through whoever answers, for a while.
+    /// Closes the exchange at any daemon, with a few tries.
     pub async fn close(&self) {
-        self.gone.cancel();
+        self.stopped.cancel();
         self.cluster
             .simulation
             .history
@@ -277,16 +279,16 @@ impl Coordinator {
             .exchange(self.name())
             .closing = true;
         for tries in 0..8 {
-            let host = self.cluster.any_host(&self.chance);
+            let host = self.cluster.any_host(&self.rng);
             match self.cluster.client.close(&host, self.name()).await {
                 Ok(()) => {
                     self.cluster.simulation.count("an exchange closed");
                     return;
                 }
-                Err(trouble) if trouble.retryable() => pause(&self.chance, tries).await,
-                Err(trouble) => {
+                Err(error) if error.retryable() => pause(&self.rng, tries).await,
+                Err(error) => {
                     let simulation = &self.cluster.simulation;
-                    simulation.violate(format_args!("close answers {trouble:?}"));
+                    simulation.violate(format_args!("a close was answered with {error:?}"));
                     return;
                 }
             }
@@ -296,9 +298,9 @@ impl Coordinator {
             .count("an exchange that could not be closed");
     }
 
-    /// Goes away without a word.
+    /// Stops without closing the exchange.
     pub fn abandon(&self) {
-        self.gone.cancel();
+        self.stopped.cancel();
         self.cluster.simulation.count("an exchange abandoned");
         self.cluster
             .simulation
@@ -308,17 +310,17 @@ impl Coordinator {
             .closing = true;
     }
 
-    /// Writers that nobody wants any more, before, while and after the exchange ends.
+    /// Runs superfluous writers before, while and after the exchange ends.
     pub async fn late_writers(&self) {
-        for number in 0..self.chance.below(3) as u32 {
-            tokio::time::sleep(self.chance.millis(0, 4000)).await;
+        for number in 0..self.rng.below(3) as u32 {
+            tokio::time::sleep(self.rng.millis(0, 4000)).await;
             self.cluster.simulation.count("a late writer");
-            let which = (1000 + number, 0);
-            Writer::new(&self.cluster, self.name(), which).run().await;
+            let id = (1000 + number, 0);
+            Writer::new(&self.cluster, self.name(), id).run().await;
         }
     }
 
-    /// How long until everything of it must be gone.
+    /// Time after which nothing of an ended exchange may be left.
     pub fn grace() -> Duration {
         LEASE * 3
     }

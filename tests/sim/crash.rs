@@ -1,9 +1,9 @@
-//! A daemon that dies at every one of its storage calls: before it, with it under way, and after it
-//! took place but before its answer.
+//! A daemon dies at every one of its storage calls: before the call, during it, and after it took
+//! effect but before its answer.
 //!
 //! Each scenario runs once to count its calls, then once for each call and moment. Afterwards
-//! another daemon and a new run of the dead one must agree with the history, take new work, and
-//! leave nothing when the exchange ends. To add a scenario: a function, and its line in
+//! another daemon and a new run of the dead one must agree with the history, accept new attempts,
+//! and leave nothing when the exchange ends. To add a scenario: a function, and its line in
 //! `SCENARIOS`.
 
 use std::sync::Arc;
@@ -13,26 +13,26 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, join, join_all};
 use tokio_util::sync::CancellationToken;
 
-use crate::attempt::Writer;
 use crate::cluster::{Cluster, sleep_millis};
-use crate::history::{History, Pages, Which};
+use crate::crash_point::{CrashPoint, When};
+use crate::final_checks::{check_live_exchange, check_nothing_is_left};
+use crate::history::{AttemptId, History, Pages};
 use crate::mutants::Mutant;
 use crate::plan::{LEASE, Plan};
 use crate::simulation::{Report, Simulation};
-use crate::tap::{Tap, When};
-use crate::verdict::{judge, nothing_is_left};
-use crate::world::calm;
+use crate::world::settle;
+use crate::writer::Writer;
 
 const X: &str = "x0";
 
-/// What the daemon that is to die is asked to do.
+/// Requests to the daemon that will die.
 type Script = for<'a> fn(&'a Cluster) -> BoxFuture<'a, ()>;
 
 struct Scenario {
     name: &'static str,
     sites: usize,
     script: Script,
-    /// Also in real folders, whose calls are slow where the machine is busy.
+    /// Whether it also runs in real folders, where calls are slow on a busy machine.
     in_folders: bool,
 }
 
@@ -49,12 +49,7 @@ const SCENARIOS: &[Scenario] = &[
     scenario("an empty sink", 2, empty_sink, false),
     scenario("announce and renew", 1, announce_and_renew, true),
     scenario("close", 2, close, true),
-    scenario(
-        "close while others write",
-        2,
-        close_while_others_write,
-        false,
-    ),
+    scenario("close during writes", 2, close_during_writes, false),
     scenario("read", 2, read, false),
     scenario("collection", 2, collection, false),
 ];
@@ -103,23 +98,23 @@ fn empty_sink(cluster: &Cluster) -> BoxFuture<'_, ()> {
 fn finish_and_abort(cluster: &Cluster) -> BoxFuture<'_, ()> {
     async move {
         for task in 0..3 {
-            let aborting = async {
+            let abort_later = async {
                 sleep_millis(15 + 10 * u64::from(task)).await;
                 abort(cluster, (task, 0)).await;
             };
-            join(write(cluster, 0, task, vec![pages(task, 100)]), aborting).await;
+            join(write(cluster, 0, task, vec![pages(task, 100)]), abort_later).await;
         }
     }
     .boxed()
 }
 
-async fn abort(cluster: &Cluster, which: Which) {
+async fn abort(cluster: &Cluster, id: AttemptId) {
     let simulation = &cluster.simulation;
-    let aborted = cluster.client.abort(&cluster.hosts[0], X, which).await;
+    let aborted = cluster.client.abort(&cluster.hosts[0], X, id).await;
     let mut history = simulation.history.lock();
-    let checked = match (aborted.answer, aborted.by) {
-        (Ok(true), Some(by)) => history.aborted(X, which, by),
-        (Ok(false), _) => history.seen(X, which),
+    let checked = match (aborted.result, aborted.run) {
+        (Ok(true), Some(by)) => history.aborted(X, id, by),
+        (Ok(false), _) => history.observed(X, id),
         _ => Ok(()),
     };
     drop(history);
@@ -143,11 +138,11 @@ async fn renew(cluster: &Cluster, host: usize) {
         .client
         .announce(host, X, (2, false), true)
         .await
-        .answer;
+        .result;
     match answered {
-        Ok(_) => cluster.simulation.history.lock().heard(X),
-        Err(trouble) => {
-            cluster.judge(X, &trouble, &["exchange-not-found", "exchange-closed"]);
+        Ok(_) => cluster.simulation.history.lock().contacted(X),
+        Err(error) => {
+            cluster.check_error(X, &error, &["exchange-not-found", "exchange-closed"]);
         }
     }
 }
@@ -155,29 +150,29 @@ async fn renew(cluster: &Cluster, host: usize) {
 fn close(cluster: &Cluster) -> BoxFuture<'_, ()> {
     async move {
         several_segments(cluster).await;
-        close_through(cluster, 0).await;
+        close_at(cluster, 0).await;
     }
     .boxed()
 }
 
-async fn close_through(cluster: &Cluster, host: usize) {
+async fn close_at(cluster: &Cluster, host: usize) {
     cluster.simulation.history.lock().exchange(X).closing = true;
     let _ = cluster.client.close(&cluster.hosts[host], X).await;
 }
 
-fn close_while_others_write(cluster: &Cluster) -> BoxFuture<'_, ()> {
+fn close_during_writes(cluster: &Cluster) -> BoxFuture<'_, ()> {
     async move {
-        let closing = async {
+        let close_later = async {
             sleep_millis(30).await;
-            close_through(cluster, 1).await;
+            close_at(cluster, 1).await;
         };
-        join(group_commit(cluster), closing).await;
+        join(group_commit(cluster), close_later).await;
         sleep_millis(3000).await;
     }
     .boxed()
 }
 
-/// What the other daemon wrote, so that all of it comes from the base directories.
+/// Reads what the other daemon wrote, so that all bytes come from the base directories.
 fn read(cluster: &Cluster) -> BoxFuture<'_, ()> {
     async move {
         let batches = (0..3).map(|_| pages(0, 1200)).collect();
@@ -185,14 +180,14 @@ fn read(cluster: &Cluster) -> BoxFuture<'_, ()> {
         let (client, host) = (&cluster.client, &cluster.hosts[0]);
         let handles = client.handles(host, X, &[(0, 0)], 1 << 20).await;
         for handle in handles.unwrap_or_default() {
-            let taking = crate::net::Taking::default();
-            let _ = client.read(host, &handle, 0, taking).await;
+            let behaviour = crate::net::ReadBehaviour::default();
+            let _ = client.read(host, &handle, 0, behaviour).await;
         }
     }
     .boxed()
 }
 
-/// Nobody renews any more: both daemons collect, and one of them dies of it.
+/// Renewals stop: both daemons collect the exchange, and one of them dies meanwhile.
 fn collection(cluster: &Cluster) -> BoxFuture<'_, ()> {
     async move {
         several_segments(cluster).await;
@@ -202,7 +197,7 @@ fn collection(cluster: &Cluster) -> BoxFuture<'_, ()> {
     .boxed()
 }
 
-/// Runs a scenario; how many storage calls there were, and what came of it.
+/// Runs a scenario; returns the number of storage calls and the report.
 fn run(
     scenario: &Scenario,
     kind: Kind,
@@ -211,7 +206,7 @@ fn run(
     when: When,
 ) -> (usize, Report) {
     let folder = (kind == Kind::Folders).then(|| tempfile::tempdir().unwrap());
-    let tap = Tap::new(at, when, folder.as_ref().map(tempfile::TempDir::path));
+    let crash_point = CrashPoint::new(at, when, folder.as_ref().map(tempfile::TempDir::path));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -221,53 +216,53 @@ fn run(
         let simulation = Simulation::new(at as u64, History::new(LEASE), mutant, false);
         let mut plan = Plan::quiet(2, scenario.sites);
         plan.sites.fill(kind == Kind::SimulatedFiles);
-        // Seldom, as every look is storage calls, and often enough for the lease to run out.
+        // Rare, since every sweep makes storage calls, but frequent enough to observe an expiry.
         plan.config.lease.sweep_interval = Duration::from_secs(10);
-        let cluster = Cluster::tapped(&simulation, plan, Some(Arc::clone(&tap)));
+        let cluster = Cluster::with_crash_point(&simulation, plan, Some(Arc::clone(&crash_point)));
         tokio::select! {
             biased;
-            () = simulation.over.cancelled() => {}
-            () = play(&cluster, scenario, &tap) => {}
+            () = simulation.stopped.cancelled() => {}
+            () = play(&cluster, scenario, &crash_point) => {}
         }
         simulation.report()
     });
-    (tap.calls(), report)
+    (crash_point.calls(), report)
 }
 
-async fn play(cluster: &Cluster, scenario: &Scenario, tap: &Tap) {
+async fn play(cluster: &Cluster, scenario: &Scenario, crash_point: &CrashPoint) {
     let simulation = &cluster.simulation;
-    simulation.history.lock().begin_exchange(X, 2, false);
+    simulation.history.lock().add_exchange(X, 2, false);
     for host in cluster.hosts.iter() {
         simulation.spawn(Arc::clone(host).supervise());
-        host.serves().await;
+        host.wait_until_serving().await;
     }
     let announced = cluster
         .client
         .announce(&cluster.hosts[1], X, (2, false), false)
         .await;
-    assert!(announced.answer.is_ok(), "{:?}", announced.answer);
+    assert!(announced.result.is_ok(), "{:?}", announced.result);
     simulation.history.lock().exchange(X).announced = true;
-    let over = CancellationToken::new();
-    simulation.spawn(keep_alive(cluster.clone(), over.clone()));
-    tap.arm(true);
+    let done = CancellationToken::new();
+    simulation.spawn(keep_alive(cluster.clone(), done.clone()));
+    crash_point.arm(true);
     (scenario.script)(cluster).await;
-    tap.arm(false);
-    calm(cluster).await;
-    let chosen: Vec<Which> = {
+    crash_point.arm(false);
+    settle(cluster).await;
+    let chosen: Vec<AttemptId> = {
         let mut history = simulation.history.lock();
         history.exchange(X).committed().into_iter().collect()
     };
-    judge(cluster, X, &chosen).await;
-    over.cancel();
-    if cluster.lives(X) {
-        close_through(cluster, 1).await;
+    check_live_exchange(cluster, X, &chosen).await;
+    done.cancel();
+    if cluster.is_live(X) {
+        close_at(cluster, 1).await;
     }
-    nothing_is_left(cluster).await;
+    check_nothing_is_left(cluster).await;
 }
 
-/// Renews through the daemon that does not die, as long as somebody wants the exchange.
-async fn keep_alive(cluster: Cluster, over: CancellationToken) {
-    while !over.is_cancelled() && !cluster.simulation.history.lock().exchange(X).closing {
+/// Renews at the daemon that does not die, until the exchange is closed.
+async fn keep_alive(cluster: Cluster, done: CancellationToken) {
+    while !done.is_cancelled() && !cluster.simulation.history.lock().exchange(X).closing {
         renew(&cluster, 1).await;
         tokio::time::sleep(Duration::from_secs(8)).await;
     }
@@ -281,8 +276,8 @@ enum Kind {
     Folders,
 }
 
-/// Dies at every call of every scenario.
-fn die_everywhere(kind: Kind) {
+/// Kills the daemon at every call of every scenario.
+fn crash_at_every_call(kind: Kind) {
     let mut runs = 0;
     let scenarios = SCENARIOS
         .iter()
@@ -292,7 +287,7 @@ fn die_everywhere(kind: Kind) {
         assert_eq!(report.violation, None, "{} without a crash", scenario.name);
         assert!(calls > 0, "{} makes no storage call", scenario.name);
         for at in 0..calls {
-            for when in [When::Before, When::UnderWay, When::After] {
+            for when in [When::Before, When::During, When::After] {
                 let (_, report) = run(scenario, kind, None, at, when);
                 runs += 1;
                 let Some(violation) = report.violation else {
@@ -307,26 +302,26 @@ fn die_everywhere(kind: Kind) {
         }
         println!("{kind:?}, {}: {calls} calls", scenario.name);
     }
-    println!("{kind:?}: {runs} deaths");
+    println!("{kind:?}: {runs} crashes");
 }
 
 #[test]
 fn a_daemon_that_dies_at_any_call_to_an_object_store_breaks_no_promise() {
-    die_everywhere(Kind::SimulatedObjects);
+    crash_at_every_call(Kind::SimulatedObjects);
 }
 
 #[test]
 fn a_daemon_that_dies_at_any_call_to_a_simulated_file_system_breaks_no_promise() {
-    die_everywhere(Kind::SimulatedFiles);
+    crash_at_every_call(Kind::SimulatedFiles);
 }
 
 #[test]
 fn a_daemon_that_dies_at_any_call_to_real_folders_breaks_no_promise() {
-    die_everywhere(Kind::Folders);
+    crash_at_every_call(Kind::Folders);
 }
 
 #[test]
-fn a_death_shows_what_a_store_acknowledged_before_it_held_it() {
+fn crashes_expose_a_store_that_acknowledges_too_early() {
     for mutant in [
         Mutant::StoreAcknowledgesEarly,
         Mutant::RecordBeforeItsSegments,
@@ -343,6 +338,6 @@ fn a_death_shows_what_a_store_acknowledged_before_it_held_it() {
                 report.violation.is_some()
             })
         });
-        assert!(broken, "{mutant:?} was not found");
+        assert!(broken, "{mutant:?} was not detected");
     }
 }

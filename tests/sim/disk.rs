@@ -1,6 +1,6 @@
-//! What lies in one base directory. Survives every daemon.
+//! The content of one base directory. Outlives every daemon.
 //!
-//! Synchronous, no faults: those happen on the way (`store`).
+//! Synchronous and without faults: those occur on the way to it (`store`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,16 +15,16 @@ struct Object {
     version: u64,
 }
 
-/// Objects, and files that are not whole yet.
+/// Objects, and files that are still being written.
 #[derive(Debug, Default)]
 pub struct Disk {
     objects: BTreeMap<String, Object>,
-    /// Unfinished files (file systems) and who writes them.
+    /// Unfinished files (file systems only), with the run that writes each.
     temporaries: BTreeMap<String, u64>,
     version: u64,
 }
 
-fn gone(key: &Key) -> StoreError {
+fn not_found(key: &Key) -> StoreError {
     StoreError::new(StorageErrorKind::NotFound, format!("{key} does not exist"))
 }
 
@@ -37,7 +37,10 @@ impl Disk {
     }
 
     pub fn get_versioned(&self, key: &Key) -> Result<Versioned, StoreError> {
-        let object = self.objects.get(key.as_str()).ok_or_else(|| gone(key))?;
+        let object = self
+            .objects
+            .get(key.as_str())
+            .ok_or_else(|| not_found(key))?;
         Ok(Versioned {
             bytes: object.bytes.clone(),
             version: object.version.to_string(),
@@ -45,7 +48,10 @@ impl Disk {
     }
 
     pub fn get_tail(&self, key: &Key, max: u64) -> Result<Tail, StoreError> {
-        let object = self.objects.get(key.as_str()).ok_or_else(|| gone(key))?;
+        let object = self
+            .objects
+            .get(key.as_str())
+            .ok_or_else(|| not_found(key))?;
         let start = object.bytes.len().saturating_sub(max as usize);
         Ok(Tail {
             bytes: object.bytes.slice(start..),
@@ -54,7 +60,10 @@ impl Disk {
     }
 
     pub fn get_range(&self, key: &Key, range: std::ops::Range<u64>) -> Result<Bytes, StoreError> {
-        let object = self.objects.get(key.as_str()).ok_or_else(|| gone(key))?;
+        let object = self
+            .objects
+            .get(key.as_str())
+            .ok_or_else(|| not_found(key))?;
         if range.end > object.bytes.len() as u64 {
             let text = format!("{range:?} of {} bytes", object.bytes.len());
             return Err(StoreError::new(StorageErrorKind::Corrupt, text));
@@ -84,45 +93,45 @@ impl Disk {
         names.into_iter().map(ToOwned::to_owned).collect()
     }
 
-    /// Removes an object; whether it was there.
+    /// Removes an object; returns whether it existed.
     pub fn delete(&mut self, key: &Key) -> bool {
         self.objects.remove(key.as_str()).is_some()
     }
 
-    pub fn begin_temporary(&mut self, key: &Key, writer: u64) -> String {
+    pub fn create_temporary(&mut self, key: &Key, writer: u64) -> String {
         self.version += 1;
         let name = format!("{key}.{writer:x}-{}.tmp", self.version);
         self.temporaries.insert(name.clone(), writer);
         name
     }
 
-    /// Whether what lies under a key is what a writer expects.
-    pub fn is_as(&self, key: &Key, expected: Option<&Precondition>) -> bool {
-        let there = self.objects.get(key.as_str());
-        match (expected, there) {
+    /// Whether an object satisfies the precondition of a write.
+    pub fn satisfies(&self, key: &Key, expected: Option<&Precondition>) -> bool {
+        let existing = self.objects.get(key.as_str());
+        match (expected, existing) {
             (None, _) | (Some(Precondition::Absent), None) => true,
-            (Some(Precondition::Version(version)), Some(there)) => {
-                *version == there.version.to_string()
+            (Some(Precondition::Version(version)), Some(existing)) => {
+                *version == existing.version.to_string()
             }
             (Some(_), _) => false,
         }
     }
 
-    /// Removes a temporary; `false` if somebody took it for abandoned.
-    pub fn forget_temporary(&mut self, name: &str) -> bool {
+    /// Removes a temporary file; `false` if it was already removed as stale.
+    pub fn remove_temporary(&mut self, name: &str) -> bool {
         self.temporaries.remove(name).is_some()
     }
 
-    /// Removes temporaries of writers that do not live any more.
-    pub fn remove_temporaries(&mut self, folder: &Folder, lives: impl Fn(u64) -> bool) -> u64 {
+    /// Removes the temporary files of dead writers.
+    pub fn remove_temporaries(&mut self, folder: &Folder, is_live: impl Fn(u64) -> bool) -> u64 {
         let prefix = format!("{folder}/");
         let before = self.temporaries.len();
         self.temporaries
-            .retain(|name, writer| !name.starts_with(&prefix) || lives(*writer));
+            .retain(|name, writer| !name.starts_with(&prefix) || is_live(*writer));
         (before - self.temporaries.len()) as u64
     }
 
-    /// All that an exchange, a probe or an interrupted write left.
+    /// All objects and temporary files, except those that keep folders in existence.
     pub fn leftovers(&self) -> Vec<String> {
         let all = self.objects.keys().chain(self.temporaries.keys());
         all.filter(|key| *key != "v1/.keep").cloned().collect()

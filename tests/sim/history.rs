@@ -1,9 +1,9 @@
-//! What clients were told, and what must therefore be true: the checker.
+//! The checker: what clients sent and observed, and what must therefore be true.
 //!
-//! Does: note what was sent, answered and seen of every attempt; say which promise an observation
-//! breaks. Does not: know segments, daemons' states or faults. Invariant: what is certain stays so:
-//! an attempt that was seen or acknowledged is to be seen for ever, one whose abort its only daemon
-//! acknowledged is never to be seen; all others may turn visible once.
+//! Does: record what was sent, answered and observed of every attempt; report which promise an
+//! observation breaks. Does not: know segments, daemons' states or faults. Invariant: a committed
+//! attempt (observed or acknowledged) stays visible for ever; an attempt stays invisible once its
+//! only daemon has acknowledged an abort; every other attempt may become visible once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,18 +12,18 @@ use tokio::time::Instant;
 
 use crate::wire::ReadPage;
 
-/// Pages as they are sent: partition and bytes.
+/// Pages in the order in which they are sent: partition and bytes.
 pub type Pages = Vec<(u32, Vec<u8>)>;
 /// Task and attempt.
-pub type Which = (u32, u32);
+pub type AttemptId = (u32, u32);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// May turn visible if a finish was sent.
+pub enum AttemptState {
+    /// May become visible if a finish was sent.
     Open,
-    /// Acknowledged, or seen.
+    /// Its finish was acknowledged, or it was observed.
     Committed,
-    /// Acknowledged as aborted by the only run that knew of it.
+    /// Its abort was acknowledged by the only run that it had reached.
     Aborted,
 }
 
@@ -31,12 +31,12 @@ pub enum Verdict {
 pub struct Attempt {
     pub batches: Vec<Pages>,
     pub finish_sent: bool,
-    pub verdict: Verdict,
+    pub state: AttemptState,
     /// Runs of daemons that pages or a finish reached.
-    pub touched: BTreeSet<u64>,
-    /// The run that took the first batch. Others may hold the beginning of the attempt, and speak
-    /// for that alone when they are told to abort it.
-    pub home: Option<u64>,
+    pub reached: BTreeSet<u64>,
+    /// The run that accepted the first batch. Other runs may hold a prefix of the attempt; an abort
+    /// there concerns only that prefix.
+    pub first_run: Option<u64>,
 }
 
 impl Attempt {
@@ -56,47 +56,47 @@ pub struct Exchange {
     pub ordered: bool,
     /// An announcement was acknowledged.
     pub announced: bool,
-    /// Somebody asked for its end.
+    /// A close was sent, or renewals stopped on purpose.
     pub closing: bool,
-    /// Its lease may have run out: its coordinator was not heard for too long.
+    /// Its lease may have run out: its coordinator had no answer for too long.
     pub expired: bool,
     renewed: Option<Instant>,
-    /// When the coordinator had an answer to a renewal, whatever it said.
-    heard: Vec<Instant>,
-    pub attempts: BTreeMap<Which, Attempt>,
+    /// When the coordinator had an answer to a renewal, even an error.
+    contacts: Vec<Instant>,
+    pub attempts: BTreeMap<AttemptId, Attempt>,
 }
 
 impl Exchange {
-    /// Whether every promise holds for it now.
-    pub fn lives(&self) -> bool {
+    /// Whether all promises apply to it now.
+    pub fn is_live(&self) -> bool {
         self.announced && !self.closing && !self.expired
     }
 
-    /// Attempts that must be seen now.
-    pub fn committed(&self) -> BTreeSet<Which> {
-        let committed = |a: &&Attempt| a.verdict == Verdict::Committed;
+    /// Attempts that must be visible now.
+    pub fn committed(&self) -> BTreeSet<AttemptId> {
+        let committed = |a: &&Attempt| a.state == AttemptState::Committed;
         let found = self.attempts.iter().filter(|(_, a)| committed(a));
-        found.map(|(which, _)| *which).collect()
+        found.map(|(id, _)| *id).collect()
     }
 
-    /// Whether the coordinator was silent for so long within the last lease that nobody renewed.
-    fn look_for_silence(&mut self, lease: Duration) {
+    /// Sets `expired` if the last renewal is a lease ago and the coordinator has since been without
+    /// an answer for more than 0.6 of a lease.
+    fn update_expiry(&mut self, lease: Duration) {
         let (Some(renewed), now) = (self.renewed, Instant::now()) else {
             return;
         };
         if now - renewed < lease {
             return;
         }
-        let heard = self.heard.iter().copied().filter(|at| *at > renewed);
+        let contacts = self.contacts.iter().copied().filter(|at| *at > renewed);
         let mut last = renewed;
-        for at in heard.chain([now]) {
+        for at in contacts.chain([now]) {
             self.expired |= at - last > lease.mul_f64(0.6);
             last = at;
         }
     }
 }
 
-/// All that is known.
 #[derive(Debug, Default)]
 pub struct History {
     pub exchanges: BTreeMap<String, Exchange>,
@@ -111,7 +111,7 @@ impl History {
         }
     }
 
-    pub fn begin_exchange(&mut self, name: &str, partitions: u32, ordered: bool) {
+    pub fn add_exchange(&mut self, name: &str, partitions: u32, ordered: bool) {
         let exchange = Exchange {
             partitions,
             ordered,
@@ -119,35 +119,37 @@ impl History {
             closing: false,
             expired: false,
             renewed: None,
-            heard: Vec::new(),
+            contacts: Vec::new(),
             attempts: BTreeMap::new(),
         };
         self.exchanges.insert(name.to_owned(), exchange);
     }
 
     pub fn exchange(&mut self, name: &str) -> &mut Exchange {
-        self.exchanges.get_mut(name).expect("a begun exchange")
+        self.exchanges
+            .get_mut(name)
+            .expect("an exchange that was added")
     }
 
-    pub fn attempt(&mut self, name: &str, which: Which) -> &mut Attempt {
+    pub fn attempt(&mut self, name: &str, id: AttemptId) -> &mut Attempt {
         let attempts = &mut self.exchange(name).attempts;
-        attempts.entry(which).or_insert_with(|| Attempt {
+        attempts.entry(id).or_insert_with(|| Attempt {
             batches: Vec::new(),
             finish_sent: false,
-            verdict: Verdict::Open,
-            touched: BTreeSet::new(),
-            home: None,
+            state: AttemptState::Open,
+            reached: BTreeSet::new(),
+            first_run: None,
         })
     }
 
-    pub fn lives(&mut self, name: &str) -> bool {
+    pub fn is_live(&mut self, name: &str) -> bool {
         let lease = self.lease;
         let exchange = self.exchange(name);
-        exchange.look_for_silence(lease);
-        exchange.lives()
+        exchange.update_expiry(lease);
+        exchange.is_live()
     }
 
-    /// An object is stored. What replaces a marker by a tombstone ends the exchange.
+    /// An object was stored. A tombstone in place of a marker ends the exchange.
     pub fn written(&mut self, key: &str, content: &[u8]) -> Result<(), String> {
         let Some(name) = key.strip_suffix("/exchange.json").and_then(exchange_of) else {
             return Ok(());
@@ -157,15 +159,15 @@ impl History {
         }
         let lease = self.lease;
         if let Some(exchange) = self.exchanges.get_mut(name) {
-            exchange.look_for_silence(lease);
+            exchange.update_expiry(lease);
             exchange.renewed = Some(Instant::now());
         }
         Ok(())
     }
 
     /// The coordinator had an answer.
-    pub fn heard(&mut self, name: &str) {
-        self.exchange(name).heard.push(Instant::now());
+    pub fn contacted(&mut self, name: &str) {
+        self.exchange(name).contacts.push(Instant::now());
     }
 
     /// An object was deleted.
@@ -175,86 +177,85 @@ impl History {
         let Some(exchange) = exchange else {
             return Ok(());
         };
-        exchange.look_for_silence(lease);
+        exchange.update_expiry(lease);
         if exchange.closing || exchange.expired {
             return Ok(());
         }
-        Err(format!("promise 6: {key} of a live exchange was deleted"))
+        Err(format!("promise 6: {key} of a live exchange was removed"))
     }
 
     /// A finish was acknowledged, with these counts.
-    pub fn finished(&mut self, name: &str, which: Which, answer: Counts) -> Result<(), String> {
-        let attempt = self.attempt(name, which);
-        if attempt.verdict == Verdict::Aborted {
-            return Err(format!("promise 4: {which:?} was aborted, and is finished"));
+    pub fn finished(&mut self, name: &str, id: AttemptId, answer: Counts) -> Result<(), String> {
+        let attempt = self.attempt(name, id);
+        if attempt.state == AttemptState::Aborted {
+            return Err(format!("promise 4: {id:?} was aborted and is now finished"));
         }
-        attempt.verdict = Verdict::Committed;
+        attempt.state = AttemptState::Committed;
         let sent = Counts::of(attempt);
         if sent == answer {
             return Ok(());
         }
         Err(format!(
-            "promise 4: finish of {which:?} answers {answer:?}, {sent:?} were sent"
+            "promise 4: finish of {id:?} reports {answer:?}, but {sent:?} were sent"
         ))
     }
 
-    /// An abort was acknowledged as such by a run.
-    pub fn aborted(&mut self, name: &str, which: Which, by: u64) -> Result<(), String> {
-        let lives = self.lives(name);
-        let attempt = self.attempt(name, which);
-        let holds_another = attempt.touched.contains(&by) && attempt.home != Some(by);
-        if attempt.verdict == Verdict::Committed && lives && !holds_another {
-            return Err(format!("promise 4: {which:?} is finished, and was aborted"));
+    /// A run acknowledged an abort.
+    pub fn aborted(&mut self, name: &str, id: AttemptId, run: u64) -> Result<(), String> {
+        let lives = self.is_live(name);
+        let attempt = self.attempt(name, id);
+        let holds_prefix = attempt.reached.contains(&run) && attempt.first_run != Some(run);
+        if attempt.state == AttemptState::Committed && lives && !holds_prefix {
+            return Err(format!("promise 4: {id:?} was finished and is now aborted"));
         }
-        if attempt.touched.iter().all(|run| *run == by) && attempt.verdict == Verdict::Open {
-            attempt.verdict = Verdict::Aborted;
+        if attempt.reached.iter().all(|reached| *reached == run)
+            && attempt.state == AttemptState::Open
+        {
+            attempt.state = AttemptState::Aborted;
         }
         Ok(())
     }
 
-    /// An attempt was seen.
-    pub fn seen(&mut self, name: &str, which: Which) -> Result<(), String> {
-        let attempt = self.attempt(name, which);
-        if attempt.verdict == Verdict::Aborted || !attempt.finish_sent {
-            return Err(format!(
-                "promise 3: {which:?} is visible: {:?}",
-                attempt.verdict
-            ));
+    /// An attempt was visible.
+    pub fn observed(&mut self, name: &str, id: AttemptId) -> Result<(), String> {
+        let attempt = self.attempt(name, id);
+        if attempt.state == AttemptState::Aborted || !attempt.finish_sent {
+            return Err(format!("promise 3: {id:?} is visible: {:?}", attempt.state));
         }
-        attempt.verdict = Verdict::Committed;
+        attempt.state = AttemptState::Committed;
         Ok(())
     }
 
-    /// A list of committed attempts was answered; `must` were committed when it was asked for.
+    /// Committed attempts were listed; those of `must` were committed before the request.
     pub fn listed(
         &mut self,
         name: &str,
-        must: &BTreeSet<Which>,
-        listed: &BTreeMap<Which, (u64, u64)>,
+        must: &BTreeSet<AttemptId>,
+        listed: &BTreeMap<AttemptId, (u64, u64)>,
     ) -> Result<(), String> {
-        for (which, (pages, bytes)) in listed {
-            self.seen(name, *which)?;
-            let sent = Counts::of(self.attempt(name, *which));
+        for (id, (pages, bytes)) in listed {
+            self.observed(name, *id)?;
+            let sent = Counts::of(self.attempt(name, *id));
             if (sent.pages, sent.bytes) != (*pages, *bytes) {
                 return Err(format!(
-                    "promise 2: {which:?} holds {pages} pages, {bytes} bytes"
+                    "promise 2: {id:?} holds {pages} pages, {bytes} bytes"
                 ));
             }
         }
         let missing: Vec<_> = must.iter().filter(|w| !listed.contains_key(w)).collect();
-        if missing.is_empty() || !self.lives(name) {
+        if missing.is_empty() || !self.is_live(name) {
             return Ok(());
         }
         Err(format!(
-            "promise 1: {missing:?} are acknowledged and not committed"
+            "promise 1: {missing:?} were acknowledged and are not committed"
         ))
     }
 
-    /// The handles of chosen attempts were read whole: the pages of each handle, in order.
+    /// All handles of the chosen attempts were read: the pages of each handle, in order.
     pub fn read(
         &mut self,
         name: &str,
-        chosen: &[Which],
+        chosen: &[AttemptId],
         handles: &[(u32, Vec<ReadPage>)],
     ) -> Result<(), String> {
         let exchange = self.exchange(name);
@@ -267,68 +268,71 @@ impl History {
             }
             let pages: Vec<&ReadPage> = mine.flat_map(|(_, pages)| pages).collect();
             let mut left = pages.len();
-            for which in chosen {
-                let got = of_attempt(&pages, *which);
-                let expected = exchange.attempts[which].of_partition(partition);
+            for id in chosen {
+                let got = of_attempt(&pages, *id);
+                let expected = exchange.attempts[id].of_partition(partition);
                 if got != expected {
                     return Err(format!(
-                        "promise 2: partition {partition} of {which:?} gave {}, not {}",
-                        shown(&got),
-                        shown(&expected)
+                        "promise 2: partition {partition} of {id:?} has {}, not {}",
+                        describe(&got),
+                        describe(&expected)
                     ));
                 }
                 left -= got.len();
             }
             if left > 0 {
                 return Err(format!(
-                    "promise 2: {left} pages of attempts that are not chosen"
+                    "promise 2: {left} pages of attempts that were not chosen"
                 ));
             }
         }
         Ok(())
     }
 
-    /// A partition was read whole without naming attempts: each task shows one attempt, the newest
-    /// that must be seen or one that may be; `must` were committed when it was asked for.
+    /// A whole partition was read without chosen attempts. Each task must have one attempt: the
+    /// newest that must be visible, or a newer one that may be. Those of `must` were committed
+    /// before the request.
     pub fn read_partition(
         &mut self,
         name: &str,
         partition: u32,
-        must: &BTreeSet<Which>,
+        must: &BTreeSet<AttemptId>,
         pages: &[ReadPage],
     ) -> Result<(), String> {
         let pages: Vec<&ReadPage> = pages.iter().collect();
-        let shown_attempts: BTreeSet<Which> = pages.iter().map(|p| (p.task, p.attempt)).collect();
-        for which in &shown_attempts {
-            self.seen(name, *which)?;
+        let visible_attempts: BTreeSet<AttemptId> =
+            pages.iter().map(|p| (p.task, p.attempt)).collect();
+        for id in &visible_attempts {
+            self.observed(name, *id)?;
         }
         let exchange = self.exchange(name);
-        for which in &shown_attempts {
-            let got = of_attempt(&pages, *which);
-            if got != exchange.attempts[which].of_partition(partition) {
+        for id in &visible_attempts {
+            let got = of_attempt(&pages, *id);
+            if got != exchange.attempts[id].of_partition(partition) {
                 return Err(format!(
-                    "promise 2: {which:?} is not whole: {}",
-                    shown(&got)
+                    "promise 2: {id:?} is incomplete: {}",
+                    describe(&got)
                 ));
             }
         }
-        let tasks: BTreeSet<u32> = must.iter().map(|which| which.0).collect();
+        let tasks: BTreeSet<u32> = must.iter().map(|id| id.0).collect();
         for task in tasks {
-            let newest = *must.iter().rfind(|w| w.0 == task).expect("just taken");
-            let seen: Vec<_> = shown_attempts.iter().filter(|w| w.0 == task).collect();
-            let right = match seen[..] {
+            let newest = *must
+                .iter()
+                .rfind(|w| w.0 == task)
+                .expect("a task of this set");
+            let visible: Vec<_> = visible_attempts.iter().filter(|w| w.0 == task).collect();
+            let right = match visible[..] {
                 [one] => *one >= newest,
-                // One without pages here shows nothing.
-                [] => exchange.attempts.iter().any(|(which, attempt)| {
-                    which.0 == task
-                        && *which >= newest
-                        && attempt.of_partition(partition).is_empty()
+                // An attempt without pages in this partition is not visible here.
+                [] => exchange.attempts.iter().any(|(id, attempt)| {
+                    id.0 == task && *id >= newest && attempt.of_partition(partition).is_empty()
                 }),
                 _ => false,
             };
             if !right {
                 return Err(format!(
-                    "promise 5: partition {partition} shows {seen:?}, {newest:?} is committed"
+                    "promise 5: partition {partition} has {visible:?}, but {newest:?} is committed"
                 ));
             }
         }
@@ -336,7 +340,7 @@ impl History {
     }
 }
 
-/// What a finish claims and answers.
+/// The totals that a finish request states and its answer repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
     pub batches: u64,
@@ -359,13 +363,13 @@ fn exchange_of(key: &str) -> Option<&str> {
     Some(rest.split_once('/').map_or(rest, |(name, _)| name))
 }
 
-fn of_attempt<'a>(pages: &[&'a ReadPage], which: Which) -> Vec<&'a [u8]> {
-    let mine = pages.iter().filter(|p| (p.task, p.attempt) == which);
+fn of_attempt<'a>(pages: &[&'a ReadPage], id: AttemptId) -> Vec<&'a [u8]> {
+    let mine = pages.iter().filter(|p| (p.task, p.attempt) == id);
     mine.map(|page| page.page.as_slice()).collect()
 }
 
-/// Pages begin with their names.
-fn shown(pages: &[&[u8]]) -> String {
+/// The beginnings of pages, which name them.
+fn describe(pages: &[&[u8]]) -> String {
     let name = |page: &&[u8]| String::from_utf8_lossy(&page[..page.len().min(24)]).into_owned();
     format!("{:?}", pages.iter().map(name).collect::<Vec<_>>())
 }

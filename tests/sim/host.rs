@@ -1,8 +1,8 @@
-//! A place where a daemon runs, dies and comes back, each time as another run of it.
+//! A host on which a daemon runs, dies and is restarted, each time as a new run.
 //!
-//! Does: build the daemon from its own parts over the simulated stores, serve requests through its
-//! own router, supervise it. Does not: decide when it dies (`chaos`). Invariant: between two runs
-//! only the disks remain.
+//! Does: assemble the daemon from its own parts over the simulated stores, serve requests through
+//! its own router, restart it. Does not: decide when it dies (`chaos`). Invariant: only the disks
+//! outlive a run.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
@@ -18,45 +18,45 @@ use stopover::runtime::{Clock, Random, Runtime, TaskGroup};
 use stopover::storage::{Limits, Storage};
 use stopover::telemetry::metrics::Metrics;
 
-use crate::chance::Chance;
-use crate::mutants::Door;
-use crate::nest::{Nest, Nursery};
+use crate::crash_point::CrashPoint;
+use crate::mutants::MutantRouter;
+use crate::process::{Process, ProcessSpawner};
+use crate::rng::Rng;
 use crate::simulation::{Simulation, note};
 use crate::store::{SimulatedStore, Site};
-use crate::tap::Tap;
 
-/// A supervisor kills a daemon that takes longer than this to stop.
-const STOP_PATIENCE: Duration = Duration::from_secs(30);
+/// The host kills a daemon that takes longer than this to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What all runs of all daemons are built with.
+/// What all runs of all daemons have in common.
 pub struct Blueprint {
     pub config: Config,
     pub limits: Limits,
     pub sites: Vec<Arc<Site>>,
-    /// How often in a thousand a task lets others go first.
-    pub shuffle: u64,
-    /// Ends a run at one of its storage calls.
-    pub tap: Option<Arc<Tap>>,
+    /// In how many of 1,000 polls a task yields to the others first.
+    pub yield_per_mille: u64,
+    /// Kills a run at one of its storage calls.
+    pub crash_point: Option<Arc<CrashPoint>>,
 }
 
 /// One run of a daemon.
-pub struct Life {
-    pub nest: Arc<Nest>,
+pub struct DaemonRun {
+    pub process: Arc<Process>,
     pub daemon: Daemon,
     pub router: Router,
-    pub door: Arc<Door>,
+    pub mutant_router: Arc<MutantRouter>,
 }
 
 pub struct Host {
     pub index: usize,
     simulation: Arc<Simulation>,
     blueprint: Arc<Blueprint>,
-    chance: Chance,
-    life: Mutex<Option<Arc<Life>>>,
-    nest: Mutex<Option<Arc<Nest>>>,
-    runs: Mutex<u64>,
-    /// Something of each run: gone when its memory is.
-    remains: Mutex<Vec<Weak<Metrics>>>,
+    rng: Rng,
+    current: Mutex<Option<Arc<DaemonRun>>>,
+    process: Mutex<Option<Arc<Process>>>,
+    run_count: Mutex<u64>,
+    /// An object of each run, which lives as long as the memory of the run.
+    all_runs: Mutex<Vec<Weak<Metrics>>>,
 }
 
 impl Host {
@@ -69,142 +69,150 @@ impl Host {
             index,
             simulation: Arc::clone(simulation),
             blueprint: Arc::clone(blueprint),
-            chance: Chance::new(simulation.seed, &format!("host {index}")),
-            life: Mutex::default(),
-            nest: Mutex::default(),
-            runs: Mutex::default(),
-            remains: Mutex::default(),
+            rng: Rng::new(simulation.seed, &format!("host {index}")),
+            current: Mutex::default(),
+            process: Mutex::default(),
+            run_count: Mutex::default(),
+            all_runs: Mutex::default(),
         })
     }
 
-    /// Runs the daemon again whenever it has died; for ever.
+    /// Restarts the daemon whenever it has died, for ever.
     pub async fn supervise(self: Arc<Self>) {
         loop {
-            let nest = self.start();
-            nest.died().await;
-            self.life.lock().take();
-            tokio::time::sleep(self.chance.millis(50, 6000)).await;
+            let process = self.start();
+            process.wait_until_dead().await;
+            self.current.lock().take();
+            tokio::time::sleep(self.rng.millis(50, 6000)).await;
         }
     }
 
-    /// Begins a run; it serves once it has probed its base directories, as the real one.
-    fn start(self: &Arc<Self>) -> Arc<Nest> {
+    /// Starts a run; it serves once it has probed its base directories, like the real daemon.
+    fn start(self: &Arc<Self>) -> Arc<Process> {
         let incarnation = {
-            let mut runs = self.runs.lock();
+            let mut runs = self.run_count.lock();
             *runs += 1;
             (self.index as u64) << 8 | *runs
         };
         note!(self.simulation, "{incarnation:x} starts");
-        let nest = Nest::new(&self.simulation, incarnation, self.blueprint.shuffle);
-        *self.nest.lock() = Some(Arc::clone(&nest));
-        let life = Arc::new(self.build(&nest));
-        self.remains
+        let process = Process::new(
+            &self.simulation,
+            incarnation,
+            self.blueprint.yield_per_mille,
+        );
+        *self.process.lock() = Some(Arc::clone(&process));
+        let run = Arc::new(self.build(&process));
+        self.all_runs
             .lock()
-            .push(Arc::downgrade(&life.daemon.metrics));
+            .push(Arc::downgrade(&run.daemon.metrics));
         let host = Arc::clone(self);
-        nest.start(Box::pin(async move {
-            life.daemon.storage.probe().await;
-            note!(host.simulation, "{:x} serves", life.nest.incarnation);
-            *host.life.lock() = Some(life);
+        process.start(Box::pin(async move {
+            run.daemon.storage.probe().await;
+            note!(host.simulation, "{:x} serves", run.process.incarnation);
+            *host.current.lock() = Some(run);
         }));
-        nest
+        process
     }
 
-    fn build(&self, nest: &Arc<Nest>) -> Life {
+    fn build(&self, process: &Arc<Process>) -> DaemonRun {
         let Blueprint {
             config,
             limits,
             sites,
-            tap,
+            crash_point,
             ..
         } = &*self.blueprint;
         let runtime = Runtime {
             clock: Clock::with_fixed_wall(SystemTime::UNIX_EPOCH),
-            random: Random::seeded(self.chance.next()),
-            tasks: TaskGroup::with_spawner(Arc::new(Nursery(Arc::clone(nest)))),
+            random: Random::seeded(self.rng.next()),
+            tasks: TaskGroup::with_spawner(Arc::new(ProcessSpawner(Arc::clone(process)))),
         };
         let stores = sites.iter().map(|site| {
-            let store = nest.meter.over(SimulatedStore::new(site, nest));
+            let store = process.meter.wrap(SimulatedStore::new(site, process));
             let store = match self.simulation.mutant {
-                Some(mutant) => mutant.over(store, site, nest),
+                Some(mutant) => mutant.wrap(store, site, process),
                 None => store,
             };
-            let store = match tap {
-                Some(tap) => tap.over(store, site, nest),
+            let store = match crash_point {
+                Some(crash_point) => crash_point.wrap(store, site, process),
                 None => store,
             };
             (site.name.clone(), format!("sim://{}", site.name), store)
         });
         let storage = Storage::from_stores(stores.collect(), *limits, &runtime);
         let daemon = Daemon::assemble(config, &runtime, storage, Arc::new(Metrics::default()));
-        nest.meter.look_at(&daemon);
+        process.meter.observe(&daemon);
         let credentials =
             Credentials::open(&config.server, &runtime.clock).expect("credentials without files");
-        Life {
-            nest: Arc::clone(nest),
+        DaemonRun {
+            process: Arc::clone(process),
             router: api::router(daemon.api_state(config, credentials)),
-            door: Door::new(self.simulation.mutant),
+            mutant_router: MutantRouter::new(self.simulation.mutant),
             daemon,
         }
     }
 
-    /// The run that serves now, if any does.
-    pub fn life(&self) -> Option<Arc<Life>> {
-        self.life.lock().clone()
+    /// The run that serves requests now, if any.
+    pub fn current_run(&self) -> Option<Arc<DaemonRun>> {
+        self.current.lock().clone()
     }
 
-    /// Kills the run, also one that does not serve yet.
+    /// Kills the run, even if it does not serve yet.
     pub fn kill(&self, how: &str) {
-        let nest = self.nest.lock().clone();
-        if let Some(nest) = nest {
-            nest.kill(how);
+        let process = self.process.lock().clone();
+        if let Some(process) = process {
+            process.kill(how);
         }
-        self.life.lock().take();
+        self.current.lock().take();
     }
 
-    /// The tasks of the run.
-    pub fn nest(&self) -> Option<Arc<Nest>> {
-        self.nest.lock().clone()
+    /// The process of the newest run.
+    pub fn process(&self) -> Option<Arc<Process>> {
+        self.process.lock().clone()
     }
 
-    /// SIGTERM: drain, end all work, die.
+    /// SIGTERM: drain, shut down all tasks, exit.
     pub async fn stop(&self) {
-        let Some(life) = self.life() else { return };
-        note!(self.simulation, "{:x} drains", life.nest.incarnation);
-        let daemon = &life.daemon;
-        let ending = async {
+        let Some(run) = self.current_run() else {
+            return;
+        };
+        note!(self.simulation, "{:x} drains", run.process.incarnation);
+        let daemon = &run.daemon;
+        let stop = async {
             let timeout = Duration::from_secs(5);
             drain(&daemon.closing, &daemon.runtime.clock, timeout).await;
-            self.close_door(&life);
+            self.stop_serving(&run);
             daemon.runtime.tasks.shut_down().await;
         };
-        let _ = tokio::time::timeout(STOP_PATIENCE, ending).await;
-        life.nest.kill("after draining");
+        let _ = tokio::time::timeout(STOP_TIMEOUT, stop).await;
+        run.process.kill("after draining");
     }
 
-    /// This run takes no more requests; a later one may.
-    fn close_door(&self, of: &Arc<Life>) {
-        let mut life = self.life.lock();
-        if life.as_ref().is_some_and(|life| Arc::ptr_eq(life, of)) {
-            life.take();
+    /// Stops sending requests to this run; a later run may serve already.
+    fn stop_serving(&self, of: &Arc<DaemonRun>) {
+        let mut run = self.current.lock();
+        if run.as_ref().is_some_and(|run| Arc::ptr_eq(run, of)) {
+            run.take();
         }
     }
 
-    /// Waits until a run serves.
-    pub async fn serves(&self) -> Arc<Life> {
+    /// Waits until a run serves requests.
+    pub async fn wait_until_serving(&self) -> Arc<DaemonRun> {
         loop {
-            if let Some(life) = self.life() {
-                return life;
+            if let Some(run) = self.current_run() {
+                return run;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 
-    /// Runs whose memory is still there, the current one left out.
-    pub fn undead(&self) -> usize {
-        let current = self.life().map(|life| Arc::downgrade(&life.daemon.metrics));
-        let remains = self.remains.lock();
-        let others = remains.iter().filter(|one| {
+    /// How many runs other than the current one still have memory.
+    pub fn leaked_runs(&self) -> usize {
+        let current = self
+            .current_run()
+            .map(|run| Arc::downgrade(&run.daemon.metrics));
+        let all_runs = self.all_runs.lock();
+        let others = all_runs.iter().filter(|one| {
             one.strong_count() > 0 && !current.as_ref().is_some_and(|c| c.ptr_eq(one))
         });
         others.count()

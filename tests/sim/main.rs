@@ -1,34 +1,34 @@
-//! Deterministic simulation: whole worlds of daemons, stores, networks and clients from a seed.
+//! Deterministic simulation: a seed determines a world of daemons, stores, a network and clients.
 //!
-//! `docs/decisions/simulation.md` says how it works. A failing seed prints the command that replays
-//! it.
+//! `docs/decisions/simulation.md` explains how it works. A failing seed prints the command that
+//! replays it.
 
-#![allow(clippy::disallowed_methods, missing_docs)] // worlds spawn and read the environment
+#![allow(clippy::disallowed_methods, missing_docs)] // worlds spawn tasks and read the environment
 
-mod attempt;
-mod chance;
 mod chaos;
 mod client;
 mod cluster;
 mod coordinator;
 mod crash;
+mod crash_point;
 mod disk;
+mod faults;
+mod final_checks;
 mod history;
 mod host;
 mod meter;
 mod mutants;
-mod nest;
 mod net;
 mod plan;
+mod process;
 mod reader;
+mod regressions;
+mod rng;
 mod simulation;
 mod store;
-mod stories;
-mod tap;
-mod verdict;
-mod weather;
 mod wire;
 mod world;
+mod writer;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -38,20 +38,20 @@ use mutants::Mutant;
 use parking_lot::Mutex;
 use simulation::Report;
 
-/// Seeds in which every mutant must be found.
+/// How many seeds may be needed to detect a mutant.
 const MUTANT_SEEDS: u64 = 40;
 
-/// What many seeds must have met, or they proved little.
-const MUST_MEET: &[&str] = &[
+/// Events that must occur in a run of many seeds; a run without them proves little.
+const MUST_COVER: &[&str] = &[
     "a coordinator that pauses",
     "a daemon drained",
     "a daemon frozen",
     "a daemon killed",
-    "a daemon killed at some await",
+    "a daemon killed at an await",
     "a finish acknowledged",
-    "a finish told by another daemon",
+    "a finish answered by another daemon",
     "a late writer",
-    "a live exchange judged",
+    "a live exchange checked",
     "a partition read",
     "a query waits at its limit",
     "a read resumed",
@@ -59,12 +59,12 @@ const MUST_MEET: &[&str] = &[
     "a speculative attempt",
     "a writer that stalls",
     "an abort acknowledged",
-    "an attempt foretold",
+    "a declared sink",
     "an exchange abandoned",
     "an exchange closed",
     "an exchange read",
     "an outage longer than a lease",
-    "somebody waits for memory",
+    "a request waits for memory",
     "stores that do not answer",
 ];
 
@@ -72,19 +72,20 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Runs the worlds of many seeds on all cores, until `enough` says so. In the order of the seeds.
+/// Runs the worlds of many seeds on all cores until `enough` returns true for a report; returns
+/// the reports in the order of the seeds.
 fn run_all(
     seeds: Range<u64>,
     mutant: Option<Mutant>,
     enough: impl Fn(&Report) -> bool + Sync,
 ) -> Vec<Report> {
-    let (next, ended) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
+    let (next, stopped) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
     let reports = Mutex::new(Vec::new());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..cores {
             scope.spawn(|| {
-                while !ended.load(Ordering::Relaxed) {
+                while !stopped.load(Ordering::Relaxed) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if !seeds.contains(&seed) {
                         return;
@@ -94,7 +95,7 @@ fn run_all(
                         report.lines.clear();
                     }
                     if enough(&report) {
-                        ended.store(true, Ordering::Relaxed);
+                        stopped.store(true, Ordering::Relaxed);
                     }
                     reports.lock().push(report);
                 }
@@ -106,8 +107,8 @@ fn run_all(
     reports
 }
 
-/// What a broken seed prints: the end of its trace, what was broken, how to see it again.
-fn tell(report: &Report) {
+/// Prints the end of the trace of a failed seed, the violation, and how to replay it.
+fn print_failure(report: &Report) {
     let Some(violation) = &report.violation else {
         return;
     };
@@ -129,40 +130,40 @@ fn no_seed_breaks_a_promise() {
     let count = number("STOPOVER_SIM_SEEDS").unwrap_or(200);
     let first = number("STOPOVER_SIM_FIRST").unwrap_or(0);
     let reports = run_all(first..first + count, None, |_| false);
-    let mut met = BTreeMap::<&str, u64>::new();
+    let mut covered = BTreeMap::<&str, u64>::new();
     for (what, times) in reports.iter().flat_map(|report| &report.counts) {
-        *met.entry(what).or_default() += times;
+        *covered.entry(what).or_default() += times;
     }
-    for (what, times) in &met {
+    for (what, times) in &covered {
         println!("{times:9} {what}");
     }
-    reports.iter().for_each(tell);
+    reports.iter().for_each(print_failure);
     let broken: Vec<_> = reports.iter().filter(|r| r.violation.is_some()).collect();
     let seeds: Vec<_> = broken.iter().map(|report| report.seed).collect();
     println!("{} seeds, {} broke a promise", reports.len(), seeds.len());
-    assert!(
-        seeds.is_empty(),
-        "a promise was broken by the seeds {seeds:?}"
-    );
-    let missed: Vec<_> = MUST_MEET
+    assert!(seeds.is_empty(), "these seeds broke a promise: {seeds:?}");
+    let missed: Vec<_> = MUST_COVER
         .iter()
-        .filter(|w| !met.contains_key(**w))
+        .filter(|w| !covered.contains_key(**w))
         .collect();
-    assert!(count < 200 || missed.is_empty(), "no seed met {missed:?}");
+    assert!(
+        count < 200 || missed.is_empty(),
+        "no seed covered {missed:?}"
+    );
 }
 
 #[test]
-fn the_same_seed_is_the_same_world_in_this_process_and_in_another() {
+fn a_seed_gives_the_same_world_again_in_this_process_and_in_another() {
     for seed in [1, 2, 3, 5, 8, 13, 21, 34] {
         let (once, again) = (world::run(seed, None, false), world::run(seed, None, false));
         assert_eq!(once.lines, again.lines, "seed {seed}");
         assert_eq!(once.hash, again.hash, "seed {seed}");
-        let elsewhere = std::process::Command::new(std::env::current_exe().unwrap())
+        let other = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "no_seed_breaks_a_promise", "--nocapture"])
             .env("STOPOVER_SIM_SEED", seed.to_string())
             .output()
             .unwrap();
-        let text = String::from_utf8_lossy(&elsewhere.stdout);
+        let text = String::from_utf8_lossy(&other.stdout);
         assert!(
             text.contains(&format!("trace {:016x}", once.hash)),
             "seed {seed}"
@@ -170,11 +171,11 @@ fn the_same_seed_is_the_same_world_in_this_process_and_in_another() {
     }
     let hashes: std::collections::BTreeSet<_> =
         (0..8).map(|s| world::run(s, None, false).hash).collect();
-    assert_eq!(hashes.len(), 8, "other seeds are other worlds");
+    assert_eq!(hashes.len(), 8, "different seeds give different worlds");
 }
 
 #[test]
-fn every_broken_promise_is_found_within_a_few_seeds() {
+fn every_mutant_is_detected_within_a_few_seeds() {
     let mut missed = Vec::new();
     for mutant in mutants::ALL {
         let broken = |report: &Report| report.violation.is_some();
@@ -190,6 +191,6 @@ fn every_broken_promise_is_found_within_a_few_seeds() {
     }
     assert!(
         missed.is_empty(),
-        "{MUTANT_SEEDS} seeds did not find {missed:?}"
+        "{MUTANT_SEEDS} seeds did not detect {missed:?}"
     );
 }

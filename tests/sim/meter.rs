@@ -1,9 +1,10 @@
-//! What page bytes one run of a daemon holds, seen from outside, against what it has reserved.
+//! Compares the page bytes that one run of a daemon holds, observed from outside, with what it has
+//! reserved.
 //!
-//! Does: count the bytes that were handed to the run and are not gone yet (of bodies with pages, of
-//! ranges of segments), and those that it has handed to a store and that are not answered; after
-//! every step of every task of the run, compare them with the pools, and the pools with what they
-//! may give. Does not: see copies that the daemon makes. Invariant: it changes nothing.
+//! Does: count the bytes that the run received and has not dropped (of bodies with pages and of
+//! ranges of segments), and those of its unanswered puts; after every poll of every task of the
+//! run, compare them with the pools, and the pools with their limits. Does not: see copies that the
+//! daemon makes. Invariant: it changes nothing.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,25 +27,24 @@ use crate::simulation::Simulation;
 
 type Count = Arc<AtomicU64>;
 
-/// The meter of one run.
 pub struct Meter {
     simulation: Arc<Simulation>,
     incarnation: u64,
     pools: OnceLock<[MemoryPool; 2]>,
-    /// Of bodies that are being read and of puts under way.
+    /// Bytes of request bodies and of puts in flight.
     writing: Count,
-    /// Of ranges that were fetched.
+    /// Bytes of fetched ranges.
     reading: Count,
 }
 
-/// Counts bytes until it is dropped.
-struct Held {
+/// Bytes that are counted until dropped.
+struct CountedBytes {
     bytes: Bytes,
     amount: u64,
     count: Count,
 }
 
-impl Held {
+impl CountedBytes {
     fn new(bytes: Bytes, amount: u64, count: &Count) -> Self {
         count.fetch_add(amount, Ordering::Relaxed);
         let count = Arc::clone(count);
@@ -55,20 +55,20 @@ impl Held {
         }
     }
 
-    /// Bytes that count for as long as any slice of them is there.
+    /// Bytes that are counted until the last slice of them is dropped.
     fn counted(bytes: Bytes, count: &Count) -> Bytes {
         let amount = bytes.len() as u64;
         Bytes::from_owner(Self::new(bytes, amount, count))
     }
 }
 
-impl AsRef<[u8]> for Held {
+impl AsRef<[u8]> for CountedBytes {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl Drop for Held {
+impl Drop for CountedBytes {
     fn drop(&mut self) {
         self.count.fetch_sub(self.amount, Ordering::Relaxed);
     }
@@ -85,26 +85,28 @@ impl Meter {
         })
     }
 
-    /// From now on these pools are looked at.
-    pub fn look_at(&self, daemon: &Daemon) {
+    /// From now on [`Meter::check`] compares with the pools of this daemon.
+    pub fn observe(&self, daemon: &Daemon) {
         let pools = [daemon.write_pool.clone(), daemon.read_pool.clone()];
         assert!(self.pools.set(pools).is_ok(), "a run is one daemon");
     }
 
-    /// The body of a request with pages.
+    /// Counts the body of a request with pages.
     pub fn body(&self, body: Body) -> Body {
         let count = Arc::clone(&self.writing);
-        Body::new(body.map_frame(move |frame| frame.map_data(|data| Held::counted(data, &count))))
+        Body::new(
+            body.map_frame(move |frame| frame.map_data(|data| CountedBytes::counted(data, &count))),
+        )
     }
 
-    pub fn over(self: &Arc<Self>, store: Arc<dyn Store>) -> Arc<dyn Store> {
+    pub fn wrap(self: &Arc<Self>, store: Arc<dyn Store>) -> Arc<dyn Store> {
         Arc::new(MeteredStore {
             meter: Arc::clone(self),
             inner: store,
         })
     }
 
-    /// Looks once: a step of the run is over.
+    /// Compares once, after a poll.
     pub fn check(&self) {
         let Some([write, read]) = self.pools.get() else {
             return;
@@ -115,12 +117,12 @@ impl Meter {
 
     fn compare(&self, what: &str, pool: &MemoryPool, count: &Count) {
         let (seen, run) = (count.load(Ordering::Relaxed), self.incarnation);
-        if let Err(why) = fits(pool, seen) {
+        if let Err(why) = check_pool(pool, seen) {
             let broken = format_args!("promise 7: {run:x}, {what}: {why}");
             self.simulation.violate(broken);
         }
         if pool.waiting() > 0 {
-            self.simulation.count("somebody waits for memory");
+            self.simulation.count("a request waits for memory");
             if !pool.shortage().limited.is_empty() {
                 self.simulation.count("a query waits at its limit");
             }
@@ -128,8 +130,8 @@ impl Meter {
     }
 }
 
-/// Whether so many bytes may be there, and what each holds may be held.
-fn fits(pool: &MemoryPool, seen: u64) -> Result<(), String> {
+/// Checks that the bytes seen are reserved, and that pool and queries are within their limits.
+fn check_pool(pool: &MemoryPool, seen: u64) -> Result<(), String> {
     let (used, capacity) = (pool.used(), pool.capacity());
     if used > capacity {
         return Err(format!("{used} bytes are reserved of {capacity}"));
@@ -148,7 +150,7 @@ fn fits(pool: &MemoryPool, seen: u64) -> Result<(), String> {
     }
 }
 
-/// The footer of a segment; `None` if it is none.
+/// The footer of a segment; `None` if the content is no segment.
 pub fn footer_of(content: &[Bytes]) -> Option<Footer> {
     let bytes = content.concat();
     let trailer = Trailer::decode(&bytes, bytes.len() as u64).ok()?;
@@ -160,13 +162,13 @@ fn is_segment(key: &Key) -> bool {
     key.as_str().ends_with(".seg")
 }
 
-/// Bytes of a segment that came from clients: pages and their headers.
+/// How many bytes of a segment came from clients: pages and their headers.
 fn frames(content: &[Bytes]) -> u64 {
     let blocks = footer_of(content).map_or(Blocks::default(), |footer| footer.blocks);
     blocks.iter().map(|b| b.length() - RECORD as u64).sum()
 }
 
-/// A store whose daemon's bytes are counted.
+/// A store that counts what the daemon puts and gets.
 struct MeteredStore {
     meter: Arc<Meter>,
     inner: Arc<dyn Store>,
@@ -183,7 +185,7 @@ impl Store for MeteredStore {
     async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<(), StoreError> {
         let _held = is_segment(key).then(|| {
             let amount = frames(&content);
-            Held::new(Bytes::new(), amount, &self.meter.writing)
+            CountedBytes::new(Bytes::new(), amount, &self.meter.writing)
         });
         self.inner.put(key, content).await
     }
@@ -208,7 +210,7 @@ impl Store for MeteredStore {
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
         let bytes = self.inner.get_range(key, range).await?;
         Ok(match is_segment(key) {
-            true => Held::counted(bytes, &self.meter.reading),
+            true => CountedBytes::counted(bytes, &self.meter.reading),
             false => bytes,
         })
     }
@@ -243,18 +245,22 @@ impl Store for MeteredStore {
 }
 
 #[test]
-fn bytes_that_are_held_and_not_reserved_are_found() {
+fn unreserved_bytes_in_memory_are_detected() {
     let pool = MemoryPool::limited("test", 100, Some(60));
-    assert_eq!(fits(&pool, 0), Ok(()));
-    assert!(fits(&pool, 1).is_err());
+    assert_eq!(check_pool(&pool, 0), Ok(()));
+    assert!(check_pool(&pool, 1).is_err());
     let reserved = pool.try_reserve("q", 60);
-    assert_eq!(fits(&pool, 60), Ok(()));
-    assert!(fits(&pool, 61).is_err());
+    assert_eq!(check_pool(&pool, 60), Ok(()));
+    assert!(check_pool(&pool, 61).is_err());
     drop(reserved);
-    assert!(fits(&pool, 60).is_err(), "given back too early");
+    assert!(check_pool(&pool, 60).is_err(), "released too early");
     let count = Count::default();
-    let slice = Held::counted(Bytes::from_static(b"0123456789"), &count).slice(2..4);
-    assert_eq!(count.load(Ordering::Relaxed), 10, "a slice keeps the whole");
+    let slice = CountedBytes::counted(Bytes::from_static(b"0123456789"), &count).slice(2..4);
+    assert_eq!(
+        count.load(Ordering::Relaxed),
+        10,
+        "a slice retains all bytes"
+    );
     drop(slice);
     assert_eq!(count.load(Ordering::Relaxed), 0);
 }

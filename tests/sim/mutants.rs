@@ -1,8 +1,8 @@
-//! Promises broken on purpose, to show that the checker sees it.
+//! Promises broken on purpose, to show that the checker detects it.
 //!
-//! A mutant sits in a seam: between a daemon and one of its stores, or between a daemon's router
-//! and the network. Nothing of it is in the daemon. To add one: a variant, what it does in `over`
-//! or `serve`, and nothing else; the test goes through all of them.
+//! A mutant sits between a daemon and its stores, or between the network and a daemon's router; the
+//! daemon itself is unchanged. To add one: a variant, its line in `ALL`, and its effect in
+//! `MutantStore` or `MutantRouter`. The test runs all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -22,76 +22,81 @@ use stopover::store::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError
 use tower::ServiceExt as _;
 
 use crate::meter::footer_of;
-use crate::nest::Nest;
+use crate::process::Process;
 use crate::store::Site;
 use crate::wire;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mutant {
-    /// A store answers a put before it holds the bytes, and forgets them with the daemon.
+    /// A store acknowledges a put before it has the bytes, and loses them if the daemon dies.
     StoreAcknowledgesEarly,
     /// Segments without commit records are acknowledged before they are stored, so that a commit
     /// record is written before an earlier segment of its attempt is durable.
     RecordBeforeItsSegments,
-    /// A list does not show what was put last.
+    /// A list omits the last object that was put.
     ListIsStale,
     /// Deletes do nothing in one base directory.
-    CloseForgetsABase,
-    /// A renewal does not change the version of a marker: the sweeper goes by age.
-    SweeperGoesByAge,
-    /// A base directory keeps what it was given in the daemon's own memory.
-    MemoryIsKept,
-    /// A store gives a part of something larger, which stays in memory with it.
-    RangeKeepsWhatLiesBefore,
-    /// Bodies are read before there is room for them.
-    BodyIsReadBeforeItsTurn,
-    /// The daemon takes every batch, repeated or not, as the next one.
-    RepeatedBatchIsTakenTwice,
+    DeletesSkipABase,
+    /// A renewal does not change the version of a marker, so that an exchange expires by age.
+    MarkerVersionNeverChanges,
+    /// A store retains the bytes of its puts in the daemon's memory.
+    PutRetainsMemory,
+    /// A store returns a slice of a larger buffer, which stays in memory.
+    RangeRetainsItsPrefix,
+    /// Request bodies are read before memory is reserved for them.
+    BodyIsReadBeforeReservation,
+    /// The daemon appends every batch, even a repeated one.
+    RepeatedBatchIsAppendedTwice,
     /// A finish is answered at once.
     FinishAcknowledgesEarly,
-    /// An abort is answered and not carried out.
-    AbortIsForgotten,
-    /// An abort that came after the finish says that it won.
+    /// An abort is acknowledged but not executed.
+    AbortIsIgnored,
+    /// An abort after the finish is acknowledged.
     AbortWinsAfterFinish,
-    /// A read skips a page and counts what it sent.
+    /// A read omits a page, also from its counts.
     ReadSkipsAPage,
-    /// A read gives two pages in the wrong order.
+    /// A read returns two pages in the wrong order.
     ReadSwapsPages,
-    /// A read that fails in its midst ends as if it were whole.
+    /// A read omits its last page and ends as if it were complete.
     ReadEndsEarly,
-    /// A daemon answers for a closed exchange what it remembers.
-    ClosedIsStillListed,
+    /// A daemon repeats earlier answers for a closed exchange.
+    ClosedExchangeIsStillServed,
 }
 
 pub const ALL: &[Mutant] = &[
     Mutant::StoreAcknowledgesEarly,
     Mutant::RecordBeforeItsSegments,
     Mutant::ListIsStale,
-    Mutant::CloseForgetsABase,
-    Mutant::SweeperGoesByAge,
-    Mutant::MemoryIsKept,
-    Mutant::RangeKeepsWhatLiesBefore,
-    Mutant::BodyIsReadBeforeItsTurn,
-    Mutant::RepeatedBatchIsTakenTwice,
+    Mutant::DeletesSkipABase,
+    Mutant::MarkerVersionNeverChanges,
+    Mutant::PutRetainsMemory,
+    Mutant::RangeRetainsItsPrefix,
+    Mutant::BodyIsReadBeforeReservation,
+    Mutant::RepeatedBatchIsAppendedTwice,
     Mutant::FinishAcknowledgesEarly,
-    Mutant::AbortIsForgotten,
+    Mutant::AbortIsIgnored,
     Mutant::AbortWinsAfterFinish,
     Mutant::ReadSkipsAPage,
     Mutant::ReadSwapsPages,
     Mutant::ReadEndsEarly,
-    Mutant::ClosedIsStillListed,
+    Mutant::ClosedExchangeIsStillServed,
 ];
 
 impl Mutant {
-    /// A daemon's store with this fault in it.
-    pub fn over(self, store: Arc<dyn Store>, site: &Arc<Site>, nest: &Arc<Nest>) -> Arc<dyn Store> {
+    /// A store with this fault.
+    pub fn wrap(
+        self,
+        store: Arc<dyn Store>,
+        site: &Arc<Site>,
+        process: &Arc<Process>,
+    ) -> Arc<dyn Store> {
         Arc::new(MutantStore {
             mutant: self,
             inner: store,
             first: site.name.as_str() == "a",
-            nest: Arc::clone(nest),
+            process: Arc::clone(process),
             last: Mutex::default(),
-            kept: Mutex::default(),
+            retained: Mutex::default(),
         })
     }
 }
@@ -102,9 +107,9 @@ struct MutantStore {
     inner: Arc<dyn Store>,
     /// The first base directory of the world.
     first: bool,
-    nest: Arc<Nest>,
+    process: Arc<Process>,
     last: Mutex<Option<Key>>,
-    kept: Mutex<Vec<Bytes>>,
+    retained: Mutex<Vec<Bytes>>,
 }
 
 impl MutantStore {
@@ -112,11 +117,11 @@ impl MutantStore {
         self.mutant == mutant
     }
 
-    /// Puts it some time, if the daemon lives so long.
+    /// Puts the object after a while, unless the daemon dies before.
     fn put_later(&self, key: &Key, content: &[Bytes]) {
         let (inner, key) = (Arc::clone(&self.inner), key.clone());
         let content = vec![Bytes::from(content.concat())];
-        self.nest.start(Box::pin(async move {
+        self.process.start(Box::pin(async move {
             tokio::time::sleep(Duration::from_secs(3)).await;
             let _ = inner.put(&key, content).await;
         }));
@@ -138,8 +143,8 @@ impl Store for MutantStore {
             self.put_later(key, &content);
             return Ok(());
         }
-        if segment && self.is(Mutant::MemoryIsKept) {
-            self.kept.lock().extend(content.iter().cloned());
+        if segment && self.is(Mutant::PutRetainsMemory) {
+            self.retained.lock().extend(content.iter().cloned());
         }
         let put = self.inner.put(key, content).await;
         if segment && put.is_ok() {
@@ -154,8 +159,8 @@ impl Store for MutantStore {
         content: Bytes,
         expected: &Precondition,
     ) -> Result<bool, StoreError> {
-        if self.is(Mutant::SweeperGoesByAge) && *expected != Precondition::Absent {
-            // It must not matter what lies there, as it always looks the same.
+        if self.is(Mutant::MarkerVersionNeverChanges) && *expected != Precondition::Absent {
+            // All versions are reported as equal, so the precondition cannot be checked.
             return self.inner.put(key, vec![content]).await.map(|()| true);
         }
         self.inner.put_if(key, content, expected).await
@@ -163,7 +168,7 @@ impl Store for MutantStore {
 
     async fn get_versioned(&self, key: &Key) -> Result<Versioned, StoreError> {
         let mut versioned = self.inner.get_versioned(key).await?;
-        if self.is(Mutant::SweeperGoesByAge) {
+        if self.is(Mutant::MarkerVersionNeverChanges) {
             versioned.version = "1".into();
         }
         Ok(versioned)
@@ -174,7 +179,7 @@ impl Store for MutantStore {
     }
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
-        if self.is(Mutant::RangeKeepsWhatLiesBefore) {
+        if self.is(Mutant::RangeRetainsItsPrefix) {
             let more = self.inner.get_range(key, 0..range.end).await?;
             return Ok(more.slice(range.start as usize..));
         }
@@ -196,7 +201,7 @@ impl Store for MutantStore {
 
     async fn delete(&self, keys: Vec<Key>) -> Result<u64, StoreError> {
         let probe = keys.iter().any(|key| key.as_str().starts_with(".probe"));
-        if self.is(Mutant::CloseForgetsABase) && self.first && !probe {
+        if self.is(Mutant::DeletesSkipABase) && self.first && !probe {
             return Ok(keys.len() as u64);
         }
         self.inner.delete(keys).await
@@ -207,10 +212,10 @@ impl Store for MutantStore {
         key: &Key,
         version: Option<&str>,
     ) -> Result<DeleteOutcome, StoreError> {
-        if self.is(Mutant::CloseForgetsABase) && self.first {
+        if self.is(Mutant::DeletesSkipABase) && self.first {
             return Ok(DeleteOutcome::Removed);
         }
-        let version = version.filter(|_| !self.is(Mutant::SweeperGoesByAge));
+        let version = version.filter(|_| !self.is(Mutant::MarkerVersionNeverChanges));
         self.inner.delete_if(key, version).await
     }
 
@@ -223,21 +228,21 @@ impl Store for MutantStore {
     }
 }
 
-/// Where requests enter a daemon.
-pub struct Door {
+/// Passes requests to a daemon's router, with the fault of the mutant.
+pub struct MutantRouter {
     mutant: Option<Mutant>,
-    taken: Mutex<BTreeMap<String, u32>>,
+    next_batch: Mutex<BTreeMap<String, u32>>,
     finished: Mutex<BTreeSet<String>>,
-    shown: Mutex<BTreeMap<String, Bytes>>,
+    last_answers: Mutex<BTreeMap<String, Bytes>>,
 }
 
-impl Door {
+impl MutantRouter {
     pub fn new(mutant: Option<Mutant>) -> Arc<Self> {
         Arc::new(Self {
             mutant,
-            taken: Mutex::default(),
+            next_batch: Mutex::default(),
             finished: Mutex::default(),
-            shown: Mutex::default(),
+            last_answers: Mutex::default(),
         })
     }
 
@@ -245,17 +250,17 @@ impl Door {
         let path = request.uri().path().to_owned();
         let answer = |request| async { router.clone().oneshot(request).await.expect("infallible") };
         match self.mutant {
-            Some(Mutant::BodyIsReadBeforeItsTurn) if path.ends_with("/pages") => {
+            Some(Mutant::BodyIsReadBeforeReservation) if path.ends_with("/pages") => {
                 let (parts, body) = request.into_parts();
                 match to_bytes(body, 1 << 20).await {
                     Ok(body) => answer(Request::from_parts(parts, Body::from(body))).await,
                     Err(_) => Response::new(Body::empty()),
                 }
             }
-            Some(Mutant::RepeatedBatchIsTakenTwice) if path.ends_with("/pages") => {
-                self.take_as_next(&path, request, answer).await
+            Some(Mutant::RepeatedBatchIsAppendedTwice) if path.ends_with("/pages") => {
+                self.number_batches(&path, request, answer).await
             }
-            Some(Mutant::RepeatedBatchIsTakenTwice) if path.ends_with("/finish") => {
+            Some(Mutant::RepeatedBatchIsAppendedTwice) if path.ends_with("/finish") => {
                 let (mut parts, _) = request.into_parts();
                 parts.headers.remove("content-length");
                 parts.headers.remove("content-type");
@@ -265,10 +270,10 @@ impl Door {
                 let (parts, body) = request.into_parts();
                 let claim = to_bytes(body, 1 << 20).await.unwrap_or_default();
                 let copy = Request::from_parts(parts, Body::from(claim.clone()));
-                let at_once = tokio::time::timeout(Duration::from_millis(5), answer(copy)).await;
-                at_once.unwrap_or_else(|_| Response::new(Body::from(claim)))
+                let early = tokio::time::timeout(Duration::from_millis(5), answer(copy)).await;
+                early.unwrap_or_else(|_| Response::new(Body::from(claim)))
             }
-            Some(Mutant::AbortIsForgotten) if path.ends_with("/abort") => aborted(),
+            Some(Mutant::AbortIsIgnored) if path.ends_with("/abort") => aborted(),
             Some(Mutant::AbortWinsAfterFinish) if path.ends_with("/abort") => {
                 let sink = path.trim_end_matches("/abort").to_owned();
                 let finished = self.finished.lock().contains(&sink);
@@ -285,35 +290,35 @@ impl Door {
                 }
                 answered
             }
-            Some(Mutant::ClosedIsStillListed) if request.method() == "GET" => {
-                self.remember(&path, answer(request).await).await
+            Some(Mutant::ClosedExchangeIsStillServed) if request.method() == "GET" => {
+                self.answer_as_before(&path, answer(request).await).await
             }
-            Some(mutant) if path == "/v1/read" => spoil(mutant, answer(request).await).await,
+            Some(mutant) if path == "/v1/read" => tamper(mutant, answer(request).await).await,
             _ => answer(request).await,
         }
     }
 
-    /// Numbers batches by itself, and so never sees that one is repeated.
-    async fn take_as_next<F: Future<Output = Response<Body>>>(
+    /// Replaces the numbers of batches, so that a repeated one looks new.
+    async fn number_batches<F: Future<Output = Response<Body>>>(
         &self,
         path: &str,
         mut request: Request<Body>,
         answer: impl Fn(Request<Body>) -> F,
     ) -> Response<Body> {
-        let number = *self.taken.lock().entry(path.to_owned()).or_default();
+        let number = *self.next_batch.lock().entry(path.to_owned()).or_default();
         let uri = format!("{path}?batch={number}");
         *request.uri_mut() = uri.parse::<Uri>().expect("a path");
         let answered = answer(request).await;
         if answered.status().is_success() {
-            *self.taken.lock().entry(path.to_owned()).or_default() = number + 1;
+            *self.next_batch.lock().entry(path.to_owned()).or_default() = number + 1;
         }
         answered
     }
 
-    async fn remember(&self, path: &str, answered: Response<Body>) -> Response<Body> {
-        let gone = answered.status() == 404 || answered.status() == 410;
-        let before = self.shown.lock().get(path).cloned();
-        if let (true, Some(before)) = (gone, before) {
+    async fn answer_as_before(&self, path: &str, answered: Response<Body>) -> Response<Body> {
+        let missing = answered.status() == 404 || answered.status() == 410;
+        let before = self.last_answers.lock().get(path).cloned();
+        if let (true, Some(before)) = (missing, before) {
             return Response::new(Body::from(before));
         }
         let (parts, body) = answered.into_parts();
@@ -321,7 +326,9 @@ impl Door {
             return Response::new(Body::empty());
         };
         if parts.status.is_success() {
-            self.shown.lock().insert(path.to_owned(), body.clone());
+            self.last_answers
+                .lock()
+                .insert(path.to_owned(), body.clone());
         }
         Response::from_parts(parts, Body::from(body))
     }
@@ -331,13 +338,13 @@ fn aborted() -> Response<Body> {
     Response::new(Body::from(r#"{"state":"aborted"}"#))
 }
 
-/// A read stream with a fault in it that its own records do not tell.
-async fn spoil(mutant: Mutant, answered: Response<Body>) -> Response<Body> {
+/// Changes a read stream without making its records inconsistent.
+async fn tamper(mutant: Mutant, answered: Response<Body>) -> Response<Body> {
     let (parts, body) = answered.into_parts();
     let Ok(bytes) = to_bytes(body, 1 << 20).await else {
         return Response::from_parts(parts, Body::empty());
     };
-    let spoiled = match wire::decode(&bytes) {
+    let tampered = match wire::decode(&bytes) {
         Ok((mut pages, wire::End::Complete)) => {
             match mutant {
                 Mutant::ReadSkipsAPage if pages.len() > 2 => drop(pages.remove(1)),
@@ -349,5 +356,5 @@ async fn spoil(mutant: Mutant, answered: Response<Body>) -> Response<Body> {
         }
         _ => return Response::from_parts(parts, Body::from(bytes)),
     };
-    Response::from_parts(parts, Body::from(spoiled))
+    Response::from_parts(parts, Body::from(tampered))
 }

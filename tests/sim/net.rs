@@ -1,8 +1,8 @@
 //! The network between clients and daemons: HTTP without sockets.
 //!
-//! Does: carry a request to the daemon's own router and the answer back, late, cut or not at all.
-//! Does not: repeat anything (clients do). Invariant: a request is carried out by the run that it
-//! reached or by none; whether the daemon notices that its client left is a matter of chance.
+//! Does: deliver a request to the daemon's own router and the answer back: late, truncated or not
+//! at all. Does not: retry (clients do). Invariant: a request is handled by the run that it reached
+//! or by none; whether the daemon notices a disconnected client is random.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,23 +18,22 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::chance::Chance;
-use crate::host::{Host, Life};
+use crate::faults::NetFaults;
+use crate::host::{DaemonRun, Host};
+use crate::rng::Rng;
 use crate::simulation::{Simulation, note};
-use crate::weather::NetWeather;
 
-/// A request.
 #[derive(Debug, Clone)]
-pub struct Ask {
+pub struct Call {
     pub method: &'static str,
     pub path: String,
     pub content_type: Option<&'static str>,
     pub body: Bytes,
-    /// Only what exists already: `If-Match: *`.
+    /// Sends `If-Match: *`: renew, but do not create.
     pub if_match: bool,
 }
 
-impl Ask {
+impl Call {
     pub fn new(method: &'static str, path: impl Into<String>) -> Self {
         Self {
             method,
@@ -52,46 +51,46 @@ impl Ask {
     }
 }
 
-/// An answer, as far as it came.
+/// A response, as far as it arrived.
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
     pub body: Vec<u8>,
-    /// Whether the response ended by itself.
-    pub whole: bool,
+    /// Whether the response arrived to its end.
+    pub complete: bool,
 }
 
-/// No answer.
+/// Why there is no response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Silence {
-    /// Nobody listens: nothing was done.
+pub enum NoReply {
+    /// No daemon listens: the request had no effect.
     Refused,
-    /// Whether anything was done is not known.
+    /// Whether the request had an effect is unknown.
     Lost,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug)]
-pub struct Called {
+pub struct CallOutcome {
     /// The run that it reached.
     pub reached: Option<u64>,
-    pub result: Result<Reply, Silence>,
+    pub result: Result<Reply, NoReply>,
 }
 
-/// How a client takes a response.
+/// How a client reads a response.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Taking {
-    /// Leaves after so many bytes.
-    pub leaves_after: Option<usize>,
-    /// Takes nothing for a while after the head.
-    pub stalls: Option<Duration>,
+pub struct ReadBehaviour {
+    /// Disconnects after this many bytes.
+    pub disconnects_after: Option<usize>,
+    /// Reads nothing for this time after the head.
+    pub stalls_for: Option<Duration>,
 }
 
 pub struct Net {
     simulation: Arc<Simulation>,
-    chance: Chance,
-    pub weather: Mutex<NetWeather>,
-    /// Until when a host cannot be reached.
+    rng: Rng,
+    pub faults: Mutex<NetFaults>,
+    /// For each host, the time until which it is unreachable.
     cut_off: Mutex<Vec<Option<Instant>>>,
 }
 
@@ -102,11 +101,11 @@ enum Part {
 }
 
 impl Net {
-    pub fn new(simulation: &Arc<Simulation>, hosts: usize, weather: NetWeather) -> Arc<Self> {
+    pub fn new(simulation: &Arc<Simulation>, hosts: usize, faults: NetFaults) -> Arc<Self> {
         Arc::new(Self {
             simulation: Arc::clone(simulation),
-            chance: Chance::new(simulation.seed, "net"),
-            weather: Mutex::new(weather),
+            rng: Rng::new(simulation.seed, "net"),
+            faults: Mutex::new(faults),
             cut_off: Mutex::new(vec![None; hosts]),
         })
     }
@@ -120,7 +119,7 @@ impl Net {
         self.cut_off.lock()[host] = Some(Instant::now() + duration);
     }
 
-    pub fn join(&self) {
+    pub fn reconnect(&self) {
         self.cut_off.lock().fill(None);
     }
 
@@ -128,89 +127,95 @@ impl Net {
         self.cut_off.lock()[host.index].is_some_and(|until| Instant::now() < until)
     }
 
-    /// Sends a request and takes the answer.
-    pub async fn call(&self, host: &Host, ask: Ask, patience: Duration, taking: Taking) -> Called {
-        let what = format!("{} {}", ask.method, ask.path);
+    /// Sends a request and receives the response.
+    pub async fn call(
+        &self,
+        host: &Host,
+        call: Call,
+        timeout: Duration,
+        behaviour: ReadBehaviour,
+    ) -> CallOutcome {
+        let what = format!("{} {}", call.method, call.path);
         let mut reached = None;
-        let exchange = self.exchange(host, ask, taking, &mut reached);
-        let result = tokio::time::timeout(patience, exchange).await;
-        let result = result.unwrap_or(Err(Silence::Lost));
+        let round_trip = self.round_trip(host, call, behaviour, &mut reached);
+        let result = tokio::time::timeout(timeout, round_trip).await;
+        let result = result.unwrap_or(Err(NoReply::Lost));
         match &result {
             Ok(reply) => note!(
                 self.simulation,
-                "call {what} at {reached:x?}: {} with {} bytes, whole {}",
+                "call {what} at {reached:x?}: {} with {} bytes, complete {}",
                 reply.status,
                 reply.body.len(),
-                reply.whole
+                reply.complete
             ),
-            Err(silence) => note!(self.simulation, "call {what} at {reached:x?}: {silence:?}"),
+            Err(no_reply) => note!(self.simulation, "call {what} at {reached:x?}: {no_reply:?}"),
         }
-        Called { reached, result }
+        CallOutcome { reached, result }
     }
 
-    async fn exchange(
+    async fn round_trip(
         &self,
         host: &Host,
-        ask: Ask,
-        taking: Taking,
+        call: Call,
+        behaviour: ReadBehaviour,
         reached: &mut Option<u64>,
-    ) -> Result<Reply, Silence> {
-        let weather = self.weather.lock().clone();
-        tokio::time::sleep(weather.way(&self.chance)).await;
-        if self.chance.yes(weather.loses_requests) || self.is_cut_off(host) {
-            tokio::time::sleep(self.chance.millis(10, 30_000)).await;
-            return Err(Silence::Lost);
+    ) -> Result<Reply, NoReply> {
+        let faults = self.faults.lock().clone();
+        tokio::time::sleep(faults.latency(&self.rng)).await;
+        if self.rng.chance(faults.loses_requests) || self.is_cut_off(host) {
+            tokio::time::sleep(self.rng.millis(10, 30_000)).await;
+            return Err(NoReply::Lost);
         }
-        let life = host.life().ok_or(Silence::Refused)?;
-        *reached = Some(life.nest.incarnation);
+        let run = host.current_run().ok_or(NoReply::Refused)?;
+        *reached = Some(run.process.incarnation);
         let (sender, mut receiver) = mpsc::channel(1);
-        let cut = !ask.body.is_empty() && self.chance.yes(weather.cuts_uploads);
-        let request = self.request(&ask, &weather, cut);
-        let connection = life
-            .nest
-            .start(Box::pin(serve(Arc::clone(&life), request, sender)));
-        drop(life);
-        // A client that leaves is noticed, or its connection stays half open.
-        let _leaving = self.chance.yes(700).then(|| Leaving(connection));
-        let reply = take(&mut receiver, taking).await;
-        tokio::time::sleep(weather.way(&self.chance)).await;
-        if cut || self.chance.yes(weather.loses_answers) || self.is_cut_off(host) {
-            return Err(Silence::Lost);
+        let cut = !call.body.is_empty() && self.rng.chance(faults.cuts_uploads);
+        let request = self.request(&call, &faults, cut);
+        let connection = run
+            .process
+            .start(Box::pin(serve(Arc::clone(&run), request, sender)));
+        drop(run);
+        // The daemon notices a disconnected client, or the connection stays half open.
+        let _leaving = self.rng.chance(700).then(|| AbortOnDrop(connection));
+        let reply = receive(&mut receiver, behaviour).await;
+        tokio::time::sleep(faults.latency(&self.rng)).await;
+        if cut || self.rng.chance(faults.loses_answers) || self.is_cut_off(host) {
+            return Err(NoReply::Lost);
         }
         reply
     }
 
-    fn request(&self, ask: &Ask, weather: &NetWeather, cut: bool) -> Request<Body> {
-        let mut request = Request::builder().method(ask.method).uri(&ask.path);
-        if let Some(content_type) = ask.content_type {
+    fn request(&self, call: &Call, faults: &NetFaults, cut: bool) -> Request<Body> {
+        let mut request = Request::builder().method(call.method).uri(&call.path);
+        if let Some(content_type) = call.content_type {
             request = request.header("content-type", content_type);
         }
-        if ask.if_match {
+        if call.if_match {
             request = request.header("if-match", "*");
         }
-        if ask.path.contains("/partitions/") {
+        if call.path.contains("/partitions/") {
             request = request.header("accept", "application/vnd.stopover.read");
         }
-        if ask.body.is_empty() {
+        if call.body.is_empty() {
             return request.body(Body::empty()).expect("a plain request");
         }
-        request = request.header("content-length", ask.body.len());
-        let body = if cut || self.chance.yes(weather.trickles) {
-            self.trickle(ask.body.clone(), cut)
+        request = request.header("content-length", call.body.len());
+        let body = if cut || self.rng.chance(faults.trickles) {
+            self.trickle(call.body.clone(), cut)
         } else {
-            Body::from(ask.body.clone())
+            Body::from(call.body.clone())
         };
         request.body(body).expect("a plain request")
     }
 
-    /// A body in pieces with pauses, which may break off.
+    /// A body that arrives in pieces with pauses, and may break off.
     fn trickle(&self, body: Bytes, cut: bool) -> Body {
-        let piece = self.chance.between(1, body.len() as u64) as usize;
+        let piece = self.rng.between(1, body.len() as u64) as usize;
         let pieces: Vec<(Duration, Result<Bytes, std::io::Error>)> = (0..body.len())
             .step_by(piece)
             .map(|at| {
                 let bytes = body.slice(at..(at + piece).min(body.len()));
-                (self.chance.millis(0, 800), Ok(bytes))
+                (self.rng.millis(0, 800), Ok(bytes))
             })
             .collect();
         let mut pieces = pieces;
@@ -230,24 +235,24 @@ impl Net {
     }
 }
 
-/// Ends the daemon's side of a connection when the client's side ends.
-struct Leaving(AbortHandle);
+/// Closes the daemon's side of a connection when the client's side is dropped.
+struct AbortOnDrop(AbortHandle);
 
-impl Drop for Leaving {
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-/// The daemon's side: runs in its nest, and so dies with it.
-async fn serve(life: Arc<Life>, request: Request<Body>, sender: mpsc::Sender<Part>) {
-    let (router, door) = (life.router.clone(), Arc::clone(&life.door));
+/// The daemon's side of a connection; it runs in the daemon's process and dies with it.
+async fn serve(run: Arc<DaemonRun>, request: Request<Body>, sender: mpsc::Sender<Part>) {
+    let (router, mutant_router) = (run.router.clone(), Arc::clone(&run.mutant_router));
     let request = match request.uri().path().ends_with("/pages") {
-        true => request.map(|body| life.nest.meter.body(body)),
+        true => request.map(|body| run.process.meter.body(body)),
         false => request,
     };
-    drop(life);
-    let response: Result<_, Infallible> = Ok(door.serve(router, request).await);
+    drop(run);
+    let response: Result<_, Infallible> = Ok(mutant_router.serve(router, request).await);
     let Ok(response) = response;
     let head = Part::Head(response.status().as_u16());
     if sender.send(head).await.is_err() {
@@ -267,12 +272,15 @@ async fn serve(life: Arc<Life>, request: Request<Body>, sender: mpsc::Sender<Par
     let _ = sender.send(Part::End).await;
 }
 
-/// The client's side.
-async fn take(receiver: &mut mpsc::Receiver<Part>, taking: Taking) -> Result<Reply, Silence> {
+/// The client's side of a connection.
+async fn receive(
+    receiver: &mut mpsc::Receiver<Part>,
+    behaviour: ReadBehaviour,
+) -> Result<Reply, NoReply> {
     let Some(Part::Head(status)) = receiver.recv().await else {
-        return Err(Silence::Lost);
+        return Err(NoReply::Lost);
     };
-    if let Some(stall) = taking.stalls {
+    if let Some(stall) = behaviour.stalls_for {
         tokio::time::sleep(stall).await;
     }
     let mut body = Vec::new();
@@ -283,11 +291,14 @@ async fn take(receiver: &mut mpsc::Receiver<Part>, taking: Taking) -> Result<Rep
                 return Ok(Reply {
                     status,
                     body,
-                    whole: true,
+                    complete: true,
                 });
             }
         }
-        if let Some(most) = taking.leaves_after.filter(|most| body.len() > *most) {
+        if let Some(most) = behaviour
+            .disconnects_after
+            .filter(|most| body.len() > *most)
+        {
             body.truncate(most);
             break;
         }
@@ -295,6 +306,6 @@ async fn take(receiver: &mut mpsc::Receiver<Part>, taking: Taking) -> Result<Rep
     Ok(Reply {
         status,
         body,
-        whole: false,
+        complete: false,
     })
 }

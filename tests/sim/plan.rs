@@ -1,15 +1,15 @@
-//! What a seed's world is made of. Each seed has some kinds of trouble and not others: worlds with
-//! everything in them look alike.
+//! The plan of a seed's world. Each seed has some kinds of faults and not others, since worlds with
+//! all of them would resemble one another.
 //!
-//! To add a kind of trouble: a field here, and what it does in `weather`, `chaos` or `attempt`.
+//! To add a kind of fault: a field here, and its effect in `faults`, `chaos` or `writer`.
 
 use std::time::Duration;
 
 use stopover::config::{Config, LeaseConfig, QueryConfig};
 use stopover::storage::{Limits, RetryPolicy};
 
-use crate::chance::Chance;
-use crate::weather::{NetWeather, StoreWeather};
+use crate::faults::{NetFaults, StoreFaults};
+use crate::rng::Rng;
 
 pub const LEASE: Duration = Duration::from_secs(30);
 const SWEEP: Duration = Duration::from_secs(4);
@@ -19,22 +19,22 @@ const SWEEP: Duration = Duration::from_secs(4);
 pub enum Event {
     /// `kill -9`, now.
     Kill,
-    /// `kill -9`, at some await to come.
+    /// `kill -9`, at a later await.
     KillAtAwait,
     /// SIGTERM, then a new run.
     Stop,
     /// Frozen for seconds.
     Freeze,
     /// Frozen for about a lease.
-    FreezeLong,
-    /// Out of reach of its clients for seconds.
+    LongFreeze,
+    /// Unreachable by its clients for seconds.
     CutOff,
     /// A base directory fails for seconds.
     Outage,
-    /// All base directories do what they are asked for, and nobody learns of it, for seconds.
-    Mute,
+    /// All base directories execute requests but do not answer, for seconds.
+    SilentOutage,
     /// All base directories fail for longer than a lease.
-    OutageLong,
+    LongOutage,
 }
 
 const EVENTS: &[Event] = &[
@@ -42,11 +42,11 @@ const EVENTS: &[Event] = &[
     Event::KillAtAwait,
     Event::Stop,
     Event::Freeze,
-    Event::FreezeLong,
+    Event::LongFreeze,
     Event::CutOff,
     Event::Outage,
-    Event::Mute,
-    Event::OutageLong,
+    Event::SilentOutage,
+    Event::LongOutage,
 ];
 
 /// One exchange.
@@ -57,8 +57,8 @@ pub struct ExchangePlan {
     pub ordered: bool,
     pub tasks: u32,
     /// Closed while its tasks write.
-    pub closed_in_the_midst: Option<Duration>,
-    /// Its coordinator goes away instead of closing it.
+    pub closed_early: Option<Duration>,
+    /// Its coordinator stops instead of closing it.
     pub abandoned: bool,
     /// Its coordinator pauses: when, and for how long.
     pub pauses: Option<(Duration, Duration)>,
@@ -69,44 +69,44 @@ pub struct Plan {
     pub config: Config,
     pub limits: Limits,
     pub hosts: usize,
-    /// Whether each is a file system.
+    /// One base directory each: whether it is a file system.
     pub sites: Vec<bool>,
     pub exchanges: Vec<ExchangePlan>,
-    pub store: StoreWeather,
-    pub net: NetWeather,
+    pub store: StoreFaults,
+    pub net: NetFaults,
     pub events: Vec<Event>,
-    pub shuffle: u64,
-    /// Largest page but for rare ones.
+    pub yield_per_mille: u64,
+    /// Maximum size of a page, except rare larger ones.
     pub page: u64,
-    /// How often in a hundred an attempt is aborted, run twice, or stalls.
+    /// In how many of 100 attempts one is aborted, run twice, or stalls.
     pub aborts: u64,
     pub speculates: u64,
     pub stalls: u64,
-    /// Page bytes that a handle should hold about.
+    /// Requested page bytes per handle.
     pub target: u64,
 }
 
 impl Plan {
     pub fn of(seed: u64) -> Self {
-        let chance = Chance::new(seed, "plan");
-        let sometimes = |most: u64| match chance.yes(500) {
-            true => chance.between(1, most),
+        let rng = Rng::new(seed, "plan");
+        let sometimes = |most: u64| match rng.chance(500) {
+            true => rng.between(1, most),
             false => 0,
         };
-        let delay = *chance.pick(&[2, 20, 200]);
-        let store = StoreWeather {
+        let delay = *rng.pick(&[2, 20, 200]);
+        let store = StoreFaults {
             delay,
             slow: sometimes(20),
             fails: sometimes(60),
             throttles: sometimes(100),
-            fails_afterwards: sometimes(60),
-            late: sometimes(30),
-            halfway: sometimes(200),
+            fails_after_effect: sometimes(60),
+            late_effects: sometimes(30),
+            partial_deletes: sometimes(200),
             contended: sometimes(60),
-            damages: sometimes(40),
+            corrupts: sometimes(40),
         };
-        let net = NetWeather {
-            delay: *chance.pick(&[1, 10, 60]),
+        let net = NetFaults {
+            delay: *rng.pick(&[1, 10, 60]),
             slow: sometimes(20),
             loses_requests: sometimes(60),
             loses_answers: sometimes(80),
@@ -114,38 +114,36 @@ impl Plan {
             trickles: sometimes(200),
         };
         let mut events = EVENTS.to_vec();
-        events.retain(|_| chance.yes(450));
-        let quiet = chance.yes(80);
+        events.retain(|_| rng.chance(450));
+        let quiet = rng.chance(80);
         let (store, net) = match quiet {
-            true => (store.calm(), net.calm()),
+            true => (store.without_faults(), net.without_faults()),
             false => (store, net),
         };
-        let mut config = config(&chance);
+        let mut config = config(&rng);
         config.query = query(seed);
         Self {
             config,
-            limits: limits(&chance),
-            hosts: chance.between(1, 3) as usize,
-            sites: (0..chance.between(1, 3)).map(|_| chance.yes(350)).collect(),
-            exchanges: (0..chance.between(1, 2))
-                .map(|n| exchange(&chance, n))
-                .collect(),
+            limits: limits(&rng),
+            hosts: rng.between(1, 3) as usize,
+            sites: (0..rng.between(1, 3)).map(|_| rng.chance(350)).collect(),
+            exchanges: (0..rng.between(1, 2)).map(|n| exchange(&rng, n)).collect(),
             store,
             net,
             events: if quiet { Vec::new() } else { events },
-            shuffle: *chance.pick(&[0, 30, 300]),
-            page: *chance.pick(&[20, 200, 1500]),
+            yield_per_mille: *rng.pick(&[0, 30, 300]),
+            page: *rng.pick(&[20, 200, 1500]),
             aborts: sometimes(20),
             speculates: sometimes(40),
             stalls: sometimes(8),
-            target: *chance.pick(&[1, 1000, 1 << 20]),
+            target: *rng.pick(&[1, 1000, 1 << 20]),
         }
     }
 
-    /// A world in which nothing happens by itself, with so many daemons and object stores.
+    /// A world without faults and events, with this many daemons and object stores.
     pub fn quiet(hosts: usize, sites: usize) -> Self {
-        let chance = Chance::new(0, "quiet");
-        let mut config = config(&chance);
+        let rng = Rng::new(0, "quiet");
+        let mut config = config(&rng);
         config.memory.budget = Some(96 << 10);
         config.segment.target_size = 2 << 10;
         Self {
@@ -161,10 +159,10 @@ impl Plan {
             hosts,
             sites: vec![false; sites],
             exchanges: Vec::new(),
-            store: StoreWeather::default(),
-            net: NetWeather::default(),
+            store: StoreFaults::default(),
+            net: NetFaults::default(),
             events: Vec::new(),
-            shuffle: 0,
+            yield_per_mille: 0,
             page: 100,
             aborts: 0,
             speculates: 0,
@@ -173,25 +171,25 @@ impl Plan {
         }
     }
 
-    /// Whether nothing at all goes wrong in this world.
+    /// Whether this world has no faults and no events.
     pub fn is_quiet(&self) -> bool {
         let rates = [
             self.store.slow + self.store.fails + self.store.throttles + self.store.contended,
-            self.store.fails_afterwards + self.store.late + self.store.halfway,
-            self.store.damages + self.net.slow + self.net.loses_requests,
+            self.store.fails_after_effect + self.store.late_effects + self.store.partial_deletes,
+            self.store.corrupts + self.net.slow + self.net.loses_requests,
             self.net.loses_answers + self.net.cuts_uploads + self.net.trickles,
         ];
         self.events.is_empty() && rates.iter().all(|rate| *rate == 0)
     }
 }
 
-fn config(chance: &Chance) -> Config {
+fn config(rng: &Rng) -> Config {
     let mut config = Config::default();
-    config.memory.budget = Some(*chance.pick(&[48 << 10, 96 << 10, 1 << 20]));
-    config.segment.target_size = *chance.pick(&[300, 2 << 10, 16 << 10]);
-    config.segment.upload_concurrency = *chance.pick(&[1, 2, 4]);
+    config.memory.budget = Some(*rng.pick(&[48 << 10, 96 << 10, 1 << 20]));
+    config.segment.target_size = *rng.pick(&[300, 2 << 10, 16 << 10]);
+    config.segment.upload_concurrency = *rng.pick(&[1, 2, 4]);
     config.read.chunk_size = 4096;
-    config.read.fetch_concurrency = *chance.pick(&[1, 3]);
+    config.read.fetch_concurrency = *rng.pick(&[1, 3]);
     config.limits.max_json_size = 64 << 10;
     config.lease = LeaseConfig {
         duration: LEASE,
@@ -200,36 +198,36 @@ fn config(chance: &Chance) -> Config {
     config
 }
 
-/// What one query may have: nothing said, or little more than its largest request needs.
+/// Limits of one query: none, or little more than its largest request needs.
 fn query(seed: u64) -> QueryConfig {
-    let chance = Chance::new(seed, "query");
+    let rng = Rng::new(seed, "query");
     QueryConfig {
-        max_write_memory: *chance.pick(&[None, Some(21 << 10)]),
-        max_read_memory: *chance.pick(&[None, Some(10 << 10)]),
+        max_write_memory: *rng.pick(&[None, Some(21 << 10)]),
+        max_read_memory: *rng.pick(&[None, Some(10 << 10)]),
         ..QueryConfig::default()
     }
 }
 
-fn limits(chance: &Chance) -> Limits {
+fn limits(rng: &Rng) -> Limits {
     Limits {
-        concurrency: *chance.pick(&[2, 8, 32]),
+        concurrency: *rng.pick(&[2, 8, 32]),
         retry: RetryPolicy {
-            patience: *chance.pick(&[Duration::from_secs(1), Duration::from_secs(8)]),
+            patience: *rng.pick(&[Duration::from_secs(1), Duration::from_secs(8)]),
             first_wait: Duration::from_millis(50),
             longest_wait: Duration::from_secs(1),
         },
     }
 }
 
-fn exchange(chance: &Chance, number: u64) -> ExchangePlan {
-    let sometimes = |share, low, high| chance.yes(share).then(|| chance.millis(low, high));
+fn exchange(rng: &Rng, number: u64) -> ExchangePlan {
+    let sometimes = |share, low, high| rng.chance(share).then(|| rng.millis(low, high));
     ExchangePlan {
         name: format!("x{number}"),
-        partitions: chance.between(1, 4) as u32,
-        ordered: chance.yes(300),
-        tasks: chance.between(1, 5) as u32,
-        closed_in_the_midst: sometimes(200, 100, 4000),
-        abandoned: chance.yes(250),
-        pauses: sometimes(250, 100, 10_000).map(|when| (when, chance.millis(5000, 45_000))),
+        partitions: rng.between(1, 4) as u32,
+        ordered: rng.chance(300),
+        tasks: rng.between(1, 5) as u32,
+        closed_early: sometimes(200, 100, 4000),
+        abandoned: rng.chance(250),
+        pauses: sometimes(250, 100, 10_000).map(|when| (when, rng.millis(5000, 45_000))),
     }
 }

@@ -1,22 +1,23 @@
-//! Reading, as the plugin's source does it, and as curl does.
+//! Reads like the plugin's source, and whole partitions like curl.
 //!
-//! Does: plan handles, read each to its end through whichever daemon answers, resume after what is
-//! there, hand the whole to the history. Invariant: what breaks off is resumed, never guessed.
+//! Does: plan handles, read each to its end at any daemon, resume after the pages received so far,
+//! have the history check the result. Invariant: a read that breaks off is resumed or fails.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::chance::Chance;
-use crate::client::{Handle, Trouble};
+use crate::client::{Handle, RequestError};
 use crate::cluster::{Cluster, pause};
-use crate::history::Which;
+use crate::history::AttemptId;
 use crate::host::Host;
-use crate::net::Taking;
+use crate::net::ReadBehaviour;
+use crate::rng::Rng;
 use crate::wire::{End, ReadPage};
 
+/// How often one read is tried without a new page.
 const TRIES: u32 = 12;
 
-/// Answers that no read may have while its exchange lives.
+/// Problems that no read may be answered with while its exchange is live.
 const NEVER: &[&str] = &[
     "exchange-not-found",
     "exchange-closed",
@@ -30,8 +31,8 @@ const NEVER: &[&str] = &[
 pub struct Reader<'a> {
     pub cluster: &'a Cluster,
     pub exchange: &'a str,
-    pub chance: &'a Chance,
-    /// Asked instead of any, and then nothing may go wrong.
+    pub rng: &'a Rng,
+    /// The only daemon to use. If set, the read must succeed.
     pub only: Option<&'a Arc<Host>>,
 }
 
@@ -39,7 +40,7 @@ impl Reader<'_> {
     fn host(&self) -> Arc<Host> {
         match self.only {
             Some(host) => Arc::clone(host),
-            None => self.cluster.any_host(self.chance),
+            None => self.cluster.any_host(self.rng),
         }
     }
 
@@ -48,7 +49,7 @@ impl Reader<'_> {
     }
 
     /// Reads all pages of the chosen attempts and checks them.
-    pub async fn consume(&self, chosen: &[Which]) -> Result<(), Trouble> {
+    pub async fn consume(&self, chosen: &[AttemptId]) -> Result<(), RequestError> {
         let handles = self.plan(chosen).await?;
         let mut read = Vec::new();
         for handle in &handles {
@@ -61,7 +62,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    async fn plan(&self, chosen: &[Which]) -> Result<Vec<Handle>, Trouble> {
+    async fn plan(&self, chosen: &[AttemptId]) -> Result<Vec<Handle>, RequestError> {
         let mut tries = 0;
         loop {
             let (client, target) = (&self.cluster.client, self.cluster.plan.target);
@@ -70,76 +71,80 @@ impl Reader<'_> {
                 .await;
             match planned {
                 Ok(handles) => return Ok(handles),
-                Err(trouble) => tries = self.failed(trouble, tries).await?,
+                Err(error) => tries = self.failed(error, tries).await?,
             }
         }
     }
 
-    /// Goes on unless it was the last try, or no try helps.
-    async fn failed(&self, trouble: Trouble, tries: u32) -> Result<u32, Trouble> {
-        self.cluster.judge(self.exchange, &trouble, NEVER);
-        if tries + 1 >= self.tries() || !trouble.retryable() {
-            return Err(trouble);
+    /// Pauses before the next try; fails after the last try, or if a retry cannot help.
+    async fn failed(&self, error: RequestError, tries: u32) -> Result<u32, RequestError> {
+        self.cluster.check_error(self.exchange, &error, NEVER);
+        if tries + 1 >= self.tries() || !error.retryable() {
+            return Err(error);
         }
-        pause(self.chance, tries).await;
+        pause(self.rng, tries).await;
         Ok(tries + 1)
     }
 
-    async fn read(&self, handle: &Handle) -> Result<Vec<ReadPage>, Trouble> {
+    async fn read(&self, handle: &Handle) -> Result<Vec<ReadPage>, RequestError> {
         let mut pages: Vec<ReadPage> = Vec::new();
         let mut tries = 0;
         loop {
-            let taking = self.taking();
+            let behaviour = self.behaviour();
             let (client, skip) = (&self.cluster.client, pages.len() as u64);
-            let trouble = match client.read(&self.host(), handle, skip, taking).await {
-                Err(trouble) => trouble,
+            let error = match client.read(&self.host(), handle, skip, behaviour).await {
+                Err(error) => error,
                 Ok(read) => {
                     if !read.pages.is_empty() {
                         tries = 0;
                     }
                     pages.extend(read.pages);
                     match read.end {
-                        End::Complete => return self.whole(handle, pages),
-                        End::Problem(slug) => Trouble::Problem {
-                            retryable: slug != "data-lost",
-                            slug,
+                        End::Complete => return self.complete(handle, pages),
+                        End::Problem(problem_type) => RequestError::Problem {
+                            retryable: problem_type != "data-lost",
+                            problem_type,
                         },
                         End::Missing => {
                             self.cluster.simulation.count("a read resumed");
-                            Trouble::Lost
+                            RequestError::Lost
                         }
                     }
                 }
             };
-            tries = self.failed(trouble, tries).await?;
+            tries = self.failed(error, tries).await?;
         }
     }
 
-    fn taking(&self) -> Taking {
+    fn behaviour(&self) -> ReadBehaviour {
         if self.only.is_some() {
-            return Taking::default();
+            return ReadBehaviour::default();
         }
-        let chance = self.chance;
-        Taking {
-            leaves_after: chance.yes(150).then(|| chance.below(3000) as usize),
-            stalls: chance.yes(60).then(|| chance.millis(10, 4000)),
+        let rng = self.rng;
+        ReadBehaviour {
+            disconnects_after: rng.chance(150).then(|| rng.below(3000) as usize),
+            stalls_for: rng.chance(60).then(|| rng.millis(10, 4000)),
         }
     }
 
-    fn whole(&self, handle: &Handle, pages: Vec<ReadPage>) -> Result<Vec<ReadPage>, Trouble> {
+    fn complete(
+        &self,
+        handle: &Handle,
+        pages: Vec<ReadPage>,
+    ) -> Result<Vec<ReadPage>, RequestError> {
         let right = pages.len() as u64 == handle.pages
             && pages.iter().all(|page| page.partition == handle.partition);
         if !right {
-            let (came, named) = (pages.len(), handle.pages);
-            self.cluster
-                .simulation
-                .violate(format_args!("promise 5: {came} pages came of {named}"));
+            let (received, announced) = (pages.len(), handle.pages);
+            self.cluster.simulation.violate(format_args!(
+                "promise 5: received {received} of {announced} pages"
+            ));
         }
         Ok(pages)
     }
 
-    /// Looks at an exchange without having chosen attempts, once.
-    pub async fn look(&self) -> Result<(), Trouble> {
+    /// Inspects an exchange once: lists its attempts and reads a partition.
+    pub async fn inspect(&self) -> Result<(), RequestError> {
         let simulation = &self.cluster.simulation;
         let (must, partitions) = {
             let mut history = simulation.history.lock();
@@ -148,7 +153,7 @@ impl Reader<'_> {
         };
         let host = self.host();
         match self.cluster.client.show(&host, self.exchange).await {
-            Err(trouble) => self.cluster.judge(self.exchange, &trouble, NEVER),
+            Err(error) => self.cluster.check_error(self.exchange, &error, NEVER),
             Ok(listed) => {
                 let checked = simulation
                     .history
@@ -157,17 +162,17 @@ impl Reader<'_> {
                 simulation.check(checked);
             }
         }
-        let partition = self.chance.below(u64::from(partitions)) as u32;
+        let partition = self.rng.below(u64::from(partitions)) as u32;
         self.partition(&host, partition, &must).await
     }
 
-    /// Reads a partition as curl does.
+    /// Reads a partition without a handle, like curl.
     pub async fn partition(
         &self,
         host: &Host,
         partition: u32,
-        must: &BTreeSet<Which>,
-    ) -> Result<(), Trouble> {
+        must: &BTreeSet<AttemptId>,
+    ) -> Result<(), RequestError> {
         let simulation = &self.cluster.simulation;
         let read = self
             .cluster
@@ -175,16 +180,16 @@ impl Reader<'_> {
             .partition(host, self.exchange, partition)
             .await;
         let read = match read {
-            Err(trouble) => {
-                self.cluster.judge(self.exchange, &trouble, NEVER);
-                return Err(trouble);
+            Err(error) => {
+                self.cluster.check_error(self.exchange, &error, NEVER);
+                return Err(error);
             }
             Ok(read) => read,
         };
         match read.end {
             End::Complete => {
                 let mut history = simulation.history.lock();
-                // What ran out of its lease may have been collected and announced again, empty.
+                // An expired exchange may have been collected and announced again, empty.
                 let checked = match history.exchange(self.exchange).expired {
                     true => Ok(()),
                     false => history.read_partition(self.exchange, partition, must, &read.pages),
@@ -194,15 +199,15 @@ impl Reader<'_> {
                 simulation.check(checked);
                 Ok(())
             }
-            End::Problem(slug) => {
-                let trouble = Trouble::Problem {
-                    slug,
+            End::Problem(problem_type) => {
+                let error = RequestError::Problem {
+                    problem_type,
                     retryable: true,
                 };
-                self.cluster.judge(self.exchange, &trouble, NEVER);
-                Err(trouble)
+                self.cluster.check_error(self.exchange, &error, NEVER);
+                Err(error)
             }
-            End::Missing => Err(Trouble::Lost),
+            End::Missing => Err(RequestError::Lost),
         }
     }
 }

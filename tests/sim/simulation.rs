@@ -1,8 +1,7 @@
-//! What all parts of one simulated world share: the trace, the history, the verdict.
+//! What all parts of one simulated world share: the trace, the history, the result.
 //!
-//! Does: write down what happens, and stop the world at the first broken promise. Does not: know
-//! what a promise is (`history`). Invariant: the hash of the trace is the same for the same seed,
-//! in every process.
+//! Does: record what happens, and stop the world at the first broken promise. Does not: know the
+//! promises (`history`). Invariant: the trace of a seed has the same hash in every process.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -20,20 +19,20 @@ use tokio_util::sync::CancellationToken;
 use crate::history::History;
 use crate::mutants::Mutant;
 
-/// Lines of the trace that a failure prints.
-const KEPT_LINES: usize = 80;
+/// How many lines of the trace are retained, to be printed after a failure.
+const TRACE_LINES: usize = 80;
 
 /// One world.
 pub struct Simulation {
     pub seed: u64,
     pub start: Instant,
     pub history: Mutex<History>,
-    /// The promise that is broken on purpose, if one is.
+    /// How a promise is broken on purpose, if one is.
     pub mutant: Option<Mutant>,
-    /// Runs of daemons that have not ended: whose files are not abandoned.
-    pub living: Mutex<BTreeSet<u64>>,
-    /// Set once a promise was broken: the world ends.
-    pub over: CancellationToken,
+    /// Runs of daemons that have not ended; temporary files of others are stale.
+    pub live_processes: Mutex<BTreeSet<u64>>,
+    /// Cancelled once a promise was broken, which ends the world.
+    pub stopped: CancellationToken,
     print: bool,
     trace: Mutex<Trace>,
 }
@@ -62,14 +61,14 @@ impl Simulation {
             start: Instant::now(),
             history: Mutex::new(history),
             mutant,
-            living: Mutex::default(),
-            over: CancellationToken::new(),
+            live_processes: Mutex::default(),
+            stopped: CancellationToken::new(),
             print,
             trace: Mutex::default(),
         })
     }
 
-    /// Writes down what happened.
+    /// Appends a line to the trace.
     pub fn note(&self, what: fmt::Arguments<'_>) {
         let line = format!("{:9} {what}", self.start.elapsed().as_millis());
         let mut trace = self.trace.lock();
@@ -77,33 +76,33 @@ impl Simulation {
         if self.print {
             println!("{line}");
         }
-        if trace.lines.len() == KEPT_LINES {
+        if trace.lines.len() == TRACE_LINES {
             trace.lines.pop_front();
         }
         trace.lines.push_back(line);
     }
 
-    /// Counts what a run must have seen at least once, lest it proves nothing.
+    /// Counts an event that a run of many seeds must cover.
     pub fn count(&self, what: &'static str) {
         *self.trace.lock().counts.entry(what).or_default() += 1;
     }
 
-    /// A promise was broken.
+    /// Reports a broken promise.
     pub fn violate(&self, what: impl fmt::Display) {
         self.note(format_args!("BROKEN {what}"));
         let mut trace = self.trace.lock();
         trace.violation.get_or_insert_with(|| what.to_string());
-        self.over.cancel();
+        self.stopped.cancel();
     }
 
-    /// Whatever the history objects to is a broken promise.
+    /// Reports a broken promise if a check of the history failed.
     pub fn check(&self, checked: Result<(), String>) {
         if let Err(what) = checked {
             self.violate(what);
         }
     }
 
-    /// Starts what is not a daemon's: clients, the far side of a store.
+    /// Spawns a task that outlives daemons: a client, or the far side of a store.
     pub fn spawn(
         self: &Arc<Self>,
         work: impl Future<Output = ()> + Send + 'static,
@@ -128,11 +127,11 @@ impl Simulation {
     }
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
-        .unwrap_or_else(|| "without a text".to_owned())
+        .unwrap_or_else(|| "without a message".to_owned())
 }
 
 /// `note!(simulation, "format", …)`

@@ -1,9 +1,10 @@
-//! The base directories of a world: a store that delays, reorders, fails, and answers errors after
-//! the fact.
+//! The base directories of a world: a store that delays, reorders, fails, and reports failures of
+//! operations that took effect.
 //!
-//! Does: carry an operation to its disk and the answer back, as the weather has it. Does not: keep
-//! anything. Invariant: the far side of an object store goes on when its client dies, a file system
-//! stops with it; an operation takes place at one moment, as a whole, but for `Halfway`.
+//! Does: deliver an operation to its disk and the result back, with the faults of the world. Does
+//! not: hold data. Invariant: the far side of an object store continues when its client dies, a
+//! file system stops with it; an operation takes effect at one moment and as a whole, except
+//! `Partial`.
 
 use std::future::Future;
 use std::ops::Range;
@@ -20,30 +21,29 @@ use stopover::store::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::chance::Chance;
 use crate::disk::Disk;
-use crate::nest::Nest;
+use crate::faults::{Operation, Outcome, StoreFaults};
+use crate::process::Process;
+use crate::rng::Rng;
 use crate::simulation::{Simulation, note};
-use crate::weather::{Fate, Operation, StoreWeather};
 
-/// A time in which a base directory fails.
+/// A period in which a base directory fails.
 #[derive(Debug, Clone, Copy)]
 pub struct Outage {
     pub end: Instant,
-    /// Requests arrive and are carried out, and no answer comes back.
-    pub mute: bool,
+    /// Requests are executed, but never answered.
+    pub silent: bool,
 }
 
 /// One base directory, shared by all daemons.
 pub struct Site {
     pub name: BaseName,
-    /// A file system: what was begun ends with its process.
+    /// Whether it is a file system, whose operations end with their process.
     pub local: bool,
     pub disk: Mutex<Disk>,
-    pub weather: Mutex<StoreWeather>,
-    /// Nothing works until the end of it.
+    pub faults: Mutex<StoreFaults>,
     pub outage: Mutex<Option<Outage>>,
-    chance: Chance,
+    rng: Rng,
     simulation: Arc<Simulation>,
 }
 
@@ -51,57 +51,63 @@ impl Site {
     pub fn new(
         name: &str,
         local: bool,
-        weather: StoreWeather,
+        faults: StoreFaults,
         simulation: &Arc<Simulation>,
     ) -> Arc<Self> {
         Arc::new(Self {
             name: name.parse().expect("a fixed name"),
             local,
             disk: Mutex::default(),
-            weather: Mutex::new(weather),
+            faults: Mutex::new(faults),
             outage: Mutex::default(),
-            chance: Chance::new(simulation.seed, name),
+            rng: Rng::new(simulation.seed, name),
             simulation: Arc::clone(simulation),
         })
     }
 
-    fn fate(&self, operation: Operation) -> Fate {
+    fn draw_outcome(&self, operation: Operation) -> Outcome {
         let outage = self
             .outage
             .lock()
             .filter(|outage| Instant::now() < outage.end);
-        let fate = self.weather.lock().fate(operation, &self.chance);
+        let outcome = self.faults.lock().draw(operation, &self.rng);
         let writes = matches!(operation, Operation::Put | Operation::Delete);
-        match (fate, outage) {
-            (_, Some(outage)) if outage.mute && writes && !self.local => Fate::FailsAfterwards,
-            (_, Some(_)) => Fate::Fails,
-            (fate, None) => self.possible(fate),
+        match (outcome, outage) {
+            (_, Some(outage)) if outage.silent && writes && !self.local => {
+                Outcome::FailsAfterEffect
+            }
+            (_, Some(_)) => Outcome::Fails,
+            (outcome, None) => self.possible(outcome),
         }
     }
 
-    fn possible(&self, fate: Fate) -> Fate {
-        match fate {
-            // A file system is done or not done when it answers.
-            Fate::Late(_) | Fate::FailsAfterwards | Fate::Contended if self.local => Fate::Fails,
-            fate => fate,
+    fn possible(&self, outcome: Outcome) -> Outcome {
+        match outcome {
+            // When a file system answers, an operation has taken effect or never will.
+            Outcome::LateEffect(_) | Outcome::FailsAfterEffect | Outcome::Contended
+                if self.local =>
+            {
+                Outcome::Fails
+            }
+            outcome => outcome,
         }
     }
 
-    fn way(&self) -> Duration {
-        self.weather.lock().way(&self.chance)
+    fn latency(&self) -> Duration {
+        self.faults.lock().latency(&self.rng)
     }
 
-    fn damaged(&self, bytes: Bytes) -> Bytes {
+    fn corrupted(&self, bytes: Bytes) -> Bytes {
         if bytes.is_empty() {
             return bytes;
         }
         let mut copy = bytes.to_vec();
-        let at = self.chance.below(copy.len() as u64) as usize;
-        copy[at] ^= 1 << self.chance.below(8);
+        let at = self.rng.below(copy.len() as u64) as usize;
+        copy[at] ^= 1 << self.rng.below(8);
         copy.into()
     }
 
-    /// Tells the history what this deletes before it is gone.
+    /// Deletes objects, each checked by the history; returns how many existed.
     fn delete(&self, disk: &mut Disk, keys: &[Key]) -> u64 {
         let mut removed = 0;
         for key in keys {
@@ -118,8 +124,8 @@ impl Site {
 /// A base directory as one run of one daemon sees it.
 pub struct SimulatedStore {
     site: Arc<Site>,
-    /// Whose it is.
-    nest: Arc<Nest>,
+    /// The process of that run.
+    process: Arc<Process>,
 }
 
 impl std::fmt::Debug for SimulatedStore {
@@ -129,53 +135,56 @@ impl std::fmt::Debug for SimulatedStore {
 }
 
 impl SimulatedStore {
-    pub fn new(site: &Arc<Site>, nest: &Arc<Nest>) -> Arc<Self> {
+    pub fn new(site: &Arc<Site>, process: &Arc<Process>) -> Arc<Self> {
         Arc::new(Self {
             site: Arc::clone(site),
-            nest: Arc::clone(nest),
+            process: Arc::clone(process),
         })
     }
 
-    /// Carries one operation out. `apply` takes place at one moment.
+    /// Executes one operation. `apply` is its effect, at one moment.
     async fn operate<T: Send + 'static>(
         &self,
         operation: Operation,
         what: String,
-        apply: impl FnOnce(&Site, &mut Disk, Fate) -> Result<T, StoreError> + Send + 'static,
+        apply: impl FnOnce(&Site, &mut Disk, Outcome) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let site = Arc::clone(&self.site);
-        let fate = site.fate(operation);
-        let (there, back) = (site.way(), site.way());
-        let what = format!("{:x} {} {what}", self.nest.incarnation, site.name);
-        note!(site.simulation, "store {what} {fate:?}");
+        let outcome = site.draw_outcome(operation);
+        let (there, back) = (site.latency(), site.latency());
+        let what = format!("{:x} {} {what}", self.process.incarnation, site.name);
+        note!(site.simulation, "store {what} {outcome:?}");
         let far_side = async move {
             tokio::time::sleep(there).await;
-            let answer = match fate {
-                Fate::Fails => Err(unavailable("connection reset")),
-                Fate::Throttled => Err(unavailable("503 SlowDown: reduce your request rate")),
-                Fate::Contended => Err(StoreError {
+            let answer = match outcome {
+                Outcome::Fails => Err(unavailable("connection reset")),
+                Outcome::Throttled => Err(unavailable("503 SlowDown: reduce your request rate")),
+                Outcome::Contended => Err(StoreError {
                     contended: true,
                     ..unavailable("409 Conflict")
                 }),
-                Fate::Late(_) => Err(unavailable("timed out")),
-                Fate::Works | Fate::FailsAfterwards | Fate::Halfway | Fate::Damaged => {
-                    let applied = apply(&site, &mut site.disk.lock(), fate);
-                    note!(site.simulation, "store {what} took place");
+                Outcome::LateEffect(_) => Err(unavailable("timed out")),
+                Outcome::Works
+                | Outcome::FailsAfterEffect
+                | Outcome::Partial
+                | Outcome::Corrupted => {
+                    let applied = apply(&site, &mut site.disk.lock(), outcome);
+                    note!(site.simulation, "store {what} took effect");
                     tokio::time::sleep(back).await;
-                    return match fate {
-                        Fate::FailsAfterwards if applied.is_ok() => {
-                            Err(unavailable("502 after the fact"))
+                    return match outcome {
+                        Outcome::FailsAfterEffect if applied.is_ok() => {
+                            Err(unavailable("502 after it took effect"))
                         }
                         _ => applied,
                     };
                 }
             };
-            if let Fate::Late(delay) = fate {
+            if let Outcome::LateEffect(delay) = outcome {
                 let late = Arc::clone(&site);
                 site.simulation.spawn(async move {
                     tokio::time::sleep(delay).await;
-                    let _ = apply(&late, &mut late.disk.lock(), Fate::Works);
-                    note!(late.simulation, "store {what} took place late");
+                    let _ = apply(&late, &mut late.disk.lock(), Outcome::Works);
+                    note!(late.simulation, "store {what} took effect late");
                 });
             }
             answer
@@ -183,8 +192,8 @@ impl SimulatedStore {
         self.far_side(far_side).await
     }
 
-    /// Runs to its end whoever stops waiting: a file system's within the daemon, an object store's
-    /// wherever that is.
+    /// Runs `work` to its end even if the caller stops waiting: for a file system, in the daemon's
+    /// process; for an object store, outside of it.
     async fn far_side<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
@@ -194,15 +203,15 @@ impl SimulatedStore {
             let _ = sender.send(work.await);
         };
         if self.site.local {
-            self.nest.start(Box::pin(work));
+            self.process.start(Box::pin(work));
         } else {
             self.site.simulation.spawn(work);
         }
-        let ended = |_| Err(unavailable("the daemon has ended"));
-        receiver.await.unwrap_or_else(ended)
+        let dead = |_| Err(unavailable("the daemon has ended"));
+        receiver.await.unwrap_or_else(dead)
     }
 
-    /// Puts an object if what lies there is as expected.
+    /// Puts an object if the precondition holds.
     async fn put_object(
         &self,
         key: &Key,
@@ -215,12 +224,12 @@ impl SimulatedStore {
             return self.put_file(what, key, bytes, expected).await;
         }
         let put = move |site: &Site, disk: &mut Disk, _| {
-            Ok(site.arrived(disk, &key, bytes, expected.as_ref()))
+            Ok(site.store_object(disk, &key, bytes, expected.as_ref()))
         };
         self.operate(Operation::Put, what, put).await
     }
 
-    /// A file under another name first: what a dying process leaves is that.
+    /// Writes a temporary file first, which a dying process leaves behind.
     async fn put_file(
         &self,
         what: String,
@@ -228,15 +237,15 @@ impl SimulatedStore {
         bytes: Bytes,
         expected: Option<Precondition>,
     ) -> Result<bool, StoreError> {
-        let (site, run) = (Arc::clone(&self.site), self.nest.incarnation);
-        let fate = site.fate(Operation::Put);
-        let (there, back) = (site.way(), site.way());
+        let (site, run) = (Arc::clone(&self.site), self.process.incarnation);
+        let outcome = site.draw_outcome(Operation::Put);
+        let (there, back) = (site.latency(), site.latency());
         let name = &site.name;
-        note!(site.simulation, "store {run:x} {name} {what} {fate:?}");
+        note!(site.simulation, "store {run:x} {name} {what} {outcome:?}");
         self.far_side(async move {
-            let temporary = site.disk.lock().begin_temporary(&key, run);
+            let temporary = site.disk.lock().create_temporary(&key, run);
             tokio::time::sleep(there).await;
-            let renamed = site.rename(&temporary, &key, bytes, expected.as_ref(), fate);
+            let renamed = site.rename(&temporary, &key, bytes, expected.as_ref(), outcome);
             let name = &site.name;
             note!(site.simulation, "store {run:x} {name} {what}: {renamed:?}");
             tokio::time::sleep(back).await;
@@ -247,29 +256,30 @@ impl SimulatedStore {
 }
 
 impl Site {
-    /// Gives a file its name, if that is as expected, or removes it; `None` if that failed.
+    /// Renames a temporary file if the precondition holds, else removes it; `None` if that failed.
     fn rename(
         &self,
         temporary: &str,
         key: &Key,
         bytes: Bytes,
         expected: Option<&Precondition>,
-        fate: Fate,
+        outcome: Outcome,
     ) -> Option<bool> {
         let mut disk = self.disk.lock();
-        let there = disk.forget_temporary(temporary);
-        (there && fate == Fate::Works).then(|| self.arrived(&mut disk, key, bytes, expected))
+        let exists = disk.remove_temporary(temporary);
+        (exists && outcome == Outcome::Works)
+            .then(|| self.store_object(&mut disk, key, bytes, expected))
     }
 
-    /// An object arrives; `false` if it was not to replace what lies there.
-    fn arrived(
+    /// Stores an object; `false` if the precondition does not hold.
+    fn store_object(
         &self,
         disk: &mut Disk,
         key: &Key,
         bytes: Bytes,
         expected: Option<&Precondition>,
     ) -> bool {
-        if !disk.is_as(key, expected) {
+        if !disk.satisfies(key, expected) {
             return false;
         }
         let written = self.simulation.history.lock().written(key.as_str(), &bytes);
@@ -283,7 +293,7 @@ fn unavailable(text: &str) -> StoreError {
     StoreError::new(StorageErrorKind::Unavailable, text)
 }
 
-/// The bytes as they travel: a copy, so that what the daemon holds is what it reserved.
+/// A copy of the bytes to send, so that the store does not share the daemon's reserved memory.
 fn copied(content: &[Bytes]) -> Bytes {
     content.concat().into()
 }
@@ -314,10 +324,10 @@ impl Store for SimulatedStore {
 
     async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail, StoreError> {
         let (what, key) = (format!("tail {key}"), key.clone());
-        self.operate(Operation::Read, what, move |site, disk, fate| {
+        self.operate(Operation::Read, what, move |site, disk, outcome| {
             let mut tail = disk.get_tail(&key, max)?;
-            if fate == Fate::Damaged {
-                tail.bytes = site.damaged(tail.bytes);
+            if outcome == Outcome::Corrupted {
+                tail.bytes = site.corrupted(tail.bytes);
             }
             Ok(tail)
         })
@@ -326,10 +336,10 @@ impl Store for SimulatedStore {
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
         let (what, key) = (format!("range {key} {range:?}"), key.clone());
-        self.operate(Operation::Read, what, move |site, disk, fate| {
+        self.operate(Operation::Read, what, move |site, disk, outcome| {
             let bytes = disk.get_range(&key, range)?;
-            Ok(match fate {
-                Fate::Damaged => site.damaged(bytes),
+            Ok(match outcome {
+                Outcome::Corrupted => site.corrupted(bytes),
                 _ => bytes,
             })
         })
@@ -354,10 +364,10 @@ impl Store for SimulatedStore {
 
     async fn delete(&self, keys: Vec<Key>) -> Result<u64, StoreError> {
         let what = format!("delete {} from {}", keys.len(), keys[0]);
-        self.operate(Operation::Delete, what, move |site, disk, fate| {
-            if fate == Fate::Halfway {
+        self.operate(Operation::Delete, what, move |site, disk, outcome| {
+            if outcome == Outcome::Partial {
                 site.delete(disk, &keys[..keys.len() / 2]);
-                return Err(unavailable("half of it"));
+                return Err(unavailable("half of the keys removed"));
             }
             Ok(site.delete(disk, &keys))
         })
@@ -369,11 +379,11 @@ impl Store for SimulatedStore {
         key: &Key,
         version: Option<&str>,
     ) -> Result<DeleteOutcome, StoreError> {
-        let (what, key) = (format!("take {key} {version:?}"), key.clone());
+        let (what, key) = (format!("delete {key} if {version:?}"), key.clone());
         let version = version.map(ToOwned::to_owned);
-        let take = move |site: &Site, disk: &mut Disk, fate| {
-            if fate == Fate::Halfway {
-                return Err(unavailable("none of it"));
+        let delete_if = move |site: &Site, disk: &mut Disk, outcome| {
+            if outcome == Outcome::Partial {
+                return Err(unavailable("nothing removed"));
             }
             let found = match disk.get_versioned(&key) {
                 Ok(found) => found.version,
@@ -385,7 +395,7 @@ impl Store for SimulatedStore {
             site.delete(disk, &[key]);
             Ok(DeleteOutcome::Removed)
         };
-        self.operate(Operation::Delete, what, take).await
+        self.operate(Operation::Delete, what, delete_if).await
     }
 
     async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64, StoreError> {
@@ -394,8 +404,8 @@ impl Store for SimulatedStore {
         }
         let (what, folder) = (format!("temporaries {folder}"), folder.clone());
         self.operate(Operation::List, what, move |site, disk, _| {
-            let living = site.simulation.living.lock().clone();
-            Ok(disk.remove_temporaries(&folder, |writer| living.contains(&writer)))
+            let live_processes = site.simulation.live_processes.lock().clone();
+            Ok(disk.remove_temporaries(&folder, |writer| live_processes.contains(&writer)))
         })
         .await
     }

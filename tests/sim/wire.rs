@@ -1,10 +1,10 @@
-//! Frames and read records as `docs/protocol.md` draws them, for clients of the simulation.
+//! Frames and read records as `docs/protocol.md` specifies them, for clients of the simulation.
 //!
-//! Written apart from the daemon's own code. Invariant: whatever does not fit is an error in words.
+//! Shares no code with the daemon. Invariant: bytes that violate the specification are an error.
 
 use crc_fast::{CrcAlgorithm, checksum};
 
-/// A page as it was read.
+/// A page that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadPage {
     pub partition: u32,
@@ -16,11 +16,11 @@ pub struct ReadPage {
 /// How a read ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    /// With an end record that counts what came.
+    /// With an end record whose counts are right.
     Complete,
     /// With an error record of this `type`.
     Problem(String),
-    /// Cut off.
+    /// Without an end record.
     Missing,
 }
 
@@ -28,7 +28,7 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
     checksum(CrcAlgorithm::Crc32Iscsi, bytes) as u32
 }
 
-/// A batch of pages.
+/// Encodes pages as a batch.
 pub fn batch(pages: &[(u32, Vec<u8>)]) -> Vec<u8> {
     let mut out = Vec::new();
     for (partition, page) in pages {
@@ -42,7 +42,7 @@ pub fn batch(pages: &[(u32, Vec<u8>)]) -> Vec<u8> {
     out
 }
 
-/// The checksum that a finish claims.
+/// The checksum that a finish request states.
 pub fn finish_checksum(pages: &[(u32, Vec<u8>)]) -> u32 {
     let mut fields = Vec::new();
     for page in pages {
@@ -59,7 +59,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
-/// Reads a stream of records as far as it is whole.
+/// Decodes a stream of records up to its end or to where it breaks off.
 pub fn decode(stream: &[u8]) -> Result<(Vec<ReadPage>, End), String> {
     let (mut pages, mut at, mut blocks) = (Vec::new(), 0, 0);
     while stream.len() - at >= 8 {
@@ -76,17 +76,17 @@ pub fn decode(stream: &[u8]) -> Result<(Vec<ReadPage>, End), String> {
             }
             0xFFFF_FFF2 => {
                 let body = serde_json::from_slice(&rest[8..]).unwrap_or(serde_json::Value::Null);
-                let slug = slug(&body);
-                return Ok((pages, End::Problem(slug)));
+                let problem_type = problem_type(&body);
+                return Ok((pages, End::Problem(problem_type)));
             }
-            other => return Err(format!("no record begins with {other:#x}")),
+            other => return Err(format!("no record starts with {other:#x}")),
         }
         blocks += 1;
     }
     Ok((pages, End::Missing))
 }
 
-/// Writes a whole stream, a block for each page.
+/// Encodes a complete stream, with one block for each page.
 pub fn encode(pages: &[ReadPage]) -> Vec<u8> {
     let mut out = Vec::new();
     for page in pages {
@@ -109,19 +109,19 @@ pub fn encode(pages: &[ReadPage]) -> Vec<u8> {
     out
 }
 
-/// The last part of a problem's `type`.
-pub fn slug(problem: &serde_json::Value) -> String {
+/// The last component of the `type` of a problem document.
+pub fn problem_type(problem: &serde_json::Value) -> String {
     let kind = problem["type"].as_str().unwrap_or("?");
     kind.rsplit(':').next().unwrap_or(kind).to_owned()
 }
 
-/// Reads one block; its length, or `None` when the stream ends in it.
+/// Decodes one block; returns its length, or `None` if the stream ends inside it.
 fn block(bytes: &[u8], pages: &mut Vec<ReadPage>) -> Result<Option<usize>, String> {
     if bytes.len() < 32 {
         return Ok(None);
     }
     if crc32c(&bytes[..28]) != u32_at(bytes, 28) {
-        return Err("a block record does not fit its CRC".into());
+        return Err("checksum mismatch in a block record".into());
     }
     let (partition, task, attempt) = (u32_at(bytes, 4), u32_at(bytes, 8), u32_at(bytes, 12));
     let (count, length) = (u32_at(bytes, 16), u64_at(bytes, 20) as usize);
@@ -136,7 +136,7 @@ fn block(bytes: &[u8], pages: &mut Vec<ReadPage>) -> Result<Option<usize>, Strin
         }
         let page = bytes[at + 12..at + 12 + size].to_vec();
         if bytes[at..at + 12 + size] != batch(&[(partition, page.clone())]) {
-            return Err("a page does not fit its CRC or its block".into());
+            return Err("checksum mismatch in a page, or a page of another partition".into());
         }
         pages.push(ReadPage {
             partition,
@@ -147,18 +147,19 @@ fn block(bytes: &[u8], pages: &mut Vec<ReadPage>) -> Result<Option<usize>, Strin
         at += 12 + size;
     }
     if at != 32 + length {
-        return Err("a block has another length than its record says".into());
+        return Err("the length of a block differs from its record".into());
     }
     Ok(Some(at))
 }
 
 fn end(bytes: &[u8], blocks: u32, pages: &[ReadPage]) -> Result<(), String> {
     let sent: usize = pages.iter().map(|p| p.page.len()).sum();
-    let fits = crc32c(&bytes[..28]) == u32_at(bytes, 28)
+    let matches = crc32c(&bytes[..28]) == u32_at(bytes, 28)
         && u32_at(bytes, 4) == blocks
         && u64_at(bytes, 8) == pages.len() as u64
         && u64_at(bytes, 16) == sent as u64
         && bytes.len() == 32;
-    fits.then_some(())
-        .ok_or_else(|| "the end record does not count what came".to_owned())
+    matches
+        .then_some(())
+        .ok_or_else(|| "the end record does not match what was read".to_owned())
 }

@@ -1,8 +1,8 @@
-//! One world from its seed to its verdict.
+//! One world, from its seed to its report.
 //!
-//! Four acts: exchanges are written and read while things go wrong; all is well and every daemon is
-//! asked for everything; exchanges end while things go wrong again; all is well and nothing may be
-//! left. Invariant: a world depends on its seed and its mutant alone.
+//! Four phases: exchanges are written and read under faults; without faults, every daemon must
+//! return everything; exchanges end under faults; without faults, nothing may be left. Invariant: a
+//! world depends only on its seed and its mutant.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use tokio_util::sync::CancellationToken;
 use crate::chaos;
 use crate::cluster::{Cluster, sleep_millis};
 use crate::coordinator::Coordinator;
+use crate::final_checks::{check_live_exchange, check_nothing_is_left};
 use crate::history::History;
 use crate::mutants::Mutant;
 use crate::plan::{LEASE, Plan};
 use crate::simulation::{Report, Simulation, note};
-use crate::verdict::{judge, nothing_is_left};
 
-/// No world takes longer than this, by its own clock, unless somebody waits for ever.
-const LONGEST: Duration = Duration::from_secs(3600);
+/// No world takes longer than this, by its own clock, unless a task waits for ever.
+const MAX_WORLD_TIME: Duration = Duration::from_secs(3600);
 
 /// Runs the world of a seed.
 pub fn run(seed: u64, mutant: Option<Mutant>, print: bool) -> Report {
@@ -34,9 +34,11 @@ pub fn run(seed: u64, mutant: Option<Mutant>, print: bool) -> Report {
         note!(simulation, "{:?}", cluster.plan);
         tokio::select! {
             biased;
-            () = simulation.over.cancelled() => {}
-            () = play(&cluster) => {}
-            () = tokio::time::sleep(LONGEST) => simulation.violate("promise 7: it comes to no end"),
+            () = simulation.stopped.cancelled() => {}
+            () = run_phases(&cluster) => {}
+            () = tokio::time::sleep(MAX_WORLD_TIME) => {
+                simulation.violate("promise 7: the world does not end");
+            }
         }
         simulation.report()
     });
@@ -44,61 +46,65 @@ pub fn run(seed: u64, mutant: Option<Mutant>, print: bool) -> Report {
     report
 }
 
-async fn play(cluster: &Cluster) {
+async fn run_phases(cluster: &Cluster) {
     for host in cluster.hosts.iter() {
         let host = Arc::clone(host);
         cluster.simulation.spawn(host.supervise());
     }
     let plans = &cluster.plan.exchanges;
     let coordinators: Vec<_> = plans.iter().map(|x| Coordinator::new(cluster, x)).collect();
-    let ways = |way: Way| coordinators.iter().map(move |c| (c.clone(), way));
-    act(cluster, 1, ways(Way::Run)).await;
-    calm(cluster).await;
+    let roles = |role: Role| coordinators.iter().map(move |c| (c.clone(), role));
+    run_phase(cluster, 1, roles(Role::Run)).await;
+    settle(cluster).await;
     for coordinator in &coordinators {
-        judge(cluster, &coordinator.plan.name, &coordinator.chosen()).await;
+        check_live_exchange(cluster, &coordinator.plan.name, &coordinator.chosen()).await;
     }
-    note!(cluster.simulation, "the end begins");
-    cluster.foul_weather();
-    act(cluster, 2, ways(Way::End).chain(ways(Way::Late))).await;
-    calm(cluster).await;
-    nothing_is_left(cluster).await;
+    note!(cluster.simulation, "exchanges end");
+    cluster.resume_faults();
+    run_phase(cluster, 2, roles(Role::End).chain(roles(Role::WriteLate))).await;
+    settle(cluster).await;
+    check_nothing_is_left(cluster).await;
 }
 
 #[derive(Clone, Copy)]
-enum Way {
+enum Role {
     Run,
     End,
-    Late,
+    WriteLate,
 }
 
-/// Lets coordinators go their ways while things happen, until all have arrived.
-async fn act(cluster: &Cluster, number: u64, ways: impl Iterator<Item = (Coordinator, Way)>) {
-    let over = CancellationToken::new();
-    let chaos = chaos::reign(cluster.clone(), number, over.clone());
+/// Runs coordinators in their roles under faults until all are done.
+async fn run_phase(
+    cluster: &Cluster,
+    number: u64,
+    roles: impl Iterator<Item = (Coordinator, Role)>,
+) {
+    let done = CancellationToken::new();
+    let chaos = chaos::run(cluster.clone(), number, done.clone());
     let chaos = cluster.simulation.spawn(chaos);
-    let going: Vec<_> = ways
-        .map(|(coordinator, way)| {
+    let running: Vec<_> = roles
+        .map(|(coordinator, role)| {
             cluster.simulation.spawn(async move {
-                match way {
-                    Way::Run => coordinator.run().await,
-                    Way::Late => coordinator.late_writers().await,
-                    Way::End if coordinator.plan.abandoned => coordinator.abandon(),
-                    Way::End => coordinator.close().await,
+                match role {
+                    Role::Run => coordinator.run().await,
+                    Role::WriteLate => coordinator.late_writers().await,
+                    Role::End if coordinator.plan.abandoned => coordinator.abandon(),
+                    Role::End => coordinator.close().await,
                 }
             })
         })
         .collect();
-    for one in going {
+    for one in running {
         let _ = one.await;
     }
-    over.cancel();
+    done.cancel();
     let _ = chaos.await;
 }
 
-/// All is well, and what was late has arrived.
-pub async fn calm(cluster: &Cluster) {
-    cluster.heal().await;
+/// Stops the faults and waits until late effects have occurred.
+pub async fn settle(cluster: &Cluster) {
+    cluster.recover().await;
     sleep_millis(40_000).await;
-    cluster.heal().await;
-    note!(cluster.simulation, "calm");
+    cluster.recover().await;
+    note!(cluster.simulation, "no more faults");
 }

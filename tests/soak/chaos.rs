@@ -1,7 +1,7 @@
-//! What breaks, and when: drawn from the seed. Nothing here looks at what the clients do.
+//! Which faults occur and when, drawn from the seed and independent of what the clients do.
 //!
-//! Three strands at once: daemons die, stop or freeze and come back; the storage fails and works
-//! again; connections are cut. An outage is always over before the clients' patience is.
+//! Three loops run concurrently: daemons are killed, stopped or frozen, and restarted; storage
+//! fails and recovers; connections are cut. Every outage ends before the clients stop retrying.
 
 use std::time::Duration;
 
@@ -15,38 +15,38 @@ use crate::store::{Local, S3, Store};
 use crate::tally::{Tally, count};
 use crate::world::{World, wall_offset};
 
-/// Breaks things until so many daemons were killed.
-pub async fn storm(world: &mut World, kills: u64, rng: &Random) -> Result<()> {
+/// Injects faults until `kills` daemons were killed.
+pub async fn inject_faults(world: &mut World, kills: u64, rng: &Random) -> Result<()> {
     let s3 = matches!(world.store, Store::S3(_));
     let (clients, name) = (std::rc::Rc::clone(&world.clients), world.name.clone());
     let tally = &clients.tally;
-    let over = tokio::sync::watch::Sender::new(false);
+    let done = tokio::sync::watch::Sender::new(false);
     let full = std::cell::Cell::new(None);
     let daemons = async {
-        let mut told = 0;
+        let mut printed = 0;
         while tally.kills.get() < kills {
-            if tally.kills.get() / 100 > told {
-                told = tally.kills.get() / 100;
+            if tally.kills.get() / 100 > printed {
+                printed = tally.kills.get() / 100;
                 println!("{name}: {} kills of {kills}", tally.kills.get());
             }
-            strike_daemons(&mut world.daemons, s3, full.get(), tally, rng).await?;
+            disturb_daemons(&mut world.daemons, s3, full.get(), tally, rng).await?;
         }
-        over.send_replace(true);
+        done.send_replace(true);
         anyhow::Ok(())
     };
     let storage = async {
-        // In turn, so that a short storm has all kinds.
-        for turn in 0u64.. {
-            if *over.borrow() {
+        // Kinds of faults alternate, so that a short run has all of them.
+        for round in 0u64.. {
+            if *done.borrow() {
                 break;
             }
-            strike_storage(&mut world.store, turn, &full, tally, rng).await?;
+            disturb_storage(&mut world.store, round, &full, tally, rng).await?;
         }
         anyhow::Ok(())
     };
     let connections = async {
-        while !*over.borrow() {
-            strike_connections(&world.proxies, tally, rng).await;
+        while !*done.borrow() {
+            disturb_connections(&world.proxies, tally, rng).await;
         }
         anyhow::Ok(())
     };
@@ -54,7 +54,7 @@ pub async fn storm(world: &mut World, kills: u64, rng: &Random) -> Result<()> {
     daemons.and(storage).and(connections)
 }
 
-async fn strike_daemons(
+async fn disturb_daemons(
     daemons: &mut [Daemon],
     s3: bool,
     file_limit: Option<u64>,
@@ -97,32 +97,32 @@ async fn strike_daemons(
     Ok(())
 }
 
-async fn strike_storage(
+async fn disturb_storage(
     store: &mut Store,
-    turn: u64,
+    round: u64,
     file_limit: &std::cell::Cell<Option<u64>>,
     tally: &Tally,
     rng: &Random,
 ) -> Result<()> {
     pause(rng, 2500).await;
-    let falsified = tally.times_falsified.get() + store.falsify_times(rng)?;
-    tally.times_falsified.set(falsified);
+    let changed = tally.file_times_changed.get() + store.change_file_times(rng)?;
+    tally.file_times_changed.set(changed);
     match store {
-        Store::Local(local) => strike_local(local, turn, file_limit, tally, rng).await,
-        Store::S3(s3) => strike_s3(s3, turn, tally, rng).await,
+        Store::Local(local) => disturb_local(local, round, file_limit, tally, rng).await,
+        Store::S3(s3) => disturb_s3(s3, round, tally, rng).await,
     }
 }
 
-async fn strike_local(
+async fn disturb_local(
     local: &Local,
-    turn: u64,
+    round: u64,
     file_limit: &std::cell::Cell<Option<u64>>,
     tally: &Tally,
     rng: &Random,
 ) -> Result<()> {
     count(&tally.store_faults);
-    if !turn.is_multiple_of(2) {
-        let all = turn % 4 == 3;
+    if !round.is_multiple_of(2) {
+        let all = round % 4 == 3;
         local.lock(all, true)?;
         pause(rng, 2500).await;
         return local.lock(all, false);
@@ -138,8 +138,8 @@ async fn strike_local(
     Ok(())
 }
 
-async fn strike_s3(s3: &mut S3, turn: u64, tally: &Tally, rng: &Random) -> Result<()> {
-    match turn % 3 {
+async fn disturb_s3(s3: &mut S3, round: u64, tally: &Tally, rng: &Random) -> Result<()> {
+    match round % 3 {
         0 => {
             s3.kill();
             count(&tally.store_kills);
@@ -160,7 +160,7 @@ async fn strike_s3(s3: &mut S3, turn: u64, tally: &Tally, rng: &Random) -> Resul
     Ok(())
 }
 
-async fn strike_connections(proxies: &[Proxy], tally: &Tally, rng: &Random) {
+async fn disturb_connections(proxies: &[Proxy], tally: &Tally, rng: &Random) {
     pause(rng, 1500).await;
     let proxy = &proxies[(rng.next_u64() % proxies.len() as u64) as usize];
     if chance(rng, 60) {

@@ -1,8 +1,7 @@
-//! Requests to daemons, and the line between bad weather and a broken promise.
+//! Requests to daemons, and the distinction between transient failures and broken promises.
 //!
-//! Weather is what killed daemons, cut connections and broken base directories may cause: it is
-//! tried again, here or elsewhere, until patience ends. Anything else that is answered in error is
-//! an error of the soak.
+//! Transient failures are those that killed daemons, cut connections and failing base directories
+//! may cause: they are retried, at any daemon, for a limited time. Any other error fails the soak.
 
 use std::time::{Duration, Instant};
 
@@ -13,28 +12,28 @@ use stopover::runtime::Random;
 
 use crate::tally::Tally;
 
-/// For how long a request that any daemon can answer may fail before the soak does.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// Longer than any daemon is frozen.
-const ANSWER: Duration = Duration::from_secs(20);
-/// Problems that pass.
-const WEATHER: [&str; 4] = ["storage-unavailable", "draining", "overloaded", "timeout"];
+/// How long a request that any daemon can answer is retried before the soak fails.
+const MAX_RETRY_TIME: Duration = Duration::from_secs(120);
+/// Timeout of one request; longer than any daemon is frozen.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// Problems that faults may cause.
+const TRANSIENT: [&str; 4] = ["storage-unavailable", "draining", "overloaded", "timeout"];
 
-/// Why a request has no good answer.
+/// Why a request did not succeed.
 #[derive(Debug)]
-#[allow(dead_code, reason = "what it says is read where it is printed")]
+#[allow(dead_code, reason = "read by the Debug output")]
 pub enum Failure {
-    /// Nobody listens: nothing was sent.
+    /// No daemon listens: nothing was sent.
     Refused,
-    /// The answer is not known.
-    Broken(String),
+    /// The answer did not arrive, or not completely: the outcome is unknown.
+    NoAnswer(String),
     Problem(Problem),
 }
 
 #[derive(Debug)]
-#[allow(dead_code, reason = "what it says is read where it is printed")]
+#[allow(dead_code, reason = "read by the Debug output")]
 pub struct Problem {
-    pub slug: String,
+    pub problem_type: String,
     pub status: StatusCode,
     pub detail: String,
 }
@@ -42,13 +41,13 @@ pub struct Problem {
 impl Problem {
     pub fn of(status: StatusCode, json: &Value) -> Self {
         let text = |name: &str| json[name].as_str().unwrap_or_default().to_owned();
-        let slug = text("type")
+        let problem_type = text("type")
             .rsplit(':')
             .next()
             .unwrap_or_default()
             .to_owned();
         Self {
-            slug,
+            problem_type,
             status,
             detail: text("detail"),
         }
@@ -56,15 +55,18 @@ impl Problem {
 }
 
 impl Failure {
-    pub fn is_weather(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         match self {
-            Self::Refused | Self::Broken(_) => true,
-            Self::Problem(problem) => WEATHER.contains(&problem.slug.as_str()),
+            Self::Refused | Self::NoAnswer(_) => true,
+            Self::Problem(problem) => TRANSIENT.contains(&problem.problem_type.as_str()),
         }
     }
 
-    pub fn is(&self, slugs: &[&str]) -> bool {
-        matches!(self, Self::Problem(problem) if slugs.contains(&problem.slug.as_str()))
+    pub fn is(&self, problem_types: &[&str]) -> bool {
+        match self {
+            Self::Problem(problem) => problem_types.contains(&problem.problem_type.as_str()),
+            _ => false,
+        }
     }
 }
 
@@ -73,66 +75,69 @@ impl From<reqwest::Error> for Failure {
         if error.is_connect() {
             Self::Refused
         } else {
-            Self::Broken(format!("{error:?}"))
+            Self::NoAnswer(format!("{error:?}"))
         }
     }
 }
 
-/// One daemon, as clients reach it.
+/// How clients reach one daemon.
 #[derive(Clone, Debug)]
-pub struct Door {
-    /// Straight, and through a proxy that cuts.
+pub struct Endpoint {
+    /// Directly, and through a proxy that cuts connections.
     pub urls: [String; 2],
 }
 
-/// What all clients of one world share.
+/// Shared by all clients of one world.
 pub struct Clients {
     pub http: reqwest::Client,
-    pub credentials: Vec<Door>,
+    pub endpoints: Vec<Endpoint>,
     pub tally: Tally,
 }
 
 impl Clients {
-    pub fn new(credentials: Vec<Door>) -> Result<Self> {
+    pub fn new(endpoints: Vec<Endpoint>) -> Result<Self> {
         let http = reqwest::Client::builder()
             .no_proxy()
             .connect_timeout(Duration::from_secs(5))
-            .read_timeout(ANSWER)
+            .read_timeout(REQUEST_TIMEOUT)
             .build()?;
         Ok(Self {
             http,
-            credentials,
+            endpoints,
             tally: Tally::default(),
         })
     }
 
-    /// Some daemon, by one of the two ways.
+    /// The index of a random daemon.
     pub fn any(&self, rng: &Random) -> usize {
-        (rng.next_u64() % self.credentials.len() as u64) as usize
+        (rng.next_u64() % self.endpoints.len() as u64) as usize
     }
 
-    pub fn url(&self, door: usize, rng: &Random, path: &str) -> String {
+    pub fn url(&self, daemon: usize, rng: &Random, path: &str) -> String {
         let way = (rng.next_u64() % 2) as usize;
-        format!("{}{path}", self.credentials[door].urls[way])
+        format!("{}{path}", self.endpoints[daemon].urls[way])
     }
 
-    /// Asks one daemon after another, drawn at random, until one has answered well.
+    /// Sends a request to random daemons until one succeeds.
     ///
     /// # Errors
-    /// An answer that no weather explains, or none for too long.
-    pub async fn patiently<T>(
+    /// A failure that is not transient, or only transient ones for too long.
+    pub async fn retrying<T>(
         &self,
         what: &str,
         rng: &Random,
-        ask: impl AsyncFn(usize) -> Result<T, Failure>,
+        request: impl AsyncFn(usize) -> Result<T, Failure>,
     ) -> Result<T> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + MAX_RETRY_TIME;
         loop {
-            match ask(self.any(rng)).await {
+            match request(self.any(rng)).await {
                 Ok(answer) => return Ok(answer),
-                Err(failure) if !failure.is_weather() => bail!("{what}: {failure:?}"),
+                Err(failure) if !failure.is_transient() => bail!("{what}: {failure:?}"),
                 Err(failure) if Instant::now() > deadline => {
-                    bail!("{what}: not for {} s: {failure:?}", PATIENCE.as_secs())
+                    bail!(
+                        "{what}: no success within {} s: {failure:?}",
+                        MAX_RETRY_TIME.as_secs()
+                    )
                 }
                 Err(_) => self.tally.retried(),
             }
@@ -141,9 +146,9 @@ impl Clients {
     }
 }
 
-/// The body of a good answer, or why there is none.
+/// Sends a request; returns the body of a successful answer.
 pub async fn answer(request: RequestBuilder) -> Result<bytes::Bytes, Failure> {
-    let response = request.timeout(ANSWER).send().await?;
+    let response = request.timeout(REQUEST_TIMEOUT).send().await?;
     let status = response.status();
     let body = response.bytes().await?;
     if status.is_success() {
@@ -152,25 +157,25 @@ pub async fn answer(request: RequestBuilder) -> Result<bytes::Bytes, Failure> {
     Err(problem(status, &body))
 }
 
-/// What an answer that is no success says.
+/// The failure that an unsuccessful answer reports.
 pub fn problem(status: StatusCode, body: &[u8]) -> Failure {
     match serde_json::from_slice(body) {
         Ok(json) => Failure::Problem(Problem::of(status, &json)),
-        Err(_) => Failure::Broken(format!("{status} without a problem")),
+        Err(_) => Failure::NoAnswer(format!("{status} without a problem document")),
     }
 }
 
 pub async fn json(request: RequestBuilder) -> Result<Value, Failure> {
     let body = answer(request).await?;
-    serde_json::from_slice(&body).map_err(|error| Failure::Broken(error.to_string()))
+    serde_json::from_slice(&body).map_err(|error| Failure::NoAnswer(error.to_string()))
 }
 
-/// Waits for up to so many milliseconds.
+/// Waits for a random time of at most `most` milliseconds.
 pub async fn pause(rng: &Random, most: u64) {
     tokio::time::sleep(Duration::from_millis(rng.next_u64() % (most + 1))).await;
 }
 
-/// True in so many of a hundred cases.
+/// `true` in `percent` of 100 cases.
 pub fn chance(rng: &Random, percent: u64) -> bool {
     rng.next_u64() % 100 < percent
 }

@@ -1,6 +1,6 @@
-//! Wrong wall clocks: builds the library that lies about the time and hands it to daemons.
+//! Wrong wall clocks: builds a library that falsifies the time and preloads it into daemons.
 //!
-//! Where it cannot be built or used, this says so loudly and the daemons run with the true time.
+//! Where that is not possible, this prints a warning and the daemons run with the true time.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,7 @@ use std::process::Command;
 pub struct WallClocks(Option<PathBuf>);
 
 impl WallClocks {
-    /// Builds the library, with the compiler that has built this program.
+    /// Builds the library with the compiler that built this program.
     pub fn build(work: &Path) -> Self {
         if !cfg!(target_os = "linux") {
             println!("!!!! NOT TESTED: wrong wall clocks need Linux and LD_PRELOAD");
@@ -35,8 +35,10 @@ impl WallClocks {
         match built {
             Ok(output) if output.status.success() => Self(Some(library)),
             Ok(output) => {
-                let said = String::from_utf8_lossy(&output.stderr);
-                println!("!!!! NOT TESTED: wrong wall clocks: the library does not build: {said}");
+                let message = String::from_utf8_lossy(&output.stderr);
+                println!(
+                    "!!!! NOT TESTED: wrong wall clocks: the library does not build: {message}"
+                );
                 Self(None)
             }
             Err(error) => {
@@ -46,7 +48,7 @@ impl WallClocks {
         }
     }
 
-    pub fn work(&self) -> bool {
+    pub fn are_available(&self) -> bool {
         self.0.is_some()
     }
 

@@ -1,8 +1,7 @@
-//! What the pages hold, and what a reader must therefore find.
+//! The content of pages, and what a reader must therefore receive.
 //!
-//! A page tells its exchange, task, attempt, partition and position, and the rest of it follows
-//! from these; so whoever reads a page can say whether it is the right one, in the right place,
-//! byte for byte. Pure.
+//! A page starts with its exchange, task, attempt, partition and position; its other bytes are
+//! derived from these. So a reader can check every byte of a page and its place. Pure.
 
 use std::collections::BTreeMap;
 
@@ -18,19 +17,19 @@ pub fn mix(numbers: &[u64]) -> u64 {
     })
 }
 
-/// Which page of all.
+/// Identifies a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageId {
     pub exchange: u64,
     pub task: u32,
     pub attempt: u32,
     pub partition: u32,
-    /// Of the pages of this attempt for this partition, from 0.
+    /// Index among the pages of this attempt for this partition, from 0.
     pub position: u32,
 }
 
 impl PageId {
-    /// The whole page.
+    /// The bytes of this page.
     pub fn page(&self) -> Vec<u8> {
         let hash = self.hash();
         let length = length(hash);
@@ -52,11 +51,11 @@ impl PageId {
         page
     }
 
-    /// Which page this is, if it is exactly one of ours.
+    /// Identifies a page, and checks all of its bytes.
     pub fn of(page: &[u8]) -> Result<Self> {
         ensure!(
             page.len() >= HEAD,
-            "a page of {} bytes is none of ours",
+            "a page of {} bytes is too short",
             page.len()
         );
         let at = |i: usize| u32::from_le_bytes(page[i..i + 4].try_into().expect("four bytes"));
@@ -73,18 +72,18 @@ impl PageId {
             page.len(),
             at(24)
         );
-        ensure!(id.page() == page, "{id:?} holds other bytes than it should");
+        ensure!(id.page() == page, "{id:?} has wrong bytes");
         Ok(id)
     }
 
     fn hash(&self) -> u64 {
-        let place = u64::from(self.partition) << 32 | u64::from(self.position);
+        let target = u64::from(self.partition) << 32 | u64::from(self.position);
         let writer = u64::from(self.task) << 32 | u64::from(self.attempt);
-        mix(&[self.exchange, writer, place])
+        mix(&[self.exchange, writer, target])
     }
 }
 
-/// Most pages are small, a few are large, as Trino's are.
+/// Most pages are small and a few are large, as in Trino.
 fn length(hash: u64) -> usize {
     let (kind, size) = (hash % 100, (hash >> 8) as usize);
     match kind {
@@ -102,7 +101,7 @@ pub struct AttemptPlan {
 }
 
 impl AttemptPlan {
-    /// Some attempts write nothing at all.
+    /// Draws a plan; some attempts write nothing.
     pub fn draw(rng: &Random, partitions: u32) -> Self {
         let batches = rng.next_u64() % 7;
         let batches = (0..batches).map(|_| {
@@ -121,47 +120,47 @@ impl AttemptPlan {
     pub fn content(&self, exchange: u64, task: u32, attempt: u32) -> Content {
         let mut content = Content::default();
         for &partition in self.batches.iter().flatten() {
-            let held = content.0.entry(partition).or_default();
+            let totals = content.0.entry(partition).or_default();
             let id = PageId {
                 exchange,
                 task,
                 attempt,
                 partition,
-                position: held.pages,
+                position: totals.pages,
             };
-            held.bytes += length(id.hash()) as u64;
-            held.pages += 1;
+            totals.bytes += length(id.hash()) as u64;
+            totals.pages += 1;
         }
         content
     }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct Totals {
     pub pages: u32,
     pub bytes: u64,
 }
 
-/// What there is, by partition.
+/// Totals by partition.
 #[derive(Clone, Debug, Default)]
-pub struct Content(pub BTreeMap<u32, Held>);
+pub struct Content(pub BTreeMap<u32, Totals>);
 
 impl Content {
     pub fn total(&self) -> (u64, u64) {
-        self.0.values().fold((0, 0), |(pages, bytes), held| {
-            (pages + u64::from(held.pages), bytes + held.bytes)
+        self.0.values().fold((0, 0), |(pages, bytes), totals| {
+            (pages + u64::from(totals.pages), bytes + totals.bytes)
         })
     }
 }
 
-/// All that was read of one exchange, to be compared with what must be there.
+/// All pages read from one exchange, to be compared with what was written.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct PagesRead {
     /// Positions by partition and task.
     pages: BTreeMap<(u32, u32), Vec<u32>>,
 }
 
-impl Seen {
+impl PagesRead {
     pub fn add(&mut self, pages: &[PageId]) {
         for id in pages {
             let positions = self.pages.entry((id.partition, id.task)).or_default();
@@ -169,23 +168,23 @@ impl Seen {
         }
     }
 
-    /// Every page of each task exactly once.
+    /// Checks that every page of each task was read exactly once, and no other.
     pub fn check(mut self, expected: &BTreeMap<u32, Content>) -> Result<()> {
         for (task, content) in expected {
-            for (partition, held) in &content.0 {
+            for (partition, totals) in &content.0 {
                 let mut positions = self.pages.remove(&(*partition, *task)).unwrap_or_default();
                 positions.sort_unstable();
                 ensure!(
-                    positions == (0..held.pages).collect::<Vec<_>>(),
-                    "task {task}, partition {partition}: {} pages are there, read were those at \
+                    positions == (0..totals.pages).collect::<Vec<_>>(),
+                    "task {task}, partition {partition}: {} pages were written, read were those at \
                      {positions:?}",
-                    held.pages
+                    totals.pages
                 );
             }
         }
         ensure!(
             self.pages.is_empty(),
-            "pages came that nobody has chosen: {:?}",
+            "read pages of attempts that were not chosen: {:?}",
             self.pages
         );
         Ok(())

@@ -1,9 +1,13 @@
-//! One daemon: started with a wall clock of its own, killed, stopped, frozen, asked for its gauges.
+//! One daemon process: starts it with a wrong wall clock, kills, stops or freezes it, reads its
+//! gauges.
 //!
-//! Its port lies below those that the kernel gives to outgoing connections, so that nobody takes it
-//! while the daemon is dead.
+//! Its port is below the range of outgoing connections, so that no connection occupies it while the
+//! daemon is down.
 
-#![allow(unsafe_code, reason = "what a child may do is set by system calls")]
+#![allow(
+    unsafe_code,
+    reason = "limits and capabilities of a child are set by system calls"
+)]
 
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt as _;
@@ -50,7 +54,7 @@ impl Daemon {
         })
     }
 
-    /// Starts it with a wall clock that is wrong by so many seconds; returns when it serves.
+    /// Starts it with a wall clock that is off by `wall_offset` seconds; returns when it serves.
     pub async fn start(&mut self, wall_offset: i64) -> Result<()> {
         let built = env!("CARGO_BIN_EXE_stopover");
         let binary = std::env::var_os("STOPOVER_BINARY").unwrap_or_else(|| built.into());
@@ -69,7 +73,7 @@ impl Daemon {
             let exited = process.exited();
             let request = http.get(&url).send();
             async move {
-                ensure!(exited.is_none(), "the daemon ended at once: {exited:?}");
+                ensure!(exited.is_none(), "the daemon ended at start: {exited:?}");
                 Ok(request.await.is_ok())
             }
         })
@@ -78,9 +82,9 @@ impl Daemon {
         self.check_clock(wall_offset).await
     }
 
-    /// The answers' `Date` tells which wall clock the daemon sees.
+    /// Checks the daemon's wall clock by the `Date` header of an answer.
     async fn check_clock(&self, wall_offset: i64) -> Result<()> {
-        if !self.clocks.work() {
+        if !self.clocks.are_available() {
             return Ok(());
         }
         let answer = self.http.get(self.url("/healthz")).send().await?;
@@ -90,7 +94,7 @@ impl Daemon {
         let off = there - here.as_secs() as i64 - wall_offset;
         ensure!(
             off.abs() < 60,
-            "{} answers with the date {date}: its wall clock is not off by {wall_offset} s",
+            "{} sent the date {date}: its wall clock is not off by {wall_offset} s",
             self.name
         );
         Ok(())
@@ -111,7 +115,7 @@ impl Daemon {
         }
     }
 
-    /// SIGTERM; it must end by itself, and with success.
+    /// Sends SIGTERM; the daemon must exit, and with success.
     pub async fn stop(&mut self) -> Result<()> {
         let Some(mut process) = self.process.take() else {
             return Ok(());
@@ -122,14 +126,15 @@ impl Daemon {
         Ok(())
     }
 
-    /// Stops it in its tracks (SIGSTOP), or lets it go on as if nothing had been.
+    /// Suspends it (SIGSTOP), or resumes it (SIGCONT).
     pub fn freeze(&mut self, frozen: bool) {
         if let Some(process) = &mut self.process {
             process.signal_group(if frozen { libc::SIGSTOP } else { libc::SIGCONT });
         }
     }
 
-    /// Limits how large a file this daemon may write, at once; `None` takes the limit away.
+    /// Limits the size of files that this daemon may write, with immediate effect; `None` removes
+    /// the limit.
     pub fn limit_files(&mut self, bytes: Option<u64>) {
         let Some(process) = &mut self.process else {
             return;
@@ -162,9 +167,8 @@ impl Daemon {
     }
 }
 
-/// Root may read and write whatever the permissions say: a child of root's is started without these
-/// two capabilities, so that permissions count for it. Files that are too large are an error to it
-/// and not its end, which is what `limit_files` is for.
+/// Starts a child of root without the two capabilities that bypass permissions, so that permissions
+/// apply to it. A file that exceeds `limit_files` is an error for the child and does not kill it.
 fn subject_to_permissions(command: &mut Command) {
     const DAC_OVERRIDE: libc::c_ulong = 1;
     const DAC_READ_SEARCH: libc::c_ulong = 2;

@@ -1,6 +1,6 @@
-//! One exchange from its announcement to its end, as a coordinator sees it: tasks with attempts,
-//! handles for the attempts that were chosen, readers, and the close; sometimes the coordinator is
-//! gone in the midst and nobody closes it.
+//! One exchange from its announcement to its end, managed like a coordinator: tasks with attempts,
+//! handles for the chosen attempts, readers, and the close; sometimes the coordinator disappears
+//! early and the exchange is never closed.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use stopover::runtime::Random;
 
 use crate::client::{Clients, Failure, Problem, answer, chance, json as json_of, pause};
-use crate::content::{Content, Seen, mix};
+use crate::content::{Content, PagesRead, mix};
 use crate::reader::{self, Handle};
 use crate::tally::count;
 use crate::writer::{End, Writer, write_late};
@@ -21,8 +21,8 @@ use crate::writer::{End, Writer, write_late};
 /// The lease in the daemons' configuration; the clients renew five times as often.
 pub const LEASE: Duration = Duration::from_secs(15);
 const RENEW: Duration = Duration::from_secs(3);
-/// The protocol's, and the engine's: an attempt is a byte.
-const MOST_ATTEMPTS: u32 = 127;
+/// The limit of the protocol and of the engine: an attempt number fits in a byte.
+const MAX_ATTEMPTS: u32 = 127;
 
 pub struct Exchange {
     pub id: String,
@@ -31,11 +31,11 @@ pub struct Exchange {
     ordered: bool,
     clients: Rc<Clients>,
     renewed: Cell<Instant>,
-    /// Attempts of which `finish` was never sent.
-    never: RefCell<BTreeSet<(u32, u32)>>,
+    /// Attempts for which `finish` was never sent.
+    never_finished: RefCell<BTreeSet<(u32, u32)>>,
 }
 
-/// The attempt of each task that is read, and what it holds.
+/// The chosen attempt of each task, and its content.
 type Chosen = BTreeMap<u32, (u32, Content)>;
 
 impl Exchange {
@@ -48,7 +48,7 @@ impl Exchange {
             ordered: chance(rng, 20),
             clients: Rc::clone(clients),
             renewed: Cell::new(Instant::now()),
-            never: RefCell::default(),
+            never_finished: RefCell::default(),
         }
     }
 
@@ -56,40 +56,40 @@ impl Exchange {
         format!("/v1/exchanges/{}", self.id)
     }
 
-    /// Whether its lease may have run out: then it may be gone. Only a machine that is far too slow
-    /// lets that happen, so it is counted.
+    /// Whether the failure may be due to an expired lease. That happens only on a machine that is
+    /// far too slow, and is counted.
     pub fn may_have_expired(&self, failure: &Failure) -> bool {
         failure.is(&["exchange-closed", "exchange-not-found"])
             && self.renewed.get().elapsed() > LEASE
     }
 
-    /// As [`Clients::patiently`]; `None` if the lease may have run out.
-    pub async fn patiently<T>(
+    /// Like [`Clients::retrying`]; `None` if the lease may have expired.
+    pub async fn retrying<T>(
         &self,
         what: &str,
         rng: &Random,
-        ask: impl AsyncFn(usize) -> Result<T, Failure>,
+        request: impl AsyncFn(usize) -> Result<T, Failure>,
     ) -> Result<Option<T>> {
-        let asked = self
-            .clients
-            .patiently(what, rng, async |door| match ask(door).await {
-                Err(failure) if self.may_have_expired(&failure) => Ok(None),
-                other => other.map(Some),
-            });
-        asked.await
+        let answered =
+            self.clients
+                .retrying(what, rng, async |daemon| match request(daemon).await {
+                    Err(failure) if self.may_have_expired(&failure) => Ok(None),
+                    other => other.map(Some),
+                });
+        answered.await
     }
 
     async fn announce(&self, rng: &Random) -> Result<Option<()>> {
         let body = json!({"partitions": self.partitions, "ordered": self.ordered});
         let what = format!("announcing {}", self.id);
-        let announce = async |door| {
+        let announce = async |daemon| {
             let sent = Instant::now();
-            let url = self.clients.url(door, rng, &self.path());
+            let url = self.clients.url(daemon, rng, &self.path());
             answer(self.clients.http.put(url).json(&body)).await?;
             self.renewed.set(sent);
             Ok(())
         };
-        self.patiently(&what, rng, announce).await
+        self.retrying(&what, rng, announce).await
     }
 
     async fn renew_for_ever(&self, rng: &Random) -> Result<Option<()>> {
@@ -101,19 +101,19 @@ impl Exchange {
         }
     }
 
-    /// Its whole life.
+    /// Announces, writes, reads and closes it.
     ///
     /// # Errors
     /// A broken promise.
-    pub async fn live(self, rng: Random) -> Result<()> {
+    pub async fn run(self, rng: Random) -> Result<()> {
         let clients = Rc::clone(&self.clients);
         if self.announce(&rng).await?.is_none() {
-            bail!("{} is closed before it was announced", self.id);
+            bail!("{} was closed before it was announced", self.id);
         }
         count(&clients.tally.exchanges);
         let done = tokio::select! {
             done = self.write_and_read(&rng) => done,
-            lost = self.renew_for_ever(&rng) => lost.map(|_| None),
+            expired = self.renew_for_ever(&rng) => expired.map(|_| None),
         };
         match done.with_context(|| self.id.clone())? {
             Some(true) => self.close(&rng).await,
@@ -122,13 +122,13 @@ impl Exchange {
                 Ok(())
             }
             None => {
-                count(&clients.tally.leases_lost);
+                count(&clients.tally.leases_expired);
                 self.close(&rng).await
             }
         }
     }
 
-    /// `Some(false)` if it is to be left as it is; `None` if its lease may have run out.
+    /// `Some(false)` if the exchange is to be left open; `None` if its lease may have expired.
     async fn write_and_read(&self, rng: &Random) -> Result<Option<bool>> {
         let tasks = 1 + (rng.next_u64() % 9) as u32;
         let left_after = chance(rng, 8).then(|| rng.next_u64() % u64::from(tasks));
@@ -155,14 +155,14 @@ impl Exchange {
         self.read(handles, &chosen, rng).await
     }
 
-    /// Runs attempts until one is committed; now and then two at once, as an engine does that takes
-    /// a slow task for a lost one.
+    /// Runs attempts until one is committed; sometimes two at once, like an engine that executes a
+    /// slow task speculatively.
     async fn task(&self, task: u32, rng: &Random) -> Result<(u32, u32, Content)> {
         let mut attempt = 0;
-        while attempt < MOST_ATTEMPTS {
-            let twin = chance(rng, 6) && attempt + 1 < MOST_ATTEMPTS;
-            let ends = if twin {
-                count(&self.clients.tally.twins);
+        while attempt < MAX_ATTEMPTS {
+            let speculative = chance(rng, 6) && attempt + 1 < MAX_ATTEMPTS;
+            let results = if speculative {
+                count(&self.clients.tally.speculative);
                 let (one, other) = tokio::join!(
                     self.attempt(task, attempt, rng),
                     self.attempt(task, attempt + 1, rng)
@@ -171,19 +171,19 @@ impl Exchange {
             } else {
                 vec![(attempt, self.attempt(task, attempt, rng).await?)]
             };
-            attempt += ends.len() as u32;
-            for (number, end) in ends {
+            attempt += results.len() as u32;
+            for (number, end) in results {
                 match end {
                     End::Committed(content) => return Ok((task, number, content)),
                     End::Unknown => {}
                     End::Never => {
-                        self.never.borrow_mut().insert((task, number));
+                        self.never_finished.borrow_mut().insert((task, number));
                     }
                 }
             }
             pause(rng, 200).await;
         }
-        bail!("task {task} of {} has used up its attempts", self.id)
+        bail!("task {task} of {} has no attempts left", self.id)
     }
 
     async fn attempt(&self, task: u32, attempt: u32, rng: &Random) -> Result<End> {
@@ -194,20 +194,20 @@ impl Exchange {
             .with_context(|| format!("attempt {attempt} of task {task}"))
     }
 
-    /// What was acknowledged is committed, and what was never finished is not.
+    /// Checks that acknowledged attempts are committed, and that attempts without a finish are not.
     async fn check_committed(&self, chosen: &Chosen, rng: &Random) -> Result<Option<()>> {
-        let what = format!("what {} holds", self.id);
-        let ask = async |door| {
-            let url = self.clients.url(door, rng, &self.path());
+        let what = format!("showing {}", self.id);
+        let request = async |daemon| {
+            let url = self.clients.url(daemon, rng, &self.path());
             json_of(self.clients.http.get(url)).await
         };
-        let Some(held) = self.patiently(&what, rng, ask).await? else {
+        let Some(shown) = self.retrying(&what, rng, request).await? else {
             return Ok(None);
         };
         let mut committed = BTreeMap::new();
-        for one in held["committed"]
+        for one in shown["committed"]
             .as_array()
-            .context("no list of attempts")?
+            .context("the answer has no list of attempts")?
         {
             let number = |name: &str| one[name].as_u64().unwrap_or(u64::MAX);
             let attempt = (number("task") as u32, number("attempt") as u32);
@@ -220,10 +220,10 @@ impl Exchange {
                 content.total()
             );
         }
-        for never in self.never.borrow().iter() {
+        for never_finished in self.never_finished.borrow().iter() {
             ensure!(
-                !committed.contains_key(never),
-                "{never:?} (task, attempt) was never finished and is committed"
+                !committed.contains_key(never_finished),
+                "{never_finished:?} (task, attempt) was never finished and is committed"
             );
         }
         Ok(Some(()))
@@ -236,14 +236,14 @@ impl Exchange {
             .collect();
         let target = [1, 20_000, 1 << 20, 64 << 20][(rng.next_u64() % 4) as usize];
         let body = json!({"attempts": attempts, "target_size": target});
-        let what = format!("the handles of {}", self.id);
-        let ask = async |door| {
+        let what = format!("planning {}", self.id);
+        let request = async |daemon| {
             let url = self
                 .clients
-                .url(door, rng, &format!("{}/handles", self.path()));
+                .url(daemon, rng, &format!("{}/handles", self.path()));
             handles(&answer(self.clients.http.post(url).json(&body)).await?)
         };
-        let Some(handles) = self.patiently(&what, rng, ask).await? else {
+        let Some(handles) = self.retrying(&what, rng, request).await? else {
             return Ok(None);
         };
         self.check_handles(&handles, chosen)?;
@@ -253,24 +253,24 @@ impl Exchange {
     fn check_handles(&self, handles: &[Handle], chosen: &Chosen) -> Result<()> {
         let mut expected: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
         for (_, content) in chosen.values() {
-            for (partition, held) in &content.0 {
+            for (partition, totals) in &content.0 {
                 let sum = expected.entry(*partition).or_default();
-                *sum = (sum.0 + u64::from(held.pages), sum.1 + held.bytes);
+                *sum = (sum.0 + u64::from(totals.pages), sum.1 + totals.bytes);
             }
         }
-        let mut told: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+        let mut announced: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
         for handle in handles {
             ensure!(
-                !(self.ordered && told.contains_key(&handle.partition)),
+                !(self.ordered && announced.contains_key(&handle.partition)),
                 "partition {} of an ordered exchange has two handles",
                 handle.partition
             );
-            let sum = told.entry(handle.partition).or_default();
+            let sum = announced.entry(handle.partition).or_default();
             *sum = (sum.0 + handle.pages, sum.1 + handle.bytes);
         }
         ensure!(
-            told == expected,
-            "pages and bytes by partition: {told:?} in the handles, {expected:?} were acknowledged"
+            announced == expected,
+            "pages and bytes by partition: {announced:?} in the handles, acknowledged {expected:?}"
         );
         Ok(())
     }
@@ -290,13 +290,13 @@ impl Exchange {
                 let same = again.is_none() || again == one;
                 ensure!(
                     same,
-                    "a handle read again gave other pages: {again:?}, before {one:?}"
+                    "a handle returned other pages when read again: {again:?}, before {one:?}"
                 );
             }
             anyhow::Ok(one)
         });
         let read: Vec<_> = read.buffer_unordered(4).try_collect().await?;
-        let mut seen = Seen::default();
+        let mut pages_read = PagesRead::default();
         for pages in read {
             let Some(pages) = pages else { return Ok(None) };
             for &task in attempts.keys() {
@@ -310,22 +310,22 @@ impl Exchange {
                     positions.collect::<Vec<_>>()
                 );
             }
-            seen.add(&pages);
+            pages_read.add(&pages);
         }
         let contents = chosen
             .iter()
             .map(|(task, (_, content))| (*task, content.clone()));
-        seen.check(&contents.collect())?;
+        pages_read.check(&contents.collect())?;
         Ok(Some(true))
     }
 
     async fn close(&self, rng: &Random) -> Result<()> {
         let what = format!("closing {}", self.id);
-        let close = async |door| {
-            let url = self.clients.url(door, rng, &self.path());
+        let close = async |daemon| {
+            let url = self.clients.url(daemon, rng, &self.path());
             answer(self.clients.http.delete(url)).await.map(drop)
         };
-        self.clients.patiently(&what, rng, close).await?;
+        self.clients.retrying(&what, rng, close).await?;
         if chance(rng, 30) {
             write_late(&self.clients, self, rng).await?;
         }
@@ -333,15 +333,15 @@ impl Exchange {
     }
 }
 
-/// The handles in a streamed answer, if it is whole.
+/// Parses the handles in a streamed answer, if it is complete.
 fn handles(body: &[u8]) -> Result<Vec<Handle>, Failure> {
-    let broken = |what: &str| Failure::Broken(format!("a list of handles {what}"));
+    let broken = |what: &str| Failure::NoAnswer(format!("a list of handles {what}"));
     let mut handles = Vec::new();
     for line in body
         .split(|byte| *byte == b'\n')
         .filter(|line| !line.is_empty())
     {
-        let line: Value = serde_json::from_slice(line).map_err(|_| broken("is cut"))?;
+        let line: Value = serde_json::from_slice(line).map_err(|_| broken("breaks off"))?;
         if line["error"].is_object() {
             let status = reqwest::StatusCode::SERVICE_UNAVAILABLE;
             return Err(Failure::Problem(Problem::of(status, &line["error"])));
@@ -351,7 +351,7 @@ fn handles(body: &[u8]) -> Result<Vec<Handle>, Failure> {
             return if whole {
                 Ok(handles)
             } else {
-                Err(broken("counts wrong"))
+                Err(broken("has a wrong count"))
             };
         }
         handles.push(Handle {
@@ -361,5 +361,5 @@ fn handles(body: &[u8]) -> Result<Vec<Handle>, Failure> {
             bytes: line["bytes"].as_u64().unwrap_or_default(),
         });
     }
-    Err(broken("has no end"))
+    Err(broken("has no end line"))
 }

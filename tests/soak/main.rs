@@ -1,10 +1,10 @@
 //! The soak: real daemons on local disk and on a real S3 server, killed, stopped, frozen and
-//! restarted at random, their storage and their connections broken, their clocks wrong, while
-//! clients write and read through them as Trino does. Every page is checked byte for byte, exactly
+//! restarted at random, with faults in their storage and connections and with wrong clocks, while
+//! clients write and read through them like Trino. Every page is checked byte for byte, exactly
 //! once and in order; at the end nothing is left and every gauge is at zero.
 //!
-//! A program of its own (`harness = false`), since what it starts must end with it. It owns no
-//! client of the product: the protocol is written a second time here.
+//! A separate program (`harness = false`), since its child processes must end with it. It shares no
+//! client code with the product: it implements the protocol independently.
 //!
 //!     cargo test --test soak                                   some 30 kills
 //!     cargo test --test soak -- --kills 1000                   the long run
@@ -46,22 +46,22 @@ use exchange::Exchange;
 use tally::Tally;
 use world::World;
 
-/// Exchanges that live at a time in one world.
+/// Concurrent exchanges in one world.
 const EXCHANGES: usize = 8;
 
 #[derive(Parser)]
-#[command(about = "Daemons, their storage and their connections break under real clients")]
+#[command(about = "Breaks daemons, their storage and their connections under real clients")]
 struct Arguments {
-    /// Daemons killed in all, the same number in each world.
+    /// Total number of kills of daemons, divided equally between the worlds.
     #[arg(long, default_value_t = 30)]
     kills: u64,
-    /// What the faults are drawn from [default: a new one, which is printed].
+    /// Seed of the faults [default: a new one, which is printed].
     #[arg(long)]
     seed: Option<u64>,
-    /// Only in this world [default: both at once].
+    /// Run only this world [default: both concurrently].
     #[arg(long, value_enum)]
     world: Option<Kind>,
-    /// Leave logs and configuration behind also after success.
+    /// Leave logs and configuration behind even after success.
     #[arg(long)]
     keep: bool,
 }
@@ -74,7 +74,7 @@ enum Kind {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // One thread: children die with the thread that started them, and clients share plain cells.
+    // One thread: children die with the thread that spawned them, and clients share `Cell`s.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -89,7 +89,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// A signal drops the work, and with it every process it has started.
+/// Drops the work on a signal, and with it every process that it has started.
 async fn until_signal(work: impl Future<Output = Result<()>>) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -130,49 +130,49 @@ async fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// One world from its start to its rest.
+/// Runs one world from start to end.
 async fn soak(kind: Kind, kills: u64, seed: u64, work: &Path, clocks: &WallClocks) -> Result<()> {
     let rng = Random::seeded(content::mix(&[seed, kind as u64]));
     let mut world = World::start(kind == Kind::S3, work, clocks, &rng).await?;
-    let outcome = weather(&mut world, kills, &rng).await;
+    let outcome = soak_world(&mut world, kills, &rng).await;
     outcome
         .inspect_err(|_| world.print_logs())
         .with_context(|| format!("in the world {}", world.name))
 }
 
-async fn weather(world: &mut World, kills: u64, rng: &Random) -> Result<()> {
+async fn soak_world(world: &mut World, kills: u64, rng: &Random) -> Result<()> {
     let started = Instant::now();
     let seconds = || started.elapsed().as_secs_f64();
-    let over = Rc::new(Cell::new(false));
+    let done = Rc::new(Cell::new(false));
     let (clients, name) = (Rc::clone(&world.clients), world.name.clone());
     let queries = (0..EXCHANGES).map(|n| {
         let rng = Random::seeded(rng.next_u64());
-        let (clients, over, name) = (Rc::clone(&clients), Rc::clone(&over), name.clone());
+        let (clients, done, name) = (Rc::clone(&clients), Rc::clone(&done), name.clone());
         async move {
-            while !over.get() {
+            while !done.get() {
                 let exchange = Exchange::new(&clients, &format!("{name}-{n}"), &rng);
-                exchange.live(Random::seeded(rng.next_u64())).await?;
+                exchange.run(Random::seeded(rng.next_u64())).await?;
             }
             anyhow::Ok(())
         }
     });
     let queries = futures::future::try_join_all(queries);
-    let storm = async {
-        chaos::storm(world, kills, rng).await?;
-        world.heal(rng).await?;
-        over.set(true);
-        println!("{name}: the storm is over after {:.0} s", seconds());
+    let faults = async {
+        chaos::inject_faults(world, kills, rng).await?;
+        world.stop_faults(rng).await?;
+        done.set(true);
+        println!("{name}: no more faults after {:.0} s", seconds());
         anyhow::Ok(())
     };
-    // The first broken promise ends it all.
-    tokio::try_join!(queries, storm)?;
+    // The first broken promise ends the world.
+    tokio::try_join!(queries, faults)?;
     println!(
         "{name}: the last exchange was closed after {:.0} s",
         seconds()
     );
-    world.rest().await?;
+    world.check_at_rest().await?;
     println!(
-        "{name}: nothing is left, and all at rest, after {:.0} s",
+        "{name}: nothing is left and all gauges are at rest after {:.0} s",
         seconds()
     );
     world.clients.tally.report(&name);
@@ -183,35 +183,35 @@ async fn weather(world: &mut World, kills: u64, rng: &Random) -> Result<()> {
         .map(|proxy| proxy.counted().connections)
         .sum();
     println!("{name}: {cut} of {all} connections through the proxies were cut");
-    daemons_noticed(world)?;
-    something_was_hit(&world.clients.tally)
+    check_faults_were_logged(world)?;
+    check_faults_had_effects(&world.clients.tally)
 }
 
-/// What broke below the daemons was noticed by them, and for the right reason.
-fn daemons_noticed(world: &World) -> Result<()> {
+/// The daemons logged the faults of their storage with the right cause.
+fn check_faults_were_logged(world: &World) -> Result<()> {
     let full = ["the file system is full", "File too large"];
     let local: [(&str, &[&str]); 2] = [
         ("a full disk", &full),
         ("a lost permission", &["Permission denied"]),
     ];
-    let s3: [(&str, &[&str]); 1] = [("a store that is gone", &["left out for new segments"])];
+    let s3: [(&str, &[&str]); 1] = [("an unreachable store", &["left out for new segments"])];
     let expected: &[(&str, &[&str])] = match world.store {
         store::Store::Local(_) => &local,
         store::Store::S3(_) => &s3,
     };
     for (what, words) in expected {
-        let lines = world.said(words)?;
+        let lines = world.log_lines(words)?;
         println!(
-            "{}: {what} is in {lines} lines of the daemons' logs",
+            "{}: {lines} lines in the daemons' logs report {what}",
             world.name
         );
-        ensure!(lines > 0, "no daemon has met {what}");
+        ensure!(lines > 0, "no daemon has logged {what}");
     }
     Ok(())
 }
 
-/// A storm that has met nobody proves nothing.
-fn something_was_hit(tally: &Tally) -> Result<()> {
+/// Faults without effect on any client prove nothing.
+fn check_faults_had_effects(tally: &Tally) -> Result<()> {
     for (what, counter) in [
         ("attempt was lost", &tally.lost),
         ("batch was sent again", &tally.batches_repeated),
@@ -223,14 +223,14 @@ fn something_was_hit(tally: &Tally) -> Result<()> {
             "read was resumed at another daemon",
             &tally.resumed_elsewhere,
         ),
-        ("file time was falsified", &tally.times_falsified),
+        ("file time was changed", &tally.file_times_changed),
         ("base directory failed", &tally.store_faults),
     ] {
-        ensure!(counter.get() > 0, "no {what}: the faults hit nothing");
+        ensure!(counter.get() > 0, "no {what}: the faults had no effect");
     }
     ensure!(
-        tally.leases_lost.get() == 0,
-        "leases ran out: this machine is too slow for the soak"
+        tally.leases_expired.get() == 0,
+        "leases expired: this machine is too slow for the soak"
     );
     Ok(())
 }

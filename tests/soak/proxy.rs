@@ -1,7 +1,7 @@
-//! A TCP proxy that breaks: it cuts connections after some bytes, all of them at a word, or accepts
-//! them and lets nothing through.
+//! A faulty TCP proxy: it cuts connections after some bytes, cuts all of them on demand, or accepts
+//! them and forwards nothing.
 //!
-//! Its own port is free and stays the same; it needs nobody to listen at the other end.
+//! Its port stays the same, and its target need not listen.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -14,12 +14,12 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// One connection in so many is cut in its midst.
+/// One of this many connections is cut after some bytes.
 const CUT_ONE_IN: u64 = 12;
-/// Before a connection is cut at most so many bytes go through.
-const MOST_BYTES: u64 = 300_000;
+/// Limit of the bytes that a connection forwards before it is cut.
+const MAX_BYTES_BEFORE_CUT: u64 = 300_000;
 
-/// How a proxy is broken now. Cheap to clone.
+/// A running proxy. Cheap to clone.
 #[derive(Clone)]
 pub struct Proxy {
     pub port: u16,
@@ -29,7 +29,7 @@ pub struct Proxy {
 struct Shared {
     target: u16,
     rng: Random,
-    /// Counts the words at which all connections are cut.
+    /// How often all connections were cut.
     cuts: watch::Sender<u64>,
     silent: watch::Sender<bool>,
     faulty: Cell<bool>,
@@ -66,13 +66,13 @@ impl Proxy {
         self.shared.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// Lets nothing through until told otherwise; nobody is told.
+    /// Forwards nothing while `silent`, without closing connections.
     pub fn silence(&self, silent: bool) {
         self.shared.silent.send_replace(silent);
     }
 
-    /// From now on nothing breaks any more.
-    pub fn heal(&self) {
+    /// Stops all faults.
+    pub fn stop_faults(&self) {
         self.shared.faulty.set(false);
         self.silence(false);
     }
@@ -85,24 +85,24 @@ impl Proxy {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    tokio::task::spawn_local(self.clone().carry(stream));
+                    tokio::task::spawn_local(self.clone().forward(stream));
                 }
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }
     }
 
-    async fn carry(self, mut client: TcpStream) {
+    async fn forward(self, mut client: TcpStream) {
         let mut cuts = self.shared.cuts.subscribe();
         self.shared.counted.borrow_mut().connections += 1;
         let Ok(mut server) = TcpStream::connect(("127.0.0.1", self.shared.target)).await else {
             return;
         };
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
-        let doomed =
+        let will_be_cut =
             self.shared.faulty.get() && self.shared.rng.next_u64().is_multiple_of(CUT_ONE_IN);
-        let budget = if doomed {
-            self.shared.rng.next_u64() % MOST_BYTES
+        let budget = if will_be_cut {
+            self.shared.rng.next_u64() % MAX_BYTES_BEFORE_CUT
         } else {
             u64::MAX
         };
@@ -124,7 +124,7 @@ impl Proxy {
         }
     }
 
-    /// Copies one direction to its end; an error when the budget has ended it, which cuts both.
+    /// Forwards one direction to its end; fails once the budget is spent, which cuts both.
     async fn copy(
         &self,
         mut from: ReadHalf<'_>,
@@ -139,9 +139,9 @@ impl Proxy {
                 Ok(read) => read,
             };
             let _ = silent.wait_for(|silent| !silent).await;
-            let through = budget.get().min(read as u64);
-            budget.set(budget.get() - through);
-            if to.write_all(&buffer[..through as usize]).await.is_err() {
+            let forwarded = budget.get().min(read as u64);
+            budget.set(budget.get() - forwarded);
+            if to.write_all(&buffer[..forwarded as usize]).await.is_err() {
                 break;
             }
             if budget.get() == 0 {
@@ -153,5 +153,5 @@ impl Proxy {
     }
 }
 
-/// The connection has had its bytes.
+/// The budget of the connection is spent.
 struct Cut;

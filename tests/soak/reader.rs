@@ -1,5 +1,5 @@
-//! Reads one handle to its end, at one daemon after another: a read that breaks off is resumed
-//! where it stopped. Every page is looked at as a whole.
+//! Reads one handle to its end: a read that breaks off is resumed at a random daemon. All bytes of
+//! every page are checked.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,8 +15,8 @@ use crate::exchange::Exchange;
 use crate::tally::count;
 use crate::wire::{Event, ReadStream};
 
-/// For how long a read may go on without a page.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a read is retried without a new page.
+const MAX_RETRY_TIME: Duration = Duration::from_secs(120);
 
 #[derive(Clone, Debug)]
 pub struct Handle {
@@ -26,7 +26,7 @@ pub struct Handle {
     pub bytes: u64,
 }
 
-/// The pages of a handle in the order in which they came; `None` if the lease may have run out.
+/// The pages of a handle in the order received; `None` if the lease may have expired.
 ///
 /// # Errors
 /// A broken promise.
@@ -47,34 +47,31 @@ pub async fn read(
         pages: Vec::new(),
         bytes: 0,
     };
-    let mut deadline = Instant::now() + PATIENCE;
-    let mut door = clients.any(rng);
+    let mut deadline = Instant::now() + MAX_RETRY_TIME;
+    let mut daemon = clients.any(rng);
     loop {
         let before = read.pages.len();
-        match read.rest(door).await? {
+        match read.continue_at(daemon).await? {
             None => break,
             Some(failure) if exchange.may_have_expired(&failure) => return Ok(None),
-            Some(failure) if !failure.is_weather() => {
+            Some(failure) if !failure.is_transient() => {
                 bail!("reading partition {}: {failure:?}", handle.partition)
             }
             Some(failure) => {
                 if read.pages.len() > before {
-                    deadline = Instant::now() + PATIENCE;
+                    deadline = Instant::now() + MAX_RETRY_TIME;
                 }
-                ensure!(
-                    Instant::now() < deadline,
-                    "no page comes any more: {failure:?}"
-                );
+                ensure!(Instant::now() < deadline, "no further page: {failure:?}");
             }
         }
         let next = clients.any(rng);
         if !read.pages.is_empty() {
             count(&clients.tally.reads_resumed);
-            if next != door {
+            if next != daemon {
                 count(&clients.tally.resumed_elsewhere);
             }
         }
-        door = next;
+        daemon = next;
         pause(rng, 150).await;
     }
     ensure!(
@@ -102,10 +99,10 @@ struct Read<'a> {
 }
 
 impl Read<'_> {
-    /// Reads on at one daemon; `None` when the end came.
-    async fn rest(&mut self, door: usize) -> Result<Option<Failure>> {
+    /// Continues the read at one daemon; `None` at the end of the stream.
+    async fn continue_at(&mut self, daemon: usize) -> Result<Option<Failure>> {
         let path = format!("/v1/read?skip={}", self.pages.len());
-        let url = self.clients.url(door, self.rng, &path);
+        let url = self.clients.url(daemon, self.rng, &path);
         let request = self
             .clients
             .http
@@ -122,9 +119,10 @@ impl Read<'_> {
                 Err(error) => error.into(),
             }));
         }
-        // Some readers are slow, and some have had enough in the midst.
+        // Some readers are slow, and some disconnect early.
         let slow = chance(self.rng, 30);
-        let enough = chance(self.rng, 10).then(|| self.rng.next_u64() % (self.handle.pages + 1));
+        let disconnect_after =
+            chance(self.rng, 10).then(|| self.rng.next_u64() % (self.handle.pages + 1));
         let (mut parser, mut body) = (ReadStream::default(), response.bytes_stream());
         while let Some(part) = body.next().await {
             let part = match part {
@@ -139,7 +137,7 @@ impl Read<'_> {
                         attempt,
                         page,
                     } => {
-                        self.take(partition, task, attempt, &page)?;
+                        self.check_page(partition, task, attempt, &page)?;
                     }
                     Event::End => return Ok(None),
                     Event::Problem(json) => {
@@ -147,33 +145,33 @@ impl Read<'_> {
                     }
                 }
             }
-            if enough.is_some_and(|enough| self.pages.len() as u64 > enough) {
-                return Ok(Some(Failure::Broken("the reader left".into())));
+            if disconnect_after.is_some_and(|limit| self.pages.len() as u64 > limit) {
+                return Ok(Some(Failure::NoAnswer("the reader disconnected".into())));
             }
             if slow {
                 pause(self.rng, 40).await;
             }
         }
-        Ok(Some(Failure::Broken("the stream has no end".into())))
+        Ok(Some(Failure::NoAnswer("the stream has no end".into())))
     }
 
-    fn take(&mut self, partition: u32, task: u32, attempt: u32, page: &[u8]) -> Result<()> {
+    fn check_page(&mut self, partition: u32, task: u32, attempt: u32, page: &[u8]) -> Result<()> {
         let id = PageId::of(page).with_context(|| format!("a page of task {task}"))?;
-        let told = PageId {
+        let stated = PageId {
             exchange: self.exchange.hash,
             task,
             attempt,
             partition,
             position: id.position,
         };
-        ensure!(id == told, "a page of {id:?} came as {told:?}");
+        ensure!(id == stated, "the page {id:?} was sent as {stated:?}");
         ensure!(
             partition == self.handle.partition && self.chosen.get(&task) == Some(&attempt),
-            "{id:?} was not asked for"
+            "{id:?} was not requested"
         );
         ensure!(
             (self.pages.len() as u64) < self.handle.pages,
-            "more than the {} pages of the handle came",
+            "received more than the {} pages of the handle",
             self.handle.pages
         );
         self.pages.push(id);

@@ -1,7 +1,7 @@
-//! Where the daemons of one world keep their segments, and how it breaks.
+//! The storage of one world, and its faults.
 //!
-//! On local disk: two plain folders and one that is small. On S3: two buckets of a server that is
-//! killed, behind a proxy that cuts. What is left at the end is looked up in the file system.
+//! On local disk: two plain folders and a small file system. On S3: two buckets of a server that
+//! can be killed, behind a faulty proxy. Leftovers are searched for in the file system.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt as _;
@@ -18,9 +18,9 @@ use crate::proxy::Proxy;
 
 const ACCESS_KEY: &str = "stopover-test";
 const SECRET_KEY: &str = "stopover-test-secret";
-/// The object that a daemon keeps in a bucket for good, and what the S3 server keeps for itself.
-const KEPT: [&str; 2] = [".keep", ".sgwtmp"];
-/// The small file system: some dozens of segments.
+/// The object that a daemon leaves in a bucket for good, and the S3 server's own folder.
+const PERMANENT: [&str; 2] = [".keep", ".sgwtmp"];
+/// Size of the small file system: some dozens of segments.
 const SMALL: u64 = 12 << 20;
 
 pub enum Store {
@@ -30,7 +30,7 @@ pub enum Store {
 
 pub struct Local {
     pub folders: Vec<PathBuf>,
-    /// The last folder is a file system of its own, that can be full.
+    /// The small file system that contains the last folder.
     small: Option<Mount>,
 }
 
@@ -42,7 +42,7 @@ pub struct S3 {
     process: Option<Process>,
 }
 
-/// A small file system in memory, gone when dropped.
+/// A small file system in memory, unmounted on drop.
 struct Mount(PathBuf);
 
 impl Mount {
@@ -57,8 +57,8 @@ impl Mount {
             ])
             .arg(folder)
             .output()?;
-        let said = String::from_utf8_lossy(&mounted.stderr).trim().to_owned();
-        ensure!(mounted.status.success(), "{said}");
+        let message = String::from_utf8_lossy(&mounted.stderr).trim().to_owned();
+        ensure!(mounted.status.success(), "{message}");
         Ok(Self(folder.to_owned()))
     }
 }
@@ -82,12 +82,12 @@ impl Local {
             Err(error) => {
                 println!(
                     "!!!! no small file system can be mounted here ({error:#}): instead the \
-                     daemons' own limit of file sizes is lowered, which no base directory escapes"
+                     daemons' limit of file sizes is lowered, which affects all base directories"
                 );
                 None
             }
         };
-        // Below the mount point: one that has lost its file system is missing and not empty.
+        // Below the mount point, so that it is missing rather than empty if it is not mounted.
         let small_base = disk.join("base");
         std::fs::create_dir_all(&small_base)?;
         folders.push(small_base);
@@ -99,7 +99,7 @@ impl Local {
         self.small.is_some()
     }
 
-    /// Takes all the room of the small file system, or gives it back.
+    /// Fills the small file system, or frees the space again.
     pub fn fill(&self, full: bool) -> Result<()> {
         let Some(mount) = &self.small else {
             return Ok(());
@@ -114,7 +114,7 @@ impl Local {
         Ok(())
     }
 
-    /// Takes all permissions from one base directory or from all, or gives them back.
+    /// Removes all permissions from one base directory or from all, or restores them.
     pub fn lock(&self, all: bool, locked: bool) -> Result<()> {
         let mode = if locked { 0o000 } else { 0o755 };
         let folders = if all {
@@ -169,7 +169,7 @@ impl S3 {
             let exited = process.exited();
             let request = http.get(&url).send();
             async move {
-                ensure!(exited.is_none(), "versitygw ended at once: {exited:?}");
+                ensure!(exited.is_none(), "versitygw ended at start: {exited:?}");
                 Ok(request
                     .await
                     .is_ok_and(|answer| answer.status().is_success()))
@@ -221,9 +221,9 @@ impl Store {
         }
     }
 
-    /// Everything that lies in the base directories and does not stay there for good. On local disk
-    /// also empty folders: there they go with their last file.
-    pub fn left(&self) -> Result<Vec<PathBuf>> {
+    /// Everything in the base directories that is not permanent. On local disk also empty folders,
+    /// since daemons remove them with their last file.
+    pub fn leftovers(&self) -> Result<Vec<PathBuf>> {
         let mut left = Vec::new();
         for folder in self.folders() {
             walk(&folder, matches!(self, Self::Local(_)), &mut left)?;
@@ -231,22 +231,22 @@ impl Store {
         Ok(left)
     }
 
-    /// Sets the times of some files to long ago, or far ahead; of all others they stay.
-    pub fn falsify_times(&self, rng: &Random) -> Result<u64> {
+    /// Sets the times of some files years back or ahead; returns how many.
+    pub fn change_file_times(&self, rng: &Random) -> Result<u64> {
         let mut files = Vec::new();
         for folder in self.folders() {
             walk(&folder, false, &mut files)?;
         }
-        let mut falsified = 0;
+        let mut changed = 0;
         for file in files.iter().filter(|_| rng.next_u64().is_multiple_of(3)) {
             let days = (rng.next_u64() % 7300) as i64 - 3650;
-            falsified += u64::from(set_time(file, days * 86_400));
+            changed += u64::from(set_time(file, days * 86_400));
         }
-        Ok(falsified)
+        Ok(changed)
     }
 }
 
-/// Sets a file's time to so many seconds from now; `false` if it is gone or not ours to change.
+/// Sets a file's time to `offset` seconds from now; `false` if it is missing or not changeable.
 fn set_time(file: &Path, offset: i64) -> bool {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let seconds = now.map_or(0, |now| now.as_secs() as i64) + offset;
@@ -259,9 +259,9 @@ fn set_time(file: &Path, offset: i64) -> bool {
     };
     #[allow(
         unsafe_code,
-        reason = "the standard library sets times of open files only"
+        reason = "the standard library can only set times of open files"
     )]
-    // SAFETY: a path that ends with a zero, and two times.
+    // SAFETY: the path ends with a zero byte, and the array has two times.
     let set = unsafe { libc::utimensat(libc::AT_FDCWD, path.as_ptr(), [time, time].as_ptr(), 0) };
     set == 0
 }
@@ -273,7 +273,7 @@ fn walk(folder: &Path, folders_too: bool, into: &mut Vec<PathBuf>) -> Result<()>
         Err(error) => bail!("{}: {error}", folder.display()),
     };
     for entry in entries.flatten() {
-        if KEPT.iter().any(|kept| entry.file_name() == *kept) {
+        if PERMANENT.iter().any(|name| entry.file_name() == *name) {
             continue;
         }
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

@@ -1,4 +1,4 @@
-//! What happened, counted: a soak whose faults hit nothing proves nothing.
+//! Counts of what happened: a soak proves nothing if its faults had no effect.
 
 use std::cell::Cell;
 
@@ -12,9 +12,9 @@ pub struct Tally {
     pub lost: Cell<u64>,
     pub abandoned: Cell<u64>,
     pub aborted: Cell<u64>,
-    pub twins: Cell<u64>,
+    pub speculative: Cell<u64>,
     pub batches_repeated: Cell<u64>,
-    pub batches_taken_once: Cell<u64>,
+    pub batches_accepted_before: Cell<u64>,
     pub finishes_repeated: Cell<u64>,
     pub finishes_elsewhere: Cell<u64>,
     pub reads: Cell<u64>,
@@ -24,14 +24,14 @@ pub struct Tally {
     pub bytes: Cell<u64>,
     pub retries: Cell<u64>,
     pub late_writes: Cell<u64>,
-    pub leases_lost: Cell<u64>,
+    pub leases_expired: Cell<u64>,
     pub kills: Cell<u64>,
     pub stops: Cell<u64>,
     pub freezes: Cell<u64>,
     pub store_kills: Cell<u64>,
     pub store_faults: Cell<u64>,
     pub cuts: Cell<u64>,
-    pub times_falsified: Cell<u64>,
+    pub file_times_changed: Cell<u64>,
 }
 
 /// Adds one.
@@ -48,14 +48,14 @@ impl Tally {
         let n = |cell: &Cell<u64>| cell.get();
         println!(
             "{name}: {} kill -9 of daemons, {} SIGTERM, {} frozen, {} kill -9 of the S3 server, \
-             {} faults of base directories, {} cuts of all connections, {} file times falsified",
+             {} faults of base directories, {} cuts of all connections, {} file times changed",
             n(&self.kills),
             n(&self.stops),
             n(&self.freezes),
             n(&self.store_kills),
             n(&self.store_faults),
             n(&self.cuts),
-            n(&self.times_falsified),
+            n(&self.file_times_changed),
         );
         println!(
             "{name}: {} exchanges ({} never closed), {} attempts: {} committed, {} lost, {} \
@@ -67,21 +67,21 @@ impl Tally {
             n(&self.lost),
             n(&self.abandoned),
             n(&self.aborted),
-            n(&self.twins),
+            n(&self.speculative),
         );
         println!(
-            "{name}: {} batches sent again ({} had been taken), {} finishes sent again, {} \
-             answered elsewhere; {} reads, {} times resumed, {} of them at another daemon; {} \
-             late writes, {} leases lost",
+            "{name}: {} batches sent again ({} had been accepted), {} finishes sent again, {} \
+             answered by another daemon; {} reads, resumed {} times, {} of them at another \
+             daemon; {} late writes, {} leases expired",
             n(&self.batches_repeated),
-            n(&self.batches_taken_once),
+            n(&self.batches_accepted_before),
             n(&self.finishes_repeated),
             n(&self.finishes_elsewhere),
             n(&self.reads),
             n(&self.reads_resumed),
             n(&self.resumed_elsewhere),
             n(&self.late_writes),
-            n(&self.leases_lost),
+            n(&self.leases_expired),
         );
         println!(
             "{name}: {} pages, {} MiB read back, each checked byte for byte; 0 lost, 0 wrong",

@@ -1,7 +1,7 @@
-//! A library for `LD_PRELOAD` that tells a process a wrong wall clock: `clock_gettime` of
-//! `CLOCK_REALTIME` is off by the seconds in `SOAK_WALL_OFFSET`; all other clocks are untouched.
+//! A library for `LD_PRELOAD` that falsifies the wall clock: `clock_gettime` of `CLOCK_REALTIME` is
+//! off by the seconds in `SOAK_WALL_OFFSET`; all other clocks are unchanged.
 //!
-//! Built by `rustc` alone when the soak starts (`clocks.rs`), not by cargo.
+//! Built by `rustc` when the soak starts (`clocks.rs`), not by cargo.
 
 #![allow(unsafe_code)]
 
@@ -18,7 +18,7 @@ const UNREAD: i64 = i64::MIN;
 
 static OFFSET: AtomicI64 = AtomicI64::new(UNREAD);
 
-/// As the kernel knows it.
+/// The kernel's layout.
 #[repr(C)]
 pub struct Timespec {
     seconds: i64,
@@ -36,7 +36,7 @@ fn offset() -> i64 {
     if known != UNREAD {
         return known;
     }
-    // SAFETY: both take and give C strings; the environment is not changed by this process.
+    // SAFETY: arguments and results are C strings; this process does not change its environment.
     let read = unsafe {
         let text = getenv(c"SOAK_WALL_OFFSET".as_ptr());
         if text.is_null() { 0 } else { atoll(text) }
@@ -45,16 +45,16 @@ fn offset() -> i64 {
     read
 }
 
-/// In place of the C library's.
+/// Replaces the C library's function.
 ///
 /// # Safety
-/// As the C library's: `into` is writable.
+/// As for the C library's function: `into` is writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn clock_gettime(clock: c_int, into: *mut Timespec) -> c_int {
     // SAFETY: the system call that the C library makes, with the caller's own pointer.
     let answer = unsafe { syscall(SYS_CLOCK_GETTIME, clock as c_long, into) };
     if answer == 0 && (clock == REALTIME || clock == REALTIME_COARSE) {
-        // SAFETY: the call above has written there.
+        // SAFETY: the call above succeeded, so it has written there.
         unsafe { (*into).seconds += offset() };
     }
     answer as c_int

@@ -1,8 +1,8 @@
-//! The protocol's bytes, read a piece at a time: a stream that is cut anywhere gives the whole
-//! pages before the cut and no more.
+//! Encodes batches and decodes read streams incrementally: a truncated stream yields the complete
+//! pages before the cut.
 //!
-//! Written from `docs/protocol.md` and not from the daemon's code. Every error here is damage; a
-//! stream that merely stops is none.
+//! Written from `docs/protocol.md`, not from the daemon's code. Every error here is corruption; a
+//! truncated stream is not an error.
 
 use anyhow::{Result, bail, ensure};
 use crc_fast::{CrcAlgorithm, checksum};
@@ -17,7 +17,7 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
     u32::try_from(checksum(CrcAlgorithm::Crc32Iscsi, bytes)).expect("32 bits")
 }
 
-/// Appends a page frame to a batch, and its crc to those that the finish will claim.
+/// Appends a frame to a batch, and its CRC to those that the finish request will be checked by.
 pub fn put_frame(batch: &mut Vec<u8>, crcs: &mut Vec<u8>, partition: u32, page: &[u8]) {
     let start = batch.len();
     batch.extend(partition.to_le_bytes());
@@ -28,7 +28,7 @@ pub fn put_frame(batch: &mut Vec<u8>, crcs: &mut Vec<u8>, partition: u32, page: 
     crcs.extend(crc);
 }
 
-/// What came out of a read stream.
+/// An event in a read stream.
 #[derive(Debug)]
 pub enum Event {
     Page {
@@ -37,7 +37,7 @@ pub enum Event {
         attempt: u32,
         page: Vec<u8>,
     },
-    /// The end record, and it counted right.
+    /// The end record, with the right counts.
     End,
     Problem(Value),
 }
@@ -51,7 +51,7 @@ struct Block {
     bytes_left: u64,
 }
 
-/// A read stream as far as it has come.
+/// The state of a decoder.
 #[derive(Debug, Default)]
 pub struct ReadStream {
     buffer: Vec<u8>,
@@ -59,12 +59,12 @@ pub struct ReadStream {
     blocks: u32,
     pages: u64,
     bytes: u64,
-    over: bool,
+    ended: bool,
 }
 
 impl ReadStream {
     pub fn feed(&mut self, bytes: &[u8]) -> Result<Vec<Event>> {
-        ensure!(!self.over, "{} bytes came after the end", bytes.len());
+        ensure!(!self.ended, "{} bytes after the end", bytes.len());
         self.buffer.extend(bytes);
         let (mut events, mut at) = (Vec::new(), 0);
         while let Some((length, event)) = self.next(at)? {
@@ -73,17 +73,17 @@ impl ReadStream {
         }
         self.buffer.drain(..at);
         ensure!(
-            !self.over || self.buffer.is_empty(),
-            "{} bytes came after the end",
+            !self.ended || self.buffer.is_empty(),
+            "{} bytes after the end",
             self.buffer.len()
         );
         Ok(events)
     }
 
-    /// The next whole record or frame: its length, and what it tells.
+    /// The next complete record or frame: its length, and its event if it has one.
     fn next(&mut self, at: usize) -> Result<Option<(usize, Option<Event>)>> {
         let rest = &self.buffer[at..];
-        if self.over || rest.len() < 8 {
+        if self.ended || rest.len() < 8 {
             return Ok(None);
         }
         if let Some(block) = &mut self.block {
@@ -95,7 +95,7 @@ impl ReadStream {
             if block.pages_left == 0 {
                 ensure!(
                     block.bytes_left == 0,
-                    "a block has {} bytes too many",
+                    "a block has {} bytes left after its pages",
                     block.bytes_left
                 );
                 self.block = None;
@@ -110,23 +110,23 @@ impl ReadStream {
             }
             END if rest.len() >= 32 => {
                 check_record(rest)?;
-                let told = (u32_at(rest, 4), u64_at(rest, 8), u64_at(rest, 16));
-                let came = (self.blocks, self.pages, self.bytes);
+                let stated = (u32_at(rest, 4), u64_at(rest, 8), u64_at(rest, 16));
+                let received = (self.blocks, self.pages, self.bytes);
                 ensure!(
-                    told == came,
-                    "the end record counts {told:?}, came have {came:?}"
+                    stated == received,
+                    "the end record counts {stated:?}, received were {received:?}"
                 );
-                self.over = true;
+                self.ended = true;
                 Ok(Some((32, Some(Event::End))))
             }
             ERROR if rest.len() >= 8 + u32_at(rest, 4) as usize => {
                 let length = 8 + u32_at(rest, 4) as usize;
-                self.over = true;
+                self.ended = true;
                 let problem = serde_json::from_slice(&rest[8..length])?;
                 Ok(Some((length, Some(Event::Problem(problem)))))
             }
             BLOCK | END | ERROR => Ok(None),
-            other => bail!("no record begins with {other:#x}"),
+            other => bail!("no record starts with {other:#x}"),
         }
     }
 }
@@ -155,7 +155,7 @@ impl Block {
             "a frame of another partition"
         );
         let crc = crc32c(&[&rest[..8], &rest[FRAME..length]].concat());
-        ensure!(crc == u32_at(rest, 8), "the CRC of a page in {self:?}");
+        ensure!(crc == u32_at(rest, 8), "CRC mismatch of a page in {self:?}");
         ensure!(
             self.bytes_left >= length as u64,
             "a block is shorter than its pages: {self:?}"
@@ -173,8 +173,8 @@ impl Block {
 }
 
 fn check_record(record: &[u8]) -> Result<()> {
-    let fits = crc32c(&record[..28]) == u32_at(record, 28);
-    ensure!(fits, "the CRC of a record {:?}", &record[..32]);
+    let matches = crc32c(&record[..28]) == u32_at(record, 28);
+    ensure!(matches, "CRC mismatch of the record {:?}", &record[..32]);
     Ok(())
 }
 

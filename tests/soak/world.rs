@@ -1,5 +1,5 @@
-//! Three daemons on one kind of storage, with all that breaks them, and what must be true of them
-//! in the end.
+//! Three daemons on one kind of storage, their proxies and clients, and what must be true at the
+//! end.
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use stopover::runtime::Random;
 
-use crate::client::{Clients, Door};
+use crate::client::{Clients, Endpoint};
 use crate::clocks::WallClocks;
 use crate::daemon::Daemon;
 use crate::exchange::LEASE;
@@ -17,7 +17,7 @@ use crate::proxy::Proxy;
 use crate::store::{Local, S3, Store};
 
 const DAEMONS: usize = 3;
-/// A stopping daemon waits so long for its open sinks: shorter than some of them live.
+/// The drain timeout is shorter than some sinks are open.
 const CONFIGURATION: &str = "\
     [server]\ndrain_timeout = \"2s\"\n\
     [memory]\nbudget = \"48MiB\"\n\
@@ -26,7 +26,7 @@ const CONFIGURATION: &str = "\
     [limits]\nmax_page_size = \"2MiB\"\nmax_batch_size = \"8MiB\"\n\
     [lease]\nduration = \"15s\"\nsweep_interval = \"1s\"\n";
 
-/// What a daemon that nobody uses shows: none of these, whatever the labels.
+/// Gauges that are zero, for all labels, in a daemon without clients.
 const ZERO_AT_REST: [&str; 5] = [
     "stopover_sinks_open",
     "stopover_exchanges_open",
@@ -58,13 +58,13 @@ impl World {
             Store::Local(Local::create(&root)?)
         };
         let config = format!("{CONFIGURATION}\n{}", store.configuration());
-        let (mut daemons, mut proxies, mut credentials) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut daemons, mut proxies, mut endpoints) = (Vec::new(), Vec::new(), Vec::new());
         for (number, &port) in ports[..DAEMONS].iter().enumerate() {
             let name = format!("daemon-{number}");
             daemons.push(Daemon::new(&name, port, &config, &work, clocks)?);
             let proxy = Proxy::start(port, Random::seeded(rng.next_u64())).await?;
             let urls = [port, proxy.port].map(|port| format!("http://127.0.0.1:{port}"));
-            credentials.push(Door { urls });
+            endpoints.push(Endpoint { urls });
             proxies.push(proxy);
         }
         let mut world = Self {
@@ -72,7 +72,7 @@ impl World {
             daemons,
             store,
             proxies,
-            clients: Rc::new(Clients::new(credentials)?),
+            clients: Rc::new(Clients::new(endpoints)?),
             work,
         };
         for daemon in &mut world.daemons {
@@ -82,11 +82,11 @@ impl World {
         Ok(world)
     }
 
-    /// Everything runs, and nothing breaks any more.
-    pub async fn heal(&mut self, rng: &Random) -> Result<()> {
-        self.proxies.iter().for_each(Proxy::heal);
+    /// Stops all faults and starts the daemons that are down.
+    pub async fn stop_faults(&mut self, rng: &Random) -> Result<()> {
+        self.proxies.iter().for_each(Proxy::stop_faults);
         if let Store::S3(s3) = &mut self.store {
-            s3.proxy.heal();
+            s3.proxy.stop_faults();
         }
         for daemon in &mut self.daemons {
             if !daemon.is_running() {
@@ -98,18 +98,18 @@ impl World {
         Ok(())
     }
 
-    /// Nothing is left anywhere, and every gauge is at zero; then the daemons end well.
-    pub async fn rest(&mut self) -> Result<()> {
-        // What nobody renews is collected after a lease, by a sweeper that has seen all of it.
+    /// Waits until nothing is left anywhere and every gauge is at zero; then stops the daemons.
+    pub async fn check_at_rest(&mut self) -> Result<()> {
+        // Exchanges without renewals are collected after a sweeper has observed them for a lease.
         let deadline = Instant::now() + 8 * LEASE;
         loop {
-            let left = self.store.left()?;
+            let left = self.store.leftovers()?;
             let busy = self.busy().await?;
             if left.is_empty() && busy.is_empty() {
                 break;
             }
             if Instant::now() > deadline {
-                bail!("at the end there are left {left:#?}; and not at rest: {busy:#?}");
+                bail!("left at the end: {left:#?}; gauges not at rest: {busy:#?}");
             }
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
@@ -118,19 +118,19 @@ impl World {
             let corruptions = metrics.get("stopover_corruptions_total");
             ensure!(
                 corruptions == Some(&0.0),
-                "{} has read what did not fit: {corruptions:?}",
+                "{} has read corrupt data: {corruptions:?}",
                 daemon.name
             );
         }
         for daemon in &mut self.daemons {
             daemon.stop().await?;
         }
-        let left = self.store.left()?;
-        ensure!(left.is_empty(), "stopping has left {left:#?}");
+        let left = self.store.leftovers()?;
+        ensure!(left.is_empty(), "left after the stop: {left:#?}");
         Ok(())
     }
 
-    /// Gauges that are not where they should be when nobody asks for anything.
+    /// Gauges that do not have the value that they should have without requests.
     async fn busy(&self) -> Result<Vec<String>> {
         let mut busy = Vec::new();
         for daemon in &self.daemons {
@@ -138,7 +138,7 @@ impl World {
                 let name = sample.split('{').next().unwrap_or_default();
                 let expected = match name {
                     name if ZERO_AT_REST.contains(&name) => 0.0,
-                    // The request that asks.
+                    // The request for the metrics.
                     "stopover_http_requests_in_flight" => 1.0,
                     "stopover_storage_healthy" => 1.0,
                     _ => continue,
@@ -151,8 +151,8 @@ impl World {
         Ok(busy)
     }
 
-    /// How often the daemons' logs say any of these.
-    pub fn said(&self, words: &[&str]) -> Result<usize> {
+    /// How many lines of the daemons' logs contain any of these texts.
+    pub fn log_lines(&self, words: &[&str]) -> Result<usize> {
         let mut lines = 0;
         for daemon in &self.daemons {
             let log = std::fs::read(&daemon.log)?;
@@ -182,14 +182,14 @@ impl World {
     }
 }
 
-/// A wall clock that is wrong by up to a day. S3 signatures carry the time, and a server refuses
-/// those that are 15 minutes off: there it is minutes.
+/// Draws an offset of a wall clock, in seconds: up to a day, on S3 up to ten minutes, because an S3
+/// server rejects signatures that are 15 minutes off.
 pub fn wall_offset(s3: bool, rng: &Random) -> i64 {
     let most = if s3 { 600 } else { 86_400 };
     (rng.next_u64() % (2 * most + 1)) as i64 - most as i64
 }
 
-/// Free ports below those that outgoing connections get.
+/// Free ports below the range of outgoing connections.
 fn ports(count: usize, rng: &Random) -> Result<Vec<u16>> {
     let mut held = Vec::new();
     for _ in 0..10_000 {

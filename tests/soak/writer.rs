@@ -1,8 +1,8 @@
-//! One attempt of one task, written as Trino's plugin writes it.
+//! One attempt of one task, written like Trino's plugin.
 //!
-//! The daemon that took the first batch keeps the attempt; what has no answer is sent again under
-//! the same number; a finish without an answer may have taken place. Sometimes an attempt is left
-//! in its midst, or aborted.
+//! All batches go to the daemon that accepted the first; an unanswered batch is sent again with the
+//! same number; an unanswered finish may have taken effect. Sometimes an attempt is abandoned or
+//! aborted early.
 
 use std::time::{Duration, Instant};
 
@@ -16,21 +16,21 @@ use crate::exchange::Exchange;
 use crate::tally::count;
 use crate::wire::{crc32c, put_frame};
 
-/// For how long a request is repeated at the attempt's own daemon.
-const AT_HOME: Duration = Duration::from_secs(8);
-/// Refusals in a row after which a daemon is gone, and what it held.
-const GONE_AFTER: u32 = 3;
-/// What the daemon says of an attempt that it does not hold (any more) or could not write.
+/// How long a request is retried at the daemon that owns the attempt.
+const OWNER_TIMEOUT: Duration = Duration::from_secs(8);
+/// Refused connections in a row after which the daemon counts as down and its sinks as lost.
+const DOWN_AFTER: u32 = 3;
+/// Problems that a daemon reports for an attempt that it does not hold or could not write.
 const LOST: [&str; 3] = ["batch-out-of-order", "sink-not-found", "sink-failed"];
 
-/// How an attempt ended, as far as its writer knows.
+/// The outcome of an attempt, as far as its writer knows.
 #[derive(Debug)]
 pub enum End {
     /// `finish` was acknowledged.
     Committed(Content),
-    /// It may be committed, or not: `finish` was sent.
+    /// It may be committed: `finish` was sent.
     Unknown,
-    /// It is not: `finish` was never sent.
+    /// It is not committed: `finish` was never sent.
     Never,
 }
 
@@ -40,7 +40,7 @@ pub struct Writer<'a> {
     rng: &'a Random,
     task: u32,
     attempt: u32,
-    home: Option<usize>,
+    owner: Option<usize>,
     crcs: Vec<u8>,
 }
 
@@ -59,23 +59,23 @@ impl<'a> Writer<'a> {
             rng,
             task,
             attempt,
-            home: None,
+            owner: None,
             crcs: Vec::new(),
         }
     }
 
-    /// Writes all of it, or gives it up.
+    /// Writes and finishes the attempt, or gives it up.
     ///
     /// # Errors
     /// A broken promise.
     pub async fn run(mut self) -> Result<End> {
         let plan = AttemptPlan::draw(self.rng, self.exchange.partitions);
         let content = plan.content(self.exchange.hash, self.task, self.attempt);
-        let leave_before = chance(self.rng, 8).then(|| self.rng.next_u64() % 7);
+        let give_up_before = chance(self.rng, 8).then(|| self.rng.next_u64() % 7);
         let mut positions = vec![0; self.exchange.partitions as usize];
         for (number, batch) in plan.batches.iter().enumerate() {
-            if leave_before == Some(number as u64) {
-                return self.leave().await;
+            if give_up_before == Some(number as u64) {
+                return self.give_up().await;
             }
             let body = self.body(batch, &mut positions);
             if !self.send(number, body).await? {
@@ -94,7 +94,7 @@ impl<'a> Writer<'a> {
             return Ok(End::Unknown);
         }
         count(&self.clients.tally.committed);
-        self.ask_again(&claim).await?;
+        self.check_repeats(&claim).await?;
         Ok(End::Committed(content))
     }
 
@@ -120,18 +120,18 @@ impl<'a> Writer<'a> {
         format!("{}/sinks/{task}/{attempt}/{what}", self.exchange.path())
     }
 
-    /// Sends a batch until it was taken; `false` if the attempt is lost.
+    /// Sends a batch until it was accepted; `false` if the attempt is lost.
     async fn send(&mut self, number: usize, body: Vec<u8>) -> Result<bool> {
         let body = bytes::Bytes::from(body);
         let path = self.path(&format!("pages?batch={number}"));
-        let (mut deadline, mut refusals) = (Instant::now() + AT_HOME, 0);
-        if self.home.is_none() {
-            // Nothing is lost yet: all daemons may have to come back.
-            deadline += AT_HOME;
+        let (mut deadline, mut refusals) = (Instant::now() + OWNER_TIMEOUT, 0);
+        if self.owner.is_none() {
+            // No batch was accepted yet: any daemon will do, but all may be restarting.
+            deadline += OWNER_TIMEOUT;
         }
         loop {
-            let door = self.home.unwrap_or_else(|| self.clients.any(self.rng));
-            let url = self.clients.url(door, self.rng, &path);
+            let daemon = self.owner.unwrap_or_else(|| self.clients.any(self.rng));
+            let url = self.clients.url(daemon, self.rng, &path);
             let request = self
                 .clients
                 .http
@@ -139,12 +139,12 @@ impl<'a> Writer<'a> {
                 .header("content-type", "application/vnd.stopover.pages")
                 .body(body.clone());
             let failure = match json_of(request).await {
-                Ok(taken) => {
-                    ensure!(taken["batch"] == number, "batch {number}: {taken}");
-                    if taken["repeated"] == true {
-                        count(&self.clients.tally.batches_taken_once);
+                Ok(accepted) => {
+                    ensure!(accepted["batch"] == number, "batch {number}: {accepted}");
+                    if accepted["repeated"] == true {
+                        count(&self.clients.tally.batches_accepted_before);
                     }
-                    self.home = Some(door);
+                    self.owner = Some(daemon);
                     return Ok(true);
                 }
                 Err(failure) => failure,
@@ -154,11 +154,11 @@ impl<'a> Writer<'a> {
             } else {
                 0
             };
-            if self.home.is_some() && (failure.is(&LOST) || refusals >= GONE_AFTER) {
+            if self.owner.is_some() && (failure.is(&LOST) || refusals >= DOWN_AFTER) {
                 return Ok(false);
             }
             if failure.is(&["sink-failed"]) {
-                // Taken at once, and then not written: another daemon begins it anew.
+                // Accepted, but not written: the attempt is lost.
                 return Ok(false);
             }
             self.check(&failure, &path)?;
@@ -171,19 +171,19 @@ impl<'a> Writer<'a> {
     }
 
     fn check(&self, failure: &Failure, path: &str) -> Result<()> {
-        if failure.is_weather() || self.exchange.may_have_expired(failure) {
+        if failure.is_transient() || self.exchange.may_have_expired(failure) {
             return Ok(());
         }
         bail!("{path}: {failure:?}")
     }
 
-    /// Finishes it; `false` if that could not be learned, or is not so.
+    /// Finishes the attempt; `false` if the commit failed or its outcome is unknown.
     async fn finish(&self, claim: &Value) -> Result<bool> {
         let path = self.path("finish");
-        let (deadline, mut refusals, mut asked) = (Instant::now() + AT_HOME, 0, false);
+        let (deadline, mut refusals, mut unanswered) = (Instant::now() + OWNER_TIMEOUT, 0, false);
         loop {
-            let door = self.home.unwrap_or_else(|| self.clients.any(self.rng));
-            let failure = match self.finish_at(door, claim).await {
+            let daemon = self.owner.unwrap_or_else(|| self.clients.any(self.rng));
+            let failure = match self.finish_at(daemon, claim).await {
                 Ok(answer) => {
                     self.check_totals(claim, &answer)?;
                     return Ok(true);
@@ -192,16 +192,16 @@ impl<'a> Writer<'a> {
             };
             let refused = matches!(failure, Failure::Refused);
             refusals = if refused { refusals + 1 } else { 0 };
-            asked |= matches!(failure, Failure::Broken(_));
+            unanswered |= matches!(failure, Failure::NoAnswer(_));
             if failure.is(&LOST) {
                 return Ok(false);
             }
             self.check(&failure, &path)?;
-            if asked && refused && self.committed_elsewhere(claim).await? {
+            if unanswered && refused && self.committed_elsewhere(claim).await? {
                 return Ok(true);
             }
-            let gone = self.home.is_some() && refusals >= GONE_AFTER;
-            if gone || Instant::now() > deadline {
+            let down = self.owner.is_some() && refusals >= DOWN_AFTER;
+            if down || Instant::now() > deadline {
                 return Ok(false);
             }
             count(&self.clients.tally.finishes_repeated);
@@ -209,8 +209,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    async fn finish_at(&self, door: usize, claim: &Value) -> Result<Value, Failure> {
-        let url = self.clients.url(door, self.rng, &self.path("finish"));
+    async fn finish_at(&self, daemon: usize, claim: &Value) -> Result<Value, Failure> {
+        let url = self.clients.url(daemon, self.rng, &self.path("finish"));
         json_of(self.clients.http.post(url).json(claim)).await
     }
 
@@ -226,16 +226,17 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Whether another daemon knows of the commit that this attempt's own cannot tell of.
+    /// Whether another daemon reports the commit when the owner of the attempt is down.
     async fn committed_elsewhere(&self, claim: &Value) -> Result<bool> {
-        for door in (0..self.clients.credentials.len()).filter(|door| Some(*door) != self.home) {
-            match self.finish_at(door, claim).await {
+        for daemon in (0..self.clients.endpoints.len()).filter(|daemon| Some(*daemon) != self.owner)
+        {
+            match self.finish_at(daemon, claim).await {
                 Ok(answer) => {
                     self.check_totals(claim, &answer)?;
                     count(&self.clients.tally.finishes_elsewhere);
                     return Ok(true);
                 }
-                // It holds nothing of it, or a first batch whose answer was lost, and no commit.
+                // No commit: it holds nothing, or only a first batch whose answer was lost.
                 Err(failure) if failure.is(&LOST) || failure.is(&["count-mismatch"]) => {}
                 Err(failure) => self.check(&failure, "a finish elsewhere")?,
             }
@@ -243,22 +244,22 @@ impl<'a> Writer<'a> {
         Ok(false)
     }
 
-    /// What was acknowledged is said again, by any daemon and after restarts; an abort that comes
-    /// after it changes nothing.
-    async fn ask_again(&self, claim: &Value) -> Result<()> {
+    /// Checks that any daemon confirms a repeated finish, even after restarts, and that a later
+    /// abort changes nothing.
+    async fn check_repeats(&self, claim: &Value) -> Result<()> {
         if chance(self.rng, 30) {
             let what = format!("{} once more", self.path("finish"));
-            let again = async |door| self.finish_at(door, claim).await;
-            let answer = self.exchange.patiently(&what, self.rng, again).await?;
+            let again = async |daemon| self.finish_at(daemon, claim).await;
+            let answer = self.exchange.retrying(&what, self.rng, again).await?;
             if let Some(answer) = answer {
                 self.check_totals(claim, &answer)?;
                 count(&self.clients.tally.finishes_elsewhere);
             }
         }
         if chance(self.rng, 10) {
-            // At the attempt's own daemon: another may hold a first batch whose answer was lost.
-            if let Some(home) = self.home {
-                let url = self.clients.url(home, self.rng, &self.path("abort"));
+            // Only at the owner: another daemon may hold a first batch whose answer was lost.
+            if let Some(owner) = self.owner {
+                let url = self.clients.url(owner, self.rng, &self.path("abort"));
                 match json_of(self.clients.http.post(url)).await {
                     Ok(answer) => ensure!(answer["state"] == "finished", "aborted: {answer}"),
                     Err(failure) => self.check(&failure, "an abort after the finish")?,
@@ -268,15 +269,15 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Gives it up in its midst: the worker is gone, or the engine does not want it any more.
-    async fn leave(self) -> Result<End> {
+    /// Gives up the attempt: the worker disappears, or the engine aborts it.
+    async fn give_up(self) -> Result<End> {
         if chance(self.rng, 50) {
             count(&self.clients.tally.abandoned);
             return Ok(End::Never);
         }
         count(&self.clients.tally.aborted);
-        if let Some(home) = self.home {
-            let url = self.clients.url(home, self.rng, &self.path("abort"));
+        if let Some(owner) = self.owner {
+            let url = self.clients.url(owner, self.rng, &self.path("abort"));
             match json_of(self.clients.http.post(url)).await {
                 Ok(answer) => ensure!(answer["state"] == "aborted", "abort: {answer}"),
                 Err(failure) => self.check(&failure, &self.path("abort"))?,
@@ -286,13 +287,13 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Pages for an exchange that is closed: refused, or collected, but never an error of the daemon.
+/// Writes to a closed exchange: refused, or collected later, but never an internal error.
 pub async fn write_late(clients: &Clients, exchange: &Exchange, rng: &Random) -> Result<()> {
     let (mut body, mut crcs) = (Vec::new(), Vec::new());
-    put_frame(&mut body, &mut crcs, 0, b"comes too late");
+    put_frame(&mut body, &mut crcs, 0, b"too late");
     let sink = format!("{}/sinks/99/0", exchange.path());
-    let door = clients.any(rng);
-    let url = clients.url(door, rng, &format!("{sink}/pages?batch=0"));
+    let daemon = clients.any(rng);
+    let url = clients.url(daemon, rng, &format!("{sink}/pages?batch=0"));
     let request = clients
         .http
         .post(url)
@@ -303,11 +304,11 @@ pub async fn write_late(clients: &Clients, exchange: &Exchange, rng: &Random) ->
         request,
         clients
             .http
-            .post(clients.url(door, rng, &format!("{sink}/finish"))),
+            .post(clients.url(daemon, rng, &format!("{sink}/finish"))),
     ] {
         match answer(request).await {
             Ok(_) => {}
-            Err(failure) if failure.is_weather() || failure.is(&closed) || failure.is(&LOST) => {}
+            Err(failure) if failure.is_transient() || failure.is(&closed) || failure.is(&LOST) => {}
             Err(failure) => bail!("a late write of {sink}: {failure:?}"),
         }
     }

@@ -1,8 +1,7 @@
-//! What every base directory owes, as functions over `&Storage`: one suite for all kinds of store.
+//! The conformance suite: what every base directory must do, as functions over `&Storage`.
 //!
-//! Does: put each sentence of `Storage`'s documentation to the test. Does not: open stores.
-//! Invariant: every check uses exchanges of its own name and removes them, so that checks share a
-//! store.
+//! Does: test each sentence of `Storage`'s documentation. Does not: open stores. Invariant: every
+//! check uses its own exchanges and removes them, so that checks can share a store.
 
 use std::collections::BTreeSet;
 
@@ -11,26 +10,26 @@ use futures::{StreamExt, TryStreamExt};
 use stopover::id::{DaemonId, ExchangeId, SegmentAddress, SegmentId};
 use stopover::storage::{Storage, StorageErrorKind};
 
-/// All checks, one after the other.
+/// Runs all checks in sequence.
 pub async fn all(storage: &Storage) {
-    a_segment_comes_back_byte_for_byte(storage).await;
-    many_pieces_are_one_segment(storage).await;
+    a_segment_is_read_back_byte_for_byte(storage).await;
+    a_segment_may_consist_of_many_buffers(storage).await;
     the_tail_of_an_empty_segment_is_empty(storage).await;
-    a_range_beyond_the_object_is_corrupt_never_shorter(storage).await;
-    what_does_not_exist_is_not_found(storage).await;
-    putting_a_segment_again_leaves_one(storage).await;
-    lists_are_sorted_and_hold_only_the_exchange(storage).await;
-    a_marker_written_again_has_another_version(storage).await;
-    a_marker_that_changed_is_neither_renewed_nor_claimed(storage).await;
-    of_renewals_and_claims_that_race_one_succeeds(storage).await;
-    of_first_announcements_that_race_one_is_written(storage).await;
-    a_claimed_exchange_has_ended_and_goes_with_its_tombstones(storage).await;
-    exchanges_with_anything_left_are_listed(storage).await;
-    a_removed_exchange_leaves_nothing_and_its_neighbours_stay(storage).await;
-    removed_segments_are_gone_and_the_others_stay(storage).await;
-    lists_and_removals_go_beyond_a_page(storage).await;
-    puts_succeed_while_neighbours_are_removed(storage).await;
-    a_probe_finds_a_working_store_healthy_and_leaves_no_exchange(storage).await;
+    a_range_beyond_the_object_is_an_error_and_never_truncated(storage).await;
+    missing_objects_are_reported_as_not_found(storage).await;
+    a_segment_put_again_is_listed_once_per_base_directory(storage).await;
+    lists_are_sorted_and_contain_only_their_exchange(storage).await;
+    every_write_of_a_marker_gives_it_a_new_version(storage).await;
+    renewals_and_claims_with_a_stale_version_fail(storage).await;
+    at_most_one_of_racing_renewals_and_claims_succeeds(storage).await;
+    exactly_one_of_racing_first_announcements_succeeds(storage).await;
+    a_claimed_exchange_cannot_be_renewed_and_is_removed_with_its_tombstones(storage).await;
+    exchanges_with_any_object_are_listed(storage).await;
+    removing_an_exchange_removes_all_of_it_and_no_other(storage).await;
+    only_the_given_segments_are_removed(storage).await;
+    lists_and_removals_span_several_pages(storage).await;
+    puts_succeed_during_removals_in_the_same_exchange(storage).await;
+    a_probe_reports_a_working_store_healthy_and_leaves_no_exchange(storage).await;
 }
 
 fn exchange(name: &str) -> ExchangeId {
@@ -44,7 +43,7 @@ fn segment(sequence: u64) -> SegmentId {
     }
 }
 
-/// Bytes that differ from place to place, so that a shifted range is seen.
+/// Bytes that depend on their offset, so that a shifted range differs.
 fn content(length: usize) -> Bytes {
     (0..length).map(|i| (i * 31 + i / 251) as u8).collect()
 }
@@ -56,23 +55,23 @@ async fn put(storage: &Storage, exchange: &ExchangeId, n: u64, bytes: Bytes) -> 
         .unwrap()
 }
 
-/// Announces an exchange as a client does: look, then write.
+/// Announces an exchange as the daemon does: reads the markers, then writes one.
 pub async fn announce(storage: &Storage, exchange: &ExchangeId, content: Bytes) {
     let seen = storage.markers(exchange).await;
     assert!(storage.put_marker(exchange, &content, &seen).await.unwrap());
 }
 
-pub async fn a_segment_comes_back_byte_for_byte(storage: &Storage) {
+pub async fn a_segment_is_read_back_byte_for_byte(storage: &Storage) {
     let exchange = exchange("bytes");
     let bytes = content(1_000_003);
-    let pieces = vec![
+    let buffers = vec![
         bytes.slice(..7),
         Bytes::new(),
         bytes.slice(7..900_000),
         bytes.slice(900_000..),
     ];
     let at = storage
-        .put_segment(&exchange, segment(1), pieces)
+        .put_segment(&exchange, segment(1), buffers)
         .await
         .unwrap();
     assert_eq!((&at.exchange, at.segment), (&exchange, segment(1)));
@@ -96,16 +95,16 @@ pub async fn a_segment_comes_back_byte_for_byte(storage: &Storage) {
     assert_eq!(storage.remove_exchange(&exchange).await.unwrap(), 1);
 }
 
-pub async fn many_pieces_are_one_segment(storage: &Storage) {
-    let exchange = exchange("pieces");
-    // More pieces than one vectored write takes (1,024), some of them empty.
+pub async fn a_segment_may_consist_of_many_buffers(storage: &Storage) {
+    let exchange = exchange("buffers");
+    // More buffers than one vectored write accepts (1,024), some of them empty.
     let bytes = content(64_000);
-    let pieces: Vec<Bytes> = (0..5_000)
+    let buffers: Vec<Bytes> = (0..5_000)
         .map(|i| bytes.slice((i * 13).min(64_000)..((i + 1) * 13).min(64_000)))
         .collect();
-    assert_eq!(pieces.iter().map(Bytes::len).sum::<usize>(), 64_000);
+    assert_eq!(buffers.iter().map(Bytes::len).sum::<usize>(), 64_000);
     let at = storage
-        .put_segment(&exchange, segment(1), pieces)
+        .put_segment(&exchange, segment(1), buffers)
         .await
         .unwrap();
     assert_eq!(storage.get_range(&at, 0..64_000).await.unwrap(), bytes);
@@ -120,7 +119,7 @@ pub async fn the_tail_of_an_empty_segment_is_empty(storage: &Storage) {
     storage.remove_exchange(&exchange).await.unwrap();
 }
 
-pub async fn a_range_beyond_the_object_is_corrupt_never_shorter(storage: &Storage) {
+pub async fn a_range_beyond_the_object_is_an_error_and_never_truncated(storage: &Storage) {
     let exchange = exchange("short");
     let at = put(storage, &exchange, 1, content(1000)).await;
     for range in [
@@ -136,7 +135,7 @@ pub async fn a_range_beyond_the_object_is_corrupt_never_shorter(storage: &Storag
     storage.remove_exchange(&exchange).await.unwrap();
 }
 
-pub async fn what_does_not_exist_is_not_found(storage: &Storage) {
+pub async fn missing_objects_are_reported_as_not_found(storage: &Storage) {
     let exchange = exchange("missing");
     let base = storage.status()[0].name.clone();
     let at = SegmentAddress {
@@ -148,11 +147,11 @@ pub async fn what_does_not_exist_is_not_found(storage: &Storage) {
     assert_eq!(error.kind, StorageErrorKind::NotFound, "{error}");
     let error = storage.get_range(&at, 0..10).await.unwrap_err();
     assert_eq!(error.kind, StorageErrorKind::NotFound, "{error}");
-    let elsewhere = SegmentAddress {
-        base: "unheard-of".parse().unwrap(),
+    let unknown_base = SegmentAddress {
+        base: "unknown".parse().unwrap(),
         ..at.clone()
     };
-    let error = storage.get_tail(&elsewhere, 10).await.unwrap_err();
+    let error = storage.get_tail(&unknown_base, 10).await.unwrap_err();
     assert_eq!(error.kind, StorageErrorKind::UnknownBase, "{error}");
     assert_eq!(storage.list_segments(&exchange).await.unwrap(), []);
     assert_eq!(storage.get_marker(&exchange).await.unwrap(), None);
@@ -160,15 +159,19 @@ pub async fn what_does_not_exist_is_not_found(storage: &Storage) {
     storage.remove_segments(&[at]).await.unwrap();
 }
 
-pub async fn putting_a_segment_again_leaves_one(storage: &Storage) {
+pub async fn a_segment_put_again_is_listed_once_per_base_directory(storage: &Storage) {
     let exchange = exchange("again");
     let bases = storage.status().len();
-    // Once round, so that each base directory is written twice.
-    let mut places = BTreeSet::new();
+    // Twice as many puts as base directories, so that each is written twice.
+    let mut used = BTreeSet::new();
     for _ in 0..2 * bases {
-        places.insert(put(storage, &exchange, 1, content(500)).await.base);
+        used.insert(put(storage, &exchange, 1, content(500)).await.base);
     }
-    assert_eq!(places.len(), bases, "segments take turns");
+    assert_eq!(
+        used.len(),
+        bases,
+        "segments alternate between base directories"
+    );
     let listed = storage.list_segments(&exchange).await.unwrap();
     assert_eq!(listed.len(), bases);
     for found in listed {
@@ -181,7 +184,7 @@ pub async fn putting_a_segment_again_leaves_one(storage: &Storage) {
     storage.remove_exchange(&exchange).await.unwrap();
 }
 
-pub async fn lists_are_sorted_and_hold_only_the_exchange(storage: &Storage) {
+pub async fn lists_are_sorted_and_contain_only_their_exchange(storage: &Storage) {
     let (one, longer) = (exchange("list"), exchange("list-2"));
     for n in [3, 1, 300, 2] {
         put(storage, &one, n, content(n as usize)).await;
@@ -200,7 +203,7 @@ pub async fn lists_are_sorted_and_hold_only_the_exchange(storage: &Storage) {
     }
 }
 
-pub async fn a_marker_written_again_has_another_version(storage: &Storage) {
+pub async fn every_write_of_a_marker_gives_it_a_new_version(storage: &Storage) {
     let exchange = exchange("marker");
     let (first, second) = (
         Bytes::from_static(b"{\"a\":1}"),
@@ -212,7 +215,7 @@ pub async fn a_marker_written_again_has_another_version(storage: &Storage) {
     assert_eq!(
         storage.get_marker(&exchange).await.unwrap().unwrap(),
         one,
-        "nothing happened"
+        "unchanged without a write"
     );
     announce(storage, &exchange, first).await;
     let same = storage.get_marker(&exchange).await.unwrap().unwrap();
@@ -225,7 +228,7 @@ pub async fn a_marker_written_again_has_another_version(storage: &Storage) {
     assert_eq!(storage.get_marker(&exchange).await.unwrap(), None);
 }
 
-pub async fn a_marker_that_changed_is_neither_renewed_nor_claimed(storage: &Storage) {
+pub async fn renewals_and_claims_with_a_stale_version_fail(storage: &Storage) {
     let exchange = exchange("changed");
     let content = Bytes::from_static(b"{}");
     let nothing = storage.markers(&exchange).await;
@@ -245,11 +248,14 @@ pub async fn a_marker_that_changed_is_neither_renewed_nor_claimed(storage: &Stor
     let now = storage.markers(&exchange).await;
     storage.remove_exchange(&exchange).await.unwrap();
     let renewed = storage.put_marker(&exchange, &content, &now).await.unwrap();
-    assert!(!renewed, "a renewal brought back what was closed meanwhile");
+    assert!(
+        !renewed,
+        "a renewal reopened an exchange that was closed meanwhile"
+    );
     assert_eq!(storage.get_marker(&exchange).await.unwrap(), None);
 }
 
-pub async fn of_renewals_and_claims_that_race_one_succeeds(storage: &Storage) {
+pub async fn at_most_one_of_racing_renewals_and_claims_succeeds(storage: &Storage) {
     let content = Bytes::from_static(b"{}");
     for round in 0..20 {
         let exchange = exchange(&format!("claims-{round}"));
@@ -267,15 +273,18 @@ pub async fn of_renewals_and_claims_that_race_one_succeeds(storage: &Storage) {
             .filter(|won| *won.as_ref().unwrap())
             .count();
         let open = storage.has_marker(&exchange).await.unwrap();
-        // A claim needs every base directory, a renewal one: both may lose, never both win.
+        // A claim needs all base directories, a renewal one: both may fail, never both succeed.
         assert!(claimed <= 1 && renewed <= 1, "{claimed} {renewed}");
         assert_eq!(open, renewed == 1, "{claimed} claimed, {renewed} renewed");
-        assert!(!open || claimed == 0, "a claim took a live exchange");
+        assert!(
+            !open || claimed == 0,
+            "a claim succeeded on an open exchange"
+        );
         storage.remove_exchange(&exchange).await.unwrap();
     }
 }
 
-pub async fn of_first_announcements_that_race_one_is_written(storage: &Storage) {
+pub async fn exactly_one_of_racing_first_announcements_succeeds(storage: &Storage) {
     let content = Bytes::from_static(b"{}");
     for round in 0..10 {
         let exchange = exchange(&format!("first-{round}"));
@@ -288,7 +297,9 @@ pub async fn of_first_announcements_that_race_one_is_written(storage: &Storage) 
     }
 }
 
-pub async fn a_claimed_exchange_has_ended_and_goes_with_its_tombstones(storage: &Storage) {
+pub async fn a_claimed_exchange_cannot_be_renewed_and_is_removed_with_its_tombstones(
+    storage: &Storage,
+) {
     let exchange = exchange("claimed");
     announce(storage, &exchange, Bytes::from_static(b"{}")).await;
     for n in 0..4 {
@@ -301,10 +312,15 @@ pub async fn a_claimed_exchange_has_ended_and_goes_with_its_tombstones(storage: 
     assert!(ended.ended() && ended.marker().unwrap().is_none());
     assert!(!storage.has_marker(&exchange).await.unwrap());
     let content = Bytes::from_static(b"{}");
-    for look in [&seen, &ended] {
-        assert!(!storage.put_marker(&exchange, &content, look).await.unwrap());
+    for observed in [&seen, &ended] {
+        assert!(
+            !storage
+                .put_marker(&exchange, &content, observed)
+                .await
+                .unwrap()
+        );
     }
-    // Whoever claimed it may have died: another goes on.
+    // The daemon that claimed it may have died: another one can continue.
     assert!(storage.claim(&exchange, &ended).await.unwrap());
     assert_eq!(storage.remove_claimed(&exchange).await.unwrap(), 4);
     assert!(!storage.list_exchanges().await.unwrap().contains(&exchange));
@@ -315,7 +331,7 @@ pub async fn a_claimed_exchange_has_ended_and_goes_with_its_tombstones(storage: 
     assert!(!storage.list_exchanges().await.unwrap().contains(&exchange));
 }
 
-pub async fn exchanges_with_anything_left_are_listed(storage: &Storage) {
+pub async fn exchanges_with_any_object_are_listed(storage: &Storage) {
     let (announced, written) = (exchange("listed-a"), exchange("listed-b"));
     announce(storage, &announced, Bytes::from_static(b"{}")).await;
     put(storage, &written, 1, content(1)).await;
@@ -331,25 +347,25 @@ pub async fn exchanges_with_anything_left_are_listed(storage: &Storage) {
     }
 }
 
-pub async fn a_removed_exchange_leaves_nothing_and_its_neighbours_stay(storage: &Storage) {
-    let (going, staying) = (exchange("remove"), exchange("remove-not"));
-    for exchange in [&going, &staying] {
+pub async fn removing_an_exchange_removes_all_of_it_and_no_other(storage: &Storage) {
+    let (removed, other) = (exchange("remove"), exchange("remove-not"));
+    for exchange in [&removed, &other] {
         announce(storage, exchange, Bytes::from_static(b"{}")).await;
         for n in 0..4 {
             put(storage, exchange, n, content(10)).await;
         }
     }
-    assert_eq!(storage.remove_exchange(&going).await.unwrap(), 5);
-    assert_eq!(storage.list_segments(&going).await.unwrap(), []);
-    assert_eq!(storage.get_marker(&going).await.unwrap(), None);
-    assert!(!storage.list_exchanges().await.unwrap().contains(&going));
-    assert_eq!(storage.list_segments(&staying).await.unwrap().len(), 4);
-    assert!(storage.get_marker(&staying).await.unwrap().is_some());
-    assert_eq!(storage.remove_exchange(&going).await.unwrap(), 0, "again");
-    storage.remove_exchange(&staying).await.unwrap();
+    assert_eq!(storage.remove_exchange(&removed).await.unwrap(), 5);
+    assert_eq!(storage.list_segments(&removed).await.unwrap(), []);
+    assert_eq!(storage.get_marker(&removed).await.unwrap(), None);
+    assert!(!storage.list_exchanges().await.unwrap().contains(&removed));
+    assert_eq!(storage.list_segments(&other).await.unwrap().len(), 4);
+    assert!(storage.get_marker(&other).await.unwrap().is_some());
+    assert_eq!(storage.remove_exchange(&removed).await.unwrap(), 0, "again");
+    storage.remove_exchange(&other).await.unwrap();
 }
 
-pub async fn removed_segments_are_gone_and_the_others_stay(storage: &Storage) {
+pub async fn only_the_given_segments_are_removed(storage: &Storage) {
     let exchange = exchange("segments");
     let mut at = Vec::new();
     for n in 0..5 {
@@ -364,7 +380,7 @@ pub async fn removed_segments_are_gone_and_the_others_stay(storage: &Storage) {
     storage.remove_exchange(&exchange).await.unwrap();
 }
 
-pub async fn lists_and_removals_go_beyond_a_page(storage: &Storage) {
+pub async fn lists_and_removals_span_several_pages(storage: &Storage) {
     const COUNT: u64 = 2_100;
     let exchange = exchange("pages");
     let puts = futures::stream::iter(0..COUNT).map(|n| {
@@ -379,7 +395,7 @@ pub async fn lists_and_removals_go_beyond_a_page(storage: &Storage) {
     assert_eq!(storage.list_segments(&exchange).await.unwrap(), []);
 }
 
-pub async fn puts_succeed_while_neighbours_are_removed(storage: &Storage) {
+pub async fn puts_succeed_during_removals_in_the_same_exchange(storage: &Storage) {
     let round = async |worker: u64| {
         let exchange = exchange(&format!("race-{}", worker / 2));
         for n in 0..25 {
@@ -395,7 +411,7 @@ pub async fn puts_succeed_while_neighbours_are_removed(storage: &Storage) {
     }
 }
 
-pub async fn a_probe_finds_a_working_store_healthy_and_leaves_no_exchange(storage: &Storage) {
+pub async fn a_probe_reports_a_working_store_healthy_and_leaves_no_exchange(storage: &Storage) {
     let status = storage.probe().await;
     assert!(
         status.iter().all(|s| s.healthy && s.error.is_none()),

@@ -202,7 +202,7 @@ fn uploads_are_as_by_default(builder: &AmazonS3Builder) -> bool {
     };
     let signed = builder.get_config_value(&AmazonS3ConfigKey::SkipSignature);
     // The client does not tell what its environment says from what nobody said.
-    let around = Environment::of_process().environment;
+    let around = Environment::of_process().variables;
     signed.as_deref() == Some("false") && !around.iter().any(is_said)
 }
 

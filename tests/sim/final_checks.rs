@@ -1,26 +1,26 @@
-//! What must be true when all is well again.
+//! What must be true once no more faults occur.
 //!
-//! Does: ask every daemon for everything that was acknowledged, and for new work; look for what an
-//! ended exchange left, in base directories and in memory. Invariant: here nothing may go wrong,
-//! not even for a moment.
+//! Does: read everything that was acknowledged from every daemon and write a new attempt there;
+//! search base directories and memory for leftovers of ended exchanges. Invariant: no request may
+//! fail here, not even for a moment.
 
 use std::sync::Arc;
 
-use crate::attempt::{Ended, Writer};
-use crate::chance::Chance;
 use crate::cluster::Cluster;
 use crate::coordinator::Coordinator;
-use crate::history::Which;
+use crate::history::AttemptId;
 use crate::host::Host;
 use crate::reader::Reader;
+use crate::rng::Rng;
+use crate::writer::{AttemptOutcome, Writer};
 
-/// Every daemon must give everything that was acknowledged, and take new work.
-pub async fn judge(cluster: &Cluster, name: &str, chosen: &[Which]) {
-    if !cluster.lives(name) {
+/// Every daemon must return everything that was acknowledged, and accept a new attempt.
+pub async fn check_live_exchange(cluster: &Cluster, name: &str, chosen: &[AttemptId]) {
+    if !cluster.is_live(name) {
         return;
     }
-    cluster.simulation.count("a live exchange judged");
-    let chance = Chance::new(cluster.simulation.seed, &format!("judge {name}"));
+    cluster.simulation.count("a live exchange checked");
+    let rng = Rng::new(cluster.simulation.seed, &format!("final checks {name}"));
     for host in cluster.hosts.iter() {
         let (must, partitions) = {
             let mut history = cluster.simulation.history.lock();
@@ -30,53 +30,53 @@ pub async fn judge(cluster: &Cluster, name: &str, chosen: &[Which]) {
         let reader = Reader {
             cluster,
             exchange: name,
-            chance: &chance,
+            rng: &rng,
             only: Some(host),
         };
         let mut outcome = reader.consume(chosen).await;
         for partition in 0..partitions {
             outcome = outcome.and(reader.partition(host, partition, &must).await);
         }
-        outcome = outcome.and(reader.look().await);
-        if let Err(trouble) = outcome {
+        outcome = outcome.and(reader.inspect().await);
+        if let Err(error) = outcome {
             cluster.simulation.violate(format_args!(
-                "promise 1: host {} answers {trouble:?}",
+                "promise 1: host {} answers {error:?}",
                 host.index
             ));
         }
-        write_once_more(cluster, name, host).await;
+        check_new_attempt(cluster, name, host).await;
     }
 }
 
-/// Liveness: where all is well, an attempt that is not aborted on purpose finishes.
-async fn write_once_more(cluster: &Cluster, name: &str, host: &Arc<Host>) {
-    let which = (500 + host.index as u32, 0);
-    let writer = Writer::at(cluster, name, which, host);
-    if writer.run().await != Ended::Finished {
+/// Liveness: without faults, an attempt that is not aborted on purpose finishes.
+async fn check_new_attempt(cluster: &Cluster, name: &str, host: &Arc<Host>) {
+    let id = (500 + host.index as u32, 0);
+    let writer = Writer::at(cluster, name, id, host);
+    if writer.run().await != AttemptOutcome::Finished {
         let index = host.index;
-        cluster
-            .simulation
-            .violate(format_args!("promise 7: host {index} takes no new attempt"));
+        cluster.simulation.violate(format_args!(
+            "promise 7: host {index} accepts no new attempt"
+        ));
     }
 }
 
-/// Nothing in any base directory, nothing held by any daemon, and nothing comes back.
-pub async fn nothing_is_left(cluster: &Cluster) {
+/// No base directory contains anything, no daemon holds anything, and no exchange is open again.
+pub async fn check_nothing_is_left(cluster: &Cluster) {
     tokio::time::sleep(Coordinator::grace()).await;
     let left = cluster.leftovers();
     if !left.is_empty() {
         cluster
             .simulation
-            .violate(format_args!("promise 6: {left:?} stay"));
+            .violate(format_args!("promise 6: {left:?} are left"));
     }
     let names: Vec<String> = {
         let history = cluster.simulation.history.lock();
         history.exchanges.keys().cloned().collect()
     };
     for host in cluster.hosts.iter() {
-        let life = host.serves().await;
-        let (daemon, metrics) = (&life.daemon, &life.daemon.metrics);
-        let kept = daemon.reader.cached_bytes() + daemon.catalog.footer_bytes();
+        let run = host.wait_until_serving().await;
+        let (daemon, metrics) = (&run.daemon, &run.daemon.metrics);
+        let cached = daemon.reader.cached_bytes() + daemon.catalog.footer_bytes();
         let held = [
             ("sinks_open", metrics.sinks_open.get()),
             ("exchanges_open", metrics.exchanges_open.get()),
@@ -86,14 +86,17 @@ pub async fn nothing_is_left(cluster: &Cluster) {
             ("waiting to read", daemon.read_pool.waiting() as i64),
             (
                 "read pool without its caches",
-                daemon.read_pool.used() as i64 - kept as i64,
+                daemon.read_pool.used() as i64 - cached as i64,
             ),
             ("undecided sinks", daemon.ingest.unsettled_sinks() as i64),
-            ("runs that are dead and not gone", host.undead() as i64),
+            (
+                "dead runs whose memory is not freed",
+                host.leaked_runs() as i64,
+            ),
         ];
         let held: Vec<_> = held.iter().filter(|(_, value)| *value != 0).collect();
         if !held.is_empty() {
-            let run = life.nest.incarnation;
+            let run = run.process.incarnation;
             cluster
                 .simulation
                 .violate(format_args!("promise 7: {run:x} holds {held:?}"));

@@ -1,7 +1,6 @@
-//! What the simulation found, each as a test of its own that begins with the story of the defect.
+//! Defects that the simulation found. Each test starts with the story of its defect.
 //!
-//! To add one: a stage, the few steps that
-//! it takes, what must be true.
+//! To add one: a quiet world, the few steps that reproduce the defect, what must be true.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,18 +15,19 @@ use tokio::time::Instant;
 
 use crate::client::Handle;
 use crate::cluster::{Cluster, sleep_millis};
+use crate::faults::{MAX_SLOW_LATENCY, StoreFaults};
 use crate::history::{Counts, History, Pages};
-use crate::net::Taking;
+use crate::net::ReadBehaviour;
 use crate::plan::{LEASE, Plan};
 use crate::simulation::Simulation;
 use crate::store::{Outage, Site};
-use crate::weather::{SLOW_WAY, StoreWeather};
 use crate::wire::{self, End};
 
 const X: &str = "x0";
 
-/// A world in which nothing happens by itself: so many daemons, object stores `a`, `b`, ….
-pub fn on_stage<F: Future<Output = ()>>(
+/// Runs `act` in a world without faults and events, with this many daemons and object stores
+/// (`a`, `b`, …).
+pub fn in_a_quiet_world<F: Future<Output = ()>>(
     hosts: usize,
     sites: usize,
     act: impl FnOnce(Cluster) -> F,
@@ -40,16 +40,16 @@ pub fn on_stage<F: Future<Output = ()>>(
     runtime.block_on(async {
         let simulation = Simulation::new(0, History::new(LEASE), None, false);
         let cluster = Cluster::new(&simulation, Plan::quiet(hosts, sites));
-        simulation.history.lock().begin_exchange(X, 2, false);
+        simulation.history.lock().add_exchange(X, 2, false);
         for host in cluster.hosts.iter() {
             simulation.spawn(host.clone().supervise());
-            host.serves().await;
+            host.wait_until_serving().await;
         }
         let announced = cluster
             .client
             .announce(&cluster.hosts[0], X, (2, false), false)
             .await;
-        assert_eq!(announced.answer, Ok(true));
+        assert_eq!(announced.result, Ok(true));
         act(cluster).await;
         assert_eq!(simulation.report().violation, None);
     });
@@ -73,20 +73,20 @@ fn claim(batches: &[Pages]) -> (Counts, u32) {
 async fn write(cluster: &Cluster, host: usize, task: u32) {
     let (client, host) = (&cluster.client, &cluster.hosts[host]);
     let sent = client.pages(host, X, (task, 0), 0, &some_pages()).await;
-    assert_eq!(sent.answer, Ok(false));
+    assert_eq!(sent.result, Ok(false));
     let (counts, checksum) = claim(&[some_pages()]);
     let finished = client.finish(host, X, (task, 0), counts, checksum).await;
-    assert_eq!(finished.answer, Ok(counts));
+    assert_eq!(finished.result, Ok(counts));
 }
 
 #[test]
-fn a_batch_that_is_under_way_when_its_exchange_closes_is_refused_and_not_held() {
-    // A page request had passed its checks and was reading its body when its exchange was closed
-    // through the same daemon. The batch then opened the exchange again in the writing side's
-    // table, and was answered 200. Nobody ever forgot it: the exchange was known to be closed, so
-    // the sweeper saw nothing to do, and the pages stayed in the write pool until the daemon ended.
-    on_stage(1, 1, |cluster| async move {
-        let life = cluster.hosts[0].serves().await;
+fn a_batch_in_flight_when_its_exchange_closes_is_refused_and_not_retained() {
+    // A page request had passed its checks and was reading its body when its exchange was closed at
+    // the same daemon. The batch then reopened the exchange in the table of ingest and was answered
+    // 200. It was never dropped: the exchange was known to be closed, so the sweeper had nothing to
+    // do, and the pages stayed in the write pool until the daemon ended.
+    in_a_quiet_world(1, 1, |cluster| async move {
+        let run = cluster.hosts[0].wait_until_serving().await;
         let body = Bytes::from(wire::batch(&some_pages()));
         let length = body.len();
         let slow = futures::stream::once(async move {
@@ -98,15 +98,15 @@ fn a_batch_that_is_under_way_when_its_exchange_closes_is_refused_and_not_held() 
             .header("content-length", length)
             .body(Body::from_stream(slow))
             .unwrap();
-        let (door, router) = (life.door.clone(), life.router.clone());
-        let sent = tokio::spawn(async move { door.serve(router, request).await });
+        let (mutant_router, router) = (run.mutant_router.clone(), run.router.clone());
+        let sent = tokio::spawn(async move { mutant_router.serve(router, request).await });
         sleep_millis(1000).await;
         cluster.simulation.history.lock().exchange(X).closing = true;
         cluster.client.close(&cluster.hosts[0], X).await.unwrap();
         assert_eq!(sent.await.unwrap().status(), 410);
-        assert_eq!(life.daemon.write_pool.used(), 0);
-        assert_eq!(life.daemon.metrics.sinks_open.get(), 0);
-        assert_eq!(life.daemon.metrics.exchanges_open.get(), 0);
+        assert_eq!(run.daemon.write_pool.used(), 0);
+        assert_eq!(run.daemon.metrics.sinks_open.get(), 0);
+        assert_eq!(run.daemon.metrics.exchanges_open.get(), 0);
     });
 }
 
@@ -114,17 +114,17 @@ async fn read(cluster: &Cluster, host: usize, handle: &Handle) -> End {
     let host = &cluster.hosts[host];
     let read = cluster
         .client
-        .read(host, handle, 0, Taking::default())
+        .read(host, handle, 0, ReadBehaviour::default())
         .await;
     read.unwrap().end
 }
 
 #[test]
-fn bytes_that_were_damaged_on_their_way_are_fetched_anew_by_the_next_reader() {
-    // A chunk was damaged between store and daemon. The reader was told so, but the chunk stayed in
-    // the cache, and every later reader of its neighbourhood was told the same by this daemon,
-    // although the store was in order.
-    on_stage(2, 1, |cluster| async move {
+fn bytes_corrupted_in_transit_are_fetched_again_for_the_next_reader() {
+    // A chunk was corrupted between store and daemon. The reader got an error, but the chunk stayed
+    // in the cache, and every later reader of that chunk got the same error from this daemon,
+    // although the store was intact.
+    in_a_quiet_world(2, 1, |cluster| async move {
         write(&cluster, 0, 0).await;
         let reader = &cluster.hosts[1];
         let handles = cluster
@@ -132,90 +132,95 @@ fn bytes_that_were_damaged_on_their_way_are_fetched_anew_by_the_next_reader() {
             .handles(reader, X, &[(0, 0)], 1 << 20)
             .await
             .unwrap();
-        *cluster.sites[0].weather.lock() = StoreWeather {
-            damages: 1000,
-            ..StoreWeather::default()
+        *cluster.sites[0].faults.lock() = StoreFaults {
+            corrupts: 1000,
+            ..StoreFaults::default()
         };
-        let damaged = End::Problem("data-corrupt".into());
-        assert_eq!(read(&cluster, 1, &handles[0]).await, damaged);
-        *cluster.sites[0].weather.lock() = StoreWeather::default();
+        let corrupt = End::Problem("data-corrupt".into());
+        assert_eq!(read(&cluster, 1, &handles[0]).await, corrupt);
+        *cluster.sites[0].faults.lock() = StoreFaults::default();
         assert_eq!(read(&cluster, 1, &handles[0]).await, End::Complete);
         assert_eq!(read(&cluster, 1, &handles[1]).await, End::Complete);
     });
 }
 
 #[test]
-fn base_directories_that_are_listed_at_different_moments_are_not_taken_for_lost_data() {
-    // While an exchange was written, a partition was read. One base directory was listed before the
+fn listing_base_directories_at_different_moments_reports_no_lost_data() {
+    // A partition was read while its exchange was written. One base directory was listed before the
     // first segment of an attempt was stored there, another one after the segment with the commit
-    // record was stored there: the reader was told that data was lost.
+    // record was stored there: the read failed with an error about lost data.
     for before in 0..2 {
-        on_stage(2, 2, |cluster| async move {
-            // Segments take turns: with one more or less before them, the two lie the other way.
+        in_a_quiet_world(2, 2, |cluster| async move {
+            // Segments alternate between base directories: one more segment before swaps the two.
             for task in 0..before {
                 write(&cluster, 0, 10 + task).await;
             }
-            let slow = StoreWeather {
+            let slow = StoreFaults {
                 slow: 1000,
-                ..StoreWeather::default()
+                ..StoreFaults::default()
             };
-            *cluster.sites[1].weather.lock() = slow;
-            let commits = cluster.hosts[1].serves().await.daemon.catalog.clone();
+            *cluster.sites[1].faults.lock() = slow;
+            let commits = cluster.hosts[1]
+                .wait_until_serving()
+                .await
+                .daemon
+                .catalog
+                .clone();
             let planning = tokio::spawn(async move {
                 let exchange = X.parse().unwrap();
                 commits.partition_handle(&exchange, 0, None, None).await
             });
             sleep_millis(100).await;
-            *cluster.sites[1].weather.lock() = StoreWeather::default();
+            *cluster.sites[1].faults.lock() = StoreFaults::default();
             let (client, host) = (&cluster.client, &cluster.hosts[0]);
             let batches = [vec![(0, vec![b'a'; 3000])], some_pages()];
             for (number, pages) in batches.iter().enumerate() {
                 let sent = client.pages(host, X, (0, 0), number, pages).await;
-                assert_eq!(sent.answer, Ok(false));
+                assert_eq!(sent.result, Ok(false));
             }
             let (counts, checksum) = claim(&batches);
             let finished = client.finish(host, X, (0, 0), counts, checksum).await;
-            assert_eq!(finished.answer, Ok(counts));
-            planning.await.unwrap().expect("nothing is lost");
+            assert_eq!(finished.result, Ok(counts));
+            planning.await.unwrap().expect("no data is lost");
         });
     }
 }
 
 #[test]
-fn a_finish_whose_put_failed_after_the_fact_is_answered_as_the_store_has_it() {
+fn a_put_that_failed_after_taking_effect_still_commits_the_attempt() {
     // The segment with a commit record was stored, but every answer of the store was lost. The
-    // finish failed, rightly, as nobody could know. But then the daemon held the attempt for failed
-    // for good: it acknowledged an abort of it, and refused a repeated finish, while every other
-    // daemon found it committed and showed its pages.
-    on_stage(2, 1, |cluster| async move {
+    // finish failed, rightly, since the outcome was unknown. But then the daemon regarded the
+    // attempt as failed for good: it acknowledged an abort and refused a repeated finish, while
+    // every other daemon found the attempt committed and returned its pages.
+    in_a_quiet_world(2, 1, |cluster| async move {
         let (client, host) = (&cluster.client, &cluster.hosts[0]);
         let sent = client.pages(host, X, (0, 0), 0, &some_pages()).await;
-        assert_eq!(sent.answer, Ok(false));
+        assert_eq!(sent.result, Ok(false));
         let end = Instant::now() + Duration::from_secs(15);
-        *cluster.sites[0].outage.lock() = Some(Outage { end, mute: true });
+        *cluster.sites[0].outage.lock() = Some(Outage { end, silent: true });
         let (counts, checksum) = claim(&[some_pages()]);
         let failed = client.finish(host, X, (0, 0), counts, checksum).await;
-        assert!(failed.answer.unwrap_err().is("storage-unavailable"));
+        assert!(failed.result.unwrap_err().is("storage-unavailable"));
         let unknown = client.abort(host, X, (0, 0)).await;
-        assert!(unknown.answer.is_err(), "nobody can know yet");
+        assert!(unknown.result.is_err(), "the outcome is unknown yet");
         tokio::time::sleep_until(end).await;
         assert_eq!(
-            client.abort(host, X, (0, 0)).await.answer,
+            client.abort(host, X, (0, 0)).await.result,
             Ok(false),
-            "it is finished"
+            "the attempt is finished"
         );
         for host in cluster.hosts.iter() {
             let again = client.finish(host, X, (0, 0), counts, checksum).await;
-            assert_eq!(again.answer, Ok(counts));
+            assert_eq!(again.result, Ok(counts));
         }
     });
 }
 
 #[test]
-fn small_segments_far_away_are_fetched_together() {
-    // A read fetched four parts ahead, of whatever size. Of an exchange with hundreds of small
-    // segments that was four of them for each round trip.
-    on_stage(2, 1, |cluster| async move {
+fn small_remote_segments_are_fetched_concurrently() {
+    // A read fetched four parts ahead, whatever their size. With hundreds of small segments, that
+    // was only four segments per round trip.
+    in_a_quiet_world(2, 1, |cluster| async move {
         const TASKS: usize = 6;
         for task in 0..TASKS {
             write(&cluster, 0, task as u32).await;
@@ -223,31 +228,36 @@ fn small_segments_far_away_are_fetched_together() {
         let chosen: Vec<_> = (0..TASKS as u32).map(|task| (task, 0)).collect();
         let (client, reader) = (&cluster.client, &cluster.hosts[1]);
         let handles = client.handles(reader, X, &chosen, 1 << 20).await.unwrap();
-        *cluster.sites[0].weather.lock() = StoreWeather {
+        *cluster.sites[0].faults.lock() = StoreFaults {
             slow: 1000,
-            ..StoreWeather::default()
+            ..StoreFaults::default()
         };
         let start = Instant::now();
         assert_eq!(read(&cluster, 1, &handles[0]).await, End::Complete);
-        let longest = 2 * SLOW_WAY;
+        let longest = 2 * MAX_SLOW_LATENCY;
         assert!(start.elapsed() <= longest, "{:?}", start.elapsed());
     });
 }
 
 #[test]
-fn an_exchange_that_is_looked_at_while_it_is_announced_is_not_taken_for_closed() {
-    // An announcement was written, and one base directory was still being asked for another, when a
-    // lookup found it. As the daemon knew the exchange by then, and nothing was found besides, the
-    // announcement took it for one that had been closed elsewhere.
-    on_stage(1, 2, |cluster| async move {
-        let closing = cluster.hosts[0].serves().await.daemon.closing.clone();
+fn an_exchange_inspected_during_its_announcement_is_not_mistaken_for_closed() {
+    // A marker was written, and another base directory was still being searched for a second one,
+    // when a lookup found it. By then the daemon knew the exchange and found no other marker, so
+    // the announcement mistook the exchange for one that had been closed elsewhere.
+    in_a_quiet_world(1, 2, |cluster| async move {
+        let closing = cluster.hosts[0]
+            .wait_until_serving()
+            .await
+            .daemon
+            .closing
+            .clone();
         let exchanges = closing.exchanges.clone();
-        let mut met = 0;
+        let mut found = 0;
         for n in 0..8 {
             let exchange: ExchangeId = format!("y{n}").parse().unwrap();
-            *cluster.sites[1].weather.lock() = StoreWeather {
+            *cluster.sites[1].faults.lock() = StoreFaults {
                 slow: 1000,
-                ..StoreWeather::default()
+                ..StoreFaults::default()
             };
             let (announcer, id) = (exchanges.clone(), exchange.clone());
             let announcing = tokio::spawn(async move {
@@ -258,34 +268,42 @@ fn an_exchange_that_is_looked_at_while_it_is_announced_is_not_taken_for_closed()
                 announcer.announce(&id, spec, Announce::CreateOrRenew).await
             });
             sleep_millis(100).await;
-            *cluster.sites[1].weather.lock() = StoreWeather::default();
-            met += usize::from(exchanges.lookup(&exchange).await.is_ok());
+            *cluster.sites[1].faults.lock() = StoreFaults::default();
+            found += usize::from(exchanges.lookup(&exchange).await.is_ok());
             assert!(announcing.await.unwrap().unwrap().created);
             exchanges.lookup_uncached(&exchange).await.unwrap();
             closing.close(&exchange).await.unwrap();
         }
-        assert!(met > 0, "its home was never the other base directory");
+        assert!(
+            found > 0,
+            "no lookup found a marker before its announcement ended"
+        );
     });
 }
 
 #[test]
-fn an_exchange_that_one_base_directory_still_announces_keeps_its_pages_in_all_of_them() {
-    // An exchange was closed while the base directory with its announcement refused everything. The
-    // segments in the others were removed all the same. When that base directory worked again it
-    // announced an exchange that had finished attempts and no page: through another daemon its
-    // partitions were read whole, and empty.
-    on_stage(2, 3, |cluster| async move {
+fn no_segment_is_removed_while_a_base_directory_may_still_have_the_marker() {
+    // An exchange was closed while the base directory with its marker failed. The segments in the
+    // other ones were removed all the same. When that base directory worked again, its marker said
+    // that the exchange was open, with finished attempts but no pages: another daemon read its
+    // partitions as complete and empty.
+    in_a_quiet_world(2, 3, |cluster| async move {
         for task in 0..4 {
             write(&cluster, 0, task).await;
         }
         let (client, other) = (&cluster.client, &cluster.hosts[1]);
         let key = keys::marker(&X.parse().unwrap());
-        let announces = |site: &&Arc<Site>| site.disk.lock().get_versioned(&key).is_ok();
-        let home = cluster.sites.iter().find(announces).unwrap();
+        let has_marker = |site: &&Arc<Site>| site.disk.lock().get_versioned(&key).is_ok();
+        let marked = cluster.sites.iter().find(has_marker).unwrap();
         let end = Instant::now() + Duration::from_secs(90);
-        *home.outage.lock() = Some(Outage { end, mute: false });
+        *marked.outage.lock() = Some(Outage { end, silent: false });
         cluster.simulation.history.lock().exchange(X).closing = true;
-        let closing = cluster.hosts[0].serves().await.daemon.closing.clone();
+        let closing = cluster.hosts[0]
+            .wait_until_serving()
+            .await
+            .daemon
+            .closing
+            .clone();
         let closed = closing.close(&X.parse().unwrap()).await;
         assert!(closed.is_err(), "{closed:?}");
         assert!(Instant::now() < end);

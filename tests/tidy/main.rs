@@ -1,16 +1,23 @@
-//! Rules over the source itself: arrows between modules, places of dangerous calls, sizes,
-//! contracts.
+//! Rules for the source code itself: dependencies between modules, where certain calls may be
+//! made, sizes, file headers.
 //!
-//! Does: read the files on disk and print every violation with file, line, rule and what to do.
-//! Does not: replace the compiler or clippy (functions of at most 70 lines are clippy's).
-//! Invariant: the lists of exceptions may only shrink: one that is not needed any more is a
-//! violation itself.
+//! Does: read the files on disk and print every violation with its file, line, rule and remedy.
+//! Does not: repeat checks of the compiler or clippy (which limits functions to 70 lines).
+//! Invariant: the lists of exceptions may only shrink: an exception that is no longer needed is
+//! itself a violation.
+
+mod callbacks;
+mod errors;
+mod imports;
+mod source;
+mod style;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
-use std::path::PathBuf;
 
-/// Which modules may use which. Arrows point one way; `ingest` and `read` meet only in `catalog`.
+use source::{Source, Violations, files};
+
+/// Which modules each module may use, lowest module first; an arrow may only point to a module
+/// listed before. `ingest` and `read` never use each other: both use `catalog`.
 const ARROWS: &[(&str, &[&str])] = &[
     ("id", &[]),
     ("crc", &[]),
@@ -160,53 +167,53 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// What may be written only in some places: the text, the places, what to do elsewhere.
+/// Text that may occur only in some places: the text, the places, what to do elsewhere.
 const PLACES: &[(&str, &[&str], &str)] = &[
     ("object_store::", &["src/store/"], "go through crate::store"),
     (
         "axum::",
         &["src/api/", "src/http/"],
-        "HTTP stops in api and http: pass plain values",
+        "only api and http know HTTP: pass plain values",
     ),
     (
         "http::",
         &["src/api/", "src/http/"],
-        "HTTP stops in api and http: pass plain values",
+        "only api and http know HTTP: pass plain values",
     ),
     (
         "hyper::",
         &["src/api/", "src/http/"],
-        "HTTP stops in api and http: pass plain values",
+        "only api and http know HTTP: pass plain values",
     ),
     (
         "hyper_util::",
         &["src/api/", "src/http/"],
-        "HTTP stops in api and http: pass plain values",
+        "only api and http know HTTP: pass plain values",
     ),
     (
         "http_body::",
         &["src/api/", "src/http/"],
-        "HTTP stops in api and http: pass plain values",
+        "only api and http know HTTP: pass plain values",
     ),
     (
         "tokio_rustls::",
         &["src/http/", "src/cli/health_tls.rs"],
-        "TLS stops in http: pass plain values",
+        "only http knows TLS: pass plain values",
     ),
     (
         "std::env",
         &["src/config/"],
-        "make it a setting, or take it from config::Environment",
+        "make it a setting, or read it from config::Environment",
     ),
     (
         "Instant::now",
         &["src/runtime.rs"],
-        "ask the Clock that is passed in",
+        "use the Clock that is passed in",
     ),
     (
         "SystemTime::now",
         &["src/runtime.rs"],
-        "ask the Clock that is passed in",
+        "use the Clock that is passed in",
     ),
     (
         "tokio::spawn",
@@ -221,12 +228,12 @@ const PLACES: &[(&str, &[&str], &str)] = &[
     (
         "rand::",
         &["src/runtime.rs"],
-        "ask the Random that is passed in",
+        "use the Random that is passed in",
     ),
     (
         "new_v4",
         &["src/runtime.rs"],
-        "ask the Random that is passed in",
+        "use the Random that is passed in",
     ),
     (
         "println!",
@@ -236,24 +243,17 @@ const PLACES: &[(&str, &[&str], &str)] = &[
     (
         "eprintln!",
         &["src/cli/"],
-        "log with tracing: a failure is told once, where it is handled",
+        "log with tracing: a failure is logged once, where it is handled",
     ),
     (
         "unsafe {",
         // sysconf, and mallopt.
         &["src/telemetry/process.rs", "src/cli/process.rs"],
-        "find a safe way; this crate denies unsafe code",
+        "use safe code: this crate denies unsafe code",
     ),
 ];
 
-/// What may be written nowhere, tests included.
-const NOWHERE: &[(&str, &str)] = &[
-    (concat!("todo", "!("), "write it, or leave it out"),
-    (concat!("unimplemented", "!("), "write it, or leave it out"),
-    (concat!("dbg", "!("), "log with tracing"),
-];
-
-/// What no file of the project may name, in any folder: paths of one machine, hosts of registries.
+/// Text that may occur in no file, in any folder: paths of one machine, hosts of registries.
 const FOREIGN: &[&str] = &[
     concat!("/wo", "rk/"),
     concat!("/ro", "ot/"),
@@ -268,119 +268,14 @@ const FOREIGN: &[&str] = &[
     concat!("/private/", "tmp"),
 ];
 
-/// Files that may hold one of the [`PLACES`] texts elsewhere, with the reason.
+/// Files that may contain a text of [`PLACES`] although it belongs elsewhere, and why.
 const PLACE_EXCEPTIONS: &[(&str, &str, &str)] = &[(
     "src/api/observe.rs",
     "Instant::now",
-    "the outermost layer measures how long answers take, and decides nothing by it",
+    "the outermost layer measures response times, and no decision depends on them",
 )];
 
-/// Files longer than [`MAX_LINES`], with the length that they may have.
-const LENGTH_EXCEPTIONS: &[(&str, usize)] = &[];
-
-const MAX_LINES: usize = 500;
-const MAX_COLUMNS: usize = 100;
-
-/// A file of the project.
-struct Source {
-    /// From the root, with `/`.
-    path: String,
-    text: String,
-}
-
-impl Source {
-    /// The top-level module it belongs to.
-    fn module(&self) -> &str {
-        let rest = self.path.strip_prefix("src/").unwrap_or(&self.path);
-        rest.split(['/', '.']).next().unwrap_or(rest)
-    }
-
-    fn is_test(&self) -> bool {
-        self.path.ends_with("/tests.rs") || self.path.contains("/tests/")
-    }
-
-    /// Its lines with numbers, up to the inline tests.
-    fn before_tests(&self) -> impl Iterator<Item = (usize, &str)> {
-        let lines: Vec<&str> = self.text.lines().collect();
-        let end = lines
-            .windows(4)
-            .position(|w| {
-                w[0] == "#[cfg(test)]" && w[1..].iter().any(|l| l.starts_with("mod tests {"))
-            })
-            .unwrap_or(lines.len());
-        let lines = lines.into_iter().take(end).enumerate();
-        lines.map(|(index, line)| (index + 1, line))
-    }
-
-    /// The same without comments and tests.
-    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
-        let in_test = self.is_test();
-        self.before_tests()
-            .filter(move |(_, line)| !in_test && !line.trim_start().starts_with("//"))
-    }
-}
-
-#[derive(Default)]
-struct Violations(BTreeSet<String>);
-
-impl Violations {
-    fn add(&mut self, path: &str, line: usize, what: &str) {
-        self.0.insert(format!("{path}:{line}: {what}"));
-    }
-
-    fn none(self) {
-        let mut text = String::new();
-        for violation in &self.0 {
-            let _ = writeln!(text, "{violation}");
-        }
-        assert!(self.0.is_empty(), "\n{text}");
-    }
-}
-
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// All files below some folders whose names end in one of these, sorted.
-fn files(folders: &[&str], endings: &[&str]) -> Vec<Source> {
-    let ignored = ignored();
-    let mut found = Vec::new();
-    let mut waiting: Vec<PathBuf> = folders.iter().map(|folder| root().join(folder)).collect();
-    while let Some(path) = waiting.pop() {
-        if path.is_dir() {
-            let entries = std::fs::read_dir(&path).expect("a folder can be read");
-            let entries = entries.map(|entry| entry.expect("an entry can be read").path());
-            waiting.extend(entries.filter(|p| !ignored.iter().any(|i| p.ends_with(i))));
-        } else if endings
-            .iter()
-            .any(|end| path.to_string_lossy().ends_with(end))
-            && let Ok(text) = std::fs::read_to_string(&path)
-        {
-            let path = path.strip_prefix(root()).expect("below the root");
-            let path = path.to_string_lossy().replace('\\', "/");
-            found.push(Source { path, text });
-        }
-    }
-    found.sort_by(|a, b| a.path.cmp(&b.path));
-    assert!(
-        !found.is_empty(),
-        "there is nothing to look at in {folders:?}"
-    );
-    found
-}
-
-/// Folders that are no part of the project: those of `.gitignore`, and git's own.
-fn ignored() -> Vec<String> {
-    let list = std::fs::read_to_string(root().join(".gitignore")).unwrap_or_default();
-    let folders = list
-        .lines()
-        .filter_map(|line| line.trim().strip_suffix('/'));
-    let last = folders.filter_map(|folder| folder.rsplit('/').next());
-    let own = [".git", "target", "node_modules"];
-    last.chain(own).map(str::to_owned).collect()
-}
-
-/// Whether `text` occurs in `line` as a path or call of its own, not as the end of a longer name.
+/// Whether `text` occurs in `line` as a whole path or call, not as the end of a longer name.
 fn occurs(line: &str, text: &str) -> bool {
     line.match_indices(text).any(|(at, _)| {
         let before = line[..at].chars().next_back();
@@ -391,7 +286,7 @@ fn occurs(line: &str, text: &str) -> bool {
     })
 }
 
-/// The modules named by `crate::x` or `crate::{x, y::z}` in some code, with the line of each.
+/// The top-level modules that `crate::x` and `crate::{x, y::z}` refer to, each with its line.
 fn uses(source: &Source) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     let code: Vec<(usize, &str)> = source.code().collect();
@@ -438,7 +333,7 @@ fn top_level(group: &str) -> Vec<String> {
 }
 
 #[test]
-fn modules_use_only_what_their_arrows_allow_and_every_arrow_is_used() {
+fn modules_use_only_what_arrows_allows_and_every_arrow_is_used() {
     let allowed: BTreeMap<_, _> = ARROWS.iter().copied().collect();
     let mut unused: BTreeSet<(&str, &str)> = ARROWS
         .iter()
@@ -454,7 +349,7 @@ fn modules_use_only_what_their_arrows_allow_and_every_arrow_is_used() {
             violations.add(
                 &source.path,
                 1,
-                "this module has no row in ARROWS of tests/tidy.rs",
+                "this module has no row in ARROWS of tests/tidy/main.rs",
             );
             continue;
         };
@@ -462,35 +357,35 @@ fn modules_use_only_what_their_arrows_allow_and_every_arrow_is_used() {
             unused.retain(|(from, to)| !(*from == module && *to == target));
             if target != module && !targets.contains(&target.as_str()) {
                 let what = format!(
-                    "{module} may not use crate::{target}: it may use {targets:?}; move the code, \
-                     or pass the thing in from app"
+                    "{module} may not use crate::{target}, only {targets:?}: move the code, or \
+                     pass the value in from app"
                 );
                 violations.add(&source.path, line, &what);
             }
         }
     }
     for (from, to) in unused {
-        let what = format!("no file uses the arrow {from} -> {to}: take it out");
-        violations.add("tests/tidy.rs", 1, &what);
+        let what = format!("no file uses the arrow {from} -> {to}: remove it");
+        violations.add("tests/tidy/main.rs", 1, &what);
     }
     violations.none();
 }
 
 #[test]
-fn the_arrows_form_no_circle() {
+fn the_arrows_form_no_cycle() {
     let mut known: BTreeSet<&str> = BTreeSet::new();
     for (module, targets) in ARROWS {
-        let early = targets.iter().find(|target| !known.contains(*target));
+        let later = targets.iter().find(|target| !known.contains(*target));
         assert_eq!(
-            early, None,
-            "{module} points to a module below it in ARROWS"
+            later, None,
+            "{module} uses a module that ARROWS lists after it"
         );
         known.insert(module);
     }
 }
 
 #[test]
-fn what_has_its_place_is_written_nowhere_else() {
+fn restricted_text_occurs_only_in_its_places() {
     let mut violations = Violations::default();
     let mut unused: BTreeSet<(&str, &str)> = PLACE_EXCEPTIONS
         .iter()
@@ -509,87 +404,17 @@ fn what_has_its_place_is_written_nowhere_else() {
                 {
                     unused.retain(|known| *known != exception);
                 } else {
-                    let what = format!("{text} has its place in {places:?}: {instead}");
+                    let what = format!("{text} is allowed only in {places:?}: {instead}");
                     violations.add(&source.path, line, &what);
                 }
             }
         }
     }
     for (path, text) in unused {
-        let what =
-            format!("the exception for {text} in {path} is not needed any more: take it out");
-        violations.add("tests/tidy.rs", 1, &what);
+        let what = format!("the exception for {text} in {path} is no longer needed: remove it");
+        violations.add("tests/tidy/main.rs", 1, &what);
     }
     violations.none();
-}
-
-#[test]
-fn nothing_is_left_for_later() {
-    let mut violations = Violations::default();
-    for source in files(&["benches", "src", "tests"], &[".rs"]) {
-        for (index, line) in source.text.lines().enumerate() {
-            for (text, instead) in NOWHERE {
-                if line.contains(text) {
-                    violations.add(&source.path, index + 1, &format!("{text}…): {instead}"));
-                }
-            }
-        }
-    }
-    violations.none();
-}
-
-#[test]
-fn every_file_opens_with_its_contract() {
-    let mut violations = Violations::default();
-    for source in files(&["benches", "src", "tests"], &[".rs"]) {
-        if !source.text.starts_with("//! ") {
-            let what = "open the file with //!: what it does, what it does not own, its invariant";
-            violations.add(&source.path, 1, what);
-        }
-    }
-    violations.none();
-}
-
-#[test]
-fn files_stay_short() {
-    let mut violations = Violations::default();
-    let exceptions: BTreeMap<_, _> = LENGTH_EXCEPTIONS.iter().copied().collect();
-    for source in files(&["src"], &[".rs"]) {
-        let lines = source.before_tests().count();
-        let most = exceptions
-            .get(source.path.as_str())
-            .copied()
-            .unwrap_or(MAX_LINES);
-        if lines > most && !source.is_test() {
-            let what = format!("{lines} lines before its tests, at most {most}: split it");
-            violations.add(&source.path, most, &what);
-        } else if most > MAX_LINES && lines < most {
-            let what = format!(
-                "lower the exception of {} to {lines}, or take it out",
-                source.path
-            );
-            violations.add("tests/tidy.rs", 1, &what);
-        }
-    }
-    violations.none();
-}
-
-#[test]
-fn lines_stay_within_the_columns() {
-    let mut long = Vec::new();
-    for source in files(&["benches", "src", "tests"], &[".rs"]) {
-        for (index, line) in source.text.lines().enumerate() {
-            if line.chars().count() > MAX_COLUMNS {
-                long.push(format!("{}:{}", source.path, index + 1));
-            }
-        }
-    }
-    assert!(
-        long.is_empty(),
-        "{} lines are longer than {MAX_COLUMNS} columns: wrap\n{}",
-        long.len(),
-        long.join("\n")
-    );
 }
 
 #[test]
@@ -618,7 +443,7 @@ fn no_file_names_a_machine_or_a_registry() {
         for (index, line) in source.text.lines().enumerate() {
             for text in FOREIGN.iter().filter(|text| line.contains(**text)) {
                 let what =
-                    format!("{text} belongs to one machine or network: find it, or leave it out");
+                    format!("{text} belongs to one machine or network: discover it, or omit it");
                 violations.add(&source.path, index + 1, &what);
             }
         }
@@ -627,12 +452,8 @@ fn no_file_names_a_machine_or_a_registry() {
 }
 
 #[test]
-fn the_rules_see_what_they_should_see() {
-    let source = |path: &str, text: &str| Source {
-        path: path.into(),
-        text: text.into(),
-    };
-    let file = source(
+fn the_rules_find_uses_and_calls_but_not_parts_of_names() {
+    let file = Source::new(
         "src/read/mod.rs",
         "//! x\nuse crate::{\n    commit::{a, b},\n    ingest,\n};\nlet x = crate::api::y();\n\
          // crate::storage\n#[cfg(test)]\nmod tests {\n    use crate::config;\n}\n",
@@ -641,7 +462,7 @@ fn the_rules_see_what_they_should_see() {
     let expected = [(2, "commit"), (2, "ingest"), (6, "api")];
     assert_eq!(names, expected.map(|(line, name)| (line, name.to_owned())));
     assert_eq!(file.module(), "read");
-    assert_eq!(source("src/id.rs", "").module(), "id");
+    assert_eq!(Source::new("src/id.rs", "").module(), "id");
     assert!(occurs(
         "let x = tokio::time::Instant::now();",
         "Instant::now"

@@ -1,16 +1,16 @@
-//! Seeded draws.
+//! Seeded random numbers.
 //!
-//! Invariant: what is drawn depends on the seed, the label and the order of the draws alone.
+//! Invariant: a draw depends only on the seed, the label and the number of earlier draws.
 
 use std::time::Duration;
 
 use stopover::runtime::Random;
 
-/// A stream of draws of its own: who draws more elsewhere does not shift it.
+/// An independent stream of random numbers: draws from other streams do not affect it.
 #[derive(Debug, Clone)]
-pub struct Chance(Random);
+pub struct Rng(Random);
 
-impl Chance {
+impl Rng {
     pub fn new(seed: u64, label: &str) -> Self {
         let mixed = label.bytes().fold(seed ^ 0x5EED, |hash, byte| {
             (hash ^ u64::from(byte))
@@ -24,18 +24,18 @@ impl Chance {
         self.0.next_u64()
     }
 
-    /// A number below `n`, which is not 0.
+    /// A number below `n`; `n` must not be 0.
     pub fn below(&self, n: u64) -> u64 {
         self.next() % n
     }
 
-    /// A number of `low..=high`.
+    /// A number in `low..=high`.
     pub fn between(&self, low: u64, high: u64) -> u64 {
         low + self.below(high - low + 1)
     }
 
-    /// `true` so often in a thousand.
-    pub fn yes(&self, per_mille: u64) -> bool {
+    /// `true` in `per_mille` of 1,000 draws.
+    pub fn chance(&self, per_mille: u64) -> bool {
         self.below(1000) < per_mille
     }
 

@@ -1,9 +1,8 @@
-//! A store that ends its daemon at the n-th call.
+//! A store that kills its daemon at the n-th call.
 //!
-//! Does: count the calls of the first run of the first daemon, to all its base directories, and
-//! kill it at one of them: before the call, with the call under way, or after it took place and
-//! before its answer. Lies over simulated stores, or over `LocalStore` in real folders. Invariant:
-//! it acts once.
+//! Does: count the calls of the first run of the first daemon to all its base directories, and kill
+//! the run at one of them: before the call, during it, or after it took effect and before its
+//! answer. Wraps simulated stores, or `LocalStore` in real folders. Invariant: it kills once.
 
 use std::future::Future;
 use std::ops::Range;
@@ -19,31 +18,31 @@ use stopover::store::keys::{Folder, Key};
 use stopover::store::local::{LocalStore, Writing};
 use stopover::store::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, Versioned};
 
-use crate::nest::Nest;
+use crate::process::Process;
 use crate::store::Site;
 
-/// The run that is ended: the first of the first daemon.
-const VICTIM: u64 = 1;
+/// The run that is killed: the first of the first daemon.
+const CRASHING_RUN: u64 = 1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
     Before,
-    /// Sent: an object store goes on; a file system leaves a file that is not whole.
-    UnderWay,
+    /// The call was sent: an object store completes it; a file system leaves a partial file.
+    During,
     After,
 }
 
 #[derive(Debug)]
-pub struct Tap {
+pub struct CrashPoint {
     at: usize,
     when: When,
     armed: AtomicBool,
     calls: AtomicUsize,
-    /// Where `LocalStore` keeps the base directories.
+    /// The folder of the base directories, if they are real ones of `LocalStore`.
     folder: Option<PathBuf>,
 }
 
-impl Tap {
+impl CrashPoint {
     pub fn new(at: usize, when: When, folder: Option<&Path>) -> Arc<Self> {
         Arc::new(Self {
             at,
@@ -62,11 +61,11 @@ impl Tap {
         self.calls.load(Ordering::Relaxed)
     }
 
-    pub fn over(
+    pub fn wrap(
         self: &Arc<Self>,
         simulated: Arc<dyn Store>,
         site: &Site,
-        nest: &Arc<Nest>,
+        process: &Arc<Process>,
     ) -> Arc<dyn Store> {
         let root = self
             .folder
@@ -76,19 +75,19 @@ impl Tap {
             Some(root) => Arc::new(LocalStore::new(
                 root.clone(),
                 Writing::Unsynced,
-                nest.incarnation,
+                process.incarnation,
             )),
             None => simulated,
         };
-        Arc::new(TappedStore {
-            tap: Arc::clone(self),
+        Arc::new(CrashingStore {
+            crash_point: Arc::clone(self),
             inner,
-            nest: Arc::clone(nest),
+            process: Arc::clone(process),
             root,
         })
     }
 
-    /// Files below the folder, but for those that keep folders.
+    /// All files below the folder, except the `.keep` files.
     pub fn leftovers(&self) -> Vec<String> {
         let mut found = Vec::new();
         let mut folders: Vec<PathBuf> = self.folder.iter().cloned().collect();
@@ -106,45 +105,48 @@ impl Tap {
 }
 
 #[derive(Debug)]
-struct TappedStore {
-    tap: Arc<Tap>,
+struct CrashingStore {
+    crash_point: Arc<CrashPoint>,
     inner: Arc<dyn Store>,
-    nest: Arc<Nest>,
+    process: Arc<Process>,
     root: Option<PathBuf>,
 }
 
-impl TappedStore {
-    async fn pass<T>(&self, torn: Option<&Key>, call: impl Future<Output = T>) -> T {
-        let counts = self.tap.armed.load(Ordering::Relaxed) && self.nest.incarnation == VICTIM;
-        if !counts || self.tap.calls.fetch_add(1, Ordering::Relaxed) != self.tap.at {
+impl CrashingStore {
+    async fn intercept<T>(&self, put_key: Option<&Key>, call: impl Future<Output = T>) -> T {
+        let counts = self.crash_point.armed.load(Ordering::Relaxed)
+            && self.process.incarnation == CRASHING_RUN;
+        if !counts || self.crash_point.calls.fetch_add(1, Ordering::Relaxed) != self.crash_point.at
+        {
             return call.await;
         }
-        match (self.tap.when, &self.root, torn) {
+        match (self.crash_point.when, &self.root, put_key) {
             (When::Before, ..) => {}
-            (When::UnderWay, Some(root), Some(key)) => leave_half_a_file(root, key),
-            (When::UnderWay, ..) => {
+            (When::During, Some(root), Some(key)) => leave_partial_file(root, key),
+            (When::During, ..) => {
                 let mut call = pin!(call);
                 let _ = futures::poll!(call.as_mut());
             }
             (When::After, ..) => drop(call.await),
         }
-        self.tap.arm(false);
-        self.nest.kill("at a storage call");
+        self.crash_point.arm(false);
+        self.process.kill("at a storage call");
         std::future::pending().await
     }
 }
 
-/// What `LocalStore` leaves when its process dies in the midst of a put.
-fn leave_half_a_file(root: &Path, key: &Key) {
+/// Leaves what `LocalStore` does when its process dies during a put.
+fn leave_partial_file(root: &Path, key: &Key) {
     let path = root.join(format!("{key}.00000000000000ff-0.tmp"));
-    std::fs::create_dir_all(path.parent().expect("it lies below the root")).unwrap();
+    std::fs::create_dir_all(path.parent().expect("the file is below the root")).unwrap();
     std::fs::write(path, b"half").unwrap();
 }
 
 #[async_trait]
-impl Store for TappedStore {
+impl Store for CrashingStore {
     async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<(), StoreError> {
-        self.pass(Some(key), self.inner.put(key, content)).await
+        self.intercept(Some(key), self.inner.put(key, content))
+            .await
     }
 
     async fn put_if(
@@ -153,32 +155,32 @@ impl Store for TappedStore {
         content: Bytes,
         expected: &Precondition,
     ) -> Result<bool, StoreError> {
-        self.pass(Some(key), self.inner.put_if(key, content, expected))
+        self.intercept(Some(key), self.inner.put_if(key, content, expected))
             .await
     }
 
     async fn get_versioned(&self, key: &Key) -> Result<Versioned, StoreError> {
-        self.pass(None, self.inner.get_versioned(key)).await
+        self.intercept(None, self.inner.get_versioned(key)).await
     }
 
     async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail, StoreError> {
-        self.pass(None, self.inner.get_tail(key, max)).await
+        self.intercept(None, self.inner.get_tail(key, max)).await
     }
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.pass(None, self.inner.get_range(key, range)).await
+        self.intercept(None, self.inner.get_range(key, range)).await
     }
 
     async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>, StoreError> {
-        self.pass(None, self.inner.list(folder)).await
+        self.intercept(None, self.inner.list(folder)).await
     }
 
     async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>, StoreError> {
-        self.pass(None, self.inner.list_folders(folder)).await
+        self.intercept(None, self.inner.list_folders(folder)).await
     }
 
     async fn delete(&self, keys: Vec<Key>) -> Result<u64, StoreError> {
-        self.pass(None, self.inner.delete(keys)).await
+        self.intercept(None, self.inner.delete(keys)).await
     }
 
     async fn delete_if(
@@ -186,11 +188,12 @@ impl Store for TappedStore {
         key: &Key,
         version: Option<&str>,
     ) -> Result<DeleteOutcome, StoreError> {
-        self.pass(None, self.inner.delete_if(key, version)).await
+        self.intercept(None, self.inner.delete_if(key, version))
+            .await
     }
 
     async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64, StoreError> {
-        self.pass(None, self.inner.remove_stale_temporaries(folder))
+        self.intercept(None, self.inner.remove_stale_temporaries(folder))
             .await
     }
 

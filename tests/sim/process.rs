@@ -1,8 +1,8 @@
-//! All tasks of one run of one daemon, and the ways in which they can stop.
+//! The simulated process: all tasks of one run of one daemon.
 //!
-//! Does: kill them at any await, freeze them for a while as SIGSTOP does, shuffle the order in
-//! which they run. Does not: start a daemon (`host`). Invariant: a task of a dead nest runs no more
-//! code; its memory goes at once.
+//! Does: kill the tasks at any await, freeze them for a while like SIGSTOP, shuffle the order in
+//! which they run. Does not: start a daemon (`host`). Invariant: no task of a dead process runs any
+//! more code, and its memory is freed at once.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -17,22 +17,22 @@ use stopover::runtime::Spawner;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use crate::chance::Chance;
 use crate::meter::Meter;
+use crate::rng::Rng;
 use crate::simulation::{Simulation, note, panic_text};
 
-/// Handles of tasks that have ended are dropped once there are so many.
+/// Once there are this many handles, those of finished tasks are dropped.
 const PRUNE_AT: usize = 64;
 
-pub struct Nest {
-    /// Which run of a daemon.
+pub struct Process {
+    /// Number of the run, unique in its world.
     pub incarnation: u64,
-    /// What it holds in memory.
+    /// Counts the page bytes that it holds.
     pub meter: Arc<Meter>,
     simulation: Arc<Simulation>,
-    chance: Chance,
-    /// How often in a thousand a task lets others go first.
-    shuffle: u64,
+    rng: Rng,
+    /// In how many of 1,000 polls a task yields to the others first.
+    yield_per_mille: u64,
     state: Mutex<State>,
     dead: watch::Sender<bool>,
 }
@@ -41,36 +41,38 @@ pub struct Nest {
 struct State {
     tasks: Vec<AbortHandle>,
     frozen: bool,
-    waiting: Vec<Waker>,
+    /// Tasks that were to run while frozen.
+    frozen_tasks: Vec<Waker>,
     polls: u64,
-    dies_at: Option<u64>,
+    /// Number of the poll at which it is killed.
+    kill_at_poll: Option<u64>,
 }
 
-impl std::fmt::Debug for Nest {
+impl std::fmt::Debug for Process {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "nest {:x}", self.incarnation)
+        write!(f, "process {:x}", self.incarnation)
     }
 }
 
-impl Nest {
-    pub fn new(simulation: &Arc<Simulation>, incarnation: u64, shuffle: u64) -> Arc<Self> {
-        simulation.living.lock().insert(incarnation);
+impl Process {
+    pub fn new(simulation: &Arc<Simulation>, incarnation: u64, yield_per_mille: u64) -> Arc<Self> {
+        simulation.live_processes.lock().insert(incarnation);
         Arc::new(Self {
             incarnation,
             meter: Meter::new(simulation, incarnation),
             simulation: Arc::clone(simulation),
-            chance: Chance::new(simulation.seed ^ incarnation.rotate_left(40), "nest"),
-            shuffle,
+            rng: Rng::new(simulation.seed ^ incarnation.rotate_left(40), "process"),
+            yield_per_mille,
             state: Mutex::default(),
             dead: watch::Sender::new(false),
         })
     }
 
-    /// Starts a task that ends with the nest.
+    /// Starts a task of this process.
     pub fn start(self: &Arc<Self>, work: BoxFuture<'static, ()>) -> AbortHandle {
-        let nest = Arc::clone(self);
+        let process = Arc::clone(self);
         let work = Some(work);
-        let handle = tokio::spawn(Task { work, nest }).abort_handle();
+        let handle = tokio::spawn(Task { work, process }).abort_handle();
         let mut state = self.state.lock();
         if *self.dead.borrow() {
             handle.abort();
@@ -88,32 +90,34 @@ impl Nest {
             return;
         }
         note!(self.simulation, "{:x} dies {how}", self.incarnation);
-        self.simulation.living.lock().remove(&self.incarnation);
+        self.simulation
+            .live_processes
+            .lock()
+            .remove(&self.incarnation);
         let tasks = std::mem::take(&mut self.state.lock().tasks);
         tasks.iter().for_each(AbortHandle::abort);
     }
 
-    /// Kills it when its tasks have run so many more times: at whatever await that is.
+    /// Kills the process after this many more polls of its tasks, at whichever await that is.
     pub fn kill_after_polls(&self, polls: u64) {
         let mut state = self.state.lock();
-        state.dies_at = Some(state.polls + polls);
+        state.kill_at_poll = Some(state.polls + polls);
     }
 
-    /// Takes [`Nest::kill_after_polls`] back.
-    pub fn spare(&self) {
-        self.state.lock().dies_at = None;
+    /// Cancels [`Process::kill_after_polls`].
+    pub fn cancel_kill(&self) {
+        self.state.lock().kill_at_poll = None;
     }
 
     pub fn is_dead(&self) -> bool {
         *self.dead.borrow()
     }
 
-    /// Waits for its end.
-    pub async fn died(&self) {
+    pub async fn wait_until_dead(&self) {
         let _ = self.dead.subscribe().wait_for(|dead| *dead).await;
     }
 
-    /// Nothing of it runs for a while; time goes on.
+    /// Runs none of its tasks for a while; time continues.
     pub async fn freeze(&self, duration: Duration) {
         note!(
             self.simulation,
@@ -129,47 +133,47 @@ impl Nest {
     pub fn thaw(&self) {
         let mut state = self.state.lock();
         state.frozen = false;
-        let waiting = std::mem::take(&mut state.waiting);
+        let wakers = std::mem::take(&mut state.frozen_tasks);
         drop(state);
-        waiting.into_iter().for_each(Waker::wake);
+        wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// What happens to a task that is about to run.
-    fn turn(&self, cx: &Context<'_>) -> Turn {
+    /// Decides what a task that is polled does.
+    fn next_step(&self, cx: &Context<'_>) -> Step {
         if self.is_dead() {
-            return Turn::Dies;
+            return Step::Die;
         }
         let mut state = self.state.lock();
         if state.frozen {
-            state.waiting.push(cx.waker().clone());
-            return Turn::Waits;
+            state.frozen_tasks.push(cx.waker().clone());
+            return Step::Wait;
         }
         state.polls += 1;
-        if state.dies_at.is_some_and(|at| state.polls >= at) {
+        if state.kill_at_poll.is_some_and(|at| state.polls >= at) {
             drop(state);
-            self.simulation.count("a daemon killed at some await");
+            self.simulation.count("a daemon killed at an await");
             self.kill("at an await");
-            return Turn::Dies;
+            return Step::Die;
         }
-        if self.chance.yes(self.shuffle) {
+        if self.rng.chance(self.yield_per_mille) {
             cx.waker().wake_by_ref();
-            return Turn::Waits;
+            return Step::Wait;
         }
-        Turn::Runs
+        Step::Run
     }
 }
 
-enum Turn {
-    Runs,
-    Waits,
-    Dies,
+enum Step {
+    Run,
+    Wait,
+    Die,
 }
 
-/// The nest as a daemon's task group is given it.
+/// Starts the tasks of a daemon's `TaskGroup` in a process.
 #[derive(Debug)]
-pub struct Nursery(pub Arc<Nest>);
+pub struct ProcessSpawner(pub Arc<Process>);
 
-impl Spawner for Nursery {
+impl Spawner for ProcessSpawner {
     fn spawn(&self, work: BoxFuture<'static, ()>) {
         self.0.start(work);
     }
@@ -177,32 +181,32 @@ impl Spawner for Nursery {
 
 struct Task {
     work: Option<BoxFuture<'static, ()>>,
-    nest: Arc<Nest>,
+    process: Arc<Process>,
 }
 
 impl Future for Task {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        match self.nest.turn(cx) {
-            Turn::Waits => return Poll::Pending,
-            Turn::Dies => {
+        match self.process.next_step(cx) {
+            Step::Wait => return Poll::Pending,
+            Step::Die => {
                 self.work = None;
                 return Poll::Ready(());
             }
-            Turn::Runs => {}
+            Step::Run => {}
         }
         let Some(work) = self.work.as_mut() else {
             return Poll::Ready(());
         };
         let run = AssertUnwindSafe(|| work.as_mut().poll(cx));
         let polled = std::panic::catch_unwind(run);
-        self.nest.meter.check();
+        self.process.meter.check();
         match polled {
             Ok(polled) => polled,
             Err(panic) => {
                 let text = panic_text(&*panic);
-                self.nest
+                self.process
                     .simulation
                     .violate(format_args!("a daemon panicked: {text}"));
                 Poll::Ready(())

@@ -1,0 +1,237 @@
+//! The settings, section by section: meaning, type and default of each.
+//!
+//! Does: hold validated values. Does not: parse (`values`), bound (`keys`) or explain why a default
+//! was chosen (`config/default.toml`, which a test compares with this file).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::machine::{Machine, auto_budget};
+use super::problem::is_secret;
+
+/// A struct whose fields have the given defaults.
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident {
+        $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr,)*
+    }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: $type,)*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $default,)* }
+            }
+        }
+    };
+}
+
+section! {
+    /// `[server]`: the listener, its credentials and its shutdown.
+    ServerConfig {
+        /// Address to listen on.
+        listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 7077)),
+        /// Allows an address that is not loopback although no token is configured.
+        allow_remote_without_token: bool = false,
+        /// File with the accepted bearer tokens, one per line, each preceded by its scopes unless
+        /// it has all of them; `None`: no token is required.
+        token_file: Option<PathBuf> = None,
+        /// File with the daemon's certificate chain (PEM); `None`: no TLS.
+        tls_certificate_file: Option<PathBuf> = None,
+        /// File with the private key of that certificate (PEM).
+        tls_key_file: Option<PathBuf> = None,
+        /// File with the CAs that client certificates are verified against (PEM); `None`: clients
+        /// need no certificate.
+        tls_client_ca_file: Option<PathBuf> = None,
+        /// Interval at which the credential files are checked for changes.
+        reload_interval: Duration = Duration::from_secs(10),
+        /// How long a stopping daemon waits for open sinks to finish.
+        drain_timeout: Duration = Duration::from_secs(30),
+    }
+}
+
+impl ServerConfig {
+    /// Certificate and key file, if TLS is configured.
+    pub fn tls(&self) -> Option<(&Path, &Path)> {
+        let certificate = self.tls_certificate_file.as_deref()?;
+        Some((certificate, self.tls_key_file.as_deref()?))
+    }
+
+    /// Scheme of the daemon's URLs.
+    pub fn scheme(&self) -> &'static str {
+        match self.tls() {
+            Some(_) => "https",
+            None => "http",
+        }
+    }
+}
+
+section! {
+    /// `[memory]`: the budget for pages.
+    MemoryConfig {
+        /// Bytes for pages that are being written or read; `None` is "auto".
+        budget: Option<u64> = None,
+        /// Share of the budget reserved for writing, 0.1 to 0.9; reading has the rest.
+        write_share: f64 = 0.5,
+    }
+}
+
+/// The budget in bytes, divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemorySplit {
+    /// For batches and segments that are being written.
+    pub write: u64,
+    /// For chunks that are fetched, cached and streamed.
+    pub read: u64,
+}
+
+impl MemoryConfig {
+    /// The budget in bytes, with "auto" resolved on this machine.
+    pub fn resolve(&self) -> u64 {
+        self.resolve_on(Machine::detect())
+    }
+
+    /// The budget divided between writing and reading, with "auto" resolved on this machine.
+    pub fn split(&self) -> MemorySplit {
+        self.split_on(Machine::detect())
+    }
+
+    /// The same for a given machine.
+    pub fn split_on(&self, machine: Machine) -> MemorySplit {
+        let budget = self.resolve_on(machine);
+        let write = ((budget as f64 * self.write_share) as u64).min(budget);
+        MemorySplit {
+            write,
+            read: budget - write,
+        }
+    }
+
+    fn resolve_on(&self, machine: Machine) -> u64 {
+        self.budget.unwrap_or_else(|| auto_budget(machine))
+    }
+}
+
+/// `[[base_directory]]`: a place for exchanges.
+#[derive(Clone, Default)]
+pub struct BaseDirectoryConfig {
+    /// `file:///…`, `s3://bucket/prefix`, `gs://…`, `az://container/prefix`, `memory://name`.
+    pub uri: String,
+    /// Its name in segments and handles; if empty, it is derived from the URI.
+    pub name: String,
+    /// Options of its store, named as in the file (`region`, `endpoint`, `path_style`, …).
+    pub options: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for BaseDirectoryConfig {
+    /// Omits secrets: configurations are logged.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self
+            .options
+            .iter()
+            .map(|(name, value)| (name, shown_option(name, value)));
+        f.debug_struct("BaseDirectoryConfig")
+            .field("uri", &self.uri)
+            .field("name", &self.name)
+            .field("options", &shown.collect::<BTreeMap<_, _>>())
+            .finish()
+    }
+}
+
+/// The value of a base directory's option as it may be shown.
+pub fn shown_option<'a>(name: &str, value: &'a str) -> &'a str {
+    if is_secret(name) { "(hidden)" } else { value }
+}
+
+section! {
+    /// `[segment]`: how pages are gathered into segments.
+    SegmentConfig {
+        /// Bytes at which a segment is sealed.
+        target_size: u64 = 64 << 20,
+        /// How long a `finish` waits for others to join its group commit.
+        commit_linger: Duration = Duration::from_millis(20),
+        /// Concurrent uploads of the daemon.
+        upload_concurrency: usize = 4,
+    }
+}
+
+section! {
+    /// `[read]`: fetching and caching.
+    ReadConfig {
+        /// Bytes of one aligned fetch, shared by readers of neighbouring partitions.
+        chunk_size: u64 = 8 << 20,
+        /// Chunks that one read fetches ahead; four times as many if they are small.
+        fetch_concurrency: usize = 4,
+        /// Share of the read memory that cached chunks may occupy, 0 to 1.
+        cache_share: f64 = 0.5,
+    }
+}
+
+section! {
+    /// `[lease]`: when an exchange that is no longer renewed is collected.
+    LeaseConfig {
+        /// How long an exchange must be observed without a renewal before it is collected.
+        duration: Duration = Duration::from_secs(900),
+        /// Interval between sweeps.
+        sweep_interval: Duration = Duration::from_secs(60),
+    }
+}
+
+section! {
+    /// `[query]`: limits of one query at one daemon. Requests over a limit wait; `None` is
+    /// "unlimited".
+    QueryConfig {
+        /// Bytes of the write memory, including its hot segments.
+        max_write_memory: Option<u64> = None,
+        /// Bytes of the read memory, including its cached chunks.
+        max_read_memory: Option<u64> = None,
+        /// Concurrent requests that carry pages.
+        max_concurrent_writes: Option<u64> = None,
+        /// Concurrent streamed reads.
+        max_concurrent_reads: Option<u64> = None,
+    }
+}
+
+section! {
+    /// `[limits]`: bounds on everything that clients send or hold open.
+    LimitsConfig {
+        /// Output partitions of an exchange.
+        max_partitions: u32 = 65_536,
+        /// Bytes of one page.
+        max_page_size: u64 = 16 << 20,
+        /// Bytes of one batch request.
+        max_batch_size: u64 = 32 << 20,
+        /// Bytes of one JSON or handle body.
+        max_json_size: u64 = 64 << 20,
+        /// Exchanges with sinks at this daemon.
+        max_exchanges: usize = 10_000,
+        /// Sinks of one exchange at this daemon.
+        max_sinks_per_exchange: usize = 100_000,
+        /// Open connections.
+        max_connections: usize = 10_000,
+        /// Concurrent streamed reads; further ones wait.
+        max_concurrent_reads: usize = 4096,
+        /// Bytes of a segment's footer.
+        max_footer_size: u64 = 256 << 20,
+        /// Time for a complete request head.
+        header_timeout: Duration = Duration::from_secs(30),
+        /// Time for a complete request body, from when the daemon starts to read it.
+        body_timeout: Duration = Duration::from_secs(60),
+        /// Time for which a client may read nothing of a response before it is disconnected.
+        read_stall_timeout: Duration = Duration::from_secs(120),
+    }
+}
+
+section! {
+    /// `[log]`
+    LogConfig {
+        /// One JSON object per line instead of text.
+        json: bool = false,
+        /// A tracing filter, such as `info` or `stopover=debug`.
+        filter: String = "info".into(),
+    }
+}

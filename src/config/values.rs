@@ -1,0 +1,152 @@
+//! How the value of a setting is read from what was written, and printed again.
+//!
+//! Does: one reader and one printer for each type of setting. Does not: know which setting it reads
+//! (`keys`) or check ranges. Invariant: what a printer prints, its reader reads back as the same
+//! value.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::problem::InvalidValue;
+use super::raw::Raw;
+use super::units::{format_duration, format_size, parse_duration, parse_size};
+
+/// How "no limit" is written.
+const UNLIMITED: &str = "unlimited";
+/// How "resolved on this machine" is written.
+const AUTO: &str = "auto";
+
+pub fn text(raw: &Raw) -> Result<String, InvalidValue> {
+    match raw {
+        Raw::Text(text) => Ok(text.clone()),
+        _ => Err("write it as text, in double quotes".into()),
+    }
+}
+
+pub fn address(raw: &Raw) -> Result<SocketAddr, InvalidValue> {
+    text(raw)?.parse().map_err(|_| {
+        "not an address to listen on: write IP and port, such as 127.0.0.1:7077 or [::1]:7077 \
+         (port 0 picks a free one)"
+            .into()
+    })
+}
+
+pub fn flag(raw: &Raw) -> Result<bool, InvalidValue> {
+    let flag = match raw {
+        Raw::Bool(flag) => Some(*flag),
+        Raw::Text(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    flag.ok_or_else(|| "write true or false".into())
+}
+
+pub fn optional_path(raw: &Raw) -> Result<Option<PathBuf>, InvalidValue> {
+    let path = text(raw)?;
+    Ok((!path.is_empty()).then(|| path.into()))
+}
+
+pub fn duration(raw: &Raw) -> Result<Duration, InvalidValue> {
+    match raw {
+        Raw::Text(text) => parse_duration(text),
+        Raw::Integer(n) => {
+            Err(format!("the duration {n} has no unit: write \"{n}s\" or \"{n}ms\"").into())
+        }
+        _ => Err("write a duration such as \"30s\" or \"1m 30s\"".into()),
+    }
+}
+
+pub fn size(raw: &Raw) -> Result<u64, InvalidValue> {
+    match raw {
+        Raw::Text(text) => parse_size(text),
+        Raw::Integer(number) => {
+            u64::try_from(*number).map_err(|_| "a size is not negative: write 64MiB".into())
+        }
+        _ => Err("write a size such as \"64MiB\" or \"500 kB\"".into()),
+    }
+}
+
+pub fn budget(raw: &Raw) -> Result<Option<u64>, InvalidValue> {
+    unless(AUTO, raw, size)
+}
+
+pub fn optional_size(raw: &Raw) -> Result<Option<u64>, InvalidValue> {
+    unless(UNLIMITED, raw, size)
+}
+
+pub fn optional_count(raw: &Raw) -> Result<Option<u64>, InvalidValue> {
+    unless(UNLIMITED, raw, count)
+}
+
+/// `None` for the one word, else what `read` makes of it.
+fn unless<T>(
+    word: &str,
+    raw: &Raw,
+    read: fn(&Raw) -> Result<T, InvalidValue>,
+) -> Result<Option<T>, InvalidValue> {
+    match raw {
+        Raw::Text(text) if text.trim() == word => Ok(None),
+        other => read(other)
+            .map(Some)
+            .map_err(|why| format!("{why}, or \"{word}\"").into()),
+    }
+}
+
+pub fn share(raw: &Raw) -> Result<f64, InvalidValue> {
+    let number = match raw {
+        Raw::Float(number) => Some(*number),
+        Raw::Integer(number) => Some(*number as f64),
+        Raw::Text(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    number.ok_or_else(|| "write a share from 0 to 1, such as 0.5".into())
+}
+
+pub fn count<T: TryFrom<i64> + FromStr>(raw: &Raw) -> Result<T, InvalidValue> {
+    let number = match raw {
+        Raw::Integer(number) => T::try_from(*number).ok(),
+        Raw::Text(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    number.ok_or_else(|| {
+        let most = match size_of::<T>() {
+            4 => u64::from(u32::MAX),
+            _ => i64::MAX as u64,
+        };
+        format!("write a whole number from 0 to {most}").into()
+    })
+}
+
+pub fn json_format(raw: &Raw) -> Result<bool, InvalidValue> {
+    match text(raw)?.as_str() {
+        "json" => Ok(true),
+        "text" => Ok(false),
+        _ => Err("write \"text\" or \"json\"".into()),
+    }
+}
+
+pub fn show_duration(duration: &Duration) -> String {
+    format_duration(*duration)
+}
+
+pub fn show_size(size: &u64) -> String {
+    format_size(*size)
+}
+
+pub fn show_budget(budget: &Option<u64>) -> String {
+    budget.map_or_else(|| AUTO.to_owned(), format_size)
+}
+
+pub fn show_optional_size(size: &Option<u64>) -> String {
+    size.map_or_else(|| UNLIMITED.to_owned(), format_size)
+}
+
+pub fn show_optional_count(count: &Option<u64>) -> String {
+    count.map_or_else(|| UNLIMITED.to_owned(), |count| count.to_string())
+}
+
+pub fn show_path(path: &Option<PathBuf>) -> String {
+    path.as_ref()
+        .map_or_else(String::new, |path| path.display().to_string())
+}

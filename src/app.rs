@@ -268,11 +268,11 @@ pub fn describe_credentials(config: &ServerConfig, runtime: &Runtime) -> Result<
         None => "no token".to_owned(),
     };
     let tls = match credentials.tls() {
-        None => "in clear",
-        Some(tls) if tls.asks_clients() => "TLS, with a certificate of the client",
+        None => "plain HTTP",
+        Some(tls) if tls.asks_clients() => "TLS with client certificates",
         Some(_) => "TLS",
     };
-    Ok(format!("{tls}; {tokens} is asked for"))
+    Ok(format!("{tls}; clients must send {tokens}"))
 }
 
 /// Reloads changed token and certificate files at intervals, and all of them on SIGHUP.

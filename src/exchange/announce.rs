@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use super::ExchangeError;
+use super::error::ExchangeError;
 use super::exchanges::Exchanges;
 use super::marker::{self, ExchangeSpec};
 use super::status::Status;
@@ -153,7 +153,8 @@ fn check_same(
     marker: &Marker,
     now: &ExchangeSpec,
 ) -> Result<(), ExchangeError> {
-    let before = marker::decode(exchange, &marker.bytes)?;
+    let before = marker::decode(exchange, &marker.bytes);
+    let before = before.map_err(|source| ExchangeError::unreadable(exchange, source))?;
     if before == *now {
         return Ok(());
     }

@@ -1,6 +1,6 @@
 //! Why an exchange cannot be used.
 
-use super::ExchangeSpec;
+use super::marker::{ExchangeSpec, MarkerError};
 use crate::id::ExchangeId;
 use crate::storage::StorageError;
 
@@ -47,15 +47,9 @@ impl ExchangeError {
         let exchange = exchange.clone();
         Self::NotFound { exchange }
     }
-}
 
-/// Why the content of a marker cannot be decoded.
-#[derive(Debug, thiserror::Error)]
-pub enum MarkerError {
-    #[error("it is not the expected JSON: {0}")]
-    Json(#[from] serde_json::Error),
-    #[error("checksum mismatch")]
-    Checksum,
-    #[error("it belongs to exchange {named}")]
-    OtherExchange { named: String },
+    pub(super) fn unreadable(exchange: &ExchangeId, source: MarkerError) -> Self {
+        let exchange = exchange.clone();
+        Self::Unreadable { exchange, source }
+    }
 }

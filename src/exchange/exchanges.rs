@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ExchangeError;
+use super::error::ExchangeError;
 use super::status::StatusCache;
 use crate::id::ExchangeId;
 use crate::runtime::Runtime;

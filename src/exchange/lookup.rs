@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
-use super::ExchangeError;
+use super::error::ExchangeError;
 use super::exchanges::Exchanges;
 use super::marker::{self, ExchangeSpec};
 use super::status::Status;
@@ -105,10 +105,12 @@ impl Exchanges {
     }
 
     async fn stored(&self, exchange: &ExchangeId) -> Result<Option<ExchangeSpec>, ExchangeError> {
-        match self.shared.deps.storage.get_marker(exchange).await? {
-            Some(found) => marker::decode(exchange, &found.bytes).map(Some),
-            None => Ok(None),
-        }
+        let Some(found) = self.shared.deps.storage.get_marker(exchange).await? else {
+            return Ok(None);
+        };
+        let decoded = marker::decode(exchange, &found.bytes);
+        let spec = decoded.map_err(|source| ExchangeError::unreadable(exchange, source))?;
+        Ok(Some(spec))
     }
 
     /// Records that an exchange is open now; `false` if it was closed meanwhile.

@@ -6,7 +6,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ExchangeError, MarkerError};
 use crate::crc::Checksum;
 use crate::id::ExchangeId;
 
@@ -17,6 +16,17 @@ pub struct ExchangeSpec {
     pub partitions: u32,
     /// Whether the pages of a partition keep the order in which their sink added them.
     pub ordered: bool,
+}
+
+/// Why the content of a marker cannot be decoded.
+#[derive(Debug, thiserror::Error)]
+pub enum MarkerError {
+    #[error("it is not the expected JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("checksum mismatch")]
+    Checksum,
+    #[error("it belongs to exchange {named}")]
+    OtherExchange { named: String },
 }
 
 /// The stored form. `crc` is the CRC-32C of the other fields, each followed by a newline.
@@ -53,15 +63,8 @@ pub(super) fn encode(exchange: &ExchangeId, spec: &ExchangeSpec) -> Vec<u8> {
 /// Decodes the marker found under an exchange's name.
 ///
 /// # Errors
-/// [`ExchangeError::Unreadable`].
-pub(super) fn decode(exchange: &ExchangeId, bytes: &[u8]) -> Result<ExchangeSpec, ExchangeError> {
-    parse(exchange, bytes).map_err(|source| ExchangeError::Unreadable {
-        exchange: exchange.clone(),
-        source,
-    })
-}
-
-fn parse(exchange: &ExchangeId, bytes: &[u8]) -> Result<ExchangeSpec, MarkerError> {
+/// The marker is damaged or another exchange's.
+pub(super) fn decode(exchange: &ExchangeId, bytes: &[u8]) -> Result<ExchangeSpec, MarkerError> {
     let content: MarkerContent = serde_json::from_slice(bytes)?;
     let spec = ExchangeSpec {
         partitions: content.partitions,

@@ -13,6 +13,6 @@ mod marker;
 mod status;
 
 pub use self::announce::{Announce, Announced};
-pub use self::error::{ExchangeError, MarkerError};
+pub use self::error::ExchangeError;
 pub use self::exchanges::{Exchanges, ExchangesDeps};
-pub use self::marker::ExchangeSpec;
+pub use self::marker::{ExchangeSpec, MarkerError};

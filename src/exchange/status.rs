@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::ExchangeSpec;
+use super::marker::ExchangeSpec;
 use crate::id::ExchangeId;
 
 /// Exchanges remembered, open or closed. A late writer to a closed one gets 410 instead of 404.

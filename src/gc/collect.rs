@@ -42,7 +42,7 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// A collector of exchanges that are not renewed for `lease`, whose caller inspects them every
+    /// A collector of exchanges that are not renewed for `lease`; the caller inspects them every
     /// `interval`.
     pub fn new(storage: Storage, runtime: Runtime, lease: Duration, interval: Duration) -> Self {
         Self {

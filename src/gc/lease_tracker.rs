@@ -68,7 +68,7 @@ pub struct LeaseTracker {
 }
 
 impl LeaseTracker {
-    /// A tracker of leases of this length, whose caller polls every `interval`.
+    /// A tracker of leases of this length; the caller polls every `interval`.
     pub fn new(lease: Duration, interval: Duration) -> Self {
         Self {
             lease,

@@ -57,7 +57,7 @@ impl SharedExchange {
         &self.0.unreserved
     }
 
-    /// Locks the state; see the room's lock order (`ingest/mod.rs`).
+    /// Locks the state. The caller holds no other lock of this room, and awaits nothing under it.
     pub fn lock(&self) -> MutexGuard<'_, ExchangeState> {
         self.0.state.lock()
     }

@@ -1,7 +1,7 @@
 //! Bytes that the batches of an exchange use without a reservation.
 //!
 //! Does: count them, and pass them to the next request that can reserve them. Does not: reserve.
-//! Invariant: each byte is counted until somebody has reserved it.
+//! Invariant: each byte is counted until it is reserved.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

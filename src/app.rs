@@ -264,15 +264,15 @@ impl Daemon {
 pub fn describe_credentials(config: &ServerConfig, runtime: &Runtime) -> Result<String, RunError> {
     let credentials = Credentials::open(config, &runtime.clock)?;
     let tokens = match credentials.tokens() {
-        Some(tokens) => format!("one of {} tokens", tokens.count()),
-        None => "no token".to_owned(),
+        Some(tokens) => format!("one of {} tokens is required", tokens.count()),
+        None => "no token is required".to_owned(),
     };
     let tls = match credentials.tls() {
         None => "plain HTTP",
         Some(tls) if tls.asks_clients() => "TLS with client certificates",
         Some(_) => "TLS",
     };
-    Ok(format!("{tls}; clients must send {tokens}"))
+    Ok(format!("{tls}; {tokens}"))
 }
 
 /// Reloads changed token and certificate files at intervals, and all of them on SIGHUP.

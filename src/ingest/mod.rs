@@ -10,8 +10,8 @@
 //! segment. A commit: `finish` queues the sink, `sealing` seals the open segment when `seal_policy`
 //! says so, `uploader` stores it and settles the sinks whose commit records it holds.
 //!
-//! Locks: the table of exchanges (`service`) and the state of each exchange (`exchange`). No two are
-//! held at once, and none across an await.
+//! Locks: the table of exchanges (`service`) and the state of each exchange (`exchange`). No two
+//! are held at once, and none across an await.
 
 mod admission;
 mod commit_lookup;

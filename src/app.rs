@@ -11,7 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
-use crate::api::state::{ApiState, FinishedRequest, RequestObserver, SharedState, Slots};
+use crate::api::state::{ApiDeps, ApiState, SharedState, Slots};
 use crate::cache::hot::HotSegments;
 use crate::catalog::Catalog;
 use crate::config::{Config, ServerConfig};
@@ -55,7 +55,7 @@ impl Daemon {
     /// A base directory cannot be opened as configured.
     pub fn build(config: &Config, runtime: &Runtime) -> Result<Self, StorageError> {
         let metrics = Arc::new(Metrics::default());
-        let storage = Storage::open(&config.base_directories, runtime, &metrics)?;
+        let storage = Storage::open(&config.base_directories, runtime)?;
         Ok(Self::assemble(config, runtime, storage, metrics))
     }
 
@@ -135,25 +135,6 @@ impl Daemon {
     }
 }
 
-/// Counts requests into the metrics.
-struct Requests(HttpMetrics);
-
-impl RequestObserver for Requests {
-    fn started(&self) {
-        self.0.started();
-    }
-
-    fn finished(&self, request: &FinishedRequest<'_>) {
-        let FinishedRequest {
-            route,
-            method,
-            status_class,
-            duration,
-        } = *request;
-        self.0.finished(route, method, status_class, duration);
-    }
-}
-
 /// Why a daemon could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -182,11 +163,11 @@ pub async fn run(
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
     let daemon = Daemon::build(config, runtime)?;
     let credentials = Credentials::open(&config.server, &runtime.clock)?;
-    let server = Server::bind(config.server.listen, ServerLimits::new(&config.limits)).await?;
     let state = daemon.api_state(config, credentials.clone());
-    let server = server
-        .under(state.pressure.clone())
-        .secured(credentials.clone());
+    let limits = ServerLimits::new(&config.limits);
+    let stall_policy = state.stall_policy.clone();
+    let listen = config.server.listen;
+    let server = Server::bind(listen, limits, stall_policy, credentials.clone()).await?;
     let reload = reload_credentials(
         credentials,
         runtime.clone(),
@@ -232,7 +213,7 @@ impl Daemon {
                     "base directory is not usable now; retrying"),
             }
         }
-        for base in self.storage.without_conditions().await {
+        for base in self.storage.bases_ignoring_preconditions().await {
             tracing::warn!(%base, "store ignores conditional writes: an exchange whose lease is \
                 renewed during its collection may be lost");
         }
@@ -269,7 +250,7 @@ pub fn describe_credentials(config: &ServerConfig, runtime: &Runtime) -> Result<
     };
     let tls = match credentials.tls() {
         None => "plain HTTP",
-        Some(tls) if tls.asks_clients() => "TLS with client certificates",
+        Some(tls) if tls.requires_client_certificate() => "TLS with client certificates",
         Some(_) => "TLS",
     };
     Ok(format!("{tls}; {tokens}"))
@@ -299,7 +280,7 @@ impl Daemon {
     /// What the API needs of this daemon.
     pub fn api_state(&self, config: &Config, credentials: Credentials) -> SharedState {
         let slots = Slots::new(&config.limits, &config.query);
-        let requests = Requests(HttpMetrics::default());
+        let requests = HttpMetrics::default();
         let registry = MetricsRegistry::new(&self.metrics);
         registry.extend(|r| {
             let pools = vec![
@@ -313,10 +294,10 @@ impl Daemon {
             ];
             r.register_collector(Box::new(SlotCollector::new(slots)));
             self.storage.metrics().register(r);
-            requests.0.register(r);
+            requests.register(r);
             credentials.metrics().register(r);
         });
-        let parts = api::state::Parts {
+        let parts = ApiDeps {
             ingest: self.ingest.clone(),
             commits: self.catalog.clone(),
             reader: self.reader.clone(),
@@ -328,8 +309,8 @@ impl Daemon {
             read_memory: self.read_pool.clone(),
             runtime: self.runtime.clone(),
             credentials,
-            render_metrics: Arc::new(move || registry.encode()),
-            observer: Arc::new(requests),
+            registry,
+            requests,
         };
         ApiState::new(parts, &config.limits, slots)
     }

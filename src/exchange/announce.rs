@@ -11,7 +11,7 @@ use super::exchanges::Exchanges;
 use super::marker::{self, ExchangeSpec};
 use super::status::Status;
 use crate::id::ExchangeId;
-use crate::storage::{Marker, Markers};
+use crate::storage::{Marker, ObservedMarkers};
 
 /// Tries to write a marker before giving up. Clients announce an exchange one call after another,
 /// so that even a second try is rare.
@@ -83,7 +83,7 @@ impl Exchanges {
             created = self.try_create(exchange, spec, &content).await?;
         }
         if created.is_none() {
-            let (known, markers) = (status.is_some(), storage.markers(exchange).await);
+            let (known, markers) = (status.is_some(), storage.observe_markers(exchange).await);
             created = Some(self.check_announce(exchange, spec, mode, known, &markers)?);
             if !storage.put_marker(exchange, &content, &markers).await? {
                 return Ok(None);
@@ -106,7 +106,7 @@ impl Exchanges {
         content: &Bytes,
     ) -> Result<Option<bool>, ExchangeError> {
         let storage = &self.shared.deps.storage;
-        let Some((others, written)) = storage.put_first_marker(exchange, content).await? else {
+        let Some((others, written)) = storage.create_marker(exchange, content).await? else {
             return Ok(None);
         };
         let mode = Announce::CreateOrRenew;
@@ -116,7 +116,7 @@ impl Exchanges {
         // succeeded there.
         let refused = |error: &ExchangeError| !matches!(error, ExchangeError::Storage(_));
         if created.as_ref().is_err_and(refused) {
-            storage.take_back_marker(exchange, written).await;
+            storage.withdraw_marker(exchange, written).await;
         }
         created.map(Some)
     }
@@ -129,7 +129,7 @@ impl Exchanges {
         spec: &ExchangeSpec,
         mode: Announce,
         known: bool,
-        markers: &Markers,
+        markers: &ObservedMarkers,
     ) -> Result<bool, ExchangeError> {
         if let Some(marker) = markers.marker()? {
             check_same(exchange, &marker, spec)?;
@@ -137,7 +137,7 @@ impl Exchanges {
         }
         // Closed or collected through another daemon: an announcement now would bring it back
         // empty.
-        if known || markers.ended() {
+        if known || markers.is_claimed() {
             self.shared.status.report_closed(exchange);
             return Err(ExchangeError::closed(exchange));
         }

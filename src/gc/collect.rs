@@ -12,7 +12,7 @@ use futures::stream::{self, StreamExt as _};
 use super::lease_tracker::{LeaseTracker, MarkerState, Poll, Verdict};
 use crate::id::ExchangeId;
 use crate::runtime::Runtime;
-use crate::storage::{Markers, Storage, StorageError};
+use crate::storage::{ObservedMarkers, Storage, StorageError};
 
 /// Exchanges inspected at a time.
 const INSPECTION_CONCURRENCY: usize = 16;
@@ -30,7 +30,7 @@ pub struct Observation {
     pub marker: MarkerState,
     pub verdict: Verdict,
     /// What a claim is conditional on.
-    markers: Markers,
+    markers: ObservedMarkers,
 }
 
 /// Tracks the leases of all exchanges in some base directories.
@@ -64,7 +64,7 @@ impl Collector {
         let polls = stream::iter(ids)
             .map(async |id| {
                 let asked = clock.now();
-                let markers = storage.markers(&id).await;
+                let markers = storage.observe_markers(&id).await;
                 let answered = clock.now();
                 let poll = Poll {
                     asked,
@@ -92,10 +92,10 @@ impl Collector {
         status.iter().all(|base| base.healthy)
     }
 
-    fn observe(&mut self, exchange: ExchangeId, markers: Markers, poll: Poll) -> Inspection {
+    fn observe(&mut self, exchange: ExchangeId, markers: ObservedMarkers, poll: Poll) -> Inspection {
         let marker = match markers.marker() {
             Ok(Some(marker)) => MarkerState::Open(marker.version),
-            Ok(None) if markers.ended() => MarkerState::Tombstone,
+            Ok(None) if markers.is_claimed() => MarkerState::Tombstone,
             Ok(None) => MarkerState::Missing,
             Err(error) => {
                 self.leases.reset(&exchange);

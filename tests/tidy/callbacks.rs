@@ -11,11 +11,6 @@ use crate::source::{Source, Violations, files};
 /// Traits of a lower module that a higher one implements: file and trait, how often, reason.
 const UPWARD_TRAITS: &[(&str, usize, &str)] = &[
     (
-        "src/app.rs: RequestObserver",
-        1,
-        "requests are counted by telemetry, which app connects to api",
-    ),
-    (
         "src/cache/chunks.rs: Reclaim",
         1,
         "memory evicts cached data",
@@ -31,11 +26,6 @@ const UPWARD_TRAITS: &[(&str, usize, &str)] = &[
 /// Files with closures or function pointers as types, by which code can be passed down and stored:
 /// path, how often, reason.
 const CALLABLES: &[(&str, usize, &str)] = &[
-    (
-        "src/api/state.rs",
-        1,
-        "app renders the metrics, since api does not know the registry",
-    ),
     (
         "src/config/keys.rs",
         2,

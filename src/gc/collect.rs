@@ -92,7 +92,12 @@ impl Collector {
         status.iter().all(|base| base.healthy)
     }
 
-    fn observe(&mut self, exchange: ExchangeId, markers: ObservedMarkers, poll: Poll) -> Inspection {
+    fn observe(
+        &mut self,
+        exchange: ExchangeId,
+        markers: ObservedMarkers,
+        poll: Poll,
+    ) -> Inspection {
         let marker = match markers.marker() {
             Ok(Some(marker)) => MarkerState::Open(marker.version),
             Ok(None) if markers.is_claimed() => MarkerState::Tombstone,

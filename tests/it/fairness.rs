@@ -196,7 +196,7 @@ async fn a_reader_of_what_was_just_written_that_stops_does_not_keep_writers_from
     // their clients have used up their patience, which is short now.
     let pool = &door.daemon.write_pool;
     let id: ExchangeId = MODEST.parse().unwrap();
-    let all = door.daemon.ingest.reserve(&id, pool.capacity());
+    let all = pool.reserve(id.query(), pool.capacity());
     let granted = tokio::time::timeout(Duration::from_secs(30), all).await;
     assert!(granted.is_ok(), "{:?}", pool.queries());
     drop(stuck);

@@ -401,7 +401,7 @@ async fn a_coordinator_that_takes_nothing_of_its_handles_lets_go_of_the_footers(
     client
         .ask("/v1/exchanges/w/handles", "application/json", wanted)
         .await;
-    let (pool, commits) = (&planner.daemon.read_pool, &planner.daemon.commits);
+    let (pool, commits) = (&planner.daemon.read_pool, &planner.daemon.catalog);
     let deadline = Instant::now() + Duration::from_secs(10);
     while commits.footer_bytes() == 0 {
         assert!(Instant::now() < deadline, "no plan begins");

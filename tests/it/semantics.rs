@@ -13,14 +13,13 @@ use stopover::app::Daemon;
 use stopover::catalog::PlannedHandle;
 use stopover::config::{BaseDirectoryConfig, Config};
 use stopover::exchange::{Announce, ExchangeError, ExchangeSpec};
-use stopover::gc::collect::{Collector, Finding};
-use stopover::gc::watch::Verdict;
+use stopover::gc::collect::{Collector, Inspection};
+use stopover::gc::lease_tracker::Verdict;
 use stopover::id::{ExchangeId, SinkId, TaskAttempt};
 use stopover::ingest::{Aborted, Claim, IngestError};
-use stopover::memory::ReservedBytes;
 use stopover::read::{PageFormat, ReadError, Selection};
 use stopover::runtime::Runtime;
-use stopover::segment::frame::{FRAME_HEADER_LEN, verify_batch, write_frame_header};
+use stopover::segment::frame::{BatchVerifier, FRAME_HEADER_LEN, write_frame_header};
 use stopover::segment::layout::TRAILER_LEN;
 use stopover::storage::{Storage, StoreLimits};
 use stopover::store::Store;
@@ -129,7 +128,9 @@ pub async fn announce(daemon: &Daemon, exchange: &ExchangeId, partitions: u32) {
         partitions,
         ordered: false,
     };
-    let announced = daemon.exchanges.announce(exchange, spec, Announce::Either);
+    let announced = daemon
+        .exchanges
+        .announce(exchange, spec, Announce::CreateOrRenew);
     announced.await.unwrap();
 }
 
@@ -141,14 +142,10 @@ pub async fn write(
     pages: &[(u32, Vec<u8>)],
 ) -> Result<(), IngestError> {
     let bytes = frames(pages);
-    let reservation = daemon
-        .ingest
-        .reserve(&sink.exchange, bytes.len() as u64)
-        .await?;
-    let (bytes, memory) = ReservedBytes::into_transferable(bytes.into(), reservation);
-    let batch = verify_batch(bytes, 10_000, 16 << 20).unwrap();
-    let appended = daemon.ingest.append(sink, Some(number), batch, memory);
-    appended.map(drop)
+    let admission = daemon.ingest.admit(sink, Some(number))?;
+    let admission = admission.reserve(bytes.len() as u64).await?;
+    let check = BatchVerifier::new(10_000, 16 << 20);
+    admission.append(check, bytes.into()).map(drop)
 }
 
 fn claim(batches: u64, pages: &[(u32, Vec<u8>)]) -> Option<Claim> {
@@ -162,7 +159,7 @@ fn claim(batches: u64, pages: &[(u32, Vec<u8>)]) -> Option<Claim> {
 }
 
 async fn planned(daemon: &Daemon, x: &ExchangeId, chosen: &[TaskAttempt]) -> Vec<PlannedHandle> {
-    let planned = daemon.commits.plan_handles(x, false, chosen, 1 << 20);
+    let planned = daemon.catalog.plan_handles(x, false, chosen, 1 << 20);
     planned.await.unwrap().collect()
 }
 
@@ -405,7 +402,7 @@ async fn nothing_of_an_attempt_that_did_not_finish_or_was_aborted_is_visible() {
     );
     daemon.ingest.finish(&good, None).await.unwrap();
     for daemon in [daemon, shared.daemon(2)] {
-        let content = daemon.commits.summary(&x).await.unwrap();
+        let content = daemon.catalog.summary(&x).await.unwrap();
         let attempts: Vec<_> = content.committed.iter().map(|c| c.attempt.task).collect();
         assert_eq!(attempts, [2]);
         assert_eq!(read(&daemon, &x, 0).await.unwrap().len(), 200_000);
@@ -413,7 +410,7 @@ async fn nothing_of_an_attempt_that_did_not_finish_or_was_aborted_is_visible() {
             let chosen = [hidden.task_attempt];
             assert!(
                 daemon
-                    .commits
+                    .catalog
                     .plan_handles(&x, false, &chosen, 1)
                     .await
                     .is_err()
@@ -511,7 +508,7 @@ async fn a_finish_and_an_abort_that_race_agree_on_one_outcome() {
             tokio::join!(daemon.ingest.finish(&one, None), daemon.ingest.abort(&one));
         let visible = !shared
             .daemon(99)
-            .commits
+            .catalog
             .summary(&x)
             .await
             .unwrap()
@@ -577,7 +574,7 @@ async fn a_damaged_footer_is_counted_each_time_that_it_is_read() {
         let at = bytes.len() - from_the_end;
         bytes[at] ^= 1;
         std::fs::write(&file, bytes).unwrap();
-        assert!(reader.commits.summary(&x).await.is_err());
+        assert!(reader.catalog.summary(&x).await.is_err());
         assert_eq!(reader.metrics.corruptions.get(), counted);
     }
     std::fs::write(&file, good).unwrap();
@@ -650,7 +647,7 @@ async fn close_removes_everything_from_every_base_directory() {
         write_task(&daemon, &sink(&x, task, 0), &[(0, page(1, 100))]).await;
     }
     write_task(&daemon, &sink(&kept, 0, 0), &[(0, page(1, 100))]).await;
-    shared.daemon(2).exchanges.close(&x).await.unwrap();
+    shared.daemon(2).closing.close(&x).await.unwrap();
     let left = shared.files();
     assert!(
         left.iter().all(|f| f.to_str().unwrap().contains("q-2")),
@@ -660,7 +657,7 @@ async fn close_removes_everything_from_every_base_directory() {
         read(&shared.daemon(3), &kept, 0).await.unwrap(),
         page(1, 100)
     );
-    daemon.exchanges.close(&kept).await.unwrap();
+    daemon.closing.close(&kept).await.unwrap();
     assert_eq!(shared.files(), Vec::<PathBuf>::new());
 }
 
@@ -672,7 +669,7 @@ async fn a_late_writer_is_refused_and_leaves_nothing() {
     late.exchanges.lookup(&x).await.unwrap();
     let one = sink(&x, 0, 0);
     write(&late, &one, 0, &[(0, page(1, 100))]).await.unwrap();
-    closer.exchanges.close(&x).await.unwrap();
+    closer.closing.close(&x).await.unwrap();
     // The late daemon has not noticed yet: it writes, then looks, then takes away what it wrote.
     let _ = late.ingest.finish(&one, None).await;
     for _ in 0..200 {
@@ -684,13 +681,16 @@ async fn a_late_writer_is_refused_and_leaves_nothing() {
     assert_eq!(shared.files(), Vec::<PathBuf>::new());
     for daemon in [&late, &closer] {
         let error = daemon.exchanges.lookup(&x).await.unwrap_err();
-        assert!(matches!(error, ExchangeError::Closed(_)), "{error}");
+        assert!(matches!(error, ExchangeError::Closed { .. }), "{error}");
     }
     let spec = ExchangeSpec {
         partitions: 1,
         ordered: false,
     };
-    let again = closer.exchanges.announce(&x, spec, Announce::Either).await;
+    let again = closer
+        .exchanges
+        .announce(&x, spec, Announce::CreateOrRenew)
+        .await;
     assert!(again.is_err());
 }
 
@@ -747,11 +747,11 @@ fn collector(daemon: &Daemon) -> Collector {
 }
 
 /// Looks until the exchange is over, and answers that finding.
-async fn until_over(collector: &mut Collector) -> Finding {
+async fn until_over(collector: &mut Collector) -> Inspection {
     for _ in 0..20 {
         tokio::time::sleep(Duration::from_secs(10)).await;
-        for finding in collector.look().await.unwrap() {
-            if finding.outcome.as_ref().unwrap().verdict == Verdict::Over {
+        for finding in collector.inspect_all().await.unwrap() {
+            if finding.outcome.as_ref().unwrap().verdict == Verdict::Expired {
                 return finding;
             }
         }
@@ -771,11 +771,11 @@ async fn a_renewal_between_the_look_and_the_end_keeps_the_exchange() {
     announce(&shared.daemon(2), &x, 1).await;
     let seen = over.outcome.unwrap();
     let ended = sweeper
-        .end(&x, &seen, || panic!("nobody may be told"))
+        .collect(&x, &seen, || panic!("nobody may be told"))
         .await;
     assert_eq!(ended.unwrap(), None);
     assert_eq!(read(&shared.daemon(3), &x, 0).await.unwrap(), page(1, 100));
-    let again = sweeper.look().await.unwrap();
+    let again = sweeper.inspect_all().await.unwrap();
     let again = again[0].outcome.as_ref().unwrap();
     assert_eq!(again.verdict, Verdict::Fresh, "watched from the start");
 }
@@ -791,24 +791,26 @@ async fn what_was_collected_is_not_brought_back_by_a_renewal_or_a_late_writer() 
     let sweeping = shared.daemon(3);
     let mut sweeper = collector(&sweeping);
     let over = until_over(&mut sweeper).await.outcome.unwrap();
-    sweeper.end(&x, &over, || {}).await.unwrap().unwrap();
+    sweeper.collect(&x, &over, || {}).await.unwrap().unwrap();
     assert_eq!(shared.files(), Vec::<PathBuf>::new());
     // The coordinator wakes: through a daemon that knew the exchange, and one that never saw it.
     let spec = ExchangeSpec {
         partitions: 1,
         ordered: false,
     };
-    let renewed = owner.exchanges.announce(&x, spec.clone(), Announce::Either);
+    let renewed = owner
+        .exchanges
+        .announce(&x, spec.clone(), Announce::CreateOrRenew);
     let error = renewed.await.unwrap_err();
-    assert!(matches!(error, ExchangeError::Closed(_)), "{error}");
+    assert!(matches!(error, ExchangeError::Closed { .. }), "{error}");
     let stranger = shared.daemon(4);
-    let renewed = stranger.exchanges.announce(&x, spec, Announce::Renewal);
+    let renewed = stranger.exchanges.announce(&x, spec, Announce::Renew);
     let error = renewed.await.unwrap_err();
-    assert!(matches!(error, ExchangeError::NotFound(_)), "{error}");
+    assert!(matches!(error, ExchangeError::NotFound { .. }), "{error}");
     // The writer wakes: what it stores, it takes away.
     let _ = late.ingest.finish(&one, None).await;
     for _ in 0..2000 {
-        if shared.files().is_empty() && late.exchanges.lookup_now(&x).await.is_err() {
+        if shared.files().is_empty() && late.exchanges.lookup_uncached(&x).await.is_err() {
             break;
         }
         std::thread::sleep(Duration::from_millis(1));
@@ -833,11 +835,11 @@ async fn many_who_collect_at_once_do_no_harm() {
         announce(&daemon, &kept, 1).await;
         tokio::time::sleep(Duration::from_secs(10)).await;
         let sweeps = collectors.iter_mut().map(async |collector| {
-            for finding in collector.look().await.unwrap() {
+            for finding in collector.inspect_all().await.unwrap() {
                 let seen = finding.outcome.unwrap();
-                assert!(finding.exchange == x || seen.verdict != Verdict::Over);
+                assert!(finding.exchange == x || seen.verdict != Verdict::Expired);
                 collector
-                    .end(&finding.exchange, &seen, || {})
+                    .collect(&finding.exchange, &seen, || {})
                     .await
                     .unwrap();
             }
@@ -875,14 +877,15 @@ async fn what_a_batch_takes_besides_its_bytes_is_reserved_or_owed() {
         pool.capacity() - 10,
         "there is no room for more"
     );
-    let who_leaves = daemon.ingest.reserve(&x, 100).now_or_never();
-    assert!(who_leaves.is_none(), "there is no room: {who_leaves:?}");
+    let reserve = || daemon.ingest.admit(&one, Some(2)).unwrap().reserve(100);
+    let who_leaves = reserve().now_or_never();
+    assert!(who_leaves.is_none(), "there is no room");
     drop(rest);
-    let next = daemon.ingest.reserve(&x, 100).await.unwrap();
+    let next = reserve().await.unwrap();
     assert_eq!(next.bytes(), 100 + besides);
-    let after = daemon.ingest.reserve(&x, 100).await.unwrap();
+    let after = reserve().await.unwrap();
     assert_eq!(after.bytes(), 100, "asked for once");
-    daemon.exchanges.close(&x).await.unwrap();
+    daemon.closing.close(&x).await.unwrap();
     drop((next, after));
     while pool.used() > 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -901,7 +904,7 @@ async fn footers_give_way_to_readers_and_a_plan_waits_for_nobody() {
         write_task(&writer, &sink(&x, task, 0), &pages).await;
     }
     let planner = shared.daemon(2);
-    let (pool, commits) = (&planner.read_pool, &planner.commits);
+    let (pool, commits) = (&planner.read_pool, &planner.catalog);
     let all = pool.reserve("q", pool.capacity()).await.unwrap();
     let beside = planned(&planner, &x, &chosen).await;
     assert_eq!((beside.len(), commits.footer_bytes()), (4, 0));
@@ -951,10 +954,10 @@ async fn many_sinks_finish_within_a_small_budget_and_every_byte_comes_back() {
     assert_eq!(total, 100 * 6 * 100_000);
     assert_eq!(
         other.read_pool.used(),
-        other.reader.cached_bytes() + other.commits.footer_bytes(),
+        other.reader.cached_bytes() + other.catalog.footer_bytes(),
         "only the caches hold memory"
     );
-    daemon.exchanges.close(&x).await.unwrap();
+    daemon.closing.close(&x).await.unwrap();
     assert_eq!(
         (daemon.write_pool.used(), daemon.write_pool.waiting()),
         (0, 0)
@@ -1006,6 +1009,6 @@ async fn a_base_directory_that_fails_is_left_out_while_the_other_works() {
         status[1].error.as_ref().unwrap().contains("base-1"),
         "{status:?}"
     );
-    let error = shared.daemon(2).commits.summary(&x).await.unwrap_err();
+    let error = shared.daemon(2).catalog.summary(&x).await.unwrap_err();
     assert!(error.to_string().contains("base-1"), "{error}");
 }

@@ -48,7 +48,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "exchange",
-        &["config", "crc", "id", "runtime", "storage", "telemetry"],
+        &["crc", "id", "runtime", "storage", "telemetry"],
     ),
     (
         "ingest",
@@ -56,6 +56,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "cache",
             "catalog",
             "config",
+            "crc",
             "exchange",
             "fair",
             "id",
@@ -83,10 +84,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "gc",
         &[
+            "catalog",
             "config",
             "exchange",
             "id",
             "ingest",
+            "read",
             "runtime",
             "storage",
             "telemetry",
@@ -104,6 +107,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "dashboard",
             "exchange",
             "fair",
+            "gc",
             "http",
             "id",
             "ingest",

@@ -15,8 +15,8 @@ package io.stopover.trino;
 
 import io.stopover.trino.client.DaemonGoneException;
 import io.stopover.trino.client.DaemonNotTrustedException;
-import io.stopover.trino.client.GiveUpException;
 import io.stopover.trino.client.ProblemException;
+import io.stopover.trino.client.RetriesExhaustedException;
 import io.stopover.trino.wire.MalformedStreamException;
 import io.trino.spi.TrinoException;
 
@@ -49,7 +49,7 @@ final class Failures
     {
         return switch (failure) {
             case ProblemException e -> code(e.problem().slug());
-            case GiveUpException e -> code(e.getCause());
+            case RetriesExhaustedException e -> code(e.getCause());
             case DaemonGoneException _ -> STOPOVER_SINK_LOST;
             case DaemonNotTrustedException _ -> STOPOVER_UNAUTHORIZED;
             case MalformedStreamException _ -> STOPOVER_DATA_CORRUPT;

@@ -13,13 +13,13 @@
  */
 package io.stopover.trino;
 
-import io.stopover.trino.client.AnyDaemon;
 import io.stopover.trino.client.Backoff;
 import io.stopover.trino.client.Cancellation;
 import io.stopover.trino.client.CancelledException;
 import io.stopover.trino.client.DaemonClient;
-import io.stopover.trino.client.GiveUpException;
+import io.stopover.trino.client.DaemonFailover;
 import io.stopover.trino.client.ProblemException;
+import io.stopover.trino.client.RetriesExhaustedException;
 import io.stopover.trino.wire.MalformedStreamException;
 import io.stopover.trino.wire.ReadStream;
 
@@ -69,7 +69,7 @@ final class HandleReader
     private static final long MAX_STALL_NANOS = SECONDS.toNanos(5);
 
     private final DaemonClient client;
-    private final AnyDaemon anyDaemon;
+    private final DaemonFailover failover;
     private final StopoverSourceHandle handle;
     private final Target target;
     private final Backoff backoff;
@@ -81,14 +81,14 @@ final class HandleReader
 
     HandleReader(
             DaemonClient client,
-            AnyDaemon anyDaemon,
+            DaemonFailover failover,
             StopoverSourceHandle handle,
             Target target,
             Backoff backoff,
             Cancellation cancellation)
     {
         this.client = requireNonNull(client, "client is null");
-        this.anyDaemon = requireNonNull(anyDaemon, "anyDaemon is null");
+        this.failover = requireNonNull(failover, "failover is null");
         this.handle = requireNonNull(handle, "handle is null");
         this.target = requireNonNull(target, "target is null");
         this.backoff = requireNonNull(backoff, "backoff is null");
@@ -100,7 +100,7 @@ final class HandleReader
     {
         while (true) {
             try {
-                anyDaemon.call(this::readRest, backoff, cancellation);
+                failover.call(this::readRest, backoff, cancellation);
                 return;
             }
             catch (ReadPausedException e) {
@@ -135,7 +135,7 @@ final class HandleReader
     {
         malformed++;
         return malformed < MAX_MALFORMED ? failure
-                : new GiveUpException("Read damaged %s times".formatted(malformed), failure);
+                : new RetriesExhaustedException("Read damaged %s times".formatted(malformed), failure);
     }
 
     @Override

@@ -13,14 +13,14 @@
  */
 package io.stopover.trino;
 
-import io.stopover.trino.client.AnyDaemon;
+import io.stopover.trino.client.NotRetryable;
 
 import java.io.IOException;
 
 /** The reader let its connection go because nobody took pages for a while; it goes on later. */
 final class ReadPausedException
         extends IOException
-        implements AnyDaemon.Final
+        implements NotRetryable
 {
     private final int pageSize;
 

@@ -66,7 +66,7 @@ public class StopoverConfig
     private Duration readRetryTime = new Duration(2, MINUTES);
     private Duration retryInitialDelay = new Duration(100, MILLISECONDS);
     private Duration retryMaxDelay = new Duration(5, SECONDS);
-    private Duration daemonDownTime = new Duration(10, SECONDS);
+    private Duration daemonCooldown = new Duration(10, SECONDS);
 
     @NotEmpty(message =
             "stopover.uris must name at least one daemon, such as http://127.0.0.1:7077")
@@ -398,16 +398,16 @@ public class StopoverConfig
     }
 
     @NotNull
-    public Duration getDaemonDownTime()
+    public Duration getDaemonCooldown()
     {
-        return daemonDownTime;
+        return daemonCooldown;
     }
 
-    @Config("stopover.daemon-down-time")
+    @Config("stopover.daemon-cooldown")
     @ConfigDescription("How long a daemon that could not be reached is asked last")
-    public StopoverConfig setDaemonDownTime(Duration daemonDownTime)
+    public StopoverConfig setDaemonCooldown(Duration daemonCooldown)
     {
-        this.daemonDownTime = daemonDownTime;
+        this.daemonCooldown = daemonCooldown;
         return this;
     }
 }

@@ -14,11 +14,11 @@
 package io.stopover.trino;
 
 import io.airlift.log.Logger;
-import io.stopover.trino.client.AnyDaemon;
 import io.stopover.trino.client.Backoff;
 import io.stopover.trino.client.Cancellation;
 import io.stopover.trino.client.CancelledException;
 import io.stopover.trino.client.DaemonClient;
+import io.stopover.trino.client.DaemonFailover;
 import io.stopover.trino.client.PlannedHandle;
 import io.trino.spi.TrinoException;
 import io.trino.spi.exchange.Exchange;
@@ -61,9 +61,9 @@ final class StopoverExchange
     private final boolean ordered;
     private final long targetSize;
     private final DaemonClient client;
-    private final AnyDaemon anyDaemon;
+    private final DaemonFailover failover;
     private final Supplier<Backoff> backoffs;
-    private final Workers workers;
+    private final VirtualThreads threads;
     private final Map<Integer, Integer> chosenAttempts = new ConcurrentSkipListMap<>();
     private final CompletableFuture<Void> announced = new CompletableFuture<>();
     private final CompletableFuture<List<ExchangeSourceHandle>> handles = new CompletableFuture<>();
@@ -78,9 +78,9 @@ final class StopoverExchange
             boolean ordered,
             long targetSize,
             DaemonClient client,
-            AnyDaemon anyDaemon,
+            DaemonFailover failover,
             Supplier<Backoff> backoffs,
-            Workers workers)
+            VirtualThreads threads)
     {
         checkArgument(partitions > 0, "an exchange has output partitions, not %s", partitions);
         this.id = requireNonNull(id, "id is null");
@@ -89,9 +89,9 @@ final class StopoverExchange
         this.ordered = ordered;
         this.targetSize = targetSize;
         this.client = requireNonNull(client, "client is null");
-        this.anyDaemon = requireNonNull(anyDaemon, "anyDaemon is null");
+        this.failover = requireNonNull(failover, "failover is null");
         this.backoffs = requireNonNull(backoffs, "backoffs is null");
-        this.workers = requireNonNull(workers, "workers is null");
+        this.threads = requireNonNull(threads, "threads is null");
     }
 
     /**
@@ -100,7 +100,7 @@ final class StopoverExchange
      */
     void start(Runnable removed)
     {
-        workers.start(() -> {
+        threads.start(() -> {
             try {
                 keepAlive();
                 remove();
@@ -136,7 +136,7 @@ final class StopoverExchange
     private long announce()
             throws IOException
     {
-        return anyDaemon.call(
+        return failover.call(
                 daemon -> client.announce(daemon, name, partitions, ordered, whileOpen),
                 backoffs.get(),
                 whileOpen);
@@ -149,7 +149,7 @@ final class StopoverExchange
             throws CancelledException
     {
         try {
-            return anyDaemon.call(
+            return failover.call(
                     daemon -> client.renew(daemon, name, partitions, ordered, whileOpen),
                     backoffs.get(),
                     whileOpen);
@@ -179,7 +179,7 @@ final class StopoverExchange
     {
         Cancellation never = new Cancellation();
         try {
-            anyDaemon.call(
+            failover.call(
                     daemon -> {
                         client.close(daemon, name, never);
                         return null;
@@ -236,14 +236,14 @@ final class StopoverExchange
     public void allRequiredSinksFinished()
     {
         if (handlesRequested.compareAndSet(false, true)) {
-            workers.start(this::planHandles);
+            threads.start(this::planHandles);
         }
     }
 
     private void planHandles()
     {
         try {
-            List<PlannedHandle> planned = chosenAttempts.isEmpty() ? List.of() : anyDaemon.call(
+            List<PlannedHandle> planned = chosenAttempts.isEmpty() ? List.of() : failover.call(
                     daemon -> client.handles(daemon, name, chosenAttempts, targetSize, planning),
                     backoffs.get(),
                     planning);

@@ -16,10 +16,10 @@ package io.stopover.trino;
 import com.google.inject.Inject;
 import io.airlift.bootstrap.LifeCycleManager;
 import io.airlift.units.Duration;
-import io.stopover.trino.client.AnyDaemon;
 import io.stopover.trino.client.Backoff;
 import io.stopover.trino.client.Cancellation;
 import io.stopover.trino.client.DaemonClient;
+import io.stopover.trino.client.DaemonFailover;
 import io.stopover.trino.client.SinkId;
 import io.stopover.trino.client.SinkWriter;
 import io.trino.spi.exchange.Exchange;
@@ -52,8 +52,8 @@ public class StopoverExchangeManager
 
     private final StopoverConfig config;
     private final DaemonClient client;
-    private final AnyDaemon anyDaemon;
-    private final Workers workers;
+    private final DaemonFailover failover;
+    private final VirtualThreads threads;
     private final LifeCycleManager lifeCycleManager;
     private final Backoff.Delays delays;
     private final Set<StopoverExchange> exchanges = ConcurrentHashMap.newKeySet();
@@ -62,14 +62,14 @@ public class StopoverExchangeManager
     public StopoverExchangeManager(
             StopoverConfig config,
             DaemonClient client,
-            AnyDaemon anyDaemon,
-            Workers workers,
+            DaemonFailover failover,
+            VirtualThreads threads,
             LifeCycleManager lifeCycleManager)
     {
         this.config = requireNonNull(config, "config is null");
         this.client = requireNonNull(client, "client is null");
-        this.anyDaemon = requireNonNull(anyDaemon, "anyDaemon is null");
-        this.workers = requireNonNull(workers, "workers is null");
+        this.failover = requireNonNull(failover, "failover is null");
+        this.threads = requireNonNull(threads, "threads is null");
         this.lifeCycleManager = requireNonNull(lifeCycleManager, "lifeCycleManager is null");
         this.delays = new Backoff.Delays(config.getRetryInitialDelay(), config.getRetryMaxDelay());
     }
@@ -88,9 +88,9 @@ public class StopoverExchangeManager
                 preserveOrderWithinPartition,
                 config.getSourceHandleTargetSize().toBytes(),
                 client,
-                anyDaemon,
+                failover,
                 backoffs(config.getCoordinatorRetryTime()),
-                workers);
+                threads);
         exchanges.add(exchange);
         exchange.start(() -> exchanges.remove(exchange));
         return exchange;
@@ -103,8 +103,8 @@ public class StopoverExchangeManager
         Cancellation cancellation = new Cancellation();
         SinkId id = new SinkId(sink.exchange(), sink.task(), sink.attempt());
         SinkWriter writer = new SinkWriter(
-                client, anyDaemon, id, backoffs(config.getSinkRetryTime()), cancellation);
-        workers.start(writer::foretell);
+                client, failover, id, backoffs(config.getSinkRetryTime()), cancellation);
+        threads.start(writer::declareSink);
         return new StopoverSink(
                 id,
                 sink.partitions(),
@@ -112,14 +112,14 @@ public class StopoverExchangeManager
                 writer,
                 backoffs(ABORT_RETRY_TIME),
                 cancellation,
-                workers);
+                threads);
     }
 
     @Override
     public ExchangeSource createSource()
     {
         return new StopoverSource(
-                config, client, anyDaemon, backoffs(config.getReadRetryTime()), workers);
+                config, client, failover, backoffs(config.getReadRetryTime()), threads);
     }
 
     /**

@@ -16,8 +16,8 @@ package io.stopover.trino;
 import com.google.inject.Binder;
 import com.google.inject.Module;
 import com.google.inject.Scopes;
-import io.stopover.trino.client.AnyDaemon;
 import io.stopover.trino.client.DaemonClient;
+import io.stopover.trino.client.DaemonFailover;
 import io.stopover.trino.client.Daemons;
 import io.stopover.trino.client.HttpTransport;
 import io.stopover.trino.client.Token;
@@ -37,8 +37,8 @@ public class StopoverModule
         binder.bind(HttpTransport.class).in(Scopes.SINGLETON);
         binder.bind(DaemonClient.class).in(Scopes.SINGLETON);
         binder.bind(Daemons.class).in(Scopes.SINGLETON);
-        binder.bind(AnyDaemon.class).in(Scopes.SINGLETON);
-        binder.bind(Workers.class).in(Scopes.SINGLETON);
+        binder.bind(DaemonFailover.class).in(Scopes.SINGLETON);
+        binder.bind(VirtualThreads.class).in(Scopes.SINGLETON);
         binder.bind(StopoverExchangeManager.class).in(Scopes.SINGLETON);
     }
 }

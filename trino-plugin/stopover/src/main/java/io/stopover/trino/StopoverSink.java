@@ -80,7 +80,7 @@ final class StopoverSink
     private final SinkWriter writer;
     private final Supplier<Backoff> abortBackoffs;
     private final Cancellation cancellation;
-    private final Workers workers;
+    private final VirtualThreads threads;
     private final CompletableFuture<Void> finished = new CompletableFuture<>();
     /** Done when nothing more will be sent, be it after finish, failure or abort. */
     private final CompletableFuture<Void> ended = new CompletableFuture<>();
@@ -108,7 +108,7 @@ final class StopoverSink
             SinkWriter writer,
             Supplier<Backoff> abortBackoffs,
             Cancellation cancellation,
-            Workers workers)
+            VirtualThreads threads)
     {
         this.id = requireNonNull(id, "id is null");
         this.partitions = partitions;
@@ -116,7 +116,7 @@ final class StopoverSink
         this.writer = requireNonNull(writer, "writer is null");
         this.abortBackoffs = requireNonNull(abortBackoffs, "abortBackoffs is null");
         this.cancellation = requireNonNull(cancellation, "cancellation is null");
-        this.workers = requireNonNull(workers, "workers is null");
+        this.threads = requireNonNull(threads, "threads is null");
     }
 
     @Override
@@ -165,7 +165,7 @@ final class StopoverSink
             }
             senderRuns = true;
         }
-        workers.start(this::sendAll);
+        threads.start(this::sendAll);
     }
 
     private TrinoException tooLarge(int length)
@@ -204,7 +204,7 @@ final class StopoverSink
             }
         }
         if (start) {
-            workers.start(this::sendAll);
+            threads.start(this::sendAll);
         }
         return finished.copy();
     }
@@ -226,7 +226,7 @@ final class StopoverSink
         wakeUp.complete(null);
         finished.completeExceptionally(new TrinoException(STOPOVER_SINK_LOST, "Aborted: " + id));
         if (start) {
-            workers.start(this::forget);
+            threads.start(this::forget);
         }
         return ended.copy();
     }

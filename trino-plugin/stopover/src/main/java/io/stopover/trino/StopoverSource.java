@@ -16,10 +16,10 @@ package io.stopover.trino;
 import com.google.errorprone.annotations.concurrent.GuardedBy;
 import io.airlift.slice.Slice;
 import io.airlift.slice.Slices;
-import io.stopover.trino.client.AnyDaemon;
 import io.stopover.trino.client.Backoff;
 import io.stopover.trino.client.Cancellation;
 import io.stopover.trino.client.DaemonClient;
+import io.stopover.trino.client.DaemonFailover;
 import io.trino.spi.TrinoException;
 import io.trino.spi.exchange.ExchangeSource;
 import io.trino.spi.exchange.ExchangeSourceHandle;
@@ -50,9 +50,9 @@ final class StopoverSource
     private final int readConcurrency;
     private final long bufferSize;
     private final DaemonClient client;
-    private final AnyDaemon anyDaemon;
+    private final DaemonFailover failover;
     private final Supplier<Backoff> backoffs;
-    private final Workers workers;
+    private final VirtualThreads threads;
 
     @GuardedBy("this")
     private ExchangeSourceOutputSelector selector;
@@ -86,16 +86,16 @@ final class StopoverSource
     StopoverSource(
             StopoverConfig config,
             DaemonClient client,
-            AnyDaemon anyDaemon,
+            DaemonFailover failover,
             Supplier<Backoff> backoffs,
-            Workers workers)
+            VirtualThreads threads)
     {
         this.readConcurrency = config.getReadConcurrency();
         this.bufferSize = config.getReadBufferSize().toBytes();
         this.client = requireNonNull(client, "client is null");
-        this.anyDaemon = requireNonNull(anyDaemon, "anyDaemon is null");
+        this.failover = requireNonNull(failover, "failover is null");
         this.backoffs = requireNonNull(backoffs, "backoffs is null");
-        this.workers = requireNonNull(workers, "workers is null");
+        this.threads = requireNonNull(threads, "threads is null");
     }
 
     @Override
@@ -233,7 +233,7 @@ final class StopoverSource
         notifyAll();
         if (!readers.isEmpty()) {
             List<Cancellation> running = List.copyOf(readers);
-            workers.start(() -> running.forEach(Cancellation::cancel));
+            threads.start(() -> running.forEach(Cancellation::cancel));
         }
     }
 
@@ -249,7 +249,7 @@ final class StopoverSource
             StopoverSourceHandle handle = waiting.poll();
             Cancellation cancellation = new Cancellation();
             readers.add(cancellation);
-            workers.start(() -> read(handle, cancellation));
+            threads.start(() -> read(handle, cancellation));
         }
     }
 
@@ -257,7 +257,7 @@ final class StopoverSource
     {
         try {
             Buffer buffer = new Buffer(handle);
-            new HandleReader(client, anyDaemon, handle, buffer, backoffs.get(), cancellation)
+            new HandleReader(client, failover, handle, buffer, backoffs.get(), cancellation)
                     .readAll();
         }
         catch (Throwable t) {

@@ -62,7 +62,7 @@ class TestStopoverConfig
                 .setReadRetryTime(new Duration(2, MINUTES))
                 .setRetryInitialDelay(new Duration(100, MILLISECONDS))
                 .setRetryMaxDelay(new Duration(5, SECONDS))
-                .setDaemonDownTime(new Duration(10, SECONDS)));
+                .setDaemonCooldown(new Duration(10, SECONDS)));
     }
 
     @Test
@@ -86,7 +86,7 @@ class TestStopoverConfig
                 .put("stopover.read-retry-time", "14s")
                 .put("stopover.retry-initial-delay", "15ms")
                 .put("stopover.retry-max-delay", "16s")
-                .put("stopover.daemon-down-time", "17s")
+                .put("stopover.daemon-cooldown", "17s")
                 .buildOrThrow();
         StopoverConfig expected = new StopoverConfig()
                 .setUris("http://a:1,https://b:2")
@@ -106,7 +106,7 @@ class TestStopoverConfig
                 .setReadRetryTime(new Duration(14, SECONDS))
                 .setRetryInitialDelay(new Duration(15, MILLISECONDS))
                 .setRetryMaxDelay(new Duration(16, SECONDS))
-                .setDaemonDownTime(new Duration(17, SECONDS));
+                .setDaemonCooldown(new Duration(17, SECONDS));
         // not assertFullMapping: it wants all properties, and two of them exclude each other
         assertThat(new ConfigurationFactory(properties).build(StopoverConfig.class))
                 .usingRecursiveComparison()

@@ -81,7 +81,7 @@ class TestStopoverFailover
         properties.put("stopover.sink-max-buffered", "256kB");
         properties.put("stopover.read-buffer-size", "256kB");
         properties.put("stopover.max-page-size", "64kB");
-        properties.put("stopover.daemon-down-time", "1s");
+        properties.put("stopover.daemon-cooldown", "1s");
         manager = new StopoverExchangeManagerFactory()
                 .create(properties, new TestExchangeManagerContext());
     }

@@ -18,7 +18,7 @@ import java.io.IOException;
 /** The caller does not want the answer any more. */
 public final class CancelledException
         extends IOException
-        implements AnyDaemon.Final
+        implements NotRetryable
 {
     public CancelledException()
     {

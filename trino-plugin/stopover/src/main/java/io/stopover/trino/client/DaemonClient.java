@@ -132,7 +132,7 @@ public final class DaemonClient
     }
 
     /** Says that an attempt will be written at this daemon. */
-    public void expect(URI daemon, SinkId sink, Cancellation cancellation)
+    public void declareSink(URI daemon, SinkId sink, Cancellation cancellation)
             throws IOException
     {
         transport.execute(

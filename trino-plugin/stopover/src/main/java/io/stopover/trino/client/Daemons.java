@@ -41,7 +41,7 @@ public final class Daemons
     @Inject
     public Daemons(StopoverConfig config)
     {
-        this(config.getUris(), config.getDaemonDownTime().roundTo(NANOSECONDS), System::nanoTime);
+        this(config.getUris(), config.getDaemonCooldown().roundTo(NANOSECONDS), System::nanoTime);
     }
 
     public Daemons(List<URI> uris, long downNanos, LongSupplier nanoTime)

@@ -85,10 +85,10 @@ public final class HttpTransport
     }
 
     /**
-     * @param silence how long the daemon may be silent
+     * @param idleTimeout how long the daemon may be silent
      * @param deadline how long all of it may take
      */
-    public record Limits(Duration silence, Optional<Duration> deadline) {}
+    public record Limits(Duration idleTimeout, Optional<Duration> deadline) {}
 
     private final CloseableHttpClient http;
     private final Token token;
@@ -171,7 +171,7 @@ public final class HttpTransport
     {
         bearer.ifPresent(value -> request.setHeader("Authorization", "Bearer " + value));
         request.setConfig(RequestConfig.custom()
-                .setResponseTimeout(timeout(limits.silence()))
+                .setResponseTimeout(timeout(limits.idleTimeout()))
                 .setExpectContinueEnabled(request.getEntity() instanceof PageBatchEntity)
                 .build());
         AtomicBoolean late = new AtomicBoolean();

@@ -41,7 +41,7 @@ public final class SinkWriter
     private static final int GONE_AFTER_REFUSALS = 3;
 
     private final DaemonClient client;
-    private final AnyDaemon anyDaemon;
+    private final DaemonFailover failover;
     private final SinkId sink;
     private final Supplier<Backoff> backoffs;
     private final Cancellation cancellation;
@@ -52,13 +52,13 @@ public final class SinkWriter
 
     public SinkWriter(
             DaemonClient client,
-            AnyDaemon anyDaemon,
+            DaemonFailover failover,
             SinkId sink,
             Supplier<Backoff> backoffs,
             Cancellation cancellation)
     {
         this.client = requireNonNull(client, "client is null");
-        this.anyDaemon = requireNonNull(anyDaemon, "anyDaemon is null");
+        this.failover = requireNonNull(failover, "failover is null");
         this.sink = requireNonNull(sink, "sink is null");
         this.backoffs = requireNonNull(backoffs, "backoffs is null");
         this.cancellation = requireNonNull(cancellation, "cancellation is null");
@@ -70,11 +70,11 @@ public final class SinkWriter
      * whoever does not come. Nothing depends on it, and it may run beside everything else, so it is
      * not cancelled with that either: it ends by itself soon.
      */
-    public void foretell()
+    public void declareSink()
     {
-        URI daemon = anyDaemon.daemons().candidates().getFirst();
+        URI daemon = failover.daemons().candidates().getFirst();
         try {
-            client.expect(daemon, sink, new Cancellation());
+            client.declareSink(daemon, sink, new Cancellation());
         }
         catch (IOException | RuntimeException e) {
             log.debug(e, "%s was not told that %s is coming", daemon, sink);
@@ -85,7 +85,7 @@ public final class SinkWriter
             throws IOException
     {
         if (home == null) {
-            home = anyDaemon.call(daemon -> first(daemon, batch), backoffs.get(), cancellation);
+            home = failover.call(daemon -> first(daemon, batch), backoffs.get(), cancellation);
         }
         else {
             repeatAtHome(() -> client.pages(home, sink, totals.batches(), batch, cancellation));
@@ -116,7 +116,7 @@ public final class SinkWriter
             throws IOException
     {
         if (home == null) {
-            anyDaemon.call(this::finishAt, backoffs.get(), cancellation);
+            failover.call(this::finishAt, backoffs.get(), cancellation);
             return;
         }
         Backoff backoff = backoffs.get();
@@ -133,11 +133,11 @@ public final class SinkWriter
                 if (!mayHaveCommitted && backoff.failures() + 1 >= GONE_AFTER_REFUSALS) {
                     throw gone(e);
                 }
-                pauseOrThrow(backoff, anyDaemon.noteFailure(home, e));
+                pauseOrThrow(backoff, failover.noteFailure(home, e));
             }
             catch (IOException e) {
                 mayHaveCommitted = true;
-                pauseOrThrow(backoff, anyDaemon.noteFailure(home, e));
+                pauseOrThrow(backoff, failover.noteFailure(home, e));
             }
         }
     }
@@ -154,7 +154,7 @@ public final class SinkWriter
     private boolean committedElsewhere()
             throws CancelledException
     {
-        for (URI daemon : anyDaemon.daemons().uris()) {
+        for (URI daemon : failover.daemons().uris()) {
             if (!daemon.equals(home)) {
                 try {
                     client.finish(daemon, sink, totals, cancellation);
@@ -220,18 +220,18 @@ public final class SinkWriter
                 if (refusals >= GONE_AFTER_REFUSALS) {
                     throw gone(e);
                 }
-                pauseOrThrow(backoff, anyDaemon.noteFailure(home, e));
+                pauseOrThrow(backoff, failover.noteFailure(home, e));
             }
             catch (IOException e) {
                 refusals = 0;
-                pauseOrThrow(backoff, anyDaemon.noteFailure(home, e));
+                pauseOrThrow(backoff, failover.noteFailure(home, e));
             }
         }
     }
 
     private DaemonGoneException gone(DaemonUnreachableException cause)
     {
-        anyDaemon.daemons().down(home);
+        failover.daemons().down(home);
         return new DaemonGoneException(sink, home, cause);
     }
 

@@ -13,17 +13,8 @@
  */
 package io.stopover.trino.client;
 
-import java.io.IOException;
-
 /**
- * What failed has failed too often in this way: asking again, or another daemon, would not help.
+ * Marks an exception after which neither the same request nor another daemon is tried: it says
+ * nothing about the daemon.
  */
-public final class GiveUpException
-        extends IOException
-        implements AnyDaemon.Final
-{
-    public GiveUpException(String message, IOException cause)
-    {
-        super(message + ": " + cause.getMessage(), cause);
-    }
-}
+public interface NotRetryable {}

@@ -24,7 +24,7 @@ import static java.util.Objects.requireNonNull;
  * Asks one daemon after another, round after round, for what any of them can do and what may be
  * asked twice. Does not decide how long: the {@link Backoff} does.
  */
-public final class AnyDaemon
+public final class DaemonFailover
 {
     public interface Operation<T>
     {
@@ -32,13 +32,10 @@ public final class AnyDaemon
                 throws IOException;
     }
 
-    /** Failures that say nothing about the daemon, and after which no other one is asked. */
-    public interface Final {}
-
     private final Daemons daemons;
 
     @Inject
-    public AnyDaemon(Daemons daemons)
+    public DaemonFailover(Daemons daemons)
     {
         this.daemons = requireNonNull(daemons, "daemons is null");
     }
@@ -77,7 +74,7 @@ public final class AnyDaemon
             throws IOException
     {
         switch (failure) {
-            case IOException e when e instanceof Final -> throw e;
+            case IOException e when e instanceof NotRetryable -> throw e;
             case ProblemException problem -> {
                 if (problem.problem().is("draining")) {
                     daemons.down(daemon);

@@ -22,9 +22,9 @@ import java.util.concurrent.ThreadFactory;
  * Whoever starts one sees to it that it ends; after the manager's shutdown all requests fail at
  * once, and with them what is left of these threads.
  */
-public final class Workers
+public final class VirtualThreads
 {
-    private static final Logger log = Logger.get(Workers.class);
+    private static final Logger log = Logger.get(VirtualThreads.class);
 
     private final ThreadFactory threads = Thread.ofVirtual().name("stopover-", 0).factory();
 

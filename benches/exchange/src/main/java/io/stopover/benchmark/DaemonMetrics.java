@@ -21,14 +21,14 @@ import java.net.http.HttpRequest;
 import java.net.http.HttpResponse.BodyHandlers;
 import java.util.List;
 
-/** How long the daemons' puts into their base directories took, from their metrics. */
+/** Reads from the daemons' metrics how long their puts into base directories took. */
 final class DaemonMetrics
 {
     private static final String DURATION = "stopover_storage_request_duration_seconds_";
 
     /**
-     * @param count of puts
-     * @param seconds that they took, added up
+     * @param count number of puts
+     * @param seconds total duration of the puts
      */
     record Puts(double count, double seconds)
     {

@@ -23,13 +23,13 @@ import java.util.SequencedMap;
 import static java.util.stream.Collectors.joining;
 
 /**
- * What was measured, round by round, of both sides: medians with their range, and the ratios of the
- * rounds, each of which compares two runs that followed one another.
+ * Measurements of both contenders by round: medians with ranges, and the ratio of each round, which
+ * compares two consecutive runs.
  */
 final class Figures
 {
     private final List<String> sides;
-    /** By name of the figure and side, one value a round. */
+    /** By figure and contender: one value per round. */
     private final SequencedMap<String, SequencedMap<String, List<Double>>> values =
             new LinkedHashMap<>();
 
@@ -62,7 +62,7 @@ final class Figures
                 figure, columns.stream().map("%30s"::formatted).collect(joining()), ratio);
     }
 
-    /** Of the second side to the first, where the first is not zero. */
+    /** Second contender divided by the first, skipping rounds in which the first is zero. */
     private List<Double> ratios(SequencedMap<String, List<Double>> bySide)
     {
         List<Double> base = bySide.getOrDefault(sides.get(0), List.of());
@@ -98,14 +98,14 @@ final class Figures
         return String.format(Locale.ROOT, format, value);
     }
 
-    /** The value below or at which that share of the sorted values lies. */
+    /** Nearest-rank percentile of sorted values; {@code share} is between 0 and 1. */
     static double percentile(double[] sorted, double share)
     {
         int rank = (int) Math.ceil(share * sorted.length);
         return sorted[Math.clamp(rank - 1, 0, sorted.length - 1)];
     }
 
-    /** One line a round and side, tab separated, with a head. */
+    /** Tab-separated values with a header line: one line per round and contender. */
     String raw(String workload)
     {
         StringBuilder raw = new StringBuilder("workload\tside\tround\t");

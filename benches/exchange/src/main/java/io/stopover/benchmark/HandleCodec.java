@@ -21,8 +21,9 @@ import java.io.IOException;
 import java.io.UncheckedIOException;
 
 /**
- * Sends handles through JSON, as they travel between Trino's nodes: written by the server's mapper,
- * with the plugin and the class in front, and read back by the class of that plugin.
+ * Encodes handles as the JSON that Trino sends between nodes, and decodes them again. The server's
+ * mapper writes them, preceded by the plugin and class name; the class from that plugin's class
+ * loader reads them.
  */
 final class HandleCodec
 {

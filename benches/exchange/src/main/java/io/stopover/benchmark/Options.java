@@ -19,7 +19,7 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Optional;
 
-/** What the command line asks for. */
+/** Command-line options. */
 record Options(
         List<Workload> workloads,
         List<String> sides,
@@ -64,7 +64,7 @@ record Options(
         while (!left.isEmpty()) {
             String name = left.removeFirst();
             if (left.isEmpty()) {
-                throw new IllegalArgumentException(name + " needs a value");
+                throw new IllegalArgumentException(name + " requires a value");
             }
             options = options.with(name, left.removeFirst());
         }
@@ -88,7 +88,7 @@ record Options(
                     withPaths(folder, Optional.of(Path.of(value)), stockPlugin, stopoverPlugin);
             case "--stock-plugin" -> withPaths(folder, raw, Path.of(value), stopoverPlugin);
             case "--stopover-plugin" -> withPaths(folder, raw, stockPlugin, Path.of(value));
-            default -> throw new IllegalArgumentException("there is no option " + option);
+            default -> throw new IllegalArgumentException("unknown option " + option);
         };
     }
 
@@ -112,7 +112,7 @@ record Options(
         for (String side : chosen) {
             if (!List.of("stock", "stopover").contains(side)) {
                 throw new IllegalArgumentException(
-                        "there is no side %s; there are stock and stopover".formatted(side));
+                        "unknown side %s: expected stock or stopover".formatted(side));
             }
         }
         return new Options(workloads, chosen, rounds, warmUps, scale, writers, readers, folder, raw,

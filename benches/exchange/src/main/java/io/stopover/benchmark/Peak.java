@@ -16,31 +16,31 @@ package io.stopover.benchmark;
 import java.util.concurrent.atomic.AtomicLong;
 
 /**
- * The most that a number of sinks or sources held, one of them and all together. Each is asked after
- * each page, when Trino asks it too.
+ * Peak memory of a set of sinks or sources: of the largest one and of all together. Memory is
+ * sampled after each page, as Trino samples it.
  */
 final class Peak
 {
     private final AtomicLong sum = new AtomicLong();
-    private final AtomicLong mostOfOne = new AtomicLong();
-    private final AtomicLong mostOfAll = new AtomicLong();
+    private final AtomicLong largest = new AtomicLong();
+    private final AtomicLong total = new AtomicLong();
 
     One one()
     {
         return new One();
     }
 
-    long mostOfOne()
+    long largest()
     {
-        return mostOfOne.get();
+        return largest.get();
     }
 
-    long mostOfAll()
+    long total()
     {
-        return mostOfAll.get();
+        return total.get();
     }
 
-    /** Used by one thread. */
+    /** Not thread-safe. */
     final class One
             implements AutoCloseable
     {
@@ -53,8 +53,8 @@ final class Peak
             if (bytes != last) {
                 long all = sum.addAndGet(bytes - last);
                 last = bytes;
-                mostOfOne.accumulateAndGet(bytes, Math::max);
-                mostOfAll.accumulateAndGet(all, Math::max);
+                largest.accumulateAndGet(bytes, Math::max);
+                total.accumulateAndGet(all, Math::max);
             }
         }
 

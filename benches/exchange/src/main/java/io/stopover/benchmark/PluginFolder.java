@@ -34,12 +34,12 @@ import java.util.ServiceLoader;
 import java.util.stream.Stream;
 
 /**
- * A plugin as it lies under {@code plugin/} of a Trino server, loaded as Trino loads it: by a class
- * loader of its own, which shares with the server only the packages of the SPI.
+ * A plugin directory of a Trino server, loaded as Trino loads it: in its own class loader that
+ * shares only the SPI packages with the server.
  */
 final class PluginFolder
 {
-    /** Of Trino 476. */
+    /** The packages that Trino 476 shares with plugins. */
     private static final List<String> SHARED_PACKAGES = List.of(
             "io.trino.spi.",
             "com.fasterxml.jackson.annotation.",
@@ -65,12 +65,13 @@ final class PluginFolder
                     .map(PluginFolder::url)
                     .toArray(URL[]::new);
             if (jars.length == 0) {
-                throw new IllegalArgumentException(folder + " holds no jars: it is no plugin");
+                throw new IllegalArgumentException(
+                        folder + " contains no jars: not a plugin directory");
             }
             return jars;
         }
         catch (IOException e) {
-            throw new UncheckedIOException("cannot read the plugin folder " + folder, e);
+            throw new UncheckedIOException("cannot read plugin directory " + folder, e);
         }
     }
 

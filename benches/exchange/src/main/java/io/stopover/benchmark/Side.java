@@ -19,12 +19,12 @@ import java.util.List;
 import java.util.OptionalLong;
 
 /**
- * One of the exchange managers that are compared, ready to run.
+ * One of the exchange managers under comparison.
  *
- * @param writer the manager of the coordinator and of the nodes that write
- * @param reader the manager of the nodes that read
- * @param daemons process ids of the daemons behind it, if there are any
- * @param puts the daemons' own count and sum of their puts into the store
+ * @param writer manager of the coordinator and the writing nodes
+ * @param reader manager of the reading nodes
+ * @param daemons process ids of its daemons; empty for the stock manager
+ * @param puts the daemons' own metrics of puts into the store
  */
 record Side(
         String name,

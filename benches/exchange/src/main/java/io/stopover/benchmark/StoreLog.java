@@ -24,16 +24,19 @@ import java.util.Optional;
 
 import static java.nio.charset.StandardCharsets.UTF_8;
 
-/** Counts requests in the access log of the S3 server, which has a line for each. */
+/** Counts requests in the access log of the S3 server, which has one line per request. */
 final class StoreLog
 {
-    /** Behind the action of a line: key, URI, status, error, bytes sent, object size, and this. */
+    /**
+     * Index of the duration in milliseconds after the action: key, URI, status, error, bytes sent,
+     * object size, duration.
+     */
     private static final int MILLISECONDS = 7;
 
     /**
-     * As they are billed: what writes and lists, what reads, what deletes.
+     * Requests by billing class: PUT and LIST, GET, DELETE.
      *
-     * @param slowestPut of an object: milliseconds from its head to the answer, at the server
+     * @param slowestPut duration of the slowest object put at the server, in milliseconds
      */
     record Requests(long puts, long gets, long deletes, long slowestPut)
     {
@@ -43,14 +46,14 @@ final class StoreLog
     private final Optional<Path> log;
     private long position;
 
-    /** @param log of the server; empty where there is none */
+    /** @param log access log of the S3 server; empty if the store is not S3 */
     StoreLog(Optional<Path> log)
     {
         this.log = log;
     }
 
-    /** Those since the last call. */
-    Requests take()
+    /** Returns the requests since the previous call. */
+    Requests drain()
     {
         if (log.isEmpty() || !Files.exists(log.get())) {
             return Requests.NONE;

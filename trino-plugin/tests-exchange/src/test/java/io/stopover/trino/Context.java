@@ -18,7 +18,7 @@ import io.trino.spi.QueryId;
 import io.trino.spi.exchange.ExchangeContext;
 import io.trino.spi.exchange.ExchangeId;
 
-/** What the engine tells of an exchange that it opens, without tracing. */
+/** Exchange context of the engine, without tracing. */
 record Context(QueryId queryId, ExchangeId exchangeId)
         implements ExchangeContext
 {

@@ -21,7 +21,7 @@ import java.util.Map;
 
 import static io.stopover.trino.testing.TestingStopover.Storage.LOCAL;
 
-/** Trino's own suite, with retry-policy=TASK through two real daemons. */
+/** Trino's fault-tolerant aggregation suite, with retry-policy=TASK and two real daemons. */
 class TestStopoverAggregations
         extends AbstractTestFaultTolerantExecutionAggregations
 {

@@ -36,7 +36,7 @@ import static org.junit.jupiter.api.TestInstance.Lifecycle.PER_CLASS;
 
 /**
  * With retry-policy=QUERY the coordinator spools a large result through the exchange manager before
- * it gives the first row away: exchanges that are written and read in one process, in order.
+ * it returns the first row, so it writes and reads ordered exchanges itself.
  */
 @TestInstance(PER_CLASS)
 @Timeout(600)
@@ -69,7 +69,7 @@ class TestStopoverQueryRetries
     }
 
     @Test
-    void aLargeResultIsSpooledInOrderAndNothingIsLeft()
+    void aLargeResultIsSpooledInOrderAndRemoved()
             throws Exception
     {
         long before = pagesWritten();

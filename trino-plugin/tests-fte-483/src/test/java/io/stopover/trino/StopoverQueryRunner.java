@@ -28,8 +28,8 @@ import static io.trino.testing.QueryAssertions.copyTpchTables;
 import static io.trino.testing.TestingSession.testSessionBuilder;
 
 /**
- * A coordinator and two workers in this JVM, with the TPC-H tables in memory and Stopover as
- * exchange manager.
+ * A coordinator and two workers in this JVM, with the TPC-H tables in the memory connector and
+ * Stopover as exchange manager.
  */
 final class StopoverQueryRunner
 {

@@ -16,8 +16,8 @@ package io.stopover.trino.wire;
 import java.io.IOException;
 
 /**
- * Bytes came that do not fit the protocol, their checksum or their counts. Reading them again may
- * help.
+ * Received bytes violate the protocol, or do not match their checksum or counts. Reading them again
+ * may succeed.
  */
 public class MalformedStreamException
         extends IOException

@@ -21,14 +21,13 @@ import java.util.zip.CRC32C;
 import static java.nio.ByteOrder.LITTLE_ENDIAN;
 
 /**
- * The page frame of the protocol: where its fields lie and how its checksum is made. This is the
- * one place that knows; reading and writing streams of frames is done by {@link ReadStream} and
- * {@link PageBatch}.
+ * Layout and checksum of the protocol's page frame. {@link ReadStream} and {@link PageBatch} read
+ * and write streams of frames.
  */
 public final class PageFrame
 {
     public static final int HEADER_SIZE = 12;
-    /** Numbers from here on are kinds of records, not partitions. */
+    /** Values from this one on identify record types instead of partitions. */
     public static final int FIRST_RESERVED = 0xFFFF_FF00;
 
     private PageFrame() {}

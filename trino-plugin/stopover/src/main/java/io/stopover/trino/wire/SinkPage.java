@@ -18,12 +18,12 @@ import io.airlift.slice.Slice;
 import static java.util.Objects.requireNonNull;
 
 /**
- * A page on its way to a daemon, with the checksum that was computed when the engine handed it
- * over: whatever damages the bytes afterwards is seen by the daemon and by the reader.
+ * A page to be sent, with the checksum computed when the engine handed it over. The daemon and the
+ * reader both detect any later corruption.
  */
 public record SinkPage(int partition, Slice data, int crc)
 {
-    /** What a page costs beside its bytes: this object, its slice, its place in a list. */
+    /** Heap bytes per page beyond its data: this record, its slice, and its list entry. */
     private static final int OVERHEAD = 128;
 
     public SinkPage

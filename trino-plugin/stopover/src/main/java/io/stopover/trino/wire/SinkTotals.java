@@ -19,9 +19,8 @@ import java.util.zip.CRC32C;
 import static java.nio.ByteOrder.LITTLE_ENDIAN;
 
 /**
- * What an attempt has sent so far, as {@code finish} tells it to the daemon: counts, and the
- * CRC-32C over the checksums of all pages in the order in which they were sent. Used by one thread
- * at a time.
+ * Totals of the pages an attempt has sent, as {@code finish} declares them: counts, and the CRC-32C
+ * over the checksums of all pages in send order. Not thread-safe.
  */
 public final class SinkTotals
 {

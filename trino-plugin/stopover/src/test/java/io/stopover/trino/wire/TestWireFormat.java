@@ -30,7 +30,7 @@ import static java.nio.charset.StandardCharsets.UTF_8;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
-/** Bytes on the wire are those of the golden files, and nothing that differs from them passes. */
+/** The encoders produce the golden files, and the decoders reject every deviation from them. */
 class TestWireFormat
 {
     private static final byte[] RUN = run();
@@ -55,7 +55,7 @@ class TestWireFormat
     }
 
     @Test
-    void theGoldenAnswerIsRead()
+    void theGoldenResponseIsDecoded()
             throws IOException
     {
         Recorder recorder = new Recorder();
@@ -67,7 +67,7 @@ class TestWireFormat
     }
 
     @Test
-    void anErrorRecordEndsTheRead()
+    void anErrorRecordFailsTheRead()
             throws IOException
     {
         Recorder recorder = new Recorder();
@@ -107,7 +107,7 @@ class TestWireFormat
     }
 
     @Test
-    void bytesBehindTheEndRecordAreAnError()
+    void dataAfterTheEndRecordIsAnError()
             throws IOException
     {
         byte[] whole = golden("read-v1.bin");
@@ -129,7 +129,7 @@ class TestWireFormat
     }
 
     @Test
-    void pagesOfAllSizesAreGatheredInOrder()
+    void pagesOfAllSizesAreWrittenInOrder()
             throws IOException
     {
         Random random = new Random(7);

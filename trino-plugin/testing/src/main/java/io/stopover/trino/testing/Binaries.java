@@ -17,7 +17,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 
 /**
- * The programs that tests start. They are named by the environment, or by a system property of the
+ * Locates the programs that tests start, from environment variables or system properties of the
  * same name.
  */
 final class Binaries
@@ -47,7 +47,7 @@ final class Binaries
         String value = System.getProperty(variable, System.getenv(variable));
         if (value == null || value.isBlank()) {
             throw new IllegalStateException(
-                    "%s is not set: it must be the path of %s".formatted(variable, what));
+                    "%s is not set: set it to the path of %s".formatted(variable, what));
         }
         Path path = Path.of(value).toAbsolutePath();
         if (!Files.isExecutable(path)) {

@@ -26,7 +26,7 @@ import java.util.Map;
 
 import static java.util.concurrent.TimeUnit.SECONDS;
 
-/** An S3 server on a free loopback port that keeps its buckets in a folder. */
+/** An S3 server on a free loopback port, with its buckets in a local directory. */
 public final class S3Server
         implements AutoCloseable
 {
@@ -77,7 +77,7 @@ public final class S3Server
                 if (System.nanoTime() > deadline) {
                     process.close();
                     throw new UncheckedIOException(
-                            "the S3 server does not listen on port " + port, e);
+                            "the S3 server is not listening on port " + port, e);
                 }
                 ServerProcess.pause();
             }
@@ -94,13 +94,13 @@ public final class S3Server
         return process.pid();
     }
 
-    /** A line for each request. */
+    /** One line per request. */
     public Path accessLog()
     {
         return accessLog;
     }
 
-    /** Makes a bucket and returns the folder that holds its objects. */
+    /** Creates a bucket and returns the directory that contains its objects. */
     public Path createBucket(String name)
     {
         try {

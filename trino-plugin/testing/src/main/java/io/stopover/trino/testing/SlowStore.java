@@ -22,8 +22,8 @@ import java.util.List;
 import java.util.Map;
 
 /**
- * A proxy in front of an S3 server that adds a delay to every request and refuses those beyond a
- * rate, as S3 does (benches/slow_store).
+ * A proxy that adds latency to every request of an S3 server and rejects requests above a rate, as
+ * S3 does (benches/slow_store).
  */
 public final class SlowStore
         implements AutoCloseable
@@ -54,7 +54,7 @@ public final class SlowStore
         return process.pid();
     }
 
-    /** Requests that were refused so far. */
+    /** Number of requests rejected so far. */
     public long refused()
     {
         try {

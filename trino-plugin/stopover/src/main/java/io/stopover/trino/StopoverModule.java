@@ -23,8 +23,9 @@ import io.stopover.trino.client.HttpTransport;
 import io.stopover.trino.client.Token;
 
 import static io.airlift.configuration.ConfigBinder.configBinder;
+import static org.weakref.jmx.guice.ExportBinder.newExporter;
 
-/** Which objects exist, once per exchange manager. */
+/** The objects of one exchange manager. */
 public class StopoverModule
         implements Module
 {
@@ -38,7 +39,9 @@ public class StopoverModule
         binder.bind(DaemonClient.class).in(Scopes.SINGLETON);
         binder.bind(Daemons.class).in(Scopes.SINGLETON);
         binder.bind(DaemonFailover.class).in(Scopes.SINGLETON);
-        binder.bind(VirtualThreads.class).in(Scopes.SINGLETON);
+        binder.bind(VirtualThreads.class).toInstance(new VirtualThreads());
+        binder.bind(StopoverStats.class).in(Scopes.SINGLETON);
+        newExporter(binder).export(StopoverStats.class).withGeneratedName();
         binder.bind(StopoverExchangeManager.class).in(Scopes.SINGLETON);
     }
 }

@@ -15,6 +15,8 @@ package io.stopover.trino.client;
 
 import com.google.inject.Inject;
 import io.airlift.units.Duration;
+import io.opentelemetry.api.trace.propagation.W3CTraceContextPropagator;
+import io.opentelemetry.context.Context;
 import io.stopover.trino.StopoverConfig;
 import io.stopover.trino.StopoverTlsConfig;
 import jakarta.annotation.PreDestroy;
@@ -170,6 +172,8 @@ public final class HttpTransport
             throws IOException
     {
         bearer.ifPresent(value -> request.setHeader("Authorization", "Bearer " + value));
+        W3CTraceContextPropagator.getInstance()
+                .inject(Context.current(), request, HttpUriRequestBase::setHeader);
         request.setConfig(RequestConfig.custom()
                 .setResponseTimeout(timeout(limits.idleTimeout()))
                 .setExpectContinueEnabled(request.getEntity() instanceof PageBatchEntity)

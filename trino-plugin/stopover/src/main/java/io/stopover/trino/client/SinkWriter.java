@@ -49,6 +49,8 @@ public final class SinkWriter
     /** Daemons that may know of the attempt. */
     private final Set<URI> touched = new LinkedHashSet<>();
     private URI home;
+    private long requests;
+    private long operations;
 
     public SinkWriter(
             DaemonClient client,
@@ -81,14 +83,29 @@ public final class SinkWriter
         }
     }
 
+    /** Requests that carried a batch or a finish. */
+    public long requests()
+    {
+        return requests;
+    }
+
+    public long retries()
+    {
+        return Math.max(0, requests - operations);
+    }
+
     public void send(PageBatch batch)
             throws IOException
     {
+        operations++;
         if (home == null) {
             home = failover.call(daemon -> first(daemon, batch), backoffs.get(), cancellation);
         }
         else {
-            repeatAtHome(() -> client.pages(home, sink, totals.batches(), batch, cancellation));
+            repeatAtHome(() -> {
+                requests++;
+                client.pages(home, sink, totals.batches(), batch, cancellation);
+            });
         }
         totals.add(batch);
     }
@@ -102,6 +119,7 @@ public final class SinkWriter
             throws IOException
     {
         touched.add(daemon);
+        requests++;
         try {
             client.pages(daemon, sink, 0, batch, cancellation);
         }
@@ -115,6 +133,7 @@ public final class SinkWriter
     public void finish()
             throws IOException
     {
+        operations++;
         if (home == null) {
             failover.call(this::finishAt, backoffs.get(), cancellation);
             return;
@@ -146,6 +165,7 @@ public final class SinkWriter
             throws IOException
     {
         touched.add(daemon);
+        requests++;
         client.finish(daemon, sink, totals, cancellation);
         return null;
     }
@@ -157,6 +177,7 @@ public final class SinkWriter
         for (URI daemon : failover.daemons().uris()) {
             if (!daemon.equals(home)) {
                 try {
+                    requests++;
                     client.finish(daemon, sink, totals, cancellation);
                     return true;
                 }

@@ -124,7 +124,7 @@ public final class HttpTransport
         return PoolingHttpClientConnectionManagerBuilder.create()
                 .setConnectionFactory(
                         ManagedHttpClientConnectionFactory.builder().http1Config(HTTP1).build())
-                .setTlsSocketStrategy(TlsSockets.of(tls))
+                .setTlsSocketStrategy(new ReloadingTlsSockets(tls))
                 .setDefaultConnectionConfig(ConnectionConfig.custom()
                         .setConnectTimeout(timeout(config.getConnectTimeout()))
                         .setValidateAfterInactivity(TimeValue.ofSeconds(1))

@@ -106,7 +106,8 @@ final class StopoverSource
     @Override
     public void addSourceHandles(List<ExchangeSourceHandle> handles)
     {
-        updateAndWake(() -> {
+        CompletableFuture<Void> wakeUp;
+        synchronized (this) {
             if (closed || handles.isEmpty()) {
                 return;
             }
@@ -117,19 +118,27 @@ final class StopoverSource
                 unreadHandles.add(added);
             }
             startReaders();
-        });
+            wakeUp = wakeUp();
+        }
+        wakeUp.complete(null);
     }
 
     @Override
     public void noMoreSourceHandles()
     {
-        updateAndWake(() -> noMoreHandles = true);
+        CompletableFuture<Void> wakeUp;
+        synchronized (this) {
+            noMoreHandles = true;
+            wakeUp = wakeUp();
+        }
+        wakeUp.complete(null);
     }
 
     @Override
     public void setOutputSelector(ExchangeSourceOutputSelector newSelector)
     {
-        updateAndWake(() -> {
+        CompletableFuture<Void> wakeUp;
+        synchronized (this) {
             if (selector != null) {
                 if (newSelector.getVersion() <= selector.getVersion()) {
                     return;
@@ -138,7 +147,9 @@ final class StopoverSource
             }
             selector = newSelector;
             startReaders();
-        });
+            wakeUp = wakeUp();
+        }
+        wakeUp.complete(null);
     }
 
     @Override
@@ -187,7 +198,7 @@ final class StopoverSource
     @Override
     public Slice read()
     {
-        CompletableFuture<Void> wakeUp = null;
+        CompletableFuture<Void> wakeUp;
         Slice page;
         synchronized (this) {
             if (closed) {
@@ -204,13 +215,9 @@ final class StopoverSource
             bufferedMemory -= memory(page.length());
             notifyAll();
             startReaders();
-            if (!isOpen() || isExhausted()) {
-                wakeUp = unblock();
-            }
+            wakeUp = wakeUp();
         }
-        if (wakeUp != null) {
-            wakeUp.complete(null);
-        }
+        wakeUp.complete(null);
         return page;
     }
 
@@ -242,10 +249,13 @@ final class StopoverSource
     @Override
     public void close()
     {
-        updateAndWake(() -> {
+        CompletableFuture<Void> wakeUp;
+        synchronized (this) {
             closed = true;
             release();
-        });
+            wakeUp = wakeUp();
+        }
+        wakeUp.complete(null);
     }
 
     /** Wakes the drivers before it allocates anything: the failure may be a lack of memory. */
@@ -258,10 +268,12 @@ final class StopoverSource
             }
             failure = cause;
             failedHandle = handle;
-            wakeUp = unblock();
+            wakeUp = wakeUp();
         }
         wakeUp.complete(null);
-        updateAndWake(this::release);
+        synchronized (this) {
+            release();
+        }
         services.stats().failed(Failures.code(cause));
     }
 
@@ -334,35 +346,25 @@ final class StopoverSource
 
     private void readerEnded(Cancellation cancellation)
     {
-        updateAndWake(() -> {
+        CompletableFuture<Void> wakeUp;
+        synchronized (this) {
             readers.remove(cancellation);
             startReaders();
-        });
+            wakeUp = wakeUp();
+        }
+        wakeUp.complete(null);
     }
 
-    /** Changes the state, then wakes blocked drivers if they can proceed. */
-    private void updateAndWake(Runnable change)
-    {
-        CompletableFuture<Void> wakeUp = null;
-        synchronized (this) {
-            try {
-                change.run();
-            }
-            finally {
-                if (isReady()) {
-                    wakeUp = unblock();
-                }
-            }
-        }
-        if (wakeUp != null) {
-            wakeUp.complete(null);
-        }
-    }
-
-    /** Returns the future of blocked drivers, which the caller completes without the lock. */
+    /**
+     * Returns the future of blocked drivers if they can proceed, otherwise a completed one. The
+     * caller completes it without the lock.
+     */
     @GuardedBy("this")
-    private CompletableFuture<Void> unblock()
+    private CompletableFuture<Void> wakeUp()
     {
+        if (!isReady()) {
+            return NOT_BLOCKED;
+        }
         if (blockedSince != 0) {
             stats.addBlocked(System.nanoTime() - blockedSince);
             blockedSince = 0;
@@ -434,11 +436,15 @@ final class StopoverSource
         public void deliver(byte[] page)
         {
             stats.addPages(1, page.length);
-            updateAndWake(() -> {
-                if (isOpen()) {
-                    pages.add(Slices.wrappedBuffer(page));
+            CompletableFuture<Void> wakeUp;
+            synchronized (StopoverSource.this) {
+                if (!isOpen()) {
+                    return;
                 }
-            });
+                pages.add(Slices.wrappedBuffer(page));
+                wakeUp = wakeUp();
+            }
+            wakeUp.complete(null);
         }
     }
 }

@@ -41,7 +41,8 @@ class TestFailures
                 .containsExactly(
                         STOPOVER_DATA_LOST, STOPOVER_EXCHANGE_CLOSED, STOPOVER_PAGE_TOO_LARGE);
         assertThat(toErrorCode("data-lost").isFatal()).isTrue();
-        assertThat(toErrorCode("exchange-closed")).isEqualTo(STOPOVER_EXCHANGE_CLOSED.toErrorCode());
+        assertThat(toErrorCode("exchange-closed"))
+                .isEqualTo(STOPOVER_EXCHANGE_CLOSED.toErrorCode());
         assertThat(toErrorCode("sink-failed")).isEqualTo(STOPOVER_SINK_LOST.toErrorCode());
     }
 

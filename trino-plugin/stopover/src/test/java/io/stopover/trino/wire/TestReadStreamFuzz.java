@@ -40,7 +40,7 @@ class TestReadStreamFuzz
     private static final int MAX_PAGE = 1 << 16;
 
     @Test
-    void damagedPagesAreNeverDelivered()
+    void testDamagedPagesAreNeverDelivered()
             throws IOException
     {
         String[] options = System.getenv().getOrDefault("STOPOVER_TEST_FUZZ", "20000:1").split(":");

@@ -24,12 +24,14 @@ import java.net.InetSocketAddress;
 import java.net.URI;
 import java.nio.ByteBuffer;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Base64;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.CopyOnWriteArrayList;
+import java.util.concurrent.CountDownLatch;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import java.util.zip.CRC32C;
@@ -43,14 +45,23 @@ import static java.util.concurrent.Executors.newVirtualThreadPerTaskExecutor;
  * Several of them on one {@link Store} act as daemons with the same base directories. Tests inject
  * a fault per request.
  */
-final class FakeDaemon
+public final class FakeDaemon
         implements AutoCloseable
 {
     /** State shared by all daemons: announced exchanges and committed attempts. */
-    static final class Store
+    public static final class Store
     {
         final Map<String, Announced> exchanges = new ConcurrentHashMap<>();
         final List<String> closed = new CopyOnWriteArrayList<>();
+
+        /** The pages of a committed attempt; empty if it is not committed. */
+        public List<byte[]> pages(String exchange, int task, int attempt)
+        {
+            return exchanges.get(exchange).committed
+                    .getOrDefault(task + "/" + attempt, List.of()).stream()
+                    .map(frame -> Arrays.copyOfRange(frame, 12, frame.length))
+                    .toList();
+        }
     }
 
     static final class Announced
@@ -65,7 +76,7 @@ final class FakeDaemon
     }
 
     /** Replaces or wraps the handling of a request. */
-    interface Fault
+    public interface Fault
     {
         void apply(FakeDaemon daemon, HttpExchange request, byte[] body)
                 throws Exception;
@@ -101,6 +112,7 @@ final class FakeDaemon
     private final Store store;
     private final HttpServer server;
     private final Map<String, OpenSink> sinks = new ConcurrentHashMap<>();
+    private final CountDownLatch hang = new CountDownLatch(1);
     private final List<Injected> faults = new CopyOnWriteArrayList<>();
     /** All requests except {@link #probes}. */
     final List<String> requests = new CopyOnWriteArrayList<>();
@@ -110,11 +122,11 @@ final class FakeDaemon
     volatile int pagesPerHandle = Integer.MAX_VALUE;
     volatile int leaseSeconds = 900;
     volatile String token;
-    volatile String version = "0.1.0";
-    volatile String baseDirectories = "{\"name\": \"main\", \"uri\": \"file:///data\", "
+    private volatile String version = "0.1.0";
+    private volatile String baseDirectories = "{\"name\": \"main\", \"uri\": \"file:///data\", "
             + "\"healthy\": true, \"error\": null}";
 
-    FakeDaemon(Store store)
+    public FakeDaemon(Store store)
     {
         this(store, 0);
     }
@@ -134,30 +146,30 @@ final class FakeDaemon
         server.start();
     }
 
-    URI uri()
+    public URI uri()
     {
         return URI.create("http://127.0.0.1:" + port());
     }
 
-    int port()
+    public int port()
     {
         return server.getAddress().getPort();
     }
 
     /** Applies the fault to the next request whose "METHOD /path?query" contains the pattern. */
-    void onNext(String request, Fault fault)
+    public void onNext(String request, Fault fault)
     {
         faults.add(new Injected(Pattern.compile(request), fault));
     }
 
-    void onNext(String request, int times, Fault fault)
+    public void onNext(String request, int times, Fault fault)
     {
         for (int i = 0; i < times; i++) {
             onNext(request, fault);
         }
     }
 
-    static Fault problem(String slug, int status, boolean retryable)
+    public static Fault problem(String slug, int status, boolean retryable)
     {
         return (daemon, request, body) -> {
             throw new ProblemResponse(slug, status, retryable);
@@ -165,12 +177,27 @@ final class FakeDaemon
     }
 
     /** Executes the request and closes the connection without a response. */
-    static Fault loseResponse()
+    public static Fault loseResponse()
     {
         return (daemon, request, body) -> {
             daemon.serve(request, body);
             request.close();
         };
+    }
+
+    /** Executes the request and never responds; holds the connection until the daemon is closed. */
+    public static Fault hangAfterExecution()
+    {
+        return (daemon, request, body) -> {
+            daemon.serve(request, body);
+            daemon.hang.await();
+        };
+    }
+
+    /** Neither executes the request nor responds. */
+    public static Fault hang()
+    {
+        return (daemon, request, body) -> daemon.hang.await();
     }
 
     /** Closes the connection after {@code length} bytes of the response. */
@@ -214,7 +241,23 @@ final class FakeDaemon
         return (daemon, request, body) -> daemon.send(request, new Response(200, other));
     }
 
-    List<String> requests(String part)
+    public void setToken(String token)
+    {
+        this.token = token;
+    }
+
+    public void setVersion(String version)
+    {
+        this.version = version;
+    }
+
+    /** @param json the members of {@code base_directories} */
+    public void setBaseDirectories(String json)
+    {
+        baseDirectories = json;
+    }
+
+    public List<String> requests(String part)
     {
         return requests.stream().filter(request -> request.contains(part)).toList();
     }
@@ -222,6 +265,7 @@ final class FakeDaemon
     @Override
     public void close()
     {
+        hang.countDown();
         server.stop(0);
     }
 

@@ -43,6 +43,7 @@ import javax.net.ssl.SSLPeerUnverifiedException;
 
 import java.io.EOFException;
 import java.io.IOException;
+import java.net.ConnectException;
 import java.net.InetAddress;
 import java.net.NoRouteToHostException;
 import java.net.SocketTimeoutException;
@@ -52,7 +53,6 @@ import java.util.Optional;
 import java.util.concurrent.ScheduledFuture;
 import java.util.concurrent.ScheduledThreadPoolExecutor;
 import java.util.concurrent.ThreadLocalRandom;
-import java.util.concurrent.atomic.AtomicReference;
 
 import static io.airlift.concurrent.Threads.daemonThreadsNamed;
 import static java.util.Objects.requireNonNull;
@@ -202,6 +202,7 @@ public final class HttpTransport
         cancellation.attach(request);
         Watchdog watchdog = new Watchdog(request, limits);
         try {
+            watchdog.start();
             return http.execute(request, response -> {
                 if (limits.total().isEmpty()) {
                     watchdog.stop();
@@ -263,7 +264,7 @@ public final class HttpTransport
         }
     }
 
-    private static IOException translate(
+    static IOException translate(
             RequestInfo info, Exception failure, Optional<Duration> expired)
     {
         if (expired.isPresent()) {
@@ -276,9 +277,9 @@ public final class HttpTransport
             case IOException e when e instanceof NotRetryable -> e;
             case ProblemException e -> e;
             case MalformedStreamException e -> e;
-            case HttpHostConnectException e when String.valueOf(e.getMessage()).contains("refused") ->
+            case HttpHostConnectException e when e.getMessage().contains("Connection refused") ->
                     new RequestFailedException(info, FailureKind.REFUSED, e);
-            case HttpHostConnectException e ->
+            case ConnectException e ->
                     new RequestFailedException(info, FailureKind.UNREACHABLE, e);
             case ConnectTimeoutException e ->
                     new RequestFailedException(info, FailureKind.UNREACHABLE, e);
@@ -300,32 +301,39 @@ public final class HttpTransport
     private final class Watchdog
     {
         private final Duration limit;
-        private final AtomicReference<Duration> expired = new AtomicReference<>();
-        private final ScheduledFuture<?> task;
+        private final HttpUriRequestBase request;
+        private volatile boolean expired;
+        private volatile Optional<ScheduledFuture<?>> task = Optional.empty();
 
         private Watchdog(HttpUriRequestBase request, Limits limits)
         {
-            limit = limits.total().orElseGet(() -> new Duration(
+            this.request = request;
+            this.limit = limits.total().orElseGet(() -> new Duration(
                     limits.idle().toMillis() + connectTimeout.toMillis(), MILLISECONDS)
                     .convertToMostSuccinctTimeUnit());
-            task = timer.schedule(
-                    () -> {
-                        expired.set(limit);
-                        // closing a socket may block, and the timer serves all requests
-                        Thread.ofVirtual().name("stopover-timeout").start(request::cancel);
-                    },
-                    limit.toMillis(),
-                    MILLISECONDS);
         }
 
+        private void start()
+        {
+            task = Optional.of(timer.schedule(this::expire, limit.toMillis(), MILLISECONDS));
+        }
+
+        private void expire()
+        {
+            expired = true;
+            // closing a socket may block, and the timer serves all requests
+            Thread.ofVirtual().name("stopover-timeout").start(request::cancel);
+        }
+
+        /** The limit, if it has expired. */
         private Optional<Duration> expired()
         {
-            return Optional.ofNullable(expired.get());
+            return expired ? Optional.of(limit) : Optional.empty();
         }
 
         private void stop()
         {
-            task.cancel(false);
+            task.ifPresent(scheduled -> scheduled.cancel(false));
         }
     }
 

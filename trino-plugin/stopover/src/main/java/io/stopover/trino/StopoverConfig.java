@@ -66,7 +66,8 @@ public class StopoverConfig
     private Duration readRetryTime = new Duration(2, MINUTES);
     private Duration retryInitialDelay = new Duration(100, MILLISECONDS);
     private Duration retryMaxDelay = new Duration(5, SECONDS);
-    private Duration daemonCooldown = new Duration(10, SECONDS);
+    private Duration daemonCooldown = new Duration(1, SECONDS);
+    private Duration daemonMaxCooldown = new Duration(30, SECONDS);
 
     @NotEmpty(message =
             "stopover.uris must name at least one daemon, such as http://127.0.0.1:7077")
@@ -400,16 +401,41 @@ public class StopoverConfig
     }
 
     @NotNull
+    @MinDuration("1ms")
     public Duration getDaemonCooldown()
     {
         return daemonCooldown;
     }
 
     @Config("stopover.daemon-cooldown")
-    @ConfigDescription("How long a daemon that could not be reached is asked last")
+    @ConfigDescription(
+            "Time for which a failing daemon is avoided; doubles with each consecutive failure")
     public StopoverConfig setDaemonCooldown(Duration daemonCooldown)
     {
         this.daemonCooldown = daemonCooldown;
         return this;
+    }
+
+    @NotNull
+    @MinDuration("1ms")
+    public Duration getDaemonMaxCooldown()
+    {
+        return daemonMaxCooldown;
+    }
+
+    @Config("stopover.daemon-max-cooldown")
+    @ConfigDescription("Longest time for which a failing daemon is avoided")
+    public StopoverConfig setDaemonMaxCooldown(Duration daemonMaxCooldown)
+    {
+        this.daemonMaxCooldown = daemonMaxCooldown;
+        return this;
+    }
+
+    @AssertTrue(message =
+            "stopover.daemon-max-cooldown must not be less than stopover.daemon-cooldown")
+    public boolean isDaemonMaxCooldownValid()
+    {
+        return daemonMaxCooldown == null || daemonCooldown == null
+                || daemonMaxCooldown.compareTo(daemonCooldown) >= 0;
     }
 }

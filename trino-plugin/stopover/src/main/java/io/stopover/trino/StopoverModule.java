@@ -18,8 +18,11 @@ import com.google.inject.Module;
 import com.google.inject.Scopes;
 import io.stopover.trino.client.DaemonClient;
 import io.stopover.trino.client.DaemonFailover;
+import io.stopover.trino.client.DaemonProbe;
 import io.stopover.trino.client.Daemons;
+import io.stopover.trino.client.FailureLog;
 import io.stopover.trino.client.HttpTransport;
+import io.stopover.trino.client.StartupCheck;
 import io.stopover.trino.client.Token;
 
 import static io.airlift.configuration.ConfigBinder.configBinder;
@@ -38,6 +41,9 @@ public class StopoverModule
         binder.bind(HttpTransport.class).in(Scopes.SINGLETON);
         binder.bind(DaemonClient.class).in(Scopes.SINGLETON);
         binder.bind(Daemons.class).in(Scopes.SINGLETON);
+        binder.bind(DaemonProbe.class).in(Scopes.SINGLETON);
+        binder.bind(FailureLog.class).in(Scopes.SINGLETON);
+        binder.bind(StartupCheck.class).in(Scopes.SINGLETON);
         binder.bind(DaemonFailover.class).in(Scopes.SINGLETON);
         binder.bind(VirtualThreads.class).toInstance(new VirtualThreads());
         binder.bind(StopoverStats.class).in(Scopes.SINGLETON);

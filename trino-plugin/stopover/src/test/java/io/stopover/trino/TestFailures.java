@@ -15,6 +15,7 @@ package io.stopover.trino;
 
 import io.stopover.trino.client.Problem;
 import io.stopover.trino.client.ProblemException;
+import io.stopover.trino.client.RequestInfo;
 import io.trino.spi.ErrorCode;
 import io.trino.spi.StandardErrorCode;
 import org.junit.jupiter.api.Test;
@@ -71,8 +72,9 @@ class TestFailures
     private static ErrorCode toErrorCode(String slug)
     {
         Problem problem = new Problem(slug, 500, "title", "detail", false);
-        return Failures.toTrino(
-                "Cannot read", new ProblemException(URI.create("http://daemon:7077"), problem))
+        RequestInfo request = new RequestInfo(
+                URI.create("http://daemon:7077"), "POST", "/v1/read", "1", "node", "property");
+        return Failures.toTrino("Cannot read", new ProblemException(request, problem))
                 .getErrorCode();
     }
 }

@@ -66,7 +66,8 @@ class TestStopoverConfig
                 .setReadRetryTime(new Duration(2, MINUTES))
                 .setRetryInitialDelay(new Duration(100, MILLISECONDS))
                 .setRetryMaxDelay(new Duration(5, SECONDS))
-                .setDaemonCooldown(new Duration(10, SECONDS)));
+                .setDaemonCooldown(new Duration(1, SECONDS))
+                .setDaemonMaxCooldown(new Duration(30, SECONDS)));
     }
 
     @Test
@@ -91,6 +92,7 @@ class TestStopoverConfig
                 .put("stopover.retry-initial-delay", "15ms")
                 .put("stopover.retry-max-delay", "16s")
                 .put("stopover.daemon-cooldown", "17s")
+                .put("stopover.daemon-max-cooldown", "18s")
                 .buildOrThrow();
         StopoverConfig expected = new StopoverConfig()
                 .setUris("http://a:1,https://b:2")
@@ -110,7 +112,8 @@ class TestStopoverConfig
                 .setReadRetryTime(new Duration(14, SECONDS))
                 .setRetryInitialDelay(new Duration(15, MILLISECONDS))
                 .setRetryMaxDelay(new Duration(16, SECONDS))
-                .setDaemonCooldown(new Duration(17, SECONDS));
+                .setDaemonCooldown(new Duration(17, SECONDS))
+                .setDaemonMaxCooldown(new Duration(18, SECONDS));
         // Not assertFullMapping: it requires all properties, and two are mutually exclusive.
         assertThat(new ConfigurationFactory(properties).build(StopoverConfig.class))
                 .usingRecursiveComparison()

@@ -40,7 +40,7 @@ import java.util.concurrent.Future;
 import java.util.function.BooleanSupplier;
 import java.util.stream.IntStream;
 
-import static io.stopover.trino.FakeDaemon.loseAnswer;
+import static io.stopover.trino.FakeDaemon.loseResponse;
 import static io.stopover.trino.FakeDaemon.problem;
 import static io.stopover.trino.Testing.exchange;
 import static io.stopover.trino.Testing.handles;
@@ -140,9 +140,9 @@ class TestStopoverSink
             throws Exception
     {
         Exchange alone = exchange(manager(SMALL, first), 10, false);
-        first.onNext("batch=0", loseAnswer());
-        first.onNext("batch=2", loseAnswer());
-        first.onNext("/finish", loseAnswer());
+        first.onNext("batch=0", loseResponse());
+        first.onNext("batch=2", loseResponse());
+        first.onNext("/finish", loseResponse());
         ExchangeManager single = manager(SMALL, first);
         write(single, alone, 0, 0, largePages(10));
         assertThat(first.requests("batch=0")).hasSize(2);
@@ -227,7 +227,7 @@ class TestStopoverSink
     {
         ExchangeSink sink = fill(sink(manager, exchange, 0, 0), 3 * BATCH);
         first.onNext("/finish", (daemon, request, body) -> {
-            loseAnswer().apply(daemon, request, body);
+            loseResponse().apply(daemon, request, body);
             Thread.startVirtualThread(first::close);
         });
         sink.finish().get(20, SECONDS);
@@ -249,7 +249,7 @@ class TestStopoverSink
     void testEmptyAttemptIsCommittedByAnyDaemon()
             throws Exception
     {
-        first.onNext("/finish", loseAnswer());
+        first.onNext("/finish", loseResponse());
         sink(manager, exchange, 0, 0).finish().get(10, SECONDS);
         assertThat(first.requests("/finish").size() + second.requests("/finish").size())
                 .isEqualTo(2);

@@ -171,6 +171,7 @@ class TestStopoverSource
     {
         List<ExchangeSourceHandle> handles = written(10, false);
         first.onNext("/v1/read", problem("data-lost", 502, false));
+        second.onNext("/v1/read", problem("data-lost", 502, false));
         assertFails(handles, StopoverErrorCode.STOPOVER_DATA_LOST);
     }
 

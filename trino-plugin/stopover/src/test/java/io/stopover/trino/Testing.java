@@ -23,7 +23,9 @@ import io.opentelemetry.api.trace.TracerProvider;
 import io.stopover.trino.client.Backoff;
 import io.stopover.trino.client.DaemonClient;
 import io.stopover.trino.client.DaemonFailover;
+import io.stopover.trino.client.DaemonProbe;
 import io.stopover.trino.client.Daemons;
+import io.stopover.trino.client.FailureLog;
 import io.stopover.trino.client.HttpTransport;
 import io.stopover.trino.client.Token;
 import io.trino.plugin.base.metrics.LongCount;
@@ -100,7 +102,10 @@ final class Testing
                 new HttpTransport(config, new StopoverTlsConfig(), new Token(config));
         return new Services(
                 new DaemonClient(transport, config),
-                new DaemonFailover(new Daemons(config)),
+                new DaemonFailover(
+                        new Daemons(config),
+                        new DaemonProbe(transport, config),
+                        new FailureLog()),
                 threads,
                 new StopoverStats(),
                 new Tracing(TracerProvider.noop().get("test")));

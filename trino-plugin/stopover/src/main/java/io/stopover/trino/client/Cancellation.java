@@ -21,9 +21,8 @@ import java.util.concurrent.locks.Condition;
 import java.util.concurrent.locks.ReentrantLock;
 
 /**
- * Ends what one sink, source or exchange has under way: the request that is out, and the pause
- * before the next one. Once cancelled it stays cancelled, and every further request fails with
- * {@link CancelledException}.
+ * Cancels the work of one sink, source or exchange: the request in flight, or the pause before the
+ * next one. Cancellation is permanent: every further request fails with {@link CancelledException}.
  */
 public final class Cancellation
 {
@@ -62,7 +61,7 @@ public final class Cancellation
         }
     }
 
-    /** Returns false when it was cancelled before the time was over. */
+    /** Returns false if cancelled before the time has passed. */
     public boolean pause(long nanos)
             throws InterruptedException
     {
@@ -83,6 +82,21 @@ public final class Cancellation
             throws InterruptedException
     {
         return pause(TimeUnit.SECONDS.toNanos(seconds));
+    }
+
+    /** Pauses, and throws if cancelled or interrupted. */
+    void pauseOrThrow(long nanos)
+            throws CancelledException
+    {
+        try {
+            if (!pause(nanos)) {
+                throw new CancelledException();
+            }
+        }
+        catch (InterruptedException e) {
+            Thread.currentThread().interrupt();
+            throw new CancelledException();
+        }
     }
 
     void attach(Cancellable newRequest)

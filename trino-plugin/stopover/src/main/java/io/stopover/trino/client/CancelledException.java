@@ -15,7 +15,7 @@ package io.stopover.trino.client;
 
 import java.io.IOException;
 
-/** The caller does not want the answer any more. */
+/** The caller no longer needs the response, or the plugin has shut down. */
 public final class CancelledException
         extends IOException
         implements NotRetryable

@@ -14,6 +14,10 @@
 package io.stopover.trino.client;
 
 import com.google.inject.Inject;
+import io.stopover.trino.client.FailoverPolicy.Ask;
+import io.stopover.trino.client.FailoverPolicy.GiveUp;
+import io.stopover.trino.client.FailoverPolicy.Pause;
+import io.stopover.trino.client.FailoverPolicy.Pin;
 
 import java.io.IOException;
 import java.net.URI;
@@ -21,8 +25,8 @@ import java.net.URI;
 import static java.util.Objects.requireNonNull;
 
 /**
- * Asks one daemon after another, round after round, for what any of them can do and what may be
- * asked twice. Does not decide how long: the {@link Backoff} does.
+ * Executes the decisions of {@link FailoverPolicy}: the only place that repeats requests. Every
+ * operation must tolerate repetition. Blocks the calling thread.
  */
 public final class DaemonFailover
 {
@@ -33,11 +37,15 @@ public final class DaemonFailover
     }
 
     private final Daemons daemons;
+    private final DaemonProbe probe;
+    private final FailureLog log;
 
     @Inject
-    public DaemonFailover(Daemons daemons)
+    public DaemonFailover(Daemons daemons, DaemonProbe probe, FailureLog log)
     {
         this.daemons = requireNonNull(daemons, "daemons is null");
+        this.probe = requireNonNull(probe, "probe is null");
+        this.log = requireNonNull(log, "log is null");
     }
 
     public Daemons daemons()
@@ -45,55 +53,81 @@ public final class DaemonFailover
         return daemons;
     }
 
+    /**
+     * Executes an operation at any daemon.
+     *
+     * @throws CancelledException if cancelled
+     * @throws RetriesExhaustedException if a daemon that may yet execute it kept failing
+     * @throws IOException the rejection, if every daemon rejected the operation for good
+     */
     public <T> T call(Operation<T> operation, Backoff backoff, Cancellation cancellation)
             throws IOException
     {
+        return run(FailoverPolicy.anyDaemon(daemons, backoff), operation, cancellation);
+    }
+
+    /** Executes an operation at the daemon that holds the pages of an open sink. */
+    <T> T callPinned(Pin pin, Operation<T> operation, Backoff backoff, Cancellation cancellation)
+            throws IOException
+    {
+        return run(FailoverPolicy.pinned(daemons, backoff, pin), operation, cancellation);
+    }
+
+    private <T> T run(FailoverPolicy policy, Operation<T> operation, Cancellation cancellation)
+            throws IOException
+    {
         while (true) {
-            IOException failure = null;
-            for (URI daemon : daemons.candidates()) {
-                try {
-                    T result = operation.ask(daemon);
-                    daemons.up(daemon);
-                    return result;
+            startProbes();
+            switch (policy.next()) {
+                case Pause(long nanos) -> cancellation.pauseOrThrow(nanos);
+                case GiveUp(IOException failure) -> throw failure;
+                case Ask(URI daemon) -> {
+                    try {
+                        T result = operation.ask(daemon);
+                        if (policy.succeeded(daemon)) {
+                            log.returned(daemon);
+                        }
+                        return result;
+                    }
+                    catch (IOException e) {
+                        log.failed(daemon, e, policy.failed(daemon, e));
+                    }
                 }
-                catch (IOException e) {
-                    failure = later(failure, noteFailure(daemon, e));
-                }
-            }
-            if (!backoff.pause(cancellation)) {
-                throw failure;
             }
         }
     }
 
     /**
-     * Remembers what the failure says about the daemon; throws it again if asking anybody would not
-     * help.
+     * Sends a request once to the preferred daemon. Nothing depends on its success, except that a
+     * failure counts against the daemon.
      */
-    public IOException noteFailure(URI daemon, IOException failure)
-            throws IOException
+    void tryOnce(Operation<?> operation)
     {
-        switch (failure) {
-            case IOException e when e instanceof NotRetryable -> throw e;
-            case ProblemException problem -> {
-                if (problem.problem().is("draining")) {
-                    daemons.down(daemon);
-                }
-                if (!problem.problem().retryable()) {
-                    throw problem;
-                }
-            }
-            case DaemonUnreachableException _ -> daemons.down(daemon);
-            default -> {}
+        URI daemon = daemons.preferred();
+        long start = daemons.now();
+        try {
+            operation.ask(daemon);
         }
-        return failure;
+        catch (IOException e) {
+            log.failed(daemon, e, daemons.failed(daemon, FailureKind.of(e), start));
+        }
     }
 
-    private static IOException later(IOException first, IOException next)
+    /** Probes the daemons whose cooldown has ended, each on a thread that ends soon. */
+    private void startProbes()
     {
-        if (first != null && first != next) {
-            next.addSuppressed(first);
+        for (URI daemon : daemons.claimProbes()) {
+            Thread.ofVirtual().name("stopover-probe").start(() -> {
+                boolean ready = false;
+                try {
+                    ready = probe.isReady(daemon);
+                }
+                finally {
+                    if (daemons.probed(daemon, ready)) {
+                        log.returned(daemon);
+                    }
+                }
+            });
         }
-        return next;
     }
 }

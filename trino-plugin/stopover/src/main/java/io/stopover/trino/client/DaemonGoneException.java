@@ -16,12 +16,13 @@ package io.stopover.trino.client;
 import java.io.IOException;
 import java.net.URI;
 
-/** The daemon that held an unfinished attempt is gone, and the attempt with it. */
+/** The process that held the pages of an open sink no longer runs, and the pages are lost. */
 public final class DaemonGoneException
         extends IOException
 {
     DaemonGoneException(SinkId sink, URI daemon, IOException cause)
     {
-        super("%s, which held the unfinished %s, is gone".formatted(daemon, sink), cause);
+        super("%s no longer runs and held the pages of the unfinished %s: %s"
+                .formatted(daemon, sink, cause.getMessage()), cause);
     }
 }

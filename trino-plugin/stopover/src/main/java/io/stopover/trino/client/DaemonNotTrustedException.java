@@ -14,16 +14,18 @@
 package io.stopover.trino.client;
 
 import java.io.IOException;
-import java.net.URI;
 
-/** Plugin and daemon do not agree on TLS: one does not trust the other. */
-public class DaemonNotTrustedException
+/** The TLS handshake failed because the plugin or the daemon does not trust the other. */
+public final class DaemonNotTrustedException
         extends IOException
 {
-    public DaemonNotTrustedException(URI daemon, Exception cause)
+    DaemonNotTrustedException(RequestInfo request, Exception cause)
     {
-        super(("%s: the TLS handshake failed: %s; check stopover.tls.truststore-path, the names in "
-                + "the daemon's certificate, and stopover.tls.keystore-path")
-                .formatted(daemon, cause.getMessage()), cause);
+        super(
+                request.failure(
+                        "the TLS handshake failed: " + cause.getMessage(),
+                        "check stopover.tls.truststore-path, the names in the daemon's certificate,"
+                                + " and stopover.tls.keystore-path"),
+                cause);
     }
 }

@@ -15,7 +15,7 @@ package io.stopover.trino.client;
 
 import io.stopover.trino.wire.MalformedStreamException;
 
-/** An answer that is no JSON, or lacks a member, or has one of another type. */
+/** A response is not JSON, or lacks a member, or has one of another type. */
 public final class MalformedJsonException
         extends MalformedStreamException
 {

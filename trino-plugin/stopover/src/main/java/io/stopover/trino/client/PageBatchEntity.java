@@ -22,7 +22,7 @@ import java.io.OutputStream;
 
 import static java.util.Objects.requireNonNull;
 
-/** A batch as the body of a request: its length is known, and it can be written again. */
+/** A batch as a request body of known length that can be sent repeatedly. */
 final class PageBatchEntity
         extends AbstractHttpEntity
 {
@@ -51,7 +51,7 @@ final class PageBatchEntity
     @Override
     public InputStream getContent()
     {
-        throw new UnsupportedOperationException("a batch is written, not read");
+        throw new UnsupportedOperationException("a batch can only be written");
     }
 
     @Override

@@ -15,7 +15,7 @@ package io.stopover.trino.client;
 
 import static java.util.Objects.requireNonNull;
 
-/** A source handle as the daemon planned it; {@code handle} is opaque. */
+/** A source handle planned by a daemon; {@code handle} is opaque. */
 public record PlannedHandle(String handle, int partition, long bytes, long pages)
 {
     public PlannedHandle

@@ -16,13 +16,13 @@ package io.stopover.trino.client;
 import static java.util.Objects.requireNonNull;
 
 /**
- * An error that a daemon answered (RFC 9457). Decisions are made by {@code slug}, then by {@code
- * retryable}; the texts are for people.
+ * An error answered by a daemon (RFC 9457). Code decides by {@code slug}, then by
+ * {@code retryable}; title and detail are for people.
  */
 public record Problem(String slug, int status, String title, String detail, boolean retryable)
 {
     private static final String TYPE_PREFIX = "urn:stopover:problem:";
-    /** An answer that is not from a daemon, but from something between. */
+    /** Slug of an error that does not come from a daemon but from something in between. */
     public static final String UNKNOWN = "unknown";
 
     public Problem
@@ -32,7 +32,7 @@ public record Problem(String slug, int status, String title, String detail, bool
         requireNonNull(detail, "detail is null");
     }
 
-    /** Reads problem+json; anything else becomes a problem of unknown kind. */
+    /** Parses problem+json; anything else becomes a problem of unknown type. */
     public static Problem parse(int status, byte[] body)
     {
         try {
@@ -42,14 +42,14 @@ public record Problem(String slug, int status, String title, String detail, bool
             }
         }
         catch (MalformedJsonException e) {
-            // falls through: a proxy's page
+            // not from a daemon, for example the error page of a proxy
         }
         boolean retryable = status == 408 || status == 429 || status >= 500;
         return new Problem(
                 UNKNOWN,
                 status,
                 "HTTP status " + status,
-                "the answer is not a problem of Stopover",
+                "the response does not come from a Stopover daemon",
                 retryable);
     }
 

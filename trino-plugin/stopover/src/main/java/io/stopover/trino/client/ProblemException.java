@@ -14,25 +14,42 @@
 package io.stopover.trino.client;
 
 import java.io.IOException;
-import java.net.URI;
 
 import static java.util.Objects.requireNonNull;
 
-/** A daemon answered that it cannot do what was asked. */
+/** The daemon answered with an error. */
 public final class ProblemException
         extends IOException
 {
     private final transient Problem problem;
 
-    public ProblemException(URI daemon, Problem problem)
+    public ProblemException(RequestInfo request, Problem problem)
     {
-        super("%s: %s (%s, status %s). %s".formatted(
-                daemon, problem.title(), problem.slug(), problem.status(), problem.detail()));
+        super(request.failure(
+                "%s (%s, status %s). %s".formatted(
+                        problem.title(), problem.slug(), problem.status(), problem.detail()),
+                advice(problem)));
         this.problem = requireNonNull(problem, "problem is null");
     }
 
     public Problem problem()
     {
         return problem;
+    }
+
+    private static String advice(Problem problem)
+    {
+        return switch (problem.slug()) {
+            case "unauthorized", "forbidden" ->
+                    "check stopover.token, stopover.token-file and stopover.tls.keystore-path";
+            case "not-found", "method-not-allowed", "unsupported-media-type", "invalid-request" ->
+                    "if the daemon is older than this plugin, upgrade it: daemons first";
+            case "exchange-not-found" ->
+                    "check that all daemons in stopover.uris have the same base directories";
+            case Problem.UNKNOWN ->
+                    "check that stopover.uris names a daemon, and any proxy in between";
+            // the detail of the other problems names the limit and the way out
+            default -> "";
+        };
     }
 }

@@ -16,7 +16,8 @@ package io.stopover.trino.client;
 import java.io.IOException;
 
 /**
- * What failed has failed too often in this way: asking again, or another daemon, would not help.
+ * An operation failed until its retry budget was exhausted. Repeating it, or asking another daemon,
+ * is not expected to help.
  */
 public final class RetriesExhaustedException
         extends IOException
@@ -24,6 +25,11 @@ public final class RetriesExhaustedException
 {
     public RetriesExhaustedException(String message, IOException cause)
     {
-        super(message + ": " + cause.getMessage(), cause);
+        this(message, cause, "");
+    }
+
+    RetriesExhaustedException(String message, IOException cause, String details)
+    {
+        super("%s: %s%s".formatted(message, cause.getMessage(), details), cause);
     }
 }

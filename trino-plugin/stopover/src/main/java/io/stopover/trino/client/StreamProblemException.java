@@ -14,14 +14,23 @@
 package io.stopover.trino.client;
 
 import java.io.IOException;
-import java.net.URI;
 
-/** No connection could be made: nothing was sent. */
-public final class DaemonUnreachableException
+import static java.util.Objects.requireNonNull;
+
+/** The daemon reports an error inside a response that began as a success. */
+final class StreamProblemException
         extends IOException
 {
-    public DaemonUnreachableException(URI daemon, IOException cause)
+    private final transient Problem problem;
+
+    StreamProblemException(Problem problem)
     {
-        super("cannot connect to %s: %s".formatted(daemon, cause.getMessage()), cause);
+        super(problem.title());
+        this.problem = requireNonNull(problem, "problem is null");
+    }
+
+    Problem problem()
+    {
+        return problem;
     }
 }

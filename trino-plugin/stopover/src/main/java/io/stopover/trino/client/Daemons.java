@@ -16,6 +16,7 @@ package io.stopover.trino.client;
 import com.google.errorprone.annotations.concurrent.GuardedBy;
 import com.google.inject.Inject;
 import io.stopover.trino.StopoverConfig;
+import org.weakref.jmx.Managed;
 
 import java.net.URI;
 import java.util.ArrayList;
@@ -109,6 +110,18 @@ public final class Daemons
                         .filter(uri -> current.get(uri).status != Status.IN_ROTATION)
                         .sorted(Comparator.comparingLong(uri -> current.get(uri).cooldownEnd))
                         .toList());
+    }
+
+    @Managed
+    public String getInRotation()
+    {
+        return rotation().in().toString();
+    }
+
+    @Managed
+    public String getOutOfRotation()
+    {
+        return rotation().out().toString();
     }
 
     /** The daemon that a new operation asks first. */

@@ -28,10 +28,15 @@ import java.util.Arrays;
 import java.util.Base64;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
+import java.util.Queue;
+import java.util.Set;
 import java.util.TreeMap;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.CountDownLatch;
+import java.util.function.Supplier;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import java.util.zip.CRC32C;
@@ -52,7 +57,7 @@ public final class FakeDaemon
     public static final class Store
     {
         final Map<String, Announced> exchanges = new ConcurrentHashMap<>();
-        final List<String> closed = new CopyOnWriteArrayList<>();
+        final Set<String> closed = ConcurrentHashMap.newKeySet();
 
         /** The pages of a committed attempt; empty if it is not committed. */
         public List<byte[]> pages(String exchange, int task, int attempt)
@@ -112,10 +117,12 @@ public final class FakeDaemon
     private final Store store;
     private final HttpServer server;
     private final Map<String, OpenSink> sinks = new ConcurrentHashMap<>();
+    /** A fault for each request, including probes, to which no injected fault applies. */
+    volatile Supplier<Optional<Fault>> chaos = Optional::empty;
     private final CountDownLatch hang = new CountDownLatch(1);
     private final List<Injected> faults = new CopyOnWriteArrayList<>();
     /** All requests except {@link #probes}. */
-    final List<String> requests = new CopyOnWriteArrayList<>();
+    private final Queue<String> requests = new ConcurrentLinkedQueue<>();
     /** Health checks, which no fault applies to unless its pattern begins with "GET /". */
     final List<String> probes = new CopyOnWriteArrayList<>();
     /** Largest number of pages per handle. */
@@ -191,6 +198,57 @@ public final class FakeDaemon
         return (daemon, request, body) -> {
             daemon.serve(request, body);
             daemon.hang.await();
+        };
+    }
+
+    /** Executes the request after a while. */
+    static Fault delay(long millis)
+    {
+        return (daemon, request, body) -> {
+            Thread.sleep(millis);
+            daemon.send(request, daemon.serve(request, body));
+        };
+    }
+
+    /** Sends the response in small pieces, with a pause after each. */
+    static Fault trickle(int pieces, long millis)
+    {
+        return (daemon, request, body) -> {
+            Response response = daemon.serve(request, body);
+            int length = response.body().length;
+            request.sendResponseHeaders(response.status(), length == 0 ? -1 : length);
+            for (int from = 0; from < length; from += Math.ceilDiv(length, pieces)) {
+                int end = Math.min(length, from + Math.ceilDiv(length, pieces));
+                request.getResponseBody().write(response.body(), from, end - from);
+                request.getResponseBody().flush();
+                Thread.sleep(millis);
+            }
+            request.close();
+        };
+    }
+
+    /** Executes the request, stays silent, and closes the connection. */
+    static Fault silence(long millis, boolean execute)
+    {
+        return (daemon, request, body) -> {
+            if (execute) {
+                daemon.serve(request, body);
+            }
+            Thread.sleep(millis);
+            request.close();
+        };
+    }
+
+    /** Sends a part of the response, between none of it and all of it. */
+    static Fault truncateAt(double share)
+    {
+        return (daemon, request, body) -> {
+            Response response = daemon.serve(request, body);
+            int length = response.body().length;
+            request.sendResponseHeaders(response.status(), length == 0 ? -1 : length);
+            request.getResponseBody().write(response.body(), 0, (int) (share * length));
+            request.getResponseBody().flush();
+            request.close();
         };
     }
 
@@ -304,12 +362,23 @@ public final class FakeDaemon
                 return;
             }
         }
+        Optional<Fault> random = chaos.get();
+        if (random.isPresent()) {
+            random.get().apply(this, request, body);
+            return;
+        }
         String bearer = request.getRequestHeaders().getFirst("Authorization");
         boolean open = line.equals("GET /readyz");
         if (!open && token != null && !("Bearer " + token).equals(bearer)) {
             throw new ProblemResponse("unauthorized", 401, false);
         }
         send(request, serve(request, body));
+    }
+
+    /** Loses everything in memory, as a process that is killed and started again. */
+    void restart()
+    {
+        sinks.clear();
     }
 
     private void send(HttpExchange request, Response response)

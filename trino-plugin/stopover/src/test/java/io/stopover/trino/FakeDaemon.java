@@ -280,7 +280,7 @@ public final class FakeDaemon
         };
     }
 
-    /** Replaces the response after {@code length} bytes, which end with a page, by an error record. */
+    /** Replaces what follows the first {@code length} bytes, a whole page, by an error record. */
     static Fault problemRecord(int length, String slug, int status, boolean retryable)
     {
         return (daemon, request, body) -> {

@@ -58,7 +58,6 @@ import static io.stopover.trino.Testing.exchange;
 import static io.stopover.trino.Testing.selector;
 import static java.util.concurrent.TimeUnit.MILLISECONDS;
 import static java.util.concurrent.TimeUnit.NANOSECONDS;
-import static java.util.concurrent.TimeUnit.SECONDS;
 import static org.assertj.core.api.Assertions.assertThat;
 
 /**
@@ -71,7 +70,8 @@ import static org.assertj.core.api.Assertions.assertThat;
  */
 class TestRandomFaults
 {
-    private static final int OPERATIONS = Integer.getInteger("stopover.test.fault-operations", 3_000);
+    private static final int OPERATIONS =
+            Integer.getInteger("stopover.test.fault-operations", 3_000);
     private static final long SEED = Long.getLong("stopover.test.fault-seed", 1);
     private static final int CONCURRENCY = 16;
     private static final int TASKS = 4;
@@ -87,7 +87,12 @@ class TestRandomFaults
             "not-found", "exchange-not-found", "sink-not-found", "method-not-allowed",
             "exchange-conflict", "batch-out-of-order", "count-mismatch", "sink-failed",
             "attempt-not-committed", "exchange-closed", "data-lost", "data-corrupt",
-            "storage-unavailable", "draining", "overloaded", "timeout", "internal", "of-the-future");
+            "storage-unavailable",
+            "draining",
+            "overloaded",
+            "timeout",
+            "internal",
+            "of-the-future");
 
     private final AtomicInteger operations = new AtomicInteger();
     private final AtomicInteger failures = new AtomicInteger();
@@ -131,7 +136,8 @@ class TestRandomFaults
                         return null;
                     }));
                 }
-                while (operations.get() < OPERATIONS && workers.stream().noneMatch(Future::isDone)) {
+                while (operations.get() < OPERATIONS
+                        && workers.stream().noneMatch(Future::isDone)) {
                     restart(random.nextBoolean() ? first : second,
                             random.nextBoolean() ? firstProxy : secondProxy);
                     Thread.sleep(300);
@@ -399,7 +405,7 @@ class TestRandomFaults
         }
     }
 
-    /** Open connections of this process to the ports: states 01 (established) and 08 (close wait). */
+    /** Connections of this process to the ports in state 01 (established) or 08 (close wait). */
     private static List<String> connections(Set<Integer> ports)
     {
         List<String> connections = new ArrayList<>();

@@ -133,10 +133,11 @@ final class JsonMap
     {
         Object value = members.get(name);
         if (!type.isInstance(value)) {
-            throw new MalformedJsonException("expected JSON member '%s' of type %s, found %s".formatted(
-                    name,
-                    type.getSimpleName(),
-                    value == null ? "none" : value.getClass().getSimpleName()));
+            throw new MalformedJsonException(
+                    "expected JSON member '%s' of type %s, found %s".formatted(
+                            name,
+                            type.getSimpleName(),
+                            value == null ? "none" : value.getClass().getSimpleName()));
         }
         return type.cast(value);
     }
@@ -171,7 +172,8 @@ final class JsonMap
                 }
                 yield values;
             }
-            default -> throw new MalformedJsonException("unexpected JSON token " + parser.currentToken());
+            default -> throw new MalformedJsonException(
+                    "unexpected JSON token " + parser.currentToken());
         };
     }
 }

@@ -29,7 +29,10 @@ class TestBackoff
 
     private final TestingClock clock = new TestingClock();
 
-    /** write-timeout (5 min) is longer than sink-retry-time (30 s): such a request was never repeated. */
+    /**
+     * write-timeout (5 min) is longer than sink-retry-time (30 s): such a request was never
+     * repeated.
+     */
     @Test
     void testRequestLongerThanTheBudgetIsRepeatedOnce()
     {

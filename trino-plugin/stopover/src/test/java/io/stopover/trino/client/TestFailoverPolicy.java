@@ -430,7 +430,9 @@ class TestFailoverPolicy
                     asked.add(daemon);
                     policy.failed(daemon, daemon.equals(A)
                             ? failure(TIMED_OUT)
-                            : daemon.equals(B) ? problem("sink-not-found", false) : failure(UNAVAILABLE));
+                            : daemon.equals(B)
+                                    ? problem("sink-not-found", false)
+                                    : failure(UNAVAILABLE));
                     clock.advanceSeconds(40);
                 }
                 case Pause(long nanos) -> clock.advance(nanos);

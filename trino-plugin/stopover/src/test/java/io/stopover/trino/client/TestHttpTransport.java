@@ -185,7 +185,7 @@ class TestHttpTransport
                 transport.execute(http(port), () -> new HttpGet(http(port) + "/"), LONG,
                         cancellation, _ -> null))));
         assertThat(accepted.await(10, SECONDS)).isTrue();
-        // columns: 1 local, 2 remote, 5 timer:expiry in hundredths of a second; timer 2 is keepalive
+        // columns: 1 local, 2 remote, 5 timer:expiry in 1/100 s; timer 2 is keepalive
         String remote = ":%04X".formatted(port);
         String timer = await(() -> sockets().map(line -> line.strip().split("\\s+"))
                 .filter(columns -> columns[2].endsWith(remote) && columns[5].startsWith("02:"))

@@ -98,7 +98,8 @@ class TestStartupCheck
     {
         first.onNext("GET /readyz", problem("not-ready", 503, true));
         assertThat(check().getFirst())
-                .startsWith("WARNING Stopover daemon %s runs but is not ready".formatted(first.uri()));
+                .startsWith(
+                        "WARNING Stopover daemon %s runs but is not ready".formatted(first.uri()));
     }
 
     @Test

@@ -17,20 +17,20 @@ import io.stopover.trino.client.NotRetryable;
 
 import java.io.IOException;
 
-/** The reader let its connection go because nobody took pages for a while; it goes on later. */
+/** The reader released its connection because the consumer was too slow; it resumes later. */
 final class ReadPausedException
         extends IOException
         implements NotRetryable
 {
     private final int pageSize;
 
-    /** @param pageSize of the page for which there was no room */
     ReadPausedException(int pageSize)
     {
-        super("paused");
+        super("paused: no buffer space for a page of %s bytes".formatted(pageSize));
         this.pageSize = pageSize;
     }
 
+    /** Size of the page that did not fit. */
     int pageSize()
     {
         return pageSize;

@@ -26,8 +26,9 @@ import io.stopover.trino.client.StartupCheck;
 import io.stopover.trino.client.Token;
 
 import static io.airlift.configuration.ConfigBinder.configBinder;
+import static org.weakref.jmx.guice.ExportBinder.newExporter;
 
-/** Which objects exist, once per exchange manager. */
+/** The objects of one exchange manager. */
 public class StopoverModule
         implements Module
 {
@@ -44,7 +45,9 @@ public class StopoverModule
         binder.bind(FailureLog.class).in(Scopes.SINGLETON);
         binder.bind(StartupCheck.class).in(Scopes.SINGLETON);
         binder.bind(DaemonFailover.class).in(Scopes.SINGLETON);
-        binder.bind(VirtualThreads.class).in(Scopes.SINGLETON);
+        binder.bind(VirtualThreads.class).toInstance(new VirtualThreads());
+        binder.bind(StopoverStats.class).in(Scopes.SINGLETON);
+        newExporter(binder).export(StopoverStats.class).withGeneratedName();
         binder.bind(StopoverExchangeManager.class).in(Scopes.SINGLETON);
     }
 }

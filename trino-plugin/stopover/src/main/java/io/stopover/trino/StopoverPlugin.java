@@ -17,7 +17,7 @@ import com.google.common.collect.ImmutableList;
 import io.trino.spi.Plugin;
 import io.trino.spi.exchange.ExchangeManagerFactory;
 
-/** Where Trino finds the exchange manager {@code stopover}. */
+/** Provides the exchange manager {@code stopover} to Trino. */
 public class StopoverPlugin
         implements Plugin
 {

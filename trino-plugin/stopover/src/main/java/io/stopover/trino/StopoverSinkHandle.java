@@ -15,6 +15,6 @@ package io.stopover.trino;
 
 import io.trino.spi.exchange.ExchangeSinkHandle;
 
-/** A task partition of an exchange. Stays on the coordinator. */
+/** A task partition of an exchange. Never leaves the coordinator. */
 public record StopoverSinkHandle(int taskPartition)
         implements ExchangeSinkHandle {}

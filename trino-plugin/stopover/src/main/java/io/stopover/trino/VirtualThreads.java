@@ -15,29 +15,80 @@ package io.stopover.trino;
 
 import io.airlift.log.Logger;
 
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ThreadFactory;
+import java.util.function.Consumer;
+
+import static java.util.Objects.requireNonNull;
 
 /**
- * Virtual threads for everything that waits for the network, so that no thread of Trino does.
- * Whoever starts one sees to it that it ends; after the manager's shutdown all requests fail at
- * once, and with them what is left of these threads.
+ * Runs everything that waits for the network, so that no thread of Trino does. A task cannot fail
+ * silently: whatever it throws reaches its failure handler, and the futures that depend on the task
+ * complete even if the handler fails too.
  */
 public final class VirtualThreads
 {
     private static final Logger log = Logger.get(VirtualThreads.class);
 
-    private final ThreadFactory threads = Thread.ofVirtual().name("stopover-", 0).factory();
+    private final ThreadFactory threads;
 
-    /** Starts a task that reports its failures itself. */
-    void start(Runnable task)
+    public VirtualThreads()
     {
-        threads.newThread(() -> {
-            try {
-                task.run();
+        this(Thread.ofVirtual().name("stopover-", 0).factory());
+    }
+
+    VirtualThreads(ThreadFactory threads)
+    {
+        this.threads = requireNonNull(threads, "threads is null");
+    }
+
+    interface Task
+    {
+        void run()
+                throws Exception;
+    }
+
+    /**
+     * Runs {@code task} on a new thread. If the task, or the start of its thread, fails with any
+     * {@link Throwable}, {@code onFailure} handles it and {@code dependents} that are still pending
+     * complete exceptionally. If the thread cannot be started, this happens on the calling thread,
+     * so {@code onFailure} must not block.
+     */
+    void start(Task task, Consumer<Throwable> onFailure, CompletableFuture<?>... dependents)
+    {
+        try {
+            threads.newThread(() -> run(task, onFailure, dependents)).start();
+        }
+        catch (Throwable t) {
+            fail(t, onFailure, dependents);
+        }
+    }
+
+    private static void run(
+            Task task, Consumer<Throwable> onFailure, CompletableFuture<?>... dependents)
+    {
+        try {
+            task.run();
+        }
+        catch (Throwable t) {
+            fail(t, onFailure, dependents);
+        }
+    }
+
+    private static void fail(
+            Throwable failure, Consumer<Throwable> onFailure, CompletableFuture<?>... dependents)
+    {
+        try {
+            onFailure.accept(failure);
+        }
+        catch (Throwable t) {
+            failure.addSuppressed(t);
+            log.error(failure, "A failure handler failed");
+        }
+        finally {
+            for (CompletableFuture<?> dependent : dependents) {
+                dependent.completeExceptionally(failure);
             }
-            catch (Throwable t) {
-                log.error(t, "A task ended with a failure that nobody handles");
-            }
-        }).start();
+        }
     }
 }

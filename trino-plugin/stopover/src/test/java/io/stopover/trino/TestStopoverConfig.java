@@ -26,6 +26,10 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.CopyOnWriteArrayList;
+import java.util.logging.Handler;
+import java.util.logging.LogRecord;
+import java.util.logging.Logger;
 
 import static io.airlift.configuration.testing.ConfigAssertions.assertFullMapping;
 import static io.airlift.configuration.testing.ConfigAssertions.assertRecordedDefaults;
@@ -37,11 +41,11 @@ import static java.util.concurrent.TimeUnit.SECONDS;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
-/** Properties mean what docs/plugin.md says, and a wrong one stops the start with its name. */
+/** Defaults are those of docs/plugin.md; an invalid property stops the start and is named. */
 class TestStopoverConfig
 {
     @Test
-    void defaults()
+    void testDefaults()
     {
         assertRecordedDefaults(recordDefaults(StopoverConfig.class)
                 .setUris("")
@@ -67,7 +71,7 @@ class TestStopoverConfig
     }
 
     @Test
-    void explicitValues()
+    void testExplicitValues()
     {
         Map<String, String> properties = ImmutableMap.<String, String>builder()
                 .put("stopover.uris", "http://a:1, https://b:2/")
@@ -110,7 +114,7 @@ class TestStopoverConfig
                 .setRetryMaxDelay(new Duration(16, SECONDS))
                 .setDaemonCooldown(new Duration(17, SECONDS))
                 .setDaemonMaxCooldown(new Duration(18, SECONDS));
-        // not assertFullMapping: it wants all properties, and two of them exclude each other
+        // Not assertFullMapping: it requires all properties, and two are mutually exclusive.
         assertThat(new ConfigurationFactory(properties).build(StopoverConfig.class))
                 .usingRecursiveComparison()
                 .isEqualTo(expected);
@@ -119,7 +123,7 @@ class TestStopoverConfig
     }
 
     @Test
-    void aWrongPropertyStopsTheStartWithItsName(@TempDir Path folder)
+    void testInvalidPropertyStopsTheStartAndIsNamed(@TempDir Path folder)
             throws IOException
     {
         Path empty = Files.createFile(folder.resolve("empty"));
@@ -147,7 +151,7 @@ class TestStopoverConfig
     }
 
     @Test
-    void tlsDefaultsAndExplicitValues(@TempDir Path folder)
+    void testTlsDefaultsAndExplicitValues(@TempDir Path folder)
             throws IOException
     {
         assertRecordedDefaults(recordDefaults(StopoverTlsConfig.class)
@@ -168,6 +172,41 @@ class TestStopoverConfig
                         .setTruststorePassword("one")
                         .setKeystorePath(keys.toFile())
                         .setKeystorePassword("two"));
+    }
+
+    /** Trino's Helm chart always writes a property of the filesystem exchange manager. */
+    @Test
+    void testPropertiesOfTheFilesystemManagerAreIgnoredWithAWarning()
+    {
+        List<String> warnings = new CopyOnWriteArrayList<>();
+        Logger logger = Logger.getLogger(StopoverExchangeManagerFactory.class.getName());
+        Handler handler = new Handler()
+        {
+            @Override
+            public void publish(LogRecord record)
+            {
+                warnings.add(record.getMessage());
+            }
+
+            @Override
+            public void flush() {}
+
+            @Override
+            public void close() {}
+        };
+        logger.addHandler(handler);
+        try {
+            new StopoverExchangeManagerFactory()
+                    .create(with("exchange.base-directories", "", "exchange.s3.region", "x"),
+                            new ExchangeManagerContext() {})
+                    .shutdown();
+        }
+        finally {
+            logger.removeHandler(handler);
+        }
+        assertThat(warnings).singleElement().asString()
+                .contains("exchange.base-directories", "exchange.s3.region", "docs/trino.md");
+        assertRefused("exchanges.typo", with("exchanges.typo", "1"));
     }
 
     private static Map<String, String> with(String... properties)

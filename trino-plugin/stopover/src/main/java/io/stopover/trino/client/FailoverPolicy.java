@@ -104,7 +104,9 @@ final class FailoverPolicy
         if (fatal != null) {
             return new GiveUp(fatal);
         }
-        Optional<URI> daemon = candidates().filter(uri -> !askedThisRound.contains(uri)).findFirst();
+        Optional<URI> daemon = candidates()
+                .filter(uri -> !askedThisRound.contains(uri))
+                .findFirst();
         if (daemon.isPresent()) {
             return ask(daemon.get());
         }

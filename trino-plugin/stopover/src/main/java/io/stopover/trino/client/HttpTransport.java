@@ -15,6 +15,8 @@ package io.stopover.trino.client;
 
 import com.google.inject.Inject;
 import io.airlift.units.Duration;
+import io.opentelemetry.api.trace.propagation.W3CTraceContextPropagator;
+import io.opentelemetry.context.Context;
 import io.stopover.trino.StopoverConfig;
 import io.stopover.trino.StopoverTlsConfig;
 import io.stopover.trino.wire.MalformedStreamException;
@@ -139,7 +141,7 @@ public final class HttpTransport
                 .setConnectionFactory(
                         ManagedHttpClientConnectionFactory.builder().http1Config(HTTP1).build())
                 .setTlsSocketStrategy(DaemonSockets.boundedHandshake(
-                        TlsSockets.of(tls), connectTimeout, timer))
+                        new ReloadingTlsSockets(tls), connectTimeout, timer))
                 .setDefaultConnectionConfig(ConnectionConfig.custom()
                         .setConnectTimeout(timeout(connectTimeout))
                         .setValidateAfterInactivity(TimeValue.ofSeconds(1))
@@ -195,6 +197,8 @@ public final class HttpTransport
         RequestInfo info = describe(daemon, request, limits);
         bearer.ifPresent(value -> request.setHeader("Authorization", "Bearer " + value));
         request.setHeader("X-Request-Id", info.id());
+        W3CTraceContextPropagator.getInstance()
+                .inject(Context.current(), request, HttpUriRequestBase::setHeader);
         request.setConfig(RequestConfig.custom()
                 .setResponseTimeout(timeout(limits.idle()))
                 .setExpectContinueEnabled(request.getEntity() instanceof PageBatchEntity)

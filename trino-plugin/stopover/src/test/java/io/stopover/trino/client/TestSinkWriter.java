@@ -77,7 +77,8 @@ class TestSinkWriter
                 client,
                 failover,
                 SINK,
-                () -> new Backoff(delays, new Duration(retryMillis, MILLISECONDS), System::nanoTime),
+                () -> new Backoff(
+                        delays, new Duration(retryMillis, MILLISECONDS), System::nanoTime),
                 new Cancellation());
     }
 

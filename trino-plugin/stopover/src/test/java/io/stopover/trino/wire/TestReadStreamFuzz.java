@@ -40,7 +40,7 @@ class TestReadStreamFuzz
     private static final int MAX_PAGE = 1 << 16;
 
     @Test
-    void damagedPagesAreNeverDelivered()
+    void testDamagedPagesAreNeverDelivered()
             throws IOException
     {
         String[] options = System.getenv().getOrDefault("STOPOVER_TEST_FUZZ", "20000:1").split(":");
@@ -101,7 +101,8 @@ class TestReadStreamFuzz
         ByteArrayOutputStream out = new ByteArrayOutputStream();
         out.write(bytes, 0, Math.min(end, bytes.length));
         out.writeBytes(middle);
-        out.write(bytes, Math.min(start, bytes.length), bytes.length - Math.min(start, bytes.length));
+        int from = Math.min(start, bytes.length);
+        out.write(bytes, from, bytes.length - from);
         return out.toByteArray();
     }
 

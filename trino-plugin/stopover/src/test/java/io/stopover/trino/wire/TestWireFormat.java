@@ -36,7 +36,7 @@ class TestWireFormat
     private static final byte[] RUN = run();
 
     @Test
-    void aBatchIsTheGoldenBytes()
+    void testBatchMatchesTheGoldenFile()
             throws IOException
     {
         PageBatch batch = new PageBatch(List.of(
@@ -55,7 +55,7 @@ class TestWireFormat
     }
 
     @Test
-    void theGoldenResponseIsDecoded()
+    void testGoldenResponseIsDecoded()
             throws IOException
     {
         Recorder recorder = new Recorder();
@@ -67,7 +67,7 @@ class TestWireFormat
     }
 
     @Test
-    void anErrorRecordFailsTheRead()
+    void testErrorRecordFailsTheRead()
             throws IOException
     {
         Recorder recorder = new Recorder();
@@ -78,7 +78,7 @@ class TestWireFormat
     }
 
     @Test
-    void everyTruncationIsAnError()
+    void testEveryTruncationIsAnError()
             throws IOException
     {
         byte[] whole = golden("read-v1.bin");
@@ -89,7 +89,7 @@ class TestWireFormat
     }
 
     @Test
-    void everyFlippedBitIsAnError()
+    void testEveryFlippedBitIsAnError()
             throws IOException
     {
         byte[] whole = golden("read-v1.bin");
@@ -107,7 +107,7 @@ class TestWireFormat
     }
 
     @Test
-    void dataAfterTheEndRecordIsAnError()
+    void testDataAfterTheEndRecordIsAnError()
             throws IOException
     {
         byte[] whole = golden("read-v1.bin");
@@ -117,7 +117,7 @@ class TestWireFormat
     }
 
     @Test
-    void aPageOverTheLimitNamesTheProperty()
+    void testOversizedPageNamesTheProperty()
             throws IOException
     {
         byte[] whole = golden("read-v1.bin");
@@ -129,7 +129,7 @@ class TestWireFormat
     }
 
     @Test
-    void pagesOfAllSizesAreWrittenInOrder()
+    void testPagesOfAllSizesAreWrittenInOrder()
             throws IOException
     {
         Random random = new Random(7);

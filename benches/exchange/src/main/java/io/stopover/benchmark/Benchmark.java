@@ -79,8 +79,8 @@ public final class Benchmark
     {
         Runtime runtime = Runtime.getRuntime();
         System.out.printf(
-                "%s processors, heap of %.0f MiB, Java %s; %s writers, %s readers, %s rounds after %s"
-                        + " to warm up%n",
+                "%s processors, heap of %.0f MiB, Java %s; %s writers, %s readers, %s rounds"
+                        + " after %s to warm up%n",
                 runtime.availableProcessors(), runtime.maxMemory() / MIB, Runtime.version(),
                 options.writers(), options.readers(), options.rounds(), options.warmUps());
         for (Workload workload : options.workloads()) {

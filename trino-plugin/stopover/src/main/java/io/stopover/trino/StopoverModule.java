@@ -48,6 +48,7 @@ public class StopoverModule
         binder.bind(VirtualThreads.class).toInstance(new VirtualThreads());
         binder.bind(StopoverStats.class).in(Scopes.SINGLETON);
         newExporter(binder).export(StopoverStats.class).withGeneratedName();
+        newExporter(binder).export(Daemons.class).withGeneratedName();
         binder.bind(StopoverExchangeManager.class).in(Scopes.SINGLETON);
     }
 }

@@ -34,9 +34,6 @@ import static org.assertj.core.api.Assertions.assertThat;
 /** Failures that no retry cures are fatal, so Trino does not retry the task. */
 class TestFailures
 {
-    private static final RequestInfo REQUEST = new RequestInfo(
-            URI.create("http://daemon:7077"), "POST", "/v1/read", "request", "node", "");
-
     @Test
     void testOnlyIncurableFailuresAreFatal()
     {
@@ -75,8 +72,9 @@ class TestFailures
     private static ErrorCode toErrorCode(String slug)
     {
         Problem problem = new Problem(slug, 500, "title", "detail", false);
-        return Failures.toTrino(
-                "Cannot read", new ProblemException(REQUEST, problem))
+        RequestInfo request = new RequestInfo(
+                URI.create("http://daemon:7077"), "POST", "/v1/read", "1", "node", "property");
+        return Failures.toTrino("Cannot read", new ProblemException(request, problem))
                 .getErrorCode();
     }
 }

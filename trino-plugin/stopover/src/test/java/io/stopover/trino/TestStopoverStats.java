@@ -18,6 +18,7 @@ import io.trino.spi.exchange.ExchangeManager;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 
+import javax.management.JMException;
 import javax.management.MBeanServer;
 import javax.management.ObjectName;
 
@@ -48,10 +49,9 @@ class TestStopoverStats
             throws Exception
     {
         ObjectName name = new ObjectName("trino.plugin.exchange.stopover:name=StopoverStats");
-        // Managers of other tests in this JVM have registered theirs.
-        if (server.isRegistered(name)) {
-            server.unregisterMBean(name);
-        }
+        ObjectName daemons = new ObjectName("trino.plugin.exchange.stopover.client:name=Daemons");
+        unregister(name);
+        unregister(daemons);
         try (FakeDaemon daemon = new FakeDaemon(new FakeDaemon.Store())) {
             ExchangeManager manager = manager(Map.of(), daemon);
             Exchange exchange = exchange(manager, 1, false);
@@ -68,10 +68,19 @@ class TestStopoverStats
             assertThat(server.getAttribute(name, "OpenExchanges")).isEqualTo(1L);
             assertThat(server.getAttribute(name, "SinkLostFailures")).isEqualTo(1L);
             assertThat(server.getAttribute(name, "UnavailableFailures")).isEqualTo(0L);
+            assertThat(server.getAttribute(daemons, "InRotation"))
+                    .isEqualTo("[%s]".formatted(daemon.uri()));
+            assertThat(server.getAttribute(daemons, "OutOfRotation")).isEqualTo("[]");
             manager.shutdown();
             assertThat(server.getAttribute(name, "OpenExchanges")).isEqualTo(0L);
         }
-        finally {
+    }
+
+    /** Managers of other tests in this JVM have registered theirs. */
+    private void unregister(ObjectName name)
+            throws JMException
+    {
+        if (server.isRegistered(name)) {
             server.unregisterMBean(name);
         }
     }

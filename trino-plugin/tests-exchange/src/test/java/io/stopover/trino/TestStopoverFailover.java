@@ -163,7 +163,7 @@ class TestStopoverFailover
                 assertThat(openSinks(stopover.first().uri())).isOne();
                 stopover.first().terminate();
                 awaitDraining(stopover.first().uri());
-                // starts while the first daemon drains, and completes before the older attempt goes on
+                // starts while the first daemon drains, and ends before the older attempt continues
                 written.add(1, 0, written.write(1, 0, pagesOf(500_000, new Random(4))));
                 assertThat(openSinks(stopover.first().uri())).isOne();
                 draining.set(true);

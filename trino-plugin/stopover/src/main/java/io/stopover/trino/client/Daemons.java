@@ -16,6 +16,7 @@ package io.stopover.trino.client;
 import com.google.errorprone.annotations.concurrent.GuardedBy;
 import com.google.inject.Inject;
 import io.stopover.trino.StopoverConfig;
+import org.weakref.jmx.Managed;
 
 import java.net.URI;
 import java.util.ArrayList;
@@ -100,14 +101,27 @@ public final class Daemons
 
     synchronized Rotation rotation()
     {
+        Map<URI, State> current = states;
         return new Rotation(
                 uris.stream()
-                        .filter(uri -> states.get(uri).status == Status.IN_ROTATION)
+                        .filter(uri -> current.get(uri).status == Status.IN_ROTATION)
                         .toList(),
                 uris.stream()
-                        .filter(uri -> states.get(uri).status != Status.IN_ROTATION)
-                        .sorted(Comparator.comparingLong(uri -> states.get(uri).cooldownEnd))
+                        .filter(uri -> current.get(uri).status != Status.IN_ROTATION)
+                        .sorted(Comparator.comparingLong(uri -> current.get(uri).cooldownEnd))
                         .toList());
+    }
+
+    @Managed
+    public String getInRotation()
+    {
+        return rotation().in().toString();
+    }
+
+    @Managed
+    public String getOutOfRotation()
+    {
+        return rotation().out().toString();
     }
 
     /** The daemon that a new operation asks first. */

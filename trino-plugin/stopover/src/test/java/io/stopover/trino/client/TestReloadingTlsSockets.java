@@ -95,7 +95,7 @@ class TestReloadingTlsSockets
         SSLContext context = SSLContext.getInstance("TLS");
         context.init(keys.getKeyManagers(), null, null);
         SSLServerSocket server = (SSLServerSocket) context.getServerSocketFactory()
-                .createServerSocket(0, 10, InetAddress.getByName("127.0.0.1"));
+                .createServerSocket(0, 10, InetAddress.getLoopbackAddress());
         Thread.startVirtualThread(() -> {
             while (!server.isClosed()) {
                 try (SSLSocket socket = (SSLSocket) server.accept()) {

@@ -27,7 +27,8 @@ final class Binaries
     static Path daemon()
     {
         return find("STOPOVER_BINARY",
-                "the stopover daemon, such as target/release/stopover after 'cargo build --release'");
+                "the stopover daemon, such as target/release/stopover after"
+                        + " 'cargo build --release'");
     }
 
     static Path s3Server()

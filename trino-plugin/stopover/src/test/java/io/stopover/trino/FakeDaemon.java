@@ -30,7 +30,6 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Queue;
-import java.util.Set;
 import java.util.TreeMap;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentLinkedQueue;
@@ -57,7 +56,7 @@ public final class FakeDaemon
     public static final class Store
     {
         final Map<String, Announced> exchanges = new ConcurrentHashMap<>();
-        final Set<String> closed = ConcurrentHashMap.newKeySet();
+        final Queue<String> closed = new ConcurrentLinkedQueue<>();
 
         /** The pages of a committed attempt; empty if it is not committed. */
         public List<byte[]> pages(String exchange, int task, int attempt)
@@ -280,7 +279,7 @@ public final class FakeDaemon
         };
     }
 
-    /** Replaces what follows the first {@code length} bytes, a whole page, by an error record. */
+    /** An error record follows {@code length} bytes of the response, which end with a page. */
     static Fault problemRecord(int length, String slug, int status, boolean retryable)
     {
         return (daemon, request, body) -> {

@@ -133,11 +133,9 @@ final class JsonMap
     {
         Object value = members.get(name);
         if (!type.isInstance(value)) {
-            throw new MalformedJsonException(
-                    "expected JSON member '%s' of type %s, found %s".formatted(
-                            name,
-                            type.getSimpleName(),
-                            value == null ? "none" : value.getClass().getSimpleName()));
+            String found = value == null ? "none" : value.getClass().getSimpleName();
+            throw new MalformedJsonException("expected JSON member '%s' of type %s, found %s"
+                    .formatted(name, type.getSimpleName(), found));
         }
         return type.cast(value);
     }

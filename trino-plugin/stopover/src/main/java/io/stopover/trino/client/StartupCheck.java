@@ -109,8 +109,8 @@ public final class StartupCheck
 
     private static void logReport(Report report)
     {
-        log.info("Stopover daemon %s is ready and accepts this node: version %s,"
-                        + " base directories %s",
+        log.info(
+                "Stopover daemon %s is ready for this node: version %s, base directories %s",
                 report.daemon(), report.version(), report.readiness().baseDirectories());
         for (String base : report.readiness().unhealthy()) {
             log.warn("Stopover daemon %s cannot use its base directory %s", report.daemon(), base);
@@ -127,8 +127,8 @@ public final class StartupCheck
                     + " directories is usable; see %s/readyz", daemon, daemon);
             return;
         }
-        log.warn("Stopover daemon %s cannot be used by this node: %s",
-                daemon, failure.getMessage());
+        log.warn(
+                "Stopover daemon %s cannot be used by this node: %s", daemon, failure.getMessage());
     }
 
     /** A fleet shares its base directories, and runs one version except during an upgrade. */

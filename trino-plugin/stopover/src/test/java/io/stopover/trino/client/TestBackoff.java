@@ -29,10 +29,7 @@ class TestBackoff
 
     private final TestingClock clock = new TestingClock();
 
-    /**
-     * write-timeout (5 min) is longer than sink-retry-time (30 s): such a request was never
-     * repeated.
-     */
+    /** With the default write-timeout (5 min) and sink-retry-time (30 s) no batch was repeated. */
     @Test
     void testRequestLongerThanTheBudgetIsRepeatedOnce()
     {

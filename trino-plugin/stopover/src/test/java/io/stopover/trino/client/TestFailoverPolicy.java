@@ -428,11 +428,10 @@ class TestFailoverPolicy
             switch (policy.next()) {
                 case Ask(URI daemon) -> {
                     asked.add(daemon);
-                    policy.failed(daemon, daemon.equals(A)
-                            ? failure(TIMED_OUT)
-                            : daemon.equals(B)
-                                    ? problem("sink-not-found", false)
-                                    : failure(UNAVAILABLE));
+                    policy.failed(daemon, Map.of(
+                            A, failure(TIMED_OUT),
+                            B, problem("sink-not-found", false),
+                            C, failure(UNAVAILABLE)).get(daemon));
                     clock.advanceSeconds(40);
                 }
                 case Pause(long nanos) -> clock.advance(nanos);

@@ -70,9 +70,9 @@ class TestStartupCheck
     void testDaemonsThatAreReadyAreLoggedWithVersionAndBaseDirectories()
     {
         assertThat(check()).containsExactly(
-                "INFO Stopover daemon %s is ready and accepts this node: version 0.1.0, "
+                "INFO Stopover daemon %s is ready for this node: version 0.1.0, "
                         .formatted(first.uri()) + "base directories {main=file:///data}",
-                "INFO Stopover daemon %s is ready and accepts this node: version 0.1.0, "
+                "INFO Stopover daemon %s is ready for this node: version 0.1.0, "
                         .formatted(second.uri()) + "base directories {main=file:///data}");
     }
 
@@ -98,8 +98,7 @@ class TestStartupCheck
     {
         first.onNext("GET /readyz", problem("not-ready", 503, true));
         assertThat(check().getFirst())
-                .startsWith(
-                        "WARNING Stopover daemon %s runs but is not ready".formatted(first.uri()));
+                .startsWith("WARNING Stopover daemon " + first.uri() + " runs but is not ready");
     }
 
     @Test

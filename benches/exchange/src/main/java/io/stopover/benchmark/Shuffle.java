@@ -193,12 +193,12 @@ final class Shuffle
                 await(source.isBlocked());
                 Slice page = source.read();
                 if (page != null) {
-                    checker.take(page);
+                    checker.accept(page);
                     memory.now(source.getMemoryUsage());
                 }
             }
         }
-        checker.end();
+        checker.checkComplete();
     }
 
     /**

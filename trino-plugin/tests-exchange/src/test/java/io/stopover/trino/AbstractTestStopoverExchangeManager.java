@@ -127,7 +127,7 @@ abstract class AbstractTestStopoverExchangeManager
     }
 
     @Test
-    void anOrderedExchangeKeepsTheOrderOfEachWriter()
+    void testOrderedExchangeKeepsTheOrderOfEachWriter()
             throws Exception
     {
         Written written = new Written(2, true);
@@ -141,7 +141,7 @@ abstract class AbstractTestStopoverExchangeManager
     }
 
     @Test
-    void onlySelectedAttemptsAreRead()
+    void testOnlySelectedAttemptsAreRead()
             throws Exception
     {
         Written written = new Written(2, false);
@@ -166,7 +166,7 @@ abstract class AbstractTestStopoverExchangeManager
     }
 
     @Test
-    void dataCommittedByAKilledDaemonIsReadThroughAnother()
+    void testDataCommittedByAKilledDaemonIsReadThroughAnother()
             throws Exception
     {
         try (TestingStopover own = new TestingStopover(storage)) {

@@ -94,7 +94,7 @@ class TestStopoverFailover
     }
 
     @Test
-    void aReadResumesAtAnotherDaemonWhenItsDaemonIsKilled()
+    void testReadResumesAtAnotherDaemonWhenItsDaemonIsKilled()
             throws Exception
     {
         Written written = new Written(true);
@@ -115,7 +115,7 @@ class TestStopoverFailover
     }
 
     @Test
-    void anAttemptWhoseDaemonIsKilledIsCompleteOrFailsWithARetryableError()
+    void testAttemptWhoseDaemonIsKilledIsCompleteOrFailsWithARetryableError()
             throws Exception
     {
         Written written = new Written(false);
@@ -152,7 +152,7 @@ class TestStopoverFailover
     }
 
     @Test
-    void aDrainingDaemonCompletesItsSinksAndNewOnesGoToAnother()
+    void testDrainingDaemonCompletesItsSinksAndNewOnesGoToAnother()
             throws Exception
     {
         Written written = new Written(false);
@@ -176,7 +176,7 @@ class TestStopoverFailover
     }
 
     @Test
-    void aRollingRestartFailsNoAttemptAndNoRead()
+    void testRollingRestartFailsNoAttemptAndNoRead()
             throws Exception
     {
         Written written = new Written(false);

@@ -97,7 +97,7 @@ class TestStopoverTls
     }
 
     @Test
-    void pemAndPkcs12StoresAreAccepted()
+    void testPemAndPkcs12StoresAreAccepted()
             throws Exception
     {
         assertThat(writeAndRead(properties())).isEqualTo(PAGE);
@@ -110,7 +110,7 @@ class TestStopoverTls
     }
 
     @Test
-    void anUntrustedDaemonIsRefused()
+    void testUntrustedDaemonIsRefused()
     {
         Map<String, String> trustsAnother = properties();
         trustsAnother.put("stopover.tls.truststore-path", stranger.certificate().toString());
@@ -122,7 +122,7 @@ class TestStopoverTls
     }
 
     @Test
-    void aCertificateForAnotherNameIsRefused()
+    void testCertificateForAnotherNameIsRefused()
     {
         TestingCertificate elsewhere = new TestingCertificate(folder, "elsewhere", "dns:elsewhere");
         try (DaemonProcess other = daemon(elsewhere, "")) {
@@ -134,7 +134,7 @@ class TestStopoverTls
     }
 
     @Test
-    void aMissingClientCertificateIsReported()
+    void testMissingClientCertificateIsReported()
     {
         Map<String, String> without = properties();
         without.remove("stopover.tls.keystore-path");
@@ -147,7 +147,7 @@ class TestStopoverTls
     }
 
     @Test
-    void anErrorNamesTheScopeThatTheTokenLacks()
+    void testErrorNamesTheScopeThatTheTokenLacks()
     {
         Map<String, String> properties = properties();
         properties.put("stopover.token", READER);
@@ -155,7 +155,7 @@ class TestStopoverTls
     }
 
     @Test
-    void aTokenIsRotatedWhileBothRun()
+    void testTokenIsRotatedWhileBothRun()
             throws Exception
     {
         Path token = Files.writeString(folder.resolve("token"), ALL);

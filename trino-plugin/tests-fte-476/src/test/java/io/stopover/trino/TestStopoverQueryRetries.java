@@ -69,7 +69,7 @@ class TestStopoverQueryRetries
     }
 
     @Test
-    void aLargeResultIsSpooledInOrderAndRemoved()
+    void testLargeResultIsSpooledInOrderAndRemoved()
             throws Exception
     {
         long before = pagesWritten();

@@ -13,8 +13,11 @@
  */
 package io.stopover.trino;
 
+import com.fasterxml.jackson.databind.ObjectMapper;
+import io.airlift.json.ObjectMapperProvider;
 import io.trino.spi.exchange.Exchange;
 import io.trino.spi.exchange.ExchangeManager;
+import io.trino.spi.metrics.Metrics;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 
@@ -30,6 +33,7 @@ import static io.stopover.trino.FakeDaemon.problem;
 import static io.stopover.trino.Testing.exchange;
 import static io.stopover.trino.Testing.handles;
 import static io.stopover.trino.Testing.manager;
+import static io.stopover.trino.Testing.metric;
 import static io.stopover.trino.Testing.readAll;
 import static io.stopover.trino.Testing.sink;
 import static io.stopover.trino.Testing.source;
@@ -38,7 +42,10 @@ import static java.util.concurrent.TimeUnit.SECONDS;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
-/** Trino's jmx catalog shows the totals of the node and its failures by kind. */
+/**
+ * Trino's jmx catalog shows the totals of the node and its failures by kind; the statistics of a
+ * query contain the metrics of its sinks and sources.
+ */
 @Timeout(60)
 class TestStopoverStats
 {
@@ -74,6 +81,23 @@ class TestStopoverStats
             manager.shutdown();
             assertThat(server.getAttribute(name, "OpenExchanges")).isEqualTo(0L);
         }
+    }
+
+    /** A metric of a class of the plugin would fail the task status that contains it. */
+    @Test
+    void testMetricsAreOfClassesThatEveryNodeHas()
+            throws Exception
+    {
+        TransferStats stats = new TransferStats();
+        stats.addPages(2, 9);
+        ObjectMapper mapper = new ObjectMapperProvider().get();
+        String json = mapper.writeValueAsString(stats.toMetrics("StopoverSink"));
+        assertThat(mapper.readTree(json).findValuesAsText("@class"))
+                .hasSize(5)
+                .containsOnly("io.trino.plugin.base.metrics.LongCount");
+        Metrics metrics = mapper.readValue(json, Metrics.class);
+        assertThat(metric(metrics, "StopoverSink.bytes")).isEqualTo(9);
+        assertThat(metric(metrics.mergeWith(metrics), "StopoverSink.pages")).isEqualTo(4);
     }
 
     /** Managers of other tests in this JVM have registered theirs. */

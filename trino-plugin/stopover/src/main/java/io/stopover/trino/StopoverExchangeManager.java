@@ -110,7 +110,7 @@ public class StopoverExchangeManager
         return exchange;
     }
 
-    /** Only the names of exchanges tell which retry policy they belong to. */
+    /** The SPI does not report the retry policy, but Trino's exchange ids depend on it. */
     static Optional<Duration> instantiateTimeout(ExchangeId id)
     {
         boolean queryPolicy = id.getId().startsWith("direct-exchange-")

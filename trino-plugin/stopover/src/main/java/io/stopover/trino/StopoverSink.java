@@ -377,9 +377,9 @@ final class StopoverSink
             sendingMemory = 0;
         }
         wakeUp.complete(null);
-        finished.completeExceptionally(failureException(cause));
         totals.failed(Failures.code(cause));
         Tracing.fail(span, cause);
+        finished.completeExceptionally(failureException(cause));
     }
 
     private TrinoException failureException(Throwable cause)

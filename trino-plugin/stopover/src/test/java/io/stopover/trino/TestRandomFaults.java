@@ -94,6 +94,8 @@ class TestRandomFaults
     private final AtomicInteger verifiedPages = new AtomicInteger();
     private final Map<String, Long> slowestMillis = new ConcurrentHashMap<>();
 
+    /** Ids of threads that other tests in this JVM have left. */
+    private final Set<String> otherThreads = new HashSet<>();
     private int threadsSeen;
     private int connectionsSeen;
 
@@ -104,6 +106,7 @@ class TestRandomFaults
     void testEveryOperationEndsAndNoPageIsLostOrDuplicated()
             throws Exception
     {
+        threads().forEach(thread -> otherThreads.add(id(thread)));
         FakeDaemon.Store store = new FakeDaemon.Store();
         try (FakeDaemon first = new FakeDaemon(store);
                 FakeDaemon second = new FakeDaemon(store);
@@ -391,6 +394,7 @@ class TestRandomFaults
                     dump.toString(), HotSpotDiagnosticMXBean.ThreadDumpFormat.TEXT_PLAIN);
             List<String> threads = Stream.of(Files.readString(dump).split("\\n\\n"))
                     .filter(thread -> thread.matches("(?s)#\\d+ \"stopover[^\\n]* virtual.*"))
+                    .filter(thread -> !otherThreads.contains(id(thread)))
                     .toList();
             Files.delete(dump);
             return threads;
@@ -398,6 +402,11 @@ class TestRandomFaults
         catch (IOException e) {
             throw new UncheckedIOException(e);
         }
+    }
+
+    private static String id(String thread)
+    {
+        return thread.substring(0, thread.indexOf(' '));
     }
 
     /** Open connections to the ports: states 01 (established) and 08 (close wait). */

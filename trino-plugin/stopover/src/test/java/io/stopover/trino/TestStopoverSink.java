@@ -150,6 +150,7 @@ class TestStopoverSink
         assertThat(first.requests("/finish")).hasSize(2);
         alone.allRequiredSinksFinished();
         assertThat(readAll(source(single, handles(alone), Map.of(0, 0)))).hasSize(10);
+        alone.close();
     }
 
     @Test

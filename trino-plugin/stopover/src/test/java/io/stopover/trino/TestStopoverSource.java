@@ -355,12 +355,12 @@ class TestStopoverSource
         List<ExchangeSourceHandle> handles = written(3, false);
         ExchangeSource source = manager.createSource();
         CompletableFuture<Void> cancelled = source.isBlocked();
-        CompletableFuture<Void> kept = source.isBlocked();
+        CompletableFuture<Void> other = source.isBlocked();
         cancelled.cancel(true);
-        assertThat(kept).isNotDone();
+        assertThat(other).isNotDone();
         source.setOutputSelector(selector(Map.of(0, 0)));
         source.addSourceHandles(handles);
-        kept.get(10, SECONDS);
+        other.get(10, SECONDS);
         source.noMoreSourceHandles();
         source.noMoreSourceHandles();
         assertThat(readAll(source)).hasSize(3);

@@ -140,6 +140,20 @@ class TestPluginFailover
         assertThat(System.nanoTime() - start).isLessThan(SECONDS.toNanos(10));
     }
 
+    /** A sink waited for the write timeout of 5 minutes at a hung daemon. */
+    @Test
+    void testFirstBatchLeavesADaemonThatDoesNotAnswerTheDeclaration()
+            throws Exception
+    {
+        ExchangeManager slow = manager(Map.of("stopover.write-timeout", "30s"));
+        first.onNext("/sinks/0/0", 10, hang());
+        long start = System.nanoTime();
+        write(slow, exchange, 0, 0, pages(3));
+        assertThat(System.nanoTime() - start).isLessThan(SECONDS.toNanos(10));
+        assertThat(second.requests("/finish")).hasSize(1);
+        slow.shutdown();
+    }
+
     @Test
     void testDaemonThatAnswersAgainReturnsToRotation()
             throws Exception

@@ -44,13 +44,13 @@ import java.util.Random;
 import java.util.Set;
 import java.util.TreeMap;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicInteger;
-import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.Supplier;
 import java.util.stream.Stream;
 
@@ -92,7 +92,7 @@ class TestRandomFaults
     private final AtomicInteger operations = new AtomicInteger();
     private final AtomicInteger failures = new AtomicInteger();
     private final AtomicInteger verifiedPages = new AtomicInteger();
-    private final AtomicLong slowestMillis = new AtomicLong();
+    private final Map<String, Long> slowestMillis = new ConcurrentHashMap<>();
 
     /** Ids of threads that other tests in this JVM have left. */
     private final Set<String> otherThreads = new HashSet<>();
@@ -152,7 +152,7 @@ class TestRandomFaults
             secondProxy.heal();
             assertNothingIsLeft(manager, Set.of(firstProxy.port(), secondProxy.port()));
         }
-        System.out.printf("%s operations, %s failures, %s pages verified, slowest %s ms%n",
+        System.out.printf("%s operations, %s failures, %s pages verified, slowest in ms: %s%n",
                 operations, failures, verifiedPages, slowestMillis);
         assertThat(failures.get()).as("faults that no retry cured").isPositive();
         assertThat(verifiedPages.get()).isGreaterThan(OPERATIONS / 10);
@@ -249,7 +249,7 @@ class TestRandomFaults
             exchange.noMoreSinks();
             exchange.allRequiredSinksFinished();
             ExchangeSourceHandleBatch planned =
-                    await(exchange.getSourceHandles().getNextBatch(), 1);
+                    await("plan", exchange.getSourceHandles().getNextBatch(), 1);
             assertThat(planned.lastBatch()).isTrue();
             read(manager, planned.handles(), attempts, expected);
         }
@@ -269,28 +269,29 @@ class TestRandomFaults
             throws Exception
     {
         ExchangeSinkHandle handle = exchange.addSink(task);
-        ExchangeSink sink = manager.createSink(await(exchange.instantiateSink(handle, attempt), 1));
+        ExchangeSink sink = manager.createSink(
+                await("announce", exchange.instantiateSink(handle, attempt), 1));
         int count = random.nextInt(12);
         Set<String> pages = new HashSet<>();
         try {
             for (int page = 0; page < count; page++) {
                 String content = "%s/%s/%s ".formatted(task, attempt, page)
                         + "x".repeat(random.nextInt(40_000));
-                await(sink.isBlocked(), 4);
+                await("write", sink.isBlocked(), 4);
                 sink.add(random.nextInt(PARTITIONS), Slices.utf8Slice(content));
                 pages.add(content);
             }
             if (random.nextInt(10) == 0) {
-                await(sink.abort(), 4);
+                await("abort", sink.abort(), 4);
                 return Optional.empty();
             }
-            await(sink.finish(), 1 + count);
+            await("finish", sink.finish(), 1 + count);
             exchange.sinkFinished(handle, attempt);
             return Optional.of(pages);
         }
         catch (TrinoException e) {
             failures.incrementAndGet();
-            await(sink.abort(), 4);
+            await("abort", sink.abort(), 4);
             return Optional.empty();
         }
         finally {
@@ -314,7 +315,7 @@ class TestRandomFaults
                 source.setOutputSelector(selector(attempts));
                 source.noMoreSourceHandles();
                 while (!source.isFinished()) {
-                    await(source.isBlocked(), 2);
+                    await("read", source.isBlocked(), 2);
                     Slice page = source.read();
                     if (page != null) {
                         pages.add(page.toStringUtf8());
@@ -338,7 +339,7 @@ class TestRandomFaults
     }
 
     /** @param requests how many requests, one after another, the operation may consist of */
-    private <T> T await(CompletableFuture<T> future, int requests)
+    private <T> T await(String operation, CompletableFuture<T> future, int requests)
             throws Exception
     {
         long start = System.nanoTime();
@@ -353,12 +354,14 @@ class TestRandomFaults
         }
         catch (TimeoutException e) {
             throw new AssertionError(
-                    "not ended after %s ms".formatted(requests * BOUND_MILLIS), e);
+                    "%s not ended after %s ms".formatted(operation, requests * BOUND_MILLIS), e);
         }
         finally {
             operations.incrementAndGet();
-            slowestMillis.accumulateAndGet(
-                    NANOSECONDS.toMillis(System.nanoTime() - start) / requests, Math::max);
+            slowestMillis.merge(
+                    operation,
+                    NANOSECONDS.toMillis(System.nanoTime() - start) / requests,
+                    Math::max);
         }
     }
 

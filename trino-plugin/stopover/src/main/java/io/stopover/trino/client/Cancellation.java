@@ -61,6 +61,22 @@ public final class Cancellation
         }
     }
 
+    /** Makes the request in flight fail, if there is one; it may be repeated. */
+    void abortRequest()
+    {
+        Cancellable current;
+        lock.lock();
+        try {
+            current = request;
+        }
+        finally {
+            lock.unlock();
+        }
+        if (current != null) {
+            current.cancel();
+        }
+    }
+
     /** Returns false if cancelled before the time has passed. */
     public boolean pause(long nanos)
             throws InterruptedException

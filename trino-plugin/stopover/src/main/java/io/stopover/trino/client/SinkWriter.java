@@ -43,6 +43,8 @@ public final class SinkWriter
     private final Set<URI> touched = new LinkedHashSet<>();
     /** The daemon that accepted the first batch. */
     private URI home;
+    /** The daemon that has yet to answer the first batch; null before and afterwards. */
+    private volatile URI firstBatchDaemon;
     private long operations;
     private long requests;
 
@@ -65,13 +67,21 @@ public final class SinkWriter
      * check in advance that the exchange is open, and knows which sinks may share a segment.
      *
      * <p>Nothing depends on its success. It may run concurrently with every other method, so it is
-     * not cancelled with them: it ends within the request timeout. A daemon that does not answer
-     * leaves rotation before the first batch has waited for the write timeout.
+     * not cancelled with them: it ends within the request timeout. A daemon that does not answer by
+     * then is hung: the first batch goes to another daemon, long before its write timeout.
      */
     public void declareSink()
     {
         failover.tryOnce(daemon -> {
-            client.declareSink(daemon, sink, new Cancellation());
+            try {
+                client.declareSink(daemon, sink, new Cancellation());
+            }
+            catch (RequestFailedException e) {
+                if (e.kind() == FailureKind.TIMED_OUT && daemon.equals(firstBatchDaemon)) {
+                    cancellation.abortRequest();
+                }
+                throw e;
+            }
             return null;
         });
     }
@@ -119,6 +129,7 @@ public final class SinkWriter
     {
         requests++;
         boolean added = touched.add(daemon);
+        firstBatchDaemon = daemon;
         try {
             client.pages(daemon, sink, 0, batch, cancellation);
         }
@@ -127,6 +138,9 @@ public final class SinkWriter
                 touched.remove(daemon);
             }
             throw e;
+        }
+        finally {
+            firstBatchDaemon = null;
         }
         return daemon;
     }

@@ -16,7 +16,6 @@ package io.stopover.trino.client;
 import com.google.errorprone.annotations.concurrent.GuardedBy;
 import org.apache.hc.core5.concurrent.Cancellable;
 
-import java.util.concurrent.TimeUnit;
 import java.util.concurrent.locks.Condition;
 import java.util.concurrent.locks.ReentrantLock;
 
@@ -92,12 +91,6 @@ public final class Cancellation
         finally {
             lock.unlock();
         }
-    }
-
-    public boolean pauseSeconds(long seconds)
-            throws InterruptedException
-    {
-        return pause(TimeUnit.SECONDS.toNanos(seconds));
     }
 
     /** Pauses, and throws if cancelled or interrupted. */

@@ -196,7 +196,7 @@ class TestPluginFailover
         withToken.shutdown();
     }
 
-    /** It was told after four attempts and 200 s. */
+    /** Trino reported it after four attempts and 200 s. */
     @Test
     void testTokenThatAllDaemonsRejectFailsAtOnce()
     {

@@ -61,7 +61,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 /**
  * Kills, drains and restarts real daemons during plugin operations. Every page is compared: none is
- * lost, duplicated or taken from an unselected attempt.
+ * lost, duplicated or read from an unselected attempt.
  */
 @Timeout(300)
 class TestStopoverFailover

@@ -25,7 +25,7 @@ import static java.util.concurrent.TimeUnit.NANOSECONDS;
 /**
  * Retry budget of one operation: exponential delays with jitter, until the budget has passed since
  * the first failure. The duration of the first request does not count, and the first repetition is
- * always granted, however small the budget. Pure, and not thread-safe.
+ * granted even without a budget. Pure, and not thread-safe.
  */
 public final class Backoff
 {

@@ -57,7 +57,8 @@ public final class DaemonFailover
      * Executes an operation at any daemon.
      *
      * @throws CancelledException if cancelled
-     * @throws RetriesExhaustedException if a daemon that may yet execute it kept failing
+     * @throws RetriesExhaustedException if retries did not help; at least one daemon did not reject
+     *         the operation
      * @throws IOException the rejection, if every daemon rejected the operation for good
      */
     public <T> T call(Operation<T> operation, Backoff backoff, Cancellation cancellation)
@@ -113,7 +114,7 @@ public final class DaemonFailover
         }
     }
 
-    /** Probes the daemons whose cooldown has ended, each on a thread that ends soon. */
+    /** Probes the daemons whose cooldown has ended, each on a short-lived thread. */
     private void startProbes()
     {
         for (URI daemon : daemons.claimProbes()) {

@@ -162,8 +162,8 @@ final class DaemonSockets
     }
 
     /**
-     * Resolves host names on a platform thread of its own, one at a time per name: a lookup can
-     * neither be interrupted nor bounded, and would pin the carrier of a virtual thread.
+     * Resolves host names on separate platform threads, one lookup per name at a time: a lookup
+     * can be neither interrupted nor bounded, and would pin the carrier of a virtual thread.
      */
     static final class BoundedDns
             implements DnsResolver

@@ -32,7 +32,7 @@ import static java.util.concurrent.TimeUnit.NANOSECONDS;
  * The configured daemons in order of preference, and which of them are in rotation: one circuit
  * breaker per daemon, shared by all operations.
  *
- * <p>A failure takes a daemon out of rotation for a cooldown that doubles with each consecutive
+ * <p>A failure removes a daemon from rotation for a cooldown that doubles with each consecutive
  * failure. After the cooldown it needs a successful probe to return (half open). A request outside
  * rotation is a last resort. Its own cooldown restarts only by a failed probe, so that many
  * requests that fail at once count as one failure.
@@ -131,7 +131,7 @@ public final class Daemons
         return rotation.in().isEmpty() ? rotation.out().getFirst() : rotation.in().getFirst();
     }
 
-    /** @return whether this failure takes the daemon out of rotation */
+    /** @return whether this failure removes the daemon from rotation */
     synchronized boolean failed(URI uri, FailureKind kind, long requestStart)
     {
         State state = states.get(uri);

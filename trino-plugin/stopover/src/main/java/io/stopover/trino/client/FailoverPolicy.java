@@ -176,7 +176,7 @@ final class FailoverPolicy
         return pin.map(pinned -> !pinned.daemon().equals(daemon)).orElse(true);
     }
 
-    /** @return whether this failure takes the daemon out of rotation */
+    /** @return whether this failure removes the daemon from rotation */
     boolean failed(URI daemon, IOException failure)
     {
         FailureKind kind = FailureKind.of(failure);

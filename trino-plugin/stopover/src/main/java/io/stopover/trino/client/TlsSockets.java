@@ -78,7 +78,7 @@ final class TlsSockets
         Optional<String> password = config.getKeystorePassword();
         KeyManagerFactory factory =
                 KeyManagerFactory.getInstance(KeyManagerFactory.getDefaultAlgorithm());
-        // a key store loaded from PEM has no password of its own
+        // a key store loaded from PEM has no password
         load("stopover.tls.keystore-path", path.get(), file -> {
             if (PemReader.isPem(file)) {
                 KeyStore store = PemReader.loadKeyStore(file, file, password);

@@ -337,7 +337,7 @@ class TestFailoverPolicy
         assertThat(assertGivesUp(policy)).isInstanceOf(DaemonGoneException.class);
     }
 
-    /** Two seconds without DNS failed attempts whose daemon was alive. */
+    /** Two seconds without DNS failed attempts although their daemon was running. */
     @Test
     void testOnlyRefusedConnectionsInARowMeanThatTheDaemonIsGone()
     {

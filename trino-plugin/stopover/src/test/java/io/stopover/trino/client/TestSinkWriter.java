@@ -38,7 +38,7 @@ import static java.util.concurrent.TimeUnit.SECONDS;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
-/** One attempt whose daemon is known by a name that DNS may not resolve. */
+/** Writes an attempt to a daemon whose host name DNS may fail to resolve. */
 @Timeout(60)
 class TestSinkWriter
 {

@@ -17,7 +17,7 @@ import java.util.function.LongSupplier;
 
 import static java.util.concurrent.TimeUnit.SECONDS;
 
-/** A clock that only moves when told; starts negative, as {@link System#nanoTime} may. */
+/** A manual clock that starts negative, as {@link System#nanoTime} may. */
 final class TestingClock
         implements LongSupplier
 {

@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.benchmark;
 
 import io.trino.spi.QueryId;
@@ -16,9 +29,9 @@ import static java.nio.file.StandardOpenOption.APPEND;
 import static java.nio.file.StandardOpenOption.CREATE;
 
 /**
- * Compares exchange managers through Trino's SPI: the same workloads, in turn, round by round, in
- * one JVM. Prints medians and ratios; fails if a single byte that is read is not the one that was
- * written.
+ * Compares exchange managers through Trino's SPI. The contenders run the same workloads
+ * alternately, round by round, in one JVM. Prints medians and ratios, and fails if any byte read
+ * differs from the byte written.
  */
 public final class Benchmark
 {
@@ -58,7 +71,7 @@ public final class Benchmark
             t.printStackTrace();
             System.exit(1);
         }
-        // the plugins may have left threads behind
+        // plugins may leave non-daemon threads running
         System.exit(0);
     }
 
@@ -66,8 +79,8 @@ public final class Benchmark
     {
         Runtime runtime = Runtime.getRuntime();
         System.out.printf(
-                "%s processors, heap of %.0f MiB, Java %s; %s writers, %s readers, %s rounds after %s"
-                        + " to warm up%n",
+                "%s processors, heap of %.0f MiB, Java %s; %s writers, %s readers, %s rounds"
+                        + " after %s to warm up%n",
                 runtime.availableProcessors(), runtime.maxMemory() / MIB, Runtime.version(),
                 options.writers(), options.readers(), options.rounds(), options.warmUps());
         for (Workload workload : options.workloads()) {
@@ -79,8 +92,8 @@ public final class Benchmark
     {
         System.out.printf("%n%s (%.2f GB)%n", workload.describe(), workload.gigabytes());
         Pages pages = new Pages(workload, workload.name().hashCode());
-        System.out.printf("making and checking the pages alone: %.2f CPU s per GB%n",
-                ownCost(workload, pages));
+        System.out.printf("generating and checking pages, no exchange: %.2f CPU s per GB%n",
+                baselineCost(workload, pages));
         Figures figures = new Figures(options.sides());
         try (Stage stage = new Stage(workload, options.folder())) {
             List<Side> sides = options.sides().stream()
@@ -103,18 +116,18 @@ public final class Benchmark
         options.raw().ifPresent(file -> append(file, figures.raw(workload.name())));
     }
 
-    /** CPU seconds per GB of this program itself, without any exchange. */
-    private double ownCost(Workload workload, Pages pages)
+    /** CPU seconds per GB that this program spends by itself, without an exchange. */
+    private double baselineCost(Workload workload, Pages pages)
     {
         double before = ProcessFigures.cpuSeconds(ProcessHandle.current().pid());
         List<Pages.Checker> checkers = IntStream.range(0, workload.partitions())
                 .mapToObj(pages::checker).toList();
         for (int task = 0; task < workload.tasks(); task++) {
             for (int number = 0; number < workload.pagesOfATask(); number++) {
-                checkers.get(pages.partition(task, number)).take(pages.page(task, number));
+                checkers.get(pages.partition(task, number)).accept(pages.page(task, number));
             }
         }
-        checkers.forEach(Pages.Checker::end);
+        checkers.forEach(Pages.Checker::checkComplete);
         double after = ProcessFigures.cpuSeconds(ProcessHandle.current().pid());
         return (after - before) / workload.gigabytes();
     }
@@ -125,13 +138,13 @@ public final class Benchmark
         System.gc();
         queries++;
         String query = "bench_%s_%s".formatted(ProcessHandle.current().pid(), queries);
-        log.take();
+        log.drain();
         long refusedBefore = stage.refused();
-        side.daemons().forEach(ProcessFigures::forgetPeak);
+        side.daemons().forEach(ProcessFigures::resetPeak);
         DaemonMetrics.Puts putsBefore = side.puts().puts();
         Cpu before = Cpu.now(stage, side);
 
-        // closing is asynchronous on both sides, so what it costs is in the requests, not in the CPU
+        // closing is asynchronous: its cost shows in the request counts, not in CPU time
         Cpu[] after = new Cpu[1];
         Shuffle shuffle =
                 new Shuffle(side, workload, pages, options.writers(), options.readers());
@@ -140,7 +153,7 @@ public final class Benchmark
         stage.awaitRemoval(query);
         Cpu cpu = after[0].minus(before);
         DaemonMetrics.Puts puts = side.puts().puts().minus(putsBefore);
-        return figures(side, workload, outcome, cpu, puts, log.take(),
+        return figures(side, workload, outcome, cpu, puts, log.drain(),
                 stage.refused() - refusedBefore);
     }
 
@@ -163,16 +176,16 @@ public final class Benchmark
         figures.put("read MB/s", workload.bytes() / 1e6 / outcome.read());
         figures.put("finish p50 ms", 1000 * Figures.percentile(finishes, 0.5));
         figures.put("finish p99 ms", 1000 * Figures.percentile(finishes, 0.99));
-        figures.put("a put of the daemon ms", 1000 * puts.seconds() / Math.max(1, puts.count()));
-        figures.put("slowest put, at the server ms", (double) requests.slowestPut());
+        figures.put("daemon put, mean ms", 1000 * puts.seconds() / Math.max(1, puts.count()));
+        figures.put("slowest put at the server ms", (double) requests.slowestPut());
         figures.put("client CPU s", cpu.client());
         figures.put("daemon CPU s", cpu.daemons());
         figures.put("client + daemon CPU s/GB",
                 (cpu.client() + cpu.daemons()) / (workload.bytes() / GB));
         figures.put("store CPU s", cpu.store());
-        figures.put("one sink MiB", outcome.sinks().mostOfOne() / MIB);
-        figures.put("all sinks MiB", outcome.sinks().mostOfAll() / MIB);
-        figures.put("all sources MiB", outcome.sources().mostOfAll() / MIB);
+        figures.put("largest sink MiB", outcome.sinks().largest() / MIB);
+        figures.put("all sinks MiB", outcome.sinks().total() / MIB);
+        figures.put("all sources MiB", outcome.sources().total() / MIB);
         figures.put("daemon peak MiB", side.daemonPeak().orElse(0) / MIB);
         figures.put("PUT-class requests", (double) requests.puts());
         figures.put("GET-class requests", (double) requests.gets());
@@ -193,7 +206,7 @@ public final class Benchmark
         }
     }
 
-    /** CPU seconds spent so far. */
+    /** CPU seconds used so far. */
     private record Cpu(double client, double daemons, double store)
     {
         static Cpu now(Stage stage, Side side)

@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.benchmark;
 
 import java.io.IOException;
@@ -8,14 +21,14 @@ import java.net.http.HttpRequest;
 import java.net.http.HttpResponse.BodyHandlers;
 import java.util.List;
 
-/** How long the daemons' puts into their base directories took, from their metrics. */
+/** Reads from the daemons' metrics how long their puts into base directories took. */
 final class DaemonMetrics
 {
     private static final String DURATION = "stopover_storage_request_duration_seconds_";
 
     /**
-     * @param count of puts
-     * @param seconds that they took, added up
+     * @param count number of puts
+     * @param seconds total duration of the puts
      */
     record Puts(double count, double seconds)
     {

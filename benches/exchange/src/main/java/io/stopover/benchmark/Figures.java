@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.benchmark;
 
 import java.util.ArrayList;
@@ -10,13 +23,13 @@ import java.util.SequencedMap;
 import static java.util.stream.Collectors.joining;
 
 /**
- * What was measured, round by round, of both sides: medians with their range, and the ratios of the
- * rounds, each of which compares two runs that followed one another.
+ * Measurements of both contenders by round: medians with ranges, and the ratio of each round, which
+ * compares two consecutive runs.
  */
 final class Figures
 {
     private final List<String> sides;
-    /** By name of the figure and side, one value a round. */
+    /** By figure and contender: one value per round. */
     private final SequencedMap<String, SequencedMap<String, List<Double>>> values =
             new LinkedHashMap<>();
 
@@ -49,7 +62,7 @@ final class Figures
                 figure, columns.stream().map("%30s"::formatted).collect(joining()), ratio);
     }
 
-    /** Of the second side to the first, where the first is not zero. */
+    /** Second contender divided by the first, skipping rounds in which the first is zero. */
     private List<Double> ratios(SequencedMap<String, List<Double>> bySide)
     {
         List<Double> base = bySide.getOrDefault(sides.get(0), List.of());
@@ -85,14 +98,14 @@ final class Figures
         return String.format(Locale.ROOT, format, value);
     }
 
-    /** The value below or at which that share of the sorted values lies. */
+    /** Nearest-rank percentile of sorted values; {@code share} is between 0 and 1. */
     static double percentile(double[] sorted, double share)
     {
         int rank = (int) Math.ceil(share * sorted.length);
         return sorted[Math.clamp(rank - 1, 0, sorted.length - 1)];
     }
 
-    /** One line a round and side, tab separated, with a head. */
+    /** Tab-separated values with a header line: one line per round and contender. */
     String raw(String workload)
     {
         StringBuilder raw = new StringBuilder("workload\tside\tround\t");

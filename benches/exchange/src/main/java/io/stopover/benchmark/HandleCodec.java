@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.benchmark;
 
 import com.fasterxml.jackson.databind.ObjectMapper;
@@ -8,8 +21,9 @@ import java.io.IOException;
 import java.io.UncheckedIOException;
 
 /**
- * Sends handles through JSON, as they travel between Trino's nodes: written by the server's mapper,
- * with the plugin and the class in front, and read back by the class of that plugin.
+ * Encodes handles as the JSON that Trino sends between nodes, and decodes them again. The server's
+ * mapper writes them, preceded by the plugin and class name; the class from that plugin's class
+ * loader reads them.
  */
 final class HandleCodec
 {

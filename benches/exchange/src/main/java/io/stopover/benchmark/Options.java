@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.benchmark;
 
 import java.nio.file.Path;
@@ -6,7 +19,7 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Optional;
 
-/** What the command line asks for. */
+/** Command-line options. */
 record Options(
         List<Workload> workloads,
         List<String> sides,
@@ -51,7 +64,7 @@ record Options(
         while (!left.isEmpty()) {
             String name = left.removeFirst();
             if (left.isEmpty()) {
-                throw new IllegalArgumentException(name + " needs a value");
+                throw new IllegalArgumentException(name + " requires a value");
             }
             options = options.with(name, left.removeFirst());
         }
@@ -75,7 +88,7 @@ record Options(
                     withPaths(folder, Optional.of(Path.of(value)), stockPlugin, stopoverPlugin);
             case "--stock-plugin" -> withPaths(folder, raw, Path.of(value), stopoverPlugin);
             case "--stopover-plugin" -> withPaths(folder, raw, stockPlugin, Path.of(value));
-            default -> throw new IllegalArgumentException("there is no option " + option);
+            default -> throw new IllegalArgumentException("unknown option " + option);
         };
     }
 
@@ -99,7 +112,7 @@ record Options(
         for (String side : chosen) {
             if (!List.of("stock", "stopover").contains(side)) {
                 throw new IllegalArgumentException(
-                        "there is no side %s; there are stock and stopover".formatted(side));
+                        "unknown side %s: expected stock or stopover".formatted(side));
             }
         }
         return new Options(workloads, chosen, rounds, warmUps, scale, writers, readers, folder, raw,

@@ -1,33 +1,46 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.benchmark;
 
 import java.util.concurrent.atomic.AtomicLong;
 
 /**
- * The most that a number of sinks or sources held, one of them and all together. Each is asked after
- * each page, when Trino asks it too.
+ * Peak memory of a set of sinks or sources: of the largest one and of all together. Memory is
+ * sampled after each page, as Trino samples it.
  */
 final class Peak
 {
     private final AtomicLong sum = new AtomicLong();
-    private final AtomicLong mostOfOne = new AtomicLong();
-    private final AtomicLong mostOfAll = new AtomicLong();
+    private final AtomicLong largest = new AtomicLong();
+    private final AtomicLong total = new AtomicLong();
 
     One one()
     {
         return new One();
     }
 
-    long mostOfOne()
+    long largest()
     {
-        return mostOfOne.get();
+        return largest.get();
     }
 
-    long mostOfAll()
+    long total()
     {
-        return mostOfAll.get();
+        return total.get();
     }
 
-    /** Used by one thread. */
+    /** Not thread-safe. */
     final class One
             implements AutoCloseable
     {
@@ -40,8 +53,8 @@ final class Peak
             if (bytes != last) {
                 long all = sum.addAndGet(bytes - last);
                 last = bytes;
-                mostOfOne.accumulateAndGet(bytes, Math::max);
-                mostOfAll.accumulateAndGet(all, Math::max);
+                largest.accumulateAndGet(bytes, Math::max);
+                total.accumulateAndGet(all, Math::max);
             }
         }
 

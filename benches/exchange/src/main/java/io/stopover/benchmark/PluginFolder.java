@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.benchmark;
 
 import io.opentelemetry.api.OpenTelemetry;
@@ -21,12 +34,12 @@ import java.util.ServiceLoader;
 import java.util.stream.Stream;
 
 /**
- * A plugin as it lies under {@code plugin/} of a Trino server, loaded as Trino loads it: by a class
- * loader of its own, which shares with the server only the packages of the SPI.
+ * A plugin directory of a Trino server, loaded as Trino loads it: in its own class loader that
+ * shares only the SPI packages with the server.
  */
 final class PluginFolder
 {
-    /** Of Trino 476. */
+    /** The packages that Trino 476 shares with plugins. */
     private static final List<String> SHARED_PACKAGES = List.of(
             "io.trino.spi.",
             "com.fasterxml.jackson.annotation.",
@@ -52,12 +65,13 @@ final class PluginFolder
                     .map(PluginFolder::url)
                     .toArray(URL[]::new);
             if (jars.length == 0) {
-                throw new IllegalArgumentException(folder + " holds no jars: it is no plugin");
+                throw new IllegalArgumentException(
+                        folder + " contains no jars: not a plugin directory");
             }
             return jars;
         }
         catch (IOException e) {
-            throw new UncheckedIOException("cannot read the plugin folder " + folder, e);
+            throw new UncheckedIOException("cannot read plugin directory " + folder, e);
         }
     }
 

@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.benchmark;
 
 import io.airlift.slice.Slice;
@@ -33,15 +46,15 @@ import static io.trino.spi.exchange.ExchangeId.createRandomExchangeId;
 import static java.util.concurrent.TimeUnit.SECONDS;
 
 /**
- * One exchange from its creation to its end, driven as the engine drives it: tasks write at the same
- * time, each page after the sink has let it in; when all have finished the coordinator takes the
- * handles; then each partition is read by a source of its own. Every page is checked.
+ * One exchange from creation to close, driven as the engine drives it. Tasks write concurrently and
+ * wait while the sink is blocked; when all have finished, the coordinator lists the handles; then
+ * one source per partition reads. Every page is checked.
  */
 final class Shuffle
 {
-    private static final long PATIENCE_SECONDS = 600;
+    private static final long TIMEOUT_SECONDS = 600;
 
-    /** What it took; times in seconds. */
+    /** Durations in seconds, and peaks. */
     record Outcome(
             double write,
             double plan,
@@ -79,7 +92,7 @@ final class Shuffle
         this.finishes = new double[workload.tasks()];
     }
 
-    /** @param afterReading what is measured before the exchange is closed */
+    /** @param afterReading runs after the last read and before the exchange is closed */
     Outcome run(QueryId query, Runnable afterReading)
     {
         long start = System.nanoTime();
@@ -90,7 +103,8 @@ final class Shuffle
                     .mapToObj(exchange::addSink)
                     .toList();
             exchange.noMoreSinks();
-            atOnce(writers, workload.tasks(), task -> write(exchange, sinks.get(task), task));
+            runConcurrently(
+                    writers, workload.tasks(), task -> write(exchange, sinks.get(task), task));
             double write = secondsSince(start);
 
             long planStart = System.nanoTime();
@@ -100,7 +114,7 @@ final class Shuffle
 
             long readStart = System.nanoTime();
             ExchangeSourceOutputSelector selector = selector();
-            atOnce(readers, workload.partitions(), partition ->
+            runConcurrently(readers, workload.partitions(), partition ->
                     read(partition, handles.getOrDefault(partition, List.of()), selector));
             double read = secondsSince(readStart);
             afterReading.run();
@@ -137,7 +151,7 @@ final class Shuffle
         exchange.sinkFinished(handle, 0);
     }
 
-    /** As they are sent to the nodes, by partition. */
+    /** Encoded handles by partition. */
     private Map<Integer, List<byte[]>> handles(Exchange exchange)
     {
         Map<Integer, List<byte[]>> handles = new TreeMap<>();
@@ -179,16 +193,19 @@ final class Shuffle
                 await(source.isBlocked());
                 Slice page = source.read();
                 if (page != null) {
-                    checker.take(page);
+                    checker.accept(page);
                     memory.now(source.getMemoryUsage());
                 }
             }
         }
-        checker.end();
+        checker.checkComplete();
     }
 
-    /** Runs jobs 0 to {@code count}, so many at a time; throws what the first failing one threw. */
-    static void atOnce(int threads, int count, IntConsumer job)
+    /**
+     * Runs jobs 0 to {@code count} - 1, {@code threads} at a time, and throws the exception of the
+     * first job that failed.
+     */
+    static void runConcurrently(int threads, int count, IntConsumer job)
     {
         try (ExecutorService executor = Executors.newFixedThreadPool(threads)) {
             List<Future<?>> running = new ArrayList<>();
@@ -209,14 +226,14 @@ final class Shuffle
     private static <T> T await(Future<T> future)
     {
         try {
-            return future.get(PATIENCE_SECONDS, SECONDS);
+            return future.get(TIMEOUT_SECONDS, SECONDS);
         }
         catch (ExecutionException e) {
             throw new IllegalStateException(e.getCause());
         }
         catch (TimeoutException e) {
             throw new IllegalStateException(
-                    "nothing happened for %s s".formatted(PATIENCE_SECONDS), e);
+                    "no progress within %s s".formatted(TIMEOUT_SECONDS), e);
         }
         catch (InterruptedException e) {
             Thread.currentThread().interrupt();

@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.benchmark;
 
 import io.trino.spi.exchange.ExchangeManager;
@@ -6,12 +19,12 @@ import java.util.List;
 import java.util.OptionalLong;
 
 /**
- * One of the exchange managers that are compared, ready to run.
+ * One of the exchange managers under comparison.
  *
- * @param writer the manager of the coordinator and of the nodes that write
- * @param reader the manager of the nodes that read
- * @param daemons process ids of the daemons behind it, if there are any
- * @param puts the daemons' own count and sum of their puts into the store
+ * @param writer manager of the coordinator and the writing nodes
+ * @param reader manager of the reading nodes
+ * @param daemons process ids of its daemons; empty for the stock manager
+ * @param puts the daemons' own metrics of puts into the store
  */
 record Side(
         String name,

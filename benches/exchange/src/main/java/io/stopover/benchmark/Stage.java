@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.benchmark;
 
 import io.stopover.trino.testing.DaemonProcess;
@@ -21,8 +34,8 @@ import java.util.stream.Stream;
 import static java.util.stream.Collectors.joining;
 
 /**
- * The store of one workload, with two base directories for each side and the daemons of Stopover
- * in front of its own. All of it ends, and is removed, with {@code close}.
+ * Test bed of one workload: the store, two base directories per contender, and the Stopover
+ * daemons. Closing it stops every process and removes every file.
  */
 final class Stage
         implements AutoCloseable
@@ -37,7 +50,7 @@ final class Stage
     private final List<DaemonProcess> daemons = new ArrayList<>();
     private final List<ExchangeManager> managers = new ArrayList<>();
 
-    /** @param parent a folder on the disk that is to be measured */
+    /** @param parent directory on the disk under test */
     Stage(Workload workload, Path parent)
     {
         this.workload = workload;
@@ -66,7 +79,7 @@ final class Stage
                 .orElseThrow().toString();
     }
 
-    /** The URI of a base directory that exists. */
+    /** Creates a base directory and returns its URI. */
     private String baseDirectory(String side, int number)
     {
         String name = "%s-%s".formatted(side, number);
@@ -86,7 +99,10 @@ final class Stage
         }
     }
 
-    /** This S3 server can fail a put while another client removes the last object of a prefix. */
+    /**
+     * Keeps the prefix from becoming empty: this S3 server may fail a put while another client
+     * deletes the last object of its prefix.
+     */
     private static void keepPrefix(Path bucket)
     {
         try {
@@ -175,7 +191,7 @@ final class Stage
         return new StoreLog(s3.map(S3Server::accessLog));
     }
 
-    /** The S3 server and what stands in front of it. */
+    /** Process ids of the S3 server and its proxy. */
     List<Long> storeProcesses()
     {
         return Stream.concat(s3.map(S3Server::pid).stream(), proxy.map(SlowStore::pid).stream())
@@ -187,7 +203,7 @@ final class Stage
         return proxy.map(SlowStore::refused).orElse(0L);
     }
 
-    /** Waits until nothing is left whose path contains the text. */
+    /** Waits until no path under the base directories contains {@code text}. */
     void awaitRemoval(String text)
     {
         long deadline = System.nanoTime() + 60_000_000_000L;
@@ -212,7 +228,7 @@ final class Stage
                     file.toString().contains(text) && Files.isRegularFile(file));
         }
         catch (UncheckedIOException | IOException e) {
-            // a folder went away while it was looked at
+            // a directory was deleted during the walk
             return true;
         }
     }

@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.benchmark;
 
 import java.io.IOException;
@@ -11,16 +24,19 @@ import java.util.Optional;
 
 import static java.nio.charset.StandardCharsets.UTF_8;
 
-/** Counts requests in the access log of the S3 server, which has a line for each. */
+/** Counts requests in the access log of the S3 server, which has one line per request. */
 final class StoreLog
 {
-    /** Behind the action of a line: key, URI, status, error, bytes sent, object size, and this. */
+    /**
+     * Index of the duration in milliseconds after the action: key, URI, status, error, bytes sent,
+     * object size, duration.
+     */
     private static final int MILLISECONDS = 7;
 
     /**
-     * As they are billed: what writes and lists, what reads, what deletes.
+     * Requests by billing class: PUT and LIST, GET, DELETE.
      *
-     * @param slowestPut of an object: milliseconds from its head to the answer, at the server
+     * @param slowestPut duration of the slowest object put at the server, in milliseconds
      */
     record Requests(long puts, long gets, long deletes, long slowestPut)
     {
@@ -30,14 +46,14 @@ final class StoreLog
     private final Optional<Path> log;
     private long position;
 
-    /** @param log of the server; empty where there is none */
+    /** @param log access log of the S3 server; empty if the store is not S3 */
     StoreLog(Optional<Path> log)
     {
         this.log = log;
     }
 
-    /** Those since the last call. */
-    Requests take()
+    /** Returns the requests since the previous call. */
+    Requests drain()
     {
         if (log.isEmpty() || !Files.exists(log.get())) {
             return Requests.NONE;

@@ -1,13 +1,26 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.benchmark;
 
 import java.util.List;
 
 /**
- * What is written and read: tasks that each spread the same number of bytes over the partitions, in
+ * Amount and shape of the data: each task spreads the same number of bytes over all partitions, in
  * pages of one size.
  *
  * @param skewed half of all pages go to partition 0
- * @param elsewhere pages are read through another daemon than the one that took them
+ * @param elsewhere a daemon other than the writing one serves the reads
  */
 record Workload(
         String name,
@@ -21,12 +34,14 @@ record Workload(
 {
     enum Storage
     {
-        /** A local folder, with each side's defaults: Stopover syncs what it acknowledges. */
+        /**
+         * Local directory with each contender's defaults: Stopover syncs before it acknowledges.
+         */
         LOCAL,
-        /** A local folder that nobody syncs. */
+        /** Local directory without fsync. */
         LOCAL_UNSYNCED,
         S3,
-        /** S3 behind 40 ms and a limit of requests. */
+        /** S3 with 40 ms added latency and a request rate limit. */
         SLOW_S3
     }
 
@@ -67,11 +82,11 @@ record Workload(
     {
         return ALL.stream().filter(workload -> workload.name.equals(name)).findFirst()
                 .orElseThrow(() -> new IllegalArgumentException(
-                        "there is no workload %s; there are %s"
+                        "unknown workload %s: expected one of %s"
                                 .formatted(name, ALL.stream().map(Workload::name).toList())));
     }
 
-    /** The same with fewer tasks, at least two. */
+    /** The same workload with fewer tasks, at least two. */
     Workload scaled(double factor)
     {
         int fewer = (int) Math.max(Math.min(2, tasks), Math.round(tasks * factor));

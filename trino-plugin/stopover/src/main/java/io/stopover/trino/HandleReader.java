@@ -1,12 +1,25 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino;
 
-import io.stopover.trino.client.AnyDaemon;
 import io.stopover.trino.client.Backoff;
 import io.stopover.trino.client.Cancellation;
 import io.stopover.trino.client.CancelledException;
 import io.stopover.trino.client.DaemonClient;
-import io.stopover.trino.client.GiveUpException;
+import io.stopover.trino.client.DaemonFailover;
 import io.stopover.trino.client.ProblemException;
+import io.stopover.trino.client.RetriesExhaustedException;
 import io.stopover.trino.wire.MalformedStreamException;
 import io.stopover.trino.wire.ReadStream;
 
@@ -17,65 +30,65 @@ import static java.util.Objects.requireNonNull;
 import static java.util.concurrent.TimeUnit.SECONDS;
 
 /**
- * Reads one handle to its end: every page once, in the daemon's order. A read that breaks off, or
- * brings damaged bytes, is resumed behind the last good page, at the same daemon or another; time
- * for that begins anew with each page that comes. All pages came when the end record was right and
- * the sums are those of the handle. Blocks; lives in one thread.
+ * Reads all pages of one handle, each exactly once, in the daemon's order. After an interruption or
+ * damaged data, the read resumes behind the last valid page, at the same daemon or another one;
+ * each page received restarts the retry time. The handle is complete when the end record is valid
+ * and the totals match those of the handle. Blocks; used by one thread.
  */
 final class HandleReader
         implements ReadStream.Visitor
 {
-    enum Room
+    enum Reservation
     {
-        TAKEN, CLOSED, NONE_YET
+        GRANTED, CLOSED, TIMED_OUT
     }
 
-    /** Where pages go. */
+    /** The consumer of the pages. */
     interface Target
     {
-        boolean isWanted(int task, int attempt);
+        /** Fails if the final selector excludes the attempt. */
+        void checkSelected(int task, int attempt);
 
-        /**
-         * Takes room for a page, or says why not: nobody wants pages any more, or there was no room
-         * for so long.
-         */
-        Room awaitRoom(int bytes, long nanos)
+        /** Reserves buffer space for a page; waits for it for up to {@code nanos}. */
+        Reservation reserve(int bytes, long nanos)
                 throws InterruptedException;
 
-        void giveBack(int bytes);
+        void release(int bytes);
 
+        /** Hands over a page for which space is reserved. */
         void deliver(byte[] page);
     }
 
-    /** Bytes that are damaged again and again are damaged where they lie. */
-    private static final int MAX_MALFORMED = 4;
+    /** Data that is still damaged in this many consecutive reads is damaged in the store. */
+    private static final int MAX_DAMAGED_READS = 4;
     /**
-     * A reader that finds no room for so long lets its connection go. A daemon serves a limited
-     * number of reads at a time, and whom the consumer waits for may be in that queue.
+     * How long a reader without buffer space keeps its connection. A daemon serves a limited number
+     * of concurrent reads, and the consumer may be waiting for one that is queued there.
      */
     private static final long MAX_STALL_NANOS = SECONDS.toNanos(5);
 
     private final DaemonClient client;
-    private final AnyDaemon anyDaemon;
+    private final DaemonFailover failover;
     private final StopoverSourceHandle handle;
     private final Target target;
     private final Backoff backoff;
     private final Cancellation cancellation;
     private long pages;
     private long bytes;
-    private boolean wanted;
-    private int malformed;
+    private int damagedReads;
+    private long requests;
+    private long pauses;
 
     HandleReader(
             DaemonClient client,
-            AnyDaemon anyDaemon,
+            DaemonFailover failover,
             StopoverSourceHandle handle,
             Target target,
             Backoff backoff,
             Cancellation cancellation)
     {
         this.client = requireNonNull(client, "client is null");
-        this.anyDaemon = requireNonNull(anyDaemon, "anyDaemon is null");
+        this.failover = requireNonNull(failover, "failover is null");
         this.handle = requireNonNull(handle, "handle is null");
         this.target = requireNonNull(target, "target is null");
         this.backoff = requireNonNull(backoff, "backoff is null");
@@ -87,26 +100,39 @@ final class HandleReader
     {
         while (true) {
             try {
-                anyDaemon.call(this::readRest, backoff, cancellation);
+                failover.call(this::readRemaining, backoff, cancellation);
                 return;
             }
             catch (ReadPausedException e) {
-                takeRoom(e.pageSize(), Long.MAX_VALUE);
-                target.giveBack(e.pageSize());
+                pauses++;
+                reserve(e.pageSize(), Long.MAX_VALUE);
+                target.release(e.pageSize());
                 backoff.progressed();
             }
         }
     }
 
-    private Void readRest(URI daemon)
+    long requests()
+    {
+        return requests;
+    }
+
+    /** Requests after the first one, except those that resumed a paused read. */
+    long retries()
+    {
+        return Math.max(0, requests - 1 - pauses);
+    }
+
+    private Void readRemaining(URI daemon)
             throws IOException
     {
+        requests++;
         try {
             client.read(daemon, handle.handle(), pages, this, cancellation);
             if (pages != handle.pages() || bytes != handle.bytes()) {
                 throw new MalformedStreamException(
-                        "%s ended a handle of %s pages and %s bytes after %s pages and %s bytes"
-                        .formatted(daemon, handle.pages(), handle.bytes(), pages, bytes));
+                        "%s returned %s pages, %s bytes for a handle of %s pages, %s bytes"
+                        .formatted(daemon, pages, bytes, handle.pages(), handle.bytes()));
             }
             return null;
         }
@@ -120,9 +146,12 @@ final class HandleReader
 
     private IOException damaged(IOException failure)
     {
-        malformed++;
-        return malformed < MAX_MALFORMED ? failure
-                : new GiveUpException("Read damaged %s times".formatted(malformed), failure);
+        damagedReads++;
+        if (damagedReads < MAX_DAMAGED_READS) {
+            return failure;
+        }
+        return new RetriesExhaustedException(
+                "damaged in %s consecutive reads".formatted(damagedReads), failure);
     }
 
     @Override
@@ -131,10 +160,10 @@ final class HandleReader
     {
         if (partition != handle.partition()) {
             throw new MalformedStreamException(
-                    "block of partition %s in the answer to a handle of partition %s"
+                    "block of partition %s in the response to a handle of partition %s"
                             .formatted(partition, handle.partition()));
         }
-        wanted = target.isWanted(task, attempt);
+        target.checkSelected(task, attempt);
     }
 
     @Override
@@ -145,24 +174,24 @@ final class HandleReader
             throw new MalformedStreamException(
                     "more pages than the %s of the handle".formatted(handle.pages()));
         }
-        takeRoom(size, MAX_STALL_NANOS);
+        reserve(size, MAX_STALL_NANOS);
     }
 
-    private void takeRoom(int size, long nanos)
+    private void reserve(int size, long nanos)
             throws IOException
     {
-        Room room;
+        Reservation reservation;
         try {
-            room = target.awaitRoom(size, nanos);
+            reservation = target.reserve(size, nanos);
         }
         catch (InterruptedException e) {
             Thread.currentThread().interrupt();
             throw new CancelledException();
         }
-        switch (room) {
-            case TAKEN -> {}
+        switch (reservation) {
+            case GRANTED -> {}
             case CLOSED -> throw new CancelledException();
-            case NONE_YET -> throw new ReadPausedException(size);
+            case TIMED_OUT -> throw new ReadPausedException(size);
         }
     }
 
@@ -171,19 +200,14 @@ final class HandleReader
     {
         pages++;
         bytes += page.length;
-        malformed = 0;
+        damagedReads = 0;
         backoff.progressed();
-        if (wanted) {
-            target.deliver(page);
-        }
-        else {
-            target.giveBack(page.length);
-        }
+        target.deliver(page);
     }
 
     @Override
     public void release(int size)
     {
-        target.giveBack(size);
+        target.release(size);
     }
 }

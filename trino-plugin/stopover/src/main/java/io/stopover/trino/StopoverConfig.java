@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino;
 
 import com.google.common.base.Splitter;
@@ -29,8 +42,8 @@ import static java.util.concurrent.TimeUnit.MINUTES;
 import static java.util.concurrent.TimeUnit.SECONDS;
 
 /**
- * All properties of the plugin. {@code docs/plugin.md} says what each means and why its default is
- * what it is.
+ * All properties of the plugin except TLS. {@code docs/plugin.md} documents each one and the reason
+ * for its default.
  */
 public class StopoverConfig
 {
@@ -53,7 +66,8 @@ public class StopoverConfig
     private Duration readRetryTime = new Duration(2, MINUTES);
     private Duration retryInitialDelay = new Duration(100, MILLISECONDS);
     private Duration retryMaxDelay = new Duration(5, SECONDS);
-    private Duration daemonDownTime = new Duration(10, SECONDS);
+    private Duration daemonCooldown = new Duration(1, SECONDS);
+    private Duration daemonMaxCooldown = new Duration(30, SECONDS);
 
     @NotEmpty(message =
             "stopover.uris must name at least one daemon, such as http://127.0.0.1:7077")
@@ -64,7 +78,7 @@ public class StopoverConfig
 
     @Config("stopover.uris")
     @ConfigDescription(
-            "Daemons, separated by commas, in order of preference: first the one beside this node")
+            "Daemon URIs in order of preference, comma-separated; the local daemon first")
     public StopoverConfig setUris(String uris)
     {
         this.uris = Splitter.on(',').trimResults().omitEmptyStrings().splitToStream(uris)
@@ -88,14 +102,14 @@ public class StopoverConfig
             }
         }
         catch (URISyntaxException e) {
-            // reported below, with the property's name
+            // isUrisValid reports it with the property's name
         }
         invalidUri = text;
         return Optional.empty();
     }
 
     @AssertTrue(message =
-            "stopover.uris must be a list of http://host:port or https://host:port and no more")
+            "stopover.uris must be a comma-separated list of http://host:port or https://host:port")
     public boolean isUrisValid()
     {
         return invalidUri == null;
@@ -121,7 +135,8 @@ public class StopoverConfig
     }
 
     @Config("stopover.token-file")
-    @ConfigDescription("File with the bearer token; read again when a daemon refuses the token")
+    @ConfigDescription(
+            "File that contains the bearer token; reread when a daemon rejects the token")
     public StopoverConfig setTokenFile(String tokenFile)
     {
         this.tokenFile = Optional.ofNullable(tokenFile).map(Path::of);
@@ -129,13 +144,13 @@ public class StopoverConfig
     }
 
     @AssertTrue(message =
-            "stopover.token and stopover.token-file exclude each other: set one of them")
+            "stopover.token and stopover.token-file are mutually exclusive: set only one of them")
     public boolean isTokenUnambiguous()
     {
         return token.isEmpty() || tokenFile.isEmpty();
     }
 
-    @AssertTrue(message = "stopover.token is empty: remove it, or give the token")
+    @AssertTrue(message = "stopover.token is empty: set a token or remove the property")
     public boolean isTokenNotEmpty()
     {
         return token.map(value -> !value.isBlank()).orElse(true);
@@ -150,7 +165,7 @@ public class StopoverConfig
     }
 
     @Config("stopover.batch-size")
-    @ConfigDescription("Bytes of pages that a sink sends in one request")
+    @ConfigDescription("Page bytes that a sink sends in one request")
     public StopoverConfig setBatchSize(DataSize batchSize)
     {
         this.batchSize = batchSize;
@@ -166,7 +181,7 @@ public class StopoverConfig
     }
 
     @Config("stopover.sink-max-buffered")
-    @ConfigDescription("Bytes held by one sink from which on it asks the engine to wait")
+    @ConfigDescription("Buffered bytes at which a sink reports itself as blocked")
     public StopoverConfig setSinkMaxBuffered(DataSize sinkMaxBuffered)
     {
         this.sinkMaxBuffered = sinkMaxBuffered;
@@ -189,7 +204,7 @@ public class StopoverConfig
     }
 
     @Config("stopover.source-handle-target-size")
-    @ConfigDescription("Bytes of pages that one source handle names, about")
+    @ConfigDescription("Approximate page bytes covered by one source handle")
     public StopoverConfig setSourceHandleTargetSize(DataSize sourceHandleTargetSize)
     {
         this.sourceHandleTargetSize = sourceHandleTargetSize;
@@ -204,7 +219,7 @@ public class StopoverConfig
     }
 
     @Config("stopover.read-concurrency")
-    @ConfigDescription("Source handles that one source reads at a time")
+    @ConfigDescription("Source handles that one source reads concurrently")
     public StopoverConfig setReadConcurrency(int readConcurrency)
     {
         this.readConcurrency = readConcurrency;
@@ -220,7 +235,7 @@ public class StopoverConfig
     }
 
     @Config("stopover.read-buffer-size")
-    @ConfigDescription("Bytes that one source reads ahead")
+    @ConfigDescription("Memory that one source may use for read-ahead")
     public StopoverConfig setReadBufferSize(DataSize readBufferSize)
     {
         this.readBufferSize = readBufferSize;
@@ -236,7 +251,8 @@ public class StopoverConfig
     }
 
     @Config("stopover.max-page-size")
-    @ConfigDescription("Largest page; the daemons' limits.max_page_size must not be less")
+    @ConfigDescription(
+            "Maximum page size; limits.max_page_size of the daemons must be at least as large")
     public StopoverConfig setMaxPageSize(DataSize maxPageSize)
     {
         this.maxPageSize = maxPageSize;
@@ -251,7 +267,7 @@ public class StopoverConfig
     }
 
     @Config("stopover.connect-timeout")
-    @ConfigDescription("Time for a connection to a daemon to be made")
+    @ConfigDescription("Timeout for connecting to a daemon")
     public StopoverConfig setConnectTimeout(Duration connectTimeout)
     {
         this.connectTimeout = connectTimeout;
@@ -266,7 +282,7 @@ public class StopoverConfig
     }
 
     @Config("stopover.request-timeout")
-    @ConfigDescription("Time for the answer to a request that carries no pages, but finish")
+    @ConfigDescription("Timeout of a request that carries no pages, except finish")
     public StopoverConfig setRequestTimeout(Duration requestTimeout)
     {
         this.requestTimeout = requestTimeout;
@@ -281,8 +297,7 @@ public class StopoverConfig
     }
 
     @Config("stopover.write-timeout")
-    @ConfigDescription(
-            "Time for a batch or finish, backpressure included, before it is sent again")
+    @ConfigDescription("Timeout of a batch or finish request, backpressure included")
     public StopoverConfig setWriteTimeout(Duration writeTimeout)
     {
         this.writeTimeout = writeTimeout;
@@ -297,7 +312,7 @@ public class StopoverConfig
     }
 
     @Config("stopover.read-timeout")
-    @ConfigDescription("Time without a byte from the daemon after which a read is resumed")
+    @ConfigDescription("Time without data from the daemon after which a read is resumed")
     public StopoverConfig setReadTimeout(Duration readTimeout)
     {
         this.readTimeout = readTimeout;
@@ -311,7 +326,7 @@ public class StopoverConfig
     }
 
     @Config("stopover.coordinator-retry-time")
-    @ConfigDescription("How long the coordinator tries again before it fails the query")
+    @ConfigDescription("How long the coordinator retries before the query fails")
     public StopoverConfig setCoordinatorRetryTime(Duration coordinatorRetryTime)
     {
         this.coordinatorRetryTime = coordinatorRetryTime;
@@ -325,7 +340,7 @@ public class StopoverConfig
     }
 
     @Config("stopover.sink-retry-time")
-    @ConfigDescription("How long a sink tries again before it fails the task's attempt")
+    @ConfigDescription("How long a sink retries before the task attempt fails")
     public StopoverConfig setSinkRetryTime(Duration sinkRetryTime)
     {
         this.sinkRetryTime = sinkRetryTime;
@@ -339,7 +354,8 @@ public class StopoverConfig
     }
 
     @Config("stopover.read-retry-time")
-    @ConfigDescription("How long a source tries again without getting a page before it fails")
+    @ConfigDescription(
+            "How long a source retries without receiving a page before the task attempt fails")
     public StopoverConfig setReadRetryTime(Duration readRetryTime)
     {
         this.readRetryTime = readRetryTime;
@@ -354,7 +370,7 @@ public class StopoverConfig
     }
 
     @Config("stopover.retry-initial-delay")
-    @ConfigDescription("Pause before the first repetition; each further one is twice as long")
+    @ConfigDescription("Delay before the first retry; doubled for each further retry")
     public StopoverConfig setRetryInitialDelay(Duration retryInitialDelay)
     {
         this.retryInitialDelay = retryInitialDelay;
@@ -369,7 +385,7 @@ public class StopoverConfig
     }
 
     @Config("stopover.retry-max-delay")
-    @ConfigDescription("Longest pause between repetitions")
+    @ConfigDescription("Maximum delay between retries")
     public StopoverConfig setRetryMaxDelay(Duration retryMaxDelay)
     {
         this.retryMaxDelay = retryMaxDelay;
@@ -385,16 +401,41 @@ public class StopoverConfig
     }
 
     @NotNull
-    public Duration getDaemonDownTime()
+    @MinDuration("1ms")
+    public Duration getDaemonCooldown()
     {
-        return daemonDownTime;
+        return daemonCooldown;
     }
 
-    @Config("stopover.daemon-down-time")
-    @ConfigDescription("How long a daemon that could not be reached is asked last")
-    public StopoverConfig setDaemonDownTime(Duration daemonDownTime)
+    @Config("stopover.daemon-cooldown")
+    @ConfigDescription(
+            "Time for which a failing daemon is avoided; doubles with each consecutive failure")
+    public StopoverConfig setDaemonCooldown(Duration daemonCooldown)
     {
-        this.daemonDownTime = daemonDownTime;
+        this.daemonCooldown = daemonCooldown;
         return this;
+    }
+
+    @NotNull
+    @MinDuration("1ms")
+    public Duration getDaemonMaxCooldown()
+    {
+        return daemonMaxCooldown;
+    }
+
+    @Config("stopover.daemon-max-cooldown")
+    @ConfigDescription("Longest time for which a failing daemon is avoided")
+    public StopoverConfig setDaemonMaxCooldown(Duration daemonMaxCooldown)
+    {
+        this.daemonMaxCooldown = daemonMaxCooldown;
+        return this;
+    }
+
+    @AssertTrue(message =
+            "stopover.daemon-max-cooldown must not be less than stopover.daemon-cooldown")
+    public boolean isDaemonMaxCooldownValid()
+    {
+        return daemonMaxCooldown == null || daemonCooldown == null
+                || daemonMaxCooldown.compareTo(daemonCooldown) >= 0;
     }
 }

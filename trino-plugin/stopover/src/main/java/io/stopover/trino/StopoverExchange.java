@@ -1,11 +1,26 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino;
 
+import com.google.common.collect.ImmutableSortedMap;
 import io.airlift.log.Logger;
-import io.stopover.trino.client.AnyDaemon;
+import io.airlift.units.Duration;
+import io.opentelemetry.api.trace.Span;
 import io.stopover.trino.client.Backoff;
 import io.stopover.trino.client.Cancellation;
 import io.stopover.trino.client.CancelledException;
-import io.stopover.trino.client.DaemonClient;
+import io.stopover.trino.client.DaemonFailover;
 import io.stopover.trino.client.PlannedHandle;
 import io.trino.spi.TrinoException;
 import io.trino.spi.exchange.Exchange;
@@ -14,108 +29,130 @@ import io.trino.spi.exchange.ExchangeSinkHandle;
 import io.trino.spi.exchange.ExchangeSinkInstanceHandle;
 import io.trino.spi.exchange.ExchangeSourceHandle;
 import io.trino.spi.exchange.ExchangeSourceHandleSource;
+import io.trino.spi.metrics.Metrics;
 
 import java.io.IOException;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentSkipListMap;
+import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.AtomicLong;
+import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.Supplier;
 
 import static com.google.common.base.Preconditions.checkArgument;
 import static io.stopover.trino.StopoverErrorCode.STOPOVER_EXCHANGE_CLOSED;
+import static io.stopover.trino.StopoverErrorCode.STOPOVER_UNAVAILABLE;
 import static java.util.Objects.requireNonNull;
+import static java.util.concurrent.TimeUnit.NANOSECONDS;
+import static java.util.concurrent.TimeUnit.SECONDS;
 
 /**
- * One exchange, on the coordinator: announced to the daemons, its lease renewed while it is open,
- * its handles planned once all sinks have finished, and removed when it is closed. The first {@code
- * sinkFinished} of a task decides which of its attempts is read. Trino repeats nothing here, so
- * every request is repeated inside; no method waits for one.
+ * One exchange, on the coordinator. Announces it to the daemons, renews its lease until it is
+ * closed, plans its source handles once all sinks have finished, and removes it in the end. The
+ * first {@code sinkFinished} of a task selects the attempt that is read. Trino retries nothing
+ * here, so each request is retried inside; no method blocks.
  *
- * <p>Announcing, renewing and removing are done by one thread after another, never at once: an
- * announcement that overtook the removal would open the exchange again.
+ * <p>One thread announces, renews and removes, in this order: an announcement after the removal
+ * would reopen the exchange.
  */
 final class StopoverExchange
         implements Exchange
 {
     private static final Logger log = Logger.get(StopoverExchange.class);
     private static final int RENEWALS_PER_LEASE = 3;
+    private static final long MAX_RENEWAL_RETRY_NANOS = SECONDS.toNanos(5);
 
-    private final ExchangeId id;
-    private final String name;
-    private final int partitions;
-    private final boolean ordered;
-    private final long targetSize;
-    private final DaemonClient client;
-    private final AnyDaemon anyDaemon;
-    private final Supplier<Backoff> backoffs;
-    private final Workers workers;
-    private final Map<Integer, Integer> chosenAttempts = new ConcurrentSkipListMap<>();
-    private final CompletableFuture<Void> announced = new CompletableFuture<>();
-    private final CompletableFuture<List<ExchangeSourceHandle>> handles = new CompletableFuture<>();
-    private final AtomicBoolean handlesRequested = new AtomicBoolean();
-    private final Cancellation whileOpen = new Cancellation();
-    private final Cancellation planning = new Cancellation();
-
-    StopoverExchange(
+    /**
+     * @param name globally unique id of the exchange at the daemons
+     * @param instantiateTimeout how long the engine waits for {@code instantiateSink}, if limited
+     */
+    record Settings(
             ExchangeId id,
             String name,
             int partitions,
             boolean ordered,
-            long targetSize,
-            DaemonClient client,
-            AnyDaemon anyDaemon,
-            Supplier<Backoff> backoffs,
-            Workers workers)
+            long sourceHandleTargetSize,
+            Optional<Duration> instantiateTimeout)
     {
-        checkArgument(partitions > 0, "an exchange has output partitions, not %s", partitions);
-        this.id = requireNonNull(id, "id is null");
-        this.name = requireNonNull(name, "name is null");
-        this.partitions = partitions;
-        this.ordered = ordered;
-        this.targetSize = targetSize;
-        this.client = requireNonNull(client, "client is null");
-        this.anyDaemon = requireNonNull(anyDaemon, "anyDaemon is null");
+        Settings
+        {
+            requireNonNull(id, "id is null");
+            requireNonNull(name, "name is null");
+            checkArgument(partitions > 0, "partition count is not positive: %s", partitions);
+            requireNonNull(instantiateTimeout, "instantiateTimeout is null");
+        }
+    }
+
+    private final Settings settings;
+    private final String name;
+    private final Supplier<Backoff> backoffs;
+    private final Services services;
+    private final TransferStats stats;
+    private final Span span;
+    private final Optional<String> traceparent;
+    private final Map<Integer, Integer> selectedAttempts = new ConcurrentSkipListMap<>();
+    private final CompletableFuture<Void> announced = new CompletableFuture<>();
+    /** Replaced when the exchange is closed, so that a closed exchange retains no handles. */
+    private volatile CompletableFuture<List<ExchangeSourceHandle>> handles =
+            new CompletableFuture<>();
+    private final AtomicBoolean handlesRequested = new AtomicBoolean();
+    private final AtomicReference<TrinoException> failure = new AtomicReference<>();
+    private final Cancellation whileOpen = new Cancellation();
+    private final Cancellation planning = new Cancellation();
+
+    StopoverExchange(
+            Settings settings, Supplier<Backoff> backoffs, Services services, Span parentSpan)
+    {
+        this.settings = requireNonNull(settings, "settings is null");
+        this.name = settings.name();
         this.backoffs = requireNonNull(backoffs, "backoffs is null");
-        this.workers = requireNonNull(workers, "workers is null");
+        this.services = requireNonNull(services, "services is null");
+        this.stats = new TransferStats(services.stats().getExchanges());
+        this.span = services.tracing().start("stopover.exchange", parentSpan);
+        this.span.setAttribute("stopover.exchange", name);
+        this.traceparent = Tracing.traceparent(span);
     }
 
     /**
-     * Announces the exchange and keeps it alive until it is closed; then removes it and reports its
-     * end.
+     * Announces the exchange and renews its lease until it is closed, then removes it and calls
+     * {@code onRemoved}, which must be idempotent.
      */
-    void start(Runnable removed)
+    void start(Runnable onRemoved)
     {
-        workers.start(() -> {
-            try {
-                keepAlive();
-                remove();
-            }
-            finally {
-                removed.run();
-            }
-        });
+        services.threads().start(
+                Tracing.within(span, () -> {
+                    keepOpen();
+                    remove();
+                    span.end();
+                    onRemoved.run();
+                }),
+                t -> {
+                    onRemoved.run();
+                    fail("Exchange %s failed", t);
+                },
+                announced,
+                handles);
     }
 
-    private void keepAlive()
+    private void keepOpen()
+            throws InterruptedException
     {
         try {
             long leaseSeconds = announce();
             announced.complete(null);
-            while (whileOpen.pauseSeconds(Math.max(1, leaseSeconds / RENEWALS_PER_LEASE))) {
-                leaseSeconds = renew(leaseSeconds);
-            }
+            renewUntilClosed(SECONDS.toNanos(leaseSeconds));
         }
         catch (CancelledException e) {
-            // closed
+            // Closed by the engine.
         }
-        catch (InterruptedException e) {
-            Thread.currentThread().interrupt();
-        }
-        catch (IOException | RuntimeException e) {
-            announced.completeExceptionally(Failures.toTrino("Cannot open exchange " + name, e));
-            waitUntilClosed();
+        catch (Throwable t) {
+            fail("Cannot open exchange %s", t);
+            // The engine closes the exchange because of the failure, or with the query.
+            whileOpen.pause(Long.MAX_VALUE);
         }
         announced.completeExceptionally(closedException());
     }
@@ -123,42 +160,38 @@ final class StopoverExchange
     private long announce()
             throws IOException
     {
-        return anyDaemon.call(
-                daemon -> client.announce(daemon, name, partitions, ordered, whileOpen),
-                backoffs.get(),
+        return callBlocking(
+                daemon -> services.client().announce(
+                        daemon, name, settings.partitions(), settings.ordered(), whileOpen),
                 whileOpen);
     }
 
-    /**
-     * A lease that could not be renewed is tried again: the query may still end before it runs out.
-     */
-    private long renew(long leaseSeconds)
-            throws CancelledException
+    /** Renews in good time and, after a failure, again soon: the lease still has some time left. */
+    private void renewUntilClosed(long firstLeaseNanos)
+            throws CancelledException, InterruptedException
     {
-        try {
-            return anyDaemon.call(
-                    daemon -> client.renew(daemon, name, partitions, ordered, whileOpen),
-                    backoffs.get(),
-                    whileOpen);
-        }
-        catch (CancelledException e) {
-            throw e;
-        }
-        catch (IOException e) {
-            log.warn(e, "Cannot renew the lease of exchange %s", name);
-            return leaseSeconds;
-        }
-    }
-
-    private void waitUntilClosed()
-    {
-        try {
-            while (whileOpen.pauseSeconds(Long.MAX_VALUE / 2_000_000_000)) {
-                // still open
+        long leaseNanos = firstLeaseNanos;
+        long delay = leaseNanos / RENEWALS_PER_LEASE;
+        while (whileOpen.pause(delay)) {
+            try {
+                leaseNanos = SECONDS.toNanos(call(
+                        daemon -> services.client().renew(
+                                daemon, name, settings.partitions(), settings.ordered(), whileOpen),
+                        whileOpen));
+                delay = leaseNanos / RENEWALS_PER_LEASE;
             }
-        }
-        catch (InterruptedException e) {
-            Thread.currentThread().interrupt();
+            catch (CancelledException e) {
+                throw e;
+            }
+            catch (Throwable t) {
+                if (Failures.isExchangeClosed(t)) {
+                    fail("Lost the lease of exchange %s", t);
+                    whileOpen.pause(Long.MAX_VALUE);
+                    return;
+                }
+                log.warn(t, "Cannot renew the lease of exchange %s, will retry", name);
+                delay = Math.min(leaseNanos / RENEWALS_PER_LEASE, MAX_RENEWAL_RETRY_NANOS);
+            }
         }
     }
 
@@ -166,23 +199,66 @@ final class StopoverExchange
     {
         Cancellation never = new Cancellation();
         try {
-            anyDaemon.call(
+            call(
                     daemon -> {
-                        client.close(daemon, name, never);
+                        services.client().close(daemon, name, never);
                         return null;
                     },
-                    backoffs.get(),
                     never);
         }
-        catch (IOException | RuntimeException e) {
-            log.warn(e, "Cannot remove exchange %s; it goes when its lease has run out", name);
+        catch (Throwable t) {
+            log.warn(t, "Cannot remove exchange %s: it remains until its lease expires", name);
         }
+    }
+
+    /** A call whose result the engine waits for. */
+    private <T> T callBlocking(DaemonFailover.Operation<T> operation, Cancellation cancellation)
+            throws IOException
+    {
+        long start = System.nanoTime();
+        try {
+            return call(operation, cancellation);
+        }
+        finally {
+            stats.addBlocked(System.nanoTime() - start);
+        }
+    }
+
+    private <T> T call(DaemonFailover.Operation<T> operation, Cancellation cancellation)
+            throws IOException
+    {
+        AtomicLong requests = new AtomicLong();
+        try {
+            return services.failover().call(
+                    daemon -> {
+                        requests.incrementAndGet();
+                        return operation.ask(daemon);
+                    },
+                    backoffs.get(),
+                    cancellation);
+        }
+        finally {
+            stats.addRequests(requests.get(), Math.max(0, requests.get() - 1));
+        }
+    }
+
+    /** Fails everything that the engine waits for, or will ask for. */
+    private void fail(String action, Throwable cause)
+    {
+        TrinoException exception = Failures.toTrino(action.formatted(name), cause);
+        if (failure.compareAndSet(null, exception)) {
+            services.stats().failed(Failures.code(cause));
+            Tracing.fail(span, exception);
+        }
+        announced.completeExceptionally(exception);
+        handles.completeExceptionally(exception);
+        planning.cancel();
     }
 
     @Override
     public ExchangeId getId()
     {
-        return id;
+        return settings.id();
     }
 
     @Override
@@ -198,23 +274,46 @@ final class StopoverExchange
     public CompletableFuture<ExchangeSinkInstanceHandle> instantiateSink(
             ExchangeSinkHandle sinkHandle, int taskAttempt)
     {
+        TrinoException failed = failure.get();
+        if (failed != null) {
+            return CompletableFuture.failedFuture(failed);
+        }
         int task = ((StopoverSinkHandle) sinkHandle).taskPartition();
-        return announced.thenApply(
-                _ -> new StopoverSinkInstanceHandle(name, task, taskAttempt, partitions));
+        return announcedInTime().thenApply(_ -> new StopoverSinkInstanceHandle(
+                name, task, taskAttempt, settings.partitions(), traceparent));
+    }
+
+    private CompletableFuture<Void> announcedInTime()
+    {
+        if (settings.instantiateTimeout().isEmpty() || announced.isDone()) {
+            return announced;
+        }
+        Duration timeout = settings.instantiateTimeout().get();
+        return announced.copy()
+                .orTimeout(timeout.roundTo(NANOSECONDS), NANOSECONDS)
+                .exceptionallyCompose(e -> CompletableFuture.failedFuture(
+                        e instanceof TimeoutException ? notAnnounced(timeout) : e));
+    }
+
+    private TrinoException notAnnounced(Duration timeout)
+    {
+        return new TrinoException(STOPOVER_UNAVAILABLE,
+                "No daemon opened exchange %s within %s: check that one of %s is ready".formatted(
+                        name, timeout, services.failover().daemons().uris()));
     }
 
     @Override
     public CompletableFuture<ExchangeSinkInstanceHandle> updateSinkInstanceHandle(
             ExchangeSinkHandle sinkHandle, int taskAttempt)
     {
-        throw new UnsupportedOperationException("sinks of Stopover never ask for another handle");
+        throw new UnsupportedOperationException("sinks never require a handle update");
     }
 
     @Override
     public void sinkFinished(ExchangeSinkHandle sinkHandle, int taskAttempt)
     {
         if (!handlesRequested.get()) {
-            chosenAttempts.putIfAbsent(
+            selectedAttempts.putIfAbsent(
                     ((StopoverSinkHandle) sinkHandle).taskPartition(), taskAttempt);
         }
     }
@@ -222,36 +321,54 @@ final class StopoverExchange
     @Override
     public void allRequiredSinksFinished()
     {
-        if (handlesRequested.compareAndSet(false, true)) {
-            workers.start(this::planHandles);
+        if (!handlesRequested.compareAndSet(false, true)) {
+            return;
         }
+        CompletableFuture<List<ExchangeSourceHandle>> result = handles;
+        Map<Integer, Integer> attempts = ImmutableSortedMap.copyOf(selectedAttempts);
+        services.threads().start(
+                Tracing.within(span, () -> result.complete(planHandles(attempts))),
+                t -> planningFailed(result, t),
+                result);
     }
 
-    private void planHandles()
+    private List<ExchangeSourceHandle> planHandles(Map<Integer, Integer> attempts)
+            throws IOException
     {
-        try {
-            List<PlannedHandle> planned = chosenAttempts.isEmpty() ? List.of() : anyDaemon.call(
-                    daemon -> client.handles(daemon, name, chosenAttempts, targetSize, planning),
-                    backoffs.get(),
-                    planning);
-            handles.complete(planned.stream().map(this::toSourceHandle).toList());
+        if (attempts.isEmpty()) {
+            return List.of();
         }
-        catch (IOException | RuntimeException e) {
-            handles.completeExceptionally(planning.isCancelled()
-                    ? closedException()
-                    : Failures.toTrino("Cannot plan the reading of exchange " + name, e));
+        List<PlannedHandle> planned = callBlocking(
+                daemon -> services.client().handles(
+                        daemon, name, attempts, settings.sourceHandleTargetSize(), planning),
+                planning);
+        stats.addPages(
+                planned.stream().mapToLong(PlannedHandle::pages).sum(),
+                planned.stream().mapToLong(PlannedHandle::bytes).sum());
+        return planned.stream().map(this::toSourceHandle).toList();
+    }
+
+    private void planningFailed(CompletableFuture<?> result, Throwable cause)
+    {
+        if (planning.isCancelled()) {
+            result.completeExceptionally(closedException());
+            return;
         }
+        services.stats().failed(Failures.code(cause));
+        result.completeExceptionally(
+                Failures.toTrino("Cannot plan the source handles of exchange " + name, cause));
     }
 
     private ExchangeSourceHandle toSourceHandle(PlannedHandle planned)
     {
         return new StopoverSourceHandle(
-                id,
+                settings.id(),
                 planned.partition(),
                 planned.bytes(),
                 planned.pages(),
-                ordered,
-                planned.handle());
+                settings.ordered(),
+                planned.handle(),
+                traceparent);
     }
 
     @Override
@@ -260,12 +377,21 @@ final class StopoverExchange
         return new HandleBatches(handles);
     }
 
+    /** Implements a method that the SPI has from Trino 480 on, also after {@code close}. */
+    public Metrics getMetrics()
+    {
+        return stats.toMetrics("StopoverExchange");
+    }
+
     @Override
     public void close()
     {
         planning.cancel();
         whileOpen.cancel();
-        handles.completeExceptionally(closedException());
+        CompletableFuture<List<ExchangeSourceHandle>> pending = handles;
+        handles = CompletableFuture.failedFuture(closedException());
+        pending.completeExceptionally(closedException());
+        selectedAttempts.clear();
     }
 
     private TrinoException closedException()

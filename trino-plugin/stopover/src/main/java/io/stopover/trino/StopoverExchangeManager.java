@@ -1,21 +1,38 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino;
 
 import com.google.inject.Inject;
 import io.airlift.bootstrap.LifeCycleManager;
+import io.airlift.log.Logger;
 import io.airlift.units.Duration;
-import io.stopover.trino.client.AnyDaemon;
+import io.opentelemetry.api.trace.Span;
 import io.stopover.trino.client.Backoff;
 import io.stopover.trino.client.Cancellation;
 import io.stopover.trino.client.DaemonClient;
+import io.stopover.trino.client.DaemonFailover;
 import io.stopover.trino.client.SinkId;
 import io.stopover.trino.client.SinkWriter;
 import io.trino.spi.exchange.Exchange;
 import io.trino.spi.exchange.ExchangeContext;
+import io.trino.spi.exchange.ExchangeId;
 import io.trino.spi.exchange.ExchangeManager;
 import io.trino.spi.exchange.ExchangeSink;
 import io.trino.spi.exchange.ExchangeSinkInstanceHandle;
 import io.trino.spi.exchange.ExchangeSource;
 
+import java.util.Optional;
 import java.util.Set;
 import java.util.UUID;
 import java.util.concurrent.ConcurrentHashMap;
@@ -27,36 +44,40 @@ import static java.util.concurrent.TimeUnit.NANOSECONDS;
 import static java.util.concurrent.TimeUnit.SECONDS;
 
 /**
- * Makes exchanges, sinks and sources; none of its methods waits for a daemon, but {@code shutdown}.
+ * Creates exchanges, sinks and sources. No method waits for a daemon, except {@code shutdown}.
  */
 public class StopoverExchangeManager
         implements ExchangeManager
 {
+    private static final Logger log = Logger.get(StopoverExchangeManager.class);
     private static final Duration ABORT_RETRY_TIME = new Duration(5, SECONDS);
-    private static final Duration SHUTDOWN_TIME = new Duration(10, SECONDS);
-    /** The daemons take 160 characters, of which the UUID and its hyphen use 37. */
+    private static final Duration SHUTDOWN_TIMEOUT = new Duration(10, SECONDS);
+    /**
+     * With {@code retry-policy=QUERY} Trino waits 60 s for {@code instantiateSink}, then fails the
+     * query with an error that does not name the cause.
+     */
+    private static final Duration QUERY_POLICY_INSTANTIATE_TIMEOUT = new Duration(50, SECONDS);
+    /** Exchange names have at most 160 characters, of which a hyphen and the UUID use 37. */
     private static final int MAX_QUERY_ID_LENGTH = 120;
 
     private final StopoverConfig config;
-    private final DaemonClient client;
-    private final AnyDaemon anyDaemon;
-    private final Workers workers;
+    private final Services services;
     private final LifeCycleManager lifeCycleManager;
     private final Backoff.Delays delays;
     private final Set<StopoverExchange> exchanges = ConcurrentHashMap.newKeySet();
 
     @Inject
-    public StopoverExchangeManager(
+    StopoverExchangeManager(
             StopoverConfig config,
             DaemonClient client,
-            AnyDaemon anyDaemon,
-            Workers workers,
+            DaemonFailover failover,
+            VirtualThreads threads,
+            StopoverStats stats,
+            Tracing tracing,
             LifeCycleManager lifeCycleManager)
     {
         this.config = requireNonNull(config, "config is null");
-        this.client = requireNonNull(client, "client is null");
-        this.anyDaemon = requireNonNull(anyDaemon, "anyDaemon is null");
-        this.workers = requireNonNull(workers, "workers is null");
+        this.services = new Services(client, failover, threads, stats, tracing);
         this.lifeCycleManager = requireNonNull(lifeCycleManager, "lifeCycleManager is null");
         this.delays = new Backoff.Delays(config.getRetryInitialDelay(), config.getRetryMaxDelay());
     }
@@ -69,18 +90,32 @@ public class StopoverExchangeManager
         String name = queryId.substring(0, Math.min(queryId.length(), MAX_QUERY_ID_LENGTH)) + "-"
                 + UUID.randomUUID();
         StopoverExchange exchange = new StopoverExchange(
-                context.getExchangeId(),
-                name,
-                outputPartitionCount,
-                preserveOrderWithinPartition,
-                config.getSourceHandleTargetSize().toBytes(),
-                client,
-                anyDaemon,
+                new StopoverExchange.Settings(
+                        context.getExchangeId(),
+                        name,
+                        outputPartitionCount,
+                        preserveOrderWithinPartition,
+                        config.getSourceHandleTargetSize().toBytes(),
+                        instantiateTimeout(context.getExchangeId())),
                 backoffs(config.getCoordinatorRetryTime()),
-                workers);
+                services,
+                context.getParentSpan());
         exchanges.add(exchange);
-        exchange.start(() -> exchanges.remove(exchange));
+        services.stats().exchangeOpened();
+        exchange.start(() -> {
+            if (exchanges.remove(exchange)) {
+                services.stats().exchangeClosed();
+            }
+        });
         return exchange;
+    }
+
+    /** The SPI does not report the retry policy, but Trino's exchange ids depend on it. */
+    static Optional<Duration> instantiateTimeout(ExchangeId id)
+    {
+        boolean queryPolicy = id.getId().startsWith("direct-exchange-")
+                || id.getId().startsWith("query-results-exchange-");
+        return queryPolicy ? Optional.of(QUERY_POLICY_INSTANTIATE_TIMEOUT) : Optional.empty();
     }
 
     @Override
@@ -90,8 +125,16 @@ public class StopoverExchangeManager
         Cancellation cancellation = new Cancellation();
         SinkId id = new SinkId(sink.exchange(), sink.task(), sink.attempt());
         SinkWriter writer = new SinkWriter(
-                client, anyDaemon, id, backoffs(config.getSinkRetryTime()), cancellation);
-        workers.start(writer::foretell);
+                services.client(),
+                services.failover(),
+                id,
+                backoffs(config.getSinkRetryTime()),
+                cancellation);
+        Span span = services.tracing().start("stopover.sink", sink.traceparent());
+        span.setAttribute("stopover.sink", id.toString());
+        services.threads().start(
+                Tracing.within(span, writer::declareSink),
+                t -> log.debug(t, "Cannot declare %s; it is only a hint", id));
         return new StopoverSink(
                 id,
                 sink.partitions(),
@@ -99,19 +142,19 @@ public class StopoverExchangeManager
                 writer,
                 backoffs(ABORT_RETRY_TIME),
                 cancellation,
-                workers);
+                services,
+                span);
     }
 
     @Override
     public ExchangeSource createSource()
     {
-        return new StopoverSource(
-                config, client, anyDaemon, backoffs(config.getReadRetryTime()), workers);
+        return new StopoverSource(config, backoffs(config.getReadRetryTime()), services);
     }
 
     /**
-     * Not yet: with {@code true} Trino starts readers while the writers still run, which asks for
-     * handles at each finished task. The daemons can do that; the plugin does not use it.
+     * With {@code true} Trino starts readers while writers still run, which requires handles after
+     * each finished task. The daemons support that, the plugin does not use it yet.
      */
     @Override
     public boolean supportsConcurrentReadAndWrite()
@@ -119,11 +162,12 @@ public class StopoverExchangeManager
         return false;
     }
 
+    /** Waits, for a limited time, until the daemons have removed the open exchanges. */
     @Override
     public void shutdown()
     {
         exchanges.forEach(StopoverExchange::close);
-        long deadline = System.nanoTime() + SHUTDOWN_TIME.roundTo(NANOSECONDS);
+        long deadline = System.nanoTime() + SHUTDOWN_TIMEOUT.roundTo(NANOSECONDS);
         try {
             while (!exchanges.isEmpty() && System.nanoTime() < deadline) {
                 MILLISECONDS.sleep(20);

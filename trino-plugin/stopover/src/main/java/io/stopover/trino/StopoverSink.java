@@ -1,8 +1,22 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino;
 
 import com.google.errorprone.annotations.concurrent.GuardedBy;
 import io.airlift.log.Logger;
 import io.airlift.slice.Slice;
+import io.opentelemetry.api.trace.Span;
 import io.stopover.trino.client.Backoff;
 import io.stopover.trino.client.Cancellation;
 import io.stopover.trino.client.SinkId;
@@ -12,11 +26,13 @@ import io.stopover.trino.wire.SinkPage;
 import io.trino.spi.TrinoException;
 import io.trino.spi.exchange.ExchangeSink;
 import io.trino.spi.exchange.ExchangeSinkInstanceHandle;
+import io.trino.spi.metrics.Metrics;
 
 import java.io.IOException;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.function.Supplier;
 
@@ -28,20 +44,23 @@ import static io.stopover.trino.StopoverErrorCode.STOPOVER_SINK_LOST;
 import static java.util.Objects.requireNonNull;
 
 /**
- * Collects the pages of one task attempt into batches and has them sent, one batch at a time, by a
- * virtual thread that lives only while there is something to send. Shared by all drivers of the
+ * Collects the pages of one task attempt into batches. A sender, on a virtual thread that lives
+ * only while there is something to send, sends them one at a time. Shared by all drivers of the
  * task.
  *
- * <p>Bytes held do not depend on the number of partitions: pages of all of them wait in one queue.
- * The sender always runs while the sink asks the engine to wait, so the wait ends by itself.
+ * <p>Memory does not depend on the number of partitions: pages of all partitions share one queue.
+ * While the sink is blocked a sender runs, so it unblocks without further calls.
+ *
+ * <p>Callbacks of the engine run on the thread that completes a future: the sender's, or the one
+ * that calls {@code abort}. No future is completed under the lock.
  */
 final class StopoverSink
         implements ExchangeSink
 {
     private static final Logger log = Logger.get(StopoverSink.class);
     /**
-     * A page whose array is much larger than the page is copied, so that what is counted is what is
-     * held.
+     * A slice that wastes more than this plus its own length of its array is copied, because the
+     * whole array would be retained.
      */
     private static final int MAX_WASTED_BYTES = 4096;
 
@@ -67,24 +86,32 @@ final class StopoverSink
     private final SinkWriter writer;
     private final Supplier<Backoff> abortBackoffs;
     private final Cancellation cancellation;
-    private final Workers workers;
+    private final VirtualThreads threads;
+    private final StopoverStats totals;
+    private final TransferStats stats;
+    private final Span span;
     private final CompletableFuture<Void> finished = new CompletableFuture<>();
-    /** Done when nothing more will be sent, be it after finish, failure or abort. */
-    private final CompletableFuture<Void> ended = new CompletableFuture<>();
+    /** Completed once the sink holds no page and sends nothing more, whatever the outcome. */
+    private final CompletableFuture<Void> terminated = new CompletableFuture<>();
 
     @GuardedBy("this")
     private State state = State.OPEN;
     @GuardedBy("this")
-    private TrinoException failure;
+    private Throwable failure;
     @GuardedBy("this")
-    private final ArrayDeque<SinkPage> waiting = new ArrayDeque<>();
+    private final ArrayDeque<SinkPage> queue = new ArrayDeque<>();
+    /** Size of the queued pages as sent. */
     @GuardedBy("this")
-    private long waitingBytes;
-    /** Of the pages that wait, and of the batch that is under way. */
+    private long queuedFrameBytes;
     @GuardedBy("this")
-    private long retainedBytes;
+    private long queuedMemory;
+    /** Memory of the batch in flight. */
     @GuardedBy("this")
-    private boolean senderRuns;
+    private long sendingMemory;
+    @GuardedBy("this")
+    private boolean senderRunning;
+    @GuardedBy("this")
+    private long blockedSince;
     @GuardedBy("this")
     private CompletableFuture<Void> unblocked = new CompletableFuture<>();
 
@@ -95,7 +122,8 @@ final class StopoverSink
             SinkWriter writer,
             Supplier<Backoff> abortBackoffs,
             Cancellation cancellation,
-            Workers workers)
+            Services services,
+            Span span)
     {
         this.id = requireNonNull(id, "id is null");
         this.partitions = partitions;
@@ -103,7 +131,10 @@ final class StopoverSink
         this.writer = requireNonNull(writer, "writer is null");
         this.abortBackoffs = requireNonNull(abortBackoffs, "abortBackoffs is null");
         this.cancellation = requireNonNull(cancellation, "cancellation is null");
-        this.workers = requireNonNull(workers, "workers is null");
+        this.threads = services.threads();
+        this.totals = services.stats();
+        this.stats = new TransferStats(totals.getSinks());
+        this.span = requireNonNull(span, "span is null");
     }
 
     @Override
@@ -118,13 +149,13 @@ final class StopoverSink
     @Override
     public synchronized CompletableFuture<Void> isBlocked()
     {
-        return mustWait() ? unblocked.copy() : NOT_BLOCKED;
+        return blocked() ? unblocked.copy() : NOT_BLOCKED;
     }
 
     @GuardedBy("this")
-    private boolean mustWait()
+    private boolean blocked()
     {
-        return state == State.OPEN && retainedBytes >= sizes.maxBuffered();
+        return state == State.OPEN && queuedMemory + sendingMemory >= sizes.maxBuffered();
     }
 
     @Override
@@ -132,6 +163,7 @@ final class StopoverSink
     {
         checkElementIndex(partition, partitions, "partition");
         if (data.length() > sizes.maxPage()) {
+            totals.failed(STOPOVER_PAGE_TOO_LARGE);
             throw tooLarge(data.length());
         }
         SinkPage page = SinkPage.of(partition, compact(data));
@@ -139,27 +171,31 @@ final class StopoverSink
             if (state == State.ABORTED) {
                 return;
             }
-            if (failure != null) {
-                throw failure;
+            if (state == State.FAILED) {
+                throw failureException(failure);
             }
-            checkState(state == State.OPEN, "a page was added to a finished sink");
-            checkArgument(data.length() > 0, "a page is empty");
-            waiting.add(page);
-            waitingBytes += page.frameSize();
-            retainedBytes += page.retainedSize();
-            if (!batchIsDue() || senderRuns) {
+            checkState(state == State.OPEN, "page added to a finished sink");
+            checkArgument(data.length() > 0, "page is empty");
+            boolean wasBlocked = blocked();
+            queue.add(page);
+            queuedFrameBytes += page.frameSize();
+            queuedMemory += page.retainedSize();
+            if (!wasBlocked && blocked()) {
+                blockedSince = System.nanoTime();
+            }
+            if (!batchIsDue() || senderRunning) {
                 return;
             }
-            senderRuns = true;
+            senderRunning = true;
         }
-        workers.start(this::sendAll);
+        startSender();
     }
 
     private TrinoException tooLarge(int length)
     {
         return new TrinoException(STOPOVER_PAGE_TOO_LARGE, """
-                A row makes a page of %s bytes, more than %s: raise stopover.max-page-size, \
-                and limits.max_page_size of the daemons""".formatted(length, sizes.maxPage()));
+                Page of %s bytes exceeds the limit of %s: raise stopover.max-page-size, and \
+                limits.max_page_size of the daemons""".formatted(length, sizes.maxPage()));
     }
 
     private static Slice compact(Slice data)
@@ -170,115 +206,133 @@ final class StopoverSink
     @GuardedBy("this")
     private boolean batchIsDue()
     {
-        return waitingBytes >= sizes.batch() || retainedBytes >= sizes.maxBuffered();
+        return queuedFrameBytes >= sizes.batch() || blocked();
     }
 
     @Override
     public synchronized long getMemoryUsage()
     {
-        return retainedBytes;
+        return queuedMemory + sendingMemory;
+    }
+
+    @Override
+    public Optional<Metrics> getMetrics()
+    {
+        return Optional.of(stats.toMetrics("StopoverSink"));
     }
 
     @Override
     public CompletableFuture<Void> finish()
     {
         boolean start = false;
+        CompletableFuture<Void> wakeUp = null;
         synchronized (this) {
             if (state == State.OPEN) {
+                wakeUp = unblock();
                 state = State.FINISHING;
-                start = !senderRuns;
-                senderRuns = true;
+                start = !senderRunning;
+                senderRunning = true;
             }
         }
+        if (wakeUp != null) {
+            wakeUp.complete(null);
+        }
         if (start) {
-            workers.start(this::sendAll);
+            startSender();
         }
         return finished.copy();
     }
 
+    /** Completes when the pages are released; the daemon is informed in the background. */
     @Override
     public CompletableFuture<Void> abort()
     {
-        boolean start;
+        boolean senderWasRunning;
         CompletableFuture<Void> wakeUp;
         synchronized (this) {
             if (state != State.OPEN && state != State.FINISHING) {
-                return ended.copy();
+                return terminated.copy();
             }
-            wakeUp = end(State.ABORTED);
-            start = !senderRuns;
-            senderRuns = true;
+            wakeUp = close(State.ABORTED);
+            senderWasRunning = senderRunning;
+            senderRunning = true;
         }
-        cancellation.cancel();
         wakeUp.complete(null);
         finished.completeExceptionally(new TrinoException(STOPOVER_SINK_LOST, "Aborted: " + id));
-        if (start) {
-            workers.start(this::forget);
+        cancellation.cancel();
+        if (!senderWasRunning) {
+            terminate();
         }
-        return ended.copy();
+        return terminated.copy();
     }
 
-    /** The sender: runs until nothing is due. */
-    private void sendAll()
+    private void startSender()
     {
-        try {
-            while (true) {
-                PageBatch batch;
-                synchronized (this) {
-                    batch = nextBatch();
-                    if (batch == null && state == State.OPEN) {
-                        senderRuns = false;
-                        return;
-                    }
+        threads.start(
+                Tracing.within(span, this::sendAll), this::senderFailed, finished, terminated);
+    }
+
+    /** Sends until no batch is due. */
+    private void sendAll()
+            throws IOException
+    {
+        while (true) {
+            PageBatch batch;
+            synchronized (this) {
+                batch = nextBatch();
+                if (batch == null && state == State.OPEN) {
+                    senderRunning = false;
+                    return;
                 }
-                if (batch == null) {
-                    break;
-                }
-                writer.send(batch);
-                release(batch.retainedBytes());
             }
-            if (!isAborted()) {
-                writer.finish();
-                finishSucceeded();
+            if (batch == null) {
+                break;
             }
+            writer.send(batch);
+            recordRequests();
+            stats.addPages(batch.pages().size(), batch.pageBytes());
+            sent();
         }
-        catch (IOException | RuntimeException e) {
-            fail(e);
+        if (!isAborted()) {
+            writer.finish();
+            recordRequests();
+            finishSucceeded();
         }
-        forget();
+        terminate();
     }
 
     @GuardedBy("this")
     private PageBatch nextBatch()
     {
         boolean due = state == State.FINISHING || (state == State.OPEN && batchIsDue());
-        if (!due || waiting.isEmpty()) {
+        if (!due || queue.isEmpty()) {
             return null;
         }
         List<SinkPage> pages = new ArrayList<>();
         long bytes = 0;
-        while (!waiting.isEmpty()
-                && (pages.isEmpty() || bytes + waiting.peek().frameSize() <= sizes.batch())) {
-            SinkPage page = waiting.poll();
+        while (!queue.isEmpty()
+                && (pages.isEmpty() || bytes + queue.peek().frameSize() <= sizes.batch())) {
+            SinkPage page = queue.poll();
             bytes += page.frameSize();
+            queuedMemory -= page.retainedSize();
+            sendingMemory += page.retainedSize();
             pages.add(page);
         }
-        waitingBytes -= bytes;
+        queuedFrameBytes -= bytes;
         return new PageBatch(pages);
     }
 
-    private void release(long bytes)
+    private void sent()
     {
         CompletableFuture<Void> wakeUp;
         synchronized (this) {
-            if (state != State.OPEN && state != State.FINISHING) {
+            boolean wasBlocked = blocked();
+            sendingMemory = 0;
+            if (!wasBlocked || blocked()) {
                 return;
             }
-            retainedBytes -= bytes;
-            if (retainedBytes >= sizes.maxBuffered()) {
-                return;
-            }
-            wakeUp = replaceUnblocked();
+            wakeUp = unblock();
+            unblocked = new CompletableFuture<>();
         }
         wakeUp.complete(null);
     }
@@ -290,72 +344,99 @@ final class StopoverSink
 
     private void finishSucceeded()
     {
-        CompletableFuture<Void> wakeUp;
         synchronized (this) {
             if (state == State.ABORTED) {
                 return;
             }
-            wakeUp = end(State.FINISHED);
+            state = State.FINISHED;
         }
-        wakeUp.complete(null);
         finished.complete(null);
     }
 
+    private void senderFailed(Throwable cause)
+    {
+        try {
+            recordRequests();
+            fail(cause);
+        }
+        finally {
+            terminate();
+        }
+    }
+
+    /** Wakes the drivers before it allocates anything: the failure may be a lack of memory. */
     private void fail(Throwable cause)
     {
         CompletableFuture<Void> wakeUp;
-        TrinoException exception;
         synchronized (this) {
             if (state == State.ABORTED) {
                 return;
             }
-            exception = Failures.toTrino("Cannot write " + id, cause);
-            failure = exception;
-            wakeUp = end(State.FAILED);
+            failure = cause;
+            wakeUp = close(State.FAILED);
+            sendingMemory = 0;
         }
         wakeUp.complete(null);
-        finished.completeExceptionally(exception);
+        totals.failed(Failures.code(cause));
+        Tracing.fail(span, cause);
+        finished.completeExceptionally(failureException(cause));
+    }
+
+    private TrinoException failureException(Throwable cause)
+    {
+        return Failures.toTrino("Cannot write " + id, cause);
+    }
+
+    private void recordRequests()
+    {
+        stats.addRequests(writer.requests() - stats.getRequests(),
+                writer.retries() - stats.getRetries());
     }
 
     /**
-     * Nothing more will be sent: lets the pages go. Returns the future of those who wait, to be
-     * completed without the lock.
+     * Releases the queued pages. Returns the future of blocked drivers, which the caller completes
+     * without the lock.
      */
     @GuardedBy("this")
-    private CompletableFuture<Void> end(State newState)
+    private CompletableFuture<Void> close(State newState)
     {
+        CompletableFuture<Void> wakeUp = unblock();
         state = newState;
-        waiting.clear();
-        waitingBytes = 0;
-        retainedBytes = 0;
-        return replaceUnblocked();
+        queue.clear();
+        queuedFrameBytes = 0;
+        queuedMemory = 0;
+        return wakeUp;
     }
 
     @GuardedBy("this")
-    private CompletableFuture<Void> replaceUnblocked()
+    private CompletableFuture<Void> unblock()
     {
-        CompletableFuture<Void> previous = unblocked;
-        unblocked = new CompletableFuture<>();
-        return previous;
+        if (blockedSince != 0) {
+            stats.addBlocked(System.nanoTime() - blockedSince);
+            blockedSince = 0;
+        }
+        return unblocked;
     }
 
-    /** Last of all: an attempt that was not finished is given up at the daemons too. */
-    private void forget()
+    /** Runs once, last: the sender has ended, or never runs again. */
+    private void terminate()
     {
-        boolean giveUp;
+        boolean committed;
         synchronized (this) {
-            giveUp = state == State.FAILED || state == State.ABORTED;
+            sendingMemory = 0;
+            committed = state == State.FINISHED;
         }
-        try {
-            if (giveUp) {
-                writer.abort(abortBackoffs.get(), new Cancellation());
-            }
+        terminated.complete(null);
+        span.end();
+        if (!committed) {
+            threads.start(this::abortAttempt, e ->
+                    log.debug(e, "Cannot abort %s; it is removed with its exchange", id));
         }
-        catch (IOException | RuntimeException e) {
-            log.debug(e, "Cannot give up %s; it is collected with its exchange", id);
-        }
-        finally {
-            ended.complete(null);
-        }
+    }
+
+    private void abortAttempt()
+            throws IOException
+    {
+        writer.abort(abortBackoffs.get(), new Cancellation());
     }
 }

@@ -1,115 +1,144 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino;
 
 import com.google.errorprone.annotations.concurrent.GuardedBy;
 import io.airlift.slice.Slice;
 import io.airlift.slice.Slices;
-import io.stopover.trino.client.AnyDaemon;
+import io.opentelemetry.api.trace.Span;
 import io.stopover.trino.client.Backoff;
 import io.stopover.trino.client.Cancellation;
-import io.stopover.trino.client.DaemonClient;
 import io.trino.spi.TrinoException;
 import io.trino.spi.exchange.ExchangeSource;
 import io.trino.spi.exchange.ExchangeSourceHandle;
 import io.trino.spi.exchange.ExchangeSourceOutputSelector;
 import io.trino.spi.exchange.ExchangeSourceOutputSelector.Selection;
+import io.trino.spi.metrics.Metrics;
 
 import java.util.ArrayDeque;
 import java.util.HashSet;
 import java.util.List;
+import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.function.Supplier;
 
+import static com.google.common.base.Preconditions.checkState;
+import static io.airlift.slice.SizeOf.instanceSize;
+import static io.airlift.slice.SizeOf.sizeOfByteArray;
 import static java.util.Objects.requireNonNull;
 import static java.util.concurrent.TimeUnit.NANOSECONDS;
 
 /**
- * Pages of the handles that the engine adds, read ahead by virtual threads into a buffer of bounded
- * size. Shared by all drivers of a pipeline.
+ * Reads the pages of the handles that the engine adds into a buffer of bounded size. Readers run on
+ * virtual threads, one for each handle being read. Shared by all drivers of a pipeline.
  *
- * <p>Nothing is read before the final selector is there, so every page is known to be wanted or not
- * when it comes. Handles of an ordered exchange are read one after another in the order in which
- * they were added; others several at a time.
+ * <p>Reading starts once the final selector is known. The handles of an ordered exchange are read
+ * one at a time, in the order in which they were added; others concurrently.
+ *
+ * <p>Callbacks of the engine run on the thread that completes a future: a reader's, or the one that
+ * calls this source. No future is completed under the lock.
  */
 final class StopoverSource
         implements ExchangeSource
 {
+    private static final int SLICE_SIZE = instanceSize(Slice.class);
+
     private final int readConcurrency;
     private final long bufferSize;
-    private final DaemonClient client;
-    private final AnyDaemon anyDaemon;
+    private final Services services;
     private final Supplier<Backoff> backoffs;
-    private final Workers workers;
+    private final TransferStats stats;
 
     @GuardedBy("this")
     private ExchangeSourceOutputSelector selector;
     @GuardedBy("this")
-    private final ArrayDeque<StopoverSourceHandle> waiting = new ArrayDeque<>();
+    private final ArrayDeque<StopoverSourceHandle> unreadHandles = new ArrayDeque<>();
     @GuardedBy("this")
     private final ArrayDeque<Slice> pages = new ArrayDeque<>();
-    /** Of the pages in the buffer and of those that are just being received. */
+    /** Memory of buffered pages, and of those being received. */
     @GuardedBy("this")
-    private long bufferedBytes;
+    private long bufferedMemory;
     @GuardedBy("this")
     private final Set<Cancellation> readers = new HashSet<>();
     @GuardedBy("this")
-    private boolean readsOrdered;
+    private boolean ordered;
     @GuardedBy("this")
     private boolean noMoreHandles;
     @GuardedBy("this")
     private boolean closed;
     /**
-     * A reader was told that there is nothing more. Only then is this source finished: the engine
-     * books the memory in use after each read, and a driver that finished before another one has
-     * booked its last page would close the books too early.
+     * A {@code read} returned null after the last page. Only then is this source finished: the
+     * engine records the memory usage after each read, so a driver that finishes while another one
+     * has yet to do that would end the pipeline with memory still reserved.
      */
     @GuardedBy("this")
-    private boolean endWasRead;
+    private boolean endObserved;
     @GuardedBy("this")
-    private TrinoException failure;
+    private Throwable failure;
+    @GuardedBy("this")
+    private StopoverSourceHandle failedHandle;
+    @GuardedBy("this")
+    private long blockedSince;
     @GuardedBy("this")
     private CompletableFuture<Void> unblocked = new CompletableFuture<>();
 
-    StopoverSource(
-            StopoverConfig config,
-            DaemonClient client,
-            AnyDaemon anyDaemon,
-            Supplier<Backoff> backoffs,
-            Workers workers)
+    StopoverSource(StopoverConfig config, Supplier<Backoff> backoffs, Services services)
     {
         this.readConcurrency = config.getReadConcurrency();
         this.bufferSize = config.getReadBufferSize().toBytes();
-        this.client = requireNonNull(client, "client is null");
-        this.anyDaemon = requireNonNull(anyDaemon, "anyDaemon is null");
         this.backoffs = requireNonNull(backoffs, "backoffs is null");
-        this.workers = requireNonNull(workers, "workers is null");
+        this.services = requireNonNull(services, "services is null");
+        this.stats = new TransferStats(services.stats().getSources());
     }
 
     @Override
     public void addSourceHandles(List<ExchangeSourceHandle> handles)
     {
-        wakeAfter(() -> {
-            if (!closed && !noMoreHandles) {
-                for (ExchangeSourceHandle handle : handles) {
-                    StopoverSourceHandle added = (StopoverSourceHandle) handle;
-                    readsOrdered |= added.ordered();
-                    waiting.add(added);
-                }
-                startReaders();
+        CompletableFuture<Void> wakeUp;
+        synchronized (this) {
+            if (closed || handles.isEmpty()) {
+                return;
             }
-        });
+            checkState(!noMoreHandles, "source handles added after noMoreSourceHandles");
+            for (ExchangeSourceHandle handle : handles) {
+                StopoverSourceHandle added = (StopoverSourceHandle) handle;
+                ordered |= added.ordered();
+                unreadHandles.add(added);
+            }
+            startReaders();
+            wakeUp = wakeUp();
+        }
+        wakeUp.complete(null);
     }
 
     @Override
     public void noMoreSourceHandles()
     {
-        wakeAfter(() -> noMoreHandles = true);
+        CompletableFuture<Void> wakeUp;
+        synchronized (this) {
+            noMoreHandles = true;
+            wakeUp = wakeUp();
+        }
+        wakeUp.complete(null);
     }
 
     @Override
     public void setOutputSelector(ExchangeSourceOutputSelector newSelector)
     {
-        wakeAfter(() -> {
+        CompletableFuture<Void> wakeUp;
+        synchronized (this) {
             if (selector != null) {
                 if (newSelector.getVersion() <= selector.getVersion()) {
                     return;
@@ -118,25 +147,39 @@ final class StopoverSource
             }
             selector = newSelector;
             startReaders();
-        });
+            wakeUp = wakeUp();
+        }
+        wakeUp.complete(null);
     }
 
     @Override
     public synchronized CompletableFuture<Void> isBlocked()
     {
-        return hasNews() ? NOT_BLOCKED : unblocked.copy();
+        if (isReady()) {
+            return NOT_BLOCKED;
+        }
+        if (blockedSince == 0) {
+            blockedSince = System.nanoTime();
+        }
+        return unblocked.copy();
     }
 
     @GuardedBy("this")
-    private boolean hasNews()
+    private boolean isReady()
     {
-        return closed || failure != null || !pages.isEmpty() || isExhausted();
+        return !isOpen() || !pages.isEmpty() || isExhausted();
+    }
+
+    @GuardedBy("this")
+    private boolean isOpen()
+    {
+        return !closed && failure == null;
     }
 
     @GuardedBy("this")
     private boolean isExhausted()
     {
-        return noMoreHandles && hasFinalSelector() && waiting.isEmpty() && readers.isEmpty()
+        return noMoreHandles && hasFinalSelector() && unreadHandles.isEmpty() && readers.isEmpty()
                 && pages.isEmpty();
     }
 
@@ -149,140 +192,191 @@ final class StopoverSource
     @Override
     public synchronized boolean isFinished()
     {
-        return closed || endWasRead;
+        return closed || endObserved;
     }
 
     @Override
     public Slice read()
     {
-        CompletableFuture<Void> wakeUp = null;
+        CompletableFuture<Void> wakeUp;
         Slice page;
         synchronized (this) {
             if (closed) {
                 return null;
             }
             if (failure != null) {
-                throw failure;
+                throw failureException();
             }
             page = pages.poll();
             if (page == null) {
-                endWasRead |= isExhausted();
+                endObserved |= isExhausted();
                 return null;
             }
-            bufferedBytes -= page.length();
+            bufferedMemory -= memory(page.length());
             notifyAll();
             startReaders();
-            if (isExhausted()) {
-                wakeUp = replaceUnblocked();
-            }
+            wakeUp = wakeUp();
         }
-        if (wakeUp != null) {
-            wakeUp.complete(null);
-        }
+        wakeUp.complete(null);
         return page;
+    }
+
+    @GuardedBy("this")
+    private TrinoException failureException()
+    {
+        return Failures.toTrino("Cannot read partition %s of exchange %s"
+                .formatted(failedHandle.partition(), failedHandle.exchangeId()), failure);
     }
 
     @Override
     public synchronized long getMemoryUsage()
     {
-        return bufferedBytes;
+        return bufferedMemory;
+    }
+
+    /** Memory of a page of {@code length} bytes. */
+    private static long memory(int length)
+    {
+        return SLICE_SIZE + sizeOfByteArray(length);
+    }
+
+    @Override
+    public Optional<Metrics> getMetrics()
+    {
+        return Optional.of(stats.toMetrics("StopoverSource"));
     }
 
     @Override
     public void close()
     {
-        wakeAfter(() -> {
+        CompletableFuture<Void> wakeUp;
+        synchronized (this) {
             closed = true;
-            drop();
-        });
+            release();
+            wakeUp = wakeUp();
+        }
+        wakeUp.complete(null);
     }
 
-    private void fail(TrinoException exception)
+    /** Wakes the drivers before it allocates anything: the failure may be a lack of memory. */
+    private void fail(StopoverSourceHandle handle, Throwable cause)
     {
-        wakeAfter(() -> {
-            if (!closed && failure == null) {
-                failure = exception;
-                drop();
+        CompletableFuture<Void> wakeUp;
+        synchronized (this) {
+            if (!isOpen()) {
+                return;
             }
-        });
+            failure = cause;
+            failedHandle = handle;
+            wakeUp = wakeUp();
+        }
+        wakeUp.complete(null);
+        synchronized (this) {
+            release();
+        }
+        services.stats().failed(Failures.code(cause));
     }
 
     /**
-     * No reader goes on, nothing is kept. Connections are closed by another thread: while the engine
-     * waits for {@code close}, other drivers can fail at memory that is no longer booked.
+     * Releases the pages and cancels the readers. Another thread closes their connections: while
+     * {@code close} waited for that, other drivers could fail on memory no longer reserved.
      */
     @GuardedBy("this")
-    private void drop()
+    private void release()
     {
-        waiting.clear();
+        unreadHandles.clear();
         pages.clear();
-        bufferedBytes = 0;
+        bufferedMemory = 0;
         notifyAll();
         if (!readers.isEmpty()) {
             List<Cancellation> running = List.copyOf(readers);
-            workers.start(() -> running.forEach(Cancellation::cancel));
+            services.threads().start(
+                    () -> running.forEach(Cancellation::cancel),
+                    _ -> running.forEach(Cancellation::cancel));
         }
     }
 
     @GuardedBy("this")
     private void startReaders()
     {
-        if (closed || failure != null || !hasFinalSelector()) {
+        if (!isOpen() || !hasFinalSelector()) {
             return;
         }
-        int concurrency = readsOrdered ? 1 : readConcurrency;
-        while (!waiting.isEmpty() && readers.size() < concurrency
-                && (readers.isEmpty() || bufferedBytes < bufferSize)) {
-            StopoverSourceHandle handle = waiting.poll();
+        int concurrency = ordered ? 1 : readConcurrency;
+        while (!unreadHandles.isEmpty() && readers.size() < concurrency
+                && (readers.isEmpty() || bufferedMemory < bufferSize)) {
+            StopoverSourceHandle handle = unreadHandles.poll();
             Cancellation cancellation = new Cancellation();
             readers.add(cancellation);
-            workers.start(() -> read(handle, cancellation));
+            services.threads().start(
+                    () -> readHandle(handle, cancellation),
+                    t -> {
+                        fail(handle, t);
+                        readerEnded(cancellation);
+                    });
         }
     }
 
-    private void read(StopoverSourceHandle handle, Cancellation cancellation)
+    private void readHandle(StopoverSourceHandle handle, Cancellation cancellation)
+            throws Exception
     {
+        Span span = services.tracing().start("stopover.read", handle.traceparent());
+        HandleReader reader = new HandleReader(
+                services.client(),
+                services.failover(),
+                handle,
+                new Buffer(handle),
+                backoffs.get(),
+                cancellation);
         try {
-            Buffer buffer = new Buffer(handle);
-            new HandleReader(client, anyDaemon, handle, buffer, backoffs.get(), cancellation)
-                    .readAll();
+            Tracing.within(span, reader::readAll).run();
         }
         catch (Throwable t) {
-            fail(Failures.toTrino("Cannot read partition %s of exchange %s"
-                    .formatted(handle.partition(), handle.exchangeId()), t));
+            if (!cancellation.isCancelled()) {
+                Tracing.fail(span, t);
+            }
+            throw t;
         }
         finally {
-            wakeAfter(() -> {
-                readers.remove(cancellation);
-                startReaders();
-            });
+            stats.addRequests(reader.requests(), reader.retries());
+            span.end();
         }
+        readerEnded(cancellation);
     }
 
-    /** Changes the state, then wakes those who wait if there is news for them. */
-    private void wakeAfter(Runnable change)
+    private void readerEnded(Cancellation cancellation)
     {
-        CompletableFuture<Void> wakeUp = null;
+        CompletableFuture<Void> wakeUp;
         synchronized (this) {
-            change.run();
-            if (hasNews()) {
-                wakeUp = replaceUnblocked();
-            }
+            readers.remove(cancellation);
+            startReaders();
+            wakeUp = wakeUp();
         }
-        if (wakeUp != null) {
-            wakeUp.complete(null);
-        }
+        wakeUp.complete(null);
     }
 
+    /**
+     * Returns the future of blocked drivers if they can proceed, otherwise a completed one. The
+     * caller completes it without the lock.
+     */
     @GuardedBy("this")
-    private CompletableFuture<Void> replaceUnblocked()
+    private CompletableFuture<Void> wakeUp()
     {
+        if (!isReady()) {
+            return NOT_BLOCKED;
+        }
+        if (blockedSince != 0) {
+            stats.addBlocked(System.nanoTime() - blockedSince);
+            blockedSince = 0;
+        }
         CompletableFuture<Void> previous = unblocked;
-        unblocked = new CompletableFuture<>();
+        if (isOpen()) {
+            unblocked = new CompletableFuture<>();
+        }
         return previous;
     }
 
-    /** What a reader of one handle may do to this source. */
+    /** The buffer, from the point of view of the reader of one handle. */
     private final class Buffer
             implements HandleReader.Target
     {
@@ -294,42 +388,45 @@ final class StopoverSource
         }
 
         @Override
-        public boolean isWanted(int task, int attempt)
+        public void checkSelected(int task, int attempt)
         {
             synchronized (StopoverSource.this) {
                 Selection selection = selector.getSelection(handle.exchangeId(), task, attempt);
-                return selection == Selection.INCLUDED;
+                checkState(selection == Selection.INCLUDED,
+                        "attempt %s of task %s was planned, but the output selector has it as %s",
+                        attempt, task, selection);
             }
         }
 
         @Override
-        public HandleReader.Room awaitRoom(int bytes, long nanos)
+        public HandleReader.Reservation reserve(int bytes, long nanos)
                 throws InterruptedException
         {
             long start = System.nanoTime();
+            long needed = memory(bytes);
             synchronized (StopoverSource.this) {
-                // a page larger than the buffer goes in when the buffer is empty
-                while (isOpen() && bufferedBytes > 0 && bufferedBytes + bytes > bufferSize) {
+                // A page larger than the whole buffer is admitted when the buffer is empty.
+                while (isOpen() && bufferedMemory > 0 && bufferedMemory + needed > bufferSize) {
                     long remaining = nanos - (System.nanoTime() - start);
                     if (remaining <= 0) {
-                        return HandleReader.Room.NONE_YET;
+                        return HandleReader.Reservation.TIMED_OUT;
                     }
                     NANOSECONDS.timedWait(StopoverSource.this, remaining);
                 }
                 if (!isOpen()) {
-                    return HandleReader.Room.CLOSED;
+                    return HandleReader.Reservation.CLOSED;
                 }
-                bufferedBytes += bytes;
-                return HandleReader.Room.TAKEN;
+                bufferedMemory += needed;
+                return HandleReader.Reservation.GRANTED;
             }
         }
 
         @Override
-        public void giveBack(int bytes)
+        public void release(int bytes)
         {
             synchronized (StopoverSource.this) {
                 if (isOpen()) {
-                    bufferedBytes -= bytes;
+                    bufferedMemory -= memory(bytes);
                     StopoverSource.this.notifyAll();
                 }
             }
@@ -338,16 +435,16 @@ final class StopoverSource
         @Override
         public void deliver(byte[] page)
         {
-            wakeAfter(() -> {
-                if (isOpen()) {
-                    pages.add(Slices.wrappedBuffer(page));
+            stats.addPages(1, page.length);
+            CompletableFuture<Void> wakeUp;
+            synchronized (StopoverSource.this) {
+                if (!isOpen()) {
+                    return;
                 }
-            });
-        }
-
-        private boolean isOpen()
-        {
-            return !closed && failure == null;
+                pages.add(Slices.wrappedBuffer(page));
+                wakeUp = wakeUp();
+            }
+            wakeUp.complete(null);
         }
     }
 }

@@ -1,19 +1,38 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino;
 
 import com.fasterxml.jackson.annotation.JsonCreator;
 import com.fasterxml.jackson.annotation.JsonIgnore;
 import com.fasterxml.jackson.annotation.JsonProperty;
+import io.airlift.slice.SizeOf;
 import io.trino.spi.exchange.ExchangeId;
 import io.trino.spi.exchange.ExchangeSourceHandle;
+
+import java.util.Optional;
 
 import static io.airlift.slice.SizeOf.estimatedSizeOf;
 import static io.airlift.slice.SizeOf.instanceSize;
 import static java.util.Objects.requireNonNull;
 
 /**
- * Pages of one output partition, as they travel to the readers. {@code handle} is the daemon's and
- * holds all that a read needs, the exchange's name among the daemons included; {@code exchangeId}
- * is Trino's, for the selector.
+ * Pages of one output partition, as sent to the readers.
+ *
+ * @param exchangeId Trino's id of the exchange, for the output selector
+ * @param ordered whether handles must be read one after another
+ * @param handle the daemon's opaque handle: all that a read needs
+ * @param traceparent W3C trace context of the exchange, if the query is traced
  */
 public record StopoverSourceHandle(
         @JsonProperty("exchangeId") ExchangeId exchangeId,
@@ -21,7 +40,8 @@ public record StopoverSourceHandle(
         @JsonProperty("bytes") long bytes,
         @JsonProperty("pages") long pages,
         @JsonProperty("ordered") boolean ordered,
-        @JsonProperty("handle") String handle)
+        @JsonProperty("handle") String handle,
+        @JsonProperty("traceparent") Optional<String> traceparent)
         implements ExchangeSourceHandle
 {
     private static final int INSTANCE_SIZE = instanceSize(StopoverSourceHandle.class);
@@ -31,6 +51,8 @@ public record StopoverSourceHandle(
     {
         requireNonNull(exchangeId, "exchangeId is null");
         requireNonNull(handle, "handle is null");
+        // Absent in handles of older plugin versions.
+        traceparent = traceparent == null ? Optional.empty() : traceparent;
     }
 
     @JsonIgnore
@@ -51,6 +73,9 @@ public record StopoverSourceHandle(
     @Override
     public long getRetainedSizeInBytes()
     {
-        return INSTANCE_SIZE + exchangeId.getRetainedSizeInBytes() + estimatedSizeOf(handle);
+        return INSTANCE_SIZE
+                + exchangeId.getRetainedSizeInBytes()
+                + estimatedSizeOf(handle)
+                + SizeOf.sizeOf(traceparent, SizeOf::estimatedSizeOf);
     }
 }

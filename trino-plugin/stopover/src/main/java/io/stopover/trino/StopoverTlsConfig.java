@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino;
 
 import io.airlift.configuration.Config;
@@ -9,7 +22,7 @@ import jakarta.validation.constraints.AssertTrue;
 import java.io.File;
 import java.util.Optional;
 
-/** What the plugin trusts and shows when it speaks TLS to daemons ({@code https} URIs). */
+/** TLS trust and client certificate for {@code https} daemons. */
 public class StopoverTlsConfig
 {
     private Optional<File> truststorePath = Optional.empty();
@@ -23,7 +36,7 @@ public class StopoverTlsConfig
     }
 
     @Config("stopover.tls.truststore-path")
-    @ConfigDescription("Certificates that vouch for daemons: PEM, PKCS12 or JKS")
+    @ConfigDescription("Certificates trusted to authenticate daemons: PEM, PKCS12 or JKS")
     public StopoverTlsConfig setTruststorePath(File truststorePath)
     {
         this.truststorePath = Optional.ofNullable(truststorePath);
@@ -37,7 +50,7 @@ public class StopoverTlsConfig
 
     @Config("stopover.tls.truststore-password")
     @ConfigSecuritySensitive
-    @ConfigDescription("Password of the truststore; PEM has none")
+    @ConfigDescription("Password of the truststore; not used for PEM")
     public StopoverTlsConfig setTruststorePassword(String truststorePassword)
     {
         this.truststorePassword = Optional.ofNullable(truststorePassword);
@@ -50,7 +63,7 @@ public class StopoverTlsConfig
     }
 
     @Config("stopover.tls.keystore-path")
-    @ConfigDescription("Certificate and key shown to daemons: PEM with both, PKCS12 or JKS")
+    @ConfigDescription("Client certificate and key: PEM that contains both, PKCS12 or JKS")
     public StopoverTlsConfig setKeystorePath(File keystorePath)
     {
         this.keystorePath = Optional.ofNullable(keystorePath);
@@ -64,7 +77,7 @@ public class StopoverTlsConfig
 
     @Config("stopover.tls.keystore-password")
     @ConfigSecuritySensitive
-    @ConfigDescription("Password of the keystore, or of an encrypted key in PEM")
+    @ConfigDescription("Password of the keystore, or of the encrypted key in PEM")
     public StopoverTlsConfig setKeystorePassword(String keystorePassword)
     {
         this.keystorePassword = Optional.ofNullable(keystorePassword);
@@ -72,14 +85,14 @@ public class StopoverTlsConfig
     }
 
     @AssertTrue(message =
-            "stopover.tls.truststore-password is given without stopover.tls.truststore-path")
+            "stopover.tls.truststore-password is set but stopover.tls.truststore-path is not")
     public boolean isTruststorePasswordUsed()
     {
         return truststorePassword.isEmpty() || truststorePath.isPresent();
     }
 
     @AssertTrue(message =
-            "stopover.tls.keystore-password is given without stopover.tls.keystore-path")
+            "stopover.tls.keystore-password is set but stopover.tls.keystore-path is not")
     public boolean isKeystorePasswordUsed()
     {
         return keystorePassword.isEmpty() || keystorePath.isPresent();

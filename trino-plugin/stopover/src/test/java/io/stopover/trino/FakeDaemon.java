@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino;
 
 import com.sun.net.httpserver.HttpExchange;
@@ -11,12 +24,18 @@ import java.net.InetSocketAddress;
 import java.net.URI;
 import java.nio.ByteBuffer;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Base64;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
+import java.util.Queue;
 import java.util.TreeMap;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.CopyOnWriteArrayList;
+import java.util.concurrent.CountDownLatch;
+import java.util.function.Supplier;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import java.util.zip.CRC32C;
@@ -26,18 +45,27 @@ import static java.nio.charset.StandardCharsets.UTF_8;
 import static java.util.concurrent.Executors.newVirtualThreadPerTaskExecutor;
 
 /**
- * The daemon's side of the protocol in memory, written from the protocol page and not with the
- * plugin's classes. Several of them on one {@link Store} are like daemons with the same base
- * directories. Faults are asked for request by request.
+ * A scripted daemon in memory, implemented from the protocol page without the plugin's classes.
+ * Several of them on one {@link Store} act as daemons with the same base directories. Tests inject
+ * a fault per request.
  */
-final class FakeDaemon
+public final class FakeDaemon
         implements AutoCloseable
 {
-    /** What all daemons see: announced exchanges and committed attempts. */
-    static final class Store
+    /** State shared by all daemons: announced exchanges and committed attempts. */
+    public static final class Store
     {
         final Map<String, Announced> exchanges = new ConcurrentHashMap<>();
-        final List<String> closed = new CopyOnWriteArrayList<>();
+        final Queue<String> closed = new ConcurrentLinkedQueue<>();
+
+        /** The pages of a committed attempt; empty if it is not committed. */
+        public List<byte[]> pages(String exchange, int task, int attempt)
+        {
+            return exchanges.get(exchange).committed
+                    .getOrDefault(task + "/" + attempt, List.of()).stream()
+                    .map(frame -> Arrays.copyOfRange(frame, 12, frame.length))
+                    .toList();
+        }
     }
 
     static final class Announced
@@ -51,21 +79,21 @@ final class FakeDaemon
         }
     }
 
-    /** What happens to a request instead of, or around, its service. */
-    interface Fault
+    /** Replaces or wraps the handling of a request. */
+    public interface Fault
     {
         void apply(FakeDaemon daemon, HttpExchange request, byte[] body)
                 throws Exception;
     }
 
-    static final class ProblemAnswer
+    static final class ProblemResponse
             extends RuntimeException
     {
         private final String slug;
         private final int status;
         private final boolean retryable;
 
-        ProblemAnswer(String slug, int status, boolean retryable)
+        ProblemResponse(String slug, int status, boolean retryable)
         {
             super(slug);
             this.slug = slug;
@@ -74,27 +102,37 @@ final class FakeDaemon
         }
     }
 
-    private record Answer(int status, byte[] body) {}
+    private record Response(int status, byte[] body) {}
 
-    private record Planned(Pattern request, Fault fault) {}
+    private record Injected(Pattern request, Fault fault) {}
 
     private record OpenSink(List<byte[]> frames, List<Long> batches) {}
 
     private static final Pattern SINK =
             Pattern.compile("/v1/exchanges/([^/]+)/sinks/(\\d+)/(\\d+)(?:/(pages|finish|abort))?");
+    private static final Pattern PROBE = Pattern.compile("GET /(readyz|openapi\\.json)");
     private static final Pattern EXCHANGE = Pattern.compile("/v1/exchanges/([^/]+)(/handles)?");
 
     private final Store store;
     private final HttpServer server;
     private final Map<String, OpenSink> sinks = new ConcurrentHashMap<>();
-    private final List<Planned> faults = new CopyOnWriteArrayList<>();
-    final List<String> requests = new CopyOnWriteArrayList<>();
-    /** Pages of one handle; a partition has as many handles as it takes. */
+    /** A fault for each request, including probes, to which no injected fault applies. */
+    volatile Supplier<Optional<Fault>> chaos = Optional::empty;
+    private final CountDownLatch hang = new CountDownLatch(1);
+    private final List<Injected> faults = new CopyOnWriteArrayList<>();
+    /** All requests except {@link #probes}. */
+    private final Queue<String> requests = new ConcurrentLinkedQueue<>();
+    /** Health checks, which no fault applies to unless its pattern begins with "GET /". */
+    final List<String> probes = new CopyOnWriteArrayList<>();
+    /** Largest number of pages per handle. */
     volatile int pagesPerHandle = Integer.MAX_VALUE;
     volatile int leaseSeconds = 900;
     volatile String token;
+    private volatile String version = "0.1.0";
+    private volatile String baseDirectories = "{\"name\": \"main\", \"uri\": \"file:///data\", "
+            + "\"healthy\": true, \"error\": null}";
 
-    FakeDaemon(Store store)
+    public FakeDaemon(Store store)
     {
         this(store, 0);
     }
@@ -114,38 +152,38 @@ final class FakeDaemon
         server.start();
     }
 
-    URI uri()
+    public URI uri()
     {
         return URI.create("http://127.0.0.1:" + port());
     }
 
-    int port()
+    public int port()
     {
         return server.getAddress().getPort();
     }
 
-    /** The next request whose "METHOD /path?query" contains the pattern meets the fault. */
-    void onNext(String request, Fault fault)
+    /** Applies the fault to the next request whose "METHOD /path?query" contains the pattern. */
+    public void onNext(String request, Fault fault)
     {
-        faults.add(new Planned(Pattern.compile(request), fault));
+        faults.add(new Injected(Pattern.compile(request), fault));
     }
 
-    void onNext(String request, int times, Fault fault)
+    public void onNext(String request, int times, Fault fault)
     {
         for (int i = 0; i < times; i++) {
             onNext(request, fault);
         }
     }
 
-    static Fault problem(String slug, int status, boolean retryable)
+    public static Fault problem(String slug, int status, boolean retryable)
     {
         return (daemon, request, body) -> {
-            throw new ProblemAnswer(slug, status, retryable);
+            throw new ProblemResponse(slug, status, retryable);
         };
     }
 
-    /** Served, but nobody is told. */
-    static Fault loseAnswer()
+    /** Executes the request and closes the connection without a response. */
+    public static Fault loseResponse()
     {
         return (daemon, request, body) -> {
             daemon.serve(request, body);
@@ -153,48 +191,130 @@ final class FakeDaemon
         };
     }
 
-    /** The connection ends after so many bytes of the answer. */
-    static Fault truncate(int length)
+    /** Executes the request and never responds; holds the connection until the daemon is closed. */
+    public static Fault hangAfterExecution()
     {
         return (daemon, request, body) -> {
-            Answer answer = daemon.serve(request, body);
-            request.sendResponseHeaders(answer.status(), answer.body().length);
-            request.getResponseBody().write(answer.body(), 0, length);
+            daemon.serve(request, body);
+            daemon.hang.await();
+        };
+    }
+
+    /** Executes the request after a while. */
+    static Fault delay(long millis)
+    {
+        return (daemon, request, body) -> {
+            Thread.sleep(millis);
+            daemon.send(request, daemon.serve(request, body));
+        };
+    }
+
+    /** Sends the response in small pieces, with a pause after each. */
+    static Fault trickle(int pieces, long millis)
+    {
+        return (daemon, request, body) -> {
+            Response response = daemon.serve(request, body);
+            int length = response.body().length;
+            request.sendResponseHeaders(response.status(), length == 0 ? -1 : length);
+            for (int from = 0; from < length; from += Math.ceilDiv(length, pieces)) {
+                int end = Math.min(length, from + Math.ceilDiv(length, pieces));
+                request.getResponseBody().write(response.body(), from, end - from);
+                request.getResponseBody().flush();
+                Thread.sleep(millis);
+            }
+            request.close();
+        };
+    }
+
+    /** Executes the request, stays silent, and closes the connection. */
+    static Fault silence(long millis, boolean execute)
+    {
+        return (daemon, request, body) -> {
+            if (execute) {
+                daemon.serve(request, body);
+            }
+            Thread.sleep(millis);
+            request.close();
+        };
+    }
+
+    /** Sends a part of the response, between none of it and all of it. */
+    static Fault truncateAt(double share)
+    {
+        return (daemon, request, body) -> {
+            Response response = daemon.serve(request, body);
+            int length = response.body().length;
+            request.sendResponseHeaders(response.status(), length == 0 ? -1 : length);
+            request.getResponseBody().write(response.body(), 0, (int) (share * length));
             request.getResponseBody().flush();
             request.close();
         };
     }
 
-    /** One byte of the answer is another. */
+    /** Neither executes the request nor responds. */
+    public static Fault hang()
+    {
+        return (daemon, request, body) -> daemon.hang.await();
+    }
+
+    /** Closes the connection after {@code length} bytes of the response. */
+    static Fault truncate(int length)
+    {
+        return (daemon, request, body) -> {
+            Response response = daemon.serve(request, body);
+            request.sendResponseHeaders(response.status(), response.body().length);
+            request.getResponseBody().write(response.body(), 0, length);
+            request.getResponseBody().flush();
+            request.close();
+        };
+    }
+
+    /** Flips a bit of the response. */
     static Fault corrupt(int offset)
     {
         return (daemon, request, body) -> {
-            Answer answer = daemon.serve(request, body);
-            answer.body()[offset] ^= 1;
-            daemon.send(request, answer);
+            Response response = daemon.serve(request, body);
+            response.body()[offset] ^= 1;
+            daemon.send(request, response);
         };
     }
 
-    /** The stream tells after so many bytes, which end with a page, why it cannot go on. */
+    /** An error record follows {@code length} bytes of the response, which end with a page. */
     static Fault problemRecord(int length, String slug, int status, boolean retryable)
     {
         return (daemon, request, body) -> {
-            Answer answer = daemon.serve(request, body);
+            Response response = daemon.serve(request, body);
             byte[] problem =
-                    daemon.problemAnswer(new ProblemAnswer(slug, status, retryable)).body();
-            ByteBuffer told = ByteBuffer.allocate(length + 8 + problem.length)
-                    .order(LITTLE_ENDIAN).put(answer.body(), 0, length)
+                    daemon.problemResponse(new ProblemResponse(slug, status, retryable)).body();
+            ByteBuffer replaced = ByteBuffer.allocate(length + 8 + problem.length)
+                    .order(LITTLE_ENDIAN).put(response.body(), 0, length)
                     .putInt(0xFFFF_FFF2).putInt(problem.length).put(problem);
-            daemon.send(request, new Answer(200, told.array()));
+            daemon.send(request, new Response(200, replaced.array()));
         };
     }
 
-    static Fault replaceAnswer(byte[] other)
+    static Fault replaceResponse(byte[] other)
     {
-        return (daemon, request, body) -> daemon.send(request, new Answer(200, other));
+        return (daemon, request, body) -> daemon.send(request, new Response(200, other));
     }
 
-    List<String> requests(String part)
+    public void setToken(String token)
+    {
+        this.token = token;
+    }
+
+    public void setVersion(String version)
+    {
+        this.version = version;
+    }
+
+    /** @param json the members of {@code base_directories} */
+    public void setBaseDirectories(String json)
+    {
+        baseDirectories = json;
+    }
+
+    public List<String> requests(String part)
     {
         return requests.stream().filter(request -> request.contains(part)).toList();
     }
@@ -202,6 +322,7 @@ final class FakeDaemon
     @Override
     public void close()
     {
+        hang.countDown();
         server.stop(0);
     }
 
@@ -209,13 +330,13 @@ final class FakeDaemon
             throws IOException
     {
         String line = request.getRequestMethod() + " " + request.getRequestURI();
-        requests.add(line);
+        (PROBE.matcher(line).matches() ? probes : requests).add(line);
         try (request) {
             try {
                 handle(request, line);
             }
-            catch (ProblemAnswer e) {
-                send(request, problemAnswer(e));
+            catch (ProblemResponse e) {
+                send(request, problemResponse(e));
             }
         }
         catch (IOException e) {
@@ -230,58 +351,81 @@ final class FakeDaemon
             throws Exception
     {
         byte[] body = request.getRequestBody().readAllBytes();
-        for (Planned planned : faults) {
-            if (planned.request().matcher(line).find() && faults.remove(planned)) {
-                planned.fault().apply(this, request, body);
+        boolean probe = PROBE.matcher(line).matches();
+        for (Injected injected : faults) {
+            if (probe && !injected.request().pattern().startsWith("GET /")) {
+                continue;
+            }
+            if (injected.request().matcher(line).find() && faults.remove(injected)) {
+                injected.fault().apply(this, request, body);
                 return;
             }
         }
+        Optional<Fault> random = chaos.get();
+        if (random.isPresent()) {
+            random.get().apply(this, request, body);
+            return;
+        }
         String bearer = request.getRequestHeaders().getFirst("Authorization");
-        if (token != null && !("Bearer " + token).equals(bearer)) {
-            throw new ProblemAnswer("unauthorized", 401, false);
+        boolean open = line.equals("GET /readyz");
+        if (!open && token != null && !("Bearer " + token).equals(bearer)) {
+            throw new ProblemResponse("unauthorized", 401, false);
         }
         send(request, serve(request, body));
     }
 
-    private void send(HttpExchange request, Answer answer)
+    /** Loses everything in memory, as a process that is killed and started again. */
+    void restart()
+    {
+        sinks.clear();
+    }
+
+    private void send(HttpExchange request, Response response)
             throws IOException
     {
         request.sendResponseHeaders(
-                answer.status(), answer.body().length == 0 ? -1 : answer.body().length);
-        if (answer.body().length > 0) {
-            request.getResponseBody().write(answer.body());
+                response.status(), response.body().length == 0 ? -1 : response.body().length);
+        if (response.body().length > 0) {
+            request.getResponseBody().write(response.body());
         }
         request.close();
     }
 
-    private Answer problemAnswer(ProblemAnswer e)
+    private Response problemResponse(ProblemResponse e)
     {
         String problem = """
                 {"type": "urn:stopover:problem:%s", "title": "%s", "status": %s, \
                 "detail": "by the test", "retryable": %s}"""
                 .formatted(e.slug, e.slug, e.status, e.retryable);
-        return new Answer(e.status, problem.getBytes(UTF_8));
+        return new Response(e.status, problem.getBytes(UTF_8));
     }
 
-    private Answer serve(HttpExchange request, byte[] body)
+    private Response serve(HttpExchange request, byte[] body)
     {
         String path = request.getRequestURI().getPath();
         Matcher sink = SINK.matcher(path);
         if (sink.matches()) {
             String key = Integer.parseInt(sink.group(2)) + "/" + Integer.parseInt(sink.group(3));
             return switch (sink.group(4)) {
-                case null -> expect(sink.group(1));
+                case null -> declare(sink.group(1));
                 case "pages" -> pages(sink.group(1), key, query(request, "batch"), body);
                 case "finish" -> finish(sink.group(1), key, new String(body, UTF_8));
                 default -> abort(sink.group(1), key);
             };
         }
+        if (path.equals("/readyz")) {
+            return json("{\"ready\": true, \"draining\": false, \"base_directories\": [%s]}",
+                    baseDirectories);
+        }
+        if (path.equals("/openapi.json")) {
+            return json("{\"info\": {\"title\": \"Stopover\", \"version\": \"%s\"}}", version);
+        }
         if (path.equals("/v1/read")) {
-            return new Answer(200, read(new String(body, UTF_8), query(request, "skip")));
+            return new Response(200, read(new String(body, UTF_8), query(request, "skip")));
         }
         Matcher exchange = EXCHANGE.matcher(path);
         if (!exchange.matches()) {
-            throw new ProblemAnswer("not-found", 404, false);
+            throw new ProblemResponse("not-found", 404, false);
         }
         return switch (request.getRequestMethod()) {
             case "PUT" -> {
@@ -299,35 +443,35 @@ final class FakeDaemon
                 request.getRequestURI().getQuery().replaceFirst("^" + name + "=", ""));
     }
 
-    private Answer expect(String exchange)
+    private Response declare(String exchange)
     {
         if (!store.exchanges.containsKey(exchange)) {
-            throw new ProblemAnswer("exchange-not-found", 404, false);
+            throw new ProblemResponse("exchange-not-found", 404, false);
         }
-        return new Answer(204, new byte[0]);
+        return new Response(204, new byte[0]);
     }
 
-    private Answer announce(String exchange, String properties, boolean renewal)
+    private Response announce(String exchange, String properties, boolean renewal)
     {
         if (store.closed.contains(exchange)) {
-            throw new ProblemAnswer("exchange-closed", 410, false);
+            throw new ProblemResponse("exchange-closed", 410, false);
         }
         if (renewal && !store.exchanges.containsKey(exchange)) {
-            throw new ProblemAnswer("exchange-not-found", 404, false);
+            throw new ProblemResponse("exchange-not-found", 404, false);
         }
         Announced announced =
                 store.exchanges.computeIfAbsent(exchange, _ -> new Announced(properties));
         if (!announced.properties.equals(properties)) {
-            throw new ProblemAnswer("exchange-conflict", 409, false);
+            throw new ProblemResponse("exchange-conflict", 409, false);
         }
         return json("{\"exchange\": \"%s\", \"lease_seconds\": %s}", exchange, leaseSeconds);
     }
 
-    private Answer delete(String exchange)
+    private Response delete(String exchange)
     {
         store.closed.add(exchange);
         store.exchanges.remove(exchange);
-        return new Answer(204, new byte[0]);
+        return new Response(204, new byte[0]);
     }
 
     private Announced announced(String exchange)
@@ -336,20 +480,20 @@ final class FakeDaemon
         if (announced == null) {
             boolean closed = store.closed.contains(exchange);
             throw closed
-                    ? new ProblemAnswer("exchange-closed", 410, false)
-                    : new ProblemAnswer("exchange-not-found", 404, false);
+                    ? new ProblemResponse("exchange-closed", 410, false)
+                    : new ProblemResponse("exchange-not-found", 404, false);
         }
         return announced;
     }
 
-    private synchronized Answer pages(String exchange, String key, long batch, byte[] body)
+    private synchronized Response pages(String exchange, String key, long batch, byte[] body)
     {
         announced(exchange);
         OpenSink sink = sinks.computeIfAbsent(
                 exchange + "/" + key,
                 _ -> new OpenSink(new ArrayList<>(), new ArrayList<>()));
         if (batch > sink.batches().size()) {
-            throw new ProblemAnswer("batch-out-of-order", 409, false);
+            throw new ProblemResponse("batch-out-of-order", 409, false);
         }
         boolean repeated = batch < sink.batches().size();
         if (!repeated) {
@@ -359,35 +503,35 @@ final class FakeDaemon
         return json("{\"batch\": %s, \"next\": %s, \"repeated\": %s}", batch, batch + 1, repeated);
     }
 
-    private synchronized Answer finish(String exchange, String key, String told)
+    private synchronized Response finish(String exchange, String key, String totals)
     {
         Announced announced = announced(exchange);
         OpenSink sink = sinks.remove(exchange + "/" + key);
-        if (sink == null && told.contains("\"batches\": 0")) {
+        if (sink == null && totals.contains("\"batches\": 0")) {
             sink = new OpenSink(List.of(), List.of());
         }
         if (sink != null) {
-            String counted = totals(sink.frames(), sink.batches().size());
-            if (!counted.equals(told)) {
-                throw new ProblemAnswer("count-mismatch", 409, false);
+            String counted = countTotals(sink.frames(), sink.batches().size());
+            if (!counted.equals(totals)) {
+                throw new ProblemResponse("count-mismatch", 409, false);
             }
             announced.committed.put(key, List.copyOf(sink.frames()));
         }
         List<byte[]> committed = announced.committed.get(key);
         if (committed == null) {
-            throw new ProblemAnswer("sink-not-found", 404, false);
+            throw new ProblemResponse("sink-not-found", 404, false);
         }
         return json("{\"state\": \"finished\", \"pages\": %s, \"bytes\": %s}", committed.size(),
                 pageBytes(committed));
     }
 
-    private synchronized Answer abort(String exchange, String key)
+    private synchronized Response abort(String exchange, String key)
     {
         sinks.remove(exchange + "/" + key);
         return json("{\"state\": \"aborted\"}");
     }
 
-    private Answer handles(String exchange, String body)
+    private Response handles(String exchange, String body)
     {
         Announced announced = announced(exchange);
         Map<Integer, List<String>> byPartition = new TreeMap<>();
@@ -396,7 +540,7 @@ final class FakeDaemon
             String key = attempts.group(1) + "/" + attempts.group(2);
             List<byte[]> frames = announced.committed.get(key);
             if (frames == null) {
-                throw new ProblemAnswer("attempt-not-committed", 409, false);
+                throw new ProblemResponse("attempt-not-committed", 409, false);
             }
             for (int i = 0; i < frames.size(); i++) {
                 byPartition.computeIfAbsent(partition(frames.get(i)), _ -> new ArrayList<>())
@@ -433,7 +577,7 @@ final class FakeDaemon
     {
         String[] parts = new String(Base64.getUrlDecoder().decode(handle), UTF_8).split(" ");
         if (skip > parts.length - 1) {
-            throw new ProblemAnswer("invalid-request", 400, false);
+            throw new ProblemResponse("invalid-request", 400, false);
         }
         ByteArrayOutputStream out = new ByteArrayOutputStream();
         long bytes = 0;
@@ -472,7 +616,7 @@ final class FakeDaemon
             crc.update(frame, 0, 8);
             crc.update(frame, 12, frame.length - 12);
             if ((int) crc.getValue() != ByteBuffer.wrap(frame).order(LITTLE_ENDIAN).getInt(8)) {
-                throw new ProblemAnswer("checksum-mismatch", 400, true);
+                throw new ProblemResponse("checksum-mismatch", 400, true);
             }
             frames.add(frame);
         }
@@ -489,7 +633,7 @@ final class FakeDaemon
         return frames.stream().mapToLong(frame -> frame.length - 12).sum();
     }
 
-    private static String totals(List<byte[]> frames, int batches)
+    private static String countTotals(List<byte[]> frames, int batches)
     {
         CRC32C checksum = new CRC32C();
         frames.forEach(frame -> checksum.update(frame, 8, 4));
@@ -497,8 +641,8 @@ final class FakeDaemon
                 .formatted(batches, frames.size(), pageBytes(frames), checksum.getValue());
     }
 
-    private static Answer json(String format, Object... arguments)
+    private static Response json(String format, Object... arguments)
     {
-        return new Answer(200, format.formatted(arguments).getBytes(UTF_8));
+        return new Response(200, format.formatted(arguments).getBytes(UTF_8));
     }
 }

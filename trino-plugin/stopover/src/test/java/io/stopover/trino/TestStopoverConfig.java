@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino;
 
 import com.google.common.collect.ImmutableMap;
@@ -13,6 +26,10 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.CopyOnWriteArrayList;
+import java.util.logging.Handler;
+import java.util.logging.LogRecord;
+import java.util.logging.Logger;
 
 import static io.airlift.configuration.testing.ConfigAssertions.assertFullMapping;
 import static io.airlift.configuration.testing.ConfigAssertions.assertRecordedDefaults;
@@ -24,11 +41,11 @@ import static java.util.concurrent.TimeUnit.SECONDS;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
-/** Properties mean what docs/plugin.md says, and a wrong one stops the start with its name. */
+/** Defaults are those of docs/plugin.md; an invalid property stops the start and is named. */
 class TestStopoverConfig
 {
     @Test
-    void defaults()
+    void testDefaults()
     {
         assertRecordedDefaults(recordDefaults(StopoverConfig.class)
                 .setUris("")
@@ -49,11 +66,12 @@ class TestStopoverConfig
                 .setReadRetryTime(new Duration(2, MINUTES))
                 .setRetryInitialDelay(new Duration(100, MILLISECONDS))
                 .setRetryMaxDelay(new Duration(5, SECONDS))
-                .setDaemonDownTime(new Duration(10, SECONDS)));
+                .setDaemonCooldown(new Duration(1, SECONDS))
+                .setDaemonMaxCooldown(new Duration(30, SECONDS)));
     }
 
     @Test
-    void explicitValues()
+    void testExplicitValues()
     {
         Map<String, String> properties = ImmutableMap.<String, String>builder()
                 .put("stopover.uris", "http://a:1, https://b:2/")
@@ -73,7 +91,8 @@ class TestStopoverConfig
                 .put("stopover.read-retry-time", "14s")
                 .put("stopover.retry-initial-delay", "15ms")
                 .put("stopover.retry-max-delay", "16s")
-                .put("stopover.daemon-down-time", "17s")
+                .put("stopover.daemon-cooldown", "17s")
+                .put("stopover.daemon-max-cooldown", "18s")
                 .buildOrThrow();
         StopoverConfig expected = new StopoverConfig()
                 .setUris("http://a:1,https://b:2")
@@ -93,8 +112,9 @@ class TestStopoverConfig
                 .setReadRetryTime(new Duration(14, SECONDS))
                 .setRetryInitialDelay(new Duration(15, MILLISECONDS))
                 .setRetryMaxDelay(new Duration(16, SECONDS))
-                .setDaemonDownTime(new Duration(17, SECONDS));
-        // not assertFullMapping: it wants all properties, and two of them exclude each other
+                .setDaemonCooldown(new Duration(17, SECONDS))
+                .setDaemonMaxCooldown(new Duration(18, SECONDS));
+        // Not assertFullMapping: it requires all properties, and two are mutually exclusive.
         assertThat(new ConfigurationFactory(properties).build(StopoverConfig.class))
                 .usingRecursiveComparison()
                 .isEqualTo(expected);
@@ -103,7 +123,7 @@ class TestStopoverConfig
     }
 
     @Test
-    void aWrongPropertyStopsTheStartWithItsName(@TempDir Path folder)
+    void testInvalidPropertyStopsTheStartAndIsNamed(@TempDir Path folder)
             throws IOException
     {
         Path empty = Files.createFile(folder.resolve("empty"));
@@ -131,7 +151,7 @@ class TestStopoverConfig
     }
 
     @Test
-    void tlsDefaultsAndExplicitValues(@TempDir Path folder)
+    void testTlsDefaultsAndExplicitValues(@TempDir Path folder)
             throws IOException
     {
         assertRecordedDefaults(recordDefaults(StopoverTlsConfig.class)
@@ -152,6 +172,41 @@ class TestStopoverConfig
                         .setTruststorePassword("one")
                         .setKeystorePath(keys.toFile())
                         .setKeystorePassword("two"));
+    }
+
+    /** Trino's Helm chart always writes a property of the filesystem exchange manager. */
+    @Test
+    void testPropertiesOfTheFilesystemManagerAreIgnoredWithAWarning()
+    {
+        List<String> warnings = new CopyOnWriteArrayList<>();
+        Logger logger = Logger.getLogger(StopoverExchangeManagerFactory.class.getName());
+        Handler handler = new Handler()
+        {
+            @Override
+            public void publish(LogRecord record)
+            {
+                warnings.add(record.getMessage());
+            }
+
+            @Override
+            public void flush() {}
+
+            @Override
+            public void close() {}
+        };
+        logger.addHandler(handler);
+        try {
+            new StopoverExchangeManagerFactory()
+                    .create(with("exchange.base-directories", "", "exchange.s3.region", "x"),
+                            new ExchangeManagerContext() {})
+                    .shutdown();
+        }
+        finally {
+            logger.removeHandler(handler);
+        }
+        assertThat(warnings).singleElement().asString()
+                .contains("exchange.base-directories", "exchange.s3.region", "docs/trino.md");
+        assertRefused("exchanges.typo", with("exchanges.typo", "1"));
     }
 
     private static Map<String, String> with(String... properties)

@@ -1,13 +1,31 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino;
 
 import io.airlift.slice.Slice;
 import io.airlift.slice.Slices;
+import io.opentelemetry.api.trace.Span;
+import io.stopover.trino.client.Cancellation;
+import io.stopover.trino.client.SinkId;
+import io.stopover.trino.client.SinkWriter;
 import io.trino.spi.ErrorType;
 import io.trino.spi.TrinoException;
 import io.trino.spi.exchange.Exchange;
 import io.trino.spi.exchange.ExchangeManager;
 import io.trino.spi.exchange.ExchangeSink;
 import io.trino.spi.exchange.ExchangeSinkHandle;
+import io.trino.spi.metrics.Metrics;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
@@ -22,24 +40,26 @@ import java.util.concurrent.Future;
 import java.util.function.BooleanSupplier;
 import java.util.stream.IntStream;
 
-import static io.stopover.trino.FakeDaemon.loseAnswer;
+import static io.stopover.trino.FakeDaemon.loseResponse;
 import static io.stopover.trino.FakeDaemon.problem;
 import static io.stopover.trino.Testing.exchange;
 import static io.stopover.trino.Testing.handles;
 import static io.stopover.trino.Testing.manager;
+import static io.stopover.trino.Testing.metric;
 import static io.stopover.trino.Testing.randomPage;
 import static io.stopover.trino.Testing.readAll;
 import static io.stopover.trino.Testing.sink;
 import static io.stopover.trino.Testing.source;
 import static io.stopover.trino.Testing.write;
 import static java.util.concurrent.Executors.newVirtualThreadPerTaskExecutor;
+import static java.util.concurrent.TimeUnit.MILLISECONDS;
 import static java.util.concurrent.TimeUnit.SECONDS;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 /**
- * What a task is promised: every page once, bounded memory, no thread of the engine waits, failures
- * that a retry may cure.
+ * Guarantees to a task: every page is stored exactly once, memory is bounded, no engine thread
+ * blocks, and failures that a retry may fix are reported as such.
  */
 @Timeout(60)
 class TestStopoverSink
@@ -63,7 +83,7 @@ class TestStopoverSink
     }
 
     @Test
-    void pagesOfAPartitionComeInTheOrderOfAdd()
+    void testPagesOfAPartitionKeepTheirOrder()
             throws Exception
     {
         List<Map.Entry<Integer, String>> pages = IntStream.range(0, 3000)
@@ -79,7 +99,7 @@ class TestStopoverSink
     }
 
     @Test
-    void theDaemonIsToldOfAnAttemptThatHasNotWrittenAnything()
+    void testSinkIsDeclaredBeforeItsFirstBatch()
             throws Exception
     {
         ExchangeSink sink = sink(manager, exchange, 7, 2);
@@ -90,7 +110,7 @@ class TestStopoverSink
     }
 
     @Test
-    void nothingDependsOnWhetherTheDaemonCouldBeTold()
+    void testFailedDeclarationHasNoEffect()
             throws Exception
     {
         CountDownLatch never = new CountDownLatch(1);
@@ -104,7 +124,7 @@ class TestStopoverSink
     }
 
     @Test
-    void batchesAreNumberedAndOneIsUnderWayAtATime()
+    void testBatchesAreNumberedAndSentOneAtATime()
             throws Exception
     {
         fill(sink(manager, exchange, 0, 0), 10 * BATCH).finish().get(10, SECONDS);
@@ -116,13 +136,13 @@ class TestStopoverSink
     }
 
     @Test
-    void aBatchWhoseAnswerIsLostIsSentAgainAndTakenOnce()
+    void testBatchWithALostResponseIsResentAndStoredOnce()
             throws Exception
     {
         Exchange alone = exchange(manager(SMALL, first), 10, false);
-        first.onNext("batch=0", loseAnswer());
-        first.onNext("batch=2", loseAnswer());
-        first.onNext("/finish", loseAnswer());
+        first.onNext("batch=0", loseResponse());
+        first.onNext("batch=2", loseResponse());
+        first.onNext("/finish", loseResponse());
         ExchangeManager single = manager(SMALL, first);
         write(single, alone, 0, 0, largePages(10));
         assertThat(first.requests("batch=0")).hasSize(2);
@@ -130,10 +150,11 @@ class TestStopoverSink
         assertThat(first.requests("/finish")).hasSize(2);
         alone.allRequiredSinksFinished();
         assertThat(readAll(source(single, handles(alone), Map.of(0, 0)))).hasSize(10);
+        alone.close();
     }
 
     @Test
-    void bytesDamagedOnTheWayAreSentAgain()
+    void testBatchDamagedInTransitIsResent()
             throws Exception
     {
         first.onNext("batch=1", problem("checksum-mismatch", 400, true));
@@ -142,7 +163,7 @@ class TestStopoverSink
     }
 
     @Test
-    void aNewSinkGoesToTheNextDaemonWhenTheFirstDrainsOrIsGone()
+    void testNewSinkUsesTheNextDaemonWhenTheFirstDrainsOrIsGone()
             throws Exception
     {
         first.onNext("/pages", problem("draining", 503, true));
@@ -156,7 +177,7 @@ class TestStopoverSink
     }
 
     @Test
-    void aSinkStaysAtTheDaemonThatTookItsFirstBatch()
+    void testSinkStaysAtTheDaemonOfItsFirstBatch()
             throws Exception
     {
         first.onNext("batch=1", 3, problem("overloaded", 503, true));
@@ -166,7 +187,7 @@ class TestStopoverSink
     }
 
     @Test
-    void anAttemptWhoseDaemonIsGoneFailsSoonWithAnErrorOnWhichTheTaskIsRetried()
+    void testSinkFailsSoonAndRetryablyWhenItsDaemonIsGone()
             throws Exception
     {
         ExchangeSink sink = fill(sink(manager, exchange, 0, 0), 2 * BATCH);
@@ -185,7 +206,7 @@ class TestStopoverSink
     }
 
     @Test
-    void aFailedSinkThrowsFromAddAndIsGivenUpAtTheDaemon()
+    void testFailedSinkThrowsFromAddAndIsAbortedAtTheDaemon()
             throws Exception
     {
         first.onNext("batch=1", problem("sink-failed", 503, false));
@@ -202,12 +223,12 @@ class TestStopoverSink
     }
 
     @Test
-    void aCommitWhoseAnswerAndDaemonAreLostIsConfirmedByAnotherDaemon()
+    void testAnotherDaemonConfirmsACommitWhoseResponseAndDaemonAreLost()
             throws Exception
     {
         ExchangeSink sink = fill(sink(manager, exchange, 0, 0), 3 * BATCH);
         first.onNext("/finish", (daemon, request, body) -> {
-            loseAnswer().apply(daemon, request, body);
+            loseResponse().apply(daemon, request, body);
             Thread.startVirtualThread(first::close);
         });
         sink.finish().get(20, SECONDS);
@@ -215,7 +236,7 @@ class TestStopoverSink
     }
 
     @Test
-    void anAttemptThatTheDaemonForgotFails()
+    void testFinishOfAnUnknownSinkFails()
             throws Exception
     {
         ExchangeSink sink = fill(sink(manager, exchange, 0, 0), 3 * BATCH);
@@ -226,10 +247,10 @@ class TestStopoverSink
     }
 
     @Test
-    void anEmptyAttemptIsCommittedByAnyDaemon()
+    void testEmptyAttemptIsCommittedByAnyDaemon()
             throws Exception
     {
-        first.onNext("/finish", loseAnswer());
+        first.onNext("/finish", loseResponse());
         sink(manager, exchange, 0, 0).finish().get(10, SECONDS);
         assertThat(first.requests("/finish").size() + second.requests("/finish").size())
                 .isEqualTo(2);
@@ -237,7 +258,7 @@ class TestStopoverSink
     }
 
     @Test
-    void abortIsIdempotentAndWhatComesAfterItIsIgnored()
+    void testAbortIsIdempotentAndLaterCallsAreIgnored()
             throws Exception
     {
         ExchangeSink sink = fill(sink(manager, exchange, 0, 0), 3 * BATCH);
@@ -252,7 +273,7 @@ class TestStopoverSink
     }
 
     @Test
-    void abortEndsABatchThatTheDaemonHolds()
+    void testAbortCancelsABatchInFlight()
             throws Exception
     {
         CountDownLatch go = new CountDownLatch(1);
@@ -262,12 +283,13 @@ class TestStopoverSink
         await(() -> !first.requests("batch=0").isEmpty());
         sink.abort().get(10, SECONDS);
         assertThat(blocked).isDone();
-        assertThat(first.requests("/abort")).hasSize(1);
+        assertThat(sink.getMemoryUsage()).isZero();
+        await(() -> first.requests("/abort").size() == 1);
         go.countDown();
     }
 
     @Test
-    void anAbortThatMeetsAFinishEndsBothFutures()
+    void testAbortDuringFinishCompletesBothFutures()
             throws Exception
     {
         CountDownLatch go = new CountDownLatch(1);
@@ -282,7 +304,7 @@ class TestStopoverSink
     }
 
     @Test
-    void anAbortAfterFinishChangesNothing()
+    void testAbortAfterFinishHasNoEffect()
             throws Exception
     {
         ExchangeSink sink = fill(sink(manager, exchange, 0, 0), 2 * BATCH);
@@ -294,7 +316,7 @@ class TestStopoverSink
     }
 
     @Test
-    void theSinkUnblocksByItselfOnceItHasDrained()
+    void testSinkUnblocksByItselfOnceDrained()
             throws Exception
     {
         CountDownLatch go = new CountDownLatch(1);
@@ -306,7 +328,7 @@ class TestStopoverSink
         CompletableFuture<Void> blocked = sink.isBlocked();
         assertThat(blocked).isNotDone();
         assertThat(sink.isBlocked().cancel(true)).isTrue();
-        sink.add(3, Slices.utf8Slice("taken although blocked"));
+        sink.add(3, Slices.utf8Slice("accepted although blocked"));
         go.countDown();
         blocked.get(10, SECONDS);
         sink.finish().get(10, SECONDS);
@@ -314,7 +336,7 @@ class TestStopoverSink
     }
 
     @Test
-    void cancellingAFinishFutureDoesNotCancelTheFinish()
+    void testCancelledFinishFutureDoesNotCancelTheFinish()
             throws Exception
     {
         CountDownLatch go = new CountDownLatch(1);
@@ -329,7 +351,7 @@ class TestStopoverSink
     }
 
     @Test
-    void manyThreadsAddAtOnceAndNothingIsLost()
+    void testConcurrentAddsLoseNothing()
             throws Exception
     {
         ExchangeSinkHandle handle = exchange.addSink(0);
@@ -359,7 +381,7 @@ class TestStopoverSink
     }
 
     @Test
-    void twoThousandPartitionsHoldLessThan64MiB()
+    void testTwoThousandPartitionsUseLessThan64MiB()
             throws Exception
     {
         int partitions = 2000;
@@ -369,7 +391,7 @@ class TestStopoverSink
         ExchangeSink sink = defaults.createSink(wide.instantiateSink(handle, 0).get(10, SECONDS));
         Random random = new Random(1);
         long most = 0;
-        // 32 MB over all partitions is what the engine flushes at once, blocked or not
+        // The engine flushes up to 32 MB over all partitions at once, even if the sink is blocked.
         for (int round = 0; round < 4; round++) {
             sink.isBlocked().get(30, SECONDS);
             for (int partition = 0; partition < partitions; partition++) {
@@ -377,7 +399,7 @@ class TestStopoverSink
                 most = Math.max(most, sink.getMemoryUsage());
             }
         }
-        // how much waits to be sent depends on the daemon's speed, but for a batch that is gathered
+        // At least one batch is buffered; more depends on the speed of the daemon.
         assertThat(most).isBetween(1L << 20, 64L << 20);
         sink.finish().get(30, SECONDS);
         wide.sinkFinished(handle, 0);
@@ -388,7 +410,7 @@ class TestStopoverSink
     }
 
     @Test
-    void theMemoryOfAPageIsThatOfItsArray()
+    void testMemoryUsageCountsRetainedArrays()
             throws Exception
     {
         ExchangeSink sink = sink(manager, exchange, 0, 0);
@@ -399,7 +421,7 @@ class TestStopoverSink
     }
 
     @Test
-    void aPageOverTheLimitIsTheUsersAffairAndNamesTheProperty()
+    void testOversizedPageIsAUserErrorThatNamesTheProperty()
             throws Exception
     {
         ExchangeSink sink =
@@ -409,6 +431,114 @@ class TestStopoverSink
                         assertThat(e.getErrorCode())
                                 .isEqualTo(StopoverErrorCode.STOPOVER_PAGE_TOO_LARGE.toErrorCode()))
                 .hasMessageContaining("stopover.max-page-size");
+    }
+
+    @Test
+    void testAbortDoesNotWaitForTheDaemon()
+            throws Exception
+    {
+        CountDownLatch go = new CountDownLatch(1);
+        first.onNext("batch=1", (daemon, request, body) -> go.await());
+        first.onNext("/abort", (daemon, request, body) -> go.await());
+        ExchangeSink sink = fill(sink(manager, exchange, 0, 0), 6 * BATCH);
+        await(() -> !first.requests("batch=1").isEmpty());
+        sink.abort().get(2, SECONDS);
+        assertThat(sink.getMemoryUsage()).isZero();
+        go.countDown();
+    }
+
+    /** The batch in flight is held until its request has ended. */
+    @Test
+    void testMemoryIsReportedUntilThePagesAreReleased()
+            throws Exception
+    {
+        CountDownLatch go = new CountDownLatch(1);
+        first.onNext("batch=0", (daemon, request, body) -> go.await());
+        ExchangeSink sink = fill(sink(manager, exchange, 0, 0), 6 * BATCH);
+        await(() -> !first.requests("batch=0").isEmpty());
+        assertThat(sink.getMemoryUsage()).isGreaterThan(6 * BATCH);
+        CompletableFuture<Void> aborted = sink.abort();
+        if (!aborted.isDone()) {
+            assertThat(sink.getMemoryUsage()).isLessThan(2 * BATCH);
+        }
+        aborted.get(10, SECONDS);
+        assertThat(sink.getMemoryUsage()).isZero();
+        go.countDown();
+    }
+
+    /** "Cannot reserve direct buffer memory" does not terminate Trino's JVM. */
+    @Test
+    void testErrorWhileSendingCompletesAllFutures()
+            throws Exception
+    {
+        StopoverSink sink = sinkThatFails(Testing.services(first));
+        sink.add(0, randomPage(new Random(1), 6 * BATCH));
+        CompletableFuture<Void> blocked = sink.isBlocked();
+        CompletableFuture<Void> finish = sink.finish();
+        assertThatThrownBy(() -> finish.get(10, SECONDS)).hasMessageContaining("direct buffer");
+        blocked.get(10, SECONDS);
+        sink.abort().get(10, SECONDS);
+        assertThat(sink.getMemoryUsage()).isZero();
+        assertThatThrownBy(() -> sink.add(0, Slices.utf8Slice("x")))
+                .isInstanceOf(TrinoException.class);
+    }
+
+    @Test
+    void testThreadThatCannotStartCompletesAllFutures()
+            throws Exception
+    {
+        StopoverSink sink = sinkThatFails(Testing.services(
+                new VirtualThreads(_ -> {
+                    throw new OutOfMemoryError("unable to create native thread");
+                }),
+                first));
+        CompletableFuture<Void> finish = sink.finish();
+        assertThatThrownBy(() -> finish.get(10, SECONDS)).hasMessageContaining("native thread");
+        sink.abort().get(10, SECONDS);
+    }
+
+    private static StopoverSink sinkThatFails(Services services)
+    {
+        SinkId id = new SinkId("exchange", 0, 0);
+        Cancellation cancellation = new Cancellation();
+        SinkWriter writer = new SinkWriter(
+                services.client(),
+                services.failover(),
+                id,
+                () -> {
+                    throw new OutOfMemoryError("Cannot reserve direct buffer memory");
+                },
+                cancellation);
+        return new StopoverSink(
+                id,
+                10,
+                new StopoverSink.Sizes(BATCH, 4 * BATCH, 16 * BATCH),
+                writer,
+                Testing::backoff,
+                cancellation,
+                services,
+                Span.getInvalid());
+    }
+
+    @Test
+    void testMetricsCountPagesRequestsRetriesAndBlockedTime()
+            throws Exception
+    {
+        first.onNext("batch=1", problem("checksum-mismatch", 400, true));
+        first.onNext("batch=2", (daemon, request, body) -> {
+            MILLISECONDS.sleep(300);
+            request.close();
+        });
+        ExchangeSink sink = fill(sink(manager, exchange, 0, 0), 10 * BATCH);
+        sink.isBlocked().get(10, SECONDS);
+        sink.finish().get(10, SECONDS);
+        Metrics metrics = sink.getMetrics().orElseThrow();
+        assertThat(metric(metrics, "StopoverSink.pages")).isEqualTo(40);
+        assertThat(metric(metrics, "StopoverSink.bytes")).isEqualTo(10 * BATCH);
+        assertThat(metric(metrics, "StopoverSink.retries")).isEqualTo(2);
+        assertThat(metric(metrics, "StopoverSink.requests")).isEqualTo(
+                first.requests("/pages").size() + first.requests("/finish").size());
+        assertThat(metric(metrics, "StopoverSink.blockedMillis")).isGreaterThan(100);
     }
 
     private static ExchangeSink fill(ExchangeSink sink, int bytes)

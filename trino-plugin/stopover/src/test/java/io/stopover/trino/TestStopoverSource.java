@@ -1,5 +1,19 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino;
 
+import io.airlift.slice.Slice;
 import io.trino.spi.ErrorType;
 import io.trino.spi.TrinoException;
 import io.trino.spi.exchange.Exchange;
@@ -7,6 +21,7 @@ import io.trino.spi.exchange.ExchangeManager;
 import io.trino.spi.exchange.ExchangeSource;
 import io.trino.spi.exchange.ExchangeSourceHandle;
 import io.trino.spi.exchange.ExchangeSourceOutputSelector;
+import io.trino.spi.metrics.Metrics;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
@@ -14,6 +29,7 @@ import org.junit.jupiter.api.Timeout;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CountDownLatch;
@@ -29,6 +45,7 @@ import static io.stopover.trino.Testing.EXCHANGE_ID;
 import static io.stopover.trino.Testing.exchange;
 import static io.stopover.trino.Testing.handles;
 import static io.stopover.trino.Testing.manager;
+import static io.stopover.trino.Testing.metric;
 import static io.stopover.trino.Testing.readAll;
 import static io.stopover.trino.Testing.selector;
 import static io.stopover.trino.Testing.source;
@@ -39,14 +56,14 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 /**
- * What a reader is promised: each page of the selected attempts once and whole, or an error; never
- * less.
+ * Guarantees to a reader: each page of the selected attempts exactly once and undamaged, or an
+ * error.
  */
 @Timeout(60)
 class TestStopoverSource
 {
-    /** Block record, page frame header and page, as each page of these tests lies in an answer. */
     private static final int PAGE = 1000;
+    /** Size of a page in a response: block record, page frame header, page. */
     private static final int RECORDED = 32 + 12 + PAGE;
 
     private final FakeDaemon.Store store = new FakeDaemon.Store();
@@ -63,7 +80,7 @@ class TestStopoverSource
     }
 
     @Test
-    void aCorruptPageIsReadAgainFromThereAndTheGoodOnesOnlyOnce()
+    void testReadResumesAtTheCorruptPage()
             throws Exception
     {
         List<ExchangeSourceHandle> handles = written(10, false);
@@ -75,7 +92,7 @@ class TestStopoverSource
     }
 
     @Test
-    void aTruncatedAnswerIsResumedWhereItBrokeOff()
+    void testReadResumesWhereTheResponseWasTruncated()
             throws Exception
     {
         List<ExchangeSourceHandle> handles = written(10, false);
@@ -88,7 +105,7 @@ class TestStopoverSource
     }
 
     @Test
-    void readingGoesOnAtAnotherDaemonWhenOneIsGone()
+    void testReadContinuesAtAnotherDaemonWhenOneIsGone()
             throws Exception
     {
         List<ExchangeSourceHandle> handles = written(10, false);
@@ -98,7 +115,7 @@ class TestStopoverSource
     }
 
     @Test
-    void pagesThatStayDamagedAreAnErrorSoon()
+    void testPersistentCorruptionFailsAfterFourReads()
             throws Exception
     {
         List<ExchangeSourceHandle> handles = written(10, false);
@@ -110,7 +127,7 @@ class TestStopoverSource
     }
 
     @Test
-    void damageThatADaemonTellsIsReadAtAnotherOne()
+    void testReportedCorruptionIsReadFromAnotherDaemon()
             throws Exception
     {
         List<ExchangeSourceHandle> handles = written(10, false);
@@ -122,7 +139,7 @@ class TestStopoverSource
     }
 
     @Test
-    void damageThatADaemonTellsInMidStreamIsReadOnFromThereAtAnotherOne()
+    void testCorruptionReportedInMidStreamResumesAtAnotherDaemon()
             throws Exception
     {
         List<ExchangeSourceHandle> handles = written(10, false);
@@ -134,7 +151,7 @@ class TestStopoverSource
     }
 
     @Test
-    void damageThatEveryDaemonTellsFailsTheTaskSoSoonThatTrinoRunsItAgain()
+    void testCorruptionReportedByEveryDaemonFailsTheTaskSoon()
             throws Exception
     {
         List<ExchangeSourceHandle> handles = written(10, false);
@@ -143,37 +160,50 @@ class TestStopoverSource
         first.onNext("skip=1", 10, problemRecord(0, "data-corrupt", 502, true));
         second.onNext("skip=1", 10, problem("data-corrupt", 502, true));
         assertFails(handles, StopoverErrorCode.STOPOVER_DATA_CORRUPT);
-        // A page came in the second try: from there on it is four again.
+        // The page received in the second read restarts the count of four.
         assertThat(first.requests("/v1/read").size() + second.requests("/v1/read").size())
                 .isEqualTo(5);
     }
 
     @Test
-    void lostDataIsAnErrorAtOnce()
+    void testLostDataFailsAtOnceAndForGood()
             throws Exception
     {
         List<ExchangeSourceHandle> handles = written(10, false);
         first.onNext("/v1/read", problem("data-lost", 502, false));
+        second.onNext("/v1/read", problem("data-lost", 502, false));
         assertFails(handles, StopoverErrorCode.STOPOVER_DATA_LOST);
     }
 
     @Test
-    void anAnswerThatEndsBeforeTheHandleIsNoEnd()
+    void testResponseShorterThanTheHandleIsCorrupt()
             throws Exception
     {
         StopoverSourceHandle handle = (StopoverSourceHandle) written(3, false).getFirst();
         assertFails(
                 List.of(new StopoverSourceHandle(
-                        EXCHANGE_ID, 0, handle.bytes() + 1, 4, false, handle.handle())),
+                        EXCHANGE_ID,
+                        0,
+                        handle.bytes() + 1,
+                        4,
+                        false,
+                        handle.handle(),
+                        Optional.empty())),
                 StopoverErrorCode.STOPOVER_DATA_CORRUPT);
         assertFails(
                 List.of(new StopoverSourceHandle(
-                        EXCHANGE_ID, 5, handle.bytes(), 3, false, handle.handle())),
+                        EXCHANGE_ID,
+                        5,
+                        handle.bytes(),
+                        3,
+                        false,
+                        handle.handle(),
+                        Optional.empty())),
                 StopoverErrorCode.STOPOVER_DATA_CORRUPT);
     }
 
     @Test
-    void noDaemonAtAllIsAnExternalErrorAfterTheRetries()
+    void testUnreachableDaemonsAreAnExternalErrorAfterTheRetryTime()
             throws Exception
     {
         List<ExchangeSourceHandle> handles = written(3, false);
@@ -183,12 +213,11 @@ class TestStopoverSource
     }
 
     @Test
-    void nothingIsReadBeforeTheFinalSelectorAndExcludedAttemptsNever()
+    void testNothingIsReadBeforeTheFinalSelector()
             throws Exception
     {
         Exchange exchange = exchange(manager, 1, false);
-        write(manager, exchange, 0, 3, List.of(Map.entry(0, "wanted")));
-        write(manager, exchange, 1, 0, List.of(Map.entry(0, "other")));
+        write(manager, exchange, 0, 3, List.of(Map.entry(0, "selected")));
         exchange.allRequiredSinksFinished();
         ExchangeSource source = manager.createSource();
         source.addSourceHandles(handles(exchange));
@@ -196,8 +225,7 @@ class TestStopoverSource
                 ExchangeSourceOutputSelector.builder(Set.of(EXCHANGE_ID));
         builder.include(EXCHANGE_ID, 0, 3);
         ExchangeSourceOutputSelector early = builder.build();
-        builder.include(EXCHANGE_ID, 1, 2);
-        ExchangeSourceOutputSelector last = builder.setPartitionCount(EXCHANGE_ID, 2).setFinal()
+        ExchangeSourceOutputSelector last = builder.setPartitionCount(EXCHANGE_ID, 1).setFinal()
                 .build();
         source.setOutputSelector(early);
         source.noMoreSourceHandles();
@@ -211,12 +239,12 @@ class TestStopoverSource
         source.setOutputSelector(last);
         source.setOutputSelector(early);
         blocked.get(10, SECONDS);
-        assertThat(readAll(source)).containsExactly("wanted");
+        assertThat(readAll(source)).containsExactly("selected");
         assertThat(source.getMemoryUsage()).isZero();
     }
 
     @Test
-    void aPieceThatTheFinalSelectorDoesNotKnowIsAnError()
+    void testAttemptUnknownToTheFinalSelectorIsAnError()
             throws Exception
     {
         List<ExchangeSourceHandle> handles = written(1, false);
@@ -229,7 +257,7 @@ class TestStopoverSource
     }
 
     @Test
-    void handlesOfAnOrderedExchangeAreReadOneAfterAnother()
+    void testHandlesOfAnOrderedExchangeAreReadInOrder()
             throws Exception
     {
         first.pagesPerHandle = 2;
@@ -240,7 +268,7 @@ class TestStopoverSource
     }
 
     @Test
-    void handlesAreReadSeveralAtATimeAndNotMore()
+    void testReadConcurrencyIsBounded()
             throws Exception
     {
         first.pagesPerHandle = 1;
@@ -259,7 +287,7 @@ class TestStopoverSource
     }
 
     @Test
-    void readingAheadIsBounded()
+    void testReadAheadIsBounded()
             throws Exception
     {
         first.pagesPerHandle = 50;
@@ -274,7 +302,7 @@ class TestStopoverSource
     }
 
     @Test
-    void aReaderThatFindsNoRoomLetsItsConnectionGoAndResumesWhenThereIsRoom()
+    void testStalledReaderReleasesItsConnectionAndResumes()
             throws Exception
     {
         ExchangeManager bounded = manager(Map.of("stopover.read-buffer-size", "64kB"), first);
@@ -283,12 +311,12 @@ class TestStopoverSource
         SECONDS.sleep(6);
         assertThat(first.requests("/v1/read")).hasSize(1);
         assertThat(readAll(source)).containsExactlyElementsOf(pages(500));
-        assertThat(first.requests("/v1/read")).contains("POST /v1/read?skip=65");
+        assertThat(first.requests("/v1/read")).contains("POST /v1/read?skip=62");
         assertThat(source.getMemoryUsage()).isZero();
     }
 
     @Test
-    void aPageLargerThanTheBufferPasses()
+    void testPageLargerThanTheBufferIsRead()
             throws Exception
     {
         ExchangeManager bounded = manager(Map.of("stopover.read-buffer-size", "64kB"), first);
@@ -302,7 +330,7 @@ class TestStopoverSource
     }
 
     @Test
-    void aClosedSourceIsFinishedAndItsReadersEnd()
+    void testCloseFinishesTheSourceAndStopsItsReaders()
             throws Exception
     {
         CountDownLatch go = new CountDownLatch(1);
@@ -321,26 +349,29 @@ class TestStopoverSource
     }
 
     @Test
-    void aCancelledFutureDoesNotWakeOrLoseTheOthers()
+    void testCancelledFutureDoesNotAffectOthers()
             throws Exception
     {
         List<ExchangeSourceHandle> handles = written(3, false);
         ExchangeSource source = manager.createSource();
         CompletableFuture<Void> cancelled = source.isBlocked();
-        CompletableFuture<Void> kept = source.isBlocked();
+        CompletableFuture<Void> other = source.isBlocked();
         cancelled.cancel(true);
-        assertThat(kept).isNotDone();
+        assertThat(other).isNotDone();
         source.setOutputSelector(selector(Map.of(0, 0)));
         source.addSourceHandles(handles);
-        kept.get(10, SECONDS);
+        other.get(10, SECONDS);
         source.noMoreSourceHandles();
         source.noMoreSourceHandles();
         assertThat(readAll(source)).hasSize(3);
     }
 
-    /** A driver that finished between another one's last read and its booking failed the task. */
+    /**
+     * A driver that finished between the last read of another one and its recording of the memory
+     * usage failed the task.
+     */
     @Test
-    void aSourceIsFinishedOnlyWhenAReadFoundTheEnd()
+    void testSourceIsFinishedOnlyAfterAReadReturnedNull()
             throws Exception
     {
         ExchangeSource source = source(manager, written(1, false), Map.of(0, 0));
@@ -354,14 +385,14 @@ class TestStopoverSource
     }
 
     @Test
-    void aSourceWithoutHandlesIsFinished()
+    void testSourceWithoutHandlesFinishes()
             throws Exception
     {
         assertThat(readAll(source(manager, List.of(), Map.of(0, 0)))).isEmpty();
     }
 
     @Test
-    void manyDriversShareASourceAndNoneIsLeftWaiting()
+    void testConcurrentDriversAllFinish()
             throws Exception
     {
         first.pagesPerHandle = 7;
@@ -380,6 +411,106 @@ class TestStopoverSource
             }
             assertThat(all).containsExactlyInAnyOrderElementsOf(pages(2000));
         }
+    }
+
+    /** Planned attempts are selected by definition: dropping one silently would hide a bug. */
+    @Test
+    void testPlannedAttemptThatTheSelectorExcludesIsAnError()
+            throws Exception
+    {
+        List<ExchangeSourceHandle> handles = written(3, false);
+        ExchangeSourceOutputSelector.Builder selector =
+                ExchangeSourceOutputSelector.builder(Set.of(EXCHANGE_ID));
+        selector.exclude(EXCHANGE_ID, 0);
+        ExchangeSource source = manager.createSource();
+        source.addSourceHandles(handles);
+        source.setOutputSelector(selector.setPartitionCount(EXCHANGE_ID, 1).setFinal().build());
+        source.noMoreSourceHandles();
+        assertThatThrownBy(() -> readAll(source)).isInstanceOf(TrinoException.class)
+                .hasMessageContaining("EXCLUDED");
+        source.close();
+    }
+
+    @Test
+    void testHandlesAfterNoMoreSourceHandlesAreAnError()
+            throws Exception
+    {
+        List<ExchangeSourceHandle> handles = written(3, false);
+        ExchangeSource source = source(manager, handles, Map.of(0, 0));
+        source.addSourceHandles(List.of());
+        assertThatThrownBy(() -> source.addSourceHandles(handles))
+                .hasMessageContaining("noMoreSourceHandles");
+        assertThat(readAll(source)).hasSize(3);
+        source.close();
+        source.addSourceHandles(handles);
+    }
+
+    @Test
+    void testErrorWhileReadingFailsTheSource()
+            throws Exception
+    {
+        StopoverSource source = new StopoverSource(
+                new StopoverConfig(),
+                () -> {
+                    throw new OutOfMemoryError("Cannot reserve direct buffer memory");
+                },
+                Testing.services(first));
+        source.addSourceHandles(written(3, false));
+        CompletableFuture<Void> blocked = source.isBlocked();
+        source.setOutputSelector(selector(Map.of(0, 0)));
+        source.noMoreSourceHandles();
+        blocked.get(10, SECONDS);
+        assertThatThrownBy(source::read).isInstanceOf(TrinoException.class)
+                .hasMessageContaining("direct buffer");
+        assertThat(source.getMemoryUsage()).isZero();
+        source.close();
+    }
+
+    @Test
+    void testThreadThatCannotStartFailsTheSource()
+            throws Exception
+    {
+        StopoverSource source = new StopoverSource(
+                new StopoverConfig(),
+                Testing::backoff,
+                Testing.services(
+                        new VirtualThreads(_ -> {
+                            throw new OutOfMemoryError("unable to create native thread");
+                        }),
+                        first));
+        source.addSourceHandles(written(3, false));
+        CompletableFuture<Void> blocked = source.isBlocked();
+        source.setOutputSelector(selector(Map.of(0, 0)));
+        blocked.get(10, SECONDS);
+        assertThatThrownBy(source::read).hasMessageContaining("native thread");
+        source.close();
+    }
+
+    @Test
+    void testMemoryUsageCountsRetainedPages()
+            throws Exception
+    {
+        ExchangeSource source = source(manager, written(1, false), Map.of(0, 0));
+        source.isBlocked().get(10, SECONDS);
+        long usage = source.getMemoryUsage();
+        Slice page = source.read();
+        assertThat(usage).isEqualTo(page.getRetainedSize()).isGreaterThan(PAGE);
+        assertThat(source.getMemoryUsage()).isZero();
+    }
+
+    @Test
+    void testMetricsCountPagesRequestsAndRetries()
+            throws Exception
+    {
+        List<ExchangeSourceHandle> handles = written(10, false);
+        first.onNext("/v1/read", truncate(2 * RECORDED + 500));
+        ExchangeSource source = source(manager, handles, Map.of(0, 0));
+        readAll(source);
+        Metrics metrics = source.getMetrics().orElseThrow();
+        assertThat(metric(metrics, "StopoverSource.pages")).isEqualTo(10);
+        assertThat(metric(metrics, "StopoverSource.bytes")).isEqualTo(10 * PAGE);
+        assertThat(metric(metrics, "StopoverSource.requests")).isEqualTo(2);
+        assertThat(metric(metrics, "StopoverSource.retries")).isEqualTo(1);
     }
 
     private List<ExchangeSourceHandle> written(int count, boolean ordered)

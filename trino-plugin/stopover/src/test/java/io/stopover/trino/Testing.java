@@ -1,9 +1,34 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino;
 
 import com.google.common.collect.ImmutableMap;
 import io.airlift.slice.Slice;
 import io.airlift.slice.Slices;
+import io.airlift.units.Duration;
 import io.opentelemetry.api.trace.Span;
+import io.opentelemetry.api.trace.Tracer;
+import io.opentelemetry.api.trace.TracerProvider;
+import io.stopover.trino.client.Backoff;
+import io.stopover.trino.client.DaemonClient;
+import io.stopover.trino.client.DaemonFailover;
+import io.stopover.trino.client.DaemonProbe;
+import io.stopover.trino.client.Daemons;
+import io.stopover.trino.client.FailureLog;
+import io.stopover.trino.client.HttpTransport;
+import io.stopover.trino.client.Token;
+import io.trino.plugin.base.metrics.LongCount;
 import io.trino.spi.QueryId;
 import io.trino.spi.exchange.Exchange;
 import io.trino.spi.exchange.ExchangeContext;
@@ -17,6 +42,7 @@ import io.trino.spi.exchange.ExchangeSourceHandle;
 import io.trino.spi.exchange.ExchangeSourceHandleSource;
 import io.trino.spi.exchange.ExchangeSourceHandleSource.ExchangeSourceHandleBatch;
 import io.trino.spi.exchange.ExchangeSourceOutputSelector;
+import io.trino.spi.metrics.Metrics;
 
 import java.util.ArrayList;
 import java.util.List;
@@ -25,10 +51,11 @@ import java.util.Random;
 import java.util.Set;
 import java.util.stream.Stream;
 
+import static java.util.concurrent.TimeUnit.MILLISECONDS;
 import static java.util.concurrent.TimeUnit.SECONDS;
 import static java.util.stream.Collectors.joining;
 
-/** The engine's part, in few words, for tests. */
+/** Drives the plugin as the engine does. */
 final class Testing
 {
     static final ExchangeId EXCHANGE_ID = new ExchangeId("external-exchange-1");
@@ -37,9 +64,14 @@ final class Testing
 
     static ExchangeManager manager(Map<String, String> properties, FakeDaemon... daemons)
     {
+        return manager(properties, TracerProvider.noop().get("test"), daemons);
+    }
+
+    static ExchangeManager manager(
+            Map<String, String> properties, Tracer tracer, FakeDaemon... daemons)
+    {
         ImmutableMap.Builder<String, String> all = ImmutableMap.builder();
-        all.put("stopover.uris", Stream.of(daemons).map(daemon -> daemon.uri().toString())
-                .collect(joining(",")));
+        all.put("stopover.uris", uris(daemons));
         all.put("stopover.retry-initial-delay", "5ms");
         all.put("stopover.retry-max-delay", "50ms");
         all.put("stopover.coordinator-retry-time", "3s");
@@ -47,12 +79,65 @@ final class Testing
         all.put("stopover.read-retry-time", "3s");
         all.putAll(properties);
         return new StopoverExchangeManagerFactory()
-                .create(all.buildKeepingLast(), new ExchangeManagerContext() {});
+                .create(all.buildKeepingLast(), new ExchangeManagerContext()
+                {
+                    @Override
+                    public Tracer getTracer()
+                    {
+                        return tracer;
+                    }
+                });
+    }
+
+    /** The collaborators of an exchange, sink or source that a test creates itself. */
+    static Services services(FakeDaemon... daemons)
+    {
+        return services(new VirtualThreads(), daemons);
+    }
+
+    static Services services(VirtualThreads threads, FakeDaemon... daemons)
+    {
+        StopoverConfig config = new StopoverConfig().setUris(uris(daemons));
+        HttpTransport transport =
+                new HttpTransport(config, new StopoverTlsConfig(), new Token(config));
+        return new Services(
+                new DaemonClient(transport, config),
+                new DaemonFailover(
+                        new Daemons(config),
+                        new DaemonProbe(transport, config),
+                        new FailureLog()),
+                threads,
+                new StopoverStats(),
+                new Tracing(TracerProvider.noop().get("test")));
+    }
+
+    static Backoff backoff()
+    {
+        return new Backoff(
+                new Backoff.Delays(new Duration(5, MILLISECONDS), new Duration(50, MILLISECONDS)),
+                new Duration(3, SECONDS),
+                System::nanoTime);
+    }
+
+    static long metric(Metrics metrics, String name)
+    {
+        return ((LongCount) metrics.getMetrics().get(name)).getTotal();
+    }
+
+    static String uris(FakeDaemon... daemons)
+    {
+        return Stream.of(daemons).map(daemon -> daemon.uri().toString()).collect(joining(","));
     }
 
     static Exchange exchange(ExchangeManager manager, int partitions, boolean ordered)
     {
-        return manager.createExchange(new Context(EXCHANGE_ID), partitions, ordered);
+        return manager.createExchange(
+                new Context(EXCHANGE_ID, Span.getInvalid()), partitions, ordered);
+    }
+
+    static Exchange exchange(ExchangeManager manager, Span parent)
+    {
+        return manager.createExchange(new Context(EXCHANGE_ID, parent), 1, false);
     }
 
     static ExchangeSink sink(ExchangeManager manager, Exchange exchange, int task, int attempt)
@@ -62,7 +147,7 @@ final class Testing
                 exchange.instantiateSink(exchange.addSink(task), attempt).get(10, SECONDS));
     }
 
-    /** Writes an attempt of (partition, text) pages and tells the exchange. */
+    /** Writes and commits an attempt of (partition, text) pages, and reports it as finished. */
     static void write(
             ExchangeManager manager, Exchange exchange, int task, int attempt,
             List<Map.Entry<Integer, String>> pages)
@@ -131,7 +216,7 @@ final class Testing
         return Slices.wrappedBuffer(bytes);
     }
 
-    private record Context(ExchangeId exchangeId)
+    private record Context(ExchangeId exchangeId, Span parent)
             implements ExchangeContext
     {
         @Override
@@ -149,7 +234,7 @@ final class Testing
         @Override
         public Span getParentSpan()
         {
-            return Span.getInvalid();
+            return parent;
         }
     }
 }

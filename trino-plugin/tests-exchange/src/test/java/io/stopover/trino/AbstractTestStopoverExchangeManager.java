@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino;
 
 import com.google.common.collect.ImmutableList;
@@ -37,10 +50,10 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 /**
- * Trino's own test of exchange managers, with real daemons behind the plugin. Its two checks of how
- * the stock manager cuts files and limits partitions are replaced by checks of the data: every
- * page, byte for byte, in order, through a daemon that did not write it, and nothing left when the
- * exchange is closed.
+ * Trino's conformance test of exchange managers, run against real daemons. Two checks that are
+ * specific to the stock manager (file splitting, partition limit) are replaced by checks of the
+ * data: every page arrives byte for byte and in order through a daemon that did not write it, and
+ * closing the exchange removes everything.
  */
 @Timeout(300)
 abstract class AbstractTestStopoverExchangeManager
@@ -91,7 +104,7 @@ abstract class AbstractTestStopoverExchangeManager
         }
         written.checkEveryPage(
                 manager(Map.of("stopover.uris", stopover.second().uri().toString())));
-        written.closeAndCheckNothingIsLeft();
+        written.closeAndCheckRemoval();
     }
 
     @Override
@@ -106,7 +119,7 @@ abstract class AbstractTestStopoverExchangeManager
             }
             written.checkEveryPage(
                     manager(Map.of("stopover.uris", stopover.second().uri().toString())));
-            written.closeAndCheckNothingIsLeft();
+            written.closeAndCheckRemoval();
         }
         catch (Exception e) {
             throw new AssertionError(e);
@@ -114,7 +127,7 @@ abstract class AbstractTestStopoverExchangeManager
     }
 
     @Test
-    void anOrderedExchangeKeepsTheOrderOfEachWriter()
+    void testOrderedExchangeKeepsTheOrderOfEachWriter()
             throws Exception
     {
         Written written = new Written(2, true);
@@ -124,11 +137,11 @@ abstract class AbstractTestStopoverExchangeManager
                     .toList(), new Random(task));
         }
         written.checkEveryPage(manager);
-        written.closeAndCheckNothingIsLeft();
+        written.closeAndCheckRemoval();
     }
 
     @Test
-    void attemptsThatWereNotChosenAreNeverRead()
+    void testOnlySelectedAttemptsAreRead()
             throws Exception
     {
         Written written = new Written(2, false);
@@ -137,23 +150,23 @@ abstract class AbstractTestStopoverExchangeManager
         ExchangeSinkHandle handle = written.exchange.addSink(0);
         ExchangeSink late =
                 manager.createSink(written.exchange.instantiateSink(handle, 3).get(60, SECONDS));
-        late.add(0, Slices.utf8Slice("of an attempt that comes too late"));
+        late.add(0, Slices.utf8Slice("attempt finished after another was selected"));
         late.finish().get(60, SECONDS);
         written.exchange.sinkFinished(handle, 3);
         ExchangeSink aborted =
                 manager.createSink(written.exchange.instantiateSink(handle, 4).get(60, SECONDS));
-        aborted.add(1, Slices.utf8Slice("of an attempt that is aborted"));
+        aborted.add(1, Slices.utf8Slice("aborted attempt"));
         aborted.abort().get(60, SECONDS);
         written.exchange.sinkFinished(handle, 4);
         ExchangeSink lost =
                 manager.createSink(written.exchange.instantiateSink(handle, 5).get(60, SECONDS));
-        lost.add(1, Slices.utf8Slice("of an attempt that nobody ends"));
+        lost.add(1, Slices.utf8Slice("attempt neither finished nor aborted"));
         written.checkEveryPage(manager);
-        written.closeAndCheckNothingIsLeft();
+        written.closeAndCheckRemoval();
     }
 
     @Test
-    void whatOneDaemonHasCommittedIsReadThroughAnotherAfterKillNine()
+    void testDataCommittedByAKilledDaemonIsReadThroughAnother()
             throws Exception
     {
         try (TestingStopover own = new TestingStopover(storage)) {
@@ -171,7 +184,7 @@ abstract class AbstractTestStopoverExchangeManager
                 unfinished.isBlocked().get(60, SECONDS);
                 unfinished.add(i, page);
             }
-            // the first batch was taken by then: a second one is under way only after it
+            // the first batch is acknowledged by now: the second is sent only after that
             unfinished.isBlocked().get(60, SECONDS);
             awaitMemory(unfinished, 5 << 20);
             own.first().kill();
@@ -207,7 +220,7 @@ abstract class AbstractTestStopoverExchangeManager
                 .create(properties, new TestExchangeManagerContext());
     }
 
-    /** An exchange, and what must be read from it. */
+    /** An exchange and the pages expected from it. */
     private final class Written
     {
         private final ExchangeId id = createRandomExchangeId();
@@ -317,7 +330,7 @@ abstract class AbstractTestStopoverExchangeManager
             return pages.build();
         }
 
-        private void closeAndCheckNothingIsLeft()
+        private void closeAndCheckRemoval()
                 throws Exception
         {
             assertThat(stopover.filesOf(queryId.toString())).isNotEmpty();

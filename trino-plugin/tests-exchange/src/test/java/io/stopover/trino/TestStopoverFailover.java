@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino;
 
 import io.airlift.slice.Slice;
@@ -47,8 +60,8 @@ import static java.util.stream.Collectors.groupingBy;
 import static org.assertj.core.api.Assertions.assertThat;
 
 /**
- * Two real daemons that are killed, drained and restarted in the midst of what they do for the
- * plugin. Every page is compared: nothing is lost, doubled or of an attempt that was not chosen.
+ * Kills, drains and restarts real daemons during plugin operations. Every page is compared: none is
+ * lost, duplicated or read from an unselected attempt.
  */
 @Timeout(300)
 class TestStopoverFailover
@@ -63,12 +76,12 @@ class TestStopoverFailover
     {
         stopover = new TestingStopover(TestingStopover.Storage.LOCAL);
         Map<String, String> properties = new HashMap<>(stopover.properties());
-        // small, so that pages are under way while something happens to the daemon
+        // small limits, so that pages are in flight when the daemon fails
         properties.put("stopover.batch-size", "64kB");
         properties.put("stopover.sink-max-buffered", "256kB");
         properties.put("stopover.read-buffer-size", "256kB");
         properties.put("stopover.max-page-size", "64kB");
-        properties.put("stopover.daemon-down-time", "1s");
+        properties.put("stopover.daemon-cooldown", "1s");
         manager = new StopoverExchangeManagerFactory()
                 .create(properties, new TestExchangeManagerContext());
     }
@@ -81,11 +94,11 @@ class TestStopoverFailover
     }
 
     @Test
-    void aReadWhoseDaemonIsKilledGoesOnElsewhereWhereItStopped()
+    void testReadResumesAtAnotherDaemonWhenItsDaemonIsKilled()
             throws Exception
     {
         Written written = new Written(true);
-        // more than all buffers on the way hold
+        // exceeds the capacity of all buffers between writer and reader
         written.add(0, 0, written.write(0, 0, pagesOf(32 << 20, new Random(1))));
         List<ExchangeSourceHandle> handles = written.handles();
         List<Slice> read = new ArrayList<>();
@@ -102,7 +115,7 @@ class TestStopoverFailover
     }
 
     @Test
-    void anAttemptWhoseDaemonIsKilledIsWholeOrFailsWithAnErrorOnWhichItIsRetried()
+    void testAttemptWhoseDaemonIsKilledIsCompleteOrFailsWithARetryableError()
             throws Exception
     {
         Written written = new Written(false);
@@ -123,7 +136,7 @@ class TestStopoverFailover
                     break;
                 }
                 catch (TrinoException e) {
-                    // Trino runs the task again after an error of this type
+                    // Trino retries the task after an error of this type
                     assertThat(e.getErrorCode().getType()).isEqualTo(ErrorType.EXTERNAL);
                     failed++;
                 }
@@ -133,13 +146,13 @@ class TestStopoverFailover
             stopover.first().start();
             awaitPreferred(written);
         }
-        assertThat(failed).as("attempts whose daemon died under them").isPositive();
+        assertThat(failed).as("attempts that failed because their daemon was killed").isPositive();
         written.checkAll();
         written.exchange.close();
     }
 
     @Test
-    void aDrainingDaemonKeepsItsSinksAndHandsNewOnesToAnother()
+    void testDrainingDaemonCompletesItsSinksAndNewOnesGoToAnother()
             throws Exception
     {
         Written written = new Written(false);
@@ -150,7 +163,7 @@ class TestStopoverFailover
                 assertThat(openSinks(stopover.first().uri())).isOne();
                 stopover.first().terminate();
                 awaitDraining(stopover.first().uri());
-                // begun while the first one drains: it is whole before the old one goes on
+                // starts while the first daemon drains, and ends before the older attempt continues
                 written.add(1, 0, written.write(1, 0, pagesOf(500_000, new Random(4))));
                 assertThat(openSinks(stopover.first().uri())).isOne();
                 draining.set(true);
@@ -163,20 +176,20 @@ class TestStopoverFailover
     }
 
     @Test
-    void aRollingRestartFailsNoAttemptAndNoRead()
+    void testRollingRestartFailsNoAttemptAndNoRead()
             throws Exception
     {
         Written written = new Written(false);
-        AtomicBoolean over = new AtomicBoolean();
+        AtomicBoolean stopped = new AtomicBoolean();
         AtomicInteger tasks = new AtomicInteger();
         try (ExecutorService executor = Executors.newVirtualThreadPerTaskExecutor()) {
             List<Future<?>> workers = new ArrayList<>();
             for (int worker = 0; worker < 4; worker++) {
                 Random random = new Random(worker);
                 workers.add(executor.submit(() -> {
-                    while (!over.get()) {
+                    while (!stopped.get()) {
                         int task = tasks.getAndIncrement();
-                        // a failure fails the test: no attempt but the first is ever made
+                        // any failure fails the test: no task is attempted twice
                         written.add(task, 0, written.write(
                                 task, 0, pagesOf(300_000, random), _ -> pause(random.nextInt(10))));
                     }
@@ -184,7 +197,7 @@ class TestStopoverFailover
                 }));
             }
             workers.add(executor.submit(() -> {
-                while (!over.get()) {
+                while (!stopped.get()) {
                     writeAndRead();
                 }
                 return null;
@@ -200,7 +213,7 @@ class TestStopoverFailover
                 }
             }
             finally {
-                over.set(true);
+                stopped.set(true);
             }
             for (Future<?> worker : workers) {
                 worker.get(60, SECONDS);
@@ -211,7 +224,7 @@ class TestStopoverFailover
         written.exchange.close();
     }
 
-    /** A whole exchange of its own, read while daemons come and go. */
+    /** Writes and reads a complete exchange while daemons restart. */
     private void writeAndRead()
             throws Exception
     {
@@ -240,19 +253,19 @@ class TestStopoverFailover
     private static List<Page> pagesOf(int bytes, Random random)
     {
         List<Page> pages = new ArrayList<>();
-        for (int left = bytes; left > 0; ) {
+        for (int remaining = bytes; remaining > 0; ) {
             byte[] page = new byte[1 + random.nextInt(30_000)];
             random.nextBytes(page);
             pages.add(new Page(random.nextInt(PARTITIONS), Slices.wrappedBuffer(page)));
-            left -= page.length;
+            remaining -= page.length;
         }
         return pages;
     }
 
-    private static void readPages(ExchangeSource source, List<Slice> into, int most)
+    private static void readPages(ExchangeSource source, List<Slice> into, int limit)
             throws Exception
     {
-        for (int pages = 0; pages < most && !source.isFinished(); ) {
+        for (int pages = 0; pages < limit && !source.isFinished(); ) {
             source.isBlocked().get(150, SECONDS);
             Slice page = source.read();
             if (page != null) {
@@ -307,7 +320,7 @@ class TestStopoverFailover
         }
     }
 
-    /** Waits until the first daemon is the one that new sinks are given to. */
+    /** Waits until new sinks go to the first daemon again. */
     private void awaitPreferred(Written written)
             throws Exception
     {
@@ -320,7 +333,7 @@ class TestStopoverFailover
         }
     }
 
-    /** An exchange, and what must be read from it. */
+    /** An exchange and the pages expected from it. */
     private final class Written
     {
         private final ExchangeId id = createRandomExchangeId();
@@ -340,7 +353,7 @@ class TestStopoverFailover
             return write(task, attempt, pages, _ -> {});
         }
 
-        /** Writes an attempt; what has failed is thrown as Trino would see it. */
+        /** Writes an attempt and throws its failure as Trino sees it. */
         private List<Page> write(int task, int attempt, List<Page> pages, Progress progress)
                 throws Exception
         {
@@ -365,7 +378,7 @@ class TestStopoverFailover
             return pages;
         }
 
-        /** The attempt was finished: it is the one that is read. */
+        /** Selects a finished attempt to be read. */
         private void add(int task, int attempt, List<Page> pages)
         {
             exchange.sinkFinished(exchange.addSink(task), attempt);
@@ -427,7 +440,7 @@ class TestStopoverFailover
             return pages.stream().collect(groupingBy(page -> page, counting()));
         }
 
-        /** One writer, partition after partition in the order of the handles. */
+        /** Expects the pages of task 0, one partition after another in the order of the handles. */
         private void checkOrdered(List<ExchangeSourceHandle> handles, List<Slice> read)
         {
             Map<Integer, List<Slice>> byPartition = new TreeMap<>();

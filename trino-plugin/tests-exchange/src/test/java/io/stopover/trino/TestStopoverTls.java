@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino;
 
 import io.airlift.slice.Slice;
@@ -37,13 +50,16 @@ import static java.util.concurrent.TimeUnit.SECONDS;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.catchThrowable;
 
-/** A real daemon behind TLS: what is trusted, what is shown, and what is said when it is not. */
+/**
+ * TLS and tokens against a real daemon: trust, client certificates, token scopes and rotation, and
+ * the error messages of each failure.
+ */
 @Timeout(300)
 class TestStopoverTls
 {
     private static final String ALL = "all-rights-0123456789";
     private static final String READER = "only-reads-0123456789";
-    private static final Slice PAGE = Slices.utf8Slice("page within TLS".repeat(10_000));
+    private static final Slice PAGE = Slices.utf8Slice("page over TLS".repeat(10_000));
 
     @TempDir
     private static Path certificates;
@@ -57,7 +73,7 @@ class TestStopoverTls
     private DaemonProcess daemon;
 
     @BeforeAll
-    static void drawCertificates()
+    static void generateCertificates()
     {
         server = new TestingCertificate(certificates, "server", "ip:127.0.0.1");
         client = new TestingCertificate(certificates, "client", "dns:client");
@@ -81,7 +97,7 @@ class TestStopoverTls
     }
 
     @Test
-    void pagesPassWithStoresInPemAndInPkcs12()
+    void testPemAndPkcs12StoresAreAccepted()
             throws Exception
     {
         assertThat(writeAndRead(properties())).isEqualTo(PAGE);
@@ -94,7 +110,7 @@ class TestStopoverTls
     }
 
     @Test
-    void whoeverIsNotTrustedIsNotSpokenTo()
+    void testUntrustedDaemonIsRefused()
     {
         Map<String, String> trustsAnother = properties();
         trustsAnother.put("stopover.tls.truststore-path", stranger.certificate().toString());
@@ -106,7 +122,7 @@ class TestStopoverTls
     }
 
     @Test
-    void aCertificateForAnotherNameIsRefused()
+    void testCertificateForAnotherNameIsRefused()
     {
         TestingCertificate elsewhere = new TestingCertificate(folder, "elsewhere", "dns:elsewhere");
         try (DaemonProcess other = daemon(elsewhere, "")) {
@@ -118,7 +134,7 @@ class TestStopoverTls
     }
 
     @Test
-    void aClientCertificateIsAskedFor()
+    void testMissingClientCertificateIsReported()
     {
         Map<String, String> without = properties();
         without.remove("stopover.tls.keystore-path");
@@ -126,12 +142,12 @@ class TestStopoverTls
 
         Map<String, String> unknown = properties();
         unknown.put("stopover.tls.keystore-path", stranger.certificateAndKey().toString());
-        // the daemon names those that it takes, and the JDK shows no other: as if there were none
+        // the JDK offers only certificates of the CAs that the daemon names: as if there were none
         assertUnauthorized(unknown, "client certificate");
     }
 
     @Test
-    void aTokenThatMayOnlyReadIsToldWhatItLacks()
+    void testErrorNamesTheScopeThatTheTokenLacks()
     {
         Map<String, String> properties = properties();
         properties.put("stopover.token", READER);
@@ -139,7 +155,7 @@ class TestStopoverTls
     }
 
     @Test
-    void aTokenIsExchangedWhileBothRun()
+    void testTokenIsRotatedWhileBothRun()
             throws Exception
     {
         Path token = Files.writeString(folder.resolve("token"), ALL);
@@ -152,7 +168,7 @@ class TestStopoverTls
             String renewed = "renewed-0123456789ab";
             replace(tokens, "read,write %s\n".formatted(renewed));
             replace(token, renewed);
-            // until the daemon has seen the new file, it refuses the new token
+            // the daemon refuses the new token until it has reloaded its file
             long deadline = System.nanoTime() + SECONDS.toNanos(60);
             while (catchThrowable(() -> writeAndRead(manager)) != null) {
                 assertThat(System.nanoTime()).isLessThan(deadline);

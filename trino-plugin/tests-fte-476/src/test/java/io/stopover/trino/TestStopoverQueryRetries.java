@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino;
 
 import io.stopover.trino.testing.TestingStopover;
@@ -23,7 +36,7 @@ import static org.junit.jupiter.api.TestInstance.Lifecycle.PER_CLASS;
 
 /**
  * With retry-policy=QUERY the coordinator spools a large result through the exchange manager before
- * it gives the first row away: exchanges that are written and read in one process, in order.
+ * it returns the first row, so it writes and reads ordered exchanges itself.
  */
 @TestInstance(PER_CLASS)
 @Timeout(600)
@@ -56,7 +69,7 @@ class TestStopoverQueryRetries
     }
 
     @Test
-    void aLargeResultIsSpooledInOrderAndNothingIsLeft()
+    void testLargeResultIsSpooledInOrderAndRemoved()
             throws Exception
     {
         long before = pagesWritten();

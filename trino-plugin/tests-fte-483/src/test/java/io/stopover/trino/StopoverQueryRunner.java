@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino;
 
 import io.stopover.trino.testing.TestingStopover;
@@ -15,8 +28,8 @@ import static io.trino.testing.QueryAssertions.copyTpchTables;
 import static io.trino.testing.TestingSession.testSessionBuilder;
 
 /**
- * A coordinator and two workers in this JVM, with the TPC-H tables in memory and Stopover as
- * exchange manager.
+ * A coordinator and two workers in this JVM, with the TPC-H tables in the memory connector and
+ * Stopover as exchange manager.
  */
 final class StopoverQueryRunner
 {

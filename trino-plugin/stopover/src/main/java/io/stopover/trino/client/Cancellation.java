@@ -1,16 +1,27 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino.client;
 
 import com.google.errorprone.annotations.concurrent.GuardedBy;
 import org.apache.hc.core5.concurrent.Cancellable;
 
-import java.util.concurrent.TimeUnit;
 import java.util.concurrent.locks.Condition;
 import java.util.concurrent.locks.ReentrantLock;
 
 /**
- * Ends what one sink, source or exchange has under way: the request that is out, and the pause
- * before the next one. Once cancelled it stays cancelled, and every further request fails with
- * {@link CancelledException}.
+ * Cancels the work of one sink, source or exchange: the request in flight, or the pause before the
+ * next one. Cancellation is permanent: every further request fails with {@link CancelledException}.
  */
 public final class Cancellation
 {
@@ -49,7 +60,23 @@ public final class Cancellation
         }
     }
 
-    /** Returns false when it was cancelled before the time was over. */
+    /** Makes the request in flight fail, if there is one; it may be repeated. */
+    void abortRequest()
+    {
+        Cancellable current;
+        lock.lock();
+        try {
+            current = request;
+        }
+        finally {
+            lock.unlock();
+        }
+        if (current != null) {
+            current.cancel();
+        }
+    }
+
+    /** Returns false if cancelled before the time has passed. */
     public boolean pause(long nanos)
             throws InterruptedException
     {
@@ -66,10 +93,19 @@ public final class Cancellation
         }
     }
 
-    public boolean pauseSeconds(long seconds)
-            throws InterruptedException
+    /** Pauses, and throws if cancelled or interrupted. */
+    void pauseOrThrow(long nanos)
+            throws CancelledException
     {
-        return pause(TimeUnit.SECONDS.toNanos(seconds));
+        try {
+            if (!pause(nanos)) {
+                throw new CancelledException();
+            }
+        }
+        catch (InterruptedException e) {
+            Thread.currentThread().interrupt();
+            throw new CancelledException();
+        }
     }
 
     void attach(Cancellable newRequest)

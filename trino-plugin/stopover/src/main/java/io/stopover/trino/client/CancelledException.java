@@ -1,11 +1,24 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino.client;
 
 import java.io.IOException;
 
-/** The caller does not want the answer any more. */
+/** The caller no longer needs the response, or the plugin has shut down. */
 public final class CancelledException
         extends IOException
-        implements AnyDaemon.Final
+        implements NotRetryable
 {
     public CancelledException()
     {

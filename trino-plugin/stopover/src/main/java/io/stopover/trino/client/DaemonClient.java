@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino.client;
 
 import com.fasterxml.jackson.core.JsonParser;
@@ -29,18 +42,17 @@ import static java.util.Objects.requireNonNull;
 import static java.util.stream.Collectors.joining;
 
 /**
- * The routes of the protocol, each one request to one daemon; blocks the calling thread. What is
- * asked again, where and how long, is for the callers to say.
+ * The routes of the protocol, each as one request to one daemon. Blocks the calling thread. Retries
+ * and failover belong to {@link DaemonFailover}.
  */
 public final class DaemonClient
 {
-    private static final int MAX_ANSWER_SIZE = 1024 * 1024;
+    private static final int MAX_RESPONSE_SIZE = 1024 * 1024;
     private static final ContentType JSON = ContentType.create("application/json");
     private static final ContentType TEXT = ContentType.create("text/plain");
 
     private final HttpTransport transport;
     private final Limits control;
-    private final Limits handles;
     private final Limits write;
     private final Limits read;
     private final int maxPageSize;
@@ -49,15 +61,19 @@ public final class DaemonClient
     public DaemonClient(HttpTransport transport, StopoverConfig config)
     {
         this.transport = requireNonNull(transport, "transport is null");
-        this.control =
-                new Limits(config.getRequestTimeout(), Optional.of(config.getRequestTimeout()));
-        this.handles = new Limits(config.getReadTimeout(), Optional.empty());
-        this.write = new Limits(config.getWriteTimeout(), Optional.of(config.getWriteTimeout()));
-        this.read = new Limits(config.getReadTimeout(), Optional.empty());
+        this.control = new Limits(
+                config.getRequestTimeout(),
+                Optional.of(config.getRequestTimeout()),
+                "stopover.request-timeout");
+        this.write = new Limits(
+                config.getWriteTimeout(),
+                Optional.of(config.getWriteTimeout()),
+                "stopover.write-timeout");
+        this.read = new Limits(config.getReadTimeout(), Optional.empty(), "stopover.read-timeout");
         this.maxPageSize = Math.toIntExact(config.getMaxPageSize().toBytes());
     }
 
-    /** Announces an exchange; returns the lease's seconds. */
+    /** Announces an exchange and returns the duration of its lease in seconds. */
     public long announce(
             URI daemon, String exchange, int partitions, boolean ordered, Cancellation cancellation)
             throws IOException
@@ -66,8 +82,8 @@ public final class DaemonClient
     }
 
     /**
-     * Renews the lease of an exchange; one that is not open any more is not announced anew, since
-     * it would be empty.
+     * Renews the lease of an exchange and returns its duration in seconds. An exchange that is no
+     * longer open is rejected: announcing it again would open it empty.
      */
     public long renew(
             URI daemon, String exchange, int partitions, boolean ordered, Cancellation cancellation)
@@ -86,7 +102,7 @@ public final class DaemonClient
             throws IOException
     {
         String body = "{\"partitions\": %s, \"ordered\": %s}".formatted(partitions, ordered);
-        JsonMap answer = transport.execute(
+        return transport.execute(
                 daemon,
                 () -> {
                     HttpPut put = new HttpPut(daemon + "/v1/exchanges/" + exchange);
@@ -97,16 +113,20 @@ public final class DaemonClient
                 },
                 control,
                 cancellation,
-                DaemonClient::readJson);
-        long seconds = answer.integer("lease_seconds");
+                DaemonClient::readLeaseSeconds);
+    }
+
+    private static long readLeaseSeconds(ClassicHttpResponse response)
+            throws IOException
+    {
+        long seconds = readJson(response).integer("lease_seconds");
         if (seconds < 1) {
-            throw new MalformedJsonException(
-                    "%s answers a lease of %s seconds".formatted(daemon, seconds));
+            throw new MalformedJsonException("the lease lasts %s seconds".formatted(seconds));
         }
         return seconds;
     }
 
-    /** Removes all of an exchange. */
+    /** Closes an exchange: the daemon deletes everything stored for it. */
     public void close(URI daemon, String exchange, Cancellation cancellation)
             throws IOException
     {
@@ -118,8 +138,8 @@ public final class DaemonClient
                 _ -> null);
     }
 
-    /** Says that an attempt will be written at this daemon. */
-    public void expect(URI daemon, SinkId sink, Cancellation cancellation)
+    /** Declares that an attempt will be written at this daemon. */
+    void declareSink(URI daemon, SinkId sink, Cancellation cancellation)
             throws IOException
     {
         transport.execute(
@@ -130,11 +150,10 @@ public final class DaemonClient
                 _ -> null);
     }
 
-    public void pages(
-            URI daemon, SinkId sink, long number, PageBatch batch, Cancellation cancellation)
+    void pages(URI daemon, SinkId sink, long number, PageBatch batch, Cancellation cancellation)
             throws IOException
     {
-        JsonMap answer = transport.execute(
+        transport.execute(
                 daemon,
                 () -> {
                     HttpPost post = new HttpPost(daemon + sink.path() + "/pages?batch=" + number);
@@ -143,41 +162,47 @@ public final class DaemonClient
                 },
                 write,
                 cancellation,
-                DaemonClient::readJson);
-        if (answer.integer("batch") != number) {
-            throw new MalformedJsonException(
-                    "%s answers batch %s, sent was %s"
-                            .formatted(daemon, answer.integer("batch"), number));
-        }
+                response -> checkBatch(number, readJson(response)));
     }
 
-    /** Returns once the attempt is committed with just these totals. */
-    public void finish(URI daemon, SinkId sink, SinkTotals totals, Cancellation cancellation)
+    private static Void checkBatch(long number, JsonMap response)
+            throws MalformedJsonException
+    {
+        if (response.integer("batch") != number) {
+            throw new MalformedJsonException("the response is about batch %s instead of %s"
+                    .formatted(response.integer("batch"), number));
+        }
+        return null;
+    }
+
+    /** Returns after the attempt is committed with exactly these totals. */
+    void finish(URI daemon, SinkId sink, SinkTotals totals, Cancellation cancellation)
             throws IOException
     {
         String body = "{\"batches\": %s, \"pages\": %s, \"bytes\": %s, \"checksum\": %s}".formatted(
                 totals.batches(), totals.pages(), totals.bytes(), totals.checksum());
-        JsonMap answer = transport.execute(
+        transport.execute(
                 daemon,
                 () -> json(new HttpPost(daemon + sink.path() + "/finish"), body),
                 write,
                 cancellation,
-                DaemonClient::readJson);
-        if (answer.integer("pages") != totals.pages()
-                || answer.integer("bytes") != totals.bytes()) {
-            throw new MalformedJsonException(
-                    "%s committed %s pages, %s bytes for %s; sent were %s pages, %s bytes"
-                            .formatted(
-                            daemon,
-                            answer.integer("pages"),
-                            answer.integer("bytes"),
-                            sink,
-                            totals.pages(),
-                            totals.bytes()));
-        }
+                response -> checkTotals(totals, readJson(response)));
     }
 
-    public void abort(URI daemon, SinkId sink, Cancellation cancellation)
+    private static Void checkTotals(SinkTotals totals, JsonMap response)
+            throws MalformedJsonException
+    {
+        long pages = response.integer("pages");
+        long bytes = response.integer("bytes");
+        if (pages != totals.pages() || bytes != totals.bytes()) {
+            throw new MalformedJsonException(
+                    "committed %s pages with %s bytes instead of the %s pages with %s bytes sent"
+                            .formatted(pages, bytes, totals.pages(), totals.bytes()));
+        }
+        return null;
+    }
+
+    void abort(URI daemon, SinkId sink, Cancellation cancellation)
             throws IOException
     {
         transport.execute(
@@ -188,7 +213,7 @@ public final class DaemonClient
                 _ -> null);
     }
 
-    /** Plans the handles of the chosen attempt of each task. */
+    /** Plans source handles for the selected attempt of each task. */
     public List<PlannedHandle> handles(
             URI daemon,
             String exchange,
@@ -204,12 +229,12 @@ public final class DaemonClient
         return transport.execute(
                 daemon,
                 () -> json(new HttpPost(daemon + "/v1/exchanges/" + exchange + "/handles"), body),
-                handles,
+                read,
                 cancellation,
-                response -> readHandles(daemon, response));
+                DaemonClient::readHandles);
     }
 
-    /** Reads the pages of a handle from page {@code skip} on; returns after the end record. */
+    /** Reads the pages of a handle, except the first {@code skip}; returns after the last one. */
     public void read(
             URI daemon,
             String handle,
@@ -228,43 +253,47 @@ public final class DaemonClient
                 read,
                 cancellation,
                 response -> {
-                    ReadStream.ErrorReader errors = problem -> streamError(daemon, problem);
+                    ReadStream.ErrorReader errors =
+                            problem -> new StreamProblemException(Problem.parse(500, problem));
                     new ReadStream(body(response), maxPageSize, visitor, errors).readFully();
                     return null;
                 });
     }
 
-    private static List<PlannedHandle> readHandles(URI daemon, ClassicHttpResponse response)
+    private static List<PlannedHandle> readHandles(ClassicHttpResponse response)
             throws IOException
     {
         List<PlannedHandle> handles = new ArrayList<>();
         try (JsonParser lines = JsonMap.parser(body(response))) {
             while (true) {
                 JsonMap line = JsonMap.next(lines).orElseThrow(() -> new EOFException(
-                        "%s: the list of source handles ends without its end line"
-                                .formatted(daemon)));
+                        "the list of source handles has no end line"));
                 if (line.has("error")) {
-                    throw new ProblemException(daemon, Problem.of(line.object("error"), 500));
+                    throw new StreamProblemException(Problem.of(line.object("error"), 500));
                 }
                 if (line.has("end")) {
                     if (line.integer("handles") != handles.size()) {
-                        throw new MalformedStreamException("%s announced %s source handles, %s came"
-                                .formatted(daemon, line.integer("handles"), handles.size()));
+                        throw new MalformedStreamException("expected %s source handles, received %s"
+                                .formatted(line.integer("handles"), handles.size()));
                     }
                     return handles;
                 }
                 handles.add(new PlannedHandle(
                         line.string("handle"),
-                        Math.toIntExact(line.integer("partition")),
+                        partition(line.integer("partition")),
                         line.integer("bytes"),
                         line.integer("pages")));
             }
         }
     }
 
-    private static IOException streamError(URI daemon, byte[] problem)
+    private static int partition(long number)
+            throws MalformedJsonException
     {
-        return new ProblemException(daemon, Problem.parse(500, problem));
+        if (number != (int) number) {
+            throw new MalformedJsonException("there is no partition %s".formatted(number));
+        }
+        return (int) number;
     }
 
     private static HttpUriRequestBase json(HttpUriRequestBase request, String body)
@@ -273,17 +302,17 @@ public final class DaemonClient
         return request;
     }
 
-    private static JsonMap readJson(ClassicHttpResponse response)
+    static JsonMap readJson(ClassicHttpResponse response)
             throws IOException
     {
-        return JsonMap.parse(body(response).readNBytes(MAX_ANSWER_SIZE));
+        return JsonMap.parse(body(response).readNBytes(MAX_RESPONSE_SIZE));
     }
 
     private static InputStream body(ClassicHttpResponse response)
             throws IOException
     {
         if (response.getEntity() == null) {
-            throw new MalformedStreamException("an answer without a body");
+            throw new MalformedStreamException("the response has no body");
         }
         return response.getEntity().getContent();
     }

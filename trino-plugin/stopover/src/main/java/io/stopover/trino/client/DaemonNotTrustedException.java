@@ -1,16 +1,31 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino.client;
 
 import java.io.IOException;
-import java.net.URI;
 
-/** Plugin and daemon do not agree on TLS: one does not trust the other. */
-public class DaemonNotTrustedException
+/** The TLS handshake failed because the plugin or the daemon does not trust the other. */
+public final class DaemonNotTrustedException
         extends IOException
 {
-    public DaemonNotTrustedException(URI daemon, Exception cause)
+    DaemonNotTrustedException(RequestInfo request, Exception cause)
     {
-        super(("%s: the TLS handshake failed: %s; check stopover.tls.truststore-path, the names in "
-                + "the daemon's certificate, and stopover.tls.keystore-path")
-                .formatted(daemon, cause.getMessage()), cause);
+        super(
+                request.failure(
+                        "the TLS handshake failed: " + cause.getMessage(),
+                        "check stopover.tls.truststore-path, the names in the daemon's certificate,"
+                                + " and stopover.tls.keystore-path"),
+                cause);
     }
 }

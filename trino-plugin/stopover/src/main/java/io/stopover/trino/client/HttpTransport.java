@@ -1,9 +1,25 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino.client;
 
 import com.google.inject.Inject;
 import io.airlift.units.Duration;
+import io.opentelemetry.api.trace.propagation.W3CTraceContextPropagator;
+import io.opentelemetry.context.Context;
 import io.stopover.trino.StopoverConfig;
 import io.stopover.trino.StopoverTlsConfig;
+import io.stopover.trino.wire.MalformedStreamException;
 import jakarta.annotation.PreDestroy;
 import org.apache.hc.client5.http.ConnectTimeoutException;
 import org.apache.hc.client5.http.HttpHostConnectException;
@@ -14,41 +30,43 @@ import org.apache.hc.client5.http.impl.classic.CloseableHttpClient;
 import org.apache.hc.client5.http.impl.classic.HttpClients;
 import org.apache.hc.client5.http.impl.io.ManagedHttpClientConnectionFactory;
 import org.apache.hc.client5.http.impl.io.PoolingHttpClientConnectionManager;
-import org.apache.hc.client5.http.impl.io.PoolingHttpClientConnectionManagerBuilder;
 import org.apache.hc.core5.http.ClassicHttpResponse;
 import org.apache.hc.core5.http.HttpEntity;
 import org.apache.hc.core5.http.config.Http1Config;
 import org.apache.hc.core5.http.impl.io.HttpRequestExecutor;
 import org.apache.hc.core5.http.io.SocketConfig;
 import org.apache.hc.core5.io.CloseMode;
+import org.apache.hc.core5.pool.PoolStats;
 import org.apache.hc.core5.util.TimeValue;
 import org.apache.hc.core5.util.Timeout;
 
 import javax.net.ssl.SSLHandshakeException;
 import javax.net.ssl.SSLPeerUnverifiedException;
 
+import java.io.EOFException;
 import java.io.IOException;
-import java.io.InterruptedIOException;
+import java.net.ConnectException;
+import java.net.InetAddress;
 import java.net.NoRouteToHostException;
+import java.net.SocketTimeoutException;
 import java.net.URI;
 import java.net.UnknownHostException;
 import java.util.Optional;
 import java.util.concurrent.ScheduledFuture;
 import java.util.concurrent.ScheduledThreadPoolExecutor;
-import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.ThreadLocalRandom;
 
 import static io.airlift.concurrent.Threads.daemonThreadsNamed;
 import static java.util.Objects.requireNonNull;
 import static java.util.concurrent.TimeUnit.MILLISECONDS;
 
 /**
- * One HTTP request to one daemon, from start to end, on the calling (virtual) thread: token,
- * deadline, cancellation, and failures sorted into "nothing was sent", "no answer" and "the answer
- * is an error". Does not repeat anything, but for a token that was exchanged.
+ * One HTTP request to one daemon on the calling (virtual) thread: token, time limits, cancellation,
+ * and the classification of failures. Repeats nothing, except after the token file has changed.
  *
- * <p>Connections are not limited in number: a source that nobody reads holds one, and whoever it
- * waits for must not have to wait for that connection. Their number is bounded by open sinks (two
- * for each while its daemon is told of it) and by the read concurrency of open sources.
+ * <p>The number of connections is not limited: an idle source holds one, and the source that it
+ * waits for must not wait for that connection. Open sinks (two connections each while the sink is
+ * declared) and the read concurrency of open sources bound the number.
  */
 public final class HttpTransport
 {
@@ -59,40 +77,53 @@ public final class HttpTransport
             .setWaitForContinueTimeout(Timeout.ofSeconds(30))
             .build();
 
-    public interface AnswerReader<T>
+    public interface ResponseReader<T>
     {
         T read(ClassicHttpResponse response)
                 throws IOException;
     }
 
-    /** Makes the request anew for each try: a request object serves once. */
+    /** Creates the request for each attempt: a request object can be sent only once. */
     public interface RequestFactory
     {
         HttpUriRequestBase create();
     }
 
     /**
-     * @param silence how long the daemon may be silent
-     * @param deadline how long all of it may take
+     * @param idle longest time without a byte from the daemon
+     * @param total longest duration of the whole request; if empty, only the response head must
+     *         arrive within the idle and connect timeouts
+     * @param property the configuration property behind these limits
      */
-    public record Limits(Duration silence, Optional<Duration> deadline) {}
+    public record Limits(Duration idle, Optional<Duration> total, String property) {}
 
     private final CloseableHttpClient http;
+    private final PoolingHttpClientConnectionManager connections;
     private final Token token;
-    private final ScheduledThreadPoolExecutor watchdogs;
+    private final String node;
+    private final Duration connectTimeout;
+    private final ScheduledThreadPoolExecutor timer;
     private volatile boolean closed;
 
     @Inject
     public HttpTransport(StopoverConfig config, StopoverTlsConfig tls, Token token)
     {
+        this(config, tls, token, InetAddress::getAllByName);
+    }
+
+    HttpTransport(
+            StopoverConfig config, StopoverTlsConfig tls, Token token, DaemonSockets.Lookup dns)
+    {
         this.token = requireNonNull(token, "token is null");
-        this.watchdogs =
-                new ScheduledThreadPoolExecutor(1, daemonThreadsNamed("stopover-watchdog-%s"));
-        this.watchdogs.setRemoveOnCancelPolicy(true);
+        this.node = NodeName.get();
+        this.connectTimeout = config.getConnectTimeout();
+        this.timer = new ScheduledThreadPoolExecutor(1, daemonThreadsNamed("stopover-timer-%s"));
+        this.timer.setRemoveOnCancelPolicy(true);
+        this.connections = connections(tls, dns);
         this.http = HttpClients.custom()
-                .setConnectionManager(connections(config, tls))
+                .setConnectionManager(new SharedConnections(connections))
                 .setRequestExecutor(new HttpRequestExecutor(HTTP1, null, null))
-                .setUserAgent("trino-stopover")
+                .setUserAgent("trino-stopover/" + PluginVersion.get())
                 .evictExpiredConnections()
                 .evictIdleConnections(TimeValue.ofSeconds(30))
                 .disableAutomaticRetries()
@@ -103,35 +134,42 @@ public final class HttpTransport
                 .build();
     }
 
-    private static PoolingHttpClientConnectionManager connections(
-            StopoverConfig config, StopoverTlsConfig tls)
+    private PoolingHttpClientConnectionManager connections(
+            StopoverTlsConfig tls, DaemonSockets.Lookup dns)
     {
-        return PoolingHttpClientConnectionManagerBuilder.create()
+        return DaemonSockets.connections(new DaemonSockets.BoundedDns(dns, connectTimeout))
                 .setConnectionFactory(
                         ManagedHttpClientConnectionFactory.builder().http1Config(HTTP1).build())
-                .setTlsSocketStrategy(TlsSockets.of(tls))
+                .setTlsSocketStrategy(DaemonSockets.boundedHandshake(
+                        new ReloadingTlsSockets(tls), connectTimeout, timer))
                 .setDefaultConnectionConfig(ConnectionConfig.custom()
-                        .setConnectTimeout(timeout(config.getConnectTimeout()))
+                        .setConnectTimeout(timeout(connectTimeout))
                         .setValidateAfterInactivity(TimeValue.ofSeconds(1))
                         .build())
                 .setDefaultSocketConfig(SocketConfig.custom()
                         .setTcpNoDelay(true)
                         .setSoKeepAlive(true)
-                        .setTcpKeepIdle(30)
-                        .setTcpKeepInterval(10)
-                        .setTcpKeepCount(3)
                         .build())
                 .setMaxConnTotal(Integer.MAX_VALUE)
                 .setMaxConnPerRoute(Integer.MAX_VALUE)
                 .build();
     }
 
+    /**
+     * Sends a request and reads its response.
+     *
+     * @throws CancelledException if cancelled, or after {@link #close}
+     * @throws ProblemException if the daemon answers with an error
+     * @throws DaemonNotTrustedException if the TLS handshake fails for lack of trust
+     * @throws RequestFailedException if there is no complete response
+     * @throws MalformedStreamException if the response violates the protocol
+     */
     public <T> T execute(
             URI daemon,
             RequestFactory requests,
             Limits limits,
             Cancellation cancellation,
-            AnswerReader<T> reader)
+            ResponseReader<T> reader)
             throws IOException
     {
         Optional<String> used = token.value();
@@ -139,7 +177,7 @@ public final class HttpTransport
             return executeOnce(daemon, requests.create(), used, limits, cancellation, reader);
         }
         catch (ProblemException e) {
-            if (e.problem().is("unauthorized", "forbidden") && token.refused(used)) {
+            if (e.problem().is("unauthorized", "forbidden") && token.reloadAfterRefusal(used)) {
                 return executeOnce(
                         daemon, requests.create(), token.value(), limits, cancellation, reader);
             }
@@ -153,55 +191,63 @@ public final class HttpTransport
             Optional<String> bearer,
             Limits limits,
             Cancellation cancellation,
-            AnswerReader<T> reader)
+            ResponseReader<T> reader)
             throws IOException
     {
+        RequestInfo info = describe(daemon, request, limits);
         bearer.ifPresent(value -> request.setHeader("Authorization", "Bearer " + value));
+        request.setHeader("X-Request-Id", info.id());
+        W3CTraceContextPropagator.getInstance()
+                .inject(Context.current(), request, HttpUriRequestBase::setHeader);
         request.setConfig(RequestConfig.custom()
-                .setResponseTimeout(timeout(limits.silence()))
+                .setResponseTimeout(timeout(limits.idle()))
                 .setExpectContinueEnabled(request.getEntity() instanceof PageBatchEntity)
                 .build());
-        AtomicBoolean late = new AtomicBoolean();
         cancellation.attach(request);
-        Optional<ScheduledFuture<?>> watchdog = limits.deadline()
-                .map(deadline -> watchdogs.schedule(
-                () -> {
-                    late.set(true);
-                    request.cancel();
-                },
-                deadline.toMillis(),
-                MILLISECONDS));
+        Watchdog watchdog = new Watchdog(request, limits);
         try {
-            return http.execute(request, response -> answer(daemon, response, reader));
-        }
-        catch (HttpHostConnectException
-                | ConnectTimeoutException
-                | UnknownHostException
-                | NoRouteToHostException e) {
-            throw cancellation.isCancelled()
-                    ? new CancelledException()
-                    : new DaemonUnreachableException(daemon, e);
+            watchdog.start();
+            return http.execute(request, response -> {
+                if (limits.total().isEmpty()) {
+                    watchdog.stop();
+                }
+                return read(info, response, reader);
+            });
         }
         catch (IOException | RuntimeException e) {
-            // a request that is cancelled in the midst may fail in any way
+            // a cancelled request may fail with any exception
             if (closed || cancellation.isCancelled()) {
                 throw new CancelledException();
             }
-            if (late.get()) {
-                throw timeout(daemon, request, limits, e);
+            if (e instanceof RuntimeException unexpected && watchdog.expired().isEmpty()) {
+                throw unexpected;
             }
-            if (e instanceof SSLHandshakeException || e instanceof SSLPeerUnverifiedException) {
-                throw new DaemonNotTrustedException(daemon, e);
-            }
+            throw translate(info, e, watchdog.expired());
+        }
+        catch (Error e) {
+            // the client leaves the connection leased
+            request.cancel();
             throw e;
         }
         finally {
-            watchdog.ifPresent(task -> task.cancel(false));
+            watchdog.stop();
             cancellation.detach();
         }
     }
 
-    private static <T> T answer(URI daemon, ClassicHttpResponse response, AnswerReader<T> reader)
+    private RequestInfo describe(URI daemon, HttpUriRequestBase request, Limits limits)
+    {
+        return new RequestInfo(
+                daemon,
+                request.getMethod(),
+                request.getPath(),
+                "%016x".formatted(ThreadLocalRandom.current().nextLong()),
+                node,
+                limits.property());
+    }
+
+    private static <T> T read(
+            RequestInfo info, ClassicHttpResponse response, ResponseReader<T> reader)
             throws IOException
     {
         if (response.getCode() / 100 != 2) {
@@ -209,21 +255,90 @@ public final class HttpTransport
             byte[] body = entity == null
                     ? new byte[0]
                     : entity.getContent().readNBytes(MAX_PROBLEM_SIZE);
-            throw new ProblemException(daemon, Problem.parse(response.getCode(), body));
+            throw new ProblemException(info, Problem.parse(response.getCode(), body));
         }
-        return reader.read(response);
+        try {
+            return reader.read(response);
+        }
+        catch (StreamProblemException e) {
+            throw new ProblemException(info, e.problem());
+        }
+        catch (MalformedStreamException e) {
+            throw new MalformedStreamException(info.failure(e.getMessage(), ""), e);
+        }
     }
 
-    private static IOException timeout(
-            URI daemon, HttpUriRequestBase request, Limits limits, Exception cause)
+    static IOException translate(
+            RequestInfo info, Exception failure, Optional<Duration> expired)
     {
-        IOException timeout = new InterruptedIOException("%s: no answer to %s %s within %s".formatted(
-                daemon,
-                request.getMethod(),
-                request.getPath(),
-                limits.deadline().orElseThrow()));
-        timeout.initCause(cause);
-        return timeout;
+        if (expired.isPresent()) {
+            SocketTimeoutException timeout =
+                    new SocketTimeoutException("waited %s".formatted(expired.get()));
+            timeout.initCause(failure);
+            return new RequestFailedException(info, FailureKind.TIMED_OUT, timeout);
+        }
+        return switch (failure) {
+            case IOException e when e instanceof NotRetryable -> e;
+            case ProblemException e -> e;
+            case MalformedStreamException e -> e;
+            case HttpHostConnectException e when e.getMessage().contains("Connection refused") ->
+                    new RequestFailedException(info, FailureKind.REFUSED, e);
+            case ConnectException e ->
+                    new RequestFailedException(info, FailureKind.UNREACHABLE, e);
+            case ConnectTimeoutException e ->
+                    new RequestFailedException(info, FailureKind.UNREACHABLE, e);
+            case UnknownHostException e ->
+                    new RequestFailedException(info, FailureKind.UNREACHABLE, e);
+            case NoRouteToHostException e ->
+                    new RequestFailedException(info, FailureKind.UNREACHABLE, e);
+            case SocketTimeoutException e ->
+                    new RequestFailedException(info, FailureKind.TIMED_OUT, e);
+            case SSLPeerUnverifiedException e -> new DaemonNotTrustedException(info, e);
+            // without a cause of EOF: the peer closed the connection, which says nothing of trust
+            case SSLHandshakeException e when !(e.getCause() instanceof EOFException) ->
+                    new DaemonNotTrustedException(info, e);
+            default -> new RequestFailedException(info, FailureKind.DISCONNECTED, failure);
+        };
+    }
+
+    /** Cancels a request that takes too long. */
+    private final class Watchdog
+    {
+        private final Duration limit;
+        private final HttpUriRequestBase request;
+        private volatile boolean expired;
+        private volatile Optional<ScheduledFuture<?>> task = Optional.empty();
+
+        private Watchdog(HttpUriRequestBase request, Limits limits)
+        {
+            this.request = request;
+            this.limit = limits.total().orElseGet(() -> new Duration(
+                    limits.idle().toMillis() + connectTimeout.toMillis(), MILLISECONDS)
+                    .convertToMostSuccinctTimeUnit());
+        }
+
+        private void start()
+        {
+            task = Optional.of(timer.schedule(this::expire, limit.toMillis(), MILLISECONDS));
+        }
+
+        private void expire()
+        {
+            expired = true;
+            // closing a socket may block, and the timer serves all requests
+            Thread.ofVirtual().name("stopover-timeout").start(request::cancel);
+        }
+
+        /** The limit, if it has expired. */
+        private Optional<Duration> expired()
+        {
+            return expired ? Optional.of(limit) : Optional.empty();
+        }
+
+        private void stop()
+        {
+            task.ifPresent(scheduled -> scheduled.cancel(false));
+        }
     }
 
     private static Timeout timeout(Duration duration)
@@ -231,11 +346,18 @@ public final class HttpTransport
         return Timeout.ofMilliseconds(duration.toMillis());
     }
 
+    /** Statistics of the connection pool. */
+    PoolStats connectionStats()
+    {
+        return connections.getTotalStats();
+    }
+
     @PreDestroy
     public void close()
     {
         closed = true;
-        watchdogs.shutdownNow();
+        timer.shutdownNow();
         http.close(CloseMode.IMMEDIATE);
+        connections.close(CloseMode.IMMEDIATE);
     }
 }

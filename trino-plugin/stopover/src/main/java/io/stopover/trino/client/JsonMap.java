@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino.client;
 
 import com.fasterxml.jackson.core.JsonFactory;
@@ -14,8 +27,8 @@ import java.util.Map;
 import java.util.Optional;
 
 /**
- * A JSON object of an answer. Small answers only: it is a map. Whoever asks for a member that is
- * not there, or is of another type, gets a {@link MalformedJsonException} that names it.
+ * A small JSON object of a response, held as a map. Access to a member that is missing or has
+ * another type throws a {@link MalformedJsonException} that names the member.
  */
 final class JsonMap
 {
@@ -33,7 +46,7 @@ final class JsonMap
     {
         try (JsonParser parser = FACTORY.createParser(json)) {
             return next(parser).orElseThrow(
-                    () -> new MalformedJsonException("an empty answer where JSON was expected"));
+                    () -> new MalformedJsonException("expected JSON, found an empty response"));
         }
         catch (MalformedJsonException e) {
             throw e;
@@ -59,7 +72,7 @@ final class JsonMap
                 return Optional.empty();
             }
             if (token != JsonToken.START_OBJECT) {
-                throw new MalformedJsonException("JSON object expected, found " + token);
+                throw new MalformedJsonException("expected a JSON object, found " + token);
             }
             return Optional.of(new JsonMap(readObject(parser)));
         }
@@ -99,15 +112,30 @@ final class JsonMap
         return new JsonMap(nested);
     }
 
+    List<JsonMap> objects(String name)
+            throws MalformedJsonException
+    {
+        List<JsonMap> objects = new ArrayList<>();
+        for (Object element : member(name, List.class)) {
+            if (!(element instanceof Map)) {
+                throw new MalformedJsonException(
+                        "expected an array of objects in JSON member '%s'".formatted(name));
+            }
+            @SuppressWarnings("unchecked")
+            Map<String, Object> object = (Map<String, Object>) element;
+            objects.add(new JsonMap(object));
+        }
+        return objects;
+    }
+
     private <T> T member(String name, Class<T> type)
             throws MalformedJsonException
     {
         Object value = members.get(name);
         if (!type.isInstance(value)) {
-            throw new MalformedJsonException("JSON member '%s' is %s, expected: %s".formatted(
-                    name,
-                    value == null ? "missing" : value.getClass().getSimpleName(),
-                    type.getSimpleName()));
+            String found = value == null ? "none" : value.getClass().getSimpleName();
+            throw new MalformedJsonException("expected JSON member '%s' of type %s, found %s"
+                    .formatted(name, type.getSimpleName(), found));
         }
         return type.cast(value);
     }
@@ -142,7 +170,8 @@ final class JsonMap
                 }
                 yield values;
             }
-            default -> throw new MalformedJsonException("unexpected " + parser.currentToken());
+            default -> throw new MalformedJsonException(
+                    "unexpected JSON token " + parser.currentToken());
         };
     }
 }

@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino.client;
 
 import io.stopover.trino.wire.PageBatch;
@@ -9,7 +22,7 @@ import java.io.OutputStream;
 
 import static java.util.Objects.requireNonNull;
 
-/** A batch as the body of a request: its length is known, and it can be written again. */
+/** A batch as a request body of known length that can be sent repeatedly. */
 final class PageBatchEntity
         extends AbstractHttpEntity
 {
@@ -38,7 +51,7 @@ final class PageBatchEntity
     @Override
     public InputStream getContent()
     {
-        throw new UnsupportedOperationException("a batch is written, not read");
+        throw new UnsupportedOperationException("a batch can only be written");
     }
 
     @Override

@@ -1,15 +1,28 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino.client;
 
 import static java.util.Objects.requireNonNull;
 
 /**
- * An error that a daemon answered (RFC 9457). Decisions are made by {@code slug}, then by {@code
- * retryable}; the texts are for people.
+ * An error answered by a daemon (RFC 9457). Code decides by {@code slug}, then by
+ * {@code retryable}; title and detail are for people.
  */
 public record Problem(String slug, int status, String title, String detail, boolean retryable)
 {
     private static final String TYPE_PREFIX = "urn:stopover:problem:";
-    /** An answer that is not from a daemon, but from something between. */
+    /** Slug of an error that does not come from a daemon but from something in between. */
     public static final String UNKNOWN = "unknown";
 
     public Problem
@@ -19,7 +32,7 @@ public record Problem(String slug, int status, String title, String detail, bool
         requireNonNull(detail, "detail is null");
     }
 
-    /** Reads problem+json; anything else becomes a problem of unknown kind. */
+    /** Parses problem+json; anything else becomes a problem of unknown type. */
     public static Problem parse(int status, byte[] body)
     {
         try {
@@ -29,14 +42,14 @@ public record Problem(String slug, int status, String title, String detail, bool
             }
         }
         catch (MalformedJsonException e) {
-            // falls through: a proxy's page
+            // not from a daemon, for example the error page of a proxy
         }
         boolean retryable = status == 408 || status == 429 || status >= 500;
         return new Problem(
                 UNKNOWN,
                 status,
                 "HTTP status " + status,
-                "the answer is not a problem of Stopover",
+                "the response does not come from a Stopover daemon",
                 retryable);
     }
 

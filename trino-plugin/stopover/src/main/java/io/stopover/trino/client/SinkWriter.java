@@ -1,6 +1,19 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino.client;
 
-import io.airlift.log.Logger;
+import io.stopover.trino.client.FailoverPolicy.Pin;
 import io.stopover.trino.wire.PageBatch;
 import io.stopover.trino.wire.SinkTotals;
 
@@ -13,219 +26,179 @@ import java.util.function.Supplier;
 import static java.util.Objects.requireNonNull;
 
 /**
- * The conversation of one attempt with its daemon: batches in order, one at a time, then finish.
- * The daemon that took the first batch keeps the attempt; until then any daemon will do. A request
- * whose answer was lost is repeated: the daemon takes a batch once, and finish gives the same
- * answer again. Blocks; used by one thread at a time.
+ * Writes one attempt: batches in order, one at a time, then finish. Any daemon may accept the first
+ * batch; the attempt then stays at that daemon. Requests without a response are repeated: the
+ * daemon accepts a batch once, and repeats the answer to a finish. Blocks the calling thread; not
+ * thread-safe, except for {@link #declareSink}.
  */
 public final class SinkWriter
 {
-    private static final Logger log = Logger.get(SinkWriter.class);
-    /**
-     * A port that refuses connections so often in a row belongs to a daemon that is gone, and its
-     * memory with it.
-     */
-    private static final int GONE_AFTER_REFUSALS = 3;
-
     private final DaemonClient client;
-    private final AnyDaemon anyDaemon;
+    private final DaemonFailover failover;
     private final SinkId sink;
     private final Supplier<Backoff> backoffs;
     private final Cancellation cancellation;
     private final SinkTotals totals = new SinkTotals();
-    /** Daemons that may know of the attempt. */
+    /** Daemons that may hold pages of the attempt. */
     private final Set<URI> touched = new LinkedHashSet<>();
+    /** The daemon that accepted the first batch. */
     private URI home;
+    /** The daemon that has yet to answer the first batch; null before and afterwards. */
+    private volatile URI firstBatchDaemon;
+    private long operations;
+    private long requests;
 
     public SinkWriter(
             DaemonClient client,
-            AnyDaemon anyDaemon,
+            DaemonFailover failover,
             SinkId sink,
             Supplier<Backoff> backoffs,
             Cancellation cancellation)
     {
         this.client = requireNonNull(client, "client is null");
-        this.anyDaemon = requireNonNull(anyDaemon, "anyDaemon is null");
+        this.failover = requireNonNull(failover, "failover is null");
         this.sink = requireNonNull(sink, "sink is null");
         this.backoffs = requireNonNull(backoffs, "backoffs is null");
         this.cancellation = requireNonNull(cancellation, "cancellation is null");
     }
 
     /**
-     * Tells the daemon to which the first batch would go now that it is coming, so that it need not
-     * find out then whether the exchange is open, and those who finish there need not wait for
-     * whoever does not come. Nothing depends on it, and it may run beside everything else, so it is
-     * not cancelled with that either: it ends by itself soon.
+     * Declares the attempt at the daemon that the first batch would go to now. The daemon can then
+     * check in advance that the exchange is open, and knows which sinks may share a segment.
+     *
+     * <p>Nothing depends on its success. It may run concurrently with every other method, so it is
+     * not cancelled with them: it ends within the request timeout. A daemon that does not answer by
+     * then is hung: the first batch goes to another daemon, long before its write timeout.
      */
-    public void foretell()
+    public void declareSink()
     {
-        URI daemon = anyDaemon.daemons().candidates().getFirst();
-        try {
-            client.expect(daemon, sink, new Cancellation());
-        }
-        catch (IOException | RuntimeException e) {
-            log.debug(e, "%s was not told that %s is coming", daemon, sink);
-        }
+        failover.tryOnce(daemon -> {
+            try {
+                client.declareSink(daemon, sink, new Cancellation());
+            }
+            catch (RequestFailedException e) {
+                if (e.kind() == FailureKind.TIMED_OUT && daemon.equals(firstBatchDaemon)) {
+                    cancellation.abortRequest();
+                }
+                throw e;
+            }
+            return null;
+        });
+    }
+
+    /** Requests that carried a batch or a finish. */
+    public long requests()
+    {
+        return requests;
+    }
+
+    public long retries()
+    {
+        return Math.max(0, requests - operations);
     }
 
     public void send(PageBatch batch)
             throws IOException
     {
+        operations++;
         if (home == null) {
-            home = anyDaemon.call(daemon -> first(daemon, batch), backoffs.get(), cancellation);
+            home = failover.call(
+                    daemon -> sendFirst(daemon, batch), backoffs.get(), cancellation);
         }
         else {
-            repeatAtHome(() -> client.pages(home, sink, totals.batches(), batch, cancellation));
+            failover.callPinned(
+                    pin(home, false),
+                    daemon -> {
+                        requests++;
+                        client.pages(daemon, sink, totals.batches(), batch, cancellation);
+                        return null;
+                    },
+                    backoffs.get(),
+                    cancellation);
         }
         totals.add(batch);
     }
 
     /**
-     * The first batch. A lost answer may mean that this daemon has it. Sent to another one it
-     * begins another sink, and only the one that is finished is ever visible: what the first one
-     * holds is collected with the exchange.
+     * If a daemon accepted the batch but its response is lost, another daemon starts a second sink
+     * for the attempt. Only the one that is finished becomes visible; the other is deleted with the
+     * exchange.
      */
-    private URI first(URI daemon, PageBatch batch)
+    private URI sendFirst(URI daemon, PageBatch batch)
             throws IOException
     {
-        touched.add(daemon);
+        requests++;
+        boolean added = touched.add(daemon);
+        firstBatchDaemon = daemon;
         try {
             client.pages(daemon, sink, 0, batch, cancellation);
         }
-        catch (DaemonUnreachableException e) {
-            touched.remove(daemon);
+        catch (RequestFailedException e) {
+            if (added && e.isUnsent()) {
+                touched.remove(daemon);
+            }
             throw e;
+        }
+        finally {
+            firstBatchDaemon = null;
         }
         return daemon;
     }
 
+    private Pin pin(URI daemon, boolean confirmable)
+    {
+        return new Pin(
+                daemon, confirmable, cause -> new DaemonGoneException(sink, daemon, cause));
+    }
+
+    /** Returns after the attempt is committed. */
     public void finish()
             throws IOException
     {
+        operations++;
         if (home == null) {
-            anyDaemon.call(this::finishAt, backoffs.get(), cancellation);
-            return;
+            failover.call(this::finishAt, backoffs.get(), cancellation);
         }
-        Backoff backoff = backoffs.get();
-        boolean mayHaveCommitted = false;
-        while (true) {
-            try {
-                finishAt(home);
-                return;
-            }
-            catch (DaemonUnreachableException e) {
-                if (mayHaveCommitted && committedElsewhere()) {
-                    return;
-                }
-                if (!mayHaveCommitted && backoff.failures() + 1 >= GONE_AFTER_REFUSALS) {
-                    throw gone(e);
-                }
-                pauseOrThrow(backoff, anyDaemon.noteFailure(home, e));
-            }
-            catch (IOException e) {
-                mayHaveCommitted = true;
-                pauseOrThrow(backoff, anyDaemon.noteFailure(home, e));
-            }
+        else {
+            failover.callPinned(pin(home, true), this::finishAt, backoffs.get(), cancellation);
         }
     }
 
     private Void finishAt(URI daemon)
             throws IOException
     {
-        touched.add(daemon);
+        requests++;
         client.finish(daemon, sink, totals, cancellation);
         return null;
     }
 
-    /** Whether another daemon finds the commit that this sink's own daemon could not tell about. */
-    private boolean committedElsewhere()
-            throws CancelledException
-    {
-        for (URI daemon : anyDaemon.daemons().uris()) {
-            if (!daemon.equals(home)) {
-                try {
-                    client.finish(daemon, sink, totals, cancellation);
-                    return true;
-                }
-                catch (CancelledException e) {
-                    throw e;
-                }
-                catch (IOException e) {
-                    log.debug(e, "%s does not know whether %s is committed", daemon, sink);
-                }
-            }
-        }
-        return false;
-    }
-
     /**
-     * Tells every daemon that may know of the attempt to forget it; gives up soon, as the exchange
-     * is closed in the end.
+     * Aborts the attempt at every daemon that may hold pages of it. The exchange's close deletes
+     * what remains if this fails.
      */
-    public void abort(Backoff backoff, Cancellation ownCancellation)
+    public void abort(Backoff backoff, Cancellation abortCancellation)
             throws IOException
     {
+        IOException failure = null;
         for (URI daemon : touched) {
-            while (true) {
-                try {
-                    client.abort(daemon, sink, ownCancellation);
-                    break;
-                }
-                catch (DaemonUnreachableException e) {
-                    break;
-                }
-                catch (IOException e) {
-                    if (e instanceof ProblemException problem && !problem.problem().retryable()) {
-                        break;
-                    }
-                    if (!backoff.pause(ownCancellation)) {
-                        throw e;
-                    }
-                }
-            }
-        }
-    }
-
-    private interface Request
-    {
-        void send()
-                throws IOException;
-    }
-
-    private void repeatAtHome(Request request)
-            throws IOException
-    {
-        Backoff backoff = backoffs.get();
-        int refusals = 0;
-        while (true) {
             try {
-                request.send();
-                return;
-            }
-            catch (DaemonUnreachableException e) {
-                refusals++;
-                if (refusals >= GONE_AFTER_REFUSALS) {
-                    throw gone(e);
-                }
-                pauseOrThrow(backoff, anyDaemon.noteFailure(home, e));
+                failover.callPinned(
+                        pin(daemon, false),
+                        _ -> {
+                            client.abort(daemon, sink, abortCancellation);
+                            return null;
+                        },
+                        backoff,
+                        abortCancellation);
             }
             catch (IOException e) {
-                refusals = 0;
-                pauseOrThrow(backoff, anyDaemon.noteFailure(home, e));
+                if (failure != null) {
+                    e.addSuppressed(failure);
+                }
+                failure = e;
             }
         }
-    }
-
-    private DaemonGoneException gone(DaemonUnreachableException cause)
-    {
-        anyDaemon.daemons().down(home);
-        return new DaemonGoneException(sink, home, cause);
-    }
-
-    private void pauseOrThrow(Backoff backoff, IOException failure)
-            throws IOException
-    {
-        if (!backoff.pause(cancellation)) {
+        if (failure != null) {
             throw failure;
         }
     }

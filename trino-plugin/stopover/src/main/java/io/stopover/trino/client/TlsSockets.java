@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino.client;
 
 import io.airlift.security.pem.PemReader;
@@ -18,8 +31,8 @@ import java.security.KeyStore;
 import java.util.Optional;
 
 /**
- * TLS as configured: what is trusted, what is shown. Host names are always verified. A store that
- * cannot be used stops the start with the name of its property.
+ * TLS from the configured truststore and keystore. Host names are always verified. An unusable
+ * store is a configuration error that names its property.
  */
 final class TlsSockets
 {
@@ -33,11 +46,11 @@ final class TlsSockets
             return new DefaultClientTlsStrategy(context);
         }
         catch (GeneralSecurityException e) {
-            throw new IllegalArgumentException("TLS cannot be set up: " + e.getMessage(), e);
+            throw new IllegalArgumentException("cannot set up TLS: " + e.getMessage(), e);
         }
     }
 
-    /** Null, for the certificates that the JVM trusts, if there is no truststore. */
+    /** Null without a truststore, which selects the JVM's trusted certificates. */
     private static TrustManager[] trusted(StopoverTlsConfig config)
             throws GeneralSecurityException
     {
@@ -65,7 +78,7 @@ final class TlsSockets
         Optional<String> password = config.getKeystorePassword();
         KeyManagerFactory factory =
                 KeyManagerFactory.getInstance(KeyManagerFactory.getDefaultAlgorithm());
-        // A store made of PEM has no password of its own.
+        // a key store loaded from PEM has no password
         load("stopover.tls.keystore-path", path.get(), file -> {
             if (PemReader.isPem(file)) {
                 KeyStore store = PemReader.loadKeyStore(file, file, password);

@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino.client;
 
 import com.google.inject.Inject;
@@ -10,9 +23,8 @@ import java.nio.file.Path;
 import java.util.Optional;
 
 /**
- * The bearer token, if one is configured. A token file is read at start, so that a missing one
- * stops it, and again when a daemon refuses the token: so a token can be exchanged while Trino
- * runs.
+ * The bearer token, if configured. A token file is read at start, where an unreadable one is an
+ * error, and again whenever a daemon rejects the token, so that it can be rotated while Trino runs.
  */
 public final class Token
 {
@@ -36,15 +48,15 @@ public final class Token
         return value;
     }
 
-    /** True when there is another token now than the one that was refused. */
-    boolean refused(Optional<String> used)
+    /** @return whether the token now differs from the rejected one */
+    boolean reloadAfterRefusal(Optional<String> used)
     {
         if (file.isPresent() && value.equals(used)) {
             try {
                 value = Optional.of(read(file.get()));
             }
             catch (IllegalArgumentException e) {
-                log.warn(e, "The token was refused, and there is no new one");
+                log.warn(e, "A daemon rejected the token, and the token file has no other");
             }
         }
         return !value.equals(used);

@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino.wire;
 
 import io.airlift.slice.Slice;
@@ -13,11 +26,12 @@ import static com.google.common.base.Preconditions.checkArgument;
 import static java.nio.ByteOrder.LITTLE_ENDIAN;
 
 /**
- * Pages that travel in one request: sorted by partition, within a partition in the order in which
- * the sink added them. Immutable, so that it can be sent again unchanged. It is written in pieces
- * of a whole buffer, so that no header goes out on its own and wakes the daemon for it; what is
- * left of a page that is larger than the buffer goes to the stream from the array in which the
- * engine left it.
+ * Pages sent in one request: sorted by partition and, within a partition, in the order in which the
+ * sink added them. Immutable, so it can be resent unchanged.
+ *
+ * <p>Output is written in full buffers, so that frame headers do not become small TCP segments that
+ * each wake the daemon. The part of a page that does not fit into the buffer is written directly
+ * from the engine's array.
  */
 public final class PageBatch
 {
@@ -30,7 +44,7 @@ public final class PageBatch
 
     public PageBatch(List<SinkPage> pages)
     {
-        checkArgument(!pages.isEmpty(), "a batch has at least one page");
+        checkArgument(!pages.isEmpty(), "a batch must contain at least one page");
         List<SinkPage> sorted = new ArrayList<>(pages);
         sorted.sort(Comparator.comparingInt(SinkPage::partition));
         this.pages = List.copyOf(sorted);
@@ -39,7 +53,7 @@ public final class PageBatch
         this.retainedBytes = pages.stream().mapToLong(SinkPage::retainedSize).sum();
     }
 
-    /** In the order in which they are sent. */
+    /** Pages in the order in which they are sent. */
     public List<SinkPage> pages()
     {
         return pages;
@@ -72,19 +86,19 @@ public final class PageBatch
             Slice data = page.data();
             buffer.putInt(page.partition()).putInt(data.length()).putInt(page.crc());
             int offset = data.byteArrayOffset();
-            int left = data.length();
-            if (left > buffer.remaining()) {
+            int remaining = data.length();
+            if (remaining > buffer.remaining()) {
                 int first = buffer.remaining();
                 buffer.put(data.byteArray(), offset, first);
                 flush(buffer, out);
                 offset += first;
-                left -= first;
+                remaining -= first;
             }
-            if (left > buffer.remaining()) {
-                out.write(data.byteArray(), offset, left);
+            if (remaining > buffer.remaining()) {
+                out.write(data.byteArray(), offset, remaining);
             }
             else {
-                buffer.put(data.byteArray(), offset, left);
+                buffer.put(data.byteArray(), offset, remaining);
             }
         }
         flush(buffer, out);

@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino.wire;
 
 import java.io.EOFException;
@@ -10,10 +23,9 @@ import static java.lang.Integer.toUnsignedLong;
 import static java.nio.ByteOrder.LITTLE_ENDIAN;
 
 /**
- * Reads the answer of {@code /v1/read}: block records, page frames, end or error record. Every
- * checksum and count of this response is verified; a page is handed on only after its own checksum
- * was found right. That the pages are those of the handle, and all of them, is for the caller to
- * check.
+ * Decodes a response of {@code /v1/read}: block records, page frames, and an end or error record.
+ * Verifies every checksum and count of the response, and delivers a page only after its checksum
+ * matched. The caller must check that the pages are exactly those of the handle.
  */
 public final class ReadStream
 {
@@ -25,23 +37,23 @@ public final class ReadStream
 
     public interface Visitor
     {
-        /** The pages that follow are of this partition and attempt. */
+        /** The following pages belong to this partition and attempt. */
         void block(int partition, int task, int attempt)
                 throws IOException;
 
-        /** Called before memory is taken for a page; may wait. */
+        /** Called before a page is allocated; may block. */
         void reserve(int bytes)
                 throws IOException;
 
-        /** A whole and verified page, for which {@code reserve} was called before. */
+        /** A complete, verified page, for which {@code reserve} was called. */
         void page(byte[] page)
                 throws IOException;
 
-        /** The reserved page will not come. */
+        /** Undoes {@code reserve}: the page failed and will not be delivered. */
         void release(int bytes);
     }
 
-    /** Makes the exception of an error record's problem+json. */
+    /** Converts the problem+json of an error record to an exception. */
     public interface ErrorReader
     {
         IOException read(byte[] problem);
@@ -65,14 +77,14 @@ public final class ReadStream
         this.errors = errors;
     }
 
-    /** Returns once the end record was seen and its counts were right. */
+    /** Returns after an end record whose counts match. */
     public void readFully()
             throws IOException
     {
         while (true) {
             fill(0, 8);
-            int kind = fields.getInt(0);
-            switch (kind) {
+            int type = fields.getInt(0);
+            switch (type) {
                 case BLOCK -> readBlock();
                 case END -> {
                     readEnd();
@@ -80,7 +92,7 @@ public final class ReadStream
                 }
                 case ERROR -> throw readError();
                 default -> throw new MalformedStreamException(
-                        "record of unknown kind 0x%08x after %s blocks".formatted(kind, blocks));
+                        "unknown record type 0x%08x after %s blocks".formatted(type, blocks));
             }
         }
     }
@@ -100,7 +112,7 @@ public final class ReadStream
         }
         if (seen != frames) {
             throw new MalformedStreamException(
-                    "block record announced %s bytes of frames, %s came".formatted(frames, seen));
+                    "block record declares %s frame bytes, received %s".formatted(frames, seen));
         }
         blocks++;
     }
@@ -117,7 +129,7 @@ public final class ReadStream
         }
         if (length < 1 || length > maxPageSize) {
             throw new MalformedStreamException(
-                    "page of %s bytes; stopover.max-page-size allows %s: raise it as for the writers"
+                    "page of %s bytes exceeds stopover.max-page-size (%s): use the writers' value"
                             .formatted(toUnsignedLong(length), maxPageSize));
         }
         visitor.reserve(length);
@@ -127,7 +139,7 @@ public final class ReadStream
             readFully(page, 0, length);
             if (PageFrame.crc(partition, page, 0, length) != crc) {
                 throw new MalformedStreamException(
-                        "checksum of page %s of this response is wrong".formatted(pages));
+                        "checksum mismatch in page %s of this response".formatted(pages));
             }
         }
         catch (IOException | RuntimeException e) {
@@ -148,7 +160,8 @@ public final class ReadStream
         if (toUnsignedLong(fields.getInt(4)) != blocks || fields.getLong(8) != pages
                 || fields.getLong(16) != bytes) {
             throw new MalformedStreamException(
-                    "end record counts %s blocks, %s pages, %s bytes; %s, %s, %s came".formatted(
+                    "end record declares %s blocks, %s pages, %s bytes; received %s, %s, %s"
+                            .formatted(
                             toUnsignedLong(fields.getInt(4)),
                             fields.getLong(8),
                             fields.getLong(16),
@@ -157,7 +170,7 @@ public final class ReadStream
                             bytes));
         }
         if (in.read() != -1) {
-            throw new MalformedStreamException("bytes after the end record");
+            throw new MalformedStreamException("data after the end record");
         }
     }
 
@@ -167,22 +180,22 @@ public final class ReadStream
         int length = fields.getInt(4);
         if (length < 0 || length > MAX_ERROR_SIZE) {
             return new MalformedStreamException(
-                    "error record of %s bytes".formatted(toUnsignedLong(length)));
+                    "error record of %s bytes exceeds the limit".formatted(toUnsignedLong(length)));
         }
         byte[] problem = new byte[length];
         readFully(problem, 0, length);
         return errors.read(problem);
     }
 
-    private void verifyRecord(String kind)
+    private void verifyRecord(String type)
             throws MalformedStreamException
     {
         CRC32C crc = new CRC32C();
         crc.update(scratch, 0, RECORD_SIZE - 4);
         if ((int) crc.getValue() != fields.getInt(RECORD_SIZE - 4)) {
             throw new MalformedStreamException(
-                    "checksum of a %s record is wrong, after %s pages of this response"
-                            .formatted(kind, pages));
+                    "checksum mismatch in a %s record after %s pages of this response"
+                            .formatted(type, pages));
         }
     }
 
@@ -198,7 +211,7 @@ public final class ReadStream
         int count = in.readNBytes(target, offset, length);
         if (count < length) {
             throw new EOFException(
-                    "the answer ends in the midst, after %s blocks and %s pages"
+                    "response truncated after %s blocks and %s pages"
                             .formatted(blocks, pages));
         }
     }

@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino.wire;
 
 import java.nio.ByteBuffer;
@@ -6,9 +19,8 @@ import java.util.zip.CRC32C;
 import static java.nio.ByteOrder.LITTLE_ENDIAN;
 
 /**
- * What an attempt has sent so far, as {@code finish} tells it to the daemon: counts, and the
- * CRC-32C over the checksums of all pages in the order in which they were sent. Used by one thread
- * at a time.
+ * Totals of the pages an attempt has sent, as {@code finish} declares them: counts, and the CRC-32C
+ * over the checksums of all pages in send order. Not thread-safe.
  */
 public final class SinkTotals
 {

@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino.wire;
 
 import io.airlift.slice.Slices;
@@ -18,54 +31,54 @@ import static java.nio.charset.StandardCharsets.UTF_8;
 import static org.assertj.core.api.Assertions.assertThat;
 
 /**
- * Answers of a daemon, made up from a seed and damaged in any way: what is given out is a beginning
- * of what was sent, and only an undamaged answer is ever read to its end. The environment variable
- * {@code STOPOVER_TEST_FUZZ=inputs:seed} asks for more, or others.
+ * Decodes random responses with random damage. Delivered pages are always a prefix of the sent
+ * ones, and only an undamaged response is read to its end. Set the environment variable {@code
+ * STOPOVER_TEST_FUZZ=inputs:seed} for more or other inputs.
  */
 class TestReadStreamFuzz
 {
     private static final int MAX_PAGE = 1 << 16;
 
     @Test
-    void noDamageIsGivenOut()
+    void testDamagedPagesAreNeverDelivered()
             throws IOException
     {
-        String[] asked = System.getenv().getOrDefault("STOPOVER_TEST_FUZZ", "20000:1").split(":");
-        int inputs = Integer.parseInt(asked[0]);
-        long seed = asked.length > 1 ? Long.parseLong(asked[1]) : 1;
+        String[] options = System.getenv().getOrDefault("STOPOVER_TEST_FUZZ", "20000:1").split(":");
+        int inputs = Integer.parseInt(options[0]);
+        long seed = options.length > 1 ? Long.parseLong(options[1]) : 1;
         Random random = new Random(seed);
         int refused = 0;
         for (int input = 0; input < inputs; input++) {
             List<byte[]> sent = new ArrayList<>();
-            byte[] good = answer(random, sent);
-            byte[] bytes = input % 10 == 0 ? good : damaged(random, good);
+            byte[] intact = response(random, sent);
+            byte[] bytes = input % 10 == 0 ? intact : damaged(random, intact);
             Pages pages = new Pages();
-            boolean whole = false;
+            boolean complete = false;
             try {
                 new ReadStream(
                         new ByteArrayInputStream(bytes), MAX_PAGE, pages, problem ->
                         new IOException(new String(problem, UTF_8)))
                         .readFully();
-                whole = true;
+                complete = true;
             }
             catch (IOException _) {
                 refused++;
             }
-            String told = "input %s of seed %s".formatted(input, seed);
-            assertThat(whole).as(told).isEqualTo(Arrays.equals(bytes, good));
-            assertThat(pages.given.size()).as(told).isLessThanOrEqualTo(sent.size());
-            for (int page = 0; page < pages.given.size(); page++) {
-                assertThat(pages.given.get(page)).as(told).isEqualTo(sent.get(page));
+            String description = "input %s of seed %s".formatted(input, seed);
+            assertThat(complete).as(description).isEqualTo(Arrays.equals(bytes, intact));
+            assertThat(pages.delivered.size()).as(description).isLessThanOrEqualTo(sent.size());
+            for (int page = 0; page < pages.delivered.size(); page++) {
+                assertThat(pages.delivered.get(page)).as(description).isEqualTo(sent.get(page));
             }
-            assertThat(pages.reserved).as(told)
-                    .isEqualTo(pages.given.stream().mapToLong(page -> page.length).sum());
+            assertThat(pages.reserved).as(description)
+                    .isEqualTo(pages.delivered.stream().mapToLong(page -> page.length).sum());
         }
         assertThat(refused).isGreaterThan(inputs / 2);
     }
 
-    private static byte[] damaged(Random random, byte[] good)
+    private static byte[] damaged(Random random, byte[] intact)
     {
-        byte[] bytes = good.clone();
+        byte[] bytes = intact.clone();
         for (int change = random.nextInt(3); change >= 0; change--) {
             int at = random.nextInt(Math.max(1, bytes.length));
             switch (random.nextInt(4)) {
@@ -82,17 +95,18 @@ class TestReadStreamFuzz
         return bytes;
     }
 
-    /** What lies before {@code end}, then {@code middle}, then what lies from {@code start} on. */
+    /** Concatenates {@code bytes[0, end)}, {@code middle} and {@code bytes[start, length)}. */
     private static byte[] joined(byte[] bytes, int end, byte[] middle, int start)
     {
         ByteArrayOutputStream out = new ByteArrayOutputStream();
         out.write(bytes, 0, Math.min(end, bytes.length));
         out.writeBytes(middle);
-        out.write(bytes, Math.min(start, bytes.length), bytes.length - Math.min(start, bytes.length));
+        int from = Math.min(start, bytes.length);
+        out.write(bytes, from, bytes.length - from);
         return out.toByteArray();
     }
 
-    private static byte[] answer(Random random, List<byte[]> sent)
+    private static byte[] response(Random random, List<byte[]> sent)
             throws IOException
     {
         ByteArrayOutputStream out = new ByteArrayOutputStream();
@@ -135,7 +149,7 @@ class TestReadStreamFuzz
     private static final class Pages
             implements ReadStream.Visitor
     {
-        private final List<byte[]> given = new ArrayList<>();
+        private final List<byte[]> delivered = new ArrayList<>();
         private long reserved;
 
         @Override
@@ -150,7 +164,7 @@ class TestReadStreamFuzz
         @Override
         public void page(byte[] page)
         {
-            given.add(page);
+            delivered.add(page);
         }
 
         @Override

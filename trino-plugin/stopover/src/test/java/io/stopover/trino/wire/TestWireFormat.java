@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino.wire;
 
 import io.airlift.slice.Slices;
@@ -17,13 +30,13 @@ import static java.nio.charset.StandardCharsets.UTF_8;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
-/** Bytes on the wire are those of the golden files, and nothing that differs from them passes. */
+/** The encoders produce the golden files, and the decoders reject every deviation from them. */
 class TestWireFormat
 {
     private static final byte[] RUN = run();
 
     @Test
-    void aBatchIsTheGoldenBytes()
+    void testBatchMatchesTheGoldenFile()
             throws IOException
     {
         PageBatch batch = new PageBatch(List.of(
@@ -42,7 +55,7 @@ class TestWireFormat
     }
 
     @Test
-    void theGoldenAnswerIsRead()
+    void testGoldenResponseIsDecoded()
             throws IOException
     {
         Recorder recorder = new Recorder();
@@ -54,7 +67,7 @@ class TestWireFormat
     }
 
     @Test
-    void anErrorRecordEndsTheRead()
+    void testErrorRecordFailsTheRead()
             throws IOException
     {
         Recorder recorder = new Recorder();
@@ -65,7 +78,7 @@ class TestWireFormat
     }
 
     @Test
-    void everyTruncationIsAnError()
+    void testEveryTruncationIsAnError()
             throws IOException
     {
         byte[] whole = golden("read-v1.bin");
@@ -76,7 +89,7 @@ class TestWireFormat
     }
 
     @Test
-    void everyFlippedBitIsAnError()
+    void testEveryFlippedBitIsAnError()
             throws IOException
     {
         byte[] whole = golden("read-v1.bin");
@@ -94,7 +107,7 @@ class TestWireFormat
     }
 
     @Test
-    void bytesBehindTheEndRecordAreAnError()
+    void testDataAfterTheEndRecordIsAnError()
             throws IOException
     {
         byte[] whole = golden("read-v1.bin");
@@ -104,7 +117,7 @@ class TestWireFormat
     }
 
     @Test
-    void aPageOverTheLimitNamesTheProperty()
+    void testOversizedPageNamesTheProperty()
             throws IOException
     {
         byte[] whole = golden("read-v1.bin");
@@ -116,7 +129,7 @@ class TestWireFormat
     }
 
     @Test
-    void pagesOfAllSizesAreGatheredInOrder()
+    void testPagesOfAllSizesAreWrittenInOrder()
             throws IOException
     {
         Random random = new Random(7);

@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino.testing;
 
 import java.io.IOException;
@@ -12,8 +25,8 @@ import java.util.Map;
 import java.util.concurrent.ThreadLocalRandom;
 
 /**
- * A real Stopover daemon on a loopback port that it keeps when it is started again. The port lies
- * below those that outgoing connections get, so that nobody takes it meanwhile.
+ * A Stopover daemon process on a loopback port that survives restarts. The port is below the
+ * ephemeral range, so no outgoing connection can occupy it between restarts.
  */
 public final class DaemonProcess
         implements AutoCloseable
@@ -45,7 +58,10 @@ public final class DaemonProcess
         start();
     }
 
-    /** Starts it again after {@link #kill} or {@link #awaitExit}; returns when it serves. */
+    /**
+     * Restarts the daemon after {@link #kill} or {@link #awaitExit}; returns when it accepts
+     * requests.
+     */
     public void start()
     {
         starts++;
@@ -67,7 +83,7 @@ public final class DaemonProcess
                 return port;
             }
             catch (IOException e) {
-                // taken
+                // in use
             }
         }
         throw new IllegalStateException("no free port");
@@ -83,25 +99,25 @@ public final class DaemonProcess
         return process.pid();
     }
 
-    /** Where it is found if its configuration names a certificate. */
+    /** URI of the daemon if its configuration contains a certificate. */
     public URI tlsUri()
     {
         return URI.create("https://127.0.0.1:" + port);
     }
 
-    /** As kill -9. */
+    /** Sends SIGKILL. */
     public void kill()
     {
         process.kill();
     }
 
-    /** SIGTERM: it takes no new sinks, lets open ones finish, and ends. Returns at once. */
+    /** Sends SIGTERM and returns: the daemon rejects new sinks, completes open ones, and exits. */
     public void terminate()
     {
         process.terminate();
     }
 
-    /** The exit value, once it has ended by itself. */
+    /** Waits for the daemon to exit by itself and returns its exit code. */
     public int awaitExit()
     {
         return process.awaitExit();

@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino.testing;
 
 import java.io.IOException;
@@ -13,7 +26,7 @@ import java.util.Map;
 
 import static java.util.concurrent.TimeUnit.SECONDS;
 
-/** An S3 server on a free loopback port that keeps its buckets in a folder. */
+/** An S3 server on a free loopback port, with its buckets in a local directory. */
 public final class S3Server
         implements AutoCloseable
 {
@@ -64,7 +77,7 @@ public final class S3Server
                 if (System.nanoTime() > deadline) {
                     process.close();
                     throw new UncheckedIOException(
-                            "the S3 server does not listen on port " + port, e);
+                            "the S3 server is not listening on port " + port, e);
                 }
                 ServerProcess.pause();
             }
@@ -81,13 +94,13 @@ public final class S3Server
         return process.pid();
     }
 
-    /** A line for each request. */
+    /** One line per request. */
     public Path accessLog()
     {
         return accessLog;
     }
 
-    /** Makes a bucket and returns the folder that holds its objects. */
+    /** Creates a bucket and returns the directory that contains its objects. */
     public Path createBucket(String name)
     {
         try {

@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino.testing;
 
 import java.io.IOException;
@@ -10,17 +23,15 @@ import java.util.function.Predicate;
 
 import static java.util.concurrent.TimeUnit.SECONDS;
 
-/**
- * A program that a test started. It is ended by its process id, at the latest when the JVM ends.
- */
+/** A process started by a test, stopped by its process id at the latest when the JVM exits. */
 final class ServerProcess
         implements AutoCloseable
 {
-    private static final long PATIENCE_SECONDS = 60;
+    private static final long TIMEOUT_SECONDS = 60;
 
     private final Process process;
     private final Path log;
-    private final Thread atExit;
+    private final Thread shutdownHook;
 
     ServerProcess(List<String> command, Map<String, String> environment, Path log)
     {
@@ -35,14 +46,14 @@ final class ServerProcess
         catch (IOException e) {
             throw new UncheckedIOException("cannot start " + command, e);
         }
-        atExit = new Thread(process::destroyForcibly);
-        Runtime.getRuntime().addShutdownHook(atExit);
+        shutdownHook = new Thread(process::destroyForcibly);
+        Runtime.getRuntime().addShutdownHook(shutdownHook);
     }
 
-    /** The first line of output for which the condition is true. */
+    /** Waits for an output line that satisfies the condition and returns it. */
     String awaitLine(Predicate<String> condition)
     {
-        long deadline = System.nanoTime() + SECONDS.toNanos(PATIENCE_SECONDS);
+        long deadline = System.nanoTime() + SECONDS.toNanos(TIMEOUT_SECONDS);
         while (true) {
             boolean alive = process.isAlive();
             for (String line : output().split("\n")) {
@@ -52,10 +63,11 @@ final class ServerProcess
             }
             if (!alive || System.nanoTime() > deadline) {
                 close();
-                throw new IllegalStateException("%s; its output:%n%s".formatted(
-                        alive ? "not ready within %s s"
-                                .formatted(PATIENCE_SECONDS) : "ended with " + process.exitValue(),
-                        output()));
+                String status = alive
+                        ? "not ready within %s s".formatted(TIMEOUT_SECONDS)
+                        : "exited with code %s".formatted(process.exitValue());
+                throw new IllegalStateException(
+                        "%s; output:%n%s".formatted(status, output()));
             }
             pause();
         }
@@ -65,7 +77,7 @@ final class ServerProcess
     {
         if (!process.isAlive()) {
             throw new IllegalStateException(
-                    "ended with %s; its output:%n%s".formatted(process.exitValue(), output()));
+                    "exited with code %s; output:%n%s".formatted(process.exitValue(), output()));
         }
     }
 
@@ -79,19 +91,19 @@ final class ServerProcess
         }
     }
 
-    /** Asks it to stop; returns at once. */
+    /** Sends SIGTERM and returns. */
     void terminate()
     {
         process.destroy();
     }
 
-    /** Its exit value, once it has ended by itself. */
+    /** Waits for the process to exit by itself and returns its exit code. */
     int awaitExit()
     {
         try {
-            if (!process.waitFor(PATIENCE_SECONDS, SECONDS)) {
-                throw new IllegalStateException("still runs after %s s; its output:%n%s"
-                        .formatted(PATIENCE_SECONDS, output()));
+            if (!process.waitFor(TIMEOUT_SECONDS, SECONDS)) {
+                throw new IllegalStateException("still running after %s s; output:%n%s"
+                        .formatted(TIMEOUT_SECONDS, output()));
             }
         }
         catch (InterruptedException e) {
@@ -106,20 +118,20 @@ final class ServerProcess
         return process.pid();
     }
 
-    /** As kill -9. */
+    /** Sends SIGKILL and waits for the process to exit. */
     void kill()
     {
         process.destroyForcibly();
-        awaitEnd();
+        awaitTermination();
     }
 
-    /** Asks it to stop, and kills it if it does not. */
+    /** Sends SIGTERM, then SIGKILL if the process does not exit in time. */
     @Override
     public void close()
     {
         process.destroy();
         try {
-            if (!process.waitFor(PATIENCE_SECONDS, SECONDS)) {
+            if (!process.waitFor(TIMEOUT_SECONDS, SECONDS)) {
                 process.destroyForcibly();
             }
         }
@@ -127,16 +139,16 @@ final class ServerProcess
             process.destroyForcibly();
             Thread.currentThread().interrupt();
         }
-        awaitEnd();
+        awaitTermination();
         try {
-            Runtime.getRuntime().removeShutdownHook(atExit);
+            Runtime.getRuntime().removeShutdownHook(shutdownHook);
         }
         catch (IllegalStateException e) {
-            // the JVM is ending
+            // the JVM is shutting down
         }
     }
 
-    private void awaitEnd()
+    private void awaitTermination()
     {
         process.onExit().join();
     }

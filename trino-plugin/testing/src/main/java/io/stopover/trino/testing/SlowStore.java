@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino.testing;
 
 import java.io.IOException;
@@ -9,8 +22,8 @@ import java.util.List;
 import java.util.Map;
 
 /**
- * A proxy in front of an S3 server that adds a delay to every request and refuses those beyond a
- * rate, as S3 does (benches/slow_store).
+ * A proxy that adds latency to every request of an S3 server and rejects requests above a rate, as
+ * S3 does (benches/slow_store).
  */
 public final class SlowStore
         implements AutoCloseable
@@ -41,7 +54,7 @@ public final class SlowStore
         return process.pid();
     }
 
-    /** Requests that were refused so far. */
+    /** Number of requests rejected so far. */
     public long refused()
     {
         try {

@@ -1,3 +1,16 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
 package io.stopover.trino.testing;
 
 import java.io.IOException;
@@ -15,8 +28,8 @@ import java.util.stream.Stream;
 import static java.util.stream.Collectors.joining;
 
 /**
- * Two daemons on the same two base directories, in a temporary folder: local folders, or buckets of
- * an S3 server. All of it ends, and is removed, with {@code close}.
+ * Two daemons that share two base directories in a temporary directory or in buckets of an S3
+ * server. {@link #close} stops every process and removes every file.
  */
 public final class TestingStopover
         implements AutoCloseable
@@ -91,15 +104,15 @@ public final class TestingStopover
         return daemons.get(1);
     }
 
-    /** Properties of a node whose own daemon is the first one. */
+    /** Plugin properties that prefer the first daemon. */
     public Map<String, String> properties()
     {
         return Map.of("stopover.uris", first().uri() + "," + second().uri());
     }
 
     /**
-     * Files of the base directories whose path contains the text: what is kept of a query, if it is
-     * the query's id.
+     * Lists the files in the base directories whose path contains the text. With a query id, these
+     * are the files stored for that query.
      */
     public List<Path> filesOf(String text)
     {
@@ -118,7 +131,7 @@ public final class TestingStopover
                         .filter(file -> file.toString().contains(text)).toList();
             }
             catch (UncheckedIOException e) {
-                // Closing removes files and folders while they are listed: then once more.
+                // files were deleted during the walk: list again
                 if (!(e.getCause() instanceof NoSuchFileException)) {
                     throw e;
                 }

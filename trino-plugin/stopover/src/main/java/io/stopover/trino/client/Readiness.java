@@ -1,0 +1,43 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
+package io.stopover.trino.client;
+
+import java.util.ArrayList;
+import java.util.List;
+import java.util.SortedMap;
+import java.util.TreeMap;
+
+/**
+ * What a daemon that is ready reports about itself.
+ *
+ * @param baseDirectories URI by name
+ * @param unhealthy names and errors of base directories that cannot be used now
+ */
+record Readiness(SortedMap<String, String> baseDirectories, List<String> unhealthy)
+{
+    static Readiness of(JsonMap json)
+            throws MalformedJsonException
+    {
+        SortedMap<String, String> baseDirectories = new TreeMap<>();
+        List<String> unhealthy = new ArrayList<>();
+        for (JsonMap base : json.objects("base_directories")) {
+            baseDirectories.put(base.string("name"), base.string("uri"));
+            if (!base.bool("healthy")) {
+                String error = base.has("error") ? base.string("error") : "unhealthy";
+                unhealthy.add("%s (%s)".formatted(base.string("name"), error));
+            }
+        }
+        return new Readiness(baseDirectories, unhealthy);
+    }
+}

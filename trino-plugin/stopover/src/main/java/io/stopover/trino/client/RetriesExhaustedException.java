@@ -1,0 +1,35 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
+package io.stopover.trino.client;
+
+import java.io.IOException;
+
+/**
+ * An operation failed until its retry budget was exhausted. Repeating it, or asking another daemon,
+ * is not expected to help.
+ */
+public final class RetriesExhaustedException
+        extends IOException
+        implements NotRetryable
+{
+    public RetriesExhaustedException(String message, IOException cause)
+    {
+        this(message, cause, "");
+    }
+
+    RetriesExhaustedException(String message, IOException cause, String details)
+    {
+        super("%s: %s%s".formatted(message, cause.getMessage(), details), cause);
+    }
+}

@@ -1,0 +1,134 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
+package io.stopover.trino.client;
+
+import io.airlift.units.Duration;
+import io.stopover.trino.FakeDaemon;
+import io.stopover.trino.StopoverConfig;
+import io.stopover.trino.StopoverTlsConfig;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
+
+import java.util.List;
+import java.util.stream.Stream;
+
+import static io.stopover.trino.FakeDaemon.problem;
+import static java.util.concurrent.TimeUnit.SECONDS;
+import static java.util.stream.Collectors.joining;
+import static org.assertj.core.api.Assertions.assertThat;
+
+/** No line of any Trino log named Stopover, whatever was wrong. */
+@Timeout(60)
+class TestStartupCheck
+{
+    private final FakeDaemon.Store store = new FakeDaemon.Store();
+    private final FakeDaemon first = new FakeDaemon(store);
+    private final FakeDaemon second = new FakeDaemon(store);
+
+    @AfterEach
+    void close()
+    {
+        first.close();
+        second.close();
+    }
+
+    private List<String> check()
+    {
+        StopoverConfig config = new StopoverConfig()
+                .setUris(Stream.of(first, second)
+                        .map(daemon -> daemon.uri().toString())
+                        .collect(joining(",")))
+                .setToken("secret-of-the-test")
+                .setConnectTimeout(new Duration(1, SECONDS));
+        HttpTransport transport =
+                new HttpTransport(config, new StopoverTlsConfig(), new Token(config));
+        StartupCheck check = new StartupCheck(config, new DaemonProbe(transport, config));
+        try {
+            return TestFailureLog.messages(StartupCheck.class, () -> {
+                check.start();
+                check.finished().join();
+            });
+        }
+        finally {
+            transport.close();
+        }
+    }
+
+    @Test
+    void testDaemonsThatAreReadyAreLoggedWithVersionAndBaseDirectories()
+    {
+        assertThat(check()).containsExactly(
+                "INFO Stopover daemon %s is ready for this node: version 0.1.0, "
+                        .formatted(first.uri()) + "base directories {main=file:///data}",
+                "INFO Stopover daemon %s is ready for this node: version 0.1.0, "
+                        .formatted(second.uri()) + "base directories {main=file:///data}");
+    }
+
+    @Test
+    void testDaemonThatIsNotReachedOrRejectsTheTokenIsAWarning()
+    {
+        first.close();
+        second.setToken("another-token");
+        List<String> messages = check();
+        assertThat(messages).hasSize(2);
+        assertThat(messages.get(0))
+                .startsWith("WARNING Stopover daemon %s cannot be used by this node: GET "
+                        .formatted(first.uri()))
+                .contains("connection refused", "from node", "stopover.uris");
+        assertThat(messages.get(1))
+                .startsWith("WARNING Stopover daemon " + second.uri())
+                .contains("unauthorized", "stopover.token")
+                .doesNotContain("secret-of-the-test");
+    }
+
+    @Test
+    void testDaemonThatIsNotReadyIsAWarning()
+    {
+        first.onNext("GET /readyz", problem("not-ready", 503, true));
+        assertThat(check().getFirst())
+                .startsWith("WARNING Stopover daemon " + first.uri() + " runs but is not ready");
+    }
+
+    @Test
+    void testUnhealthyBaseDirectoryIsAWarning()
+    {
+        first.setBaseDirectories("""
+                {"name": "main", "uri": "file:///data", "healthy": false, "error": "disk full"}""");
+        assertThat(check()).contains("WARNING Stopover daemon %s cannot use its base directory "
+                .formatted(first.uri()) + "main (disk full)");
+    }
+
+    /** Four of six queries failed, and nothing said why. */
+    @Test
+    void testDaemonThatLacksABaseDirectoryIsAWarning()
+    {
+        second.setBaseDirectories("""
+                {"name": "main", "uri": "file:///data", "healthy": true},
+                {"name": "more", "uri": "file:///more", "healthy": true}""");
+        assertThat(check()).last().asString()
+                .startsWith("WARNING Stopover daemons differ in their base directories")
+                .contains(first.uri() + " has {main=file:///data}", second.uri() + " has {main")
+                .contains("more=file:///more");
+    }
+
+    @Test
+    void testDaemonsOfDifferentVersionsAreAWarning()
+    {
+        second.setVersion("0.2.0");
+        assertThat(check()).last().asString()
+                .startsWith("WARNING Stopover daemons differ in their version")
+                .contains("0.1.0", "0.2.0");
+    }
+}

@@ -1,5 +1,5 @@
-//! Who comes in, and what they may do there: scopes, TLS, client certificates, and their rotation
-//! while the daemon runs.
+//! Authentication and authorization: scopes, TLS, client certificates, and their rotation while the
+//! daemon runs.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ fn only_tokens(text: &str) -> DoorFiles {
 }
 
 #[tokio::test]
-async fn each_scope_opens_its_routes_and_no_others() {
+async fn each_scope_allows_its_routes_and_no_others() {
     let (bases, files) = (
         Bases::new(),
         only_tokens(&format!("read {READER}\nwrite {WRITER}\nadmin {KEEPER}\n")),
@@ -134,7 +134,7 @@ async fn get(client: &TlsClient, door: &Door, path: &str) -> std::io::Result<Raw
 }
 
 #[tokio::test]
-async fn within_tls_both_versions_of_http_are_spoken_and_nothing_in_clear() {
+async fn with_tls_both_http_versions_work_and_clear_text_is_refused() {
     let (bases, authority) = (Bases::new(), Authority::new());
     let files = DoorFiles::new(&authority.server());
     let door = guarded(&bases, &files).await;
@@ -153,7 +153,7 @@ async fn within_tls_both_versions_of_http_are_spoken_and_nothing_in_clear() {
         client.connect(door.address).await.is_err(),
         "no common protocol"
     );
-    // Whoever trusts somebody else does not speak to it.
+    // A client that trusts another authority refuses the daemon.
     let stranger = TlsClient::trusting(&Authority::new().certificate());
     assert!(stranger.connect(door.address).await.is_err());
     let mut clear = RawClient::connect(door.address).await;
@@ -206,14 +206,14 @@ async fn a_batch_and_a_read_of_many_mebibytes_pass_through_tls_unchanged() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_does_not_end_is_cut_off() {
+async fn an_unfinished_handshake_is_cut_off() {
     let (bases, authority) = (Bases::new(), Authority::new());
     let files = DoorFiles::new(&authority.server());
     let mut config = bases.config();
     files.configure(&mut config);
     config.limits.header_timeout = Duration::from_millis(300);
     let door = Door::open(&config).await;
-    // Nothing at all, and the beginning of a ClientHello.
+    // Nothing at all, and the start of a ClientHello.
     for beginning in [&b""[..], &[22, 3, 1, 2, 0, 1, 0, 1]] {
         let mut silent = RawClient::connect(door.address).await;
         silent.send(beginning).await;
@@ -223,7 +223,7 @@ async fn a_handshake_that_does_not_end_is_cut_off() {
 }
 
 #[tokio::test]
-async fn a_client_without_a_certificate_that_is_vouched_for_gets_the_probes_alone() {
+async fn a_client_without_a_trusted_certificate_reaches_only_health_and_readiness() {
     let (bases, authority) = (Bases::new(), Authority::new());
     let (clients, others) = (Authority::new(), Authority::new());
     let files = DoorFiles::new(&authority.server());
@@ -249,7 +249,8 @@ async fn a_client_without_a_certificate_that_is_vouched_for_gets_the_probes_alon
         get(&known, &door, "/v1/exchanges").await.unwrap().status,
         200
     );
-    // A certificate that serves, or that others vouch for, lets nobody in, not even to the probes.
+    // A server certificate, or one of another authority, gives access to nothing, not even to the
+    // health checks.
     for identity in [others.client(), clients.server(), self_signed_client()] {
         let bad = TlsClient::trusting(&authority.certificate()).with(&identity);
         let Ok(mut stream) = bad.connect(door.address).await else {
@@ -263,7 +264,7 @@ async fn a_client_without_a_certificate_that_is_vouched_for_gets_the_probes_alon
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_taken_out_opens_nothing_on_open_connections_either() {
+async fn a_certificate_removed_from_the_trusted_ones_is_refused_on_open_connections_too() {
     let (bases, authority) = (Bases::new(), Authority::new());
     let (clients, single) = (Authority::new(), self_signed_client());
     let files = DoorFiles::new(&authority.server());
@@ -303,7 +304,7 @@ async fn a_certificate_that_is_taken_out_opens_nothing_on_open_connections_eithe
 }
 
 #[tokio::test]
-async fn with_tokens_and_client_certificates_both_are_asked_for() {
+async fn where_tokens_and_client_certificates_are_configured_both_are_required() {
     let (bases, authority) = (Bases::new(), Authority::new());
     let files = DoorFiles::new(&authority.server());
     files.write("clients.pem", &authority.certificate());
@@ -326,7 +327,7 @@ async fn with_tokens_and_client_certificates_both_are_asked_for() {
 }
 
 #[tokio::test]
-async fn certificates_are_rotated_and_a_key_of_another_changes_nothing() {
+async fn certificates_are_rotated_and_a_mismatched_key_changes_nothing() {
     let (bases, old, new) = (Bases::new(), Authority::new(), Authority::new());
     let files = DoorFiles::new(&old.server());
     let door = guarded(&bases, &files).await;
@@ -336,7 +337,7 @@ async fn certificates_are_rotated_and_a_key_of_another_changes_nothing() {
     );
     let mut open = RawClient::over(trusts_old.connect(door.address).await.unwrap());
     let renewed = new.server();
-    // The moment between the two files: the certificate is new, the key is old.
+    // Between the two writes, the certificate is new and the key is old.
     files.write("certificate.pem", &renewed.certificate);
     door.credentials.reload(false);
     assert!(door.credentials.metrics().is_stale(Credential::Tls));
@@ -347,7 +348,11 @@ async fn certificates_are_rotated_and_a_key_of_another_changes_nothing() {
     assert!(trusts_old.connect(door.address).await.is_err());
     assert!(trusts_new.connect(door.address).await.is_ok());
     open.send_head("GET /healthz", &[]).await;
-    assert_eq!(open.answer().await.status, 200, "open connections go on");
+    assert_eq!(
+        open.answer().await.status,
+        200,
+        "open connections stay open"
+    );
     drop(open);
     door.shut_down().await;
 }
@@ -360,13 +365,13 @@ async fn until_status(http: &Client, daemon: &Process, token: &str, wanted: Stat
         if status == wanted {
             return;
         }
-        assert!(Instant::now() < deadline, "{status} for ever");
+        assert!(Instant::now() < deadline, "still {status} after 30 s");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 #[tokio::test]
-async fn a_running_daemon_reads_its_tokens_again_by_itself_and_when_told_by_sighup() {
+async fn a_running_daemon_reloads_its_tokens_periodically_and_on_sighup() {
     let (folder, http) = (tempfile::tempdir().unwrap(), Client::new());
     let tokens = folder.path().join("tokens");
     for interval in ["50ms", "1d"] {
@@ -385,14 +390,14 @@ async fn a_running_daemon_reads_its_tokens_again_by_itself_and_when_told_by_sigh
         daemon.signal("HUP");
         until_status(&http, &daemon, WRITER, StatusCode::OK).await;
     }
-    // SIGHUP ends no daemon that has no tokens either.
+    // SIGHUP does not end a daemon without tokens either.
     let daemon = Process::start(folder.path(), &[]);
     daemon.signal("HUP");
     announce(&http, &daemon, "q-1").await;
 }
 
 #[tokio::test]
-async fn health_and_check_know_tls() {
+async fn health_and_check_work_with_tls() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
     let files = DoorFiles::new(&authority.server());
     files.write("clients.pem", &authority.certificate());
@@ -404,7 +409,10 @@ async fn health_and_check_know_tls() {
     ];
     let flags: Vec<&str> = settings.iter().flat_map(|s| ["--set", s]).collect();
     let daemon = Process::start(folder.path(), &flags);
-    let address = daemon.url.strip_prefix("https://").expect("it says https");
+    let address = daemon
+        .url
+        .strip_prefix("https://")
+        .expect("the URL begins with https://");
     let run = |arguments: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_stopover"))
             .args(arguments)
@@ -442,11 +450,11 @@ async fn health_and_check_know_tls() {
         "{said}"
     );
     let stream = TcpStream::connect(address).await;
-    assert!(stream.is_ok(), "the running daemon does not mind");
+    assert!(stream.is_ok(), "the running daemon still listens");
 }
 
 #[tokio::test]
-async fn the_smoke_test_passes_within_tls_with_a_token_and_a_client_certificate() {
+async fn the_smoke_test_passes_over_tls_with_a_token_and_a_client_certificate() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
     let (files, client) = (DoorFiles::new(&authority.server()), authority.client());
     files.write("clients.pem", &authority.certificate());

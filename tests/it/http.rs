@@ -1,4 +1,4 @@
-//! Pages through the door and back: what a client may rely on when it does everything right.
+//! Pages written and read over HTTP: what a client that does everything right may rely on.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -65,17 +65,17 @@ async fn read_all(door: &Door, handles: &[Value]) -> Vec<ReadPage> {
 }
 
 #[tokio::test]
-async fn a_raw_page_goes_in_with_curl_s_means_and_comes_out_byte_for_byte() {
+async fn raw_pages_sent_as_curl_would_are_read_back_byte_for_byte() {
     let bases = Bases::new();
     let door = Door::open(&bases.config()).await;
     door.announce("curl", 4).await;
     let sink = sink("curl", 7, 2);
     for (number, page) in ["first", "second"].into_iter().enumerate() {
-        let taken = door
+        let accepted = door
             .post(&format!("{sink}/pages?partition=3"), RAW, page)
             .await;
         let expected = json!({"batch": number, "next": number + 1, "repeated": false});
-        assert_eq!(ok_json(taken).await, expected);
+        assert_eq!(ok_json(accepted).await, expected);
     }
     let finished = ok_json(door.post_nothing(&format!("{sink}/finish")).await).await;
     let expected = json!({"state": "finished", "batches": 2, "pages": 2, "bytes": 11});
@@ -111,7 +111,7 @@ async fn framed_pages_of_many_tasks_are_read_by_handle_through_any_daemon() {
 }
 
 #[tokio::test]
-async fn a_read_goes_on_with_skip_after_any_page() {
+async fn a_read_resumes_with_skip_after_any_page() {
     let bases = Bases::new();
     let door = Door::open(&bases.config()).await;
     let written = three_tasks(&door, "skip").await;
@@ -132,11 +132,11 @@ async fn a_read_goes_on_with_skip_after_any_page() {
 }
 
 #[tokio::test]
-async fn a_partition_is_given_as_records_to_who_asks_and_narrowed_by_task_and_attempt() {
+async fn a_partition_is_sent_as_records_on_request_and_filtered_by_task_and_attempt() {
     let bases = Bases::new();
     let door = Door::open(&bases.config()).await;
     let written = three_tasks(&door, "p").await;
-    // A second attempt of task 1: the newest is given unless told.
+    // A second attempt of task 1: the newest is read unless the query names another.
     let second = sink("p", 1, 1);
     door.add(&second, 0, batch(&[(1, b"again")])).await;
     ok_json(door.post_nothing(&format!("{second}/finish")).await).await;
@@ -154,7 +154,7 @@ async fn a_partition_is_given_as_records_to_who_asks_and_narrowed_by_task_and_at
     let chosen: Vec<(u32, u32)> = read.iter().map(|p| (p.task, p.attempt)).collect();
     assert_eq!(chosen, [(0, 0), (0, 0), (1, 1), (2, 0), (2, 0)]);
 
-    let narrowed = door
+    let filtered = door
         .get("/v1/exchanges/p/partitions/1?task=1&attempt=0")
         .await;
     let expected: Vec<u8> = written
@@ -162,12 +162,12 @@ async fn a_partition_is_given_as_records_to_who_asks_and_narrowed_by_task_and_at
         .filter(|p| p.partition == 1 && p.task == 1)
         .flat_map(|p| p.page.clone())
         .collect();
-    assert_eq!(narrowed.bytes().await.unwrap(), expected);
+    assert_eq!(filtered.bytes().await.unwrap(), expected);
     door.shut_down().await;
 }
 
 #[tokio::test]
-async fn a_repeated_batch_changes_nothing_and_says_so() {
+async fn a_repeated_batch_changes_nothing_and_is_reported_as_repeated() {
     let bases = Bases::new();
     let door = Door::open(&bases.config()).await;
     door.announce("r", 1).await;
@@ -197,7 +197,7 @@ async fn a_repeated_batch_changes_nothing_and_says_so() {
 }
 
 #[tokio::test]
-async fn finish_and_abort_repeated_answer_alike_also_through_another_daemon() {
+async fn a_repeated_finish_or_abort_gives_the_same_answer_also_through_another_daemon() {
     let bases = Bases::new();
     let (door, other) = (
         Door::open(&bases.config()).await,
@@ -302,7 +302,7 @@ async fn head_gives_the_headers_of_get_without_its_body() {
 }
 
 #[tokio::test]
-async fn people_and_orchestrators_are_answered() {
+async fn health_readiness_dashboard_metrics_and_openapi_are_served() {
     let bases = Bases::new();
     let door = Door::open(&bases.config()).await;
     assert_eq!(door.get("/healthz").await.status(), StatusCode::OK);

@@ -1,4 +1,4 @@
-//! Every error of the table in docs/protocol.md that a client or a store can provoke, provoked.
+//! Provokes every error of the table in docs/protocol.md that a client or a store can cause.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use stopover::api::problem::ProblemType;
 use crate::support::frames::{End, batch, frame, parse};
 use crate::support::{BATCH, Bases, Door, RAW, ok_json, sink};
 
-/// An answer and the slug that it should be a problem of.
+/// An answer and the problem type that it must have.
 type Case = (ProblemType, Response);
 
-/// Checks an answer against the table; gives the problem.
+/// Checks an answer against the table and returns the problem.
 async fn check(slug: ProblemType, response: Response) -> Value {
     let (url, status) = (response.url().clone(), response.status().as_u16());
     let media_type = response.headers().get("content-type").cloned();
@@ -301,7 +301,7 @@ async fn never_announced(door: &Door) -> Vec<Case> {
 }
 
 impl Door {
-    /// Announces, closes and gives the (empty) list of what is left of it as JSON.
+    /// Announces and closes an exchange; returns the listing of all exchanges.
     async fn delete_and_remember(&self, exchange: &str) -> Response {
         self.announce(exchange, 1).await;
         assert_eq!(
@@ -313,7 +313,7 @@ impl Door {
         self.get("/v1/exchanges").await
     }
 
-    /// Writes one finished page into partition 0 and gives its handle.
+    /// Writes one finished page to partition 0 and returns its handle.
     async fn one_page(&self, exchange: &str) -> String {
         self.announce(exchange, 2).await;
         let sink = sink(exchange, 0, 0);
@@ -325,7 +325,7 @@ impl Door {
     }
 }
 
-/// The slug of a read that fails, before its head or in its midst.
+/// The problem type of a failed read, before its head or within its body.
 async fn failed_read(door: &Door, handle: &str) -> ProblemType {
     let response = door.read(handle, 0).await;
     let problem = if response.status().is_success() {
@@ -345,7 +345,7 @@ async fn failed_read(door: &Door, handle: &str) -> ProblemType {
     *slug
 }
 
-/// Reads through a daemon that has nothing in memory, after `harm` was done to the segment.
+/// Damages a segment, then reads it through a daemon that has nothing cached.
 async fn read_after(harm: impl FnOnce(&Bases), base_name: &str) -> ProblemType {
     let bases = Bases::new();
     let writer = Door::open(&bases.config()).await;
@@ -359,7 +359,7 @@ async fn read_after(harm: impl FnOnce(&Bases), base_name: &str) -> ProblemType {
 }
 
 #[tokio::test]
-async fn a_segment_that_is_gone_damaged_or_out_of_reach_is_told_apart() {
+async fn missing_damaged_and_unreachable_segments_are_distinguished() {
     let gone = |bases: &Bases| std::fs::remove_file(&bases.segments()[0]).unwrap();
     assert_eq!(read_after(gone, "main").await, ProblemType::DataLost);
     let damage = |bases: &Bases| {
@@ -424,10 +424,10 @@ async fn unwritable() -> Vec<Case> {
     door.announce("e", 2).await;
     let sink = sink("e", 0, 0);
     door.add(&sink, 0, batch(&[(0, b"x")])).await;
-    // A file in place of the folder: no process can write below it, whoever runs it.
+    // A file in place of the folder: nothing can be written below it, not even by root.
     std::fs::remove_dir_all(bases.path()).unwrap();
     std::fs::write(bases.path(), "").unwrap();
-    // Not written here; whether it is committed elsewhere cannot be asked.
+    // The commit failed here; whether another daemon committed the attempt cannot be looked up.
     let not_known = door.post_nothing(&format!("{sink}/finish")).await;
     let failed = door
         .post(&format!("{sink}/pages?batch=1"), BATCH, batch(&[(0, b"x")]))
@@ -452,7 +452,7 @@ async fn unauthorized() -> Vec<Case> {
 }
 
 #[tokio::test]
-async fn every_error_of_the_table_comes_as_it_is_documented() {
+async fn every_error_of_the_table_is_answered_as_documented() {
     let bases = Bases::new();
     let mut config = bases.config();
     config.limits.max_batch_size = 4 << 20;
@@ -479,8 +479,8 @@ async fn every_error_of_the_table_comes_as_it_is_documented() {
             assert!(problem["expected"].is_u64(), "{problem}");
         }
     }
-    // Provoked elsewhere: damage to segments (above), a panic (the unit tests of `observe`).
-    // `forbidden` waits for tokens with scopes.
+    // Provoked elsewhere: damaged segments (above), a panic (the unit tests of `observe`), and
+    // `forbidden`, which needs tokens with scopes.
     seen.extend(["data-lost", "data-corrupt", "internal", "forbidden"]);
     let all: BTreeSet<&str> = ProblemType::ALL.iter().map(|slug| slug.as_str()).collect();
     assert_eq!(seen, all);
@@ -488,7 +488,7 @@ async fn every_error_of_the_table_comes_as_it_is_documented() {
 }
 
 #[tokio::test]
-async fn an_attempt_that_is_foretold_is_no_sink_and_changes_nothing() {
+async fn declaring_an_attempt_opens_no_sink_and_changes_nothing() {
     let bases = Bases::new();
     let door = Door::open(&bases.config()).await;
     check(
@@ -498,15 +498,15 @@ async fn an_attempt_that_is_foretold_is_no_sink_and_changes_nothing() {
     .await;
     door.announce("e", 2).await;
     for task in [0, 0, 1] {
-        let told = door.put_nothing(&sink("e", task, 0)).await;
-        assert_eq!(told.status(), StatusCode::NO_CONTENT);
+        let declared = door.put_nothing(&sink("e", task, 0)).await;
+        assert_eq!(declared.status(), StatusCode::NO_CONTENT);
     }
     assert_eq!(
         door.daemon.ingest.undecided(),
         0,
-        "a drain waits for nobody"
+        "a drain does not wait for declared sinks"
     );
-    // One of them is written, the other never comes.
+    // One of them is written; the other is not.
     door.add(&sink("e", 0, 0), 0, batch(&[(0, b"page")])).await;
     assert_eq!(door.daemon.ingest.undecided(), 1);
     let claim = json!({"batches": 1, "pages": 1, "bytes": 4});
@@ -521,7 +521,7 @@ async fn an_attempt_that_is_foretold_is_no_sink_and_changes_nothing() {
     )
     .await;
     let again = door.put_nothing(&sink("e", 0, 0)).await;
-    assert_eq!(again.status(), StatusCode::NO_CONTENT, "finished already");
+    assert_eq!(again.status(), StatusCode::NO_CONTENT, "already finished");
     ok_json(
         door.post_nothing(&format!("{}/abort", sink("e", 2, 0)))
             .await,

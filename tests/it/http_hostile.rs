@@ -1,8 +1,8 @@
-//! Clients that mean harm: names that climb out of their folder, requests that hide a second one,
-//! and more of everything than fits. All of it byte by byte against a real socket.
+//! Malicious clients: names that escape their folder, requests that smuggle a second one, and
+//! oversized everything, byte by byte against a real socket.
 //!
-//! Invariant of every test: the base directory holds afterwards what it held before, and the daemon
-//! still serves.
+//! Invariant of every test: afterwards the base directory holds what it held before, and the daemon
+//! still serves requests.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::support::frames::batch;
 use crate::support::raw::{Http2Client, RawClient};
 use crate::support::{Bases, Door, sink};
 
-/// A daemon with one finished exchange, `kept`.
+/// Starts a daemon with one finished exchange, `kept`.
 async fn door(bases: &Bases) -> Door {
     let door = Door::open(&bases.config()).await;
     door.announce("kept", 1).await;
@@ -49,7 +49,7 @@ async fn is_unharmed(door: Door, bases: &Bases, before: &BTreeSet<PathBuf>) {
     door.shut_down().await;
 }
 
-/// Names that are none of an exchange.
+/// Names that no exchange may have.
 const NAMES: [&str; 27] = [
     "..",
     ".",
@@ -81,7 +81,7 @@ const NAMES: [&str; 27] = [
 ];
 
 #[tokio::test]
-async fn no_name_climbs_out_of_its_folder() {
+async fn no_name_escapes_its_folder() {
     let bases = Bases::new();
     let door = door(&bases).await;
     let before = everything(&bases);
@@ -168,7 +168,7 @@ async fn numbers_in_paths_are_plain_decimals_within_their_bounds() {
 }
 
 #[tokio::test]
-async fn a_handle_that_was_forged_names_nothing_outside() {
+async fn a_forged_handle_names_nothing_outside_its_exchange() {
     let bases = Bases::new();
     let door = door(&bases).await;
     let before = everything(&bases);
@@ -192,11 +192,11 @@ async fn a_handle_that_was_forged_names_nothing_outside() {
     is_unharmed(door, &bases, &before).await;
 }
 
-/// A request that would remove the exchange if it were ever taken for one.
+/// A request that would remove the exchange if it were ever parsed as one.
 const HIDDEN: &str = "DELETE /v1/exchanges/kept HTTP/1.1\r\nhost: test\r\n\r\n";
 
 #[tokio::test]
-async fn no_head_hides_a_second_request() {
+async fn no_request_head_smuggles_a_second_request() {
     let bases = Bases::new();
     let door = door(&bases).await;
     let before = everything(&bases);
@@ -207,13 +207,13 @@ async fn no_head_hides_a_second_request() {
         format!("{put}content-length: 0\r\ncontent-length: {length}\r\n\r\n"),
         format!("{put}content-length: {length}\r\ncontent-length: 0\r\n\r\n"),
         format!("{put}content-length: 0, {length}\r\n\r\n"),
-        // Lengths that others read otherwise.
+        // Lengths that other implementations parse differently.
         format!("{put}content-length: +{length}\r\n\r\n"),
         format!("{put}content-length: -1\r\n\r\n"),
         format!("{put}content-length: 0x{length:x}\r\n\r\n"),
         format!("{put}content-length: {length}abc\r\n\r\n"),
         format!("{put}content-length: 99999999999999999999\r\n\r\n"),
-        // A length beside chunks, and chunks that others do not see.
+        // A length beside chunked encoding, and encodings that other implementations ignore.
         format!("{put}content-length: {length}\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
         format!("{put}transfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n0\r\n\r\n"),
         format!("{put}transfer-encoding: xchunked\r\ncontent-length: {length}\r\n\r\n"),
@@ -225,7 +225,7 @@ async fn no_head_hides_a_second_request() {
         format!("{put}x-folded: a\r\n content-length: 0\r\ncontent-length: {length}\r\n\r\n"),
         format!("{put}x-bare: a\rcontent-length: 0\r\ncontent-length: {length}\r\n\r\n"),
         format!("{put}x-nul: a\0b\r\ncontent-length: {length}\r\n\r\n"),
-        // Chunks whose sizes others read otherwise.
+        // Chunk sizes that other implementations parse differently.
         format!("{put}transfer-encoding: chunked\r\n\r\n+0\r\n\r\n"),
         format!("{put}transfer-encoding: chunked\r\n\r\n0x0\r\n\r\n"),
         format!("{put}transfer-encoding: chunked\r\n\r\n-1\r\n\r\n"),
@@ -241,7 +241,7 @@ async fn no_head_hides_a_second_request() {
         let answers = client.rest().await;
         let answers = String::from_utf8_lossy(&answers).into_owned();
         assert!(!answers.contains(" 204 "), "{head}: {answers}");
-        // Refused, and the connection with it: nothing of what follows is looked at.
+        // The request is refused and the connection closed: nothing that follows is parsed.
         let lines = answers.matches("HTTP/1.").count();
         assert!(
             answers.is_empty() || answers.contains(" 40") && lines == 1,
@@ -254,8 +254,8 @@ async fn no_head_hides_a_second_request() {
 }
 
 #[tokio::test]
-async fn a_line_that_ends_in_a_bare_line_feed_ends_one_request_and_hides_none() {
-    // RFC 9112 allows to take it for a line's end; then it has to be one everywhere.
+async fn a_bare_line_feed_smuggles_no_second_request() {
+    // RFC 9112 permits a bare LF as a line terminator; then it must be one everywhere.
     let bases = Bases::new();
     let door = door(&bases).await;
     let before = everything(&bases);
@@ -268,7 +268,7 @@ async fn a_line_that_ends_in_a_bare_line_feed_ends_one_request_and_hides_none() 
     let length = HIDDEN.len();
     let head = "GET /healthz HTTP/1.1\r\nhost: test\r\n";
     for hiding in [
-        // Whoever takes the line feed for a part of a value forwards all of this as one request.
+        // A proxy that treats the LF as part of a value forwards all of this as one request.
         format!("{head}x: a\ncontent-length: {length}\r\n\r\n"),
         format!("{head}transfer-encoding: chunked\r\n\r\n{length:x};\n{HIDDEN}\r\n0\r\n\r\n"),
     ] {
@@ -283,7 +283,7 @@ async fn a_line_that_ends_in_a_bare_line_feed_ends_one_request_and_hides_none() 
 }
 
 #[tokio::test]
-async fn more_than_fits_is_refused_and_costs_nothing_that_lasts() {
+async fn oversized_requests_are_refused_and_leave_nothing_behind() {
     let bases = Bases::new();
     let door = door(&bases).await;
     let before = everything(&bases);
@@ -314,7 +314,7 @@ async fn more_than_fits_is_refused_and_costs_nothing_that_lasts() {
             "{shown}: {answer:?}"
         );
     }
-    // A length that nobody has memory for is refused before a byte of the body is sent.
+    // A length beyond all memory is refused before a byte of the body is sent.
     for length in [
         "18446744073709551615",
         "9223372036854775807",
@@ -327,7 +327,7 @@ async fn more_than_fits_is_refused_and_costs_nothing_that_lasts() {
             .send_head(line, &[pages, ("content-length", length)])
             .await;
         let status = client.answer_head().await.status;
-        // hyper itself answers 431 to the largest number there is.
+        // hyper itself answers 431 to the largest possible number.
         assert!(matches!(status, 400 | 413 | 431), "{length}: {status}");
     }
     door.expect_no_request_under_way().await;
@@ -335,9 +335,9 @@ async fn more_than_fits_is_refused_and_costs_nothing_that_lasts() {
 }
 
 #[tokio::test]
-async fn a_refusal_over_http2_is_read_also_by_a_client_that_sends_its_body_late() {
-    // A stream whose body nobody reads used to be reset right after the answer, and curl then told
-    // its user of a framing error instead of the refusal.
+async fn an_http2_client_that_sends_its_body_late_receives_the_refusal() {
+    // Story: a stream whose body was not read was reset right after the answer, and curl reported a
+    // framing error instead of the refusal.
     const RST_STREAM: u8 = 3;
     let bases = Bases::new();
     let door = door(&bases).await;

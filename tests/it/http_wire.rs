@@ -1,4 +1,5 @@
-//! Clients that are slow, leave, or send what a proper client would not: byte by byte over TCP.
+//! Clients that are slow, disconnect, or send what a well-behaved client would not, byte by byte
+//! over TCP.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ fn page_head(length: &str) -> [(&str, &str); 2] {
 }
 
 #[tokio::test]
-async fn a_body_that_comes_byte_by_byte_is_taken_and_holds_up_nobody() {
+async fn a_body_sent_byte_by_byte_is_accepted_and_blocks_no_other_request() {
     let bases = Bases::new();
     let door = door(&bases).await;
     let body = batch(&[(0, &[7; 200])]);
@@ -51,7 +52,7 @@ async fn a_body_that_comes_byte_by_byte_is_taken_and_holds_up_nobody() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_amid_its_body_leaves_nothing_behind() {
+async fn a_client_that_disconnects_within_its_body_leaves_nothing_behind() {
     let bases = Bases::new();
     let door = door(&bases).await;
     for sent in [0, 1, 5000] {
@@ -61,7 +62,7 @@ async fn a_client_that_leaves_amid_its_body_leaves_nothing_behind() {
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert!(
             door.daemon.write_pool.used() >= 1_000_000,
-            "the body is not being read"
+            "no memory is reserved for the body"
         );
         drop(client);
         door.expect_all_gauges_at_zero().await;
@@ -72,7 +73,7 @@ async fn a_client_that_leaves_amid_its_body_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_body_cut_short_is_not_taken() {
+async fn a_truncated_body_is_not_accepted() {
     let bases = Bases::new();
     let door = door(&bases).await;
     let body = batch(&[(0, b"one"), (0, b"two")]);
@@ -86,12 +87,12 @@ async fn a_body_cut_short_is_not_taken() {
     let answer = String::from_utf8(client.rest().await).unwrap();
     assert!(!answer.starts_with("HTTP/1.1 2"), "{answer}");
     door.expect_all_gauges_at_zero().await;
-    let taken = door.add(&sink("w", 0, 0), 0, body).await;
-    assert_eq!(taken["repeated"], false);
+    let accepted = door.add(&sink("w", 0, 0), 0, body).await;
+    assert_eq!(accepted["repeated"], false);
     door.shut_down().await;
 }
 
-/// A request as a client sends it, with some bytes changed, dropped or doubled.
+/// A request with some bytes changed, dropped or duplicated.
 fn garbled(request: &[u8], random: &Random) -> Vec<u8> {
     let mut garbled = request.to_vec();
     for _ in 0..=random.next_u64() % 4 {
@@ -107,7 +108,7 @@ fn garbled(request: &[u8], random: &Random) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn garbled_requests_are_never_the_daemon_s_failure_and_leave_nothing_behind() {
+async fn garbled_requests_cause_no_server_error_and_leave_nothing_behind() {
     let bases = Bases::new();
     let mut config = bases.config();
     config.limits.header_timeout = Duration::from_millis(200);
@@ -140,7 +141,7 @@ async fn garbled_requests_are_never_the_daemon_s_failure_and_leave_nothing_behin
     }
     assert!(
         statuses.len() >= 4,
-        "hardly anything was tried: {statuses:?}"
+        "too few different answers: {statuses:?}"
     );
     door.expect_no_request_under_way().await;
     assert_eq!(door.delete("/v1/exchanges/w").await.status(), 204);
@@ -149,7 +150,7 @@ async fn garbled_requests_are_never_the_daemon_s_failure_and_leave_nothing_behin
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_while_it_waits_for_memory_gives_up_its_place() {
+async fn a_client_that_disconnects_while_it_waits_for_memory_leaves_the_queue() {
     let bases = Bases::new();
     let door = door(&bases).await;
     let pool = &door.daemon.write_pool;
@@ -169,7 +170,7 @@ async fn a_client_that_leaves_while_it_waits_for_memory_gives_up_its_place() {
 }
 
 #[tokio::test]
-async fn a_body_is_not_asked_for_before_there_is_memory_for_all_of_it() {
+async fn a_body_is_not_requested_before_memory_for_all_of_it_is_reserved() {
     let bases = Bases::new();
     let door = door(&bases).await;
     let pool = &door.daemon.write_pool;
@@ -191,7 +192,7 @@ async fn a_body_is_not_asked_for_before_there_is_memory_for_all_of_it() {
 }
 
 #[tokio::test]
-async fn a_refusal_comes_instead_of_100_continue_and_closes_the_connection() {
+async fn a_refusal_replaces_100_continue_and_closes_the_connection() {
     let bases = Bases::new();
     let door = door(&bases).await;
     let refused = [
@@ -228,7 +229,7 @@ async fn a_refusal_comes_instead_of_100_continue_and_closes_the_connection() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_read_also_by_a_client_that_sends_its_whole_body_first() {
+async fn a_client_that_sends_its_whole_body_first_receives_the_refusal() {
     let bases = Bases::new();
     let door = door(&bases).await;
     let length = 40 << 20;
@@ -242,7 +243,7 @@ async fn a_refusal_is_read_also_by_a_client_that_sends_its_whole_body_first() {
 }
 
 #[tokio::test]
-async fn a_chunked_page_request_needs_a_length_and_says_so() {
+async fn a_chunked_page_request_is_refused_with_length_required() {
     let bases = Bases::new();
     let door = door(&bases).await;
     let mut client = RawClient::connect(door.address).await;
@@ -258,7 +259,7 @@ async fn a_chunked_page_request_needs_a_length_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_length_beside_chunks_cannot_smuggle_a_second_request() {
+async fn a_content_length_beside_chunked_encoding_smuggles_no_second_request() {
     let bases = Bases::new();
     let door = door(&bases).await;
     let mut client = RawClient::connect(door.address).await;
@@ -296,15 +297,15 @@ async fn pipelined_requests_are_answered_in_order() {
     client.send(wire).await;
     for number in 0..5 {
         let answer = client.answer().await;
-        let taken: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        let accepted: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
         let expected = json!({"batch": number, "next": number + 1, "repeated": false});
-        assert_eq!((answer.status, taken), (200, expected));
+        assert_eq!((answer.status, accepted), (200, expected));
     }
     door.shut_down().await;
 }
 
 #[tokio::test]
-async fn a_connection_goes_on_after_a_refusal_whose_body_was_read() {
+async fn a_connection_stays_usable_after_a_refusal_whose_body_was_read() {
     let bases = Bases::new();
     let door = door(&bases).await;
     let mut client = RawClient::connect(door.address).await;
@@ -341,7 +342,7 @@ async fn targets_and_heads_beyond_the_limits_are_refused() {
 }
 
 #[tokio::test]
-async fn a_read_whose_client_leaves_lets_go_of_its_memory() {
+async fn a_read_whose_client_disconnects_releases_its_memory() {
     let bases = Bases::new();
     let door = door(&bases).await;
     let sink = sink("w", 0, 0);
@@ -363,7 +364,7 @@ async fn a_read_whose_client_leaves_lets_go_of_its_memory() {
 }
 
 #[tokio::test]
-async fn a_reader_that_takes_nothing_is_cut_off_and_its_memory_comes_back() {
+async fn a_reader_that_receives_nothing_is_cut_off_and_its_memory_released() {
     let bases = Bases::new();
     let mut config = bases.config();
     config.limits.read_stall_timeout = Duration::from_millis(300);
@@ -385,7 +386,7 @@ async fn a_reader_that_takes_nothing_is_cut_off_and_its_memory_comes_back() {
 }
 
 #[tokio::test]
-async fn a_coordinator_that_takes_nothing_of_its_handles_lets_go_of_the_footers() {
+async fn a_coordinator_that_receives_no_handles_is_cut_off_and_its_footers_released() {
     let bases = Bases::new();
     let mut config = bases.config();
     config.limits.read_stall_timeout = Duration::from_millis(300);
@@ -395,7 +396,8 @@ async fn a_coordinator_that_takes_nothing_of_its_handles_lets_go_of_the_footers(
     let pages: Vec<(u32, &[u8])> = (0..10_000).map(|p| (p, &b"page"[..])).collect();
     writer.add(&sink, 0, batch(&pages)).await;
     ok_json(writer.post_nothing(&format!("{sink}/finish")).await).await;
-    // Over HTTP/2 the connection itself is idle, not stalled: the client gives no credit.
+    // Over HTTP/2 the connection itself is idle, not stalled: the client opens no flow-control
+    // window.
     let mut client = Http2Client::connect(planner.address).await;
     let wanted = br#"{"attempts":[[0,0]],"target_size":1}"#;
     client
@@ -404,12 +406,16 @@ async fn a_coordinator_that_takes_nothing_of_its_handles_lets_go_of_the_footers(
     let (pool, commits) = (&planner.daemon.read_pool, &planner.daemon.commits);
     let deadline = Instant::now() + Duration::from_secs(10);
     while commits.footer_bytes() == 0 {
-        assert!(Instant::now() < deadline, "no plan begins");
+        assert!(Instant::now() < deadline, "no plan was started");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert!(pool.try_reserve("r", pool.capacity()).is_none(), "planning");
     while pool.try_reserve("r", pool.capacity()).is_none() {
-        assert!(Instant::now() < deadline, "{} bytes are held", pool.used());
+        assert!(
+            Instant::now() < deadline,
+            "{} bytes are still reserved",
+            pool.used()
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     writer.shut_down().await;
@@ -418,7 +424,7 @@ async fn a_coordinator_that_takes_nothing_of_its_handles_lets_go_of_the_footers(
 }
 
 #[tokio::test]
-async fn an_idle_connection_stays_open_for_as_long_as_clients_are_told() {
+async fn an_idle_connection_stays_open_for_the_advertised_keep_alive() {
     let bases = Bases::new();
     let mut config = bases.config();
     config.limits.header_timeout = Duration::from_millis(2500);
@@ -435,7 +441,7 @@ async fn an_idle_connection_stays_open_for_as_long_as_clients_are_told() {
 }
 
 #[tokio::test]
-async fn a_read_beyond_the_limit_waits_until_another_has_ended() {
+async fn a_read_beyond_the_limit_waits_until_another_ends() {
     let bases = Bases::new();
     let mut config = bases.config();
     config.limits.max_concurrent_reads = 1;
@@ -455,7 +461,7 @@ async fn a_read_beyond_the_limit_waits_until_another_has_ended() {
     assert_eq!(first.answer_head().await.status, 200);
     let mut second = Box::pin(door.get("/v1/exchanges/w/partitions/1"));
     let early = tokio::time::timeout(Duration::from_millis(200), &mut second).await;
-    assert!(early.is_err(), "two reads at a time");
+    assert!(early.is_err(), "two reads run at the same time");
     drop(first);
     assert_eq!((&mut second).await.bytes().await.unwrap(), "quick");
     drop(second);
@@ -463,7 +469,7 @@ async fn a_read_beyond_the_limit_waits_until_another_has_ended() {
 }
 
 #[tokio::test]
-async fn the_same_routes_answer_over_http2_in_clear() {
+async fn the_same_routes_work_over_clear_text_http2() {
     let bases = Bases::new();
     let door = door(&bases).await;
     let path = PAGES.strip_prefix("POST ").unwrap();

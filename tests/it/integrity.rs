@@ -1,4 +1,4 @@
-//! Promise 5, byte by byte: whatever is damaged is found and named, and never served.
+//! Promise 5, byte by byte: all damage is detected and named, and never served.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +23,8 @@ use crate::support::{BATCH, Bases, Door, ok_json, sink};
 
 const PAGES: [(u32, &[u8]); 3] = [(0, b"first"), (0, b"second page"), (1, b"third")];
 
-/// The exchange `w` with [`PAGES`] in one small segment; the handle of partition 0, and the file.
+/// Writes [`PAGES`] to exchange `w` in one small segment; returns the handle of partition 0 and the
+/// segment file.
 async fn written(bases: &Bases) -> (String, PathBuf) {
     let door = Door::open(&bases.config()).await;
     door.announce("w", 2).await;
@@ -36,7 +37,7 @@ async fn written(bases: &Bases) -> (String, PathBuf) {
     (handle, bases.segments().pop().unwrap())
 }
 
-/// A daemon that has nothing in memory.
+/// Calls `ask` with a daemon that has nothing cached.
 async fn fresh<T>(config: &Config, ask: impl AsyncFnOnce(&Daemon) -> T) -> T {
     let daemon = Daemon::build(config, &Runtime::seeded(1)).unwrap();
     let answer = ask(&daemon).await;
@@ -59,14 +60,14 @@ async fn read_partition(daemon: &Daemon, exchange: &str) -> Result<Vec<u8>, Read
     Ok(read.stream.try_collect::<Vec<Bytes>>().await?.concat())
 }
 
-/// The error names the damaged thing, and how it is told lets a client read again.
+/// Whether the error reports corruption and names the segment.
 fn is_named(error: &ReadError) -> bool {
     let corrupt = matches!(error, ReadError::Corrupt { .. } | ReadError::Commit(_));
     corrupt && error.to_string().contains("segment ")
 }
 
 #[tokio::test]
-async fn every_byte_of_a_request_with_pages_matters() {
+async fn a_batch_with_any_byte_damaged_is_refused() {
     let bases = Bases::new();
     let door = Door::open(&bases.config()).await;
     door.announce("w", 2).await;
@@ -85,7 +86,7 @@ async fn every_byte_of_a_request_with_pages_matters() {
         );
     }
     assert_eq!(door.daemon.metrics.pages_written.get(), 0);
-    // The same batch undamaged is still the first.
+    // The same batch, undamaged, is still accepted as the first.
     door.add(&sink, 0, good).await;
     ok_json(door.post_nothing(&format!("{sink}/finish")).await).await;
     let read = door.get("/v1/exchanges/w/partitions/0").await;
@@ -94,7 +95,7 @@ async fn every_byte_of_a_request_with_pages_matters() {
 }
 
 #[tokio::test]
-async fn every_byte_of_a_stored_segment_matters_and_none_is_served_damaged() {
+async fn no_damaged_byte_of_a_stored_segment_is_ever_served() {
     let bases = Bases::new();
     let (handle, file) = written(&bases).await;
     let good = std::fs::read(&file).unwrap();
@@ -125,8 +126,8 @@ async fn every_byte_of_a_stored_segment_matters_and_none_is_served_damaged() {
             }
         }
     }
-    // By its handle a read finds every byte of its range; who plans it finds every byte of the
-    // footer, too. What nobody looks at is the first line of the segment, and other partitions.
+    // A read by handle detects damage to every byte of its range; planning also detects damage to
+    // every byte of the footer. Nothing here reads the segment header and the other partition.
     let range = expected.len() - RECORD;
     assert_eq!(by_handle, range);
     let third = RECORD + 12 + PAGES[2].1.len();
@@ -134,7 +135,7 @@ async fn every_byte_of_a_stored_segment_matters_and_none_is_served_damaged() {
 }
 
 #[tokio::test]
-async fn a_stored_segment_cut_short_or_grown_by_any_length_is_never_a_shorter_result() {
+async fn a_truncated_or_extended_segment_is_never_a_shorter_result() {
     let bases = Bases::new();
     let (handle, file) = written(&bases).await;
     let good = std::fs::read(&file).unwrap();
@@ -156,7 +157,7 @@ async fn a_stored_segment_cut_short_or_grown_by_any_length_is_never_a_shorter_re
     assert!(is_named(&grown.unwrap_err()));
 }
 
-/// The segment of a file, as an object in memory.
+/// A hot segment with this content and the address of the stored one.
 async fn in_memory(daemon: &Daemon, content: Vec<u8>) -> HotSegment {
     let exchange: ExchangeId = "w".parse().unwrap();
     let listed = daemon.storage.list_segments(&exchange).await.unwrap();
@@ -193,7 +194,7 @@ async fn a_segment_damaged_in_memory_is_read_from_its_base_directory() {
         assert_eq!(
             found as usize,
             expected.len() - RECORD,
-            "dropped if damaged"
+            "evicted if damaged"
         );
         assert_eq!(daemon.metrics.corruptions.get(), found);
     })
@@ -232,8 +233,8 @@ async fn a_commit_record_that_the_blocks_contradict_is_named_and_counted() {
 }
 
 #[tokio::test]
-async fn a_shared_chunk_damaged_on_its_way_or_in_memory_is_fetched_once_more() {
-    // Partitions 0 and 1 share a chunk; the one is read from it, then the other one.
+async fn a_shared_chunk_damaged_in_transit_or_in_memory_is_fetched_again() {
+    // Partitions 0 and 1 share a chunk: reading partition 0 caches it for partition 1.
     let bases = Bases::new();
     let (handle, file) = written(&bases).await;
     let good = std::fs::read(&file).unwrap();
@@ -260,7 +261,7 @@ async fn a_shared_chunk_damaged_on_its_way_or_in_memory_is_fetched_once_more() {
             assert!(daemon.reader.cached_bytes() > 0);
             assert_eq!(read(daemon, 1).await.unwrap(), b"third", "byte {at}");
             assert_eq!(daemon.metrics.corruptions.get(), 1, "byte {at}");
-            // What damaged the base directory itself is an error, by name.
+            // Damage in the base directory itself is an error that names the segment.
             std::fs::write(&file, &damaged).unwrap();
             assert_eq!(read(daemon, 0).await.unwrap(), b"firstsecond page");
             let error = read(daemon, 1).await.unwrap_err();
@@ -276,7 +277,7 @@ fn marker(base: &Path, exchange: &str) -> PathBuf {
 }
 
 #[tokio::test]
-async fn announcements_that_were_swapped_or_damaged_are_refused_by_name() {
+async fn swapped_or_damaged_markers_are_refused_by_name() {
     let bases = Bases::new();
     let door = Door::open(&bases.config()).await;
     door.announce("one", 2).await;
@@ -311,7 +312,7 @@ async fn announcements_that_were_swapped_or_damaged_are_refused_by_name() {
 }
 
 #[tokio::test]
-async fn damage_reaches_a_client_as_a_problem_on_which_it_may_read_again_elsewhere() {
+async fn damage_reaches_a_client_as_a_retryable_problem() {
     let bases = Bases::new();
     let (handle, file) = written(&bases).await;
     let mut damaged = std::fs::read(&file).unwrap();
@@ -334,7 +335,7 @@ async fn damage_reaches_a_client_as_a_problem_on_which_it_may_read_again_elsewhe
         problem["detail"].as_str().unwrap().contains(name),
         "{problem}"
     );
-    // Another attempt of the same task is not touched by it.
+    // Another attempt of the same task is not affected.
     let retried = sink("w", 0, 1);
     door.add(&retried, 0, batch(&PAGES)).await;
     ok_json(door.post_nothing(&format!("{retried}/finish")).await).await;

@@ -1,9 +1,9 @@
-//! The daemon against a model of it: random work on two daemons that share a base directory, with
-//! crashes in between, must look to every reader as the model says.
+//! The daemon against a model of it: random operations on two daemons that share base directories,
+//! with crashes in between, must look to every reader as the model predicts.
 //!
-//! The model knows nothing of segments: it holds what each daemon has in memory and what was
+//! The model knows nothing about segments: it records what each daemon has in memory and what was
 //! committed. Time is simulated, so a thousand waits cost nothing, and a failing case is replayed
-//! by its seed.
+//! from its seed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,13 +24,13 @@ const PARTITIONS: u32 = 2;
 
 #[derive(Debug, Clone)]
 enum Op {
-    /// A batch for an attempt, at the daemon that it belongs to.
+    /// Sends a batch of an attempt to the daemon that owns the attempt.
     Write {
         task: u32,
         attempt: u32,
         pages: Vec<(u32, u8)>,
     },
-    /// The last batch once more.
+    /// Sends the last batch again.
     Repeat { task: u32, attempt: u32 },
     Finish {
         daemon: usize,
@@ -42,9 +42,9 @@ enum Op {
         task: u32,
         attempt: u32,
     },
-    /// The daemon loses all that it had in memory and comes back as another run.
+    /// The daemon loses everything that it had in memory and restarts as a new run.
     Crash { daemon: usize },
-    /// Both daemons are read.
+    /// Reads through both daemons.
     Read,
 }
 
@@ -110,7 +110,7 @@ impl World {
         static WORLDS: AtomicU64 = AtomicU64::new(0);
         let number = WORLDS.fetch_add(1, Ordering::Relaxed);
         let mut config = Config::default();
-        // Small enough that segments are sealed in the midst.
+        // Small enough that segments are sealed while sinks are open.
         config.memory.budget = Some(64 << 10);
         config.segment.target_size = 2 << 10;
         config.base_directories = ["a", "b"]
@@ -170,7 +170,7 @@ impl World {
         let (at, key) = (owner(task, attempt), (task, attempt));
         let held = self.model.held[at].get(&key).cloned();
         if held.is_none() && self.model.committed.contains_key(&key) {
-            // No client writes an attempt again that has finished: attempts are numbered anew.
+            // No client writes a finished attempt again: a retry has a new number.
             return;
         }
         let number = match &held {
@@ -199,7 +199,7 @@ impl World {
                     "{written:?}"
                 );
             }
-            // Batch 0 of an attempt that had pages is a repeat; of an empty one it comes too late.
+            // Batch 0 of an attempt that had pages is a repeat; for an empty one it comes too late.
             Some(Held::Finished) if self.model.committed[&key].is_empty() => {
                 assert!(
                     matches!(written, Err(IngestError::SinkFinished { .. })),
@@ -233,7 +233,7 @@ impl World {
                 self.model.committed.insert(key, batches.concat());
                 self.model.held[at].insert(key, Held::Finished);
             }
-            // Given up here, but its own daemon has committed it: that is the outcome everywhere.
+            // Aborted here, but committed by its own daemon: that is the outcome everywhere.
             Some(Held::Aborted) if self.model.committed.contains_key(&key) => {
                 self.check_totals(key, finished.unwrap().pages);
             }
@@ -260,7 +260,7 @@ impl World {
         assert_eq!(
             pages,
             self.model.committed[&key].len() as u64,
-            "finish answers the same again"
+            "a repeated finish gives the same answer"
         );
     }
 
@@ -300,8 +300,8 @@ impl World {
         }
     }
 
-    /// After the close nothing is left, in the base directories and in memory, once uploads that
-    /// were under way have noticed.
+    /// After the close nothing is left in the base directories and in memory, once uploads that
+    /// were in progress have been cleaned up.
     async fn close(&self) {
         self.daemons[0]
             .exchanges
@@ -315,7 +315,7 @@ impl World {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        panic!("something is left ten seconds after the close");
+        panic!("objects or memory are left ten seconds after the close");
     }
 }
 
@@ -327,7 +327,7 @@ proptest! {
     })]
 
     #[test]
-    fn whatever_happens_readers_see_what_the_model_says(ops in prop::collection::vec(op(), 1..40)) {
+    fn readers_always_see_what_the_model_predicts(ops in prop::collection::vec(op(), 1..40)) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .start_paused(true)

@@ -1,7 +1,7 @@
-//! The promises of docs/semantics.md, each as claims on daemons that share base directories.
+//! The promises of docs/semantics.md, as claims about daemons that share base directories.
 //!
-//! These run the daemon's parts in this process, without HTTP; `http` tests the door. The test at
-//! the end holds docs/semantics.md to the tests that it names.
+//! These tests call the daemon's parts in this process, without HTTP (`http` tests that). The test
+//! at the end checks docs/semantics.md against the tests that it names.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use tokio::sync::Semaphore;
 
 use crate::support::slow::{Pace, SlowStore};
 
-/// Base directories that several daemons share, gone when dropped.
+/// Base directories that several daemons share, deleted when dropped.
 struct Shared {
     folder: tempfile::TempDir,
     bases: usize,
@@ -55,7 +55,7 @@ impl Shared {
         config.segment.commit_linger = Duration::from_millis(2);
         config.base_directories = (0..self.bases)
             .map(|n| {
-                // A test may have put something else there on purpose.
+                // A test may have replaced the folder on purpose.
                 let _ = std::fs::create_dir_all(self.base(n));
                 BaseDirectoryConfig {
                     uri: format!("file://{}", self.base(n).display()),
@@ -133,7 +133,7 @@ pub async fn announce(daemon: &Daemon, exchange: &ExchangeId, partitions: u32) {
     announced.await.unwrap();
 }
 
-/// Writes a batch as `api` does: memory first, then the bytes that own it.
+/// Writes a batch as `api` does: reserves memory, then creates the bytes that own it.
 pub async fn write(
     daemon: &Daemon,
     sink: &SinkId,
@@ -182,7 +182,7 @@ pub async fn read(
     let read = reader
         .read_partition(exchange, partition, Selection::default(), raw)
         .await?;
-    // Copied out, as a socket would: bytes that are kept keep their memory reserved.
+    // Copied out, as to a socket: bytes that are still held keep their memory reserved.
     let copy = async |mut all: Vec<u8>, part: Bytes| {
         all.extend_from_slice(&part);
         Ok(all)
@@ -199,7 +199,7 @@ fn page(seed: u8, length: usize) -> Vec<u8> {
 // Promise 1
 
 #[tokio::test]
-async fn what_finish_acknowledged_is_read_through_a_daemon_that_never_saw_it() {
+async fn acknowledged_pages_are_read_through_a_daemon_that_never_saw_them() {
     let shared = Shared::new(2);
     let (writer, x) = (shared.daemon(1), exchange("q-1"));
     announce(&writer, &x, 3).await;
@@ -259,7 +259,7 @@ async fn the_last_pages_of_an_attempt_do_not_wait_for_earlier_ones_but_its_commi
     let claim = claim(2, &pages.clone().map(|page| (0, page)));
     let (ingest, at) = (daemon.ingest.clone(), writer.clone());
     let mut finish = tokio::spawn(async move { ingest.finish(&at, claim).await });
-    // The one base directory takes the later segment while the other keeps the earlier waiting.
+    // One base directory stores the later segment while the other delays the earlier one.
     gates[0].add_permits(1);
     wait_until(|| shared.segments().len() == 1).await;
     let later = shared.segments()[0].file_stem().unwrap().to_owned();
@@ -274,7 +274,7 @@ async fn the_last_pages_of_an_attempt_do_not_wait_for_earlier_ones_but_its_commi
         b"",
         "not committed yet"
     );
-    // Then all is stored, and the commit follows, wherever it is put.
+    // Then both are stored, and the commit follows, in either base directory.
     gates.iter().for_each(|gate| gate.add_permits(100));
     let totals = finish.await.unwrap().unwrap();
     assert_eq!(totals.pages, 2);
@@ -284,17 +284,19 @@ async fn the_last_pages_of_an_attempt_do_not_wait_for_earlier_ones_but_its_commi
 }
 
 async fn wait_until(done: impl Fn() -> bool) {
-    let patience = Duration::from_secs(60);
+    let limit = Duration::from_secs(60);
     let wait = async {
         while !done() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(patience, wait).await.expect("in time");
+    tokio::time::timeout(limit, wait)
+        .await
+        .expect("not within 60 s");
 }
 
 #[tokio::test]
-async fn pages_of_a_task_come_in_the_order_in_which_they_were_added_over_many_segments() {
+async fn pages_of_a_task_are_read_in_the_order_written_across_many_segments() {
     let mut shared = Shared::new(2);
     shared.budget = 1 << 20;
     let (writer, x) = (shared.daemon(1), exchange("q-1"));
@@ -348,7 +350,7 @@ async fn a_handle_gives_the_chosen_attempt_and_no_page_of_another() {
 }
 
 #[tokio::test]
-async fn a_batch_that_is_repeated_is_taken_once_and_a_missing_one_is_an_error() {
+async fn a_repeated_batch_is_appended_once_and_a_missing_one_is_an_error() {
     let shared = Shared::new(1);
     let (daemon, x) = (shared.daemon(1), exchange("q-1"));
     announce(&daemon, &x, 1).await;
@@ -385,13 +387,13 @@ async fn a_batch_that_is_repeated_is_taken_once_and_a_missing_one_is_an_error() 
 // Promise 3
 
 #[tokio::test]
-async fn nothing_of_an_attempt_that_did_not_finish_or_was_aborted_is_visible() {
+async fn nothing_of_an_unfinished_or_aborted_attempt_is_visible() {
     let mut shared = Shared::new(1);
     shared.budget = 1 << 20;
     let (daemon, x) = (shared.daemon(1), exchange("q-1"));
     announce(&daemon, &x, 1).await;
     let (open, aborted, good) = (sink(&x, 0, 0), sink(&x, 1, 0), sink(&x, 2, 0));
-    // Enough that pages of all three lie in sealed segments.
+    // Enough that pages of all three are in sealed segments.
     for number in 0..10 {
         for each in [&open, &aborted, &good] {
             write(&daemon, each, number, &[(0, page(number as u8, 20_000))])
@@ -425,7 +427,7 @@ async fn nothing_of_an_attempt_that_did_not_finish_or_was_aborted_is_visible() {
 // Promise 4
 
 #[tokio::test]
-async fn finish_repeated_gives_the_same_answer_also_through_another_daemon() {
+async fn a_repeated_finish_gives_the_same_answer_also_through_another_daemon() {
     let shared = Shared::new(2);
     let (daemon, x) = (shared.daemon(1), exchange("q-1"));
     announce(&daemon, &x, 1).await;
@@ -523,14 +525,17 @@ async fn a_finish_and_an_abort_that_race_agree_on_one_outcome() {
 }
 
 #[tokio::test]
-async fn a_finish_whose_caller_leaves_is_carried_out_all_the_same() {
+async fn a_finish_completes_even_if_its_caller_disconnects() {
     let shared = Shared::new(1);
     let (daemon, x) = (shared.daemon(1), exchange("q-1"));
     announce(&daemon, &x, 1).await;
     let (one, pages) = (sink(&x, 0, 0), [(0, page(1, 10))]);
     write(&daemon, &one, 0, &pages).await.unwrap();
     let left = tokio::time::timeout(Duration::ZERO, daemon.ingest.finish(&one, None)).await;
-    assert!(left.is_err(), "the caller was to leave before the commit");
+    assert!(
+        left.is_err(),
+        "the caller must disconnect before the commit"
+    );
     daemon.ingest.finish(&one, claim(1, &pages)).await.unwrap();
     assert_eq!(read(&shared.daemon(2), &x, 0).await.unwrap(), page(1, 10));
 }
@@ -557,13 +562,13 @@ async fn a_flipped_bit_in_a_page_is_an_error_that_names_the_segment() {
 }
 
 #[tokio::test]
-async fn a_segment_cut_short_is_an_error_never_a_shorter_result() {
+async fn a_truncated_segment_is_an_error_never_a_shorter_result() {
     let error = damaged(|bytes| bytes.truncate(bytes.len() - 100)).await;
     assert!(error.to_string().contains("segment"), "{error}");
 }
 
 #[tokio::test]
-async fn a_damaged_footer_is_counted_each_time_that_it_is_read() {
+async fn a_damaged_footer_is_counted_each_time_it_is_read() {
     let shared = Shared::new(1);
     let (writer, x) = (shared.daemon(1), exchange("q-1"));
     announce(&writer, &x, 1).await;
@@ -616,7 +621,7 @@ async fn a_segment_under_the_name_of_another_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_segment_that_is_gone_is_named_as_lost() {
+async fn a_missing_segment_is_reported_as_lost() {
     let shared = Shared::new(1);
     let (writer, x) = (shared.daemon(1), exchange("q-1"));
     announce(&writer, &x, 1).await;
@@ -673,7 +678,7 @@ async fn a_late_writer_is_refused_and_leaves_nothing() {
     let one = sink(&x, 0, 0);
     write(&late, &one, 0, &[(0, page(1, 100))]).await.unwrap();
     closer.exchanges.close(&x).await.unwrap();
-    // The late daemon has not noticed yet: it writes, then looks, then takes away what it wrote.
+    // The late daemon has not noticed yet: it uploads, rechecks, and deletes its segment.
     let _ = late.ingest.finish(&one, None).await;
     for _ in 0..200 {
         if shared.files().is_empty() && late.exchanges.lookup(&x).await.is_err() {
@@ -695,7 +700,7 @@ async fn a_late_writer_is_refused_and_leaves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_exchange_that_is_renewed_lives_and_one_that_is_not_is_collected() {
+async fn a_renewed_exchange_is_retained_and_an_unrenewed_one_collected() {
     let shared = Shared::new(2);
     let mut config = shared.config();
     config.lease.duration = Duration::from_secs(60);
@@ -711,7 +716,7 @@ async fn an_exchange_that_is_renewed_lives_and_one_that_is_not_is_collected() {
         announce(&daemon, &kept, 1).await;
     }
     for _ in 0..500 {
-        // Files are removed on real threads: give them real time.
+        // Files are removed on real threads, which need real time.
         if !shared
             .files()
             .iter()
@@ -735,7 +740,7 @@ async fn an_exchange_that_is_renewed_lives_and_one_that_is_not_is_collected() {
     );
 }
 
-/// A collector that watches the daemon's base directories with a lease of a minute.
+/// A collector that observes the daemon's base directories with a lease of one minute.
 fn collector(daemon: &Daemon) -> Collector {
     let (lease, interval) = (Duration::from_secs(60), Duration::from_secs(10));
     Collector::new(
@@ -760,8 +765,8 @@ async fn until_over(collector: &mut Collector) -> Finding {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_renewal_between_the_look_and_the_end_keeps_the_exchange() {
-    // A sweeper may be stopped for any time right after it has decided.
+async fn a_renewal_between_observation_and_claim_keeps_the_exchange() {
+    // A sweeper may be suspended for any time right after its decision.
     let shared = Shared::new(2);
     let (daemon, x) = (shared.daemon(1), exchange("q-1"));
     announce(&daemon, &x, 1).await;
@@ -781,7 +786,7 @@ async fn a_renewal_between_the_look_and_the_end_keeps_the_exchange() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_collected_is_not_brought_back_by_a_renewal_or_a_late_writer() {
+async fn a_collected_exchange_is_not_revived_by_a_renewal_or_a_late_writer() {
     let shared = Shared::new(2);
     let (owner, late, x) = (shared.daemon(1), shared.daemon(2), exchange("q-1"));
     announce(&owner, &x, 1).await;
@@ -793,7 +798,7 @@ async fn what_was_collected_is_not_brought_back_by_a_renewal_or_a_late_writer() 
     let over = until_over(&mut sweeper).await.outcome.unwrap();
     sweeper.end(&x, &over, || {}).await.unwrap().unwrap();
     assert_eq!(shared.files(), Vec::<PathBuf>::new());
-    // The coordinator wakes: through a daemon that knew the exchange, and one that never saw it.
+    // The coordinator resumes: through a daemon that knew the exchange, and one that never saw it.
     let spec = ExchangeSpec {
         partitions: 1,
         ordered: false,
@@ -805,7 +810,7 @@ async fn what_was_collected_is_not_brought_back_by_a_renewal_or_a_late_writer() 
     let renewed = stranger.exchanges.announce(&x, spec, Announce::Renewal);
     let error = renewed.await.unwrap_err();
     assert!(matches!(error, ExchangeError::NotFound(_)), "{error}");
-    // The writer wakes: what it stores, it takes away.
+    // The writer resumes: it deletes what it stores.
     let _ = late.ingest.finish(&one, None).await;
     for _ in 0..2000 {
         if shared.files().is_empty() && late.exchanges.lookup_now(&x).await.is_err() {
@@ -818,7 +823,7 @@ async fn what_was_collected_is_not_brought_back_by_a_renewal_or_a_late_writer() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_who_collect_at_once_do_no_harm() {
+async fn concurrent_collectors_do_no_harm() {
     let shared = Shared::new(2);
     let (daemon, x, kept) = (shared.daemon(1), exchange("q-1"), exchange("q-kept"));
     announce(&daemon, &x, 1).await;
@@ -857,7 +862,7 @@ async fn many_who_collect_at_once_do_no_harm() {
 // Promise 7
 
 #[tokio::test]
-async fn what_a_batch_takes_besides_its_bytes_is_reserved_or_owed() {
+async fn the_overhead_of_a_batch_is_reserved_at_once_or_by_the_next_batch() {
     let shared = Shared::new(1);
     let (daemon, x) = (shared.daemon(1), exchange("q-1"));
     announce(&daemon, &x, 1000).await;
@@ -870,18 +875,17 @@ async fn what_a_batch_takes_besides_its_bytes_is_reserved_or_owed() {
     let rest = pool.capacity() - pool.used() - bytes - 10;
     let rest = pool.try_reserve("r", rest).unwrap();
     write(&daemon, &one, 1, &pages).await.unwrap();
-    assert_eq!(
-        pool.used(),
-        pool.capacity() - 10,
-        "there is no room for more"
-    );
+    assert_eq!(pool.used(), pool.capacity() - 10, "only ten bytes are left");
     let who_leaves = daemon.ingest.reserve(&x, 100).now_or_never();
-    assert!(who_leaves.is_none(), "there is no room: {who_leaves:?}");
+    assert!(
+        who_leaves.is_none(),
+        "the reservation must wait: {who_leaves:?}"
+    );
     drop(rest);
     let next = daemon.ingest.reserve(&x, 100).await.unwrap();
     assert_eq!(next.bytes(), 100 + besides);
     let after = daemon.ingest.reserve(&x, 100).await.unwrap();
-    assert_eq!(after.bytes(), 100, "asked for once");
+    assert_eq!(after.bytes(), 100, "the overhead is reserved only once");
     daemon.exchanges.close(&x).await.unwrap();
     drop((next, after));
     while pool.used() > 0 {
@@ -890,7 +894,7 @@ async fn what_a_batch_takes_besides_its_bytes_is_reserved_or_owed() {
 }
 
 #[tokio::test]
-async fn footers_give_way_to_readers_and_a_plan_waits_for_nobody() {
+async fn footers_are_evicted_for_readers_and_planning_never_waits() {
     let shared = Shared::new(1);
     let (writer, x) = (shared.daemon(1), exchange("q-1"));
     announce(&writer, &x, 4).await;
@@ -915,7 +919,7 @@ async fn footers_give_way_to_readers_and_a_plan_waits_for_nobody() {
     assert_eq!(pool.used(), kept);
     assert!(
         pool.try_reserve("r", pool.capacity()).is_none(),
-        "a plan has them"
+        "a plan holds the footers"
     );
     assert_eq!((pool.used(), commits.footer_bytes()), (kept, 0));
     assert_eq!(again.collect::<Vec<_>>(), beside);
@@ -923,7 +927,7 @@ async fn footers_give_way_to_readers_and_a_plan_waits_for_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_sinks_finish_within_a_small_budget_and_every_byte_comes_back() {
+async fn many_sinks_finish_within_a_small_budget_and_every_byte_is_released() {
     let mut shared = Shared::new(2);
     shared.budget = 4 << 20;
     let (daemon, x) = (shared.daemon(1), exchange("q-1"));
@@ -962,7 +966,7 @@ async fn many_sinks_finish_within_a_small_budget_and_every_byte_comes_back() {
 }
 
 #[tokio::test]
-async fn a_reader_that_stops_reading_does_not_hold_up_writers() {
+async fn a_reader_that_stops_reading_does_not_block_writers() {
     use futures::StreamExt as _;
     let mut shared = Shared::new(1);
     shared.budget = 2 << 20;
@@ -988,11 +992,11 @@ async fn a_reader_that_stops_reading_does_not_hold_up_writers() {
 // Promise 9
 
 #[tokio::test]
-async fn a_base_directory_that_fails_is_left_out_while_the_other_works() {
+async fn a_failing_base_directory_is_skipped_while_the_other_works() {
     let shared = Shared::new(2);
     let (daemon, x) = (shared.daemon(1), exchange("q-1"));
     announce(&daemon, &x, 1).await;
-    // A file where the folder was: every operation below it fails, for root too.
+    // A file in place of the folder: every operation below it fails, for root too.
     std::fs::remove_dir_all(shared.base(1)).unwrap();
     std::fs::write(shared.base(1), b"not a folder").unwrap();
     let announced_there = daemon.exchanges.lookup(&x).await;

@@ -1,5 +1,5 @@
-//! A store that takes its time, as one behind a network does when it is short of breath, or that
-//! waits until the test lets it go on.
+//! A store whose puts and reads take as long as the test decides: a fixed delay, or until the test
+//! grants a permit.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use stopover::store::keys::{Folder, Key};
 use stopover::store::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, Versioned};
 use tokio::sync::Semaphore;
 
-/// What each put and each read of a range waits for.
+/// What each put and each ranged read waits for.
 #[derive(Debug)]
 pub enum Pace {
     Late(Duration),
-    /// For a permit, which it uses up.
+    /// A permit, which the operation consumes.
     Held(Arc<Semaphore>),
 }
 

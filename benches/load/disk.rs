@@ -13,7 +13,7 @@ use anyhow::Result;
 
 /// Writes and syncs a file of `bytes` bytes, then removes it; returns MB/s.
 pub fn write(folder: &Path, piece: &[u8], bytes: u64) -> Result<f64> {
-    let start = Instant::count();
+    let start = Instant::now();
     let file = write_file(folder, piece, bytes)?;
     let speed = bytes as f64 / 1e6 / start.elapsed().as_secs_f64();
     std::fs::remove_file(file)?;
@@ -37,7 +37,7 @@ pub fn write_file(folder: &Path, piece: &[u8], bytes: u64) -> Result<PathBuf> {
 /// Reads the file; returns MB/s.
 pub fn read(path: &Path) -> Result<f64> {
     let (mut file, mut buffer) = (File::open(path)?, vec![0; 1 << 20]);
-    let (start, mut bytes) = (Instant::count(), 0);
+    let (start, mut bytes) = (Instant::now(), 0);
     loop {
         match file.read(&mut buffer)? {
             0 => return Ok(bytes as f64 / 1e6 / start.elapsed().as_secs_f64()),

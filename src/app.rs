@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
-use crate::api::state::{ApiState, FinishedRequest, RequestObserver, SharedState, Slots};
+use crate::api::state::{ApiDeps, ApiState, SharedState, Slots};
 use crate::cache::hot::HotSegments;
 use crate::catalog::Catalog;
 use crate::config::{Config, ServerConfig};
@@ -82,7 +82,7 @@ impl Daemon {
     /// A base directory that cannot be opened as configured.
     pub fn build(config: &Config, runtime: &Runtime) -> Result<Self, StorageError> {
         let metrics = Arc::new(Metrics::default());
-        let storage = Storage::open(&config.base_directories, runtime, &metrics)?;
+        let storage = Storage::open(&config.base_directories, runtime)?;
         Ok(Self::assemble(config, runtime, storage, metrics))
     }
 
@@ -150,25 +150,6 @@ impl Daemon {
     }
 }
 
-/// Counts requests into the metrics.
-struct Requests(HttpMetrics);
-
-impl RequestObserver for Requests {
-    fn started(&self) {
-        self.0.started();
-    }
-
-    fn finished(&self, request: &FinishedRequest<'_>) {
-        let FinishedRequest {
-            route,
-            method,
-            status_class,
-            duration,
-        } = *request;
-        self.0.finished(route, method, status_class, duration);
-    }
-}
-
 /// Why a daemon did not run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -201,11 +182,11 @@ pub async fn run(
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
     let daemon = Daemon::build(config, runtime)?;
     let credentials = Credentials::open(&config.server, &runtime.clock)?;
-    let server = Server::bind(config.server.listen, ServerLimits::new(&config.limits)).await?;
     let state = daemon.api_state(config, credentials.clone());
-    let server = server
-        .under(state.pressure.clone())
-        .secured(credentials.clone());
+    let limits = ServerLimits::new(&config.limits);
+    let stall_policy = state.stall_policy.clone();
+    let listen = config.server.listen;
+    let server = Server::bind(listen, limits, stall_policy, credentials.clone()).await?;
     let renewal = renew(
         credentials,
         runtime.clone(),
@@ -221,7 +202,7 @@ pub async fn run(
                 "base directory is not usable now; it is tried again"),
         }
     }
-    for base in daemon.storage.without_conditions().await {
+    for base in daemon.storage.bases_ignoring_preconditions().await {
         tracing::warn!(%base, "this store ignores conditions on writes: a lease that is renewed in \
             the instant of its collection may be lost");
     }
@@ -273,7 +254,7 @@ pub fn explain_credentials(config: &ServerConfig, runtime: &Runtime) -> Result<S
     };
     let tls = match credentials.tls() {
         None => "in clear",
-        Some(tls) if tls.asks_clients() => "TLS, with a certificate of the client",
+        Some(tls) if tls.requires_client_certificate() => "TLS, with a certificate of the client",
         Some(_) => "TLS",
     };
     Ok(format!("{tls}; {tokens} is asked for"))
@@ -298,7 +279,7 @@ impl Daemon {
     /// What the API needs of this daemon.
     pub fn api_state(&self, config: &Config, credentials: Credentials) -> SharedState {
         let slots = Slots::new(&config.limits, &config.query);
-        let requests = Requests(HttpMetrics::default());
+        let requests = HttpMetrics::default();
         let registry = MetricsRegistry::new(&self.metrics);
         registry.extend(|r| {
             let pools = vec![
@@ -312,10 +293,10 @@ impl Daemon {
             ];
             r.register_collector(Box::new(SlotCollector::new(slots)));
             self.storage.metrics().register(r);
-            requests.0.register(r);
+            requests.register(r);
             credentials.metrics().register(r);
         });
-        let parts = api::state::Parts {
+        let parts = ApiDeps {
             ingest: self.ingest.clone(),
             commits: self.commits.clone(),
             reader: self.reader.clone(),
@@ -326,8 +307,8 @@ impl Daemon {
             read_memory: self.read_pool.clone(),
             runtime: self.runtime.clone(),
             credentials,
-            render_metrics: Arc::new(move || registry.encode()),
-            observer: Arc::new(requests),
+            registry,
+            requests,
         };
         ApiState::new(parts, &config.limits, slots)
     }

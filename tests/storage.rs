@@ -3,12 +3,10 @@
 mod storage_conformance;
 
 use std::path::Path;
-use std::sync::Arc;
 
 use stopover::config::BaseDirectoryConfig;
 use stopover::runtime::Runtime;
 use stopover::storage::Storage;
-use stopover::telemetry::metrics::Metrics;
 
 fn open(uris: &[String]) -> Storage {
     open_with(uris, &[])
@@ -26,7 +24,7 @@ fn open_with(uris: &[String], options: &[(&str, &str)]) -> Storage {
             ..Default::default()
         })
         .collect();
-    Storage::open(&configs, &Runtime::seeded(7), &Arc::new(Metrics::default())).unwrap()
+    Storage::open(&configs, &Runtime::seeded(7)).unwrap()
 }
 
 fn files_below(folder: &Path) -> Vec<std::path::PathBuf> {

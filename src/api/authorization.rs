@@ -1,10 +1,10 @@
-//! Lets through who may: the layer before every route.
+//! The authorization layer, before every route.
 //!
-//! Does: ask the doors who a request comes from, and the table what it needs. Does not: hold tokens
-//! or certificates (`doors`). Invariant: nothing of a request is looked at but its method, route
-//! and headers before it is let through.
+//! Does: compare the credentials of a request with the permission of its route. Does not: hold
+//! tokens or certificates (`http::credentials` does). Invariant: until a request is authorized,
+//! only its method, route and headers are inspected.
 
-pub mod access;
+pub mod permissions;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::HeaderMap;
@@ -16,9 +16,9 @@ use super::problem::{Problem, ProblemType};
 use crate::http::credentials::{Credentials, Peer};
 use crate::http::scopes::Scopes;
 use crate::http::tokens::Tokens;
-use access::Access;
+use permissions::Access;
 
-/// Lets through who may, before anything else of the request is looked at.
+/// Passes authorized requests on, and refuses all others.
 pub async fn require_access(
     State(credentials): State<Credentials>,
     request: Request,
@@ -26,14 +26,14 @@ pub async fn require_access(
 ) -> Response {
     let extensions = request.extensions();
     let route = extensions.get::<MatchedPath>().map(MatchedPath::as_str);
-    let wanted = match access::of(request.method(), route) {
+    let required = match permissions::of(request.method(), route) {
         Access::Open => return next.run(request).await,
-        Access::Any(scopes) => scopes,
-        Access::Closed => Scopes::NONE,
+        Access::AnyOf(scopes) => scopes,
+        Access::Denied => Scopes::NONE,
     };
-    let admitted = check_peer(&credentials, extensions.get::<Peer>())
-        .and_then(|()| check_token(credentials.tokens().as_deref(), request.headers(), wanted));
-    match admitted {
+    let authorized = check_peer(&credentials, extensions.get::<Peer>())
+        .and_then(|()| check_token(credentials.tokens().as_deref(), request.headers(), required));
+    match authorized {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     }
@@ -45,45 +45,43 @@ fn check_peer(credentials: &Credentials, peer: Option<&Peer>) -> Result<(), Prob
     }
     Err(Problem::new(
         ProblemType::Unauthorized,
-        "a client certificate is needed that server.tls_client_ca_file vouches for",
+        "a client certificate issued by a CA of server.tls_client_ca_file is required",
     ))
 }
 
 fn check_token(
     tokens: Option<&Tokens>,
     headers: &HeaderMap,
-    wanted: Scopes,
+    required: Scopes,
 ) -> Result<(), Problem> {
     let Some(tokens) = tokens else {
-        return match wanted {
-            Scopes::NONE => Err(Problem::new(ProblemType::Forbidden, "nobody may do this")),
+        return match required {
+            Scopes::NONE => Err(Problem::new(
+                ProblemType::Forbidden,
+                "no scope permits this",
+            )),
             _ => Ok(()),
         };
     };
-    let given = bearer(headers).ok_or_else(|| {
-        Problem::new(
-            ProblemType::Unauthorized,
-            "a token is needed: send Authorization: Bearer <token>, once",
-        )
-    })?;
-    let scopes = tokens.scopes(given).ok_or_else(|| {
-        Problem::new(
-            ProblemType::Unauthorized,
-            "the token is not one of server.token_file",
-        )
-    })?;
-    if scopes.any_of(wanted) {
+    let unauthorized = |detail| Problem::new(ProblemType::Unauthorized, detail);
+    let given = bearer(headers)
+        .ok_or_else(|| unauthorized("send a token once, as Authorization: Bearer <token>"))?;
+    let scopes = tokens
+        .scopes(given)
+        .ok_or_else(|| unauthorized("the token is not in server.token_file"))?;
+    if scopes.intersects(required) {
         return Ok(());
     }
     Err(Problem::new(
         ProblemType::Forbidden,
         format!(
-            "this needs a token with the scope {wanted}; the given one has {scopes:?}: use another \
-             or widen it in server.token_file"
+            "this requires a token with scope {required}, and the given one has {scopes:?}: use \
+             another token, or add the scope in server.token_file"
         ),
     ))
 }
 
+/// The token of the only `Authorization` header.
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next()?.as_bytes();
@@ -119,12 +117,12 @@ mod tests {
         headers
     }
 
-    fn check(values: &[&str], wanted: Scopes) -> Result<(), ProblemType> {
-        check_token(Some(&tokens()), &given(values), wanted).map_err(|p| p.slug())
+    fn check(values: &[&str], required: Scopes) -> Result<(), ProblemType> {
+        check_token(Some(&tokens()), &given(values), required).map_err(|p| p.problem_type())
     }
 
     #[test]
-    fn a_token_is_accepted_and_the_scheme_has_no_case() {
+    fn a_token_is_accepted_and_the_scheme_ignores_case() {
         for scheme in ["Bearer", "bearer", "BEARER"] {
             let header = format!("{scheme} {FIRST}");
             assert_eq!(check(&[&header], Scopes::ADMIN), Ok(()));
@@ -132,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_is_accepted() {
+    fn anything_but_one_known_bearer_token_is_refused() {
         let prefix = format!("Bearer {}", &FIRST[..FIRST.len() - 1]);
         let longer = format!("Bearer {FIRST}x");
         let basic = format!("Basic {FIRST}");
@@ -156,12 +154,12 @@ mod tests {
     }
 
     #[test]
-    fn a_token_does_what_its_scopes_say_and_no_more() {
+    fn a_token_permits_what_its_scopes_say_and_no_more() {
         let reader = format!("Bearer {READER}");
         assert_eq!(check(&[&reader], Scopes::READ), Ok(()));
         assert_eq!(check(&[&reader], Scopes::READ.and(Scopes::ADMIN)), Ok(()));
-        for wanted in [Scopes::WRITE, Scopes::ADMIN, Scopes::NONE] {
-            assert_eq!(check(&[&reader], wanted), Err(ProblemType::Forbidden));
+        for required in [Scopes::WRITE, Scopes::ADMIN, Scopes::NONE] {
+            assert_eq!(check(&[&reader], required), Err(ProblemType::Forbidden));
         }
         let problem = check_token(Some(&tokens()), &given(&[&reader]), Scopes::WRITE);
         let text = String::from_utf8(problem.unwrap_err().to_json()).unwrap();
@@ -169,11 +167,11 @@ mod tests {
     }
 
     #[test]
-    fn a_route_without_a_row_is_closed_with_and_without_tokens() {
+    fn a_route_without_a_row_is_denied_with_and_without_tokens() {
         let all = given(&[&format!("Bearer {FIRST}")]);
         let forbidden = |tokens: Option<&Tokens>| {
             let problem = check_token(tokens, &all, Scopes::NONE).unwrap_err();
-            assert_eq!(problem.slug(), ProblemType::Forbidden);
+            assert_eq!(problem.problem_type(), ProblemType::Forbidden);
         };
         forbidden(None);
         forbidden(Some(&tokens()));

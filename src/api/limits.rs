@@ -1,7 +1,6 @@
-//! The bounds on request bodies, taken from the configuration once.
+//! Limits on request bodies.
 //!
-//! Does: carry them to the extractors. Does not: enforce. Invariant: each has the name under which
-//! an error mentions it.
+//! Does: give the settings to the extractors. Does not: enforce them.
 
 use std::time::Duration;
 
@@ -9,28 +8,24 @@ use crate::config::LimitsConfig;
 use crate::memory::MemoryPool;
 use crate::runtime::Clock;
 
-/// Small bodies held at a time, all requests together, as a multiple of the largest.
-const SMALL_BODIES: u64 = 2;
+/// Capacity of the request pool, as a multiple of the largest control body.
+const LARGEST_CONTROL_BODIES: u64 = 2;
 
-/// Bounds on request bodies. Cheap to clone.
+/// Limits on request bodies. Cheap to clone.
 #[derive(Clone)]
 pub struct BodyLimits {
-    /// `limits.max_page_size`
     pub max_page_size: u64,
-    /// `limits.max_batch_size`
     pub max_batch_size: u64,
-    /// `limits.max_json_size`
     pub max_json_size: u64,
-    /// `limits.body_timeout`
     pub body_timeout: Duration,
-    /// What times bodies.
+    /// Measures `body_timeout`.
     pub clock: Clock,
-    /// Memory of all JSON and handle bodies that are being read.
-    pub small_bodies: MemoryPool,
+    /// The request pool: memory for control bodies.
+    pub control_bodies: MemoryPool,
 }
 
 impl BodyLimits {
-    /// From the configuration.
+    /// The configured limits.
     pub fn new(limits: &LimitsConfig, clock: Clock) -> Self {
         Self {
             max_page_size: limits.max_page_size,
@@ -38,9 +33,9 @@ impl BodyLimits {
             max_json_size: limits.max_json_size,
             body_timeout: limits.body_timeout,
             clock,
-            small_bodies: MemoryPool::new(
+            control_bodies: MemoryPool::new(
                 "request",
-                limits.max_json_size.saturating_mul(SMALL_BODIES),
+                limits.max_json_size.saturating_mul(LARGEST_CONTROL_BODIES),
             ),
         }
     }

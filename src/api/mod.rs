@@ -1,9 +1,9 @@
 //! The HTTP API, version 1: the whole route table.
 //!
-//! Does: turn requests into calls of `ingest`, `commit`, `read`, `lifecycle` and `storage`, and
-//! their answers into responses. Does not: keep state of its own; HTTP types stop here. Invariant:
-//! a handler that is dropped because its client left leaves nothing half done: whatever changes
-//! state either happens between two awaits or goes on without the handler.
+//! Does: turn requests into calls of the modules below, and their results into responses. Does not:
+//! hold state of exchanges; HTTP types do not leave `api` and `http`. Invariant: a handler may be
+//! dropped at any await, because its client has disconnected. Whatever changes state happens
+//! between two awaits, or continues in a task of its own.
 
 pub mod authorization;
 mod extract;
@@ -13,18 +13,17 @@ mod openapi;
 mod page_framing;
 pub mod problem;
 mod routes;
-
 pub mod state;
 mod stream_body;
 
-use axum::{Router, middleware};
+use axum::{Extension, Router, middleware};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use routes::{dashboard, exchanges, fallback, handles, health, metrics, partitions, read, sinks};
 use state::SharedState;
 
-/// The routes with their descriptions; `/openapi.json` is made from these.
+/// The routes with their OpenAPI descriptions.
 fn described() -> OpenApiRouter<SharedState> {
     OpenApiRouter::with_openapi(openapi::head())
         .routes(routes!(exchanges::list))
@@ -33,13 +32,13 @@ fn described() -> OpenApiRouter<SharedState> {
             exchanges::show,
             exchanges::close
         ))
-        .routes(routes!(sinks::expect))
+        .routes(routes!(sinks::declare))
         .routes(routes!(sinks::add_pages))
         .routes(routes!(sinks::finish))
         .routes(routes!(sinks::abort))
         .routes(routes!(handles::plan))
-        .routes(routes!(read::read))
-        .routes(routes!(partitions::read))
+        .routes(routes!(read::read_handle))
+        .routes(routes!(partitions::read_partition))
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))
         .routes(routes!(metrics::metrics))
@@ -47,22 +46,26 @@ fn described() -> OpenApiRouter<SharedState> {
         .routes(routes!(dashboard::page))
 }
 
-/// The whole service.
+/// The routes with all layers.
 pub fn router(state: SharedState) -> Router {
-    let (routes, _) = described().split_for_parts();
-    let outside = observe::ObserveState {
-        observer: state.parts.observer.clone(),
+    let (routes, document) = described().split_for_parts();
+    let observe_state = observe::ObserveState {
+        requests: state.parts.requests.clone(),
         runtime: state.parts.runtime.clone(),
         keep_alive: state.keep_alive,
     };
     let credentials = state.parts.credentials.clone();
     routes
+        .layer(Extension(openapi::OpenApiText::new(&document)))
         .fallback(fallback::not_found)
         .method_not_allowed_fallback(fallback::method_not_allowed)
         .layer(middleware::from_fn_with_state(
             credentials,
             authorization::require_access,
         ))
-        .layer(middleware::from_fn_with_state(outside, observe::observe))
+        .layer(middleware::from_fn_with_state(
+            observe_state,
+            observe::observe,
+        ))
         .with_state(state)
 }

@@ -1,9 +1,9 @@
-//! The outermost layer: request ids, one log line for a failure, panics, request metrics.
+//! The outermost layer: request ids, one log line per failure, panics, request metrics.
 //!
-//! Does: see each request and its answer from outside. Does not: look into bodies. Invariant: a
-//! request that began is finished exactly once for the observer, when the last byte of its answer
-//! was taken or its client left; an answer to a request whose body was not read closes its
-//! connection, as the rest of the body would be taken for the next request.
+//! Does: observe each request and its response. Does not: parse bodies. Invariant: each request is
+//! counted as finished exactly once, when its response has been sent completely or its client has
+//! disconnected. The response to a request whose body was not read closes an HTTP/1.1 connection:
+//! otherwise the rest of the body would be parsed as the next request.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{CONNECTION, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{CONNECTION, HOST, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -24,43 +24,39 @@ use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::problem::{Failure, Problem, ProblemType};
-use super::state::{FinishedRequest, RequestObserver};
+use super::problem::{Failure, Problem};
 use crate::http::limits::MAX_URI;
 use crate::runtime::{Random, Runtime};
+use crate::storage::Remedy;
+use crate::telemetry::http::HttpMetrics;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const MAX_REQUEST_ID: usize = 128;
-/// How long the body of a refused request is read on, and how many bytes of it.
+/// How long the body of a refused HTTP/2 request is read.
 const LINGER: Duration = Duration::from_secs(2);
+/// How many bytes of it are read at most.
 const LINGER_BYTES: usize = 256 << 20;
 
-/// What the layer is given.
+/// The state of the layer.
 #[derive(Clone)]
 pub struct ObserveState {
-    /// Told of each request.
-    pub observer: Arc<dyn RequestObserver>,
-    /// Mints request ids, and reads on what was refused.
+    pub requests: HttpMetrics,
     pub runtime: Runtime,
-    /// How long an idle connection may be used again: told to clients, so that their pools do not
-    /// hand out a connection which the server is about to close.
+    /// How long clients may reuse an idle connection. They learn it from the `Keep-Alive` header,
+    /// so that their pools do not return a connection that the server is about to close.
     pub keep_alive: Duration,
 }
 
-/// Wraps the whole service.
-pub async fn observe(
-    State(outside): State<ObserveState>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let id = request_id(request.headers(), &outside.runtime.random);
+/// Wraps all routes.
+pub async fn observe(State(state): State<ObserveState>, request: Request, next: Next) -> Response {
+    let id = request_id(request.headers(), &state.runtime.random);
     let route: Arc<str> = request
         .extensions()
         .get::<MatchedPath>()
         .map_or("unmatched", MatchedPath::as_str)
         .into();
-    let mut watch = Watch::begin(outside.observer, route, request.method());
+    let mut guard = RequestGuard::new(state.requests, route, request.method());
     let span = tracing::info_span!(
         "request",
         id = id.to_str().unwrap_or_default(),
@@ -68,75 +64,85 @@ pub async fn observe(
         path = %shortened(request.uri().path()),
     );
     let version = request.version();
-    let lingering = (version >= Version::HTTP_2).then(|| outside.runtime.clone());
-    let (request, body_state) = track_body(request, lingering);
-    let mut response = answer(request, next).instrument(span.clone()).await;
+    let linger = (version >= Version::HTTP_2).then(|| state.runtime.clone());
+    let (request, body_read) = track_body(request, linger);
+    let mut response = respond(request, next).instrument(span.clone()).await;
     span.in_scope(|| log(&response));
     let headers = response.headers_mut();
     if version < Version::HTTP_2 {
-        let (name, value) = if body_state.unread() {
-            (CONNECTION, HeaderValue::from_static("close"))
+        let (name, value) = if body_read.load(Ordering::Acquire) {
+            (KEEP_ALIVE, timeout(state.keep_alive))
         } else {
-            (KEEP_ALIVE, timeout(outside.keep_alive))
+            (CONNECTION, HeaderValue::from_static("close"))
         };
         headers.insert(name, value);
     }
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(REQUEST_ID, id);
-    watch.status_class = Some(response.status().as_u16() / 100);
+    guard.status_class = Some(response.status().as_u16() / 100);
     response.map(|body| {
-        Body::new(Watched {
+        Body::new(GuardedBody {
             body,
-            _watch: watch,
+            _guard: guard,
         })
     })
 }
 
-/// Runs the service; a panic becomes an answer.
-async fn answer(request: Request, next: Next) -> Response {
-    if request
-        .uri()
-        .path_and_query()
-        .is_some_and(|p| p.as_str().len() > MAX_URI)
-    {
-        let detail = format!("path and query have at most {MAX_URI} bytes");
-        return Problem::invalid(detail).into_response();
+/// Runs the routes; turns a panic into a response.
+async fn respond(request: Request, next: Next) -> Response {
+    if let Err(problem) = check_head(&request) {
+        return problem.into_response();
     }
     match AssertUnwindSafe(next.run(request)).catch_unwind().await {
         Ok(response) => response,
         Err(panic) => {
-            let text = panic
-                .downcast_ref::<&str>()
-                .map(|text| (*text).to_owned())
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_else(|| "of unknown cause".to_owned());
+            let text = panic.downcast_ref::<&str>().copied();
+            let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+            let text = text.unwrap_or("no message");
             Problem::internal(format!("panic: {text}")).into_response()
         }
     }
 }
 
+/// Refuses what concerns every route: a target that is too long, and more than one Host header
+/// (RFC 9112, section 3.2), of which a proxy may have checked the other one.
+fn check_head(request: &Request) -> Result<(), Problem> {
+    let target = request.uri().path_and_query();
+    if target.is_some_and(|target| target.as_str().len() > MAX_URI) {
+        let detail = format!("path and query are limited to {MAX_URI} bytes");
+        return Err(Problem::invalid(detail));
+    }
+    if request.headers().get_all(HOST).iter().nth(1).is_some() {
+        return Err(Problem::invalid("Host is given more than once"));
+    }
+    Ok(())
+}
+
 fn timeout(keep_alive: Duration) -> HeaderValue {
     let text = format!("timeout={}", keep_alive.as_secs().max(1));
-    HeaderValue::from_str(&text).expect("digits are a header value")
+    HeaderValue::from_str(&text).expect("ASCII")
 }
 
 fn log(response: &Response) {
     let status = response.status().as_u16();
-    match response.extensions().get::<Failure>() {
-        Some(Failure { slug, cause }) if *slug == ProblemType::Internal => {
-            tracing::error!(status, problem = slug.as_str(), %cause, "request met a defect");
-        }
-        Some(Failure { slug, cause }) if status >= 500 => {
-            tracing::warn!(status, problem = slug.as_str(), %cause, "request failed");
-        }
-        Some(Failure { slug, cause }) => {
-            tracing::debug!(status, problem = slug.as_str(), %cause, "request refused");
-        }
-        None => tracing::debug!(status, "request answered"),
+    let Some(Failure {
+        problem_type,
+        cause,
+    }) = response.extensions().get()
+    else {
+        return tracing::debug!(status, "request completed");
+    };
+    let problem = problem_type.as_str();
+    if problem_type.remedy() == Remedy::Bug {
+        tracing::error!(status, problem, %cause, "request hit a bug");
+    } else if status >= 500 {
+        tracing::warn!(status, problem, %cause, "request failed");
+    } else {
+        tracing::debug!(status, problem, %cause, "request refused");
     }
 }
 
-/// The client's id if it is printable and short, else a new one.
+/// The client's id if it is short and safe to log, otherwise a random one.
 fn request_id(headers: &HeaderMap, random: &Random) -> HeaderValue {
     let given = headers.get(REQUEST_ID).filter(|value| {
         let bytes = value.as_bytes();
@@ -147,7 +153,7 @@ fn request_id(headers: &HeaderMap, random: &Random) -> HeaderValue {
     });
     given.cloned().unwrap_or_else(|| {
         let id = format!("{:016x}", random.next_u64());
-        HeaderValue::from_str(&id).expect("hexadecimal digits are a header value")
+        HeaderValue::from_str(&id).expect("ASCII")
     })
 }
 
@@ -169,20 +175,21 @@ fn method_name(method: &Method) -> &'static str {
     }
 }
 
-/// Tells the observer of the end when it is dropped.
-struct Watch {
-    observer: Arc<dyn RequestObserver>,
+/// Counts the request as finished when it is dropped.
+struct RequestGuard {
+    requests: HttpMetrics,
     route: Arc<str>,
     method: &'static str,
+    /// Hundreds of the status; `None` until there is a response.
     status_class: Option<u16>,
     started: Instant,
 }
 
-impl Watch {
-    fn begin(observer: Arc<dyn RequestObserver>, route: Arc<str>, method: &Method) -> Self {
-        observer.started();
+impl RequestGuard {
+    fn new(requests: HttpMetrics, route: Arc<str>, method: &Method) -> Self {
+        requests.started();
         Self {
-            observer,
+            requests,
             route,
             method: method_name(method),
             status_class: None,
@@ -191,24 +198,21 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.observer.finished(&FinishedRequest {
-            route: &self.route,
-            method: self.method,
-            status_class: self.status_class,
-            duration: self.started.elapsed(),
-        });
+        let duration = self.started.elapsed();
+        self.requests
+            .finished(&self.route, self.method, self.status_class, duration);
     }
 }
 
-/// A response's body together with the watch over its request.
-struct Watched {
+/// A response body that keeps its request counted as unfinished.
+struct GuardedBody {
     body: Body,
-    _watch: Watch,
+    _guard: RequestGuard,
 }
 
-impl http_body::Body for Watched {
+impl http_body::Body for GuardedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -228,51 +232,37 @@ impl http_body::Body for Watched {
     }
 }
 
-/// Whether a request's body was read to its end.
-struct BodyState(Arc<AtomicBool>);
-
-impl BodyState {
-    fn unread(&self) -> bool {
-        !self.0.load(Ordering::Acquire)
-    }
+/// Wraps the body of a request; the flag becomes true when the body has been read to its end.
+fn track_body(request: Request, linger: Option<Runtime>) -> (Request, Arc<AtomicBool>) {
+    let ended = http_body::Body::is_end_stream(request.body());
+    let ended = Arc::new(AtomicBool::new(ended));
+    let tracked = |body| TrackedBody {
+        body,
+        ended: Arc::clone(&ended),
+        linger,
+    };
+    (request.map(|body| Body::new(tracked(body))), ended)
 }
 
-fn track_body(request: Request, lingering: Option<Runtime>) -> (Request, BodyState) {
-    let ended = Arc::new(AtomicBool::new(http_body::Body::is_end_stream(
-        request.body(),
-    )));
-    let state = BodyState(Arc::clone(&ended));
-    (
-        request.map(|body| {
-            Body::new(Tracked {
-                body,
-                ended,
-                lingering,
-            })
-        }),
-        state,
-    )
-}
-
-struct Tracked {
+struct TrackedBody {
     body: Body,
     ended: Arc<AtomicBool>,
-    /// Over HTTP/2 a body that nobody read is read on for a moment. To drop it resets the stream,
-    /// and many clients, curl among them, then do not look at the answer that came before.
-    lingering: Option<Runtime>,
+    /// Set for HTTP/2, where a dropped body resets the stream, and many clients, curl among them,
+    /// then ignore a response that they have received. So an unread body is read for a short time.
+    linger: Option<Runtime>,
 }
 
-impl Drop for Tracked {
+impl Drop for TrackedBody {
     fn drop(&mut self) {
         if self.ended.load(Ordering::Acquire) {
             return;
         }
-        if let Some(runtime) = self.lingering.take() {
+        if let Some(runtime) = self.linger.take() {
             let (body, clock) = (std::mem::take(&mut self.body), runtime.clock.clone());
             runtime.tasks.spawn_until_stopped(async move {
                 tokio::select! {
-                    biased; // the same on every run
-                    () = read_on(body) => {}
+                    biased; // deterministic in simulations
+                    () = discard(body) => {}
                     () = clock.sleep(LINGER) => {}
                 }
             });
@@ -280,18 +270,18 @@ impl Drop for Tracked {
     }
 }
 
-async fn read_on(mut body: Body) {
+async fn discard(mut body: Body) {
     let mut left = LINGER_BYTES;
     while let Some(Ok(frame)) = body.frame().await {
-        let came = frame.data_ref().map_or(0, Bytes::len);
-        match left.checked_sub(came) {
+        let received = frame.data_ref().map_or(0, Bytes::len);
+        match left.checked_sub(received) {
             Some(rest) => left = rest,
             None => return,
         }
     }
 }
 
-impl http_body::Body for Tracked {
+impl http_body::Body for TrackedBody {
     type Data = Bytes;
     type Error = axum::Error;
 

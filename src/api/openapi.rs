@@ -1,10 +1,11 @@
 //! The API's description, OpenAPI 3.1, generated from the routes.
 //!
-//! Does: own what the document says besides the routes, and serve it. Invariant: what is served
+//! Does: define what the document says besides the routes, and serve it. Invariant: the document
 //! equals the golden file `tests/golden/openapi.json`.
 
-use std::sync::LazyLock;
+use std::sync::Arc;
 
+use axum::Extension;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use utoipa::OpenApi as _;
@@ -18,20 +19,21 @@ use super::problem::{Problem, ProblemBody};
 #[openapi(
     info(
         title = "Stopover",
-        description = "Spools the pages of Trino's fault-tolerant execution. `docs/protocol.md` is \
-                       normative; every error is a problem with a stable `type`.",
+        description = "Stores the exchange data of Trino's fault-tolerant execution. \
+                       `docs/protocol.md` is normative; every error is a problem with a stable \
+                       `type`.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     components(schemas(ProblemBody))
 )]
 struct Head;
 
-/// The document without the routes.
+/// The document without its routes.
 pub fn head() -> OpenApi {
     let mut head = Head::openapi();
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
-        .description(Some("Needed where the daemon has a server.token_file"))
+        .description(Some("Required if the daemon has a server.token_file"))
         .build();
     head.components
         .get_or_insert_with(Components::default)
@@ -41,14 +43,17 @@ pub fn head() -> OpenApi {
     head
 }
 
-static TEXT: LazyLock<String> = LazyLock::new(|| {
-    let document = super::described().into_openapi();
-    let mut text = document
-        .to_pretty_json()
-        .expect("the description is plain data");
-    text.push('\n');
-    text
-});
+/// The complete document as JSON text.
+#[derive(Clone)]
+pub struct OpenApiText(Arc<str>);
+
+impl OpenApiText {
+    /// Renders the document.
+    pub fn new(document: &OpenApi) -> Self {
+        let text = document.to_pretty_json();
+        Self(format!("{}\n", text.expect("the document is plain data")).into())
+    }
+}
 
 /// This document.
 #[utoipa::path(
@@ -57,25 +62,32 @@ static TEXT: LazyLock<String> = LazyLock::new(|| {
     tag = "operations",
     responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json"))
 )]
-pub async fn document(_: NoQuery) -> Result<impl IntoResponse, Problem> {
-    Ok(([(CONTENT_TYPE, "application/json")], TEXT.as_str()))
+pub async fn document(
+    Extension(OpenApiText(text)): Extension<OpenApiText>,
+    _: NoQuery,
+) -> Result<impl IntoResponse, Problem> {
+    Ok(([(CONTENT_TYPE, "application/json")], text.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// To take a change of the API on purpose, run with `STOPOVER_GOLDEN=write` and look at the
-    /// diff.
+    fn text() -> Arc<str> {
+        OpenApiText::new(&crate::api::described().into_openapi()).0
+    }
+
+    /// To accept an intended change of the API, run this test with `STOPOVER_GOLDEN=write` and
+    /// review the diff.
     #[test]
     fn the_document_is_the_golden_file() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/openapi.json");
         if std::env::vars().any(|(k, v)| k == "STOPOVER_GOLDEN" && v == "write") {
-            std::fs::write(path, TEXT.as_str()).unwrap();
+            std::fs::write(path, &*text()).unwrap();
         }
         let golden = std::fs::read_to_string(path).unwrap();
         assert!(
-            *TEXT == golden,
+            *text() == golden,
             "{path} differs; see the comment of this test"
         );
     }
@@ -83,7 +95,7 @@ mod tests {
     #[test]
     fn every_route_of_the_protocol_page_is_described() {
         let page = include_str!("../../docs/protocol.md");
-        let document: serde_json::Value = serde_json::from_str(&TEXT).unwrap();
+        let document: serde_json::Value = serde_json::from_str(&text()).unwrap();
         assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
         let mut seen = 0;
         for (position, _) in page.match_indices('`') {

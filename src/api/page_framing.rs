@@ -1,8 +1,7 @@
-//! What the API itself adds to a stream of pages: the error record and the media types.
+//! Media types of streamed responses, and the error record of `application/vnd.stopover.read`.
 //!
-//! Does: write the one record that only `api` can write, as only it knows problems. Does not: write
-//! block and end records (`read`) or frames (`segment`). Invariant: layouts as drawn in
-//! `docs/protocol.md`.
+//! Does: write the error record, which contains a problem. Does not: write block and end records
+//! (`read` does) or frames (`segment` does). Invariant: the layout is that of `docs/protocol.md`.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -11,12 +10,12 @@ use crate::segment::layout::ERROR_MARKER;
 
 /// Media type of records and frames.
 pub const READ_MEDIA_TYPE: &str = "application/vnd.stopover.read";
-/// Media type of raw page bytes.
+/// Media type of page bytes without framing.
 pub const RAW_MEDIA_TYPE: &str = "application/octet-stream";
-/// Media type of handles, one JSON object a line.
+/// Media type of handles, one JSON object per line.
 pub const NDJSON_MEDIA_TYPE: &str = "application/x-ndjson";
 
-/// The record that ends a stream which cannot go on.
+/// The record that ends a stream after an error.
 pub fn error_record(problem: &Problem) -> Bytes {
     let json = problem.to_json();
     let mut record = BytesMut::with_capacity(8 + json.len());

@@ -1,9 +1,8 @@
 //! Every error that a client can see, as RFC 9457 problem+json.
 //!
-//! Does: own the slugs with their status and whether a repeat may help, and map each module's
-//! errors to them. Does not: decide what failed. Invariant: the table of `docs/protocol.md` and
-//! [`ProblemType`] say the same (a test reads the page); the maps name every variant, so that a new error
-//! cannot slip through.
+//! Does: define the problem types, and map the errors of each module to them. Does not: decide what
+//! failed. Invariant: [`ProblemType`] equals the table in `docs/protocol.md` (a test reads the
+//! page); the maps name every variant, so that a new error does not compile until it is mapped.
 
 use std::borrow::Cow;
 
@@ -11,7 +10,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 
 use crate::catalog::CatalogError;
 use crate::exchange::ExchangeError;
@@ -19,35 +18,36 @@ use crate::id::InvalidId;
 use crate::ingest::IngestError;
 use crate::read::ReadError;
 use crate::segment::frame::FrameError;
-use crate::storage::{StorageError, StorageErrorKind};
+use crate::storage::{Remedy, StorageError, StoreErrorKind};
 
-/// Longest `detail`, in characters: a store's own words may be a whole page.
+/// Longest `detail`, in characters: the message of a store may be a whole HTML page.
 const MAX_DETAIL: usize = 1024;
 
-macro_rules! slugs {
-    ($($name:ident = $slug:literal, $status:literal, $retryable:literal, $title:literal;)*) => {
-        /// The stable part of a problem's `type`.
+macro_rules! problem_types {
+    ($($name:ident = $slug:literal, $status:literal, $remedy:ident, $title:literal;)*) => {
+        /// What distinguishes problems; `docs/protocol.md` says when each one occurs.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        #[allow(missing_docs)] // `docs/protocol.md` says when each comes
+        #[allow(missing_docs)]
         pub enum ProblemType { $($name),* }
 
         impl ProblemType {
-            /// All of them.
+            /// All types.
             pub const ALL: &'static [Self] = &[$(Self::$name),*];
 
-            /// As it stands in `type`.
+            /// The last component of the problem's `type`, its slug.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $slug),* }
             }
 
-            /// The HTTP status that it comes with.
+            /// The HTTP status of the response.
             pub const fn status(self) -> u16 {
                 match self { $(Self::$name => $status),* }
             }
 
-            /// Whether the same request, sent again to this or another daemon, may succeed.
-            pub const fn retryable(self) -> bool {
-                match self { $(Self::$name => $retryable),* }
+            /// What the client should do.
+            pub const fn remedy(self) -> Remedy {
+                use Remedy::{Bug, DataLost, FixCallOrConfiguration as Fix, Retry};
+                match self { $(Self::$name => $remedy),* }
             }
 
             /// The problem's `title`.
@@ -58,57 +58,63 @@ macro_rules! slugs {
     };
 }
 
-slugs! {
-    InvalidRequest = "invalid-request", 400, false, "The request is not valid";
-    InvalidFrame = "invalid-frame", 400, false, "The batch is not valid";
-    ChecksumMismatch = "checksum-mismatch", 400, true, "A page was damaged on the way";
-    InvalidHandle = "invalid-handle", 400, false, "The source handle is not valid";
-    Unauthorized = "unauthorized", 401, false, "A valid token or client certificate is missing";
-    Forbidden = "forbidden", 403, false, "The token does not allow this";
-    NotFound = "not-found", 404, false, "There is no such route";
-    ExchangeNotFound = "exchange-not-found", 404, false, "The exchange is not known";
-    SinkNotFound = "sink-not-found", 404, false, "The attempt is not known";
-    MethodNotAllowed = "method-not-allowed", 405, false, "The route has no such method";
-    LengthRequired = "length-required", 411, false, "Content-Length is needed";
-    PageTooLarge = "page-too-large", 413, false, "The page is too large";
-    BodyTooLarge = "body-too-large", 413, false, "The body is too large";
-    UnsupportedMediaType = "unsupported-media-type", 415, false, "The content type is not taken";
-    ExchangeConflict = "exchange-conflict", 409, false, "The exchange was announced differently";
-    BatchOutOfOrder = "batch-out-of-order", 409, false, "A batch is missing";
-    CountMismatch = "count-mismatch", 409, false, "Not everything that was sent arrived";
-    SinkAborted = "sink-aborted", 409, false, "The attempt was aborted";
-    SinkFinished = "sink-finished", 409, false, "The attempt is finished";
-    AttemptNotCommitted = "attempt-not-committed", 409, false, "A chosen attempt is not committed";
-    ExchangeClosed = "exchange-closed", 410, false, "The exchange is closed";
-    DataLost = "data-lost", 502, false, "Data does not exist any more";
-    DataCorrupt = "data-corrupt", 502, true, "Data read back is not what was written";
-    StorageUnavailable = "storage-unavailable", 503, true, "A base directory cannot be used";
-    SinkFailed = "sink-failed", 503, false, "The attempt could not be written";
-    Draining = "draining", 503, true, "The daemon is stopping";
-    Overloaded = "overloaded", 503, true, "A bound of the daemon is reached";
-    Timeout = "timeout", 408, true, "The body came too slowly";
-    Internal = "internal", 500, true, "A defect in the daemon";
+problem_types! {
+    InvalidRequest = "invalid-request", 400, Fix, "Invalid request";
+    InvalidFrame = "invalid-frame", 400, Fix, "Invalid batch";
+    ChecksumMismatch = "checksum-mismatch", 400, Retry, "A page was damaged in transit";
+    InvalidHandle = "invalid-handle", 400, Fix, "Invalid source handle";
+    Unauthorized = "unauthorized", 401, Fix, "A valid token or client certificate is required";
+    Forbidden = "forbidden", 403, Fix, "The token does not permit this";
+    NotFound = "not-found", 404, Fix, "No such route";
+    ExchangeNotFound = "exchange-not-found", 404, Fix, "Unknown exchange";
+    SinkNotFound = "sink-not-found", 404, DataLost, "Unknown attempt";
+    MethodNotAllowed = "method-not-allowed", 405, Fix, "Method not allowed";
+    LengthRequired = "length-required", 411, Fix, "Content-Length required";
+    PageTooLarge = "page-too-large", 413, Fix, "Page too large";
+    BodyTooLarge = "body-too-large", 413, Fix, "Body too large";
+    UnsupportedMediaType = "unsupported-media-type", 415, Fix, "Unsupported content type";
+    ExchangeConflict = "exchange-conflict", 409, Fix, "Announced with other properties";
+    BatchOutOfOrder = "batch-out-of-order", 409, Fix, "Batch out of order";
+    CountMismatch = "count-mismatch", 409, DataLost, "The counts differ from what arrived";
+    SinkAborted = "sink-aborted", 409, Fix, "The attempt was aborted";
+    SinkFinished = "sink-finished", 409, Fix, "The attempt is finished";
+    AttemptNotCommitted = "attempt-not-committed", 409, Fix, "A chosen attempt is not committed";
+    ExchangeClosed = "exchange-closed", 410, Fix, "The exchange is closed";
+    DataLost = "data-lost", 502, DataLost, "Stored data is missing";
+    DataCorrupt = "data-corrupt", 502, Retry, "Stored data is corrupt";
+    StorageUnavailable = "storage-unavailable", 503, Retry, "A base directory is unavailable";
+    SinkFailed = "sink-failed", 503, DataLost, "The attempt could not be written";
+    Draining = "draining", 503, Retry, "The daemon is stopping";
+    Overloaded = "overloaded", 503, Retry, "A limit of the daemon is reached";
+    Timeout = "timeout", 408, Retry, "The body arrived too slowly";
+    Internal = "internal", 500, Bug, "Internal error";
 }
 
 impl ProblemType {
+    /// Whether the same request, sent again to this or another daemon, may succeed. After a bug it
+    /// may: another daemon can be in another state.
+    pub const fn retryable(self) -> bool {
+        matches!(self.remedy(), Remedy::Retry | Remedy::Bug)
+    }
+
     /// The problem's `type`.
     pub fn urn(self) -> String {
         format!("urn:stopover:problem:{}", self.as_str())
     }
 }
 
-/// What a client reads.
+/// The JSON document.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub struct ProblemBody<'a> {
     /// `urn:stopover:problem:<slug>`; clients decide by it, then by `retryable`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// What kind of problem it is, for people.
+    /// The meaning of `type`, for people.
     pub title: &'static str,
     /// The HTTP status.
     pub status: u16,
-    /// What is wrong here, which limit it is, and the way out.
+    /// What failed, the limit if there is one, and what to do.
     pub detail: Cow<'a, str>,
     /// Whether the same request, sent again to this or another daemon, may succeed.
     pub retryable: bool,
@@ -117,83 +123,86 @@ pub struct ProblemBody<'a> {
     pub expected: Option<u64>,
 }
 
-/// A problem on its way to a client.
+/// A problem; `type` says which one
+#[derive(IntoResponses)]
+#[response(status = "default", content_type = "application/problem+json")]
+pub struct ProblemResponse(pub ProblemBody<'static>);
+
+/// An error as the response to a request.
 #[derive(Debug, Clone)]
 pub struct Problem {
-    slug: ProblemType,
+    problem_type: ProblemType,
     detail: String,
     expected: Option<u64>,
-    /// What only the log may say.
+    /// For the log only; `None` if `detail` says everything.
     cause: Option<String>,
 }
 
-/// What the request log says about a failed request: travels in the response's extensions, so that
-/// it is logged once, with the request's id.
+/// What the request log says about a failed request. It travels in the response's extensions, so
+/// that it is logged once, together with the request's id.
 #[derive(Debug, Clone)]
 pub struct Failure {
-    /// The slug.
-    pub slug: ProblemType,
-    /// The cause, as far as it is known.
+    pub problem_type: ProblemType,
     pub cause: String,
 }
 
 impl Problem {
-    /// A problem whose text a client may read.
-    pub fn new(slug: ProblemType, detail: impl Into<String>) -> Self {
+    /// A problem with a text for the client.
+    pub fn new(problem_type: ProblemType, detail: impl Into<String>) -> Self {
         Self {
-            slug,
+            problem_type,
             detail: detail.into(),
             expected: None,
             cause: None,
         }
     }
 
-    /// A malformed request.
+    /// An invalid request.
     pub fn invalid(detail: impl Into<String>) -> Self {
         Self::new(ProblemType::InvalidRequest, detail)
     }
 
-    /// A defect: the client learns only that the log knows more.
+    /// A bug. The client does not see the cause.
     pub fn internal(cause: impl Into<String>) -> Self {
         Self {
             cause: Some(cause.into()),
             ..Self::new(
                 ProblemType::Internal,
-                "the daemon met a defect; its log has the cause under this answer's x-request-id",
+                "internal error; the daemon's log has the cause under this response's x-request-id",
             )
         }
     }
 
-    /// The slug.
-    pub fn slug(&self) -> ProblemType {
-        self.slug
+    /// Which problem it is.
+    pub fn problem_type(&self) -> ProblemType {
+        self.problem_type
     }
 
-    /// What the log says of it.
+    /// What the request log says about it.
     pub fn failure(&self) -> Failure {
         Failure {
-            slug: self.slug,
+            problem_type: self.problem_type,
             cause: self.cause.clone().unwrap_or_else(|| self.detail.clone()),
         }
     }
 
-    /// The problem as the client reads it.
+    /// The JSON document for the client.
     pub fn body(&self) -> ProblemBody<'_> {
         let detail = match self.detail.char_indices().nth(MAX_DETAIL) {
             Some((end, _)) => Cow::Owned(format!("{}…", &self.detail[..end])),
             None => Cow::Borrowed(self.detail.as_str()),
         };
         ProblemBody {
-            kind: self.slug.urn(),
-            title: self.slug.title(),
-            status: self.slug.status(),
+            kind: self.problem_type.urn(),
+            title: self.problem_type.title(),
+            status: self.problem_type.status(),
             detail,
-            retryable: self.slug.retryable(),
+            retryable: self.problem_type.retryable(),
             expected: self.expected,
         }
     }
 
-    /// The problem as JSON.
+    /// The JSON text for the client.
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(&self.body()).expect("a problem is plain data")
     }
@@ -201,7 +210,8 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.slug.status()).expect("the table holds statuses");
+        let status = StatusCode::from_u16(self.problem_type.status());
+        let status = status.expect("every problem type has a valid status");
         let mut response = (status, self.to_json()).into_response();
         let headers = response.headers_mut();
         headers.insert(
@@ -209,7 +219,7 @@ impl IntoResponse for Problem {
             HeaderValue::from_static("application/problem+json"),
         );
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if self.slug == ProblemType::Unauthorized {
+        if self.problem_type == ProblemType::Unauthorized {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response.extensions_mut().insert(self.failure());
@@ -239,15 +249,17 @@ impl From<FrameError> for Problem {
 
 impl From<StorageError> for Problem {
     fn from(error: StorageError) -> Self {
-        let slug = match error.kind {
-            StorageErrorKind::NotFound => ProblemType::DataLost,
-            // Another daemon may have the permission or the base directory that this one lacks.
-            StorageErrorKind::Unavailable
-            | StorageErrorKind::Refused
-            | StorageErrorKind::UnknownBase => ProblemType::StorageUnavailable,
-            StorageErrorKind::Corrupt => ProblemType::DataCorrupt,
+        let problem_type = match error.kind() {
+            StoreErrorKind::NotFound => ProblemType::DataLost,
+            // For two kinds the remedy of the problem differs from that of the error, because a
+            // client can retry through another daemon: it may have the permission or the base
+            // directory that this one lacks, or read intact bytes.
+            StoreErrorKind::Unavailable | StoreErrorKind::Refused => {
+                ProblemType::StorageUnavailable
+            }
+            StoreErrorKind::Corrupt => ProblemType::DataCorrupt,
         };
-        Self::new(slug, error.to_string())
+        Self::new(problem_type, error.to_string())
     }
 }
 
@@ -268,7 +280,7 @@ impl From<IngestError> for Problem {
             IngestError::ExchangeClosed(_) => ProblemType::ExchangeClosed,
             IngestError::Draining => ProblemType::Draining,
             IngestError::Full { .. } => ProblemType::Overloaded,
-            // No waiting would help: the body itself is too large for this daemon's memory.
+            // Waiting would not help: the body exceeds the whole pool.
             IngestError::OverCapacity(_) => ProblemType::BodyTooLarge,
             IngestError::Storage(inner) => return inner.into(),
             IngestError::Commit(inner) => return inner.into(),

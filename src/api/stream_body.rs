@@ -1,10 +1,9 @@
-//! The body of a streamed answer that holds memory: gives bytes as the client takes them, and lets
-//! go of a client that stalls.
+//! The body of a streamed response that holds memory.
 //!
-//! Does: carry the permit of a read, turn a late failure into the stream's end, and give the memory
-//! back when the client has taken nothing for as long as [`StallPolicy`] lasts. Does not: read.
-//! Invariant: the permit and everything that the stream holds live exactly as long as the stream
-//! can still give bytes.
+//! Does: carry the permit of a read, end the stream after a late failure, and release the memory
+//! if the client reads nothing for the stall timeout of [`StallPolicy`]. Does not: read. Invariant:
+//! the permit and everything that the stream holds live exactly as long as the stream can still
+//! produce bytes.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,13 +24,13 @@ use crate::http::stall::StallPolicy;
 use crate::read::{ByteStream, ReadError};
 use crate::runtime::{Clock, Runtime};
 
-/// How a failure in the midst of a stream is told to the client.
+/// What the client gets if the stream fails after the response head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnFailure {
-    /// An error record, then the end.
+    /// An error record, then the end of the body.
     ErrorRecord,
-    /// The connection is cut, so that the response is shorter than its `Content-Length`.
-    Cut,
+    /// A truncated body: its connection is closed.
+    Truncate,
 }
 
 struct Live {
@@ -40,13 +39,13 @@ struct Live {
 }
 
 struct Shared {
-    /// Gone once the stream has ended, failed or stalled.
+    /// `None` once the stream has ended, failed or stalled.
     live: Option<Live>,
-    /// Since when it is the client's turn; `None` while the stream is waited for.
+    /// Since when the body waits for the client to read; `None` while it waits for the stream.
     client_since: Option<Instant>,
 }
 
-/// A response body over a read, or a plan.
+/// The response body of a read, or of a plan.
 pub struct StreamBody {
     shared: Arc<Mutex<Shared>>,
     on_failure: OnFailure,
@@ -54,17 +53,17 @@ pub struct StreamBody {
     ended: bool,
     span: tracing::Span,
     clock: Clock,
-    _gone: DropGuard,
+    _dropped: DropGuard,
 }
 
 impl StreamBody {
-    /// A body that gives what `stream` gives; `length` if it is known.
+    /// A body with the bytes of `stream`: `length` bytes, if it is known.
     pub fn new(
         stream: ByteStream,
         length: Option<u64>,
         on_failure: OnFailure,
         permit: Option<FairPermit>,
-        patience: StallPolicy,
+        stall_policy: StallPolicy,
         runtime: &Runtime,
     ) -> Self {
         let clock = runtime.clock.clone();
@@ -75,14 +74,14 @@ impl StreamBody {
             }),
             client_since: Some(clock.now()),
         }));
-        let gone = CancellationToken::new();
+        let dropped = CancellationToken::new();
         let span = tracing::Span::current();
-        let watchdog = watch(Arc::clone(&shared), patience, clock.clone(), span.clone());
-        let body_gone = gone.clone();
+        let watchdog = end_when_stalled(Arc::clone(&shared), stall_policy, span.clone());
+        let body_dropped = dropped.clone();
         runtime.tasks.spawn_until_stopped(async move {
             tokio::select! {
                 biased;
-                () = body_gone.cancelled() => {}
+                () = body_dropped.cancelled() => {}
                 () = watchdog => {}
             }
         });
@@ -93,73 +92,73 @@ impl StreamBody {
             ended: false,
             span,
             clock,
-            _gone: gone.drop_guard(),
+            _dropped: dropped.drop_guard(),
         }
     }
 
-    fn fail(&mut self, error: ReadError) -> Option<Result<Frame<Bytes>, StreamCut>> {
+    fn fail(&mut self, error: ReadError) -> Option<Result<Frame<Bytes>, Truncated>> {
         self.ended = true;
         let problem = Problem::from(error);
         let failure = problem.failure();
         self.span.in_scope(|| {
-            let problem = failure.slug.as_str();
-            tracing::error!(problem, cause = %failure.cause, "a read failed in its midst");
+            let problem = failure.problem_type.as_str();
+            tracing::error!(problem, cause = %failure.cause, "response failed after its head");
         });
         Some(match self.on_failure {
             OnFailure::ErrorRecord => Ok(Frame::data(error_record(&problem))),
-            OnFailure::Cut => Err(StreamCut(failure.cause)),
+            OnFailure::Truncate => Err(Truncated(failure.cause)),
         })
     }
 }
 
 impl Drop for StreamBody {
     fn drop(&mut self) {
-        // The watchdog holds the shared state, too, until it has noticed.
+        // The watchdog shares the state until it observes the drop.
         drop(self.shared.lock().live.take());
     }
 }
 
-/// Why a response was cut off.
+/// Why a response was truncated; only hyper reads it.
 #[derive(Debug, thiserror::Error)]
-#[error("the response was cut off: {0}")]
-pub struct StreamCut(String);
+#[error("response truncated: {0}")]
+pub struct Truncated(String);
 
-/// Drops the stream once the client has had its turn for longer than patience lasts.
-async fn watch(
+/// Drops the stream once the client has read nothing for the stall timeout.
+async fn end_when_stalled(
     shared: Arc<Mutex<Shared>>,
-    patience: StallPolicy,
-    clock: Clock,
+    stall_policy: StallPolicy,
     span: tracing::Span,
 ) {
+    let clock = stall_policy.clock();
     loop {
-        let left = {
+        let wait = {
             let shared = shared.lock();
             if shared.live.is_none() {
                 return;
             }
-            let silent = shared.client_since.map_or(Duration::ZERO, |since| {
+            let stalled = shared.client_since.map_or(Duration::ZERO, |since| {
                 clock.now().saturating_duration_since(since)
             });
-            patience.left(silent)
+            stall_policy.recheck_after(stalled)
         };
-        let Some(left) = left else {
+        let Some(wait) = wait else {
             drop(shared.lock().live.take());
             let _in_span = span.enter();
-            tracing::info!("cut off a client that took nothing for too long; it may ask again");
+            tracing::info!("disconnected a client that read nothing for the stall timeout");
             return;
         };
-        clock.sleep(left).await;
+        clock.sleep(wait).await;
     }
 }
 
 impl http_body::Body for StreamBody {
     type Data = Bytes;
-    type Error = StreamCut;
+    type Error = Truncated;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, StreamCut>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Truncated>>> {
         if self.ended {
             return Poll::Ready(None);
         }
@@ -167,8 +166,8 @@ impl http_body::Body for StreamBody {
         let mut shared = shared.lock();
         let Some(live) = shared.live.as_mut() else {
             self.ended = true;
-            let why = "the client took nothing for limits.read_stall_timeout".to_owned();
-            return Poll::Ready(Some(Err(StreamCut(why))));
+            let why = "the client read nothing for limits.read_stall_timeout".to_owned();
+            return Poll::Ready(Some(Err(Truncated(why))));
         };
         let polled = Pin::new(&mut live.stream).poll_next(cx);
         shared.client_since = polled.is_ready().then(|| self.clock.now());
@@ -210,8 +209,15 @@ mod tests {
         let permits = FairSemaphore::new(1, None);
         let permit = permits.try_acquire("q", 1).unwrap();
         let runtime = Runtime::seeded(1);
-        let patience = StallPolicy::new(STALL, runtime.clock.clone(), Contention::none());
-        let body = StreamBody::new(stream, None, on_failure, Some(permit), patience, &runtime);
+        let stall_policy = StallPolicy::new(STALL, runtime.clock.clone(), Contention::none());
+        let body = StreamBody::new(
+            stream,
+            None,
+            on_failure,
+            Some(permit),
+            stall_policy,
+            &runtime,
+        );
         (body, permits)
     }
 
@@ -230,13 +236,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_late_failure_of_raw_pages_cuts_the_response() {
-        let (body, _) = body(failing(), OnFailure::Cut);
+    async fn a_late_failure_of_raw_pages_truncates_the_response() {
+        let (body, _) = body(failing(), OnFailure::Truncate);
         assert!(body.collect().await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_takes_nothing_loses_the_stream_and_its_permit() {
+    async fn a_client_that_reads_nothing_loses_the_stream_and_its_permit() {
         let endless = futures::stream::repeat_with(|| Ok(Bytes::from_static(b"page"))).boxed();
         let (mut body, permits) = body(endless, OnFailure::ErrorRecord);
         for _ in 0..3 {
@@ -251,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_is_not_blamed_for_a_slow_store() {
+    async fn a_slow_store_does_not_count_as_a_stalled_client() {
         let slow = futures::stream::once(async {
             tokio::time::sleep(STALL * 5).await;
             Ok(Bytes::from_static(b"page"))
@@ -261,7 +267,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_leaves_gives_the_permit_back() {
+    async fn the_permit_of_a_disconnected_client_is_released() {
         let (body, permits) = body(futures::stream::pending().boxed(), OnFailure::ErrorRecord);
         assert_eq!(permits.held(), 1);
         drop(body);

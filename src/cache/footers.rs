@@ -23,7 +23,7 @@ use crate::id::{ExchangeId, SegmentAddress, SegmentId};
 use crate::memory::{MemoryPool, Reclaim, ReservedBytes};
 use crate::segment::footer::Footer;
 use crate::segment::layout::{TRAILER, Trailer};
-use crate::storage::{ListedSegment, Storage, StorageErrorKind};
+use crate::storage::{ListedSegment, Storage, StoreErrorKind};
 use crate::telemetry::metrics::Metrics;
 
 /// Bytes of the tail that is asked for first. A footer costs about 10 bytes a block.
@@ -108,7 +108,7 @@ impl Footers {
         }
         match self.fetch(&listed.address).await {
             Ok(footer) => Ok(Some(self.keep(footer))),
-            Err(CatalogError::Storage(e)) if e.kind == StorageErrorKind::NotFound => Ok(None),
+            Err(CatalogError::Storage(e)) if e.kind() == StoreErrorKind::NotFound => Ok(None),
             Err(error) => {
                 if error.is_damage() {
                     self.metrics.corruptions.inc();

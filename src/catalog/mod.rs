@@ -21,7 +21,7 @@ use crate::id::{ExchangeId, SegmentAddress, TaskAttempt};
 use crate::memory::MemoryPool;
 
 pub use crate::segment::footer::Totals;
-use crate::storage::{ListedSegment, Storage, StorageError, StorageErrorKind};
+use crate::storage::{ListedSegment, Storage, StorageError, StoreErrorKind};
 use crate::telemetry::metrics::Metrics;
 
 /// Why commits could not be answered.
@@ -71,7 +71,7 @@ impl CatalogError {
     pub(crate) fn is_damage(&self) -> bool {
         match self {
             Self::Corrupt { .. } => true,
-            Self::Storage(error) => error.kind == StorageErrorKind::Corrupt,
+            Self::Storage(error) => error.kind() == StoreErrorKind::Corrupt,
             _ => false,
         }
     }

@@ -6,14 +6,12 @@
 
 use std::fmt::Write;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use super::{EXIT_FAILURE, EXIT_OK, failure, print};
 use crate::app;
 use crate::config::{Loaded, Origin, units};
 use crate::runtime::Runtime;
 use crate::storage::{BaseStatus, Storage};
-use crate::telemetry::metrics::Metrics;
 
 pub fn check(loaded: Loaded) -> ExitCode {
     print(&explain(&loaded));
@@ -27,9 +25,12 @@ pub fn check(loaded: Loaded) -> ExitCode {
     }
     let bases = &loaded.config.base_directories;
     let probed = runtime.block_on(async {
-        let storage = Storage::open(bases, &Runtime::system(), &Arc::new(Metrics::default()))?;
+        let storage = Storage::open(bases, &Runtime::system())?;
         let statuses = storage.probe().await;
-        Ok::<_, crate::storage::StorageError>((statuses, storage.without_conditions().await))
+        Ok::<_, crate::storage::StorageError>((
+            statuses,
+            storage.bases_ignoring_preconditions().await,
+        ))
     });
     let (statuses, unconditional) = match probed {
         Ok(answers) => answers,

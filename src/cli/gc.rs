@@ -6,7 +6,6 @@
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -16,8 +15,7 @@ use super::{ConfigArgs, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, failure, print};
 use crate::config::{Config, InvalidValue, units};
 use crate::gc::once::{Entry, Fate, Orders, Report, collect_once};
 use crate::runtime::Runtime;
-use crate::storage::{Inventory, Storage, StorageError, StorageErrorKind};
-use crate::telemetry::metrics::Metrics;
+use crate::storage::{Inventory, Storage, StorageError, StoreError, StoreErrorKind};
 
 /// Arguments of `gc`.
 #[derive(Args)]
@@ -87,16 +85,18 @@ fn watch_time(given: Option<&str>, lease: Duration) -> Result<Duration, InvalidV
 
 async fn run(config: &Config, orders: Orders) -> Result<Report, StorageError> {
     let runtime = Runtime::system();
-    let metrics = Arc::new(Metrics::default());
-    let storage = Storage::open(&config.base_directories, &runtime, &metrics)?;
+    let storage = Storage::open(&config.base_directories, &runtime)?;
     let mut statuses = storage.probe().await.into_iter();
     if let Some(broken) = statuses.find(|status| !status.healthy) {
         return Err(StorageError {
             base: broken.name.to_string(),
             operation: "probe",
             object: broken.uri,
-            kind: StorageErrorKind::Unavailable,
-            message: broken.error.unwrap_or_default(),
+            source: StoreError::new(
+                StoreErrorKind::Unavailable,
+                broken.error.unwrap_or_default(),
+            )
+            .into(),
         });
     }
     let began = |count| {

@@ -7,7 +7,6 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Args;
 
@@ -20,7 +19,6 @@ use crate::segment::footer::Footer;
 use crate::segment::layout::{TRAILER, Trailer};
 use crate::storage::{Storage, StorageError, Tail};
 use crate::store::keys::{self, Key};
-use crate::telemetry::metrics::Metrics;
 
 /// Bytes fetched first; they contain the footer of most segments.
 const FIRST_TAIL: u64 = 128 << 10;
@@ -121,8 +119,7 @@ fn inspect_object(uri: &str, config: &Config) -> Result<Inspected, InspectError>
     let runtime = tokio::runtime::Runtime::new()?;
     // Store clients must be built inside the runtime that they use.
     let _within = runtime.enter();
-    let metrics = Arc::new(Metrics::default());
-    let storage = Storage::open(&[base], &Runtime::system(), &metrics)?;
+    let storage = Storage::open(&[base], &Runtime::system())?;
     let status = storage.status();
     let base = status.first().expect("one base directory was opened");
     let address = SegmentAddress {

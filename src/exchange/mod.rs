@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::config::LeaseConfig;
 use crate::id::ExchangeId;
 use crate::runtime::Runtime;
-use crate::storage::{Marker, Markers, Storage, StorageError, StorageErrorKind};
+use crate::storage::{Marker, ObservedMarkers, Storage, StorageError, StoreError, StoreErrorKind};
 use crate::telemetry::metrics::Metrics;
 
 /// What is announced of an exchange.
@@ -246,7 +246,7 @@ impl Exchanges {
         let before = match first {
             Some(before) => before,
             None => {
-                let seen = storage.markers(exchange).await;
+                let seen = storage.observe_markers(exchange).await;
                 let known = known.is_some();
                 let before = self.may_announce(exchange, spec, which, known, &seen)?;
                 if !storage.put_marker(exchange, &content, &seen).await? {
@@ -275,7 +275,7 @@ impl Exchanges {
         content: &Bytes,
     ) -> Result<Option<Before>, ExchangeError> {
         let storage = &self.shared.parts.storage;
-        let Some((besides, written)) = storage.put_first_marker(exchange, content).await? else {
+        let Some((besides, written)) = storage.create_marker(exchange, content).await? else {
             return Ok(None);
         };
         let before = self.may_announce(exchange, spec, Announce::Either, false, &besides);
@@ -283,7 +283,7 @@ impl Exchanges {
         // lost: the client asks again, perhaps elsewhere, and may have been heard by now.
         let refused = |error: &ExchangeError| !matches!(error, ExchangeError::Storage(_));
         if before.as_ref().is_err_and(refused) {
-            storage.take_back_marker(exchange, written).await;
+            storage.withdraw_marker(exchange, written).await;
         }
         before.map(Some)
     }
@@ -296,7 +296,7 @@ impl Exchanges {
         spec: &ExchangeSpec,
         which: Announce,
         known: bool,
-        seen: &Markers,
+        seen: &ObservedMarkers,
     ) -> Result<Before, ExchangeError> {
         if let Some(before) = seen.marker()? {
             self.check_same(exchange, &before, spec)?;
@@ -304,7 +304,7 @@ impl Exchanges {
         }
         // Closed or collected through another daemon: announcing it again must not bring back an
         // empty one.
-        if known || seen.ended() {
+        if known || seen.is_claimed() {
             self.forget(exchange);
             return Err(ExchangeError::Closed(exchange.clone()));
         }
@@ -487,8 +487,7 @@ impl Gate for Door {
                 base: "all".into(),
                 operation: "get",
                 object: format!("the announcement of exchange {exchange}"),
-                kind: StorageErrorKind::Unavailable,
-                message: "the daemon has ended".into(),
+                source: StoreError::new(StoreErrorKind::Unavailable, "the daemon has ended").into(),
             });
         };
         Exchanges { shared }.is_open(exchange).await

@@ -12,7 +12,7 @@ use futures::stream::{self, StreamExt as _};
 use super::watch::{Look, Sight, Verdict, Watch};
 use crate::id::ExchangeId;
 use crate::runtime::Runtime;
-use crate::storage::{Markers, Storage, StorageError};
+use crate::storage::{ObservedMarkers, Storage, StorageError};
 
 /// Exchanges looked at at a time.
 const LOOKS: usize = 16;
@@ -33,7 +33,7 @@ pub struct Seen {
     pub sight: Sight,
     /// What follows.
     pub verdict: Verdict,
-    markers: Markers,
+    markers: ObservedMarkers,
 }
 
 /// Watches all exchanges of some base directories.
@@ -68,7 +68,7 @@ impl Collector {
         let looks = stream::iter(ids)
             .map(async |id| {
                 let asked = clock.now();
-                let markers = storage.markers(&id).await;
+                let markers = storage.observe_markers(&id).await;
                 let answered = clock.now();
                 let look = Look {
                     asked,
@@ -96,10 +96,10 @@ impl Collector {
         status.iter().all(|base| base.healthy)
     }
 
-    fn judge(&mut self, exchange: ExchangeId, markers: Markers, look: Look) -> Finding {
+    fn judge(&mut self, exchange: ExchangeId, markers: ObservedMarkers, look: Look) -> Finding {
         let sight = match markers.marker() {
             Ok(Some(marker)) => Ok(Sight::Announced(marker.version)),
-            Ok(None) if markers.ended() => Ok(Sight::Ended),
+            Ok(None) if markers.is_claimed() => Ok(Sight::Ended),
             Ok(None) => Ok(Sight::Orphaned),
             Err(error) => Err(error),
         };

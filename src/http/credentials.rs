@@ -1,10 +1,9 @@
-//! What opens the doors now: the tokens and certificates in force, and their renewal.
+//! The current tokens and certificates, and their reload.
 //!
-//! Does: load them, and load them again when their files have changed or when told to. Does not:
-//! know routes or connections. Invariant: a file that cannot be used never replaces one that could:
-//! the old one stays in force, the log and a metric say so, and the next change is tried again;
-//! what was taken out of a file that can be used opens nothing any more, on connections that exist,
-//! too.
+//! Does: load the files at start, and again when they have changed or on request. Does not: know
+//! routes or connections. Invariant: an invalid file never replaces a valid one: the previous
+//! content stays in use, the log and a metric report it, and the next change is tried. What a valid
+//! file no longer contains grants nothing, on existing connections either.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -20,18 +19,16 @@ use crate::config::ServerConfig;
 use crate::runtime::Clock;
 use crate::telemetry::credentials::{Credential, CredentialMetrics};
 
-/// Why the doors cannot be fitted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// Why a credential file cannot be used.
+#[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
-    /// The token file cannot be used.
     #[error(transparent)]
     Tokens(#[from] TokenFileError),
-    /// A certificate or key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
 }
 
-/// The doors of a daemon. Cheap to clone.
+/// The credentials that a daemon checks and presents. Cheap to clone.
 #[derive(Clone)]
 pub struct Credentials(Arc<Inner>);
 
@@ -40,31 +37,31 @@ struct Inner {
     tls_files: Option<TlsFiles>,
     tokens: RwLock<Option<Arc<Tokens>>>,
     tls: RwLock<Option<Arc<Tls>>>,
-    /// What was tried last, by hash.
-    tried: Mutex<Tried>,
-    generations: AtomicU64,
+    last_tried: Mutex<ContentHashes>,
+    next_generation: AtomicU64,
     clock: Clock,
     metrics: CredentialMetrics,
 }
 
+/// Hashes of the last loaded content, valid or not; 0 for none.
 #[derive(Default)]
-struct Tried {
+struct ContentHashes {
     tokens: u64,
     tls: u64,
 }
 
-/// Who is at the other end of a TLS connection.
+/// The client of a TLS connection.
 #[derive(Clone)]
 pub struct Peer(Arc<PeerState>);
 
 struct PeerState {
     certificates: Vec<CertificateDer<'static>>,
-    /// Under which generation it was found in order last, and whether it was.
+    /// The [`Tls::generation`] of the last verification, and its outcome.
     verified: Mutex<(u64, bool)>,
 }
 
 impl Peer {
-    /// A client that showed these certificates, which were verified under `tls`.
+    /// A client that presented these certificates; the handshake verified them under `tls`.
     pub fn new(certificates: Option<&[CertificateDer<'_>]>, tls: &Tls) -> Self {
         let certificates = certificates.unwrap_or_default();
         let certificates: Vec<_> = certificates
@@ -80,11 +77,10 @@ impl Peer {
 }
 
 impl Credentials {
-    /// Credentials as configured: with tokens, TLS, both or none.
+    /// Loads the configured credentials: tokens, certificates, both or none.
     ///
     /// # Errors
-    /// A file that cannot be used: a daemon does not start with doors that are not what its
-    /// configuration says.
+    /// A file is invalid: a daemon does not start with other credentials than configured.
     pub fn open(config: &ServerConfig, clock: &Clock) -> Result<Self, CredentialError> {
         let tls_files = config.tls().map(|(certificate, key)| TlsFiles {
             certificate: certificate.to_owned(),
@@ -96,36 +92,36 @@ impl Credentials {
             tls_files,
             tokens: RwLock::default(),
             tls: RwLock::default(),
-            tried: Mutex::default(),
-            generations: AtomicU64::new(1),
+            last_tried: Mutex::default(),
+            next_generation: AtomicU64::new(1),
             clock: clock.clone(),
             metrics: CredentialMetrics::default(),
         }));
-        let mut tried = credentials.0.tried.lock();
-        credentials.0.load_tokens(&mut tried.tokens)?;
-        credentials.0.load_tls(&mut tried.tls)?;
-        drop(tried);
+        let mut last_tried = credentials.0.last_tried.lock();
+        credentials.0.load_tokens(&mut last_tried.tokens)?;
+        credentials.0.load_tls(&mut last_tried.tls)?;
+        drop(last_tried);
         Ok(credentials)
     }
 
-    /// The tokens in force; none: no token is asked for.
+    /// The current tokens; `None` if requests need none.
     pub fn tokens(&self) -> Option<Arc<Tokens>> {
         self.0.tokens.read().clone()
     }
 
-    /// The certificates in force; none: TLS is not spoken.
+    /// The current certificates; `None` if the server does not speak TLS.
     pub fn tls(&self) -> Option<Arc<Tls>> {
         self.0.tls.read().clone()
     }
 
-    /// Counters, to be registered once.
+    /// Metrics, to be registered once.
     pub fn metrics(&self) -> &CredentialMetrics {
         &self.0.metrics
     }
 
-    /// Whether a request from there may be looked at: always, unless clients need a certificate.
+    /// Whether requests of this client may be served: always, unless clients need a certificate.
     pub fn admits(&self, peer: Option<&Peer>) -> bool {
-        let Some(tls) = self.tls().filter(|tls| tls.asks_clients()) else {
+        let Some(tls) = self.tls().filter(|tls| tls.requires_client_certificate()) else {
             return true;
         };
         let Some(Peer(peer)) = peer else {
@@ -134,39 +130,34 @@ impl Credentials {
         let mut verified = peer.verified.lock();
         if verified.0 != tls.generation {
             let now = self.0.clock.wall_millis();
-            *verified = (tls.generation, tls.vouches_for(&peer.certificates, now));
+            *verified = (tls.generation, tls.verifies(&peer.certificates, now));
         }
         verified.1
     }
 
-    /// Reads every file again whose content has changed since it was last tried, or all if
-    /// `forced`. Blocks on files.
+    /// Loads every file whose content has changed since the last try, or all if `forced`. Blocks on
+    /// file I/O.
     pub fn reload(&self, forced: bool) {
-        let mut tried = self.0.tried.lock();
+        let mut last_tried = self.0.last_tried.lock();
         if forced {
-            *tried = Tried::default();
+            *last_tried = ContentHashes::default();
         }
-        if self.0.token_file.is_some() {
-            let outcome = self.0.load_tokens(&mut tried.tokens);
-            self.0
-                .tell(Credential::Tokens, outcome.map_err(CredentialError::from));
-        }
-        if self.0.tls_files.is_some() {
-            let outcome = self.0.load_tls(&mut tried.tls);
-            self.0
-                .tell(Credential::Tls, outcome.map_err(CredentialError::from));
-        }
+        let tokens = self.0.load_tokens(&mut last_tried.tokens);
+        self.0
+            .report(Credential::Tokens, tokens.map_err(Into::into));
+        let tls = self.0.load_tls(&mut last_tried.tls);
+        self.0.report(Credential::Tls, tls.map_err(Into::into));
     }
 }
 
 impl Inner {
-    /// `false` if there was nothing new.
-    fn load_tokens(&self, tried: &mut u64) -> Result<bool, TokenFileError> {
+    /// Returns `false` if no file is configured or its content was tried before.
+    fn load_tokens(&self, last_tried: &mut u64) -> Result<bool, TokenFileError> {
         let Some(path) = &self.token_file else {
             return Ok(false);
         };
         let text = read_tokens(path);
-        if !is_new(tried, &text.as_ref().map_err(ToString::to_string)) {
+        if !is_new(last_tried, &text.as_ref().map_err(ToString::to_string)) {
             return Ok(false);
         }
         let tokens = Tokens::parse(&text?, path)?;
@@ -174,52 +165,50 @@ impl Inner {
         Ok(true)
     }
 
-    fn load_tls(&self, tried: &mut u64) -> Result<bool, TlsError> {
+    /// Returns `false` if no files are configured or their content was tried before.
+    fn load_tls(&self, last_tried: &mut u64) -> Result<bool, TlsError> {
         let Some(files) = &self.tls_files else {
             return Ok(false);
         };
         let content = files.read();
-        if !is_new(tried, &content.as_ref().map_err(ToString::to_string)) {
+        if !is_new(last_tried, &content.as_ref().map_err(ToString::to_string)) {
             return Ok(false);
         }
-        let generation = self.generations.fetch_add(1, Ordering::Relaxed);
+        let generation = self.next_generation.fetch_add(1, Ordering::Relaxed);
         let tls = Tls::build(&content?, files, generation)?;
         *self.tls.write() = Some(Arc::new(tls));
         Ok(true)
     }
 
-    fn tell(&self, what: Credential, outcome: Result<bool, CredentialError>) {
+    fn report(&self, credential: Credential, outcome: Result<bool, CredentialError>) {
         match outcome {
             Ok(false) => {}
             Ok(true) => {
-                self.metrics.reloaded(what, true);
+                self.metrics.reloaded(credential, true);
                 let tokens = self.tokens.read().as_ref().map_or(0, |t| t.count());
-                tracing::info!(
-                    what = what.as_str(),
-                    tokens,
-                    "read again, in force from now on"
-                );
+                let credential = credential.as_str();
+                tracing::info!(credential, tokens, "credentials reloaded");
             }
             Err(error) => {
-                self.metrics.reloaded(what, false);
-                tracing::error!(what = what.as_str(), %error,
-                    "changed and cannot be used: what was in force before STAYS IN FORCE");
+                self.metrics.reloaded(credential, false);
+                tracing::error!(credential = credential.as_str(), %error,
+                    "credential file invalid; still using the previous one");
             }
         }
     }
 }
 
 fn read_tokens(path: &Path) -> Result<String, TokenFileError> {
-    std::fs::read_to_string(path).map_err(|error| TokenFileError::Unreadable {
+    std::fs::read_to_string(path).map_err(|source| TokenFileError::Unreadable {
         path: path.to_owned(),
-        reason: error.to_string(),
+        source,
     })
 }
 
-/// Whether the content differs from what was tried last; notes it as tried.
-fn is_new(tried: &mut u64, content: &impl Hash) -> bool {
+/// Whether the content differs from the last tried one; records it as tried.
+fn is_new(last_tried: &mut u64, content: &impl Hash) -> bool {
     let mut hasher = DefaultHasher::new();
     content.hash(&mut hasher);
     let hash = hasher.finish().max(1);
-    std::mem::replace(tried, hash) != hash
+    std::mem::replace(last_tried, hash) != hash
 }

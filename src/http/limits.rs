@@ -1,48 +1,43 @@
-//! The bounds on what clients send and hold open, taken from the configuration once.
+//! Limits on connections and request heads.
 //!
-//! Does: carry them to extractors and server. Does not: enforce. Invariant: each has the name under
-//! which an error mentions it.
+//! Does: hold the constants, and those that are settings. Does not: enforce them.
 
 use std::time::Duration;
 
 use crate::config::LimitsConfig;
 
-/// Bytes of a request line and its headers, HTTP/1.1: hyper's buffer, past which it answers 431. A
-/// connection keeps it, so it is what each one costs at most: larger ones do not read faster.
+/// Bytes of an HTTP/1.1 request line and its headers; hyper answers 431 to more. It is the size of
+/// hyper's read buffer, so each connection costs at most this. A larger one does not read faster.
 pub const MAX_HEAD: usize = 64 << 10;
-/// Headers of a request; more are answered 431.
+/// Headers of a request; hyper answers 431 to more.
 pub const MAX_HEADERS: usize = 64;
 /// Bytes of a request's path and query.
 pub const MAX_URI: usize = 4096;
-/// Bytes of headers of an HTTP/2 request.
+/// Bytes of the headers of an HTTP/2 request.
 pub const MAX_HEADER_LIST: u32 = 32 << 10;
-/// Bytes of one HTTP/2 request that a client may send before they are read.
+/// HTTP/2 flow control window of a request body, in bytes.
 pub const STREAM_WINDOW: u32 = 128 << 10;
-/// The same for all requests of a connection: what it costs at most.
+/// HTTP/2 flow control window of a connection, in bytes: its unread body bytes are at most this.
 pub const CONNECTION_WINDOW: u32 = 256 << 10;
-/// Requests of one HTTP/2 connection at a time.
+/// Concurrent requests of one HTTP/2 connection.
 pub const MAX_STREAMS: u32 = 64;
 
-/// Bounds on connections.
+/// Limits on connections.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerLimits {
-    /// `limits.max_connections`
     pub max_connections: usize,
-    /// `limits.header_timeout`
+    /// For a TLS handshake, and for each request head.
     pub header_timeout: Duration,
-    /// `limits.read_stall_timeout`
-    pub write_stall_timeout: Duration,
-    /// How long a connection may go on once the server was told to stop.
+    /// How long a request may continue after the server has stopped accepting.
     pub stop_grace: Duration,
 }
 
 impl ServerLimits {
-    /// From the configuration.
+    /// The configured limits.
     pub fn new(limits: &LimitsConfig) -> Self {
         Self {
             max_connections: limits.max_connections,
             header_timeout: limits.header_timeout,
-            write_stall_timeout: limits.read_stall_timeout,
             stop_grace: Duration::from_secs(5),
         }
     }

@@ -1,8 +1,8 @@
-//! Transport: sockets, TLS, limits on connections, and the credentials in force.
+//! Transport: sockets, TLS, connection limits, and the current credentials.
 //!
-//! Does: accept connections, bound each one's life, hand requests to the service that it is given.
-//! Does not: know a route (`api` does). Invariant: what is configured as required (TLS, a client
-//! certificate) is checked before the service sees a request.
+//! Does: accept connections, bound the life of each one, and pass requests to a given service. Does
+//! not: know routes (`api` does). Invariant: the service never sees a request over a connection
+//! without TLS where TLS is configured.
 
 pub mod credentials;
 pub mod limits;

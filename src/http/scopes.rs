@@ -1,23 +1,22 @@
-//! What a token allows, as a set.
+//! Scopes of tokens: sets of permitted kinds of operations.
 //!
-//! Does: name, combine and parse scopes. Does not: know routes (`api::authorization`) or tokens.
+//! Does: name, combine and parse scopes. Does not: know routes (`api::authorization` does) or
+//! tokens.
 
 use std::fmt;
 
-/// A set of what a token may do.
+/// A set of scopes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Scopes(u8);
 
 impl Scopes {
-    /// None of it.
     pub const NONE: Self = Self(0);
-    /// Read what exchanges hold.
+    /// Read the pages of exchanges.
     pub const READ: Self = Self(1);
-    /// Announce, renew and close exchanges, and write into them.
+    /// Announce, renew and close exchanges, and write to them.
     pub const WRITE: Self = Self(2);
-    /// See which exchanges there are, and close them.
+    /// List, inspect and close exchanges.
     pub const ADMIN: Self = Self(4);
-    /// All of it.
     pub const ALL: Self = Self(7);
 
     const NAMES: [(&'static str, Self); 3] = [
@@ -26,17 +25,17 @@ impl Scopes {
         ("admin", Self::ADMIN),
     ];
 
-    /// Both together.
+    /// The union of both sets.
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// Whether any of `wanted` is among them.
-    pub fn any_of(self, wanted: Self) -> bool {
-        self.0 & wanted.0 != 0
+    /// Whether the sets intersect.
+    pub fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
     }
 
-    /// The scopes of a list such as `read,write`; `None` if one of them is unknown.
+    /// Parses a list such as `read,write`; `None` if a name is unknown.
     pub fn parse(list: &str) -> Option<Self> {
         list.split(',').try_fold(Self::NONE, |all, word| {
             let (_, scope) = Self::NAMES.iter().find(|(name, _)| *name == word)?;
@@ -45,7 +44,9 @@ impl Scopes {
     }
 
     fn names(self) -> Vec<&'static str> {
-        let mine = Self::NAMES.iter().filter(|(_, scope)| self.any_of(*scope));
+        let mine = Self::NAMES
+            .iter()
+            .filter(|(_, scope)| self.intersects(*scope));
         mine.map(|(name, _)| *name).collect()
     }
 }

@@ -1,9 +1,9 @@
-//! The HTTP server: sockets in, requests to the router.
+//! The HTTP server: accepts connections and serves a router on them.
 //!
-//! Does: bound connections, handshakes, heads and silences, speak HTTP/1.1 and HTTP/2, in clear or
-//! within TLS, and stop gracefully. Does not: know routes, or when to stop. Invariant: a connection
-//! holds its permit as long as it lives, and all connections have ended when [`Server::run`]
-//! returns.
+//! Does: bound the number of connections and the time for handshakes, request heads and stalled
+//! writes; speak HTTP/1.1 and HTTP/2, with or without TLS; stop gracefully. Does not: know routes,
+//! or decide when to stop. Invariant: a connection holds a permit until it is closed, and all
+//! connections are closed when [`Server::run`] returns.
 
 use std::future::Future;
 use std::io::ErrorKind;
@@ -28,7 +28,7 @@ use super::limits::{
     CONNECTION_WINDOW, MAX_HEAD, MAX_HEADER_LIST, MAX_HEADERS, MAX_STREAMS, STREAM_WINDOW,
     ServerLimits,
 };
-use super::stall::{Contention, StallPolicy};
+use super::stall::StallPolicy;
 use super::tls::H2;
 use crate::runtime::{Runtime, TaskGroup};
 use coalesced_body::CoalescedBody;
@@ -37,17 +37,18 @@ use socket::GuardedIo;
 mod coalesced_body;
 mod socket;
 
-/// Pause after a failed accept (the process may be out of file descriptors).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How often idle connections are asked to go while all that there may be are open.
-const CROWDED_PAUSE: Duration = Duration::from_millis(200);
-/// A connection is not asked to go before it had this time to send a request.
-const WELCOME: Duration = Duration::from_secs(1);
-/// Pause between two looks at the first bytes of a connection that may become HTTP/2.
-const PREFACE_PAUSE: Duration = Duration::from_millis(5);
+/// Delay after a failed accept: the process may have run out of file descriptors.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
+/// How often connections are evicted while the server is at capacity.
+const EVICTION_INTERVAL: Duration = Duration::from_millis(200);
+/// Younger connections are not evicted: they have had no time to send a request.
+const MIN_CONNECTION_AGE: Duration = Duration::from_secs(1);
+/// How often the first bytes of a connection are inspected again while they may still become the
+/// HTTP/2 preface.
+const PREFACE_POLL_INTERVAL: Duration = Duration::from_millis(5);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Why the daemon cannot listen.
+/// Why the server cannot listen.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {source}; choose another address with server.listen")]
 pub struct BindError {
@@ -55,32 +56,27 @@ pub struct BindError {
     source: std::io::Error,
 }
 
-/// A server that has its address and does not accept yet.
+/// A server that is bound to its address and does not accept connections yet.
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     limits: ServerLimits,
-    pressure: Contention,
-    /// Told while there are as many connections as there may be.
-    crowded: Arc<Notify>,
-    credentials: Option<Credentials>,
+    stall_policy: StallPolicy,
+    credentials: Credentials,
 }
 
 impl Server {
-    /// Has less patience with clients that take nothing under this pressure.
-    pub fn under(mut self, pressure: Contention) -> Self {
-        self.pressure = pressure;
-        self
-    }
-
-    /// Speaks TLS where the doors have certificates, and tells them who is there.
-    pub fn secured(mut self, credentials: Credentials) -> Self {
-        self.credentials = Some(credentials);
-        self
-    }
-
-    /// Takes the address; port 0 takes a free one.
-    pub async fn bind(address: SocketAddr, limits: ServerLimits) -> Result<Self, BindError> {
+    /// Binds to `address`; port 0 selects a free port. Connections speak TLS if `credentials` hold
+    /// a certificate, and requests over TLS carry their [`Peer`] as an extension.
+    ///
+    /// # Errors
+    /// The address is in use or not available to this process.
+    pub async fn bind(
+        address: SocketAddr,
+        limits: ServerLimits,
+        stall_policy: StallPolicy,
+        credentials: Credentials,
+    ) -> Result<Self, BindError> {
         let failed = |source| BindError { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
@@ -88,93 +84,96 @@ impl Server {
             listener,
             address,
             limits,
-            pressure: Contention::none(),
-            crowded: Arc::default(),
-            credentials: None,
+            stall_policy,
+            credentials,
         })
     }
 
-    /// The address that it has.
+    /// The bound address, with the actual port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until `stop`; then accepts no more, lets requests under way end within the grace, and
-    /// returns when all connections are closed.
+    /// Serves until `stop`. Then it accepts no more connections, gives active requests
+    /// `stop_grace` to complete, and returns when all connections are closed.
     pub async fn run(self, router: Router, runtime: &Runtime, stop: CancellationToken) {
-        let most = self.limits.max_connections.clamp(1, Semaphore::MAX_PERMITS);
-        let permits = Arc::new(Semaphore::new(most));
+        let capacity = self.limits.max_connections.clamp(1, Semaphore::MAX_PERMITS);
+        let permits = Arc::new(Semaphore::new(capacity));
+        let connection = Connection {
+            limits: self.limits,
+            stall_policy: self.stall_policy,
+            at_capacity: Arc::default(),
+            credentials: self.credentials,
+            runtime: runtime.clone(),
+            stop: stop.clone(),
+        };
         loop {
-            // The permit comes first: connections beyond the limit wait in the kernel's queue.
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
-                accepted = self.accept(&permits, runtime) => accepted,
+                accepted = connection.accept(&self.listener, &permits) => accepted,
             };
             match accepted {
                 Ok((stream, permit)) => {
-                    let connection = Connection {
-                        limits: self.limits,
-                        pressure: self.pressure.clone(),
-                        crowded: Arc::clone(&self.crowded),
-                        credentials: self.credentials.clone(),
-                        runtime: runtime.clone(),
-                        stop: stop.clone(),
-                    };
-                    let served = connection.serve(stream, router.clone());
+                    let served = connection.clone().serve(stream, router.clone());
                     runtime.tasks.spawn(async move {
                         served.await;
                         drop(permit);
                     });
                 }
-                // Gone before it was accepted.
+                // The client closed the connection while it was queued.
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     tracing::warn!(%error, "accepting a connection failed");
-                    runtime.clock.sleep(ACCEPT_PAUSE).await;
+                    runtime.clock.sleep(ACCEPT_RETRY_DELAY).await;
                 }
             }
         }
         drop(self.listener);
-        let all = u32::try_from(most).unwrap_or(u32::MAX);
+        let all = u32::try_from(capacity).unwrap_or(u32::MAX);
         drop(permits.acquire_many(all).await);
-    }
-
-    async fn accept(
-        &self,
-        permits: &Arc<Semaphore>,
-        runtime: &Runtime,
-    ) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
-        let permit = loop {
-            let free = Arc::clone(permits).acquire_owned();
-            tokio::select! {
-                biased;
-                permit = free => break permit.expect("the semaphore is never closed"),
-                () = runtime.clock.sleep(CROWDED_PAUSE) => self.crowded.notify_waiters(),
-            }
-        };
-        let (stream, _) = self.listener.accept().await?;
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection goes on without TCP_NODELAY");
-        }
-        Ok((stream, permit))
     }
 }
 
+/// What serves one connection.
+#[derive(Clone)]
 struct Connection {
     limits: ServerLimits,
-    pressure: Contention,
-    crowded: Arc<Notify>,
-    credentials: Option<Credentials>,
+    stall_policy: StallPolicy,
+    /// Notified every [`EVICTION_INTERVAL`] while all permits are in use.
+    at_capacity: Arc<Notify>,
+    credentials: Credentials,
     runtime: Runtime,
     stop: CancellationToken,
 }
 
 impl Connection {
+    /// Acquires a permit, then accepts: connections beyond the limit wait in the kernel's queue.
+    async fn accept(
+        &self,
+        listener: &TcpListener,
+        permits: &Arc<Semaphore>,
+    ) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
+        let permit = loop {
+            let permit = Arc::clone(permits).acquire_owned();
+            tokio::select! {
+                biased;
+                permit = permit => break permit.expect("the semaphore is never closed"),
+                () = self.runtime.clock.sleep(EVICTION_INTERVAL) => {
+                    self.at_capacity.notify_waiters();
+                }
+            }
+        };
+        let (stream, _) = listener.accept().await?;
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
+        }
+        Ok((stream, permit))
+    }
+
     async fn serve(self, stream: TcpStream, router: Router) {
-        let tls = self.credentials.as_ref().and_then(Credentials::tls);
-        let Some(tls) = tls else {
-            let spoken = self.in_time(speaks_http2(&stream, &self.runtime)).await;
-            if let Some(http2) = spoken.flatten() {
+        let Some(tls) = self.credentials.tls() else {
+            let sniffed = self.in_time(speaks_http2(&stream, &self.runtime)).await;
+            if let Some(http2) = sniffed.flatten() {
                 let io = self.guard(stream);
                 self.speak(io, router, http2).await;
             }
@@ -184,7 +183,7 @@ impl Connection {
         let accepted = self.in_time(acceptor.accept(self.guard(stream))).await;
         let stream = match accepted {
             Some(Ok(stream)) => stream,
-            failed => return self.log_handshake(failed.and_then(Result::err)),
+            failed => return self.report_handshake_failure(failed.and_then(Result::err)),
         };
         let (_, session) = stream.get_ref();
         let http2 = session.alpn_protocol() == Some(H2);
@@ -193,32 +192,26 @@ impl Connection {
         self.speak(stream, router, http2).await;
     }
 
-    /// The outcome, unless it takes longer than a request head may, the server stops, or others
-    /// wait for the connection.
+    /// The outcome of `work`; `None` if it exceeds `header_timeout`, the server stops, or the
+    /// connection is evicted.
     async fn in_time<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             outcome = work => Some(outcome),
             () = self.runtime.clock.sleep(self.limits.header_timeout) => None,
             () = self.stop.cancelled() => None,
-            () = self.asked_to_go() => None,
+            () = self.evicted() => None,
         }
     }
 
     fn guard(&self, stream: TcpStream) -> GuardedIo {
-        let clock = self.runtime.clock.clone();
-        let stall = self.limits.write_stall_timeout;
-        let patience = StallPolicy::new(stall, clock.clone(), self.pressure.clone());
-        GuardedIo::new(stream, patience, clock, self.stop.clone())
+        GuardedIo::new(stream, self.stall_policy.clone(), self.stop.clone())
     }
 
-    /// What anybody can bring about as often as they like is no failure of the daemon, and fills no
-    /// log.
-    fn log_handshake(&self, error: Option<std::io::Error>) {
-        if let Some(credentials) = &self.credentials {
-            credentials.metrics().handshake_failed();
-        }
-        let reason = error.map_or_else(|| "it took too long".to_owned(), |e| e.to_string());
-        tracing::debug!(reason, "a TLS handshake failed");
+    /// Counts the failure, and logs it at debug level only: any client can cause one at will.
+    fn report_handshake_failure(&self, error: Option<std::io::Error>) {
+        self.credentials.metrics().handshake_failed();
+        let reason = error.map_or_else(|| "timed out".to_owned(), |e| e.to_string());
+        tracing::debug!(reason, "TLS handshake failed");
     }
 
     async fn speak<S>(&self, stream: S, router: Router, http2: bool)
@@ -226,9 +219,9 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let io = TokioIo::new(stream);
-        let in_portions =
+        let coalesced =
             MapResponse::new(router, |response: Response| response.map(CoalescedBody::of));
-        let service = TowerToHyperService::new(in_portions);
+        let service = TowerToHyperService::new(coalesced);
         if http2 {
             let tasks = Spawn(self.runtime.tasks.clone());
             let connection = hyper::server::conn::http2::Builder::new(tasks)
@@ -251,10 +244,10 @@ impl Connection {
         }
     }
 
-    /// Ends when others wait for a connection and this one has had time to be of use.
-    async fn asked_to_go(&self) {
-        self.runtime.clock.sleep(WELCOME).await;
-        self.crowded.notified().await;
+    /// Completes when this connection is old enough to be evicted and the server is at capacity.
+    async fn evicted(&self) {
+        self.runtime.clock.sleep(MIN_CONNECTION_AGE).await;
+        self.at_capacity.notified().await;
     }
 
     async fn drive<C>(&self, connection: C)
@@ -266,8 +259,8 @@ impl Connection {
         tokio::select! {
             ended = connection.as_mut() => return log_end(ended.err()),
             () = self.stop.cancelled() => connection.as_mut().graceful_shutdown(),
-            () = self.asked_to_go() => {
-                // One that is idle ends now, another one after the request that it is at.
+            () = self.evicted() => {
+                // Closes an idle connection now, and another one after its current request.
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection.as_mut() => return log_end(ended.err()),
@@ -278,35 +271,35 @@ impl Connection {
         tokio::select! {
             ended = connection => log_end(ended.err()),
             () = self.runtime.clock.sleep(self.limits.stop_grace) => {
-                tracing::info!("cut off a connection that was still busy when the daemon stopped");
+                tracing::info!("closed a connection that was still active when the daemon stopped");
             }
         }
     }
 }
 
-/// Clients come and go: nothing that happens to one connection is the daemon's failure.
+/// Logs at debug level only: a broken connection is not a failure of the daemon.
 fn log_end(error: Option<impl std::fmt::Display>) {
     if let Some(error) = error {
-        tracing::debug!(%error, "a connection ended early");
+        tracing::debug!(%error, "connection ended with an error");
     }
 }
 
-/// Whether the client begins with HTTP/2's preface; `None` if it is gone. Nothing is consumed.
+/// Whether the client starts with the HTTP/2 preface; `None` if it disconnected. Consumes nothing.
 async fn speaks_http2(stream: &TcpStream, runtime: &Runtime) -> Option<bool> {
-    let mut first = [0; PREFACE.len()];
+    let mut start = [0; PREFACE.len()];
     loop {
-        let came = stream.peek(&mut first).await.ok().filter(|n| *n > 0)?;
-        if first[..came] == *PREFACE {
+        let received = stream.peek(&mut start).await.ok().filter(|n| *n > 0)?;
+        if start[..received] == *PREFACE {
             return Some(true);
         }
-        if !PREFACE.starts_with(&first[..came]) {
+        if !PREFACE.starts_with(&start[..received]) {
             return Some(false);
         }
-        runtime.clock.sleep(PREFACE_PAUSE).await;
+        runtime.clock.sleep(PREFACE_POLL_INTERVAL).await;
     }
 }
 
-/// Lets hyper's HTTP/2 spawn through the daemon's task group.
+/// Lets hyper spawn its HTTP/2 tasks in the daemon's task group.
 #[derive(Clone)]
 struct Spawn(TaskGroup);
 

@@ -1,15 +1,16 @@
-//! How long a client may take nothing of a response.
+//! The stall timeout: how long a response may make no progress.
 //!
-//! Does: measure patience with one client, shorter while others wait for what its response holds.
-//! Does not: cut anything off (`stall` and `server` do). Invariant: patience is never longer than
-//! `limits.read_stall_timeout`.
+//! Does: compute the timeout for one client, shorter while other requests wait for what its
+//! response may hold. Does not: end responses (`server` and `api` do). Invariant: the timeout never
+//! exceeds `limits.read_stall_timeout`.
 //!
-//! Readers that have stopped can hold what those wait for who would make them go on. The probe side
-//! of a join stops until the build side has been read: then it is memory for reading, or a slot.
-//! Or a task stops reading until its own sink has been taken: then it is memory for writing, of
-//! which a response holds the segments that are served before they have left it. So under pressure
-//! who takes nothing is cut off soon, and resumes with `skip` when it wants more; not so soon where
-//! only writers wait, since most responses hold nothing of theirs.
+//! Stalled readers can deadlock the queries that they belong to. The probe side of a join does not
+//! read until the build side has been read, and the build side may be waiting for read memory or a
+//! read slot that the probe side's response holds. A task may stop reading until its sink accepts
+//! pages, and the sink may be waiting for write memory that the response holds, because it serves
+//! segments that are still in write memory. So under contention a stalled client is disconnected
+//! early; it resumes with `skip`. While only writers wait, the timeout is longer, since most
+//! responses hold no write memory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,87 +19,92 @@ use crate::fair::FairSemaphore;
 use crate::memory::MemoryPool;
 use crate::runtime::Clock;
 
-/// StallPolicy while others wait to read.
-const PRESSED: Duration = Duration::from_secs(2);
-/// StallPolicy while others wait for memory to write.
-const PRESSED_BY_WRITERS: Duration = Duration::from_secs(10);
-/// How often pressure is looked at.
-const LOOK: Duration = Duration::from_millis(500);
+/// Stall timeout while another request waits for read memory or a read slot.
+const STALL_TIMEOUT_CONTENDED: Duration = Duration::from_secs(2);
+/// Stall timeout while another request waits for write memory.
+const STALL_TIMEOUT_WRITERS_WAITING: Duration = Duration::from_secs(10);
+/// How often contention is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What responses hold and others may wait for. Cheap to clone.
+/// The resources that a response may hold and other requests may wait for. Cheap to clone.
 #[derive(Clone)]
-pub struct Contention(Arc<[Waited]>);
+pub struct Contention(Arc<[Resource]>);
 
-enum Waited {
-    ToWrite(MemoryPool),
-    ToRead(MemoryPool),
-    Slots(FairSemaphore),
+enum Resource {
+    WriteMemory(MemoryPool),
+    ReadMemory(MemoryPool),
+    ReadSlots(FairSemaphore),
 }
 
 impl Contention {
-    /// Nothing that anybody waits for.
+    /// No resources, hence no contention.
     pub fn none() -> Self {
         Self(Arc::from([]))
     }
 
-    /// Memory for writing and for reading, and slots for reads.
+    /// Contention for write memory, read memory and read slots.
     pub fn new(write: &MemoryPool, read: &MemoryPool, slots: &FairSemaphore) -> Self {
         Self(Arc::from([
-            Waited::ToRead(read.clone()),
-            Waited::Slots(slots.clone()),
-            Waited::ToWrite(write.clone()),
+            Resource::ReadMemory(read.clone()),
+            Resource::ReadSlots(slots.clone()),
+            Resource::WriteMemory(write.clone()),
         ]))
     }
 
-    /// The patience that is left under it; `None` if nobody waits.
-    fn patience(&self) -> Option<Duration> {
-        let felt = |waited: &Waited| match waited {
-            Waited::ToRead(pool) => (pool.waiting() > 0).then_some(PRESSED),
-            Waited::Slots(slots) => (slots.waiting() > 0).then_some(PRESSED),
-            Waited::ToWrite(pool) => (pool.waiting() > 0).then_some(PRESSED_BY_WRITERS),
-        };
-        self.0.iter().find_map(felt)
+    /// The stall timeout that the current waiters impose; `None` if nothing is waited for.
+    fn timeout(&self) -> Option<Duration> {
+        self.0.iter().find_map(|resource| {
+            let (waiting, timeout) = match resource {
+                Resource::ReadMemory(pool) => (pool.waiting(), STALL_TIMEOUT_CONTENDED),
+                Resource::ReadSlots(slots) => (slots.waiting(), STALL_TIMEOUT_CONTENDED),
+                Resource::WriteMemory(pool) => (pool.waiting(), STALL_TIMEOUT_WRITERS_WAITING),
+            };
+            (waiting > 0).then_some(timeout)
+        })
     }
 }
 
-/// StallPolicy with clients that take nothing. Cheap to clone.
+/// How long responses may stall. Cheap to clone.
 #[derive(Clone)]
 pub struct StallPolicy {
-    stall: Duration,
+    timeout: Duration,
     clock: Clock,
-    pressure: Contention,
+    contention: Contention,
 }
 
 impl StallPolicy {
-    /// StallPolicy for `stall`, or less under pressure.
-    pub fn new(stall: Duration, clock: Clock, pressure: Contention) -> Self {
+    /// A timeout of `timeout`, or less under contention.
+    pub fn new(timeout: Duration, clock: Clock, contention: Contention) -> Self {
         Self {
-            stall,
+            timeout,
             clock,
-            pressure,
+            contention,
         }
     }
 
-    /// How long a client may take nothing, as things are now.
-    pub fn allowed(&self) -> Duration {
-        let pressed = self.pressure.patience();
-        pressed.map_or(self.stall, |pressed| pressed.min(self.stall))
+    /// The clock that measures stalls.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
-    /// How long to wait before looking again at a client that has taken nothing for `silent`;
-    /// `None` when patience is over.
-    pub fn left(&self, silent: Duration) -> Option<Duration> {
-        let left = self
-            .allowed()
-            .checked_sub(silent)
-            .filter(|left| !left.is_zero());
-        left.map(|left| left.min(LOOK))
+    /// The current stall timeout.
+    pub fn current_timeout(&self) -> Duration {
+        let contended = self.contention.timeout().unwrap_or(self.timeout);
+        contended.min(self.timeout)
     }
 
-    /// Ends when a client that takes nothing from now on has used up all patience.
-    pub async fn wear_out(self) {
+    /// How long to wait before rechecking a response that has stalled for `stalled`; `None` if the
+    /// timeout has expired.
+    pub fn recheck_after(&self, stalled: Duration) -> Option<Duration> {
+        let left = self.current_timeout().saturating_sub(stalled);
+        (!left.is_zero()).then_some(left.min(POLL_INTERVAL))
+    }
+
+    /// Completes when a response that makes no progress from now on has exceeded the timeout.
+    pub async fn expired(self) {
         let since = self.clock.now();
-        while let Some(wait) = self.left(self.clock.now().saturating_duration_since(since)) {
+        while let Some(wait) = self.recheck_after(self.clock.now().saturating_duration_since(since))
+        {
             self.clock.sleep(wait).await;
         }
     }
@@ -110,39 +116,39 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     #[allow(clippy::disallowed_methods)]
-    async fn patience_is_short_only_while_somebody_waits_for_memory() {
+    async fn the_stall_timeout_is_short_only_while_a_request_waits_for_memory() {
         let (pool, clock) = (MemoryPool::new("read", 100), Clock::default());
         let (other, slots) = (MemoryPool::new("write", 1), FairSemaphore::new(1, None));
-        let pressure = Contention::new(&other, &pool, &slots);
-        let patience = StallPolicy::new(Duration::from_secs(120), clock, pressure);
+        let contention = Contention::new(&other, &pool, &slots);
+        let policy = StallPolicy::new(Duration::from_secs(120), clock, contention);
         let held = pool.reserve("q", 80).await.unwrap();
-        assert_eq!(patience.allowed(), Duration::from_secs(120));
+        assert_eq!(policy.current_timeout(), Duration::from_secs(120));
         let other = pool.clone();
         let waiter = tokio::spawn(async move { other.reserve("q", 80).await.map(drop) });
         tokio::task::yield_now().await;
-        assert_eq!(patience.allowed(), PRESSED);
-        assert_eq!(patience.left(PRESSED), None);
-        patience.clone().wear_out().await;
+        assert_eq!(policy.current_timeout(), STALL_TIMEOUT_CONTENDED);
+        assert_eq!(policy.recheck_after(STALL_TIMEOUT_CONTENDED), None);
+        policy.clone().expired().await;
         drop(held);
         waiter.await.unwrap().unwrap();
-        assert_eq!(patience.allowed(), Duration::from_secs(120));
+        assert_eq!(policy.current_timeout(), Duration::from_secs(120));
     }
 
     #[tokio::test]
-    async fn patience_is_short_while_somebody_waits_for_a_slot() {
+    async fn the_stall_timeout_is_short_while_a_request_waits_for_a_slot() {
         let (read, write) = (MemoryPool::new("read", 1), MemoryPool::new("write", 1));
         let slots = FairSemaphore::new(1, None);
-        let pressure = Contention::new(&write, &read, &slots);
-        let patience = StallPolicy::new(Duration::from_secs(120), Clock::default(), pressure);
+        let contention = Contention::new(&write, &read, &slots);
+        let policy = StallPolicy::new(Duration::from_secs(120), Clock::default(), contention);
         let _held = slots.acquire("q", 1).await;
         let waiter = slots.acquire("q", 1);
-        assert_eq!(patience.allowed(), PRESSED);
+        assert_eq!(policy.current_timeout(), STALL_TIMEOUT_CONTENDED);
         drop(waiter);
         let _held = write.reserve("q", 1).await;
         let mut writer = Box::pin(write.reserve("q", 1));
         assert!(futures::poll!(&mut writer).is_pending());
-        assert_eq!(patience.allowed(), PRESSED_BY_WRITERS);
+        assert_eq!(policy.current_timeout(), STALL_TIMEOUT_WRITERS_WAITING);
         drop(writer);
-        assert_eq!(patience.allowed(), Duration::from_secs(120));
+        assert_eq!(policy.current_timeout(), Duration::from_secs(120));
     }
 }

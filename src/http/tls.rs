@@ -1,49 +1,70 @@
-//! TLS: certificates and keys from files to what the server needs.
+//! TLS: turns certificate and key files into the server's configuration.
 //!
-//! Does: read the files, check that they belong together, verify a client's certificate again. Does
-//! not: watch the files or hold what is in force (`doors`). Invariant: no key is logged, shown or
-//! part of an error; what was built passed every check that can be made without a client.
+//! Does: read the files, check that they match, and verify client certificates again after a
+//! reload. Does not: watch the files or hold the current configuration (`credentials` does).
+//! Invariant: no key is logged or part of an error; a [`Tls`] has passed every check that needs no
+//! client.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
-use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+use tokio_rustls::rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use tokio_rustls::rustls::{Error, RootCertStore, ServerConfig};
 
-/// What the protocol is called in TLS; the first that both know is taken.
+/// Protocols offered by ALPN, in order of preference.
 const PROTOCOLS: [&[u8]; 2] = [H2, b"http/1.1"];
-/// HTTP/2 in that list.
+/// ALPN identifier of HTTP/2.
 pub const H2: &[u8] = b"h2";
 
-/// Why TLS cannot be spoken with these files.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{setting} {}: {reason}", path.display())]
+const CERTIFICATE: &str = "server.tls_certificate_file";
+const KEY: &str = "server.tls_key_file";
+const CLIENT_CA: &str = "server.tls_client_ca_file";
+
+/// Why a file cannot be used for TLS.
+#[derive(Debug, thiserror::Error)]
+#[error("{setting} {}: {source}", path.display())]
 pub struct TlsError {
-    /// Which setting names the file.
+    /// The setting that names the file.
     pub setting: &'static str,
-    /// The file.
     pub path: PathBuf,
-    /// What is wrong with it.
-    pub reason: String,
+    pub source: TlsFileError,
 }
 
-/// Where certificates and keys lie.
+/// What is wrong with a file.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsFileError {
+    #[error("cannot be read: {0}")]
+    Unreadable(#[from] std::io::Error),
+    #[error("is not PEM: {0}")]
+    NotPem(#[from] pem::Error),
+    #[error("contains no certificate in PEM")]
+    NoCertificate,
+    /// Has no source: it could contain a part of the key.
+    #[error("contains no unencrypted private key in PEM (PKCS#8, PKCS#1 or SEC1)")]
+    NoKey,
+    #[error("the certificate and the key of {KEY} do not go together or cannot be used: {0}")]
+    Pair(#[source] Error),
+    #[error("contains a certificate that cannot be used: {0}")]
+    ClientCa(#[source] Error),
+    #[error("cannot be used to verify clients: {0}")]
+    Verifier(#[from] VerifierBuilderError),
+}
+
+/// The files that hold certificates and keys.
 #[derive(Debug, Clone)]
 pub struct TlsFiles {
-    /// `server.tls_certificate_file`
     pub certificate: PathBuf,
-    /// `server.tls_key_file`
     pub key: PathBuf,
-    /// `server.tls_client_ca_file`
+    /// The CA of client certificates; `None` if clients need none.
     pub client_ca: Option<PathBuf>,
 }
 
-/// What the files hold.
+/// The content of [`TlsFiles`].
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct TlsContent {
     certificate: Vec<u8>,
@@ -52,84 +73,71 @@ pub struct TlsContent {
 }
 
 impl TlsFiles {
-    /// Reads them.
+    /// Reads the files.
     ///
     /// # Errors
-    /// One that cannot be read.
+    /// A file cannot be read.
     pub fn read(&self) -> Result<TlsContent, TlsError> {
         let read = |setting, path: &Path| {
-            std::fs::read(path)
-                .map_err(|error| self.error(setting, path, format!("it cannot be read: {error}")))
+            std::fs::read(path).map_err(|error| at(setting, path)(error.into()))
         };
+        let client_ca = self.client_ca.as_deref();
         Ok(TlsContent {
             certificate: read(CERTIFICATE, &self.certificate)?,
             key: read(KEY, &self.key)?,
-            client_ca: match &self.client_ca {
-                Some(path) => Some(read(CLIENT_CA, path)?),
-                None => None,
-            },
+            client_ca: client_ca.map(|path| read(CLIENT_CA, path)).transpose()?,
         })
-    }
-
-    fn error(&self, setting: &'static str, path: &Path, reason: impl ToString) -> TlsError {
-        TlsError {
-            setting,
-            path: path.to_owned(),
-            reason: reason.to_string(),
-        }
     }
 }
 
-const CERTIFICATE: &str = "server.tls_certificate_file";
-const KEY: &str = "server.tls_key_file";
-const CLIENT_CA: &str = "server.tls_client_ca_file";
+/// Adds the setting and the file to an error.
+fn at(setting: &'static str, path: &Path) -> impl FnOnce(TlsFileError) -> TlsError {
+    move |source| TlsError {
+        setting,
+        path: path.to_owned(),
+        source,
+    }
+}
 
-/// Certificates and keys in force.
+/// The server's side of TLS, built from one version of the files.
 pub struct Tls {
-    /// What connections are accepted with.
     pub config: Arc<ServerConfig>,
-    /// Tells this from what was in force before.
+    /// Distinguishes versions of the files.
     pub generation: u64,
     clients: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl Tls {
-    /// Makes a server's side of what the files hold.
+    /// Builds the configuration from the content of the files.
     ///
     /// # Errors
-    /// A file that is no certificate or key, or two that do not belong together.
+    /// A file contains no certificate or key, or the certificate does not match the key.
     pub fn build(
         content: &TlsContent,
         files: &TlsFiles,
         generation: u64,
     ) -> Result<Self, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let chain = certificates(&content.certificate)
-            .map_err(|reason| files.error(CERTIFICATE, &files.certificate, reason))?;
-        let key = PrivateKeyDer::from_pem_slice(&content.key).map_err(|_| {
-            let reason = "it holds no private key in PEM (PKCS#8, PKCS#1 or SEC1, not encrypted)";
-            files.error(KEY, &files.key, reason)
-        })?;
+        let chain =
+            certificates(&content.certificate).map_err(at(CERTIFICATE, &files.certificate))?;
+        let key = PrivateKeyDer::from_pem_slice(&content.key)
+            .map_err(|_| at(KEY, &files.key)(TlsFileError::NoKey))?;
         let clients = match (&content.client_ca, &files.client_ca) {
             (Some(pem), Some(path)) => {
-                let verifier = client_verifier(pem, &provider);
-                Some(verifier.map_err(|reason| files.error(CLIENT_CA, path, reason))?)
+                Some(client_verifier(pem, &provider).map_err(at(CLIENT_CA, path))?)
             }
             _ => None,
         };
         let builder = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .expect("the provider has the suites of both versions");
+            .expect("the provider supports both TLS versions");
         let builder = match &clients {
             Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
             None => builder.with_no_client_auth(),
         };
-        let mut config = builder.with_single_cert(chain, key).map_err(|error| {
-            let reason = format!(
-                "the certificate and the key of {KEY} do not go together or cannot be used: {error}"
-            );
-            files.error(CERTIFICATE, &files.certificate, reason)
-        })?;
+        let mut config = builder
+            .with_single_cert(chain, key)
+            .map_err(|error| at(CERTIFICATE, &files.certificate)(TlsFileError::Pair(error)))?;
         config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
         Ok(Self {
             config: Arc::new(config),
@@ -139,12 +147,13 @@ impl Tls {
     }
 
     /// Whether clients need a certificate.
-    pub fn asks_clients(&self) -> bool {
+    pub fn requires_client_certificate(&self) -> bool {
         self.clients.is_some()
     }
 
-    /// Whether a client's certificates are vouched for, also when they were shown before.
-    pub fn vouches_for(&self, chain: &[CertificateDer<'_>], now_millis: u64) -> bool {
+    /// Whether a client's certificate chain is valid under the client CA at `now_millis`
+    /// (milliseconds since 1970), regardless of earlier verifications.
+    pub fn verifies(&self, chain: &[CertificateDer<'_>], now_millis: u64) -> bool {
         let (Some(verifier), Some((first, rest))) = (&self.clients, chain.split_first()) else {
             return false;
         };
@@ -153,27 +162,25 @@ impl Tls {
     }
 }
 
-/// Asks for a certificate and lets those in who have none: what they may do then is decided for
-/// each request, so that probes are answered and others are told what is missing.
+/// Requests a client certificate and accepts connections without one. Access is decided per
+/// request: probes need no certificate, and other clients get a response that says what is missing.
 fn client_verifier(
     pem: &[u8],
     provider: &Arc<CryptoProvider>,
-) -> Result<Arc<dyn ClientCertVerifier>, String> {
+) -> Result<Arc<dyn ClientCertVerifier>, TlsFileError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(pem)? {
-        roots.add(certificate).map_err(|error| error.to_string())?;
+        roots.add(certificate).map_err(TlsFileError::ClientCa)?;
     }
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-        .allow_unauthenticated()
-        .build()
-        .map_err(|error| error.to_string())
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+    Ok(verifier.allow_unauthenticated().build()?)
 }
 
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let certificates = certificates.map_err(|error| format!("it is not PEM: {error}"))?;
-    if certificates.is_empty() {
-        return Err("it holds no certificate in PEM".to_owned());
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>()?;
+    match certificates.is_empty() {
+        true => Err(TlsFileError::NoCertificate),
+        false => Ok(certificates),
     }
-    Ok(certificates)
 }

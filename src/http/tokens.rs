@@ -1,56 +1,47 @@
-//! Bearer tokens and what each may do.
+//! Bearer tokens and their scopes.
 //!
-//! Does: read a file of tokens, and compare one in time that does not depend on where it differs.
-//! Does not: know routes. Invariant: a token is never logged, shown or part of an error.
+//! Does: parse a token file, and look up a token in time that does not depend on its bytes. Does
+//! not: know routes. Invariant: a token is never logged or part of an error.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use subtle::ConstantTimeEq as _;
+
 use super::scopes::Scopes;
 
-/// Shorter tokens could be guessed.
+/// Shortest token, in characters: shorter ones could be guessed.
 const MIN_TOKEN: usize = 16;
 
-/// Why a token file cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// Why a token file cannot be used. No variant holds the text of a line: it may be a token.
+#[derive(Debug, thiserror::Error)]
 pub enum TokenFileError {
-    /// Cannot be read.
-    #[error("server.token_file {} cannot be read: {reason}", path.display())]
+    #[error("server.token_file {} cannot be read: {source}", path.display())]
     Unreadable {
-        /// The file.
         path: PathBuf,
-        /// Why.
-        reason: String,
+        source: std::io::Error,
     },
-    /// Holds no token.
-    #[error("server.token_file {} holds no token: write one a line", path.display())]
-    Empty {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A line is no token.
+    #[error("server.token_file {} holds no token: write one per line", path.display())]
+    Empty { path: PathBuf },
     #[error(
-        "line {line} of server.token_file {} is no token: it is at least {MIN_TOKEN} characters of \
-         A-Z a-z 0-9 - . _ ~ + / =",
+        "line {line} of server.token_file {} is not a token: a token is at least {MIN_TOKEN} \
+         characters of A-Z a-z 0-9 - . _ ~ + / =",
         path.display()
     )]
     Malformed {
-        /// The file.
         path: PathBuf,
-        /// Which line, from 1; what it holds is not shown.
+        /// Counted from 1.
         line: usize,
     },
-    /// What stands before a token is no scope.
     #[error(
-        "line {line} of server.token_file {} does not begin with scopes: write the token alone, \
-         which allows everything, or read, write, admin or several of them with commas in between, \
-         and then the token",
+        "line {line} of server.token_file {} does not start with known scopes: write either the \
+         token alone, which allows everything, or put its scopes before it, separated by commas \
+         (read, write, admin)",
         path.display()
     )]
     UnknownScope {
-        /// The file.
         path: PathBuf,
-        /// Which line, from 1; what it holds is not shown: it may be the token.
+        /// Counted from 1.
         line: usize,
     },
 }
@@ -66,11 +57,11 @@ impl fmt::Debug for Tokens {
 }
 
 impl Tokens {
-    /// Reads the text of a file with one token a line, after its scopes if it does not have all;
-    /// empty lines and lines that begin with `#` are passed over.
+    /// Parses the text of a token file: one token per line, preceded by its scopes unless it has
+    /// all of them. Empty lines and lines that start with `#` are ignored. `path` is for errors.
     ///
     /// # Errors
-    /// A line that is neither, or no token at all.
+    /// A line is not a token, or there is none.
     pub fn parse(text: &str, path: &Path) -> Result<Self, TokenFileError> {
         let mut tokens = Vec::new();
         for (index, line) in text.lines().enumerate() {
@@ -88,24 +79,20 @@ impl Tokens {
         Ok(Self(tokens))
     }
 
-    /// How many there are.
+    /// The number of tokens.
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// What `given` may do; `None` if it is none of them. Looks at all of them, whichever fits.
+    /// The scopes of the token `given`; `None` if it is unknown. Compares with every token, also
+    /// after a match. Only the lengths of the tokens affect the time that it takes.
     pub fn scopes(&self, given: &[u8]) -> Option<Scopes> {
-        let nothing = (false, Scopes::NONE);
-        let (found, scopes) =
-            self.0
-                .iter()
-                .fold(nothing, |(found, all), (token, scopes)| {
-                    match same(token, given) {
-                        true => (true, all.and(*scopes)),
-                        false => (found, all),
-                    }
-                });
-        found.then_some(scopes)
+        self.0.iter().fold(None, |found, (token, scopes)| {
+            match bool::from(token.ct_eq(given)) {
+                true => Some(found.unwrap_or(Scopes::NONE).and(*scopes)),
+                false => found,
+            }
+        })
     }
 }
 
@@ -127,18 +114,6 @@ fn parse_line(text: &str, line: usize, path: &Path) -> Result<(Box<[u8]>, Scopes
 /// The characters of a bearer token (RFC 6750).
 fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte)
-}
-
-/// Compares without stopping at the first difference; only the lengths show in the time it takes.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    if a.len() != b.len() {
-        return false;
-    }
-    let difference = a
-        .iter()
-        .zip(b)
-        .fold(0u8, |all, (x, y)| std::hint::black_box(all | (x ^ y)));
-    std::hint::black_box(difference) == 0
 }
 
 #[cfg(test)]
@@ -199,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_scope_is_told_from_a_malformed_token() {
+    fn an_unknown_scope_is_reported_as_such_and_not_as_a_malformed_token() {
         let scope = tokens(&format!("reed {FIRST}")).unwrap_err();
         assert!(matches!(
             scope,

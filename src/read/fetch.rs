@@ -18,7 +18,7 @@ use crate::catalog::handle::Handle;
 use crate::config::ReadConfig;
 use crate::id::{ExchangeId, SegmentAddress};
 use crate::memory::{OverCapacity, ReservedBytes};
-use crate::storage::{StorageError, StorageErrorKind};
+use crate::storage::{StorageError, StoreErrorKind};
 
 /// One part of a handle, to be fetched.
 #[derive(Debug, Clone)]
@@ -238,16 +238,14 @@ fn too_large(at: &SegmentAddress, error: &OverCapacity) -> ReadError {
 }
 
 fn lost(at: &SegmentAddress, error: StorageError) -> ReadError {
-    match error.kind {
-        StorageErrorKind::NotFound => ReadError::Lost {
+    match error.kind() {
+        StoreErrorKind::NotFound => ReadError::Lost {
             segment: at.clone(),
         },
-        StorageErrorKind::Corrupt => ReadError::Corrupt {
+        StoreErrorKind::Corrupt => ReadError::Corrupt {
             segment: at.clone(),
             reason: error.to_string().into(),
         },
-        StorageErrorKind::Unavailable
-        | StorageErrorKind::Refused
-        | StorageErrorKind::UnknownBase => ReadError::Storage(error),
+        StoreErrorKind::Unavailable | StoreErrorKind::Refused => ReadError::Storage(error),
     }
 }

@@ -6,7 +6,7 @@
 use futures::future::join_all;
 
 use super::health::Base;
-use super::{Inventory, ListedSegment, Storage, StorageError, StorageErrorKind};
+use super::{Inventory, ListedSegment, Storage, StorageError, StorageFailure, StoreErrorKind};
 use crate::id::{ExchangeId, SegmentAddress};
 use crate::store::DeleteOutcome;
 use crate::store::keys::{self, Key};
@@ -189,7 +189,7 @@ async fn remove_marker(base: &Base, exchange: &ExchangeId) -> Result<u64, Storag
     };
     // Refused where there was none, perhaps, or removed though the answer was lost.
     match base.patient_if_healthy().get_versioned(&marker).await {
-        Err(found) if found.kind == StorageErrorKind::NotFound => Ok(0),
+        Err(found) if found.kind == StoreErrorKind::NotFound => Ok(0),
         _ => Err(base.error("delete", marker.as_str(), error)),
     }
 }
@@ -223,24 +223,19 @@ async fn remove_temporaries(base: &Base, exchange: &ExchangeId) -> Result<u64, S
     removed.map_err(|error| base.error("delete", folder.as_str(), error))
 }
 
-/// One error for several: the only one as it is, or all their reasons under the names of theirs.
+/// One error for several: the only one as it is, or all of them under their names.
 fn combined(mut failures: Vec<StorageError>) -> Option<StorageError> {
-    let mut first = failures.pop()?;
+    let last = failures.pop()?;
     if failures.is_empty() {
-        return Some(first);
+        return Some(last);
     }
-    failures.push(first.clone());
-    let all_refused = failures.iter().all(|e| e.kind == StorageErrorKind::Refused);
-    first.kind = if all_refused {
-        first.kind
-    } else {
-        StorageErrorKind::Unavailable
-    };
+    let (operation, object) = (last.operation, last.object.clone());
+    failures.push(last);
     let bases: Vec<&str> = failures.iter().map(|e| e.base.as_str()).collect();
-    let reasons: Vec<String> = failures
-        .iter()
-        .map(|e| format!("{}: {}", e.base, e.message))
-        .collect();
-    (first.base, first.message) = (bases.join(", "), reasons.join("; "));
-    Some(first)
+    Some(StorageError {
+        base: bases.join(", "),
+        operation,
+        object,
+        source: StorageFailure::Several(failures),
+    })
 }

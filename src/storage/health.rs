@@ -14,7 +14,7 @@ use super::probe;
 use super::{BaseStatus, StorageError};
 use crate::id::BaseName;
 use crate::runtime::Runtime;
-use crate::store::limit::{Limit, Limits};
+use crate::store::limit::{Limit, StoreLimits};
 use crate::store::meter::{Meter, StorageMetrics};
 use crate::store::object::checksums::Checksums;
 use crate::store::retry::{Retry, RetryPolicy};
@@ -22,7 +22,7 @@ use crate::store::{Store, StoreError};
 
 /// Waits between background probes: from the first to the longest, doubling.
 const PROBES: RetryPolicy = RetryPolicy {
-    patience: Duration::MAX,
+    max_elapsed: Duration::MAX,
     first_wait: Duration::from_secs(1),
     longest_wait: Duration::from_secs(30),
 };
@@ -34,7 +34,7 @@ pub(super) struct Base {
     pub uri: String,
     /// Patient with reads, lists and deletes.
     pub store: Arc<dyn Store>,
-    /// The same without patience, for those who have somewhere else to turn to.
+    /// The same without max_elapsed, for those who have somewhere else to turn to.
     pub direct: Arc<dyn Store>,
     checksums: Option<Arc<Checksums>>,
     health: Mutex<Health>,
@@ -53,7 +53,7 @@ impl Base {
         name: BaseName,
         uri: String,
         store: Arc<dyn Store>,
-        limits: Limits,
+        limits: StoreLimits,
         metrics: &StorageMetrics,
         runtime: &Runtime,
     ) -> Arc<Self> {
@@ -79,7 +79,7 @@ impl Base {
     }
 
     /// The store to ask: with retries, unless it is known not to work, which is not worth a
-    /// minute's patience.
+    /// minute's max_elapsed.
     pub fn patient_if_healthy(&self) -> &Arc<dyn Store> {
         if self.is_healthy() {
             &self.store
@@ -106,13 +106,11 @@ impl Base {
         object: impl Into<String>,
         error: StoreError,
     ) -> StorageError {
-        let (base, object) = (self.name.to_string(), object.into());
         StorageError {
-            base,
+            base: self.name.to_string(),
             operation,
-            object,
-            kind: error.kind,
-            message: error.message,
+            object: object.into(),
+            source: error.into(),
         }
     }
 
@@ -127,7 +125,7 @@ impl Base {
     /// A put or a probe failed: it is left out until a probe succeeds.
     pub fn failed(self: &Arc<Self>, error: &StoreError) {
         let mut health = self.health.lock();
-        let first = health.failure.replace(error.message.clone()).is_none();
+        let first = health.failure.replace(error.to_string()).is_none();
         let start_probing = !std::mem::replace(&mut health.probing, true);
         drop(health);
         if first {

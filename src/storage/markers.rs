@@ -1,4 +1,4 @@
-//! Markers: what says that an exchange is open, and the claim that ends it.
+//! ObservedMarkers: what says that an exchange is open, and the claim that ends it.
 //!
 //! Does: write and read markers, and turn them into tombstones. Does not: decide when an exchange
 //! ends (`lifecycle`). Invariant: what cannot be known because a base directory cannot be asked is
@@ -18,7 +18,7 @@ use futures::FutureExt as _;
 use futures::future::{join, join_all};
 
 use super::health::Base;
-use super::{Marker, Storage, StorageError, StorageErrorKind, placement};
+use super::{Marker, Storage, StorageError, StoreErrorKind, placement};
 use crate::id::{BaseName, ExchangeId};
 use crate::runtime::Runtime;
 use crate::store::keys::{self, Key};
@@ -35,7 +35,7 @@ const CLAIM_SPREAD: Duration = Duration::from_millis(200);
 
 /// What was seen of an exchange in each base directory.
 #[derive(Debug, Clone)]
-pub struct Markers {
+pub struct ObservedMarkers {
     /// By base directory, in the order in which the exchange prefers them.
     seen: Vec<Seen>,
     /// Drawn for each look.
@@ -78,12 +78,12 @@ fn content(written: &Bytes) -> Bytes {
 
 /// A marker that was written before anybody had looked.
 #[derive(Debug)]
-pub struct Written {
+pub struct WrittenMarker {
     bytes: Bytes,
     base: BaseName,
 }
 
-impl Markers {
+impl ObservedMarkers {
     /// The marker; `None` if no base directory has one. An error if one that might have it cannot
     /// be asked and none of the others has it. The version speaks for all; while one cannot be
     /// asked it is different at each look, for a renewal may lie just there.
@@ -115,7 +115,7 @@ impl Markers {
     }
 
     /// Whether its end was claimed: there is a tombstone and no marker.
-    pub fn ended(&self) -> bool {
+    pub fn is_claimed(&self) -> bool {
         let ended = |seen: &Seen| matches!(seen.state, State::Ended { .. });
         matches!(self.marker(), Ok(None)) && self.seen.iter().any(ended)
     }
@@ -126,14 +126,14 @@ impl Storage {
     ///
     /// All are asked: while the home was out of order a renewal went elsewhere, and the old marker
     /// is still at home.
-    pub async fn markers(&self, exchange: &ExchangeId) -> Markers {
+    pub async fn observe_markers(&self, exchange: &ExchangeId) -> ObservedMarkers {
         let key = keys::marker(exchange);
         let asked = self.homes(exchange).into_iter().map(|index| {
             let (base, key) = (Arc::clone(&self.inner.bases[index]), key.clone());
             async move {
                 let state = match base.patient_if_healthy().get_versioned(&key).await {
                     Ok(found) => State::of(found),
-                    Err(error) if error.kind == StorageErrorKind::NotFound => State::Absent,
+                    Err(error) if error.kind == StoreErrorKind::NotFound => State::Absent,
                     Err(error) => State::Unknown(base.error("get", key.as_str(), error)),
                 };
                 let base = base.name.to_string();
@@ -142,12 +142,12 @@ impl Storage {
         });
         let seen = join_all(asked).await;
         let number = self.inner.runtime.random.next_u64();
-        Markers { seen, number }
+        ObservedMarkers { seen, number }
     }
 
-    /// The marker of an exchange, see [`Markers::marker`].
+    /// The marker of an exchange, see [`ObservedMarkers::marker`].
     pub async fn get_marker(&self, exchange: &ExchangeId) -> Result<Option<Marker>, StorageError> {
-        self.markers(exchange).await.marker()
+        self.observe_markers(exchange).await.marker()
     }
 
     /// Whether an exchange has a marker: usually one request, to its home. An error if none was
@@ -162,7 +162,7 @@ impl Storage {
                     return Ok(true);
                 }
                 Ok(_) => {}
-                Err(error) if error.kind == StorageErrorKind::NotFound => {}
+                Err(error) if error.kind == StoreErrorKind::NotFound => {}
                 Err(error) => failure = failure.or(Some(base.error("get", key.as_str(), error))),
             }
         }
@@ -177,7 +177,7 @@ impl Storage {
         &self,
         exchange: &ExchangeId,
         content: &Bytes,
-        seen: &Markers,
+        seen: &ObservedMarkers,
     ) -> Result<bool, StorageError> {
         let written = self.written(content);
         let put = self.put_written(exchange, &written, seen).await?;
@@ -187,25 +187,25 @@ impl Storage {
     /// The same for an exchange of which nothing is known, which hardly ever has a marker: writes
     /// one where it has none, and looks at all base directories meanwhile instead of before, which
     /// saves a round trip. Answers what there is besides, and what was written, for
-    /// [`Storage::take_back_marker`]: it is for the caller to say whether it may stay. `None` if
+    /// [`Storage::withdraw_marker`]: it is for the caller to say whether it may stay. `None` if
     /// there was something: then nothing was written.
-    pub async fn put_first_marker(
+    pub async fn create_marker(
         &self,
         exchange: &ExchangeId,
         content: &Bytes,
-    ) -> Result<Option<(Markers, Written)>, StorageError> {
+    ) -> Result<Option<(ObservedMarkers, WrittenMarker)>, StorageError> {
         let written = self.written(content);
         let absent = |index: usize| Seen {
             index,
             base: self.inner.bases[index].name.to_string(),
             state: State::Absent,
         };
-        let nothing = Markers {
+        let nothing = ObservedMarkers {
             seen: self.homes(exchange).into_iter().map(absent).collect(),
             number: 0,
         };
         let put = self.put_written(exchange, &written, &nothing);
-        let (mut found, put) = join(self.markers(exchange), put).await;
+        let (mut found, put) = join(self.observe_markers(exchange), put).await;
         let Some(base) = put? else {
             return Ok(None);
         };
@@ -215,13 +215,13 @@ impl Storage {
             }
         }
         let bytes = written;
-        Ok(Some((found, Written { bytes, base })))
+        Ok(Some((found, WrittenMarker { bytes, base })))
     }
 
-    /// Takes back what [`Storage::put_first_marker`] has written. What cannot be taken back stays
+    /// Takes back what [`Storage::create_marker`] has written. What cannot be taken back stays
     /// for the sweeper: it announces an exchange that nobody renews.
-    pub async fn take_back_marker(&self, exchange: &ExchangeId, marker: Written) {
-        let Written { bytes, base: taken } = marker;
+    pub async fn withdraw_marker(&self, exchange: &ExchangeId, marker: WrittenMarker) {
+        let WrittenMarker { bytes, base: taken } = marker;
         let homes = self.homes(exchange).into_iter();
         // A put that failed before another one succeeded may have taken place.
         let touched = homes.filter(|index| {
@@ -244,7 +244,7 @@ impl Storage {
         &self,
         exchange: &ExchangeId,
         written: &Bytes,
-        seen: &Markers,
+        seen: &ObservedMarkers,
     ) -> Result<Option<BaseName>, StorageError> {
         let key = keys::marker(exchange);
         // A tombstone is never overwritten, and where nobody could look nothing can be expected.
@@ -270,7 +270,11 @@ impl Storage {
     /// what `seen` says in all of them; `false` if it is not, because somebody renewed it or claims
     /// it, too. A claim that is interrupted changes nothing while a marker is left anywhere; one
     /// that fails takes back the tombstones that it put where there was nothing.
-    pub async fn claim(&self, exchange: &ExchangeId, seen: &Markers) -> Result<bool, StorageError> {
+    pub async fn claim(
+        &self,
+        exchange: &ExchangeId,
+        seen: &ObservedMarkers,
+    ) -> Result<bool, StorageError> {
         let key = keys::marker(exchange);
         let mut steps = Vec::with_capacity(seen.seen.len());
         for Seen { index, state, .. } in &seen.seen {
@@ -315,7 +319,7 @@ impl Storage {
                     store.delete_if(key, Some(&found.version)).await.map(drop)
                 }
                 Ok(_) => Ok(()),
-                Err(error) if error.kind == StorageErrorKind::NotFound => Ok(()),
+                Err(error) if error.kind == StoreErrorKind::NotFound => Ok(()),
                 Err(error) => Err(error),
             };
             if let Err(error) = taken {
@@ -336,7 +340,7 @@ impl Storage {
         exchange: &ExchangeId,
     ) -> Result<Option<u64>, StorageError> {
         for tries in 1..=CLAIM_TRIES {
-            let seen = self.markers(exchange).await;
+            let seen = self.observe_markers(exchange).await;
             if seen.marker()?.is_some() {
                 return Ok(None);
             }
@@ -362,7 +366,7 @@ impl Storage {
         exchange: &ExchangeId,
     ) -> Result<(), StorageError> {
         let key = keys::marker(exchange);
-        let seen = self.markers(exchange).await;
+        let seen = self.observe_markers(exchange).await;
         for Seen { index, state, .. } in seen.seen {
             let base = &self.inner.bases[index];
             match state {

@@ -4,6 +4,7 @@
 //! place new segments round-robin over the healthy ones. Does not: know what is inside a segment.
 //! Invariant: a method that answered `Ok` has done durably what its name says.
 
+mod error;
 mod exchanges;
 mod health;
 mod markers;
@@ -21,46 +22,18 @@ use bytes::Bytes;
 use crate::config::BaseDirectoryConfig;
 use crate::id::{BaseName, SegmentAddress};
 use crate::runtime::Runtime;
-use crate::telemetry::metrics::Metrics;
 
-pub use crate::store::limit::Limits;
+pub use crate::store::limit::StoreLimits;
 pub use crate::store::meter::StorageMetrics;
 pub use crate::store::retry::RetryPolicy;
-pub use crate::store::{StorageErrorKind, Tail};
-pub use markers::{Markers, Written};
+pub use crate::store::{Remedy, StoreError, StoreErrorKind, Tail};
+pub use error::{StorageError, StorageFailure};
+pub use markers::{ObservedMarkers, WrittenMarker};
 pub use probe::ProbeObject;
 
 use crate::store::Store;
-use crate::store::open::{OpenError, open_all};
+use crate::store::open::open_all;
 use health::Base;
-
-/// What went wrong with a base directory.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("base directory {base}: {operation} of {object} failed: {message}")]
-pub struct StorageError {
-    /// Name of the base directory, or `all` when every one failed.
-    pub base: String,
-    /// What was tried: `put`, `get`, `list`, `delete`, `probe`, `open`.
-    pub operation: &'static str,
-    /// The object or prefix, for people.
-    pub object: String,
-    /// What kind of failure it is.
-    pub kind: StorageErrorKind,
-    /// The store's own words, credentials removed.
-    pub message: String,
-}
-
-impl From<OpenError> for StorageError {
-    fn from(error: OpenError) -> Self {
-        Self {
-            base: error.base,
-            operation: "open",
-            object: error.object,
-            kind: StorageErrorKind::Refused,
-            message: error.message,
-        }
-    }
-}
 
 /// The announcement of an exchange, as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,11 +95,7 @@ struct Inner {
 impl Storage {
     /// Opens every configured base directory; does not touch them yet. Storage counts into metrics
     /// of its own ([`Storage::metrics`]).
-    pub fn open(
-        configs: &[BaseDirectoryConfig],
-        runtime: &Runtime,
-        _metrics: &Arc<Metrics>,
-    ) -> Result<Self, StorageError> {
+    pub fn open(configs: &[BaseDirectoryConfig], runtime: &Runtime) -> Result<Self, StorageError> {
         let metrics = StorageMetrics::default();
         let opened = open_all(configs, runtime)?;
         let bases = opened.into_iter().map(|o| {
@@ -141,7 +110,7 @@ impl Storage {
     /// is as in a daemon.
     pub fn from_stores(
         stores: Vec<(BaseName, String, Arc<dyn Store>)>,
-        limits: Limits,
+        limits: StoreLimits,
         runtime: &Runtime,
     ) -> Self {
         let metrics = StorageMetrics::default();
@@ -153,20 +122,20 @@ impl Storage {
 
     fn over(
         bases: Vec<Arc<Base>>,
-        limits: &[Limits],
+        limits: &[StoreLimits],
         metrics: StorageMetrics,
         runtime: &Runtime,
     ) -> Self {
-        let patience = limits
+        let max_elapsed = limits
             .iter()
             .map(|limits| limits.retry)
-            .max_by_key(|r| r.patience);
+            .max_by_key(|r| r.max_elapsed);
         // Daemons that start together should not all begin with the same base directory.
         let turn = AtomicUsize::new(runtime.random.next_u64() as usize);
         Self {
             inner: Arc::new(Inner {
                 bases,
-                put_patience: patience.unwrap_or(RetryPolicy::LOCAL),
+                put_patience: max_elapsed.unwrap_or(RetryPolicy::LOCAL),
                 turn,
                 metrics,
                 runtime: runtime.clone(),
@@ -189,7 +158,7 @@ impl Storage {
     /// Names of the base directories that overwrite what a conditional write should have spared:
     /// there a lease that is renewed in the instant of its collection may be lost. Those that do
     /// not work now are not among them.
-    pub async fn without_conditions(&self) -> Vec<BaseName> {
+    pub async fn bases_ignoring_preconditions(&self) -> Vec<BaseName> {
         let runtime = &self.inner.runtime;
         let asked = self.inner.bases.iter().map(async |base| {
             let honoured = probe::honours_conditions(&*base.direct, runtime).await;

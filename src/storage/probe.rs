@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use futures::future::join_all;
 
-use super::{Storage, StorageError, StorageErrorKind};
+use super::{Storage, StorageError, StoreErrorKind};
 use crate::runtime::Runtime;
 use crate::store::keys::{self, Key};
 use crate::store::object::checksums::Checksums;
@@ -74,7 +74,7 @@ async fn within<T>(
         biased;
         answer = work => answer,
         () = runtime.clock.sleep(limit) => Err(StoreError::new(
-            StorageErrorKind::Unavailable,
+            StoreErrorKind::Unavailable,
             format!("a probe did not end within {} s", limit.as_secs()),
         )),
     }
@@ -123,7 +123,7 @@ pub async fn verifies_checksums(
 fn was_refused(put: Result<(), StoreError>) -> Result<bool, StoreError> {
     match put {
         Ok(()) => Ok(false),
-        Err(error) if error.kind == StorageErrorKind::Refused && !error.contended => Ok(true),
+        Err(error) if error.kind == StoreErrorKind::Refused && !error.contended => Ok(true),
         Err(error) => Err(error),
     }
 }
@@ -131,15 +131,15 @@ fn was_refused(put: Result<(), StoreError>) -> Result<bool, StoreError> {
 async fn lies_there(store: &dyn Store, key: &Key) -> Result<bool, StoreError> {
     match store.get_tail(key, 1).await {
         Ok(_) => Ok(true),
-        Err(error) if error.kind == StorageErrorKind::NotFound => Ok(false),
+        Err(error) if error.kind == StoreErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
 }
 
 async fn ask(store: &dyn Store, runtime: &Runtime) -> Result<(), StoreError> {
-    if store.wants_keep() {
+    if store.needs_keep_object() {
         match store.get_tail(&keys::keep(), 1).await {
-            Err(error) if error.kind == StorageErrorKind::NotFound => {
+            Err(error) if error.kind == StoreErrorKind::NotFound => {
                 let content = vec![Bytes::from_static(b"Keeps this folder from being empty.\n")];
                 store
                     .put(&keys::keep(), content)
@@ -198,15 +198,15 @@ async fn round(store: &dyn Store, key: &keys::Key) -> Result<(), StoreError> {
 }
 
 fn in_step(step: &'static str) -> impl Fn(StoreError) -> StoreError {
-    move |mut error| {
-        error.message = format!("{step} a probe object: {}", error.message);
-        if error.kind == StorageErrorKind::NotFound {
-            error.kind = StorageErrorKind::Unavailable;
-        }
-        error
+    move |error| {
+        let kind = match error.kind {
+            StoreErrorKind::NotFound => StoreErrorKind::Unavailable,
+            kind => kind,
+        };
+        StoreError::new(kind, format!("{step} a probe object")).caused_by(error)
     }
 }
 
 fn wrong(what: &str) -> StoreError {
-    StoreError::new(StorageErrorKind::Corrupt, format!("a probe object {what}"))
+    StoreError::new(StoreErrorKind::Corrupt, format!("a probe object {what}"))
 }

@@ -2,7 +2,7 @@
 //!
 //! Does: place, fail over, read. Does not: know what is inside. Invariant: a put answers `Ok` only
 //! after one base directory has answered that it holds the whole segment; it fails only after every
-//! one of them failed, for as long as the policy's patience.
+//! one of them failed, for as long as the policy's max_elapsed.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::health::Base;
-use super::{Storage, StorageError, StorageErrorKind, Tail, placement};
+use super::{Storage, StorageError, StorageFailure, StoreErrorKind, Tail, placement};
 use crate::id::{BaseName, ExchangeId, SegmentAddress, SegmentId};
 use crate::store::StoreError;
 use crate::store::keys::{self, Key};
@@ -61,7 +61,7 @@ impl Storage {
         let base = self.base(at, "get")?;
         if range.start >= range.end {
             let message = format!("the range {range:?} is empty");
-            let error = StoreError::new(StorageErrorKind::Corrupt, message);
+            let error = StoreError::new(StoreErrorKind::Corrupt, message);
             return Err(base.error("get", at.to_string(), error));
         }
         let key = keys::segment(&at.exchange, at.segment);
@@ -69,7 +69,7 @@ impl Storage {
         let bytes = bytes.map_err(|error| base.error("get", at.to_string(), error))?;
         if bytes.len() as u64 != range.end - range.start {
             let message = format!("{} bytes came for {range:?}", bytes.len());
-            let error = StoreError::new(StorageErrorKind::Corrupt, message);
+            let error = StoreError::new(StoreErrorKind::Corrupt, message);
             return Err(base.error("get", at.to_string(), error));
         }
         Ok(bytes)
@@ -111,7 +111,7 @@ impl Storage {
         put: impl Fn(Arc<Base>) -> BoxFuture<'static, Result<T, StoreError>>,
     ) -> Result<(BaseName, T), StorageError> {
         let (clock, policy) = (&self.inner.runtime.clock, self.inner.put_patience);
-        let deadline = clock.now() + policy.patience;
+        let deadline = clock.now() + policy.max_elapsed;
         let mut number = 0;
         loop {
             let healthy: Vec<bool> = self.inner.bases.iter().map(|b| b.is_healthy()).collect();
@@ -134,7 +134,7 @@ impl Storage {
             let wait = policy.wait(number, self.inner.runtime.random.next_u64());
             let hopeless = failures
                 .iter()
-                .all(|(_, e)| e.kind == StorageErrorKind::Refused);
+                .all(|(_, e)| e.kind == StoreErrorKind::Refused);
             if hopeless || clock.now() + wait > deadline {
                 return Err(self.all_failed("put", object, failures));
             }
@@ -149,23 +149,14 @@ impl Storage {
         mut failures: Vec<(usize, StoreError)>,
     ) -> StorageError {
         failures.sort_by_key(|(index, _)| *index);
-        let refused = failures
-            .iter()
-            .all(|(_, e)| e.kind == StorageErrorKind::Refused);
-        let reasons: Vec<String> = failures
-            .iter()
-            .map(|(index, error)| format!("{}: {error}", self.inner.bases[*index].name))
-            .collect();
+        let failures = failures
+            .into_iter()
+            .map(|(index, error)| self.inner.bases[index].error(operation, object, error));
         StorageError {
             base: "all".into(),
             operation,
             object: object.into(),
-            kind: if refused {
-                StorageErrorKind::Refused
-            } else {
-                StorageErrorKind::Unavailable
-            },
-            message: reasons.join("; "),
+            source: StorageFailure::Several(failures.collect()),
         }
     }
 
@@ -185,12 +176,9 @@ impl Storage {
                 base: at.base.to_string(),
                 operation,
                 object: at.to_string(),
-                kind: StorageErrorKind::UnknownBase,
-                message: format!(
-                    "no base directory of that name is configured here (there are: {}); every \
-                     daemon needs the same base directories under the same names",
-                    names.join(", ")
-                ),
+                source: StorageFailure::UnknownBase {
+                    configured: names.join(", "),
+                },
             }
         })
     }

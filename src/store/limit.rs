@@ -110,21 +110,21 @@ impl Store for Limit {
             .await
     }
 
-    fn wants_keep(&self) -> bool {
-        self.inner.wants_keep()
+    fn needs_keep_object(&self) -> bool {
+        self.inner.needs_keep_object()
     }
 }
 
 /// What one base directory is allowed.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct StoreLimits {
     /// Operations at a time.
     pub concurrency: usize,
     /// How patiently failed operations are repeated.
     pub retry: RetryPolicy,
 }
 
-impl Limits {
+impl StoreLimits {
     /// For stores behind a network: enough to fill it, few enough for one connection each.
     pub const REMOTE: Self = Self {
         concurrency: 64,

@@ -19,7 +19,7 @@ use prometheus_client::registry::Registry;
 
 use super::keys::{Folder, Key};
 use super::{
-    DeleteOutcome, ObjectMeta, Precondition, StorageErrorKind, Store, StoreError, Tail, Versioned,
+    DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, StoreErrorKind, Tail, Versioned,
 };
 use crate::id::BaseName;
 use crate::runtime::Clock;
@@ -201,10 +201,10 @@ fn outcome<T>(result: &Result<T, StoreError>) -> &'static str {
     match result {
         Ok(_) => "ok",
         Err(error) => match error.kind {
-            StorageErrorKind::NotFound => "not_found",
-            StorageErrorKind::Unavailable => "unavailable",
-            StorageErrorKind::Refused | StorageErrorKind::UnknownBase => "refused",
-            StorageErrorKind::Corrupt => "corrupt",
+            StoreErrorKind::NotFound => "not_found",
+            StoreErrorKind::Unavailable => "unavailable",
+            StoreErrorKind::Refused => "refused",
+            StoreErrorKind::Corrupt => "corrupt",
         },
     }
 }
@@ -339,7 +339,7 @@ impl Store for Meter {
             .await
     }
 
-    fn wants_keep(&self) -> bool {
-        self.inner.wants_keep()
+    fn needs_keep_object(&self) -> bool {
+        self.inner.needs_keep_object()
     }
 }

@@ -4,6 +4,7 @@
 //! base directories or know exchanges. Invariant: keys and folders are relative to the base
 //! directory and come from `keys`; a method that answered `Ok` has done durably what its name says.
 
+mod error;
 mod hash;
 pub mod keys;
 pub mod limit;
@@ -14,6 +15,7 @@ pub mod open;
 pub mod options;
 pub mod retry;
 
+pub use error::{Cause, Remedy, StoreError, StoreErrorKind};
 pub use hash::stable_hash;
 
 use std::ops::Range;
@@ -28,21 +30,6 @@ use self::object::checksums::Checksums;
 /// Largest object that [`Store::get_versioned`] reads: markers are small.
 pub const MAX_VERSIONED_SIZE: u64 = 1 << 20;
 
-/// Kinds of storage failures that callers treat differently.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StorageErrorKind {
-    /// The object does not exist.
-    NotFound,
-    /// A retry may help. The operation may have taken place all the same.
-    Unavailable,
-    /// A retry does not help (permission, configuration); the operation did not take place.
-    Refused,
-    /// No base directory of that name is configured here.
-    UnknownBase,
-    /// What is stored is not what it should be (object shorter than the range, for example).
-    Corrupt,
-}
-
 /// The last bytes of an object.
 #[derive(Debug, Clone)]
 pub struct Tail {
@@ -50,30 +37,6 @@ pub struct Tail {
     pub bytes: Bytes,
     /// Size of the whole object.
     pub object_size: u64,
-}
-
-/// Why an operation of one store failed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct StoreError {
-    /// What kind of failure it is.
-    pub kind: StorageErrorKind,
-    /// For people; holds no credentials.
-    pub message: String,
-    /// A put that another client's delete of a neighbour may have got in the way of: some servers
-    /// answer 409 or 403 then, and the same put succeeds a moment later.
-    pub contended: bool,
-}
-
-impl StoreError {
-    /// An error of a kind.
-    pub fn new(kind: StorageErrorKind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-            contended: false,
-        }
-    }
 }
 
 /// An object found by a list.
@@ -165,7 +128,7 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
 
     /// Whether an object should stay in the folder of all exchanges for ever, because puts can fail
     /// while another client deletes the last object there.
-    fn wants_keep(&self) -> bool {
+    fn needs_keep_object(&self) -> bool {
         false
     }
 

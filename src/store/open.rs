@@ -12,8 +12,8 @@ use object_store::path::Path;
 use parking_lot::Mutex;
 use url::Url;
 
-use super::limit::Limits;
-use super::local::{LocalStore, Writing};
+use super::limit::StoreLimits;
+use super::local::{LocalStore, WriteMode};
 use super::object::ObjectBackend;
 use super::object::cloud;
 use super::object::error::Redactor;
@@ -39,14 +39,14 @@ pub struct Opened {
     /// Its store, bare.
     pub store: Arc<dyn Store>,
     /// What it is allowed.
-    pub limits: Limits,
+    pub limits: StoreLimits,
 }
 
 /// A store and the place it stands for.
 pub(crate) struct Built {
     pub place: String,
     pub store: Arc<dyn Store>,
-    pub limits: Limits,
+    pub limits: StoreLimits,
 }
 
 /// Opens all, and refuses those that are the same.
@@ -185,9 +185,9 @@ fn build_file(
     let fsync = options.take_bool("fsync")?.unwrap_or(true);
     let direct = options.take_bool("direct_io")?.unwrap_or(true);
     let writing = match (fsync, direct) {
-        (false, _) => Writing::Unsynced,
-        (true, false) => Writing::Cached,
-        (true, true) => Writing::Direct,
+        (false, _) => WriteMode::Unsynced,
+        (true, false) => WriteMode::Cached,
+        (true, true) => WriteMode::Direct,
     };
     // Components drop a final slash and doubled ones.
     let root: std::path::PathBuf = root.components().collect();
@@ -197,7 +197,7 @@ fn build_file(
         Built {
             place,
             store: Arc::new(store),
-            limits: Limits::LOCAL,
+            limits: StoreLimits::LOCAL,
         },
         options,
     ))
@@ -217,7 +217,7 @@ fn build_memory(label: &str, url: &Url, options: Options) -> Result<(Built, Opti
         Built {
             place,
             store: Arc::new(store),
-            limits: Limits::LOCAL,
+            limits: StoreLimits::LOCAL,
         },
         options,
     ))

@@ -53,14 +53,14 @@ const ALL: &[(&str, &[&str])] = &[
 
 /// Why a base directory cannot be opened as configured.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("base directory {base}: open of {object} failed: {message}")]
+#[error("base directory {base}: open of {object} failed: {reason}")]
 pub struct OpenError {
     /// Name of the base directory, or its URI if it has no name yet.
     pub base: String,
     /// The option or URI at fault.
     pub object: String,
-    /// What is wrong with it and how to mend it.
-    pub message: String,
+    /// What is wrong with it and what to do.
+    pub reason: String,
 }
 
 /// The options given for one base directory, taken out one by one; what is left at the end is
@@ -184,10 +184,10 @@ impl Options {
 }
 
 /// An error of opening a base directory.
-pub fn open_error(base: &str, object: String, message: String) -> OpenError {
+pub fn open_error(base: &str, object: String, reason: String) -> OpenError {
     OpenError {
         base: base.into(),
         object,
-        message,
+        reason,
     }
 }

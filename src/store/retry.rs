@@ -1,6 +1,6 @@
 //! Patience: tries again what may succeed the next time.
 //!
-//! Does: repeat reads, lists and deletes that failed as `Unavailable` until the policy's patience
+//! Does: repeat reads, lists and deletes that failed as `Unavailable` until the policy's max_elapsed
 //! is over, and puts that another client's delete got in the way of, a few times. Does not: repeat
 //! other puts, because the facade gives them to another base directory first. Invariant: a failure
 //! that a retry cannot cure is answered at once.
@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::keys::{Folder, Key};
 use super::{
-    DeleteOutcome, ObjectMeta, Precondition, StorageErrorKind, Store, StoreError, Tail, Versioned,
+    DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, StoreErrorKind, Tail, Versioned,
 };
 use crate::runtime::Runtime;
 
@@ -25,7 +25,7 @@ const CONTENDED_RETRIES: u32 = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// No new try begins after this long since the first.
-    pub patience: Duration,
+    pub max_elapsed: Duration,
     /// Wait before the second try; doubles after each.
     pub first_wait: Duration,
     /// Longest wait between two tries.
@@ -35,13 +35,13 @@ pub struct RetryPolicy {
 impl RetryPolicy {
     /// For stores behind a network: throttling and fail-overs of a server take seconds.
     pub const REMOTE: Self = Self {
-        patience: Duration::from_secs(60),
+        max_elapsed: Duration::from_secs(60),
         first_wait: Duration::from_millis(100),
         longest_wait: Duration::from_secs(5),
     };
     /// For file systems and memory: what fails there stays failed.
     pub const LOCAL: Self = Self {
-        patience: Duration::from_secs(2),
+        max_elapsed: Duration::from_secs(2),
         first_wait: Duration::from_millis(50),
         longest_wait: Duration::from_millis(500),
     };
@@ -57,7 +57,7 @@ impl RetryPolicy {
     }
 }
 
-/// Wraps a store with patience.
+/// Wraps a store with max_elapsed.
 #[derive(Debug)]
 pub struct Retry {
     inner: Arc<dyn Store>,
@@ -79,11 +79,11 @@ impl Retry {
     where
         F: Future<Output = Result<T, StoreError>>,
     {
-        let deadline = self.runtime.clock.now() + self.policy.patience;
+        let deadline = self.runtime.clock.now() + self.policy.max_elapsed;
         let mut number = 0;
         loop {
             let error = match work().await {
-                Err(error) if error.kind == StorageErrorKind::Unavailable => error,
+                Err(error) if error.kind == StoreErrorKind::Unavailable => error,
                 other => return other,
             };
             number += 1;
@@ -170,7 +170,7 @@ impl Store for Retry {
             .await
     }
 
-    fn wants_keep(&self) -> bool {
-        self.inner.wants_keep()
+    fn needs_keep_object(&self) -> bool {
+        self.inner.needs_keep_object()
     }
 }

@@ -85,6 +85,11 @@ impl HttpMetrics {
             .observe(duration.as_secs_f64());
     }
 
+    /// The number of requests that started and have not ended.
+    pub fn in_flight(&self) -> i64 {
+        self.in_flight.get()
+    }
+
     /// Registers them.
     pub fn register(&self, registry: &mut Registry) {
         catalog::HTTP_REQUESTS.register(registry, self.requests.clone());

@@ -9,9 +9,9 @@ use tokio::net::TcpStream;
 
 use stopover::app::Daemon;
 use stopover::runtime::Runtime;
-use stopover::storage::{Limits, Storage};
+use stopover::storage::{Storage, StoreLimits};
 use stopover::store::Store;
-use stopover::store::local::{LocalStore, Writing};
+use stopover::store::local::{LocalStore, WriteMode};
 
 use crate::support::frames::batch;
 use crate::support::process::{OVERHEAD, Process};
@@ -252,14 +252,14 @@ async fn a_slow_store_slows_writers_down_and_fails_none_of_them() {
     config.memory.budget = Some(8 << 20);
     config.limits.max_batch_size = 1 << 20;
     let runtime = Runtime::system();
-    let local = LocalStore::new(bases.path().to_owned(), Writing::Unsynced, 7);
+    let local = LocalStore::new(bases.path().to_owned(), WriteMode::Unsynced, 7);
     let slow: Arc<dyn Store> = Arc::new(SlowStore {
         inner: Arc::new(local),
         pace: Pace::Late(Duration::from_millis(100)),
     });
     let name = "slow".parse().unwrap();
     let stores = vec![(name, "test".to_owned(), slow)];
-    let storage = Storage::from_stores(stores, Limits::REMOTE, &runtime);
+    let storage = Storage::from_stores(stores, StoreLimits::REMOTE, &runtime);
     let daemon = Daemon::assemble(&config, &runtime, storage, Arc::default());
     let door = Door::around(daemon, &config, runtime).await;
     door.announce("w", 8).await;

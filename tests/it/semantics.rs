@@ -22,9 +22,9 @@ use stopover::read::{PageFormat, ReadError, Selection};
 use stopover::runtime::Runtime;
 use stopover::segment::frame::{FRAME_HEADER, seal_frame, verify_batch};
 use stopover::segment::layout::TRAILER;
-use stopover::storage::{Limits, Storage};
+use stopover::storage::{Storage, StoreLimits};
 use stopover::store::Store;
-use stopover::store::local::{LocalStore, Writing};
+use stopover::store::local::{LocalStore, WriteMode};
 use tokio::sync::Semaphore;
 
 use crate::support::slow::{Pace, SlowStore};
@@ -237,7 +237,7 @@ async fn the_last_pages_of_an_attempt_do_not_wait_for_earlier_ones_but_its_commi
     let runtime = Runtime::seeded(1);
     let gates: Vec<_> = (0..2).map(|_| Arc::new(Semaphore::new(0))).collect();
     let bases = (0..2).map(|n| {
-        let local = LocalStore::new(shared.base(n), Writing::Unsynced, n as u64);
+        let local = LocalStore::new(shared.base(n), WriteMode::Unsynced, n as u64);
         let held: Arc<dyn Store> = Arc::new(SlowStore {
             inner: Arc::new(local),
             pace: Pace::Held(Arc::clone(&gates[n])),
@@ -245,7 +245,7 @@ async fn the_last_pages_of_an_attempt_do_not_wait_for_earlier_ones_but_its_commi
         let base = &config.base_directories[n];
         (base.name.parse().unwrap(), base.uri.clone(), held)
     });
-    let storage = Storage::from_stores(bases.collect(), Limits::LOCAL, &runtime);
+    let storage = Storage::from_stores(bases.collect(), StoreLimits::LOCAL, &runtime);
     let daemon = Daemon::assemble(&config, &runtime, storage, Arc::default());
     let (x, target) = (exchange("x"), config.segment.target_size as usize);
     announce(&daemon, &x, 1).await;

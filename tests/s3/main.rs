@@ -20,15 +20,13 @@ mod storage_conformance;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use stopover::config::BaseDirectoryConfig;
 use stopover::id::{DaemonId, SegmentAddress, SegmentId};
 use stopover::runtime::Runtime;
-use stopover::storage::{Storage, StorageErrorKind};
-use stopover::telemetry::metrics::Metrics;
+use stopover::storage::{Storage, StoreErrorKind};
 
 /// An S3 server for one test, stopped when dropped.
 struct Gateway {
@@ -162,7 +160,7 @@ fn free_port() -> u16 {
 }
 
 fn open(configs: &[BaseDirectoryConfig]) -> Storage {
-    Storage::open(configs, &Runtime::seeded(7), &Arc::new(Metrics::default())).unwrap()
+    Storage::open(configs, &Runtime::seeded(7)).unwrap()
 }
 
 fn segment(sequence: u64) -> SegmentId {
@@ -259,8 +257,8 @@ async fn wrong_credentials_are_refused_without_showing_them() {
         .await
         .unwrap_err();
     assert_eq!(
-        (error.kind, error.base.as_str()),
-        (StorageErrorKind::Refused, "all"),
+        (error.kind(), error.base.as_str()),
+        (StoreErrorKind::Refused, "all"),
         "{error}"
     );
     let text = format!("{error} {:?} {:?}", error, storage.status());
@@ -270,7 +268,7 @@ async fn wrong_credentials_are_refused_without_showing_them() {
         "{text}"
     );
     let error = storage.list_exchanges().await.unwrap_err();
-    assert_eq!(error.kind, StorageErrorKind::Refused, "{error}");
+    assert_eq!(error.kind(), StoreErrorKind::Refused, "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -293,8 +291,8 @@ async fn a_missing_bucket_is_refused_and_named_as_such() {
             .unwrap_err(),
     ];
     for error in errors {
-        assert_eq!(error.kind, StorageErrorKind::Refused, "{error}");
-        assert!(error.message.contains("NoSuchBucket"), "{error}");
+        assert_eq!(error.kind(), StoreErrorKind::Refused, "{error}");
+        assert!(error.to_string().contains("NoSuchBucket"), "{error}");
     }
     let status = &storage.probe().await[0];
     assert!(!status.healthy && status.error.as_ref().unwrap().contains("NoSuchBucket"));

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use stopover::storage::Tail;
 use stopover::store::keys::{Folder, Key};
-use stopover::store::local::{LocalStore, Writing};
+use stopover::store::local::{LocalStore, WriteMode};
 use stopover::store::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, Versioned};
 
 use crate::process::Process;
@@ -74,7 +74,7 @@ impl CrashPoint {
         let inner: Arc<dyn Store> = match &root {
             Some(root) => Arc::new(LocalStore::new(
                 root.clone(),
-                Writing::Unsynced,
+                WriteMode::Unsynced,
                 process.incarnation,
             )),
             None => simulated,
@@ -197,7 +197,7 @@ impl Store for CrashingStore {
             .await
     }
 
-    fn wants_keep(&self) -> bool {
-        self.inner.wants_keep()
+    fn needs_keep_object(&self) -> bool {
+        self.inner.needs_keep_object()
     }
 }

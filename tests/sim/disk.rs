@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use stopover::storage::{StorageErrorKind, Tail};
+use stopover::storage::{StoreErrorKind, Tail};
 use stopover::store::keys::{Folder, Key};
 use stopover::store::{ObjectMeta, Precondition, StoreError, Versioned};
 
@@ -25,7 +25,7 @@ pub struct Disk {
 }
 
 fn not_found(key: &Key) -> StoreError {
-    StoreError::new(StorageErrorKind::NotFound, format!("{key} does not exist"))
+    StoreError::new(StoreErrorKind::NotFound, format!("{key} does not exist"))
 }
 
 impl Disk {
@@ -66,7 +66,7 @@ impl Disk {
             .ok_or_else(|| not_found(key))?;
         if range.end > object.bytes.len() as u64 {
             let text = format!("{range:?} of {} bytes", object.bytes.len());
-            return Err(StoreError::new(StorageErrorKind::Corrupt, text));
+            return Err(StoreError::new(StoreErrorKind::Corrupt, text));
         }
         Ok(object.bytes.slice(range.start as usize..range.end as usize))
     }

@@ -15,7 +15,7 @@ use stopover::config::Config;
 use stopover::gc::drain::drain;
 use stopover::http::credentials::Credentials;
 use stopover::runtime::{Clock, Random, Runtime, TaskGroup};
-use stopover::storage::{Limits, Storage};
+use stopover::storage::{Storage, StoreLimits};
 use stopover::telemetry::metrics::Metrics;
 
 use crate::crash_point::CrashPoint;
@@ -31,7 +31,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// What all runs of all daemons have in common.
 pub struct Blueprint {
     pub config: Config,
-    pub limits: Limits,
+    pub limits: StoreLimits,
     pub sites: Vec<Arc<Site>>,
     /// In how many of 1,000 polls a task yields to the others first.
     pub yield_per_mille: u64,

@@ -223,8 +223,8 @@ impl Store for MutantStore {
         self.inner.remove_stale_temporaries(folder).await
     }
 
-    fn wants_keep(&self) -> bool {
-        self.inner.wants_keep()
+    fn needs_keep_object(&self) -> bool {
+        self.inner.needs_keep_object()
     }
 }
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use stopover::config::{Config, LeaseConfig, QueryConfig};
-use stopover::storage::{Limits, RetryPolicy};
+use stopover::storage::{RetryPolicy, StoreLimits};
 
 use crate::faults::{NetFaults, StoreFaults};
 use crate::rng::Rng;
@@ -67,7 +67,7 @@ pub struct ExchangePlan {
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub config: Config,
-    pub limits: Limits,
+    pub limits: StoreLimits,
     pub hosts: usize,
     /// One base directory each: whether it is a file system.
     pub sites: Vec<bool>,
@@ -148,10 +148,10 @@ impl Plan {
         config.segment.target_size = 2 << 10;
         Self {
             config,
-            limits: Limits {
+            limits: StoreLimits {
                 concurrency: 8,
                 retry: RetryPolicy {
-                    patience: Duration::from_secs(1),
+                    max_elapsed: Duration::from_secs(1),
                     first_wait: Duration::from_millis(50),
                     longest_wait: Duration::from_secs(1),
                 },
@@ -208,11 +208,11 @@ fn query(seed: u64) -> QueryConfig {
     }
 }
 
-fn limits(rng: &Rng) -> Limits {
-    Limits {
+fn limits(rng: &Rng) -> StoreLimits {
+    StoreLimits {
         concurrency: *rng.pick(&[2, 8, 32]),
         retry: RetryPolicy {
-            patience: *rng.pick(&[Duration::from_secs(1), Duration::from_secs(8)]),
+            max_elapsed: *rng.pick(&[Duration::from_secs(1), Duration::from_secs(8)]),
             first_wait: Duration::from_millis(50),
             longest_wait: Duration::from_secs(1),
         },

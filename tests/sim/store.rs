@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use stopover::id::BaseName;
-use stopover::storage::{StorageErrorKind, Tail};
+use stopover::storage::{StoreErrorKind, Tail};
 use stopover::store::keys::{Folder, Key};
 use stopover::store::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, Versioned};
 use tokio::sync::oneshot;
@@ -290,7 +290,7 @@ impl Site {
 }
 
 fn unavailable(text: &str) -> StoreError {
-    StoreError::new(StorageErrorKind::Unavailable, text)
+    StoreError::new(StoreErrorKind::Unavailable, text)
 }
 
 /// A copy of the bytes to send, so that the store does not share the daemon's reserved memory.
@@ -410,7 +410,7 @@ impl Store for SimulatedStore {
         .await
     }
 
-    fn wants_keep(&self) -> bool {
+    fn needs_keep_object(&self) -> bool {
         !self.site.local
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use stopover::id::{DaemonId, ExchangeId, SegmentAddress, SegmentId};
-use stopover::storage::{Storage, StorageErrorKind};
+use stopover::storage::{Storage, StorageFailure, StoreErrorKind};
 
 /// Runs all checks in sequence.
 pub async fn all(storage: &Storage) {
@@ -57,7 +57,7 @@ async fn put(storage: &Storage, exchange: &ExchangeId, n: u64, bytes: Bytes) -> 
 
 /// Announces an exchange as the daemon does: reads the markers, then writes one.
 pub async fn announce(storage: &Storage, exchange: &ExchangeId, content: Bytes) {
-    let seen = storage.markers(exchange).await;
+    let seen = storage.observe_markers(exchange).await;
     assert!(storage.put_marker(exchange, &content, &seen).await.unwrap());
 }
 
@@ -130,7 +130,7 @@ pub async fn a_range_beyond_the_object_is_an_error_and_never_truncated(storage: 
         (1 << 60)..(1 << 60) + 1,
     ] {
         let error = storage.get_range(&at, range.clone()).await.unwrap_err();
-        assert_eq!(error.kind, StorageErrorKind::Corrupt, "{range:?}: {error}");
+        assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{range:?}: {error}");
     }
     storage.remove_exchange(&exchange).await.unwrap();
 }
@@ -144,15 +144,16 @@ pub async fn missing_objects_are_reported_as_not_found(storage: &Storage) {
         segment: segment(9),
     };
     let error = storage.get_tail(&at, 10).await.unwrap_err();
-    assert_eq!(error.kind, StorageErrorKind::NotFound, "{error}");
+    assert_eq!(error.kind(), StoreErrorKind::NotFound, "{error}");
     let error = storage.get_range(&at, 0..10).await.unwrap_err();
-    assert_eq!(error.kind, StorageErrorKind::NotFound, "{error}");
+    assert_eq!(error.kind(), StoreErrorKind::NotFound, "{error}");
     let unknown_base = SegmentAddress {
         base: "unknown".parse().unwrap(),
         ..at.clone()
     };
     let error = storage.get_tail(&unknown_base, 10).await.unwrap_err();
-    assert_eq!(error.kind, StorageErrorKind::UnknownBase, "{error}");
+    let unknown = matches!(error.source, StorageFailure::UnknownBase { .. });
+    assert!(unknown, "{error}");
     assert_eq!(storage.list_segments(&exchange).await.unwrap(), []);
     assert_eq!(storage.get_marker(&exchange).await.unwrap(), None);
     assert_eq!(storage.remove_exchange(&exchange).await.unwrap(), 0);
@@ -231,9 +232,9 @@ pub async fn every_write_of_a_marker_gives_it_a_new_version(storage: &Storage) {
 pub async fn renewals_and_claims_with_a_stale_version_fail(storage: &Storage) {
     let exchange = exchange("changed");
     let content = Bytes::from_static(b"{}");
-    let nothing = storage.markers(&exchange).await;
+    let nothing = storage.observe_markers(&exchange).await;
     announce(storage, &exchange, content.clone()).await;
-    let before = storage.markers(&exchange).await;
+    let before = storage.observe_markers(&exchange).await;
     announce(storage, &exchange, content.clone()).await;
     for stale in [&nothing, &before] {
         assert!(
@@ -245,7 +246,7 @@ pub async fn renewals_and_claims_with_a_stale_version_fail(storage: &Storage) {
         assert!(!storage.claim(&exchange, stale).await.unwrap());
     }
     assert!(storage.has_marker(&exchange).await.unwrap());
-    let now = storage.markers(&exchange).await;
+    let now = storage.observe_markers(&exchange).await;
     storage.remove_exchange(&exchange).await.unwrap();
     let renewed = storage.put_marker(&exchange, &content, &now).await.unwrap();
     assert!(
@@ -260,7 +261,7 @@ pub async fn at_most_one_of_racing_renewals_and_claims_succeeds(storage: &Storag
     for round in 0..20 {
         let exchange = exchange(&format!("claims-{round}"));
         announce(storage, &exchange, content.clone()).await;
-        let seen = storage.markers(&exchange).await;
+        let seen = storage.observe_markers(&exchange).await;
         let claims = futures::future::join_all((0..4).map(|_| storage.claim(&exchange, &seen)));
         let renewals = (0..4).map(|_| storage.put_marker(&exchange, &content, &seen));
         let (claims, renewals) = futures::join!(claims, futures::future::join_all(renewals));
@@ -288,7 +289,7 @@ pub async fn exactly_one_of_racing_first_announcements_succeeds(storage: &Storag
     let content = Bytes::from_static(b"{}");
     for round in 0..10 {
         let exchange = exchange(&format!("first-{round}"));
-        let first = (0..4).map(|_| storage.put_first_marker(&exchange, &content));
+        let first = (0..4).map(|_| storage.create_marker(&exchange, &content));
         let first = futures::future::join_all(first).await;
         let written = first.into_iter().filter_map(Result::unwrap).count();
         assert_eq!(written, 1);
@@ -305,11 +306,11 @@ pub async fn a_claimed_exchange_cannot_be_renewed_and_is_removed_with_its_tombst
     for n in 0..4 {
         put(storage, &exchange, n, content(10)).await;
     }
-    let seen = storage.markers(&exchange).await;
-    assert!(!seen.ended());
+    let seen = storage.observe_markers(&exchange).await;
+    assert!(!seen.is_claimed());
     assert!(storage.claim(&exchange, &seen).await.unwrap());
-    let ended = storage.markers(&exchange).await;
-    assert!(ended.ended() && ended.marker().unwrap().is_none());
+    let ended = storage.observe_markers(&exchange).await;
+    assert!(ended.is_claimed() && ended.marker().unwrap().is_none());
     assert!(!storage.has_marker(&exchange).await.unwrap());
     let content = Bytes::from_static(b"{}");
     for observed in [&seen, &ended] {

@@ -16,11 +16,6 @@ const UPWARD_TRAITS: &[(&str, usize, &str)] = &[
         "closing an exchange drops what ingest and catalog hold of it",
     ),
     (
-        "src/app.rs: RequestObserver",
-        1,
-        "requests are counted by telemetry, which app connects to api",
-    ),
-    (
         "src/cache/chunks.rs: Reclaim",
         1,
         "memory evicts cached data",
@@ -36,11 +31,6 @@ const UPWARD_TRAITS: &[(&str, usize, &str)] = &[
 /// Files with closures or function pointers as types, by which code can be passed down and stored:
 /// path, how often, reason.
 const CALLABLES: &[(&str, usize, &str)] = &[
-    (
-        "src/api/state.rs",
-        1,
-        "app renders the metrics, since api does not know the registry",
-    ),
     (
         "src/config/keys.rs",
         2,

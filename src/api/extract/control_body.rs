@@ -1,86 +1,78 @@
-//! Bodies that are not pages (JSON, handles), read whole under `limits.max_json_size`.
+//! Control bodies: JSON and source handles, read completely into memory.
 //!
-//! Does: bound one body and, through a pool of its own, all of them together. Does not: interpret.
-//! Invariant: a body above [`TINY`] is held only under a reservation of the request memory, which
-//! waits for nothing but other such bodies, so that a coordinator is never stuck behind writers;
-//! and what is sent most (a finish) waits for nothing at all.
+//! Does: bound each body, and all of them together through a pool. Does not: parse. Invariant: a
+//! body larger than [`UNRESERVED`] is held only under a reservation of the request pool. That pool
+//! holds only such bodies, so that a coordinator never waits for writers, and a `finish` waits for
+//! no memory at all.
 
 use axum::body::Body;
 use axum::http::HeaderMap;
-use axum::http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt;
 
+use super::headers::content_length;
 use crate::api::limits::BodyLimits;
 use crate::api::problem::{Problem, ProblemType};
 use crate::memory::Reservation;
 
-/// A body whose length is not announced may be this long.
-const UNANNOUNCED: u64 = 1 << 20;
-/// Announced bodies up to this size need no reservation: the number of connections bounds them.
-const TINY: u64 = 16 << 10;
+/// Limit of a body without `Content-Length`, in bytes.
+const MAX_WITHOUT_LENGTH: u64 = 1 << 20;
+/// Bodies of up to this many bytes need no reservation: the connection limit bounds them.
+const UNRESERVED: u64 = 16 << 10;
 
-/// What was reserved for a body: kept by who keeps what was read from it.
-pub struct Held(#[expect(dead_code, reason = "given back when dropped")] Option<Reservation>);
+/// The reservation of a body. Hold it as long as anything that was parsed from the body.
+pub struct BodyReservation(#[expect(dead_code, reason = "released on drop")] Option<Reservation>);
 
-/// Bytes of a body together with what was reserved for them.
-pub struct SmallBody {
-    /// The bytes.
+/// The bytes of a body with their reservation.
+pub struct ControlBody {
     pub bytes: Vec<u8>,
-    /// What was reserved.
-    pub held: Held,
+    pub reservation: BodyReservation,
 }
 
-/// The announced length of a body, if there is one.
-pub fn announced_length(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
-    let Some(value) = headers.get(CONTENT_LENGTH) else {
-        return Ok(None);
-    };
-    let text = value.to_str().unwrap_or_default();
-    super::number::decimal("Content-Length", text, u64::MAX).map(Some)
-}
-
-/// Reads a body whole.
-pub async fn read_small(
+/// Reads a body of at most `route_limit` bytes.
+pub async fn read_control_body(
     headers: &HeaderMap,
     body: Body,
     limits: &BodyLimits,
-) -> Result<SmallBody, Problem> {
-    let announced = announced_length(headers)?;
-    let limit = announced.unwrap_or_else(|| UNANNOUNCED.min(limits.max_json_size));
-    if limit > limits.max_json_size {
+    route_limit: u64,
+) -> Result<ControlBody, Problem> {
+    let announced = content_length(headers)?;
+    let limit = route_limit.min(limits.max_json_size);
+    let size = announced.unwrap_or(MAX_WITHOUT_LENGTH.min(limit));
+    if size > limit {
+        let bound = match route_limit < limits.max_json_size {
+            true => "the limit of this route",
+            false => "limits.max_json_size",
+        };
         return Err(Problem::new(
             ProblemType::BodyTooLarge,
-            format!(
-                "the body has {limit} bytes; limits.max_json_size is {}",
-                limits.max_json_size
-            ),
+            format!("the body has {size} bytes; {bound} is {limit}"),
         ));
     }
-    let reservation = if limit <= TINY {
+    let reservation = if size <= UNRESERVED {
         None
     } else {
-        // A pool refuses only what it could never grant, and this one holds the largest body.
-        let reserved = limits.small_bodies.reserve("", limit).await;
+        // Fails only for a body that exceeds the pool, and the pool holds two of the largest.
+        let reserved = limits.control_bodies.reserve("", size).await;
         Some(reserved.map_err(|error| Problem::new(ProblemType::BodyTooLarge, error.to_string()))?)
     };
-    let reading = collect(body, limit, announced.is_some());
+    let reading = collect(body, size, announced.is_some());
     let bytes = tokio::select! {
         biased;
         bytes = reading => bytes?,
         () = limits.clock.sleep(limits.body_timeout) => return Err(too_slow(limits)),
     };
-    Ok(SmallBody {
+    Ok(ControlBody {
         bytes,
-        held: Held(reservation),
+        reservation: BodyReservation(reservation),
     })
 }
 
-/// The problem of a body that did not come in time.
+/// The problem of a body that is incomplete after `limits.body_timeout`.
 pub fn too_slow(limits: &BodyLimits) -> Problem {
     Problem::new(
         ProblemType::Timeout,
         format!(
-            "the body was not complete after limits.body_timeout, {:?}: send it faster or in \
+            "the body was incomplete after limits.body_timeout ({:?}): send it faster, or send \
              smaller batches",
             limits.body_timeout
         ),
@@ -88,12 +80,12 @@ pub fn too_slow(limits: &BodyLimits) -> Problem {
 }
 
 async fn collect(mut body: Body, limit: u64, announced: bool) -> Result<Vec<u8>, Problem> {
-    let room = if announced { limit } else { 0 };
-    let mut bytes = Vec::with_capacity(usize::try_from(room).unwrap_or(0));
+    let capacity = if announced { limit } else { 0 };
+    let mut bytes = Vec::with_capacity(usize::try_from(capacity).unwrap_or(0));
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
             Problem::invalid(format!(
-                "the body ended early after {} bytes: {error}",
+                "body truncated after {} bytes ({error}); resend it",
                 bytes.len()
             ))
         })?;
@@ -102,7 +94,8 @@ async fn collect(mut body: Body, limit: u64, announced: bool) -> Result<Vec<u8>,
                 return Err(Problem::new(
                     ProblemType::BodyTooLarge,
                     format!(
-                        "a body of unannounced length may have {limit} bytes: send Content-Length"
+                        "a body without Content-Length is limited to {limit} bytes here: send \
+                         Content-Length, or less"
                     ),
                 ));
             }

@@ -1,32 +1,38 @@
-//! JSON bodies: `application/json`, bounded, unknown members refused (by the types themselves).
+//! JSON bodies: `application/json`, bounded; the target types refuse unknown members.
 
 use axum::extract::{FromRef, FromRequest, Request};
 use serde::de::DeserializeOwned;
 
-use super::control_body::{Held, read_small};
-use super::media_type;
+use super::control_body::{BodyReservation, read_control_body};
+use super::headers::{media_type, unsupported};
 use crate::api::limits::BodyLimits;
-use crate::api::problem::{Problem, ProblemType};
+use crate::api::problem::Problem;
 
-/// A JSON body and what was reserved for it. `T` must refuse unknown fields.
-pub struct StrictJson<T>(pub T, pub Held);
+/// The type of a JSON body. It must refuse unknown members.
+pub trait JsonBody: DeserializeOwned {
+    /// Limit of the body in bytes; `limits.max_json_size` applies too.
+    const MAX_SIZE: u64;
+}
 
-/// A JSON body that may be left out.
-pub struct OptionalJson<T>(pub Option<(T, Held)>);
+/// A JSON body with its reservation.
+pub struct StrictJson<T>(pub T, pub BodyReservation);
+
+/// A JSON body with its reservation, unless the body is empty.
+pub struct OptionalJson<T>(pub Option<(T, BodyReservation)>);
 
 impl<S, T> FromRequest<S> for StrictJson<T>
 where
     S: Send + Sync,
     BodyLimits: FromRef<S>,
-    T: DeserializeOwned,
+    T: JsonBody,
 {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let OptionalJson(value) = OptionalJson::from_request(request, state).await?;
         value
-            .map(|(value, held)| Self(value, held))
-            .ok_or_else(|| Problem::invalid("a JSON body is needed, and none came"))
+            .map(|(value, reservation)| Self(value, reservation))
+            .ok_or_else(|| Problem::invalid("the JSON body is missing"))
     }
 }
 
@@ -34,7 +40,7 @@ impl<S, T> FromRequest<S> for OptionalJson<T>
 where
     S: Send + Sync,
     BodyLimits: FromRef<S>,
-    T: DeserializeOwned,
+    T: JsonBody,
 {
     type Rejection = Problem;
 
@@ -45,22 +51,16 @@ where
         if http_body::Body::is_end_stream(&body) {
             return Ok(Self(None));
         }
-        // Refused before a byte is read, so that the client need not send them.
+        // Checked before the body is read, so that the client need not send it.
         if media_type.as_deref() != Some("application/json") {
-            return Err(Problem::new(
-                ProblemType::UnsupportedMediaType,
-                format!(
-                    "the body is {}; this route takes application/json",
-                    media_type.as_deref().unwrap_or("of no content type")
-                ),
-            ));
+            return Err(unsupported(media_type.as_deref(), "application/json"));
         }
-        let body = read_small(&parts.headers, body, &limits).await?;
+        let body = read_control_body(&parts.headers, body, &limits, T::MAX_SIZE).await?;
         if body.bytes.is_empty() {
             return Ok(Self(None));
         }
         serde_json::from_slice(&body.bytes)
-            .map(|value| Self(Some((value, body.held))))
-            .map_err(|error| Problem::invalid(format!("the JSON body is not valid: {error}")))
+            .map(|value| Self(Some((value, body.reservation))))
+            .map_err(|error| Problem::invalid(format!("invalid JSON body: {error}")))
     }
 }

@@ -1,8 +1,9 @@
-//! Decimal numbers of paths and queries: digits alone, one way to write each.
+//! Decimal numbers in paths, queries and headers: each number has exactly one accepted form.
 
 use crate::api::problem::Problem;
 
-/// Parses `text` as a decimal number up to `max`; signs, spaces and leading zeros are refused.
+/// Parses a decimal number up to `max`; refuses signs, spaces and leading zeros. `what` names the
+/// number in the problem.
 pub fn decimal(what: &str, text: &str, max: u64) -> Result<u64, Problem> {
     let canonical = !text.is_empty()
         && text.bytes().all(|b| b.is_ascii_digit())
@@ -14,13 +15,13 @@ pub fn decimal(what: &str, text: &str, max: u64) -> Result<u64, Problem> {
         .ok_or_else(|| {
             let shown: String = text.chars().take(64).collect();
             Problem::invalid(format!(
-                "{what} {shown:?} is not valid: it is a decimal number from 0 to {max}"
+                "{what} {shown:?} is invalid: give a decimal number from 0 to {max}"
             ))
         })
 }
 
-/// The same for numbers of 32 bits.
+/// Like [`decimal`], for 32 bits.
 pub fn decimal_u32(what: &str, text: &str, max: u32) -> Result<u32, Problem> {
     let number = decimal(what, text, u64::from(max))?;
-    Ok(u32::try_from(number).expect("it is at most a u32"))
+    Ok(u32::try_from(number).expect("at most max, a u32"))
 }

@@ -1,6 +1,7 @@
-//! Query parameters: unknown ones and repeated ones are refused, numbers are decimal.
-
-use std::borrow::Cow;
+//! Query parameters: unknown and repeated ones are refused, values are decimal numbers.
+//!
+//! Invariant: a parameter has exactly one accepted spelling. Neither names nor values are
+//! percent-decoded, as no accepted name or value needs encoding.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -8,24 +9,24 @@ use axum::http::request::Parts;
 use super::number::decimal;
 use crate::api::problem::Problem;
 
-/// The parameters that a route takes.
+/// The query parameters of a route.
 pub trait QueryParameters: Sized {
-    /// Their names.
     const NAMES: &'static [&'static str];
 
-    /// Takes them from what was given; the names have been checked.
+    /// Parses the values; their names have been checked.
     fn from_values(values: &Values<'_>) -> Result<Self, Problem>;
 }
 
-/// What was given, each name at most once.
-pub struct Values<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+/// The given parameters, each name at most once.
+pub struct Values<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'a> Values<'a> {
     fn parse(query: &'a str, names: &[&str]) -> Result<Self, Problem> {
-        let mut values: Vec<(Cow<'a, str>, Cow<'a, str>)> = Vec::new();
-        for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
-            if !names.contains(&name.as_ref()) {
-                return Err(unknown(&name, names));
+        let mut values: Vec<(&str, &str)> = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if !names.contains(&name) {
+                return Err(unknown(name, names));
             }
             if values.iter().any(|(known, _)| *known == name) {
                 return Err(Problem::invalid(format!(
@@ -37,30 +38,32 @@ impl<'a> Values<'a> {
         Ok(Self(values))
     }
 
-    /// The number called `name`, up to `max`, if it was given.
+    /// The number called `name`, at most `max`, if it is given.
     pub fn number(&self, name: &str, max: u64) -> Result<Option<u64>, Problem> {
-        let value = self.0.iter().find(|(known, _)| known == name);
+        let value = self.0.iter().find(|(known, _)| *known == name);
         value.map(|(_, text)| decimal(name, text, max)).transpose()
     }
 
-    /// The same for numbers of 32 bits.
+    /// Like [`Values::number`], for 32 bits.
     pub fn number_u32(&self, name: &str, max: u32) -> Result<Option<u32>, Problem> {
         let number = self.number(name, u64::from(max))?;
-        Ok(number.map(|n| u32::try_from(n).expect("it is at most a u32")))
+        Ok(number.map(|n| u32::try_from(n).expect("at most max, a u32")))
     }
 }
 
 fn unknown(name: &str, names: &[&str]) -> Problem {
     let shown: String = name.chars().take(64).collect();
-    let taken = if names.is_empty() {
-        "this route takes none".to_owned()
+    let accepted = if names.is_empty() {
+        "none".to_owned()
     } else {
-        format!("this route takes {}", names.join(", "))
+        names.join(", ")
     };
-    Problem::invalid(format!("query parameter {shown:?} is not known: {taken}"))
+    Problem::invalid(format!(
+        "unknown query parameter {shown:?}: this route accepts {accepted}"
+    ))
 }
 
-/// The route's query parameters, and nothing else.
+/// The query parameters of a route; refuses any other.
 pub struct StrictQuery<T>(pub T);
 
 impl<S: Send + Sync, T: QueryParameters> FromRequestParts<S> for StrictQuery<T> {
@@ -72,7 +75,7 @@ impl<S: Send + Sync, T: QueryParameters> FromRequestParts<S> for StrictQuery<T> 
     }
 }
 
-/// Says that a route takes no query parameters.
+/// Refuses all query parameters.
 pub struct NoQuery;
 
 impl<S: Send + Sync> FromRequestParts<S> for NoQuery {

@@ -1,9 +1,9 @@
-//! Extractors against requests that a client should not send.
+//! Extractors with valid and invalid requests.
 
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::Method;
 use axum::routing::any;
 use axum::{Router, http};
@@ -13,7 +13,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::api::limits::BodyLimits;
-use crate::api::problem::ProblemType;
+use crate::api::problem::{Problem, ProblemType};
 use crate::config::LimitsConfig;
 use crate::memory::MemoryPool;
 use crate::runtime::Clock;
@@ -44,10 +44,11 @@ where
     let (mut parts, _) = request(uri, headers, Body::empty()).into_parts();
     T::from_request_parts(&mut parts, &limits())
         .await
-        .map_err(|problem| problem.slug())
+        .map_err(|problem| problem.problem_type())
 }
 
-/// Sends a path through a router as the real one has it; answers `Ok` with the id's text.
+/// Sends a path through a router with routes like the real ones; returns the id's text, or the
+/// status of a refusal.
 async fn through_path(path: &str) -> Result<String, u16> {
     let router = Router::new()
         .route(
@@ -71,7 +72,7 @@ async fn through_path(path: &str) -> Result<String, u16> {
 }
 
 #[tokio::test]
-async fn ids_that_are_not_valid_are_refused_also_when_percent_encoded() {
+async fn invalid_ids_are_refused_also_when_percent_encoded() {
     assert_eq!(through_path("/e/q_1-x").await.unwrap(), "q_1-x");
     for bad in [
         "/e/-x",
@@ -128,7 +129,7 @@ impl QueryParameters for Two {
 }
 
 #[tokio::test]
-async fn query_parameters_are_taken_by_name_and_may_be_left_out() {
+async fn query_parameters_are_found_by_name_and_optional() {
     let StrictQuery(two) = from_head::<StrictQuery<Two>>("/x?other=4294967295&number=10", &[])
         .await
         .unwrap();
@@ -143,6 +144,8 @@ async fn unknown_repeated_and_malformed_query_parameters_are_refused() {
         "/x?numbre=1",
         "/x?number=1&number=1",
         "/x?number=1&numb%65r=1",
+        "/x?numb%65r=1",
+        "/x?number=%31",
         "/x?number=",
         "/x?number",
         "/x?number=+1",
@@ -168,7 +171,7 @@ async fn head(headers: &[(&str, &str)]) -> Result<(PageContent, usize), ProblemT
 }
 
 #[tokio::test]
-async fn the_head_of_a_page_request_says_what_the_body_is_and_how_long() {
+async fn the_head_of_a_page_request_determines_content_and_length() {
     let batch = head(&[("content-type", BATCH), ("content-length", "200")]).await;
     assert_eq!(batch, Ok((PageContent::Batch, 200)));
     let raw = [
@@ -224,8 +227,8 @@ fn pieces(parts: &[&'static str]) -> Body {
 #[tokio::test]
 async fn a_body_of_the_announced_length_fills_one_buffer_of_exactly_that_size() {
     let mut seen = Vec::new();
-    let look = |come: &[u8]| seen.push(come.to_vec());
-    let bytes = read_exactly(pieces(&["ab", "", "cde"]), 3, 5, &limits(), look)
+    let inspect = |so_far: &[u8]| seen.push(so_far.to_vec());
+    let bytes = read_exactly(pieces(&["ab", "", "cde"]), 3, 5, &limits(), inspect)
         .await
         .unwrap();
     assert_eq!(bytes, b"\0\0\0abcde");
@@ -244,18 +247,18 @@ async fn a_body_that_is_too_short_too_long_or_broken_is_refused() {
     ] {
         let refused = read_exactly(body, 0, 5, &limits(), |_| {}).await;
         let refused = refused.unwrap_err();
-        assert_eq!(refused.slug(), ProblemType::InvalidRequest);
+        assert_eq!(refused.problem_type(), ProblemType::InvalidRequest);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_comes_too_slowly_is_a_timeout() {
+async fn a_body_that_arrives_too_slowly_is_a_timeout() {
     let slow = futures::stream::unfold((), async |()| {
         tokio::time::sleep(Duration::from_millis(300)).await;
         Some((Ok::<_, std::io::Error>(Bytes::from_static(b"x")), ()))
     });
     let refused = read_exactly(Body::from_stream(slow), 0, 5, &limits(), |_| {}).await;
-    assert_eq!(refused.unwrap_err().slug(), ProblemType::Timeout);
+    assert_eq!(refused.unwrap_err().problem_type(), ProblemType::Timeout);
 }
 
 #[derive(Debug, Deserialize, PartialEq)]
@@ -264,29 +267,44 @@ struct Document {
     n: u32,
 }
 
+impl JsonBody for Document {
+    const MAX_SIZE: u64 = u64::MAX;
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SmallDocument {}
+
+impl JsonBody for SmallDocument {
+    const MAX_SIZE: u64 = 10;
+}
+
 async fn json(headers: &[(&str, &str)], body: Body) -> Result<Option<Document>, ProblemType> {
     let request = request("/x", headers, body);
     OptionalJson::from_request(request, &limits())
         .await
         .map(|OptionalJson(document)| document.map(|(document, _)| document))
-        .map_err(|problem: Problem| problem.slug())
+        .map_err(|problem: Problem| problem.problem_type())
 }
 
 const JSON: (&str, &str) = ("content-type", "application/json; charset=utf-8");
 
 #[tokio::test]
-async fn json_is_taken_whole_or_left_out_whole() {
+async fn json_is_read_completely_or_absent() {
     let given = json(&[JSON], Body::from(r#"{"n":7}"#)).await;
     assert_eq!(given, Ok(Some(Document { n: 7 })));
     assert_eq!(json(&[JSON], Body::empty()).await, Ok(None));
     assert_eq!(json(&[], Body::empty()).await, Ok(None));
     let needed = request("/x", &[JSON], Body::empty());
     let missing = StrictJson::<Document>::from_request(needed, &limits()).await;
-    assert_eq!(missing.err().unwrap().slug(), ProblemType::InvalidRequest);
+    assert_eq!(
+        missing.err().unwrap().problem_type(),
+        ProblemType::InvalidRequest
+    );
 }
 
 #[tokio::test]
-async fn json_that_is_unknown_repeated_malformed_or_of_another_type_is_refused() {
+async fn json_with_unknown_or_repeated_members_or_of_another_type_is_refused() {
     for bad in [
         r#"{"n":7,"m":1}"#,
         r#"{"n":7,"n":7}"#,
@@ -308,23 +326,40 @@ async fn json_that_is_unknown_repeated_malformed_or_of_another_type_is_refused()
 }
 
 #[tokio::test]
-async fn small_bodies_are_bounded_one_by_one_and_give_their_memory_back() {
+async fn each_control_body_is_bounded_and_its_memory_released() {
     let limits = limits();
     let announced = request("/x", &[JSON, ("content-length", "65")], Body::from("x"));
     let unannounced = request("/x", &[JSON], Body::from(" ".repeat(65)));
     for request in [announced, unannounced] {
         let refused = StrictJson::<Document>::from_request(request, &limits).await;
-        assert_eq!(refused.err().unwrap().slug(), ProblemType::BodyTooLarge);
-        assert_eq!(limits.small_bodies.used(), 0);
+        assert_eq!(
+            refused.err().unwrap().problem_type(),
+            ProblemType::BodyTooLarge
+        );
+        assert_eq!(limits.control_bodies.used(), 0);
     }
 }
 
 #[tokio::test]
-async fn a_finish_is_read_although_large_bodies_hold_all_of_the_request_memory() {
+async fn a_route_that_needs_little_refuses_a_body_that_the_setting_allows() {
+    let padded = |bytes: usize| Body::from(format!("{{{}}}", " ".repeat(bytes - 2)));
+    let post = async |headers: &[(&str, &str)], bytes| {
+        let request = request("/x", headers, padded(bytes));
+        let read = StrictJson::<SmallDocument>::from_request(request, &limits()).await;
+        read.map(drop).map_err(|problem| problem.problem_type())
+    };
+    assert_eq!(post(&[JSON, ("content-length", "10")], 10).await, Ok(()));
+    let announced = post(&[JSON, ("content-length", "11")], 11).await;
+    assert_eq!(announced, Err(ProblemType::BodyTooLarge));
+    assert_eq!(post(&[JSON], 11).await, Err(ProblemType::BodyTooLarge));
+}
+
+#[tokio::test]
+async fn a_finish_is_read_while_large_bodies_hold_the_whole_request_pool() {
     let mut limits = limits();
     limits.max_json_size = 1 << 20;
-    limits.small_bodies = MemoryPool::new("request", 1 << 20);
-    let all = limits.small_bodies.reserve("q", 1 << 20).await.unwrap();
+    limits.control_bodies = MemoryPool::new("request", 1 << 20);
+    let all = limits.control_bodies.reserve("q", 1 << 20).await.unwrap();
     let tiny = request(
         "/x",
         &[JSON, ("content-length", "7")],
@@ -342,32 +377,32 @@ async fn a_finish_is_read_although_large_bodies_hold_all_of_the_request_memory()
 }
 
 #[tokio::test]
-async fn what_was_read_from_a_large_body_keeps_its_reservation() {
+async fn what_was_parsed_from_a_large_body_keeps_its_reservation() {
     let mut limits = limits();
     limits.max_json_size = 1 << 20;
-    limits.small_bodies = MemoryPool::new("request", 1 << 20);
+    limits.control_bodies = MemoryPool::new("request", 1 << 20);
     let text = "h".repeat(100_000);
     let headers = [("content-length", "100000")];
     let handle = TextBody::from_request(request("/x", &headers, Body::from(text)), &limits).await;
-    assert_eq!(limits.small_bodies.used(), 100_000);
+    assert_eq!(limits.control_bodies.used(), 100_000);
     drop(handle);
-    assert_eq!(limits.small_bodies.used(), 0);
+    assert_eq!(limits.control_bodies.used(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn json_that_comes_too_slowly_is_a_timeout() {
+async fn json_that_arrives_too_slowly_is_a_timeout() {
     let never = futures::stream::pending::<Result<Bytes, std::io::Error>>();
     let refused = json(&[JSON], Body::from_stream(never)).await;
     assert_eq!(refused, Err(ProblemType::Timeout));
 }
 
 #[tokio::test]
-async fn a_handle_is_text_without_the_line_end_of_a_shell() {
+async fn a_line_end_that_a_shell_appends_to_a_handle_is_ignored() {
     let body = async |headers: &[(&str, &str)], body: &'static [u8]| {
         TextBody::from_request(request("/x", headers, Body::from(body)), &limits())
             .await
             .map(|TextBody(text, _)| text)
-            .map_err(|problem| problem.slug())
+            .map_err(|problem| problem.problem_type())
     };
     assert_eq!(body(&[], b"abc\n").await.unwrap(), "abc");
     assert_eq!(

@@ -1,14 +1,14 @@
-//! A body of text: a source handle, exactly as it was given out.
+//! A text body: a source handle, exactly as the daemon returned it.
 
 use axum::extract::{FromRef, FromRequest, Request};
 
-use super::control_body::{Held, read_small};
-use super::media_type;
+use super::control_body::{BodyReservation, read_control_body};
+use super::headers::{media_type, unsupported};
 use crate::api::limits::BodyLimits;
 use crate::api::problem::{Problem, ProblemType};
 
-/// Text without the line end that a shell may have put behind it, and what was reserved for it.
-pub struct TextBody(pub String, pub Held);
+/// Text without trailing whitespace (a shell may append a line end), with its reservation.
+pub struct TextBody(pub String, pub BodyReservation);
 
 impl<S> FromRequest<S> for TextBody
 where
@@ -21,15 +21,12 @@ where
         let limits = BodyLimits::from_ref(state);
         let (parts, body) = request.into_parts();
         if let Some(other) = media_type(&parts.headers)?.filter(|t| t != "text/plain") {
-            return Err(Problem::new(
-                ProblemType::UnsupportedMediaType,
-                format!("the body is {other}; this route takes text/plain or no content type"),
-            ));
+            return Err(unsupported(Some(&other), "text/plain or no Content-Type"));
         }
-        let body = read_small(&parts.headers, body, &limits).await?;
+        let body = read_control_body(&parts.headers, body, &limits, u64::MAX).await?;
         let mut text = String::from_utf8(body.bytes)
-            .map_err(|_| Problem::new(ProblemType::InvalidHandle, "the handle is not text"))?;
+            .map_err(|_| Problem::new(ProblemType::InvalidHandle, "the handle is not UTF-8"))?;
         text.truncate(text.trim_ascii_end().len());
-        Ok(Self(text, body.held))
+        Ok(Self(text, body.reservation))
     }
 }

@@ -1,4 +1,4 @@
-//! The layers around a router of its own: ids, panics, closed connections, tokens.
+//! The layers around a small router: ids, panics, closed connections, tokens.
 
 use std::path::Path;
 
@@ -7,7 +7,6 @@ use axum::http;
 use axum::middleware;
 use axum::routing::{get, post};
 use http_body_util::BodyExt;
-use parking_lot::Mutex;
 use tower::ServiceExt;
 
 use super::*;
@@ -15,37 +14,31 @@ use crate::api::authorization::require_access;
 use crate::config::ServerConfig;
 use crate::http::credentials::Credentials;
 use crate::runtime::{Clock, Runtime};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::registry::MetricsRegistry;
 
-#[derive(Default)]
-struct Recorder {
-    started: Mutex<u32>,
-    finished: Mutex<Vec<(String, &'static str, Option<u16>)>>,
+/// The lines of a metric in the text for Prometheus.
+fn counted(requests: &HttpMetrics) -> Vec<String> {
+    let registry = MetricsRegistry::new(&Metrics::default());
+    registry.extend(|registry| requests.register(registry));
+    let text = registry.encode();
+    let lines = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("stopover_http_requests_total"));
+    let mut lines: Vec<String> = lines.map(str::to_owned).collect();
+    lines.sort();
+    lines
 }
 
-impl RequestObserver for Recorder {
-    fn started(&self) {
-        *self.started.lock() += 1;
-    }
-
-    fn finished(&self, request: &FinishedRequest<'_>) {
-        let seen = (
-            request.route.to_owned(),
-            request.method,
-            request.status_class,
-        );
-        self.finished.lock().push(seen);
-    }
-}
-
-fn service(token_file: Option<&Path>) -> (Router, Arc<Recorder>) {
+fn service(token_file: Option<&Path>) -> (Router, HttpMetrics) {
     let config = ServerConfig {
         token_file: token_file.map(Path::to_owned),
         ..ServerConfig::default()
     };
     let credentials = Credentials::open(&config, &Clock::default()).unwrap();
-    let recorder = Arc::new(Recorder::default());
-    let outside = ObserveState {
-        observer: recorder.clone(),
+    let requests = HttpMetrics::default();
+    let state = ObserveState {
+        requests: requests.clone(),
         runtime: Runtime::seeded(1),
         keep_alive: Duration::from_secs(24),
     };
@@ -59,8 +52,8 @@ fn service(token_file: Option<&Path>) -> (Router, Arc<Recorder>) {
         .route("/metrics", get(async || std::future::pending::<()>().await))
         .route("/v1/read", post(async |body: String| body))
         .layer(middleware::from_fn_with_state(credentials, require_access))
-        .layer(middleware::from_fn_with_state(outside, observe));
-    (router, recorder)
+        .layer(middleware::from_fn_with_state(state, observe));
+    (router, requests)
 }
 
 fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &'static str) -> Request {
@@ -76,7 +69,7 @@ async fn send(router: &Router, request: Request) -> Response {
 }
 
 #[tokio::test]
-async fn a_request_id_is_echoed_if_it_is_harmless_and_minted_otherwise() {
+async fn a_request_id_is_echoed_if_it_is_safe_to_log_and_replaced_otherwise() {
     let (router, _) = service(None);
     let id = async |headers: &[(&str, &str)]| {
         let response = send(&router, request("GET", "/v1/exchanges/1", headers, "")).await;
@@ -87,21 +80,21 @@ async fn a_request_id_is_echoed_if_it_is_harmless_and_minted_otherwise() {
     };
     assert_eq!(id(&[("x-request-id", "abc-1.2_3")]).await, "abc-1.2_3");
     let long = "x".repeat(129);
-    let minted = [
+    let generated = [
         id(&[]).await,
         id(&[("x-request-id", "")]).await,
         id(&[("x-request-id", "a b")]).await,
         id(&[("x-request-id", &long)]).await,
     ];
-    for (i, id) in minted.iter().enumerate() {
+    for (i, id) in generated.iter().enumerate() {
         assert_eq!(id.len(), 16, "{id}");
-        assert!(!minted[..i].contains(id));
+        assert!(!generated[..i].contains(id));
     }
 }
 
 #[tokio::test]
-async fn a_panic_is_a_problem_that_keeps_its_cause_to_itself() {
-    let (router, recorder) = service(None);
+async fn a_panic_is_a_problem_that_does_not_reveal_its_cause() {
+    let (router, requests) = service(None);
     let response = send(&router, request("GET", "/openapi.json", &[], "")).await;
     assert_eq!(response.status(), 500);
     assert!(
@@ -115,41 +108,40 @@ async fn a_panic_is_a_problem_that_keeps_its_cause_to_itself() {
     let body = response.into_body().collect().await.unwrap().to_bytes();
     let text = String::from_utf8(body.to_vec()).unwrap();
     assert!(text.contains("urn:stopover:problem:internal") && !text.contains("secret"));
-    assert_eq!(recorder.finished.lock()[0].2, Some(5));
+    assert!(counted(&requests)[0].contains(r#"status="5xx""#));
 }
 
 #[tokio::test]
-async fn a_request_is_finished_once_when_its_answer_has_been_taken() {
-    let (router, recorder) = service(None);
+async fn a_request_is_finished_once_when_its_response_has_been_sent() {
+    let (router, requests) = service(None);
     let response = send(&router, request("GET", "/v1/exchanges/7", &[], "")).await;
-    assert!(
-        recorder.finished.lock().is_empty(),
-        "its body is still to be taken"
-    );
+    assert!(counted(&requests).is_empty(), "its body has not been sent");
     drop(response.into_body().collect().await.unwrap());
     drop(send(&router, request("BREW", "/v1/exchanges/7", &[], "")).await);
     drop(send(&router, request("GET", "/nowhere", &[], "")).await);
     let expected = [
-        ("/v1/exchanges/{exchange}".to_owned(), "GET", Some(2)),
-        ("/v1/exchanges/{exchange}".to_owned(), "other", Some(4)),
-        ("unmatched".to_owned(), "GET", Some(4)),
+        r#"{route="/v1/exchanges/{exchange}",method="GET",status="2xx"} 1"#,
+        r#"{route="/v1/exchanges/{exchange}",method="other",status="4xx"} 1"#,
+        r#"{route="unmatched",method="GET",status="4xx"} 1"#,
     ];
-    assert_eq!(*recorder.finished.lock(), expected);
-    assert_eq!(*recorder.started.lock(), 3);
+    assert_eq!(counted(&requests), expected);
+    assert_eq!(requests.in_flight(), 0);
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_before_the_answer_is_counted_without_a_status() {
-    let (router, recorder) = service(None);
+async fn a_client_that_disconnects_before_the_response_is_counted_without_a_status() {
+    let (router, requests) = service(None);
     let mut pending = Box::pin(router.oneshot(request("GET", "/metrics", &[], "")));
     assert!(futures::poll!(&mut pending).is_pending());
+    assert_eq!(requests.in_flight(), 1);
     drop(pending);
-    let expected = [("/metrics".to_owned(), "GET", None)];
-    assert_eq!(*recorder.finished.lock(), expected);
+    let counted = counted(&requests);
+    assert_eq!((counted.len(), requests.in_flight()), (1, 0));
+    assert!(counted[0].contains("/metrics") && !counted[0].contains("xx"));
 }
 
 #[tokio::test]
-async fn an_answer_to_an_unread_body_closes_the_connection_and_no_other_does() {
+async fn only_a_response_to_an_unread_body_closes_the_connection() {
     let (router, _) = service(None);
     let closes = async |request| {
         let response = send(&router, request).await;
@@ -177,7 +169,19 @@ async fn a_target_longer_than_the_limit_is_refused() {
 }
 
 #[tokio::test]
-async fn with_tokens_nothing_but_the_probes_answers_without_one() {
+async fn a_request_with_two_host_headers_is_refused() {
+    let (router, _) = service(None);
+    for (hosts, status) in [
+        (&[("host", "a")][..], 200),
+        (&[("host", "a"), ("host", "a")][..], 400),
+    ] {
+        let response = send(&router, request("GET", "/v1/exchanges/1", hosts, "")).await;
+        assert_eq!(response.status(), status, "{hosts:?}");
+    }
+}
+
+#[tokio::test]
+async fn with_tokens_configured_only_the_probes_need_none() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "the-token-0123456789\n").unwrap();
     let (router, _) = service(Some(file.path()));

@@ -1,5 +1,4 @@
-//! The problem map against the table of `docs/protocol.md`, and each module's error against the
-//! map.
+//! The problem types against the table of `docs/protocol.md`, and the map of each module's errors.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use crate::exchange::ExchangeSpec;
 use crate::id::{BaseName, DaemonId, ExchangeId, SegmentAddress, SegmentId, SinkId, TaskAttempt};
 use crate::ingest::Claim;
 use crate::memory::MemoryPool;
+use crate::storage::StoreError;
 
 /// The rows of the table: slug to status and retryable. A row may name two slugs.
 fn documented() -> BTreeMap<String, (u16, bool)> {
@@ -79,13 +79,12 @@ fn segment() -> SegmentAddress {
     }
 }
 
-fn storage(kind: StorageErrorKind) -> StorageError {
+fn storage(kind: StoreErrorKind) -> StorageError {
     StorageError {
         base: "main".into(),
         operation: "get",
         object: "x".into(),
-        kind,
-        message: "no".into(),
+        source: StoreError::new(kind, "no").into(),
     }
 }
 
@@ -95,25 +94,18 @@ fn reason() -> Arc<str> {
 
 fn assert_slugs(cases: Vec<(Problem, ProblemType)>) {
     for (problem, slug) in cases {
-        assert_eq!(problem.slug(), slug, "{}", problem.detail);
+        assert_eq!(problem.problem_type(), slug, "{}", problem.detail);
         assert!(!problem.detail.is_empty());
     }
 }
 
 #[test]
-fn every_storage_failure_has_its_problem_wherever_it_surfaces() {
+fn every_storage_failure_has_the_same_problem_through_every_module() {
     for (kind, slug) in [
-        (StorageErrorKind::NotFound, ProblemType::DataLost),
-        (
-            StorageErrorKind::Unavailable,
-            ProblemType::StorageUnavailable,
-        ),
-        (StorageErrorKind::Refused, ProblemType::StorageUnavailable),
-        (
-            StorageErrorKind::UnknownBase,
-            ProblemType::StorageUnavailable,
-        ),
-        (StorageErrorKind::Corrupt, ProblemType::DataCorrupt),
+        (StoreErrorKind::NotFound, ProblemType::DataLost),
+        (StoreErrorKind::Unavailable, ProblemType::StorageUnavailable),
+        (StoreErrorKind::Refused, ProblemType::StorageUnavailable),
+        (StoreErrorKind::Corrupt, ProblemType::DataCorrupt),
     ] {
         let inner = || storage(kind);
         let commit = CatalogError::Storage(inner());
@@ -126,6 +118,21 @@ fn every_storage_failure_has_its_problem_wherever_it_surfaces() {
             (commit.into(), slug),
             (ExchangeError::Storage(inner()).into(), slug),
         ]);
+    }
+}
+
+#[test]
+fn a_problem_keeps_the_remedy_of_its_storage_error_unless_another_daemon_may_help() {
+    for (kind, remedy) in [
+        (StoreErrorKind::NotFound, Remedy::DataLost),
+        (StoreErrorKind::Unavailable, Remedy::Retry),
+        (StoreErrorKind::Refused, Remedy::Retry),
+        (StoreErrorKind::Corrupt, Remedy::Retry),
+    ] {
+        let error = storage(kind);
+        let another_may_help = matches!(kind, StoreErrorKind::Refused | StoreErrorKind::Corrupt);
+        assert_eq!(error.remedy() != remedy, another_may_help);
+        assert_eq!(Problem::from(error).problem_type().remedy(), remedy);
     }
 }
 
@@ -185,7 +192,7 @@ async fn every_ingest_error_has_its_problem() {
 }
 
 #[test]
-fn a_missing_batch_is_named_in_the_problem() {
+fn the_problem_names_the_expected_batch() {
     let problem = Problem::from(IngestError::BatchOutOfOrder {
         sink: sink(),
         given: 9,
@@ -198,7 +205,7 @@ fn a_missing_batch_is_named_in_the_problem() {
 }
 
 #[test]
-fn every_commit_and_read_error_has_its_problem() {
+fn every_catalog_and_read_error_has_its_problem() {
     let not_committed = CatalogError::NotCommitted {
         attempt: TaskAttempt::new(1, 0).unwrap(),
         exchange: exchange(),
@@ -236,7 +243,7 @@ fn every_commit_and_read_error_has_its_problem() {
 }
 
 #[test]
-fn every_lifecycle_and_frame_error_has_its_problem() {
+fn every_exchange_and_frame_error_has_its_problem() {
     let spec = ExchangeSpec {
         partitions: 1,
         ordered: false,
@@ -300,7 +307,7 @@ fn every_lifecycle_and_frame_error_has_its_problem() {
 }
 
 #[test]
-fn a_defect_shows_its_cause_to_the_log_and_not_to_the_client() {
+fn the_cause_of_a_bug_is_logged_and_hidden_from_the_client() {
     let problem = Problem::internal("index out of bounds in a secret place");
     assert!(
         !String::from_utf8(problem.to_json())
@@ -311,7 +318,7 @@ fn a_defect_shows_its_cause_to_the_log_and_not_to_the_client() {
 }
 
 #[test]
-fn a_detail_as_long_as_a_page_is_cut() {
+fn a_long_detail_is_truncated() {
     let problem = Problem::invalid("é".repeat(5000));
     assert_eq!(problem.body().detail.chars().count(), MAX_DETAIL + 1);
 }

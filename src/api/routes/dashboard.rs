@@ -1,4 +1,4 @@
-//! The page for people.
+//! The dashboard: a page with the current state of the daemon.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -21,10 +21,10 @@ fn pool(name: &'static str, pool: &MemoryPool) -> PoolView {
     }
 }
 
-/// Queries that are shown.
+/// How many queries the page shows.
 const SHOWN: usize = 20;
 
-/// Who holds or wants most of the memory.
+/// The queries that hold and wait for the most memory.
 fn queries(write: &MemoryPool, read: &MemoryPool) -> Vec<QueryView> {
     let mut queries: BTreeMap<String, QueryView> = BTreeMap::new();
     for (name, held, waited) in write.queries() {
@@ -66,7 +66,7 @@ fn view(state: &ApiState) -> View {
         pools: vec![
             pool("writing", &parts.write_memory),
             pool("reading", &parts.read_memory),
-            pool("requests", &state.body_limits.small_bodies),
+            pool("requests", &state.body_limits.control_bodies),
         ],
         queries: queries(&parts.write_memory, &parts.read_memory),
         counters: Counters {
@@ -90,12 +90,12 @@ fn view(state: &ApiState) -> View {
     }
 }
 
-/// A page that shows what the daemon does.
+/// The dashboard.
 #[utoipa::path(
     get,
     path = "/",
     tag = "operations",
-    responses((status = 200, description = "A page for people",
+    responses((status = 200, description = "A page with the current state of the daemon",
         body = String, content_type = "text/html"))
 )]
 pub async fn page(State(state): State<SharedState>) -> impl IntoResponse {

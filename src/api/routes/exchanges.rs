@@ -1,4 +1,4 @@
-//! Exchanges: announce, look at, close.
+//! Exchanges: announce, list, show, close.
 
 use axum::Json;
 use axum::extract::State;
@@ -7,43 +7,42 @@ use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::api::extract::{ExchangePath, NoQuery, StrictJson};
-use crate::api::problem::{Problem, ProblemBody};
+use crate::api::extract::{ExchangeParams, ExchangePath, JsonBody, NoQuery, StrictJson};
+use crate::api::problem::{Problem, ProblemResponse};
 use crate::api::state::SharedState;
 use crate::exchange::{Announce, ExchangeSpec};
 use crate::id::ExchangeId;
 
-/// What an exchange is announced with.
+/// The properties of a new exchange.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Announcement {
-    /// Output partitions, at least one.
+    /// Number of output partitions, at least one.
     partitions: u32,
     /// Whether pages of a partition keep the order of their sink.
     ordered: bool,
 }
 
-/// An announced exchange.
+impl JsonBody for Announcement {
+    const MAX_SIZE: u64 = 4 << 10;
+}
+
+/// An open exchange.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Announced {
-    /// Its id.
+pub struct AnnounceResponse {
     exchange: String,
-    /// Output partitions.
     partitions: u32,
-    /// Whether pages of a partition keep the order of their sink.
     ordered: bool,
-    /// Repeat the call at least every third of this.
+    /// Duration of the lease; repeat the call at least every third of it.
     lease_seconds: u64,
 }
 
-/// An exchange in a list. What cannot be read of it is left out.
+/// An exchange in a list, without its properties if its marker cannot be read.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ListedExchange {
-    /// Its id.
     exchange: String,
-    /// The query that it belongs to.
     query: String,
-    /// Output partitions.
+    /// Number of output partitions.
     #[serde(skip_serializing_if = "Option::is_none")]
     partitions: Option<u32>,
     /// Whether pages of a partition keep the order of their sink.
@@ -62,30 +61,25 @@ impl ListedExchange {
     }
 }
 
-/// All exchanges.
+/// All exchanges that have objects in a base directory.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ExchangeList {
-    /// Those that left anything in the base directories.
     exchanges: Vec<ListedExchange>,
 }
 
-/// A finished attempt.
+/// A committed attempt.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Committed {
-    /// Task partition.
     task: u32,
-    /// Attempt.
     attempt: u32,
-    /// Its pages.
     pages: u64,
-    /// Its page bytes.
+    /// Page bytes, without frame headers.
     bytes: u64,
 }
 
 /// A segment.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Segment {
-    /// Its id.
     segment: String,
     /// Name of the base directory that holds it.
     base: String,
@@ -93,26 +87,23 @@ pub struct Segment {
     size: u64,
 }
 
-/// An exchange with what it holds.
+/// An exchange with its committed attempts and its segments.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ExchangeContent {
-    /// What it is.
     #[serde(flatten)]
     exchange: ListedExchange,
-    /// Its finished attempts.
     committed: Vec<Committed>,
-    /// Its segments.
     segments: Vec<Segment>,
 }
 
-/// Whether the call may bring the exchange into being: `If-Match: *` says that it exists.
+/// Whether the call may create the exchange: `If-Match: *` requires that it exists.
 fn which(headers: &HeaderMap) -> Result<Announce, Problem> {
     let mut values = headers.get_all(IF_MATCH).iter();
     match (values.next().map(|value| value.as_bytes()), values.next()) {
         (None, _) => Ok(Announce::Either),
         (Some(b"*"), None) => Ok(Announce::Renewal),
         _ => Err(Problem::invalid(
-            "If-Match can only be *, once: renew the lease, but announce nothing new",
+            "If-Match accepts only *, once: renew the lease of an open exchange",
         )),
     }
 }
@@ -123,16 +114,15 @@ fn which(headers: &HeaderMap) -> Result<Announce, Problem> {
     path = "/v1/exchanges/{exchange}",
     tag = "exchanges",
     params(
-        ("exchange" = String, Path, description = "1 to 160 characters of A-Z a-z 0-9 _ -"),
+        ExchangeParams,
         ("If-Match" = Option<String>, Header,
-            description = "`*`: only renew; 404 or 410 if the exchange is not open"),
+            description = "`*`: renew only; 404 or 410 if the exchange is not open"),
     ),
     request_body = Announcement,
     responses(
-        (status = 201, description = "Announced", body = Announced),
-        (status = 200, description = "Announced before; the lease is renewed", body = Announced),
-        (status = "default", body = ProblemBody<'static>,
-            content_type = "application/problem+json"),
+        (status = 201, description = "Announced", body = AnnounceResponse),
+        (status = 200, description = "The lease is renewed", body = AnnounceResponse),
+        ProblemResponse,
     )
 )]
 pub async fn announce(
@@ -140,12 +130,12 @@ pub async fn announce(
     ExchangePath(exchange): ExchangePath,
     _: NoQuery,
     headers: HeaderMap,
-    StrictJson(wanted, _): StrictJson<Announcement>,
-) -> Result<(StatusCode, Json<Announced>), Problem> {
+    StrictJson(announcement, _): StrictJson<Announcement>,
+) -> Result<(StatusCode, Json<AnnounceResponse>), Problem> {
     let Announcement {
         partitions,
         ordered,
-    } = wanted;
+    } = announcement;
     let spec = ExchangeSpec {
         partitions,
         ordered,
@@ -158,7 +148,7 @@ pub async fn announce(
     } else {
         StatusCode::OK
     };
-    let body = Announced {
+    let body = AnnounceResponse {
         exchange: exchange.to_string(),
         partitions,
         ordered,
@@ -174,8 +164,7 @@ pub async fn announce(
     tag = "exchanges",
     responses(
         (status = 200, body = ExchangeList),
-        (status = "default", body = ProblemBody<'static>,
-            content_type = "application/problem+json"),
+        ProblemResponse,
     )
 )]
 pub async fn list(
@@ -190,16 +179,15 @@ pub async fn list(
     Ok(Json(ExchangeList { exchanges }))
 }
 
-/// One exchange with its committed attempts and its segments.
+/// Shows one exchange with its committed attempts and its segments.
 #[utoipa::path(
     get,
     path = "/v1/exchanges/{exchange}",
     tag = "exchanges",
-    params(("exchange" = String, Path, description = "1 to 160 characters of A-Z a-z 0-9 _ -")),
+    params(ExchangeParams),
     responses(
         (status = 200, body = ExchangeContent),
-        (status = "default", body = ProblemBody<'static>,
-            content_type = "application/problem+json"),
+        ProblemResponse,
     )
 )]
 pub async fn show(
@@ -227,16 +215,15 @@ pub async fn show(
     }))
 }
 
-/// Closes an exchange: removes everything that it left in every base directory.
+/// Closes an exchange: removes its objects from every base directory.
 #[utoipa::path(
     delete,
     path = "/v1/exchanges/{exchange}",
     tag = "exchanges",
-    params(("exchange" = String, Path, description = "1 to 160 characters of A-Z a-z 0-9 _ -")),
+    params(ExchangeParams),
     responses(
-        (status = 204, description = "Nothing is left, or there was nothing"),
-        (status = "default", body = ProblemBody<'static>,
-            content_type = "application/problem+json"),
+        (status = 204, description = "No object of the exchange exists any more"),
+        ProblemResponse,
     )
 )]
 pub async fn close(

@@ -1,23 +1,23 @@
-//! What no route takes.
+//! Responses to requests that match no route.
 
 use axum::http::{Method, Uri};
 
 use crate::api::problem::{Problem, ProblemType};
 
-/// No such path.
+/// Responds to an unknown path.
 pub async fn not_found(uri: Uri) -> Problem {
     let path: String = uri.path().chars().take(256).collect();
     Problem::new(
         ProblemType::NotFound,
-        format!("there is no route {path}; GET /openapi.json lists them"),
+        format!("unknown route {path}; GET /openapi.json lists all routes"),
     )
 }
 
-/// No such method for this path; the Allow header names those that there are.
+/// Responds to a method that the path does not have; the router adds the `Allow` header.
 pub async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
     let path: String = uri.path().chars().take(256).collect();
     Problem::new(
         ProblemType::MethodNotAllowed,
-        format!("{path} does not take {method}; the Allow header says what it takes"),
+        format!("{path} does not accept {method}; the Allow header lists what it accepts"),
     )
 }

@@ -1,4 +1,4 @@
-//! Source handles for the chosen attempts, streamed as lines.
+//! Source handles for the chosen attempts, streamed as lines of JSON.
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -8,46 +8,49 @@ use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::api::extract::{ExchangePath, NoQuery, StrictJson};
+use crate::api::extract::{ExchangeParams, ExchangePath, JsonBody, NoQuery, StrictJson};
 use crate::api::page_framing::NDJSON_MEDIA_TYPE;
-use crate::api::problem::{Problem, ProblemBody};
+use crate::api::problem::{Problem, ProblemResponse};
 use crate::api::state::SharedState;
 use crate::api::stream_body::{OnFailure, StreamBody};
 use crate::catalog::PlannedHandle;
 use crate::id::TaskAttempt;
 
-/// Bytes of lines that are written at a time.
-const PIECE: usize = 64 << 10;
+/// Bytes of lines in one body frame, at least.
+const FRAME_SIZE: usize = 64 << 10;
 
-/// Which attempts are read, and how large handles are about to be.
+/// The attempts to read, and the approximate size of handles.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct HandlesWanted {
+pub struct HandlesRequest {
     /// Pairs of task and attempt, each task at most once.
     attempts: Vec<(u32, u32)>,
-    /// Page bytes that a handle should hold about.
+    /// Approximate page bytes of a handle.
     target_size: u64,
 }
 
-/// A line: a handle.
+impl JsonBody for HandlesRequest {
+    /// Bounded by the setting alone: there may be a million attempts.
+    const MAX_SIZE: u64 = u64::MAX;
+}
+
+/// A line with a handle.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct HandleLine {
     /// The handle, for `/v1/read`.
     handle: String,
-    /// Its output partition.
     partition: u32,
-    /// Its page bytes.
+    /// Page bytes, without frame headers.
     bytes: u64,
-    /// Its pages.
     pages: u64,
 }
 
-/// The last line; an answer without it is incomplete.
+/// The last line; a response without it is incomplete.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct EndLine {
     /// `true`
     end: bool,
-    /// Lines before this one.
+    /// Number of lines before this one.
     handles: usize,
 }
 
@@ -56,24 +59,23 @@ pub struct EndLine {
     post,
     path = "/v1/exchanges/{exchange}/handles",
     tag = "reading",
-    params(("exchange" = String, Path, description = "1 to 160 characters of A-Z a-z 0-9 _ -")),
-    request_body = HandlesWanted,
+    params(ExchangeParams),
+    request_body = HandlesRequest,
     responses(
-        (status = 200, description = "One handle a line, then the end line", content(
+        (status = 200, description = "One handle per line, then the end line", content(
             (HandleLine = "application/x-ndjson"),
         )),
-        (status = "default", body = ProblemBody<'static>,
-            content_type = "application/problem+json"),
+        ProblemResponse,
     )
 )]
 pub async fn plan(
     State(state): State<SharedState>,
     ExchangePath(exchange): ExchangePath,
     _: NoQuery,
-    StrictJson(wanted, _held): StrictJson<HandlesWanted>,
+    StrictJson(wanted, _reservation): StrictJson<HandlesRequest>,
 ) -> Result<Response, Problem> {
     if wanted.target_size == 0 {
-        return Err(Problem::invalid("target_size is at least 1 byte"));
+        return Err(Problem::invalid("target_size must be at least 1"));
     }
     let chosen = wanted
         .attempts
@@ -86,27 +88,27 @@ pub async fn plan(
         .commits
         .plan_handles(&exchange, ordered, &chosen, wanted.target_size)
         .await?;
-    let pieces = futures::stream::iter(Pieces::new(planned).map(Ok));
-    // A plan holds the footers of its exchange for as long as the client takes.
+    let frames = futures::stream::iter(BodyFrames::new(planned).map(Ok));
+    // The plan holds the footers of the exchange until the last line has been sent.
     let body = StreamBody::new(
-        pieces.boxed(),
+        frames.boxed(),
         None,
-        OnFailure::Cut,
+        OnFailure::Truncate,
         None,
-        state.patience.clone(),
+        state.stall_policy.clone(),
         &state.parts.runtime,
     );
     Ok(([(CONTENT_TYPE, NDJSON_MEDIA_TYPE)], Body::new(body)).into_response())
 }
 
-/// The lines in pieces; a handle is made when its line is about to be written, and then let go.
-struct Pieces<H> {
+/// The lines, as body frames; a handle exists only until its line has been rendered.
+struct BodyFrames<H> {
     handles: H,
     written: usize,
     ended: bool,
 }
 
-impl<H> Pieces<H> {
+impl<H> BodyFrames<H> {
     fn new(handles: H) -> Self {
         Self {
             handles,
@@ -116,22 +118,22 @@ impl<H> Pieces<H> {
     }
 }
 
-impl<H: Iterator<Item = PlannedHandle>> Iterator for Pieces<H> {
+impl<H: Iterator<Item = PlannedHandle>> Iterator for BodyFrames<H> {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
         if self.ended {
             return None;
         }
-        let mut piece = Vec::new();
-        while piece.len() < PIECE {
+        let mut frame = Vec::new();
+        while frame.len() < FRAME_SIZE {
             let Some(handle) = self.handles.next() else {
                 self.ended = true;
                 let end = EndLine {
                     end: true,
                     handles: self.written,
                 };
-                append_line(&mut piece, &end);
+                append_line(&mut frame, &end);
                 break;
             };
             self.written += 1;
@@ -141,15 +143,15 @@ impl<H: Iterator<Item = PlannedHandle>> Iterator for Pieces<H> {
                 bytes: handle.bytes,
                 pages: handle.pages,
             };
-            append_line(&mut piece, &line);
+            append_line(&mut frame, &line);
         }
-        Some(piece.into())
+        Some(frame.into())
     }
 }
 
-fn append_line(piece: &mut Vec<u8>, line: &impl Serialize) {
-    serde_json::to_writer(&mut *piece, line).expect("a line is plain data");
-    piece.push(b'\n');
+fn append_line(frame: &mut Vec<u8>, line: &impl Serialize) {
+    serde_json::to_writer(&mut *frame, line).expect("a line is plain data");
+    frame.push(b'\n');
 }
 
 #[cfg(test)]
@@ -163,24 +165,28 @@ mod tests {
             bytes: 7,
             pages: 1,
         };
-        let pieces: Vec<Bytes> = Pieces::new((0..count).map(handle)).collect();
-        assert!(pieces.iter().all(|p| p.len() < PIECE + text.len() + 200));
-        let lines = pieces.concat();
+        let frames: Vec<Bytes> = BodyFrames::new((0..count).map(handle)).collect();
+        assert!(
+            frames
+                .iter()
+                .all(|p| p.len() < FRAME_SIZE + text.len() + 200)
+        );
+        let lines = frames.concat();
         let lines = String::from_utf8(lines).unwrap();
         let parsed = lines.lines().map(|l| serde_json::from_str(l).unwrap());
-        (pieces.len(), parsed.collect())
+        (frames.len(), parsed.collect())
     }
 
     #[test]
-    fn no_handles_are_an_end_line_alone() {
+    fn without_handles_there_is_only_an_end_line() {
         let (_, lines) = lines(0, "");
         assert_eq!(lines, [serde_json::json!({"end": true, "handles": 0})]);
     }
 
     #[test]
-    fn many_handles_come_in_order_in_bounded_pieces_and_are_counted() {
-        let (pieces, lines) = lines(1000, &"h".repeat(1000));
-        assert!(pieces > 10);
+    fn many_handles_are_in_order_in_bounded_frames_and_counted() {
+        let (frames, lines) = lines(1000, &"h".repeat(1000));
+        assert!(frames > 10);
         assert_eq!(lines.len(), 1001);
         assert_eq!(lines[999]["partition"], 999);
         assert_eq!(lines[1000]["handles"], 1000);

@@ -1,4 +1,4 @@
-//! Whether the daemon lives, and whether it can be used.
+//! Liveness and readiness.
 
 use axum::Json;
 use axum::extract::State;
@@ -9,32 +9,29 @@ use utoipa::ToSchema;
 use crate::api::state::SharedState;
 use crate::storage::BaseStatus;
 
-/// One base directory.
+/// The state of one base directory.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct BaseDirectory {
-    /// Its name.
     name: String,
-    /// Its URI, without credentials.
+    /// URI without credentials.
     uri: String,
-    /// Whether new segments go there.
+    /// Whether its last operation or probe succeeded.
     healthy: bool,
-    /// Why not.
+    /// The last error, if it is unhealthy.
     error: Option<String>,
 }
 
-/// Whether work may be sent here.
+/// Whether clients may send requests to this daemon.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Readiness {
-    /// Whether it may.
     ready: bool,
     /// Whether the daemon is stopping.
     draining: bool,
-    /// The base directories as last seen.
     base_directories: Vec<BaseDirectory>,
 }
 
 impl Readiness {
-    /// Ready as long as one base directory works: the others are left out for new segments.
+    /// Ready if one base directory is healthy: new segments are placed there.
     fn new(draining: bool, bases: Vec<BaseStatus>) -> Self {
         Self {
             ready: !draining && bases.iter().any(|base| base.healthy),
@@ -52,7 +49,7 @@ impl Readiness {
     }
 }
 
-/// Answers while the process serves.
+/// Responds while the process accepts requests.
 #[utoipa::path(
     get,
     path = "/healthz",
@@ -64,15 +61,15 @@ pub async fn alive() -> &'static str {
     "alive\n"
 }
 
-/// Whether the daemon is ready, and the base directories that are not.
+/// Reports whether the daemon is ready, and the state of its base directories.
 #[utoipa::path(
     get,
     path = "/readyz",
     tag = "operations",
     security(()),
     responses(
-        (status = 200, description = "At least one base directory works", body = Readiness),
-        (status = 503, description = "Stopping, or no base directory works", body = Readiness),
+        (status = 200, description = "At least one base directory is healthy", body = Readiness),
+        (status = 503, description = "Stopping, or no base directory is healthy", body = Readiness),
     )
 )]
 pub async fn ready(State(state): State<SharedState>) -> (StatusCode, Json<Readiness>) {
@@ -100,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn one_working_base_directory_suffices_and_the_others_say_why_they_do_not() {
+    fn one_healthy_base_directory_suffices_and_the_others_show_their_error() {
         let readiness = Readiness::new(false, vec![base(true), base(false)]);
         assert!(readiness.ready);
         let error = readiness.base_directories[1].error.as_deref();
@@ -108,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_without_a_working_base_directory_or_one_that_stops_is_not_ready() {
+    fn a_daemon_that_stops_or_has_no_healthy_base_directory_is_not_ready() {
         assert!(!Readiness::new(false, vec![base(false)]).ready);
         assert!(!Readiness::new(false, vec![]).ready);
         assert!(!Readiness::new(true, vec![base(true)]).ready);

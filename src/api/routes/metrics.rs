@@ -1,4 +1,4 @@
-//! Metrics for Prometheus; `telemetry` writes them.
+//! Metrics for Prometheus.
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -8,14 +8,14 @@ use crate::api::state::SharedState;
 
 const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// All metrics.
+/// All metrics of the daemon.
 #[utoipa::path(
     get,
     path = "/metrics",
     tag = "operations",
-    responses((status = 200, description = "All metrics, as Prometheus reads them",
+    responses((status = 200, description = "OpenMetrics text",
         body = String, content_type = "application/openmetrics-text"))
 )]
 pub async fn metrics(State(state): State<SharedState>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, MEDIA_TYPE)], (state.parts.render_metrics)())
+    ([(CONTENT_TYPE, MEDIA_TYPE)], state.parts.registry.encode())
 }

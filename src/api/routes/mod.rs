@@ -1,4 +1,4 @@
-//! The handlers, one file for each kind of thing.
+//! The handlers: one file per resource.
 
 pub mod dashboard;
 pub mod exchanges;

@@ -7,21 +7,21 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use utoipa::IntoParams;
 
-use crate::api::extract::{PartitionPath, QueryParameters, StrictQuery, Values};
+use crate::api::extract::{PartitionParams, PartitionPath, QueryParameters, StrictQuery, Values};
 use crate::api::page_framing::{RAW_MEDIA_TYPE, READ_MEDIA_TYPE};
-use crate::api::problem::{Problem, ProblemBody};
+use crate::api::problem::{Problem, ProblemResponse};
 use crate::api::state::SharedState;
 use crate::api::stream_body::{OnFailure, StreamBody};
 use crate::id::{MAX_ATTEMPT, MAX_TASKS};
 use crate::read::{PageFormat, ReadError, Selection};
 
-/// Narrows a partition read.
+/// Restricts a partition read.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct PartitionQuery {
     /// Only this task.
     task: Option<u32>,
-    /// This attempt instead of the newest.
+    /// This attempt instead of the newest one.
     attempt: Option<u32>,
 }
 
@@ -36,7 +36,7 @@ impl QueryParameters for PartitionQuery {
     }
 }
 
-/// Records for who names them in `Accept`, raw bytes for everybody else.
+/// Records if `Accept` names their media type, otherwise raw bytes.
 fn format(headers: &HeaderMap) -> PageFormat {
     let names_records = headers
         .get_all(ACCEPT)
@@ -57,21 +57,16 @@ fn format(headers: &HeaderMap) -> PageFormat {
     get,
     path = "/v1/exchanges/{exchange}/partitions/{partition}",
     tag = "reading",
-    params(
-        ("exchange" = String, Path, description = "1 to 160 characters of A-Z a-z 0-9 _ -"),
-        ("partition" = u32, Path, description = "Output partition"),
-        PartitionQuery,
-    ),
+    params(PartitionParams, PartitionQuery),
     responses(
-        (status = 200, description = "Page bytes one after another, or records by Accept", content(
+        (status = 200, description = "Page bytes, or records if Accept names them", content(
             (Vec<u8> = "application/octet-stream"),
             (Vec<u8> = "application/vnd.stopover.read"),
         )),
-        (status = "default", body = ProblemBody<'static>,
-            content_type = "application/problem+json"),
+        ProblemResponse,
     )
 )]
-pub async fn read(
+pub async fn read_partition(
     State(state): State<SharedState>,
     path: PartitionPath,
     StrictQuery(query): StrictQuery<PartitionQuery>,
@@ -104,11 +99,11 @@ pub async fn read(
     let read = reader
         .read_partition(&exchange, partition, selection, format)
         .await?;
-    // Closing removes the announcement before anything else: while it is there, nothing was missing
-    // from what the partition's segments were found by.
+    // Closing an exchange removes its marker first. The marker still exists after the segments were
+    // listed, so the list was complete.
     state.parts.exchanges.lookup_now(&exchange).await?;
     let (media_type, on_failure) = match format {
-        PageFormat::Raw => (RAW_MEDIA_TYPE, OnFailure::Cut),
+        PageFormat::Raw => (RAW_MEDIA_TYPE, OnFailure::Truncate),
         PageFormat::Records => (READ_MEDIA_TYPE, OnFailure::ErrorRecord),
     };
     let body = StreamBody::new(
@@ -116,7 +111,7 @@ pub async fn read(
         read.length,
         on_failure,
         Some(permit),
-        state.patience.clone(),
+        state.stall_policy.clone(),
         &state.parts.runtime,
     );
     let head = [(CONTENT_TYPE, media_type), (VARY, "accept")];
@@ -133,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_are_given_to_who_names_them_and_raw_bytes_to_everybody_else() {
+    fn records_are_sent_if_accept_names_them_and_raw_bytes_otherwise() {
         for (accept, expected) in [
             (None, PageFormat::Raw),
             (Some("*/*"), PageFormat::Raw),

@@ -8,16 +8,16 @@ use utoipa::IntoParams;
 
 use crate::api::extract::{QueryParameters, StrictQuery, TextBody, Values};
 use crate::api::page_framing::READ_MEDIA_TYPE;
-use crate::api::problem::{Problem, ProblemBody};
+use crate::api::problem::{Problem, ProblemResponse};
 use crate::api::state::SharedState;
 use crate::api::stream_body::{OnFailure, StreamBody};
 use crate::read::Reader;
 
-/// Query of a read.
+/// Query of a read by handle.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ReadQuery {
-    /// Pages of this handle that the client already has.
+    /// Number of pages of this handle that the client already has.
     #[param(default = 0)]
     skip: Option<u64>,
 }
@@ -40,16 +40,15 @@ impl QueryParameters for ReadQuery {
     params(ReadQuery),
     request_body(content = String, content_type = "text/plain", description = "One handle"),
     responses(
-        (status = 200, description = "Block records, page frames, the end record",
+        (status = 200, description = "Block records, page frames, an end record",
             body = Vec<u8>, content_type = "application/vnd.stopover.read"),
-        (status = "default", body = ProblemBody<'static>,
-            content_type = "application/problem+json"),
+        ProblemResponse,
     )
 )]
-pub async fn read(
+pub async fn read_handle(
     State(state): State<SharedState>,
     StrictQuery(query): StrictQuery<ReadQuery>,
-    TextBody(handle, _held): TextBody,
+    TextBody(handle, _reservation): TextBody,
 ) -> Result<Response, Problem> {
     let request = Reader::decode(&handle, query.skip.unwrap_or(0))?;
     let permit = state.read_slot(request.exchange()).await;
@@ -59,7 +58,7 @@ pub async fn read(
         None,
         OnFailure::ErrorRecord,
         Some(permit),
-        state.patience.clone(),
+        state.stall_policy.clone(),
         &state.parts.runtime,
     );
     Ok(([(CONTENT_TYPE, READ_MEDIA_TYPE)], Body::new(body)).into_response())

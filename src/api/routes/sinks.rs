@@ -1,8 +1,9 @@
-//! Sinks: expect, pages in, finish, abort.
+//! Sinks: declare, add pages, finish, abort.
 //!
-//! Invariant: whatever can be refused is refused before a byte of the body is read, and a body is
-//! read only under a reservation for all of it. If the client leaves, the handler is dropped at an
-//! await and has changed nothing: `append` does not wait, and a finish goes on without its handler.
+//! Invariant: a request is refused before its body is read where possible, and a body is read only
+//! under a reservation for all of it. A handler that is dropped at an await, because its client has
+//! disconnected, has changed nothing: `append` does not wait, and a finish continues without its
+//! handler.
 
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -12,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::api::extract::{
-    NoQuery, OptionalJson, PageContent, PageHead, QueryParameters, SinkPath, StrictQuery, Values,
-    read_exactly,
+    JsonBody, NoQuery, OptionalJson, PageContent, PageHead, QueryParameters, SinkParams, SinkPath,
+    StrictQuery, Values, read_exactly,
 };
-use crate::api::problem::{Problem, ProblemBody, ProblemType};
+use crate::api::problem::{Problem, ProblemResponse, ProblemType};
 use crate::api::state::SharedState;
 use crate::id::PARTITION_MARKERS;
 use crate::ingest::{Aborted, Appended, Claim};
@@ -26,7 +27,7 @@ use crate::segment::frame::{BatchCheck, FRAME_HEADER, seal_frame};
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct PagesQuery {
-    /// Number of the batch within the sink, from 0; may be left out with a raw page.
+    /// Number of the batch within the sink, from 0; optional for a raw page.
     batch: Option<u32>,
     /// Output partition of a raw page.
     partition: Option<u32>,
@@ -43,18 +44,18 @@ impl QueryParameters for PagesQuery {
     }
 }
 
-/// Answer to a batch.
+/// The batch was accepted.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct BatchTaken {
-    /// Its number.
+pub struct BatchAccepted {
+    /// Number of the batch.
     batch: u32,
     /// The number that the next batch must have.
     next: u64,
-    /// Whether it had been taken before; then nothing changed.
+    /// Whether the batch had been accepted before; then nothing changed.
     repeated: bool,
 }
 
-impl From<Appended> for BatchTaken {
+impl From<Appended> for BatchAccepted {
     fn from(appended: Appended) -> Self {
         Self {
             batch: appended.batch,
@@ -64,18 +65,20 @@ impl From<Appended> for BatchTaken {
     }
 }
 
-/// What the client says it sent.
+/// What the client has sent.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FinishClaim {
-    /// Batches.
     batches: u64,
-    /// Pages.
     pages: u64,
-    /// Page bytes, without frames.
+    /// Page bytes, without frame headers.
     bytes: u64,
     /// CRC-32C over the `crc` fields of all pages in the order in which they were sent.
     checksum: Option<u32>,
+}
+
+impl JsonBody for FinishClaim {
+    const MAX_SIZE: u64 = 4 << 10;
 }
 
 impl From<FinishClaim> for Claim {
@@ -89,37 +92,35 @@ impl From<FinishClaim> for Claim {
     }
 }
 
-/// What an attempt ended as.
+/// How an attempt was settled.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum SinkState {
+pub enum SinkOutcome {
     /// Every page is durable.
     Finished,
-    /// Nothing of it will be seen.
+    /// No page will be visible.
     Aborted,
 }
 
-/// Answer to a finish.
+/// The attempt is committed.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct SinkFinished {
+pub struct FinishResponse {
     /// `finished`
-    state: SinkState,
-    /// Batches.
+    state: SinkOutcome,
     batches: u64,
-    /// Pages.
     pages: u64,
-    /// Page bytes, without frames.
+    /// Page bytes, without frame headers.
     bytes: u64,
 }
 
-/// Answer to an abort.
+/// The attempt is settled.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct SinkEnded {
-    /// `finished` when the attempt had finished before: then nothing changed.
-    state: SinkState,
+pub struct AbortResponse {
+    /// `finished` if the attempt had finished before: then nothing changed.
+    state: SinkOutcome,
 }
 
-/// What the body turns into, as the query and the content type say together.
+/// The meaning of a body, as query and content type determine it.
 enum Wanted {
     Batch { number: u32 },
     RawPage { number: Option<u32>, partition: u32 },
@@ -129,41 +130,36 @@ fn wanted(query: &PagesQuery, head: PageHead) -> Result<Wanted, Problem> {
     match (head.content, query.batch, query.partition) {
         (PageContent::Batch, Some(number), None) => Ok(Wanted::Batch { number }),
         (PageContent::Batch, None, _) => Err(Problem::invalid(
-            "a batch needs its number: ?batch=N, from 0",
+            "a batch needs its number: add ?batch=N, from 0",
         )),
         (PageContent::Batch, Some(_), Some(_)) => Err(Problem::invalid(
-            "partition goes with one raw page (application/octet-stream): the frames of a batch \
-             say theirs",
+            "partition applies only to a raw page (application/octet-stream): each frame of a \
+             batch names its own",
         )),
         (PageContent::RawPage, number, Some(partition)) => {
             Ok(Wanted::RawPage { number, partition })
         }
         (PageContent::RawPage, _, None) => Err(Problem::invalid(
-            "a raw page needs its output partition: ?partition=P",
+            "a raw page needs its output partition: add ?partition=P",
         )),
     }
 }
 
-/// Says that an attempt will be written at this daemon, some time before its first page.
+/// Declares that an attempt will be written at this daemon, before its first page.
 ///
-/// Nothing has to follow, and nothing depends on it: the daemon finds out early whether the
-/// exchange is open, and whom a finish can wait for.
+/// It is optional and creates no sink. It lets the daemon check early whether the exchange is open,
+/// and know which other sinks a group commit can wait for.
 #[utoipa::path(
     put,
     path = "/v1/exchanges/{exchange}/sinks/{task}/{attempt}",
     tag = "sinks",
-    params(
-        ("exchange" = String, Path, description = "1 to 160 characters of A-Z a-z 0-9 _ -"),
-        ("task" = u32, Path, description = "Task partition, below 1048576"),
-        ("attempt" = u32, Path, description = "Attempt, at most 127"),
-    ),
+    params(SinkParams),
     responses(
-        (status = 204, description = "Its pages would be taken now"),
-        (status = "default", body = ProblemBody<'static>,
-            content_type = "application/problem+json"),
+        (status = 204, description = "The daemon accepts its pages now"),
+        ProblemResponse,
     )
 )]
-pub async fn expect(
+pub async fn declare(
     State(state): State<SharedState>,
     SinkPath(sink): SinkPath,
     _: NoQuery,
@@ -173,25 +169,19 @@ pub async fn expect(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Takes a batch of page frames, or one raw page.
+/// Adds a batch of page frames, or one raw page.
 #[utoipa::path(
     post,
     path = "/v1/exchanges/{exchange}/sinks/{task}/{attempt}/pages",
     tag = "sinks",
-    params(
-        ("exchange" = String, Path, description = "1 to 160 characters of A-Z a-z 0-9 _ -"),
-        ("task" = u32, Path, description = "Task partition, below 1048576"),
-        ("attempt" = u32, Path, description = "Attempt, at most 127"),
-        PagesQuery,
-    ),
+    params(SinkParams, PagesQuery),
     request_body(content(
         (Vec<u8> = "application/vnd.stopover.pages"),
         (Vec<u8> = "application/octet-stream"),
     )),
     responses(
-        (status = 200, body = BatchTaken),
-        (status = "default", body = ProblemBody<'static>,
-            content_type = "application/problem+json"),
+        (status = 200, body = BatchAccepted),
+        ProblemResponse,
     )
 )]
 pub async fn add_pages(
@@ -200,7 +190,7 @@ pub async fn add_pages(
     StrictQuery(query): StrictQuery<PagesQuery>,
     head: PageHead,
     body: Body,
-) -> Result<Json<BatchTaken>, Problem> {
+) -> Result<Json<BatchAccepted>, Problem> {
     let wanted = wanted(&query, head)?;
     let parts = &state.parts;
     let partitions = parts.exchanges.lookup(&sink.exchange).await?.partitions;
@@ -222,7 +212,7 @@ pub async fn add_pages(
     let limits = &state.body_limits;
     let mut check = BatchCheck::new(partitions, limits.max_page_size);
     let look = |come: &[u8]| {
-        // Of a raw page there is no frame yet.
+        // A raw page has no frame header yet.
         if room == 0 {
             check.read(come);
         }
@@ -241,21 +231,16 @@ pub async fn add_pages(
     Ok(Json(appended.into()))
 }
 
-/// Makes an attempt durable and decides it.
+/// Commits an attempt: makes it durable and visible.
 #[utoipa::path(
     post,
     path = "/v1/exchanges/{exchange}/sinks/{task}/{attempt}/finish",
     tag = "sinks",
-    params(
-        ("exchange" = String, Path, description = "1 to 160 characters of A-Z a-z 0-9 _ -"),
-        ("task" = u32, Path, description = "Task partition, below 1048576"),
-        ("attempt" = u32, Path, description = "Attempt, at most 127"),
-    ),
-    request_body(content = Option<FinishClaim>, description = "Left out, counts are not checked"),
+    params(SinkParams),
+    request_body(content = Option<FinishClaim>, description = "If absent, counts are not checked"),
     responses(
-        (status = 200, description = "Every page is durable", body = SinkFinished),
-        (status = "default", body = ProblemBody<'static>,
-            content_type = "application/problem+json"),
+        (status = 200, description = "Every page is durable", body = FinishResponse),
+        ProblemResponse,
     )
 )]
 pub async fn finish(
@@ -263,43 +248,38 @@ pub async fn finish(
     SinkPath(sink): SinkPath,
     _: NoQuery,
     OptionalJson(claim): OptionalJson<FinishClaim>,
-) -> Result<Json<SinkFinished>, Problem> {
+) -> Result<Json<FinishResponse>, Problem> {
     state.parts.exchanges.lookup(&sink.exchange).await?;
     let claim = claim.map(|(claim, _)| Claim::from(claim));
     let totals = state.parts.ingest.finish(&sink, claim).await?;
-    Ok(Json(SinkFinished {
-        state: SinkState::Finished,
+    Ok(Json(FinishResponse {
+        state: SinkOutcome::Finished,
         batches: totals.batches,
         pages: totals.pages,
         bytes: totals.bytes,
     }))
 }
 
-/// Drops an attempt, unless it finished.
+/// Aborts an attempt, unless it has finished.
 #[utoipa::path(
     post,
     path = "/v1/exchanges/{exchange}/sinks/{task}/{attempt}/abort",
     tag = "sinks",
-    params(
-        ("exchange" = String, Path, description = "1 to 160 characters of A-Z a-z 0-9 _ -"),
-        ("task" = u32, Path, description = "Task partition, below 1048576"),
-        ("attempt" = u32, Path, description = "Attempt, at most 127"),
-    ),
+    params(SinkParams),
     responses(
-        (status = 200, body = SinkEnded),
-        (status = "default", body = ProblemBody<'static>,
-            content_type = "application/problem+json"),
+        (status = 200, body = AbortResponse),
+        ProblemResponse,
     )
 )]
 pub async fn abort(
     State(state): State<SharedState>,
     SinkPath(sink): SinkPath,
     _: NoQuery,
-) -> Result<Json<SinkEnded>, Problem> {
+) -> Result<Json<AbortResponse>, Problem> {
     state.parts.exchanges.lookup(&sink.exchange).await?;
     let state = match state.parts.ingest.abort(&sink).await? {
-        Aborted::Aborted => SinkState::Aborted,
-        Aborted::AlreadyFinished => SinkState::Finished,
+        Aborted::Aborted => SinkOutcome::Aborted,
+        Aborted::AlreadyFinished => SinkOutcome::Finished,
     };
-    Ok(Json(SinkEnded { state }))
+    Ok(Json(AbortResponse { state }))
 }

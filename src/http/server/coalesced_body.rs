@@ -1,9 +1,9 @@
-//! A response body in portions: many small pieces go to the socket at once.
+//! A response body that combines small data frames into large ones, for fewer socket writes.
 //!
-//! Does: gather what the body has ready, without a copy, for hyper, which otherwise writes as soon
-//! as it holds 64 KiB, so a page or two at a time. Does not: wait for more than is ready, or change
-//! a byte. Invariant: a portion that has begun is given before whatever ended it, be that trailers,
-//! an error or the end.
+//! Does: collect the frames that are ready, without copying. On its own, hyper would write as soon
+//! as it holds 64 KiB, which is a page or two. Does not: wait for more than is ready, or change a
+//! byte. Invariant: collected data are returned before what ended their collection: trailers, an
+//! error or the end of the body.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -13,32 +13,32 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 
-/// Bytes from which a portion is large enough. A client that stops reading holds about as many more
-/// than the socket does, and one that reads is heard of once for each (`stall`).
-const PORTION: usize = 256 << 10;
+/// Bytes that are collected for one frame. A client that stops reading holds about this much
+/// besides the socket buffer, and a reading client resets its stall timeout once per frame.
+const TARGET_SIZE: usize = 256 << 10;
 
-/// A body whose data come in portions.
+/// A body with combined data frames.
 #[derive(Debug)]
 pub struct CoalescedBody<B: Body> {
     body: B,
-    /// What came after the last portion and is to be given next.
-    after: Option<Result<Frame<Portion>, B::Error>>,
+    /// What ended the last collection, to be returned next.
+    pending: Option<Result<Frame<Buffers>, B::Error>>,
     ended: bool,
 }
 
-/// Pieces of a body, one after another.
+/// The data of consecutive frames.
 #[derive(Debug, Default)]
-pub struct Portion {
-    pieces: VecDeque<Bytes>,
+pub struct Buffers {
+    buffers: VecDeque<Bytes>,
     length: usize,
 }
 
 impl<B: Body> CoalescedBody<B> {
-    /// The same body.
+    /// Wraps a body.
     pub fn of(body: B) -> Self {
         Self {
             body,
-            after: None,
+            pending: None,
             ended: false,
         }
     }
@@ -49,36 +49,36 @@ where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Unpin,
 {
-    type Data = Portion;
+    type Data = Buffers;
     type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Portion>, B::Error>>> {
-        let mut portion = Portion::default();
-        while portion.length < PORTION && self.after.is_none() && !self.ended {
+    ) -> Poll<Option<Result<Frame<Buffers>, B::Error>>> {
+        let mut buffers = Buffers::default();
+        while buffers.length < TARGET_SIZE && self.pending.is_none() && !self.ended {
             match Pin::new(&mut self.body).poll_frame(cx) {
-                Poll::Pending if portion.length == 0 => return Poll::Pending,
+                Poll::Pending if buffers.length == 0 => return Poll::Pending,
                 Poll::Pending => break,
                 Poll::Ready(None) => self.ended = true,
-                Poll::Ready(Some(Err(error))) => self.after = Some(Err(error)),
+                Poll::Ready(Some(Err(error))) => self.pending = Some(Err(error)),
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(piece) => portion.push(piece),
+                    Ok(buffer) => buffers.push(buffer),
                     Err(other) => {
-                        self.after = other.into_trailers().ok().map(Frame::trailers).map(Ok);
+                        self.pending = other.into_trailers().ok().map(Frame::trailers).map(Ok);
                     }
                 },
             }
         }
-        match portion.length {
-            0 => Poll::Ready(self.after.take()),
-            _ => Poll::Ready(Some(Ok(Frame::data(portion)))),
+        match buffers.length {
+            0 => Poll::Ready(self.pending.take()),
+            _ => Poll::Ready(Some(Ok(Frame::data(buffers)))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.after.is_none() && (self.ended || self.body.is_end_stream())
+        self.pending.is_none() && (self.ended || self.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -86,28 +86,28 @@ where
     }
 }
 
-impl Portion {
-    fn push(&mut self, piece: Bytes) {
-        self.length += piece.len();
-        if !piece.is_empty() {
-            self.pieces.push_back(piece);
+impl Buffers {
+    fn push(&mut self, buffer: Bytes) {
+        self.length += buffer.len();
+        if !buffer.is_empty() {
+            self.buffers.push_back(buffer);
         }
     }
 }
 
-impl Buf for Portion {
+impl Buf for Buffers {
     fn remaining(&self) -> usize {
         self.length
     }
 
     fn chunk(&self) -> &[u8] {
-        self.pieces.front().map_or(&[], |piece| piece)
+        self.buffers.front().map_or(&[], |buffer| buffer)
     }
 
     fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let filled = slices.iter_mut().zip(&self.pieces);
+        let filled = slices.iter_mut().zip(&self.buffers);
         filled
-            .map(|(slice, piece)| *slice = IoSlice::new(piece))
+            .map(|(slice, buffer)| *slice = IoSlice::new(buffer))
             .count()
     }
 
@@ -115,13 +115,13 @@ impl Buf for Portion {
         assert!(count <= self.length, "{count} of {} bytes", self.length);
         self.length -= count;
         let mut left = count;
-        while let Some(front) = self.pieces.front_mut().filter(|_| left > 0) {
+        while let Some(front) = self.buffers.front_mut().filter(|_| left > 0) {
             if left < front.len() {
                 front.advance(left);
                 return;
             }
             left -= front.len();
-            self.pieces.pop_front();
+            self.buffers.pop_front();
         }
     }
 }
@@ -135,11 +135,11 @@ mod tests {
 
     type Given = Result<Frame<Bytes>, &'static str>;
 
-    fn data(piece: &[u8]) -> Given {
-        Ok(Frame::data(Bytes::copy_from_slice(piece)))
+    fn data(buffer: &[u8]) -> Given {
+        Ok(Frame::data(Bytes::copy_from_slice(buffer)))
     }
 
-    /// What comes of frames, `None` for a moment in which nothing is ready.
+    /// The frames of the combined body; `None` stands for a poll that finds nothing ready.
     fn polled(frames: Vec<Option<Given>>) -> Vec<Result<Vec<u8>, String>> {
         let mut frames = frames.into_iter();
         let body = stream::poll_fn(move |cx| match frames.next() {
@@ -150,40 +150,42 @@ mod tests {
                 Poll::Pending
             }
         });
-        let mut portions = CoalescedBody::of(StreamBody::new(body));
+        let mut coalesced = CoalescedBody::of(StreamBody::new(body));
         let mut out = Vec::new();
         futures::executor::block_on(async {
-            while let Some(frame) = portions.frame().await {
+            while let Some(frame) = coalesced.frame().await {
                 out.push(match frame.map(Frame::into_data) {
-                    Ok(Ok(mut portion)) => Ok(portion.copy_to_bytes(portion.remaining()).to_vec()),
+                    Ok(Ok(mut combined)) => {
+                        Ok(combined.copy_to_bytes(combined.remaining()).to_vec())
+                    }
                     Ok(Err(_)) => Err("trailers".into()),
                     Err(error) => Err(error.to_owned()),
                 });
             }
         });
-        assert!(portions.is_end_stream());
+        assert!(coalesced.is_end_stream());
         out
     }
 
     #[test]
-    fn what_is_ready_goes_together_and_nothing_is_waited_for() {
+    fn ready_frames_are_combined_without_waiting_for_more() {
         let frames = [Some(b"a"), Some(b"b"), None, Some(b"c")];
-        let frames = frames.map(|piece| piece.map(|piece| data(piece)));
+        let frames = frames.map(|buffer| buffer.map(|buffer| data(buffer)));
         assert_eq!(
             polled(frames.into()),
             [Ok(b"ab".to_vec()), Ok(b"c".to_vec())]
         );
-        let large = vec![7; PORTION];
-        let frames = [&large[1..], &large[..2], b"x"].map(|piece| Some(data(piece)));
+        let large = vec![7; TARGET_SIZE];
+        let frames = [&large[1..], &large[..2], b"x"].map(|buffer| Some(data(buffer)));
         let lengths: Vec<_> = polled(frames.into())
             .into_iter()
-            .map(|portion| portion.unwrap().len())
+            .map(|combined| combined.unwrap().len())
             .collect();
-        assert_eq!(lengths, [PORTION + 1, 1]);
+        assert_eq!(lengths, [TARGET_SIZE + 1, 1]);
     }
 
     #[test]
-    fn what_came_before_an_error_or_trailers_is_given_first() {
+    fn data_before_an_error_or_trailers_are_returned_first() {
         let error = polled(vec![Some(data(b"a")), Some(Err("broken"))]);
         assert_eq!(error, [Ok(b"a".to_vec()), Err("broken".into())]);
         let trailers = Ok(Frame::trailers(axum::http::HeaderMap::new()));
@@ -194,24 +196,24 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_portion_taken_in_any_steps_is_its_pieces(
-            pieces: Vec<Vec<u8>>,
+        fn buffers_read_in_any_steps_keep_their_bytes(
+            buffers: Vec<Vec<u8>>,
             steps in prop::collection::vec(1usize..40, 1..100),
         ) {
-            let mut portion = Portion::default();
-            pieces.iter().for_each(|piece| portion.push(piece.clone().into()));
+            let mut combined = Buffers::default();
+            buffers.iter().for_each(|buffer| combined.push(buffer.clone().into()));
             let mut taken = Vec::new();
             let mut steps = steps.iter().cycle();
-            while portion.has_remaining() {
+            while combined.has_remaining() {
                 let mut slices = [IoSlice::new(&[]); 3];
-                let filled = portion.chunks_vectored(&mut slices);
-                prop_assert!(filled > 0 && slices[0].starts_with(portion.chunk()));
+                let filled = combined.chunks_vectored(&mut slices);
+                prop_assert!(filled > 0 && slices[0].starts_with(combined.chunk()));
                 let seen: Vec<u8> = slices[..filled].iter().flat_map(|s| s.to_vec()).collect();
                 let step = (*steps.next().unwrap()).min(seen.len());
                 taken.extend_from_slice(&seen[..step]);
-                portion.advance(step);
+                combined.advance(step);
             }
-            prop_assert_eq!(taken, pieces.concat());
+            prop_assert_eq!(taken, buffers.concat());
         }
     }
 }

@@ -1,10 +1,9 @@
-//! A socket that gives up on a client which does not take what it is sent, and that closes
-//! politely.
+//! A socket that disconnects stalled clients and closes without losing the last response.
 //!
-//! Does: fail a write that has been stuck until patience was over, so that the response and its
-//! memory go; and, when closing, read on for a moment, since closing a socket with unread bytes
-//! makes the kernel discard the answer that the client has not read yet. Does not: bound reads
-//! (hyper and the body readers do).
+//! Does: fail a write that has made no progress for the stall timeout, so that the response and its
+//! memory are dropped. When closing, read on for a short time, because the kernel discards sent
+//! bytes that the client has not read yet if a socket is closed while received bytes are unread.
+//! Does not: bound reads (hyper and the body extractors do).
 
 use std::future::Future;
 use std::io;
@@ -14,81 +13,66 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-
 use tokio_util::sync::CancellationToken;
 
 use crate::http::stall::StallPolicy;
-use crate::runtime::Clock;
 
-/// How long a closing connection reads on.
+/// How long a closing connection is read.
 const LINGER: Duration = Duration::from_secs(2);
-/// How many bytes it then reads at most.
+/// How many bytes of it are read at most.
 const LINGER_BYTES: usize = 256 << 20;
 
 type Timer = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A guarded socket.
+/// A socket with a stall timeout.
 pub struct GuardedIo {
     stream: TcpStream,
-    clock: Clock,
-    patience: StallPolicy,
-    /// Runs while a write is stuck.
-    stuck: Option<Timer>,
-    /// Runs once the write side is closed.
+    stall_policy: StallPolicy,
+    /// Runs while a write is pending.
+    stall: Option<Timer>,
+    /// Runs since the write side was closed.
     linger: Option<Timer>,
     drained: usize,
-    /// Once the daemon stops, no connection lingers.
+    /// Connections do not linger once the daemon stops.
     stop: CancellationToken,
 }
 
 impl GuardedIo {
-    /// Guards a socket; a write may be stuck for as long as `patience` lasts.
-    pub fn new(
-        stream: TcpStream,
-        patience: StallPolicy,
-        clock: Clock,
-        stop: CancellationToken,
-    ) -> Self {
+    /// Guards a socket.
+    pub fn new(stream: TcpStream, stall_policy: StallPolicy, stop: CancellationToken) -> Self {
         Self {
             stream,
-            clock,
-            patience,
-            stuck: None,
+            stall_policy,
+            stall: None,
             linger: None,
             drained: 0,
             stop,
         }
     }
 
-    fn timer(&self, duration: Duration) -> Timer {
-        let clock = self.clock.clone();
-        Box::pin(async move { clock.sleep(duration).await })
-    }
-
-    /// Passes on the outcome of a write, unless writes have been stuck for too long.
+    /// Returns the outcome of a write, or an error once writes have been pending for the stall
+    /// timeout.
     fn guard<T>(
         &mut self,
         cx: &mut Context<'_>,
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.stuck = None;
+            self.stall = None;
             return written;
         }
-        let wear_out = || Box::pin(self.patience.clone().wear_out()) as Timer;
-        let mut stuck = self.stuck.take().unwrap_or_else(wear_out);
-        ready!({
-            let polled = stuck.as_mut().poll(cx);
-            self.stuck = Some(stuck);
-            polled
-        });
+        let policy = &self.stall_policy;
+        let stall = self
+            .stall
+            .get_or_insert_with(|| Box::pin(policy.clone().expired()));
+        ready!(stall.as_mut().poll(cx));
         Poll::Ready(Err(io::Error::new(
             io::ErrorKind::TimedOut,
-            "the client took nothing for limits.read_stall_timeout",
+            "the client read nothing for limits.read_stall_timeout",
         )))
     }
 
-    /// Reads and drops until the client has closed, too.
+    /// Reads and discards until the client has closed its side.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut scratch = [0; 16 << 10];
         while self.drained < LINGER_BYTES {
@@ -150,7 +134,8 @@ impl AsyncWrite for GuardedIo {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.linger.is_none() {
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-            self.linger = Some(self.timer(LINGER));
+            let clock = self.stall_policy.clock().clone();
+            self.linger = Some(Box::pin(async move { clock.sleep(LINGER).await }));
         }
         ready!(self.poll_drain(cx));
         Poll::Ready(Ok(()))

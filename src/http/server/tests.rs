@@ -1,4 +1,4 @@
-//! The server with a router of its own: limits, silence, refusals and the stop.
+//! The server with a small router: limits, stalls, refusals and the graceful stop.
 
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::config::ServerConfig;
+use crate::http::stall::Contention;
 
 struct Running {
     address: SocketAddr,
@@ -19,15 +21,22 @@ struct Running {
 
 impl Running {
     async fn start(router: Router, change: impl FnOnce(&mut ServerLimits)) -> Self {
+        Self::start_with(router, Duration::from_secs(5), change).await
+    }
+
+    async fn start_with(
+        router: Router,
+        stall_timeout: Duration,
+        change: impl FnOnce(&mut ServerLimits),
+    ) -> Self {
         let mut limits = ServerLimits {
             max_connections: 16,
             header_timeout: Duration::from_secs(5),
-            write_stall_timeout: Duration::from_secs(5),
             stop_grace: Duration::from_secs(5),
         };
         change(&mut limits);
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
-        let server = Server::bind(any_port, limits).await.unwrap();
+        let server = bind(any_port, limits, stall_timeout).await.unwrap();
         let running = Self {
             address: server.address(),
             stop: CancellationToken::new(),
@@ -51,6 +60,17 @@ impl Running {
     }
 }
 
+async fn bind(
+    address: SocketAddr,
+    limits: ServerLimits,
+    stall_timeout: Duration,
+) -> Result<Server, BindError> {
+    let clock = Runtime::seeded(1).clock;
+    let credentials = Credentials::open(&ServerConfig::default(), &clock).unwrap();
+    let policy = StallPolicy::new(stall_timeout, clock, Contention::none());
+    Server::bind(address, limits, policy, credentials).await
+}
+
 async fn exchange(stream: &mut TcpStream, request: &[u8]) -> String {
     stream.write_all(request).await.unwrap();
     let mut answer = Vec::new();
@@ -65,10 +85,11 @@ fn hello() -> Router {
 const CLOSING_GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
 
 #[tokio::test]
-async fn a_taken_address_is_an_error_that_names_the_setting() {
+async fn an_address_in_use_is_an_error_that_names_the_setting() {
     let running = Running::start(hello(), |_| ()).await;
     let limits = ServerLimits::new(&crate::config::LimitsConfig::default());
-    let error = Server::bind(running.address, limits).await.err().unwrap();
+    let error = bind(running.address, limits, Duration::ZERO).await.err();
+    let error = error.unwrap();
     let text = error.to_string();
     assert!(text.contains(&running.address.to_string()) && text.contains("server.listen"));
     running.shut_down().await;
@@ -88,7 +109,10 @@ async fn a_connection_beyond_the_limit_waits_until_another_ends() {
     second.write_all(CLOSING_GET).await.unwrap();
     let mut byte = [0; 1];
     let early = tokio::time::timeout(Duration::from_millis(200), second.read(&mut byte)).await;
-    assert!(early.is_err(), "the second was served beside the first");
+    assert!(
+        early.is_err(),
+        "the second was served although the limit is one"
+    );
     drop(first);
     let answer = exchange(&mut second, b"").await;
     assert!(answer.contains("hello"), "{answer}");
@@ -96,7 +120,7 @@ async fn a_connection_beyond_the_limit_waits_until_another_ends() {
 }
 
 #[tokio::test]
-async fn who_sends_no_complete_head_in_time_is_disconnected() {
+async fn a_client_without_a_complete_head_in_time_is_disconnected() {
     let running = Running::start(hello(), |limits| {
         limits.header_timeout = Duration::from_millis(100);
     })
@@ -140,7 +164,7 @@ async fn a_refusal_reaches_a_client_that_is_still_sending_its_body() {
         "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {LENGTH}\r\nconnection: close\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
-    // As clients do that look at the answer only when all is sent.
+    // Like clients that read the response only after they have sent everything.
     stream.write_all(&vec![7; LENGTH]).await.unwrap();
     let answer = exchange(&mut stream, b"").await;
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
@@ -149,7 +173,7 @@ async fn a_refusal_reaches_a_client_that_is_still_sending_its_body() {
 }
 
 #[tokio::test]
-async fn a_client_that_takes_nothing_is_cut_off_and_its_response_dropped() {
+async fn a_client_that_reads_nothing_is_disconnected_and_its_response_dropped() {
     let (gone, mut dropped) = tokio::sync::mpsc::channel::<()>(1);
     let gone = Arc::new(parking_lot::Mutex::new(Some(gone)));
     let endless = get(async move || {
@@ -161,10 +185,8 @@ async fn a_client_that_takes_nothing_is_cut_off_and_its_response_dropped() {
         });
         Body::from_stream(stream)
     });
-    let running = Running::start(Router::new().route("/", endless), |limits| {
-        limits.write_stall_timeout = Duration::from_millis(200);
-    })
-    .await;
+    let router = Router::new().route("/", endless);
+    let running = Running::start_with(router, Duration::from_millis(200), |_| ()).await;
     let mut stream = running.connect().await;
     stream.write_all(CLOSING_GET).await.unwrap();
     let end = tokio::time::timeout(Duration::from_secs(4), dropped.recv()).await;
@@ -173,7 +195,7 @@ async fn a_client_that_takes_nothing_is_cut_off_and_its_response_dropped() {
 }
 
 #[tokio::test]
-async fn a_stop_lets_requests_end_and_cuts_off_what_lasts_beyond_the_grace() {
+async fn a_stop_lets_requests_complete_and_ends_those_that_outlast_the_grace() {
     let slow = get(async || {
         tokio::time::sleep(Duration::from_millis(300)).await;
         "late"
@@ -204,7 +226,7 @@ async fn a_stop_lets_requests_end_and_cuts_off_what_lasts_beyond_the_grace() {
 }
 
 #[tokio::test]
-async fn http2_in_clear_is_spoken_to_who_begins_with_it() {
+async fn http2_without_tls_is_spoken_to_clients_that_start_with_its_preface() {
     let running = Running::start(hello(), |_| ()).await;
     let mut stream = running.connect().await;
     // The preface in two halves, then an empty SETTINGS frame.

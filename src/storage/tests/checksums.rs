@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use super::faulty::{Fault, FaultyStore};
 use crate::runtime::Runtime;
-use crate::storage::StorageErrorKind::{self, Corrupt, Refused, Unavailable};
+use crate::storage::StoreErrorKind::{self, Corrupt, Refused, Unavailable};
 use crate::storage::probe;
 use crate::store::Store;
 use crate::store::keys;
 use crate::store::object::checksums::Checksums;
 
-type Answer = Result<bool, StorageErrorKind>;
+type Answer = Result<bool, StoreErrorKind>;
 
 /// The answer of a store at which puts, the damaged one first, go wrong like this; nothing of the
 /// question may be left there.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use object_store::memory::InMemory;
 use parking_lot::Mutex;
 
-use crate::storage::{StorageErrorKind, Tail};
+use crate::storage::{StoreErrorKind, Tail};
 use crate::store::keys::{Folder, Key};
 use crate::store::object::ObjectBackend;
 use crate::store::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, Versioned};
@@ -23,9 +23,9 @@ use crate::store::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, V
 #[derive(Debug, Clone)]
 pub enum Fault {
     /// It fails and nothing happened.
-    Fails(StorageErrorKind),
+    Fails(StoreErrorKind),
     /// It took place, and fails all the same.
-    FailsAfterwards(StorageErrorKind),
+    FailsAfterwards(StoreErrorKind),
     /// Another client's delete got in the way.
     Contended,
     /// It is refused, but another client's delete may have got in the way.
@@ -125,11 +125,11 @@ impl FaultyStore {
             }
             Some(Fault::Contended) => Err(StoreError {
                 contended: true,
-                ..failure(StorageErrorKind::Unavailable)
+                ..failure(StoreErrorKind::Unavailable)
             }),
             Some(Fault::Forbidden) => Err(StoreError {
                 contended: true,
-                ..failure(StorageErrorKind::Refused)
+                ..failure(StoreErrorKind::Refused)
             }),
             Some(Fault::Short) => work.await.map(shorten),
             Some(Fault::Takes(long)) => {

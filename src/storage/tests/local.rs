@@ -6,11 +6,11 @@ use std::path::Path;
 use bytes::Bytes;
 
 use crate::id::{DaemonId, ExchangeId, SegmentId};
-use crate::storage::StorageErrorKind::{Corrupt, NotFound, Refused, Unavailable};
+use crate::storage::StoreErrorKind::{Corrupt, NotFound, Refused, Unavailable};
 use crate::store::Store;
 use crate::store::keys;
 use crate::store::local::error::failure;
-use crate::store::local::{LocalStore, Writing};
+use crate::store::local::{LocalStore, WriteMode};
 
 fn exchange() -> ExchangeId {
     "query_1-x".parse().unwrap()
@@ -41,7 +41,7 @@ fn names(folder: &Path) -> Vec<String> {
 
 #[tokio::test]
 async fn a_put_leaves_the_file_under_its_name_and_nothing_else() {
-    for writing in [Writing::Direct, Writing::Cached, Writing::Unsynced] {
+    for writing in [WriteMode::Direct, WriteMode::Cached, WriteMode::Unsynced] {
         let folder = tempfile::tempdir().unwrap();
         let store = LocalStore::new(folder.path().join("base"), writing, 7);
         store.put(&key(1), bytes()).await.unwrap();
@@ -58,7 +58,7 @@ async fn a_put_leaves_the_file_under_its_name_and_nothing_else() {
 #[tokio::test]
 async fn what_an_interrupted_put_left_is_no_object_and_is_collected() {
     let folder = tempfile::tempdir().unwrap();
-    let store = LocalStore::new(folder.path().into(), Writing::Direct, 7);
+    let store = LocalStore::new(folder.path().into(), WriteMode::Direct, 7);
     store.put(&key(1), bytes()).await.unwrap();
     let path = folder.path().join(key(2).as_str());
     fs::write(path.with_extension("seg.0000000000000009-0.tmp"), b"half").unwrap();
@@ -86,7 +86,7 @@ async fn what_an_interrupted_put_left_is_no_object_and_is_collected() {
 #[tokio::test]
 async fn a_temporary_that_a_process_is_writing_is_not_collected() {
     let folder = tempfile::tempdir().unwrap();
-    let store = LocalStore::new(folder.path().into(), Writing::Direct, 7);
+    let store = LocalStore::new(folder.path().into(), WriteMode::Direct, 7);
     store.put(&key(1), bytes()).await.unwrap();
     let path = folder
         .path()
@@ -117,7 +117,7 @@ async fn a_temporary_that_a_process_is_writing_is_not_collected() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn puts_survive_a_sweeper_that_runs_all_the_time() {
     let folder = tempfile::tempdir().unwrap();
-    let store = LocalStore::new(folder.path().into(), Writing::Unsynced, 7);
+    let store = LocalStore::new(folder.path().into(), WriteMode::Unsynced, 7);
     let puts = async {
         for n in 0..500 {
             store.put(&key(n), bytes()).await.unwrap();
@@ -142,7 +142,7 @@ async fn puts_survive_a_sweeper_that_runs_all_the_time() {
 #[tokio::test]
 async fn deleting_the_last_object_removes_its_folders_but_not_the_base_directory() {
     let folder = tempfile::tempdir().unwrap();
-    let store = LocalStore::new(folder.path().into(), Writing::Direct, 7);
+    let store = LocalStore::new(folder.path().into(), WriteMode::Direct, 7);
     let marker = keys::marker(&exchange());
     store.put(&key(1), bytes()).await.unwrap();
     store.put(&marker, bytes()).await.unwrap();
@@ -163,7 +163,7 @@ async fn deleting_the_last_object_removes_its_folders_but_not_the_base_directory
 async fn a_base_directory_that_disappears_is_not_an_empty_one() {
     let folder = tempfile::tempdir().unwrap();
     let base = folder.path().join("base");
-    let store = LocalStore::new(base.clone(), Writing::Direct, 7);
+    let store = LocalStore::new(base.clone(), WriteMode::Direct, 7);
     assert_eq!(
         store.list(&keys::exchanges()).await.unwrap(),
         [],
@@ -173,7 +173,7 @@ async fn a_base_directory_that_disappears_is_not_an_empty_one() {
     fs::rename(&base, folder.path().join("moved")).unwrap();
     let error = store.list(&keys::exchanges()).await.unwrap_err();
     assert_eq!(error.kind, Unavailable);
-    assert!(error.message.contains("still mounted"), "{error}");
+    assert!(error.to_string().contains("still mounted"), "{error}");
 }
 
 #[tokio::test]
@@ -181,17 +181,23 @@ async fn a_file_in_the_way_is_named_with_a_way_out() {
     let folder = tempfile::tempdir().unwrap();
     let base = folder.path().join("base");
     fs::write(&base, b"a file").unwrap();
-    let store = LocalStore::new(base.clone(), Writing::Direct, 7);
+    let store = LocalStore::new(base.clone(), WriteMode::Direct, 7);
     let error = store.put(&key(1), bytes()).await.unwrap_err();
     assert_eq!(error.kind, Refused);
-    assert!(error.message.contains(base.to_str().unwrap()), "{error}");
-    assert!(error.message.contains("is a file; remove it"), "{error}");
+    assert!(
+        error.to_string().contains(base.to_str().unwrap()),
+        "{error}"
+    );
+    assert!(
+        error.to_string().contains("is a file; remove it"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
 async fn keys_cannot_leave_the_base_directory() {
     let folder = tempfile::tempdir().unwrap();
-    let store = LocalStore::new(folder.path().join("base"), Writing::Direct, 7);
+    let store = LocalStore::new(folder.path().join("base"), WriteMode::Direct, 7);
     for bad in ["../x", "v1/../../x", "/etc/passwd", "a//b", "", "."] {
         let key = keys::Key::listed(bad);
         assert_eq!(
@@ -217,9 +223,12 @@ async fn keys_cannot_leave_the_base_directory() {
 fn failures_of_the_system_are_told_with_a_way_out() {
     let told = |code| {
         let error = std::io::Error::from_raw_os_error(code);
-        let error = failure("writing", Path::new("/base/v1/x"), &error);
-        assert!(error.message.starts_with("writing /base/v1/x: "), "{error}");
-        (error.kind, error.message)
+        let error = failure("writing", Path::new("/base/v1/x"), error);
+        assert!(
+            error.to_string().starts_with("writing /base/v1/x: "),
+            "{error}"
+        );
+        (error.kind, error.to_string())
     };
     for (code, kind, way_out) in [
         (libc::ENOSPC, Unavailable, "free space"),
@@ -240,7 +249,7 @@ fn failures_of_the_system_are_told_with_a_way_out() {
 #[tokio::test]
 async fn a_marker_too_large_to_be_one_is_not_read() {
     let folder = tempfile::tempdir().unwrap();
-    let store = LocalStore::new(folder.path().into(), Writing::Unsynced, 7);
+    let store = LocalStore::new(folder.path().into(), WriteMode::Unsynced, 7);
     let marker = keys::marker(&exchange());
     store
         .put(&marker, vec![Bytes::from(vec![0; 2 << 20])])

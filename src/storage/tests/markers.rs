@@ -5,7 +5,7 @@ use super::*;
 
 /// Announces an exchange as a client does: look, then write.
 async fn announce(storage: &Storage, exchange: &ExchangeId, content: Bytes) {
-    let seen = storage.markers(exchange).await;
+    let seen = storage.observe_markers(exchange).await;
     assert!(storage.put_marker(exchange, &content, &seen).await.unwrap());
 }
 
@@ -54,7 +54,7 @@ async fn a_first_announcement_takes_one_round_trip_and_a_renewal_two() {
     }
     let content = Bytes::from_static(b"{}");
     let start = tokio::time::Instant::now();
-    let first = storage.put_first_marker(&exchange(), &content).await;
+    let first = storage.create_marker(&exchange(), &content).await;
     let (besides, _) = first.unwrap().expect("there was none");
     assert_eq!(start.elapsed(), one);
     assert_eq!(besides.marker().unwrap(), None);
@@ -70,15 +70,15 @@ async fn a_first_announcement_writes_nothing_where_there_is_one() {
     announce(&storage, &exchange(), Bytes::from_static(b"{\"a\":1}")).await;
     let before = storage.get_marker(&exchange()).await.unwrap();
     let other = Bytes::from_static(b"{\"a\":2}");
-    let again = storage.put_first_marker(&exchange(), &other).await.unwrap();
+    let again = storage.create_marker(&exchange(), &other).await.unwrap();
     assert!(again.is_none());
-    let seen = storage.markers(&exchange()).await;
+    let seen = storage.observe_markers(&exchange()).await;
     assert_eq!(seen.marker().unwrap(), before);
     // Nor over a tombstone.
     assert!(storage.claim(&exchange(), &seen).await.unwrap());
-    let again = storage.put_first_marker(&exchange(), &other).await.unwrap();
+    let again = storage.create_marker(&exchange(), &other).await.unwrap();
     assert!(again.is_none());
-    assert!(storage.markers(&exchange()).await.ended());
+    assert!(storage.observe_markers(&exchange()).await.is_claimed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -92,17 +92,17 @@ async fn a_first_announcement_tells_what_there_is_elsewhere_and_can_be_taken_bac
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(healthy(&storage), [true, true]);
     let elsewhere = storage.get_marker(&exchange()).await.unwrap();
-    let first = storage.put_first_marker(&exchange(), &content).await;
+    let first = storage.create_marker(&exchange(), &content).await;
     let (besides, written) = first.unwrap().expect("none at its home");
     assert_eq!(besides.marker().unwrap(), elsewhere);
-    storage.take_back_marker(&exchange(), written).await;
+    storage.withdraw_marker(&exchange(), written).await;
     assert_eq!(storage.get_marker(&exchange()).await.unwrap(), elsewhere);
 
     // What somebody has renewed since is not taken back.
-    let first = storage.put_first_marker(&exchange(), &content).await;
+    let first = storage.create_marker(&exchange(), &content).await;
     let (_, written) = first.unwrap().expect("none at its home");
     announce(&storage, &exchange(), content).await;
-    storage.take_back_marker(&exchange(), written).await;
+    storage.withdraw_marker(&exchange(), written).await;
     assert_eq!(storage.remove_exchange(&exchange()).await.unwrap(), 2);
 }
 
@@ -116,11 +116,11 @@ async fn a_first_announcement_whose_first_put_failed_after_the_fact_is_taken_bac
         store.next("get", Fault::Takes(Duration::from_secs(3)));
     }
     let content = Bytes::from_static(b"{}");
-    let first = storage.put_first_marker(&exchange(), &content).await;
+    let first = storage.create_marker(&exchange(), &content).await;
     let (besides, written) = first.unwrap().expect("put elsewhere");
     assert_eq!(besides.marker().unwrap(), None);
     assert_eq!(storage.inventory(&exchange()).await.unwrap().objects, 2);
-    storage.take_back_marker(&exchange(), written).await;
+    storage.withdraw_marker(&exchange(), written).await;
     assert_eq!(storage.list_exchanges().await.unwrap(), []);
 }
 
@@ -129,7 +129,7 @@ async fn a_marker_that_may_lie_where_nobody_can_look_is_an_error() {
     let (storage, stores) = storage(&["a", "b"]);
     stores[0].always("get", Fault::Fails(Unavailable));
     let error = storage.get_marker(&exchange()).await.unwrap_err();
-    assert_eq!((error.base.as_str(), error.kind), ("a", Unavailable));
+    assert_eq!((error.base.as_str(), error.kind()), ("a", Unavailable));
     stores[0].heal();
     assert_eq!(storage.get_marker(&exchange()).await.unwrap(), None);
 }
@@ -156,15 +156,15 @@ async fn a_renewal_or_claim_whose_answer_was_lost_finds_its_own_writing() {
     let content = Bytes::from_static(b"{}");
     stores[0].next("put", Fault::FailsAfterwards(Unavailable));
     announce(&storage, &exchange(), content.clone()).await;
-    let seen = storage.markers(&exchange()).await;
+    let seen = storage.observe_markers(&exchange()).await;
     stores[0].next("put", Fault::FailsAfterwards(Unavailable));
     announce(&storage, &exchange(), content).await;
     assert!(!storage.claim(&exchange(), &seen).await.unwrap());
-    let seen = storage.markers(&exchange()).await;
+    let seen = storage.observe_markers(&exchange()).await;
     stores[0].next("put", Fault::FailsAfterwards(Unavailable));
     storage.claim(&exchange(), &seen).await.unwrap_err();
-    let seen = storage.markers(&exchange()).await;
-    assert!(seen.ended(), "it took place");
+    let seen = storage.observe_markers(&exchange()).await;
+    assert!(seen.is_claimed(), "it took place");
     assert!(storage.claim(&exchange(), &seen).await.unwrap());
 }
 
@@ -176,7 +176,7 @@ async fn a_renewal_that_went_elsewhere_beats_a_claim_that_began_at_the_home() {
     let homes = homes(&storage);
     let content = Bytes::from_static(b"{}");
     announce(&storage, &exchange(), content.clone()).await;
-    let seen = storage.markers(&exchange()).await;
+    let seen = storage.observe_markers(&exchange()).await;
     stores[homes[0]].next("put", Fault::Fails(Unavailable));
     assert!(
         storage
@@ -185,9 +185,9 @@ async fn a_renewal_that_went_elsewhere_beats_a_claim_that_began_at_the_home() {
             .unwrap()
     );
     assert!(!storage.claim(&exchange(), &seen).await.unwrap());
-    let after = storage.markers(&exchange()).await;
+    let after = storage.observe_markers(&exchange()).await;
     assert!(
-        !after.ended() && after.marker().unwrap().is_some(),
+        !after.is_claimed() && after.marker().unwrap().is_some(),
         "it lives"
     );
     // It goes on living: renewals pass by the tombstone at its home.
@@ -203,15 +203,15 @@ async fn nothing_is_claimed_while_a_base_directory_cannot_be_asked_or_written() 
     let homes = homes(&storage);
     announce(&storage, &exchange(), Bytes::from_static(b"{}")).await;
     stores[homes[1]].always("get", Fault::Fails(Unavailable));
-    let seen = storage.markers(&exchange()).await;
+    let seen = storage.observe_markers(&exchange()).await;
     storage.claim(&exchange(), &seen).await.unwrap_err();
     stores[homes[1]].heal();
-    let seen = storage.markers(&exchange()).await;
+    let seen = storage.observe_markers(&exchange()).await;
     for home in homes {
         stores[home].always("put", Fault::Fails(Refused));
         storage.claim(&exchange(), &seen).await.unwrap_err();
         stores[home].heal();
-        let seen = storage.markers(&exchange()).await;
+        let seen = storage.observe_markers(&exchange()).await;
         assert!(seen.marker().unwrap().is_some(), "{home}");
     }
     assert!(storage.has_marker(&exchange()).await.unwrap());
@@ -222,14 +222,14 @@ async fn a_claim_that_fails_takes_back_what_it_put_where_there_was_nothing() {
     let (storage, stores) = storage(&["a", "b"]);
     let homes = homes(&storage);
     for fault in [Fault::Fails(Refused), Fault::FailsAfterwards(Refused)] {
-        let seen = storage.markers(&exchange()).await;
+        let seen = storage.observe_markers(&exchange()).await;
         stores[homes[1]].next("put", fault);
         storage.claim(&exchange(), &seen).await.unwrap_err();
         assert_eq!(storage.list_exchanges().await.unwrap(), []);
     }
     // A marker at its home that cannot be replaced stays, and stays alone.
     announce(&storage, &exchange(), Bytes::from_static(b"{}")).await;
-    let seen = storage.markers(&exchange()).await;
+    let seen = storage.observe_markers(&exchange()).await;
     stores[homes[0]].next("put", Fault::Fails(Refused));
     storage.claim(&exchange(), &seen).await.unwrap_err();
     let inventory = storage.inventory(&exchange()).await.unwrap();
@@ -312,7 +312,7 @@ async fn a_base_directory_that_fails_does_not_keep_the_others_from_being_cleared
         text.contains("a: told to fail delete") && text.contains("b: told to fail list"),
         "{text}"
     );
-    assert_eq!(error.kind, Unavailable, "calling it again may help");
+    assert_eq!(error.kind(), Unavailable, "calling it again may help");
     stores.iter().for_each(|store| store.heal());
     let left = storage.list_segments(&exchange()).await.unwrap();
     assert_eq!(left.len(), 6);

@@ -15,8 +15,8 @@ use bytes::Bytes;
 use futures::future::join_all;
 
 use self::faulty::{Fault, FaultyStore};
-use super::StorageErrorKind::{Corrupt, NotFound, Refused, Unavailable};
-use super::{Limits, Storage, StorageError, Tail, placement};
+use super::StoreErrorKind::{Corrupt, NotFound, Refused, Unavailable};
+use super::{Storage, StorageError, StoreLimits, Tail, placement};
 use crate::id::{BaseName, DaemonId, ExchangeId, SegmentAddress, SegmentId};
 use crate::runtime::Runtime;
 use crate::store::keys::{Folder, Key};
@@ -33,7 +33,7 @@ fn over(names: &[&str], stores: &[Arc<FaultyStore>], seed: u64) -> Storage {
         let store: Arc<dyn Store> = Arc::<FaultyStore>::clone(store);
         (name.parse().unwrap(), format!("faulty://{name}"), store)
     });
-    Storage::from_stores(bases.collect(), Limits::REMOTE, &Runtime::seeded(seed))
+    Storage::from_stores(bases.collect(), StoreLimits::REMOTE, &Runtime::seeded(seed))
 }
 
 fn exchange() -> ExchangeId {
@@ -120,7 +120,7 @@ async fn when_all_fail_the_error_names_each_base_directory_and_its_reason() {
     stores[1].always("put", Fault::Fails(Unavailable));
     let start = tokio::time::Instant::now();
     let error = put(&storage, 1).await.unwrap_err();
-    assert_eq!((error.base.as_str(), error.kind), ("all", Unavailable));
+    assert_eq!((error.base.as_str(), error.kind()), ("all", Unavailable));
     for words in [
         "a: told to fail put",
         "b: told to fail put",
@@ -143,7 +143,7 @@ async fn a_put_that_every_base_directory_refuses_fails_at_once() {
     }
     let start = tokio::time::Instant::now();
     let error = put(&storage, 1).await.unwrap_err();
-    assert_eq!((error.base.as_str(), error.kind), ("all", Refused));
+    assert_eq!((error.base.as_str(), error.kind()), ("all", Refused));
     assert_eq!(start.elapsed(), Duration::ZERO);
     assert_eq!(
         (stores[0].count("put v1"), stores[1].count("put v1")),
@@ -208,7 +208,7 @@ async fn reads_are_repeated_while_a_repeat_may_help() {
         stores[0].next("get", Fault::Fails(kind));
         let error = storage.get_tail(&at, 3).await.unwrap_err();
         assert_eq!(
-            (error.kind, error.base.as_str(), error.operation),
+            (error.kind(), error.base.as_str(), error.operation),
             (kind, "only", "get")
         );
         assert_eq!(
@@ -220,7 +220,7 @@ async fn reads_are_repeated_while_a_repeat_may_help() {
     stores[0].always("get", Fault::Fails(Unavailable));
     let start = tokio::time::Instant::now();
     assert_eq!(
-        storage.get_tail(&at, 3).await.unwrap_err().kind,
+        storage.get_tail(&at, 3).await.unwrap_err().kind(),
         Unavailable
     );
     assert!(
@@ -241,12 +241,12 @@ async fn an_answer_shorter_than_the_range_is_corrupt() {
     let at = put(&storage, 1).await.unwrap();
     stores[0].next("get", Fault::Short);
     assert_eq!(
-        storage.get_range(&at, 0..7).await.unwrap_err().kind,
+        storage.get_range(&at, 0..7).await.unwrap_err().kind(),
         Corrupt
     );
     let empty = std::ops::Range { start: 3, end: 3 };
     assert_eq!(
-        storage.get_range(&at, empty).await.unwrap_err().kind,
+        storage.get_range(&at, empty).await.unwrap_err().kind(),
         Corrupt
     );
 }
@@ -261,7 +261,7 @@ async fn a_list_that_fails_in_one_base_directory_is_an_error_that_names_it() {
         storage.list_exchanges().await.unwrap_err(),
     ] {
         assert_eq!(
-            (error.base.as_str(), error.operation, error.kind),
+            (error.base.as_str(), error.operation, error.kind()),
             ("b", "list", Unavailable)
         );
     }
@@ -375,8 +375,8 @@ async fn a_store_that_ignores_conditions_is_found_out() {
         }),
     ];
     let bases = stores.map(|(name, store)| (name.parse().unwrap(), name.to_owned(), store));
-    let storage = Storage::from_stores(bases.into(), Limits::LOCAL, &Runtime::seeded(3));
-    let found = storage.without_conditions().await;
+    let storage = Storage::from_stores(bases.into(), StoreLimits::LOCAL, &Runtime::seeded(3));
+    let found = storage.bases_ignoring_preconditions().await;
     assert_eq!(found, ["ignores".parse::<BaseName>().unwrap()]);
 }
 
@@ -415,7 +415,7 @@ async fn background_probes_end_with_the_daemon() {
     store.always("put", Fault::Fails(Refused));
     let inner: Arc<dyn Store> = Arc::<FaultyStore>::clone(&store);
     let bases = vec![("only".parse().unwrap(), "faulty://only".into(), inner)];
-    let storage = Storage::from_stores(bases, Limits::REMOTE, &runtime);
+    let storage = Storage::from_stores(bases, StoreLimits::REMOTE, &runtime);
     put(&storage, 1).await.unwrap_err();
     runtime.tasks.shut_down().await;
     let probes = store.count("put");

@@ -1,12 +1,10 @@
 //! Tests of opening base directories: names, places, options, and what errors say.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use crate::config::BaseDirectoryConfig;
 use crate::runtime::Runtime;
-use crate::storage::{Storage, StorageError, StorageErrorKind};
-use crate::telemetry::metrics::Metrics;
+use crate::storage::{Storage, StorageError, StoreErrorKind};
 
 fn config(uri: &str, options: &[(&str, &str)]) -> BaseDirectoryConfig {
     let options = options.iter().map(|(k, v)| ((*k).into(), (*v).into()));
@@ -18,7 +16,7 @@ fn config(uri: &str, options: &[(&str, &str)]) -> BaseDirectoryConfig {
 }
 
 fn open(configs: &[BaseDirectoryConfig]) -> Result<Storage, StorageError> {
-    Storage::open(configs, &Runtime::seeded(1), &Arc::new(Metrics::default()))
+    Storage::open(configs, &Runtime::seeded(1))
 }
 
 fn open_one(uri: &str, options: &[(&str, &str)]) -> Result<Storage, StorageError> {
@@ -33,8 +31,8 @@ fn name(uri: &str, options: &[(&str, &str)]) -> String {
 fn refused(opened: Result<Storage, StorageError>, words: &[&str]) {
     let error = opened.unwrap_err();
     assert_eq!(
-        (error.kind, error.operation),
-        (StorageErrorKind::Refused, "open"),
+        (error.kind(), error.operation),
+        (StoreErrorKind::Refused, "open"),
         "{error}"
     );
     let text = error.to_string();

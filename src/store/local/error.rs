@@ -6,56 +6,56 @@
 use std::io;
 use std::path::Path;
 
-use crate::store::StorageErrorKind;
 use crate::store::StoreError;
+use crate::store::StoreErrorKind;
 
 /// Why a put failed: what is missing then is not the object.
-pub fn put_failure(doing: &str, path: &Path, error: &io::Error) -> StoreError {
+pub fn put_failure(doing: &str, path: &Path, error: io::Error) -> StoreError {
     let mut failure = failure(doing, path, error);
-    if failure.kind == StorageErrorKind::NotFound {
-        failure.kind = StorageErrorKind::Unavailable;
+    if failure.kind == StoreErrorKind::NotFound {
+        failure.kind = StoreErrorKind::Unavailable;
     }
     failure
 }
 
 /// Why an operation on a file failed, with a way out where there is one.
-pub fn failure(doing: &str, path: &Path, error: &io::Error) -> StoreError {
+pub fn failure(doing: &str, path: &Path, error: io::Error) -> StoreError {
     use io::ErrorKind as Io;
-    let (kind, way_out) = match error.kind() {
-        Io::NotFound => (StorageErrorKind::NotFound, ""),
+    let (kind, hint) = match error.kind() {
+        Io::NotFound => (StoreErrorKind::NotFound, None),
         Io::UnexpectedEof => (
-            StorageErrorKind::Corrupt,
-            ": the file is shorter than it was",
+            StoreErrorKind::Corrupt,
+            Some("the file is shorter than it was"),
         ),
-        Io::InvalidData => (StorageErrorKind::Corrupt, ""),
+        Io::InvalidData => (StoreErrorKind::Corrupt, None),
         Io::StorageFull => (
-            StorageErrorKind::Unavailable,
-            ": the file system is full; free space or enlarge it",
+            StoreErrorKind::Unavailable,
+            Some("the file system is full; free space or enlarge it"),
         ),
         Io::QuotaExceeded => (
-            StorageErrorKind::Unavailable,
-            ": raise the quota or free space",
+            StoreErrorKind::Unavailable,
+            Some("raise the quota or free space"),
         ),
         Io::PermissionDenied => (
-            StorageErrorKind::Refused,
-            ": give the daemon's user the right to read and write there",
+            StoreErrorKind::Refused,
+            Some("give the daemon's user the right to read and write there"),
         ),
         Io::ReadOnlyFilesystem => (
-            StorageErrorKind::Refused,
-            ": mount it writable or choose another base directory",
+            StoreErrorKind::Refused,
+            Some("mount it writable or choose another base directory"),
         ),
         Io::NotADirectory => (
-            StorageErrorKind::Refused,
-            ": a part of this path is a file; remove it or choose another base directory",
+            StoreErrorKind::Refused,
+            Some("a part of this path is a file; remove it or choose another base directory"),
         ),
         _ if error.raw_os_error() == Some(libc::EMFILE) => (
-            StorageErrorKind::Unavailable,
-            ": raise the limit of open files (ulimit -n)",
+            StoreErrorKind::Unavailable,
+            Some("raise the limit of open files (ulimit -n)"),
         ),
-        _ => (StorageErrorKind::Unavailable, ""),
+        _ => (StoreErrorKind::Unavailable, None),
     };
-    StoreError::new(
-        kind,
-        format!("{doing} {}: {error}{way_out}", path.display()),
-    )
+    StoreError {
+        hint,
+        ..StoreError::new(kind, format!("{doing} {}", path.display())).caused_by(error)
+    }
 }

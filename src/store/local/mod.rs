@@ -26,7 +26,7 @@ use self::write::ContentWriter;
 use super::keys::{Folder, Key, TEMPORARY};
 use super::limit::carried_permit;
 use super::{
-    DeleteOutcome, ObjectMeta, Precondition, StorageErrorKind, Store, StoreError, Tail, Versioned,
+    DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, StoreErrorKind, Tail, Versioned,
 };
 
 /// A put whose folder another process removes at the same time begins again this often.
@@ -38,7 +38,7 @@ pub struct LocalStore(Arc<Inner>);
 
 /// How the bytes of files come to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Writing {
+pub enum WriteMode {
     /// Whenever the kernel likes.
     Unsynced,
     /// Through the page cache, and synced.
@@ -64,11 +64,11 @@ struct Inner {
 impl LocalStore {
     /// Files below `root`, written as `writing` says; `writer` is drawn at random for each run of a
     /// daemon.
-    pub fn new(root: PathBuf, writing: Writing, writer: u64) -> Self {
+    pub fn new(root: PathBuf, writing: WriteMode, writer: u64) -> Self {
         Self(Arc::new(Inner {
             root,
-            fsync: writing != Writing::Unsynced,
-            content: ContentWriter::new(writing == Writing::Direct),
+            fsync: writing != WriteMode::Unsynced,
+            content: ContentWriter::new(writing == WriteMode::Direct),
             writer,
             next_temporary: AtomicU64::new(0),
             seen: AtomicBool::new(false),
@@ -89,7 +89,7 @@ impl LocalStore {
         });
         task.await.unwrap_or_else(|error| {
             Err(StoreError::new(
-                StorageErrorKind::Unavailable,
+                StoreErrorKind::Unavailable,
                 format!("interrupted: {error}"),
             ))
         })
@@ -116,7 +116,7 @@ impl Store for LocalStore {
 
     async fn get_versioned(&self, key: &Key) -> Result<Versioned, StoreError> {
         let path = self.0.path(key)?;
-        self.blocking(move |_| swap::read(&path).map_err(|error| failure("reading", &path, &error)))
+        self.blocking(move |_| swap::read(&path).map_err(|error| failure("reading", &path, error)))
             .await
     }
 
@@ -191,7 +191,7 @@ impl Inner {
             return Ok(self.root.join(key.as_str()));
         }
         Err(StoreError::new(
-            StorageErrorKind::Refused,
+            StoreErrorKind::Refused,
             "the key leaves the base directory",
         ))
     }
@@ -224,7 +224,7 @@ impl Inner {
 
     fn delete_if(&self, path: &Path, version: Option<&str>) -> Result<DeleteOutcome, StoreError> {
         let taken = swap::remove(path, version);
-        let taken = taken.map_err(|error| failure("removing", path, &error))?;
+        let taken = taken.map_err(|error| failure("removing", path, error))?;
         if taken == DeleteOutcome::Removed {
             // The file is gone: this removes the folders that it leaves empty, and syncs.
             self.delete_folders([path].into_iter().filter_map(Path::parent), true)?;
@@ -246,7 +246,7 @@ impl Inner {
                 Err(error) if error.kind() == io::ErrorKind::NotFound && race < FOLDER_RACES => {
                     race += 1;
                 }
-                Err(error) => return Err(put_failure("writing", path, &error)),
+                Err(error) => return Err(put_failure("writing", path, error)),
                 Ok(named) => return Ok(named),
             }
         }
@@ -344,12 +344,12 @@ impl Inner {
         match fs::metadata(&self.root) {
             Ok(_) => self.seen.store(true, Ordering::Relaxed),
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failure("listing", &self.root, &error));
+                return Err(failure("listing", &self.root, error));
             }
             Err(_) if self.seen.load(Ordering::Relaxed) => {
                 let root = self.root.display();
                 let message = format!("the folder {root} has disappeared; is it still mounted?");
-                return Err(StoreError::new(StorageErrorKind::Unavailable, message));
+                return Err(StoreError::new(StoreErrorKind::Unavailable, message));
             }
             Err(_) => {}
         }
@@ -391,7 +391,7 @@ impl Inner {
                 match fs::symlink_metadata(&path) {
                     Ok(metadata) => visit(&path, metadata.len()),
                     Err(error) if is_gone(&error) => {}
-                    Err(error) => return Err(failure("listing", &path, &error)),
+                    Err(error) => return Err(failure("listing", &path, error)),
                 }
             }
         }
@@ -404,7 +404,7 @@ impl Inner {
             match fs::remove_file(path) {
                 Ok(()) => removed += 1,
                 Err(error) if is_gone(&error) => {}
-                Err(error) => return Err(failure("removing", path, &error)),
+                Err(error) => return Err(failure("removing", path, error)),
             }
         }
         let folders = paths.iter().filter_map(|path| path.parent());
@@ -425,7 +425,7 @@ impl Inner {
             if self.fsync && removed {
                 match sync_folder(left) {
                     Err(error) if !is_gone(&error) => {
-                        return Err(failure("removing from", left, &error));
+                        return Err(failure("removing from", left, error));
                     }
                     _ => {}
                 }
@@ -485,6 +485,6 @@ fn read_folder(folder: &Path) -> Result<Vec<(PathBuf, bool)>, StoreError> {
     };
     match read() {
         Err(error) if is_gone(&error) => Ok(Vec::new()),
-        other => other.map_err(|error| failure("listing", folder, &error)),
+        other => other.map_err(|error| failure("listing", folder, error)),
     }
 }

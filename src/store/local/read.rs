@@ -12,11 +12,11 @@ use bytes::Bytes;
 
 use super::error::failure;
 use crate::store::StoreError;
-use crate::store::{StorageErrorKind, Tail};
+use crate::store::{StoreErrorKind, Tail};
 
 fn open(path: &Path) -> Result<(File, Metadata), StoreError> {
     let opened = File::open(path).and_then(|file| file.metadata().map(|meta| (file, meta)));
-    opened.map_err(|error| failure("reading", path, &error))
+    opened.map_err(|error| failure("reading", path, error))
 }
 
 /// Into memory that was not filled with zeros before: for megabytes that costs as much as the copy.
@@ -28,8 +28,8 @@ fn read_exactly(mut file: &File, path: &Path, range: &Range<u64>) -> Result<Byte
         .and_then(|_| file.take(length).read_to_end(&mut buffer));
     match read {
         Ok(came) if came as u64 == length => Ok(buffer.into()),
-        Ok(_) => Err(failure("reading", path, &ErrorKind::UnexpectedEof.into())),
-        Err(error) => Err(failure("reading", path, &error)),
+        Ok(_) => Err(failure("reading", path, ErrorKind::UnexpectedEof.into())),
+        Err(error) => Err(failure("reading", path, error)),
     }
 }
 
@@ -39,7 +39,7 @@ pub fn read_range(path: &Path, range: &Range<u64>) -> Result<Bytes, StoreError> 
     // Checked before memory is taken for a range that a damaged handle invented.
     if range.end > metadata.len() {
         return Err(StoreError::new(
-            StorageErrorKind::Corrupt,
+            StoreErrorKind::Corrupt,
             format!("bytes {range:?} of a file of {} bytes", metadata.len()),
         ));
     }

@@ -21,7 +21,7 @@ use super::checksums::{self, Checksums};
 use super::error::Redactor;
 use crate::config::Environment;
 use crate::store::Store;
-use crate::store::limit::Limits;
+use crate::store::limit::StoreLimits;
 use crate::store::open::{Built, prefix};
 use crate::store::options::{OpenError, Options, open_error};
 
@@ -88,7 +88,7 @@ impl Place {
         Built {
             place: self.name,
             store: Arc::new(store),
-            limits: Limits::REMOTE,
+            limits: StoreLimits::REMOTE,
         }
     }
 }

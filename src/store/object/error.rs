@@ -9,8 +9,8 @@ use std::error::Error as _;
 use object_store::Error;
 use object_store::client::{HttpError, HttpErrorKind};
 
-use crate::store::StorageErrorKind;
 use crate::store::StoreError;
+use crate::store::StoreErrorKind;
 
 /// Longest message, in characters: servers may answer whole pages.
 const MAX_MESSAGE: usize = 600;
@@ -68,8 +68,8 @@ pub fn translate(error: &Error, redactor: &Redactor) -> StoreError {
     StoreError::new(kind, message)
 }
 
-fn kind_of(error: &Error, status: Option<u16>, code: Option<&str>, text: &str) -> StorageErrorKind {
-    use StorageErrorKind::{Corrupt, NotFound, Refused, Unavailable};
+fn kind_of(error: &Error, status: Option<u16>, code: Option<&str>, text: &str) -> StoreErrorKind {
+    use StoreErrorKind::{Corrupt, NotFound, Refused, Unavailable};
     // Without its bucket (or container) nothing can be said about an object.
     if matches!(code, Some("NoSuchBucket" | "ContainerNotFound")) {
         return Refused;
@@ -196,7 +196,7 @@ mod tests {
         }
     }
 
-    fn kind(error: &Error) -> StorageErrorKind {
+    fn kind(error: &Error) -> StoreErrorKind {
         translate(error, &Redactor::default()).kind
     }
 
@@ -208,7 +208,7 @@ mod tests {
             "429 Too Many Requests",
         ] {
             let error = generic(&format!("Server returned non-2xx status code: {status}: "));
-            assert_eq!(kind(&error), StorageErrorKind::Unavailable, "{status}");
+            assert_eq!(kind(&error), StoreErrorKind::Unavailable, "{status}");
         }
     }
 
@@ -222,7 +222,7 @@ mod tests {
             source,
         };
         let translated = translate(&error, &Redactor::default());
-        assert_eq!(translated.kind, StorageErrorKind::Refused);
+        assert_eq!(translated.kind, StoreErrorKind::Refused);
         assert!(
             translated.message.contains("secret_access_key"),
             "{translated}"
@@ -271,7 +271,7 @@ mod tests {
             path: "v1/x".into(),
             source,
         };
-        assert_eq!(kind(&error), StorageErrorKind::Refused);
+        assert_eq!(kind(&error), StoreErrorKind::Refused);
     }
 
     #[test]

@@ -25,8 +25,8 @@ use self::checksums::Checksums;
 use self::error::{Redactor, is_not_implemented, translate};
 use super::keys::{Folder, Key};
 use super::{
-    DeleteOutcome, MAX_VERSIONED_SIZE, ObjectMeta, Precondition, StorageErrorKind, Store,
-    StoreError, Tail, Versioned, stable_hash,
+    DeleteOutcome, MAX_VERSIONED_SIZE, ObjectMeta, Precondition, Store, StoreError, StoreErrorKind,
+    Tail, Versioned, stable_hash,
 };
 
 /// Between the parts of a version; no entity tag holds it.
@@ -39,7 +39,7 @@ pub struct ObjectBackend {
     redactor: Redactor,
     /// It has turned out to know no conditional puts.
     unconditional: AtomicBool,
-    wants_keep: bool,
+    needs_keep_object: bool,
     /// Another way for its uploads, where there is one.
     checksums: Option<Arc<Checksums>>,
 }
@@ -57,14 +57,14 @@ impl ObjectBackend {
         store: Arc<dyn ObjectStore>,
         prefix: Path,
         redactor: Redactor,
-        wants_keep: bool,
+        needs_keep_object: bool,
     ) -> Self {
         Self {
             store,
             prefix,
             redactor,
             unconditional: AtomicBool::new(false),
-            wants_keep,
+            needs_keep_object,
             checksums: None,
         }
     }
@@ -97,7 +97,7 @@ impl ObjectBackend {
     fn put_error(&self, error: &object_store::Error) -> StoreError {
         let mut failure = self.error(error);
         match error {
-            object_store::Error::NotFound { .. } => failure.kind = StorageErrorKind::Refused,
+            object_store::Error::NotFound { .. } => failure.kind = StoreErrorKind::Refused,
             object_store::Error::AlreadyExists { .. } => failure.contended = true,
             object_store::Error::PermissionDenied { .. } => failure.contended = true,
             _ => {}
@@ -120,7 +120,7 @@ impl ObjectBackend {
             return Ok(bytes);
         }
         let message = format!("{} bytes came instead of {expected}", bytes.len());
-        Err(StoreError::new(StorageErrorKind::Corrupt, message))
+        Err(StoreError::new(StoreErrorKind::Corrupt, message))
     }
 
     /// The tail of an object in a store that does not know the last bytes of anything, or that has
@@ -159,14 +159,14 @@ impl ObjectBackend {
         let found = match self.get_versioned(key).await {
             Ok(found) if found.bytes == *content => return Ok(true),
             Ok(found) => Precondition::Version(found.version),
-            Err(error) if error.kind == StorageErrorKind::NotFound => Precondition::Absent,
+            Err(error) if error.kind == StoreErrorKind::NotFound => Precondition::Absent,
             Err(error) => return Err(error),
         };
         if found != *expected {
             return Ok(false);
         }
         let mut failure = self.put_error(error);
-        (failure.kind, failure.contended) = (StorageErrorKind::Unavailable, true);
+        (failure.kind, failure.contended) = (StoreErrorKind::Unavailable, true);
         Err(failure)
     }
 
@@ -183,7 +183,7 @@ impl ObjectBackend {
         }
         let found = match self.get_versioned(key).await {
             Ok(found) => Precondition::Version(found.version),
-            Err(error) if error.kind == StorageErrorKind::NotFound => Precondition::Absent,
+            Err(error) if error.kind == StoreErrorKind::NotFound => Precondition::Absent,
             Err(error) => return Err(error),
         };
         if found != *expected {
@@ -251,7 +251,7 @@ impl Store for ObjectBackend {
             .map_err(|error| self.error(&error))?;
         if result.meta.size > MAX_VERSIONED_SIZE {
             let message = format!("{} bytes, more than {MAX_VERSIONED_SIZE}", result.meta.size);
-            return Err(StoreError::new(StorageErrorKind::Corrupt, message));
+            return Err(StoreError::new(StoreErrorKind::Corrupt, message));
         }
         let e_tag = result.meta.e_tag.clone().unwrap_or_default();
         let generation = result.meta.version.clone().unwrap_or_default();
@@ -262,7 +262,7 @@ impl Store for ObjectBackend {
     }
 
     async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail, StoreError> {
-        use StorageErrorKind::{Corrupt, Refused};
+        use StoreErrorKind::{Corrupt, Refused};
         // Zero bytes cannot be asked for; one byte also tells the size.
         let result = match self.get(key, Some(GetRange::Suffix(max.max(1)))).await {
             Ok(result) => result,
@@ -300,7 +300,7 @@ impl Store for ObjectBackend {
         let result = result.map_err(|error| self.error(&error))?;
         if result.range != range {
             let message = format!("bytes {range:?} of an object of {} bytes", result.meta.size);
-            return Err(StoreError::new(StorageErrorKind::Corrupt, message));
+            return Err(StoreError::new(StoreErrorKind::Corrupt, message));
         }
         self.bytes(result).await
     }
@@ -355,14 +355,14 @@ impl Store for ObjectBackend {
         version: Option<&str>,
     ) -> Result<DeleteOutcome, StoreError> {
         match self.get_versioned(key).await {
-            Err(error) if error.kind == StorageErrorKind::NotFound => {
+            Err(error) if error.kind == StoreErrorKind::NotFound => {
                 return Ok(DeleteOutcome::Absent);
             }
             Ok(found) if version.is_some_and(|version| version != found.version) => {
                 return Ok(DeleteOutcome::Changed);
             }
             // What is too large to be read is removed like any other.
-            Err(error) if version.is_none() && error.kind == StorageErrorKind::Corrupt => {}
+            Err(error) if version.is_none() && error.kind == StoreErrorKind::Corrupt => {}
             other => drop(other?),
         }
         self.delete(vec![key.clone()])
@@ -375,8 +375,8 @@ impl Store for ObjectBackend {
         Ok(0)
     }
 
-    fn wants_keep(&self) -> bool {
-        self.wants_keep
+    fn needs_keep_object(&self) -> bool {
+        self.needs_keep_object
     }
 
     fn checksums(&self) -> Option<Arc<Checksums>> {

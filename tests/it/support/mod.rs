@@ -12,38 +12,22 @@ pub mod tls;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use stopover::api::router;
-use stopover::api::state::{ApiState, FinishedRequest, Parts, RequestObserver, Slots};
 use stopover::app::Daemon;
 use stopover::config::{BaseDirectoryConfig, Config};
 use stopover::http::credentials::Credentials;
 use stopover::http::limits::ServerLimits;
 use stopover::http::server::Server;
 use stopover::runtime::Runtime;
+use stopover::telemetry::http::HttpMetrics;
 use tokio_util::sync::CancellationToken;
 
 pub const BATCH: &str = "application/vnd.stopover.pages";
 pub const RAW: &str = "application/octet-stream";
-
-/// Counts the requests in progress.
-#[derive(Default)]
-pub struct InFlight(AtomicI64);
-
-impl RequestObserver for InFlight {
-    fn started(&self) {
-        self.0.fetch_add(1, Ordering::AcqRel);
-    }
-
-    fn finished(&self, _: &FinishedRequest<'_>) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
 
 /// A temporary folder that holds a base directory; several daemons may share it.
 pub struct Bases(tempfile::TempDir);
@@ -96,7 +80,7 @@ impl Bases {
 pub struct Door {
     pub daemon: Daemon,
     pub address: SocketAddr,
-    pub in_flight: Arc<InFlight>,
+    pub requests: HttpMetrics,
     pub token: Option<String>,
     pub credentials: Credentials,
     client: Client,
@@ -115,32 +99,16 @@ impl Door {
         for base in daemon.storage.probe().await {
             assert!(base.healthy, "{base:?}");
         }
-        let in_flight = Arc::new(InFlight::default());
         let credentials = Credentials::open(&config.server, &runtime.clock).unwrap();
-        let parts = Parts {
-            ingest: daemon.ingest.clone(),
-            commits: daemon.commits.clone(),
-            reader: daemon.reader.clone(),
-            exchanges: daemon.exchanges.clone(),
-            storage: daemon.storage.clone(),
-            metrics: Arc::clone(&daemon.metrics),
-            write_memory: daemon.write_pool.clone(),
-            read_memory: daemon.read_pool.clone(),
-            runtime: runtime.clone(),
-            credentials: credentials.clone(),
-            render_metrics: Arc::new(|| "# EOF\n".to_owned()),
-            observer: in_flight.clone(),
-        };
-        let slots = Slots::new(&config.limits, &config.query);
-        let state = ApiState::new(parts, &config.limits, slots);
-        let pressure = state.pressure.clone();
+        let state = daemon.api_state(config, credentials.clone());
+        let requests = state.parts.requests.clone();
+        let stall_policy = state.stall_policy.clone();
         let router = router(state);
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
-        let server = Server::bind(any_port, ServerLimits::new(&config.limits))
+        let limits = ServerLimits::new(&config.limits);
+        let server = Server::bind(any_port, limits, stall_policy, credentials.clone())
             .await
-            .unwrap()
-            .under(pressure)
-            .secured(credentials.clone());
+            .unwrap();
         let address = server.address();
         let stop = CancellationToken::new();
         let (stopped, on) = (stop.clone(), runtime.clone());
@@ -150,7 +118,7 @@ impl Door {
         Self {
             daemon,
             address,
-            in_flight,
+            requests,
             token: None,
             credentials,
             client: Client::builder().no_proxy().build().unwrap(),
@@ -268,7 +236,7 @@ impl Door {
     /// Waits until no request is in progress.
     pub async fn expect_no_request_under_way(&self) {
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
-        while self.in_flight.0.load(Ordering::Acquire) != 0 {
+        while self.requests.in_flight() != 0 {
             assert!(
                 std::time::Instant::now() < deadline,
                 "a request is still in progress"
@@ -282,7 +250,7 @@ impl Door {
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
         loop {
             let held = (
-                self.in_flight.0.load(Ordering::Acquire),
+                self.requests.in_flight(),
                 self.daemon.write_pool.used(),
                 self.daemon.write_pool.waiting(),
                 self.daemon.metrics.sinks_open.get(),

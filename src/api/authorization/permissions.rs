@@ -1,21 +1,21 @@
-//! Who may do what: the one table.
+//! The permission table: which scopes each route requires.
 //!
-//! Does: say for each route which scopes may use it. Does not: know tokens. Invariant: every route
-//! has a row (a test walks the routes), and a route without one is closed to everybody.
+//! Does not: know tokens. Invariant: every route has a row (a test compares them with the routes),
+//! and a route without a row is denied to everybody.
 
 use axum::http::Method;
 
 use crate::http::scopes::Scopes;
 
-/// What a route asks of who calls it.
+/// What a route requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Nothing: probes of an orchestrator have no token.
+    /// No token: the probes of an orchestrator have none.
     Open,
-    /// A token with any of these.
-    Any(Scopes),
-    /// Nobody.
-    Closed,
+    /// A token with at least one of these scopes.
+    AnyOf(Scopes),
+    /// Denied to every client.
+    Denied,
 }
 
 const EXCHANGE: &str = "/v1/exchanges/{exchange}";
@@ -26,19 +26,19 @@ const SINK_ABORT: &str = "/v1/exchanges/{exchange}/sinks/{task}/{attempt}/abort"
 const HANDLES: &str = "/v1/exchanges/{exchange}/handles";
 const PARTITION: &str = "/v1/exchanges/{exchange}/partitions/{partition}";
 
-const READ: Access = Access::Any(Scopes::READ);
-const WRITE: Access = Access::Any(Scopes::WRITE);
-/// Whoever owns an exchange, and whoever looks after the daemons.
-const CLOSE: Access = Access::Any(Scopes::WRITE.and(Scopes::ADMIN));
-const LOOK: Access = Access::Any(Scopes::READ.and(Scopes::ADMIN));
-/// It shows nothing of any exchange's content.
-const ANY_TOKEN: Access = Access::Any(Scopes::ALL);
+const READ: Access = Access::AnyOf(Scopes::READ);
+const WRITE: Access = Access::AnyOf(Scopes::WRITE);
+/// For coordinators and for operators.
+const CLOSE: Access = Access::AnyOf(Scopes::WRITE.and(Scopes::ADMIN));
+const INSPECT: Access = Access::AnyOf(Scopes::READ.and(Scopes::ADMIN));
+/// For routes that show no content of exchanges.
+const ANY_TOKEN: Access = Access::AnyOf(Scopes::ALL);
 
-/// Who may do what. `docs/operations.md` shows the same table (a test compares them).
+/// Method, route, requirement. `docs/operations.md` has the same table (a test compares them).
 pub const TABLE: &[(&str, &str, Access)] = &[
-    ("GET", "/v1/exchanges", LOOK),
+    ("GET", "/v1/exchanges", INSPECT),
     ("PUT", EXCHANGE, WRITE),
-    ("GET", EXCHANGE, LOOK),
+    ("GET", EXCHANGE, INSPECT),
     ("DELETE", EXCHANGE, CLOSE),
     ("PUT", SINK, WRITE),
     ("POST", SINK_PAGES, WRITE),
@@ -54,13 +54,13 @@ pub const TABLE: &[(&str, &str, Access)] = &[
     ("GET", "/", ANY_TOKEN),
 ];
 
-/// What a request asks of who sends it; `route` is the pattern that its path matched, if any.
+/// The requirement of a request; `route` is the pattern that its path matched, if any.
 pub fn of(method: &Method, route: Option<&str>) -> Access {
     let Some(route) = route else {
-        // There is nothing there, but that, too, is told to nobody without a token.
+        // Without a token, a client does not learn which routes exist.
         return ANY_TOKEN;
     };
-    // The routes answer HEAD as they answer GET.
+    // Every GET route also serves HEAD.
     let method = match *method {
         Method::HEAD => "GET",
         _ => method.as_str(),
@@ -70,9 +70,9 @@ pub fn of(method: &Method, route: Option<&str>) -> Access {
         .filter(|(_, path, _)| *path == route)
         .peekable();
     if rows.peek().is_none() {
-        return Access::Closed;
+        return Access::Denied;
     }
-    // A method that the route does not have is refused by the router.
+    // The router refuses methods that the route does not have.
     rows.find(|(known, ..)| *known == method)
         .map_or(ANY_TOKEN, |(.., access)| *access)
 }
@@ -98,7 +98,7 @@ mod tests {
         }
         for (method, path, _) in TABLE {
             let route = ((*method).to_owned(), (*path).to_owned());
-            assert!(routes.contains(&route), "{method} {path} is no route");
+            assert!(routes.contains(&route), "{method} {path} is not a route");
         }
     }
 
@@ -110,8 +110,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_the_table_is_open_to_nobody() {
-        assert_eq!(of(&Method::GET, Some("/v2/forgotten")), Access::Closed);
+    fn a_route_that_is_not_in_the_table_is_denied() {
+        assert_eq!(of(&Method::GET, Some("/v2/forgotten")), Access::Denied);
         assert_eq!(of(&Method::GET, None), ANY_TOKEN);
         assert_eq!(of(&Method::PATCH, Some("/v1/exchanges")), ANY_TOKEN);
         assert_eq!(of(&Method::POST, Some("/healthz")), ANY_TOKEN);
@@ -122,19 +122,19 @@ mod tests {
     fn the_table_of_the_operations_page_is_this_one() {
         let page = include_str!("../../../docs/operations.md");
         for (method, path, access) in TABLE {
-            let who = match access {
+            let required = match access {
                 Access::Open => "no token needed".to_owned(),
-                Access::Any(Scopes::ALL) => "any token".to_owned(),
-                Access::Any(scopes) => scopes.to_string(),
-                Access::Closed => unreachable!("no row is closed"),
+                Access::AnyOf(Scopes::ALL) => "any token".to_owned(),
+                Access::AnyOf(scopes) => scopes.to_string(),
+                Access::Denied => unreachable!("no row is denied"),
             };
-            let row = format!("| `{method} {path}` | {who} |");
+            let row = format!("| `{method} {path}` | {required} |");
             assert!(page.contains(&row), "docs/operations.md lacks {row}");
         }
     }
 
     #[test]
-    fn scopes_are_read_in_any_order_and_nothing_else_is() {
+    fn scopes_are_parsed_in_any_order_and_unknown_ones_are_refused() {
         assert_eq!(Scopes::parse("read"), Some(Scopes::READ));
         let both = Scopes::READ.and(Scopes::WRITE);
         assert_eq!(Scopes::parse("write,read"), Some(both));

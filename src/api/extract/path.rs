@@ -1,0 +1,102 @@
+//! Path parameters.
+//!
+//! Does: check ids and numbers, and describe the parameters for OpenAPI. Does not: know whether the
+//! exchange exists, or how many partitions it has.
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use utoipa::IntoParams;
+
+use super::number::decimal_u32;
+use crate::api::problem::Problem;
+use crate::id::{ExchangeId, MAX_ATTEMPT, MAX_TASKS, PARTITION_MARKERS, SinkId, TaskAttempt};
+
+/// `{exchange}`, unchecked.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct ExchangeParams {
+    /// 1 to 160 characters of A-Z a-z 0-9 _ -
+    exchange: String,
+}
+
+/// `{exchange}`, `{task}` and `{attempt}`, unchecked.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct SinkParams {
+    /// 1 to 160 characters of A-Z a-z 0-9 _ -
+    exchange: String,
+    /// Task partition, below 1048576
+    #[param(value_type = u32)]
+    task: String,
+    /// Attempt, at most 127
+    #[param(value_type = u32)]
+    attempt: String,
+}
+
+/// `{exchange}` and `{partition}`, unchecked.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct PartitionParams {
+    /// 1 to 160 characters of A-Z a-z 0-9 _ -
+    exchange: String,
+    /// Output partition
+    #[param(value_type = u32)]
+    partition: String,
+}
+
+/// A valid exchange id.
+pub struct ExchangePath(pub ExchangeId);
+
+/// A valid sink id.
+pub struct SinkPath(pub SinkId);
+
+/// A valid exchange id, and an output partition that some exchange could have.
+pub struct PartitionPath {
+    pub exchange: ExchangeId,
+    pub partition: u32,
+}
+
+async fn unchecked<T: DeserializeOwned + Send>(parts: &mut Parts) -> Result<T, Problem> {
+    Path::from_request_parts(parts, &())
+        .await
+        .map(|Path(unchecked)| unchecked)
+        .map_err(|rejection: PathRejection| Problem::invalid(rejection.body_text()))
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for ExchangePath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        let path: ExchangeParams = unchecked(parts).await?;
+        Ok(Self(path.exchange.parse()?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for SinkPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        let path: SinkParams = unchecked(parts).await?;
+        let task = decimal_u32("task", &path.task, MAX_TASKS - 1)?;
+        let attempt = decimal_u32("attempt", &path.attempt, MAX_ATTEMPT)?;
+        Ok(Self(SinkId {
+            exchange: path.exchange.parse()?,
+            task_attempt: TaskAttempt::new(task, attempt)?,
+        }))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for PartitionPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        let path: PartitionParams = unchecked(parts).await?;
+        Ok(Self {
+            exchange: path.exchange.parse()?,
+            partition: decimal_u32("partition", &path.partition, PARTITION_MARKERS - 1)?,
+        })
+    }
+}

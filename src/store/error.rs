@@ -1,0 +1,106 @@
+//! Errors of stores.
+//!
+//! Does: say what happened, why, and what the caller should do about it. Does not: name the base
+//! directory or the operation (`storage` adds both). Invariant: no error holds a credential, neither
+//! in its text nor in its cause.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+/// What happened, as far as callers distinguish it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreErrorKind {
+    /// The object does not exist.
+    NotFound,
+    /// The store failed or did not answer. The operation may have been applied all the same.
+    Unavailable,
+    /// The store rejected the operation (permission, configuration); it was not applied.
+    Refused,
+    /// The stored object is not what it should be, for example shorter than the requested range.
+    Corrupt,
+}
+
+impl StoreErrorKind {
+    /// What the caller should do.
+    pub fn remedy(self) -> Remedy {
+        match self {
+            Self::NotFound | Self::Corrupt => Remedy::DataLost,
+            Self::Unavailable => Remedy::Retry,
+            Self::Refused => Remedy::FixCallOrConfiguration,
+        }
+    }
+}
+
+/// What to do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// Repeat the operation later, here or through another daemon.
+    Retry,
+    /// Correct the call or the configuration; repeating the operation does not help.
+    FixCallOrConfiguration,
+    /// Produce the data again: what was stored is missing or damaged.
+    DataLost,
+    /// Report it: no call and no configuration should lead here.
+    Bug,
+}
+
+/// The error that caused another one; shared, so that errors can be cloned.
+pub type Cause = Arc<dyn Error + Send + Sync>;
+
+/// Why an operation of a store failed.
+#[derive(Debug, Clone)]
+pub struct StoreError {
+    /// What happened.
+    pub kind: StoreErrorKind,
+    /// What failed or what was found, for people.
+    pub message: String,
+    /// Why, if another error says so.
+    pub source: Option<Cause>,
+    /// What the operator can do, if that is known.
+    pub hint: Option<&'static str>,
+    /// A put that may have collided with another client's delete of a neighbouring object: some
+    /// servers answer 409 or 403 then, and the same put succeeds a moment later.
+    pub contended: bool,
+}
+
+impl StoreError {
+    /// An error without a cause.
+    pub fn new(kind: StoreErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            source: None,
+            hint: None,
+            contended: false,
+        }
+    }
+
+    /// The same error with its cause.
+    #[must_use]
+    pub fn caused_by(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
+        self.source = Some(Arc::new(cause));
+        self
+    }
+}
+
+/// One line: message, cause, hint.
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        if let Some(source) = &self.source {
+            write!(f, ": {source}")?;
+        }
+        match self.hint {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error for StoreError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        let source = self.source.as_ref()?;
+        Some(source)
+    }
+}

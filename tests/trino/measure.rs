@@ -81,7 +81,7 @@ async fn start(
     std::fs::create_dir_all(work.join("logs"))?;
     let mut store = Store::start(trial.kind, &work).await?;
     if trial.latency > 0 {
-        store.put_far_away(trial.latency, &work).await?;
+        store.add_latency(trial.latency, &work).await?;
     }
     let extras = Extras::sized(Size::Large);
     Cluster::over(store, artifacts, manager, &extras, &work).await

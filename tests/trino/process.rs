@@ -146,7 +146,7 @@ where
         }
         anyhow::ensure!(
             Instant::now() < deadline,
-            "timed out after {1} s: {what}",
+            "timed out after {} s: {what}",
             timeout.as_secs()
         );
         tokio::time::sleep(Duration::from_millis(100)).await;

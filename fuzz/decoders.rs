@@ -13,11 +13,12 @@ use stopover::catalog::handle::Handle;
 use stopover::crc::{Checksum, checksum};
 use stopover::id::{DaemonId, SegmentId, TaskAttempt};
 use stopover::segment::blocks::BlockEntry;
+use stopover::segment::error::FormatError;
 use stopover::segment::footer::{CommitRecord, Footer, Totals};
-use stopover::segment::frame::{FRAME_HEADER, seal_frame, verify_batch};
-use stopover::segment::layout::{TRAILER, Trailer};
+use stopover::segment::frame::{FRAME_HEADER_LEN, verify_batch, write_frame_header};
+use stopover::segment::layout::{TRAILER_LEN, Trailer};
 use stopover::segment::scan::{Expected, Output, Scanner, Sent};
-use stopover::segment::writer::{Piece, SegmentDraft, SegmentImage, write_segment};
+use stopover::segment::writer::{SegmentDraft, SegmentImage, SinkRun, write_segment};
 
 #[path = "config.rs"]
 pub mod config;
@@ -44,14 +45,14 @@ pub fn batch(input: &[u8]) {
     check_batch(input.to_vec());
     let mut sealed = input.to_vec();
     let mut at = 0;
-    while let Some(head) = sealed.get(at..at + FRAME_HEADER) {
+    while let Some(head) = sealed.get(at..at + FRAME_HEADER_LEN) {
         let partition = u32::from_le_bytes(head[..4].try_into().unwrap());
         let length = u32::from_le_bytes(head[4..8].try_into().unwrap()) as usize;
-        let end = at.saturating_add(FRAME_HEADER).saturating_add(length);
+        let end = at.saturating_add(FRAME_HEADER_LEN).saturating_add(length);
         let Some(frame) = sealed.get_mut(at..end) else {
             break;
         };
-        seal_frame(frame, partition);
+        write_frame_header(frame, partition);
         at = end;
     }
     check_batch(sealed);
@@ -71,7 +72,7 @@ fn check_batch(input: Vec<u8>) {
     assert!(batch.runs.iter().all(|run| run.partition < PARTITIONS));
     let pages: u64 = batch.runs.iter().map(|run| u64::from(run.pages())).sum();
     assert_eq!(pages, batch.pages);
-    let headers = pages * FRAME_HEADER as u64;
+    let headers = pages * FRAME_HEADER_LEN as u64;
     assert_eq!(batch.page_bytes + headers, input.len() as u64);
 }
 
@@ -112,10 +113,10 @@ fn scanned(
         let pushed = scanner.push(range.slice(at..end), &mut out);
         pushed.map_err(|error| error.to_string())?;
         (at, size, pushes) = (end, cut, pushes + 1);
-        if pushes.is_multiple_of(3) && scanner.holds() && at < range.len() {
-            let (taken, item) = scanner.let_go();
+        if pushes.is_multiple_of(3) && scanner.has_partial() && at < range.len() {
+            let (taken, item) = scanner.discard_partial();
             at = taken as usize;
-            size = cut.max(FRAME_HEADER).max(item.unwrap_or(0) as usize);
+            size = cut.max(FRAME_HEADER_LEN).max(item.unwrap_or(0) as usize);
         }
     }
     let sent = scanner.finish().map_err(|error| error.to_string())?;
@@ -172,18 +173,18 @@ fn laid_out(mut pages: &[u8]) -> SegmentImage {
         }
         let partition = u32::from(*place) % PARTITIONS;
         let sink = TaskAttempt::new(u32::from(*place) / PARTITIONS, 0).unwrap();
-        let mut frame = vec![0; FRAME_HEADER];
+        let mut frame = vec![0; FRAME_HEADER_LEN];
         frame.extend_from_slice(page);
-        seal_frame(&mut frame, partition);
+        write_frame_header(&mut frame, partition);
         let batch = verify_batch(frame.into(), PARTITIONS, MAX_PAGE).unwrap();
-        pieces.extend(batch.runs.into_iter().map(|run| Piece { sink, run }));
+        pieces.extend(batch.runs.into_iter().map(|run| SinkRun { sink, run }));
     }
     let (daemon, sequence) = (DaemonId(7), 3);
     write_segment(SegmentDraft {
         exchange: "q-1".parse().unwrap(),
         segment: SegmentId { daemon, sequence },
         sealed_millis: 0,
-        pieces,
+        runs: pieces,
         commits: vec![CommitRecord {
             attempt: TaskAttempt::new(1, 0).unwrap(),
             totals: Totals::default(),
@@ -192,7 +193,7 @@ fn laid_out(mut pages: &[u8]) -> SegmentImage {
     })
 }
 
-fn decoded(object: &[u8]) -> Result<Footer, String> {
+fn decoded(object: &[u8]) -> Result<Footer, FormatError> {
     let trailer = Trailer::decode(object, object.len() as u64)?;
     let start = trailer.footer_offset as usize;
     let end = start + trailer.footer_length as usize;
@@ -204,7 +205,7 @@ pub fn trailer(input: &[u8]) {
     let check = |tail: &[u8], size: u64| {
         if let Ok(trailer) = Trailer::decode(tail, size) {
             let end = trailer.footer_offset + u64::from(trailer.footer_length);
-            assert_eq!(end + TRAILER as u64, size);
+            assert_eq!(end + TRAILER_LEN as u64, size);
         }
     };
     check(input, input.len() as u64);
@@ -214,7 +215,7 @@ pub fn trailer(input: &[u8]) {
     let size = u64::from_le_bytes(*size);
     check(tail, size);
     // With a valid checksum, so that the checks after it are reached.
-    if let Some(start) = tail.len().checked_sub(TRAILER) {
+    if let Some(start) = tail.len().checked_sub(TRAILER_LEN) {
         let mut tail = tail.to_vec();
         let crc = checksum(&tail[start..start + 28]);
         tail[start + 28..start + 32].copy_from_slice(&crc.to_le_bytes());

@@ -45,6 +45,8 @@ pub struct Daemon {
     pub ingest: Ingest,
     /// Commit records and handles.
     pub commits: Catalog,
+    /// Segments written here that are still in memory.
+    pub hot: HotSegments,
     /// The reading side.
     pub reader: Reader,
     /// Memory for writing.
@@ -63,8 +65,8 @@ struct ForgetEverywhere {
 
 impl Forget for ForgetEverywhere {
     fn kept(&self) -> HashSet<ExchangeId> {
-        let mut kept = self.commits.kept();
-        kept.extend(self.reader.kept());
+        let mut kept = self.commits.cached_exchanges();
+        kept.extend(self.reader.cached_exchanges());
         kept
     }
 
@@ -101,7 +103,7 @@ impl Daemon {
         let max_footer_size = config.limits.max_footer_size;
         let counted = Arc::clone(&metrics);
         let pool = read_pool.clone();
-        let commits = Catalog::new(storage.clone(), hot, max_footer_size, counted, pool);
+        let commits = Catalog::new(storage.clone(), hot.clone(), max_footer_size, counted, pool);
         let parts = ExchangesDeps {
             runtime: runtime.clone(),
             storage: storage.clone(),
@@ -113,6 +115,7 @@ impl Daemon {
             runtime: runtime.clone(),
             storage: storage.clone(),
             commits: commits.clone(),
+            hot: hot.clone(),
             pool: write_pool.clone(),
             gate: exchanges.gate(),
             metrics: Arc::clone(&metrics),
@@ -120,7 +123,8 @@ impl Daemon {
         let ingest = Ingest::start(parts, &config.segment, &config.limits);
         let parts = ReaderDeps {
             storage: storage.clone(),
-            commits: commits.clone(),
+            catalog: commits.clone(),
+            hot: hot.clone(),
             pool: read_pool.clone(),
             runtime: runtime.clone(),
             metrics: Arc::clone(&metrics),
@@ -142,6 +146,7 @@ impl Daemon {
             exchanges,
             ingest,
             commits,
+            hot,
             reader,
             write_pool,
             read_pool,

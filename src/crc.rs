@@ -1,6 +1,11 @@
 //! CRC-32C (Castagnoli), the checksum of pages, footers, markers and handles.
 //!
-//! Does: compute it at once or incrementally. Does not: decide what is covered by it.
+//! Does: compute it at once or incrementally. Does not: decide what it covers.
+
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_sign_loss)
+)]
 
 /// Running CRC-32C (Castagnoli).
 #[derive(Clone)]
@@ -19,18 +24,27 @@ impl std::fmt::Debug for Checksum {
 }
 
 impl Checksum {
-    /// Takes more bytes in.
+    /// Covers more bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
     /// The CRC of all bytes so far.
     pub fn value(&self) -> u32 {
-        self.0.finalize() as u32
+        low_32(self.0.finalize())
     }
 }
 
 /// CRC-32C (Castagnoli) of some bytes.
 pub fn checksum(bytes: &[u8]) -> u32 {
-    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
+    low_32(crc_fast::checksum(
+        crc_fast::CrcAlgorithm::Crc32Iscsi,
+        bytes,
+    ))
+}
+
+/// The library returns a CRC of any width in 64 bits.
+#[allow(clippy::cast_possible_truncation)] // the CRC has 32 bits
+fn low_32(crc: u64) -> u32 {
+    crc as u32
 }

@@ -1,31 +1,34 @@
-//! Identifiers that come from outside and end up in object keys, validated once, here.
+//! Identifiers that come from clients and end up in object keys, validated once, here.
 //!
 //! Does: parse and print the names of exchanges, sinks, segments and daemons. Does not: know keys
-//! or HTTP. Invariant: a value of these types is always safe to put into an object key or a log
-//! line.
+//! or HTTP. Invariant: a value of these types is always safe in an object key or a log line.
+
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_sign_loss)
+)]
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// Longest exchange id, in characters.
+/// Maximum length of an exchange id, in characters.
 pub const MAX_EXCHANGE_ID: usize = 160;
-/// Task partitions are below this number.
+/// Task partitions are below this bound.
 pub const MAX_TASKS: u32 = 1 << 20;
-/// Attempts are at most this number: Trino's output selector holds an attempt in one signed byte.
+/// The highest attempt number: Trino's output selector holds an attempt in one signed byte.
 pub const MAX_ATTEMPT: u32 = 127;
-/// Partition numbers from here on mark records of the read stream, not pages.
-pub const PARTITION_MARKERS: u32 = 0xFFFF_FF00;
+/// Output partitions are below this bound; from here on, the first word of an item in a read stream
+/// marks a record instead of a page.
+pub const MAX_PARTITIONS: u32 = 0xFFFF_FF00;
 
 /// Why an identifier was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what} {value:?} is not valid: {rule}")]
+#[error("invalid {what} {value:?}: {rule}")]
 pub struct InvalidId {
-    /// The kind of identifier.
     pub what: &'static str,
-    /// What was given, shortened.
+    /// As given, shortened.
     pub value: String,
-    /// The rule it breaks.
     pub rule: &'static str,
 }
 
@@ -37,7 +40,7 @@ fn invalid(what: &'static str, value: &str, rule: &'static str) -> InvalidId {
     }
 }
 
-/// Name of an exchange: `[A-Za-z0-9_-]`, 1 to 160 characters, not beginning with `-`.
+/// Name of an exchange: 1 to 160 characters of `[A-Za-z0-9_-]`, not beginning with `-`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ExchangeId(Arc<str>);
 
@@ -53,9 +56,9 @@ impl ExchangeId {
     }
 }
 
-/// The query that an exchange of this name belongs to: the name without a final `-<uuid>`.
+/// The query that an exchange belongs to: its id without a final `-<uuid>`.
 pub fn query_of(exchange: &str) -> &str {
-    const SUFFIX: usize = 37;
+    const SUFFIX: usize = "-".len() + uuid::fmt::Hyphenated::LENGTH;
     let Some((query, suffix)) = exchange
         .len()
         .checked_sub(SUFFIX)
@@ -95,17 +98,20 @@ impl fmt::Display for ExchangeId {
     }
 }
 
-/// One attempt of one task: the producer's task partition and its attempt number.
+/// One attempt of one task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskAttempt {
-    /// Task partition, below [`MAX_TASKS`].
+    /// Task partition of the producer, below [`MAX_TASKS`].
     pub task: u32,
-    /// Attempt, at most [`MAX_ATTEMPT`].
+    /// Number of the attempt, at most [`MAX_ATTEMPT`].
     pub attempt: u32,
 }
 
 impl TaskAttempt {
-    /// Checks the bounds of both numbers.
+    /// An attempt whose numbers are within their bounds.
+    ///
+    /// # Errors
+    /// [`InvalidId`] if one is not.
     pub fn new(task: u32, attempt: u32) -> Result<Self, InvalidId> {
         if task >= MAX_TASKS {
             return Err(invalid(
@@ -134,9 +140,7 @@ impl fmt::Display for TaskAttempt {
 /// A sink: one attempt of one task of an exchange.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SinkId {
-    /// The exchange.
     pub exchange: ExchangeId,
-    /// The task and its attempt.
     pub task_attempt: TaskAttempt,
 }
 
@@ -146,8 +150,8 @@ impl fmt::Display for SinkId {
     }
 }
 
-/// Identity of one run of a daemon: drawn at random at start, so that a restarted daemon never
-/// writes a key which an earlier run wrote.
+/// Identity of one run of a daemon: a random number drawn at start, so that a restarted daemon
+/// never reuses a key of an earlier run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DaemonId(pub u64);
 
@@ -157,13 +161,12 @@ impl fmt::Display for DaemonId {
     }
 }
 
-/// A segment: the daemon run that wrote it and its number there. Segments of one daemon sort by
-/// time.
+/// Identity of a segment: the daemon run that wrote it, and its number there. The segments of one
+/// daemon sort by the time of sealing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SegmentId {
-    /// Who wrote it.
     pub daemon: DaemonId,
-    /// Number within the daemon run, from 0.
+    /// Number within that run, from 0.
     pub sequence: u64,
 }
 
@@ -194,8 +197,8 @@ impl FromStr for SegmentId {
     }
 }
 
-/// Name of a base directory, `[a-z0-9-]`, 1 to 32 characters: written into segments and handles, so
-/// every daemon of a cluster must use the same names.
+/// Name of a base directory: 1 to 32 characters of `[a-z0-9-]`. Segments and handles contain it, so
+/// all daemons of a fleet must use the same names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BaseName(Arc<str>);
 
@@ -228,14 +231,11 @@ impl fmt::Display for BaseName {
     }
 }
 
-/// Where a segment lies.
+/// Where a segment is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SegmentAddress {
-    /// The exchange it belongs to.
     pub exchange: ExchangeId,
-    /// The base directory that holds it.
     pub base: BaseName,
-    /// Its identity.
     pub segment: SegmentId,
 }
 
@@ -254,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exchange_ids_that_could_leave_their_folder_are_refused() {
+    fn exchange_ids_that_could_escape_their_folder_are_refused() {
         for bad in [
             "", ".", "..", "a/b", "a\\b", "-x", "a b", "a%2f", "é", "a\0", "a.b",
         ] {
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn query_is_the_id_without_its_uuid() {
+    fn the_query_is_the_id_without_its_uuid() {
         let id: ExchangeId = "20261123_1_0_ab-67e55044-10b1-426f-9247-bb680e5fe0c8"
             .parse()
             .unwrap();
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn segment_ids_print_and_parse_alike_and_nothing_else_parses() {
+    fn segment_ids_parse_as_printed_and_nothing_else_parses() {
         let id = SegmentId {
             daemon: DaemonId(0xab),
             sequence: 7,

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use stopover::segment::frame::{FRAME_HEADER, seal_frame, verify_batch};
+use stopover::segment::frame::{FRAME_HEADER_LEN, verify_batch, write_frame_header};
 
 use crate::client::Client;
 
@@ -31,11 +31,11 @@ impl Batch {
     /// partition.
     pub fn new(size: usize, page: usize, partitions: usize) -> Result<Self> {
         let pages = (size / page).max(1);
-        let mut bytes = Vec::with_capacity(pages * (page + FRAME_HEADER));
+        let mut bytes = Vec::with_capacity(pages * (page + FRAME_HEADER_LEN));
         let mut noise = 0x9E37_79B9_7F4A_7C15u64;
         for number in 0..pages {
             let start = bytes.len();
-            bytes.resize(start + FRAME_HEADER, 0);
+            bytes.resize(start + FRAME_HEADER_LEN, 0);
             bytes.extend((0..page).map(|_| {
                 noise ^= noise << 13;
                 noise ^= noise >> 7;
@@ -43,7 +43,7 @@ impl Batch {
                 noise as u8
             }));
             let partition = number * partitions / pages;
-            seal_frame(&mut bytes[start..], u32::try_from(partition)?);
+            write_frame_header(&mut bytes[start..], u32::try_from(partition)?);
         }
         let (pages, page_bytes) = (pages as u64, (pages * page) as u64);
         let all = verify_batch(bytes.clone().into(), partitions as u32, page as u64)?;

@@ -14,10 +14,10 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use stopover::catalog::plan::{KnownSegment, plan};
 use stopover::id::{DaemonId, ExchangeId, SegmentAddress, SegmentId, TaskAttempt};
 use stopover::segment::footer::{CommitRecord, Footer, Totals};
-use stopover::segment::frame::{FRAME_HEADER, Run, seal_frame, verify_batch};
-use stopover::segment::layout::{BlockRecord, RECORD, Trailer};
+use stopover::segment::frame::{FRAME_HEADER_LEN, Run, write_frame_header, verify_batch};
+use stopover::segment::layout::{BlockRecord, RECORD_LEN, Trailer};
 use stopover::segment::scan::{Expected, Output, Scanner};
-use stopover::segment::writer::{Piece, SegmentDraft, write_segment};
+use stopover::segment::writer::{SinkRun, SegmentDraft, write_segment};
 use stopover::crc::{Checksum, checksum};
 
 const PARTITIONS: u32 = 50;
@@ -28,11 +28,11 @@ const PAGES: [(&str, usize); 3] = [("64KiB", 64 << 10), ("16KiB", 16 << 10), ("1
 /// A batch as the plugin sends it: sorted by partition.
 fn batch(page: usize) -> Bytes {
     let pages = BATCH / page;
-    let mut batch = Vec::with_capacity(pages * (page + FRAME_HEADER));
+    let mut batch = Vec::with_capacity(pages * (page + FRAME_HEADER_LEN));
     for number in 0..pages {
         let start = batch.len();
-        batch.resize(start + FRAME_HEADER + page, number as u8);
-        seal_frame(
+        batch.resize(start + FRAME_HEADER_LEN + page, number as u8);
+        write_frame_header(
             &mut batch[start..],
             (number * PARTITIONS as usize / pages) as u32,
         );
@@ -67,7 +67,7 @@ fn draft(runs: &[Run]) -> SegmentDraft {
     };
     let pieces = attempts.clone().flat_map(|sink| {
         let runs = runs.iter().cloned();
-        runs.map(move |run| Piece { sink, run })
+        runs.map(move |run| SinkRun { sink, run })
     });
     let commits = attempts.map(|attempt| CommitRecord {
         attempt,
@@ -81,7 +81,7 @@ fn draft(runs: &[Run]) -> SegmentDraft {
             sequence: 1,
         },
         sealed_millis: 1,
-        pieces: pieces.collect(),
+        runs: pieces.collect(),
         commits: commits.collect(),
     }
 }
@@ -171,7 +171,7 @@ fn scanning(criterion: &mut Criterion) {
             pages: run.pages(),
             frames_length: run.frames.len() as u64,
         };
-        let block: Bytes = [&record.encode()[..RECORD], &run.frames].concat().into();
+        let block: Bytes = [&record.encode()[..RECORD_LEN], &run.frames].concat().into();
         let expected = Expected {
             partition: run.partition,
             pages: u64::from(run.pages()),

@@ -37,6 +37,6 @@ mod tests {
         assert_eq!(record.len(), 8 + length);
         let json: serde_json::Value = serde_json::from_slice(&record[8..]).unwrap();
         assert_eq!(json["type"], "urn:stopover:problem:invalid-request");
-        const { assert!(ERROR_MARKER >= crate::id::PARTITION_MARKERS) };
+        const { assert!(ERROR_MARKER >= crate::id::MAX_PARTITIONS) };
     }
 }

@@ -298,9 +298,10 @@ impl From<CatalogError> for Problem {
         let slug = match error {
             CatalogError::NotCommitted { .. } => ProblemType::AttemptNotCommitted,
             CatalogError::ChosenTwice { .. } => ProblemType::InvalidRequest,
-            CatalogError::Corrupt { .. } => ProblemType::DataCorrupt,
+            CatalogError::Footer(_) | CatalogError::CountMismatch { .. } => {
+                ProblemType::DataCorrupt
+            }
             CatalogError::Lost { .. } => ProblemType::DataLost,
-            CatalogError::InvalidHandle { .. } => ProblemType::InvalidHandle,
             CatalogError::Storage(inner) => return inner.into(),
         };
         Self::new(slug, detail)
@@ -314,10 +315,11 @@ impl From<ReadError> for Problem {
             ReadError::SkipBeyondEnd { .. } | ReadError::NoSuchPartition { .. } => {
                 ProblemType::InvalidRequest
             }
+            ReadError::InvalidHandle(_) => ProblemType::InvalidHandle,
             ReadError::Lost { .. } => ProblemType::DataLost,
             ReadError::Corrupt { .. } => ProblemType::DataCorrupt,
             ReadError::Interrupted => ProblemType::Draining,
-            ReadError::Commit(inner) => return inner.into(),
+            ReadError::Catalog(inner) => return inner.into(),
             ReadError::Storage(inner) => return inner.into(),
         };
         Self::new(slug, detail)

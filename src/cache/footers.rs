@@ -1,82 +1,88 @@
-//! Footers of segments, fetched once and kept.
+//! Footers of segments, fetched once and cached.
 //!
-//! Does: read a footer from memory, from the cache, or with one request for the object's tail (a
-//! second one if the footer is longer than that), and count those that are damaged. Does not:
-//! interpret it. Invariant: a footer that it answers names the exchange and the segment under whose
-//! address it was found; one that is kept holds its reservation.
+//! Does: get a footer from memory, from the cache, or with one request for the object's tail (a
+//! second one if the footer is longer), and count damaged ones. Does not: interpret it. Invariant:
+//! a returned footer names the exchange and segment of the address under which it was found; a
+//! cached one holds its reservation.
 //!
-//! Footers are held from the memory for reading, where caches make room for them. But planning
-//! never waits for memory: a plan needs all footers of its exchange at once, and two that waited
-//! for what the other holds would wait for ever. Where there is no room, a footer is held beside
-//! the budget for as long as the plan lives, and is not kept.
+//! Footers are reserved from the read pool, where caches make room for them. But planning never
+//! waits for memory: a plan needs all footers of its exchange at once, and two plans could wait for
+//! each other for ever. If there is no room, a footer is held outside the budget until the plan
+//! ends, and is not cached.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lru::LruCache;
 use parking_lot::Mutex;
 
 use super::hot::HotSegments;
-use crate::catalog::CatalogError;
+use super::lru::Lru;
 use crate::id::{ExchangeId, SegmentAddress, SegmentId};
-use crate::memory::{MemoryPool, Reclaim, ReservedBytes};
+use crate::memory::{MemoryPool, ReservedBytes};
+use crate::segment::error::FormatError;
 use crate::segment::footer::Footer;
-use crate::segment::layout::{TRAILER, Trailer};
-use crate::storage::{ListedSegment, Storage, StoreErrorKind};
+use crate::segment::layout::{TRAILER_LEN, Trailer};
+use crate::storage::{ListedSegment, Storage, StorageError, StoreErrorKind};
 use crate::telemetry::metrics::Metrics;
 
-/// Bytes of the tail that is asked for first. A footer costs about 10 bytes a block.
-const TAIL: u64 = 128 << 10;
-/// Bytes that a footer takes besides what it holds: its reservation, its places in the cache and in
-/// the lists of a plan.
-const BESIDES: u64 = 512;
+/// Bytes of the tail that the first request reads. A footer has about 10 bytes a block.
+const FIRST_TAIL: u64 = 128 << 10;
+/// Memory that a footer needs besides its content: its reservation, and its entries in the cache
+/// and in the lists of a plan.
+const FOOTER_OVERHEAD: u64 = 512;
+
+/// Why a footer could not be read.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum FooterError {
+    #[error("{segment}: {source}")]
+    Malformed {
+        segment: SegmentAddress,
+        source: FormatError,
+    },
+    #[error("{segment}: its footer has {length} bytes; limits.max_footer_size is {limit}")]
+    TooLarge {
+        segment: SegmentAddress,
+        length: u64,
+        limit: u64,
+    },
+    /// The object is stored under the key of another segment.
+    #[error("{segment}: it contains segment {found} of exchange {exchange}")]
+    Misplaced {
+        segment: SegmentAddress,
+        found: SegmentId,
+        exchange: ExchangeId,
+    },
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl FooterError {
+    /// Whether the base directory returned something else than what was written.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Malformed { .. } | Self::TooLarge { .. } | Self::Misplaced { .. } => true,
+            Self::Storage(error) => error.kind() == StoreErrorKind::Corrupt,
+        }
+    }
+}
 
 /// The cache. Cheap to clone.
 #[derive(Clone)]
-pub struct Footers {
+pub struct FooterCache {
     storage: Storage,
     hot: HotSegments,
     max_footer_size: u64,
     metrics: Arc<Metrics>,
     pool: MemoryPool,
-    cache: Arc<Mutex<Cache>>,
+    /// Evicted by exchange, because a plan needs all footers of its exchange.
+    cached: Arc<Mutex<Lru<ExchangeId, Footers>>>,
 }
 
-/// By exchange, as they are used: who plans needs all of them.
-type Cache = LruCache<ExchangeId, Kept>;
+/// The cached footers of an exchange.
+type Footers = HashMap<SegmentId, Arc<Footer>>;
 
-/// What is kept of an exchange.
-#[derive(Default)]
-struct Kept {
-    footers: HashMap<SegmentId, Arc<Footer>>,
-    /// Bytes that they hold of the pool.
-    bytes: u64,
-    /// When any of them was last used.
-    stamp: u64,
-}
-
-struct Reclaimer(Arc<Mutex<Cache>>);
-
-impl Reclaim for Reclaimer {
-    fn idle_since(&self, of_query: Option<&str>) -> Option<u64> {
-        next(&self.0.lock(), of_query).map(|(_, kept)| kept.stamp)
-    }
-
-    fn reclaim(&self, of_query: Option<&str>) -> Option<u64> {
-        let mut cache = self.0.lock();
-        let exchange = next(&cache, of_query)?.0.clone();
-        cache.pop(&exchange).map(|kept| kept.bytes)
-    }
-}
-
-/// What was used longest ago, of one query if one is named.
-fn next<'a>(cache: &'a Cache, of_query: Option<&str>) -> Option<(&'a ExchangeId, &'a Kept)> {
-    let mut longest_ago_first = cache.iter().rev();
-    longest_ago_first.find(|(exchange, _)| of_query.is_none_or(|query| exchange.query() == query))
-}
-
-impl Footers {
+impl FooterCache {
     /// An empty cache over a pool. Footers above `max_footer_size` bytes are refused.
     pub fn new(
         storage: Storage,
@@ -85,30 +91,31 @@ impl Footers {
         metrics: Arc<Metrics>,
         pool: MemoryPool,
     ) -> Self {
-        let cache = Arc::new(Mutex::new(LruCache::unbounded()));
-        pool.add_reclaimer(Arc::new(Reclaimer(Arc::clone(&cache))));
         Self {
             storage,
             hot,
             max_footer_size,
             metrics,
+            cached: Lru::registered(&pool),
             pool,
-            cache,
         }
     }
 
-    /// The footer of a listed segment; `None` if it is gone by now.
-    pub async fn get(&self, listed: &ListedSegment) -> Result<Option<Arc<Footer>>, CatalogError> {
-        let id = listed.address.segment;
-        if let Some(hot) = self.hot.get(id) {
+    /// The footer of a listed segment; `None` if the segment has been removed since.
+    ///
+    /// # Errors
+    /// [`FooterError`] if the object cannot be read or is damaged.
+    pub async fn get(&self, listed: &ListedSegment) -> Result<Option<Arc<Footer>>, FooterError> {
+        let address = &listed.address;
+        if let Some(hot) = self.hot.get(address.segment) {
             return Ok(Some(Arc::clone(&hot.footer)));
         }
-        if let Some(kept) = self.kept(&listed.address) {
-            return Ok(Some(kept));
+        if let Some(cached) = self.cached(address) {
+            return Ok(Some(cached));
         }
-        match self.fetch(&listed.address).await {
-            Ok(footer) => Ok(Some(self.keep(footer))),
-            Err(CatalogError::Storage(e)) if e.kind() == StoreErrorKind::NotFound => Ok(None),
+        match self.fetch(address).await {
+            Ok(footer) => Ok(Some(self.insert(footer))),
+            Err(FooterError::Storage(e)) if e.kind() == StoreErrorKind::NotFound => Ok(None),
             Err(error) => {
                 if error.is_damage() {
                     self.metrics.corruptions.inc();
@@ -118,80 +125,90 @@ impl Footers {
         }
     }
 
-    async fn fetch(&self, address: &SegmentAddress) -> Result<Footer, CatalogError> {
-        let corrupt = |reason: String| CatalogError::Corrupt {
+    async fn fetch(&self, address: &SegmentAddress) -> Result<Footer, FooterError> {
+        let malformed = |source| FooterError::Malformed {
             segment: address.clone(),
-            reason: reason.into(),
+            source,
         };
-        let tail = self.storage.get_tail(address, TAIL).await?;
-        let trailer = Trailer::decode(&tail.bytes, tail.object_size).map_err(corrupt)?;
+        let tail = self.storage.get_tail(address, FIRST_TAIL).await?;
+        let trailer = Trailer::decode(&tail.bytes, tail.object_size).map_err(malformed)?;
         let length = u64::from(trailer.footer_length);
         if length > self.max_footer_size {
-            return Err(corrupt(format!(
-                "its footer has {length} bytes; limits.max_footer_size is {}",
-                self.max_footer_size
-            )));
+            return Err(FooterError::TooLarge {
+                segment: address.clone(),
+                length,
+                limit: self.max_footer_size,
+            });
         }
-        let end = tail.bytes.len() - TRAILER;
-        let bytes: Bytes = match end.checked_sub(length as usize) {
+        let end = tail.bytes.len() - TRAILER_LEN;
+        let bytes: Bytes = match end.checked_sub(trailer.footer_length as usize) {
             Some(start) => tail.bytes.slice(start..end),
             None => {
                 let range = trailer.footer_offset..trailer.footer_offset + length;
                 self.storage.get_range(address, range).await?
             }
         };
-        let mut footer = Footer::decode(&bytes, &trailer).map_err(corrupt)?;
+        let mut footer = Footer::decode(&bytes, &trailer).map_err(malformed)?;
         if footer.exchange != address.exchange || footer.segment != address.segment {
-            let (exchange, segment) = (&footer.exchange, footer.segment);
-            return Err(corrupt(format!(
-                "it holds segment {segment} of exchange {exchange}"
-            )));
+            return Err(FooterError::Misplaced {
+                segment: address.clone(),
+                found: footer.segment,
+                exchange: footer.exchange,
+            });
         }
-        // All of them share one name.
+        // All footers of an exchange share one allocation of its id.
         footer.exchange = address.exchange.clone();
         Ok(footer)
     }
 
-    fn kept(&self, address: &SegmentAddress) -> Option<Arc<Footer>> {
-        let mut cache = self.cache.lock();
-        let kept = cache.get_mut(&address.exchange)?;
-        kept.stamp = self.pool.stamp();
-        kept.footers.get(&address.segment).cloned()
+    fn cached(&self, address: &SegmentAddress) -> Option<Arc<Footer>> {
+        let tick = self.pool.next_use_tick();
+        let mut cached = self.cached.lock();
+        let footers = cached.get(&address.exchange, tick)?;
+        footers.get(&address.segment).cloned()
     }
 
-    /// Keeps a footer if there is room for it; it holds its memory for as long as anybody has it.
-    fn keep(&self, mut footer: Footer) -> Arc<Footer> {
-        let bytes = footer.memory() + BESIDES;
+    /// Caches a footer if there is memory for it. The reservation lasts until the last user drops
+    /// the footer.
+    fn insert(&self, mut footer: Footer) -> Arc<Footer> {
+        let bytes = footer.memory_size() + FOOTER_OVERHEAD;
         let Some(reserved) = self.pool.try_reserve(footer.exchange.query(), bytes) else {
             return Arc::new(footer);
         };
-        let hold = |index| ReservedBytes::into_bytes(index, reserved);
-        footer.blocks = footer.blocks.held(hold);
+        let bind = |index| ReservedBytes::into_bytes(index, reserved);
+        footer.blocks = footer.blocks.map_encoded(bind);
         let (exchange, id) = (footer.exchange.clone(), footer.segment);
         let footer = Arc::new(footer);
-        let mut cache = self.cache.lock();
-        let kept = cache.get_or_insert_mut(exchange, Kept::default);
-        kept.stamp = self.pool.stamp();
-        // Another plan may have fetched it at the same time: the one before is held by that alone.
-        if kept.footers.insert(id, Arc::clone(&footer)).is_none() {
-            kept.bytes += bytes;
+        let tick = self.pool.next_use_tick();
+        let mut cached = self.cached.lock();
+        match cached.get(&exchange, tick) {
+            Some(footers) => {
+                // If another plan has inserted the footer meanwhile, only that plan still uses the
+                // replaced one.
+                if footers.insert(id, Arc::clone(&footer)).is_none() {
+                    cached.grow(&exchange, bytes);
+                }
+            }
+            None => {
+                let footers = HashMap::from([(id, Arc::clone(&footer))]);
+                cached.insert(exchange.clone(), exchange, footers, bytes, tick);
+            }
         }
         footer
     }
 
-    /// Bytes kept.
+    /// Bytes that are cached.
     pub fn bytes(&self) -> u64 {
-        self.cache.lock().iter().map(|(_, kept)| kept.bytes).sum()
+        self.cached.lock().bytes()
     }
 
-    /// The exchanges of which any footer is kept.
+    /// The exchanges that have a footer here.
     pub fn exchanges(&self) -> HashSet<ExchangeId> {
-        let cache = self.cache.lock();
-        cache.iter().map(|(exchange, _)| exchange.clone()).collect()
+        self.cached.lock().exchanges()
     }
 
-    /// Forgets a closed exchange.
+    /// Removes the footers of a closed exchange.
     pub fn forget(&self, exchange: &ExchangeId) {
-        self.cache.lock().pop(exchange);
+        self.cached.lock().remove(exchange);
     }
 }

@@ -1,19 +1,18 @@
-//! Segments that this daemon wrote lately, kept in memory while nobody needs the room.
+//! Segments that this daemon wrote, held in memory until the memory is needed.
 //!
-//! Does: answer footers and ranges without a request to a base directory; give the memory for
-//! writing back, the oldest segment first, and have the segment stay in the memory for reading if
-//! there is room that no reader wants. Does not: reserve memory itself: the bytes carry the
-//! reservation of their batch. Invariant: what is here is durable in the base directory which its
-//! address names.
+//! Does: serve footers and ranges without a request to a base directory. When writers need memory,
+//! it moves the oldest segment to the read pool, or evicts it if that has no free memory. Does not:
+//! reserve memory; the bytes own the reservations of their batches. Invariant: every segment here
+//! is durable in the base directory that its address names.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lru::LruCache;
 use parking_lot::Mutex;
 
+use super::lru::Lru;
 use crate::id::{ExchangeId, SegmentAddress, SegmentId};
 use crate::memory::{MemoryPool, Reclaim, WeakReservation};
 use crate::segment::footer::Footer;
@@ -21,235 +20,193 @@ use crate::segment::footer::Footer;
 /// A segment in memory.
 #[derive(Debug)]
 pub struct HotSegment {
-    /// Where it lies.
     pub address: SegmentAddress,
-    /// Its footer.
     pub footer: Arc<Footer>,
     content: Vec<Bytes>,
-    starts: Vec<u64>,
+    /// Offset of each slice of `content`.
+    offsets: Vec<u64>,
     size: u64,
-    memory: Vec<WeakReservation>,
+    reservations: Vec<WeakReservation>,
 }
 
 impl HotSegment {
-    /// Takes the pieces of an object, in order, and what they hold of the memory for writing.
+    /// A segment with the object's bytes, in order, and the reservations that they hold in the
+    /// write pool.
     pub fn new(
         address: SegmentAddress,
         footer: Arc<Footer>,
         content: Vec<Bytes>,
-        memory: Vec<WeakReservation>,
+        reservations: Vec<WeakReservation>,
     ) -> Self {
         let mut size = 0;
-        let starts = content
+        let offsets = content
             .iter()
-            .map(|piece| {
-                let start = size;
-                size += piece.len() as u64;
-                start
+            .map(|bytes| {
+                let offset = size;
+                size += bytes.len() as u64;
+                offset
             })
             .collect();
         Self {
             address,
             footer,
             content,
-            starts,
+            offsets,
             size,
-            memory,
+            reservations,
         }
     }
 
-    /// Has its bytes held from another pool; answers how many the former one got back, or `None`
-    /// if the other is full. What has been carried over by then goes with the segment.
-    fn carry_over(&self, to: &MemoryPool) -> Option<u64> {
-        self.memory.iter().map(|held| held.carry_over(to)).sum()
+    /// Moves the reservations to another pool. Returns the bytes that the former pool got back, or
+    /// `None` if the other is full; those that have moved by then stay there until the segment is
+    /// dropped.
+    fn transfer_to(&self, pool: &MemoryPool) -> Option<u64> {
+        let moved = self.reservations.iter().map(|r| r.transfer_to(pool));
+        moved.sum()
     }
 
-    /// The pieces of a range, without a copy; `None` if the segment is shorter.
+    /// The slices of a range, without a copy; `None` if the segment is shorter.
     pub fn range(&self, range: Range<u64>) -> Option<Vec<Bytes>> {
         if range.end > self.size || range.start > range.end {
             return None;
         }
         let first = self
-            .starts
-            .partition_point(|start| *start <= range.start)
+            .offsets
+            .partition_point(|offset| *offset <= range.start)
             .saturating_sub(1);
         let mut out = Vec::new();
-        for (piece, start) in self.content[first..].iter().zip(&self.starts[first..]) {
-            if *start >= range.end {
+        for (bytes, offset) in self.content[first..].iter().zip(&self.offsets[first..]) {
+            if *offset >= range.end {
                 break;
             }
-            let from = range.start.saturating_sub(*start) as usize;
-            let to = (range.end - start).min(piece.len() as u64) as usize;
+            let from = range.start.saturating_sub(*offset);
+            let to = (range.end - offset).min(bytes.len() as u64);
             if from < to {
-                out.push(piece.slice(from..to));
+                out.push(bytes.slice(index(from)..index(to)));
             }
         }
         Some(out)
     }
 }
 
-struct State {
-    segments: HashMap<SegmentId, Arc<HotSegment>>,
-    /// Held from the memory for writing, the oldest first.
-    written: VecDeque<SegmentId>,
-    /// Held from the memory for reading, with the stamp of their last use.
-    carried: LruCache<SegmentId, u64>,
+/// An offset within a slice in memory.
+fn index(offset: u64) -> usize {
+    usize::try_from(offset).expect("at most the length of a slice")
 }
 
-impl State {
-    fn new() -> Self {
-        Self {
-            segments: HashMap::new(),
-            written: VecDeque::new(),
-            carried: LruCache::unbounded(),
-        }
-    }
-
-    fn is_of(&self, id: SegmentId, query: Option<&str>) -> bool {
-        let segment = self.segments.get(&id);
-        query.is_none_or(|query| segment.is_some_and(|s| s.address.exchange.query() == query))
-    }
-
-    /// Drops a segment that is in neither queue any more.
-    fn drop_segment(&mut self, id: SegmentId) -> u64 {
-        self.segments.remove(&id).map_or(0, |s| s.size)
-    }
-
-    fn remove_where(&mut self, gone: impl Fn(&HotSegment) -> bool) {
-        let is_gone = |id: &SegmentId| self.segments.get(id).is_some_and(|s| gone(s));
-        let (mut dropped, written): (VecDeque<_>, VecDeque<_>) =
-            self.written.iter().copied().partition(is_gone);
-        let carried = self.carried.iter().map(|(id, _)| *id);
-        dropped.extend(carried.filter(is_gone));
-        self.written = written;
-        for id in dropped {
-            self.carried.pop(&id);
-            self.drop_segment(id);
-        }
-    }
-
-    fn next_written(&self, of_query: Option<&str>) -> Option<usize> {
-        self.written.iter().position(|id| self.is_of(*id, of_query))
-    }
-
-    fn next_carried(&self, of_query: Option<&str>) -> Option<(SegmentId, u64)> {
-        let mut longest_ago_first = self.carried.iter().rev();
-        let next = longest_ago_first.find(|(id, _)| self.is_of(**id, of_query));
-        next.map(|(id, stamp)| (*id, *stamp))
-    }
-}
+type Segments = Lru<SegmentId, Arc<HotSegment>>;
 
 /// All hot segments of a daemon. Cheap to clone.
+///
+/// A segment is in at most one of the two maps. Whoever locks both locks `written` first.
 #[derive(Clone)]
 pub struct HotSegments {
-    state: Arc<Mutex<State>>,
+    /// Segments with reservations in the write pool; never marked as used, so the oldest is
+    /// evicted first.
+    written: Arc<Mutex<Segments>>,
+    /// Segments whose reservations have moved to the read pool.
+    transferred: Arc<Mutex<Segments>>,
     write_pool: MemoryPool,
     read_pool: MemoryPool,
 }
 
-/// Gives the memory for writing back what is kept of it.
-struct Written {
-    state: Arc<Mutex<State>>,
+/// Frees memory of the write pool. It must not own that pool, which owns it.
+struct WritePoolReclaimer {
+    written: Arc<Mutex<Segments>>,
+    transferred: Arc<Mutex<Segments>>,
     read_pool: MemoryPool,
 }
 
-impl Reclaim for Written {
-    fn idle_since(&self, of_query: Option<&str>) -> Option<u64> {
-        // Nothing else is kept there, so any time will do.
-        self.state.lock().next_written(of_query).map(|_| 0)
+impl Reclaim for WritePoolReclaimer {
+    fn victim_last_use(&self, of_query: Option<&str>) -> Option<u64> {
+        self.written.lock().victim_last_use(of_query)
     }
 
     fn reclaim(&self, of_query: Option<&str>) -> Option<u64> {
-        let mut state = self.state.lock();
-        let at = state.next_written(of_query)?;
-        let id = state.written.remove(at)?;
-        let pool = &self.read_pool;
-        let carried = state.segments.get(&id).and_then(|s| s.carry_over(pool));
-        let Some(freed) = carried else {
-            return Some(state.drop_segment(id));
+        // `written` stays locked until the segment is in `transferred`, so that `get` and `forget`
+        // cannot miss it. Releasing reservations under this lock grants them to waiters, which is
+        // safe: waking a task only schedules it, and nothing that runs here locks `written` again.
+        let mut written = self.written.lock();
+        let (id, segment, size) = written.evict(of_query)?;
+        let Some(freed) = segment.transfer_to(&self.read_pool) else {
+            return Some(size);
         };
-        state.carried.put(id, pool.stamp());
+        let (exchange, tick) = (
+            segment.address.exchange.clone(),
+            self.read_pool.next_use_tick(),
+        );
+        self.transferred
+            .lock()
+            .insert(id, exchange, segment, size, tick);
         Some(freed)
     }
 }
 
-/// Gives the memory for reading back what was carried over into it.
-struct Carried(Arc<Mutex<State>>);
-
-impl Reclaim for Carried {
-    fn idle_since(&self, of_query: Option<&str>) -> Option<u64> {
-        self.0.lock().next_carried(of_query).map(|(_, stamp)| stamp)
-    }
-
-    fn reclaim(&self, of_query: Option<&str>) -> Option<u64> {
-        let mut state = self.0.lock();
-        let (id, _) = state.next_carried(of_query)?;
-        state.carried.pop(&id);
-        Some(state.drop_segment(id))
-    }
-}
-
 impl HotSegments {
-    /// An empty tier over the pool that segments are written from, and the one that may hold them
+    /// No segments yet, for the pool that segments are written from and the one that may hold them
     /// afterwards.
     pub fn new(write_pool: MemoryPool, read_pool: MemoryPool) -> Self {
-        let state = Arc::new(Mutex::new(State::new()));
         let hot = Self {
-            state: Arc::clone(&state),
+            written: Arc::new(Mutex::new(Lru::new())),
+            transferred: Lru::registered(&read_pool),
             write_pool,
             read_pool,
         };
-        // A pool must not own itself: no reclaimer has the pool that it is for.
-        hot.read_pool
-            .add_reclaimer(Arc::new(Carried(Arc::clone(&state))));
-        let read_pool = hot.read_pool.clone();
-        hot.write_pool
-            .add_reclaimer(Arc::new(Written { state, read_pool }));
+        hot.write_pool.add_reclaimer(Arc::new(WritePoolReclaimer {
+            written: Arc::clone(&hot.written),
+            transferred: Arc::clone(&hot.transferred),
+            read_pool: hot.read_pool.clone(),
+        }));
         hot
     }
 
-    /// Keeps a durable segment, unless somebody waits for the memory that it holds.
+    /// Caches a durable segment. If a writer waits for memory, the oldest segments are evicted at
+    /// once.
     pub fn insert(&self, segment: HotSegment) {
-        {
-            let mut state = self.state.lock();
-            let id = segment.address.segment;
-            state.segments.insert(id, Arc::new(segment));
-            state.written.push_back(id);
-        }
-        self.write_pool.reclaim_for_waiting();
-    }
-
-    /// A segment, if it is still here.
-    pub fn get(&self, id: SegmentId) -> Option<Arc<HotSegment>> {
-        let mut state = self.state.lock();
-        if let Some(stamp) = state.carried.get_mut(&id) {
-            *stamp = self.read_pool.stamp();
-        }
-        state.segments.get(&id).cloned()
-    }
-
-    /// Drops a segment, the copy in memory only.
-    pub fn remove(&self, at: &SegmentAddress) {
-        self.state.lock().remove_where(|s| s.address == *at);
-    }
-
-    /// Bytes kept.
-    pub fn bytes(&self) -> u64 {
-        self.state.lock().segments.values().map(|s| s.size).sum()
-    }
-
-    /// The exchanges of which any segment is kept.
-    pub fn exchanges(&self) -> HashSet<ExchangeId> {
-        let state = self.state.lock();
-        let segments = state.segments.values();
-        segments.map(|s| s.address.exchange.clone()).collect()
-    }
-
-    /// Forgets a closed exchange.
-    pub fn forget(&self, exchange: &ExchangeId) {
-        self.state
+        let (id, size) = (segment.address.segment, segment.size);
+        let exchange = segment.address.exchange.clone();
+        self.written
             .lock()
-            .remove_where(|s| s.address.exchange == *exchange);
+            .insert(id, exchange, Arc::new(segment), size, 0);
+        self.write_pool.reclaim_for_waiters();
+    }
+
+    /// A segment, if it is still in memory.
+    pub fn get(&self, id: SegmentId) -> Option<Arc<HotSegment>> {
+        let written = self.written.lock().peek(&id).cloned();
+        written.or_else(|| {
+            let tick = self.read_pool.next_use_tick();
+            self.transferred.lock().get(&id, tick).cloned()
+        })
+    }
+
+    /// Removes a segment from memory; the stored object stays.
+    pub fn remove(&self, at: &SegmentAddress) {
+        for segments in [&self.written, &self.transferred] {
+            let mut segments = segments.lock();
+            if segments.peek(&at.segment).is_some_and(|s| s.address == *at) {
+                segments.remove(&at.segment);
+            }
+        }
+    }
+
+    /// Bytes that are cached.
+    pub fn bytes(&self) -> u64 {
+        let written = self.written.lock();
+        written.bytes() + self.transferred.lock().bytes()
+    }
+
+    /// The exchanges that have a segment here.
+    pub fn exchanges(&self) -> HashSet<ExchangeId> {
+        let mut exchanges = self.written.lock().exchanges();
+        exchanges.extend(self.transferred.lock().exchanges());
+        exchanges
+    }
+
+    /// Removes the segments of a closed exchange from memory.
+    pub fn forget(&self, exchange: &ExchangeId) {
+        self.written.lock().forget(exchange);
+        self.transferred.lock().forget(exchange);
     }
 }
 
@@ -276,10 +233,11 @@ mod tests {
             Self { hot, write, read }
         }
 
-        /// Keeps a segment of one batch of `bytes`, which a query wrote.
-        fn keep(&self, query: &str, sequence: u64, bytes: usize) {
+        /// Inserts a segment of one batch of `bytes`, written by a query.
+        fn insert(&self, query: &str, sequence: u64, bytes: usize) {
             let reserved = self.write.try_reserve(query, bytes as u64).unwrap();
-            let (content, memory) = ReservedBytes::into_held(vec![0; bytes].into(), reserved);
+            let (content, memory) =
+                ReservedBytes::into_transferable(vec![0; bytes].into(), reserved);
             let exchange: ExchangeId = query.parse().unwrap();
             let segment = id(sequence);
             let footer = Footer {
@@ -299,11 +257,9 @@ mod tests {
             self.hot.insert(segment);
         }
 
-        fn has(&self) -> Vec<u64> {
-            let state = self.hot.state.lock();
-            let mut has: Vec<u64> = state.segments.keys().map(|id| id.sequence).collect();
-            has.sort_unstable();
-            has
+        fn cached(&self) -> Vec<u64> {
+            let present = |n: &u64| self.hot.get(id(*n)).is_some();
+            (1..=3).filter(present).collect()
         }
 
         fn used(&self) -> (u64, u64) {
@@ -319,72 +275,75 @@ mod tests {
     }
 
     #[test]
-    fn what_writers_need_the_room_of_stays_for_readers_until_they_need_it() {
+    fn a_segment_that_writers_displace_stays_for_readers_until_they_need_the_memory() {
         let daemon = Daemon::new(100, 100);
-        daemon.keep("q", 1, 40);
-        daemon.keep("q", 2, 50);
+        daemon.insert("q", 1, 40);
+        daemon.insert("q", 2, 50);
         let writing = daemon.write.try_reserve("q", 60).unwrap();
-        assert_eq!((daemon.has(), daemon.used()), (vec![1, 2], (60, 90)));
-        assert!(daemon.hot.get(id(1)).is_some(), "and so it was used last");
+        assert_eq!((daemon.cached(), daemon.used()), (vec![1, 2], (60, 90)));
+        assert!(
+            daemon.hot.get(id(1)).is_some(),
+            "now the most recently used"
+        );
         let reading = daemon.read.try_reserve("q", 40).unwrap();
-        assert_eq!((daemon.has(), daemon.used()), (vec![1], (60, 80)));
+        assert_eq!((daemon.cached(), daemon.used()), (vec![1], (60, 80)));
         daemon.hot.forget(&"q".parse().unwrap());
-        assert_eq!((daemon.has(), daemon.used()), (vec![], (60, 40)));
+        assert_eq!((daemon.cached(), daemon.used()), (vec![], (60, 40)));
         drop((writing, reading));
         assert_eq!((daemon.hot.bytes(), daemon.used()), (0, (0, 0)));
     }
 
     #[test]
-    fn a_daemon_that_goes_takes_its_segments_along() {
+    fn dropping_a_daemon_drops_its_segments() {
         let daemon = Daemon::new(100, 100);
-        daemon.keep("q", 1, 40);
-        daemon.keep("q", 2, 40);
+        daemon.insert("q", 1, 40);
+        daemon.insert("q", 2, 40);
         drop(daemon.write.try_reserve("q", 60));
         assert_eq!(daemon.used(), (40, 40));
-        let state = Arc::downgrade(&daemon.hot.state);
+        let segments = Arc::downgrade(&daemon.hot.written);
         drop(daemon);
-        assert!(state.upgrade().is_none());
+        assert!(segments.upgrade().is_none());
     }
 
     #[test]
-    fn where_readers_have_no_room_the_oldest_goes() {
+    fn the_oldest_segment_is_evicted_if_the_read_pool_has_no_room() {
         let daemon = Daemon::new(100, 30);
-        daemon.keep("q", 1, 40);
-        daemon.keep("q", 2, 20);
-        daemon.keep("q", 3, 40);
+        daemon.insert("q", 1, 40);
+        daemon.insert("q", 2, 20);
+        daemon.insert("q", 3, 40);
         let _writing = daemon.write.try_reserve("q", 50).unwrap();
-        assert_eq!((daemon.has(), daemon.used()), (vec![2, 3], (90, 20)));
+        assert_eq!((daemon.cached(), daemon.used()), (vec![2, 3], (90, 20)));
     }
 
     #[test]
-    fn what_a_reader_still_holds_is_counted_where_it_was_carried_to() {
+    fn bytes_that_a_reader_still_holds_count_in_the_pool_that_they_moved_to() {
         let daemon = Daemon::new(100, 100);
-        daemon.keep("q", 1, 80);
+        daemon.insert("q", 1, 80);
         let slice = daemon.hot.get(id(1)).unwrap().range(10..20).unwrap();
         let _writing = daemon.write.try_reserve("q", 60).unwrap();
         assert_eq!(daemon.used(), (60, 80));
         assert!(
             daemon.read.try_reserve("q", 40).is_none(),
-            "given up in vain"
+            "evicted, but still in use"
         );
-        assert_eq!((daemon.has(), daemon.used()), (vec![], (60, 80)));
+        assert_eq!((daemon.cached(), daemon.used()), (vec![], (60, 80)));
         drop(slice);
         assert_eq!(daemon.used(), (60, 0));
     }
 
     #[test]
-    fn a_query_at_its_limit_gives_back_its_own() {
+    fn a_query_at_its_limit_has_its_own_segments_evicted() {
         let daemon = {
             let write = MemoryPool::limited("write", 100, Some(50));
             let read = MemoryPool::limited("read", 100, Some(50));
             let hot = HotSegments::new(write.clone(), read.clone());
             Daemon { hot, write, read }
         };
-        daemon.keep("q", 1, 40);
-        daemon.keep("r", 2, 40);
+        daemon.insert("q", 1, 40);
+        daemon.insert("r", 2, 40);
         let _writing = daemon.write.try_reserve("r", 20).unwrap();
-        assert_eq!((daemon.has(), daemon.used()), (vec![1, 2], (60, 40)));
+        assert_eq!((daemon.cached(), daemon.used()), (vec![1, 2], (60, 40)));
         let _reading = daemon.read.try_reserve("r", 20).unwrap();
-        assert_eq!((daemon.has(), daemon.used()), (vec![1], (60, 20)));
+        assert_eq!((daemon.cached(), daemon.used()), (vec![1], (60, 20)));
     }
 }

@@ -1,9 +1,15 @@
-//! Copies of what the base directories hold, given back when memory is short.
+//! Copies of what the base directories hold, evicted when memory is short.
 //!
-//! Does: keep recently written segments ([`hot`]), footers ([`footers`]) and fetched chunks
-//! ([`chunks`]). Does not: know which attempts are committed (`catalog`). Invariant: every copy
-//! holds a reservation, and nothing is only here.
+//! Does: cache the segments that this daemon wrote ([`hot`]), footers ([`footers`]) and fetched
+//! chunks ([`chunks`]). Does not: know which attempts are committed (`catalog`). Invariant: every
+//! copy holds a reservation, and all of it can be read again from a base directory.
+
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_sign_loss)
+)]
 
 pub mod chunks;
 pub mod footers;
 pub mod hot;
+mod lru;

@@ -1,33 +1,35 @@
-//! The source handle: all that a read needs, compact, opaque to clients.
+//! The source handle: everything that one read needs, compact, and opaque to clients.
 //!
-//! Does: encode and decode, with a checksum. Does not: choose what goes into a handle (`plan`).
-//! Invariant: a decoded handle is whole and consistent; whatever else a client sends is refused.
+//! Does: encode and decode it, with a checksum. Does not: choose what it contains (`plan`).
+//! Invariant: a decoded handle is complete and consistent; anything else is refused.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::crc::checksum;
 use crate::id::{BaseName, DaemonId, ExchangeId, SegmentAddress, SegmentId};
-use crate::segment::layout::{FRAME_HEADER, RECORD, SEGMENT_HEADER};
-use crate::segment::varint::{Cursor, DecodeError, put, put_text};
+use crate::segment::error::DecodeError;
+use crate::segment::layout::{FRAME_HEADER_LEN, RECORD_LEN, SEGMENT_HEADER_LEN};
+use crate::segment::varint::{Cursor, put, put_text};
 
-/// Version of the encoding.
+/// The encoding that this code writes, and the only one that it reads.
 const VERSION: u8 = 1;
 
-/// Consecutive blocks of one partition in one segment.
+/// Bound of every number in a range: a segment is far smaller, and sums cannot overflow.
+const MAX_SEGMENT_SIZE: u64 = 1 << 48;
+
+/// Adjacent blocks of one partition in one segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandleRange {
-    /// The base directory that holds the segment.
     pub base: BaseName,
-    /// The segment.
     pub segment: SegmentId,
-    /// Where the segment's blocks end: fetches must not go beyond.
+    /// Offset at which the segment's blocks end; fetches must not go beyond it.
     pub blocks_end: u64,
-    /// Where the first block record begins.
+    /// Offset of the first block record.
     pub offset: u64,
-    /// Bytes, block records included.
+    /// Bytes of the blocks, records included.
     pub length: u64,
-    /// Pages.
+    /// Number of pages, at least 1.
     pub pages: u64,
     /// CRC-32C over the blocks' checksums.
     pub checksum: u32,
@@ -36,25 +38,39 @@ pub struct HandleRange {
 /// A source handle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handle {
-    /// The exchange.
     pub exchange: ExchangeId,
-    /// The output partition.
     pub partition: u32,
-    /// Page bytes.
+    /// Page bytes, without frame headers.
     pub bytes: u64,
-    /// What to read, in this order.
+    /// In the order in which they are read.
     pub ranges: Vec<HandleRange>,
 }
 
+/// Why a text is not a source handle.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HandleError {
+    #[error("not base64url: {0}")]
+    NotBase64(#[from] base64::DecodeError),
+    #[error("too short")]
+    TooShort,
+    #[error("checksum mismatch")]
+    ChecksumMismatch,
+    #[error("version {version}, but this daemon reads version {VERSION}")]
+    UnknownVersion { version: u8 },
+    /// The checksum is right, but the content is not.
+    #[error("malformed: {0}")]
+    Malformed(#[from] DecodeError),
+}
+
 impl Handle {
-    /// Pages in all.
+    /// Number of pages in all ranges.
     pub fn pages(&self) -> u64 {
         self.ranges
             .iter()
             .fold(0, |sum, r| sum.saturating_add(r.pages))
     }
 
-    /// Where the segment of a range lies.
+    /// The address of the segment that holds a range.
     pub fn address(&self, range: &HandleRange) -> SegmentAddress {
         SegmentAddress {
             exchange: self.exchange.clone(),
@@ -63,7 +79,21 @@ impl Handle {
         }
     }
 
-    /// The handle as text: base64url without padding.
+    /// Encodes the handle as text: base64url without padding.
+    ///
+    /// ```
+    /// use stopover::catalog::handle::Handle;
+    ///
+    /// let handle = Handle {
+    ///     exchange: "query-1".parse()?,
+    ///     partition: 7,
+    ///     bytes: 0,
+    ///     ranges: Vec::new(),
+    /// };
+    /// assert_eq!(Handle::decode(&handle.encode())?, handle);
+    /// assert!(Handle::decode("anything else").is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn encode(&self) -> String {
         let mut bases: Vec<&BaseName> = self.ranges.iter().map(|r| &r.base).collect();
         bases.sort();
@@ -85,12 +115,10 @@ impl Handle {
             .for_each(|daemon| out.extend_from_slice(&daemon.0.to_le_bytes()));
         put(&mut out, self.ranges.len() as u64);
         for range in &self.ranges {
-            put(
-                &mut out,
-                bases.binary_search(&&range.base).expect("just collected") as u64,
-            );
+            let base = bases.binary_search(&&range.base);
             let daemon = daemons.binary_search(&range.segment.daemon);
-            put(&mut out, daemon.expect("just collected") as u64);
+            put(&mut out, base.expect("collected above") as u64);
+            put(&mut out, daemon.expect("collected above") as u64);
             put(&mut out, range.segment.sequence);
             put(&mut out, range.offset);
             put(&mut out, range.length);
@@ -103,40 +131,32 @@ impl Handle {
         URL_SAFE_NO_PAD.encode(out)
     }
 
-    /// Decodes a handle's text.
+    /// Decodes the text of a handle.
     ///
     /// # Errors
-    /// What is wrong with it, in words.
-    pub fn decode(text: &str) -> Result<Self, String> {
-        let bytes = URL_SAFE_NO_PAD
-            .decode(text.trim())
-            .map_err(|e| format!("not base64url: {e}"))?;
-        let (body, crc) = bytes.split_last_chunk::<4>().ok_or("it is too short")?;
+    /// [`HandleError`] if it was not returned by [`Handle::encode`].
+    pub fn decode(text: &str) -> Result<Self, HandleError> {
+        let bytes = URL_SAFE_NO_PAD.decode(text.trim())?;
+        let (body, crc) = bytes.split_last_chunk::<4>().ok_or(HandleError::TooShort)?;
         if u32::from_le_bytes(*crc) != checksum(body) {
-            return Err("it does not fit its checksum".into());
+            return Err(HandleError::ChecksumMismatch);
         }
-        match body.first() {
-            Some(&VERSION) => decode_body(&body[1..]).map_err(|e| e.to_string()),
-            Some(other) => Err(format!(
-                "its version is {other}; this daemon reads {VERSION}"
-            )),
-            None => Err("it is empty".into()),
+        match body.split_first() {
+            Some((&VERSION, fields)) => Ok(decode_fields(fields)?),
+            Some((&version, _)) => Err(HandleError::UnknownVersion { version }),
+            None => Err(HandleError::TooShort),
         }
     }
 }
 
-fn decode_body(body: &[u8]) -> Result<Handle, DecodeError> {
-    let mut cursor = Cursor::new(body);
-    let exchange = cursor
-        .text()?
-        .parse()
-        .map_err(|_| DecodeError("the exchange id is invalid"))?;
+fn decode_fields(bytes: &[u8]) -> Result<Handle, DecodeError> {
+    let mut cursor = Cursor::new(bytes);
+    let exchange = cursor.parsed("exchange id")?;
     let partition = cursor.u32()?;
     let bytes = cursor.u64()?;
     let mut bases: Vec<BaseName> = Vec::new();
     for _ in 0..cursor.count(2)? {
-        let name = cursor.text()?.parse();
-        bases.push(name.map_err(|_| DecodeError("a base directory's name is invalid"))?);
+        bases.push(cursor.parsed("base directory name")?);
     }
     let mut daemons = Vec::new();
     for _ in 0..cursor.count(8)? {
@@ -153,13 +173,12 @@ fn decode_body(body: &[u8]) -> Result<Handle, DecodeError> {
         bytes,
         ranges,
     };
-    let room = handle
-        .ranges
-        .iter()
-        .fold(0u64, |sum, r| sum.saturating_add(r.length));
-    let overhead = handle.pages().saturating_mul(FRAME_HEADER as u64);
-    if handle.bytes.saturating_add(overhead) > room {
-        return Err(DecodeError("its sizes contradict each other"));
+    let lengths = handle.ranges.iter().map(|range| range.length);
+    let available = lengths.fold(0, u64::saturating_add);
+    let headers = handle.pages().saturating_mul(FRAME_HEADER_LEN as u64);
+    if handle.bytes.saturating_add(headers) > available {
+        let field = "sizes of pages and ranges";
+        return Err(DecodeError::Contradiction { field });
     }
     Ok(handle)
 }
@@ -169,31 +188,24 @@ fn decode_range(
     bases: &[BaseName],
     daemons: &[DaemonId],
 ) -> Result<HandleRange, DecodeError> {
-    let base = bases
-        .get(cursor.u32()? as usize)
-        .ok_or(DecodeError("it names no base directory"))?;
-    let daemon = daemons
-        .get(cursor.u32()? as usize)
-        .ok_or(DecodeError("it names no daemon"))?;
+    let base = cursor.entry(bases, "base directory")?.clone();
+    let daemon = *cursor.entry(daemons, "daemon")?;
     let sequence = cursor.u64()?;
     let (offset, length, gap) = (cursor.u64()?, cursor.u64()?, cursor.u64()?);
     let pages = cursor.u64()?;
     let checksum = cursor.fixed_u32()?;
-    // A segment is far below 2^48 bytes: sums of such numbers cannot overflow later on.
-    const SANE: u64 = 1 << 48;
-    let sane = offset >= SEGMENT_HEADER as u64
-        && length > RECORD as u64
+    let valid = offset >= SEGMENT_HEADER_LEN as u64
+        && length > RECORD_LEN as u64
         && pages > 0
-        && [offset, length, gap, pages].iter().all(|n| *n < SANE);
-    if !sane {
-        return Err(DecodeError("a range is out of bounds"));
+        && [offset, length, gap, pages]
+            .iter()
+            .all(|n| *n < MAX_SEGMENT_SIZE);
+    if !valid {
+        return Err(DecodeError::Invalid { field: "range" });
     }
     Ok(HandleRange {
-        base: base.clone(),
-        segment: SegmentId {
-            daemon: *daemon,
-            sequence,
-        },
+        base,
+        segment: SegmentId { daemon, sequence },
         blocks_end: offset + length + gap,
         offset,
         length,
@@ -230,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handle_comes_back_and_a_range_costs_less_than_forty_characters() {
+    fn a_handle_is_decoded_as_encoded_and_a_range_needs_fewer_than_forty_characters() {
         let one = some_handle(1).encode().len();
         let handle = some_handle(17);
         let text = handle.encode();
@@ -257,7 +269,7 @@ mod tests {
         let crc = checksum(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
         let error = Handle::decode(&URL_SAFE_NO_PAD.encode(bytes)).unwrap_err();
-        assert!(error.contains("version is 7"), "{error}");
+        assert_eq!(error, HandleError::UnknownVersion { version: 7 });
     }
 
     proptest! {
@@ -270,8 +282,8 @@ mod tests {
         }
 
         #[test]
-        fn no_body_makes_it_panic(body: Vec<u8>) {
-            let _ = decode_body(&body);
+        fn decoding_any_bytes_does_not_panic(body: Vec<u8>) {
+            let _ = decode_fields(&body);
         }
     }
 }

@@ -1,32 +1,30 @@
-//! From footers and chosen attempts to source handles.
+//! Plans source handles from footers and chosen attempts. Pure.
 //!
-//! Pure. Does: pick each chosen attempt's commit record, find its blocks, join neighbours into
-//! ranges and cut them into handles of about the target size. Does not: fetch anything. Invariant:
-//! the blocks of the ranges are exactly the pages which the commit records count, in the order of
-//! the sink.
+//! Does: pick the commit record of each chosen attempt, find its blocks, join adjacent ones into
+//! ranges and cut these into handles of about the target size. Does not: fetch anything. Invariant:
+//! the blocks of the ranges hold exactly the pages that the commit records count, in the order in
+//! which each sink wrote them.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use super::CatalogError;
+use super::error::CatalogError;
 use super::handle::{Handle, HandleRange};
 use crate::crc::Checksum;
 use crate::id::{ExchangeId, SegmentAddress, SegmentId, TaskAttempt};
 use crate::segment::blocks::{BlockEntry, Position};
 use crate::segment::footer::{CommitRecord, Footer};
 
-/// A segment that exists.
+/// A segment that exists, with its footer.
 #[derive(Debug, Clone)]
 pub struct KnownSegment {
-    /// Where it lies.
     pub address: SegmentAddress,
-    /// What it holds.
     pub footer: Arc<Footer>,
 }
 
-/// The commit records of an exchange, by attempt. Where an attempt was committed twice (a client
-/// that wrote it through two daemons), the record in the first segment by id stands.
+/// The commit records of an exchange, by attempt. If an attempt was committed twice (by a client
+/// that wrote it through two daemons), the record in the segment with the lower id counts.
 pub fn committed(segments: &[KnownSegment]) -> BTreeMap<TaskAttempt, (SegmentId, &CommitRecord)> {
     let mut records: BTreeMap<TaskAttempt, (SegmentId, &CommitRecord)> = BTreeMap::new();
     for known in segments {
@@ -41,32 +39,33 @@ pub fn committed(segments: &[KnownSegment]) -> BTreeMap<TaskAttempt, (SegmentId,
     records
 }
 
-/// The handles for the chosen attempts, by partition, each made when it is asked for: of all of
-/// them together there may be gigabytes.
+/// The handles for the chosen attempts, by partition. Each is made when it is requested, since all
+/// of them together may need gigabytes.
 #[derive(Debug)]
 pub struct Plan {
     exchange: ExchangeId,
     target_size: u64,
     /// Sorted by id.
-    segments: Vec<Wanted>,
-    /// For each segment that has blocks left: the partition of the next, and which segment it is.
+    segments: Vec<SegmentCursor>,
+    /// For each segment that has blocks left: the partition of the next one, and the segment's
+    /// index in `segments`.
     next: BinaryHeap<Reverse<(u32, usize)>>,
-    /// Handles of the present partition.
+    /// Handles of the current partition that have not been returned yet.
     ready: VecDeque<Handle>,
 }
 
-/// A segment that holds blocks of chosen attempts.
+/// A position among the blocks of chosen attempts in one segment.
 #[derive(Debug)]
-struct Wanted {
+struct SegmentCursor {
     known: KnownSegment,
-    /// Which of its sinks, by their index.
-    sinks: Sinks,
-    walked: Position,
+    sinks: ChosenSinks,
+    position: Position,
+    /// The block before `position`, which is returned next.
     next: Option<BlockEntry>,
 }
 
-/// For each sink of a segment whether its attempt was chosen.
-type Sinks = Vec<bool>;
+/// For each sink of a segment, whether its attempt was chosen.
+type ChosenSinks = Vec<bool>;
 
 /// Plans the handles for the chosen attempts, by partition.
 ///
@@ -79,21 +78,21 @@ pub fn plan(
     chosen: &[TaskAttempt],
     target_size: Option<u64>,
 ) -> Result<Plan, CatalogError> {
-    let mut wanted = {
+    let mut chosen_sinks = {
         let by_id = index_segments(&segments);
-        wanted_sinks(exchange, &segments, &by_id, chosen)?
+        choose_sinks(exchange, &segments, &by_id, chosen)?
     };
-    // A segment that a failed-over upload left twice is taken once.
-    let mut segments: Vec<Wanted> = segments
+    // `remove`: a segment that an upload with failover stored twice is read once.
+    let mut segments: Vec<SegmentCursor> = segments
         .into_iter()
         .filter_map(|known| {
-            let sinks = wanted.remove(&known.address.segment)?;
-            Some(Wanted::new(known, sinks))
+            let sinks = chosen_sinks.remove(&known.address.segment)?;
+            Some(SegmentCursor::new(known, sinks))
         })
         .collect();
-    segments.sort_unstable_by_key(|wanted| wanted.known.address.segment);
+    segments.sort_unstable_by_key(|cursor| cursor.known.address.segment);
     let heads = segments.iter().enumerate();
-    let next = heads.filter_map(|(at, wanted)| Some(Reverse((wanted.next?.partition, at))));
+    let next = heads.filter_map(|(at, cursor)| Some(Reverse((cursor.next?.partition, at))));
     Ok(Plan {
         exchange: exchange.clone(),
         target_size: target_size.unwrap_or(u64::MAX),
@@ -103,24 +102,24 @@ pub fn plan(
     })
 }
 
-impl Wanted {
-    fn new(known: KnownSegment, sinks: Sinks) -> Self {
-        let mut new = Self {
+impl SegmentCursor {
+    fn new(known: KnownSegment, sinks: ChosenSinks) -> Self {
+        let mut cursor = Self {
             known,
             sinks,
-            walked: Position::start(),
+            position: Position::start(),
             next: None,
         };
-        new.step();
-        new
+        cursor.advance();
+        cursor
     }
 
-    /// Goes to the next block of a chosen attempt, and answers the present one.
-    fn step(&mut self) -> Option<BlockEntry> {
+    /// Returns the current block and advances to the next one of a chosen attempt.
+    fn advance(&mut self) -> Option<BlockEntry> {
         let index = &self.known.footer.blocks;
-        let mut next = index.next(&mut self.walked);
+        let mut next = index.next(&mut self.position);
         while next.is_some_and(|block| !self.sinks[block.sink as usize]) {
-            next = index.next(&mut self.walked);
+            next = index.next(&mut self.position);
         }
         std::mem::replace(&mut self.next, next)
     }
@@ -144,7 +143,7 @@ impl Iterator for Plan {
                 .next
                 .is_some_and(|block| block.partition == partition)
             {
-                blocks.extend(segment.step().map(|block| (at, block)));
+                blocks.extend(segment.advance().map(|block| (at, block)));
             }
             if let Some(block) = segment.next {
                 self.next.push(Reverse((block.partition, at)));
@@ -172,9 +171,9 @@ pub fn plan_partition(
     partition: u32,
 ) -> Result<Handle, CatalogError> {
     let by_id = index_segments(segments);
-    let wanted = wanted_sinks(exchange, segments, &by_id, chosen)?;
+    let chosen_sinks = choose_sinks(exchange, segments, &by_id, chosen)?;
     let mut blocks = Vec::new();
-    for (id, sinks) in &wanted {
+    for (id, sinks) in &chosen_sinks {
         let known = by_id[id];
         let mine = known
             .footer
@@ -205,7 +204,7 @@ struct PlannedBlock<'a> {
     block: BlockEntry,
 }
 
-/// One address for each segment; a segment that a failed-over upload left twice has equal content.
+/// One copy of each segment: the copies that an upload with failover stored twice are equal.
 fn index_segments(segments: &[KnownSegment]) -> HashMap<SegmentId, &KnownSegment> {
     let mut by_id = HashMap::with_capacity(segments.len());
     for known in segments {
@@ -214,17 +213,16 @@ fn index_segments(segments: &[KnownSegment]) -> HashMap<SegmentId, &KnownSegment
     by_id
 }
 
-/// For each segment the chosen sinks in it, after checking that all is there.
-fn wanted_sinks(
+/// The chosen sinks of each segment, after checking that all their segments and pages exist.
+fn choose_sinks(
     exchange: &ExchangeId,
     segments: &[KnownSegment],
     by_id: &HashMap<SegmentId, &KnownSegment>,
     chosen: &[TaskAttempt],
-) -> Result<HashMap<SegmentId, Sinks>, CatalogError> {
+) -> Result<HashMap<SegmentId, ChosenSinks>, CatalogError> {
     let records = committed(segments);
     let mut tasks = HashSet::with_capacity(chosen.len());
-    let mut wanted: HashMap<SegmentId, Sinks> = HashMap::new();
-    let mut held: HashMap<TaskAttempt, (u64, u64)> = HashMap::new();
+    let mut sinks: HashMap<SegmentId, ChosenSinks> = HashMap::new();
     for attempt in chosen {
         if !tasks.insert(attempt.task) {
             return Err(CatalogError::ChosenTwice { task: attempt.task });
@@ -235,7 +233,7 @@ fn wanted_sinks(
                 attempt: *attempt,
                 exchange: exchange.clone(),
             })?;
-        let before = record
+        let predecessors = record
             .predecessors
             .iter()
             .map(|(base, sequence)| SegmentAddress {
@@ -246,47 +244,46 @@ fn wanted_sinks(
                     sequence: *sequence,
                 },
             });
-        for segment in before {
-            if !by_id.contains_key(&segment.segment) {
+        for segment in predecessors {
+            let Some(known) = by_id.get(&segment.segment) else {
                 return Err(CatalogError::Lost { segment });
-            }
-            want(&mut wanted, by_id[&segment.segment], *attempt);
+            };
+            choose(&mut sinks, known, *attempt);
         }
-        want(&mut wanted, by_id[own], *attempt);
-        held.insert(*attempt, (0, 0));
+        choose(&mut sinks, by_id[own], *attempt);
     }
-    count_held(&wanted, by_id, &mut held);
+    let counts = count_pages(&sinks, by_id);
     for attempt in chosen {
         let (own, record) = records[attempt];
-        if held[attempt] != (record.totals.pages, record.totals.bytes) {
-            let reason = format!(
-                "the blocks of {attempt} hold {} pages, {} bytes; its commit record says {}, {}",
-                held[attempt].0, held[attempt].1, record.totals.pages, record.totals.bytes
-            );
-            let segment = by_id[&own].address.clone();
-            return Err(CatalogError::Corrupt {
-                segment,
-                reason: reason.into(),
+        let recorded = (record.totals.pages, record.totals.bytes);
+        let found = counts.get(attempt).copied().unwrap_or_default();
+        if found != recorded {
+            return Err(CatalogError::CountMismatch {
+                segment: by_id[&own].address.clone(),
+                attempt: *attempt,
+                recorded,
+                found,
             });
         }
     }
-    Ok(wanted)
+    Ok(sinks)
 }
 
-fn want(wanted: &mut HashMap<SegmentId, Sinks>, known: &KnownSegment, attempt: TaskAttempt) {
+fn choose(sinks: &mut HashMap<SegmentId, ChosenSinks>, known: &KnownSegment, attempt: TaskAttempt) {
     let footer = &known.footer;
     if let Ok(sink) = footer.sinks.binary_search(&attempt) {
-        let sinks = wanted.entry(known.address.segment);
+        let sinks = sinks.entry(known.address.segment);
         sinks.or_insert_with(|| vec![false; footer.sinks.len()])[sink] = true;
     }
 }
 
-fn count_held(
-    wanted: &HashMap<SegmentId, Sinks>,
+/// Pages and page bytes in the blocks of each chosen attempt.
+fn count_pages(
+    chosen: &HashMap<SegmentId, ChosenSinks>,
     by_id: &HashMap<SegmentId, &KnownSegment>,
-    held: &mut HashMap<TaskAttempt, (u64, u64)>,
-) {
-    for (id, sinks) in wanted {
+) -> HashMap<TaskAttempt, (u64, u64)> {
+    let mut totals: HashMap<TaskAttempt, (u64, u64)> = HashMap::new();
+    for (id, sinks) in chosen {
         let footer = &by_id[id].footer;
         let mut counts = vec![(0, 0); sinks.len()];
         for block in footer.blocks.iter() {
@@ -294,20 +291,17 @@ fn count_held(
             count.0 += u64::from(block.pages);
             count.1 += block.page_bytes();
         }
-        for ((sink, count), _) in footer
-            .sinks
-            .iter()
-            .zip(counts)
-            .zip(sinks)
-            .filter(|(_, w)| **w)
-        {
-            let all = held.entry(*sink).or_default();
-            (all.0, all.1) = (all.0 + count.0, all.1 + count.1);
+        let counted = footer.sinks.iter().zip(counts).zip(sinks);
+        for ((attempt, (pages, bytes)), _) in counted.filter(|(_, chosen)| **chosen) {
+            let total = totals.entry(*attempt).or_default();
+            total.0 += pages;
+            total.1 += bytes;
         }
     }
+    totals
 }
 
-/// Cuts the blocks of a partition into handles at block boundaries and joins neighbours into
+/// Cuts the blocks of a partition into handles at block boundaries, and joins adjacent blocks into
 /// ranges.
 fn cut(
     exchange: &ExchangeId,

@@ -15,8 +15,9 @@ use super::{ConfigArgs, EXIT_FAILURE, EXIT_OK, print};
 use crate::config::{BaseDirectoryConfig, Config};
 use crate::id::{ExchangeId, SegmentAddress};
 use crate::runtime::Runtime;
+use crate::segment::error::FormatError;
 use crate::segment::footer::Footer;
-use crate::segment::layout::{TRAILER, Trailer};
+use crate::segment::layout::{TRAILER_LEN, Trailer};
 use crate::storage::{Storage, StorageError, Tail};
 use crate::store::keys::{self, Key};
 
@@ -50,8 +51,8 @@ enum InspectError {
     Io(#[from] std::io::Error),
     #[error(transparent)]
     Storage(#[from] StorageError),
-    #[error("{0}")]
-    Malformed(String),
+    #[error(transparent)]
+    Malformed(#[from] FormatError),
     #[error("it changed while it was being read: try again")]
     Changed,
 }
@@ -147,18 +148,16 @@ fn read_footer(
     mut tail: impl FnMut(u64) -> Result<Tail, InspectError>,
 ) -> Result<Inspected, InspectError> {
     let mut last = tail(FIRST_TAIL)?;
-    let trailer =
-        Trailer::decode(&last.bytes, last.object_size).map_err(InspectError::Malformed)?;
-    let wanted = u64::from(trailer.footer_length) + TRAILER as u64;
+    let trailer = Trailer::decode(&last.bytes, last.object_size)?;
+    let wanted = u64::from(trailer.footer_length) + TRAILER_LEN as u64;
     if wanted > last.bytes.len() as u64 {
         last = tail(wanted)?;
     }
-    let end = last.bytes.len() - TRAILER;
+    let end = last.bytes.len() - TRAILER_LEN;
     let start = end
         .checked_sub(trailer.footer_length as usize)
         .ok_or(InspectError::Changed)?;
-    let footer =
-        Footer::decode(&last.bytes[start..end], &trailer).map_err(InspectError::Malformed)?;
+    let footer = Footer::decode(&last.bytes[start..end], &trailer)?;
     Ok(Inspected {
         size: last.object_size,
         footer_length: trailer.footer_length,

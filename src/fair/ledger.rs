@@ -1,47 +1,48 @@
-//! Who gets the next part of something that is scarce. Pure and synchronous.
+//! Virtual-time fair queueing over a bounded capacity. Pure and synchronous.
 //!
-//! Does: count what each party holds of a capacity, queue those who must wait, and name the next
-//! one to be granted. Does not: wake anybody (the semaphore in `mod.rs` does). Parties are queries,
-//! amounts are bytes or pieces; nothing here knows which.
+//! Does: count what each party holds, queue requests, and choose the next one to grant. Does not:
+//! wake anybody (`semaphore` does). Parties are queries, amounts are bytes or slots; nothing here
+//! depends on that.
 //!
-//! Each party has a queue of its own, first come, first served. Parties whose turn it may be go
-//! round: each stands at a mark, next is the one with the lowest mark (of equals, who came first),
-//! and what it is granted moves its mark on by as much. Who begins to wait joins at the highest
-//! mark, that is at the end of the round. So marks are never further apart than the largest
-//! request, and, as the property tests hold:
+//! Each party has its own first-come, first-served queue and a virtual time. The waiting party with
+//! the lowest virtual time is served next (ties: the older request); a grant advances it by the
+//! granted amount. A party that starts to wait begins at the highest virtual time of those waiting,
+//! so virtual times never differ by more than the largest request. The property tests hold:
 //!
-//! - Nobody overtakes the one whose turn it is, so a large request is not starved by small ones,
-//!   nor by parties that come later, however many.
-//! - Before a request at the head of its party's queue is granted, each other party that waits is
-//!   granted at most two of the largest requests, however many it has queued.
-//! - Of two parties that wait all the time, neither gets more than two of the largest requests
-//!   ahead of the other.
+//! - Nobody overtakes the party that is next, so a large request is starved neither by small ones
+//!   nor by newcomers, however many.
+//! - Before a request at the head of its party's queue is granted, each other waiting party is
+//!   granted at most twice the largest request, however many it has queued.
+//! - Of two parties that wait all the time, neither is ever ahead of the other by more than twice
+//!   the largest request.
 //!
-//! A party at its own limit has no turn until it gives back: it holds up nobody else, keeps its
-//! mark as far as the others' marks still reach, and is owed nothing of what they got meanwhile.
+//! A party whose next request would exceed its own limit is not scheduled until it releases
+//! something: it delays nobody else, keeps its virtual time within the range of the others', and
+//! has no claim to what they were granted meanwhile.
 //!
-//! Invariant: what is held never exceeds the capacity, nor what a party holds its limit; and after
-//! [`Ledger::grant`] has answered `None`, either nobody has a turn, or the one who has it wants
-//! more than is free.
+//! Invariant: the amount held never exceeds the capacity, and no party holds more than its limit.
+//! After [`Ledger::grant`] returned `None`, either no party is scheduled, or the next request is
+//! larger than what is free.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-/// Number of a request that waits: its place in its party's queue.
+/// Number of a queued request; grows with every request.
 pub type Ticket = u64;
 
-/// The place of a party among those whose turn it may be: by its mark, then by who came first.
-type Turn = (u64, Ticket, Arc<str>);
+/// Place in the schedule: virtual time, then the ticket of the party's oldest request.
+type Position = (u64, Ticket, Arc<str>);
 
-/// The ledger; `W` is whatever a waiting request must be told through.
+/// The ledger. `W` is what the caller needs to wake a waiting request.
 #[derive(Debug)]
 pub struct Ledger<W> {
     capacity: u64,
     free: u64,
-    /// What one party may hold.
+    /// The largest amount that one party may hold.
     limit: u64,
     accounts: HashMap<Arc<str>, Account<W>>,
-    turns: BTreeSet<Turn>,
+    /// Parties whose next request is within their limit, in the order of service.
+    schedule: BTreeSet<Position>,
     next_ticket: Ticket,
     waiting: u64,
 }
@@ -49,33 +50,33 @@ pub struct Ledger<W> {
 #[derive(Debug)]
 struct Account<W> {
     held: u64,
-    waiting: BTreeMap<Ticket, (u64, W)>,
-    waits_for: u64,
-    /// Its place, while it has a turn.
-    turn: Option<Turn>,
-    /// Its mark when it lost its turn although it still waits.
-    mark: Option<u64>,
+    queue: BTreeMap<Ticket, (u64, W)>,
+    /// Sum of the amounts in `queue`.
+    queued: u64,
+    /// Its entry in the schedule, if it has one.
+    position: Option<Position>,
+    /// Its virtual time, retained while its own limit keeps it out of the schedule.
+    virtual_time: Option<u64>,
 }
 
 /// A request that was granted after it had waited.
 #[derive(Debug)]
 pub struct Granted<W> {
-    /// Whose it is.
-    pub who: Arc<str>,
-    /// How much.
+    pub party: Arc<str>,
+    /// The amount, now held.
     pub amount: u64,
-    /// How to tell.
+    /// What was passed to [`Ledger::enqueue`].
     pub waiter: W,
 }
 
-/// What is waited for, by the reason.
+/// What queued requests wait for, by reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Shortage {
-    /// Parties that wait.
+    /// Number of parties that wait.
     pub parties: usize,
-    /// What those wait for who wait for the capacity, less what is free.
+    /// The amount by which requests within their party's limit exceed what is free.
     pub capacity: u64,
-    /// Parties at their own limit, and what each would have to give back.
+    /// Parties at their own limit, each with the amount that it would have to release.
     pub limited: Vec<(Arc<str>, u64)>,
 }
 
@@ -87,22 +88,22 @@ impl<W> Ledger<W> {
             free: capacity,
             limit: limit.min(capacity),
             accounts: HashMap::new(),
-            turns: BTreeSet::new(),
+            schedule: BTreeSet::new(),
             next_ticket: 0,
             waiting: 0,
         }
     }
 
-    /// Grants at once, if nobody is overtaken by it; answers the party's name, to be given back
-    /// with the amount.
-    pub fn take(&mut self, who: &str, amount: u64) -> Option<Arc<str>> {
-        if !self.turns.is_empty() || amount > self.free {
+    /// Grants `amount` at once if that overtakes nobody. Returns the party's interned name, which
+    /// the caller passes to [`Ledger::release`] with the amount.
+    pub fn try_acquire(&mut self, party: &str, amount: u64) -> Option<Arc<str>> {
+        if !self.schedule.is_empty() || amount > self.free {
             return None;
         }
-        let Some((name, account)) = self.accounts.get_key_value(who) else {
-            return (amount <= self.limit).then(|| self.open(who, amount));
+        let Some((name, account)) = self.accounts.get_key_value(party) else {
+            return (amount <= self.limit).then(|| self.open(party, amount));
         };
-        if !account.waiting.is_empty() || account.held + amount > self.limit {
+        if !account.queue.is_empty() || account.held + amount > self.limit {
             return None;
         }
         let name = Arc::clone(name);
@@ -111,156 +112,160 @@ impl<W> Ledger<W> {
         Some(name)
     }
 
-    fn open(&mut self, who: &str, held: u64) -> Arc<str> {
-        let name: Arc<str> = who.into();
+    fn open(&mut self, party: &str, held: u64) -> Arc<str> {
+        let name: Arc<str> = party.into();
         self.free -= held;
         let account = Account {
             held,
-            waiting: BTreeMap::new(),
-            waits_for: 0,
-            turn: None,
-            mark: None,
+            queue: BTreeMap::new(),
+            queued: 0,
+            position: None,
+            virtual_time: None,
         };
         self.accounts.insert(Arc::clone(&name), account);
         name
     }
 
-    fn account(&mut self, who: &str) -> &mut Account<W> {
+    fn account(&mut self, party: &str) -> &mut Account<W> {
         self.accounts
-            .get_mut(who)
-            .expect("who holds or waits has an account")
+            .get_mut(party)
+            .expect("a party that holds or waits has an account")
     }
 
-    /// Queues a request which could not be taken at once; it must fit into capacity and limit.
-    pub fn wait(&mut self, who: &str, amount: u64, waiter: W) -> (Arc<str>, Ticket) {
+    /// Queues a request that [`Ledger::try_acquire`] refused; `amount` must be within the limit.
+    pub fn enqueue(&mut self, party: &str, amount: u64, waiter: W) -> (Arc<str>, Ticket) {
         debug_assert!(amount <= self.limit, "such a request would wait for ever");
-        let name = match self.accounts.get_key_value(who) {
+        let name = match self.accounts.get_key_value(party) {
             Some((name, _)) => Arc::clone(name),
-            None => self.open(who, 0),
+            None => self.open(party, 0),
         };
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         self.waiting += amount;
         let account = self.account(&name);
-        account.waiting.insert(ticket, (amount, waiter));
-        account.waits_for += amount;
-        self.settle(&name, 0);
+        account.queue.insert(ticket, (amount, waiter));
+        account.queued += amount;
+        self.reschedule(&name, 0);
         (name, ticket)
     }
 
-    /// A request does not wait any more; `false` if it had been granted. Others may be next now.
-    pub fn leave(&mut self, who: &str, ticket: Ticket) -> bool {
-        let Some(account) = self.accounts.get_mut(who) else {
+    /// Removes a queued request; `false` if it was granted before. The caller must then call
+    /// [`Ledger::grant`], as another request may be next now.
+    pub fn cancel(&mut self, party: &str, ticket: Ticket) -> bool {
+        let Some(account) = self.accounts.get_mut(party) else {
             return false;
         };
-        let Some((amount, _)) = account.waiting.remove(&ticket) else {
+        let Some((amount, _)) = account.queue.remove(&ticket) else {
             return false;
         };
-        account.waits_for -= amount;
+        account.queued -= amount;
         self.waiting -= amount;
-        self.settle(who, 0);
+        self.reschedule(party, 0);
         true
     }
 
-    /// Takes back what a party held. Others may be next now.
-    pub fn give(&mut self, who: &str, amount: u64) {
+    /// Releases what a party held. The caller must then call [`Ledger::grant`].
+    pub fn release(&mut self, party: &str, amount: u64) {
         self.free += amount;
-        debug_assert!(self.free <= self.capacity, "more came back than was given");
-        self.account(who).held -= amount;
-        self.settle(who, 0);
+        debug_assert!(
+            self.free <= self.capacity,
+            "more was released than acquired"
+        );
+        self.account(party).held -= amount;
+        self.reschedule(party, 0);
     }
 
-    /// Grants the request whose turn it is, if there is enough for it.
+    /// Grants the next request if enough is free.
     pub fn grant(&mut self) -> Option<Granted<W>> {
-        let who = Arc::clone(&self.turns.first()?.2);
+        let party = Arc::clone(&self.schedule.first()?.2);
         let free = self.free;
-        let account = self.account(&who);
-        let first = account
-            .waiting
+        let account = self.account(&party);
+        let oldest = account
+            .queue
             .first_entry()
-            .expect("who has a turn has a request");
-        let amount = first.get().0;
+            .expect("a scheduled party has a request");
+        let amount = oldest.get().0;
         if amount > free {
             return None;
         }
-        let (_, waiter) = first.remove();
+        let (_, waiter) = oldest.remove();
         account.held += amount;
-        account.waits_for -= amount;
+        account.queued -= amount;
         self.free -= amount;
         self.waiting -= amount;
-        self.settle(&who, amount.max(1));
+        // Requests of 0 cost 1, or a party that makes only such requests would always be next.
+        self.reschedule(&party, amount.max(1));
         Some(Granted {
-            who,
+            party,
             amount,
             waiter,
         })
     }
 
-    /// Gives a party its turn or takes it away, as its queue and its limit say now. What it was
-    /// just granted moves its mark on.
-    fn settle(&mut self, who: &str, granted: u64) {
+    /// Adds a party to the schedule or removes it, as its queue and limit now require, and advances
+    /// its virtual time by `granted`.
+    fn reschedule(&mut self, party: &str, granted: u64) {
         let limit = self.limit;
-        let Some(account) = self.accounts.get_mut(who) else {
+        let Some(account) = self.accounts.get_mut(party) else {
             return;
         };
-        let turn = account.turn.take();
-        if let Some(turn) = &turn {
-            self.turns.remove(turn);
+        let position = account.position.take();
+        if let Some(position) = &position {
+            self.schedule.remove(position);
         }
-        let ends = self.turns.first().zip(self.turns.last());
-        let mark = match (turn, ends) {
-            (Some(turn), _) => Some(turn.0 + granted),
-            (None, Some((first, last))) => account.mark.map(|mark| mark.clamp(first.0, last.0)),
-            (None, None) => account.mark,
+        let others = self.schedule.first().zip(self.schedule.last());
+        let virtual_time = match (position, others) {
+            (Some((time, ..)), _) => Some(time + granted),
+            (None, Some((first, last))) => {
+                let time = account.virtual_time;
+                time.map(|time| time.clamp(first.0, last.0))
+            }
+            (None, None) => account.virtual_time,
         };
-        let Some((ticket, (amount, _))) = account.waiting.first_key_value() else {
-            account.mark = None;
+        let Some((ticket, (amount, _))) = account.queue.first_key_value() else {
+            account.virtual_time = None;
             if account.held == 0 {
-                self.accounts.remove(who);
+                self.accounts.remove(party);
             }
             return;
         };
-        account.mark = mark;
+        account.virtual_time = virtual_time;
         if account.held + amount <= limit {
-            let end = || ends.map_or(0, |(_, last)| last.0);
-            let turn = (mark.unwrap_or_else(end), *ticket, Arc::from(who));
-            account.turn = Some(turn.clone());
-            self.turns.insert(turn);
+            let newcomer = || others.map_or(0, |(_, last)| last.0);
+            let time = virtual_time.unwrap_or_else(newcomer);
+            let position = (time, *ticket, Arc::from(party));
+            account.position = Some(position.clone());
+            self.schedule.insert(position);
         }
     }
 
-    /// Whether such a request could ever be granted.
-    pub fn fits(&self, amount: u64) -> bool {
-        amount <= self.limit
-    }
-
-    /// What may be held in all.
+    /// The largest amount that all parties together may hold.
     pub fn capacity(&self) -> u64 {
         self.capacity
     }
 
-    /// What one party may hold.
+    /// The largest amount that one party may hold.
     pub fn limit(&self) -> u64 {
         self.limit
     }
 
-    /// What is held.
+    /// The amount held by all parties.
     pub fn held(&self) -> u64 {
         self.capacity - self.free
     }
 
-    /// What is waited for.
+    /// The amount that queued requests wait for.
     pub fn waiting(&self) -> u64 {
         self.waiting
     }
 
-    /// How much must be given back before `who` can have `amount`: by itself, because of its limit,
-    /// and by anybody.
-    pub fn missing(&self, who: &str, amount: u64) -> (u64, u64) {
-        let account = self.accounts.get(who);
-        let own = account.map_or(0, |a| a.held + a.waits_for) + amount;
-        // Who has no turn does not wait for others.
-        let before = if self.turns.is_empty() {
+    /// What must be released before `party` can have `amount`: by itself, because of its limit, and
+    /// by anybody.
+    pub fn missing(&self, party: &str, amount: u64) -> (u64, u64) {
+        let account = self.accounts.get(party);
+        let own = account.map_or(0, |a| a.held + a.queued) + amount;
+        // If nobody is scheduled, all waiting parties are at their limits: none is overtaken.
+        let before = if self.schedule.is_empty() {
             0
         } else {
             self.waiting
@@ -272,36 +277,37 @@ impl<W> Ledger<W> {
         )
     }
 
-    /// What is short. Costs a walk over all who hold or wait, so it is for those who help.
+    /// What queued requests wait for, by reason. Visits every account, so it is not for the path of
+    /// a request.
     pub fn shortage(&self) -> Shortage {
         let mut shortage = Shortage::default();
         if self.waiting == 0 {
             return shortage;
         }
-        let mut wanted = 0;
-        for (who, account) in &self.accounts {
-            if account.waiting.is_empty() {
+        let mut within_limits = 0;
+        for (party, account) in &self.accounts {
+            if account.queue.is_empty() {
                 continue;
             }
             shortage.parties += 1;
-            // What a party may still have is short of the capacity, the rest of its own limit.
-            let own = (account.held + account.waits_for).saturating_sub(self.limit);
-            wanted += account.waits_for - own.min(account.waits_for);
-            if account.turn.is_none() {
-                shortage.limited.push((Arc::clone(who), own));
+            // What a party waits for up to its limit needs capacity; the rest needs its own bytes.
+            let own = (account.held + account.queued).saturating_sub(self.limit);
+            within_limits += account.queued - own.min(account.queued);
+            if account.position.is_none() {
+                shortage.limited.push((Arc::clone(party), own));
             }
         }
-        shortage.capacity = wanted.saturating_sub(self.free);
+        shortage.capacity = within_limits.saturating_sub(self.free);
         shortage.limited.sort_unstable();
         shortage
     }
 
-    /// What each party holds and waits for, by name.
+    /// Each party with what it holds and waits for, by name.
     pub fn parties(&self) -> Vec<(Arc<str>, u64, u64)> {
         let mut parties: Vec<_> = self
             .accounts
             .iter()
-            .map(|(who, account)| (Arc::clone(who), account.held, account.waits_for))
+            .map(|(party, account)| (Arc::clone(party), account.held, account.queued))
             .collect();
         parties.sort_unstable();
         parties

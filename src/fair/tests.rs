@@ -1,5 +1,5 @@
-//! Claims about who is granted what and when: of the ledger by random histories, of the semaphore
-//! by tasks that come, wait and leave.
+//! Claims about the order of grants: of the ledger under random histories, of the semaphore under
+//! tasks that request, wait and give up.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -10,32 +10,32 @@ use super::ledger::{Granted, Ledger, Shortage};
 
 const CAPACITY: u64 = 100;
 
-/// What happens to a ledger; numbers choose among what there is.
+/// What happens to a ledger; an index chooses among the requests or permits that exist.
 #[derive(Debug, Clone)]
 enum Event {
-    Ask { who: usize, amount: u64 },
-    Leave(usize),
-    Give(usize),
+    Request { party: usize, amount: u64 },
+    Cancel(usize),
+    Release(usize),
 }
 
 fn some_event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        3 => (0usize..5, 1u64..40).prop_map(|(who, amount)| Event::Ask { who, amount }),
-        1 => any::<usize>().prop_map(Event::Leave),
-        2 => any::<usize>().prop_map(Event::Give),
+        3 => (0usize..5, 1u64..40).prop_map(|(party, amount)| Event::Request { party, amount }),
+        1 => any::<usize>().prop_map(Event::Cancel),
+        2 => any::<usize>().prop_map(Event::Release),
     ]
 }
 
-/// A ledger beside a plain account of what it should hold.
+/// A ledger beside a simple model of it.
 struct Checked {
     ledger: Ledger<u64>,
     limit: u64,
-    /// What was granted, by whom, in order.
+    /// Party and amount of each permit held, oldest first.
     held: Vec<(String, u64)>,
-    /// What waits: name, ticket, amount, and the number under which it is told.
+    /// Queued requests by party: ticket, amount and waiter.
     queued: HashMap<String, VecDeque<(u64, u64, u64)>>,
-    asked: u64,
-    /// What was granted to whom after it had waited, in order.
+    requests: u64,
+    /// Party and amount of each grant after a wait, in order.
     granted: Vec<(String, u64)>,
 }
 
@@ -46,96 +46,98 @@ impl Checked {
             limit,
             held: Vec::new(),
             queued: HashMap::new(),
-            asked: 0,
+            requests: 0,
             granted: Vec::new(),
         }
     }
 
-    fn ask(&mut self, who: &str, amount: u64) {
-        if self.ledger.take(who, amount).is_some() {
-            self.held.push((who.to_owned(), amount));
+    fn request(&mut self, party: &str, amount: u64) {
+        if self.ledger.try_acquire(party, amount).is_some() {
+            self.held.push((party.to_owned(), amount));
         } else {
-            let (name, ticket) = self.ledger.wait(who, amount, self.asked);
-            assert_eq!(&*name, who);
-            let queue = self.queued.entry(who.to_owned()).or_default();
-            queue.push_back((ticket, amount, self.asked));
-            // Whoever begins to wait begins because it cannot be granted.
+            let (name, ticket) = self.ledger.enqueue(party, amount, self.requests);
+            assert_eq!(&*name, party);
+            let queue = self.queued.entry(party.to_owned()).or_default();
+            queue.push_back((ticket, amount, self.requests));
+            // It was queued because it cannot be granted now.
             assert!(self.ledger.grant().is_none());
         }
-        self.asked += 1;
+        self.requests += 1;
     }
 
-    /// Begins to wait while others do.
-    fn ask_behind(&mut self, who: &str, amount: u64) {
-        let (_, ticket) = self.ledger.wait(who, amount, self.asked);
-        let queue = self.queued.entry(who.to_owned()).or_default();
-        queue.push_back((ticket, amount, self.asked));
-        self.asked += 1;
+    /// Queues a request without trying to acquire first.
+    fn request_behind(&mut self, party: &str, amount: u64) {
+        let (_, ticket) = self.ledger.enqueue(party, amount, self.requests);
+        let queue = self.queued.entry(party.to_owned()).or_default();
+        queue.push_back((ticket, amount, self.requests));
+        self.requests += 1;
     }
 
-    fn leave(&mut self, at: usize) {
+    fn cancel(&mut self, at: usize) {
         let mut waiting: Vec<_> = self
             .queued
             .iter()
-            .flat_map(|(who, queue)| queue.iter().map(|w| (who.clone(), w.0)))
+            .flat_map(|(party, queue)| queue.iter().map(|w| (party.clone(), w.0)))
             .collect();
         waiting.sort();
         if waiting.is_empty() {
             return;
         }
-        let (who, ticket) = waiting[at % waiting.len()].clone();
-        assert!(self.ledger.leave(&who, ticket));
-        assert!(!self.ledger.leave(&who, ticket), "it left before");
-        let queue = self.queued.get_mut(&who).unwrap();
+        let (party, ticket) = waiting[at % waiting.len()].clone();
+        assert!(self.ledger.cancel(&party, ticket));
+        assert!(!self.ledger.cancel(&party, ticket), "cancelled twice");
+        let queue = self.queued.get_mut(&party).unwrap();
         queue.retain(|w| w.0 != ticket);
     }
 
-    fn give(&mut self, at: usize) {
+    fn release(&mut self, at: usize) {
         if !self.held.is_empty() {
-            let (who, amount) = self.held.remove(at % self.held.len());
-            self.ledger.give(&who, amount);
+            let (party, amount) = self.held.remove(at % self.held.len());
+            self.ledger.release(&party, amount);
         }
     }
 
-    /// Grants one request and takes it back, so that nobody ever is at its limit.
+    /// Grants one request and releases it, so that no party is ever at its limit.
     fn serve_one(&mut self) {
-        let Granted { who, amount, .. } = self.ledger.grant().expect("somebody waits");
-        self.queued.get_mut(&*who).unwrap().pop_front();
-        self.granted.push((who.to_string(), amount));
-        self.ledger.give(&who, amount);
+        let Granted { party, amount, .. } = self.ledger.grant().expect("somebody waits");
+        self.queued.get_mut(&*party).unwrap().pop_front();
+        self.granted.push((party.to_string(), amount));
+        self.ledger.release(&party, amount);
     }
 
-    fn waits(&self, who: &str) -> bool {
-        self.queued.get(who).is_some_and(|queue| !queue.is_empty())
+    fn is_waiting(&self, party: &str) -> bool {
+        self.queued
+            .get(party)
+            .is_some_and(|queue| !queue.is_empty())
     }
 
-    /// Grants all that can be granted; a party's requests must come in order.
+    /// Grants everything that can be granted; a party's requests must be granted in order.
     fn grant_all(&mut self) {
         while let Some(Granted {
-            who,
+            party,
             amount,
             waiter,
         }) = self.ledger.grant()
         {
-            let queue = self.queued.get_mut(&*who).unwrap();
-            let (_, asked_for, number) = queue.pop_front().unwrap();
-            assert_eq!((amount, waiter), (asked_for, number), "out of order");
-            self.held.push((who.to_string(), amount));
-            self.granted.push((who.to_string(), amount));
+            let queue = self.queued.get_mut(&*party).unwrap();
+            let (_, requested, number) = queue.pop_front().unwrap();
+            assert_eq!((amount, waiter), (requested, number), "out of order");
+            self.held.push((party.to_string(), amount));
+            self.granted.push((party.to_string(), amount));
         }
     }
 
-    /// What the grants from the `from`th on gave to each.
+    /// What each party was granted from the `from`th grant on.
     fn granted_since(&self, from: usize) -> HashMap<&str, u64> {
         let mut sums = HashMap::new();
-        for (who, amount) in &self.granted[from..] {
-            *sums.entry(who.as_str()).or_default() += amount;
+        for (party, amount) in &self.granted[from..] {
+            *sums.entry(party.as_str()).or_default() += amount;
         }
         sums
     }
 
-    fn held_by(&self, who: &str) -> u64 {
-        let mine = self.held.iter().filter(|(name, _)| name == who);
+    fn held_by(&self, party: &str) -> u64 {
+        let mine = self.held.iter().filter(|(name, _)| name == party);
         mine.map(|(_, amount)| amount).sum()
     }
 
@@ -149,21 +151,21 @@ impl Checked {
             waiting.map(|(_, amount, _)| amount).sum::<u64>()
         );
         let mut someone_fits = false;
-        let mut someone_is_kept_by_the_capacity = false;
-        for (who, queue) in &self.queued {
-            assert!(self.held_by(who) <= self.limit);
+        let mut someone_lacks_capacity = false;
+        for (party, queue) in &self.queued {
+            assert!(self.held_by(party) <= self.limit);
             let Some((_, amount, _)) = queue.front() else {
                 continue;
             };
-            if self.held_by(who) + amount <= self.limit {
+            if self.held_by(party) + amount <= self.limit {
                 let fits = held + amount <= CAPACITY;
                 someone_fits |= fits;
-                someone_is_kept_by_the_capacity |= !fits;
+                someone_lacks_capacity |= !fits;
             }
         }
         assert!(
-            !someone_fits || someone_is_kept_by_the_capacity,
-            "somebody could be granted and overtakes nobody by it"
+            !someone_fits || someone_lacks_capacity,
+            "a request could be granted without overtaking another"
         );
     }
 }
@@ -176,60 +178,60 @@ proptest! {
         let mut checked = Checked::new(limit);
         for event in events {
             match event {
-                Event::Ask { who, amount } => checked.ask(&format!("q{who}"), amount),
-                Event::Leave(at) => checked.leave(at),
-                Event::Give(at) => checked.give(at),
+                Event::Request { party, amount } => checked.request(&format!("q{party}"), amount),
+                Event::Cancel(at) => checked.cancel(at),
+                Event::Release(at) => checked.release(at),
             }
             checked.grant_all();
             checked.check();
         }
-        // Everything that comes back is enough for all who still wait.
+        // Releasing everything is enough for all requests that still wait.
         while !checked.held.is_empty() {
-            checked.give(0);
+            checked.release(0);
             checked.grant_all();
             checked.check();
         }
         prop_assert_eq!(checked.ledger.waiting(), 0);
-        prop_assert_eq!(checked.ledger.parties(), vec![], "an account was kept for nothing");
+        prop_assert_eq!(checked.ledger.parties(), vec![], "an idle account remains");
     }
 
     #[test]
-    fn whatever_others_have_queued_a_new_query_waits_for_two_of_the_largest_of_each(
+    fn a_new_query_waits_for_at_most_two_of_the_largest_requests_of_each_other(
         queues in prop::collection::vec(prop::collection::vec(1u64..40, 1..60), 1..4),
         before in 0usize..30, mine in 1u64..40,
     ) {
         let mut checked = Checked::new(CAPACITY);
-        checked.ask("holder", CAPACITY);
-        for (who, amounts) in queues.iter().enumerate() {
-            amounts.iter().for_each(|amount| checked.ask(&format!("q{who}"), *amount));
+        checked.request("holder", CAPACITY);
+        for (party, amounts) in queues.iter().enumerate() {
+            amounts.iter().for_each(|amount| checked.request(&format!("q{party}"), *amount));
         }
-        checked.ledger.give("holder", CAPACITY);
+        checked.ledger.release("holder", CAPACITY);
         let queued: usize = queues.iter().map(Vec::len).sum();
         (0..before.min(queued - 1)).for_each(|_| checked.serve_one());
         let granted_before = checked.granted.len();
-        checked.ask_behind("newcomer", mine);
-        while checked.waits("newcomer") {
+        checked.request_behind("newcomer", mine);
+        while checked.is_waiting("newcomer") {
             checked.serve_one();
         }
         checked.granted.pop();
-        for (who, meanwhile) in checked.granted_since(granted_before) {
-            prop_assert!(meanwhile <= 2 * 39, "{} got {}", who, meanwhile);
+        for (party, meanwhile) in checked.granted_since(granted_before) {
+            prop_assert!(meanwhile <= 2 * 39, "{} got {}", party, meanwhile);
         }
     }
 
     #[test]
-    fn two_queries_that_wait_all_the_time_get_the_same_to_within_two_of_the_largest(
+    fn two_queries_that_always_wait_get_equal_amounts_within_two_of_the_largest(
         one in prop::collection::vec(1u64..40, 300), other in prop::collection::vec(1u64..5, 300),
     ) {
         let mut checked = Checked::new(CAPACITY);
-        checked.ask("holder", CAPACITY);
-        one.iter().for_each(|amount| checked.ask("one", *amount));
-        other.iter().for_each(|amount| checked.ask("other", *amount));
-        checked.ledger.give("holder", CAPACITY);
-        while checked.waits("one") && checked.waits("other") {
+        checked.request("holder", CAPACITY);
+        one.iter().for_each(|amount| checked.request("one", *amount));
+        other.iter().for_each(|amount| checked.request("other", *amount));
+        checked.ledger.release("holder", CAPACITY);
+        while checked.is_waiting("one") && checked.is_waiting("other") {
             checked.serve_one();
             let sums = checked.granted_since(0);
-            let sum = |who| sums.get(who).copied().unwrap_or(0);
+            let sum = |party| sums.get(party).copied().unwrap_or(0);
             let apart = sum("one").abs_diff(sum("other"));
             prop_assert!(apart <= 2 * 39, "{} apart", apart);
         }
@@ -237,38 +239,42 @@ proptest! {
 }
 
 #[test]
-fn five_hundred_batches_of_one_query_delay_another_s_by_one() {
+fn five_hundred_queued_batches_of_one_query_delay_another_query_by_one() {
     let mut checked = Checked::new(CAPACITY);
-    checked.ask("holder", CAPACITY);
-    (0..500).for_each(|_| checked.ask("busy", 10));
-    checked.ask("new", 10);
-    checked.give(0);
+    checked.request("holder", CAPACITY);
+    (0..500).for_each(|_| checked.request("busy", 10));
+    checked.request("new", 10);
+    checked.release(0);
     checked.grant_all();
-    let order: Vec<&str> = checked.held.iter().map(|(who, _)| who.as_str()).collect();
+    let order: Vec<&str> = checked
+        .held
+        .iter()
+        .map(|(party, _)| party.as_str())
+        .collect();
     assert_eq!(order[..3], ["busy", "new", "busy"]);
 }
 
 #[test]
-fn a_large_request_is_not_starved_by_queries_that_come_later_and_want_little() {
+fn a_large_request_is_not_starved_by_later_queries_with_small_requests() {
     let mut checked = Checked::new(CAPACITY);
-    (0..10).for_each(|i| checked.ask(&format!("first-{i}"), 10));
-    checked.ask("large", 90);
+    (0..10).for_each(|i| checked.request(&format!("first-{i}"), 10));
+    checked.request("large", 90);
     let mut rounds = 0;
     while !checked.queued["large"].is_empty() {
         rounds += 1;
-        checked.ask(&format!("later-{rounds}"), 10);
-        checked.give(0);
+        checked.request(&format!("later-{rounds}"), 10);
+        checked.release(0);
         checked.grant_all();
     }
-    assert_eq!(rounds, 9, "exactly as many as it takes to free 90");
+    assert_eq!(rounds, 9, "as many as it takes to free 90");
 }
 
 #[test]
-fn a_query_at_its_own_limit_holds_up_nobody_else() {
+fn a_query_at_its_own_limit_delays_nobody_else() {
     let mut checked = Checked::new(50);
-    checked.ask("greedy", 50);
-    checked.ask("greedy", 10);
-    checked.ask("modest", 40);
+    checked.request("greedy", 50);
+    checked.request("greedy", 10);
+    checked.request("modest", 40);
     assert_eq!(checked.held_by("modest"), 40);
     let shortage = checked.ledger.shortage();
     let limited = vec![("greedy".into(), 10)];
@@ -278,25 +284,25 @@ fn a_query_at_its_own_limit_holds_up_nobody_else() {
         limited,
     };
     assert_eq!(shortage, expected);
-    checked.give(0);
+    checked.release(0);
     checked.grant_all();
     assert_eq!(checked.held_by("greedy"), 10);
 }
 
 #[test]
-fn what_is_short_of_the_capacity_does_not_count_what_only_a_limit_keeps_back() {
+fn the_shortage_of_capacity_excludes_what_only_a_limit_prevents() {
     let mut checked = Checked::new(60);
-    checked.ask("a", 60);
-    checked.ask("b", 30);
-    checked.ask("a", 30);
-    checked.ask("c", 20);
+    checked.request("a", 60);
+    checked.request("b", 30);
+    checked.request("a", 30);
+    checked.request("c", 20);
     let shortage = checked.ledger.shortage();
-    assert_eq!(shortage.capacity, 10, "c wants 20, 10 are free");
+    assert_eq!(shortage.capacity, 10, "c requests 20, 10 are free");
     assert_eq!(shortage.limited, vec![("a".into(), 30)]);
 }
 
 #[tokio::test]
-async fn a_request_that_leaves_makes_room_for_the_next_and_leaves_no_trace() {
+async fn a_cancelled_request_makes_room_for_the_next_and_leaves_no_trace() {
     let semaphore = FairSemaphore::new(10, None);
     let held = semaphore.acquire("a", 4).await;
     let large = semaphore.acquire("b", 10);
@@ -310,12 +316,12 @@ async fn a_request_that_leaves_makes_room_for_the_next_and_leaves_no_trace() {
 }
 
 #[tokio::test]
-async fn a_grant_that_nobody_takes_any_more_goes_on_to_the_next() {
+async fn a_grant_whose_waiter_is_gone_passes_to_the_next() {
     let semaphore = FairSemaphore::new(10, None);
     let held = semaphore.acquire("a", 10).await;
     let (first, second) = (semaphore.acquire("b", 10), semaphore.acquire("c", 10));
     drop(held);
-    assert_eq!(semaphore.held(), 10, "granted, although not yet polled");
+    assert_eq!(semaphore.held(), 10, "granted before it is polled");
     drop(first);
     let second = second.await;
     assert_eq!(semaphore.waiting(), 0);
@@ -325,20 +331,20 @@ async fn a_grant_that_nobody_takes_any_more_goes_on_to_the_next() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[allow(clippy::disallowed_methods)]
-async fn no_wake_up_is_lost_when_many_come_wait_and_leave_at_once() {
+async fn no_wake_up_is_lost_when_many_tasks_request_wait_and_give_up() {
     let semaphore = FairSemaphore::new(64, Some(40));
     let random = crate::runtime::Random::seeded(11);
     let mut tasks = tokio::task::JoinSet::new();
     for task in 0..64u64 {
         let (semaphore, random) = (semaphore.clone(), random.clone());
         tasks.spawn(async move {
-            let who = format!("q{}", task % 5);
+            let party = format!("q{}", task % 5);
             for _ in 0..200 {
-                let permit = semaphore.acquire(&who, 1 + random.next_u64() % 40);
+                let permit = semaphore.acquire(&party, 1 + random.next_u64() % 40);
                 if random.next_u64() % 4 == 0 {
-                    // Gives up while it waits, or just when it is granted.
-                    let patience = std::time::Duration::from_micros(random.next_u64() % 50);
-                    let _ = tokio::time::timeout(patience, permit).await;
+                    // Gives up while it waits, or just as it is granted.
+                    let timeout = std::time::Duration::from_micros(random.next_u64() % 50);
+                    let _ = tokio::time::timeout(timeout, permit).await;
                 } else {
                     let permit = permit.await;
                     assert!(semaphore.held() <= 64);
@@ -349,10 +355,10 @@ async fn no_wake_up_is_lost_when_many_come_wait_and_leave_at_once() {
         });
     }
     let all = async { while tasks.join_next().await.transpose().unwrap().is_some() {} };
-    let ended = tokio::time::timeout(std::time::Duration::from_secs(120), all).await;
+    let finished = tokio::time::timeout(std::time::Duration::from_secs(120), all).await;
     assert!(
-        ended.is_ok(),
-        "somebody waits although {:?}",
+        finished.is_ok(),
+        "a request still waits: {:?}",
         semaphore.parties()
     );
     assert_eq!((semaphore.held(), semaphore.waiting()), (0, 0));

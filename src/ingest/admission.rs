@@ -72,7 +72,7 @@ impl Ingest {
         memory: &WeakReservation,
     ) {
         match self.shared.parts.pool.try_reserve(query, bytes) {
-            Some(more) => memory.add(more),
+            Some(more) => memory.grow(more),
             None => {
                 let owed = &exchange.lock().owed;
                 owed.0.fetch_add(bytes, Ordering::Relaxed);

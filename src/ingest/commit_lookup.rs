@@ -36,7 +36,7 @@ impl Ingest {
             .shared
             .parts
             .commits
-            .find(&sink.exchange, sink.task_attempt)
+            .find_commit(&sink.exchange, sink.task_attempt)
             .await?;
         let totals = found.ok_or_else(|| IngestError::SinkNotFound { sink: sink.clone() })?;
         sink::check_claim(sink, claim, totals)?;
@@ -60,7 +60,10 @@ impl Ingest {
         reason: Arc<str>,
     ) -> Result<Aborted, IngestError> {
         let commits = &self.shared.parts.commits;
-        match commits.find(&sink.exchange, sink.task_attempt).await? {
+        match commits
+            .find_commit(&sink.exchange, sink.task_attempt)
+            .await?
+        {
             Some(_) => Ok(Aborted::AlreadyFinished),
             None => Err(IngestError::SinkFailed {
                 sink: sink.clone(),

@@ -17,7 +17,7 @@ use super::{Appended, IngestError};
 use crate::id::{ExchangeId, TaskAttempt};
 use crate::memory::WeakReservation;
 use crate::segment::frame::VerifiedBatch;
-use crate::segment::writer::Piece;
+use crate::segment::writer::SinkRun;
 
 /// A finishing sink in a sealed segment.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub struct PendingCommit {
 #[derive(Debug, Default)]
 pub struct Pages {
     /// In the order in which they came.
-    pub pieces: Vec<Piece>,
+    pub pieces: Vec<SinkRun>,
     /// Bytes of their frames.
     pub bytes: u64,
     /// What these bytes hold of the memory for writing, batch by batch.
@@ -209,7 +209,7 @@ impl ExchangeState {
         if !appended.repeated {
             for run in batch.runs {
                 self.open.bytes += run.frames.len() as u64;
-                self.open.pieces.push(Piece { sink: attempt, run });
+                self.open.pieces.push(SinkRun { sink: attempt, run });
             }
             self.open.memory.push(memory);
         }

@@ -25,6 +25,7 @@ use self::exchange::ExchangeState;
 use self::seal_policy::SealPolicy;
 use self::sink::{Sink, SinkState};
 pub use self::types::{Aborted, Appended, Claim, IngestError};
+use crate::cache::hot::HotSegments;
 use crate::catalog::{Catalog, Totals};
 use crate::config::{LimitsConfig, SegmentConfig};
 use crate::exchange::Gate;
@@ -45,8 +46,10 @@ pub struct IngestDeps {
     pub runtime: Runtime,
     /// Where segments go.
     pub storage: Storage,
-    /// Commit records of others, and where written segments stay in memory.
+    /// Commit records of others.
     pub commits: Catalog,
+    /// Written segments that stay in memory.
+    pub hot: HotSegments,
     /// Memory for what is being written.
     pub pool: MemoryPool,
     /// Tells whether an exchange is still open.
@@ -168,7 +171,7 @@ impl Ingest {
         memory: WeakReservation,
     ) -> Result<Appended, IngestError> {
         let (pages, bytes) = (batch.pages, batch.page_bytes);
-        let (overhead, held) = (batch.overhead(), memory.clone());
+        let (overhead, held) = (batch.memory_overhead(), memory.clone());
         let exchange = self.get_or_open(&sink.exchange)?;
         let (appended, sealed) = {
             let mut state = exchange.lock();
@@ -275,7 +278,7 @@ impl Ingest {
                 .shared
                 .parts
                 .commits
-                .find(&sink.exchange, sink.task_attempt)
+                .find_commit(&sink.exchange, sink.task_attempt)
                 .await?;
             if found.is_some() {
                 return Ok(Aborted::AlreadyFinished);

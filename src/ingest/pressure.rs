@@ -19,7 +19,7 @@ impl Ingest {
     pub(super) async fn relieve(self) {
         let parts = &self.shared.parts;
         let (pool, clock) = (parts.pool.clone(), parts.runtime.clock.clone());
-        pool.relieve(
+        pool.run_reclaim_loop(
             |pause| clock.sleep(pause),
             |pool| self.seal_for(&pool.shortage()),
         )

@@ -93,7 +93,7 @@ async fn carry(
         exchange: exchange.clone(),
         segment,
         sealed_millis: parts.runtime.clock.wall_millis(),
-        pieces,
+        runs: pieces,
         commits: records,
     });
     match store(ingest, exchange, segment, image, memory, follower).await {
@@ -189,7 +189,7 @@ async fn store(
     parts.metrics.segment_bytes_written.inc_by(image.size);
     let footer = Arc::new(image.footer);
     let hot = HotSegment::new(address.clone(), footer, image.content, memory);
-    parts.commits.hot().insert(hot);
+    parts.hot.insert(hot);
     Ok(address)
 }
 

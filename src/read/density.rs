@@ -1,7 +1,7 @@
 //! How densely the partitions of an exchange are read at this daemon.
 //!
-//! Does: remember which partitions were asked for lately. Does not: fetch, or decide what to fetch
-//! (`planner`). Invariant: bounded, whatever handles are sent.
+//! Does: record which partitions were read recently. Does not: fetch, or decide what to fetch
+//! (`planner`). Invariant: bounded, whatever handles clients send.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
@@ -11,12 +11,12 @@ use parking_lot::Mutex;
 
 use crate::id::ExchangeId;
 
-/// Exchanges that are remembered, those read last.
+/// Number of exchanges that are recorded, the most recently read.
 const EXCHANGES: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
-/// Partitions of one of them: enough to tell how dense they are.
+/// Number of partitions recorded for each: enough to estimate their density.
 const PARTITIONS: usize = 4096;
 
-/// What was asked for, by exchange.
+/// The partitions that were read, by exchange.
 pub struct ReadDensity(Mutex<LruCache<ExchangeId, BTreeSet<u32>>>);
 
 impl Default for ReadDensity {
@@ -26,20 +26,20 @@ impl Default for ReadDensity {
 }
 
 impl ReadDensity {
-    /// A partition is being read here.
-    pub fn saw(&self, exchange: &ExchangeId, partition: u32) {
-        let mut seen = self.0.lock();
-        let partitions = seen.get_or_insert_mut_ref(exchange, BTreeSet::new);
+    /// Records that a partition is read here.
+    pub fn record(&self, exchange: &ExchangeId, partition: u32) {
+        let mut exchanges = self.0.lock();
+        let partitions = exchanges.get_or_insert_mut_ref(exchange, BTreeSet::new);
         if partitions.len() < PARTITIONS {
             partitions.insert(partition);
         }
     }
 
-    /// Of the partitions around those that are read here, the share that is; 0 while there is one
-    /// only, of which nothing can be told.
+    /// The share of partitions that are read here, among those from the first to the last one read
+    /// here. 0 if fewer than two were read, since one says nothing.
     pub fn density(&self, exchange: &ExchangeId) -> f64 {
-        let seen = self.0.lock();
-        let Some(partitions) = seen.peek(exchange).filter(|seen| seen.len() > 1) else {
+        let exchanges = self.0.lock();
+        let Some(partitions) = exchanges.peek(exchange).filter(|p| p.len() > 1) else {
             return 0.0;
         };
         let (first, last) = (partitions.first(), partitions.last());
@@ -47,7 +47,7 @@ impl ReadDensity {
         partitions.len() as f64 / (f64::from(span) + 1.0)
     }
 
-    /// Forgets a closed exchange.
+    /// Removes a closed exchange.
     pub fn forget(&self, exchange: &ExchangeId) {
         self.0.lock().pop(exchange);
     }
@@ -59,31 +59,31 @@ mod tests {
 
     #[test]
     fn density_is_the_share_of_the_partitions_between_the_first_and_the_last() {
-        let (neighbours, exchange) = (ReadDensity::default(), "q-1".parse().unwrap());
-        assert_eq!(neighbours.density(&exchange), 0.0);
-        neighbours.saw(&exchange, 10);
-        neighbours.saw(&exchange, 10);
-        assert_eq!(neighbours.density(&exchange), 0.0);
-        neighbours.saw(&exchange, 11);
-        assert_eq!(neighbours.density(&exchange), 1.0);
-        neighbours.saw(&exchange, 15);
-        assert_eq!(neighbours.density(&exchange), 0.5);
-        neighbours.saw(&exchange, u32::MAX);
-        assert!(neighbours.density(&exchange) < 0.001);
-        neighbours.forget(&exchange);
-        assert_eq!(neighbours.density(&exchange), 0.0);
+        let (density, exchange) = (ReadDensity::default(), "q-1".parse().unwrap());
+        assert_eq!(density.density(&exchange), 0.0);
+        density.record(&exchange, 10);
+        density.record(&exchange, 10);
+        assert_eq!(density.density(&exchange), 0.0);
+        density.record(&exchange, 11);
+        assert_eq!(density.density(&exchange), 1.0);
+        density.record(&exchange, 15);
+        assert_eq!(density.density(&exchange), 0.5);
+        density.record(&exchange, u32::MAX);
+        assert!(density.density(&exchange) < 0.001);
+        density.forget(&exchange);
+        assert_eq!(density.density(&exchange), 0.0);
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
-        let neighbours = ReadDensity::default();
+    fn the_records_are_bounded() {
+        let density = ReadDensity::default();
         let name = |n: u32| format!("q-{n}").parse::<ExchangeId>().unwrap();
         for n in 0..10_000 {
-            neighbours.saw(&name(0), n);
-            neighbours.saw(&name(n + 1), n);
+            density.record(&name(0), n);
+            density.record(&name(n + 1), n);
         }
-        let seen = neighbours.0.lock();
-        assert_eq!(seen.len(), EXCHANGES.get());
-        assert_eq!(seen.peek(&name(0)).unwrap().len(), PARTITIONS);
+        let exchanges = density.0.lock();
+        assert_eq!(exchanges.len(), EXCHANGES.get());
+        assert_eq!(exchanges.peek(&name(0)).unwrap().len(), PARTITIONS);
     }
 }

@@ -1,8 +1,8 @@
-//! Gets the bytes of a part: from memory, from the shared chunks, or from a base directory.
+//! Gets the bytes of a part: from a hot segment, from a shared chunk, or from a base directory.
 //!
-//! Does: reserve memory before it fetches, and tell a lost segment from one that cannot be reached.
-//! Does not: check what is in the bytes. Invariant: the bytes it answers are exactly as many as
-//! were wanted, and hold a reservation until the last slice of them is gone.
+//! Does: reserve memory before it fetches, and distinguish a lost segment from an unreachable one.
+//! Does not: verify the bytes. Invariant: it returns exactly the wanted bytes, which hold a
+//! reservation until their last slice is dropped.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -11,171 +11,190 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::density::ReadDensity;
-use super::planner::{Chunks, Part, is_shared, is_short, rest, shared_size};
-use super::{ReadError, ReaderDeps};
-use crate::cache::chunks::{ChunkCache, ChunkKey};
+use super::error::{Damage, ReadError};
+use super::planner::{Chunks, Part, exact_parts, is_shared, is_short, shared_size};
+use crate::cache::chunks::{ChunkCache, ChunkKey, FetchError};
+use crate::cache::hot::HotSegments;
+use crate::catalog::Catalog;
 use crate::catalog::handle::Handle;
 use crate::config::ReadConfig;
 use crate::id::{ExchangeId, SegmentAddress};
-use crate::memory::{OverCapacity, ReservedBytes};
-use crate::storage::{StorageError, StoreErrorKind};
+use crate::memory::{MemoryPool, ReservedBytes};
+use crate::runtime::Runtime;
+use crate::storage::{Storage, StoreErrorKind};
+use crate::telemetry::metrics::Metrics;
 
-/// One part of a handle, to be fetched.
+/// What the reading side needs from the rest of the daemon.
+#[derive(Clone)]
+pub struct ReaderDeps {
+    pub storage: Storage,
+    /// Commit records, for reads without a handle.
+    pub catalog: Catalog,
+    /// Segments that this daemon wrote recently.
+    pub hot: HotSegments,
+    /// The read pool.
+    pub pool: MemoryPool,
+    pub runtime: Runtime,
+    pub metrics: Arc<Metrics>,
+}
+
+/// One part of a handle that is to be fetched.
 #[derive(Debug, Clone)]
 pub struct PlannedPart {
-    /// Which of the handle's ranges.
+    /// Index of its range in the handle.
     pub range: usize,
-    /// Where the segment lies.
     pub address: SegmentAddress,
-    /// What of it.
+    /// Which bytes, and how to get them.
     pub part: Part,
-    /// Whether the range ends with it.
     pub last: bool,
 }
 
 /// Gets parts. Cheap to clone.
 #[derive(Clone)]
 pub struct Fetcher {
-    parts: ReaderDeps,
-    cache: ChunkCache,
-    neighbours: Arc<ReadDensity>,
+    deps: ReaderDeps,
+    chunks: ChunkCache,
+    density: Arc<ReadDensity>,
     chunk_size: u64,
 }
 
 impl Fetcher {
-    /// A fetcher within its pool; chunks are at most a sixteenth of what one query may hold of it,
-    /// so that many readers fit.
-    pub fn new(parts: ReaderDeps, config: &ReadConfig) -> Self {
-        let share = (parts.pool.capacity() as f64 * config.cache_share) as u64;
-        let chunk_size = config.chunk_size.min(parts.pool.query_limit() / 16);
-        let chunk_size = chunk_size.max(4096);
+    /// A fetcher within its pool. Chunks are at most a sixteenth of what one query may hold of it,
+    /// so that several reads of a query fit.
+    pub fn new(deps: ReaderDeps, config: &ReadConfig) -> Self {
+        // A share is between 0 and 1, and a rounding error of some bytes does not matter.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let share = (deps.pool.capacity() as f64 * config.cache_share) as u64;
+        let chunk_size = config.chunk_size.min(deps.pool.query_limit() / 16);
         Self {
-            cache: ChunkCache::new(parts.pool.clone(), share),
-            neighbours: Arc::default(),
-            parts,
-            chunk_size,
+            chunks: ChunkCache::new(deps.pool.clone(), share),
+            density: Arc::default(),
+            deps,
+            chunk_size: chunk_size.max(4096),
         }
     }
 
-    /// What it works with.
-    pub fn parts(&self) -> &ReaderDeps {
-        &self.parts
+    /// What the fetcher was built from.
+    pub fn deps(&self) -> &ReaderDeps {
+        &self.deps
     }
 
-    /// The most that is fetched in one part, but for a page that is longer.
+    /// The most bytes of one fetch, unless a single page is longer.
     pub fn chunk_size(&self) -> u64 {
         self.chunk_size
     }
 
-    /// Bytes of chunks kept.
+    /// Bytes of cached chunks.
     pub fn cached_bytes(&self) -> u64 {
-        self.cache.bytes()
+        self.chunks.bytes()
     }
 
-    /// The exchanges of which chunks are kept.
-    pub fn kept(&self) -> HashSet<ExchangeId> {
-        self.cache.exchanges()
+    /// The exchanges that have cached chunks.
+    pub fn cached_exchanges(&self) -> HashSet<ExchangeId> {
+        self.chunks.exchanges()
     }
 
-    /// Forgets a closed exchange.
+    /// Removes everything about a closed exchange.
     pub fn forget(&self, exchange: &ExchangeId) {
-        self.cache.forget(exchange);
-        self.neighbours.forget(exchange);
+        self.chunks.forget(exchange);
+        self.density.forget(exchange);
     }
 
-    /// A read of this handle begins.
-    pub fn begin(&self, handle: &Handle) {
-        self.neighbours.saw(&handle.exchange, handle.partition);
+    /// Records that a read of this handle begins.
+    pub fn record_read(&self, handle: &Handle) {
+        self.density.record(&handle.exchange, handle.partition);
     }
 
-    /// Forgets what is kept of a segment in which damage was found: it may have been done here or
-    /// on the way here, and the next reader is to fetch it anew.
-    pub fn distrust(&self, at: &SegmentAddress) {
-        self.cache.forget_segment(at);
-        self.parts.commits.hot().remove(at);
+    /// Removes all copies of a segment in which damage was found: the stored object may be intact,
+    /// so the next fetch reads it again.
+    pub fn evict_segment(&self, at: &SegmentAddress) {
+        self.chunks.forget_segment(at);
+        self.deps.hot.remove(at);
     }
 
     /// The parts of one range of a handle, in order.
     pub fn plan(&self, handle: &Handle, index: usize) -> Vec<PlannedPart> {
         let range = &handle.ranges[index];
         let bytes = range.offset..range.offset + range.length;
-        let size = shared_size(self.chunk_size, handle.ranges.len(), self.cache.share());
-        let with_neighbours = |size| {
-            let density = self.neighbours.density(&handle.exchange);
+        let size = shared_size(self.chunk_size, handle.ranges.len(), self.chunks.share());
+        let worth_sharing = |size| {
+            let density = self.density.density(&handle.exchange);
             is_shared(range.length, range.blocks_end, size, density)
         };
-        let cut = match size.filter(|size| is_short(range.length, *size)) {
-            Some(size) if self.kept_whole(handle, index, size) || with_neighbours(size) => {
+        let parts = match size.filter(|size| is_short(range.length, *size)) {
+            Some(size) if self.is_cached(handle, index, size) || worth_sharing(size) => {
                 Chunks::new(size, range.blocks_end).cut(bytes)
             }
-            _ => rest(bytes, self.chunk_size, self.chunk_size),
+            _ => exact_parts(bytes, self.chunk_size, self.chunk_size),
         };
-        planned(handle, index, cut)
+        planned(handle, index, parts)
     }
 
-    /// Whether all chunks of a range are here already.
-    fn kept_whole(&self, handle: &Handle, index: usize, size: u64) -> bool {
+    /// Whether all chunks of a range are cached or being fetched.
+    fn is_cached(&self, handle: &Handle, index: usize, size: u64) -> bool {
         let range = &handle.ranges[index];
         let address = handle.address(range);
         let bytes = range.offset..range.offset + range.length;
         let chunks = Chunks::new(size, range.blocks_end);
         chunks.of(&bytes).all(|chunk| {
-            self.cache
-                .has(&chunk_key(&address, chunk, chunks.end(chunk)))
+            self.chunks
+                .contains(&chunk_key(&address, chunk, chunks.end(chunk)))
         })
     }
 
-    /// The parts of what is left of a range after so many bytes, fetched for this reader alone. The
-    /// first is as long as the item at its beginning, if that is known.
+    /// The parts of the rest of a range after `consumed` bytes, fetched for this reader alone. The
+    /// first part covers the whole item at its beginning, if the item's length is known.
     pub fn plan_rest(
         &self,
         handle: &Handle,
         index: usize,
-        taken: u64,
+        consumed: u64,
         item: Option<u64>,
     ) -> Vec<PlannedPart> {
         let range = &handle.ranges[index];
-        let bytes = range.offset + taken..range.offset + range.length;
+        let bytes = range.offset + consumed..range.offset + range.length;
         let first = item.unwrap_or(0).max(self.chunk_size);
-        planned(handle, index, rest(bytes, first, self.chunk_size))
+        planned(handle, index, exact_parts(bytes, first, self.chunk_size))
     }
 
-    /// The bytes of a part, in one or more pieces.
+    /// The bytes of a part, in one or more slices.
     ///
     /// # Errors
-    /// A lost segment, or a base directory that does not answer.
+    /// [`ReadError`] if the segment is lost or damaged, or its base directory cannot be read.
     pub async fn get(&self, planned: &PlannedPart) -> Result<Vec<Bytes>, ReadError> {
         let wanted = planned.part.wanted();
         let length = wanted.end - wanted.start;
-        let hot = self.parts.commits.hot().get(planned.address.segment);
+        let hot = self.deps.hot.get(planned.address.segment);
+        // A forged handle may name a segment of another exchange.
         let hot = hot.filter(|segment| segment.address.exchange == planned.address.exchange);
-        if let Some(pieces) = hot.and_then(|segment| segment.range(wanted.clone())) {
-            self.parts.metrics.cache_hit_bytes.inc_by(length);
-            return Ok(pieces);
+        if let Some(slices) = hot.and_then(|segment| segment.range(wanted.clone())) {
+            self.deps.metrics.cache_hit_bytes.inc_by(length);
+            return Ok(slices);
         }
+        let failed = |error| read_error(&planned.address, error);
         let (bytes, hit) = match &planned.part {
-            Part::Exact(range) => (
-                get_reserved(&self.parts, &planned.address, range.clone()).await?,
-                false,
-            ),
+            Part::Exact(range) => {
+                let fetched = fetch_reserved(&self.deps, &planned.address, range.clone()).await;
+                (fetched.map_err(failed)?, false)
+            }
             Part::Shared {
                 chunk,
                 fetch,
                 wanted,
             } => {
                 let key = chunk_key(&planned.address, *chunk, fetch.end);
-                let (parts, at) = (self.parts.clone(), planned.address.clone());
-                let range = fetch.clone();
-                let fetched = async move { get_reserved(&parts, &at, range).await };
-                let (bytes, hit) = self
-                    .cache
-                    .get(&self.parts.runtime.tasks, key, fetched)
-                    .await?;
-                let from = (wanted.start - fetch.start) as usize;
-                (bytes.slice(from..from + length as usize), hit)
+                let (deps, at, range) = (self.deps.clone(), planned.address.clone(), fetch.clone());
+                let fetch_chunk = async move { fetch_reserved(&deps, &at, range).await };
+                let tasks = &self.deps.runtime.tasks;
+                let chunk = self.chunks.get(tasks, key, fetch_chunk).await;
+                let (bytes, hit) = chunk.map_err(failed)?;
+                let start = usize::try_from(wanted.start - fetch.start);
+                let length = usize::try_from(length);
+                let (start, length) = start.ok().zip(length.ok()).expect("a chunk is in memory");
+                (bytes.slice(start..start + length), hit)
             }
         };
-        let metrics = &self.parts.metrics;
+        let metrics = &self.deps.metrics;
         let counter = if hit {
             &metrics.cache_hit_bytes
         } else {
@@ -196,56 +215,43 @@ fn chunk_key(at: &SegmentAddress, chunk: u64, end: u64) -> ChunkKey {
     }
 }
 
-fn planned(handle: &Handle, index: usize, cut: Vec<Part>) -> Vec<PlannedPart> {
+fn planned(handle: &Handle, index: usize, parts: Vec<Part>) -> Vec<PlannedPart> {
     let address = handle.address(&handle.ranges[index]);
-    let count = cut.len();
+    let count = parts.len();
     let planned = |(n, part)| PlannedPart {
         range: index,
         address: address.clone(),
         part,
         last: n + 1 == count,
     };
-    cut.into_iter().enumerate().map(planned).collect()
+    parts.into_iter().enumerate().map(planned).collect()
 }
 
-/// Reserves memory for a range and fetches it.
-async fn get_reserved(
-    parts: &ReaderDeps,
+/// Reserves memory for a range, then fetches it.
+async fn fetch_reserved(
+    deps: &ReaderDeps,
     at: &SegmentAddress,
     range: Range<u64>,
-) -> Result<Bytes, ReadError> {
+) -> Result<Bytes, FetchError> {
     let length = range.end - range.start;
-    let reservation = parts
-        .pool
-        .reserve(at.exchange.query(), length)
-        .await
-        .map_err(|e| too_large(at, &e))?;
-    let bytes = parts
-        .storage
-        .get_range(at, range)
-        .await
-        .map_err(|e| lost(at, e))?;
+    let reservation = deps.pool.reserve(at.exchange.query(), length).await?;
+    let bytes = deps.storage.get_range(at, range).await?;
     Ok(ReservedBytes::into_bytes(bytes, reservation))
 }
 
-/// What is asked for here is a chunk, which always fits, or one page.
-fn too_large(at: &SegmentAddress, error: &OverCapacity) -> ReadError {
-    let reason = format!("a page of it is damaged, or larger than this daemon can serve: {error}");
-    ReadError::Corrupt {
-        segment: at.clone(),
-        reason: reason.into(),
-    }
-}
-
-fn lost(at: &SegmentAddress, error: StorageError) -> ReadError {
-    match error.kind() {
-        StoreErrorKind::NotFound => ReadError::Lost {
-            segment: at.clone(),
+fn read_error(at: &SegmentAddress, error: FetchError) -> ReadError {
+    let segment = at.clone();
+    let source = match error {
+        FetchError::Interrupted => return ReadError::Interrupted,
+        FetchError::OverCapacity(error) => Damage::PageTooLarge(error),
+        FetchError::Storage(error) => match error.kind() {
+            StoreErrorKind::NotFound => return ReadError::Lost { segment },
+            StoreErrorKind::Corrupt => Damage::Storage(error),
+            StoreErrorKind::Unavailable | StoreErrorKind::Refused => {
+                return ReadError::Storage(error);
+            }
         },
-        StoreErrorKind::Corrupt => ReadError::Corrupt {
-            segment: at.clone(),
-            reason: error.to_string().into(),
-        },
-        StoreErrorKind::Unavailable | StoreErrorKind::Refused => ReadError::Storage(error),
-    }
+    };
+    let source = Box::new(source);
+    ReadError::Corrupt { segment, source }
 }

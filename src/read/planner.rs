@@ -1,37 +1,37 @@
-//! How the bytes of a range are fetched. Pure.
+//! Decides how the bytes of a range are fetched. Pure.
 //!
-//! Neighbouring partitions lie side by side in a segment. A range that is short against a chunk is
-//! therefore fetched with all of its chunk, which stays in memory for the readers of the
-//! neighbours, if enough of these read at this daemon; any other range is fetched as it is, in
-//! parts of at most a chunk. Invariant: the parts of a range cover it exactly once, in order.
+//! Neighbouring partitions are adjacent in a segment. If a range is short compared to a chunk, and
+//! enough of the neighbouring partitions are read at this daemon, the whole chunk is fetched and
+//! cached for their readers. Any other range is fetched as it is, in parts of at most a chunk.
+//! Invariant: the parts of a range cover it exactly once, in order.
 
 use std::ops::{Range, RangeInclusive};
 
-/// One piece of a range and how to get it.
+/// Consecutive bytes of a range, and how to get them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
-    /// These bytes, for this reader alone.
+    /// Fetched for this reader alone.
     Exact(Range<u64>),
-    /// `wanted`, out of a chunk that is shared.
+    /// Part of a chunk that is shared with other readers.
     Shared {
-        /// The chunk's number in the segment.
+        /// Number of the chunk in the segment.
         chunk: u64,
-        /// The bytes to fetch.
+        /// The bytes of the chunk.
         fetch: Range<u64>,
-        /// The bytes wanted of them.
+        /// The bytes of the range in it.
         wanted: Range<u64>,
     },
 }
 
 impl Part {
-    /// The bytes wanted.
+    /// The bytes of the range.
     pub fn wanted(&self) -> &Range<u64> {
         match self {
             Self::Exact(range) | Self::Shared { wanted: range, .. } => range,
         }
     }
 
-    /// How many bytes have to be fetched for it.
+    /// Number of bytes that are fetched for it.
     pub fn fetched(&self) -> u64 {
         match self {
             Self::Exact(range) | Self::Shared { fetch: range, .. } => range.end - range.start,
@@ -39,44 +39,45 @@ impl Part {
     }
 }
 
-/// What one request costs, in bytes that could be fetched instead. A base directory answers 64
-/// requests at a time, some 1,600 a second at 40 ms each; so many MiB a second are more than a
-/// network of 10 Gbit/s carries.
-const REQUEST: u64 = 1 << 20;
+/// Cost of one request, in bytes that could be transferred instead. A base directory serves 64
+/// requests at a time, about 1,600 a second at 40 ms each; as many MiB a second exceed a network of
+/// 10 Gbit/s.
+const REQUEST_COST: u64 = 1 << 20;
 
-/// The smallest chunk that is worth sharing.
-const SMALLEST: u64 = 64 << 10;
+/// The smallest chunk that is worth sharing, in bytes.
+const MIN_SHARED_SIZE: u64 = 64 << 10;
 
-/// The size of shared chunks for a handle of so many ranges: halved until one chunk for each of
-/// them fits into half of the cache. Whoever reads the next partition goes through the same
-/// segments in the same order: were there more chunks than the cache holds, each would be gone
-/// before its next reader comes. `None` if even the smallest are too large.
+/// The size of shared chunks for a handle with this many ranges: halved until one chunk for each
+/// range fits into half of the cache. The reader of the next partition reads the same segments in
+/// the same order, so if the cache held fewer chunks, each would be evicted just before it is
+/// needed. `None` if even the smallest chunks are too large.
 pub fn shared_size(chunk_size: u64, ranges: usize, cache_share: u64) -> Option<u64> {
     let most = cache_share / 2 / (ranges as u64).max(1);
     let mut size = chunk_size;
-    while size > most && size / 2 >= SMALLEST {
+    while size > most && size / 2 >= MIN_SHARED_SIZE {
         size /= 2;
     }
     (size <= most).then_some(size)
 }
 
-/// Whether a range is short enough to be fetched with its neighbours at all.
+/// Whether a range is short enough to be fetched with its whole chunk.
 pub fn is_short(length: u64, chunk_size: u64) -> bool {
     length < chunk_size / 2
 }
 
-/// Whether a short range is better fetched with its whole chunk, of which `density` is the share
-/// that this daemon will be asked for, as far as can be told. One request for the chunk stands
-/// against one for each range in it that is read here.
+/// Whether it is cheaper to fetch the whole chunk of a short range. `density` is the estimated
+/// share of the chunk that this daemon will read. One request for the chunk is compared with one
+/// for each range in it that is read here.
 pub fn is_shared(length: u64, blocks_end: u64, chunk_size: u64, density: f64) -> bool {
     let chunk = chunk_size.min(blocks_end);
     let readers = density * chunk as f64 / length as f64;
-    chunk <= REQUEST || readers * (REQUEST + length) as f64 >= (REQUEST + chunk) as f64
+    chunk <= REQUEST_COST
+        || readers * (REQUEST_COST + length) as f64 >= (REQUEST_COST + chunk) as f64
 }
 
-/// The shared chunks of a segment: each of `size` bytes, counted from the beginning of the segment,
-/// but the last one ends with the blocks. What would be less than a quarter of a chunk behind it is
-/// part of it: a segment of a little more than two chunks costs two requests.
+/// The shared chunks of a segment: each of `size` bytes from the beginning of the segment, except
+/// the last one, which ends with the blocks. A remainder of less than a quarter of a chunk belongs
+/// to the chunk before it, so a segment of slightly more than two chunks costs two requests.
 #[derive(Debug, Clone, Copy)]
 pub struct Chunks {
     size: u64,
@@ -103,12 +104,12 @@ impl Chunks {
         (offset / self.size).min(self.last)
     }
 
-    /// The numbers of those that a range of bytes lies in.
+    /// The numbers of the chunks that a range of bytes touches.
     pub fn of(&self, range: &Range<u64>) -> RangeInclusive<u64> {
         self.number(range.start)..=self.number(range.end - 1)
     }
 
-    /// Where one ends.
+    /// Offset at which a chunk ends.
     pub fn end(&self, chunk: u64) -> u64 {
         match chunk == self.last {
             true => self.blocks_end,
@@ -116,7 +117,7 @@ impl Chunks {
         }
     }
 
-    /// Cuts a range of bytes into parts of chunks.
+    /// Cuts a range at chunk boundaries into shared parts.
     pub fn cut(&self, range: Range<u64>) -> Vec<Part> {
         let part = |chunk| {
             let fetch = chunk * self.size..self.end(chunk);
@@ -131,8 +132,9 @@ impl Chunks {
     }
 }
 
-/// Cuts a range into parts for one reader alone: one of `first` bytes, then of `chunk_size`.
-pub fn rest(range: Range<u64>, first: u64, chunk_size: u64) -> Vec<Part> {
+/// Cuts a range into parts for one reader alone: the first of `first` bytes, the others of
+/// `chunk_size`.
+pub fn exact_parts(range: Range<u64>, first: u64, chunk_size: u64) -> Vec<Part> {
     let (mut at, mut size, mut cut) = (range.start, first, Vec::new());
     while at < range.end {
         let end = at.saturating_add(size).min(range.end);
@@ -149,7 +151,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parts_cover_the_range_once_and_fetch_only_blocks(
+        fn shared_parts_cover_the_range_once_and_fetch_only_blocks(
             start in 16u64..5000, length in 1u64..5000, rest in 0u64..5000, chunk in 2u64..1000,
         ) {
             let (end, blocks_end) = (start + length, start + length + rest);
@@ -171,11 +173,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_rest_is_covered_once(
+        fn exact_parts_cover_the_range_once(
             start in 16u64..5000, length in 1u64..5000, first in 1u64..9000, chunk in 1u64..1000,
         ) {
             let mut at = start;
-            for part in rest(start..start + length, first, chunk) {
+            for part in exact_parts(start..start + length, first, chunk) {
                 prop_assert_eq!(part.wanted().start, at);
                 at = part.wanted().end;
             }
@@ -184,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn short_neighbours_share_a_chunk() {
+    fn short_adjacent_ranges_share_a_chunk() {
         let cut = |range, blocks_end| Chunks::new(400, blocks_end).cut(range);
         let shared = |range, blocks_end| match &cut(range, blocks_end)[..] {
             [Part::Shared { chunk, fetch, .. }] => (*chunk, fetch.clone()),
@@ -194,7 +196,7 @@ mod tests {
         assert_eq!(shared(430..460, 1000), (1, 400..800));
         assert_eq!(shared(900..950, 1000), (2, 800..1000));
         assert!(is_short(199, 400) && !is_short(200, 400));
-        // A little that is left at the end goes with what is before it.
+        // A short remainder at the end belongs to the chunk before it.
         assert_eq!(shared(810..830, 900), (2, 800..900));
         assert_eq!(shared(810..830, 899), (1, 400..899));
         assert_eq!(shared(790..810, 899), (1, 400..899));
@@ -211,15 +213,15 @@ mod tests {
         assert_eq!(size(64), Some(2 << 20));
         assert_eq!(size(2048), Some(64 << 10));
         assert_eq!(size(2049), None, "each range is fetched alone");
-        // A small chunk that was configured is not made smaller.
+        // A chunk that is configured small is not made smaller.
         assert_eq!(shared_size(100 << 10, 2, 1 << 20), Some(100 << 10));
         assert_eq!(shared_size(100 << 10, 6, 1 << 20), None);
     }
 
     proptest! {
-        /// Number and end name a chunk, whatever sizes the readers of a segment use.
+        /// Number and end identify a chunk, whatever sizes the readers of a segment use.
         #[test]
-        fn chunks_of_different_sizes_are_told_apart(
+        fn chunks_of_different_sizes_are_distinct(
             base in 1u64..10_000, halvings in 1u32..8, blocks_end in 1u64..100_000,
         ) {
             let (large, small) = (base << halvings, base);
@@ -232,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_is_fetched_where_enough_of_it_is_read_here() {
+    fn a_chunk_is_fetched_if_enough_of_it_is_read_here() {
         const SEGMENT: u64 = 64 << 20;
         let shared = |kib: u64, density| is_shared(kib << 10, SEGMENT, 8 << 20, density);
         // Everything is read here, whatever the size.
@@ -243,7 +245,7 @@ mod tests {
         assert!(shared(65, 0.33));
         // One of two hundred, as on a large cluster.
         assert!(!shared(1300, 0.005) && !shared(65, 0.005));
-        // Nothing is known yet: only what costs hardly more than a request.
+        // Nothing is known yet: only chunks that cost little more than a request.
         assert!(!shared(1, 0.0));
         assert!(is_shared(1 << 10, 1 << 20, 8 << 20, 0.0));
     }

@@ -1,32 +1,44 @@
-//! Turns the planned parts of a handle into one checked stream.
+//! Turns the planned parts of a handle into one verified stream.
 //!
 //! Does: fetch some parts ahead, in order; scan each range; end with an end record. Does not:
-//! reserve memory (the fetched bytes bring their reservation). Invariant: a stream that waits for
-//! memory holds none, but for what its client has not taken yet. For parts are asked for in the
-//! order in which they are given out, so that none waits for what a later one holds; and when a
-//! part ends amid a page while memory is short, that beginning of a page is dropped and fetched
-//! again with its rest. Otherwise enough streams could each wait for what the others hold.
+//! reserve memory (the fetched bytes own their reservation). Invariant: a stream that waits for
+//! memory holds none, except for verified bytes that its client has not received yet. Otherwise
+//! enough streams could each wait for what the others hold. Two rules ensure it: memory for parts
+//! is requested in the order in which they are emitted, so no part waits for what a later one
+//! holds; and if a part ends inside a page while memory is short, the partial page is discarded and
+//! fetched again as a whole.
 //!
-//! Damage may have been done to the copy in memory or on its way here. So where a part does not
-//! fit, nothing of it is given out, every copy of its segment that is kept here is dropped, and the
-//! range is fetched once more from the base directory, from the first page that is still owed; what
-//! does not fit then is an error.
+//! A copy in memory may be damaged although the stored segment is intact. So if a part fails
+//! verification, nothing of it is emitted, all copies of its segment are evicted, and the rest of
+//! the range is fetched once more from the base directory; a second failure is an error.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt as _};
-use futures::stream::{self, FuturesOrdered, StreamExt as _};
+use futures::stream::{self, BoxStream, FuturesOrdered, StreamExt as _};
 
+use super::error::ReadError;
 use super::fetch::{Fetcher, PlannedPart};
-use super::{ByteStream, PageFormat, ReadError};
 use crate::catalog::handle::{Handle, HandleRange};
 use crate::id::SegmentAddress;
 use crate::segment::layout::end_record;
 use crate::segment::scan::{Expected, Output, ScanError, Scanner, Sent};
 
-/// How many small parts are fetched ahead for each of any size. A base directory answers 64
-/// requests at a time, those of all readers together.
+/// Bytes of a response, in order. An error ends the stream.
+pub type ByteStream = BoxStream<'static, Result<Bytes, ReadError>>;
+
+/// The form of a read partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageFormat {
+    /// Page bytes without their framing.
+    Raw,
+    /// Block records, page frames and the end record.
+    Records,
+}
+
+/// By how much the number of fetches may exceed the setting if the parts are small. A base
+/// directory serves 64 requests at a time, shared by all readers.
 const SMALL_PARTS: usize = 4;
 
 type Fetched = (PlannedPart, Result<Vec<Bytes>, ReadError>);
@@ -36,13 +48,13 @@ struct Reading {
     concurrency: usize,
     handle: Handle,
     format: PageFormat,
-    /// The first range that is not planned yet.
+    /// Index of the first range that is not planned yet.
     next_range: usize,
     planned: VecDeque<PlannedPart>,
     fetches: FuturesOrdered<BoxFuture<'static, Fetched>>,
-    /// Bytes that these fetch.
+    /// Bytes of all `fetches`.
     ahead: u64,
-    /// Pages of the next range that the client has already.
+    /// Pages of the next range that the client already has.
     skip: u64,
     scanning: Option<Scanning>,
     ready: VecDeque<Bytes>,
@@ -55,10 +67,10 @@ struct Scanning {
     range: usize,
     scanner: Scanner,
     /// Damage was found in it before.
-    fetched_anew: bool,
+    retried: bool,
 }
 
-/// Opens the stream.
+/// Opens the stream of a handle after `skip` pages.
 pub fn stream(
     fetcher: Fetcher,
     concurrency: usize,
@@ -93,8 +105,8 @@ pub fn stream(
     .boxed()
 }
 
-/// Ranges that the client has whole are not fetched: the first range to read, and the pages to skip
-/// in it.
+/// The first range that must be fetched if the client already has `skip` pages, and the pages to
+/// skip in it.
 fn skip_ranges(handle: &Handle, mut skip: u64) -> (usize, u64) {
     for (index, range) in handle.ranges.iter().enumerate() {
         if skip < range.pages {
@@ -120,15 +132,15 @@ impl Reading {
                 self.count();
                 return self.end().map(Ok);
             }
-            let Some((planned, pieces)) = self.fetched().await else {
-                self.let_go();
+            let Some((planned, slices)) = self.fetched().await else {
+                self.discard_partial_page();
                 continue;
             };
             self.ahead -= planned.part.fetched();
-            match pieces.and_then(|pieces| self.take(&planned, pieces)) {
+            match slices.and_then(|slices| self.accept(&planned, slices)) {
                 Ok(()) => {}
                 Err(error @ ReadError::Corrupt { .. }) => {
-                    if let Err(error) = self.look_again(&planned, error) {
+                    if let Err(error) = self.retry_corrupt_range(&planned, error) {
                         return Some(Err(error));
                     }
                 }
@@ -137,50 +149,55 @@ impl Reading {
         }
     }
 
-    /// The next part; `None` if memory becomes short first while the beginning of a page is held.
+    /// The next part; `None` if a partial page is held and memory becomes short first.
     async fn fetched(&mut self) -> Option<Fetched> {
-        let holds = self.scanning.as_ref().is_some_and(|s| s.scanner.holds());
+        let scanning = self.scanning.as_ref();
+        let has_partial = scanning.is_some_and(|s| s.scanner.has_partial());
         let next = self.fetches.next();
-        if !holds {
+        if !has_partial {
             return next.await;
         }
         tokio::select! {
             biased;
             fetched = next => fetched,
-            () = self.fetcher.parts().pool.until_short() => None,
+            () = self.fetcher.deps().pool.shortage_begins() => None,
         }
     }
 
-    /// Drops the beginning of a page and all that was fetched ahead, to begin again with that page.
-    fn let_go(&mut self) {
+    /// Discards the partial page and everything that was fetched ahead, to fetch again from that
+    /// page on.
+    fn discard_partial_page(&mut self) {
         let Some(Scanning { range, scanner, .. }) = &mut self.scanning else {
             return;
         };
-        let (range, (taken, item)) = (*range, scanner.let_go());
-        self.restart(range, taken, item);
+        let (range, (consumed, item)) = (*range, scanner.discard_partial());
+        self.restart(range, consumed, item);
     }
 
-    /// Begins again after so many bytes of a range.
-    fn restart(&mut self, range: usize, taken: u64, item: Option<u64>) {
+    /// Fetches again from `consumed` bytes of a range on.
+    fn restart(&mut self, range: usize, consumed: u64, item: Option<u64>) {
         self.fetches = FuturesOrdered::new();
         self.ahead = 0;
-        let rest = self.fetcher.plan_rest(&self.handle, range, taken, item);
+        let rest = self.fetcher.plan_rest(&self.handle, range, consumed, item);
         self.planned = rest.into();
         self.next_range = range + 1;
     }
 
-    /// After damage in a range: begins again with what is still owed of it, or gives the error back
-    /// if that was done before.
-    fn look_again(&mut self, planned: &PlannedPart, error: ReadError) -> Result<(), ReadError> {
-        self.fetcher.parts().metrics.corruptions.inc();
-        self.fetcher.distrust(&planned.address);
+    /// Fetches the rest of a damaged range again, or returns the error if that was done before.
+    fn retry_corrupt_range(
+        &mut self,
+        planned: &PlannedPart,
+        error: ReadError,
+    ) -> Result<(), ReadError> {
+        self.fetcher.deps().metrics.corruptions.inc();
+        self.fetcher.evict_segment(&planned.address);
         let scanning = self.scan(planned.range);
-        if std::mem::replace(&mut scanning.fetched_anew, true) {
+        if std::mem::replace(&mut scanning.retried, true) {
             return Err(error);
         }
-        tracing::warn!(%error, "fetched again: the damage may be only to the copy that was here");
-        let (taken, _) = scanning.scanner.let_go();
-        self.restart(planned.range, taken, None);
+        tracing::warn!(%error, "damaged bytes read; fetching the range again without caches");
+        let (consumed, _) = scanning.scanner.discard_partial();
+        self.restart(planned.range, consumed, None);
         Ok(())
     }
 
@@ -194,15 +211,15 @@ impl Reading {
             Scanning {
                 range,
                 scanner: Scanner::new(expected, output, std::mem::take(&mut self.skip)),
-                fetched_anew: false,
+                retried: false,
             }
         })
     }
 
     /// Starts fetches in order.
     fn fetch_ahead(&mut self) {
-        let pressed = self.fetcher.parts().pool.waiting() > 0;
-        while self.may_fetch(pressed) {
+        let memory_short = self.fetcher.deps().pool.waiting() > 0;
+        while self.may_fetch(memory_short) {
             let Some(planned) = self.next_part() else {
                 return;
             };
@@ -210,24 +227,24 @@ impl Reading {
             let fetcher = self.fetcher.clone();
             self.fetches.push_back(
                 async move {
-                    let pieces = fetcher.get(&planned).await;
-                    (planned, pieces)
+                    let slices = fetcher.get(&planned).await;
+                    (planned, slices)
                 }
                 .boxed(),
             );
         }
     }
 
-    /// While others wait for memory, only what is needed now. Otherwise as many parts as the
-    /// setting says, and more while all together are no more than one large one: where an exchange
-    /// has many small segments far away, each would else be waited for in turn.
-    fn may_fetch(&self, pressed: bool) -> bool {
-        let under_way = self.fetches.len();
-        if pressed {
-            return under_way == 0;
+    /// While others wait for memory, only the part that is needed next. Otherwise as many parts as
+    /// the setting allows, and more while all together are smaller than one chunk: an exchange may
+    /// have many small segments in a remote store.
+    fn may_fetch(&self, memory_short: bool) -> bool {
+        let in_flight = self.fetches.len();
+        if memory_short {
+            return in_flight == 0;
         }
         let small = self.ahead < self.fetcher.chunk_size();
-        under_way < self.concurrency || (small && under_way < self.concurrency * SMALL_PARTS)
+        in_flight < self.concurrency || (small && in_flight < self.concurrency * SMALL_PARTS)
     }
 
     fn next_part(&mut self) -> Option<PlannedPart> {
@@ -238,14 +255,14 @@ impl Reading {
         self.planned.pop_front()
     }
 
-    /// Scans a part: all of it is given out, or nothing of it and the scanner stands where it did.
-    fn take(&mut self, planned: &PlannedPart, pieces: Vec<Bytes>) -> Result<(), ReadError> {
+    /// Scans a part and emits it. On failure nothing of it is emitted and the scanner is unchanged.
+    fn accept(&mut self, planned: &PlannedPart, slices: Vec<Bytes>) -> Result<(), ReadError> {
         let scanning = self.scan(planned.range);
         let mut scanner = scanning.scanner.clone();
         let mut out = Vec::new();
-        let pushed = pieces
+        let pushed = slices
             .into_iter()
-            .try_for_each(|piece| scanner.push(piece, &mut out));
+            .try_for_each(|slice| scanner.push(slice, &mut out));
         pushed.map_err(|error| corrupt(&planned.address, error))?;
         if planned.last {
             let sent = scanner
@@ -275,7 +292,7 @@ impl Reading {
     }
 
     fn count(&self) {
-        let metrics = &self.fetcher.parts().metrics;
+        let metrics = &self.fetcher.deps().metrics;
         metrics.pages_read.inc_by(self.sent.pages);
         metrics.bytes_read.inc_by(self.sent.bytes);
     }
@@ -292,6 +309,6 @@ fn expected(handle: &Handle, range: &HandleRange) -> Expected {
 fn corrupt(address: &SegmentAddress, error: ScanError) -> ReadError {
     ReadError::Corrupt {
         segment: address.clone(),
-        reason: error.to_string().into(),
+        source: Box::new(error.into()),
     }
 }

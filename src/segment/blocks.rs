@@ -1,43 +1,43 @@
-//! The index of a segment's blocks, kept as it is encoded.
+//! The index of a segment's blocks, held in its encoded form.
 //!
-//! Does: encode, check and walk the index. Does not: know sinks by name, or commits (`footer`).
-//! Invariant: blocks lie one after another from the segment's header on, sorted by partition; what
-//! is in a [`Blocks`] was made or checked here, so that walking it cannot fail.
+//! Does: encode, validate and iterate over the index. Does not: know sinks by name, or commits
+//! (`footer`). Invariant: blocks follow each other without gaps from the segment header on, sorted
+//! by partition; a [`Blocks`] was encoded or validated here, so iterating over it cannot fail.
 //!
-//! A daemon that plans holds the indexes of all segments of an exchange at once: some ten bytes a
-//! block as they are, where an entry has 32.
+//! A daemon that plans holds the indexes of all segments of an exchange at once. Encoded, a block
+//! needs about ten bytes; a [`BlockEntry`] needs 32.
 
 use bytes::Bytes;
 
-use super::layout::{FRAME_HEADER, RECORD, SEGMENT_HEADER};
-use super::varint::{Cursor, DecodeError, put};
+use super::error::DecodeError;
+use super::layout::{FRAME_HEADER_LEN, RECORD_LEN, SEGMENT_HEADER_LEN};
+use super::varint::{Cursor, put};
 
-/// Where the pages of one sink and partition lie in the segment.
+/// A block: consecutive frames of one sink and partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockEntry {
-    /// Output partition.
     pub partition: u32,
     /// Index into [`Footer::sinks`](super::footer::Footer::sinks).
     pub sink: u32,
-    /// Pages.
+    /// Number of pages, at least 1.
     pub pages: u32,
     /// Bytes of page frames, without the block record.
     pub frames_length: u32,
     /// CRC-32C over the frames' `crc` fields.
     pub checksum: u32,
-    /// Where its block record begins in the segment.
+    /// Offset of its block record in the segment.
     pub offset: u64,
 }
 
 impl BlockEntry {
-    /// Bytes of the block with its record.
+    /// Bytes of the block, record included.
     pub fn length(&self) -> u64 {
-        RECORD as u64 + u64::from(self.frames_length)
+        RECORD_LEN as u64 + u64::from(self.frames_length)
     }
 
-    /// Page bytes.
+    /// Page bytes, without frame headers.
     pub fn page_bytes(&self) -> u64 {
-        u64::from(self.frames_length) - u64::from(self.pages) * FRAME_HEADER as u64
+        u64::from(self.frames_length) - u64::from(self.pages) * FRAME_HEADER_LEN as u64
     }
 }
 
@@ -49,22 +49,22 @@ pub struct Blocks {
     end: u64,
 }
 
-/// How far an index was walked.
+/// A position in an index, between two blocks.
 #[derive(Debug, Clone)]
 pub struct Position {
-    /// Bytes of the index that were read.
+    /// Bytes of the index that have been read.
     read: usize,
-    /// Partitions that follow the present one.
-    partitions: u64,
-    /// Blocks of the present partition that follow.
-    blocks: u64,
+    /// Number of partitions after the current one.
+    partitions: usize,
+    /// Blocks of the current partition that follow.
+    blocks: usize,
     partition: u32,
     next_partition: u32,
     offset: u64,
 }
 
 impl Blocks {
-    /// The index of these blocks, which are in order and lie one after another.
+    /// Encodes an index of blocks that are sorted and follow each other without gaps.
     pub fn new(entries: &[BlockEntry]) -> Self {
         let mut out = Vec::with_capacity(16 + entries.len() * 12);
         let partitions = || entries.chunk_by(|a, b| a.partition == b.partition);
@@ -89,21 +89,26 @@ impl Blocks {
         }
     }
 
-    /// Reads an index of blocks of so many sinks from the front of what the cursor has, and copies
-    /// it.
-    pub(super) fn decode(cursor: &mut Cursor<'_>, sinks: u32) -> Result<Self, DecodeError> {
+    /// Validates the index at the front of the cursor, whose blocks refer to `sinks` sinks, and
+    /// copies it.
+    pub(super) fn decode(cursor: &mut Cursor<'_>, sinks: usize) -> Result<Self, DecodeError> {
         let bytes = cursor.rest();
         let mut position = Position::start();
         let (mut count, mut end) = (0, EMPTY_END);
         while let Some(block) = position.step(bytes)? {
-            let least = u64::from(block.pages) * (FRAME_HEADER as u64 + 1);
-            if block.sink >= sinks || block.pages == 0 || u64::from(block.frames_length) < least {
-                return Err(DecodeError("a block's numbers contradict each other"));
+            let least = u64::from(block.pages) * (FRAME_HEADER_LEN as u64 + 1);
+            if block.sink as usize >= sinks {
+                return Err(DecodeError::UnknownReference { field: "sink" });
+            }
+            if block.pages == 0 || u64::from(block.frames_length) < least {
+                return Err(DecodeError::Contradiction {
+                    field: "sizes of a block",
+                });
             }
             count += 1;
             end = block.offset + block.length();
         }
-        let encoded = Bytes::copy_from_slice(cursor.take(position.read)?);
+        let encoded = Bytes::copy_from_slice(cursor.bytes(position.read)?);
         Ok(Self {
             encoded,
             count,
@@ -111,49 +116,49 @@ impl Blocks {
         })
     }
 
-    /// The index as it stands in a footer.
+    /// The index as encoded in a footer.
     pub fn encoded(&self) -> &Bytes {
         &self.encoded
     }
 
-    /// Has its bytes held by what `hold` makes of them: bytes of the same content.
-    pub fn held(self, hold: impl FnOnce(Bytes) -> Bytes) -> Self {
-        let encoded = hold(self.encoded);
+    /// Replaces the encoded bytes by equal ones that own a reservation.
+    pub fn map_encoded(self, bind: impl FnOnce(Bytes) -> Bytes) -> Self {
+        let encoded = bind(self.encoded);
         Self { encoded, ..self }
     }
 
-    /// How many there are.
+    /// Number of blocks.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether there are none.
+    /// Whether there are no blocks.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Where the last one ends and the footer begins.
+    /// Offset at which the last block ends and the footer begins.
     pub fn end(&self) -> u64 {
         self.end
     }
 
-    /// The block after those that `position` has passed, which passes it, too. The position must
-    /// have walked this index and no other.
+    /// Returns the block at `position` and advances past it. The position must belong to this
+    /// index.
     pub fn next(&self, position: &mut Position) -> Option<BlockEntry> {
         position
             .step(&self.encoded)
-            .expect("an index that was made or checked")
+            .expect("the index was encoded or validated here")
     }
 
-    /// All of them, in order.
+    /// All blocks, in order.
     pub fn iter(&self) -> impl Iterator<Item = BlockEntry> + '_ {
         let mut position = Position::start();
         std::iter::from_fn(move || self.next(&mut position))
     }
 }
 
-/// Where no block ends: behind the header.
-const EMPTY_END: u64 = SEGMENT_HEADER as u64;
+/// The end of an index without blocks: right after the segment header.
+const EMPTY_END: u64 = SEGMENT_HEADER_LEN as u64;
 
 impl Default for Blocks {
     fn default() -> Self {
@@ -176,14 +181,14 @@ impl Position {
             blocks: 0,
             partition: 0,
             next_partition: 0,
-            offset: SEGMENT_HEADER as u64,
+            offset: SEGMENT_HEADER_LEN as u64,
         }
     }
 
     fn step(&mut self, encoded: &[u8]) -> Result<Option<BlockEntry>, DecodeError> {
         let mut cursor = Cursor::new(&encoded[self.read..]);
         if self.read == 0 {
-            self.partitions = cursor.count(9)? as u64;
+            self.partitions = cursor.count(9)?;
         }
         if self.blocks == 0 {
             if self.partitions == 0 {
@@ -194,12 +199,14 @@ impl Position {
             self.partition = self
                 .next_partition
                 .checked_add(cursor.u32()?)
-                .filter(|p| *p < crate::id::PARTITION_MARKERS)
-                .ok_or(DecodeError("a partition is out of range"))?;
+                .filter(|p| *p < crate::id::MAX_PARTITIONS)
+                .ok_or(DecodeError::Invalid { field: "partition" })?;
             self.next_partition = self.partition + 1;
-            self.blocks = cursor.count(7)? as u64;
+            self.blocks = cursor.count(7)?;
             if self.blocks == 0 {
-                return Err(DecodeError("a partition has no block"));
+                return Err(DecodeError::Invalid {
+                    field: "count of blocks of a partition",
+                });
             }
         }
         self.blocks -= 1;
@@ -232,7 +239,7 @@ mod tests {
             let entries = blocks
                 .into_iter()
                 .map(|(partition, sink, pages, more, checksum)| {
-                    let frames_length = pages * (FRAME_HEADER as u32 + 1) + more;
+                    let frames_length = pages * (FRAME_HEADER_LEN as u32 + 1) + more;
                     let entry = BlockEntry {
                         partition,
                         sink,
@@ -250,7 +257,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_went_in_is_walked_in_order_and_costs_little(
+        fn an_index_returns_its_blocks_in_order_and_is_compact(
             entries in some_blocks(), tail: Vec<u8>,
         ) {
             let blocks = Blocks::new(&entries);
@@ -259,12 +266,12 @@ mod tests {
             prop_assert!(blocks.encoded().len() <= 5 + entries.len() * 14);
             let footer = [&blocks.encoded()[..], &tail].concat();
             let mut cursor = Cursor::new(&footer);
-            prop_assert_eq!(Blocks::decode(&mut cursor, SINKS).unwrap(), blocks);
+            prop_assert_eq!(Blocks::decode(&mut cursor, SINKS as usize).unwrap(), blocks);
             prop_assert_eq!(cursor.rest(), tail);
         }
 
         #[test]
-        fn an_index_is_refused_or_can_be_walked(
+        fn any_bytes_are_refused_or_can_be_iterated(
             entries in some_blocks(), changes: Vec<(prop::sample::Index, u8)>, tail: [u8; 40],
         ) {
             let mut bytes = [&Blocks::new(&entries).encoded()[..], &tail].concat();
@@ -272,7 +279,7 @@ mod tests {
                 let at = position.index(bytes.len());
                 bytes[at] = value;
             }
-            if let Ok(blocks) = Blocks::decode(&mut Cursor::new(&bytes), SINKS) {
+            if let Ok(blocks) = Blocks::decode(&mut Cursor::new(&bytes), SINKS as usize) {
                 let walked: Vec<_> = blocks.iter().collect();
                 prop_assert_eq!(walked.len(), blocks.len());
                 prop_assert!(walked.is_sorted_by_key(|b| b.partition));
@@ -285,9 +292,10 @@ mod tests {
 
     #[test]
     fn a_partition_without_blocks_is_refused() {
-        // It would be shorter than what its count is checked against.
+        // Its encoding would be shorter than the minimum that the count of partitions assumes.
         let bytes = [1, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
-        let error = Blocks::decode(&mut Cursor::new(&bytes), SINKS).unwrap_err();
-        assert_eq!(error, DecodeError("a partition has no block"));
+        let error = Blocks::decode(&mut Cursor::new(&bytes), SINKS as usize).unwrap_err();
+        let field = "count of blocks of a partition";
+        assert_eq!(error, DecodeError::Invalid { field });
     }
 }

@@ -1,52 +1,50 @@
-//! The footer of a segment: its index of blocks and the commit records of the sinks that finish
-//! with it.
+//! The footer of a segment: the index of its blocks, and the commit records of the sinks that
+//! finish with it.
 //!
-//! Does: encode and decode, with every number checked against the others. Does not: fetch bytes, or
-//! know how the index is written (`blocks`). Invariant: in a decoded [`Footer`] the blocks end
-//! where the footer begins, and every sink that is named exists.
+//! Does: encode and decode it, and check its values against each other. Does not: fetch bytes, or
+//! know the encoding of the index (`blocks`). Invariant: in a decoded [`Footer`] the blocks end
+//! where the footer begins, and every referenced sink exists.
 
 use bytes::Bytes;
 
 use super::blocks::Blocks;
+use super::error::{DecodeError, FormatError};
 use super::layout::Trailer;
-use super::varint::{Cursor, DecodeError, put, put_text};
+use super::varint::{Cursor, put, put_text};
 use crate::id::{BaseName, DaemonId, ExchangeId, SegmentId, TaskAttempt};
 
-/// What an attempt holds.
+/// How much an attempt wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Totals {
-    /// Batches.
     pub batches: u64,
-    /// Pages.
     pub pages: u64,
-    /// Page bytes.
+    /// Page bytes, without frame headers.
     pub bytes: u64,
-    /// CRC-32C over the frames' `crc` fields, in the order in which the pages came.
+    /// CRC-32C over the frames' `crc` fields, in the order in which the pages were written.
     pub checksum: u32,
 }
 
-/// That an attempt finished, what it holds and where.
+/// The footer entry that commits an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommitRecord {
-    /// Which attempt.
     pub attempt: TaskAttempt,
-    /// What it holds.
+    /// Pages and bytes in all its blocks.
     pub totals: Totals,
-    /// Earlier segments of the same daemon that hold blocks of it, in order. This segment is not
-    /// among them, whether it holds blocks of the attempt or not.
+    /// Base directory and sequence number of each earlier segment of the same daemon that holds
+    /// blocks of the attempt, in order. This segment is never listed, even if it holds some.
     pub predecessors: Vec<(BaseName, u64)>,
 }
 
-/// Everything that a footer says.
+/// The content of a footer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Footer {
-    /// The exchange, so that a misplaced segment is noticed.
+    /// Recorded so that an object under the wrong key is detected.
     pub exchange: ExchangeId,
-    /// The segment, likewise.
+    /// Recorded for the same reason.
     pub segment: SegmentId,
-    /// Wall clock when it was sealed, milliseconds since 1970; for people only.
+    /// Wall clock time of sealing, milliseconds since 1970; for display only.
     pub sealed_millis: u64,
-    /// The sinks that have blocks or commit records here.
+    /// The sinks that have blocks or commit records here, sorted.
     pub sinks: Vec<TaskAttempt>,
     /// All blocks, by partition, then by sink.
     pub blocks: Blocks,
@@ -55,8 +53,8 @@ pub struct Footer {
 }
 
 impl Footer {
-    /// Bytes of memory that it takes, about.
-    pub fn memory(&self) -> u64 {
+    /// Approximate bytes of memory that it needs.
+    pub fn memory_size(&self) -> u64 {
         let commits = self.commits.iter().map(|commit| {
             size_of::<CommitRecord>() + commit.predecessors.len() * size_of::<(BaseName, u64)>()
         });
@@ -65,7 +63,7 @@ impl Footer {
         (size_of::<Self>() + index + sinks + commits.sum::<usize>()) as u64
     }
 
-    /// The footer's bytes, in pieces: the index is not copied.
+    /// Encodes the footer, in three parts so that the index is not copied.
     pub fn encode(&self) -> [Bytes; 3] {
         let (head, commits) = (self.encode_head(), self.encode_commits());
         [head.into(), self.blocks.encoded().clone(), commits.into()]
@@ -121,20 +119,26 @@ impl Footer {
         out
     }
 
-    /// Decodes the footer whose place the trailer gives.
+    /// Decodes the footer that the trailer locates.
     ///
     /// # Errors
-    /// What is wrong, in words.
-    pub fn decode(bytes: &[u8], trailer: &Trailer) -> Result<Self, String> {
-        if bytes.len() != trailer.footer_length as usize {
-            return Err("its footer is not as long as its trailer says".into());
+    /// [`FormatError`] if it is damaged, or contradicts itself or the trailer.
+    pub fn decode(bytes: &[u8], trailer: &Trailer) -> Result<Self, FormatError> {
+        if u32::try_from(bytes.len()) != Ok(trailer.footer_length) {
+            return Err(FormatError::FooterLength {
+                length: bytes.len(),
+                recorded: trailer.footer_length,
+            });
         }
         if crate::crc::checksum(bytes) != trailer.footer_crc {
-            return Err("its footer does not fit its checksum".into());
+            return Err(FormatError::FooterChecksum);
         }
-        let footer = decode_fields(bytes).map_err(|e| format!("its footer is malformed: {e}"))?;
+        let footer = decode_fields(bytes)?;
         if footer.blocks.end() != trailer.footer_offset {
-            return Err("its blocks do not end where its footer begins".into());
+            return Err(FormatError::BlocksEnd {
+                blocks_end: footer.blocks.end(),
+                footer_offset: trailer.footer_offset,
+            });
         }
         Ok(footer)
     }
@@ -142,23 +146,19 @@ impl Footer {
 
 fn decode_fields(bytes: &[u8]) -> Result<Footer, DecodeError> {
     let mut cursor = Cursor::new(bytes);
-    let exchange = cursor
-        .text()?
-        .parse()
-        .map_err(|_| DecodeError("the exchange id is not valid"))?;
-    let daemon = DaemonId(cursor.fixed_u64()?);
+    let exchange = cursor.parsed("exchange id")?;
     let segment = SegmentId {
-        daemon,
+        daemon: DaemonId(cursor.fixed_u64()?),
         sequence: cursor.u64()?,
     };
     let sealed_millis = cursor.u64()?;
-    let mut sinks = Vec::with_capacity(cursor.count(2)?);
-    for _ in 0..sinks.capacity() {
-        let (task, attempt) = (cursor.u32()?, cursor.u32()?);
-        sinks
-            .push(TaskAttempt::new(task, attempt).map_err(|_| DecodeError("a sink is not valid"))?);
+    let count = cursor.count(2)?;
+    let mut sinks = Vec::with_capacity(count);
+    for _ in 0..count {
+        let sink = TaskAttempt::new(cursor.u32()?, cursor.u32()?);
+        sinks.push(sink.map_err(|_| DecodeError::Invalid { field: "sink" })?);
     }
-    let blocks = Blocks::decode(&mut cursor, sinks.len() as u32)?;
+    let blocks = Blocks::decode(&mut cursor, sinks.len())?;
     let commits = decode_commits(&mut cursor, &sinks)?;
     cursor.finish()?;
     Ok(Footer {
@@ -175,17 +175,13 @@ fn decode_commits(
     cursor: &mut Cursor<'_>,
     sinks: &[TaskAttempt],
 ) -> Result<Vec<CommitRecord>, DecodeError> {
-    let mut bases = Vec::new();
+    let mut bases: Vec<BaseName> = Vec::new();
     for _ in 0..cursor.count(2)? {
-        let base = cursor.text()?.parse();
-        bases.push(base.map_err(|_| DecodeError("a base directory's name is not valid"))?);
+        bases.push(cursor.parsed("base directory name")?);
     }
     let mut commits = Vec::new();
     for _ in 0..cursor.count(9)? {
-        let sink = cursor.u32()? as usize;
-        let attempt = *sinks
-            .get(sink)
-            .ok_or(DecodeError("a commit names no sink"))?;
+        let attempt = *cursor.entry(sinks, "sink")?;
         let totals = Totals {
             batches: cursor.u64()?,
             pages: cursor.u64()?,
@@ -194,9 +190,7 @@ fn decode_commits(
         };
         let mut predecessors = Vec::new();
         for _ in 0..cursor.count(2)? {
-            let base: &BaseName = bases
-                .get(cursor.u32()? as usize)
-                .ok_or(DecodeError("a commit names no base directory"))?;
+            let base = cursor.entry(&bases, "base directory")?;
             predecessors.push((base.clone(), cursor.u64()?));
         }
         commits.push(CommitRecord {

@@ -1,59 +1,60 @@
 //! Page frames: the one framing of pages on the wire and in segments.
 //!
-//! Does: check a batch as it comes from a client and cut it into runs of one partition, without a
-//! copy. Does not: know sinks or memory. Invariant: the bytes of a [`Run`] are whole frames whose
-//! checksums were right when the run was made.
+//! Does: verify a batch while it is received and cut it into runs of one partition, without a copy.
+//! Does not: know sinks or reserve memory. Invariant: the bytes of a [`Run`] are whole frames whose
+//! checksums matched when the run was made.
 
 use bytes::Bytes;
 
-pub use super::layout::FRAME_HEADER;
-use super::layout::u32_at;
+pub use super::layout::FRAME_HEADER_LEN;
+use super::layout::FrameHeader;
 use crate::crc::Checksum;
 
-/// Consecutive frames of one partition, each checked.
+/// Bytes of a frame's checksum.
+const CRC_LEN: usize = size_of::<u32>();
+
+/// Consecutive frames of one partition in a batch, each verified.
 #[derive(Debug, Clone)]
 pub struct Run {
-    /// Output partition.
     pub partition: u32,
-    /// The frames, headers included.
+    /// The frames, headers included; a slice of the batch.
     pub frames: Bytes,
-    /// The `crc` fields of the frames, 4 bytes a page; of one piece of memory for all of a batch.
+    /// The `crc` fields of the frames, 4 bytes a page. All runs of a batch share one allocation.
     pub crcs: Bytes,
 }
 
 impl Run {
-    /// Pages in it.
     pub fn pages(&self) -> u32 {
-        (self.crcs.len() / 4) as u32
+        u32::try_from(self.crcs.len() / CRC_LEN).expect("a batch is far below 4 GiB of headers")
     }
 
-    /// Page bytes in it, without frame headers.
+    /// Page bytes, without frame headers.
     pub fn page_bytes(&self) -> u64 {
-        (self.frames.len() - self.pages() as usize * FRAME_HEADER) as u64
+        (self.frames.len() - self.crcs.len() / CRC_LEN * FRAME_HEADER_LEN) as u64
     }
 }
 
-/// A batch whose every page fits its checksum and whose every partition exists.
+/// A batch in which every checksum matches and every partition exists.
 #[derive(Debug, Clone, Default)]
 pub struct VerifiedBatch {
-    /// The frames as runs of one partition each, in the order in which they came.
+    /// All frames, in the order in which they were received.
     pub runs: Vec<Run>,
-    /// Pages.
     pub pages: u64,
-    /// Bytes of pages, without frame headers.
+    /// Page bytes, without frame headers.
     pub page_bytes: u64,
 }
 
-/// Bytes of memory that a run takes besides its frames, from the batch to a stored segment that is
-/// kept: a [`Piece`](super::writer::Piece), a block record and its entry in the index, and a slice
-/// each of record and frames, which are there twice while they are stored.
+/// Memory that a run needs besides its frames, from the batch to the hot segment: a
+/// [`SinkRun`](super::writer::SinkRun), a block record, its entry in the index, and the slices of
+/// record and frames, which exist twice during the upload.
 const RUN_OVERHEAD: u64 = 256;
 
 impl VerifiedBatch {
-    /// Bytes of memory that it takes, until it is forgotten, besides its frames. For pages of some
-    /// KiB that is next to nothing; of pages of some bytes, each for another partition, it is most.
-    pub fn overhead(&self) -> u64 {
-        let checksums = self.pages * size_of::<u32>() as u64;
+    /// Bytes of memory that the batch needs besides its frames, for as long as it is buffered or
+    /// hot. Negligible for pages of some KiB; larger than the frames if each page has a few bytes
+    /// and another partition than the one before.
+    pub fn memory_overhead(&self) -> u64 {
+        let checksums = self.pages * CRC_LEN as u64;
         self.runs.len() as u64 * RUN_OVERHEAD + checksums
     }
 }
@@ -61,93 +62,60 @@ impl VerifiedBatch {
 /// Why a batch was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// No frame at all.
-    #[error("the batch is empty: it holds one frame at least")]
+    #[error("the batch is empty: send at least one frame")]
     Empty,
-    /// The bytes end inside a frame.
     #[error("the batch ends inside the frame at byte {offset}")]
-    Truncated {
-        /// Where the frame begins.
-        offset: u64,
-    },
-    /// The partition does not exist.
+    Truncated { offset: u64 },
     #[error(
         "the frame at byte {offset} is for partition {partition}, but the exchange has {partitions}"
     )]
     PartitionOutOfRange {
-        /// Where the frame begins.
         offset: u64,
-        /// What it says.
         partition: u32,
-        /// How many there are.
         partitions: u32,
     },
-    /// A page without bytes.
     #[error("the frame at byte {offset} has no page bytes")]
-    EmptyPage {
-        /// Where the frame begins.
-        offset: u64,
-    },
-    /// A page over the limit.
+    EmptyPage { offset: u64 },
     #[error(
         "the frame at byte {offset} has a page of {length} bytes; limits.max_page_size is {limit}"
     )]
     PageTooLarge {
-        /// Where the frame begins.
         offset: u64,
-        /// Bytes of the page.
         length: u64,
-        /// The limit.
         limit: u64,
     },
-    /// The bytes are not what was sent.
-    #[error("the page of the frame at byte {offset} does not fit its CRC-32C")]
-    ChecksumMismatch {
-        /// Where the frame begins.
-        offset: u64,
-    },
+    #[error("CRC-32C mismatch in the frame at byte {offset}")]
+    ChecksumMismatch { offset: u64 },
 }
 
-/// The CRC of a frame: over its first 8 bytes and its page.
-pub fn frame_crc(head: &[u8], page: &[u8]) -> u32 {
-    let mut crc = Checksum::default();
-    crc.update(&head[..8]);
-    crc.update(page);
-    crc.value()
+/// Writes the header of a frame: `frame` has room for [`FRAME_HEADER_LEN`] bytes, then the page.
+pub fn write_frame_header(frame: &mut [u8], partition: u32) {
+    let (header, page) = frame.split_at_mut(FRAME_HEADER_LEN);
+    header.copy_from_slice(&FrameHeader::encode(partition, page));
 }
 
-/// Writes the header of a frame for the page that follows it: `frame` is [`FRAME_HEADER`] bytes of
-/// room and then the page.
-pub fn seal_frame(frame: &mut [u8], partition: u32) {
-    let (head, page) = frame.split_at_mut(FRAME_HEADER);
-    head[0..4].copy_from_slice(&partition.to_le_bytes());
-    head[4..8].copy_from_slice(&(page.len() as u32).to_le_bytes());
-    let crc = frame_crc(head, page);
-    head[8..12].copy_from_slice(&crc.to_le_bytes());
-}
-
-/// Checks a batch that is here as a whole; takes no copy of it. `partitions` is the exchange's
-/// count, `max_page_size` in bytes.
+/// Verifies a batch that has been received completely, without copying it. `partitions` is the
+/// exchange's count, `max_page_size` is in bytes.
 ///
 /// # Errors
-/// As [`BatchCheck::finish`].
+/// As [`BatchVerifier::finish`].
 pub fn verify_batch(
     batch: Bytes,
     partitions: u32,
     max_page_size: u64,
 ) -> Result<VerifiedBatch, FrameError> {
-    BatchCheck::new(partitions, max_page_size).finish(batch)
+    BatchVerifier::new(partitions, max_page_size).finish(batch)
 }
 
-/// Checks a batch while it comes: bytes that have just been copied are still in the processor's
-/// cache, where a checksum costs half of what it costs after the last byte has come.
+/// Verifies a batch while it is received. Bytes that have just been copied are still in the
+/// processor's cache, where a checksum costs half of what it costs after the whole batch.
 #[derive(Debug)]
-pub struct BatchCheck {
+pub struct BatchVerifier {
     partitions: u32,
     max_page_size: u64,
-    /// Bytes that were checked.
-    read: usize,
-    /// The frame that they end in.
+    /// Bytes that have been verified.
+    verified: usize,
+    /// The frame in which they end.
     frame: Option<OpenFrame>,
     runs: Vec<RunShape>,
     crcs: Vec<u8>,
@@ -155,7 +123,7 @@ pub struct BatchCheck {
     failed: Option<FrameError>,
 }
 
-/// A frame whose head is known.
+/// A frame whose header has been received.
 #[derive(Debug)]
 struct OpenFrame {
     start: usize,
@@ -172,13 +140,13 @@ struct RunShape {
     pages: usize,
 }
 
-impl BatchCheck {
-    /// A check of a batch for an exchange of so many partitions; `max_page_size` in bytes.
+impl BatchVerifier {
+    /// A verifier for a batch of an exchange with this many partitions; `max_page_size` in bytes.
     pub fn new(partitions: u32, max_page_size: u64) -> Self {
         Self {
             partitions,
             max_page_size,
-            read: 0,
+            verified: 0,
             frame: None,
             runs: Vec::new(),
             crcs: Vec::new(),
@@ -187,36 +155,36 @@ impl BatchCheck {
         }
     }
 
-    /// Goes on with what has come: all of the batch so far, from its beginning. What is wrong with
-    /// it is told at the end.
-    pub fn read(&mut self, batch: &[u8]) {
+    /// Verifies what has been received since the last call. `batch` is everything so far, from the
+    /// beginning. [`BatchVerifier::finish`] reports a failure.
+    pub fn update(&mut self, batch: &[u8]) {
         if self.failed.is_none() {
             self.failed = self.advance(batch).err();
         }
     }
 
-    /// Ends the check of a batch that has come as a whole.
+    /// Verifies the rest of a batch that has been received completely, and cuts it into runs.
     ///
     /// # Errors
-    /// The first frame that is not as docs/protocol.md says, by its offset.
+    /// [`FrameError`] for the first frame that breaks a rule of docs/protocol.md.
     pub fn finish(mut self, batch: Bytes) -> Result<VerifiedBatch, FrameError> {
-        self.read(&batch);
+        self.update(&batch);
         if let Some(error) = self.failed {
             return Err(error);
         }
         if batch.is_empty() {
             return Err(FrameError::Empty);
         }
-        if self.frame.is_some() || self.read < batch.len() {
-            let offset = self.frame.map_or(self.read, |frame| frame.start) as u64;
+        if self.frame.is_some() || self.verified < batch.len() {
+            let offset = self.frame.map_or(self.verified, |frame| frame.start) as u64;
             return Err(FrameError::Truncated { offset });
         }
-        let pages = self.crcs.len() as u64 / 4;
+        let pages = (self.crcs.len() / CRC_LEN) as u64;
         let (mut start, mut crcs) = (0, Bytes::from(self.crcs));
         let runs = self.runs.into_iter().map(|shape| Run {
             partition: shape.partition,
             frames: batch.slice(std::mem::replace(&mut start, shape.end)..shape.end),
-            crcs: crcs.split_to(shape.pages * 4),
+            crcs: crcs.split_to(shape.pages * CRC_LEN),
         });
         Ok(VerifiedBatch {
             runs: runs.collect(),
@@ -229,15 +197,15 @@ impl BatchCheck {
         loop {
             let mut frame = match self.frame.take() {
                 Some(frame) => frame,
-                None => match batch[self.read..].first_chunk() {
-                    Some(head) => self.begin(head)?,
+                None => match batch[self.verified..].first_chunk() {
+                    Some(header) => self.begin(header)?,
                     None => return Ok(()),
                 },
             };
-            let come = frame.end.min(batch.len());
-            frame.crc.update(&batch[self.read..come]);
-            self.read = come;
-            if come < frame.end {
+            let end = frame.end.min(batch.len());
+            frame.crc.update(&batch[self.verified..end]);
+            self.verified = end;
+            if end < frame.end {
                 self.frame = Some(frame);
                 return Ok(());
             }
@@ -245,9 +213,13 @@ impl BatchCheck {
         }
     }
 
-    fn begin(&mut self, head: &[u8; FRAME_HEADER]) -> Result<OpenFrame, FrameError> {
-        let (start, offset) = (self.read, self.read as u64);
-        let (partition, length) = (u32_at(head, 0), u32_at(head, 4));
+    fn begin(&mut self, header: &[u8; FRAME_HEADER_LEN]) -> Result<OpenFrame, FrameError> {
+        let (start, offset) = (self.verified, self.verified as u64);
+        let FrameHeader {
+            partition,
+            length,
+            crc: expected,
+        } = FrameHeader::decode(header);
         if partition >= self.partitions {
             return Err(FrameError::PartitionOutOfRange {
                 offset,
@@ -265,15 +237,13 @@ impl BatchCheck {
                 limit: self.max_page_size,
             });
         }
-        let mut crc = Checksum::default();
-        crc.update(&head[..8]);
-        self.read += FRAME_HEADER;
+        self.verified += FRAME_HEADER_LEN;
         Ok(OpenFrame {
             start,
-            end: self.read + length as usize,
+            end: self.verified + length as usize,
             partition,
-            expected: u32_at(head, 8),
-            crc,
+            expected,
+            crc: FrameHeader::start_crc(header),
         })
     }
 
@@ -283,7 +253,7 @@ impl BatchCheck {
             return Err(FrameError::ChecksumMismatch { offset });
         }
         self.crcs.extend_from_slice(&frame.expected.to_le_bytes());
-        self.page_bytes += (frame.end - frame.start - FRAME_HEADER) as u64;
+        self.page_bytes += (frame.end - frame.start - FRAME_HEADER_LEN) as u64;
         match self.runs.last_mut() {
             Some(run) if run.partition == frame.partition => {
                 run.end = frame.end;
@@ -305,14 +275,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn framed(partition: u32, page: &[u8]) -> Vec<u8> {
-        let mut frame = vec![0; FRAME_HEADER];
+        let mut frame = vec![0; FRAME_HEADER_LEN];
         frame.extend_from_slice(page);
-        seal_frame(&mut frame, partition);
+        write_frame_header(&mut frame, partition);
         frame
     }
 
     #[test]
-    fn neighbours_of_one_partition_become_one_run_without_a_copy() {
+    fn adjacent_frames_of_one_partition_become_one_run_without_a_copy() {
         let batch: Bytes = [
             framed(1, b"a"),
             framed(1, b"bb"),
@@ -381,7 +351,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_flipped_bit_is_found(
+        fn any_flipped_bit_is_detected(
             pages in some_pages(),
             position: prop::sample::Index,
             bit in 0u8..8,
@@ -394,7 +364,7 @@ mod tests {
         }
 
         #[test]
-        fn a_batch_that_comes_in_pieces_is_judged_as_a_whole(
+        fn a_batch_received_in_pieces_is_verified_like_a_whole_one(
             pages in some_pages(),
             pieces in prop::collection::vec(0usize..30, 0..20),
             damage in prop::option::of((any::<prop::sample::Index>(), any::<u8>())),
@@ -406,11 +376,11 @@ mod tests {
                 batch[position] = value;
             }
             batch.truncate(batch.len().saturating_sub(cut.saturating_sub(10)));
-            let mut check = BatchCheck::new(3, 100);
-            let mut come = 0;
+            let mut check = BatchVerifier::new(3, 100);
+            let mut received = 0;
             for piece in pieces {
-                come = (come + piece).min(batch.len());
-                check.read(&batch[..come]);
+                received = (received + piece).min(batch.len());
+                check.update(&batch[..received]);
             }
             let pieces = check.finish(batch.clone().into());
             let whole = verify_batch(batch.into(), 3, 100);
@@ -418,7 +388,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_it_panic(bytes: Vec<u8>) {
+        fn verifying_any_bytes_does_not_panic(bytes: Vec<u8>) {
             let _ = verify_batch(bytes.into(), 3, 100);
         }
     }

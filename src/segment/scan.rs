@@ -1,68 +1,95 @@
-//! Checks the blocks of one range as their bytes arrive, and gives out what was checked.
+//! Verifies the blocks of one range as their bytes arrive. Pure.
 //!
-//! Pure: parts of a range in, verified slices of the same memory out. Does not: fetch. Invariant: a
-//! byte leaves only as part of a whole item (block record or page frame) that fits its checksum and
-//! belongs to the expected partition; `finish` fails unless the range held exactly the expected
-//! pages.
+//! Does: turn parts of a range into verified slices of the same memory. Does not: fetch. Invariant:
+//! a byte is emitted only as part of a whole item (block record or page frame) whose checksum
+//! matches and whose partition is the expected one; `finish` fails unless the range held exactly
+//! the expected pages.
 
 use bytes::Bytes;
 
-use super::frame::frame_crc;
-use super::layout::{BLOCK_MARKER, BlockRecord, FRAME_HEADER, RECORD, u32_at};
+use super::layout::{
+    BLOCK_MARKER, BlockRecord, FRAME_HEADER_LEN, FrameHeader, RECORD_LEN, frame_crc, u32_at,
+};
 use crate::crc::Checksum;
 
-/// Bytes of the pages' checksums that are taken into the block's at a time, to save calls.
-const CRCS: usize = 1024;
+/// Bytes of page checksums that are collected before the block's checksum is updated with them:
+/// one call for each page would cost more.
+const CRC_BUFFER: usize = 1024;
 
-/// What a range must hold.
+/// What a range must contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expected {
     /// Output partition of every block.
     pub partition: u32,
-    /// Pages in all.
     pub pages: u64,
     /// CRC-32C over the blocks' checksums, 4 bytes each.
     pub checksum: u32,
 }
 
-/// What is given out.
+/// What a scanner emits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
     /// Block records and page frames, as stored.
     Records,
-    /// Page bytes only.
+    /// Page bytes without their framing.
     Pages,
 }
 
-/// What was given out.
+/// Counts of what was emitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sent {
-    /// Block records.
     pub blocks: u32,
-    /// Pages.
     pub pages: u64,
-    /// Page bytes.
+    /// Page bytes, without frame headers.
     pub bytes: u64,
 }
 
-/// The range is not what it should be.
+/// How a range differs from what was expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ScanError(&'static str);
+pub enum ScanError {
+    #[error("a page is outside of every block")]
+    OutsideBlock,
+    #[error("block record damaged")]
+    DamagedRecord,
+    #[error("a block has fewer pages than its record says")]
+    TooFewPages,
+    #[error("the pages of a block are longer than its record says")]
+    PagesTooLong,
+    #[error("the pages of a block are shorter than its record says")]
+    PagesTooShort,
+    /// A block record has another partition than expected, or no pages.
+    #[error("unexpected block: partition {partition} with {pages} pages, not partition {expected}")]
+    UnexpectedBlock {
+        partition: u32,
+        pages: u32,
+        expected: u32,
+    },
+    #[error("a page has another partition than its block")]
+    WrongPartition,
+    #[error("page checksum mismatch")]
+    PageChecksum,
+    #[error("the range ends inside a block")]
+    EndsInsideBlock,
+    #[error("the range has {pages} pages, expected {expected}")]
+    PageCount { pages: u64, expected: u64 },
+    #[error("range checksum mismatch: it has other pages than expected")]
+    RangeChecksum,
+}
 
-/// Scans one range. A clone is a point to come back to.
+/// Scans one range. A clone is a checkpoint: scanning can resume from it.
 #[derive(Debug, Clone)]
 pub struct Scanner {
     expected: Expected,
     output: Output,
     skip: u64,
     block: Option<OpenBlock>,
-    /// The `crc` fields of its last pages, which its checksum has not taken in yet.
+    /// The `crc` fields of its last pages, which its checksum does not cover yet.
     crcs: Vec<u8>,
     range_crc: Checksum,
     pages_seen: u64,
-    /// Bytes of whole items.
-    taken: u64,
+    /// Bytes of whole items that were accepted.
+    consumed: u64,
+    /// The beginning of an item whose end has not arrived.
     pending: Vec<Bytes>,
     pending_length: usize,
     sent: Sent,
@@ -79,42 +106,42 @@ struct OpenBlock {
 enum Emit {
     Whole,
     Nothing,
-    /// Only what follows this many bytes.
+    /// All but this many bytes at the front.
     After(usize),
 }
 
 impl Scanner {
-    /// Scans a range whose first `skip` pages are checked but not given out.
+    /// A scanner for a range whose first `skip` pages are verified but not emitted.
     pub fn new(expected: Expected, output: Output, skip: u64) -> Self {
         Self {
             expected,
             output,
             skip,
             block: None,
-            crcs: Vec::with_capacity(CRCS),
+            crcs: Vec::with_capacity(CRC_BUFFER),
             range_crc: Checksum::default(),
             pages_seen: 0,
-            taken: 0,
+            consumed: 0,
             pending: Vec::new(),
             pending_length: 0,
             sent: Sent::default(),
         }
     }
 
-    /// Takes the next part and appends what is verified to `out`.
+    /// Scans the next part and appends what is verified to `out`.
     ///
     /// # Errors
-    /// What does not fit; the range must not be read on.
+    /// [`ScanError`] if the part is not as expected; this scanner must not be used further.
     pub fn push(&mut self, mut part: Bytes, out: &mut Vec<Bytes>) -> Result<(), ScanError> {
         while self.pending_length > 0 && !part.is_empty() {
             let need = self.pending_need()?;
-            let take = part.split_to((need - self.pending_length).min(part.len()));
-            self.pending_length += take.len();
-            self.pending.push(take);
+            let more = part.split_to((need - self.pending_length).min(part.len()));
+            self.pending_length += more.len();
+            self.pending.push(more);
             if self.pending_length == self.pending_need()? {
                 let item = std::mem::take(&mut self.pending);
                 self.pending_length = 0;
-                self.take_item(&item, out)?;
+                self.push_item(&item, out)?;
             }
         }
         self.push_contiguous(part, out)
@@ -138,7 +165,7 @@ impl Scanner {
                 }
             }
             at = end;
-            if self.owes_record() {
+            if self.needs_rewritten_record() {
                 emit_slice(&part, start, at, out);
                 start = at;
                 out.push(self.rewritten_record());
@@ -152,7 +179,7 @@ impl Scanner {
         Ok(())
     }
 
-    fn take_item(&mut self, item: &[Bytes], out: &mut Vec<Bytes>) -> Result<(), ScanError> {
+    fn push_item(&mut self, item: &[Bytes], out: &mut Vec<Bytes>) -> Result<(), ScanError> {
         let pieces: Vec<&[u8]> = item.iter().map(Bytes::as_ref).collect();
         let mut drop_first = match self.accept(&pieces)? {
             Emit::Whole => 0,
@@ -164,96 +191,95 @@ impl Scanner {
             drop_first -= from;
             emit_slice(piece, from, piece.len(), out);
         }
-        if self.owes_record() {
+        if self.needs_rewritten_record() {
             out.push(self.rewritten_record());
         }
         Ok(())
     }
 
-    /// Whether part of an item is held whose rest has not come.
-    pub fn holds(&self) -> bool {
+    /// Whether the beginning of an item is held whose end has not arrived.
+    pub fn has_partial(&self) -> bool {
         self.pending_length > 0
     }
 
-    /// Drops the part of an item that is held: the next part must begin where that item does, which
-    /// is the first answer, in bytes of the range. The second is the item's length, if it is known.
-    pub fn let_go(&mut self) -> (u64, Option<u64>) {
-        let known = self.pending_length >= FRAME_HEADER;
+    /// Discards the partial item that is held. Returns the item's offset in the range, where the
+    /// next part must begin, and the item's length if it is known.
+    pub fn discard_partial(&mut self) -> (u64, Option<u64>) {
+        let known = self.pending_length >= FRAME_HEADER_LEN;
         let need = self.pending_need().ok().filter(|_| known);
         self.pending = Vec::new();
         self.pending_length = 0;
-        (self.taken, need.map(|need| need as u64))
+        (self.consumed, need.map(|need| need as u64))
     }
 
-    /// Length of the item at the front, if all of it is there.
+    /// Length of the item at the front, if it is complete.
     fn whole_item(&self, bytes: &[u8]) -> Result<Option<usize>, ScanError> {
-        if bytes.len() < FRAME_HEADER {
+        if bytes.len() < FRAME_HEADER_LEN {
             return Ok(None);
         }
         let length = self.item_length(bytes)?;
         Ok(Some(length).filter(|length| *length <= bytes.len()))
     }
 
-    /// Length of the item that begins so: never beyond its block, so that nobody waits for what a
-    /// damaged length asks for.
+    /// Length of the item that begins with `head`. It never exceeds the block, so a damaged length
+    /// does not make the scanner wait for bytes that will not come.
     fn item_length(&self, head: &[u8]) -> Result<usize, ScanError> {
         if u32_at(head, 0) == BLOCK_MARKER {
-            return Ok(RECORD);
+            return Ok(RECORD_LEN);
         }
-        let block = self
-            .block
-            .as_ref()
-            .ok_or(ScanError("a page lies outside of every block"))?;
-        let length = FRAME_HEADER as u64 + u64::from(u32_at(head, 4));
-        if length > block.bytes_left {
-            return Err(ScanError("a block's pages are longer than its record says"));
-        }
-        Ok(length as usize)
+        let block = self.block.as_ref().ok_or(ScanError::OutsideBlock)?;
+        let length = FRAME_HEADER_LEN as u64 + u64::from(FrameHeader::decode(head).length);
+        usize::try_from(length)
+            .ok()
+            .filter(|_| length <= block.bytes_left)
+            .ok_or(ScanError::PagesTooLong)
     }
 
-    /// Bytes that the pending item needs, as far as can be told yet.
+    /// Bytes that the pending item needs, as far as its beginning tells.
     fn pending_need(&self) -> Result<usize, ScanError> {
-        if self.pending_length < FRAME_HEADER {
-            return Ok(FRAME_HEADER);
+        if self.pending_length < FRAME_HEADER_LEN {
+            return Ok(FRAME_HEADER_LEN);
         }
-        let mut head = [0; RECORD];
+        let mut head = [0; RECORD_LEN];
         let pieces: Vec<&[u8]> = self.pending.iter().map(Bytes::as_ref).collect();
         copy_head(&pieces, &mut head);
         self.item_length(&head)
     }
 
-    /// Checks one whole item, given in one or more pieces.
+    /// Verifies one whole item in several pieces.
     fn accept(&mut self, pieces: &[&[u8]]) -> Result<Emit, ScanError> {
-        self.taken += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
-        let mut head = [0; RECORD];
+        self.consumed += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
+        let mut head = [0; RECORD_LEN];
         let head_length = copy_head(pieces, &mut head);
         if u32_at(&head, 0) == BLOCK_MARKER {
             return self.accept_record(&head);
         }
-        debug_assert!(head_length >= FRAME_HEADER);
+        debug_assert!(head_length >= FRAME_HEADER_LEN);
         self.accept_frame(&head, item_crc(&head, pieces))
     }
 
-    /// The same for an item in one piece, as nearly all are, without copying its head.
+    /// Verifies an item in one piece, as nearly all are, without copying its head.
     fn accept_contiguous(&mut self, item: &[u8]) -> Result<Emit, ScanError> {
-        self.taken += item.len() as u64;
+        self.consumed += item.len() as u64;
         if u32_at(item, 0) == BLOCK_MARKER {
-            let head = item.try_into().expect("a block record is as long as that");
+            let head = item.try_into().expect("`item_length` returned RECORD_LEN");
             return self.accept_record(head);
         }
-        let (head, page) = item.split_at(FRAME_HEADER);
+        let (head, page) = item.split_at(FRAME_HEADER_LEN);
         self.accept_frame(head, frame_crc(head, page))
     }
 
-    fn accept_record(&mut self, head: &[u8; RECORD]) -> Result<Emit, ScanError> {
-        let record = BlockRecord::decode(head).ok_or(ScanError("a block record is damaged"))?;
+    fn accept_record(&mut self, head: &[u8; RECORD_LEN]) -> Result<Emit, ScanError> {
+        let record = BlockRecord::decode(head).ok_or(ScanError::DamagedRecord)?;
         if self.block.is_some() {
-            return Err(ScanError("a block holds fewer pages than its record says"));
+            return Err(ScanError::TooFewPages);
         }
         if record.partition != self.expected.partition || record.pages == 0 {
-            return Err(ScanError(
-                "a block is of another partition than it should be",
-            ));
+            return Err(ScanError::UnexpectedBlock {
+                partition: record.partition,
+                pages: record.pages,
+                expected: self.expected.partition,
+            });
         }
         self.block = Some(OpenBlock {
             record,
@@ -268,35 +294,31 @@ impl Scanner {
         Ok(Emit::Whole)
     }
 
-    /// Checks a frame by its header and the CRC that was found over it.
+    /// Verifies a frame by its header and the CRC that was computed over it.
     fn accept_frame(&mut self, head: &[u8], crc: u32) -> Result<Emit, ScanError> {
-        let block = self
-            .block
-            .as_mut()
-            .ok_or(ScanError("a page lies outside of every block"))?;
-        if u32_at(head, 0) != block.record.partition {
-            return Err(ScanError("a page is of another partition than its block"));
+        let block = self.block.as_mut().ok_or(ScanError::OutsideBlock)?;
+        let header = FrameHeader::decode(head);
+        if header.partition != block.record.partition {
+            return Err(ScanError::WrongPartition);
         }
-        if crc != u32_at(head, 8) {
-            return Err(ScanError("a page does not fit its CRC-32C"));
+        if crc != header.crc {
+            return Err(ScanError::PageChecksum);
         }
-        let length = u64::from(u32_at(head, 4));
-        self.crcs.extend_from_slice(&head[8..12]);
+        let length = u64::from(header.length);
+        self.crcs.extend_from_slice(&crc.to_le_bytes());
         block.pages_left -= 1;
         block.bytes_left = block
             .bytes_left
-            .checked_sub(length + FRAME_HEADER as u64)
-            .ok_or(ScanError("a block's pages are longer than its record says"))?;
+            .checked_sub(length + FRAME_HEADER_LEN as u64)
+            .ok_or(ScanError::PagesTooLong)?;
         self.pages_seen += 1;
-        if block.pages_left == 0 || self.crcs.len() >= CRCS {
+        if block.pages_left == 0 || self.crcs.len() >= CRC_BUFFER {
             block.crc.update(&self.crcs);
             self.crcs.clear();
         }
         if block.pages_left == 0 {
             if block.bytes_left != 0 {
-                return Err(ScanError(
-                    "a block's pages are shorter than its record says",
-                ));
+                return Err(ScanError::PagesTooShort);
             }
             self.range_crc.update(&block.crc.value().to_le_bytes());
             self.block = None;
@@ -313,13 +335,12 @@ impl Scanner {
         self.sent.bytes += length;
         match self.output {
             Output::Records => Emit::Whole,
-            Output::Pages => Emit::After(FRAME_HEADER),
+            Output::Pages => Emit::After(FRAME_HEADER_LEN),
         }
     }
 
-    /// Whether pages of the open block were skipped, all that had to be, and its record is still
-    /// owed.
-    fn owes_record(&self) -> bool {
+    /// Whether skipping ended inside the open block, whose record has not been emitted yet.
+    fn needs_rewritten_record(&self) -> bool {
         let Some(block) = &self.block else {
             return false;
         };
@@ -334,7 +355,7 @@ impl Scanner {
         let block = self
             .block
             .as_ref()
-            .expect("a record is owed only inside a block");
+            .expect("a record is rewritten only inside a block");
         let record = BlockRecord {
             pages: block.pages_left,
             frames_length: block.bytes_left,
@@ -347,18 +368,19 @@ impl Scanner {
     /// Ends the range.
     ///
     /// # Errors
-    /// When it held less or other than expected.
+    /// [`ScanError`] unless it held exactly the expected pages.
     pub fn finish(self) -> Result<Sent, ScanError> {
         if self.pending_length > 0 || self.block.is_some() {
-            return Err(ScanError("the range ends inside a block"));
+            return Err(ScanError::EndsInsideBlock);
         }
         if self.pages_seen != self.expected.pages {
-            return Err(ScanError(
-                "the range holds another number of pages than it should",
-            ));
+            return Err(ScanError::PageCount {
+                pages: self.pages_seen,
+                expected: self.expected.pages,
+            });
         }
         if self.range_crc.value() != self.expected.checksum {
-            return Err(ScanError("the range holds other pages than it should"));
+            return Err(ScanError::RangeChecksum);
         }
         Ok(self.sent)
     }
@@ -370,20 +392,19 @@ fn emit_slice(part: &Bytes, start: usize, end: usize, out: &mut Vec<Bytes>) {
     }
 }
 
-fn copy_head(pieces: &[&[u8]], head: &mut [u8; RECORD]) -> usize {
+fn copy_head(pieces: &[&[u8]], head: &mut [u8; RECORD_LEN]) -> usize {
     let mut filled = 0;
     for piece in pieces {
-        let n = piece.len().min(RECORD - filled);
+        let n = piece.len().min(RECORD_LEN - filled);
         head[filled..filled + n].copy_from_slice(&piece[..n]);
         filled += n;
     }
     filled
 }
 
-fn item_crc(head: &[u8; RECORD], pieces: &[&[u8]]) -> u32 {
-    let mut crc = Checksum::default();
-    crc.update(&head[..8]);
-    let mut header_left = FRAME_HEADER;
+fn item_crc(head: &[u8; RECORD_LEN], pieces: &[&[u8]]) -> u32 {
+    let mut crc = FrameHeader::start_crc(head);
+    let mut header_left = FRAME_HEADER_LEN;
     for piece in pieces {
         let from = header_left.min(piece.len());
         header_left -= from;

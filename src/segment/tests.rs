@@ -1,27 +1,28 @@
-//! Claims about segments: what is written comes back, in any cut, and nothing else passes.
+//! Claims about segments: what is written can be scanned in any cuts, and nothing else is accepted.
 
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::error::FormatError;
 use super::footer::{CommitRecord, Footer, Totals};
-use super::frame::{FRAME_HEADER, seal_frame, verify_batch};
-use super::layout::{BLOCK_MARKER, BlockRecord, RECORD, SEGMENT_HEADER, Trailer, u32_at};
-use super::scan::{Expected, Output, Scanner, Sent};
-use super::writer::{Piece, SegmentDraft, SegmentImage, write_segment};
+use super::frame::{FRAME_HEADER_LEN, verify_batch, write_frame_header};
+use super::layout::{BLOCK_MARKER, BlockRecord, RECORD_LEN, SEGMENT_HEADER_LEN, Trailer, u32_at};
+use super::scan::{Expected, Output, ScanError, Scanner, Sent};
+use super::writer::{SegmentDraft, SegmentImage, SinkRun, write_segment};
 use crate::crc::{Checksum, checksum};
 use crate::id::{DaemonId, SegmentId, TaskAttempt};
 
 type Page = (u32, u32, Vec<u8>);
 
 fn image(pages: &[Page]) -> SegmentImage {
-    let mut pieces = Vec::new();
+    let mut runs = Vec::new();
     for (task, partition, page) in pages {
-        let mut frame = vec![0; FRAME_HEADER];
+        let mut frame = vec![0; FRAME_HEADER_LEN];
         frame.extend_from_slice(page);
-        seal_frame(&mut frame, *partition);
+        write_frame_header(&mut frame, *partition);
         let sink = TaskAttempt::new(*task, 0).unwrap();
         let batch = verify_batch(frame.into(), 1000, 1 << 20).unwrap();
-        pieces.extend(batch.runs.into_iter().map(|run| Piece { sink, run }));
+        runs.extend(batch.runs.into_iter().map(|run| SinkRun { sink, run }));
     }
     write_segment(SegmentDraft {
         exchange: "q-1".parse().unwrap(),
@@ -30,7 +31,7 @@ fn image(pages: &[Page]) -> SegmentImage {
             sequence: 3,
         },
         sealed_millis: 1_700_000_000_000,
-        pieces,
+        runs,
         commits: vec![CommitRecord {
             attempt: TaskAttempt::new(9, 2).unwrap(),
             totals: Totals {
@@ -48,7 +49,7 @@ fn joined(image: &SegmentImage) -> Bytes {
     image.content.concat().into()
 }
 
-fn decode(object: &[u8]) -> Result<Footer, String> {
+fn decode(object: &[u8]) -> Result<Footer, FormatError> {
     let trailer = Trailer::decode(object, object.len() as u64)?;
     let start = trailer.footer_offset as usize;
     Footer::decode(
@@ -90,7 +91,7 @@ fn scan(
     expected: Expected,
     output: Output,
     skip: u64,
-) -> Result<(Vec<u8>, Sent), super::scan::ScanError> {
+) -> Result<(Vec<u8>, Sent), ScanError> {
     let mut scanner = Scanner::new(expected, output, skip);
     let mut out = Vec::new();
     for part in range.chunks(cuts) {
@@ -112,7 +113,7 @@ fn some_pages() -> impl Strategy<Value = Vec<Page>> {
 
 proptest! {
     #[test]
-    fn what_is_written_comes_back_whatever_the_cuts(
+    fn a_written_segment_is_scanned_whatever_the_cuts(
         pages in some_pages(), cuts in 1usize..100,
     ) {
         let image = image(&pages);
@@ -134,7 +135,7 @@ proptest! {
     }
 
     #[test]
-    fn a_read_resumed_after_any_page_gives_the_rest(
+    fn a_read_resumed_after_any_page_emits_the_rest(
         pages in some_pages(), cuts in 1usize..100, skip in 0u64..30,
     ) {
         let image = image(&pages);
@@ -152,9 +153,9 @@ proptest! {
     }
 
     #[test]
-    fn a_page_that_was_let_go_and_comes_again_from_its_beginning_is_given_once(
+    fn a_partial_page_that_was_discarded_and_arrives_again_is_emitted_once(
         pages in some_pages(), cuts in 1usize..100, skip in 0u64..5,
-        let_go in prop::collection::vec(any::<bool>(), 1..20),
+        discard in prop::collection::vec(any::<bool>(), 1..20),
     ) {
         let image = image(&pages);
         let (object, footer) = (joined(&image), &image.footer);
@@ -165,17 +166,17 @@ proptest! {
         let (whole, sent) = scan(&range, cuts, expected, Output::Records, skip).unwrap();
         let mut scanner = Scanner::new(expected, Output::Records, skip);
         let (mut out, mut at, mut size) = (Vec::new(), 0, cuts);
-        for let_go in let_go.iter().cycle() {
+        for discard in discard.iter().cycle() {
             let end = (at + size).min(range.len());
             scanner.push(range.slice(at..end), &mut out).unwrap();
             (at, size) = (end, cuts);
             if at == range.len() {
                 break;
             }
-            if *let_go && scanner.holds() {
-                let (taken, item) = scanner.let_go();
-                at = taken as usize;
-                size = cuts.max(FRAME_HEADER).max(item.unwrap_or(0) as usize);
+            if *discard && scanner.has_partial() {
+                let (offset, item) = scanner.discard_partial();
+                at = offset as usize;
+                size = cuts.max(FRAME_HEADER_LEN).max(item.unwrap_or(0) as usize);
             }
         }
         prop_assert_eq!(out.concat(), whole);
@@ -183,7 +184,7 @@ proptest! {
     }
 
     #[test]
-    fn any_flipped_bit_in_a_range_is_found(
+    fn any_flipped_bit_in_a_range_is_detected(
         pages in some_pages(), position: prop::sample::Index, bit in 0u8..8, cuts in 1usize..100,
     ) {
         let image = image(&pages);
@@ -196,7 +197,7 @@ proptest! {
     }
 
     #[test]
-    fn any_flipped_bit_in_footer_or_trailer_is_found(
+    fn any_flipped_bit_in_footer_or_trailer_is_detected(
         pages in some_pages(), position: prop::sample::Index, bit in 0u8..8,
     ) {
         let image = image(&pages);
@@ -215,13 +216,13 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_the_scanner_panic(bytes: Vec<u8>, cuts in 1usize..100) {
+    fn scanning_any_bytes_does_not_panic(bytes: Vec<u8>, cuts in 1usize..100) {
         let expected = Expected { partition: 0, pages: 1, checksum: 0 };
         let _ = scan(&bytes.into(), cuts, expected, Output::Records, 0);
     }
 
     #[test]
-    fn no_bytes_make_the_footer_panic(bytes: Vec<u8>) {
+    fn decoding_any_footer_does_not_panic(bytes: Vec<u8>) {
         let trailer = Trailer {
             footer_offset: 16,
             footer_length: bytes.len() as u32,
@@ -235,14 +236,14 @@ fn parse_records(mut bytes: &[u8]) -> (Vec<Vec<u8>>, u32) {
     let (mut pages, mut blocks) = (Vec::new(), 0);
     while !bytes.is_empty() {
         assert_eq!(u32_at(bytes, 0), BLOCK_MARKER);
-        let record = BlockRecord::decode(bytes[..RECORD].try_into().unwrap()).unwrap();
+        let record = BlockRecord::decode(bytes[..RECORD_LEN].try_into().unwrap()).unwrap();
         blocks += 1;
-        bytes = &bytes[RECORD..];
+        bytes = &bytes[RECORD_LEN..];
         let end = bytes.len() - record.frames_length as usize;
         for _ in 0..record.pages {
             let length = u32_at(bytes, 4) as usize;
-            pages.push(bytes[FRAME_HEADER..FRAME_HEADER + length].to_vec());
-            bytes = &bytes[FRAME_HEADER + length..];
+            pages.push(bytes[FRAME_HEADER_LEN..FRAME_HEADER_LEN + length].to_vec());
+            bytes = &bytes[FRAME_HEADER_LEN + length..];
         }
         assert_eq!(bytes.len(), end);
     }
@@ -256,7 +257,7 @@ fn a_range_of_another_segment_with_the_same_shape_is_refused() {
     let (range, expected) = partition_range(&one.footer, 0);
     let swapped = joined(&other).slice(range);
     let error = scan(&swapped, 100, expected, Output::Records, 0).unwrap_err();
-    assert!(error.to_string().contains("other pages"));
+    assert_eq!(error, ScanError::RangeChecksum);
 }
 
 #[test]
@@ -264,15 +265,16 @@ fn an_unknown_format_version_is_named() {
     let mut object = joined(&image(&[(1, 0, b"aaaa".to_vec())])).to_vec();
     let at = object.len() - 40 + 24;
     object[at] = 9;
-    assert!(decode(&object).unwrap_err().contains("format version 9"));
+    let error = decode(&object).unwrap_err();
+    assert!(error.to_string().contains("format version 9"), "{error}");
 }
 
 #[test]
-fn a_segment_of_commits_alone_is_a_segment() {
+fn a_segment_may_hold_commit_records_alone() {
     let image = image(&[]);
     let footer = decode(&joined(&image)).unwrap();
     assert_eq!(footer.commits.len(), 1);
-    assert_eq!(footer.blocks.end(), SEGMENT_HEADER as u64);
+    assert_eq!(footer.blocks.end(), SEGMENT_HEADER_LEN as u64);
 }
 
 #[test]

@@ -1,113 +1,161 @@
 //! Variable-length integers (LEB128) and a bounds-checked cursor for the footer and the handle.
 //!
-//! Invariant: decoding never panics, never reads past the end and never allocates by a length that
-//! the remaining bytes could not hold.
+//! Does: encode and decode single values. Does not: know what they mean. Invariant: decoding never
+//! panics, never reads past the end, and never allocates for a count that the remaining bytes could
+//! not hold.
+
+use super::error::DecodeError;
 
 /// Appends `value`.
 pub fn put(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
-        out.push((value as u8) | 0x80);
+        out.push(low_bits(value) | 0x80);
         value >>= 7;
     }
-    out.push(value as u8);
+    out.push(low_bits(value));
 }
 
-/// Appends a short text with its length.
+/// The 7 bits of a value that go into one byte.
+#[allow(clippy::cast_possible_truncation)] // masked
+fn low_bits(value: u64) -> u8 {
+    (value & 0x7f) as u8
+}
+
+/// Appends a text with its length.
 pub fn put_text(out: &mut Vec<u8>, text: &str) {
     put(out, text.len() as u64);
     out.extend_from_slice(text.as_bytes());
 }
 
-/// Reads what [`put`] and its kin wrote.
+/// Decodes values from the front of some bytes.
 #[derive(Debug)]
 pub struct Cursor<'a> {
     rest: &'a [u8],
 }
 
-/// The bytes ended early or held an impossible number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct DecodeError(pub &'static str);
-
 impl<'a> Cursor<'a> {
-    /// Reads from the front of `bytes`.
+    /// A cursor at the front of `bytes`.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
-    /// What was not read yet.
+    /// The bytes that have not been read.
     pub fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
     /// The next `n` bytes.
-    pub fn take(&mut self, n: usize) -> Result<&'a [u8], DecodeError> {
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`] if fewer are left.
+    pub fn bytes(&mut self, n: usize) -> Result<&'a [u8], DecodeError> {
         let (head, rest) = self
             .rest
             .split_at_checked(n)
-            .ok_or(DecodeError("it ends too early"))?;
+            .ok_or(DecodeError::Truncated)?;
         self.rest = rest;
         Ok(head)
     }
 
     /// One integer.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`] or [`DecodeError::NumberTooLarge`].
     pub fn u64(&mut self) -> Result<u64, DecodeError> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
-            let byte = self.take(1)?[0];
+            let byte = self.bytes(1)?[0];
             let bits = u64::from(byte & 0x7f);
             if shift == 63 && bits > 1 {
-                return Err(DecodeError("a number has more than 64 bits"));
+                break;
             }
             value |= bits << shift;
             if byte & 0x80 == 0 {
                 return Ok(value);
             }
         }
-        Err(DecodeError("a number has more than 64 bits"))
+        Err(DecodeError::NumberTooLarge { bits: 64 })
     }
 
-    /// One integer that must fit 32 bits.
+    /// One integer of at most 32 bits.
+    ///
+    /// # Errors
+    /// As [`Cursor::u64`].
     pub fn u32(&mut self) -> Result<u32, DecodeError> {
-        u32::try_from(self.u64()?).map_err(|_| DecodeError("a number has more than 32 bits"))
+        u32::try_from(self.u64()?).map_err(|_| DecodeError::NumberTooLarge { bits: 32 })
+    }
+
+    /// An index into `table`, which holds what `field` names.
+    ///
+    /// # Errors
+    /// As [`Cursor::u64`], or [`DecodeError::UnknownReference`].
+    pub fn entry<'t, T>(
+        &mut self,
+        table: &'t [T],
+        field: &'static str,
+    ) -> Result<&'t T, DecodeError> {
+        let index = usize::try_from(self.u64()?).ok();
+        let entry = index.and_then(|index| table.get(index));
+        entry.ok_or(DecodeError::UnknownReference { field })
     }
 
     /// A fixed-size little-endian u32.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`].
     pub fn fixed_u32(&mut self) -> Result<u32, DecodeError> {
-        Ok(u32::from_le_bytes(
-            self.take(4)?.try_into().expect("four bytes"),
-        ))
+        let bytes = self.bytes(size_of::<u32>())?;
+        Ok(u32::from_le_bytes(bytes.try_into().expect("four bytes")))
     }
 
     /// A fixed-size little-endian u64.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`].
     pub fn fixed_u64(&mut self) -> Result<u64, DecodeError> {
-        Ok(u64::from_le_bytes(
-            self.take(8)?.try_into().expect("eight bytes"),
-        ))
+        let bytes = self.bytes(size_of::<u64>())?;
+        Ok(u64::from_le_bytes(bytes.try_into().expect("eight bytes")))
     }
 
-    /// A count of things that take at least `each` bytes apiece.
-    pub fn count(&mut self, each: usize) -> Result<usize, DecodeError> {
+    /// A count of items that have at least `item_length` bytes each.
+    ///
+    /// # Errors
+    /// As [`Cursor::u64`], or [`DecodeError::CountTooLarge`] if so many items cannot follow.
+    pub fn count(&mut self, item_length: usize) -> Result<usize, DecodeError> {
         let count = self.u64()?;
-        let room = (self.rest.len() / each.max(1)) as u64;
-        if count > room {
-            return Err(DecodeError("a count is larger than the bytes that follow"));
-        }
-        Ok(count as usize)
+        let most = self.rest.len() / item_length.max(1);
+        usize::try_from(count)
+            .ok()
+            .filter(|count| *count <= most)
+            .ok_or(DecodeError::CountTooLarge { count })
     }
 
-    /// A text.
+    /// A text with its length.
+    ///
+    /// # Errors
+    /// As [`Cursor::count`], or [`DecodeError::NotUtf8`].
     pub fn text(&mut self) -> Result<&'a str, DecodeError> {
         let length = self.count(1)?;
-        std::str::from_utf8(self.take(length)?).map_err(|_| DecodeError("a name is not text"))
+        std::str::from_utf8(self.bytes(length)?).map_err(|_| DecodeError::NotUtf8)
     }
 
-    /// Fails unless all bytes were read.
+    /// A text that is parsed into what `field` names.
+    ///
+    /// # Errors
+    /// As [`Cursor::text`], or [`DecodeError::Invalid`].
+    pub fn parsed<T: std::str::FromStr>(&mut self, field: &'static str) -> Result<T, DecodeError> {
+        let text = self.text()?;
+        text.parse().map_err(|_| DecodeError::Invalid { field })
+    }
+
+    /// Ends decoding.
+    ///
+    /// # Errors
+    /// [`DecodeError::TrailingBytes`] unless all bytes have been read.
     pub fn finish(self) -> Result<(), DecodeError> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(DecodeError("bytes follow its end"))
+        match self.rest.len() {
+            0 => Ok(()),
+            count => Err(DecodeError::TrailingBytes { count }),
         }
     }
 }
@@ -119,7 +167,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_number_comes_back(value: u64) {
+        fn every_number_is_decoded_as_it_was_encoded(value: u64) {
             let mut out = Vec::new();
             put(&mut out, value);
             let mut cursor = Cursor::new(&out);
@@ -128,7 +176,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_it_panic(bytes: Vec<u8>) {
+        fn decoding_any_bytes_does_not_panic(bytes: Vec<u8>) {
             let mut cursor = Cursor::new(&bytes);
             while cursor.u64().is_ok() {}
             let mut cursor = Cursor::new(&bytes);
@@ -138,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_beyond_the_bytes_is_refused_before_anything_is_allocated() {
+    fn a_count_beyond_the_remaining_bytes_is_refused_before_anything_is_allocated() {
         let mut out = Vec::new();
         put(&mut out, u64::MAX);
         assert!(Cursor::new(&out).count(1).is_err());

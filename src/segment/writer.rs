@@ -1,6 +1,6 @@
-//! Makes a segment out of the runs of many sinks.
+//! Lays out a segment from the runs of many sinks. Pure.
 //!
-//! Pure: runs and commit records in, the object's bytes out, without a copy of any page. Does not:
+//! Does: turn runs and commit records into the object's bytes, without copying pages. Does not:
 //! decide when to seal, or upload. Invariant: the image's bytes decode to the image's footer.
 
 use bytes::{Bytes, BytesMut};
@@ -8,31 +8,26 @@ use bytes::{Bytes, BytesMut};
 use super::blocks::{BlockEntry, Blocks};
 use super::footer::{CommitRecord, Footer};
 use super::frame::Run;
-use super::layout::{BlockRecord, RECORD, SEGMENT_HEADER, Trailer, segment_header};
+use super::layout::{BlockRecord, RECORD_LEN, SEGMENT_HEADER_LEN, Trailer, segment_header};
 use crate::crc::Checksum;
 use crate::id::{ExchangeId, SegmentId, TaskAttempt};
 
-/// A run and the sink that sent it.
+/// A run and the sink that wrote it.
 #[derive(Debug, Clone)]
-pub struct Piece {
-    /// Who sent it.
+pub struct SinkRun {
     pub sink: TaskAttempt,
-    /// What.
     pub run: Run,
 }
 
-/// What goes into a segment.
+/// The content of a segment that is to be written.
 #[derive(Debug, Clone)]
 pub struct SegmentDraft {
-    /// The exchange.
     pub exchange: ExchangeId,
-    /// The segment.
     pub segment: SegmentId,
-    /// Wall clock, milliseconds since 1970.
+    /// Wall clock time of sealing, milliseconds since 1970.
     pub sealed_millis: u64,
-    /// Runs, in the order in which they arrived.
-    pub pieces: Vec<Piece>,
-    /// Attempts that finish with it.
+    /// In the order in which they were received.
+    pub runs: Vec<SinkRun>,
     pub commits: Vec<CommitRecord>,
 }
 
@@ -41,44 +36,49 @@ pub struct SegmentDraft {
 pub struct SegmentImage {
     /// The object's bytes, in order.
     pub content: Vec<Bytes>,
-    /// What its footer says.
+    /// Decoded form of the footer in `content`.
     pub footer: Footer,
-    /// Bytes in all.
+    /// Sum of the bytes in `content`.
     pub size: u64,
 }
 
-/// Lays a segment out: blocks by partition, then by sink, each sink's runs in the order of arrival.
+/// Lays out a segment: blocks by partition, then by sink, the runs of each sink in the order in
+/// which they were received.
+///
+/// # Panics
+/// If a block or the footer reaches 4 GiB. The bounds of `segment.target_size` and
+/// `limits.max_batch_size` keep a segment below that.
 pub fn write_segment(draft: SegmentDraft) -> SegmentImage {
     let SegmentDraft {
         exchange,
         segment,
         sealed_millis,
-        mut pieces,
+        mut runs,
         commits,
     } = draft;
-    pieces.sort_by_key(|p| (p.run.partition, p.sink));
-    let mut sinks: Vec<TaskAttempt> = pieces
+    runs.sort_by_key(|r| (r.run.partition, r.sink));
+    let mut sinks: Vec<TaskAttempt> = runs
         .iter()
-        .map(|p| p.sink)
+        .map(|r| r.sink)
         .chain(commits.iter().map(|c| c.attempt))
         .collect();
     sinks.sort_unstable();
     sinks.dedup();
 
-    let groups: Vec<_> = pieces
+    let groups: Vec<_> = runs
         .chunk_by(|a, b| (a.run.partition, a.sink) == (b.run.partition, b.sink))
         .collect();
-    let mut content = Vec::with_capacity(pieces.len() + groups.len() + 5);
+    let mut content = Vec::with_capacity(runs.len() + groups.len() + 5);
     content.push(Bytes::copy_from_slice(&segment_header()));
-    let mut records = BytesMut::with_capacity(groups.len() * RECORD);
+    let mut records = BytesMut::with_capacity(groups.len() * RECORD_LEN);
     let mut blocks = Vec::with_capacity(groups.len());
-    let mut offset = SEGMENT_HEADER as u64;
+    let mut offset = SEGMENT_HEADER_LEN as u64;
     for group in groups {
         let entry = block_entry(group, &sinks, offset);
         offset += entry.length();
         records.extend_from_slice(&block_record(&entry, group[0].sink).encode());
         content.push(records.split().freeze());
-        content.extend(group.iter().map(|p| p.run.frames.clone()));
+        content.extend(group.iter().map(|r| r.run.frames.clone()));
         blocks.push(entry);
     }
     let footer = Footer {
@@ -91,10 +91,10 @@ pub fn write_segment(draft: SegmentDraft) -> SegmentImage {
     };
     let encoded = footer.encode();
     let mut crc = Checksum::default();
-    encoded.iter().for_each(|piece| crc.update(piece));
+    encoded.iter().for_each(|part| crc.update(part));
     let trailer = Trailer {
         footer_offset: offset,
-        footer_length: encoded.iter().map(|piece| piece.len() as u32).sum(),
+        footer_length: below_4_gib(encoded.iter().map(Bytes::len).sum()),
         footer_crc: crc.value(),
     };
     content.extend(encoded);
@@ -107,25 +107,27 @@ pub fn write_segment(draft: SegmentDraft) -> SegmentImage {
     }
 }
 
-fn block_entry(group: &[Piece], sinks: &[TaskAttempt], offset: u64) -> BlockEntry {
+fn block_entry(group: &[SinkRun], sinks: &[TaskAttempt], offset: u64) -> BlockEntry {
     let mut crc = Checksum::default();
-    let (mut pages, mut frames_length) = (0, 0);
-    for piece in group {
-        crc.update(&piece.run.crcs);
-        pages += piece.run.pages();
-        frames_length += piece.run.frames.len() as u32;
+    for SinkRun { run, .. } in group {
+        crc.update(&run.crcs);
     }
     let sink = sinks
         .binary_search(&group[0].sink)
-        .expect("every piece's sink is in the table");
+        .expect("every run's sink is in the table");
     BlockEntry {
         partition: group[0].run.partition,
-        sink: sink as u32,
-        pages,
-        frames_length,
+        sink: below_4_gib(sink),
+        pages: group.iter().map(|r| r.run.pages()).sum(),
+        frames_length: below_4_gib(group.iter().map(|r| r.run.frames.len()).sum()),
         checksum: crc.value(),
         offset,
     }
+}
+
+/// The formats hold lengths within a segment in 32 bits.
+fn below_4_gib(length: usize) -> u32 {
+    u32::try_from(length).expect("a segment is smaller than 4 GiB")
 }
 
 fn block_record(entry: &BlockEntry, sink: TaskAttempt) -> BlockRecord {

@@ -162,11 +162,11 @@ async fn a_daemon_drops_cached_data_of_an_exchange_closed_through_another() {
         read(&reader, x, 0).await.unwrap();
     }
     let both = reader.reader.cached_bytes();
-    assert_eq!(reader.commits.kept().len(), 2);
+    assert_eq!(reader.commits.cached_exchanges().len(), 2);
     writer.exchanges.close(&x).await.unwrap();
     tokio::time::sleep(Duration::from_secs(20)).await;
-    assert_eq!(reader.commits.kept(), [kept.clone()].into());
-    assert_eq!(reader.reader.kept(), [kept].into());
+    assert_eq!(reader.commits.cached_exchanges(), [kept.clone()].into());
+    assert_eq!(reader.reader.cached_exchanges(), [kept].into());
     assert_eq!(reader.reader.cached_bytes(), both / 2);
 }
 

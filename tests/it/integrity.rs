@@ -16,7 +16,7 @@ use stopover::read::{PageFormat, ReadError, Selection};
 use stopover::runtime::Runtime;
 use stopover::segment::blocks::Blocks;
 use stopover::segment::footer::{CommitRecord, Footer, Totals};
-use stopover::segment::layout::{END_MARKER, RECORD, SEGMENT_HEADER};
+use stopover::segment::layout::{END_MARKER, RECORD_LEN, SEGMENT_HEADER_LEN};
 
 use crate::support::frames::batch;
 use crate::support::{BATCH, Bases, Door, ok_json, sink};
@@ -62,7 +62,7 @@ async fn read_partition(daemon: &Daemon, exchange: &str) -> Result<Vec<u8>, Read
 
 /// Whether the error reports corruption and names the segment.
 fn is_named(error: &ReadError) -> bool {
-    let corrupt = matches!(error, ReadError::Corrupt { .. } | ReadError::Commit(_));
+    let corrupt = matches!(error, ReadError::Corrupt { .. } | ReadError::Catalog(_));
     corrupt && error.to_string().contains("segment ")
 }
 
@@ -128,10 +128,10 @@ async fn no_damaged_byte_of_a_stored_segment_is_ever_served() {
     }
     // A read by handle detects damage to every byte of its range; planning also detects damage to
     // every byte of the footer. Nothing here reads the segment header and the other partition.
-    let range = expected.len() - RECORD;
+    let range = expected.len() - RECORD_LEN;
     assert_eq!(by_handle, range);
-    let third = RECORD + 12 + PAGES[2].1.len();
-    assert_eq!(by_footer, good.len() - SEGMENT_HEADER - third);
+    let third = RECORD_LEN + 12 + PAGES[2].1.len();
+    assert_eq!(by_footer, good.len() - SEGMENT_HEADER_LEN - third);
 }
 
 #[tokio::test]
@@ -180,7 +180,7 @@ async fn a_segment_damaged_in_memory_is_read_from_its_base_directory() {
     let good = std::fs::read(&file).unwrap();
     fresh(&bases.config(), async |daemon| {
         let expected = read_handle(daemon, &handle).await.unwrap();
-        let hot = daemon.commits.hot();
+        let hot = &daemon.hot;
         let mut found = 0;
         for at in 0..good.len() {
             let mut damaged = good.clone();
@@ -193,7 +193,7 @@ async fn a_segment_damaged_in_memory_is_read_from_its_base_directory() {
         }
         assert_eq!(
             found as usize,
-            expected.len() - RECORD,
+            expected.len() - RECORD_LEN,
             "evicted if damaged"
         );
         assert_eq!(daemon.metrics.corruptions.get(), found);
@@ -220,12 +220,12 @@ async fn a_commit_record_that_the_blocks_contradict_is_named_and_counted() {
             },
             predecessors: Vec::new(),
         });
-        daemon.commits.hot().insert(segment);
+        daemon.hot.insert(segment);
         let error = read_partition(daemon, "w").await.unwrap_err();
         assert!(is_named(&error), "{error}");
         assert!(error.to_string().contains("commit record"), "{error}");
         assert_eq!(daemon.metrics.corruptions.get(), 1);
-        daemon.commits.hot().forget(&"w".parse().unwrap());
+        daemon.hot.forget(&"w".parse().unwrap());
         assert!(!read_handle(daemon, &handle).await.unwrap().is_empty());
         assert_eq!(daemon.metrics.corruptions.get(), 1);
     })
@@ -249,8 +249,8 @@ async fn a_shared_chunk_damaged_in_transit_or_in_memory_is_fetched_again() {
         let pieces: Vec<Bytes> = read.stream.try_collect().await?;
         Ok::<_, ReadError>(pieces.concat())
     };
-    let end = Handle::decode(&handle).unwrap().ranges[0].length as usize + SEGMENT_HEADER;
-    let third = end..end + RECORD + 12 + PAGES[2].1.len();
+    let end = Handle::decode(&handle).unwrap().ranges[0].length as usize + SEGMENT_HEADER_LEN;
+    let third = end..end + RECORD_LEN + 12 + PAGES[2].1.len();
     for at in third {
         let mut damaged = good.clone();
         damaged[at] ^= 1 << (at % 8);
@@ -316,7 +316,7 @@ async fn damage_reaches_a_client_as_a_retryable_problem() {
     let bases = Bases::new();
     let (handle, file) = written(&bases).await;
     let mut damaged = std::fs::read(&file).unwrap();
-    damaged[SEGMENT_HEADER + RECORD + 14] ^= 1;
+    damaged[SEGMENT_HEADER_LEN + RECORD_LEN + 14] ^= 1;
     std::fs::write(&file, &damaged).unwrap();
     let door = Door::open(&bases.config()).await;
     let stream = door.read(&handle, 0).await.bytes().await.unwrap();
@@ -343,7 +343,7 @@ async fn damage_reaches_a_client_as_a_retryable_problem() {
     let second = door.read(handles[0]["handle"].as_str().unwrap(), 0).await;
     let second = second.bytes().await.unwrap();
     assert_eq!(
-        second[second.len() - RECORD..][..4],
+        second[second.len() - RECORD_LEN..][..4],
         END_MARKER.to_le_bytes()
     );
     door.shut_down().await;

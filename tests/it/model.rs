@@ -288,7 +288,7 @@ impl World {
                 let got = read(daemon, &self.exchange, partition).await.unwrap();
                 assert_eq!(got, self.model.expected(partition), "partition {partition}");
             }
-            let content = daemon.commits.content(&self.exchange).await.unwrap();
+            let content = daemon.commits.summary(&self.exchange).await.unwrap();
             let got: Vec<TaskAttempt> = content.committed.iter().map(|c| c.attempt).collect();
             let expected: Vec<TaskAttempt> = self
                 .model

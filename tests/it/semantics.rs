@@ -20,8 +20,8 @@ use stopover::ingest::{Aborted, Claim, IngestError};
 use stopover::memory::ReservedBytes;
 use stopover::read::{PageFormat, ReadError, Selection};
 use stopover::runtime::Runtime;
-use stopover::segment::frame::{FRAME_HEADER, seal_frame, verify_batch};
-use stopover::segment::layout::TRAILER;
+use stopover::segment::frame::{FRAME_HEADER_LEN, verify_batch, write_frame_header};
+use stopover::segment::layout::TRAILER_LEN;
 use stopover::storage::{Storage, StoreLimits};
 use stopover::store::Store;
 use stopover::store::local::{LocalStore, WriteMode};
@@ -116,9 +116,9 @@ pub fn sink(exchange: &ExchangeId, task: u32, attempt: u32) -> SinkId {
 fn frames(pages: &[(u32, Vec<u8>)]) -> Vec<u8> {
     let mut batch = Vec::new();
     for (partition, page) in pages {
-        let mut frame = vec![0; FRAME_HEADER];
+        let mut frame = vec![0; FRAME_HEADER_LEN];
         frame.extend_from_slice(page);
-        seal_frame(&mut frame, *partition);
+        write_frame_header(&mut frame, *partition);
         batch.extend_from_slice(&frame);
     }
     batch
@@ -145,7 +145,7 @@ pub async fn write(
         .ingest
         .reserve(&sink.exchange, bytes.len() as u64)
         .await?;
-    let (bytes, memory) = ReservedBytes::into_held(bytes.into(), reservation);
+    let (bytes, memory) = ReservedBytes::into_transferable(bytes.into(), reservation);
     let batch = verify_batch(bytes, 10_000, 16 << 20).unwrap();
     let appended = daemon.ingest.append(sink, Some(number), batch, memory);
     appended.map(drop)
@@ -407,7 +407,7 @@ async fn nothing_of_an_unfinished_or_aborted_attempt_is_visible() {
     );
     daemon.ingest.finish(&good, None).await.unwrap();
     for daemon in [daemon, shared.daemon(2)] {
-        let content = daemon.commits.content(&x).await.unwrap();
+        let content = daemon.commits.summary(&x).await.unwrap();
         let attempts: Vec<_> = content.committed.iter().map(|c| c.attempt.task).collect();
         assert_eq!(attempts, [2]);
         assert_eq!(read(&daemon, &x, 0).await.unwrap().len(), 200_000);
@@ -514,7 +514,7 @@ async fn a_finish_and_an_abort_that_race_agree_on_one_outcome() {
         let visible = !shared
             .daemon(99)
             .commits
-            .content(&x)
+            .summary(&x)
             .await
             .unwrap()
             .committed
@@ -577,12 +577,12 @@ async fn a_damaged_footer_is_counted_each_time_it_is_read() {
     let good = std::fs::read(&file).unwrap();
     let reader = shared.daemon(2);
     // The last byte of the footer, then one of the trailer.
-    for (counted, from_the_end) in [(1, TRAILER + 1), (2, 1)] {
+    for (counted, from_the_end) in [(1, TRAILER_LEN + 1), (2, 1)] {
         let mut bytes = good.clone();
         let at = bytes.len() - from_the_end;
         bytes[at] ^= 1;
         std::fs::write(&file, bytes).unwrap();
-        assert!(reader.commits.content(&x).await.is_err());
+        assert!(reader.commits.summary(&x).await.is_err());
         assert_eq!(reader.metrics.corruptions.get(), counted);
     }
     std::fs::write(&file, good).unwrap();
@@ -867,7 +867,7 @@ async fn the_overhead_of_a_batch_is_reserved_at_once_or_by_the_next_batch() {
     let (daemon, x) = (shared.daemon(1), exchange("q-1"));
     announce(&daemon, &x, 1000).await;
     let pages: Vec<_> = (0..1000).map(|p| (p, vec![1])).collect();
-    let bytes = 1000 * (FRAME_HEADER as u64 + 1);
+    let bytes = 1000 * (FRAME_HEADER_LEN as u64 + 1);
     let (pool, one) = (&daemon.write_pool, sink(&x, 0, 0));
     write(&daemon, &one, 0, &pages).await.unwrap();
     let besides = pool.used() - bytes;
@@ -1010,7 +1010,7 @@ async fn a_failing_base_directory_is_skipped_while_the_other_works() {
         status[1].error.as_ref().unwrap().contains("base-1"),
         "{status:?}"
     );
-    let error = shared.daemon(2).commits.content(&x).await.unwrap_err();
+    let error = shared.daemon(2).commits.summary(&x).await.unwrap_err();
     assert!(error.to_string().contains("base-1"), "{error}");
 }
 

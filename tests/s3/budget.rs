@@ -15,7 +15,7 @@ use stopover::exchange::{Announce, ExchangeSpec};
 use stopover::id::{ExchangeId, SinkId, TaskAttempt};
 use stopover::memory::ReservedBytes;
 use stopover::runtime::Runtime;
-use stopover::segment::frame::{FRAME_HEADER, seal_frame, verify_batch};
+use stopover::segment::frame::{FRAME_HEADER_LEN, verify_batch, write_frame_header};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -60,13 +60,13 @@ fn daemon(gateway: &Gateway, seed: u64) -> Daemon {
 fn batch(shuffle: Shuffle, task: u32, pages: std::ops::Range<u32>) -> Bytes {
     let mut order: Vec<u32> = pages.collect();
     order.sort_by_key(|page| page % shuffle.partitions);
-    let mut batch = Vec::with_capacity(order.len() * (shuffle.page_bytes + FRAME_HEADER));
+    let mut batch = Vec::with_capacity(order.len() * (shuffle.page_bytes + FRAME_HEADER_LEN));
     for page in order {
         let start = batch.len();
-        batch.resize(start + FRAME_HEADER + shuffle.page_bytes, task as u8);
-        batch[start + FRAME_HEADER..][..4].copy_from_slice(&task.to_le_bytes());
-        batch[start + FRAME_HEADER + 4..][..4].copy_from_slice(&page.to_le_bytes());
-        seal_frame(&mut batch[start..], page % shuffle.partitions);
+        batch.resize(start + FRAME_HEADER_LEN + shuffle.page_bytes, task as u8);
+        batch[start + FRAME_HEADER_LEN..][..4].copy_from_slice(&task.to_le_bytes());
+        batch[start + FRAME_HEADER_LEN + 4..][..4].copy_from_slice(&page.to_le_bytes());
+        write_frame_header(&mut batch[start..], page % shuffle.partitions);
     }
     batch.into()
 }
@@ -86,7 +86,7 @@ async fn write_task(daemon: &Daemon, exchange: &ExchangeId, shuffle: Shuffle, ta
             .reserve(&sink.exchange, bytes.len() as u64)
             .await
             .unwrap();
-        let (bytes, memory) = ReservedBytes::into_held(bytes, reservation);
+        let (bytes, memory) = ReservedBytes::into_transferable(bytes, reservation);
         let batch = verify_batch(bytes, shuffle.partitions, 16 << 20).unwrap();
         daemon
             .ingest

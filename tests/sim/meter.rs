@@ -18,7 +18,7 @@ use stopover::app::Daemon;
 use stopover::memory::MemoryPool;
 use stopover::segment::blocks::Blocks;
 use stopover::segment::footer::Footer;
-use stopover::segment::layout::{RECORD, TRAILER, Trailer};
+use stopover::segment::layout::{RECORD_LEN, TRAILER_LEN, Trailer};
 use stopover::storage::Tail;
 use stopover::store::keys::{Folder, Key};
 use stopover::store::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, Versioned};
@@ -154,7 +154,7 @@ fn check_pool(pool: &MemoryPool, seen: u64) -> Result<(), String> {
 pub fn footer_of(content: &[Bytes]) -> Option<Footer> {
     let bytes = content.concat();
     let trailer = Trailer::decode(&bytes, bytes.len() as u64).ok()?;
-    let footer = &bytes[trailer.footer_offset as usize..bytes.len() - TRAILER];
+    let footer = &bytes[trailer.footer_offset as usize..bytes.len() - TRAILER_LEN];
     Footer::decode(footer, &trailer).ok()
 }
 
@@ -165,7 +165,7 @@ fn is_segment(key: &Key) -> bool {
 /// How many bytes of a segment came from clients: pages and their headers.
 fn frames(content: &[Bytes]) -> u64 {
     let blocks = footer_of(content).map_or(Blocks::default(), |footer| footer.blocks);
-    blocks.iter().map(|b| b.length() - RECORD as u64).sum()
+    blocks.iter().map(|b| b.length() - RECORD_LEN as u64).sum()
 }
 
 /// A store that counts what the daemon puts and gets.

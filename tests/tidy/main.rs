@@ -35,16 +35,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "cache",
-        &[
-            "catalog",
-            "id",
-            "memory",
-            "read",
-            "runtime",
-            "segment",
-            "storage",
-            "telemetry",
-        ],
+        &["id", "memory", "runtime", "segment", "storage", "telemetry"],
     ),
     (
         "catalog",

@@ -12,7 +12,7 @@ use utoipa::IntoParams;
 
 use super::number::decimal_u32;
 use crate::api::problem::Problem;
-use crate::id::{ExchangeId, MAX_ATTEMPT, MAX_TASKS, PARTITION_MARKERS, SinkId, TaskAttempt};
+use crate::id::{ExchangeId, MAX_ATTEMPT, MAX_PARTITIONS, MAX_TASKS, SinkId, TaskAttempt};
 
 /// `{exchange}`, unchecked.
 #[derive(Deserialize, IntoParams)]
@@ -96,7 +96,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PartitionPath {
         let path: PartitionParams = unchecked(parts).await?;
         Ok(Self {
             exchange: path.exchange.parse()?,
-            partition: decimal_u32("partition", &path.partition, PARTITION_MARKERS - 1)?,
+            partition: decimal_u32("partition", &path.partition, MAX_PARTITIONS - 1)?,
         })
     }
 }

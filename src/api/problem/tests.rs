@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use super::*;
 use crate::catalog::Totals;
+use crate::catalog::handle::HandleError;
 use crate::exchange::ExchangeSpec;
 use crate::id::{BaseName, DaemonId, ExchangeId, SegmentAddress, SegmentId, SinkId, TaskAttempt};
 use crate::ingest::Claim;
 use crate::memory::MemoryPool;
+use crate::read::Damage;
+use crate::segment::scan::ScanError;
 use crate::storage::StoreError;
 
 /// The rows of the table: slug to status and retryable. A row may name two slugs.
@@ -114,7 +117,7 @@ fn every_storage_failure_has_the_same_problem_through_every_module() {
             (IngestError::Storage(inner()).into(), slug),
             (IngestError::Commit(commit.clone()).into(), slug),
             (ReadError::Storage(inner()).into(), slug),
-            (ReadError::Commit(commit.clone()).into(), slug),
+            (ReadError::Catalog(commit.clone()).into(), slug),
             (commit.into(), slug),
             (ExchangeError::Storage(inner()).into(), slug),
         ]);
@@ -210,15 +213,17 @@ fn every_catalog_and_read_error_has_its_problem() {
         attempt: TaskAttempt::new(1, 0).unwrap(),
         exchange: exchange(),
     };
-    let corrupt = CatalogError::Corrupt {
+    let corrupt = CatalogError::CountMismatch {
         segment: segment(),
-        reason: reason(),
+        attempt: TaskAttempt::new(1, 0).unwrap(),
+        recorded: (1, 1),
+        found: (0, 0),
     };
     let lost = CatalogError::Lost { segment: segment() };
-    let invalid = CatalogError::InvalidHandle { reason: "x".into() };
+    let invalid = ReadError::InvalidHandle(HandleError::TooShort);
     let read_corrupt = ReadError::Corrupt {
         segment: segment(),
-        reason: reason(),
+        source: Box::new(Damage::Scan(ScanError::PageChecksum)),
     };
     let no_partition = ReadError::NoSuchPartition {
         partition: 5,

@@ -196,7 +196,7 @@ pub async fn show(
     _: NoQuery,
 ) -> Result<Json<ExchangeContent>, Problem> {
     let spec = state.parts.exchanges.lookup_now(&exchange).await?;
-    let content = state.parts.commits.content(&exchange).await?;
+    let content = state.parts.commits.summary(&exchange).await?;
     let committed = content.committed.iter().map(|done| Committed {
         task: done.attempt.task,
         attempt: done.attempt.attempt,

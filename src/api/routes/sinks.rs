@@ -18,10 +18,10 @@ use crate::api::extract::{
 };
 use crate::api::problem::{Problem, ProblemResponse, ProblemType};
 use crate::api::state::SharedState;
-use crate::id::PARTITION_MARKERS;
+use crate::id::MAX_PARTITIONS;
 use crate::ingest::{Aborted, Appended, Claim};
 use crate::memory::ReservedBytes;
-use crate::segment::frame::{BatchCheck, FRAME_HEADER, seal_frame};
+use crate::segment::frame::{BatchVerifier, FRAME_HEADER_LEN, write_frame_header};
 
 /// Query of a page request.
 #[derive(Debug, IntoParams)]
@@ -39,7 +39,7 @@ impl QueryParameters for PagesQuery {
     fn from_values(values: &Values<'_>) -> Result<Self, Problem> {
         Ok(Self {
             batch: values.number_u32("batch", u32::MAX)?,
-            partition: values.number_u32("partition", PARTITION_MARKERS - 1)?,
+            partition: values.number_u32("partition", MAX_PARTITIONS - 1)?,
         })
     }
 }
@@ -204,28 +204,28 @@ pub async fn add_pages(
 
     let room = match wanted {
         Wanted::Batch { .. } => 0,
-        Wanted::RawPage { .. } => FRAME_HEADER,
+        Wanted::RawPage { .. } => FRAME_HEADER_LEN,
     };
     let _slot = state.write_slot(&sink.exchange).await;
     let bytes = (room + head.length) as u64;
     let reservation = parts.ingest.reserve(&sink.exchange, bytes).await?;
     let limits = &state.body_limits;
-    let mut check = BatchCheck::new(partitions, limits.max_page_size);
+    let mut check = BatchVerifier::new(partitions, limits.max_page_size);
     let look = |come: &[u8]| {
         // A raw page has no frame header yet.
         if room == 0 {
-            check.read(come);
+            check.update(come);
         }
     };
     let mut buffer = read_exactly(body, room, head.length, limits, look).await?;
     let number = match wanted {
         Wanted::Batch { number } => Some(number),
         Wanted::RawPage { number, partition } => {
-            seal_frame(&mut buffer, partition);
+            write_frame_header(&mut buffer, partition);
             number
         }
     };
-    let (bytes, memory) = ReservedBytes::into_held(Bytes::from(buffer), reservation);
+    let (bytes, memory) = ReservedBytes::into_transferable(Bytes::from(buffer), reservation);
     let batch = check.finish(bytes)?;
     let appended = parts.ingest.append(&sink, number, batch, memory)?;
     Ok(Json(appended.into()))

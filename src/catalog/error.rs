@@ -1,0 +1,57 @@
+//! Why the catalog cannot answer.
+
+use crate::cache::footers::FooterError;
+use crate::id::{ExchangeId, SegmentAddress, TaskAttempt};
+use crate::storage::{StorageError, StoreErrorKind};
+
+/// Why the catalog cannot answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CatalogError {
+    #[error("{attempt} of exchange {exchange} was chosen but is not committed")]
+    NotCommitted {
+        attempt: TaskAttempt,
+        exchange: ExchangeId,
+    },
+    #[error("two attempts of task {task} were chosen")]
+    ChosenTwice { task: u32 },
+    #[error(transparent)]
+    Footer(FooterError),
+    /// The blocks of an attempt are not those that its commit record counts.
+    #[error(
+        "{segment}: the commit record of {attempt} counts {} pages and {} bytes, but its blocks \
+         hold {} pages and {} bytes", recorded.0, recorded.1, found.0, found.1
+    )]
+    CountMismatch {
+        /// The segment that holds the commit record.
+        segment: SegmentAddress,
+        attempt: TaskAttempt,
+        /// Pages and page bytes of the commit record.
+        recorded: (u64, u64),
+        /// Pages and page bytes of the blocks.
+        found: (u64, u64),
+    },
+    #[error("{segment} is missing, although a commit record refers to it")]
+    Lost { segment: SegmentAddress },
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl From<FooterError> for CatalogError {
+    fn from(error: FooterError) -> Self {
+        match error {
+            FooterError::Storage(error) => Self::Storage(error),
+            damage => Self::Footer(damage),
+        }
+    }
+}
+
+impl CatalogError {
+    /// Whether a base directory returned something else than what was written.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Footer(_) | Self::CountMismatch { .. } => true,
+            Self::Storage(error) => error.kind() == StoreErrorKind::Corrupt,
+            Self::NotCommitted { .. } | Self::ChosenTwice { .. } | Self::Lost { .. } => false,
+        }
+    }
+}

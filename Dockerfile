@@ -1,17 +1,18 @@
-# The daemon in a small image. Two stages: the dependencies are built before the source is copied, so that
-# a change of the source does not build them again.
+# The daemon in a small image. Two stages: the dependencies are built before the source is copied,
+# so that a change of the source does not build them again.
 #
 #   docker build -t stopover .
 #   docker run --rm -v spool:/var/lib/stopover --network host stopover
 #
-# Without a configuration segments go to /var/lib/stopover/data/stopover. Name a configuration file by the variable
-# STOPOVER_CONFIG rather than --config: then the health check finds server.listen there too.
-# As everywhere it listens on loopback: in a pod its neighbours reach it there. To be reached from outside it
-# needs a token (STOPOVER_SERVER__TOKEN_FILE) and STOPOVER_SERVER__LISTEN=0.0.0.0:7077.
+# Without a configuration, segments are stored in /var/lib/stopover/data/stopover. Name a
+# configuration file with the variable STOPOVER_CONFIG, not with --config, so that the health check
+# reads server.listen from it too. The default is to listen on loopback, which other containers of a
+# pod can reach. To be reached from outside, it needs a token (STOPOVER_SERVER__TOKEN_FILE) and
+# STOPOVER_SERVER__LISTEN=0.0.0.0:7077.
 
 FROM docker.io/library/rust:1.95-slim-bookworm AS build
 WORKDIR /build
-# Names of functions stay for panics; line tables would more than double the image.
+# Function names remain for panics; line tables would more than double the size of the image.
 ENV CARGO_PROFILE_RELEASE_STRIP=debuginfo
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir src \
@@ -20,7 +21,7 @@ RUN mkdir src \
  && cargo build --release --locked \
  && rm -r src
 COPY src src
-# The empty crate is newer than the source that replaces it.
+# Cargo compares times, and the empty crate is newer than the source that replaces it.
 RUN touch src/lib.rs src/main.rs \
  && cargo build --release --locked --bin stopover \
  && cp target/release/stopover /stopover \
@@ -29,7 +30,7 @@ RUN touch src/lib.rs src/main.rs \
 FROM docker.io/library/debian:bookworm-slim
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /stopover /usr/local/bin/stopover
-# A number, so that Kubernetes can tell that it is not root.
+# A number, so that Kubernetes can verify that it is not root.
 COPY --from=build --chown=10001:10001 /spool /var/lib/stopover
 USER 10001:10001
 WORKDIR /var/lib/stopover

@@ -1,9 +1,8 @@
-//! The composition root: builds a daemon from its configuration and runs it to its end.
+//! The composition root: builds a daemon from its configuration and runs it until it is stopped.
 //!
 //! Does: give every part what it needs, in one place. Does not: decide anything else. Invariant:
-//! `api` is bound only when every part behind it exists.
+//! the daemon listens only once every part behind `api` exists.
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,12 +15,14 @@ use crate::api::state::{ApiDeps, ApiState, SharedState, Slots};
 use crate::cache::hot::HotSegments;
 use crate::catalog::Catalog;
 use crate::config::{Config, ServerConfig};
-use crate::exchange::{Exchanges, ExchangesDeps, Forget};
-use crate::gc::{drain, sweep};
+use crate::exchange::{Exchanges, ExchangesDeps};
+use crate::gc::close::Closing;
+use crate::gc::drain;
+use crate::gc::sweep::Sweeper;
 use crate::http::credentials::{CredentialError, Credentials};
 use crate::http::limits::ServerLimits;
 use crate::http::server::{BindError, Server};
-use crate::id::{DaemonId, ExchangeId};
+use crate::id::DaemonId;
 use crate::ingest::{Ingest, IngestDeps};
 use crate::memory::MemoryPool;
 use crate::read::{Reader, ReaderDeps};
@@ -32,63 +33,34 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::pools::{PoolCollector, SlotCollector};
 use crate::telemetry::registry::MetricsRegistry;
 
-/// All parts of a daemon but its door.
+/// All parts of a daemon except its HTTP server.
 #[derive(Clone)]
 pub struct Daemon {
-    /// Time, randomness, background work.
     pub runtime: Runtime,
-    /// Base directories.
     pub storage: Storage,
-    /// Exchanges.
     pub exchanges: Exchanges,
-    /// The writing side.
     pub ingest: Ingest,
-    /// Commit records and handles.
-    pub commits: Catalog,
-    /// Segments written here that are still in memory.
+    pub catalog: Catalog,
     pub hot: HotSegments,
-    /// The reading side.
     pub reader: Reader,
-    /// Memory for writing.
+    pub closing: Closing,
     pub write_pool: MemoryPool,
-    /// Memory for reading.
     pub read_pool: MemoryPool,
-    /// Counters.
     pub metrics: Arc<Metrics>,
-}
-
-struct ForgetEverywhere {
-    ingest: Ingest,
-    commits: Catalog,
-    reader: Reader,
-}
-
-impl Forget for ForgetEverywhere {
-    fn kept(&self) -> HashSet<ExchangeId> {
-        let mut kept = self.commits.cached_exchanges();
-        kept.extend(self.reader.cached_exchanges());
-        kept
-    }
-
-    fn forget(&self, exchange: &ExchangeId) {
-        self.ingest.forget(exchange);
-        self.commits.forget(exchange);
-        self.reader.forget(exchange);
-    }
 }
 
 impl Daemon {
     /// Builds a daemon on the base directories of its configuration, without touching them.
     ///
     /// # Errors
-    /// A base directory that cannot be opened as configured.
+    /// A base directory cannot be opened as configured.
     pub fn build(config: &Config, runtime: &Runtime) -> Result<Self, StorageError> {
         let metrics = Arc::new(Metrics::default());
         let storage = Storage::open(&config.base_directories, runtime)?;
         Ok(Self::assemble(config, runtime, storage, metrics))
     }
 
-    /// Builds a daemon on base directories that exist; the seam for tests and simulation.
+    /// Builds a daemon on base directories that are open already, as tests and the simulation do.
     pub fn assemble(
         config: &Config,
         runtime: &Runtime,
@@ -99,55 +71,68 @@ impl Daemon {
         let query = &config.query;
         let write_pool = MemoryPool::limited("write", memory.write, query.max_write_memory);
         let read_pool = MemoryPool::limited("read", memory.read, query.max_read_memory);
+        let exchanges = Exchanges::new(
+            ExchangesDeps {
+                runtime: runtime.clone(),
+                storage: storage.clone(),
+                metrics: Arc::clone(&metrics),
+            },
+            config.lease.duration,
+            config.limits.max_partitions,
+        );
         let hot = HotSegments::new(write_pool.clone(), read_pool.clone());
-        let max_footer_size = config.limits.max_footer_size;
-        let counted = Arc::clone(&metrics);
-        let pool = read_pool.clone();
-        let commits = Catalog::new(storage.clone(), hot.clone(), max_footer_size, counted, pool);
-        let parts = ExchangesDeps {
-            runtime: runtime.clone(),
-            storage: storage.clone(),
-            metrics: Arc::clone(&metrics),
-        };
-        let exchanges = Exchanges::new(parts, &config.lease, config.limits.max_partitions);
-        let parts = IngestDeps {
+        let catalog = Catalog::new(
+            storage.clone(),
+            hot.clone(),
+            config.limits.max_footer_size,
+            Arc::clone(&metrics),
+            read_pool.clone(),
+        );
+        let deps = IngestDeps {
             daemon: DaemonId(runtime.random.next_u64()),
             runtime: runtime.clone(),
             storage: storage.clone(),
-            commits: commits.clone(),
+            catalog: catalog.clone(),
             hot: hot.clone(),
             pool: write_pool.clone(),
-            gate: exchanges.gate(),
+            exchanges: exchanges.clone(),
             metrics: Arc::clone(&metrics),
         };
-        let ingest = Ingest::start(parts, &config.segment, &config.limits);
-        let parts = ReaderDeps {
+        let ingest = Ingest::start(deps, &config.segment, &config.limits);
+        let deps = ReaderDeps {
             storage: storage.clone(),
-            catalog: commits.clone(),
+            catalog: catalog.clone(),
             hot: hot.clone(),
             pool: read_pool.clone(),
             runtime: runtime.clone(),
             metrics: Arc::clone(&metrics),
         };
-        let reader = Reader::new(parts, &config.read);
-        let forget = ForgetEverywhere {
+        let reader = Reader::new(deps, &config.read);
+        let closing = Closing {
+            exchanges: exchanges.clone(),
             ingest: ingest.clone(),
-            commits: commits.clone(),
+            catalog: catalog.clone(),
             reader: reader.clone(),
         };
-        exchanges.add_forgetter(Arc::new(forget));
-        runtime
-            .tasks
-            .spawn_until_stopped(sweep::sweep(exchanges.clone(), ingest.clone()));
-        let runtime = runtime.clone();
+        let sweeper = Sweeper::new(
+            runtime.clone(),
+            storage.clone(),
+            closing.clone(),
+            Arc::clone(&metrics),
+            config.lease.clone(),
+        );
+        let release = closing.clone().release_found_closed();
+        runtime.tasks.spawn_until_stopped(release);
+        runtime.tasks.spawn_until_stopped(sweeper.run());
         Self {
-            runtime,
+            runtime: runtime.clone(),
             storage,
             exchanges,
             ingest,
-            commits,
+            catalog,
             hot,
             reader,
+            closing,
             write_pool,
             read_pool,
             metrics,
@@ -155,28 +140,24 @@ impl Daemon {
     }
 }
 
-/// Why a daemon did not run.
+/// Why a daemon could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// A base directory cannot be opened as configured.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// A file of tokens or certificates cannot be used.
     #[error(transparent)]
     Credentials(#[from] CredentialError),
-    /// The address cannot be had.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// Signals cannot be received.
-    #[error("signals cannot be received: {0}")]
-    Signals(std::io::Error),
+    #[error("cannot install signal handlers")]
+    Signals(#[source] std::io::Error),
 }
 
-/// Runs a daemon until SIGTERM or SIGINT, then drains it and ends. `ready` is told the address once
-/// requests are accepted.
+/// Runs a daemon until SIGTERM or SIGINT, then drains and stops it. `ready` receives the address
+/// once requests are accepted.
 ///
 /// # Errors
-/// Whatever keeps it from starting.
+/// The daemon could not start.
 pub async fn run(
     config: &Config,
     runtime: &Runtime,
@@ -192,44 +173,66 @@ pub async fn run(
     let stall_policy = state.stall_policy.clone();
     let listen = config.server.listen;
     let server = Server::bind(listen, limits, stall_policy, credentials.clone()).await?;
-    let renewal = renew(
+    let reload = reload_credentials(
         credentials,
         runtime.clone(),
         hangup,
         config.server.reload_interval,
     );
-    runtime.tasks.spawn_until_stopped(renewal);
-    tracing::info!("trying the base directories");
-    for base in daemon.storage.probe().await {
-        match &base.error {
-            None => tracing::info!(base = %base.name, uri = %base.uri, "base directory is usable"),
-            Some(error) => tracing::error!(base = %base.name, uri = %base.uri, %error,
-                "base directory is not usable now; it is tried again"),
-        }
-    }
-    for base in daemon.storage.bases_ignoring_preconditions().await {
-        tracing::warn!(%base, "this store ignores conditions on writes: a lease that is renewed in \
-            the instant of its collection may be lost");
-    }
+    runtime.tasks.spawn_until_stopped(reload);
+    daemon.probe_storage().await;
     let address = server.address();
-    let router = api::router(state);
     let stop = CancellationToken::new();
-    let serving = server.run(router, runtime, stop.clone());
-    let ending = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+    let serving = server.run(api::router(state), runtime, stop.clone());
+    let stopping = async {
+        either(&mut terminate, &mut interrupt).await;
+        let second_signal = either(&mut terminate, &mut interrupt);
         let timeout = config.server.drain_timeout;
+        daemon.drain(timeout, second_signal).await;
+        stop.cancel();
+    };
+    tracing::info!(%address, budget = config.memory.resolve(), "serving");
+    ready(address);
+    tokio::join!(serving, stopping);
+    runtime.tasks.shut_down().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+impl Daemon {
+    /// Probes the base directories and logs which are not usable.
+    async fn probe_storage(&self) {
+        tracing::info!("probing the base directories");
+        for base in self.storage.probe().await {
+            match &base.error {
+                None => tracing::info!(base = %base.name, uri = %base.uri,
+                    "base directory is usable"),
+                Some(error) => tracing::error!(base = %base.name, uri = %base.uri, %error,
+                    "base directory is not usable now; retrying"),
+            }
+        }
+        for base in self.storage.bases_ignoring_preconditions().await {
+            tracing::warn!(%base, "store ignores conditional writes: an exchange whose lease is \
+                renewed during its collection may be lost");
+        }
+    }
+
+    /// Drains until all sinks are settled, or until `timeout` or `interrupted`.
+    async fn drain(&self, timeout: Duration, interrupted: impl Future<Output = ()>) {
         tracing::info!(
             seconds = timeout.as_secs(),
-            "stopping: no new sinks, open ones may finish; the same signal again ends it at once"
+            "stopping: no new sinks, open ones may finish; a second signal stops it at once"
         );
-        // Who cannot wait for the open sinks sends the signal once more.
         let left = tokio::select! {
-            left = drain::drain(&daemon.exchanges, &daemon.ingest, &runtime.clock, timeout) => left,
-            _ = terminate.recv() => daemon.ingest.undecided(),
-            _ = interrupt.recv() => daemon.ingest.undecided(),
+            left = drain::drain(&self.closing, &self.runtime.clock, timeout) => left,
+            () = interrupted => self.ingest.unsettled_sinks(),
         };
         if left > 0 {
             tracing::warn!(
@@ -237,45 +240,43 @@ pub async fn run(
                 "sinks were still open; their tasks will run again"
             );
         }
-        stop.cancel();
-    };
-    tracing::info!(%address, budget = config.memory.resolve(), "serving");
-    ready(address);
-    tokio::join!(serving, ending);
-    runtime.tasks.shut_down().await;
-    tracing::info!("stopped");
-    Ok(())
+    }
 }
 
-/// What the doors of a daemon with this configuration would ask for, for people.
+/// Which credentials a daemon with this configuration requires, as text for people.
 ///
 /// # Errors
-/// A file of tokens or certificates that cannot be used.
-pub fn explain_credentials(config: &ServerConfig, runtime: &Runtime) -> Result<String, RunError> {
+/// A token or certificate file cannot be used.
+pub fn describe_credentials(config: &ServerConfig, runtime: &Runtime) -> Result<String, RunError> {
     let credentials = Credentials::open(config, &runtime.clock)?;
     let tokens = match credentials.tokens() {
-        Some(tokens) => format!("one of {} tokens", tokens.count()),
-        None => "no token".to_owned(),
+        Some(tokens) => format!("one of {} tokens is required", tokens.count()),
+        None => "no token is required".to_owned(),
     };
     let tls = match credentials.tls() {
-        None => "in clear",
-        Some(tls) if tls.requires_client_certificate() => "TLS, with a certificate of the client",
+        None => "plain HTTP",
+        Some(tls) if tls.requires_client_certificate() => "TLS with client certificates",
         Some(_) => "TLS",
     };
-    Ok(format!("{tls}; {tokens} is asked for"))
+    Ok(format!("{tls}; {tokens}"))
 }
 
-/// Has the files of tokens and certificates looked at now and then, and at once on SIGHUP.
-async fn renew(credentials: Credentials, runtime: Runtime, mut hangup: Signal, interval: Duration) {
+/// Reloads changed token and certificate files at intervals, and all of them on SIGHUP.
+async fn reload_credentials(
+    credentials: Credentials,
+    runtime: Runtime,
+    mut hangup: Signal,
+    interval: Duration,
+) {
     loop {
         let forced = tokio::select! {
             _ = hangup.recv() => true,
             () = runtime.clock.sleep(interval) => false,
         };
         let credentials = credentials.clone();
-        let read = tokio::task::spawn_blocking(move || credentials.reload(forced)).await;
-        if let Err(error) = read {
-            tracing::error!(%error, "tokens and certificates could not be looked at");
+        let reload = tokio::task::spawn_blocking(move || credentials.reload(forced));
+        if let Err(error) = reload.await {
+            tracing::error!(%error, "reloading tokens and certificates panicked");
         }
     }
 }
@@ -303,9 +304,10 @@ impl Daemon {
         });
         let parts = ApiDeps {
             ingest: self.ingest.clone(),
-            commits: self.commits.clone(),
+            commits: self.catalog.clone(),
             reader: self.reader.clone(),
             exchanges: self.exchanges.clone(),
+            closing: self.closing.clone(),
             storage: self.storage.clone(),
             metrics: Arc::clone(&self.metrics),
             write_memory: self.write_pool.clone(),

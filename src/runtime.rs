@@ -1,8 +1,8 @@
-//! Time, randomness and background work as things that are passed in.
+//! Time, randomness and background tasks, passed to every component that uses them.
 //!
-//! Does: the only places where the process's clock, its random source and `tokio::spawn` are named.
-//! Does not: decide anything. Invariant: code that is given these runs the same way again when it
-//! is given the same clock and seed, which is what makes a deterministic simulation possible.
+//! Does: the only uses of the process's clock, its random source and `tokio::spawn`. Does not:
+//! decide anything. Invariant: a component that gets the same clock and seed behaves the same way
+//! again, which makes a deterministic simulation possible.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -14,45 +14,43 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// The clock: monotonic time and sleeping through tokio (which a test can pause), wall time only
-/// for people to read. Nothing may be decided by wall time, but whether a certificate is valid.
+/// Monotonic time and sleeping through tokio (a test can pause both), and wall time for display.
+/// Nothing is decided by wall time, except whether a certificate is valid.
 #[derive(Debug, Clone, Default)]
 pub struct Clock {
     fixed_wall: Option<SystemTime>,
 }
 
 impl Clock {
-    /// A clock whose wall time stands still, for tests that compare output.
+    /// A clock with a constant wall time, for tests that compare output.
     pub fn with_fixed_wall(wall: SystemTime) -> Self {
         Self {
             fixed_wall: Some(wall),
         }
     }
 
-    /// Monotonic now.
+    /// The monotonic time.
     pub fn now(&self) -> Instant {
         Instant::now()
     }
 
-    /// Wall clock time in milliseconds since 1970, for display only.
+    /// The wall time in milliseconds since 1970, for display only.
     pub fn wall_millis(&self) -> u64 {
         let wall = self.fixed_wall.unwrap_or_else(SystemTime::now);
         wall.duration_since(SystemTime::UNIX_EPOCH)
             .map_or(0, |d| d.as_millis() as u64)
     }
 
-    /// Waits.
     pub async fn sleep(&self, duration: Duration) {
         tokio::time::sleep(duration).await;
     }
 }
 
-/// A seeded generator (splitmix64), shared by all who need randomness.
+/// A seeded generator (splitmix64). Its clones share one sequence.
 #[derive(Debug, Clone)]
 pub struct Random(Arc<Mutex<u64>>);
 
 impl Random {
-    /// The generator for a seed.
     pub fn seeded(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(seed)))
     }
@@ -74,14 +72,12 @@ impl Random {
     }
 }
 
-/// Starts work. The real one is tokio itself; a simulation passes its own, so that it can stop a
-/// daemon at any await, or end it there.
+/// Starts tasks in place of tokio: a simulation uses one to suspend or kill a daemon at any await.
 pub trait Spawner: std::fmt::Debug + Send + Sync {
-    /// Starts it.
     fn spawn(&self, work: BoxFuture<'static, ()>);
 }
 
-/// All background work of a daemon: spawned here, ended together.
+/// The background tasks of a daemon, started here and stopped together.
 #[derive(Debug, Clone, Default)]
 pub struct TaskGroup {
     tracker: TaskTracker,
@@ -90,15 +86,15 @@ pub struct TaskGroup {
 }
 
 impl TaskGroup {
-    /// A group whose work is started by `spawner` instead of tokio.
-    pub fn on(spawner: Arc<dyn Spawner>) -> Self {
+    /// A group whose tasks are started by `spawner` instead of tokio.
+    pub fn with_spawner(spawner: Arc<dyn Spawner>) -> Self {
         Self {
             spawner: Some(spawner),
             ..Self::default()
         }
     }
 
-    /// Starts work that runs to its end, also while the daemon stops (uploads).
+    /// Starts a task that is completed even while the daemon stops (uploads).
     pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         match &self.spawner {
             None => drop(self.tracker.spawn(work)),
@@ -106,19 +102,19 @@ impl TaskGroup {
         }
     }
 
-    /// Starts work that is dropped at its next await once the daemon stops (timers, sweepers).
+    /// Starts a task that is dropped at its next await once the daemon stops (timers, sweepers).
     pub fn spawn_until_stopped(&self, work: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
         self.spawn(async move {
             tokio::select! {
-                biased; // tokio's own choice is random: not the same on every run
+                biased; // the default order is random, hence different on every run
                 () = stop.cancelled() => {}
                 () = work => {}
             }
         });
     }
 
-    /// Asks timers to end and waits for all work.
+    /// Drops the tasks that run until the daemon stops, and waits for all others.
     pub async fn shut_down(&self) {
         self.stop.cancel();
         self.tracker.close();
@@ -126,19 +122,16 @@ impl TaskGroup {
     }
 }
 
-/// Clock, randomness and task group together: what a component is given to run on.
+/// Clock, randomness and task group together.
 #[derive(Debug, Clone)]
 pub struct Runtime {
-    /// Time.
     pub clock: Clock,
-    /// Randomness.
     pub random: Random,
-    /// Background work.
     pub tasks: TaskGroup,
 }
 
 impl Runtime {
-    /// The real one.
+    /// The real clock, a random seed, and tasks on tokio.
     pub fn system() -> Self {
         Self {
             clock: Clock::default(),
@@ -147,7 +140,7 @@ impl Runtime {
         }
     }
 
-    /// One with a seed, for tests.
+    /// With a seed, for tests.
     pub fn seeded(seed: u64) -> Self {
         Self {
             random: Random::seeded(seed),

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Builds the image of the Dockerfile without Docker and looks whether it works: version, user, health.
+# Builds the image of the Dockerfile without Docker and checks that it works: version, user, health.
 #
-# Needs root, buildah and debootstrap (Debian packages) and the Rust toolchain of this machine; takes some
-# minutes. The base images are made by debootstrap under the names that the Dockerfile uses, so that no
-# image registry is needed. Everything lies in one temporary folder, which is removed at the end.
+# Needs root, buildah and debootstrap (Debian packages) and the Rust toolchain of this machine;
+# takes some minutes. The base images are made by debootstrap under the names in the Dockerfile, so
+# no image registry is needed. Everything is in one temporary folder, which is removed at the end.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -25,8 +25,8 @@ buildah() {
 }
 container=""
 server=""
-# Asks the lowest processes below one to end: buildah passes no signals on to what it runs, and ends
-# by itself once that has ended.
+# Terminates the leaf processes below one: buildah does not forward signals to what it runs, and
+# exits once that has exited.
 end_below() {
     local child children
     children=$(pgrep -P "$1" || true)
@@ -53,14 +53,14 @@ base_image() { # FOLDER NAME
     echo "base image $2"
 }
 
-# The names of the Dockerfile, so that a change there is followed here.
+# Read from the Dockerfile, so that a change there needs no change here.
 mapfile -t names < <(sed -n 's/^FROM \([^ ]*\).*/\1/p' Dockerfile)
 
 debootstrap --variant=minbase --include=ca-certificates,gcc,libc6-dev "$suite" "$scratch/rust" \
     >"$scratch/debootstrap.log" 2>&1 || { tail "$scratch/debootstrap.log"; exit 1; }
 sysroot=$(rustc --print sysroot)
 cp -r "$sysroot/bin" "$sysroot/lib" "$scratch/rust/usr/local/"
-# Certificates that this machine trusts beyond Debian's, as behind a proxy.
+# This machine may trust more certificates than Debian, for example those of a proxy.
 cp -L /etc/ssl/certs/ca-certificates.crt "$scratch/rust/etc/ssl/certs/ca-certificates.crt"
 base_image "$scratch/rust" "${names[0]}"
 
@@ -76,12 +76,13 @@ run() { buildah run --isolation chroot "$container" -- "$@"; }
 
 version=$(run stopover --version)
 expected="stopover $(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)"
-[ "$version" = "$expected" ] || { echo "docker.sh: $version is not $expected" >&2; exit 1; }
+[ "$version" = "$expected" ] ||
+    { echo "docker.sh: version is $version, expected $expected" >&2; exit 1; }
 user=$(run id -u)
 [ "$user" != 0 ] || { echo "docker.sh: the image runs as root" >&2; exit 1; }
 size=$(stat -c %s "$(buildah mount "$container")/usr/local/bin/stopover")
 
-# A free port, told by the daemon itself.
+# The daemon chooses a free port and prints it.
 run stopover serve --listen 127.0.0.1:0 >"$scratch/out" 2>"$scratch/log" &
 server=$!
 for _ in $(seq 100); do
@@ -93,7 +94,7 @@ address=$(sed -n 's|^listening on http://||p' "$scratch/out")
 run stopover health --address "$address"
 run stopover health --ready --address "$address"
 end_below "$server"
-wait "$server" || { echo "docker.sh: the daemon did not end well on SIGTERM" >&2; exit 1; }
+wait "$server" || { echo "docker.sh: the daemon did not exit with 0 on SIGTERM" >&2; exit 1; }
 server=""
 check=$(buildah inspect --type image --format '{{.Docker.Config.Healthcheck}}' stopover)
 case "$check" in

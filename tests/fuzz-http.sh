@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Lets schemathesis make up requests from the API's description against a real daemon: none may be
-# answered 5xx.
+# Runs schemathesis against a real daemon: it generates requests from the API description, and none
+# may be answered with a 5xx status.
 #
-#   tests/fuzz-http.sh                  with 100 examples an operation
+#   tests/fuzz-http.sh                  with 100 examples per operation
 #   tests/fuzz-http.sh --examples 1000
 #
-# Needs Python 3 with venv; the test command does without (tests/it/http_fuzz.rs makes up requests
-# of its own). STOPOVER_BINARY names the daemon, by default what cargo built.
+# Needs Python 3 with venv. The test command does not need it: tests/it/http_fuzz.rs generates its
+# own requests. STOPOVER_BINARY names the daemon; the default is what cargo built.
 
 # shellcheck source=tests/lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"

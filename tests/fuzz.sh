@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Fuzzes the decoders with libFuzzer: each for a while, from the inputs in fuzz/regressions.
+# Fuzzes each decoder with libFuzzer for some time, starting from the inputs in fuzz/regressions.
 #
 #   tests/fuzz.sh                       every decoder, 60 seconds each
 #   tests/fuzz.sh --seconds 600 scan    only this one, longer
 #
-# Needs a C++ compiler for libFuzzer itself; the stable toolchain will do, as no sanitizer is used
-# (the project has no unsafe code in its decoders). cargo-fuzz is built once into the test cache.
-# What it finds lies in fuzz/artifacts; put it into fuzz/regressions/<decoder> under a name that
-# says what it is, and the ordinary tests replay it (tests/it/corpus.rs).
+# Needs a C++ compiler for libFuzzer. The stable toolchain suffices, since no sanitizer is used (the
+# decoders have no unsafe code). cargo-fuzz is built once into the test cache. What it finds is in
+# fuzz/artifacts: move it to fuzz/regressions/<decoder> under a name that describes it, and the
+# ordinary tests replay it (tests/it/corpus.rs).
 
 # shellcheck source=tests/lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
@@ -20,9 +20,10 @@ while [ $# -gt 0 ]; do
             SECONDS_EACH=$2
             shift 2
             ;;
-        -*) die "unknown option $1; the head of this file says what there is" ;;
+        -*) die "unknown option $1: see the head of this file" ;;
         *)
-            [ -f "$ROOT/fuzz/fuzz_targets/$1.rs" ] || die "there is no decoder $1 in fuzz/fuzz_targets"
+            [ -f "$ROOT/fuzz/fuzz_targets/$1.rs" ] ||
+                die "unknown decoder $1: see fuzz/fuzz_targets"
             TARGETS+=" $1"
             shift
             ;;
@@ -39,9 +40,10 @@ for target in $TARGETS; do
     printf '==== %s, %s s ====\n' "$target" "$SECONDS_EACH"
     cargo fuzz run --sanitizer none "$target" "corpus/$target" "regressions/$target" -- \
         -max_total_time="$SECONDS_EACH" -max_len=4096 -timeout=10 -print_final_stats=1 2>&1 |
-        grep -E 'stat::number_of_executed_units|stat::new_units_added|panicked|SUMMARY|Test unit' || true
+        grep -E 'stat::(number_of_executed_units|new_units_added)|panicked|SUMMARY|Test unit' ||
+        true
     if find "artifacts/$target" -type f 2>/dev/null | grep -q .; then
         failed+=" $target"
     fi
 done
-[ -z "$failed" ] || die "found something in$failed: see fuzz/artifacts"
+[ -z "$failed" ] || die "failures in$failed: see fuzz/artifacts"

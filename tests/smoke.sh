@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# With nothing but curl: a page goes in, finish, and it comes out, from a second daemon too.
+# With curl alone: writes a page, finishes the sink, and reads the page, from a second daemon too.
 #
-#   tests/smoke.sh URL [SECOND-URL]   against daemons that run (the second on the same directories)
-#   tests/smoke.sh                    starts two daemons of its own from the binary that is built
+#   tests/smoke.sh URL [SECOND-URL]   against running daemons (the second on the same directories)
+#   tests/smoke.sh                    starts two daemons itself, from the binary that was built
 #
-# Daemons that want a token or speak TLS: STOPOVER_SMOKE_CURL="--cacert ca.pem --oauth2-bearer TOKEN".
-# Takes seconds. Ends with a line of counts, and with an exit code other than 0 if a check failed.
+# For daemons with a token or TLS: STOPOVER_SMOKE_CURL="--cacert ca.pem --oauth2-bearer TOKEN".
+# Takes seconds. Prints counts at the end; the exit code is not 0 if a check failed.
 
 set -euo pipefail
 
@@ -40,14 +40,14 @@ check() {
     fi
 }
 
-# http METHOD URL [curl options]: leaves the body in $WORK/body and the status in STATUS.
+# http METHOD URL [curl options]: writes the body to $WORK/body and the status to STATUS.
 http() {
     local method=$1 url=$2
     shift 2
     : >"$WORK/body"
     # shellcheck disable=SC2086 # several options
-    STATUS=$(curl -sS --noproxy '*' --max-time 60 ${STOPOVER_SMOKE_CURL:-} -X "$method" -o "$WORK/body" \
-        -w '%{http_code}' "$@" "$url") || STATUS="none (curl exit code $?)"
+    STATUS=$(curl -sS --noproxy '*' --max-time 60 ${STOPOVER_SMOKE_CURL:-} -X "$method" \
+        -o "$WORK/body" -w '%{http_code}' "$@" "$url") || STATUS="none (curl exit code $?)"
 }
 
 # answers STATUS METHOD URL [curl options]
@@ -108,7 +108,7 @@ find_binary() {
             return
         fi
     done
-    printf 'error: no stopover binary: run cargo build first, or name a daemon that runs:\n' >&2
+    printf 'error: no stopover binary: run cargo build first, or give the URL of a daemon:\n' >&2
     printf '       tests/smoke.sh http://127.0.0.1:7077\n' >&2
     return 1
 }
@@ -134,22 +134,22 @@ write_and_read() {
         --data "{\"batches\": 1, \"pages\": 1, \"bytes\": 100000}"
     check 'finishing it again gives the same answer' answers 200 POST "$sink/finish" -H "$json" \
         --data "{\"batches\": 1, \"pages\": 1, \"bytes\": 100000}"
-    check 'the page comes out of the first daemon' reads "$page" GET "$exchange/partitions/3"
-    check 'and out of the second one' reads "$page" GET "$SECOND/v1/exchanges/$ID/partitions/3"
+    check 'the page is read from the first daemon' reads "$page" GET "$exchange/partitions/3"
+    check 'and from the second one' reads "$page" GET "$SECOND/v1/exchanges/$ID/partitions/3"
 
-    check 'source handles are given' answers 200 POST "$exchange/handles" -H "$json" \
+    check 'source handles are planned' answers 200 POST "$exchange/handles" -H "$json" \
         --data '{"attempts": [[0, 0]], "target_size": 67108864}'
-    check 'and end with the end line' grep -q '"end": *true' "$WORK/body"
+    check 'and the last line is the end line' grep -q '"end": *true' "$WORK/body"
     sed -n 's/.*"handle": *"\([^"]*\)".*/\1/p' "$WORK/body" | head -n 1 | tr -d '\n' >"$WORK/handle"
-    check 'the page is read by its handle, framed' reads_framed "$page" "$FIRST"
-    check 'and at the second daemon too' reads_framed "$page" "$SECOND"
+    check 'the page is read by its handle, as records' reads_framed "$page" "$FIRST"
+    check 'and from the second daemon too' reads_framed "$page" "$SECOND"
 
     check 'a partition beyond the last is refused' refused 400 invalid-request \
         GET "$exchange/partitions/4"
     check 'an identifier with a dot is refused' refused 400 invalid-request \
         PUT "$FIRST/v1/exchanges/a.b" -H "$json" --data '{"partitions": 1, "ordered": false}'
-    check 'an unknown member is refused' refused 400 invalid-request PUT "$exchange" -H "$json" \
-        --data '{"partitions": 4, "ordered": false, "colour": "red"}'
+    check 'an unknown JSON member is refused' refused 400 invalid-request \
+        PUT "$exchange" -H "$json" --data '{"partitions": 4, "ordered": false, "colour": "red"}'
     check 'another partition count is a conflict' refused 409 exchange-conflict \
         PUT "$exchange" -H "$json" --data '{"partitions": 5, "ordered": false}'
     check 'a page after finish is refused' refused 409 sink-finished \
@@ -159,7 +159,7 @@ write_and_read() {
         -H 'Content-Type: application/vnd.stopover.pages' --data-binary 'not a batch of frames'
     check 'a broken handle is refused' refused 400 invalid-handle \
         POST "$FIRST/v1/read" -H 'Content-Type: text/plain' --data-binary 'AAAA'
-    check 'a path that does not exist is not found' refused 404 not-found GET "$FIRST/v1/nothing"
+    check 'an unknown path is not found' refused 404 not-found GET "$FIRST/v1/nothing"
     check 'an exchange that was never announced is not found' refused 404 exchange-not-found \
         GET "$FIRST/v1/exchanges/never-announced-$$/partitions/0"
 

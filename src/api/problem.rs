@@ -277,13 +277,13 @@ impl From<IngestError> for Problem {
                 ProblemType::BatchOutOfOrder
             }
             IngestError::CountMismatch { .. } => ProblemType::CountMismatch,
-            IngestError::ExchangeClosed(_) => ProblemType::ExchangeClosed,
+            IngestError::ExchangeClosed { .. } => ProblemType::ExchangeClosed,
             IngestError::Draining => ProblemType::Draining,
             IngestError::Full { .. } => ProblemType::Overloaded,
             // Waiting would not help: the body exceeds the whole pool.
             IngestError::OverCapacity(_) => ProblemType::BodyTooLarge,
-            IngestError::Storage(inner) => return inner.into(),
-            IngestError::Commit(inner) => return inner.into(),
+            IngestError::Frame(inner) => return inner.into(),
+            IngestError::Catalog(inner) => return inner.into(),
         };
         Self {
             expected: expected_batch,
@@ -330,14 +330,14 @@ impl From<ExchangeError> for Problem {
     fn from(error: ExchangeError) -> Self {
         let detail = error.to_string();
         let slug = match error {
-            ExchangeError::NotFound(_) => ProblemType::ExchangeNotFound,
-            ExchangeError::Closed(_) => ProblemType::ExchangeClosed,
+            ExchangeError::NotFound { .. } => ProblemType::ExchangeNotFound,
+            ExchangeError::Closed { .. } => ProblemType::ExchangeClosed,
             ExchangeError::Conflict { .. } => ProblemType::ExchangeConflict,
             ExchangeError::TooManyPartitions { .. } | ExchangeError::NoPartitions => {
                 ProblemType::InvalidRequest
             }
             ExchangeError::Unreadable { .. } => ProblemType::DataCorrupt,
-            ExchangeError::Contended(_) => ProblemType::StorageUnavailable,
+            ExchangeError::Contended { .. } => ProblemType::StorageUnavailable,
             ExchangeError::Storage(inner) => return inner.into(),
         };
         Self::new(slug, detail)

@@ -14,6 +14,7 @@ use crate::catalog::Catalog;
 use crate::config::{LimitsConfig, QueryConfig};
 use crate::exchange::Exchanges;
 use crate::fair::{FairPermit, FairSemaphore};
+use crate::gc::close::Closing;
 use crate::http::credentials::Credentials;
 use crate::http::stall::{Contention, StallPolicy};
 use crate::id::ExchangeId;
@@ -35,6 +36,7 @@ pub struct ApiDeps {
     pub commits: Catalog,
     pub reader: Reader,
     pub exchanges: Exchanges,
+    pub closing: Closing,
     pub storage: Storage,
     /// For the dashboard, as are the pools.
     pub metrics: Arc<Metrics>,

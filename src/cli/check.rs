@@ -19,7 +19,7 @@ pub fn check(loaded: Loaded) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failure(&error),
     };
-    match app::explain_credentials(&loaded.config.server, &Runtime::system()) {
+    match app::describe_credentials(&loaded.config.server, &Runtime::system()) {
         Ok(credentials) => print(&format!("credentials: {credentials}\n")),
         Err(error) => return failure(&error),
     }

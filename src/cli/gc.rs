@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::{ConfigArgs, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, failure, print};
 use crate::config::{Config, InvalidValue, units};
-use crate::gc::once::{Entry, Fate, Orders, Report, collect_once};
+use crate::gc::one_shot::{GcEntry, GcOptions, GcOutcome, GcReport, collect_once};
 use crate::runtime::Runtime;
 use crate::storage::{Inventory, Storage, StorageError, StoreError, StoreErrorKind};
 
@@ -51,15 +51,15 @@ pub fn gc(args: GcArgs) -> Result<ExitCode, ExitCode> {
         eprintln!("stopover: {why}");
         ExitCode::from(EXIT_USAGE)
     })?;
-    let orders = Orders { watch, dry_run };
+    let options = GcOptions { watch, dry_run };
     let runtime = tokio::runtime::Runtime::new().map_err(|error| failure(&error))?;
-    let report = runtime.block_on(run(&config, orders));
+    let report = runtime.block_on(run(&config, options));
     let report = report.map_err(|error| failure(&error))?;
     print(&match json {
-        true => as_json(&report, orders),
-        false => as_text(&report, orders),
+        true => as_json(&report, options),
+        false => as_text(&report, options),
     });
-    let unsettled = |entry: &Entry| matches!(entry.fate, Fate::Unsettled(_));
+    let unsettled = |entry: &GcEntry| matches!(entry.outcome, GcOutcome::Undetermined(_));
     Ok(match report.entries.values().any(unsettled) {
         true => ExitCode::from(EXIT_FAILURE),
         false => ExitCode::from(EXIT_OK),
@@ -83,7 +83,7 @@ fn watch_time(given: Option<&str>, lease: Duration) -> Result<Duration, InvalidV
     Ok(watch)
 }
 
-async fn run(config: &Config, orders: Orders) -> Result<Report, StorageError> {
+async fn run(config: &Config, options: GcOptions) -> Result<GcReport, StorageError> {
     let runtime = Runtime::system();
     let storage = Storage::open(&config.base_directories, &runtime)?;
     let mut statuses = storage.probe().await.into_iter();
@@ -100,47 +100,47 @@ async fn run(config: &Config, orders: Orders) -> Result<Report, StorageError> {
         });
     }
     let began = |count| {
-        let (watch, ending) = (units::format_duration(orders.watch), ending(orders));
+        let (watch, ending) = (units::format_duration(options.watch), ending(options));
         eprintln!("stopover: watching {count} exchanges for {watch}{ending}");
     };
-    collect_once(&storage, &runtime, orders, began).await
+    collect_once(&storage, &runtime, options, began).await
 }
 
-fn ending(orders: Orders) -> &'static str {
-    match orders.dry_run {
+fn ending(options: GcOptions) -> &'static str {
+    match options.dry_run {
         true => "; nothing is removed",
         false => "; exchanges that are not renewed will be removed",
     }
 }
 
-fn why(fate: &Fate, orders: Orders) -> String {
-    match fate {
-        Fate::Silent => {
-            let watch = units::format_duration(orders.watch);
+fn why(outcome: &GcOutcome, options: GcOptions) -> String {
+    match outcome {
+        GcOutcome::Expired => {
+            let watch = units::format_duration(options.watch);
             format!("not renewed while watched for {watch}")
         }
-        Fate::Orphaned => "no marker: left behind by a late or dead writer".to_owned(),
-        Fate::Ended => "claimed earlier, but not completely removed".to_owned(),
-        Fate::Renewed => "renewed while watched".to_owned(),
-        Fate::New => "new: it appeared during the watch".to_owned(),
-        Fate::Gone => "closed or collected by another process".to_owned(),
-        Fate::Unsettled(why) => format!("undetermined: {why}"),
+        GcOutcome::Orphaned => "no marker: left behind by a late or dead writer".to_owned(),
+        GcOutcome::HalfRemoved => "claimed earlier, but not completely removed".to_owned(),
+        GcOutcome::Renewed => "renewed while watched".to_owned(),
+        GcOutcome::New => "new: it appeared during the watch".to_owned(),
+        GcOutcome::RemovedElsewhere => "closed or collected by another process".to_owned(),
+        GcOutcome::Undetermined(why) => format!("undetermined: {why}"),
     }
 }
 
-fn kind(fate: &Fate) -> &'static str {
-    match fate {
-        Fate::Silent => "silent",
-        Fate::Orphaned => "orphaned",
-        Fate::Ended => "ended",
-        Fate::Renewed => "renewed",
-        Fate::New => "new",
-        Fate::Gone => "gone",
-        Fate::Unsettled(_) => "unsettled",
+fn kind(outcome: &GcOutcome) -> &'static str {
+    match outcome {
+        GcOutcome::Expired => "silent",
+        GcOutcome::Orphaned => "orphaned",
+        GcOutcome::HalfRemoved => "ended",
+        GcOutcome::Renewed => "renewed",
+        GcOutcome::New => "new",
+        GcOutcome::RemovedElsewhere => "gone",
+        GcOutcome::Undetermined(_) => "unsettled",
     }
 }
 
-fn sum<'a>(entries: impl Iterator<Item = &'a Entry>) -> (u64, Inventory) {
+fn sum<'a>(entries: impl Iterator<Item = &'a GcEntry>) -> (u64, Inventory) {
     let mut count = 0;
     let mut all = Inventory::default();
     for entry in entries {
@@ -151,28 +151,27 @@ fn sum<'a>(entries: impl Iterator<Item = &'a Entry>) -> (u64, Inventory) {
     (count, all)
 }
 
-fn as_text(report: &Report, orders: Orders) -> String {
+fn as_text(report: &GcReport, options: GcOptions) -> String {
     let mut text = String::new();
     for (exchange, entry) in &report.entries {
-        let verdict = match (entry.fate.goes(), orders.dry_run) {
+        let verdict = match (entry.outcome.is_removable(), options.dry_run) {
             (true, true) => "would be removed",
             (true, false) => "removed",
-            (false, _) if entry.fate == Fate::Gone => "gone",
+            (false, _) if matches!(entry.outcome, GcOutcome::RemovedElsewhere) => "gone",
             (false, _) => "kept",
         };
         let Inventory { objects, bytes } = entry.inventory;
-        let why = why(&entry.fate, orders);
+        let why = why(&entry.outcome, options);
         let _ = writeln!(
             text,
             "{verdict:<9} {exchange}  {objects} objects, {bytes} bytes: {why}"
         );
     }
-    let (go, size) = sum(report.entries.values().filter(|e| e.fate.goes()));
-    let (stay, _) = sum(report
-        .entries
-        .values()
-        .filter(|e| !e.fate.goes() && e.fate != Fate::Gone));
-    let done = match orders.dry_run {
+    let (go, size) = sum(report.entries.values().filter(|e| e.outcome.is_removable()));
+    let (stay, _) = sum(report.entries.values().filter(|e| {
+        !e.outcome.is_removable() && !matches!(e.outcome, GcOutcome::RemovedElsewhere)
+    }));
+    let done = match options.dry_run {
         true => "would be removed",
         false => "removed",
     };
@@ -184,22 +183,22 @@ fn as_text(report: &Report, orders: Orders) -> String {
     text
 }
 
-fn as_json(report: &Report, orders: Orders) -> String {
+fn as_json(report: &GcReport, options: GcOptions) -> String {
     let entries = report.entries.iter().map(|(exchange, entry)| {
         json!({
             "exchange": exchange.as_str(),
             "query": exchange.query(),
-            "verdict": kind(&entry.fate),
-            "goes": entry.fate.goes(),
-            "why": why(&entry.fate, orders),
+            "verdict": kind(&entry.outcome),
+            "goes": entry.outcome.is_removable(),
+            "why": why(&entry.outcome, options),
             "objects": entry.inventory.objects,
             "bytes": entry.inventory.bytes,
             "removed": entry.removed,
         })
     });
     let whole = json!({
-        "dry_run": orders.dry_run,
-        "watched_millis": orders.watch.as_millis() as u64,
+        "dry_run": options.dry_run,
+        "watched_millis": options.watch.as_millis() as u64,
         "exchanges": entries.collect::<Vec<_>>(),
         "temporaries_removed": report.temporaries,
     });

@@ -7,6 +7,7 @@
 //! `config/default.toml` and its row in `docs/configuration.md`; tests compare all four.
 
 mod base_directory;
+mod base_uri;
 mod keys;
 mod layers;
 mod load;
@@ -22,6 +23,7 @@ mod values;
 
 use std::collections::BTreeMap;
 
+pub use base_uri::{BaseUri, BaseUriError, Scheme};
 pub use load::{Environment, Files, Flags, Loaded, load, load_in};
 pub use machine::Machine;
 pub use problem::{ConfigErrors, InvalidValue, Origin, Problem};

@@ -528,7 +528,7 @@ fn uris_that_cannot_work_are_refused() {
 #[test]
 fn base_directories_in_one_place_or_of_one_name_are_refused() {
     for (uris, hint) in [
-        (["/spool/a", "file:///spool/a/"], "is the same place as"),
+        (["/spool/a", "file:///spool/a/"], "is the same location as"),
         (["s3://b/x", "s3://b/x/y"], "lies within"),
         (["s3://b/x/y", "s3://b/x"], "encloses"),
     ] {

@@ -1,146 +1,144 @@
-//! One look at every exchange, and the end of one that nobody renews.
+//! Inspecting every exchange once, and collecting those that have expired.
 //!
-//! Does: list, look, ask the watch, claim, remove. Does not: decide when to look (`sweep`, and the
-//! command `gc`) or how long to wait (`watch`). Invariant: an exchange is removed only after its
-//! end was claimed, which fails if it was renewed since the look that led to it; any number of
-//! daemons may do this at once.
+//! Does: list, read markers, track leases, claim, remove. Does not: decide when to inspect (`sweep`
+//! and `one_shot` do) or when a lease has expired (`lease_tracker`). Invariant: an exchange is
+//! removed only after its end was claimed, which fails if it was renewed since the inspection; any
+//! number of daemons may do this at once.
 
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt as _};
 
-use super::watch::{Look, Sight, Verdict, Watch};
+use super::lease_tracker::{LeaseTracker, MarkerState, Poll, Verdict};
 use crate::id::ExchangeId;
 use crate::runtime::Runtime;
 use crate::storage::{ObservedMarkers, Storage, StorageError};
 
-/// Exchanges looked at at a time.
-const LOOKS: usize = 16;
+/// Exchanges inspected at a time.
+const INSPECTION_CONCURRENCY: usize = 16;
 
-/// What came of the look at one exchange.
+/// One exchange as it was inspected.
 #[derive(Debug)]
-pub struct Finding {
-    /// Which.
+pub struct Inspection {
     pub exchange: ExchangeId,
-    /// What was seen, or why nothing could be.
-    pub outcome: Result<Seen, StorageError>,
+    /// An error if its markers could not be read.
+    pub outcome: Result<Observation, StorageError>,
 }
 
-/// What was seen of an exchange.
 #[derive(Debug)]
-pub struct Seen {
-    /// What it is.
-    pub sight: Sight,
-    /// What follows.
+pub struct Observation {
+    pub marker: MarkerState,
     pub verdict: Verdict,
+    /// What a claim is conditional on.
     markers: ObservedMarkers,
 }
 
-/// Watches all exchanges of some base directories.
+/// Tracks the leases of all exchanges in some base directories.
 #[derive(Debug)]
 pub struct Collector {
     storage: Storage,
     runtime: Runtime,
-    watch: Watch,
+    leases: LeaseTracker,
 }
 
 impl Collector {
-    /// Takes exchanges for dead that nobody renewed for `lease`; `interval` is how often it will be
-    /// asked to look.
+    /// A collector of exchanges that are not renewed for `lease`; the caller inspects them every
+    /// `interval`.
     pub fn new(storage: Storage, runtime: Runtime, lease: Duration, interval: Duration) -> Self {
-        let watch = Watch::new(lease, interval);
         Self {
             storage,
             runtime,
-            watch,
+            leases: LeaseTracker::new(lease, interval),
         }
     }
 
-    /// Looks at every exchange once.
+    /// Inspects every exchange once.
     ///
     /// # Errors
-    /// When they cannot be listed.
-    pub async fn look(&mut self) -> Result<Vec<Finding>, StorageError> {
+    /// The exchanges cannot be listed. An error with one exchange is in its [`Inspection`].
+    pub async fn inspect_all(&mut self) -> Result<Vec<Inspection>, StorageError> {
         let ids = self.storage.list_exchanges().await?;
-        self.watch.keep_only(&ids);
+        self.leases.retain(&ids);
         let writable = self.writable().await;
         let (storage, clock) = (&self.storage, &self.runtime.clock);
-        let looks = stream::iter(ids)
+        let polls = stream::iter(ids)
             .map(async |id| {
                 let asked = clock.now();
                 let markers = storage.observe_markers(&id).await;
                 let answered = clock.now();
-                let look = Look {
+                let poll = Poll {
                     asked,
                     answered,
                     writable,
                 };
-                (id, markers, look)
+                (id, markers, poll)
             })
-            .buffered(LOOKS);
-        let looks: Vec<_> = looks.collect().await;
-        let judged = looks
+            .buffered(INSPECTION_CONCURRENCY);
+        let polls: Vec<_> = polls.collect().await;
+        let inspections = polls
             .into_iter()
-            .map(|(id, markers, look)| self.judge(id, markers, look));
-        Ok(judged.collect())
+            .map(|(id, markers, poll)| self.observe(id, markers, poll));
+        Ok(inspections.collect())
     }
 
-    /// Whether a renewal could be written now. Once some exchange is suspected, it is not only
-    /// asked what failed lately, but tried: a full disk is readable, and an idle daemon does not
-    /// know.
+    /// Whether a renewal could be written now. Once a lease is half over, the base directories are
+    /// probed, since the last known status may be wrong: a full disk is readable, and an idle
+    /// daemon has not noticed that it is full.
     async fn writable(&self) -> bool {
-        let status = match self.watch.suspects() {
+        let status = match self.leases.any_half_expired() {
             true => self.storage.probe().await,
             false => self.storage.status(),
         };
         status.iter().all(|base| base.healthy)
     }
 
-    fn judge(&mut self, exchange: ExchangeId, markers: ObservedMarkers, look: Look) -> Finding {
-        let sight = match markers.marker() {
-            Ok(Some(marker)) => Ok(Sight::Announced(marker.version)),
-            Ok(None) if markers.is_claimed() => Ok(Sight::Ended),
-            Ok(None) => Ok(Sight::Orphaned),
-            Err(error) => Err(error),
-        };
-        let outcome = match sight {
-            Ok(sight) => {
-                let verdict = self.watch.see(&exchange, sight.clone(), look);
-                Ok(Seen {
-                    sight,
-                    verdict,
-                    markers,
-                })
-            }
+    fn observe(
+        &mut self,
+        exchange: ExchangeId,
+        markers: ObservedMarkers,
+        poll: Poll,
+    ) -> Inspection {
+        let marker = match markers.marker() {
+            Ok(Some(marker)) => MarkerState::Open(marker.version),
+            Ok(None) if markers.is_claimed() => MarkerState::Tombstone,
+            Ok(None) => MarkerState::Missing,
             Err(error) => {
-                self.watch.lose(&exchange);
-                Err(error)
+                self.leases.reset(&exchange);
+                let outcome = Err(error);
+                return Inspection { exchange, outcome };
             }
         };
-        Finding { exchange, outcome }
+        let verdict = self.leases.observe(&exchange, marker.clone(), poll);
+        let outcome = Ok(Observation {
+            marker,
+            verdict,
+            markers,
+        });
+        Inspection { exchange, outcome }
     }
 
-    /// Ends an exchange that is over: `None` if it was renewed after all. `ended` is called once
-    /// nobody can renew it any more. Answers how many objects went.
+    /// Collects an expired exchange and returns the number of removed objects; `None` if it has not
+    /// expired or was renewed since. `claimed` is called between the claim, after which no renewal
+    /// can succeed, and the removal.
     ///
     /// # Errors
-    /// The store; the next look goes on.
-    pub async fn end(
+    /// The store failed; the next inspection shows what is left.
+    pub async fn collect(
         &mut self,
         exchange: &ExchangeId,
-        seen: &Seen,
-        ended: impl FnOnce(),
+        observation: &Observation,
+        claimed: impl FnOnce(),
     ) -> Result<Option<u64>, StorageError> {
-        if seen.verdict != Verdict::Over {
+        if observation.verdict != Verdict::Expired {
             return Ok(None);
         }
-        if !self.storage.claim(exchange, &seen.markers).await? {
-            self.watch.lose(exchange);
+        if !self.storage.claim(exchange, &observation.markers).await? {
+            self.leases.reset(exchange);
             return Ok(None);
         }
-        ended();
+        claimed();
         let removed = self.storage.remove_claimed(exchange).await?;
-        self.watch.lose(exchange);
+        self.leases.reset(exchange);
         Ok(Some(removed))
     }
 }

@@ -1,47 +1,39 @@
-//! The daemon's own end: no new sinks, open ones may finish until a deadline.
+//! The orderly shutdown of a daemon: no new sinks; open ones may finish until a deadline.
 
 use std::time::Duration;
 
-use super::sweep::forget_closed;
-use crate::exchange::Exchanges;
-use crate::ingest::Ingest;
+use super::close::Closing;
 use crate::runtime::Clock;
 
-/// How often open sinks are counted meanwhile.
-const LOOK: Duration = Duration::from_millis(50);
-/// How often it is asked whether their exchanges are still open: a query that has ended elsewhere
-/// will never end its sinks here.
-const ASK: Duration = Duration::from_secs(2);
+/// How often open sinks are counted.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// How often their exchanges are checked to be open: the sinks of a query that was closed at
+/// another daemon will never finish here.
+const OPEN_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Refuses new sinks and waits until no sink is undecided, or until `timeout`. Answers how many
-/// sinks were left undecided: their tasks will be run again. What the daemon serves beside sinks it
-/// goes on serving meanwhile.
-pub async fn drain(
-    exchanges: &Exchanges,
-    ingest: &Ingest,
-    clock: &Clock,
-    timeout: Duration,
-) -> usize {
-    exchanges.drain();
+/// Refuses new sinks and waits until all sinks are settled, or until `timeout`; the daemon serves
+/// everything else meanwhile. Returns how many sinks were left, whose tasks will run again.
+pub async fn drain(closing: &Closing, clock: &Clock, timeout: Duration) -> usize {
+    let ingest = &closing.ingest;
     ingest.drain();
     let deadline = clock.now() + timeout;
-    let all_decided = async {
+    let wait_until_settled = async {
         loop {
-            let undecided = ingest.undecided();
-            if undecided == 0 || clock.now() >= deadline {
-                return undecided;
+            let unsettled = ingest.unsettled_sinks();
+            if unsettled == 0 || clock.now() >= deadline {
+                return unsettled;
             }
-            clock.sleep(LOOK).await;
+            clock.sleep(POLL_INTERVAL).await;
         }
     };
-    let none_of_the_closed = async {
+    let check_open_loop = async {
         loop {
-            forget_closed(exchanges, ingest.unfinished()).await;
-            clock.sleep(ASK).await;
+            closing.check_open(ingest.unsettled_exchanges()).await;
+            clock.sleep(OPEN_CHECK_INTERVAL).await;
         }
     };
     tokio::select! {
-        undecided = all_decided => undecided,
-        () = none_of_the_closed => ingest.undecided(),
+        unsettled = wait_until_settled => unsettled,
+        () = check_open_loop => ingest.unsettled_sinks(),
     }
 }

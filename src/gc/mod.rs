@@ -1,10 +1,13 @@
-//! The end of exchanges that nobody renews, and of the daemon itself.
+//! The end of exchanges, and of the daemon itself.
 //!
-//! Does: watch ([`watch`]), collect ([`collect`], [`sweep`], [`once`]), drain ([`drain`]). Does not:
-//! announce or close (`exchange`). Invariant: an exchange is removed only after its end was claimed.
+//! Does: close at a client's request ([`close`]), collect exchanges whose lease has expired
+//! ([`collect`], [`sweep`], and [`one_shot`] for an operator), drain ([`drain`]). Does not:
+//! announce (`exchange`). Invariant: an exchange is removed only if it was closed or its end was
+//! claimed.
 
+pub mod close;
 pub mod collect;
 pub mod drain;
-pub mod once;
+pub mod lease_tracker;
+pub mod one_shot;
 pub mod sweep;
-pub mod watch;

@@ -1,108 +1,126 @@
-//! Collects exchanges that nobody renews, and what late writers left.
+//! Sweeps: collects expired exchanges and removes what late writers and dead daemons left.
 //!
-//! Does: look at every exchange now and then, and end those that were silent for a whole lease of
-//! this daemon's own watch; drop copies of exchanges that ended elsewhere; remove the objects of
-//! probes whose daemon died. Does not: trust any wall clock, its own or the store's. Invariant: an
-//! exchange is collected only after this daemon itself has watched it for the whole time; any
-//! number of daemons may sweep at once.
+//! Does: inspect every exchange at intervals and collect those that were not renewed for a whole
+//! lease; release cached data of exchanges closed elsewhere; remove old probe objects. Does not:
+//! use any wall clock, its own or the store's. Invariant: an exchange is collected only after this
+//! daemon itself has observed it for the whole lease; any number of daemons may sweep at once.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::collect::Collector;
-use super::watch::Verdict;
-use crate::exchange::Exchanges;
-use crate::id::ExchangeId;
-use crate::ingest::Ingest;
-use crate::storage::{ProbeObject, StorageError};
+use super::close::Closing;
+use super::collect::{Collector, Inspection};
+use super::lease_tracker::Verdict;
+use crate::config::LeaseConfig;
+use crate::runtime::Runtime;
+use crate::storage::{ProbeObject, Storage, StorageError};
+use crate::telemetry::metrics::Metrics;
 
-/// Sweeps for as long as the daemon runs.
-pub async fn sweep(exchanges: Exchanges, ingest: Ingest) {
-    let (parts, lease) = (exchanges.parts(), exchanges.lease());
-    let (runtime, interval) = (parts.runtime.clone(), lease.sweep_interval);
-    let storage = parts.storage.clone();
-    let mut collector = Collector::new(storage, runtime.clone(), lease.duration, interval);
-    let mut probes = HashMap::new();
-    loop {
-        // A quarter more or less, so that many daemons do not list at the same moment.
-        let jitter = runtime.random.next_u64() % 512;
-        runtime
-            .clock
-            .sleep(interval.mul_f64(0.75 + jitter as f64 / 1024.0))
-            .await;
-        forget_closed(&exchanges, ingest.idle(interval)).await;
-        let swept = sweep_once(&exchanges, &mut collector).await;
-        let swept = swept.and(sweep_probes(&exchanges, &mut probes).await);
-        if let Err(error) = swept {
-            tracing::warn!(%error, "sweeping was not complete; it is tried again");
-        }
-    }
+/// Sweeps the base directories of one daemon.
+pub struct Sweeper {
+    runtime: Runtime,
+    storage: Storage,
+    closing: Closing,
+    metrics: Arc<Metrics>,
+    lease: LeaseConfig,
+    collector: Collector,
+    /// Probe objects of the last sweep, by when each was first listed.
+    probes: HashMap<ProbeObject, Instant>,
 }
 
-/// Exchanges that were closed through another daemon are noticed here.
-pub(super) async fn forget_closed(
-    exchanges: &Exchanges,
-    suspects: impl IntoIterator<Item = ExchangeId>,
-) {
-    use crate::exchange::Gate as _;
-    for id in suspects {
-        if let Err(error) = exchanges.is_open(&id).await {
-            tracing::warn!(%error, exchange = %id, "whether it is still open is not known");
+impl Sweeper {
+    /// A sweeper that collects exchanges which are not renewed for `lease.duration`.
+    pub fn new(
+        runtime: Runtime,
+        storage: Storage,
+        closing: Closing,
+        metrics: Arc<Metrics>,
+        lease: LeaseConfig,
+    ) -> Self {
+        let (duration, interval) = (lease.duration, lease.sweep_interval);
+        Self {
+            collector: Collector::new(storage.clone(), runtime.clone(), duration, interval),
+            probes: HashMap::new(),
+            runtime,
+            storage,
+            closing,
+            metrics,
+            lease,
         }
     }
-}
 
-async fn sweep_once(exchanges: &Exchanges, collector: &mut Collector) -> Result<(), StorageError> {
-    let parts = exchanges.parts();
-    // Taken before the list: what is kept now and not listed then has nothing left anywhere.
-    let mut kept = exchanges.kept();
-    let findings = collector.look().await?;
-    for finding in &findings {
-        kept.remove(&finding.exchange);
-    }
-    forget_closed(exchanges, kept).await;
-    let mut failed = None;
-    for finding in findings {
-        let id = &finding.exchange;
-        // One exchange that cannot be looked at or removed does not keep the others.
-        let ended = match &finding.outcome {
-            Ok(seen) if seen.verdict == Verdict::Over => {
-                tracing::info!(exchange = %id, sight = ?seen.sight,
-                    lease_seconds = exchanges.lease().duration.as_secs(),
-                    "collecting an exchange: nobody renewed it for a whole lease");
-                collector.end(id, seen, || exchanges.forget(id)).await
+    /// Sweeps as long as the daemon runs.
+    pub async fn run(mut self) {
+        let interval = self.lease.sweep_interval;
+        loop {
+            // 25 % jitter either way, so that a fleet's daemons do not list at the same moment.
+            let jitter = self.runtime.random.next_u64() % 512;
+            let pause = interval.mul_f64(0.75 + jitter as f64 / 1024.0);
+            self.runtime.clock.sleep(pause).await;
+            let idle = self.closing.ingest.idle_exchanges(interval);
+            self.closing.check_open(idle).await;
+            let exchanges = self.sweep_exchanges().await;
+            let probes = self.sweep_probes().await;
+            if let Err(error) = exchanges.and(probes) {
+                tracing::warn!(%error, "sweep incomplete; the next one retries");
             }
-            Ok(_) => continue,
-            Err(error) => Err(error.clone()),
-        };
-        match ended {
-            Ok(Some(_)) => drop(parts.metrics.exchanges_collected.inc()),
-            Ok(None) => {
-                tracing::info!(exchange = %id, "it was renewed at the last moment: it lives")
-            }
-            Err(error) => failed = Some(error),
         }
     }
-    parts.storage.remove_stale_temporaries().await?;
-    failed.map_or(Ok(()), Err)
-}
 
-/// A probe lives for seconds. What is there for a whole lease belongs to a daemon that died in the
-/// midst of one, or could not delete it; a probe that loses its object all the same is repeated.
-async fn sweep_probes(
-    exchanges: &Exchanges,
-    since: &mut HashMap<ProbeObject, Instant>,
-) -> Result<(), StorageError> {
-    let parts = exchanges.parts();
-    let probes = parts.storage.list_probes().await?;
-    let (now, lease) = (parts.runtime.clock.now(), exchanges.lease().duration);
-    since.retain(|probe, _| probes.binary_search(probe).is_ok());
-    for probe in probes {
-        let first = *since.entry(probe.clone()).or_insert(now);
-        if now.saturating_duration_since(first) >= lease {
-            parts.storage.remove_probe(&probe).await?;
+    async fn sweep_exchanges(&mut self) -> Result<(), StorageError> {
+        // Before the list: an exchange that is cached now and not listed then has no objects left.
+        let mut cached = self.closing.cached_exchanges();
+        let inspections = self.collector.inspect_all().await?;
+        for inspection in &inspections {
+            cached.remove(&inspection.exchange);
         }
+        self.closing.check_open(cached).await;
+        let mut failed = None;
+        for inspection in inspections {
+            // An exchange that cannot be read or removed does not stop the others.
+            if let Err(error) = self.collect_if_expired(inspection).await {
+                failed = Some(error);
+            }
+        }
+        self.storage.remove_stale_temporaries().await?;
+        failed.map_or(Ok(()), Err)
     }
-    Ok(())
+
+    async fn collect_if_expired(&mut self, inspection: Inspection) -> Result<(), StorageError> {
+        let (exchange, observation) = (inspection.exchange, inspection.outcome?);
+        if observation.verdict != Verdict::Expired {
+            return Ok(());
+        }
+        tracing::info!(%exchange, marker = ?observation.marker,
+            lease_seconds = self.lease.duration.as_secs(),
+            "collecting exchange: not renewed for a whole lease");
+        let closing = &self.closing;
+        let claimed = || closing.mark_and_release(&exchange);
+        let collected = self.collector.collect(&exchange, &observation, claimed);
+        match collected.await? {
+            Some(_) => drop(self.metrics.exchanges_collected.inc()),
+            None => tracing::info!(%exchange, "lease renewed during collection; keeping exchange"),
+        }
+        Ok(())
+    }
+
+    /// Removes probe objects that have existed for a whole lease: a probe takes seconds, so their
+    /// daemons died or could not delete them. A probe that loses its object in spite of that is
+    /// repeated.
+    async fn sweep_probes(&mut self) -> Result<(), StorageError> {
+        let storage = &self.storage;
+        let listed = storage.list_probes().await?;
+        let now = self.runtime.clock.now();
+        self.probes
+            .retain(|probe, _| listed.binary_search(probe).is_ok());
+        for probe in listed {
+            let first_listed = *self.probes.entry(probe.clone()).or_insert(now);
+            if now.saturating_duration_since(first_listed) >= self.lease.duration {
+                storage.remove_probe(&probe).await?;
+            }
+        }
+        Ok(())
+    }
 }

@@ -1,19 +1,20 @@
-//! What the commit records say of attempts for which this daemon cannot answer by itself.
+//! Answers from the commit records, for attempts that this daemon cannot answer for by itself.
 //!
-//! Does: ask them for attempts that are not held here, and for those that failed with their commit
-//! record under way: a put that failed may have taken place. Does not: decide sinks. Invariant: an
-//! answer that names an outcome is true at every daemon and for ever; where nobody can know yet,
-//! the answer is an error.
+//! Does: look up attempts that are not held here, and those whose commit failed with an unknown
+//! outcome. Does not: settle sinks. Invariant: a result that names an outcome is true at every
+//! daemon and for ever; if the outcome cannot be known yet, the result is an error.
 
 use std::sync::Arc;
 
+use super::error::{IngestError, SinkFailure};
+use super::service::Ingest;
 use super::sink::{self, Sink};
-use super::{Aborted, Claim, Ingest, IngestError};
+use super::types::{Aborted, Claim};
 use crate::catalog::Totals;
 use crate::id::SinkId;
 
 impl Ingest {
-    /// Whether a finish of an attempt that is not held commits it as empty.
+    /// Whether finishing an attempt that is not held commits it as empty.
     pub(super) fn commits_empty(
         &self,
         sink: &SinkId,
@@ -26,48 +27,50 @@ impl Ingest {
         Ok(true)
     }
 
-    /// What the commit records say of it.
+    /// The totals in the attempt's commit record.
     pub(super) async fn committed(
         &self,
         sink: &SinkId,
         claim: Option<Claim>,
     ) -> Result<Totals, IngestError> {
-        let found = self
-            .shared
-            .parts
-            .commits
-            .find_commit(&sink.exchange, sink.task_attempt)
-            .await?;
+        let found = self.find_committed(sink).await?;
         let totals = found.ok_or_else(|| IngestError::SinkNotFound { sink: sink.clone() })?;
         sink::check_claim(sink, claim, totals)?;
         Ok(totals)
     }
 
-    /// Whether an attempt failed here with its commit record under way.
-    pub(super) fn is_doubtful(&self, sink: &SinkId) -> bool {
+    pub(super) async fn find_committed(
+        &self,
+        sink: &SinkId,
+    ) -> Result<Option<Totals>, IngestError> {
+        let catalog = &self.shared.deps.catalog;
+        let found = catalog
+            .find_commit(&sink.exchange, sink.task_attempt)
+            .await?;
+        Ok(found)
+    }
+
+    /// Whether an attempt failed here while its commit record was being stored.
+    pub(super) fn is_outcome_unknown(&self, sink: &SinkId) -> bool {
         self.get(&sink.exchange).is_some_and(|exchange| {
             let state = exchange.lock();
             let held = state.sink(sink.task_attempt);
-            !state.closed && held.is_some_and(Sink::is_doubtful)
+            !state.closed && held.is_some_and(Sink::is_outcome_unknown)
         })
     }
 
-    /// An abort of such an attempt: finished if its record is found; but that it is not found does
-    /// not mean that it will never be.
-    pub(super) async fn abort_doubtful(
+    /// Aborts such an attempt. If its record is found, it has finished; if not, it may still appear
+    /// later, so the abort is not confirmed either.
+    pub(super) async fn abort_with_unknown_outcome(
         &self,
         sink: &SinkId,
-        reason: Arc<str>,
+        source: Arc<SinkFailure>,
     ) -> Result<Aborted, IngestError> {
-        let commits = &self.shared.parts.commits;
-        match commits
-            .find_commit(&sink.exchange, sink.task_attempt)
-            .await?
-        {
+        match self.find_committed(sink).await? {
             Some(_) => Ok(Aborted::AlreadyFinished),
             None => Err(IngestError::SinkFailed {
                 sink: sink.clone(),
-                reason,
+                source,
             }),
         }
     }

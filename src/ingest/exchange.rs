@@ -1,199 +1,214 @@
-//! All that one daemon holds of one exchange: its sinks and the segment that they fill together.
+//! What one daemon holds of one exchange: its sinks and the open segment that they share.
 //!
-//! Synchronous state under one lock, no I/O. Does: append, seal, decide. Does not: upload or wait.
-//! Invariant: a run is in the open segment, in a sealed one, or gone with its sink; a commit record
-//! is made only for a sink whose earlier segments are all known.
+//! Synchronous state under one lock, no I/O. Does: append, seal, settle. Does not: upload or wait.
+//! Invariant: a run is in the open segment, in a sealed one, or dropped with its sink; a commit
+//! record is made only for a sink whose earlier segments are all known.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::admission::Owed;
-use super::seal_policy::View;
-use super::sink::{Sink, SinkState, UploadSlot, Uploaded};
-use super::{Appended, IngestError};
+use super::commit_queue::CommitQueue;
+use super::error::{IngestError, SinkFailure};
+use super::seal_policy::SealInputs;
+use super::sink::{PriorSegment, Sink, SinkState, UploadOutcome};
+use super::types::{Appended, Claim};
+use super::unreserved::UnreservedBytes;
+use crate::catalog::Totals;
 use crate::id::{ExchangeId, TaskAttempt};
 use crate::memory::WeakReservation;
 use crate::segment::frame::VerifiedBatch;
 use crate::segment::writer::SinkRun;
 
-/// A finishing sink in a sealed segment.
+/// An exchange, shared by the requests and uploads that use it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct SharedExchange(Arc<Inner>);
+
 #[derive(Debug)]
-pub struct PendingCommit {
-    /// Which attempt.
-    pub attempt: TaskAttempt,
-    /// What it holds.
-    pub totals: crate::catalog::Totals,
-    /// Its earlier segments.
-    pub earlier: Vec<UploadSlot>,
+struct Inner {
+    id: ExchangeId,
+    unreserved: UnreservedBytes,
+    state: Mutex<ExchangeState>,
 }
 
-/// The pages of a segment.
+impl SharedExchange {
+    /// An exchange without sinks.
+    pub fn new(id: ExchangeId, now: Instant) -> Self {
+        Self(Arc::new(Inner {
+            id,
+            unreserved: UnreservedBytes::default(),
+            state: Mutex::new(ExchangeState::new(now)),
+        }))
+    }
+
+    pub fn id(&self) -> &ExchangeId {
+        &self.0.id
+    }
+
+    pub fn query(&self) -> &str {
+        self.0.id.query()
+    }
+
+    /// Bytes that its batches use without a reservation.
+    pub fn unreserved(&self) -> &UnreservedBytes {
+        &self.0.unreserved
+    }
+
+    /// Locks the state. The caller holds no other lock of this room, and awaits nothing under it.
+    pub fn lock(&self) -> MutexGuard<'_, ExchangeState> {
+        self.0.state.lock()
+    }
+}
+
+/// A sink that commits with a sealed segment.
+#[derive(Debug)]
+pub struct PendingCommit {
+    pub attempt: TaskAttempt,
+    pub totals: Totals,
+    /// The segments with its blocks that were sealed before; they are stored first.
+    pub prior_segments: Vec<PriorSegment>,
+}
+
+/// The content of an open or sealed segment.
 #[derive(Debug, Default)]
 pub struct Pages {
-    /// In the order in which they came.
+    /// In order of arrival.
     pub pieces: Vec<SinkRun>,
     /// Bytes of their frames.
     pub bytes: u64,
-    /// What these bytes hold of the memory for writing, batch by batch.
+    /// The reservations of these bytes in the pool for writing, one for each batch.
     pub memory: Vec<WeakReservation>,
 }
 
-/// A segment that takes no more pages and waits for its upload.
+/// A segment that accepts no more pages and waits for its upload.
 #[derive(Debug)]
 pub struct Sealed {
-    /// Its sequence number.
     pub sequence: u64,
-    /// What it holds.
     pub pages: Pages,
-    /// Who finishes with it.
+    /// The sinks that commit with it.
     pub commits: Vec<PendingCommit>,
-    /// It holds nothing but commits of sinks whose pages went before.
-    pub follower: bool,
-    /// Tells the sinks' later segments where it ended up.
-    pub uploaded: watch::Sender<Uploaded>,
+    pub kind: CommitKind,
+    /// Reports the outcome of the upload to later segments of the same sinks.
+    pub outcome: watch::Sender<UploadOutcome>,
 }
 
-/// State of one exchange at this daemon.
+/// The kind of commit records in a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitKind {
+    None,
+    /// Those of a group, with pages.
+    Group,
+    /// Deferred ones, without pages.
+    Deferred,
+}
+
+/// The state of one exchange at this daemon.
 #[derive(Debug)]
 pub struct ExchangeState {
-    id: ExchangeId,
-    /// Its sinks; sorted, so that what is done to all is done in the same order on every run.
+    /// Sorted, so that an iteration has the same order on every run.
     sinks: BTreeMap<TaskAttempt, Sink>,
-    /// Sinks that have not been decided.
-    undecided: usize,
-    /// Attempts that clients said will be written here, and that have not begun.
-    expected: BTreeSet<TaskAttempt>,
-    /// Whether clients say so at all.
-    told: bool,
-    /// What waits to be sealed.
+    /// How many of them are open or finishing.
+    pub unsettled: usize,
+    /// Declared attempts without a sink yet.
+    declared: BTreeSet<TaskAttempt>,
+    /// Whether clients of this exchange declare sinks at all.
+    sinks_declared: bool,
     open: Pages,
-    /// Bytes of memory that its batches have not reserved yet.
-    pub owed: Arc<Owed>,
-    /// Bytes sealed whose upload has not ended.
-    in_flight_bytes: u64,
-    finishing: Vec<TaskAttempt>,
-    /// Finishing sinks whose pages are all sealed and not all stored.
-    following: Vec<TaskAttempt>,
-    follower_uploading: bool,
-    first_finish: Option<Instant>,
-    commit_uploads: usize,
-    last_commit: Option<Instant>,
-    /// Sinks in the last two groups that finished together, the newest first.
-    groups: [usize; 2],
-    /// When a client or an upload last touched it.
-    pub touched: Instant,
-    look_pending: bool,
-    /// Closed: nothing is taken any more, what is uploaded is removed again.
+    /// Bytes sealed whose upload has not completed.
+    pub in_flight_bytes: u64,
+    commits: CommitQueue,
+    /// When a client last declared, wrote or finished a sink.
+    pub last_request: Instant,
+    open_check_scheduled: bool,
+    /// Set for good when the exchange is closed: nothing is accepted, and a segment whose upload
+    /// completes later is removed.
     pub closed: bool,
 }
 
 impl ExchangeState {
-    /// An exchange without sinks.
-    pub fn new(id: ExchangeId, now: Instant) -> Self {
+    fn new(now: Instant) -> Self {
         Self {
-            id,
             sinks: BTreeMap::new(),
-            undecided: 0,
-            expected: BTreeSet::new(),
-            told: false,
+            unsettled: 0,
+            declared: BTreeSet::new(),
+            sinks_declared: false,
             open: Pages::default(),
-            owed: Arc::default(),
             in_flight_bytes: 0,
-            finishing: Vec::new(),
-            following: Vec::new(),
-            follower_uploading: false,
-            first_finish: None,
-            commit_uploads: 0,
-            last_commit: None,
-            groups: [0; 2],
-            touched: now,
-            look_pending: false,
+            commits: CommitQueue::default(),
+            last_request: now,
+            open_check_scheduled: false,
             closed: false,
         }
     }
 
-    /// Bytes of frames that wait to be sealed.
+    pub fn check_not_closed(&self, exchange: &ExchangeId) -> Result<(), IngestError> {
+        if !self.closed {
+            return Ok(());
+        }
+        let exchange = exchange.clone();
+        Err(IngestError::ExchangeClosed { exchange })
+    }
+
+    /// Replaces the failure of a sink by "closed" if the exchange is closed: that is what the
+    /// client can act on.
+    pub fn closed_or(&self, error: IngestError) -> IngestError {
+        match error {
+            IngestError::SinkFailed { sink, .. } if self.closed => IngestError::ExchangeClosed {
+                exchange: sink.exchange,
+            },
+            error => error,
+        }
+    }
+
+    /// Bytes of frames in the open segment.
     pub fn open_bytes(&self) -> u64 {
         self.open.bytes
     }
 
-    /// Bytes that are being uploaded.
-    pub fn in_flight_bytes(&self) -> u64 {
-        self.in_flight_bytes
+    /// What the seal policy decides by.
+    pub fn seal_inputs(&self, now: Instant) -> SealInputs {
+        let unsettled = self.unsettled + self.declared.len();
+        let first_group_size = self.sinks_declared.then_some(unsettled);
+        self.commits
+            .seal_inputs(self.open.bytes, first_group_size, now)
     }
 
-    /// The upload of so many bytes has ended, well or not.
-    pub fn upload_ended(&mut self, bytes: u64) {
-        self.in_flight_bytes -= bytes;
-    }
-
-    /// What the seal policy looks at.
-    pub fn view(&self, now: Instant) -> View {
-        let since = |at| now.saturating_duration_since(at);
-        View {
-            open_bytes: self.open.bytes,
-            finish_waits: self.first_finish.map(since),
-            commit_uploading: self.commit_uploads > 0,
-            commit_quiet: self.last_commit.map(since),
-            finishing: self.finishing.len(),
-            expected: self.company(),
-        }
-    }
-
-    /// How many are likely to finish together, as far as that is known: as many as in the larger of
-    /// the last two groups, or before the first group all that are said to be written here.
-    fn company(&self) -> Option<usize> {
-        let before = self.groups.into_iter().max().filter(|most| *most > 0);
-        before.or_else(|| self.told.then(|| self.undecided + self.expected.len()))
-    }
-
-    /// Sinks that have not been decided.
-    pub fn undecided(&self) -> usize {
-        self.undecided
-    }
-
-    /// Sinks that it has.
+    /// The number of sinks in any state.
     pub fn sinks(&self) -> usize {
         self.sinks.len()
     }
 
-    /// Sinks that it has or will have.
+    /// The number of sinks in any state, and of those declared.
     pub fn known_sinks(&self) -> usize {
-        self.sinks.len() + self.expected.len()
+        self.sinks.len() + self.declared.len()
     }
 
-    /// A sink, if it has begun here.
     pub fn sink(&self, attempt: TaskAttempt) -> Option<&Sink> {
         self.sinks.get(&attempt)
     }
 
-    /// A sink to be changed, but for its end ([`ExchangeState::decide`], [`ExchangeState::abort`]).
-    pub fn sink_mut(&mut self, attempt: TaskAttempt) -> Option<&mut Sink> {
-        self.sinks.get_mut(&attempt)
-    }
-
-    /// An attempt will be written here, a client says.
-    pub fn expect(&mut self, attempt: TaskAttempt) {
-        self.told = true;
+    /// Records that an attempt will be written at this daemon.
+    pub fn declare(&mut self, attempt: TaskAttempt) {
+        self.sinks_declared = true;
         if !self.sinks.contains_key(&attempt) {
-            self.expected.insert(attempt);
+            self.declared.insert(attempt);
         }
     }
 
-    /// A sink begins, open or aborted from the start.
-    pub fn begin(&mut self, attempt: TaskAttempt, sink: Sink) {
-        self.expected.remove(&attempt);
-        self.undecided += usize::from(sink.state() == SinkState::Open);
+    /// Adds a sink, open or already aborted.
+    pub fn insert(&mut self, attempt: TaskAttempt, sink: Sink) {
+        self.declared.remove(&attempt);
+        self.unsettled += usize::from(!sink.state().is_settled());
         self.sinks.insert(attempt, sink);
     }
 
-    /// Takes a batch for a sink that exists.
+    /// Appends a batch to a sink that exists, and its runs to the open segment.
     ///
     /// # Errors
-    /// As [`Sink::append`].
+    /// As [`Sink::append`], or the exchange is closed.
     pub fn append(
         &mut self,
         attempt: TaskAttempt,
@@ -201,11 +216,9 @@ impl ExchangeState {
         batch: VerifiedBatch,
         memory: WeakReservation,
     ) -> Result<Appended, IngestError> {
-        let sink = self
-            .sinks
-            .get_mut(&attempt)
-            .expect("the caller made the sink");
-        let appended = sink.append(number, &batch)?;
+        let sink = self.sinks.get_mut(&attempt).expect("the caller opened it");
+        let appended = sink.append(number, &batch);
+        let appended = appended.map_err(|error| self.closed_or(error))?;
         if !appended.repeated {
             for run in batch.runs {
                 self.open.bytes += run.frames.len() as u64;
@@ -216,63 +229,70 @@ impl ExchangeState {
         Ok(appended)
     }
 
-    /// Queues a sink for the next commit.
-    pub fn queue_commit(&mut self, attempt: TaskAttempt, now: Instant) {
-        self.finishing.push(attempt);
-        self.first_finish.get_or_insert(now);
+    /// Starts to finish a sink that exists, or joins the finish under way; returns its totals and
+    /// the channel on which it settles.
+    ///
+    /// # Errors
+    /// As [`Sink::start_finish`], or the exchange is closed.
+    pub fn finish(
+        &mut self,
+        attempt: TaskAttempt,
+        claim: Option<Claim>,
+        now: Instant,
+    ) -> Result<(watch::Receiver<SinkState>, Totals), IngestError> {
+        let sink = self.sinks.get_mut(&attempt).expect("the caller opened it");
+        let first = sink.start_finish(claim);
+        let (state_changes, totals) = (sink.subscribe(), sink.totals());
+        if first.map_err(|error| self.closed_or(error))? {
+            self.commits.push(attempt, now);
+        }
+        Ok((state_changes, totals))
     }
 
-    /// Drops an open sink and its pages.
+    /// Aborts an open sink and drops its pages; `false` if it is not open.
     pub fn abort(&mut self, attempt: TaskAttempt) -> bool {
         let aborted = self.sinks.get_mut(&attempt).is_some_and(Sink::abort);
         if aborted {
-            self.undecided -= 1;
-            self.drop_pieces_of(attempt);
+            self.unsettled -= 1;
+            self.drop_pages_of(attempt);
         }
         aborted
     }
 
-    fn drop_pieces_of(&mut self, attempt: TaskAttempt) {
+    fn drop_pages_of(&mut self, attempt: TaskAttempt) {
         let open = &mut self.open;
         open.pieces.retain(|piece| piece.sink != attempt);
         open.memory.retain(WeakReservation::is_held);
         let bytes = open.pieces.iter().map(|p| p.run.frames.len() as u64);
         open.bytes = bytes.sum();
-        self.finishing.retain(|waiting| *waiting != attempt);
-        self.following.retain(|waiting| *waiting != attempt);
-        if self.finishing.is_empty() {
-            self.first_finish = None;
-        }
+        self.commits.remove(attempt);
     }
 
-    /// Seals the open segment; `None` if there is nothing to write. Finishing sinks commit with it.
-    /// But if it holds at least `worth_a_follower` bytes, those whose earlier segments are still on
-    /// their way do not hold it up: they commit later ([`ExchangeState::seal_follower`]).
-    pub fn seal(&mut self, sequence: u64, worth_a_follower: u64) -> Option<Sealed> {
-        if self.open.pieces.is_empty() && self.finishing.is_empty() {
+    /// Seals the open segment; `None` if there is nothing to write. The finishing sinks commit with
+    /// it, except that a segment of at least `deferred_commit_threshold` bytes does not wait for
+    /// earlier uploads: sinks with such uploads commit later ([`ExchangeState::seal_deferred`]).
+    pub fn seal(&mut self, sequence: u64, deferred_commit_threshold: u64) -> Option<Sealed> {
+        if self.open.pieces.is_empty() && !self.commits.has_finishing() {
             return None;
         }
         let pages = std::mem::take(&mut self.open);
         self.in_flight_bytes += pages.bytes;
-        self.first_finish = None;
-        if !self.finishing.is_empty() {
-            self.groups = [self.finishing.len(), self.groups[0]];
-        }
-        let (now, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.finishing)
-            .into_iter()
-            .partition(|attempt| pages.bytes < worth_a_follower || self.has_landed(*attempt));
-        self.following.extend(later);
-        let commits = self.pending_commits(now);
-        self.commit_uploads += usize::from(!commits.is_empty());
-        let uploaded = watch::Sender::new(None);
-        let mut writers: Vec<TaskAttempt> = pages.pieces.iter().map(|p| p.sink).collect();
-        writers.sort_unstable();
-        writers.dedup();
+        let waits_for_uploads = pages.bytes < deferred_commit_threshold;
+        let group = self
+            .commits
+            .next_group(|attempt| waits_for_uploads || uploads_completed(&self.sinks, attempt));
+        let kind = match group.is_empty() {
+            true => CommitKind::None,
+            false => CommitKind::Group,
+        };
+        let commits = self.pending_commits(group);
+        let outcome = watch::Sender::new(None);
+        let writers: BTreeSet<TaskAttempt> = pages.pieces.iter().map(|p| p.sink).collect();
         for attempt in writers {
             if let Some(sink) = self.sinks.get_mut(&attempt) {
-                sink.slots.push(UploadSlot {
+                sink.prior_segments.push(PriorSegment {
                     sequence,
-                    uploaded: uploaded.subscribe(),
+                    outcome: outcome.subscribe(),
                 });
             }
         }
@@ -280,102 +300,100 @@ impl ExchangeState {
             sequence,
             pages,
             commits,
-            follower: false,
-            uploaded,
+            kind,
+            outcome,
         })
     }
 
-    /// Seals the commits of sinks whose segments have all ended their upload since; one such
-    /// segment at a time, so that those who become ready meanwhile share the next.
-    pub fn seal_follower(&mut self, sequence: u64) -> Option<Sealed> {
-        if self.follower_uploading {
-            return None;
-        }
-        let (ready, following): (Vec<_>, Vec<_>) = std::mem::take(&mut self.following)
-            .into_iter()
-            .partition(|attempt| self.has_landed(*attempt));
-        self.following = following;
-        let commits = self.pending_commits(ready);
-        self.follower_uploading = !commits.is_empty();
-        self.follower_uploading.then(|| Sealed {
+    /// Seals the deferred commits whose uploads have all completed; one such segment at a time, so
+    /// that sinks which become ready meanwhile share the next one.
+    pub fn seal_deferred(&mut self, sequence: u64) -> Option<Sealed> {
+        let ready = self
+            .commits
+            .next_deferred(|attempt| uploads_completed(&self.sinks, attempt))?;
+        Some(Sealed {
             sequence,
             pages: Pages::default(),
-            commits,
-            follower: true,
-            uploaded: watch::Sender::new(None),
+            commits: self.pending_commits(ready),
+            kind: CommitKind::Deferred,
+            outcome: watch::Sender::new(None),
         })
-    }
-
-    /// Whether all segments that were sealed for a sink have ended their upload.
-    fn has_landed(&self, attempt: TaskAttempt) -> bool {
-        let ended = |slot: &UploadSlot| slot.uploaded.borrow().is_some();
-        self.sinks
-            .get(&attempt)
-            .is_none_or(|sink| sink.slots.iter().all(ended))
     }
 
     fn pending_commits(&self, attempts: Vec<TaskAttempt>) -> Vec<PendingCommit> {
         let pending = attempts.into_iter().filter_map(|attempt| {
             let sink = self.sinks.get(&attempt)?;
-            let (totals, earlier) = (sink.totals(), sink.slots.clone());
             Some(PendingCommit {
                 attempt,
-                totals,
-                earlier,
+                totals: sink.totals(),
+                prior_segments: sink.prior_segments.clone(),
             })
         });
         pending.collect()
     }
 
-    /// A segment with pages and commit records has ended its upload, well or not.
-    pub fn commit_uploaded(&mut self, now: Instant) {
-        self.commit_uploads -= 1;
-        self.last_commit = Some(now);
+    /// Records that an upload has completed, successfully or not.
+    pub fn upload_completed(&mut self, bytes: u64, kind: CommitKind, now: Instant) {
+        self.in_flight_bytes -= bytes;
+        match kind {
+            CommitKind::None => {}
+            CommitKind::Group => self.commits.group_uploaded(now),
+            CommitKind::Deferred => self.commits.deferred_uploaded(),
+        }
     }
 
-    /// A segment with nothing but commit records has ended its upload, well or not.
-    pub fn follower_uploaded(&mut self) {
-        self.follower_uploading = false;
+    /// Whether the caller is to check, some time later, that the exchange is still open; `false` if
+    /// such a check is scheduled already.
+    pub fn try_schedule_open_check(&mut self) -> bool {
+        !std::mem::replace(&mut self.open_check_scheduled, true)
     }
 
-    /// Whether the caller is to look if the exchange is still open; not if somebody is about to.
-    pub fn begin_look(&mut self) -> bool {
-        !std::mem::replace(&mut self.look_pending, true)
+    /// The check starts: a segment that is stored from now on needs another one.
+    pub fn open_check_started(&mut self) {
+        self.open_check_scheduled = false;
     }
 
-    /// The look takes place now: what is stored later needs another one.
-    pub fn end_look(&mut self) {
-        self.look_pending = false;
+    /// Records that the commit of these sinks failed and may still have been applied.
+    pub fn mark_outcome_unknown(&mut self, attempts: &[TaskAttempt]) {
+        for attempt in attempts {
+            if let Some(sink) = self.sinks.get_mut(attempt) {
+                sink.mark_outcome_unknown();
+            }
+        }
     }
 
-    /// Decides a sink; `true` if this decided it.
-    pub fn decide(&mut self, attempt: TaskAttempt, to: SinkState) -> bool {
+    /// Settles a sink unless it is settled; `true` if this call did.
+    pub fn settle(&mut self, attempt: TaskAttempt, to: SinkState) -> bool {
         let failed = matches!(to, SinkState::Failed(_));
-        let decided = self
-            .sinks
-            .get_mut(&attempt)
-            .is_some_and(|sink| sink.decide(to));
-        self.undecided -= usize::from(decided);
-        if decided && failed {
-            self.drop_pieces_of(attempt);
+        let sink = self.sinks.get_mut(&attempt);
+        let settled = sink.is_some_and(|sink| sink.settle(to));
+        self.unsettled -= usize::from(settled);
+        if settled && failed {
+            self.drop_pages_of(attempt);
         }
-        decided
+        settled
     }
 
-    /// Ends it: undecided sinks fail, pages go.
-    pub fn close(&mut self) {
+    /// Closes the exchange: unsettled sinks fail, and pages are dropped. Returns how many failed.
+    pub fn close(&mut self) -> usize {
         self.closed = true;
-        let reason: Arc<str> = format!("exchange {} is closed", self.id).into();
+        let failure = Arc::new(SinkFailure::ExchangeClosed);
         for sink in self.sinks.values_mut() {
-            sink.decide(SinkState::Failed(Arc::clone(&reason)));
+            sink.settle(SinkState::Failed(Arc::clone(&failure)));
         }
-        self.undecided = 0;
-        self.expected = BTreeSet::new();
+        self.declared = BTreeSet::new();
         self.open = Pages::default();
-        self.finishing = Vec::new();
-        self.following = Vec::new();
-        self.first_finish = None;
+        self.commits.clear();
+        std::mem::take(&mut self.unsettled)
     }
+}
+
+/// Whether all segments sealed with pages of a sink are stored or have failed.
+fn uploads_completed(sinks: &BTreeMap<TaskAttempt, Sink>, attempt: TaskAttempt) -> bool {
+    let completed = |segment: &PriorSegment| segment.outcome.borrow().is_some();
+    sinks
+        .get(&attempt)
+        .is_none_or(|sink| sink.prior_segments.iter().all(completed))
 }
 
 #[cfg(test)]
@@ -393,7 +411,7 @@ mod tests {
     impl Story {
         fn new() -> Self {
             let now = Instant::now();
-            let state = ExchangeState::new("q".parse().unwrap(), now);
+            let state = ExchangeState::new(now);
             Self { state, now }
         }
 
@@ -401,32 +419,31 @@ mod tests {
             TaskAttempt::new(task, 0).unwrap()
         }
 
-        fn expect(&mut self, task: u32) {
-            self.state.expect(Self::attempt(task));
+        fn declare(&mut self, task: u32) {
+            self.state.declare(Self::attempt(task));
         }
 
-        fn begin(&mut self, task: u32) {
+        fn open(&mut self, task: u32) {
             let (exchange, task_attempt) = ("q".parse().unwrap(), Self::attempt(task));
             let sink = Sink::open(SinkId {
                 exchange,
                 task_attempt,
             });
-            self.state.begin(task_attempt, sink);
+            self.state.insert(task_attempt, sink);
         }
 
         fn finish(&mut self, task: u32) {
-            let attempt = Self::attempt(task);
-            let sink = self.state.sink_mut(attempt).unwrap();
-            assert!(sink.finish(None).unwrap());
-            self.state.queue_commit(attempt, self.now);
+            let finish = self.state.finish(Self::attempt(task), None, self.now);
+            finish.unwrap();
         }
 
         fn commit(&mut self, sequence: u64) {
             let sealed = self.state.seal(sequence, 0).unwrap();
+            let (bytes, kind) = (sealed.pages.bytes, sealed.kind);
             for commit in sealed.commits {
-                assert!(self.state.decide(commit.attempt, SinkState::Finished));
+                assert!(self.state.settle(commit.attempt, SinkState::Finished));
             }
-            self.state.commit_uploaded(self.now);
+            self.state.upload_completed(bytes, kind, self.now);
         }
 
         fn waits(&self) -> bool {
@@ -434,66 +451,66 @@ mod tests {
                 target_size: 100,
                 commit_linger: Duration::from_secs(1),
             };
-            match policy.decide(&self.state.view(self.now)) {
+            match policy.decide(&self.state.seal_inputs(self.now)) {
                 Decision::Seal => false,
-                Decision::LookAgain(_) => true,
-                Decision::Rest => panic!("somebody finishes"),
+                Decision::RecheckAfter(_) => true,
+                Decision::Idle => panic!("a sink is finishing"),
             }
         }
     }
 
     #[test]
-    fn a_finish_waits_for_those_that_were_announced_and_for_nobody_else() {
+    fn a_finish_waits_for_the_declared_sinks_and_for_no_others() {
         let mut exchange = Story::new();
-        exchange.expect(0);
-        exchange.expect(1);
-        exchange.begin(0);
+        exchange.declare(0);
+        exchange.declare(1);
+        exchange.open(0);
         exchange.finish(0);
-        assert!(exchange.waits(), "task 1 is coming");
-        exchange.begin(1);
+        assert!(exchange.waits(), "task 1 is declared");
+        exchange.open(1);
         assert!(exchange.waits(), "task 1 is writing");
         exchange.finish(1);
-        assert!(!exchange.waits(), "all are there");
+        assert!(!exchange.waits(), "all have finished");
         exchange.commit(1);
-        assert_eq!(exchange.state.undecided(), 0);
+        assert_eq!(exchange.state.unsettled, 0);
     }
 
     #[test]
-    fn whoever_is_given_up_is_not_waited_for() {
+    fn a_finish_does_not_wait_for_an_aborted_sink() {
         let mut exchange = Story::new();
         for task in [0, 1] {
-            exchange.expect(task);
-            exchange.begin(task);
+            exchange.declare(task);
+            exchange.open(task);
         }
         exchange.finish(0);
         assert!(exchange.waits());
         assert!(exchange.state.abort(Story::attempt(1)));
-        assert!(!exchange.waits(), "nobody else writes");
-        assert_eq!(exchange.state.undecided(), 1);
+        assert!(!exchange.waits(), "no other sink is open");
+        assert_eq!(exchange.state.unsettled, 1);
     }
 
-    /// Story: where eight write in turn, a sink that an upload had just released was the only one
-    /// known when it finished. It went alone, and the eight fell apart into two groups, each of
-    /// which waited for the upload of the other.
+    /// Story: with eight writers, a sink released by an upload was the only one known when it
+    /// finished. It was committed alone, and the eight split into two groups, each of which waited
+    /// for the upload of the other.
     #[test]
-    fn once_a_group_has_been_seen_one_like_it_is_waited_for_whoever_is_known() {
+    fn after_one_group_commit_a_finish_waits_for_as_many_sinks_again() {
         let mut exchange = Story::new();
         for task in [0, 1] {
-            exchange.expect(task);
-            exchange.begin(task);
+            exchange.declare(task);
+            exchange.open(task);
             exchange.finish(task);
         }
         exchange.commit(1);
-        exchange.expect(2);
-        exchange.begin(2);
+        exchange.declare(2);
+        exchange.open(2);
         exchange.finish(2);
         assert!(exchange.waits());
     }
 
     #[test]
-    fn where_clients_announce_nothing_a_finish_waits_as_long_as_it_may() {
+    fn without_declared_sinks_a_finish_waits_for_the_whole_linger() {
         let mut exchange = Story::new();
-        exchange.begin(0);
+        exchange.open(0);
         exchange.finish(0);
         assert!(exchange.waits());
     }

@@ -1,92 +1,86 @@
-//! When to seal a segment. Pure: a view of the exchange's open segment in, a decision out.
+//! When to seal a segment. Pure: the state of an exchange's open segment in, a decision out.
 //!
-//! A segment is sealed when it is full, or for finishing sinks: not at once, but `commit_linger`
-//! after the first of them came or after the last commit upload ended, whichever is later, and
-//! not while another commit of the exchange is being uploaded. So sinks that finish together, or
-//! while an upload is under way, share one PUT, and those which an upload has just released can
-//! join again. Once as many finish as in the larger of the last two groups, nobody else is
-//! expected, and they go at once; the first group goes once all finish that clients said will be
-//! written here.
+//! A segment is sealed when it is full, or for finishing sinks: then not at once, but
+//! `commit_linger` after the first of them finished or after the last commit upload completed,
+//! whichever is later, and not while another commit of the exchange is being uploaded. So sinks
+//! that finish together, or during an upload, share one PUT, and sinks that an upload has just
+//! released can join the next group. The linger ends early once as many sinks finish as in the
+//! larger of the last two groups, since no more are likely; before the first group, once all sinks
+//! finish that clients have declared.
 //!
-//! A segment that is worth a PUT of its own ([`SealPolicy::worth_a_put`]) does not wait for another
-//! upload, only for company.
+//! A segment above the concurrent upload threshold lingers, but does not wait for other uploads.
 
 use std::time::Duration;
 
-/// What the policy looks at.
+/// What the policy decides by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct View {
+pub struct SealInputs {
     /// Bytes of frames in the open segment.
     pub open_bytes: u64,
-    /// For how long the oldest finishing sink has waited; `None` if none waits.
-    pub finish_waits: Option<Duration>,
+    /// How long the oldest finishing sink has waited; `None` if no sink is finishing.
+    pub oldest_finish_age: Option<Duration>,
     /// Whether a segment with commit records is being uploaded.
     pub commit_uploading: bool,
-    /// For how long no segment with commit records has been uploaded; `None` if none ever was.
-    pub commit_quiet: Option<Duration>,
-    /// How many sinks finish.
+    /// Time since the last such upload completed; `None` before the first.
+    pub since_last_commit: Option<Duration>,
+    /// Number of finishing sinks.
     pub finishing: usize,
-    /// How many are likely to finish together, as far as that is known.
-    pub expected: Option<usize>,
+    /// How many sinks are likely to finish together, if known.
+    pub expected_group_size: Option<usize>,
 }
 
-/// What to do.
+/// What to do with the open segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// Seal now.
     Seal,
-    /// Look again after this time.
-    LookAgain(Duration),
-    /// Nothing until something happens.
-    Rest,
+    RecheckAfter(Duration),
+    /// Nothing until an input changes.
+    Idle,
 }
 
 /// The settings of the policy.
 #[derive(Debug, Clone, Copy)]
 pub struct SealPolicy {
-    /// Bytes that make a segment full.
+    /// Bytes at which a segment is full.
     pub target_size: u64,
-    /// How long a finish waits for company.
+    /// How long a finish waits for others to share its PUT.
     pub commit_linger: Duration,
 }
 
 impl SealPolicy {
-    /// Bytes from which a segment is uploaded beside another one for those who wait for it: what
-    /// that costs in requests is bounded by the bytes.
-    pub fn worth_a_put(&self) -> u64 {
+    /// Bytes from which a segment is uploaded for its finishing sinks while another commit is being
+    /// uploaded: the extra requests are bounded by the bytes.
+    pub fn concurrent_upload_threshold(&self) -> u64 {
         self.target_size / 2
     }
 
-    /// Bytes from which a segment does not wait for the earlier ones of those who finish with it:
-    /// they commit in a segment of their own, once all have landed. A smaller one takes hardly
-    /// longer to upload than that would.
-    pub fn worth_a_follower(&self) -> u64 {
+    /// Bytes from which a segment does not wait for the earlier uploads of its finishing sinks:
+    /// they commit in a later segment, after those uploads. A smaller segment takes hardly longer
+    /// to upload than that later one would.
+    pub fn deferred_commit_threshold(&self) -> u64 {
         self.target_size / 8
     }
 
-    /// Decides.
-    pub fn decide(&self, view: &View) -> Decision {
-        if view.open_bytes >= self.target_size {
+    pub fn decide(&self, inputs: &SealInputs) -> Decision {
+        if inputs.open_bytes >= self.target_size {
             return Decision::Seal;
         }
-        let Some(waits) = view.finish_waits else {
-            return Decision::Rest;
+        let Some(finish_age) = inputs.oldest_finish_age else {
+            return Decision::Idle;
         };
-        let alone = view.open_bytes >= self.worth_a_put();
-        if view.commit_uploading && !alone {
-            return Decision::Rest;
+        let concurrent = inputs.open_bytes >= self.concurrent_upload_threshold();
+        if inputs.commit_uploading && !concurrent {
+            return Decision::Idle;
         }
-        if view
-            .expected
-            .is_some_and(|expected| view.finishing >= expected)
-        {
+        let is_complete = |size| inputs.finishing >= size;
+        if inputs.expected_group_size.is_some_and(is_complete) {
             return Decision::Seal;
         }
-        let quiet = view.commit_quiet.filter(|_| !alone);
-        let waited = quiet.map_or(waits, |quiet| quiet.min(waits));
-        match self.commit_linger.checked_sub(waited) {
+        let since_commit = inputs.since_last_commit.filter(|_| !concurrent);
+        let lingered = since_commit.map_or(finish_age, |since| since.min(finish_age));
+        match self.commit_linger.checked_sub(lingered) {
             None | Some(Duration::ZERO) => Decision::Seal,
-            Some(left) => Decision::LookAgain(left),
+            Some(left) => Decision::RecheckAfter(left),
         }
     }
 }
@@ -99,13 +93,13 @@ mod tests {
         target_size: 100,
         commit_linger: Duration::from_millis(20),
     };
-    const IDLE: View = View {
+    const IDLE: SealInputs = SealInputs {
         open_bytes: 10,
-        finish_waits: None,
+        oldest_finish_age: None,
         commit_uploading: false,
-        commit_quiet: None,
+        since_last_commit: None,
         finishing: 1,
-        expected: None,
+        expected_group_size: None,
     };
 
     fn ms(n: u64) -> Duration {
@@ -113,10 +107,10 @@ mod tests {
     }
 
     #[test]
-    fn pages_alone_wait_until_the_segment_is_full() {
-        assert_eq!(POLICY.decide(&IDLE), Decision::Rest);
+    fn pages_without_a_finish_wait_until_the_segment_is_full() {
+        assert_eq!(POLICY.decide(&IDLE), Decision::Idle);
         assert_eq!(
-            POLICY.decide(&View {
+            POLICY.decide(&SealInputs {
                 open_bytes: 100,
                 ..IDLE
             }),
@@ -125,27 +119,27 @@ mod tests {
     }
 
     #[test]
-    fn a_finish_waits_for_company_and_no_longer() {
+    fn a_finish_lingers_for_others_and_no_longer() {
         let at = |wait| {
-            POLICY.decide(&View {
-                finish_waits: Some(ms(wait)),
+            POLICY.decide(&SealInputs {
+                oldest_finish_age: Some(ms(wait)),
                 ..IDLE
             })
         };
-        assert_eq!(at(5), Decision::LookAgain(ms(15)));
+        assert_eq!(at(5), Decision::RecheckAfter(ms(15)));
         assert_eq!(at(20), Decision::Seal);
     }
 
     #[test]
-    fn a_finish_rests_while_another_commit_is_uploaded_unless_the_segment_is_full() {
-        let busy = View {
-            finish_waits: Some(ms(500)),
+    fn a_finish_waits_for_the_upload_of_another_commit_unless_the_segment_is_full() {
+        let busy = SealInputs {
+            oldest_finish_age: Some(ms(500)),
             commit_uploading: true,
             ..IDLE
         };
-        assert_eq!(POLICY.decide(&busy), Decision::Rest);
+        assert_eq!(POLICY.decide(&busy), Decision::Idle);
         assert_eq!(
-            POLICY.decide(&View {
+            POLICY.decide(&SealInputs {
                 open_bytes: 100,
                 ..busy
             }),
@@ -154,51 +148,51 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_that_is_worth_a_put_waits_for_company_only() {
-        let large = View {
+    fn a_segment_above_the_concurrent_upload_threshold_only_lingers() {
+        let large = SealInputs {
             open_bytes: 50,
-            finish_waits: Some(ms(5)),
+            oldest_finish_age: Some(ms(5)),
             commit_uploading: true,
-            commit_quiet: Some(ms(1)),
+            since_last_commit: Some(ms(1)),
             ..IDLE
         };
-        assert_eq!(POLICY.decide(&large), Decision::LookAgain(ms(15)));
-        let waited = View {
-            finish_waits: Some(ms(20)),
+        assert_eq!(POLICY.decide(&large), Decision::RecheckAfter(ms(15)));
+        let waited = SealInputs {
+            oldest_finish_age: Some(ms(20)),
             ..large
         };
         assert_eq!(POLICY.decide(&waited), Decision::Seal);
-        let smaller = View {
+        let smaller = SealInputs {
             open_bytes: 49,
             ..waited
         };
-        assert_eq!(POLICY.decide(&smaller), Decision::Rest);
+        assert_eq!(POLICY.decide(&smaller), Decision::Idle);
     }
 
     #[test]
-    fn nobody_lingers_once_as_many_are_there_as_came_before() {
+    fn a_group_does_not_linger_once_it_is_as_large_as_expected() {
         let at = |finishing, commit_uploading| {
-            POLICY.decide(&View {
-                finish_waits: Some(ms(1)),
+            POLICY.decide(&SealInputs {
+                oldest_finish_age: Some(ms(1)),
                 commit_uploading,
-                commit_quiet: Some(ms(1)),
+                since_last_commit: Some(ms(1)),
                 finishing,
-                expected: Some(3),
+                expected_group_size: Some(3),
                 ..IDLE
             })
         };
-        assert_eq!(at(2, false), Decision::LookAgain(ms(19)));
+        assert_eq!(at(2, false), Decision::RecheckAfter(ms(19)));
         assert_eq!(at(3, false), Decision::Seal);
-        assert_eq!(at(3, true), Decision::Rest, "one commit at a time");
+        assert_eq!(at(3, true), Decision::Idle, "one commit at a time");
     }
 
     #[test]
-    fn after_an_upload_the_released_sinks_may_join_again() {
-        let view = View {
-            finish_waits: Some(ms(500)),
-            commit_quiet: Some(ms(1)),
+    fn after_an_upload_the_released_sinks_can_join_the_next_group() {
+        let view = SealInputs {
+            oldest_finish_age: Some(ms(500)),
+            since_last_commit: Some(ms(1)),
             ..IDLE
         };
-        assert_eq!(POLICY.decide(&view), Decision::LookAgain(ms(19)));
+        assert_eq!(POLICY.decide(&view), Decision::RecheckAfter(ms(19)));
     }
 }

@@ -1,78 +1,73 @@
-//! Seals the open segment of an exchange when the policy says so, and sends it on its way.
+//! Seals the open segment of an exchange when the policy says so, and starts its upload.
 //!
-//! Does: ask the policy, number segments, come back when it is time. Does not: decide
-//! (`seal_policy`) or store (`uploader`). Invariant: whoever changes what the policy looks at asks
-//! it again, so that no finish waits for an event that has passed.
+//! Does: evaluate the policy, number segments, recheck later. Does not: decide (`seal_policy`) or
+//! store (`uploader`). Invariant: every change of a policy input is followed by an evaluation, so
+//! that no finish waits for an event that has passed.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use parking_lot::Mutex;
-
-use super::exchange::{ExchangeState, Sealed};
+use super::exchange::{ExchangeState, Sealed, SharedExchange};
 use super::seal_policy::Decision;
-use super::{Ingest, uploader};
-use crate::id::ExchangeId;
+use super::service::Ingest;
+use super::uploader;
 
 impl Ingest {
+    fn decide(&self, state: &ExchangeState) -> Decision {
+        let now = self.shared.deps.runtime.clock.now();
+        self.shared.policy.decide(&state.seal_inputs(now))
+    }
+
+    /// Seals the open segment if the policy says so now; the caller starts the upload.
     pub(super) fn seal_if_due(&self, state: &mut ExchangeState) -> Option<Sealed> {
-        let view = state.view(self.shared.parts.runtime.clock.now());
-        match self.shared.policy.decide(&view) {
+        match self.decide(state) {
             Decision::Seal => self.seal(state),
-            Decision::LookAgain(_) | Decision::Rest => None,
+            Decision::RecheckAfter(_) | Decision::Idle => None,
         }
+    }
+
+    /// Seals the open segment whatever the policy says; the caller starts the upload.
+    pub(super) fn seal(&self, state: &mut ExchangeState) -> Option<Sealed> {
+        let threshold = self.shared.policy.deferred_commit_threshold();
+        let sealed = state.seal(self.next_sequence(), threshold)?;
+        let in_flight = &self.shared.in_flight_bytes;
+        in_flight.fetch_add(sealed.pages.bytes, Ordering::AcqRel);
+        Some(sealed)
     }
 
     fn next_sequence(&self) -> u64 {
         self.shared.sequence.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(super) fn seal(&self, state: &mut ExchangeState) -> Option<Sealed> {
-        let sealed = state.seal(self.next_sequence(), self.shared.policy.worth_a_follower());
-        if let Some(sealed) = &sealed {
-            self.shared
-                .in_flight_bytes
-                .fetch_add(sealed.pages.bytes, Ordering::AcqRel);
-        }
-        sealed
-    }
-
-    pub(super) fn upload(
-        &self,
-        state: &Arc<Mutex<ExchangeState>>,
-        exchange: &ExchangeId,
-        sealed: Option<Sealed>,
-    ) {
+    /// Starts the upload of a sealed segment, if there is one. It goes on if the caller is dropped.
+    pub(super) fn start_upload(&self, exchange: &SharedExchange, sealed: Option<Sealed>) {
         if let Some(sealed) = sealed {
-            let (ingest, state) = (self.clone(), Arc::clone(state));
-            let work = uploader::upload(ingest, state, exchange.clone(), sealed);
-            self.shared.parts.runtime.tasks.spawn(work);
+            let upload = uploader::upload(self.clone(), exchange.clone(), sealed);
+            self.shared.deps.runtime.tasks.spawn(upload);
         }
     }
 
-    /// Commits those whose last segment has landed; whoever ends an upload calls it.
-    pub(super) fn follow_up(&self, state: &Arc<Mutex<ExchangeState>>, exchange: &ExchangeId) {
-        let sealed = state.lock().seal_follower(self.next_sequence());
-        self.upload(state, exchange, sealed);
+    /// Starts the upload of deferred commits whose segments are complete; called after each upload.
+    pub(super) fn start_deferred_commits(&self, exchange: &SharedExchange) {
+        let sealed = exchange.lock().seal_deferred(self.next_sequence());
+        self.start_upload(exchange, sealed);
     }
 
-    /// Seals when due, and comes back when the policy says so.
-    pub(super) fn look_again(&self, state: &Arc<Mutex<ExchangeState>>, exchange: &ExchangeId) {
-        let (sealed, wait) = {
-            let mut state = state.lock();
-            let view = state.view(self.shared.parts.runtime.clock.now());
-            match self.shared.policy.decide(&view) {
+    /// Seals if due, and otherwise rechecks after the time that the policy names.
+    pub(super) fn reevaluate_seal(&self, exchange: &SharedExchange) {
+        let (sealed, recheck_after) = {
+            let mut state = exchange.lock();
+            match self.decide(&state) {
                 Decision::Seal => (self.seal(&mut state), None),
-                Decision::LookAgain(wait) => (None, Some(wait)),
-                Decision::Rest => (None, None),
+                Decision::RecheckAfter(delay) => (None, Some(delay)),
+                Decision::Idle => (None, None),
             }
         };
-        self.upload(state, exchange, sealed);
-        let Some(wait) = wait else { return };
-        let (ingest, state, exchange) = (self.clone(), Arc::clone(state), exchange.clone());
-        self.shared.parts.runtime.tasks.spawn(async move {
-            ingest.shared.parts.runtime.clock.sleep(wait).await;
-            ingest.look_again(&state, &exchange);
+        self.start_upload(exchange, sealed);
+        let Some(delay) = recheck_after else { return };
+        let (ingest, exchange) = (self.clone(), exchange.clone());
+        self.shared.deps.runtime.tasks.spawn(async move {
+            ingest.shared.deps.runtime.clock.sleep(delay).await;
+            ingest.reevaluate_seal(&exchange);
         });
     }
 }

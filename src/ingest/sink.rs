@@ -1,98 +1,102 @@
 //! One sink: the state machine of one attempt of one task. Synchronous, no I/O.
 //!
-//! Open → Finishing → Finished, or Open → Aborted, or (Open, Finishing) → Failed. Invariant: what
-//! was answered once stays true: a decided sink never changes again.
+//! Open → Finishing → Finished, or Open → Aborted, or (Open, Finishing) → Failed. Invariant: a
+//! settled sink (finished, aborted or failed) never changes again, so a repeated request gets the
+//! same answer.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{Appended, Claim, IngestError};
+use super::error::{IngestError, SinkFailure};
+use super::types::{Appended, Claim};
 use crate::catalog::Totals;
 use crate::crc::Checksum;
 use crate::id::{BaseName, SinkId};
 use crate::segment::frame::VerifiedBatch;
 
-/// Result of an upload that others wait for: where the segment lies, or why it does not.
-pub type Uploaded = Option<Result<BaseName, Arc<str>>>;
+/// The outcome of a segment's upload: its base directory, or why it failed; `None` until then.
+pub type UploadOutcome = Option<Result<BaseName, Arc<SinkFailure>>>;
 
-/// An earlier segment that holds blocks of a sink.
+/// A sealed segment that holds blocks of a sink, whose commit record is in a later one.
 #[derive(Debug, Clone)]
-pub struct UploadSlot {
-    /// Its sequence number.
+pub struct PriorSegment {
     pub sequence: u64,
-    /// Where it ended up, once known.
-    pub uploaded: watch::Receiver<Uploaded>,
+    pub outcome: watch::Receiver<UploadOutcome>,
 }
 
-/// Where a sink stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum SinkState {
-    /// Takes pages.
+    /// Accepts pages.
     Open,
-    /// Asked to finish, not yet decided.
+    /// Its client has asked for the commit.
     Finishing,
-    /// Durable and decided.
+    /// Committed.
     Finished,
-    /// Dropped.
     Aborted,
-    /// Its bytes could not be written.
-    Failed(Arc<str>),
+    /// Its pages or its commit record could not be stored.
+    Failed(Arc<SinkFailure>),
 }
 
-/// A sink of an exchange that this daemon writes.
+impl SinkState {
+    /// Whether it can no longer change.
+    pub fn is_settled(&self) -> bool {
+        !matches!(self, Self::Open | Self::Finishing)
+    }
+}
+
 #[derive(Debug)]
 pub struct Sink {
     id: SinkId,
     state: watch::Sender<SinkState>,
+    /// All but the checksum, which is `crc`.
     totals: Totals,
     crc: Checksum,
-    doubtful: bool,
-    /// Segments sealed so far that hold blocks of it, in order.
-    pub slots: Vec<UploadSlot>,
+    outcome_unknown: bool,
+    /// Segments sealed so far with blocks of it, in order; emptied when it settles.
+    pub prior_segments: Vec<PriorSegment>,
 }
 
 impl Sink {
-    /// A sink that takes pages from now on.
+    /// A sink without pages.
     pub fn open(id: SinkId) -> Self {
         Self {
             id,
             state: watch::Sender::new(SinkState::Open),
             totals: Totals::default(),
             crc: Checksum::default(),
-            doubtful: false,
-            slots: Vec::new(),
+            outcome_unknown: false,
+            prior_segments: Vec::new(),
         }
     }
 
-    /// A sink that this daemon never held and refuses from now on.
+    /// A sink for an attempt that was aborted before it wrote anything here.
     pub fn aborted(id: SinkId) -> Self {
         let sink = Self::open(id);
         sink.state.send_replace(SinkState::Aborted);
         sink
     }
 
-    /// Where it stands.
     pub fn state(&self) -> SinkState {
         self.state.borrow().clone()
     }
 
-    /// To wait for a decision.
-    pub fn watch(&self) -> watch::Receiver<SinkState> {
+    /// The channel of its state, to wait until it settles.
+    pub fn subscribe(&self) -> watch::Receiver<SinkState> {
         self.state.subscribe()
     }
 
-    /// The put of its commit record failed, which does not mean that it did not take place.
-    pub fn doubt(&mut self) {
-        self.doubtful = true;
+    /// The PUT of its commit record failed and may still have been applied.
+    pub fn mark_outcome_unknown(&mut self) {
+        self.outcome_unknown = true;
     }
 
     /// Whether it may be committed although it failed.
-    pub fn is_doubtful(&self) -> bool {
-        self.doubtful
+    pub fn is_outcome_unknown(&self) -> bool {
+        self.outcome_unknown
     }
 
-    /// What arrived.
+    /// What has been appended so far.
     pub fn totals(&self) -> Totals {
         Totals {
             checksum: self.crc.value(),
@@ -100,24 +104,21 @@ impl Sink {
         }
     }
 
-    /// Whether pages may come.
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn check_open(&self) -> Result<(), IngestError> {
+    fn check_open(&self) -> Result<(), IngestError> {
         let sink = self.id.clone();
         match self.state() {
             SinkState::Open => Ok(()),
             SinkState::Finishing | SinkState::Finished => Err(IngestError::SinkFinished { sink }),
             SinkState::Aborted => Err(IngestError::SinkAborted { sink }),
-            SinkState::Failed(reason) => Err(IngestError::SinkFailed { sink, reason }),
+            SinkState::Failed(source) => Err(IngestError::SinkFailed { sink, source }),
         }
     }
 
-    /// Counts a batch in, or tells that it was taken before. The caller keeps its runs if not.
+    /// Records a batch or reports a duplicate. Unless it is a duplicate, the caller must add its
+    /// runs to the open segment.
     ///
     /// # Errors
-    /// A missing batch, or a sink that takes none.
+    /// An earlier batch is missing, or the sink is not open.
     pub fn append(
         &mut self,
         number: Option<u32>,
@@ -125,20 +126,18 @@ impl Sink {
     ) -> Result<Appended, IngestError> {
         let next = self.totals.batches;
         let given = number.map_or(next, u64::from);
-        let repeated = Appended {
-            batch: given as u32,
-            next,
-            repeated: true,
-        };
         if given < next && !matches!(self.state(), SinkState::Aborted | SinkState::Failed(_)) {
-            return Ok(repeated);
+            return Ok(Appended {
+                batch: given as u32,
+                next,
+                repeated: true,
+            });
         }
         self.check_open()?;
         if given > next || next > u64::from(u32::MAX) {
-            let (sink, given) = (self.id.clone(), given as u32);
             return Err(IngestError::BatchOutOfOrder {
-                sink,
-                given,
+                sink: self.id.clone(),
+                given: given as u32,
                 expected: next,
             });
         }
@@ -153,46 +152,40 @@ impl Sink {
         })
     }
 
-    /// Asks it to finish. `true` if it was open until now, `false` if that was asked before.
+    /// Starts to finish. `true` if it was open, `false` if it was already finishing or finished.
     ///
     /// # Errors
-    /// Counts that are not what arrived, or a sink that cannot finish any more.
-    pub fn finish(&mut self, claim: Option<Claim>) -> Result<bool, IngestError> {
-        let sink = self.id.clone();
-        match self.state() {
-            SinkState::Aborted => return Err(IngestError::SinkAborted { sink }),
-            SinkState::Failed(reason) => return Err(IngestError::SinkFailed { sink, reason }),
-            SinkState::Open | SinkState::Finishing | SinkState::Finished => {}
+    /// The claim does not match what arrived, or the sink was aborted or failed.
+    pub fn start_finish(&mut self, claim: Option<Claim>) -> Result<bool, IngestError> {
+        let state = self.state();
+        if matches!(state, SinkState::Aborted | SinkState::Failed(_)) {
+            self.check_open()?;
         }
         check_claim(&self.id, claim, self.totals())?;
-        let first = self.state() == SinkState::Open;
+        let first = matches!(state, SinkState::Open);
         if first {
             self.state.send_replace(SinkState::Finishing);
         }
         Ok(first)
     }
 
-    /// Drops it if it is open; `true` if it was.
+    /// Aborts it if it is open; `true` if it was.
     pub fn abort(&mut self) -> bool {
-        let open = self.state() == SinkState::Open;
-        if open {
-            self.decide(SinkState::Aborted);
-        }
-        open
+        matches!(self.state(), SinkState::Open) && self.settle(SinkState::Aborted)
     }
 
-    /// Decides it, unless it was decided before; `true` if this decided it.
-    pub fn decide(&mut self, to: SinkState) -> bool {
-        let undecided = matches!(self.state(), SinkState::Open | SinkState::Finishing);
-        if undecided {
-            self.slots = Vec::new();
+    /// Settles it unless it is settled; `true` if this call did.
+    pub fn settle(&mut self, to: SinkState) -> bool {
+        let unsettled = !self.state.borrow().is_settled();
+        if unsettled {
+            self.prior_segments = Vec::new();
             self.state.send_replace(to);
         }
-        undecided
+        unsettled
     }
 }
 
-/// Compares what a client says it sent with what is held.
+/// Compares what a client says it sent with what arrived.
 ///
 /// # Errors
 /// [`IngestError::CountMismatch`].
@@ -203,12 +196,11 @@ pub fn check_claim(sink: &SinkId, claim: Option<Claim>, held: Totals) -> Result<
         && claim.bytes == held.bytes
         && claim.checksum.is_none_or(|crc| crc == held.checksum);
     if same {
-        Ok(())
-    } else {
-        Err(IngestError::CountMismatch {
-            sink: sink.clone(),
-            claim,
-            held,
-        })
+        return Ok(());
     }
+    Err(IngestError::CountMismatch {
+        sink: sink.clone(),
+        claim,
+        held,
+    })
 }

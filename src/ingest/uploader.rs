@@ -1,257 +1,214 @@
-//! Carries one sealed segment to a base directory and decides the sinks that finish with it.
+//! Uploads one sealed segment and settles the sinks that commit with it.
 //!
-//! Does: wait for the earlier segments of those sinks, make the object, store it, keep it hot. Does
-//! not: decide when to seal. Invariant: a commit record is written only when every earlier segment
-//! of its attempt is durable, so that a record never promises what is not there, whenever the
-//! process dies.
+//! Does: wait for the earlier segments of those sinks, encode the segment, store it, keep it hot.
+//! Does not: decide when to seal. Invariant: a commit record is stored only after every earlier
+//! segment of its attempt, so that whenever the process dies, a record never names missing data.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
-use super::Ingest;
-use super::exchange::{ExchangeState, Pages, PendingCommit, Sealed};
-use super::sink::{SinkState, UploadSlot};
+use super::error::SinkFailure;
+use super::exchange::{CommitKind, Pages, PendingCommit, Sealed, SharedExchange};
+use super::service::Ingest;
+use super::sink::{PriorSegment, SinkState};
 use crate::cache::hot::HotSegment;
-use crate::id::{BaseName, ExchangeId, SegmentAddress, SegmentId, TaskAttempt};
+use crate::id::{BaseName, SegmentAddress, SegmentId, TaskAttempt};
 use crate::memory::WeakReservation;
 use crate::segment::footer::CommitRecord;
 use crate::segment::writer::{SegmentDraft, SegmentImage, write_segment};
 use crate::storage::StorageError;
 
-/// How long after an upload it is looked whether the exchange is still open.
-const LOOK_AFTER: Duration = Duration::from_millis(500);
+/// How long after an upload the exchange is checked to be open: one check for all segments that
+/// are stored meanwhile.
+const OPEN_CHECK_DELAY: Duration = Duration::from_millis(500);
 
-/// Uploads a segment to its end, whatever happens to those who wait for it.
-pub async fn upload(
-    ingest: Ingest,
-    state: Arc<Mutex<ExchangeState>>,
-    exchange: ExchangeId,
-    sealed: Sealed,
-) {
-    let metrics = Arc::clone(&ingest.shared.parts.metrics);
-    metrics.uploads_in_flight.inc();
-    let (has_commits, follower) = (!sealed.commits.is_empty(), sealed.follower);
-    let bytes = sealed.pages.bytes;
-    let stored = carry(&ingest, &state, &exchange, sealed).await;
-    state.lock().upload_ended(bytes);
-    ingest
-        .shared
-        .in_flight_bytes
-        .fetch_sub(bytes, Ordering::AcqRel);
-    metrics.uploads_in_flight.dec();
-    if follower {
-        state.lock().follower_uploaded();
-    } else if has_commits {
-        let now = ingest.shared.parts.runtime.clock.now();
-        state.lock().commit_uploaded(now);
-    }
-    ingest.follow_up(&state, &exchange);
-    ingest.look_again(&state, &exchange);
+/// Uploads a segment to its end, even if no request waits for it any more.
+pub async fn upload(ingest: Ingest, exchange: SharedExchange, sealed: Sealed) {
+    let deps = &ingest.shared.deps;
+    let (bytes, kind) = (sealed.pages.bytes, sealed.kind);
+    deps.metrics.uploads_in_flight.inc();
+    let stored = store_and_settle(&ingest, &exchange, sealed).await;
+    let now = deps.runtime.clock.now();
+    exchange.lock().upload_completed(bytes, kind, now);
+    let in_flight = &ingest.shared.in_flight_bytes;
+    in_flight.fetch_sub(bytes, Ordering::AcqRel);
+    deps.metrics.uploads_in_flight.dec();
+    ingest.start_deferred_commits(&exchange);
+    ingest.reevaluate_seal(&exchange);
     if stored {
-        remove_if_closed(&ingest, &state, &exchange).await;
+        remove_if_closed(&ingest, &exchange).await;
     }
 }
 
-async fn carry(
-    ingest: &Ingest,
-    state: &Arc<Mutex<ExchangeState>>,
-    exchange: &ExchangeId,
-    sealed: Sealed,
-) -> bool {
-    let parts = &ingest.shared.parts;
-    let Sealed {
-        sequence,
-        pages,
-        commits,
-        follower,
-        uploaded,
-    } = sealed;
+/// Stores the segment and settles its sinks; `false` if nothing was stored.
+async fn store_and_settle(ingest: &Ingest, exchange: &SharedExchange, sealed: Sealed) -> bool {
+    let (records, failed) = commit_records(sealed.commits).await;
+    for (attempt, failure) in failed {
+        mark_failed(ingest, exchange, attempt, &failure);
+    }
     let Pages {
         mut pieces, memory, ..
-    } = pages;
-    let (records, broken) = commit_records(commits).await;
-    for (attempt, reason) in broken {
-        fail(ingest, state, attempt, &reason);
-    }
-    let committing: Vec<TaskAttempt> = records.iter().map(|r| r.attempt).collect();
-    pieces.retain(|piece| still_wanted(state, piece.sink));
-    let mut writers: Vec<TaskAttempt> = pieces.iter().map(|p| p.sink).collect();
-    writers.sort_unstable();
-    writers.dedup();
+    } = sealed.pages;
+    pieces.retain(|piece| is_needed(exchange, piece.sink));
     if pieces.is_empty() && records.is_empty() {
-        uploaded.send_replace(Some(Err("its sinks are gone".into())));
+        let dropped = Arc::new(SinkFailure::SegmentDropped);
+        sealed.outcome.send_replace(Some(Err(dropped)));
         return false;
     }
+    let committing: Vec<TaskAttempt> = records.iter().map(|r| r.attempt).collect();
+    let writers: BTreeSet<TaskAttempt> = pieces.iter().map(|p| p.sink).collect();
     let segment = SegmentId {
-        daemon: parts.daemon,
-        sequence,
+        daemon: ingest.shared.deps.daemon,
+        sequence: sealed.sequence,
     };
     let image = write_segment(SegmentDraft {
-        exchange: exchange.clone(),
+        exchange: exchange.id().clone(),
         segment,
-        sealed_millis: parts.runtime.clock.wall_millis(),
+        sealed_millis: ingest.shared.deps.runtime.clock.wall_millis(),
         runs: pieces,
         commits: records,
     });
-    match store(ingest, exchange, segment, image, memory, follower).await {
+    match store(ingest, exchange, segment, sealed.kind, image, memory).await {
         Ok(address) => {
-            uploaded.send_replace(Some(Ok(address.base.clone())));
+            sealed.outcome.send_replace(Some(Ok(address.base)));
             for attempt in committing {
-                finish(ingest, state, attempt);
+                mark_finished(ingest, exchange, attempt);
             }
             true
         }
         Err(error) => {
-            let reason: Arc<str> = error.to_string().into();
-            tracing::error!(%exchange, %segment, %error, "a segment could not be written");
-            uploaded.send_replace(Some(Err(Arc::clone(&reason))));
-            doubt(state, &committing);
+            tracing::error!(exchange = %exchange.id(), %segment, %error,
+                "segment upload failed; its sinks fail, and Trino runs their tasks again");
+            let failure = Arc::new(SinkFailure::Storage(error));
+            let outcome = Some(Err(Arc::clone(&failure)));
+            sealed.outcome.send_replace(outcome);
+            // Even if the error says that the store refused the PUT: that is its last try. An
+            // earlier one, at another base directory or before a retry, may have been applied.
+            exchange.lock().mark_outcome_unknown(&committing);
             for attempt in committing.into_iter().chain(writers) {
-                fail(ingest, state, attempt, &reason);
+                mark_failed(ingest, exchange, attempt, &failure);
             }
             false
         }
     }
 }
 
-/// Waits until the earlier segments of each attempt have ended; answers the records of those
-/// attempts whose segments are all durable, and why the others are not.
+/// Waits for the uploads of each attempt's earlier segments. Returns the commit records of attempts
+/// whose segments are all stored, and the failures of the others.
 async fn commit_records(
     commits: Vec<PendingCommit>,
-) -> (Vec<CommitRecord>, Vec<(TaskAttempt, Arc<str>)>) {
-    let (mut records, mut broken) = (Vec::new(), Vec::new());
-    for PendingCommit {
-        attempt,
-        totals,
-        earlier,
-    } in commits
-    {
-        match wait_for(earlier).await {
+) -> (Vec<CommitRecord>, Vec<(TaskAttempt, Arc<SinkFailure>)>) {
+    let (mut records, mut failed) = (Vec::new(), Vec::new());
+    for commit in commits {
+        let (attempt, totals) = (commit.attempt, commit.totals);
+        match wait_until_stored(commit.prior_segments).await {
             Ok(predecessors) => records.push(CommitRecord {
                 attempt,
                 totals,
                 predecessors,
             }),
-            Err(reason) => broken.push((attempt, reason)),
+            Err(failure) => failed.push((attempt, failure)),
         }
     }
-    (records, broken)
+    (records, failed)
 }
 
-async fn wait_for(earlier: Vec<UploadSlot>) -> Result<Vec<(BaseName, u64)>, Arc<str>> {
-    let mut places = Vec::with_capacity(earlier.len());
-    for mut slot in earlier {
-        let ended = slot
-            .uploaded
-            .wait_for(Option::is_some)
-            .await
-            .map(|end| end.clone());
-        match ended {
-            Ok(Some(Ok(base))) => places.push((base, slot.sequence)),
-            Ok(Some(Err(reason))) => return Err(reason),
-            Ok(None) | Err(_) => return Err("an earlier segment was given up".into()),
+async fn wait_until_stored(
+    segments: Vec<PriorSegment>,
+) -> Result<Vec<(BaseName, u64)>, Arc<SinkFailure>> {
+    let mut stored = Vec::with_capacity(segments.len());
+    for mut segment in segments {
+        let outcome = segment.outcome.wait_for(Option::is_some).await;
+        match outcome.map(|outcome| outcome.clone()) {
+            Ok(Some(Ok(base))) => stored.push((base, segment.sequence)),
+            Ok(Some(Err(failure))) => return Err(failure),
+            Ok(None) | Err(_) => return Err(Arc::new(SinkFailure::SegmentDropped)),
         }
     }
-    Ok(places)
+    Ok(stored)
 }
 
-fn still_wanted(state: &Arc<Mutex<ExchangeState>>, attempt: TaskAttempt) -> bool {
-    let state = state.lock();
-    !state.closed
-        && state
-            .sink(attempt)
-            .is_some_and(|sink| !matches!(sink.state(), SinkState::Aborted | SinkState::Failed(_)))
+/// Whether the pages of an attempt may still be read.
+fn is_needed(exchange: &SharedExchange, attempt: TaskAttempt) -> bool {
+    let state = exchange.lock();
+    let sink = state.sink(attempt).map(|sink| sink.state());
+    !state.closed && !matches!(sink, None | Some(SinkState::Aborted | SinkState::Failed(_)))
 }
 
 async fn store(
     ingest: &Ingest,
-    exchange: &ExchangeId,
+    exchange: &SharedExchange,
     segment: SegmentId,
+    kind: CommitKind,
     image: SegmentImage,
     memory: Vec<WeakReservation>,
-    follower: bool,
 ) -> Result<SegmentAddress, StorageError> {
-    let parts = &ingest.shared.parts;
-    // A few records, one such upload for each exchange: not worth a turn behind whole segments.
-    let _permit = match follower {
-        true => None,
-        false => Some(ingest.shared.uploads.acquire(exchange.query(), 1).await),
+    let deps = &ingest.shared.deps;
+    // Deferred commits need no upload slot: they are a few records, in one upload at a time for
+    // each exchange, and would wait behind whole segments.
+    let _permit = match kind {
+        CommitKind::Deferred => None,
+        _ => Some(ingest.shared.uploads.acquire(exchange.query(), 1).await),
     };
     let content = image.content.clone();
-    let address = parts
-        .storage
-        .put_segment(exchange, segment, content)
-        .await?;
-    parts.metrics.segments_written.inc();
-    parts.metrics.segment_bytes_written.inc_by(image.size);
+    let stored = deps.storage.put_segment(exchange.id(), segment, content);
+    let address = stored.await?;
+    deps.metrics.segments_written.inc();
+    deps.metrics.segment_bytes_written.inc_by(image.size);
     let footer = Arc::new(image.footer);
     let hot = HotSegment::new(address.clone(), footer, image.content, memory);
-    parts.hot.insert(hot);
+    deps.hot.insert(hot);
     Ok(address)
 }
 
-fn finish(ingest: &Ingest, state: &Arc<Mutex<ExchangeState>>, attempt: TaskAttempt) {
-    if state.lock().decide(attempt, SinkState::Finished) {
-        ingest.shared.parts.metrics.sinks_finished.inc();
-        ingest.shared.parts.metrics.sinks_open.dec();
+fn mark_finished(ingest: &Ingest, exchange: &SharedExchange, attempt: TaskAttempt) {
+    let metrics = &ingest.shared.deps.metrics;
+    if exchange.lock().settle(attempt, SinkState::Finished) {
+        metrics.sinks_finished.inc();
+        metrics.sinks_open.dec();
     }
 }
 
-fn doubt(state: &Arc<Mutex<ExchangeState>>, committing: &[TaskAttempt]) {
-    let mut state = state.lock();
-    for attempt in committing {
-        if let Some(sink) = state.sink_mut(*attempt) {
-            sink.doubt();
-        }
-    }
-}
-
-fn fail(
+fn mark_failed(
     ingest: &Ingest,
-    state: &Arc<Mutex<ExchangeState>>,
+    exchange: &SharedExchange,
     attempt: TaskAttempt,
-    reason: &Arc<str>,
+    why: &Arc<SinkFailure>,
 ) {
-    if state
-        .lock()
-        .decide(attempt, SinkState::Failed(Arc::clone(reason)))
-    {
-        ingest.shared.parts.metrics.sinks_failed.inc();
-        ingest.shared.parts.metrics.sinks_open.dec();
+    let metrics = &ingest.shared.deps.metrics;
+    let failed = SinkState::Failed(Arc::clone(why));
+    if exchange.lock().settle(attempt, failed) {
+        metrics.sinks_failed.inc();
+        metrics.sinks_open.dec();
     }
 }
 
-/// A segment that landed after its exchange was closed is nobody's: takes it away again, unless the
-/// exchange is announced after all (this daemon may have been stopped since its look). Those who
-/// waited for it have been answered by now, so this costs no client any time, and one look serves
-/// all segments that landed before it.
-async fn remove_if_closed(
-    ingest: &Ingest,
-    state: &Arc<Mutex<ExchangeState>>,
-    exchange: &ExchangeId,
-) {
-    let parts = &ingest.shared.parts;
-    if !state.lock().closed {
-        if !state.lock().begin_look() {
+/// Removes a segment that was stored after its exchange had been closed, unless the exchange turns
+/// out to be announced (this daemon may have been stopped since the check). The clients have been
+/// answered by now, so this delays none of them.
+async fn remove_if_closed(ingest: &Ingest, exchange: &SharedExchange) {
+    let (deps, id) = (&ingest.shared.deps, exchange.id());
+    if !exchange.lock().closed {
+        if !exchange.lock().try_schedule_open_check() {
             return;
         }
-        parts.runtime.clock.sleep(LOOK_AFTER).await;
-        state.lock().end_look();
-        match parts.gate.is_open(exchange).await {
+        deps.runtime.clock.sleep(OPEN_CHECK_DELAY).await;
+        exchange.lock().open_check_started();
+        match deps.exchanges.is_open(id).await {
             Ok(true) => return,
-            Ok(false) => {}
+            Ok(false) => ingest.forget(id),
             Err(error) => {
-                tracing::warn!(%error, %exchange,
-                    "whether the exchange is still open is not known; the sweeper will look again");
+                tracing::warn!(exchange = %id, %error,
+                    "cannot check whether the exchange is open; the next sweep checks it");
                 return;
             }
         }
     }
-    parts.commits.forget(exchange);
-    if let Err(error) = parts.storage.remove_unannounced(exchange).await {
-        tracing::warn!(%error, %exchange, "what a late writer left stays for the sweeper");
+    deps.catalog.forget(id);
+    if let Err(error) = deps.storage.remove_unannounced(id).await {
+        tracing::warn!(exchange = %id, %error,
+            "cannot remove a segment that was stored after its exchange was closed; a sweep will");
     }
 }

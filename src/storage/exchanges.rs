@@ -1,75 +1,44 @@
-//! Exchanges as a whole: what lies in them, and their end.
+//! Exchanges as a whole.
 //!
-//! Does: list, measure, remove. Does not: decide when an exchange ends, or know what a marker says
-//! (`markers`). Invariant: no segment is removed while a marker announces it.
+//! Does: list, measure and remove them. Does not: decide when an exchange ends, or know what a
+//! marker says (`markers`). Invariant: no segment is removed while a marker may say that its
+//! exchange is open.
 
 use futures::future::join_all;
 
-use super::health::Base;
-use super::{Inventory, ListedSegment, Storage, StorageError, StorageFailure, StoreErrorKind};
-use crate::id::{ExchangeId, SegmentAddress};
-use crate::store::DeleteOutcome;
+use super::base::BaseDirectory;
+use super::error::{StorageError, StorageFailure};
+use super::facade::Storage;
+use crate::id::ExchangeId;
 use crate::store::keys::{self, Key};
+use crate::store::{DeleteOutcome, StoreErrorKind};
+
+/// What an exchange has in all base directories.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// Number of objects.
+    pub objects: u64,
+    /// Their total size.
+    pub bytes: u64,
+}
 
 impl Storage {
-    /// All segments of an exchange in all base directories, sorted by segment id then base; an
-    /// error if one of the base directories cannot be listed.
-    pub async fn list_segments(
-        &self,
-        exchange: &ExchangeId,
-    ) -> Result<Vec<ListedSegment>, StorageError> {
-        let folder = keys::segments(exchange);
-        let lists = join_all(self.inner.bases.iter().cloned().map(|base| {
-            let folder = folder.clone();
-            async move {
-                let listed = base.store.list(&folder).await;
-                let listed = listed.map_err(|error| base.error("list", folder.as_str(), error));
-                (base, listed)
-            }
-        }));
-        let mut segments = Vec::new();
-        for (base, listed) in lists.await {
-            for found in listed? {
-                let Some(segment) = keys::parse_segment(exchange, &found.key) else {
-                    self.ignore(&base, found.key.as_str());
-                    continue;
-                };
-                let (exchange, base) = (exchange.clone(), base.name.clone());
-                let address = SegmentAddress {
-                    exchange,
-                    base,
-                    segment,
-                };
-                segments.push(ListedSegment {
-                    address,
-                    size: found.size,
-                });
-            }
-        }
-        segments.sort_by(|a, b| {
-            let (a, b) = (&a.address, &b.address);
-            a.segment.cmp(&b.segment).then_with(|| a.base.cmp(&b.base))
-        });
-        Ok(segments)
-    }
-
-    /// Ids of all exchanges that left anything in any base directory, sorted.
+    /// Ids of all exchanges that have an object in any base directory, sorted.
+    ///
+    /// # Errors
+    /// If one of the base directories cannot be listed.
     pub async fn list_exchanges(&self) -> Result<Vec<ExchangeId>, StorageError> {
-        let folder = keys::exchanges();
-        let lists = join_all(self.inner.bases.iter().cloned().map(|base| {
-            let folder = folder.clone();
-            async move {
-                let listed = base.store.list_folders(&folder).await;
-                let listed = listed.map_err(|error| base.error("list", folder.as_str(), error));
-                (base, listed)
-            }
-        }));
+        let folder = &keys::exchanges();
+        let lists = self.inner.bases.iter().map(async |base| {
+            let listed = base.store.list_folders(folder).await;
+            listed.map_err(|error| base.error("list", folder.as_str(), error))
+        });
         let mut exchanges = Vec::new();
-        for (base, listed) in lists.await {
+        for (base, listed) in self.inner.bases.iter().zip(join_all(lists).await) {
             for name in listed? {
                 match keys::parse_exchange(&name) {
                     Some(exchange) => exchanges.push(exchange),
-                    None => self.ignore(&base, &name),
+                    None => self.ignore(base, &name),
                 }
             }
         }
@@ -78,55 +47,51 @@ impl Storage {
         Ok(exchanges)
     }
 
-    /// Removes everything of an exchange from every base directory, markers first; answers how many
-    /// objects went. An error if any could not be removed; calling it again goes on. Only a base
-    /// directory that may still announce the exchange keeps the others from being cleared: whoever
-    /// reads it would find it open, and without what had lain in them.
+    /// Removes all objects of an exchange from all base directories, markers first; returns how
+    /// many.
     ///
-    /// No base directory is listed before the markers are gone from all: a segment that is not in a
-    /// list was uploaded after that, and its uploader finds the exchange closed and takes it away.
+    /// If any base directory may still have a marker, no segment is removed anywhere: a reader
+    /// would see the exchange open but empty. No base directory is listed before the markers are
+    /// removed from all: a segment that is not in the list was uploaded later, and its uploader
+    /// finds the exchange closed and removes it.
+    ///
+    /// # Errors
+    /// If any object could not be removed; a repeated call continues.
     pub async fn remove_exchange(&self, exchange: &ExchangeId) -> Result<u64, StorageError> {
-        let markers = self.inner.bases.iter().cloned().map(|base| {
-            let exchange = exchange.clone();
-            async move { remove_marker(&base, &exchange).await }
-        });
+        let markers = self.inner.bases.iter();
+        let markers = markers.map(|base| remove_marker(base, exchange));
         let removed = sum(join_all(markers).await)?;
-        Ok(removed + self.remove_rest(exchange, None).await?)
+        Ok(removed + self.remove_objects(exchange, None).await?)
     }
 
-    /// Removes everything of an exchange whose end was claimed ([`Storage::claim`]), the tombstones
-    /// last; answers how many objects went. An error if any could not be removed; calling it again
-    /// goes on, also through another daemon.
+    /// Removes all objects of a claimed exchange ([`Storage::claim`]), the tombstones last; returns
+    /// how many without the tombstones.
+    ///
+    /// # Errors
+    /// If any object could not be removed; a repeated call continues, also through another daemon.
     pub async fn remove_claimed(&self, exchange: &ExchangeId) -> Result<u64, StorageError> {
         let marker = keys::marker(exchange);
-        let removed = self.remove_rest(exchange, Some(&marker)).await?;
+        let removed = self.remove_objects(exchange, Some(&marker)).await?;
         self.remove_tombstones(exchange).await?;
         Ok(removed)
     }
 
-    /// Removes what lies in an exchange from every base directory, but for one object in each.
-    async fn remove_rest(
+    async fn remove_objects(
         &self,
         exchange: &ExchangeId,
         except: Option<&Key>,
     ) -> Result<u64, StorageError> {
-        let outcomes = self.inner.bases.iter().cloned().map(|base| {
-            let (exchange, except) = (exchange.clone(), except.cloned());
-            async move { remove_rest(&base, &exchange, except.as_ref()).await }
-        });
-        sum(join_all(outcomes).await)
+        let bases = self.inner.bases.iter();
+        sum(join_all(bases.map(|base| remove_objects(base, exchange, except))).await)
     }
 
-    /// What an exchange left in all base directories; an error if one cannot be listed.
+    /// Counts the objects of an exchange in all base directories.
+    ///
+    /// # Errors
+    /// If one of them cannot be listed.
     pub async fn inventory(&self, exchange: &ExchangeId) -> Result<Inventory, StorageError> {
         let folder = keys::exchange(exchange);
-        let lists = self.inner.bases.iter().cloned().map(|base| {
-            let folder = folder.clone();
-            async move {
-                let listed = base.store.list(&folder).await;
-                listed.map_err(|error| base.error("list", folder.as_str(), error))
-            }
-        });
+        let lists = self.inner.bases.iter().map(|base| base.list(&folder));
         let mut inventory = Inventory::default();
         for listed in join_all(lists).await {
             for found in listed? {
@@ -137,26 +102,24 @@ impl Storage {
         Ok(inventory)
     }
 
-    /// Removes what interrupted writes left behind (temporary files), where a store has such; only
-    /// what no running daemon can still be writing. Answers how many went.
+    /// Removes the temporary files of interrupted writes, except those that a running daemon may
+    /// still need; returns how many.
+    ///
+    /// # Errors
+    /// If a base directory cannot be searched or a file cannot be removed.
     pub async fn remove_stale_temporaries(&self) -> Result<u64, StorageError> {
-        let folders = [keys::exchanges(), keys::probes()];
-        let outcomes = self.inner.bases.iter().cloned().map(|base| {
-            let folders = folders.clone();
-            async move {
-                let mut removed = 0;
-                for folder in &folders {
-                    let outcome = base.store.remove_stale_temporaries(folder).await;
-                    removed += outcome.map_err(|e| base.error("delete", folder.as_str(), e))?;
-                }
-                Ok(removed)
+        let outcomes = self.inner.bases.iter().map(async |base| {
+            let mut removed = 0;
+            for folder in [keys::exchanges(), keys::probes()] {
+                removed += remove_temporaries(base, &folder).await?;
             }
+            Ok(removed)
         });
         sum(join_all(outcomes).await)
     }
 
-    fn ignore(&self, base: &Base, what: &str) {
-        tracing::debug!(base = %base.name, what, "ignoring what is not Stopover's");
+    pub(super) fn ignore(&self, base: &BaseDirectory, key: &str) {
+        tracing::debug!(base = %base.name, key, "ignoring an object that Stopover did not write");
         self.inner.metrics.count_ignored_key(&base.name);
     }
 }
@@ -173,57 +136,51 @@ fn sum(outcomes: Vec<Result<u64, StorageError>>) -> Result<u64, StorageError> {
     combined(failures).map_or(Ok(removed), Err)
 }
 
-async fn list_all(base: &Base, exchange: &ExchangeId) -> Result<Vec<Key>, StorageError> {
-    let folder = keys::exchange(exchange);
-    let listed = base.store.list(&folder).await;
-    let listed = listed.map_err(|error| base.error("list", folder.as_str(), error))?;
-    Ok(listed.into_iter().map(|found| found.key).collect())
-}
-
-/// An error if a marker may stay; one that is written in between is in the list of the rest.
-async fn remove_marker(base: &Base, exchange: &ExchangeId) -> Result<u64, StorageError> {
+/// An error unless the marker is certainly gone. One that is written concurrently is removed with
+/// the other objects.
+async fn remove_marker(base: &BaseDirectory, exchange: &ExchangeId) -> Result<u64, StorageError> {
     let marker = keys::marker(exchange);
     let error = match base.store.delete_if(&marker, None).await {
-        Ok(taken) => return Ok(u64::from(taken == DeleteOutcome::Removed)),
+        Ok(outcome) => return Ok(u64::from(outcome == DeleteOutcome::Removed)),
         Err(error) => error,
     };
-    // Refused where there was none, perhaps, or removed though the answer was lost.
-    match base.patient_if_healthy().get_versioned(&marker).await {
+    // Deletes may be refused where there is no marker, or succeed and the response be lost.
+    let found = base.retrying_if_healthy().get_versioned(&marker).await;
+    match found {
         Err(found) if found.kind == StoreErrorKind::NotFound => Ok(0),
         _ => Err(base.error("delete", marker.as_str(), error)),
     }
 }
 
-async fn delete(base: &Base, exchange: &ExchangeId, which: Vec<Key>) -> Result<u64, StorageError> {
-    if which.is_empty() {
-        return Ok(0);
-    }
-    let object = format!("{} objects of {}", which.len(), keys::exchange(exchange));
-    base.store
-        .delete(which)
-        .await
-        .map_err(|error| base.error("delete", object, error))
-}
-
-/// Removes what lies in an exchange, but for one object.
-async fn remove_rest(
-    base: &Base,
+async fn remove_objects(
+    base: &BaseDirectory,
     exchange: &ExchangeId,
     except: Option<&Key>,
 ) -> Result<u64, StorageError> {
-    let mut listed = list_all(base, exchange).await?;
-    listed.retain(|key| Some(key) != except);
-    let removed = delete(base, exchange, listed).await?;
-    Ok(removed + remove_temporaries(base, exchange).await?)
+    let folder = keys::exchange(exchange);
+    let listed = base.list(&folder).await?.into_iter();
+    let keys: Vec<Key> = listed
+        .map(|found| found.key)
+        .filter(|key| Some(key) != except)
+        .collect();
+    let mut removed = 0;
+    if !keys.is_empty() {
+        let object = format!("{} objects of {folder}", keys.len());
+        let deleted = base.store.delete(keys).await;
+        removed = deleted.map_err(|error| base.error("delete", object, error))?;
+    }
+    Ok(removed + remove_temporaries(base, &folder).await?)
 }
 
-async fn remove_temporaries(base: &Base, exchange: &ExchangeId) -> Result<u64, StorageError> {
-    let folder = keys::exchange(exchange);
-    let removed = base.store.remove_stale_temporaries(&folder).await;
+async fn remove_temporaries(
+    base: &BaseDirectory,
+    folder: &keys::Folder,
+) -> Result<u64, StorageError> {
+    let removed = base.store.remove_stale_temporaries(folder).await;
     removed.map_err(|error| base.error("delete", folder.as_str(), error))
 }
 
-/// One error for several: the only one as it is, or all of them under their names.
+/// Several errors as one; a single one as it is.
 fn combined(mut failures: Vec<StorageError>) -> Option<StorageError> {
     let last = failures.pop()?;
     if failures.is_empty() {

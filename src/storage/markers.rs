@@ -1,67 +1,78 @@
-//! ObservedMarkers: what says that an exchange is open, and the claim that ends it.
+//! Markers: the objects that say that an exchange is open.
 //!
-//! Does: write and read markers, and turn them into tombstones. Does not: decide when an exchange
-//! ends (`lifecycle`). Invariant: what cannot be known because a base directory cannot be asked is
-//! an error or a changed version, never an answer that would let a live exchange be taken for a
-//! dead one; and a marker is written, or made a tombstone, only if it still is what its writer saw,
-//! so that of a renewal and a claim that race one succeeds, however long either was stopped between
-//! its look and its write.
+//! Does: observe the markers of an exchange in all base directories, write and withdraw them. Does
+//! not: end an exchange (`claim`) or decide when it ends (`gc`). Invariant: what cannot be known
+//! because a base directory does not respond is an error or a changed version, never a result by
+//! which a live exchange looks expired. A marker is written only if it still is what its writer
+//! observed: of a renewal and a claim that race one succeeds, however long either paused between
+//! its observation and its write.
 //!
-//! A marker is two lines: what its owner says, and a number that no other writing has. A tombstone
-//! is one line. An exchange is open as long as any base directory has a marker of it.
+//! A marker is two lines: the content, and a number that is different in each write. A tombstone is
+//! one line. An exchange is open while any base directory has a marker of it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::{join, join_all};
 
-use super::health::Base;
-use super::{Marker, Storage, StorageError, StoreErrorKind, placement};
+use super::base::BaseDirectory;
+use super::error::StorageError;
+use super::facade::Storage;
+use super::placement;
 use crate::id::{BaseName, ExchangeId};
-use crate::runtime::Runtime;
 use crate::store::keys::{self, Key};
-use crate::store::{DeleteOutcome, Precondition, Versioned};
+use crate::store::{Precondition, StoreErrorKind, Versioned};
 
-/// How a tombstone begins; no marker's content does.
-const ENDED: &[u8] = b"{\"ended\":";
+/// How a tombstone begins; no marker does.
+const TOMBSTONE: &[u8] = b"{\"ended\":";
 
-/// How often a late writer tries to end an exchange that others end at the same time.
-const CLAIM_TRIES: u32 = 5;
+/// The marker of an exchange, as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marker {
+    /// What was announced.
+    pub bytes: Bytes,
+    /// Changes with each write of the marker, and so with each renewal.
+    pub version: String,
+}
 
-/// After its first failure it comes back within this, after the n-th within n times as long.
-const CLAIM_SPREAD: Duration = Duration::from_millis(200);
-
-/// What was seen of an exchange in each base directory.
+/// The markers of an exchange in all base directories, at one time.
 #[derive(Debug, Clone)]
 pub struct ObservedMarkers {
-    /// By base directory, in the order in which the exchange prefers them.
-    seen: Vec<Seen>,
-    /// Drawn for each look.
+    /// In the order in which the exchange prefers the base directories.
+    pub(super) markers: Vec<ObservedMarker>,
+    /// Drawn for each observation.
     number: u64,
 }
 
+/// The marker in one base directory.
 #[derive(Debug, Clone)]
-struct Seen {
-    index: usize,
-    base: String,
-    state: State,
+pub(super) struct ObservedMarker {
+    /// Of the base directory.
+    pub index: usize,
+    pub base: String,
+    pub state: MarkerState,
 }
 
 #[derive(Debug, Clone)]
-enum State {
+pub(super) enum MarkerState {
     Absent,
-    Open { written: Bytes, version: String },
-    Ended { version: String },
+    Open {
+        written: Bytes,
+        version: String,
+    },
+    Tombstone {
+        version: String,
+    },
+    /// The base directory did not respond.
     Unknown(StorageError),
 }
 
-impl State {
+impl MarkerState {
     fn of(found: Versioned) -> Self {
         let Versioned { bytes, version } = found;
-        if bytes.starts_with(ENDED) {
-            return Self::Ended { version };
+        if bytes.starts_with(TOMBSTONE) {
+            return Self::Tombstone { version };
         }
         Self::Open {
             written: bytes,
@@ -70,13 +81,13 @@ impl State {
     }
 }
 
-/// What the owner says in a marker: its first line.
+/// What was announced: the first line of a marker.
 fn content(written: &Bytes) -> Bytes {
     let end = written.iter().position(|byte| *byte == b'\n');
     written.slice(..end.unwrap_or(written.len()))
 }
 
-/// A marker that was written before anybody had looked.
+/// A marker that was written before the base directories were observed.
 #[derive(Debug)]
 pub struct WrittenMarker {
     bytes: Bytes,
@@ -84,23 +95,26 @@ pub struct WrittenMarker {
 }
 
 impl ObservedMarkers {
-    /// The marker; `None` if no base directory has one. An error if one that might have it cannot
-    /// be asked and none of the others has it. The version speaks for all; while one cannot be
-    /// asked it is different at each look, for a renewal may lie just there.
+    /// The marker; `None` if no base directory has one. The version covers all base directories;
+    /// while one does not respond it is different in each observation, since that one may have been
+    /// renewed.
+    ///
+    /// # Errors
+    /// If no base directory has a marker and one that did not respond may have it.
     pub fn marker(&self) -> Result<Option<Marker>, StorageError> {
         let (mut bytes, mut failure) = (None, None);
         let mut versions = Vec::new();
-        for seen in &self.seen {
-            match &seen.state {
-                State::Absent => {}
-                State::Open { written, version } => {
+        for ObservedMarker { base, state, .. } in &self.markers {
+            match state {
+                MarkerState::Absent => {}
+                MarkerState::Open { written, version } => {
                     bytes = bytes.or(Some(written));
-                    versions.push(format!("{}={version}", seen.base));
+                    versions.push(format!("{base}={version}"));
                 }
-                State::Ended { version } => versions.push(format!("{}={version}", seen.base)),
-                State::Unknown(error) => {
+                MarkerState::Tombstone { version } => versions.push(format!("{base}={version}")),
+                MarkerState::Unknown(error) => {
                     failure = failure.or(Some(error));
-                    versions.push(format!("{}=?{:016x}", seen.base, self.number));
+                    versions.push(format!("{base}=?{:016x}", self.number));
                 }
             }
         }
@@ -114,53 +128,57 @@ impl ObservedMarkers {
         }
     }
 
-    /// Whether its end was claimed: there is a tombstone and no marker.
+    /// Whether the exchange was claimed: there is a tombstone and no marker.
     pub fn is_claimed(&self) -> bool {
-        let ended = |seen: &Seen| matches!(seen.state, State::Ended { .. });
-        matches!(self.marker(), Ok(None)) && self.seen.iter().any(ended)
+        let tombstone =
+            |observed: &ObservedMarker| matches!(observed.state, MarkerState::Tombstone { .. });
+        matches!(self.marker(), Ok(None)) && self.markers.iter().any(tombstone)
     }
 }
 
 impl Storage {
-    /// Asks every base directory what it has of an exchange's marker.
+    /// Reads the marker of an exchange in every base directory.
     ///
-    /// All are asked: while the home was out of order a renewal went elsewhere, and the old marker
-    /// is still at home.
+    /// In every one: a renewal goes elsewhere while the preferred base directory fails, and the
+    /// older marker is still there.
     pub async fn observe_markers(&self, exchange: &ExchangeId) -> ObservedMarkers {
         let key = keys::marker(exchange);
-        let asked = self.homes(exchange).into_iter().map(|index| {
+        let reads = self.preferred(exchange).into_iter().map(|index| {
             let (base, key) = (Arc::clone(&self.inner.bases[index]), key.clone());
             async move {
-                let state = match base.patient_if_healthy().get_versioned(&key).await {
-                    Ok(found) => State::of(found),
-                    Err(error) if error.kind == StoreErrorKind::NotFound => State::Absent,
-                    Err(error) => State::Unknown(base.error("get", key.as_str(), error)),
+                let state = match base.retrying_if_healthy().get_versioned(&key).await {
+                    Ok(found) => MarkerState::of(found),
+                    Err(error) if error.kind == StoreErrorKind::NotFound => MarkerState::Absent,
+                    Err(error) => MarkerState::Unknown(base.error("get", key.as_str(), error)),
                 };
                 let base = base.name.to_string();
-                Seen { index, base, state }
+                ObservedMarker { index, base, state }
             }
         });
-        let seen = join_all(asked).await;
+        let markers = join_all(reads).await;
         let number = self.inner.runtime.random.next_u64();
-        ObservedMarkers { seen, number }
+        ObservedMarkers { markers, number }
     }
 
-    /// The marker of an exchange, see [`ObservedMarkers::marker`].
+    /// The marker of an exchange.
+    ///
+    /// # Errors
+    /// Those of [`ObservedMarkers::marker`].
     pub async fn get_marker(&self, exchange: &ExchangeId) -> Result<Option<Marker>, StorageError> {
         self.observe_markers(exchange).await.marker()
     }
 
-    /// Whether an exchange has a marker: usually one request, to its home. An error if none was
-    /// found and one that might have it cannot be asked.
+    /// Whether an exchange has a marker; usually one request, to the preferred base directory.
+    ///
+    /// # Errors
+    /// If none was found and one that did not respond may have it.
     pub async fn has_marker(&self, exchange: &ExchangeId) -> Result<bool, StorageError> {
         let key = keys::marker(exchange);
         let mut failure = None;
-        for index in self.homes(exchange) {
+        for index in self.preferred(exchange) {
             let base = &self.inner.bases[index];
             match base.store.get_versioned(&key).await {
-                Ok(found) if matches!(State::of(found.clone()), State::Open { .. }) => {
-                    return Ok(true);
-                }
+                Ok(found) if !found.bytes.starts_with(TOMBSTONE) => return Ok(true),
                 Ok(_) => {}
                 Err(error) if error.kind == StoreErrorKind::NotFound => {}
                 Err(error) => failure = failure.or(Some(base.error("get", key.as_str(), error))),
@@ -169,93 +187,114 @@ impl Storage {
         failure.map_or(Ok(false), Err)
     }
 
-    /// Writes (or writes again) the marker of an exchange, a line without a line end, to its home:
-    /// the first base directory that works in an order that depends on the exchange id alone.
-    /// `false` if it is not any more what `seen` says, or if its end was claimed: then nothing was
-    /// written.
+    /// Writes the marker of an exchange, or renews it. `content` is one line without a line end. It
+    /// goes to the first healthy base directory that the exchange prefers. Returns whether it was
+    /// written: not if it is no longer what was observed, or is a tombstone.
+    ///
+    /// # Errors
+    /// If no base directory accepted it.
     pub async fn put_marker(
         &self,
         exchange: &ExchangeId,
         content: &Bytes,
-        seen: &ObservedMarkers,
+        observed: &ObservedMarkers,
     ) -> Result<bool, StorageError> {
-        let written = self.written(content);
-        let put = self.put_written(exchange, &written, seen).await?;
+        let written = self.new_marker(content);
+        let put = self.put_observed(exchange, &written, observed).await?;
         Ok(put.is_some())
     }
 
-    /// The same for an exchange of which nothing is known, which hardly ever has a marker: writes
-    /// one where it has none, and looks at all base directories meanwhile instead of before, which
-    /// saves a round trip. Answers what there is besides, and what was written, for
-    /// [`Storage::withdraw_marker`]: it is for the caller to say whether it may stay. `None` if
-    /// there was something: then nothing was written.
+    /// Writes the marker of an exchange that probably has none, and observes all base directories
+    /// meanwhile instead of before, which saves a round trip. Returns what was observed besides,
+    /// and what was written: the caller decides whether it may stay or [`Storage::withdraw_marker`]
+    /// must remove it. `None` if there was a marker: then nothing was written.
+    ///
+    /// # Errors
+    /// If no base directory accepted it.
     pub async fn create_marker(
         &self,
         exchange: &ExchangeId,
         content: &Bytes,
     ) -> Result<Option<(ObservedMarkers, WrittenMarker)>, StorageError> {
-        let written = self.written(content);
-        let absent = |index: usize| Seen {
+        let bytes = self.new_marker(content);
+        let absent = |index: usize| ObservedMarker {
             index,
             base: self.inner.bases[index].name.to_string(),
-            state: State::Absent,
+            state: MarkerState::Absent,
         };
         let nothing = ObservedMarkers {
-            seen: self.homes(exchange).into_iter().map(absent).collect(),
+            markers: self.preferred(exchange).into_iter().map(absent).collect(),
             number: 0,
         };
-        let put = self.put_written(exchange, &written, &nothing);
-        let (mut found, put) = join(self.observe_markers(exchange), put).await;
+        let put = self.put_observed(exchange, &bytes, &nothing);
+        let (mut observed, put) = join(self.observe_markers(exchange), put).await;
         let Some(base) = put? else {
             return Ok(None);
         };
-        for Seen { state, .. } in &mut found.seen {
-            if matches!(state, State::Open { written: found, .. } if *found == written) {
-                *state = State::Absent;
+        for ObservedMarker { state, .. } in &mut observed.markers {
+            if matches!(state, MarkerState::Open { written, .. } if *written == bytes) {
+                *state = MarkerState::Absent;
             }
         }
-        let bytes = written;
-        Ok(Some((found, WrittenMarker { bytes, base })))
+        Ok(Some((observed, WrittenMarker { bytes, base })))
     }
 
-    /// Takes back what [`Storage::create_marker`] has written. What cannot be taken back stays
-    /// for the sweeper: it announces an exchange that nobody renews.
+    /// Removes what [`Storage::create_marker`] has written, unless it was renewed since. What
+    /// cannot be removed now is left to the sweeper: nothing renews it.
     pub async fn withdraw_marker(&self, exchange: &ExchangeId, marker: WrittenMarker) {
-        let WrittenMarker { bytes, base: taken } = marker;
-        let homes = self.homes(exchange).into_iter();
-        // A put that failed before another one succeeded may have taken place.
-        let touched = homes.filter(|index| {
+        // A put that failed before another one succeeded may have been applied.
+        let may_have_it = |index: &usize| {
             let base = &self.inner.bases[*index];
-            base.name == taken || !base.is_healthy()
-        });
-        let touched = touched.map(|index| (index, bytes.clone())).collect();
-        self.take_back(&keys::marker(exchange), touched).await;
+            base.name == marker.base || !base.is_healthy()
+        };
+        let indexes = self.preferred(exchange).into_iter().filter(may_have_it);
+        let written = indexes.map(|index| (index, marker.bytes.clone())).collect();
+        self.withdraw(&keys::marker(exchange), written).await;
     }
 
-    /// A marker with this content, unlike any that was ever written.
-    fn written(&self, content: &Bytes) -> Bytes {
+    /// Removes objects that were written too early, where they are still what was written.
+    pub(super) async fn withdraw(&self, key: &Key, written: Vec<(usize, Bytes)>) {
+        for (index, written) in written {
+            let base = &self.inner.bases[index];
+            let store = base.retrying_if_healthy();
+            let removed = match store.get_versioned(key).await {
+                Ok(found) if found.bytes == written => {
+                    store.delete_if(key, Some(&found.version)).await.map(drop)
+                }
+                Ok(_) => Ok(()),
+                Err(error) if error.kind == StoreErrorKind::NotFound => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = removed {
+                tracing::debug!(%error, base = %base.name, %key,
+                    "cannot withdraw a marker or tombstone; leaving it to the sweeper");
+            }
+        }
+    }
+
+    /// A marker with this content, different from all that were ever written.
+    fn new_marker(&self, content: &Bytes) -> Bytes {
         let number = self.inner.runtime.random.next_u64();
         let written = format!("\n{{\"written\":\"{number:016x}\"}}\n");
         [content, written.as_bytes()].concat().into()
     }
 
-    /// Where it was put, if anywhere.
-    async fn put_written(
+    /// Puts a marker where the observation permits it; returns where it was put, if anywhere.
+    async fn put_observed(
         &self,
         exchange: &ExchangeId,
         written: &Bytes,
-        seen: &ObservedMarkers,
+        observed: &ObservedMarkers,
     ) -> Result<Option<BaseName>, StorageError> {
         let key = keys::marker(exchange);
-        // A tombstone is never overwritten, and where nobody could look nothing can be expected.
         let expected: Vec<(usize, Precondition)> =
-            seen.seen.iter().filter_map(expectation).collect();
-        let homes: Vec<usize> = expected.iter().map(|(index, _)| *index).collect();
-        if homes.is_empty() {
+            observed.markers.iter().filter_map(renewable).collect();
+        let indexes: Vec<usize> = expected.iter().map(|(index, _)| *index).collect();
+        if indexes.is_empty() {
             return Ok(None);
         }
-        let order = |healthy: &[bool]| placement::healthy_first(homes.clone(), healthy);
-        let put = |base: Arc<Base>| {
+        let order = |healthy: &[bool]| placement::healthy_first(indexes.clone(), healthy);
+        let put = |base: Arc<BaseDirectory>| {
             let (key, written) = (key.clone(), written.clone());
             let index = self.inner.bases.iter().position(|b| Arc::ptr_eq(b, &base));
             let expected = expected.iter().find(|(i, _)| Some(*i) == index);
@@ -266,135 +305,20 @@ impl Storage {
         Ok(put.then_some(base))
     }
 
-    /// Claims the end of an exchange: puts a tombstone into every base directory, if it still is
-    /// what `seen` says in all of them; `false` if it is not, because somebody renewed it or claims
-    /// it, too. A claim that is interrupted changes nothing while a marker is left anywhere; one
-    /// that fails takes back the tombstones that it put where there was nothing.
-    pub async fn claim(
-        &self,
-        exchange: &ExchangeId,
-        seen: &ObservedMarkers,
-    ) -> Result<bool, StorageError> {
-        let key = keys::marker(exchange);
-        let mut steps = Vec::with_capacity(seen.seen.len());
-        for Seen { index, state, .. } in &seen.seen {
-            let expected = match state {
-                State::Absent => Precondition::Absent,
-                State::Open { version, .. } | State::Ended { version } => {
-                    Precondition::Version(version.clone())
-                }
-                State::Unknown(error) => return Err(error.clone()),
-            };
-            steps.push((matches!(state, State::Open { .. }), *index, expected));
-        }
-        // Where a marker lies, last: a claim that stops before it has not ended anything.
-        steps.sort_by_key(|(open, ..)| *open);
-        let mut fresh = Vec::new();
-        for (_, index, expected) in steps {
-            let base = &self.inner.bases[index];
-            let number = self.inner.runtime.random.next_u64();
-            let tombstone = Bytes::from(format!("{{\"ended\":\"{number:016x}\"}}\n"));
-            if expected == Precondition::Absent {
-                // Noted before the put: one that fails may have taken place.
-                fresh.push((index, tombstone.clone()));
-            }
-            let claimed = base.store.put_if(&key, tombstone, &expected).await;
-            let claimed = claimed.map_err(|error| base.error("put", key.as_str(), error));
-            if !matches!(claimed, Ok(true)) {
-                self.take_back(&key, fresh).await;
-                return claimed;
-            }
-        }
-        Ok(true)
-    }
-
-    /// Removes what was written too soon, where it still is that; what cannot be removed now stays
-    /// for the sweeper.
-    async fn take_back(&self, key: &Key, written: Vec<(usize, Bytes)>) {
-        for (index, written) in written {
-            let base = &self.inner.bases[index];
-            let store = base.patient_if_healthy();
-            let taken = match store.get_versioned(key).await {
-                Ok(found) if found.bytes == written => {
-                    store.delete_if(key, Some(&found.version)).await.map(drop)
-                }
-                Ok(_) => Ok(()),
-                Err(error) if error.kind == StoreErrorKind::NotFound => Ok(()),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = taken {
-                tracing::debug!(%error, base = %base.name, key = key.as_str(),
-                    "what could not be taken back stays for the sweeper");
-            }
-        }
-    }
-
-    /// Removes the segments that are left of an exchange which nobody announces: claims its end
-    /// first, so that an announcement which comes in between stays. Where a close has left none,
-    /// nothing is claimed: that would cost requests, and for a moment there would be a tombstone.
-    ///
-    /// Answers how many objects went; `None` if it is announced, or others kept ending it at the
-    /// same time, each of whom removes what it finds.
-    pub async fn remove_unannounced(
-        &self,
-        exchange: &ExchangeId,
-    ) -> Result<Option<u64>, StorageError> {
-        for tries in 1..=CLAIM_TRIES {
-            let seen = self.observe_markers(exchange).await;
-            if seen.marker()?.is_some() {
-                return Ok(None);
-            }
-            if self.list_segments(exchange).await?.is_empty() {
-                return Ok(Some(0));
-            }
-            if self.claim(exchange, &seen).await? {
-                return self.remove_claimed(exchange).await.map(Some);
-            }
-            // Whoever claims at the same moment does so in the same order and fails as well, unless
-            // they come back at different times.
-            let Runtime { clock, random, .. } = &self.inner.runtime;
-            let spread = u64::from(tries) * CLAIM_SPREAD.as_millis() as u64;
-            clock
-                .sleep(Duration::from_millis(random.next_u64() % spread))
-                .await;
-        }
-        Ok(None)
-    }
-
-    pub(super) async fn remove_tombstones(
-        &self,
-        exchange: &ExchangeId,
-    ) -> Result<(), StorageError> {
-        let key = keys::marker(exchange);
-        let seen = self.observe_markers(exchange).await;
-        for Seen { index, state, .. } in seen.seen {
-            let base = &self.inner.bases[index];
-            match state {
-                State::Ended { version } => {
-                    let taken = base.store.delete_if(&key, Some(&version)).await;
-                    let taken = taken.map_err(|error| base.error("delete", key.as_str(), error))?;
-                    if taken == DeleteOutcome::Changed {
-                        tracing::info!(%exchange, base = %base.name,
-                            "somebody else ends it, too, and removes the tombstone");
-                    }
-                }
-                State::Unknown(error) => return Err(error),
-                State::Absent | State::Open { .. } => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn homes(&self, exchange: &ExchangeId) -> Vec<usize> {
+    /// Indexes of the base directories in the order in which an exchange prefers them.
+    fn preferred(&self, exchange: &ExchangeId) -> Vec<usize> {
         placement::rendezvous(exchange, self.inner.bases.iter().map(|base| &base.name))
     }
 }
 
-/// What a renewal expects where it may be written.
-fn expectation(seen: &Seen) -> Option<(usize, Precondition)> {
-    match &seen.state {
-        State::Absent => Some((seen.index, Precondition::Absent)),
-        State::Open { version, .. } => Some((seen.index, Precondition::Version(version.clone()))),
-        State::Ended { .. } | State::Unknown(_) => None,
+/// The precondition under which a marker may be written in a base directory; `None` where it must
+/// not be: over a tombstone, or where nothing could be observed.
+fn renewable(observed: &ObservedMarker) -> Option<(usize, Precondition)> {
+    match &observed.state {
+        MarkerState::Absent => Some((observed.index, Precondition::Absent)),
+        MarkerState::Open { version, .. } => {
+            Some((observed.index, Precondition::Version(version.clone())))
+        }
+        MarkerState::Tombstone { .. } | MarkerState::Unknown(_) => None,
     }
 }

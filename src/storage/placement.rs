@@ -1,14 +1,13 @@
-//! In which order base directories are tried: pure functions over indexes and names.
+//! The order in which base directories are tried: pure functions over indexes and names.
 //!
-//! Does: round-robin for segments, rendezvous for markers. Does not: know stores or health's
-//! causes. Invariant: every order holds each base directory exactly once, healthy ones before the
-//! others.
+//! Does: round-robin for segments, rendezvous hashing for markers. Does not: know stores or why one
+//! is unhealthy. Invariant: every order contains each base directory exactly once.
 
 use crate::id::{BaseName, ExchangeId};
 use crate::store::stable_hash;
 
-/// Order in which the base directories are tried for the `turn`th segment: the healthy ones in
-/// rotation, then, as a last resort, the others in rotation.
+/// The order for the `turn`th segment: the healthy base directories in rotation, then, as a last
+/// resort, the others in rotation.
 pub fn round_robin(turn: usize, healthy: &[bool]) -> Vec<usize> {
     let (mut order, mut rest): (Vec<usize>, Vec<usize>) =
         (0..healthy.len()).partition(|&i| healthy[i]);
@@ -22,9 +21,9 @@ pub fn round_robin(turn: usize, healthy: &[bool]) -> Vec<usize> {
     order
 }
 
-/// The base directories in the order in which an exchange prefers them: depends on the exchange id
-/// and the names alone, so that every daemon finds the same home, and removing a base directory
-/// moves only the exchanges that had it first.
+/// The order in which an exchange prefers the base directories. It depends only on the exchange id
+/// and the names, so that every daemon computes the same, and removing a base directory affects
+/// only the exchanges that preferred it.
 pub fn rendezvous<'a>(
     exchange: &ExchangeId,
     names: impl IntoIterator<Item = &'a BaseName>,
@@ -40,12 +39,12 @@ pub fn rendezvous<'a>(
             )
         })
         .collect();
-    // The name breaks ties: configurations may list the same base directories in another order.
+    // Names break ties: configurations may list the same base directories in another order.
     scored.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(b.1)));
     scored.into_iter().map(|(_, _, index)| index).collect()
 }
 
-/// The same order with the healthy ones first.
+/// The same order, with the healthy base directories first.
 pub fn healthy_first(order: Vec<usize>, healthy: &[bool]) -> Vec<usize> {
     let (mut first, mut rest): (Vec<usize>, Vec<usize>) =
         order.into_iter().partition(|&i| healthy[i]);
@@ -62,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn healthy_base_directories_take_turns_and_the_others_come_last() {
+    fn healthy_base_directories_rotate_and_the_others_come_last() {
         let healthy = [true, false, true];
         assert_eq!(round_robin(0, &healthy), [0, 2, 1]);
         assert_eq!(round_robin(1, &healthy), [2, 0, 1]);
@@ -76,7 +75,24 @@ mod tests {
     }
 
     #[test]
-    fn the_home_of_an_exchange_does_not_depend_on_the_order_of_the_configuration() {
+    fn an_order_contains_every_base_directory_once() {
+        for bits in 0..32_usize {
+            let healthy: Vec<bool> = (0..5).map(|i| bits & (1 << i) != 0).collect();
+            for turn in 0..7 {
+                let mut order = round_robin(turn, &healthy);
+                let unhealthy = order.iter().position(|&i| !healthy[i]).unwrap_or(5);
+                assert!(
+                    order[unhealthy..].iter().all(|&i| !healthy[i]),
+                    "healthy ones come first"
+                );
+                order.sort_unstable();
+                assert_eq!(order, [0, 1, 2, 3, 4]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_preferred_base_directory_does_not_depend_on_the_order_of_the_configuration() {
         let (ab, ba) = (names(&["a", "b", "c"]), names(&["c", "b", "a"]));
         for n in 0..200 {
             let exchange: ExchangeId = format!("exchange-{n}").parse().unwrap();
@@ -93,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn homes_are_spread_over_the_base_directories() {
+    fn exchanges_are_spread_over_the_base_directories() {
         let bases = names(&["a", "b", "c", "d"]);
         let mut count = [0; 4];
         for n in 0..4000 {
@@ -104,8 +120,8 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_stays_what_it_is() {
-        // Daemons of different builds must agree on homes and on derived names.
+    fn the_hash_does_not_change() {
+        // Daemons of different builds must agree on preferences and derived names.
         assert_eq!(stable_hash(&[]), PINNED_EMPTY);
         assert_eq!(stable_hash(&[b"exchange", b"base"]), PINNED_PAIR);
         assert_ne!(stable_hash(&[b"ab", b"c"]), stable_hash(&[b"a", b"bc"]));

@@ -1,8 +1,8 @@
-//! Segments: put them somewhere, read them from where they are.
+//! Segments.
 //!
-//! Does: place, fail over, read. Does not: know what is inside. Invariant: a put answers `Ok` only
-//! after one base directory has answered that it holds the whole segment; it fails only after every
-//! one of them failed, for as long as the policy's max_elapsed.
+//! Does: put each into one base directory, read from where they are, list and remove them. Does
+//! not: know what is inside. Invariant: a segment id always comes with the same bytes, so a put may
+//! be repeated anywhere.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,17 +10,32 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::join_all;
 
-use super::health::Base;
-use super::{Storage, StorageError, StorageFailure, StoreErrorKind, Tail, placement};
-use crate::id::{BaseName, ExchangeId, SegmentAddress, SegmentId};
-use crate::store::StoreError;
+use super::base::BaseDirectory;
+use super::error::{StorageError, StorageFailure};
+use super::facade::Storage;
+use super::placement;
+use crate::id::{ExchangeId, SegmentAddress, SegmentId};
 use crate::store::keys::{self, Key};
+use crate::store::{StoreError, StoreErrorKind, Tail};
+
+/// One segment found by a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedSegment {
+    /// Where it is stored.
+    pub address: SegmentAddress,
+    /// Its size in bytes.
+    pub size: u64,
+}
 
 impl Storage {
-    /// Writes a segment to the next healthy base directory, to another when that fails, and answers
-    /// which holds it. Idempotent: the same segment id always comes with the same bytes.
+    /// Writes a segment to the next healthy base directory, or to another one if that fails;
+    /// returns which.
+    ///
+    /// # Errors
+    /// `all`, if every base directory failed. Unless the kind is `Refused` one may hold the segment
+    /// all the same.
     pub async fn put_segment(
         &self,
         exchange: &ExchangeId,
@@ -30,7 +45,7 @@ impl Storage {
         let key = keys::segment(exchange, segment);
         let turn = self.inner.turn.fetch_add(1, Ordering::Relaxed);
         let order = |healthy: &[bool]| placement::round_robin(turn, healthy);
-        let put = |base: Arc<Base>| {
+        let put = |base: Arc<BaseDirectory>| {
             let (key, content) = (key.clone(), content.clone());
             async move { base.store.put(&key, content).await }.boxed()
         };
@@ -42,122 +57,98 @@ impl Storage {
         })
     }
 
-    /// The last `max` bytes of a segment, one request.
+    /// The last `max` bytes of a segment, in one request.
+    ///
+    /// # Errors
+    /// If the segment is missing or cannot be read, or its base directory is not configured here.
     pub async fn get_tail(&self, at: &SegmentAddress, max: u64) -> Result<Tail, StorageError> {
-        let base = self.base(at, "get")?;
-        let tail = base
-            .store
-            .get_tail(&keys::segment(&at.exchange, at.segment), max)
-            .await;
+        let base = &self.inner.bases[self.base_index(at, "get")?];
+        let key = keys::segment(&at.exchange, at.segment);
+        let tail = base.store.get_tail(&key, max).await;
         tail.map_err(|error| base.error("get", at.to_string(), error))
     }
 
-    /// A range of a segment, one request; an answer that is not exactly the range is `Corrupt`.
+    /// A range of a segment, in one request.
+    ///
+    /// # Errors
+    /// `Corrupt` if the result is not exactly the range; otherwise like [`Storage::get_tail`].
     pub async fn get_range(
         &self,
         at: &SegmentAddress,
         range: Range<u64>,
     ) -> Result<Bytes, StorageError> {
-        let base = self.base(at, "get")?;
-        if range.start >= range.end {
-            let message = format!("the range {range:?} is empty");
+        let base = &self.inner.bases[self.base_index(at, "get")?];
+        let corrupt = |message: String| {
             let error = StoreError::new(StoreErrorKind::Corrupt, message);
-            return Err(base.error("get", at.to_string(), error));
+            base.error("get", at.to_string(), error)
+        };
+        if range.start >= range.end {
+            return Err(corrupt(format!("the range {range:?} is empty")));
         }
         let key = keys::segment(&at.exchange, at.segment);
         let bytes = base.store.get_range(&key, range.clone()).await;
         let bytes = bytes.map_err(|error| base.error("get", at.to_string(), error))?;
         if bytes.len() as u64 != range.end - range.start {
-            let message = format!("{} bytes came for {range:?}", bytes.len());
-            let error = StoreError::new(StoreErrorKind::Corrupt, message);
-            return Err(base.error("get", at.to_string(), error));
+            return Err(corrupt(format!("got {} bytes for {range:?}", bytes.len())));
         }
         Ok(bytes)
     }
 
-    /// Removes some segments.
+    /// All segments of an exchange in all base directories, sorted by segment id, then base.
+    ///
+    /// # Errors
+    /// If one of the base directories cannot be listed.
+    pub async fn list_segments(
+        &self,
+        exchange: &ExchangeId,
+    ) -> Result<Vec<ListedSegment>, StorageError> {
+        let folder = keys::segments(exchange);
+        let lists = self.inner.bases.iter().map(|base| base.list(&folder));
+        let mut segments = Vec::new();
+        for (base, listed) in self.inner.bases.iter().zip(join_all(lists).await) {
+            for found in listed? {
+                let Some(segment) = keys::parse_segment(exchange, &found.key) else {
+                    self.ignore(base, found.key.as_str());
+                    continue;
+                };
+                let address = SegmentAddress {
+                    exchange: exchange.clone(),
+                    base: base.name.clone(),
+                    segment,
+                };
+                let size = found.size;
+                segments.push(ListedSegment { address, size });
+            }
+        }
+        segments.sort_by(|a, b| {
+            let (a, b) = (&a.address, &b.address);
+            a.segment.cmp(&b.segment).then_with(|| a.base.cmp(&b.base))
+        });
+        Ok(segments)
+    }
+
+    /// Removes some segments; missing ones are not an error.
+    ///
+    /// # Errors
+    /// If one could not be removed, or its base directory is not configured here.
     pub async fn remove_segments(&self, which: &[SegmentAddress]) -> Result<(), StorageError> {
         let mut by_base: Vec<Vec<Key>> = vec![Vec::new(); self.inner.bases.len()];
         for at in which {
             let index = self.base_index(at, "delete")?;
             by_base[index].push(keys::segment(&at.exchange, at.segment));
         }
-        let removals =
-            self.inner
-                .bases
-                .iter()
-                .cloned()
-                .zip(by_base)
-                .map(|(base, keys)| async move {
-                    let Some(first) = keys.first().map(ToString::to_string) else {
-                        return Ok(());
-                    };
-                    let object = format!("{} segments beginning with {first}", keys.len());
-                    let removed = base.store.delete(keys).await;
-                    removed
-                        .map(|_| ())
-                        .map_err(|error| base.error("delete", object, error))
-                });
-        let removed = futures::future::join_all(removals).await;
-        removed.into_iter().collect()
-    }
-
-    /// Tries a put in the order given, round after round, until one base directory has taken it.
-    /// Each failure marks its base directory, so that the next round's order differs.
-    pub(super) async fn put_anywhere<T>(
-        &self,
-        object: &str,
-        order: impl Fn(&[bool]) -> Vec<usize>,
-        put: impl Fn(Arc<Base>) -> BoxFuture<'static, Result<T, StoreError>>,
-    ) -> Result<(BaseName, T), StorageError> {
-        let (clock, policy) = (&self.inner.runtime.clock, self.inner.put_patience);
-        let deadline = clock.now() + policy.max_elapsed;
-        let mut number = 0;
-        loop {
-            let healthy: Vec<bool> = self.inner.bases.iter().map(|b| b.is_healthy()).collect();
-            let mut failures = Vec::new();
-            for index in order(&healthy) {
-                let base: &Arc<Base> = &self.inner.bases[index];
-                match put(Arc::clone(base)).await {
-                    Ok(answer) => {
-                        base.recovered();
-                        return Ok((base.name.clone(), answer));
-                    }
-                    Err(error) => {
-                        base.failed(&error);
-                        self.inner.metrics.count_put_failure(&base.name);
-                        failures.push((index, error));
-                    }
-                }
-            }
-            number += 1;
-            let wait = policy.wait(number, self.inner.runtime.random.next_u64());
-            let hopeless = failures
-                .iter()
-                .all(|(_, e)| e.kind == StoreErrorKind::Refused);
-            if hopeless || clock.now() + wait > deadline {
-                return Err(self.all_failed("put", object, failures));
-            }
-            clock.sleep(wait).await;
-        }
-    }
-
-    fn all_failed(
-        &self,
-        operation: &'static str,
-        object: &str,
-        mut failures: Vec<(usize, StoreError)>,
-    ) -> StorageError {
-        failures.sort_by_key(|(index, _)| *index);
-        let failures = failures
-            .into_iter()
-            .map(|(index, error)| self.inner.bases[index].error(operation, object, error));
-        StorageError {
-            base: "all".into(),
-            operation,
-            object: object.into(),
-            source: StorageFailure::Several(failures.collect()),
-        }
+        let removals = self.inner.bases.iter().zip(by_base);
+        let removals = removals.map(async |(base, keys)| {
+            let Some(first) = keys.first() else {
+                return Ok(());
+            };
+            let object = format!("{} segments from {first}", keys.len());
+            let removed = base.store.delete(keys).await;
+            removed
+                .map(drop)
+                .map_err(|error| base.error("delete", object, error))
+        });
+        join_all(removals).await.into_iter().collect()
     }
 
     fn base_index(
@@ -165,13 +156,10 @@ impl Storage {
         at: &SegmentAddress,
         operation: &'static str,
     ) -> Result<usize, StorageError> {
-        let index = self
-            .inner
-            .bases
-            .iter()
-            .position(|base| base.name == at.base);
+        let bases = &self.inner.bases;
+        let index = bases.iter().position(|base| base.name == at.base);
         index.ok_or_else(|| {
-            let names: Vec<&str> = self.inner.bases.iter().map(|b| b.name.as_str()).collect();
+            let names: Vec<&str> = bases.iter().map(|b| b.name.as_str()).collect();
             StorageError {
                 base: at.base.to_string(),
                 operation,
@@ -181,13 +169,5 @@ impl Storage {
                 },
             }
         })
-    }
-
-    fn base(
-        &self,
-        at: &SegmentAddress,
-        operation: &'static str,
-    ) -> Result<&Arc<Base>, StorageError> {
-        Ok(&self.inner.bases[self.base_index(at, operation)?])
     }
 }

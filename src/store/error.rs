@@ -1,8 +1,8 @@
 //! Errors of stores.
 //!
 //! Does: say what happened, why, and what the caller should do about it. Does not: name the base
-//! directory or the operation (`storage` adds both). Invariant: no error holds a credential, neither
-//! in its text nor in its cause.
+//! directory or the operation (`storage` adds both). Invariant: no error holds a credential,
+//! neither in its text nor in its cause.
 
 use std::error::Error;
 use std::fmt;

@@ -1,16 +1,16 @@
-//! A hash that never changes: names and places are derived from it.
+//! A hash that never changes: names and preference orders are derived from it.
 //!
 //! Does: hash byte strings. Does not: resist attackers. Invariant: the same parts give the same
 //! value in every build and on every machine.
 
-/// A hash that is the same in every build and on every machine for ever (FNV-1a with a final mix);
-/// parts are told apart.
+/// Hashes the parts (FNV-1a with a final mix). A separator follows each part, so that
+/// `["ab", "c"]` and `["a", "bc"]` differ.
 pub fn stable_hash(parts: &[&[u8]]) -> u64 {
     let mut hash: u64 = 0xCBF2_9CE4_8422_2325;
-    let mut eat = |byte: u8| hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+    let mut add = |byte: u8| hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
     for part in parts {
-        part.iter().copied().for_each(&mut eat);
-        eat(0xFF);
+        part.iter().copied().for_each(&mut add);
+        add(0xFF);
     }
     hash ^= hash >> 32;
     hash = hash.wrapping_mul(0xD6E8_FEB8_6659_FD93);

@@ -1,23 +1,23 @@
 //! Object keys: the only place that builds or parses them.
 //!
-//! Does: say where each object of an exchange lies. Does not: touch a store. Invariant: what this
-//! module builds it parses back, and what it cannot parse is nobody's segment.
+//! Does: define where each object of an exchange is stored. Does not: access a store. Invariant: a
+//! key built here parses back to what it was built from; a key that does not parse is no segment.
 //!
 //! ```text
 //! <base directory>/v1/<exchange>/exchange.json               the marker
 //! <base directory>/v1/<exchange>/segments/<segment id>.seg   a segment
-//! <base directory>/v1/.keep                                  keeps the folder (object stores)
-//! <base directory>/.probe/<random>                           a probe, for a moment
+//! <base directory>/v1/.keep                                  keeps v1/ from being empty
+//! <base directory>/.probe/<random>                           a probe, short-lived
 //! ```
 
 use std::fmt;
 
 use crate::id::{ExchangeId, MAX_EXCHANGE_ID, SegmentId, query_of};
 
-/// Last part of the name of a file that is still being written (file systems).
+/// Suffix of the name of a file that is still being written (file systems).
 pub const TEMPORARY: &str = ".tmp";
 
-/// Bytes of the longest key: `v1/`, an exchange id, `/segments/`, a segment id, `.seg`.
+/// Length of the longest key in bytes: `v1/`, an exchange id, `/segments/`, a segment id, `.seg`.
 pub const LONGEST_KEY: usize = 3 + MAX_EXCHANGE_ID + 10 + 29 + 4;
 
 const FORMAT: &str = "v1";
@@ -31,12 +31,12 @@ const PROBES: &str = ".probe";
 pub struct Key(String);
 
 impl Key {
-    /// A key as a store listed it: any text, fit only for being parsed, read or deleted.
+    /// A key as listed by a store: any text, valid only for parsing, reading and deleting.
     pub fn listed(key: impl Into<String>) -> Self {
         Self(key.into())
     }
 
-    /// The key as text.
+    /// As text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -53,7 +53,7 @@ impl fmt::Display for Key {
 pub struct Folder(String);
 
 impl Folder {
-    /// The folder as text.
+    /// As text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -65,22 +65,22 @@ impl fmt::Display for Folder {
     }
 }
 
-/// Where the exchanges lie.
+/// The folder of all exchanges.
 pub fn exchanges() -> Folder {
     Folder(FORMAT.into())
 }
 
-/// Where everything of one exchange lies.
+/// The folder of all objects of one exchange.
 pub fn exchange(exchange: &ExchangeId) -> Folder {
     Folder(format!("{FORMAT}/{exchange}"))
 }
 
-/// Where the segments of one exchange lie.
+/// The folder of the segments of one exchange.
 pub fn segments(exchange: &ExchangeId) -> Folder {
     Folder(format!("{FORMAT}/{exchange}/{SEGMENTS}"))
 }
 
-/// The announcement of an exchange.
+/// The marker of an exchange.
 pub fn marker(exchange: &ExchangeId) -> Key {
     Key(format!("{FORMAT}/{exchange}/{MARKER}"))
 }
@@ -90,7 +90,7 @@ pub fn segment(exchange: &ExchangeId, segment: SegmentId) -> Key {
     Key(format!("{FORMAT}/{exchange}/{SEGMENTS}/{segment}{SEGMENT}"))
 }
 
-/// Where probes lie.
+/// The folder of probe objects.
 pub fn probes() -> Folder {
     Folder(PROBES.into())
 }
@@ -100,12 +100,12 @@ pub fn probe(random: u64) -> Key {
     Key(format!("{PROBES}/{random:016x}"))
 }
 
-/// The object that keeps the folder of exchanges from ever being empty.
+/// The object that keeps the folder of all exchanges non-empty.
 pub fn keep() -> Key {
     Key(format!("{FORMAT}/.keep"))
 }
 
-/// The segment that a key of this exchange names, if it names one.
+/// The segment that a key names, if it is a segment key of this exchange.
 pub fn parse_segment(exchange: &ExchangeId, key: &Key) -> Option<SegmentId> {
     let name = key
         .as_str()
@@ -114,14 +114,14 @@ pub fn parse_segment(exchange: &ExchangeId, key: &Key) -> Option<SegmentId> {
     name.strip_suffix(SEGMENT)?.parse().ok()
 }
 
-/// The query whose object or folder this is; empty if it is nobody's in particular.
+/// The query that an object or folder belongs to; empty if it belongs to none.
 pub fn query(key: &str) -> &str {
     let within = key.strip_prefix(FORMAT).and_then(|k| k.strip_prefix('/'));
     let exchange = within.and_then(|k| k.split('/').next());
     exchange.map_or("", query_of)
 }
 
-/// The exchange whose folder this is, if it is one's.
+/// The exchange that a folder belongs to, if its name is an exchange id.
 pub fn parse_exchange(folder_name: &str) -> Option<ExchangeId> {
     folder_name.parse().ok()
 }
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn layout_of_version_one_stays_as_it_is() {
+    fn the_key_layout_of_version_one_does_not_change() {
         let id = SegmentId {
             daemon: DaemonId(0xfeed),
             sequence: 42,
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_and_folders_of_an_exchange_tell_its_query() {
+    fn keys_and_folders_of_an_exchange_name_its_query() {
         let (e, daemon) = (exchange_id(), DaemonId(1));
         let id = SegmentId {
             daemon,

@@ -1,59 +1,81 @@
-//! Bounded concurrency of one base directory.
+//! Bounded concurrency of one store.
 //!
-//! Does: let at most so many operations run at a time; the others wait, each query in its turn, so
-//! that one with thousands of fetches does not hold up another's single one. Does not: fail
-//! anything. Invariant: a permit is given back when the work has ended, not when its caller lost
-//! interest: work that outlives its future (blocking file operations) carries the permit along.
+//! Does: let a fixed number of operations run at a time; the others wait in a queue that is fair
+//! between queries, so that one with thousands of reads does not delay another's single one. Does
+//! not: fail anything. Invariant: a permit is released when the work has ended, not when its caller
+//! stopped waiting: work that cannot be cancelled runs in a task that owns the permit.
 
-use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
 use super::keys::{self, Folder, Key};
-use super::retry::RetryPolicy;
-use super::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, Tail, Versioned};
-use crate::fair::{FairPermit, FairSemaphore};
-
-tokio::task_local! {
-    static PERMIT: Arc<FairPermit>;
-}
-
-/// A share in the permit under which the current operation runs; hold it where the work goes on
-/// although the operation's future may be dropped.
-pub fn carried_permit() -> Option<Arc<FairPermit>> {
-    PERMIT.try_with(Arc::clone).ok()
-}
+use super::{
+    DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, StoreErrorKind, StoreLimits, Tail,
+    Versioned,
+};
+use crate::fair::FairSemaphore;
+use crate::runtime::TaskGroup;
 
 /// Wraps a store with a bound on concurrent operations.
 #[derive(Debug)]
 pub struct Limit {
     inner: Arc<dyn Store>,
     permits: FairSemaphore,
+    cancellable: bool,
+    tasks: TaskGroup,
 }
 
 impl Limit {
-    /// Wraps a store; `max` operations at a time, at least one.
-    pub fn new(inner: Arc<dyn Store>, max: usize) -> Self {
+    /// Wraps a store with `limits.concurrency`, at least one; `tasks` runs what cannot be
+    /// cancelled.
+    pub fn new(inner: Arc<dyn Store>, limits: StoreLimits, tasks: TaskGroup) -> Self {
         Self {
             inner,
-            permits: FairSemaphore::new(max as u64, None),
+            permits: FairSemaphore::new(limits.concurrency as u64, None),
+            cancellable: limits.cancellable,
+            tasks,
         }
     }
 
-    async fn within<T>(&self, path: &str, work: impl Future<Output = T>) -> T {
+    /// Runs an operation on `path` under a permit.
+    async fn run<T, F>(
+        &self,
+        path: &str,
+        operation: impl FnOnce(Arc<dyn Store>) -> F,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
         let permit = self.permits.acquire(keys::query(path), 1).await;
-        PERMIT.scope(Arc::new(permit), work).await
+        let work = operation(Arc::clone(&self.inner));
+        if self.cancellable {
+            let _permit = permit;
+            return work.await;
+        }
+        let (sender, result) = oneshot::channel();
+        self.tasks.spawn(async move {
+            let result = work.await;
+            drop(permit);
+            let _ = sender.send(result);
+        });
+        result.await.unwrap_or_else(|error| {
+            let message = "the operation was interrupted";
+            Err(StoreError::new(StoreErrorKind::Unavailable, message).caused_by(error))
+        })
     }
 }
 
 #[async_trait]
 impl Store for Limit {
     async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<(), StoreError> {
-        self.within(key.as_str(), self.inner.put(key, content))
-            .await
+        let at = key.clone();
+        let put = |store: Arc<dyn Store>| async move { store.put(&at, content).await };
+        self.run(key.as_str(), put).await
     }
 
     async fn put_if(
@@ -62,38 +84,47 @@ impl Store for Limit {
         content: Bytes,
         expected: &Precondition,
     ) -> Result<bool, StoreError> {
-        self.within(key.as_str(), self.inner.put_if(key, content, expected))
-            .await
+        let (at, expected) = (key.clone(), expected.clone());
+        let put =
+            |store: Arc<dyn Store>| async move { store.put_if(&at, content, &expected).await };
+        self.run(key.as_str(), put).await
     }
 
     async fn get_versioned(&self, key: &Key) -> Result<Versioned, StoreError> {
-        self.within(key.as_str(), self.inner.get_versioned(key))
-            .await
+        let at = key.clone();
+        let get = |store: Arc<dyn Store>| async move { store.get_versioned(&at).await };
+        self.run(key.as_str(), get).await
     }
 
     async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail, StoreError> {
-        self.within(key.as_str(), self.inner.get_tail(key, max))
-            .await
+        let at = key.clone();
+        let get = |store: Arc<dyn Store>| async move { store.get_tail(&at, max).await };
+        self.run(key.as_str(), get).await
     }
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.within(key.as_str(), self.inner.get_range(key, range))
-            .await
+        let at = key.clone();
+        let get = |store: Arc<dyn Store>| async move { store.get_range(&at, range).await };
+        self.run(key.as_str(), get).await
     }
 
     async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>, StoreError> {
-        self.within(folder.as_str(), self.inner.list(folder)).await
+        let below = folder.clone();
+        let list = |store: Arc<dyn Store>| async move { store.list(&below).await };
+        self.run(folder.as_str(), list).await
     }
 
     async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>, StoreError> {
-        self.within(folder.as_str(), self.inner.list_folders(folder))
-            .await
+        let within = folder.clone();
+        let list = |store: Arc<dyn Store>| async move { store.list_folders(&within).await };
+        self.run(folder.as_str(), list).await
     }
 
     async fn delete(&self, keys: Vec<Key>) -> Result<u64, StoreError> {
         let first = keys.first().cloned();
         let path = first.as_ref().map_or("", Key::as_str);
-        self.within(path, self.inner.delete(keys)).await
+        let delete = |store: Arc<dyn Store>| async move { store.delete(keys).await };
+        self.run(path, delete).await
     }
 
     async fn delete_if(
@@ -101,38 +132,20 @@ impl Store for Limit {
         key: &Key,
         version: Option<&str>,
     ) -> Result<DeleteOutcome, StoreError> {
-        self.within(key.as_str(), self.inner.delete_if(key, version))
-            .await
+        let (at, version) = (key.clone(), version.map(str::to_owned));
+        let delete =
+            |store: Arc<dyn Store>| async move { store.delete_if(&at, version.as_deref()).await };
+        self.run(key.as_str(), delete).await
     }
 
     async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64, StoreError> {
-        self.within(folder.as_str(), self.inner.remove_stale_temporaries(folder))
-            .await
+        let below = folder.clone();
+        let remove =
+            |store: Arc<dyn Store>| async move { store.remove_stale_temporaries(&below).await };
+        self.run(folder.as_str(), remove).await
     }
 
     fn needs_keep_object(&self) -> bool {
         self.inner.needs_keep_object()
     }
-}
-
-/// What one base directory is allowed.
-#[derive(Debug, Clone, Copy)]
-pub struct StoreLimits {
-    /// Operations at a time.
-    pub concurrency: usize,
-    /// How patiently failed operations are repeated.
-    pub retry: RetryPolicy,
-}
-
-impl StoreLimits {
-    /// For stores behind a network: enough to fill it, few enough for one connection each.
-    pub const REMOTE: Self = Self {
-        concurrency: 64,
-        retry: RetryPolicy::REMOTE,
-    };
-    /// For file systems and memory: more would only queue in the kernel.
-    pub const LOCAL: Self = Self {
-        concurrency: 32,
-        retry: RetryPolicy::LOCAL,
-    };
 }

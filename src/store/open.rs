@@ -1,236 +1,151 @@
-//! Opening a base directory from its configuration.
+//! Opening base directories from their configuration.
 //!
-//! Does: read the URI and the options, derive the name, build the store. Does not: touch the store;
-//! open the clouds' clients (`cloud`). Invariant: two base directories that open together have
-//! different names and different places, and nothing of one's credentials reaches the other.
+//! Does: build the store of each, derive its name, refuse duplicates. Does not: parse URIs
+//! (`config`) or access a store. Invariant: base directories that are opened together differ in
+//! name and location, and none uses the credentials of another.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use object_store::memory::InMemory;
-use object_store::path::Path;
 use parking_lot::Mutex;
-use url::Url;
 
-use super::limit::StoreLimits;
 use super::local::{LocalStore, WriteMode};
-use super::object::ObjectBackend;
-use super::object::cloud;
-use super::object::error::Redactor;
-pub use super::options::OpenError;
-use super::options::{Options, open_error};
-use super::{Store, keys, stable_hash};
-use crate::config::BaseDirectoryConfig;
+use super::object::redact::Redactor;
+use super::object::{ObjectBackend, az, client, gs, s3};
+use super::opened::OpenedStore;
+use super::options::Options;
+pub use super::options::{OpenError, OpenReason};
+use super::{StoreLimits, stable_hash};
+use crate::config::{BaseDirectoryConfig, BaseUri, Scheme};
 use crate::id::BaseName;
 use crate::runtime::Runtime;
 
-/// Most requests that may be allowed at a time.
+/// Upper bound of the option `max_concurrent_requests`.
 const MAX_CONCURRENT_REQUESTS: usize = 4096;
 
-/// A base directory, opened.
+/// An opened base directory.
 #[derive(Debug)]
 pub struct Opened {
-    /// Its name, given or derived.
+    /// As given, or derived from the location.
     pub name: BaseName,
-    /// Its URI; it holds no credentials, or it would have been refused.
-    pub uri: String,
-    /// What tells its place from any other.
-    pub place: String,
-    /// Its store, bare.
-    pub store: Arc<dyn Store>,
-    /// What it is allowed.
-    pub limits: StoreLimits,
+    /// Without credentials.
+    pub uri: BaseUri,
+    /// Its store, without wrappers.
+    pub opened: OpenedStore,
 }
 
-/// A store and the place it stands for.
-pub(crate) struct Built {
-    pub place: String,
-    pub store: Arc<dyn Store>,
-    pub limits: StoreLimits,
-}
-
-/// Opens all, and refuses those that are the same.
+/// Opens all base directories.
+///
+/// # Errors
+/// If one is misconfigured, two are the same, or there is none.
 pub fn open_all(
     configs: &[BaseDirectoryConfig],
     runtime: &Runtime,
 ) -> Result<Vec<Opened>, OpenError> {
-    let mut opened: Vec<Opened> = Vec::new();
+    let mut all: Vec<Opened> = Vec::new();
     for config in configs {
         let new = open(config, runtime)?;
-        for old in &opened {
-            let reason = if old.place == new.place {
-                format!(
-                    "it is the same place as {} ({}); remove one",
-                    old.name, old.uri
-                )
-            } else if old.name == new.name {
-                format!(
-                    "{} has the same name; give one of them another `name`",
-                    old.uri
-                )
-            } else {
-                continue;
-            };
-            return Err(open_error(new.name.as_str(), new.uri, reason));
+        if let Some(reason) = all.iter().find_map(|old| conflict(old, &new)) {
+            return Err(OpenError::new(
+                new.name.as_str(),
+                new.uri.to_string(),
+                reason,
+            ));
         }
-        opened.push(new);
+        all.push(new);
     }
-    if opened.is_empty() {
-        let message = "at least one [[base_directory]] is needed".into();
-        return Err(open_error("none", "the configuration".into(), message));
+    if all.is_empty() {
+        let reason = "at least one [[base_directory]] is needed";
+        return Err(OpenError::new("none", "the configuration", reason));
     }
-    Ok(opened)
+    Ok(all)
 }
 
-fn open(config: &BaseDirectoryConfig, runtime: &Runtime) -> Result<Opened, OpenError> {
-    let url = parse_uri(config)?;
-    let label = if config.name.is_empty() {
-        shown(&url)
-    } else {
-        config.name.clone()
-    };
-    let mut built = build(&label, &url, config, runtime)?;
-    let name = match config.name.as_str() {
-        "" => format!("b-{:08x}", stable_hash(&[built.0.place.as_bytes()]) >> 32),
-        given => given.into(),
-    };
-    let name = name.parse().map_err(|error: crate::id::InvalidId| {
-        open_error(&label, "option `name`".into(), error.to_string())
-    })?;
-    let concurrency = built
-        .1
-        .take_number("max_concurrent_requests", MAX_CONCURRENT_REQUESTS)?;
-    if let Some(concurrency) = concurrency {
-        built.0.limits.concurrency = concurrency;
+/// What was configured may differ and name the same location all the same, for example through an
+/// endpoint in the environment.
+fn conflict(old: &Opened, new: &Opened) -> Option<String> {
+    if old.opened.location == new.opened.location {
+        let (name, uri) = (&old.name, &old.uri);
+        return Some(format!(
+            "it is the same location as {name} ({uri}); remove one"
+        ));
     }
-    built.1.finish()?;
-    let Built {
-        place,
-        store,
-        limits,
-    } = built.0;
-    Ok(Opened {
-        name,
-        uri: shown(&url),
-        place,
-        store,
-        limits,
+    let same_name = old.name == new.name;
+    same_name.then(|| {
+        format!(
+            "{} has the same name; give one of them another `name`",
+            old.uri
+        )
     })
 }
 
-fn parse_uri(config: &BaseDirectoryConfig) -> Result<Url, OpenError> {
-    let refuse = |message: &str| {
-        let base = if config.name.is_empty() {
-            "without a name"
-        } else {
-            &config.name
+fn open(config: &BaseDirectoryConfig, runtime: &Runtime) -> Result<Opened, OpenError> {
+    let uri = BaseUri::parse(&config.uri).map_err(|error| {
+        let base = match config.name.as_str() {
+            "" => "without a name",
+            name => name,
         };
-        Err(open_error(base, "its `uri`".into(), message.into()))
+        OpenError::new(base, "its `uri`", error)
+    })?;
+    let mut options = Options::new(&config.name, &uri, &config.options);
+    let mut opened = match uri.scheme() {
+        Scheme::File => open_folder(&uri, &mut options, runtime)?,
+        Scheme::Memory => open_memory(&uri, &options)?,
+        Scheme::S3 => s3::open(&uri, &mut options)?,
+        Scheme::Gs => gs::open(&uri, &mut options)?,
+        Scheme::Az => az::open(&uri, &mut options)?,
     };
-    let Ok(url) = Url::parse(&config.uri) else {
-        return refuse(
-            "it is not a URI; write for example file:///var/lib/stopover or s3://bucket/prefix",
-        );
+    let name = match config.name.as_str() {
+        "" => format!("b-{:08x}", stable_hash(&[opened.location.as_bytes()]) >> 32),
+        given => given.into(),
     };
-    if !url.username().is_empty() || url.password().is_some() {
-        return refuse(
-            "credentials do not belong into the URI; use the options or the environment",
-        );
+    let name = name
+        .parse()
+        .map_err(|error: crate::id::InvalidId| options.error("option `name`", error))?;
+    if let Some(limit) = options.take_number("max_concurrent_requests", MAX_CONCURRENT_REQUESTS)? {
+        opened.limits.concurrency = limit;
     }
-    if url.query().is_some() || url.fragment().is_some() {
-        return refuse("it has a `?` or `#` part; options are set beside it, not in it");
-    }
-    Ok(url)
+    options.finish()?;
+    Ok(Opened { name, uri, opened })
 }
 
-/// The URI without what `parse_uri` would refuse, and without a final slash.
-fn shown(url: &Url) -> String {
-    url.as_str().trim_end_matches('/').to_owned() + if url.path() == "/" { "/" } else { "" }
-}
-
-fn build(
-    label: &str,
-    url: &Url,
-    config: &BaseDirectoryConfig,
+fn open_folder(
+    uri: &BaseUri,
+    options: &mut Options,
     runtime: &Runtime,
-) -> Result<(Built, Options), OpenError> {
-    let options = |scheme| Options::new(label, scheme, &config.options);
-    match url.scheme() {
-        "file" => build_file(label, url, options("file"), runtime),
-        "memory" => build_memory(label, url, options("memory")),
-        "s3" => cloud::build_s3(label, url, options("s3")),
-        "gs" => cloud::build_gs(label, url, options("gs")),
-        "az" => cloud::build_az(label, url, options("az")),
-        other => Err(open_error(
-            label,
-            "its `uri`".into(),
-            format!("`{other}://` is unknown; there are file, s3, gs, az and memory"),
-        )),
-    }
-}
-
-fn build_file(
-    label: &str,
-    url: &Url,
-    mut options: Options,
-    runtime: &Runtime,
-) -> Result<(Built, Options), OpenError> {
-    let root = match (url.host_str(), url.to_file_path()) {
-        (None | Some(""), Ok(root)) if root.parent().is_some() => root,
-        _ => {
-            let message = "it must be file:/// and the absolute path of a folder other than /";
-            return Err(open_error(label, "its `uri`".into(), message.into()));
-        }
-    };
+) -> Result<OpenedStore, OpenError> {
+    let folder = uri.folder().unwrap_or_default();
     let fsync = options.take_bool("fsync")?.unwrap_or(true);
     let direct = options.take_bool("direct_io")?.unwrap_or(true);
-    let writing = match (fsync, direct) {
+    let mode = match (fsync, direct) {
         (false, _) => WriteMode::Unsynced,
         (true, false) => WriteMode::Cached,
         (true, true) => WriteMode::Direct,
     };
-    // Components drop a final slash and doubled ones.
-    let root: std::path::PathBuf = root.components().collect();
-    let place = format!("file://{}", root.display());
-    let store = LocalStore::new(root, writing, runtime.random.next_u64());
-    Ok((
-        Built {
-            place,
-            store: Arc::new(store),
-            limits: StoreLimits::LOCAL,
-        },
-        options,
-    ))
+    Ok(OpenedStore {
+        location: format!("file://{}", folder.display()),
+        store: Arc::new(LocalStore::new(folder, mode, runtime.random.next_u64())),
+        limits: StoreLimits::LOCAL,
+    })
 }
 
-/// The stores in memory of this process, by place: those who open the same URI share the content,
-/// as two daemons share a bucket.
+/// The stores in the memory of this process, by location: base directories with the same URI share
+/// their content, as two daemons share a bucket.
 static MEMORY: LazyLock<Mutex<HashMap<String, Arc<InMemory>>>> = LazyLock::new(Mutex::default);
 
-fn build_memory(label: &str, url: &Url, options: Options) -> Result<(Built, Options), OpenError> {
-    let prefix = prefix(label, url)?;
-    let host = url.host_str().unwrap_or_default();
-    let place = format!("memory://{host}/{prefix}");
-    let store = Arc::clone(MEMORY.lock().entry(place.clone()).or_default());
-    let store = ObjectBackend::new(store, prefix, Redactor::default(), false);
-    Ok((
-        Built {
-            place,
-            store: Arc::new(store),
-            limits: StoreLimits::LOCAL,
-        },
-        options,
-    ))
-}
-
-/// The path of a URI as the prefix of object keys.
-pub(super) fn prefix(label: &str, url: &Url) -> Result<Path, OpenError> {
-    let path = Path::from_url_path(url.path().trim_matches('/'));
-    let path = path.map_err(|error| open_error(label, "its `uri`".into(), error.to_string()))?;
-    let longest = keys::LONGEST_KEY;
-    if path.as_ref().len() + longest > 1024 {
-        let message = format!("its path is longer than {} bytes", 1024 - longest);
-        return Err(open_error(label, "its `uri`".into(), message));
-    }
-    Ok(path)
+fn open_memory(uri: &BaseUri, options: &Options) -> Result<OpenedStore, OpenError> {
+    let prefix = client::prefix(uri, options)?;
+    let location = format!("memory://{}/{prefix}", uri.bucket());
+    let store = Arc::clone(MEMORY.lock().entry(location.clone()).or_default());
+    Ok(OpenedStore {
+        location,
+        store: Arc::new(ObjectBackend::new(
+            store,
+            prefix,
+            Redactor::default(),
+            false,
+        )),
+        limits: StoreLimits::LOCAL,
+    })
 }

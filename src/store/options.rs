@@ -1,55 +1,53 @@
-//! Options of a base directory: which there are, and what is wrong with those that were given.
+//! Options of a base directory.
 //!
-//! Does: know every option's name by kind of store, refuse unknown and contradictory ones, parse
-//! values. Does not: build stores (`base_dir`). Invariant: an error names the option, the base
-//! directory and the way out, and never a value.
+//! Does: know the name of every option by scheme, refuse unknown and malformed ones. Does not:
+//! build stores (`open`). Invariant: an error names the base directory, the option and what to do,
+//! and never a value.
 
 use std::collections::BTreeMap;
 
-/// Options of every kind of base directory.
-pub const COMMON: &[&str] = &["max_concurrent_requests"];
-/// Options of `file://`.
-pub const FILE: &[&str] = &["fsync", "direct_io"];
-/// Options of `memory://`.
-pub const MEMORY: &[&str] = &[];
-/// Options of `s3://`; others of the client are taken under their `aws_…` names.
-pub const S3: &[&str] = &[
-    "region",
-    "endpoint",
-    "allow_http",
-    "path_style",
-    "access_key_id",
-    "secret_access_key",
-    "session_token",
-];
-/// Options of `gs://`; others of the client are taken under their `google_…` names.
-pub const GS: &[&str] = &[
-    "service_account_path",
-    "service_account_key",
-    "application_credentials",
-    "endpoint",
-    "allow_http",
-];
-/// Options of `az://`; others of the client are taken under their `azure_…` names.
-pub const AZ: &[&str] = &[
-    "account",
-    "access_key",
-    "sas_token",
-    "client_id",
-    "client_secret",
-    "tenant_id",
-    "endpoint",
-    "allow_http",
-    "use_emulator",
-];
+use crate::config::{BaseUri, BaseUriError, Scheme};
+use crate::id::InvalidId;
 
-const ALL: &[(&str, &[&str])] = &[
-    ("file", FILE),
-    ("memory", MEMORY),
-    ("s3", S3),
-    ("gs", GS),
-    ("az", AZ),
-];
+/// Options of every base directory.
+const COMMON: &[&str] = &["max_concurrent_requests"];
+
+/// Options by scheme. Those of the clouds' clients are accepted too, under their own names, which
+/// begin with `aws_`, `google_` or `azure_`.
+fn names(scheme: Scheme) -> &'static [&'static str] {
+    match scheme {
+        Scheme::File => &["fsync", "direct_io"],
+        Scheme::Memory => &[],
+        Scheme::S3 => &[
+            "region",
+            "endpoint",
+            "allow_http",
+            "path_style",
+            "upload_checksum",
+            "access_key_id",
+            "secret_access_key",
+            "session_token",
+        ],
+        Scheme::Gs => &[
+            "service_account_path",
+            "service_account_key",
+            "application_credentials",
+            "endpoint",
+            "allow_http",
+        ],
+        Scheme::Az => &[
+            "account",
+            "access_key",
+            "sas_token",
+            "client_id",
+            "client_secret",
+            "tenant_id",
+            "endpoint",
+            "allow_http",
+            "use_emulator",
+        ],
+    }
+}
 
 /// Why a base directory cannot be opened as configured.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -59,64 +57,126 @@ pub struct OpenError {
     pub base: String,
     /// The option or URI at fault.
     pub object: String,
-    /// What is wrong with it and what to do.
-    pub reason: String,
+    /// What is wrong and what to do.
+    #[source]
+    pub reason: OpenReason,
 }
 
-/// The options given for one base directory, taken out one by one; what is left at the end is
+/// What is wrong with the configuration of a base directory.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum OpenReason {
+    /// The URI.
+    #[error(transparent)]
+    Uri(#[from] BaseUriError),
+    /// The name.
+    #[error(transparent)]
+    Name(#[from] InvalidId),
+    /// An option, or several together; also what the store's client says about them, without
+    /// secrets.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl From<&str> for OpenReason {
+    fn from(reason: &str) -> Self {
+        Self::Invalid(reason.to_owned())
+    }
+}
+
+impl From<String> for OpenReason {
+    fn from(reason: String) -> Self {
+        Self::Invalid(reason)
+    }
+}
+
+impl OpenError {
+    /// The error of one object of a base directory.
+    pub fn new(base: &str, object: impl Into<String>, reason: impl Into<OpenReason>) -> Self {
+        Self {
+            base: base.into(),
+            object: object.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
+/// The options given for one base directory, removed one by one; what remains at the end is
 /// unknown.
 pub struct Options {
     base: String,
-    scheme: &'static str,
-    left: BTreeMap<String, String>,
+    scheme: Scheme,
+    remaining: BTreeMap<String, String>,
 }
 
 /// Names only: values may be secrets.
 impl std::fmt::Debug for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "options of {}: {:?}", self.base, self.left.keys())
+        write!(f, "options of {}: {:?}", self.base, self.remaining.keys())
     }
 }
 
 impl Options {
-    /// Those of a base directory, called `base` in errors.
-    pub fn new(base: &str, scheme: &'static str, given: &BTreeMap<String, String>) -> Self {
+    /// The options of a base directory, which errors call by its name, or its URI if it has none.
+    pub fn new(name: &str, uri: &BaseUri, given: &BTreeMap<String, String>) -> Self {
+        let base = match name {
+            "" => uri.to_string(),
+            name => name.to_owned(),
+        };
         Self {
-            base: base.into(),
-            scheme,
-            left: given.clone(),
+            base,
+            scheme: uri.scheme(),
+            remaining: given.clone(),
         }
     }
 
-    /// A text, if it was given.
+    /// Removes an option and returns its value.
     pub fn take(&mut self, name: &str) -> Option<String> {
-        self.left.remove(name)
+        self.remaining.remove(name)
     }
 
-    /// Whether it was given and not taken yet.
+    /// Whether an option was given and has not been removed yet.
     pub fn has(&self, name: &str) -> bool {
-        self.left.contains_key(name)
+        self.remaining.contains_key(name)
     }
 
-    /// Whether it was given, and is none of these.
-    pub fn is_none_of(&self, name: &str, values: &[&str]) -> bool {
-        let value = self.left.get(name);
-        value.is_some_and(|value| !values.contains(&value.as_str()))
+    /// The value of an option that has not been removed yet.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.remaining.get(name).map(String::as_str)
     }
 
-    /// A truth value, if it was given.
-    pub fn take_bool(&mut self, name: &str) -> Result<Option<bool>, OpenError> {
-        match self.left.remove(name).as_deref() {
-            None => Ok(None),
-            Some("true") => Ok(Some(true)),
-            Some("false") => Ok(Some(false)),
-            Some(_) => Err(self.refuse(name, "must be true or false")),
+    /// Removes an option with one of a few values.
+    ///
+    /// # Errors
+    /// If it has another value.
+    pub fn take_one_of<T: Copy>(
+        &mut self,
+        name: &str,
+        values: &[(&str, T)],
+    ) -> Result<Option<T>, OpenError> {
+        let Some(text) = self.remaining.remove(name) else {
+            return Ok(None);
+        };
+        if let Some((_, value)) = values.iter().find(|(word, _)| *word == text) {
+            return Ok(Some(*value));
         }
+        let words: Vec<String> = values.iter().map(|(word, _)| format!("`{word}`")).collect();
+        Err(self.refuse(name, &format!("must be {}", words.join(" or "))))
     }
 
-    /// A number from 1 to `max`, if it was given.
+    /// Removes an option that is `true` or `false`.
+    ///
+    /// # Errors
+    /// If it is neither.
+    pub fn take_bool(&mut self, name: &str) -> Result<Option<bool>, OpenError> {
+        self.take_one_of(name, &[("true", true), ("false", false)])
+    }
+
+    /// Removes an option that is a number from 1 to `max`.
+    ///
+    /// # Errors
+    /// If it is no such number.
     pub fn take_number(&mut self, name: &str, max: usize) -> Result<Option<usize>, OpenError> {
-        let Some(text) = self.left.remove(name) else {
+        let Some(text) = self.remaining.remove(name) else {
             return Ok(None);
         };
         match text.parse() {
@@ -125,69 +185,58 @@ impl Options {
         }
     }
 
-    /// Those that begin with the prefix of the store's own client.
+    /// Removes the options whose names begin with the prefix of the store's client.
     pub fn take_prefixed(&mut self, prefix: &str) -> Vec<(String, String)> {
-        let names: Vec<String> = self
-            .left
-            .keys()
-            .filter(|name| name.starts_with(prefix))
-            .cloned()
-            .collect();
-        names
+        let remaining = std::mem::take(&mut self.remaining);
+        let (taken, remaining): (BTreeMap<_, _>, _) = remaining
             .into_iter()
-            .filter_map(|name| self.left.remove_entry(&name))
-            .collect()
+            .partition(|(name, _)| name.starts_with(prefix));
+        self.remaining = remaining;
+        taken.into_iter().collect()
     }
 
-    /// Refuses an option.
+    /// The error that an option is wrong: its name, then `reason`.
     pub fn refuse(&self, name: &str, reason: &str) -> OpenError {
-        open_error(
-            &self.base,
-            format!("option `{name}`"),
-            format!("`{name}` {reason}"),
-        )
+        self.error(format!("option `{name}`"), format!("`{name}` {reason}"))
     }
 
-    /// Nothing may be left.
+    /// An error of this base directory.
+    pub fn error(&self, object: impl Into<String>, reason: impl Into<OpenReason>) -> OpenError {
+        OpenError::new(&self.base, object, reason)
+    }
+
+    /// Checks that no option remains.
+    ///
+    /// # Errors
+    /// If one does: it is unknown.
     pub fn finish(self) -> Result<(), OpenError> {
-        match self.left.keys().next() {
+        match self.remaining.keys().next() {
             None => Ok(()),
             Some(name) => Err(self.unknown(name)),
         }
     }
 
-    /// Says what an unknown option might have meant.
+    /// The error that an option is unknown, with the one that may have been meant.
     pub fn unknown(&self, name: &str) -> OpenError {
-        let (_, mine) = ALL
-            .iter()
-            .find(|(scheme, _)| *scheme == self.scheme)
-            .unwrap_or(&ALL[0]);
-        let elsewhere = ALL.iter().find(|(_, options)| options.contains(&name));
-        let known = || mine.iter().chain(COMMON).copied();
-        let nearest = known()
-            .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
-        let similar = nearest.filter(|n| strsim::jaro_winkler(n, name) > 0.75);
-        let reason = match (elsewhere, similar) {
-            (Some((scheme, _)), _) if *scheme != self.scheme => format!(
-                "is an option of {scheme}:// base directories, and this one is {}://",
-                self.scheme
-            ),
-            (_, Some(similar)) => format!("is unknown; did you mean `{similar}`?"),
-            _ => format!(
-                "is unknown; {}:// base directories know {}",
-                self.scheme,
+        let scheme = self.scheme.name();
+        let elsewhere = Scheme::ALL.iter().find(|s| names(**s).contains(&name));
+        if let Some(other) = elsewhere.filter(|other| **other != self.scheme) {
+            let reason = format!(
+                "is an option of {}:// base directories, and this one is {scheme}://",
+                other.name()
+            );
+            return self.refuse(name, &reason);
+        }
+        let known = || names(self.scheme).iter().chain(COMMON).copied();
+        let similarity = |known: &str| strsim::jaro_winkler(known, name);
+        let nearest = known().max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
+        let reason = match nearest.filter(|nearest| similarity(nearest) > 0.75) {
+            Some(nearest) => format!("is unknown; did you mean `{nearest}`?"),
+            None => format!(
+                "is unknown; the options of {scheme}:// are {}",
                 known().collect::<Vec<_>>().join(", ")
             ),
         };
         self.refuse(name, &reason)
-    }
-}
-
-/// An error of opening a base directory.
-pub fn open_error(base: &str, object: String, reason: String) -> OpenError {
-    OpenError {
-        base: base.into(),
-        object,
-        reason,
     }
 }

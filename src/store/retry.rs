@@ -1,9 +1,10 @@
-//! Patience: tries again what may succeed the next time.
+//! Retries of failed operations.
 //!
-//! Does: repeat reads, lists and deletes that failed as `Unavailable` until the policy's max_elapsed
-//! is over, and puts that another client's delete got in the way of, a few times. Does not: repeat
-//! other puts, because the facade gives them to another base directory first. Invariant: a failure
-//! that a retry cannot cure is answered at once.
+//! Does: repeat reads, lists and deletes that failed as `Unavailable` until the policy's time is
+//! up, and contended puts a few times. Does not: repeat other puts: `storage` tries them on another
+//! base directory first. Invariant: an operation has one owner of its retries
+//! (docs/decisions/storage-failure-and-health.md), and a failure that a retry cannot cure is
+//! returned at once.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::keys::{Folder, Key};
 use super::{
@@ -18,36 +20,36 @@ use super::{
 };
 use crate::runtime::Runtime;
 
-/// A put that was contended is repeated this often.
+/// How often a contended put is repeated.
 const CONTENDED_RETRIES: u32 = 4;
 
-/// How long and how often an operation is tried again.
+/// How long and how often an operation is retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// No new try begins after this long since the first.
+    /// No retry starts later than this after the first attempt.
     pub max_elapsed: Duration,
-    /// Wait before the second try; doubles after each.
+    /// Wait before the first retry; doubles with each.
     pub first_wait: Duration,
-    /// Longest wait between two tries.
+    /// Longest wait between two attempts.
     pub longest_wait: Duration,
 }
 
 impl RetryPolicy {
-    /// For stores behind a network: throttling and fail-overs of a server take seconds.
+    /// For stores behind a network: throttling and failovers of a server take seconds.
     pub const REMOTE: Self = Self {
         max_elapsed: Duration::from_secs(60),
         first_wait: Duration::from_millis(100),
         longest_wait: Duration::from_secs(5),
     };
-    /// For file systems and memory: what fails there stays failed.
+    /// For file systems and memory: what fails there usually keeps failing.
     pub const LOCAL: Self = Self {
         max_elapsed: Duration::from_secs(2),
         first_wait: Duration::from_millis(50),
         longest_wait: Duration::from_millis(500),
     };
 
-    /// The wait before try `number` (the first repeat is 1), with the upper half drawn at random so
-    /// that clients which failed together do not come back together.
+    /// The wait before the `number`th retry (from 1). `random` spreads it over its upper half, so
+    /// that clients which failed together do not retry together.
     pub fn wait(&self, number: u32, random: u64) -> Duration {
         let doubled = self
             .first_wait
@@ -57,7 +59,7 @@ impl RetryPolicy {
     }
 }
 
-/// Wraps a store with max_elapsed.
+/// Wraps a store with retries.
 #[derive(Debug)]
 pub struct Retry {
     inner: Arc<dyn Store>,
@@ -75,42 +77,48 @@ impl Retry {
         }
     }
 
-    async fn patiently<T, F>(&self, work: impl Fn() -> F) -> Result<T, StoreError>
+    async fn retrying<T, F>(&self, operation: impl Fn() -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
+        let retryable = |_, error: &StoreError| error.kind == StoreErrorKind::Unavailable;
         let deadline = self.runtime.clock.now() + self.policy.max_elapsed;
-        let mut number = 0;
-        loop {
-            let error = match work().await {
-                Err(error) if error.kind == StoreErrorKind::Unavailable => error,
-                other => return other,
-            };
-            number += 1;
-            let wait = self.policy.wait(number, self.runtime.random.next_u64());
-            if self.runtime.clock.now() + wait > deadline {
-                return Err(error);
-            }
-            tracing::debug!(%error, number, "trying again");
-            self.runtime.clock.sleep(wait).await;
-        }
+        self.repeat(operation, retryable, Some(deadline)).await
     }
 
-    async fn despite_contention<T, F>(&self, work: impl Fn() -> F) -> Result<T, StoreError>
+    async fn retrying_contended<T, F>(&self, operation: impl Fn() -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
+        let retryable = |number, error: &StoreError| error.contended && number <= CONTENDED_RETRIES;
+        self.repeat(operation, retryable, None).await
+    }
+
+    /// Repeats an operation while its error and the number of the retry permit it and the retry
+    /// starts before the deadline.
+    async fn repeat<T, F>(
+        &self,
+        operation: impl Fn() -> F,
+        retryable: impl Fn(u32, &StoreError) -> bool,
+        deadline: Option<Instant>,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let Runtime { clock, random, .. } = &self.runtime;
         let mut number = 0;
         loop {
-            match work().await {
-                Err(error) if error.contended && number < CONTENDED_RETRIES => {
-                    number += 1;
-                    let wait = self.policy.wait(number, self.runtime.random.next_u64());
-                    tracing::debug!(%error, number, "trying a contended put again");
-                    self.runtime.clock.sleep(wait).await;
-                }
-                other => return other,
+            number += 1;
+            let error = match operation().await {
+                Err(error) if retryable(number, &error) => error,
+                result => return result,
+            };
+            let wait = self.policy.wait(number, random.next_u64());
+            if deadline.is_some_and(|deadline| clock.now() + wait > deadline) {
+                return Err(error);
             }
+            tracing::debug!(%error, number, "retrying a failed operation");
+            clock.sleep(wait).await;
         }
     }
 }
@@ -118,7 +126,7 @@ impl Retry {
 #[async_trait]
 impl Store for Retry {
     async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<(), StoreError> {
-        self.despite_contention(|| self.inner.put(key, content.clone()))
+        self.retrying_contended(|| self.inner.put(key, content.clone()))
             .await
     }
 
@@ -128,33 +136,33 @@ impl Store for Retry {
         content: Bytes,
         expected: &Precondition,
     ) -> Result<bool, StoreError> {
-        self.despite_contention(|| self.inner.put_if(key, content.clone(), expected))
+        self.retrying_contended(|| self.inner.put_if(key, content.clone(), expected))
             .await
     }
 
     async fn get_versioned(&self, key: &Key) -> Result<Versioned, StoreError> {
-        self.patiently(|| self.inner.get_versioned(key)).await
+        self.retrying(|| self.inner.get_versioned(key)).await
     }
 
     async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail, StoreError> {
-        self.patiently(|| self.inner.get_tail(key, max)).await
+        self.retrying(|| self.inner.get_tail(key, max)).await
     }
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.patiently(|| self.inner.get_range(key, range.clone()))
+        self.retrying(|| self.inner.get_range(key, range.clone()))
             .await
     }
 
     async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>, StoreError> {
-        self.patiently(|| self.inner.list(folder)).await
+        self.retrying(|| self.inner.list(folder)).await
     }
 
     async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>, StoreError> {
-        self.patiently(|| self.inner.list_folders(folder)).await
+        self.retrying(|| self.inner.list_folders(folder)).await
     }
 
     async fn delete(&self, keys: Vec<Key>) -> Result<u64, StoreError> {
-        self.patiently(|| self.inner.delete(keys.clone())).await
+        self.retrying(|| self.inner.delete(keys.clone())).await
     }
 
     async fn delete_if(
@@ -162,11 +170,11 @@ impl Store for Retry {
         key: &Key,
         version: Option<&str>,
     ) -> Result<DeleteOutcome, StoreError> {
-        self.patiently(|| self.inner.delete_if(key, version)).await
+        self.retrying(|| self.inner.delete_if(key, version)).await
     }
 
     async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64, StoreError> {
-        self.patiently(|| self.inner.remove_stale_temporaries(folder))
+        self.retrying(|| self.inner.remove_stale_temporaries(folder))
             .await
     }
 

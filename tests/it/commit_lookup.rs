@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use stopover::app::Daemon;
 use stopover::config::{BaseDirectoryConfig, Config};
-use stopover::exchange::{Announce, ExchangeError, ExchangeSpec};
+use stopover::exchange::Announce::CreateOrRenew;
+use stopover::exchange::{ExchangeError, ExchangeSpec};
 use stopover::id::ExchangeId;
 use stopover::ingest::{Claim, IngestError};
 use stopover::runtime::Runtime;
@@ -102,7 +103,7 @@ async fn while_commit_records_are_unreadable_no_attempt_is_reported_as_failed() 
     assert!(
         matches!(
             not_known,
-            Err(IngestError::Commit(
+            Err(IngestError::Catalog(
                 stopover::catalog::CatalogError::Storage(_)
             ))
         ),
@@ -138,7 +139,10 @@ async fn a_batch_that_cannot_be_the_first_opens_no_sink() {
         "{refused:?}"
     );
     assert_eq!(
-        (after.ingest.undecided(), after.metrics.sinks_open.get()),
+        (
+            after.ingest.unsettled_sinks(),
+            after.metrics.sinks_open.get()
+        ),
         (0, 0)
     );
     assert_eq!(
@@ -162,10 +166,10 @@ async fn a_daemon_drops_cached_data_of_an_exchange_closed_through_another() {
         read(&reader, x, 0).await.unwrap();
     }
     let both = reader.reader.cached_bytes();
-    assert_eq!(reader.commits.cached_exchanges().len(), 2);
-    writer.exchanges.close(&x).await.unwrap();
+    assert_eq!(reader.catalog.cached_exchanges().len(), 2);
+    writer.closing.close(&x).await.unwrap();
     tokio::time::sleep(Duration::from_secs(20)).await;
-    assert_eq!(reader.commits.cached_exchanges(), [kept.clone()].into());
+    assert_eq!(reader.catalog.cached_exchanges(), [kept.clone()].into());
     assert_eq!(reader.reader.cached_exchanges(), [kept].into());
     assert_eq!(reader.reader.cached_bytes(), both / 2);
 }
@@ -225,7 +229,7 @@ async fn a_first_announcement_refused_because_of_another_base_directory_leaves_n
         let x = homes.next().unwrap();
         announce(&look, &x, 2).await;
         let at_home = marker(0, &x).exists();
-        look.exchanges.close(&x).await.unwrap();
+        look.closing.close(&x).await.unwrap();
         if at_home {
             return x;
         }
@@ -233,21 +237,24 @@ async fn a_first_announcement_refused_because_of_another_base_directory_leaves_n
 
     let x = at_home().await;
     announce(&elsewhere, &x, 2).await;
-    let other = both.exchanges.announce(&x, spec(3), Announce::Either).await;
+    let other = both.exchanges.announce(&x, spec(3), CreateOrRenew).await;
     assert!(
         matches!(other, Err(ExchangeError::Conflict { .. })),
         "{other:?}"
     );
     assert!(!marker(0, &x).exists() && marker(1, &x).exists());
-    let same = both.exchanges.announce(&x, spec(2), Announce::Either).await;
+    let same = both.exchanges.announce(&x, spec(2), CreateOrRenew).await;
     assert!(!same.unwrap().created);
     assert!(marker(0, &x).exists() && marker(1, &x).exists());
 
     let x = at_home().await;
     announce(&elsewhere, &x, 2).await;
     std::fs::write(marker(1, &x), "{\"ended\":\"1\"}\n").unwrap();
-    let ended = both.exchanges.announce(&x, spec(2), Announce::Either).await;
-    assert!(matches!(ended, Err(ExchangeError::Closed(_))), "{ended:?}");
+    let ended = both.exchanges.announce(&x, spec(2), CreateOrRenew).await;
+    assert!(
+        matches!(ended, Err(ExchangeError::Closed { .. })),
+        "{ended:?}"
+    );
     assert!(!marker(0, &x).exists() && marker(1, &x).exists());
 
     // While one base directory is unavailable, nothing is known and the marker stays: the client
@@ -257,7 +264,7 @@ async fn a_first_announcement_refused_because_of_another_base_directory_leaves_n
     let (inside, away) = (folders[1].path().join("v1"), folders[1].path().join("away"));
     std::fs::rename(&inside, &away).unwrap();
     std::fs::write(&inside, "no folder").unwrap();
-    let not_known = both.exchanges.announce(&x, spec(2), Announce::Either).await;
+    let not_known = both.exchanges.announce(&x, spec(2), CreateOrRenew).await;
     assert!(
         matches!(not_known, Err(ExchangeError::Storage(_))),
         "{not_known:?}"
@@ -265,6 +272,6 @@ async fn a_first_announcement_refused_because_of_another_base_directory_leaves_n
     assert!(marker(0, &x).exists());
     std::fs::remove_file(&inside).unwrap();
     std::fs::rename(&away, &inside).unwrap();
-    let again = both.exchanges.announce(&x, spec(2), Announce::Either).await;
+    let again = both.exchanges.announce(&x, spec(2), CreateOrRenew).await;
     assert!(!again.unwrap().created);
 }

@@ -199,7 +199,7 @@ async fn a_stalled_reader_of_hot_segments_does_not_keep_writers_from_memory() {
     // timeout, which is short under contention.
     let pool = &door.daemon.write_pool;
     let id: ExchangeId = MODEST.parse().unwrap();
-    let all = door.daemon.ingest.reserve(&id, pool.capacity());
+    let all = pool.reserve(id.query(), pool.capacity());
     let granted = tokio::time::timeout(Duration::from_secs(30), all).await;
     assert!(granted.is_ok(), "{:?}", pool.queries());
     drop(stuck);

@@ -326,7 +326,7 @@ async fn health_readiness_dashboard_metrics_and_openapi_are_served() {
     let api = ok_json(door.get("/openapi.json").await).await;
     assert!(api["paths"]["/v1/read"]["post"].is_object());
 
-    door.daemon.exchanges.drain();
+    door.daemon.ingest.drain();
     let response = door.get("/readyz").await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     let draining: Value = response.json().await.unwrap();

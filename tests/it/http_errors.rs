@@ -502,17 +502,17 @@ async fn declaring_an_attempt_opens_no_sink_and_changes_nothing() {
         assert_eq!(declared.status(), StatusCode::NO_CONTENT);
     }
     assert_eq!(
-        door.daemon.ingest.undecided(),
+        door.daemon.ingest.unsettled_sinks(),
         0,
         "a drain does not wait for declared sinks"
     );
     // One of them is written; the other is not.
     door.add(&sink("e", 0, 0), 0, batch(&[(0, b"page")])).await;
-    assert_eq!(door.daemon.ingest.undecided(), 1);
+    assert_eq!(door.daemon.ingest.unsettled_sinks(), 1);
     let claim = json!({"batches": 1, "pages": 1, "bytes": 4});
     let finish = format!("{}/finish", sink("e", 0, 0));
     ok_json(door.post_json(&finish, &claim).await).await;
-    assert_eq!(door.daemon.ingest.undecided(), 0);
+    assert_eq!(door.daemon.ingest.unsettled_sinks(), 0);
     let never = format!("{}/finish", sink("e", 1, 0));
     let claim = json!({"batches": 1, "pages": 1, "bytes": 4});
     check(

@@ -403,7 +403,7 @@ async fn a_coordinator_that_receives_no_handles_is_cut_off_and_its_footers_relea
     client
         .ask("/v1/exchanges/w/handles", "application/json", wanted)
         .await;
-    let (pool, commits) = (&planner.daemon.read_pool, &planner.daemon.commits);
+    let (pool, commits) = (&planner.daemon.read_pool, &planner.daemon.catalog);
     let deadline = Instant::now() + Duration::from_secs(10);
     while commits.footer_bytes() == 0 {
         assert!(Instant::now() < deadline, "no plan was started");

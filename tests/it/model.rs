@@ -288,7 +288,7 @@ impl World {
                 let got = read(daemon, &self.exchange, partition).await.unwrap();
                 assert_eq!(got, self.model.expected(partition), "partition {partition}");
             }
-            let content = daemon.commits.summary(&self.exchange).await.unwrap();
+            let content = daemon.catalog.summary(&self.exchange).await.unwrap();
             let got: Vec<TaskAttempt> = content.committed.iter().map(|c| c.attempt).collect();
             let expected: Vec<TaskAttempt> = self
                 .model
@@ -303,11 +303,7 @@ impl World {
     /// After the close nothing is left in the base directories and in memory, once uploads that
     /// were in progress have been cleaned up.
     async fn close(&self) {
-        self.daemons[0]
-            .exchanges
-            .close(&self.exchange)
-            .await
-            .unwrap();
+        self.daemons[0].closing.close(&self.exchange).await.unwrap();
         for _ in 0..100 {
             let left = self.daemons[1].exchanges.list().await.unwrap();
             if left.is_empty() && self.daemons[0].write_pool.used() == 0 {

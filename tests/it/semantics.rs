@@ -1,7 +1,7 @@
 //! The promises of docs/semantics.md, as claims about daemons that share base directories.
 //!
-//! These tests call the daemon's parts in this process, without HTTP (`http` tests that). The test
-//! at the end checks docs/semantics.md against the tests that it names.
+//! These call the daemon's parts in this process, without HTTP; `http.rs` tests the routes.
+//! `tests/docs.rs` checks that docs/semantics-tests.md names tests that exist.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,14 +13,13 @@ use stopover::app::Daemon;
 use stopover::catalog::PlannedHandle;
 use stopover::config::{BaseDirectoryConfig, Config};
 use stopover::exchange::{Announce, ExchangeError, ExchangeSpec};
-use stopover::gc::collect::{Collector, Finding};
-use stopover::gc::watch::Verdict;
+use stopover::gc::collect::{Collector, Inspection};
+use stopover::gc::lease_tracker::Verdict;
 use stopover::id::{ExchangeId, SinkId, TaskAttempt};
 use stopover::ingest::{Aborted, Claim, IngestError};
-use stopover::memory::ReservedBytes;
 use stopover::read::{PageFormat, ReadError, Selection};
 use stopover::runtime::Runtime;
-use stopover::segment::frame::{FRAME_HEADER_LEN, verify_batch, write_frame_header};
+use stopover::segment::frame::{BatchVerifier, FRAME_HEADER_LEN, write_frame_header};
 use stopover::segment::layout::TRAILER_LEN;
 use stopover::storage::{Storage, StoreLimits};
 use stopover::store::Store;
@@ -129,7 +128,9 @@ pub async fn announce(daemon: &Daemon, exchange: &ExchangeId, partitions: u32) {
         partitions,
         ordered: false,
     };
-    let announced = daemon.exchanges.announce(exchange, spec, Announce::Either);
+    let announced = daemon
+        .exchanges
+        .announce(exchange, spec, Announce::CreateOrRenew);
     announced.await.unwrap();
 }
 
@@ -141,14 +142,10 @@ pub async fn write(
     pages: &[(u32, Vec<u8>)],
 ) -> Result<(), IngestError> {
     let bytes = frames(pages);
-    let reservation = daemon
-        .ingest
-        .reserve(&sink.exchange, bytes.len() as u64)
-        .await?;
-    let (bytes, memory) = ReservedBytes::into_transferable(bytes.into(), reservation);
-    let batch = verify_batch(bytes, 10_000, 16 << 20).unwrap();
-    let appended = daemon.ingest.append(sink, Some(number), batch, memory);
-    appended.map(drop)
+    let admission = daemon.ingest.admit(sink, Some(number))?;
+    let admission = admission.reserve(bytes.len() as u64).await?;
+    let check = BatchVerifier::new(10_000, 16 << 20);
+    admission.append(check, bytes.into()).map(drop)
 }
 
 fn claim(batches: u64, pages: &[(u32, Vec<u8>)]) -> Option<Claim> {
@@ -162,7 +159,7 @@ fn claim(batches: u64, pages: &[(u32, Vec<u8>)]) -> Option<Claim> {
 }
 
 async fn planned(daemon: &Daemon, x: &ExchangeId, chosen: &[TaskAttempt]) -> Vec<PlannedHandle> {
-    let planned = daemon.commits.plan_handles(x, false, chosen, 1 << 20);
+    let planned = daemon.catalog.plan_handles(x, false, chosen, 1 << 20);
     planned.await.unwrap().collect()
 }
 
@@ -407,7 +404,7 @@ async fn nothing_of_an_unfinished_or_aborted_attempt_is_visible() {
     );
     daemon.ingest.finish(&good, None).await.unwrap();
     for daemon in [daemon, shared.daemon(2)] {
-        let content = daemon.commits.summary(&x).await.unwrap();
+        let content = daemon.catalog.summary(&x).await.unwrap();
         let attempts: Vec<_> = content.committed.iter().map(|c| c.attempt.task).collect();
         assert_eq!(attempts, [2]);
         assert_eq!(read(&daemon, &x, 0).await.unwrap().len(), 200_000);
@@ -415,7 +412,7 @@ async fn nothing_of_an_unfinished_or_aborted_attempt_is_visible() {
             let chosen = [hidden.task_attempt];
             assert!(
                 daemon
-                    .commits
+                    .catalog
                     .plan_handles(&x, false, &chosen, 1)
                     .await
                     .is_err()
@@ -513,7 +510,7 @@ async fn a_finish_and_an_abort_that_race_agree_on_one_outcome() {
             tokio::join!(daemon.ingest.finish(&one, None), daemon.ingest.abort(&one));
         let visible = !shared
             .daemon(99)
-            .commits
+            .catalog
             .summary(&x)
             .await
             .unwrap()
@@ -582,7 +579,7 @@ async fn a_damaged_footer_is_counted_each_time_it_is_read() {
         let at = bytes.len() - from_the_end;
         bytes[at] ^= 1;
         std::fs::write(&file, bytes).unwrap();
-        assert!(reader.commits.summary(&x).await.is_err());
+        assert!(reader.catalog.summary(&x).await.is_err());
         assert_eq!(reader.metrics.corruptions.get(), counted);
     }
     std::fs::write(&file, good).unwrap();
@@ -655,7 +652,7 @@ async fn close_removes_everything_from_every_base_directory() {
         write_task(&daemon, &sink(&x, task, 0), &[(0, page(1, 100))]).await;
     }
     write_task(&daemon, &sink(&kept, 0, 0), &[(0, page(1, 100))]).await;
-    shared.daemon(2).exchanges.close(&x).await.unwrap();
+    shared.daemon(2).closing.close(&x).await.unwrap();
     let left = shared.files();
     assert!(
         left.iter().all(|f| f.to_str().unwrap().contains("q-2")),
@@ -665,7 +662,7 @@ async fn close_removes_everything_from_every_base_directory() {
         read(&shared.daemon(3), &kept, 0).await.unwrap(),
         page(1, 100)
     );
-    daemon.exchanges.close(&kept).await.unwrap();
+    daemon.closing.close(&kept).await.unwrap();
     assert_eq!(shared.files(), Vec::<PathBuf>::new());
 }
 
@@ -677,7 +674,7 @@ async fn a_late_writer_is_refused_and_leaves_nothing() {
     late.exchanges.lookup(&x).await.unwrap();
     let one = sink(&x, 0, 0);
     write(&late, &one, 0, &[(0, page(1, 100))]).await.unwrap();
-    closer.exchanges.close(&x).await.unwrap();
+    closer.closing.close(&x).await.unwrap();
     // The late daemon has not noticed yet: it uploads, rechecks, and deletes its segment.
     let _ = late.ingest.finish(&one, None).await;
     for _ in 0..200 {
@@ -689,13 +686,16 @@ async fn a_late_writer_is_refused_and_leaves_nothing() {
     assert_eq!(shared.files(), Vec::<PathBuf>::new());
     for daemon in [&late, &closer] {
         let error = daemon.exchanges.lookup(&x).await.unwrap_err();
-        assert!(matches!(error, ExchangeError::Closed(_)), "{error}");
+        assert!(matches!(error, ExchangeError::Closed { .. }), "{error}");
     }
     let spec = ExchangeSpec {
         partitions: 1,
         ordered: false,
     };
-    let again = closer.exchanges.announce(&x, spec, Announce::Either).await;
+    let again = closer
+        .exchanges
+        .announce(&x, spec, Announce::CreateOrRenew)
+        .await;
     assert!(again.is_err());
 }
 
@@ -752,11 +752,11 @@ fn collector(daemon: &Daemon) -> Collector {
 }
 
 /// Looks until the exchange is over, and answers that finding.
-async fn until_over(collector: &mut Collector) -> Finding {
+async fn until_over(collector: &mut Collector) -> Inspection {
     for _ in 0..20 {
         tokio::time::sleep(Duration::from_secs(10)).await;
-        for finding in collector.look().await.unwrap() {
-            if finding.outcome.as_ref().unwrap().verdict == Verdict::Over {
+        for finding in collector.inspect_all().await.unwrap() {
+            if finding.outcome.as_ref().unwrap().verdict == Verdict::Expired {
                 return finding;
             }
         }
@@ -776,11 +776,11 @@ async fn a_renewal_between_observation_and_claim_keeps_the_exchange() {
     announce(&shared.daemon(2), &x, 1).await;
     let seen = over.outcome.unwrap();
     let ended = sweeper
-        .end(&x, &seen, || panic!("nobody may be told"))
+        .collect(&x, &seen, || panic!("nobody may be told"))
         .await;
     assert_eq!(ended.unwrap(), None);
     assert_eq!(read(&shared.daemon(3), &x, 0).await.unwrap(), page(1, 100));
-    let again = sweeper.look().await.unwrap();
+    let again = sweeper.inspect_all().await.unwrap();
     let again = again[0].outcome.as_ref().unwrap();
     assert_eq!(again.verdict, Verdict::Fresh, "watched from the start");
 }
@@ -796,24 +796,26 @@ async fn a_collected_exchange_is_not_revived_by_a_renewal_or_a_late_writer() {
     let sweeping = shared.daemon(3);
     let mut sweeper = collector(&sweeping);
     let over = until_over(&mut sweeper).await.outcome.unwrap();
-    sweeper.end(&x, &over, || {}).await.unwrap().unwrap();
+    sweeper.collect(&x, &over, || {}).await.unwrap().unwrap();
     assert_eq!(shared.files(), Vec::<PathBuf>::new());
     // The coordinator resumes: through a daemon that knew the exchange, and one that never saw it.
     let spec = ExchangeSpec {
         partitions: 1,
         ordered: false,
     };
-    let renewed = owner.exchanges.announce(&x, spec.clone(), Announce::Either);
+    let renewed = owner
+        .exchanges
+        .announce(&x, spec.clone(), Announce::CreateOrRenew);
     let error = renewed.await.unwrap_err();
-    assert!(matches!(error, ExchangeError::Closed(_)), "{error}");
+    assert!(matches!(error, ExchangeError::Closed { .. }), "{error}");
     let stranger = shared.daemon(4);
-    let renewed = stranger.exchanges.announce(&x, spec, Announce::Renewal);
+    let renewed = stranger.exchanges.announce(&x, spec, Announce::Renew);
     let error = renewed.await.unwrap_err();
-    assert!(matches!(error, ExchangeError::NotFound(_)), "{error}");
+    assert!(matches!(error, ExchangeError::NotFound { .. }), "{error}");
     // The writer resumes: it deletes what it stores.
     let _ = late.ingest.finish(&one, None).await;
     for _ in 0..2000 {
-        if shared.files().is_empty() && late.exchanges.lookup_now(&x).await.is_err() {
+        if shared.files().is_empty() && late.exchanges.lookup_uncached(&x).await.is_err() {
             break;
         }
         std::thread::sleep(Duration::from_millis(1));
@@ -838,11 +840,11 @@ async fn concurrent_collectors_do_no_harm() {
         announce(&daemon, &kept, 1).await;
         tokio::time::sleep(Duration::from_secs(10)).await;
         let sweeps = collectors.iter_mut().map(async |collector| {
-            for finding in collector.look().await.unwrap() {
+            for finding in collector.inspect_all().await.unwrap() {
                 let seen = finding.outcome.unwrap();
-                assert!(finding.exchange == x || seen.verdict != Verdict::Over);
+                assert!(finding.exchange == x || seen.verdict != Verdict::Expired);
                 collector
-                    .end(&finding.exchange, &seen, || {})
+                    .collect(&finding.exchange, &seen, || {})
                     .await
                     .unwrap();
             }
@@ -875,18 +877,20 @@ async fn the_overhead_of_a_batch_is_reserved_at_once_or_by_the_next_batch() {
     let rest = pool.capacity() - pool.used() - bytes - 10;
     let rest = pool.try_reserve("r", rest).unwrap();
     write(&daemon, &one, 1, &pages).await.unwrap();
-    assert_eq!(pool.used(), pool.capacity() - 10, "only ten bytes are left");
-    let who_leaves = daemon.ingest.reserve(&x, 100).now_or_never();
-    assert!(
-        who_leaves.is_none(),
-        "the reservation must wait: {who_leaves:?}"
+    assert_eq!(
+        pool.used(),
+        pool.capacity() - 10,
+        "only ten bytes are left"
     );
+    let reserve = || daemon.ingest.admit(&one, Some(2)).unwrap().reserve(100);
+    let who_leaves = reserve().now_or_never();
+    assert!(who_leaves.is_none(), "the reservation must wait");
     drop(rest);
-    let next = daemon.ingest.reserve(&x, 100).await.unwrap();
+    let next = reserve().await.unwrap();
     assert_eq!(next.bytes(), 100 + besides);
-    let after = daemon.ingest.reserve(&x, 100).await.unwrap();
+    let after = reserve().await.unwrap();
     assert_eq!(after.bytes(), 100, "the overhead is reserved only once");
-    daemon.exchanges.close(&x).await.unwrap();
+    daemon.closing.close(&x).await.unwrap();
     drop((next, after));
     while pool.used() > 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -905,7 +909,7 @@ async fn footers_are_evicted_for_readers_and_planning_never_waits() {
         write_task(&writer, &sink(&x, task, 0), &pages).await;
     }
     let planner = shared.daemon(2);
-    let (pool, commits) = (&planner.read_pool, &planner.commits);
+    let (pool, commits) = (&planner.read_pool, &planner.catalog);
     let all = pool.reserve("q", pool.capacity()).await.unwrap();
     let beside = planned(&planner, &x, &chosen).await;
     assert_eq!((beside.len(), commits.footer_bytes()), (4, 0));
@@ -955,10 +959,10 @@ async fn many_sinks_finish_within_a_small_budget_and_every_byte_is_released() {
     assert_eq!(total, 100 * 6 * 100_000);
     assert_eq!(
         other.read_pool.used(),
-        other.reader.cached_bytes() + other.commits.footer_bytes(),
+        other.reader.cached_bytes() + other.catalog.footer_bytes(),
         "only the caches hold memory"
     );
-    daemon.exchanges.close(&x).await.unwrap();
+    daemon.closing.close(&x).await.unwrap();
     assert_eq!(
         (daemon.write_pool.used(), daemon.write_pool.waiting()),
         (0, 0)
@@ -1010,37 +1014,6 @@ async fn a_failing_base_directory_is_skipped_while_the_other_works() {
         status[1].error.as_ref().unwrap().contains("base-1"),
         "{status:?}"
     );
-    let error = shared.daemon(2).commits.summary(&x).await.unwrap_err();
+    let error = shared.daemon(2).catalog.summary(&x).await.unwrap_err();
     assert!(error.to_string().contains("base-1"), "{error}");
-}
-
-// The page itself
-
-/// The name of a test: small letters, words joined by underscores.
-fn names_a_test(text: &str) -> bool {
-    let fits = |b: u8| b == b'_' || b.is_ascii_lowercase() || b.is_ascii_digit();
-    text.bytes().all(fits) && text.matches('_').count() >= 4
-}
-
-#[test]
-fn every_test_that_the_semantics_page_names_exists_where_it_says() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let read = |path: &str| {
-        let text = std::fs::read_to_string(root.join(path));
-        text.unwrap_or_else(|error| panic!("docs/semantics.md names {path}: {error}"))
-    };
-    let (page, here) = (read("docs/semantics.md"), read("tests/it/semantics.rs"));
-    let mut named = 0;
-    for promise in page.split("\n\n") {
-        let spans: Vec<&str> = promise.split('`').skip(1).step_by(2).collect();
-        for (index, name) in spans.iter().enumerate().filter(|(_, s)| names_a_test(s)) {
-            // The file that is given next is that of the names before it, or they stand here.
-            let file = spans[index..].iter().find(|span| span.ends_with(".rs"));
-            let test = format!("fn {name}(");
-            let exists = here.contains(&test) || file.is_some_and(|f| read(f).contains(&test));
-            assert!(exists, "docs/semantics.md names {name}, of {file:?}");
-            named += 1;
-        }
-    }
-    assert!(named >= 80, "{named} tests are named");
 }

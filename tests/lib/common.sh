@@ -1,6 +1,6 @@
 # Sourced by the test scripts: messages, the cache folder, and a safe way to fill it.
-# Owns no policy about what is fetched (fetch.sh) or run (tests/run).
-# Invariant: what lies in the cache under its final name is whole.
+# Does not decide what is fetched (fetch.sh) or run (tests/run).
+# Invariant: whatever has its final name in the cache is complete.
 
 set -euo pipefail
 
@@ -14,7 +14,7 @@ die() {
     exit 1
 }
 
-# with_lock NAME COMMAND...: two test runs at once fetch a thing only once.
+# with_lock NAME COMMAND...: serializes concurrent test runs, so that each thing is fetched once.
 with_lock() {
     local name=$1
     shift
@@ -29,8 +29,8 @@ with_lock() {
     fi
 }
 
-# scratch NAME: a fresh folder inside the cache, so that the final rename stays on one file system.
-# Called under with_lock NAME, so an older one belongs to a run that was killed.
+# scratch NAME: an empty folder inside the cache, so that the final rename stays on one file system.
+# Call it under with_lock NAME: an older folder then belongs to a run that was killed.
 scratch() {
     mkdir -p "$CACHE"
     rm -rf "$CACHE/.$1."??????

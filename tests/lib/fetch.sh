@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# Fetches what the tests need and the repository does not hold, and prints where it lies.
+# Fetches what the tests need and the repository does not contain, and prints where it is.
 #
-#   tests/lib/fetch.sh jdk         the home of a JDK 25 or newer (found, never installed)
+#   tests/lib/fetch.sh jdk         the home of a JDK 25 or newer (searched for, never installed)
 #   tests/lib/fetch.sh versitygw   the S3 server of the tests, built with Go
 #   tests/lib/fetch.sh trino       an unpacked Trino server (lib/ and two plugins), by Maven
 #   tests/lib/fetch.sh trino-full  the same with the connectors that the tests use
 #   tests/lib/fetch.sh postgresql  the path of an executable `postgres`
 #   tests/lib/fetch.sh mariadb     the path of an executable `mariadbd`
 #   tests/lib/fetch.sh cargo-fuzz  the folder of an executable cargo-fuzz, built with cargo
+#   tests/lib/fetch.sh cargo-deny  the folder of an executable cargo-deny, built with cargo
 #   tests/lib/fetch.sh schemathesis  the path of an executable schemathesis, by pip
 #
-# Everything goes into a cache outside the repository; a second call costs nothing, and an
-# interrupted one leaves nothing behind that a later call would take for whole.
+# Everything goes into a cache outside the repository. A second call costs nothing. An interrupted
+# call leaves nothing that a later call could mistake for complete.
 
 # shellcheck source=tests/lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -19,15 +20,16 @@
 VERSITYGW_VERSION=v1.8.0
 TRINO_VERSION=476
 CARGO_FUZZ_VERSION=0.13.2
+CARGO_DENY_VERSION=0.20.2
 SCHEMATHESIS_VERSION=4.32.5
 JDK_AT_LEAST=25              # Trino 476 needs 24, the suites against 483 need 25
-GO_AT_LEAST=21               # 1.21: from there on Go brings the toolchain that a module asks for
-GO_TOOLCHAIN=go1.26.0        # only where the distribution's Go is older than that
+GO_AT_LEAST=21               # since 1.21, Go downloads the toolchain that a module requires
+GO_TOOLCHAIN=go1.26.0        # used if the distribution's Go is older
 MAVEN_COPY=org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy
 
 # --- JDK -------------------------------------------------------------------------------------
 
-# jdk_major HOME: the major version of a JDK, or nothing if there is none.
+# jdk_major HOME: the major version of the JDK at HOME; prints nothing if there is none.
 jdk_major() {
     [ -x "$1/bin/javac" ] && [ -f "$1/release" ] || return 0
     sed -n 's/^JAVA_VERSION="\([0-9]*\).*/\1/p' "$1/release"
@@ -56,17 +58,16 @@ find_jdk() {
             return
         fi
     done < <(jdk_candidates)
-    die "no JDK $JDK_AT_LEAST or newer found (Trino and its plugin need it to compile and to run):" \
-        "looked at JAVA_HOME, java on PATH and the usual folders. Install one, for example" \
-        "Temurin 25, or set JAVA_HOME to it."
+    die "no JDK $JDK_AT_LEAST or newer in JAVA_HOME, on PATH or in the usual folders; the plugin" \
+        "and Trino need it. Install one, for example Temurin 25, or set JAVA_HOME."
 }
 
 # --- versitygw -------------------------------------------------------------------------------
 
 go_minor() { "$1" env GOVERSION 2>/dev/null | sed -n 's/^go1\.\([0-9]*\).*/\1/p'; }
 
-# An old Go cannot switch to a newer toolchain by itself, but the toolchain is a module that it
-# can download like any other.
+# An old Go cannot switch to a newer toolchain, but the toolchain is a module that it can download
+# like any other.
 go_from_toolchain() {
     local old=$1 module dir
     module="golang.org/toolchain@v0.0.1-$GO_TOOLCHAIN.$("$old" env GOOS)-$("$old" env GOARCH)"
@@ -85,9 +86,8 @@ find_go() {
         { apt-get update && apt-get install -y --no-install-recommends golang-go; } >&2
         go=$(command -v go || true)
     fi
-    [ -n "$go" ] || die "versitygw, the S3 server of the tests, is built with Go, and no go is on" \
-        "PATH. Install Go 1.$GO_AT_LEAST or newer, or name a versitygw binary in" \
-        "STOPOVER_TEST_VERSITYGW."
+    [ -n "$go" ] || die "no go on PATH to build versitygw, the S3 server of the tests. Install Go" \
+        "1.$GO_AT_LEAST or newer, or set STOPOVER_TEST_VERSITYGW to a versitygw binary."
     if [ "$(go_minor "$go")" -ge "$GO_AT_LEAST" ]; then
         printf '%s\n' "$go"
     else
@@ -126,8 +126,8 @@ fetch_versitygw() {
 
 maven_copy() { mvn -q -B "$MAVEN_COPY" -Dartifact="$1" -DoutputDirectory="$2" >&2; }
 
-# The "core" archive has the server and the filesystem exchange but no connector; tpch comes as an
-# archive of its own. Together they are a quarter of the full server.
+# The "core" archive has the server and the filesystem exchange but no connector; tpch is a separate
+# archive. Together they are a quarter of the full server.
 unpack_trino() {
     local target="$CACHE/trino-$TRINO_VERSION" build jdk
     [ -d "$target" ] && return
@@ -159,8 +159,8 @@ fetch_trino() {
     printf '%s\n' "$CACHE/trino-$TRINO_VERSION"
 }
 
-# Most connectors are published in no other form than the whole server, whose plugins share their
-# jars by hard links: so all of it is unpacked, and what is not used is dropped.
+# Most connectors are only published as part of the whole server, whose plugins share jars by hard
+# links. So all of it is unpacked, and what is not used is removed.
 CONNECTORS="tpch tpcds geospatial postgresql mysql mariadb sqlserver iceberg delta-lake hive kafka \
     duckdb cassandra clickhouse druid exasol ignite oracle redshift singlestore snowflake vertica"
 
@@ -196,8 +196,8 @@ fetch_trino_full() {
 
 # --- databases -------------------------------------------------------------------------------
 
-# unpack_debian NAME PACKAGE: the package and what it needs and this machine does not have,
-# unpacked into the cache. Nothing is installed, so no service is started, and no root is needed.
+# unpack_debian NAME PACKAGE: unpacks the package and its missing dependencies into the cache.
+# Nothing is installed, so no service starts and root is not needed.
 unpack_debian() {
     local name=$1 package=$2 target="$CACHE/$1" build
     [ -d "$target" ] && return
@@ -208,7 +208,7 @@ unpack_debian() {
     chmod 755 "$build"
     (
         cd "$build"
-        # The lists of a machine may be older than its mirror.
+        # The package lists may be older than the mirror.
         [ "$(id -u)" != 0 ] || apt-get -q update >&2
         apt-get -s --no-install-recommends install "$package" | sed -n 's/^Inst \([^ ]*\) .*/\1/p' |
             xargs apt-get -q download >&2
@@ -220,8 +220,8 @@ unpack_debian() {
     trap - EXIT
 }
 
-# fetch_database NAME PROGRAM PACKAGE VARIABLE: what the variable names, else what is installed,
-# else Debian's package.
+# fetch_database NAME PROGRAM PACKAGE VARIABLE: the executable that the variable names, else the
+# installed one, else the one in Debian's package.
 fetch_database() {
     local name=$1 program=$2 package=$3 variable=$4 found
     found=${!variable:-}
@@ -233,16 +233,16 @@ fetch_database() {
     found=$(installed "$program")
     if [ -z "$found" ]; then
         command -v apt-get >/dev/null 2>&1 && command -v dpkg-deb >/dev/null 2>&1 ||
-            die "$program, which the tests of Trino's connectors need, is not installed. Install" \
-                "it, or name its executable in $variable."
+            die "$program is not installed; the tests of Trino's connectors need it. Install" \
+                "it, or set $variable to its executable."
         with_lock "$name" unpack_debian "$name" "$package"
         found=$(find "$CACHE/$name/usr" -type f -name "$program" -perm -u+x | sort -V | tail -n 1)
     fi
-    [ -n "$found" ] || die "there is no $program in Debian's $package"
+    [ -n "$found" ] || die "Debian's $package contains no $program"
     printf '%s\n' "$found"
 }
 
-# installed PROGRAM: not every distribution has servers on the PATH of its users.
+# installed PROGRAM: its path; some distributions do not have servers on the PATH of users.
 installed() {
     local path
     path=$(command -v "$1" || true)
@@ -251,13 +251,13 @@ installed() {
     printf '%s' "$path"
 }
 
-# Debian's package without a version names the one of the release, and little more.
+# Debian's package without a version only depends on the one of the release.
 postgresql_package() {
     apt-cache depends postgresql 2>/dev/null |
         sed -n 's/^ *Depends: \(postgresql-[0-9]*\)$/\1/p' | head -n 1
 }
 
-# --- fuzzing ---------------------------------------------------------------------------------
+# --- cargo tools ---------------------------------------------------------------------------------
 
 build_cargo_fuzz() {
     local target="$CACHE/cargo-fuzz-$CARGO_FUZZ_VERSION" build
@@ -273,15 +273,32 @@ fetch_cargo_fuzz() {
     printf '%s\n' "$CACHE/cargo-fuzz-$CARGO_FUZZ_VERSION/bin"
 }
 
-# A virtual environment cannot be moved: its last file says that it is whole.
+# Unoptimized: it runs for a second, and builds in a third of the time.
+build_cargo_deny() {
+    local target="$CACHE/cargo-deny-$CARGO_DENY_VERSION" build
+    [ -d "$target" ] && return
+    say "building cargo-deny $CARGO_DENY_VERSION (once, about two minutes)"
+    build=$(scratch cargo-deny)
+    CARGO_PROFILE_DEV_DEBUG=0 cargo install cargo-deny --locked --debug \
+        --version "$CARGO_DENY_VERSION" --root "$build" --target-dir "$build/target" >&2
+    rm -rf "$build/target"
+    mv "$build" "$target"
+}
+
+fetch_cargo_deny() {
+    with_lock cargo-deny build_cargo_deny
+    printf '%s\n' "$CACHE/cargo-deny-$CARGO_DENY_VERSION/bin"
+}
+
+# A virtual environment cannot be moved, so its last file marks it as complete.
 install_schemathesis() {
     local target="$CACHE/schemathesis-$SCHEMATHESIS_VERSION"
-    [ -f "$target/whole" ] && return
+    [ -f "$target/complete" ] && return
     say "fetching schemathesis $SCHEMATHESIS_VERSION (once)"
     rm -rf "$target"
     python3 -m venv "$target" >&2 || die "python3 with its venv module is needed"
     "$target/bin/pip" install -q "schemathesis==$SCHEMATHESIS_VERSION" >&2
-    touch "$target/whole"
+    touch "$target/complete"
 }
 
 fetch_schemathesis() {
@@ -293,6 +310,7 @@ fetch_schemathesis() {
 case "${1:-}" in
     jdk) find_jdk ;;
     cargo-fuzz) fetch_cargo_fuzz ;;
+    cargo-deny) fetch_cargo_deny ;;
     schemathesis) fetch_schemathesis ;;
     versitygw) fetch_versitygw ;;
     trino) fetch_trino ;;
@@ -303,6 +321,6 @@ case "${1:-}" in
     mariadb) fetch_database mariadb mariadbd mariadb-server-core STOPOVER_TEST_MARIADB ;;
     *)
         die "usage: tests/lib/fetch.sh" \
-            "jdk|versitygw|trino|trino-full|postgresql|mariadb|cargo-fuzz|schemathesis"
+            "jdk|versitygw|trino|trino-full|postgresql|mariadb|cargo-fuzz|cargo-deny|schemathesis"
         ;;
 esac

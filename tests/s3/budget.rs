@@ -13,9 +13,8 @@ use stopover::app::Daemon;
 use stopover::config::Config;
 use stopover::exchange::{Announce, ExchangeSpec};
 use stopover::id::{ExchangeId, SinkId, TaskAttempt};
-use stopover::memory::ReservedBytes;
 use stopover::runtime::Runtime;
-use stopover::segment::frame::{FRAME_HEADER_LEN, verify_batch, write_frame_header};
+use stopover::segment::frame::{BatchVerifier, FRAME_HEADER_LEN, write_frame_header};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -81,17 +80,10 @@ async fn write_task(daemon: &Daemon, exchange: &ExchangeId, shuffle: Shuffle, ta
     let all = shuffle.pages_of_a_task();
     for (number, start) in (0..all).step_by(per_batch as usize).enumerate() {
         let bytes = batch(shuffle, task, start..(start + per_batch).min(all));
-        let reservation = daemon
-            .ingest
-            .reserve(&sink.exchange, bytes.len() as u64)
-            .await
-            .unwrap();
-        let (bytes, memory) = ReservedBytes::into_transferable(bytes, reservation);
-        let batch = verify_batch(bytes, shuffle.partitions, 16 << 20).unwrap();
-        daemon
-            .ingest
-            .append(&sink, Some(number as u32), batch, memory)
-            .unwrap();
+        let admission = daemon.ingest.admit(&sink, Some(number as u32)).unwrap();
+        let admission = admission.reserve(bytes.len() as u64).await.unwrap();
+        let check = BatchVerifier::new(shuffle.partitions, 16 << 20);
+        admission.append(check, bytes).unwrap();
     }
     daemon.ingest.finish(&sink, None).await.unwrap();
 }
@@ -139,7 +131,9 @@ async fn run(shuffle: Shuffle) -> Cost {
         partitions: shuffle.partitions,
         ordered: false,
     };
-    let announced = writer.exchanges.announce(&exchange, spec, Announce::Either);
+    let announced = writer
+        .exchanges
+        .announce(&exchange, spec, Announce::CreateOrRenew);
     announced.await.unwrap();
     let writes = (0..shuffle.tasks).map(|task| {
         let (writer, exchange) = (writer.clone(), exchange.clone());
@@ -154,7 +148,7 @@ async fn run(shuffle: Shuffle) -> Cost {
         .map(|t| TaskAttempt::new(t, 0).unwrap())
         .collect();
     let planned = reader
-        .commits
+        .catalog
         .plan_handles(&exchange, false, &chosen, 64 << 20)
         .await
         .unwrap();
@@ -174,7 +168,7 @@ async fn run(shuffle: Shuffle) -> Cost {
     let gets = gateway.requests("s3_GetObject") + gateway.requests("s3_HeadObject");
     let lists = gateway.requests("s3_ListObjectsV2");
     println!("{puts} PUT-class, {gets} GET, {lists} LIST, {handle_bytes} bytes of handles");
-    reader.exchanges.close(&exchange).await.unwrap();
+    reader.closing.close(&exchange).await.unwrap();
     let left = gateway.files();
     assert!(left.iter().all(|file| file.ends_with(".keep")), "{left:?}");
     Cost { puts, gets }

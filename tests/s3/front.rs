@@ -24,7 +24,6 @@ use stopover::config::BaseDirectoryConfig;
 pub struct Heard {
     pub method: Method,
     pub path: String,
-    pub status: StatusCode,
     /// `x-amz-content-sha256`: what the signature says of the body.
     pub signed: String,
     /// `x-amz-checksum-crc64nvme`
@@ -46,8 +45,8 @@ impl Heard {
 enum Behind {
     /// The server at this port.
     Port(u16),
-    /// Nobody: objects are kept here, but not those that are refused by what their request says.
-    Nobody(fn(&HeaderMap) -> bool),
+    /// Nobody: objects are kept here.
+    Nobody,
 }
 
 struct Shared {
@@ -68,9 +67,9 @@ impl Front {
         Self::start(Behind::Port(port)).await
     }
 
-    /// Takes every object, other than those of requests that it `refuses`.
-    pub async fn alone(refuses: fn(&HeaderMap) -> bool) -> Self {
-        Self::start(Behind::Nobody(refuses)).await
+    /// Accepts and keeps every object itself.
+    pub async fn alone() -> Self {
+        Self::start(Behind::Nobody).await
     }
 
     async fn start(behind: Behind) -> Self {
@@ -115,11 +114,6 @@ impl Front {
         heard.retain(|heard| heard.is_put_of(part));
         heard
     }
-
-    /// Paths of the objects that it keeps.
-    pub fn objects(&self) -> Vec<String> {
-        self.shared.objects.lock().keys().cloned().collect()
-    }
 }
 
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
@@ -133,16 +127,11 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let (method, path) = (head.method.clone(), head.uri.path().to_owned());
     let answer = match shared.behind {
         Behind::Port(port) => shared.pass_on(port, head, body).await,
-        Behind::Nobody(refuses) if refuses(&head.headers) => {
-            StatusCode::BAD_REQUEST.into_response()
-        }
-        Behind::Nobody(_) => shared.keep(&head.method, &head.uri, &head.headers, body),
+        Behind::Nobody => shared.keep(&head.method, &head.uri, &head.headers, body),
     };
-    let status = answer.status();
     shared.heard.lock().push(Heard {
         method,
         path,
-        status,
         signed,
         crc,
     });

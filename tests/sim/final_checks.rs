@@ -76,7 +76,7 @@ pub async fn check_nothing_is_left(cluster: &Cluster) {
     for host in cluster.hosts.iter() {
         let run = host.wait_until_serving().await;
         let (daemon, metrics) = (&run.daemon, &run.daemon.metrics);
-        let cached = daemon.reader.cached_bytes() + daemon.commits.footer_bytes();
+        let cached = daemon.reader.cached_bytes() + daemon.catalog.footer_bytes();
         let held = [
             ("sinks_open", metrics.sinks_open.get()),
             ("exchanges_open", metrics.exchanges_open.get()),
@@ -88,7 +88,7 @@ pub async fn check_nothing_is_left(cluster: &Cluster) {
                 "read pool without its caches",
                 daemon.read_pool.used() as i64 - cached as i64,
             ),
-            ("undecided sinks", daemon.ingest.undecided() as i64),
+            ("undecided sinks", daemon.ingest.unsettled_sinks() as i64),
             (
                 "dead runs whose memory is not freed",
                 host.leaked_runs() as i64,

@@ -125,7 +125,7 @@ impl Host {
         let runtime = Runtime {
             clock: Clock::with_fixed_wall(SystemTime::UNIX_EPOCH),
             random: Random::seeded(self.rng.next()),
-            tasks: TaskGroup::on(Arc::new(ProcessSpawner(Arc::clone(process)))),
+            tasks: TaskGroup::with_spawner(Arc::new(ProcessSpawner(Arc::clone(process)))),
         };
         let stores = sites.iter().map(|site| {
             let store = process.meter.wrap(SimulatedStore::new(site, process));
@@ -180,13 +180,7 @@ impl Host {
         let daemon = &run.daemon;
         let stop = async {
             let timeout = Duration::from_secs(5);
-            drain(
-                &daemon.exchanges,
-                &daemon.ingest,
-                &daemon.runtime.clock,
-                timeout,
-            )
-            .await;
+            drain(&daemon.closing, &daemon.runtime.clock, timeout).await;
             self.stop_serving(&run);
             daemon.runtime.tasks.shut_down().await;
         };

@@ -155,6 +155,7 @@ impl Plan {
                     first_wait: Duration::from_millis(50),
                     longest_wait: Duration::from_secs(1),
                 },
+                cancellable: true,
             },
             hosts,
             sites: vec![false; sites],
@@ -216,6 +217,7 @@ fn limits(rng: &Rng) -> StoreLimits {
             first_wait: Duration::from_millis(50),
             longest_wait: Duration::from_secs(1),
         },
+        cancellable: true,
     }
 }
 

@@ -164,7 +164,7 @@ fn listing_base_directories_at_different_moments_reports_no_lost_data() {
                 .wait_until_serving()
                 .await
                 .daemon
-                .commits
+                .catalog
                 .clone();
             let planning = tokio::spawn(async move {
                 let exchange = X.parse().unwrap();
@@ -245,12 +245,13 @@ fn an_exchange_inspected_during_its_announcement_is_not_mistaken_for_closed() {
     // when a lookup found it. By then the daemon knew the exchange and found no other marker, so
     // the announcement mistook the exchange for one that had been closed elsewhere.
     in_a_quiet_world(1, 2, |cluster| async move {
-        let exchanges = cluster.hosts[0]
+        let closing = cluster.hosts[0]
             .wait_until_serving()
             .await
             .daemon
-            .exchanges
+            .closing
             .clone();
+        let exchanges = closing.exchanges.clone();
         let mut found = 0;
         for n in 0..8 {
             let exchange: ExchangeId = format!("y{n}").parse().unwrap();
@@ -264,14 +265,14 @@ fn an_exchange_inspected_during_its_announcement_is_not_mistaken_for_closed() {
                     partitions: 2,
                     ordered: false,
                 };
-                announcer.announce(&id, spec, Announce::Either).await
+                announcer.announce(&id, spec, Announce::CreateOrRenew).await
             });
             sleep_millis(100).await;
             *cluster.sites[1].faults.lock() = StoreFaults::default();
             found += usize::from(exchanges.lookup(&exchange).await.is_ok());
             assert!(announcing.await.unwrap().unwrap().created);
-            exchanges.lookup_now(&exchange).await.unwrap();
-            exchanges.close(&exchange).await.unwrap();
+            exchanges.lookup_uncached(&exchange).await.unwrap();
+            closing.close(&exchange).await.unwrap();
         }
         assert!(
             found > 0,
@@ -297,13 +298,13 @@ fn no_segment_is_removed_while_a_base_directory_may_still_have_the_marker() {
         let end = Instant::now() + Duration::from_secs(90);
         *marked.outage.lock() = Some(Outage { end, silent: false });
         cluster.simulation.history.lock().exchange(X).closing = true;
-        let exchanges = cluster.hosts[0]
+        let closing = cluster.hosts[0]
             .wait_until_serving()
             .await
             .daemon
-            .exchanges
+            .closing
             .clone();
-        let closed = exchanges.close(&X.parse().unwrap()).await;
+        let closed = closing.close(&X.parse().unwrap()).await;
         assert!(closed.is_err(), "{closed:?}");
         assert!(Instant::now() < end);
         tokio::time::sleep_until(end).await;

@@ -205,7 +205,8 @@ impl Store {
                     format!(
                         "[[base_directory]]\nuri = \"s3://{bucket}\"\nregion = \"us-east-1\"\n\
                          endpoint = \"http://127.0.0.1:{}\"\nallow_http = true\n\
-                         path_style = true\naccess_key_id = \"{ACCESS_KEY}\"\n\
+                         path_style = true\nupload_checksum = \"crc64nvme\"\n\
+                         access_key_id = \"{ACCESS_KEY}\"\n\
                          secret_access_key = \"{SECRET_KEY}\"\n",
                         s3.proxy.port
                     )

@@ -11,11 +11,6 @@ use crate::source::{Source, Violations, files};
 /// Traits of a lower module that a higher one implements: file and trait, how often, reason.
 const UPWARD_TRAITS: &[(&str, usize, &str)] = &[
     (
-        "src/app.rs: Forget",
-        1,
-        "closing an exchange drops what ingest and catalog hold of it",
-    ),
-    (
         "src/cache/chunks.rs: Reclaim",
         1,
         "memory evicts cached data",

@@ -25,11 +25,6 @@ const MUTUAL_IMPORTS: &[(&str, usize, &str)] = &[
         "the table of settings parses the raw values of the layers",
     ),
     (
-        "src/ingest/admission.rs <-> src/ingest/exchange.rs",
-        1,
-        "the exchange holds the unreserved bytes that admission counts",
-    ),
-    (
         "src/store/mod.rs <-> src/store/object/checksums.rs",
         1,
         "the room re-exports the checksums of uploads",

@@ -29,10 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("telemetry", &["config", "fair", "memory"]),
     ("segment", &["crc", "id"]),
     ("store", &["config", "fair", "id", "runtime", "telemetry"]),
-    (
-        "storage",
-        &["config", "fair", "id", "runtime", "store", "telemetry"],
-    ),
+    ("storage", &["config", "id", "runtime", "store"]),
     (
         "cache",
         &["id", "memory", "runtime", "segment", "storage", "telemetry"],
@@ -51,7 +48,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "exchange",
-        &["config", "crc", "id", "runtime", "storage", "telemetry"],
+        &["crc", "id", "runtime", "storage", "telemetry"],
     ),
     (
         "ingest",
@@ -59,6 +56,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "cache",
             "catalog",
             "config",
+            "crc",
             "exchange",
             "fair",
             "id",
@@ -86,10 +84,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "gc",
         &[
+            "catalog",
             "config",
             "exchange",
             "id",
             "ingest",
+            "read",
             "runtime",
             "storage",
             "telemetry",
@@ -107,6 +107,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "dashboard",
             "exchange",
             "fair",
+            "gc",
             "http",
             "id",
             "ingest",

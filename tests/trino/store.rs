@@ -141,6 +141,7 @@ impl Store {
                 Some(endpoint) => toml.push_str(&format!(
                     "uri = \"s3://{bucket}\"\nregion = \"us-east-1\"\n\
                      endpoint = \"{endpoint}\"\nallow_http = true\npath_style = true\n\
+                     upload_checksum = \"crc64nvme\"\n\
                      access_key_id = \"{ACCESS_KEY}\"\nsecret_access_key = \"{SECRET_KEY}\"\n"
                 )),
             }

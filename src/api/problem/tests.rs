@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::*;
 use crate::catalog::Totals;
 use crate::catalog::handle::HandleError;
-use crate::exchange::ExchangeSpec;
+use crate::exchange::{ExchangeSpec, MarkerError};
 use crate::id::{BaseName, DaemonId, ExchangeId, SegmentAddress, SegmentId, SinkId, TaskAttempt};
-use crate::ingest::Claim;
+use crate::ingest::{Claim, SinkFailure};
 use crate::memory::MemoryPool;
 use crate::read::Damage;
 use crate::segment::scan::ScanError;
@@ -91,9 +91,6 @@ fn storage(kind: StoreErrorKind) -> StorageError {
     }
 }
 
-fn reason() -> Arc<str> {
-    Arc::from("why")
-}
 
 fn assert_slugs(cases: Vec<(Problem, ProblemType)>) {
     for (problem, slug) in cases {
@@ -114,8 +111,7 @@ fn every_storage_failure_has_the_same_problem_through_every_module() {
         let commit = CatalogError::Storage(inner());
         assert_slugs(vec![
             (inner().into(), slug),
-            (IngestError::Storage(inner()).into(), slug),
-            (IngestError::Commit(commit.clone()).into(), slug),
+            (IngestError::Catalog(commit.clone()).into(), slug),
             (ReadError::Storage(inner()).into(), slug),
             (ReadError::Catalog(commit.clone()).into(), slug),
             (commit.into(), slug),
@@ -159,7 +155,7 @@ async fn every_ingest_error_has_its_problem() {
     };
     let failed = IngestError::SinkFailed {
         sink: sink(),
-        reason: reason(),
+        source: Arc::new(SinkFailure::SegmentDropped),
     };
     let mismatch = IngestError::CountMismatch {
         sink: sink(),
@@ -182,7 +178,10 @@ async fn every_ingest_error_has_its_problem() {
         (failed.into(), ProblemType::SinkFailed),
         (mismatch.into(), ProblemType::CountMismatch),
         (
-            IngestError::ExchangeClosed(exchange()).into(),
+            IngestError::ExchangeClosed {
+                exchange: exchange(),
+            }
+            .into(),
             ProblemType::ExchangeClosed,
         ),
         (IngestError::Draining.into(), ProblemType::Draining),
@@ -260,7 +259,7 @@ fn every_exchange_and_frame_error_has_its_problem() {
     };
     let unreadable = ExchangeError::Unreadable {
         exchange: exchange(),
-        reason: "x".into(),
+        source: MarkerError::Checksum,
     };
     let too_many = ExchangeError::TooManyPartitions {
         partitions: 2,
@@ -279,15 +278,24 @@ fn every_exchange_and_frame_error_has_its_problem() {
     let damaged = FrameError::ChecksumMismatch { offset: 0 };
     assert_slugs(vec![
         (
-            ExchangeError::NotFound(exchange()).into(),
+            ExchangeError::NotFound {
+                exchange: exchange(),
+            }
+            .into(),
             ProblemType::ExchangeNotFound,
         ),
         (
-            ExchangeError::Contended(exchange()).into(),
+            ExchangeError::Contended {
+                exchange: exchange(),
+            }
+            .into(),
             ProblemType::StorageUnavailable,
         ),
         (
-            ExchangeError::Closed(exchange()).into(),
+            ExchangeError::Closed {
+                exchange: exchange(),
+            }
+            .into(),
             ProblemType::ExchangeClosed,
         ),
         (conflict.into(), ProblemType::ExchangeConflict),

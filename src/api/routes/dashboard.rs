@@ -51,7 +51,7 @@ fn view(state: &ApiState) -> View {
     View {
         version: env!("CARGO_PKG_VERSION"),
         uptime: parts.runtime.clock.now() - state.started,
-        draining: parts.exchanges.draining(),
+        draining: parts.ingest.is_draining(),
         bases: parts
             .storage
             .status()

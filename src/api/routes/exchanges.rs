@@ -100,8 +100,8 @@ pub struct ExchangeContent {
 fn which(headers: &HeaderMap) -> Result<Announce, Problem> {
     let mut values = headers.get_all(IF_MATCH).iter();
     match (values.next().map(|value| value.as_bytes()), values.next()) {
-        (None, _) => Ok(Announce::Either),
-        (Some(b"*"), None) => Ok(Announce::Renewal),
+        (None, _) => Ok(Announce::CreateOrRenew),
+        (Some(b"*"), None) => Ok(Announce::Renew),
         _ => Err(Problem::invalid(
             "If-Match accepts only *, once: renew the lease of an open exchange",
         )),
@@ -195,7 +195,7 @@ pub async fn show(
     ExchangePath(exchange): ExchangePath,
     _: NoQuery,
 ) -> Result<Json<ExchangeContent>, Problem> {
-    let spec = state.parts.exchanges.lookup_now(&exchange).await?;
+    let spec = state.parts.exchanges.lookup_uncached(&exchange).await?;
     let content = state.parts.commits.summary(&exchange).await?;
     let committed = content.committed.iter().map(|done| Committed {
         task: done.attempt.task,
@@ -231,6 +231,6 @@ pub async fn close(
     ExchangePath(exchange): ExchangePath,
     _: NoQuery,
 ) -> Result<StatusCode, Problem> {
-    state.parts.exchanges.close(&exchange).await?;
+    state.parts.closing.close(&exchange).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -73,7 +73,7 @@ pub async fn alive() -> &'static str {
     )
 )]
 pub async fn ready(State(state): State<SharedState>) -> (StatusCode, Json<Readiness>) {
-    let draining = state.parts.exchanges.draining();
+    let draining = state.parts.ingest.is_draining();
     let readiness = Readiness::new(draining, state.parts.storage.status());
     let status = if readiness.ready {
         StatusCode::OK

@@ -79,7 +79,7 @@ pub async fn read_partition(
     let partitions = state
         .parts
         .exchanges
-        .lookup_now(&exchange)
+        .lookup_uncached(&exchange)
         .await?
         .partitions;
     if partition >= partitions {
@@ -101,7 +101,7 @@ pub async fn read_partition(
         .await?;
     // Closing an exchange removes its marker first. The marker still exists after the segments were
     // listed, so the list was complete.
-    state.parts.exchanges.lookup_now(&exchange).await?;
+    state.parts.exchanges.lookup_uncached(&exchange).await?;
     let (media_type, on_failure) = match format {
         PageFormat::Raw => (RAW_MEDIA_TYPE, OnFailure::Truncate),
         PageFormat::Records => (READ_MEDIA_TYPE, OnFailure::ErrorRecord),

@@ -20,7 +20,6 @@ use crate::api::problem::{Problem, ProblemResponse, ProblemType};
 use crate::api::state::SharedState;
 use crate::id::MAX_PARTITIONS;
 use crate::ingest::{Aborted, Appended, Claim};
-use crate::memory::ReservedBytes;
 use crate::segment::frame::{BatchVerifier, FRAME_HEADER_LEN, write_frame_header};
 
 /// Query of a page request.
@@ -165,7 +164,7 @@ pub async fn declare(
     _: NoQuery,
 ) -> Result<StatusCode, Problem> {
     state.parts.exchanges.lookup(&sink.exchange).await?;
-    state.parts.ingest.expect(&sink)?;
+    state.parts.ingest.declare_sink(&sink)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -200,34 +199,33 @@ pub async fn add_pages(
         let detail = format!("partition {partition} does not exist: the exchange has {partitions}");
         return Err(Problem::new(ProblemType::InvalidFrame, detail));
     }
-    parts.ingest.check(&sink)?;
+    let number = match wanted {
+        Wanted::Batch { number } => Some(number),
+        Wanted::RawPage { number, .. } => number,
+    };
+    let admission = parts.ingest.admit(&sink, number)?;
 
     let room = match wanted {
         Wanted::Batch { .. } => 0,
         Wanted::RawPage { .. } => FRAME_HEADER_LEN,
     };
+    // Acquired before the memory: the requests that a query may have at a time include those that
+    // wait for memory.
     let _slot = state.write_slot(&sink.exchange).await;
-    let bytes = (room + head.length) as u64;
-    let reservation = parts.ingest.reserve(&sink.exchange, bytes).await?;
+    let admission = admission.reserve((room + head.length) as u64).await?;
     let limits = &state.body_limits;
     let mut check = BatchVerifier::new(partitions, limits.max_page_size);
-    let look = |come: &[u8]| {
-        // A raw page has no frame header yet.
+    let verify = |received: &[u8]| {
+        // A raw page has no frame header until the whole body has arrived.
         if room == 0 {
-            check.update(come);
+            check.update(received);
         }
     };
-    let mut buffer = read_exactly(body, room, head.length, limits, look).await?;
-    let number = match wanted {
-        Wanted::Batch { number } => Some(number),
-        Wanted::RawPage { number, partition } => {
-            write_frame_header(&mut buffer, partition);
-            number
-        }
-    };
-    let (bytes, memory) = ReservedBytes::into_transferable(Bytes::from(buffer), reservation);
-    let batch = check.finish(bytes)?;
-    let appended = parts.ingest.append(&sink, number, batch, memory)?;
+    let mut buffer = read_exactly(body, room, head.length, limits, verify).await?;
+    if let Wanted::RawPage { partition, .. } = wanted {
+        write_frame_header(&mut buffer, partition);
+    }
+    let appended = admission.append(check, Bytes::from(buffer))?;
     Ok(Json(appended.into()))
 }
 

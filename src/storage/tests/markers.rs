@@ -1,16 +1,21 @@
-//! Tests of an exchange's beginning and end over stores that fail: where its marker lies, who may
-//! renew it or claim its end, and what goes before what when it is removed.
+//! Tests of how an exchange starts and ends over stores that fail: where its marker is written,
+//! which renewal or claim succeeds, and in which order its objects are removed.
 
 use super::*;
 
-/// Announces an exchange as a client does: look, then write.
+/// Announces an exchange: observe, then write.
 async fn announce(storage: &Storage, exchange: &ExchangeId, content: Bytes) {
-    let seen = storage.observe_markers(exchange).await;
-    assert!(storage.put_marker(exchange, &content, &seen).await.unwrap());
+    let observed = storage.observe_markers(exchange).await;
+    assert!(
+        storage
+            .put_marker(exchange, &content, &observed)
+            .await
+            .unwrap()
+    );
 }
 
 /// Indexes of the base directories in the order in which the exchange prefers them.
-fn homes(storage: &Storage) -> Vec<usize> {
+fn preferred(storage: &Storage) -> Vec<usize> {
     let names: Vec<_> = storage
         .status()
         .into_iter()
@@ -20,27 +25,27 @@ fn homes(storage: &Storage) -> Vec<usize> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_marker_goes_to_its_home_and_elsewhere_while_that_fails() {
+async fn a_marker_goes_to_the_preferred_base_directory_and_elsewhere_while_that_fails() {
     let (storage, stores) = storage(&["a", "b", "c"]);
-    let homes = homes(&storage);
+    let preferred = preferred(&storage);
     let marker = Bytes::from_static(b"{}");
     announce(&storage, &exchange(), marker.clone()).await;
-    assert_eq!(stores[homes[0]].count("put"), 1);
+    assert_eq!(stores[preferred[0]].count("put"), 1);
     let first = storage.get_marker(&exchange()).await.unwrap().unwrap();
-    stores[homes[0]].always("put", Fault::Fails(Unavailable));
+    stores[preferred[0]].always("put", Fault::Fails(Unavailable));
     announce(&storage, &exchange(), marker.clone()).await;
-    assert_eq!(stores[homes[1]].count("put"), 1);
+    assert_eq!(stores[preferred[1]].count("put"), 1);
     let renewed = storage.get_marker(&exchange()).await.unwrap().unwrap();
     assert_eq!(renewed.bytes, marker);
     assert_ne!(
         renewed.version, first.version,
-        "a renewal elsewhere is seen beside the old marker"
+        "a renewal elsewhere is observed beside the old marker"
     );
     announce(&storage, &exchange(), marker).await;
     let again = storage.get_marker(&exchange()).await.unwrap().unwrap();
     assert_ne!(again.version, renewed.version);
-    assert_eq!(stores[homes[1]].count("put"), 2);
-    assert_eq!(stores[homes[2]].count("put"), 0);
+    assert_eq!(stores[preferred[1]].count("put"), 2);
+    assert_eq!(stores[preferred[2]].count("put"), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -72,46 +77,46 @@ async fn a_first_announcement_writes_nothing_where_there_is_one() {
     let other = Bytes::from_static(b"{\"a\":2}");
     let again = storage.create_marker(&exchange(), &other).await.unwrap();
     assert!(again.is_none());
-    let seen = storage.observe_markers(&exchange()).await;
-    assert_eq!(seen.marker().unwrap(), before);
-    // Nor over a tombstone.
-    assert!(storage.claim(&exchange(), &seen).await.unwrap());
+    let observed = storage.observe_markers(&exchange()).await;
+    assert_eq!(observed.marker().unwrap(), before);
+    // Nor is a tombstone overwritten.
+    assert!(storage.claim(&exchange(), &observed).await.unwrap());
     let again = storage.create_marker(&exchange(), &other).await.unwrap();
     assert!(again.is_none());
     assert!(storage.observe_markers(&exchange()).await.is_claimed());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_first_announcement_tells_what_there_is_elsewhere_and_can_be_taken_back() {
+async fn a_first_announcement_returns_what_exists_elsewhere_and_can_be_withdrawn() {
     let (storage, stores) = storage(&["a", "b"]);
-    let homes = homes(&storage);
+    let preferred = preferred(&storage);
     let content = Bytes::from_static(b"{}");
-    // While its home took no writes it was announced elsewhere.
-    stores[homes[0]].next("put", Fault::Fails(Unavailable));
+    // It was announced elsewhere while the preferred base directory rejected writes.
+    stores[preferred[0]].next("put", Fault::Fails(Unavailable));
     announce(&storage, &exchange(), content.clone()).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(healthy(&storage), [true, true]);
     let elsewhere = storage.get_marker(&exchange()).await.unwrap();
     let first = storage.create_marker(&exchange(), &content).await;
-    let (besides, written) = first.unwrap().expect("none at its home");
+    let (besides, written) = first.unwrap().expect("none in the preferred one");
     assert_eq!(besides.marker().unwrap(), elsewhere);
     storage.withdraw_marker(&exchange(), written).await;
     assert_eq!(storage.get_marker(&exchange()).await.unwrap(), elsewhere);
 
-    // What somebody has renewed since is not taken back.
+    // What was renewed since is not withdrawn.
     let first = storage.create_marker(&exchange(), &content).await;
-    let (_, written) = first.unwrap().expect("none at its home");
+    let (_, written) = first.unwrap().expect("none in the preferred one");
     announce(&storage, &exchange(), content).await;
     storage.withdraw_marker(&exchange(), written).await;
     assert_eq!(storage.remove_exchange(&exchange()).await.unwrap(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_first_announcement_whose_first_put_failed_after_the_fact_is_taken_back_everywhere() {
+async fn a_first_announcement_whose_failed_put_was_applied_is_withdrawn_everywhere() {
     let (storage, stores) = storage(&["a", "b"]);
-    let homes = homes(&storage);
-    stores[homes[0]].always("put", Fault::FailsAfterwards(Unavailable));
-    // The look comes after the put: it finds both, and takes neither for somebody else's.
+    let preferred = preferred(&storage);
+    stores[preferred[0]].always("put", Fault::FailsAfterwards(Unavailable));
+    // The observation comes after the puts: it finds both and recognises both.
     for store in &stores {
         store.next("get", Fault::Takes(Duration::from_secs(3)));
     }
@@ -125,7 +130,7 @@ async fn a_first_announcement_whose_first_put_failed_after_the_fact_is_taken_bac
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_marker_that_may_lie_where_nobody_can_look_is_an_error() {
+async fn a_marker_that_may_be_in_a_base_directory_that_does_not_respond_is_an_error() {
     let (storage, stores) = storage(&["a", "b"]);
     stores[0].always("get", Fault::Fails(Unavailable));
     let error = storage.get_marker(&exchange()).await.unwrap_err();
@@ -135,62 +140,62 @@ async fn a_marker_that_may_lie_where_nobody_can_look_is_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_a_renewal_may_lie_where_nobody_can_look_the_version_never_stands_still() {
-    // The sweeper takes an unchanged version for a lease that nobody renews: it must not while the
-    // daemon that renews can reach a base directory which the sweeper cannot.
+async fn the_version_keeps_changing_while_a_base_directory_does_not_respond() {
+    // For the sweeper an unchanged version means that the lease was not renewed. It must not
+    // conclude that while the renewing daemon can reach a base directory that the sweeper cannot.
     let (storage, stores) = storage(&["a", "b"]);
-    let homes = homes(&storage);
+    let preferred = preferred(&storage);
     announce(&storage, &exchange(), Bytes::from_static(b"{}")).await;
-    stores[homes[1]].always("get", Fault::Fails(Unavailable));
+    stores[preferred[1]].always("get", Fault::Fails(Unavailable));
     let one = storage.get_marker(&exchange()).await.unwrap().unwrap();
     let two = storage.get_marker(&exchange()).await.unwrap().unwrap();
     assert_ne!(one.version, two.version);
-    stores[homes[1]].heal();
+    stores[preferred[1]].heal();
     let one = storage.get_marker(&exchange()).await.unwrap().unwrap();
     assert_eq!(storage.get_marker(&exchange()).await.unwrap().unwrap(), one);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_renewal_or_claim_whose_answer_was_lost_finds_its_own_writing() {
+async fn a_renewal_or_claim_whose_response_was_lost_recognises_its_own_write() {
     let (storage, stores) = storage(&["only"]);
     let content = Bytes::from_static(b"{}");
     stores[0].next("put", Fault::FailsAfterwards(Unavailable));
     announce(&storage, &exchange(), content.clone()).await;
-    let seen = storage.observe_markers(&exchange()).await;
+    let observed = storage.observe_markers(&exchange()).await;
     stores[0].next("put", Fault::FailsAfterwards(Unavailable));
     announce(&storage, &exchange(), content).await;
-    assert!(!storage.claim(&exchange(), &seen).await.unwrap());
-    let seen = storage.observe_markers(&exchange()).await;
+    assert!(!storage.claim(&exchange(), &observed).await.unwrap());
+    let observed = storage.observe_markers(&exchange()).await;
     stores[0].next("put", Fault::FailsAfterwards(Unavailable));
-    storage.claim(&exchange(), &seen).await.unwrap_err();
-    let seen = storage.observe_markers(&exchange()).await;
-    assert!(seen.is_claimed(), "it took place");
-    assert!(storage.claim(&exchange(), &seen).await.unwrap());
+    storage.claim(&exchange(), &observed).await.unwrap_err();
+    let observed = storage.observe_markers(&exchange()).await;
+    assert!(observed.is_claimed(), "it was applied");
+    assert!(storage.claim(&exchange(), &observed).await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_renewal_that_went_elsewhere_beats_a_claim_that_began_at_the_home() {
-    // The sweeper and the renewer looked at the same time; then the home took no more writes of the
-    // renewer, which turned to another base directory while the sweeper was at the first one.
+async fn a_renewal_that_went_elsewhere_beats_a_claim_that_began_at_the_preferred_one() {
+    // The sweeper and the renewing daemon observed at the same time. Then the preferred base
+    // directory failed for the latter, which renewed elsewhere while the sweeper claimed there.
     let (storage, stores) = storage(&["a", "b"]);
-    let homes = homes(&storage);
+    let preferred = preferred(&storage);
     let content = Bytes::from_static(b"{}");
     announce(&storage, &exchange(), content.clone()).await;
-    let seen = storage.observe_markers(&exchange()).await;
-    stores[homes[0]].next("put", Fault::Fails(Unavailable));
+    let observed = storage.observe_markers(&exchange()).await;
+    stores[preferred[0]].next("put", Fault::Fails(Unavailable));
     assert!(
         storage
-            .put_marker(&exchange(), &content, &seen)
+            .put_marker(&exchange(), &content, &observed)
             .await
             .unwrap()
     );
-    assert!(!storage.claim(&exchange(), &seen).await.unwrap());
+    assert!(!storage.claim(&exchange(), &observed).await.unwrap());
     let after = storage.observe_markers(&exchange()).await;
     assert!(
         !after.is_claimed() && after.marker().unwrap().is_some(),
-        "it lives"
+        "it is open"
     );
-    // It goes on living: renewals pass by the tombstone at its home.
+    // It stays open: renewals avoid the tombstone in the preferred base directory.
     announce(&storage, &exchange(), content).await;
     assert!(storage.has_marker(&exchange()).await.unwrap());
     storage.remove_exchange(&exchange()).await.unwrap();
@@ -198,47 +203,47 @@ async fn a_renewal_that_went_elsewhere_beats_a_claim_that_began_at_the_home() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_claimed_while_a_base_directory_cannot_be_asked_or_written() {
+async fn nothing_is_claimed_while_a_base_directory_cannot_be_read_or_written() {
     let (storage, stores) = storage(&["a", "b"]);
-    let homes = homes(&storage);
+    let preferred = preferred(&storage);
     announce(&storage, &exchange(), Bytes::from_static(b"{}")).await;
-    stores[homes[1]].always("get", Fault::Fails(Unavailable));
-    let seen = storage.observe_markers(&exchange()).await;
-    storage.claim(&exchange(), &seen).await.unwrap_err();
-    stores[homes[1]].heal();
-    let seen = storage.observe_markers(&exchange()).await;
-    for home in homes {
-        stores[home].always("put", Fault::Fails(Refused));
-        storage.claim(&exchange(), &seen).await.unwrap_err();
-        stores[home].heal();
-        let seen = storage.observe_markers(&exchange()).await;
-        assert!(seen.marker().unwrap().is_some(), "{home}");
+    stores[preferred[1]].always("get", Fault::Fails(Unavailable));
+    let observed = storage.observe_markers(&exchange()).await;
+    storage.claim(&exchange(), &observed).await.unwrap_err();
+    stores[preferred[1]].heal();
+    let observed = storage.observe_markers(&exchange()).await;
+    for first in preferred {
+        stores[first].always("put", Fault::Fails(Refused));
+        storage.claim(&exchange(), &observed).await.unwrap_err();
+        stores[first].heal();
+        let observed = storage.observe_markers(&exchange()).await;
+        assert!(observed.marker().unwrap().is_some(), "{first}");
     }
     assert!(storage.has_marker(&exchange()).await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_claim_that_fails_takes_back_what_it_put_where_there_was_nothing() {
+async fn a_failed_claim_withdraws_what_it_put_where_there_was_nothing() {
     let (storage, stores) = storage(&["a", "b"]);
-    let homes = homes(&storage);
+    let preferred = preferred(&storage);
     for fault in [Fault::Fails(Refused), Fault::FailsAfterwards(Refused)] {
-        let seen = storage.observe_markers(&exchange()).await;
-        stores[homes[1]].next("put", fault);
-        storage.claim(&exchange(), &seen).await.unwrap_err();
+        let observed = storage.observe_markers(&exchange()).await;
+        stores[preferred[1]].next("put", fault);
+        storage.claim(&exchange(), &observed).await.unwrap_err();
         assert_eq!(storage.list_exchanges().await.unwrap(), []);
     }
-    // A marker at its home that cannot be replaced stays, and stays alone.
+    // A marker that cannot be replaced remains, and remains the only object.
     announce(&storage, &exchange(), Bytes::from_static(b"{}")).await;
-    let seen = storage.observe_markers(&exchange()).await;
-    stores[homes[0]].next("put", Fault::Fails(Refused));
-    storage.claim(&exchange(), &seen).await.unwrap_err();
+    let observed = storage.observe_markers(&exchange()).await;
+    stores[preferred[0]].next("put", Fault::Fails(Refused));
+    storage.claim(&exchange(), &observed).await.unwrap_err();
     let inventory = storage.inventory(&exchange()).await.unwrap();
     assert!(storage.has_marker(&exchange()).await.unwrap());
     assert_eq!(inventory.objects, 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn late_writers_that_end_an_exchange_at_the_same_time_leave_nothing() {
+async fn late_writers_that_claim_an_exchange_at_the_same_time_leave_nothing() {
     let names = ["a", "b", "c"];
     let (storage, stores) = storage(&names);
     for store in &stores {
@@ -264,7 +269,7 @@ async fn late_writers_that_end_an_exchange_at_the_same_time_leave_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_late_writer_removes_nothing_that_was_announced_again_meanwhile() {
+async fn a_late_writer_removes_nothing_that_was_announced_again_in_between() {
     let (storage, _) = storage(&["a", "b"]);
     put(&storage, 1).await.unwrap();
     announce(&storage, &exchange(), Bytes::from_static(b"{}")).await;
@@ -298,7 +303,7 @@ async fn markers_are_removed_before_any_segment() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_base_directory_that_fails_does_not_keep_the_others_from_being_cleared() {
+async fn a_failing_base_directory_does_not_prevent_the_others_from_being_cleared() {
     let (storage, stores) = storage(&["a", "b", "c"]);
     for n in 0..9 {
         put(&storage, n).await.unwrap();
@@ -322,25 +327,25 @@ async fn a_base_directory_that_fails_does_not_keep_the_others_from_being_cleared
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_a_marker_may_stay_the_segments_stay_in_every_base_directory() {
+async fn while_a_marker_may_remain_the_segments_remain_in_every_base_directory() {
     let (storage, stores) = storage(&["a", "b", "c"]);
     for n in 0..9 {
         put(&storage, n).await.unwrap();
     }
     announce(&storage, &exchange(), Bytes::from_static(b"{}")).await;
     let left = async || storage.list_segments(&exchange()).await.unwrap().len();
-    let home = stores
+    let first = stores
         .iter()
         .find(|store| store.count("put v1/query_1-x/exchange.json") == 1);
-    let home = home.unwrap();
-    home.next("delete", Fault::Fails(Refused));
+    let first = first.unwrap();
+    first.next("delete", Fault::Fails(Refused));
     let error = storage.remove_exchange(&exchange()).await.unwrap_err();
     assert!(error.object.ends_with("exchange.json"), "{error}");
     assert_eq!(left().await, 9);
     assert!(storage.get_marker(&exchange()).await.unwrap().is_some());
-    // Whether there is one cannot be known.
-    home.next("delete", Fault::Fails(Refused));
-    home.next("get", Fault::Fails(Refused));
+    // It is unknown whether there is a marker.
+    first.next("delete", Fault::Fails(Refused));
+    first.next("get", Fault::Fails(Refused));
     storage.remove_exchange(&exchange()).await.unwrap_err();
     assert_eq!(left().await, 9);
     assert_eq!(storage.remove_exchange(&exchange()).await.unwrap(), 10);

@@ -1,11 +1,6 @@
-//! Tests of the facade over stores that fail: fail-over, health, patience, and what errors say.
+//! Tests of storage over stores that fail: failover, health, retries, and the text of errors.
 
-mod checksums;
-mod faulty;
-mod local;
 mod markers;
-mod opening;
-mod wrappers;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,12 +9,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join_all;
 
-use self::faulty::{Fault, FaultyStore};
 use super::StoreErrorKind::{Corrupt, NotFound, Refused, Unavailable};
 use super::{Storage, StorageError, StoreLimits, Tail, placement};
 use crate::id::{BaseName, DaemonId, ExchangeId, SegmentAddress, SegmentId};
 use crate::runtime::Runtime;
 use crate::store::keys::{Folder, Key};
+use crate::store::tests::faulty::{Fault, FaultyStore};
 use crate::store::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, Versioned};
 
 fn storage(names: &[&str]) -> (Storage, Vec<Arc<FaultyStore>>) {
@@ -27,7 +22,7 @@ fn storage(names: &[&str]) -> (Storage, Vec<Arc<FaultyStore>>) {
     (over(names, &stores, 3), stores)
 }
 
-/// What one of several daemons has over the same stores.
+/// The storage of one of several daemons over the same stores.
 fn over(names: &[&str], stores: &[Arc<FaultyStore>], seed: u64) -> Storage {
     let bases = names.iter().zip(stores).map(|(name, store)| {
         let store: Arc<dyn Store> = Arc::<FaultyStore>::clone(store);
@@ -66,7 +61,7 @@ fn healthy(storage: &Storage) -> Vec<bool> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_put_goes_to_another_base_directory_and_the_first_is_left_out() {
+async fn a_failed_put_goes_to_another_base_directory_and_the_first_is_excluded() {
     let (storage, stores) = storage(&["a", "b", "c"]);
     stores[1].always("put", Fault::Fails(Unavailable));
     let mut used = BTreeSet::new();
@@ -77,7 +72,7 @@ async fn a_failed_put_goes_to_another_base_directory_and_the_first_is_left_out()
     assert_eq!(
         stores[1].count("put v1"),
         1,
-        "left out after the first failure"
+        "excluded after the first failure"
     );
     assert_eq!(healthy(&storage), [true, false, true]);
     let reason = storage.status()[1].error.clone().unwrap();
@@ -85,7 +80,7 @@ async fn a_failed_put_goes_to_another_base_directory_and_the_first_is_left_out()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_base_directory_is_taken_back_once_a_background_probe_succeeds() {
+async fn a_base_directory_is_healthy_again_once_a_background_probe_succeeds() {
     let (storage, stores) = storage(&["a", "b"]);
     stores[0].always("put", Fault::Fails(Refused));
     for n in 0..4 {
@@ -104,7 +99,7 @@ async fn a_base_directory_is_taken_back_once_a_background_probe_succeeds() {
     assert_eq!(
         stores[0].count("put .probe"),
         probes,
-        "nobody probes what is healthy"
+        "a healthy base directory is not probed"
     );
     let bases = [
         put(&storage, 10).await.unwrap().base,
@@ -131,7 +126,7 @@ async fn when_all_fail_the_error_names_each_base_directory_and_its_reason() {
     let waited = start.elapsed();
     assert!(
         (50..=60).contains(&waited.as_secs()),
-        "patient for a minute, not {waited:?}"
+        "retried for a minute, not {waited:?}"
     );
 }
 
@@ -152,7 +147,7 @@ async fn a_put_that_every_base_directory_refuses_fails_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_all_are_unhealthy_all_are_tried_and_who_works_is_healthy_again() {
+async fn when_all_are_unhealthy_all_are_tried_and_one_that_works_is_healthy_again() {
     let (storage, stores) = storage(&["only"]);
     for _ in 0..3 {
         stores[0].next("put", Fault::Fails(Unavailable));
@@ -162,7 +157,7 @@ async fn when_all_are_unhealthy_all_are_tried_and_who_works_is_healthy_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_that_took_place_though_it_failed_leaves_the_segment_twice_and_readable() {
+async fn a_failed_put_that_was_applied_leaves_the_segment_twice_and_readable() {
     let (storage, stores) = storage(&["a", "b"]);
     for store in &stores {
         store.next("put", Fault::FailsAfterwards(Unavailable));
@@ -180,7 +175,7 @@ async fn a_write_that_took_place_though_it_failed_leaves_the_segment_twice_and_r
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_contended_put_is_repeated_where_it_was_and_marks_nobody() {
+async fn a_contended_put_is_retried_at_the_same_store_which_stays_healthy() {
     let (storage, stores) = storage(&["only"]);
     stores[0].next("put", Fault::Contended);
     stores[0].next("put", Fault::Contended);
@@ -193,7 +188,7 @@ async fn a_contended_put_is_repeated_where_it_was_and_marks_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reads_are_repeated_while_a_repeat_may_help() {
+async fn reads_are_retried_while_a_retry_may_help() {
     let (storage, stores) = storage(&["only"]);
     let at = put(&storage, 1).await.unwrap();
     for _ in 0..5 {
@@ -236,7 +231,7 @@ async fn reads_are_repeated_while_a_repeat_may_help() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_shorter_than_the_range_is_corrupt() {
+async fn a_result_shorter_than_the_range_is_corrupt() {
     let (storage, stores) = storage(&["only"]);
     let at = put(&storage, 1).await.unwrap();
     stores[0].next("get", Fault::Short);
@@ -268,7 +263,7 @@ async fn a_list_that_fails_in_one_base_directory_is_an_error_that_names_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn keys_that_are_nothing_of_ours_are_ignored_and_counted() {
+async fn keys_that_stopover_did_not_write_are_ignored_and_counted() {
     let (storage, stores) = storage(&["only"]);
     let at = put(&storage, 1).await.unwrap();
     let stray = crate::store::keys::Key::listed("v1/query_1-x/segments/readme.txt");
@@ -303,16 +298,16 @@ async fn keys_that_are_nothing_of_ours_are_ignored_and_counted() {
     assert_eq!(
         storage.remove_exchange(&exchange()).await.unwrap(),
         2,
-        "strays go with the rest"
+        "foreign objects are removed with the rest"
     );
 }
 
-/// Takes every condition for granted, as some servers do.
+/// Ignores preconditions, as some servers do.
 #[derive(Debug)]
-struct Heedless(Arc<FaultyStore>);
+struct IgnoresPreconditions(Arc<FaultyStore>);
 
 #[async_trait::async_trait]
-impl Store for Heedless {
+impl Store for IgnoresPreconditions {
     async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<(), StoreError> {
         self.0.put(key, content).await
     }
@@ -364,10 +359,13 @@ impl Store for Heedless {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_ignores_conditions_is_found_out() {
+async fn a_store_that_ignores_preconditions_is_detected() {
     let stores: [(&str, Arc<dyn Store>); 3] = [
-        ("heeds", FaultyStore::new()),
-        ("ignores", Arc::new(Heedless(FaultyStore::new()))),
+        ("honours", FaultyStore::new()),
+        (
+            "ignores",
+            Arc::new(IgnoresPreconditions(FaultyStore::new())),
+        ),
         ("fails", {
             let failing = FaultyStore::new();
             failing.always("put", Fault::Fails(Refused));
@@ -398,12 +396,12 @@ async fn a_probe_names_the_step_that_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_finds_a_store_that_answers_too_little() {
+async fn a_probe_detects_a_store_that_returns_too_little() {
     let (storage, stores) = storage(&["only"]);
     stores[0].always("get", Fault::Short);
     let error = storage.probe().await[0].error.clone().unwrap();
     assert!(
-        error.contains("came back other than it was written"),
+        error.contains("other content in a range than was written"),
         "{error}"
     );
 }

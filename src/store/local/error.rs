@@ -1,15 +1,14 @@
-//! Errors of the file system, told with a way out.
+//! Errors of the file system.
 //!
-//! Does: decide the kind of a failure and what to say about it. Does not: decide what is tried
-//! again. Invariant: a message names the path.
+//! Does: decide the kind of a failure and what the operator can do. Does not: decide what is
+//! retried. Invariant: every error names the path.
 
 use std::io;
 use std::path::Path;
 
-use crate::store::StoreError;
-use crate::store::StoreErrorKind;
+use crate::store::{StoreError, StoreErrorKind};
 
-/// Why a put failed: what is missing then is not the object.
+/// The error of a failed put. `NotFound` concerns its folder then, not the object.
 pub fn put_failure(doing: &str, path: &Path, error: io::Error) -> StoreError {
     let mut failure = failure(doing, path, error);
     if failure.kind == StoreErrorKind::NotFound {
@@ -18,7 +17,7 @@ pub fn put_failure(doing: &str, path: &Path, error: io::Error) -> StoreError {
     failure
 }
 
-/// Why an operation on a file failed, with a way out where there is one.
+/// The error of a failed operation on a file.
 pub fn failure(doing: &str, path: &Path, error: io::Error) -> StoreError {
     use io::ErrorKind as Io;
     let (kind, hint) = match error.kind() {

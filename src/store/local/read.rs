@@ -1,7 +1,7 @@
-//! Parts of files in a base directory.
+//! Reading ranges of files.
 //!
-//! Does: read ranges and tails, whole or not at all. Does not: choose paths. Invariant: an answer
-//! has exactly the bytes that were asked for.
+//! Does: read ranges and tails. Does not: choose paths. Invariant: a result has exactly the
+//! requested bytes; a shorter one is an error.
 
 use std::fs::{File, Metadata};
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
@@ -19,7 +19,7 @@ fn open(path: &Path) -> Result<(File, Metadata), StoreError> {
     opened.map_err(|error| failure("reading", path, error))
 }
 
-/// Into memory that was not filled with zeros before: for megabytes that costs as much as the copy.
+/// Reads into memory that is not zeroed first: for megabytes that would cost as much as the copy.
 fn read_exactly(mut file: &File, path: &Path, range: &Range<u64>) -> Result<Bytes, StoreError> {
     let length = range.end - range.start;
     let mut buffer = Vec::with_capacity(length as usize);
@@ -27,26 +27,35 @@ fn read_exactly(mut file: &File, path: &Path, range: &Range<u64>) -> Result<Byte
         .seek(SeekFrom::Start(range.start))
         .and_then(|_| file.take(length).read_to_end(&mut buffer));
     match read {
-        Ok(came) if came as u64 == length => Ok(buffer.into()),
+        Ok(count) if count as u64 == length => Ok(buffer.into()),
         Ok(_) => Err(failure("reading", path, ErrorKind::UnexpectedEof.into())),
         Err(error) => Err(failure("reading", path, error)),
     }
 }
 
 /// Exactly these bytes of a file.
+///
+/// # Errors
+/// `Corrupt` if the file does not have all of them; otherwise those of the file system.
 pub fn read_range(path: &Path, range: &Range<u64>) -> Result<Bytes, StoreError> {
     let (file, metadata) = open(path)?;
-    // Checked before memory is taken for a range that a damaged handle invented.
+    // Checked before memory is allocated: the range may come from a damaged handle.
     if range.end > metadata.len() {
         return Err(StoreError::new(
             StoreErrorKind::Corrupt,
-            format!("bytes {range:?} of a file of {} bytes", metadata.len()),
+            format!(
+                "the file has {} bytes, not the range {range:?}",
+                metadata.len()
+            ),
         ));
     }
     read_exactly(&file, path, range)
 }
 
 /// The last bytes of a file, at most `max`.
+///
+/// # Errors
+/// Those of the file system.
 pub fn read_tail(path: &Path, max: u64) -> Result<Tail, StoreError> {
     let (file, metadata) = open(path)?;
     let object_size = metadata.len();

@@ -1,11 +1,10 @@
-//! Small files that are written or removed only if nobody came before: compare and swap on a file
-//! system.
+//! Compare and swap of small files.
 //!
-//! Does: read a file with its version; give a finished temporary its name, or remove a file, if
-//! what lies there is as expected. Does not: write temporaries or sync folders (`local`).
-//! Invariant: of several processes that all expect the same, one succeeds. The lock on the file
-//! that is to go decides between them; it is held only from the look to the rename. A process that
-//! is stopped in between keeps others from changing this one file, and so what it saw stays true.
+//! Does: read a file with its version; give a finished temporary its name, or remove a file, if the
+//! precondition holds. Does not: write temporaries or sync folders (`publish`, `tree`). Invariant:
+//! of several processes with the same precondition one succeeds. The lock on the file that is to be
+//! replaced decides between them; it is held from the check to the rename. While a process is
+//! stopped in between, no other can change this file, so its check stays valid.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _};
@@ -16,16 +15,20 @@ use std::time::Duration;
 use crate::store::stable_hash;
 use crate::store::{DeleteOutcome, MAX_VERSIONED_SIZE, Versioned};
 
-/// How often and after which pauses a lock is tried: about five seconds.
+/// A lock is waited for about five seconds.
 const LOCK_TRIES: u32 = 500;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
-/// A small file with its version.
+/// A small file with its version: inode, length and a hash of its content.
+///
+/// # Errors
+/// `InvalidData` if it is too large; otherwise those of the file system.
 pub fn read(path: &Path) -> io::Result<Versioned> {
     let mut file = File::open(path)?;
     let metadata = file.metadata()?;
     if metadata.len() > MAX_VERSIONED_SIZE {
-        let message = format!("{} bytes, more than {MAX_VERSIONED_SIZE}", metadata.len());
+        let size = metadata.len();
+        let message = format!("the file has {size} bytes, more than {MAX_VERSIONED_SIZE}");
         return Err(io::Error::new(io::ErrorKind::InvalidData, message));
     }
     let mut bytes = Vec::with_capacity(metadata.len() as usize);
@@ -40,16 +43,19 @@ pub fn read(path: &Path) -> io::Result<Versioned> {
     })
 }
 
-/// Gives a temporary its name if no file has that name.
+/// Gives a temporary its name if no file has that name; returns whether it did.
+///
+/// # Errors
+/// Those of the file system.
 pub fn create(temporary: &Path, path: &Path) -> io::Result<bool> {
     match fs::hard_link(temporary, path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
         Err(error) => {
-            // Some file systems know no hard links: what comes between the look and the rename is
-            // lost there.
-            tracing::debug!(path = %path.display(), %error, "creating without a hard link");
+            // On a file system without hard links a file created between the check and the rename
+            // is lost.
+            tracing::debug!(path = %path.display(), %error, "no hard links here; renaming");
             if fs::symlink_metadata(path).is_ok() {
                 return Ok(false);
             }
@@ -58,7 +64,10 @@ pub fn create(temporary: &Path, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Gives a temporary the name of a file that still has this version.
+/// Gives a temporary the name of a file if that still has this version; returns whether it did.
+///
+/// # Errors
+/// Those of the file system.
 pub fn replace(temporary: &Path, path: &Path, version: &str) -> io::Result<bool> {
     let Some(_lock) = lock(path)? else {
         return Ok(false);
@@ -71,7 +80,10 @@ pub fn replace(temporary: &Path, path: &Path, version: &str) -> io::Result<bool>
     }
 }
 
-/// Removes a file: any, or only the one of this version.
+/// Removes a file: unconditionally, or only if it still has this version.
+///
+/// # Errors
+/// Those of the file system.
 pub fn remove(path: &Path, version: Option<&str>) -> io::Result<DeleteOutcome> {
     let Some(_lock) = lock(path)? else {
         return Ok(DeleteOutcome::Absent);
@@ -93,10 +105,10 @@ pub fn remove(path: &Path, version: Option<&str>) -> io::Result<DeleteOutcome> {
     }
 }
 
-/// The lock on the file that lies there now; none if there is no file. Whoever waits for it finds
-/// another file under the name afterwards, and so another version.
+/// Locks the file that has this name now; `None` if there is none. After a wait the name may belong
+/// to another file, which then has another version.
 fn lock(path: &Path) -> io::Result<Option<File>> {
-    // For writing, since locks over a network are only given to those who may write.
+    // For writing: network file systems lock exclusively only files that are open for writing.
     let file = match File::options().read(true).write(true).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -107,15 +119,15 @@ fn lock(path: &Path) -> io::Result<Option<File>> {
             Ok(()) => return Ok(Some(file)),
             Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
             Err(TryLockError::Error(error)) => {
-                // Where locks are unknown, what comes between the look and the rename is lost.
-                tracing::debug!(path = %path.display(), %error, "going on without a lock");
+                // Without locks a change between the check and the rename is lost.
+                tracing::debug!(path = %path.display(), %error, "no file locks here");
                 return Ok(Some(file));
             }
         }
     }
     Err(io::Error::new(
         io::ErrorKind::TimedOut,
-        "another process holds it locked; if that one is stopped, continue or end it",
+        "it is locked by another process; if that process is stopped, resume or end it",
     ))
 }
 
@@ -131,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_who_create_one_succeeds_and_of_many_who_replace_one_does() {
+    fn one_of_many_concurrent_creates_succeeds_and_one_of_many_replaces() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("marker");
         let race = |name: &str, attempt: &(dyn Fn(&Path) -> io::Result<bool> + Sync)| {
@@ -175,8 +187,8 @@ mod tests {
     }
 
     #[test]
-    fn nobody_changes_a_file_between_the_look_and_the_rename_of_another() {
-        // A daemon that is stopped right there, for however long, must find what it saw.
+    fn a_file_does_not_change_between_the_check_and_the_rename_of_another_process() {
+        // Story: a daemon may be stopped right there for any time, and its check must stay valid.
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("marker");
         fs::write(&path, "one").unwrap();

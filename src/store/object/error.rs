@@ -1,76 +1,68 @@
-//! Errors of `object_store`, told truly and without secrets.
+//! Translates errors of `object_store`.
 //!
 //! Does: decide the kind of a failure from its variant, its transport error or its HTTP status, and
-//! make one readable line of it. Does not: decide what is tried again. Invariant: every message has
-//! passed the redactor and is bounded.
+//! make one readable line of it. Does not: decide what is retried. Invariant: everything that an
+//! error holds has passed the redactor; the client's own errors may hold secrets and are never
+//! kept.
 
 use std::error::Error as _;
 
 use object_store::Error;
 use object_store::client::{HttpError, HttpErrorKind};
 
-use crate::store::StoreError;
-use crate::store::StoreErrorKind;
+use super::client_messages::{
+    code, full_text, http_status, is_short_range, is_whole_object, is_wrong_region,
+    lacks_credentials, server_message,
+};
+use super::redact::Redactor;
+use crate::store::{StoreError, StoreErrorKind};
 
-/// Longest message, in characters: servers may answer whole pages.
-const MAX_MESSAGE: usize = 600;
-
-/// Takes known secrets out of messages.
-#[derive(Clone, Default)]
-pub struct Redactor(Vec<String>);
-
-impl Redactor {
-    /// Knows these secrets; very short ones are left out, as they would garble every message.
-    pub fn new(secrets: impl IntoIterator<Item = String>) -> Self {
-        let mut secrets: Vec<String> = secrets.into_iter().filter(|s| s.len() >= 4).collect();
-        // Longest first, so that a secret which holds another one goes as a whole.
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        Self(secrets)
-    }
-
-    /// The message without them, on one line, bounded.
-    pub fn clean(&self, message: &str) -> String {
-        let mut text = message.split_whitespace().collect::<Vec<_>>().join(" ");
-        for secret in &self.0 {
-            text = text.replace(secret.as_str(), "***");
-        }
-        if text.chars().count() > MAX_MESSAGE {
-            text = text.chars().take(MAX_MESSAGE).collect::<String>() + "…";
-        }
-        text
-    }
-}
-
-impl std::fmt::Debug for Redactor {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Redactor({} secrets)", self.0.len())
-    }
+/// What the client reported, without secrets.
+#[derive(Debug, thiserror::Error)]
+enum ClientError {
+    /// An error response of an S3-like server, without its echo of the request, which names key
+    /// ids.
+    #[error("the store answered {status} {code}: {message}")]
+    Response {
+        status: u16,
+        code: String,
+        message: String,
+    },
+    #[error("{0}")]
+    Other(String),
 }
 
 /// What an error of `object_store` means here.
 pub fn translate(error: &Error, redactor: &Redactor) -> StoreError {
     let text = full_text(error);
-    let status = http_status(&text);
-    let code = xml_element(&text, "Code");
+    let (status, code) = (http_status(&text), code(&text));
     let kind = kind_of(error, status, code, &text);
-    let mut message = match (status, code) {
-        // The answer of an S3-like server, without its echo of the request (which names key ids).
-        (Some(status), Some(code)) => {
-            let words = xml_element(&text, "Message").unwrap_or_default();
-            format!("the store answered {status} {code}: {words}")
-        }
-        _ => text.clone(),
+    let cause = match (status, code) {
+        (Some(status), Some(code)) => ClientError::Response {
+            status,
+            code: redactor.clean(code),
+            message: redactor.clean(server_message(&text).unwrap_or_default()),
+        },
+        _ => ClientError::Other(redactor.clean(&text)),
     };
-    message = redactor.clean(&message);
-    if let Some(way_out) = way_out(status, code, &text) {
-        message = format!("{message} ({way_out})");
+    StoreError {
+        hint: hint(status, code, &text),
+        ..StoreError::new(kind, summary(kind)).caused_by(cause)
     }
-    StoreError::new(kind, message)
+}
+
+fn summary(kind: StoreErrorKind) -> &'static str {
+    match kind {
+        StoreErrorKind::NotFound => "not found",
+        StoreErrorKind::Unavailable => "the store is unavailable",
+        StoreErrorKind::Refused => "the store refused the request",
+        StoreErrorKind::Corrupt => "the object does not have the requested bytes",
+    }
 }
 
 fn kind_of(error: &Error, status: Option<u16>, code: Option<&str>, text: &str) -> StoreErrorKind {
     use StoreErrorKind::{Corrupt, NotFound, Refused, Unavailable};
-    // Without its bucket (or container) nothing can be said about an object.
+    // Without its bucket (or container) nothing is known about an object.
     if matches!(code, Some("NoSuchBucket" | "ContainerNotFound")) {
         return Refused;
     }
@@ -93,32 +85,18 @@ fn kind_of(error: &Error, status: Option<u16>, code: Option<&str>, text: &str) -
             Some(300..=499) => Refused,
             Some(_) => Unavailable,
             None if is_short_range(text) => Corrupt,
-            None if text.contains("redirect without LOCATION") => Refused,
-            // The server does not know ranges, or the object is empty.
-            None if text.contains("non-partial response") => Refused,
+            None if is_wrong_region(text) || is_whole_object(text) => Refused,
             None => Unavailable,
         },
     }
 }
 
-/// Whether the client or the server does not know the kind of request.
+/// Whether the client or the server does not implement the kind of request.
 pub fn is_not_implemented(error: &Error) -> bool {
     match error {
         Error::NotImplemented { .. } | Error::NotSupported { .. } => true,
         other => http_status(&full_text(other)) == Some(501),
     }
-}
-
-/// A range that the object does not have; the client has no type for it, only words.
-fn is_short_range(text: &str) -> bool {
-    [
-        "Wanted range starting at",
-        "Requested ",
-        "Range started at",
-        "larger than object",
-    ]
-    .iter()
-    .any(|words| text.contains(words))
 }
 
 fn is_transport(error: &Error) -> bool {
@@ -132,34 +110,8 @@ fn is_transport(error: &Error) -> bool {
     false
 }
 
-/// The error and its causes, each said once: some displays repeat their source, some hide it.
-fn full_text(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let words = cause.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        source = cause.source();
-    }
-    text
-}
-
-/// The client keeps the status in a private type; its words are checked by tests against a server.
-fn http_status(text: &str) -> Option<u16> {
-    let (_, rest) = text.split_once("non-2xx status code: ")?;
-    rest.get(..3)?.parse().ok()
-}
-
-fn xml_element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    let (_, rest) = text.split_once(&format!("<{name}>"))?;
-    let (content, _) = rest.split_once(&format!("</{name}>"))?;
-    Some(content.trim())
-}
-
-fn way_out(status: Option<u16>, code: Option<&str>, text: &str) -> Option<&'static str> {
-    if text.contains("169.254.169.254") {
+fn hint(status: Option<u16>, code: Option<&str>, text: &str) -> Option<&'static str> {
+    if lacks_credentials(text) {
         return Some(
             "no credentials were found: configure them, set them in the environment, or give the \
              instance a role",
@@ -177,10 +129,10 @@ fn way_out(status: Option<u16>, code: Option<&str>, text: &str) -> Option<&'stat
         (_, Some("RequestTimeTooSkewed")) => {
             Some("set this machine's clock: signatures carry the time")
         }
-        (Some(401 | 403), _) => {
-            Some("the credentials need the right to get, put, list and delete below the URI")
-        }
-        _ if text.contains("redirect without LOCATION") => Some("set region to that of the bucket"),
+        (Some(401 | 403), _) => Some(
+            "the credentials need permission to get, put, list and delete objects below the URI",
+        ),
+        _ if is_wrong_region(text) => Some("set region to that of the bucket"),
         _ => None,
     }
 }
@@ -196,8 +148,20 @@ mod tests {
         }
     }
 
-    fn kind(error: &Error) -> StoreErrorKind {
-        translate(error, &Redactor::default()).kind
+    fn translated(error: &Error) -> StoreError {
+        translate(error, &Redactor::default())
+    }
+
+    /// A response of status 403 with this error code.
+    fn denied(code: &str) -> Error {
+        let body = format!(
+            "<Error><Code>{code}</Code><Message>No.</Message>\
+             <AWSAccessKeyId>AKIAEXAMPLE</AWSAccessKeyId></Error>"
+        );
+        Error::PermissionDenied {
+            path: "v1/x".into(),
+            source: format!("Server returned non-2xx status code: 403 Forbidden: {body}").into(),
+        }
     }
 
     #[test]
@@ -208,91 +172,69 @@ mod tests {
             "429 Too Many Requests",
         ] {
             let error = generic(&format!("Server returned non-2xx status code: {status}: "));
-            assert_eq!(kind(&error), StoreErrorKind::Unavailable, "{status}");
+            assert_eq!(
+                translated(&error).kind,
+                StoreErrorKind::Unavailable,
+                "{status}"
+            );
         }
     }
 
     #[test]
-    fn refusals_are_not_retried_and_name_the_way_out() {
-        let body = "<Error><Code>SignatureDoesNotMatch</Code><Message>No.</Message>\
-                    <AWSAccessKeyId>AKIAEXAMPLE</AWSAccessKeyId></Error>";
-        let source = format!("Server returned non-2xx status code: 403 Forbidden: {body}").into();
-        let error = Error::PermissionDenied {
-            path: "v1/x".into(),
-            source,
-        };
-        let translated = translate(&error, &Redactor::default());
-        assert_eq!(translated.kind, StoreErrorKind::Refused);
+    fn refusals_are_not_retried_and_say_what_to_do() {
+        let refusal = translated(&denied("SignatureDoesNotMatch"));
+        assert_eq!(refusal.kind, StoreErrorKind::Refused);
+        let text = refusal.to_string();
+        assert!(text.contains("secret_access_key"), "{text}");
         assert!(
-            translated.message.contains("secret_access_key"),
-            "{translated}"
+            !format!("{text} {refusal:?}").contains("AKIAEXAMPLE"),
+            "{text}"
         );
-        assert!(!translated.message.contains("AKIAEXAMPLE"), "{translated}");
     }
 
-    /// A daemon whose wall clock was three hours off was told to look after its credentials'
-    /// rights.
+    /// Story: a daemon whose wall clock was three hours off advised to check the permissions of its
+    /// credentials.
     #[test]
-    fn a_clock_that_is_wrong_is_named_as_such() {
-        let body = "<Error><Code>RequestTimeTooSkewed</Code><Message>Too large.</Message></Error>";
-        let source = format!("Server returned non-2xx status code: 403 Forbidden: {body}").into();
-        let error = Error::PermissionDenied {
-            path: "v1/x".into(),
-            source,
-        };
-        let said = translate(&error, &Redactor::default()).message;
+    fn a_wrong_clock_is_named_as_such() {
+        let text = translated(&denied("RequestTimeTooSkewed")).to_string();
         assert!(
-            said.contains("clock") && !said.contains("right to"),
-            "{said}"
+            text.contains("clock") && !text.contains("permission"),
+            "{text}"
         );
     }
 
     #[test]
-    fn missing_credentials_are_told_from_wrong_ones() {
+    fn missing_credentials_are_distinguished_from_wrong_ones() {
         let text = "Error performing GET http://169.254.169.254/latest/api/token - Server returned \
                     non-2xx status code: 403 Forbidden: denied";
-        let translated = translate(&generic(text), &Redactor::default());
-        assert!(
-            translated.message.contains("no credentials were found"),
-            "{translated}"
-        );
-        assert!(
-            !translated.message.contains("need the right"),
-            "{translated}"
-        );
+        let text = translated(&generic(text)).to_string();
+        assert!(text.contains("no credentials were found"), "{text}");
+        assert!(!text.contains("need permission"), "{text}");
     }
 
     #[test]
     fn a_missing_bucket_is_not_a_missing_object() {
         let body = "<Error><Code>NoSuchBucket</Code><Message>No bucket.</Message></Error>";
-        let source =
-            format!("Server returned non-2xx status code: 404 Not ObjectMeta: {body}").into();
         let error = Error::NotFound {
             path: "v1/x".into(),
-            source,
+            source: format!("Server returned non-2xx status code: 404 Not Found: {body}").into(),
         };
-        assert_eq!(kind(&error), StoreErrorKind::Refused);
+        assert_eq!(translated(&error).kind, StoreErrorKind::Refused);
     }
 
     #[test]
-    fn a_server_that_does_not_know_a_header_is_told_from_one_that_fails() {
-        let answer = |status: &str| generic(&format!("non-2xx status code: {status}: "));
-        assert!(is_not_implemented(&answer("501 Not Implemented")));
-        assert!(!is_not_implemented(&answer("500 Internal Server Error")));
+    fn an_unknown_kind_of_request_is_distinguished_from_a_failure() {
+        let response = |status: &str| generic(&format!("non-2xx status code: {status}: "));
+        assert!(is_not_implemented(&response("501 Not Implemented")));
+        assert!(!is_not_implemented(&response("500 Internal Server Error")));
         assert!(!is_not_implemented(&generic("a connection was lost")));
     }
 
     #[test]
-    fn secrets_are_taken_out_of_messages() {
-        let redactor = Redactor::new(["s3cr3t-key".to_owned(), "ab".to_owned()]);
-        let message = translate(&generic("signed with s3cr3t-key about"), &redactor).message;
-        assert!(message.contains("signed with *** about"), "{message}");
-        assert!(!format!("{redactor:?}").contains("s3cr3t"));
-    }
-
-    #[test]
-    fn long_answers_are_cut() {
-        let message = Redactor::default().clean(&"word ".repeat(10_000));
-        assert!(message.chars().count() <= MAX_MESSAGE + 1);
+    fn errors_hold_no_secret() {
+        let redactor = Redactor::new(["s3cr3t-key".to_owned()]);
+        let error = translate(&generic("signed with s3cr3t-key"), &redactor);
+        assert!(error.to_string().contains("signed with ***"), "{error}");
+        assert!(!format!("{error:?}").contains("s3cr3t"), "{error:?}");
     }
 }

@@ -152,6 +152,7 @@ final class Stage
                     secret_access_key = "%s"
                     allow_http = true
                     path_style = true
+                    upload_checksum = "crc64nvme"
                     """.formatted(
                     endpoint(), S3Server.REGION, S3Server.ACCESS_KEY, S3Server.SECRET_KEY);
         }

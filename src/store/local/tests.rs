@@ -1,16 +1,15 @@
-//! Tests of what a file system owes beyond the conformance suite.
+//! Tests of the file system backend beyond the conformance suite.
 
 use std::fs::{self, File};
 use std::path::Path;
 
 use bytes::Bytes;
 
+use super::error::failure;
+use super::{LocalStore, WriteMode};
 use crate::id::{DaemonId, ExchangeId, SegmentId};
-use crate::storage::StoreErrorKind::{Corrupt, NotFound, Refused, Unavailable};
-use crate::store::Store;
-use crate::store::keys;
-use crate::store::local::error::failure;
-use crate::store::local::{LocalStore, WriteMode};
+use crate::store::StoreErrorKind::{Corrupt, NotFound, Refused, Unavailable};
+use crate::store::{Store, keys};
 
 fn exchange() -> ExchangeId {
     "query_1-x".parse().unwrap()
@@ -56,7 +55,7 @@ async fn a_put_leaves_the_file_under_its_name_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn what_an_interrupted_put_left_is_no_object_and_is_collected() {
+async fn the_remains_of_an_interrupted_put_are_no_object_and_are_removed() {
     let folder = tempfile::tempdir().unwrap();
     let store = LocalStore::new(folder.path().into(), WriteMode::Direct, 7);
     store.put(&key(1), bytes()).await.unwrap();
@@ -79,12 +78,12 @@ async fn what_an_interrupted_put_left_is_no_object_and_is_collected() {
     assert_eq!(
         names(&folder.path().join("v1")),
         ["query_1-x"],
-        "folders it made are gone too"
+        "folders that it created are removed too"
     );
 }
 
 #[tokio::test]
-async fn a_temporary_that_a_process_is_writing_is_not_collected() {
+async fn a_temporary_that_a_process_is_writing_is_not_removed() {
     let folder = tempfile::tempdir().unwrap();
     let store = LocalStore::new(folder.path().into(), WriteMode::Direct, 7);
     store.put(&key(1), bytes()).await.unwrap();
@@ -92,7 +91,7 @@ async fn a_temporary_that_a_process_is_writing_is_not_collected() {
         .path()
         .join(key(2).as_str())
         .with_extension("seg.9-0.tmp");
-    // Locks belong to the open file: another opening, even in this process, sees it locked.
+    // A lock belongs to the open file: for another handle, even in this process, it is locked.
     let writing = File::create(&path).unwrap();
     writing.try_lock().unwrap();
     assert_eq!(
@@ -115,7 +114,7 @@ async fn a_temporary_that_a_process_is_writing_is_not_collected() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn puts_survive_a_sweeper_that_runs_all_the_time() {
+async fn puts_succeed_while_stale_temporaries_are_removed_continuously() {
     let folder = tempfile::tempdir().unwrap();
     let store = LocalStore::new(folder.path().into(), WriteMode::Unsynced, 7);
     let puts = async {
@@ -154,7 +153,7 @@ async fn deleting_the_last_object_removes_its_folders_but_not_the_base_directory
     assert_eq!(
         store.delete(vec![marker, key(1)]).await.unwrap(),
         1,
-        "one was gone already"
+        "one was missing already"
     );
     assert_eq!(names(folder.path()), [""; 0]);
 }
@@ -167,7 +166,7 @@ async fn a_base_directory_that_disappears_is_not_an_empty_one() {
     assert_eq!(
         store.list(&keys::exchanges()).await.unwrap(),
         [],
-        "not made yet"
+        "not created yet"
     );
     store.put(&key(1), bytes()).await.unwrap();
     fs::rename(&base, folder.path().join("moved")).unwrap();
@@ -177,7 +176,7 @@ async fn a_base_directory_that_disappears_is_not_an_empty_one() {
 }
 
 #[tokio::test]
-async fn a_file_in_the_way_is_named_with_a_way_out() {
+async fn a_file_in_place_of_the_folder_is_named_with_a_hint() {
     let folder = tempfile::tempdir().unwrap();
     let base = folder.path().join("base");
     fs::write(&base, b"a file").unwrap();
@@ -220,8 +219,8 @@ async fn keys_cannot_leave_the_base_directory() {
 }
 
 #[test]
-fn failures_of_the_system_are_told_with_a_way_out() {
-    let told = |code| {
+fn failures_of_the_system_are_reported_with_a_hint() {
+    let reported = |code| {
         let error = std::io::Error::from_raw_os_error(code);
         let error = failure("writing", Path::new("/base/v1/x"), error);
         assert!(
@@ -230,7 +229,7 @@ fn failures_of_the_system_are_told_with_a_way_out() {
         );
         (error.kind, error.to_string())
     };
-    for (code, kind, way_out) in [
+    for (code, kind, hint) in [
         (libc::ENOSPC, Unavailable, "free space"),
         (libc::EDQUOT, Unavailable, "quota"),
         (libc::EACCES, Refused, "give the daemon's user the right"),
@@ -240,14 +239,14 @@ fn failures_of_the_system_are_told_with_a_way_out() {
         (libc::EIO, Unavailable, ""),
         (libc::ENOENT, NotFound, ""),
     ] {
-        let (told_kind, message) = told(code);
-        assert_eq!(told_kind, kind, "{message}");
-        assert!(message.contains(way_out), "{message}");
+        let (reported, message) = reported(code);
+        assert_eq!(reported, kind, "{message}");
+        assert!(message.contains(hint), "{message}");
     }
 }
 
 #[tokio::test]
-async fn a_marker_too_large_to_be_one_is_not_read() {
+async fn an_object_too_large_for_a_marker_is_not_read_as_one() {
     let folder = tempfile::tempdir().unwrap();
     let store = LocalStore::new(folder.path().into(), WriteMode::Unsynced, 7);
     let marker = keys::marker(&exchange());

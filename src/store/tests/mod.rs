@@ -1,4 +1,7 @@
-//! Tests of the wrappers by themselves.
+//! Tests of the wrappers, and what other tests share.
+
+pub mod faulty;
+mod open;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,40 +10,30 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::faulty::FaultyStore;
+use self::faulty::FaultyStore;
+use super::keys::{self, Folder, Key};
+use super::limit::Limit;
+use super::metrics::CATALOG;
+use super::retry::RetryPolicy;
+use super::{
+    DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, StoreLimits, Tail, Versioned,
+};
 use crate::runtime::TaskGroup;
-use crate::storage::{Tail, placement};
-use crate::store::keys::{self, Folder, Key};
-use crate::store::limit::{Limit, carried_permit};
-use crate::store::meter::CATALOG;
-use crate::store::retry::RetryPolicy;
-use crate::store::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, Versioned};
 
-/// Counts how many puts are at work at a time; a put goes on for a second, also when its caller
-/// leaves.
+/// Counts how many puts run at a time; each takes a second.
 #[derive(Debug, Default)]
 struct Busy {
-    now: Arc<AtomicUsize>,
+    now: AtomicUsize,
     most: Arc<AtomicUsize>,
 }
 
 #[async_trait]
 impl Store for Busy {
     async fn put(&self, _: &Key, _: Vec<Bytes>) -> Result<(), StoreError> {
-        let (now, most, permit) = (
-            Arc::clone(&self.now),
-            Arc::clone(&self.most),
-            carried_permit(),
-        );
-        let (done, ended) = tokio::sync::oneshot::channel();
-        TaskGroup::default().spawn(async move {
-            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            now.fetch_sub(1, Ordering::SeqCst);
-            drop(permit);
-            let _ = done.send(());
-        });
-        ended.await.unwrap();
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        self.now.fetch_sub(1, Ordering::SeqCst);
         Ok(())
     }
 
@@ -81,31 +74,42 @@ impl Store for Busy {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn no_more_operations_run_at_a_time_than_allowed() {
-    let busy = Busy::default();
-    let most = Arc::clone(&busy.most);
-    let limit = Limit::new(Arc::new(busy), 3);
-    let start = tokio::time::Instant::now();
-    let key = keys::probe(1);
-    let puts = (0..10).map(|_| limit.put(&key, Vec::new()));
-    futures::future::try_join_all(puts).await.unwrap();
-    assert_eq!(most.load(Ordering::SeqCst), 3);
-    assert_eq!(
-        start.elapsed().as_secs(),
-        4,
-        "ten puts of a second, three at a time"
-    );
+fn limited(inner: Arc<dyn Store>, concurrency: usize, cancellable: bool) -> Limit {
+    let limits = StoreLimits {
+        concurrency,
+        cancellable,
+        ..StoreLimits::LOCAL
+    };
+    Limit::new(inner, limits, TaskGroup::default())
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_permit_stays_with_work_that_goes_on_after_its_caller_has_left() {
+async fn no_more_operations_run_at_a_time_than_allowed() {
+    for cancellable in [true, false] {
+        let busy = Busy::default();
+        let most = Arc::clone(&busy.most);
+        let limit = limited(Arc::new(busy), 3, cancellable);
+        let start = tokio::time::Instant::now();
+        let key = keys::probe(1);
+        let puts = (0..10).map(|_| limit.put(&key, Vec::new()));
+        futures::future::try_join_all(puts).await.unwrap();
+        assert_eq!(most.load(Ordering::SeqCst), 3);
+        assert_eq!(
+            start.elapsed().as_secs(),
+            4,
+            "ten puts of a second, three at a time"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_is_held_by_work_that_goes_on_after_its_caller_stopped_waiting() {
     let busy = Busy::default();
     let most = Arc::clone(&busy.most);
-    let limit = Limit::new(Arc::new(busy), 2);
+    let limit = limited(Arc::new(busy), 2, false);
     let key = keys::probe(1);
     for _ in 0..6 {
-        // The caller loses patience; the work does not stop.
+        // The caller stops waiting; the work goes on.
         let put = limit.put(&key, Vec::new());
         let _ = tokio::time::timeout(Duration::from_millis(10), put).await;
     }
@@ -114,13 +118,24 @@ async fn a_permit_stays_with_work_that_goes_on_after_its_caller_has_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_limit_of_zero_still_lets_one_through() {
-    let limit = Limit::new(FaultyStore::new(), 0);
+async fn a_cancelled_operation_releases_its_permit_at_once() {
+    let limit = limited(Arc::new(Busy::default()), 1, true);
+    let key = keys::probe(1);
+    let start = tokio::time::Instant::now();
+    let put = limit.put(&key, Vec::new());
+    let _ = tokio::time::timeout(Duration::from_millis(10), put).await;
+    limit.put(&key, Vec::new()).await.unwrap();
+    assert_eq!(start.elapsed(), Duration::from_millis(1010));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_of_zero_still_permits_one_operation() {
+    let limit = limited(FaultyStore::new(), 0, true);
     limit.put(&keys::probe(1), Vec::new()).await.unwrap();
 }
 
 #[test]
-fn waits_double_up_to_the_longest_and_never_begin_together() {
+fn waits_double_up_to_the_longest_and_are_spread_at_random() {
     let policy = RetryPolicy::REMOTE;
     let full = |number| policy.wait(number, u64::MAX).as_millis();
     assert_eq!(
@@ -129,23 +144,6 @@ fn waits_double_up_to_the_longest_and_never_begin_together() {
     );
     let half = |number| policy.wait(number, 0).as_millis();
     assert_eq!([half(1), half(2), half(u32::MAX)], [50, 100, 2500]);
-}
-
-#[test]
-fn an_order_holds_every_base_directory_once() {
-    for bits in 0..32_usize {
-        let healthy: Vec<bool> = (0..5).map(|i| bits & (1 << i) != 0).collect();
-        for turn in 0..7 {
-            let mut order = placement::round_robin(turn, &healthy);
-            let sick = order.iter().position(|&i| !healthy[i]).unwrap_or(5);
-            assert!(
-                order[sick..].iter().all(|&i| !healthy[i]),
-                "healthy ones come first"
-            );
-            order.sort_unstable();
-            assert_eq!(order, [0, 1, 2, 3, 4]);
-        }
-    }
 }
 
 #[test]

@@ -1,8 +1,7 @@
-//! A store that fails as told.
+//! A store that fails on demand.
 //!
-//! Does: answer the next operations of a kind with errors, before or after doing them, and write
-//! down what it was asked. Does not: fail by chance. Invariant: without orders it is the store it
-//! wraps.
+//! Does: fail the next operations of a kind, before or after applying them, and log all operations.
+//! Does not: fail at random. Invariant: without faults it behaves like the store that it wraps.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -14,27 +13,27 @@ use bytes::Bytes;
 use object_store::memory::InMemory;
 use parking_lot::Mutex;
 
-use crate::storage::{StoreErrorKind, Tail};
 use crate::store::keys::{Folder, Key};
 use crate::store::object::ObjectBackend;
-use crate::store::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, Versioned};
+use crate::store::object::redact::Redactor;
+use crate::store::{
+    DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, StoreErrorKind, Tail, Versioned,
+};
 
-/// How an operation goes wrong.
+/// How an operation fails.
 #[derive(Debug, Clone)]
 pub enum Fault {
-    /// It fails and nothing happened.
+    /// It fails without being applied.
     Fails(StoreErrorKind),
-    /// It took place, and fails all the same.
+    /// It is applied and fails all the same.
     FailsAfterwards(StoreErrorKind),
-    /// Another client's delete got in the way.
+    /// It collides with another client's delete.
     Contended,
-    /// It is refused, but another client's delete may have got in the way.
-    Forbidden,
-    /// Half of the bytes come.
+    /// Half of the bytes are returned.
     Short,
-    /// It takes so long.
+    /// It takes this long.
     Takes(Duration),
-    /// It waits first, each time for another while, now and then for a long one.
+    /// It waits first: each time differently, occasionally long.
     Late,
 }
 
@@ -49,8 +48,7 @@ pub struct FaultyStore {
 impl FaultyStore {
     pub fn new() -> Arc<Self> {
         let memory = Arc::new(InMemory::new());
-        let redactor = crate::store::object::error::Redactor::default();
-        let inner = ObjectBackend::new(memory, "prefix".into(), redactor, false);
+        let inner = ObjectBackend::new(memory, "prefix".into(), Redactor::default(), false);
         Arc::new(Self {
             inner,
             faults: Mutex::default(),
@@ -59,7 +57,7 @@ impl FaultyStore {
         })
     }
 
-    /// The next operation of this kind that has no fault yet goes wrong.
+    /// Fails the next operation of this kind that has no fault yet.
     pub fn next(&self, operation: &'static str, fault: Fault) {
         let mut faults = self.faults.lock();
         match faults.iter_mut().find(|(name, _)| *name == operation) {
@@ -68,23 +66,23 @@ impl FaultyStore {
         }
     }
 
-    /// Every operation of this kind goes wrong from now on.
+    /// Fails every operation of this kind from now on.
     pub fn always(&self, operation: &'static str, fault: Fault) {
         self.always.lock().push((operation, fault));
     }
 
-    /// Nothing goes wrong from now on.
+    /// Removes all faults.
     pub fn heal(&self) {
         self.always.lock().clear();
         self.faults.lock().clear();
     }
 
-    /// Operations asked for so far, as `operation object`.
+    /// All operations so far, as `operation object`.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().clone()
     }
 
-    /// How often an operation was asked for.
+    /// Number of operations so far that begin like this.
     pub fn count(&self, operation: &str) -> usize {
         self.log
             .lock()
@@ -126,10 +124,6 @@ impl FaultyStore {
             Some(Fault::Contended) => Err(StoreError {
                 contended: true,
                 ..failure(StoreErrorKind::Unavailable)
-            }),
-            Some(Fault::Forbidden) => Err(StoreError {
-                contended: true,
-                ..failure(StoreErrorKind::Refused)
             }),
             Some(Fault::Short) => work.await.map(shorten),
             Some(Fault::Takes(long)) => {

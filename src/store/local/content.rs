@@ -1,8 +1,8 @@
-//! The bytes of files in a base directory.
+//! Writing the content of files.
 //!
-//! Does: write them whole, the larger ones past the page cache where the file system knows how
-//! (docs/decisions/storage-direct-io.md). Does not: name, lock or sync files. Invariant: whichever
-//! way they went, a file holds its content and nothing else when the write has ended well.
+//! Does: write it, bypassing the page cache for large files where the file system supports that
+//! (docs/decisions/storage-direct-io.md). Does not: name, lock or sync files. Invariant: after a
+//! successful write a file holds exactly its content, whichever way it was written.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice, Seek as _, Write as _};
@@ -12,13 +12,13 @@ use bytes::Bytes;
 #[cfg(target_os = "linux")]
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-/// Bytes from which a file goes past the page cache: below, what a write has to wait for outweighs
-/// what it spares.
+/// Size in bytes from which a file bypasses the page cache: for smaller ones the wait for the disk
+/// costs more than the copy.
 const LARGE: usize = 1 << 20;
-/// Bytes written at a time past the page cache, gathered in a buffer outside of the memory budget.
+/// Bytes per direct write, gathered in a buffer outside of the memory budget.
 const GATHERED: usize = 2 << 20;
-/// What memory, length and place of such a write are a multiple of. Where a disk has larger logical
-/// blocks the kernel refuses.
+/// Alignment of the memory, length and offset of a direct write. The kernel refuses it where a disk
+/// has larger logical blocks.
 const BLOCK: usize = 4096;
 
 /// Writes the files of one base directory.
@@ -28,17 +28,17 @@ pub struct ContentWriter {
 }
 
 impl ContentWriter {
-    /// Goes past the page cache if `direct`, as long as the file system does not refuse.
+    /// Bypasses the page cache if `direct`, until the file system refuses that.
     pub fn new(direct: bool) -> Self {
         Self {
             direct: AtomicBool::new(direct),
         }
     }
 
-    /// Writes an empty file's content.
+    /// Writes the content of an empty file.
     ///
     /// # Errors
-    /// Those of the file system; what is in the file then is not known.
+    /// Those of the file system; the content of the file is unspecified then.
     pub fn write(&self, file: &mut File, content: &[Bytes]) -> io::Result<()> {
         self.write_with(file, content, write_blocks)
     }
@@ -51,12 +51,12 @@ impl ContentWriter {
     ) -> io::Result<()> {
         let size: usize = content.iter().map(Bytes::len).sum();
         if size >= LARGE && self.direct.load(Ordering::Relaxed) {
-            let written = past_the_page_cache(file, |file| blocks(file, content, size))
+            let written = bypassing_page_cache(file, |file| blocks(file, content, size))
                 .and_then(|rest| file.write_all(&rest));
             match written {
-                Err(error) if is_unknown_here(&error) => {
+                Err(error) if is_unsupported(&error) => {
                     self.direct.store(false, Ordering::Relaxed);
-                    tracing::info!(%error, "the file system takes nothing past the page cache");
+                    tracing::info!(%error, "no direct I/O here; writing through the page cache");
                     file.set_len(0)?;
                     file.rewind()?;
                 }
@@ -67,16 +67,16 @@ impl ContentWriter {
     }
 }
 
-fn is_unknown_here(error: &io::Error) -> bool {
+fn is_unsupported(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::InvalidInput | ErrorKind::Unsupported
     )
 }
 
-/// Has the page cache left out for a while: afterwards, however that went, the file is as before.
+/// Runs `work` with direct I/O; afterwards the file has its previous flags, also after an error.
 #[cfg(target_os = "linux")]
-fn past_the_page_cache<T>(
+fn bypassing_page_cache<T>(
     file: &mut File,
     work: impl FnOnce(&mut File) -> io::Result<T>,
 ) -> io::Result<T> {
@@ -88,22 +88,22 @@ fn past_the_page_cache<T>(
 }
 
 #[cfg(not(target_os = "linux"))]
-fn past_the_page_cache<T>(
+fn bypassing_page_cache<T>(
     _: &mut File,
     _: impl FnOnce(&mut File) -> io::Result<T>,
 ) -> io::Result<T> {
     Err(ErrorKind::Unsupported.into())
 }
 
-/// Writes whole blocks; answers what is left, less than a block.
+/// Writes whole blocks; returns the rest, which is less than a block.
 fn write_blocks(file: &mut File, content: &[Bytes], size: usize) -> io::Result<Vec<u8>> {
     let room = size.min(GATHERED).next_multiple_of(BLOCK);
     let mut memory = vec![0; room + BLOCK];
     let start = memory.as_ptr().align_offset(BLOCK);
     let buffer = &mut memory[start..start + room];
     let mut filled = 0;
-    for piece in content {
-        let mut rest = &piece[..];
+    for part in content {
+        let mut rest = &part[..];
         while !rest.is_empty() {
             let (now, later) = rest.split_at(rest.len().min(room - filled));
             buffer[filled..filled + now.len()].copy_from_slice(now);
@@ -140,15 +140,15 @@ mod tests {
     use super::*;
     use std::io::Read as _;
 
-    /// Pieces of ever other lengths, `size` bytes in all, no two blocks alike.
+    /// Parts of varying lengths, `size` bytes in total, no two blocks alike.
     fn content(size: usize) -> Vec<Bytes> {
         let whole: Vec<u8> = (0..size).map(|n| (n / 7 + n / 4096) as u8).collect();
-        let (mut whole, mut pieces) = (Bytes::from(whole), Vec::new());
+        let (mut whole, mut parts) = (Bytes::from(whole), Vec::new());
         while !whole.is_empty() {
-            let piece = (pieces.len() * 70_001) % 300_007;
-            pieces.push(whole.split_to(piece.min(whole.len())));
+            let length = (parts.len() * 70_001) % 300_007;
+            parts.push(whole.split_to(length.min(whole.len())));
         }
-        pieces
+        parts
     }
 
     fn read_back(file: &mut File) -> Vec<u8> {
@@ -167,15 +167,15 @@ mod tests {
             let mut file = tempfile::tempfile().unwrap();
             writer.write(&mut file, &content).unwrap();
             assert!(read_back(&mut file) == content.concat(), "{size} bytes");
-            // As before, for whoever writes on.
+            // Later writes go through the page cache again.
             #[cfg(target_os = "linux")]
             assert!(!fcntl_getfl(&file).unwrap().contains(OFlags::DIRECT));
         }
     }
 
-    /// Most file systems refuse this by themselves, and would refuse the pieces behind it too.
+    /// Most file systems refuse a misaligned write themselves, and the writes after it.
     #[test]
-    fn where_the_file_system_refuses_amid_a_file_it_is_written_through_the_page_cache() {
+    fn a_file_whose_direct_write_is_refused_midway_is_written_through_the_page_cache() {
         let writer = ContentWriter::new(true);
         let content = content(LARGE + 1);
         let misplaced = |file: &mut File, content: &[Bytes], _| {
@@ -185,14 +185,14 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         writer.write_with(&mut file, &content, misplaced).unwrap();
         assert!(read_back(&mut file) == content.concat());
-        let again = |_: &mut File, _: &[Bytes], _| panic!("it was refused before");
+        let again = |_: &mut File, _: &[Bytes], _| panic!("direct I/O was refused before");
         let mut file = tempfile::tempfile().unwrap();
         writer.write_with(&mut file, &content, again).unwrap();
         assert!(read_back(&mut file) == content.concat());
     }
 
     #[test]
-    fn what_was_written_before_a_refusal_is_not_in_the_file() {
+    fn blocks_written_before_a_refusal_are_not_in_the_file() {
         let (writer, content) = (ContentWriter::new(true), content(LARGE));
         let refuse = |file: &mut File, content: &[Bytes], size| {
             write_blocks(file, content, size)?;
@@ -205,12 +205,12 @@ mod tests {
     }
 
     #[test]
-    fn other_failures_are_not_taken_for_a_refusal() {
+    fn other_failures_are_not_treated_as_a_refusal() {
         let (writer, content) = (ContentWriter::new(true), content(LARGE));
         let mut file = tempfile::tempfile().unwrap();
         let full = |_: &mut File, _: &[Bytes], _| Err(ErrorKind::StorageFull.into());
         match writer.write_with(&mut file, &content, full) {
-            // The temporary folder may lie where nothing goes past the page cache.
+            // The temporary folder may be on a file system without direct I/O.
             Ok(()) => assert!(!writer.direct.load(Ordering::Relaxed)),
             Err(failed) => assert_eq!(failed.kind(), ErrorKind::StorageFull),
         }

@@ -1,0 +1,255 @@
+//! The URI of a base directory: the only place that knows its schemes and forms.
+//!
+//! Does: parse and normalise URIs; make local paths absolute. Does not: know options (`store`) or
+//! access anything. Invariant: a parsed URI holds no credentials, and two of the same text name the
+//! same location.
+
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+
+use url::Url;
+
+/// The kind of store behind a base directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// A folder of a file system.
+    File,
+    /// S3 or a server that speaks its protocol.
+    S3,
+    /// Google Cloud Storage.
+    Gs,
+    /// Azure Blob Storage.
+    Az,
+    /// The memory of this process, for tests.
+    Memory,
+}
+
+impl Scheme {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::File, Self::S3, Self::Gs, Self::Az, Self::Memory];
+
+    /// The text before `://`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::S3 => "s3",
+            Self::Gs => "gs",
+            Self::Az => "az",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+/// Why a text is not the URI of a base directory, and what to write instead.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BaseUriError {
+    /// Nothing but blanks.
+    #[error("it is empty: write file:///…, s3://bucket/prefix or a local path")]
+    Empty,
+    /// No scheme, where a local path is not allowed.
+    #[error("it is not a URI: write for example file:///var/lib/stopover or s3://bucket/prefix")]
+    NoScheme,
+    /// A scheme that no store has.
+    #[error("the scheme {scheme}:// is unknown: {hint}")]
+    UnknownScheme {
+        /// As given.
+        scheme: String,
+        /// What to write instead.
+        hint: String,
+    },
+    /// Not a URI.
+    #[error("it is not a URI: {0}")]
+    Malformed(#[from] url::ParseError),
+    /// A user or password.
+    #[error(
+        "credentials do not belong into a URI: give them as keys of the base directory or in the \
+         environment"
+    )]
+    Credentials,
+    /// A query or fragment.
+    #[error("a base directory has no ? or #: write options as keys beside the URI")]
+    QueryOrFragment,
+    /// No bucket.
+    #[error("it names no bucket: write {}://bucket/prefix", .0.name())]
+    NoBucket(Scheme),
+    /// Not an absolute local path.
+    #[error("it is not a local path: write file:/// and the absolute path of a folder")]
+    NotLocal,
+    /// `/`.
+    #[error("the root of the file system cannot be a base directory: name a folder")]
+    Root,
+    /// A path that is not text.
+    #[error("the path of a base directory must be UTF-8")]
+    NotUtf8,
+}
+
+/// A normalised, absolute URI without a final slash.
+#[derive(Debug, Clone)]
+pub struct BaseUri {
+    scheme: Scheme,
+    text: String,
+    url: Url,
+}
+
+impl BaseUri {
+    /// Parses a URI or a local path; relative paths (`./data`, `file:data`) are below `cwd`.
+    ///
+    /// # Errors
+    /// If it is not the URI of a base directory.
+    pub fn resolve(text: &str, cwd: &Path) -> Result<Self, BaseUriError> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Err(BaseUriError::Empty);
+        }
+        let relative = match split_scheme(text) {
+            None => Some(text),
+            Some(("file", rest)) => {
+                let path = rest.strip_prefix("//").unwrap_or(rest);
+                (!path.starts_with('/') && !path.starts_with("localhost/")).then_some(path)
+            }
+            Some(_) => None,
+        };
+        // A path without an authority is taken literally; in a URI it may hold escapes such as %20.
+        relative.map_or_else(|| Self::parse(text), |path| Self::local(&cwd.join(path)))
+    }
+
+    /// Parses an absolute URI.
+    ///
+    /// # Errors
+    /// If it is not the URI of a base directory.
+    pub fn parse(text: &str) -> Result<Self, BaseUriError> {
+        let (name, rest) = split_scheme(text).ok_or(BaseUriError::NoScheme)?;
+        let known = Scheme::ALL.into_iter().find(|known| known.name() == name);
+        let scheme = known.ok_or_else(|| unknown_scheme(name, rest))?;
+        let url = Url::parse(text)?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(BaseUriError::Credentials);
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(BaseUriError::QueryOrFragment);
+        }
+        let no_host = url.host_str().is_none_or(str::is_empty);
+        match scheme {
+            Scheme::File if !no_host || !rest.starts_with('/') => Err(BaseUriError::NotLocal),
+            Scheme::File => Self::local(&url.to_file_path().map_err(|()| BaseUriError::NotLocal)?),
+            _ if no_host => Err(BaseUriError::NoBucket(scheme)),
+            _ => Ok(Self {
+                scheme,
+                text: text.trim_end_matches('/').to_owned(),
+                url,
+            }),
+        }
+    }
+
+    fn local(path: &Path) -> Result<Self, BaseUriError> {
+        let mut whole = PathBuf::new();
+        for part in path.components() {
+            match part {
+                Component::CurDir => {}
+                Component::ParentDir => {
+                    whole.pop();
+                }
+                other => whole.push(other),
+            }
+        }
+        if whole.to_str().is_none() {
+            return Err(BaseUriError::NotUtf8);
+        }
+        if whole.parent().is_none() {
+            return Err(BaseUriError::Root);
+        }
+        let url = Url::from_file_path(&whole).map_err(|()| BaseUriError::NotLocal)?;
+        Ok(Self {
+            scheme: Scheme::File,
+            text: url.to_string(),
+            url,
+        })
+    }
+
+    /// The kind of store.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// The bucket or container; empty for a folder.
+    pub fn bucket(&self) -> &str {
+        self.url.host_str().unwrap_or_default()
+    }
+
+    /// The path, percent-encoded, without slashes at its ends.
+    pub fn path(&self) -> &str {
+        self.url.path().trim_matches('/')
+    }
+
+    /// The folder of a `file://` URI.
+    pub fn folder(&self) -> Option<PathBuf> {
+        self.url.to_file_path().ok()
+    }
+
+    /// How another URI of the same store relates to this one, if they share a key space.
+    pub fn overlap(&self, other: &Self) -> Option<Overlap> {
+        let within = |outer: &str, inner: &str| {
+            let rest = inner.strip_prefix(outer);
+            rest.is_some_and(|rest| rest.starts_with('/'))
+        };
+        if self.text == other.text {
+            Some(Overlap::Same)
+        } else if within(&self.text, &other.text) {
+            Some(Overlap::Within)
+        } else if within(&other.text, &self.text) {
+            Some(Overlap::Encloses)
+        } else {
+            None
+        }
+    }
+}
+
+impl fmt::Display for BaseUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// How one base directory relates to an earlier one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overlap {
+    /// Both are the same location.
+    Same,
+    /// It is below the earlier one.
+    Within,
+    /// The earlier one is below it.
+    Encloses,
+}
+
+impl fmt::Display for Overlap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Same => "is the same location as",
+            Self::Within => "lies within",
+            Self::Encloses => "encloses",
+        })
+    }
+}
+
+fn split_scheme(text: &str) -> Option<(&str, &str)> {
+    let is_scheme =
+        |text: &str| text.len() > 1 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+');
+    text.split_once(':').filter(|(scheme, _)| is_scheme(scheme))
+}
+
+fn unknown_scheme(scheme: &str, rest: &str) -> BaseUriError {
+    let names = || Scheme::ALL.into_iter().map(Scheme::name);
+    let known = match scheme {
+        "s3a" | "s3n" => Some("s3"),
+        "gcs" => Some("gs"),
+        "abfs" | "abfss" | "azure" | "wasb" | "wasbs" => Some("az"),
+        _ => names().find(|known| strsim::damerau_levenshtein(known, scheme) <= 1),
+    };
+    let hint = match known {
+        Some("az") => "write az://container/prefix and the key account".to_owned(),
+        Some(known) => format!("write {known}:{rest}"),
+        None => format!("write one of {}", names().collect::<Vec<_>>().join(", ")),
+    };
+    let scheme = scheme.to_owned();
+    BaseUriError::UnknownScheme { scheme, hint }
+}

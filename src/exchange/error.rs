@@ -1,0 +1,55 @@
+//! Why an exchange cannot be used.
+
+use super::marker::{ExchangeSpec, MarkerError};
+use crate::id::ExchangeId;
+use crate::storage::StorageError;
+
+/// Why an exchange cannot be announced, found or closed.
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeError {
+    #[error("exchange {exchange} is not known: announce it with PUT, or it was closed before")]
+    NotFound { exchange: ExchangeId },
+    #[error("exchange {exchange} is closed")]
+    Closed { exchange: ExchangeId },
+    #[error(
+        "exchange {exchange} was announced with {} partitions, ordered={}; this request has {} \
+         partitions, ordered={}: use another id",
+        before.partitions, before.ordered, now.partitions, now.ordered
+    )]
+    Conflict {
+        exchange: ExchangeId,
+        before: ExchangeSpec,
+        now: ExchangeSpec,
+    },
+    /// Every try to write the marker met another writer's.
+    #[error("exchange {exchange} is being announced by several clients at once: retry")]
+    Contended { exchange: ExchangeId },
+    #[error("{partitions} partitions exceed limits.max_partitions, {limit}")]
+    TooManyPartitions { partitions: u32, limit: u32 },
+    #[error("an exchange needs at least one partition")]
+    NoPartitions,
+    #[error("the marker of exchange {exchange} cannot be decoded: {source}")]
+    Unreadable {
+        exchange: ExchangeId,
+        source: MarkerError,
+    },
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl ExchangeError {
+    pub(super) fn closed(exchange: &ExchangeId) -> Self {
+        let exchange = exchange.clone();
+        Self::Closed { exchange }
+    }
+
+    pub(super) fn not_found(exchange: &ExchangeId) -> Self {
+        let exchange = exchange.clone();
+        Self::NotFound { exchange }
+    }
+
+    pub(super) fn unreadable(exchange: &ExchangeId, source: MarkerError) -> Self {
+        let exchange = exchange.clone();
+        Self::Unreadable { exchange, source }
+    }
+}

@@ -1,0 +1,121 @@
+//! Whether an exchange is open, and with which properties.
+//!
+//! Does: answer from the status cache or the base directories, and record what was learned. Does
+//! not: release what is held of an exchange that turns out to be closed: it reports it
+//! ([`Exchanges::found_closed`]). Invariant: an error or "unknown" is never answered as "closed".
+
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+
+use super::error::ExchangeError;
+use super::exchanges::Exchanges;
+use super::marker::{self, ExchangeSpec};
+use super::status::Status;
+use crate::id::ExchangeId;
+use crate::storage::StorageError;
+
+/// How long an open exchange is assumed to stay open. Each uploaded segment checks it anyway.
+const OPEN_CACHE_TTL: Duration = Duration::from_secs(30);
+/// Markers read at a time by [`Exchanges::list`].
+const MARKER_CONCURRENCY: usize = 16;
+
+impl Exchanges {
+    /// The properties of an open exchange; asks the base directories unless this daemon confirmed
+    /// them recently.
+    ///
+    /// # Errors
+    /// The exchange is not open, its marker cannot be decoded, or the store failed.
+    pub async fn lookup(&self, exchange: &ExchangeId) -> Result<ExchangeSpec, ExchangeError> {
+        let now = self.shared.deps.runtime.clock.now();
+        if let Some(Status::Open { spec, confirmed }) = self.shared.status.get(exchange)
+            && now.duration_since(confirmed) < OPEN_CACHE_TTL
+        {
+            return Ok(spec);
+        }
+        self.lookup_uncached(exchange).await
+    }
+
+    /// Like [`Exchanges::lookup`], but always asks the base directories: for answers in which an
+    /// exchange that another daemon has closed would look like an empty one.
+    ///
+    /// # Errors
+    /// As [`Exchanges::lookup`].
+    pub async fn lookup_uncached(
+        &self,
+        exchange: &ExchangeId,
+    ) -> Result<ExchangeSpec, ExchangeError> {
+        let before = self.shared.status.get(exchange);
+        if matches!(before, Some(Status::Closed)) {
+            return Err(ExchangeError::closed(exchange));
+        }
+        match self.stored(exchange).await? {
+            Some(spec) if self.confirm_open(exchange, spec.clone()) => Ok(spec),
+            Some(_) => Err(ExchangeError::closed(exchange)),
+            None if before.is_some() => {
+                self.shared.status.report_closed(exchange);
+                Err(ExchangeError::closed(exchange))
+            }
+            None => Err(ExchangeError::not_found(exchange)),
+        }
+    }
+
+    /// Whether an exchange is open; asks the base directories unless it is known to be closed.
+    /// `Ok(false)` only if it is certainly closed.
+    ///
+    /// # Errors
+    /// The store failed, and with it the question.
+    pub async fn is_open(&self, exchange: &ExchangeId) -> Result<bool, StorageError> {
+        if self.is_known_closed(exchange) {
+            return Ok(false);
+        }
+        let open = self.shared.deps.storage.has_marker(exchange).await?;
+        if !open {
+            self.shared.status.report_closed(exchange);
+        }
+        Ok(open)
+    }
+
+    /// Whether this daemon has closed an exchange or found it closed; does no I/O.
+    pub fn is_known_closed(&self, exchange: &ExchangeId) -> bool {
+        self.shared.status.is_closed(exchange)
+    }
+
+    /// All exchanges of which any object exists, with their properties if their marker can be
+    /// decoded.
+    ///
+    /// # Errors
+    /// [`ExchangeError::Storage`].
+    pub async fn list(&self) -> Result<Vec<(ExchangeId, Option<ExchangeSpec>)>, ExchangeError> {
+        let ids = self.shared.deps.storage.list_exchanges().await?;
+        let markers = ids.into_iter().map(|id| {
+            let exchanges = self.clone();
+            async move {
+                match exchanges.stored(&id).await {
+                    Ok(spec) => Ok((id, spec)),
+                    Err(ExchangeError::Unreadable { .. }) => Ok((id, None)),
+                    Err(error) => Err(error),
+                }
+            }
+        });
+        stream::iter(markers)
+            .buffered(MARKER_CONCURRENCY)
+            .try_collect()
+            .await
+    }
+
+    async fn stored(&self, exchange: &ExchangeId) -> Result<Option<ExchangeSpec>, ExchangeError> {
+        let Some(found) = self.shared.deps.storage.get_marker(exchange).await? else {
+            return Ok(None);
+        };
+        let decoded = marker::decode(exchange, &found.bytes);
+        let spec = decoded.map_err(|source| ExchangeError::unreadable(exchange, source))?;
+        Ok(Some(spec))
+    }
+
+    /// Records that an exchange is open now; `false` if it was closed meanwhile.
+    pub(super) fn confirm_open(&self, exchange: &ExchangeId, spec: ExchangeSpec) -> bool {
+        let now = self.shared.deps.runtime.clock.now();
+        self.shared.status.confirm_open(exchange, spec, now)
+    }
+}

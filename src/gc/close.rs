@@ -1,0 +1,74 @@
+//! Closing an exchange: one sequence over all rooms that hold something of it.
+//!
+//! Does: mark it closed, drop what this daemon holds of it, remove its objects. Does not: find out
+//! that an exchange was closed elsewhere: the rooms below report that
+//! ([`Exchanges::found_closed`]), and [`Closing::release_found_closed`] does the rest. Invariant:
+//! an exchange is marked before anything of it is dropped, so that a request which arrives in
+//! between sees the mark and adds nothing.
+
+use std::collections::BTreeSet;
+
+use crate::catalog::Catalog;
+use crate::exchange::{ExchangeError, Exchanges};
+use crate::id::ExchangeId;
+use crate::ingest::Ingest;
+use crate::read::Reader;
+
+/// The rooms that hold something of an exchange. Cheap to clone.
+#[derive(Clone)]
+pub struct Closing {
+    pub exchanges: Exchanges,
+    pub ingest: Ingest,
+    pub catalog: Catalog,
+    pub reader: Reader,
+}
+
+impl Closing {
+    /// Removes an exchange everywhere; `Ok` also if it did not exist.
+    ///
+    /// # Errors
+    /// [`ExchangeError::Storage`]; another call, or the sweeper, removes what is left.
+    pub async fn close(&self, exchange: &ExchangeId) -> Result<(), ExchangeError> {
+        self.mark_and_release(exchange);
+        self.exchanges.remove(exchange).await
+    }
+
+    /// Marks an exchange closed at this daemon and drops what it holds of it.
+    pub(super) fn mark_and_release(&self, exchange: &ExchangeId) {
+        self.exchanges.mark_closed(exchange);
+        self.release(exchange);
+    }
+
+    fn release(&self, exchange: &ExchangeId) {
+        self.ingest.forget(exchange);
+        self.catalog.forget(exchange);
+        self.reader.forget(exchange);
+    }
+
+    /// Drops what is held of exchanges as soon as they are found to be closed elsewhere. Runs as
+    /// long as the daemon, once.
+    pub async fn release_found_closed(self) {
+        loop {
+            for exchange in self.exchanges.found_closed().await {
+                self.release(&exchange);
+            }
+        }
+    }
+
+    /// Checks in the base directories whether these exchanges are open. Those that are not are
+    /// released by [`Closing::release_found_closed`].
+    pub(super) async fn check_open(&self, exchanges: impl IntoIterator<Item = ExchangeId>) {
+        for exchange in exchanges {
+            if let Err(error) = self.exchanges.is_open(&exchange).await {
+                tracing::warn!(%exchange, %error, "cannot check whether the exchange is open");
+            }
+        }
+    }
+
+    /// The exchanges of which this daemon has cached data, open or closed. Sorted, so that an
+    /// iteration has the same order on every run.
+    pub(super) fn cached_exchanges(&self) -> BTreeSet<ExchangeId> {
+        let cached = self.catalog.cached_exchanges().into_iter();
+        cached.chain(self.reader.cached_exchanges()).collect()
+    }
+}

@@ -1,0 +1,262 @@
+//! How long each exchange has not been renewed, as far as one observer can vouch for it.
+//!
+//! Pure: the caller passes the time. Does: add up the time between polls that showed the same
+//! marker. Does not: poll, or collect anything. Invariant: only time counts in which the observer
+//! polled, and in which a renewal could have been written. An observer that was stopped, suspended
+//! or cut off from a base directory for an hour has not observed that hour, as the same event may
+//! have held up the client that renews: a gap between two polls counts at most twice the poll
+//! interval, and at most a quarter of the lease. So two polls are never enough, however far apart.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::id::ExchangeId;
+
+/// A lease takes at least this many gaps between polls to expire.
+const MIN_GAPS: u32 = 4;
+
+/// The markers of an exchange in all base directories, taken together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MarkerState {
+    /// There is a marker, with this version.
+    Open(String),
+    /// There is none, only other objects.
+    Missing,
+    /// Its end was claimed, and its removal not completed.
+    Tombstone,
+}
+
+/// When and how an exchange was polled.
+#[derive(Debug, Clone, Copy)]
+pub struct Poll {
+    /// Just before its markers were requested.
+    pub asked: Instant,
+    /// When they had arrived.
+    pub answered: Instant,
+    /// Whether a renewal could have been written then, as far as is known.
+    pub writable: bool,
+}
+
+/// What follows from the polls of an exchange so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may be collected now.
+    Expired,
+    /// It was not renewed in this time, which is less than a lease.
+    Unrenewed(Duration),
+    /// This was its first poll, or it was renewed since the last one.
+    Fresh,
+}
+
+#[derive(Debug)]
+struct Tracked {
+    marker: MarkerState,
+    /// The time that counts.
+    unrenewed: Duration,
+    last: Poll,
+}
+
+/// Tracks exchanges over time.
+#[derive(Debug)]
+pub struct LeaseTracker {
+    lease: Duration,
+    /// The most that a gap between two polls counts.
+    max_gap: Duration,
+    tracked: HashMap<ExchangeId, Tracked>,
+}
+
+impl LeaseTracker {
+    /// A tracker of leases of this length; the caller polls every `interval`.
+    pub fn new(lease: Duration, interval: Duration) -> Self {
+        Self {
+            lease,
+            max_gap: (interval * 2).min(lease / MIN_GAPS),
+            tracked: HashMap::new(),
+        }
+    }
+
+    /// Records what a poll of an exchange showed.
+    pub fn observe(&mut self, id: &ExchangeId, marker: MarkerState, poll: Poll) -> Verdict {
+        if marker == MarkerState::Tombstone {
+            // Its claimant has observed it for a whole lease.
+            return Verdict::Expired;
+        }
+        let Some(tracked) = self.tracked.get_mut(id).filter(|t| t.marker == marker) else {
+            let tracked = Tracked {
+                marker,
+                unrenewed: Duration::ZERO,
+                last: poll,
+            };
+            self.tracked.insert(id.clone(), tracked);
+            return Verdict::Fresh;
+        };
+        if tracked.last.writable && poll.writable {
+            let gap = poll.asked.saturating_duration_since(tracked.last.answered);
+            tracked.unrenewed += gap.min(self.max_gap);
+        }
+        tracked.last = poll;
+        if tracked.unrenewed >= self.lease && poll.writable {
+            return Verdict::Expired;
+        }
+        Verdict::Unrenewed(tracked.unrenewed)
+    }
+
+    /// Starts to track an exchange from zero: its state is unknown now.
+    pub fn reset(&mut self, id: &ExchangeId) {
+        self.tracked.remove(id);
+    }
+
+    /// Stops tracking all exchanges except these; `ids` is sorted.
+    pub fn retain(&mut self, ids: &[ExchangeId]) {
+        self.tracked.retain(|id, _| ids.binary_search(id).is_ok());
+    }
+
+    /// Whether any exchange was not renewed for half of the lease. A client that is alive renews
+    /// after a third of it.
+    pub fn any_half_expired(&self) -> bool {
+        self.tracked.values().any(|t| t.unrenewed >= self.lease / 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(900);
+    const INTERVAL: Duration = Duration::from_secs(60);
+
+    struct Observer {
+        leases: LeaseTracker,
+        id: ExchangeId,
+        start: Instant,
+    }
+
+    impl Observer {
+        fn new(interval: Duration) -> Self {
+            Self {
+                leases: LeaseTracker::new(LEASE, interval),
+                id: "q".parse().unwrap(),
+                start: Instant::now(),
+            }
+        }
+
+        fn poll_when(&mut self, seconds: u64, version: &str, writable: bool) -> Verdict {
+            let at = self.start + Duration::from_secs(seconds);
+            let poll = Poll {
+                asked: at,
+                answered: at,
+                writable,
+            };
+            self.leases
+                .observe(&self.id, MarkerState::Open(version.into()), poll)
+        }
+
+        fn poll(&mut self, seconds: u64, version: &str) -> Verdict {
+            self.poll_when(seconds, version, true)
+        }
+    }
+
+    #[test]
+    fn an_exchange_expires_only_after_a_whole_lease_without_renewal() {
+        let mut observer = Observer::new(INTERVAL);
+        for seconds in (0..900).step_by(60) {
+            assert_ne!(observer.poll(seconds, "a"), Verdict::Expired, "{seconds}");
+        }
+        assert_eq!(observer.poll(890, "b"), Verdict::Fresh, "renewed");
+        for seconds in (950..1790).step_by(60) {
+            assert_ne!(observer.poll(seconds, "b"), Verdict::Expired, "{seconds}");
+        }
+        assert_eq!(observer.poll(1790, "b"), Verdict::Expired);
+    }
+
+    #[test]
+    fn an_observer_that_was_stopped_between_two_polls_has_not_observed_meanwhile() {
+        let mut observer = Observer::new(INTERVAL);
+        observer.poll(0, "a");
+        // Stopped for ten hours: the client may have been, too.
+        let gap = 2 * INTERVAL;
+        assert_eq!(observer.poll(36_000, "a"), Verdict::Unrenewed(gap));
+        assert_eq!(observer.poll(72_000, "a"), Verdict::Unrenewed(2 * gap));
+        // A client that renews after a third of a lease has done so long before this.
+        for n in 1..11 {
+            assert_ne!(observer.poll(72_000 + 60 * n, "a"), Verdict::Expired, "{n}");
+        }
+        assert_eq!(observer.poll(72_660, "a"), Verdict::Expired);
+    }
+
+    #[test]
+    fn it_takes_several_polls_even_if_they_are_far_apart() {
+        let mut observer = Observer::new(Duration::from_secs(899));
+        for n in 0..4 {
+            assert_ne!(observer.poll(n * 899, "a"), Verdict::Expired, "{n}");
+        }
+        assert_eq!(observer.poll(4 * 899, "a"), Verdict::Expired);
+    }
+
+    #[test]
+    fn time_in_which_no_renewal_could_be_written_does_not_count() {
+        let mut observer = Observer::new(INTERVAL);
+        for seconds in (0..=840).step_by(60) {
+            observer.poll(seconds, "a");
+        }
+        // The disk is full for an hour.
+        for seconds in (900..4500).step_by(60) {
+            let verdict = observer.poll_when(seconds, "a", false);
+            assert_eq!(verdict, Verdict::Unrenewed(Duration::from_secs(840)));
+        }
+        assert_ne!(
+            observer.poll(4500, "a"),
+            Verdict::Expired,
+            "the disk has just become writable"
+        );
+        assert_eq!(observer.poll(4560, "a"), Verdict::Expired);
+    }
+
+    #[test]
+    fn the_duration_of_a_slow_poll_does_not_count() {
+        let mut observer = Observer::new(INTERVAL);
+        for n in 0..100 {
+            let at = observer.start + Duration::from_secs(60) * n;
+            let poll = Poll {
+                asked: at,
+                answered: at + Duration::from_secs(60),
+                writable: true,
+            };
+            let verdict = observer
+                .leases
+                .observe(&observer.id, MarkerState::Missing, poll);
+            assert!(
+                matches!(verdict, Verdict::Fresh | Verdict::Unrenewed(Duration::ZERO)),
+                "{verdict:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_exchange_whose_state_was_unknown_is_tracked_from_zero() {
+        let mut observer = Observer::new(INTERVAL);
+        for seconds in (0..900).step_by(60) {
+            observer.poll(seconds, "a");
+        }
+        let id = observer.id.clone();
+        observer.leases.reset(&id);
+        assert_eq!(observer.poll(900, "a"), Verdict::Fresh);
+        observer.leases.retain(&[]);
+        assert_eq!(observer.poll(960, "a"), Verdict::Fresh);
+    }
+
+    #[test]
+    fn half_expired_are_exchanges_that_a_live_client_would_have_renewed() {
+        let mut observer = Observer::new(INTERVAL);
+        for n in 0..20 {
+            observer.poll(n * 300, &n.to_string());
+            assert!(!observer.leases.any_half_expired());
+        }
+        for seconds in (5_700..6_300).step_by(60) {
+            observer.poll(seconds, "last");
+        }
+        assert!(observer.leases.any_half_expired());
+    }
+}

@@ -1,0 +1,242 @@
+//! One collection for an operator (`stopover gc`): observe all exchanges, then remove what expired.
+//!
+//! Does: inspect the exchanges until each that existed at the start is decided: expired, renewed,
+//! or removed by another daemon. Does not: print (the command does) or keep anything from one run
+//! to the next. Invariant: it is as cautious as a sweeper: it removes nothing that it has not
+//! observed itself for the whole time, and nothing at all in a dry run.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::collect::{Collector, Inspection, Observation};
+use super::lease_tracker::{MarkerState, Verdict};
+use crate::id::ExchangeId;
+use crate::runtime::Runtime;
+use crate::storage::{Inventory, Storage, StorageError};
+
+/// Inspections during a watch.
+const INSPECTIONS: u32 = 16;
+/// After this many times the watch, exchanges that are not decided are reported as undetermined.
+const MAX_WATCHES: u32 = 3;
+
+/// What `stopover gc` was asked to do.
+#[derive(Debug, Clone, Copy)]
+pub struct GcOptions {
+    /// How long an exchange must not be renewed before it is removed.
+    pub watch: Duration,
+    /// Report what would be removed, and remove nothing.
+    pub dry_run: bool,
+}
+
+/// Why an exchange is removed or stays.
+#[derive(Debug)]
+pub enum GcOutcome {
+    /// Removed: not renewed for the whole watch.
+    Expired,
+    /// Removed: it has no marker, only objects that a late or dead writer left.
+    Orphaned,
+    /// Removed: its end had been claimed before, and its removal not completed.
+    HalfRemoved,
+    /// Stays: renewed during the watch.
+    Renewed,
+    /// Stays: announced during the watch.
+    New,
+    /// Closed or collected by another daemon during the watch.
+    RemovedElsewhere,
+    /// Stays: it could not be observed for long enough, or not be removed.
+    Undetermined(Obstacle),
+}
+
+impl GcOutcome {
+    /// Whether such an exchange is removed, or would be without `dry_run`.
+    pub fn is_removable(&self) -> bool {
+        matches!(self, Self::Expired | Self::Orphaned | Self::HalfRemoved)
+    }
+}
+
+/// What kept an exchange from being decided.
+#[derive(Debug, thiserror::Error)]
+pub enum Obstacle {
+    #[error("a base directory was not writable for long enough")]
+    NotWritable,
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// What became of one exchange.
+#[derive(Debug)]
+pub struct GcEntry {
+    pub outcome: GcOutcome,
+    /// What it held before anything was removed.
+    pub inventory: Inventory,
+    /// Objects removed.
+    pub removed: u64,
+}
+
+#[derive(Debug)]
+pub struct GcReport {
+    pub entries: BTreeMap<ExchangeId, GcEntry>,
+    /// Temporary files removed, none of which a running daemon was writing.
+    pub temporaries: u64,
+}
+
+/// Observes all exchanges and removes those that expire, unless `dry_run`. `started` receives the
+/// number of exchanges.
+///
+/// # Errors
+/// The exchanges cannot be listed. An error with one exchange is in the report.
+pub async fn collect_once(
+    storage: &Storage,
+    runtime: &Runtime,
+    options: GcOptions,
+    started: impl FnOnce(usize),
+) -> Result<GcReport, StorageError> {
+    let interval = options.watch / INSPECTIONS;
+    let mut run = GcRun {
+        storage,
+        collector: Collector::new(storage.clone(), runtime.clone(), options.watch, interval),
+        dry_run: options.dry_run,
+        entries: BTreeMap::new(),
+        undecided: BTreeMap::new(),
+    };
+    let inspections = run.collector.inspect_all().await?;
+    started(inspections.len());
+    for inspection in inspections {
+        let obstacle = Obstacle::NotWritable;
+        run.undecided.insert(inspection.exchange.clone(), obstacle);
+        run.handle(inspection, true).await?;
+    }
+    let deadline = runtime.clock.now() + options.watch * MAX_WATCHES;
+    while !run.undecided.is_empty() && runtime.clock.now() < deadline {
+        runtime.clock.sleep(interval).await;
+        run.inspect().await?;
+    }
+    for (exchange, obstacle) in std::mem::take(&mut run.undecided) {
+        run.decide(exchange, GcOutcome::Undetermined(obstacle))
+            .await?;
+    }
+    let temporaries = match options.dry_run {
+        true => 0,
+        false => storage.remove_stale_temporaries().await?,
+    };
+    Ok(GcReport {
+        entries: run.entries,
+        temporaries,
+    })
+}
+
+struct GcRun<'a> {
+    storage: &'a Storage,
+    collector: Collector,
+    dry_run: bool,
+    entries: BTreeMap<ExchangeId, GcEntry>,
+    /// The others of those that existed at the start, with what has kept them undecided.
+    undecided: BTreeMap<ExchangeId, Obstacle>,
+}
+
+impl GcRun<'_> {
+    /// Inspects all exchanges once more.
+    async fn inspect(&mut self) -> Result<(), StorageError> {
+        let inspections = match self.collector.inspect_all().await {
+            Ok(inspections) => inspections,
+            Err(error) => {
+                for obstacle in self.undecided.values_mut() {
+                    *obstacle = Obstacle::Storage(error.clone());
+                }
+                return Ok(());
+            }
+        };
+        let undecided: Vec<ExchangeId> = self.undecided.keys().cloned().collect();
+        for exchange in undecided {
+            if inspections.iter().all(|i| i.exchange != exchange) {
+                self.decide(exchange, GcOutcome::RemovedElsewhere).await?;
+            }
+        }
+        for inspection in inspections {
+            self.handle(inspection, false).await?;
+        }
+        Ok(())
+    }
+
+    /// Decides an exchange if its inspection allows it.
+    async fn handle(&mut self, inspection: Inspection, first: bool) -> Result<(), StorageError> {
+        let Inspection { exchange, outcome } = inspection;
+        let Some(obstacle) = self.undecided.get_mut(&exchange) else {
+            if !self.entries.contains_key(&exchange) {
+                self.decide(exchange, GcOutcome::New).await?;
+            }
+            return Ok(());
+        };
+        let observation = match outcome {
+            Ok(observation) => observation,
+            Err(error) => {
+                *obstacle = Obstacle::Storage(error);
+                return Ok(());
+            }
+        };
+        *obstacle = Obstacle::NotWritable;
+        match observation.verdict {
+            Verdict::Expired => self.remove(exchange, observation).await,
+            Verdict::Fresh if !first => self.decide(exchange, GcOutcome::Renewed).await,
+            Verdict::Fresh | Verdict::Unrenewed(_) => Ok(()),
+        }
+    }
+
+    async fn remove(
+        &mut self,
+        exchange: ExchangeId,
+        observation: Observation,
+    ) -> Result<(), StorageError> {
+        let outcome = match observation.marker {
+            MarkerState::Open(_) => GcOutcome::Expired,
+            MarkerState::Missing => GcOutcome::Orphaned,
+            MarkerState::Tombstone => GcOutcome::HalfRemoved,
+        };
+        if self.dry_run {
+            return self.decide(exchange, outcome).await;
+        }
+        let inventory = self.storage.inventory(&exchange).await?;
+        let collected = self.collector.collect(&exchange, &observation, || {});
+        let (outcome, removed) = match collected.await {
+            Ok(Some(removed)) => (outcome, removed),
+            Ok(None) => (GcOutcome::Renewed, 0),
+            Err(error) => (GcOutcome::Undetermined(error.into()), 0),
+        };
+        self.record(exchange, outcome, inventory, removed);
+        Ok(())
+    }
+
+    /// Records the outcome of an exchange of which nothing was removed.
+    async fn decide(
+        &mut self,
+        exchange: ExchangeId,
+        outcome: GcOutcome,
+    ) -> Result<(), StorageError> {
+        let inventory = match &outcome {
+            GcOutcome::RemovedElsewhere => Inventory::default(),
+            // Listing it may fail for the same reason.
+            GcOutcome::Undetermined(_) => {
+                self.storage.inventory(&exchange).await.unwrap_or_default()
+            }
+            _ => self.storage.inventory(&exchange).await?,
+        };
+        self.record(exchange, outcome, inventory, 0);
+        Ok(())
+    }
+
+    fn record(
+        &mut self,
+        exchange: ExchangeId,
+        outcome: GcOutcome,
+        inventory: Inventory,
+        removed: u64,
+    ) {
+        self.undecided.remove(&exchange);
+        let entry = GcEntry {
+            outcome,
+            inventory,
+            removed,
+        };
+        self.entries.insert(exchange, entry);
+    }
+}

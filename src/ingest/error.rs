@@ -1,0 +1,75 @@
+//! Why ingest refuses a request, and why a sink failed.
+
+use std::sync::Arc;
+
+use super::types::Claim;
+use crate::catalog::{CatalogError, Totals};
+use crate::id::{ExchangeId, SinkId};
+use crate::memory::OverCapacity;
+use crate::segment::frame::FrameError;
+use crate::storage::StorageError;
+
+/// Why ingest refused a request. Each message names what the client can do.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    #[error("{sink} is not held by this daemon and is not committed: run the task again")]
+    SinkNotFound { sink: SinkId },
+    #[error("{sink} was aborted")]
+    SinkAborted { sink: SinkId },
+    #[error("{sink} is finished and accepts no more pages")]
+    SinkFinished { sink: SinkId },
+    #[error("{sink} could not be written ({source}): run the task again")]
+    SinkFailed {
+        sink: SinkId,
+        source: Arc<SinkFailure>,
+    },
+    #[error("got batch {given} of {sink}, expected {expected}: send the missing batches first")]
+    BatchOutOfOrder {
+        sink: SinkId,
+        given: u32,
+        expected: u64,
+    },
+    #[error(
+        "{sink}: the finish claims {} batches, {} pages, {} bytes, checksum {:?}; \
+         {} batches, {} pages, {} bytes, checksum {} arrived",
+        claim.batches, claim.pages, claim.bytes, claim.checksum,
+        held.batches, held.pages, held.bytes, held.checksum
+    )]
+    CountMismatch {
+        sink: SinkId,
+        claim: Claim,
+        held: Totals,
+    },
+    #[error("exchange {exchange} is closed")]
+    ExchangeClosed { exchange: ExchangeId },
+    #[error("this daemon is stopping and accepts no new sinks: use another one")]
+    Draining,
+    #[error("too many {what} (limit {limit}): wait, or raise {setting}")]
+    Full {
+        /// What there are too many of, in the plural.
+        what: &'static str,
+        limit: u64,
+        setting: &'static str,
+    },
+    #[error(transparent)]
+    OverCapacity(#[from] OverCapacity),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The commit records could not be read.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+}
+
+/// Why a sink failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkFailure {
+    /// A segment that holds its pages or its commit record could not be stored.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// An earlier segment of it was dropped instead of stored, since all its sinks had failed or
+    /// were aborted.
+    #[error("an earlier segment was dropped")]
+    SegmentDropped,
+    #[error("the exchange is closed")]
+    ExchangeClosed,
+}

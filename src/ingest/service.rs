@@ -1,0 +1,177 @@
+//! The writing side of a daemon as one value: its dependencies, limits and table of exchanges.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::error::IngestError;
+use super::exchange::SharedExchange;
+use super::seal_policy::SealPolicy;
+use crate::cache::hot::HotSegments;
+use crate::catalog::Catalog;
+use crate::config::{LimitsConfig, SegmentConfig};
+use crate::exchange::Exchanges;
+use crate::fair::FairSemaphore;
+use crate::id::{DaemonId, ExchangeId, SinkId};
+use crate::memory::MemoryPool;
+use crate::runtime::Runtime;
+use crate::storage::Storage;
+use crate::telemetry::metrics::Metrics;
+
+/// What ingest needs from the rest of the daemon.
+#[derive(Clone)]
+pub struct IngestDeps {
+    /// This run's id, a part of its segments' names.
+    pub daemon: DaemonId,
+    pub runtime: Runtime,
+    pub storage: Storage,
+    /// Commit records of other daemons.
+    pub catalog: Catalog,
+    /// Segments that stay in memory after their upload.
+    pub hot: HotSegments,
+    /// Memory for pages that are being written.
+    pub pool: MemoryPool,
+    pub exchanges: Exchanges,
+    pub metrics: Arc<Metrics>,
+}
+
+/// The writing side of a daemon. Cheap to clone.
+#[derive(Clone)]
+pub struct Ingest {
+    pub(super) shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) deps: IngestDeps,
+    pub(super) policy: SealPolicy,
+    pub(super) max_sinks: usize,
+    max_exchanges: usize,
+    /// Upload slots, shared fairly among queries.
+    pub(super) uploads: FairSemaphore,
+    /// The sequence number of the next segment.
+    pub(super) sequence: AtomicU64,
+    draining: AtomicBool,
+    /// Bytes of all sealed segments whose upload has not completed.
+    pub(super) in_flight_bytes: AtomicU64,
+    /// Sorted, so that an iteration has the same order on every run.
+    exchanges: Mutex<BTreeMap<ExchangeId, SharedExchange>>,
+}
+
+impl Ingest {
+    /// Starts the writing side; its background work runs in the runtime's task group.
+    pub fn start(deps: IngestDeps, segment: &SegmentConfig, limits: &LimitsConfig) -> Self {
+        // At most a quarter of what a query may hold: one segment fills while others are uploaded.
+        let target_size = segment.target_size.min(deps.pool.query_limit() / 4).max(1);
+        let shared = Shared {
+            policy: SealPolicy {
+                target_size,
+                commit_linger: segment.commit_linger,
+            },
+            max_exchanges: limits.max_exchanges,
+            max_sinks: limits.max_sinks_per_exchange,
+            uploads: FairSemaphore::new(segment.upload_concurrency as u64, None),
+            sequence: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            in_flight_bytes: AtomicU64::new(0),
+            exchanges: Mutex::default(),
+            deps,
+        };
+        let ingest = Self {
+            shared: Arc::new(shared),
+        };
+        let tasks = ingest.shared.deps.runtime.tasks.clone();
+        tasks.spawn_until_stopped(ingest.clone().run_pressure_loop());
+        ingest
+    }
+
+    /// Refuses new sinks from now on.
+    pub fn drain(&self) {
+        self.shared.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether new sinks are refused since the daemon is stopping.
+    pub fn is_draining(&self) -> bool {
+        self.shared.draining.load(Ordering::Acquire)
+    }
+
+    /// Drops all that is held of a closed exchange; its unsettled sinks fail.
+    pub fn forget(&self, exchange: &ExchangeId) {
+        let removed = self.shared.exchanges.lock().remove(exchange);
+        let Some(exchange) = removed else { return };
+        let failed = exchange.lock().close();
+        let metrics = &self.shared.deps.metrics;
+        metrics.sinks_open.dec_by(failed as i64);
+        metrics.exchanges_open.dec();
+    }
+
+    /// Exchanges without a request for at least `idle`.
+    pub fn idle_exchanges(&self, idle: Duration) -> Vec<ExchangeId> {
+        let now = self.shared.deps.runtime.clock.now();
+        let all = self.exchanges().into_iter();
+        all.filter(|e| now.saturating_duration_since(e.lock().last_request) >= idle)
+            .map(|exchange| exchange.id().clone())
+            .collect()
+    }
+
+    /// Exchanges with unsettled sinks.
+    pub fn unsettled_exchanges(&self) -> Vec<ExchangeId> {
+        let all = self.exchanges().into_iter();
+        all.filter(|exchange| exchange.lock().unsettled > 0)
+            .map(|exchange| exchange.id().clone())
+            .collect()
+    }
+
+    /// The number of sinks that are not settled.
+    pub fn unsettled_sinks(&self) -> usize {
+        let all = self.exchanges();
+        all.iter().map(|e| e.lock().unsettled).sum()
+    }
+
+    /// A copy of the table, so that no caller locks an exchange under the table's lock.
+    pub(super) fn exchanges(&self) -> Vec<SharedExchange> {
+        self.shared.exchanges.lock().values().cloned().collect()
+    }
+
+    pub(super) fn get(&self, exchange: &ExchangeId) -> Option<SharedExchange> {
+        self.shared.exchanges.lock().get(exchange).cloned()
+    }
+
+    pub(super) fn get_or_open(&self, id: &ExchangeId) -> Result<SharedExchange, IngestError> {
+        let exchange = {
+            let mut exchanges = self.shared.exchanges.lock();
+            if let Some(exchange) = exchanges.get(id) {
+                return Ok(exchange.clone());
+            }
+            let limit = self.shared.max_exchanges;
+            if exchanges.len() >= limit {
+                return Err(IngestError::Full {
+                    what: "exchanges at this daemon",
+                    limit: limit as u64,
+                    setting: "limits.max_exchanges",
+                });
+            }
+            let now = self.shared.deps.runtime.clock.now();
+            let exchange = SharedExchange::new(id.clone(), now);
+            exchanges.insert(id.clone(), exchange.clone());
+            exchange
+        };
+        self.shared.deps.metrics.exchanges_open.inc();
+        // Checked after the insertion, while a close marks the exchange first and calls `forget`
+        // second: so one of the two sees the other, and nothing of a closed exchange stays here.
+        if self.shared.deps.exchanges.is_known_closed(id) {
+            self.forget(id);
+            let exchange = id.clone();
+            return Err(IngestError::ExchangeClosed { exchange });
+        }
+        Ok(exchange)
+    }
+
+    /// Whether this daemon has a sink for the attempt, in any state.
+    pub(super) fn holds(&self, sink: &SinkId) -> bool {
+        self.get(&sink.exchange)
+            .is_some_and(|exchange| exchange.lock().sink(sink.task_attempt).is_some())
+    }
+}

@@ -1,0 +1,72 @@
+//! Puts that any base directory may accept.
+//!
+//! Does: try the base directories in order, in rounds, until one succeeds. Does not: choose the
+//! order (`placement`). Invariant: it returns `Ok` only after one base directory confirmed the
+//! whole put, and an error only if all of them refused it, or failed until the policy's time was
+//! up.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use super::base::BaseDirectory;
+use super::error::{StorageError, StorageFailure};
+use super::facade::Storage;
+use crate::id::BaseName;
+use crate::store::{StoreError, StoreErrorKind};
+
+impl Storage {
+    /// Puts an object into the first base directory that accepts it. `order` is called for each
+    /// round with the health of all base directories, since each failure changes it.
+    ///
+    /// # Errors
+    /// `all`, with the failure of each base directory.
+    pub(super) async fn put_anywhere<T>(
+        &self,
+        object: &str,
+        order: impl Fn(&[bool]) -> Vec<usize>,
+        put: impl Fn(Arc<BaseDirectory>) -> BoxFuture<'static, Result<T, StoreError>>,
+    ) -> Result<(BaseName, T), StorageError> {
+        let (clock, policy) = (&self.inner.runtime.clock, self.inner.put_retry);
+        let deadline = clock.now() + policy.max_elapsed;
+        let mut round = 0;
+        loop {
+            let healthy: Vec<bool> = self.inner.bases.iter().map(|b| b.is_healthy()).collect();
+            let mut failures = Vec::new();
+            for index in order(&healthy) {
+                let base = &self.inner.bases[index];
+                match put(Arc::clone(base)).await {
+                    Ok(result) => {
+                        base.recovered();
+                        return Ok((base.name.clone(), result));
+                    }
+                    Err(error) => {
+                        base.failed(&error);
+                        self.inner.metrics.count_put_failure(&base.name);
+                        failures.push((index, error));
+                    }
+                }
+            }
+            round += 1;
+            let wait = policy.wait(round, self.inner.runtime.random.next_u64());
+            let refused = |(_, error): &(_, StoreError)| error.kind == StoreErrorKind::Refused;
+            if failures.iter().all(refused) || clock.now() + wait > deadline {
+                return Err(self.all_failed(object, failures));
+            }
+            clock.sleep(wait).await;
+        }
+    }
+
+    fn all_failed(&self, object: &str, mut failures: Vec<(usize, StoreError)>) -> StorageError {
+        failures.sort_by_key(|(index, _)| *index);
+        let failures = failures
+            .into_iter()
+            .map(|(index, error)| self.inner.bases[index].error("put", object, error));
+        StorageError {
+            base: "all".into(),
+            operation: "put",
+            object: object.into(),
+            source: StorageFailure::Several(failures.collect()),
+        }
+    }
+}

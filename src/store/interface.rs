@@ -1,0 +1,159 @@
+//! The trait that backends implement and wrappers forward, and its values.
+//!
+//! Does: define each operation and what a backend must guarantee for it. Does not: implement any.
+//! Invariant: every method takes all of its input and returns the whole result, so that a wrapper
+//! is one call around another.
+
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::error::StoreError;
+use super::keys::{Folder, Key};
+
+/// Largest object that [`Store::get_versioned`] reads, in bytes: markers are small.
+pub const MAX_VERSIONED_SIZE: u64 = 1 << 20;
+
+/// The last bytes of an object.
+#[derive(Debug, Clone)]
+pub struct Tail {
+    /// At most as many bytes as requested.
+    pub bytes: Bytes,
+    /// Size of the whole object.
+    pub object_size: u64,
+}
+
+/// An object found by a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectMeta {
+    /// Its key.
+    pub key: Key,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// The content of an object and its version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Versioned {
+    /// The whole content.
+    pub bytes: Bytes,
+    /// Identifies one write of the object. It differs after each write of different content; the
+    /// writer makes sure that no two contents under one key are equal.
+    pub version: String,
+}
+
+/// The condition of a conditional write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Precondition {
+    /// The object must not exist.
+    Absent,
+    /// The object must still have this [`Versioned::version`].
+    Version(String),
+}
+
+/// Result of a conditional delete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeleteOutcome {
+    /// The object existed and was deleted.
+    Removed,
+    /// There was no object.
+    Absent,
+    /// The object has another version than expected and was retained.
+    Changed,
+}
+
+/// The operations on one base directory.
+///
+/// Backends return errors as they occur: [`Retry`](super::retry::Retry) repeats what may be
+/// repeated, [`Limit`](super::limit::Limit) bounds concurrency and [`Meter`](super::meter::Meter)
+/// counts. Each operation may run concurrently with any other, also from other processes.
+///
+/// # Errors
+/// All methods fail with a [`StoreError`] whose kind decides what happens next:
+/// - [`NotFound`](super::StoreErrorKind::NotFound): the object does not exist (reads only);
+/// - [`Unavailable`](super::StoreErrorKind::Unavailable): a retry may help; the operation may have
+///   been applied;
+/// - [`Refused`](super::StoreErrorKind::Refused): a retry does not help, and the operation was
+///   certainly not applied;
+/// - [`Corrupt`](super::StoreErrorKind::Corrupt): the object is not what it should be.
+///
+/// # Examples
+/// Writing an object and reading its last bytes:
+///
+/// ```
+/// use bytes::Bytes;
+/// use stopover::store::local::{LocalStore, WriteMode};
+/// use stopover::store::{Store, keys};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// let store = LocalStore::new(folder.path().to_owned(), WriteMode::Direct, 7);
+/// let key = keys::marker(&"query-1".parse()?);
+/// store.put(&key, vec![Bytes::from("some "), Bytes::from("bytes")]).await?;
+/// let tail = store.get_tail(&key, 5).await?;
+/// assert_eq!((&tail.bytes[..], tail.object_size), (&b"bytes"[..], 10));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// `Meter` in `meter.rs` shows how a wrapper forwards every method and adds to some; `LocalStore`
+/// in `local/backend.rs` is a complete backend.
+#[async_trait]
+pub trait Store: std::fmt::Debug + Send + Sync + 'static {
+    /// Writes a whole object, the concatenation of `content`, replacing one with the same key.
+    /// Readers see the old or the new object, never a part of one. `Ok` means durable.
+    async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<(), StoreError>;
+
+    /// Writes a small object if the precondition holds, atomically with respect to other
+    /// conditional writes; returns whether it was written.
+    ///
+    /// The content must differ from all content ever put under this key: after a lost response a
+    /// backend compares contents to find out whether its write was applied.
+    async fn put_if(
+        &self,
+        key: &Key,
+        content: Bytes,
+        expected: &Precondition,
+    ) -> Result<bool, StoreError>;
+
+    /// Reads a small object (up to [`MAX_VERSIONED_SIZE`]) with its version. Strongly consistent:
+    /// a write that has completed is visible.
+    async fn get_versioned(&self, key: &Key) -> Result<Versioned, StoreError>;
+
+    /// The last `max` bytes of an object, or all of it if it is shorter; `max` may be 0.
+    async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail, StoreError>;
+
+    /// Exactly these bytes of an object, or `Corrupt` if it does not have all of them.
+    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError>;
+
+    /// All objects below a folder, at any depth, in no particular order, without temporaries. A
+    /// folder that does not exist is empty; a base directory that has disappeared is an error.
+    async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>, StoreError>;
+
+    /// Names of the non-empty folders directly in a folder, in no particular order.
+    async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>, StoreError>;
+
+    /// Deletes objects; missing ones are not an error. Returns how many it deleted (a store that
+    /// does not report this counts all of them).
+    async fn delete(&self, keys: Vec<Key>) -> Result<u64, StoreError>;
+
+    /// Deletes one small object: unconditionally, or only if it still has this version. A store
+    /// without conditional deletes reads the version first; a write in between is lost.
+    async fn delete_if(
+        &self,
+        key: &Key,
+        version: Option<&str>,
+    ) -> Result<DeleteOutcome, StoreError>;
+
+    /// Removes what interrupted puts left below a folder, unless a running put of any process may
+    /// still need it; returns how many files it removed.
+    async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64, StoreError>;
+
+    /// Whether the folder of all exchanges must never become empty, because on some servers a put
+    /// fails while another client deletes the last object of its folder.
+    fn needs_keep_object(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,158 @@
+//! Writing files.
+//!
+//! Does: write a temporary, sync it, give it its final name, sync the folders above it. Does not:
+//! write content (`content`) or decide conditions (`swap`). Invariant: a file has its final name
+//! only once its content is complete, and a put that returned `Ok` survives a power failure (if
+//! `fsync`).
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::error::put_failure;
+use super::root::Root;
+use super::swap;
+use crate::store::keys::TEMPORARY;
+use crate::store::{Precondition, StoreError};
+
+/// How often a put is repeated because another process removed its folder or temporary.
+const MAX_FOLDER_RACES: u32 = 16;
+
+impl Root {
+    pub fn put(&self, path: &Path, content: &[Bytes]) -> Result<(), StoreError> {
+        self.publish(path, content, &|temporary| fs::rename(temporary, path))
+    }
+
+    pub fn put_if(
+        &self,
+        path: &Path,
+        content: &Bytes,
+        expected: &Precondition,
+    ) -> Result<bool, StoreError> {
+        let content = std::slice::from_ref(content);
+        let written = self.publish(path, content, &|temporary| match expected {
+            Precondition::Absent => swap::create(temporary, path),
+            Precondition::Version(version) => swap::replace(temporary, path, version),
+        })?;
+        if let (false, Some(folder)) = (written, path.parent()) {
+            // It may have been created for this put.
+            self.remove_empty(folder);
+        }
+        Ok(written)
+    }
+
+    /// Writes a temporary durably and has `name` give it its final name.
+    fn publish<T>(
+        &self,
+        path: &Path,
+        content: &[Bytes],
+        name: &dyn Fn(&Path) -> io::Result<T>,
+    ) -> Result<T, StoreError> {
+        let mut races = 0;
+        loop {
+            match self.try_publish(path, content, name) {
+                // Another process removed the folder, which was empty, or the temporary.
+                Err(error)
+                    if error.kind() == io::ErrorKind::NotFound && races < MAX_FOLDER_RACES =>
+                {
+                    races += 1;
+                }
+                Err(error) => return Err(put_failure("writing", path, error)),
+                Ok(named) => return Ok(named),
+            }
+        }
+    }
+
+    fn try_publish<T>(
+        &self,
+        path: &Path,
+        content: &[Bytes],
+        name: &dyn Fn(&Path) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let folder = path.parent().unwrap_or(&self.folder);
+        self.create_folder(folder)?;
+        let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(format!(".{:016x}-{number:x}{TEMPORARY}", self.writer));
+        let temporary = PathBuf::from(temporary);
+        let written = self.write_temporary(&temporary, content);
+        // The tuple keeps the file open, and so locked, until after the rename.
+        let named = written.and_then(|file| (name(&temporary), file).0);
+        // After a rename there is nothing to remove. A failure is harmless: the temporary is
+        // unlocked and will be removed as stale.
+        let _ = fs::remove_file(&temporary);
+        let named = named?;
+        self.sync_folders(folder)?;
+        Ok(named)
+    }
+
+    /// Returns the file, which is locked while it is open.
+    fn write_temporary(&self, temporary: &Path, content: &[Bytes]) -> io::Result<File> {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(temporary)?;
+        // Where the file system has no locks every temporary counts as locked (`is_abandoned`).
+        let _ = file.try_lock();
+        self.content.write(&mut file, content)?;
+        if self.fsync {
+            file.sync_all()?;
+        }
+        Ok(file)
+    }
+
+    fn create_folder(&self, folder: &Path) -> io::Result<()> {
+        match fs::create_dir(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let parent = folder.parent().ok_or(error)?;
+                self.create_folder(parent)?;
+                self.create_folder(folder)
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if fs::metadata(folder)?.is_dir() {
+                    return Ok(());
+                }
+                Err(io::Error::from(io::ErrorKind::NotADirectory))
+            }
+            Ok(()) if self.fsync && !self.is_below(folder) => {
+                // The root itself or a folder above it; those below are synced by each put.
+                folder.parent().map_or(Ok(()), sync_folder)
+            }
+            other => other,
+        }
+    }
+
+    /// Makes the names in a folder durable, and those of the folders up to the root: another
+    /// process may just have created them and not yet synced. Syncing a clean folder is cheap.
+    fn sync_folders(&self, folder: &Path) -> io::Result<()> {
+        self.seen.store(true, Ordering::Relaxed);
+        if !self.fsync {
+            return Ok(());
+        }
+        if let (false, Some(parent)) = (
+            self.synced.swap(true, Ordering::Relaxed),
+            self.folder.parent(),
+        ) {
+            // Another daemon may just be creating the root. Lack of permission there is no failure.
+            let _ = sync_folder(parent);
+        }
+        for folder in folder.ancestors() {
+            sync_folder(folder)?;
+            if folder == self.folder {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes the names in a folder durable.
+///
+/// # Errors
+/// Those of the file system.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}

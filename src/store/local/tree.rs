@@ -1,0 +1,181 @@
+//! Listing and deleting files, and the folders that become empty.
+//!
+//! Does: walk folders, delete files, remove stale temporaries. Does not: write (`publish`).
+//! Invariant: a temporary is removed only if no process holds its lock, and only empty folders
+//! below the root are removed.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::error::failure;
+use super::publish::sync_folder;
+use super::root::Root;
+use super::swap;
+use crate::store::keys::{Folder, TEMPORARY};
+use crate::store::{DeleteOutcome, ObjectMeta, StoreError};
+
+impl Root {
+    pub fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>, StoreError> {
+        self.check()?;
+        let mut found = Vec::new();
+        self.walk(folder, &mut |path, size| {
+            if let (false, Some(key)) = (is_temporary(path), self.key(path)) {
+                found.push(ObjectMeta { key, size });
+            }
+        })?;
+        Ok(found)
+    }
+
+    pub fn list_folders(&self, folder: &Folder) -> Result<Vec<String>, StoreError> {
+        self.check()?;
+        let entries = read_folder(&self.folder.join(folder.as_str()))?;
+        let folders = entries.into_iter().filter(|(_, is_folder)| *is_folder);
+        Ok(folders
+            .filter_map(|(path, _)| Some(path.file_name()?.to_str()?.into()))
+            .collect())
+    }
+
+    /// Also removes the folders that an interrupted put created; a running put that loses its
+    /// folder starts over.
+    pub fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64, StoreError> {
+        let mut stale = Vec::new();
+        let folders = self.walk(folder, &mut |path, _| {
+            if is_temporary(path) {
+                stale.push(path.to_path_buf());
+            }
+        })?;
+        stale.retain(|path| is_abandoned(path));
+        let removed = self.delete(&stale)?;
+        for folder in folders.iter().rev() {
+            self.remove_empty(folder);
+        }
+        Ok(removed)
+    }
+
+    /// Visits all files below a folder with their sizes; returns the folders, parents first.
+    fn walk(
+        &self,
+        top: &Folder,
+        visit: &mut dyn FnMut(&Path, u64),
+    ) -> Result<Vec<PathBuf>, StoreError> {
+        let mut folders = vec![self.folder.join(top.as_str())];
+        let mut next = 0;
+        while let Some(folder) = folders.get(next).cloned() {
+            next += 1;
+            for (path, is_folder) in read_folder(&folder)? {
+                if is_folder {
+                    folders.push(path);
+                    continue;
+                }
+                match fs::symlink_metadata(&path) {
+                    Ok(metadata) => visit(&path, metadata.len()),
+                    Err(error) if is_missing(&error) => {}
+                    Err(error) => return Err(failure("listing", &path, error)),
+                }
+            }
+        }
+        Ok(folders)
+    }
+
+    pub fn delete(&self, paths: &[PathBuf]) -> Result<u64, StoreError> {
+        let mut removed = 0;
+        for path in paths {
+            match fs::remove_file(path) {
+                Ok(()) => removed += 1,
+                Err(error) if is_missing(&error) => {}
+                Err(error) => return Err(failure("removing", path, error)),
+            }
+        }
+        let folders = paths.iter().filter_map(|path| path.parent());
+        self.clean_up_folders(folders, removed > 0)?;
+        Ok(removed)
+    }
+
+    pub fn delete_if(
+        &self,
+        path: &Path,
+        version: Option<&str>,
+    ) -> Result<DeleteOutcome, StoreError> {
+        let outcome = swap::remove(path, version);
+        let outcome = outcome.map_err(|error| failure("removing", path, error))?;
+        if outcome == DeleteOutcome::Removed {
+            self.clean_up_folders(path.parent().into_iter(), true)?;
+        }
+        Ok(outcome)
+    }
+
+    /// Removes empty folders after a delete, and makes it durable if anything was `removed`.
+    fn clean_up_folders<'a>(
+        &self,
+        folders: impl Iterator<Item = &'a Path>,
+        removed: bool,
+    ) -> Result<(), StoreError> {
+        let folders: BTreeSet<&Path> = folders.collect();
+        // In reverse order a folder comes after its subfolders.
+        for folder in folders.into_iter().rev() {
+            let remaining = self.remove_empty(folder);
+            if self.fsync && removed {
+                match sync_folder(remaining) {
+                    Err(error) if !is_missing(&error) => {
+                        return Err(failure("removing from", remaining, error));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a folder and those above it while they are empty; returns the first that remains. It
+    /// is no error if one cannot be removed: it is in use, or not ours to remove.
+    pub fn remove_empty<'a>(&'a self, folder: &'a Path) -> &'a Path {
+        let mut folders = folder
+            .ancestors()
+            .take_while(|folder| self.is_below(folder));
+        let remaining = folders.find(|folder| match fs::remove_dir(folder) {
+            Ok(()) => false,
+            Err(error) => !is_missing(&error),
+        });
+        remaining.unwrap_or(&self.folder)
+    }
+}
+
+fn is_temporary(path: &Path) -> bool {
+    path.as_os_str()
+        .as_encoded_bytes()
+        .ends_with(TEMPORARY.as_bytes())
+}
+
+/// A temporary that no process has locked will never get its final name. Two races are harmless: if
+/// it has just been renamed, its path is missing and removing it does nothing; if it has not been
+/// locked yet, its writer finds it missing and starts over.
+fn is_abandoned(path: &Path) -> bool {
+    match File::open(path).map(|file| (file.try_lock(), file)) {
+        Ok((Ok(()), _)) => true,
+        Ok((Err(TryLockError::WouldBlock), _)) => false,
+        Ok((Err(TryLockError::Error(error)), _)) | Err(error) => {
+            tracing::debug!(path = %path.display(), %error,
+                "cannot test whether a temporary is in use; keeping it");
+            false
+        }
+    }
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}
+
+/// The entries of a folder and whether they are folders; none if it does not exist.
+fn read_folder(folder: &Path) -> Result<Vec<(PathBuf, bool)>, StoreError> {
+    let read = || -> io::Result<Vec<(PathBuf, bool)>> {
+        fs::read_dir(folder)?
+            .map(|entry| entry.and_then(|entry| Ok((entry.path(), entry.file_type()?.is_dir()))))
+            .collect()
+    };
+    match read() {
+        Err(error) if is_missing(&error) => Ok(Vec::new()),
+        other => other.map_err(|error| failure("listing", folder, error)),
+    }
+}

@@ -1,0 +1,260 @@
+//! The trait [`Store`] over a client of `object_store`.
+//!
+//! Does: translate operations and keys, recover where servers differ (suffix ranges, empty
+//! objects). Does not: know which cloud it is. Invariant: a read returns exactly the bytes of its
+//! range or an error.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{
+    GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+};
+
+use super::error::translate;
+use super::redact::Redactor;
+use crate::store::keys::{Folder, Key};
+use crate::store::{
+    DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, StoreErrorKind, Tail, Versioned,
+};
+
+/// Objects below a prefix of a bucket, a container or a store in memory.
+pub struct ObjectBackend {
+    store: Arc<dyn ObjectStore>,
+    prefix: Path,
+    redactor: Redactor,
+    needs_keep_object: bool,
+    /// The server has answered that it does not implement conditional puts.
+    pub(super) unconditional: AtomicBool,
+}
+
+/// The client's own `Debug` may show secrets.
+impl std::fmt::Debug for ObjectBackend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} below {:?}", self.store, self.prefix.as_ref())
+    }
+}
+
+impl ObjectBackend {
+    /// Objects below `prefix`.
+    pub fn new(
+        store: Arc<dyn ObjectStore>,
+        prefix: Path,
+        redactor: Redactor,
+        needs_keep_object: bool,
+    ) -> Self {
+        Self {
+            store,
+            prefix,
+            redactor,
+            needs_keep_object,
+            unconditional: AtomicBool::new(false),
+        }
+    }
+
+    fn path(&self, relative: &str) -> Path {
+        self.prefix
+            .parts()
+            .chain(Path::from(relative).parts())
+            .collect()
+    }
+
+    fn key(&self, path: &Path) -> Option<Key> {
+        let parts: Vec<_> = path.prefix_match(&self.prefix)?.collect();
+        let names: Vec<&str> = parts.iter().map(AsRef::as_ref).collect();
+        Some(Key::listed(names.join("/")))
+    }
+
+    pub(super) fn error(&self, error: &object_store::Error) -> StoreError {
+        translate(error, &self.redactor)
+    }
+
+    pub(super) fn put_error(&self, error: &object_store::Error) -> StoreError {
+        let mut failure = self.error(error);
+        match error {
+            object_store::Error::NotFound { .. } => failure.kind = StoreErrorKind::Refused,
+            object_store::Error::AlreadyExists { .. } => failure.contended = true,
+            object_store::Error::PermissionDenied { .. } => failure.contended = true,
+            _ => {}
+        }
+        failure
+    }
+
+    pub(super) async fn get(
+        &self,
+        key: &Key,
+        range: Option<GetRange>,
+    ) -> object_store::Result<GetResult> {
+        let options = GetOptions {
+            range,
+            ..GetOptions::default()
+        };
+        self.store.get_opts(&self.path(key.as_str()), options).await
+    }
+
+    pub(super) async fn bytes(&self, result: GetResult) -> Result<Bytes, StoreError> {
+        let expected = result.range.end - result.range.start;
+        let bytes = result.bytes().await.map_err(|error| self.error(&error))?;
+        if bytes.len() as u64 == expected {
+            return Ok(bytes);
+        }
+        let message = format!("got {} bytes instead of {expected}", bytes.len());
+        Err(StoreError::new(StoreErrorKind::Corrupt, message))
+    }
+
+    /// The tail of an object where suffix ranges do not work: the size first, then the bytes.
+    async fn tail_by_size(&self, key: &Key, max: u64) -> Result<Tail, StoreError> {
+        let meta = self.store.head(&self.path(key.as_str())).await;
+        let object_size = meta.map_err(|error| self.error(&error))?.size;
+        let start = object_size - max.min(object_size);
+        let bytes = match start == object_size {
+            true => Bytes::new(),
+            false => self.get_range(key, start..object_size).await?,
+        };
+        Ok(Tail { bytes, object_size })
+    }
+
+    pub(super) async fn put_with(
+        &self,
+        key: &Key,
+        content: PutPayload,
+        mode: PutMode,
+    ) -> object_store::Result<()> {
+        let options = PutOptions::from(mode);
+        let path = self.path(key.as_str());
+        self.store.put_opts(&path, content, options).await.map(drop)
+    }
+}
+
+#[async_trait]
+impl Store for ObjectBackend {
+    async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<(), StoreError> {
+        let content = content.into_iter().collect();
+        let put = self.put_with(key, content, PutMode::Overwrite).await;
+        put.map_err(|error| self.put_error(&error))
+    }
+
+    async fn put_if(
+        &self,
+        key: &Key,
+        content: Bytes,
+        expected: &Precondition,
+    ) -> Result<bool, StoreError> {
+        self.conditional_put(key, content, expected).await
+    }
+
+    async fn get_versioned(&self, key: &Key) -> Result<Versioned, StoreError> {
+        self.read_versioned(key).await
+    }
+
+    async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail, StoreError> {
+        use StoreErrorKind::{Corrupt, Refused};
+        // A request for zero bytes is not possible; one byte also reveals the size.
+        let result = match self.get(key, Some(GetRange::Suffix(max.max(1)))).await {
+            Ok(result) => result,
+            // Azure has no suffix ranges: the client refuses without a request.
+            Err(object_store::Error::NotSupported { .. }) => {
+                return self.tail_by_size(key, max).await;
+            }
+            Err(error) => {
+                let failure = self.error(&error);
+                // An empty object has no last byte: servers refuse the range, or ignore it, which
+                // the client refuses. For any other object the failure is real.
+                if !matches!(failure.kind, Corrupt | Refused) {
+                    return Err(failure);
+                }
+                let tail = self.tail_by_size(key, 0).await;
+                return tail
+                    .ok()
+                    .filter(|tail| tail.object_size == 0)
+                    .ok_or(failure);
+            }
+        };
+        let object_size = result.meta.size;
+        let bytes = self.bytes(result).await?;
+        let surplus = bytes
+            .len()
+            .saturating_sub(usize::try_from(max).unwrap_or(usize::MAX));
+        Ok(Tail {
+            bytes: bytes.slice(surplus..),
+            object_size,
+        })
+    }
+
+    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let result = self.get(key, Some(GetRange::Bounded(range.clone()))).await;
+        let result = result.map_err(|error| self.error(&error))?;
+        if result.range != range {
+            let size = result.meta.size;
+            let message = format!("the object has {size} bytes, not the range {range:?}");
+            return Err(StoreError::new(StoreErrorKind::Corrupt, message));
+        }
+        self.bytes(result).await
+    }
+
+    async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>, StoreError> {
+        let objects = self.store.list(Some(&self.path(folder.as_str())));
+        let found = objects.try_filter_map(async |object| {
+            let key = self.key(&object.location);
+            Ok(key.map(|key| ObjectMeta {
+                key,
+                size: object.size,
+            }))
+        });
+        found
+            .try_collect()
+            .await
+            .map_err(|error| self.error(&error))
+    }
+
+    async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>, StoreError> {
+        let listed = self
+            .store
+            .list_with_delimiter(Some(&self.path(folder.as_str())))
+            .await;
+        let listed = listed.map_err(|error| self.error(&error))?;
+        let names = listed
+            .common_prefixes
+            .iter()
+            .filter_map(|prefix| prefix.filename());
+        Ok(names.map(Into::into).collect())
+    }
+
+    async fn delete(&self, keys: Vec<Key>) -> Result<u64, StoreError> {
+        let paths: Vec<_> = keys.iter().map(|key| Ok(self.path(key.as_str()))).collect();
+        let mut answers = self
+            .store
+            .delete_stream(futures::stream::iter(paths).boxed());
+        let (mut removed, mut failure) = (0, None);
+        while let Some(answer) = answers.next().await {
+            match answer {
+                Ok(_) => removed += 1,
+                Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => failure = failure.or_else(|| Some(self.error(&error))),
+            }
+        }
+        failure.map_or(Ok(removed), Err)
+    }
+
+    async fn delete_if(
+        &self,
+        key: &Key,
+        version: Option<&str>,
+    ) -> Result<DeleteOutcome, StoreError> {
+        self.conditional_delete(key, version).await
+    }
+
+    async fn remove_stale_temporaries(&self, _: &Folder) -> Result<u64, StoreError> {
+        // A put is one request and leaves nothing when it is interrupted.
+        Ok(0)
+    }
+
+    fn needs_keep_object(&self) -> bool {
+        self.needs_keep_object
+    }
+}

@@ -1,0 +1,147 @@
+//! Conditional writes of small objects in an object store.
+//!
+//! Does: derive versions, put and delete if a precondition holds, recognise a lost response. Does
+//! not: write unconditionally (`backend`). Invariant: where the server implements conditional puts,
+//! of several writers with the same precondition one succeeds.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use object_store::{PutMode, UpdateVersion};
+
+use super::backend::ObjectBackend;
+use super::error::is_not_implemented;
+use crate::store::keys::Key;
+use crate::store::{
+    DeleteOutcome, MAX_VERSIONED_SIZE, Precondition, Store as _, StoreError, StoreErrorKind,
+    Versioned, stable_hash,
+};
+
+/// Separates the entity tag, the generation and the content's hash in a version; no entity tag
+/// contains it.
+const SEPARATOR: char = '\t';
+
+impl ObjectBackend {
+    pub(super) async fn conditional_put(
+        &self,
+        key: &Key,
+        content: Bytes,
+        expected: &Precondition,
+    ) -> Result<bool, StoreError> {
+        use object_store::Error;
+        if self.unconditional.load(Ordering::Relaxed) {
+            return self.check_and_put(key, content, expected).await;
+        }
+        let put = self.put_with(key, content.clone().into(), put_mode(expected));
+        match put.await {
+            Ok(()) => Ok(true),
+            Err(error) if is_not_implemented(&error) => {
+                self.check_and_put(key, content, expected).await
+            }
+            Err(error @ (Error::Precondition { .. } | Error::AlreadyExists { .. })) => {
+                self.explain_refusal(key, &content, expected, &error).await
+            }
+            Err(error) => Err(self.put_error(&error)),
+        }
+    }
+
+    /// A conditional put was refused: the object has changed, or it is what an earlier attempt of
+    /// this put wrote, or the put collided with a delete of a neighbouring object.
+    async fn explain_refusal(
+        &self,
+        key: &Key,
+        content: &Bytes,
+        expected: &Precondition,
+        error: &object_store::Error,
+    ) -> Result<bool, StoreError> {
+        let found = match self.read_versioned(key).await {
+            Ok(found) if found.bytes == *content => return Ok(true),
+            Ok(found) => Precondition::Version(found.version),
+            Err(error) if error.kind == StoreErrorKind::NotFound => Precondition::Absent,
+            Err(error) => return Err(error),
+        };
+        if found != *expected {
+            return Ok(false);
+        }
+        let mut failure = self.put_error(error);
+        (failure.kind, failure.contended) = (StoreErrorKind::Unavailable, true);
+        Err(failure)
+    }
+
+    /// For servers without conditional puts: a write between the check and the put is lost.
+    async fn check_and_put(
+        &self,
+        key: &Key,
+        content: Bytes,
+        expected: &Precondition,
+    ) -> Result<bool, StoreError> {
+        if !self.unconditional.swap(true, Ordering::Relaxed) {
+            tracing::warn!(store = ?self, "the store does not implement conditional writes: a \
+                lease renewed at the moment of its collection may be lost");
+        }
+        let found = match self.read_versioned(key).await {
+            Ok(found) => Precondition::Version(found.version),
+            Err(error) if error.kind == StoreErrorKind::NotFound => Precondition::Absent,
+            Err(error) => return Err(error),
+        };
+        if found != *expected {
+            return Ok(false);
+        }
+        let put = self.put_with(key, content.into(), PutMode::Overwrite).await;
+        put.map(|()| true).map_err(|error| self.put_error(&error))
+    }
+
+    pub(super) async fn read_versioned(&self, key: &Key) -> Result<Versioned, StoreError> {
+        let result = self
+            .get(key, None)
+            .await
+            .map_err(|error| self.error(&error))?;
+        if result.meta.size > MAX_VERSIONED_SIZE {
+            let size = result.meta.size;
+            let message = format!("the object has {size} bytes, more than {MAX_VERSIONED_SIZE}");
+            return Err(StoreError::new(StoreErrorKind::Corrupt, message));
+        }
+        let e_tag = result.meta.e_tag.clone().unwrap_or_default();
+        let generation = result.meta.version.clone().unwrap_or_default();
+        let bytes = self.bytes(result).await?;
+        let hash = stable_hash(&[&bytes]);
+        let version = format!("{e_tag}{SEPARATOR}{generation}{SEPARATOR}{hash:016x}");
+        Ok(Versioned { bytes, version })
+    }
+
+    /// Object stores have no conditional delete: a write between the check and the delete is lost.
+    pub(super) async fn conditional_delete(
+        &self,
+        key: &Key,
+        version: Option<&str>,
+    ) -> Result<DeleteOutcome, StoreError> {
+        match self.read_versioned(key).await {
+            Err(error) if error.kind == StoreErrorKind::NotFound => {
+                return Ok(DeleteOutcome::Absent);
+            }
+            Ok(found) if version.is_some_and(|version| version != found.version) => {
+                return Ok(DeleteOutcome::Changed);
+            }
+            // An object that is too large to be read is deleted like any other.
+            Err(error) if version.is_none() && error.kind == StoreErrorKind::Corrupt => {}
+            other => drop(other?),
+        }
+        self.delete(vec![key.clone()])
+            .await
+            .map(|_| DeleteOutcome::Removed)
+    }
+}
+
+fn put_mode(expected: &Precondition) -> PutMode {
+    let Precondition::Version(version) = expected else {
+        return PutMode::Create;
+    };
+    let part = |n| {
+        let part = version.split(SEPARATOR).nth(n);
+        part.filter(|part| !part.is_empty()).map(str::to_owned)
+    };
+    PutMode::Update(UpdateVersion {
+        e_tag: part(0),
+        version: part(1),
+    })
+}

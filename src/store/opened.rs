@@ -1,0 +1,19 @@
+//! A store that was built from the configuration.
+//!
+//! Does: hold it with its location and limits. Does not: build it (`open`, `object`). Invariant:
+//! two base directories with the same location hold the same objects.
+
+use std::sync::Arc;
+
+use super::{Store, StoreLimits};
+
+/// A store without wrappers.
+#[derive(Debug)]
+pub struct OpenedStore {
+    /// Identifies where the objects are, including the endpoint; names are derived from it.
+    pub location: String,
+    /// The backend.
+    pub store: Arc<dyn Store>,
+    /// Its defaults, unless options change them.
+    pub limits: StoreLimits,
+}

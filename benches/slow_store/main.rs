@@ -152,7 +152,7 @@ impl Proxy {
         let (sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         driver.spawn(async move {
-            // If the connection breaks, its request fails, which the client is told.
+            // If the connection breaks, its request fails, which the client receives as an error.
             let _ = connection.await;
         });
         Ok(sender)

@@ -22,7 +22,7 @@ fn config(name: &str) -> Config {
     config.memory.budget = Some(64 << 20);
     config.segment.commit_linger = Duration::from_millis(2);
     config.base_directories = vec![BaseDirectoryConfig {
-        uri: format!("memory://elsewhere-{name}"),
+        uri: format!("memory://commit-lookup-{name}"),
         name: "main".into(),
         ..Default::default()
     }];
@@ -54,14 +54,14 @@ fn claim(batches: &[Pages]) -> Option<Claim> {
 #[tokio::test]
 async fn a_daemon_that_holds_only_the_first_batch_of_a_committed_attempt_finds_the_commit() {
     let config = config("first-batch");
-    let (first, home, x) = (daemon(&config, 1), daemon(&config, 2), exchange("q-1"));
-    announce(&home, &x, 2).await;
+    let (first, second, x) = (daemon(&config, 1), daemon(&config, 2), exchange("q-1"));
+    announce(&second, &x, 2).await;
     let (one, batches) = (sink(&x, 0, 0), [pages(1), pages(2), pages(3)]);
     write(&first, &one, 0, &batches[0]).await.unwrap();
     for (number, batch) in batches.iter().enumerate() {
-        write(&home, &one, number as u32, batch).await.unwrap();
+        write(&second, &one, number as u32, batch).await.unwrap();
     }
-    let answer = home.ingest.finish(&one, claim(&batches)).await.unwrap();
+    let answer = second.ingest.finish(&one, claim(&batches)).await.unwrap();
     assert_eq!(
         first.ingest.finish(&one, claim(&batches)).await.unwrap(),
         answer
@@ -99,15 +99,15 @@ async fn while_commit_records_are_unreadable_no_attempt_is_reported_as_failed() 
     let (inside, away) = (folder.path().join("v1"), folder.path().join("away"));
     std::fs::rename(&inside, &away).unwrap();
     std::fs::write(&inside, "no folder").unwrap();
-    let not_known = other.ingest.finish(&one, claim(&[])).await;
+    let unknown = other.ingest.finish(&one, claim(&[])).await;
     assert!(
         matches!(
-            not_known,
+            unknown,
             Err(IngestError::Catalog(
                 stopover::catalog::CatalogError::Storage(_)
             ))
         ),
-        "{not_known:?}"
+        "{unknown:?}"
     );
     std::fs::remove_file(&inside).unwrap();
     std::fs::rename(&away, &inside).unwrap();
@@ -158,8 +158,8 @@ async fn a_daemon_drops_cached_data_of_an_exchange_closed_through_another() {
     let mut config = config("copies");
     config.lease.sweep_interval = Duration::from_secs(5);
     let (writer, reader) = (daemon(&config, 1), daemon(&config, 2));
-    let (x, kept) = (exchange("q-closed"), exchange("q-open"));
-    for x in [&x, &kept] {
+    let (x, open) = (exchange("q-closed"), exchange("q-open"));
+    for x in [&x, &open] {
         announce(&writer, x, 2).await;
         write(&writer, &sink(x, 0, 0), 0, &pages(1)).await.unwrap();
         writer.ingest.finish(&sink(x, 0, 0), None).await.unwrap();
@@ -169,8 +169,8 @@ async fn a_daemon_drops_cached_data_of_an_exchange_closed_through_another() {
     assert_eq!(reader.catalog.cached_exchanges().len(), 2);
     writer.closing.close(&x).await.unwrap();
     tokio::time::sleep(Duration::from_secs(20)).await;
-    assert_eq!(reader.catalog.cached_exchanges(), [kept.clone()].into());
-    assert_eq!(reader.reader.cached_exchanges(), [kept].into());
+    assert_eq!(reader.catalog.cached_exchanges(), [open.clone()].into());
+    assert_eq!(reader.reader.cached_exchanges(), [open].into());
     assert_eq!(reader.reader.cached_bytes(), both / 2);
 }
 
@@ -217,26 +217,26 @@ async fn a_first_announcement_refused_because_of_another_base_directory_leaves_n
         config.base_directories = bases;
         daemon(&config, seed)
     };
-    let (elsewhere, look) = (open(vec![base(1)], 1), open(vec![base(0), base(1)], 2));
+    let (only_second, scout) = (open(vec![base(1)], 1), open(vec![base(0), base(1)], 2));
     let both = open(vec![base(0), base(1)], 3);
     let marker = |n: usize, x: &ExchangeId| folders[n].path().join(format!("v1/{x}/exchange.json"));
     let spec = |partitions| ExchangeSpec {
         partitions,
         ordered: false,
     };
-    let mut homes = (0..).map(|n| exchange(&format!("q-{n}")));
-    let mut at_home = async || loop {
-        let x = homes.next().unwrap();
-        announce(&look, &x, 2).await;
-        let at_home = marker(0, &x).exists();
-        look.closing.close(&x).await.unwrap();
-        if at_home {
+    let mut ids = (0..).map(|n| exchange(&format!("q-{n}")));
+    let mut in_first_base = async || loop {
+        let x = ids.next().unwrap();
+        announce(&scout, &x, 2).await;
+        let in_first_base = marker(0, &x).exists();
+        scout.closing.close(&x).await.unwrap();
+        if in_first_base {
             return x;
         }
     };
 
-    let x = at_home().await;
-    announce(&elsewhere, &x, 2).await;
+    let x = in_first_base().await;
+    announce(&only_second, &x, 2).await;
     let other = both.exchanges.announce(&x, spec(3), CreateOrRenew).await;
     assert!(
         matches!(other, Err(ExchangeError::Conflict { .. })),
@@ -247,8 +247,8 @@ async fn a_first_announcement_refused_because_of_another_base_directory_leaves_n
     assert!(!same.unwrap().created);
     assert!(marker(0, &x).exists() && marker(1, &x).exists());
 
-    let x = at_home().await;
-    announce(&elsewhere, &x, 2).await;
+    let x = in_first_base().await;
+    announce(&only_second, &x, 2).await;
     std::fs::write(marker(1, &x), "{\"ended\":\"1\"}\n").unwrap();
     let ended = both.exchanges.announce(&x, spec(2), CreateOrRenew).await;
     assert!(
@@ -260,14 +260,14 @@ async fn a_first_announcement_refused_because_of_another_base_directory_leaves_n
     // While one base directory is unavailable, nothing is known and the marker stays: the client
     // retries, and another daemon may have seen the marker by then. (In the simulation, a daemon
     // that deleted its own marker deleted the renewal of another.)
-    let x = at_home().await;
+    let x = in_first_base().await;
     let (inside, away) = (folders[1].path().join("v1"), folders[1].path().join("away"));
     std::fs::rename(&inside, &away).unwrap();
     std::fs::write(&inside, "no folder").unwrap();
-    let not_known = both.exchanges.announce(&x, spec(2), CreateOrRenew).await;
+    let unknown = both.exchanges.announce(&x, spec(2), CreateOrRenew).await;
     assert!(
-        matches!(not_known, Err(ExchangeError::Storage(_))),
-        "{not_known:?}"
+        matches!(unknown, Err(ExchangeError::Storage(_))),
+        "{unknown:?}"
     );
     assert!(marker(0, &x).exists());
     std::fs::remove_file(&inside).unwrap();

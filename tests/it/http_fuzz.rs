@@ -10,7 +10,7 @@ use stopover::runtime::Random;
 
 use crate::support::frames::batch;
 use crate::support::raw::{RawAnswer, RawClient};
-use crate::support::{Bases, Door, ok_json, sink};
+use crate::support::{BaseFolder, TestServer, ok_json, sink};
 
 const METHODS: [&str; 4] = ["get", "put", "post", "delete"];
 const NUMBERS: [&str; 16] = [
@@ -68,7 +68,7 @@ impl Fuzz {
         self.below(n) == 0
     }
 
-    fn of<'a>(&self, items: &[&'a str]) -> &'a str {
+    fn pick<'a>(&self, items: &[&'a str]) -> &'a str {
         items[self.below(items.len())]
     }
 
@@ -80,10 +80,10 @@ impl Fuzz {
             } else {
                 &NUMBERS[..3]
             };
-            return self.of(likely).to_owned();
+            return self.pick(likely).to_owned();
         }
         match self.below(4) {
-            0 => self.of(&NAMES).to_owned(),
+            0 => self.pick(&NAMES).to_owned(),
             1 => "x".repeat(self.below(300)),
             _ => self.exchange.clone(),
         }
@@ -235,8 +235,8 @@ impl Fuzz {
     }
 }
 
-async fn send(door: &Door, drawn: &Drawn) -> RawAnswer {
-    let mut client = RawClient::connect(door.address).await;
+async fn send(server: &TestServer, drawn: &Drawn) -> RawAnswer {
+    let mut client = RawClient::connect(server.address).await;
     let length = drawn.body.len().to_string();
     let mut headers = vec![("content-length", length.as_str())];
     if let Some(content_type) = &drawn.content_type {
@@ -248,12 +248,14 @@ async fn send(door: &Door, drawn: &Drawn) -> RawAnswer {
 }
 
 /// Creates an exchange with a finished attempt and returns a handle of it.
-async fn fill(door: &Door, exchange: &str) -> String {
-    door.announce(exchange, 3).await;
+async fn fill(server: &TestServer, exchange: &str) -> String {
+    server.announce(exchange, 3).await;
     let sink = sink(exchange, 0, 0);
-    door.add(&sink, 0, batch(&[(0, b"one"), (1, b"two")])).await;
-    ok_json(door.post_nothing(&format!("{sink}/finish")).await).await;
-    let handles = door.handles(exchange, &json!([[0, 0]]), 1 << 20).await;
+    server
+        .add(&sink, 0, batch(&[(0, b"one"), (1, b"two")]))
+        .await;
+    ok_json(server.post_empty(&format!("{sink}/finish")).await).await;
+    let handles = server.handles(exchange, &json!([[0, 0]]), 1 << 20).await;
     handles[0]["handle"].as_str().unwrap().to_owned()
 }
 
@@ -265,12 +267,12 @@ fn requests_and_seed() -> (usize, u64) {
 
 #[tokio::test]
 async fn no_request_generated_from_the_openapi_document_causes_a_server_error() {
-    let bases = Bases::new();
-    let door = Door::open(&bases.config()).await;
+    let base_folder = BaseFolder::new();
+    let server = TestServer::open(&base_folder.config()).await;
     let (requests, seed) = requests_and_seed();
     let mut fuzz = Fuzz {
         random: Random::seeded(seed),
-        document: ok_json(door.get("/openapi.json").await).await,
+        document: ok_json(server.get("/openapi.json").await).await,
         batch: batch(&[(0, b"some page"), (2, b"another")]),
         exchange: String::new(),
         handle: String::new(),
@@ -289,11 +291,11 @@ async fn no_request_generated_from_the_openapi_document_causes_a_server_error() 
     for n in 0..requests {
         if n % 150 == 0 {
             fuzz.exchange = format!("f{n}");
-            fuzz.handle = fill(&door, &fuzz.exchange).await;
+            fuzz.handle = fill(&server, &fuzz.exchange).await;
         }
         let (method, path, operation) = operations[n % operations.len()];
         let drawn = fuzz.draw(method, path, operation);
-        let answer = send(&door, &drawn).await;
+        let answer = send(&server, &drawn).await;
         let described = || {
             let body = String::from_utf8_lossy(&drawn.body);
             format!(
@@ -307,7 +309,7 @@ async fn no_request_generated_from_the_openapi_document_causes_a_server_error() 
             counts.0 += 1;
         } else {
             counts.1 += 1;
-            assert!(!answer.slug().is_empty(), "{}", described());
+            assert!(!answer.problem_type().is_empty(), "{}", described());
         }
     }
     println!("{requests} requests: {answered:?}");
@@ -316,6 +318,6 @@ async fn no_request_generated_from_the_openapi_document_causes_a_server_error() 
         accepted >= 12,
         "too few operations were accepted: {answered:?}"
     );
-    door.expect_no_request_under_way().await;
-    door.shut_down().await;
+    server.expect_no_request_in_progress().await;
+    server.shut_down().await;
 }

@@ -65,7 +65,7 @@ fn op() -> impl Strategy<Value = Op> {
 type Pages = Vec<(u32, Vec<u8>)>;
 
 #[derive(Debug, Clone, PartialEq)]
-enum Held {
+enum SinkState {
     Open(Vec<Pages>),
     Aborted,
     Finished,
@@ -73,7 +73,7 @@ enum Held {
 
 #[derive(Default)]
 struct Model {
-    held: [HashMap<(u32, u32), Held>; 2],
+    sinks: [HashMap<(u32, u32), SinkState>; 2],
     committed: BTreeMap<(u32, u32), Pages>,
 }
 
@@ -160,7 +160,7 @@ impl World {
                 let runtime = Runtime::seeded(self.seeds);
                 self.seeds += 1;
                 self.daemons[daemon] = Daemon::build(&self.config, &runtime).unwrap();
-                self.model.held[daemon].clear();
+                self.model.sinks[daemon].clear();
             }
             Op::Read => self.check_reads().await,
         }
@@ -168,13 +168,13 @@ impl World {
 
     async fn write(&mut self, task: u32, attempt: u32, pages: Vec<(u32, u8)>) {
         let (at, key) = (owner(task, attempt), (task, attempt));
-        let held = self.model.held[at].get(&key).cloned();
-        if held.is_none() && self.model.committed.contains_key(&key) {
+        let state = self.model.sinks[at].get(&key).cloned();
+        if state.is_none() && self.model.committed.contains_key(&key) {
             // No client writes a finished attempt again: a retry has a new number.
             return;
         }
-        let number = match &held {
-            Some(Held::Open(batches)) => batches.len() as u32,
+        let number = match &state {
+            Some(SinkState::Open(batches)) => batches.len() as u32,
             _ => 0,
         };
         let pages: Pages = pages
@@ -182,37 +182,37 @@ impl World {
             .map(|(p, seed)| (p, vec![seed; 100 + seed as usize]))
             .collect();
         let written = write(&self.daemons[at], &self.sink(task, attempt), number, &pages).await;
-        match held {
-            None | Some(Held::Open(_)) => {
+        match state {
+            None | Some(SinkState::Open(_)) => {
                 written.unwrap();
-                let entry = self.model.held[at]
+                let entry = self.model.sinks[at]
                     .entry(key)
-                    .or_insert(Held::Open(Vec::new()));
-                let Held::Open(batches) = entry else {
+                    .or_insert(SinkState::Open(Vec::new()));
+                let SinkState::Open(batches) = entry else {
                     unreachable!("checked above")
                 };
                 batches.push(pages);
             }
-            Some(Held::Aborted) => {
+            Some(SinkState::Aborted) => {
                 assert!(
                     matches!(written, Err(IngestError::SinkAborted { .. })),
                     "{written:?}"
                 );
             }
             // Batch 0 of an attempt that had pages is a repeat; for an empty one it comes too late.
-            Some(Held::Finished) if self.model.committed[&key].is_empty() => {
+            Some(SinkState::Finished) if self.model.committed[&key].is_empty() => {
                 assert!(
                     matches!(written, Err(IngestError::SinkFinished { .. })),
                     "{written:?}"
                 );
             }
-            Some(Held::Finished) => written.unwrap(),
+            Some(SinkState::Finished) => written.unwrap(),
         }
     }
 
     async fn repeat(&mut self, task: u32, attempt: u32) {
         let at = owner(task, attempt);
-        if let Some(Held::Open(batches)) = self.model.held[at].get(&(task, attempt)) {
+        if let Some(SinkState::Open(batches)) = self.model.sinks[at].get(&(task, attempt)) {
             let number = batches.len() as u32 - 1;
             let pages = batches[number as usize].clone();
             write(&self.daemons[at], &self.sink(task, attempt), number, &pages)
@@ -227,23 +227,23 @@ impl World {
             .ingest
             .finish(&self.sink(task, attempt), None)
             .await;
-        match self.model.held[at].get(&key).cloned() {
-            Some(Held::Open(batches)) => {
+        match self.model.sinks[at].get(&key).cloned() {
+            Some(SinkState::Open(batches)) => {
                 finished.unwrap();
                 self.model.committed.insert(key, batches.concat());
-                self.model.held[at].insert(key, Held::Finished);
+                self.model.sinks[at].insert(key, SinkState::Finished);
             }
             // Aborted here, but committed by its own daemon: that is the outcome everywhere.
-            Some(Held::Aborted) if self.model.committed.contains_key(&key) => {
+            Some(SinkState::Aborted) if self.model.committed.contains_key(&key) => {
                 self.check_totals(key, finished.unwrap().pages);
             }
-            Some(Held::Aborted) => {
+            Some(SinkState::Aborted) => {
                 assert!(
                     matches!(finished, Err(IngestError::SinkAborted { .. })),
                     "{finished:?}"
                 );
             }
-            Some(Held::Finished) => self.check_totals(key, finished.unwrap().pages),
+            Some(SinkState::Finished) => self.check_totals(key, finished.unwrap().pages),
             None if self.model.committed.contains_key(&key) => {
                 self.check_totals(key, finished.unwrap().pages);
             }
@@ -272,12 +272,12 @@ impl World {
             .await
             .unwrap();
         let committed = self.model.committed.contains_key(&key);
-        match self.model.held[at].get(&key) {
-            Some(Held::Finished) => assert_eq!(aborted, Aborted::AlreadyFinished),
+        match self.model.sinks[at].get(&key) {
+            Some(SinkState::Finished) => assert_eq!(aborted, Aborted::AlreadyFinished),
             None if committed => assert_eq!(aborted, Aborted::AlreadyFinished),
             _ => {
                 assert_eq!(aborted, Aborted::Aborted);
-                self.model.held[at].insert(key, Held::Aborted);
+                self.model.sinks[at].insert(key, SinkState::Aborted);
             }
         }
     }

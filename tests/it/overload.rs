@@ -16,15 +16,15 @@ use stopover::store::local::{LocalStore, WriteMode};
 use crate::support::frames::batch;
 use crate::support::process::{OVERHEAD, Process};
 use crate::support::raw::RawClient;
-use crate::support::slow::{Pace, SlowStore};
-use crate::support::{BATCH, Bases, Door, ok_json, sink};
+use crate::support::slow::{Delay, SlowStore};
+use crate::support::{BATCH, BaseFolder, TestServer, ok_json, sink};
 
 /// Story: a read that waited for the rest of a page held the part that it had. Sixteen such reads
 /// held all memory for reading, each waiting for the others, and none made progress.
 #[tokio::test]
 async fn many_reads_of_pages_that_span_chunks_all_complete_in_little_memory() {
-    let bases = Bases::new();
-    let writer = Door::open(&bases.config()).await;
+    let base_folder = BaseFolder::new();
+    let writer = TestServer::open(&base_folder.config()).await;
     writer.announce("w", 4).await;
     let pages: Vec<Vec<u8>> = (0..4u8)
         .map(|p| vec![p; 100_000 + usize::from(p)])
@@ -35,11 +35,11 @@ async fn many_reads_of_pages_that_span_chunks_all_complete_in_little_memory() {
             let frames: Vec<(u32, &[u8])> = (0..4).map(|p| (p, &pages[p as usize][..])).collect();
             writer.add(&sink, number, batch(&frames)).await;
         }
-        ok_json(writer.post_nothing(&format!("{sink}/finish")).await).await;
+        ok_json(writer.post_empty(&format!("{sink}/finish")).await).await;
     }
-    let mut config = bases.config();
+    let mut config = base_folder.config();
     config.memory.budget = Some(2 << 20);
-    let reader = Door::open(&config).await;
+    let reader = TestServer::open(&config).await;
     assert_eq!(reader.daemon.read_pool.capacity(), 1 << 20);
     let reads = (0..32usize).map(|n| {
         let (reader, pages) = (&reader, &pages);
@@ -66,9 +66,9 @@ const PAGE: usize = 600_000;
 
 /// A client of daemons that run as processes.
 #[derive(Clone)]
-struct Clients(reqwest::Client);
+struct HttpClient(reqwest::Client);
 
-impl Clients {
+impl HttpClient {
     fn new() -> Self {
         // Shorter than the daemon's `Keep-Alive`, which this client ignores.
         let http = reqwest::Client::builder().pool_idle_timeout(Duration::from_secs(10));
@@ -141,25 +141,25 @@ impl Clients {
 async fn two_hundred_sinks_finish_in_64_mib_and_the_process_stays_within_budget_plus_overhead() {
     let folder = tempfile::tempdir().unwrap();
     let budget = ["--memory-budget", "64MiB"];
-    let (before, clients) = (Process::start(folder.path(), &budget), Clients::new());
-    clients.announce(&before, "before", 8).await;
+    let (before, http) = (Process::start(folder.path(), &budget), HttpClient::new());
+    http.announce(&before, "before", 8).await;
     let writes = (0..40).map(|task| {
-        let clients = clients.clone();
-        tokio::spawn(clients.write(before.url.clone(), "before", task, 2))
+        let http = http.clone();
+        tokio::spawn(http.write(before.url.clone(), "before", task, 2))
     });
     for done in futures::future::join_all(writes).await {
         done.unwrap();
     }
     // The other daemon has none of that cached: it fetches while it is written to.
     let daemon = Process::start(folder.path(), &budget);
-    clients.announce(&daemon, "now", 8).await;
+    http.announce(&daemon, "now", 8).await;
     let reads = (0..24).map(|n| {
-        let clients = clients.clone();
-        tokio::spawn(clients.read(daemon.url.clone(), "before", n % 8))
+        let http = http.clone();
+        tokio::spawn(http.read(daemon.url.clone(), "before", n % 8))
     });
     let writes = (0..200).map(|task| {
-        let clients = clients.clone();
-        tokio::spawn(clients.write(daemon.url.clone(), "now", task, 1))
+        let http = http.clone();
+        tokio::spawn(http.write(daemon.url.clone(), "now", task, 1))
     });
     let (reads, writes): (Vec<_>, Vec<_>) = (reads.collect(), writes.collect());
     for read in futures::future::join_all(reads).await {
@@ -169,7 +169,7 @@ async fn two_hundred_sinks_finish_in_64_mib_and_the_process_stays_within_budget_
         done.unwrap();
     }
     for partition in 0..8 {
-        let read = clients.clone().read(before.url.clone(), "now", partition);
+        let read = http.clone().read(before.url.clone(), "now", partition);
         assert_eq!(read.await, 25 * PAGE);
     }
     let (peak, most) = (daemon.peak_resident(), (64 << 20) + OVERHEAD);
@@ -190,12 +190,12 @@ fn many_connections() -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_idle_connections_and_endless_uploads_keep_no_client_from_being_served() {
     let folder = tempfile::tempdir().unwrap();
-    let (idle, clients) = (many_connections(), Clients::new());
+    let (idle, http) = (many_connections(), HttpClient::new());
     // The idle connections alone reach the connection limit.
     let most = format!("limits.max_connections={idle}");
     let daemon = Process::start(folder.path(), &["--set", &most, "--memory-budget", "64MiB"]);
     let address: SocketAddr = daemon.url.strip_prefix("http://").unwrap().parse().unwrap();
-    clients.announce(&daemon, "w", 8).await;
+    http.announce(&daemon, "w", 8).await;
     let mut silent = Vec::with_capacity(idle);
     for n in 0..idle {
         let mut client = RawClient::connect(address).await;
@@ -225,11 +225,11 @@ async fn ten_thousand_idle_connections_and_endless_uploads_keep_no_client_from_b
     });
     let trickles: Vec<_> = trickles.collect();
     for task in 0..8 {
-        let served = clients.clone().write(daemon.url.clone(), "w", task, 2);
+        let served = http.clone().write(daemon.url.clone(), "w", task, 2);
         let served = tokio::time::timeout(Duration::from_secs(300), served).await;
         assert!(served.is_ok(), "a writer was not served within 300 s");
     }
-    let read = clients.clone().read(daemon.url.clone(), "w", 3);
+    let read = http.clone().read(daemon.url.clone(), "w", 3);
     let read = tokio::time::timeout(Duration::from_secs(300), read).await;
     assert_eq!(
         read.expect("a reader was not served within 300 s"),
@@ -247,44 +247,44 @@ async fn ten_thousand_idle_connections_and_endless_uploads_keep_no_client_from_b
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_store_slows_writers_down_and_fails_none_of_them() {
-    let bases = Bases::new();
-    let mut config = bases.config();
+    let base_folder = BaseFolder::new();
+    let mut config = base_folder.config();
     config.memory.budget = Some(8 << 20);
     config.limits.max_batch_size = 1 << 20;
     let runtime = Runtime::system();
-    let local = LocalStore::new(bases.path().to_owned(), WriteMode::Unsynced, 7);
+    let local = LocalStore::new(base_folder.path().to_owned(), WriteMode::Unsynced, 7);
     let slow: Arc<dyn Store> = Arc::new(SlowStore {
         inner: Arc::new(local),
-        pace: Pace::Late(Duration::from_millis(100)),
+        delay: Delay::Fixed(Duration::from_millis(100)),
     });
     let name = "slow".parse().unwrap();
     let stores = vec![(name, "test".to_owned(), slow)];
     let storage = Storage::from_stores(stores, StoreLimits::REMOTE, &runtime);
     let daemon = Daemon::assemble(&config, &runtime, storage, Arc::default());
-    let door = Door::around(daemon, &config, runtime).await;
-    door.announce("w", 8).await;
+    let server = TestServer::around(daemon, &config, runtime).await;
+    server.announce("w", 8).await;
     let page = vec![7; PAGE];
     let sinks = (0..40).map(|task| {
-        let (door, page) = (&door, &page);
+        let (server, page) = (&server, &page);
         async move {
             let sink = sink("w", task, 0);
             for number in 0..2 {
-                door.add(&sink, number, batch(&[(task % 8, page)])).await;
-                let pool = &door.daemon.write_pool;
+                server.add(&sink, number, batch(&[(task % 8, page)])).await;
+                let pool = &server.daemon.write_pool;
                 assert!(pool.used() <= pool.capacity());
             }
-            ok_json(door.post_nothing(&format!("{sink}/finish")).await).await;
+            ok_json(server.post_empty(&format!("{sink}/finish")).await).await;
         }
     });
     futures::future::join_all(sinks).await;
     for partition in 0..8 {
         let path = format!("/v1/exchanges/w/partitions/{partition}");
         assert_eq!(
-            door.get(&path).await.bytes().await.unwrap().len(),
+            server.get(&path).await.bytes().await.unwrap().len(),
             5 * 2 * PAGE
         );
     }
-    door.delete("/v1/exchanges/w").await;
-    door.expect_all_gauges_at_zero().await;
-    door.shut_down().await;
+    server.delete("/v1/exchanges/w").await;
+    server.expect_all_gauges_at_zero().await;
+    server.shut_down().await;
 }

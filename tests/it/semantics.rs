@@ -26,7 +26,7 @@ use stopover::store::Store;
 use stopover::store::local::{LocalStore, WriteMode};
 use tokio::sync::Semaphore;
 
-use crate::support::slow::{Pace, SlowStore};
+use crate::support::slow::{Delay, SlowStore};
 
 /// Base directories that several daemons share, deleted when dropped.
 struct Shared {
@@ -232,12 +232,12 @@ async fn the_last_pages_of_an_attempt_do_not_wait_for_earlier_ones_but_its_commi
     let mut config = shared.config();
     config.segment.target_size = 64 << 10;
     let runtime = Runtime::seeded(1);
-    let gates: Vec<_> = (0..2).map(|_| Arc::new(Semaphore::new(0))).collect();
+    let permits: Vec<_> = (0..2).map(|_| Arc::new(Semaphore::new(0))).collect();
     let bases = (0..2).map(|n| {
         let local = LocalStore::new(shared.base(n), WriteMode::Unsynced, n as u64);
         let held: Arc<dyn Store> = Arc::new(SlowStore {
             inner: Arc::new(local),
-            pace: Pace::Held(Arc::clone(&gates[n])),
+            delay: Delay::UntilPermitted(Arc::clone(&permits[n])),
         });
         let base = &config.base_directories[n];
         (base.name.parse().unwrap(), base.uri.clone(), held)
@@ -257,7 +257,7 @@ async fn the_last_pages_of_an_attempt_do_not_wait_for_earlier_ones_but_its_commi
     let (ingest, at) = (daemon.ingest.clone(), writer.clone());
     let mut finish = tokio::spawn(async move { ingest.finish(&at, claim).await });
     // One base directory stores the later segment while the other delays the earlier one.
-    gates[0].add_permits(1);
+    permits[0].add_permits(1);
     wait_until(|| shared.segments().len() == 1).await;
     let later = shared.segments()[0].file_stem().unwrap().to_owned();
     assert!(
@@ -272,7 +272,7 @@ async fn the_last_pages_of_an_attempt_do_not_wait_for_earlier_ones_but_its_commi
         "not committed yet"
     );
     // Then both are stored, and the commit follows, in either base directory.
-    gates.iter().for_each(|gate| gate.add_permits(100));
+    permits.iter().for_each(|permit| permit.add_permits(100));
     let totals = finish.await.unwrap().unwrap();
     assert_eq!(totals.pages, 2);
     assert_eq!(shared.segments().len(), 3);
@@ -706,37 +706,37 @@ async fn a_renewed_exchange_is_retained_and_an_unrenewed_one_collected() {
     config.lease.duration = Duration::from_secs(60);
     config.lease.sweep_interval = Duration::from_secs(5);
     let daemon = Daemon::build(&config, &Runtime::seeded(1)).unwrap();
-    let (kept, left) = (exchange("q-kept"), exchange("q-left"));
-    for x in [&kept, &left] {
+    let (renewed, unrenewed) = (exchange("q-renewed"), exchange("q-unrenewed"));
+    for x in [&renewed, &unrenewed] {
         announce(&daemon, x, 1).await;
         write_task(&daemon, &sink(x, 0, 0), &[(0, page(1, 100))]).await;
     }
     for _ in 0..30 {
         tokio::time::sleep(Duration::from_secs(20)).await;
-        announce(&daemon, &kept, 1).await;
+        announce(&daemon, &renewed, 1).await;
     }
     for _ in 0..500 {
         // Files are removed on real threads, which need real time.
         if !shared
             .files()
             .iter()
-            .any(|f| f.to_str().unwrap().contains("q-left"))
+            .any(|f| f.to_str().unwrap().contains("q-unrenewed"))
         {
             break;
         }
         std::thread::sleep(Duration::from_millis(1));
         tokio::time::sleep(Duration::from_secs(1)).await;
-        announce(&daemon, &kept, 1).await;
+        announce(&daemon, &renewed, 1).await;
     }
     assert_eq!(
-        read(&shared.daemon(2), &kept, 0).await.unwrap(),
+        read(&shared.daemon(2), &renewed, 0).await.unwrap(),
         page(1, 100)
     );
     assert!(
         !shared
             .files()
             .iter()
-            .any(|f| f.to_str().unwrap().contains("q-left"))
+            .any(|f| f.to_str().unwrap().contains("q-unrenewed"))
     );
 }
 
@@ -751,17 +751,17 @@ fn collector(daemon: &Daemon) -> Collector {
     )
 }
 
-/// Looks until the exchange is over, and answers that finding.
-async fn until_over(collector: &mut Collector) -> Inspection {
+/// Inspects until the exchange has expired, and returns that inspection.
+async fn until_expired(collector: &mut Collector) -> Inspection {
     for _ in 0..20 {
         tokio::time::sleep(Duration::from_secs(10)).await;
-        for finding in collector.inspect_all().await.unwrap() {
-            if finding.outcome.as_ref().unwrap().verdict == Verdict::Expired {
-                return finding;
+        for inspection in collector.inspect_all().await.unwrap() {
+            if inspection.outcome.as_ref().unwrap().verdict == Verdict::Expired {
+                return inspection;
             }
         }
     }
-    panic!("it is never over");
+    panic!("the exchange did not expire");
 }
 
 #[tokio::test(start_paused = true)]
@@ -772,17 +772,23 @@ async fn a_renewal_between_observation_and_claim_keeps_the_exchange() {
     announce(&daemon, &x, 1).await;
     write_task(&daemon, &sink(&x, 0, 0), &[(0, page(1, 100))]).await;
     let mut sweeper = collector(&daemon);
-    let over = until_over(&mut sweeper).await;
+    let expired = until_expired(&mut sweeper).await;
     announce(&shared.daemon(2), &x, 1).await;
-    let seen = over.outcome.unwrap();
+    let observed = expired.outcome.unwrap();
     let ended = sweeper
-        .collect(&x, &seen, || panic!("nobody may be told"))
+        .collect(&x, &observed, || {
+            panic!("a renewed exchange must not be collected")
+        })
         .await;
     assert_eq!(ended.unwrap(), None);
     assert_eq!(read(&shared.daemon(3), &x, 0).await.unwrap(), page(1, 100));
     let again = sweeper.inspect_all().await.unwrap();
     let again = again[0].outcome.as_ref().unwrap();
-    assert_eq!(again.verdict, Verdict::Fresh, "watched from the start");
+    assert_eq!(
+        again.verdict,
+        Verdict::Fresh,
+        "the lease is tracked from the start again"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -795,8 +801,8 @@ async fn a_collected_exchange_is_not_revived_by_a_renewal_or_a_late_writer() {
     write(&late, &one, 0, &[(0, page(1, 100))]).await.unwrap();
     let sweeping = shared.daemon(3);
     let mut sweeper = collector(&sweeping);
-    let over = until_over(&mut sweeper).await.outcome.unwrap();
-    sweeper.collect(&x, &over, || {}).await.unwrap().unwrap();
+    let expired = until_expired(&mut sweeper).await.outcome.unwrap();
+    sweeper.collect(&x, &expired, || {}).await.unwrap().unwrap();
     assert_eq!(shared.files(), Vec::<PathBuf>::new());
     // The coordinator resumes: through a daemon that knew the exchange, and one that never saw it.
     let spec = ExchangeSpec {
@@ -808,8 +814,8 @@ async fn a_collected_exchange_is_not_revived_by_a_renewal_or_a_late_writer() {
         .announce(&x, spec.clone(), Announce::CreateOrRenew);
     let error = renewed.await.unwrap_err();
     assert!(matches!(error, ExchangeError::Closed { .. }), "{error}");
-    let stranger = shared.daemon(4);
-    let renewed = stranger.exchanges.announce(&x, spec, Announce::Renew);
+    let newcomer = shared.daemon(4);
+    let renewed = newcomer.exchanges.announce(&x, spec, Announce::Renew);
     let error = renewed.await.unwrap_err();
     assert!(matches!(error, ExchangeError::NotFound { .. }), "{error}");
     // The writer resumes: it deletes what it stores.
@@ -840,11 +846,11 @@ async fn concurrent_collectors_do_no_harm() {
         announce(&daemon, &kept, 1).await;
         tokio::time::sleep(Duration::from_secs(10)).await;
         let sweeps = collectors.iter_mut().map(async |collector| {
-            for finding in collector.inspect_all().await.unwrap() {
-                let seen = finding.outcome.unwrap();
-                assert!(finding.exchange == x || seen.verdict != Verdict::Expired);
+            for inspection in collector.inspect_all().await.unwrap() {
+                let observed = inspection.outcome.unwrap();
+                assert!(inspection.exchange == x || observed.verdict != Verdict::Expired);
                 collector
-                    .collect(&finding.exchange, &seen, || {})
+                    .collect(&inspection.exchange, &observed, || {})
                     .await
                     .unwrap();
             }
@@ -872,22 +878,21 @@ async fn the_overhead_of_a_batch_is_reserved_at_once_or_by_the_next_batch() {
     let bytes = 1000 * (FRAME_HEADER_LEN as u64 + 1);
     let (pool, one) = (&daemon.write_pool, sink(&x, 0, 0));
     write(&daemon, &one, 0, &pages).await.unwrap();
-    let besides = pool.used() - bytes;
-    assert!(besides > 1000 * 100, "{besides} bytes for a thousand runs");
+    let overhead = pool.used() - bytes;
+    assert!(
+        overhead > 1000 * 100,
+        "{overhead} bytes for a thousand runs"
+    );
     let rest = pool.capacity() - pool.used() - bytes - 10;
     let rest = pool.try_reserve("r", rest).unwrap();
     write(&daemon, &one, 1, &pages).await.unwrap();
-    assert_eq!(
-        pool.used(),
-        pool.capacity() - 10,
-        "only ten bytes are left"
-    );
+    assert_eq!(pool.used(), pool.capacity() - 10, "only ten bytes are left");
     let reserve = || daemon.ingest.admit(&one, Some(2)).unwrap().reserve(100);
-    let who_leaves = reserve().now_or_never();
-    assert!(who_leaves.is_none(), "the reservation must wait");
+    let queued = reserve().now_or_never();
+    assert!(queued.is_none(), "the reservation must wait");
     drop(rest);
     let next = reserve().await.unwrap();
-    assert_eq!(next.bytes(), 100 + besides);
+    assert_eq!(next.bytes(), 100 + overhead);
     let after = reserve().await.unwrap();
     assert_eq!(after.bytes(), 100, "the overhead is reserved only once");
     daemon.closing.close(&x).await.unwrap();
@@ -918,14 +923,14 @@ async fn footers_are_evicted_for_readers_and_planning_never_waits() {
         .plan_handles(&x, false, &chosen, 1 << 20)
         .await
         .unwrap();
-    let kept = commits.footer_bytes();
-    assert!(kept > 0);
-    assert_eq!(pool.used(), kept);
+    let cached = commits.footer_bytes();
+    assert!(cached > 0);
+    assert_eq!(pool.used(), cached);
     assert!(
         pool.try_reserve("r", pool.capacity()).is_none(),
         "a plan holds the footers"
     );
-    assert_eq!((pool.used(), commits.footer_bytes()), (kept, 0));
+    assert_eq!((pool.used(), commits.footer_bytes()), (cached, 0));
     assert_eq!(again.collect::<Vec<_>>(), beside);
     assert_eq!(pool.used(), 0);
 }

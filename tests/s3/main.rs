@@ -9,10 +9,10 @@ mod checksums;
 #[path = "../it/support/frames.rs"]
 #[allow(dead_code)] // not all of it is used here
 mod frames;
-mod front;
 #[path = "../it/support/process.rs"]
 #[allow(dead_code)]
 mod process;
+mod recorder;
 mod slow;
 #[path = "../storage_conformance/mod.rs"]
 mod storage_conformance;

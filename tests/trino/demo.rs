@@ -59,7 +59,7 @@ async fn watch(cluster: &mut Cluster) -> Result<()> {
     let (rows, report) = tokio::join!(run_to_end, report_until(cluster, &id, started, &over));
     let (killed, peak) = report?;
     show(&rows?, seconds(started));
-    println!("\nAt its peak, Stopover held {}.", tell(&peak));
+    println!("\nAt its peak, Stopover held {}.", describe(&peak));
     after(cluster).await?;
     if !killed {
         bail!("the query ended before the worker could be killed; run it again");
@@ -85,7 +85,7 @@ async fn report_until(
             "{:>5.1}s  {:<40} {}",
             seconds(started),
             count(&tasks),
-            tell(&held)
+            describe(&held)
         );
         if held.bytes > peak.bytes {
             peak = held.clone();
@@ -93,7 +93,10 @@ async fn report_until(
         let worker = &cluster.nodes[1].id;
         let busy = tasks.iter().any(|t| t.is_running_on(worker));
         if !killed && busy && held.bytes > 0 && tasks.iter().any(|t| t.is_finished_on(worker)) {
-            println!("{:>5.1}s  >>> kill -9 {worker}, for good", seconds(started));
+            println!(
+                "{:>5.1}s  >>> kill -9 {worker}, not restarted",
+                seconds(started)
+            );
             cluster.nodes[1].kill();
             killed = true;
         }
@@ -134,7 +137,7 @@ fn count(tasks: &[Task]) -> String {
     )
 }
 
-fn tell(held: &Held) -> String {
+fn describe(held: &Held) -> String {
     format!(
         "{} exchange(s), {} committed attempt(s), {} segment(s), {:.1} MiB",
         held.exchanges,

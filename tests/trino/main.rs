@@ -1,6 +1,6 @@
 //! A real Trino cluster on Stopover: separate JVMs, separate daemons, processes that are killed.
 //!
-//! A program of its own (`harness = false`), since it starts its cluster once and runs every
+//! A separate program (`harness = false`), since it starts its cluster once and runs every
 //! scenario on it. Claims about the daemon alone are in the other tests.
 //!
 //!     cargo test --test trino                          everything, on local folders and on S3

@@ -64,9 +64,9 @@ impl Scenario {
 
     pub fn claim(self) -> &'static str {
         match self {
-            Self::Results => "queries give the results of the cluster without FTE",
+            Self::Results => "queries return the same rows as without FTE",
             Self::QueryRetries => "retry-policy=QUERY spools a large result and returns all of it",
-            Self::WorkerKilled => "a query survives kill -9 of a worker that comes back",
+            Self::WorkerKilled => "a query survives kill -9 of a worker that is restarted",
             Self::DaemonKilled => "a query survives kill -9 of the daemon beside a worker",
             Self::MachineKilled => "a query survives kill -9 of a worker and its daemon for ever",
             Self::RollingRestart => "a restart of all daemons in turn fails no task",

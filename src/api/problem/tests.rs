@@ -91,7 +91,6 @@ fn storage(kind: StoreErrorKind) -> StorageError {
     }
 }
 
-
 fn assert_slugs(cases: Vec<(Problem, ProblemType)>) {
     for (problem, slug) in cases {
         assert_eq!(problem.problem_type(), slug, "{}", problem.detail);

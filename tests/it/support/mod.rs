@@ -30,9 +30,9 @@ pub const BATCH: &str = "application/vnd.stopover.pages";
 pub const RAW: &str = "application/octet-stream";
 
 /// A temporary folder that holds a base directory; several daemons may share it.
-pub struct Bases(tempfile::TempDir);
+pub struct BaseFolder(tempfile::TempDir);
 
-impl Bases {
+impl BaseFolder {
     pub fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -77,7 +77,7 @@ impl Bases {
 }
 
 /// A daemon with a running HTTP server.
-pub struct Door {
+pub struct TestServer {
     pub daemon: Daemon,
     pub address: SocketAddr,
     pub requests: HttpMetrics,
@@ -87,7 +87,7 @@ pub struct Door {
     stop: CancellationToken,
 }
 
-impl Door {
+impl TestServer {
     pub async fn open(config: &Config) -> Self {
         let runtime = Runtime::system();
         let daemon = Daemon::build(config, &runtime).unwrap();
@@ -186,11 +186,11 @@ impl Door {
         request.body(body).send().await.unwrap()
     }
 
-    pub async fn post_nothing(&self, path: &str) -> Response {
+    pub async fn post_empty(&self, path: &str) -> Response {
         self.request(Method::POST, path).send().await.unwrap()
     }
 
-    pub async fn put_nothing(&self, path: &str) -> Response {
+    pub async fn put_empty(&self, path: &str) -> Response {
         self.request(Method::PUT, path).send().await.unwrap()
     }
 
@@ -234,7 +234,7 @@ impl Door {
     }
 
     /// Waits until no request is in progress.
-    pub async fn expect_no_request_under_way(&self) {
+    pub async fn expect_no_request_in_progress(&self) {
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
         while self.requests.in_flight() != 0 {
             assert!(

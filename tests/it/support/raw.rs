@@ -33,7 +33,7 @@ impl RawAnswer {
     }
 
     /// The type of the problem document in the body, without the URN prefix.
-    pub fn slug(&self) -> String {
+    pub fn problem_type(&self) -> String {
         assert_eq!(
             self.header("content-type"),
             Some("application/problem+json"),
@@ -126,7 +126,7 @@ impl RawClient {
     }
 
     /// Closes the sending side; answers can still be received.
-    pub async fn end_sending(&mut self) {
+    pub async fn close_sending(&mut self) {
         self.stream.get_mut().shutdown().await.unwrap();
     }
 
@@ -180,7 +180,7 @@ impl Http2Client {
     }
 
     /// Sends a request with a body of at most 16 KiB and reads nothing of the answer.
-    pub async fn ask(&mut self, path: &str, media_type: &str, body: &[u8]) {
+    pub async fn send_request(&mut self, path: &str, media_type: &str, body: &[u8]) {
         let head = head_block("POST", path, media_type, body.len());
         self.send_frame(1, 4, 1, &head).await;
         self.send_frame(0, 1, 1, body).await;
@@ -188,7 +188,7 @@ impl Http2Client {
 
     /// Sends a request with a body of at most 16 KiB and returns the answer's body.
     pub async fn post(&mut self, path: &str, media_type: &str, body: &[u8]) -> Vec<u8> {
-        self.ask(path, media_type, body).await;
+        self.send_request(path, media_type, body).await;
         let answer = tokio::time::timeout(Duration::from_secs(20), self.data_of_stream_1()).await;
         answer.expect("no answer within 20 s")
     }

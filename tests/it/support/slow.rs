@@ -14,17 +14,17 @@ use tokio::sync::Semaphore;
 
 /// What each put and each ranged read waits for.
 #[derive(Debug)]
-pub enum Pace {
-    Late(Duration),
+pub enum Delay {
+    Fixed(Duration),
     /// A permit, which the operation consumes.
-    Held(Arc<Semaphore>),
+    UntilPermitted(Arc<Semaphore>),
 }
 
-impl Pace {
+impl Delay {
     async fn wait(&self) {
         match self {
-            Self::Late(delay) => tokio::time::sleep(*delay).await,
-            Self::Held(permits) => permits.acquire().await.unwrap().forget(),
+            Self::Fixed(duration) => tokio::time::sleep(*duration).await,
+            Self::UntilPermitted(permits) => permits.acquire().await.unwrap().forget(),
         }
     }
 }
@@ -32,13 +32,13 @@ impl Pace {
 #[derive(Debug)]
 pub struct SlowStore {
     pub inner: Arc<dyn Store>,
-    pub pace: Pace,
+    pub delay: Delay,
 }
 
 #[async_trait]
 impl Store for SlowStore {
     async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<(), StoreError> {
-        self.pace.wait().await;
+        self.delay.wait().await;
         self.inner.put(key, content).await
     }
 
@@ -60,7 +60,7 @@ impl Store for SlowStore {
     }
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.pace.wait().await;
+        self.delay.wait().await;
         self.inner.get_range(key, range).await
     }
 

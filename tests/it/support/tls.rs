@@ -84,11 +84,11 @@ pub fn self_signed_client() -> Identity {
 }
 
 /// The credential files of a daemon, in a temporary folder.
-pub struct DoorFiles {
+pub struct CredentialFiles {
     folder: tempfile::TempDir,
 }
 
-impl DoorFiles {
+impl CredentialFiles {
     pub fn new(server: &Identity) -> Self {
         let files = Self {
             folder: tempfile::tempdir().unwrap(),

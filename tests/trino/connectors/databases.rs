@@ -62,7 +62,7 @@ impl Database {
     pub async fn mariadb(work: &Path) -> Result<Self> {
         let home = Home::new("mariadb", work)?;
         let server = home.reachable(&fetch("mariadb")?)?;
-        let base = server.ancestors().nth(2).context("mariadbd lies in /")?;
+        let base = server.ancestors().nth(2).context("mariadbd is in /")?;
         let share = ["share/mysql", "share/mariadb", "share"]
             .iter()
             .map(|share| base.join(share))

@@ -1,8 +1,9 @@
-//! What the loading of a configuration owes to any text: file, environment, flags.
+//! The claims about loading a configuration from arbitrary text: file, environment, flags.
 //!
-//! Does: lay an input out as the three layers, load it, and hold what comes to two claims: what is
-//! refused names where it stands, and what is taken says the same when it is written down and read
-//! again. Does not: touch a file of the machine. Invariant: as in `decoders.rs`.
+//! Does: split an input into the three layers, load it, and check two claims: a refused
+//! configuration is reported with the origin of each problem, and an accepted one is unchanged when
+//! its settings are printed and loaded again. Does not: access files. Invariant: as in
+//! `decoders.rs`.
 
 use std::path::PathBuf;
 
@@ -10,13 +11,13 @@ use stopover::config::{
     Config, ConfigErrors, Environment, Files, Flags, Loaded, Machine, Origin, Problem, load_in,
 };
 
-/// A line that parts the file from the variables and these from the flags.
+/// Separates the file from the variables, and these from the flags.
 const NEXT_LAYER: &str = "===\n";
-/// Every other file than these is missing.
+/// All files other than these are missing.
 const FILE: &str = "/somewhere/stopover.toml";
 const TOKENS: &str = "/somewhere/tokens";
 
-/// One configuration: a file, variables and flags as they were written, a line each.
+/// One configuration: a file, then variables and flags, one per line.
 #[derive(Clone, Copy, Default)]
 struct Given<'a> {
     file: &'a str,
@@ -24,7 +25,7 @@ struct Given<'a> {
     flags: &'a str,
 }
 
-/// A file, and behind [`NEXT_LAYER`] variables, and behind another one flags.
+/// Checks an input: a file, variables and flags, separated by [`NEXT_LAYER`].
 pub fn config(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;
@@ -41,13 +42,13 @@ pub fn config(input: &[u8]) {
 
 fn check(given: Given<'_>) {
     match load_in(&flags(given), &around(given)) {
-        Ok(loaded) => says_the_same_again(&loaded),
+        Ok(loaded) => survives_printing(&loaded),
         Err(ConfigErrors(problems)) => {
             assert!(!problems.is_empty(), "refused without a reason");
             for problem in &problems {
                 assert!(
-                    !problem.what.is_empty() && has_a_place(problem, given),
-                    "it names no place: {problem:?}"
+                    !problem.what.is_empty() && has_an_origin(problem, given),
+                    "the problem names no origin: {problem:?}"
                 );
             }
         }
@@ -91,9 +92,9 @@ fn around(given: Given<'_>) -> Environment {
     }
 }
 
-/// Whoever reads it finds the place: a line of the file, a variable or a flag that was given, or a
-/// setting that nobody gave.
-fn has_a_place(problem: &Problem, given: Given<'_>) -> bool {
+/// Whether the origin of a problem exists: a line of the file, a variable or flag of the input, or
+/// a setting with its default value.
+fn has_an_origin(problem: &Problem, given: Given<'_>) -> bool {
     match &problem.origin {
         Some(Origin::File { path, line }) => {
             let lines = given.file.split('\n').count();
@@ -118,12 +119,12 @@ fn has_a_place(problem: &Problem, given: Given<'_>) -> bool {
 
 fn is_setting(key: &str) -> bool {
     let nothing = Given::default();
-    let defaults = load_in(&flags(nothing), &around(nothing)).expect("the defaults");
+    let defaults = load_in(&flags(nothing), &around(nothing)).expect("the defaults are valid");
     key.starts_with("base_directory") || defaults.settings().any(|(name, ..)| name == key)
 }
 
-/// Each setting as it is printed, given as flags, is the same configuration.
-fn says_the_same_again(loaded: &Loaded) {
+/// Checks that the printed settings, given as flags, result in the same configuration.
+fn survives_printing(loaded: &Loaded) {
     let config = &loaded.config;
     assert!(!config.base_directories.is_empty());
     let settings = loaded.settings();
@@ -140,22 +141,22 @@ fn says_the_same_again(loaded: &Loaded) {
             .options
             .iter()
             .map(|(key, value)| (key.as_str(), value.as_str()));
-        // A flag's key ends at its first =, and its parts at each dot.
+        // The key of a flag ends at the first =, and its parts at each dot.
         let plain = |key: &str| !key.contains(['.', '=']) && key.trim() == key;
         let keys = options.filter(|(key, _)| plain(key)).chain([name]);
         again
             .set
             .extend(keys.map(|(key, value)| format!("base_directories.{index}.{key}={value}")));
     }
-    let told = match load_in(&again, &around(Given::default())) {
-        Ok(loaded) => told(&loaded.config),
-        Err(refused) => panic!("what was taken is refused when it is repeated: {refused}"),
+    let repeated = match load_in(&again, &around(Given::default())) {
+        Ok(loaded) => comparable(&loaded.config),
+        Err(refused) => panic!("an accepted configuration is refused when repeated: {refused}"),
     };
-    assert_eq!(told, self::told(config));
+    assert_eq!(repeated, comparable(config));
 }
 
-/// A configuration but for options that no flag can name.
-fn told(config: &Config) -> String {
+/// A configuration without the options that no flag can name.
+fn comparable(config: &Config) -> String {
     let mut config = config.clone();
     for base in &mut config.base_directories {
         base.options

@@ -1,7 +1,8 @@
-//! What each decoder owes to any bytes: one function a decoder, which panics if it is not paid.
+//! What each decoder must do with arbitrary bytes: one function per decoder, which panics on a
+//! violation.
 //!
-//! Does: state the claims, for the fuzzer and for the tests that replay what it found. Does not: make
-//! up bytes. Invariant: a function here is fast and deterministic, and takes every input.
+//! Does: check the claims, for the fuzzer and for the tests that replay its inputs. Does not:
+//! generate inputs. Invariant: every function is fast and deterministic, and accepts every input.
 
 #![allow(dead_code)] // each target uses one of them
 
@@ -22,10 +23,9 @@ use stopover::segment::writer::{SegmentDraft, SegmentImage, SinkRun, write_segme
 #[path = "config.rs"]
 pub mod config;
 
-/// A decoder by the name of its target.
+/// The name of a fuzz target and its function.
 pub type Named = (&'static str, fn(&[u8]));
 
-/// All of them.
 pub const ALL: [Named; 7] = [
     ("batch", batch),
     ("scan", scan),
@@ -39,8 +39,8 @@ pub const ALL: [Named; 7] = [
 const PARTITIONS: u32 = 3;
 const MAX_PAGE: u64 = 1 << 12;
 
-/// A batch from a client: refused, or all of it accounted for. The fuzzer cannot guess checksums, so
-/// it is also tried with the right one in every frame.
+/// A batch from a client is refused, or every byte of it is in one run. The fuzzer cannot guess
+/// checksums, so each batch is also checked with the right one in every frame.
 pub fn batch(input: &[u8]) {
     check_batch(input.to_vec());
     let mut sealed = input.to_vec();
@@ -68,7 +68,7 @@ fn check_batch(input: Vec<u8>) {
         .iter()
         .flat_map(|run| run.frames.to_vec())
         .collect();
-    assert_eq!(joined, input, "every byte lies in one run");
+    assert_eq!(joined, input, "every byte is in one run");
     assert!(batch.runs.iter().all(|run| run.partition < PARTITIONS));
     let pages: u64 = batch.runs.iter().map(|run| u64::from(run.pages())).sum();
     assert_eq!(pages, batch.pages);
@@ -76,7 +76,7 @@ fn check_batch(input: Vec<u8>) {
     assert_eq!(batch.page_bytes + headers, input.len() as u64);
 }
 
-/// A range that may hold anything: refused, whatever the cuts.
+/// A range of arbitrary bytes is refused, or gives the expected pages, however it is cut.
 pub fn scan(input: &[u8]) {
     let [cut, partition, pages, crc @ ..] = input else {
         return;
@@ -98,7 +98,8 @@ pub fn scan(input: &[u8]) {
     }
 }
 
-/// Scans with cuts, and lets go of what is held now and then, as a read does that waits for memory.
+/// Scans a range in cuts, now and then discarding a partial frame, as a read that waits for memory
+/// does.
 fn scanned(
     range: &Bytes,
     cut: usize,
@@ -122,9 +123,9 @@ fn scanned(
     Ok((out.concat(), sent))
 }
 
-/// Pages, laid into a segment and damaged: what comes back is what went in, or an error. The input:
-/// a cut, a place and a value for the damage, then for each page a byte of task and partition, a
-/// byte of length, and the page.
+/// Pages written to a segment and damaged: what is read back is what was written, or an error. The
+/// input is a cut, an offset and a value for the damage, then for each page a byte for task and
+/// partition, a byte for the length, and the page.
 pub fn segment(input: &[u8]) {
     let [cut, low, high, flip, pages @ ..] = input else {
         return;
@@ -138,7 +139,7 @@ pub fn segment(input: &[u8]) {
     damaged[at] ^= flip;
     let blocks_end = footer.blocks.end() as usize;
     if *flip != 0 && at >= blocks_end {
-        assert!(decoded(&damaged).is_err(), "a damaged footer passes");
+        assert!(decoded(&damaged).is_err(), "a damaged footer is accepted");
     }
     let damaged = Bytes::from(damaged);
     let blocks: Vec<BlockEntry> = footer.blocks.iter().collect();
@@ -156,7 +157,7 @@ pub fn segment(input: &[u8]) {
         };
         let part = damaged.slice(range.clone());
         match scanned(&part, usize::from(*cut) + 1, expected, Output::Records) {
-            Ok((out, _)) => assert_eq!(out, object[range], "damage is served"),
+            Ok((out, _)) => assert_eq!(out, object[range], "damaged bytes are served"),
             Err(error) => assert!(*flip != 0 && range.contains(&at), "{error}"),
         }
     }
@@ -199,7 +200,7 @@ fn decoded(object: &[u8]) -> Result<Footer, FormatError> {
     Footer::decode(&object[start..end], &trailer)
 }
 
-/// The tail of an object: refused, or a footer that lies before the trailer and within the object.
+/// The tail of an object is refused, or its footer ends where the trailer begins.
 pub fn trailer(input: &[u8]) {
     let check = |tail: &[u8], size: u64| {
         if let Ok(trailer) = Trailer::decode(tail, size) {
@@ -213,7 +214,7 @@ pub fn trailer(input: &[u8]) {
     };
     let size = u64::from_le_bytes(*size);
     check(tail, size);
-    // With its own checksum right, so that what lies behind it is reached.
+    // With a valid checksum, so that the checks after it are reached.
     if let Some(start) = tail.len().checked_sub(TRAILER_LEN) {
         let mut tail = tail.to_vec();
         let crc = checksum(&tail[start..start + 28]);
@@ -222,7 +223,7 @@ pub fn trailer(input: &[u8]) {
     }
 }
 
-/// A footer whose checksum fits: refused, or one that is written and read back as the same.
+/// A footer with a valid checksum is refused, or is unchanged when encoded and decoded again.
 pub fn footer(input: &[u8]) {
     for footer_offset in [16, input.first().map_or(16, |b| 16 + u64::from(*b))] {
         let trailer = Trailer {
@@ -243,8 +244,8 @@ pub fn footer(input: &[u8]) {
     }
 }
 
-/// A handle from a client, as text and as a body whose checksum fits: refused, or one that is
-/// written and read back as the same, and whose ranges can be planned.
+/// A handle from a client, as text and as a body with a valid checksum, is refused, or is unchanged
+/// when encoded and decoded again, and its ranges are valid.
 pub fn handle(input: &[u8]) {
     if let Ok(text) = std::str::from_utf8(input) {
         check_handle(text);

@@ -1,8 +1,7 @@
-//! The cheapest HTTP/1.1 client that does the job: one blocking connection, one buffer.
+//! A minimal HTTP/1.1 client: one blocking connection, one buffer.
 //!
-//! Does: send requests with a known length, read answers of a known length or in chunks. Does not:
-//! look at what it reads, or repeat anything. Invariant: an answer that is not 2xx, or ends early,
-//! is an error.
+//! Does: send requests of known length, read answers of known length or chunked. Does not: inspect
+//! what it reads, or retry. Invariant: an answer that is not 2xx, or ends early, is an error.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -19,14 +18,13 @@ pub struct Client {
     end: usize,
 }
 
-/// How long the body of an answer is.
+/// The length of an answer's body.
 enum Length {
     Known(usize),
     Chunked,
 }
 
 impl Client {
-    /// Connects.
     pub fn connect(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
@@ -38,7 +36,7 @@ impl Client {
         })
     }
 
-    /// Sends a request and answers the body of a short answer.
+    /// Sends a request and returns the body of the answer, buffered.
     pub fn call(&mut self, method: &str, path: &str, kind: &str, body: &[u8]) -> Result<Vec<u8>> {
         let mut answer = Vec::new();
         self.stream(method, path, kind, body, |bytes| {
@@ -47,14 +45,14 @@ impl Client {
         Ok(answer)
     }
 
-    /// Sends a request and gives the body of the answer away as it comes.
+    /// Sends a request and passes the body of the answer to `consume` as it arrives.
     pub fn stream(
         &mut self,
         method: &str,
         path: &str,
         kind: &str,
         body: &[u8],
-        take: impl FnMut(&[u8]),
+        consume: impl FnMut(&[u8]),
     ) -> Result<()> {
         let length = body.len();
         let head = format!(
@@ -63,11 +61,11 @@ impl Client {
         );
         self.stream.write_all(head.as_bytes())?;
         self.stream.write_all(body)?;
-        let answer = self.answer(take);
+        let answer = self.answer(consume);
         answer.with_context(|| format!("{method} {path}"))
     }
 
-    fn answer(&mut self, mut take: impl FnMut(&[u8])) -> Result<()> {
+    fn answer(&mut self, mut consume: impl FnMut(&[u8])) -> Result<()> {
         let status = self.line()?;
         let mut length = Length::Known(0);
         loop {
@@ -82,16 +80,16 @@ impl Client {
         }
         let mut failure = Vec::new();
         let good = status.starts_with("HTTP/1.1 2");
-        let mut keep = |bytes: &[u8]| failure.extend_from_slice(bytes);
-        let take: &mut dyn FnMut(&[u8]) = if good { &mut take } else { &mut keep };
+        let mut collect = |bytes: &[u8]| failure.extend_from_slice(bytes);
+        let consume: &mut dyn FnMut(&[u8]) = if good { &mut consume } else { &mut collect };
         match length {
-            Length::Known(length) => self.body(length, take)?,
+            Length::Known(length) => self.body(length, consume)?,
             Length::Chunked => loop {
                 let line = self.line()?;
-                let size = usize::from_str_radix(&line, 16).context("the size of a chunk")?;
-                self.body(size, take)?;
+                let size = usize::from_str_radix(&line, 16).context("invalid chunk size")?;
+                self.body(size, consume)?;
                 let end = self.line()?;
-                ensure!(end.is_empty(), "a chunk does not end where it should");
+                ensure!(end.is_empty(), "a chunk does not end with a line break");
                 if size == 0 {
                     break;
                 }
@@ -103,15 +101,15 @@ impl Client {
         Ok(())
     }
 
-    fn body(&mut self, mut left: usize, take: &mut dyn FnMut(&[u8])) -> Result<()> {
+    fn body(&mut self, mut left: usize, consume: &mut dyn FnMut(&[u8])) -> Result<()> {
         while left > 0 {
             if self.start == self.end {
                 self.fill()?;
             }
-            let here = left.min(self.end - self.start);
-            take(&self.buffer[self.start..self.start + here]);
-            self.start += here;
-            left -= here;
+            let count = left.min(self.end - self.start);
+            consume(&self.buffer[self.start..self.start + count]);
+            self.start += count;
+            left -= count;
         }
         Ok(())
     }

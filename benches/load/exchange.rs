@@ -1,8 +1,7 @@
-//! One exchange at one or more daemons: what is written and read of it, over a number of
-//! connections.
+//! One exchange at one or more daemons, written and read over a number of connections.
 //!
-//! Does: announce, write, finish, plan, read, remove. Does not: measure. Invariant: a read that did
-//! not bring every page and byte that was written is an error.
+//! Does: announce, write, finish, plan, read, remove. Does not: measure. Invariant: a read that
+//! does not return every page and byte that was written is an error.
 
 use std::net::SocketAddr;
 use std::sync::Mutex;
@@ -15,23 +14,21 @@ use crate::client::Client;
 
 const PAGES: &str = "application/vnd.stopover.pages";
 const JSON: &str = "application/json";
-/// Partitions, where nothing else is said.
+/// The default number of partitions.
 pub const PARTITIONS: usize = 50;
 const END_RECORD: usize = 32;
 
-/// What is sent, again and again.
+/// A batch that is sent repeatedly.
 pub struct Batch {
-    /// Frames.
     pub bytes: Vec<u8>,
-    /// How many.
     pub pages: u64,
     page_bytes: u64,
     partitions: usize,
 }
 
 impl Batch {
-    /// About `size` bytes in pages of `page` bytes, spread over so many partitions and sorted by
-    /// them.
+    /// About `size` bytes in pages of `page` bytes, spread evenly over the partitions and sorted by
+    /// partition.
     pub fn new(size: usize, page: usize, partitions: usize) -> Result<Self> {
         let pages = (size / page).max(1);
         let mut bytes = Vec::with_capacity(pages * (page + FRAME_HEADER_LEN));
@@ -50,7 +47,7 @@ impl Batch {
         }
         let (pages, page_bytes) = (pages as u64, (pages * page) as u64);
         let all = verify_batch(bytes.clone().into(), partitions as u32, page as u64)?;
-        ensure!(all.pages == pages, "the batch is not what it should be");
+        ensure!(all.pages == pages, "the batch has another number of pages");
         Ok(Self {
             bytes,
             pages,
@@ -60,7 +57,7 @@ impl Batch {
     }
 }
 
-/// Runs a job on each of a number of threads, with a connection of its own, to the daemons in turn.
+/// Runs a job on `connections` threads, each with a connection to one of the daemons in turn.
 pub fn on_connections(
     addresses: &[SocketAddr],
     connections: usize,
@@ -79,7 +76,7 @@ pub fn on_connections(
     })
 }
 
-/// An exchange. Each connection writes its share of the sinks, one after another.
+/// An exchange. Each connection writes its share of the sinks sequentially.
 pub struct Exchange<'a> {
     addresses: Vec<SocketAddr>,
     name: String,
@@ -90,7 +87,7 @@ pub struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    /// Announces it, with one sink for each connection, which will get so many batches.
+    /// Announces an exchange with one sink of `batches` batches per connection.
     pub fn announce(
         address: SocketAddr,
         name: &str,
@@ -112,13 +109,13 @@ impl<'a> Exchange<'a> {
         })
     }
 
-    /// The same with so many sinks, written through these daemons.
+    /// Uses this number of sinks, written through these daemons.
     pub fn with_sinks(mut self, sinks: usize, addresses: Vec<SocketAddr>) -> Self {
         (self.sinks, self.addresses) = (sinks, addresses);
         self
     }
 
-    /// Frame bytes that are sent in all.
+    /// The total number of frame bytes that are sent.
     pub fn bytes(&self) -> u64 {
         (self.sinks * self.batches * self.batch.bytes.len()) as u64
     }
@@ -135,7 +132,6 @@ impl<'a> Exchange<'a> {
         })
     }
 
-    /// Sends all batches of all sinks.
     pub fn write(&self) -> Result<()> {
         self.each_sink(|sink, client| self.write_one(sink, client))
     }
@@ -148,7 +144,6 @@ impl<'a> Exchange<'a> {
         })
     }
 
-    /// Finishes all sinks.
     pub fn finish(&self) -> Result<()> {
         self.each_sink(|sink, client| self.finish_one(sink, client))
     }
@@ -164,7 +159,7 @@ impl<'a> Exchange<'a> {
         Ok(())
     }
 
-    /// Writes and finishes one sink after another, as tasks follow one another in a slot.
+    /// Writes and finishes one sink after another, as consecutive tasks in a slot do.
     pub fn write_and_finish(&self) -> Result<()> {
         self.each_sink(|sink, client| {
             self.write_one(sink, client)?;
@@ -172,7 +167,6 @@ impl<'a> Exchange<'a> {
         })
     }
 
-    /// Gives all sinks up.
     pub fn abort(&self) -> Result<()> {
         self.each_sink(|sink, client| {
             client.call("POST", &self.sink(sink, "abort"), JSON, b"")?;
@@ -180,12 +174,12 @@ impl<'a> Exchange<'a> {
         })
     }
 
-    /// The handles, with their bytes.
+    /// The handles, each with its number of page bytes.
     pub fn handles(&self) -> Result<Vec<(String, u64)>> {
         self.handles_from(self.addresses[0])
     }
 
-    /// The same, planned by some daemon.
+    /// The handles as planned by this daemon.
     pub fn handles_from(&self, planner: SocketAddr) -> Result<Vec<(String, u64)>> {
         let attempts: Vec<_> = (0..self.sinks).map(|sink| [sink, 0]).collect();
         let body = serde_json::json!({"attempts": attempts, "target_size": 64 << 20}).to_string();
@@ -198,7 +192,7 @@ impl<'a> Exchange<'a> {
         {
             let line: Value = serde_json::from_slice(line)?;
             if let Some(handle) = line["handle"].as_str() {
-                let bytes = line["bytes"].as_u64().context("a handle has bytes")?;
+                let bytes = line["bytes"].as_u64().context("the handle has no bytes")?;
                 handles.push((handle.to_owned(), bytes));
             }
         }
@@ -208,7 +202,7 @@ impl<'a> Exchange<'a> {
         Ok(handles)
     }
 
-    /// Reads all handles through some daemons; the end record of each must count its bytes.
+    /// Reads all handles through these daemons; the end record of each must count its bytes.
     pub fn read(&self, through: &[SocketAddr], handles: &[(String, u64)]) -> Result<()> {
         let next = Mutex::new(handles.iter());
         on_connections(through, self.connections, |_, client| {
@@ -230,17 +224,13 @@ impl<'a> Exchange<'a> {
                     },
                 )?;
                 let end = &end[end.len().saturating_sub(END_RECORD)..];
-                let counted = end.get(16..24).context("there is an end record")?;
+                let counted = end.get(16..24).context("the end record is missing")?;
                 let counted = u64::from_le_bytes(counted.try_into()?);
-                ensure!(
-                    counted == *bytes,
-                    "{counted} bytes came, {bytes} were announced"
-                );
+                ensure!(counted == *bytes, "{counted} bytes read, {bytes} planned");
             }
         })
     }
 
-    /// Removes it.
     pub fn remove(self) -> Result<()> {
         let path = format!("/v1/exchanges/{}", self.name);
         Client::connect(self.addresses[0])?.call("DELETE", &path, JSON, b"")?;

@@ -1,11 +1,11 @@
-//! What an exchange costs as it grows: requests, bytes fetched, handles, memory, time.
+//! The cost of an exchange as it grows: requests, bytes fetched, handles, memory, time.
 //!
-//! Does: write each case through its writers, plan and read it through daemons that wrote nothing
-//! of it and have nothing in memory, and count what all of them ask of the store. Does not: compare
-//! with anything. Invariant: every page that was written is read back, once.
+//! Does: write each case through its writers, plan and read it through daemons that wrote none of
+//! it and have nothing cached, and count the store requests of all of them. Does not: compare with
+//! anything. Invariant: every page that was written is read back once.
 //!
-//! The store is a local folder without fsync, unless another one is named: requests and bytes are
-//! what any store would see, but for lists, which S3 gives out in pages of 1,000 keys.
+//! The store is a local folder without fsync unless another one is given. Requests and bytes are
+//! the same with any store, except lists: S3 returns them in pages of 1,000 keys.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -19,11 +19,11 @@ use crate::client::Client;
 use crate::exchange::{Batch, Exchange};
 use crate::server::Server;
 
-/// Clients at a time.
+/// Concurrent clients.
 const CONNECTIONS: usize = 16;
 const MAX_PAGE: usize = 64 << 10;
 const MAX_BATCH: usize = 16 << 20;
-/// Tasks, partitions, KiB of a task, daemons that write, others that read; 0: the writers read.
+/// Tasks, partitions, KiB per task, writing daemons, other reading daemons (0: the writers read).
 const TABLE: [[usize; 5]; 14] = [
     [100, 100, 256, 1, 1],
     [1_000, 100, 256, 1, 1],
@@ -41,7 +41,7 @@ const TABLE: [[usize; 5]; 14] = [
     [100, 100, 100 << 10, 1, 1],
 ];
 
-/// One exchange of the table.
+/// One row of the table.
 #[derive(Debug, Clone, Copy)]
 pub struct Case([usize; 5]);
 
@@ -54,22 +54,24 @@ impl FromStr for Case {
             .map(|number| Ok(number.parse()?))
             .collect::<Result<_>>()?;
         let numbers = <[usize; 5]>::try_from(numbers);
-        let case = numbers.ok().context("five numbers with x between them")?;
-        ensure!(!case[..4].contains(&0), "no number but the last is 0");
+        let case = numbers
+            .ok()
+            .context("expected five numbers separated by x")?;
+        ensure!(!case[..4].contains(&0), "only the last number may be 0");
         Ok(Self(case))
     }
 }
 
-/// What daemons have asked of the store so far.
+/// The store requests of some daemons so far.
 #[derive(Debug, Clone, Copy, Default)]
-struct Asked {
+struct StoreRequests {
     puts: u64,
     gets: u64,
     lists: u64,
     fetched: u64,
 }
 
-impl Asked {
+impl StoreRequests {
     fn of(daemons: &[Server]) -> Result<Self> {
         let mut all = Self::default();
         for daemon in daemons {
@@ -96,7 +98,7 @@ impl Asked {
     }
 }
 
-/// Sums over base directories and outcomes, by operation; `fetched` are bytes.
+/// Sums over base directories and outcomes, by operation; `fetched` is in bytes.
 fn sums(metrics: &str) -> HashMap<&str, u64> {
     let mut sums = HashMap::new();
     for line in metrics.lines() {
@@ -122,12 +124,12 @@ struct Row {
     bytes: u64,
     /// Writing and finishing, planning, reading.
     seconds: [f64; 3],
-    written: Asked,
-    planned: Asked,
-    read: Asked,
+    written: StoreRequests,
+    planned: StoreRequests,
+    read: StoreRequests,
     handles: usize,
     handle_bytes: usize,
-    /// The most that a writer, the planner, and a reader of all had resident.
+    /// Peak resident memory of the largest writer, the planner and the largest reader, in bytes.
     peaks: [u64; 3],
 }
 
@@ -156,8 +158,8 @@ impl Row {
     }
 }
 
-/// Runs the cases, or the table if there are none, and prints a row for each. `store` are the lines
-/// of configuration that name the base directories.
+/// Runs the cases, or the whole table if there are none, and prints a row for each. `store` is TOML
+/// that configures the base directories.
 pub fn run(binary: &Path, folder: &Path, cases: &[Case], store: Option<&str>) -> Result<()> {
     println!(
         "| tasks × partitions × task | daemons | write, s | plan, s | read, s | PUT | GET + LIST \
@@ -174,7 +176,7 @@ pub fn run(binary: &Path, folder: &Path, cases: &[Case], store: Option<&str>) ->
             "[[base_directory]]\nuri = \"{}\"\nfsync = false\n",
             folder.join("base").display()
         );
-        let place = Place {
+        let setup = Setup {
             binary,
             folder: &folder,
             settings: format!(
@@ -183,7 +185,7 @@ pub fn run(binary: &Path, folder: &Path, cases: &[Case], store: Option<&str>) ->
             ),
         };
         measure(
-            &place,
+            &setup,
             *case,
             &format!("growth-{}-{number}", std::process::id()),
         )?
@@ -193,13 +195,13 @@ pub fn run(binary: &Path, folder: &Path, cases: &[Case], store: Option<&str>) ->
     Ok(())
 }
 
-struct Place<'a> {
+struct Setup<'a> {
     binary: &'a Path,
     folder: &'a Path,
     settings: String,
 }
 
-impl Place<'_> {
+impl Setup<'_> {
     fn start(&self, name: &str, count: usize) -> Result<Vec<Server>> {
         let start = |number| {
             let name = format!("{name}-{number}");
@@ -218,30 +220,30 @@ fn peak(servers: &[Server]) -> Result<u64> {
     peaks.try_fold(0, |most, peak| Ok(most.max(peak?)))
 }
 
-fn measure(place: &Place<'_>, case: Case, name: &str) -> Result<Row> {
+fn measure(setup: &Setup<'_>, case: Case, name: &str) -> Result<Row> {
     let Case([tasks, partitions, kib, writers, readers]) = case;
     let size = (kib << 10).min(MAX_BATCH);
     let page = (size / partitions).clamp(1, MAX_PAGE);
     let (batch, batches) = (Batch::new(size, page, partitions)?, (kib << 10) / size);
-    let writers = place.start("writer", writers)?;
-    let others = place.start("reader", readers)?;
+    let writers = setup.start("writer", writers)?;
+    let others = setup.start("reader", readers)?;
     let readers = if others.is_empty() { &writers } else { &others };
-    let planner = place.start("planner", 1)?;
+    let planner = setup.start("planner", 1)?;
     let first = writers[0].address;
     let exchange = Exchange::announce(first, name, CONNECTIONS, batches, &batch)?;
     let exchange = exchange.with_sinks(tasks, addresses(&writers));
 
-    let (before, since) = (Asked::of(&writers)?, Instant::now());
+    let (before, since) = (StoreRequests::of(&writers)?, Instant::now());
     exchange.write_and_finish()?;
     let write = since.elapsed().as_secs_f64();
-    let written = Asked::of(&writers)?.since(before);
+    let written = StoreRequests::of(&writers)?.since(before);
 
-    let (before, since) = (Asked::of(&planner)?, Instant::now());
+    let (before, since) = (StoreRequests::of(&planner)?, Instant::now());
     let handles = exchange.handles_from(planner[0].address)?;
     let plan = since.elapsed().as_secs_f64();
-    let planned = Asked::of(&planner)?.since(before);
+    let planned = StoreRequests::of(&planner)?.since(before);
 
-    let (before, since) = (Asked::of(readers)?, Instant::now());
+    let (before, since) = (StoreRequests::of(readers)?, Instant::now());
     exchange.read(&addresses(readers), &handles)?;
     let read = since.elapsed().as_secs_f64();
     let row = Row {
@@ -250,7 +252,7 @@ fn measure(place: &Place<'_>, case: Case, name: &str) -> Result<Row> {
         seconds: [write, plan, read],
         written,
         planned,
-        read: Asked::of(readers)?.since(before),
+        read: StoreRequests::of(readers)?.since(before),
         handles: handles.len(),
         handle_bytes: handles.iter().map(|(text, _)| text.len()).sum(),
         peaks: [peak(&writers)?, peak(&planner)?, peak(readers)?],

@@ -1,8 +1,7 @@
-//! What a page costs, in instructions of the daemon, counted by valgrind.
+//! The cost of a page in instructions of the daemon, counted by valgrind.
 //!
 //! Does: run a daemon under callgrind with few and with many pages, and divide the difference. Does
-//! not: measure time. Invariant: what a daemon spends on starting and ending is in both runs, so it
-//! is in no result.
+//! not: measure time. Invariant: the cost of start and shutdown is in both runs and cancels out.
 
 use std::path::Path;
 use std::process::Command;
@@ -15,15 +14,13 @@ use crate::server::Server;
 const FEW: usize = 2;
 const MANY: usize = 10;
 
-/// Instructions for each page that is taken, and for each that is served from memory.
+/// Instructions per page: for writing it, and for reading it from memory.
 pub struct PerPage {
-    /// In.
     pub ingest: f64,
-    /// Out.
     pub serve: f64,
 }
 
-/// Counts, for batches like this one; callgrind's files stay in the folder.
+/// Counts with batches like this one; callgrind's output stays in the folder.
 pub fn count(binary: &Path, folder: &Path, batch: &Batch) -> Result<PerPage> {
     let few = run(binary, folder, batch, FEW, false)?;
     let many = run(binary, folder, batch, MANY, false)?;
@@ -65,6 +62,6 @@ fn run(binary: &Path, folder: &Path, batch: &Batch, batches: usize, read: bool) 
             line.strip_prefix("summary: ")
                 .or(line.strip_prefix("totals: "))
         })
-        .context("callgrind's file has a sum")?;
+        .context("callgrind's output has no total")?;
     Ok(total.trim().parse()?)
 }

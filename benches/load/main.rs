@@ -1,9 +1,9 @@
-//! A load on the daemon alone, without a JVM, against what the machine can do at all.
+//! A load test of the daemon alone, without a JVM, compared with what the machine can do.
 //!
-//! Does: send pages and read them back, in turn with a yardstick (the same bytes through the same
-//! HTTP stack into nothing and out of memory; a plain file written and read), and print ratios.
-//! Does not: belong to the tests, but for a run of seconds (`--smoke`). Invariant: both sides of a
-//! ratio come from runs that followed one another.
+//! Does: send pages and read them back, alternating with a yardstick (the same bytes through the
+//! same HTTP stack, dropped or served from memory; a plain file written and read), and print
+//! ratios. Does not: belong to the tests, except a run of seconds (`--smoke`). Invariant: both
+//! sides of a ratio come from consecutive runs.
 //!
 //!     cargo bench --bench load                       # ingest, serve, spool, fetch
 //!     cargo bench --bench load -- instructions --page-kib 1
@@ -29,57 +29,58 @@ use exchange::{Batch, Exchange, PARTITIONS, on_connections};
 use server::Server;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum What {
-    /// Pages into memory, against bodies into nothing (and bodies into memory, unchecked)
+enum Benchmark {
+    /// Write pages to memory; yardsticks: bodies dropped, and bodies copied to memory unchecked
     Ingest,
-    /// Pages out of memory, against bytes out of memory
+    /// Read pages from memory; yardstick: bytes from memory
     Serve,
-    /// Pages onto the disk, finished and synced, against the slower of ingest yardstick and disk
+    /// Write pages to disk, finished and synced; yardstick: the slower of dropped bodies and the
+    /// disk
     Spool,
-    /// Pages from the disk, by a daemon that did not write them
+    /// Read pages from disk through a daemon that did not write them
     Fetch,
-    /// Instructions for each page, under valgrind
+    /// Instructions per page, under valgrind
     Instructions,
-    /// Requests, memory and time against tasks, partitions, daemons and bytes
+    /// Requests, memory and time as tasks, partitions, daemons and bytes grow
     Growth,
 }
 
 #[derive(Parser)]
 struct Options {
     /// What to measure [default: ingest, serve, spool, fetch]
-    what: Vec<What>,
-    /// MiB that a round moves
+    what: Vec<Benchmark>,
+    /// MiB per round
     #[arg(long, default_value_t = 1024)]
     total_mib: usize,
-    /// MiB of a request
+    /// MiB per request
     #[arg(long, default_value_t = 4)]
     batch_mib: usize,
-    /// KiB of a page
+    /// KiB per page
     #[arg(long, default_value_t = 64)]
     page_kib: usize,
-    /// Connections at a time
+    /// Concurrent connections
     #[arg(long, default_value_t = 4)]
     connections: usize,
-    /// Rounds that are measured; one more comes before, to warm up
+    /// Measured rounds, after one that warms up
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// The daemon
+    /// The daemon's binary
     #[arg(long, default_value = env!("CARGO_BIN_EXE_stopover"))]
     daemon: PathBuf,
-    /// Where data goes: a folder on the disk that is to be measured [default: temporary]
+    /// The folder for data, on the disk to be measured [default: temporary]
     #[arg(long)]
     folder: Option<PathBuf>,
-    /// For `growth`, instead of the table: TASKSxPARTITIONSxKIBxWRITERSxREADERS, KiB of a task;
+    /// For `growth`, instead of the table: TASKSxPARTITIONSxKIBxWRITERSxREADERS, with KiB per task;
     /// with 0 readers the writers read
     #[arg(long)]
     case: Vec<growth::Case>,
-    /// For `growth`, a file with [[base_directory]] sections, instead of a local folder
+    /// For `growth`: a file with [[base_directory]] sections, instead of a local folder
     #[arg(long)]
     store: Option<PathBuf>,
-    /// The least that shows that everything works
+    /// Run the smallest load that shows that everything works
     #[arg(long)]
     smoke: bool,
-    /// Given by cargo
+    /// Passed by cargo
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -91,7 +92,12 @@ impl Options {
             (options.total_mib, options.batch_mib, options.rounds) = (4, 1, 1);
         }
         if options.what.is_empty() {
-            options.what = vec![What::Ingest, What::Serve, What::Spool, What::Fetch];
+            options.what = vec![
+                Benchmark::Ingest,
+                Benchmark::Serve,
+                Benchmark::Spool,
+                Benchmark::Fetch,
+            ];
         }
         options
     }
@@ -100,9 +106,9 @@ impl Options {
         (self.total_mib / self.batch_mib / self.connections).max(1)
     }
 
-    /// Everything stays in memory, whatever is written in a round. A segment has a quarter of the
-    /// memory for writing at most, and a round is to fit into one.
-    fn roomy(&self) -> String {
+    /// Settings with which a round stays in memory and fits into one segment, which may use at most
+    /// a quarter of the memory for writing.
+    fn large_memory(&self) -> String {
         let budget = self.total_mib * 5 + 512;
         format!("[memory]\nbudget = \"{budget}MiB\"\nwrite_share = 0.9\n")
     }
@@ -117,12 +123,12 @@ struct Run {
 }
 
 impl Run {
-    /// MB a second.
+    /// MB/s.
     fn speed(self) -> f64 {
         self.bytes as f64 / 1e6 / self.seconds
     }
 
-    /// CPU seconds of the server for each GB.
+    /// CPU seconds of the server per GB.
     fn cost(self) -> f64 {
         self.cpu / (self.bytes as f64 / 1e9)
     }
@@ -138,7 +144,7 @@ fn timed(server: &Server, bytes: u64, work: impl FnOnce() -> Result<()>) -> Resu
     })
 }
 
-/// A benchmark: what it compares, round by round.
+/// A benchmark, which compares round by round.
 struct Bench<'a> {
     options: &'a Options,
     batch: &'a Batch,
@@ -160,7 +166,7 @@ impl Bench<'_> {
         Server::daemon(&self.options.daemon, self.folder, name, &settings)
     }
 
-    /// The bodies of a round, sent to this path of the yardstick.
+    /// Sends the bodies of a round to this path of the yardstick.
     fn send_yardstick(&self, path: &str) -> Result<Run> {
         let Options { connections, .. } = *self.options;
         let batches = self.options.batches();
@@ -176,7 +182,7 @@ impl Bench<'_> {
         })
     }
 
-    fn give_yardstick(&self, handles: &[(String, u64)], bytes: u64) -> Result<Run> {
+    fn read_yardstick(&self, handles: &[(String, u64)], bytes: u64) -> Result<Run> {
         let Options { connections, .. } = *self.options;
         let next = std::sync::Mutex::new(handles.iter());
         timed(&self.yardstick, bytes, || {
@@ -186,9 +192,9 @@ impl Bench<'_> {
                     next.next()
                 } {
                     let mut came = 0;
-                    let path = format!("/give/{length}");
+                    let path = format!("/read/{length}");
                     client.stream("GET", &path, "text/plain", b"", |b| came += b.len() as u64)?;
-                    ensure!(came == *length, "{came} bytes came instead of {length}");
+                    ensure!(came == *length, "{came} bytes received instead of {length}");
                 }
                 Ok(())
             })
@@ -201,35 +207,35 @@ impl Bench<'_> {
     }
 
     fn ingest(&self) -> Result<Vec<Round>> {
-        let roomy = self.options.roomy();
-        // Nothing is sealed: a segment holds all of it.
+        let large_memory = self.options.large_memory();
+        // No segment is sealed: one holds everything.
         let size = self.options.total_mib + 64;
-        let settings = format!("{roomy}[segment]\ntarget_size = \"{size}MiB\"\n");
+        let settings = format!("{large_memory}[segment]\ntarget_size = \"{size}MiB\"\n");
         let daemon = self.daemon("ingest", &settings, "fsync = false\n")?;
         self.rounds(|number| {
-            let yardstick = self.send_yardstick("/take")?;
-            let keeping = self.send_yardstick(&format!("/keep/{}", self.batch.bytes.len()))?;
+            let yardstick = self.send_yardstick("/drop")?;
+            let copying = self.send_yardstick(&format!("/copy/{}", self.batch.bytes.len()))?;
             let exchange = self.exchange(&daemon, &format!("ingest-{number}"))?;
             let run = timed(&daemon, exchange.bytes(), || exchange.write())?;
             exchange.abort()?;
             exchange.remove()?;
             Ok(Round {
-                keeping: Some(keeping),
+                copying: Some(copying),
                 ..Round::new(run, yardstick, None)
             })
         })
     }
 
     fn serve(&self) -> Result<Vec<Round>> {
-        let roomy = self.options.roomy();
-        let daemon = self.daemon("serve", &roomy, "fsync = false\n")?;
+        let large_memory = self.options.large_memory();
+        let daemon = self.daemon("serve", &large_memory, "fsync = false\n")?;
         let exchange = self.exchange(&daemon, "serve")?;
         exchange.write()?;
         exchange.finish()?;
         let handles = exchange.handles()?;
         let rounds = self.rounds(|_| {
             let bytes = exchange.bytes();
-            let yardstick = self.give_yardstick(&handles, bytes)?;
+            let yardstick = self.read_yardstick(&handles, bytes)?;
             let run = timed(&daemon, bytes, || {
                 exchange.read(&[daemon.address], &handles)
             })?;
@@ -242,7 +248,7 @@ impl Bench<'_> {
     fn spool(&self) -> Result<Vec<Round>> {
         let daemon = self.daemon("spool", "", "")?;
         self.rounds(|number| {
-            let yardstick = self.send_yardstick("/take")?;
+            let yardstick = self.send_yardstick("/drop")?;
             let exchange = self.exchange(&daemon, &format!("spool-{number}"))?;
             let disk = disk::write(self.folder, &self.batch.bytes, exchange.bytes())?;
             let run = timed(&daemon, exchange.bytes(), || {
@@ -261,9 +267,9 @@ impl Bench<'_> {
         exchange.finish()?;
         let handles = exchange.handles()?;
         let bytes = exchange.bytes();
-        let file = disk::keep(self.folder, &self.batch.bytes, bytes)?;
+        let file = disk::write_file(self.folder, &self.batch.bytes, bytes)?;
         let rounds = self.rounds(|number| {
-            let yardstick = self.give_yardstick(&handles, bytes)?;
+            let yardstick = self.read_yardstick(&handles, bytes)?;
             let disk = disk::read(&file)?;
             let reader = self.daemon(&format!("fetch-reader-{number}"), "", "")?;
             let run = timed(&reader, bytes, || {
@@ -277,12 +283,12 @@ impl Bench<'_> {
     }
 }
 
-/// Both sides of a round, and the disk where it matters.
+/// Both sides of a round, and the speed of the disk where it matters.
 struct Round {
     run: Run,
     yardstick: Run,
-    /// A yardstick that does not drop bodies.
-    keeping: Option<Run>,
+    /// The yardstick that copies bodies to memory.
+    copying: Option<Run>,
     disk: Option<f64>,
 }
 
@@ -291,12 +297,12 @@ impl Round {
         Self {
             run,
             yardstick,
-            keeping: None,
+            copying: None,
             disk,
         }
     }
 
-    /// Of what could be reached: the slower of yardstick and disk.
+    /// The speed relative to the slower of yardstick and disk.
     fn ratio(&self) -> f64 {
         let best = self.disk.unwrap_or(f64::INFINITY);
         self.run.speed() / self.yardstick.speed().min(best)
@@ -330,12 +336,15 @@ fn print(name: &str, rounds: &[Round]) {
         "             {:>24} CPU s/GB",
         spread(rounds, |r| r.yardstick.cost())
     );
-    if rounds[0].keeping.is_some() {
+    if rounds[0].copying.is_some() {
         let ratio = |r: &Round| {
-            r.keeping
-                .map_or(0.0, |keeping| keeping.speed() / r.yardstick.speed())
+            r.copying
+                .map_or(0.0, |copying| copying.speed() / r.yardstick.speed())
         };
-        println!("  that keeps {:>24} of its speed", spread(rounds, ratio));
+        println!(
+            "  copying    {:>24} of the yardstick",
+            spread(rounds, ratio)
+        );
     }
     if rounds[0].disk.is_some() {
         println!(
@@ -367,24 +376,24 @@ fn main() -> Result<()> {
         yardstick: Server::yardstick(options.total_mib << 20)?,
     };
     println!(
-        "{} MiB a round in batches of {} MiB with pages of {} KiB, {} connections, {} rounds",
+        "{} MiB per round in batches of {} MiB with pages of {} KiB, {} connections, {} rounds",
         options.total_mib, options.batch_mib, options.page_kib, options.connections, options.rounds
     );
     for what in &options.what {
         match what {
-            What::Ingest => print("ingest: pages into memory", &bench.ingest()?),
-            What::Serve => print("serve: pages out of memory", &bench.serve()?),
-            What::Spool => print("spool: pages onto the disk, synced", &bench.spool()?),
-            What::Fetch => print("fetch: pages from the disk", &bench.fetch()?),
-            What::Growth => {
+            Benchmark::Ingest => print("ingest: pages written to memory", &bench.ingest()?),
+            Benchmark::Serve => print("serve: pages read from memory", &bench.serve()?),
+            Benchmark::Spool => print("spool: pages written to disk, synced", &bench.spool()?),
+            Benchmark::Fetch => print("fetch: pages read from disk", &bench.fetch()?),
+            Benchmark::Growth => {
                 let store = options.store.as_ref().map(std::fs::read_to_string);
                 let store = store.transpose()?;
                 let folder = temporary.path();
                 growth::run(&options.daemon, folder, &options.case, store.as_deref())?;
             }
-            What::Instructions => {
+            Benchmark::Instructions => {
                 let cost = instructions::count(&options.daemon, temporary.path(), &batch)?;
-                println!("instructions for a page of {} KiB", options.page_kib);
+                println!("instructions per page of {} KiB", options.page_kib);
                 println!("  in   {:>10.0}\n  out  {:>10.0}", cost.ingest, cost.serve);
             }
         }

@@ -1,7 +1,7 @@
-//! The processes that are measured: a daemon, and the yardstick.
+//! The measured processes: a daemon, and the yardstick.
 //!
-//! Does: start them on free ports, tell their CPU time and memory, end them. Does not: send them
-//! anything. Invariant: a process ends with its `Server`, also when the benchmark fails.
+//! Does: start them on free ports, report their CPU time and memory, stop them. Does not: send them
+//! requests. Invariant: a process ends with its `Server`, even if the benchmark fails.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -13,21 +13,20 @@ use anyhow::{Context as _, Result};
 /// The argument that makes this program the yardstick.
 pub const YARDSTICK: &str = "yardstick";
 
-/// A process that listens.
+/// A process that listens on `address`.
 pub struct Server {
     process: Child,
-    /// Where.
     pub address: SocketAddr,
 }
 
 impl Server {
-    /// A daemon with one base directory and these further lines of configuration.
+    /// A daemon with this configuration.
     pub fn daemon(binary: &Path, folder: &Path, name: &str, settings: &str) -> Result<Self> {
         let mut command = Command::new(binary);
         Self::start(Self::serve(&mut command, folder, name, settings)?)
     }
 
-    /// The same, started by another program that takes the command as its arguments.
+    /// A daemon that is started by `wrapper`, which takes the command as its arguments.
     pub fn daemon_under(
         wrapper: &mut Command,
         binary: &Path,
@@ -50,7 +49,7 @@ impl Server {
         Ok(command.args(serve).arg(config))
     }
 
-    /// This program again, as the yardstick, with so many bytes in memory to give.
+    /// This program as the yardstick, with `bytes` bytes to serve from memory.
     pub fn yardstick(bytes: usize) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         Self::start(command.arg(YARDSTICK).arg(bytes.to_string()))
@@ -79,7 +78,9 @@ impl Server {
     /// CPU seconds so far.
     pub fn cpu(&self) -> Result<f64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
-        let (_, fields) = stat.rsplit_once(')').context("/proc/…/stat has a name")?;
+        let (_, fields) = stat
+            .rsplit_once(')')
+            .context("unexpected format of /proc/…/stat")?;
         let ticks: f64 = fields
             .split_whitespace()
             .skip(11)
@@ -89,15 +90,15 @@ impl Server {
         Ok(ticks / 100.0)
     }
 
-    /// The most memory that it had resident so far, in bytes.
+    /// Peak resident memory in bytes.
     pub fn peak(&self) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let peak = peak.context("/proc/…/status has a peak")?;
+        let peak = peak.context("/proc/…/status has no VmHWM")?;
         Ok(peak.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
     }
 
-    /// Asks it to stop and waits.
+    /// Sends SIGTERM and waits.
     pub fn stop(mut self) -> Result<()> {
         let id = self.process.id().to_string();
         Command::new("kill").args(["-TERM", &id]).status()?;

@@ -1,8 +1,8 @@
-//! The yardstick: the least that a server can do with the same HTTP stack.
+//! The yardstick: the least work that a server can do with the same HTTP stack.
 //!
-//! Does: read bodies and drop them, or keep them, and stream bytes out of memory. Does not: look at
-//! a byte. Invariant: bytes are kept, and streamed, in memory that is as large as a round: what the
-//! processor's cache holds is no memory.
+//! Does: read bodies and drop them or copy them to memory, and stream bytes from memory. Does not:
+//! inspect a byte. Invariant: copied and streamed bytes use memory as large as a round, so that
+//! they do not fit into the processor's cache.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -21,10 +21,10 @@ use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-/// What it streams at a time.
-const PIECE: usize = 1 << 20;
+/// The most bytes that are streamed at a time.
+const MAX_PIECE: usize = 1 << 20;
 
-async fn take(mut body: Body) -> Json<Value> {
+async fn drop_body(mut body: Body) -> Json<Value> {
     let mut length = 0;
     while let Some(Ok(frame)) = body.frame().await {
         length += frame.data_ref().map_or(0, Bytes::len);
@@ -32,45 +32,49 @@ async fn take(mut body: Body) -> Json<Value> {
     Json(json!({"batch": 0, "next": 1, "length": length}))
 }
 
-/// Keeps bodies, each copied into a buffer of its size; the oldest go when it is full.
-struct Kept {
-    room: usize,
+/// Retains bodies, each copied into a buffer of its size; when full, the oldest are dropped.
+struct Retained {
+    free: usize,
     bodies: VecDeque<Vec<u8>>,
 }
 
-impl Kept {
-    fn new(room: usize) -> Self {
+impl Retained {
+    fn new(free: usize) -> Self {
         let bodies = VecDeque::new();
-        Self { room, bodies }
+        Self { free, bodies }
     }
 
     fn add(&mut self, body: Vec<u8>) {
-        while self.room < body.len() {
+        while self.free < body.len() {
             let Some(oldest) = self.bodies.pop_front() else {
                 return;
             };
-            self.room += oldest.len();
+            self.free += oldest.len();
         }
-        self.room -= body.len();
+        self.free -= body.len();
         self.bodies.push_back(body);
     }
 }
 
-async fn keep(kept: Arc<Mutex<Kept>>, announced: usize, mut body: Body) -> Json<Value> {
+async fn copy_body(
+    retained: Arc<Mutex<Retained>>,
+    announced: usize,
+    mut body: Body,
+) -> Json<Value> {
     let mut buffer = Vec::with_capacity(announced);
     while let Some(Ok(frame)) = body.frame().await {
         buffer.extend_from_slice(frame.data_ref().map_or(&[], |bytes| &bytes[..]));
     }
     let length = buffer.len();
-    kept.lock().add(buffer);
+    retained.lock().add(buffer);
     Json(json!({"batch": 0, "next": 1, "length": length}))
 }
 
-/// As many bytes as a round moves, there from the first response on, and where the next begins.
+/// As many bytes as a round moves, allocated at the first response, and the next position in them.
 struct Memory {
     length: usize,
     bytes: OnceLock<Bytes>,
-    next: AtomicUsize,
+    position: AtomicUsize,
 }
 
 impl Memory {
@@ -78,46 +82,46 @@ impl Memory {
         Self {
             length,
             bytes: OnceLock::new(),
-            next: AtomicUsize::new(0),
+            position: AtomicUsize::new(0),
         }
     }
 
-    /// The next bytes, at most so many; behind the last come the first again.
-    fn piece(&self, most: usize) -> Bytes {
+    /// The next bytes, at most `most`; after the last one it starts over.
+    fn next(&self, most: usize) -> Bytes {
         let length = self.length;
-        // Not zeros: those could all be the same page of the system's memory.
+        // Not zeros, which the system could map to one page.
         let bytes = self.bytes.get_or_init(|| vec![7; length].into());
-        let most = most.min(PIECE).min(length);
-        let start = self.next.fetch_add(most, Ordering::Relaxed) % length;
+        let most = most.min(MAX_PIECE).min(length);
+        let start = self.position.fetch_add(most, Ordering::Relaxed) % length;
         bytes.slice(start..(start + most).min(length))
     }
 }
 
-fn give(memory: Arc<Memory>, length: usize) -> Body {
+fn read_memory(memory: Arc<Memory>, length: usize) -> Body {
     Body::from_stream(stream::unfold(length, move |left| {
-        let now = memory.piece(left);
+        let now = memory.next(left);
         let next = left - now.len();
         async move { (!now.is_empty()).then_some((Ok::<_, Infallible>(now), next)) }
     }))
 }
 
-/// Serves until it is killed, with so many bytes in memory to give.
+/// Serves until killed, with `bytes` bytes to serve from memory.
 pub fn serve(bytes: usize) -> Result<()> {
     let memory = Arc::new(Memory::new(bytes));
-    let kept = Arc::new(Mutex::new(Kept::new(bytes)));
+    let retained = Arc::new(Mutex::new(Retained::new(bytes)));
     let router = Router::new()
-        .route("/take", post(take))
+        .route("/drop", post(drop_body))
         .route(
-            "/keep/{length}",
+            "/copy/{length}",
             post(move |Path(length): Path<usize>, body: Body| {
-                keep(Arc::clone(&kept), length, body)
+                copy_body(Arc::clone(&retained), length, body)
             }),
         )
         .route(
-            "/give/{length}",
+            "/read/{length}",
             get(move |Path(length): Path<usize>| {
                 let memory = Arc::clone(&memory);
-                async move { give(memory, length) }
+                async move { read_memory(memory, length) }
             }),
         )
         .layer(DefaultBodyLimit::disable());

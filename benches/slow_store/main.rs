@@ -1,10 +1,9 @@
-//! slow-store: stands in front of an S3 server and behaves like one that is far away and busy.
+//! slow-store: a proxy that makes an S3 server behave as if it were distant and busy.
 //!
-//! Does: add a delay to every request, refuse those beyond a rate with 503 SlowDown, pass all
-//! others on as they came, their bodies no faster than one connection carries, and tell how many it
-//! refused. Does not: look into bodies or sign anything (the signature covers the Host header,
-//! which stays as the client wrote it). Invariant: a refused request never reaches the server
-//! behind.
+//! Does: delay every request, refuse those above a rate with 503 SlowDown, forward all others
+//! unchanged with their bodies limited to the bandwidth of one connection, and report the number of
+//! refusals. Does not: inspect bodies or sign anything (the signature covers the Host header, which
+//! stays as the client wrote it). Invariant: a refused request never reaches the upstream server.
 
 use std::convert::Infallible;
 use std::io::Write as _;
@@ -29,32 +28,32 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
 
-type Body = Either<Full<Bytes>, Passing>;
+type Body = Either<Full<Bytes>, PacedBody>;
 
-/// How a bucket far away would answer.
+/// Makes an S3 server behave as if it were distant and busy.
 #[derive(Parser)]
 struct Options {
-    /// The S3 server behind, host:port
+    /// The upstream S3 server, host:port
     #[arg(long)]
     upstream: SocketAddr,
-    /// Where to listen; port 0 takes a free one, which is printed
+    /// The address to listen on; port 0 selects a free one, which is printed
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
     /// Milliseconds added to every request
     #[arg(long, default_value_t = 40)]
     latency: u64,
-    /// Requests a second that write, list or delete
+    /// Requests per second that write, list or delete
     #[arg(long, default_value_t = 3500)]
     puts: u32,
-    /// Requests a second that read
+    /// Requests per second that read
     #[arg(long, default_value_t = 5500)]
     gets: u32,
-    /// MB a second that one connection carries; 0 for as many as there are
+    /// MB per second of one connection; 0 for no limit
     #[arg(long, default_value_t = 0)]
     bandwidth: u32,
 }
 
-/// Grants so many requests a second, with bursts of a tenth of a second.
+/// Grants `per_second` requests per second, with bursts of a tenth of a second.
 struct Rate {
     per_second: f64,
     state: parking_lot::Mutex<(f64, Instant)>,
@@ -87,10 +86,10 @@ struct Proxy {
     refused: AtomicU64,
 }
 
-/// The one connection to the server behind that belongs to a client's connection.
+/// The upstream connection that belongs to a client's connection.
 #[derive(Default)]
 struct Upstream {
-    sender: Option<SendRequest<Passing>>,
+    sender: Option<SendRequest<PacedBody>>,
     driver: JoinSet<()>,
 }
 
@@ -115,13 +114,15 @@ impl Proxy {
                         <Message>Please reduce your request rate.</Message></Error>";
             return error(StatusCode::SERVICE_UNAVAILABLE, body.into());
         }
-        match self.pass_on(upstream, request).await {
-            Ok(response) => response.map(|body| Either::Right(Passing::new(body, self.bandwidth))),
+        match self.forward(upstream, request).await {
+            Ok(response) => {
+                response.map(|body| Either::Right(PacedBody::new(body, self.bandwidth)))
+            }
             Err(failure) => error(StatusCode::BAD_GATEWAY, format!("{failure:#}")),
         }
     }
 
-    async fn pass_on(
+    async fn forward(
         &self,
         upstream: &Mutex<Upstream>,
         request: Request<Incoming>,
@@ -137,38 +138,38 @@ impl Proxy {
             Some(sender) => sender,
             None => self.connect(&mut upstream.driver).await?,
         };
-        let request = request.map(|body| Passing::new(body, self.bandwidth));
+        let request = request.map(|body| PacedBody::new(body, self.bandwidth));
         let response = sender.send_request(request).await?;
         upstream.sender = Some(sender);
         Ok(response)
     }
 
-    async fn connect(&self, driver: &mut JoinSet<()>) -> Result<SendRequest<Passing>> {
+    async fn connect(&self, driver: &mut JoinSet<()>) -> Result<SendRequest<PacedBody>> {
         let stream = TcpStream::connect(self.upstream)
             .await
-            .context("connecting to the server behind")?;
+            .context("cannot connect to the upstream server")?;
         stream.set_nodelay(true)?;
         let (sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         driver.spawn(async move {
-            // A connection that breaks fails the request on it, which tells the client.
+            // If the connection breaks, its request fails, which the client receives as an error.
             let _ = connection.await;
         });
         Ok(sender)
     }
 }
 
-/// A body that takes as long as one connection takes for it.
-struct Passing {
+/// A body that passes no faster than the bandwidth of one connection.
+struct PacedBody {
     body: Incoming,
-    /// Bytes a second.
+    /// Bytes per second.
     bandwidth: Option<f64>,
     start: Instant,
     carried: f64,
     wait: Option<Pin<Box<Sleep>>>,
 }
 
-impl Passing {
+impl PacedBody {
     fn new(body: Incoming, bandwidth: Option<f64>) -> Self {
         Self {
             body,
@@ -180,7 +181,7 @@ impl Passing {
     }
 }
 
-impl hyper::body::Body for Passing {
+impl hyper::body::Body for PacedBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -222,7 +223,7 @@ async fn serve(proxy: Arc<Proxy>, stream: TcpStream) {
         let (proxy, upstream) = (Arc::clone(&proxy), Arc::clone(&upstream));
         async move { Ok::<_, Infallible>(proxy.answer(&upstream, request).await) }
     });
-    // A client that leaves in the midst is no failure of the proxy.
+    // A client that disconnects is not a failure of the proxy.
     let _ = hyper::server::conn::http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .await;

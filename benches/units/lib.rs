@@ -1,1 +1,1 @@
-//! Empty: cargo wants a library or a program beside a benchmark.
+//! Empty: cargo requires a library or a program beside a benchmark.

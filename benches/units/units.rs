@@ -1,10 +1,10 @@
-//! The pure parts of the data path on their own: checksum, framing, segment, footer, scan, planner.
+//! The pure parts of the data path in isolation: checksum, framing, segment, footer, scan, planner.
 //!
-//! Does: time each over the shape of a usual shuffle. Does not: any I/O. Invariant: what is timed
-//! is checked once before.
+//! Does: time each part on a typical shuffle. Does not: any I/O. Invariant: the result of what is
+//! timed is checked once before.
 //!
 //!     cargo bench --manifest-path benches/units/Cargo.toml
-//!     cargo test --manifest-path benches/units/Cargo.toml --benches    # each once
+//!     cargo test --manifest-path benches/units/Cargo.toml --benches    # run each once
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ fn exchange() -> ExchangeId {
         .unwrap()
 }
 
-/// A segment into which each sink sent one batch, and with which it finishes.
+/// A segment with one batch of each sink, in which all sinks finish.
 fn draft(runs: &[Run]) -> SegmentDraft {
     let attempts = (0..SINKS).map(|task| TaskAttempt::new(task, 0).unwrap());
     let totals = {

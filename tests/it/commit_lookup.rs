@@ -1,5 +1,6 @@
-//! What one daemon says of attempts and exchanges that went on, or ended, at another; each test
-//! opens with the story of what went wrong once.
+//! What one daemon answers about attempts and exchanges that continued, or ended, at another.
+//!
+//! Each test opens with the story of a failure that it prevents.
 
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ fn config(name: &str) -> Config {
     config.memory.budget = Some(64 << 20);
     config.segment.commit_linger = Duration::from_millis(2);
     config.base_directories = vec![BaseDirectoryConfig {
-        uri: format!("memory://elsewhere-{name}"),
+        uri: format!("memory://commit-lookup-{name}"),
         name: "main".into(),
         ..Default::default()
     }];
@@ -46,21 +47,21 @@ fn claim(batches: &[Pages]) -> Option<Claim> {
     })
 }
 
-/// A client's first batch was taken by a daemon whose answer was lost. The client went on with
-/// another daemon, which committed the attempt and died before its answer came. The first one,
-/// asked for the outcome, compared the counts with the one batch that it held and answered
-/// `count-mismatch`, and an attempt that was committed was given up.
+/// Story: a daemon appended a client's first batch, but its answer was lost. The client continued
+/// at another daemon, which committed the attempt and died before it answered. The first daemon,
+/// asked to finish, compared the claim with the one batch that it had and answered
+/// `count-mismatch`, so the client gave up an attempt that was committed.
 #[tokio::test]
 async fn a_daemon_that_holds_only_the_first_batch_of_a_committed_attempt_finds_the_commit() {
     let config = config("first-batch");
-    let (first, home, x) = (daemon(&config, 1), daemon(&config, 2), exchange("q-1"));
-    announce(&home, &x, 2).await;
+    let (first, second, x) = (daemon(&config, 1), daemon(&config, 2), exchange("q-1"));
+    announce(&second, &x, 2).await;
     let (one, batches) = (sink(&x, 0, 0), [pages(1), pages(2), pages(3)]);
     write(&first, &one, 0, &batches[0]).await.unwrap();
     for (number, batch) in batches.iter().enumerate() {
-        write(&home, &one, number as u32, batch).await.unwrap();
+        write(&second, &one, number as u32, batch).await.unwrap();
     }
-    let answer = home.ingest.finish(&one, claim(&batches)).await.unwrap();
+    let answer = second.ingest.finish(&one, claim(&batches)).await.unwrap();
     assert_eq!(
         first.ingest.finish(&one, claim(&batches)).await.unwrap(),
         answer
@@ -70,7 +71,7 @@ async fn a_daemon_that_holds_only_the_first_batch_of_a_committed_attempt_finds_t
         matches!(wrong, Err(IngestError::CountMismatch { .. })),
         "{wrong:?}"
     );
-    // Given up at the first daemon, it is committed all the same.
+    // Aborted at the first daemon, the attempt is committed nevertheless.
     first.ingest.abort(&one).await.unwrap();
     assert_eq!(
         first.ingest.finish(&one, claim(&batches)).await.unwrap(),
@@ -82,11 +83,11 @@ async fn a_daemon_that_holds_only_the_first_batch_of_a_committed_attempt_finds_t
     );
 }
 
-/// An attempt without pages was committed. Its finish was repeated at another daemon while no base
-/// directory could be used: that one tried to commit it itself, failed, could not ask for the
-/// commit either, and answered that the attempt had failed for good.
+/// Story: an attempt without pages was committed. Its finish was repeated at another daemon while
+/// no base directory was usable. That daemon tried to commit it, failed, could not look up the
+/// existing commit either, and answered that the attempt had failed for good.
 #[tokio::test]
-async fn while_the_commit_records_cannot_be_read_no_attempt_is_said_to_have_failed() {
+async fn while_commit_records_are_unreadable_no_attempt_is_reported_as_failed() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config("not-known");
     config.base_directories[0].uri = format!("file://{}", folder.path().display());
@@ -98,25 +99,25 @@ async fn while_the_commit_records_cannot_be_read_no_attempt_is_said_to_have_fail
     let (inside, away) = (folder.path().join("v1"), folder.path().join("away"));
     std::fs::rename(&inside, &away).unwrap();
     std::fs::write(&inside, "no folder").unwrap();
-    let not_known = other.ingest.finish(&one, claim(&[])).await;
+    let unknown = other.ingest.finish(&one, claim(&[])).await;
     assert!(
         matches!(
-            not_known,
+            unknown,
             Err(IngestError::Catalog(
                 stopover::catalog::CatalogError::Storage(_)
             ))
         ),
-        "{not_known:?}"
+        "{unknown:?}"
     );
     std::fs::remove_file(&inside).unwrap();
     std::fs::rename(&away, &inside).unwrap();
     assert_eq!(other.ingest.finish(&one, claim(&[])).await.unwrap(), answer);
 }
 
-/// A daemon was killed after it had committed an attempt, and came back. A copy of one of the
-/// attempt's later batches, held up on the way, reached the new process: it was refused, but left
-/// an empty open sink behind, so that the repeated finish was answered `count-mismatch`, a drain
-/// waited for that sink in vain, and the gauge of open sinks did not come back to zero.
+/// Story: a daemon was killed after it had committed an attempt, and was restarted. A delayed copy
+/// of one of the attempt's later batches reached the new process. It was refused but left an empty
+/// open sink behind: the repeated finish was answered `count-mismatch`, a drain waited for that
+/// sink until its deadline, and the gauge of open sinks did not return to zero.
 #[tokio::test]
 async fn a_batch_that_cannot_be_the_first_opens_no_sink() {
     let config = config("late-batch");
@@ -150,15 +151,15 @@ async fn a_batch_that_cannot_be_the_first_opens_no_sink() {
     );
 }
 
-/// Daemons that had only read an exchange kept its chunks and footers in memory when it was closed
-/// through another daemon, until somebody needed the room: nothing was ever told to them.
+/// Story: daemons that had only read an exchange kept its chunks and footers cached after it was
+/// closed through another daemon, until the memory was needed: nothing informed them.
 #[tokio::test(start_paused = true)]
-async fn a_daemon_that_has_read_an_exchange_lets_go_of_it_when_another_has_closed_it() {
+async fn a_daemon_drops_cached_data_of_an_exchange_closed_through_another() {
     let mut config = config("copies");
     config.lease.sweep_interval = Duration::from_secs(5);
     let (writer, reader) = (daemon(&config, 1), daemon(&config, 2));
-    let (x, kept) = (exchange("q-closed"), exchange("q-open"));
-    for x in [&x, &kept] {
+    let (x, open) = (exchange("q-closed"), exchange("q-open"));
+    for x in [&x, &open] {
         announce(&writer, x, 2).await;
         write(&writer, &sink(x, 0, 0), 0, &pages(1)).await.unwrap();
         writer.ingest.finish(&sink(x, 0, 0), None).await.unwrap();
@@ -168,15 +169,15 @@ async fn a_daemon_that_has_read_an_exchange_lets_go_of_it_when_another_has_close
     assert_eq!(reader.catalog.cached_exchanges().len(), 2);
     writer.closing.close(&x).await.unwrap();
     tokio::time::sleep(Duration::from_secs(20)).await;
-    assert_eq!(reader.catalog.cached_exchanges(), [kept.clone()].into());
-    assert_eq!(reader.reader.cached_exchanges(), [kept].into());
+    assert_eq!(reader.catalog.cached_exchanges(), [open.clone()].into());
+    assert_eq!(reader.reader.cached_exchanges(), [open].into());
     assert_eq!(reader.reader.cached_bytes(), both / 2);
 }
 
-/// A daemon that was killed in the midst of a probe left its probe object in the base directory for
-/// good: it belongs to no exchange, and nobody looked for it.
+/// Story: a daemon that was killed during a probe left its probe object in the base directory for
+/// good: it belongs to no exchange, so nothing collected it.
 #[tokio::test(start_paused = true)]
-async fn the_probe_of_a_daemon_that_died_in_its_midst_is_collected() {
+async fn the_probe_object_of_a_daemon_killed_while_probing_is_collected() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config("probes");
     config.base_directories[0].uri = format!("file://{}", folder.path().display());
@@ -187,23 +188,24 @@ async fn the_probe_of_a_daemon_that_died_in_its_midst_is_collected() {
     std::fs::write(&probe, "left behind").unwrap();
     let _daemon = daemon(&config, 1);
     tokio::time::sleep(Duration::from_secs(30)).await;
-    assert!(probe.exists(), "a probe may be under way");
+    assert!(probe.exists(), "a probe may still be running");
     for _ in 0..500 {
         if !probe.exists() {
             return;
         }
-        // Files are removed on real threads: give them real time.
+        // Files are removed on real threads, which need real time.
         std::thread::sleep(Duration::from_millis(1));
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     panic!("the probe object is still there");
 }
 
-/// The first announcement writes before it has seen what there is in the other base directories.
-/// What it finds there counts as if it had looked before: announced alike it is no new exchange,
-/// announced otherwise or ended it is refused, and what was written too soon is gone.
+/// The first announcement puts its marker before it has inspected the other base directories. What
+/// it finds there has the same effect as if it had inspected them first: a marker with the same
+/// content means that the exchange exists; one with other content, or a tombstone, means that the
+/// announcement is refused and its own marker is deleted.
 #[tokio::test]
-async fn a_first_announcement_that_finds_another_elsewhere_leaves_nothing_of_its_own() {
+async fn a_first_announcement_refused_because_of_another_base_directory_leaves_no_marker() {
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let base = |n: usize| BaseDirectoryConfig {
         uri: format!("file://{}", folders[n].path().display()),
@@ -215,26 +217,26 @@ async fn a_first_announcement_that_finds_another_elsewhere_leaves_nothing_of_its
         config.base_directories = bases;
         daemon(&config, seed)
     };
-    let (elsewhere, look) = (open(vec![base(1)], 1), open(vec![base(0), base(1)], 2));
+    let (only_second, scout) = (open(vec![base(1)], 1), open(vec![base(0), base(1)], 2));
     let both = open(vec![base(0), base(1)], 3);
     let marker = |n: usize, x: &ExchangeId| folders[n].path().join(format!("v1/{x}/exchange.json"));
     let spec = |partitions| ExchangeSpec {
         partitions,
         ordered: false,
     };
-    let mut homes = (0..).map(|n| exchange(&format!("q-{n}")));
-    let mut at_home = async || loop {
-        let x = homes.next().unwrap();
-        announce(&look, &x, 2).await;
-        let at_home = marker(0, &x).exists();
-        look.closing.close(&x).await.unwrap();
-        if at_home {
+    let mut ids = (0..).map(|n| exchange(&format!("q-{n}")));
+    let mut in_first_base = async || loop {
+        let x = ids.next().unwrap();
+        announce(&scout, &x, 2).await;
+        let in_first_base = marker(0, &x).exists();
+        scout.closing.close(&x).await.unwrap();
+        if in_first_base {
             return x;
         }
     };
 
-    let x = at_home().await;
-    announce(&elsewhere, &x, 2).await;
+    let x = in_first_base().await;
+    announce(&only_second, &x, 2).await;
     let other = both.exchanges.announce(&x, spec(3), CreateOrRenew).await;
     assert!(
         matches!(other, Err(ExchangeError::Conflict { .. })),
@@ -245,8 +247,8 @@ async fn a_first_announcement_that_finds_another_elsewhere_leaves_nothing_of_its
     assert!(!same.unwrap().created);
     assert!(marker(0, &x).exists() && marker(1, &x).exists());
 
-    let x = at_home().await;
-    announce(&elsewhere, &x, 2).await;
+    let x = in_first_base().await;
+    announce(&only_second, &x, 2).await;
     std::fs::write(marker(1, &x), "{\"ended\":\"1\"}\n").unwrap();
     let ended = both.exchanges.announce(&x, spec(2), CreateOrRenew).await;
     assert!(
@@ -255,17 +257,17 @@ async fn a_first_announcement_that_finds_another_elsewhere_leaves_nothing_of_its
     );
     assert!(!marker(0, &x).exists() && marker(1, &x).exists());
 
-    // Where one cannot be asked nothing is known, and nothing is taken back: the client asks again,
-    // and whoever it asks may have found the announcement by then. (Simulated, a daemon that took
-    // back its own had another one's renewal deleted.)
-    let x = at_home().await;
+    // While one base directory is unavailable, nothing is known and the marker stays: the client
+    // retries, and another daemon may have seen the marker by then. (In the simulation, a daemon
+    // that deleted its own marker deleted the renewal of another.)
+    let x = in_first_base().await;
     let (inside, away) = (folders[1].path().join("v1"), folders[1].path().join("away"));
     std::fs::rename(&inside, &away).unwrap();
     std::fs::write(&inside, "no folder").unwrap();
-    let not_known = both.exchanges.announce(&x, spec(2), CreateOrRenew).await;
+    let unknown = both.exchanges.announce(&x, spec(2), CreateOrRenew).await;
     assert!(
-        matches!(not_known, Err(ExchangeError::Storage(_))),
-        "{not_known:?}"
+        matches!(unknown, Err(ExchangeError::Storage(_))),
+        "{unknown:?}"
     );
     assert!(marker(0, &x).exists());
     std::fs::remove_file(&inside).unwrap();

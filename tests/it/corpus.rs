@@ -1,8 +1,8 @@
-//! Decoders against any bytes: what fuzzing was begun from and what it found, replayed, and as much
-//! again with changes drawn from a seed.
+//! Every decoder against arbitrary bytes: replays the fuzzing seeds and the inputs that fuzzing
+//! found, then as many again with random mutations.
 //!
-//! `fuzz/regressions/<decoder>/` holds the inputs. How many changed inputs are tried for each
-//! decoder, and from which seed, says `STOPOVER_TEST_FUZZ=inputs:seed`.
+//! `fuzz/regressions/<decoder>/` holds the inputs. `STOPOVER_TEST_FUZZ=inputs:seed` sets how many
+//! mutated inputs are tried for each decoder, and the seed that they are drawn from.
 
 use std::path::Path;
 
@@ -24,14 +24,14 @@ fn inputs(decoder: &str) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn every_input_that_fuzzing_kept_is_decoded_as_it_should() {
+fn every_regression_input_is_decoded_as_specified() {
     for (name, check) in decoders::ALL {
         inputs(name).iter().for_each(|input| check(input));
     }
 }
 
-/// One input with some bytes changed, dropped, doubled, or taken from another input.
-fn changed(inputs: &[Vec<u8>], random: &Random) -> Vec<u8> {
+/// One input with some bytes changed, dropped, duplicated, or inserted from another input.
+fn mutated(inputs: &[Vec<u8>], random: &Random) -> Vec<u8> {
     let below = |n: usize| (random.next_u64() % n.max(1) as u64) as usize;
     let mut bytes = inputs[below(inputs.len())].clone();
     for _ in 0..=below(6) {
@@ -55,14 +55,14 @@ fn changed(inputs: &[Vec<u8>], random: &Random) -> Vec<u8> {
 }
 
 #[test]
-fn inputs_with_any_change_are_decoded_as_they_should() {
+fn mutated_inputs_are_decoded_as_specified() {
     let given = std::env::var("STOPOVER_TEST_FUZZ").unwrap_or_default();
     let (count, seed) = given.split_once(':').unwrap_or((&given, ""));
     let (count, seed) = (count.parse().unwrap_or(1000), seed.parse().unwrap_or(1));
     for (name, check) in decoders::ALL {
         let (inputs, random) = (inputs(name), Random::seeded(seed));
         for n in 0..count {
-            let input = changed(&inputs, &random);
+            let input = mutated(&inputs, &random);
             let checked = std::panic::catch_unwind(|| check(&input));
             assert!(
                 checked.is_ok(),

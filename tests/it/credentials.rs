@@ -1,5 +1,5 @@
-//! Who comes in, and what they may do there: scopes, TLS, client certificates, and their rotation
-//! while the daemon runs.
+//! Authentication and authorization: scopes, TLS, client certificates, and their rotation while the
+//! daemon runs.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -14,22 +14,22 @@ use tokio::net::TcpStream;
 use crate::process::{Process, announce};
 use crate::support::raw::{Http2Client, RawAnswer, RawClient};
 use crate::support::tls::{
-    Authority, DoorFiles, Identity, TlsClient, self_signed_client, write_whole,
+    Authority, CredentialFiles, Identity, TlsClient, self_signed_client, write_whole,
 };
-use crate::support::{Bases, Door};
+use crate::support::{BaseFolder, TestServer};
 
 const READER: &str = "reader-token-0123456789";
 const WRITER: &str = "writer-token-0123456789";
-const KEEPER: &str = "keeper-token-0123456789";
+const ADMIN: &str = "admin-token-0123456789";
 
-async fn guarded(bases: &Bases, files: &DoorFiles) -> Door {
-    let mut config = bases.config();
+async fn secured(base_folder: &BaseFolder, files: &CredentialFiles) -> TestServer {
+    let mut config = base_folder.config();
     files.configure(&mut config);
-    Door::open(&config).await
+    TestServer::open(&config).await
 }
 
-fn only_tokens(text: &str) -> DoorFiles {
-    let files = DoorFiles::new(&Identity {
+fn tokens_only(text: &str) -> CredentialFiles {
+    let files = CredentialFiles::new(&Identity {
         certificate: String::new(),
         key: String::new(),
     });
@@ -41,19 +41,19 @@ fn only_tokens(text: &str) -> DoorFiles {
 }
 
 #[tokio::test]
-async fn each_scope_opens_its_routes_and_no_others() {
-    let (bases, files) = (
-        Bases::new(),
-        only_tokens(&format!("read {READER}\nwrite {WRITER}\nadmin {KEEPER}\n")),
+async fn each_scope_allows_its_routes_and_no_others() {
+    let (base_folder, files) = (
+        BaseFolder::new(),
+        tokens_only(&format!("read {READER}\nwrite {WRITER}\nadmin {ADMIN}\n")),
     );
-    let mut door = guarded(&bases, &files).await;
+    let mut server = secured(&base_folder, &files).await;
     let tokens = [
         (READER, Scopes::READ),
         (WRITER, Scopes::WRITE),
-        (KEEPER, Scopes::ADMIN),
+        (ADMIN, Scopes::ADMIN),
     ];
     for (token, scope) in tokens {
-        door.token = Some(token.to_owned());
+        server.token = Some(token.to_owned());
         for (method, route, access) in TABLE {
             let path = route
                 .replace("{exchange}", "absent")
@@ -61,7 +61,7 @@ async fn each_scope_opens_its_routes_and_no_others() {
                 .replace("{task}", "0")
                 .replace("{attempt}", "0");
             let method = Method::from_bytes(method.as_bytes()).unwrap();
-            let answer = door.request(method.clone(), &path).send().await.unwrap();
+            let answer = server.request(method.clone(), &path).send().await.unwrap();
             let allowed = match access {
                 Access::Open => true,
                 Access::AnyOf(wanted) => scope.intersects(*wanted),
@@ -77,23 +77,23 @@ async fn each_scope_opens_its_routes_and_no_others() {
             );
             assert!(!text.contains(token), "{text}");
         }
-        let nowhere = door.get("/nowhere").await;
+        let nowhere = server.get("/nowhere").await;
         assert_eq!(nowhere.status(), StatusCode::NOT_FOUND);
-        let wrong = door
+        let wrong = server
             .request(Method::PATCH, "/v1/read")
             .send()
             .await
             .unwrap();
         assert_eq!(wrong.status(), StatusCode::METHOD_NOT_ALLOWED);
     }
-    door.shut_down().await;
+    server.shut_down().await;
 }
 
 #[tokio::test]
 async fn tokens_are_rotated_on_open_connections_and_a_bad_file_changes_nothing() {
-    let (bases, files) = (Bases::new(), only_tokens(&format!("{READER}\n")));
-    let door = guarded(&bases, &files).await;
-    let mut client = RawClient::connect(door.address).await;
+    let (base_folder, files) = (BaseFolder::new(), tokens_only(&format!("{READER}\n")));
+    let server = secured(&base_folder, &files).await;
+    let mut client = RawClient::connect(server.address).await;
     let mut status = async |token: &str| {
         let bearer = format!("Bearer {token}");
         let headers = [("authorization", bearer.as_str())];
@@ -102,47 +102,47 @@ async fn tokens_are_rotated_on_open_connections_and_a_bad_file_changes_nothing()
     };
     assert_eq!((status(READER).await, status(WRITER).await), (200, 401));
     files.write("tokens", &format!("{READER}\n{WRITER}\n"));
-    door.credentials.reload(false);
+    server.credentials.reload(false);
     assert_eq!((status(READER).await, status(WRITER).await), (200, 200));
     files.write("tokens", &format!("{WRITER}\n"));
-    door.credentials.reload(false);
+    server.credentials.reload(false);
     assert_eq!((status(READER).await, status(WRITER).await), (401, 200));
     for bad in ["", "root writer-token-0123456789\n", "short\n"] {
         files.write("tokens", bad);
-        door.credentials.reload(false);
+        server.credentials.reload(false);
         assert!(
-            door.credentials.metrics().is_stale(Credential::Tokens),
+            server.credentials.metrics().is_stale(Credential::Tokens),
             "{bad:?}"
         );
         assert_eq!((status(READER).await, status(WRITER).await), (401, 200));
     }
     std::fs::remove_file(files.path("tokens")).unwrap();
-    door.credentials.reload(true);
+    server.credentials.reload(true);
     assert_eq!((status(READER).await, status(WRITER).await), (401, 200));
     files.write("tokens", &format!("{READER}\n"));
-    door.credentials.reload(false);
-    assert!(!door.credentials.metrics().is_stale(Credential::Tokens));
+    server.credentials.reload(false);
+    assert!(!server.credentials.metrics().is_stale(Credential::Tokens));
     assert_eq!((status(READER).await, status(WRITER).await), (200, 401));
-    door.shut_down().await;
+    server.shut_down().await;
 }
 
-async fn get(client: &TlsClient, door: &Door, path: &str) -> std::io::Result<RawAnswer> {
-    let stream = client.connect(door.address).await?;
+async fn get(client: &TlsClient, server: &TestServer, path: &str) -> std::io::Result<RawAnswer> {
+    let stream = client.connect(server.address).await?;
     let mut raw = RawClient::over(stream);
     raw.send_head(&format!("GET {path}"), &[]).await;
     Ok(raw.answer().await)
 }
 
 #[tokio::test]
-async fn within_tls_both_versions_of_http_are_spoken_and_nothing_in_clear() {
-    let (bases, authority) = (Bases::new(), Authority::new());
-    let files = DoorFiles::new(&authority.server());
-    let door = guarded(&bases, &files).await;
+async fn with_tls_both_http_versions_work_and_clear_text_is_refused() {
+    let (base_folder, authority) = (BaseFolder::new(), Authority::new());
+    let files = CredentialFiles::new(&authority.server());
+    let server = secured(&base_folder, &files).await;
     let mut client = TlsClient::trusting(&authority.certificate());
-    let answer = get(&client, &door, "/healthz").await.unwrap();
+    let answer = get(&client, &server, "/healthz").await.unwrap();
     assert_eq!(answer.status, 200);
     client.protocols = vec!["h2", "http/1.1"];
-    let stream = client.connect(door.address).await.unwrap();
+    let stream = client.connect(server.address).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
     let mut http2 = Http2Client::over(stream).await;
     let answer = http2.post("/v1/read", "text/plain", b"AAAA").await;
@@ -150,32 +150,32 @@ async fn within_tls_both_versions_of_http_are_spoken_and_nothing_in_clear() {
     assert!(answer.contains("invalid-handle"), "{answer}");
     client.protocols = vec!["spdy/1"];
     assert!(
-        client.connect(door.address).await.is_err(),
+        client.connect(server.address).await.is_err(),
         "no common protocol"
     );
-    // Whoever trusts somebody else does not speak to it.
+    // A client that trusts another authority refuses the daemon.
     let stranger = TlsClient::trusting(&Authority::new().certificate());
-    assert!(stranger.connect(door.address).await.is_err());
-    let mut clear = RawClient::connect(door.address).await;
+    assert!(stranger.connect(server.address).await.is_err());
+    let mut clear = RawClient::connect(server.address).await;
     clear
         .send("GET /healthz HTTP/1.1\r\nhost: test\r\n\r\n")
         .await;
     let answer = clear.rest().await;
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
-    door.shut_down().await;
+    server.shut_down().await;
 }
 
 #[tokio::test]
 async fn a_batch_and_a_read_of_many_mebibytes_pass_through_tls_unchanged() {
-    let (bases, authority) = (Bases::new(), Authority::new());
-    let files = DoorFiles::new(&authority.server());
-    let door = guarded(&bases, &files).await;
+    let (base_folder, authority) = (BaseFolder::new(), Authority::new());
+    let files = CredentialFiles::new(&authority.server());
+    let server = secured(&base_folder, &files).await;
     let client = TlsClient::trusting(&authority.certificate());
     let page: Vec<u8> = (0..9_000_000u32)
         .map(|n| (n * 31 + n / 251) as u8)
         .collect();
     let length = page.len().to_string();
-    let mut raw = RawClient::over(client.connect(door.address).await.unwrap());
+    let mut raw = RawClient::over(client.connect(server.address).await.unwrap());
     let json = "{\"partitions\":1,\"ordered\":false}";
     let headers = [
         ("content-type", "application/json"),
@@ -202,79 +202,85 @@ async fn a_batch_and_a_read_of_many_mebibytes_pass_through_tls_unchanged() {
         answer.head
     );
     drop(raw);
-    door.shut_down().await;
+    server.shut_down().await;
 }
 
 #[tokio::test]
-async fn a_handshake_that_does_not_end_is_cut_off() {
-    let (bases, authority) = (Bases::new(), Authority::new());
-    let files = DoorFiles::new(&authority.server());
-    let mut config = bases.config();
+async fn an_unfinished_handshake_is_cut_off() {
+    let (base_folder, authority) = (BaseFolder::new(), Authority::new());
+    let files = CredentialFiles::new(&authority.server());
+    let mut config = base_folder.config();
     files.configure(&mut config);
     config.limits.header_timeout = Duration::from_millis(300);
-    let door = Door::open(&config).await;
-    // Nothing at all, and the beginning of a ClientHello.
+    let server = TestServer::open(&config).await;
+    // Nothing at all, and the start of a ClientHello.
     for beginning in [&b""[..], &[22, 3, 1, 2, 0, 1, 0, 1]] {
-        let mut silent = RawClient::connect(door.address).await;
+        let mut silent = RawClient::connect(server.address).await;
         silent.send(beginning).await;
         assert!(silent.is_closed().await);
     }
-    door.shut_down().await;
+    server.shut_down().await;
 }
 
 #[tokio::test]
-async fn a_client_without_a_certificate_that_is_vouched_for_gets_the_probes_alone() {
-    let (bases, authority) = (Bases::new(), Authority::new());
+async fn a_client_without_a_trusted_certificate_reaches_only_health_and_readiness() {
+    let (base_folder, authority) = (BaseFolder::new(), Authority::new());
     let (clients, others) = (Authority::new(), Authority::new());
-    let files = DoorFiles::new(&authority.server());
+    let files = CredentialFiles::new(&authority.server());
     files.write("clients.pem", &clients.certificate());
-    let door = guarded(&bases, &files).await;
-    let nobody = TlsClient::trusting(&authority.certificate());
+    let server = secured(&base_folder, &files).await;
+    let anonymous = TlsClient::trusting(&authority.certificate());
     for (path, status) in [
         ("/healthz", 200),
         ("/readyz", 200),
         ("/metrics", 401),
         ("/", 401),
     ] {
-        let answer = get(&nobody, &door, path).await.unwrap();
+        let answer = get(&anonymous, &server, path).await.unwrap();
         assert_eq!(answer.status, status, "{path}");
         if status == 401 {
-            assert_eq!(answer.slug(), "unauthorized");
+            assert_eq!(answer.problem_type(), "unauthorized");
             let text = String::from_utf8(answer.body).unwrap();
             assert!(text.contains("client certificate"), "{text}");
         }
     }
-    let known = TlsClient::trusting(&authority.certificate()).with(&clients.client());
+    let trusted = TlsClient::trusting(&authority.certificate()).with(&clients.client());
     assert_eq!(
-        get(&known, &door, "/v1/exchanges").await.unwrap().status,
+        get(&trusted, &server, "/v1/exchanges")
+            .await
+            .unwrap()
+            .status,
         200
     );
-    // A certificate that serves, or that others vouch for, lets nobody in, not even to the probes.
+    // A server certificate, or one of another authority, gives access to nothing, not even to the
+    // health checks.
     for identity in [others.client(), clients.server(), self_signed_client()] {
         let bad = TlsClient::trusting(&authority.certificate()).with(&identity);
-        let Ok(mut stream) = bad.connect(door.address).await else {
+        let Ok(mut stream) = bad.connect(server.address).await else {
             continue;
         };
         let mut rest = Vec::new();
         let read = stream.read_to_end(&mut rest).await;
         assert!(read.is_err() && rest.is_empty(), "{rest:?}");
     }
-    door.shut_down().await;
+    server.shut_down().await;
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_taken_out_opens_nothing_on_open_connections_either() {
-    let (bases, authority) = (Bases::new(), Authority::new());
+async fn a_certificate_removed_from_the_trusted_ones_is_refused_on_open_connections_too() {
+    let (base_folder, authority) = (BaseFolder::new(), Authority::new());
     let (clients, single) = (Authority::new(), self_signed_client());
-    let files = DoorFiles::new(&authority.server());
+    let files = CredentialFiles::new(&authority.server());
     let both = format!("{}{}", clients.certificate(), single.certificate);
     files.write("clients.pem", &both);
-    let door = guarded(&bases, &files).await;
+    let server = secured(&base_folder, &files).await;
     let trusting = || TlsClient::trusting(&authority.certificate());
     let (by_ca, by_itself) = (trusting().with(&clients.client()), trusting().with(&single));
     let mut connections = Vec::new();
     for client in [&by_ca, &by_itself] {
-        connections.push(RawClient::over(client.connect(door.address).await.unwrap()));
+        connections.push(RawClient::over(
+            client.connect(server.address).await.unwrap(),
+        ));
     }
     let mut statuses = async || {
         let mut statuses = Vec::new();
@@ -286,70 +292,74 @@ async fn a_certificate_that_is_taken_out_opens_nothing_on_open_connections_eithe
     };
     assert_eq!(statuses().await, [200, 200]);
     files.write("clients.pem", &clients.certificate());
-    door.credentials.reload(false);
+    server.credentials.reload(false);
     assert_eq!(statuses().await, [200, 401]);
     files.write("clients.pem", &single.certificate);
-    door.credentials.reload(false);
+    server.credentials.reload(false);
     assert_eq!(statuses().await, [401, 200]);
     files.write("clients.pem", "no certificate");
-    door.credentials.reload(false);
-    assert!(door.credentials.metrics().is_stale(Credential::Tls));
+    server.credentials.reload(false);
+    assert!(server.credentials.metrics().is_stale(Credential::Tls));
     assert_eq!(statuses().await, [401, 200]);
     assert_eq!(
-        get(&by_itself, &door, "/metrics").await.unwrap().status,
+        get(&by_itself, &server, "/metrics").await.unwrap().status,
         200
     );
-    door.shut_down().await;
+    server.shut_down().await;
 }
 
 #[tokio::test]
-async fn with_tokens_and_client_certificates_both_are_asked_for() {
-    let (bases, authority) = (Bases::new(), Authority::new());
-    let files = DoorFiles::new(&authority.server());
+async fn where_tokens_and_client_certificates_are_configured_both_are_required() {
+    let (base_folder, authority) = (BaseFolder::new(), Authority::new());
+    let files = CredentialFiles::new(&authority.server());
     files.write("clients.pem", &authority.certificate());
     files.write("tokens", &format!("read {READER}\n"));
-    let door = guarded(&bases, &files).await;
+    let server = secured(&base_folder, &files).await;
     let bearer = format!("Bearer {READER}");
     let with_token = [("authorization", bearer.as_str())];
-    let nobody = TlsClient::trusting(&authority.certificate());
-    let known = TlsClient::trusting(&authority.certificate()).with(&authority.client());
+    let anonymous = TlsClient::trusting(&authority.certificate());
+    let trusted = TlsClient::trusting(&authority.certificate()).with(&authority.client());
     for (client, headers, status) in [
-        (&nobody, &with_token[..], 401),
-        (&known, &[], 401),
-        (&known, &with_token[..], 200),
+        (&anonymous, &with_token[..], 401),
+        (&trusted, &[], 401),
+        (&trusted, &with_token[..], 200),
     ] {
-        let mut raw = RawClient::over(client.connect(door.address).await.unwrap());
+        let mut raw = RawClient::over(client.connect(server.address).await.unwrap());
         raw.send_head("GET /v1/exchanges", headers).await;
         assert_eq!(raw.answer().await.status, status);
     }
-    door.shut_down().await;
+    server.shut_down().await;
 }
 
 #[tokio::test]
-async fn certificates_are_rotated_and_a_key_of_another_changes_nothing() {
-    let (bases, old, new) = (Bases::new(), Authority::new(), Authority::new());
-    let files = DoorFiles::new(&old.server());
-    let door = guarded(&bases, &files).await;
+async fn certificates_are_rotated_and_a_mismatched_key_changes_nothing() {
+    let (base_folder, old, new) = (BaseFolder::new(), Authority::new(), Authority::new());
+    let files = CredentialFiles::new(&old.server());
+    let server = secured(&base_folder, &files).await;
     let (trusts_old, trusts_new) = (
         TlsClient::trusting(&old.certificate()),
         TlsClient::trusting(&new.certificate()),
     );
-    let mut open = RawClient::over(trusts_old.connect(door.address).await.unwrap());
+    let mut open = RawClient::over(trusts_old.connect(server.address).await.unwrap());
     let renewed = new.server();
-    // The moment between the two files: the certificate is new, the key is old.
+    // Between the two writes, the certificate is new and the key is old.
     files.write("certificate.pem", &renewed.certificate);
-    door.credentials.reload(false);
-    assert!(door.credentials.metrics().is_stale(Credential::Tls));
-    assert!(trusts_old.connect(door.address).await.is_ok());
+    server.credentials.reload(false);
+    assert!(server.credentials.metrics().is_stale(Credential::Tls));
+    assert!(trusts_old.connect(server.address).await.is_ok());
     files.write("key.pem", &renewed.key);
-    door.credentials.reload(false);
-    assert!(!door.credentials.metrics().is_stale(Credential::Tls));
-    assert!(trusts_old.connect(door.address).await.is_err());
-    assert!(trusts_new.connect(door.address).await.is_ok());
+    server.credentials.reload(false);
+    assert!(!server.credentials.metrics().is_stale(Credential::Tls));
+    assert!(trusts_old.connect(server.address).await.is_err());
+    assert!(trusts_new.connect(server.address).await.is_ok());
     open.send_head("GET /healthz", &[]).await;
-    assert_eq!(open.answer().await.status, 200, "open connections go on");
+    assert_eq!(
+        open.answer().await.status,
+        200,
+        "open connections stay open"
+    );
     drop(open);
-    door.shut_down().await;
+    server.shut_down().await;
 }
 
 async fn until_status(http: &Client, daemon: &Process, token: &str, wanted: StatusCode) {
@@ -360,13 +370,13 @@ async fn until_status(http: &Client, daemon: &Process, token: &str, wanted: Stat
         if status == wanted {
             return;
         }
-        assert!(Instant::now() < deadline, "{status} for ever");
+        assert!(Instant::now() < deadline, "still {status} after 30 s");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 #[tokio::test]
-async fn a_running_daemon_reads_its_tokens_again_by_itself_and_when_told_by_sighup() {
+async fn a_running_daemon_reloads_its_tokens_periodically_and_on_sighup() {
     let (folder, http) = (tempfile::tempdir().unwrap(), Client::new());
     let tokens = folder.path().join("tokens");
     for interval in ["50ms", "1d"] {
@@ -385,16 +395,16 @@ async fn a_running_daemon_reads_its_tokens_again_by_itself_and_when_told_by_sigh
         daemon.signal("HUP");
         until_status(&http, &daemon, WRITER, StatusCode::OK).await;
     }
-    // SIGHUP ends no daemon that has no tokens either.
+    // SIGHUP does not end a daemon without tokens either.
     let daemon = Process::start(folder.path(), &[]);
     daemon.signal("HUP");
     announce(&http, &daemon, "q-1").await;
 }
 
 #[tokio::test]
-async fn health_and_check_know_tls() {
+async fn health_and_check_work_with_tls() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
-    let files = DoorFiles::new(&authority.server());
+    let files = CredentialFiles::new(&authority.server());
     files.write("clients.pem", &authority.certificate());
     let setting = |key: &str, name: &str| format!("server.{key}={}", files.path(name).display());
     let settings = [
@@ -404,51 +414,57 @@ async fn health_and_check_know_tls() {
     ];
     let flags: Vec<&str> = settings.iter().flat_map(|s| ["--set", s]).collect();
     let daemon = Process::start(folder.path(), &flags);
-    let address = daemon.url.strip_prefix("https://").expect("it says https");
+    let address = daemon
+        .url
+        .strip_prefix("https://")
+        .expect("the URL begins with https://");
     let run = |arguments: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_stopover"))
             .args(arguments)
             .output()
             .unwrap();
-        let said = [output.stdout, output.stderr].concat();
-        (output.status.code(), String::from_utf8(said).unwrap())
+        let printed = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(printed).unwrap())
     };
     let certificate = files.path("certificate.pem");
     let certificate = certificate.to_str().unwrap();
-    let asked = ["health", "--ready", "--address", address, "--certificate"];
-    let (code, said) = run(&[&asked[..], &[certificate]].concat());
-    assert_eq!(code, Some(0), "{said}");
+    let health = ["health", "--ready", "--address", address, "--certificate"];
+    let (code, printed) = run(&[&health[..], &[certificate]].concat());
+    assert_eq!(code, Some(0), "{printed}");
     files.write("other.pem", &authority.server().certificate);
     let other = files.path("other.pem");
-    let (code, said) = run(&[&asked[..], &[other.to_str().unwrap()]].concat());
+    let (code, printed) = run(&[&health[..], &[other.to_str().unwrap()]].concat());
     assert!(
-        code == Some(1) && said.contains("a certificate other than"),
-        "{said}"
+        code == Some(1) && printed.contains("a certificate other than"),
+        "{printed}"
     );
-    let (code, said) = run(&["health", "--address", address]);
-    assert_eq!(code, Some(1), "{said}");
+    let (code, printed) = run(&["health", "--address", address]);
+    assert_eq!(code, Some(1), "{printed}");
 
     let base = format!("file://{}", folder.path().display());
     let check = [&["check", "--base-directory", &base], &flags[..]].concat();
-    let (code, said) = run(&check);
+    let (code, printed) = run(&check);
     assert!(
-        code == Some(0) && said.contains("certificate of the client"),
-        "{said}"
+        code == Some(0) && printed.contains("certificate of the client"),
+        "{printed}"
     );
     files.write("key.pem", &authority.server().key);
-    let (code, said) = run(&check);
+    let (code, printed) = run(&check);
     assert!(
-        code == Some(1) && said.contains("do not go together"),
-        "{said}"
+        code == Some(1) && printed.contains("do not go together"),
+        "{printed}"
     );
     let stream = TcpStream::connect(address).await;
-    assert!(stream.is_ok(), "the running daemon does not mind");
+    assert!(stream.is_ok(), "the running daemon still listens");
 }
 
 #[tokio::test]
-async fn the_smoke_test_passes_within_tls_with_a_token_and_a_client_certificate() {
+async fn the_smoke_test_passes_over_tls_with_a_token_and_a_client_certificate() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
-    let (files, client) = (DoorFiles::new(&authority.server()), authority.client());
+    let (files, client) = (
+        CredentialFiles::new(&authority.server()),
+        authority.client(),
+    );
     files.write("clients.pem", &authority.certificate());
     files.write("client.pem", &client.certificate);
     files.write("client-key.pem", &client.key);
@@ -475,9 +491,9 @@ async fn the_smoke_test_passes_within_tls_with_a_token_and_a_client_certificate(
         .env("STOPOVER_SMOKE_CURL", options)
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
+    let printed = String::from_utf8_lossy(&output.stdout);
     assert!(
-        output.status.success() && said.contains(" 0 failed"),
-        "{said}"
+        output.status.success() && printed.contains(" 0 failed"),
+        "{printed}"
     );
 }

@@ -1,6 +1,6 @@
-//! Promise 7 among queries: none starves another, and what one may have at a time is bounded.
+//! Promise 7 between queries: none starves another, and what one may use at a time is bounded.
 //!
-//! Exchanges here are named as the plugin names them: the query, then a UUID.
+//! Exchange ids here have the form that the plugin gives them: the query, then a UUID.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use stopover::id::ExchangeId;
 
 use crate::support::frames::batch;
 use crate::support::raw::RawClient;
-use crate::support::{BATCH, Bases, Door, ok_json, sink};
+use crate::support::{BATCH, BaseFolder, TestServer, ok_json, sink};
 
 const GREEDY: &str = "greedy-67e55044-10b1-426f-9247-bb680e5fe0c8";
 const GREEDY_TOO: &str = "greedy-0f5c1d4e-7a0b-4a4f-8f6e-1f2d3c4b5a69";
@@ -16,9 +16,9 @@ const MODEST: &str = "modest-67e55044-10b1-426f-9247-bb680e5fe0c8";
 
 const MIB: usize = 1 << 20;
 
-/// A page request whose body never comes: it holds, or waits for, memory for all of it.
-async fn silent_batch(door: &Door, exchange: &str, task: u32, bytes: usize) -> RawClient {
-    let mut client = RawClient::connect(door.address).await;
+/// A page request whose body never arrives: it holds, or waits for, memory for all of the body.
+async fn silent_batch(server: &TestServer, exchange: &str, task: u32, bytes: usize) -> RawClient {
+    let mut client = RawClient::connect(server.address).await;
     let line = format!("POST {}/pages?batch=0", sink(exchange, task, 0));
     let length = bytes.to_string();
     let headers = [("content-type", BATCH), ("content-length", length.as_str())];
@@ -26,18 +26,18 @@ async fn silent_batch(door: &Door, exchange: &str, task: u32, bytes: usize) -> R
     client
 }
 
-/// A finished attempt with so many pages of 1 MiB in partition 0.
-async fn write_mebibytes(door: &Door, exchange: &str, task: u32, count: u32) {
+/// Writes and finishes an attempt with `count` pages of 1 MiB in partition 0.
+async fn write_mebibytes(server: &TestServer, exchange: &str, task: u32, count: u32) {
     let (sink, page) = (sink(exchange, task, 0), vec![7; MIB]);
     for number in 0..count {
-        door.add(&sink, number, batch(&[(0, &page)])).await;
+        server.add(&sink, number, batch(&[(0, &page)])).await;
     }
-    ok_json(door.post_nothing(&format!("{sink}/finish")).await).await;
+    ok_json(server.post_empty(&format!("{sink}/finish")).await).await;
 }
 
-/// A read of partition 0 whose client takes nothing.
-async fn stuck_read(door: &Door, exchange: &str) -> RawClient {
-    let mut client = RawClient::connect(door.address).await;
+/// A read of partition 0 whose client does not read the body.
+async fn stuck_read(server: &TestServer, exchange: &str) -> RawClient {
+    let mut client = RawClient::connect(server.address).await;
     let line = format!("GET /v1/exchanges/{exchange}/partitions/0");
     client.send_head(&line, &[]).await;
     assert_eq!(client.answer_head().await.status, 200);
@@ -51,28 +51,28 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    panic!("never: {what}");
+    panic!("not within 10 s: {what}");
 }
 
 #[tokio::test]
-async fn a_batch_waits_for_one_of_another_query_not_for_all_that_it_has_queued() {
-    let bases = Bases::new();
-    let door = Door::open(&bases.config()).await;
-    door.announce(GREEDY, 1).await;
-    door.announce(MODEST, 1).await;
-    let pool = &door.daemon.write_pool;
+async fn a_batch_waits_for_one_batch_of_another_query_not_for_its_whole_queue() {
+    let base_folder = BaseFolder::new();
+    let server = TestServer::open(&base_folder.config()).await;
+    server.announce(GREEDY, 1).await;
+    server.announce(MODEST, 1).await;
+    let pool = &server.daemon.write_pool;
     let all = pool.reserve("holder", pool.capacity()).await.unwrap();
-    // Of these only four fit at a time, and none of them ever ends.
+    // Only four of these fit at a time, and none of them completes.
     let large = pool.capacity() / 4;
     let mut silent = Vec::new();
     for task in 0..50 {
-        silent.push(silent_batch(&door, GREEDY, task, large as usize).await);
+        silent.push(silent_batch(&server, GREEDY, task, large as usize).await);
     }
-    eventually("all fifty wait", || pool.waiting() == 50 * large).await;
+    eventually("all fifty batches wait", || pool.waiting() == 50 * large).await;
     let (sink, page) = (sink(MODEST, 0, 0), batch(&[(0, b"one small page")]));
-    let one = door.add(&sink, 0, page);
+    let one = server.add(&sink, 0, page);
     let release = async {
-        eventually("the small one waits", || pool.waiting() > 50 * large).await;
+        eventually("the small batch waits", || pool.waiting() > 50 * large).await;
         drop(all);
     };
     tokio::time::timeout(Duration::from_secs(30), async {
@@ -81,124 +81,127 @@ async fn a_batch_waits_for_one_of_another_query_not_for_all_that_it_has_queued()
     .await
     .expect("one small batch waited for fifty others");
     drop(silent);
-    ok_json(door.post_nothing(&format!("{sink}/finish")).await).await;
-    door.shut_down().await;
+    ok_json(server.post_empty(&format!("{sink}/finish")).await).await;
+    server.shut_down().await;
 }
 
 #[tokio::test]
-async fn a_query_at_its_limit_waits_and_is_not_failed_and_holds_up_nobody() {
-    let bases = Bases::new();
-    let mut config = bases.config();
+async fn a_query_at_its_memory_limit_waits_without_failing_or_blocking_others() {
+    let base_folder = BaseFolder::new();
+    let mut config = base_folder.config();
     config.query.max_write_memory = Some(2 << 20);
     config.limits.max_batch_size = 2 << 20;
     config.limits.max_page_size = 1 << 20;
-    let door = Door::open(&config).await;
+    let server = TestServer::open(&config).await;
     for exchange in [GREEDY, GREEDY_TOO, MODEST] {
-        door.announce(exchange, 1).await;
+        server.announce(exchange, 1).await;
     }
-    let silent = silent_batch(&door, GREEDY, 9, 2 * MIB).await;
-    let pool = &door.daemon.write_pool;
-    eventually("all that it may have is held", || pool.used() == 2 << 20).await;
-    // Another exchange of the same query counts with it.
+    let silent = silent_batch(&server, GREEDY, 9, 2 * MIB).await;
+    let pool = &server.daemon.write_pool;
+    eventually("the query holds all that it may", || pool.used() == 2 << 20).await;
+    // The limit applies to all exchanges of a query together.
     let (same, page) = (sink(GREEDY_TOO, 0, 0), vec![7; MIB]);
-    let mut waits = Box::pin(door.add(&same, 0, batch(&[(0, &page)])));
+    let mut waits = Box::pin(server.add(&same, 0, batch(&[(0, &page)])));
     let early = tokio::time::timeout(Duration::from_millis(200), &mut waits).await;
-    assert!(early.is_err(), "the query has more than its limit");
+    assert!(early.is_err(), "the query exceeds its limit");
     assert_eq!(pool.shortage().limited.len(), 1);
-    write_mebibytes(&door, MODEST, 0, 8).await;
+    write_mebibytes(&server, MODEST, 0, 8).await;
     drop(silent);
     waits.await;
-    // It writes many times its limit, a segment at a time.
-    write_mebibytes(&door, GREEDY, 0, 12).await;
+    // The query writes many times its limit, one segment at a time.
+    write_mebibytes(&server, GREEDY, 0, 12).await;
     let held = pool.queries();
     assert!(held.iter().all(|(_, held, _)| *held <= 2 << 20), "{held:?}");
-    let read = door
+    let read = server
         .get(&format!("/v1/exchanges/{GREEDY}/partitions/0"))
         .await;
     assert_eq!(read.bytes().await.unwrap().len(), 12 * MIB);
-    door.shut_down().await;
+    server.shut_down().await;
 }
 
 #[tokio::test]
-async fn many_sinks_of_a_query_with_a_low_limit_finish_and_their_segments_do_not_wait_to_be_full() {
-    let bases = Bases::new();
-    let mut config = bases.config();
+async fn many_sinks_of_a_query_with_a_low_limit_finish_without_waiting_for_full_segments() {
+    let base_folder = BaseFolder::new();
+    let mut config = base_folder.config();
     config.query.max_write_memory = Some(2 << 20);
     config.limits.max_batch_size = 1 << 20;
     config.limits.max_page_size = 1 << 19;
-    let door = Door::open(&config).await;
-    door.announce(GREEDY, 1).await;
-    door.announce(GREEDY_TOO, 1).await;
+    let server = TestServer::open(&config).await;
+    server.announce(GREEDY, 1).await;
+    server.announce(GREEDY_TOO, 1).await;
     let page = vec![7; 300_000];
     let sinks = (0..20).map(|task| {
-        let (door, page) = (&door, &page);
+        let (server, page) = (&server, &page);
         async move {
             let exchange = if task % 2 == 0 { GREEDY } else { GREEDY_TOO };
             let sink = sink(exchange, task, 0);
             for number in 0..4 {
-                door.add(&sink, number, batch(&[(0, page)])).await;
+                server.add(&sink, number, batch(&[(0, page)])).await;
             }
-            ok_json(door.post_nothing(&format!("{sink}/finish")).await).await;
+            ok_json(server.post_empty(&format!("{sink}/finish")).await).await;
         }
     });
     futures::future::join_all(sinks).await;
     for exchange in [GREEDY, GREEDY_TOO] {
-        let read = door
+        let read = server
             .get(&format!("/v1/exchanges/{exchange}/partitions/0"))
             .await;
         assert_eq!(read.bytes().await.unwrap().len(), 10 * 4 * 300_000);
-        door.delete(&format!("/v1/exchanges/{exchange}")).await;
+        server.delete(&format!("/v1/exchanges/{exchange}")).await;
     }
-    door.expect_all_gauges_at_zero().await;
-    door.shut_down().await;
+    server.expect_all_gauges_at_zero().await;
+    server.shut_down().await;
 }
 
 #[tokio::test]
-async fn reads_of_one_query_do_not_take_the_slots_of_another() {
-    let bases = Bases::new();
-    let mut config = bases.config();
+async fn reads_of_one_query_do_not_use_the_slots_of_another() {
+    let base_folder = BaseFolder::new();
+    let mut config = base_folder.config();
     config.limits.max_concurrent_reads = 2;
     config.query.max_concurrent_reads = Some(1);
-    let door = Door::open(&config).await;
+    let server = TestServer::open(&config).await;
     for exchange in [GREEDY, MODEST] {
-        door.announce(exchange, 1).await;
-        write_mebibytes(&door, exchange, 0, 12).await;
+        server.announce(exchange, 1).await;
+        write_mebibytes(&server, exchange, 0, 12).await;
     }
-    let stuck = stuck_read(&door, GREEDY).await;
+    let stuck = stuck_read(&server, GREEDY).await;
     let path = format!("/v1/exchanges/{GREEDY}/partitions/0");
-    let mut second = Box::pin(door.get(&path));
+    let mut second = Box::pin(server.get(&path));
     let early = tokio::time::timeout(Duration::from_millis(200), &mut second).await;
-    assert!(early.is_err(), "two reads of one query at a time");
-    let read = door
+    assert!(
+        early.is_err(),
+        "two reads of one query run at the same time"
+    );
+    let read = server
         .get(&format!("/v1/exchanges/{MODEST}/partitions/0"))
         .await;
     assert_eq!(read.bytes().await.unwrap().len(), 12 * MIB);
-    // The one that takes nothing is cut off, since another waits for its slot.
+    // The stuck read is cut off because another one waits for its slot.
     let served = tokio::time::timeout(Duration::from_secs(30), second).await;
     let served = served.expect("the stuck read kept its slot");
     assert_eq!(served.bytes().await.unwrap().len(), 12 * MIB);
     drop(stuck);
-    door.expect_no_request_under_way().await;
-    door.shut_down().await;
+    server.expect_no_request_in_progress().await;
+    server.shut_down().await;
 }
 
 #[tokio::test]
-async fn a_reader_of_what_was_just_written_that_stops_does_not_keep_writers_from_memory() {
-    let bases = Bases::new();
-    let door = Door::open(&bases.config()).await;
-    door.announce(GREEDY, 1).await;
-    write_mebibytes(&door, GREEDY, 0, 24).await;
+async fn a_stalled_reader_of_hot_segments_does_not_keep_writers_from_memory() {
+    let base_folder = BaseFolder::new();
+    let server = TestServer::open(&base_folder.config()).await;
+    server.announce(GREEDY, 1).await;
+    write_mebibytes(&server, GREEDY, 0, 24).await;
     let mut stuck = Vec::new();
     for _ in 0..4 {
-        stuck.push(stuck_read(&door, GREEDY).await);
+        stuck.push(stuck_read(&server, GREEDY).await);
     }
-    // The segments leave the cache at once, but what the responses hold of them stays held until
-    // their clients have used up their patience, which is short now.
-    let pool = &door.daemon.write_pool;
+    // The hot segments are evicted at once, but the responses hold their bytes until the stall
+    // timeout, which is short under contention.
+    let pool = &server.daemon.write_pool;
     let id: ExchangeId = MODEST.parse().unwrap();
     let all = pool.reserve(id.query(), pool.capacity());
     let granted = tokio::time::timeout(Duration::from_secs(30), all).await;
     assert!(granted.is_ok(), "{:?}", pool.queries());
     drop(stuck);
-    door.shut_down().await;
+    server.shut_down().await;
 }

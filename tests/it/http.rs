@@ -1,14 +1,14 @@
-//! Pages through the door and back: what a client may rely on when it does everything right.
+//! Pages written and read over HTTP: what a client that does everything right may rely on.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::frames::{End, ReadPage, batch, finish_checksum, parse};
-use crate::support::{BATCH, Bases, Door, RAW, ok_json, sink};
+use crate::support::{BATCH, BaseFolder, RAW, TestServer, ok_json, sink};
 
 /// Announces, writes and finishes three tasks of four pages each over three partitions.
-async fn three_tasks(door: &Door, exchange: &str) -> Vec<ReadPage> {
-    door.announce(exchange, 3).await;
+async fn three_tasks(server: &TestServer, exchange: &str) -> Vec<ReadPage> {
+    server.announce(exchange, 3).await;
     let mut written = Vec::new();
     for task in 0..3 {
         let page = |n: u32| format!("page {n} of task {task}").into_bytes();
@@ -21,13 +21,13 @@ async fn three_tasks(door: &Door, exchange: &str) -> Vec<ReadPage> {
             .map(|(p, page)| (*p, page.as_slice()))
             .collect();
         let sink = sink(exchange, task, 0);
-        door.add(&sink, 0, batch(&frames[..3])).await;
-        door.add(&sink, 1, batch(&frames[3..])).await;
+        server.add(&sink, 0, batch(&frames[..3])).await;
+        server.add(&sink, 1, batch(&frames[3..])).await;
         let bytes: usize = pages.iter().map(Vec::len).sum();
         let claim = json!({
             "batches": 2, "pages": 4, "bytes": bytes, "checksum": finish_checksum(&frames),
         });
-        let finished = ok_json(door.post_json(&format!("{sink}/finish"), &claim).await).await;
+        let finished = ok_json(server.post_json(&format!("{sink}/finish"), &claim).await).await;
         let expected = json!({"state": "finished", "batches": 2, "pages": 4, "bytes": bytes});
         assert_eq!(finished, expected);
         let read_page = |(partition, page): &(u32, &[u8])| ReadPage {
@@ -42,10 +42,10 @@ async fn three_tasks(door: &Door, exchange: &str) -> Vec<ReadPage> {
     written
 }
 
-async fn read_all(door: &Door, handles: &[Value]) -> Vec<ReadPage> {
+async fn read_all(server: &TestServer, handles: &[Value]) -> Vec<ReadPage> {
     let mut pages = Vec::new();
     for handle in handles {
-        let response = door.read(handle["handle"].as_str().unwrap(), 0).await;
+        let response = server.read(handle["handle"].as_str().unwrap(), 0).await;
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(
             response.headers()["content-type"],
@@ -65,36 +65,36 @@ async fn read_all(door: &Door, handles: &[Value]) -> Vec<ReadPage> {
 }
 
 #[tokio::test]
-async fn a_raw_page_goes_in_with_curl_s_means_and_comes_out_byte_for_byte() {
-    let bases = Bases::new();
-    let door = Door::open(&bases.config()).await;
-    door.announce("curl", 4).await;
+async fn raw_pages_sent_as_curl_would_are_read_back_byte_for_byte() {
+    let base_folder = BaseFolder::new();
+    let server = TestServer::open(&base_folder.config()).await;
+    server.announce("curl", 4).await;
     let sink = sink("curl", 7, 2);
     for (number, page) in ["first", "second"].into_iter().enumerate() {
-        let taken = door
+        let accepted = server
             .post(&format!("{sink}/pages?partition=3"), RAW, page)
             .await;
         let expected = json!({"batch": number, "next": number + 1, "repeated": false});
-        assert_eq!(ok_json(taken).await, expected);
+        assert_eq!(ok_json(accepted).await, expected);
     }
-    let finished = ok_json(door.post_nothing(&format!("{sink}/finish")).await).await;
+    let finished = ok_json(server.post_empty(&format!("{sink}/finish")).await).await;
     let expected = json!({"state": "finished", "batches": 2, "pages": 2, "bytes": 11});
     assert_eq!(finished, expected);
-    let response = door.get("/v1/exchanges/curl/partitions/3").await;
+    let response = server.get("/v1/exchanges/curl/partitions/3").await;
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(response.headers()["content-type"], RAW);
     assert_eq!(response.headers()["content-length"], "11");
     assert_eq!(response.bytes().await.unwrap(), "firstsecond");
-    let empty = door.get("/v1/exchanges/curl/partitions/0").await;
+    let empty = server.get("/v1/exchanges/curl/partitions/0").await;
     assert_eq!(empty.headers()["content-length"], "0");
     assert_eq!(empty.bytes().await.unwrap(), "");
-    door.shut_down().await;
+    server.shut_down().await;
 }
 
 #[tokio::test]
 async fn framed_pages_of_many_tasks_are_read_by_handle_through_any_daemon() {
-    let bases = Bases::new();
-    let writer = Door::open(&bases.config()).await;
+    let base_folder = BaseFolder::new();
+    let writer = TestServer::open(&base_folder.config()).await;
     let written = three_tasks(&writer, "many").await;
     let attempts = json!([[0, 0], [1, 0], [2, 0]]);
     let handles = writer.handles("many", &attempts, 64 << 20).await;
@@ -102,7 +102,7 @@ async fn framed_pages_of_many_tasks_are_read_by_handle_through_any_daemon() {
     assert_eq!(partitions, [0, 1]);
     assert_eq!(read_all(&writer, &handles).await, written);
 
-    let other = Door::open(&bases.config()).await;
+    let other = TestServer::open(&base_folder.config()).await;
     assert_eq!(other.handles("many", &attempts, 64 << 20).await, handles);
     assert_eq!(read_all(&other, &handles).await, written);
     writer.shut_down().await;
@@ -111,37 +111,37 @@ async fn framed_pages_of_many_tasks_are_read_by_handle_through_any_daemon() {
 }
 
 #[tokio::test]
-async fn a_read_goes_on_with_skip_after_any_page() {
-    let bases = Bases::new();
-    let door = Door::open(&bases.config()).await;
-    let written = three_tasks(&door, "skip").await;
-    let handles = door
+async fn a_read_resumes_with_skip_after_any_page() {
+    let base_folder = BaseFolder::new();
+    let server = TestServer::open(&base_folder.config()).await;
+    let written = three_tasks(&server, "skip").await;
+    let handles = server
         .handles("skip", &json!([[0, 0], [1, 0], [2, 0]]), 64 << 20)
         .await;
     let handle = handles[0]["handle"].as_str().unwrap();
     let whole: Vec<ReadPage> = written.into_iter().filter(|p| p.partition == 0).collect();
     for skip in 0..=whole.len() {
-        let response = door.read(handle, skip as u64).await;
+        let response = server.read(handle, skip as u64).await;
         let (read, end) = parse(&response.bytes().await.unwrap());
         assert_eq!(end, End::Complete);
         assert_eq!(read, whole[skip..], "skip={skip}");
     }
-    let beyond = door.read(handle, whole.len() as u64 + 1).await;
+    let beyond = server.read(handle, whole.len() as u64 + 1).await;
     assert_eq!(beyond.status(), StatusCode::BAD_REQUEST);
-    door.shut_down().await;
+    server.shut_down().await;
 }
 
 #[tokio::test]
-async fn a_partition_is_given_as_records_to_who_asks_and_narrowed_by_task_and_attempt() {
-    let bases = Bases::new();
-    let door = Door::open(&bases.config()).await;
-    let written = three_tasks(&door, "p").await;
-    // A second attempt of task 1: the newest is given unless told.
+async fn a_partition_is_sent_as_records_on_request_and_filtered_by_task_and_attempt() {
+    let base_folder = BaseFolder::new();
+    let server = TestServer::open(&base_folder.config()).await;
+    let written = three_tasks(&server, "p").await;
+    // A second attempt of task 1: the newest is read unless the query names another.
     let second = sink("p", 1, 1);
-    door.add(&second, 0, batch(&[(1, b"again")])).await;
-    ok_json(door.post_nothing(&format!("{second}/finish")).await).await;
+    server.add(&second, 0, batch(&[(1, b"again")])).await;
+    ok_json(server.post_empty(&format!("{second}/finish")).await).await;
 
-    let records = door
+    let records = server
         .request(Method::GET, "/v1/exchanges/p/partitions/1")
         .header("accept", "application/vnd.stopover.read");
     let response = records.send().await.unwrap();
@@ -154,7 +154,7 @@ async fn a_partition_is_given_as_records_to_who_asks_and_narrowed_by_task_and_at
     let chosen: Vec<(u32, u32)> = read.iter().map(|p| (p.task, p.attempt)).collect();
     assert_eq!(chosen, [(0, 0), (0, 0), (1, 1), (2, 0), (2, 0)]);
 
-    let narrowed = door
+    let filtered = server
         .get("/v1/exchanges/p/partitions/1?task=1&attempt=0")
         .await;
     let expected: Vec<u8> = written
@@ -162,60 +162,60 @@ async fn a_partition_is_given_as_records_to_who_asks_and_narrowed_by_task_and_at
         .filter(|p| p.partition == 1 && p.task == 1)
         .flat_map(|p| p.page.clone())
         .collect();
-    assert_eq!(narrowed.bytes().await.unwrap(), expected);
-    door.shut_down().await;
+    assert_eq!(filtered.bytes().await.unwrap(), expected);
+    server.shut_down().await;
 }
 
 #[tokio::test]
-async fn a_repeated_batch_changes_nothing_and_says_so() {
-    let bases = Bases::new();
-    let door = Door::open(&bases.config()).await;
-    door.announce("r", 1).await;
+async fn a_repeated_batch_changes_nothing_and_is_reported_as_repeated() {
+    let base_folder = BaseFolder::new();
+    let server = TestServer::open(&base_folder.config()).await;
+    server.announce("r", 1).await;
     let sink = sink("r", 0, 0);
     for (batch_number, page) in [(0, b"one"), (1, b"two")] {
         let body = batch(&[(0, page)]);
-        let first = door.add(&sink, batch_number, body.clone()).await;
+        let first = server.add(&sink, batch_number, body.clone()).await;
         assert_eq!(
             first,
             json!({"batch": batch_number, "next": batch_number + 1, "repeated": false})
         );
         for _ in 0..2 {
-            let again = door.add(&sink, batch_number, body.clone()).await;
+            let again = server.add(&sink, batch_number, body.clone()).await;
             assert_eq!(again["repeated"], true);
             assert_eq!(again["next"], batch_number + 1);
         }
     }
     assert_eq!(
-        door.add(&sink, 0, batch(&[(0, b"one")])).await["repeated"],
+        server.add(&sink, 0, batch(&[(0, b"one")])).await["repeated"],
         true
     );
     let claim = json!({"batches": 2, "pages": 2, "bytes": 6});
-    ok_json(door.post_json(&format!("{sink}/finish"), &claim).await).await;
-    let response = door.get("/v1/exchanges/r/partitions/0").await;
+    ok_json(server.post_json(&format!("{sink}/finish"), &claim).await).await;
+    let response = server.get("/v1/exchanges/r/partitions/0").await;
     assert_eq!(response.bytes().await.unwrap(), "onetwo");
-    door.shut_down().await;
+    server.shut_down().await;
 }
 
 #[tokio::test]
-async fn finish_and_abort_repeated_answer_alike_also_through_another_daemon() {
-    let bases = Bases::new();
-    let (door, other) = (
-        Door::open(&bases.config()).await,
-        Door::open(&bases.config()).await,
+async fn a_repeated_finish_or_abort_gives_the_same_answer_also_through_another_daemon() {
+    let base_folder = BaseFolder::new();
+    let (server, other) = (
+        TestServer::open(&base_folder.config()).await,
+        TestServer::open(&base_folder.config()).await,
     );
-    three_tasks(&door, "f").await;
+    three_tasks(&server, "f").await;
     let path = |task, verb| format!("{}/{verb}", sink("f", task, 0));
-    let bare = ok_json(door.post_nothing(&path(0, "finish")).await).await;
-    for door in [&door, &other] {
+    let bare = ok_json(server.post_empty(&path(0, "finish")).await).await;
+    for server in [&server, &other] {
         assert_eq!(
-            ok_json(door.post_nothing(&path(0, "finish")).await).await,
+            ok_json(server.post_empty(&path(0, "finish")).await).await,
             bare
         );
-        let aborted = ok_json(door.post_nothing(&path(0, "abort")).await).await;
+        let aborted = ok_json(server.post_empty(&path(0, "abort")).await).await;
         assert_eq!(aborted, json!({"state": "finished"}));
     }
     for _ in 0..2 {
-        let aborted = ok_json(door.post_nothing(&path(9, "abort")).await).await;
+        let aborted = ok_json(server.post_empty(&path(9, "abort")).await).await;
         assert_eq!(aborted, json!({"state": "aborted"}));
     }
     let empty = json!({"batches": 0, "pages": 0, "bytes": 0});
@@ -224,31 +224,31 @@ async fn finish_and_abort_repeated_answer_alike_also_through_another_daemon() {
         finished,
         json!({"state": "finished", "batches": 0, "pages": 0, "bytes": 0})
     );
-    door.shut_down().await;
+    server.shut_down().await;
     other.shut_down().await;
 }
 
 #[tokio::test]
 async fn an_exchange_is_announced_listed_shown_and_closed_without_a_trace() {
-    let bases = Bases::new();
-    let door = Door::open(&bases.config()).await;
+    let base_folder = BaseFolder::new();
+    let server = TestServer::open(&base_folder.config()).await;
     let id = "20261123_q-67e55044-10b1-426f-9247-bb680e5fe0c8";
     let path = format!("/v1/exchanges/{id}");
     let spec = json!({"partitions": 3, "ordered": false});
-    let response = door.put_json(&path, &spec).await;
+    let response = server.put_json(&path, &spec).await;
     assert_eq!(response.status(), StatusCode::CREATED);
     let announced: Value = response.json().await.unwrap();
     let lease = json!({"exchange": id, "partitions": 3, "ordered": false, "lease_seconds": 900});
     assert_eq!(announced, lease);
-    assert_eq!(ok_json(door.put_json(&path, &spec).await).await, lease);
+    assert_eq!(ok_json(server.put_json(&path, &spec).await).await, lease);
 
-    let written = three_tasks(&door, id).await;
+    let written = three_tasks(&server, id).await;
     let listed = json!({
         "exchange": id, "query": "20261123_q", "partitions": 3, "ordered": false,
     });
-    let list = ok_json(door.get("/v1/exchanges").await).await;
+    let list = ok_json(server.get("/v1/exchanges").await).await;
     assert_eq!(list, json!({"exchanges": [listed]}));
-    let shown = ok_json(door.get(&path).await).await;
+    let shown = ok_json(server.get(&path).await).await;
     let bytes: usize = written
         .iter()
         .filter(|p| p.task == 2)
@@ -260,33 +260,33 @@ async fn an_exchange_is_announced_listed_shown_and_closed_without_a_trace() {
         json!({"task": 2, "attempt": 0, "pages": 4, "bytes": bytes})
     );
     let segments = shown["segments"].as_array().unwrap();
-    assert_eq!(segments.len(), bases.segments().len());
+    assert_eq!(segments.len(), base_folder.segments().len());
     assert_eq!(segments[0]["base"], "main");
 
     for _ in 0..2 {
-        assert_eq!(door.delete(&path).await.status(), StatusCode::NO_CONTENT);
-        assert!(bases.segments().is_empty());
+        assert_eq!(server.delete(&path).await.status(), StatusCode::NO_CONTENT);
+        assert!(base_folder.segments().is_empty());
     }
-    assert_eq!(door.get(&path).await.status(), StatusCode::GONE);
-    let list = ok_json(door.get("/v1/exchanges").await).await;
+    assert_eq!(server.get(&path).await.status(), StatusCode::GONE);
+    let list = ok_json(server.get("/v1/exchanges").await).await;
     assert_eq!(list, json!({"exchanges": []}));
-    door.expect_all_gauges_at_zero().await;
-    door.shut_down().await;
+    server.expect_all_gauges_at_zero().await;
+    server.shut_down().await;
 }
 
 #[tokio::test]
 async fn head_gives_the_headers_of_get_without_its_body() {
-    let bases = Bases::new();
-    let door = Door::open(&bases.config()).await;
-    three_tasks(&door, "h").await;
+    let base_folder = BaseFolder::new();
+    let server = TestServer::open(&base_folder.config()).await;
+    three_tasks(&server, "h").await;
     for path in [
         "/v1/exchanges/h/partitions/0",
         "/healthz",
         "/v1/exchanges",
         "/openapi.json",
     ] {
-        let get = door.get(path).await;
-        let head = door.request(Method::HEAD, path).send().await.unwrap();
+        let get = server.get(path).await;
+        let head = server.request(Method::HEAD, path).send().await.unwrap();
         assert_eq!(head.status(), get.status());
         for name in ["content-length", "content-type"] {
             assert!(get.headers().contains_key(name), "{path} {name}");
@@ -298,22 +298,22 @@ async fn head_gives_the_headers_of_get_without_its_body() {
         }
         assert!(head.bytes().await.unwrap().is_empty());
     }
-    door.shut_down().await;
+    server.shut_down().await;
 }
 
 #[tokio::test]
-async fn people_and_orchestrators_are_answered() {
-    let bases = Bases::new();
-    let door = Door::open(&bases.config()).await;
-    assert_eq!(door.get("/healthz").await.status(), StatusCode::OK);
-    let ready = ok_json(door.get("/readyz").await).await;
+async fn health_readiness_dashboard_metrics_and_openapi_are_served() {
+    let base_folder = BaseFolder::new();
+    let server = TestServer::open(&base_folder.config()).await;
+    assert_eq!(server.get("/healthz").await.status(), StatusCode::OK);
+    let ready = ok_json(server.get("/readyz").await).await;
     assert_eq!(
         (&ready["ready"], &ready["draining"]),
         (&json!(true), &json!(false))
     );
     assert_eq!(ready["base_directories"][0]["name"], "main");
     assert_eq!(ready["base_directories"][0]["healthy"], true);
-    let page = door.get("/").await;
+    let page = server.get("/").await;
     assert_eq!(page.headers()["content-type"], "text/html; charset=utf-8");
     assert!(
         page.text()
@@ -321,60 +321,61 @@ async fn people_and_orchestrators_are_answered() {
             .unwrap()
             .contains("<h2>Base directories</h2>")
     );
-    let metrics = door.get("/metrics").await;
+    let metrics = server.get("/metrics").await;
     assert!(metrics.text().await.unwrap().ends_with("# EOF\n"));
-    let api = ok_json(door.get("/openapi.json").await).await;
+    let api = ok_json(server.get("/openapi.json").await).await;
     assert!(api["paths"]["/v1/read"]["post"].is_object());
 
-    door.daemon.ingest.drain();
-    let response = door.get("/readyz").await;
+    server.daemon.ingest.drain();
+    let response = server.get("/readyz").await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     let draining: Value = response.json().await.unwrap();
     assert_eq!(
         (&draining["ready"], &draining["draining"]),
         (&json!(false), &json!(true))
     );
-    door.shut_down().await;
+    server.shut_down().await;
 }
 
 /// Promise 10 of docs/semantics.md.
 #[tokio::test]
 async fn without_a_valid_token_nothing_is_read_written_listed_or_deleted() {
-    let bases = Bases::new();
-    let mut config = bases.config();
+    let base_folder = BaseFolder::new();
+    let mut config = base_folder.config();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "old-token-0123456789\nnew-token-0123456789\n").unwrap();
     config.server.token_file = Some(file.path().to_owned());
-    let mut door = Door::open(&config).await;
-    door.token = Some("new-token-0123456789".to_owned());
-    let written = three_tasks(&door, "t").await;
-    let handles = door
+    let mut server = TestServer::open(&config).await;
+    server.token = Some("new-token-0123456789".to_owned());
+    let written = three_tasks(&server, "t").await;
+    let handles = server
         .handles("t", &json!([[0, 0], [1, 0], [2, 0]]), 64 << 20)
         .await;
     let handle = handles[0]["handle"].as_str().unwrap().to_owned();
 
     let sink = sink("t", 5, 0);
     for token in [None, Some("old-token-0123456788".to_owned())] {
-        door.token = token;
+        server.token = token;
         let claim = json!({"batches": 0, "pages": 0, "bytes": 0});
         let attempts = json!({"attempts": [[0, 0]], "target_size": 1});
         let spec = json!({"partitions": 1, "ordered": false});
         let refused = [
-            door.get("/v1/exchanges").await,
-            door.get("/v1/exchanges/t").await,
-            door.get("/v1/exchanges/t/partitions/0").await,
-            door.delete("/v1/exchanges/t").await,
-            door.put_json("/v1/exchanges/new", &spec).await,
-            door.post(&format!("{sink}/pages?batch=0"), BATCH, batch(&[(0, b"x")]))
+            server.get("/v1/exchanges").await,
+            server.get("/v1/exchanges/t").await,
+            server.get("/v1/exchanges/t/partitions/0").await,
+            server.delete("/v1/exchanges/t").await,
+            server.put_json("/v1/exchanges/new", &spec).await,
+            server
+                .post(&format!("{sink}/pages?batch=0"), BATCH, batch(&[(0, b"x")]))
                 .await,
-            door.put_nothing(&sink).await,
-            door.post_json(&format!("{sink}/finish"), &claim).await,
-            door.post_nothing(&format!("{sink}/abort")).await,
-            door.post_json("/v1/exchanges/t/handles", &attempts).await,
-            door.read(&handle, 0).await,
-            door.get("/metrics").await,
-            door.get("/").await,
-            door.get("/openapi.json").await,
+            server.put_empty(&sink).await,
+            server.post_json(&format!("{sink}/finish"), &claim).await,
+            server.post_empty(&format!("{sink}/abort")).await,
+            server.post_json("/v1/exchanges/t/handles", &attempts).await,
+            server.read(&handle, 0).await,
+            server.get("/metrics").await,
+            server.get("/").await,
+            server.get("/openapi.json").await,
         ];
         for response in refused {
             assert_eq!(
@@ -386,14 +387,14 @@ async fn without_a_valid_token_nothing_is_read_written_listed_or_deleted() {
             let text = response.text().await.unwrap();
             assert!(!text.contains("token-0123"), "{text}");
         }
-        assert_eq!(door.get("/healthz").await.status(), StatusCode::OK);
-        assert_eq!(door.get("/readyz").await.status(), StatusCode::OK);
+        assert_eq!(server.get("/healthz").await.status(), StatusCode::OK);
+        assert_eq!(server.get("/readyz").await.status(), StatusCode::OK);
     }
-    door.token = Some("old-token-0123456789".to_owned());
-    let list = ok_json(door.get("/v1/exchanges").await).await;
+    server.token = Some("old-token-0123456789".to_owned());
+    let list = ok_json(server.get("/v1/exchanges").await).await;
     assert_eq!(list["exchanges"].as_array().unwrap().len(), 1);
-    let shown = ok_json(door.get("/v1/exchanges/t").await).await;
+    let shown = ok_json(server.get("/v1/exchanges/t").await).await;
     assert_eq!(shown["committed"].as_array().unwrap().len(), 3);
-    assert_eq!(read_all(&door, &handles).await, written);
-    door.shut_down().await;
+    assert_eq!(read_all(&server, &handles).await, written);
+    server.shut_down().await;
 }

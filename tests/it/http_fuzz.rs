@@ -1,17 +1,16 @@
-//! Requests made up from the API's own description: whatever they hold, nothing is the daemon's
-//! failure.
+//! Requests generated from the API's own description: none may cause a server error.
 //!
-//! For each operation of `/openapi.json` as a running daemon serves it, requests are drawn from a
-//! seed: parameters and bodies as their schemas say, and as they forbid. A request that is answered
-//! with 5xx, or with an error that is no problem document, fails the test and is printed. How many
-//! are drawn, and from which seed, say `STOPOVER_TEST_HTTP_FUZZ=requests:seed`.
+//! For each operation of `/openapi.json`, as a running daemon serves it, requests are drawn from a
+//! seed: parameters and bodies that conform to their schemas, and some that violate them. A
+//! request that is answered with 5xx, or with an error that is not a problem document, fails the
+//! test and is printed. `STOPOVER_TEST_HTTP_FUZZ=requests:seed` sets the number and the seed.
 
 use serde_json::{Value, json};
 use stopover::runtime::Random;
 
 use crate::support::frames::batch;
 use crate::support::raw::{RawAnswer, RawClient};
-use crate::support::{Bases, Door, ok_json, sink};
+use crate::support::{BaseFolder, TestServer, ok_json, sink};
 
 const METHODS: [&str; 4] = ["get", "put", "post", "delete"];
 const NUMBERS: [&str; 16] = [
@@ -47,13 +46,13 @@ const NAMES: [&str; 9] = [
 struct Fuzz {
     random: Random,
     document: Value,
-    /// An exchange that exists, and a batch and a handle that are good, to begin from.
+    /// An existing exchange, and a valid batch and handle to start from.
     exchange: String,
     batch: Vec<u8>,
     handle: String,
 }
 
-/// One request, as it goes over the wire.
+/// One request as it is sent.
 struct Drawn {
     line: String,
     content_type: Option<String>,
@@ -69,11 +68,11 @@ impl Fuzz {
         self.below(n) == 0
     }
 
-    fn of<'a>(&self, items: &[&'a str]) -> &'a str {
+    fn pick<'a>(&self, items: &[&'a str]) -> &'a str {
         items[self.below(items.len())]
     }
 
-    /// A value for a parameter of this schema: mostly one that exists.
+    /// A value for a parameter of this schema, in most cases a valid one.
     fn parameter(&self, schema: &Value) -> String {
         if schema["type"] == "integer" {
             let likely = if self.one_in(3) {
@@ -81,10 +80,10 @@ impl Fuzz {
             } else {
                 &NUMBERS[..3]
             };
-            return self.of(likely).to_owned();
+            return self.pick(likely).to_owned();
         }
         match self.below(4) {
-            0 => self.of(&NAMES).to_owned(),
+            0 => self.pick(&NAMES).to_owned(),
             1 => "x".repeat(self.below(300)),
             _ => self.exchange.clone(),
         }
@@ -119,7 +118,7 @@ impl Fuzz {
         format!("{target}?{}", query.join("&"))
     }
 
-    /// JSON of a schema, or of another shape now and then.
+    /// JSON that conforms to a schema, now and then of another shape.
     fn json(&self, schema: &Value, depth: usize) -> Value {
         if self.one_in(12) || depth > 6 {
             let odd = [
@@ -180,7 +179,7 @@ impl Fuzz {
         Value::Object(object)
     }
 
-    /// Good bytes with some of them changed, doubled or cut off.
+    /// Valid bytes with some of them changed, duplicated or cut off.
     fn damaged(&self, good: &[u8]) -> Vec<u8> {
         let mut bytes = good.to_vec();
         for _ in 0..self.below(4) {
@@ -224,7 +223,7 @@ impl Fuzz {
         let (content_type, body) = self.body(operation);
         let mut target = self.target(path, operation);
         if method == "delete" && !self.one_in(8) {
-            // The others should find something most of the time.
+            // Most deletes target another exchange, so that the other operations find theirs.
             target = target.replace(&self.exchange, "gone");
         }
         let method = if self.one_in(40) { "PATCH" } else { method };
@@ -236,8 +235,8 @@ impl Fuzz {
     }
 }
 
-async fn send(door: &Door, drawn: &Drawn) -> RawAnswer {
-    let mut client = RawClient::connect(door.address).await;
+async fn send(server: &TestServer, drawn: &Drawn) -> RawAnswer {
+    let mut client = RawClient::connect(server.address).await;
     let length = drawn.body.len().to_string();
     let mut headers = vec![("content-length", length.as_str())];
     if let Some(content_type) = &drawn.content_type {
@@ -248,30 +247,32 @@ async fn send(door: &Door, drawn: &Drawn) -> RawAnswer {
     client.answer().await
 }
 
-/// A new exchange with a finished attempt; its handle.
-async fn fill(door: &Door, exchange: &str) -> String {
-    door.announce(exchange, 3).await;
+/// Creates an exchange with a finished attempt and returns a handle of it.
+async fn fill(server: &TestServer, exchange: &str) -> String {
+    server.announce(exchange, 3).await;
     let sink = sink(exchange, 0, 0);
-    door.add(&sink, 0, batch(&[(0, b"one"), (1, b"two")])).await;
-    ok_json(door.post_nothing(&format!("{sink}/finish")).await).await;
-    let handles = door.handles(exchange, &json!([[0, 0]]), 1 << 20).await;
+    server
+        .add(&sink, 0, batch(&[(0, b"one"), (1, b"two")]))
+        .await;
+    ok_json(server.post_empty(&format!("{sink}/finish")).await).await;
+    let handles = server.handles(exchange, &json!([[0, 0]]), 1 << 20).await;
     handles[0]["handle"].as_str().unwrap().to_owned()
 }
 
-fn how_many() -> (usize, u64) {
+fn requests_and_seed() -> (usize, u64) {
     let given = std::env::var("STOPOVER_TEST_HTTP_FUZZ").unwrap_or_default();
     let (requests, seed) = given.split_once(':').unwrap_or((&given, ""));
     (requests.parse().unwrap_or(1500), seed.parse().unwrap_or(1))
 }
 
 #[tokio::test]
-async fn no_request_that_the_description_allows_or_forbids_is_the_daemon_s_failure() {
-    let bases = Bases::new();
-    let door = Door::open(&bases.config()).await;
-    let (requests, seed) = how_many();
+async fn no_request_generated_from_the_openapi_document_causes_a_server_error() {
+    let base_folder = BaseFolder::new();
+    let server = TestServer::open(&base_folder.config()).await;
+    let (requests, seed) = requests_and_seed();
     let mut fuzz = Fuzz {
         random: Random::seeded(seed),
-        document: ok_json(door.get("/openapi.json").await).await,
+        document: ok_json(server.get("/openapi.json").await).await,
         batch: batch(&[(0, b"some page"), (2, b"another")]),
         exchange: String::new(),
         handle: String::new(),
@@ -290,30 +291,33 @@ async fn no_request_that_the_description_allows_or_forbids_is_the_daemon_s_failu
     for n in 0..requests {
         if n % 150 == 0 {
             fuzz.exchange = format!("f{n}");
-            fuzz.handle = fill(&door, &fuzz.exchange).await;
+            fuzz.handle = fill(&server, &fuzz.exchange).await;
         }
         let (method, path, operation) = operations[n % operations.len()];
         let drawn = fuzz.draw(method, path, operation);
-        let answer = send(&door, &drawn).await;
-        let told = || {
+        let answer = send(&server, &drawn).await;
+        let described = || {
             let body = String::from_utf8_lossy(&drawn.body);
             format!(
                 "request {n} of seed {seed}: {}\n{body}\n{answer:?}",
                 drawn.line
             )
         };
-        assert!(answer.status < 500, "{}", told());
+        assert!(answer.status < 500, "{}", described());
         let counts = answered.entry((method, path)).or_default();
         if answer.status < 400 {
             counts.0 += 1;
         } else {
             counts.1 += 1;
-            assert!(!answer.slug().is_empty(), "{}", told());
+            assert!(!answer.problem_type().is_empty(), "{}", described());
         }
     }
     println!("{requests} requests: {answered:?}");
-    let taken = answered.values().filter(|(taken, _)| *taken > 0).count();
-    assert!(taken >= 12, "hardly anything was taken: {answered:?}");
-    door.expect_no_request_under_way().await;
-    door.shut_down().await;
+    let accepted = answered.values().filter(|(taken, _)| *taken > 0).count();
+    assert!(
+        accepted >= 12,
+        "too few operations were accepted: {answered:?}"
+    );
+    server.expect_no_request_in_progress().await;
+    server.shut_down().await;
 }

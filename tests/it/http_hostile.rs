@@ -1,8 +1,8 @@
-//! Clients that mean harm: names that climb out of their folder, requests that hide a second one,
-//! and more of everything than fits. All of it byte by byte against a real socket.
+//! Malicious clients: names that escape their folder, requests that smuggle a second one, and
+//! oversized all_files, byte by byte against a real socket.
 //!
-//! Invariant of every test: the base directory holds afterwards what it held before, and the daemon
-//! still serves.
+//! Invariant of every test: afterwards the base directory holds what it held before, and the daemon
+//! still serves requests.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,23 +13,23 @@ use serde_json::json;
 
 use crate::support::frames::batch;
 use crate::support::raw::{Http2Client, RawClient};
-use crate::support::{Bases, Door, sink};
+use crate::support::{BaseFolder, TestServer, sink};
 
-/// A daemon with one finished exchange, `kept`.
-async fn door(bases: &Bases) -> Door {
-    let door = Door::open(&bases.config()).await;
-    door.announce("kept", 1).await;
+/// Starts a daemon with one finished exchange, `kept`.
+async fn start_server(base_folder: &BaseFolder) -> TestServer {
+    let server = TestServer::open(&base_folder.config()).await;
+    server.announce("kept", 1).await;
     let sink = sink("kept", 0, 0);
-    door.add(&sink, 0, batch(&[(0, b"page")])).await;
-    let finished = door.post_nothing(&format!("{sink}/finish")).await;
+    server.add(&sink, 0, batch(&[(0, b"page")])).await;
+    let finished = server.post_empty(&format!("{sink}/finish")).await;
     assert!(finished.status().is_success());
-    door
+    server
 }
 
 /// Every file and folder around the base directory.
-fn everything(bases: &Bases) -> BTreeSet<PathBuf> {
+fn all_files(base_folder: &BaseFolder) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
-    let mut folders = vec![bases.path().to_owned()];
+    let mut folders = vec![base_folder.path().to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap().flatten() {
             if entry.path().is_dir() {
@@ -41,22 +41,22 @@ fn everything(bases: &Bases) -> BTreeSet<PathBuf> {
     found
 }
 
-async fn is_unharmed(door: Door, bases: &Bases, before: &BTreeSet<PathBuf>) {
-    let page = door.get("/v1/exchanges/kept/partitions/0").await;
+async fn assert_unharmed(server: TestServer, base_folder: &BaseFolder, before: &BTreeSet<PathBuf>) {
+    let page = server.get("/v1/exchanges/kept/partitions/0").await;
     assert_eq!(page.bytes().await.unwrap(), "page");
-    assert_eq!(everything(bases), *before);
-    assert!(!Path::new("/etc/stopover-was-here").exists());
-    door.shut_down().await;
+    assert_eq!(all_files(base_folder), *before);
+    assert!(!Path::new("/etc/stopover-escaped").exists());
+    server.shut_down().await;
 }
 
-/// Names that are none of an exchange.
+/// Names that no exchange may have.
 const NAMES: [&str; 27] = [
     "..",
     ".",
     "%2e%2e",
     "%2e",
-    "../../etc/stopover-was-here",
-    "..%2f..%2fetc%2fstopover-was-here",
+    "../../etc/stopover-escaped",
+    "..%2f..%2fetc%2fstopover-escaped",
     "%2e%2e%2fkept",
     "..%5c..%5ckept",
     "%252e%252e%252fkept",
@@ -81,10 +81,10 @@ const NAMES: [&str; 27] = [
 ];
 
 #[tokio::test]
-async fn no_name_climbs_out_of_its_folder() {
-    let bases = Bases::new();
-    let door = door(&bases).await;
-    let before = everything(&bases);
+async fn no_name_escapes_its_folder() {
+    let base_folder = BaseFolder::new();
+    let server = start_server(&base_folder).await;
+    let before = all_files(&base_folder);
     let long = "x".repeat(161);
     let names = NAMES.into_iter().chain([long.as_str()]);
     let json = r#"{"partitions":1,"ordered":false}"#;
@@ -117,7 +117,7 @@ async fn no_name_climbs_out_of_its_folder() {
             (format!("GET {exchange}/partitions/0"), vec![], ""),
             (format!("DELETE {exchange}"), vec![], ""),
         ] {
-            let mut client = RawClient::connect(door.address).await;
+            let mut client = RawClient::connect(server.address).await;
             client.send_head(&line, &headers).await;
             client.send(body).await;
             let answer = client.answer().await;
@@ -128,14 +128,14 @@ async fn no_name_climbs_out_of_its_folder() {
             assert_eq!(answer.header("x-injected"), None, "{line}");
         }
     }
-    is_unharmed(door, &bases, &before).await;
+    assert_unharmed(server, &base_folder, &before).await;
 }
 
 #[tokio::test]
 async fn numbers_in_paths_are_plain_decimals_within_their_bounds() {
-    let bases = Bases::new();
-    let door = door(&bases).await;
-    let before = everything(&bases);
+    let base_folder = BaseFolder::new();
+    let server = start_server(&base_folder).await;
+    let before = all_files(&base_folder);
     for number in [
         "-1",
         "+1",
@@ -158,21 +158,21 @@ async fn numbers_in_paths_are_plain_decimals_within_their_bounds() {
             format!("POST /v1/exchanges/kept/sinks/{number}/0/abort"),
             format!("POST /v1/exchanges/kept/sinks/0/{number}/abort"),
         ] {
-            let mut client = RawClient::connect(door.address).await;
+            let mut client = RawClient::connect(server.address).await;
             client.send_head(&line, &[("content-length", "0")]).await;
             let answer = client.answer().await;
             assert!(matches!(answer.status, 400 | 404), "{line}: {answer:?}");
         }
     }
-    is_unharmed(door, &bases, &before).await;
+    assert_unharmed(server, &base_folder, &before).await;
 }
 
 #[tokio::test]
-async fn a_handle_that_was_forged_names_nothing_outside() {
-    let bases = Bases::new();
-    let door = door(&bases).await;
-    let before = everything(&bases);
-    let handles = door.handles("kept", &json!([[0, 0]]), 1 << 20).await;
+async fn a_forged_handle_names_nothing_outside_its_exchange() {
+    let base_folder = BaseFolder::new();
+    let server = start_server(&base_folder).await;
+    let before = all_files(&base_folder);
+    let handles = server.handles("kept", &json!([[0, 0]]), 1 << 20).await;
     let genuine = handles[0]["handle"].as_str().unwrap();
     let mut bytes = URL_SAFE_NO_PAD.decode(genuine).unwrap();
     let at = bytes.windows(4).position(|w| w == b"kept").unwrap();
@@ -182,38 +182,38 @@ async fn a_handle_that_was_forged_names_nothing_outside() {
         let crc = stopover::crc::checksum(&bytes[..end]);
         bytes[end..].copy_from_slice(&crc.to_le_bytes());
         let forged = URL_SAFE_NO_PAD.encode(&bytes);
-        let answer = door.read(&forged, 0).await;
+        let answer = server.read(&forged, 0).await;
         let (status, text) = (answer.status(), answer.text().await.unwrap());
         assert!(
             status == 400 && text.contains("invalid-handle"),
             "{name:?}: {text}"
         );
     }
-    is_unharmed(door, &bases, &before).await;
+    assert_unharmed(server, &base_folder, &before).await;
 }
 
-/// A request that would remove the exchange if it were ever taken for one.
-const HIDDEN: &str = "DELETE /v1/exchanges/kept HTTP/1.1\r\nhost: test\r\n\r\n";
+/// A request that would remove the exchange if it were ever parsed as one.
+const SMUGGLED: &str = "DELETE /v1/exchanges/kept HTTP/1.1\r\nhost: test\r\n\r\n";
 
 #[tokio::test]
-async fn no_head_hides_a_second_request() {
-    let bases = Bases::new();
-    let door = door(&bases).await;
-    let before = everything(&bases);
+async fn no_request_head_smuggles_a_second_request() {
+    let base_folder = BaseFolder::new();
+    let server = start_server(&base_folder).await;
+    let before = all_files(&base_folder);
     let put = "PUT /v1/exchanges/kept HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n";
-    let length = HIDDEN.len();
+    let length = SMUGGLED.len();
     let heads = [
         // Two lengths, in two headers and in one.
         format!("{put}content-length: 0\r\ncontent-length: {length}\r\n\r\n"),
         format!("{put}content-length: {length}\r\ncontent-length: 0\r\n\r\n"),
         format!("{put}content-length: 0, {length}\r\n\r\n"),
-        // Lengths that others read otherwise.
+        // Lengths that other implementations parse differently.
         format!("{put}content-length: +{length}\r\n\r\n"),
         format!("{put}content-length: -1\r\n\r\n"),
         format!("{put}content-length: 0x{length:x}\r\n\r\n"),
         format!("{put}content-length: {length}abc\r\n\r\n"),
         format!("{put}content-length: 99999999999999999999\r\n\r\n"),
-        // A length beside chunks, and chunks that others do not see.
+        // A length beside chunked encoding, and encodings that other implementations ignore.
         format!("{put}content-length: {length}\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
         format!("{put}transfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n0\r\n\r\n"),
         format!("{put}transfer-encoding: xchunked\r\ncontent-length: {length}\r\n\r\n"),
@@ -225,7 +225,7 @@ async fn no_head_hides_a_second_request() {
         format!("{put}x-folded: a\r\n content-length: 0\r\ncontent-length: {length}\r\n\r\n"),
         format!("{put}x-bare: a\rcontent-length: 0\r\ncontent-length: {length}\r\n\r\n"),
         format!("{put}x-nul: a\0b\r\ncontent-length: {length}\r\n\r\n"),
-        // Chunks whose sizes others read otherwise.
+        // Chunk sizes that other implementations parse differently.
         format!("{put}transfer-encoding: chunked\r\n\r\n+0\r\n\r\n"),
         format!("{put}transfer-encoding: chunked\r\n\r\n0x0\r\n\r\n"),
         format!("{put}transfer-encoding: chunked\r\n\r\n-1\r\n\r\n"),
@@ -234,59 +234,59 @@ async fn no_head_hides_a_second_request() {
         "PUT /v1/exchanges/kept HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".into(),
     ];
     for head in heads {
-        let mut client = RawClient::connect(door.address).await;
+        let mut client = RawClient::connect(server.address).await;
         client.send(&head).await;
-        client.send(HIDDEN).await;
-        client.end_sending().await;
+        client.send(SMUGGLED).await;
+        client.close_sending().await;
         let answers = client.rest().await;
         let answers = String::from_utf8_lossy(&answers).into_owned();
         assert!(!answers.contains(" 204 "), "{head}: {answers}");
-        // Refused, and the connection with it: nothing of what follows is looked at.
+        // The request is refused and the connection closed: nothing that follows is parsed.
         let lines = answers.matches("HTTP/1.").count();
         assert!(
             answers.is_empty() || answers.contains(" 40") && lines == 1,
             "{head}: {answers}"
         );
-        let there = door.get("/v1/exchanges/kept").await;
+        let there = server.get("/v1/exchanges/kept").await;
         assert_eq!(there.status(), 200, "{head}");
     }
-    is_unharmed(door, &bases, &before).await;
+    assert_unharmed(server, &base_folder, &before).await;
 }
 
 #[tokio::test]
-async fn a_line_that_ends_in_a_bare_line_feed_ends_one_request_and_hides_none() {
-    // RFC 9112 allows to take it for a line's end; then it has to be one everywhere.
-    let bases = Bases::new();
-    let door = door(&bases).await;
-    let before = everything(&bases);
-    let mut client = RawClient::connect(door.address).await;
+async fn a_bare_line_feed_smuggles_no_second_request() {
+    // RFC 9112 permits a bare LF as a line terminator; then it must be one everywhere.
+    let base_folder = BaseFolder::new();
+    let server = start_server(&base_folder).await;
+    let before = all_files(&base_folder);
+    let mut client = RawClient::connect(server.address).await;
     client
         .send("GET /healthz HTTP/1.1\nhost: test\ncontent-length: 0\n\n")
         .await;
     let status = client.answer().await.status;
     assert!(matches!(status, 200 | 400), "{status}");
-    let length = HIDDEN.len();
+    let length = SMUGGLED.len();
     let head = "GET /healthz HTTP/1.1\r\nhost: test\r\n";
-    for hiding in [
-        // Whoever takes the line feed for a part of a value forwards all of this as one request.
+    for smuggling in [
+        // A proxy that treats the LF as part of a value forwards all of this as one request.
         format!("{head}x: a\ncontent-length: {length}\r\n\r\n"),
-        format!("{head}transfer-encoding: chunked\r\n\r\n{length:x};\n{HIDDEN}\r\n0\r\n\r\n"),
+        format!("{head}transfer-encoding: chunked\r\n\r\n{length:x};\n{SMUGGLED}\r\n0\r\n\r\n"),
     ] {
-        let mut client = RawClient::connect(door.address).await;
-        client.send(hiding).await;
-        client.send(HIDDEN).await;
-        client.end_sending().await;
+        let mut client = RawClient::connect(server.address).await;
+        client.send(smuggling).await;
+        client.send(SMUGGLED).await;
+        client.close_sending().await;
         let answers = client.rest().await;
         assert!(!String::from_utf8_lossy(&answers).contains(" 204 "));
     }
-    is_unharmed(door, &bases, &before).await;
+    assert_unharmed(server, &base_folder, &before).await;
 }
 
 #[tokio::test]
-async fn more_than_fits_is_refused_and_costs_nothing_that_lasts() {
-    let bases = Bases::new();
-    let door = door(&bases).await;
-    let before = everything(&bases);
+async fn oversized_requests_are_refused_and_leave_nothing_behind() {
+    let base_folder = BaseFolder::new();
+    let server = start_server(&base_folder).await;
+    let before = all_files(&base_folder);
     let brackets = "[".repeat(500_000);
     let deep = format!("{{\"attempts\":{brackets}");
     let wide = format!("{{\"attempts\":[{}", "[0,0],".repeat(200_000));
@@ -300,7 +300,7 @@ async fn more_than_fits_is_refused_and_costs_nothing_that_lasts() {
         (format!("GET /{}", "x".repeat(100_000)), "", 400),
         (format!("GET /{}", "x".repeat(1 << 20)), "", 431),
     ] {
-        let mut client = RawClient::connect(door.address).await;
+        let mut client = RawClient::connect(server.address).await;
         let length = body.len().to_string();
         let head = format!(
             "{line} HTTP/1.1\r\nhost: test\r\n{}: {}\r\ncontent-length: {length}\r\n\r\n{body}",
@@ -314,38 +314,38 @@ async fn more_than_fits_is_refused_and_costs_nothing_that_lasts() {
             "{shown}: {answer:?}"
         );
     }
-    // A length that nobody has memory for is refused before a byte of the body is sent.
+    // A length beyond all memory is refused before a byte of the body is sent.
     for length in [
         "18446744073709551615",
         "9223372036854775807",
         "1099511627776",
     ] {
-        let mut client = RawClient::connect(door.address).await;
+        let mut client = RawClient::connect(server.address).await;
         let line = "POST /v1/exchanges/kept/sinks/1/0/pages?batch=0";
         let pages = ("content-type", "application/vnd.stopover.pages");
         client
             .send_head(line, &[pages, ("content-length", length)])
             .await;
         let status = client.answer_head().await.status;
-        // hyper itself answers 431 to the largest number there is.
+        // hyper itself answers 431 to the largest possible number.
         assert!(matches!(status, 400 | 413 | 431), "{length}: {status}");
     }
-    door.expect_no_request_under_way().await;
-    is_unharmed(door, &bases, &before).await;
+    server.expect_no_request_in_progress().await;
+    assert_unharmed(server, &base_folder, &before).await;
 }
 
 #[tokio::test]
-async fn a_refusal_over_http2_is_read_also_by_a_client_that_sends_its_body_late() {
-    // A stream whose body nobody reads used to be reset right after the answer, and curl then told
-    // its user of a framing error instead of the refusal.
+async fn an_http2_client_that_sends_its_body_late_receives_the_refusal() {
+    // Story: a stream whose body was not read was reset right after the answer, and curl reported a
+    // framing error instead of the refusal.
     const RST_STREAM: u8 = 3;
-    let bases = Bases::new();
-    let door = door(&bases).await;
-    let mut client = Http2Client::connect(door.address).await;
+    let base_folder = BaseFolder::new();
+    let server = start_server(&base_folder).await;
+    let mut client = Http2Client::connect(server.address).await;
     let path = "/v1/exchanges/a.b/sinks/0/0/pages?partition=0";
     let octets = "application/octet-stream";
     let kinds = client.post_late(path, octets, &[7; 10_000]).await;
     assert!(!kinds.contains(&RST_STREAM), "{kinds:?}");
     drop(client);
-    door.shut_down().await;
+    server.shut_down().await;
 }

@@ -1,4 +1,4 @@
-//! Promise 5, byte by byte: whatever is damaged is found and named, and never served.
+//! Promise 5, byte by byte: all damage is detected and named, and never served.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,27 +19,28 @@ use stopover::segment::footer::{CommitRecord, Footer, Totals};
 use stopover::segment::layout::{END_MARKER, RECORD_LEN, SEGMENT_HEADER_LEN};
 
 use crate::support::frames::batch;
-use crate::support::{BATCH, Bases, Door, ok_json, sink};
+use crate::support::{BATCH, BaseFolder, TestServer, ok_json, sink};
 
 const PAGES: [(u32, &[u8]); 3] = [(0, b"first"), (0, b"second page"), (1, b"third")];
 
-/// The exchange `w` with [`PAGES`] in one small segment; the handle of partition 0, and the file.
-async fn written(bases: &Bases) -> (String, PathBuf) {
-    let door = Door::open(&bases.config()).await;
-    door.announce("w", 2).await;
+/// Writes [`PAGES`] to exchange `w` in one small segment; returns the handle of partition 0 and the
+/// segment file.
+async fn write_pages(base_folder: &BaseFolder) -> (String, PathBuf) {
+    let server = TestServer::open(&base_folder.config()).await;
+    server.announce("w", 2).await;
     let sink = sink("w", 0, 0);
-    door.add(&sink, 0, batch(&PAGES)).await;
-    ok_json(door.post_nothing(&format!("{sink}/finish")).await).await;
-    let handles = door.handles("w", &json!([[0, 0]]), 1 << 20).await;
+    server.add(&sink, 0, batch(&PAGES)).await;
+    ok_json(server.post_empty(&format!("{sink}/finish")).await).await;
+    let handles = server.handles("w", &json!([[0, 0]]), 1 << 20).await;
     let handle = handles[0]["handle"].as_str().unwrap().to_owned();
-    door.shut_down().await;
-    (handle, bases.segments().pop().unwrap())
+    server.shut_down().await;
+    (handle, base_folder.segments().pop().unwrap())
 }
 
-/// A daemon that has nothing in memory.
-async fn fresh<T>(config: &Config, ask: impl AsyncFnOnce(&Daemon) -> T) -> T {
+/// Calls `work` with a daemon that has nothing cached.
+async fn with_fresh_daemon<T>(config: &Config, work: impl AsyncFnOnce(&Daemon) -> T) -> T {
     let daemon = Daemon::build(config, &Runtime::seeded(1)).unwrap();
-    let answer = ask(&daemon).await;
+    let answer = work(&daemon).await;
     daemon.runtime.tasks.shut_down().await;
     answer
 }
@@ -59,53 +60,54 @@ async fn read_partition(daemon: &Daemon, exchange: &str) -> Result<Vec<u8>, Read
     Ok(read.stream.try_collect::<Vec<Bytes>>().await?.concat())
 }
 
-/// The error names the damaged thing, and how it is told lets a client read again.
+/// Whether the error reports corruption and names the segment.
 fn is_named(error: &ReadError) -> bool {
     let corrupt = matches!(error, ReadError::Corrupt { .. } | ReadError::Catalog(_));
     corrupt && error.to_string().contains("segment ")
 }
 
 #[tokio::test]
-async fn every_byte_of_a_request_with_pages_matters() {
-    let bases = Bases::new();
-    let door = Door::open(&bases.config()).await;
-    door.announce("w", 2).await;
+async fn a_batch_with_any_byte_damaged_is_refused() {
+    let base_folder = BaseFolder::new();
+    let server = TestServer::open(&base_folder.config()).await;
+    server.announce("w", 2).await;
     let (sink, good) = (sink("w", 0, 0), batch(&PAGES));
     let path = format!("{sink}/pages?batch=0");
     for at in 0..good.len() {
         let mut damaged = good.clone();
         damaged[at] ^= 1 << (at % 8);
-        let answer = door.post(&path, BATCH, damaged).await;
+        let answer = server.post(&path, BATCH, damaged).await;
         let problem: serde_json::Value = answer.json().await.unwrap();
-        let slug = problem["type"].as_str().unwrap();
+        let problem_type = problem["type"].as_str().unwrap();
         let found = ["checksum-mismatch", "invalid-frame", "page-too-large"];
         assert!(
-            found.iter().any(|f| slug.ends_with(f)),
+            found.iter().any(|f| problem_type.ends_with(f)),
             "byte {at}: {problem}"
         );
     }
-    assert_eq!(door.daemon.metrics.pages_written.get(), 0);
-    // The same batch undamaged is still the first.
-    door.add(&sink, 0, good).await;
-    ok_json(door.post_nothing(&format!("{sink}/finish")).await).await;
-    let read = door.get("/v1/exchanges/w/partitions/0").await;
+    assert_eq!(server.daemon.metrics.pages_written.get(), 0);
+    // The same batch, undamaged, is still accepted as the first.
+    server.add(&sink, 0, good).await;
+    ok_json(server.post_empty(&format!("{sink}/finish")).await).await;
+    let read = server.get("/v1/exchanges/w/partitions/0").await;
     assert_eq!(read.bytes().await.unwrap(), "firstsecond page");
-    door.shut_down().await;
+    server.shut_down().await;
 }
 
 #[tokio::test]
-async fn every_byte_of_a_stored_segment_matters_and_none_is_served_damaged() {
-    let bases = Bases::new();
-    let (handle, file) = written(&bases).await;
+async fn no_damaged_byte_of_a_stored_segment_is_ever_served() {
+    let base_folder = BaseFolder::new();
+    let (handle, file) = write_pages(&base_folder).await;
     let good = std::fs::read(&file).unwrap();
-    let config = bases.config();
-    let expected = fresh(&config, async |d| read_handle(d, &handle).await.unwrap()).await;
+    let config = base_folder.config();
+    let expected =
+        with_fresh_daemon(&config, async |d| read_handle(d, &handle).await.unwrap()).await;
     let (mut by_handle, mut by_footer) = (0, 0);
     for at in 0..good.len() {
         let mut damaged = good.clone();
         damaged[at] ^= 1 << (at % 8);
         std::fs::write(&file, damaged).unwrap();
-        let (one, other) = fresh(&config, async |daemon| {
+        let (one, other) = with_fresh_daemon(&config, async |daemon| {
             let one = read_handle(daemon, &handle).await;
             (one, read_partition(daemon, "w").await)
         })
@@ -125,8 +127,8 @@ async fn every_byte_of_a_stored_segment_matters_and_none_is_served_damaged() {
             }
         }
     }
-    // By its handle a read finds every byte of its range; who plans it finds every byte of the
-    // footer, too. What nobody looks at is the first line of the segment, and other partitions.
+    // A read by handle detects damage to every byte of its range; planning also detects damage to
+    // every byte of the footer. Nothing here reads the segment header and the other partition.
     let range = expected.len() - RECORD_LEN;
     assert_eq!(by_handle, range);
     let third = RECORD_LEN + 12 + PAGES[2].1.len();
@@ -134,15 +136,16 @@ async fn every_byte_of_a_stored_segment_matters_and_none_is_served_damaged() {
 }
 
 #[tokio::test]
-async fn a_stored_segment_cut_short_or_grown_by_any_length_is_never_a_shorter_result() {
-    let bases = Bases::new();
-    let (handle, file) = written(&bases).await;
+async fn a_truncated_or_extended_segment_is_never_a_shorter_result() {
+    let base_folder = BaseFolder::new();
+    let (handle, file) = write_pages(&base_folder).await;
     let good = std::fs::read(&file).unwrap();
-    let config = bases.config();
-    let expected = fresh(&config, async |d| read_handle(d, &handle).await.unwrap()).await;
+    let config = base_folder.config();
+    let expected =
+        with_fresh_daemon(&config, async |d| read_handle(d, &handle).await.unwrap()).await;
     for length in 0..good.len() {
         std::fs::write(&file, &good[..length]).unwrap();
-        let (one, other) = fresh(&config, async |daemon| {
+        let (one, other) = with_fresh_daemon(&config, async |daemon| {
             let one = read_handle(daemon, &handle).await;
             (one, read_partition(daemon, "w").await)
         })
@@ -152,12 +155,12 @@ async fn a_stored_segment_cut_short_or_grown_by_any_length_is_never_a_shorter_re
         assert!(is_named(&error), "{length} bytes: {error}");
     }
     std::fs::write(&file, [&good[..], b"x"].concat()).unwrap();
-    let grown = fresh(&config, async |d| read_partition(d, "w").await).await;
+    let grown = with_fresh_daemon(&config, async |d| read_partition(d, "w").await).await;
     assert!(is_named(&grown.unwrap_err()));
 }
 
-/// The segment of a file, as an object in memory.
-async fn in_memory(daemon: &Daemon, content: Vec<u8>) -> HotSegment {
+/// A hot segment with this content and the address of the stored one.
+async fn hot_segment(daemon: &Daemon, content: Vec<u8>) -> HotSegment {
     let exchange: ExchangeId = "w".parse().unwrap();
     let listed = daemon.storage.list_segments(&exchange).await.unwrap();
     let address: SegmentAddress = listed[0].address.clone();
@@ -174,17 +177,17 @@ async fn in_memory(daemon: &Daemon, content: Vec<u8>) -> HotSegment {
 
 #[tokio::test]
 async fn a_segment_damaged_in_memory_is_read_from_its_base_directory() {
-    let bases = Bases::new();
-    let (handle, file) = written(&bases).await;
+    let base_folder = BaseFolder::new();
+    let (handle, file) = write_pages(&base_folder).await;
     let good = std::fs::read(&file).unwrap();
-    fresh(&bases.config(), async |daemon| {
+    with_fresh_daemon(&base_folder.config(), async |daemon| {
         let expected = read_handle(daemon, &handle).await.unwrap();
         let hot = &daemon.hot;
         let mut found = 0;
         for at in 0..good.len() {
             let mut damaged = good.clone();
             damaged[at] ^= 0x10;
-            hot.insert(in_memory(daemon, damaged).await);
+            hot.insert(hot_segment(daemon, damaged).await);
             let served = read_handle(daemon, &handle).await.unwrap();
             assert_eq!(served, expected, "byte {at}");
             found += u64::from(hot.bytes() == 0);
@@ -193,7 +196,7 @@ async fn a_segment_damaged_in_memory_is_read_from_its_base_directory() {
         assert_eq!(
             found as usize,
             expected.len() - RECORD_LEN,
-            "dropped if damaged"
+            "evicted if damaged"
         );
         assert_eq!(daemon.metrics.corruptions.get(), found);
     })
@@ -202,10 +205,10 @@ async fn a_segment_damaged_in_memory_is_read_from_its_base_directory() {
 
 #[tokio::test]
 async fn a_commit_record_that_the_blocks_contradict_is_named_and_counted() {
-    let bases = Bases::new();
-    let (handle, _) = written(&bases).await;
-    fresh(&bases.config(), async |daemon| {
-        let mut segment = in_memory(daemon, Vec::new()).await;
+    let base_folder = BaseFolder::new();
+    let (handle, _) = write_pages(&base_folder).await;
+    with_fresh_daemon(&base_folder.config(), async |daemon| {
+        let mut segment = hot_segment(daemon, Vec::new()).await;
         let footer = Arc::get_mut(&mut segment.footer).unwrap();
         let attempt = TaskAttempt {
             task: 0,
@@ -232,12 +235,12 @@ async fn a_commit_record_that_the_blocks_contradict_is_named_and_counted() {
 }
 
 #[tokio::test]
-async fn a_shared_chunk_damaged_on_its_way_or_in_memory_is_fetched_once_more() {
-    // Partitions 0 and 1 share a chunk; the one is read from it, then the other one.
-    let bases = Bases::new();
-    let (handle, file) = written(&bases).await;
+async fn a_shared_chunk_damaged_in_transit_or_in_memory_is_fetched_again() {
+    // Partitions 0 and 1 share a chunk: reading partition 0 caches it for partition 1.
+    let base_folder = BaseFolder::new();
+    let (handle, file) = write_pages(&base_folder).await;
     let good = std::fs::read(&file).unwrap();
-    let config = bases.config();
+    let config = base_folder.config();
     let read = async |daemon: &Daemon, partition| {
         let (exchange, selected) = ("w".parse().unwrap(), Selection::default());
         let raw = PageFormat::Raw;
@@ -253,14 +256,14 @@ async fn a_shared_chunk_damaged_on_its_way_or_in_memory_is_fetched_once_more() {
     for at in third {
         let mut damaged = good.clone();
         damaged[at] ^= 1 << (at % 8);
-        fresh(&config, async |daemon| {
+        with_fresh_daemon(&config, async |daemon| {
             std::fs::write(&file, &damaged).unwrap();
             assert_eq!(read(daemon, 0).await.unwrap(), b"firstsecond page");
             std::fs::write(&file, &good).unwrap();
             assert!(daemon.reader.cached_bytes() > 0);
             assert_eq!(read(daemon, 1).await.unwrap(), b"third", "byte {at}");
             assert_eq!(daemon.metrics.corruptions.get(), 1, "byte {at}");
-            // What damaged the base directory itself is an error, by name.
+            // Damage in the base directory itself is an error that names the segment.
             std::fs::write(&file, &damaged).unwrap();
             assert_eq!(read(daemon, 0).await.unwrap(), b"firstsecond page");
             let error = read(daemon, 1).await.unwrap_err();
@@ -276,17 +279,20 @@ fn marker(base: &Path, exchange: &str) -> PathBuf {
 }
 
 #[tokio::test]
-async fn announcements_that_were_swapped_or_damaged_are_refused_by_name() {
-    let bases = Bases::new();
-    let door = Door::open(&bases.config()).await;
-    door.announce("one", 2).await;
-    door.announce("other", 3).await;
-    door.shut_down().await;
-    let (one, other) = (marker(bases.path(), "one"), marker(bases.path(), "other"));
+async fn swapped_or_damaged_markers_are_refused_by_name() {
+    let base_folder = BaseFolder::new();
+    let server = TestServer::open(&base_folder.config()).await;
+    server.announce("one", 2).await;
+    server.announce("other", 3).await;
+    server.shut_down().await;
+    let (one, other) = (
+        marker(base_folder.path(), "one"),
+        marker(base_folder.path(), "other"),
+    );
     let good = std::fs::read(&one).unwrap();
     let end = good.iter().position(|b| *b == b'}').unwrap();
     std::fs::copy(&other, &one).unwrap();
-    let swapped = fresh(&bases.config(), async |daemon| {
+    let swapped = with_fresh_daemon(&base_folder.config(), async |daemon| {
         daemon.exchanges.lookup(&"one".parse().unwrap()).await
     })
     .await;
@@ -297,7 +303,7 @@ async fn announcements_that_were_swapped_or_damaged_are_refused_by_name() {
         let mut damaged = good.clone();
         damaged[at] ^= 1 << (at % 8);
         std::fs::write(&one, damaged).unwrap();
-        let read = fresh(&bases.config(), async |daemon| {
+        let read = with_fresh_daemon(&base_folder.config(), async |daemon| {
             daemon.exchanges.lookup(&"one".parse().unwrap()).await
         })
         .await;
@@ -305,20 +311,20 @@ async fn announcements_that_were_swapped_or_damaged_are_refused_by_name() {
         assert!(error.contains("exchange one"), "byte {at}: {error}");
     }
     std::fs::write(&one, good).unwrap();
-    let door = Door::open(&bases.config()).await;
-    assert_eq!(door.get("/v1/exchanges/one").await.status(), 200);
-    door.shut_down().await;
+    let server = TestServer::open(&base_folder.config()).await;
+    assert_eq!(server.get("/v1/exchanges/one").await.status(), 200);
+    server.shut_down().await;
 }
 
 #[tokio::test]
-async fn damage_reaches_a_client_as_a_problem_on_which_it_may_read_again_elsewhere() {
-    let bases = Bases::new();
-    let (handle, file) = written(&bases).await;
+async fn damage_reaches_a_client_as_a_retryable_problem() {
+    let base_folder = BaseFolder::new();
+    let (handle, file) = write_pages(&base_folder).await;
     let mut damaged = std::fs::read(&file).unwrap();
     damaged[SEGMENT_HEADER_LEN + RECORD_LEN + 14] ^= 1;
     std::fs::write(&file, &damaged).unwrap();
-    let door = Door::open(&bases.config()).await;
-    let stream = door.read(&handle, 0).await.bytes().await.unwrap();
+    let server = TestServer::open(&base_folder.config()).await;
+    let stream = server.read(&handle, 0).await.bytes().await.unwrap();
     let error = stream
         .windows(4)
         .position(|w| w == (END_MARKER + 1).to_le_bytes());
@@ -334,16 +340,16 @@ async fn damage_reaches_a_client_as_a_problem_on_which_it_may_read_again_elsewhe
         problem["detail"].as_str().unwrap().contains(name),
         "{problem}"
     );
-    // Another attempt of the same task is not touched by it.
+    // Another attempt of the same task is not affected.
     let retried = sink("w", 0, 1);
-    door.add(&retried, 0, batch(&PAGES)).await;
-    ok_json(door.post_nothing(&format!("{retried}/finish")).await).await;
-    let handles = door.handles("w", &json!([[0, 1]]), 1 << 20).await;
-    let second = door.read(handles[0]["handle"].as_str().unwrap(), 0).await;
+    server.add(&retried, 0, batch(&PAGES)).await;
+    ok_json(server.post_empty(&format!("{retried}/finish")).await).await;
+    let handles = server.handles("w", &json!([[0, 1]]), 1 << 20).await;
+    let second = server.read(handles[0]["handle"].as_str().unwrap(), 0).await;
     let second = second.bytes().await.unwrap();
     assert_eq!(
         second[second.len() - RECORD_LEN..][..4],
         END_MARKER.to_le_bytes()
     );
-    door.shut_down().await;
+    server.shut_down().await;
 }

@@ -1,4 +1,4 @@
-//! Claims about leases of real processes: stopped and woken, and collected by command.
+//! Claims about leases, with real processes: suspended, resumed, and collected by `stopover gc`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -11,10 +11,10 @@ use serde_json::Value;
 
 use crate::process::{Process, announce, finish, read, write};
 
-/// A daemon that collects nothing within a test.
-const PATIENT: [&str; 2] = ["--set", "lease.duration=30d"];
-/// A daemon that collects after four seconds of silence.
-const HASTY: [&str; 4] = [
+/// Settings of a daemon that collects nothing during a test.
+const LONG_LEASE: [&str; 2] = ["--set", "lease.duration=30d"];
+/// Settings of a daemon that collects exchanges which are not renewed for four seconds.
+const SHORT_LEASE: [&str; 4] = [
     "--set",
     "lease.duration=4s",
     "--set",
@@ -38,7 +38,7 @@ fn files(folder: &Path, exchange: &str) -> Vec<PathBuf> {
     found
 }
 
-async fn until_nothing_is_left(folder: &Path, exchange: &str) {
+async fn wait_until_no_files(folder: &Path, exchange: &str) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !files(folder, exchange).is_empty() {
         let left = files(folder, exchange);
@@ -47,7 +47,7 @@ async fn until_nothing_is_left(folder: &Path, exchange: &str) {
     }
 }
 
-/// Renews the lease of an exchange again and again until it is dropped.
+/// Renews the lease of an exchange repeatedly until dropped.
 struct Renewals(Arc<AtomicBool>);
 
 impl Renewals {
@@ -81,13 +81,13 @@ async fn write_one(http: &Client, daemon: &Process, exchange: &str) {
 }
 
 #[tokio::test]
-async fn a_sweeper_that_was_stopped_for_longer_than_a_lease_takes_nobody_for_dead() {
+async fn a_sweeper_suspended_for_longer_than_a_lease_collects_no_renewed_exchange() {
     let (folder, http) = (tempfile::tempdir().unwrap(), Client::new());
-    let daemon = Process::start(folder.path(), &PATIENT);
-    let sweeper = Process::start(folder.path(), &HASTY);
+    let daemon = Process::start(folder.path(), &LONG_LEASE);
+    let sweeper = Process::start(folder.path(), &SHORT_LEASE);
     write_one(&http, &daemon, "q-1").await;
-    // It has looked at it before it is stopped; and as if all were suspended together, nobody
-    // renews meanwhile.
+    // The sweeper observes the exchange before it is suspended. Nothing is renewed meanwhile, as if
+    // all processes were suspended together.
     tokio::time::sleep(Duration::from_millis(600)).await;
     sweeper.signal("STOP");
     tokio::time::sleep(Duration::from_secs(6)).await;
@@ -96,26 +96,27 @@ async fn a_sweeper_that_was_stopped_for_longer_than_a_lease_takes_nobody_for_dea
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(read(&http, &daemon, "q-1").await, b"page");
     drop(renewals);
-    until_nothing_is_left(folder.path(), "q-1").await;
+    wait_until_no_files(folder.path(), "q-1").await;
 }
 
 #[tokio::test]
-async fn a_writer_that_was_stopped_until_its_exchange_was_collected_brings_nothing_back() {
+async fn a_writer_suspended_until_its_exchange_was_collected_leaves_nothing_behind() {
     let (folder, http) = (tempfile::tempdir().unwrap(), Client::new());
-    let writer = Process::start(folder.path(), &PATIENT);
+    let writer = Process::start(folder.path(), &LONG_LEASE);
     write_one(&http, &writer, "q-1").await;
-    write(&http, &writer, "q-1", 1, b"in memory when it was stopped").await;
+    write(&http, &writer, "q-1", 1, b"in memory when suspended").await;
     writer.signal("STOP");
-    let sweeper = Process::start(folder.path(), &HASTY);
-    until_nothing_is_left(folder.path(), "q-1").await;
+    let sweeper = Process::start(folder.path(), &SHORT_LEASE);
+    wait_until_no_files(folder.path(), "q-1").await;
     writer.signal("CONT");
-    // It may believe for a moment that the exchange is open: it writes, then looks.
+    // The writer may still consider the exchange open: it uploads a segment, rechecks, and deletes
+    // the segment.
     finish(&http, &writer, "q-1", 1).await;
     let renewed = http
         .put(format!("{}/v1/exchanges/q-1", writer.url))
         .json(&serde_json::json!({"partitions": 2, "ordered": false}));
     assert_eq!(renewed.send().await.unwrap().status(), 410);
-    until_nothing_is_left(folder.path(), "q-1").await;
+    wait_until_no_files(folder.path(), "q-1").await;
     drop(sweeper);
 }
 
@@ -132,8 +133,8 @@ async fn gc_json(folder: &Path, more: &'static [&str]) -> Value {
     let folder = folder.to_owned();
     let output = tokio::task::spawn_blocking(move || gc(&folder, more)).await;
     let output = output.unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
@@ -152,25 +153,25 @@ fn verdicts(report: &Value) -> Vec<(&str, &str, bool)> {
 }
 
 #[tokio::test]
-async fn gc_removes_what_nobody_renews_and_only_tells_it_in_a_dry_run() {
+async fn gc_removes_unrenewed_exchanges_and_a_dry_run_only_reports_them() {
     let (folder, http) = (tempfile::tempdir().unwrap(), Client::new());
-    let daemon = Process::start(folder.path(), &PATIENT);
+    let daemon = Process::start(folder.path(), &LONG_LEASE);
     for exchange in ["q-alive", "q-dead"] {
         write_one(&http, &daemon, exchange).await;
     }
-    // As a writer leaves it that dies right after a late segment.
+    // As left behind by a writer that dies right after it has stored a late segment.
     let orphan = folder.path().join("v1/q-orphan/segments");
     std::fs::create_dir_all(&orphan).unwrap();
     std::fs::write(orphan.join("000000000000feed-000000000001.seg"), "late").unwrap();
     let renewals = Renewals::start(&http, &daemon, "q-alive");
-    let told = gc_json(folder.path(), &["--dry-run", "--json"]).await;
+    let report = gc_json(folder.path(), &["--dry-run", "--json"]).await;
     let expected = [
         ("q-alive", "renewed", false),
         ("q-dead", "silent", true),
         ("q-orphan", "orphaned", true),
     ];
-    assert_eq!(verdicts(&told), expected);
-    assert_eq!(told["exchanges"][1]["objects"], 2, "marker and segment");
+    assert_eq!(verdicts(&report), expected);
+    assert_eq!(report["exchanges"][1]["objects"], 2, "marker and segment");
     for exchange in ["q-alive", "q-dead", "q-orphan"] {
         assert!(!files(folder.path(), exchange).is_empty(), "{exchange}");
     }
@@ -184,10 +185,10 @@ async fn gc_removes_what_nobody_renews_and_only_tells_it_in_a_dry_run() {
 }
 
 #[test]
-fn gc_refuses_a_watch_in_which_the_living_need_not_be_heard() {
+fn gc_refuses_to_watch_for_less_than_half_a_lease() {
     let folder = tempfile::tempdir().unwrap();
     let output = gc(folder.path(), &["--watch", "1s"]);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("lease.duration"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("lease.duration"), "{stderr}");
 }

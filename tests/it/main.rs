@@ -1,6 +1,6 @@
 //! The integration tests, one binary: each module tests the daemon from one side.
 
-#![allow(clippy::disallowed_methods, missing_docs)] // tests spawn tasks of their own
+#![allow(clippy::disallowed_methods, missing_docs)] // tests spawn their own tasks
 
 mod commit_lookup;
 mod corpus;

@@ -1,9 +1,9 @@
-//! The daemon against a model of it: random work on two daemons that share a base directory, with
-//! crashes in between, must look to every reader as the model says.
+//! The daemon against a model of it: random operations on two daemons that share base directories,
+//! with crashes in between, must look to every reader as the model predicts.
 //!
-//! The model knows nothing of segments: it holds what each daemon has in memory and what was
+//! The model knows nothing about segments: it records what each daemon has in memory and what was
 //! committed. Time is simulated, so a thousand waits cost nothing, and a failing case is replayed
-//! by its seed.
+//! from its seed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,13 +24,13 @@ const PARTITIONS: u32 = 2;
 
 #[derive(Debug, Clone)]
 enum Op {
-    /// A batch for an attempt, at the daemon that it belongs to.
+    /// Sends a batch of an attempt to the daemon that owns the attempt.
     Write {
         task: u32,
         attempt: u32,
         pages: Vec<(u32, u8)>,
     },
-    /// The last batch once more.
+    /// Sends the last batch again.
     Repeat { task: u32, attempt: u32 },
     Finish {
         daemon: usize,
@@ -42,9 +42,9 @@ enum Op {
         task: u32,
         attempt: u32,
     },
-    /// The daemon loses all that it had in memory and comes back as another run.
+    /// The daemon loses everything that it had in memory and restarts as a new run.
     Crash { daemon: usize },
-    /// Both daemons are read.
+    /// Reads through both daemons.
     Read,
 }
 
@@ -65,7 +65,7 @@ fn op() -> impl Strategy<Value = Op> {
 type Pages = Vec<(u32, Vec<u8>)>;
 
 #[derive(Debug, Clone, PartialEq)]
-enum Held {
+enum SinkState {
     Open(Vec<Pages>),
     Aborted,
     Finished,
@@ -73,7 +73,7 @@ enum Held {
 
 #[derive(Default)]
 struct Model {
-    held: [HashMap<(u32, u32), Held>; 2],
+    sinks: [HashMap<(u32, u32), SinkState>; 2],
     committed: BTreeMap<(u32, u32), Pages>,
 }
 
@@ -110,7 +110,7 @@ impl World {
         static WORLDS: AtomicU64 = AtomicU64::new(0);
         let number = WORLDS.fetch_add(1, Ordering::Relaxed);
         let mut config = Config::default();
-        // Small enough that segments are sealed in the midst.
+        // Small enough that segments are sealed while sinks are open.
         config.memory.budget = Some(64 << 10);
         config.segment.target_size = 2 << 10;
         config.base_directories = ["a", "b"]
@@ -160,7 +160,7 @@ impl World {
                 let runtime = Runtime::seeded(self.seeds);
                 self.seeds += 1;
                 self.daemons[daemon] = Daemon::build(&self.config, &runtime).unwrap();
-                self.model.held[daemon].clear();
+                self.model.sinks[daemon].clear();
             }
             Op::Read => self.check_reads().await,
         }
@@ -168,13 +168,13 @@ impl World {
 
     async fn write(&mut self, task: u32, attempt: u32, pages: Vec<(u32, u8)>) {
         let (at, key) = (owner(task, attempt), (task, attempt));
-        let held = self.model.held[at].get(&key).cloned();
-        if held.is_none() && self.model.committed.contains_key(&key) {
-            // No client writes an attempt again that has finished: attempts are numbered anew.
+        let state = self.model.sinks[at].get(&key).cloned();
+        if state.is_none() && self.model.committed.contains_key(&key) {
+            // No client writes a finished attempt again: a retry has a new number.
             return;
         }
-        let number = match &held {
-            Some(Held::Open(batches)) => batches.len() as u32,
+        let number = match &state {
+            Some(SinkState::Open(batches)) => batches.len() as u32,
             _ => 0,
         };
         let pages: Pages = pages
@@ -182,37 +182,37 @@ impl World {
             .map(|(p, seed)| (p, vec![seed; 100 + seed as usize]))
             .collect();
         let written = write(&self.daemons[at], &self.sink(task, attempt), number, &pages).await;
-        match held {
-            None | Some(Held::Open(_)) => {
+        match state {
+            None | Some(SinkState::Open(_)) => {
                 written.unwrap();
-                let entry = self.model.held[at]
+                let entry = self.model.sinks[at]
                     .entry(key)
-                    .or_insert(Held::Open(Vec::new()));
-                let Held::Open(batches) = entry else {
+                    .or_insert(SinkState::Open(Vec::new()));
+                let SinkState::Open(batches) = entry else {
                     unreachable!("checked above")
                 };
                 batches.push(pages);
             }
-            Some(Held::Aborted) => {
+            Some(SinkState::Aborted) => {
                 assert!(
                     matches!(written, Err(IngestError::SinkAborted { .. })),
                     "{written:?}"
                 );
             }
-            // Batch 0 of an attempt that had pages is a repeat; of an empty one it comes too late.
-            Some(Held::Finished) if self.model.committed[&key].is_empty() => {
+            // Batch 0 of an attempt that had pages is a repeat; for an empty one it comes too late.
+            Some(SinkState::Finished) if self.model.committed[&key].is_empty() => {
                 assert!(
                     matches!(written, Err(IngestError::SinkFinished { .. })),
                     "{written:?}"
                 );
             }
-            Some(Held::Finished) => written.unwrap(),
+            Some(SinkState::Finished) => written.unwrap(),
         }
     }
 
     async fn repeat(&mut self, task: u32, attempt: u32) {
         let at = owner(task, attempt);
-        if let Some(Held::Open(batches)) = self.model.held[at].get(&(task, attempt)) {
+        if let Some(SinkState::Open(batches)) = self.model.sinks[at].get(&(task, attempt)) {
             let number = batches.len() as u32 - 1;
             let pages = batches[number as usize].clone();
             write(&self.daemons[at], &self.sink(task, attempt), number, &pages)
@@ -227,23 +227,23 @@ impl World {
             .ingest
             .finish(&self.sink(task, attempt), None)
             .await;
-        match self.model.held[at].get(&key).cloned() {
-            Some(Held::Open(batches)) => {
+        match self.model.sinks[at].get(&key).cloned() {
+            Some(SinkState::Open(batches)) => {
                 finished.unwrap();
                 self.model.committed.insert(key, batches.concat());
-                self.model.held[at].insert(key, Held::Finished);
+                self.model.sinks[at].insert(key, SinkState::Finished);
             }
-            // Given up here, but its own daemon has committed it: that is the outcome everywhere.
-            Some(Held::Aborted) if self.model.committed.contains_key(&key) => {
+            // Aborted here, but committed by its own daemon: that is the outcome everywhere.
+            Some(SinkState::Aborted) if self.model.committed.contains_key(&key) => {
                 self.check_totals(key, finished.unwrap().pages);
             }
-            Some(Held::Aborted) => {
+            Some(SinkState::Aborted) => {
                 assert!(
                     matches!(finished, Err(IngestError::SinkAborted { .. })),
                     "{finished:?}"
                 );
             }
-            Some(Held::Finished) => self.check_totals(key, finished.unwrap().pages),
+            Some(SinkState::Finished) => self.check_totals(key, finished.unwrap().pages),
             None if self.model.committed.contains_key(&key) => {
                 self.check_totals(key, finished.unwrap().pages);
             }
@@ -260,7 +260,7 @@ impl World {
         assert_eq!(
             pages,
             self.model.committed[&key].len() as u64,
-            "finish answers the same again"
+            "a repeated finish gives the same answer"
         );
     }
 
@@ -272,12 +272,12 @@ impl World {
             .await
             .unwrap();
         let committed = self.model.committed.contains_key(&key);
-        match self.model.held[at].get(&key) {
-            Some(Held::Finished) => assert_eq!(aborted, Aborted::AlreadyFinished),
+        match self.model.sinks[at].get(&key) {
+            Some(SinkState::Finished) => assert_eq!(aborted, Aborted::AlreadyFinished),
             None if committed => assert_eq!(aborted, Aborted::AlreadyFinished),
             _ => {
                 assert_eq!(aborted, Aborted::Aborted);
-                self.model.held[at].insert(key, Held::Aborted);
+                self.model.sinks[at].insert(key, SinkState::Aborted);
             }
         }
     }
@@ -300,8 +300,8 @@ impl World {
         }
     }
 
-    /// After the close nothing is left, in the base directories and in memory, once uploads that
-    /// were under way have noticed.
+    /// After the close nothing is left in the base directories and in memory, once uploads that
+    /// were in progress have been cleaned up.
     async fn close(&self) {
         self.daemons[0].closing.close(&self.exchange).await.unwrap();
         for _ in 0..100 {
@@ -311,7 +311,7 @@ impl World {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        panic!("something is left ten seconds after the close");
+        panic!("objects or memory are left ten seconds after the close");
     }
 }
 
@@ -323,7 +323,7 @@ proptest! {
     })]
 
     #[test]
-    fn whatever_happens_readers_see_what_the_model_says(ops in prop::collection::vec(op(), 1..40)) {
+    fn readers_always_see_what_the_model_predicts(ops in prop::collection::vec(op(), 1..40)) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .start_paused(true)

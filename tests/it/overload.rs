@@ -1,4 +1,4 @@
-//! Promise 7 under more than the daemon can hold: it gets slower, and nothing stops for good.
+//! Promise 7 under more load than the daemon can hold: it slows down, and nothing stops for good.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,15 +16,15 @@ use stopover::store::local::{LocalStore, WriteMode};
 use crate::support::frames::batch;
 use crate::support::process::{OVERHEAD, Process};
 use crate::support::raw::RawClient;
-use crate::support::slow::{Pace, SlowStore};
-use crate::support::{BATCH, Bases, Door, ok_json, sink};
+use crate::support::slow::{Delay, SlowStore};
+use crate::support::{BATCH, BaseFolder, TestServer, ok_json, sink};
 
-/// Story: a read that waited for the rest of a page held the part which it had. Sixteen such reads
-/// held all memory for reading, each waiting for the next, and none ever went on.
+/// Story: a read that waited for the rest of a page held the part that it had. Sixteen such reads
+/// held all memory for reading, each waiting for the others, and none made progress.
 #[tokio::test]
-async fn many_reads_of_pages_that_lie_across_chunks_all_end_in_little_memory() {
-    let bases = Bases::new();
-    let writer = Door::open(&bases.config()).await;
+async fn many_reads_of_pages_that_span_chunks_all_complete_in_little_memory() {
+    let base_folder = BaseFolder::new();
+    let writer = TestServer::open(&base_folder.config()).await;
     writer.announce("w", 4).await;
     let pages: Vec<Vec<u8>> = (0..4u8)
         .map(|p| vec![p; 100_000 + usize::from(p)])
@@ -35,11 +35,11 @@ async fn many_reads_of_pages_that_lie_across_chunks_all_end_in_little_memory() {
             let frames: Vec<(u32, &[u8])> = (0..4).map(|p| (p, &pages[p as usize][..])).collect();
             writer.add(&sink, number, batch(&frames)).await;
         }
-        ok_json(writer.post_nothing(&format!("{sink}/finish")).await).await;
+        ok_json(writer.post_empty(&format!("{sink}/finish")).await).await;
     }
-    let mut config = bases.config();
+    let mut config = base_folder.config();
     config.memory.budget = Some(2 << 20);
-    let reader = Door::open(&config).await;
+    let reader = TestServer::open(&config).await;
     assert_eq!(reader.daemon.read_pool.capacity(), 1 << 20);
     let reads = (0..32usize).map(|n| {
         let (reader, pages) = (&reader, &pages);
@@ -50,11 +50,11 @@ async fn many_reads_of_pages_that_lie_across_chunks_all_end_in_little_memory() {
         }
     });
     let all = futures::future::join_all(reads);
-    let ended = tokio::time::timeout(Duration::from_secs(300), all).await;
+    let completed = tokio::time::timeout(Duration::from_secs(300), all).await;
     let pool = &reader.daemon.read_pool;
     assert!(
-        ended.is_ok(),
-        "{} bytes held, {} waited for",
+        completed.is_ok(),
+        "{} bytes reserved, {} waited for",
         pool.used(),
         pool.waiting()
     );
@@ -64,13 +64,13 @@ async fn many_reads_of_pages_that_lie_across_chunks_all_end_in_little_memory() {
 
 const PAGE: usize = 600_000;
 
-/// A client of daemons that are processes.
+/// A client of daemons that run as processes.
 #[derive(Clone)]
-struct Clients(reqwest::Client);
+struct HttpClient(reqwest::Client);
 
-impl Clients {
+impl HttpClient {
     fn new() -> Self {
-        // Shorter than the daemon's `Keep-Alive`, which this client does not look at.
+        // Shorter than the daemon's `Keep-Alive`, which this client ignores.
         let http = reqwest::Client::builder().pool_idle_timeout(Duration::from_secs(10));
         Self(http.no_proxy().build().unwrap())
     }
@@ -82,8 +82,8 @@ impl Clients {
         assert_eq!(answer.status(), 201);
     }
 
-    /// Sends until it is taken, as a proper client does: a batch or a finish that is repeated is
-    /// taken once, and a connection may be closed when a machine is too busy to keep it alive.
+    /// Retries until the request is accepted, as a correct client does: a repeated batch or finish
+    /// takes effect once, and a connection may be closed when the machine is too busy to serve it.
     async fn post(&self, url: &str, body: Vec<u8>) {
         for _ in 0..100 {
             let sent = self.0.post(url).header("content-type", BATCH);
@@ -98,7 +98,7 @@ impl Clients {
         panic!("{url} was never answered");
     }
 
-    /// A whole sink: so many batches of one page in the partition `task % 8`.
+    /// Writes and finishes a sink: `batches` batches of one page in partition `task % 8`.
     async fn write(self, url: String, exchange: &'static str, task: u32, batches: u32) {
         let sink = format!("{url}{}", sink(exchange, task, 0));
         for number in 0..batches {
@@ -117,8 +117,8 @@ impl Clients {
         panic!("{finish} was never answered");
     }
 
-    /// Reads a partition without keeping it, anew if it is cut off: a reader that this machine does
-    /// not let run for some seconds looks like one that has stopped.
+    /// Reads a partition without buffering it, again if it is cut off: on a busy machine a reader
+    /// that does not run for some seconds looks stalled to the daemon.
     async fn read(self, url: String, exchange: &'static str, partition: u32) -> usize {
         let url = format!("{url}/v1/exchanges/{exchange}/partitions/{partition}");
         loop {
@@ -138,28 +138,28 @@ impl Clients {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hundred_sinks_finish_in_64_mib_and_the_process_stays_under_budget_and_overhead() {
+async fn two_hundred_sinks_finish_in_64_mib_and_the_process_stays_within_budget_plus_overhead() {
     let folder = tempfile::tempdir().unwrap();
     let budget = ["--memory-budget", "64MiB"];
-    let (before, clients) = (Process::start(folder.path(), &budget), Clients::new());
-    clients.announce(&before, "before", 8).await;
+    let (before, http) = (Process::start(folder.path(), &budget), HttpClient::new());
+    http.announce(&before, "before", 8).await;
     let writes = (0..40).map(|task| {
-        let clients = clients.clone();
-        tokio::spawn(clients.write(before.url.clone(), "before", task, 2))
+        let http = http.clone();
+        tokio::spawn(http.write(before.url.clone(), "before", task, 2))
     });
     for done in futures::future::join_all(writes).await {
         done.unwrap();
     }
-    // The other daemon has nothing of that in memory: it fetches, and is written to meanwhile.
+    // The other daemon has none of that cached: it fetches while it is written to.
     let daemon = Process::start(folder.path(), &budget);
-    clients.announce(&daemon, "now", 8).await;
+    http.announce(&daemon, "now", 8).await;
     let reads = (0..24).map(|n| {
-        let clients = clients.clone();
-        tokio::spawn(clients.read(daemon.url.clone(), "before", n % 8))
+        let http = http.clone();
+        tokio::spawn(http.read(daemon.url.clone(), "before", n % 8))
     });
     let writes = (0..200).map(|task| {
-        let clients = clients.clone();
-        tokio::spawn(clients.write(daemon.url.clone(), "now", task, 1))
+        let http = http.clone();
+        tokio::spawn(http.write(daemon.url.clone(), "now", task, 1))
     });
     let (reads, writes): (Vec<_>, Vec<_>) = (reads.collect(), writes.collect());
     for read in futures::future::join_all(reads).await {
@@ -169,15 +169,15 @@ async fn two_hundred_sinks_finish_in_64_mib_and_the_process_stays_under_budget_a
         done.unwrap();
     }
     for partition in 0..8 {
-        let read = clients.clone().read(before.url.clone(), "now", partition);
+        let read = http.clone().read(before.url.clone(), "now", partition);
         assert_eq!(read.await, 25 * PAGE);
     }
     let (peak, most) = (daemon.peak_resident(), (64 << 20) + OVERHEAD);
-    println!("{peak} bytes resident at most, {most} are allowed");
+    println!("peak resident memory: {peak} bytes of {most} allowed");
     assert!(peak <= most, "{peak} bytes resident, {most} are allowed");
 }
 
-/// As many as the system lets this process open, at most 10,000.
+/// The number of connections that the system lets this process open, at most 10,000.
 fn many_connections() -> usize {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
@@ -188,19 +188,19 @@ fn many_connections() -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_idle_connections_and_clients_that_never_end_keep_nobody_from_being_served() {
+async fn ten_thousand_idle_connections_and_endless_uploads_keep_no_client_from_being_served() {
     let folder = tempfile::tempdir().unwrap();
-    let (idle, clients) = (many_connections(), Clients::new());
-    // As many connections as it takes at all are idle.
+    let (idle, http) = (many_connections(), HttpClient::new());
+    // The idle connections alone reach the connection limit.
     let most = format!("limits.max_connections={idle}");
     let daemon = Process::start(folder.path(), &["--set", &most, "--memory-budget", "64MiB"]);
     let address: SocketAddr = daemon.url.strip_prefix("http://").unwrap().parse().unwrap();
-    clients.announce(&daemon, "w", 8).await;
+    http.announce(&daemon, "w", 8).await;
     let mut silent = Vec::with_capacity(idle);
     for n in 0..idle {
         let mut client = RawClient::connect(address).await;
         if n % 100 == 0 {
-            // Some have been of use before, some have begun a head that never ends.
+            // Some send the start of a head that never ends.
             client.send("GET /healthz HTTP/1.1\r\nhost: test\r\n").await;
         }
         silent.push(client);
@@ -215,7 +215,7 @@ async fn ten_thousand_idle_connections_and_clients_that_never_end_keep_nobody_fr
                  content-length: 1000000\r\n\r\n",
                 sink("w", 1000 + n, 0)
             );
-            // The daemon may close it: it waits for no client for ever.
+            // The daemon may close the connection: it does not wait for ever.
             let mut sent = client.write_all(head.as_bytes()).await;
             while sent.is_ok() && !stop.is_cancelled() {
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -225,15 +225,18 @@ async fn ten_thousand_idle_connections_and_clients_that_never_end_keep_nobody_fr
     });
     let trickles: Vec<_> = trickles.collect();
     for task in 0..8 {
-        let served = clients.clone().write(daemon.url.clone(), "w", task, 2);
+        let served = http.clone().write(daemon.url.clone(), "w", task, 2);
         let served = tokio::time::timeout(Duration::from_secs(300), served).await;
-        assert!(served.is_ok(), "a writer is not served");
+        assert!(served.is_ok(), "a writer was not served within 300 s");
     }
-    let read = clients.clone().read(daemon.url.clone(), "w", 3);
+    let read = http.clone().read(daemon.url.clone(), "w", 3);
     let read = tokio::time::timeout(Duration::from_secs(300), read).await;
-    assert_eq!(read.expect("a reader is not served"), 2 * PAGE);
+    assert_eq!(
+        read.expect("a reader was not served within 300 s"),
+        2 * PAGE
+    );
     let (peak, allowed) = (daemon.peak_resident(), (64 << 20) + OVERHEAD);
-    println!("{idle} idle connections, {peak} bytes resident at most");
+    println!("{idle} idle connections, {peak} bytes resident at the peak");
     let idle_cost = 10_000 * 16 * 1024;
     assert!(peak <= allowed + idle_cost, "{peak} bytes resident");
     stop.cancel();
@@ -244,44 +247,44 @@ async fn ten_thousand_idle_connections_and_clients_that_never_end_keep_nobody_fr
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_store_slows_writers_down_and_fails_none_of_them() {
-    let bases = Bases::new();
-    let mut config = bases.config();
+    let base_folder = BaseFolder::new();
+    let mut config = base_folder.config();
     config.memory.budget = Some(8 << 20);
     config.limits.max_batch_size = 1 << 20;
     let runtime = Runtime::system();
-    let local = LocalStore::new(bases.path().to_owned(), WriteMode::Unsynced, 7);
+    let local = LocalStore::new(base_folder.path().to_owned(), WriteMode::Unsynced, 7);
     let slow: Arc<dyn Store> = Arc::new(SlowStore {
         inner: Arc::new(local),
-        pace: Pace::Late(Duration::from_millis(100)),
+        delay: Delay::Fixed(Duration::from_millis(100)),
     });
     let name = "slow".parse().unwrap();
     let stores = vec![(name, "test".to_owned(), slow)];
     let storage = Storage::from_stores(stores, StoreLimits::REMOTE, &runtime);
     let daemon = Daemon::assemble(&config, &runtime, storage, Arc::default());
-    let door = Door::around(daemon, &config, runtime).await;
-    door.announce("w", 8).await;
+    let server = TestServer::around(daemon, &config, runtime).await;
+    server.announce("w", 8).await;
     let page = vec![7; PAGE];
     let sinks = (0..40).map(|task| {
-        let (door, page) = (&door, &page);
+        let (server, page) = (&server, &page);
         async move {
             let sink = sink("w", task, 0);
             for number in 0..2 {
-                door.add(&sink, number, batch(&[(task % 8, page)])).await;
-                let pool = &door.daemon.write_pool;
+                server.add(&sink, number, batch(&[(task % 8, page)])).await;
+                let pool = &server.daemon.write_pool;
                 assert!(pool.used() <= pool.capacity());
             }
-            ok_json(door.post_nothing(&format!("{sink}/finish")).await).await;
+            ok_json(server.post_empty(&format!("{sink}/finish")).await).await;
         }
     });
     futures::future::join_all(sinks).await;
     for partition in 0..8 {
         let path = format!("/v1/exchanges/w/partitions/{partition}");
         assert_eq!(
-            door.get(&path).await.bytes().await.unwrap().len(),
+            server.get(&path).await.bytes().await.unwrap().len(),
             5 * 2 * PAGE
         );
     }
-    door.delete("/v1/exchanges/w").await;
-    door.expect_all_gauges_at_zero().await;
-    door.shut_down().await;
+    server.delete("/v1/exchanges/w").await;
+    server.expect_all_gauges_at_zero().await;
+    server.shut_down().await;
 }

@@ -1,4 +1,4 @@
-//! Claims about the program itself: real processes, killed and stopped, on real folders.
+//! Claims about the program: real processes, killed and stopped, on local folders.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -51,7 +51,7 @@ pub async fn read(http: &Client, daemon: &Process, exchange: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_daemon_killed_loses_only_what_it_had_not_acknowledged() {
+async fn a_killed_daemon_loses_only_unacknowledged_pages() {
     let (folder, http) = (tempfile::tempdir().unwrap(), Client::new());
     let killed = Process::start(folder.path(), &[]);
     announce(&http, &killed, "q-1").await;
@@ -70,12 +70,12 @@ async fn a_daemon_killed_loses_only_what_it_had_not_acknowledged() {
     assert_eq!(
         finish(&http, &other, "q-1", 1).await,
         StatusCode::NOT_FOUND,
-        "run it again"
+        "the client must run the task again"
     );
 }
 
 #[tokio::test]
-async fn a_terminated_daemon_lets_open_sinks_finish_takes_no_new_ones_and_ends_well() {
+async fn a_terminated_daemon_lets_open_sinks_finish_refuses_new_ones_and_exits_with_success() {
     let (folder, http) = (tempfile::tempdir().unwrap(), Client::new());
     let daemon = Process::start(folder.path(), &["--set", "server.drain_timeout=30s"]);
     announce(&http, &daemon, "q-1").await;
@@ -116,9 +116,9 @@ fn a_daemon_without_a_token_refuses_to_listen_beyond_loopback() {
         ])
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("allow_remote_without_token"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("allow_remote_without_token"), "{stderr}");
 }
 
 async fn wait_until_draining(http: &Client, daemon: &Process) {
@@ -128,20 +128,23 @@ async fn wait_until_draining(http: &Client, daemon: &Process) {
         if ready.unwrap().status() == StatusCode::SERVICE_UNAVAILABLE {
             return;
         }
-        assert!(Instant::now() < deadline, "it never drained");
+        assert!(
+            Instant::now() < deadline,
+            "the daemon did not start to drain"
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// A worker had died in the midst of its task, and its query had ended long ago through another
-/// daemon. The daemon that still held the open sink waited for it through the whole drain time.
+/// Story: a worker died during its task, and its query ended through another daemon. The daemon
+/// that held the open sink waited for it until its drain deadline.
 #[tokio::test]
-async fn a_stopping_daemon_does_not_wait_for_sinks_of_queries_that_ended_elsewhere() {
+async fn a_draining_daemon_does_not_wait_for_sinks_of_exchanges_closed_elsewhere() {
     let (folder, http) = (tempfile::tempdir().unwrap(), Client::new());
     let daemon = Process::start(folder.path(), &["--set", "server.drain_timeout=1d"]);
     let other = Process::start(folder.path(), &[]);
     announce(&http, &daemon, "q-1").await;
-    write(&http, &daemon, "q-1", 0, b"its worker is gone").await;
+    write(&http, &daemon, "q-1", 0, b"its worker has died").await;
     let url = format!("{}/v1/exchanges/q-1", other.url);
     let closed = http.delete(url).send().await.unwrap();
     assert_eq!(closed.status(), StatusCode::NO_CONTENT);
@@ -154,7 +157,7 @@ async fn a_second_signal_ends_a_drain_at_once() {
     let (folder, http) = (tempfile::tempdir().unwrap(), Client::new());
     let daemon = Process::start(folder.path(), &["--set", "server.drain_timeout=1d"]);
     announce(&http, &daemon, "q-1").await;
-    write(&http, &daemon, "q-1", 0, b"nobody ends this attempt").await;
+    write(&http, &daemon, "q-1", 0, b"never finished, never aborted").await;
     daemon.terminate();
     wait_until_draining(&http, &daemon).await;
     daemon.terminate();

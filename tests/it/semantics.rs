@@ -1,6 +1,6 @@
-//! The promises of docs/semantics.md, each as claims on daemons that share base directories.
+//! The promises of docs/semantics.md, as claims about daemons that share base directories.
 //!
-//! These run the daemon's parts in this process, without HTTP; `http.rs` tests the routes.
+//! These call the daemon's parts in this process, without HTTP; `http.rs` tests the routes.
 //! `tests/docs.rs` checks that docs/semantics-tests.md names tests that exist.
 
 use std::path::{Path, PathBuf};
@@ -26,9 +26,9 @@ use stopover::store::Store;
 use stopover::store::local::{LocalStore, WriteMode};
 use tokio::sync::Semaphore;
 
-use crate::support::slow::{Pace, SlowStore};
+use crate::support::slow::{Delay, SlowStore};
 
-/// Base directories that several daemons share, gone when dropped.
+/// Base directories that several daemons share, deleted when dropped.
 struct Shared {
     folder: tempfile::TempDir,
     bases: usize,
@@ -54,7 +54,7 @@ impl Shared {
         config.segment.commit_linger = Duration::from_millis(2);
         config.base_directories = (0..self.bases)
             .map(|n| {
-                // A test may have put something else there on purpose.
+                // A test may have replaced the folder on purpose.
                 let _ = std::fs::create_dir_all(self.base(n));
                 BaseDirectoryConfig {
                     uri: format!("file://{}", self.base(n).display()),
@@ -134,7 +134,7 @@ pub async fn announce(daemon: &Daemon, exchange: &ExchangeId, partitions: u32) {
     announced.await.unwrap();
 }
 
-/// Writes a batch as `api` does: memory first, then the bytes that own it.
+/// Writes a batch as `api` does: reserves memory, then creates the bytes that own it.
 pub async fn write(
     daemon: &Daemon,
     sink: &SinkId,
@@ -179,7 +179,7 @@ pub async fn read(
     let read = reader
         .read_partition(exchange, partition, Selection::default(), raw)
         .await?;
-    // Copied out, as a socket would: bytes that are kept keep their memory reserved.
+    // Copied out, as to a socket: bytes that are still held keep their memory reserved.
     let copy = async |mut all: Vec<u8>, part: Bytes| {
         all.extend_from_slice(&part);
         Ok(all)
@@ -196,7 +196,7 @@ fn page(seed: u8, length: usize) -> Vec<u8> {
 // Promise 1
 
 #[tokio::test]
-async fn what_finish_acknowledged_is_read_through_a_daemon_that_never_saw_it() {
+async fn acknowledged_pages_are_read_through_a_daemon_that_never_saw_them() {
     let shared = Shared::new(2);
     let (writer, x) = (shared.daemon(1), exchange("q-1"));
     announce(&writer, &x, 3).await;
@@ -232,12 +232,12 @@ async fn the_last_pages_of_an_attempt_do_not_wait_for_earlier_ones_but_its_commi
     let mut config = shared.config();
     config.segment.target_size = 64 << 10;
     let runtime = Runtime::seeded(1);
-    let gates: Vec<_> = (0..2).map(|_| Arc::new(Semaphore::new(0))).collect();
+    let permits: Vec<_> = (0..2).map(|_| Arc::new(Semaphore::new(0))).collect();
     let bases = (0..2).map(|n| {
         let local = LocalStore::new(shared.base(n), WriteMode::Unsynced, n as u64);
         let held: Arc<dyn Store> = Arc::new(SlowStore {
             inner: Arc::new(local),
-            pace: Pace::Held(Arc::clone(&gates[n])),
+            delay: Delay::UntilPermitted(Arc::clone(&permits[n])),
         });
         let base = &config.base_directories[n];
         (base.name.parse().unwrap(), base.uri.clone(), held)
@@ -256,8 +256,8 @@ async fn the_last_pages_of_an_attempt_do_not_wait_for_earlier_ones_but_its_commi
     let claim = claim(2, &pages.clone().map(|page| (0, page)));
     let (ingest, at) = (daemon.ingest.clone(), writer.clone());
     let mut finish = tokio::spawn(async move { ingest.finish(&at, claim).await });
-    // The one base directory takes the later segment while the other keeps the earlier waiting.
-    gates[0].add_permits(1);
+    // One base directory stores the later segment while the other delays the earlier one.
+    permits[0].add_permits(1);
     wait_until(|| shared.segments().len() == 1).await;
     let later = shared.segments()[0].file_stem().unwrap().to_owned();
     assert!(
@@ -271,8 +271,8 @@ async fn the_last_pages_of_an_attempt_do_not_wait_for_earlier_ones_but_its_commi
         b"",
         "not committed yet"
     );
-    // Then all is stored, and the commit follows, wherever it is put.
-    gates.iter().for_each(|gate| gate.add_permits(100));
+    // Then both are stored, and the commit follows, in either base directory.
+    permits.iter().for_each(|permit| permit.add_permits(100));
     let totals = finish.await.unwrap().unwrap();
     assert_eq!(totals.pages, 2);
     assert_eq!(shared.segments().len(), 3);
@@ -281,17 +281,19 @@ async fn the_last_pages_of_an_attempt_do_not_wait_for_earlier_ones_but_its_commi
 }
 
 async fn wait_until(done: impl Fn() -> bool) {
-    let patience = Duration::from_secs(60);
+    let limit = Duration::from_secs(60);
     let wait = async {
         while !done() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(patience, wait).await.expect("in time");
+    tokio::time::timeout(limit, wait)
+        .await
+        .expect("not within 60 s");
 }
 
 #[tokio::test]
-async fn pages_of_a_task_come_in_the_order_in_which_they_were_added_over_many_segments() {
+async fn pages_of_a_task_are_read_in_the_order_written_across_many_segments() {
     let mut shared = Shared::new(2);
     shared.budget = 1 << 20;
     let (writer, x) = (shared.daemon(1), exchange("q-1"));
@@ -345,7 +347,7 @@ async fn a_handle_gives_the_chosen_attempt_and_no_page_of_another() {
 }
 
 #[tokio::test]
-async fn a_batch_that_is_repeated_is_taken_once_and_a_missing_one_is_an_error() {
+async fn a_repeated_batch_is_appended_once_and_a_missing_one_is_an_error() {
     let shared = Shared::new(1);
     let (daemon, x) = (shared.daemon(1), exchange("q-1"));
     announce(&daemon, &x, 1).await;
@@ -382,13 +384,13 @@ async fn a_batch_that_is_repeated_is_taken_once_and_a_missing_one_is_an_error() 
 // Promise 3
 
 #[tokio::test]
-async fn nothing_of_an_attempt_that_did_not_finish_or_was_aborted_is_visible() {
+async fn nothing_of_an_unfinished_or_aborted_attempt_is_visible() {
     let mut shared = Shared::new(1);
     shared.budget = 1 << 20;
     let (daemon, x) = (shared.daemon(1), exchange("q-1"));
     announce(&daemon, &x, 1).await;
     let (open, aborted, good) = (sink(&x, 0, 0), sink(&x, 1, 0), sink(&x, 2, 0));
-    // Enough that pages of all three lie in sealed segments.
+    // Enough that pages of all three are in sealed segments.
     for number in 0..10 {
         for each in [&open, &aborted, &good] {
             write(&daemon, each, number, &[(0, page(number as u8, 20_000))])
@@ -422,7 +424,7 @@ async fn nothing_of_an_attempt_that_did_not_finish_or_was_aborted_is_visible() {
 // Promise 4
 
 #[tokio::test]
-async fn finish_repeated_gives_the_same_answer_also_through_another_daemon() {
+async fn a_repeated_finish_gives_the_same_answer_also_through_another_daemon() {
     let shared = Shared::new(2);
     let (daemon, x) = (shared.daemon(1), exchange("q-1"));
     announce(&daemon, &x, 1).await;
@@ -520,14 +522,17 @@ async fn a_finish_and_an_abort_that_race_agree_on_one_outcome() {
 }
 
 #[tokio::test]
-async fn a_finish_whose_caller_leaves_is_carried_out_all_the_same() {
+async fn a_finish_completes_even_if_its_caller_disconnects() {
     let shared = Shared::new(1);
     let (daemon, x) = (shared.daemon(1), exchange("q-1"));
     announce(&daemon, &x, 1).await;
     let (one, pages) = (sink(&x, 0, 0), [(0, page(1, 10))]);
     write(&daemon, &one, 0, &pages).await.unwrap();
     let left = tokio::time::timeout(Duration::ZERO, daemon.ingest.finish(&one, None)).await;
-    assert!(left.is_err(), "the caller was to leave before the commit");
+    assert!(
+        left.is_err(),
+        "the caller must disconnect before the commit"
+    );
     daemon.ingest.finish(&one, claim(1, &pages)).await.unwrap();
     assert_eq!(read(&shared.daemon(2), &x, 0).await.unwrap(), page(1, 10));
 }
@@ -554,13 +559,13 @@ async fn a_flipped_bit_in_a_page_is_an_error_that_names_the_segment() {
 }
 
 #[tokio::test]
-async fn a_segment_cut_short_is_an_error_never_a_shorter_result() {
+async fn a_truncated_segment_is_an_error_never_a_shorter_result() {
     let error = damaged(|bytes| bytes.truncate(bytes.len() - 100)).await;
     assert!(error.to_string().contains("segment"), "{error}");
 }
 
 #[tokio::test]
-async fn a_damaged_footer_is_counted_each_time_that_it_is_read() {
+async fn a_damaged_footer_is_counted_each_time_it_is_read() {
     let shared = Shared::new(1);
     let (writer, x) = (shared.daemon(1), exchange("q-1"));
     announce(&writer, &x, 1).await;
@@ -613,7 +618,7 @@ async fn a_segment_under_the_name_of_another_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_segment_that_is_gone_is_named_as_lost() {
+async fn a_missing_segment_is_reported_as_lost() {
     let shared = Shared::new(1);
     let (writer, x) = (shared.daemon(1), exchange("q-1"));
     announce(&writer, &x, 1).await;
@@ -670,7 +675,7 @@ async fn a_late_writer_is_refused_and_leaves_nothing() {
     let one = sink(&x, 0, 0);
     write(&late, &one, 0, &[(0, page(1, 100))]).await.unwrap();
     closer.closing.close(&x).await.unwrap();
-    // The late daemon has not noticed yet: it writes, then looks, then takes away what it wrote.
+    // The late daemon has not noticed yet: it uploads, rechecks, and deletes its segment.
     let _ = late.ingest.finish(&one, None).await;
     for _ in 0..200 {
         if shared.files().is_empty() && late.exchanges.lookup(&x).await.is_err() {
@@ -695,47 +700,47 @@ async fn a_late_writer_is_refused_and_leaves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_exchange_that_is_renewed_lives_and_one_that_is_not_is_collected() {
+async fn a_renewed_exchange_is_retained_and_an_unrenewed_one_collected() {
     let shared = Shared::new(2);
     let mut config = shared.config();
     config.lease.duration = Duration::from_secs(60);
     config.lease.sweep_interval = Duration::from_secs(5);
     let daemon = Daemon::build(&config, &Runtime::seeded(1)).unwrap();
-    let (kept, left) = (exchange("q-kept"), exchange("q-left"));
-    for x in [&kept, &left] {
+    let (renewed, unrenewed) = (exchange("q-renewed"), exchange("q-unrenewed"));
+    for x in [&renewed, &unrenewed] {
         announce(&daemon, x, 1).await;
         write_task(&daemon, &sink(x, 0, 0), &[(0, page(1, 100))]).await;
     }
     for _ in 0..30 {
         tokio::time::sleep(Duration::from_secs(20)).await;
-        announce(&daemon, &kept, 1).await;
+        announce(&daemon, &renewed, 1).await;
     }
     for _ in 0..500 {
-        // Files are removed on real threads: give them real time.
+        // Files are removed on real threads, which need real time.
         if !shared
             .files()
             .iter()
-            .any(|f| f.to_str().unwrap().contains("q-left"))
+            .any(|f| f.to_str().unwrap().contains("q-unrenewed"))
         {
             break;
         }
         std::thread::sleep(Duration::from_millis(1));
         tokio::time::sleep(Duration::from_secs(1)).await;
-        announce(&daemon, &kept, 1).await;
+        announce(&daemon, &renewed, 1).await;
     }
     assert_eq!(
-        read(&shared.daemon(2), &kept, 0).await.unwrap(),
+        read(&shared.daemon(2), &renewed, 0).await.unwrap(),
         page(1, 100)
     );
     assert!(
         !shared
             .files()
             .iter()
-            .any(|f| f.to_str().unwrap().contains("q-left"))
+            .any(|f| f.to_str().unwrap().contains("q-unrenewed"))
     );
 }
 
-/// A collector that watches the daemon's base directories with a lease of a minute.
+/// A collector that observes the daemon's base directories with a lease of one minute.
 fn collector(daemon: &Daemon) -> Collector {
     let (lease, interval) = (Duration::from_secs(60), Duration::from_secs(10));
     Collector::new(
@@ -746,42 +751,48 @@ fn collector(daemon: &Daemon) -> Collector {
     )
 }
 
-/// Looks until the exchange is over, and answers that finding.
-async fn until_over(collector: &mut Collector) -> Inspection {
+/// Inspects until the exchange has expired, and returns that inspection.
+async fn until_expired(collector: &mut Collector) -> Inspection {
     for _ in 0..20 {
         tokio::time::sleep(Duration::from_secs(10)).await;
-        for finding in collector.inspect_all().await.unwrap() {
-            if finding.outcome.as_ref().unwrap().verdict == Verdict::Expired {
-                return finding;
+        for inspection in collector.inspect_all().await.unwrap() {
+            if inspection.outcome.as_ref().unwrap().verdict == Verdict::Expired {
+                return inspection;
             }
         }
     }
-    panic!("it is never over");
+    panic!("the exchange did not expire");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_renewal_between_the_look_and_the_end_keeps_the_exchange() {
-    // A sweeper may be stopped for any time right after it has decided.
+async fn a_renewal_between_observation_and_claim_keeps_the_exchange() {
+    // A sweeper may be suspended for any time right after its decision.
     let shared = Shared::new(2);
     let (daemon, x) = (shared.daemon(1), exchange("q-1"));
     announce(&daemon, &x, 1).await;
     write_task(&daemon, &sink(&x, 0, 0), &[(0, page(1, 100))]).await;
     let mut sweeper = collector(&daemon);
-    let over = until_over(&mut sweeper).await;
+    let expired = until_expired(&mut sweeper).await;
     announce(&shared.daemon(2), &x, 1).await;
-    let seen = over.outcome.unwrap();
+    let observed = expired.outcome.unwrap();
     let ended = sweeper
-        .collect(&x, &seen, || panic!("nobody may be told"))
+        .collect(&x, &observed, || {
+            panic!("a renewed exchange must not be collected")
+        })
         .await;
     assert_eq!(ended.unwrap(), None);
     assert_eq!(read(&shared.daemon(3), &x, 0).await.unwrap(), page(1, 100));
     let again = sweeper.inspect_all().await.unwrap();
     let again = again[0].outcome.as_ref().unwrap();
-    assert_eq!(again.verdict, Verdict::Fresh, "watched from the start");
+    assert_eq!(
+        again.verdict,
+        Verdict::Fresh,
+        "the lease is tracked from the start again"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_collected_is_not_brought_back_by_a_renewal_or_a_late_writer() {
+async fn a_collected_exchange_is_not_revived_by_a_renewal_or_a_late_writer() {
     let shared = Shared::new(2);
     let (owner, late, x) = (shared.daemon(1), shared.daemon(2), exchange("q-1"));
     announce(&owner, &x, 1).await;
@@ -790,10 +801,10 @@ async fn what_was_collected_is_not_brought_back_by_a_renewal_or_a_late_writer() 
     write(&late, &one, 0, &[(0, page(1, 100))]).await.unwrap();
     let sweeping = shared.daemon(3);
     let mut sweeper = collector(&sweeping);
-    let over = until_over(&mut sweeper).await.outcome.unwrap();
-    sweeper.collect(&x, &over, || {}).await.unwrap().unwrap();
+    let expired = until_expired(&mut sweeper).await.outcome.unwrap();
+    sweeper.collect(&x, &expired, || {}).await.unwrap().unwrap();
     assert_eq!(shared.files(), Vec::<PathBuf>::new());
-    // The coordinator wakes: through a daemon that knew the exchange, and one that never saw it.
+    // The coordinator resumes: through a daemon that knew the exchange, and one that never saw it.
     let spec = ExchangeSpec {
         partitions: 1,
         ordered: false,
@@ -803,11 +814,11 @@ async fn what_was_collected_is_not_brought_back_by_a_renewal_or_a_late_writer() 
         .announce(&x, spec.clone(), Announce::CreateOrRenew);
     let error = renewed.await.unwrap_err();
     assert!(matches!(error, ExchangeError::Closed { .. }), "{error}");
-    let stranger = shared.daemon(4);
-    let renewed = stranger.exchanges.announce(&x, spec, Announce::Renew);
+    let newcomer = shared.daemon(4);
+    let renewed = newcomer.exchanges.announce(&x, spec, Announce::Renew);
     let error = renewed.await.unwrap_err();
     assert!(matches!(error, ExchangeError::NotFound { .. }), "{error}");
-    // The writer wakes: what it stores, it takes away.
+    // The writer resumes: it deletes what it stores.
     let _ = late.ingest.finish(&one, None).await;
     for _ in 0..2000 {
         if shared.files().is_empty() && late.exchanges.lookup_uncached(&x).await.is_err() {
@@ -820,7 +831,7 @@ async fn what_was_collected_is_not_brought_back_by_a_renewal_or_a_late_writer() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_who_collect_at_once_do_no_harm() {
+async fn concurrent_collectors_do_no_harm() {
     let shared = Shared::new(2);
     let (daemon, x, kept) = (shared.daemon(1), exchange("q-1"), exchange("q-kept"));
     announce(&daemon, &x, 1).await;
@@ -835,11 +846,11 @@ async fn many_who_collect_at_once_do_no_harm() {
         announce(&daemon, &kept, 1).await;
         tokio::time::sleep(Duration::from_secs(10)).await;
         let sweeps = collectors.iter_mut().map(async |collector| {
-            for finding in collector.inspect_all().await.unwrap() {
-                let seen = finding.outcome.unwrap();
-                assert!(finding.exchange == x || seen.verdict != Verdict::Expired);
+            for inspection in collector.inspect_all().await.unwrap() {
+                let observed = inspection.outcome.unwrap();
+                assert!(inspection.exchange == x || observed.verdict != Verdict::Expired);
                 collector
-                    .collect(&finding.exchange, &seen, || {})
+                    .collect(&inspection.exchange, &observed, || {})
                     .await
                     .unwrap();
             }
@@ -859,7 +870,7 @@ async fn many_who_collect_at_once_do_no_harm() {
 // Promise 7
 
 #[tokio::test]
-async fn what_a_batch_takes_besides_its_bytes_is_reserved_or_owed() {
+async fn the_overhead_of_a_batch_is_reserved_at_once_or_by_the_next_batch() {
     let shared = Shared::new(1);
     let (daemon, x) = (shared.daemon(1), exchange("q-1"));
     announce(&daemon, &x, 1000).await;
@@ -867,24 +878,23 @@ async fn what_a_batch_takes_besides_its_bytes_is_reserved_or_owed() {
     let bytes = 1000 * (FRAME_HEADER_LEN as u64 + 1);
     let (pool, one) = (&daemon.write_pool, sink(&x, 0, 0));
     write(&daemon, &one, 0, &pages).await.unwrap();
-    let besides = pool.used() - bytes;
-    assert!(besides > 1000 * 100, "{besides} bytes for a thousand runs");
+    let overhead = pool.used() - bytes;
+    assert!(
+        overhead > 1000 * 100,
+        "{overhead} bytes for a thousand runs"
+    );
     let rest = pool.capacity() - pool.used() - bytes - 10;
     let rest = pool.try_reserve("r", rest).unwrap();
     write(&daemon, &one, 1, &pages).await.unwrap();
-    assert_eq!(
-        pool.used(),
-        pool.capacity() - 10,
-        "there is no room for more"
-    );
+    assert_eq!(pool.used(), pool.capacity() - 10, "only ten bytes are left");
     let reserve = || daemon.ingest.admit(&one, Some(2)).unwrap().reserve(100);
-    let who_leaves = reserve().now_or_never();
-    assert!(who_leaves.is_none(), "there is no room");
+    let queued = reserve().now_or_never();
+    assert!(queued.is_none(), "the reservation must wait");
     drop(rest);
     let next = reserve().await.unwrap();
-    assert_eq!(next.bytes(), 100 + besides);
+    assert_eq!(next.bytes(), 100 + overhead);
     let after = reserve().await.unwrap();
-    assert_eq!(after.bytes(), 100, "asked for once");
+    assert_eq!(after.bytes(), 100, "the overhead is reserved only once");
     daemon.closing.close(&x).await.unwrap();
     drop((next, after));
     while pool.used() > 0 {
@@ -893,7 +903,7 @@ async fn what_a_batch_takes_besides_its_bytes_is_reserved_or_owed() {
 }
 
 #[tokio::test]
-async fn footers_give_way_to_readers_and_a_plan_waits_for_nobody() {
+async fn footers_are_evicted_for_readers_and_planning_never_waits() {
     let shared = Shared::new(1);
     let (writer, x) = (shared.daemon(1), exchange("q-1"));
     announce(&writer, &x, 4).await;
@@ -913,20 +923,20 @@ async fn footers_give_way_to_readers_and_a_plan_waits_for_nobody() {
         .plan_handles(&x, false, &chosen, 1 << 20)
         .await
         .unwrap();
-    let kept = commits.footer_bytes();
-    assert!(kept > 0);
-    assert_eq!(pool.used(), kept);
+    let cached = commits.footer_bytes();
+    assert!(cached > 0);
+    assert_eq!(pool.used(), cached);
     assert!(
         pool.try_reserve("r", pool.capacity()).is_none(),
-        "a plan has them"
+        "a plan holds the footers"
     );
-    assert_eq!((pool.used(), commits.footer_bytes()), (kept, 0));
+    assert_eq!((pool.used(), commits.footer_bytes()), (cached, 0));
     assert_eq!(again.collect::<Vec<_>>(), beside);
     assert_eq!(pool.used(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_sinks_finish_within_a_small_budget_and_every_byte_comes_back() {
+async fn many_sinks_finish_within_a_small_budget_and_every_byte_is_released() {
     let mut shared = Shared::new(2);
     shared.budget = 4 << 20;
     let (daemon, x) = (shared.daemon(1), exchange("q-1"));
@@ -965,7 +975,7 @@ async fn many_sinks_finish_within_a_small_budget_and_every_byte_comes_back() {
 }
 
 #[tokio::test]
-async fn a_reader_that_stops_reading_does_not_hold_up_writers() {
+async fn a_reader_that_stops_reading_does_not_block_writers() {
     use futures::StreamExt as _;
     let mut shared = Shared::new(1);
     shared.budget = 2 << 20;
@@ -991,11 +1001,11 @@ async fn a_reader_that_stops_reading_does_not_hold_up_writers() {
 // Promise 9
 
 #[tokio::test]
-async fn a_base_directory_that_fails_is_left_out_while_the_other_works() {
+async fn a_failing_base_directory_is_skipped_while_the_other_works() {
     let shared = Shared::new(2);
     let (daemon, x) = (shared.daemon(1), exchange("q-1"));
     announce(&daemon, &x, 1).await;
-    // A file where the folder was: every operation below it fails, for root too.
+    // A file in place of the folder: every operation below it fails, for root too.
     std::fs::remove_dir_all(shared.base(1)).unwrap();
     std::fs::write(shared.base(1), b"not a folder").unwrap();
     let announced_there = daemon.exchanges.lookup(&x).await;

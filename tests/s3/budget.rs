@@ -1,8 +1,8 @@
-//! Request budgets: what work costs at the store, counted by the store itself.
+//! Request budgets: what work costs in requests, counted by the S3 server.
 //!
-//! Counts, not times. Everything is read back through a daemon that wrote none of it, by handles,
-//! and that daemon checks every page and counts it. Trino's own exchange manager needs 7,442
-//! PUT-class requests and 7,242 GETs for the first of these, 1,632 and 1,600 for the second.
+//! Counts, not times. Everything is read back by handle through a daemon that wrote none of it,
+//! which verifies and counts every page. Trino's own exchange manager needs 7,442 PUT-class
+//! requests and 7,242 GETs for the first case, 1,632 and 1,600 for the second.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 use crate::Gateway;
 
-/// A shuffle: `tasks` × `partitions`, `task_bytes` each, in pages of `page_bytes`.
+/// A shuffle of `tasks` × `partitions`: `task_bytes` for each task, in pages of `page_bytes`.
 #[derive(Clone, Copy)]
 struct Shuffle {
     tasks: u32,
@@ -48,14 +48,14 @@ fn daemon(gateway: &Gateway, seed: u64) -> Daemon {
         ..Config::default()
     };
     config.memory.budget = Some(1 << 30);
-    // No sweeps: they are the daemons' housekeeping, not the work's cost.
+    // No sweeps: they are the daemons' housekeeping, not the cost of the work.
     config.lease.duration = Duration::from_secs(36_000);
     config.lease.sweep_interval = Duration::from_secs(3600);
     Daemon::build(&config, &Runtime::seeded(seed)).unwrap()
 }
 
-/// One batch of about 1 MiB: pages round-robin over the partitions, then sorted by partition as the
-/// plugin does. Each page begins with who wrote it.
+/// One batch of about 1 MiB: pages assigned round-robin to the partitions, then sorted by partition
+/// as the plugin does. Each page begins with its task and page number.
 fn batch(shuffle: Shuffle, task: u32, pages: std::ops::Range<u32>) -> Bytes {
     let mut order: Vec<u32> = pages.collect();
     order.sort_by_key(|page| page % shuffle.partitions);
@@ -88,7 +88,7 @@ async fn write_task(daemon: &Daemon, exchange: &ExchangeId, shuffle: Shuffle, ta
     daemon.ingest.finish(&sink, None).await.unwrap();
 }
 
-/// Pages that a handle gave.
+/// Reads a handle and returns its number of pages.
 async fn read_handle(daemon: &Daemon, handle: &str) -> u64 {
     let stream = daemon.reader.read_handle(handle, 0).await.unwrap();
     let end = stream
@@ -97,7 +97,7 @@ async fn read_handle(daemon: &Daemon, handle: &str) -> u64 {
         })
         .await
         .unwrap();
-    // The daemon has checked every page; its end record counts them.
+    // The daemon has verified every page; its end record counts them.
     u64::from_le_bytes(end[8..16].try_into().unwrap())
 }
 

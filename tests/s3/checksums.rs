@@ -4,12 +4,12 @@ use bytes::Bytes;
 use stopover::config::BaseDirectoryConfig;
 use stopover::storage::Storage;
 
-use crate::front::{Front, Heard};
+use crate::recorder::{RecordedRequest, Recorder};
 use crate::{Gateway, open, probed_elsewhere, segment, storage_conformance, without_keys};
 
 const CRC: (&str, &str) = ("upload_checksum", "crc64nvme");
 
-/// Opens and probes a base directory, as a daemon does when it starts.
+/// Opens and probes a base directory, as a starting daemon does.
 async fn opened(config: BaseDirectoryConfig) -> Storage {
     let storage = open(&[config]);
     assert!(storage.probe().await[0].healthy, "{:?}", storage.status());
@@ -17,27 +17,27 @@ async fn opened(config: BaseDirectoryConfig) -> Storage {
 }
 
 /// The put of a segment.
-async fn upload(front: &Front, storage: &Storage) -> Heard {
+async fn upload(recorder: &Recorder, storage: &Storage) -> RecordedRequest {
     let exchange = "q-1".parse().unwrap();
     let parts = vec![Bytes::from_static(b"some "), Bytes::from_static(b"bytes")];
     let put = storage.put_segment(&exchange, segment(1), parts);
     put.await.unwrap();
-    let mut puts = front.puts(".seg");
+    let mut puts = recorder.puts(".seg");
     assert_eq!(puts.len(), 1, "{puts:?}");
     puts.remove(0)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn uploads_carry_a_crc_that_the_server_verifies_if_it_is_configured() {
+async fn uploads_carry_a_crc_that_the_server_verifies_if_configured() {
     let gateway = Gateway::start("bucket", "key", "secret-of-key");
-    let front = Front::before(gateway.port).await;
-    let storage = opened(front.config("s3://bucket/p", &[CRC])).await;
-    let put = upload(&front, &storage).await;
+    let recorder = Recorder::of_server(gateway.port).await;
+    let storage = opened(recorder.config("s3://bucket/p", &[CRC])).await;
+    let put = upload(&recorder, &storage).await;
     assert_eq!(put.signed, "UNSIGNED-PAYLOAD");
     assert!(put.crc.is_some(), "{put:?}");
     let exchange = "q-2".parse().unwrap();
     storage_conformance::announce(&storage, &exchange, Bytes::from_static(b"{}")).await;
-    let marker = &front.puts("exchange.json")[0];
+    let marker = &recorder.puts("exchange.json")[0];
     assert!(marker.crc.is_some(), "markers carry it too: {marker:?}");
 }
 
@@ -50,7 +50,7 @@ async fn s3_conforms_with_a_crc() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_configured_decides_and_the_default_is_sha_256() {
+async fn the_option_decides_and_the_default_is_sha_256() {
     for (option, hashed, checked) in [
         (None, true, false),
         (Some(("upload_checksum", "sha256")), true, false),
@@ -60,10 +60,10 @@ async fn what_is_configured_decides_and_the_default_is_sha_256() {
         (Some(("aws_checksum_algorithm", "crc64nvme")), true, true),
         (Some(("aws_checksum_algorithm", "sha256")), true, false),
     ] {
-        let front = Front::alone().await;
+        let recorder = Recorder::in_memory().await;
         let options: Vec<_> = option.into_iter().collect();
-        let storage = opened(front.config("s3://bucket/p", &options)).await;
-        let put = upload(&front, &storage).await;
+        let storage = opened(recorder.config("s3://bucket/p", &options)).await;
+        let put = upload(&recorder, &storage).await;
         let found = (put.is_hashed(), put.crc.is_some());
         assert_eq!(found, (hashed, checked), "{option:?}: {put:?}");
     }
@@ -72,9 +72,9 @@ async fn what_is_configured_decides_and_the_default_is_sha_256() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_costs_no_request_besides_the_probe() {
     let gateway = Gateway::start("bucket", "key", "secret-of-key");
-    let front = Front::before(gateway.port).await;
-    opened(front.config("s3://bucket/p", &[])).await;
-    assert_eq!(front.puts(".probe").len(), 1);
+    let recorder = Recorder::of_server(gateway.port).await;
+    opened(recorder.config("s3://bucket/p", &[])).await;
+    assert_eq!(recorder.puts(".probe").len(), 1);
     assert_eq!(gateway.files(), ["bucket/p/v1/.keep"], "no probe is left");
 }
 
@@ -89,11 +89,11 @@ async fn the_environment_decides_where_no_option_does() {
         (Some(("AWS_UNSIGNED_PAYLOAD", "true")), false, false),
         (Some(("AWS_CHECKSUM_ALGORITHM", "crc64nvme")), true, true),
     ] {
-        let front = Front::alone().await;
-        let configs = [without_keys(front.config("s3://bucket/p", &[]))];
+        let recorder = Recorder::in_memory().await;
+        let configs = [without_keys(recorder.config("s3://bucket/p", &[]))];
         let environment: Vec<_> = keys.into_iter().chain(setting).collect();
         assert_eq!(probed_elsewhere(&configs, &environment), "true None");
-        let probe = &front.puts(".probe")[0];
+        let probe = &recorder.puts(".probe")[0];
         let found = (probe.is_hashed(), probe.crc.is_some());
         assert_eq!(found, (hashed, checked), "{setting:?}: {probe:?}");
     }

@@ -1,18 +1,18 @@
 //! The conformance suite and S3's own behaviour over a real S3 server, versitygw.
 //!
-//! The server's binary is named by `STOPOVER_TEST_VERSITYGW`. Without it every test here fails: a
-//! suite that silently skips its subject proves nothing. `cargo test --lib --test storage` needs no
+//! `STOPOVER_TEST_VERSITYGW` names the server's binary. Without it every test here fails: a suite
+//! that silently skips its subject proves nothing. `cargo test --lib --test storage` needs no
 //! server.
 
 mod budget;
 mod checksums;
 #[path = "../it/support/frames.rs"]
-#[allow(dead_code)] // it has more than is used here
+#[allow(dead_code)] // not all of it is used here
 mod frames;
-mod front;
 #[path = "../it/support/process.rs"]
 #[allow(dead_code)]
 mod process;
+mod recorder;
 mod slow;
 #[path = "../storage_conformance/mod.rs"]
 mod storage_conformance;
@@ -28,7 +28,7 @@ use stopover::id::{DaemonId, SegmentAddress, SegmentId};
 use stopover::runtime::Runtime;
 use stopover::storage::{Storage, StoreErrorKind};
 
-/// A server of its own for each test, ended with it.
+/// An S3 server for one test, stopped when dropped.
 struct Gateway {
     process: Option<Child>,
     binary: PathBuf,
@@ -42,8 +42,8 @@ impl Gateway {
     fn start(bucket: &str, key: &str, secret: &str) -> Self {
         let binary = std::env::var_os("STOPOVER_TEST_VERSITYGW").unwrap_or_else(|| {
             panic!(
-                "STOPOVER_TEST_VERSITYGW is not set: name the binary of versitygw (go install \
-                 github.com/versity/versitygw/cmd/versitygw@v1.8.0), or leave out --test s3"
+                "STOPOVER_TEST_VERSITYGW is not set: set it to the versitygw binary (go install \
+                 github.com/versity/versitygw/cmd/versitygw@v1.8.0), or omit --test s3"
             )
         });
         let folder = tempfile::tempdir().unwrap();
@@ -97,7 +97,7 @@ impl Gateway {
         while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             assert!(
                 Instant::now() < give_up,
-                "versitygw did not listen within 20 s"
+                "versitygw is not listening after 20 s"
             );
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -119,7 +119,7 @@ impl Gateway {
         }
     }
 
-    /// Requests served so far, by their name in the access log (`s3_PutObject`, …).
+    /// The number of requests so far with this name in the access log (`s3_PutObject`, …).
     fn requests(&self, name: &str) -> usize {
         let log = std::fs::read_to_string(self.folder.path().join("access.log")).unwrap();
         log.lines()
@@ -141,7 +141,7 @@ impl Gateway {
                 }
             }
         }
-        // The server's own locks lie beside the buckets, its temporaries in them.
+        // The server's own locks are beside the buckets, its temporary files in them.
         files.retain(|file: &String| !file.starts_with('.') && !file.contains(".sgwtmp"));
         files.sort();
         files
@@ -171,7 +171,7 @@ fn segment(sequence: u64) -> SegmentId {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_conforms_and_is_left_with_its_keep_object_alone() {
+async fn s3_conforms_and_only_the_keep_object_remains() {
     let gateway = Gateway::start("bucket", "key", "secret-of-key");
     let storage = open(&[gateway.config("s3://bucket/some/prefix")]);
     assert!(storage.probe().await[0].healthy, "{:?}", storage.status());
@@ -180,7 +180,7 @@ async fn s3_conforms_and_is_left_with_its_keep_object_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_conforms_without_a_prefix_and_without_having_been_probed() {
+async fn s3_conforms_without_a_prefix_and_without_a_probe() {
     let gateway = Gateway::start("bucket", "key", "secret-of-key");
     storage_conformance::all(&open(&[gateway.config("s3://bucket")])).await;
 }
@@ -199,14 +199,14 @@ async fn two_buckets_of_two_accounts_at_two_servers_work_together() {
     for gateway in [one, two] {
         assert!(
             gateway.requests("s3_PutObject") > 1000,
-            "segments take turns"
+            "segments alternate between the base directories"
         );
         assert_eq!(gateway.files(), ["bucket/p/v1/.keep"]);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_operation_costs_the_requests_that_it_should() {
+async fn each_operation_costs_the_expected_requests() {
     let gateway = Gateway::start("bucket", "key", "secret-of-key");
     let storage = open(&[gateway.config("s3://bucket/p")]);
     let exchange = "q-1".parse().unwrap();
@@ -235,8 +235,8 @@ async fn each_operation_costs_the_requests_that_it_should() {
     }
     storage_conformance::announce(&storage, &exchange, Bytes::from_static(b"{}")).await;
     assert_eq!(storage.remove_exchange(&exchange).await.unwrap(), 50);
-    // A look before the marker is written; a look at it and its removal; one list; one bulk delete
-    // for all the rest.
+    // One read before the marker is written, one of the marker and its removal; one list; one bulk
+    // delete for all the rest.
     assert_eq!(count(&["s3_GetObject"]), 4);
     assert_eq!(count(&["s3_ListObjectsV2"]), 2);
     assert_eq!(count(&["s3_DeleteObjects"]), 2);
@@ -299,7 +299,7 @@ async fn a_missing_bucket_is_refused_and_named_as_such() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_stops_is_left_out_and_taken_back_when_it_returns() {
+async fn a_stopped_server_is_skipped_until_it_returns() {
     let folder = tempfile::tempdir().unwrap();
     let mut gateway = Gateway::start("bucket", "key", "secret-of-key");
     let local = BaseDirectoryConfig {
@@ -339,10 +339,10 @@ async fn a_server_that_stops_is_left_out_and_taken_back_when_it_returns() {
         let put = storage.put_segment(&exchange, segment(n), vec![Bytes::from_static(b"x")]);
         bases.insert(put.await.unwrap().base.to_string());
     }
-    assert_eq!(bases.len(), 2, "both take segments again");
+    assert_eq!(bases.len(), 2, "both receive segments again");
 }
 
-/// What a daemon of its own, with this environment, finds its base directories to be.
+/// Probes base directories in a process with this environment; returns their health and errors.
 fn probed_elsewhere(configs: &[BaseDirectoryConfig], environment: &[(&str, &str)]) -> String {
     let described: Vec<String> = configs
         .iter()
@@ -358,7 +358,7 @@ fn probed_elsewhere(configs: &[BaseDirectoryConfig], environment: &[(&str, &str)
         .args([
             "--ignored",
             "--exact",
-            "probes_what_another_test_tells_it_to",
+            "probes_base_directories_for_another_test",
             "--nocapture",
         ])
         .envs(environment.iter().copied())
@@ -374,9 +374,10 @@ fn probed_elsewhere(configs: &[BaseDirectoryConfig], environment: &[(&str, &str)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "run by other tests in a process of its own, whose environment they choose"]
-async fn probes_what_another_test_tells_it_to() {
-    let described = std::env::var_os("STOPOVER_TEST_PROBE").expect("only another test runs this");
+#[ignore = "run by other tests in a separate process with an environment that they set"]
+async fn probes_base_directories_for_another_test() {
+    let described =
+        std::env::var_os("STOPOVER_TEST_PROBE").expect("set by the test that runs this one");
     let described = described.into_string().unwrap();
     let configs: Vec<_> = described
         .lines()
@@ -405,7 +406,7 @@ fn without_keys(mut config: BaseDirectoryConfig) -> BaseDirectoryConfig {
 }
 
 #[test]
-fn credentials_that_are_not_configured_come_from_the_environment() {
+fn credentials_not_configured_come_from_the_environment() {
     let gateway = Gateway::start("bucket", "key", "secret-of-key");
     let configs = [without_keys(gateway.config("s3://bucket/p"))];
     let keys = [
@@ -423,7 +424,7 @@ fn credentials_that_are_not_configured_come_from_the_environment() {
 }
 
 #[test]
-fn credentials_of_a_base_directory_are_not_mixed_with_the_environments() {
+fn credentials_of_a_base_directory_are_not_mixed_with_those_of_the_environment() {
     let own = Gateway::start("bucket", "own", "secret-of-own");
     let ambient = Gateway::start("bucket", "ambient", "secret-of-ambient");
     let configs = [
@@ -433,14 +434,14 @@ fn credentials_of_a_base_directory_are_not_mixed_with_the_environments() {
     let environment = [
         ("AWS_ACCESS_KEY_ID", "ambient"),
         ("AWS_SECRET_ACCESS_KEY", "secret-of-ambient"),
-        // Nobody listens there: the endpoint that is configured must win.
+        // Nothing listens there: the configured endpoint must take precedence.
         ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9"),
     ];
     assert_eq!(
         probed_elsewhere(&configs, &environment),
         "true None\ntrue None"
     );
-    // A session's token belongs to the environment's keys, not to those which are configured.
+    // A session token belongs to the environment's keys, not to the configured ones.
     let token = [
         environment[0],
         environment[1],

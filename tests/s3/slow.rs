@@ -1,9 +1,9 @@
-//! A real daemon whose one base directory lies behind a slow line to a real S3 server.
+//! A real daemon with one base directory backend a slow connection to a real S3 server.
 //!
-//! The line is as slow as the test says, so what happens while it hardly moves is not a matter of
-//! time. Invariant: nothing is lost on it, and nothing is reordered.
+//! The test sets the rate of the connection, so what happens while almost no bytes pass does not
+//! depend on timing. Invariant: the connection loses and reorders nothing.
 
-#![allow(clippy::disallowed_methods)] // lines and clients are tasks of their own
+#![allow(clippy::disallowed_methods)] // connections and clients run as spawned tasks
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,21 +22,21 @@ const PAGE: usize = 600_000;
 const PARTITIONS: u32 = 8;
 const WRITERS: u32 = 128;
 const BUDGET: u64 = 64 << 20;
-/// Bytes that pass a line in ten milliseconds, each way and on each connection.
-const TRICKLE: usize = 640;
-const FLOW: usize = 1 << 20;
+/// Bytes that pass in ten milliseconds, in each direction of each connection.
+const SLOW: usize = 640;
+const FAST: usize = 1 << 20;
 
-/// A line to a port of this machine.
-struct Line {
+/// A TCP proxy to a local port, with an adjustable rate.
+struct SlowProxy {
     address: SocketAddr,
     rate: Arc<AtomicUsize>,
 }
 
-impl Line {
+impl SlowProxy {
     async fn to(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let rate = Arc::new(AtomicUsize::new(FLOW));
+        let rate = Arc::new(AtomicUsize::new(FAST));
         let shared = Arc::clone(&rate);
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
@@ -45,21 +45,21 @@ impl Line {
                 };
                 let ((near_in, near_out), (far_in, far_out)) =
                     (near.into_split(), far.into_split());
-                tokio::spawn(pour(near_in, far_out, Arc::clone(&shared)));
-                tokio::spawn(pour(far_in, near_out, Arc::clone(&shared)));
+                tokio::spawn(forward(near_in, far_out, Arc::clone(&shared)));
+                tokio::spawn(forward(far_in, near_out, Arc::clone(&shared)));
             }
         });
         Self { address, rate }
     }
 
-    fn passes(&self, rate: usize) {
+    fn set_rate(&self, rate: usize) {
         self.rate.store(rate, Ordering::Relaxed);
     }
 }
 
-/// Carries one direction until either side ends it.
-async fn pour(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, rate: Arc<AtomicUsize>) {
-    let mut buffer = vec![0; FLOW];
+/// Forwards one direction until either side closes it.
+async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, rate: Arc<AtomicUsize>) {
+    let mut buffer = vec![0; FAST];
     loop {
         let most = rate.load(Ordering::Relaxed);
         match from.read(&mut buffer[..most]).await {
@@ -102,7 +102,7 @@ impl Client {
         assert_eq!(status, 200, "{url}: {}", answer.text().await.unwrap());
     }
 
-    /// A whole sink of one page. No request of it is repeated: none may fail.
+    /// Writes and finishes a sink of one page. Nothing is retried: no request may fail.
     async fn write(self, exchange: &'static str, task: u32) {
         let sink = format!("{}/{exchange}/sinks/{task}/0", self.url);
         let page = vec![task as u8; PAGE];
@@ -119,7 +119,7 @@ impl Client {
         }
     }
 
-    async fn expect(&self, exchange: &str, tasks: u32) {
+    async fn expect_pages(&self, exchange: &str, tasks: u32) {
         for partition in 0..PARTITIONS {
             let url = format!("{}/{exchange}/partitions/{partition}", self.url);
             let read = self.http.get(url).send().await.unwrap();
@@ -132,21 +132,21 @@ impl Client {
         }
     }
 
-    /// Bytes that writers wait for.
+    /// The number of bytes that writers wait for.
     async fn waited_for(&self) -> u64 {
         let url = self.url.replace("/v1/exchanges", "/metrics");
         let metrics = self.http.get(url).send().await.unwrap();
         let metrics = metrics.text().await.unwrap();
         let name = "stopover_memory_waiting_bytes{pool=\"write\"} ";
         let line = metrics.lines().find_map(|line| line.strip_prefix(name));
-        line.expect("a gauge of the write pool").parse().unwrap()
+        line.expect("the gauge of the write pool").parse().unwrap()
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_one_base_directory_hardly_moves_what_lies_on_the_other_is_read_and_writers_wait() {
+async fn while_one_base_directory_stalls_the_other_is_read_and_writers_wait() {
     let gateway = Gateway::start("bucket", "key", "secret-of-key");
-    let line = Line::to(gateway.port).await;
+    let proxy = SlowProxy::to(gateway.port).await;
     let folder = tempfile::tempdir().unwrap();
     let local = Process::start(folder.path(), &["--memory-budget", "64MiB"]);
     let client = Client::of(&local);
@@ -155,7 +155,7 @@ async fn while_one_base_directory_hardly_moves_what_lies_on_the_other_is_read_an
     local.kill();
 
     let mut options = gateway.config("s3://bucket/pages").options;
-    options.insert("endpoint".into(), format!("http://{}", line.address));
+    options.insert("endpoint".into(), format!("http://{}", proxy.address));
     options.insert("uri".into(), "s3://bucket/pages".into());
     let options = options
         .iter()
@@ -166,7 +166,7 @@ async fn while_one_base_directory_hardly_moves_what_lies_on_the_other_is_read_an
     let daemon = Process::start(folder.path(), &flags);
     let client = Client::of(&daemon);
     client.announce("now").await;
-    line.passes(TRICKLE);
+    proxy.set_rate(SLOW);
     let (other, written) = (client.clone(), Arc::new(AtomicUsize::new(0)));
     let done = Arc::clone(&written);
     let writers = tokio::spawn(async move {
@@ -176,14 +176,14 @@ async fn while_one_base_directory_hardly_moves_what_lies_on_the_other_is_read_an
     while client.waited_for().await == 0 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    client.expect("before", 16).await;
+    client.expect_pages("before", 16).await;
     assert_eq!(written.load(Ordering::Relaxed), 0, "writers wait meanwhile");
-    line.passes(FLOW);
+    proxy.set_rate(FAST);
     writers.await.unwrap();
-    client.expect("now", WRITERS).await;
+    client.expect_pages("now", WRITERS).await;
     let uploaded = gateway.files();
     assert!(uploaded.iter().any(|file| file.ends_with(".seg")));
     let peak = daemon.peak_resident();
-    println!("{peak} bytes resident at most");
+    println!("{peak} bytes resident at the peak");
     assert!(peak <= BUDGET + OVERHEAD, "{peak} bytes resident");
 }

@@ -1,8 +1,8 @@
-//! Finds what a real cluster is made of: JDK, Trino server, plugin folder, daemon, S3 server.
+//! Locates the parts of a real cluster: JDK, Trino server, plugin folder, daemon, S3 server.
 //!
-//! Fetching belongs to `tests/lib/fetch.sh`; this module only asks it, or takes a path that the
-//! environment names. Everything is looked for before the first process starts, so that a missing
-//! part is told at once and by name.
+//! Does: run `tests/lib/fetch.sh`, or use a path from the environment. Does not: fetch anything
+//! itself. Invariant: all parts are located before the first process starts, so that a missing one
+//! is reported at once and by name.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -21,7 +21,7 @@ pub enum ExchangeManager {
 pub struct Artifacts {
     pub java_home: PathBuf,
     pub trino: PathBuf,
-    /// Needed, and looked for, with [`ExchangeManager::Stopover`] only.
+    /// Located only for [`ExchangeManager::Stopover`].
     pub plugin: Option<PathBuf>,
     pub daemon: PathBuf,
 }
@@ -45,7 +45,7 @@ impl Artifacts {
     }
 }
 
-/// The S3 server; asked for only by a run that needs it, as it may have to be built first.
+/// The S3 server; located only for a run that needs it, as it may have to be built first.
 pub fn versitygw() -> Result<PathBuf> {
     fetch("versitygw")
 }
@@ -54,7 +54,7 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// What `tests/lib/fetch.sh` names, after it has fetched it.
+/// Fetches `what` with `tests/lib/fetch.sh` and returns its path.
 pub fn fetch(what: &str) -> Result<PathBuf> {
     let output = Command::new("bash")
         .arg(repository().join("tests/lib/fetch.sh"))
@@ -62,7 +62,7 @@ pub fn fetch(what: &str) -> Result<PathBuf> {
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
-        .context("bash could not be started")?;
+        .context("cannot start bash")?;
     ensure!(
         output.status.success(),
         "tests/lib/fetch.sh {what} failed, see above"
@@ -76,7 +76,7 @@ pub fn fetch(what: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// `STOPOVER_BINARY`, else the daemon that cargo has built for this very test.
+/// `STOPOVER_BINARY`, or else the daemon that cargo has built for this test.
 fn daemon_binary() -> Result<PathBuf> {
     match std::env::var_os("STOPOVER_BINARY") {
         None => Ok(PathBuf::from(env!("CARGO_BIN_EXE_stopover"))),
@@ -92,7 +92,7 @@ fn daemon_binary() -> Result<PathBuf> {
     }
 }
 
-/// The unpacked plugin that `mvn package` leaves.
+/// The unpacked plugin as `mvn package` leaves it.
 fn plugin_folder() -> Result<PathBuf> {
     let target = repository().join("trino-plugin/stopover/target");
     let way_out = "build it first: mvn -f trino-plugin -DskipTests package";
@@ -116,6 +116,6 @@ fn plugin_folder() -> Result<PathBuf> {
             "no trino-stopover-* folder in {}; {way_out}",
             target.display()
         ),
-        _ => bail!("more than one plugin folder, which one? {folders:?}; run mvn clean first"),
+        _ => bail!("more than one plugin folder: {folders:?}; run mvn clean first"),
     }
 }

@@ -1,8 +1,8 @@
-//! A coordinator, two workers, and a daemon beside each of the three.
+//! A cluster: a coordinator, two workers, and a daemon beside each of the three.
 //!
-//! Owns the order of starting and what it takes to be whole again after a scenario has killed
-//! something. The base directories can be exchanged under a running Trino, since only the daemons
-//! know them: that saves a second start of the JVMs.
+//! Does: start the processes in order, and restore the cluster after a scenario has killed some.
+//! The base directories can be replaced under a running Trino, since only the daemons know them:
+//! that saves a second start of the JVMs.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -25,17 +25,17 @@ pub struct Cluster {
     pub client: Client,
     /// `nodes[0]` is the coordinator, the others are the workers.
     pub nodes: Vec<Node>,
-    /// `daemons[i]` is the one beside `nodes[i]`; none with the stock exchange manager.
+    /// `daemons[i]` runs beside `nodes[i]`; none with Trino's own exchange manager.
     pub daemons: Vec<Daemon>,
     pub store: Store,
     size: Size,
     work: PathBuf,
-    /// Results without fault-tolerant execution, by schema and text: each is needed only once.
+    /// Results without fault-tolerant execution, by schema and SQL text.
     plain: HashMap<(String, String), Vec<Row>>,
 }
 
 impl Cluster {
-    /// Starts everything. `work` must be a fresh folder.
+    /// Starts everything. `work` must be an empty folder.
     pub async fn start(
         artifacts: &Artifacts,
         manager: ExchangeManager,
@@ -48,7 +48,7 @@ impl Cluster {
         Self::over(store, artifacts, manager, extras, work).await
     }
 
-    /// The same over base directories that exist; the folder for logs must exist, too.
+    /// Starts everything on existing base directories. The folder `logs` must exist.
     pub async fn over(
         store: Store,
         artifacts: &Artifacts,
@@ -118,7 +118,7 @@ impl Cluster {
     pub async fn change_storage(&mut self, kind: StorageKind) -> Result<()> {
         ensure!(
             !self.daemons.is_empty(),
-            "the stock exchange manager keeps its directories"
+            "the base directories of Trino's own exchange manager cannot be changed"
         );
         for daemon in &mut self.daemons {
             daemon.stop().await?;
@@ -127,7 +127,7 @@ impl Cluster {
         self.start_daemons().await
     }
 
-    /// Starts again whatever is not running.
+    /// Restarts every process that is not running.
     pub async fn repair(&mut self) -> Result<()> {
         for daemon in &mut self.daemons {
             if !daemon.is_running() {
@@ -146,7 +146,7 @@ impl Cluster {
     }
 
     async fn wait_for_workers(&self) -> Result<()> {
-        // retry_policy=NONE: this must not depend on the exchange that is under test.
+        // retry_policy=NONE: this must not depend on the exchange under test.
         let session = Session::new("tiny", "NONE");
         let sql = "SELECT count(*) FROM system.runtime.nodes WHERE NOT coordinator \
                    AND state = 'active'";
@@ -166,7 +166,7 @@ impl Cluster {
         .await
     }
 
-    /// The rows of a query without fault-tolerant execution, and so without the exchange.
+    /// The rows of a query without fault-tolerant execution, hence without the exchange.
     pub async fn plain(&mut self, sql: &str, schema: &str) -> Result<Vec<Row>> {
         let key = (schema.to_owned(), sql.to_owned());
         if let Some(rows) = self.plain.get(&key) {
@@ -178,7 +178,7 @@ impl Cluster {
         Ok(rows)
     }
 
-    /// A daemon that runs, to ask about what all of them hold.
+    /// A running daemon: any of them reports what all of them hold.
     pub fn any_daemon(&mut self) -> Result<&Daemon> {
         let running = self
             .daemons
@@ -222,7 +222,7 @@ fn daemon_configuration(store: &Store, size: Size) -> String {
     )
 }
 
-/// A node names its own daemon first and the others after it, to turn to when it is down.
+/// A node names its own daemon first, then the others, which it uses when its own is down.
 fn exchange_properties(
     manager: ExchangeManager,
     daemons: &[Daemon],

@@ -1,4 +1,4 @@
-//! Whether two results are the same, and where they differ first.
+//! Compares two results and reports the first difference.
 
 use anyhow::{Result, bail, ensure};
 
@@ -6,17 +6,17 @@ use crate::query::Row;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// The query orders all rows: they must come in the same order.
+    /// The query orders all rows: the order must be the same.
     Total,
-    /// Equal as multisets.
+    /// The query leaves the order open: compared as multisets.
     Any,
 }
 
-/// An error that shows the first difference if `actual` is not what was `expected`.
+/// Fails with the first difference if `actual` is not `expected`.
 pub fn same(expected: &[Row], actual: &[Row], order: Order) -> Result<()> {
     ensure!(
         expected.len() == actual.len(),
-        "{} rows were expected, {} came",
+        "expected {} rows, got {}",
         expected.len(),
         actual.len()
     );

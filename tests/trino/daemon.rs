@@ -1,6 +1,6 @@
-//! One Stopover daemon: start, kill, restart on the same port, and what it says about itself.
+//! One Stopover daemon: start, kill, restart on the same port, and what it reports about itself.
 //!
-//! The port stays the same for the daemon's whole life, as Trino's configuration names it.
+//! The port never changes, since Trino's configuration names it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::process::{Process, wait_until};
 
-/// How long a stopping daemon waits for its open sinks: longer than any task of the scenarios, as
+/// How long a draining daemon waits for its open sinks: longer than any task of the scenarios, as
 /// an operator would set it.
 pub const DRAIN: Duration = Duration::from_secs(300);
 
@@ -25,7 +25,7 @@ pub struct Daemon {
     http: reqwest::Client,
 }
 
-/// What the daemons hold of one exchange, by their own account.
+/// What the daemons report to hold of a query's exchanges.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Held {
     pub exchanges: u64,
@@ -61,7 +61,7 @@ impl Daemon {
 
     pub fn configure(&self, toml: &str) -> Result<()> {
         std::fs::write(&self.config, toml)
-            .with_context(|| format!("{} cannot be written", self.config.display()))
+            .with_context(|| format!("cannot write {}", self.config.display()))
     }
 
     pub async fn start(&mut self) -> Result<()> {
@@ -79,7 +79,7 @@ impl Daemon {
                 let exited = process.exited();
                 let request = self.http.get(&url).send();
                 async move {
-                    ensure!(exited.is_none(), "the daemon ended at once: {exited:?}");
+                    ensure!(exited.is_none(), "the daemon exited at once: {exited:?}");
                     Ok(request
                         .await
                         .is_ok_and(|answer| answer.status().is_success()))
@@ -103,7 +103,7 @@ impl Daemon {
         }
     }
 
-    /// A graceful stop; an error if the daemon does not end by itself with success.
+    /// A graceful stop; an error unless the daemon exits with success.
     pub async fn stop(&mut self) -> Result<()> {
         let Some(mut process) = self.process.take() else {
             return Ok(());
@@ -112,7 +112,7 @@ impl Daemon {
         let status = status.with_context(|| format!("{} ignored SIGTERM", self.name))?;
         ensure!(
             status.success(),
-            "{} ended with {status} after SIGTERM",
+            "{} exited with {status} after SIGTERM",
             self.name
         );
         Ok(())
@@ -123,7 +123,7 @@ impl Daemon {
         self.http.get(&url).send().await.with_context(|| url)
     }
 
-    /// The open exchanges whose query is `query`; all of them for an empty name.
+    /// The ids of the open exchanges of a query; of all queries if `query` is empty.
     pub async fn exchanges(&self, query: &str) -> Result<Vec<String>> {
         let list: Value = self
             .get("/v1/exchanges")
@@ -156,7 +156,8 @@ impl Daemon {
         Ok(value.parse()?)
     }
 
-    /// What is committed in the exchanges of a query. One that closes meanwhile counts as nothing.
+    /// What is committed in the exchanges of a query; an exchange that closes meanwhile is left
+    /// out.
     pub async fn held(&self, query: &str) -> Result<Held> {
         let mut held = Held::default();
         for exchange in self.exchanges(query).await? {

@@ -1,6 +1,6 @@
-//! The same cluster for people to watch: a query, a killed worker, the query's end.
+//! The cluster as a demonstration: a query, a killed worker, the end of the query.
 //!
-//! Owns only the telling. What is claimed here is tested in `scenarios.rs`.
+//! Does: print what happens. Does not: test anything; `scenarios.rs` does.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -51,25 +51,25 @@ async fn watch(cluster: &mut Cluster) -> Result<()> {
     let running = cluster.client.start(&sql, &session).await?;
     let id = running.id.clone();
     let over = Cell::new(false);
-    let to_its_end = async {
+    let run_to_end = async {
         let rows = running.finish().await;
         over.set(true);
         rows
     };
-    let (rows, told) = tokio::join!(to_its_end, tell_until(cluster, &id, started, &over));
-    let (killed, peak) = told?;
+    let (rows, report) = tokio::join!(run_to_end, report_until(cluster, &id, started, &over));
+    let (killed, peak) = report?;
     show(&rows?, seconds(started));
-    println!("\nAt most, Stopover held {}.", tell(&peak));
+    println!("\nAt its peak, Stopover held {}.", describe(&peak));
     after(cluster).await?;
     if !killed {
-        bail!("the query was over before the worker could be killed; run it again");
+        bail!("the query ended before the worker could be killed; run it again");
     }
     Ok(())
 }
 
-/// Prints how the query is getting on and kills a worker under it; whether there was an occasion
-/// to, and the most that Stopover was seen to hold.
-async fn tell_until(
+/// Prints the progress of the query and kills a worker under it. Returns whether a worker was
+/// killed, and the most that Stopover was observed to hold.
+async fn report_until(
     cluster: &mut Cluster,
     id: &str,
     started: Instant,
@@ -85,7 +85,7 @@ async fn tell_until(
             "{:>5.1}s  {:<40} {}",
             seconds(started),
             count(&tasks),
-            tell(&held)
+            describe(&held)
         );
         if held.bytes > peak.bytes {
             peak = held.clone();
@@ -93,7 +93,10 @@ async fn tell_until(
         let worker = &cluster.nodes[1].id;
         let busy = tasks.iter().any(|t| t.is_running_on(worker));
         if !killed && busy && held.bytes > 0 && tasks.iter().any(|t| t.is_finished_on(worker)) {
-            println!("{:>5.1}s  >>> kill -9 {worker}, for good", seconds(started));
+            println!(
+                "{:>5.1}s  >>> kill -9 {worker}, not restarted",
+                seconds(started)
+            );
             cluster.nodes[1].kill();
             killed = true;
         }
@@ -103,7 +106,7 @@ async fn tell_until(
 }
 
 fn show(rows: &[Row], seconds: f64) {
-    println!("\nThe query has finished after {seconds:.1} s, on the worker that was left:");
+    println!("\nThe query finished after {seconds:.1} s, on the remaining worker:");
     for row in rows {
         let cells: Vec<_> = row
             .iter()
@@ -113,14 +116,14 @@ fn show(rows: &[Row], seconds: f64) {
     }
 }
 
-/// Closing is asynchronous: give it a moment, then tell what lies there.
+/// Prints the number of remaining files. Closing is asynchronous, hence the wait.
 async fn after(cluster: &Cluster) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !cluster.store.files()?.is_empty() && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     let left = cluster.store.files()?.len();
-    println!("Now there are {left} files in the base directories.");
+    println!("{left} files are left in the base directories.");
     Ok(())
 }
 
@@ -134,7 +137,7 @@ fn count(tasks: &[Task]) -> String {
     )
 }
 
-fn tell(held: &Held) -> String {
+fn describe(held: &Held) -> String {
     format!(
         "{} exchange(s), {} committed attempt(s), {} segment(s), {:.1} MiB",
         held.exchanges,

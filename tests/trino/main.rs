@@ -1,15 +1,15 @@
 //! A real Trino cluster on Stopover: separate JVMs, separate daemons, processes that are killed.
 //!
-//! This is a program of its own (`harness = false`) since it starts its cluster once and runs every
-//! scenario on it. It owns no claim about the daemon alone; those are in the other tests.
+//! A separate program (`harness = false`), since it starts its cluster once and runs every
+//! scenario on it. Claims about the daemon alone are in the other tests.
 //!
 //!     cargo test --test trino                          everything, on local folders and on S3
 //!     cargo test --test trino -- --storage s3 --scenario worker-killed
-//!     cargo test --test trino -- --exchange-manager filesystem    Trino's own, to compare
-//!     cargo test --test trino -- connectors        every connector that can be had: docs/trino.md
-//!     cargo test --test trino -- hold              the same cluster, to try things by hand
+//!     cargo test --test trino -- --exchange-manager filesystem    Trino's own, for comparison
+//!     cargo test --test trino -- connectors        every available connector: docs/trino.md
+//!     cargo test --test trino -- hold              the same cluster, for manual experiments
 //!     cargo test --test trino -- measure       beside Trino's own exchange: docs/performance.md
-//!     cargo test --test trino -- demo                  for people to watch, see tests/trino/demo
+//!     cargo test --test trino -- demo              a demonstration, see tests/trino/demo
 
 mod artifacts;
 mod cluster;
@@ -56,10 +56,10 @@ struct Arguments {
     /// connectors: only this part [default: all].
     #[arg(long, value_enum)]
     part: Vec<Part>,
-    /// connectors: only what concerns this catalog alone [default: all].
+    /// connectors: only the checks of this catalog [default: all].
     #[arg(long)]
     catalog: Vec<String>,
-    /// measure: rounds after the first, which warms up.
+    /// measure: rounds after a first one that warms up.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// measure: the schema of tpch.
@@ -68,13 +68,13 @@ struct Arguments {
     /// measure: milliseconds added to every request at S3.
     #[arg(long, default_value_t = 0)]
     latency: u64,
-    /// Leave logs and configuration behind also after success.
+    /// Leave logs and configuration behind even after success.
     #[arg(long)]
     keep: bool,
 }
 
 impl Arguments {
-    /// `first`: whether the storage is the first of this run.
+    /// `first`: whether this storage is the first of the run.
     fn wants(&self, scenario: Scenario, first: bool) -> bool {
         match &self.scenario[..] {
             [] => first || !scenario.is_about_daemons_alone(),
@@ -103,11 +103,11 @@ impl Arguments {
 enum Mode {
     Test,
     Demo,
-    /// Every connector that can be had, with all checks of it.
+    /// All checks of every available connector.
     Connectors,
-    /// How long TPC-H takes without the exchange, with Stopover and with Trino's own, in turn.
+    /// How long TPC-H takes without the exchange, with Stopover and with Trino's own exchange.
     Measure,
-    /// The cluster of the connectors, for trying things by hand; runs until ctrl-C.
+    /// The cluster of the connectors for manual experiments; runs until ctrl-C.
     Hold,
 }
 
@@ -118,7 +118,7 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .expect("a runtime can be built");
-    // `block_on` runs on this thread, so that children are started by a thread that stays.
+    // `block_on` runs on this thread, so children are started by a thread that does not end.
     match runtime.block_on(until_signal(run(&arguments))) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -129,7 +129,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// A signal drops the work, and with it every process it has started.
+/// Runs `work` until a signal arrives. Dropping it ends every process that it has started.
 async fn until_signal(work: impl Future<Output = Result<bool>>) -> Result<bool> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -180,7 +180,7 @@ async fn run(arguments: &Arguments) -> Result<bool> {
     Ok(passed)
 }
 
-/// A cluster with every connector: for its checks, or to be left alone.
+/// Starts a cluster with every connector, and runs its checks or holds it.
 async fn all_connectors(arguments: &Arguments, artifacts: &Artifacts, work: &Path) -> Result<bool> {
     let started = Instant::now();
     let systems = Systems::start(Extent::All, work).await?;
@@ -202,7 +202,7 @@ async fn all_connectors(arguments: &Arguments, artifacts: &Artifacts, work: &Pat
     passed
 }
 
-/// Runs the chosen scenarios on one cluster; whether all passed.
+/// Runs the chosen scenarios on one cluster; returns whether all passed.
 async fn test(arguments: &Arguments, artifacts: &Artifacts, work: &Path) -> Result<bool> {
     let manager = arguments.exchange_manager;
     let storages = arguments.storages();
@@ -237,7 +237,7 @@ async fn test(arguments: &Arguments, artifacts: &Artifacts, work: &Path) -> Resu
     Ok(failed == 0)
 }
 
-/// Runs one scenario and prints how it went; an error only if no further one can be run.
+/// Runs one scenario and prints the outcome; an error means that no further one can run.
 async fn report(scenario: Scenario, cluster: &mut Cluster) -> Result<bool> {
     let title = format!("{} {}", cluster.store.kind.name(), scenario.name());
     println!("---- {title}: {} ----", scenario.claim());
@@ -255,13 +255,13 @@ async fn report(scenario: Scenario, cluster: &mut Cluster) -> Result<bool> {
             cluster
                 .repair()
                 .await
-                .context("the cluster cannot be made whole again")?;
+                .context("cannot repair the cluster")?;
             Ok(false)
         }
     }
 }
 
-/// A fresh folder for this run, beside what cargo builds.
+/// A new folder for this run, beside cargo's build output.
 fn work_folder() -> Result<PathBuf> {
     let stamp = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
     let work = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("trino-{stamp}"));

@@ -1,8 +1,9 @@
 //! How long TPC-H takes in a real Trino: without the exchange, with Stopover, with Trino's own.
 //!
-//! Two clusters are up at the same time and take turns query by query, so that whatever else the
-//! machine does meets all three alike; who begins changes from query to query. Owns no claim: it
-//! prints seconds and ratios, and fails only if rows differ. docs/performance.md has results.
+//! Two clusters run at the same time and take turns query by query, so that other load on the
+//! machine affects all three sides alike; the first side rotates from query to query. Makes no
+//! claim: prints seconds and ratios, and fails only if rows differ. docs/performance.md has
+//! results.
 
 use std::path::Path;
 use std::time::Instant;
@@ -27,13 +28,12 @@ pub struct Trial<'a> {
     pub latency: u64,
 }
 
-/// Who runs a query.
 const SIDES: [&str; 3] = ["without FTE", "Stopover", "Trino's own"];
 
 pub async fn run(artifacts: &Artifacts, trial: &Trial<'_>, work: &Path) -> Result<()> {
     ensure!(
         std::env::var_os("STOPOVER_BINARY").is_some(),
-        "set STOPOVER_BINARY to a release build: what cargo builds for tests is not optimized"
+        "set STOPOVER_BINARY to a release build: cargo builds an unoptimized one for tests"
     );
     let stopover = start(artifacts, ExchangeManager::Stopover, trial, work).await?;
     let stock = start(artifacts, ExchangeManager::Filesystem, trial, work).await?;
@@ -81,13 +81,13 @@ async fn start(
     std::fs::create_dir_all(work.join("logs"))?;
     let mut store = Store::start(trial.kind, &work).await?;
     if trial.latency > 0 {
-        store.put_far_away(trial.latency, &work).await?;
+        store.add_latency(trial.latency, &work).await?;
     }
     let extras = Extras::sized(Size::Large);
     Cluster::over(store, artifacts, manager, &extras, &work).await
 }
 
-/// The seconds of each side; all must give the same rows.
+/// The seconds of each side; all must return the same rows.
 async fn time(
     query: &Query,
     schema: &str,
@@ -114,7 +114,7 @@ fn row(seconds: [f64; 3]) -> String {
     cells.map(|(side, s)| format!("  {side} {s:6.2}")).collect()
 }
 
-/// The median, and the least and the most.
+/// The median, the minimum and the maximum.
 fn spread(mut values: Vec<f64>) -> String {
     values.sort_by(f64::total_cmp);
     match values[..] {

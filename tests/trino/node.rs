@@ -1,7 +1,7 @@
-//! One Trino node: its folder of configuration and the JVM that runs on it.
+//! One Trino node: its configuration folder and its JVM.
 //!
-//! A node keeps its port and its id for life, so a restarted worker is the same node to the
-//! coordinator, as a restarted pod would be.
+//! A node never changes its port and id, so a restarted worker is the same node to the coordinator,
+//! as a restarted pod would be.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -17,7 +17,7 @@ use crate::connectors::Extras;
 use crate::process::{Process, wait_until};
 use crate::query::Client;
 
-/// Trino's own demands on its JVM, and what keeps three of them small on one machine.
+/// The options that Trino requires, and some that let three JVMs fit on one machine.
 const JVM_OPTIONS: [&str; 9] = [
     "--add-modules=jdk.incubator.vector",
     "--enable-native-access=ALL-UNNAMED",
@@ -30,14 +30,14 @@ const JVM_OPTIONS: [&str; 9] = [
     "-Duser.timezone=UTC",
 ];
 
-/// How much memory the processes of a cluster have.
+/// How much memory the processes of a cluster get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Size {
-    /// Three JVMs and their daemons fit beside much else.
+    /// Three JVMs and their daemons fit on a machine that does other work, too.
     #[default]
     Small,
-    /// What Trino's own exchange manager needs on S3, whose sinks hold 255 MiB each with 50
-    /// partitions: workers of twice the heap that run half as many tasks at a time.
+    /// What Trino's own exchange manager needs on S3, where a sink for 50 partitions holds 255 MiB:
+    /// workers with twice the heap that run half as many tasks at a time.
     Large,
 }
 
@@ -57,7 +57,7 @@ impl Size {
         }
     }
 
-    /// By how much the pools of workers are larger than those of small ones.
+    /// How much larger the memory limits of workers are than with `Small`.
     fn factor(self) -> u32 {
         match self {
             Self::Small => 1,
@@ -77,7 +77,7 @@ pub struct Node {
     client: Client,
 }
 
-/// What a node's configuration depends on beside its name.
+/// What the configuration of a node depends on besides its name.
 pub struct Layout<'a> {
     pub artifacts: &'a Artifacts,
     pub work: &'a Path,
@@ -111,7 +111,7 @@ impl Node {
             folder,
         };
         node.write(layout)
-            .with_context(|| format!("{} cannot be laid out", node.folder.display()))?;
+            .with_context(|| format!("cannot write to {}", node.folder.display()))?;
         Ok(node)
     }
 
@@ -125,8 +125,8 @@ impl Node {
             self.config(layout.coordinator_port, layout.extras.size.factor()),
         )?;
         std::fs::write(etc.join("exchange-manager.properties"), &layout.exchange)?;
-        // Decimals, so that sums do not depend on the order of their terms; many splits, so that
-        // there are tasks to lose.
+        // Decimals, so that sums do not depend on the order of addition; many splits, so that there
+        // are tasks to lose.
         std::fs::write(
             etc.join("catalog/tpch.properties"),
             "connector.name=tpch\ntpch.column-naming=STANDARD\n\
@@ -171,9 +171,8 @@ impl Node {
             if coordinator { 700 } else { 700 * factor }
         );
         if coordinator {
-            // The defaults are meant for large machines and patient people: a node of these has
-            // less memory than one task is given by default, and a lost task would wait 10 s for
-            // each new attempt.
+            // The defaults suit large machines and long queries: these nodes have less memory than
+            // one task gets by default, and a lost task would wait 10 s before each new attempt.
             let _ = write!(
                 config,
                 "node-scheduler.include-coordinator=false\nquery.max-memory={}GB\n\
@@ -216,7 +215,10 @@ impl Node {
                 let exited = process.exited();
                 let client = self.client.clone();
                 async move {
-                    ensure!(exited.is_none(), "the JVM ended while starting: {exited:?}");
+                    ensure!(
+                        exited.is_none(),
+                        "the JVM exited while starting: {exited:?}"
+                    );
                     Ok(client.is_up().await)
                 }
             },
@@ -241,7 +243,7 @@ impl Node {
     }
 }
 
-/// Properties as lines of a `.properties` file.
+/// Formats properties as lines of a `.properties` file.
 pub fn properties(pairs: &[(&str, String)]) -> String {
     let mut text = String::new();
     for (name, value) in pairs {

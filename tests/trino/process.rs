@@ -1,9 +1,9 @@
 //! A child process that cannot outlive the harness.
 //!
-//! Each child leads its own process group and is killed by its id when its [`Process`] is dropped:
-//! at the end, on an error, on a panic, and on ctrl-C (the main future is dropped then). On Linux
-//! the kernel kills it too if the harness itself is killed. Output goes to a log file, never to a
-//! pipe, so that no child can block on the harness.
+//! Each child leads its own process group and is killed when its [`Process`] is dropped: at the
+//! end, on an error, on a panic, and on ctrl-C (which drops the main future). On Linux the kernel
+//! also kills it if the harness itself is killed. Output goes to a log file, never to a pipe, so no
+//! child can block on the harness.
 
 #![allow(
     unsafe_code,
@@ -28,7 +28,7 @@ pub struct Process {
 impl Process {
     /// Starts `command` with stdout and stderr appended to `log`.
     ///
-    /// Must be called from the main thread: the kernel's parent-death signal is sent when the
+    /// Must be called from the main thread: the kernel sends the parent-death signal when the
     /// *thread* that started the child ends.
     pub fn spawn(name: &str, mut command: Command, log: &Path) -> Result<Self> {
         let output = File::options().create(true).append(true).open(log)?;
@@ -47,7 +47,7 @@ impl Process {
         }
         let child = command
             .spawn()
-            .with_context(|| format!("{name}: {:?} could not be started", command.get_program()))?;
+            .with_context(|| format!("{name}: cannot start {:?}", command.get_program()))?;
         Ok(Self {
             name: name.to_owned(),
             log: log.to_owned(),
@@ -59,7 +59,7 @@ impl Process {
         self.child.try_wait().ok().flatten()
     }
 
-    /// `kill -9`, of the whole group; returns once the process is gone.
+    /// Sends SIGKILL to the whole group; returns once the child has ended.
     pub fn kill(&mut self) {
         if self.exited().is_none() {
             self.signal_group(libc::SIGKILL);
@@ -67,9 +67,9 @@ impl Process {
         }
     }
 
-    /// SIGTERM, then patience; `None` if it had to be killed after all.
-    pub async fn terminate(&mut self, patience: Duration) -> Option<ExitStatus> {
-        let deadline = Instant::now() + patience;
+    /// Sends SIGTERM and waits; `None` if the child had to be killed after `timeout`.
+    pub async fn terminate(&mut self, timeout: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + timeout;
         self.signal_group(libc::SIGTERM);
         while Instant::now() < deadline {
             if let Some(status) = self.exited() {
@@ -81,17 +81,16 @@ impl Process {
         None
     }
 
-    /// The id of the child itself.
     #[allow(dead_code, reason = "used by the soak")]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends a signal to the whole group, if the child has not ended.
+    /// Sends a signal to the whole group unless the child has ended.
     pub fn signal_group(&mut self, signal: i32) {
-        // Asked first: the id of a child that has been waited for may belong to someone else.
+        // Checked first: the system may have reused the id of a child that has been waited for.
         if self.exited().is_none() {
-            // SAFETY: a plain system call; the group is the child's own, see `spawn`.
+            // SAFETY: a plain system call; the child leads its own group, see `spawn`.
             unsafe { libc::kill(-(self.child.id() as i32), signal) };
         }
     }
@@ -103,7 +102,7 @@ impl Drop for Process {
     }
 }
 
-/// The last `lines` lines of a log, read from its end: Trino's logs can be long.
+/// The last lines of a log, read from its end because Trino's logs can be long.
 pub fn tail(log: &Path, lines: usize) -> String {
     const WINDOW: u64 = 64 * 1024;
     let read = || -> std::io::Result<String> {
@@ -123,7 +122,7 @@ pub fn tail(log: &Path, lines: usize) -> String {
     }
 }
 
-/// `count` distinct free ports on loopback. All are held until all are known.
+/// Distinct free ports on loopback: all are bound until all are known.
 pub fn free_ports(count: usize) -> Result<Vec<u16>> {
     let held: Vec<_> = (0..count)
         .map(|_| std::net::TcpListener::bind("127.0.0.1:0"))
@@ -134,21 +133,21 @@ pub fn free_ports(count: usize) -> Result<Vec<u16>> {
         .collect::<Result<_, _>>()?)
 }
 
-/// Polls `ready` until it holds; an error that names `what` once `patience` has run out.
-pub async fn wait_until<F, Fut>(what: &str, patience: Duration, mut ready: F) -> Result<()>
+/// Polls `ready` until it returns true; an error that names `what` after `timeout`.
+pub async fn wait_until<F, Fut>(what: &str, timeout: Duration, mut ready: F) -> Result<()>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<bool>>,
 {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     loop {
         if ready().await? {
             return Ok(());
         }
         anyhow::ensure!(
             Instant::now() < deadline,
-            "{what}: not within {} s",
-            patience.as_secs()
+            "timed out after {} s: {what}",
+            timeout.as_secs()
         );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

@@ -1,8 +1,8 @@
-//! The queries: TPC-H in its own terms, and shapes of plans that TPC-H does not have.
+//! The queries: some of TPC-H, and plan shapes that TPC-H lacks.
 //!
 //! All run on `tpch` with standard column names and decimals, so that every result is exact and
-//! does not depend on the order in which terms are added. Where rows are compared in order, the
-//! ORDER BY leaves no ties.
+//! does not depend on the order of addition. Where rows are compared in order, the ORDER BY leaves
+//! no ties.
 
 use crate::compare::Order;
 
@@ -13,7 +13,8 @@ pub struct Query {
 }
 
 impl Query {
-    /// The text with so much to do: `$WORK` is a factor in the long queries, absent in the others.
+    /// The SQL text with an amount of work: `$WORK` is a factor in the long queries, absent
+    /// elsewhere.
     pub fn sized(&self, work: u32) -> String {
         self.sql.replace("$WORK", &work.to_string())
     }
@@ -154,8 +155,8 @@ pub const COMPARED: &[Query] = &[
     },
 ];
 
-/// Long enough to lose a node under it, on most machines with `$WORK` 1. tpch binds its scans to
-/// the nodes they were planned on, so the worker has to come back for this one to finish.
+/// Long enough to lose a node during it, on most machines with `$WORK` 1. tpch binds its scans to
+/// the nodes that they were planned on, so the worker has to return for this query to finish.
 pub const LONG_TPCH: Query = Query {
     name: "Q18 over all orders",
     order: Order::Total,
@@ -166,7 +167,7 @@ pub const LONG_TPCH: Query = Query {
           WHERE comment <> o_comment GROUP BY o_orderpriority ORDER BY o_orderpriority",
 };
 
-/// Long enough as well, and each of its tasks can run on any node: it finishes on the nodes left.
+/// As long, and each of its tasks can run on any node: it finishes on the remaining nodes.
 pub const LONG_ANYWHERE: Query = Query {
     name: "grouping of a long sequence",
     order: Order::Total,
@@ -177,7 +178,7 @@ pub const LONG_ANYWHERE: Query = Query {
           GROUP BY 1 ORDER BY 1",
 };
 
-/// A result too large for the buffer in which `retry-policy=QUERY` holds it back.
+/// A result larger than the buffer in which `retry-policy=QUERY` holds it back.
 pub const LARGE_RESULT: Query = Query {
     name: "all orders",
     order: Order::Any,

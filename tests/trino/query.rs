@@ -1,8 +1,8 @@
-//! A client of Trino's `/v1/statement` protocol, just large enough for the scenarios.
+//! A minimal client of Trino's `/v1/statement` protocol.
 //!
-//! Owns following `nextUri` to the end and telling a failed query by Trino's own words. Does not
-//! own judging the rows (`compare.rs`). A query that is dropped unfinished is left to Trino's
-//! client time-out; the scenarios always run theirs to an end.
+//! Does: follow `nextUri` to the end and report a failed query with Trino's error. Does not:
+//! compare rows (`compare.rs`). A query that is dropped before its end is left to Trino's client
+//! timeout; the scenarios always run their queries to the end.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use reqwest::StatusCode;
 use serde_json::Value;
 
-/// One row, each column as Trino's JSON has it. Decimals and dates are strings: compared exactly.
+/// One row, each column as in Trino's JSON. Decimals and dates are strings, compared exactly.
 pub type Row = Vec<Value>;
 
 #[derive(Clone, Debug)]
@@ -82,7 +82,7 @@ impl Client {
         let first: Value = request.send().await?.error_for_status()?.json().await?;
         let id = first["id"]
             .as_str()
-            .context("no query id in Trino's answer")?
+            .context("Trino's answer has no query id")?
             .to_owned();
         let mut query = RunningQuery {
             http: self.http.clone(),
@@ -90,7 +90,7 @@ impl Client {
             next: None,
             rows: Vec::new(),
         };
-        query.take(first)?;
+        query.append(first)?;
         Ok(query)
     }
 
@@ -98,8 +98,8 @@ impl Client {
         self.start(sql, session).await?.finish().await
     }
 
-    /// Where and how far the tasks of a query are. It has none before it has been dispatched,
-    /// which for some moments looks to the coordinator as if it did not exist any more.
+    /// The tasks of a query: where they run and in which state. A query has none before it is
+    /// dispatched; for a moment the coordinator then answers as if it did not exist.
     pub async fn tasks(&self, id: &str) -> Result<Vec<Task>> {
         let url = format!("{}/v1/query/{id}", self.base);
         let answer = self
@@ -115,7 +115,7 @@ impl Client {
         Ok(tasks)
     }
 
-    /// Whether a node serves requests, that is, whether it has finished starting.
+    /// Whether the node has finished starting and serves requests.
     pub async fn is_up(&self) -> bool {
         let answer = self.http.get(format!("{}/v1/info", self.base)).send().await;
         match answer {
@@ -136,7 +136,7 @@ pub struct RunningQuery {
 }
 
 impl RunningQuery {
-    /// Follows the query to its end and returns all its rows.
+    /// Follows the query to its end and returns all of its rows.
     pub async fn finish(mut self) -> Result<Vec<Row>> {
         while self.next.is_some() {
             self.step().await?;
@@ -144,7 +144,7 @@ impl RunningQuery {
         Ok(self.rows)
     }
 
-    /// Follows the query until it has given out its first rows.
+    /// Follows the query until it has returned its first rows.
     pub async fn until_rows(&mut self) -> Result<()> {
         while self.rows.is_empty() {
             ensure!(
@@ -167,16 +167,16 @@ impl RunningQuery {
             .header("X-Trino-User", "test")
             .send()
             .await?;
-        // 502 to 504 mean "ask again", says the protocol.
+        // The protocol asks to retry after 502 to 504.
         if matches!(answer.status().as_u16(), 502..=504) {
             self.next = Some(next);
             tokio::time::sleep(Duration::from_millis(100)).await;
             return Ok(());
         }
-        self.take(answer.error_for_status()?.json().await?)
+        self.append(answer.error_for_status()?.json().await?)
     }
 
-    fn take(&mut self, answer: Value) -> Result<()> {
+    fn append(&mut self, answer: Value) -> Result<()> {
         if let Some(error) = answer.get("error") {
             bail!(
                 "query {} failed: {}: {}",
@@ -199,18 +199,18 @@ pub struct Task {
     pub id: String,
     pub node: String,
     pub state: String,
-    /// How many rows it has taken in, if it is one that writes into a table.
+    /// The number of rows received so far, if the task writes to a table.
     pub writes: Option<u64>,
 }
 
 impl Task {
-    /// The first parts of its id, `query.stage`.
+    /// The first two parts of the id, `query.stage`.
     pub fn stage(&self) -> &str {
         let mut parts = self.id.rsplitn(3, '.');
         parts.nth(2).unwrap_or(&self.id)
     }
 
-    /// The last part of its id, `query.stage.partition.attempt`.
+    /// The last part of the id, `query.stage.partition.attempt`.
     pub fn attempt(&self) -> u32 {
         let last = self.id.rsplit('.').next();
         last.and_then(|number| number.parse().ok()).unwrap_or(0)
@@ -225,8 +225,8 @@ impl Task {
     }
 }
 
-/// Task statuses wherever they stand in the document: how stages nest differs between versions.
-/// Nearest above them is the plan of their stage.
+/// Collects task statuses from anywhere in the document: the nesting of stages differs between
+/// versions. The nearest enclosing plan is the plan of their stage.
 fn collect_tasks(value: &Value, writes: bool, into: &mut Vec<Task>) {
     match value {
         Value::Object(members) => {
@@ -254,7 +254,7 @@ fn collect_tasks(value: &Value, writes: bool, into: &mut Vec<Task>) {
     }
 }
 
-/// Whether a plan writes into a table. (What operators there are is told of finished tasks only.)
+/// Whether a plan writes to a table. (Operators are reported only for finished tasks.)
 fn has_writer(plan: &Value) -> bool {
     match plan {
         Value::Object(members) => {

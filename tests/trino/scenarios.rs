@@ -1,7 +1,7 @@
-//! What must hold of a real cluster, each as one claim that passes or fails.
+//! What must hold for a real cluster: each scenario is one claim that passes or fails.
 //!
-//! Every scenario leaves a whole cluster behind or says why not; after every query the base
-//! directories are looked at, and anything left in them fails the scenario.
+//! Every scenario leaves a complete cluster behind or reports why not. After every query the base
+//! directories are inspected, and anything left in them fails the scenario.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -20,13 +20,13 @@ use crate::queries::{COMPARED, LARGE_RESULT, LONG_ANYWHERE, LONG_TPCH, Query};
 use crate::query::{Client, Row, Session};
 use crate::store::StorageKind;
 
-/// Closing is asynchronous: the coordinator does not wait for it. And where several daemons clear
-/// away at once what came late, the tombstone of one may stay for the next sweep, within a minute.
-const SETTLE: Duration = Duration::from_secs(90);
-/// What a daemon has to learn from the store, it learns when it sweeps, once a minute.
-const SWEPT: Duration = Duration::from_secs(150);
-/// How long queries may run one after another until a daemon holds a sink of theirs.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Closing is asynchronous: the coordinator does not wait for it. And where several daemons delete
+/// late objects at the same time, a tombstone may stay until the next sweep, within a minute.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(90);
+/// What a daemon can learn only from the store, it learns in its sweep, once a minute.
+const SWEEP_TIMEOUT: Duration = Duration::from_secs(150);
+/// How long queries may run one after another until a daemon holds one of their sinks.
+const SINK_TIMEOUT: Duration = Duration::from_secs(120);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
@@ -64,17 +64,17 @@ impl Scenario {
 
     pub fn claim(self) -> &'static str {
         match self {
-            Self::Results => "queries give the results of the cluster without FTE",
-            Self::QueryRetries => "retry-policy=QUERY spools a large result and gives it whole",
-            Self::WorkerKilled => "a query survives kill -9 of a worker that comes back",
+            Self::Results => "queries return the same rows as without FTE",
+            Self::QueryRetries => "retry-policy=QUERY spools a large result and returns all of it",
+            Self::WorkerKilled => "a query survives kill -9 of a worker that is restarted",
             Self::DaemonKilled => "a query survives kill -9 of the daemon beside a worker",
-            Self::MachineKilled => "a query survives kill -9 of a worker and its daemon for good",
-            Self::RollingRestart => "a restart of all daemons in turn fails no task of a query",
-            Self::Connectors => "what PostgreSQL and Iceberg hold survives kill -9 in a write",
+            Self::MachineKilled => "a query survives kill -9 of a worker and its daemon for ever",
+            Self::RollingRestart => "a restart of all daemons in turn fails no task",
+            Self::Connectors => "writes to PostgreSQL and Iceberg survive kill -9 of a worker",
         }
     }
 
-    /// Whether it has a meaning without daemons, and is worth its time on this storage.
+    /// Whether it applies to this exchange manager, and is worth its time on this storage.
     pub fn applies_to(self, manager: ExchangeManager, storage: StorageKind) -> bool {
         match self {
             Self::DaemonKilled | Self::RollingRestart => manager == ExchangeManager::Stopover,
@@ -83,7 +83,7 @@ impl Scenario {
         }
     }
 
-    /// Whether it is the same on any storage, so that one is enough unless it is named.
+    /// Whether it is the same on any storage: it runs on one only, unless it is named.
     pub fn is_about_daemons_alone(self) -> bool {
         self == Self::RollingRestart
     }
@@ -133,7 +133,7 @@ async fn query_retries(cluster: &mut Cluster) -> Result<()> {
         .client
         .start(query.sql, &Session::new("sf0.1", "QUERY"))
         .await?;
-    // With this policy no row is given out before the whole result has been held back.
+    // With this policy no row is returned before the whole result has been held back.
     running.until_rows().await?;
     let spooled = cluster.store.files()?.len();
     ensure!(
@@ -151,7 +151,7 @@ async fn query_retries(cluster: &mut Cluster) -> Result<()> {
     nothing_left(cluster).await
 }
 
-/// What is killed under a query.
+/// What is killed during a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Loss {
     WorkerThatReturns,
@@ -159,14 +159,13 @@ enum Loss {
     Machine,
 }
 
-/// The query is given so much to do, one after the other, while it is over before its moment comes.
-/// With four times the work Trino may run 33 tasks at once on one worker, and what they aggregate
-/// fills its heap.
+/// The amounts of work tried one after another until the fault comes before the query ends. With
+/// four times the work Trino may run 33 tasks at once on one worker, whose aggregations fill its
+/// heap.
 const WORK: [u32; 6] = [1, 2, 2, 2, 2, 2];
 
-/// Runs `query`, kills what `loss` says once there is something to lose, and checks the rows. How
-/// long a query takes is the machine's business: where the moment does not come, it has more to do
-/// the next time.
+/// Runs `query`, kills what `loss` names once there is something to lose, and checks the rows. How
+/// long a query takes depends on the machine: if it ends too early, the next run gets more work.
 async fn lose(cluster: &mut Cluster, query: &Query, schema: &str, loss: Loss) -> Result<()> {
     for work in WORK {
         let plain = cluster.plain(&query.sized(work), schema).await?;
@@ -174,79 +173,77 @@ async fn lose(cluster: &mut Cluster, query: &Query, schema: &str, loss: Loss) ->
         same(&plain, &ending.rows, query.order)?;
         nothing_left(cluster).await?;
         cluster.repair().await?;
-        let (rows, again) = (ending.rows.len(), ending.tried_again);
+        let (rows, again) = (ending.rows.len(), ending.retried);
         match ending.missed {
             None if again > 0 => {
                 println!(
-                    "    {}: {rows} right rows, {again} task(s) tried again",
+                    "    {}: {rows} correct rows, {again} task(s) retried",
                     query.name
                 );
                 return Ok(());
             }
-            None => println!("    work {work}: what was killed was not needed any more"),
+            None => println!("    work {work}: the killed process was no longer needed"),
             Some(missed) => println!("    work {work}: {missed}"),
         }
     }
-    bail!("no task was tried again, however long the query: nothing was killed in its midst")
+    bail!("no task was retried with any amount of work: no kill hit the running query")
 }
 
-/// How one run with a fault ended.
+/// The outcome of one run with a fault.
 struct Ending {
     rows: Vec<Row>,
-    tried_again: usize,
-    /// Why the fault did not come in its midst.
+    retried: usize,
+    /// Why the fault came too late, if it did.
     missed: Option<&'static str>,
 }
 
-/// Runs a query to its end while the loss is inflicted on it.
+/// Runs a query to its end while the fault is injected.
 async fn lose_once(cluster: &mut Cluster, sql: &str, schema: &str, loss: Loss) -> Result<Ending> {
     let session = many_tasks(&Session::new(schema, "TASK"));
     let running = cluster.client.start(sql, &session).await?;
     let id = running.id.clone();
     let over = Cell::new(false);
-    let to_its_end = async {
+    let run_to_end = async {
         let rows = running.finish().await;
         over.set(true);
         rows
     };
-    // Both to their ends, also after an error: no query may run on into the next scenario.
-    let (rows, missed) = tokio::join!(to_its_end, inflict_in_time(cluster, &id, &over, loss));
+    // Both run to the end, even after an error: no query may run on into the next scenario.
+    let (rows, missed) = tokio::join!(run_to_end, inject_in_time(cluster, &id, &over, loss));
     let missed = missed?;
     Ok(Ending {
         rows: rows?,
-        tried_again: tried_again(cluster, &id).await?,
+        retried: retried(cluster, &id).await?,
         missed,
     })
 }
 
-/// How many tasks of a query had a second attempt.
-async fn tried_again(cluster: &Cluster, query: &str) -> Result<usize> {
+/// The number of task attempts of a query that were retries.
+async fn retried(cluster: &Cluster, query: &str) -> Result<usize> {
     let tasks = cluster.client.tasks(query).await?;
     Ok(tasks.iter().filter(|t| t.attempt() > 0).count())
 }
 
-/// Inflicts the loss once there is something to lose; why it came too late, if it did.
-async fn inflict_in_time(
+/// Injects the fault once there is something to lose; returns why it came too late, if it did.
+async fn inject_in_time(
     cluster: &mut Cluster,
     query: &str,
     over: &Cell<bool>,
     loss: Loss,
 ) -> Result<Option<&'static str>> {
     let Some(number) = something_to_lose(cluster, query, over, loss).await? else {
-        return Ok(Some(
-            "the query was over before there was something to lose",
-        ));
+        return Ok(Some("the query ended before there was something to lose"));
     };
-    inflict(cluster, loss, number).await?;
+    inject(cluster, loss, number).await?;
     let held = describe_held(cluster, query).await;
     if over.get() {
-        return Ok(Some("the query was over when the process was killed"));
+        return Ok(Some("the query had ended when the process was killed"));
     }
     held.map(|()| None)
 }
 
-/// Restarts all daemons one after another under queries that follow one another without a pause:
-/// how long one query takes is the machine's business.
+/// Restarts all daemons one after another while queries run back to back: a single query may be too
+/// short for that.
 async fn rolling_restart(cluster: &mut Cluster) -> Result<()> {
     let query = &LONG_ANYWHERE;
     let (sql, schema) = (query.sized(2), "tiny");
@@ -269,23 +266,23 @@ async fn rolling_restart(cluster: &mut Cluster) -> Result<()> {
     restarts?;
     for (id, rows) in &runs {
         same(&plain, rows, query.order)?;
-        let again = tried_again(cluster, id).await?;
+        let again = retried(cluster, id).await?;
         ensure!(
             again == 0,
-            "{again} task(s) were tried again: a restart has cost them their attempt"
+            "{again} task(s) were retried: a restart made their attempts fail"
         );
     }
     nothing_left(cluster).await?;
     no_sink_open(cluster).await?;
     println!(
-        "    {}, {} time(s): right rows, no task tried again",
+        "    {}, {} time(s): correct rows, no task retried",
         query.name,
         runs.len()
     );
     Ok(())
 }
 
-/// Runs a query again and again, each to its end: the id and the rows of each run.
+/// Runs a query repeatedly while `wanted`; returns the id and the rows of each run.
 async fn run_while(
     client: &Client,
     sql: &str,
@@ -301,15 +298,15 @@ async fn run_while(
     Ok(runs)
 }
 
-/// Each daemon is stopped while sinks are open that are not finished (at itself, if it is beside a
-/// worker), and has come back before the next one goes. `ended`: no further query will come.
+/// Stops each daemon while sinks are open (its own, if it runs beside a worker) and restarts it
+/// before the next one. `ended`: no further query will start.
 async fn restart_all(cluster: &mut Cluster, ended: &Cell<bool>) -> Result<()> {
-    // Tasks have no sinks at the coordinator's daemon: it goes while a worker's holds some.
+    // Tasks have no sinks at the coordinator's daemon: it is stopped while a worker's holds some.
     for (number, busy) in [(1, 1), (2, 2), (0, 1)] {
-        let held = timeout(PATIENCE, holds_a_sink(cluster, &[busy], ended)).await;
+        let held = timeout(SINK_TIMEOUT, holds_a_sink(cluster, &[busy], ended)).await;
         let held =
-            held.with_context(|| format!("no sink open at daemon-{busy} in {PATIENCE:?}"))?;
-        held?.context("the queries ended before their time")?;
+            held.with_context(|| format!("no sink open at daemon-{busy} within {SINK_TIMEOUT:?}"))?;
+        held?.context("the queries ended too early")?;
         let daemon = &mut cluster.daemons[number];
         let (sinks, began) = (open_sinks(daemon).await?, Instant::now());
         daemon.stop().await?;
@@ -323,21 +320,20 @@ async fn restart_all(cluster: &mut Cluster, ended: &Cell<bool>) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a worker has committed output of this query and is busy with more of it; and, if it
-/// is a daemon that will be lost, until one holds pages which are not committed. Answers who has
-/// something to lose, by number; `None` if the query ended first. Trino may give all tasks to one
-/// worker, so that it can be any.
+/// Waits until a worker has committed output of this query and is running more of it; if a daemon
+/// will be killed, until a daemon also holds uncommitted pages. Returns the number of the worker or
+/// daemon; `None` if the query ended first. Any worker counts, as Trino may give all tasks to one.
 async fn something_to_lose(
     cluster: &Cluster,
     query: &str,
     over: &Cell<bool>,
     loss: Loss,
 ) -> Result<Option<usize>> {
-    let (number, patience) = (Cell::new(None), Duration::from_secs(300));
+    let (number, limit) = (Cell::new(None), Duration::from_secs(300));
     let busy = &number;
     wait_until(
-        "a worker has spooled data and works on, or the query is over",
-        patience,
+        "a worker has spooled data and is still running, or the query has ended",
+        limit,
         || async move {
             if over.get() {
                 return Ok(true);
@@ -359,7 +355,7 @@ async fn something_to_lose(
 }
 
 /// Kills the worker or the daemon of this number, or both.
-async fn inflict(cluster: &mut Cluster, loss: Loss, number: usize) -> Result<()> {
+async fn inject(cluster: &mut Cluster, loss: Loss, number: usize) -> Result<()> {
     let node = &mut cluster.nodes[number];
     match loss {
         Loss::WorkerThatReturns => {
@@ -374,7 +370,7 @@ async fn inflict(cluster: &mut Cluster, loss: Loss, number: usize) -> Result<()>
             println!("    kill -9 {}", daemon.name);
         }
         Loss::Machine => {
-            println!("    kill -9 {} and what runs beside it", node.id);
+            println!("    kill -9 {} and its daemon", node.id);
             node.kill();
             if let Some(daemon) = cluster.daemons.get_mut(number) {
                 daemon.kill();
@@ -384,7 +380,7 @@ async fn inflict(cluster: &mut Cluster, loss: Loss, number: usize) -> Result<()>
     Ok(())
 }
 
-/// Small tasks, so that also a small query has many of them and they meet in the exchange.
+/// Small tasks, so that a small query, too, has many tasks with data in the exchange.
 pub fn many_tasks(session: &Session) -> Session {
     session
         .clone()
@@ -408,14 +404,14 @@ async fn describe_held(cluster: &mut Cluster, query: &str) -> Result<()> {
         );
         ensure!(
             held.bytes > 0,
-            "there are files, but no daemon tells of committed bytes"
+            "there are files, but no daemon reports committed bytes"
         );
     }
     Ok(())
 }
 
 pub async fn nothing_left(cluster: &mut Cluster) -> Result<()> {
-    let deadline = Instant::now() + SETTLE;
+    let deadline = Instant::now() + CLEANUP_TIMEOUT;
     loop {
         let mut left: Vec<String> = cluster
             .store
@@ -431,18 +427,21 @@ pub async fn nothing_left(cluster: &mut Cluster) -> Result<()> {
         }
         if Instant::now() > deadline {
             left.truncate(10);
-            bail!("left {} s after the query: {left:#?}", SETTLE.as_secs());
+            bail!(
+                "still there {} s after the query: {left:#?}",
+                CLEANUP_TIMEOUT.as_secs()
+            );
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
-/// Sinks that a daemon goes on holding after the end of their query would add up.
+/// Sinks that a daemon held after the end of their query would accumulate.
 pub async fn no_sink_open(cluster: &Cluster) -> Result<()> {
     for daemon in &cluster.daemons {
         wait_until(
             &format!("no sink is open at {}", daemon.name),
-            SETTLE,
+            CLEANUP_TIMEOUT,
             || async { Ok(open_sinks(daemon).await? == 0.0) },
         )
         .await?;
@@ -450,29 +449,33 @@ pub async fn no_sink_open(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// That no daemon holds anything any more: no sink, no exchange, no memory for writing. What was
-/// read stays cached, within its share of the memory for reading, until that is needed.
+/// Waits until no daemon holds a sink, an exchange or memory for writing. Data that was read stays
+/// cached, within its share of the memory for reading, until that memory is needed.
 pub async fn idle(cluster: &mut Cluster) -> Result<()> {
     nothing_left(cluster).await?;
     no_sink_open(cluster).await?;
     for daemon in &cluster.daemons {
-        wait_until(&format!("{} is idle", daemon.name), SWEPT, || async {
-            let exchanges = daemon.metric("stopover_exchanges_open").await?;
-            let written = daemon
-                .metric(r#"stopover_memory_used_bytes{pool="write"}"#)
-                .await?;
-            let waiting = daemon
-                .metric(r#"stopover_memory_waiting_bytes{pool="read"}"#)
-                .await?;
-            Ok(exchanges == 0.0 && written == 0.0 && waiting == 0.0)
-        })
+        wait_until(
+            &format!("{} is idle", daemon.name),
+            SWEEP_TIMEOUT,
+            || async {
+                let exchanges = daemon.metric("stopover_exchanges_open").await?;
+                let written = daemon
+                    .metric(r#"stopover_memory_used_bytes{pool="write"}"#)
+                    .await?;
+                let waiting = daemon
+                    .metric(r#"stopover_memory_waiting_bytes{pool="read"}"#)
+                    .await?;
+                Ok(exchanges == 0.0 && written == 0.0 && waiting == 0.0)
+            },
+        )
         .await?;
     }
     Ok(())
 }
 
-/// Waits until one of these daemons holds an open sink; `None` once nothing runs any more. Sinks of
-/// small tasks are open for moments only.
+/// Waits until one of these daemons holds an open sink; `None` once the query has ended. Sinks of
+/// small tasks are open only for moments.
 async fn holds_a_sink(
     cluster: &Cluster,
     daemons: &[usize],

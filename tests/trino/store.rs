@@ -1,7 +1,7 @@
 //! The two base directories of the cluster's daemons: local folders, or buckets of an S3 server.
 //!
-//! Both kinds end up as folders on this machine, so what is left in them is looked up in the file
-//! system itself and not through the daemon that is under test.
+//! Both kinds are folders on this machine in the end, so what is left in them is read from the file
+//! system itself, not through the daemon under test.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -31,8 +31,8 @@ impl StorageKind {
 const BUCKETS: [&str; 2] = ["stopover-one", "stopover-two"];
 const ACCESS_KEY: &str = "stopover-test";
 const SECRET_KEY: &str = "stopover-test-secret";
-/// The object that a daemon keeps in a base directory for good: some S3 servers refuse a PUT while
-/// the last object under the same prefix is being deleted.
+/// The object that a daemon retains in a base directory: some S3 servers refuse a PUT while the
+/// last object under the same prefix is being deleted.
 const KEEP: &str = ".keep";
 
 pub struct Store {
@@ -40,11 +40,11 @@ pub struct Store {
     /// One folder per base directory.
     pub folders: Vec<PathBuf>,
     gateway: Option<Gateway>,
-    /// In front of the gateway, where it is to look far away.
-    far: Option<Far>,
+    /// The proxy in front of the gateway that makes it look distant.
+    distant: Option<DistantStore>,
 }
 
-struct Far {
+struct DistantStore {
     _process: Process,
     url: String,
 }
@@ -61,7 +61,7 @@ impl Store {
         let folders: Vec<_> = BUCKETS.iter().map(|bucket| root.join(bucket)).collect();
         for folder in &folders {
             std::fs::create_dir_all(folder)
-                .with_context(|| format!("{} cannot be made", folder.display()))?;
+                .with_context(|| format!("cannot create {}", folder.display()))?;
         }
         let gateway = match kind {
             StorageKind::Local => None,
@@ -71,19 +71,20 @@ impl Store {
             kind,
             folders,
             gateway,
-            far: None,
+            distant: None,
         })
     }
 
-    /// Adds so many milliseconds to every request at the S3 server (benches/slow_store).
-    pub async fn put_far_away(&mut self, latency: u64, work: &Path) -> Result<()> {
+    /// Adds milliseconds of latency to every request to the S3 server (benches/slow_store).
+    pub async fn add_latency(&mut self, latency: u64, work: &Path) -> Result<()> {
         let gateway = self
             .gateway
             .as_ref()
-            .context("only an S3 server can be far away")?;
+            .context("latency can be added only to an S3 server")?;
         let port = free_ports(1)?[0];
-        let program = std::env::var_os("STOPOVER_BENCH_SLOW_STORE")
-            .context("STOPOVER_BENCH_SLOW_STORE must name the proxy, see docs/performance.md")?;
+        let program = std::env::var_os("STOPOVER_BENCH_SLOW_STORE").context(
+            "set STOPOVER_BENCH_SLOW_STORE to the proxy's path, see docs/performance.md",
+        )?;
         let mut command = Command::new(program);
         command
             .args(["--upstream", &format!("127.0.0.1:{}", gateway.port)])
@@ -97,20 +98,20 @@ impl Store {
         };
         wait_until("the proxy listens", Duration::from_secs(20), answers).await?;
         let url = format!("http://127.0.0.1:{port}");
-        self.far = Some(Far {
+        self.distant = Some(DistantStore {
             _process: process,
             url,
         });
         Ok(())
     }
 
-    /// Where the S3 server is to be reached; `None` over local folders.
+    /// The URL of the S3 server; `None` for local folders.
     fn endpoint(&self) -> Option<String> {
-        let far = self.far.as_ref().map(|far| far.url.clone());
-        far.or_else(|| self.gateway.as_ref().map(Gateway::url))
+        let distant = self.distant.as_ref().map(|store| store.url.clone());
+        distant.or_else(|| self.gateway.as_ref().map(Gateway::url))
     }
 
-    /// What Trino's own exchange manager has to know.
+    /// The properties of Trino's own exchange manager.
     pub fn stock_properties(&self) -> Vec<(&'static str, String)> {
         let Some(endpoint) = self.endpoint() else {
             let folders = self.folders.iter().map(|f| f.display().to_string());
@@ -149,7 +150,7 @@ impl Store {
         toml
     }
 
-    /// Every file that lies in the base directories, except the one that is kept on purpose.
+    /// All files in the base directories, except [`KEEP`].
     pub fn files(&self) -> Result<Vec<PathBuf>> {
         let mut files = Vec::new();
         for folder in &self.folders {
@@ -205,7 +206,7 @@ impl Gateway {
             let exited = process.exited();
             let request = http.get(&url).send();
             async move {
-                anyhow::ensure!(exited.is_none(), "{name} ended at once: {exited:?}");
+                anyhow::ensure!(exited.is_none(), "{name} exited at once: {exited:?}");
                 Ok(request
                     .await
                     .is_ok_and(|answer| answer.status().is_success()))
@@ -218,9 +219,9 @@ impl Gateway {
 
 fn list(folder: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
     let entries = match std::fs::read_dir(folder) {
-        // A folder may be removed while it is being listed: that is what closing does.
+        // A folder may be removed while it is listed, since closing removes folders.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        other => other.with_context(|| format!("{} cannot be listed", folder.display()))?,
+        other => other.with_context(|| format!("cannot list {}", folder.display()))?,
     };
     for entry in entries {
         let entry = entry?;

@@ -1,5 +1,6 @@
-//! Frames and read records as `docs/protocol.md` draws them, written and read a second time here so
-//! that the daemon's own code is not tested with itself.
+//! Encodes frames and decodes read records as `docs/protocol.md` defines them.
+//!
+//! A second implementation, so that the daemon's code is not tested against itself.
 
 use crc_fast::{CrcAlgorithm, checksum};
 
@@ -15,7 +16,6 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
 }
 
-/// One page frame.
 pub fn frame(partition: u32, page: &[u8]) -> Vec<u8> {
     let mut checked = partition.to_le_bytes().to_vec();
     checked.extend(u32::try_from(page.len()).unwrap().to_le_bytes());
@@ -27,7 +27,6 @@ pub fn frame(partition: u32, page: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A batch of pages.
 pub fn batch(pages: &[(u32, &[u8])]) -> Vec<u8> {
     pages
         .iter()
@@ -35,7 +34,7 @@ pub fn batch(pages: &[(u32, &[u8])]) -> Vec<u8> {
         .collect()
 }
 
-/// The checksum that a finish may claim: over the `crc` fields in the order of sending.
+/// The checksum that a finish may claim: over the `crc` fields, in the order they were sent.
 pub fn finish_checksum(pages: &[(u32, &[u8])]) -> u32 {
     let fields: Vec<u8> = pages
         .iter()
@@ -44,7 +43,6 @@ pub fn finish_checksum(pages: &[(u32, &[u8])]) -> u32 {
     crc32c(&fields)
 }
 
-/// A page as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadPage {
     pub partition: u32,
@@ -53,10 +51,10 @@ pub struct ReadPage {
     pub page: Vec<u8>,
 }
 
-/// How a read stream ended.
+/// How a read stream ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    /// With an end record that counts what came.
+    /// With an end record that counts everything sent.
     Complete,
     /// With an error record.
     Problem(serde_json::Value),
@@ -64,7 +62,7 @@ pub enum End {
     Missing,
 }
 
-/// Reads a stream of records, checking everything that the protocol promises.
+/// Parses a stream of records and checks everything that the protocol promises.
 pub fn parse(stream: &[u8]) -> (Vec<ReadPage>, End) {
     let (mut pages, mut blocks, mut at) = (Vec::new(), 0, 0);
     while at < stream.len() {
@@ -100,7 +98,7 @@ pub fn parse(stream: &[u8]) -> (Vec<ReadPage>, End) {
     (pages, End::Missing)
 }
 
-/// Reads one block; answers its length.
+/// Parses one block and returns its length.
 fn block(record: &[u8], pages: &mut Vec<ReadPage>) -> usize {
     assert_eq!(
         crc32c(&record[..28]),

@@ -1,7 +1,8 @@
-//! Daemons for tests: the real parts behind the real server, in this process, on a free port.
+//! In-process daemons for tests: all of the daemon's parts behind its real HTTP server, on a free
+//! port.
 //!
-//! Invariant: a [`Door`] that is shut down has waited for all of its work; folders go with the
-//! test.
+//! Invariant: [`TestServer::shut_down`] returns once all tasks of the daemon have ended; a
+//! [`BaseFolder`] is deleted when it is dropped.
 
 pub mod frames;
 pub mod process;
@@ -28,10 +29,10 @@ use tokio_util::sync::CancellationToken;
 pub const BATCH: &str = "application/vnd.stopover.pages";
 pub const RAW: &str = "application/octet-stream";
 
-/// A folder that holds base directories which several daemons share.
-pub struct Bases(tempfile::TempDir);
+/// A temporary folder that holds a base directory; several daemons may share it.
+pub struct BaseFolder(tempfile::TempDir);
 
-impl Bases {
+impl BaseFolder {
     pub fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -40,7 +41,7 @@ impl Bases {
         self.0.path()
     }
 
-    /// A configuration with one base directory here.
+    /// A configuration whose one base directory is this folder.
     pub fn config(&self) -> Config {
         self.config_named("main")
     }
@@ -57,7 +58,7 @@ impl Bases {
         config
     }
 
-    /// All segment files.
+    /// The paths of all segment files.
     pub fn segments(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let mut folders = vec![self.0.path().to_owned()];
@@ -75,8 +76,8 @@ impl Bases {
     }
 }
 
-/// A daemon with its door open.
-pub struct Door {
+/// A daemon with a running HTTP server.
+pub struct TestServer {
     pub daemon: Daemon,
     pub address: SocketAddr,
     pub requests: HttpMetrics,
@@ -86,14 +87,14 @@ pub struct Door {
     stop: CancellationToken,
 }
 
-impl Door {
+impl TestServer {
     pub async fn open(config: &Config) -> Self {
         let runtime = Runtime::system();
         let daemon = Daemon::build(config, &runtime).unwrap();
         Self::around(daemon, config, runtime).await
     }
 
-    /// The door of a daemon that was built otherwise.
+    /// Starts the server for a daemon that the caller has built.
     pub async fn around(daemon: Daemon, config: &Config, runtime: Runtime) -> Self {
         for base in daemon.storage.probe().await {
             assert!(base.healthy, "{base:?}");
@@ -131,7 +132,7 @@ impl Door {
         let ended = self.daemon.runtime.tasks.shut_down();
         tokio::time::timeout(Duration::from_secs(30), ended)
             .await
-            .expect("the daemon did not end");
+            .expect("the daemon did not shut down");
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -179,21 +180,21 @@ impl Door {
             .request(Method::POST, path)
             .header("content-type", media_type);
         if body.as_bytes().is_some_and(<[u8]>::is_empty) {
-            // The client would leave it out.
+            // An explicit length: reqwest sends none for an empty body.
             request = request.header("content-length", "0");
         }
         request.body(body).send().await.unwrap()
     }
 
-    pub async fn post_nothing(&self, path: &str) -> Response {
+    pub async fn post_empty(&self, path: &str) -> Response {
         self.request(Method::POST, path).send().await.unwrap()
     }
 
-    pub async fn put_nothing(&self, path: &str) -> Response {
+    pub async fn put_empty(&self, path: &str) -> Response {
         self.request(Method::PUT, path).send().await.unwrap()
     }
 
-    /// Announces an exchange of so many partitions.
+    /// Announces an exchange with `partitions` partitions.
     pub async fn announce(&self, exchange: &str, partitions: u32) {
         let body = json!({"partitions": partitions, "ordered": false});
         let response = self
@@ -202,13 +203,13 @@ impl Door {
         assert!(response.status().is_success(), "{response:?}");
     }
 
-    /// Sends a batch and expects it to be taken.
+    /// Sends a batch, which must be accepted, and returns the answer.
     pub async fn add(&self, sink: &str, batch: u32, body: Vec<u8>) -> Value {
         let path = format!("{sink}/pages?batch={batch}");
         ok_json(self.post(&path, BATCH, body).await).await
     }
 
-    /// Plans the handles of these attempts, and gives the lines without the end line.
+    /// Plans handles for these attempts and returns their lines without the end line.
     pub async fn handles(&self, exchange: &str, attempts: &Value, target_size: u64) -> Vec<Value> {
         let body = json!({"attempts": attempts, "target_size": target_size});
         let response = self
@@ -226,25 +227,25 @@ impl Door {
         lines
     }
 
-    /// Reads a handle after `skip` pages.
+    /// Reads a handle from page `skip` on.
     pub async fn read(&self, handle: &str, skip: u64) -> Response {
         let path = format!("/v1/read?skip={skip}");
         self.post(&path, "text/plain", handle.to_owned()).await
     }
 
-    /// Waits until no request is being answered.
-    pub async fn expect_no_request_under_way(&self) {
+    /// Waits until no request is in progress.
+    pub async fn expect_no_request_in_progress(&self) {
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
         while self.requests.in_flight() != 0 {
             assert!(
                 std::time::Instant::now() < deadline,
-                "a request is still under way"
+                "a request is still in progress"
             );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
-    /// Waits until nothing of any request is held any more.
+    /// Waits until no request, memory or sink is left.
     pub async fn expect_all_gauges_at_zero(&self) {
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
         loop {
@@ -259,19 +260,18 @@ impl Door {
             }
             assert!(
                 std::time::Instant::now() < deadline,
-                "(requests, bytes held, bytes waited for, sinks) = {held:?}"
+                "(requests, bytes reserved, bytes waited for, open sinks) = {held:?}"
             );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 }
 
-/// The path of a sink.
 pub fn sink(exchange: &str, task: u32, attempt: u32) -> String {
     format!("/v1/exchanges/{exchange}/sinks/{task}/{attempt}")
 }
 
-/// The JSON of an answer that must be 200.
+/// Parses the JSON of an answer whose status must be 200.
 pub async fn ok_json(response: Response) -> Value {
     let status = response.status();
     let text = response.text().await.unwrap();

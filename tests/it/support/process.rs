@@ -1,16 +1,15 @@
-//! The daemon as a process, on loopback and a free port.
+//! The daemon as a child process, on loopback and a free port.
 //!
-//! Invariant: it ends with its [`Process`].
+//! Invariant: the child is killed when its [`Process`] is dropped.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// What a daemon may hold beyond its budget, as docs/operations.md says.
+/// Memory that a daemon may use beyond its budget, as docs/operations.md states.
 pub const OVERHEAD: u64 = 96 << 20;
 
-/// A daemon process, killed when dropped.
 pub struct Process {
     child: Child,
     pub url: String,
@@ -26,7 +25,7 @@ impl Process {
         let url = line
             .trim()
             .strip_prefix("listening on ")
-            .expect("the line of a ready daemon");
+            .expect("the line that a ready daemon prints");
         Self {
             child,
             url: url.to_string(),
@@ -37,7 +36,7 @@ impl Process {
         self.child.id()
     }
 
-    /// What it has held at most, in bytes (`VmHWM`).
+    /// The peak resident memory in bytes (`VmHWM`).
     pub fn peak_resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
         let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
@@ -54,7 +53,7 @@ impl Process {
         self.signal("TERM");
     }
 
-    /// Sends it a signal, such as `STOP` and `CONT`.
+    /// Sends a signal by its name, such as `STOP` or `CONT`.
     pub fn signal(&self, name: &str) {
         let mut kill = Command::new("kill");
         kill.args(["-s", name]).arg(self.child.id().to_string());
@@ -67,7 +66,7 @@ impl Process {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(Instant::now() < deadline, "the daemon did not end");
+            assert!(Instant::now() < deadline, "the daemon did not exit");
             std::thread::sleep(Duration::from_millis(20));
         }
     }

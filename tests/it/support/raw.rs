@@ -1,4 +1,4 @@
-//! A client that speaks HTTP/1.1 byte by byte, for what a proper client would not send.
+//! HTTP clients that write byte by byte, to send what a well-behaved client would not.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,17 +6,16 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-/// A connection, in clear or within TLS.
+/// A connection, with or without TLS.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Io for S {}
 
-/// A connection of one's own.
+/// An HTTP/1.1 client on one connection.
 pub struct RawClient {
     stream: BufReader<Box<dyn Io>>,
 }
 
-/// An answer.
 #[derive(Debug)]
 pub struct RawAnswer {
     pub status: u16,
@@ -25,7 +24,7 @@ pub struct RawAnswer {
 }
 
 impl RawAnswer {
-    /// A header's value, name in lower case.
+    /// A header's value; `name` is compared case-insensitively.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (key, value) = line.split_once(':')?;
@@ -33,8 +32,8 @@ impl RawAnswer {
         })
     }
 
-    /// The slug of the problem that it is.
-    pub fn slug(&self) -> String {
+    /// The type of the problem document in the body, without the URN prefix.
+    pub fn problem_type(&self) -> String {
         assert_eq!(
             self.header("content-type"),
             Some("application/problem+json"),
@@ -55,7 +54,7 @@ impl RawClient {
         Self::over(stream)
     }
 
-    /// Speaks over a connection that exists.
+    /// Uses an existing connection.
     pub fn over(stream: impl Io + 'static) -> Self {
         Self {
             stream: BufReader::new(Box::new(stream)),
@@ -70,12 +69,12 @@ impl RawClient {
             .unwrap();
     }
 
-    /// Sends as much as the daemon takes: it may have refused and closed before the end.
+    /// Sends as much as possible: the daemon may refuse and close the connection early.
     pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.stream.get_mut().write_all(bytes.as_ref()).await;
     }
 
-    /// The head of a request with these headers.
+    /// Sends a request head with these headers.
     pub async fn send_head(&mut self, line: &str, headers: &[(&str, &str)]) {
         let mut head = format!("{line} HTTP/1.1\r\nhost: test\r\n");
         for (name, value) in headers {
@@ -85,16 +84,16 @@ impl RawClient {
         self.send(head).await;
     }
 
-    /// Reads one answer, with a body of the length that it announces.
+    /// Reads one answer, with a body of the announced length.
     pub async fn answer(&mut self) -> RawAnswer {
         let answer = tokio::time::timeout(Duration::from_secs(20), self.read_answer()).await;
-        answer.expect("no answer came")
+        answer.expect("no answer within 20 s")
     }
 
-    /// Reads the answer's head alone, as to a HEAD request or `100 Continue`.
+    /// Reads only the head of an answer, as after a HEAD request or for `100 Continue`.
     pub async fn answer_head(&mut self) -> RawAnswer {
         let head = tokio::time::timeout(Duration::from_secs(20), self.read_head()).await;
-        head.expect("no answer came")
+        head.expect("no answer within 20 s")
     }
 
     async fn read_head(&mut self) -> RawAnswer {
@@ -104,7 +103,7 @@ impl RawClient {
                 self.stream
                     .read_u8()
                     .await
-                    .expect("the connection ended in a head"),
+                    .expect("the connection closed within a head"),
             );
         }
         let head = String::from_utf8(head).unwrap();
@@ -126,22 +125,22 @@ impl RawClient {
         answer
     }
 
-    /// Says that nothing more will be sent, while still listening.
-    pub async fn end_sending(&mut self) {
+    /// Closes the sending side; answers can still be received.
+    pub async fn close_sending(&mut self) {
         self.stream.get_mut().shutdown().await.unwrap();
     }
 
-    /// Whatever comes until the daemon closes the connection.
+    /// Everything that arrives until the daemon closes the connection.
     pub async fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         let read = self.stream.read_to_end(&mut rest);
         let _ = tokio::time::timeout(Duration::from_secs(20), read)
             .await
-            .expect("still open");
+            .expect("the connection is still open after 20 s");
         rest
     }
 
-    /// Whether the daemon closes the connection without another byte.
+    /// Whether the daemon closes the connection without sending another byte.
     pub async fn is_closed(&mut self) -> bool {
         let mut byte = [0; 1];
         let read = self.stream.read(&mut byte);
@@ -152,7 +151,7 @@ impl RawClient {
     }
 }
 
-/// A client that speaks HTTP/2, one request a connection.
+/// An HTTP/2 client that sends one request per connection.
 pub struct Http2Client(Box<dyn Io>);
 
 impl Http2Client {
@@ -160,7 +159,7 @@ impl Http2Client {
         Self::over(TcpStream::connect(address).await.unwrap()).await
     }
 
-    /// Speaks over a connection that exists.
+    /// Uses an existing connection.
     pub async fn over(mut stream: impl Io + 'static) -> Self {
         stream
             .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
@@ -180,33 +179,33 @@ impl Http2Client {
         self.0.write_all(&frame).await.unwrap();
     }
 
-    /// Sends a request with a body of at most 16 KiB, and takes nothing of the answer.
-    pub async fn ask(&mut self, path: &str, media_type: &str, body: &[u8]) {
+    /// Sends a request with a body of at most 16 KiB and reads nothing of the answer.
+    pub async fn send_request(&mut self, path: &str, media_type: &str, body: &[u8]) {
         let head = head_block("POST", path, media_type, body.len());
         self.send_frame(1, 4, 1, &head).await;
         self.send_frame(0, 1, 1, body).await;
     }
 
-    /// Sends a request with a body of at most 16 KiB; gives the answer's body.
+    /// Sends a request with a body of at most 16 KiB and returns the answer's body.
     pub async fn post(&mut self, path: &str, media_type: &str, body: &[u8]) -> Vec<u8> {
-        self.ask(path, media_type, body).await;
+        self.send_request(path, media_type, body).await;
         let answer = tokio::time::timeout(Duration::from_secs(20), self.data_of_stream_1()).await;
-        answer.expect("no answer came")
+        answer.expect("no answer within 20 s")
     }
 
-    /// Sends a request's head, waits for the whole answer, and only then sends the body. Gives the
-    /// kinds of all frames that came, until the daemon answered a ping.
+    /// Sends a request's head, waits for the whole answer, and only then sends the body. Returns
+    /// the types of all frames received until the daemon answered a ping.
     pub async fn post_late(&mut self, path: &str, media_type: &str, body: &[u8]) -> Vec<u8> {
         let head = head_block("POST", path, media_type, body.len());
         self.send_frame(1, 4, 1, &head).await;
         let mut kinds = Vec::new();
-        let mut ended = false;
+        let mut answered = false;
         loop {
             let next = tokio::time::timeout(Duration::from_secs(20), self.frame()).await;
-            let (kind, flags, stream, _) = next.expect("no answer came");
+            let (kind, flags, stream, _) = next.expect("no answer within 20 s");
             kinds.push(kind);
-            if stream == 1 && matches!(kind, 0 | 1) && flags & 1 == 1 && !ended {
-                ended = true;
+            if stream == 1 && matches!(kind, 0 | 1) && flags & 1 == 1 && !answered {
+                answered = true;
                 self.send_frame(0, 1, 1, body).await;
                 self.send_frame(6, 0, 0, b"whatever").await;
             }
@@ -239,7 +238,7 @@ impl Http2Client {
     }
 }
 
-/// The header block of a request (RFC 7541).
+/// A header block that encodes a request head (RFC 7541).
 fn head_block(method: &str, path: &str, media_type: &str, length: usize) -> Vec<u8> {
     let length = length.to_string();
     let mut block = Vec::new();
@@ -251,7 +250,7 @@ fn head_block(method: &str, path: &str, media_type: &str, length: usize) -> Vec<
         ("content-type", media_type),
         ("content-length", &length),
     ] {
-        // A literal field without indexing (6.2.2), both strings short and plain.
+        // A literal field without indexing (6.2.2); both strings are short and not Huffman-coded.
         block.push(0);
         for text in [name, value] {
             assert!(text.len() < 127);

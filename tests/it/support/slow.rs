@@ -1,5 +1,5 @@
-//! A store that takes its time, as one behind a network does when it is short of breath, or that
-//! waits until the test lets it go on.
+//! A store whose puts and reads take as long as the test decides: a fixed delay, or until the test
+//! grants a permit.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,19 +12,19 @@ use stopover::store::keys::{Folder, Key};
 use stopover::store::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, Versioned};
 use tokio::sync::Semaphore;
 
-/// What each put and each read of a range waits for.
+/// What each put and each ranged read waits for.
 #[derive(Debug)]
-pub enum Pace {
-    Late(Duration),
-    /// For a permit, which it uses up.
-    Held(Arc<Semaphore>),
+pub enum Delay {
+    Fixed(Duration),
+    /// A permit, which the operation consumes.
+    UntilPermitted(Arc<Semaphore>),
 }
 
-impl Pace {
+impl Delay {
     async fn wait(&self) {
         match self {
-            Self::Late(delay) => tokio::time::sleep(*delay).await,
-            Self::Held(permits) => permits.acquire().await.unwrap().forget(),
+            Self::Fixed(duration) => tokio::time::sleep(*duration).await,
+            Self::UntilPermitted(permits) => permits.acquire().await.unwrap().forget(),
         }
     }
 }
@@ -32,13 +32,13 @@ impl Pace {
 #[derive(Debug)]
 pub struct SlowStore {
     pub inner: Arc<dyn Store>,
-    pub pace: Pace,
+    pub delay: Delay,
 }
 
 #[async_trait]
 impl Store for SlowStore {
     async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<(), StoreError> {
-        self.pace.wait().await;
+        self.delay.wait().await;
         self.inner.put(key, content).await
     }
 
@@ -60,7 +60,7 @@ impl Store for SlowStore {
     }
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.pace.wait().await;
+        self.delay.wait().await;
         self.inner.get_range(key, range).await
     }
 

@@ -1,6 +1,6 @@
 //! Trino's catalogs on the real systems, and the systems themselves.
 //!
-//! Owns what Trino is told of each system. The systems run as long as [`Systems`] lives.
+//! Does: write the catalog properties of each system. The systems run until [`Systems`] is dropped.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use super::databases::Database;
 use crate::node::{Size, properties};
 use crate::store::Gateway;
 
-/// A file under `etc/catalog/`, and the plugins that it needs.
+/// A catalog's properties under `etc/catalog/`, and the plugins that it needs.
 pub struct Catalog {
     pub name: &'static str,
     pub plugins: Vec<&'static str>,
@@ -20,15 +20,15 @@ pub struct Catalog {
 /// What nodes have beyond the minimum.
 #[derive(Default)]
 pub struct Extras {
-    /// Catalogs beside tpch.
+    /// Catalogs besides tpch.
     pub catalogs: Vec<Catalog>,
-    /// How large nodes and daemons are.
+    /// The size of nodes and daemons.
     pub size: Size,
     many: bool,
 }
 
 impl Extras {
-    /// Nothing more, but of this size.
+    /// Nothing but this size.
     pub fn sized(size: Size) -> Self {
         Self {
             size,
@@ -36,8 +36,8 @@ impl Extras {
         }
     }
 
-    /// With a dozen plugins a node spends most of its life loading classes, and what it runs is
-    /// small: the quick compiler alone halves the time of its start.
+    /// With a dozen plugins a node spends most of its time on loading classes, and the queries here
+    /// are small: the C1 compiler alone halves the start-up time.
     pub fn jvm_options(&self) -> Vec<&'static str> {
         match self.many {
             true => vec!["-XX:TieredStopAtLevel=1"],
@@ -46,7 +46,7 @@ impl Extras {
     }
 }
 
-/// Which systems a run needs: the bounded one in the test command is content with less.
+/// Which systems a run needs; the bounded run of the test command needs fewer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
     /// PostgreSQL, Iceberg and tpcds.
@@ -64,7 +64,7 @@ pub struct Systems {
     descriptions: PathBuf,
 }
 
-/// What Iceberg's JDBC catalog expects to find in its database.
+/// The tables that Iceberg's JDBC catalog expects in its database.
 const ICEBERG_TABLES: &str = "\
 CREATE TABLE iceberg_tables (catalog_name VARCHAR(255) NOT NULL, \
 table_namespace VARCHAR(255) NOT NULL, table_name VARCHAR(255) NOT NULL, \
@@ -75,7 +75,7 @@ namespace VARCHAR(255) NOT NULL, property_key VARCHAR(255) NOT NULL, \
 property_value VARCHAR(1000), PRIMARY KEY (catalog_name, namespace, property_key));
 ";
 
-/// A topic that is never there: it is only ever tried to be written.
+/// A topic that does not exist: the only statement on it is refused.
 const KAFKA_TABLE: &str = r#"{"tableName": "events", "schemaName": "default",
   "topicName": "events", "message": {"dataFormat": "json", "fields": [
     {"name": "k", "mapping": "k", "type": "BIGINT"}]}}
@@ -215,7 +215,7 @@ impl Systems {
         )
     }
 
-    /// In memory: each node has a database of its own, which suffices for a refusal.
+    /// In memory: each node has its own database, which suffices for a refusal.
     fn duckdb(&self) -> Catalog {
         catalog(
             "duckdb",
@@ -240,7 +240,7 @@ impl Systems {
     }
 }
 
-/// The same server through the connector of its name, and through MySQL's.
+/// The same server through the MariaDB connector and through the MySQL connector.
 fn mariadb(database: &Database) -> Vec<Catalog> {
     let user = |url: String| {
         [
@@ -267,7 +267,7 @@ fn mariadb(database: &Database) -> Vec<Catalog> {
 fn catalog(name: &'static str, connector: &'static str, pairs: &[(&str, String)]) -> Catalog {
     let plugins = match connector {
         "delta_lake" => vec!["delta-lake"],
-        // It does not load without the type Geometry.
+        // It does not load without the Geometry type.
         "postgresql" => vec!["postgresql", "geospatial"],
         _ => vec![connector],
     };

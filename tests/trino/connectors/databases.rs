@@ -1,8 +1,8 @@
-//! PostgreSQL and MariaDB: each one process on fresh data, on loopback and a free port.
+//! PostgreSQL and MariaDB: one process each with an empty database, on loopback and a free port.
 //!
-//! Does not own where the programs come from (`tests/lib/fetch.sh`) nor what Trino is told of them
-//! (`catalogs.rs`). Nothing that is installed is touched, and no service is started. PostgreSQL
-//! refuses to run as root: there both run as a user without rights, in a folder that it can reach.
+//! Does not: locate the programs (`tests/lib/fetch.sh`) or configure Trino (`catalogs.rs`).
+//! Installed services are neither started nor changed. PostgreSQL refuses to run as root: in that
+//! case both run as a user without privileges, in a folder that it can access.
 
 use std::fs::{self, File, Permissions};
 use std::io::Write;
@@ -18,11 +18,11 @@ use anyhow::{Context, Result, ensure};
 use crate::artifacts::fetch;
 use crate::process::{Process, free_ports, wait_until};
 
-/// The user "nobody", wherever it has a name.
+/// The user "nobody".
 const NOBODY: u32 = 65534;
-const PATIENCE: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A database server that ends, and whose data goes, when this is dropped.
+/// A database server; it is stopped and its data deleted when this is dropped.
 pub struct Database {
     process: Process,
     pub port: u16,
@@ -30,8 +30,8 @@ pub struct Database {
 }
 
 impl Database {
-    /// Databases: `postgres`. User: `trino`, without a password. `setup` is run before the start,
-    /// one statement a line.
+    /// Database: `postgres`. User: `trino`, without a password. `setup` runs before the server
+    /// starts, one statement per line.
     pub async fn postgresql(work: &Path, setup: &str) -> Result<Self> {
         let home = Home::new("postgresql", work)?;
         let server = home.reachable(&fetch("postgresql")?)?;
@@ -52,17 +52,17 @@ impl Database {
             .arg(&data)
             .args(["-h", "127.0.0.1", "-p", &port.to_string()])
             .args(["-c", "unix_socket_directories="])
-            // The data is thrown away; only the load on the machine is saved.
+            // The data is thrown away: without fsync the load on the machine is lower.
             .args(["-c", "fsync=off", "-c", "jit=off"])
             .args(["-c", "max_connections=300", "-c", "shared_buffers=64MB"]);
         Self::start("postgresql", command, port, home).await
     }
 
-    /// A database `stopover`. User: `trino`, with the password `secret`.
+    /// Database: `stopover`. User: `trino`, with the password `secret`.
     pub async fn mariadb(work: &Path) -> Result<Self> {
         let home = Home::new("mariadb", work)?;
         let server = home.reachable(&fetch("mariadb")?)?;
-        let base = server.ancestors().nth(2).context("mariadbd lies in /")?;
+        let base = server.ancestors().nth(2).context("mariadbd is in /")?;
         let share = ["share/mysql", "share/mariadb", "share"]
             .iter()
             .map(|share| base.join(share))
@@ -87,17 +87,17 @@ impl Database {
         let mut serve = command();
         serve
             .args(["--bind-address=127.0.0.1", &format!("--port={port}")])
-            // Relative to the data: the path of a socket must be short.
+            // Relative to the data folder: the path of a socket must be short.
             .args(["--socket=mariadb.sock", "--max-connections=300"]);
         Self::start("mariadb", serve, port, home).await
     }
 
     async fn start(name: &str, command: Command, port: u16, home: Home) -> Result<Self> {
         let mut process = Process::spawn(name, command, &home.log("server"))?;
-        wait_until(&format!("{name} answers"), PATIENCE, || {
+        wait_until(&format!("{name} answers"), START_TIMEOUT, || {
             let exited = process.exited();
             async move {
-                ensure!(exited.is_none(), "the server ended at once: {exited:?}");
+                ensure!(exited.is_none(), "the server exited at once: {exited:?}");
                 Ok(TcpStream::connect(("127.0.0.1", port)).is_ok())
             }
         })
@@ -115,7 +115,7 @@ impl Database {
 }
 
 impl Drop for Database {
-    /// Killed outright, PostgreSQL would leave a segment of shared memory behind.
+    /// SIGQUIT first: killed outright, PostgreSQL would leave a shared-memory segment behind.
     fn drop(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(10);
         self.process.signal_group(libc::SIGQUIT);
@@ -126,7 +126,7 @@ impl Drop for Database {
     }
 }
 
-/// The system tables as MariaDB brings them, then the database and its user.
+/// The system tables that MariaDB ships, then the database and its user.
 fn mariadb_setup(share: &Path) -> Result<String> {
     let mut sql = "CREATE DATABASE mysql;\nUSE mysql;\nSET @auth_root_socket=NULL;\n".to_owned();
     for file in [
@@ -144,7 +144,7 @@ fn mariadb_setup(share: &Path) -> Result<String> {
     Ok(sql)
 }
 
-/// Runs a program to its end, with `input` on its stdin.
+/// Runs a program to its end with `input` on its stdin.
 fn run(mut command: Command, input: &str, log: &Path) -> Result<()> {
     let program = PathBuf::from(command.get_program());
     let output = File::create(log)?;
@@ -154,14 +154,14 @@ fn run(mut command: Command, input: &str, log: &Path) -> Result<()> {
         .stderr(output);
     let mut child = command
         .spawn()
-        .with_context(|| format!("{} could not be started", program.display()))?;
+        .with_context(|| format!("cannot start {}", program.display()))?;
     let mut stdin = child.stdin.take().context("no stdin")?;
     let written = stdin.write_all(input.as_bytes());
     drop(stdin);
     let status = child.wait()?;
     ensure!(
         status.success() && written.is_ok(),
-        "{} ended with {status}, see {}",
+        "{} exited with {status}, see {}",
         program.display(),
         log.display()
     );
@@ -178,7 +178,8 @@ struct Home {
 
 impl Home {
     fn new(name: &str, work: &Path) -> Result<Self> {
-        // A file's owner is whoever made it: no system call that the standard library lacks.
+        // The owner of a file that we created tells whether we are root, without a system call that
+        // the standard library lacks.
         let root = work
             .metadata()
             .map(|m| std::os::unix::fs::MetadataExt::uid(&m))?
@@ -208,7 +209,7 @@ impl Home {
                 None => Ok(()),
                 Some(user) => chown(folder, Some(user), Some(user)),
             });
-        made.with_context(|| format!("{} cannot be made", folder.display()))
+        made.with_context(|| format!("cannot create {}", folder.display()))
     }
 
     fn log(&self, of: &str) -> PathBuf {
@@ -227,7 +228,7 @@ impl Home {
         command
     }
 
-    /// The program itself, or, if the user may not get there, a copy of its tree that it may run.
+    /// The program itself, or a copy of its tree if the user cannot access it.
     fn reachable(&self, program: &Path) -> Result<PathBuf> {
         let program = program.canonicalize()?;
         let open = |folder: &Path| {
@@ -240,7 +241,7 @@ impl Home {
         let tree = program.ancestors().find(|folder| folder.ends_with("usr"));
         let tree = tree.with_context(|| {
             format!(
-                "{} may be run by root only: name another one",
+                "{} can be run only by root: name another one",
                 program.display()
             )
         })?;
@@ -248,8 +249,8 @@ impl Home {
             .arg("-a")
             .args([tree, &self.folder])
             .status();
-        let copied = copied.context("cp could not be started")?;
-        ensure!(copied.success(), "{} could not be copied", tree.display());
+        let copied = copied.context("cannot start cp")?;
+        ensure!(copied.success(), "cannot copy {}", tree.display());
         Ok(self.folder.join("usr").join(program.strip_prefix(tree)?))
     }
 }
@@ -260,7 +261,7 @@ impl Drop for Home {
     }
 }
 
-/// Where an unpacked package has its own libraries; nothing for what is installed.
+/// The libraries of an unpacked package; `None` for an installed program.
 fn libraries_beside(program: &Path) -> Option<PathBuf> {
     let usr = program.ancestors().find(|folder| folder.ends_with("usr"))?;
     if usr == Path::new("/usr") {

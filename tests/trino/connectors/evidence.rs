@@ -1,8 +1,8 @@
-//! What Trino's JDBC connectors say of retries, read from their own classes.
+//! Whether Trino's JDBC connectors support retries, read from their classes.
 //!
-//! For a system that cannot be had here this is all there is: SQL Server, Oracle and Redshift are
-//! not run. The client class of each connector hands `supportsRetries` as a constant to its base
-//! class; `javap` shows which. Those that were run show that the reading is right.
+//! The only evidence for systems that cannot be run here: SQL Server, Oracle and Redshift. The
+//! client class of each connector passes the constant `supportsRetries` to its base class, which
+//! `javap` shows. The connectors that are run confirm that this reading is right.
 
 use std::path::Path;
 use std::process::Command;
@@ -32,22 +32,22 @@ pub fn retries_in_classes(artifacts: &Artifacts) -> Result<()> {
         let found = supports_retries(&javap, &folder, plugin, class).context(class)?;
         ensure!(
             found == expected,
-            "{class} says supportsRetries={found}, {expected} was expected"
+            "{class} has supportsRetries={found}, expected {expected}"
         );
         println!("    {class}: supportsRetries={found}");
     }
     Ok(())
 }
 
-/// The constant that the constructor loads right before it calls that of the base class, whose
-/// last parameter is `supportsRetries`.
+/// The constant that the constructor loads right before it calls the base class's constructor,
+/// whose last parameter is `supportsRetries`.
 fn supports_retries(javap: &Path, folder: &Path, plugin: &str, class: &str) -> Result<bool> {
     let output = Command::new(javap)
         .args(["-c", "-p", "-cp"])
         .arg(folder.join("*"))
         .arg(format!("io.trino.plugin.{plugin}.{class}"))
         .output()
-        .context("javap could not be started")?;
+        .context("cannot start javap")?;
     ensure!(
         output.status.success(),
         "javap failed: {}",
@@ -60,7 +60,7 @@ fn supports_retries(javap: &Path, folder: &Path, plugin: &str, class: &str) -> R
             return match before.split_whitespace().last() {
                 Some("iconst_1") => Ok(true),
                 Some("iconst_0") => Ok(false),
-                _ => bail!("no constant is handed over: {before}"),
+                _ => bail!("no constant is passed: {before}"),
             };
         }
         before = line;

@@ -1,7 +1,7 @@
-//! Killing a worker in the midst of a statement.
+//! Kills a worker during a statement.
 //!
-//! Owns the moment: it is seen in the tasks, never waited for by the clock. A statement that was
-//! over before its moment came is repeated by the caller with more to do ([`WORK`]).
+//! The moment is recognized from the tasks, not from the clock. The caller repeats a statement that
+//! ended before the moment came, with more work ([`WORK`]).
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -11,17 +11,17 @@ use anyhow::{Result, ensure};
 use crate::cluster::Cluster;
 use crate::query::{Row, Session, Task};
 
-/// The statement is given so much more to do each time that it was over before its moment came.
-/// From eight times on it is the chance that counts: the moment is short where few tasks write.
+/// The amounts of work tried one after another while the statement ends before its moment comes.
+/// From eight on, only chance counts: the moment is short where few tasks write.
 pub const WORK: [u32; 8] = [1, 2, 4, 8, 8, 8, 8, 8];
 
-/// How often the tasks are looked at: a small task writes for a tenth of a second.
-const GLANCE: Duration = Duration::from_millis(20);
+/// How often the tasks are polled: a small task writes for a tenth of a second.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Longer than any statement here takes, on a machine with other things to do.
-const PATIENCE: Duration = Duration::from_secs(900);
+/// Longer than any statement here takes on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(900);
 
-/// How a statement ended under which a worker was to be killed.
+/// The outcome of a statement during which a worker was to be killed.
 pub struct Ending {
     pub rows: Vec<Row>,
     pub tasks: Vec<Task>,
@@ -31,8 +31,8 @@ pub struct Ending {
     pub files: usize,
 }
 
-/// Runs `sql` and kills the worker that `victim` names as soon as it names one. The worker is
-/// started again at once, as a supervisor would; the statement does not wait for it.
+/// Runs `sql` and kills the worker that `victim` returns, as soon as it returns one. The worker is
+/// restarted at once, as a supervisor would; the statement does not wait for it.
 pub async fn kill_under(
     cluster: &mut Cluster,
     sql: &str,
@@ -42,7 +42,7 @@ pub async fn kill_under(
     let running = cluster.client.start(sql, session).await?;
     let id = running.id.clone();
     let over = Cell::new(false);
-    let to_its_end = async {
+    let run_to_end = async {
         let rows = running.finish().await;
         over.set(true);
         rows
@@ -59,8 +59,8 @@ pub async fn kill_under(
         }
         anyhow::Ok((!over.get(), files))
     };
-    // Both to their ends, also after an error: no statement may run on into the next check.
-    let (rows, fault) = tokio::join!(to_its_end, fault);
+    // Both run to the end, even after an error: no statement may run on into the next check.
+    let (rows, fault) = tokio::join!(run_to_end, fault);
     let (killed, files) = fault?;
     Ok(Ending {
         tasks: cluster.client.tasks(&id).await?,
@@ -70,26 +70,26 @@ pub async fn kill_under(
     })
 }
 
-/// Waits until `victim` names a worker; nothing if the statement is over before.
+/// Waits until `victim` returns a worker; `None` if the statement ends first.
 async fn moment(
     cluster: &Cluster,
     query: &str,
     over: &Cell<bool>,
     victim: impl Fn(&[Task], usize) -> Option<String>,
 ) -> Result<Option<(String, usize)>> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !over.get() {
         let tasks = cluster.client.tasks(query).await?;
         let files = cluster.store.files()?.len();
         if let Some(worker) = victim(&tasks, files).filter(|_| !over.get()) {
             return Ok(Some((worker, files)));
         }
-        let patience = PATIENCE.as_secs();
+        let limit = TIMEOUT.as_secs();
         ensure!(
             Instant::now() < deadline,
-            "neither something to lose nor the end within {patience} s"
+            "nothing to lose and no end of the statement within {limit} s"
         );
-        tokio::time::sleep(GLANCE).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     Ok(None)
 }

@@ -1,7 +1,7 @@
-//! Every connector that Trino's fault-tolerant execution names, as far as it can be had.
+//! Every available connector that Trino's fault-tolerant execution names.
 //!
-//! Owns which checks there are and in which order they run; each is one claim that passes or
-//! fails. `bounded` is the part that belongs to the test command.
+//! Does: define the checks and their order; each is one claim that passes or fails. `bounded` is
+//! the subset that the test command runs.
 
 mod catalogs;
 mod databases;
@@ -27,12 +27,12 @@ use tpcds::TPCDS;
 use tpch::TPCH;
 use writes::{Statement, Target, target, targets};
 
-/// What can be asked for alone.
+/// The parts that can be selected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Part {
-    /// Every statement, on every catalog, compared with the same without FTE.
+    /// Every statement on every catalog, compared with the same statement without FTE.
     Writes,
-    /// The statements that write, each with a worker killed in its midst.
+    /// The statements that write, each with a worker killed during it.
     Kills,
     /// A join over all connectors; writes that are refused.
     Reads,
@@ -42,7 +42,7 @@ pub enum Part {
     Tpch,
     /// Queries over tpcds.
     Tpcds,
-    /// What the classes of the JDBC connectors say of retries.
+    /// Whether the classes of the JDBC connectors declare support for retries.
     Classes,
 }
 
@@ -96,7 +96,7 @@ impl Check {
     fn claim(&self) -> String {
         match self {
             Self::Written(target) => format!(
-                "{}: every statement leaves what it leaves without FTE",
+                "{}: every statement has the same effect as without FTE",
                 target.catalog
             ),
             Self::Killed(target, statement) => format!(
@@ -104,20 +104,22 @@ impl Check {
                 target.catalog,
                 statement.name()
             ),
-            Self::Federated => "a join over all connectors gives the rows without FTE".to_owned(),
+            Self::Federated => {
+                "a join over all connectors gives the same rows as without FTE".to_owned()
+            }
             Self::Refusals => {
-                "a write that is refused is refused by Trino, and leaves nothing".to_owned()
+                "Trino refuses unsupported writes, and they leave nothing behind".to_owned()
             }
             Self::WholeStatements(catalog) => format!(
                 "{catalog}: with retry-policy=QUERY, a write and a spooled result survive kill -9"
             ),
-            Self::Tpch => "the 22 of TPC-H give the results without FTE".to_owned(),
+            Self::Tpch => "the 22 queries of TPC-H return the same rows as without FTE".to_owned(),
             Self::Tpcds => format!(
-                "{} queries over tpcds give the results without FTE",
+                "{} queries over tpcds return the same rows as without FTE",
                 TPCDS.len()
             ),
-            Self::Classes => "connectors that are not run: what their classes say".to_owned(),
-            Self::Idle => "after all of it the daemons hold nothing".to_owned(),
+            Self::Classes => "support for retries of connectors that are not run".to_owned(),
+            Self::Idle => "in the end the daemons hold nothing".to_owned(),
         }
     }
 
@@ -140,7 +142,7 @@ fn every(queries: &'static [Query]) -> Vec<&'static Query> {
     queries.iter().collect()
 }
 
-/// Runs the checks of the chosen parts and catalogs, all if none is chosen; whether all passed.
+/// Runs the checks of the chosen parts and catalogs, or all; returns whether all passed.
 pub async fn run(
     cluster: &mut Cluster,
     artifacts: &Artifacts,
@@ -174,7 +176,7 @@ pub async fn run(
                 cluster
                     .repair()
                     .await
-                    .context("the cluster cannot be made whole again")?;
+                    .context("cannot repair the cluster")?;
             }
         }
     }
@@ -183,7 +185,7 @@ pub async fn run(
     Ok(failed == 0)
 }
 
-/// How long each part took: its checks are spread over the run.
+/// Prints the time of each part: its checks are spread over the run.
 fn print_times(times: &[(Part, f64)]) {
     for part in Part::value_variants() {
         let of_it = times.iter().filter(|(of, _)| of == part);
@@ -194,8 +196,8 @@ fn print_times(times: &[(Part, f64)]) {
     }
 }
 
-/// What of this belongs to the test command: a write with a kill on a database and on a lake, and
-/// two queries over tpcds.
+/// The subset for the test command: a write with a kill on a database and on a data lake, and two
+/// queries over tpcds.
 pub async fn bounded(cluster: &mut Cluster) -> Result<()> {
     for catalog in ["postgresql", "iceberg"] {
         println!("    {catalog}: {}", Statement::Insert.name());
@@ -209,7 +211,7 @@ pub async fn bounded(cluster: &mut Cluster) -> Result<()> {
     reads::compared(cluster, "tpcds", "tiny", &two).await
 }
 
-/// A union of channels rolled up, and windows that meet in a full join.
+/// A roll-up over a union of channels, and windows that meet in a full join.
 const BOUNDED: [&str; 2] = ["like Q5", "like Q51"];
 
 fn number(query: &Query) -> &str {

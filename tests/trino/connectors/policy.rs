@@ -1,4 +1,4 @@
-//! `retry-policy=QUERY`: the whole statement is run again, and only results pass the exchange.
+//! `retry-policy=QUERY`: Trino retries the whole statement, and only results use the exchange.
 
 use anyhow::{Result, bail, ensure};
 
@@ -9,7 +9,7 @@ use crate::compare::{Order, same};
 use crate::query::{Session, Task};
 use crate::scenarios::nothing_left;
 
-/// Writes with and without a lost worker; then a result that spools, with a lost worker.
+/// A write during which a worker is killed, then a spooled result during which one is killed.
 pub async fn whole_statements(cluster: &mut Cluster, catalog: &str) -> Result<()> {
     write(cluster, catalog).await?;
     read(cluster, catalog).await
@@ -33,25 +33,25 @@ async fn write(cluster: &mut Cluster, catalog: &str) -> Result<()> {
             println!("    {}: {rows} row(s), each once", statement.name());
             return Ok(());
         }
-        println!("    work {work}: the statement had nothing to lose");
+        println!("    work {work}: no worker was killed while the statement had something to lose");
     }
-    bail!("no worker was seen writing, however long the statement")
+    bail!("no worker was observed writing, with any amount of work")
 }
 
-/// Whether the statement was run a second time.
+/// Whether Trino ran the statement a second time.
 fn ran_again(ending: &Ending) -> bool {
     ending.tasks.iter().any(|task| task.attempt() > 0)
 }
 
-/// A worker that has taken rows to write.
+/// A worker that has received rows to write.
 fn writer(tasks: &[Task]) -> Option<String> {
     let mut tasks = tasks.iter();
     let busy = tasks.find(|t| t.state == "RUNNING" && t.writes.is_some_and(|rows| rows > 0));
     busy.map(|task| task.node.clone())
 }
 
-/// The result is larger than the buffer in which it is held back, and a worker is killed when it
-/// has begun to spool.
+/// The result is larger than the buffer that holds it back, and a worker is killed once spooling
+/// has started.
 async fn read(cluster: &mut Cluster, catalog: &str) -> Result<()> {
     let target = target(catalog)?;
     target.fill(cluster, "spooled").await?;
@@ -78,7 +78,7 @@ async fn read(cluster: &mut Cluster, catalog: &str) -> Result<()> {
             println!("    a result of {} rows, spooled, each once", plain.len());
             return Ok(());
         }
-        println!("    work {work}: the query had nothing to lose");
+        println!("    work {work}: no worker was killed while the query had something to lose");
     }
-    bail!("no result was seen to spool while a worker was busy, however large")
+    bail!("no result was observed to spool while a worker was busy, with any amount of work")
 }

@@ -11,7 +11,8 @@ use crate::queries::Query;
 use crate::query::Session;
 use crate::scenarios::{idle, many_tasks, nothing_left};
 
-/// Two connectors without any writes, tpch and tpcds, with a table of each system that has some.
+/// Two read-only connectors, tpch and tpcds, joined with a table of each system that can be
+/// written.
 const FEDERATED: &str = "
     SELECT c.c_mktsegment, d.c_birth_month, count(*), count(DISTINCT p.k), sum(i.quantity),
         max(h.last), sum(e.lines), count(m.k)
@@ -32,13 +33,13 @@ pub async fn federated(cluster: &mut Cluster) -> Result<()> {
     let rows = cluster.client.run(FEDERATED, &task_session()).await?;
     same(&plain, &rows, Order::Any)?;
     println!(
-        "    seven connectors in one join: {} right rows",
+        "    seven connectors in one join: {} correct rows",
         rows.len()
     );
     nothing_left(cluster).await
 }
 
-/// Statement, session property, Trino's own words.
+/// Statement, session property, Trino's error message.
 const REFUSED: [(&str, Option<&str>, &str); 7] = [
     (
         "CREATE TABLE duckdb.main.refused AS SELECT o_orderkey FROM tpch.tiny.orders",
@@ -80,7 +81,7 @@ const REFUSED: [(&str, Option<&str>, &str); 7] = [
     ),
 ];
 
-/// A refused write leaves nothing: no file, no open sink, no exchange, no memory.
+/// A refused write leaves no file, no open sink, no exchange and no reserved memory.
 pub async fn refusals(cluster: &mut Cluster) -> Result<()> {
     target("postgresql")?.fill(cluster, "federated").await?;
     target("postgresql")?.give_key(cluster, "federated").await?;
@@ -99,7 +100,7 @@ pub async fn refusals(cluster: &mut Cluster) -> Result<()> {
     idle(cluster).await
 }
 
-/// Queries against the same cluster without FTE; all are run, whatever becomes of the others.
+/// Compares queries with the same cluster without FTE; runs all of them even if some fail.
 pub async fn compared(
     cluster: &mut Cluster,
     catalog: &str,
@@ -124,7 +125,7 @@ pub async fn compared(
     }
     ensure!(
         failed == 0,
-        "{failed} of {} failed, see above",
+        "{failed} of {} queries failed, see above",
         queries.len()
     );
     Ok(())

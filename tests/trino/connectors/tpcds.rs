@@ -1,9 +1,9 @@
-//! Queries over `tpcds` in the spirit of TPC-DS: none is the benchmark's text.
+//! Queries over `tpcds` in the style of TPC-DS; none is the benchmark's text.
 //!
-//! Each is named after the number of the query whose plan it resembles: the same tables and
-//! the same kinds of joins, set operations, windows, roll-ups and subqueries, another
-//! question and other parameters, so that the smallest scale has an answer. What must not depend
-//! on the order of addition is decimal; rows are compared as multisets where ties are possible.
+//! Each is named after the number of the query whose plan it resembles: the same tables and the
+//! same kinds of joins, set operations, windows, roll-ups and subqueries, but another question and
+//! other parameters, so that the smallest scale has an answer. Values that must not depend on the
+//! order of addition are decimals; rows are compared as multisets where ties are possible.
 
 use crate::compare::Order::{self, Any, Total};
 use crate::queries::Query;
@@ -79,7 +79,7 @@ pub const TPCDS: &[Query] = &[
          GROUP BY ROLLUP (channel, place)",
     ),
     q(
-        "like Q6: states whose customers buy dear things of a category",
+        "like Q6: states whose customers buy expensive items of a category",
         Any,
         "SELECT ca_state, count(*) FROM store_sales JOIN customer ON c_customer_sk = ss_customer_sk
              JOIN customer_address ON ca_address_sk = c_current_addr_sk
@@ -342,7 +342,7 @@ pub const TPCDS: &[Query] = &[
          WHERE b.best <= 20 ORDER BY b.best",
     ),
     q(
-        "like Q47: months far from a year's mean, with their neighbours",
+        "like Q47: months far from a year's mean, with the months before and after",
         Any,
         "WITH months AS (
              SELECT i_category, i_brand, d_year, d_moy, sum(ss_sales_price) AS total,

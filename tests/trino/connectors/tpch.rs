@@ -1,7 +1,8 @@
-//! The 22 questions of TPC-H, in statements of our own.
+//! The 22 questions of TPC-H, in our own SQL.
 //!
 //! Each asks what the specification's query of that number asks, of `tpch` with standard column
 //! names and decimals. Parameters are chosen so that even the smallest scale has an answer: a query
+//! without rows would prove little. Every ORDER BY names enough columns to leave no ties.
 //! without rows would prove little. Every ORDER BY names enough columns to leave no ties.
 
 use crate::compare::Order::Total;

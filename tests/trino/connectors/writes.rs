@@ -1,8 +1,8 @@
 //! Tables written through Trino's connectors with and without fault-tolerant execution.
 //!
-//! Every statement is run twice: under TASK on one table, under NONE on its twin; then both must
-//! hold the same rows. What a connector refuses under FTE must be refused in Trino's own words.
-//! Source of all rows is `tpch.tiny`, by joins and a grouping that cross the exchange.
+//! Every statement runs twice: with TASK on one table, with NONE on its twin; then both tables must
+//! hold the same rows. What a connector refuses under FTE must be refused with Trino's own message.
+//! All rows come from `tpch.tiny`, through joins and a grouping that use the exchange.
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -12,28 +12,28 @@ use crate::compare::{Order, same};
 use crate::query::{Row, Session, Task};
 use crate::scenarios::{many_tasks, no_sink_open, nothing_left};
 
-/// What becomes of a statement under FTE.
+/// The outcome of a statement under FTE.
 #[derive(Clone, Copy, Debug)]
-enum Under {
+enum Outcome {
     Works,
     Refused(&'static str),
 }
-use Under::{Refused, Works};
+use Outcome::{Refused, Works};
 
 /// A catalog that can be written under FTE.
 pub struct Target {
     pub catalog: &'static str,
-    /// Where tables are made, `catalog.schema`.
+    /// The `catalog.schema` in which tables are created.
     schema: &'static str,
-    /// The WITH clause with which many tasks write a table here: without partitions, or buckets,
-    /// Trino gives these few rows to one.
+    /// The WITH clause with which many tasks write a table: without partitions or buckets, Trino
+    /// gives these few rows to one task.
     with: &'static str,
     /// Run on each new table; `$LOCAL` is its name without the catalog.
     afterwards: &'static str,
-    /// UPDATE to constants and DELETE of a range, which a database can do by itself.
-    simple: Under,
-    /// UPDATE and DELETE by a subquery, and MERGE.
-    rows: Under,
+    /// UPDATE to constants and DELETE of a range, which a database can execute itself.
+    simple: Outcome,
+    /// UPDATE and DELETE with a subquery, and MERGE.
+    rows: Outcome,
 }
 
 const NO_MERGE: &str = "This connector does not support MERGE with fault-tolerant execution";
@@ -100,10 +100,10 @@ pub fn targets() -> &'static [Target] {
 
 pub fn target(catalog: &str) -> Result<&'static Target> {
     let found = TARGETS.iter().find(|target| target.catalog == catalog);
-    found.with_context(|| format!("no table is written in the catalog {catalog}"))
+    found.with_context(|| format!("no test writes to catalog {catalog}"))
 }
 
-/// Rows with a unique key, out of two joins and a grouping that each need the exchange.
+/// Rows with a unique key, from two joins and a grouping that each need the exchange.
 fn rows(part: &str, times: u32) -> String {
     format!(
         "SELECT w * 1000000 + l_partkey * 10 + l_linenumber AS k, count(*) AS lines, \
@@ -128,7 +128,7 @@ impl Target {
         format!("CREATE TABLE {table} {} AS {rows}", self.with)
     }
 
-    /// A fresh start: the schema exists, the table does not.
+    /// Creates the schema if needed and drops the table.
     async fn clear(&self, cluster: &Cluster, table: &str) -> Result<()> {
         if !matches!(self.catalog, "postgresql" | "mariadb" | "mysql") {
             run_plain(
@@ -150,8 +150,8 @@ impl Target {
         run_plain(cluster, &sql).await.map(drop)
     }
 
-    /// Every statement on `table`, each with what becomes of it under FTE.
-    fn statements(&self, table: &str) -> Vec<(&'static str, String, Under)> {
+    /// Every statement on `table`, each with its outcome under FTE.
+    fn statements(&self, table: &str) -> Vec<(&'static str, String, Outcome)> {
         let rich = "SELECT c_custkey FROM tpch.tiny.customer WHERE c_acctbal > 4000";
         let merge = merge_into(table, &rows("l_partkey % 3 = 0", 1));
         vec![
@@ -201,17 +201,17 @@ fn merge_into(table: &str, rows: &str) -> String {
     )
 }
 
-/// Every statement on one catalog, each compared with its twin without FTE.
+/// Runs every statement on one catalog and compares each table with its twin without FTE.
 pub async fn written(cluster: &mut Cluster, target: &Target) -> Result<()> {
     let (table, twin) = (target.table("written"), target.table("twin"));
     target.clear(cluster, &table).await?;
     target.clear(cluster, &twin).await?;
     let statements = target.statements(&table).into_iter();
-    for ((what, sql, under), (_, plain, _)) in statements.zip(target.statements(&twin)) {
+    for ((what, sql, outcome), (_, plain, _)) in statements.zip(target.statements(&twin)) {
         let result = cluster.client.run(&sql, &task_session()).await;
-        match under {
+        match outcome {
             Works => {
-                let told = result.with_context(|| what)?;
+                let result = result.with_context(|| what)?;
                 run_plain(cluster, &plain).await.with_context(|| what)?;
                 if what == "CREATE TABLE AS" {
                     target.finish_new(cluster, &table).await?;
@@ -221,7 +221,7 @@ pub async fn written(cluster: &mut Cluster, target: &Target) -> Result<()> {
                 same(&held_by(cluster, &twin).await?, &held, Order::Any).with_context(|| what)?;
                 println!(
                     "    {what}: {} row(s), then {} held",
-                    told_rows(&told),
+                    written_rows(&result),
                     held.len()
                 );
             }
@@ -236,13 +236,16 @@ pub async fn written(cluster: &mut Cluster, target: &Target) -> Result<()> {
     Ok(())
 }
 
-/// That a statement failed, in these words of Trino's.
+/// Checks that a statement failed with Trino's error message.
 pub fn refused(result: Result<Vec<Row>>, message: &str) -> Result<()> {
     match result {
-        Ok(_) => bail!("it works now, although it was expected to be refused: {message}"),
+        Ok(_) => bail!("the statement works now; expected the error: {message}"),
         Err(error) => {
-            let told = format!("{error:#}");
-            ensure!(told.contains(message), "refused in other words: {told}");
+            let text = format!("{error:#}");
+            ensure!(
+                text.contains(message),
+                "refused with another message: {text}"
+            );
             Ok(())
         }
     }
@@ -271,7 +274,7 @@ impl Statement {
 }
 
 impl Target {
-    /// Makes `name` and fills it, without FTE.
+    /// Creates `name` and fills it, without FTE.
     pub async fn fill(&self, cluster: &Cluster, name: &str) -> Result<()> {
         let table = self.table(name);
         self.clear(cluster, &table).await?;
@@ -280,12 +283,12 @@ impl Target {
             .map(drop)
     }
 
-    /// Gives `name` what this connector needs to change rows.
+    /// Adds to `name` what this connector needs to change rows.
     pub async fn give_key(&self, cluster: &Cluster, name: &str) -> Result<()> {
         self.finish_new(cluster, &self.table(name)).await
     }
 
-    /// Makes two tables alike; the statement for the one, and the same for its twin.
+    /// Creates two equal tables; returns the statement for the one, and the same for its twin.
     pub async fn twins(
         &self,
         cluster: &Cluster,
@@ -301,7 +304,7 @@ impl Target {
         ))
     }
 
-    /// The number of rows, if the table holds what its twin holds.
+    /// The number of rows, if the table has the same content as its twin.
     pub async fn same_as_twin(&self, cluster: &Cluster) -> Result<usize> {
         let held = held(cluster, &self.table(KILLED)).await?;
         same(
@@ -312,7 +315,7 @@ impl Target {
         Ok(held.len())
     }
 
-    /// What can be written here under FTE by many tasks.
+    /// The statements that many tasks can write under FTE on this catalog.
     pub fn kills(&self) -> &'static [Statement] {
         match self.rows {
             Works => &[Statement::Create, Statement::Insert, Statement::Merge],
@@ -320,7 +323,7 @@ impl Target {
         }
     }
 
-    /// Makes `table` as it is before the statement.
+    /// Creates `table` in the state that the statement starts from.
     async fn prepare(&self, cluster: &Cluster, table: &str, statement: Statement) -> Result<()> {
         self.clear(cluster, table).await?;
         if statement != Statement::Create {
@@ -345,39 +348,39 @@ impl Target {
     }
 }
 
-/// `kill -9` of a worker while some tasks have written and others write: the statement finishes,
-/// and the table holds each row exactly once.
+/// `kill -9` of a worker when some tasks have written and others are writing: the statement
+/// finishes, and the table holds each row exactly once.
 pub async fn killed(cluster: &mut Cluster, target: &Target, statement: Statement) -> Result<()> {
     for work in WORK {
         let (sql, plain) = target.twins(cluster, statement, work).await?;
         run_plain(cluster, &plain).await?;
         let ending = kill_under(cluster, &sql, &writing_session(), |tasks, _| {
-            worker_in_the_midst(tasks)
+            writing_worker(tasks)
         })
         .await?;
         nothing_left(cluster).await?;
         no_sink_open(cluster).await?;
-        // Without FTE a statement fails on a worker that has come back only half.
+        // Without FTE a statement fails if a restarted worker is not ready.
         cluster.repair().await?;
         let rows = target.same_as_twin(cluster).await?;
         let again = written_again(&ending);
         if ending.killed && again > 0 {
-            println!("    {rows} row(s), each once; {again} write task(s) tried again");
+            println!("    {rows} row(s), each once; {again} write task(s) retried");
             return Ok(());
         }
-        println!("    work {work}: the statement had nothing to lose");
+        println!("    work {work}: no worker was killed while the statement had something to lose");
     }
-    bail!("no write task was tried again, however long the statement: nothing was killed")
+    bail!("no write task was retried with any amount of work: no kill hit the running statement")
 }
 
-/// A worker that is writing while some task of the same stage has written rows.
-fn worker_in_the_midst(tasks: &[Task]) -> Option<String> {
+/// A worker that is writing after some task of the same stage has written rows.
+fn writing_worker(tasks: &[Task]) -> Option<String> {
     let stage = write_stage(tasks)?;
     let writers = || tasks.iter().filter(|task| task.stage() == stage);
     let wrote = |task: &&Task| task.writes.is_some_and(|rows| rows > 0);
     writers().filter(wrote).find(|t| t.state == "FINISHED")?;
     let mut busy = writers().filter(|task| task.state == "RUNNING");
-    // One that has rows in hand, if that is known yet: those without have nothing to write again.
+    // Preferably one that has received rows, if that is known: others have nothing to write again.
     let best = busy.clone().find(wrote).or_else(|| busy.next());
     best.map(|task| task.node.clone())
 }
@@ -389,7 +392,7 @@ fn write_stage(tasks: &[Task]) -> Option<&str> {
         .map(Task::stage)
 }
 
-/// How many second tries there were of tasks that have rows to write.
+/// The number of retries of tasks that have rows to write.
 fn written_again(ending: &Ending) -> usize {
     let tasks = ending.tasks.iter();
     let writers = tasks.filter(|task| task.writes.is_some_and(|rows| rows > 0));
@@ -413,9 +416,9 @@ pub async fn run_plain(cluster: &Cluster, sql: &str) -> Result<Vec<Row>> {
     run_patiently(cluster, sql, &Session::new("tiny", "NONE")).await
 }
 
-/// A statement without FTE. Trino gives it up where a worker does not answer for seconds, as on a
-/// machine that is too busy; then it is begun again. What had been written of it does not count:
-/// the rows of the table are compared afterwards in any case.
+/// Runs a statement without FTE. Trino fails it if a worker does not answer for some seconds, as on
+/// a busy machine; then it is retried. Rows that the failed statement wrote do no harm: the tables
+/// are compared afterwards in any case.
 pub async fn run_patiently(cluster: &Cluster, sql: &str, session: &Session) -> Result<Vec<Row>> {
     let mut tries = 1;
     loop {
@@ -425,19 +428,19 @@ pub async fn run_patiently(cluster: &Cluster, sql: &str, session: &Session) -> R
         if tries == 5 || !rows.as_ref().is_err_and(busy) {
             return rows;
         }
-        println!("    a worker is too busy to answer; once more");
+        println!("    a worker is too busy to answer; retrying");
         tries += 1;
     }
 }
 
-/// How Trino says it.
+/// Trino's message for an unresponsive worker.
 const TOO_BUSY: &str = "Encountered too many errors talking to a worker node";
 
 async fn held(cluster: &Cluster, table: &str) -> Result<Vec<Row>> {
     let rows = held_by(cluster, table).await?;
     ensure!(
         !rows.is_empty(),
-        "{table} holds no rows, which would prove nothing"
+        "{table} is empty, which would prove nothing"
     );
     Ok(rows)
 }
@@ -446,8 +449,8 @@ async fn held_by(cluster: &Cluster, table: &str) -> Result<Vec<Row>> {
     run_plain(cluster, &format!("SELECT * FROM {table}")).await
 }
 
-/// The number of rows that a statement says it has written rows.
-fn told_rows(rows: &[Row]) -> String {
+/// The number of rows that a statement reports to have written.
+fn written_rows(rows: &[Row]) -> String {
     let first = rows.first().and_then(|row| row.first());
     first.map_or("?".to_owned(), ToString::to_string)
 }

@@ -1,10 +1,10 @@
-//! A server in front of an S3 server, or in place of one, that writes down what it was asked.
+//! A proxy of an S3 server, or a minimal S3 server itself, that records the requests it receives.
 //!
-//! Does: pass requests on as they came, or keep objects itself, and neither check signatures nor
-//! checksums then. Does not: know versions, conditions or more than one page of a list. Invariant:
-//! what is written down is what came, in the order of the answers.
+//! Does: forward requests unchanged, or store objects in memory without checking signatures and
+//! checksums. Does not: support versions, conditions or more than one page of a list. Invariant: the
+//! record holds what was received, in the order of the answers.
 
-#![allow(clippy::disallowed_methods)] // it is a task of its own
+#![allow(clippy::disallowed_methods)] // it runs as a spawned task
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,66 +19,65 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use stopover::config::BaseDirectoryConfig;
 
-/// A request that came, and how it was answered.
 #[derive(Debug, Clone)]
-pub struct Heard {
+pub struct RecordedRequest {
     pub method: Method,
     pub path: String,
-    /// `x-amz-content-sha256`: what the signature says of the body.
+    /// `x-amz-content-sha256`: the hash of the body, if it is signed.
     pub signed: String,
     /// `x-amz-checksum-crc64nvme`
     pub crc: Option<String>,
 }
 
-impl Heard {
+impl RecordedRequest {
     pub fn is_put_of(&self, part: &str) -> bool {
         self.method == Method::PUT && self.path.contains(part)
     }
 
-    /// Whether the signature holds a hash of the body.
+    /// Whether the signature includes a hash of the body.
     pub fn is_hashed(&self) -> bool {
         self.signed.len() == 64 && self.signed.bytes().all(|b| b.is_ascii_hexdigit())
     }
 }
 
-/// What answers.
-enum Behind {
-    /// The server at this port.
-    Port(u16),
-    /// Nobody: objects are kept here.
-    Nobody,
+/// What answers the requests.
+enum Backend {
+    /// The S3 server at this port.
+    Server(u16),
+    /// The recorder itself, which stores objects in memory.
+    Memory,
 }
 
 struct Shared {
-    behind: Behind,
+    backend: Backend,
     client: reqwest::Client,
-    heard: Mutex<Vec<Heard>>,
+    recorded: Mutex<Vec<RecordedRequest>>,
     objects: Mutex<BTreeMap<String, Bytes>>,
 }
 
-pub struct Front {
+pub struct Recorder {
     address: SocketAddr,
     shared: Arc<Shared>,
 }
 
-impl Front {
-    /// Passes all on.
-    pub async fn before(port: u16) -> Self {
-        Self::start(Behind::Port(port)).await
+impl Recorder {
+    /// Forwards all requests to the server at this port.
+    pub async fn of_server(port: u16) -> Self {
+        Self::start(Backend::Server(port)).await
     }
 
-    /// Accepts and keeps every object itself.
-    pub async fn alone() -> Self {
-        Self::start(Behind::Nobody).await
+    /// Accepts all requests and stores the objects in memory.
+    pub async fn in_memory() -> Self {
+        Self::start(Backend::Memory).await
     }
 
-    async fn start(behind: Behind) -> Self {
+    async fn start(backend: Backend) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
-            behind,
+            backend,
             client: reqwest::Client::builder().no_proxy().build().unwrap(),
-            heard: Mutex::default(),
+            recorded: Mutex::default(),
             objects: Mutex::default(),
         });
         let app = Router::new().fallback(answer).with_state(shared.clone());
@@ -86,7 +85,7 @@ impl Front {
         Self { address, shared }
     }
 
-    /// The base directory of a daemon that talks to it, with some options more.
+    /// A base directory at this server, with additional options.
     pub fn config(&self, uri: &str, more: &[(&str, &str)]) -> BaseDirectoryConfig {
         let endpoint = format!("http://{}", self.address);
         let options = [
@@ -104,15 +103,15 @@ impl Front {
         }
     }
 
-    pub fn heard(&self) -> Vec<Heard> {
-        self.shared.heard.lock().clone()
+    pub fn requests(&self) -> Vec<RecordedRequest> {
+        self.shared.recorded.lock().clone()
     }
 
-    /// Puts of objects whose path has this part in it.
-    pub fn puts(&self, part: &str) -> Vec<Heard> {
-        let mut heard = self.heard();
-        heard.retain(|heard| heard.is_put_of(part));
-        heard
+    /// The recorded puts of objects whose path contains `part`.
+    pub fn puts(&self, part: &str) -> Vec<RecordedRequest> {
+        let mut recorded = self.requests();
+        recorded.retain(|request| request.is_put_of(part));
+        recorded
     }
 }
 
@@ -125,11 +124,11 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         header("x-amz-checksum-crc64nvme"),
     );
     let (method, path) = (head.method.clone(), head.uri.path().to_owned());
-    let answer = match shared.behind {
-        Behind::Port(port) => shared.pass_on(port, head, body).await,
-        Behind::Nobody => shared.keep(&head.method, &head.uri, &head.headers, body),
+    let answer = match shared.backend {
+        Backend::Server(port) => shared.forward(port, head, body).await,
+        Backend::Memory => shared.serve(&head.method, &head.uri, &head.headers, body),
     };
-    shared.heard.lock().push(Heard {
+    shared.recorded.lock().push(RecordedRequest {
         method,
         path,
         signed,
@@ -139,7 +138,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
 }
 
 impl Shared {
-    async fn pass_on(&self, port: u16, head: axum::http::request::Parts, body: Bytes) -> Response {
+    async fn forward(&self, port: u16, head: axum::http::request::Parts, body: Bytes) -> Response {
         let url = format!("http://127.0.0.1:{port}{}", head.uri);
         let request = self.client.request(head.method, url).headers(head.headers);
         let Ok(found) = request.body(body).send().await else {
@@ -150,7 +149,7 @@ impl Shared {
         (status, headers, body).into_response()
     }
 
-    fn keep(&self, method: &Method, uri: &Uri, headers: &HeaderMap, body: Bytes) -> Response {
+    fn serve(&self, method: &Method, uri: &Uri, headers: &HeaderMap, body: Bytes) -> Response {
         let mut objects = self.objects.lock();
         let query = uri.query().unwrap_or_default();
         match *method {
@@ -199,7 +198,7 @@ fn list(objects: &BTreeMap<String, Bytes>, uri: &Uri) -> String {
     )
 }
 
-/// The part of an object that a `Range: bytes=1-3` or `bytes=-4` asks for.
+/// The part of an object that `Range: bytes=1-3` or `bytes=-4` selects.
 fn part(object: &Bytes, headers: &HeaderMap) -> Response {
     let size = object.len();
     let range = headers["range"].to_str().unwrap();
@@ -219,7 +218,7 @@ fn part(object: &Bytes, headers: &HeaderMap) -> Response {
         .unwrap()
 }
 
-/// The keys that a bulk delete names.
+/// The keys in the body of a bulk delete.
 fn deleted(body: &Bytes) -> Vec<String> {
     let text = String::from_utf8(body.to_vec()).unwrap();
     let keys = text.split("<Key>").skip(1);

@@ -16,7 +16,7 @@ const LARGEST_CONTROL_BODIES: u64 = 2;
 pub struct BodyLimits {
     pub max_page_size: u64,
     pub max_batch_size: u64,
-    pub max_json_size: u64,
+    pub max_control_body_size: u64,
     pub body_timeout: Duration,
     /// Measures `body_timeout`.
     pub clock: Clock,
@@ -30,12 +30,14 @@ impl BodyLimits {
         Self {
             max_page_size: limits.max_page_size,
             max_batch_size: limits.max_batch_size,
-            max_json_size: limits.max_json_size,
+            max_control_body_size: limits.max_control_body_size,
             body_timeout: limits.body_timeout,
             clock,
             control_bodies: MemoryPool::new(
                 "request",
-                limits.max_json_size.saturating_mul(LARGEST_CONTROL_BODIES),
+                limits
+                    .max_control_body_size
+                    .saturating_mul(LARGEST_CONTROL_BODIES),
             ),
         }
     }

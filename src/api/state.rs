@@ -93,7 +93,7 @@ impl ApiState {
         Arc::new(Self {
             started: clock.now(),
             body_limits: BodyLimits::new(limits, clock.clone()),
-            stall_policy: StallPolicy::new(limits.read_stall_timeout, clock, contention),
+            stall_policy: StallPolicy::new(limits.response_stall_timeout, clock, contention),
             slots,
             keep_alive: limits.header_timeout * 4 / 5,
             parts,

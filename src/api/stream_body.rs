@@ -166,7 +166,7 @@ impl http_body::Body for StreamBody {
         let mut shared = shared.lock();
         let Some(live) = shared.live.as_mut() else {
             self.ended = true;
-            let why = "the client read nothing for limits.read_stall_timeout".to_owned();
+            let why = "the client read nothing for limits.response_stall_timeout".to_owned();
             return Poll::Ready(Some(Err(Truncated(why))));
         };
         let polled = Pin::new(&mut live.stream).poll_next(cx);

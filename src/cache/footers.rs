@@ -118,7 +118,7 @@ impl FooterCache {
             Err(FooterError::Storage(e)) if e.kind() == StoreErrorKind::NotFound => Ok(None),
             Err(error) => {
                 if error.is_damage() {
-                    self.metrics.corruptions.inc();
+                    self.metrics.integrity_failures.inc();
                 }
                 Err(error)
             }

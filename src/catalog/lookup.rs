@@ -204,7 +204,7 @@ impl Catalog {
             planned = plan(self.load(exchange).await?);
         }
         if planned.as_ref().is_err_and(CatalogError::is_damage) {
-            self.metrics.corruptions.inc();
+            self.metrics.integrity_failures.inc();
         }
         planned
     }

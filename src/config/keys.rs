@@ -82,7 +82,7 @@ pub const KEYS: &[Key] = &[
     key!(limits.max_partitions, count, ToString::to_string, in 1..=crate::id::MAX_PARTITIONS),
     key!(limits.max_page_size, size, show_size, in 1..=GIB),
     key!(limits.max_batch_size, size, show_size, in KIB..=2 * GIB),
-    key!(limits.max_json_size, size, show_size, in KIB..=GIB),
+    key!(limits.max_control_body_size, size, show_size, in KIB..=GIB),
     key!(limits.max_exchanges, count, ToString::to_string, in 1..=1 << 32),
     key!(limits.max_sinks_per_exchange, count, ToString::to_string, in 1..=1 << 32),
     key!(limits.max_connections, count, ToString::to_string, in 1..=1 << 20),
@@ -90,7 +90,7 @@ pub const KEYS: &[Key] = &[
     key!(limits.max_footer_size, size, show_size, in 64 * KIB..=2 * GIB),
     key!(limits.header_timeout, duration, show_duration, in MILLI..=DAY),
     key!(limits.body_timeout, duration, show_duration, in MILLI..=DAY),
-    key!(limits.read_stall_timeout, duration, show_duration, in MILLI..=DAY),
+    key!(limits.response_stall_timeout, duration, show_duration, in MILLI..=DAY),
     Key {
         name: "log.format",
         set: |config, raw| {

@@ -206,7 +206,7 @@ section! {
         /// Bytes of one batch request.
         max_batch_size: u64 = 32 << 20,
         /// Bytes of one JSON or handle body.
-        max_json_size: u64 = 64 << 20,
+        max_control_body_size: u64 = 64 << 20,
         /// Exchanges with sinks at this daemon.
         max_exchanges: usize = 10_000,
         /// Sinks of one exchange at this daemon.
@@ -222,7 +222,7 @@ section! {
         /// Time for a complete request body, from when the daemon starts to read it.
         body_timeout: Duration = Duration::from_secs(60),
         /// Time for which a client may read nothing of a response before it is disconnected.
-        read_stall_timeout: Duration = Duration::from_secs(120),
+        response_stall_timeout: Duration = Duration::from_secs(120),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Does: compute the timeout for one client, shorter while other requests wait for what its
 //! response may hold. Does not: end responses (`server` and `api` do). Invariant: the timeout never
-//! exceeds `limits.read_stall_timeout`.
+//! exceeds `limits.response_stall_timeout`.
 //!
 //! Stalled readers can deadlock the queries that they belong to. The probe side of a join does not
 //! read until the build side has been read, and the build side may be waiting for read memory or a

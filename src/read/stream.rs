@@ -189,7 +189,7 @@ impl Reading {
         planned: &PlannedPart,
         error: ReadError,
     ) -> Result<(), ReadError> {
-        self.fetcher.deps().metrics.corruptions.inc();
+        self.fetcher.deps().metrics.integrity_failures.inc();
         self.fetcher.evict_segment(&planned.address);
         let scanning = self.scan(planned.range);
         if std::mem::replace(&mut scanning.retried, true) {

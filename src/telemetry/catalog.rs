@@ -141,7 +141,7 @@ catalog! {
         "Bytes served to reads from memory";
     CACHE_MISS_BYTES: Counter Bytes Stable "stopover_read_fetched" []
         "Bytes fetched from a base directory for reads";
-    CORRUPTIONS: Counter Count Stable "stopover_corruptions" []
+    INTEGRITY_FAILURES: Counter Count Stable "stopover_integrity_failures" []
         "Integrity checks that failed while reading or planning; alert on anything but 0";
     EXCHANGES_CLOSED: Counter Count Stable "stopover_exchanges_closed" []
         "Exchanges closed by clients";

@@ -29,7 +29,7 @@ pub struct Metrics {
     pub bytes_read: Counter,
     pub cache_hit_bytes: Counter,
     pub cache_miss_bytes: Counter,
-    pub corruptions: Counter,
+    pub integrity_failures: Counter,
     pub exchanges_closed: Counter,
     pub exchanges_collected: Counter,
 }
@@ -52,7 +52,7 @@ impl Metrics {
             (&catalog::BYTES_READ, &self.bytes_read),
             (&catalog::CACHE_HIT_BYTES, &self.cache_hit_bytes),
             (&catalog::CACHE_MISS_BYTES, &self.cache_miss_bytes),
-            (&catalog::CORRUPTIONS, &self.corruptions),
+            (&catalog::INTEGRITY_FAILURES, &self.integrity_failures),
             (&catalog::EXCHANGES_CLOSED, &self.exchanges_closed),
             (&catalog::EXCHANGES_COLLECTED, &self.exchanges_collected),
         ];

@@ -368,7 +368,7 @@ async fn a_read_whose_client_disconnects_releases_its_memory() {
 async fn a_reader_that_receives_nothing_is_cut_off_and_its_memory_released() {
     let base_folder = BaseFolder::new();
     let mut config = base_folder.config();
-    config.limits.read_stall_timeout = Duration::from_millis(300);
+    config.limits.response_stall_timeout = Duration::from_millis(300);
     let server = TestServer::open(&config).await;
     server.announce("w", 2).await;
     let sink = sink("w", 0, 0);
@@ -390,7 +390,7 @@ async fn a_reader_that_receives_nothing_is_cut_off_and_its_memory_released() {
 async fn a_coordinator_that_receives_no_handles_is_cut_off_and_its_footers_released() {
     let base_folder = BaseFolder::new();
     let mut config = base_folder.config();
-    config.limits.read_stall_timeout = Duration::from_millis(300);
+    config.limits.response_stall_timeout = Duration::from_millis(300);
     let (writer, planner) = (
         TestServer::open(&config).await,
         TestServer::open(&config).await,

@@ -198,7 +198,7 @@ async fn a_segment_damaged_in_memory_is_read_from_its_base_directory() {
             expected.len() - RECORD_LEN,
             "evicted if damaged"
         );
-        assert_eq!(daemon.metrics.corruptions.get(), found);
+        assert_eq!(daemon.metrics.integrity_failures.get(), found);
     })
     .await;
 }
@@ -226,10 +226,10 @@ async fn a_commit_record_that_the_blocks_contradict_is_named_and_counted() {
         let error = read_partition(daemon, "w").await.unwrap_err();
         assert!(is_named(&error), "{error}");
         assert!(error.to_string().contains("commit record"), "{error}");
-        assert_eq!(daemon.metrics.corruptions.get(), 1);
+        assert_eq!(daemon.metrics.integrity_failures.get(), 1);
         daemon.hot.forget(&"w".parse().unwrap());
         assert!(!read_handle(daemon, &handle).await.unwrap().is_empty());
-        assert_eq!(daemon.metrics.corruptions.get(), 1);
+        assert_eq!(daemon.metrics.integrity_failures.get(), 1);
     })
     .await;
 }
@@ -262,13 +262,13 @@ async fn a_shared_chunk_damaged_in_transit_or_in_memory_is_fetched_again() {
             std::fs::write(&file, &good).unwrap();
             assert!(daemon.reader.cached_bytes() > 0);
             assert_eq!(read(daemon, 1).await.unwrap(), b"third", "byte {at}");
-            assert_eq!(daemon.metrics.corruptions.get(), 1, "byte {at}");
+            assert_eq!(daemon.metrics.integrity_failures.get(), 1, "byte {at}");
             // Damage in the base directory itself is an error that names the segment.
             std::fs::write(&file, &damaged).unwrap();
             assert_eq!(read(daemon, 0).await.unwrap(), b"firstsecond page");
             let error = read(daemon, 1).await.unwrap_err();
             assert!(is_named(&error), "byte {at}: {error}");
-            assert_eq!(daemon.metrics.corruptions.get(), 3, "byte {at}");
+            assert_eq!(daemon.metrics.integrity_failures.get(), 3, "byte {at}");
         })
         .await;
     }

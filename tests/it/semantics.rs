@@ -580,11 +580,11 @@ async fn a_damaged_footer_is_counted_each_time_it_is_read() {
         bytes[at] ^= 1;
         std::fs::write(&file, bytes).unwrap();
         assert!(reader.catalog.summary(&x).await.is_err());
-        assert_eq!(reader.metrics.corruptions.get(), counted);
+        assert_eq!(reader.metrics.integrity_failures.get(), counted);
     }
     std::fs::write(&file, good).unwrap();
     assert_eq!(read(&reader, &x, 0).await.unwrap(), page(1, 3000));
-    assert_eq!(reader.metrics.corruptions.get(), 2);
+    assert_eq!(reader.metrics.integrity_failures.get(), 2);
 }
 
 #[tokio::test]

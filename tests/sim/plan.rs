@@ -191,7 +191,7 @@ fn config(rng: &Rng) -> Config {
     config.segment.upload_concurrency = *rng.pick(&[1, 2, 4]);
     config.read.chunk_size = 4096;
     config.read.fetch_concurrency = *rng.pick(&[1, 3]);
-    config.limits.max_json_size = 64 << 10;
+    config.limits.max_control_body_size = 64 << 10;
     config.lease = LeaseConfig {
         duration: LEASE,
         sweep_interval: SWEEP,

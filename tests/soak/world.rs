@@ -115,10 +115,10 @@ impl World {
         }
         for daemon in &mut self.daemons {
             let metrics = daemon.metrics().await?;
-            let corruptions = metrics.get("stopover_corruptions_total");
+            let integrity_failures = metrics.get("stopover_integrity_failures_total");
             ensure!(
-                corruptions == Some(&0.0),
-                "{} has read corrupt data: {corruptions:?}",
+                integrity_failures == Some(&0.0),
+                "{} has read corrupt data: {integrity_failures:?}",
                 daemon.name
             );
         }

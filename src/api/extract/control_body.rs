@@ -36,12 +36,12 @@ pub async fn read_control_body(
     route_limit: u64,
 ) -> Result<ControlBody, Problem> {
     let announced = content_length(headers)?;
-    let limit = route_limit.min(limits.max_json_size);
+    let limit = route_limit.min(limits.max_control_body_size);
     let size = announced.unwrap_or(MAX_WITHOUT_LENGTH.min(limit));
     if size > limit {
-        let bound = match route_limit < limits.max_json_size {
+        let bound = match route_limit < limits.max_control_body_size {
             true => "the limit of this route",
-            false => "limits.max_json_size",
+            false => "limits.max_control_body_size",
         };
         return Err(Problem::new(
             ProblemType::BodyTooLarge,

@@ -10,7 +10,7 @@ use crate::api::problem::Problem;
 
 /// The type of a JSON body. It must refuse unknown members.
 pub trait JsonBody: DeserializeOwned {
-    /// Limit of the body in bytes; `limits.max_json_size` applies too.
+    /// Limit of the body in bytes; `limits.max_control_body_size` applies too.
     const MAX_SIZE: u64;
 }
 

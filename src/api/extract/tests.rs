@@ -22,7 +22,7 @@ fn limits() -> BodyLimits {
     let config = LimitsConfig {
         max_page_size: 100,
         max_batch_size: 200,
-        max_json_size: 64,
+        max_control_body_size: 64,
         body_timeout: Duration::from_secs(1),
         ..LimitsConfig::default()
     };
@@ -357,7 +357,7 @@ async fn a_route_that_needs_little_refuses_a_body_that_the_setting_allows() {
 #[tokio::test]
 async fn a_finish_is_read_while_large_bodies_hold_the_whole_request_pool() {
     let mut limits = limits();
-    limits.max_json_size = 1 << 20;
+    limits.max_control_body_size = 1 << 20;
     limits.control_bodies = MemoryPool::new("request", 1 << 20);
     let all = limits.control_bodies.reserve("q", 1 << 20).await.unwrap();
     let tiny = request(
@@ -379,7 +379,7 @@ async fn a_finish_is_read_while_large_bodies_hold_the_whole_request_pool() {
 #[tokio::test]
 async fn what_was_parsed_from_a_large_body_keeps_its_reservation() {
     let mut limits = limits();
-    limits.max_json_size = 1 << 20;
+    limits.max_control_body_size = 1 << 20;
     limits.control_bodies = MemoryPool::new("request", 1 << 20);
     let text = "h".repeat(100_000);
     let headers = [("content-length", "100000")];

@@ -85,7 +85,7 @@ fn view(state: &ApiState) -> View {
             bytes_read: metrics.bytes_read.get(),
             cache_hit_bytes: metrics.cache_hit_bytes.get(),
             cache_miss_bytes: metrics.cache_miss_bytes.get(),
-            integrity_failures: metrics.corruptions.get(),
+            integrity_failures: metrics.integrity_failures.get(),
         },
     }
 }

@@ -68,7 +68,7 @@ impl GuardedIo {
         ready!(stall.as_mut().poll(cx));
         Poll::Ready(Err(io::Error::new(
             io::ErrorKind::TimedOut,
-            "the client read nothing for limits.read_stall_timeout",
+            "the client read nothing for limits.response_stall_timeout",
         )))
     }
 

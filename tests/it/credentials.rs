@@ -445,7 +445,7 @@ async fn health_and_check_work_with_tls() {
     let check = [&["check", "--base-directory", &base], &flags[..]].concat();
     let (code, printed) = run(&check);
     assert!(
-        code == Some(0) && printed.contains("certificate of the client"),
+        code == Some(0) && printed.contains("TLS with client certificates"),
         "{printed}"
     );
     files.write("key.pem", &authority.server().key);

@@ -298,7 +298,7 @@ async fn swapped_or_damaged_markers_are_refused_by_name() {
     .await;
     let swapped = swapped.unwrap_err().to_string();
     assert!(swapped.contains("exchange one"), "{swapped}");
-    assert!(swapped.contains("that of exchange other"), "{swapped}");
+    assert!(swapped.contains("belongs to exchange other"), "{swapped}");
     for at in 0..=end {
         let mut damaged = good.clone();
         damaged[at] ^= 1 << (at % 8);

@@ -39,8 +39,8 @@ pub fn check(loaded: Loaded) -> ExitCode {
     print(&verdict(&statuses));
     for base in unconditional {
         print(&format!(
-            "note: {base} ignores preconditions of writes: an exchange that is renewed at the moment \
-             it is collected may be lost\n"
+            "note: {base} ignores preconditions of writes: an exchange that is renewed at the \
+             moment it is collected may be lost\n"
         ));
     }
     if statuses.iter().all(|status| status.healthy) {

@@ -1,8 +1,8 @@
 //! `stopover gc`: collects the exchanges of a dead cluster, or lists them, where no daemon sweeps.
 //!
-//! Does: watch the base directories as a sweeping daemon does, and print what is removed and why. Does
-//! not: decide (`lifecycle::gc`). Invariant: nothing is removed that was not watched for the time
-//! that is named, and that time is at least half a lease.
+//! Does: watch the base directories as a sweeping daemon does, and print what is removed and why.
+//! Does not: decide (`gc::one_shot`). Invariant: nothing is removed that was not watched for the
+//! printed time, and that time is at least half a lease.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -73,8 +73,8 @@ fn watch_time(given: Option<&str>, lease: Duration) -> Result<Duration, InvalidV
     let watch = units::parse_duration(given).map_err(|why| format!("--watch {given}: {why}"))?;
     if watch < lease / 2 {
         return Err(format!(
-            "--watch {given} is too short to recognize live exchanges: they are renewed every third of \
-             lease.duration, {}; watch for at least half of that, or set lease.duration to the \
+            "--watch {given} is too short to recognize live exchanges: they are renewed every third \
+             of lease.duration, {}; watch for at least half of that, or set lease.duration to the \
              value that the daemons use",
             units::format_duration(lease)
         )

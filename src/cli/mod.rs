@@ -64,7 +64,7 @@ enum Command {
     Check(ConfigArgs),
     /// Print the footer of a segment: its sinks, partitions and commit records
     Inspect(inspect::InspectArgs),
-    /// Collect the exchanges of a dead cluster where no daemon runs; watches for a whole lease first
+    /// Collect the exchanges of a dead cluster, where no daemon runs, after watching for a lease
     ///
     /// An exchange is removed only if it was not renewed while this command watched it. Running
     /// daemons collect by themselves; beside them, use --dry-run to see what would be removed.

@@ -11,8 +11,8 @@ use crate::config::LimitsConfig;
 /// File descriptors reserved for base directories, logs and requests to stores.
 const OWN_FILES: u64 = 512;
 
-/// Limits the number of arenas of glibc's allocator, and stops it from returning freed batch buffers
-/// to the system. By default it uses up to eight arenas per core, each of which may retain large
+/// Limits the number of arenas of glibc's allocator, and stops it from returning freed batch
+/// buffers to the system. By default it uses up to eight arenas per core, each of which may retain large
 /// free buffers; and it unmaps a freed batch buffer just before the next batch needs one, so that
 /// every batch is read into fresh pages, which costs several times as much as the copy.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -57,8 +57,8 @@ pub fn fit_connections(limits: &mut LimitsConfig, open_files: Option<u64>) {
         tracing::warn!(
             open_files,
             limits.max_connections,
-            "limit of open files is too low for limits.max_connections; accepting {room} connections: \
-             raise it (LimitNOFILE, ulimit -n)"
+            "limit of open files is too low for limits.max_connections; accepting {room} \
+             connections: raise it (LimitNOFILE, ulimit -n)"
         );
         limits.max_connections = room;
     }

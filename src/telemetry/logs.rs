@@ -1,7 +1,7 @@
 //! Logs: one line per event on stderr, as text or JSON.
 //!
 //! Does: install the subscriber of the process. Does not: decide what is logged. Invariant: stdout
-//! is never written to. (That tokens, credentials and page bytes are never logged is up to callers.)
+//! is never written to. (Callers never log tokens, credentials or page bytes.)
 
 use std::io::IsTerminal;
 

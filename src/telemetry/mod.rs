@@ -1,7 +1,7 @@
 //! Telemetry: logs and metrics, the daemon's interface to operators.
 //!
-//! Does: initialize logging; define the metrics and the registry that encodes them. Does not: decide
-//! when something is recorded. Invariant: names of metrics are constants.
+//! Does: initialize logging; define the metrics and the registry that encodes them. Does not:
+//! decide when something is recorded. Invariant: names of metrics are constants.
 
 pub mod catalog;
 pub mod credentials;

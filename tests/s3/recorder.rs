@@ -1,8 +1,8 @@
 //! A proxy of an S3 server, or a minimal S3 server itself, that records the requests it receives.
 //!
 //! Does: forward requests unchanged, or store objects in memory without checking signatures and
-//! checksums. Does not: support versions, conditions or more than one page of a list. Invariant: the
-//! record holds what was received, in the order of the answers.
+//! checksums. Does not: support versions, conditions or more than one page of a list. Invariant:
+//! the record holds what was received, in the order of the answers.
 
 #![allow(clippy::disallowed_methods)] // it runs as a spawned task
 

@@ -10,17 +10,8 @@ use crate::source::{Source, Violations, files};
 
 /// Traits of a lower module that a higher one implements: file and trait, how often, reason.
 const UPWARD_TRAITS: &[(&str, usize, &str)] = &[
-    (
-        "src/cache/chunks.rs: Reclaim",
-        1,
-        "memory evicts cached data",
-    ),
-    (
-        "src/cache/footers.rs: Reclaim",
-        1,
-        "memory evicts cached data",
-    ),
-    ("src/cache/hot.rs: Reclaim", 2, "memory evicts cached data"),
+    ("src/cache/hot.rs: Reclaim", 1, "memory evicts cached data"),
+    ("src/cache/lru.rs: Reclaim", 1, "memory evicts cached data"),
 ];
 
 /// Files with closures or function pointers as types, by which code can be passed down and stored:
@@ -28,8 +19,8 @@ const UPWARD_TRAITS: &[(&str, usize, &str)] = &[
 const CALLABLES: &[(&str, usize, &str)] = &[
     (
         "src/config/keys.rs",
-        2,
-        "a row of the table of settings: how to set and how to show one",
+        3,
+        "a row of the table of settings: how to set, show and check one",
     ),
     (
         "src/config/load.rs",
@@ -37,9 +28,19 @@ const CALLABLES: &[(&str, usize, &str)] = &[
         "how to check a file, by kind of file",
     ),
     (
-        "src/store/local/mod.rs",
-        3,
-        "what to do with each file of a folder, and how to name a new file; not stored",
+        "src/config/values.rs",
+        1,
+        "the reader of a value that may be a word instead; not stored",
+    ),
+    (
+        "src/store/local/publish.rs",
+        2,
+        "how to name a new file; not stored",
+    ),
+    (
+        "src/store/local/tree.rs",
+        1,
+        "what to do with each file of a folder; not stored",
     ),
     (
         "src/telemetry/pools.rs",
@@ -49,11 +50,7 @@ const CALLABLES: &[(&str, usize, &str)] = &[
 ];
 
 /// Files with task-local values, which pass data around the signatures: path, how often, reason.
-const TASK_LOCALS: &[(&str, usize, &str)] = &[(
-    "src/store/limit.rs",
-    1,
-    "passes the permit of an upload to store/local",
-)];
+const TASK_LOCALS: &[(&str, usize, &str)] = &[];
 
 /// What `impl … Trait for …` implements: the last name of the path of the trait.
 fn implemented_trait(header: &str) -> Option<&str> {

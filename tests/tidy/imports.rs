@@ -8,33 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::source::{Source, Violations, files};
 
 /// Pairs of files that use each other: the pair, 1, reason.
-const MUTUAL_IMPORTS: &[(&str, usize, &str)] = &[
-    (
-        "src/cache/footers.rs <-> src/catalog/mod.rs",
-        1,
-        "the cache reads footers itself and reports errors of catalog",
-    ),
-    (
-        "src/cli/inspect.rs <-> src/cli/inspect_text.rs",
-        1,
-        "the text is made from a type of the command",
-    ),
-    (
-        "src/config/keys.rs <-> src/config/layers.rs",
-        1,
-        "the table of settings parses the raw values of the layers",
-    ),
-    (
-        "src/store/mod.rs <-> src/store/object/checksums.rs",
-        1,
-        "the room re-exports the checksums of uploads",
-    ),
-    (
-        "src/store/object/cloud.rs <-> src/store/open.rs",
-        1,
-        "open selects the builder, and the builder uses types of open",
-    ),
-];
+const MUTUAL_IMPORTS: &[(&str, usize, &str)] = &[];
 
 /// The names from the crate's root to a file's module: `src/a/mod.rs` and `src/a.rs` are `[a]`.
 fn module_path(file: &str) -> Vec<&str> {

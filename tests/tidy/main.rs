@@ -144,7 +144,6 @@ const ARROWS: &[(&str, &[&str])] = &[
             "app",
             "config",
             "gc",
-            "http",
             "id",
             "runtime",
             "segment",

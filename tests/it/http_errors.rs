@@ -33,15 +33,16 @@ async fn check(problem_type: ProblemType, response: Response) -> Value {
     problem
 }
 
+const MALFORMED_ANNOUNCEMENTS: [&str; 4] = [
+    "",
+    "{",
+    r#"{"partitions":1}"#,
+    r#"{"partitions":1,"ordered":false,"x":1}"#,
+];
+
 async fn malformed(server: &TestServer) -> Vec<Case> {
     let pages = format!("{}/pages", sink("e", 0, 0));
     let page = || batch(&[(0, b"x")]);
-    let json_texts = [
-        "",
-        "{",
-        r#"{"partitions":1}"#,
-        r#"{"partitions":1,"ordered":false,"x":1}"#,
-    ];
     let mut answers = vec![
         server.get("/v1/exchanges/a.b").await,
         server.get("/v1/exchanges/..%2f..%2fetc").await,
@@ -95,7 +96,7 @@ async fn malformed(server: &TestServer) -> Vec<Case> {
             )
             .await,
     ];
-    for text in json_texts {
+    for text in MALFORMED_ANNOUNCEMENTS {
         let put = server.request(Method::PUT, "/v1/exchanges/n");
         let put = put.header("content-type", "application/json").body(text);
         answers.push(put.send().await.unwrap());
@@ -228,7 +229,6 @@ async fn wrong_state(server: &TestServer) -> Vec<Case> {
     server.add(&sink("e", 3, 0), 0, page()).await;
     ok_json(server.post_empty(&path(3, "finish")).await).await;
     ok_json(server.post_empty(&path(4, "abort")).await).await;
-    ok_json(server.announce_and_close("gone").await).await;
     vec![
         (
             ProblemType::ExchangeConflict,
@@ -268,31 +268,24 @@ async fn wrong_state(server: &TestServer) -> Vec<Case> {
                 .post_json("/v1/exchanges/e/handles", &not_chosen)
                 .await,
         ),
-        (
-            ProblemType::ExchangeClosed,
-            server.get("/v1/exchanges/gone").await,
-        ),
-        (
-            ProblemType::ExchangeClosed,
-            server.get("/v1/exchanges/gone/partitions/0").await,
-        ),
-        (
-            ProblemType::ExchangeClosed,
-            server
-                .post_json("/v1/exchanges/gone/handles", &not_chosen)
-                .await,
-        ),
-        (
-            ProblemType::ExchangeClosed,
-            server
-                .post(
-                    &format!("{}/pages?batch=0", sink("gone", 0, 0)),
-                    BATCH,
-                    page(),
-                )
-                .await,
-        ),
     ]
+}
+
+async fn closed(server: &TestServer) -> Vec<Case> {
+    ok_json(server.announce_and_close("gone").await).await;
+    let chosen = json!({"attempts": [[77, 0]], "target_size": 1});
+    let pages = format!("{}/pages?batch=0", sink("gone", 0, 0));
+    let answers = [
+        server.get("/v1/exchanges/gone").await,
+        server.get("/v1/exchanges/gone/partitions/0").await,
+        server
+            .post_json("/v1/exchanges/gone/handles", &chosen)
+            .await,
+        server.post(&pages, BATCH, batch(&[(0, b"x")])).await,
+    ];
+    answers
+        .map(|answer| (ProblemType::ExchangeClosed, answer))
+        .into()
 }
 
 async fn never_announced(server: &TestServer) -> Vec<Case> {
@@ -484,6 +477,7 @@ async fn every_error_of_the_table_is_answered_as_documented() {
     cases.extend(refused_bodies(&server).await);
     cases.extend(wrong_routes(&server).await);
     cases.extend(wrong_state(&server).await);
+    cases.extend(closed(&server).await);
     cases.extend(never_announced(&server).await);
     cases.extend(draining().await);
     cases.extend(full().await);

@@ -1,17 +1,17 @@
 //! Stopover: an exchange manager daemon for Trino's fault-tolerant execution.
 //!
-//! Tasks spool their output pages to a daemon over HTTP. It gathers the pages of many tasks into
+//! Tasks send their output pages to a daemon over HTTP. It gathers the pages of many tasks into
 //! segments, stores them in one or more base directories (S3, GCS, Azure, a file system), and
 //! serves them to any task on any worker. The base directories are the only shared state.
 //!
 //! # Where to start
 //!
 //! A page on its way in passes through
-//! [`api`] (the route [`api::router`]) → [`ingest`] (sinks, batches, sealing, uploads) →
+//! [`api`] (the router: [`api::router`]) → [`ingest`] (sinks, batches, sealing, uploads) →
 //! [`segment`] (the format) → [`storage`] (base directories) → [`store`] (one of them);
 //! on its way back through [`storage`] → [`cache`] → [`read`] → [`api`]. [`catalog`] knows what is
-//! committed and where it is; `ingest` and `read` meet nowhere else. [`exchange`] knows
-//! which exchanges are open, [`gc`] ends those that nobody renews.
+//! committed and where it is; `ingest` and `read` meet only there and in [`cache`]. [`exchange`] knows
+//! which exchanges are open, [`gc`] collects those that are not renewed.
 //!
 //! Below them: [`memory`] (pools and reservations), [`fair`] (fair queueing among queries),
 //! [`runtime`] (clock, randomness, tasks: passed in, so that a simulation can replace them),

@@ -34,8 +34,8 @@ impl Storage {
     /// returns which.
     ///
     /// # Errors
-    /// `all`, if every base directory failed. Unless the kind is `Refused` one may hold the segment
-    /// all the same.
+    /// `all`, if every base directory failed. One of them may hold the segment nevertheless, also if
+    /// its last failure was a refusal.
     pub async fn put_segment(
         &self,
         exchange: &ExchangeId,

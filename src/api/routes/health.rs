@@ -15,7 +15,7 @@ pub struct BaseDirectory {
     name: String,
     /// URI without credentials.
     uri: String,
-    /// Whether its last operation or probe succeeded.
+    /// Whether its last put or probe succeeded.
     healthy: bool,
     /// The last error, if it is unhealthy.
     error: Option<String>,

@@ -17,7 +17,7 @@ use stopover::segment::error::FormatError;
 use stopover::segment::footer::{CommitRecord, Footer, Totals};
 use stopover::segment::frame::{FRAME_HEADER_LEN, verify_batch, write_frame_header};
 use stopover::segment::layout::{TRAILER_LEN, Trailer};
-use stopover::segment::scan::{Expected, Output, Scanner, Sent};
+use stopover::segment::scan::{Expected, PageFormat, Scanner, Sent};
 use stopover::segment::writer::{SegmentDraft, SegmentImage, SinkRun, write_segment};
 
 #[path = "config.rs"]
@@ -89,9 +89,9 @@ pub fn scan(input: &[u8]) {
         pages: u64::from(*pages),
         checksum: u32::from_le_bytes(*crc),
     };
-    for output in [Output::Records, Output::Pages] {
+    for format in [PageFormat::Records, PageFormat::Raw] {
         let range = Bytes::copy_from_slice(range);
-        if let Ok((out, sent)) = scanned(&range, usize::from(*cut) + 1, expected, output) {
+        if let Ok((out, sent)) = scanned(&range, usize::from(*cut) + 1, expected, format) {
             assert_eq!(sent.pages, expected.pages);
             assert!(out.len() <= range.len());
         }
@@ -104,9 +104,9 @@ fn scanned(
     range: &Bytes,
     cut: usize,
     expected: Expected,
-    output: Output,
+    format: PageFormat,
 ) -> Result<(Vec<u8>, Sent), String> {
-    let mut scanner = Scanner::new(expected, output, 0);
+    let mut scanner = Scanner::new(expected, format, 0);
     let (mut out, mut at, mut size, mut pushes) = (Vec::new(), 0, cut, 0usize);
     while at < range.len() {
         let end = (at + size).min(range.len());
@@ -156,7 +156,7 @@ pub fn segment(input: &[u8]) {
             checksum: crc.value(),
         };
         let part = damaged.slice(range.clone());
-        match scanned(&part, usize::from(*cut) + 1, expected, Output::Records) {
+        match scanned(&part, usize::from(*cut) + 1, expected, PageFormat::Records) {
             Ok((out, _)) => assert_eq!(out, object[range], "damaged bytes are served"),
             Err(error) => assert!(*flip != 0 && range.contains(&at), "{error}"),
         }

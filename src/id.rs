@@ -32,12 +32,9 @@ pub struct InvalidId {
     pub rule: &'static str,
 }
 
-fn invalid(what: &'static str, value: &str, rule: &'static str) -> InvalidId {
-    InvalidId {
-        what,
-        value: value.chars().take(64).collect(),
-        rule,
-    }
+fn invalid(what: &'static str, value: impl ToString, rule: &'static str) -> InvalidId {
+    let value = value.to_string().chars().take(64).collect();
+    InvalidId { what, value, rule }
 }
 
 /// Name of an exchange: 1 to 160 characters of `[A-Za-z0-9_-]`, not beginning with `-`.
@@ -58,19 +55,13 @@ impl ExchangeId {
 
 /// The query that an exchange belongs to: its id without a final `-<uuid>`.
 pub fn query_of(exchange: &str) -> &str {
-    const SUFFIX: usize = "-".len() + uuid::fmt::Hyphenated::LENGTH;
-    let Some((query, suffix)) = exchange
-        .len()
-        .checked_sub(SUFFIX)
-        .filter(|at| *at > 0)
-        .and_then(|at| exchange.split_at_checked(at))
-    else {
-        return exchange;
+    let without_uuid = || {
+        let at = exchange.len().checked_sub(uuid::fmt::Hyphenated::LENGTH)?;
+        let (query, uuid) = exchange.split_at_checked(at)?;
+        uuid::Uuid::try_parse(uuid).ok()?;
+        query.strip_suffix('-').filter(|query| !query.is_empty())
     };
-    match suffix.strip_prefix('-').map(uuid::Uuid::try_parse) {
-        Some(Ok(_)) => query,
-        _ => exchange,
-    }
+    without_uuid().unwrap_or(exchange)
 }
 
 impl FromStr for ExchangeId {
@@ -84,11 +75,8 @@ impl FromStr for ExchangeId {
             && !s.starts_with('-')
             && s.bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-        if ok {
-            Ok(Self(s.into()))
-        } else {
-            Err(invalid("exchange id", s, RULE))
-        }
+        ok.then(|| Self(s.into()))
+            .ok_or_else(|| invalid("exchange id", s, RULE))
     }
 }
 
@@ -114,18 +102,10 @@ impl TaskAttempt {
     /// [`InvalidId`] if one is not.
     pub fn new(task: u32, attempt: u32) -> Result<Self, InvalidId> {
         if task >= MAX_TASKS {
-            return Err(invalid(
-                "task",
-                &task.to_string(),
-                "a task is below 1048576",
-            ));
+            return Err(invalid("task", task, "a task is below 1048576"));
         }
         if attempt > MAX_ATTEMPT {
-            return Err(invalid(
-                "attempt",
-                &attempt.to_string(),
-                "an attempt is at most 127",
-            ));
+            return Err(invalid("attempt", attempt, "an attempt is at most 127"));
         }
         Ok(Self { task, attempt })
     }
@@ -181,19 +161,15 @@ impl FromStr for SegmentId {
 
     fn from_str(s: &str) -> Result<Self, InvalidId> {
         const RULE: &str = "a segment id is 16 and 12 hexadecimal digits joined by -";
-        let bad = || invalid("segment id", s, RULE);
-        let (daemon, sequence) = s.split_once('-').ok_or_else(bad)?;
-        if daemon.len() != 16 || sequence.len() != 12 {
-            return Err(bad());
-        }
-        let daemon = DaemonId(u64::from_str_radix(daemon, 16).map_err(|_| bad())?);
-        let sequence = u64::from_str_radix(sequence, 16).map_err(|_| bad())?;
-        let id = Self { daemon, sequence };
-        if id.to_string() == s {
-            Ok(id)
-        } else {
-            Err(bad())
-        }
+        let parse = || {
+            let (daemon, sequence) = s.split_once('-')?;
+            let lengths_match = daemon.len() == 16 && sequence.len() == 12;
+            let daemon = DaemonId(u64::from_str_radix(daemon, 16).ok()?);
+            let sequence = u64::from_str_radix(sequence, 16).ok()?;
+            let id = Self { daemon, sequence };
+            (lengths_match && id.to_string() == s).then_some(id)
+        };
+        parse().ok_or_else(|| invalid("segment id", s, RULE))
     }
 }
 
@@ -217,11 +193,8 @@ impl FromStr for BaseName {
         let ok = (1..=32).contains(&s.len())
             && s.bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        if ok {
-            Ok(Self(s.into()))
-        } else {
-            Err(invalid("base directory name", s, RULE))
-        }
+        ok.then(|| Self(s.into()))
+            .ok_or_else(|| invalid("base directory name", s, RULE))
     }
 }
 

@@ -16,7 +16,7 @@ use stopover::id::{DaemonId, ExchangeId, SegmentAddress, SegmentId, TaskAttempt}
 use stopover::segment::footer::{CommitRecord, Footer, Totals};
 use stopover::segment::frame::{FRAME_HEADER_LEN, Run, write_frame_header, verify_batch};
 use stopover::segment::layout::{BlockRecord, RECORD_LEN, Trailer};
-use stopover::segment::scan::{Expected, Output, Scanner};
+use stopover::segment::scan::{Expected, PageFormat, Scanner};
 use stopover::segment::writer::{SinkRun, SegmentDraft, write_segment};
 use stopover::crc::{Checksum, checksum};
 
@@ -180,7 +180,7 @@ fn scanning(criterion: &mut Criterion) {
         group.throughput(Throughput::Bytes(block.len() as u64));
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                let mut scanner = Scanner::new(expected, Output::Records, 0);
+                let mut scanner = Scanner::new(expected, PageFormat::Records, 0);
                 let mut out = Vec::new();
                 scanner.push(block.clone(), &mut out).unwrap();
                 scanner.finish().unwrap()

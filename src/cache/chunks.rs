@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::lru::Lru;
-use crate::id::{BaseName, ExchangeId, SegmentAddress, SegmentId};
+use crate::id::{ExchangeId, SegmentAddress};
 use crate::memory::{MemoryPool, OverCapacity};
 use crate::runtime::TaskGroup;
 use crate::storage::StorageError;
@@ -27,10 +27,8 @@ use crate::storage::StorageError;
 /// Identifies a chunk.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ChunkKey {
-    /// Part of the key so that a forged handle cannot reach another exchange's chunk.
-    pub exchange: ExchangeId,
-    pub base: BaseName,
-    pub segment: SegmentId,
+    /// With the exchange, so that a forged handle cannot reach another exchange's chunk.
+    pub segment: SegmentAddress,
     /// Number of the chunk in the segment.
     pub chunk: u64,
     /// Offset at which the chunk ends. Part of the key because chunks have several sizes (each at
@@ -93,7 +91,13 @@ impl ChunkCache {
                     let received =
                         async move { receiver.await.map_err(|_| FetchError::Interrupted)? };
                     let fetched = received.boxed().shared();
-                    chunks.insert(key.clone(), key.exchange.clone(), fetched.clone(), 0, tick);
+                    chunks.insert(
+                        key.clone(),
+                        key.segment.exchange.clone(),
+                        fetched.clone(),
+                        0,
+                        tick,
+                    );
                     (fetched, false)
                 }
             }
@@ -171,9 +175,8 @@ impl ChunkCache {
 
     /// Removes the chunks of a segment, so that damaged ones are fetched again.
     pub fn forget_segment(&self, at: &SegmentAddress) {
-        self.chunks.lock().remove_where(|key| {
-            (&key.exchange, &key.base, key.segment) == (&at.exchange, &at.base, at.segment)
-        });
+        let mut chunks = self.chunks.lock();
+        chunks.remove_where(|key, _| key.segment == *at);
     }
 }
 
@@ -192,11 +195,13 @@ mod tests {
         let pool = MemoryPool::new("read", 10);
         let cache = ChunkCache::new(pool.clone(), 10);
         let key = ChunkKey {
-            exchange: "q".parse().unwrap(),
-            base: "a".parse().unwrap(),
-            segment: SegmentId {
-                daemon: crate::id::DaemonId(1),
-                sequence: 1,
+            segment: SegmentAddress {
+                exchange: "q".parse().unwrap(),
+                base: "a".parse().unwrap(),
+                segment: crate::id::SegmentId {
+                    daemon: crate::id::DaemonId(1),
+                    sequence: 1,
+                },
             },
             chunk: 0,
             end: 6,

@@ -22,9 +22,8 @@ use crate::segment::footer::Footer;
 pub struct HotSegment {
     pub address: SegmentAddress,
     pub footer: Arc<Footer>,
-    content: Vec<Bytes>,
-    /// Offset of each slice of `content`.
-    offsets: Vec<u64>,
+    /// The slices of the object, each with its offset.
+    content: Vec<(u64, Bytes)>,
     size: u64,
     reservations: Vec<WeakReservation>,
 }
@@ -39,19 +38,15 @@ impl HotSegment {
         reservations: Vec<WeakReservation>,
     ) -> Self {
         let mut size = 0;
-        let offsets = content
-            .iter()
-            .map(|bytes| {
-                let offset = size;
-                size += bytes.len() as u64;
-                offset
-            })
-            .collect();
+        let slices = content.into_iter().map(|bytes| {
+            let offset = size;
+            size += bytes.len() as u64;
+            (offset, bytes)
+        });
         Self {
             address,
             footer,
-            content,
-            offsets,
+            content: slices.collect(),
             size,
             reservations,
         }
@@ -70,12 +65,10 @@ impl HotSegment {
         if range.end > self.size || range.start > range.end {
             return None;
         }
-        let first = self
-            .offsets
-            .partition_point(|offset| *offset <= range.start)
-            .saturating_sub(1);
+        let at_or_before = |(offset, _): &(u64, _)| *offset <= range.start;
+        let first = self.content.partition_point(at_or_before).saturating_sub(1);
         let mut out = Vec::new();
-        for (bytes, offset) in self.content[first..].iter().zip(&self.offsets[first..]) {
+        for (offset, bytes) in &self.content[first..] {
             if *offset >= range.end {
                 break;
             }
@@ -97,27 +90,26 @@ fn index(offset: u64) -> usize {
 type Segments = Lru<SegmentId, Arc<HotSegment>>;
 
 /// All hot segments of a daemon. Cheap to clone.
-///
-/// A segment is in at most one of the two maps. Whoever locks both locks `written` first.
 #[derive(Clone)]
 pub struct HotSegments {
+    segments: Arc<SegmentMaps>,
+    write_pool: MemoryPool,
+}
+
+/// The segments in memory; frees memory of the write pool. It must not own that pool, which owns
+/// it.
+///
+/// A segment is in at most one of the two maps. Whoever locks both locks `written` first.
+struct SegmentMaps {
     /// Segments with reservations in the write pool; never marked as used, so the oldest is
     /// evicted first.
-    written: Arc<Mutex<Segments>>,
+    written: Mutex<Segments>,
     /// Segments whose reservations have moved to the read pool.
     transferred: Arc<Mutex<Segments>>,
-    write_pool: MemoryPool,
     read_pool: MemoryPool,
 }
 
-/// Frees memory of the write pool. It must not own that pool, which owns it.
-struct WritePoolReclaimer {
-    written: Arc<Mutex<Segments>>,
-    transferred: Arc<Mutex<Segments>>,
-    read_pool: MemoryPool,
-}
-
-impl Reclaim for WritePoolReclaimer {
+impl Reclaim for SegmentMaps {
     fn victim_last_use(&self, of_query: Option<&str>) -> Option<u64> {
         self.written.lock().victim_last_use(of_query)
     }
@@ -131,13 +123,10 @@ impl Reclaim for WritePoolReclaimer {
         let Some(freed) = segment.transfer_to(&self.read_pool) else {
             return Some(size);
         };
-        let (exchange, tick) = (
-            segment.address.exchange.clone(),
-            self.read_pool.next_use_tick(),
-        );
-        self.transferred
-            .lock()
-            .insert(id, exchange, segment, size, tick);
+        let exchange = segment.address.exchange.clone();
+        let tick = self.read_pool.next_use_tick();
+        let mut transferred = self.transferred.lock();
+        transferred.insert(id, exchange, segment, size, tick);
         Some(freed)
     }
 }
@@ -146,18 +135,16 @@ impl HotSegments {
     /// No segments yet, for the pool that segments are written from and the one that may hold them
     /// afterwards.
     pub fn new(write_pool: MemoryPool, read_pool: MemoryPool) -> Self {
-        let hot = Self {
-            written: Arc::new(Mutex::new(Lru::new())),
+        let segments = Arc::new(SegmentMaps {
+            written: Mutex::new(Lru::new()),
             transferred: Lru::registered(&read_pool),
-            write_pool,
             read_pool,
-        };
-        hot.write_pool.add_reclaimer(Arc::new(WritePoolReclaimer {
-            written: Arc::clone(&hot.written),
-            transferred: Arc::clone(&hot.transferred),
-            read_pool: hot.read_pool.clone(),
-        }));
-        hot
+        });
+        write_pool.add_reclaimer(Arc::clone(&segments) as Arc<dyn Reclaim>);
+        Self {
+            segments,
+            write_pool,
+        }
     }
 
     /// Caches a durable segment. If a writer waits for memory, the oldest segments are evicted at
@@ -165,24 +152,24 @@ impl HotSegments {
     pub fn insert(&self, segment: HotSegment) {
         let (id, size) = (segment.address.segment, segment.size);
         let exchange = segment.address.exchange.clone();
-        self.written
-            .lock()
-            .insert(id, exchange, Arc::new(segment), size, 0);
+        let mut written = self.segments.written.lock();
+        written.insert(id, exchange, Arc::new(segment), size, 0);
+        drop(written);
         self.write_pool.reclaim_for_waiters();
     }
 
     /// A segment, if it is still in memory.
     pub fn get(&self, id: SegmentId) -> Option<Arc<HotSegment>> {
-        let written = self.written.lock().peek(&id).cloned();
+        let written = self.segments.written.lock().peek(&id).cloned();
         written.or_else(|| {
-            let tick = self.read_pool.next_use_tick();
-            self.transferred.lock().get(&id, tick).cloned()
+            let tick = self.segments.read_pool.next_use_tick();
+            self.segments.transferred.lock().get(&id, tick).cloned()
         })
     }
 
     /// Removes a segment from memory; the stored object stays.
     pub fn remove(&self, at: &SegmentAddress) {
-        for segments in [&self.written, &self.transferred] {
+        for segments in [&self.segments.written, &*self.segments.transferred] {
             let mut segments = segments.lock();
             if segments.peek(&at.segment).is_some_and(|s| s.address == *at) {
                 segments.remove(&at.segment);
@@ -192,21 +179,21 @@ impl HotSegments {
 
     /// Bytes that are cached.
     pub fn bytes(&self) -> u64 {
-        let written = self.written.lock();
-        written.bytes() + self.transferred.lock().bytes()
+        let written = self.segments.written.lock();
+        written.bytes() + self.segments.transferred.lock().bytes()
     }
 
     /// The exchanges that have a segment here.
     pub fn exchanges(&self) -> HashSet<ExchangeId> {
-        let mut exchanges = self.written.lock().exchanges();
-        exchanges.extend(self.transferred.lock().exchanges());
+        let mut exchanges = self.segments.written.lock().exchanges();
+        exchanges.extend(self.segments.transferred.lock().exchanges());
         exchanges
     }
 
     /// Removes the segments of a closed exchange from memory.
     pub fn forget(&self, exchange: &ExchangeId) {
-        self.written.lock().forget(exchange);
-        self.transferred.lock().forget(exchange);
+        self.segments.written.lock().forget(exchange);
+        self.segments.transferred.lock().forget(exchange);
     }
 }
 
@@ -300,7 +287,7 @@ mod tests {
         daemon.insert("q", 2, 40);
         drop(daemon.write.try_reserve("q", 60));
         assert_eq!(daemon.used(), (40, 40));
-        let segments = Arc::downgrade(&daemon.hot.written);
+        let segments = Arc::downgrade(&daemon.hot.segments);
         drop(daemon);
         assert!(segments.upgrade().is_none());
     }

@@ -87,19 +87,15 @@ impl<K: Clone + Eq + Hash, V> Lru<K, V> {
         Some(entry.value)
     }
 
-    /// Removes all entries whose key satisfies `condition`.
-    pub fn remove_where(&mut self, condition: impl Fn(&K) -> bool) {
-        self.remove_matching(|key, _| condition(key));
-    }
-
     /// Removes all entries of a closed exchange.
     pub fn forget(&mut self, exchange: &ExchangeId) {
-        self.remove_matching(|_, entry| entry.exchange == *exchange);
+        self.remove_where(|_, of| of == exchange);
     }
 
-    fn remove_matching(&mut self, condition: impl Fn(&K, &Entry<V>) -> bool) {
+    /// Removes all entries whose key and exchange satisfy `condition`.
+    pub fn remove_where(&mut self, condition: impl Fn(&K, &ExchangeId) -> bool) {
         let entries = self.entries.iter();
-        let matching = entries.filter(|(key, entry)| condition(key, entry));
+        let matching = entries.filter(|(key, entry)| condition(key, &entry.exchange));
         let keys: Vec<K> = matching.map(|(key, _)| key.clone()).collect();
         for key in keys {
             self.remove(&key);

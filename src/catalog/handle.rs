@@ -10,7 +10,7 @@ use crate::crc::checksum;
 use crate::id::{BaseName, DaemonId, ExchangeId, SegmentAddress, SegmentId};
 use crate::segment::error::DecodeError;
 use crate::segment::layout::{FRAME_HEADER_LEN, RECORD_LEN, SEGMENT_HEADER_LEN};
-use crate::segment::varint::{Cursor, put, put_text};
+use crate::segment::varint::{Cursor, index_in, put, put_all, put_text, table};
 
 /// The encoding that this code writes, and the only one that it reads.
 const VERSION: u8 = 1;
@@ -95,17 +95,12 @@ impl Handle {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn encode(&self) -> String {
-        let mut bases: Vec<&BaseName> = self.ranges.iter().map(|r| &r.base).collect();
-        bases.sort();
-        bases.dedup();
-        let mut daemons: Vec<DaemonId> = self.ranges.iter().map(|r| r.segment.daemon).collect();
-        daemons.sort();
-        daemons.dedup();
+        let bases = table(self.ranges.iter().map(|range| &range.base));
+        let daemons = table(self.ranges.iter().map(|range| range.segment.daemon));
         let mut out = vec![VERSION];
         put_text(&mut out, self.exchange.as_str());
-        put(&mut out, u64::from(self.partition));
-        put(&mut out, self.bytes);
-        put(&mut out, bases.len() as u64);
+        let (partition, base_count) = (u64::from(self.partition), bases.len() as u64);
+        put_all(&mut out, [partition, self.bytes, base_count]);
         bases
             .iter()
             .for_each(|base| put_text(&mut out, base.as_str()));
@@ -115,15 +110,11 @@ impl Handle {
             .for_each(|daemon| out.extend_from_slice(&daemon.0.to_le_bytes()));
         put(&mut out, self.ranges.len() as u64);
         for range in &self.ranges {
-            let base = bases.binary_search(&&range.base);
-            let daemon = daemons.binary_search(&range.segment.daemon);
-            put(&mut out, base.expect("collected above") as u64);
-            put(&mut out, daemon.expect("collected above") as u64);
-            put(&mut out, range.segment.sequence);
-            put(&mut out, range.offset);
-            put(&mut out, range.length);
-            put(&mut out, range.blocks_end - range.offset - range.length);
-            put(&mut out, range.pages);
+            let base = index_in(&bases, &&range.base);
+            let daemon = index_in(&daemons, &range.segment.daemon);
+            let gap = range.blocks_end - range.offset - range.length;
+            put_all(&mut out, [base, daemon, range.segment.sequence]);
+            put_all(&mut out, [range.offset, range.length, gap, range.pages]);
             out.extend_from_slice(&range.checksum.to_le_bytes());
         }
         let crc = checksum(&out);
@@ -154,18 +145,9 @@ fn decode_fields(bytes: &[u8]) -> Result<Handle, DecodeError> {
     let exchange = cursor.parsed("exchange id")?;
     let partition = cursor.u32()?;
     let bytes = cursor.u64()?;
-    let mut bases: Vec<BaseName> = Vec::new();
-    for _ in 0..cursor.count(2)? {
-        bases.push(cursor.parsed("base directory name")?);
-    }
-    let mut daemons = Vec::new();
-    for _ in 0..cursor.count(8)? {
-        daemons.push(DaemonId(cursor.fixed_u64()?));
-    }
-    let mut ranges = Vec::new();
-    for _ in 0..cursor.count(11)? {
-        ranges.push(decode_range(&mut cursor, &bases, &daemons)?);
-    }
+    let bases: Vec<BaseName> = cursor.list(2, |cursor| cursor.parsed("base directory name"))?;
+    let daemons = cursor.list(8, |cursor| cursor.fixed_u64().map(DaemonId))?;
+    let ranges = cursor.list(11, |cursor| decode_range(cursor, &bases, &daemons))?;
     cursor.finish()?;
     let handle = Handle {
         exchange,

@@ -5,6 +5,7 @@
 //! segment is reported as lost only if it is missing from two lists.
 
 use std::collections::{BTreeMap, HashSet};
+use std::iter::Map;
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -37,23 +38,19 @@ pub struct PlannedHandle {
     pub pages: u64,
 }
 
-/// The source handles of a plan, each encoded when it is requested.
-#[derive(Debug)]
-pub struct PlannedHandles(Plan);
-
-impl Iterator for PlannedHandles {
-    type Item = PlannedHandle;
-
-    fn next(&mut self) -> Option<PlannedHandle> {
-        let handle = self.0.next()?;
-        Some(PlannedHandle {
+impl From<Handle> for PlannedHandle {
+    fn from(handle: Handle) -> Self {
+        Self {
             partition: handle.partition,
             bytes: handle.bytes,
             pages: handle.pages(),
             text: handle.encode(),
-        })
+        }
     }
 }
+
+/// The source handles of a plan, each encoded when it is requested.
+pub type PlannedHandles = Map<Plan, fn(Handle) -> PlannedHandle>;
 
 /// An attempt that has a commit record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,7 +168,8 @@ impl Catalog {
     ) -> Result<PlannedHandles, CatalogError> {
         let target = (!ordered).then_some(target_size);
         let plan = |known| plan::plan(exchange, known, chosen, target);
-        self.planned(exchange, plan).await.map(PlannedHandles)
+        let plan = self.planned(exchange, plan).await?;
+        Ok(plan.map(PlannedHandle::from))
     }
 
     /// One handle for a partition: the newest committed attempt of each task. With `task` only that
@@ -187,7 +185,25 @@ impl Catalog {
         task: Option<u32>,
         attempt: Option<u32>,
     ) -> Result<Handle, CatalogError> {
-        let plan = |known: Vec<_>| plan_newest(exchange, &known, partition, task, attempt);
+        let plan = |known: Vec<KnownSegment>| {
+            let mut newest = BTreeMap::new();
+            // In ascending order, so the last attempt of a task replaces its earlier ones.
+            for found in plan::committed(&known).into_keys() {
+                if task.is_none_or(|t| t == found.task)
+                    && attempt.is_none_or(|a| a == found.attempt)
+                {
+                    newest.insert(found.task, found);
+                }
+            }
+            if let (Some(task), Some(attempt), true) = (task, attempt, newest.is_empty()) {
+                return Err(CatalogError::NotCommitted {
+                    attempt: TaskAttempt { task, attempt },
+                    exchange: exchange.clone(),
+                });
+            }
+            let chosen: Vec<TaskAttempt> = newest.into_values().collect();
+            plan::plan_partition(exchange, &known, &chosen, partition)
+        };
         self.planned(exchange, plan).await
     }
 
@@ -234,30 +250,4 @@ impl Catalog {
             .await?;
         Ok(known.into_iter().flatten().collect())
     }
-}
-
-/// Plans one partition: the newest committed attempt of each task among those selected.
-fn plan_newest(
-    exchange: &ExchangeId,
-    known: &[KnownSegment],
-    partition: u32,
-    task: Option<u32>,
-    attempt: Option<u32>,
-) -> Result<Handle, CatalogError> {
-    let mut newest = BTreeMap::new();
-    // In ascending order, so the last attempt of a task replaces its earlier ones.
-    for found in plan::committed(known).into_keys() {
-        if task.is_none_or(|t| t == found.task) && attempt.is_none_or(|a| a == found.attempt) {
-            newest.insert(found.task, found);
-        }
-    }
-    if let (Some(task), Some(attempt), true) = (task, attempt, newest.is_empty()) {
-        let attempt = TaskAttempt { task, attempt };
-        return Err(CatalogError::NotCommitted {
-            attempt,
-            exchange: exchange.clone(),
-        });
-    }
-    let chosen: Vec<TaskAttempt> = newest.into_values().collect();
-    plan::plan_partition(exchange, known, &chosen, partition)
 }

@@ -78,10 +78,7 @@ pub fn plan(
     chosen: &[TaskAttempt],
     target_size: Option<u64>,
 ) -> Result<Plan, CatalogError> {
-    let mut chosen_sinks = {
-        let by_id = index_segments(&segments);
-        choose_sinks(exchange, &segments, &by_id, chosen)?
-    };
+    let mut chosen_sinks = choose_sinks(exchange, &segments, chosen)?;
     // `remove`: a segment that an upload with failover stored twice is read once.
     let mut segments: Vec<SegmentCursor> = segments
         .into_iter()
@@ -170,16 +167,15 @@ pub fn plan_partition(
     chosen: &[TaskAttempt],
     partition: u32,
 ) -> Result<Handle, CatalogError> {
-    let by_id = index_segments(segments);
-    let chosen_sinks = choose_sinks(exchange, segments, &by_id, chosen)?;
+    let mut chosen_sinks = choose_sinks(exchange, segments, chosen)?;
     let mut blocks = Vec::new();
-    for (id, sinks) in &chosen_sinks {
-        let known = by_id[id];
-        let mine = known
-            .footer
-            .blocks
-            .iter()
-            .filter(|b| b.partition == partition && sinks[b.sink as usize]);
+    for known in segments {
+        // `remove`: as in `plan`.
+        let Some(sinks) = chosen_sinks.remove(&known.address.segment) else {
+            continue;
+        };
+        let all = known.footer.blocks.iter();
+        let mine = all.filter(|b| b.partition == partition && sinks[b.sink as usize]);
         blocks.extend(mine.map(|block| PlannedBlock { known, block }));
     }
     blocks.sort_by_key(|b| {
@@ -204,22 +200,17 @@ struct PlannedBlock<'a> {
     block: BlockEntry,
 }
 
-/// One copy of each segment: the copies that an upload with failover stored twice are equal.
-fn index_segments(segments: &[KnownSegment]) -> HashMap<SegmentId, &KnownSegment> {
-    let mut by_id = HashMap::with_capacity(segments.len());
-    for known in segments {
-        by_id.entry(known.address.segment).or_insert(known);
-    }
-    by_id
-}
-
 /// The chosen sinks of each segment, after checking that all their segments and pages exist.
 fn choose_sinks(
     exchange: &ExchangeId,
     segments: &[KnownSegment],
-    by_id: &HashMap<SegmentId, &KnownSegment>,
     chosen: &[TaskAttempt],
 ) -> Result<HashMap<SegmentId, ChosenSinks>, CatalogError> {
+    let mut by_id = HashMap::with_capacity(segments.len());
+    for known in segments {
+        // The copies of a segment that an upload with failover stored twice are equal.
+        by_id.entry(known.address.segment).or_insert(known);
+    }
     let records = committed(segments);
     let mut tasks = HashSet::with_capacity(chosen.len());
     let mut sinks: HashMap<SegmentId, ChosenSinks> = HashMap::new();
@@ -233,26 +224,23 @@ fn choose_sinks(
                 attempt: *attempt,
                 exchange: exchange.clone(),
             })?;
-        let predecessors = record
-            .predecessors
-            .iter()
-            .map(|(base, sequence)| SegmentAddress {
-                exchange: exchange.clone(),
-                base: base.clone(),
-                segment: SegmentId {
-                    daemon: own.daemon,
-                    sequence: *sequence,
-                },
-            });
-        for segment in predecessors {
-            let Some(known) = by_id.get(&segment.segment) else {
-                return Err(CatalogError::Lost { segment });
+        for (base, sequence) in &record.predecessors {
+            let id = SegmentId {
+                daemon: own.daemon,
+                sequence: *sequence,
             };
+            let known = by_id.get(&id).ok_or_else(|| CatalogError::Lost {
+                segment: SegmentAddress {
+                    exchange: exchange.clone(),
+                    base: base.clone(),
+                    segment: id,
+                },
+            })?;
             choose(&mut sinks, known, *attempt);
         }
         choose(&mut sinks, by_id[own], *attempt);
     }
-    let counts = count_pages(&sinks, by_id);
+    let counts = count_pages(&sinks, &by_id);
     for attempt in chosen {
         let (own, record) = records[attempt];
         let recorded = (record.totals.pages, record.totals.bytes);

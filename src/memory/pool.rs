@@ -178,9 +178,7 @@ impl MemoryPool {
             return;
         }
         let shortage = self.shortage();
-        if shortage.capacity > 0 {
-            self.reclaim(shortage.capacity, None);
-        }
+        self.reclaim(shortage.capacity, None);
         for (query, bytes) in &shortage.limited {
             self.reclaim(*bytes, Some(query));
         }

@@ -4,7 +4,6 @@
 //! Does not: verify the bytes. Invariant: it returns exactly the wanted bytes, which hold a
 //! reservation until their last slice is dropped.
 
-use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -52,10 +51,11 @@ pub struct PlannedPart {
 /// Gets parts. Cheap to clone.
 #[derive(Clone)]
 pub struct Fetcher {
-    deps: ReaderDeps,
-    chunks: ChunkCache,
+    pub deps: ReaderDeps,
+    pub chunks: ChunkCache,
     density: Arc<ReadDensity>,
-    chunk_size: u64,
+    /// The most bytes of one fetch, unless a single page is longer.
+    pub chunk_size: u64,
 }
 
 impl Fetcher {
@@ -72,26 +72,6 @@ impl Fetcher {
             deps,
             chunk_size: chunk_size.max(4096),
         }
-    }
-
-    /// What the fetcher was built from.
-    pub fn deps(&self) -> &ReaderDeps {
-        &self.deps
-    }
-
-    /// The most bytes of one fetch, unless a single page is longer.
-    pub fn chunk_size(&self) -> u64 {
-        self.chunk_size
-    }
-
-    /// Bytes of cached chunks.
-    pub fn cached_bytes(&self) -> u64 {
-        self.chunks.bytes()
-    }
-
-    /// The exchanges that have cached chunks.
-    pub fn cached_exchanges(&self) -> HashSet<ExchangeId> {
-        self.chunks.exchanges()
     }
 
     /// Removes everything about a closed exchange.
@@ -137,8 +117,12 @@ impl Fetcher {
         let bytes = range.offset..range.offset + range.length;
         let chunks = Chunks::new(size, range.blocks_end);
         chunks.of(&bytes).all(|chunk| {
-            self.chunks
-                .contains(&chunk_key(&address, chunk, chunks.end(chunk)))
+            let key = ChunkKey {
+                segment: address.clone(),
+                chunk,
+                end: chunks.end(chunk),
+            };
+            self.chunks.contains(&key)
         })
     }
 
@@ -182,7 +166,11 @@ impl Fetcher {
                 fetch,
                 wanted,
             } => {
-                let key = chunk_key(&planned.address, *chunk, fetch.end);
+                let key = ChunkKey {
+                    segment: planned.address.clone(),
+                    chunk: *chunk,
+                    end: fetch.end,
+                };
                 let (deps, at, range) = (self.deps.clone(), planned.address.clone(), fetch.clone());
                 let fetch_chunk = async move { fetch_reserved(&deps, &at, range).await };
                 let tasks = &self.deps.runtime.tasks;
@@ -202,16 +190,6 @@ impl Fetcher {
         };
         counter.inc_by(length);
         Ok(vec![bytes])
-    }
-}
-
-fn chunk_key(at: &SegmentAddress, chunk: u64, end: u64) -> ChunkKey {
-    ChunkKey {
-        exchange: at.exchange.clone(),
-        base: at.base.clone(),
-        segment: at.segment,
-        chunk,
-        end,
     }
 }
 

@@ -20,4 +20,5 @@ mod stream;
 pub use self::error::{Damage, ReadError};
 pub use self::fetch::ReaderDeps;
 pub use self::reader::{PartitionRead, ReadRequest, Reader, Selection};
-pub use self::stream::{ByteStream, PageFormat};
+pub use self::stream::ByteStream;
+pub use crate::segment::scan::PageFormat;

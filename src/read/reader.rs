@@ -7,10 +7,11 @@ use std::collections::HashSet;
 
 use super::error::ReadError;
 use super::fetch::{Fetcher, ReaderDeps};
-use super::stream::{self, ByteStream, PageFormat};
+use super::stream::{self, ByteStream};
 use crate::catalog::handle::Handle;
 use crate::config::ReadConfig;
 use crate::id::ExchangeId;
+use crate::segment::scan::PageFormat;
 
 /// An open read of a partition.
 pub struct PartitionRead {
@@ -66,7 +67,7 @@ impl Reader {
 
     /// The exchanges that have cached chunks.
     pub fn cached_exchanges(&self) -> HashSet<ExchangeId> {
-        self.fetcher.cached_exchanges()
+        self.fetcher.chunks.exchanges()
     }
 
     /// Removes the cached chunks of a closed exchange.
@@ -76,7 +77,7 @@ impl Reader {
 
     /// Bytes of cached chunks.
     pub fn cached_bytes(&self) -> u64 {
-        self.fetcher.cached_bytes()
+        self.fetcher.chunks.bytes()
     }
 
     /// Decodes the text of a handle that is to be read after `skip` pages.
@@ -117,7 +118,7 @@ impl Reader {
         selection: Selection,
         format: PageFormat,
     ) -> Result<PartitionRead, ReadError> {
-        let catalog = &self.fetcher.deps().catalog;
+        let catalog = &self.fetcher.deps.catalog;
         let Selection { task, attempt } = selection;
         let handle = catalog
             .partition_handle(exchange, partition, task, attempt)
@@ -130,7 +131,7 @@ impl Reader {
     }
 
     fn open(&self, handle: Handle, skip: u64, format: PageFormat) -> ByteStream {
-        self.fetcher.deps().metrics.reads.inc();
+        self.fetcher.deps.metrics.reads.inc();
         self.fetcher.record_read(&handle);
         stream::stream(
             self.fetcher.clone(),

@@ -20,22 +20,12 @@ use futures::stream::{self, BoxStream, FuturesOrdered, StreamExt as _};
 
 use super::error::ReadError;
 use super::fetch::{Fetcher, PlannedPart};
-use crate::catalog::handle::{Handle, HandleRange};
-use crate::id::SegmentAddress;
+use crate::catalog::handle::Handle;
 use crate::segment::layout::end_record;
-use crate::segment::scan::{Expected, Output, ScanError, Scanner, Sent};
+use crate::segment::scan::{Expected, PageFormat, ScanError, Scanner, Sent};
 
 /// Bytes of a response, in order. An error ends the stream.
 pub type ByteStream = BoxStream<'static, Result<Bytes, ReadError>>;
-
-/// The form of a read partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PageFormat {
-    /// Page bytes without their framing.
-    Raw,
-    /// Block records, page frames and the end record.
-    Records,
-}
 
 /// By how much the number of fetches may exceed the setting if the parts are small. A base
 /// directory serves 64 requests at a time, shared by all readers.
@@ -75,12 +65,19 @@ pub fn stream(
     fetcher: Fetcher,
     concurrency: usize,
     handle: Handle,
-    skip: u64,
+    mut skip: u64,
     format: PageFormat,
 ) -> ByteStream {
-    let (first_range, skip) = skip_ranges(&handle, skip);
+    // Ranges that the client already has are not fetched.
+    let mut next_range = 0;
+    while let Some(range) = handle.ranges.get(next_range)
+        && range.pages <= skip
+    {
+        skip -= range.pages;
+        next_range += 1;
+    }
     let reading = Reading {
-        next_range: first_range,
+        next_range,
         planned: VecDeque::new(),
         fetcher,
         concurrency,
@@ -103,18 +100,6 @@ pub fn stream(
         Some((item, reading))
     })
     .boxed()
-}
-
-/// The first range that must be fetched if the client already has `skip` pages, and the pages to
-/// skip in it.
-fn skip_ranges(handle: &Handle, mut skip: u64) -> (usize, u64) {
-    for (index, range) in handle.ranges.iter().enumerate() {
-        if skip < range.pages {
-            return (index, skip);
-        }
-        skip -= range.pages;
-    }
-    (handle.ranges.len(), 0)
 }
 
 impl Reading {
@@ -160,7 +145,7 @@ impl Reading {
         tokio::select! {
             biased;
             fetched = next => fetched,
-            () = self.fetcher.deps().pool.shortage_begins() => None,
+            () = self.fetcher.deps.pool.shortage_begins() => None,
         }
     }
 
@@ -189,7 +174,7 @@ impl Reading {
         planned: &PlannedPart,
         error: ReadError,
     ) -> Result<(), ReadError> {
-        self.fetcher.deps().metrics.integrity_failures.inc();
+        self.fetcher.deps.metrics.integrity_failures.inc();
         self.fetcher.evict_segment(&planned.address);
         let scanning = self.scan(planned.range);
         if std::mem::replace(&mut scanning.retried, true) {
@@ -203,14 +188,17 @@ impl Reading {
 
     fn scan(&mut self, range: usize) -> &mut Scanning {
         self.scanning.get_or_insert_with(|| {
-            let expected = expected(&self.handle, &self.handle.ranges[range]);
-            let output = match self.format {
-                PageFormat::Raw => Output::Pages,
-                PageFormat::Records => Output::Records,
+            let Handle {
+                partition, ranges, ..
+            } = &self.handle;
+            let expected = Expected {
+                partition: *partition,
+                pages: ranges[range].pages,
+                checksum: ranges[range].checksum,
             };
             Scanning {
                 range,
-                scanner: Scanner::new(expected, output, std::mem::take(&mut self.skip)),
+                scanner: Scanner::new(expected, self.format, std::mem::take(&mut self.skip)),
                 retried: false,
             }
         })
@@ -218,7 +206,7 @@ impl Reading {
 
     /// Starts fetches in order.
     fn fetch_ahead(&mut self) {
-        let memory_short = self.fetcher.deps().pool.waiting() > 0;
+        let memory_short = self.fetcher.deps.pool.waiting() > 0;
         while self.may_fetch(memory_short) {
             let Some(planned) = self.next_part() else {
                 return;
@@ -243,7 +231,7 @@ impl Reading {
         if memory_short {
             return in_flight == 0;
         }
-        let small = self.ahead < self.fetcher.chunk_size();
+        let small = self.ahead < self.fetcher.chunk_size;
         in_flight < self.concurrency || (small && in_flight < self.concurrency * SMALL_PARTS)
     }
 
@@ -257,17 +245,18 @@ impl Reading {
 
     /// Scans a part and emits it. On failure nothing of it is emitted and the scanner is unchanged.
     fn accept(&mut self, planned: &PlannedPart, slices: Vec<Bytes>) -> Result<(), ReadError> {
+        let corrupt = |error: ScanError| ReadError::Corrupt {
+            segment: planned.address.clone(),
+            source: Box::new(error.into()),
+        };
         let scanning = self.scan(planned.range);
         let mut scanner = scanning.scanner.clone();
         let mut out = Vec::new();
-        let pushed = slices
-            .into_iter()
-            .try_for_each(|slice| scanner.push(slice, &mut out));
-        pushed.map_err(|error| corrupt(&planned.address, error))?;
+        for slice in slices {
+            scanner.push(slice, &mut out).map_err(corrupt)?;
+        }
         if planned.last {
-            let sent = scanner
-                .finish()
-                .map_err(|error| corrupt(&planned.address, error))?;
+            let sent = scanner.finish().map_err(corrupt)?;
             self.scanning = None;
             self.sent.blocks += sent.blocks;
             self.sent.pages += sent.pages;
@@ -285,30 +274,13 @@ impl Reading {
             pages,
             bytes,
         } = self.sent;
-        match self.format {
-            PageFormat::Raw => None,
-            PageFormat::Records => Some(Bytes::copy_from_slice(&end_record(blocks, pages, bytes))),
-        }
+        let record = || Bytes::copy_from_slice(&end_record(blocks, pages, bytes));
+        (self.format == PageFormat::Records).then(record)
     }
 
     fn count(&self) {
-        let metrics = &self.fetcher.deps().metrics;
+        let metrics = &self.fetcher.deps.metrics;
         metrics.pages_read.inc_by(self.sent.pages);
         metrics.bytes_read.inc_by(self.sent.bytes);
-    }
-}
-
-fn expected(handle: &Handle, range: &HandleRange) -> Expected {
-    Expected {
-        partition: handle.partition,
-        pages: range.pages,
-        checksum: range.checksum,
-    }
-}
-
-fn corrupt(address: &SegmentAddress, error: ScanError) -> ReadError {
-    ReadError::Corrupt {
-        segment: address.clone(),
-        source: Box::new(error.into()),
     }
 }

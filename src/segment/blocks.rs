@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::error::DecodeError;
 use super::layout::{FRAME_HEADER_LEN, RECORD_LEN, SEGMENT_HEADER_LEN};
-use super::varint::{Cursor, put};
+use super::varint::{Cursor, put, put_all};
 
 /// A block: consecutive frames of one sink and partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub struct Blocks {
 }
 
 /// A position in an index, between two blocks.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Position {
     /// Bytes of the index that have been read.
     read: usize,
@@ -75,9 +75,8 @@ impl Blocks {
             next_partition = blocks[0].partition + 1;
             put(&mut out, blocks.len() as u64);
             for block in blocks {
-                put(&mut out, u64::from(block.sink));
-                put(&mut out, u64::from(block.pages));
-                put(&mut out, u64::from(block.frames_length));
+                let fields = [block.sink, block.pages, block.frames_length];
+                put_all(&mut out, fields.map(u64::from));
                 out.extend_from_slice(&block.checksum.to_le_bytes());
             }
         }
@@ -176,12 +175,8 @@ impl Position {
     /// Before the first block.
     pub fn start() -> Self {
         Self {
-            read: 0,
-            partitions: 0,
-            blocks: 0,
-            partition: 0,
-            next_partition: 0,
-            offset: SEGMENT_HEADER_LEN as u64,
+            offset: EMPTY_END,
+            ..Self::default()
         }
     }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::blocks::Blocks;
 use super::error::{DecodeError, FormatError};
 use super::layout::Trailer;
-use super::varint::{Cursor, put, put_text};
+use super::varint::{Cursor, index_in, put, put_all, put_text, table};
 use crate::id::{BaseName, DaemonId, ExchangeId, SegmentId, TaskAttempt};
 
 /// How much an attempt wrote.
@@ -73,25 +73,18 @@ impl Footer {
         let mut out = Vec::with_capacity(128 + self.sinks.len() * 4);
         put_text(&mut out, self.exchange.as_str());
         out.extend_from_slice(&self.segment.daemon.0.to_le_bytes());
-        put(&mut out, self.segment.sequence);
-        put(&mut out, self.sealed_millis);
-        put(&mut out, self.sinks.len() as u64);
+        let count = self.sinks.len() as u64;
+        put_all(&mut out, [self.segment.sequence, self.sealed_millis, count]);
         for sink in &self.sinks {
-            put(&mut out, u64::from(sink.task));
-            put(&mut out, u64::from(sink.attempt));
+            put_all(&mut out, [sink.task, sink.attempt].map(u64::from));
         }
         out
     }
 
     fn encode_commits(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(2 + self.commits.len() * 32);
-        let mut bases: Vec<&BaseName> = self
-            .commits
-            .iter()
-            .flat_map(|c| c.predecessors.iter().map(|p| &p.0))
-            .collect();
-        bases.sort();
-        bases.dedup();
+        let predecessors = self.commits.iter().flat_map(|c| &c.predecessors);
+        let bases = table(predecessors.map(|(base, _)| base));
         put(&mut out, bases.len() as u64);
         for base in &bases {
             put_text(&mut out, base.as_str());
@@ -99,21 +92,13 @@ impl Footer {
         put(&mut out, self.commits.len() as u64);
         for commit in &self.commits {
             let sink = self.sinks.iter().position(|s| *s == commit.attempt);
-            put(
-                &mut out,
-                sink.expect("a committed sink is in the table") as u64,
-            );
-            put(&mut out, commit.totals.batches);
-            put(&mut out, commit.totals.pages);
-            put(&mut out, commit.totals.bytes);
-            out.extend_from_slice(&commit.totals.checksum.to_le_bytes());
+            let sink = sink.expect("a committed sink is in the table") as u64;
+            let totals = &commit.totals;
+            put_all(&mut out, [sink, totals.batches, totals.pages, totals.bytes]);
+            out.extend_from_slice(&totals.checksum.to_le_bytes());
             put(&mut out, commit.predecessors.len() as u64);
             for (base, sequence) in &commit.predecessors {
-                put(
-                    &mut out,
-                    bases.binary_search(&base).expect("just collected") as u64,
-                );
-                put(&mut out, *sequence);
+                put_all(&mut out, [index_in(&bases, &base), *sequence]);
             }
         }
         out
@@ -152,12 +137,10 @@ fn decode_fields(bytes: &[u8]) -> Result<Footer, DecodeError> {
         sequence: cursor.u64()?,
     };
     let sealed_millis = cursor.u64()?;
-    let count = cursor.count(2)?;
-    let mut sinks = Vec::with_capacity(count);
-    for _ in 0..count {
+    let sinks = cursor.list(2, |cursor| {
         let sink = TaskAttempt::new(cursor.u32()?, cursor.u32()?);
-        sinks.push(sink.map_err(|_| DecodeError::Invalid { field: "sink" })?);
-    }
+        sink.map_err(|_| DecodeError::Invalid { field: "sink" })
+    })?;
     let blocks = Blocks::decode(&mut cursor, sinks.len())?;
     let commits = decode_commits(&mut cursor, &sinks)?;
     cursor.finish()?;
@@ -175,29 +158,20 @@ fn decode_commits(
     cursor: &mut Cursor<'_>,
     sinks: &[TaskAttempt],
 ) -> Result<Vec<CommitRecord>, DecodeError> {
-    let mut bases: Vec<BaseName> = Vec::new();
-    for _ in 0..cursor.count(2)? {
-        bases.push(cursor.parsed("base directory name")?);
-    }
-    let mut commits = Vec::new();
-    for _ in 0..cursor.count(9)? {
-        let attempt = *cursor.entry(sinks, "sink")?;
-        let totals = Totals {
-            batches: cursor.u64()?,
-            pages: cursor.u64()?,
-            bytes: cursor.u64()?,
-            checksum: cursor.fixed_u32()?,
-        };
-        let mut predecessors = Vec::new();
-        for _ in 0..cursor.count(2)? {
-            let base = cursor.entry(&bases, "base directory")?;
-            predecessors.push((base.clone(), cursor.u64()?));
-        }
-        commits.push(CommitRecord {
-            attempt,
-            totals,
-            predecessors,
-        });
-    }
-    Ok(commits)
+    let bases: Vec<BaseName> = cursor.list(2, |cursor| cursor.parsed("base directory name"))?;
+    cursor.list(9, |cursor| {
+        Ok(CommitRecord {
+            attempt: *cursor.entry(sinks, "sink")?,
+            totals: Totals {
+                batches: cursor.u64()?,
+                pages: cursor.u64()?,
+                bytes: cursor.u64()?,
+                checksum: cursor.fixed_u32()?,
+            },
+            predecessors: cursor.list(2, |cursor| {
+                let base = cursor.entry(&bases, "base directory")?;
+                Ok((base.clone(), cursor.u64()?))
+            })?,
+        })
+    })
 }

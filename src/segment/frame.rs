@@ -119,7 +119,6 @@ pub struct BatchVerifier {
     frame: Option<OpenFrame>,
     runs: Vec<RunShape>,
     crcs: Vec<u8>,
-    page_bytes: u64,
     failed: Option<FrameError>,
 }
 
@@ -128,8 +127,7 @@ pub struct BatchVerifier {
 struct OpenFrame {
     start: usize,
     end: usize,
-    partition: u32,
-    expected: u32,
+    header: FrameHeader,
     crc: Checksum,
 }
 
@@ -150,7 +148,6 @@ impl BatchVerifier {
             frame: None,
             runs: Vec::new(),
             crcs: Vec::new(),
-            page_bytes: 0,
             failed: None,
         }
     }
@@ -189,7 +186,7 @@ impl BatchVerifier {
         Ok(VerifiedBatch {
             runs: runs.collect(),
             pages,
-            page_bytes: self.page_bytes,
+            page_bytes: batch.len() as u64 - pages * FRAME_HEADER_LEN as u64,
         })
     }
 
@@ -213,54 +210,51 @@ impl BatchVerifier {
         }
     }
 
-    fn begin(&mut self, header: &[u8; FRAME_HEADER_LEN]) -> Result<OpenFrame, FrameError> {
+    fn begin(&mut self, bytes: &[u8; FRAME_HEADER_LEN]) -> Result<OpenFrame, FrameError> {
         let (start, offset) = (self.verified, self.verified as u64);
-        let FrameHeader {
-            partition,
-            length,
-            crc: expected,
-        } = FrameHeader::decode(header);
-        if partition >= self.partitions {
+        let header = FrameHeader::decode(bytes);
+        let (partition, partitions) = (header.partition, self.partitions);
+        let (length, limit) = (u64::from(header.length), self.max_page_size);
+        if partition >= partitions {
             return Err(FrameError::PartitionOutOfRange {
                 offset,
                 partition,
-                partitions: self.partitions,
+                partitions,
             });
         }
         if length == 0 {
             return Err(FrameError::EmptyPage { offset });
         }
-        if u64::from(length) > self.max_page_size {
+        if length > limit {
             return Err(FrameError::PageTooLarge {
                 offset,
-                length: u64::from(length),
-                limit: self.max_page_size,
+                length,
+                limit,
             });
         }
         self.verified += FRAME_HEADER_LEN;
         Ok(OpenFrame {
             start,
-            end: self.verified + length as usize,
-            partition,
-            expected,
-            crc: FrameHeader::start_crc(header),
+            end: self.verified + header.length as usize,
+            header,
+            crc: FrameHeader::start_crc(bytes),
         })
     }
 
     fn end(&mut self, frame: &OpenFrame) -> Result<(), FrameError> {
-        if frame.crc.value() != frame.expected {
+        let FrameHeader { partition, crc, .. } = frame.header;
+        if frame.crc.value() != crc {
             let offset = frame.start as u64;
             return Err(FrameError::ChecksumMismatch { offset });
         }
-        self.crcs.extend_from_slice(&frame.expected.to_le_bytes());
-        self.page_bytes += (frame.end - frame.start - FRAME_HEADER_LEN) as u64;
+        self.crcs.extend_from_slice(&crc.to_le_bytes());
         match self.runs.last_mut() {
-            Some(run) if run.partition == frame.partition => {
+            Some(run) if run.partition == partition => {
                 run.end = frame.end;
                 run.pages += 1;
             }
             _ => self.runs.push(RunShape {
-                partition: frame.partition,
+                partition,
                 end: frame.end,
                 pages: 1,
             }),

@@ -1,9 +1,11 @@
 //! Offsets and sizes of everything in a segment and on the wire; no other file knows them.
 //!
 //! Does: define the constants and encode the fixed-size records. Does not: encode the footer
-//! (`footer`, `blocks`) or decide anything. Invariant: each offset is derived from the field before
-//! it, and each layout ends at its declared length. All integers are little endian.
+//! (`footer`, `blocks`) or decide anything. Invariant: fields are written and read in the same
+//! order, without gaps; none reaches beyond the declared length. All integers are little endian.
 //! `docs/segment-format.md` has the drawing.
+
+use bytes::{Buf as _, BufMut as _};
 
 use super::error::FormatError;
 use crate::crc::{Checksum, checksum};
@@ -29,81 +31,25 @@ pub const END_MARKER: u32 = 0xFFFF_FFF1;
 /// First word of the error record of a read.
 pub const ERROR_MARKER: u32 = 0xFFFF_FFF2;
 
-const U32: usize = size_of::<u32>();
-const U64: usize = size_of::<u64>();
-
 /// Every record ends with the CRC-32C of the bytes before it.
-const RECORD_CRC: usize = RECORD_LEN - U32;
+const RECORD_CRC: usize = RECORD_LEN - size_of::<u32>();
+/// A frame's header ends with its CRC-32C.
+const FRAME_CRC: usize = FRAME_HEADER_LEN - size_of::<u32>();
+/// The trailer ends with the CRC-32C of the bytes before it, and the magic.
+const TRAILER_CRC: usize = TRAILER_LEN - TRAILER_MAGIC.len() - size_of::<u32>();
 
-mod segment_header {
-    pub const MAGIC: usize = 0;
-    pub const VERSION: usize = MAGIC + super::SEGMENT_MAGIC.len();
-    pub const RESERVED: usize = VERSION + super::U32;
-    const _: () = assert!(RESERVED + super::U32 == super::SEGMENT_HEADER_LEN);
-}
-
-mod frame_header {
-    pub const PARTITION: usize = 0;
-    pub const LENGTH: usize = PARTITION + super::U32;
-    pub const CRC: usize = LENGTH + super::U32;
-    const _: () = assert!(CRC + super::U32 == super::FRAME_HEADER_LEN);
-}
-
-mod block_record {
-    pub const MARKER: usize = 0;
-    pub const PARTITION: usize = MARKER + super::U32;
-    pub const TASK: usize = PARTITION + super::U32;
-    pub const ATTEMPT: usize = TASK + super::U32;
-    pub const PAGES: usize = ATTEMPT + super::U32;
-    pub const FRAMES_LENGTH: usize = PAGES + super::U32;
-    const _: () = assert!(FRAMES_LENGTH + super::U64 == super::RECORD_CRC);
-}
-
-mod end_record {
-    pub const MARKER: usize = 0;
-    pub const BLOCKS: usize = MARKER + super::U32;
-    pub const PAGES: usize = BLOCKS + super::U32;
-    pub const PAGE_BYTES: usize = PAGES + super::U64;
-    pub const RESERVED: usize = PAGE_BYTES + super::U64;
-    const _: () = assert!(RESERVED + super::U32 == super::RECORD_CRC);
-}
-
-mod trailer {
-    pub const FOOTER_OFFSET: usize = 0;
-    pub const FOOTER_LENGTH: usize = FOOTER_OFFSET + super::U64;
-    pub const FOOTER_CRC: usize = FOOTER_LENGTH + super::U32;
-    pub const OBJECT_SIZE: usize = FOOTER_CRC + super::U32;
-    pub const VERSION: usize = OBJECT_SIZE + super::U64;
-    /// Of the bytes before it.
-    pub const CRC: usize = VERSION + super::U32;
-    pub const MAGIC: usize = CRC + super::U32;
-    const _: () = assert!(MAGIC + super::TRAILER_MAGIC.len() == super::TRAILER_LEN);
-}
-
-/// Reads the u32 at `at`. The caller has checked the length.
-pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + U32].try_into().expect("four bytes"))
-}
-
-/// Reads the u64 at `at`. The caller has checked the length.
-pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + U64].try_into().expect("eight bytes"))
-}
-
-fn put_u32(out: &mut [u8], at: usize, value: u32) {
-    out[at..at + U32].copy_from_slice(&value.to_le_bytes());
-}
-
-fn put_u64(out: &mut [u8], at: usize, value: u64) {
-    out[at..at + U64].copy_from_slice(&value.to_le_bytes());
+/// Whether an item is a record of the kind that begins with `marker`. The caller has checked the
+/// length.
+pub fn has_marker(item: &[u8], marker: u32) -> bool {
+    item[..size_of::<u32>()] == marker.to_le_bytes()
 }
 
 /// The first bytes of a segment.
 pub fn segment_header() -> [u8; SEGMENT_HEADER_LEN] {
-    use segment_header::{MAGIC, VERSION};
     let mut out = [0; SEGMENT_HEADER_LEN];
-    out[MAGIC..VERSION].copy_from_slice(&SEGMENT_MAGIC);
-    put_u32(&mut out, VERSION, FORMAT_VERSION);
+    let mut fields = &mut out[..];
+    fields.put_slice(&SEGMENT_MAGIC);
+    fields.put_u32_le(FORMAT_VERSION);
     out
 }
 
@@ -120,11 +66,11 @@ pub struct FrameHeader {
 impl FrameHeader {
     /// Decodes the header at the front of `bytes`, of which there are at least
     /// [`FRAME_HEADER_LEN`].
-    pub fn decode(bytes: &[u8]) -> Self {
+    pub fn decode(mut bytes: &[u8]) -> Self {
         Self {
-            partition: u32_at(bytes, frame_header::PARTITION),
-            length: u32_at(bytes, frame_header::LENGTH),
-            crc: u32_at(bytes, frame_header::CRC),
+            partition: bytes.get_u32_le(),
+            length: bytes.get_u32_le(),
+            crc: bytes.get_u32_le(),
         }
     }
 
@@ -132,17 +78,18 @@ impl FrameHeader {
     pub fn encode(partition: u32, page: &[u8]) -> [u8; FRAME_HEADER_LEN] {
         let length = u32::try_from(page.len()).expect("limits.max_page_size is at most 1GiB");
         let mut out = [0; FRAME_HEADER_LEN];
-        put_u32(&mut out, frame_header::PARTITION, partition);
-        put_u32(&mut out, frame_header::LENGTH, length);
+        let mut fields = &mut out[..];
+        fields.put_u32_le(partition);
+        fields.put_u32_le(length);
         let crc = frame_crc(&out, page);
-        put_u32(&mut out, frame_header::CRC, crc);
+        (&mut out[FRAME_CRC..]).put_u32_le(crc);
         out
     }
 
     /// A checksum that has covered the header and goes on with the page.
     pub fn start_crc(header: &[u8]) -> Checksum {
         let mut crc = Checksum::default();
-        crc.update(&header[..frame_header::CRC]);
+        crc.update(&header[..FRAME_CRC]);
         crc
     }
 }
@@ -172,27 +119,27 @@ pub struct BlockRecord {
 impl BlockRecord {
     /// Encodes the record.
     pub fn encode(&self) -> [u8; RECORD_LEN] {
-        use block_record::{ATTEMPT, FRAMES_LENGTH, MARKER, PAGES, PARTITION, TASK};
         let mut out = [0; RECORD_LEN];
-        put_u32(&mut out, MARKER, BLOCK_MARKER);
-        put_u32(&mut out, PARTITION, self.partition);
-        put_u32(&mut out, TASK, self.task);
-        put_u32(&mut out, ATTEMPT, self.attempt);
-        put_u32(&mut out, PAGES, self.pages);
-        put_u64(&mut out, FRAMES_LENGTH, self.frames_length);
+        let mut fields = &mut out[..RECORD_CRC];
+        fields.put_u32_le(BLOCK_MARKER);
+        fields.put_u32_le(self.partition);
+        fields.put_u32_le(self.task);
+        fields.put_u32_le(self.attempt);
+        fields.put_u32_le(self.pages);
+        fields.put_u64_le(self.frames_length);
         with_crc(out)
     }
 
     /// Decodes a record; `None` if it is damaged or not a block record.
     pub fn decode(bytes: &[u8; RECORD_LEN]) -> Option<Self> {
-        use block_record::{ATTEMPT, FRAMES_LENGTH, MARKER, PAGES, PARTITION, TASK};
-        let intact = u32_at(bytes, RECORD_CRC) == checksum(&bytes[..RECORD_CRC]);
-        (intact && u32_at(bytes, MARKER) == BLOCK_MARKER).then(|| Self {
-            partition: u32_at(bytes, PARTITION),
-            task: u32_at(bytes, TASK),
-            attempt: u32_at(bytes, ATTEMPT),
-            pages: u32_at(bytes, PAGES),
-            frames_length: u64_at(bytes, FRAMES_LENGTH),
+        let (mut fields, mut crc) = bytes.split_at(RECORD_CRC);
+        let intact = crc.get_u32_le() == checksum(fields);
+        (fields.get_u32_le() == BLOCK_MARKER && intact).then(|| Self {
+            partition: fields.get_u32_le(),
+            task: fields.get_u32_le(),
+            attempt: fields.get_u32_le(),
+            pages: fields.get_u32_le(),
+            frames_length: fields.get_u64_le(),
         })
     }
 }
@@ -200,16 +147,17 @@ impl BlockRecord {
 /// The record that ends a complete read and counts what was sent.
 pub fn end_record(blocks: u32, pages: u64, page_bytes: u64) -> [u8; RECORD_LEN] {
     let mut out = [0; RECORD_LEN];
-    put_u32(&mut out, end_record::MARKER, END_MARKER);
-    put_u32(&mut out, end_record::BLOCKS, blocks);
-    put_u64(&mut out, end_record::PAGES, pages);
-    put_u64(&mut out, end_record::PAGE_BYTES, page_bytes);
+    let mut fields = &mut out[..RECORD_CRC];
+    fields.put_u32_le(END_MARKER);
+    fields.put_u32_le(blocks);
+    fields.put_u64_le(pages);
+    fields.put_u64_le(page_bytes);
     with_crc(out)
 }
 
 fn with_crc(mut record: [u8; RECORD_LEN]) -> [u8; RECORD_LEN] {
     let crc = checksum(&record[..RECORD_CRC]);
-    put_u32(&mut record, RECORD_CRC, crc);
+    (&mut record[RECORD_CRC..]).put_u32_le(crc);
     record
 }
 
@@ -227,17 +175,17 @@ pub struct Trailer {
 impl Trailer {
     /// Encodes the trailer.
     pub fn encode(&self) -> [u8; TRAILER_LEN] {
-        use trailer::{CRC, FOOTER_CRC, FOOTER_LENGTH, FOOTER_OFFSET, MAGIC, OBJECT_SIZE, VERSION};
-        let object_size = self.footer_offset + u64::from(self.footer_length) + TRAILER_LEN as u64;
         let mut out = [0; TRAILER_LEN];
-        put_u64(&mut out, FOOTER_OFFSET, self.footer_offset);
-        put_u32(&mut out, FOOTER_LENGTH, self.footer_length);
-        put_u32(&mut out, FOOTER_CRC, self.footer_crc);
-        put_u64(&mut out, OBJECT_SIZE, object_size);
-        put_u32(&mut out, VERSION, FORMAT_VERSION);
-        let crc = checksum(&out[..CRC]);
-        put_u32(&mut out, CRC, crc);
-        out[MAGIC..].copy_from_slice(&TRAILER_MAGIC);
+        let mut fields = &mut out[..TRAILER_CRC];
+        fields.put_u64_le(self.footer_offset);
+        fields.put_u32_le(self.footer_length);
+        fields.put_u32_le(self.footer_crc);
+        fields.put_u64_le(self.footer_offset + u64::from(self.footer_length) + TRAILER_LEN as u64);
+        fields.put_u32_le(FORMAT_VERSION);
+        let crc = checksum(&out[..TRAILER_CRC]);
+        let mut end = &mut out[TRAILER_CRC..];
+        end.put_u32_le(crc);
+        end.put_slice(&TRAILER_MAGIC);
         out
     }
 
@@ -246,28 +194,29 @@ impl Trailer {
     /// # Errors
     /// [`FormatError`] if the object does not end with an intact trailer that fits its size.
     pub fn decode(tail: &[u8], size: u64) -> Result<Self, FormatError> {
-        use trailer::{CRC, FOOTER_CRC, FOOTER_LENGTH, FOOTER_OFFSET, MAGIC, OBJECT_SIZE, VERSION};
         let Some(bytes) = tail.last_chunk::<TRAILER_LEN>() else {
             return Err(FormatError::TooShort { size });
         };
-        if bytes[MAGIC..] != TRAILER_MAGIC {
+        let (mut fields, mut end) = bytes.split_at(TRAILER_CRC);
+        let intact = end.get_u32_le() == checksum(fields);
+        if end != TRAILER_MAGIC {
             return Err(FormatError::NotASegment);
         }
-        // Before the checksum: another version may compute it differently.
-        let version = u32_at(bytes, VERSION);
+        let trailer = Self {
+            footer_offset: fields.get_u64_le(),
+            footer_length: fields.get_u32_le(),
+            footer_crc: fields.get_u32_le(),
+        };
+        let recorded = fields.get_u64_le();
+        // Checked before the checksum, which another version may compute differently.
+        let version = fields.get_u32_le();
         if version != FORMAT_VERSION {
             let supported = FORMAT_VERSION;
             return Err(FormatError::UnknownVersion { version, supported });
         }
-        if u32_at(bytes, CRC) != checksum(&bytes[..CRC]) {
+        if !intact {
             return Err(FormatError::TrailerChecksum);
         }
-        let trailer = Self {
-            footer_offset: u64_at(bytes, FOOTER_OFFSET),
-            footer_length: u32_at(bytes, FOOTER_LENGTH),
-            footer_crc: u32_at(bytes, FOOTER_CRC),
-        };
-        let recorded = u64_at(bytes, OBJECT_SIZE);
         let end = trailer
             .footer_offset
             .checked_add(u64::from(trailer.footer_length) + TRAILER_LEN as u64);

@@ -7,7 +7,7 @@
 //! ```
 //! use stopover::id::{DaemonId, SegmentId, TaskAttempt};
 //! use stopover::segment::frame::{FRAME_HEADER_LEN, verify_batch, write_frame_header};
-//! use stopover::segment::scan::{Expected, Output, Scanner};
+//! use stopover::segment::scan::{Expected, PageFormat, Scanner};
 //! use stopover::segment::writer::{SegmentDraft, SinkRun, write_segment};
 //!
 //! let mut frame = vec![0; FRAME_HEADER_LEN];
@@ -32,7 +32,7 @@
 //!     pages: 1,
 //!     checksum: stopover::crc::checksum(&block.checksum.to_le_bytes()),
 //! };
-//! let mut scanner = Scanner::new(expected, Output::Pages, 0);
+//! let mut scanner = Scanner::new(expected, PageFormat::Raw, 0);
 //! let mut pages = Vec::new();
 //! let (start, end) = (block.offset as usize, (block.offset + block.length()) as usize);
 //! scanner.push(object.slice(start..start + 40), &mut pages)?;

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 
 use super::layout::{
-    BLOCK_MARKER, BlockRecord, FRAME_HEADER_LEN, FrameHeader, RECORD_LEN, frame_crc, u32_at,
+    BLOCK_MARKER, BlockRecord, FRAME_HEADER_LEN, FrameHeader, RECORD_LEN, frame_crc, has_marker,
 };
 use crate::crc::Checksum;
 
@@ -26,13 +26,13 @@ pub struct Expected {
     pub checksum: u32,
 }
 
-/// What a scanner emits.
+/// The form of a read partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Output {
-    /// Block records and page frames, as stored.
-    Records,
+pub enum PageFormat {
     /// Page bytes without their framing.
-    Pages,
+    Raw,
+    /// Block records and page frames, as stored; the end record follows the last range.
+    Records,
 }
 
 /// Counts of what was emitted.
@@ -80,7 +80,7 @@ pub enum ScanError {
 #[derive(Debug, Clone)]
 pub struct Scanner {
     expected: Expected,
-    output: Output,
+    format: PageFormat,
     skip: u64,
     block: Option<OpenBlock>,
     /// The `crc` fields of its last pages, which its checksum does not cover yet.
@@ -91,7 +91,6 @@ pub struct Scanner {
     consumed: u64,
     /// The beginning of an item whose end has not arrived.
     pending: Vec<Bytes>,
-    pending_length: usize,
     sent: Sent,
 }
 
@@ -103,19 +102,12 @@ struct OpenBlock {
     crc: Checksum,
 }
 
-enum Emit {
-    Whole,
-    Nothing,
-    /// All but this many bytes at the front.
-    After(usize),
-}
-
 impl Scanner {
     /// A scanner for a range whose first `skip` pages are verified but not emitted.
-    pub fn new(expected: Expected, output: Output, skip: u64) -> Self {
+    pub fn new(expected: Expected, format: PageFormat, skip: u64) -> Self {
         Self {
             expected,
-            output,
+            format,
             skip,
             block: None,
             crcs: Vec::with_capacity(CRC_BUFFER),
@@ -123,7 +115,6 @@ impl Scanner {
             pages_seen: 0,
             consumed: 0,
             pending: Vec::new(),
-            pending_length: 0,
             sent: Sent::default(),
         }
     }
@@ -133,14 +124,11 @@ impl Scanner {
     /// # Errors
     /// [`ScanError`] if the part is not as expected; this scanner must not be used further.
     pub fn push(&mut self, mut part: Bytes, out: &mut Vec<Bytes>) -> Result<(), ScanError> {
-        while self.pending_length > 0 && !part.is_empty() {
-            let need = self.pending_need()?;
-            let more = part.split_to((need - self.pending_length).min(part.len()));
-            self.pending_length += more.len();
-            self.pending.push(more);
-            if self.pending_length == self.pending_need()? {
+        while self.has_partial() && !part.is_empty() {
+            let missing = self.pending_need()? - self.pending_length();
+            self.pending.push(part.split_to(missing.min(part.len())));
+            if self.pending_length() == self.pending_need()? {
                 let item = std::mem::take(&mut self.pending);
-                self.pending_length = 0;
                 self.push_item(&item, out)?;
             }
         }
@@ -150,65 +138,51 @@ impl Scanner {
     fn push_contiguous(&mut self, part: Bytes, out: &mut Vec<Bytes>) -> Result<(), ScanError> {
         let (mut start, mut at) = (0, 0);
         while let Some(length) = self.whole_item(&part[at..])? {
-            let item = &part[at..at + length];
-            let emit = self.accept_contiguous(item)?;
-            let end = at + length;
-            match emit {
-                Emit::Whole => {}
-                Emit::Nothing => {
-                    emit_slice(&part, start, at, out);
-                    start = end;
-                }
-                Emit::After(n) => {
-                    emit_slice(&part, start, at, out);
-                    start = at + n;
-                }
+            let omitted = self.accept_contiguous(&part[at..at + length])?;
+            if omitted > 0 {
+                emit_slice(&part, start, at, out);
+                start = at + omitted;
             }
-            at = end;
-            if self.needs_rewritten_record() {
+            at += length;
+            if let Some(record) = self.rewritten_record() {
                 emit_slice(&part, start, at, out);
                 start = at;
-                out.push(self.rewritten_record());
+                out.push(record);
             }
         }
         emit_slice(&part, start, at, out);
         if at < part.len() {
-            self.pending_length = part.len() - at;
             self.pending.push(part.slice(at..));
         }
         Ok(())
     }
 
     fn push_item(&mut self, item: &[Bytes], out: &mut Vec<Bytes>) -> Result<(), ScanError> {
-        let pieces: Vec<&[u8]> = item.iter().map(Bytes::as_ref).collect();
-        let mut drop_first = match self.accept(&pieces)? {
-            Emit::Whole => 0,
-            Emit::Nothing => usize::MAX,
-            Emit::After(n) => n,
-        };
+        let mut omitted = self.accept(item)?;
         for piece in item {
-            let from = drop_first.min(piece.len());
-            drop_first -= from;
+            let from = omitted.min(piece.len());
+            omitted -= from;
             emit_slice(piece, from, piece.len(), out);
         }
-        if self.needs_rewritten_record() {
-            out.push(self.rewritten_record());
-        }
+        out.extend(self.rewritten_record());
         Ok(())
     }
 
     /// Whether the beginning of an item is held whose end has not arrived.
     pub fn has_partial(&self) -> bool {
-        self.pending_length > 0
+        !self.pending.is_empty()
+    }
+
+    fn pending_length(&self) -> usize {
+        self.pending.iter().map(Bytes::len).sum()
     }
 
     /// Discards the partial item that is held. Returns the item's offset in the range, where the
     /// next part must begin, and the item's length if it is known.
     pub fn discard_partial(&mut self) -> (u64, Option<u64>) {
-        let known = self.pending_length >= FRAME_HEADER_LEN;
+        let known = self.pending_length() >= FRAME_HEADER_LEN;
         let need = self.pending_need().ok().filter(|_| known);
         self.pending = Vec::new();
-        self.pending_length = 0;
         (self.consumed, need.map(|need| need as u64))
     }
 
@@ -224,7 +198,7 @@ impl Scanner {
     /// Length of the item that begins with `head`. It never exceeds the block, so a damaged length
     /// does not make the scanner wait for bytes that will not come.
     fn item_length(&self, head: &[u8]) -> Result<usize, ScanError> {
-        if u32_at(head, 0) == BLOCK_MARKER {
+        if has_marker(head, BLOCK_MARKER) {
             return Ok(RECORD_LEN);
         }
         let block = self.block.as_ref().ok_or(ScanError::OutsideBlock)?;
@@ -237,31 +211,29 @@ impl Scanner {
 
     /// Bytes that the pending item needs, as far as its beginning tells.
     fn pending_need(&self) -> Result<usize, ScanError> {
-        if self.pending_length < FRAME_HEADER_LEN {
+        if self.pending_length() < FRAME_HEADER_LEN {
             return Ok(FRAME_HEADER_LEN);
         }
-        let mut head = [0; RECORD_LEN];
-        let pieces: Vec<&[u8]> = self.pending.iter().map(Bytes::as_ref).collect();
-        copy_head(&pieces, &mut head);
-        self.item_length(&head)
+        self.item_length(&head(self.pending.iter().flatten()))
     }
 
-    /// Verifies one whole item in several pieces.
-    fn accept(&mut self, pieces: &[&[u8]]) -> Result<Emit, ScanError> {
-        self.consumed += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
-        let mut head = [0; RECORD_LEN];
-        let head_length = copy_head(pieces, &mut head);
-        if u32_at(&head, 0) == BLOCK_MARKER {
+    /// Verifies one whole item in several pieces. Returns how many bytes at its front are not to be
+    /// emitted.
+    fn accept(&mut self, item: &[Bytes]) -> Result<usize, ScanError> {
+        let length: usize = item.iter().map(Bytes::len).sum();
+        self.consumed += length as u64;
+        let head = head(item.iter().flatten());
+        if has_marker(&head, BLOCK_MARKER) {
             return self.accept_record(&head);
         }
-        debug_assert!(head_length >= FRAME_HEADER_LEN);
-        self.accept_frame(&head, item_crc(&head, pieces))
+        debug_assert!(length >= FRAME_HEADER_LEN);
+        self.accept_frame(&head, item_crc(&head, item))
     }
 
-    /// Verifies an item in one piece, as nearly all are, without copying its head.
-    fn accept_contiguous(&mut self, item: &[u8]) -> Result<Emit, ScanError> {
+    /// As [`Scanner::accept`], for an item in one piece, as nearly all are, without copying its head.
+    fn accept_contiguous(&mut self, item: &[u8]) -> Result<usize, ScanError> {
         self.consumed += item.len() as u64;
-        if u32_at(item, 0) == BLOCK_MARKER {
+        if has_marker(item, BLOCK_MARKER) {
             let head = item.try_into().expect("`item_length` returned RECORD_LEN");
             return self.accept_record(head);
         }
@@ -269,7 +241,7 @@ impl Scanner {
         self.accept_frame(head, frame_crc(head, page))
     }
 
-    fn accept_record(&mut self, head: &[u8; RECORD_LEN]) -> Result<Emit, ScanError> {
+    fn accept_record(&mut self, head: &[u8; RECORD_LEN]) -> Result<usize, ScanError> {
         let record = BlockRecord::decode(head).ok_or(ScanError::DamagedRecord)?;
         if self.block.is_some() {
             return Err(ScanError::TooFewPages);
@@ -287,15 +259,15 @@ impl Scanner {
             bytes_left: record.frames_length,
             crc: Checksum::default(),
         });
-        if self.skip > 0 || self.output == Output::Pages {
-            return Ok(Emit::Nothing);
+        if self.skip > 0 || self.format == PageFormat::Raw {
+            return Ok(RECORD_LEN);
         }
         self.sent.blocks += 1;
-        Ok(Emit::Whole)
+        Ok(0)
     }
 
     /// Verifies a frame by its header and the CRC that was computed over it.
-    fn accept_frame(&mut self, head: &[u8], crc: u32) -> Result<Emit, ScanError> {
+    fn accept_frame(&mut self, head: &[u8], crc: u32) -> Result<usize, ScanError> {
         let block = self.block.as_mut().ok_or(ScanError::OutsideBlock)?;
         let header = FrameHeader::decode(head);
         if header.partition != block.record.partition {
@@ -304,12 +276,11 @@ impl Scanner {
         if crc != header.crc {
             return Err(ScanError::PageChecksum);
         }
-        let length = u64::from(header.length);
         self.crcs.extend_from_slice(&crc.to_le_bytes());
         block.pages_left -= 1;
         block.bytes_left = block
             .bytes_left
-            .checked_sub(length + FRAME_HEADER_LEN as u64)
+            .checked_sub(FRAME_HEADER_LEN as u64 + u64::from(header.length))
             .ok_or(ScanError::PagesTooLong)?;
         self.pages_seen += 1;
         if block.pages_left == 0 || self.crcs.len() >= CRC_BUFFER {
@@ -323,46 +294,35 @@ impl Scanner {
             self.range_crc.update(&block.crc.value().to_le_bytes());
             self.block = None;
         }
-        Ok(self.emit_frame(length))
-    }
-
-    fn emit_frame(&mut self, length: u64) -> Emit {
         if self.skip > 0 {
             self.skip -= 1;
-            return Emit::Nothing;
+            return Ok(FRAME_HEADER_LEN + header.length as usize);
         }
         self.sent.pages += 1;
-        self.sent.bytes += length;
-        match self.output {
-            Output::Records => Emit::Whole,
-            Output::Pages => Emit::After(FRAME_HEADER_LEN),
+        self.sent.bytes += u64::from(header.length);
+        Ok(match self.format {
+            PageFormat::Raw => FRAME_HEADER_LEN,
+            PageFormat::Records => 0,
+        })
+    }
+
+    /// The record of the rest of the open block, if skipping ended inside the block.
+    fn rewritten_record(&mut self) -> Option<Bytes> {
+        let nothing_sent = self.skip == 0 && self.sent == Sent::default();
+        if !nothing_sent || self.format == PageFormat::Raw {
+            return None;
         }
-    }
-
-    /// Whether skipping ended inside the open block, whose record has not been emitted yet.
-    fn needs_rewritten_record(&self) -> bool {
-        let Some(block) = &self.block else {
-            return false;
-        };
-        self.output == Output::Records
-            && self.skip == 0
-            && self.sent.pages == 0
-            && self.sent.blocks == 0
-            && block.pages_left < block.record.pages
-    }
-
-    fn rewritten_record(&mut self) -> Bytes {
-        let block = self
-            .block
-            .as_ref()
-            .expect("a record is rewritten only inside a block");
+        let block = self.block.as_ref()?;
+        if block.pages_left == block.record.pages {
+            return None;
+        }
         let record = BlockRecord {
             pages: block.pages_left,
             frames_length: block.bytes_left,
             ..block.record
         };
         self.sent.blocks += 1;
-        Bytes::copy_from_slice(&record.encode())
+        Some(Bytes::copy_from_slice(&record.encode()))
     }
 
     /// Ends the range.
@@ -370,7 +330,7 @@ impl Scanner {
     /// # Errors
     /// [`ScanError`] unless it held exactly the expected pages.
     pub fn finish(self) -> Result<Sent, ScanError> {
-        if self.pending_length > 0 || self.block.is_some() {
+        if self.has_partial() || self.block.is_some() {
             return Err(ScanError::EndsInsideBlock);
         }
         if self.pages_seen != self.expected.pages {
@@ -392,20 +352,17 @@ fn emit_slice(part: &Bytes, start: usize, end: usize, out: &mut Vec<Bytes>) {
     }
 }
 
-fn copy_head(pieces: &[&[u8]], head: &mut [u8; RECORD_LEN]) -> usize {
-    let mut filled = 0;
-    for piece in pieces {
-        let n = piece.len().min(RECORD_LEN - filled);
-        head[filled..filled + n].copy_from_slice(&piece[..n]);
-        filled += n;
-    }
-    filled
+/// The first bytes of an item, as many as a record has; zeros follow a shorter item.
+fn head<'a>(item: impl Iterator<Item = &'a u8>) -> [u8; RECORD_LEN] {
+    let mut head = [0; RECORD_LEN];
+    head.iter_mut().zip(item).for_each(|(to, from)| *to = *from);
+    head
 }
 
-fn item_crc(head: &[u8; RECORD_LEN], pieces: &[&[u8]]) -> u32 {
+fn item_crc(head: &[u8; RECORD_LEN], item: &[Bytes]) -> u32 {
     let mut crc = FrameHeader::start_crc(head);
     let mut header_left = FRAME_HEADER_LEN;
-    for piece in pieces {
+    for piece in item {
         let from = header_left.min(piece.len());
         header_left -= from;
         crc.update(&piece[from..]);

@@ -6,8 +6,10 @@ use proptest::prelude::*;
 use super::error::FormatError;
 use super::footer::{CommitRecord, Footer, Totals};
 use super::frame::{FRAME_HEADER_LEN, verify_batch, write_frame_header};
-use super::layout::{BLOCK_MARKER, BlockRecord, RECORD_LEN, SEGMENT_HEADER_LEN, Trailer, u32_at};
-use super::scan::{Expected, Output, ScanError, Scanner, Sent};
+use super::layout::{
+    BLOCK_MARKER, BlockRecord, FrameHeader, RECORD_LEN, SEGMENT_HEADER_LEN, Trailer, has_marker,
+};
+use super::scan::{Expected, PageFormat, ScanError, Scanner, Sent};
 use super::writer::{SegmentDraft, SegmentImage, SinkRun, write_segment};
 use crate::crc::{Checksum, checksum};
 use crate::id::{DaemonId, SegmentId, TaskAttempt};
@@ -89,10 +91,10 @@ fn scan(
     range: &Bytes,
     cuts: usize,
     expected: Expected,
-    output: Output,
+    format: PageFormat,
     skip: u64,
 ) -> Result<(Vec<u8>, Sent), ScanError> {
-    let mut scanner = Scanner::new(expected, output, skip);
+    let mut scanner = Scanner::new(expected, format, skip);
     let mut out = Vec::new();
     for part in range.chunks(cuts) {
         scanner.push(range.slice_ref(part), &mut out)?;
@@ -125,10 +127,10 @@ proptest! {
             if mine.is_empty() { continue; }
             let (range, expected) = partition_range(&footer, partition);
             let range = object.slice(range);
-            let (raw, sent) = scan(&range, cuts, expected, Output::Pages, 0).unwrap();
+            let (raw, sent) = scan(&range, cuts, expected, PageFormat::Raw, 0).unwrap();
             prop_assert_eq!(raw, mine.concat());
             prop_assert_eq!(sent.pages, mine.len() as u64);
-            let (records, sent) = scan(&range, cuts, expected, Output::Records, 0).unwrap();
+            let (records, sent) = scan(&range, cuts, expected, PageFormat::Records, 0).unwrap();
             prop_assert_eq!(&records, &range);
             prop_assert_eq!(sent.bytes, mine.concat().len() as u64);
         }
@@ -145,7 +147,7 @@ proptest! {
         let skip = skip.min(mine.len() as u64);
         let (range, expected) = partition_range(footer, partition);
         let range = object.slice(range);
-        let (records, sent) = scan(&range, cuts, expected, Output::Records, skip).unwrap();
+        let (records, sent) = scan(&range, cuts, expected, PageFormat::Records, skip).unwrap();
         prop_assert_eq!(sent.pages, mine.len() as u64 - skip);
         let (rest, blocks) = parse_records(&records);
         prop_assert_eq!(&rest[..], &mine[skip as usize..]);
@@ -163,8 +165,8 @@ proptest! {
         let skip = skip.min(pages_of(&pages, partition).len() as u64);
         let (range, expected) = partition_range(footer, partition);
         let range = object.slice(range);
-        let (whole, sent) = scan(&range, cuts, expected, Output::Records, skip).unwrap();
-        let mut scanner = Scanner::new(expected, Output::Records, skip);
+        let (whole, sent) = scan(&range, cuts, expected, PageFormat::Records, skip).unwrap();
+        let mut scanner = Scanner::new(expected, PageFormat::Records, skip);
         let (mut out, mut at, mut size) = (Vec::new(), 0, cuts);
         for discard in discard.iter().cycle() {
             let end = (at + size).min(range.len());
@@ -193,7 +195,7 @@ proptest! {
         let mut damaged = object[range].to_vec();
         let position = position.index(damaged.len());
         damaged[position] ^= 1 << bit;
-        prop_assert!(scan(&damaged.into(), cuts, expected, Output::Records, 0).is_err());
+        prop_assert!(scan(&damaged.into(), cuts, expected, PageFormat::Records, 0).is_err());
     }
 
     #[test]
@@ -218,7 +220,7 @@ proptest! {
     #[test]
     fn scanning_any_bytes_does_not_panic(bytes: Vec<u8>, cuts in 1usize..100) {
         let expected = Expected { partition: 0, pages: 1, checksum: 0 };
-        let _ = scan(&bytes.into(), cuts, expected, Output::Records, 0);
+        let _ = scan(&bytes.into(), cuts, expected, PageFormat::Records, 0);
     }
 
     #[test]
@@ -235,13 +237,13 @@ proptest! {
 fn parse_records(mut bytes: &[u8]) -> (Vec<Vec<u8>>, u32) {
     let (mut pages, mut blocks) = (Vec::new(), 0);
     while !bytes.is_empty() {
-        assert_eq!(u32_at(bytes, 0), BLOCK_MARKER);
+        assert!(has_marker(bytes, BLOCK_MARKER));
         let record = BlockRecord::decode(bytes[..RECORD_LEN].try_into().unwrap()).unwrap();
         blocks += 1;
         bytes = &bytes[RECORD_LEN..];
         let end = bytes.len() - record.frames_length as usize;
         for _ in 0..record.pages {
-            let length = u32_at(bytes, 4) as usize;
+            let length = FrameHeader::decode(bytes).length as usize;
             pages.push(bytes[FRAME_HEADER_LEN..FRAME_HEADER_LEN + length].to_vec());
             bytes = &bytes[FRAME_HEADER_LEN + length..];
         }
@@ -256,7 +258,7 @@ fn a_range_of_another_segment_with_the_same_shape_is_refused() {
     let other = image(&[(1, 0, b"bbbb".to_vec())]);
     let (range, expected) = partition_range(&one.footer, 0);
     let swapped = joined(&other).slice(range);
-    let error = scan(&swapped, 100, expected, Output::Records, 0).unwrap_err();
+    let error = scan(&swapped, 100, expected, PageFormat::Records, 0).unwrap_err();
     assert_eq!(error, ScanError::RangeChecksum);
 }
 

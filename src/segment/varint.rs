@@ -27,6 +27,28 @@ pub fn put_text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
+/// Appends several values.
+pub fn put_all<const N: usize>(out: &mut Vec<u8>, values: [u64; N]) {
+    values.into_iter().for_each(|value| put(out, value));
+}
+
+/// The distinct items in ascending order: a table, to whose entries indexes refer.
+pub fn table<T: Ord>(items: impl Iterator<Item = T>) -> Vec<T> {
+    let mut table: Vec<T> = items.collect();
+    table.sort_unstable();
+    table.dedup();
+    table
+}
+
+/// The index of an item in its [`table`].
+///
+/// # Panics
+/// If the item is not in the table.
+pub fn index_in<T: Ord>(table: &[T], item: &T) -> u64 {
+    let index = table.binary_search(item);
+    index.expect("the table was made of all items") as u64
+}
+
 /// Decodes values from the front of some bytes.
 #[derive(Debug)]
 pub struct Cursor<'a> {
@@ -128,6 +150,23 @@ impl<'a> Cursor<'a> {
             .ok()
             .filter(|count| *count <= most)
             .ok_or(DecodeError::CountTooLarge { count })
+    }
+
+    /// A list: its count, then items that have at least `item_length` bytes each.
+    ///
+    /// # Errors
+    /// As [`Cursor::count`], or those of `item`.
+    pub fn list<T>(
+        &mut self,
+        item_length: usize,
+        item: impl Fn(&mut Self) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, DecodeError> {
+        let count = self.count(item_length)?;
+        let mut items = Vec::with_capacity(count);
+        for _ in 0..count {
+            items.push(item(self)?);
+        }
+        Ok(items)
     }
 
     /// A text with its length.

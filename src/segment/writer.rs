@@ -9,6 +9,7 @@ use super::blocks::{BlockEntry, Blocks};
 use super::footer::{CommitRecord, Footer};
 use super::frame::Run;
 use super::layout::{BlockRecord, RECORD_LEN, SEGMENT_HEADER_LEN, Trailer, segment_header};
+use super::varint::table;
 use crate::crc::Checksum;
 use crate::id::{ExchangeId, SegmentId, TaskAttempt};
 
@@ -49,21 +50,10 @@ pub struct SegmentImage {
 /// If a block or the footer reaches 4 GiB. The bounds of `segment.target_size` and
 /// `limits.max_batch_size` keep a segment below that.
 pub fn write_segment(draft: SegmentDraft) -> SegmentImage {
-    let SegmentDraft {
-        exchange,
-        segment,
-        sealed_millis,
-        mut runs,
-        commits,
-    } = draft;
+    let (mut runs, commits) = (draft.runs, draft.commits);
     runs.sort_by_key(|r| (r.run.partition, r.sink));
-    let mut sinks: Vec<TaskAttempt> = runs
-        .iter()
-        .map(|r| r.sink)
-        .chain(commits.iter().map(|c| c.attempt))
-        .collect();
-    sinks.sort_unstable();
-    sinks.dedup();
+    let writers = runs.iter().map(|r| r.sink);
+    let sinks = table(writers.chain(commits.iter().map(|c| c.attempt)));
 
     let groups: Vec<_> = runs
         .chunk_by(|a, b| (a.run.partition, a.sink) == (b.run.partition, b.sink))
@@ -82,9 +72,9 @@ pub fn write_segment(draft: SegmentDraft) -> SegmentImage {
         blocks.push(entry);
     }
     let footer = Footer {
-        exchange,
-        segment,
-        sealed_millis,
+        exchange: draft.exchange,
+        segment: draft.segment,
+        sealed_millis: draft.sealed_millis,
         sinks,
         blocks: Blocks::new(&blocks),
         commits,

@@ -17,7 +17,7 @@ use futures::FutureExt as _;
 use futures::future::{join, join_all};
 
 use super::base::BaseDirectory;
-use super::error::StorageError;
+use super::error::{Result, StorageError};
 use super::facade::Storage;
 use super::placement;
 use crate::id::{BaseName, ExchangeId};
@@ -101,7 +101,7 @@ impl ObservedMarkers {
     ///
     /// # Errors
     /// If no base directory has a marker and one that did not respond may have it.
-    pub fn marker(&self) -> Result<Option<Marker>, StorageError> {
+    pub fn marker(&self) -> Result<Option<Marker>> {
         let (mut bytes, mut failure) = (None, None);
         let mut versions = Vec::new();
         for ObservedMarker { base, state, .. } in &self.markers {
@@ -164,7 +164,7 @@ impl Storage {
     ///
     /// # Errors
     /// Those of [`ObservedMarkers::marker`].
-    pub async fn get_marker(&self, exchange: &ExchangeId) -> Result<Option<Marker>, StorageError> {
+    pub async fn get_marker(&self, exchange: &ExchangeId) -> Result<Option<Marker>> {
         self.observe_markers(exchange).await.marker()
     }
 
@@ -172,7 +172,7 @@ impl Storage {
     ///
     /// # Errors
     /// If none was found and one that did not respond may have it.
-    pub async fn has_marker(&self, exchange: &ExchangeId) -> Result<bool, StorageError> {
+    pub async fn has_marker(&self, exchange: &ExchangeId) -> Result<bool> {
         let key = keys::marker(exchange);
         let mut failure = None;
         for index in self.preferred(exchange) {
@@ -198,7 +198,7 @@ impl Storage {
         exchange: &ExchangeId,
         content: &Bytes,
         observed: &ObservedMarkers,
-    ) -> Result<bool, StorageError> {
+    ) -> Result<bool> {
         let written = self.new_marker(content);
         let put = self.put_observed(exchange, &written, observed).await?;
         Ok(put.is_some())
@@ -215,7 +215,7 @@ impl Storage {
         &self,
         exchange: &ExchangeId,
         content: &Bytes,
-    ) -> Result<Option<(ObservedMarkers, WrittenMarker)>, StorageError> {
+    ) -> Result<Option<(ObservedMarkers, WrittenMarker)>> {
         let bytes = self.new_marker(content);
         let absent = |index: usize| ObservedMarker {
             index,
@@ -285,7 +285,7 @@ impl Storage {
         exchange: &ExchangeId,
         written: &Bytes,
         observed: &ObservedMarkers,
-    ) -> Result<Option<BaseName>, StorageError> {
+    ) -> Result<Option<BaseName>> {
         let key = keys::marker(exchange);
         let expected: Vec<(usize, Precondition)> =
             observed.markers.iter().filter_map(renewable).collect();

@@ -45,6 +45,9 @@ pub enum Remedy {
     Bug,
 }
 
+/// Result of an operation on one base directory.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
 /// The error that caused another one; shared, so that errors can be cloned.
 pub type Cause = Arc<dyn Error + Send + Sync>;
 

@@ -14,10 +14,10 @@ use super::publish::sync_folder;
 use super::root::Root;
 use super::swap;
 use crate::store::keys::{Folder, TEMPORARY};
-use crate::store::{DeleteOutcome, ObjectMeta, StoreError};
+use crate::store::{DeleteOutcome, ObjectMeta, Result};
 
 impl Root {
-    pub fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>, StoreError> {
+    pub fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>> {
         self.check()?;
         let mut found = Vec::new();
         self.walk(folder, &mut |path, size| {
@@ -28,7 +28,7 @@ impl Root {
         Ok(found)
     }
 
-    pub fn list_folders(&self, folder: &Folder) -> Result<Vec<String>, StoreError> {
+    pub fn list_folders(&self, folder: &Folder) -> Result<Vec<String>> {
         self.check()?;
         let entries = read_folder(&self.folder.join(folder.as_str()))?;
         let folders = entries.into_iter().filter(|(_, is_folder)| *is_folder);
@@ -39,7 +39,7 @@ impl Root {
 
     /// Also removes the folders that an interrupted put created; a running put that loses its
     /// folder starts over.
-    pub fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64, StoreError> {
+    pub fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64> {
         let mut stale = Vec::new();
         let folders = self.walk(folder, &mut |path, _| {
             if is_temporary(path) {
@@ -55,11 +55,7 @@ impl Root {
     }
 
     /// Visits all files below a folder with their sizes; returns the folders, parents first.
-    fn walk(
-        &self,
-        top: &Folder,
-        visit: &mut dyn FnMut(&Path, u64),
-    ) -> Result<Vec<PathBuf>, StoreError> {
+    fn walk(&self, top: &Folder, visit: &mut dyn FnMut(&Path, u64)) -> Result<Vec<PathBuf>> {
         let mut folders = vec![self.folder.join(top.as_str())];
         let mut next = 0;
         while let Some(folder) = folders.get(next).cloned() {
@@ -79,7 +75,7 @@ impl Root {
         Ok(folders)
     }
 
-    pub fn delete(&self, paths: &[PathBuf]) -> Result<u64, StoreError> {
+    pub fn delete(&self, paths: &[PathBuf]) -> Result<u64> {
         let mut removed = 0;
         for path in paths {
             match fs::remove_file(path) {
@@ -93,11 +89,7 @@ impl Root {
         Ok(removed)
     }
 
-    pub fn delete_if(
-        &self,
-        path: &Path,
-        version: Option<&str>,
-    ) -> Result<DeleteOutcome, StoreError> {
+    pub fn delete_if(&self, path: &Path, version: Option<&str>) -> Result<DeleteOutcome> {
         let outcome = swap::remove(path, version);
         let outcome = outcome.map_err(|error| failure("removing", path, error))?;
         if outcome == DeleteOutcome::Removed {
@@ -111,7 +103,7 @@ impl Root {
         &self,
         folders: impl Iterator<Item = &'a Path>,
         removed: bool,
-    ) -> Result<(), StoreError> {
+    ) -> Result<()> {
         let folders: BTreeSet<&Path> = folders.collect();
         // In reverse order a folder comes after its subfolders.
         for folder in folders.into_iter().rev() {
@@ -168,7 +160,7 @@ fn is_missing(error: &io::Error) -> bool {
 }
 
 /// The entries of a folder and whether they are folders; none if it does not exist.
-fn read_folder(folder: &Path) -> Result<Vec<(PathBuf, bool)>, StoreError> {
+fn read_folder(folder: &Path) -> Result<Vec<(PathBuf, bool)>> {
     let read = || -> io::Result<Vec<(PathBuf, bool)>> {
         fs::read_dir(folder)?
             .map(|entry| entry.and_then(|entry| Ok((entry.path(), entry.file_type()?.is_dir()))))

@@ -13,8 +13,8 @@ use super::backend::ObjectBackend;
 use super::error::is_not_implemented;
 use crate::store::keys::Key;
 use crate::store::{
-    DeleteOutcome, MAX_VERSIONED_SIZE, Precondition, Store as _, StoreError, StoreErrorKind,
-    Versioned, stable_hash,
+    DeleteOutcome, MAX_VERSIONED_SIZE, Precondition, Result, Store as _, StoreError,
+    StoreErrorKind, Versioned, stable_hash,
 };
 
 /// Separates the entity tag, the generation and the content's hash in a version; no entity tag
@@ -27,7 +27,7 @@ impl ObjectBackend {
         key: &Key,
         content: Bytes,
         expected: &Precondition,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<bool> {
         use object_store::Error;
         if self.unconditional.load(Ordering::Relaxed) {
             return self.check_and_put(key, content, expected).await;
@@ -53,7 +53,7 @@ impl ObjectBackend {
         content: &Bytes,
         expected: &Precondition,
         error: &object_store::Error,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<bool> {
         let found = match self.read_versioned(key).await {
             Ok(found) if found.bytes == *content => return Ok(true),
             Ok(found) => Precondition::Version(found.version),
@@ -74,7 +74,7 @@ impl ObjectBackend {
         key: &Key,
         content: Bytes,
         expected: &Precondition,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<bool> {
         if !self.unconditional.swap(true, Ordering::Relaxed) {
             tracing::warn!(store = ?self, "the store does not implement conditional writes: a \
                 lease renewed at the moment of its collection may be lost");
@@ -91,7 +91,7 @@ impl ObjectBackend {
         put.map(|()| true).map_err(|error| self.put_error(&error))
     }
 
-    pub(super) async fn read_versioned(&self, key: &Key) -> Result<Versioned, StoreError> {
+    pub(super) async fn read_versioned(&self, key: &Key) -> Result<Versioned> {
         let result = self
             .get(key, None)
             .await
@@ -114,7 +114,7 @@ impl ObjectBackend {
         &self,
         key: &Key,
         version: Option<&str>,
-    ) -> Result<DeleteOutcome, StoreError> {
+    ) -> Result<DeleteOutcome> {
         match self.read_versioned(key).await {
             Err(error) if error.kind == StoreErrorKind::NotFound => {
                 return Ok(DeleteOutcome::Absent);

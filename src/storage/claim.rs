@@ -33,15 +33,8 @@ impl Storage {
         let key = keys::marker(exchange);
         let mut steps = Vec::with_capacity(observed.markers.len());
         for ObservedMarker { index, state, .. } in &observed.markers {
-            let expected = match state {
-                MarkerState::Absent => Precondition::Absent,
-                MarkerState::Open { version, .. } | MarkerState::Tombstone { version } => {
-                    Precondition::Version(version.clone())
-                }
-                MarkerState::Unknown(error) => return Err(error.clone()),
-            };
             let open = matches!(state, MarkerState::Open { .. });
-            steps.push((open, *index, expected));
+            steps.push((open, *index, state.precondition()?));
         }
         // Markers last: a claim that stops before them has not ended the exchange.
         steps.sort_by_key(|(open, ..)| *open);

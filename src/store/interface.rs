@@ -70,7 +70,7 @@ pub enum DeleteOutcome {
 /// counts. Each operation may run concurrently with any other, also from other processes.
 ///
 /// # Errors
-/// All methods fail with a [`StoreError`] whose kind decides what happens next:
+/// All methods fail with a [`StoreError`](super::StoreError) whose kind decides what happens next:
 /// - [`NotFound`](super::StoreErrorKind::NotFound): the object does not exist (reads only);
 /// - [`Unavailable`](super::StoreErrorKind::Unavailable): a retry may help; the operation may have
 ///   been applied;

@@ -14,8 +14,8 @@ use tokio::sync::oneshot;
 
 use super::keys::{self, Folder, Key};
 use super::{
-    DeleteOutcome, ObjectMeta, Precondition, Result, Store, StoreError, StoreErrorKind,
-    StoreLimits, Tail, Versioned,
+    DeleteOutcome, ObjectMeta, Precondition, Result, Store, StoreError, StoreLimits, Tail,
+    Versioned,
 };
 use crate::fair::FairSemaphore;
 use crate::runtime::TaskGroup;
@@ -59,10 +59,9 @@ impl Limit {
             drop(permit);
             let _ = sender.send(result);
         });
-        result.await.unwrap_or_else(|error| {
-            let message = "the operation was interrupted";
-            Err(StoreError::new(StoreErrorKind::Unavailable, message).caused_by(error))
-        })
+        result
+            .await
+            .unwrap_or_else(|error| Err(StoreError::interrupted(error)))
     }
 }
 

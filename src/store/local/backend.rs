@@ -17,8 +17,7 @@ use super::root::Root;
 use super::swap;
 use crate::store::keys::{Folder, Key};
 use crate::store::{
-    DeleteOutcome, ObjectMeta, Precondition, Result, Store, StoreError, StoreErrorKind, Tail,
-    Versioned,
+    DeleteOutcome, ObjectMeta, Precondition, Result, Store, StoreError, Tail, Versioned,
 };
 
 /// Files below a folder.
@@ -50,10 +49,8 @@ impl LocalStore {
     ) -> Result<T> {
         let root = Arc::clone(&self.0);
         let task = tokio::task::spawn_blocking(move || work(&root));
-        task.await.unwrap_or_else(|error| {
-            let message = "the operation was interrupted";
-            Err(StoreError::new(StoreErrorKind::Unavailable, message).caused_by(error))
-        })
+        task.await
+            .unwrap_or_else(|error| Err(StoreError::interrupted(error)))
     }
 }
 

@@ -40,14 +40,10 @@ fn read_exactly(mut file: &File, path: &Path, range: &Range<u64>) -> Result<Byte
 pub fn read_range(path: &Path, range: &Range<u64>) -> Result<Bytes> {
     let (file, metadata) = open(path)?;
     // Checked before memory is allocated: the range may come from a damaged handle.
-    if range.end > metadata.len() {
-        return Err(StoreError::new(
-            StoreErrorKind::Corrupt,
-            format!(
-                "the file has {} bytes, not the range {range:?}",
-                metadata.len()
-            ),
-        ));
+    let size = metadata.len();
+    if range.end > size {
+        let message = format!("the file has {size} bytes, not the range {range:?}");
+        return Err(StoreError::new(StoreErrorKind::Corrupt, message));
     }
     read_exactly(&file, path, range)
 }

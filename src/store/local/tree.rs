@@ -9,7 +9,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::error::failure;
+use super::error::{failure, if_found};
 use super::publish::sync_folder;
 use super::root::Root;
 use super::swap;
@@ -65,10 +65,9 @@ impl Root {
                     folders.push(path);
                     continue;
                 }
-                match fs::symlink_metadata(&path) {
-                    Ok(metadata) => visit(&path, metadata.len()),
-                    Err(error) if is_missing(&error) => {}
-                    Err(error) => return Err(failure("listing", &path, error)),
+                let metadata = if_found(fs::symlink_metadata(&path));
+                if let Some(found) = metadata.map_err(|error| failure("listing", &path, error))? {
+                    visit(&path, found.len());
                 }
             }
         }
@@ -78,11 +77,9 @@ impl Root {
     pub fn delete(&self, paths: &[PathBuf]) -> Result<u64> {
         let mut removed = 0;
         for path in paths {
-            match fs::remove_file(path) {
-                Ok(()) => removed += 1,
-                Err(error) if is_missing(&error) => {}
-                Err(error) => return Err(failure("removing", path, error)),
-            }
+            let gone = if_found(fs::remove_file(path));
+            let gone = gone.map_err(|error| failure("removing", path, error))?;
+            removed += u64::from(gone.is_some());
         }
         let folders = paths.iter().filter_map(|path| path.parent());
         self.clean_up_folders(folders, removed > 0)?;
@@ -109,12 +106,8 @@ impl Root {
         for folder in folders.into_iter().rev() {
             let remaining = self.remove_empty(folder);
             if self.fsync && removed {
-                match sync_folder(remaining) {
-                    Err(error) if !is_missing(&error) => {
-                        return Err(failure("removing from", remaining, error));
-                    }
-                    _ => {}
-                }
+                if_found(sync_folder(remaining))
+                    .map_err(|error| failure("removing from", remaining, error))?;
             }
         }
         Ok(())
@@ -126,10 +119,7 @@ impl Root {
         let mut folders = folder
             .ancestors()
             .take_while(|folder| self.is_below(folder));
-        let remaining = folders.find(|folder| match fs::remove_dir(folder) {
-            Ok(()) => false,
-            Err(error) => !is_missing(&error),
-        });
+        let remaining = folders.find(|folder| if_found(fs::remove_dir(folder)).is_err());
         remaining.unwrap_or(&self.folder)
     }
 }
@@ -155,10 +145,6 @@ fn is_abandoned(path: &Path) -> bool {
     }
 }
 
-fn is_missing(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound
-}
-
 /// The entries of a folder and whether they are folders; none if it does not exist.
 fn read_folder(folder: &Path) -> Result<Vec<(PathBuf, bool)>> {
     let read = || -> io::Result<Vec<(PathBuf, bool)>> {
@@ -166,8 +152,6 @@ fn read_folder(folder: &Path) -> Result<Vec<(PathBuf, bool)>> {
             .map(|entry| entry.and_then(|entry| Ok((entry.path(), entry.file_type()?.is_dir()))))
             .collect()
     };
-    match read() {
-        Err(error) if is_missing(&error) => Ok(Vec::new()),
-        other => other.map_err(|error| failure("listing", folder, error)),
-    }
+    let entries = if_found(read()).map_err(|error| failure("listing", folder, error))?;
+    Ok(entries.unwrap_or_default())
 }

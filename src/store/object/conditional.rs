@@ -14,7 +14,7 @@ use super::error::is_not_implemented;
 use crate::store::keys::Key;
 use crate::store::{
     DeleteOutcome, MAX_VERSIONED_SIZE, Precondition, Result, Store as _, StoreError,
-    StoreErrorKind, Versioned, stable_hash,
+    StoreErrorKind, Versioned, if_found, stable_hash,
 };
 
 /// Separates the entity tag, the generation and the content's hash in a version; no entity tag
@@ -54,13 +54,11 @@ impl ObjectBackend {
         expected: &Precondition,
         error: &object_store::Error,
     ) -> Result<bool> {
-        let found = match self.read_versioned(key).await {
-            Ok(found) if found.bytes == *content => return Ok(true),
-            Ok(found) => Precondition::Version(found.version),
-            Err(error) if error.kind == StoreErrorKind::NotFound => Precondition::Absent,
-            Err(error) => return Err(error),
-        };
-        if found != *expected {
+        let found = if_found(self.read_versioned(key).await)?;
+        if found.as_ref().is_some_and(|found| found.bytes == *content) {
+            return Ok(true);
+        }
+        if !holds(expected, found) {
             return Ok(false);
         }
         let mut failure = self.put_error(error);
@@ -79,12 +77,7 @@ impl ObjectBackend {
             tracing::warn!(store = ?self, "the store does not implement conditional writes: a \
                 lease renewed at the moment of its collection may be lost");
         }
-        let found = match self.read_versioned(key).await {
-            Ok(found) => Precondition::Version(found.version),
-            Err(error) if error.kind == StoreErrorKind::NotFound => Precondition::Absent,
-            Err(error) => return Err(error),
-        };
-        if found != *expected {
+        if !holds(expected, if_found(self.read_versioned(key).await)?) {
             return Ok(false);
         }
         let put = self.put_with(key, content.into(), PutMode::Overwrite).await;
@@ -92,10 +85,8 @@ impl ObjectBackend {
     }
 
     pub(super) async fn read_versioned(&self, key: &Key) -> Result<Versioned> {
-        let result = self
-            .get(key, None)
-            .await
-            .map_err(|error| self.error(&error))?;
+        let result = self.get(key, None).await;
+        let result = result.map_err(|error| self.error(&error))?;
         if result.meta.size > MAX_VERSIONED_SIZE {
             let size = result.meta.size;
             let message = format!("the object has {size} bytes, more than {MAX_VERSIONED_SIZE}");
@@ -115,21 +106,25 @@ impl ObjectBackend {
         key: &Key,
         version: Option<&str>,
     ) -> Result<DeleteOutcome> {
-        match self.read_versioned(key).await {
-            Err(error) if error.kind == StoreErrorKind::NotFound => {
-                return Ok(DeleteOutcome::Absent);
-            }
-            Ok(found) if version.is_some_and(|version| version != found.version) => {
+        match if_found(self.read_versioned(key).await) {
+            Ok(None) => return Ok(DeleteOutcome::Absent),
+            Ok(Some(found)) if version.is_some_and(|version| version != found.version) => {
                 return Ok(DeleteOutcome::Changed);
             }
             // An object that is too large to be read is deleted like any other.
             Err(error) if version.is_none() && error.kind == StoreErrorKind::Corrupt => {}
             other => drop(other?),
         }
-        self.delete(vec![key.clone()])
-            .await
-            .map(|_| DeleteOutcome::Removed)
+        self.delete(vec![key.clone()]).await?;
+        Ok(DeleteOutcome::Removed)
     }
+}
+
+fn holds(expected: &Precondition, found: Option<Versioned>) -> bool {
+    *expected
+        == found.map_or(Precondition::Absent, |found| {
+            Precondition::Version(found.version)
+        })
 }
 
 fn put_mode(expected: &Precondition) -> PutMode {

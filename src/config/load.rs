@@ -158,9 +158,8 @@ fn gather(flags: &Flags, environment: &Environment) -> Layers {
             Err(error) => {
                 let (key, path) = ("the configuration file", path.display().to_string());
                 let what = format!("cannot be read: {error}");
-                layers
-                    .problems
-                    .push(Problem::new(key, Some(path), origin, what));
+                let problem = Problem::new(key, Some(path), origin, what);
+                layers.problems.push(problem);
             }
         }
     }
@@ -178,9 +177,8 @@ fn gather(flags: &Flags, environment: &Environment) -> Layers {
             None => {
                 let what = "write --set section.key=value, such as --set segment.target_size=32MiB";
                 // No value: without a key it is unknown whether this is a secret.
-                layers
-                    .problems
-                    .push(Problem::new("--set", None, None, what));
+                let problem = Problem::new("--set", None, None, what);
+                layers.problems.push(problem);
             }
         }
     }
@@ -239,10 +237,8 @@ fn finish(loaded: &mut Loaded, environment: &Environment, problems: &mut Vec<Pro
         let Some(path) = file else { continue };
         *path = environment.cwd.join(&*path);
         if let Err(why) = check(&environment.files, path) {
-            let (path, origin) = (
-                path.display().to_string(),
-                loaded.origins.0.get(key).cloned(),
-            );
+            let origin = loaded.origins.0.get(key).cloned();
+            let path = path.display().to_string();
             problems.push(Problem::new(key, Some(path), origin, why.to_string()));
         }
     }

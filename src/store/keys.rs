@@ -42,12 +42,6 @@ impl Key {
     }
 }
 
-impl AsRef<str> for Key {
-    fn as_ref(&self) -> &str {
-        &self.0
-    }
-}
-
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -61,12 +55,6 @@ pub struct Folder(String);
 impl Folder {
     /// As text.
     pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl AsRef<str> for Folder {
-    fn as_ref(&self) -> &str {
         &self.0
     }
 }

@@ -42,18 +42,13 @@ impl Limit {
     }
 
     /// Runs an operation on `path` under a permit.
-    async fn run<P, T, F>(
-        &self,
-        path: &P,
-        operation: impl FnOnce(Arc<dyn Store>, P) -> F,
-    ) -> Result<T>
+    async fn run<T, F>(&self, path: &str, operation: impl FnOnce(Arc<dyn Store>) -> F) -> Result<T>
     where
-        P: Clone + AsRef<str>,
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        let permit = self.permits.acquire(keys::query(path.as_ref()), 1).await;
-        let work = operation(Arc::clone(&self.inner), path.clone());
+        let permit = self.permits.acquire(keys::query(path), 1).await;
+        let work = operation(Arc::clone(&self.inner));
         if self.cancellable {
             let _permit = permit;
             return work.await;
@@ -73,78 +68,67 @@ impl Limit {
 #[async_trait]
 impl Store for Limit {
     async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<()> {
-        self.run(
-            key,
-            |store, key| async move { store.put(&key, content).await },
-        )
-        .await
+        let at = key.clone();
+        let put = |store: Arc<dyn Store>| async move { store.put(&at, content).await };
+        self.run(key.as_str(), put).await
     }
 
     async fn put_if(&self, key: &Key, content: Bytes, expected: &Precondition) -> Result<bool> {
-        let expected = expected.clone();
-        self.run(key, |store, key| async move {
-            store.put_if(&key, content, &expected).await
-        })
-        .await
+        let (at, expected) = (key.clone(), expected.clone());
+        let put =
+            |store: Arc<dyn Store>| async move { store.put_if(&at, content, &expected).await };
+        self.run(key.as_str(), put).await
     }
 
     async fn get_versioned(&self, key: &Key) -> Result<Versioned> {
-        self.run(
-            key,
-            |store, key| async move { store.get_versioned(&key).await },
-        )
-        .await
+        let at = key.clone();
+        let get = |store: Arc<dyn Store>| async move { store.get_versioned(&at).await };
+        self.run(key.as_str(), get).await
     }
 
     async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail> {
-        self.run(
-            key,
-            |store, key| async move { store.get_tail(&key, max).await },
-        )
-        .await
+        let at = key.clone();
+        let get = |store: Arc<dyn Store>| async move { store.get_tail(&at, max).await };
+        self.run(key.as_str(), get).await
     }
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
-        self.run(key, |store, key| async move {
-            store.get_range(&key, range).await
-        })
-        .await
+        let at = key.clone();
+        let get = |store: Arc<dyn Store>| async move { store.get_range(&at, range).await };
+        self.run(key.as_str(), get).await
     }
 
     async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>> {
-        self.run(
-            folder,
-            |store, folder| async move { store.list(&folder).await },
-        )
-        .await
+        let below = folder.clone();
+        let list = |store: Arc<dyn Store>| async move { store.list(&below).await };
+        self.run(folder.as_str(), list).await
     }
 
     async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>> {
-        self.run(folder, |store, folder| async move {
-            store.list_folders(&folder).await
-        })
-        .await
+        let within = folder.clone();
+        let list = |store: Arc<dyn Store>| async move { store.list_folders(&within).await };
+        self.run(folder.as_str(), list).await
     }
 
     async fn delete(&self, keys: Vec<Key>) -> Result<u64> {
-        let first = keys.first().map_or_else(String::new, Key::to_string);
-        self.run(&first, |store, _| async move { store.delete(keys).await })
-            .await
+        let first = keys.first().cloned();
+        let path = first.as_ref().map_or("", Key::as_str);
+        let delete = |store: Arc<dyn Store>| async move { store.delete(keys).await };
+        self.run(path, delete).await
     }
 
     async fn delete_if(&self, key: &Key, version: Option<&str>) -> Result<DeleteOutcome> {
-        let version = version.map(str::to_owned);
-        self.run(key, |store, key| async move {
-            store.delete_if(&key, version.as_deref()).await
-        })
-        .await
+        let (at, version) = (key.clone(), version.map(str::to_owned));
+        let delete =
+            |store: Arc<dyn Store>| async move { store.delete_if(&at, version.as_deref()).await };
+        self.run(key.as_str(), delete).await
     }
 
     async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64> {
-        self.run(folder, |store, folder| async move {
-            store.remove_stale_temporaries(&folder).await
-        })
-        .await
+        let below = folder.clone();
+        let remove =
+            |store: Arc<dyn Store>| async move { store.remove_stale_temporaries(&below).await };
+        self.run(folder.as_str(), remove).await
     }
 
     fn needs_keep_object(&self) -> bool {

@@ -10,7 +10,7 @@ use super::BaseDirectoryConfig;
 use super::base_uri::{BaseUri, Overlap};
 use super::layers::RawBase;
 use super::problem::{Origin, Problem};
-use super::raw::{Located, Raw};
+use super::raw::Raw;
 use crate::id::{BaseName, InvalidId};
 
 /// Where segments are stored if no base directory is configured.
@@ -33,26 +33,12 @@ pub fn resolve(
     cwd: &Path,
     problems: &mut Vec<Problem>,
 ) -> Vec<PlacedBase> {
-    let raw = raw.unwrap_or_else(|| {
-        let located = Located {
-            raw: Raw::Text(DEFAULT_URI.to_owned()),
-            origin: Origin::Default,
-        };
-        vec![RawBase {
-            origin: Origin::Default,
-            entries: [("uri".to_owned(), located)].into(),
-        }]
-    });
+    let default = || vec![RawBase::of_uri(DEFAULT_URI.to_owned(), &Origin::Default)];
+    let raw = raw.unwrap_or_else(default);
     if raw.is_empty() {
-        problems.push(Problem {
-            key: "base_directory".into(),
-            value: None,
-            origin: None,
-            what:
-                "the list is empty: name at least one, such as file:///var/lib/stopover, or leave \
-                   the list out"
-                    .into(),
-        });
+        let what = "the list is empty: name at least one, such as file:///var/lib/stopover, or \
+                    leave the list out";
+        problems.push(Problem::new("base_directory", None, None, what));
     }
     let placed: Vec<_> = raw
         .into_iter()
@@ -100,12 +86,8 @@ fn place(
         }
     }
     if config.uri.is_empty() && problems.len() == before {
-        problems.push(Problem {
-            key: key("uri"),
-            value: None,
-            origin: Some(base.origin),
-            what: "it is missing: write uri = \"file:///…\" or s3://bucket/prefix".into(),
-        });
+        let what = "it is missing: write uri = \"file:///…\" or s3://bucket/prefix";
+        problems.push(Problem::new(key("uri"), None, base.origin, what));
     }
     (problems.len() == before).then_some(PlacedBase {
         config,
@@ -146,12 +128,7 @@ fn refuse_overlaps(placed: &[PlacedBase], problems: &mut Vec<Problem>) {
 }
 
 fn problem_at(base: &PlacedBase, key: &str, value: &str, what: String) -> Problem {
-    Problem {
-        key: key.to_owned(),
-        value: Some(format!("{value:?}")),
-        origin: Some(base.origin.clone()),
-        what,
-    }
+    Problem::new(key, Some(format!("{value:?}")), base.origin.clone(), what)
 }
 
 /// Buckets of the same name at two endpoints or of two accounts are different locations.

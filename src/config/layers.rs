@@ -23,6 +23,17 @@ pub struct RawBase {
     pub entries: BTreeMap<String, Located>,
 }
 
+impl RawBase {
+    /// A base directory with nothing but its URI.
+    pub fn of_uri(uri: String, origin: &Origin) -> Self {
+        let (raw, origin) = (Raw::Text(uri), origin.clone());
+        Self {
+            origin: origin.clone(),
+            entries: [("uri".to_owned(), Located { raw, origin })].into(),
+        }
+    }
+}
+
 /// The merged layers.
 #[derive(Debug, Default)]
 pub struct Layers {
@@ -45,29 +56,21 @@ impl Layers {
         };
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in errors {
-            self.problems.push(Problem {
-                key: "the file".into(),
-                value: None,
-                origin: Some(origin(error.span().map_or(0, |s| s.start))),
-                what: format!("it is not TOML: {}", error.message().replace('\n', "; ")),
-            });
+            let at = origin(error.span().map_or(0, |s| s.start));
+            let what = format!("it is not TOML: {}", error.message().replace('\n', "; "));
+            self.problem("the file", None, at, what);
         }
         for (name, value) in table.get_ref() {
             let section: &str = name.get_ref();
             let line = origin(name.span().start);
             match value.get_ref() {
                 DeValue::Array(bases) if section == "base_directory" => {
-                    let bases = bases.iter().collect::<Vec<_>>();
-                    self.add_file_bases(&bases, &line, &origin);
+                    self.add_file_bases(bases.iter(), &line, &origin);
                 }
                 DeValue::Table(keys) if section != "base_directory" => {
                     for (key, value) in keys {
-                        let at = origin(key.span().start);
-                        self.set(
-                            &format!("{section}.{}", key.get_ref()),
-                            from_toml(value),
-                            at,
-                        );
+                        let (name, at) = (key.get_ref(), origin(key.span().start));
+                        self.set(&format!("{section}.{name}"), from_toml(value), at);
                     }
                 }
                 _ if section == "base_directory" => {
@@ -80,9 +83,9 @@ impl Layers {
         }
     }
 
-    fn add_file_bases(
+    fn add_file_bases<'a>(
         &mut self,
-        bases: &[&Spanned<DeValue<'_>>],
+        bases: impl Iterator<Item = &'a Spanned<DeValue<'a>>>,
         line: &Origin,
         origin: &impl Fn(usize) -> Origin,
     ) {
@@ -119,18 +122,15 @@ impl Layers {
                 continue;
             };
             let origin = Origin::Environment(name.clone());
-            let parts: Vec<_> = rest.split("__").map(str::to_ascii_lowercase).collect();
-            match parts.as_slice() {
-                [name] if name == "config" => {}
-                [name] if name == "base_directories" || name == "base_directory" => {
+            let lower = rest.to_ascii_lowercase();
+            match lower.split("__").collect::<Vec<_>>().as_slice() {
+                ["config"] => {}
+                [name] if is_bases(name) => {
                     let uris = value.split(',').map(str::trim).filter(|u| !u.is_empty());
                     self.replace_bases(uris.map(str::to_owned).collect(), &origin);
                 }
                 [lone] => self.unseparated_variable(name, lone),
-                [first, index, key] if is_bases(first) => {
-                    self.set_base(index, key, Raw::Text(value.clone()), origin);
-                }
-                _ => self.set(&parts.join("."), Raw::Text(value.clone()), origin),
+                parts => self.set_text(parts, value, origin),
             }
         }
     }
@@ -161,29 +161,22 @@ impl Layers {
 
     /// Adds a flag that sets one setting, such as `--listen` or `--set section.key=value`.
     pub fn add_flag(&mut self, flag: &str, key: &str, value: &str) {
-        let origin = Origin::Flag(flag.to_owned());
         let parts: Vec<_> = key.split('.').collect();
-        match parts.as_slice() {
-            [first, index, key] if is_bases(first) => {
-                self.set_base(index, key, Raw::Text(value.to_owned()), origin);
-            }
-            _ => self.set(key, Raw::Text(value.to_owned()), origin),
+        self.set_text(&parts, value, Origin::Flag(flag.to_owned()));
+    }
+
+    fn set_text(&mut self, parts: &[&str], value: &str, origin: Origin) {
+        let raw = Raw::Text(value.to_owned());
+        match parts {
+            [first, index, key] if is_bases(first) => self.set_base(index, key, raw, origin),
+            _ => self.set(&parts.join("."), raw, origin),
         }
     }
 
     /// Replaces the base directories of earlier layers.
     pub fn replace_bases(&mut self, uris: Vec<String>, origin: &Origin) {
-        let base = |uri| RawBase {
-            origin: origin.clone(),
-            entries: BTreeMap::from([(
-                "uri".to_owned(),
-                Located {
-                    raw: Raw::Text(uri),
-                    origin: origin.clone(),
-                },
-            )]),
-        };
-        self.bases = Some(uris.into_iter().map(base).collect());
+        let bases = uris.into_iter().map(|uri| RawBase::of_uri(uri, origin));
+        self.bases = Some(bases.collect());
     }
 
     fn set_base(&mut self, index: &str, key: &str, raw: Raw, origin: Origin) {
@@ -198,9 +191,8 @@ impl Layers {
                         entries: BTreeMap::new(),
                     });
                 }
-                bases[index]
-                    .entries
-                    .insert(key.to_owned(), Located { raw, origin });
+                let entries = &mut bases[index].entries;
+                entries.insert(key.to_owned(), Located { raw, origin });
             }
             _ => {
                 let what = format!(
@@ -232,12 +224,7 @@ impl Layers {
     }
 
     fn problem(&mut self, key: &str, value: Option<String>, origin: Origin, what: String) {
-        self.problems.push(Problem {
-            key: key.to_owned(),
-            value,
-            origin: Some(origin),
-            what,
-        });
+        self.problems.push(Problem::new(key, value, origin, what));
     }
 }
 

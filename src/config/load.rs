@@ -104,8 +104,7 @@ impl Loaded {
     /// Each setting as `(name, value, origin)`.
     pub fn settings(&self) -> impl Iterator<Item = (&'static str, String, Origin)> {
         KEYS.iter().map(|key| {
-            let origin = self.origins.0.get(key.name).cloned();
-            let origin = origin.unwrap_or(Origin::Default);
+            let origin = self.origins.of(key.name);
             (key.name, (key.show)(&self.config), origin)
         })
     }
@@ -126,37 +125,28 @@ pub fn load(flags: &Flags) -> Result<Loaded, ConfigErrors> {
 pub fn load_in(flags: &Flags, environment: &Environment) -> Result<Loaded, ConfigErrors> {
     let mut layers = gather(flags, environment);
     let mut problems = std::mem::take(&mut layers.problems);
-    let mut config = Config::default();
-    let mut origins = Origins::default();
+    let mut loaded = Loaded {
+        config: Config::default(),
+        origins: Origins::default(),
+        notices: layers.notices,
+    };
     for (name, located) in &layers.settings {
         let Some(key) = keys::find(name) else {
             continue;
         };
-        match (key.set)(&mut config, &located.raw) {
+        match (key.set)(&mut loaded.config, &located.raw) {
             Ok(()) => {
-                origins.0.insert(key.name, located.origin.clone());
+                loaded.origins.0.insert(key.name, located.origin.clone());
             }
             Err(why) => problems.push(located.problem(name, why.to_string())),
         }
     }
     let bases = base_directory::resolve(layers.bases.take(), &environment.cwd, &mut problems);
-    config.base_directories = bases.into_iter().map(|base| base.config).collect();
-    let mut notices = layers.notices;
-    finish(
-        &mut config,
-        &origins,
-        environment,
-        &mut notices,
-        &mut problems,
-    );
-    if problems.is_empty() {
-        Ok(Loaded {
-            config,
-            origins,
-            notices,
-        })
-    } else {
-        Err(ConfigErrors(problems))
+    loaded.config.base_directories = bases.into_iter().map(|base| base.config).collect();
+    finish(&mut loaded, environment, &mut problems);
+    match problems.is_empty() {
+        true => Ok(loaded),
+        false => Err(ConfigErrors(problems)),
     }
 }
 
@@ -165,12 +155,12 @@ fn gather(flags: &Flags, environment: &Environment) -> Layers {
     if let Some((path, origin)) = config_file(flags, environment) {
         match environment.files.read(&environment.cwd.join(&path)) {
             Ok(text) => layers.add_file(&path, &text),
-            Err(error) => layers.problems.push(Problem {
-                key: "the configuration file".into(),
-                value: Some(path.display().to_string()),
-                origin: Some(origin),
-                what: format!("cannot be read: {error}"),
-            }),
+            Err(error) => {
+                let (key, path) = ("the configuration file", path.display().to_string());
+                let what = format!("cannot be read: {error}");
+                let problem = Problem::new(key, Some(path), origin, what);
+                layers.problems.push(problem);
+            }
         }
     }
     layers.add_environment(&environment.variables);
@@ -184,14 +174,12 @@ fn gather(flags: &Flags, environment: &Environment) -> Layers {
             Some((key, value)) => {
                 layers.add_flag(&format!("--set {}", key.trim()), key.trim(), value)
             }
-            None => layers.problems.push(Problem {
-                key: "--set".into(),
-                // Without a key it is unknown whether this is a secret.
-                value: None,
-                origin: None,
-                what: "write --set section.key=value, such as --set segment.target_size=32MiB"
-                    .into(),
-            }),
+            None => {
+                let what = "write --set section.key=value, such as --set segment.target_size=32MiB";
+                // No value: without a key it is unknown whether this is a secret.
+                let problem = Problem::new("--set", None, None, what);
+                layers.problems.push(problem);
+            }
         }
     }
     if let Some(listen) = &flags.listen {
@@ -216,24 +204,17 @@ fn config_file(flags: &Flags, environment: &Environment) -> Option<(PathBuf, Ori
 }
 
 /// Adapts settings to the machine, then validates everything.
-fn finish(
-    config: &mut Config,
-    origins: &Origins,
-    environment: &Environment,
-    notices: &mut Vec<String>,
-    problems: &mut Vec<Problem>,
-) {
-    let usable = environment.machine.usable();
-    let split = config.memory.split_on(environment.machine);
-    adapt_target_size(config, origins, split.write, notices);
+fn finish(loaded: &mut Loaded, environment: &Environment, problems: &mut Vec<Problem>) {
+    let split = loaded.config.memory.split_on(environment.machine);
+    adapt_target_size(loaded, split.write);
     let validator = Validator {
-        config,
-        origins,
+        config: &loaded.config,
+        origins: &loaded.origins,
         split,
-        usable,
+        usable: environment.machine.usable(),
     };
     problems.extend(validator.problems());
-    let server = &mut config.server;
+    let server = &mut loaded.config.server;
     let files: [(&str, &mut Option<PathBuf>, FileCheck); 4] = [
         (
             "server.token_file",
@@ -256,24 +237,21 @@ fn finish(
         let Some(path) = file else { continue };
         *path = environment.cwd.join(&*path);
         if let Err(why) = check(&environment.files, path) {
-            problems.push(Problem {
-                key: key.into(),
-                value: Some(path.display().to_string()),
-                origin: origins.0.get(key).cloned(),
-                what: why.to_string(),
-            });
+            let origin = loaded.origins.0.get(key).cloned();
+            let path = path.display().to_string();
+            problems.push(Problem::new(key, Some(path), origin, why.to_string()));
         }
     }
 }
 
 /// Reduces the segment size on small machines, unless both the budget and the size were configured:
 /// then validation reports the contradiction.
-fn adapt_target_size(
-    config: &mut Config,
-    origins: &Origins,
-    write: u64,
-    notices: &mut Vec<String>,
-) {
+fn adapt_target_size(loaded: &mut Loaded, write: u64) {
+    let Loaded {
+        config,
+        origins,
+        notices,
+    } = loaded;
     let most = write / 2;
     let both_configured =
         config.memory.budget.is_some() && origins.0.contains_key("segment.target_size");

@@ -65,6 +65,23 @@ pub struct Problem {
     pub what: String,
 }
 
+impl Problem {
+    /// A problem with `key`; `value` is `None` if absent or secret.
+    pub fn new(
+        key: impl Into<String>,
+        value: Option<String>,
+        origin: impl Into<Option<Origin>>,
+        what: impl Into<String>,
+    ) -> Self {
+        Self {
+            key: key.into(),
+            value,
+            origin: origin.into(),
+            what: what.into(),
+        }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.key)?;

@@ -56,12 +56,8 @@ pub struct Located {
 impl Located {
     /// A problem with this value.
     pub fn problem(&self, key: &str, what: impl Into<String>) -> Problem {
-        Problem {
-            key: key.to_owned(),
-            value: (!is_secret(key)).then(|| self.raw.shown()),
-            origin: Some(self.origin.clone()),
-            what: what.into(),
-        }
+        let value = (!is_secret(key)).then(|| self.raw.shown());
+        Problem::new(key, value, self.origin.clone(), what)
     }
 }
 
@@ -75,10 +71,8 @@ pub fn from_toml(value: &Spanned<DeValue<'_>>) -> Raw {
                 .map_or(Raw::Unsupported("integer beyond 64 bits"), Raw::Integer)
         }
         DeValue::Float(number) => {
-            let digits = number.as_str().replace('_', "");
-            digits
-                .parse()
-                .map_or(Raw::Unsupported("unreadable number"), Raw::Float)
+            let number = number.as_str().replace('_', "").parse();
+            number.map_or(Raw::Unsupported("unreadable number"), Raw::Float)
         }
         DeValue::Boolean(flag) => Raw::Bool(*flag),
         DeValue::Datetime(_) => Raw::Unsupported("unquoted date"),

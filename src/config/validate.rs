@@ -41,12 +41,8 @@ impl Validator<'_> {
     }
 
     fn problem(&self, key: &str, what: String) -> Problem {
-        Problem {
-            key: key.to_owned(),
-            value: keys::find(key).map(|k| (k.show)(self.config)),
-            origin: Some(self.origins.of(key)),
-            what,
-        }
+        let value = keys::find(key).map(|k| (k.show)(self.config));
+        Problem::new(key, value, self.origins.of(key), what)
     }
 
     /// Another setting with its value and origin, as part of a message.
@@ -245,7 +241,8 @@ fn check_filter(filter: &str) -> Result<(), InvalidValue> {
 }
 
 impl Origins {
-    fn of(&self, key: &str) -> Origin {
+    /// Where a setting was made.
+    pub(super) fn of(&self, key: &str) -> Origin {
         self.0.get(key).cloned().unwrap_or(Origin::Default)
     }
 }

@@ -7,7 +7,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::error::StorageError;
+use super::error::{Result, StorageError};
 use super::health::Health;
 use super::probe;
 use crate::id::BaseName;
@@ -120,7 +120,7 @@ impl BaseDirectory {
     ///
     /// # Errors
     /// If it cannot be listed.
-    pub async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>, StorageError> {
+    pub async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>> {
         let listed = self.store.list(folder).await;
         listed.map_err(|error| self.error("list", folder.as_str(), error))
     }

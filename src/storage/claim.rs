@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::error::StorageError;
+use super::error::Result;
 use super::facade::Storage;
 use super::markers::{MarkerState, ObservedMarker, ObservedMarkers};
 use crate::id::ExchangeId;
@@ -29,23 +29,12 @@ impl Storage {
     ///
     /// # Errors
     /// If a base directory did not respond when it was observed, or rejects the tombstone.
-    pub async fn claim(
-        &self,
-        exchange: &ExchangeId,
-        observed: &ObservedMarkers,
-    ) -> Result<bool, StorageError> {
+    pub async fn claim(&self, exchange: &ExchangeId, observed: &ObservedMarkers) -> Result<bool> {
         let key = keys::marker(exchange);
         let mut steps = Vec::with_capacity(observed.markers.len());
         for ObservedMarker { index, state, .. } in &observed.markers {
-            let expected = match state {
-                MarkerState::Absent => Precondition::Absent,
-                MarkerState::Open { version, .. } | MarkerState::Tombstone { version } => {
-                    Precondition::Version(version.clone())
-                }
-                MarkerState::Unknown(error) => return Err(error.clone()),
-            };
             let open = matches!(state, MarkerState::Open { .. });
-            steps.push((open, *index, expected));
+            steps.push((open, *index, state.precondition()?));
         }
         // Markers last: a claim that stops before them has not ended the exchange.
         steps.sort_by_key(|(open, ..)| *open);
@@ -77,10 +66,7 @@ impl Storage {
     ///
     /// # Errors
     /// If a base directory does not respond.
-    pub async fn remove_unannounced(
-        &self,
-        exchange: &ExchangeId,
-    ) -> Result<Option<u64>, StorageError> {
+    pub async fn remove_unannounced(&self, exchange: &ExchangeId) -> Result<Option<u64>> {
         for attempt in 1..=MAX_CLAIMS {
             let observed = self.observe_markers(exchange).await;
             if observed.marker()?.is_some() {
@@ -102,10 +88,7 @@ impl Storage {
         Ok(None)
     }
 
-    pub(super) async fn remove_tombstones(
-        &self,
-        exchange: &ExchangeId,
-    ) -> Result<(), StorageError> {
+    pub(super) async fn remove_tombstones(&self, exchange: &ExchangeId) -> Result<()> {
         let key = keys::marker(exchange);
         let observed = self.observe_markers(exchange).await;
         for ObservedMarker { index, state, .. } in observed.markers {

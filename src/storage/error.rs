@@ -44,6 +44,9 @@ pub enum StorageFailure {
     Open(#[source] Box<OpenError>),
 }
 
+/// Result of an operation on the base directories.
+pub type Result<T, E = StorageError> = std::result::Result<T, E>;
+
 impl StorageError {
     /// What happened. Several failures are `Refused` only if all of them are: otherwise a retry may
     /// help.

@@ -7,7 +7,7 @@
 use futures::future::join_all;
 
 use super::base::BaseDirectory;
-use super::error::{StorageError, StorageFailure};
+use super::error::{Result, StorageError, StorageFailure};
 use super::facade::Storage;
 use crate::id::ExchangeId;
 use crate::store::keys::{self, Key};
@@ -27,7 +27,7 @@ impl Storage {
     ///
     /// # Errors
     /// If one of the base directories cannot be listed.
-    pub async fn list_exchanges(&self) -> Result<Vec<ExchangeId>, StorageError> {
+    pub async fn list_exchanges(&self) -> Result<Vec<ExchangeId>> {
         let folder = &keys::exchanges();
         let lists = self.inner.bases.iter().map(async |base| {
             let listed = base.store.list_folders(folder).await;
@@ -57,7 +57,7 @@ impl Storage {
     ///
     /// # Errors
     /// If any object could not be removed; a repeated call continues.
-    pub async fn remove_exchange(&self, exchange: &ExchangeId) -> Result<u64, StorageError> {
+    pub async fn remove_exchange(&self, exchange: &ExchangeId) -> Result<u64> {
         let markers = self.inner.bases.iter();
         let markers = markers.map(|base| remove_marker(base, exchange));
         let removed = sum(join_all(markers).await)?;
@@ -69,18 +69,14 @@ impl Storage {
     ///
     /// # Errors
     /// If any object could not be removed; a repeated call continues, also through another daemon.
-    pub async fn remove_claimed(&self, exchange: &ExchangeId) -> Result<u64, StorageError> {
+    pub async fn remove_claimed(&self, exchange: &ExchangeId) -> Result<u64> {
         let marker = keys::marker(exchange);
         let removed = self.remove_objects(exchange, Some(&marker)).await?;
         self.remove_tombstones(exchange).await?;
         Ok(removed)
     }
 
-    async fn remove_objects(
-        &self,
-        exchange: &ExchangeId,
-        except: Option<&Key>,
-    ) -> Result<u64, StorageError> {
+    async fn remove_objects(&self, exchange: &ExchangeId, except: Option<&Key>) -> Result<u64> {
         let bases = self.inner.bases.iter();
         sum(join_all(bases.map(|base| remove_objects(base, exchange, except))).await)
     }
@@ -89,7 +85,7 @@ impl Storage {
     ///
     /// # Errors
     /// If one of them cannot be listed.
-    pub async fn inventory(&self, exchange: &ExchangeId) -> Result<Inventory, StorageError> {
+    pub async fn inventory(&self, exchange: &ExchangeId) -> Result<Inventory> {
         let folder = keys::exchange(exchange);
         let lists = self.inner.bases.iter().map(|base| base.list(&folder));
         let mut inventory = Inventory::default();
@@ -107,7 +103,7 @@ impl Storage {
     ///
     /// # Errors
     /// If a base directory cannot be searched or a file cannot be removed.
-    pub async fn remove_stale_temporaries(&self) -> Result<u64, StorageError> {
+    pub async fn remove_stale_temporaries(&self) -> Result<u64> {
         let outcomes = self.inner.bases.iter().map(async |base| {
             let mut removed = 0;
             for folder in [keys::exchanges(), keys::probes()] {
@@ -124,7 +120,7 @@ impl Storage {
     }
 }
 
-fn sum(outcomes: Vec<Result<u64, StorageError>>) -> Result<u64, StorageError> {
+fn sum(outcomes: Vec<Result<u64>>) -> Result<u64> {
     let mut removed = 0;
     let mut failures = Vec::new();
     for outcome in outcomes {
@@ -138,7 +134,7 @@ fn sum(outcomes: Vec<Result<u64, StorageError>>) -> Result<u64, StorageError> {
 
 /// An error unless the marker is certainly gone. One that is written concurrently is removed with
 /// the other objects.
-async fn remove_marker(base: &BaseDirectory, exchange: &ExchangeId) -> Result<u64, StorageError> {
+async fn remove_marker(base: &BaseDirectory, exchange: &ExchangeId) -> Result<u64> {
     let marker = keys::marker(exchange);
     let error = match base.store.delete_if(&marker, None).await {
         Ok(outcome) => return Ok(u64::from(outcome == DeleteOutcome::Removed)),
@@ -156,7 +152,7 @@ async fn remove_objects(
     base: &BaseDirectory,
     exchange: &ExchangeId,
     except: Option<&Key>,
-) -> Result<u64, StorageError> {
+) -> Result<u64> {
     let folder = keys::exchange(exchange);
     let listed = base.list(&folder).await?.into_iter();
     let keys: Vec<Key> = listed
@@ -172,10 +168,7 @@ async fn remove_objects(
     Ok(removed + remove_temporaries(base, &folder).await?)
 }
 
-async fn remove_temporaries(
-    base: &BaseDirectory,
-    folder: &keys::Folder,
-) -> Result<u64, StorageError> {
+async fn remove_temporaries(base: &BaseDirectory, folder: &keys::Folder) -> Result<u64> {
     let removed = base.store.remove_stale_temporaries(folder).await;
     removed.map_err(|error| base.error("delete", folder.as_str(), error))
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicUsize;
 use futures::future::join_all;
 
 use super::base::{BaseDirectory, BaseStatus};
-use super::error::StorageError;
+use super::error::Result;
 use super::probe;
 use crate::config::BaseDirectoryConfig;
 use crate::id::BaseName;
@@ -64,7 +64,7 @@ impl Storage {
     ///
     /// # Errors
     /// If one is misconfigured, two are the same, or there is none.
-    pub fn open(configs: &[BaseDirectoryConfig], runtime: &Runtime) -> Result<Self, StorageError> {
+    pub fn open(configs: &[BaseDirectoryConfig], runtime: &Runtime) -> Result<Self> {
         let opened = open_all(configs, runtime)?.into_iter().map(|base| {
             let store = (base.name, base.uri.to_string(), base.opened.store);
             (store, base.opened.limits)

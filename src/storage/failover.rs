@@ -10,7 +10,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use super::base::BaseDirectory;
-use super::error::{StorageError, StorageFailure};
+use super::error::{Result, StorageError, StorageFailure};
 use super::facade::Storage;
 use crate::id::BaseName;
 use crate::store::{StoreError, StoreErrorKind};
@@ -26,7 +26,7 @@ impl Storage {
         object: &str,
         order: impl Fn(&[bool]) -> Vec<usize>,
         put: impl Fn(Arc<BaseDirectory>) -> BoxFuture<'static, Result<T, StoreError>>,
-    ) -> Result<(BaseName, T), StorageError> {
+    ) -> Result<(BaseName, T)> {
         let (clock, policy) = (&self.inner.runtime.clock, self.inner.put_retry);
         let deadline = clock.now() + policy.max_elapsed;
         let mut round = 0;

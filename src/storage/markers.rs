@@ -17,12 +17,12 @@ use futures::FutureExt as _;
 use futures::future::{join, join_all};
 
 use super::base::BaseDirectory;
-use super::error::StorageError;
+use super::error::{Result, StorageError};
 use super::facade::Storage;
 use super::placement;
 use crate::id::{BaseName, ExchangeId};
 use crate::store::keys::{self, Key};
-use crate::store::{Precondition, StoreErrorKind, Versioned};
+use crate::store::{Precondition, Versioned, if_found};
 
 /// How a tombstone begins; no marker does.
 const TOMBSTONE: &[u8] = b"{\"ended\":";
@@ -79,6 +79,20 @@ impl MarkerState {
             version,
         }
     }
+
+    /// The precondition that the object is still what was observed.
+    ///
+    /// # Errors
+    /// If nothing could be observed.
+    pub fn precondition(&self) -> Result<Precondition> {
+        match self {
+            Self::Absent => Ok(Precondition::Absent),
+            Self::Open { version, .. } | Self::Tombstone { version } => {
+                Ok(Precondition::Version(version.clone()))
+            }
+            Self::Unknown(error) => Err(error.clone()),
+        }
+    }
 }
 
 /// What was announced: the first line of a marker.
@@ -101,7 +115,7 @@ impl ObservedMarkers {
     ///
     /// # Errors
     /// If no base directory has a marker and one that did not respond may have it.
-    pub fn marker(&self) -> Result<Option<Marker>, StorageError> {
+    pub fn marker(&self) -> Result<Option<Marker>> {
         let (mut bytes, mut failure) = (None, None);
         let mut versions = Vec::new();
         for ObservedMarker { base, state, .. } in &self.markers {
@@ -146,9 +160,9 @@ impl Storage {
         let reads = self.preferred(exchange).into_iter().map(|index| {
             let (base, key) = (Arc::clone(&self.inner.bases[index]), key.clone());
             async move {
-                let state = match base.retrying_if_healthy().get_versioned(&key).await {
-                    Ok(found) => MarkerState::of(found),
-                    Err(error) if error.kind == StoreErrorKind::NotFound => MarkerState::Absent,
+                let found = base.retrying_if_healthy().get_versioned(&key).await;
+                let state = match if_found(found) {
+                    Ok(found) => found.map_or(MarkerState::Absent, MarkerState::of),
                     Err(error) => MarkerState::Unknown(base.error("get", key.as_str(), error)),
                 };
                 let base = base.name.to_string();
@@ -164,7 +178,7 @@ impl Storage {
     ///
     /// # Errors
     /// Those of [`ObservedMarkers::marker`].
-    pub async fn get_marker(&self, exchange: &ExchangeId) -> Result<Option<Marker>, StorageError> {
+    pub async fn get_marker(&self, exchange: &ExchangeId) -> Result<Option<Marker>> {
         self.observe_markers(exchange).await.marker()
     }
 
@@ -172,15 +186,14 @@ impl Storage {
     ///
     /// # Errors
     /// If none was found and one that did not respond may have it.
-    pub async fn has_marker(&self, exchange: &ExchangeId) -> Result<bool, StorageError> {
+    pub async fn has_marker(&self, exchange: &ExchangeId) -> Result<bool> {
         let key = keys::marker(exchange);
         let mut failure = None;
         for index in self.preferred(exchange) {
             let base = &self.inner.bases[index];
-            match base.store.get_versioned(&key).await {
-                Ok(found) if !found.bytes.starts_with(TOMBSTONE) => return Ok(true),
+            match if_found(base.store.get_versioned(&key).await) {
+                Ok(Some(found)) if !found.bytes.starts_with(TOMBSTONE) => return Ok(true),
                 Ok(_) => {}
-                Err(error) if error.kind == StoreErrorKind::NotFound => {}
                 Err(error) => failure = failure.or(Some(base.error("get", key.as_str(), error))),
             }
         }
@@ -198,7 +211,7 @@ impl Storage {
         exchange: &ExchangeId,
         content: &Bytes,
         observed: &ObservedMarkers,
-    ) -> Result<bool, StorageError> {
+    ) -> Result<bool> {
         let written = self.new_marker(content);
         let put = self.put_observed(exchange, &written, observed).await?;
         Ok(put.is_some())
@@ -215,7 +228,7 @@ impl Storage {
         &self,
         exchange: &ExchangeId,
         content: &Bytes,
-    ) -> Result<Option<(ObservedMarkers, WrittenMarker)>, StorageError> {
+    ) -> Result<Option<(ObservedMarkers, WrittenMarker)>> {
         let bytes = self.new_marker(content);
         let absent = |index: usize| ObservedMarker {
             index,
@@ -257,13 +270,11 @@ impl Storage {
         for (index, written) in written {
             let base = &self.inner.bases[index];
             let store = base.retrying_if_healthy();
-            let removed = match store.get_versioned(key).await {
-                Ok(found) if found.bytes == written => {
+            let removed = match if_found(store.get_versioned(key).await) {
+                Ok(Some(found)) if found.bytes == written => {
                     store.delete_if(key, Some(&found.version)).await.map(drop)
                 }
-                Ok(_) => Ok(()),
-                Err(error) if error.kind == StoreErrorKind::NotFound => Ok(()),
-                Err(error) => Err(error),
+                other => other.map(drop),
             };
             if let Err(error) = removed {
                 tracing::debug!(%error, base = %base.name, %key,
@@ -285,7 +296,7 @@ impl Storage {
         exchange: &ExchangeId,
         written: &Bytes,
         observed: &ObservedMarkers,
-    ) -> Result<Option<BaseName>, StorageError> {
+    ) -> Result<Option<BaseName>> {
         let key = keys::marker(exchange);
         let expected: Vec<(usize, Precondition)> =
             observed.markers.iter().filter_map(renewable).collect();
@@ -315,10 +326,7 @@ impl Storage {
 /// not be: over a tombstone, or where nothing could be observed.
 fn renewable(observed: &ObservedMarker) -> Option<(usize, Precondition)> {
     match &observed.state {
-        MarkerState::Absent => Some((observed.index, Precondition::Absent)),
-        MarkerState::Open { version, .. } => {
-            Some((observed.index, Precondition::Version(version.clone())))
-        }
-        MarkerState::Tombstone { .. } | MarkerState::Unknown(_) => None,
+        MarkerState::Tombstone { .. } => None,
+        state => Some((observed.index, state.precondition().ok()?)),
     }
 }

@@ -24,7 +24,7 @@ pub use crate::store::metrics::StorageMetrics;
 pub use crate::store::retry::RetryPolicy;
 pub use crate::store::{Remedy, StoreError, StoreErrorKind, StoreLimits, Tail};
 pub use base::BaseStatus;
-pub use error::{StorageError, StorageFailure};
+pub use error::{Result, StorageError, StorageFailure};
 pub use exchanges::Inventory;
 pub use facade::Storage;
 pub use markers::{Marker, ObservedMarkers, WrittenMarker};

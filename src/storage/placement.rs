@@ -3,6 +3,8 @@
 //! Does: round-robin for segments, rendezvous hashing for markers. Does not: know stores or why one
 //! is unhealthy. Invariant: every order contains each base directory exactly once.
 
+use std::cmp::Reverse;
+
 use crate::id::{BaseName, ExchangeId};
 use crate::store::stable_hash;
 
@@ -28,19 +30,13 @@ pub fn rendezvous<'a>(
     exchange: &ExchangeId,
     names: impl IntoIterator<Item = &'a BaseName>,
 ) -> Vec<usize> {
-    let mut scored: Vec<(u64, &BaseName, usize)> = names
-        .into_iter()
-        .enumerate()
-        .map(|(index, name)| {
-            (
-                stable_hash(&[exchange.as_str().as_bytes(), name.as_str().as_bytes()]),
-                name,
-                index,
-            )
-        })
-        .collect();
+    let score = |(index, name): (usize, &'a BaseName)| {
+        let hash = stable_hash(&[exchange.as_str().as_bytes(), name.as_str().as_bytes()]);
+        (Reverse(hash), name, index)
+    };
+    let mut scored: Vec<_> = names.into_iter().enumerate().map(score).collect();
     // Names break ties: configurations may list the same base directories in another order.
-    scored.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+    scored.sort();
     scored.into_iter().map(|(_, _, index)| index).collect()
 }
 

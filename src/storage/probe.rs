@@ -11,13 +11,13 @@ use bytes::Bytes;
 
 use crate::runtime::Runtime;
 use crate::store::keys::{self, Key};
-use crate::store::{Precondition, Store, StoreError, StoreErrorKind};
+use crate::store::{Precondition, Result, Store, StoreError, StoreErrorKind, if_found};
 
 /// A store that takes longer than this for a few bytes is unusable for segments.
 const TIME_LIMIT: Duration = Duration::from_secs(40);
 
 /// Probes a store.
-pub async fn run(store: &dyn Store, runtime: &Runtime) -> Result<(), StoreError> {
+pub async fn run(store: &dyn Store, runtime: &Runtime) -> Result<()> {
     tokio::select! {
         biased;
         result = probe(store, runtime) => result,
@@ -30,10 +30,7 @@ pub async fn run(store: &dyn Store, runtime: &Runtime) -> Result<(), StoreError>
 
 /// Whether a store refuses a write whose precondition does not hold. Some servers answer that they
 /// do not implement preconditions, which `put_if` handles; others ignore them silently.
-pub async fn honours_preconditions(
-    store: &dyn Store,
-    runtime: &Runtime,
-) -> Result<bool, StoreError> {
+pub async fn honours_preconditions(store: &dyn Store, runtime: &Runtime) -> Result<bool> {
     let key = keys::probe(runtime.random.next_u64());
     let writes = async {
         let mut written = Vec::new();
@@ -48,7 +45,7 @@ pub async fn honours_preconditions(
     honoured
 }
 
-async fn probe(store: &dyn Store, runtime: &Runtime) -> Result<(), StoreError> {
+async fn probe(store: &dyn Store, runtime: &Runtime) -> Result<()> {
     if store.needs_keep_object() && !exists(store, &keys::keep(), "reading").await? {
         let content = vec![Bytes::from_static(b"Keeps this folder from being empty.\n")];
         let put = store.put(&keys::keep(), content).await;
@@ -65,15 +62,12 @@ async fn probe(store: &dyn Store, runtime: &Runtime) -> Result<(), StoreError> {
     }
 }
 
-async fn exists(store: &dyn Store, key: &Key, step: &'static str) -> Result<bool, StoreError> {
-    match store.get_tail(key, 1).await {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind == StoreErrorKind::NotFound => Ok(false),
-        Err(error) => Err(in_step(step)(error)),
-    }
+async fn exists(store: &dyn Store, key: &Key, step: &'static str) -> Result<bool> {
+    let found = if_found(store.get_tail(key, 1).await);
+    Ok(found.map_err(in_step(step))?.is_some())
 }
 
-async fn write_and_read(store: &dyn Store, key: &Key) -> Result<(), StoreError> {
+async fn write_and_read(store: &dyn Store, key: &Key) -> Result<()> {
     let content = format!("{key} ok");
     let (first, second) = content.split_at(key.as_str().len());
     let parts = [first, second].map(|part| Bytes::copy_from_slice(part.as_bytes()));

@@ -4,7 +4,7 @@
 
 use futures::future::join_all;
 
-use super::error::StorageError;
+use super::error::Result;
 use super::facade::Storage;
 use crate::store::keys::{self, Key};
 
@@ -21,7 +21,7 @@ impl Storage {
     ///
     /// # Errors
     /// If a base directory cannot be listed.
-    pub async fn list_probes(&self) -> Result<Vec<ProbeObject>, StorageError> {
+    pub async fn list_probes(&self) -> Result<Vec<ProbeObject>> {
         let lists = self.inner.bases.iter().enumerate();
         let lists = join_all(lists.map(|(index, base)| async move {
             let folder = keys::probes();
@@ -33,7 +33,7 @@ impl Storage {
             });
             Ok(objects.collect::<Vec<_>>())
         }));
-        let lists: Result<Vec<_>, StorageError> = lists.await.into_iter().collect();
+        let lists: Result<Vec<_>> = lists.await.into_iter().collect();
         let mut all = lists?.concat();
         all.sort();
         Ok(all)
@@ -43,7 +43,7 @@ impl Storage {
     ///
     /// # Errors
     /// If it cannot be removed.
-    pub async fn remove_probe(&self, probe: &ProbeObject) -> Result<(), StorageError> {
+    pub async fn remove_probe(&self, probe: &ProbeObject) -> Result<()> {
         let base = &self.inner.bases[probe.base];
         let removed = base.no_retry.delete(vec![probe.key.clone()]).await;
         removed

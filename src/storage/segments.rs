@@ -13,7 +13,7 @@ use futures::FutureExt as _;
 use futures::future::join_all;
 
 use super::base::BaseDirectory;
-use super::error::{StorageError, StorageFailure};
+use super::error::{Result, StorageError, StorageFailure};
 use super::facade::Storage;
 use super::placement;
 use crate::id::{ExchangeId, SegmentAddress, SegmentId};
@@ -41,7 +41,7 @@ impl Storage {
         exchange: &ExchangeId,
         segment: SegmentId,
         content: Vec<Bytes>,
-    ) -> Result<SegmentAddress, StorageError> {
+    ) -> Result<SegmentAddress> {
         let key = keys::segment(exchange, segment);
         let turn = self.inner.turn.fetch_add(1, Ordering::Relaxed);
         let order = |healthy: &[bool]| placement::round_robin(turn, healthy);
@@ -61,7 +61,7 @@ impl Storage {
     ///
     /// # Errors
     /// If the segment is missing or cannot be read, or its base directory is not configured here.
-    pub async fn get_tail(&self, at: &SegmentAddress, max: u64) -> Result<Tail, StorageError> {
+    pub async fn get_tail(&self, at: &SegmentAddress, max: u64) -> Result<Tail> {
         let base = &self.inner.bases[self.base_index(at, "get")?];
         let key = keys::segment(&at.exchange, at.segment);
         let tail = base.store.get_tail(&key, max).await;
@@ -72,11 +72,7 @@ impl Storage {
     ///
     /// # Errors
     /// `Corrupt` if the result is not exactly the range; otherwise like [`Storage::get_tail`].
-    pub async fn get_range(
-        &self,
-        at: &SegmentAddress,
-        range: Range<u64>,
-    ) -> Result<Bytes, StorageError> {
+    pub async fn get_range(&self, at: &SegmentAddress, range: Range<u64>) -> Result<Bytes> {
         let base = &self.inner.bases[self.base_index(at, "get")?];
         let corrupt = |message: String| {
             let error = StoreError::new(StoreErrorKind::Corrupt, message);
@@ -98,10 +94,7 @@ impl Storage {
     ///
     /// # Errors
     /// If one of the base directories cannot be listed.
-    pub async fn list_segments(
-        &self,
-        exchange: &ExchangeId,
-    ) -> Result<Vec<ListedSegment>, StorageError> {
+    pub async fn list_segments(&self, exchange: &ExchangeId) -> Result<Vec<ListedSegment>> {
         let folder = keys::segments(exchange);
         let lists = self.inner.bases.iter().map(|base| base.list(&folder));
         let mut segments = Vec::new();
@@ -131,7 +124,7 @@ impl Storage {
     ///
     /// # Errors
     /// If one could not be removed, or its base directory is not configured here.
-    pub async fn remove_segments(&self, which: &[SegmentAddress]) -> Result<(), StorageError> {
+    pub async fn remove_segments(&self, which: &[SegmentAddress]) -> Result<()> {
         let mut by_base: Vec<Vec<Key>> = vec![Vec::new(); self.inner.bases.len()];
         for at in which {
             let index = self.base_index(at, "delete")?;
@@ -151,11 +144,7 @@ impl Storage {
         join_all(removals).await.into_iter().collect()
     }
 
-    fn base_index(
-        &self,
-        at: &SegmentAddress,
-        operation: &'static str,
-    ) -> Result<usize, StorageError> {
+    fn base_index(&self, at: &SegmentAddress, operation: &'static str) -> Result<usize> {
         let bases = &self.inner.bases;
         let index = bases.iter().position(|base| base.name == at.base);
         index.ok_or_else(|| {

@@ -45,6 +45,9 @@ pub enum Remedy {
     Bug,
 }
 
+/// Result of an operation on one base directory.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
 /// The error that caused another one; shared, so that errors can be cloned.
 pub type Cause = Arc<dyn Error + Send + Sync>;
 
@@ -76,11 +79,27 @@ impl StoreError {
         }
     }
 
+    /// The task of an operation ended without a result.
+    pub fn interrupted(cause: impl Error + Send + Sync + 'static) -> Self {
+        Self::new(StoreErrorKind::Unavailable, "the operation was interrupted").caused_by(cause)
+    }
+
     /// The same error with its cause.
     #[must_use]
     pub fn caused_by(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
         self.source = Some(Arc::new(cause));
         self
+    }
+}
+
+/// What an operation on one object returned; `None` if there is no such object.
+///
+/// # Errors
+/// All others.
+pub fn if_found<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Err(error) if error.kind == StoreErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
     }
 }
 

@@ -9,7 +9,7 @@ use std::ops::Range;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::error::StoreError;
+use super::error::Result;
 use super::keys::{Folder, Key};
 
 /// Largest object that [`Store::get_versioned`] reads, in bytes: markers are small.
@@ -70,7 +70,7 @@ pub enum DeleteOutcome {
 /// counts. Each operation may run concurrently with any other, also from other processes.
 ///
 /// # Errors
-/// All methods fail with a [`StoreError`] whose kind decides what happens next:
+/// All methods fail with a [`StoreError`](super::StoreError) whose kind decides what happens next:
 /// - [`NotFound`](super::StoreErrorKind::NotFound): the object does not exist (reads only);
 /// - [`Unavailable`](super::StoreErrorKind::Unavailable): a retry may help; the operation may have
 ///   been applied;
@@ -104,52 +104,43 @@ pub enum DeleteOutcome {
 pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     /// Writes a whole object, the concatenation of `content`, replacing one with the same key.
     /// Readers see the old or the new object, never a part of one. `Ok` means durable.
-    async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<(), StoreError>;
+    async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<()>;
 
     /// Writes a small object if the precondition holds, atomically with respect to other
     /// conditional writes; returns whether it was written.
     ///
     /// The content must differ from all content ever put under this key: after a lost response a
     /// backend compares contents to find out whether its write was applied.
-    async fn put_if(
-        &self,
-        key: &Key,
-        content: Bytes,
-        expected: &Precondition,
-    ) -> Result<bool, StoreError>;
+    async fn put_if(&self, key: &Key, content: Bytes, expected: &Precondition) -> Result<bool>;
 
     /// Reads a small object (up to [`MAX_VERSIONED_SIZE`]) with its version. Strongly consistent:
     /// a write that has completed is visible.
-    async fn get_versioned(&self, key: &Key) -> Result<Versioned, StoreError>;
+    async fn get_versioned(&self, key: &Key) -> Result<Versioned>;
 
     /// The last `max` bytes of an object, or all of it if it is shorter; `max` may be 0.
-    async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail, StoreError>;
+    async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail>;
 
     /// Exactly these bytes of an object, or `Corrupt` if it does not have all of them.
-    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError>;
+    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes>;
 
     /// All objects below a folder, at any depth, in no particular order, without temporaries. A
     /// folder that does not exist is empty; a base directory that has disappeared is an error.
-    async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>, StoreError>;
+    async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>>;
 
     /// Names of the non-empty folders directly in a folder, in no particular order.
-    async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>, StoreError>;
+    async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>>;
 
     /// Deletes objects; missing ones are not an error. Returns how many it deleted (a store that
     /// does not report this counts all of them).
-    async fn delete(&self, keys: Vec<Key>) -> Result<u64, StoreError>;
+    async fn delete(&self, keys: Vec<Key>) -> Result<u64>;
 
     /// Deletes one small object: unconditionally, or only if it still has this version. A store
     /// without conditional deletes reads the version first; a write in between is lost.
-    async fn delete_if(
-        &self,
-        key: &Key,
-        version: Option<&str>,
-    ) -> Result<DeleteOutcome, StoreError>;
+    async fn delete_if(&self, key: &Key, version: Option<&str>) -> Result<DeleteOutcome>;
 
     /// Removes what interrupted puts left below a folder, unless a running put of any process may
     /// still need it; returns how many files it removed.
-    async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64, StoreError>;
+    async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64>;
 
     /// Whether the folder of all exchanges must never become empty, because on some servers a put
     /// fails while another client deletes the last object of its folder.

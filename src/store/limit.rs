@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::keys::{self, Folder, Key};
 use super::{
-    DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, StoreErrorKind, StoreLimits, Tail,
+    DeleteOutcome, ObjectMeta, Precondition, Result, Store, StoreError, StoreLimits, Tail,
     Versioned,
 };
 use crate::fair::FairSemaphore;
@@ -42,14 +42,10 @@ impl Limit {
     }
 
     /// Runs an operation on `path` under a permit.
-    async fn run<T, F>(
-        &self,
-        path: &str,
-        operation: impl FnOnce(Arc<dyn Store>) -> F,
-    ) -> Result<T, StoreError>
+    async fn run<T, F>(&self, path: &str, operation: impl FnOnce(Arc<dyn Store>) -> F) -> Result<T>
     where
         T: Send + 'static,
-        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
     {
         let permit = self.permits.acquire(keys::query(path), 1).await;
         let work = operation(Arc::clone(&self.inner));
@@ -63,82 +59,72 @@ impl Limit {
             drop(permit);
             let _ = sender.send(result);
         });
-        result.await.unwrap_or_else(|error| {
-            let message = "the operation was interrupted";
-            Err(StoreError::new(StoreErrorKind::Unavailable, message).caused_by(error))
-        })
+        result
+            .await
+            .unwrap_or_else(|error| Err(StoreError::interrupted(error)))
     }
 }
 
 #[async_trait]
 impl Store for Limit {
-    async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<(), StoreError> {
+    async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<()> {
         let at = key.clone();
         let put = |store: Arc<dyn Store>| async move { store.put(&at, content).await };
         self.run(key.as_str(), put).await
     }
 
-    async fn put_if(
-        &self,
-        key: &Key,
-        content: Bytes,
-        expected: &Precondition,
-    ) -> Result<bool, StoreError> {
+    async fn put_if(&self, key: &Key, content: Bytes, expected: &Precondition) -> Result<bool> {
         let (at, expected) = (key.clone(), expected.clone());
         let put =
             |store: Arc<dyn Store>| async move { store.put_if(&at, content, &expected).await };
         self.run(key.as_str(), put).await
     }
 
-    async fn get_versioned(&self, key: &Key) -> Result<Versioned, StoreError> {
+    async fn get_versioned(&self, key: &Key) -> Result<Versioned> {
         let at = key.clone();
         let get = |store: Arc<dyn Store>| async move { store.get_versioned(&at).await };
         self.run(key.as_str(), get).await
     }
 
-    async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail, StoreError> {
+    async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail> {
         let at = key.clone();
         let get = |store: Arc<dyn Store>| async move { store.get_tail(&at, max).await };
         self.run(key.as_str(), get).await
     }
 
-    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
+    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         let at = key.clone();
         let get = |store: Arc<dyn Store>| async move { store.get_range(&at, range).await };
         self.run(key.as_str(), get).await
     }
 
-    async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>, StoreError> {
+    async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>> {
         let below = folder.clone();
         let list = |store: Arc<dyn Store>| async move { store.list(&below).await };
         self.run(folder.as_str(), list).await
     }
 
-    async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>, StoreError> {
+    async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>> {
         let within = folder.clone();
         let list = |store: Arc<dyn Store>| async move { store.list_folders(&within).await };
         self.run(folder.as_str(), list).await
     }
 
-    async fn delete(&self, keys: Vec<Key>) -> Result<u64, StoreError> {
+    async fn delete(&self, keys: Vec<Key>) -> Result<u64> {
         let first = keys.first().cloned();
         let path = first.as_ref().map_or("", Key::as_str);
         let delete = |store: Arc<dyn Store>| async move { store.delete(keys).await };
         self.run(path, delete).await
     }
 
-    async fn delete_if(
-        &self,
-        key: &Key,
-        version: Option<&str>,
-    ) -> Result<DeleteOutcome, StoreError> {
+    async fn delete_if(&self, key: &Key, version: Option<&str>) -> Result<DeleteOutcome> {
         let (at, version) = (key.clone(), version.map(str::to_owned));
         let delete =
             |store: Arc<dyn Store>| async move { store.delete_if(&at, version.as_deref()).await };
         self.run(key.as_str(), delete).await
     }
 
-    async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64, StoreError> {
+    async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64> {
         let below = folder.clone();
         let remove =
             |store: Arc<dyn Store>| async move { store.remove_stale_temporaries(&below).await };

@@ -14,12 +14,12 @@ use bytes::Bytes;
 use super::keys::{Folder, Key};
 use super::metrics::StorageMetrics;
 use super::{
-    DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, StoreErrorKind, Tail, Versioned,
+    DeleteOutcome, ObjectMeta, Precondition, Result, Store, StoreErrorKind, Tail, Versioned,
 };
 use crate::id::BaseName;
 use crate::runtime::Clock;
 
-fn outcome<T>(result: &Result<T, StoreError>) -> &'static str {
+fn outcome<T>(result: &Result<T>) -> &'static str {
     match result {
         Ok(_) => "ok",
         Err(error) => match error.kind {
@@ -59,8 +59,8 @@ impl Meter {
     async fn measured<T>(
         &self,
         operation: &'static str,
-        work: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         let start = self.clock.now();
         let result = work.await;
         let elapsed = self.clock.now() - start;
@@ -72,19 +72,14 @@ impl Meter {
 
 #[async_trait]
 impl Store for Meter {
-    async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<(), StoreError> {
+    async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<()> {
         let size = content.iter().map(Bytes::len).sum();
         self.measured("put", self.inner.put(key, content)).await?;
         self.metrics.count_written(&self.base, size);
         Ok(())
     }
 
-    async fn put_if(
-        &self,
-        key: &Key,
-        content: Bytes,
-        expected: &Precondition,
-    ) -> Result<bool, StoreError> {
+    async fn put_if(&self, key: &Key, content: Bytes, expected: &Precondition) -> Result<bool> {
         let size = content.len();
         let put = self.inner.put_if(key, content, expected);
         let written = self.measured("put", put).await?;
@@ -94,19 +89,19 @@ impl Store for Meter {
         Ok(written)
     }
 
-    async fn get_versioned(&self, key: &Key) -> Result<Versioned, StoreError> {
+    async fn get_versioned(&self, key: &Key) -> Result<Versioned> {
         let found = self.measured("get", self.inner.get_versioned(key)).await?;
         self.metrics.count_read(&self.base, found.bytes.len());
         Ok(found)
     }
 
-    async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail, StoreError> {
+    async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail> {
         let tail = self.measured("get", self.inner.get_tail(key, max)).await?;
         self.metrics.count_read(&self.base, tail.bytes.len());
         Ok(tail)
     }
 
-    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
+    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         let bytes = self
             .measured("get", self.inner.get_range(key, range))
             .await?;
@@ -114,28 +109,24 @@ impl Store for Meter {
         Ok(bytes)
     }
 
-    async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>, StoreError> {
+    async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>> {
         self.measured("list", self.inner.list(folder)).await
     }
 
-    async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>, StoreError> {
+    async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>> {
         self.measured("list", self.inner.list_folders(folder)).await
     }
 
-    async fn delete(&self, keys: Vec<Key>) -> Result<u64, StoreError> {
+    async fn delete(&self, keys: Vec<Key>) -> Result<u64> {
         self.measured("delete", self.inner.delete(keys)).await
     }
 
-    async fn delete_if(
-        &self,
-        key: &Key,
-        version: Option<&str>,
-    ) -> Result<DeleteOutcome, StoreError> {
+    async fn delete_if(&self, key: &Key, version: Option<&str>) -> Result<DeleteOutcome> {
         self.measured("delete", self.inner.delete_if(key, version))
             .await
     }
 
-    async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64, StoreError> {
+    async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64> {
         self.measured("sweep", self.inner.remove_stale_temporaries(folder))
             .await
     }

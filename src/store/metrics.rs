@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -13,110 +12,34 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::id::BaseName;
-use crate::telemetry::catalog::{Definition, Kind, Measure, Stability};
+use crate::telemetry::catalog::{Definition, Kind, Measure, Stability, catalog};
 
-const fn definition(
-    kind: Kind,
-    measure: Measure,
-    name: &'static str,
-    labels: &'static [&'static str],
-    help: &'static str,
-) -> Definition {
-    Definition {
-        name,
-        kind,
-        measure,
-        labels,
-        stability: Stability::Stable,
-        help,
-    }
+catalog! {
+    REQUESTS: Counter Count Stable "stopover_storage_requests" ["base", "operation", "outcome"]
+        "Operations on a base directory, each attempt counted; \
+         outcome: ok, not_found, unavailable, refused, corrupt";
+    DURATION: Histogram Seconds Stable "stopover_storage_request_duration" ["base", "operation"]
+        "Duration of an operation on a base directory, without the wait for a slot";
+    WRITTEN: Counter Bytes Stable "stopover_storage_written" ["base"]
+        "Bytes written to a base directory";
+    READ: Counter Bytes Stable "stopover_storage_read" ["base"] "Bytes read from a base directory";
+    HEALTHY: Gauge Count Stable "stopover_storage_healthy" ["base"]
+        "1 if the base directory is healthy, 0 while new segments avoid it";
+    PUT_FAILURES: Counter Count Stable "stopover_storage_put_failures" ["base"]
+        "Puts that failed on the base directory and were retried elsewhere or later";
+    IGNORED_KEYS: Counter Count Stable "stopover_storage_ignored_keys" ["base"]
+        "Listed objects that Stopover did not write";
 }
 
-const REQUESTS: Definition = definition(
-    Kind::Counter,
-    Measure::Count,
-    "stopover_storage_requests",
-    &["base", "operation", "outcome"],
-    "Operations on a base directory, each attempt counted; \
-     outcome: ok, not_found, unavailable, refused, corrupt",
-);
-const DURATION: Definition = definition(
-    Kind::Histogram,
-    Measure::Seconds,
-    "stopover_storage_request_duration",
-    &["base", "operation"],
-    "Duration of an operation on a base directory, without the wait for a slot",
-);
-const WRITTEN: Definition = definition(
-    Kind::Counter,
-    Measure::Bytes,
-    "stopover_storage_written",
-    &["base"],
-    "Bytes written to a base directory",
-);
-const READ: Definition = definition(
-    Kind::Counter,
-    Measure::Bytes,
-    "stopover_storage_read",
-    &["base"],
-    "Bytes read from a base directory",
-);
-const HEALTHY: Definition = definition(
-    Kind::Gauge,
-    Measure::Count,
-    "stopover_storage_healthy",
-    &["base"],
-    "1 if the base directory is healthy, 0 while new segments avoid it",
-);
-const PUT_FAILURES: Definition = definition(
-    Kind::Counter,
-    Measure::Count,
-    "stopover_storage_put_failures",
-    &["base"],
-    "Puts that failed on the base directory and were retried elsewhere or later",
-);
-const IGNORED_KEYS: Definition = definition(
-    Kind::Counter,
-    Measure::Count,
-    "stopover_storage_ignored_keys",
-    &["base"],
-    "Listed objects that Stopover did not write",
-);
-
-/// All metrics of base directories, in the order of `docs/metrics.md`.
-pub const CATALOG: &[Definition] = &[
-    REQUESTS,
-    DURATION,
-    WRITTEN,
-    READ,
-    HEALTHY,
-    PUT_FAILURES,
-    IGNORED_KEYS,
-];
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
-    base: String,
-    operation: &'static str,
-    outcome: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OperationLabels {
-    base: String,
-    operation: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct BaseLabels {
-    base: String,
-}
+type Labels<V, const N: usize> = [(&'static str, V); N];
+type BaseLabels = Labels<String, 1>;
+type RequestLabels = (BaseLabels, Labels<&'static str, 2>);
 
 /// Metrics of all base directories; clones share their values.
 #[derive(Debug, Clone)]
 pub struct StorageMetrics {
     requests: Family<RequestLabels, Counter>,
-    durations: Family<OperationLabels, Histogram>,
+    durations: Family<(BaseLabels, Labels<&'static str, 1>), Histogram>,
     written: Family<BaseLabels, Counter>,
     read: Family<BaseLabels, Counter>,
     healthy: Family<BaseLabels, Gauge>,
@@ -160,19 +83,12 @@ impl StorageMetrics {
         outcome: &'static str,
         elapsed: Duration,
     ) {
-        let base = base.to_string();
-        let labels = OperationLabels {
-            base: base.clone(),
-            operation,
-        };
-        let duration = self.durations.get_or_create(&labels);
+        let duration = (labels(base), [("operation", operation)]);
+        let duration = self.durations.get_or_create(&duration);
         duration.observe(elapsed.as_secs_f64());
-        let labels = RequestLabels {
-            base,
-            operation,
-            outcome,
-        };
-        self.requests.get_or_create(&labels).inc();
+        self.requests
+            .get_or_create(&request_labels(base, operation, outcome))
+            .inc();
     }
 
     pub(super) fn count_written(&self, base: &BaseName, bytes: usize) {
@@ -202,19 +118,23 @@ impl StorageMetrics {
     /// Number of operations (`put`, `get`, `list`, `delete`, `sweep`) with this outcome (`ok`,
     /// `not_found`, `unavailable`, `refused`, `corrupt`).
     pub fn requests(&self, base: &BaseName, operation: &'static str, outcome: &'static str) -> u64 {
-        let base = base.to_string();
         self.requests
-            .get_or_create(&RequestLabels {
-                base,
-                operation,
-                outcome,
-            })
+            .get_or_create(&request_labels(base, operation, outcome))
             .get()
     }
 }
 
 fn labels(base: &BaseName) -> BaseLabels {
-    BaseLabels {
-        base: base.to_string(),
-    }
+    [("base", base.to_string())]
+}
+
+fn request_labels(
+    base: &BaseName,
+    operation: &'static str,
+    outcome: &'static str,
+) -> RequestLabels {
+    (
+        labels(base),
+        [("operation", operation), ("outcome", outcome)],
+    )
 }

@@ -26,7 +26,7 @@ pub mod retry;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use error::{Cause, Remedy, StoreError, StoreErrorKind};
+pub use error::{Cause, Remedy, Result, StoreError, StoreErrorKind, if_found};
 pub use hash::stable_hash;
 pub use interface::{
     DeleteOutcome, MAX_VERSIONED_SIZE, ObjectMeta, Precondition, Store, Tail, Versioned,

@@ -47,11 +47,8 @@ pub fn open_all(
     for config in configs {
         let new = open(config, runtime)?;
         if let Some(reason) = all.iter().find_map(|old| conflict(old, &new)) {
-            return Err(OpenError::new(
-                new.name.as_str(),
-                new.uri.to_string(),
-                reason,
-            ));
+            let (name, uri) = (new.name.as_str(), new.uri.to_string());
+            return Err(OpenError::new(name, uri, reason));
         }
         all.push(new);
     }

@@ -16,7 +16,8 @@ use tokio::time::Instant;
 
 use super::keys::{Folder, Key};
 use super::{
-    DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, StoreErrorKind, Tail, Versioned,
+    DeleteOutcome, ObjectMeta, Precondition, Result, Store, StoreError, StoreErrorKind, Tail,
+    Versioned,
 };
 use crate::runtime::Runtime;
 
@@ -77,18 +78,18 @@ impl Retry {
         }
     }
 
-    async fn retrying<T, F>(&self, operation: impl Fn() -> F) -> Result<T, StoreError>
+    async fn retrying<T, F>(&self, operation: impl Fn() -> F) -> Result<T>
     where
-        F: Future<Output = Result<T, StoreError>>,
+        F: Future<Output = Result<T>>,
     {
         let retryable = |_, error: &StoreError| error.kind == StoreErrorKind::Unavailable;
         let deadline = self.runtime.clock.now() + self.policy.max_elapsed;
         self.repeat(operation, retryable, Some(deadline)).await
     }
 
-    async fn retrying_contended<T, F>(&self, operation: impl Fn() -> F) -> Result<T, StoreError>
+    async fn retrying_contended<T, F>(&self, operation: impl Fn() -> F) -> Result<T>
     where
-        F: Future<Output = Result<T, StoreError>>,
+        F: Future<Output = Result<T>>,
     {
         let retryable = |number, error: &StoreError| error.contended && number <= CONTENDED_RETRIES;
         self.repeat(operation, retryable, None).await
@@ -101,9 +102,9 @@ impl Retry {
         operation: impl Fn() -> F,
         retryable: impl Fn(u32, &StoreError) -> bool,
         deadline: Option<Instant>,
-    ) -> Result<T, StoreError>
+    ) -> Result<T>
     where
-        F: Future<Output = Result<T, StoreError>>,
+        F: Future<Output = Result<T>>,
     {
         let Runtime { clock, random, .. } = &self.runtime;
         let mut number = 0;
@@ -125,55 +126,46 @@ impl Retry {
 
 #[async_trait]
 impl Store for Retry {
-    async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<(), StoreError> {
+    async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<()> {
         self.retrying_contended(|| self.inner.put(key, content.clone()))
             .await
     }
 
-    async fn put_if(
-        &self,
-        key: &Key,
-        content: Bytes,
-        expected: &Precondition,
-    ) -> Result<bool, StoreError> {
+    async fn put_if(&self, key: &Key, content: Bytes, expected: &Precondition) -> Result<bool> {
         self.retrying_contended(|| self.inner.put_if(key, content.clone(), expected))
             .await
     }
 
-    async fn get_versioned(&self, key: &Key) -> Result<Versioned, StoreError> {
+    async fn get_versioned(&self, key: &Key) -> Result<Versioned> {
         self.retrying(|| self.inner.get_versioned(key)).await
     }
 
-    async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail, StoreError> {
+    async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail> {
         self.retrying(|| self.inner.get_tail(key, max)).await
     }
 
-    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
+    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         self.retrying(|| self.inner.get_range(key, range.clone()))
             .await
     }
 
-    async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>, StoreError> {
+    async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>> {
         self.retrying(|| self.inner.list(folder)).await
     }
 
-    async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>, StoreError> {
+    async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>> {
         self.retrying(|| self.inner.list_folders(folder)).await
     }
 
-    async fn delete(&self, keys: Vec<Key>) -> Result<u64, StoreError> {
+    async fn delete(&self, keys: Vec<Key>) -> Result<u64> {
         self.retrying(|| self.inner.delete(keys.clone())).await
     }
 
-    async fn delete_if(
-        &self,
-        key: &Key,
-        version: Option<&str>,
-    ) -> Result<DeleteOutcome, StoreError> {
+    async fn delete_if(&self, key: &Key, version: Option<&str>) -> Result<DeleteOutcome> {
         self.retrying(|| self.inner.delete_if(key, version)).await
     }
 
-    async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64, StoreError> {
+    async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64> {
         self.retrying(|| self.inner.remove_stale_temporaries(folder))
             .await
     }

@@ -4,6 +4,10 @@
 //! not: hold values (`metrics`, `http`, `process`, `pools`). Invariant: a registered metric is in
 //! [`CATALOG`] and has a row in `docs/metrics.md`; a test compares all three.
 
+use std::fmt;
+
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
 /// Kinds of metrics.
@@ -65,20 +69,35 @@ impl Definition {
     }
 
     /// The unit as the registry knows it.
-    pub fn unit(&self) -> Option<Unit> {
+    pub fn unit(&self) -> Option<&'static Unit> {
         match self.measure {
             Measure::Count => None,
-            Measure::Bytes => Some(Unit::Bytes),
-            Measure::Seconds => Some(Unit::Seconds),
+            Measure::Bytes => Some(&Unit::Bytes),
+            Measure::Seconds => Some(&Unit::Seconds),
         }
     }
 
     /// Registers a metric under this definition.
     pub fn register(&self, registry: &mut Registry, metric: impl Metric) {
         match self.unit() {
-            Some(unit) => registry.register_with_unit(self.name, self.help, unit, metric),
+            Some(unit) => registry.register_with_unit(self.name, self.help, unit.clone(), metric),
             None => registry.register(self.name, self.help, metric),
         }
+    }
+
+    /// Starts the output of a counter or gauge.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn encode<'a>(
+        &'a self,
+        encoder: &'a mut DescriptorEncoder<'_>,
+    ) -> Result<MetricEncoder<'a>, fmt::Error> {
+        let kind = match self.kind {
+            Kind::Counter => MetricType::Counter,
+            _ => MetricType::Gauge,
+        };
+        encoder.encode_descriptor(self.name, self.help, self.unit(), kind)
     }
 
     /// Its row in `docs/metrics.md`.
@@ -95,6 +114,7 @@ impl Definition {
     }
 }
 
+/// Defines metrics as constants, and `CATALOG` of them.
 macro_rules! catalog {
     ($($ident:ident: $kind:ident $measure:ident $stability:ident
         $name:literal [$($label:literal),*] $help:literal;)*) => {
@@ -109,10 +129,11 @@ macro_rules! catalog {
                 help: $help,
             };
         )*
-        /// Every metric of this file, in order.
+        /// Every metric of this file, in the order of `docs/metrics.md`.
         pub const CATALOG: &[Definition] = &[$($ident),*];
     };
 }
+pub(crate) use catalog;
 
 catalog! {
     BUILD: Info Count Stable "stopover_build" ["version"]

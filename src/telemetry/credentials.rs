@@ -3,7 +3,6 @@
 //! Does: record them. Does not: know what a token or certificate is. Invariant: labels come from
 //! bounded sets.
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -30,43 +29,30 @@ impl Credential {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReloadLabels {
-    credential: &'static str,
-    outcome: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StaleLabels {
-    credential: &'static str,
-}
+type Labels<const N: usize> = [(&'static str, &'static str); N];
 
 /// Metrics of tokens and certificates; clones share their values.
 #[derive(Debug, Clone, Default)]
 pub struct CredentialMetrics {
-    reloads: Family<ReloadLabels, Counter>,
-    stale: Family<StaleLabels, Gauge>,
+    reloads: Family<Labels<2>, Counter>,
+    stale: Family<Labels<1>, Gauge>,
     handshakes_failed: Counter,
 }
 
 impl CredentialMetrics {
     /// Records the reload of a changed file, and whether its content is now in use.
     pub fn reloaded(&self, credential: Credential, in_use: bool) {
-        let credential = credential.as_str();
-        let outcome = if in_use { "ok" } else { "refused" };
-        let labels = ReloadLabels {
-            credential,
-            outcome,
-        };
-        self.reloads.get_or_create(&labels).inc();
-        let stale = self.stale.get_or_create(&StaleLabels { credential });
+        let credential = ("credential", credential.as_str());
+        let outcome = ("outcome", if in_use { "ok" } else { "refused" });
+        self.reloads.get_or_create(&[credential, outcome]).inc();
+        let stale = self.stale.get_or_create(&[credential]);
         stale.set(i64::from(!in_use));
     }
 
     /// Whether the last changed file was invalid, so that the previous content is still in use.
     pub fn is_stale(&self, credential: Credential) -> bool {
-        let credential = credential.as_str();
-        self.stale.get_or_create(&StaleLabels { credential }).get() == 1
+        let credential = ("credential", credential.as_str());
+        self.stale.get_or_create(&[credential]).get() == 1
     }
 
     /// Records a TLS handshake that failed or timed out.

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -14,24 +13,14 @@ use prometheus_client::registry::Registry;
 
 use super::catalog;
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ResponseLabels {
-    route: String,
-    method: &'static str,
-    status: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RouteLabels {
-    route: String,
-    method: &'static str,
-}
+type Labels<V, const N: usize> = [(&'static str, V); N];
+type RouteLabels<const N: usize> = (Labels<String, 1>, Labels<&'static str, N>);
 
 /// Metrics of requests; clones share their values.
 #[derive(Debug, Clone)]
 pub struct HttpMetrics {
-    requests: Family<ResponseLabels, Counter>,
-    durations: Family<RouteLabels, Histogram>,
+    requests: Family<RouteLabels<2>, Counter>,
+    durations: Family<RouteLabels<1>, Histogram>,
     in_flight: Gauge,
 }
 
@@ -72,17 +61,12 @@ impl HttpMetrics {
             Some(_) => "5xx",
             None => "client_gone",
         };
-        let route = route.to_owned();
-        self.requests
-            .get_or_create(&ResponseLabels {
-                route: route.clone(),
-                method,
-                status,
-            })
-            .inc();
-        self.durations
-            .get_or_create(&RouteLabels { route, method })
-            .observe(duration.as_secs_f64());
+        let route = [("route", route.to_owned())];
+        let method = ("method", method);
+        let labels = (route.clone(), [method, ("status", status)]);
+        self.requests.get_or_create(&labels).inc();
+        let duration_of_route = self.durations.get_or_create(&(route, [method]));
+        duration_of_route.observe(duration.as_secs_f64());
     }
 
     /// The number of requests that started and have not ended.

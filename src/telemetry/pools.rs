@@ -7,95 +7,77 @@ use std::fmt;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::catalog::{self, Definition};
 use crate::fair::FairSemaphore;
 use crate::memory::MemoryPool;
 
-type ReadGauge = fn(&MemoryPool) -> u64;
+/// Reads one gauge of a source.
+type ReadGauge<T> = fn(&T) -> u64;
+
+/// Collects the same gauges of several sources, each under its name in one label.
+pub struct GaugeCollector<T: 'static> {
+    label: &'static str,
+    gauges: &'static [(Definition, ReadGauge<T>)],
+    sources: Vec<(&'static str, T)>,
+}
 
 /// Collects the metrics of memory pools.
-pub struct PoolCollector(Vec<(&'static str, MemoryPool)>);
+pub type PoolCollector = GaugeCollector<MemoryPool>;
 
 impl PoolCollector {
     /// A collector for these pools, by name.
-    pub fn new(pools: Vec<(&'static str, MemoryPool)>) -> Self {
-        Self(pools)
-    }
-}
-
-impl fmt::Debug for PoolCollector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = self.0.iter().map(|(name, _)| name);
-        f.debug_list().entries(names).finish()
-    }
-}
-
-impl Collector for PoolCollector {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let gauges: [(&Definition, ReadGauge); 5] = [
-            (&catalog::MEMORY_CAPACITY, MemoryPool::capacity),
-            (&catalog::MEMORY_USED, MemoryPool::used),
-            (&catalog::MEMORY_WAITING, MemoryPool::waiting),
-            (&catalog::MEMORY_WAITING_QUERIES, |pool| {
-                pool.shortage().parties as u64
-            }),
-            (&catalog::MEMORY_LIMITED_QUERIES, |pool| {
-                pool.shortage().limited.len() as u64
-            }),
-        ];
-        for (definition, read) in gauges {
-            let values = self.0.iter().map(|(name, pool)| (*name, read(pool)));
-            encode(&mut encoder, definition, "pool", values)?;
+    pub fn new(sources: Vec<(&'static str, MemoryPool)>) -> Self {
+        Self {
+            label: "pool",
+            gauges: &[
+                (catalog::MEMORY_CAPACITY, MemoryPool::capacity),
+                (catalog::MEMORY_USED, MemoryPool::used),
+                (catalog::MEMORY_WAITING, MemoryPool::waiting),
+                (catalog::MEMORY_WAITING_QUERIES, |pool| {
+                    pool.shortage().parties as u64
+                }),
+                (catalog::MEMORY_LIMITED_QUERIES, |pool| {
+                    pool.shortage().limited.len() as u64
+                }),
+            ],
+            sources,
         }
-        Ok(())
     }
 }
 
 /// Collects the metrics of request slots.
-pub struct SlotCollector(Vec<(&'static str, FairSemaphore)>);
+pub type SlotCollector = GaugeCollector<FairSemaphore>;
 
 impl SlotCollector {
     /// A collector for these slots, by direction (`read`, `write`).
-    pub fn new(slots: Vec<(&'static str, FairSemaphore)>) -> Self {
-        Self(slots)
+    pub fn new(sources: Vec<(&'static str, FairSemaphore)>) -> Self {
+        Self {
+            label: "direction",
+            gauges: &[(catalog::SLOT_WAITERS, FairSemaphore::waiting)],
+            sources,
+        }
     }
 }
 
-impl fmt::Debug for SlotCollector {
+impl<T> fmt::Debug for GaugeCollector<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = self.0.iter().map(|(name, _)| name);
+        let names = self.sources.iter().map(|(name, _)| name);
         f.debug_list().entries(names).finish()
     }
 }
 
-impl Collector for SlotCollector {
+impl<T: Send + Sync> Collector for GaugeCollector<T> {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let values = self.0.iter().map(|(name, slots)| (*name, slots.waiting()));
-        encode(&mut encoder, &catalog::SLOT_WAITERS, "direction", values)
+        for (definition, read) in self.gauges {
+            let mut metric = definition.encode(&mut encoder)?;
+            for (name, source) in &self.sources {
+                let value = i64::try_from(read(source)).unwrap_or(i64::MAX);
+                let labels = [(self.label, *name)];
+                ConstGauge::new(value).encode(metric.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
     }
-}
-
-fn encode(
-    encoder: &mut DescriptorEncoder<'_>,
-    definition: &Definition,
-    label: &str,
-    values: impl Iterator<Item = (&'static str, u64)>,
-) -> Result<(), fmt::Error> {
-    let unit = definition.unit();
-    let mut metric = encoder.encode_descriptor(
-        definition.name,
-        definition.help,
-        unit.as_ref(),
-        MetricType::Gauge,
-    )?;
-    for (name, value) in values {
-        let value = i64::try_from(value).unwrap_or(i64::MAX);
-        let labels = [(label, name)];
-        let labelled = metric.encode_family(&labels)?;
-        ConstGauge::new(value).encode(labelled)?;
-    }
-    Ok(())
 }

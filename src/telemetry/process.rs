@@ -8,11 +8,10 @@ use std::fmt;
 use procfs::process::{Process, Stat};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use super::catalog::{self, Definition};
+use super::catalog::{self, Kind};
 
 /// Collects the metrics of this process.
 #[derive(Debug)]
@@ -37,29 +36,14 @@ impl Collector for ProcessCollector {
             (&catalog::PROCESS_START, sample.start_seconds),
         ];
         for (definition, value) in metrics {
-            if let Some(value) = value {
-                encode(&mut encoder, definition, value)?;
+            let Some(value) = value else { continue };
+            let metric = definition.encode(&mut encoder)?;
+            match definition.kind {
+                Kind::Counter => ConstCounter::new(value).encode(metric)?,
+                _ => ConstGauge::new(value).encode(metric)?,
             }
         }
         Ok(())
-    }
-}
-
-fn encode(
-    encoder: &mut DescriptorEncoder<'_>,
-    definition: &Definition,
-    value: f64,
-) -> Result<(), fmt::Error> {
-    let unit = definition.unit();
-    let kind = match definition.kind {
-        catalog::Kind::Counter => MetricType::Counter,
-        _ => MetricType::Gauge,
-    };
-    let metric =
-        encoder.encode_descriptor(definition.name, definition.help, unit.as_ref(), kind)?;
-    match kind {
-        MetricType::Counter => ConstCounter::new(value).encode(metric),
-        _ => ConstGauge::new(value).encode(metric),
     }
 }
 

@@ -17,7 +17,7 @@ use super::root::Root;
 use super::swap;
 use crate::store::keys::{Folder, Key};
 use crate::store::{
-    DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, StoreErrorKind, Tail, Versioned,
+    DeleteOutcome, ObjectMeta, Precondition, Result, Store, StoreError, Tail, Versioned,
 };
 
 /// Files below a folder.
@@ -45,62 +45,55 @@ impl LocalStore {
 
     async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Root) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
+        work: impl FnOnce(&Root) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let root = Arc::clone(&self.0);
         let task = tokio::task::spawn_blocking(move || work(&root));
-        task.await.unwrap_or_else(|error| {
-            let message = "the operation was interrupted";
-            Err(StoreError::new(StoreErrorKind::Unavailable, message).caused_by(error))
-        })
+        task.await
+            .unwrap_or_else(|error| Err(StoreError::interrupted(error)))
     }
 }
 
 #[async_trait]
 impl Store for LocalStore {
-    async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<(), StoreError> {
+    async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<()> {
         let path = self.0.path(key)?;
         self.blocking(move |root| root.put(&path, &content)).await
     }
 
-    async fn put_if(
-        &self,
-        key: &Key,
-        content: Bytes,
-        expected: &Precondition,
-    ) -> Result<bool, StoreError> {
+    async fn put_if(&self, key: &Key, content: Bytes, expected: &Precondition) -> Result<bool> {
         let (path, expected) = (self.0.path(key)?, expected.clone());
         self.blocking(move |root| root.put_if(&path, &content, &expected))
             .await
     }
 
-    async fn get_versioned(&self, key: &Key) -> Result<Versioned, StoreError> {
+    async fn get_versioned(&self, key: &Key) -> Result<Versioned> {
         let path = self.0.path(key)?;
         self.blocking(move |_| swap::read(&path).map_err(|error| failure("reading", &path, error)))
             .await
     }
 
-    async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail, StoreError> {
+    async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail> {
         let path = self.0.path(key)?;
         self.blocking(move |_| read_tail(&path, max)).await
     }
 
-    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
+    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         let path = self.0.path(key)?;
         self.blocking(move |_| read_range(&path, &range)).await
     }
 
-    async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>, StoreError> {
+    async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>> {
         let folder = folder.clone();
         self.blocking(move |root| root.list(&folder)).await
     }
 
-    async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>, StoreError> {
+    async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>> {
         let folder = folder.clone();
         self.blocking(move |root| root.list_folders(&folder)).await
     }
 
-    async fn delete(&self, keys: Vec<Key>) -> Result<u64, StoreError> {
+    async fn delete(&self, keys: Vec<Key>) -> Result<u64> {
         let paths = keys
             .iter()
             .map(|key| self.0.path(key))
@@ -108,17 +101,13 @@ impl Store for LocalStore {
         self.blocking(move |root| root.delete(&paths)).await
     }
 
-    async fn delete_if(
-        &self,
-        key: &Key,
-        version: Option<&str>,
-    ) -> Result<DeleteOutcome, StoreError> {
+    async fn delete_if(&self, key: &Key, version: Option<&str>) -> Result<DeleteOutcome> {
         let (path, version) = (self.0.path(key)?, version.map(str::to_owned));
         self.blocking(move |root| root.delete_if(&path, version.as_deref()))
             .await
     }
 
-    async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64, StoreError> {
+    async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64> {
         let folder = folder.clone();
         self.blocking(move |root| root.remove_stale_temporaries(&folder))
             .await

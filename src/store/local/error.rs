@@ -8,6 +8,17 @@ use std::path::Path;
 
 use crate::store::{StoreError, StoreErrorKind};
 
+/// What a file operation returned; `None` if there is no such file or folder.
+///
+/// # Errors
+/// All others.
+pub fn if_found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    }
+}
+
 /// The error of a failed put. `NotFound` concerns its folder then, not the object.
 pub fn put_failure(doing: &str, path: &Path, error: io::Error) -> StoreError {
     let mut failure = failure(doing, path, error);
@@ -19,39 +30,35 @@ pub fn put_failure(doing: &str, path: &Path, error: io::Error) -> StoreError {
 
 /// The error of a failed operation on a file.
 pub fn failure(doing: &str, path: &Path, error: io::Error) -> StoreError {
+    use StoreErrorKind::{Corrupt, NotFound, Refused, Unavailable};
     use io::ErrorKind as Io;
+
     let (kind, hint) = match error.kind() {
-        Io::NotFound => (StoreErrorKind::NotFound, None),
-        Io::UnexpectedEof => (
-            StoreErrorKind::Corrupt,
-            Some("the file is shorter than it was"),
-        ),
-        Io::InvalidData => (StoreErrorKind::Corrupt, None),
+        Io::NotFound => (NotFound, None),
+        Io::UnexpectedEof => (Corrupt, Some("the file is shorter than it was")),
+        Io::InvalidData => (Corrupt, None),
         Io::StorageFull => (
-            StoreErrorKind::Unavailable,
+            Unavailable,
             Some("the file system is full; free space or enlarge it"),
         ),
-        Io::QuotaExceeded => (
-            StoreErrorKind::Unavailable,
-            Some("raise the quota or free space"),
-        ),
+        Io::QuotaExceeded => (Unavailable, Some("raise the quota or free space")),
         Io::PermissionDenied => (
-            StoreErrorKind::Refused,
+            Refused,
             Some("give the daemon's user the right to read and write there"),
         ),
         Io::ReadOnlyFilesystem => (
-            StoreErrorKind::Refused,
+            Refused,
             Some("mount it writable or choose another base directory"),
         ),
         Io::NotADirectory => (
-            StoreErrorKind::Refused,
+            Refused,
             Some("a part of this path is a file; remove it or choose another base directory"),
         ),
         _ if error.raw_os_error() == Some(libc::EMFILE) => (
-            StoreErrorKind::Unavailable,
+            Unavailable,
             Some("raise the limit of open files (ulimit -n)"),
         ),
-        _ => (StoreErrorKind::Unavailable, None),
+        _ => (Unavailable, None),
     };
     StoreError {
         hint,

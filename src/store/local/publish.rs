@@ -16,22 +16,17 @@ use super::error::put_failure;
 use super::root::Root;
 use super::swap;
 use crate::store::keys::TEMPORARY;
-use crate::store::{Precondition, StoreError};
+use crate::store::{Precondition, Result};
 
 /// How often a put is repeated because another process removed its folder or temporary.
 const MAX_FOLDER_RACES: u32 = 16;
 
 impl Root {
-    pub fn put(&self, path: &Path, content: &[Bytes]) -> Result<(), StoreError> {
+    pub fn put(&self, path: &Path, content: &[Bytes]) -> Result<()> {
         self.publish(path, content, &|temporary| fs::rename(temporary, path))
     }
 
-    pub fn put_if(
-        &self,
-        path: &Path,
-        content: &Bytes,
-        expected: &Precondition,
-    ) -> Result<bool, StoreError> {
+    pub fn put_if(&self, path: &Path, content: &Bytes, expected: &Precondition) -> Result<bool> {
         let content = std::slice::from_ref(content);
         let written = self.publish(path, content, &|temporary| match expected {
             Precondition::Absent => swap::create(temporary, path),
@@ -50,7 +45,7 @@ impl Root {
         path: &Path,
         content: &[Bytes],
         name: &dyn Fn(&Path) -> io::Result<T>,
-    ) -> Result<T, StoreError> {
+    ) -> Result<T> {
         let mut races = 0;
         loop {
             match self.try_publish(path, content, name) {

@@ -11,16 +11,16 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::error::failure;
-use crate::store::StoreError;
+use crate::store::{Result, StoreError};
 use crate::store::{StoreErrorKind, Tail};
 
-fn open(path: &Path) -> Result<(File, Metadata), StoreError> {
+fn open(path: &Path) -> Result<(File, Metadata)> {
     let opened = File::open(path).and_then(|file| file.metadata().map(|meta| (file, meta)));
     opened.map_err(|error| failure("reading", path, error))
 }
 
 /// Reads into memory that is not zeroed first: for megabytes that would cost as much as the copy.
-fn read_exactly(mut file: &File, path: &Path, range: &Range<u64>) -> Result<Bytes, StoreError> {
+fn read_exactly(mut file: &File, path: &Path, range: &Range<u64>) -> Result<Bytes> {
     let length = range.end - range.start;
     let mut buffer = Vec::with_capacity(length as usize);
     let read = file
@@ -37,17 +37,13 @@ fn read_exactly(mut file: &File, path: &Path, range: &Range<u64>) -> Result<Byte
 ///
 /// # Errors
 /// `Corrupt` if the file does not have all of them; otherwise those of the file system.
-pub fn read_range(path: &Path, range: &Range<u64>) -> Result<Bytes, StoreError> {
+pub fn read_range(path: &Path, range: &Range<u64>) -> Result<Bytes> {
     let (file, metadata) = open(path)?;
     // Checked before memory is allocated: the range may come from a damaged handle.
-    if range.end > metadata.len() {
-        return Err(StoreError::new(
-            StoreErrorKind::Corrupt,
-            format!(
-                "the file has {} bytes, not the range {range:?}",
-                metadata.len()
-            ),
-        ));
+    let size = metadata.len();
+    if range.end > size {
+        let message = format!("the file has {size} bytes, not the range {range:?}");
+        return Err(StoreError::new(StoreErrorKind::Corrupt, message));
     }
     read_exactly(&file, path, range)
 }
@@ -56,7 +52,7 @@ pub fn read_range(path: &Path, range: &Range<u64>) -> Result<Bytes, StoreError> 
 ///
 /// # Errors
 /// Those of the file system.
-pub fn read_tail(path: &Path, max: u64) -> Result<Tail, StoreError> {
+pub fn read_tail(path: &Path, max: u64) -> Result<Tail> {
     let (file, metadata) = open(path)?;
     let object_size = metadata.len();
     let range = object_size.saturating_sub(max)..object_size;

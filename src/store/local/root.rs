@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use super::content::ContentWriter;
 use super::error::failure;
 use crate::store::keys::Key;
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::{Result, StoreError, StoreErrorKind};
 
 /// State shared by all operations on one folder.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Root {
     ///
     /// # Errors
     /// `Refused` if the key would name a file outside of the root.
-    pub fn path(&self, key: &Key) -> Result<PathBuf, StoreError> {
+    pub fn path(&self, key: &Key) -> Result<PathBuf> {
         let harmless = |part: &str| !matches!(part, "" | "." | "..");
         if key.as_str().split('/').all(harmless) {
             return Ok(self.folder.join(key.as_str()));
@@ -71,7 +71,7 @@ impl Root {
     ///
     /// # Errors
     /// `Unavailable` if it has, for example because it was unmounted.
-    pub fn check(&self) -> Result<(), StoreError> {
+    pub fn check(&self) -> Result<()> {
         match fs::metadata(&self.folder) {
             Ok(_) => self.seen.store(true, Ordering::Relaxed),
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

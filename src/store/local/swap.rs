@@ -12,8 +12,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::store::stable_hash;
-use crate::store::{DeleteOutcome, MAX_VERSIONED_SIZE, Versioned};
+use super::error::if_found;
+use crate::store::{DeleteOutcome, MAX_VERSIONED_SIZE, Versioned, stable_hash};
 
 /// A lock is waited for about five seconds.
 const LOCK_TRIES: u32 = 500;
@@ -72,11 +72,9 @@ pub fn replace(temporary: &Path, path: &Path, version: &str) -> io::Result<bool>
     let Some(_lock) = lock(path)? else {
         return Ok(false);
     };
-    match read(path) {
-        Ok(found) if found.version == version => fs::rename(temporary, path).map(|()| true),
-        Ok(_) => Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
+    match if_found(read(path))? {
+        Some(found) if found.version == version => fs::rename(temporary, path).map(|()| true),
+        _ => Ok(false),
     }
 }
 
@@ -89,30 +87,23 @@ pub fn remove(path: &Path, version: Option<&str>) -> io::Result<DeleteOutcome> {
         return Ok(DeleteOutcome::Absent);
     };
     if let Some(version) = version {
-        match read(path) {
-            Ok(found) if found.version == version => {}
-            Ok(_) => return Ok(DeleteOutcome::Changed),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(DeleteOutcome::Absent);
-            }
-            Err(error) => return Err(error),
+        match if_found(read(path))? {
+            Some(found) if found.version == version => {}
+            Some(_) => return Ok(DeleteOutcome::Changed),
+            None => return Ok(DeleteOutcome::Absent),
         }
     }
-    match fs::remove_file(path) {
-        Ok(()) => Ok(DeleteOutcome::Removed),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(DeleteOutcome::Absent),
-        Err(error) => Err(error),
-    }
+    let removed = if_found(fs::remove_file(path))?;
+    Ok(removed.map_or(DeleteOutcome::Absent, |()| DeleteOutcome::Removed))
 }
 
 /// Locks the file that has this name now; `None` if there is none. After a wait the name may belong
 /// to another file, which then has another version.
 fn lock(path: &Path) -> io::Result<Option<File>> {
     // For writing: network file systems lock exclusively only files that are open for writing.
-    let file = match File::options().read(true).write(true).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
+    let opened = File::options().read(true).write(true).open(path);
+    let Some(file) = if_found(opened)? else {
+        return Ok(None);
     };
     for _ in 0..LOCK_TRIES {
         match file.try_lock() {

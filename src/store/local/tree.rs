@@ -9,15 +9,15 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::error::failure;
+use super::error::{failure, if_found};
 use super::publish::sync_folder;
 use super::root::Root;
 use super::swap;
 use crate::store::keys::{Folder, TEMPORARY};
-use crate::store::{DeleteOutcome, ObjectMeta, StoreError};
+use crate::store::{DeleteOutcome, ObjectMeta, Result};
 
 impl Root {
-    pub fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>, StoreError> {
+    pub fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>> {
         self.check()?;
         let mut found = Vec::new();
         self.walk(folder, &mut |path, size| {
@@ -28,7 +28,7 @@ impl Root {
         Ok(found)
     }
 
-    pub fn list_folders(&self, folder: &Folder) -> Result<Vec<String>, StoreError> {
+    pub fn list_folders(&self, folder: &Folder) -> Result<Vec<String>> {
         self.check()?;
         let entries = read_folder(&self.folder.join(folder.as_str()))?;
         let folders = entries.into_iter().filter(|(_, is_folder)| *is_folder);
@@ -39,7 +39,7 @@ impl Root {
 
     /// Also removes the folders that an interrupted put created; a running put that loses its
     /// folder starts over.
-    pub fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64, StoreError> {
+    pub fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64> {
         let mut stale = Vec::new();
         let folders = self.walk(folder, &mut |path, _| {
             if is_temporary(path) {
@@ -55,11 +55,7 @@ impl Root {
     }
 
     /// Visits all files below a folder with their sizes; returns the folders, parents first.
-    fn walk(
-        &self,
-        top: &Folder,
-        visit: &mut dyn FnMut(&Path, u64),
-    ) -> Result<Vec<PathBuf>, StoreError> {
+    fn walk(&self, top: &Folder, visit: &mut dyn FnMut(&Path, u64)) -> Result<Vec<PathBuf>> {
         let mut folders = vec![self.folder.join(top.as_str())];
         let mut next = 0;
         while let Some(folder) = folders.get(next).cloned() {
@@ -69,35 +65,28 @@ impl Root {
                     folders.push(path);
                     continue;
                 }
-                match fs::symlink_metadata(&path) {
-                    Ok(metadata) => visit(&path, metadata.len()),
-                    Err(error) if is_missing(&error) => {}
-                    Err(error) => return Err(failure("listing", &path, error)),
+                let metadata = if_found(fs::symlink_metadata(&path));
+                if let Some(found) = metadata.map_err(|error| failure("listing", &path, error))? {
+                    visit(&path, found.len());
                 }
             }
         }
         Ok(folders)
     }
 
-    pub fn delete(&self, paths: &[PathBuf]) -> Result<u64, StoreError> {
+    pub fn delete(&self, paths: &[PathBuf]) -> Result<u64> {
         let mut removed = 0;
         for path in paths {
-            match fs::remove_file(path) {
-                Ok(()) => removed += 1,
-                Err(error) if is_missing(&error) => {}
-                Err(error) => return Err(failure("removing", path, error)),
-            }
+            let gone = if_found(fs::remove_file(path));
+            let gone = gone.map_err(|error| failure("removing", path, error))?;
+            removed += u64::from(gone.is_some());
         }
         let folders = paths.iter().filter_map(|path| path.parent());
         self.clean_up_folders(folders, removed > 0)?;
         Ok(removed)
     }
 
-    pub fn delete_if(
-        &self,
-        path: &Path,
-        version: Option<&str>,
-    ) -> Result<DeleteOutcome, StoreError> {
+    pub fn delete_if(&self, path: &Path, version: Option<&str>) -> Result<DeleteOutcome> {
         let outcome = swap::remove(path, version);
         let outcome = outcome.map_err(|error| failure("removing", path, error))?;
         if outcome == DeleteOutcome::Removed {
@@ -111,18 +100,14 @@ impl Root {
         &self,
         folders: impl Iterator<Item = &'a Path>,
         removed: bool,
-    ) -> Result<(), StoreError> {
+    ) -> Result<()> {
         let folders: BTreeSet<&Path> = folders.collect();
         // In reverse order a folder comes after its subfolders.
         for folder in folders.into_iter().rev() {
             let remaining = self.remove_empty(folder);
             if self.fsync && removed {
-                match sync_folder(remaining) {
-                    Err(error) if !is_missing(&error) => {
-                        return Err(failure("removing from", remaining, error));
-                    }
-                    _ => {}
-                }
+                if_found(sync_folder(remaining))
+                    .map_err(|error| failure("removing from", remaining, error))?;
             }
         }
         Ok(())
@@ -134,10 +119,7 @@ impl Root {
         let mut folders = folder
             .ancestors()
             .take_while(|folder| self.is_below(folder));
-        let remaining = folders.find(|folder| match fs::remove_dir(folder) {
-            Ok(()) => false,
-            Err(error) => !is_missing(&error),
-        });
+        let remaining = folders.find(|folder| if_found(fs::remove_dir(folder)).is_err());
         remaining.unwrap_or(&self.folder)
     }
 }
@@ -163,19 +145,13 @@ fn is_abandoned(path: &Path) -> bool {
     }
 }
 
-fn is_missing(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound
-}
-
 /// The entries of a folder and whether they are folders; none if it does not exist.
-fn read_folder(folder: &Path) -> Result<Vec<(PathBuf, bool)>, StoreError> {
+fn read_folder(folder: &Path) -> Result<Vec<(PathBuf, bool)>> {
     let read = || -> io::Result<Vec<(PathBuf, bool)>> {
         fs::read_dir(folder)?
             .map(|entry| entry.and_then(|entry| Ok((entry.path(), entry.file_type()?.is_dir()))))
             .collect()
     };
-    match read() {
-        Err(error) if is_missing(&error) => Ok(Vec::new()),
-        other => other.map_err(|error| failure("listing", folder, error)),
-    }
+    let entries = if_found(read()).map_err(|error| failure("listing", folder, error))?;
+    Ok(entries.unwrap_or_default())
 }

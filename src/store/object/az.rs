@@ -57,11 +57,10 @@ pub fn open(uri: &BaseUri, options: &mut Options) -> Result<OpenedStore, OpenErr
     let endpoint = builder.get_config_value(&Az::Endpoint);
     let allow_http = is_true(builder.get_config_value(&Az::Client(ClientConfigKey::AllowHttp)));
     check_endpoint(options, endpoint.as_deref(), allow_http || emulator)?;
-    let redactor = Redactor::new(
-        SECRETS
-            .iter()
-            .filter_map(|key| builder.get_config_value(key)),
-    );
+    let secrets = SECRETS
+        .iter()
+        .filter_map(|key| builder.get_config_value(key));
+    let redactor = Redactor::new(secrets);
     let builder = builder
         .with_container_name(uri.bucket())
         .with_retry(no_retries());

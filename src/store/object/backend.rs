@@ -20,7 +20,8 @@ use super::error::translate;
 use super::redact::Redactor;
 use crate::store::keys::{Folder, Key};
 use crate::store::{
-    DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, StoreErrorKind, Tail, Versioned,
+    DeleteOutcome, ObjectMeta, Precondition, Result, Store, StoreError, StoreErrorKind, Tail,
+    Versioned,
 };
 
 /// Objects below a prefix of a bucket, a container or a store in memory.
@@ -97,7 +98,7 @@ impl ObjectBackend {
         self.store.get_opts(&self.path(key.as_str()), options).await
     }
 
-    pub(super) async fn bytes(&self, result: GetResult) -> Result<Bytes, StoreError> {
+    pub(super) async fn bytes(&self, result: GetResult) -> Result<Bytes> {
         let expected = result.range.end - result.range.start;
         let bytes = result.bytes().await.map_err(|error| self.error(&error))?;
         if bytes.len() as u64 == expected {
@@ -108,7 +109,7 @@ impl ObjectBackend {
     }
 
     /// The tail of an object where suffix ranges do not work: the size first, then the bytes.
-    async fn tail_by_size(&self, key: &Key, max: u64) -> Result<Tail, StoreError> {
+    async fn tail_by_size(&self, key: &Key, max: u64) -> Result<Tail> {
         let meta = self.store.head(&self.path(key.as_str())).await;
         let object_size = meta.map_err(|error| self.error(&error))?.size;
         let start = object_size - max.min(object_size);
@@ -133,26 +134,21 @@ impl ObjectBackend {
 
 #[async_trait]
 impl Store for ObjectBackend {
-    async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<(), StoreError> {
+    async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<()> {
         let content = content.into_iter().collect();
         let put = self.put_with(key, content, PutMode::Overwrite).await;
         put.map_err(|error| self.put_error(&error))
     }
 
-    async fn put_if(
-        &self,
-        key: &Key,
-        content: Bytes,
-        expected: &Precondition,
-    ) -> Result<bool, StoreError> {
+    async fn put_if(&self, key: &Key, content: Bytes, expected: &Precondition) -> Result<bool> {
         self.conditional_put(key, content, expected).await
     }
 
-    async fn get_versioned(&self, key: &Key) -> Result<Versioned, StoreError> {
+    async fn get_versioned(&self, key: &Key) -> Result<Versioned> {
         self.read_versioned(key).await
     }
 
-    async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail, StoreError> {
+    async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail> {
         use StoreErrorKind::{Corrupt, Refused};
         // A request for zero bytes is not possible; one byte also reveals the size.
         let result = match self.get(key, Some(GetRange::Suffix(max.max(1)))).await {
@@ -186,7 +182,7 @@ impl Store for ObjectBackend {
         })
     }
 
-    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
+    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         let result = self.get(key, Some(GetRange::Bounded(range.clone()))).await;
         let result = result.map_err(|error| self.error(&error))?;
         if result.range != range {
@@ -197,7 +193,7 @@ impl Store for ObjectBackend {
         self.bytes(result).await
     }
 
-    async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>, StoreError> {
+    async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>> {
         let objects = self.store.list(Some(&self.path(folder.as_str())));
         let found = objects.try_filter_map(async |object| {
             let key = self.key(&object.location);
@@ -212,7 +208,7 @@ impl Store for ObjectBackend {
             .map_err(|error| self.error(&error))
     }
 
-    async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>, StoreError> {
+    async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>> {
         let listed = self
             .store
             .list_with_delimiter(Some(&self.path(folder.as_str())))
@@ -225,7 +221,7 @@ impl Store for ObjectBackend {
         Ok(names.map(Into::into).collect())
     }
 
-    async fn delete(&self, keys: Vec<Key>) -> Result<u64, StoreError> {
+    async fn delete(&self, keys: Vec<Key>) -> Result<u64> {
         let paths: Vec<_> = keys.iter().map(|key| Ok(self.path(key.as_str()))).collect();
         let mut answers = self
             .store
@@ -241,15 +237,11 @@ impl Store for ObjectBackend {
         failure.map_or(Ok(removed), Err)
     }
 
-    async fn delete_if(
-        &self,
-        key: &Key,
-        version: Option<&str>,
-    ) -> Result<DeleteOutcome, StoreError> {
+    async fn delete_if(&self, key: &Key, version: Option<&str>) -> Result<DeleteOutcome> {
         self.conditional_delete(key, version).await
     }
 
-    async fn remove_stale_temporaries(&self, _: &Folder) -> Result<u64, StoreError> {
+    async fn remove_stale_temporaries(&self, _: &Folder) -> Result<u64> {
         // A put is one request and leaves nothing when it is interrupted.
         Ok(0)
     }

@@ -13,8 +13,8 @@ use super::backend::ObjectBackend;
 use super::error::is_not_implemented;
 use crate::store::keys::Key;
 use crate::store::{
-    DeleteOutcome, MAX_VERSIONED_SIZE, Precondition, Store as _, StoreError, StoreErrorKind,
-    Versioned, stable_hash,
+    DeleteOutcome, MAX_VERSIONED_SIZE, Precondition, Result, Store as _, StoreError,
+    StoreErrorKind, Versioned, if_found, stable_hash,
 };
 
 /// Separates the entity tag, the generation and the content's hash in a version; no entity tag
@@ -27,7 +27,7 @@ impl ObjectBackend {
         key: &Key,
         content: Bytes,
         expected: &Precondition,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<bool> {
         use object_store::Error;
         if self.unconditional.load(Ordering::Relaxed) {
             return self.check_and_put(key, content, expected).await;
@@ -53,14 +53,12 @@ impl ObjectBackend {
         content: &Bytes,
         expected: &Precondition,
         error: &object_store::Error,
-    ) -> Result<bool, StoreError> {
-        let found = match self.read_versioned(key).await {
-            Ok(found) if found.bytes == *content => return Ok(true),
-            Ok(found) => Precondition::Version(found.version),
-            Err(error) if error.kind == StoreErrorKind::NotFound => Precondition::Absent,
-            Err(error) => return Err(error),
-        };
-        if found != *expected {
+    ) -> Result<bool> {
+        let found = if_found(self.read_versioned(key).await)?;
+        if found.as_ref().is_some_and(|found| found.bytes == *content) {
+            return Ok(true);
+        }
+        if !holds(expected, found) {
             return Ok(false);
         }
         let mut failure = self.put_error(error);
@@ -74,28 +72,21 @@ impl ObjectBackend {
         key: &Key,
         content: Bytes,
         expected: &Precondition,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<bool> {
         if !self.unconditional.swap(true, Ordering::Relaxed) {
             tracing::warn!(store = ?self, "the store does not implement conditional writes: a \
                 lease renewed at the moment of its collection may be lost");
         }
-        let found = match self.read_versioned(key).await {
-            Ok(found) => Precondition::Version(found.version),
-            Err(error) if error.kind == StoreErrorKind::NotFound => Precondition::Absent,
-            Err(error) => return Err(error),
-        };
-        if found != *expected {
+        if !holds(expected, if_found(self.read_versioned(key).await)?) {
             return Ok(false);
         }
         let put = self.put_with(key, content.into(), PutMode::Overwrite).await;
         put.map(|()| true).map_err(|error| self.put_error(&error))
     }
 
-    pub(super) async fn read_versioned(&self, key: &Key) -> Result<Versioned, StoreError> {
-        let result = self
-            .get(key, None)
-            .await
-            .map_err(|error| self.error(&error))?;
+    pub(super) async fn read_versioned(&self, key: &Key) -> Result<Versioned> {
+        let result = self.get(key, None).await;
+        let result = result.map_err(|error| self.error(&error))?;
         if result.meta.size > MAX_VERSIONED_SIZE {
             let size = result.meta.size;
             let message = format!("the object has {size} bytes, more than {MAX_VERSIONED_SIZE}");
@@ -114,22 +105,26 @@ impl ObjectBackend {
         &self,
         key: &Key,
         version: Option<&str>,
-    ) -> Result<DeleteOutcome, StoreError> {
-        match self.read_versioned(key).await {
-            Err(error) if error.kind == StoreErrorKind::NotFound => {
-                return Ok(DeleteOutcome::Absent);
-            }
-            Ok(found) if version.is_some_and(|version| version != found.version) => {
+    ) -> Result<DeleteOutcome> {
+        match if_found(self.read_versioned(key).await) {
+            Ok(None) => return Ok(DeleteOutcome::Absent),
+            Ok(Some(found)) if version.is_some_and(|version| version != found.version) => {
                 return Ok(DeleteOutcome::Changed);
             }
             // An object that is too large to be read is deleted like any other.
             Err(error) if version.is_none() && error.kind == StoreErrorKind::Corrupt => {}
             other => drop(other?),
         }
-        self.delete(vec![key.clone()])
-            .await
-            .map(|_| DeleteOutcome::Removed)
+        self.delete(vec![key.clone()]).await?;
+        Ok(DeleteOutcome::Removed)
     }
+}
+
+fn holds(expected: &Precondition, found: Option<Versioned>) -> bool {
+    *expected
+        == found.map_or(Precondition::Absent, |found| {
+            Precondition::Version(found.version)
+        })
 }
 
 fn put_mode(expected: &Precondition) -> PutMode {

@@ -57,11 +57,10 @@ pub fn open(uri: &BaseUri, options: &mut Options) -> Result<OpenedStore, OpenErr
     let allow_http = is_true(allow_http.map(|(_, _, value)| value.clone()));
     check_endpoint(options, endpoint.as_deref(), allow_http)?;
     let secrets = [Gs::ServiceAccountKey, Gs::BearerToken];
-    let redactor = Redactor::new(
-        secrets
-            .iter()
-            .filter_map(|key| builder.get_config_value(key)),
-    );
+    let secrets = secrets
+        .iter()
+        .filter_map(|key| builder.get_config_value(key));
+    let redactor = Redactor::new(secrets);
     let builder = builder
         .with_bucket_name(uri.bucket())
         .with_retry(no_retries());

@@ -73,11 +73,10 @@ pub fn open(uri: &BaseUri, options: &mut Options) -> Result<OpenedStore, OpenErr
     let plain = endpoint.as_deref().is_some_and(is_plain);
     builder = with_checksum(builder, checksum, !gives(&S3::UnsignedPayload) && !plain);
     let secrets = [S3::AccessKeyId, S3::SecretAccessKey, S3::Token];
-    let redactor = Redactor::new(
-        secrets
-            .iter()
-            .filter_map(|key| builder.get_config_value(key)),
-    );
+    let secrets = secrets
+        .iter()
+        .filter_map(|key| builder.get_config_value(key));
+    let redactor = Redactor::new(secrets);
     let builder = builder
         .with_bucket_name(uri.bucket())
         .with_retry(no_retries());

@@ -67,9 +67,9 @@ fn watch_time(given: Option<&str>, lease: Duration) -> Result<Duration, InvalidV
     let watch = units::parse_duration(given).map_err(|why| format!("--watch {given}: {why}"))?;
     if watch < lease / 2 {
         return Err(format!(
-            "--watch {given} is too short to recognize live exchanges: they are renewed every third \
-             of lease.duration, {}; watch for at least half of that, or set lease.duration to the \
-             value that the daemons use",
+            "--watch {given} is too short to recognize live exchanges: they are renewed every \
+             third of lease.duration, {}; watch for at least half of that, or set lease.duration \
+             to the value that the daemons use",
             units::format_duration(lease)
         )
         .into());

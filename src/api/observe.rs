@@ -24,7 +24,7 @@ use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::problem::{Failure, Problem};
+use super::problem::Problem;
 use crate::http::limits::MAX_URI;
 use crate::runtime::{Random, Runtime};
 use crate::storage::Remedy;
@@ -81,10 +81,11 @@ pub async fn observe(State(state): State<ObserveState>, request: Request, next: 
     headers.insert(REQUEST_ID, id);
     guard.status_class = Some(response.status().as_u16() / 100);
     response.map(|body| {
-        Body::new(GuardedBody {
-            body,
-            _guard: guard,
-        })
+        // The request counts as unfinished until the body, and with it this closure, is dropped.
+        Body::new(body.map_err(move |error| {
+            let _guard = &guard;
+            error
+        }))
     })
 }
 
@@ -125,15 +126,11 @@ fn timeout(keep_alive: Duration) -> HeaderValue {
 
 fn log(response: &Response) {
     let status = response.status().as_u16();
-    let Some(Failure {
-        problem_type,
-        cause,
-    }) = response.extensions().get()
-    else {
+    let Some(failure) = response.extensions().get::<Problem>() else {
         return tracing::debug!(status, "request completed");
     };
-    let problem = problem_type.as_str();
-    if problem_type.remedy() == Remedy::Bug {
+    let (problem, cause) = (failure.problem_type().as_str(), failure.cause());
+    if failure.problem_type().remedy() == Remedy::Bug {
         tracing::error!(status, problem, %cause, "request hit a bug");
     } else if status >= 500 {
         tracing::warn!(status, problem, %cause, "request failed");
@@ -164,15 +161,8 @@ fn shortened(path: &str) -> &str {
 }
 
 fn method_name(method: &Method) -> &'static str {
-    match method.as_str() {
-        "GET" => "GET",
-        "HEAD" => "HEAD",
-        "PUT" => "PUT",
-        "POST" => "POST",
-        "DELETE" => "DELETE",
-        "OPTIONS" => "OPTIONS",
-        _ => "other",
-    }
+    let mut known = ["GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS"].into_iter();
+    known.find(|name| method == name).unwrap_or("other")
 }
 
 /// Counts the request as finished when it is dropped.
@@ -203,32 +193,6 @@ impl Drop for RequestGuard {
         let duration = self.started.elapsed();
         self.requests
             .finished(&self.route, self.method, self.status_class, duration);
-    }
-}
-
-/// A response body that keeps its request counted as unfinished.
-struct GuardedBody {
-    body: Body,
-    _guard: RequestGuard,
-}
-
-impl http_body::Body for GuardedBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

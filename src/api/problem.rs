@@ -128,7 +128,8 @@ pub struct ProblemBody<'a> {
 #[response(status = "default", content_type = "application/problem+json")]
 pub struct ProblemResponse(pub ProblemBody<'static>);
 
-/// An error as the response to a request.
+/// An error as the response to a request. It travels in the response's extensions too, so that it
+/// is logged once, together with the request's id.
 #[derive(Debug, Clone)]
 pub struct Problem {
     problem_type: ProblemType,
@@ -136,14 +137,6 @@ pub struct Problem {
     expected: Option<u64>,
     /// For the log only; `None` if `detail` says everything.
     cause: Option<String>,
-}
-
-/// What the request log says about a failed request. It travels in the response's extensions, so
-/// that it is logged once, together with the request's id.
-#[derive(Debug, Clone)]
-pub struct Failure {
-    pub problem_type: ProblemType,
-    pub cause: String,
 }
 
 impl Problem {
@@ -178,12 +171,9 @@ impl Problem {
         self.problem_type
     }
 
-    /// What the request log says about it.
-    pub fn failure(&self) -> Failure {
-        Failure {
-            problem_type: self.problem_type,
-            cause: self.cause.clone().unwrap_or_else(|| self.detail.clone()),
-        }
+    /// What the log says about it.
+    pub fn cause(&self) -> &str {
+        self.cause.as_deref().unwrap_or(&self.detail)
     }
 
     /// The JSON document for the client.
@@ -222,7 +212,7 @@ impl IntoResponse for Problem {
         if self.problem_type == ProblemType::Unauthorized {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        response.extensions_mut().insert(self.failure());
+        response.extensions_mut().insert(self);
         response
     }
 }

@@ -33,14 +33,9 @@ pub enum OnFailure {
     Truncate,
 }
 
-struct Live {
-    stream: ByteStream,
-    _permit: Option<FairPermit>,
-}
-
 struct Shared {
-    /// `None` once the stream has ended, failed or stalled.
-    live: Option<Live>,
+    /// The stream and the permit of the read; `None` once it has ended, failed or stalled.
+    live: Option<(ByteStream, Option<FairPermit>)>,
     /// Since when the body waits for the client to read; `None` while it waits for the stream.
     client_since: Option<Instant>,
 }
@@ -68,10 +63,7 @@ impl StreamBody {
     ) -> Self {
         let clock = runtime.clock.clone();
         let shared = Arc::new(Mutex::new(Shared {
-            live: Some(Live {
-                stream,
-                _permit: permit,
-            }),
+            live: Some((stream, permit)),
             client_since: Some(clock.now()),
         }));
         let dropped = CancellationToken::new();
@@ -99,14 +91,13 @@ impl StreamBody {
     fn fail(&mut self, error: ReadError) -> Option<Result<Frame<Bytes>, Truncated>> {
         self.ended = true;
         let problem = Problem::from(error);
-        let failure = problem.failure();
         self.span.in_scope(|| {
-            let problem = failure.problem_type.as_str();
-            tracing::error!(problem, cause = %failure.cause, "response failed after its head");
+            let (problem, cause) = (problem.problem_type().as_str(), problem.cause());
+            tracing::error!(problem, %cause, "response failed after its head");
         });
         Some(match self.on_failure {
             OnFailure::ErrorRecord => Ok(Frame::data(error_record(&problem))),
-            OnFailure::Truncate => Err(Truncated(failure.cause)),
+            OnFailure::Truncate => Err(Truncated(problem.cause().to_owned())),
         })
     }
 }
@@ -164,12 +155,12 @@ impl http_body::Body for StreamBody {
         }
         let shared = Arc::clone(&self.shared);
         let mut shared = shared.lock();
-        let Some(live) = shared.live.as_mut() else {
+        let Some((stream, _)) = shared.live.as_mut() else {
             self.ended = true;
             let why = "the client read nothing for limits.response_stall_timeout".to_owned();
             return Poll::Ready(Some(Err(Truncated(why))));
         };
-        let polled = Pin::new(&mut live.stream).poll_next(cx);
+        let polled = Pin::new(stream).poll_next(cx);
         shared.client_since = polled.is_ready().then(|| self.clock.now());
         match polled {
             Poll::Pending => Poll::Pending,

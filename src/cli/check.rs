@@ -7,35 +7,26 @@
 use std::fmt::Write;
 use std::process::ExitCode;
 
-use super::{EXIT_FAILURE, EXIT_OK, failure, print};
+use super::{failure, print};
 use crate::app;
 use crate::config::{Loaded, Origin, units};
 use crate::runtime::Runtime;
 use crate::storage::{BaseStatus, Storage};
 
-pub fn check(loaded: Loaded) -> ExitCode {
+///
+/// # Errors
+/// The exit code; the reason has been printed to stderr.
+pub fn check(loaded: Loaded) -> Result<ExitCode, ExitCode> {
     print(&explain(&loaded));
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => return failure(&error),
-    };
-    match app::describe_credentials(&loaded.config.server, &Runtime::system()) {
-        Ok(credentials) => print(&format!("credentials: {credentials}\n")),
-        Err(error) => return failure(&error),
-    }
-    let bases = &loaded.config.base_directories;
-    let probed = runtime.block_on(async {
-        let storage = Storage::open(bases, &Runtime::system())?;
-        let statuses = storage.probe().await;
-        Ok::<_, crate::storage::StorageError>((
-            statuses,
-            storage.bases_ignoring_preconditions().await,
-        ))
-    });
-    let (statuses, unconditional) = match probed {
-        Ok(answers) => answers,
-        Err(error) => return failure(&error),
-    };
+    let runtime = tokio::runtime::Runtime::new().map_err(failure)?;
+    let system = Runtime::system();
+    let credentials = app::describe_credentials(&loaded.config.server, &system);
+    print(&format!("credentials: {}\n", credentials.map_err(failure)?));
+    // Store clients must be built inside the runtime that they use.
+    let _within = runtime.enter();
+    let storage = Storage::open(&loaded.config.base_directories, &system).map_err(failure)?;
+    let statuses = runtime.block_on(storage.probe());
+    let unconditional = runtime.block_on(storage.bases_ignoring_preconditions());
     print(&verdict(&statuses));
     for base in unconditional {
         print(&format!(
@@ -43,32 +34,28 @@ pub fn check(loaded: Loaded) -> ExitCode {
              moment it is collected may be lost\n"
         ));
     }
-    if statuses.iter().all(|status| status.healthy) {
-        ExitCode::from(EXIT_OK)
-    } else {
-        ExitCode::from(EXIT_FAILURE)
+    match statuses.iter().all(|status| status.healthy) {
+        true => Ok(ExitCode::SUCCESS),
+        false => Err(ExitCode::FAILURE),
     }
 }
 
 fn explain(loaded: &Loaded) -> String {
     let mut text = String::from("settings (with the origin of those that are not defaults):\n");
-    let mut line = |args: std::fmt::Arguments<'_>| {
-        let _ = writeln!(text, "{args}");
-    };
     for (name, value, origin) in loaded.settings() {
-        match origin {
-            Origin::Default => line(format_args!("  {name} = {value}")),
-            origin => line(format_args!("  {name} = {value}    <- {origin}")),
-        }
+        let _ = match origin {
+            Origin::Default => writeln!(text, "  {name} = {value}"),
+            origin => writeln!(text, "  {name} = {value}    <- {origin}"),
+        };
     }
     let split = loaded.config.memory.split();
-    line(format_args!(
-        "memory: {} for writing, {} for reading",
+    let (write, read) = (
         units::format_size(split.write),
-        units::format_size(split.read)
-    ));
+        units::format_size(split.read),
+    );
+    let _ = writeln!(text, "memory: {write} for writing, {read} for reading");
     for notice in &loaded.notices {
-        line(format_args!("note: {notice}"));
+        let _ = writeln!(text, "note: {notice}");
     }
     text
 }

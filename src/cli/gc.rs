@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::{ConfigArgs, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, failure, print};
+use super::{ConfigArgs, EXIT_USAGE, failure, print};
 use crate::config::{Config, InvalidValue, units};
 use crate::gc::one_shot::{GcEntry, GcOptions, GcOutcome, GcReport, collect_once};
 use crate::runtime::Runtime;
@@ -40,29 +40,23 @@ pub struct GcArgs {
 /// # Errors
 /// The exit code; the reason has been printed to stderr.
 pub fn gc(args: GcArgs) -> Result<ExitCode, ExitCode> {
-    let GcArgs {
-        dry_run,
-        watch,
-        json,
-        config,
-    } = args;
-    let config = config.load()?.config;
-    let watch = watch_time(watch.as_deref(), config.lease.duration).map_err(|why| {
+    let config = args.config.load()?.config;
+    let watch = watch_time(args.watch.as_deref(), config.lease.duration).map_err(|why| {
         eprintln!("stopover: {why}");
         ExitCode::from(EXIT_USAGE)
     })?;
+    let dry_run = args.dry_run;
     let options = GcOptions { watch, dry_run };
-    let runtime = tokio::runtime::Runtime::new().map_err(|error| failure(&error))?;
-    let report = runtime.block_on(run(&config, options));
-    let report = report.map_err(|error| failure(&error))?;
-    print(&match json {
+    let runtime = tokio::runtime::Runtime::new().map_err(failure)?;
+    let report = runtime.block_on(run(&config, options)).map_err(failure)?;
+    print(&match args.json {
         true => as_json(&report, options),
         false => as_text(&report, options),
     });
     let unsettled = |entry: &GcEntry| matches!(entry.outcome, GcOutcome::Undetermined(_));
     Ok(match report.entries.values().any(unsettled) {
-        true => ExitCode::from(EXIT_FAILURE),
-        false => ExitCode::from(EXIT_OK),
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
     })
 }
 
@@ -73,9 +67,9 @@ fn watch_time(given: Option<&str>, lease: Duration) -> Result<Duration, InvalidV
     let watch = units::parse_duration(given).map_err(|why| format!("--watch {given}: {why}"))?;
     if watch < lease / 2 {
         return Err(format!(
-            "--watch {given} is too short to recognize live exchanges: they are renewed every third \
-             of lease.duration, {}; watch for at least half of that, or set lease.duration to the \
-             value that the daemons use",
+            "--watch {given} is too short to recognize live exchanges: they are renewed every \
+             third of lease.duration, {}; watch for at least half of that, or set lease.duration \
+             to the value that the daemons use",
             units::format_duration(lease)
         )
         .into());
@@ -113,84 +107,69 @@ fn ending(options: GcOptions) -> &'static str {
     }
 }
 
-fn why(outcome: &GcOutcome, options: GcOptions) -> String {
-    match outcome {
+/// The verdict in JSON, and the reason as text.
+fn explain(outcome: &GcOutcome, options: GcOptions) -> (&'static str, String) {
+    let (verdict, why) = match outcome {
         GcOutcome::Expired => {
             let watch = units::format_duration(options.watch);
-            format!("not renewed while watched for {watch}")
+            return ("silent", format!("not renewed while watched for {watch}"));
         }
-        GcOutcome::Orphaned => "no marker: left behind by a late or dead writer".to_owned(),
-        GcOutcome::HalfRemoved => "claimed earlier, but not completely removed".to_owned(),
-        GcOutcome::Renewed => "renewed while watched".to_owned(),
-        GcOutcome::New => "new: it appeared during the watch".to_owned(),
-        GcOutcome::RemovedElsewhere => "closed or collected by another process".to_owned(),
-        GcOutcome::Undetermined(why) => format!("undetermined: {why}"),
-    }
-}
-
-fn kind(outcome: &GcOutcome) -> &'static str {
-    match outcome {
-        GcOutcome::Expired => "silent",
-        GcOutcome::Orphaned => "orphaned",
-        GcOutcome::HalfRemoved => "ended",
-        GcOutcome::Renewed => "renewed",
-        GcOutcome::New => "new",
-        GcOutcome::RemovedElsewhere => "gone",
-        GcOutcome::Undetermined(_) => "unsettled",
-    }
-}
-
-fn sum<'a>(entries: impl Iterator<Item = &'a GcEntry>) -> (u64, Inventory) {
-    let mut count = 0;
-    let mut all = Inventory::default();
-    for entry in entries {
-        count += 1;
-        all.objects += entry.inventory.objects;
-        all.bytes += entry.inventory.bytes;
-    }
-    (count, all)
+        GcOutcome::Orphaned => (
+            "orphaned",
+            "no marker: left behind by a late or dead writer",
+        ),
+        GcOutcome::HalfRemoved => ("ended", "claimed earlier, but not completely removed"),
+        GcOutcome::Renewed => ("renewed", "renewed while watched"),
+        GcOutcome::New => ("new", "new: it appeared during the watch"),
+        GcOutcome::RemovedElsewhere => ("gone", "closed or collected by another process"),
+        GcOutcome::Undetermined(why) => return ("unsettled", format!("undetermined: {why}")),
+    };
+    (verdict, why.to_owned())
 }
 
 fn as_text(report: &GcReport, options: GcOptions) -> String {
+    let done = match options.dry_run {
+        true => "would be removed",
+        false => "removed",
+    };
     let mut text = String::new();
+    let (mut go, mut stay, mut total) = (0, 0, Inventory::default());
     for (exchange, entry) in &report.entries {
-        let verdict = match (entry.outcome.is_removable(), options.dry_run) {
-            (true, true) => "would be removed",
-            (true, false) => "removed",
-            (false, _) if matches!(entry.outcome, GcOutcome::RemovedElsewhere) => "gone",
-            (false, _) => "kept",
-        };
         let Inventory { objects, bytes } = entry.inventory;
-        let why = why(&entry.outcome, options);
+        let verdict = if entry.outcome.is_removable() {
+            go += 1;
+            total.objects += objects;
+            total.bytes += bytes;
+            done
+        } else if matches!(entry.outcome, GcOutcome::RemovedElsewhere) {
+            "gone"
+        } else {
+            stay += 1;
+            "kept"
+        };
+        let (_, why) = explain(&entry.outcome, options);
         let _ = writeln!(
             text,
             "{verdict:<9} {exchange}  {objects} objects, {bytes} bytes: {why}"
         );
     }
-    let (go, size) = sum(report.entries.values().filter(|e| e.outcome.is_removable()));
-    let (stay, _) = sum(report.entries.values().filter(|e| {
-        !e.outcome.is_removable() && !matches!(e.outcome, GcOutcome::RemovedElsewhere)
-    }));
-    let done = match options.dry_run {
-        true => "would be removed",
-        false => "removed",
-    };
     let _ = writeln!(
         text,
         "{go} exchanges {done} with {} objects, {} bytes; {stay} kept",
-        size.objects, size.bytes
+        total.objects, total.bytes
     );
     text
 }
 
 fn as_json(report: &GcReport, options: GcOptions) -> String {
     let entries = report.entries.iter().map(|(exchange, entry)| {
+        let (verdict, why) = explain(&entry.outcome, options);
         json!({
             "exchange": exchange.as_str(),
             "query": exchange.query(),
-            "verdict": kind(&entry.outcome),
+            "verdict": verdict,
             "goes": entry.outcome.is_removable(),
-            "why": why(&entry.outcome, options),
+            "why": why,
             "objects": entry.inventory.objects,
             "bytes": entry.inventory.bytes,
             "removed": entry.removed,

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{ConfigArgs, EXIT_FAILURE, EXIT_OK, health_tls};
+use super::{ConfigArgs, health_tls};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 const LONGEST_ANSWER: u64 = 64 << 10;
@@ -54,26 +54,19 @@ pub fn health(args: HealthArgs) -> Result<ExitCode, ExitCode> {
     let address = reachable(address);
     let path = if args.ready { "/readyz" } else { "/healthz" };
     let answer = ask(address, path, certificate.as_deref());
-    let scheme = if certificate.is_some() {
-        "https"
-    } else {
-        "http"
-    };
+    let scheme = certificate.map_or("http", |_| "https");
     let url = format!("{scheme}://{address}{path}");
-    match &answer {
-        Ok(answer) if answer.status == 200 => {
+    match answer {
+        Ok(Answer { status: 200, .. }) => {
             println!("{url} answered 200");
-            Ok(ExitCode::from(EXIT_OK))
+            return Ok(ExitCode::SUCCESS);
         }
         Ok(Answer { status, body }) => {
             eprintln!("stopover: {url} answered {status}: {}", body.trim());
-            Err(ExitCode::from(EXIT_FAILURE))
         }
-        Err(error) => {
-            eprintln!("stopover: {url} did not answer: {error}");
-            Err(ExitCode::from(EXIT_FAILURE))
-        }
+        Err(error) => eprintln!("stopover: {url} did not answer: {error}"),
     }
+    Err(ExitCode::FAILURE)
 }
 
 /// A daemon that listens on every address is reached through loopback.

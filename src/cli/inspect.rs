@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::inspect_text::{Inspected, as_json, as_text};
-use super::{ConfigArgs, EXIT_FAILURE, EXIT_OK, print};
+use super::{ConfigArgs, print};
 use crate::config::{BaseDirectoryConfig, Config};
 use crate::id::{ExchangeId, SegmentAddress};
 use crate::runtime::Runtime;
@@ -62,25 +62,20 @@ enum InspectError {
 /// # Errors
 /// The exit code; the reason has been printed to stderr.
 pub fn inspect(args: InspectArgs) -> Result<ExitCode, ExitCode> {
-    let InspectArgs {
-        what,
-        json,
-        blocks,
-        config,
-    } = args;
-    let found = match local_path(&what) {
+    let (what, blocks) = (&args.what, args.blocks);
+    let found = match local_path(what) {
         Some(path) => inspect_file(&path),
-        None => inspect_object(&what, &config.load()?.config),
+        None => inspect_object(what, &args.config.load()?.config),
     };
-    match found {
-        Ok(found) if json => print(&as_json(&found, blocks)),
-        Ok(found) => print(&as_text(&found, blocks)),
-        Err(why) => {
-            eprintln!("stopover: {what} cannot be inspected: {why}");
-            return Err(ExitCode::from(EXIT_FAILURE));
-        }
-    }
-    Ok(ExitCode::from(EXIT_OK))
+    let found = found.map_err(|why| {
+        eprintln!("stopover: {what} cannot be inspected: {why}");
+        ExitCode::FAILURE
+    })?;
+    print(&match args.json {
+        true => as_json(&found, blocks),
+        false => as_text(&found, blocks),
+    });
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The path, or `None` for the URI of an object.

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytesize::ByteSize;
+use serde::Serialize;
 use serde_json::json;
 
 use crate::segment::blocks::BlockEntry;
@@ -23,10 +24,12 @@ pub struct Inspected {
 }
 
 /// All blocks of one partition together.
+#[derive(Serialize)]
 struct PartitionSum {
     partition: u32,
     blocks: usize,
     pages: u64,
+    #[serde(rename = "bytes")]
     page_bytes: u64,
     offset: u64,
     length: u64,
@@ -54,40 +57,42 @@ pub fn as_text(found: &Inspected, blocks: bool) -> String {
     let pages: u64 = sums.iter().map(|s| s.pages).sum();
     let page_bytes: u64 = sums.iter().map(|s| s.page_bytes).sum();
     let mut out = String::new();
-    let mut line = |args: std::fmt::Arguments<'_>| {
-        let _ = writeln!(out, "{args}");
-    };
-    line(format_args!("segment   {}", footer.segment));
-    line(format_args!("exchange  {}", footer.exchange));
-    line(format_args!(
+    let _ = writeln!(out, "segment   {}", footer.segment);
+    let _ = writeln!(out, "exchange  {}", footer.exchange);
+    let _ = writeln!(
+        out,
         "sealed    {} (by the daemon's clock)",
         utc(footer.sealed_millis)
-    ));
-    line(format_args!(
+    );
+    let _ = writeln!(
+        out,
         "size      {} ({} bytes), of which footer {} bytes, format version {FORMAT_VERSION}",
         rounded(found.size),
         found.size,
         found.footer_length
-    ));
-    line(format_args!(
+    );
+    let _ = writeln!(
+        out,
         "holds     {} blocks of {} sinks in {} partitions: {pages} pages, {} ({page_bytes} bytes)",
         footer.blocks.len(),
         footer.sinks.len(),
         sums.len(),
         rounded(page_bytes)
-    ));
-    line(format_args!("\ncommits   {}", footer.commits.len()));
+    );
+    let _ = writeln!(out, "\ncommits   {}", footer.commits.len());
     for commit in &footer.commits {
-        line(format_args!("  {}", commit_line(commit)));
+        let _ = writeln!(out, "  {}", commit_line(commit));
     }
     if blocks {
-        line(format_args!(
+        let _ = writeln!(
+            out,
             "\n{:>10} {:>8} {:>8} {:>8} {:>12} {:>12} {:>10}",
             "partition", "task", "attempt", "pages", "page bytes", "offset", "checksum"
-        ));
+        );
         for block in footer.blocks.iter() {
             let sink = footer.sinks[block.sink as usize];
-            line(format_args!(
+            let _ = writeln!(
+                out,
                 "{:>10} {:>8} {:>8} {:>8} {:>12} {:>12}   {:08x}",
                 block.partition,
                 sink.task,
@@ -96,18 +101,20 @@ pub fn as_text(found: &Inspected, blocks: bool) -> String {
                 block.page_bytes(),
                 block.offset,
                 block.checksum
-            ));
+            );
         }
     } else {
-        line(format_args!(
+        let _ = writeln!(
+            out,
             "\n{:>10} {:>8} {:>8} {:>12} {:>12} {:>12}",
             "partition", "blocks", "pages", "page bytes", "offset", "length"
-        ));
+        );
         for s in &sums {
-            line(format_args!(
+            let _ = writeln!(
+                out,
                 "{:>10} {:>8} {:>8} {:>12} {:>12} {:>12}",
                 s.partition, s.blocks, s.pages, s.page_bytes, s.offset, s.length
-            ));
+            );
         }
     }
     out
@@ -131,13 +138,6 @@ fn commit_line(commit: &CommitRecord) -> String {
 pub fn as_json(found: &Inspected, blocks: bool) -> String {
     let footer = &found.footer;
     let commits: Vec<_> = footer.commits.iter().map(commit_json).collect();
-    let sums: Vec<_> = partitions(footer)
-        .iter()
-        .map(|s| {
-            json!({"partition": s.partition, "blocks": s.blocks, "pages": s.pages,
-                "bytes": s.page_bytes, "offset": s.offset, "length": s.length})
-        })
-        .collect();
     let mut whole = json!({
         "segment": footer.segment.to_string(),
         "exchange": footer.exchange.as_str(),
@@ -147,7 +147,7 @@ pub fn as_json(found: &Inspected, blocks: bool) -> String {
         "footer_length": found.footer_length,
         "sinks": footer.sinks.iter().map(|s| [s.task, s.attempt]).collect::<Vec<_>>(),
         "commits": commits,
-        "partitions": sums,
+        "partitions": partitions(footer),
     });
     if blocks {
         whole["blocks"] = footer

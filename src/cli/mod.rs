@@ -20,10 +20,6 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Flags, Loaded, load};
 
-/// Success.
-pub const EXIT_OK: u8 = 0;
-/// Failure at run time.
-pub const EXIT_FAILURE: u8 = 1;
 /// Invalid arguments or configuration; a retry does not help.
 pub const EXIT_USAGE: u8 = 2;
 
@@ -115,8 +111,8 @@ impl ConfigArgs {
 /// Runs the program with the arguments of the process.
 pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Serve(args) => args.load().map(serve::serve),
-        Command::Check(args) => args.load().map(check::check),
+        Command::Serve(args) => args.load().and_then(serve::serve),
+        Command::Check(args) => args.load().and_then(check::check),
         Command::Inspect(args) => inspect::inspect(args),
         Command::Gc(args) => gc::gc(args),
         Command::Health(args) => health::health(args),
@@ -130,7 +126,7 @@ fn print(text: &str) {
 }
 
 /// Prints an error with its causes, and returns the exit code.
-fn failure(error: &dyn std::error::Error) -> ExitCode {
+fn failure(error: impl std::error::Error) -> ExitCode {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {
@@ -141,7 +137,7 @@ fn failure(error: &dyn std::error::Error) -> ExitCode {
         source = inner.source();
     }
     eprintln!("stopover: {text}");
-    ExitCode::from(EXIT_FAILURE)
+    ExitCode::FAILURE
 }
 
 #[cfg(test)]

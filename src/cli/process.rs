@@ -12,9 +12,9 @@ use crate::config::LimitsConfig;
 const OWN_FILES: u64 = 512;
 
 /// Limits the number of arenas of glibc's allocator, and stops it from returning freed batch
-/// buffers to the system. By default it uses up to eight arenas per core, each of which may retain large
-/// free buffers; and it unmaps a freed batch buffer just before the next batch needs one, so that
-/// every batch is read into fresh pages, which costs several times as much as the copy.
+/// buffers to the system. By default it uses up to eight arenas per core, each of which may retain
+/// large free buffers; and it unmaps a freed batch buffer just before the next batch needs one, so
+/// that every batch is read into fresh pages, which costs several times as much as the copy.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[allow(unsafe_code)]
 pub fn bound_allocator() {

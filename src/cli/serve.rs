@@ -6,34 +6,29 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use super::{EXIT_OK, failure, process};
+use super::{failure, process};
 use crate::app;
 use crate::config::Loaded;
 use crate::runtime::Runtime;
 use crate::telemetry::logs;
 
 /// Runs the daemon to its end.
-pub fn serve(mut loaded: Loaded) -> ExitCode {
+///
+/// # Errors
+/// The exit code; the reason has been printed to stderr.
+pub fn serve(mut loaded: Loaded) -> Result<ExitCode, ExitCode> {
     process::bound_allocator();
     let open_files = process::raise_open_files();
-    if let Err(error) = logs::init(&loaded.config.log) {
-        return failure(&error);
-    }
+    logs::init(&loaded.config.log).map_err(failure)?;
     for notice in &loaded.notices {
         tracing::warn!("{notice}");
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
     process::fit_connections(&mut loaded.config.limits, open_files);
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => return failure(&error),
-    };
-    match runtime.block_on(app::run(&loaded.config, &Runtime::system(), |address| {
-        announce(loaded.config.server.scheme(), address);
-    })) {
-        Ok(()) => ExitCode::from(EXIT_OK),
-        Err(error) => failure(&error),
-    }
+    let runtime = tokio::runtime::Runtime::new().map_err(failure)?;
+    let ready = |address| announce(loaded.config.server.scheme(), address);
+    let served = runtime.block_on(app::run(&loaded.config, &Runtime::system(), ready));
+    served.map(|()| ExitCode::SUCCESS).map_err(failure)
 }
 
 /// Prints the address. A closed stdout is ignored.

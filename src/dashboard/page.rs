@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::view::{BaseView, Counters, PoolView, QueryView, View};
+use super::view::{PoolView, QueryView, View};
+use crate::storage::BaseStatus;
+use crate::telemetry::metrics::Metrics;
 
 const STYLE: &str = "\
 body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;\
@@ -41,14 +43,14 @@ pub fn render(view: &View) -> String {
     bases(&mut html, &view.bases);
     pools(&mut html, &view.pools);
     queries(&mut html, &view.queries);
-    counters(&mut html, &view.counters);
+    counters(&mut html, &view.metrics);
     html.push_str("<p class=\"dim\">This page reloads every five seconds. ");
     html.push_str("All metrics are at <a href=\"/metrics\">/metrics</a>, the API is described at ");
     html.push_str("<a href=\"/openapi.json\">/openapi.json</a>.</p></body></html>\n");
     html
 }
 
-fn bases(html: &mut String, bases: &[BaseView]) {
+fn bases(html: &mut String, bases: &[BaseStatus]) {
     html.push_str("<h2>Base directories</h2><table><tr><th>name<th>URI<th>state</tr>");
     for base in bases {
         let state = if base.healthy {
@@ -60,7 +62,7 @@ fn bases(html: &mut String, bases: &[BaseView]) {
                 escape(why)
             )
         };
-        let (name, uri) = (escape(&base.name), escape(&base.uri));
+        let (name, uri) = (escape(base.name.as_str()), escape(&base.uri));
         let _ = write!(html, "<tr><td>{name}<td>{uri}<td>{state}</tr>");
     }
     html.push_str("</table>");
@@ -105,44 +107,36 @@ fn queries(html: &mut String, queries: &[QueryView]) {
     html.push_str("</table>");
 }
 
-fn counters(html: &mut String, counters: &Counters) {
-    let Counters {
-        exchanges_open,
-        sinks_open,
-        uploads_in_flight,
-        sinks_finished,
-        sinks_aborted,
-        sinks_failed,
-        pages_written,
-        bytes_written,
-        segments_written,
-        segment_bytes_written,
-        reads,
-        pages_read,
-        bytes_read,
-        cache_hit_bytes,
-        cache_miss_bytes,
-        integrity_failures,
-    } = counters;
+fn counters(html: &mut String, metrics: &Metrics) {
     let now = [
-        ("exchanges open", exchanges_open.to_string()),
-        ("sinks open", sinks_open.to_string()),
-        ("uploads in progress", uploads_in_flight.to_string()),
+        ("exchanges open", &metrics.exchanges_open),
+        ("sinks open", &metrics.sinks_open),
+        ("uploads in progress", &metrics.uploads_in_flight),
     ];
+    let now = now.map(|(name, gauge)| (name, gauge.get().max(0).to_string()));
     let since = [
-        ("sinks finished", sinks_finished.to_string()),
-        ("sinks aborted", sinks_aborted.to_string()),
-        ("sinks failed", sinks_failed.to_string()),
-        ("pages accepted", pages_written.to_string()),
-        ("page bytes accepted", bytes(*bytes_written)),
-        ("segments written", segments_written.to_string()),
-        ("segment bytes written", bytes(*segment_bytes_written)),
-        ("reads", reads.to_string()),
-        ("pages served", pages_read.to_string()),
-        ("page bytes served", bytes(*bytes_read)),
-        ("of which from memory", bytes(*cache_hit_bytes)),
-        ("of which fetched", bytes(*cache_miss_bytes)),
-        ("integrity failures", integrity_failures.to_string()),
+        ("sinks finished", metrics.sinks_finished.get().to_string()),
+        ("sinks aborted", metrics.sinks_aborted.get().to_string()),
+        ("sinks failed", metrics.sinks_failed.get().to_string()),
+        ("pages accepted", metrics.pages_written.get().to_string()),
+        ("page bytes accepted", bytes(metrics.bytes_written.get())),
+        (
+            "segments written",
+            metrics.segments_written.get().to_string(),
+        ),
+        (
+            "segment bytes written",
+            bytes(metrics.segment_bytes_written.get()),
+        ),
+        ("reads", metrics.reads.get().to_string()),
+        ("pages served", metrics.pages_read.get().to_string()),
+        ("page bytes served", bytes(metrics.bytes_read.get())),
+        ("of which from memory", bytes(metrics.cache_hit_bytes.get())),
+        ("of which fetched", bytes(metrics.cache_miss_bytes.get())),
+        (
+            "integrity failures",
+            metrics.integrity_failures.get().to_string(),
+        ),
     ];
     figures(html, "Now", &now);
     figures(html, "Since start", &since);
@@ -183,8 +177,8 @@ mod tests {
         View {
             version: "1.2.3",
             uptime: Duration::from_secs(3 * 3600 + 61),
-            bases: vec![BaseView {
-                name: "main".into(),
+            bases: vec![BaseStatus {
+                name: "main".parse().unwrap(),
                 uri: "s3://bucket/prefix".into(),
                 healthy: false,
                 error: Some(error.into()),

@@ -1,6 +1,10 @@
 //! The data of the status page.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::storage::BaseStatus;
+use crate::telemetry::metrics::Metrics;
 
 /// All data of the page.
 #[derive(Debug, Clone, Default)]
@@ -12,26 +16,13 @@ pub struct View {
     /// Whether it is stopping.
     pub draining: bool,
     /// Base directories.
-    pub bases: Vec<BaseView>,
+    pub bases: Vec<BaseStatus>,
     /// Memory pools.
     pub pools: Vec<PoolView>,
     /// Queries that hold or wait for memory, the largest first; bounded.
     pub queries: Vec<QueryView>,
-    /// Its counters.
-    pub counters: Counters,
-}
-
-/// A base directory.
-#[derive(Debug, Clone, Default)]
-pub struct BaseView {
-    /// Its name.
-    pub name: String,
-    /// Its URI, without credentials.
-    pub uri: String,
-    /// Whether new segments go there.
-    pub healthy: bool,
-    /// Why not.
-    pub error: Option<String>,
+    /// Its gauges, and counters since the start.
+    pub metrics: Arc<Metrics>,
 }
 
 /// A memory pool, in bytes.
@@ -60,25 +51,4 @@ pub struct QueryView {
     pub reading: u64,
     /// Waiting to read.
     pub reading_waited: u64,
-}
-
-/// Gauges, and counters since the start; documented in `telemetry::catalog`.
-#[derive(Debug, Clone, Default)]
-pub struct Counters {
-    pub exchanges_open: u64,
-    pub sinks_open: u64,
-    pub uploads_in_flight: u64,
-    pub sinks_finished: u64,
-    pub sinks_aborted: u64,
-    pub sinks_failed: u64,
-    pub pages_written: u64,
-    pub bytes_written: u64,
-    pub segments_written: u64,
-    pub segment_bytes_written: u64,
-    pub reads: u64,
-    pub pages_read: u64,
-    pub bytes_read: u64,
-    pub cache_hit_bytes: u64,
-    pub cache_miss_bytes: u64,
-    pub integrity_failures: u64,
 }

@@ -88,17 +88,12 @@ impl Exchanges {
     /// [`ExchangeError::Storage`].
     pub async fn list(&self) -> Result<Vec<(ExchangeId, Option<ExchangeSpec>)>, ExchangeError> {
         let ids = self.shared.deps.storage.list_exchanges().await?;
-        let markers = ids.into_iter().map(|id| {
-            let exchanges = self.clone();
-            async move {
-                match exchanges.stored(&id).await {
-                    Ok(spec) => Ok((id, spec)),
-                    Err(ExchangeError::Unreadable { .. }) => Ok((id, None)),
-                    Err(error) => Err(error),
-                }
-            }
-        });
-        stream::iter(markers)
+        stream::iter(ids)
+            .map(async |id| match self.stored(&id).await {
+                Ok(spec) => Ok((id, spec)),
+                Err(ExchangeError::Unreadable { .. }) => Ok((id, None)),
+                Err(error) => Err(error),
+            })
             .buffered(MARKER_CONCURRENCY)
             .try_collect()
             .await

@@ -63,14 +63,11 @@ impl Tokens {
     /// # Errors
     /// A line is not a token, or there is none.
     pub fn parse(text: &str, path: &Path) -> Result<Self, TokenFileError> {
-        let mut tokens = Vec::new();
-        for (index, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            tokens.push(parse_line(line, index + 1, path)?);
-        }
+        let lines = text.lines().map(str::trim).zip(1..);
+        let tokens: Vec<_> = lines
+            .filter(|(line, _)| !line.is_empty() && !line.starts_with('#'))
+            .map(|(line, number)| parse_line(line, number, path))
+            .collect::<Result<_, _>>()?;
         if tokens.is_empty() {
             return Err(TokenFileError::Empty {
                 path: path.to_owned(),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::error::{IngestError, SinkFailure};
 use super::service::Ingest;
-use super::sink::{self, Sink};
+use super::sink;
 use super::types::{Aborted, Claim};
 use crate::catalog::Totals;
 use crate::id::SinkId;
@@ -44,10 +44,8 @@ impl Ingest {
         sink: &SinkId,
     ) -> Result<Option<Totals>, IngestError> {
         let catalog = &self.shared.deps.catalog;
-        let found = catalog
-            .find_commit(&sink.exchange, sink.task_attempt)
-            .await?;
-        Ok(found)
+        let found = catalog.find_commit(&sink.exchange, sink.task_attempt);
+        Ok(found.await?)
     }
 
     /// Whether an attempt failed here while its commit record was being stored.
@@ -55,7 +53,7 @@ impl Ingest {
         self.get(&sink.exchange).is_some_and(|exchange| {
             let state = exchange.lock();
             let held = state.sink(sink.task_attempt);
-            !state.closed && held.is_some_and(Sink::is_outcome_unknown)
+            !state.closed && held.is_some_and(|sink| sink.outcome_unknown)
         })
     }
 

@@ -122,7 +122,9 @@ pub struct ExchangeState {
     commits: CommitQueue,
     /// When a client last declared, wrote or finished a sink.
     pub last_request: Instant,
-    open_check_scheduled: bool,
+    /// Whether a later check that the exchange is still open is scheduled. It covers the segments
+    /// that are stored before it starts.
+    pub open_check_scheduled: bool,
     /// Set for good when the exchange is closed: nothing is accepted, and a segment whose upload
     /// completes later is removed.
     pub closed: bool,
@@ -342,22 +344,11 @@ impl ExchangeState {
         }
     }
 
-    /// Whether the caller is to check, some time later, that the exchange is still open; `false` if
-    /// such a check is scheduled already.
-    pub fn try_schedule_open_check(&mut self) -> bool {
-        !std::mem::replace(&mut self.open_check_scheduled, true)
-    }
-
-    /// The check starts: a segment that is stored from now on needs another one.
-    pub fn open_check_started(&mut self) {
-        self.open_check_scheduled = false;
-    }
-
     /// Records that the commit of these sinks failed and may still have been applied.
     pub fn mark_outcome_unknown(&mut self, attempts: &[TaskAttempt]) {
         for attempt in attempts {
             if let Some(sink) = self.sinks.get_mut(attempt) {
-                sink.mark_outcome_unknown();
+                sink.outcome_unknown = true;
             }
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::error::IngestError;
-use super::exchange::SharedExchange;
+use super::exchange::{ExchangeState, SharedExchange};
 use super::seal_policy::SealPolicy;
 use crate::cache::hot::HotSegments;
 use crate::catalog::Catalog;
@@ -110,16 +110,17 @@ impl Ingest {
     /// Exchanges without a request for at least `idle`.
     pub fn idle_exchanges(&self, idle: Duration) -> Vec<ExchangeId> {
         let now = self.shared.deps.runtime.clock.now();
-        let all = self.exchanges().into_iter();
-        all.filter(|e| now.saturating_duration_since(e.lock().last_request) >= idle)
-            .map(|exchange| exchange.id().clone())
-            .collect()
+        self.ids_of(|state| now.saturating_duration_since(state.last_request) >= idle)
     }
 
     /// Exchanges with unsettled sinks.
     pub fn unsettled_exchanges(&self) -> Vec<ExchangeId> {
+        self.ids_of(|state| state.unsettled > 0)
+    }
+
+    fn ids_of(&self, include: impl Fn(&ExchangeState) -> bool) -> Vec<ExchangeId> {
         let all = self.exchanges().into_iter();
-        all.filter(|exchange| exchange.lock().unsettled > 0)
+        all.filter(|exchange| include(&exchange.lock()))
             .map(|exchange| exchange.id().clone())
             .collect()
     }

@@ -52,7 +52,9 @@ pub struct Sink {
     /// All but the checksum, which is `crc`.
     totals: Totals,
     crc: Checksum,
-    outcome_unknown: bool,
+    /// Whether the PUT of its commit record failed and may still have been applied: then it may be
+    /// committed although it failed.
+    pub outcome_unknown: bool,
     /// Segments sealed so far with blocks of it, in order; emptied when it settles.
     pub prior_segments: Vec<PriorSegment>,
 }
@@ -84,16 +86,6 @@ impl Sink {
     /// The channel of its state, to wait until it settles.
     pub fn subscribe(&self) -> watch::Receiver<SinkState> {
         self.state.subscribe()
-    }
-
-    /// The PUT of its commit record failed and may still have been applied.
-    pub fn mark_outcome_unknown(&mut self) {
-        self.outcome_unknown = true;
-    }
-
-    /// Whether it may be committed although it failed.
-    pub fn is_outcome_unknown(&self) -> bool {
-        self.outcome_unknown
     }
 
     /// What has been appended so far.

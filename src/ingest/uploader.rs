@@ -44,10 +44,7 @@ pub async fn upload(ingest: Ingest, exchange: SharedExchange, sealed: Sealed) {
 
 /// Stores the segment and settles its sinks; `false` if nothing was stored.
 async fn store_and_settle(ingest: &Ingest, exchange: &SharedExchange, sealed: Sealed) -> bool {
-    let (records, failed) = commit_records(sealed.commits).await;
-    for (attempt, failure) in failed {
-        mark_failed(ingest, exchange, attempt, &failure);
-    }
+    let records = commit_records(ingest, exchange, sealed.commits).await;
     let Pages {
         mut pieces, memory, ..
     } = sealed.pages;
@@ -74,7 +71,7 @@ async fn store_and_settle(ingest: &Ingest, exchange: &SharedExchange, sealed: Se
         Ok(address) => {
             sealed.outcome.send_replace(Some(Ok(address.base)));
             for attempt in committing {
-                mark_finished(ingest, exchange, attempt);
+                settle(ingest, exchange, attempt, SinkState::Finished);
             }
             true
         }
@@ -88,7 +85,8 @@ async fn store_and_settle(ingest: &Ingest, exchange: &SharedExchange, sealed: Se
             // earlier one, at another base directory or before a retry, may have been applied.
             exchange.lock().mark_outcome_unknown(&committing);
             for attempt in committing.into_iter().chain(writers) {
-                mark_failed(ingest, exchange, attempt, &failure);
+                let failed = SinkState::Failed(Arc::clone(&failure));
+                settle(ingest, exchange, attempt, failed);
             }
             false
         }
@@ -96,11 +94,13 @@ async fn store_and_settle(ingest: &Ingest, exchange: &SharedExchange, sealed: Se
 }
 
 /// Waits for the uploads of each attempt's earlier segments. Returns the commit records of attempts
-/// whose segments are all stored, and the failures of the others.
+/// whose segments are all stored; the others fail.
 async fn commit_records(
+    ingest: &Ingest,
+    exchange: &SharedExchange,
     commits: Vec<PendingCommit>,
-) -> (Vec<CommitRecord>, Vec<(TaskAttempt, Arc<SinkFailure>)>) {
-    let (mut records, mut failed) = (Vec::new(), Vec::new());
+) -> Vec<CommitRecord> {
+    let mut records = Vec::new();
     for commit in commits {
         let (attempt, totals) = (commit.attempt, commit.totals);
         match wait_until_stored(commit.prior_segments).await {
@@ -109,10 +109,10 @@ async fn commit_records(
                 totals,
                 predecessors,
             }),
-            Err(failure) => failed.push((attempt, failure)),
+            Err(failure) => settle(ingest, exchange, attempt, SinkState::Failed(failure)),
         }
     }
-    (records, failed)
+    records
 }
 
 async fn wait_until_stored(
@@ -163,24 +163,14 @@ async fn store(
     Ok(address)
 }
 
-fn mark_finished(ingest: &Ingest, exchange: &SharedExchange, attempt: TaskAttempt) {
+fn settle(ingest: &Ingest, exchange: &SharedExchange, attempt: TaskAttempt, to: SinkState) {
     let metrics = &ingest.shared.deps.metrics;
-    if exchange.lock().settle(attempt, SinkState::Finished) {
-        metrics.sinks_finished.inc();
-        metrics.sinks_open.dec();
-    }
-}
-
-fn mark_failed(
-    ingest: &Ingest,
-    exchange: &SharedExchange,
-    attempt: TaskAttempt,
-    why: &Arc<SinkFailure>,
-) {
-    let metrics = &ingest.shared.deps.metrics;
-    let failed = SinkState::Failed(Arc::clone(why));
-    if exchange.lock().settle(attempt, failed) {
-        metrics.sinks_failed.inc();
+    let settled = match to {
+        SinkState::Finished => &metrics.sinks_finished,
+        _ => &metrics.sinks_failed,
+    };
+    if exchange.lock().settle(attempt, to) {
+        settled.inc();
         metrics.sinks_open.dec();
     }
 }
@@ -191,11 +181,11 @@ fn mark_failed(
 async fn remove_if_closed(ingest: &Ingest, exchange: &SharedExchange) {
     let (deps, id) = (&ingest.shared.deps, exchange.id());
     if !exchange.lock().closed {
-        if !exchange.lock().try_schedule_open_check() {
+        if std::mem::replace(&mut exchange.lock().open_check_scheduled, true) {
             return;
         }
         deps.runtime.clock.sleep(OPEN_CHECK_DELAY).await;
-        exchange.lock().open_check_started();
+        exchange.lock().open_check_scheduled = false;
         match deps.exchanges.is_open(id).await {
             Ok(true) => return,
             Ok(false) => ingest.forget(id),

@@ -24,12 +24,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("runtime", &[]),
     ("fair", &[]),
     ("memory", &["fair"]),
-    ("dashboard", &[]),
     ("config", &["id"]),
     ("telemetry", &["config", "fair", "memory"]),
     ("segment", &["crc", "id"]),
     ("store", &["config", "fair", "id", "runtime", "telemetry"]),
     ("storage", &["config", "id", "runtime", "store"]),
+    ("dashboard", &["storage", "telemetry"]),
     (
         "cache",
         &["id", "memory", "runtime", "segment", "storage", "telemetry"],

@@ -22,19 +22,13 @@ const UNRESERVED: u64 = 16 << 10;
 /// The reservation of a body. Hold it as long as anything that was parsed from the body.
 pub struct BodyReservation(#[expect(dead_code, reason = "released on drop")] Option<Reservation>);
 
-/// The bytes of a body with their reservation.
-pub struct ControlBody {
-    pub bytes: Vec<u8>,
-    pub reservation: BodyReservation,
-}
-
-/// Reads a body of at most `route_limit` bytes.
+/// Reads a body of at most `route_limit` bytes; returns it with its reservation.
 pub async fn read_control_body(
     headers: &HeaderMap,
     body: Body,
     limits: &BodyLimits,
     route_limit: u64,
-) -> Result<ControlBody, Problem> {
+) -> Result<(Vec<u8>, BodyReservation), Problem> {
     let announced = content_length(headers)?;
     let limit = route_limit.min(limits.max_control_body_size);
     let size = announced.unwrap_or(MAX_WITHOUT_LENGTH.min(limit));
@@ -61,10 +55,7 @@ pub async fn read_control_body(
         bytes = reading => bytes?,
         () = limits.clock.sleep(limits.body_timeout) => return Err(too_slow(limits)),
     };
-    Ok(ControlBody {
-        bytes,
-        reservation: BodyReservation(reservation),
-    })
+    Ok((bytes, BodyReservation(reservation)))
 }
 
 /// The problem of a body that is incomplete after `limits.body_timeout`.

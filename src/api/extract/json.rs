@@ -55,12 +55,13 @@ where
         if media_type.as_deref() != Some("application/json") {
             return Err(unsupported(media_type.as_deref(), "application/json"));
         }
-        let body = read_control_body(&parts.headers, body, &limits, T::MAX_SIZE).await?;
-        if body.bytes.is_empty() {
+        let read = read_control_body(&parts.headers, body, &limits, T::MAX_SIZE);
+        let (bytes, reservation) = read.await?;
+        if bytes.is_empty() {
             return Ok(Self(None));
         }
-        serde_json::from_slice(&body.bytes)
-            .map(|value| Self(Some((value, body.reservation))))
+        serde_json::from_slice(&bytes)
+            .map(|value| Self(Some((value, reservation))))
             .map_err(|error| Problem::invalid(format!("invalid JSON body: {error}")))
     }
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use utoipa::IntoParams;
 
-use super::number::decimal_u32;
+use super::number::decimal;
 use crate::api::problem::Problem;
 use crate::id::{ExchangeId, MAX_ATTEMPT, MAX_PARTITIONS, MAX_TASKS, SinkId, TaskAttempt};
 
@@ -80,8 +80,8 @@ impl<S: Send + Sync> FromRequestParts<S> for SinkPath {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
         let path: SinkParams = unchecked(parts).await?;
-        let task = decimal_u32("task", &path.task, MAX_TASKS - 1)?;
-        let attempt = decimal_u32("attempt", &path.attempt, MAX_ATTEMPT)?;
+        let task = decimal("task", &path.task, MAX_TASKS - 1)?;
+        let attempt = decimal("attempt", &path.attempt, MAX_ATTEMPT)?;
         Ok(Self(SinkId {
             exchange: path.exchange.parse()?,
             task_attempt: TaskAttempt::new(task, attempt)?,
@@ -96,7 +96,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PartitionPath {
         let path: PartitionParams = unchecked(parts).await?;
         Ok(Self {
             exchange: path.exchange.parse()?,
-            partition: decimal_u32("partition", &path.partition, MAX_PARTITIONS - 1)?,
+            partition: decimal("partition", &path.partition, MAX_PARTITIONS - 1)?,
         })
     }
 }

@@ -3,6 +3,9 @@
 //! Invariant: a parameter has exactly one accepted spelling. Neither names nor values are
 //! percent-decoded, as no accepted name or value needs encoding.
 
+use std::fmt::Display;
+use std::str::FromStr;
+
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
@@ -39,15 +42,12 @@ impl<'a> Values<'a> {
     }
 
     /// The number called `name`, at most `max`, if it is given.
-    pub fn number(&self, name: &str, max: u64) -> Result<Option<u64>, Problem> {
+    pub fn number<N>(&self, name: &str, max: N) -> Result<Option<N>, Problem>
+    where
+        N: FromStr + PartialOrd + Display,
+    {
         let value = self.0.iter().find(|(known, _)| *known == name);
         value.map(|(_, text)| decimal(name, text, max)).transpose()
-    }
-
-    /// Like [`Values::number`], for 32 bits.
-    pub fn number_u32(&self, name: &str, max: u32) -> Result<Option<u32>, Problem> {
-        let number = self.number(name, u64::from(max))?;
-        Ok(number.map(|n| u32::try_from(n).expect("at most max, a u32")))
     }
 }
 

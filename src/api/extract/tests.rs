@@ -123,7 +123,7 @@ impl QueryParameters for Two {
     fn from_values(values: &Values<'_>) -> Result<Self, Problem> {
         Ok(Self {
             number: values.number("number", 10)?,
-            other: values.number_u32("other", u32::MAX)?,
+            other: values.number("other", u32::MAX)?,
         })
     }
 }

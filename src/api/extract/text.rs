@@ -23,10 +23,11 @@ where
         if let Some(other) = media_type(&parts.headers)?.filter(|t| t != "text/plain") {
             return Err(unsupported(Some(&other), "text/plain or no Content-Type"));
         }
-        let body = read_control_body(&parts.headers, body, &limits, u64::MAX).await?;
-        let mut text = String::from_utf8(body.bytes)
+        let read = read_control_body(&parts.headers, body, &limits, u64::MAX);
+        let (bytes, reservation) = read.await?;
+        let mut text = String::from_utf8(bytes)
             .map_err(|_| Problem::new(ProblemType::InvalidHandle, "the handle is not UTF-8"))?;
         text.truncate(text.trim_ascii_end().len());
-        Ok(Self(text, body.reservation))
+        Ok(Self(text, reservation))
     }
 }

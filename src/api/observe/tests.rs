@@ -100,9 +100,9 @@ async fn a_panic_is_a_problem_that_does_not_reveal_its_cause() {
     assert!(
         response
             .extensions()
-            .get::<Failure>()
+            .get::<Problem>()
             .unwrap()
-            .cause
+            .cause()
             .contains("secret")
     );
     let body = response.into_body().collect().await.unwrap().to_bytes();

@@ -326,7 +326,7 @@ fn the_cause_of_a_bug_is_logged_and_hidden_from_the_client() {
             .unwrap()
             .contains("secret")
     );
-    assert!(problem.failure().cause.contains("secret"));
+    assert!(problem.cause().contains("secret"));
 }
 
 #[test]

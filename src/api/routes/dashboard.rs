@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
@@ -9,7 +10,7 @@ use axum::response::IntoResponse;
 
 use crate::api::state::{ApiState, SharedState};
 use crate::dashboard::page::render;
-use crate::dashboard::view::{BaseView, Counters, PoolView, QueryView, View};
+use crate::dashboard::view::{PoolView, QueryView, View};
 use crate::memory::MemoryPool;
 
 fn pool(name: &'static str, pool: &MemoryPool) -> PoolView {
@@ -46,47 +47,18 @@ fn queries(write: &MemoryPool, read: &MemoryPool) -> Vec<QueryView> {
 
 fn view(state: &ApiState) -> View {
     let parts = &state.parts;
-    let metrics = &parts.metrics;
-    let gauge = |value: i64| u64::try_from(value).unwrap_or(0);
     View {
         version: env!("CARGO_PKG_VERSION"),
         uptime: parts.runtime.clock.now() - state.started,
         draining: parts.ingest.is_draining(),
-        bases: parts
-            .storage
-            .status()
-            .into_iter()
-            .map(|base| BaseView {
-                name: base.name.to_string(),
-                uri: base.uri,
-                healthy: base.healthy,
-                error: base.error,
-            })
-            .collect(),
+        bases: parts.storage.status(),
         pools: vec![
             pool("writing", &parts.write_memory),
             pool("reading", &parts.read_memory),
             pool("requests", &state.body_limits.control_bodies),
         ],
         queries: queries(&parts.write_memory, &parts.read_memory),
-        counters: Counters {
-            exchanges_open: gauge(metrics.exchanges_open.get()),
-            sinks_open: gauge(metrics.sinks_open.get()),
-            uploads_in_flight: gauge(metrics.uploads_in_flight.get()),
-            sinks_finished: metrics.sinks_finished.get(),
-            sinks_aborted: metrics.sinks_aborted.get(),
-            sinks_failed: metrics.sinks_failed.get(),
-            pages_written: metrics.pages_written.get(),
-            bytes_written: metrics.bytes_written.get(),
-            segments_written: metrics.segments_written.get(),
-            segment_bytes_written: metrics.segment_bytes_written.get(),
-            reads: metrics.reads.get(),
-            pages_read: metrics.pages_read.get(),
-            bytes_read: metrics.bytes_read.get(),
-            cache_hit_bytes: metrics.cache_hit_bytes.get(),
-            cache_miss_bytes: metrics.cache_miss_bytes.get(),
-            integrity_failures: metrics.integrity_failures.get(),
-        },
+        metrics: Arc::clone(&parts.metrics),
     }
 }
 

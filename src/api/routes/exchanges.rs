@@ -132,13 +132,9 @@ pub async fn announce(
     headers: HeaderMap,
     StrictJson(announcement, _): StrictJson<Announcement>,
 ) -> Result<(StatusCode, Json<AnnounceResponse>), Problem> {
-    let Announcement {
-        partitions,
-        ordered,
-    } = announcement;
     let spec = ExchangeSpec {
-        partitions,
-        ordered,
+        partitions: announcement.partitions,
+        ordered: announcement.ordered,
     };
     let which = which(&headers)?;
     let exchanges = &state.parts.exchanges;
@@ -150,8 +146,8 @@ pub async fn announce(
     };
     let body = AnnounceResponse {
         exchange: exchange.to_string(),
-        partitions,
-        ordered,
+        partitions: announcement.partitions,
+        ordered: announcement.ordered,
         lease_seconds: announced.lease_seconds,
     };
     Ok((status, Json(body)))

@@ -83,12 +83,9 @@ pub async fn plan(
         .map(|&(task, attempt)| TaskAttempt::new(task, attempt))
         .collect::<Result<Vec<_>, _>>()?;
     let ordered = state.parts.exchanges.lookup(&exchange).await?.ordered;
-    let planned = state
-        .parts
-        .commits
-        .plan_handles(&exchange, ordered, &chosen, wanted.target_size)
-        .await?;
-    let frames = futures::stream::iter(BodyFrames::new(planned).map(Ok));
+    let commits = &state.parts.commits;
+    let planned = commits.plan_handles(&exchange, ordered, &chosen, wanted.target_size);
+    let frames = futures::stream::iter(BodyFrames::new(planned.await?).map(Ok));
     // The plan holds the footers of the exchange until the last line has been sent.
     let body = StreamBody::new(
         frames.boxed(),

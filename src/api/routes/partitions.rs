@@ -30,8 +30,8 @@ impl QueryParameters for PartitionQuery {
 
     fn from_values(values: &Values<'_>) -> Result<Self, Problem> {
         Ok(Self {
-            task: values.number_u32("task", MAX_TASKS - 1)?,
-            attempt: values.number_u32("attempt", MAX_ATTEMPT)?,
+            task: values.number("task", MAX_TASKS - 1)?,
+            attempt: values.number("attempt", MAX_ATTEMPT)?,
         })
     }
 }
@@ -72,16 +72,9 @@ pub async fn read_partition(
     StrictQuery(query): StrictQuery<PartitionQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let PartitionPath {
-        exchange,
-        partition,
-    } = path;
-    let partitions = state
-        .parts
-        .exchanges
-        .lookup_uncached(&exchange)
-        .await?
-        .partitions;
+    let (exchange, partition) = (path.exchange, path.partition);
+    let exchanges = &state.parts.exchanges;
+    let partitions = exchanges.lookup_uncached(&exchange).await?.partitions;
     if partition >= partitions {
         let error = ReadError::NoSuchPartition {
             partition,
@@ -101,7 +94,7 @@ pub async fn read_partition(
         .await?;
     // Closing an exchange removes its marker first. The marker still exists after the segments were
     // listed, so the list was complete.
-    state.parts.exchanges.lookup_uncached(&exchange).await?;
+    exchanges.lookup_uncached(&exchange).await?;
     let (media_type, on_failure) = match format {
         PageFormat::Raw => (RAW_MEDIA_TYPE, OnFailure::Truncate),
         PageFormat::Records => (READ_MEDIA_TYPE, OnFailure::ErrorRecord),

@@ -19,7 +19,7 @@ use crate::api::extract::{
 use crate::api::problem::{Problem, ProblemResponse, ProblemType};
 use crate::api::state::SharedState;
 use crate::id::MAX_PARTITIONS;
-use crate::ingest::{Aborted, Appended, Claim};
+use crate::ingest::{Aborted, Claim};
 use crate::segment::frame::{BatchVerifier, FRAME_HEADER_LEN, write_frame_header};
 
 /// Query of a page request.
@@ -37,8 +37,8 @@ impl QueryParameters for PagesQuery {
 
     fn from_values(values: &Values<'_>) -> Result<Self, Problem> {
         Ok(Self {
-            batch: values.number_u32("batch", u32::MAX)?,
-            partition: values.number_u32("partition", MAX_PARTITIONS - 1)?,
+            batch: values.number("batch", u32::MAX)?,
+            partition: values.number("partition", MAX_PARTITIONS - 1)?,
         })
     }
 }
@@ -52,16 +52,6 @@ pub struct BatchAccepted {
     next: u64,
     /// Whether the batch had been accepted before; then nothing changed.
     repeated: bool,
-}
-
-impl From<Appended> for BatchAccepted {
-    fn from(appended: Appended) -> Self {
-        Self {
-            batch: appended.batch,
-            next: appended.next,
-            repeated: appended.repeated,
-        }
-    }
 }
 
 /// What the client has sent.
@@ -119,29 +109,20 @@ pub struct AbortResponse {
     state: SinkOutcome,
 }
 
-/// The meaning of a body, as query and content type determine it.
-enum Wanted {
-    Batch { number: u32 },
-    RawPage { number: Option<u32>, partition: u32 },
-}
-
-fn wanted(query: &PagesQuery, head: PageHead) -> Result<Wanted, Problem> {
-    match (head.content, query.batch, query.partition) {
-        (PageContent::Batch, Some(number), None) => Ok(Wanted::Batch { number }),
-        (PageContent::Batch, None, _) => Err(Problem::invalid(
-            "a batch needs its number: add ?batch=N, from 0",
-        )),
-        (PageContent::Batch, Some(_), Some(_)) => Err(Problem::invalid(
+/// A batch has a number and no partition, a raw page has a partition.
+fn check_query(query: &PagesQuery, content: PageContent) -> Result<(), Problem> {
+    let wrong = match (content, query.batch, query.partition) {
+        (PageContent::Batch, None, _) => "a batch needs its number: add ?batch=N, from 0",
+        (PageContent::Batch, _, Some(_)) => {
             "partition applies only to a raw page (application/octet-stream): each frame of a \
-             batch names its own",
-        )),
-        (PageContent::RawPage, number, Some(partition)) => {
-            Ok(Wanted::RawPage { number, partition })
+             batch names its own"
         }
-        (PageContent::RawPage, _, None) => Err(Problem::invalid(
-            "a raw page needs its output partition: add ?partition=P",
-        )),
-    }
+        (PageContent::RawPage, _, None) => {
+            "a raw page needs its output partition: add ?partition=P"
+        }
+        _ => return Ok(()),
+    };
+    Err(Problem::invalid(wrong))
 }
 
 /// Declares that an attempt will be written at this daemon, before its first page.
@@ -190,25 +171,17 @@ pub async fn add_pages(
     head: PageHead,
     body: Body,
 ) -> Result<Json<BatchAccepted>, Problem> {
-    let wanted = wanted(&query, head)?;
+    check_query(&query, head.content)?;
+    let raw_partition = query.partition;
     let parts = &state.parts;
     let partitions = parts.exchanges.lookup(&sink.exchange).await?.partitions;
-    if let Wanted::RawPage { partition, .. } = wanted
-        && partition >= partitions
-    {
+    if let Some(partition) = raw_partition.filter(|partition| *partition >= partitions) {
         let detail = format!("partition {partition} does not exist: the exchange has {partitions}");
         return Err(Problem::new(ProblemType::InvalidFrame, detail));
     }
-    let number = match wanted {
-        Wanted::Batch { number } => Some(number),
-        Wanted::RawPage { number, .. } => number,
-    };
-    let admission = parts.ingest.admit(&sink, number)?;
+    let admission = parts.ingest.admit(&sink, query.batch)?;
 
-    let room = match wanted {
-        Wanted::Batch { .. } => 0,
-        Wanted::RawPage { .. } => FRAME_HEADER_LEN,
-    };
+    let room = raw_partition.map_or(0, |_| FRAME_HEADER_LEN);
     // Acquired before the memory: the requests that a query may have at a time include those that
     // wait for memory.
     let _slot = state.write_slot(&sink.exchange).await;
@@ -222,11 +195,15 @@ pub async fn add_pages(
         }
     };
     let mut buffer = read_exactly(body, room, head.length, limits, verify).await?;
-    if let Wanted::RawPage { partition, .. } = wanted {
+    if let Some(partition) = raw_partition {
         write_frame_header(&mut buffer, partition);
     }
     let appended = admission.append(check, Bytes::from(buffer))?;
-    Ok(Json(appended.into()))
+    Ok(Json(BatchAccepted {
+        batch: appended.batch,
+        next: appended.next,
+        repeated: appended.repeated,
+    }))
 }
 
 /// Commits an attempt: makes it durable and visible.

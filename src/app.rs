@@ -215,7 +215,7 @@ impl Daemon {
                 None => tracing::info!(base = %base.name, uri = %base.uri,
                     "base directory is usable"),
                 Some(error) => tracing::error!(base = %base.name, uri = %base.uri, %error,
-                    "base directory is not usable now; retrying"),
+                    "base directory is unusable; probing it in the background"),
             }
         }
         for base in self.storage.bases_ignoring_preconditions().await {

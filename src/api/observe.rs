@@ -131,7 +131,7 @@ fn log(response: &Response) {
     };
     let (problem, cause) = (failure.problem_type().as_str(), failure.cause());
     if failure.problem_type().remedy() == Remedy::Bug {
-        tracing::error!(status, problem, %cause, "request hit a bug");
+        tracing::error!(status, problem, %cause, "internal error: this is a bug");
     } else if status >= 500 {
         tracing::warn!(status, problem, %cause, "request failed");
     } else {

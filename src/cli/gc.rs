@@ -112,17 +112,23 @@ fn explain(outcome: &GcOutcome, options: GcOptions) -> (&'static str, String) {
     let (verdict, why) = match outcome {
         GcOutcome::Expired => {
             let watch = units::format_duration(options.watch);
-            return ("silent", format!("not renewed while watched for {watch}"));
+            return ("expired", format!("not renewed while watched for {watch}"));
         }
         GcOutcome::Orphaned => (
             "orphaned",
             "no marker: left behind by a late or dead writer",
         ),
-        GcOutcome::HalfRemoved => ("ended", "claimed earlier, but not completely removed"),
+        GcOutcome::HalfRemoved => (
+            "half-removed",
+            "claimed earlier, but not completely removed",
+        ),
         GcOutcome::Renewed => ("renewed", "renewed while watched"),
         GcOutcome::New => ("new", "new: it appeared during the watch"),
-        GcOutcome::RemovedElsewhere => ("gone", "closed or collected by another process"),
-        GcOutcome::Undetermined(why) => return ("unsettled", format!("undetermined: {why}")),
+        GcOutcome::RemovedElsewhere => (
+            "removed-elsewhere",
+            "closed or collected by another process",
+        ),
+        GcOutcome::Undetermined(why) => return ("undetermined", format!("undetermined: {why}")),
     };
     (verdict, why.to_owned())
 }
@@ -133,19 +139,19 @@ fn as_text(report: &GcReport, options: GcOptions) -> String {
         false => "removed",
     };
     let mut text = String::new();
-    let (mut go, mut stay, mut total) = (0, 0, Inventory::default());
+    let (mut removable, mut retained, mut total) = (0, 0, Inventory::default());
     for (exchange, entry) in &report.entries {
         let Inventory { objects, bytes } = entry.inventory;
         let verdict = if entry.outcome.is_removable() {
-            go += 1;
+            removable += 1;
             total.objects += objects;
             total.bytes += bytes;
             done
         } else if matches!(entry.outcome, GcOutcome::RemovedElsewhere) {
-            "gone"
+            "removed elsewhere"
         } else {
-            stay += 1;
-            "kept"
+            retained += 1;
+            "retained"
         };
         let (_, why) = explain(&entry.outcome, options);
         let _ = writeln!(
@@ -155,7 +161,7 @@ fn as_text(report: &GcReport, options: GcOptions) -> String {
     }
     let _ = writeln!(
         text,
-        "{go} exchanges {done} with {} objects, {} bytes; {stay} kept",
+        "{removable} exchanges {done} with {} objects, {} bytes; {retained} retained",
         total.objects, total.bytes
     );
     text
@@ -168,7 +174,7 @@ fn as_json(report: &GcReport, options: GcOptions) -> String {
             "exchange": exchange.as_str(),
             "query": exchange.query(),
             "verdict": verdict,
-            "goes": entry.outcome.is_removable(),
+            "removable": entry.outcome.is_removable(),
             "why": why,
             "objects": entry.inventory.objects,
             "bytes": entry.inventory.bytes,
@@ -189,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_watch_in_which_the_living_need_not_be_heard_is_refused() {
+    fn a_watch_shorter_than_half_a_lease_is_refused() {
         let lease = Duration::from_secs(900);
         assert_eq!(watch_time(None, lease), Ok(lease));
         let shortest = Duration::from_secs(450);

@@ -15,7 +15,7 @@ use clap::Args;
 use super::{ConfigArgs, health_tls};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
-const LONGEST_ANSWER: u64 = 64 << 10;
+const MAX_RESPONSE_SIZE: u64 = 64 << 10;
 
 /// Arguments of `health`.
 #[derive(Args)]
@@ -53,7 +53,7 @@ pub fn health(args: HealthArgs) -> Result<ExitCode, ExitCode> {
     };
     let address = reachable(address);
     let path = if args.ready { "/readyz" } else { "/healthz" };
-    let answer = ask(address, path, certificate.as_deref());
+    let answer = request(address, path, certificate.as_deref());
     let scheme = certificate.map_or("http", |_| "https");
     let url = format!("{scheme}://{address}{path}");
     match answer {
@@ -89,7 +89,7 @@ trait Stream: Read + Write {}
 
 impl<S: Read + Write> Stream for S {}
 
-fn ask(address: SocketAddr, path: &str, certificate: Option<&Path>) -> io::Result<Answer> {
+fn request(address: SocketAddr, path: &str, certificate: Option<&Path>) -> io::Result<Answer> {
     let stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
@@ -101,7 +101,7 @@ fn ask(address: SocketAddr, path: &str, certificate: Option<&Path>) -> io::Resul
     stream.write_all(request.as_bytes())?;
     stream.flush()?;
     let mut answer = Vec::new();
-    stream.take(LONGEST_ANSWER).read_to_end(&mut answer)?;
+    stream.take(MAX_RESPONSE_SIZE).read_to_end(&mut answer)?;
     parse(&String::from_utf8_lossy(&answer))
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the response is not HTTP"))
 }
@@ -136,18 +136,18 @@ mod tests {
     #[test]
     fn status_and_body_of_an_answer_are_told_apart() {
         let address = one_answer("HTTP/1.0 503 Service Unavailable\r\nA: b\r\n\r\nwhy");
-        let answer = ask(address, "/healthz", None).unwrap();
+        let answer = request(address, "/healthz", None).unwrap();
         assert_eq!((answer.status, answer.body.as_str()), (503, "why"));
     }
 
     #[test]
     fn something_else_than_http_is_an_error() {
         let address = one_answer("220 smtp.example ready\r\n");
-        assert!(ask(address, "/healthz", None).is_err());
+        assert!(request(address, "/healthz", None).is_err());
     }
 
     #[test]
-    fn a_daemon_on_every_address_is_asked_on_loopback() {
+    fn a_daemon_on_every_address_is_reached_on_loopback() {
         let asked = reachable("0.0.0.0:7077".parse().unwrap());
         assert_eq!(asked, "127.0.0.1:7077".parse().unwrap());
         let asked = reachable("[::]:7077".parse().unwrap());

@@ -26,7 +26,7 @@ pub const EXIT_USAGE: u8 = 2;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  success (serve: it stopped on request)
-  1  failure: a base directory, the network, or the inspected object is not in order
+  1  failure: a base directory or the network failed, or the inspected object is damaged
   2  invalid arguments or configuration";
 
 const CONFIGURATION: &str = "\
@@ -165,7 +165,7 @@ mod tests {
         .ok()
         .unwrap();
         let Command::Serve(args) = cli.command else {
-            panic!("serve was asked for");
+            panic!("serve was requested");
         };
         assert_eq!(args.base_directories, ["./a", "./b"]);
         assert_eq!(args.set, ["segment.target_size=1MiB"]);

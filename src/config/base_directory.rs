@@ -13,7 +13,7 @@ use super::problem::{Origin, Problem};
 use super::raw::Raw;
 use crate::id::{BaseName, InvalidId};
 
-/// Where segments are stored if no base directory is configured.
+/// The base directory that is used if none is configured.
 pub const DEFAULT_URI: &str = "./data/stopover";
 
 /// A base directory together with where it was configured.

@@ -62,7 +62,7 @@ pub enum BaseUriError {
     Malformed(#[from] url::ParseError),
     /// A user or password.
     #[error(
-        "credentials do not belong into a URI: give them as keys of the base directory or in the \
+        "a URI must not contain credentials: give them as keys of the base directory or in the \
          environment"
     )]
     Credentials,

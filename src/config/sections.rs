@@ -116,7 +116,7 @@ impl MemoryConfig {
     }
 }
 
-/// `[[base_directory]]`: a place for exchanges.
+/// `[[base_directory]]`: a location where exchanges are stored.
 #[derive(Clone, Default)]
 pub struct BaseDirectoryConfig {
     /// `file:///…`, `s3://bucket/prefix`, `gs://…`, `az://container/prefix`, `memory://name`.

@@ -13,7 +13,7 @@ use super::status::Status;
 use crate::id::ExchangeId;
 use crate::storage::{Marker, ObservedMarkers};
 
-/// Tries to write a marker before giving up. Clients announce an exchange one call after another,
+/// How often writing a marker is tried. Clients announce an exchange one call after another,
 /// so that even a second try is rare.
 const MAX_ANNOUNCE_TRIES: u32 = 8;
 

@@ -7,7 +7,9 @@ use crate::storage::StorageError;
 /// Why an exchange cannot be announced, found or closed.
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeError {
-    #[error("exchange {exchange} is not known: announce it with PUT, or it was closed before")]
+    #[error(
+        "exchange {exchange} is not known: it was never announced, or was closed before; announce it with PUT"
+    )]
     NotFound { exchange: ExchangeId },
     #[error("exchange {exchange} is closed")]
     Closed { exchange: ExchangeId },

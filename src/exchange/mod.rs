@@ -2,8 +2,8 @@
 //!
 //! Does: announce exchanges and renew their leases ([`announce`]), answer whether an exchange is
 //! open ([`lookup`]), and remember which ones were closed ([`status`]). Does not: know segments, or
-//! release what other rooms hold of a closed exchange (`gc::close`). Invariant: an exchange that
-//! this daemon knows to be closed never becomes open again at it, whatever arrives late.
+//! release what other modules hold of a closed exchange (`gc::close`). Invariant: an exchange that
+//! this daemon knows to be closed is never reopened by it, even by a late request.
 
 mod announce;
 mod error;

@@ -18,7 +18,7 @@
 //!
 //! A party whose next request would exceed its own limit is not scheduled until it releases
 //! something: it delays nobody else, keeps its virtual time within the range of the others', and
-//! has no claim to what they were granted meanwhile.
+//! gets no credit for what they were granted meanwhile.
 //!
 //! Invariant: the amount held never exceeds the capacity, and no party holds more than its limit.
 //! After [`Ledger::grant`] returned `None`, either no party is scheduled, or the next request is

@@ -90,7 +90,7 @@ impl FairSemaphore {
         }
     }
 
-    /// Grants `amount` now or not at all; overtakes nobody.
+    /// Grants `amount` now or not at all; fails while any request is queued.
     pub fn try_acquire(&self, party: &str, amount: u64) -> Option<FairPermit> {
         let party = self.0.lock().try_acquire(party, amount)?;
         Some(self.permit(party, amount))

@@ -1,4 +1,4 @@
-//! Closing an exchange: one sequence over all rooms that hold something of it.
+//! Closing an exchange: one sequence over all modules that hold a part of it.
 //!
 //! Does: mark it closed, drop what this daemon holds of it, remove its objects. Does not: find out
 //! that an exchange was closed elsewhere: the rooms below report that
@@ -14,7 +14,7 @@ use crate::id::ExchangeId;
 use crate::ingest::Ingest;
 use crate::read::Reader;
 
-/// The rooms that hold something of an exchange. Cheap to clone.
+/// The modules that hold a part of an exchange. Cheap to clone.
 #[derive(Clone)]
 pub struct Closing {
     pub exchanges: Exchanges,

@@ -2,14 +2,14 @@
 //!
 //! Does: list, read markers, track leases, claim, remove. Does not: decide when to inspect (`sweep`
 //! and `one_shot` do) or when a lease has expired (`lease_tracker`). Invariant: an exchange is
-//! removed only after its end was claimed, which fails if it was renewed since the inspection; any
+//! removed only after it was claimed, which fails if it was renewed since the inspection; any
 //! number of daemons may do this at once.
 
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt as _};
 
-use super::lease_tracker::{LeaseTracker, MarkerState, Poll, Verdict};
+use super::lease_tracker::{LeaseState, LeaseTracker, Poll, Verdict};
 use crate::id::ExchangeId;
 use crate::runtime::Runtime;
 use crate::storage::{ObservedMarkers, Storage, StorageError};
@@ -27,7 +27,7 @@ pub struct Inspection {
 
 #[derive(Debug)]
 pub struct Observation {
-    pub marker: MarkerState,
+    pub marker: LeaseState,
     pub verdict: Verdict,
     /// What a claim is conditional on.
     markers: ObservedMarkers,
@@ -99,9 +99,9 @@ impl Collector {
         poll: Poll,
     ) -> Inspection {
         let marker = match markers.marker() {
-            Ok(Some(marker)) => MarkerState::Open(marker.version),
-            Ok(None) if markers.is_claimed() => MarkerState::Tombstone,
-            Ok(None) => MarkerState::Missing,
+            Ok(Some(marker)) => LeaseState::Open(marker.version),
+            Ok(None) if markers.is_claimed() => LeaseState::Tombstone,
+            Ok(None) => LeaseState::Missing,
             Err(error) => {
                 self.leases.reset(&exchange);
                 let outcome = Err(error);

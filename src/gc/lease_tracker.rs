@@ -1,4 +1,4 @@
-//! How long each exchange has not been renewed, as far as one observer can vouch for it.
+//! How long each exchange has been observed without a renewal.
 //!
 //! Pure: the caller passes the time. Does: add up the time between polls that showed the same
 //! marker. Does not: poll, or collect anything. Invariant: only time counts in which the observer
@@ -19,12 +19,12 @@ const MIN_GAPS: u32 = 4;
 
 /// The markers of an exchange in all base directories, taken together.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MarkerState {
+pub enum LeaseState {
     /// There is a marker, with this version.
     Open(String),
     /// There is none, only other objects.
     Missing,
-    /// Its end was claimed, and its removal not completed.
+    /// It was claimed, but not completely removed.
     Tombstone,
 }
 
@@ -52,7 +52,7 @@ pub enum Verdict {
 
 #[derive(Debug)]
 struct Tracked {
-    marker: MarkerState,
+    marker: LeaseState,
     /// The time that counts.
     unrenewed: Duration,
     last: Poll,
@@ -78,8 +78,8 @@ impl LeaseTracker {
     }
 
     /// Records what a poll of an exchange showed.
-    pub fn observe(&mut self, id: &ExchangeId, marker: MarkerState, poll: Poll) -> Verdict {
-        if marker == MarkerState::Tombstone {
+    pub fn observe(&mut self, id: &ExchangeId, marker: LeaseState, poll: Poll) -> Verdict {
+        if marker == LeaseState::Tombstone {
             // Its claimant has observed it for a whole lease.
             return Verdict::Expired;
         }
@@ -150,7 +150,7 @@ mod tests {
                 writable,
             };
             self.leases
-                .observe(&self.id, MarkerState::Open(version.into()), poll)
+                .observe(&self.id, LeaseState::Open(version.into()), poll)
         }
 
         fn poll(&mut self, seconds: u64, version: &str) -> Verdict {
@@ -226,7 +226,7 @@ mod tests {
             };
             let verdict = observer
                 .leases
-                .observe(&observer.id, MarkerState::Missing, poll);
+                .observe(&observer.id, LeaseState::Missing, poll);
             assert!(
                 matches!(verdict, Verdict::Fresh | Verdict::Unrenewed(Duration::ZERO)),
                 "{verdict:?}"

@@ -2,7 +2,7 @@
 //!
 //! Does: close at a client's request ([`close`]), collect exchanges whose lease has expired
 //! ([`collect`], [`sweep`], and [`one_shot`] for an operator), drain ([`drain`]). Does not:
-//! announce (`exchange`). Invariant: an exchange is removed only if it was closed or its end was
+//! announce (`exchange`). Invariant: an exchange is removed only if it was closed or
 //! claimed.
 
 pub mod close;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::collect::{Collector, Inspection, Observation};
-use super::lease_tracker::{MarkerState, Verdict};
+use super::lease_tracker::{LeaseState, Verdict};
 use crate::id::ExchangeId;
 use crate::runtime::Runtime;
 use crate::storage::{Inventory, Storage, StorageError};
@@ -35,7 +35,7 @@ pub enum GcOutcome {
     Expired,
     /// Removed: it has no marker, only objects that a late or dead writer left.
     Orphaned,
-    /// Removed: its end had been claimed before, and its removal not completed.
+    /// Removed: it had been claimed before, but not completely removed.
     HalfRemoved,
     /// Stays: renewed during the watch.
     Renewed,
@@ -188,9 +188,9 @@ impl GcRun<'_> {
         observation: Observation,
     ) -> Result<(), StorageError> {
         let outcome = match observation.marker {
-            MarkerState::Open(_) => GcOutcome::Expired,
-            MarkerState::Missing => GcOutcome::Orphaned,
-            MarkerState::Tombstone => GcOutcome::HalfRemoved,
+            LeaseState::Open(_) => GcOutcome::Expired,
+            LeaseState::Missing => GcOutcome::Orphaned,
+            LeaseState::Tombstone => GcOutcome::HalfRemoved,
         };
         if self.dry_run {
             return self.decide(exchange, outcome).await;

@@ -101,14 +101,14 @@ impl Sweeper {
         let collected = self.collector.collect(&exchange, &observation, claimed);
         match collected.await? {
             Some(_) => drop(self.metrics.exchanges_collected.inc()),
-            None => tracing::info!(%exchange, "lease renewed during collection; keeping exchange"),
+            None => tracing::info!(%exchange, "lease renewed during collection; exchange retained"),
         }
         Ok(())
     }
 
     /// Removes probe objects that have existed for a whole lease: a probe takes seconds, so their
-    /// daemons died or could not delete them. A probe that loses its object in spite of that is
-    /// repeated.
+    /// daemons died or could not delete them. If the object of a running probe is
+    /// removed anyway, the probe is repeated.
     async fn sweep_probes(&mut self) -> Result<(), StorageError> {
         let storage = &self.storage;
         let listed = storage.list_probes().await?;

@@ -47,7 +47,7 @@ pub enum TlsFileError {
     /// Has no source: it could contain a part of the key.
     #[error("contains no unencrypted private key in PEM (PKCS#8, PKCS#1 or SEC1)")]
     NoKey,
-    #[error("the certificate and the key of {KEY} do not go together or cannot be used: {0}")]
+    #[error("the certificate does not match the key of {KEY}, or one of them cannot be used: {0}")]
     Pair(#[source] Error),
     #[error("contains a certificate that cannot be used: {0}")]
     ClientCa(#[source] Error),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::error::{IngestError, SinkFailure};
 use super::service::Ingest;
 use super::sink;
-use super::types::{Aborted, Claim};
+use super::types::{Aborted, ClientTotals};
 use crate::catalog::Totals;
 use crate::id::SinkId;
 
@@ -18,7 +18,7 @@ impl Ingest {
     pub(super) fn commits_empty(
         &self,
         sink: &SinkId,
-        claim: Option<Claim>,
+        claim: Option<ClientTotals>,
     ) -> Result<bool, IngestError> {
         let Some(claim) = claim.filter(|claim| claim.batches == 0) else {
             return Ok(false);
@@ -31,7 +31,7 @@ impl Ingest {
     pub(super) async fn committed(
         &self,
         sink: &SinkId,
-        claim: Option<Claim>,
+        claim: Option<ClientTotals>,
     ) -> Result<Totals, IngestError> {
         let found = self.find_committed(sink).await?;
         let totals = found.ok_or_else(|| IngestError::SinkNotFound { sink: sink.clone() })?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::types::Claim;
+use super::types::ClientTotals;
 use crate::catalog::{CatalogError, Totals};
 use crate::id::{ExchangeId, SinkId};
 use crate::memory::OverCapacity;
@@ -37,7 +37,7 @@ pub enum IngestError {
     )]
     CountMismatch {
         sink: SinkId,
-        claim: Claim,
+        claim: ClientTotals,
         held: Totals,
     },
     #[error("exchange {exchange} is closed")]

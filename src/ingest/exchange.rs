@@ -15,7 +15,7 @@ use super::commit_queue::CommitQueue;
 use super::error::{IngestError, SinkFailure};
 use super::seal_policy::SealInputs;
 use super::sink::{PriorSegment, Sink, SinkState, UploadOutcome};
-use super::types::{Appended, Claim};
+use super::types::{Appended, ClientTotals};
 use super::unreserved::UnreservedBytes;
 use crate::catalog::Totals;
 use crate::id::{ExchangeId, TaskAttempt};
@@ -57,7 +57,7 @@ impl SharedExchange {
         &self.0.unreserved
     }
 
-    /// Locks the state. The caller holds no other lock of this room, and awaits nothing under it.
+    /// Locks the state. The caller holds no other lock of this module, and awaits nothing under it.
     pub fn lock(&self) -> MutexGuard<'_, ExchangeState> {
         self.0.state.lock()
     }
@@ -239,7 +239,7 @@ impl ExchangeState {
     pub fn finish(
         &mut self,
         attempt: TaskAttempt,
-        claim: Option<Claim>,
+        claim: Option<ClientTotals>,
         now: Instant,
     ) -> Result<(watch::Receiver<SinkState>, Totals), IngestError> {
         let sink = self.sinks.get_mut(&attempt).expect("the caller opened it");

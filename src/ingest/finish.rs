@@ -7,7 +7,7 @@
 use super::error::IngestError;
 use super::service::Ingest;
 use super::sink::{Sink, SinkState};
-use super::types::{Aborted, Claim};
+use super::types::{Aborted, ClientTotals};
 use crate::catalog::Totals;
 use crate::id::SinkId;
 
@@ -21,7 +21,11 @@ impl Ingest {
     /// # Errors
     /// The claim does not match what arrived, the attempt is unknown, was aborted or failed, or the
     /// commit records cannot be read.
-    pub async fn finish(&self, sink: &SinkId, claim: Option<Claim>) -> Result<Totals, IngestError> {
+    pub async fn finish(
+        &self,
+        sink: &SinkId,
+        claim: Option<ClientTotals>,
+    ) -> Result<Totals, IngestError> {
         if !self.holds(sink) && !self.commits_empty(sink, claim)? {
             return self.committed(sink, claim).await;
         }
@@ -44,7 +48,7 @@ impl Ingest {
     async fn finish_held(
         &self,
         sink: &SinkId,
-        claim: Option<Claim>,
+        claim: Option<ClientTotals>,
     ) -> Result<Totals, IngestError> {
         let exchange = self.get_or_open(&sink.exchange)?;
         let (mut state_changes, totals, sealed) = {

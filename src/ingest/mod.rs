@@ -31,4 +31,4 @@ mod uploader;
 pub use self::admission::{Admission, ReservedAdmission};
 pub use self::error::{IngestError, SinkFailure};
 pub use self::service::{Ingest, IngestDeps};
-pub use self::types::{Aborted, Appended, Claim};
+pub use self::types::{Aborted, Appended, ClientTotals};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::error::{IngestError, SinkFailure};
-use super::types::{Appended, Claim};
+use super::types::{Appended, ClientTotals};
 use crate::catalog::Totals;
 use crate::crc::Checksum;
 use crate::id::{BaseName, SinkId};
@@ -148,7 +148,7 @@ impl Sink {
     ///
     /// # Errors
     /// The claim does not match what arrived, or the sink was aborted or failed.
-    pub fn start_finish(&mut self, claim: Option<Claim>) -> Result<bool, IngestError> {
+    pub fn start_finish(&mut self, claim: Option<ClientTotals>) -> Result<bool, IngestError> {
         let state = self.state();
         if matches!(state, SinkState::Aborted | SinkState::Failed(_)) {
             self.check_open()?;
@@ -181,7 +181,11 @@ impl Sink {
 ///
 /// # Errors
 /// [`IngestError::CountMismatch`].
-pub fn check_claim(sink: &SinkId, claim: Option<Claim>, held: Totals) -> Result<(), IngestError> {
+pub fn check_claim(
+    sink: &SinkId,
+    claim: Option<ClientTotals>,
+    held: Totals,
+) -> Result<(), IngestError> {
     let Some(claim) = claim else { return Ok(()) };
     let same = claim.batches == held.batches
         && claim.pages == held.pages

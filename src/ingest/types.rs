@@ -2,7 +2,7 @@
 
 /// What a client says it sent, to be compared with what arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Claim {
+pub struct ClientTotals {
     pub batches: u64,
     pub pages: u64,
     /// Page bytes, without frame headers.

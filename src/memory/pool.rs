@@ -117,8 +117,8 @@ impl MemoryPool {
         Ok(Reservation { permit })
     }
 
-    /// Grants `bytes` now, after evicting cache entries if necessary, or not at all. Overtakes
-    /// nobody.
+    /// Grants `bytes` now, after evicting cache entries if necessary, or not at all; fails
+    /// while any request is queued.
     pub fn try_reserve(&self, query: &str, bytes: u64) -> Option<Reservation> {
         self.try_reserve_free(query, bytes).or_else(|| {
             let (own, _) = self.0.bytes.missing(query, bytes);

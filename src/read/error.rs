@@ -16,7 +16,7 @@ pub enum ReadError {
     NoSuchPartition { partition: u32, partitions: u32 },
     #[error("invalid source handle: {0}")]
     InvalidHandle(#[from] HandleError),
-    #[error("{segment} does not exist any more: its exchange was closed, or data was lost")]
+    #[error("{segment} no longer exists: its exchange was closed, or data was lost")]
     Lost { segment: SegmentAddress },
     #[error("{segment}: {source}")]
     Corrupt {

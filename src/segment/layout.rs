@@ -38,6 +38,13 @@ const FRAME_CRC: usize = FRAME_HEADER_LEN - size_of::<u32>();
 /// The trailer ends with the CRC-32C of the bytes before it, and the magic.
 const TRAILER_CRC: usize = TRAILER_LEN - TRAILER_MAGIC.len() - size_of::<u32>();
 
+const _: () = {
+    let word = size_of::<u32>();
+    assert!(SEGMENT_HEADER_LEN == SEGMENT_MAGIC.len() + 2 * word);
+    assert!(FRAME_HEADER_LEN == 3 * word);
+    assert!(RECORD_CRC % word == 0);
+};
+
 /// Whether an item is a record of the kind that begins with `marker`. The caller has checked the
 /// length.
 pub fn has_marker(item: &[u8], marker: u32) -> bool {

@@ -31,7 +31,7 @@ const PROBES: RetryPolicy = RetryPolicy {
 pub struct BaseDirectory {
     pub name: BaseName,
     pub uri: String,
-    /// Retries reads, lists and deletes.
+    /// Retries reads, lists, deletes and contended puts.
     pub store: Arc<dyn Store>,
     /// The same without retries, for callers that have an alternative.
     pub no_retry: Arc<dyn Store>,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::error::Result;
 use super::facade::Storage;
-use super::markers::{MarkerState, ObservedMarker, ObservedMarkers};
+use super::markers::{ObservedMarker, ObservedMarkers, StoredMarker};
 use crate::id::ExchangeId;
 use crate::runtime::Runtime;
 use crate::store::keys;
@@ -33,7 +33,7 @@ impl Storage {
         let key = keys::marker(exchange);
         let mut steps = Vec::with_capacity(observed.markers.len());
         for ObservedMarker { index, state, .. } in &observed.markers {
-            let open = matches!(state, MarkerState::Open { .. });
+            let open = matches!(state, StoredMarker::Open { .. });
             steps.push((open, *index, state.precondition()?));
         }
         // Markers last: a claim that stops before them has not ended the exchange.
@@ -94,7 +94,7 @@ impl Storage {
         for ObservedMarker { index, state, .. } in observed.markers {
             let base = &self.inner.bases[index];
             match state {
-                MarkerState::Tombstone { version } => {
+                StoredMarker::Tombstone { version } => {
                     let removed = base.store.delete_if(&key, Some(&version)).await;
                     let removed =
                         removed.map_err(|error| base.error("delete", key.as_str(), error))?;
@@ -103,8 +103,8 @@ impl Storage {
                             "another daemon has claimed the exchange and removes its tombstone");
                     }
                 }
-                MarkerState::Unknown(error) => return Err(error),
-                MarkerState::Absent | MarkerState::Open { .. } => {}
+                StoredMarker::Unknown(error) => return Err(error),
+                StoredMarker::Absent | StoredMarker::Open { .. } => {}
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! All base directories of a daemon together.
 //!
 //! Does: open them, probe them, report their health. Does not: read or write objects (`segments`,
-//! `markers`, `exchanges`). Invariant: none.
+//! `markers`, `exchanges`).
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;

@@ -51,11 +51,11 @@ pub(super) struct ObservedMarker {
     /// Of the base directory.
     pub index: usize,
     pub base: String,
-    pub state: MarkerState,
+    pub state: StoredMarker,
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum MarkerState {
+pub(super) enum StoredMarker {
     Absent,
     Open {
         written: Bytes,
@@ -68,7 +68,7 @@ pub(super) enum MarkerState {
     Unknown(StorageError),
 }
 
-impl MarkerState {
+impl StoredMarker {
     fn of(found: Versioned) -> Self {
         let Versioned { bytes, version } = found;
         if bytes.starts_with(TOMBSTONE) {
@@ -120,13 +120,13 @@ impl ObservedMarkers {
         let mut versions = Vec::new();
         for ObservedMarker { base, state, .. } in &self.markers {
             match state {
-                MarkerState::Absent => {}
-                MarkerState::Open { written, version } => {
+                StoredMarker::Absent => {}
+                StoredMarker::Open { written, version } => {
                     bytes = bytes.or(Some(written));
                     versions.push(format!("{base}={version}"));
                 }
-                MarkerState::Tombstone { version } => versions.push(format!("{base}={version}")),
-                MarkerState::Unknown(error) => {
+                StoredMarker::Tombstone { version } => versions.push(format!("{base}={version}")),
+                StoredMarker::Unknown(error) => {
                     failure = failure.or(Some(error));
                     versions.push(format!("{base}=?{:016x}", self.number));
                 }
@@ -145,7 +145,7 @@ impl ObservedMarkers {
     /// Whether the exchange was claimed: there is a tombstone and no marker.
     pub fn is_claimed(&self) -> bool {
         let tombstone =
-            |observed: &ObservedMarker| matches!(observed.state, MarkerState::Tombstone { .. });
+            |observed: &ObservedMarker| matches!(observed.state, StoredMarker::Tombstone { .. });
         matches!(self.marker(), Ok(None)) && self.markers.iter().any(tombstone)
     }
 }
@@ -162,8 +162,8 @@ impl Storage {
             async move {
                 let found = base.retrying_if_healthy().get_versioned(&key).await;
                 let state = match if_found(found) {
-                    Ok(found) => found.map_or(MarkerState::Absent, MarkerState::of),
-                    Err(error) => MarkerState::Unknown(base.error("get", key.as_str(), error)),
+                    Ok(found) => found.map_or(StoredMarker::Absent, StoredMarker::of),
+                    Err(error) => StoredMarker::Unknown(base.error("get", key.as_str(), error)),
                 };
                 let base = base.name.to_string();
                 ObservedMarker { index, base, state }
@@ -233,7 +233,7 @@ impl Storage {
         let absent = |index: usize| ObservedMarker {
             index,
             base: self.inner.bases[index].name.to_string(),
-            state: MarkerState::Absent,
+            state: StoredMarker::Absent,
         };
         let nothing = ObservedMarkers {
             markers: self.preferred(exchange).into_iter().map(absent).collect(),
@@ -245,8 +245,8 @@ impl Storage {
             return Ok(None);
         };
         for ObservedMarker { state, .. } in &mut observed.markers {
-            if matches!(state, MarkerState::Open { written, .. } if *written == bytes) {
-                *state = MarkerState::Absent;
+            if matches!(state, StoredMarker::Open { written, .. } if *written == bytes) {
+                *state = StoredMarker::Absent;
             }
         }
         Ok(Some((observed, WrittenMarker { bytes, base })))
@@ -326,7 +326,7 @@ impl Storage {
 /// not be: over a tombstone, or where nothing could be observed.
 fn renewable(observed: &ObservedMarker) -> Option<(usize, Precondition)> {
     match &observed.state {
-        MarkerState::Tombstone { .. } => None,
+        StoredMarker::Tombstone { .. } => None,
         state => Some((observed.index, state.precondition().ok()?)),
     }
 }

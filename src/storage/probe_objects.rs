@@ -1,6 +1,6 @@
 //! Objects of probes that never ended.
 //!
-//! Does: list and remove them. Does not: decide which probe is dead (`gc`). Invariant: none.
+//! Does: list and remove them. Does not: decide which probe was interrupted (`gc`).
 
 use futures::future::join_all;
 

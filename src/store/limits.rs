@@ -1,7 +1,7 @@
-//! How hard one store may be worked.
+//! Limits on the use of one store: concurrency and retries.
 //!
 //! Does: hold the numbers, with their defaults for stores behind a network and on this machine.
-//! Does not: enforce them (`limit`, `retry`). Invariant: none.
+//! Does not: enforce them (`limit`, `retry`).
 
 use super::retry::RetryPolicy;
 

@@ -9,7 +9,7 @@ use stopover::config::{BaseDirectoryConfig, Config};
 use stopover::exchange::Announce::CreateOrRenew;
 use stopover::exchange::{ExchangeError, ExchangeSpec};
 use stopover::id::ExchangeId;
-use stopover::ingest::{Claim, IngestError};
+use stopover::ingest::{ClientTotals, IngestError};
 use stopover::runtime::Runtime;
 
 use crate::semantics::{announce, exchange, read, sink, write};
@@ -37,9 +37,9 @@ fn pages(seed: u8) -> Pages {
     vec![(0, vec![seed; 300]), (1, vec![seed; 70])]
 }
 
-fn claim(batches: &[Pages]) -> Option<Claim> {
+fn claim(batches: &[Pages]) -> Option<ClientTotals> {
     let pages = batches.iter().flatten();
-    Some(Claim {
+    Some(ClientTotals {
         batches: batches.len() as u64,
         pages: pages.clone().count() as u64,
         bytes: pages.map(|page| page.1.len() as u64).sum(),

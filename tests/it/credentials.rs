@@ -451,7 +451,7 @@ async fn health_and_check_work_with_tls() {
     files.write("key.pem", &authority.server().key);
     let (code, printed) = run(&check);
     assert!(
-        code == Some(1) && printed.contains("do not go together"),
+        code == Some(1) && printed.contains("does not match the key"),
         "{printed}"
     );
     let stream = TcpStream::connect(address).await;

@@ -146,7 +146,7 @@ fn verdicts(report: &Value) -> Vec<(&str, &str, bool)> {
             (
                 text("exchange"),
                 text("verdict"),
-                e["goes"].as_bool().unwrap(),
+                e["removable"].as_bool().unwrap(),
             )
         })
         .collect()
@@ -167,7 +167,7 @@ async fn gc_removes_unrenewed_exchanges_and_a_dry_run_only_reports_them() {
     let report = gc_json(folder.path(), &["--dry-run", "--json"]).await;
     let expected = [
         ("q-alive", "renewed", false),
-        ("q-dead", "silent", true),
+        ("q-dead", "expired", true),
         ("q-orphan", "orphaned", true),
     ];
     assert_eq!(verdicts(&report), expected);

@@ -16,7 +16,7 @@ use stopover::exchange::{Announce, ExchangeError, ExchangeSpec};
 use stopover::gc::collect::{Collector, Inspection};
 use stopover::gc::lease_tracker::Verdict;
 use stopover::id::{ExchangeId, SinkId, TaskAttempt};
-use stopover::ingest::{Aborted, Claim, IngestError};
+use stopover::ingest::{Aborted, ClientTotals, IngestError};
 use stopover::read::{PageFormat, ReadError, Selection};
 use stopover::runtime::Runtime;
 use stopover::segment::frame::{BatchVerifier, FRAME_HEADER_LEN, write_frame_header};
@@ -148,9 +148,9 @@ pub async fn write(
     admission.append(check, bytes.into()).map(drop)
 }
 
-fn claim(batches: u64, pages: &[(u32, Vec<u8>)]) -> Option<Claim> {
+fn claim(batches: u64, pages: &[(u32, Vec<u8>)]) -> Option<ClientTotals> {
     let bytes = pages.iter().map(|p| p.1.len() as u64).sum();
-    Some(Claim {
+    Some(ClientTotals {
         batches,
         pages: pages.len() as u64,
         bytes,

@@ -8,7 +8,7 @@ use crate::catalog::Totals;
 use crate::catalog::handle::HandleError;
 use crate::exchange::{ExchangeSpec, MarkerError};
 use crate::id::{BaseName, DaemonId, ExchangeId, SegmentAddress, SegmentId, SinkId, TaskAttempt};
-use crate::ingest::{Claim, SinkFailure};
+use crate::ingest::{ClientTotals, SinkFailure};
 use crate::memory::MemoryPool;
 use crate::read::Damage;
 use crate::segment::scan::ScanError;
@@ -140,7 +140,7 @@ async fn every_ingest_error_has_its_problem() {
         .reserve("q", 2)
         .await
         .unwrap_err();
-    let claim = Claim {
+    let claim = ClientTotals {
         batches: 1,
         pages: 2,
         bytes: 3,

@@ -218,7 +218,7 @@ pub async fn show(
     tag = "exchanges",
     params(ExchangeParams),
     responses(
-        (status = 204, description = "No object of the exchange exists any more"),
+        (status = 204, description = "The exchange no longer has any objects"),
         ProblemResponse,
     )
 )]

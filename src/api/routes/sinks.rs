@@ -19,7 +19,7 @@ use crate::api::extract::{
 use crate::api::problem::{Problem, ProblemResponse, ProblemType};
 use crate::api::state::SharedState;
 use crate::id::MAX_PARTITIONS;
-use crate::ingest::{Aborted, Claim};
+use crate::ingest::{Aborted, ClientTotals};
 use crate::segment::frame::{BatchVerifier, FRAME_HEADER_LEN, write_frame_header};
 
 /// Query of a page request.
@@ -70,7 +70,7 @@ impl JsonBody for FinishClaim {
     const MAX_SIZE: u64 = 4 << 10;
 }
 
-impl From<FinishClaim> for Claim {
+impl From<FinishClaim> for ClientTotals {
     fn from(claim: FinishClaim) -> Self {
         Self {
             batches: claim.batches,
@@ -225,7 +225,7 @@ pub async fn finish(
     OptionalJson(claim): OptionalJson<FinishClaim>,
 ) -> Result<Json<FinishResponse>, Problem> {
     state.parts.exchanges.lookup(&sink.exchange).await?;
-    let claim = claim.map(|(claim, _)| Claim::from(claim));
+    let claim = claim.map(|(claim, _)| ClientTotals::from(claim));
     let totals = state.parts.ingest.finish(&sink, claim).await?;
     Ok(Json(FinishResponse {
         state: SinkOutcome::Finished,

@@ -56,7 +56,7 @@ impl ContentWriter {
             match written {
                 Err(error) if is_unsupported(&error) => {
                     self.direct.store(false, Ordering::Relaxed);
-                    tracing::info!(%error, "no direct I/O here; writing through the page cache");
+                    tracing::info!(%error, "the file system has no direct I/O; writing through the page cache");
                     file.set_len(0)?;
                     file.rewind()?;
                 }

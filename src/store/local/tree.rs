@@ -139,7 +139,7 @@ fn is_abandoned(path: &Path) -> bool {
         Ok((Err(TryLockError::WouldBlock), _)) => false,
         Ok((Err(TryLockError::Error(error)), _)) | Err(error) => {
             tracing::debug!(path = %path.display(), %error,
-                "cannot test whether a temporary is in use; keeping it");
+                "cannot test whether a temporary is in use; retaining it");
             false
         }
     }

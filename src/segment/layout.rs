@@ -42,7 +42,7 @@ const _: () = {
     let word = size_of::<u32>();
     assert!(SEGMENT_HEADER_LEN == SEGMENT_MAGIC.len() + 2 * word);
     assert!(FRAME_HEADER_LEN == 3 * word);
-    assert!(RECORD_CRC % word == 0);
+    assert!(RECORD_CRC.is_multiple_of(word));
 };
 
 /// Whether an item is a record of the kind that begins with `marker`. The caller has checked the

@@ -510,7 +510,7 @@ fn uris_that_cannot_work_are_refused() {
         ("gcs://bucket", "write gs://bucket"),
         ("abfss://c@account/x", "az://container"),
         ("hdfs://x/y", "one of file, s3, gs, az, memory"),
-        ("s3://key:hidden@bucket/x", "credentials do not belong"),
+        ("s3://key:hidden@bucket/x", "must not contain credentials"),
         ("s3://bucket/x?region=a", "no ? or #"),
         ("/", "root of the file system"),
         ("file:///spool/%FF", "must be UTF-8"),

@@ -10,8 +10,8 @@
 //! [`api`] (the router: [`api::router`]) → [`ingest`] (sinks, batches, sealing, uploads) →
 //! [`segment`] (the format) → [`storage`] (base directories) → [`store`] (one of them);
 //! on its way back through [`storage`] → [`cache`] → [`read`] → [`api`]. [`catalog`] knows what is
-//! committed and where it is; `ingest` and `read` meet only there and in [`cache`]. [`exchange`] knows
-//! which exchanges are open, [`gc`] collects those that are not renewed.
+//! committed and where it is; `ingest` and `read` meet only there and in [`cache`]. [`exchange`]
+//! knows which exchanges are open, [`gc`] collects those that are not renewed.
 //!
 //! Below them: [`memory`] (pools and reservations), [`fair`] (fair queueing among queries),
 //! [`runtime`] (clock, randomness, tasks: passed in, so that a simulation can replace them),
@@ -23,7 +23,7 @@
 //!
 //! # Example
 //!
-//! A configuration is validated as a whole, and every problem names its way out:
+//! A configuration is validated as a whole, and every problem says how to fix it:
 //!
 //! ```
 //! use stopover::config::{Environment, Files, Flags, Machine, load_in};

@@ -34,7 +34,7 @@ impl Clock {
         Instant::now()
     }
 
-    /// The wall time in milliseconds since 1970, for display only.
+    /// The wall time in milliseconds since 1970, for display and certificate validity only.
     pub fn wall_millis(&self) -> u64 {
         let wall = self.fixed_wall.unwrap_or_else(SystemTime::now);
         wall.duration_since(SystemTime::UNIX_EPOCH)

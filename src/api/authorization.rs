@@ -157,7 +157,7 @@ mod tests {
     fn a_token_permits_what_its_scopes_say_and_no_more() {
         let reader = format!("Bearer {READER}");
         assert_eq!(check(&[&reader], Scopes::READ), Ok(()));
-        assert_eq!(check(&[&reader], Scopes::READ.and(Scopes::ADMIN)), Ok(()));
+        assert_eq!(check(&[&reader], Scopes::READ.or(Scopes::ADMIN)), Ok(()));
         for required in [Scopes::WRITE, Scopes::ADMIN, Scopes::NONE] {
             assert_eq!(check(&[&reader], required), Err(ProblemType::Forbidden));
         }

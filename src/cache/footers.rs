@@ -7,7 +7,7 @@
 //!
 //! Footers are reserved from the read pool, where caches make room for them. But planning never
 //! waits for memory: a plan needs all footers of its exchange at once, and two plans could wait for
-//! each other for ever. If there is no room, a footer is held outside the budget until the plan
+//! each other forever. If there is no room, a footer is held outside the budget until the plan
 //! ends, and is not cached.
 
 use std::collections::{HashMap, HashSet};

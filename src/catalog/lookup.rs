@@ -5,14 +5,13 @@
 //! segment is reported as lost only if it is missing from two lists.
 
 use std::collections::{BTreeMap, HashSet};
-use std::iter::Map;
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::error::CatalogError;
 use super::handle::Handle;
-use super::plan::{self, KnownSegment, Plan};
+use super::plan::{self, KnownSegment};
 use crate::cache::footers::FooterCache;
 use crate::cache::hot::HotSegments;
 use crate::id::{ExchangeId, SegmentAddress, TaskAttempt};
@@ -48,9 +47,6 @@ impl From<Handle> for PlannedHandle {
         }
     }
 }
-
-/// The source handles of a plan, each encoded when it is requested.
-pub type PlannedHandles = Map<Plan, fn(Handle) -> PlannedHandle>;
 
 /// An attempt that has a commit record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,7 +161,7 @@ impl Catalog {
         ordered: bool,
         chosen: &[TaskAttempt],
         target_size: u64,
-    ) -> Result<PlannedHandles, CatalogError> {
+    ) -> Result<impl Iterator<Item = PlannedHandle> + Send + use<>, CatalogError> {
         let target = (!ordered).then_some(target_size);
         let plan = |known| plan::plan(exchange, known, chosen, target);
         let plan = self.planned(exchange, plan).await?;

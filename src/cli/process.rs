@@ -1,8 +1,9 @@
 //! Process-wide settings, made once at start.
 //!
-//! Does: configure the allocator and raise the limit of open files to the hard limit. Does not: set
-//! limits of the daemon. Invariant: called before a second thread exists; what cannot be changed
-//! stays as it is and is logged.
+//! Does: configure the allocator, raise the limit of open files to the hard limit, and lower
+//! `limits.max_connections` to what that allows. Does not: change other limits of the daemon.
+//! Invariant: called before a second thread exists; what cannot be changed stays as it is and is
+//! logged.
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 

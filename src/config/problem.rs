@@ -1,6 +1,6 @@
 //! Problems of the configuration and the origins of settings.
 //!
-//! Does: present key, value, origin and way out to the user, all problems at once. Does not: find
+//! Does: present key, value, origin and remedy to the user, all problems at once. Does not: find
 //! them. Invariant: the value of a secret is never printed.
 
 use std::borrow::Cow;
@@ -61,7 +61,7 @@ pub struct Problem {
     /// Its value as written; `None` if absent or secret.
     pub value: Option<String>,
     pub origin: Option<Origin>,
-    /// What is wrong and the way out.
+    /// What is wrong and the remedy.
     pub what: String,
 }
 

@@ -1,7 +1,7 @@
 //! Validation of the configuration as a whole.
 //!
 //! Does: check the range of each setting, and settings that contradict each other; a message names
-//! both settings with value and origin, and the way out. Does not: change anything. Invariant:
+//! both settings with value and origin, and the remedy. Does not: change anything. Invariant:
 //! pure; all problems are reported, not only the first.
 
 use super::keys;
@@ -94,7 +94,7 @@ impl Validator<'_> {
     }
 
     /// A query's limits must allow for one batch, and for one page plus the chunk that it ends in;
-    /// otherwise it would wait for ever.
+    /// otherwise it would wait forever.
     fn query(&self, found: &mut Vec<Problem>) {
         let c = self.config;
         let chunk = c.read.chunk_size;

@@ -58,7 +58,7 @@ fn bases(html: &mut String, bases: &[BaseStatus]) {
         } else {
             let why = base.error.as_deref().unwrap_or("not probed yet");
             format!(
-                "<span class=\"bad\">excluded from placement: {}</span>",
+                "<span class=\"bad\">unhealthy, tried last: {}</span>",
                 escape(why)
             )
         };

@@ -13,7 +13,7 @@ use super::status::Status;
 use crate::id::ExchangeId;
 use crate::storage::{Marker, ObservedMarkers};
 
-/// How often writing a marker is tried. Clients announce an exchange one call after another,
+/// How many times writing a marker is tried. Clients announce an exchange one call after another,
 /// so that even a second try is rare.
 const MAX_ANNOUNCE_TRIES: u32 = 8;
 

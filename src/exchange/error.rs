@@ -8,7 +8,8 @@ use crate::storage::StorageError;
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeError {
     #[error(
-        "exchange {exchange} is not known: it was never announced, or was closed before; announce it with PUT"
+        "exchange {exchange} is not known: it was never announced, or was closed before this \
+         daemon saw it; announce a new one with PUT"
     )]
     NotFound { exchange: ExchangeId },
     #[error("exchange {exchange} is closed")]

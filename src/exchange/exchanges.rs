@@ -57,7 +57,7 @@ impl Exchanges {
         self.shared.status.found_closed().await
     }
 
-    /// Removes every object of a closed exchange from every base directory; `Ok` also if there was
+    /// Removes every object of a closed exchange from every base directory; `Ok` even if there was
     /// none.
     ///
     /// # Errors

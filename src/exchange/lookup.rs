@@ -15,13 +15,13 @@ use super::status::Status;
 use crate::id::ExchangeId;
 use crate::storage::StorageError;
 
-/// How long an open exchange is assumed to stay open. Each uploaded segment checks it anyway.
+/// How long an open exchange is assumed to stay open. It is checked after each upload anyway.
 const OPEN_CACHE_TTL: Duration = Duration::from_secs(30);
 /// Markers read at a time by [`Exchanges::list`].
 const MARKER_CONCURRENCY: usize = 16;
 
 impl Exchanges {
-    /// The properties of an open exchange; asks the base directories unless this daemon confirmed
+    /// The properties of an open exchange; reads the base directories unless this daemon confirmed
     /// them recently.
     ///
     /// # Errors
@@ -36,7 +36,7 @@ impl Exchanges {
         self.lookup_uncached(exchange).await
     }
 
-    /// Like [`Exchanges::lookup`], but always asks the base directories: for answers in which an
+    /// Like [`Exchanges::lookup`], but always reads the base directories: for answers in which an
     /// exchange that another daemon has closed would look like an empty one.
     ///
     /// # Errors
@@ -60,7 +60,7 @@ impl Exchanges {
         }
     }
 
-    /// Whether an exchange is open; asks the base directories unless it is known to be closed.
+    /// Whether an exchange is open; reads the base directories unless it is known to be closed.
     /// `Ok(false)` only if it is certainly closed.
     ///
     /// # Errors

@@ -134,7 +134,7 @@ impl<W> Ledger<W> {
 
     /// Queues a request that [`Ledger::try_acquire`] refused; `amount` must be within the limit.
     pub fn enqueue(&mut self, party: &str, amount: u64, waiter: W) -> (Arc<str>, Ticket) {
-        debug_assert!(amount <= self.limit, "such a request would wait for ever");
+        debug_assert!(amount <= self.limit, "such a request would wait forever");
         let name = match self.accounts.get_key_value(party) {
             Some((name, _)) => Arc::clone(name),
             None => self.open(party, 0),

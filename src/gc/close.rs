@@ -1,7 +1,7 @@
 //! Closing an exchange: one sequence over all modules that hold a part of it.
 //!
 //! Does: mark it closed, drop what this daemon holds of it, remove its objects. Does not: find out
-//! that an exchange was closed elsewhere: the rooms below report that
+//! that an exchange was closed elsewhere: the modules below report that
 //! ([`Exchanges::found_closed`]), and [`Closing::release_found_closed`] does the rest. Invariant:
 //! an exchange is marked before anything of it is dropped, so that a request which arrives in
 //! between sees the mark and adds nothing.
@@ -24,7 +24,7 @@ pub struct Closing {
 }
 
 impl Closing {
-    /// Removes an exchange everywhere; `Ok` also if it did not exist.
+    /// Removes an exchange everywhere; `Ok` even if it did not exist.
     ///
     /// # Errors
     /// [`ExchangeError::Storage`]; another call, or the sweeper, removes what is left.

@@ -28,7 +28,7 @@ pub struct GcOptions {
     pub dry_run: bool,
 }
 
-/// Why an exchange is removed or stays.
+/// Why an exchange is removed or retained.
 #[derive(Debug)]
 pub enum GcOutcome {
     /// Removed: not renewed for the whole watch.
@@ -37,13 +37,13 @@ pub enum GcOutcome {
     Orphaned,
     /// Removed: it had been claimed before, but not completely removed.
     HalfRemoved,
-    /// Stays: renewed during the watch.
+    /// Retained: renewed during the watch.
     Renewed,
-    /// Stays: announced during the watch.
+    /// Retained: announced during the watch.
     New,
     /// Closed or collected by another daemon during the watch.
     RemovedElsewhere,
-    /// Stays: it could not be observed for long enough, or not be removed.
+    /// Retained: it could not be observed for long enough, or not be removed.
     Undetermined(Obstacle),
 }
 

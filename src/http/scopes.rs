@@ -26,7 +26,7 @@ impl Scopes {
     ];
 
     /// The union of both sets.
-    pub const fn and(self, other: Self) -> Self {
+    pub const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
@@ -39,7 +39,7 @@ impl Scopes {
     pub fn parse(list: &str) -> Option<Self> {
         list.split(',').try_fold(Self::NONE, |all, word| {
             let (_, scope) = Self::NAMES.iter().find(|(name, _)| *name == word)?;
-            Some(all.and(*scope))
+            Some(all.or(*scope))
         })
     }
 

@@ -86,7 +86,7 @@ impl Tokens {
     pub fn scopes(&self, given: &[u8]) -> Option<Scopes> {
         self.0.iter().fold(None, |found, (token, scopes)| {
             match bool::from(token.ct_eq(given)) {
-                true => Some(found.unwrap_or(Scopes::NONE).and(*scopes)),
+                true => Some(found.unwrap_or(Scopes::NONE).or(*scopes)),
                 false => found,
             }
         })
@@ -131,7 +131,7 @@ mod tests {
         let tokens = tokens(&text).unwrap();
         assert_eq!(tokens.scopes(FIRST.as_bytes()), Some(Scopes::ALL));
         assert_eq!(tokens.scopes(SECOND.as_bytes()), Some(Scopes::READ));
-        let both = Scopes::WRITE.and(Scopes::ADMIN);
+        let both = Scopes::WRITE.or(Scopes::ADMIN);
         assert_eq!(tokens.scopes(THIRD.as_bytes()), Some(both));
         for other in ["", "read", &FIRST[1..], &format!("{FIRST}x"), "# three"] {
             assert_eq!(tokens.scopes(other.as_bytes()), None, "{other:?}");
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn a_token_on_two_lines_has_the_scopes_of_both() {
         let tokens = tokens(&format!("read {FIRST}\nadmin {FIRST}\n")).unwrap();
-        let both = Scopes::READ.and(Scopes::ADMIN);
+        let both = Scopes::READ.or(Scopes::ADMIN);
         assert_eq!(tokens.scopes(FIRST.as_bytes()), Some(both));
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Does: look up attempts that are not held here, and those whose commit failed with an unknown
 //! outcome. Does not: settle sinks. Invariant: a result that names an outcome is true at every
-//! daemon and for ever; if the outcome cannot be known yet, the result is an error.
+//! daemon and forever; if the outcome cannot be known yet, the result is an error.
 
 use std::sync::Arc;
 

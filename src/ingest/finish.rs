@@ -1,6 +1,6 @@
 //! Settling an attempt at its client's request: finish and abort.
 //!
-//! Does: queue commits, wait until the sink is settled, and ask the commit records before it
+//! Does: queue commits, wait until the sink is settled, and look up the commit records before it
 //! refuses. Does not: seal or upload. Invariant: an attempt is settled once; repeating a request
 //! returns the same result.
 
@@ -12,7 +12,7 @@ use crate::catalog::Totals;
 use crate::id::SinkId;
 
 impl Ingest {
-    /// Makes an attempt durable and settles it; goes on if the caller is dropped.
+    /// Makes an attempt durable and settles it; continues even if the caller is dropped.
     ///
     /// This daemon may hold only a prefix of the attempt, the rest having gone to another daemon,
     /// and a PUT that failed may have been applied: so the commit records are read before the

@@ -38,7 +38,8 @@ impl Ingest {
         self.shared.sequence.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Starts the upload of a sealed segment, if there is one. It goes on if the caller is dropped.
+    /// Starts the upload of a sealed segment, if there is one. It continues even if the caller is
+    /// dropped.
     pub(super) fn start_upload(&self, exchange: &SharedExchange, sealed: Option<Sealed>) {
         if let Some(sealed) = sealed {
             let upload = uploader::upload(self.clone(), exchange.clone(), sealed);

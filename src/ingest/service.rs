@@ -28,7 +28,7 @@ pub struct IngestDeps {
     pub daemon: DaemonId,
     pub runtime: Runtime,
     pub storage: Storage,
-    /// Commit records of other daemons.
+    /// Commit records of all daemons.
     pub catalog: Catalog,
     /// Segments that stay in memory after their upload.
     pub hot: HotSegments,

@@ -93,7 +93,7 @@ impl FrameHeader {
         out
     }
 
-    /// A checksum that has covered the header and goes on with the page.
+    /// A checksum that has covered the header and continues with the page.
     pub fn start_crc(header: &[u8]) -> Checksum {
         let mut crc = Checksum::default();
         crc.update(&header[..FRAME_CRC]);

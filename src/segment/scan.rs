@@ -209,7 +209,7 @@ impl Scanner {
             .ok_or(ScanError::PagesTooLong)
     }
 
-    /// Bytes that the pending item needs, as far as its beginning tells.
+    /// Bytes that the pending item needs, as far as its beginning shows.
     fn pending_need(&self) -> Result<usize, ScanError> {
         if self.pending_length() < FRAME_HEADER_LEN {
             return Ok(FRAME_HEADER_LEN);
@@ -217,7 +217,7 @@ impl Scanner {
         self.item_length(&head(self.pending.iter().flatten()))
     }
 
-    /// Verifies one whole item in several pieces. Returns how many bytes at its front are not to be
+    /// Verifies one whole item in several slices. Returns how many bytes at its front are not to be
     /// emitted.
     fn accept(&mut self, item: &[Bytes]) -> Result<usize, ScanError> {
         let length: usize = item.iter().map(Bytes::len).sum();
@@ -230,7 +230,7 @@ impl Scanner {
         self.accept_frame(&head, item_crc(&head, item))
     }
 
-    /// As [`Scanner::accept`], for an item in one piece, as nearly all are, without copying its head.
+    /// As [`Scanner::accept`], for an item in one slice, as nearly all are: does not copy its head.
     fn accept_contiguous(&mut self, item: &[u8]) -> Result<usize, ScanError> {
         self.consumed += item.len() as u64;
         if has_marker(item, BLOCK_MARKER) {

@@ -139,7 +139,7 @@ impl BaseDirectory {
         if failed.was_healthy {
             self.metrics.set_healthy(&self.name, false);
             tracing::warn!(base = %self.name, uri = %self.uri, %error,
-                "base directory unhealthy; excluded from placement");
+                "base directory unhealthy; tried last for new segments");
         }
         if failed.start_probing {
             let base = Arc::downgrade(self);

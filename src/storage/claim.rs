@@ -16,7 +16,7 @@ use crate::runtime::Runtime;
 use crate::store::keys;
 use crate::store::{DeleteOutcome, Precondition};
 
-/// How often a late writer tries to claim an exchange that others claim at the same time.
+/// How many times a late writer tries to claim an exchange that others claim at the same time.
 const MAX_CLAIMS: u32 = 5;
 
 /// Upper bound of the random wait after the first failed claim; it grows linearly.

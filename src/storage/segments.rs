@@ -34,8 +34,8 @@ impl Storage {
     /// returns which.
     ///
     /// # Errors
-    /// `all`, if every base directory failed. One of them may hold the segment nevertheless, also if
-    /// its last failure was a refusal.
+    /// `all`, if every base directory failed. One of them may still hold the segment, even if its
+    /// last failure was a refusal.
     pub async fn put_segment(
         &self,
         exchange: &ExchangeId,

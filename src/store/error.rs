@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub enum StoreErrorKind {
     /// The object does not exist.
     NotFound,
-    /// The store failed or did not answer. The operation may have been applied all the same.
+    /// The store failed or did not answer. The operation may still have been applied.
     Unavailable,
     /// The store rejected the operation (permission, configuration); it was not applied.
     Refused,

@@ -13,7 +13,7 @@ pub struct StoreLimits {
     /// How failed operations are repeated.
     pub retry: RetryPolicy,
     /// Whether an operation stops when its future is dropped. An HTTP request does; a blocking file
-    /// operation goes on, and so must hold its permit until it has ended.
+    /// operation continues, and so must hold its permit until it has ended.
     pub cancellable: bool,
 }
 

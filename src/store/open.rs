@@ -59,7 +59,7 @@ pub fn open_all(
     Ok(all)
 }
 
-/// What was configured may differ and name the same location all the same, for example through an
+/// What was configured may differ and still name the same location, for example through an
 /// endpoint in the environment.
 fn conflict(old: &Opened, new: &Opened) -> Option<String> {
     if old.opened.location == new.opened.location {

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::runtime::Runtime;
 
-/// How often a contended put is repeated.
+/// How many times a contended put is repeated.
 const CONTENDED_RETRIES: u32 = 4;
 
 /// How long and how often an operation is retried.

@@ -1,5 +1,5 @@
 //! Malicious clients: names that escape their folder, requests that smuggle a second one, and
-//! oversized all_files, byte by byte against a real socket.
+//! oversized requests, byte by byte against a real socket.
 //!
 //! Invariant of every test: afterwards the base directory holds what it held before, and the daemon
 //! still serves requests.

@@ -1,4 +1,4 @@
-//! A real daemon with one base directory backend a slow connection to a real S3 server.
+//! A real daemon with one base directory behind a slow connection to a real S3 server.
 //!
 //! The test sets the rate of the connection, so what happens while almost no bytes pass does not
 //! depend on timing. Invariant: the connection loses and reorders nothing.

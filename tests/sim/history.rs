@@ -2,7 +2,7 @@
 //!
 //! Does: record what was sent, answered and observed of every attempt; report which promise an
 //! observation breaks. Does not: know segments, daemons' states or faults. Invariant: a committed
-//! attempt (observed or acknowledged) stays visible for ever; an attempt stays invisible once its
+//! attempt (observed or acknowledged) stays visible forever; an attempt stays invisible once its
 //! only daemon has acknowledged an abort; every other attempt may become visible once.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -194,7 +194,7 @@ fn check_faults_were_logged(world: &World) -> Result<()> {
         ("a full disk", &full),
         ("a lost permission", &["Permission denied"]),
     ];
-    let s3: [(&str, &[&str]); 1] = [("an unreachable store", &["excluded from placement"])];
+    let s3: [(&str, &[&str]); 1] = [("an unreachable store", &["tried last for new segments"])];
     let expected: &[(&str, &[&str])] = match world.store {
         store::Store::Local(_) => &local,
         store::Store::S3(_) => &s3,

@@ -29,8 +29,8 @@ const PARTITION: &str = "/v1/exchanges/{exchange}/partitions/{partition}";
 const READ: Access = Access::AnyOf(Scopes::READ);
 const WRITE: Access = Access::AnyOf(Scopes::WRITE);
 /// For coordinators and for operators.
-const CLOSE: Access = Access::AnyOf(Scopes::WRITE.and(Scopes::ADMIN));
-const INSPECT: Access = Access::AnyOf(Scopes::READ.and(Scopes::ADMIN));
+const CLOSE: Access = Access::AnyOf(Scopes::WRITE.or(Scopes::ADMIN));
+const INSPECT: Access = Access::AnyOf(Scopes::READ.or(Scopes::ADMIN));
 /// For routes that show no content of exchanges.
 const ANY_TOKEN: Access = Access::AnyOf(Scopes::ALL);
 
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn scopes_are_parsed_in_any_order_and_unknown_ones_are_refused() {
         assert_eq!(Scopes::parse("read"), Some(Scopes::READ));
-        let both = Scopes::READ.and(Scopes::WRITE);
+        let both = Scopes::READ.or(Scopes::WRITE);
         assert_eq!(Scopes::parse("write,read"), Some(both));
         for bad in ["", "Read", "read,", "read write", "all", "read,root"] {
             assert_eq!(Scopes::parse(bad), None, "{bad:?}");

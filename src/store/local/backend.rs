@@ -1,7 +1,7 @@
 //! The trait [`Store`] over a folder.
 //!
 //! Does: run each operation on a thread that may block. Does not: implement them (`publish`,
-//! `read`, `swap`, `tree`). Invariant: an operation that has started runs to its end, also if its
+//! `read`, `swap`, `tree`). Invariant: an operation that has started runs to its end, even if its
 //! future is dropped; that is why `StoreLimits::LOCAL` is not cancellable.
 
 use std::ops::Range;

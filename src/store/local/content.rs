@@ -56,7 +56,8 @@ impl ContentWriter {
             match written {
                 Err(error) if is_unsupported(&error) => {
                     self.direct.store(false, Ordering::Relaxed);
-                    tracing::info!(%error, "the file system has no direct I/O; writing through the page cache");
+                    tracing::info!(%error,
+                        "the file system has no direct I/O; writing through the page cache");
                     file.set_len(0)?;
                     file.rewind()?;
                 }

@@ -18,7 +18,7 @@ use super::swap;
 use crate::store::keys::TEMPORARY;
 use crate::store::{Precondition, Result};
 
-/// How often a put is repeated because another process removed its folder or temporary.
+/// How many times a put is repeated because another process removed its folder or temporary.
 const MAX_FOLDER_RACES: u32 = 16;
 
 impl Root {

@@ -55,7 +55,8 @@ pub fn create(temporary: &Path, path: &Path) -> io::Result<bool> {
         Err(error) => {
             // On a file system without hard links a file created between the check and the rename
             // is lost.
-            tracing::debug!(path = %path.display(), %error, "the file system has no hard links; renaming");
+            tracing::debug!(path = %path.display(), %error,
+                "the file system has no hard links; renaming");
             if fs::symlink_metadata(path).is_ok() {
                 return Ok(false);
             }
@@ -111,7 +112,8 @@ fn lock(path: &Path) -> io::Result<Option<File>> {
             Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
             Err(TryLockError::Error(error)) => {
                 // Without locks a change between the check and the rename is lost.
-                tracing::debug!(path = %path.display(), %error, "the file system has no file locks");
+                tracing::debug!(path = %path.display(), %error,
+                    "the file system has no file locks");
                 return Ok(Some(file));
             }
         }

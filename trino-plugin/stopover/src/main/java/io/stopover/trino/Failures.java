@@ -69,7 +69,7 @@ final class Failures
                 .findFirst();
     }
 
-    /** Whether the exchange is gone for good. */
+    /** Whether the exchange is permanently closed. */
     static boolean isExchangeClosed(Throwable failure)
     {
         return code(failure) == STOPOVER_EXCHANGE_CLOSED;

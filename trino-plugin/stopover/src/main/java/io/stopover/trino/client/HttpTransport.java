@@ -294,7 +294,7 @@ public final class HttpTransport
             case SocketTimeoutException e ->
                     new RequestFailedException(info, FailureKind.TIMED_OUT, e);
             case SSLPeerUnverifiedException e -> new DaemonNotTrustedException(info, e);
-            // without a cause of EOF: the peer closed the connection, which says nothing of trust
+            // EOF without a cause: the peer closed the connection, which says nothing about trust
             case SSLHandshakeException e when !(e.getCause() instanceof EOFException) ->
                     new DaemonNotTrustedException(info, e);
             default -> new RequestFailedException(info, FailureKind.DISCONNECTED, failure);

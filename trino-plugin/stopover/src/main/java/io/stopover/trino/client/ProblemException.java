@@ -48,7 +48,7 @@ public final class ProblemException
                     "check that all daemons in stopover.uris have the same base directories";
             case Problem.UNKNOWN ->
                     "check that stopover.uris names a daemon, and any proxy in between";
-            // the detail of the other problems names the limit and the way out
+            // the detail of the other problems names the limit and the remedy
             default -> "";
         };
     }

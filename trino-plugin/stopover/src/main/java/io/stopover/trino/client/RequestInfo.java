@@ -38,7 +38,7 @@ public record RequestInfo(
         requireNonNull(timeoutProperty, "timeoutProperty is null");
     }
 
-    /** Formats an error message: what failed, where, and the way out. */
+    /** Formats an error message: what failed, where, and the remedy. */
     String failure(String what, String advice)
     {
         return "%s %s%s failed: %s (request %s from node %s)%s".formatted(

@@ -30,7 +30,7 @@ import static java.util.Objects.requireNonNull;
 
 /**
  * Checks every configured daemon once at start and logs the result: reached, token accepted,
- * version, base directories; or a warning with the way out. Runs in the background, and Trino
+ * version, base directories; or a warning with the remedy. Runs in the background, and Trino
  * starts whatever it finds: a daemon may start later than its node.
  */
 public final class StartupCheck

@@ -1,8 +1,9 @@
 //! Uploads one sealed segment and settles the sinks that commit with it.
 //!
-//! Does: wait for the earlier segments of those sinks, encode the segment, store it, and cache it as
-//! a hot segment. Does not: decide when to seal. Invariant: a commit record is stored only after every earlier
-//! segment of its attempt, so that whenever the process dies, a record never names missing data.
+//! Does: wait for the earlier segments of those sinks, encode the segment, store it, and cache it
+//! as a hot segment. Does not: decide when to seal. Invariant: a commit record is stored only after
+//! every earlier segment of its attempt, so that whenever the process dies, a record never names
+//! missing data.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -34,7 +34,7 @@ pub enum SinkState {
     /// Committed.
     Finished,
     Aborted,
-    /// Its pages or its commit record could not be stored.
+    /// Its pages or its commit record could not be stored, or its exchange was closed.
     Failed(Arc<SinkFailure>),
 }
 

@@ -1,7 +1,7 @@
 //! The catalog of metrics: name, unit, labels, stability and help of each.
 //!
 //! Does: define the metrics of the daemon (those of base directories are in `store::metrics`). Does
-//! not: hold values (`metrics`, `http`, `process`, `pools`). Invariant: a registered metric is in
+//! not: hold values (`metrics`, `http`, `pools` and so on). Invariant: a registered metric is in
 //! [`CATALOG`] and has a row in `docs/metrics.md`; a test compares all three.
 
 use std::fmt;

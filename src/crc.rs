@@ -36,6 +36,10 @@ impl Checksum {
 }
 
 /// CRC-32C (Castagnoli) of some bytes.
+///
+/// ```
+/// assert_eq!(stopover::crc::checksum(b"123456789"), 0xE306_9283);
+/// ```
 pub fn checksum(bytes: &[u8]) -> u32 {
     low_32(crc_fast::checksum(
         crc_fast::CrcAlgorithm::Crc32Iscsi,

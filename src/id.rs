@@ -38,6 +38,13 @@ fn invalid(what: &'static str, value: impl ToString, rule: &'static str) -> Inva
 }
 
 /// Name of an exchange: 1 to 160 characters of `[A-Za-z0-9_-]`, not beginning with `-`.
+///
+/// ```
+/// use stopover::id::ExchangeId;
+///
+/// assert!("20261128_q-1".parse::<ExchangeId>().is_ok());
+/// assert!("../etc".parse::<ExchangeId>().is_err());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ExchangeId(Arc<str>);
 

@@ -28,6 +28,13 @@ const SIZE_UNITS: &[(&str, u64)] = &[
 /// Parses a size in bytes: a number and a unit, `KiB` to `TiB` (or `Ki` to `Ti`) by 1024, `kB` to
 /// `TB` by 1000, or none for bytes.
 ///
+/// ```
+/// use stopover::config::units::parse_size;
+///
+/// assert_eq!(parse_size("1.5GiB"), Ok(3 << 29));
+/// assert!(parse_size("64M").unwrap_err().to_string().contains("write MB or MiB"));
+/// ```
+///
 /// # Errors
 /// What is wrong and how to write it.
 pub fn parse_size(text: &str) -> Result<u64, InvalidValue> {
@@ -50,6 +57,14 @@ pub fn parse_size(text: &str) -> Result<u64, InvalidValue> {
 
 /// Parses a duration of whole microseconds: one or more numbers, each with its unit, such as
 /// `1m 30s`.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use stopover::config::units::parse_duration;
+///
+/// assert_eq!(parse_duration("1m 30s"), Ok(Duration::from_secs(90)));
+/// ```
 ///
 /// # Errors
 /// What is wrong and how to write it.

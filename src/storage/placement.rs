@@ -10,6 +10,12 @@ use crate::store::stable_hash;
 
 /// The order for the `turn`th segment: the healthy base directories in rotation, then, as a last
 /// resort, the others in rotation.
+///
+/// ```
+/// use stopover::storage::placement::round_robin;
+///
+/// assert_eq!(round_robin(1, &[true, false, true]), [2, 0, 1]);
+/// ```
 pub fn round_robin(turn: usize, healthy: &[bool]) -> Vec<usize> {
     let (mut order, mut rest): (Vec<usize>, Vec<usize>) =
         (0..healthy.len()).partition(|&i| healthy[i]);

@@ -67,7 +67,7 @@ pub const KEYS: &[Key] = &[
     key!(server.drain_timeout, duration, show_duration, in Duration::ZERO..=DAY),
     key!(memory.budget, budget, show_budget),
     key!(memory.write_share, share, ToString::to_string, in 0.1..=0.9),
-    key!(segment.target_size, size, show_size, in KIB..=4 * GIB),
+    key!(segment.target_size, size, show_size, in KIB..=GIB),
     key!(segment.commit_linger, duration, show_duration, in Duration::ZERO..=10 * SECOND),
     key!(segment.upload_concurrency, count, ToString::to_string, in 1..=1024),
     key!(read.chunk_size, size, show_size, in 64 * KIB..=256 * MIB),

@@ -435,7 +435,7 @@ fn numbers_out_of_range_are_refused_with_the_range() {
         ("limits.body_timeout=0s", "from 1ms"),
         ("limits.response_stall_timeout=2d", "to 1d"),
         ("segment.upload_concurrency=0", "from 1 to 1024"),
-        ("segment.target_size=1", "from 1KiB to 4GiB"),
+        ("segment.target_size=1", "from 1KiB to 1GiB"),
         ("segment.commit_linger=1m", "from 0s to 10s"),
         ("read.fetch_concurrency=0", "from 1"),
         ("read.chunk_size=1KiB", "from 64KiB to 256MiB"),

@@ -1,8 +1,8 @@
 //! Versions: what this daemon speaks, and the headers by which both sides say so.
 //!
 //! Does: refuse requests of a protocol that this daemon does not speak; name its run and protocol
-//! in every response. Does not: know the routes. Invariant: a client that names no protocol, such as
-//! curl, is served.
+//! in every response. Does not: know the routes. Invariant: a client that names no protocol, such
+//! as curl, is served.
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};

@@ -1,15 +1,19 @@
 //! Logs: one line per event on stderr, as text or JSON.
 //!
-//! Does: install the subscriber of the process. Does not: decide what is logged. Invariant: stdout
-//! is never written to. (Callers never log tokens, credentials or page bytes.)
+//! Does: install the subscriber of the process, and escape what could disturb a reader's terminal.
+//! Does not: decide what is logged. Invariant: an event is one line, and no control character,
+//! bidirectional control or invisible character that came from outside reaches the output as it
+//! is. Stdout is never written to. (Callers never log tokens, credentials or page bytes.)
 
-use std::io::IsTerminal;
+mod escape;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::config::LogConfig;
+use escape::{Escaping, Notation};
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -26,15 +30,30 @@ pub enum LogError {
 /// An invalid filter, or a second call.
 pub fn init(config: &LogConfig) -> Result<(), LogError> {
     let filter = EnvFilter::try_new(&config.filter)?;
-    let registry = tracing_subscriber::registry().with(filter);
-    let layer = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    if config.json {
-        let layer = layer.json().flatten_event(true).with_current_span(true);
-        registry.with(layer.with_span_list(false)).try_init()?;
-    } else {
-        registry.with(layer).try_init()?;
-    }
+    let output = output(config.json, std::io::stderr);
+    Registry::default()
+        .with(output.with_filter(filter))
+        .try_init()?;
     Ok(())
 }
+
+/// The layer that writes events. Without colours: their escape sequences could not be told from
+/// those of an attacker.
+fn output<W>(json: bool, writer: W) -> Box<dyn Layer<Registry> + Send + Sync>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let notation = if json { Notation::Json } else { Notation::Rust };
+    let layer = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .with_writer(Escaping { writer, notation });
+    if json {
+        let layer = layer.json().flatten_event(true).with_current_span(true);
+        layer.with_span_list(false).boxed()
+    } else {
+        layer.boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests;

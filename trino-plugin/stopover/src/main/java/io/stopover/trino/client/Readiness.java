@@ -31,11 +31,14 @@ record Readiness(SortedMap<String, String> baseDirectories, List<String> unhealt
     {
         SortedMap<String, String> baseDirectories = new TreeMap<>();
         List<String> unhealthy = new ArrayList<>();
+        if (!json.has("base_directories")) {
+            // a client whose token the daemon does not accept learns no more
+            return new Readiness(baseDirectories, unhealthy);
+        }
         for (JsonMap base : json.objects("base_directories")) {
             baseDirectories.put(base.string("name"), base.string("uri"));
-            if (!base.bool("healthy")) {
-                String error = base.has("error") ? base.string("error") : "unhealthy";
-                unhealthy.add("%s (%s)".formatted(base.string("name"), error));
+            if (base.has("error")) {
+                unhealthy.add("%s (%s)".formatted(base.string("name"), base.string("error")));
             }
         }
         return new Readiness(baseDirectories, unhealthy);

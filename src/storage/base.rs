@@ -203,6 +203,16 @@ impl BaseDirectory {
         }
     }
 
+    /// Probes in the background because a list failed, unless the base directory is probed already:
+    /// an idle daemon has no other way to notice that a base directory can no longer be read.
+    pub fn suspect(self: &Arc<Self>) {
+        if self.health.works() {
+            let base = Arc::clone(self);
+            let probing = async move { base.probe().await };
+            self.runtime.tasks.spawn_until_stopped(probing);
+        }
+    }
+
     /// Looks for an object that does not exist: a full disk can be read although its probe fails.
     async fn read_once(&self) -> Result<(), StoreError> {
         let key = keys::probe(self.runtime.random.next_u64());

@@ -7,13 +7,17 @@
 
 mod escape;
 
+use std::any::Any;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::panic::PanicHookInfo;
+
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::config::LogConfig;
-use escape::{Escaping, Notation};
+use escape::{Escaping, Notation, escape};
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +38,31 @@ pub fn init(config: &LogConfig) -> Result<(), LogError> {
     Registry::default()
         .with(output.with_filter(filter))
         .try_init()?;
+    std::panic::set_hook(Box::new(log_panic));
     Ok(())
+}
+
+/// A panic is a line of the log like any other: its message may quote what came from outside.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let reason = panic_message(panic.payload());
+    let location = panic.location().map(ToString::to_string);
+    let backtrace = Backtrace::capture();
+    let captured = backtrace.status() == BacktraceStatus::Captured;
+    let backtrace = captured.then(|| tracing::field::display(&backtrace));
+    tracing::error!(reason, location, backtrace, "panic: this is a bug");
+}
+
+/// The message of a panic.
+pub fn panic_message(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message")
+}
+
+/// Text for stderr that may quote what came from outside; its lines stay lines.
+pub fn printable(text: &str) -> String {
+    let lines = text.split('\n').map(|line| escape(line, Notation::Rust));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// The layer that writes events. Without colours: their escape sequences could not be told from

@@ -478,6 +478,19 @@ async fn exchanges_cannot_be_opened_while_a_base_directory_cannot_be_read_and_ca
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_idle_daemon_notices_with_its_next_list_that_a_base_directory_is_gone() {
+    let (storage, stores) = storage(&["a", "b"]);
+    for operation in ["get", "list", "put"] {
+        stores[1].always(operation, Fault::Fails(Refused));
+    }
+    storage.list_exchanges().await.unwrap_err();
+    storage.health_changed().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(healthy(&storage), [true, false]);
+    assert_eq!(storage.opening_obstacles().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_disk_can_be_read_so_exchanges_are_opened_elsewhere() {
     let (storage, stores) = storage(&["a", "full"]);
     stores[1].always("put", Fault::Fails(Unavailable));

@@ -63,7 +63,8 @@ impl<W: Write> Write for EscapingWriter<W> {
     }
 }
 
-fn escape(text: &str, notation: Notation) -> String {
+/// The text with every unsafe character escaped.
+pub fn escape(text: &str, notation: Notation) -> String {
     let mut escaped = String::with_capacity(text.len() + 16);
     for c in text.chars() {
         match (is_unsafe(c), notation) {

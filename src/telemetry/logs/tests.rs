@@ -78,6 +78,26 @@ fn json_with_escapes_still_has_the_same_values() {
 }
 
 #[test]
+fn what_is_printed_keeps_its_lines_and_nothing_else_that_is_unsafe() {
+    let printed = printable("one\ntwo\u{9b}2J\r\u{2028}");
+    assert_eq!(printed, "one\ntwo\\u{9b}2J\\u{d}\\u{2028}");
+}
+
+#[test]
+fn a_panic_is_one_line_of_the_log() {
+    let text = logged(false, || {
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(log_panic));
+        drop(std::panic::catch_unwind(|| panic!("quotes\n\u{9b}")));
+        std::panic::set_hook(hook);
+    });
+    assert_eq!(text.matches('\n').count(), 1, "{text}");
+    for part in [r"quotes\n\u{9b}", "logs/tests.rs"] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[test]
 fn ordinary_text_is_written_as_it_is() {
     let text = logged(false, || tracing::info!(name = %"grüße 日本 🦀", "m"));
     assert!(text.contains("name=grüße 日本 🦀"), "{text}");

@@ -12,6 +12,7 @@ mod observe;
 mod openapi;
 mod page_framing;
 pub mod problem;
+mod protocol;
 mod routes;
 pub mod startup;
 pub mod state;
@@ -21,7 +22,9 @@ use axum::{Extension, Router, middleware};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use routes::{dashboard, exchanges, fallback, handles, health, metrics, partitions, read, sinks};
+use routes::{
+    daemon, dashboard, exchanges, fallback, handles, health, metrics, partitions, read, sinks,
+};
 use state::SharedState;
 
 /// The routes with their OpenAPI descriptions.
@@ -40,6 +43,7 @@ fn described() -> OpenApiRouter<SharedState> {
         .routes(routes!(handles::plan))
         .routes(routes!(read::read_handle))
         .routes(routes!(partitions::read_partition))
+        .routes(routes!(daemon::describe))
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))
         .routes(routes!(metrics::metrics))
@@ -60,6 +64,7 @@ pub fn router(state: SharedState) -> Router {
     let known = authorization::permissions::TABLE.iter();
     let known = known.map(|(method, route, _)| (*route, *method));
     state.parts.requests.add_routes(known);
+    let run = state.parts.ingest.daemon();
     routes
         .layer(Extension(openapi::OpenApiText::new(&document)))
         .fallback(fallback::not_found)
@@ -72,6 +77,7 @@ pub fn router(state: SharedState) -> Router {
             access,
             authorization::require_access,
         ))
+        .layer(middleware::from_fn_with_state(run, protocol::negotiate))
         .layer(middleware::from_fn_with_state(
             observe_state,
             observe::observe,

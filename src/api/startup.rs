@@ -1,8 +1,8 @@
 //! What is answered while the daemon starts.
 //!
 //! Does: hold whether the daemon has started, and refuse requests for exchanges until then. Does
-//! not: start anything (`app` does). Invariant: liveness, readiness, metrics and the dashboard are
-//! answered as long as the process listens.
+//! not: start anything (`app` does). Invariant: liveness, readiness, metrics, the dashboard and the
+//! description of the daemon are answered as long as the process listens.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +12,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::problem::{Problem, ProblemType};
+use super::protocol::DESCRIPTION;
 
 /// Whether the daemon is still starting. Clones share the state; by default it has started.
 #[derive(Debug, Clone, Default)]
@@ -40,8 +41,8 @@ pub async fn require_started(
     next: Next,
 ) -> Response {
     let route = request.extensions().get::<MatchedPath>();
-    let of_exchanges = route.is_some_and(|route| route.as_str().starts_with("/v1/"));
-    if of_exchanges && startup.is_running() {
+    let route = route.map_or("", MatchedPath::as_str);
+    if route.starts_with("/v1/") && route != DESCRIPTION && startup.is_running() {
         let detail = "the base directories are being probed: send the request again, or to another \
                       daemon; server.start_timeout limits the start";
         return Problem::new(ProblemType::Starting, detail).into_response();

@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Flags, Loaded, load};
+use crate::telemetry::logs::printable;
 
 /// Invalid arguments or configuration; a retry does not help.
 pub const EXIT_USAGE: u8 = 2;
@@ -136,7 +137,7 @@ fn failure(error: impl std::error::Error) -> ExitCode {
         }
         source = inner.source();
     }
-    eprintln!("stopover: {text}");
+    eprintln!("stopover: {}", printable(&text));
     ExitCode::FAILURE
 }
 

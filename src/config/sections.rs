@@ -50,6 +50,8 @@ section! {
         tls_client_ca_file: Option<PathBuf> = None,
         /// Interval at which the credential files are checked for changes.
         reload_interval: Duration = Duration::from_secs(10),
+        /// How long the start may take; what has not answered by then is brought up later.
+        start_timeout: Duration = Duration::from_secs(20),
         /// How long a stopping daemon waits for open sinks to finish.
         drain_timeout: Duration = Duration::from_secs(30),
     }

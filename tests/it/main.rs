@@ -14,6 +14,7 @@ mod http_wire;
 mod integrity;
 mod leases;
 mod model;
+mod operations;
 mod overload;
 mod process;
 mod semantics;

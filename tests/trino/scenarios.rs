@@ -467,7 +467,7 @@ pub async fn idle(cluster: &mut Cluster) -> Result<()> {
             &format!("{} is idle", daemon.name),
             SWEEP_TIMEOUT,
             || async {
-                let exchanges = daemon.metric("stopover_exchanges_open").await?;
+                let exchanges = daemon.metric("stopover_exchanges_with_sinks").await?;
                 let written = daemon
                     .metric(r#"stopover_memory_used_bytes{pool="write"}"#)
                     .await?;

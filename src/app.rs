@@ -154,7 +154,7 @@ pub enum RunError {
 }
 
 /// Runs a daemon until SIGTERM or SIGINT, then drains and stops it. `ready` receives the address
-/// once requests are accepted.
+/// once requests are accepted. Returns how many sinks were cut off, whose tasks will run again.
 ///
 /// # Errors
 /// The daemon could not start.
@@ -162,7 +162,7 @@ pub async fn run(
     config: &Config,
     runtime: &Runtime,
     ready: impl FnOnce(SocketAddr),
-) -> Result<(), RunError> {
+) -> Result<usize, RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
@@ -188,15 +188,16 @@ pub async fn run(
         either(&mut terminate, &mut interrupt).await;
         let second_signal = either(&mut terminate, &mut interrupt);
         let timeout = config.server.drain_timeout;
-        daemon.drain(timeout, second_signal).await;
+        let cut_off = daemon.drain(timeout, second_signal).await;
         stop.cancel();
+        cut_off
     };
     tracing::info!(%address, budget = config.memory.resolve(), "serving");
     ready(address);
-    tokio::join!(serving, stopping);
+    let ((), cut_off) = tokio::join!(serving, stopping);
     runtime.tasks.shut_down().await;
     tracing::info!("stopped");
-    Ok(())
+    Ok(cut_off)
 }
 
 async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
@@ -224,8 +225,9 @@ impl Daemon {
         }
     }
 
-    /// Drains until all sinks are settled, or until `timeout` or `interrupted`.
-    async fn drain(&self, timeout: Duration, interrupted: impl Future<Output = ()>) {
+    /// Drains until all sinks are settled, or until `timeout` or `interrupted`. Returns how many
+    /// were not.
+    async fn drain(&self, timeout: Duration, interrupted: impl Future<Output = ()>) -> usize {
         tracing::info!(
             seconds = timeout.as_secs(),
             "stopping: no new sinks, open ones may finish; a second signal stops it at once"
@@ -240,6 +242,7 @@ impl Daemon {
                 "sinks were still open; their tasks will run again"
             );
         }
+        left
     }
 }
 

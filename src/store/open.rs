@@ -55,8 +55,10 @@ pub fn open_in(
     let mut all: Vec<Opened> = Vec::new();
     for config in configs {
         let (opened, _) = open(config, variables, runtime);
-        // At least one: nothing else prevents it.
-        let new = opened.map_err(|mut faults| faults.swap_remove(0))?;
+        let new = opened.map_err(|faults| {
+            let unnamed = || OpenError::new(&config.name, "its `uri`", "it cannot be opened");
+            faults.into_iter().next().unwrap_or_else(unnamed)
+        })?;
         if let Some(reason) = all.iter().find_map(|old| conflict(old, &new)) {
             let (name, uri) = (new.name.as_str(), new.uri.to_string());
             return Err(OpenError::new(name, uri, reason));

@@ -22,7 +22,7 @@ pub struct OpenError {
     /// The option or URI at fault.
     pub object: String,
     /// The option at fault, if it is one.
-    pub option: Option<String>,
+    pub option: Option<Box<str>>,
     /// What is wrong and what to do.
     #[source]
     pub reason: OpenReason,
@@ -213,7 +213,7 @@ impl Options {
     pub fn refuse(&mut self, name: &str, reason: &str) {
         let object = format!("option `{name}`");
         let mut error = OpenError::new(&self.base, object, format!("`{name}` {reason}"));
-        error.option = Some(name.to_owned());
+        error.option = Some(name.into());
         self.faults.push(error);
     }
 

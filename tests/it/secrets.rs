@@ -19,79 +19,68 @@ struct Case {
     variables: Vec<(&'static str, String)>,
 }
 
+/// Options and their values.
+type Pairs = Vec<(&'static str, String)>;
+
 fn cases(server: &str) -> Vec<Case> {
+    [s3_cases(server), other_cases(server)]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn at(server: &str) -> Pairs {
+    vec![
+        ("endpoint", format!("http://{server}")),
+        ("allow_http", "true".to_owned()),
+    ]
+}
+
+fn s3_cases(server: &str) -> Vec<Case> {
     let canary = || CANARY.to_owned();
-    let endpoint = || ("endpoint", format!("http://{server}"));
-    let http = || ("allow_http", "true".to_owned());
-    let proxy = format!("http://user:{CANARY}@{server}");
-    let case = |uri, options, variables| Case {
-        uri,
+    let proxy = || format!("http://user:{CANARY}@{server}");
+    let keys = || vec![("access_key_id", canary()), ("secret_access_key", canary())];
+    let case = |options: Pairs, variables: Pairs| Case {
+        uri: "s3://b/p",
         options,
         variables,
     };
-    let keys = || [("access_key_id", canary()), ("secret_access_key", canary())];
-    let s3 = |more: Vec<(&'static str, String)>| {
-        [vec![endpoint(), http()], keys().to_vec(), more].concat()
-    };
+    let with = |more: Pairs| case([at(server), keys(), more].concat(), vec![]);
+    let variables = vec![
+        ("AWS_ACCESS_KEY_ID", canary()),
+        ("AWS_SECRET_ACCESS_KEY", canary()),
+        ("AWS_SESSION_TOKEN", format!("{CANARY}\n")),
+    ];
     vec![
-        case("s3://b/p", s3(vec![("session_token", canary())]), vec![]),
-        case(
-            "s3://b/p",
-            s3(vec![("aws_proxy_url", proxy.clone())]),
-            vec![],
-        ),
-        case(
-            "s3://b/p",
-            s3(vec![
-                ("aws_server_side_encryption", "sse-c".to_owned()),
-                ("aws_sse_customer_key_base64", canary()),
-            ]),
-            vec![],
-        ),
-        case(
-            "s3://b/p",
-            vec![endpoint(), http()],
-            vec![
-                ("AWS_ACCESS_KEY_ID", canary()),
-                ("AWS_SECRET_ACCESS_KEY", canary()),
-                ("AWS_SESSION_TOKEN", format!("{CANARY}\n")),
-            ],
-        ),
-        case(
-            "s3://b/p",
-            keys().to_vec(),
-            vec![("AWS_ENDPOINT_URL", proxy.clone())],
-        ),
-        case("s3://b/p", s3(vec![("endpoint", proxy.clone())]), vec![]),
-        case(
-            "gs://b/p",
-            vec![endpoint(), http(), ("google_bearer_token", canary())],
-            vec![],
-        ),
-        case(
-            "gs://b/p",
-            vec![endpoint(), http(), ("service_account_key", canary())],
-            vec![],
-        ),
-        case(
+        with(vec![("session_token", canary())]),
+        with(vec![("aws_proxy_url", proxy())]),
+        with(vec![
+            ("aws_server_side_encryption", "sse-c".to_owned()),
+            ("aws_sse_customer_key_base64", canary()),
+        ]),
+        case(at(server), variables),
+        case(keys(), vec![("AWS_ENDPOINT_URL", proxy())]),
+        case([vec![("endpoint", proxy())], keys()].concat(), vec![]),
+    ]
+}
+
+fn other_cases(server: &str) -> Vec<Case> {
+    let with = |uri, more: Pairs| Case {
+        uri,
+        options: [at(server), more].concat(),
+        variables: vec![],
+    };
+    let account = || ("account", "a".to_owned());
+    vec![
+        with("gs://b/p", vec![("google_bearer_token", CANARY.to_owned())]),
+        with("gs://b/p", vec![("service_account_key", CANARY.to_owned())]),
+        with(
             "az://c/p",
-            vec![
-                endpoint(),
-                http(),
-                ("account", "a".to_owned()),
-                ("sas_token", format!("sv=1&sig={CANARY}")),
-            ],
-            vec![],
+            vec![account(), ("sas_token", format!("sv=1&sig={CANARY}"))],
         ),
-        case(
+        with(
             "az://c/p",
-            vec![
-                endpoint(),
-                http(),
-                ("account", "a".to_owned()),
-                ("access_key", canary()),
-            ],
-            vec![],
+            vec![account(), ("access_key", CANARY.to_owned())],
         ),
     ]
 }

@@ -159,6 +159,7 @@ pub enum RunError {
 /// Runs a daemon until SIGTERM or SIGINT, then drains and stops it. It listens at once and answers
 /// liveness, readiness and metrics; all else is served once the base directories have been brought
 /// up, or have been given up for now. `ready` receives the address then.
+/// Returns how many sinks were cut off, whose tasks will run again.
 ///
 /// # Errors
 /// The daemon could not start.
@@ -166,7 +167,7 @@ pub async fn run(
     config: &Config,
     runtime: &Runtime,
     ready: impl FnOnce(SocketAddr),
-) -> Result<(), RunError> {
+) -> Result<usize, RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
@@ -199,13 +200,14 @@ pub async fn run(
         either(&mut terminate, &mut interrupt).await;
         let second_signal = either(&mut terminate, &mut interrupt);
         let timeout = config.server.drain_timeout;
-        daemon.drain(timeout, second_signal).await;
+        let cut_off = daemon.drain(timeout, second_signal).await;
         stop.cancel();
+        cut_off
     };
-    tokio::join!(serving, starting, stopping);
+    let ((), _, cut_off) = tokio::join!(serving, starting, stopping);
     runtime.tasks.shut_down().await;
     tracing::info!("stopped");
-    Ok(())
+    Ok(cut_off)
 }
 
 /// Logs each time that new exchanges can no longer be opened, or can be again, and sets the metric.
@@ -253,8 +255,9 @@ impl Daemon {
         self.runtime.tasks.spawn_until_stopped(reporting);
     }
 
-    /// Drains until all sinks are settled, or until `timeout` or `interrupted`.
-    async fn drain(&self, timeout: Duration, interrupted: impl Future<Output = ()>) {
+    /// Drains until all sinks are settled, or until `timeout` or `interrupted`. Returns how many
+    /// were not.
+    async fn drain(&self, timeout: Duration, interrupted: impl Future<Output = ()>) -> usize {
         tracing::info!(
             seconds = timeout.as_secs(),
             "stopping: no new sinks, open ones may finish; a second signal stops it at once"
@@ -269,6 +272,7 @@ impl Daemon {
                 "sinks were still open; their tasks will run again"
             );
         }
+        left
     }
 }
 

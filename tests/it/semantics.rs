@@ -59,7 +59,7 @@ impl Shared {
                 BaseDirectoryConfig {
                     uri: format!("file://{}", self.base(n).display()),
                     name: format!("base-{n}"),
-                    options: [("fsync".to_string(), "false".to_string())].into(),
+                    options: [("fsync".to_string(), "false".into())].into(),
                 }
             })
             .collect();

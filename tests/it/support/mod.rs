@@ -8,6 +8,7 @@ pub mod frames;
 pub mod process;
 pub mod raw;
 pub mod slow;
+pub mod stub_store;
 pub mod tls;
 
 use std::net::SocketAddr;
@@ -53,7 +54,7 @@ impl BaseFolder {
         config.base_directories = vec![BaseDirectoryConfig {
             uri: format!("file://{}", self.0.path().display()),
             name: name.to_owned(),
-            options: [("fsync".to_owned(), "false".to_owned())].into(),
+            options: [("fsync".to_owned(), "false".into())].into(),
         }];
         config
     }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::density::ReadDensity;
 use super::error::{Damage, ReadError};
-use super::planner::{Chunks, Part, exact_parts, is_shared, is_short, shared_size};
+use super::planner::{Chunks, Part, Parts, is_shared, is_short, shared_size};
 use crate::cache::chunks::{ChunkCache, ChunkKey, FetchError};
 use crate::cache::hot::HotSegments;
 use crate::catalog::Catalog;
@@ -35,6 +35,29 @@ pub struct ReaderDeps {
     pub pool: MemoryPool,
     pub runtime: Runtime,
     pub metrics: Arc<Metrics>,
+}
+
+/// The parts of one range of a handle, made as they are fetched.
+#[derive(Debug, Clone)]
+pub struct PlannedRange {
+    /// Index of the range in the handle.
+    range: usize,
+    address: SegmentAddress,
+    parts: Parts,
+}
+
+impl Iterator for PlannedRange {
+    type Item = PlannedPart;
+
+    fn next(&mut self) -> Option<PlannedPart> {
+        let part = self.parts.next()?;
+        Some(PlannedPart {
+            range: self.range,
+            address: self.address.clone(),
+            part,
+            last: self.parts.is_empty(),
+        })
+    }
 }
 
 /// One part of a handle that is to be fetched.
@@ -93,7 +116,7 @@ impl Fetcher {
     }
 
     /// The parts of one range of a handle, in order.
-    pub fn plan(&self, handle: &Handle, index: usize) -> Vec<PlannedPart> {
+    pub fn plan(&self, handle: &Handle, index: usize) -> PlannedRange {
         let range = &handle.ranges[index];
         let bytes = range.offset..range.offset + range.length;
         let size = shared_size(self.chunk_size, handle.ranges.len(), self.chunks.share());
@@ -105,7 +128,7 @@ impl Fetcher {
             Some(size) if self.is_cached(handle, index, size) || worth_sharing(size) => {
                 Chunks::new(size, range.blocks_end).cut(bytes)
             }
-            _ => exact_parts(bytes, self.chunk_size, self.chunk_size),
+            _ => Parts::exact(bytes, self.chunk_size, self.chunk_size),
         };
         planned(handle, index, parts)
     }
@@ -134,11 +157,11 @@ impl Fetcher {
         index: usize,
         consumed: u64,
         item: Option<u64>,
-    ) -> Vec<PlannedPart> {
+    ) -> PlannedRange {
         let range = &handle.ranges[index];
         let bytes = range.offset + consumed..range.offset + range.length;
         let first = item.unwrap_or(0).max(self.chunk_size);
-        planned(handle, index, exact_parts(bytes, first, self.chunk_size))
+        planned(handle, index, Parts::exact(bytes, first, self.chunk_size))
     }
 
     /// The bytes of a part, in one or more slices.
@@ -193,16 +216,12 @@ impl Fetcher {
     }
 }
 
-fn planned(handle: &Handle, index: usize, parts: Vec<Part>) -> Vec<PlannedPart> {
-    let address = handle.address(&handle.ranges[index]);
-    let count = parts.len();
-    let planned = |(n, part)| PlannedPart {
+fn planned(handle: &Handle, index: usize, parts: Parts) -> PlannedRange {
+    PlannedRange {
         range: index,
-        address: address.clone(),
-        part,
-        last: n + 1 == count,
-    };
-    parts.into_iter().enumerate().map(planned).collect()
+        address: handle.address(&handle.ranges[index]),
+        parts,
+    }
 }
 
 /// Reserves memory for a range, then fetches it.

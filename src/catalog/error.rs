@@ -12,6 +12,25 @@ pub enum CatalogError {
         attempt: TaskAttempt,
         exchange: ExchangeId,
     },
+    #[error(
+        "partition {partition} of exchange {exchange} is in more than {limit} places: raise \
+         segment.target_size, so that there are fewer segments, or read it by source handles"
+    )]
+    TooManyRanges {
+        exchange: ExchangeId,
+        partition: u32,
+        limit: usize,
+    },
+    #[error(
+        "the segments of exchange {exchange} have indexes of at least {needed} bytes, but one \
+         query may hold {limit} bytes of read memory: raise memory.budget or \
+         query.max_read_memory"
+    )]
+    PlanTooLarge {
+        exchange: ExchangeId,
+        needed: u64,
+        limit: u64,
+    },
     #[error("two attempts of task {task} were chosen")]
     ChosenTwice { task: u32 },
     #[error(transparent)]
@@ -51,7 +70,11 @@ impl CatalogError {
         match self {
             Self::Footer(_) | Self::CountMismatch { .. } => true,
             Self::Storage(error) => error.kind() == StoreErrorKind::Corrupt,
-            Self::NotCommitted { .. } | Self::ChosenTwice { .. } | Self::Lost { .. } => false,
+            Self::NotCommitted { .. }
+            | Self::TooManyRanges { .. }
+            | Self::PlanTooLarge { .. }
+            | Self::ChosenTwice { .. }
+            | Self::Lost { .. } => false,
         }
     }
 }

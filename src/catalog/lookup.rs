@@ -7,22 +7,17 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-
 use super::error::CatalogError;
 use super::handle::Handle;
+use super::load::{FooterLoader, LoadedFooters};
 use super::plan::{self, KnownSegment};
 use crate::cache::footers::FooterCache;
 use crate::cache::hot::HotSegments;
 use crate::id::{ExchangeId, SegmentAddress, TaskAttempt};
-use crate::memory::MemoryPool;
+use crate::memory::{MemoryPool, Reservation};
 use crate::segment::footer::Totals;
-use crate::storage::{ListedSegment, Storage};
+use crate::storage::Storage;
 use crate::telemetry::metrics::Metrics;
-
-/// Footers fetched at a time: as many requests as one remote base directory accepts, since planning
-/// a large exchange is mostly waiting for them.
-const FOOTER_CONCURRENCY: usize = 64;
 
 /// An encoded source handle and what it covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +65,7 @@ pub struct ExchangeSummary {
 pub struct Catalog {
     storage: Storage,
     footers: FooterCache,
+    loader: FooterLoader,
     hot: HotSegments,
     metrics: Arc<Metrics>,
 }
@@ -85,10 +81,12 @@ impl Catalog {
         pool: MemoryPool,
     ) -> Self {
         let counted = Arc::clone(&metrics);
+        let (cache, cached_hot) = (pool.clone(), hot.clone());
         let footers =
-            FooterCache::new(storage.clone(), hot.clone(), max_footer_size, counted, pool);
+            FooterCache::new(storage.clone(), cached_hot, max_footer_size, counted, cache);
         Self {
             storage,
+            loader: FooterLoader::new(footers.clone(), pool),
             footers,
             hot,
             metrics,
@@ -119,8 +117,8 @@ impl Catalog {
     /// [`CatalogError`] if a base directory or a footer cannot be read.
     pub async fn summary(&self, exchange: &ExchangeId) -> Result<ExchangeSummary, CatalogError> {
         let listed = self.storage.list_segments(exchange).await?;
-        let known = self.footers_of(&listed).await?;
-        let committed = plan::committed(&known)
+        let known = self.loader.load(exchange, &listed).await?;
+        let committed = plan::committed(&known.segments)
             .into_iter()
             .map(|(attempt, (_, record))| CommittedAttempt {
                 attempt,
@@ -144,14 +142,15 @@ impl Catalog {
         attempt: TaskAttempt,
     ) -> Result<Option<Totals>, CatalogError> {
         let known = self.load(exchange).await?;
-        Ok(plan::committed(&known)
+        Ok(plan::committed(&known.segments)
             .get(&attempt)
             .map(|(_, record)| record.totals))
     }
 
     /// Plans the source handles for the chosen attempts, by partition; an ordered exchange gets one
     /// handle a partition. `target_size` is in page bytes. Each handle is made when it is requested
-    /// from the iterator, which holds the exchange's footers.
+    /// from the iterator, which holds the exchange's footers. The reservation is for its other
+    /// memory, and is dropped after it.
     ///
     /// # Errors
     /// As [`Catalog::summary`], or if the chosen attempts cannot be planned ([`plan::plan`]).
@@ -161,11 +160,17 @@ impl Catalog {
         ordered: bool,
         chosen: &[TaskAttempt],
         target_size: u64,
-    ) -> Result<impl Iterator<Item = PlannedHandle> + Send + use<>, CatalogError> {
+    ) -> Result<
+        (
+            impl Iterator<Item = PlannedHandle> + Send + use<>,
+            Reservation,
+        ),
+        CatalogError,
+    > {
         let target = (!ordered).then_some(target_size);
         let plan = |known| plan::plan(exchange, known, chosen, target);
-        let plan = self.planned(exchange, plan).await?;
-        Ok(plan.map(PlannedHandle::from))
+        let (plan, memory) = self.planned(exchange, plan).await?;
+        Ok((plan.map(PlannedHandle::from), memory))
     }
 
     /// One handle for a partition: the newest committed attempt of each task. With `task` only that
@@ -200,7 +205,8 @@ impl Catalog {
             let chosen: Vec<TaskAttempt> = newest.into_values().collect();
             plan::plan_partition(exchange, &known, &chosen, partition)
         };
-        self.planned(exchange, plan).await
+        let (handle, _) = self.planned(exchange, plan).await?;
+        Ok(handle)
     }
 
     /// Plans from a list of segments, and once more from a new list if one is missing. Base
@@ -210,40 +216,25 @@ impl Catalog {
         &self,
         exchange: &ExchangeId,
         plan: impl Fn(Vec<KnownSegment>) -> Result<T, CatalogError>,
-    ) -> Result<T, CatalogError> {
-        let mut planned = plan(self.load(exchange).await?);
+    ) -> Result<(T, Reservation), CatalogError> {
+        let LoadedFooters {
+            segments,
+            mut memory,
+        } = self.load(exchange).await?;
+        let mut planned = plan(segments);
         if matches!(planned, Err(CatalogError::Lost { .. })) {
-            planned = plan(self.load(exchange).await?);
+            drop(memory);
+            let again = self.load(exchange).await?;
+            (planned, memory) = (plan(again.segments), again.memory);
         }
         if planned.as_ref().is_err_and(CatalogError::is_damage) {
             self.metrics.integrity_failures.inc();
         }
-        planned
+        Ok((planned?, memory))
     }
 
-    async fn load(&self, exchange: &ExchangeId) -> Result<Vec<KnownSegment>, CatalogError> {
+    async fn load(&self, exchange: &ExchangeId) -> Result<LoadedFooters, CatalogError> {
         let listed = self.storage.list_segments(exchange).await?;
-        self.footers_of(&listed).await
-    }
-
-    async fn footers_of(
-        &self,
-        listed: &[ListedSegment],
-    ) -> Result<Vec<KnownSegment>, CatalogError> {
-        let fetches = listed.iter().cloned().map(|listed| {
-            let footers = self.footers.clone();
-            async move {
-                let footer = footers.get(&listed).await?;
-                Ok::<_, CatalogError>(footer.map(|footer| KnownSegment {
-                    address: listed.address,
-                    footer,
-                }))
-            }
-        });
-        let known: Vec<Option<KnownSegment>> = stream::iter(fetches)
-            .buffered(FOOTER_CONCURRENCY)
-            .try_collect()
-            .await?;
-        Ok(known.into_iter().flatten().collect())
+        self.loader.load(exchange, &listed).await
     }
 }

@@ -11,6 +11,7 @@
 
 mod error;
 pub mod handle;
+mod load;
 mod lookup;
 pub mod plan;
 

@@ -205,8 +205,8 @@ section! {
         max_page_size: u64 = 16 << 20,
         /// Bytes of one batch request.
         max_batch_size: u64 = 32 << 20,
-        /// Bytes of one JSON or handle body.
-        max_control_body_size: u64 = 64 << 20,
+        /// Bytes of one JSON body.
+        max_control_body_size: u64 = 4 << 20,
         /// Exchanges with sinks at this daemon.
         max_exchanges: usize = 10_000,
         /// Sinks of one exchange at this daemon.

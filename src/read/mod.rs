@@ -16,6 +16,8 @@ mod fetch;
 mod planner;
 mod reader;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use self::error::{Damage, ReadError};
 pub use self::fetch::ReaderDeps;

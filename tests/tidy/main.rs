@@ -39,6 +39,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "cache",
             "crc",
+            "fair",
             "id",
             "memory",
             "segment",

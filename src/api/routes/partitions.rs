@@ -9,7 +9,7 @@ use utoipa::IntoParams;
 
 use crate::api::extract::{PartitionParams, PartitionPath, QueryParameters, StrictQuery, Values};
 use crate::api::page_framing::{RAW_MEDIA_TYPE, READ_MEDIA_TYPE};
-use crate::api::problem::{Problem, ProblemResponse};
+use crate::api::problem::{Problem, ProblemResponse, ProblemType};
 use crate::api::state::SharedState;
 use crate::api::stream_body::{OnFailure, StreamBody};
 use crate::id::{MAX_ATTEMPT, MAX_TASKS};
@@ -92,6 +92,10 @@ pub async fn read_partition(
     let read = reader
         .read_partition(&exchange, partition, selection, format)
         .await?;
+    let memory = state.body_limits.handles.reserve("", read.memory_size);
+    let memory = memory
+        .await
+        .map_err(|error| Problem::new(ProblemType::Overloaded, error.to_string()))?;
     // Closing an exchange removes its marker first. The marker still exists after the segments were
     // listed, so the list was complete.
     exchanges.lookup_uncached(&exchange).await?;
@@ -103,7 +107,7 @@ pub async fn read_partition(
         read.stream,
         read.length,
         on_failure,
-        Some(permit),
+        (permit, memory),
         state.stall_policy.clone(),
         &state.parts.runtime,
     );

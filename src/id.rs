@@ -3,11 +3,6 @@
 //! Does: parse and print the names of exchanges, sinks, segments and daemons. Does not: know keys
 //! or HTTP. Invariant: a value of these types is always safe in an object key or a log line.
 
-#![cfg_attr(
-    not(test),
-    warn(clippy::cast_possible_truncation, clippy::cast_sign_loss)
-)]
-
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;

@@ -104,6 +104,11 @@ impl MemoryConfig {
     /// The same for a given machine.
     pub fn split_on(&self, machine: Machine) -> MemorySplit {
         let budget = self.resolve_on(machine);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share is from 0.1 to 0.9; a rounding error of some bytes does not matter"
+        )]
         let write = ((budget as f64 * self.write_share) as u64).min(budget);
         MemorySplit {
             write,

@@ -85,8 +85,11 @@ impl Fetcher {
     /// A fetcher within its pool. Chunks are at most a sixteenth of what one query may hold of it,
     /// so that several reads of a query fit.
     pub fn new(deps: ReaderDeps, config: &ReadConfig) -> Self {
-        // A share is between 0 and 1, and a rounding error of some bytes does not matter.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share is from 0 to 1; a rounding error of some bytes does not matter"
+        )]
         let share = (deps.pool.capacity() as f64 * config.cache_share) as u64;
         let chunk_size = config.chunk_size.min(deps.pool.query_limit() / 16);
         Self {

@@ -5,11 +5,6 @@
 //! list anything, or use `ingest`. Invariant: every byte of a stream was verified; a stream ends
 //! with an end record or with an error.
 
-#![cfg_attr(
-    not(test),
-    warn(clippy::cast_possible_truncation, clippy::cast_sign_loss)
-)]
-
 mod density;
 mod error;
 mod fetch;

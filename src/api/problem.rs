@@ -274,9 +274,11 @@ impl From<IngestError> for Problem {
             IngestError::CountMismatch { .. } => ProblemType::CountMismatch,
             IngestError::ExchangeClosed { .. } => ProblemType::ExchangeClosed,
             IngestError::Draining => ProblemType::Draining,
-            IngestError::Full { .. } => ProblemType::Overloaded,
-            // Waiting would not help: the body exceeds the whole pool.
-            IngestError::OverCapacity(_) => ProblemType::BodyTooLarge,
+            IngestError::Full { .. } | IngestError::MemoryShort { .. } => ProblemType::Overloaded,
+            // Waiting would not help: the batch exceeds what one query may ever use.
+            IngestError::OverCapacity(_)
+            | IngestError::TooManyRuns { .. }
+            | IngestError::IndexTooLarge { .. } => ProblemType::BodyTooLarge,
             IngestError::Frame(inner) => return inner.into(),
             IngestError::Catalog(inner) => return inner.into(),
         };
@@ -294,7 +296,10 @@ impl From<CatalogError> for Problem {
             CatalogError::NotCommitted { .. }
             | CatalogError::NothingCommitted { .. }
             | CatalogError::TaskCount { .. } => ProblemType::AttemptNotCommitted,
-            CatalogError::ChosenTwice { .. } => ProblemType::InvalidRequest,
+            CatalogError::ChosenTwice { .. } | CatalogError::TooManyRanges { .. } => {
+                ProblemType::InvalidRequest
+            }
+            CatalogError::PlanTooLarge { .. } => ProblemType::Overloaded,
             CatalogError::Footer(_) | CatalogError::CountMismatch { .. } => {
                 ProblemType::DataCorrupt
             }

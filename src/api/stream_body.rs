@@ -1,9 +1,9 @@
 //! The body of a streamed response that holds memory.
 //!
-//! Does: carry the permit of a read, end the stream after a late failure, and release the memory
-//! if the client reads nothing for the stall timeout of [`StallPolicy`]. Does not: read. Invariant:
-//! the permit and everything that the stream holds live exactly as long as the stream can still
-//! produce bytes.
+//! Does: carry what a read holds (its permit, the memory of its handle), end the stream after a
+//! late failure, and release the memory if the client reads nothing for the stall timeout of
+//! [`StallPolicy`]. Does not: read. Invariant: what the read and its stream hold lives exactly as
+//! long as the stream can still produce bytes.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,7 +19,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::page_framing::{error_line, error_record};
 use super::problem::{Problem, ProblemType};
-use crate::fair::FairPermit;
 use crate::http::stall::StallPolicy;
 use crate::read::{ByteStream, ReadError};
 use crate::runtime::{Clock, Runtime};
@@ -36,11 +35,14 @@ pub enum OnFailure {
 }
 
 struct Shared {
-    /// The stream and the permit of the read; `None` once it has ended, failed or stalled.
-    live: Option<(ByteStream, Option<FairPermit>)>,
+    /// The stream and what it holds; `None` once it has ended, failed or stalled.
+    live: Option<(ByteStream, Held)>,
     /// Since when the body waits for the client to read; `None` while it waits for the stream.
     client_since: Option<Instant>,
 }
+
+/// What is released when the stream ends: permits and reservations.
+type Held = Box<dyn Send>;
 
 /// The response body of a read, or of a plan.
 pub struct StreamBody {
@@ -54,18 +56,19 @@ pub struct StreamBody {
 }
 
 impl StreamBody {
-    /// A body with the bytes of `stream`: `length` bytes, if it is known.
+    /// A body with the bytes of `stream`: `length` bytes, if it is known. `held` is dropped after
+    /// the stream.
     pub fn new(
         stream: ByteStream,
         length: Option<u64>,
         on_failure: OnFailure,
-        permit: Option<FairPermit>,
+        held: impl Send + 'static,
         stall_policy: StallPolicy,
         runtime: &Runtime,
     ) -> Self {
         let clock = runtime.clock.clone();
         let shared = Arc::new(Mutex::new(Shared {
-            live: Some((stream, permit)),
+            live: Some((stream, Box::new(held))),
             client_since: Some(clock.now()),
         }));
         let dropped = CancellationToken::new();
@@ -215,14 +218,7 @@ mod tests {
         let permit = permits.try_acquire("q", 1).unwrap();
         let runtime = Runtime::seeded(1);
         let stall_policy = StallPolicy::new(STALL, runtime.clock.clone(), Contention::none());
-        let body = StreamBody::new(
-            stream,
-            None,
-            on_failure,
-            Some(permit),
-            stall_policy,
-            &runtime,
-        );
+        let body = StreamBody::new(stream, None, on_failure, permit, stall_policy, &runtime);
         (body, permits)
     }
 

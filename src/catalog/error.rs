@@ -21,6 +21,25 @@ pub enum CatalogError {
         expected: usize,
         found: usize,
     },
+    #[error(
+        "partition {partition} of exchange {exchange} is in more than {limit} places: raise \
+         segment.target_size, so that there are fewer segments, or read it by source handles"
+    )]
+    TooManyRanges {
+        exchange: ExchangeId,
+        partition: u32,
+        limit: usize,
+    },
+    #[error(
+        "the segments of exchange {exchange} have indexes of at least {needed} bytes, but one \
+         query may hold {limit} bytes of read memory: raise memory.budget or \
+         query.max_read_memory"
+    )]
+    PlanTooLarge {
+        exchange: ExchangeId,
+        needed: u64,
+        limit: u64,
+    },
     #[error("two attempts of task {task} were chosen")]
     ChosenTwice { task: u32 },
     #[error(transparent)]
@@ -77,6 +96,8 @@ impl CatalogError {
             Self::NotCommitted { .. }
             | Self::NothingCommitted { .. }
             | Self::TaskCount { .. }
+            | Self::TooManyRanges { .. }
+            | Self::PlanTooLarge { .. }
             | Self::ChosenTwice { .. }
             | Self::Lost { .. }
             | Self::Vanished { .. } => false,

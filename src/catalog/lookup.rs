@@ -7,22 +7,17 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-
 use super::error::CatalogError;
 use super::handle::Handle;
+use super::load::{FooterLoader, LoadedFooters};
 use super::plan::{self, KnownSegment};
 use crate::cache::footers::FooterCache;
 use crate::cache::hot::HotSegments;
 use crate::id::{ExchangeId, SegmentAddress, SegmentId, TaskAttempt};
-use crate::memory::MemoryPool;
+use crate::memory::{MemoryPool, Reservation};
 use crate::segment::footer::Totals;
 use crate::storage::{ListedSegment, Storage};
 use crate::telemetry::metrics::Metrics;
-
-/// Footers fetched at a time: as many requests as one remote base directory accepts, since planning
-/// a large exchange is mostly waiting for them.
-const FOOTER_CONCURRENCY: usize = 64;
 
 /// An encoded source handle and what it covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +101,7 @@ impl Selection {
 pub struct Catalog {
     storage: Storage,
     footers: FooterCache,
+    loader: FooterLoader,
     hot: HotSegments,
     metrics: Arc<Metrics>,
 }
@@ -121,10 +117,12 @@ impl Catalog {
         pool: MemoryPool,
     ) -> Self {
         let counted = Arc::clone(&metrics);
+        let (cache, cached_hot) = (pool.clone(), hot.clone());
         let footers =
-            FooterCache::new(storage.clone(), hot.clone(), max_footer_size, counted, pool);
+            FooterCache::new(storage.clone(), cached_hot, max_footer_size, counted, cache);
         Self {
             storage,
+            loader: FooterLoader::new(footers.clone(), pool),
             footers,
             hot,
             metrics,
@@ -156,7 +154,7 @@ impl Catalog {
     /// listed or that this daemon has in memory has vanished.
     pub async fn summary(&self, exchange: &ExchangeId) -> Result<ExchangeSummary, CatalogError> {
         let (listed, known) = self.load_all(exchange).await?;
-        let committed = plan::committed(&known)
+        let committed = plan::committed(&known.segments)
             .into_iter()
             .map(|(attempt, (_, record))| CommittedAttempt {
                 attempt,
@@ -180,14 +178,15 @@ impl Catalog {
         attempt: TaskAttempt,
     ) -> Result<Option<Totals>, CatalogError> {
         let known = self.load(exchange).await?;
-        Ok(plan::committed(&known)
+        Ok(plan::committed(&known.segments)
             .get(&attempt)
             .map(|(_, record)| record.totals))
     }
 
     /// Plans the source handles for the chosen attempts, by partition; an ordered exchange gets one
     /// handle a partition. `target_size` is in page bytes. Each handle is made when it is requested
-    /// from the iterator, which holds the exchange's footers.
+    /// from the iterator, which holds the exchange's footers. The reservation is for its other
+    /// memory, and is dropped after it.
     ///
     /// # Errors
     /// As [`Catalog::find_commit`], or if the chosen attempts cannot be planned ([`plan::plan`]).
@@ -197,11 +196,17 @@ impl Catalog {
         ordered: bool,
         chosen: &[TaskAttempt],
         target_size: u64,
-    ) -> Result<impl Iterator<Item = PlannedHandle> + Send + use<>, CatalogError> {
+    ) -> Result<
+        (
+            impl Iterator<Item = PlannedHandle> + Send + use<>,
+            Reservation,
+        ),
+        CatalogError,
+    > {
         let target = (!ordered).then_some(target_size);
         let plan = |known| plan::plan(exchange, known, chosen, target);
-        let plan = self.planned(exchange, Attempts::Chosen, plan).await?;
-        Ok(plan.map(PlannedHandle::from))
+        let (plan, memory) = self.planned(exchange, Attempts::Chosen, plan).await?;
+        Ok((plan.map(PlannedHandle::from), memory))
     }
 
     /// One handle for a partition: the newest committed attempt of each selected task.
@@ -233,7 +238,8 @@ impl Catalog {
             let chosen: Vec<TaskAttempt> = newest.into_values().collect();
             plan::plan_partition(exchange, &known, &chosen, partition)
         };
-        self.planned(exchange, Attempts::Found, plan).await
+        let (handle, _) = self.planned(exchange, Attempts::Found, plan).await?;
+        Ok(handle)
     }
 
     /// Plans from a list of segments, and once more from a new list if one is missing. Base
@@ -244,10 +250,10 @@ impl Catalog {
         exchange: &ExchangeId,
         attempts: Attempts,
         plan: impl Fn(Vec<KnownSegment>) -> Result<T, CatalogError>,
-    ) -> Result<T, CatalogError> {
-        let mut planned = self.load_for(exchange, attempts).await.and_then(&plan);
+    ) -> Result<(T, Reservation), CatalogError> {
+        let mut planned = self.plan_once(exchange, attempts, &plan).await;
         if planned.as_ref().is_err_and(CatalogError::is_loss) {
-            planned = self.load_for(exchange, attempts).await.and_then(&plan);
+            planned = self.plan_once(exchange, attempts, &plan).await;
         }
         if planned.as_ref().is_err_and(CatalogError::is_damage) {
             self.metrics.integrity_failures.inc();
@@ -255,20 +261,22 @@ impl Catalog {
         planned
     }
 
-    async fn load_for(
+    async fn plan_once<T>(
         &self,
         exchange: &ExchangeId,
         attempts: Attempts,
-    ) -> Result<Vec<KnownSegment>, CatalogError> {
-        match attempts {
-            Attempts::Chosen => self.load(exchange).await,
-            Attempts::Found => Ok(self.load_all(exchange).await?.1),
-        }
+        plan: impl Fn(Vec<KnownSegment>) -> Result<T, CatalogError>,
+    ) -> Result<(T, Reservation), CatalogError> {
+        let LoadedFooters { segments, memory } = match attempts {
+            Attempts::Chosen => self.load(exchange).await?,
+            Attempts::Found => self.load_all(exchange).await?.1,
+        };
+        Ok((plan(segments)?, memory))
     }
 
-    async fn load(&self, exchange: &ExchangeId) -> Result<Vec<KnownSegment>, CatalogError> {
+    async fn load(&self, exchange: &ExchangeId) -> Result<LoadedFooters, CatalogError> {
         let listed = self.storage.list_segments(exchange).await?;
-        self.footers_of(&listed).await
+        self.loader.load(exchange, &listed).await
     }
 
     /// The segments of an exchange, listed and with their footers.
@@ -279,13 +287,13 @@ impl Catalog {
     async fn load_all(
         &self,
         exchange: &ExchangeId,
-    ) -> Result<(Vec<ListedSegment>, Vec<KnownSegment>), CatalogError> {
+    ) -> Result<(Vec<ListedSegment>, LoadedFooters), CatalogError> {
         let mut expected: BTreeSet<SegmentId> = self.hot.ids(exchange).into_iter().collect();
         expected.extend(self.footers.ids(exchange));
         let listed = self.storage.list_segments(exchange).await?;
         expected.extend(listed.iter().map(|segment| segment.address.segment));
-        let known = self.footers_of(&listed).await?;
-        for found in &known {
+        let known = self.loader.load(exchange, &listed).await?;
+        for found in &known.segments {
             expected.remove(&found.address.segment);
         }
         match expected.pop_first() {
@@ -295,26 +303,5 @@ impl Catalog {
                 segment,
             }),
         }
-    }
-
-    async fn footers_of(
-        &self,
-        listed: &[ListedSegment],
-    ) -> Result<Vec<KnownSegment>, CatalogError> {
-        let fetches = listed.iter().cloned().map(|listed| {
-            let footers = self.footers.clone();
-            async move {
-                let footer = footers.get(&listed).await?;
-                Ok::<_, CatalogError>(footer.map(|footer| KnownSegment {
-                    address: listed.address,
-                    footer,
-                }))
-            }
-        });
-        let known: Vec<Option<KnownSegment>> = stream::iter(fetches)
-            .buffered(FOOTER_CONCURRENCY)
-            .try_collect()
-            .await?;
-        Ok(known.into_iter().flatten().collect())
     }
 }

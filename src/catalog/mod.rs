@@ -4,13 +4,9 @@
 //! plan handles ([`plan`]). Does not: write anything. Invariant: answers depend only on the base
 //! directories, so every daemon gives the same.
 
-#![cfg_attr(
-    not(test),
-    warn(clippy::cast_possible_truncation, clippy::cast_sign_loss)
-)]
-
 mod error;
 pub mod handle;
+mod load;
 mod lookup;
 pub mod plan;
 

@@ -48,6 +48,7 @@ pub(super) struct Shared {
     pub(super) deps: IngestDeps,
     pub(super) policy: SealPolicy,
     pub(super) max_sinks: usize,
+    pub(super) max_footer_size: u64,
     max_exchanges: usize,
     /// Upload slots, shared fairly among queries.
     pub(super) uploads: FairSemaphore,
@@ -72,6 +73,7 @@ impl Ingest {
             },
             max_exchanges: limits.max_exchanges,
             max_sinks: limits.max_sinks_per_exchange,
+            max_footer_size: limits.max_footer_size,
             uploads: FairSemaphore::new(segment.upload_concurrency as u64, None),
             sequence: AtomicU64::new(0),
             draining: AtomicBool::new(false),

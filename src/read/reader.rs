@@ -18,6 +18,8 @@ use crate::segment::scan::PageFormat;
 pub struct PartitionRead {
     /// Bytes of the whole stream, if its format is [`PageFormat::Raw`].
     pub length: Option<u64>,
+    /// Bytes of memory that the stream needs for its ranges.
+    pub memory_size: u64,
     pub stream: ByteStream,
 }
 
@@ -29,9 +31,19 @@ pub struct ReadRequest {
 }
 
 impl ReadRequest {
+    #[cfg(test)]
+    pub(super) fn new(handle: Handle, skip: u64) -> Self {
+        Self { handle, skip }
+    }
+
     /// The exchange that is read.
     pub fn exchange(&self) -> &ExchangeId {
         &self.handle.exchange
+    }
+
+    /// Bytes of memory that it needs.
+    pub fn memory_size(&self) -> u64 {
+        self.handle.memory_size()
     }
 }
 
@@ -116,6 +128,7 @@ impl Reader {
         let length = (format == PageFormat::Raw).then_some(handle.bytes);
         Ok(PartitionRead {
             length,
+            memory_size: handle.memory_size(),
             stream: self.open(handle, 0, format),
         })
     }

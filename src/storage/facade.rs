@@ -110,7 +110,7 @@ impl Storage {
                 bases,
                 put_retry,
                 // Daemons that start together should not all begin with the same base directory.
-                turn: AtomicUsize::new(runtime.random.next_u64() as usize),
+                turn: AtomicUsize::new(usize::try_from(runtime.random.next_u64()).unwrap_or(0)),
                 metrics,
                 health_changed,
                 runtime: runtime.clone(),

@@ -11,6 +11,8 @@
 //!     cargo test --test trino -- measure       beside Trino's own exchange: docs/performance.md
 //!     cargo test --test trino -- demo              a demonstration, see tests/trino/demo
 
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // numbers of the tests' own
+
 mod artifacts;
 mod cluster;
 mod compare;

@@ -3,9 +3,9 @@
 use axum::extract::{FromRef, FromRequest, Request};
 use serde::de::DeserializeOwned;
 
-use super::control_body::{BodyReservation, read_control_body};
+use super::control_body::{BodyKind, BodyReservation, read_control_body};
 use super::headers::{media_type, unsupported};
-use crate::api::limits::BodyLimits;
+use crate::api::limits::{BodyLimits, JSON_EXPANSION};
 use crate::api::problem::Problem;
 
 /// The type of a JSON body. It must refuse unknown members.
@@ -55,7 +55,16 @@ where
         if media_type.as_deref() != Some("application/json") {
             return Err(unsupported(media_type.as_deref(), "application/json"));
         }
-        let read = read_control_body(&parts.headers, body, &limits, T::MAX_SIZE);
+        let kind = BodyKind {
+            pool: &limits.control_bodies,
+            expansion: JSON_EXPANSION,
+            limit: T::MAX_SIZE.min(limits.max_control_body_size),
+            limit_name: match T::MAX_SIZE < limits.max_control_body_size {
+                true => "the limit of this route",
+                false => "limits.max_control_body_size",
+            },
+        };
+        let read = read_control_body(&parts.headers, body, &limits, kind);
         let (bytes, reservation) = read.await?;
         if bytes.is_empty() {
             return Ok(Self(None));

@@ -88,13 +88,14 @@ pub async fn plan(
     let ordered = state.parts.exchanges.lookup(&exchange).await?.ordered;
     let commits = &state.parts.commits;
     let planned = commits.plan_handles(&exchange, ordered, &chosen, wanted.target_size);
-    let frames = futures::stream::iter(BodyFrames::new(planned.await?).map(Ok));
     // The plan holds the footers of the exchange until the last line has been sent.
+    let (handles, memory) = planned.await?;
+    let frames = futures::stream::iter(BodyFrames::new(handles).map(Ok));
     let body = StreamBody::new(
         frames.boxed(),
         None,
         OnFailure::ErrorLine,
-        None,
+        memory,
         state.stall_policy.clone(),
         &state.parts.runtime,
     );

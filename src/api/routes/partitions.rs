@@ -10,7 +10,7 @@ use utoipa::IntoParams;
 
 use crate::api::extract::{PartitionParams, PartitionPath, QueryParameters, StrictQuery, Values};
 use crate::api::page_framing::{RAW_MEDIA_TYPE, READ_MEDIA_TYPE};
-use crate::api::problem::{Problem, ProblemResponse};
+use crate::api::problem::{Problem, ProblemResponse, ProblemType};
 use crate::api::state::SharedState;
 use crate::api::stream_body::{OnFailure, StreamBody};
 use crate::id::{MAX_ATTEMPT, MAX_TASKS};
@@ -101,6 +101,10 @@ pub async fn read_partition(
     // listed, so the list was complete, and what is missing was lost.
     exchanges.lookup_uncached(&exchange).await?;
     let mut read = read?;
+    let memory = state.body_limits.handles.reserve("", read.memory_size);
+    let memory = memory
+        .await
+        .map_err(|error| Problem::new(ProblemType::Overloaded, error.to_string()))?;
     // A failure before the first page is an ordinary problem instead of a truncated response.
     let first = read.stream.try_next().await?;
     let stream = stream::iter(first.map(Ok)).chain(read.stream).boxed();
@@ -112,7 +116,7 @@ pub async fn read_partition(
         stream,
         read.length,
         on_failure,
-        Some(permit),
+        (permit, memory),
         state.stall_policy.clone(),
         &state.parts.runtime,
     );

@@ -1,8 +1,8 @@
 //! The form of what clients of stores are configured with.
 //!
 //! Does: check what a client would only notice in a request, with a panic or a worse message: URLs,
-//! which get their normal form, parts of URLs, and files. Does not: report (`client`). Invariant: an
-//! error reads well after the name of the option, and contains no value.
+//! which get their normal form, parts of URLs, and files. Does not: report (`client`). Invariant:
+//! an error reads well after the name of the option, and contains no value.
 
 use std::io::Read as _;
 

@@ -279,6 +279,13 @@ impl FooterCache {
         self.cached.lock().bytes()
     }
 
+    /// The segments of an exchange whose footers are cached.
+    pub fn ids(&self, exchange: &ExchangeId) -> Vec<SegmentId> {
+        let cached = self.cached.lock();
+        let footers = cached.peek(exchange);
+        footers.map_or_else(Vec::new, |footers| footers.keys().copied().collect())
+    }
+
     /// The exchanges that have a footer here.
     pub fn exchanges(&self) -> HashSet<ExchangeId> {
         self.cached.lock().exchanges()

@@ -4,7 +4,7 @@
 //! Does not: decide what a plan contains (`plan`), or cache anything itself (`cache`). Invariant: a
 //! segment is reported as lost only if it is missing from two lists.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::error::CatalogError;
@@ -13,10 +13,10 @@ use super::load::{FooterLoader, LoadedFooters};
 use super::plan::{self, KnownSegment};
 use crate::cache::footers::FooterCache;
 use crate::cache::hot::HotSegments;
-use crate::id::{ExchangeId, SegmentAddress, TaskAttempt};
+use crate::id::{ExchangeId, SegmentAddress, SegmentId, TaskAttempt};
 use crate::memory::{MemoryPool, Reservation};
 use crate::segment::footer::Totals;
-use crate::storage::Storage;
+use crate::storage::{ListedSegment, Storage};
 use crate::telemetry::metrics::Metrics;
 
 /// An encoded source handle and what it covers.
@@ -58,6 +58,42 @@ pub struct ExchangeSummary {
     pub committed: Vec<CommittedAttempt>,
     /// Segments with their sizes in bytes.
     pub segments: Vec<(SegmentAddress, u64)>,
+}
+
+/// Which attempts a plan is for.
+#[derive(Debug, Clone, Copy)]
+enum Attempts {
+    /// Those that the caller names: it notices if one is missing.
+    Chosen,
+    /// Those that are found.
+    Found,
+}
+
+/// Narrows the read of a partition.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Selection {
+    /// Only this task.
+    pub task: Option<u32>,
+    /// This attempt instead of the newest.
+    pub attempt: Option<u32>,
+    /// How many tasks must have such an attempt.
+    pub tasks: Option<u32>,
+}
+
+impl Selection {
+    /// Checks the number of tasks of which an attempt was found.
+    fn check_count(&self, exchange: &ExchangeId, found: usize) -> Result<(), CatalogError> {
+        let exchange = exchange.clone();
+        match self.tasks.map(|tasks| tasks as usize) {
+            Some(expected) if expected != found => Err(CatalogError::TaskCount {
+                exchange,
+                expected,
+                found,
+            }),
+            None if found == 0 => Err(CatalogError::NothingCommitted { exchange }),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The commit records of all exchanges. Cheap to clone.
@@ -114,10 +150,10 @@ impl Catalog {
     /// The committed attempts and the segments of an exchange.
     ///
     /// # Errors
-    /// [`CatalogError`] if a base directory or a footer cannot be read.
+    /// [`CatalogError`] if a base directory or a footer cannot be read, or if a segment that was
+    /// listed or that this daemon has in memory has vanished.
     pub async fn summary(&self, exchange: &ExchangeId) -> Result<ExchangeSummary, CatalogError> {
-        let listed = self.storage.list_segments(exchange).await?;
-        let known = self.loader.load(exchange, &listed).await?;
+        let (listed, known) = self.load_all(exchange).await?;
         let committed = plan::committed(&known.segments)
             .into_iter()
             .map(|(attempt, (_, record))| CommittedAttempt {
@@ -135,7 +171,7 @@ impl Catalog {
     /// The totals of an attempt if it is committed.
     ///
     /// # Errors
-    /// As [`Catalog::summary`].
+    /// If a base directory or a footer cannot be read.
     pub async fn find_commit(
         &self,
         exchange: &ExchangeId,
@@ -153,7 +189,7 @@ impl Catalog {
     /// memory, and is dropped after it.
     ///
     /// # Errors
-    /// As [`Catalog::summary`], or if the chosen attempts cannot be planned ([`plan::plan`]).
+    /// As [`Catalog::find_commit`], or if the chosen attempts cannot be planned ([`plan::plan`]).
     pub async fn plan_handles(
         &self,
         exchange: &ExchangeId,
@@ -169,23 +205,25 @@ impl Catalog {
     > {
         let target = (!ordered).then_some(target_size);
         let plan = |known| plan::plan(exchange, known, chosen, target);
-        let (plan, memory) = self.planned(exchange, plan).await?;
+        let (plan, memory) = self.planned(exchange, Attempts::Chosen, plan).await?;
         Ok((plan.map(PlannedHandle::from), memory))
     }
 
-    /// One handle for a partition: the newest committed attempt of each task. With `task` only that
-    /// task is read, with `attempt` only attempts of that number.
+    /// One handle for a partition: the newest committed attempt of each selected task.
+    ///
+    /// The caller names no attempts, so what is missing could go unnoticed. Therefore it is an
+    /// error if a segment that was listed or that this daemon has in memory has vanished, if there
+    /// is no such attempt at all, or if there are not as many as the caller says.
     ///
     /// # Errors
-    /// As [`Catalog::plan_handles`]; [`CatalogError::NotCommitted`] if both are given and there is
-    /// no such attempt.
+    /// As [`Catalog::plan_handles`], and those.
     pub async fn partition_handle(
         &self,
         exchange: &ExchangeId,
         partition: u32,
-        task: Option<u32>,
-        attempt: Option<u32>,
+        selection: Selection,
     ) -> Result<Handle, CatalogError> {
+        let Selection { task, attempt, .. } = selection;
         let plan = |known: Vec<KnownSegment>| {
             let mut newest = BTreeMap::new();
             // In ascending order, so the last attempt of a task replaces its earlier ones.
@@ -196,16 +234,11 @@ impl Catalog {
                     newest.insert(found.task, found);
                 }
             }
-            if let (Some(task), Some(attempt), true) = (task, attempt, newest.is_empty()) {
-                return Err(CatalogError::NotCommitted {
-                    attempt: TaskAttempt { task, attempt },
-                    exchange: exchange.clone(),
-                });
-            }
+            selection.check_count(exchange, newest.len())?;
             let chosen: Vec<TaskAttempt> = newest.into_values().collect();
             plan::plan_partition(exchange, &known, &chosen, partition)
         };
-        let (handle, _) = self.planned(exchange, plan).await?;
+        let (handle, _) = self.planned(exchange, Attempts::Found, plan).await?;
         Ok(handle)
     }
 
@@ -215,26 +248,60 @@ impl Catalog {
     async fn planned<T>(
         &self,
         exchange: &ExchangeId,
+        attempts: Attempts,
         plan: impl Fn(Vec<KnownSegment>) -> Result<T, CatalogError>,
     ) -> Result<(T, Reservation), CatalogError> {
-        let LoadedFooters {
-            segments,
-            mut memory,
-        } = self.load(exchange).await?;
-        let mut planned = plan(segments);
-        if matches!(planned, Err(CatalogError::Lost { .. })) {
-            drop(memory);
-            let again = self.load(exchange).await?;
-            (planned, memory) = (plan(again.segments), again.memory);
+        let mut planned = self.plan_once(exchange, attempts, &plan).await;
+        if planned.as_ref().is_err_and(CatalogError::is_loss) {
+            planned = self.plan_once(exchange, attempts, &plan).await;
         }
         if planned.as_ref().is_err_and(CatalogError::is_damage) {
             self.metrics.integrity_failures.inc();
         }
-        Ok((planned?, memory))
+        planned
+    }
+
+    async fn plan_once<T>(
+        &self,
+        exchange: &ExchangeId,
+        attempts: Attempts,
+        plan: impl Fn(Vec<KnownSegment>) -> Result<T, CatalogError>,
+    ) -> Result<(T, Reservation), CatalogError> {
+        let LoadedFooters { segments, memory } = match attempts {
+            Attempts::Chosen => self.load(exchange).await?,
+            Attempts::Found => self.load_all(exchange).await?.1,
+        };
+        Ok((plan(segments)?, memory))
     }
 
     async fn load(&self, exchange: &ExchangeId) -> Result<LoadedFooters, CatalogError> {
         let listed = self.storage.list_segments(exchange).await?;
         self.loader.load(exchange, &listed).await
+    }
+
+    /// The segments of an exchange, listed and with their footers.
+    ///
+    /// # Errors
+    /// [`CatalogError::Vanished`] for a segment that this daemon had in memory before and that is
+    /// not listed, or that was removed after it was listed.
+    async fn load_all(
+        &self,
+        exchange: &ExchangeId,
+    ) -> Result<(Vec<ListedSegment>, LoadedFooters), CatalogError> {
+        let mut expected: BTreeSet<SegmentId> = self.hot.ids(exchange).into_iter().collect();
+        expected.extend(self.footers.ids(exchange));
+        let listed = self.storage.list_segments(exchange).await?;
+        expected.extend(listed.iter().map(|segment| segment.address.segment));
+        let known = self.loader.load(exchange, &listed).await?;
+        for found in &known.segments {
+            expected.remove(&found.address.segment);
+        }
+        match expected.pop_first() {
+            None => Ok((listed, known)),
+            Some(segment) => Err(CatalogError::Vanished {
+                exchange: exchange.clone(),
+                segment,
+            }),
+        }
     }
 }

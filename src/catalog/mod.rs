@@ -11,5 +11,5 @@ mod lookup;
 pub mod plan;
 
 pub use self::error::CatalogError;
-pub use self::lookup::{Catalog, CommittedAttempt, ExchangeSummary, PlannedHandle};
+pub use self::lookup::{Catalog, CommittedAttempt, ExchangeSummary, PlannedHandle, Selection};
 pub use crate::segment::footer::Totals;

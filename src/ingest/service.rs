@@ -111,7 +111,7 @@ impl Ingest {
         let failed = exchange.lock().close();
         let metrics = &self.shared.deps.metrics;
         metrics.sinks_open.dec_by(failed as i64);
-        metrics.exchanges_open.dec();
+        metrics.exchanges_with_sinks.dec();
     }
 
     /// Exchanges without a request for at least `idle`.
@@ -166,7 +166,7 @@ impl Ingest {
             exchanges.insert(id.clone(), exchange.clone());
             exchange
         };
-        self.shared.deps.metrics.exchanges_open.inc();
+        self.shared.deps.metrics.exchanges_with_sinks.inc();
         // Checked after the insertion, while a close marks the exchange first and calls `forget`
         // second: so one of the two sees the other, and nothing of a closed exchange stays here.
         if self.shared.deps.exchanges.is_known_closed(id) {

@@ -16,6 +16,7 @@ mod tests;
 
 pub use self::error::{Damage, ReadError};
 pub use self::fetch::ReaderDeps;
-pub use self::reader::{PartitionRead, ReadRequest, Reader, Selection};
+pub use self::reader::{PartitionRead, ReadRequest, Reader};
 pub use self::stream::ByteStream;
+pub use crate::catalog::Selection;
 pub use crate::segment::scan::PageFormat;

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use super::error::ReadError;
 use super::fetch::{Fetcher, ReaderDeps};
 use super::stream::{self, ByteStream};
+use crate::catalog::Selection;
 use crate::catalog::handle::Handle;
 use crate::config::ReadConfig;
 use crate::id::ExchangeId;
@@ -20,15 +21,6 @@ pub struct PartitionRead {
     /// Bytes of memory that the stream needs for its ranges.
     pub memory_size: u64,
     pub stream: ByteStream,
-}
-
-/// Narrows the read of a partition.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Selection {
-    /// Only this task.
-    pub task: Option<u32>,
-    /// This attempt instead of the newest.
-    pub attempt: Option<u32>,
 }
 
 /// A read that has been checked and can be opened.
@@ -122,7 +114,7 @@ impl Reader {
     /// Opens a read of one partition.
     ///
     /// # Errors
-    /// [`ReadError::Catalog`] if the commit records cannot be read or have no such attempt.
+    /// [`ReadError::Catalog`] if the commit records cannot be read or have no such attempts.
     pub async fn read_partition(
         &self,
         exchange: &ExchangeId,
@@ -131,10 +123,8 @@ impl Reader {
         format: PageFormat,
     ) -> Result<PartitionRead, ReadError> {
         let catalog = &self.fetcher.deps.catalog;
-        let Selection { task, attempt } = selection;
-        let handle = catalog
-            .partition_handle(exchange, partition, task, attempt)
-            .await?;
+        let handle = catalog.partition_handle(exchange, partition, selection);
+        let handle = handle.await?;
         let length = (format == PageFormat::Raw).then_some(handle.bytes);
         Ok(PartitionRead {
             length,

@@ -115,7 +115,6 @@ impl Reading {
             self.fetch_ahead();
             if self.fetches.is_empty() {
                 self.ended = true;
-                self.count();
                 return self.end().map(Ok);
             }
             let Some((planned, slices)) = self.fetched().await else {
@@ -264,6 +263,7 @@ impl Reading {
         if planned.last {
             let sent = scanner.finish().map_err(corrupt)?;
             self.scanning = None;
+            self.count(&sent);
             self.sent.blocks += sent.blocks;
             self.sent.pages += sent.pages;
             self.sent.bytes += sent.bytes;
@@ -284,9 +284,11 @@ impl Reading {
         (self.format == PageFormat::Records).then(record)
     }
 
-    fn count(&self) {
+    /// Counts a range as served. Not at the end of the stream: a response with a known length is
+    /// complete before, and its stream is dropped then.
+    fn count(&self, sent: &Sent) {
         let metrics = &self.fetcher.deps.metrics;
-        metrics.pages_read.inc_by(self.sent.pages);
-        metrics.bytes_read.inc_by(self.sent.bytes);
+        metrics.pages_read.inc_by(sent.pages);
+        metrics.bytes_read.inc_by(sent.bytes);
     }
 }

@@ -1,4 +1,4 @@
-//! JSON bodies: `application/json`, bounded; the target types refuse unknown members.
+//! JSON bodies: `application/json`, one bounded object; the target types refuse unknown members.
 
 use axum::extract::{FromRef, FromRequest, Request};
 use serde::de::DeserializeOwned;
@@ -68,6 +68,10 @@ where
         let (bytes, reservation) = read.await?;
         if bytes.is_empty() {
             return Ok(Self(None));
+        }
+        // serde would accept the members' values in an array, by position.
+        if bytes.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Problem::invalid("the JSON body must be an object"));
         }
         serde_json::from_slice(&bytes)
             .map(|value| Self(Some((value, reservation))))

@@ -64,7 +64,7 @@ pub struct EndLine {
     params(ExchangeParams),
     request_body = HandlesRequest,
     responses(
-        (status = 200, description = "One handle per line, then the end line", content(
+        (status = 200, description = "One handle per line, then an end or error line", content(
             (HandleLine = "application/x-ndjson"),
         )),
         ProblemResponse,
@@ -94,7 +94,7 @@ pub async fn plan(
     let body = StreamBody::new(
         frames.boxed(),
         None,
-        OnFailure::Truncate,
+        OnFailure::ErrorLine,
         memory,
         state.stall_policy.clone(),
         &state.parts.runtime,

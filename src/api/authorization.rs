@@ -1,10 +1,13 @@
 //! The authorization layer, before every route.
 //!
-//! Does: compare the credentials of a request with the permission of its route. Does not: hold
-//! tokens or certificates (`http::credentials` does). Invariant: until a request is authorized,
-//! only its method, route and headers are inspected.
+//! Does: compare the credentials of a request with the permission of its route, refuse browsers
+//! where no token is configured, and take a slot for the connection of an authorized request. Does
+//! not: hold tokens or certificates (`http::credentials` does). Invariant: until a request is
+//! authorized, only its method, route and headers are inspected.
 
+mod browsers;
 pub mod permissions;
+mod refusals;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::HeaderMap;
@@ -15,28 +18,63 @@ use axum::response::{IntoResponse, Response};
 use super::problem::{Problem, ProblemType};
 use crate::http::credentials::{Credentials, Peer};
 use crate::http::scopes::Scopes;
+use crate::http::slots::Client;
 use crate::http::tokens::Tokens;
+use crate::runtime::Clock;
 use permissions::Access;
+use refusals::RefusalLog;
+
+/// The state of the layer. Cheap to clone.
+#[derive(Clone)]
+pub struct Authorization {
+    credentials: Credentials,
+    refusals: RefusalLog,
+}
+
+impl Authorization {
+    /// Authorizes by these credentials.
+    pub fn new(credentials: Credentials, clock: Clock) -> Self {
+        Self {
+            credentials,
+            refusals: RefusalLog::new(clock),
+        }
+    }
+
+    fn check(&self, request: &Request, required: Scopes) -> Result<(), Problem> {
+        check_peer(&self.credentials, request.extensions().get::<Peer>())?;
+        let tokens = self.credentials.tokens();
+        if tokens.is_none() {
+            browsers::check(request, self.credentials.allowed_hosts())?;
+        }
+        check_token(tokens.as_deref(), request.headers(), required)
+    }
+}
 
 /// Passes authorized requests on, and refuses all others.
 pub async fn require_access(
-    State(credentials): State<Credentials>,
+    State(state): State<Authorization>,
     request: Request,
     next: Next,
 ) -> Response {
     let extensions = request.extensions();
     let route = extensions.get::<MatchedPath>().map(MatchedPath::as_str);
+    let client = extensions.get::<Client>().cloned();
     let required = match permissions::of(request.method(), route) {
         Access::Open => return next.run(request).await,
         Access::AnyOf(scopes) => scopes,
         Access::Denied => Scopes::NONE,
     };
-    let authorized = check_peer(&credentials, extensions.get::<Peer>())
-        .and_then(|()| check_token(credentials.tokens().as_deref(), request.headers(), required));
-    match authorized {
-        Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
+    if let Err(problem) = state.check(&request, required) {
+        let address = client.map(|client| client.address);
+        state.refusals.report(address, route, &problem);
+        return problem.into_response();
     }
+    if let Some(client) = client.filter(|_| !permissions::needs_no_slot(route))
+        && let Err(error) = client.take_slot().await
+    {
+        return Problem::new(ProblemType::Overloaded, error.to_string()).into_response();
+    }
+    next.run(request).await
 }
 
 fn check_peer(credentials: &Credentials, peer: Option<&Peer>) -> Result<(), Problem> {

@@ -54,13 +54,14 @@ pub fn router(state: SharedState) -> Router {
         runtime: state.parts.runtime.clone(),
         keep_alive: state.keep_alive,
     };
-    let credentials = state.parts.credentials.clone();
+    let clock = state.parts.runtime.clock.clone();
+    let authorization = authorization::Authorization::new(state.parts.credentials.clone(), clock);
     routes
         .layer(Extension(openapi::OpenApiText::new(&document)))
         .fallback(fallback::not_found)
         .method_not_allowed_fallback(fallback::method_not_allowed)
         .layer(middleware::from_fn_with_state(
-            credentials,
+            authorization,
             authorization::require_access,
         ))
         .layer(middleware::from_fn_with_state(

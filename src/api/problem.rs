@@ -64,7 +64,7 @@ problem_types! {
     ChecksumMismatch = "checksum-mismatch", 400, Retry, "A page was damaged in transit";
     InvalidHandle = "invalid-handle", 400, Fix, "Invalid source handle";
     Unauthorized = "unauthorized", 401, Fix, "A valid token or client certificate is required";
-    Forbidden = "forbidden", 403, Fix, "The token does not permit this";
+    Forbidden = "forbidden", 403, Fix, "This is not permitted";
     NotFound = "not-found", 404, Fix, "No such route";
     ExchangeNotFound = "exchange-not-found", 404, Fix, "Unknown exchange";
     SinkNotFound = "sink-not-found", 404, DataLost, "Unknown attempt";

@@ -235,7 +235,7 @@ impl LimitsConfig {
     /// Connections that have sent no authorized request yet: so many are open in addition to
     /// `max_connections`.
     pub fn max_strangers(max_connections: usize) -> usize {
-        (max_connections / 4).clamp(16, 1024)
+        max_connections.clamp(64, 1024)
     }
 }
 

@@ -1,8 +1,9 @@
 //! One connection: what it waits for, and whether it has a slot.
 //!
 //! Does: track the requests of a connection and what each of them waits for. Does not: end
-//! connections (`server` does) or choose which one gives way (`slots` does). Invariant: each request
-//! is counted as waiting for exactly one thing until its response has been handed over or dropped.
+//! connections (`server` does) or choose which one gives way (`slots` does). Invariant: each
+//! request is counted as waiting for exactly one thing until its response has been handed over or
+//! dropped.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,7 @@ struct Inner {
 struct State {
     slot: Option<OwnedSemaphorePermit>,
     waits_for_slot: bool,
+    in_handshake: bool,
     /// The connection is closed after its current requests.
     last_request: bool,
     /// How many requests wait for the daemon, for their body, and for the client to read.
@@ -74,6 +76,7 @@ impl Connection {
             state: Mutex::new(State {
                 slot: None,
                 waits_for_slot: false,
+                in_handshake: false,
                 last_request: false,
                 waiting: [0; 3],
                 since: now,
@@ -129,9 +132,16 @@ impl Connection {
         }
     }
 
-    /// Restarts the time of [`Activity::Idle`], after a handshake.
-    pub fn restart_idle(&self) {
-        self.0.state.lock().since = self.0.clock.now();
+    /// Records that a TLS handshake begins or ends; the time of [`Activity::Idle`] starts again.
+    pub fn set_in_handshake(&self, in_handshake: bool) {
+        let mut state = self.0.state.lock();
+        state.in_handshake = in_handshake;
+        state.since = self.0.clock.now();
+    }
+
+    /// Whether the connection is in its TLS handshake.
+    pub fn is_in_handshake(&self) -> bool {
+        self.0.state.lock().in_handshake
     }
 
     /// Records whether the socket accepts more bytes.

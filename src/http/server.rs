@@ -1,8 +1,8 @@
 //! The HTTP server: accepts connections and serves a router on them.
 //!
 //! Does: bind, accept, and stop gracefully. Does not: know routes, or decide when to stop.
-//! Invariant: every accepted connection has a [`Place`](super::slots::Place) until it is closed, and
-//! all connections are closed when [`Server::run`] returns.
+//! Invariant: every accepted connection has a [`Place`](super::slots::Place) until it is closed,
+//! and all connections are closed when [`Server::run`] returns.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;

@@ -25,7 +25,9 @@ use super::limits::ServerLimits;
 use crate::config::LimitsConfig;
 
 /// Strangers that are younger do not give way: they have had no time to send a request.
-const MIN_STRANGER_AGE: Duration = Duration::from_millis(500);
+const MIN_STRANGER_AGE: Duration = Duration::from_millis(50);
+/// The same within a TLS handshake, which takes several round trips, and CPU time.
+const MIN_HANDSHAKE_AGE: Duration = Duration::from_millis(500);
 /// Connections that are idle or stalled for less are closed only after their current request.
 const MIN_IDLE: Duration = Duration::from_secs(1);
 /// How often a request that waits for a slot makes other connections give way again.
@@ -212,7 +214,11 @@ impl Slots {
             let strangers = open.strangers.values();
             strangers
                 .take_while(|connection| connection.age(now) >= MIN_STRANGER_AGE)
-                .filter(|connection| !connection.is_evicted())
+                .filter(|connection| {
+                    let spared =
+                        connection.is_in_handshake() && connection.age(now) < MIN_HANDSHAKE_AGE;
+                    !spared && !connection.is_evicted()
+                })
         };
         let silent = old_enough().find(|connection| !connection.waits_for_slot());
         if let Some(connection) = silent.or_else(|| old_enough().next()) {
@@ -306,7 +312,8 @@ mod tests {
     async fn the_oldest_stranger_gives_way_but_not_before_it_could_send_a_request() {
         let slots = slots(4);
         let _busy = enter_with_slot(&slots).await;
-        let mut places: Vec<_> = (0..16).map(|_| enter(&slots)).collect();
+        let mut places: Vec<_> = (0..64).map(|_| enter(&slots)).collect();
+        places[1].connection().set_in_handshake(true);
         assert!(!slots.admits_stranger(Instant::now()));
         assert!(places.iter().all(|place| !place.connection().is_evicted()));
         pass(MIN_STRANGER_AGE).await;
@@ -319,7 +326,10 @@ mod tests {
         };
         assert_eq!(evicted(&places), [0]);
         assert!(!slots.admits_stranger(Instant::now()));
-        assert_eq!(evicted(&places), [0, 1]);
+        assert_eq!(evicted(&places), [0, 2]);
+        pass(MIN_HANDSHAKE_AGE).await;
+        assert!(!slots.admits_stranger(Instant::now()));
+        assert_eq!(evicted(&places), [0, 1, 2]);
         drop(places.remove(0));
         assert!(slots.admits_stranger(Instant::now()));
     }
@@ -332,9 +342,9 @@ mod tests {
         let waiting = enter(&slots);
         let mut wait = Box::pin(waiting.client().take_slot());
         assert!(futures::poll!(&mut wait).is_pending());
-        let silent: Vec<_> = (1..16).map(|_| enter(&slots)).collect();
+        let silent: Vec<_> = (1..64).map(|_| enter(&slots)).collect();
         pass(MIN_STRANGER_AGE).await;
-        for _ in 0..15 {
+        for _ in 0..63 {
             assert!(!waiting.connection().is_evicted());
             slots.admits_stranger(Instant::now());
         }

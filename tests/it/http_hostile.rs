@@ -304,7 +304,8 @@ async fn oversized_requests_are_refused_and_leave_nothing_behind() {
         let mut client = RawClient::connect(server.address).await;
         let length = body.len().to_string();
         let head = format!(
-            "{line} HTTP/1.1\r\nhost: localhost\r\n{}: {}\r\ncontent-length: {length}\r\n\r\n{body}",
+            "{line} HTTP/1.1\r\nhost: localhost\r\n{}: {}\r\n\
+             content-length: {length}\r\n\r\n{body}",
             json.0, json.1
         );
         client.try_send(&head).await;

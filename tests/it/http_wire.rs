@@ -121,7 +121,8 @@ async fn garbled_requests_cause_no_server_error_and_leave_nothing_behind() {
     server.announce("w", 2).await;
     let body = batch(&[(0, b"some page"), (1, b"another page")]);
     let head = format!(
-        "{PAGES} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {BATCH}\r\ncontent-length: {}\r\n\r\n",
+        "{PAGES} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {BATCH}\r\n\
+         content-length: {}\r\n\r\n",
         body.len()
     );
     let pages = [head.as_bytes(), &body].concat();

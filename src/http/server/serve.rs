@@ -75,13 +75,14 @@ impl Service {
         let Some(tls) = self.credentials.tls() else {
             return self.speak(io, &place, None).await;
         };
+        place.connection().set_in_handshake(true);
         let acceptor = TlsAcceptor::from(tls.config.clone());
         let accepted = self.in_time(acceptor.accept(io), place.connection()).await;
         let stream = match accepted {
             Some(Ok(stream)) => stream,
             failed => return self.report_handshake_failure(failed.and_then(Result::err)),
         };
-        place.connection().restart_idle();
+        place.connection().set_in_handshake(false);
         let (_, session) = stream.get_ref();
         let peer = Peer::new(session.peer_certificates(), &tls);
         self.speak(stream, &place, Some(peer)).await;

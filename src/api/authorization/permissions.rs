@@ -49,6 +49,7 @@ pub const TABLE: &[(&str, &str, Access)] = &[
     ("POST", HANDLES, COORDINATE),
     ("POST", "/v1/read", READ),
     ("GET", PARTITION, ADMIN),
+    ("GET", "/v1/daemon", ANY_TOKEN),
     ("GET", "/healthz", Access::Open),
     ("GET", "/readyz", Access::Open),
     ("GET", METRICS, ANY_TOKEN),

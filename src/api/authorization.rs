@@ -1,13 +1,16 @@
 //! The authorization layer, before every route.
 //!
 //! Does: compare the credentials of a request with the permission of its route, refuse browsers
-//! where no token is configured, and take a slot for the connection of an authorized request. Does
-//! not: hold tokens or certificates (`http::credentials` does). Invariant: until a request is
-//! authorized, only its method, route and headers are inspected.
+//! where no token is configured, log refusals, and take a slot for the connection of an authorized
+//! request. Does not: hold tokens or certificates (`http::credentials` does). Invariant: until a
+//! request is authorized, only its method, route and headers are inspected.
 
 mod browsers;
+pub mod caller;
 pub mod permissions;
 mod refusals;
+
+use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::HeaderMap;
@@ -18,29 +21,33 @@ use axum::response::{IntoResponse, Response};
 use super::problem::{Problem, ProblemType};
 use crate::http::credentials::{Credentials, Peer};
 use crate::http::scopes::Scopes;
+use crate::http::server::ClientAddress;
 use crate::http::slots::Client;
-use crate::http::tokens::Tokens;
-use crate::runtime::Clock;
+use crate::http::tokens::{Grant, Tokens};
+use crate::runtime::{Clock, Runtime};
+use caller::{Caller, Credential};
 use permissions::Access;
 use refusals::RefusalLog;
 
-/// The state of the layer. Cheap to clone.
+/// The state of the layer.
 #[derive(Clone)]
-pub struct Authorization {
+pub struct AccessState {
     credentials: Credentials,
-    refusals: RefusalLog,
+    refusals: Arc<RefusalLog>,
+    clock: Clock,
 }
 
-impl Authorization {
-    /// Authorizes by these credentials.
-    pub fn new(credentials: Credentials, clock: Clock) -> Self {
+impl AccessState {
+    /// For these credentials.
+    pub fn new(credentials: &Credentials, runtime: &Runtime) -> Self {
         Self {
-            credentials,
-            refusals: RefusalLog::new(clock),
+            credentials: credentials.clone(),
+            refusals: Arc::default(),
+            clock: runtime.clock.clone(),
         }
     }
 
-    fn check(&self, request: &Request, required: Scopes) -> Result<(), Problem> {
+    fn check(&self, request: &Request, required: Scopes) -> Result<Credential, Problem> {
         check_peer(&self.credentials, request.extensions().get::<Peer>())?;
         let tokens = self.credentials.tokens();
         if tokens.is_none() {
@@ -50,26 +57,38 @@ impl Authorization {
     }
 }
 
-/// Passes authorized requests on, and refuses all others.
+/// Passes authorized requests on with their [`Caller`], and refuses all others. Requests to open
+/// routes have a caller only if they would be authorized with any token.
 pub async fn require_access(
-    State(state): State<Authorization>,
-    request: Request,
+    State(state): State<AccessState>,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let extensions = request.extensions();
     let route = extensions.get::<MatchedPath>().map(MatchedPath::as_str);
-    let client = extensions.get::<Client>().cloned();
-    let required = match permissions::of(request.method(), route) {
-        Access::Open => return next.run(request).await,
+    let access = permissions::of(request.method(), route);
+    let required = match access {
+        Access::Open => Scopes::ALL,
         Access::AnyOf(scopes) => scopes,
         Access::Denied => Scopes::NONE,
     };
-    if let Err(problem) = state.check(&request, required) {
-        let address = client.map(|client| client.address);
-        state.refusals.report(address, route, &problem);
-        return problem.into_response();
+    let needs_slot = access != Access::Open && !permissions::needs_no_slot(route);
+    let client = extensions.get::<Client>().cloned();
+    let address = extensions.get::<ClientAddress>().copied();
+    match state.check(&request, required) {
+        Ok(credential) => {
+            let caller = Caller::new(address, credential);
+            request.extensions_mut().insert(caller);
+        }
+        Err(_) if access == Access::Open => {}
+        Err(problem) => {
+            let caller = Caller::new(address, Credential::Refused);
+            let now = state.clock.now();
+            state.refusals.report(now, &caller, &problem);
+            return problem.into_response();
+        }
     }
-    if let Some(client) = client.filter(|_| !permissions::needs_no_slot(route))
+    if let Some(client) = client.filter(|_| needs_slot)
         && let Err(error) = client.take_slot().await
     {
         return Problem::new(ProblemType::Overloaded, error.to_string()).into_response();
@@ -91,24 +110,24 @@ fn check_token(
     tokens: Option<&Tokens>,
     headers: &HeaderMap,
     required: Scopes,
-) -> Result<(), Problem> {
+) -> Result<Credential, Problem> {
     let Some(tokens) = tokens else {
         return match required {
             Scopes::NONE => Err(Problem::new(
                 ProblemType::Forbidden,
                 "no scope permits this",
             )),
-            _ => Ok(()),
+            _ => Ok(Credential::None),
         };
     };
     let unauthorized = |detail| Problem::new(ProblemType::Unauthorized, detail);
     let given = bearer(headers)
         .ok_or_else(|| unauthorized("send a token once, as Authorization: Bearer <token>"))?;
-    let scopes = tokens
-        .scopes(given)
+    let Grant { scopes, line } = tokens
+        .find(given)
         .ok_or_else(|| unauthorized("the token is not in server.token_file"))?;
     if scopes.intersects(required) {
-        return Ok(());
+        return Ok(Credential::Token { line });
     }
     Err(Problem::new(
         ProblemType::Forbidden,
@@ -156,7 +175,8 @@ mod tests {
     }
 
     fn check(values: &[&str], required: Scopes) -> Result<(), ProblemType> {
-        check_token(Some(&tokens()), &given(values), required).map_err(|p| p.problem_type())
+        let checked = check_token(Some(&tokens()), &given(values), required);
+        checked.map(drop).map_err(|p| p.problem_type())
     }
 
     #[test]

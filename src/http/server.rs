@@ -34,6 +34,10 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// How often room for a new connection is looked for while there is none.
 const ROOM_INTERVAL: Duration = Duration::from_millis(20);
 
+/// The address of the client of a connection: an extension of each of its requests.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientAddress(pub SocketAddr);
+
 /// Why the server cannot listen.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {source}; choose another address with server.listen")]
@@ -102,8 +106,8 @@ impl Server {
             match accepted {
                 Ok((stream, address)) => {
                     let connection = Connection::new(&runtime.clock);
-                    let place = slots.enter(address, connection);
-                    let served = service.clone().serve(stream, place);
+                    let place = slots.enter(connection);
+                    let served = service.clone().serve(stream, place, ClientAddress(address));
                     runtime.tasks.spawn(open.track_future(served));
                 }
                 // The client closed the connection while it was queued.

@@ -11,7 +11,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -59,7 +58,6 @@ struct Open {
 /// The client of a connection. Requests carry it as an extension. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
-    pub address: SocketAddr,
     slots: Slots,
     number: u64,
     connection: Connection,
@@ -175,14 +173,13 @@ impl Slots {
     }
 
     /// Adds a connection that was just accepted, as a stranger.
-    pub fn enter(&self, address: SocketAddr, connection: Connection) -> Place {
+    pub fn enter(&self, connection: Connection) -> Place {
         let mut open = self.0.open.lock();
         let number = open.next;
         open.next += 1;
         open.strangers.insert(number, connection.clone());
         drop(open);
         Place(Client {
-            address,
             slots: self.clone(),
             number,
             connection,
@@ -292,10 +289,7 @@ mod tests {
     }
 
     fn enter(slots: &Slots) -> Place {
-        slots.enter(
-            ([127, 0, 0, 1], 9).into(),
-            Connection::new(&Clock::default()),
-        )
+        slots.enter(Connection::new(&Clock::default()))
     }
 
     async fn enter_with_slot(slots: &Slots) -> Place {

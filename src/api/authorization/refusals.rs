@@ -1,66 +1,60 @@
-//! The log of requests that were refused for lack of rights.
+//! The log of refusals for lack of rights.
 //!
-//! Does: write one line a second at most, with the number of those left out. Does not: decide what
-//! is refused. Invariant: whatever clients send, the log grows by a bounded amount.
+//! Does: log each refusal, up to a rate, and count those above it. Does not: refuse. Invariant: a
+//! client that is refused at any rate causes a bounded number of lines.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::caller::Caller;
 use crate::api::problem::Problem;
-use crate::runtime::Clock;
 
-/// Time between two lines.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// Lines within one [`WINDOW`].
+const MAX_LINES: u64 = 10;
+const WINDOW: Duration = Duration::from_secs(10);
 
-/// Cheap to clone.
-#[derive(Clone)]
-pub struct RefusalLog {
-    state: Arc<Mutex<State>>,
-    clock: Clock,
+/// Refusals that were logged recently.
+#[derive(Debug, Default)]
+pub struct RefusalLog(Mutex<Recent>);
+
+#[derive(Debug, Default)]
+struct Recent {
+    /// Since when lines are counted.
+    since: Option<Instant>,
+    lines: u64,
+    /// Refusals since the last line.
+    suppressed: u64,
 }
 
-#[derive(Default)]
-struct State {
-    last: Option<Instant>,
-    left_out: u64,
+impl Recent {
+    /// Counts a refusal; returns how many were suppressed before it if it is to be logged.
+    fn count(&mut self, now: Instant) -> Option<u64> {
+        if self
+            .since
+            .is_none_or(|since| now.duration_since(since) >= WINDOW)
+        {
+            (self.since, self.lines) = (Some(now), 0);
+        }
+        if self.lines >= MAX_LINES {
+            self.suppressed += 1;
+            return None;
+        }
+        self.lines += 1;
+        Some(std::mem::take(&mut self.suppressed))
+    }
 }
 
 impl RefusalLog {
-    /// A log without lines.
-    pub fn new(clock: Clock) -> Self {
-        Self {
-            state: Arc::default(),
-            clock,
-        }
-    }
-
-    /// Logs a refusal, unless another one was logged just before.
-    pub fn report(&self, client: Option<SocketAddr>, route: Option<&str>, problem: &Problem) {
-        let Some(left_out) = self.next() else {
+    /// Logs a refusal, unless there were too many recently. The span of the request has its method
+    /// and path.
+    pub fn report(&self, now: Instant, caller: &Caller, problem: &Problem) {
+        let Some(suppressed) = self.0.lock().count(now) else {
             return;
         };
-        let client = client.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
-        let route = route.unwrap_or("unmatched");
-        let (kind, reason) = (problem.problem_type().as_str(), problem.cause());
-        tracing::info!(%client, route, problem = kind, reason, left_out,
-            "refused a request for lack of rights");
-    }
-
-    /// How many refusals were left out since the last line; `None` if this one is, too.
-    fn next(&self) -> Option<u64> {
-        let now = self.clock.now();
-        let mut state = self.state.lock();
-        let due = |last: Instant| now.saturating_duration_since(last) >= INTERVAL;
-        if state.last.is_none_or(due) {
-            state.last = Some(now);
-            return Some(std::mem::take(&mut state.left_out));
-        }
-        state.left_out += 1;
-        None
+        tracing::info!(client = %caller, problem = problem.problem_type().as_str(),
+            reason = problem.cause(), suppressed, "request refused for lack of rights");
     }
 }
 
@@ -69,14 +63,17 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn there_is_one_line_a_second_and_it_counts_what_was_left_out() {
-        let log = RefusalLog::new(Clock::default());
-        assert_eq!(log.next(), Some(0));
-        for _ in 0..1000 {
-            assert_eq!(log.next(), None);
+    async fn refusals_above_the_rate_are_counted_and_not_logged() {
+        let mut recent = Recent::default();
+        let start = Instant::now();
+        let logged = |recent: &mut Recent, at: Instant| recent.count(at);
+        for _ in 0..MAX_LINES {
+            assert_eq!(logged(&mut recent, start), Some(0));
         }
-        tokio::time::sleep(INTERVAL).await;
-        assert_eq!(log.next(), Some(1000));
-        assert_eq!(log.next(), None);
+        for _ in 0..1000 {
+            assert_eq!(logged(&mut recent, start + WINDOW / 2), None);
+        }
+        assert_eq!(logged(&mut recent, start + WINDOW), Some(1000));
+        assert_eq!(logged(&mut recent, start + WINDOW), Some(0));
     }
 }

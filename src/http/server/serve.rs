@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::ClientAddress;
 use super::socket::GuardedIo;
 use super::tracked::TrackedService;
 use crate::http::connection::{Activity, Connection};
@@ -67,13 +68,13 @@ impl End {
 
 impl Service {
     /// Serves a connection until it is closed.
-    pub async fn serve<S>(self, stream: S, place: Place)
+    pub async fn serve<S>(self, stream: S, place: Place, address: ClientAddress)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let io = GuardedIo::new(stream, place.connection().clone(), self.stop.clone());
         let Some(tls) = self.credentials.tls() else {
-            return self.speak(io, &place, None).await;
+            return self.speak(io, &place, address, None).await;
         };
         place.connection().set_in_handshake(true);
         let acceptor = TlsAcceptor::from(tls.config.clone());
@@ -85,7 +86,7 @@ impl Service {
         place.connection().set_in_handshake(false);
         let (_, session) = stream.get_ref();
         let peer = Peer::new(session.peer_certificates(), &tls);
-        self.speak(stream, &place, Some(peer)).await;
+        self.speak(stream, &place, address, Some(peer)).await;
     }
 
     /// The outcome of `work`; `None` if it exceeds `header_timeout`, the server stops, or the
@@ -111,13 +112,13 @@ impl Service {
         tracing::debug!(reason, "TLS handshake failed");
     }
 
-    async fn speak<S>(&self, stream: S, place: &Place, peer: Option<Peer>)
+    async fn speak<S>(&self, stream: S, place: &Place, address: ClientAddress, peer: Option<Peer>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let io = TokioIo::new(stream);
         let router = self.router.clone();
-        let service = TrackedService::new(router, place, peer.clone());
+        let service = TrackedService::new(router, place, address, peer.clone());
         // The timeouts of hyper are off: `next` has those of both protocols.
         if self.limits.http2 {
             let mut builder = auto::Builder::new(Spawn(self.runtime.tasks.clone()));

@@ -17,6 +17,7 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tower::ServiceExt as _;
 
+use super::ClientAddress;
 use super::coalesced_body::CoalescedBody;
 use crate::http::connection::{Connection, TrackedRequest, WaitsFor};
 use crate::http::credentials::Peer;
@@ -27,16 +28,18 @@ pub struct TrackedService {
     router: Router,
     connection: Connection,
     client: Client,
+    address: ClientAddress,
     peer: Option<Peer>,
 }
 
 impl TrackedService {
     /// The service of the connection at `place`.
-    pub fn new(router: Router, place: &Place, peer: Option<Peer>) -> Self {
+    pub fn new(router: Router, place: &Place, address: ClientAddress, peer: Option<Peer>) -> Self {
         Self {
             router,
             connection: place.connection().clone(),
             client: place.client().clone(),
+            address,
             peer,
         }
     }
@@ -59,6 +62,7 @@ impl hyper::service::Service<Request<Incoming>> for TrackedService {
         });
         let extensions = request.extensions_mut();
         extensions.insert(self.client.clone());
+        extensions.insert(self.address);
         if let Some(peer) = &self.peer {
             extensions.insert(peer.clone());
         }

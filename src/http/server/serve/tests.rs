@@ -102,11 +102,15 @@ async fn behave(stop: Stop, client: DuplexStream) -> std::io::Result<()> {
     }
 }
 
+fn address() -> ClientAddress {
+    ClientAddress(([127, 0, 0, 1], 9).into())
+}
+
 /// How long a connection lives whose client behaves so.
 async fn life(service: Service, stop: Stop, act: impl AsyncFnOnce(&Connection)) -> Duration {
     let (client, server) = duplex(1024);
     let connection = Connection::new(&service.runtime.clock);
-    let place = Slots::new(service.limits).enter(([127, 0, 0, 1], 9).into(), connection.clone());
+    let place = Slots::new(service.limits).enter(connection.clone());
     let behaving = async {
         let ended = behave(stop, client).await;
         let kind = ended
@@ -121,7 +125,7 @@ async fn life(service: Service, stop: Stop, act: impl AsyncFnOnce(&Connection)) 
     };
     let since = Instant::now();
     tokio::select! {
-        () = service.serve(server, place) => {}
+        () = service.serve(server, place, address()) => {}
         () = behaving => {}
         () = acting => {}
         () = tokio::time::sleep(10 * STALL) => {}
@@ -318,9 +322,9 @@ async fn uploads_over_http2_that_wait_for_memory_keep_no_other_one_from_sending(
     service.router = service.router.route("/wait", wait);
     let (client, server) = duplex(1 << 16);
     let connection = Connection::new(&service.runtime.clock);
-    let place = Slots::new(service.limits).enter(([127, 0, 0, 1], 9).into(), connection);
+    let place = Slots::new(service.limits).enter(connection);
     let tasks = service.runtime.tasks.clone();
-    tasks.spawn(service.serve(server, place));
+    tasks.spawn(service.serve(server, place, address()));
     let (sender, http) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(client))
             .await
@@ -399,7 +403,7 @@ async fn tls_life(year: u64, request: Option<&[u8]>) -> Duration {
     let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(tls));
     let (client, io) = duplex(1 << 16);
     let connection = Connection::new(&service.runtime.clock);
-    let place = Slots::new(service.limits).enter(([127, 0, 0, 1], 9).into(), connection);
+    let place = Slots::new(service.limits).enter(connection);
     let behaving = async {
         let Some(request) = request else {
             let mut half = client;
@@ -414,7 +418,7 @@ async fn tls_life(year: u64, request: Option<&[u8]>) -> Duration {
     };
     let since = Instant::now();
     tokio::select! {
-        () = service.serve(io, place) => {}
+        () = service.serve(io, place, address()) => {}
         () = behaving => {}
         () = tokio::time::sleep(10 * STALL) => {}
     }

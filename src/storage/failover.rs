@@ -35,6 +35,9 @@ impl Storage {
             let mut failures = Vec::new();
             for index in order(&healthy) {
                 let base = &self.inner.bases[index];
+                if !base.is_active() {
+                    continue;
+                }
                 match put(Arc::clone(base)).await {
                     Ok(result) => {
                         base.recovered();
@@ -47,6 +50,9 @@ impl Storage {
                     }
                 }
             }
+            if failures.is_empty() {
+                return Err(self.none_active(object));
+            }
             round += 1;
             let wait = policy.wait(round, self.inner.runtime.random.next_u64());
             let refused = |(_, error): &(_, StoreError)| error.kind == StoreErrorKind::Refused;
@@ -54,6 +60,17 @@ impl Storage {
                 return Err(self.all_failed(object, failures));
             }
             clock.sleep(wait).await;
+        }
+    }
+
+    fn none_active(&self, object: &str) -> StorageError {
+        let reason = "none of the base directories here is an active member of the fleet; \
+             `stopover members` shows and changes that";
+        StorageError {
+            base: "all".into(),
+            operation: "put",
+            object: object.into(),
+            source: StorageFailure::Incomplete(reason.into()),
         }
     }
 

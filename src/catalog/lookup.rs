@@ -10,7 +10,7 @@ use std::sync::Arc;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::error::CatalogError;
-use super::handle::Handle;
+use super::handle::{Handle, HandleError, Seals};
 use super::plan::{self, KnownSegment};
 use crate::cache::footers::FooterCache;
 use crate::cache::hot::HotSegments;
@@ -37,13 +37,16 @@ pub struct PlannedHandle {
     pub pages: u64,
 }
 
-impl From<Handle> for PlannedHandle {
-    fn from(handle: Handle) -> Self {
+impl PlannedHandle {
+    /// # Panics
+    /// If a base directory of the handle is not identified: its segments could not be listed then.
+    fn sealed(handle: &Handle, seals: &Seals) -> Self {
+        let text = handle.seal(seals);
         Self {
             partition: handle.partition,
             bytes: handle.bytes,
             pages: handle.pages(),
-            text: handle.encode(),
+            text: text.expect("segments are listed only in identified base directories"),
         }
     }
 }
@@ -93,6 +96,27 @@ impl Catalog {
             hot,
             metrics,
         }
+    }
+
+    fn seals(&self) -> Seals {
+        Seals::new(self.storage.identities())
+    }
+
+    /// Opens the text of a source handle. If it was sealed with a key that is new here, the
+    /// identity of its base directory is read again first; so are those that were not read yet.
+    ///
+    /// # Errors
+    /// [`HandleError`] if no daemon of the fleet sealed it, or this one lacks what it needs.
+    pub async fn open_handle(&self, text: &str) -> Result<Handle, HandleError> {
+        let opened = Handle::open(text, &self.seals());
+        match &opened {
+            Err(HandleError::UnknownKey { base, .. }) => {
+                self.storage.refresh_identity(Some(base)).await;
+            }
+            Err(HandleError::Unidentified { .. }) => self.storage.refresh_identity(None).await,
+            _ => return opened,
+        }
+        Handle::open(text, &self.seals())
     }
 
     /// Bytes of cached footers.
@@ -165,7 +189,8 @@ impl Catalog {
         let target = (!ordered).then_some(target_size);
         let plan = |known| plan::plan(exchange, known, chosen, target);
         let plan = self.planned(exchange, plan).await?;
-        Ok(plan.map(PlannedHandle::from))
+        let seals = self.seals();
+        Ok(plan.map(move |handle| PlannedHandle::sealed(&handle, &seals)))
     }
 
     /// One handle for a partition: the newest committed attempt of each task. With `task` only that

@@ -15,7 +15,9 @@ use super::{ConfigArgs, EXIT_USAGE, failure, print};
 use crate::config::{Config, InvalidValue, units};
 use crate::gc::one_shot::{GcEntry, GcOptions, GcOutcome, GcReport, collect_once};
 use crate::runtime::Runtime;
-use crate::storage::{Inventory, Identification, Storage, StorageError, StoreError, StoreErrorKind};
+use crate::storage::{
+    Identification, Inventory, Storage, StorageError, StoreError, StoreErrorKind,
+};
 
 /// Arguments of `gc`.
 #[derive(Args)]

@@ -7,9 +7,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::RwLock;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::identity::Identity;
 use super::roster::{Role, Roster};
@@ -20,6 +22,9 @@ use crate::store::{Precondition, Result, Store, StoreError, StoreErrorKind, if_f
 
 /// How many objects are looked at to find out what a place is used for.
 const SAMPLE: usize = 1000;
+
+/// Least time between two reads of the identity for handles with unknown keys.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What is done about the identity of a base directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +60,7 @@ pub struct Attachment {
     identity: RwLock<Option<Arc<Identity>>>,
     minted: AtomicBool,
     attempts: Mutex<Attempts>,
+    refreshed: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +86,7 @@ impl Attachment {
             identity: RwLock::default(),
             minted: AtomicBool::new(false),
             attempts: Mutex::default(),
+            refreshed: Mutex::default(),
         })
     }
 
@@ -141,6 +148,19 @@ impl Attachment {
             (None, None) => self.mint().await?,
         };
         self.accept(found)
+    }
+
+    /// Reads the identity again, unless that was done a moment ago. Concurrent callers wait for it.
+    pub async fn refresh(&self) {
+        let mut refreshed = self.refreshed.lock().await;
+        let now = self.runtime.clock.now();
+        if refreshed.is_some_and(|last| now.saturating_duration_since(last) < REFRESH_INTERVAL) {
+            return;
+        }
+        if let Err(error) = self.confirm().await {
+            tracing::debug!(%error, base = %self.name, "cannot read the identity again");
+        }
+        *refreshed = Some(now);
     }
 
     /// What a probe does first: confirms the identity, or, if none may be created, checks that a

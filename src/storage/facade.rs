@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicUsize;
 
 use futures::future::join_all;
 
-use super::attachment::{Attachment, InitOptions, Identification};
+use super::attachment::{Attachment, Identification, InitOptions};
 use super::base::{BaseDirectory, BaseStatus};
 use super::error::Result;
 use super::fleet::Fleet;
@@ -168,6 +168,17 @@ impl Storage {
         bases
             .map(|base| (base.name.clone(), base.attachment.identity()))
             .collect()
+    }
+
+    /// Reads the identity of a base directory again, for keys that are new, or all those that were
+    /// not read yet; not more often than every few seconds, since anybody can send a handle that
+    /// names an unknown key.
+    pub async fn refresh_identity(&self, name: Option<&BaseName>) {
+        let bases = self.inner.bases.iter().filter(|base| match name {
+            Some(name) => base.name == *name,
+            None => base.attachment.id().is_none(),
+        });
+        join_all(bases.map(|base| base.attachment.refresh())).await;
     }
 
     /// Creates identities where they are missing, or rotates keys, at the request of an operator.

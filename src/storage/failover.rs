@@ -27,6 +27,7 @@ impl Storage {
         order: impl Fn(&[bool]) -> Vec<usize>,
         put: impl Fn(Arc<BaseDirectory>) -> BoxFuture<'static, Result<T, StoreError>>,
     ) -> Result<(BaseName, T)> {
+        self.inner.fleet.settle_once().await;
         let (clock, policy) = (&self.inner.runtime.clock, self.inner.put_retry);
         let deadline = clock.now() + policy.max_elapsed;
         let mut round = 0;

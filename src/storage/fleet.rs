@@ -31,6 +31,7 @@ pub struct Fleet {
     attachments: Vec<Arc<Attachment>>,
     roster: Arc<Roster>,
     editing: tokio::sync::Mutex<()>,
+    settled: tokio::sync::OnceCell<()>,
     /// Why this daemon collects nothing.
     hindrance: Mutex<Option<String>>,
 }
@@ -55,6 +56,7 @@ impl Fleet {
             attachments,
             roster,
             editing: tokio::sync::Mutex::default(),
+            settled: tokio::sync::OnceCell::new(),
             hindrance: Mutex::default(),
         })
     }
@@ -69,11 +71,25 @@ impl Fleet {
         self.hindrance.lock().clone()
     }
 
-    /// Reads the list, founds it in a new fleet, and copies the newest to where an older one is.
+    /// Settles before the first put, if no base directory was probed before.
+    pub async fn settle_once(&self) {
+        if self.roster.members().is_some() {
+            return;
+        }
+        let identify = || join_all(self.attachments.iter().map(|at| at.ensure()));
+        let settle = async || {
+            identify().await;
+            self.settle().await;
+        };
+        self.settled.get_or_init(settle).await;
+    }
+
+    /// Reads the list where a base directory was identified, founds it in a new fleet, and copies
+    /// the newest to where an older one is.
     pub async fn settle(&self) {
         let _editing = self.editing.lock().await;
         for _ in 0..MAX_EDITS {
-            let lists = self.read_lists().await;
+            let lists = self.read_lists(|at| at.id().is_some()).await;
             let list = lists.newest.clone().unwrap_or_else(Membership::empty);
             let unlisted = lists.stored.iter().filter_map(|stored| {
                 let id = stored.at.id().filter(|id| list.find(*id).is_none())?;
@@ -116,7 +132,7 @@ impl Fleet {
     pub async fn check_complete(&self) -> Result<()> {
         let lists = {
             let _editing = self.editing.lock().await;
-            let lists = self.read_lists().await;
+            let lists = self.read_lists(|_| true).await;
             self.copy(&lists).await;
             lists
         };
@@ -158,7 +174,7 @@ impl Fleet {
     pub async fn set_state(&self, name: &BaseName, state: MemberState) -> Result<Arc<Membership>> {
         let _editing = self.editing.lock().await;
         for _ in 0..MAX_EDITS {
-            let lists = self.read_lists().await;
+            let lists = self.read_lists(|_| true).await;
             let list = lists.newest.clone().unwrap_or_else(Membership::empty);
             let member = self.member_for(&list, name, state)?;
             let next = list.with(member);
@@ -202,8 +218,8 @@ impl Fleet {
         Ok(Member { id, name, state })
     }
 
-    async fn read_lists(&self) -> Lists {
-        let used = self.attachments.iter();
+    async fn read_lists(&self, which: impl Fn(&Attachment) -> bool) -> Lists {
+        let used = self.attachments.iter().filter(|at| which(at));
         let used = used.filter(|at| at.role() != Role::Member(MemberState::Abandoned));
         let reads = join_all(used.map(async |at| (at, read_list(at).await))).await;
         let (mut stored, mut failures) = (Vec::new(), Vec::new());

@@ -30,7 +30,7 @@ mod tests;
 pub use crate::store::metrics::StorageMetrics;
 pub use crate::store::retry::RetryPolicy;
 pub use crate::store::{Remedy, StoreError, StoreErrorKind, StoreLimits, Tail};
-pub use attachment::{InitOptions, Identification};
+pub use attachment::{Identification, InitOptions};
 pub use base::BaseStatus;
 pub use error::{Result, StorageError, StorageFailure};
 pub use exchanges::Inventory;

@@ -28,11 +28,14 @@ pub struct Readiness {
     /// Whether the daemon is stopping.
     draining: bool,
     base_directories: Vec<BaseDirectory>,
+    /// Why this daemon collects no expired exchanges, if so: it lacks a base directory that the
+    /// fleet uses.
+    not_collecting: Option<String>,
 }
 
 impl Readiness {
     /// Ready if one base directory is healthy: new segments are placed there.
-    fn new(draining: bool, bases: Vec<BaseStatus>) -> Self {
+    fn new(draining: bool, bases: Vec<BaseStatus>, not_collecting: Option<String>) -> Self {
         Self {
             ready: !draining && bases.iter().any(|base| base.healthy),
             draining,
@@ -45,6 +48,7 @@ impl Readiness {
                     error: base.error,
                 })
                 .collect(),
+            not_collecting,
         }
     }
 }
@@ -74,7 +78,8 @@ pub async fn alive() -> &'static str {
 )]
 pub async fn ready(State(state): State<SharedState>) -> (StatusCode, Json<Readiness>) {
     let draining = state.parts.ingest.is_draining();
-    let readiness = Readiness::new(draining, state.parts.storage.status());
+    let storage = &state.parts.storage;
+    let readiness = Readiness::new(draining, storage.status(), storage.collection_hindrance());
     let status = if readiness.ready {
         StatusCode::OK
     } else {
@@ -98,7 +103,7 @@ mod tests {
 
     #[test]
     fn one_healthy_base_directory_suffices_and_the_others_show_their_error() {
-        let readiness = Readiness::new(false, vec![base(true), base(false)]);
+        let readiness = Readiness::new(false, vec![base(true), base(false)], None);
         assert!(readiness.ready);
         let error = readiness.base_directories[1].error.as_deref();
         assert_eq!(error, Some("no such bucket"));
@@ -106,8 +111,8 @@ mod tests {
 
     #[test]
     fn a_daemon_that_stops_or_has_no_healthy_base_directory_is_not_ready() {
-        assert!(!Readiness::new(false, vec![base(false)]).ready);
-        assert!(!Readiness::new(false, vec![]).ready);
-        assert!(!Readiness::new(true, vec![base(true)]).ready);
+        assert!(!Readiness::new(false, vec![base(false)], None).ready);
+        assert!(!Readiness::new(false, vec![], None).ready);
+        assert!(!Readiness::new(true, vec![base(true)], None).ready);
     }
 }

@@ -1,5 +1,6 @@
 //! Tests of storage over stores that fail: failover, health, retries, and the text of errors.
 
+mod identity;
 mod markers;
 
 use std::collections::BTreeSet;
@@ -29,7 +30,11 @@ fn over(names: &[&str], stores: &[Arc<FaultyStore>], seed: u64) -> Storage {
     // On a thread of its own: the caller is no async function.
     std::thread::scope(|scope| {
         let runtime = tokio::runtime::Builder::new_current_thread();
-        let runtime = { runtime }.enable_time().start_paused(true).build().unwrap();
+        let runtime = { runtime }
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
         scope.spawn(move || runtime.block_on(storage_of.probe()));
     });
     stores.iter().for_each(|store| store.clear_log());

@@ -189,7 +189,8 @@ impl Store for FaultyStore {
     }
 
     async fn first_keys(&self, max: usize) -> Result<Vec<Key>, StoreError> {
-        self.run("list", "", self.inner.first_keys(max), whole).await
+        self.run("list", "", self.inner.first_keys(max), whole)
+            .await
     }
 
     async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>, StoreError> {

@@ -98,7 +98,7 @@ final class Failures
             case "exchange-not-found", "exchange-closed" -> STOPOVER_EXCHANGE_CLOSED;
             case "unauthorized", "forbidden" -> STOPOVER_UNAUTHORIZED;
             case "page-too-large" -> STOPOVER_PAGE_TOO_LARGE;
-            case "storage-unavailable", "draining", "overloaded", "timeout", "internal" ->
+            case "storage-unavailable", "unknown-base-directory", "draining", "overloaded", "timeout", "internal" ->
                     STOPOVER_UNAVAILABLE;
             default -> STOPOVER_PROTOCOL;
         };

@@ -18,7 +18,7 @@ use crate::segment::varint::{Cursor, index_in, put, put_all, put_text, table};
 use crate::storage::identity::Identity;
 
 /// The encoding that this code writes, and the only one that it reads.
-const VERSION: u8 = 2;
+pub const VERSION: u8 = 2;
 
 /// Bytes of the seal: the beginning of an HMAC-SHA256.
 const SEAL_LEN: usize = 16;

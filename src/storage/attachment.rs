@@ -275,7 +275,11 @@ impl Attachment {
     async fn check_unused(&self, options: InitOptions) -> Result<()> {
         let found = self.raw.first_keys(SAMPLE).await;
         let found = found.map_err(|error| in_step("listing", error))?;
-        let example = |owner| found.iter().find(|key| keys::owner(key) == owner);
+        // Rather an exchange than the list of members.
+        let example = |owner| {
+            let found = found.iter().filter(|key| keys::owner(key) == owner);
+            found.min_by_key(|key| **key == keys::members())
+        };
         if found.contains(&keys::identity()) {
             // Another daemon has created it since it was read.
             return Err(StoreError::new(

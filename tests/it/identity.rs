@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures::TryStreamExt as _;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use stopover::catalog::handle::sealed_text;
 use stopover::config::{BaseDirectoryConfig, Config};
+use stopover::read::ReadError;
 use stopover::runtime::Runtime;
 use stopover::storage::{Identification, InitOptions, MemberState, Storage};
 
@@ -97,9 +100,9 @@ async fn a_base_directory_that_vanishes_for_a_moment_costs_nothing() {
     let whole = server.get(&path).await.bytes().await.unwrap();
     server.daemon.hot.forget(&exchange.parse().unwrap());
     let (away, in_a) = (parent.path().join("away"), segments(&a, &exchange));
+    server.announce("other", 1).await;
 
     std::fs::rename(&b, &away).unwrap();
-    server.announce("other", 1).await;
     for task in 0..4 {
         write(&server, "other", task, b"elsewhere").await;
     }
@@ -260,6 +263,51 @@ async fn a_handle_of_another_fleet_and_a_forged_one_are_told_apart() {
     assert!(body["detail"].as_str().unwrap().contains("seal"), "{body}");
     mine.shut_down().await;
     other.shut_down().await;
+}
+
+/// Story: a handle of 78 bytes made a daemon plan gigabytes of fetches. Now only whoever has the key
+/// can make one; and what such a handle claims costs no more than a failed fetch.
+#[tokio::test]
+async fn a_sealed_handle_that_claims_anything_is_refused_or_read_to_an_error() {
+    let parent = tempfile::tempdir().unwrap();
+    let server = TestServer::open(&config(parent.path(), &["a"])).await;
+    let daemon = &server.daemon;
+    let identity = daemon.storage.identities().remove(0).1.unwrap();
+    let mut names = vec![2, 1, 1];
+    names.extend_from_slice(&identity.id.0.to_le_bytes());
+    // Exchange `q`, partition 0, page bytes, one daemon, one range; numbers as 7 bits a byte.
+    let (mut opened, length) = (0, (1_u64 << 31) + 44);
+    let mut fields = vec![1, b'q', 0];
+    varint(&mut fields, 1 << 31);
+    fields.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 16]);
+    varint(&mut fields, length);
+    fields.extend_from_slice(&[0, 1, 0, 0, 0, 0]);
+    let random = Runtime::seeded(7).random;
+    for n in 0..2000 {
+        let mut body = [&names[..], &fields].concat();
+        for _ in 0..n % 4 {
+            let at = names.len() + random.next_u64() as usize % fields.len();
+            body[at] = random.next_u64() as u8;
+        }
+        let text = sealed_text(&body, identity.keys[0].secret());
+        let Ok(stream) = daemon.reader.read_handle(&text, 0).await else {
+            continue;
+        };
+        opened += 1;
+        let read: Result<Vec<_>, _> = stream.try_collect().await;
+        assert!(matches!(read, Err(ReadError::Lost { .. })), "{read:?}");
+        assert_eq!(daemon.read_pool.used(), 0);
+    }
+    assert!(opened >= 500, "{opened}");
+    server.shut_down().await;
+}
+
+fn varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
 }
 
 #[tokio::test]

@@ -85,7 +85,7 @@ problem_types! {
     DataLost = "data-lost", 502, DataLost, "Stored data is missing";
     DataCorrupt = "data-corrupt", 502, Retry, "Stored data is corrupt";
     StorageUnavailable = "storage-unavailable", 503, Retry, "A base directory is unavailable";
-    UnknownBaseDirectory = "unknown-base-directory", 503, Retry, "The daemon lacks a base directory";
+    UnknownBaseDirectory = "unknown-base-directory", 503, Retry, "A base directory is unknown";
     SinkFailed = "sink-failed", 503, DataLost, "The attempt could not be written";
     Draining = "draining", 503, Retry, "The daemon is stopping";
     Overloaded = "overloaded", 503, Retry, "A limit of the daemon is reached";

@@ -1,8 +1,9 @@
 //! The source handle: everything that one read needs, compact, sealed, and opaque to clients.
 //!
 //! Does: encode it under a seal that only daemons of the fleet can make, and decode it. Does not:
-//! choose what it contains (`plan`). Invariant: a handle that is opened was planned by a daemon that
-//! has the same base directory; anything else is refused, with memory in proportion to its text.
+//! choose what it contains (`plan`). Invariant: a handle that is opened was planned by a daemon
+//! that has the same base directory; anything else is refused, with memory in proportion to its
+//! text.
 
 use std::sync::Arc;
 

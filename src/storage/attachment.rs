@@ -211,7 +211,8 @@ impl Attachment {
                 StoreErrorKind::Unavailable,
                 format!(
                     "another base directory ({}) is where {held} was; is the right one mounted, or \
-                     was the bucket created anew? restart the daemons if it was replaced on purpose",
+                     was the bucket created anew? if it was replaced on purpose, restart the \
+                     daemons",
                     identity.id
                 ),
             ));

@@ -265,8 +265,8 @@ async fn a_handle_of_another_fleet_and_a_forged_one_are_told_apart() {
     other.shut_down().await;
 }
 
-/// Story: a handle of 78 bytes made a daemon plan gigabytes of fetches. Now only whoever has the key
-/// can make one; and what such a handle claims costs no more than a failed fetch.
+/// Story: a handle of 78 bytes made a daemon plan gigabytes of fetches. Now only whoever has the
+/// key can make one; and what such a handle claims costs no more than a failed fetch.
 #[tokio::test]
 async fn a_sealed_handle_that_claims_anything_is_refused_or_read_to_an_error() {
     let parent = tempfile::tempdir().unwrap();

@@ -21,6 +21,13 @@ use crate::storage::identity::Identity;
 /// The encoding that this code writes, and the only one that it reads.
 pub const VERSION: u8 = 2;
 
+/// The most ranges of a planned handle. As a range needs at most 47 bytes, the text of such a
+/// handle is shorter than [`MAX_ENCODED`].
+pub const MAX_RANGES: usize = 32_000;
+
+/// The longest text of a handle, in characters.
+pub const MAX_ENCODED: u64 = 2 << 20;
+
 /// Bytes of the seal: the beginning of an HMAC-SHA256.
 const SEAL_LEN: usize = 16;
 
@@ -140,6 +147,11 @@ impl Handle {
         self.ranges
             .iter()
             .fold(0, |sum, r| sum.saturating_add(r.pages))
+    }
+
+    /// Bytes of memory that it needs.
+    pub fn memory_size(&self) -> u64 {
+        (size_of::<Self>() + self.ranges.capacity() * size_of::<HandleRange>()) as u64
     }
 
     /// The address of the segment that holds a range.
@@ -395,6 +407,33 @@ mod tests {
         let golden = include_str!("../../tests/golden/handle-v2.txt");
         assert_eq!(some_handle(3).seal(&seals()).unwrap(), golden.trim());
         assert_eq!(Handle::open(golden, &seals()).unwrap(), some_handle(3));
+    }
+
+    #[test]
+    fn the_longest_planned_handle_is_shorter_than_the_limit_of_its_text() {
+        let far = 0xFFFF_FFFF;
+        let range = |n: u64| HandleRange {
+            base: format!("{:032}", n % 300).parse().unwrap(),
+            segment: SegmentId {
+                daemon: DaemonId(u64::MAX - n),
+                sequence: (1 << 48) - 1,
+            },
+            blocks_end: 3 * far,
+            offset: far,
+            length: far,
+            pages: far,
+            checksum: u32::MAX,
+        };
+        let names = (0..300).map(|n| identity(n, &format!("{n:032}")));
+        let handle = Handle {
+            exchange: "q".repeat(crate::id::MAX_EXCHANGE_ID).parse().unwrap(),
+            partition: u32::MAX,
+            bytes: u64::MAX >> 8,
+            ranges: (0..MAX_RANGES as u64).map(range).collect(),
+        };
+        let sealed = handle.seal(&Seals::new(names.collect())).unwrap();
+        let length = sealed.len() as u64;
+        assert!(length <= MAX_ENCODED, "{length} characters");
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! All base directories of a daemon together.
 //!
-//! Does: open them, probe them, report their health. Does not: read or write objects (`segments`,
-//! `markers`, `exchanges`).
+//! Does: open them, bring them up, probe them, report their health. Does not: read or write objects
+//! (`segments`, `markers`, `exchanges`).
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use futures::future::join_all;
+use tokio::sync::Notify;
 
 use super::attachment::{Attachment, Identification, InitOptions};
 use super::base::{BaseDirectory, BaseStatus};
@@ -63,6 +65,8 @@ pub(super) struct Inner {
     /// Position in the rotation for the next segment.
     pub turn: AtomicUsize,
     pub metrics: StorageMetrics,
+    /// Notified when the health of a base directory changes.
+    pub health_changed: Arc<Notify>,
     pub runtime: Runtime,
 }
 
@@ -108,6 +112,7 @@ impl Storage {
         runtime: &Runtime,
     ) -> Self {
         let (metrics, roster) = (StorageMetrics::default(), Arc::new(Roster::default()));
+        let health_changed = Arc::default();
         // A put may end up anywhere, so all base directories share the longest policy: one remote
         // base directory makes puts to local ones retry for 60 s too.
         let mut put_retry = RetryPolicy::LOCAL;
@@ -125,16 +130,19 @@ impl Storage {
         let attachments = attached.iter().map(|(attachment, ..)| attachment.clone());
         let fleet = Fleet::new(attachments.collect(), roster);
         let bases = attached.into_iter().map(|(attachment, uri, limits)| {
-            BaseDirectory::new(attachment, uri, &fleet, limits, &metrics, runtime)
+            let (metrics, changed) = (&metrics, &health_changed);
+            BaseDirectory::new(attachment, uri, &fleet, limits, metrics, changed, runtime)
         });
+        let bases = bases.collect();
         Self {
             inner: Arc::new(Inner {
-                bases: bases.collect(),
+                bases,
                 fleet,
                 put_retry,
                 // Daemons that start together should not all begin with the same base directory.
-                turn: AtomicUsize::new(runtime.random.next_u64() as usize),
+                turn: AtomicUsize::new(usize::try_from(runtime.random.next_u64()).unwrap_or(0)),
                 metrics,
+                health_changed,
                 runtime: runtime.clone(),
             }),
         }
@@ -143,6 +151,13 @@ impl Storage {
     /// Metrics of the base directories, to be registered once.
     pub fn metrics(&self) -> &StorageMetrics {
         &self.inner.metrics
+    }
+
+    /// Brings up all base directories at once, for at most `within`. Those that have not answered
+    /// by then are out of order until their background probes succeed.
+    pub async fn start(&self, within: Duration) -> Vec<BaseStatus> {
+        join_all(self.inner.bases.iter().map(|base| base.start(within))).await;
+        self.status()
     }
 
     /// Probes all base directories concurrently and updates their health.

@@ -19,6 +19,7 @@ mod health;
 pub mod identity;
 mod markers;
 mod membership;
+mod opening;
 pub mod placement;
 mod probe;
 mod probe_objects;

@@ -6,12 +6,12 @@
 
 #![allow(dead_code)] // each target uses one of them
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use std::sync::Arc;
+
 use bytes::Bytes;
-use stopover::catalog::handle::Handle;
+use stopover::catalog::handle::{Handle, Seals, sealed_text};
 use stopover::crc::{Checksum, checksum};
-use stopover::id::{DaemonId, SegmentId, TaskAttempt};
+use stopover::id::{BaseId, BaseName, DaemonId, SegmentId, TaskAttempt};
 use stopover::segment::blocks::BlockEntry;
 use stopover::segment::error::FormatError;
 use stopover::segment::footer::{CommitRecord, Footer, Totals};
@@ -19,6 +19,7 @@ use stopover::segment::frame::{FRAME_HEADER_LEN, verify_batch, write_frame_heade
 use stopover::segment::layout::{TRAILER_LEN, Trailer};
 use stopover::segment::scan::{Expected, PageFormat, Scanner, Sent};
 use stopover::segment::writer::{SegmentDraft, SegmentImage, SinkRun, write_segment};
+use stopover::storage::identity::Identity;
 
 #[path = "config.rs"]
 pub mod config;
@@ -244,25 +245,36 @@ pub fn footer(input: &[u8]) {
     }
 }
 
-/// A handle from a client, as text and as a body with a valid checksum, is refused, or is unchanged
-/// when encoded and decoded again, and its ranges are valid.
+/// The base directories of the daemon that opens handles; the secret of the first one is all sevens.
+fn seals() -> Seals {
+    let base = |id, name: &str| {
+        let name: BaseName = name.parse().expect("a valid name");
+        let identity = Identity::new(BaseId(id), name.clone(), [7; 32]);
+        (name, Some(Arc::new(identity)))
+    };
+    Seals::new(vec![base(1, "a"), base(2, "b")])
+}
+
+/// A handle from a client, as text and as a body with the right seal, is refused, or is unchanged
+/// when sealed and opened again, and its ranges are valid.
 pub fn handle(input: &[u8]) {
     if let Ok(text) = std::str::from_utf8(input) {
         check_handle(text);
     }
-    let mut body = input.to_vec();
-    body.extend_from_slice(&checksum(input).to_le_bytes());
-    check_handle(&URL_SAFE_NO_PAD.encode(body));
+    check_handle(&sealed_text(input, &[7; 32]));
 }
 
 fn check_handle(text: &str) {
-    let Ok(handle) = Handle::decode(text) else {
+    let Ok(handle) = Handle::open(text, &seals()) else {
         return;
     };
-    assert_eq!(Handle::decode(&handle.encode()).as_ref(), Ok(&handle));
+    let sealed = handle
+        .seal(&seals())
+        .expect("all base directories are known");
+    assert_eq!(Handle::open(&sealed, &seals()).as_ref(), Ok(&handle));
     let _ = handle.pages();
     for range in &handle.ranges {
-        assert!(range.length > 0 && range.pages > 0);
+        assert!(range.length > 0 && range.pages > 0 && range.blocks_end <= 1 << 32);
         let end = range.offset.checked_add(range.length);
         assert!(end.is_some_and(|end| end <= range.blocks_end));
     }

@@ -29,6 +29,12 @@ pub mod id;
 #[path = "../src/segment/mod.rs"]
 pub mod segment;
 
+#[path = "../src/storage"]
+pub mod storage {
+    mod checked_text;
+    pub mod identity;
+}
+
 #[path = "../src/catalog/handle.rs"]
 pub mod handle;
 

@@ -208,6 +208,28 @@ impl fmt::Display for BaseName {
     }
 }
 
+/// Identity of a base directory: a random number drawn when its identity object is created. Unlike
+/// its name it is no matter of configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BaseId(pub u64);
+
+impl fmt::Display for BaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for BaseId {
+    type Err = InvalidId;
+
+    fn from_str(s: &str) -> Result<Self, InvalidId> {
+        const RULE: &str = "the id of a base directory is 16 hexadecimal digits";
+        let id = u64::from_str_radix(s, 16).ok().map(Self);
+        id.filter(|id| id.to_string() == s)
+            .ok_or_else(|| invalid("base directory id", s, RULE))
+    }
+}
+
 /// Where a segment is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SegmentAddress {

@@ -48,22 +48,48 @@ impl Clock {
 
 /// A seeded generator (splitmix64). Its clones share one sequence.
 #[derive(Debug, Clone)]
-pub struct Random(Arc<Mutex<u64>>);
+pub struct Random {
+    state: Arc<Mutex<u64>>,
+    /// Whether secrets come from the sequence too, which can be computed from its output.
+    reproducible: bool,
+}
 
 impl Random {
     pub fn seeded(seed: u64) -> Self {
-        Self(Arc::new(Mutex::new(seed)))
+        Self {
+            state: Arc::new(Mutex::new(seed)),
+            reproducible: true,
+        }
     }
 
     /// A generator seeded by the operating system.
     pub fn from_system() -> Self {
         let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
-        Self::seeded(high ^ low.rotate_left(32))
+        Self {
+            reproducible: false,
+            ..Self::seeded(high ^ low.rotate_left(32))
+        }
+    }
+
+    /// 32 bytes that nobody can guess; reproducible only with a seed.
+    ///
+    /// # Panics
+    /// If the operating system has no randomness.
+    pub fn secret(&self) -> [u8; 32] {
+        let mut secret = [0; 32];
+        if self.reproducible {
+            for part in secret.chunks_exact_mut(8) {
+                part.copy_from_slice(&self.next_u64().to_le_bytes());
+            }
+        } else {
+            aws_lc_rs::rand::fill(&mut secret).expect("the operating system's randomness");
+        }
+        secret
     }
 
     /// The next 64 bits.
     pub fn next_u64(&self) -> u64 {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = *state;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

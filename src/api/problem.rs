@@ -13,12 +13,13 @@ use serde::Serialize;
 use utoipa::{IntoResponses, ToSchema};
 
 use crate::catalog::CatalogError;
+use crate::catalog::handle::HandleError;
 use crate::exchange::ExchangeError;
 use crate::id::InvalidId;
 use crate::ingest::IngestError;
 use crate::read::ReadError;
 use crate::segment::frame::FrameError;
-use crate::storage::{Remedy, StorageError, StoreErrorKind};
+use crate::storage::{Remedy, StorageError, StorageFailure, StoreErrorKind};
 
 /// Longest `detail`, in characters: the message of a store may be a whole HTML page.
 const MAX_DETAIL: usize = 1024;
@@ -84,6 +85,7 @@ problem_types! {
     DataLost = "data-lost", 502, DataLost, "Stored data is missing";
     DataCorrupt = "data-corrupt", 502, Retry, "Stored data is corrupt";
     StorageUnavailable = "storage-unavailable", 503, Retry, "A base directory is unavailable";
+    UnknownBaseDirectory = "unknown-base-directory", 503, Retry, "A base directory is unknown";
     SinkFailed = "sink-failed", 503, DataLost, "The attempt could not be written";
     Starting = "starting", 503, Retry, "The daemon is starting";
     Draining = "draining", 503, Retry, "The daemon is stopping";
@@ -244,6 +246,9 @@ impl From<FrameError> for Problem {
 
 impl From<StorageError> for Problem {
     fn from(error: StorageError) -> Self {
+        if let StorageFailure::UnknownBase { .. } = error.source {
+            return Self::new(ProblemType::UnknownBaseDirectory, error.to_string());
+        }
         let problem_type = match error.kind() {
             StoreErrorKind::NotFound => ProblemType::DataLost,
             // For two kinds the remedy of the problem differs from that of the error, because a
@@ -317,7 +322,7 @@ impl From<ReadError> for Problem {
             ReadError::SkipBeyondEnd { .. } | ReadError::NoSuchPartition { .. } => {
                 ProblemType::InvalidRequest
             }
-            ReadError::InvalidHandle(_) => ProblemType::InvalidHandle,
+            ReadError::InvalidHandle(inner) => handle_problem(&inner),
             ReadError::Lost { .. } => ProblemType::DataLost,
             ReadError::Corrupt { .. } => ProblemType::DataCorrupt,
             ReadError::Interrupted => ProblemType::Draining,
@@ -325,6 +330,20 @@ impl From<ReadError> for Problem {
             ReadError::Storage(inner) => return inner.into(),
         };
         Self::new(slug, detail)
+    }
+}
+
+fn handle_problem(error: &HandleError) -> ProblemType {
+    match error {
+        HandleError::NotBase64(_)
+        | HandleError::TooShort
+        | HandleError::UnknownVersion { .. }
+        | HandleError::WrongSeal
+        | HandleError::Malformed(_) => ProblemType::InvalidHandle,
+        HandleError::UnknownBase { .. } | HandleError::UnknownKey { .. } => {
+            ProblemType::UnknownBaseDirectory
+        }
+        HandleError::Unidentified { .. } => ProblemType::StorageUnavailable,
     }
 }
 

@@ -1,19 +1,25 @@
-//! The source handle: everything that one read needs, compact, and opaque to clients.
+//! The source handle: everything that one read needs, compact, sealed, and opaque to clients.
 //!
-//! Does: encode and decode it, with a checksum. Does not: choose what it contains (`plan`).
-//! Invariant: a decoded handle is complete and consistent; anything else is refused.
+//! Does: encode it under a seal that only daemons of the fleet can make, and decode it. Does not:
+//! choose what it contains (`plan`). Invariant: a handle that is opened was planned by a daemon
+//! that has the same base directory; anything else is refused, with memory in proportion to its
+//! text.
 
+use std::sync::Arc;
+
+use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use subtle::ConstantTimeEq as _;
 
-use crate::crc::checksum;
-use crate::id::{BaseName, DaemonId, ExchangeId, SegmentAddress, SegmentId};
+use crate::id::{BaseId, BaseName, DaemonId, ExchangeId, SegmentAddress, SegmentId};
 use crate::segment::error::DecodeError;
 use crate::segment::layout::{FRAME_HEADER_LEN, RECORD_LEN, SEGMENT_HEADER_LEN};
 use crate::segment::varint::{Cursor, index_in, put, put_all, put_text, table};
+use crate::storage::identity::Identity;
 
 /// The encoding that this code writes, and the only one that it reads.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// The most ranges of a planned handle. As a range needs at most 47 bytes, the text of such a
 /// handle is shorter than [`MAX_ENCODED`].
@@ -22,8 +28,64 @@ pub const MAX_RANGES: usize = 32_000;
 /// The longest text of a handle, in characters.
 pub const MAX_ENCODED: u64 = 2 << 20;
 
-/// Bound of every number in a range: a segment is far smaller, and sums cannot overflow.
-const MAX_SEGMENT_SIZE: u64 = 1 << 48;
+/// Bytes of the seal: the beginning of an HMAC-SHA256.
+const SEAL_LEN: usize = 16;
+
+/// Bound of every offset and length in a segment, which a footer holds in 32 bits.
+const MAX_SEGMENT_SIZE: u64 = 1 << 32;
+
+/// The base directories of a daemon, whose keys seal and open handles.
+#[derive(Debug, Clone, Default)]
+pub struct Seals(Arc<[(BaseName, Option<Arc<Identity>>)]>);
+
+impl Seals {
+    /// The base directories by name, with the identities that were read.
+    pub fn new(bases: Vec<(BaseName, Option<Arc<Identity>>)>) -> Self {
+        Self(bases.into())
+    }
+
+    fn identified(&self) -> impl Iterator<Item = (&BaseName, &Identity)> {
+        let bases = self.0.iter();
+        bases.filter_map(|(name, identity)| Some((name, identity.as_deref()?)))
+    }
+
+    fn by_name(&self, name: &BaseName) -> Result<&Identity, HandleError> {
+        let found = self.identified().find(|(known, _)| *known == name);
+        found
+            .map(|(_, identity)| identity)
+            .ok_or_else(|| HandleError::Unidentified {
+                bases: name.to_string(),
+            })
+    }
+
+    fn by_id(&self, id: BaseId) -> Result<(&BaseName, &Identity), HandleError> {
+        if let Some(found) = self.identified().find(|(_, identity)| identity.id == id) {
+            return Ok(found);
+        }
+        let unread = self.0.iter().filter(|(_, identity)| identity.is_none());
+        let unread: Vec<&str> = unread.map(|(name, _)| name.as_str()).collect();
+        match unread.is_empty() {
+            true => Err(HandleError::UnknownBase { id }),
+            false => Err(HandleError::Unidentified {
+                bases: unread.join(", "),
+            }),
+        }
+    }
+}
+
+/// The seal of some bytes.
+fn seal(secret: &[u8; 32], bytes: &[u8]) -> [u8; SEAL_LEN] {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    let tag = hmac::sign(&key, bytes);
+    let (head, _) = tag.as_ref().split_at(SEAL_LEN);
+    head.try_into().expect("the tag is longer")
+}
+
+/// The text of a body under the seal of a key: what whoever has the key could send, for tests of
+/// what is done with a body that is not what [`Handle::seal`] makes.
+pub fn sealed_text(body: &[u8], secret: &[u8; 32]) -> String {
+    URL_SAFE_NO_PAD.encode([body, &seal(secret, body)].concat())
+}
 
 /// Adjacent blocks of one partition in one segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,18 +115,28 @@ pub struct Handle {
     pub ranges: Vec<HandleRange>,
 }
 
-/// Why a text is not a source handle.
+/// Why a text is not a source handle, or not one that this daemon can open.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HandleError {
     #[error("not base64url: {0}")]
     NotBase64(#[from] base64::DecodeError),
     #[error("too short")]
     TooShort,
-    #[error("checksum mismatch")]
-    ChecksumMismatch,
     #[error("version {version}, but this daemon reads version {VERSION}")]
     UnknownVersion { version: u8 },
-    /// The checksum is right, but the content is not.
+    #[error(
+        "it was planned for base directory {id}, which this daemon does not have; every daemon \
+         needs the same base directories"
+    )]
+    UnknownBase { id: BaseId },
+    /// The base directory may be one of these.
+    #[error("the identity of base directory {bases} could not be read yet")]
+    Unidentified { bases: String },
+    #[error("it was sealed with key {number} of base directory {base}, which this daemon lacks")]
+    UnknownKey { base: BaseName, number: u32 },
+    #[error("the seal does not match: it was not planned by this fleet, or was changed")]
+    WrongSeal,
+    /// The seal is right, but the content is not.
     #[error("malformed: {0}")]
     Malformed(#[from] DecodeError),
 }
@@ -91,75 +163,122 @@ impl Handle {
         }
     }
 
-    /// Encodes the handle as text: base64url without padding.
+    /// Encodes the handle as text, base64url without padding, under a seal of the base directory
+    /// of its first range; a handle without ranges is sealed with any.
     ///
     /// ```
-    /// use stopover::catalog::handle::Handle;
+    /// use std::sync::Arc;
     ///
+    /// use stopover::catalog::handle::{Handle, Seals};
+    /// use stopover::id::BaseId;
+    /// use stopover::storage::identity::Identity;
+    ///
+    /// let identity = Identity::new(BaseId(1), "main".parse()?, [7; 32]);
+    /// let seals = Seals::new(vec![("main".parse()?, Some(Arc::new(identity)))]);
     /// let handle = Handle {
     ///     exchange: "query-1".parse()?,
     ///     partition: 7,
     ///     bytes: 0,
     ///     ranges: Vec::new(),
     /// };
-    /// assert_eq!(Handle::decode(&handle.encode())?, handle);
-    /// assert!(Handle::decode("anything else").is_err());
+    /// assert_eq!(Handle::open(&handle.seal(&seals)?, &seals)?, handle);
+    /// assert!(Handle::open("anything else", &seals).is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn encode(&self) -> String {
-        let bases = table(self.ranges.iter().map(|range| &range.base));
-        let daemons = table(self.ranges.iter().map(|range| range.segment.daemon));
-        let mut out = vec![VERSION];
-        put_text(&mut out, self.exchange.as_str());
-        let (partition, base_count) = (u64::from(self.partition), bases.len() as u64);
-        put_all(&mut out, [partition, self.bytes, base_count]);
-        bases
-            .iter()
-            .for_each(|base| put_text(&mut out, base.as_str()));
-        put(&mut out, daemons.len() as u64);
-        daemons
-            .iter()
-            .for_each(|daemon| out.extend_from_slice(&daemon.0.to_le_bytes()));
-        put(&mut out, self.ranges.len() as u64);
-        for range in &self.ranges {
-            let base = index_in(&bases, &&range.base);
-            let daemon = index_in(&daemons, &range.segment.daemon);
-            let gap = range.blocks_end - range.offset - range.length;
-            put_all(&mut out, [base, daemon, range.segment.sequence]);
-            put_all(&mut out, [range.offset, range.length, gap, range.pages]);
-            out.extend_from_slice(&range.checksum.to_le_bytes());
-        }
-        let crc = checksum(&out);
-        out.extend_from_slice(&crc.to_le_bytes());
-        URL_SAFE_NO_PAD.encode(out)
-    }
-
-    /// Decodes the text of a handle.
     ///
     /// # Errors
-    /// [`HandleError`] if it was not returned by [`Handle::encode`].
-    pub fn decode(text: &str) -> Result<Self, HandleError> {
+    /// The identity of a base directory has not been read.
+    pub fn seal(&self, seals: &Seals) -> Result<String, HandleError> {
+        let mut names = table(self.ranges.iter().map(|range| &range.base));
+        let first = match self.ranges.first() {
+            Some(range) => &range.base,
+            None => seals.identified().next().map(|(name, _)| name).ok_or(
+                HandleError::Unidentified {
+                    bases: "none".into(),
+                },
+            )?,
+        };
+        names.retain(|name| *name != first);
+        names.insert(0, first);
+        let sealing = seals.by_name(first)?;
+        let key = sealing.keys.first().ok_or(HandleError::UnknownKey {
+            base: first.clone(),
+            number: 0,
+        })?;
+        let mut out = vec![VERSION];
+        put_all(&mut out, [u64::from(key.number), names.len() as u64]);
+        for name in &names {
+            out.extend_from_slice(&seals.by_name(name)?.id.0.to_le_bytes());
+        }
+        self.encode_fields(&names, &mut out);
+        let seal = seal(key.secret(), &out);
+        out.extend_from_slice(&seal);
+        Ok(URL_SAFE_NO_PAD.encode(out))
+    }
+
+    fn encode_fields(&self, bases: &[&BaseName], out: &mut Vec<u8>) {
+        let daemons = table(self.ranges.iter().map(|range| range.segment.daemon));
+        put_text(out, self.exchange.as_str());
+        put_all(out, [u64::from(self.partition), self.bytes]);
+        put(out, daemons.len() as u64);
+        for daemon in &daemons {
+            out.extend_from_slice(&daemon.0.to_le_bytes());
+        }
+        put(out, self.ranges.len() as u64);
+        for range in &self.ranges {
+            let base = bases.iter().position(|base| **base == range.base);
+            let base = base.expect("the table has all base directories") as u64;
+            let daemon = index_in(&daemons, &range.segment.daemon);
+            let gap = range.blocks_end - range.offset - range.length;
+            put_all(out, [base, daemon, range.segment.sequence]);
+            put_all(out, [range.offset, range.length, gap, range.pages]);
+            out.extend_from_slice(&range.checksum.to_le_bytes());
+        }
+    }
+
+    /// Decodes the text of a handle that a daemon of the fleet has sealed.
+    ///
+    /// # Errors
+    /// [`HandleError`] if it was not returned by [`Handle::seal`], or this daemon lacks the base
+    /// directory or the key.
+    pub fn open(text: &str, seals: &Seals) -> Result<Self, HandleError> {
         let bytes = URL_SAFE_NO_PAD.decode(text.trim())?;
-        let (body, crc) = bytes.split_last_chunk::<4>().ok_or(HandleError::TooShort)?;
-        if u32::from_le_bytes(*crc) != checksum(body) {
-            return Err(HandleError::ChecksumMismatch);
+        let (body, found) = bytes
+            .split_last_chunk::<SEAL_LEN>()
+            .ok_or(HandleError::TooShort)?;
+        let fields = match body.split_first() {
+            Some((&VERSION, fields)) => fields,
+            Some((&version, _)) => return Err(HandleError::UnknownVersion { version }),
+            None => return Err(HandleError::TooShort),
+        };
+        let mut cursor = Cursor::new(fields);
+        let number = cursor.u32()?;
+        let ids = cursor.list(8, |cursor| cursor.fixed_u64().map(BaseId))?;
+        let first = *ids.first().ok_or(DecodeError::Invalid {
+            field: "base directories",
+        })?;
+        let (base, sealing) = seals.by_id(first)?;
+        let key = sealing.keys.iter().find(|key| key.number == number);
+        let key = key.ok_or_else(|| HandleError::UnknownKey {
+            base: base.clone(),
+            number,
+        })?;
+        if !bool::from(seal(key.secret(), body).ct_eq(found)) {
+            return Err(HandleError::WrongSeal);
         }
-        match body.split_first() {
-            Some((&VERSION, fields)) => Ok(decode_fields(fields)?),
-            Some((&version, _)) => Err(HandleError::UnknownVersion { version }),
-            None => Err(HandleError::TooShort),
-        }
+        let bases = ids.into_iter();
+        let bases = bases.map(|id| Ok(seals.by_id(id)?.0.clone()));
+        let bases = bases.collect::<Result<Vec<_>, HandleError>>()?;
+        Ok(decode_fields(cursor, &bases)?)
     }
 }
 
-fn decode_fields(bytes: &[u8]) -> Result<Handle, DecodeError> {
-    let mut cursor = Cursor::new(bytes);
+fn decode_fields(mut cursor: Cursor<'_>, bases: &[BaseName]) -> Result<Handle, DecodeError> {
     let exchange = cursor.parsed("exchange id")?;
     let partition = cursor.u32()?;
     let bytes = cursor.u64()?;
-    let bases: Vec<BaseName> = cursor.list(2, |cursor| cursor.parsed("base directory name"))?;
     let daemons = cursor.list(8, |cursor| cursor.fixed_u64().map(DaemonId))?;
-    let ranges = cursor.list(11, |cursor| decode_range(cursor, &bases, &daemons))?;
+    let ranges = cursor.list(11, |cursor| decode_range(cursor, bases, &daemons))?;
     cursor.finish()?;
     let handle = Handle {
         exchange,
@@ -167,14 +286,25 @@ fn decode_fields(bytes: &[u8]) -> Result<Handle, DecodeError> {
         bytes,
         ranges,
     };
-    let lengths = handle.ranges.iter().map(|range| range.length);
-    let available = lengths.fold(0, u64::saturating_add);
-    let headers = handle.pages().saturating_mul(FRAME_HEADER_LEN as u64);
-    if handle.bytes.saturating_add(headers) > available {
-        let field = "sizes of pages and ranges";
-        return Err(DecodeError::Contradiction { field });
+    match lengths_agree(&handle) {
+        true => Ok(handle),
+        false => Err(DecodeError::Contradiction {
+            field: "sizes of pages and ranges",
+        }),
     }
-    Ok(handle)
+}
+
+/// Whether the ranges hold the pages and, for each block, a record; a block has at least one page.
+fn lengths_agree(handle: &Handle) -> bool {
+    let lengths = handle.ranges.iter().map(|range| range.length);
+    let total = lengths.fold(0, u64::saturating_add);
+    let pages = handle.pages();
+    let headers = pages.saturating_mul(FRAME_HEADER_LEN as u64);
+    let frames = handle.bytes.saturating_add(headers);
+    let (record, ranges) = (RECORD_LEN as u64, handle.ranges.len() as u64);
+    let fewest = frames.saturating_add(ranges.saturating_mul(record));
+    let most = frames.saturating_add(pages.saturating_mul(record));
+    (fewest..=most).contains(&total)
 }
 
 fn decode_range(
@@ -188,19 +318,19 @@ fn decode_range(
     let (offset, length, gap) = (cursor.u64()?, cursor.u64()?, cursor.u64()?);
     let pages = cursor.u64()?;
     let checksum = cursor.fixed_u32()?;
+    let parts = [offset, length, gap].into_iter();
+    let blocks_end = parts.fold(0, u64::saturating_add);
     let valid = offset >= SEGMENT_HEADER_LEN as u64
         && length > RECORD_LEN as u64
-        && pages > 0
-        && [offset, length, gap, pages]
-            .iter()
-            .all(|n| *n < MAX_SEGMENT_SIZE);
+        && (1..MAX_SEGMENT_SIZE).contains(&pages)
+        && blocks_end <= MAX_SEGMENT_SIZE;
     if !valid {
         return Err(DecodeError::Invalid { field: "range" });
     }
     Ok(HandleRange {
         base,
         segment: SegmentId { daemon, sequence },
-        blocks_end: offset + length + gap,
+        blocks_end,
         offset,
         length,
         pages,
@@ -212,6 +342,17 @@ fn decode_range(
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn identity(id: u64, name: &str) -> (BaseName, Option<Arc<Identity>>) {
+        let name: BaseName = name.parse().unwrap();
+        let secret = [id.to_le_bytes()[0]; 32];
+        let identity = Identity::new(BaseId(id), name.clone(), secret);
+        (name, Some(Arc::new(identity)))
+    }
+
+    fn seals() -> Seals {
+        Seals::new(vec![identity(1, "a"), identity(2, "b")])
+    }
 
     fn some_handle(ranges: u64) -> Handle {
         let range = |n: u64| HandleRange {
@@ -226,33 +367,46 @@ mod tests {
             pages: 3,
             checksum: n as u32 * 77,
         };
-        let ranges = (0..ranges).map(range).collect();
+        let ranges: Vec<_> = (0..ranges).map(range).collect();
+        let length: u64 = ranges.iter().map(|range| range.length).sum();
+        let count = ranges.len();
         Handle {
             exchange: "q-1".parse().unwrap(),
             partition: 5,
-            bytes: 900,
+            bytes: length - (count * (3 * FRAME_HEADER_LEN + RECORD_LEN)) as u64,
             ranges,
         }
     }
 
-    #[test]
-    fn a_handle_is_decoded_as_encoded_and_a_range_needs_fewer_than_forty_characters() {
-        let one = some_handle(1).encode().len();
-        let handle = some_handle(17);
-        let text = handle.encode();
-        assert_eq!(Handle::decode(&text).unwrap(), handle);
-        assert!(
-            (text.len() - one) / 16 < 40,
-            "{} characters for 17 ranges",
-            text.len()
-        );
+    fn sealed(body: &[u8]) -> String {
+        sealed_text(body, &[1; 32])
+    }
+
+    /// The fields of a handle behind the version, the key and base directory `a`.
+    fn with_fields(fields: &[u8]) -> Result<Handle, HandleError> {
+        let mut body = vec![VERSION, 1, 1];
+        body.extend_from_slice(&1_u64.to_le_bytes());
+        body.extend_from_slice(fields);
+        Handle::open(&sealed(&body), &seals())
     }
 
     #[test]
-    fn version_1_handles_stay_readable_for_ever() {
-        let golden = include_str!("../../tests/golden/handle-v1.txt");
-        assert_eq!(Handle::decode(golden).unwrap(), some_handle(3));
-        assert_eq!(some_handle(3).encode(), golden.trim());
+    fn a_handle_is_opened_as_sealed_and_a_range_needs_fewer_than_forty_characters() {
+        let one = some_handle(1).seal(&seals()).unwrap().len();
+        for ranges in [0, 1, 17] {
+            let handle = some_handle(ranges);
+            let text = handle.seal(&seals()).unwrap();
+            assert_eq!(Handle::open(&text, &seals()).unwrap(), handle);
+        }
+        let seventeen = some_handle(17).seal(&seals()).unwrap().len();
+        assert!((seventeen - one) / 16 < 40, "{seventeen} characters");
+    }
+
+    #[test]
+    fn version_2_handles_stay_readable_for_ever() {
+        let golden = include_str!("../../tests/golden/handle-v2.txt");
+        assert_eq!(some_handle(3).seal(&seals()).unwrap(), golden.trim());
+        assert_eq!(Handle::open(golden, &seals()).unwrap(), some_handle(3));
     }
 
     #[test]
@@ -270,39 +424,125 @@ mod tests {
             pages: far,
             checksum: u32::MAX,
         };
+        let names = (0..300).map(|n| identity(n, &format!("{n:032}")));
         let handle = Handle {
             exchange: "q".repeat(crate::id::MAX_EXCHANGE_ID).parse().unwrap(),
             partition: u32::MAX,
             bytes: u64::MAX >> 8,
             ranges: (0..MAX_RANGES as u64).map(range).collect(),
         };
-        let length = handle.encode().len() as u64;
+        let sealed = handle.seal(&Seals::new(names.collect())).unwrap();
+        let length = sealed.len() as u64;
         assert!(length <= MAX_ENCODED, "{length} characters");
     }
 
     #[test]
     fn an_unknown_version_is_named() {
-        let mut bytes = URL_SAFE_NO_PAD.decode(some_handle(1).encode()).unwrap();
-        bytes.truncate(bytes.len() - 4);
-        bytes[0] = 7;
-        let crc = checksum(&bytes);
-        bytes.extend_from_slice(&crc.to_le_bytes());
-        let error = Handle::decode(&URL_SAFE_NO_PAD.encode(bytes)).unwrap_err();
+        let error = Handle::open(&sealed(&[7, 1, 1]), &seals()).unwrap_err();
         assert_eq!(error, HandleError::UnknownVersion { version: 7 });
+    }
+
+    #[test]
+    fn a_handle_sealed_by_nobody_of_the_fleet_is_refused() {
+        let text = some_handle(3).seal(&seals()).unwrap();
+        let mut forged = URL_SAFE_NO_PAD.decode(&text).unwrap();
+        let at = forged.len() - SEAL_LEN;
+        let made_up = seal(&[9; 32], &forged[..at]);
+        forged[at..].copy_from_slice(&made_up);
+        let error = Handle::open(&URL_SAFE_NO_PAD.encode(forged), &seals()).unwrap_err();
+        assert_eq!(error, HandleError::WrongSeal);
+    }
+
+    #[test]
+    fn a_daemon_that_lacks_the_base_directory_or_the_key_says_which() {
+        let text = some_handle(1).seal(&seals()).unwrap();
+        let lacks = Seals::new(vec![identity(2, "b")]);
+        let id = BaseId(1);
+        assert_eq!(
+            Handle::open(&text, &lacks),
+            Err(HandleError::UnknownBase { id })
+        );
+        let unread = Seals::new(vec![("a".parse().unwrap(), None), identity(2, "b")]);
+        let bases = "a".to_owned();
+        assert_eq!(
+            Handle::open(&text, &unread),
+            Err(HandleError::Unidentified { bases })
+        );
+        // The second base directory of a handle is needed too.
+        let two = some_handle(2).seal(&seals()).unwrap();
+        let lacks = Seals::new(vec![identity(1, "a")]);
+        let id = BaseId(2);
+        assert_eq!(
+            Handle::open(&two, &lacks),
+            Err(HandleError::UnknownBase { id })
+        );
+    }
+
+    #[test]
+    fn after_a_rotation_the_new_key_seals_and_the_previous_one_still_opens() {
+        let old = seals();
+        let identity = old.0[0].1.clone().unwrap().rotated([3; 32]);
+        let new = Seals::new(vec![
+            ("a".parse().unwrap(), Some(Arc::new(identity))),
+            old.0[1].clone(),
+        ]);
+        let handle = some_handle(3);
+        let before = handle.seal(&old).unwrap();
+        assert_eq!(Handle::open(&before, &new).unwrap(), handle);
+        let after = handle.seal(&new).unwrap();
+        let base = "a".parse().unwrap();
+        let unknown = HandleError::UnknownKey { base, number: 2 };
+        assert_eq!(Handle::open(&after, &old), Err(unknown));
+        assert_eq!(Handle::open(&after, &new).unwrap(), handle);
+    }
+
+    /// Story: a handle of 78 bytes with one range of 2^48-1 bytes, never planned by anybody, made
+    /// the daemon plan gigabytes of fetches. It is refused even with the right seal.
+    #[test]
+    fn a_range_larger_than_a_segment_and_sizes_that_contradict_each_other_are_refused() {
+        let range = |length: u64, pages: u64, bytes: u64| {
+            let mut fields = Vec::new();
+            put_text(&mut fields, "q");
+            put_all(&mut fields, [0, bytes, 1]);
+            fields.extend_from_slice(&1_u64.to_le_bytes());
+            put_all(&mut fields, [1, 0, 0, 0, 16, length, 0, pages]);
+            fields.extend_from_slice(&[0; 4]);
+            with_fields(&fields)
+        };
+        let (header, record) = (FRAME_HEADER_LEN as u64, RECORD_LEN as u64);
+        assert!(range(record + header + 5, 1, 5).is_ok());
+        let invalid = HandleError::Malformed(DecodeError::Invalid { field: "range" });
+        assert_eq!(range((1 << 48) - 1, 1, 1), Err(invalid.clone()));
+        assert_eq!(range(u64::MAX, 1, 1), Err(invalid.clone()));
+        assert_eq!(range(1 << 32, 1, 1), Err(invalid));
+        for (length, bytes) in [(record + header + 5, 6), (record + header + 5, 4)] {
+            let refused = range(length, 1, bytes).unwrap_err();
+            let HandleError::Malformed(DecodeError::Contradiction { .. }) = refused else {
+                panic!("{refused}");
+            };
+        }
     }
 
     proptest! {
         #[test]
         fn a_damaged_handle_is_refused(position: prop::sample::Index, bit in 0u8..8) {
-            let mut bytes = URL_SAFE_NO_PAD.decode(some_handle(3).encode()).unwrap();
+            let text = some_handle(3).seal(&seals()).unwrap();
+            let mut bytes = URL_SAFE_NO_PAD.decode(text).unwrap();
             let position = position.index(bytes.len());
             bytes[position] ^= 1 << bit;
-            prop_assert!(Handle::decode(&URL_SAFE_NO_PAD.encode(bytes)).is_err());
+            prop_assert!(Handle::open(&URL_SAFE_NO_PAD.encode(bytes), &seals()).is_err());
         }
 
         #[test]
         fn decoding_any_bytes_does_not_panic(body: Vec<u8>) {
-            let _ = decode_fields(&body);
+            let _ = with_fields(&body);
+        }
+
+        #[test]
+        fn an_opened_handle_takes_memory_in_proportion_to_its_text(body: Vec<u8>) {
+            if let Ok(handle) = with_fields(&body) {
+                prop_assert!(handle.ranges.capacity() <= body.len() / 11 + 1);
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::error::CatalogError;
-use super::handle::Handle;
+use super::handle::{Handle, HandleError, Seals};
 use super::load::{FooterLoader, LoadedFooters};
 use super::plan::{self, KnownSegment};
 use crate::cache::footers::FooterCache;
@@ -32,13 +32,16 @@ pub struct PlannedHandle {
     pub pages: u64,
 }
 
-impl From<Handle> for PlannedHandle {
-    fn from(handle: Handle) -> Self {
+impl PlannedHandle {
+    /// # Panics
+    /// If a base directory of the handle is not identified: its segments could not be listed then.
+    fn sealed(handle: &Handle, seals: &Seals) -> Self {
+        let text = handle.seal(seals);
         Self {
             partition: handle.partition,
             bytes: handle.bytes,
             pages: handle.pages(),
-            text: handle.encode(),
+            text: text.expect("segments are listed only in identified base directories"),
         }
     }
 }
@@ -129,6 +132,27 @@ impl Catalog {
         }
     }
 
+    fn seals(&self) -> Seals {
+        Seals::new(self.storage.identities())
+    }
+
+    /// Opens the text of a source handle. If it was sealed with a key that is new here, the
+    /// identity of its base directory is read again first; so are those that were not read yet.
+    ///
+    /// # Errors
+    /// [`HandleError`] if no daemon of the fleet sealed it, or this one lacks what it needs.
+    pub async fn open_handle(&self, text: &str) -> Result<Handle, HandleError> {
+        let opened = Handle::open(text, &self.seals());
+        match &opened {
+            Err(HandleError::UnknownKey { base, .. }) => {
+                self.storage.refresh_identity(Some(base)).await;
+            }
+            Err(HandleError::Unidentified { .. }) => self.storage.refresh_identity(None).await,
+            _ => return opened,
+        }
+        Handle::open(text, &self.seals())
+    }
+
     /// Bytes of cached footers.
     pub fn footer_bytes(&self) -> u64 {
         self.footers.bytes()
@@ -206,7 +230,9 @@ impl Catalog {
         let target = (!ordered).then_some(target_size);
         let plan = |known| plan::plan(exchange, known, chosen, target);
         let (plan, memory) = self.planned(exchange, Attempts::Chosen, plan).await?;
-        Ok((plan.map(PlannedHandle::from), memory))
+        let seals = self.seals();
+        let sealed = plan.map(move |handle| PlannedHandle::sealed(&handle, &seals));
+        Ok((sealed, memory))
     }
 
     /// One handle for a partition: the newest committed attempt of each selected task.

@@ -11,7 +11,7 @@ use super::{failure, print};
 use crate::app;
 use crate::config::{Loaded, Origin, units};
 use crate::runtime::Runtime;
-use crate::storage::{BaseStatus, Storage};
+use crate::storage::{BaseStatus, Identification, Storage};
 use crate::telemetry::logs::printable;
 
 ///
@@ -25,7 +25,8 @@ pub fn check(loaded: Loaded) -> Result<ExitCode, ExitCode> {
     print(&format!("credentials: {}\n", credentials.map_err(failure)?));
     // Store clients must be built inside the runtime that they use.
     let _within = runtime.enter();
-    let storage = Storage::open(&loaded.config.base_directories, &system).map_err(failure)?;
+    let bases = &loaded.config.base_directories;
+    let storage = Storage::open_with(bases, Identification::Require, &system).map_err(failure)?;
     let statuses = runtime.block_on(storage.probe());
     let unconditional = runtime.block_on(storage.bases_ignoring_preconditions());
     print(&printable(&verdict(&statuses)));

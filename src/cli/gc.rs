@@ -16,7 +16,9 @@ use super::{ConfigArgs, EXIT_USAGE, failure, print};
 use crate::config::{Config, InvalidValue, units};
 use crate::gc::one_shot::{GcEntry, GcOptions, GcOutcome, GcReport, collect_once};
 use crate::runtime::Runtime;
-use crate::storage::{Inventory, Storage, StorageError, StoreError, StoreErrorKind};
+use crate::storage::{
+    Identification, Inventory, Storage, StorageError, StoreError, StoreErrorKind,
+};
 
 /// Arguments of `gc`.
 #[derive(Args)]
@@ -80,7 +82,7 @@ fn watch_time(given: Option<&str>, lease: Duration) -> Result<Duration, InvalidV
 
 async fn run(config: &Config, options: GcOptions) -> Result<GcReport, StorageError> {
     let runtime = Runtime::system();
-    let storage = Storage::open(&config.base_directories, &runtime)?;
+    let storage = Storage::open_with(&config.base_directories, Identification::Require, &runtime)?;
     let mut statuses = storage.probe().await.into_iter();
     if let Some(broken) = statuses.find(|status| !status.healthy) {
         return Err(StorageError {

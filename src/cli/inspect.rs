@@ -18,7 +18,7 @@ use crate::runtime::Runtime;
 use crate::segment::error::FormatError;
 use crate::segment::footer::Footer;
 use crate::segment::layout::{TRAILER_LEN, Trailer};
-use crate::storage::{Storage, StorageError, Tail};
+use crate::storage::{Identification, Storage, StorageError, Tail};
 use crate::store::keys::{self, Key};
 
 /// Bytes fetched first; they contain the footer of most segments.
@@ -115,7 +115,7 @@ fn inspect_object(uri: &str, config: &Config) -> Result<Inspected, InspectError>
     let runtime = tokio::runtime::Runtime::new()?;
     // Store clients must be built inside the runtime that they use.
     let _within = runtime.enter();
-    let storage = Storage::open(&[base], &Runtime::system())?;
+    let storage = Storage::open_with(&[base], Identification::Skip, &Runtime::system())?;
     let status = storage.status();
     let base = status.first().expect("one base directory was opened");
     let address = SegmentAddress {

@@ -7,8 +7,10 @@ mod check;
 mod gc;
 mod health;
 mod health_tls;
+mod init;
 mod inspect;
 mod inspect_text;
+mod members;
 mod process;
 mod serve;
 
@@ -74,6 +76,18 @@ enum Command {
     /// daemons collect by themselves; beside them, use --dry-run to see what would be removed.
     #[command(after_help = CONFIGURATION)]
     Gc(gc::GcArgs),
+    /// Give base directories their identity where daemons refuse to, or a new key for handles
+    ///
+    /// A daemon creates the identity of an empty base directory itself. This command is needed for
+    /// a store without create-only writes, a place that holds other objects too, a lost identity,
+    /// and to rotate keys.
+    #[command(after_help = CONFIGURATION)]
+    Init(init::InitArgs),
+    /// Show or edit the list of the base directories that the fleet uses
+    ///
+    /// Prints a line for each: its name, its id, and whether it is active, draining or abandoned.
+    #[command(after_help = CONFIGURATION)]
+    Members(members::MembersArgs),
     /// Check whether a daemon is alive or ready; for container health checks without curl
     Health(health::HealthArgs),
 }
@@ -146,6 +160,8 @@ pub fn run() -> ExitCode {
         Command::Check(args) => args.load().and_then(check::check),
         Command::Inspect(args) => inspect::inspect(args),
         Command::Gc(args) => gc::gc(args),
+        Command::Init(args) => init::init(args),
+        Command::Members(args) => members::members(args),
         Command::Health(args) => health::health(args),
     };
     result.unwrap_or_else(|code| code)

@@ -99,6 +99,7 @@ pub async fn collect_once(
         entries: BTreeMap::new(),
         undecided: BTreeMap::new(),
     };
+    storage.check_members().await?;
     let inspections = run.collector.inspect_all().await?;
     started(inspections.len());
     for inspection in inspections {
@@ -137,7 +138,11 @@ struct GcRun<'a> {
 impl GcRun<'_> {
     /// Inspects all exchanges once more.
     async fn inspect(&mut self) -> Result<(), StorageError> {
-        let inspections = match self.collector.inspect_all().await {
+        let inspected = match self.storage.check_members().await {
+            Ok(()) => self.collector.inspect_all().await,
+            Err(error) => Err(error),
+        };
+        let inspections = match inspected {
             Ok(inspections) => inspections,
             Err(error) => {
                 for obstacle in self.undecided.values_mut() {

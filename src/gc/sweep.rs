@@ -72,11 +72,15 @@ impl Sweeper {
     async fn sweep_exchanges(&mut self) -> Result<(), StorageError> {
         // Before the list: an exchange that is cached now and not listed then has no objects left.
         let mut cached = self.closing.cached_exchanges();
+        // Before the inspection: a base directory that joins the fleet later has no marker of an
+        // exchange that this daemon has watched for a whole lease.
+        let complete = self.storage.check_members().await;
         let inspections = self.collector.inspect_all().await?;
         for inspection in &inspections {
             cached.remove(&inspection.exchange);
         }
         self.closing.check_open(cached).await;
+        complete?;
         let mut failed = None;
         for inspection in inspections {
             // An exchange that cannot be read or removed does not stop the others.

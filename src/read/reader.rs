@@ -89,8 +89,8 @@ impl Reader {
     /// # Errors
     /// [`ReadError::InvalidHandle`] or [`ReadError::SkipBeyondEnd`]; all other errors end the
     /// stream.
-    pub fn decode(text: &str, skip: u64) -> Result<ReadRequest, ReadError> {
-        let handle = Handle::decode(text)?;
+    pub async fn decode(&self, text: &str, skip: u64) -> Result<ReadRequest, ReadError> {
+        let handle = self.fetcher.deps.catalog.open_handle(text).await?;
         let pages = handle.pages();
         if skip > pages {
             return Err(ReadError::SkipBeyondEnd { skip, pages });
@@ -108,7 +108,7 @@ impl Reader {
     /// # Errors
     /// As [`Reader::decode`].
     pub async fn read_handle(&self, handle: &str, skip: u64) -> Result<ByteStream, ReadError> {
-        Ok(self.read(Self::decode(handle, skip)?))
+        Ok(self.read(self.decode(handle, skip).await?))
     }
 
     /// Opens a read of one partition.

@@ -9,14 +9,17 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::attached_store::AttachedStore;
+use super::attachment::Attachment;
 use super::error::{Result, StorageError};
+use super::fleet::Fleet;
 use super::health::{Failed, Health};
+use super::membership::MemberState;
 use super::probe;
+use super::roster::Role;
 use crate::id::BaseName;
 use crate::runtime::Runtime;
 use crate::store::keys::{self, Folder};
-use crate::store::limit::Limit;
-use crate::store::meter::Meter;
 use crate::store::metrics::StorageMetrics;
 use crate::store::retry::{Retry, RetryPolicy};
 use crate::store::{ObjectMeta, Store, StoreError, StoreErrorKind, StoreLimits, if_found};
@@ -40,6 +43,8 @@ pub struct BaseDirectory {
     pub store: Arc<dyn Store>,
     /// The same without retries, for callers that have an alternative.
     pub no_retry: Arc<dyn Store>,
+    pub attachment: Arc<Attachment>,
+    fleet: Arc<Fleet>,
     health: Health,
     /// Notified when the health changes; shared by all base directories.
     changed: Arc<Notify>,
@@ -64,29 +69,40 @@ pub struct BaseStatus {
 
 impl BaseDirectory {
     pub fn new(
-        name: BaseName,
+        attachment: Arc<Attachment>,
         uri: String,
-        store: Arc<dyn Store>,
+        fleet: &Arc<Fleet>,
         limits: StoreLimits,
         metrics: &StorageMetrics,
         changed: &Arc<Notify>,
         runtime: &Runtime,
     ) -> Arc<Self> {
-        let meter = Meter::new(store, name.clone(), metrics.clone(), runtime.clock.clone());
-        let limit = Limit::new(Arc::new(meter), limits, runtime.tasks.clone());
-        let no_retry: Arc<dyn Store> = Arc::new(limit);
+        let no_retry: Arc<dyn Store> = Arc::new(AttachedStore(Arc::clone(&attachment)));
         let retry = Retry::new(Arc::clone(&no_retry), limits.retry, runtime.clone());
+        let name = attachment.name.clone();
         metrics.add_base(&name);
         Arc::new(Self {
             name,
             uri,
             store: Arc::new(retry),
             no_retry,
+            attachment,
+            fleet: Arc::clone(fleet),
             health: Health::default(),
             changed: Arc::clone(changed),
             metrics: metrics.clone(),
             runtime: runtime.clone(),
         })
+    }
+
+    /// Whether new objects may be put there.
+    pub fn is_active(&self) -> bool {
+        self.attachment.role() == Role::Member(MemberState::Active)
+    }
+
+    /// Whether it is lost for ever: nothing is expected of it.
+    pub fn is_abandoned(&self) -> bool {
+        self.attachment.role() == Role::Member(MemberState::Abandoned)
     }
 
     pub fn is_healthy(&self) -> bool {
@@ -189,12 +205,20 @@ impl BaseDirectory {
         }
     }
 
-    /// Probes once and updates the health.
+    /// Probes once and updates the health. One that is reached for the first time joins the fleet.
     pub async fn probe(self: &Arc<Self>) {
-        match probe::run(&*self.no_retry, &self.runtime).await {
+        let identified = self.attachment.id().is_some();
+        let probed = async {
+            self.attachment.probe().await?;
+            probe::probe(&*self.attachment.raw, &self.runtime).await
+        };
+        match probe::within_limit(probed, &self.runtime).await {
             Ok(()) => {
                 self.recovered();
                 self.observed_read(&Ok(()));
+                if !identified {
+                    self.fleet.settle().await;
+                }
             }
             Err(error) => {
                 self.failed(&error);

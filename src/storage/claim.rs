@@ -67,6 +67,7 @@ impl Storage {
     /// # Errors
     /// If a base directory does not respond.
     pub async fn remove_unannounced(&self, exchange: &ExchangeId) -> Result<Option<u64>> {
+        self.check_members().await?;
         for attempt in 1..=MAX_CLAIMS {
             let observed = self.observe_markers(exchange).await;
             if observed.marker()?.is_some() {

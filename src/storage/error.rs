@@ -39,6 +39,9 @@ pub enum StorageFailure {
         /// The names that there are.
         configured: String,
     },
+    /// The fleet uses a base directory that this daemon does not have.
+    #[error("{0}")]
+    Incomplete(String),
     /// The base directory cannot be opened as configured.
     #[error("{}", .0.reason)]
     Open(#[source] Box<OpenError>),
@@ -54,7 +57,9 @@ impl StorageError {
         match &self.source {
             StorageFailure::Store(error) => error.kind,
             StorageFailure::Several(failures) => kind_of_all(failures),
-            StorageFailure::UnknownBase { .. } | StorageFailure::Open(_) => StoreErrorKind::Refused,
+            StorageFailure::UnknownBase { .. }
+            | StorageFailure::Incomplete(_)
+            | StorageFailure::Open(_) => StoreErrorKind::Refused,
         }
     }
 

@@ -10,12 +10,19 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::sync::Notify;
 
+use super::attachment::{Attachment, Identification, InitOptions};
 use super::base::{BaseDirectory, BaseStatus};
 use super::error::Result;
+use super::fleet::Fleet;
+use super::identity::Identity;
+use super::membership::{MemberState, Membership};
 use super::probe;
+use super::roster::Roster;
 use crate::config::BaseDirectoryConfig;
 use crate::id::BaseName;
 use crate::runtime::Runtime;
+use crate::store::limit::Limit;
+use crate::store::meter::Meter;
 use crate::store::metrics::StorageMetrics;
 use crate::store::open::open_all;
 use crate::store::retry::RetryPolicy;
@@ -52,6 +59,7 @@ pub struct Storage {
 #[derive(Debug)]
 pub(super) struct Inner {
     pub bases: Vec<Arc<BaseDirectory>>,
+    pub fleet: Arc<Fleet>,
     /// How a put that failed in every base directory is retried.
     pub put_retry: RetryPolicy,
     /// Position in the rotation for the next segment.
@@ -69,11 +77,23 @@ impl Storage {
     /// # Errors
     /// If one is misconfigured, two are the same, or there is none.
     pub fn open(configs: &[BaseDirectoryConfig], runtime: &Runtime) -> Result<Self> {
+        Self::open_with(configs, Identification::Create, runtime)
+    }
+
+    /// As [`Storage::open`], for a command that must not make base directories of empty places.
+    ///
+    /// # Errors
+    /// As [`Storage::open`].
+    pub fn open_with(
+        configs: &[BaseDirectoryConfig],
+        identification: Identification,
+        runtime: &Runtime,
+    ) -> Result<Self> {
         let opened = open_all(configs, runtime)?.into_iter().map(|base| {
             let store = (base.name, base.uri.to_string(), base.opened.store);
             (store, base.opened.limits)
         });
-        Ok(Self::with_limits(opened, runtime))
+        Ok(Self::with_limits(opened, identification, runtime))
     }
 
     /// Storage over given stores (name, URI for people, store), for tests and simulation.
@@ -83,31 +103,41 @@ impl Storage {
         runtime: &Runtime,
     ) -> Self {
         let stores = stores.into_iter().map(|store| (store, limits));
-        Self::with_limits(stores, runtime)
+        Self::with_limits(stores, Identification::Create, runtime)
     }
 
     fn with_limits(
         stores: impl Iterator<Item = ((BaseName, String, Arc<dyn Store>), StoreLimits)>,
+        identification: Identification,
         runtime: &Runtime,
     ) -> Self {
-        let metrics = StorageMetrics::default();
+        let (metrics, roster) = (StorageMetrics::default(), Arc::new(Roster::default()));
         let health_changed = Arc::default();
         // A put may end up anywhere, so all base directories share the longest policy: one remote
         // base directory makes puts to local ones retry for 60 s too.
         let mut put_retry = RetryPolicy::LOCAL;
-        let mut bases = Vec::new();
+        let mut attached = Vec::new();
         for ((name, uri, store), limits) in stores {
-            if limits.retry.max_elapsed > put_retry.max_elapsed || bases.is_empty() {
+            if limits.retry.max_elapsed > put_retry.max_elapsed || attached.is_empty() {
                 put_retry = limits.retry;
             }
-            let (metrics, changed) = (&metrics, &health_changed);
-            bases.push(BaseDirectory::new(
-                name, uri, store, limits, metrics, changed, runtime,
-            ));
+            let clock = runtime.clock.clone();
+            let meter = Meter::new(store, name.clone(), metrics.clone(), clock);
+            let raw = Limit::new(Arc::new(meter), limits, runtime.tasks.clone());
+            let attachment = Attachment::new(name, Arc::new(raw), &roster, identification, runtime);
+            attached.push((attachment, uri, limits));
         }
+        let attachments = attached.iter().map(|(attachment, ..)| attachment.clone());
+        let fleet = Fleet::new(attachments.collect(), roster);
+        let bases = attached.into_iter().map(|(attachment, uri, limits)| {
+            let (metrics, changed) = (&metrics, &health_changed);
+            BaseDirectory::new(attachment, uri, &fleet, limits, metrics, changed, runtime)
+        });
+        let bases = bases.collect();
         Self {
             inner: Arc::new(Inner {
                 bases,
+                fleet,
                 put_retry,
                 // Daemons that start together should not all begin with the same base directory.
                 turn: AtomicUsize::new(usize::try_from(runtime.random.next_u64()).unwrap_or(0)),
@@ -141,10 +171,76 @@ impl Storage {
     pub async fn bases_ignoring_preconditions(&self) -> Vec<BaseName> {
         let runtime = &self.inner.runtime;
         let tested = self.inner.bases.iter().map(async |base| {
-            let honoured = probe::honours_preconditions(&*base.no_retry, runtime).await;
+            let honoured = probe::honours_preconditions(&*base.attachment.raw, runtime).await;
             matches!(honoured, Ok(false)).then(|| base.name.clone())
         });
         join_all(tested).await.into_iter().flatten().collect()
+    }
+
+    /// The identities that were read, each with the name of its base directory.
+    pub fn identities(&self) -> Vec<(BaseName, Option<Arc<Identity>>)> {
+        let bases = self.inner.bases.iter();
+        bases
+            .map(|base| (base.name.clone(), base.attachment.identity()))
+            .collect()
+    }
+
+    /// Reads the identity of a base directory again, for keys that are new, or all those that were
+    /// not read yet; not more often than every few seconds, since anybody can send a handle that
+    /// names an unknown key.
+    pub async fn refresh_identity(&self, name: Option<&BaseName>) {
+        let bases = self.inner.bases.iter().filter(|base| match name {
+            Some(name) => base.name == *name,
+            None => base.attachment.id().is_none(),
+        });
+        join_all(bases.map(|base| base.attachment.refresh())).await;
+    }
+
+    /// Creates identities where they are missing, or rotates keys, at the request of an operator.
+    /// With a name only that base directory. Returns what was done with each.
+    ///
+    /// # Errors
+    /// One is not what the operator has confirmed.
+    pub async fn init(
+        &self,
+        only: Option<&BaseName>,
+        options: InitOptions,
+    ) -> Result<Vec<(BaseName, &'static str)>> {
+        let mut done = Vec::new();
+        let bases = self.inner.bases.iter();
+        for base in bases.filter(|base| only.is_none_or(|name| base.name == *name)) {
+            let result = base.attachment.init(options).await;
+            let result = result.map_err(|error| base.error("put", "its identity", error))?;
+            done.push((base.name.clone(), result));
+        }
+        Ok(done)
+    }
+
+    /// The base directories of the fleet, as last read; `None` before the first time.
+    pub fn members(&self) -> Option<Arc<Membership>> {
+        self.inner.fleet.members()
+    }
+
+    /// Sets what the fleet does with a base directory; returns the new list.
+    ///
+    /// # Errors
+    /// There is none of this name, or the list cannot be written where it must be.
+    pub async fn set_member(&self, name: &BaseName, state: MemberState) -> Result<Arc<Membership>> {
+        self.inner.fleet.set_state(name, state).await
+    }
+
+    /// Checks, with a read of each base directory, that this daemon has all that the fleet uses:
+    /// only then may it believe that an exchange has ended. Restores identities that are missing.
+    ///
+    /// # Errors
+    /// It lacks one, or one cannot be read.
+    pub async fn check_members(&self) -> Result<()> {
+        self.inner.fleet.check_complete().await
+    }
+
+    /// Why this daemon collects nothing, if the last check found a reason.
+    pub fn collection_hindrance(&self) -> Option<String> {
+        self.inner.fleet.hindrance()
     }
 
     /// The last known health of all base directories, without accessing them.

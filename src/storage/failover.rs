@@ -27,6 +27,7 @@ impl Storage {
         order: impl Fn(&[bool]) -> Vec<usize>,
         put: impl Fn(Arc<BaseDirectory>) -> BoxFuture<'static, Result<T, StoreError>>,
     ) -> Result<(BaseName, T)> {
+        self.inner.fleet.settle_once().await;
         let (clock, policy) = (&self.inner.runtime.clock, self.inner.put_retry);
         let deadline = clock.now() + policy.max_elapsed;
         let mut round = 0;
@@ -35,6 +36,9 @@ impl Storage {
             let mut failures = Vec::new();
             for index in order(&healthy) {
                 let base = &self.inner.bases[index];
+                if !base.is_active() {
+                    continue;
+                }
                 match put(Arc::clone(base)).await {
                     Ok(result) => {
                         base.recovered();
@@ -47,6 +51,9 @@ impl Storage {
                     }
                 }
             }
+            if failures.is_empty() {
+                return Err(self.none_active(object));
+            }
             round += 1;
             let wait = policy.wait(round, self.inner.runtime.random.next_u64());
             let refused = |(_, error): &(_, StoreError)| error.kind == StoreErrorKind::Refused;
@@ -54,6 +61,17 @@ impl Storage {
                 return Err(self.all_failed(object, failures));
             }
             clock.sleep(wait).await;
+        }
+    }
+
+    fn none_active(&self, object: &str) -> StorageError {
+        let reason = "none of the base directories here is an active member of the fleet; \
+             `stopover members` shows and changes that";
+        StorageError {
+            base: "all".into(),
+            operation: "put",
+            object: object.into(),
+            source: StorageFailure::Incomplete(reason.into()),
         }
     }
 

@@ -16,11 +16,14 @@ use crate::store::{Precondition, Result, Store, StoreError, StoreErrorKind, if_f
 /// A store that takes longer than this for a few bytes is unusable for segments.
 const TIME_LIMIT: Duration = Duration::from_secs(40);
 
-/// Probes a store.
-pub async fn run(store: &dyn Store, runtime: &Runtime) -> Result<()> {
+/// Runs a probe; one that takes too long has failed.
+pub async fn within_limit(
+    probe: impl Future<Output = Result<()>>,
+    runtime: &Runtime,
+) -> Result<()> {
     tokio::select! {
         biased;
-        result = probe(store, runtime) => result,
+        result = probe => result,
         () = runtime.clock.sleep(TIME_LIMIT) => Err(StoreError::new(
             StoreErrorKind::Unavailable,
             format!("a probe did not complete within {} s", TIME_LIMIT.as_secs()),
@@ -45,7 +48,8 @@ pub async fn honours_preconditions(store: &dyn Store, runtime: &Runtime) -> Resu
     honoured
 }
 
-async fn probe(store: &dyn Store, runtime: &Runtime) -> Result<()> {
+/// Probes a store.
+pub async fn probe(store: &dyn Store, runtime: &Runtime) -> Result<()> {
     if store.needs_keep_object() && !exists(store, &keys::keep(), "reading").await? {
         let content = vec![Bytes::from_static(b"Keeps this folder from being empty.\n")];
         let put = store.put(&keys::keep(), content).await;

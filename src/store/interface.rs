@@ -48,6 +48,9 @@ pub struct Versioned {
 pub enum Precondition {
     /// The object must not exist.
     Absent,
+    /// The object must not exist, and the store must decide that itself: one without conditional
+    /// writes refuses, where [`Precondition::Absent`] reads first and loses a write in between.
+    StrictlyAbsent,
     /// The object must still have this [`Versioned::version`].
     Version(String),
 }
@@ -126,6 +129,16 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     /// All objects below a folder, at any depth, in no particular order, without temporaries. A
     /// folder that does not exist is empty; a base directory that has disappeared is an error.
     async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>>;
+
+    /// Up to `max` keys of objects anywhere in the base directory, to see what it is used for.
+    async fn first_keys(&self, max: usize) -> Result<Vec<Key>> {
+        let listed = self.list(&super::keys::root()).await?;
+        Ok(listed
+            .into_iter()
+            .map(|found| found.key)
+            .take(max)
+            .collect())
+    }
 
     /// Names of the non-empty folders directly in a folder, in no particular order.
     async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>>;

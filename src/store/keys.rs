@@ -7,6 +7,8 @@
 //! <base directory>/v1/<exchange>/exchange.json               the marker
 //! <base directory>/v1/<exchange>/segments/<segment id>.seg   a segment
 //! <base directory>/v1/.keep                                  keeps v1/ from being empty
+//! <base directory>/v1/identity                               which base directory this is
+//! <base directory>/v1/members                                the base directories of the fleet
 //! <base directory>/.probe/<random>                           a probe, short-lived
 //! ```
 
@@ -103,6 +105,41 @@ pub fn probe(random: u64) -> Key {
 /// The object that keeps the folder of all exchanges non-empty.
 pub fn keep() -> Key {
     Key(format!("{FORMAT}/.keep"))
+}
+
+/// The whole base directory.
+pub fn root() -> Folder {
+    Folder(String::new())
+}
+
+/// The object that says which base directory this is. Its first line never changes.
+pub fn identity() -> Key {
+    Key(format!("{FORMAT}/identity"))
+}
+
+/// The object that lists the base directories of the fleet.
+pub fn members() -> Key {
+    Key(format!("{FORMAT}/members"))
+}
+
+/// Whose an object is, by its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// Stopover wrote it, and it exists only in a base directory that has an identity.
+    Fleet,
+    /// A probe may have written it, before there was an identity.
+    Probe,
+    /// Stopover did not write it.
+    Foreign,
+}
+
+/// Whose an object is.
+pub fn owner(key: &Key) -> Owner {
+    match key.as_str().split_once('/') {
+        Some((FORMAT, _)) => Owner::Fleet,
+        Some((PROBES, _)) => Owner::Probe,
+        _ => Owner::Foreign,
+    }
 }
 
 /// The segment that a key names, if it is a segment key of this exchange.

@@ -104,6 +104,11 @@ impl Store for Limit {
         self.run(folder.as_str(), list).await
     }
 
+    async fn first_keys(&self, max: usize) -> Result<Vec<Key>> {
+        let list = |store: Arc<dyn Store>| async move { store.first_keys(max).await };
+        self.run("", list).await
+    }
+
     async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>> {
         let within = folder.clone();
         let list = |store: Arc<dyn Store>| async move { store.list_folders(&within).await };

@@ -113,6 +113,10 @@ impl Store for Meter {
         self.measured("list", self.inner.list(folder)).await
     }
 
+    async fn first_keys(&self, max: usize) -> Result<Vec<Key>> {
+        self.measured("list", self.inner.first_keys(max)).await
+    }
+
     async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>> {
         self.measured("list", self.inner.list_folders(folder)).await
     }

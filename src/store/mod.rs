@@ -22,6 +22,7 @@ pub mod object;
 pub mod open;
 mod opened;
 pub mod options;
+mod place;
 pub mod retry;
 #[cfg(test)]
 pub(crate) mod tests;

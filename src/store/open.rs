@@ -16,6 +16,7 @@ use super::object::{ObjectBackend, az, client, gs, s3};
 use super::opened::OpenedStore;
 use super::options::Options;
 pub use super::options::{OpenError, OpenReason};
+use super::place::Place;
 use super::{StoreLimits, stable_hash};
 use crate::config::{BaseDirectoryConfig, BaseUri, Scheme, Secret, cloud_variables};
 use crate::id::{BaseName, InvalidId};
@@ -104,13 +105,12 @@ pub fn review(
 }
 
 /// What was configured may differ and still name the same location, for example through an
-/// endpoint in the environment.
+/// endpoint in the environment, the client's own name of an option, or a symbolic link.
 fn conflict(old: &Opened, new: &Opened) -> Option<String> {
-    if old.opened.location == new.opened.location {
+    let (earlier, later) = (&old.opened.location, &new.opened.location);
+    if let Some(overlap) = Place::of(earlier).overlap(&Place::of(later)) {
         let (name, uri) = (&old.name, &old.uri);
-        return Some(format!(
-            "it is the same location as {name} ({uri}); remove one"
-        ));
+        return Some(format!("it {overlap} {name} ({uri}); remove one"));
     }
     let same_name = old.name == new.name;
     same_name.then(|| {

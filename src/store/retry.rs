@@ -153,6 +153,10 @@ impl Store for Retry {
         self.retrying(|| self.inner.list(folder)).await
     }
 
+    async fn first_keys(&self, max: usize) -> Result<Vec<Key>> {
+        self.retrying(|| self.inner.first_keys(max)).await
+    }
+
     async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>> {
         self.retrying(|| self.inner.list_folders(folder)).await
     }

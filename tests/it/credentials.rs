@@ -395,12 +395,12 @@ async fn until_status(http: &Client, daemon: &Process, token: &str, wanted: Stat
 #[tokio::test]
 async fn a_running_daemon_reloads_its_tokens_periodically_and_on_sighup() {
     let (folder, http) = (tempfile::tempdir().unwrap(), Client::new());
-    let tokens = folder.path().join("tokens");
+    let (base, tokens) = (folder.path().join("base"), folder.path().join("tokens"));
     for interval in ["50ms", "1d"] {
         write_whole(&tokens, &format!("{READER}\n"));
         let file = format!("server.token_file={}", tokens.display());
         let interval = format!("server.reload_interval={interval}");
-        let daemon = Process::start(folder.path(), &["--set", &file, "--set", &interval]);
+        let daemon = Process::start(&base, &["--set", &file, "--set", &interval]);
         until_status(&http, &daemon, READER, StatusCode::OK).await;
         write_whole(&tokens, &format!("admin {WRITER}\n"));
         if interval.ends_with("1d") {
@@ -413,7 +413,7 @@ async fn a_running_daemon_reloads_its_tokens_periodically_and_on_sighup() {
         until_status(&http, &daemon, WRITER, StatusCode::OK).await;
     }
     // SIGHUP does not end a daemon without tokens either.
-    let daemon = Process::start(folder.path(), &[]);
+    let daemon = Process::start(&base, &[]);
     daemon.signal("HUP");
     announce(&http, &daemon, "q-1").await;
 }

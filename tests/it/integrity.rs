@@ -9,7 +9,6 @@ use serde_json::json;
 
 use stopover::app::Daemon;
 use stopover::cache::hot::HotSegment;
-use stopover::catalog::handle::Handle;
 use stopover::config::Config;
 use stopover::id::{ExchangeId, SegmentAddress, TaskAttempt};
 use stopover::read::{PageFormat, ReadError, Selection};
@@ -251,7 +250,10 @@ async fn a_shared_chunk_damaged_in_transit_or_in_memory_is_fetched_again() {
         let pieces: Vec<Bytes> = read.stream.try_collect().await?;
         Ok::<_, ReadError>(pieces.concat())
     };
-    let end = Handle::decode(&handle).unwrap().ranges[0].length as usize + SEGMENT_HEADER_LEN;
+    let opened = with_fresh_daemon(&config, async |daemon| {
+        daemon.catalog.open_handle(&handle).await.unwrap()
+    });
+    let end = opened.await.ranges[0].length as usize + SEGMENT_HEADER_LEN;
     let third = end..end + RECORD_LEN + 12 + PAGES[2].1.len();
     for at in third {
         let mut damaged = good.clone();

@@ -13,6 +13,7 @@ mod http_errors;
 mod http_fuzz;
 mod http_hostile;
 mod http_wire;
+mod identity;
 mod integrity;
 mod leases;
 mod model;

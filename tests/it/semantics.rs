@@ -75,7 +75,8 @@ impl Shared {
         for n in 0..self.bases {
             collect(&self.base(n), &mut files);
         }
-        files.retain(|f| !f.ends_with(".keep"));
+        let permanent = [".keep", "identity", "members"];
+        files.retain(|f| !permanent.iter().any(|name| f.ends_with(name)));
         files.sort();
         files
     }

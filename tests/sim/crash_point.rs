@@ -87,7 +87,7 @@ impl CrashPoint {
         })
     }
 
-    /// All files below the folder, except the `.keep` files.
+    /// All files below the folder, except those of the base directory itself.
     pub fn leftovers(&self) -> Vec<String> {
         let mut found = Vec::new();
         let mut folders: Vec<PathBuf> = self.folder.iter().cloned().collect();
@@ -95,13 +95,18 @@ impl CrashPoint {
             for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
                 match entry.path() {
                     path if path.is_dir() => folders.push(path),
-                    path if path.ends_with(".keep") => {}
+                    path if is_permanent(&path) => {}
                     path => found.push(path.display().to_string()),
                 }
             }
         }
         found
     }
+}
+
+fn is_permanent(path: &std::path::Path) -> bool {
+    let permanent = [".keep", "identity", "members"];
+    permanent.iter().any(|name| path.ends_with(name))
 }
 
 #[derive(Debug)]

@@ -72,7 +72,10 @@ impl Disk {
     }
 
     pub fn list(&self, folder: &Folder) -> Vec<ObjectMeta> {
-        let prefix = format!("{folder}/");
+        let prefix = match folder.as_str() {
+            "" => String::new(),
+            folder => format!("{folder}/"),
+        };
         let below = self.objects.range(prefix.clone()..);
         below
             .take_while(|(key, _)| key.starts_with(&prefix))
@@ -109,7 +112,7 @@ impl Disk {
     pub fn satisfies(&self, key: &Key, expected: Option<&Precondition>) -> bool {
         let existing = self.objects.get(key.as_str());
         match (expected, existing) {
-            (None, _) | (Some(Precondition::Absent), None) => true,
+            (None, _) | (Some(Precondition::Absent | Precondition::StrictlyAbsent), None) => true,
             (Some(Precondition::Version(version)), Some(existing)) => {
                 *version == existing.version.to_string()
             }
@@ -131,9 +134,12 @@ impl Disk {
         (before - self.temporaries.len()) as u64
     }
 
-    /// All objects and temporary files, except those that keep folders in existence.
+    /// All objects and temporary files, except those that belong to the base directory itself.
     pub fn leftovers(&self) -> Vec<String> {
         let all = self.objects.keys().chain(self.temporaries.keys());
-        all.filter(|key| *key != "v1/.keep").cloned().collect()
+        let permanent = ["v1/.keep", "v1/identity", "v1/members"];
+        all.filter(|key| !permanent.contains(&key.as_str()))
+            .cloned()
+            .collect()
     }
 }

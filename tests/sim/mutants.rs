@@ -159,7 +159,9 @@ impl Store for MutantStore {
         content: Bytes,
         expected: &Precondition,
     ) -> Result<bool, StoreError> {
-        if self.is(Mutant::MarkerVersionNeverChanges) && *expected != Precondition::Absent {
+        if self.is(Mutant::MarkerVersionNeverChanges)
+            && matches!(expected, Precondition::Version(_))
+        {
             // All versions are reported as equal, so the precondition cannot be checked.
             return self.inner.put(key, vec![content]).await.map(|()| true);
         }

@@ -30,7 +30,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("telemetry", &["config", "fair", "memory"]),
     ("segment", &["crc", "id"]),
     ("store", &["config", "fair", "id", "runtime", "telemetry"]),
-    ("storage", &["config", "id", "runtime", "store"]),
+    ("storage", &["config", "crc", "id", "runtime", "store"]),
     ("dashboard", &["storage", "telemetry"]),
     (
         "cache",

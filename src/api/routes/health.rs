@@ -40,6 +40,10 @@ pub struct Readiness {
     obstacles: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     base_directories: Option<Vec<BaseDirectory>>,
+    /// Why this daemon collects no expired exchanges, if so: it lacks a base directory that the
+    /// fleet uses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_collecting: Option<String>,
 }
 
 impl From<BaseStatus> for BaseDirectory {
@@ -104,6 +108,7 @@ pub async fn ready(
             draining: Some(draining),
             obstacles: Some(obstacles),
             base_directories: Some(bases.collect()),
+            not_collecting: parts.storage.collection_hindrance(),
         },
     };
     (status, Json(readiness))

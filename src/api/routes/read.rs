@@ -11,7 +11,6 @@ use crate::api::page_framing::READ_MEDIA_TYPE;
 use crate::api::problem::{Problem, ProblemResponse};
 use crate::api::state::SharedState;
 use crate::api::stream_body::{OnFailure, StreamBody};
-use crate::read::Reader;
 
 /// Query of a read by handle.
 #[derive(Debug, IntoParams)]
@@ -50,12 +49,13 @@ pub async fn read_handle(
     StrictQuery(query): StrictQuery<ReadQuery>,
     TextBody(handle, mut reservation): TextBody,
 ) -> Result<Response, Problem> {
-    let request = Reader::decode(&handle, query.skip.unwrap_or(0))?;
+    let reader = &state.parts.reader;
+    let request = reader.decode(&handle, query.skip.unwrap_or(0)).await?;
     drop(handle);
     // The ranges of the handle live as long as the stream, and so does their reservation.
     reservation.shrink_to(request.memory_size());
     let permit = state.read_slot(request.exchange()).await;
-    let stream = state.parts.reader.read(request);
+    let stream = reader.read(request);
     let body = StreamBody::new(
         stream,
         None,

@@ -1,5 +1,6 @@
 //! Tests of storage over stores that fail: failover, health, retries, and the text of errors.
 
+mod identity;
 mod markers;
 
 use std::collections::BTreeSet;
@@ -22,8 +23,31 @@ fn storage(names: &[&str]) -> (Storage, Vec<Arc<FaultyStore>>) {
     (over(names, &stores, 3), stores)
 }
 
-/// The storage of one of several daemons over the same stores.
+/// The storage of one of several daemons over the same stores, which are identified.
 fn over(names: &[&str], stores: &[Arc<FaultyStore>], seed: u64) -> Storage {
+    let storage = unidentified(names, stores, seed);
+    let storage_of = &storage;
+    // On a thread of its own: the caller is no async function.
+    std::thread::scope(|scope| {
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        scope.spawn(move || runtime.block_on(storage_of.probe()));
+    });
+    stores.iter().for_each(|store| store.clear_log());
+    storage
+}
+
+/// A daemon that has done nothing yet, on stores that another one has identified.
+fn just_started(names: &[&str]) -> (Storage, Vec<Arc<FaultyStore>>) {
+    let (_, stores) = storage(names);
+    (unidentified(names, &stores, 5), stores)
+}
+
+fn unidentified(names: &[&str], stores: &[Arc<FaultyStore>], seed: u64) -> Storage {
     let bases = names.iter().zip(stores).map(|(name, store)| {
         let store: Arc<dyn Store> = Arc::<FaultyStore>::clone(store);
         (name.parse().unwrap(), format!("faulty://{name}"), store)
@@ -176,7 +200,7 @@ async fn a_failed_put_that_was_applied_leaves_the_segment_twice_and_readable() {
 
 #[tokio::test(start_paused = true)]
 async fn a_contended_put_is_retried_at_the_same_store_which_stays_healthy() {
-    let (storage, stores) = storage(&["only"]);
+    let (storage, stores) = just_started(&["only"]);
     stores[0].next("put", Fault::Contended);
     stores[0].next("put", Fault::Contended);
     put(&storage, 1).await.unwrap();
@@ -264,7 +288,7 @@ async fn a_list_that_fails_in_one_base_directory_is_an_error_that_names_it() {
 
 #[tokio::test(start_paused = true)]
 async fn keys_that_stopover_did_not_write_are_ignored_and_counted() {
-    let (storage, stores) = storage(&["only"]);
+    let (storage, stores) = just_started(&["only"]);
     let at = put(&storage, 1).await.unwrap();
     let stray = crate::store::keys::Key::listed("v1/query_1-x/segments/readme.txt");
     stores[0]
@@ -409,7 +433,8 @@ async fn a_probe_detects_a_store_that_returns_too_little() {
 #[tokio::test(start_paused = true)]
 async fn background_probes_end_with_the_daemon() {
     let runtime = Runtime::seeded(5);
-    let store = FaultyStore::new();
+    let (_, stores) = self::storage(&["only"]);
+    let store = Arc::clone(&stores[0]);
     store.always("put", Fault::Fails(Refused));
     let inner: Arc<dyn Store> = Arc::<FaultyStore>::clone(&store);
     let bases = vec![("only".parse().unwrap(), "faulty://only".into(), inner)];

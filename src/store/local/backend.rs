@@ -48,7 +48,14 @@ impl LocalStore {
         work: impl FnOnce(&Root) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let root = Arc::clone(&self.0);
-        let task = tokio::task::spawn_blocking(move || work(&root));
+        let task = tokio::task::spawn_blocking(move || {
+            // Before: nothing is written to another folder. After: what was not found, or was
+            // written, is not believed if the folder has disappeared meanwhile.
+            root.anchor.check(&root.folder)?;
+            let result = work(&root);
+            root.anchor.check(&root.folder)?;
+            result
+        });
         task.await
             .unwrap_or_else(|error| Err(StoreError::interrupted(error)))
     }
@@ -86,6 +93,10 @@ impl Store for LocalStore {
     async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>> {
         let folder = folder.clone();
         self.blocking(move |root| root.list(&folder)).await
+    }
+
+    async fn first_keys(&self, max: usize) -> Result<Vec<Key>> {
+        self.blocking(move |root| root.first_keys(max)).await
     }
 
     async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>> {

@@ -5,6 +5,7 @@
 //! Invariant: a file under its final name is complete; a file whose name ends in `.tmp` is locked
 //! by the process that writes it, so an unlocked one is abandoned.
 
+mod anchor;
 mod backend;
 mod content;
 mod error;

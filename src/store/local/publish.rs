@@ -29,7 +29,7 @@ impl Root {
     pub fn put_if(&self, path: &Path, content: &Bytes, expected: &Precondition) -> Result<bool> {
         let content = std::slice::from_ref(content);
         let written = self.publish(path, content, &|temporary| match expected {
-            Precondition::Absent => swap::create(temporary, path),
+            Precondition::Absent | Precondition::StrictlyAbsent => swap::create(temporary, path),
             Precondition::Version(version) => swap::replace(temporary, path, version),
         })?;
         if let (false, Some(folder)) = (written, path.parent()) {
@@ -100,6 +100,10 @@ impl Root {
     }
 
     fn create_folder(&self, folder: &Path) -> io::Result<()> {
+        if !self.is_below(folder) && self.anchor.is_set() {
+            // The root has disappeared since the operation began: it is not ours to create.
+            return fs::metadata(folder).map(drop);
+        }
         match fs::create_dir(folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let parent = folder.parent().ok_or(error)?;
@@ -123,7 +127,6 @@ impl Root {
     /// Makes the names in a folder durable, and those of the folders up to the root: another
     /// process may just have created them and not yet synced. Syncing a clean folder is cheap.
     fn sync_folders(&self, folder: &Path) -> io::Result<()> {
-        self.seen.store(true, Ordering::Relaxed);
         if !self.fsync {
             return Ok(());
         }

@@ -1,15 +1,13 @@
 //! The folder of a base directory, and its state in this process.
 //!
-//! Does: map keys to paths, notice that the folder has disappeared. Does not: write (`publish`) or
-//! list and delete (`tree`). Invariant: every path is below the root.
+//! Does: map keys to paths, hold what is known of the folder (`anchor`). Does not: write
+//! (`publish`) or list and delete (`tree`). Invariant: every path is below the root.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
+use super::anchor::Anchor;
 use super::content::ContentWriter;
-use super::error::failure;
 use crate::store::keys::Key;
 use crate::store::{Result, StoreError, StoreErrorKind};
 
@@ -22,8 +20,7 @@ pub struct Root {
     /// Identifies this process in the names of its temporaries.
     pub writer: u64,
     pub next_temporary: AtomicU64,
-    /// The folder has existed: if it is missing later, it has disappeared and is not empty.
-    pub seen: AtomicBool,
+    pub anchor: Anchor,
     /// This process has synced the folder's own name.
     pub synced: AtomicBool,
 }
@@ -36,7 +33,7 @@ impl Root {
             content: ContentWriter::new(direct),
             writer,
             next_temporary: AtomicU64::new(0),
-            seen: AtomicBool::new(false),
+            anchor: Anchor::default(),
             synced: AtomicBool::new(false),
         }
     }
@@ -64,26 +61,5 @@ impl Root {
 
     pub fn is_below(&self, folder: &Path) -> bool {
         folder != self.folder && folder.starts_with(&self.folder)
-    }
-
-    /// Checks that the folder has not disappeared: its data exists and cannot be seen, which must
-    /// not be taken for an empty base directory.
-    ///
-    /// # Errors
-    /// `Unavailable` if it has, for example because it was unmounted.
-    pub fn check(&self) -> Result<()> {
-        match fs::metadata(&self.folder) {
-            Ok(_) => self.seen.store(true, Ordering::Relaxed),
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failure("listing", &self.folder, error));
-            }
-            Err(_) if self.seen.load(Ordering::Relaxed) => {
-                let folder = self.folder.display();
-                let message = format!("the folder {folder} has disappeared; is it still mounted?");
-                return Err(StoreError::new(StoreErrorKind::Unavailable, message));
-            }
-            Err(_) => {}
-        }
-        Ok(())
     }
 }

@@ -4,7 +4,7 @@
 //! Invariant: a temporary is removed only if no process holds its lock, and only empty folders
 //! below the root are removed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,12 +13,11 @@ use super::error::{failure, if_found};
 use super::publish::sync_folder;
 use super::root::Root;
 use super::swap;
-use crate::store::keys::{Folder, TEMPORARY};
+use crate::store::keys::{Folder, Key, TEMPORARY};
 use crate::store::{DeleteOutcome, ObjectMeta, Result};
 
 impl Root {
     pub fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>> {
-        self.check()?;
         let mut found = Vec::new();
         self.walk(folder, &mut |path, size| {
             if let (false, Some(key)) = (is_temporary(path), self.key(path)) {
@@ -28,8 +27,27 @@ impl Root {
         Ok(found)
     }
 
+    /// Up to `max` keys, from the folders near the root first.
+    pub fn first_keys(&self, max: usize) -> Result<Vec<Key>> {
+        let mut found = Vec::new();
+        let mut folders = VecDeque::from([self.folder.clone()]);
+        while let Some(folder) = folders.pop_front() {
+            for (path, is_folder) in read_folder(&folder)? {
+                if found.len() >= max {
+                    return Ok(found);
+                }
+                // Every file system has one, which its owner alone can read.
+                if is_folder && !path.ends_with("lost+found") {
+                    folders.push_back(path);
+                } else if !is_folder && !is_temporary(&path) {
+                    found.extend(self.key(&path));
+                }
+            }
+        }
+        Ok(found)
+    }
+
     pub fn list_folders(&self, folder: &Folder) -> Result<Vec<String>> {
-        self.check()?;
         let entries = read_folder(&self.folder.join(folder.as_str()))?;
         let folders = entries.into_iter().filter(|(_, is_folder)| *is_folder);
         Ok(folders

@@ -208,6 +208,13 @@ impl Store for ObjectBackend {
             .map_err(|error| self.error(&error))
     }
 
+    async fn first_keys(&self, max: usize) -> Result<Vec<Key>> {
+        let objects = self.store.list(Some(&self.path("")));
+        let keys = objects.try_filter_map(async |object| Ok(self.key(&object.location)));
+        let found = keys.take(max).try_collect().await;
+        found.map_err(|error| self.error(&error))
+    }
+
     async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>> {
         let listed = self
             .store

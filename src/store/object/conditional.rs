@@ -29,13 +29,14 @@ impl ObjectBackend {
         expected: &Precondition,
     ) -> Result<bool> {
         use object_store::Error;
-        if self.unconditional.load(Ordering::Relaxed) {
+        let strict = *expected == Precondition::StrictlyAbsent;
+        if self.unconditional.load(Ordering::Relaxed) && !strict {
             return self.check_and_put(key, content, expected).await;
         }
         let put = self.put_with(key, content.clone().into(), put_mode(expected));
         match put.await {
             Ok(()) => Ok(true),
-            Err(error) if is_not_implemented(&error) => {
+            Err(error) if is_not_implemented(&error) && !strict => {
                 self.check_and_put(key, content, expected).await
             }
             Err(error @ (Error::Precondition { .. } | Error::AlreadyExists { .. })) => {
@@ -121,10 +122,10 @@ impl ObjectBackend {
 }
 
 fn holds(expected: &Precondition, found: Option<Versioned>) -> bool {
-    *expected
-        == found.map_or(Precondition::Absent, |found| {
-            Precondition::Version(found.version)
-        })
+    match expected {
+        Precondition::Absent | Precondition::StrictlyAbsent => found.is_none(),
+        Precondition::Version(version) => found.is_some_and(|found| found.version == *version),
+    }
 }
 
 fn put_mode(expected: &Precondition) -> PutMode {

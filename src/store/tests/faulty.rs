@@ -82,6 +82,11 @@ impl FaultyStore {
         self.log.lock().clone()
     }
 
+    /// Forgets the operations so far.
+    pub fn clear_log(&self) {
+        self.log.lock().clear();
+    }
+
     /// Number of operations so far that begin like this.
     pub fn count(&self, operation: &str) -> usize {
         self.log
@@ -180,6 +185,11 @@ impl Store for FaultyStore {
 
     async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>, StoreError> {
         self.run("list", folder, self.inner.list(folder), whole)
+            .await
+    }
+
+    async fn first_keys(&self, max: usize) -> Result<Vec<Key>, StoreError> {
+        self.run("list", "", self.inner.first_keys(max), whole)
             .await
     }
 

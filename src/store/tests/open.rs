@@ -71,6 +71,12 @@ fn a_location_has_one_name_however_its_uri_is_written() {
 fn the_same_location_or_the_same_name_twice_is_an_error() {
     let twice = [config("file:///a/b", &[]), config("file:///a/b/", &[])];
     refused(open(&twice), &["same location", "file:///a/b"]);
+    let endpoint = |name| (name, "https://minio.example");
+    let aliases = [
+        config("s3://b/p", &[endpoint("endpoint"), KEYS[0], KEYS[1]]),
+        config("s3://b/p/q", &[endpoint("aws_endpoint"), KEYS[0], KEYS[1]]),
+    ];
+    refused(open(&aliases), &["lies within", "s3://b/p"]);
     let mut named = [config("file:///a", &[]), config("memory://a", &[])];
     for config in &mut named {
         config.name = "mine".into();

@@ -1,0 +1,366 @@
+//! The list of the fleet's base directories, as stored in each of them.
+//!
+//! Does: read the list from all base directories, found it for a new fleet, edit it, copy the
+//! newest to those that have an older one, and decide whether this daemon knows enough to collect.
+//! Does not: know what a list says (`membership`). Invariant: a base directory gets objects only
+//! once every other member has the list that names it; so a daemon that does not have it finds out
+//! before it believes that an exchange has ended.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use parking_lot::Mutex;
+
+use super::attachment::Attachment;
+use super::error::{Result, StorageError, StorageFailure};
+use super::membership::{Member, MemberState, Membership};
+use super::roster::{Role, Roster, find_by_name};
+use crate::id::{BaseId, BaseName};
+use crate::store::keys::{self, Owner};
+use crate::store::{Precondition, StoreError, StoreErrorKind, if_found};
+
+/// How many times an edit is tried while others edit the list.
+const MAX_EDITS: u32 = 8;
+
+/// Objects that are looked at to find out whether the fleet has exchanges.
+const SAMPLE: usize = 100;
+
+/// The base directories of a daemon as a part of the fleet.
+#[derive(Debug)]
+pub struct Fleet {
+    attachments: Vec<Arc<Attachment>>,
+    roster: Arc<Roster>,
+    editing: tokio::sync::Mutex<()>,
+    settled: tokio::sync::OnceCell<()>,
+    /// Why this daemon collects nothing.
+    hindrance: Mutex<Option<String>>,
+}
+
+/// The list in one base directory.
+struct Stored {
+    at: Arc<Attachment>,
+    /// With the version of the object; `None` if there is none.
+    list: Option<(Membership, String)>,
+}
+
+/// What was read from all base directories.
+struct Lists {
+    stored: Vec<Stored>,
+    failures: Vec<StorageError>,
+    newest: Option<Membership>,
+}
+
+impl Fleet {
+    pub fn new(attachments: Vec<Arc<Attachment>>, roster: Arc<Roster>) -> Arc<Self> {
+        Arc::new(Self {
+            attachments,
+            roster,
+            editing: tokio::sync::Mutex::default(),
+            settled: tokio::sync::OnceCell::new(),
+            hindrance: Mutex::default(),
+        })
+    }
+
+    /// The newest list that is known.
+    pub fn members(&self) -> Option<Arc<Membership>> {
+        self.roster.members()
+    }
+
+    /// Why this daemon collects nothing, if that is so.
+    pub fn hindrance(&self) -> Option<String> {
+        self.hindrance.lock().clone()
+    }
+
+    /// Settles before the first put, if no base directory was probed before.
+    pub async fn settle_once(&self) {
+        if self.roster.members().is_some() {
+            return;
+        }
+        let identify = || join_all(self.attachments.iter().map(|at| at.ensure()));
+        let settle = async || {
+            identify().await;
+            self.settle().await;
+        };
+        self.settled.get_or_init(settle).await;
+    }
+
+    /// Reads the list where a base directory was identified, founds it in a new fleet, and copies
+    /// the newest to where an older one is.
+    pub async fn settle(&self) {
+        let _editing = self.editing.lock().await;
+        for _ in 0..MAX_EDITS {
+            let lists = self.read_lists(|at| at.id().is_some()).await;
+            let list = lists.newest.clone().unwrap_or_else(Membership::empty);
+            let unlisted = lists.stored.iter().filter_map(|stored| {
+                let id = stored.at.id().filter(|id| list.find(*id).is_none())?;
+                Some((id, stored.at.name.clone()))
+            });
+            let unlisted: Vec<_> = unlisted.collect();
+            if unlisted.is_empty() || !self.may_add(&lists).await {
+                self.copy(&lists).await;
+                return;
+            }
+            let next = unlisted.into_iter().fold(list, |list, (id, name)| {
+                let state = MemberState::Active;
+                list.with(Member { id, name, state })
+            });
+            let founding = lists.newest.is_none();
+            match self.write(&next, &lists, true).await {
+                Ok(true) => {
+                    if founding {
+                        self.roster.set_founder();
+                    }
+                    tracing::info!(
+                        generation = next.generation,
+                        "base directories added to the fleet's list of members"
+                    );
+                    return;
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot write the list of the fleet's members");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Checks that this daemon has every base directory in which the fleet may have a marker.
+    ///
+    /// # Errors
+    /// It lacks one, the list is missing, or a base directory cannot be read.
+    pub async fn check_complete(&self) -> Result<()> {
+        let lists = {
+            let _editing = self.editing.lock().await;
+            let lists = self.read_lists(|_| true).await;
+            self.copy(&lists).await;
+            lists
+        };
+        let known = self.members();
+        if let Some(failure) = lists.failures.into_iter().next() {
+            return Err(failure);
+        }
+        let hindrance = match known {
+            None => Some(
+                "the fleet has no list of members; run `stopover members add` for each base \
+                 directory that it uses"
+                    .to_owned(),
+            ),
+            Some(members) => lacking(&members, &self.roster.identified()),
+        };
+        let mut state = self.hindrance.lock();
+        if *state != hindrance {
+            match &hindrance {
+                Some(why) => tracing::warn!("this daemon collects nothing: {why}"),
+                None => tracing::info!("this daemon has all base directories of the fleet again"),
+            }
+            state.clone_from(&hindrance);
+        }
+        match hindrance {
+            None => Ok(()),
+            Some(why) => Err(StorageError {
+                base: "all".into(),
+                operation: "collect",
+                object: "expired exchanges".into(),
+                source: StorageFailure::Incomplete(why),
+            }),
+        }
+    }
+
+    /// Sets what the fleet does with a base directory.
+    ///
+    /// # Errors
+    /// There is none of this name, or the list cannot be written where it must be.
+    pub async fn set_state(&self, name: &BaseName, state: MemberState) -> Result<Arc<Membership>> {
+        let _editing = self.editing.lock().await;
+        for _ in 0..MAX_EDITS {
+            let lists = self.read_lists(|_| true).await;
+            let list = lists.newest.clone().unwrap_or_else(Membership::empty);
+            let member = self.member_for(&list, name, state)?;
+            let next = list.with(member);
+            // What is added needs the list everywhere; what leaves may be unreachable.
+            if self
+                .write(&next, &lists, state == MemberState::Active)
+                .await?
+            {
+                return Ok(self.members().unwrap_or_else(|| Arc::new(next)));
+            }
+        }
+        Err(edit_error(name, "other processes edit it at the same time"))
+    }
+
+    fn member_for(&self, list: &Membership, name: &BaseName, state: MemberState) -> Result<Member> {
+        let mine = self.attachments.iter().find(|at| at.name == *name);
+        let mine = mine.and_then(|at| at.id());
+        let listed = match mine {
+            Some(id) => list.find(id).or_else(|| find_by_name(list, name)),
+            None => find_by_name(list, name),
+        };
+        let id = match (listed, mine) {
+            (Some(member), _) if member.state == MemberState::Abandoned => {
+                return Err(edit_error(
+                    name,
+                    "it was abandoned, and what it holds is out of date: empty it and run \
+                     `stopover init`, which gives it a new identity",
+                ));
+            }
+            (_, Some(id)) if state == MemberState::Active => id,
+            (Some(member), _) => member.id,
+            (None, _) if state == MemberState::Active => {
+                return Err(edit_error(
+                    name,
+                    "no base directory of this name is configured here, or it cannot be reached",
+                ));
+            }
+            (None, _) => return Err(edit_error(name, "it is not on the list")),
+        };
+        let name = name.clone();
+        Ok(Member { id, name, state })
+    }
+
+    async fn read_lists(&self, which: impl Fn(&Attachment) -> bool) -> Lists {
+        let used = self.attachments.iter().filter(|at| which(at));
+        let used = used.filter(|at| at.role() != Role::Member(MemberState::Abandoned));
+        let reads = join_all(used.map(async |at| (at, read_list(at).await))).await;
+        let (mut stored, mut failures) = (Vec::new(), Vec::new());
+        for (at, read) in reads {
+            let at = Arc::clone(at);
+            match read {
+                Ok(list) => stored.push(Stored { at, list }),
+                Err(error) => failures.push((at, error)),
+            }
+        }
+        let lists = stored.iter().filter_map(|s| s.list.as_ref());
+        if let Some((newest, _)) = lists.max_by_key(|(list, _)| list) {
+            self.roster.adopt(newest);
+        }
+        // Known only now: one that was abandoned is not expected to answer.
+        failures.retain(|(at, _)| at.role() != Role::Member(MemberState::Abandoned));
+        let failures = failures.into_iter().map(|(_, error)| error).collect();
+        Lists {
+            stored,
+            failures,
+            newest: self.members().as_deref().cloned(),
+        }
+    }
+
+    /// Whether this daemon may add its base directories by itself: the fleet is new.
+    async fn may_add(&self, lists: &Lists) -> bool {
+        if !self.attachments.iter().all(|at| at.may_mint()) {
+            return false;
+        }
+        let minted = || lists.stored.iter().all(|stored| stored.at.is_minted_here());
+        if self.roster.is_founder() || (lists.newest.is_none() && minted()) {
+            return true;
+        }
+        let unused = lists.stored.iter().map(async |stored| {
+            let found = stored.at.raw.first_keys(SAMPLE).await;
+            let own = [keys::identity(), keys::members(), keys::keep()];
+            found.is_ok_and(|found| {
+                let mut used = found.iter().filter(|key| keys::owner(key) == Owner::Fleet);
+                used.all(|key| own.contains(key))
+            })
+        });
+        join_all(unused).await.into_iter().all(|unused| unused)
+    }
+
+    /// Writes a list wherever it can be read, those that are listed first; returns whether all
+    /// still had what was read. With `everywhere` every member must be written.
+    async fn write(&self, next: &Membership, lists: &Lists, everywhere: bool) -> Result<bool> {
+        if let (true, Some(failure)) = (everywhere, lists.failures.first()) {
+            return Err(failure.clone());
+        }
+        let before = lists.newest.as_ref();
+        let is_new = |stored: &&Stored| {
+            let id = stored.at.id();
+            before.is_none_or(|list| id.is_none_or(|id| list.find(id).is_none()))
+        };
+        let (new, listed): (Vec<_>, Vec<_>) = lists.stored.iter().partition(is_new);
+        for stored in listed.into_iter().chain(new) {
+            if !put_list(stored, next).await? {
+                return Ok(false);
+            }
+        }
+        self.roster.adopt(next);
+        Ok(true)
+    }
+
+    /// Copies the newest list to where an older one is, or none: an expiry rule may have taken it.
+    async fn copy(&self, lists: &Lists) {
+        let Some(newest) = &lists.newest else { return };
+        if !self.attachments.iter().all(|at| at.may_mint()) {
+            return;
+        }
+        for stored in &lists.stored {
+            let listed = stored.at.id().is_some_and(|id| newest.find(id).is_some());
+            let older = stored.list.as_ref().is_none_or(|(list, _)| list < newest);
+            if listed
+                && older
+                && let Err(error) = put_list(stored, newest).await
+            {
+                tracing::debug!(%error, "cannot copy the list of the fleet's members");
+            }
+        }
+    }
+}
+
+/// Which members a daemon lacks that has identified these base directories, as text.
+fn lacking(members: &Membership, identified: &[BaseId]) -> Option<String> {
+    let missing = members.missing(identified);
+    let missing: Vec<String> = missing
+        .map(|member| format!("{} ({})", member.name, member.id))
+        .collect();
+    (!missing.is_empty()).then(|| {
+        format!(
+            "the fleet also uses base directory {}, which is not configured here, or another place \
+             has its name here; configure it as the other daemons do, or run `stopover members \
+             abandon` if it is lost for ever",
+            missing.join(", ")
+        )
+    })
+}
+
+async fn read_list(at: &Attachment) -> Result<Option<(Membership, String)>> {
+    let key = keys::members();
+    let read = async {
+        at.confirm().await?;
+        let Some(found) = if_found(at.raw.get_versioned(&key).await)? else {
+            return Ok(None);
+        };
+        let list = Membership::decode(&found.bytes).map_err(|error| {
+            StoreError::new(StoreErrorKind::Refused, "the list of members is damaged")
+                .caused_by(error)
+        })?;
+        Ok(Some((list, found.version)))
+    };
+    read.await.map_err(|error| store_error(at, "get", error))
+}
+
+async fn put_list(stored: &Stored, list: &Membership) -> Result<bool> {
+    let expected = match &stored.list {
+        Some((_, version)) => Precondition::Version(version.clone()),
+        None => Precondition::Absent,
+    };
+    let key = keys::members();
+    let put = stored.at.raw.put_if(&key, list.encode(), &expected);
+    put.await
+        .map_err(|error| store_error(&stored.at, "put", error))
+}
+
+fn store_error(at: &Attachment, operation: &'static str, error: StoreError) -> StorageError {
+    StorageError {
+        base: at.name.to_string(),
+        operation,
+        object: keys::members().to_string(),
+        source: error.into(),
+    }
+}
+
+fn edit_error(name: &BaseName, reason: &str) -> StorageError {
+    StorageError {
+        base: name.to_string(),
+        operation: "put",
+        object: keys::members().to_string(),
+        source: StoreError::new(StoreErrorKind::Refused, reason).into(),
+    }
+}

@@ -1,0 +1,182 @@
+//! Recognizes the folder of a base directory.
+//!
+//! Does: remember the folder that this process found first, hold it open, and compare what is at
+//! its path before and after each operation. Does not: create it (`publish`). Invariant: once the
+//! folder has been found, an operation succeeds only while the same folder, or another one with the
+//! same identity, is at its path: after an unmount nothing is believed to be absent, and nothing is
+//! written to the folder below the mount point.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use parking_lot::Mutex;
+
+use super::error::failure;
+use crate::store::{Result, StoreError, StoreErrorKind, keys};
+
+/// Longest first line of an identity.
+const MAX_LINE: u64 = 256;
+
+/// What this process knows of the folder.
+#[derive(Debug, Default)]
+pub struct Anchor(Mutex<Option<Anchored>>);
+
+#[derive(Debug)]
+struct Anchored {
+    /// Held open: while it is, the file system does not reuse its inode.
+    folder: File,
+    device: u64,
+    inode: u64,
+    /// The first line of its identity, which never changes; `None` until it has one.
+    identity: Option<String>,
+}
+
+impl Anchored {
+    fn open(root: &Path) -> io::Result<Self> {
+        let folder = File::open(root)?;
+        let found = folder.metadata()?;
+        Ok(Self {
+            identity: first_line(root),
+            device: found.dev(),
+            inode: found.ino(),
+            folder,
+        })
+    }
+
+    fn is(&self, found: &Metadata) -> bool {
+        (self.device, self.inode) == (found.dev(), found.ino())
+    }
+}
+
+impl Anchor {
+    /// Whether the folder has been found: it must not be created any more.
+    pub fn is_set(&self) -> bool {
+        self.0.lock().is_some()
+    }
+
+    /// Checks that the folder is the one that was found first.
+    ///
+    /// # Errors
+    /// `Unavailable` if it is missing or another one; otherwise those of the file system.
+    pub fn check(&self, root: &Path) -> Result<()> {
+        let found = fs::metadata(root);
+        let mut state = self.0.lock();
+        let reading = |error| failure("reading", root, error);
+        let Some(anchored) = state.as_mut() else {
+            match found {
+                Ok(found) if found.is_dir() => {
+                    *state = Some(Anchored::open(root).map_err(reading)?);
+                }
+                Ok(_) => return Err(reading(io::ErrorKind::NotADirectory.into())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(reading(error)),
+            }
+            return Ok(());
+        };
+        match found {
+            Ok(found) if anchored.is(&found) => {
+                if anchored.identity.is_none() {
+                    anchored.identity = first_line(root);
+                }
+                Ok(())
+            }
+            Ok(_) => {
+                let now = Anchored::open(root).map_err(reading)?;
+                if anchored.identity.is_none() || now.identity != anchored.identity {
+                    return Err(replaced(root));
+                }
+                tracing::info!(folder = %root.display(), previous = ?anchored.folder,
+                    "the folder was mounted or moved anew; its identity is the same");
+                *anchored = now;
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(disappeared(root)),
+            Err(error) => Err(reading(error)),
+        }
+    }
+}
+
+fn disappeared(root: &Path) -> StoreError {
+    let folder = root.display();
+    let message = format!("the folder {folder} has disappeared; is it still mounted?");
+    StoreError::new(StoreErrorKind::Unavailable, message)
+}
+
+fn replaced(root: &Path) -> StoreError {
+    let message = format!(
+        "the folder {} is not the one that was there before; is the right file system mounted?",
+        root.display()
+    );
+    StoreError::new(StoreErrorKind::Unavailable, message)
+}
+
+/// The first line of the identity in a folder, if it has one.
+fn first_line(root: &Path) -> Option<String> {
+    let file = File::open(root.join(keys::identity().as_str())).ok()?;
+    let mut line = String::new();
+    let read = BufReader::new(file.take(MAX_LINE)).read_line(&mut line);
+    read.ok().filter(|_| line.ends_with('\n')).map(|_| line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    /// A base directory whose identity has this first line.
+    fn folder(parent: &Path, name: &str, line: Option<&str>) -> PathBuf {
+        let root = parent.join(name);
+        let identity = root.join(keys::identity().as_str());
+        fs::create_dir_all(identity.parent().unwrap()).unwrap();
+        if let Some(line) = line {
+            fs::write(&identity, format!("{line}\nmore")).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn a_folder_that_vanishes_is_missed_until_it_is_back() {
+        let parent = tempfile::tempdir().unwrap();
+        let root = folder(parent.path(), "base", None);
+        let (anchor, away) = (Anchor::default(), parent.path().join("away"));
+        anchor.check(&root).unwrap();
+        fs::rename(&root, &away).unwrap();
+        let missing = anchor.check(&root).unwrap_err();
+        assert!(missing.message.contains("disappeared"), "{missing}");
+        fs::create_dir(&root).unwrap();
+        let other = anchor.check(&root).unwrap_err();
+        assert!(other.message.contains("not the one"), "{other}");
+        fs::remove_dir(&root).unwrap();
+        fs::rename(&away, &root).unwrap();
+        anchor.check(&root).unwrap();
+    }
+
+    #[test]
+    fn another_folder_is_accepted_only_with_the_same_identity() {
+        let parent = tempfile::tempdir().unwrap();
+        let root = folder(parent.path(), "base", Some("one"));
+        let copy = folder(parent.path(), "copy", Some("one"));
+        let other = folder(parent.path(), "other", Some("two"));
+        let anchor = Anchor::default();
+        anchor.check(&root).unwrap();
+        fs::rename(&root, parent.path().join("away")).unwrap();
+        fs::rename(&other, &root).unwrap();
+        assert!(anchor.check(&root).is_err());
+        fs::rename(&root, &other).unwrap();
+        fs::rename(&copy, &root).unwrap();
+        anchor.check(&root).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_does_not_exist_yet_is_not_missed() {
+        let parent = tempfile::tempdir().unwrap();
+        let (anchor, root) = (Anchor::default(), parent.path().join("new"));
+        anchor.check(&root).unwrap();
+        assert!(!anchor.is_set());
+        fs::create_dir(&root).unwrap();
+        anchor.check(&root).unwrap();
+        assert!(anchor.is_set());
+    }
+}

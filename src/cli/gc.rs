@@ -213,7 +213,7 @@ fn as_json(report: &GcReport, options: GcOptions) -> String {
     });
     let whole = json!({
         "dry_run": options.dry_run,
-        "watched_millis": options.watch.as_millis() as u64,
+        "watched_millis": u64::try_from(options.watch.as_millis()).unwrap_or(u64::MAX),
         "exchanges": entries.collect::<Vec<_>>(),
         "temporaries_removed": report.temporaries,
     });

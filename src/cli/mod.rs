@@ -21,6 +21,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{ConfigErrors, Environment, Flags, Loaded, cloud_variables, draft, load};
 use crate::runtime::Runtime;
 use crate::store::open::review;
+use crate::telemetry::logs::printable;
 
 /// Invalid arguments or configuration; a retry does not help.
 pub const EXIT_USAGE: u8 = 2;
@@ -166,7 +167,7 @@ fn failure(error: impl std::error::Error) -> ExitCode {
         }
         source = inner.source();
     }
-    eprintln!("stopover: {text}");
+    eprintln!("stopover: {}", printable(&text));
     ExitCode::FAILURE
 }
 

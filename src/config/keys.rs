@@ -51,6 +51,7 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const MILLI: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 const MONTH: Duration = Duration::from_secs(30 * 86_400);
 
@@ -64,6 +65,7 @@ pub const KEYS: &[Key] = &[
     key!(server.tls_key_file, optional_path, show_path),
     key!(server.tls_client_ca_file, optional_path, show_path),
     key!(server.reload_interval, duration, show_duration, in MILLI..=DAY),
+    key!(server.start_timeout, duration, show_duration, in MILLI..=HOUR),
     key!(server.drain_timeout, duration, show_duration, in Duration::ZERO..=DAY),
     key!(memory.budget, budget, show_budget),
     key!(memory.write_share, share, ToString::to_string, in 0.1..=0.9),

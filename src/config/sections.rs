@@ -49,6 +49,8 @@ section! {
         tls_client_ca_file: Option<PathBuf> = None,
         /// Interval at which the credential files are checked for changes.
         reload_interval: Duration = Duration::from_secs(10),
+        /// How long the start may take; what has not answered by then is brought up later.
+        start_timeout: Duration = Duration::from_secs(20),
         /// How long a stopping daemon waits for open sinks to finish.
         drain_timeout: Duration = Duration::from_secs(30),
     }
@@ -103,6 +105,11 @@ impl MemoryConfig {
     /// The same for a given machine.
     pub fn split_on(&self, machine: Machine) -> MemorySplit {
         let budget = self.resolve_on(machine);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share is from 0.1 to 0.9; a rounding error of some bytes does not matter"
+        )]
         let write = ((budget as f64 * self.write_share) as u64).min(budget);
         MemorySplit {
             write,
@@ -184,8 +191,8 @@ section! {
         max_page_size: u64 = 16 << 20,
         /// Bytes of one batch request.
         max_batch_size: u64 = 32 << 20,
-        /// Bytes of one JSON or handle body.
-        max_control_body_size: u64 = 64 << 20,
+        /// Bytes of one JSON body.
+        max_control_body_size: u64 = 4 << 20,
         /// Exchanges with sinks at this daemon.
         max_exchanges: usize = 10_000,
         /// Sinks of one exchange at this daemon.

@@ -148,7 +148,8 @@ fn scale(number: &str, factor: u64) -> Result<u64, InvalidValue> {
     let digits: u128 = format!("{whole}{fraction}")
         .parse()
         .map_err(|_| too_large)?;
-    let divisor = 10_u128.pow(fraction.len() as u32);
+    let places = u32::try_from(fraction.len()).map_err(|_| too_large)?;
+    let divisor = 10_u128.checked_pow(places).ok_or(too_large)?;
     let scaled = digits.checked_mul(u128::from(factor)).ok_or(too_large)?;
     if !scaled.is_multiple_of(divisor) {
         return Err("no whole number of bytes: write the size in a smaller unit".into());

@@ -4,6 +4,8 @@
 //! that silently skips its subject proves nothing. `cargo test --lib --test storage` needs no
 //! server.
 
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // numbers of the tests' own
+
 mod budget;
 mod checksums;
 #[path = "../it/support/frames.rs"]

@@ -109,7 +109,7 @@ async fn run(config: &Config, options: GcOptions) -> Result<GcReport, StorageErr
 /// Prints from time to time how much of the watch is over: it takes as long as a lease.
 async fn report_progress(watch: Duration, runtime: &Runtime) -> Infallible {
     let started = runtime.clock.now();
-    let interval = (watch / 15).clamp(Duration::from_millis(500), Duration::from_secs(60));
+    let interval = (watch / 15).clamp(Duration::from_secs(1), Duration::from_secs(60));
     loop {
         runtime.clock.sleep(interval).await;
         let elapsed = runtime.clock.now() - started;

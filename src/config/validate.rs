@@ -117,6 +117,11 @@ impl Validator<'_> {
         let paged = c.limits.max_page_size.saturating_add(c.read.chunk_size);
         let write = c.limits.max_batch_size as f64 / c.memory.write_share;
         let read = fetched.max(paged) as f64 / (1.0 - c.memory.write_share);
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "sizes within their ranges, divided by a share from 0.1 to 0.9"
+        )]
         let least = write.max(read).ceil() as u64;
         if budget >= least
             || OTHERS

@@ -139,9 +139,9 @@ async fn every_counter_is_exported_from_the_start() {
 async fn a_daemon_is_not_ready_while_no_exchange_can_be_opened_and_says_why() {
     let (kept, removed) = (BaseFolder::new(), BaseFolder::new());
     let mut config = kept.config();
-    config
-        .base_directories
-        .extend(removed.config_named("removed").base_directories);
+    let mut second = removed.config().base_directories.remove(0);
+    second.name = "removed".into();
+    config.base_directories.push(second);
     let server = TestServer::open(&config).await;
     let ready = ok_json(server.get("/readyz").await).await;
     assert_eq!(

@@ -174,8 +174,9 @@ pub async fn run(
     let daemon = Daemon::build(config, runtime)?;
     daemon.startup.begin();
     let credentials = Credentials::open(&config.server, &runtime.clock)?;
+    credentials.log_warnings();
     let state = daemon.api_state(config, credentials.clone());
-    let limits = ServerLimits::new(&config.limits);
+    let limits = ServerLimits::new(&config.server, &config.limits);
     let stall_policy = state.stall_policy.clone();
     let listen = config.server.listen;
     let server = Server::bind(listen, limits, stall_policy, credentials.clone()).await?;
@@ -291,7 +292,11 @@ pub fn describe_credentials(config: &ServerConfig, runtime: &Runtime) -> Result<
         Some(tls) if tls.requires_client_certificate() => "TLS with client certificates",
         Some(_) => "TLS",
     };
-    Ok(format!("{tls}; {tokens}"))
+    let warnings = credentials.warnings().into_iter();
+    let warnings: String = warnings
+        .map(|warning| format!("\nwarning: {warning}"))
+        .collect();
+    Ok(format!("{tls}; {tokens}{warnings}"))
 }
 
 /// Reloads changed token and certificate files at intervals, and all of them on SIGHUP.

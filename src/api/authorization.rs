@@ -1,9 +1,11 @@
 //! The authorization layer, before every route.
 //!
-//! Does: compare the credentials of a request with the permission of its route, and log refusals.
-//! Does not: hold tokens or certificates (`http::credentials` does). Invariant: until a request is
-//! authorized, only its method, route and headers are inspected.
+//! Does: compare the credentials of a request with the permission of its route, refuse browsers
+//! where no token is configured, log refusals, and take a slot for the connection of an authorized
+//! request. Does not: hold tokens or certificates (`http::credentials` does). Invariant: until a
+//! request is authorized, only its method, route and headers are inspected.
 
+mod browsers;
 pub mod caller;
 pub mod permissions;
 mod refusals;
@@ -20,6 +22,7 @@ use super::problem::{Problem, ProblemType};
 use crate::http::credentials::{Credentials, Peer};
 use crate::http::scopes::Scopes;
 use crate::http::server::ClientAddress;
+use crate::http::slots::Client;
 use crate::http::tokens::{Grant, Tokens};
 use crate::runtime::{Clock, Runtime};
 use caller::{Caller, Credential};
@@ -43,6 +46,15 @@ impl AccessState {
             clock: runtime.clock.clone(),
         }
     }
+
+    fn check(&self, request: &Request, required: Scopes) -> Result<Credential, Problem> {
+        check_peer(&self.credentials, request.extensions().get::<Peer>())?;
+        let tokens = self.credentials.tokens();
+        if tokens.is_none() {
+            browsers::check(request, self.credentials.allowed_hosts())?;
+        }
+        check_token(tokens.as_deref(), request.headers(), required)
+    }
 }
 
 /// Passes authorized requests on with their [`Caller`], and refuses all others. Requests to open
@@ -60,11 +72,10 @@ pub async fn require_access(
         Access::AnyOf(scopes) => scopes,
         Access::Denied => Scopes::NONE,
     };
-    let tokens = state.credentials.tokens();
-    let authorized = check_peer(&state.credentials, extensions.get::<Peer>())
-        .and_then(|()| check_token(tokens.as_deref(), request.headers(), required));
+    let needs_slot = access != Access::Open && !permissions::needs_no_slot(route);
+    let client = extensions.get::<Client>().cloned();
     let address = extensions.get::<ClientAddress>().copied();
-    match authorized {
+    match state.check(&request, required) {
         Ok(credential) => {
             let caller = Caller::new(address, credential);
             request.extensions_mut().insert(caller);
@@ -76,6 +87,11 @@ pub async fn require_access(
             state.refusals.report(now, &caller, &problem);
             return problem.into_response();
         }
+    }
+    if let Some(client) = client.filter(|_| needs_slot)
+        && let Err(error) = client.take_slot().await
+    {
+        return Problem::new(ProblemType::Overloaded, error.to_string()).into_response();
     }
     next.run(request).await
 }

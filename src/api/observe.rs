@@ -104,8 +104,8 @@ async fn respond(request: Request, next: Next) -> Response {
     }
 }
 
-/// Refuses what concerns every route: a target that is too long, and more than one Host header
-/// (RFC 9112, section 3.2), of which a proxy may have checked the other one.
+/// Refuses what concerns every route: a target that is too long, and any number of Host headers but
+/// one (RFC 9112, section 3.2): of two, a proxy may have checked the other one.
 fn check_head(request: &Request) -> Result<(), Problem> {
     let target = request.uri().path_and_query();
     if target.is_some_and(|target| target.as_str().len() > MAX_URI) {
@@ -114,6 +114,9 @@ fn check_head(request: &Request) -> Result<(), Problem> {
     }
     if request.headers().get_all(HOST).iter().nth(1).is_some() {
         return Err(Problem::invalid("Host is given more than once"));
+    }
+    if request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST) {
+        return Err(Problem::invalid("a request in HTTP/1.1 needs a Host"));
     }
     Ok(())
 }

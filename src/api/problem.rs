@@ -65,7 +65,7 @@ problem_types! {
     InvalidHandle = "invalid-handle", 400, Fix, "Invalid source handle";
     UnsupportedProtocol = "unsupported-protocol", 400, Fix, "No version in common";
     Unauthorized = "unauthorized", 401, Fix, "A valid token or client certificate is required";
-    Forbidden = "forbidden", 403, Fix, "The token does not permit this";
+    Forbidden = "forbidden", 403, Fix, "This is not permitted";
     NotFound = "not-found", 404, Fix, "No such route";
     ExchangeNotFound = "exchange-not-found", 404, Fix, "Unknown exchange";
     SinkNotFound = "sink-not-found", 404, DataLost, "Unknown attempt";

@@ -80,6 +80,7 @@ pub fn fit_connections(limits: &mut LimitsConfig, open_files: Option<u64>) {
         .max(open_files / 2)
         .max(1);
     let room = usize::try_from(room).unwrap_or(usize::MAX);
+    let room = room - (room / 2).min(LimitsConfig::max_strangers(room));
     if limits.max_connections > room {
         tracing::warn!(
             open_files,
@@ -116,8 +117,8 @@ mod tests {
         let default = LimitsConfig::default().max_connections;
         assert_eq!(with(None), default);
         assert_eq!(with(Some(1 << 20)), default);
-        assert_eq!(with(Some(1024)), 512);
-        assert_eq!(with(Some(4096)), 4096 - 512);
-        assert_eq!(with(Some(256)), 128);
+        assert_eq!(with(Some(1024)), 256);
+        assert_eq!(with(Some(4096)), 4096 - 512 - 1024);
+        assert_eq!(with(Some(256)), 64);
     }
 }

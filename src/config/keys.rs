@@ -60,6 +60,8 @@ const MONTH: Duration = Duration::from_secs(30 * 86_400);
 pub const KEYS: &[Key] = &[
     key!(server.listen, address, ToString::to_string),
     key!(server.allow_remote_without_token, flag, ToString::to_string),
+    key!(server.http2, flag, ToString::to_string),
+    key!(server.allowed_hosts, host_names, show_host_names),
     key!(server.token_file, optional_path, show_path),
     key!(server.tls_certificate_file, optional_path, show_path),
     key!(server.tls_key_file, optional_path, show_path),

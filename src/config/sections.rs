@@ -37,6 +37,11 @@ section! {
         listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 7077)),
         /// Allows an address that is not loopback although no token is configured.
         allow_remote_without_token: bool = false,
+        /// Speaks HTTP/2 besides HTTP/1.1.
+        http2: bool = false,
+        /// Host names under which clients without a token reach the daemon, besides `localhost`
+        /// and IP addresses.
+        allowed_hosts: Vec<String> = Vec::new(),
         /// File with the accepted bearer tokens, one per line, each preceded by its scopes unless
         /// it has all of them; `None`: no token is required.
         token_file: Option<PathBuf> = None,
@@ -209,6 +214,14 @@ section! {
         body_timeout: Duration = Duration::from_secs(60),
         /// Time for which a client may read nothing of a response before it is disconnected.
         response_stall_timeout: Duration = Duration::from_secs(120),
+    }
+}
+
+impl LimitsConfig {
+    /// Connections that have sent no authorized request yet: so many are open in addition to
+    /// `max_connections`.
+    pub fn max_strangers(max_connections: usize) -> usize {
+        max_connections.clamp(64, 1024)
     }
 }
 

@@ -47,6 +47,30 @@ pub fn optional_path(raw: &Raw) -> Result<Option<PathBuf>, InvalidValue> {
     Ok((!path.is_empty()).then(|| path.into()))
 }
 
+/// Host names, separated by commas, in lower case.
+pub fn host_names(raw: &Raw) -> Result<Vec<String>, InvalidValue> {
+    let text = text(raw)?.to_ascii_lowercase();
+    let names = text
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
+    let names: Vec<String> = names.map(str::to_owned).collect();
+    let is_valid = |name: &String| {
+        name.len() <= 253
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+    };
+    match names.iter().find(|name| !is_valid(name)) {
+        None => Ok(names),
+        Some(name) => Err(format!(
+            "{name:?} is not a host name: write names without port, separated by commas, such as \
+             \"stopover,stopover.trino.svc\""
+        )
+        .into()),
+    }
+}
+
 pub fn duration(raw: &Raw) -> Result<Duration, InvalidValue> {
     match raw {
         Raw::Text(text) => parse_duration(text.expose()),
@@ -144,6 +168,10 @@ pub fn show_optional_size(size: &Option<u64>) -> String {
 
 pub fn show_optional_count(count: &Option<u64>) -> String {
     count.map_or_else(|| UNLIMITED.to_owned(), |count| count.to_string())
+}
+
+pub fn show_host_names(names: &[String]) -> String {
+    names.join(",")
 }
 
 pub fn show_path(path: &Option<PathBuf>) -> String {

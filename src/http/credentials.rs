@@ -6,18 +6,21 @@
 //! file no longer contains grants nothing, on existing connections either.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
+use super::certificate::Validity;
 use super::tls::{Tls, TlsError, TlsFiles};
 use super::tokens::{TokenFileError, Tokens};
 use crate::config::ServerConfig;
 use crate::runtime::Clock;
 use crate::telemetry::credentials::{Credential, CredentialMetrics};
+
+mod warnings;
 
 /// Why a credential file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -33,11 +36,12 @@ pub enum CredentialError {
 pub struct Credentials(Arc<Inner>);
 
 struct Inner {
-    token_file: Option<PathBuf>,
+    config: ServerConfig,
     tls_files: Option<TlsFiles>,
     tokens: RwLock<Option<Arc<Tokens>>>,
     tls: RwLock<Option<Arc<Tls>>>,
     last_tried: Mutex<ContentHashes>,
+    last_warnings: Mutex<Vec<String>>,
     next_generation: AtomicU64,
     clock: Clock,
     metrics: CredentialMetrics,
@@ -56,6 +60,8 @@ pub struct Peer(Arc<PeerState>);
 
 struct PeerState {
     certificates: Vec<CertificateDer<'static>>,
+    /// When they expire, in milliseconds since 1970.
+    expires: Option<u64>,
     /// The [`Tls::generation`] of the last verification, and its outcome.
     verified: Mutex<(u64, bool)>,
 }
@@ -69,10 +75,17 @@ impl Peer {
             .map(|c| c.clone().into_owned())
             .collect();
         let shown = !certificates.is_empty();
+        let expires = Validity::of_chain(&certificates).map(|validity| validity.not_after);
         Self(Arc::new(PeerState {
             certificates,
+            expires,
             verified: Mutex::new((tls.generation, shown)),
         }))
+    }
+
+    /// Whether a certificate of the client has expired since the handshake.
+    pub fn has_expired(&self, now_millis: u64) -> bool {
+        self.0.expires.is_some_and(|expires| now_millis > expires)
     }
 }
 
@@ -86,13 +99,15 @@ impl Credentials {
             certificate: certificate.to_owned(),
             key: key.to_owned(),
             client_ca: config.tls_client_ca_file.clone(),
+            http2: config.http2,
         });
         let credentials = Self(Arc::new(Inner {
-            token_file: config.token_file.clone(),
+            config: config.clone(),
             tls_files,
             tokens: RwLock::default(),
             tls: RwLock::default(),
             last_tried: Mutex::default(),
+            last_warnings: Mutex::default(),
             next_generation: AtomicU64::new(1),
             clock: clock.clone(),
             metrics: CredentialMetrics::default(),
@@ -114,6 +129,28 @@ impl Credentials {
         self.0.tls.read().clone()
     }
 
+    /// Names under which clients without a token may reach the daemon, in lower case.
+    pub fn allowed_hosts(&self) -> &[String] {
+        &self.0.config.allowed_hosts
+    }
+
+    /// What is insecure about the credentials, as text for people. Blocks on file I/O.
+    pub fn warnings(&self) -> Vec<String> {
+        let tls = self.tls();
+        let validity = tls.as_ref().and_then(|tls| tls.validity);
+        warnings::find(&self.0.config, validity, self.0.clock.wall_millis())
+    }
+
+    /// Logs each warning that is new since the last call. Blocks on file I/O.
+    pub fn log_warnings(&self) {
+        let warnings = self.warnings();
+        let mut last = self.0.last_warnings.lock();
+        for warning in warnings.iter().filter(|warning| !last.contains(warning)) {
+            tracing::warn!("{warning}");
+        }
+        *last = warnings;
+    }
+
     /// Metrics, to be registered once.
     pub fn metrics(&self) -> &CredentialMetrics {
         &self.0.metrics
@@ -124,12 +161,12 @@ impl Credentials {
         let Some(tls) = self.tls().filter(|tls| tls.requires_client_certificate()) else {
             return true;
         };
-        let Some(Peer(peer)) = peer else {
+        let now = self.0.clock.wall_millis();
+        let Some(Peer(peer)) = peer.filter(|peer| !peer.has_expired(now)) else {
             return false;
         };
         let mut verified = peer.verified.lock();
         if verified.0 != tls.generation {
-            let now = self.0.clock.wall_millis();
             *verified = (tls.generation, tls.verifies(&peer.certificates, now));
         }
         verified.1
@@ -147,13 +184,15 @@ impl Credentials {
             .report(Credential::Tokens, tokens.map_err(Into::into));
         let tls = self.0.load_tls(&mut last_tried.tls);
         self.0.report(Credential::Tls, tls.map_err(Into::into));
+        drop(last_tried);
+        self.log_warnings();
     }
 }
 
 impl Inner {
     /// Returns `false` if no file is configured or its content was tried before.
     fn load_tokens(&self, last_tried: &mut u64) -> Result<bool, TokenFileError> {
-        let Some(path) = &self.token_file else {
+        let Some(path) = &self.config.token_file else {
             return Ok(false);
         };
         let text = read_tokens(path);

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::config::LimitsConfig;
+use crate::config::{LimitsConfig, ServerConfig};
 
 /// Bytes of an HTTP/1.1 request line and its headers; hyper answers 431 to more. It is the size of
 /// hyper's read buffer, so each connection costs at most this. A larger one does not read faster.
@@ -15,30 +15,47 @@ pub const MAX_HEADERS: usize = 64;
 pub const MAX_URI: usize = 4096;
 /// Bytes of the headers of an HTTP/2 request.
 pub const MAX_HEADER_LIST: u32 = 32 << 10;
-/// HTTP/2 flow control window of a request body, in bytes.
-pub const STREAM_WINDOW: u32 = 128 << 10;
-/// HTTP/2 flow control window of a connection, in bytes: its unread body bytes are at most this.
-pub const CONNECTION_WINDOW: u32 = 256 << 10;
 /// Concurrent requests of one HTTP/2 connection.
-pub const MAX_STREAMS: u32 = 64;
+pub const MAX_STREAMS: u32 = 8;
+/// HTTP/2 flow control window of a request body, in bytes.
+pub const STREAM_WINDOW: u32 = 64 << 10;
+/// HTTP/2 flow control window of a connection, in bytes: its unread body bytes are at most this. It
+/// is the sum of the windows of all requests, so that the bodies of those that wait for memory
+/// never keep one that has memory from sending.
+pub const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
+/// How long a client that has vanished may go unnoticed while its request waits for the daemon:
+/// the first TCP probe after this time, and as many probes as below before the connection fails.
+pub const TCP_PROBE_AFTER: Duration = Duration::from_secs(30);
+/// Time between two such probes.
+pub const TCP_PROBE_INTERVAL: Duration = Duration::from_secs(10);
+/// Number of such probes that may stay unanswered.
+pub const TCP_PROBES: u32 = 3;
 
 /// Limits on connections.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerLimits {
+    /// Connections that have sent an authorized request.
     pub max_connections: usize,
     /// For a TLS handshake, and for each request head.
     pub header_timeout: Duration,
+    /// How long a client may send nothing of the body that a request waits for. The handlers bound
+    /// the time for the whole body.
+    pub body_timeout: Duration,
     /// How long a request may continue after the server has stopped accepting.
     pub stop_grace: Duration,
+    /// Whether clients may speak HTTP/2.
+    pub http2: bool,
 }
 
 impl ServerLimits {
     /// The configured limits.
-    pub fn new(limits: &LimitsConfig) -> Self {
+    pub fn new(server: &ServerConfig, limits: &LimitsConfig) -> Self {
         Self {
             max_connections: limits.max_connections,
             header_timeout: limits.header_timeout,
+            body_timeout: limits.body_timeout,
             stop_grace: Duration::from_secs(5),
+            http2: server.http2,
         }
     }
 }

@@ -4,10 +4,13 @@
 //! not: know routes (`api` does). Invariant: the service never sees a request over a connection
 //! without TLS where TLS is configured.
 
+pub mod certificate;
+pub mod connection;
 pub mod credentials;
 pub mod limits;
 pub mod scopes;
 pub mod server;
+pub mod slots;
 pub mod stall;
 pub mod tls;
 pub mod tokens;

@@ -11,17 +11,20 @@ pub struct Scopes(u8);
 
 impl Scopes {
     pub const NONE: Self = Self(0);
-    /// Read the pages of exchanges.
+    /// Read what a source handle names.
     pub const READ: Self = Self(1);
-    /// Announce, renew and close exchanges, and write to them.
+    /// Write to exchanges.
     pub const WRITE: Self = Self(2);
-    /// List, inspect and close exchanges.
-    pub const ADMIN: Self = Self(4);
-    pub const ALL: Self = Self(7);
+    /// Announce, renew, plan and close exchanges.
+    pub const COORDINATE: Self = Self(4);
+    /// List, inspect and close exchanges, and read them without a handle.
+    pub const ADMIN: Self = Self(8);
+    pub const ALL: Self = Self(15);
 
-    const NAMES: [(&'static str, Self); 3] = [
+    const NAMES: [(&'static str, Self); 4] = [
         ("read", Self::READ),
         ("write", Self::WRITE),
+        ("coordinate", Self::COORDINATE),
         ("admin", Self::ADMIN),
     ];
 

@@ -16,10 +16,10 @@ use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use tokio_rustls::rustls::{Error, RootCertStore, ServerConfig};
 
+use super::certificate::Validity;
+
 /// Protocols offered by ALPN, in order of preference.
-const PROTOCOLS: [&[u8]; 2] = [H2, b"http/1.1"];
-/// ALPN identifier of HTTP/2.
-pub const H2: &[u8] = b"h2";
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 const CERTIFICATE: &str = "server.tls_certificate_file";
 const KEY: &str = "server.tls_key_file";
@@ -62,6 +62,8 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// The CA of client certificates; `None` if clients need none.
     pub client_ca: Option<PathBuf>,
+    /// Whether clients may speak HTTP/2.
+    pub http2: bool,
 }
 
 /// The content of [`TlsFiles`].
@@ -104,6 +106,8 @@ pub struct Tls {
     pub config: Arc<ServerConfig>,
     /// Distinguishes versions of the files.
     pub generation: u64,
+    /// When the daemon's certificate is valid, if that can be read.
+    pub validity: Option<Validity>,
     clients: Option<Arc<dyn ClientCertVerifier>>,
 }
 
@@ -128,6 +132,7 @@ impl Tls {
             }
             _ => None,
         };
+        let validity = Validity::of_chain(&chain);
         let builder = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("the provider supports both TLS versions");
@@ -138,10 +143,12 @@ impl Tls {
         let mut config = builder
             .with_single_cert(chain, key)
             .map_err(|error| at(CERTIFICATE, &files.certificate)(TlsFileError::Pair(error)))?;
-        config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
+        let protocols = &PROTOCOLS[usize::from(!files.http2)..];
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         Ok(Self {
             config: Arc::new(config),
             generation,
+            validity,
             clients,
         })
     }

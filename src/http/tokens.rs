@@ -36,7 +36,7 @@ pub enum TokenFileError {
     #[error(
         "line {line} of server.token_file {} does not start with known scopes: write either the \
          token alone, which allows everything, or put its scopes before it, separated by commas \
-         (read, write, admin)",
+         (read, write, coordinate, admin)",
         path.display()
     )]
     UnknownScope {
@@ -213,7 +213,7 @@ mod tests {
             scope,
             TokenFileError::UnknownScope { line: 1, .. }
         ));
-        assert!(scope.to_string().contains("read, write, admin"));
+        assert!(scope.to_string().contains("read, write, coordinate, admin"));
         let token = tokens("read token with spaces").unwrap_err();
         assert!(matches!(token, TokenFileError::Malformed { line: 1, .. }));
     }

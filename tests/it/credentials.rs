@@ -20,6 +20,7 @@ use crate::support::{BaseFolder, TestServer};
 
 const READER: &str = "reader-token-0123456789";
 const WRITER: &str = "writer-token-0123456789";
+const COORDINATOR: &str = "coordinator-token-0123456789";
 const ADMIN: &str = "admin-token-0123456789";
 
 async fn secured(base_folder: &BaseFolder, files: &CredentialFiles) -> TestServer {
@@ -44,12 +45,15 @@ fn tokens_only(text: &str) -> CredentialFiles {
 async fn each_scope_allows_its_routes_and_no_others() {
     let (base_folder, files) = (
         BaseFolder::new(),
-        tokens_only(&format!("read {READER}\nwrite {WRITER}\nadmin {ADMIN}\n")),
+        tokens_only(&format!(
+            "read {READER}\nwrite {WRITER}\ncoordinate {COORDINATOR}\nadmin {ADMIN}\n"
+        )),
     );
     let mut server = secured(&base_folder, &files).await;
     let tokens = [
         (READER, Scopes::READ),
         (WRITER, Scopes::WRITE),
+        (COORDINATOR, Scopes::COORDINATE),
         (ADMIN, Scopes::ADMIN),
     ];
     for (token, scope) in tokens {
@@ -127,6 +131,10 @@ async fn tokens_are_rotated_on_open_connections_and_a_bad_file_changes_nothing()
 }
 
 async fn get(client: &TlsClient, server: &TestServer, path: &str) -> std::io::Result<RawAnswer> {
+    let client = TlsClient {
+        protocols: vec!["http/1.1"],
+        ..client.clone()
+    };
     let stream = client.connect(server.address).await?;
     let mut raw = RawClient::over(stream);
     raw.send_head(&format!("GET {path}"), &[]).await;
@@ -137,11 +145,20 @@ async fn get(client: &TlsClient, server: &TestServer, path: &str) -> std::io::Re
 async fn with_tls_both_http_versions_work_and_clear_text_is_refused() {
     let (base_folder, authority) = (BaseFolder::new(), Authority::new());
     let files = CredentialFiles::new(&authority.server());
-    let server = secured(&base_folder, &files).await;
+    let mut config = base_folder.config();
+    files.configure(&mut config);
     let mut client = TlsClient::trusting(&authority.certificate());
+    client.protocols = vec!["h2", "http/1.1"];
+    let without = TestServer::open(&config).await;
+    let stream = client.connect(without.address).await.unwrap();
+    let protocol = stream.get_ref().1.alpn_protocol();
+    assert_eq!(protocol, Some(b"http/1.1".as_slice()), "off by default");
+    drop(stream);
+    without.shut_down().await;
+    config.server.http2 = true;
+    let server = TestServer::open(&config).await;
     let answer = get(&client, &server, "/healthz").await.unwrap();
     assert_eq!(answer.status, 200);
-    client.protocols = vec!["h2", "http/1.1"];
     let stream = client.connect(server.address).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
     let mut http2 = Http2Client::over(stream).await;
@@ -158,7 +175,7 @@ async fn with_tls_both_http_versions_work_and_clear_text_is_refused() {
     assert!(stranger.connect(server.address).await.is_err());
     let mut clear = RawClient::connect(server.address).await;
     clear
-        .send("GET /healthz HTTP/1.1\r\nhost: test\r\n\r\n")
+        .send("GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
         .await;
     let answer = clear.rest().await;
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
@@ -313,7 +330,7 @@ async fn where_tokens_and_client_certificates_are_configured_both_are_required()
     let (base_folder, authority) = (BaseFolder::new(), Authority::new());
     let files = CredentialFiles::new(&authority.server());
     files.write("clients.pem", &authority.certificate());
-    files.write("tokens", &format!("read {READER}\n"));
+    files.write("tokens", &format!("admin {READER}\n"));
     let server = secured(&base_folder, &files).await;
     let bearer = format!("Bearer {READER}");
     let with_token = [("authorization", bearer.as_str())];
@@ -468,7 +485,7 @@ async fn the_smoke_test_passes_over_tls_with_a_token_and_a_client_certificate() 
     files.write("clients.pem", &authority.certificate());
     files.write("client.pem", &client.certificate);
     files.write("client-key.pem", &client.key);
-    files.write("tokens", &format!("read,write {WRITER}\n"));
+    files.write("tokens", &format!("coordinate,write,read,admin {WRITER}\n"));
     let setting = |key: &str, name: &str| format!("server.{key}={}", files.path(name).display());
     let settings = [
         setting("tls_certificate_file", "certificate.pem"),

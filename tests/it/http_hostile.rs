@@ -193,14 +193,15 @@ async fn a_forged_handle_names_nothing_outside_its_exchange() {
 }
 
 /// A request that would remove the exchange if it were ever parsed as one.
-const SMUGGLED: &str = "DELETE /v1/exchanges/kept HTTP/1.1\r\nhost: test\r\n\r\n";
+const SMUGGLED: &str = "DELETE /v1/exchanges/kept HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
 #[tokio::test]
 async fn no_request_head_smuggles_a_second_request() {
     let base_folder = BaseFolder::new();
     let server = start_server(&base_folder).await;
     let before = all_files(&base_folder);
-    let put = "PUT /v1/exchanges/kept HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n";
+    let put =
+        "PUT /v1/exchanges/kept HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
     let length = SMUGGLED.len();
     let heads = [
         // Two lengths, in two headers and in one.
@@ -261,12 +262,12 @@ async fn a_bare_line_feed_smuggles_no_second_request() {
     let before = all_files(&base_folder);
     let mut client = RawClient::connect(server.address).await;
     client
-        .send("GET /healthz HTTP/1.1\nhost: test\ncontent-length: 0\n\n")
+        .send("GET /healthz HTTP/1.1\nhost: localhost\ncontent-length: 0\n\n")
         .await;
     let status = client.answer().await.status;
     assert!(matches!(status, 200 | 400), "{status}");
     let length = SMUGGLED.len();
-    let head = "GET /healthz HTTP/1.1\r\nhost: test\r\n";
+    let head = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n";
     for smuggling in [
         // A proxy that treats the LF as part of a value forwards all of this as one request.
         format!("{head}x: a\ncontent-length: {length}\r\n\r\n"),
@@ -303,7 +304,8 @@ async fn oversized_requests_are_refused_and_leave_nothing_behind() {
         let mut client = RawClient::connect(server.address).await;
         let length = body.len().to_string();
         let head = format!(
-            "{line} HTTP/1.1\r\nhost: test\r\n{}: {}\r\ncontent-length: {length}\r\n\r\n{body}",
+            "{line} HTTP/1.1\r\nhost: localhost\r\n{}: {}\r\n\
+             content-length: {length}\r\n\r\n{body}",
             json.0, json.1
         );
         client.try_send(&head).await;
@@ -340,7 +342,9 @@ async fn an_http2_client_that_sends_its_body_late_receives_the_refusal() {
     // framing error instead of the refusal.
     const RST_STREAM: u8 = 3;
     let base_folder = BaseFolder::new();
-    let server = start_server(&base_folder).await;
+    let mut config = base_folder.config();
+    config.server.http2 = true;
+    let server = TestServer::open(&config).await;
     let mut client = Http2Client::connect(server.address).await;
     let path = "/v1/exchanges/a.b/sinks/0/0/pages?partition=0";
     let octets = "application/octet-stream";

@@ -8,6 +8,7 @@ mod corpus;
 mod credentials;
 mod fairness;
 mod http;
+mod http_access;
 mod http_errors;
 mod http_fuzz;
 mod http_hostile;

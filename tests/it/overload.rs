@@ -256,9 +256,14 @@ async fn ten_thousand_idle_connections_and_endless_uploads_keep_no_client_from_b
     let mut silent = Vec::with_capacity(idle);
     for n in 0..idle {
         let mut client = RawClient::connect(address).await;
+        // The first request takes a slot.
+        client.send_head("GET /nowhere", &[]).await;
+        assert_eq!(client.answer().await.status, 404);
         if n % 100 == 0 {
             // Some send the start of a head that never ends.
-            client.send("GET /healthz HTTP/1.1\r\nhost: test\r\n").await;
+            client
+                .send("GET /healthz HTTP/1.1\r\nhost: localhost\r\n")
+                .await;
         }
         silent.push(client);
     }
@@ -268,7 +273,7 @@ async fn ten_thousand_idle_connections_and_endless_uploads_keep_no_client_from_b
         tokio::spawn(async move {
             let mut client = TcpStream::connect(address).await.unwrap();
             let head = format!(
-                "POST {}/pages?batch=0 HTTP/1.1\r\nhost: test\r\ncontent-type: {BATCH}\r\n\
+                "POST {}/pages?batch=0 HTTP/1.1\r\nhost: localhost\r\ncontent-type: {BATCH}\r\n\
                  content-length: 1000000\r\n\r\n",
                 sink("w", 1000 + n, 0)
             );

@@ -186,7 +186,10 @@ impl Net {
     }
 
     fn request(&self, call: &Call, faults: &NetFaults, cut: bool) -> Request<Body> {
-        let mut request = Request::builder().method(call.method).uri(&call.path);
+        let mut request = Request::builder()
+            .method(call.method)
+            .uri(&call.path)
+            .header("host", "localhost");
         if let Some(content_type) = call.content_type {
             request = request.header("content-type", content_type);
         }

@@ -97,6 +97,7 @@ fn a_batch_in_flight_when_its_exchange_closes_is_refused_and_not_retained() {
         let request = Request::post(format!("/v1/exchanges/{X}/sinks/0/0/pages?batch=0"))
             .header("content-type", "application/vnd.stopover.pages")
             .header("content-length", length)
+            .header("host", "localhost")
             .body(Body::from_stream(slow))
             .unwrap();
         let (mutant_router, router) = (run.mutant_router.clone(), run.router.clone());

@@ -24,36 +24,44 @@ const SINK_PAGES: &str = "/v1/exchanges/{exchange}/sinks/{task}/{attempt}/pages"
 const SINK_FINISH: &str = "/v1/exchanges/{exchange}/sinks/{task}/{attempt}/finish";
 const SINK_ABORT: &str = "/v1/exchanges/{exchange}/sinks/{task}/{attempt}/abort";
 const HANDLES: &str = "/v1/exchanges/{exchange}/handles";
+const METRICS: &str = "/metrics";
 const PARTITION: &str = "/v1/exchanges/{exchange}/partitions/{partition}";
 
 const READ: Access = Access::AnyOf(Scopes::READ);
 const WRITE: Access = Access::AnyOf(Scopes::WRITE);
+const COORDINATE: Access = Access::AnyOf(Scopes::COORDINATE);
 /// For coordinators and for operators.
-const CLOSE: Access = Access::AnyOf(Scopes::WRITE.or(Scopes::ADMIN));
-const INSPECT: Access = Access::AnyOf(Scopes::READ.or(Scopes::ADMIN));
+const CLOSE: Access = Access::AnyOf(Scopes::COORDINATE.or(Scopes::ADMIN));
+const ADMIN: Access = Access::AnyOf(Scopes::ADMIN);
 /// For routes that show no content of exchanges.
 const ANY_TOKEN: Access = Access::AnyOf(Scopes::ALL);
 
 /// Method, route, requirement. `docs/operations.md` has the same table (a test compares them).
 pub const TABLE: &[(&str, &str, Access)] = &[
-    ("GET", "/v1/exchanges", INSPECT),
-    ("PUT", EXCHANGE, WRITE),
-    ("GET", EXCHANGE, INSPECT),
+    ("GET", "/v1/exchanges", ADMIN),
+    ("PUT", EXCHANGE, COORDINATE),
+    ("GET", EXCHANGE, ADMIN),
     ("DELETE", EXCHANGE, CLOSE),
     ("PUT", SINK, WRITE),
     ("POST", SINK_PAGES, WRITE),
     ("POST", SINK_FINISH, WRITE),
     ("POST", SINK_ABORT, WRITE),
-    ("POST", HANDLES, READ),
+    ("POST", HANDLES, COORDINATE),
     ("POST", "/v1/read", READ),
-    ("GET", PARTITION, READ),
+    ("GET", PARTITION, ADMIN),
     ("GET", "/v1/daemon", ANY_TOKEN),
     ("GET", "/healthz", Access::Open),
     ("GET", "/readyz", Access::Open),
-    ("GET", "/metrics", ANY_TOKEN),
+    ("GET", METRICS, ANY_TOKEN),
     ("GET", "/openapi.json", ANY_TOKEN),
     ("GET", "/", ANY_TOKEN),
 ];
+
+/// Whether a route is also served to a connection that finds no slot: what people and programs
+/// watch a daemon by. The routes without a token need no slot either.
+pub fn needs_no_slot(route: Option<&str>) -> bool {
+    route == Some(METRICS)
+}
 
 /// The requirement of a request; `route` is the pattern that its path matched, if any.
 pub fn of(method: &Method, route: Option<&str>) -> Access {
@@ -111,12 +119,22 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_can_neither_plan_nor_close_nor_read_without_a_handle() {
+        let worker = Scopes::WRITE.or(Scopes::READ);
+        for (method, path, access) in TABLE {
+            let allowed = matches!(access, Access::AnyOf(scopes) if scopes.intersects(worker));
+            let works = path.starts_with(SINK) || *path == "/v1/read";
+            assert_eq!(allowed, works || *access == ANY_TOKEN, "{method} {path}");
+        }
+    }
+
+    #[test]
     fn a_route_that_is_not_in_the_table_is_denied() {
         assert_eq!(of(&Method::GET, Some("/v2/forgotten")), Access::Denied);
         assert_eq!(of(&Method::GET, None), ANY_TOKEN);
         assert_eq!(of(&Method::PATCH, Some("/v1/exchanges")), ANY_TOKEN);
         assert_eq!(of(&Method::POST, Some("/healthz")), ANY_TOKEN);
-        assert_eq!(of(&Method::HEAD, Some(PARTITION)), READ);
+        assert_eq!(of(&Method::HEAD, Some(PARTITION)), ADMIN);
     }
 
     #[test]

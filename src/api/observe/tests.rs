@@ -59,6 +59,9 @@ fn service(token_file: Option<&Path>) -> (Router, HttpMetrics) {
 
 fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &'static str) -> Request {
     let mut request = http::Request::builder().method(method).uri(path);
+    if !headers.iter().any(|(name, _)| *name == "host") {
+        request = request.header("host", "localhost");
+    }
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -170,14 +173,22 @@ async fn a_target_longer_than_the_limit_is_refused() {
 }
 
 #[tokio::test]
-async fn a_request_with_two_host_headers_is_refused() {
+async fn a_request_has_exactly_one_host() {
     let (router, _) = service(None);
-    for (hosts, status) in [
-        (&[("host", "a")][..], 200),
-        (&[("host", "a"), ("host", "a")][..], 400),
+    let hosts = [("host", "localhost"), ("host", "localhost")];
+    for (count, version, status) in [
+        (0, Version::HTTP_11, 400),
+        (0, Version::HTTP_10, 200),
+        (1, Version::HTTP_11, 200),
+        (2, Version::HTTP_11, 400),
     ] {
-        let response = send(&router, request("GET", "/v1/exchanges/1", hosts, "")).await;
-        assert_eq!(response.status(), status, "{hosts:?}");
+        let mut request = request("GET", "/v1/exchanges/1", &hosts[..count.max(1)], "");
+        *request.version_mut() = version;
+        if count == 0 {
+            request.headers_mut().clear();
+        }
+        let response = send(&router, request).await;
+        assert_eq!(response.status(), status, "{count} in {version:?}");
     }
 }
 

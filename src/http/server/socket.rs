@@ -1,9 +1,8 @@
-//! A socket that disconnects stalled clients and closes without losing the last response.
+//! A socket that tells when its client reads nothing, and closes without losing the last response.
 //!
-//! Does: fail a write that has made no progress for the stall timeout, so that the response and its
-//! memory are dropped. When closing, read on for a short time, because the kernel discards sent
-//! bytes that the client has not read yet if a socket is closed while received bytes are unread.
-//! Does not: bound reads (hyper and the body extractors do).
+//! Does: record at the connection whether writes are blocked. When closing, read on for a short
+//! time, because the kernel discards sent bytes that the client has not read yet if a socket is
+//! closed while received bytes are unread. Does not: end the connection (`serve` does).
 
 use std::future::Future;
 use std::io;
@@ -12,10 +11,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::http::stall::StallPolicy;
+use crate::http::connection::Connection;
 
 /// How long a closing connection is read.
 const LINGER: Duration = Duration::from_secs(2);
@@ -24,12 +22,10 @@ const LINGER_BYTES: usize = 256 << 20;
 
 type Timer = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A socket with a stall timeout.
-pub struct GuardedIo {
-    stream: TcpStream,
-    stall_policy: StallPolicy,
-    /// Runs while a write is pending.
-    stall: Option<Timer>,
+/// A socket of a connection.
+pub struct GuardedIo<S> {
+    stream: S,
+    connection: Connection,
     /// Runs since the write side was closed.
     linger: Option<Timer>,
     drained: usize,
@@ -37,39 +33,21 @@ pub struct GuardedIo {
     stop: CancellationToken,
 }
 
-impl GuardedIo {
+impl<S: AsyncRead + AsyncWrite + Unpin> GuardedIo<S> {
     /// Guards a socket.
-    pub fn new(stream: TcpStream, stall_policy: StallPolicy, stop: CancellationToken) -> Self {
+    pub fn new(stream: S, connection: Connection, stop: CancellationToken) -> Self {
         Self {
             stream,
-            stall_policy,
-            stall: None,
+            connection,
             linger: None,
             drained: 0,
             stop,
         }
     }
 
-    /// Returns the outcome of a write, or an error once writes have been pending for the stall
-    /// timeout.
-    fn guard<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        written: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.stall = None;
-            return written;
-        }
-        let policy = &self.stall_policy;
-        let stall = self
-            .stall
-            .get_or_insert_with(|| Box::pin(policy.clone().expired()));
-        ready!(stall.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            "the client read nothing for limits.response_stall_timeout",
-        )))
+    fn record<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.connection.set_blocked(written.is_pending());
+        written
     }
 
     /// Reads and discards until the client has closed its side.
@@ -93,7 +71,7 @@ impl GuardedIo {
     }
 }
 
-impl AsyncRead for GuardedIo {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for GuardedIo<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -103,14 +81,14 @@ impl AsyncRead for GuardedIo {
     }
 }
 
-impl AsyncWrite for GuardedIo {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.guard(cx, written)
+        self.record(written)
     }
 
     fn poll_write_vectored(
@@ -119,7 +97,7 @@ impl AsyncWrite for GuardedIo {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.guard(cx, written)
+        self.record(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -128,13 +106,13 @@ impl AsyncWrite for GuardedIo {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        self.guard(cx, flushed)
+        self.record(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.linger.is_none() {
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-            let clock = self.stall_policy.clock().clone();
+            let clock = self.connection.clock().clone();
             self.linger = Some(Box::pin(async move { clock.sleep(LINGER).await }));
         }
         ready!(self.poll_drain(cx));

@@ -2,15 +2,19 @@
 
 use std::time::Duration;
 
-use axum::Router;
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::config::ServerConfig;
+use crate::config::{LimitsConfig, ServerConfig};
+use crate::http::limits::{MAX_HEAD, MAX_HEADERS};
+use crate::http::slots::Client;
 use crate::http::stall::Contention;
 
 struct Running {
@@ -32,6 +36,8 @@ impl Running {
         let mut limits = ServerLimits {
             max_connections: 16,
             header_timeout: Duration::from_secs(5),
+            body_timeout: Duration::from_secs(5),
+            http2: false,
             stop_grace: Duration::from_secs(5),
         };
         change(&mut limits);
@@ -87,7 +93,7 @@ const CLOSING_GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
 #[tokio::test]
 async fn an_address_in_use_is_an_error_that_names_the_setting() {
     let running = Running::start(hello(), |_| ()).await;
-    let limits = ServerLimits::new(&crate::config::LimitsConfig::default());
+    let limits = ServerLimits::new(&ServerConfig::default(), &LimitsConfig::default());
     let error = bind(running.address, limits, Duration::ZERO).await.err();
     let error = error.unwrap();
     let text = error.to_string();
@@ -95,27 +101,84 @@ async fn an_address_in_use_is_an_error_that_names_the_setting() {
     running.shut_down().await;
 }
 
+/// A route that takes a slot, as authorized requests do, and one that does not.
+fn with_slots() -> Router {
+    let takes = get(
+        async |Extension(client): Extension<Client>| match client.take_slot().await {
+            Ok(()) => "served".to_owned(),
+            Err(error) => error.to_string(),
+        },
+    );
+    hello().route("/slot", takes)
+}
+
+const TAKE: &[u8] = b"GET /slot HTTP/1.1\r\nhost: x\r\n\r\n";
+
 #[tokio::test]
-async fn a_connection_beyond_the_limit_waits_until_another_ends() {
-    let running = Running::start(hello(), |limits| limits.max_connections = 1).await;
+async fn an_idle_connection_gives_its_slot_to_one_that_has_a_request() {
+    let running = Running::start(with_slots(), |limits| limits.max_connections = 1).await;
     let mut first = running.connect().await;
-    first
-        .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-        .await
-        .unwrap();
+    first.write_all(TAKE).await.unwrap();
     let mut some = [0; 16];
     first.read_exact(&mut some).await.unwrap();
     let mut second = running.connect().await;
-    second.write_all(CLOSING_GET).await.unwrap();
-    let mut byte = [0; 1];
-    let early = tokio::time::timeout(Duration::from_millis(200), second.read(&mut byte)).await;
-    assert!(
-        early.is_err(),
-        "the second was served although the limit is one"
-    );
-    drop(first);
-    let answer = exchange(&mut second, b"").await;
+    let closing = b"GET /slot HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let answer = exchange(&mut second, closing).await;
+    assert!(answer.contains("served"), "{answer}");
+    let mut rest = Vec::new();
+    let _ = first.read_to_end(&mut rest).await;
+    assert!(rest.ends_with(b"served"), "the first was not closed");
+    running.shut_down().await;
+}
+
+#[tokio::test]
+async fn probes_are_served_while_every_slot_is_taken_and_strangers_fill_the_rest() {
+    let never = get(async |Extension(client): Extension<Client>| {
+        client.take_slot().await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    let router = with_slots().route("/never", never);
+    let running = Running::start(router, |limits| limits.max_connections = 2).await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut busy = running.connect().await;
+        let never = b"GET /never HTTP/1.1\r\nhost: x\r\n\r\n";
+        busy.write_all(never).await.unwrap();
+        held.push(busy);
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for number in 0..100 {
+        let mut stranger = running.connect().await;
+        let start: &[u8] = if number % 2 == 0 { b"GET / HT" } else { TAKE };
+        // The daemon may have closed it already.
+        let _ = stranger.write_all(start).await;
+        held.push(stranger);
+    }
+    let mut probe = running.connect().await;
+    let answer = exchange(&mut probe, CLOSING_GET).await;
     assert!(answer.contains("hello"), "{answer}");
+    drop(held);
+    running.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_request_that_gets_no_slot_in_time_is_told_the_setting() {
+    let never = get(async |Extension(client): Extension<Client>| {
+        client.take_slot().await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    let running = Running::start(with_slots().route("/never", never), |limits| {
+        limits.max_connections = 1;
+        limits.header_timeout = Duration::from_millis(300);
+    })
+    .await;
+    let mut busy = running.connect().await;
+    let request = b"GET /never HTTP/1.1\r\nhost: x\r\n\r\n";
+    busy.write_all(request).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut late = running.connect().await;
+    let answer = exchange(&mut late, TAKE).await;
+    assert!(answer.contains("limits.max_connections (1)"), "{answer}");
     running.shut_down().await;
 }
 
@@ -226,20 +289,23 @@ async fn a_stop_lets_requests_complete_and_ends_those_that_outlast_the_grace() {
 }
 
 #[tokio::test]
-async fn http2_without_tls_is_spoken_to_clients_that_start_with_its_preface() {
-    let running = Running::start(hello(), |_| ()).await;
-    let mut stream = running.connect().await;
-    // The preface in two halves, then an empty SETTINGS frame.
-    stream.write_all(&PREFACE[..7]).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(30)).await;
-    stream.write_all(&PREFACE[7..]).await.unwrap();
-    stream
-        .write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0])
-        .await
-        .unwrap();
-    let mut frame = [0; 9];
-    stream.read_exact(&mut frame).await.unwrap();
-    assert_eq!(frame[3], 4, "the server's first frame is SETTINGS");
-    drop(stream);
-    running.shut_down().await;
+async fn http2_is_spoken_only_where_it_is_configured() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    for http2 in [false, true] {
+        let running = Running::start(hello(), |limits| limits.http2 = http2).await;
+        let mut stream = running.connect().await;
+        // The preface in two halves, then an empty SETTINGS frame.
+        stream.write_all(&PREFACE[..7]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        let _ = stream.write_all(&PREFACE[7..]).await;
+        let _ = stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await;
+        let mut frame = [0; 9];
+        let answered = stream.read_exact(&mut frame).await.is_ok() && frame[3] == 4;
+        assert_eq!(
+            answered, http2,
+            "the server's first frame is SETTINGS: {frame:?}"
+        );
+        drop(stream);
+        running.shut_down().await;
+    }
 }

@@ -107,7 +107,7 @@ impl TestServer {
         let stall_policy = state.stall_policy.clone();
         let router = router(state);
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
-        let limits = ServerLimits::new(&config.limits);
+        let limits = ServerLimits::new(&config.server, &config.limits);
         let server = Server::bind(any_port, limits, stall_policy, credentials.clone())
             .await
             .unwrap();

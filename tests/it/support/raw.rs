@@ -76,7 +76,7 @@ impl RawClient {
 
     /// Sends a request head with these headers.
     pub async fn send_head(&mut self, line: &str, headers: &[(&str, &str)]) {
-        let mut head = format!("{line} HTTP/1.1\r\nhost: test\r\n");
+        let mut head = format!("{line} HTTP/1.1\r\nhost: localhost\r\n");
         for (name, value) in headers {
             head += &format!("{name}: {value}\r\n");
         }
@@ -246,7 +246,7 @@ fn head_block(method: &str, path: &str, media_type: &str, length: usize) -> Vec<
         (":method", method),
         (":scheme", "http"),
         (":path", path),
-        (":authority", "test"),
+        (":authority", "localhost"),
         ("content-type", media_type),
         ("content-length", &length),
     ] {

@@ -125,6 +125,7 @@ pub fn write_whole(path: &Path, content: &str) {
 }
 
 /// A TLS client with its trusted certificates (PEM) and, optionally, its own certificate.
+#[derive(Clone)]
 pub struct TlsClient {
     pub trusted: String,
     pub identity: Option<Identity>,

@@ -85,7 +85,7 @@ class TestStopoverTls
             throws Exception
     {
         tokens = Files.writeString(
-                folder.resolve("tokens"), "read,write %s\nread %s\n".formatted(ALL, READER));
+                folder.resolve("tokens"), "coordinate,write,read %s\nread %s\n".formatted(ALL, READER));
         daemon = daemon(server, "tls_client_ca_file = \"%s\"\ntoken_file = \"%s\"\n"
                 .formatted(client.certificate(), tokens));
     }
@@ -151,7 +151,7 @@ class TestStopoverTls
     {
         Map<String, String> properties = properties();
         properties.put("stopover.token", READER);
-        assertUnauthorized(properties, "scope write");
+        assertUnauthorized(properties, "scope coordinate");
     }
 
     @Test
@@ -166,7 +166,7 @@ class TestStopoverTls
         try {
             assertThat(writeAndRead(manager)).isEqualTo(PAGE);
             String renewed = "renewed-0123456789ab";
-            replace(tokens, "read,write %s\n".formatted(renewed));
+            replace(tokens, "coordinate,write,read %s\n".formatted(renewed));
             replace(token, renewed);
             // the daemon refuses the new token until it has reloaded its file
             long deadline = System.nanoTime() + SECONDS.toNanos(60);

@@ -1,7 +1,7 @@
 //! All base directories of a daemon together.
 //!
 //! Does: open them, probe them, report their health. Does not: read or write objects (`segments`,
-//! `markers`, `exchanges`).
+//! `markers`, `exchanges`, `listing`).
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -10,6 +10,7 @@ use futures::future::join_all;
 
 use super::base::{BaseDirectory, BaseStatus};
 use super::error::Result;
+use super::listing::ForeignFolders;
 use super::probe;
 use crate::config::BaseDirectoryConfig;
 use crate::id::BaseName;
@@ -55,6 +56,7 @@ pub(super) struct Inner {
     /// Position in the rotation for the next segment.
     pub turn: AtomicUsize,
     pub metrics: StorageMetrics,
+    pub foreign: ForeignFolders,
     pub runtime: Runtime,
 }
 
@@ -106,6 +108,7 @@ impl Storage {
                 // Daemons that start together should not all begin with the same base directory.
                 turn: AtomicUsize::new(runtime.random.next_u64() as usize),
                 metrics,
+                foreign: ForeignFolders::default(),
                 runtime: runtime.clone(),
             }),
         }

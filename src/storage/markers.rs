@@ -19,6 +19,7 @@ use futures::future::{join, join_all};
 use super::base::BaseDirectory;
 use super::error::{Result, StorageError};
 use super::facade::Storage;
+use super::listing::ListedExchange;
 use super::placement;
 use crate::id::{BaseName, ExchangeId};
 use crate::store::keys::{self, Key};
@@ -26,6 +27,14 @@ use crate::store::{Precondition, Versioned, if_found};
 
 /// How a tombstone begins; no marker does.
 const TOMBSTONE: &[u8] = b"{\"ended\":";
+
+/// Length of a tombstone: `{"ended":"`, a number, `"}` and a line end.
+pub(super) const TOMBSTONE_LENGTH: u64 = 10 + 16 + 3;
+
+/// A tombstone, different from all that were ever written.
+pub(super) fn tombstone(number: u64) -> Bytes {
+    format!("{{\"ended\":\"{number:016x}\"}}\n").into()
+}
 
 /// The marker of an exchange, as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,9 +69,11 @@ pub(super) enum StoredMarker {
     Open {
         written: Bytes,
         version: String,
+        entity_tag: String,
     },
     Tombstone {
         version: String,
+        entity_tag: String,
     },
     /// The base directory did not respond.
     Unknown(StorageError),
@@ -70,13 +81,21 @@ pub(super) enum StoredMarker {
 
 impl StoredMarker {
     fn of(found: Versioned) -> Self {
-        let Versioned { bytes, version } = found;
+        let Versioned {
+            bytes,
+            version,
+            entity_tag,
+        } = found;
         if bytes.starts_with(TOMBSTONE) {
-            return Self::Tombstone { version };
+            return Self::Tombstone {
+                version,
+                entity_tag,
+            };
         }
         Self::Open {
             written: bytes,
             version,
+            entity_tag,
         }
     }
 
@@ -87,7 +106,7 @@ impl StoredMarker {
     pub fn precondition(&self) -> Result<Precondition> {
         match self {
             Self::Absent => Ok(Precondition::Absent),
-            Self::Open { version, .. } | Self::Tombstone { version } => {
+            Self::Open { version, .. } | Self::Tombstone { version, .. } => {
                 Ok(Precondition::Version(version.clone()))
             }
             Self::Unknown(error) => Err(error.clone()),
@@ -99,6 +118,11 @@ impl StoredMarker {
 fn content(written: &Bytes) -> Bytes {
     let end = written.iter().position(|byte| *byte == b'\n');
     written.slice(..end.unwrap_or(written.len()))
+}
+
+/// What was announced, unless this is a tombstone.
+pub(super) fn open_content(stored: &Bytes) -> Option<Bytes> {
+    (!stored.starts_with(TOMBSTONE)).then(|| content(stored))
 }
 
 /// A marker that was written before the base directories were observed.
@@ -121,11 +145,15 @@ impl ObservedMarkers {
         for ObservedMarker { base, state, .. } in &self.markers {
             match state {
                 StoredMarker::Absent => {}
-                StoredMarker::Open { written, version } => {
+                StoredMarker::Open {
+                    written, version, ..
+                } => {
                     bytes = bytes.or(Some(written));
                     versions.push(format!("{base}={version}"));
                 }
-                StoredMarker::Tombstone { version } => versions.push(format!("{base}={version}")),
+                StoredMarker::Tombstone { version, .. } => {
+                    versions.push(format!("{base}={version}"))
+                }
                 StoredMarker::Unknown(error) => {
                     failure = failure.or(Some(error));
                     versions.push(format!("{base}=?{:016x}", self.number));
@@ -144,9 +172,40 @@ impl ObservedMarkers {
 
     /// Whether the exchange was claimed: there is a tombstone and no marker.
     pub fn is_claimed(&self) -> bool {
-        let tombstone =
-            |observed: &ObservedMarker| matches!(observed.state, StoredMarker::Tombstone { .. });
-        matches!(self.marker(), Ok(None)) && self.markers.iter().any(tombstone)
+        matches!(self.marker(), Ok(None)) && self.has_tombstone()
+    }
+
+    /// Whether the markers still are what was listed. What did not respond counts as unchanged: a
+    /// claim fails for it.
+    pub fn are_as_listed(&self, listed: &ListedExchange) -> bool {
+        self.markers.iter().all(|observed| {
+            let listed = listed
+                .markers
+                .iter()
+                .find(|listed| listed.index == observed.index);
+            let listed = listed.map(|listed| &listed.entity_tag);
+            match &observed.state {
+                StoredMarker::Absent => listed.is_none(),
+                StoredMarker::Open { entity_tag, .. }
+                | StoredMarker::Tombstone { entity_tag, .. } => listed == Some(entity_tag),
+                StoredMarker::Unknown(_) => true,
+            }
+        })
+    }
+
+    /// What the markers say was announced; usually there is one.
+    pub fn contents(&self) -> impl Iterator<Item = Bytes> {
+        self.markers
+            .iter()
+            .filter_map(|observed| match &observed.state {
+                StoredMarker::Open { written, .. } => Some(content(written)),
+                _ => None,
+            })
+    }
+
+    pub(super) fn has_tombstone(&self) -> bool {
+        let mut states = self.markers.iter().map(|observed| &observed.state);
+        states.any(|state| matches!(state, StoredMarker::Tombstone { .. }))
     }
 }
 

@@ -176,7 +176,13 @@ async fn s3_conforms_and_only_the_keep_object_remains() {
     let storage = open(&[gateway.config("s3://bucket/some/prefix")]);
     assert!(storage.probe().await[0].healthy, "{:?}", storage.status());
     storage_conformance::all(&storage).await;
-    assert_eq!(gateway.files(), ["bucket/some/prefix/v1/.keep"]);
+    assert_eq!(
+        gateway.files(),
+        [
+            "bucket/some/prefix/v2/markers/.keep",
+            "bucket/some/prefix/v2/segments/.keep"
+        ]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,7 +207,10 @@ async fn two_buckets_of_two_accounts_at_two_servers_work_together() {
             gateway.requests("s3_PutObject") > 1000,
             "segments alternate between the base directories"
         );
-        assert_eq!(gateway.files(), ["bucket/p/v1/.keep"]);
+        assert_eq!(
+            gateway.files(),
+            ["bucket/p/v2/markers/.keep", "bucket/p/v2/segments/.keep"]
+        );
     }
 }
 

@@ -44,6 +44,7 @@ impl Disk {
         Ok(Versioned {
             bytes: object.bytes.clone(),
             version: object.version.to_string(),
+            entity_tag: object.version.to_string(),
         })
     }
 
@@ -79,6 +80,7 @@ impl Disk {
             .map(|(key, object)| ObjectMeta {
                 key: Key::listed(key.clone()),
                 size: object.bytes.len() as u64,
+                entity_tag: Some(object.version.to_string()),
             })
             .collect()
     }
@@ -134,6 +136,8 @@ impl Disk {
     /// All objects and temporary files, except those that keep folders in existence.
     pub fn leftovers(&self) -> Vec<String> {
         let all = self.objects.keys().chain(self.temporaries.keys());
-        all.filter(|key| *key != "v1/.keep").cloned().collect()
+        all.filter(|key| !key.ends_with("/.keep"))
+            .cloned()
+            .collect()
     }
 }

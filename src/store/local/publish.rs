@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::error::put_failure;
 use super::root::Root;
 use super::swap;
-use crate::store::keys::TEMPORARY;
+use crate::store::keys;
 use crate::store::{Precondition, Result};
 
 /// How many times a put is repeated because another process removed its folder or temporary.
@@ -71,7 +71,7 @@ impl Root {
         self.create_folder(folder)?;
         let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
         let mut temporary = path.as_os_str().to_owned();
-        temporary.push(format!(".{:016x}-{number:x}{TEMPORARY}", self.writer));
+        temporary.push(keys::temporary_suffix(self.writer, number));
         let temporary = PathBuf::from(temporary);
         let written = self.write_temporary(&temporary, content);
         // The tuple keeps the file open, and so locked, until after the rename.

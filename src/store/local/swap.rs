@@ -6,7 +6,7 @@
 //! replaced decides between them; it is held from the check to the rename. While a process is
 //! stopped in between, no other can change this file, so its check stays valid.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -40,7 +40,17 @@ pub fn read(path: &Path) -> io::Result<Versioned> {
     Ok(Versioned {
         bytes: bytes.into(),
         version,
+        entity_tag: entity_tag(&metadata),
     })
+}
+
+/// What identifies one write of a file without reading it: inode, length and time of modification.
+/// The time is only compared, so no clock has to be right: it tells two files apart that had the
+/// same inode one after the other.
+pub fn entity_tag(metadata: &Metadata) -> String {
+    let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
+    let (inode, length) = (metadata.ino(), metadata.len());
+    format!("{inode:x}-{length:x}-{seconds:x}.{nanoseconds:x}")
 }
 
 /// Gives a temporary its name if no file has that name; returns whether it did.

@@ -45,7 +45,10 @@ async fn a_put_leaves_the_file_under_its_name_and_nothing_else() {
         let store = LocalStore::new(folder.path().join("base"), writing, 7);
         store.put(&key(1), bytes()).await.unwrap();
         store.put(&key(1), bytes()).await.unwrap();
-        let segments = folder.path().join("base/v1/query_1-x/segments");
+        let segments = folder
+            .path()
+            .join("base")
+            .join(keys::segments(&exchange()).as_str());
         assert_eq!(names(&segments), ["0000000000000001-000000000001.seg"]);
         assert_eq!(
             fs::read(segments.join(&names(&segments)[0])).unwrap(),
@@ -61,12 +64,15 @@ async fn the_remains_of_an_interrupted_put_are_no_object_and_are_removed() {
     store.put(&key(1), bytes()).await.unwrap();
     let path = folder.path().join(key(2).as_str());
     fs::write(path.with_extension("seg.0000000000000009-0.tmp"), b"half").unwrap();
-    let empty = folder.path().join("v1/other/segments");
+    let empty = folder
+        .path()
+        .join(keys::segments(&"other".parse().unwrap()).as_str());
     fs::create_dir_all(&empty).unwrap();
-    assert_eq!(store.list(&keys::exchanges()).await.unwrap().len(), 1);
+    let all = keys::all_segments();
+    assert_eq!(store.list(&all).await.unwrap().len(), 1);
     assert_eq!(
         store
-            .remove_stale_temporaries(&keys::exchanges())
+            .remove_stale_temporaries(&keys::all_segments())
             .await
             .unwrap(),
         1
@@ -76,8 +82,14 @@ async fn the_remains_of_an_interrupted_put_are_no_object_and_are_removed() {
         ["0000000000000001-000000000001.seg"]
     );
     assert_eq!(
-        names(&folder.path().join("v1")),
-        ["query_1-x"],
+        names(&folder.path().join(all.as_str())),
+        [path
+            .parent()
+            .unwrap()
+            .file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()],
         "folders that it created are removed too"
     );
 }
@@ -90,13 +102,13 @@ async fn a_temporary_that_a_process_is_writing_is_not_removed() {
     let path = folder
         .path()
         .join(key(2).as_str())
-        .with_extension("seg.9-0.tmp");
+        .with_extension("seg.0000000000000009-0.tmp");
     // A lock belongs to the open file: for another handle, even in this process, it is locked.
     let writing = File::create(&path).unwrap();
     writing.try_lock().unwrap();
     assert_eq!(
         store
-            .remove_stale_temporaries(&keys::exchanges())
+            .remove_stale_temporaries(&keys::all_segments())
             .await
             .unwrap(),
         0
@@ -105,7 +117,7 @@ async fn a_temporary_that_a_process_is_writing_is_not_removed() {
     drop(writing);
     assert_eq!(
         store
-            .remove_stale_temporaries(&keys::exchanges())
+            .remove_stale_temporaries(&keys::all_segments())
             .await
             .unwrap(),
         1
@@ -126,7 +138,7 @@ async fn puts_succeed_while_stale_temporaries_are_removed_continuously() {
     let sweeps = async {
         loop {
             store
-                .remove_stale_temporaries(&keys::exchanges())
+                .remove_stale_temporaries(&keys::all_segments())
                 .await
                 .unwrap();
         }
@@ -146,10 +158,7 @@ async fn deleting_the_last_object_removes_its_folders_but_not_the_base_directory
     store.put(&key(1), bytes()).await.unwrap();
     store.put(&marker, bytes()).await.unwrap();
     assert_eq!(store.delete(vec![key(1)]).await.unwrap(), 1);
-    assert_eq!(
-        names(&folder.path().join("v1/query_1-x")),
-        ["exchange.json"]
-    );
+    assert_eq!(names(&folder.path().join("v2")), ["markers"]);
     assert_eq!(
         store.delete(vec![marker, key(1)]).await.unwrap(),
         1,
@@ -164,13 +173,13 @@ async fn a_base_directory_that_disappears_is_not_an_empty_one() {
     let base = folder.path().join("base");
     let store = LocalStore::new(base.clone(), WriteMode::Direct, 7);
     assert_eq!(
-        store.list(&keys::exchanges()).await.unwrap(),
+        store.list(&keys::all_segments()).await.unwrap(),
         [],
         "not created yet"
     );
     store.put(&key(1), bytes()).await.unwrap();
     fs::rename(&base, folder.path().join("moved")).unwrap();
-    let error = store.list(&keys::exchanges()).await.unwrap_err();
+    let error = store.list(&keys::all_segments()).await.unwrap_err();
     assert_eq!(error.kind, Unavailable);
     assert!(error.to_string().contains("still mounted"), "{error}");
 }
@@ -197,7 +206,7 @@ async fn a_file_in_place_of_the_folder_is_named_with_a_hint() {
 async fn keys_cannot_leave_the_base_directory() {
     let folder = tempfile::tempdir().unwrap();
     let store = LocalStore::new(folder.path().join("base"), WriteMode::Direct, 7);
-    for bad in ["../x", "v1/../../x", "/etc/passwd", "a//b", "", "."] {
+    for bad in ["../x", "v2/../../x", "/etc/passwd", "a//b", "", "."] {
         let key = keys::Key::listed(bad);
         assert_eq!(
             store.put(&key, bytes()).await.unwrap_err().kind,
@@ -258,4 +267,99 @@ async fn an_object_too_large_for_a_marker_is_not_read_as_one() {
         store.get_versioned(&marker).await.unwrap_err().kind,
         Corrupt
     );
+}
+
+/// Files and folders that look like Stopover's and are not.
+const FOREIGN: [&str; 13] = [
+    "v1/q/exchange.json",
+    "v2/foo/bar.txt",
+    "v2/notes.tmp",
+    "v2/markers/README",
+    "v2/markers/query_1-x",
+    "v2/markers/query_1-x.tmp",
+    "v2/markers/a-folder-named-like-an-exchange/x",
+    "v2/segments/other-folder/x",
+    "v2/segments/0000-query_1-x/0000000000000001-000000000001.seg",
+    "v2/segments/0000-query_1-x/0000000000000001-000000000001.seg.0000000000000009-0.tmp",
+    "v2/probes/mine",
+    "v2/probes/0000000000000001.tmp",
+    "v3/markers/q",
+];
+
+#[tokio::test]
+async fn foreign_files_and_folders_survive_every_removal() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LocalStore::new(folder.path().into(), WriteMode::Direct, 7);
+    let in_segments = [keys::segments(&exchange()).as_str(), "/notes.txt"].concat();
+    let foreign = FOREIGN.into_iter().chain([in_segments.as_str()]);
+    let foreign: Vec<_> = foreign.map(|name| folder.path().join(name)).collect();
+    for path in &foreign {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "mine").unwrap();
+    }
+    let empty = [
+        "v2/empty",
+        "v2/markers/empty",
+        "v2/segments/empty",
+        "v2/probes/empty",
+    ];
+    let empty: Vec<_> = empty.iter().map(|name| folder.path().join(name)).collect();
+    empty
+        .iter()
+        .for_each(|path| fs::create_dir_all(path).unwrap());
+    store.put(&key(1), bytes()).await.unwrap();
+    let marker = keys::marker(&exchange());
+    store.put(&marker, bytes()).await.unwrap();
+    store.delete(vec![key(1), marker]).await.unwrap();
+    for below in [keys::markers(), keys::all_segments(), keys::probes()] {
+        store.remove_stale_temporaries(&below).await.unwrap();
+    }
+    for path in foreign {
+        assert_eq!(fs::read(&path).unwrap(), b"mine", "{}", path.display());
+    }
+    for path in empty {
+        assert!(path.is_dir(), "{}", path.display());
+    }
+}
+
+#[tokio::test]
+async fn symbolic_links_are_neither_listed_nor_followed_nor_removed() {
+    use std::os::unix::fs::symlink;
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (root, target) = (folder.path(), elsewhere.path());
+    let store = LocalStore::new(root.into(), WriteMode::Direct, 7);
+    // A link to a folder of segments, to a segment, and to a marker.
+    let segments = keys::segments(&exchange());
+    let name = key(1).as_str().rsplit_once('/').unwrap().1.to_owned();
+    fs::write(target.join(&name), "mine").unwrap();
+    fs::create_dir_all(root.join(keys::all_segments().as_str())).unwrap();
+    symlink(target, root.join(segments.as_str())).unwrap();
+    assert_eq!(store.list(&keys::all_segments()).await.unwrap(), []);
+    assert_eq!(
+        store.list_folders(&keys::all_segments()).await.unwrap(),
+        [""; 0]
+    );
+    let listed = store.list(&segments).await.unwrap_err();
+    assert!(
+        listed.to_string().contains("is a symbolic link"),
+        "{listed}"
+    );
+    assert_eq!(store.delete(vec![key(1)]).await.unwrap_err().kind, Refused);
+    store.remove_stale_temporaries(&segments).await.unwrap_err();
+    fs::remove_file(root.join(segments.as_str())).unwrap();
+
+    let marker = keys::marker(&exchange());
+    for key in [key(1), marker.clone()] {
+        let path = root.join(key.as_str());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        symlink(target.join(&name), path).unwrap();
+    }
+    assert_eq!(store.list(&segments).await.unwrap(), []);
+    assert_eq!(store.list(&keys::markers()).await.unwrap(), []);
+    assert_eq!(store.delete(vec![key(1), marker.clone()]).await.unwrap(), 0);
+    store.delete_if(&marker, None).await.unwrap();
+    for key in [key(1), marker] {
+        assert!(root.join(key.as_str()).is_symlink(), "{key}");
+    }
+    assert_eq!(fs::read(target.join(&name)).unwrap(), b"mine");
 }

@@ -97,7 +97,12 @@ impl ObjectBackend {
         let bytes = self.bytes(result).await?;
         let hash = stable_hash(&[&bytes]);
         let version = format!("{e_tag}{SEPARATOR}{generation}{SEPARATOR}{hash:016x}");
-        Ok(Versioned { bytes, version })
+        let entity_tag = entity_tag(Some(&e_tag)).unwrap_or_else(|| format!("{hash:016x}"));
+        Ok(Versioned {
+            bytes,
+            version,
+            entity_tag,
+        })
     }
 
     /// Object stores have no conditional delete: a write between the check and the delete is lost.
@@ -118,6 +123,13 @@ impl ObjectBackend {
         self.delete(vec![key.clone()]).await?;
         Ok(DeleteOutcome::Removed)
     }
+}
+
+/// An entity tag without the quotes, which some servers omit in lists; `None` if there is none.
+pub(super) fn entity_tag(e_tag: Option<&str>) -> Option<String> {
+    let tag = e_tag?;
+    let tag = tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"');
+    (!tag.is_empty()).then(|| tag.to_owned())
 }
 
 fn holds(expected: &Precondition, found: Option<Versioned>) -> bool {

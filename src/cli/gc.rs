@@ -163,7 +163,7 @@ fn as_text(report: &GcReport, options: GcOptions) -> String {
     for ForeignFolder { base, folder } in &report.foreign {
         let _ = writeln!(
             text,
-            "retained  {folder}/ in base directory {base}: holds objects that Stopover did not write"
+            "retained  {folder}/ in base directory {base}: not all in it is Stopover's"
         );
     }
     let _ = writeln!(

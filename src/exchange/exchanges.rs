@@ -5,18 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::ExchangeError;
-use super::status::StatusCache;
+use super::status::{Status, StatusCache};
 use crate::id::ExchangeId;
 use crate::runtime::Runtime;
 use crate::storage::Storage;
-use crate::telemetry::metrics::Metrics;
 
 /// What [`Exchanges`] needs from the rest of the daemon.
 #[derive(Clone)]
 pub struct ExchangesDeps {
     pub runtime: Runtime,
     pub storage: Storage,
-    pub metrics: Arc<Metrics>,
 }
 
 /// The exchanges that the daemons share. Cheap to clone.
@@ -46,6 +44,11 @@ impl Exchanges {
         }
     }
 
+    /// Whether this daemon has seen an exchange open, and not closed since.
+    pub(crate) fn is_known_open(&self, exchange: &ExchangeId) -> bool {
+        matches!(self.shared.status.get(exchange), Some(Status::Open { .. }))
+    }
+
     /// Records that an exchange is closed. The caller then releases what this daemon holds of it.
     pub(crate) fn mark_closed(&self, exchange: &ExchangeId) {
         self.shared.status.mark_closed(exchange);
@@ -58,15 +61,11 @@ impl Exchanges {
     }
 
     /// Removes every object of a closed exchange from every base directory; `Ok` even if there was
-    /// none.
+    /// none. Returns how many segments it removed.
     ///
     /// # Errors
     /// [`ExchangeError::Storage`]; another call, or the sweeper, removes what is left.
-    pub(crate) async fn remove(&self, exchange: &ExchangeId) -> Result<(), ExchangeError> {
-        let deps = &self.shared.deps;
-        if deps.storage.remove_exchange(exchange).await? > 0 {
-            deps.metrics.exchanges_closed.inc();
-        }
-        Ok(())
+    pub(crate) async fn remove(&self, exchange: &ExchangeId) -> Result<u64, ExchangeError> {
+        Ok(self.shared.deps.storage.remove_exchange(exchange).await?)
     }
 }

@@ -1,8 +1,8 @@
 //! The content of a marker: the properties of its exchange, its lease, its name and a checksum.
 //!
-//! Pure: an announcement to a line of JSON and back. Does not: store it. Invariant: what decodes was
-//! encoded for that very exchange; a damaged marker, or another exchange's under this name, is an
-//! error.
+//! Pure: an announcement to a line of JSON and back. Does not: store it. Invariant: what decodes
+//! was encoded for that very exchange; a damaged marker, or another exchange's under this name, is
+//! an error.
 
 use std::time::Duration;
 

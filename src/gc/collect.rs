@@ -167,11 +167,10 @@ impl Collector {
     /// probed, since the last known status may be wrong: a full disk is readable, and an idle
     /// daemon has not noticed that it is full.
     async fn writable(&self) -> bool {
-        let status = match self.leases.any_half_expired() {
-            true => self.storage.probe().await,
-            false => self.storage.status(),
-        };
-        status.iter().all(|base| base.healthy)
+        if self.leases.any_half_expired() {
+            self.storage.probe().await;
+        }
+        self.storage.can_write_markers().await
     }
 
     fn observe(
@@ -261,10 +260,11 @@ mod tests {
 
     use super::*;
     use crate::exchange::{Announce, ExchangeSpec, Exchanges, ExchangesDeps};
-    use crate::id::{DaemonId, SegmentId};
+    use crate::id::{BaseName, DaemonId, SegmentId};
+    use crate::storage::Result as StorageResult;
+    use crate::store::local::{LocalStore, WriteMode};
     use crate::store::tests::faulty::FaultyStore;
     use crate::store::{Store, StoreLimits};
-    use crate::telemetry::metrics::Metrics;
 
     const LEASE: Duration = Duration::from_secs(900);
     const SPEC: ExchangeSpec = ExchangeSpec {
@@ -279,14 +279,29 @@ mod tests {
             let store: Arc<dyn Store> = Arc::<FaultyStore>::clone(store);
             (name.parse().unwrap(), format!("faulty://{name}"), store)
         });
+        let (storage, exchanges, runtime) = over(bases.collect(), StoreLimits::REMOTE);
+        (exchanges, storage, runtime, stores)
+    }
+
+    fn over(
+        bases: Vec<(BaseName, String, Arc<dyn Store>)>,
+        limits: StoreLimits,
+    ) -> (Storage, Exchanges, Runtime) {
         let runtime = Runtime::seeded(3);
-        let storage = Storage::from_stores(bases.collect(), StoreLimits::REMOTE, &runtime);
+        let storage = Storage::from_stores(bases, limits, &runtime);
         let deps = ExchangesDeps {
             runtime: runtime.clone(),
             storage: storage.clone(),
-            metrics: Arc::new(Metrics::default()),
         };
-        (Exchanges::new(deps, LEASE, 100), storage, runtime, stores)
+        let exchanges = Exchanges::new(deps, LEASE, 100);
+        (storage, exchanges, runtime)
+    }
+
+    async fn put(storage: &Storage, exchange: &ExchangeId, sequence: u64) -> StorageResult<()> {
+        let daemon = DaemonId(1);
+        let id = SegmentId { daemon, sequence };
+        let content = vec![Bytes::from_static(b"segment")];
+        storage.put_segment(exchange, id, content).await.map(drop)
     }
 
     /// Requests since the last call: lists, reads, writes and deletes.
@@ -309,12 +324,7 @@ mod tests {
                 .announce(id, SPEC, Announce::CreateOrRenew)
                 .await
                 .unwrap();
-            let segment = SegmentId {
-                daemon: DaemonId(1),
-                sequence,
-            };
-            let content = vec![Bytes::from_static(b"segment")];
-            storage.put_segment(id, segment, content).await.unwrap();
+            put(&storage, id, sequence).await.unwrap();
         }
         let otherwise = Duration::from_secs(1);
         let interval = Duration::from_secs(60);
@@ -348,6 +358,56 @@ mod tests {
             [&ids[7]]
         );
         assert_eq!(requests(&stores, &mut before), [4, 0, 0, 0]);
+    }
+
+    /// Story: a coordinator died and left a full disk. Nobody could renew there, so no time counted
+    /// towards expiry; and a claim had to write. So the disk stayed full for ever.
+    #[tokio::test]
+    async fn on_a_full_disk_leases_are_renewed_and_expired_exchanges_collected() {
+        let folder = tempfile::tempdir().unwrap();
+        let local = LocalStore::new(folder.path().into(), WriteMode::Cached, 7);
+        let store: Arc<dyn Store> = Arc::new(local.clone());
+        let bases = vec![("full".parse().unwrap(), "file:///full".into(), store)];
+        let (storage, exchanges, runtime) = over(bases, StoreLimits::LOCAL);
+        let [live, dead]: [ExchangeId; 2] = ["live", "dead"].map(|id| id.parse().unwrap());
+        for (sequence, id) in (0..).zip([&live, &dead]) {
+            exchanges
+                .announce(id, SPEC, Announce::CreateOrRenew)
+                .await
+                .unwrap();
+            put(&storage, id, sequence).await.unwrap();
+        }
+        local.fill(true);
+        put(&storage, &live, 3).await.unwrap_err();
+        assert!(!storage.status()[0].healthy);
+        let interval = Duration::from_millis(20);
+        let watch = Lease::Fixed(Duration::from_millis(200));
+        let mut collector = Collector::new(storage.clone(), runtime, watch, interval);
+        let mut removed = None;
+        for _ in 0..100 {
+            tokio::time::sleep(interval).await;
+            exchanges
+                .announce(&live, SPEC, Announce::Renew)
+                .await
+                .unwrap();
+            for inspection in collector.inspect_all().await.unwrap() {
+                let Inspection {
+                    exchange,
+                    listed,
+                    outcome,
+                    ..
+                } = inspection;
+                let observation = outcome.unwrap();
+                let collected = collector.collect(&exchange, &listed, &observation, || {});
+                if let Collected::Removed(segments) = collected.await.unwrap() {
+                    assert_eq!((&exchange, segments), (&dead, 1));
+                    removed = Some(exchange);
+                }
+            }
+        }
+        assert_eq!(removed, Some(dead));
+        assert_eq!(storage.list_exchanges().await.unwrap(), [live]);
+        assert!(!storage.status()[0].healthy, "segments find no space");
     }
 
     #[tokio::test(start_paused = true)]

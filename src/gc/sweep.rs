@@ -1,9 +1,10 @@
 //! Sweeps: collects expired exchanges and removes what late writers and dead daemons left.
 //!
 //! Does: inspect every exchange at intervals and collect those that were not renewed for a whole
-//! lease of theirs; release cached data of exchanges closed elsewhere; remove old probe objects. Does not:
-//! use any wall clock, its own or the store's. Invariant: an exchange is collected only after this
-//! daemon itself has observed it for the whole lease; any number of daemons may sweep at once.
+//! lease of theirs; release cached data of exchanges closed elsewhere; remove old probe objects.
+//! Does not: use any wall clock, its own or the store's. Invariant: an exchange is collected only
+//! after this daemon itself has observed it for the whole lease; any number of daemons may sweep at
+//! once.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::error::Result;
 use super::facade::Storage;
-use super::markers::{ObservedMarker, ObservedMarkers, StoredMarker, tombstone};
+use super::markers::{ObservedMarker, ObservedMarkers, StoredMarker};
+use super::stored_marker;
 use crate::id::ExchangeId;
 use crate::runtime::Runtime;
 use crate::store::keys;
@@ -44,7 +45,7 @@ impl Storage {
         let mut created = Vec::new();
         for (_, index, expected) in steps {
             let base = &self.inner.bases[index];
-            let tombstone = tombstone(self.inner.runtime.random.next_u64());
+            let tombstone = stored_marker::tombstone(self.inner.runtime.random.next_u64());
             if expected == Precondition::Absent {
                 // Recorded before the put: a failed one may have been applied.
                 created.push((index, tombstone.clone()));

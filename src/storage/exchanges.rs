@@ -11,8 +11,8 @@ use super::error::{Result, StorageError, StorageFailure};
 use super::facade::Storage;
 use super::listing::ListedExchange;
 use crate::id::ExchangeId;
+use crate::store::StoreErrorKind;
 use crate::store::keys::{self, Key};
-use crate::store::{DeleteOutcome, StoreErrorKind};
 
 /// What an exchange has in all base directories.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,7 +25,8 @@ pub struct Inventory {
 
 impl Storage {
     /// Removes all objects of an exchange from all base directories, markers first; returns how
-    /// many.
+    /// many segments it removed. For each base directory these are the requests: one DELETE of the
+    /// marker, then, for every 1,000 segments, one LIST and one DELETE.
     ///
     /// If any base directory may still have a marker, no segment is removed anywhere: a reader
     /// would see the exchange open but empty. No base directory is listed before the markers are
@@ -37,12 +38,12 @@ impl Storage {
     pub async fn remove_exchange(&self, exchange: &ExchangeId) -> Result<u64> {
         let markers = self.inner.bases.iter();
         let markers = markers.map(|base| remove_marker(base, exchange));
-        let removed = sum(join_all(markers).await)?;
-        Ok(removed + self.remove_all_segments(exchange).await?)
+        sum(join_all(markers).await)?;
+        self.remove_all_segments(exchange).await
     }
 
     /// Removes all objects of a claimed exchange ([`Storage::claim`]), the tombstones last; returns
-    /// how many without the tombstones.
+    /// how many segments.
     ///
     /// # Errors
     /// If any object could not be removed; a repeated call continues, also through another daemon.
@@ -127,7 +128,7 @@ fn sum(outcomes: Vec<Result<u64>>) -> Result<u64> {
 async fn remove_marker(base: &BaseDirectory, exchange: &ExchangeId) -> Result<u64> {
     let marker = keys::marker(exchange);
     let error = match base.store.delete_if(&marker, None).await {
-        Ok(outcome) => return Ok(u64::from(outcome == DeleteOutcome::Removed)),
+        Ok(_) => return Ok(0),
         Err(error) => error,
     };
     // Deletes may be refused where there is no marker, or succeed and the response be lost.

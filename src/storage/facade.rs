@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use futures::future::join_all;
 
 use super::base::{BaseDirectory, BaseStatus};
 use super::error::Result;
-use super::listing::ForeignFolders;
+use super::foreign::ForeignFolders;
 use super::probe;
 use crate::config::BaseDirectoryConfig;
 use crate::id::BaseName;
@@ -19,6 +20,9 @@ use crate::store::metrics::StorageMetrics;
 use crate::store::open::open_all;
 use crate::store::retry::RetryPolicy;
 use crate::store::{Store, StoreLimits};
+
+/// A file system that takes longer to write a block is not only full.
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
 /// All base directories of a daemon. Cheap to clone.
 ///
@@ -123,6 +127,22 @@ impl Storage {
     pub async fn probe(&self) -> Vec<BaseStatus> {
         join_all(self.inner.bases.iter().map(BaseDirectory::probe)).await;
         self.status()
+    }
+
+    /// Whether a marker could be written to every base directory now, as far as is known. One that
+    /// is unhealthy because it is full may have room for that.
+    pub async fn can_write_markers(&self) -> bool {
+        let unhealthy = self.inner.bases.iter().filter(|base| !base.is_healthy());
+        let writable = unhealthy.map(async |base| {
+            tokio::select! {
+                writable = base.no_retry.can_write_when_full() => writable,
+                () = self.inner.runtime.clock.sleep(WRITE_LIMIT) => false,
+            }
+        });
+        join_all(writable)
+            .await
+            .into_iter()
+            .all(|writable| writable)
     }
 
     /// Names of the base directories that ignore the precondition of a write: a lease renewed at

@@ -4,22 +4,19 @@
 //! markers (`markers`). Invariant: only keys that parse wholly as Stopover's are returned; each
 //! folder that holds others is reported in the log once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use futures::future::{join_all, try_join};
-use parking_lot::Mutex;
 
 use super::base::BaseDirectory;
 use super::error::Result;
 use super::facade::Storage;
-use super::markers::{TOMBSTONE_LENGTH, open_content};
-use crate::id::{BaseName, ExchangeId};
+use super::foreign::ForeignFolder;
+use super::stored_marker::{self, TOMBSTONE_LENGTH};
+use crate::id::ExchangeId;
 use crate::store::if_found;
 use crate::store::keys::{self, Key, OwnObject};
-
-/// Folders with foreign objects that are remembered; those in further ones are only counted.
-const MAX_FOREIGN_FOLDERS: usize = 1_000;
 
 /// What the lists of all base directories showed of one exchange.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,18 +56,6 @@ impl ListedExchange {
         !self.markers.iter().all(ListedMarker::is_tombstone)
     }
 }
-
-/// A folder that holds objects which Stopover did not write.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ForeignFolder {
-    pub base: BaseName,
-    /// Relative to the base directory.
-    pub folder: String,
-}
-
-/// The folders with foreign objects that were found so far.
-#[derive(Debug, Default)]
-pub(super) struct ForeignFolders(Mutex<BTreeSet<ForeignFolder>>);
 
 impl Storage {
     /// Ids of all exchanges that have an object in any base directory, sorted.
@@ -168,9 +153,10 @@ impl Storage {
             found.map_err(|error| base.error("get", key.as_str(), error))
         });
         let found: Result<Vec<_>> = join_all(reads).await.into_iter().collect();
-        let found = found?.into_iter().flatten();
-        Ok(found
-            .filter_map(|found| open_content(&found.bytes))
+        let found = found?.into_iter().flatten().map(|found| found.bytes);
+        let markers = found.filter(|stored| !stored_marker::is_tombstone(stored));
+        Ok(markers
+            .map(|stored| stored_marker::content(&stored))
             .collect())
     }
 
@@ -199,15 +185,14 @@ impl Storage {
             base: base.name.clone(),
             folder: folder.to_owned(),
         };
-        let mut folders = self.inner.foreign.0.lock();
-        if folders.len() < MAX_FOREIGN_FOLDERS && folders.insert(found) {
+        if self.inner.foreign.add(found) {
             tracing::warn!(base = %base.name, %key, folder,
-                "found an object that Stopover did not write; leaving it and others in this folder");
+                "found an object that Stopover did not write; leaving all such in this folder");
         }
     }
 
     /// The folders in which objects that Stopover did not write were found, at most 1,000.
     pub fn foreign_folders(&self) -> Vec<ForeignFolder> {
-        self.inner.foreign.0.lock().iter().cloned().collect()
+        self.inner.foreign.all()
     }
 }

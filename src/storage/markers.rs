@@ -7,8 +7,7 @@
 //! observed: of a renewal and a claim that race one succeeds, however long either paused between
 //! its observation and its write.
 //!
-//! A marker is two lines: the content, and a number that is different in each write. A tombstone is
-//! one line. An exchange is open while any base directory has a marker of it.
+//! An exchange is open while any base directory has a marker of it.
 
 use std::sync::Arc;
 
@@ -21,20 +20,10 @@ use super::error::{Result, StorageError};
 use super::facade::Storage;
 use super::listing::ListedExchange;
 use super::placement;
+use super::stored_marker;
 use crate::id::{BaseName, ExchangeId};
 use crate::store::keys::{self, Key};
 use crate::store::{Precondition, Versioned, if_found};
-
-/// How a tombstone begins; no marker does.
-const TOMBSTONE: &[u8] = b"{\"ended\":";
-
-/// Length of a tombstone: `{"ended":"`, a number, `"}` and a line end.
-pub(super) const TOMBSTONE_LENGTH: u64 = 10 + 16 + 3;
-
-/// A tombstone, different from all that were ever written.
-pub(super) fn tombstone(number: u64) -> Bytes {
-    format!("{{\"ended\":\"{number:016x}\"}}\n").into()
-}
 
 /// The marker of an exchange, as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +75,7 @@ impl StoredMarker {
             version,
             entity_tag,
         } = found;
-        if bytes.starts_with(TOMBSTONE) {
+        if stored_marker::is_tombstone(&bytes) {
             return Self::Tombstone {
                 version,
                 entity_tag,
@@ -112,17 +101,6 @@ impl StoredMarker {
             Self::Unknown(error) => Err(error.clone()),
         }
     }
-}
-
-/// What was announced: the first line of a marker.
-fn content(written: &Bytes) -> Bytes {
-    let end = written.iter().position(|byte| *byte == b'\n');
-    written.slice(..end.unwrap_or(written.len()))
-}
-
-/// What was announced, unless this is a tombstone.
-pub(super) fn open_content(stored: &Bytes) -> Option<Bytes> {
-    (!stored.starts_with(TOMBSTONE)).then(|| content(stored))
 }
 
 /// A marker that was written before the base directories were observed.
@@ -162,7 +140,7 @@ impl ObservedMarkers {
         }
         match (bytes, failure) {
             (Some(written), _) => Ok(Some(Marker {
-                bytes: content(written),
+                bytes: stored_marker::content(written),
                 version: versions.join(","),
             })),
             (None, Some(error)) => Err(error.clone()),
@@ -198,7 +176,7 @@ impl ObservedMarkers {
         self.markers
             .iter()
             .filter_map(|observed| match &observed.state {
-                StoredMarker::Open { written, .. } => Some(content(written)),
+                StoredMarker::Open { written, .. } => Some(stored_marker::content(written)),
                 _ => None,
             })
     }
@@ -251,7 +229,7 @@ impl Storage {
         for index in self.preferred(exchange) {
             let base = &self.inner.bases[index];
             match if_found(base.store.get_versioned(&key).await) {
-                Ok(Some(found)) if !found.bytes.starts_with(TOMBSTONE) => return Ok(true),
+                Ok(Some(found)) if !stored_marker::is_tombstone(&found.bytes) => return Ok(true),
                 Ok(_) => {}
                 Err(error) => failure = failure.or(Some(base.error("get", key.as_str(), error))),
             }
@@ -344,9 +322,7 @@ impl Storage {
 
     /// A marker with this content, different from all that were ever written.
     fn new_marker(&self, content: &Bytes) -> Bytes {
-        let number = self.inner.runtime.random.next_u64();
-        let written = format!("\n{{\"written\":\"{number:016x}\"}}\n");
-        [content, written.as_bytes()].concat().into()
+        stored_marker::marker(content, self.inner.runtime.random.next_u64())
     }
 
     /// Puts a marker where the observation permits it; returns where it was put, if anywhere.

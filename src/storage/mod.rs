@@ -11,6 +11,7 @@ mod error;
 mod exchanges;
 mod facade;
 mod failover;
+mod foreign;
 mod health;
 mod listing;
 mod markers;
@@ -18,6 +19,7 @@ pub mod placement;
 mod probe;
 mod probe_objects;
 mod segments;
+mod stored_marker;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +30,8 @@ pub use base::BaseStatus;
 pub use error::{Result, StorageError, StorageFailure};
 pub use exchanges::Inventory;
 pub use facade::Storage;
-pub use listing::{ForeignFolder, ListedExchange};
+pub use foreign::ForeignFolder;
+pub use listing::ListedExchange;
 pub use markers::{Marker, ObservedMarkers, WrittenMarker};
 pub use probe_objects::ProbeObject;
 pub use segments::ListedSegment;

@@ -1,9 +1,9 @@
 //! Probes: a test of one store with all operations that a daemon needs.
 //!
 //! Does: write, read, list and delete one small object; create the objects that keep the folders of
-//! all exchanges non-empty, where the store needs them; test whether preconditions are honoured. Does
-//! not: record the result (`base`). Invariant: the failed step is named, and the probe object is
-//! removed if possible.
+//! all exchanges non-empty, where the store needs them; test whether preconditions are honoured.
+//! Does not: record the result (`base`). Invariant: the failed step is named, and the probe object
+//! is removed if possible.
 
 use std::time::Duration;
 

@@ -47,7 +47,11 @@ impl Storage {
         let order = |healthy: &[bool]| placement::round_robin(turn, healthy);
         let put = |base: Arc<BaseDirectory>| {
             let (key, content) = (key.clone(), content.clone());
-            async move { base.store.put(&key, content).await }.boxed()
+            async move {
+                let put = base.store.put(&key, content).await;
+                put.inspect(|()| base.recovered())
+            }
+            .boxed()
         };
         let (base, ()) = self.put_anywhere(key.as_str(), order, put).await?;
         Ok(SegmentAddress {

@@ -141,15 +141,22 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     async fn delete(&self, keys: Vec<Key>) -> Result<u64>;
 
     /// Deletes one small object: unconditionally, or only if it still has this version. A store
-    /// without conditional deletes reads the version first; a write in between is lost.
+    /// without conditional deletes reads the version first; a write in between is lost. A store
+    /// that does not report whether there was an object answers an unconditional delete with
+    /// [`DeleteOutcome::Removed`].
     async fn delete_if(&self, key: &Key, version: Option<&str>) -> Result<DeleteOutcome>;
 
-    /// Removes what interrupted puts of Stopover left below a folder, unless a running put of any process may
-    /// still need it; returns how many files it removed.
+    /// Removes what interrupted puts of Stopover left below a folder, unless a running put of any
+    /// process may still need it; returns how many files it removed.
     async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64>;
 
-    /// Whether the folders that all exchanges share must never become empty, because on some servers
-    /// a put fails while another client deletes the last object of its folder.
+    /// Whether a marker can be written now although puts fail for lack of space.
+    async fn can_write_when_full(&self) -> bool {
+        false
+    }
+
+    /// Whether the folders that all exchanges share must never become empty, because on some
+    /// servers a put fails while another client deletes the last object of its folder.
     fn needs_keep_object(&self) -> bool {
         false
     }

@@ -123,7 +123,7 @@ async fn a_first_announcement_returns_what_exists_elsewhere_and_can_be_withdrawn
     let (_, written) = first.unwrap().expect("none in the preferred one");
     announce(&storage, &exchange(), content).await;
     storage.withdraw_marker(&exchange(), written).await;
-    assert_eq!(storage.remove_exchange(&exchange()).await.unwrap(), 2);
+    assert_eq!(objects(&storage).await, 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -305,7 +305,7 @@ async fn markers_are_removed_before_any_segment() {
         put(&storage, n).await.unwrap();
     }
     announce(&storage, &exchange(), Bytes::from_static(b"{}")).await;
-    assert_eq!(storage.remove_exchange(&exchange()).await.unwrap(), 4);
+    assert_eq!(storage.remove_exchange(&exchange()).await.unwrap(), 3);
     let log = stores[0].log();
     let deletes: Vec<_> = log
         .iter()
@@ -314,6 +314,25 @@ async fn markers_are_removed_before_any_segment() {
     assert_eq!(deletes.len(), 2, "{deletes:?}");
     assert_eq!(*deletes[0], format!("delete {}", keys::marker(&exchange())));
     assert_eq!(deletes[1].matches(".seg").count(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_costs_a_delete_and_a_list_and_one_more_delete_where_there_are_segments() {
+    let (storage, stores) = storage(&["a", "b", "c"]);
+    for n in 0..2 {
+        put(&storage, n).await.unwrap();
+    }
+    announce(&storage, &exchange(), Bytes::from_static(b"{}")).await;
+    let before: Vec<_> = stores.iter().map(|store| store.log().len()).collect();
+    storage.remove_exchange(&exchange()).await.unwrap();
+    let requests = stores
+        .iter()
+        .zip(before)
+        .map(|(store, before)| store.log().split_off(before));
+    let mut requests: Vec<_> = requests.map(|log| log.len()).collect();
+    requests.sort_unstable();
+    assert_eq!(requests, [2, 3, 3]);
+    assert_eq!(storage.list_exchanges().await.unwrap(), []);
 }
 
 #[tokio::test(start_paused = true)]
@@ -362,5 +381,5 @@ async fn while_a_marker_may_remain_the_segments_remain_in_every_base_directory()
     first.next("get", Fault::Fails(Refused));
     storage.remove_exchange(&exchange()).await.unwrap_err();
     assert_eq!(left().await, 9);
-    assert_eq!(storage.remove_exchange(&exchange()).await.unwrap(), 10);
+    assert_eq!(storage.remove_exchange(&exchange()).await.unwrap(), 9);
 }

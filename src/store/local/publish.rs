@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::error::put_failure;
+use super::reserve::is_full;
 use super::root::Root;
 use super::swap;
 use crate::store::keys;
@@ -28,10 +29,14 @@ impl Root {
 
     pub fn put_if(&self, path: &Path, content: &Bytes, expected: &Precondition) -> Result<bool> {
         let content = std::slice::from_ref(content);
+        let reserve = self.reserve(path);
         let written = self.publish(path, content, &|temporary| match expected {
             Precondition::Absent => swap::create(temporary, path),
-            Precondition::Version(version) => swap::replace(temporary, path, version),
+            Precondition::Version(version) => {
+                swap::replace(temporary, path, version, reserve.as_deref())
+            }
         })?;
+        self.create_reserve(path);
         if let (false, Some(folder)) = (written, path.parent()) {
             // It may have been created for this put.
             self.remove_empty(folder);
@@ -73,7 +78,13 @@ impl Root {
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(keys::temporary_suffix(self.writer, number));
         let temporary = PathBuf::from(temporary);
-        let written = self.write_temporary(&temporary, content);
+        let written = match self.write_temporary(&temporary, content) {
+            Err(error) if is_full(&error) => {
+                let _ = fs::remove_file(&temporary);
+                self.write_reserve(&temporary, content).map_err(|_| error)
+            }
+            written => written,
+        };
         // The tuple keeps the file open, and so locked, until after the rename.
         let named = written.and_then(|file| (name(&temporary), file).0);
         // After a rename there is nothing to remove. A failure is harmless: the temporary is
@@ -85,7 +96,7 @@ impl Root {
     }
 
     /// Returns the file, which is locked while it is open.
-    fn write_temporary(&self, temporary: &Path, content: &[Bytes]) -> io::Result<File> {
+    pub fn write_temporary(&self, temporary: &Path, content: &[Bytes]) -> io::Result<File> {
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)

@@ -9,7 +9,7 @@ use super::error::failure;
 use super::{LocalStore, WriteMode};
 use crate::id::{DaemonId, ExchangeId, SegmentId};
 use crate::store::StoreErrorKind::{Corrupt, NotFound, Refused, Unavailable};
-use crate::store::{Store, keys};
+use crate::store::{DeleteOutcome, Precondition, Store, keys};
 
 fn exchange() -> ExchangeId {
     "query_1-x".parse().unwrap()
@@ -362,4 +362,86 @@ async fn symbolic_links_are_neither_listed_nor_followed_nor_removed() {
         assert!(root.join(key.as_str()).is_symlink(), "{key}");
     }
     assert_eq!(fs::read(target.join(&name)).unwrap(), b"mine");
+}
+
+#[tokio::test]
+async fn on_a_full_file_system_markers_are_replaced_and_created_with_the_reserve() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LocalStore::new(folder.path().into(), WriteMode::Cached, 7);
+    let reserve = folder.path().join("v2/markers/.keep");
+    let [one, two, three] = ["one", "two", "three"].map(|id| keys::marker(&id.parse().unwrap()));
+    let written = |text: &'static str| Bytes::from_static(text.as_bytes());
+    assert!(
+        !store.can_write_when_full().await,
+        "there is no reserve yet"
+    );
+    assert!(
+        store
+            .put_if(&one, written("1"), &Precondition::Absent)
+            .await
+            .unwrap()
+    );
+    assert_eq!(fs::metadata(&reserve).unwrap().len(), 4096);
+    store.fill(true);
+    assert!(store.can_write_when_full().await);
+    let refused = store.put(&key(1), bytes()).await.unwrap_err();
+    assert!(refused.to_string().contains("free space"), "{refused}");
+    // A replacement leaves a reserve for the next one, and one that does not happen does, too.
+    for text in ["1.1", "1.2", "1.3"] {
+        let version = store.get_versioned(&one).await.unwrap().version;
+        let version = Precondition::Version(version);
+        assert!(store.put_if(&one, written(text), &version).await.unwrap());
+        assert_eq!(store.get_versioned(&one).await.unwrap().bytes, text);
+        assert!(store.can_write_when_full().await, "{text}");
+    }
+    // A new marker needs the reserve for itself.
+    assert!(
+        store
+            .put_if(&two, written("2"), &Precondition::Absent)
+            .await
+            .unwrap()
+    );
+    assert!(!reserve.exists() && !store.can_write_when_full().await);
+    let refused = store
+        .put_if(&three, written("3"), &Precondition::Absent)
+        .await
+        .unwrap_err();
+    assert_eq!(refused.kind, Unavailable);
+    assert_eq!(store.get_versioned(&one).await.unwrap().bytes, "1.3");
+    assert_eq!(store.get_versioned(&two).await.unwrap().bytes, "2");
+    assert_eq!(store.list(&keys::markers()).await.unwrap().len(), 2);
+    // Once there is space, a delete makes room for the next one.
+    store.fill(false);
+    assert_eq!(
+        store.delete_if(&two, None).await.unwrap(),
+        DeleteOutcome::Removed
+    );
+    assert!(store.can_write_when_full().await);
+}
+
+#[tokio::test]
+async fn a_reserve_that_still_is_a_marker_is_not_written_to() {
+    // Story: a replacement gives the old file a second name before the new one takes its name. If
+    // the process dies in between, the reserve is the marker.
+    let folder = tempfile::tempdir().unwrap();
+    let store = LocalStore::new(folder.path().into(), WriteMode::Cached, 7);
+    let [one, two] = ["one", "two"].map(|id| keys::marker(&id.parse().unwrap()));
+    let content = Bytes::from_static(b"the marker");
+    assert!(
+        store
+            .put_if(&one, content.clone(), &Precondition::Absent)
+            .await
+            .unwrap()
+    );
+    let reserve = folder.path().join("v2/markers/.keep");
+    fs::remove_file(&reserve).unwrap();
+    fs::hard_link(folder.path().join(one.as_str()), &reserve).unwrap();
+    store.fill(true);
+    assert!(!store.can_write_when_full().await);
+    let other = Bytes::from_static(b"another");
+    store
+        .put_if(&two, other, &Precondition::Absent)
+        .await
+        .unwrap_err();
+    assert_eq!(store.get_versioned(&one).await.unwrap().bytes, content);
 }

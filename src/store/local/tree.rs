@@ -134,6 +134,7 @@ impl Root {
         let outcome = swap::remove(path, version);
         let outcome = outcome.map_err(|error| failure("removing", path, error))?;
         if outcome == DeleteOutcome::Removed {
+            self.create_reserve(path);
             self.clean_up_folders(path.parent().into_iter().collect(), true)?;
         }
         Ok(outcome)

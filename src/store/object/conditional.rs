@@ -10,6 +10,7 @@ use bytes::Bytes;
 use object_store::{PutMode, UpdateVersion};
 
 use super::backend::ObjectBackend;
+use super::entity_tag;
 use super::error::is_not_implemented;
 use crate::store::keys::Key;
 use crate::store::{
@@ -97,7 +98,8 @@ impl ObjectBackend {
         let bytes = self.bytes(result).await?;
         let hash = stable_hash(&[&bytes]);
         let version = format!("{e_tag}{SEPARATOR}{generation}{SEPARATOR}{hash:016x}");
-        let entity_tag = entity_tag(Some(&e_tag)).unwrap_or_else(|| format!("{hash:016x}"));
+        let entity_tag =
+            entity_tag::normalized(Some(&e_tag)).unwrap_or_else(|| format!("{hash:016x}"));
         Ok(Versioned {
             bytes,
             version,
@@ -111,25 +113,16 @@ impl ObjectBackend {
         key: &Key,
         version: Option<&str>,
     ) -> Result<DeleteOutcome> {
-        match if_found(self.read_versioned(key).await) {
-            Ok(None) => return Ok(DeleteOutcome::Absent),
-            Ok(Some(found)) if version.is_some_and(|version| version != found.version) => {
-                return Ok(DeleteOutcome::Changed);
+        if let Some(version) = version {
+            match if_found(self.read_versioned(key).await)? {
+                None => return Ok(DeleteOutcome::Absent),
+                Some(found) if found.version != version => return Ok(DeleteOutcome::Changed),
+                Some(_) => {}
             }
-            // An object that is too large to be read is deleted like any other.
-            Err(error) if version.is_none() && error.kind == StoreErrorKind::Corrupt => {}
-            other => drop(other?),
         }
         self.delete(vec![key.clone()]).await?;
         Ok(DeleteOutcome::Removed)
     }
-}
-
-/// An entity tag without the quotes, which some servers omit in lists; `None` if there is none.
-pub(super) fn entity_tag(e_tag: Option<&str>) -> Option<String> {
-    let tag = e_tag?;
-    let tag = tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"');
-    (!tag.is_empty()).then(|| tag.to_owned())
 }
 
 fn holds(expected: &Precondition, found: Option<Versioned>) -> bool {

@@ -9,6 +9,7 @@ mod backend;
 pub mod client;
 mod client_messages;
 mod conditional;
+mod entity_tag;
 mod error;
 pub mod gs;
 pub mod redact;

@@ -222,15 +222,17 @@ impl GcRun<'_> {
         observation: Observation,
         listed: &ListedExchange,
     ) -> Result<(), StorageError> {
+        let inventory = self.storage.inventory(&exchange, listed).await?;
         let outcome = match observation.marker {
+            LeaseState::Missing if inventory.objects == 0 => GcOutcome::Foreign,
             LeaseState::Open(_) => GcOutcome::Expired,
             LeaseState::Missing => GcOutcome::Orphaned,
             LeaseState::Tombstone(_) => GcOutcome::HalfRemoved,
         };
-        if self.options.dry_run {
-            return self.decide(exchange, outcome, listed).await;
+        if self.options.dry_run || matches!(outcome, GcOutcome::Foreign) {
+            self.record(exchange, outcome, inventory, 0);
+            return Ok(());
         }
-        let inventory = self.storage.inventory(&exchange, listed).await?;
         let collector = &mut self.collector;
         let collected = collector.collect(&exchange, listed, &observation, || {});
         let (outcome, removed) = match collected.await {

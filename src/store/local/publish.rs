@@ -24,12 +24,14 @@ const MAX_FOLDER_RACES: u32 = 16;
 
 impl Root {
     pub fn put(&self, path: &Path, content: &[Bytes]) -> Result<()> {
-        self.publish(path, content, &|temporary| fs::rename(temporary, path))
+        self.publish(path, content, &|temporary| fs::rename(temporary, path))?;
+        self.create_reserve(path);
+        Ok(())
     }
 
     pub fn put_if(&self, path: &Path, content: &Bytes, expected: &Precondition) -> Result<bool> {
         let content = std::slice::from_ref(content);
-        let reserve = self.reserve(path);
+        let reserve = self.reserve_beside(path);
         let written = self.publish(path, content, &|temporary| match expected {
             Precondition::Absent => swap::create(temporary, path),
             Precondition::Version(version) => {
@@ -110,7 +112,7 @@ impl Root {
         Ok(file)
     }
 
-    fn create_folder(&self, folder: &Path) -> io::Result<()> {
+    pub fn create_folder(&self, folder: &Path) -> io::Result<()> {
         match fs::create_dir(folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let parent = folder.parent().ok_or(error)?;

@@ -24,20 +24,26 @@ use crate::store::keys;
 const SIZE: usize = 4096;
 
 impl Root {
-    /// The reserve of the folder that holds a file; `None` if that is not the folder of markers.
-    pub fn reserve(&self, path: &Path) -> Option<PathBuf> {
-        let folder = path.parent()?;
+    fn reserve(&self) -> PathBuf {
         let [keep, _] = keys::keep();
-        let reserve = self.folder.join(keep.as_str());
-        (reserve.parent() == Some(folder)).then_some(reserve)
+        self.folder.join(keep.as_str())
     }
 
-    /// Creates the reserve beside a file if there is none and there is space.
+    /// The reserve, if it is in the same folder as a file: that of a marker.
+    pub fn reserve_beside(&self, path: &Path) -> Option<PathBuf> {
+        let reserve = self.reserve();
+        (reserve.parent() == path.parent()).then_some(reserve)
+    }
+
+    /// After a marker or segment was written or a marker deleted: creates the reserve if there is
+    /// none and there is space.
     pub fn create_reserve(&self, path: &Path) {
-        let Some(reserve) = self.reserve(path) else {
-            return;
-        };
-        if fs::symlink_metadata(&reserve).is_ok() {
+        use keys::OwnObject::{Marker, Segment};
+        let reserve = self.reserve();
+        let object = self.key(path).and_then(|key| keys::parse(&key));
+        if !matches!(object, Some(Marker(_) | Segment(..)))
+            || fs::symlink_metadata(&reserve).is_ok()
+        {
             return;
         }
         let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
@@ -45,7 +51,9 @@ impl Root {
         temporary.push(keys::temporary_suffix(self.writer, number));
         let temporary = PathBuf::from(temporary);
         let content = [Bytes::from_static(&[0; SIZE])];
-        let written = self.write_temporary(&temporary, &content);
+        let folder = reserve.parent().unwrap_or(&self.folder);
+        let written = self.create_folder(folder);
+        let written = written.and_then(|()| self.write_temporary(&temporary, &content));
         let created = written.and_then(|file| (fs::rename(&temporary, &reserve), file).0);
         if let Err(error) = created {
             let _ = fs::remove_file(&temporary);
@@ -58,7 +66,7 @@ impl Root {
     /// # Errors
     /// `NotFound` if there is no reserve; otherwise those of the file system.
     pub fn write_reserve(&self, temporary: &Path, content: &[Bytes]) -> io::Result<File> {
-        let reserve = self.reserve(temporary).ok_or(ErrorKind::NotFound)?;
+        let reserve = self.reserve_beside(temporary).ok_or(ErrorKind::NotFound)?;
         let content = content.concat();
         if content.len() > SIZE {
             return Err(ErrorKind::NotFound.into());
@@ -79,8 +87,7 @@ impl Root {
 
     /// Whether the reserve can be written to now.
     pub fn is_reserve_writable(&self) -> bool {
-        let [keep, _] = keys::keep();
-        let reserve = self.folder.join(keep.as_str());
+        let reserve = self.reserve();
         let write = || {
             let file = swap::lock(&reserve)?.ok_or(ErrorKind::NotFound)?;
             let (mine, now) = (file.metadata()?, fs::symlink_metadata(&reserve)?);

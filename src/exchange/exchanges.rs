@@ -65,8 +65,8 @@ impl Exchanges {
         self.shared.status.found_closed().await
     }
 
-    /// Removes every object of a closed exchange from every base directory; `Ok` even if there was
-    /// none. Returns how many segments it removed.
+    /// Removes every object of a closed exchange from every base directory; returns how many
+    /// segments.
     ///
     /// # Errors
     /// [`ExchangeError::Storage`]; another call, or the sweeper, removes what is left.

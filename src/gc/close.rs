@@ -27,18 +27,18 @@ pub struct Closing {
 }
 
 impl Closing {
-    /// Removes an exchange everywhere; `Ok` even if it did not exist.
+    /// Removes an exchange everywhere; returns how many objects it had.
     ///
     /// # Errors
     /// [`ExchangeError::Storage`]; another call, or the sweeper, removes what is left.
-    pub async fn close(&self, exchange: &ExchangeId) -> Result<(), ExchangeError> {
+    pub async fn close(&self, exchange: &ExchangeId) -> Result<u64, ExchangeError> {
         let known = self.exchanges.is_known_open(exchange);
         self.mark_and_release(exchange);
         let removed = self.exchanges.remove(exchange).await?;
         if known || removed > 0 {
             self.metrics.exchanges_closed.inc();
         }
-        Ok(())
+        Ok(removed)
     }
 
     /// Marks an exchange closed at this daemon and drops what it holds of it.

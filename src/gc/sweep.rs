@@ -104,15 +104,17 @@ impl Sweeper {
         if observation.verdict != Verdict::Expired {
             return Ok(());
         }
-        tracing::info!(%exchange, marker = ?observation.marker,
-            lease_seconds = self.collector.lease_of(&exchange).as_secs(),
-            "collecting exchange: not renewed for a whole lease");
+        let lease_seconds = self.collector.lease_of(&exchange).as_secs();
         let closing = &self.closing;
         let claimed = || closing.mark_and_release(&exchange);
         let collector = &mut self.collector;
         let collected = collector.collect(&exchange, &listed, &observation, claimed);
         match collected.await? {
-            Collected::Removed(_) => drop(self.metrics.exchanges_collected.inc()),
+            Collected::Removed(segments) => {
+                self.metrics.exchanges_collected.inc();
+                tracing::info!(%exchange, segments, marker = ?observation.marker, lease_seconds,
+                    "exchange collected: not renewed for a whole lease");
+            }
             Collected::Retained => {
                 tracing::info!(%exchange, "changed during its collection; exchange retained");
             }

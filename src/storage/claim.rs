@@ -24,7 +24,7 @@ const MAX_CLAIMS: u32 = 28;
 const TAKE_OVER: u32 = 14;
 
 /// Upper bound of the random wait after the first failed try; it grows linearly.
-const CLAIM_WAIT: Duration = Duration::from_millis(200);
+const CLAIM_WAIT_MILLIS: u64 = 200;
 
 impl Storage {
     /// Puts a tombstone into every base directory, if the exchange still is what was observed in
@@ -87,7 +87,7 @@ impl Storage {
                 return self.remove_claimed(exchange).await.map(Some);
             }
             let Runtime { clock, random, .. } = &self.inner.runtime;
-            let longest = u64::from(attempt) * CLAIM_WAIT.as_millis() as u64;
+            let longest = u64::from(attempt) * CLAIM_WAIT_MILLIS;
             let wait = Duration::from_millis(random.next_u64() % longest);
             clock.sleep(wait).await;
         }

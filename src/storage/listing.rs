@@ -79,8 +79,8 @@ impl Storage {
             )
         });
         let mut exchanges: BTreeMap<_, ListedExchange> = BTreeMap::new();
-        for lists in join_all(lists).await {
-            let (markers, folders) = lists?;
+        for (base, lists) in self.inner.bases.iter().zip(join_all(lists).await) {
+            let (markers, folders) = lists.inspect_err(|_| base.suspect())?;
             for (exchange, marker) in markers {
                 exchanges.entry(exchange).or_default().markers.push(marker);
             }

@@ -15,6 +15,7 @@ mod foreign;
 mod health;
 mod listing;
 mod markers;
+mod opening;
 pub mod placement;
 mod probe;
 mod probe_objects;

@@ -12,6 +12,7 @@ mod client_messages;
 mod conditional;
 mod entity_tag;
 mod error;
+mod form;
 pub mod gs;
 mod guard;
 pub mod redact;

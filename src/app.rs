@@ -77,7 +77,6 @@ impl Daemon {
             ExchangesDeps {
                 runtime: runtime.clone(),
                 storage: storage.clone(),
-                metrics: Arc::clone(&metrics),
             },
             config.lease.duration,
             config.limits.max_partitions,
@@ -115,6 +114,7 @@ impl Daemon {
             ingest: ingest.clone(),
             catalog: catalog.clone(),
             reader: reader.clone(),
+            metrics: Arc::clone(&metrics),
         };
         let sweeper = Sweeper::new(
             runtime.clone(),

@@ -17,7 +17,7 @@ use crate::config::{Config, InvalidValue, units};
 use crate::gc::one_shot::{GcEntry, GcOptions, GcOutcome, GcReport, collect_once};
 use crate::runtime::Runtime;
 use crate::storage::{
-    Identification, Inventory, Storage, StorageError, StoreError, StoreErrorKind,
+    ForeignFolder, Identification, Inventory, Storage, StorageError, StoreError, StoreErrorKind,
 };
 
 /// Arguments of `gc`.
@@ -155,6 +155,7 @@ fn explain(outcome: &GcOutcome, options: GcOptions) -> (&'static str, String) {
             "claimed earlier, but not completely removed",
         ),
         GcOutcome::Renewed => ("renewed", "renewed while watched"),
+        GcOutcome::Foreign => ("foreign", "holds only objects that Stopover did not write"),
         GcOutcome::New => ("new", "new: it appeared during the watch"),
         GcOutcome::RemovedElsewhere => (
             "removed-elsewhere",
@@ -191,6 +192,12 @@ fn as_text(report: &GcReport, options: GcOptions) -> String {
             "{verdict:<9} {exchange}  {objects} objects, {bytes} bytes: {why}"
         );
     }
+    for ForeignFolder { base, folder } in &report.foreign {
+        let _ = writeln!(
+            text,
+            "retained  {folder}/ in base directory {base}: not all in it is Stopover's"
+        );
+    }
     let _ = writeln!(
         text,
         "{removable} exchanges {done} with {} objects, {} bytes; {retained} retained",
@@ -213,11 +220,14 @@ fn as_json(report: &GcReport, options: GcOptions) -> String {
             "removed": entry.removed,
         })
     });
+    let foreign = report.foreign.iter();
+    let foreign = foreign.map(|f| json!({"base": f.base.as_str(), "folder": f.folder}));
     let whole = json!({
         "dry_run": options.dry_run,
         "watched_millis": u64::try_from(options.watch.as_millis()).unwrap_or(u64::MAX),
         "exchanges": entries.collect::<Vec<_>>(),
         "temporaries_removed": report.temporaries,
+        "foreign_folders": foreign.collect::<Vec<_>>(),
     });
     format!("{whole:#}\n")
 }

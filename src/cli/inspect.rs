@@ -19,7 +19,7 @@ use crate::segment::error::FormatError;
 use crate::segment::footer::Footer;
 use crate::segment::layout::{TRAILER_LEN, Trailer};
 use crate::storage::{Identification, Storage, StorageError, Tail};
-use crate::store::keys::{self, Key};
+use crate::store::keys::{self, Key, OwnObject};
 
 /// Bytes fetched first; they contain the footer of most segments.
 const FIRST_TAIL: u64 = 128 << 10;
@@ -27,7 +27,7 @@ const FIRST_TAIL: u64 = 128 << 10;
 /// Arguments of `inspect`.
 #[derive(Args)]
 pub struct InspectArgs {
-    /// A segment: a path, or the URI of an object such as s3://bucket/prefix/v1/…/segments/….seg.
+    /// A segment: a path, or the URI of an object such as s3://bucket/prefix/v2/segments/…/….seg.
     /// Options and credentials are those of the configured base directory that contains it, or else
     /// come from the environment
     #[arg(value_name = "OBJECT-OR-FILE")]
@@ -45,7 +45,7 @@ pub struct InspectArgs {
 /// Why a segment cannot be inspected.
 #[derive(Debug, thiserror::Error)]
 enum InspectError {
-    #[error("an object is named as BASE-DIRECTORY/v1/EXCHANGE/segments/SEGMENT.seg")]
+    #[error("an object is named as BASE-DIRECTORY/v2/segments/HASH-EXCHANGE/SEGMENT.seg")]
     NotASegment,
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -128,14 +128,11 @@ fn inspect_object(uri: &str, config: &Config) -> Result<Inspected, InspectError>
 
 /// Splits the URI of an object into base directory, exchange and segment.
 fn locate(uri: &str) -> Result<(String, ExchangeId, crate::id::SegmentId), InspectError> {
-    let parts: Vec<&str> = uri.rsplitn(5, '/').collect();
-    let [_, _, exchange, _, base] = parts.as_slice() else {
-        return Err(InspectError::NotASegment);
-    };
-    let exchange = keys::parse_exchange(exchange).ok_or(InspectError::NotASegment)?;
-    let key = Key::listed(&uri[base.len() + 1..]);
-    let segment = keys::parse_segment(&exchange, &key).ok_or(InspectError::NotASegment)?;
-    Ok(((*base).to_owned(), exchange, segment))
+    let (base, key) = uri.rsplit_once("/v2/").ok_or(InspectError::NotASegment)?;
+    match keys::parse(&Key::listed(format!("v2/{key}"))) {
+        Some(OwnObject::Segment(exchange, segment)) => Ok((base.to_owned(), exchange, segment)),
+        _ => Err(InspectError::NotASegment),
+    }
 }
 
 /// Fetches the tail, and again if the footer is longer than the first fetch.
@@ -188,16 +185,17 @@ mod tests {
 
     #[test]
     fn the_uri_of_an_object_names_base_directory_exchange_and_segment() {
-        let uri = "s3://bucket/some/prefix/v1/q/segments/000000000000feed-00000000002a.seg";
+        let uri = "s3://bucket/some/prefix/v2/segments/78cc-q/000000000000feed-00000000002a.seg";
         let (base, exchange, segment) = locate(uri).unwrap();
         assert_eq!(base, "s3://bucket/some/prefix");
         assert_eq!(exchange.as_str(), "q");
         assert_eq!(segment.to_string(), "000000000000feed-00000000002a");
         for bad in [
             "s3://bucket/object",
-            "s3://bucket/v2/q/segments/000000000000feed-00000000002a.seg",
-            "s3://bucket/v1/q/segments/other.seg",
-            "s3://bucket/v1/q/000000000000feed-00000000002a.seg",
+            "s3://bucket/v1/segments/78cc-q/000000000000feed-00000000002a.seg",
+            "s3://bucket/v2/segments/78cc-q/other.seg",
+            "s3://bucket/v2/segments/0000-q/000000000000feed-00000000002a.seg",
+            "s3://bucket/v2/78cc-q/000000000000feed-00000000002a.seg",
         ] {
             assert!(
                 locate(bad)
@@ -213,7 +211,7 @@ mod tests {
     fn a_segment_is_inspected_through_the_storage_that_wrote_it() {
         let dir = tempfile::tempdir().unwrap();
         let golden = inspect_file(Path::new(GOLDEN)).unwrap().footer;
-        let folder = dir.path().join(format!("v1/{}/segments", golden.exchange));
+        let folder = dir.path().join(keys::segments(&golden.exchange).as_str());
         std::fs::create_dir_all(&folder).unwrap();
         let name = format!("{}.seg", golden.segment);
         std::fs::copy(GOLDEN, folder.join(&name)).unwrap();

@@ -4,11 +4,13 @@
 //! what the decision was based on. Does not: end leases (`gc`). Invariant: an announcement never
 //! brings back an exchange that was closed or collected.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::error::ExchangeError;
 use super::exchanges::Exchanges;
-use super::marker::{self, ExchangeSpec};
+use super::marker::{self, Announcement, ExchangeSpec};
 use super::status::Status;
 use crate::id::ExchangeId;
 use crate::storage::{Marker, ObservedMarkers};
@@ -30,7 +32,15 @@ pub enum Announce {
 pub struct Announced {
     /// Whether the exchange is new.
     pub created: bool,
-    pub lease_seconds: u64,
+    /// The exchange's own lease: that of the daemon which created it.
+    pub lease: Duration,
+}
+
+/// An announcement that may be written.
+struct Checked {
+    /// The content of the marker: a renewal copies what is there.
+    content: Bytes,
+    announced: Announced,
 }
 
 impl Exchanges {
@@ -52,49 +62,56 @@ impl Exchanges {
             return Err(ExchangeError::TooManyPartitions { partitions, limit });
         }
         for _ in 0..MAX_ANNOUNCE_TRIES {
-            if let Some(created) = self.try_announce(exchange, &spec, mode).await? {
-                let lease_seconds = self.shared.lease.as_secs();
-                return Ok(Announced {
-                    created,
-                    lease_seconds,
-                });
+            if let Some(announced) = self.try_announce(exchange, &spec, mode).await? {
+                return Ok(announced);
             }
         }
         let exchange = exchange.clone();
         Err(ExchangeError::Contended { exchange })
     }
 
-    /// Writes the marker once and returns whether the exchange is new; `None` if another writer
-    /// changed the marker meanwhile.
+    /// Writes the marker once; `None` if another writer changed the marker meanwhile.
     async fn try_announce(
         &self,
         exchange: &ExchangeId,
         spec: &ExchangeSpec,
         mode: Announce,
-    ) -> Result<Option<bool>, ExchangeError> {
+    ) -> Result<Option<Announced>, ExchangeError> {
         let storage = &self.shared.deps.storage;
         let status = self.shared.status.get(exchange);
         if matches!(status, Some(Status::Closed)) {
             return Err(ExchangeError::closed(exchange));
         }
-        let content = marker::encode(exchange, spec).into();
-        let mut created = None;
+        let mut announced = None;
         if status.is_none() && mode == Announce::CreateOrRenew {
-            created = self.try_create(exchange, spec, &content).await?;
+            announced = self.try_create(exchange, spec).await?;
         }
-        if created.is_none() {
+        if announced.is_none() {
             let (known, markers) = (status.is_some(), storage.observe_markers(exchange).await);
-            created = Some(self.check_announce(exchange, spec, mode, known, &markers)?);
-            if !storage.put_marker(exchange, &content, &markers).await? {
+            let checked = self.check_announce(exchange, spec, mode, known, &markers)?;
+            if !storage
+                .put_marker(exchange, &checked.content, &markers)
+                .await?
+            {
                 return Ok(None);
             }
+            announced = Some(checked.announced);
         }
         if !self.confirm_open(exchange, spec.clone()) {
             // Closed while the marker was being written: it must not stay.
             storage.remove_exchange(exchange).await?;
             return Err(ExchangeError::closed(exchange));
         }
-        Ok(created)
+        Ok(announced)
+    }
+
+    /// The marker of an exchange that this daemon creates.
+    fn new_content(&self, exchange: &ExchangeId, spec: &ExchangeSpec) -> Bytes {
+        let announcement = Announcement {
+            spec: spec.clone(),
+            lease: self.shared.lease,
+        };
+        marker::encode(exchange, &announcement).into()
     }
 
     /// Creates the marker of an exchange that is most likely new, in one round trip; `None` if this
@@ -103,25 +120,25 @@ impl Exchanges {
         &self,
         exchange: &ExchangeId,
         spec: &ExchangeSpec,
-        content: &Bytes,
-    ) -> Result<Option<bool>, ExchangeError> {
+    ) -> Result<Option<Announced>, ExchangeError> {
         let storage = &self.shared.deps.storage;
-        let Some((others, written)) = storage.create_marker(exchange, content).await? else {
+        let content = self.new_content(exchange, spec);
+        let Some((others, written)) = storage.create_marker(exchange, &content).await? else {
             return Ok(None);
         };
         let mode = Announce::CreateOrRenew;
-        let created = self.check_announce(exchange, spec, mode, false, &others);
+        let checked = self.check_announce(exchange, spec, mode, false, &others);
         // If another base directory could not be read, the marker stays, as after any put whose
         // answer was lost: the client retries, perhaps through another daemon, and may already have
         // succeeded there.
         let refused = |error: &ExchangeError| !matches!(error, ExchangeError::Storage(_));
-        if created.as_ref().is_err_and(refused) {
+        if checked.as_ref().is_err_and(refused) {
             storage.withdraw_marker(exchange, written).await;
         }
-        created.map(Some)
+        checked.map(|checked| Some(checked.announced))
     }
 
-    /// Checks that an exchange with these markers may be announced; returns whether it is new.
+    /// Checks that an exchange with these markers may be announced.
     /// `known`: whether this daemon had seen it open before it read the markers.
     fn check_announce(
         &self,
@@ -130,10 +147,16 @@ impl Exchanges {
         mode: Announce,
         known: bool,
         markers: &ObservedMarkers,
-    ) -> Result<bool, ExchangeError> {
+    ) -> Result<Checked, ExchangeError> {
         if let Some(marker) = markers.marker()? {
-            check_same(exchange, &marker, spec)?;
-            return Ok(false);
+            let lease = check_same(exchange, &marker, spec)?;
+            return Ok(Checked {
+                content: marker.bytes,
+                announced: Announced {
+                    created: false,
+                    lease,
+                },
+            });
         }
         // Closed or collected through another daemon: an announcement now would bring it back
         // empty.
@@ -143,20 +166,31 @@ impl Exchanges {
         }
         match mode {
             Announce::Renew => Err(ExchangeError::not_found(exchange)),
-            Announce::CreateOrRenew => Ok(true),
+            Announce::CreateOrRenew => Ok(Checked {
+                content: self.new_content(exchange, spec),
+                announced: Announced {
+                    created: true,
+                    lease: self.shared.lease,
+                },
+            }),
         }
     }
 }
 
+/// Checks that an exchange has these properties; returns its lease.
 fn check_same(
     exchange: &ExchangeId,
     marker: &Marker,
     now: &ExchangeSpec,
-) -> Result<(), ExchangeError> {
+) -> Result<Duration, ExchangeError> {
     let before = marker::decode(exchange, &marker.bytes);
     let before = before.map_err(|source| ExchangeError::unreadable(exchange, source))?;
+    let Announcement {
+        spec: before,
+        lease,
+    } = before;
     if before == *now {
-        return Ok(());
+        return Ok(lease);
     }
     Err(ExchangeError::Conflict {
         exchange: exchange.clone(),

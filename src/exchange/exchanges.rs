@@ -5,18 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::ExchangeError;
-use super::status::StatusCache;
+use super::status::{Status, StatusCache};
 use crate::id::ExchangeId;
 use crate::runtime::Runtime;
 use crate::storage::Storage;
-use crate::telemetry::metrics::Metrics;
 
 /// What [`Exchanges`] needs from the rest of the daemon.
 #[derive(Clone)]
 pub struct ExchangesDeps {
     pub runtime: Runtime,
     pub storage: Storage,
-    pub metrics: Arc<Metrics>,
 }
 
 /// The exchanges that the daemons share. Cheap to clone.
@@ -46,6 +44,11 @@ impl Exchanges {
         }
     }
 
+    /// Whether this daemon has seen an exchange open, and not closed since.
+    pub(crate) fn is_known_open(&self, exchange: &ExchangeId) -> bool {
+        matches!(self.shared.status.get(exchange), Some(Status::Open { .. }))
+    }
+
     /// Largest number of partitions of an exchange that this daemon announces.
     pub fn max_partitions(&self) -> u32 {
         self.shared.max_partitions
@@ -62,16 +65,12 @@ impl Exchanges {
         self.shared.status.found_closed().await
     }
 
-    /// Removes every object of a closed exchange from every base directory; returns how many.
+    /// Removes every object of a closed exchange from every base directory; returns how many
+    /// segments.
     ///
     /// # Errors
     /// [`ExchangeError::Storage`]; another call, or the sweeper, removes what is left.
     pub(crate) async fn remove(&self, exchange: &ExchangeId) -> Result<u64, ExchangeError> {
-        let deps = &self.shared.deps;
-        let removed = deps.storage.remove_exchange(exchange).await?;
-        if removed > 0 {
-            deps.metrics.exchanges_closed.inc();
-        }
-        Ok(removed)
+        Ok(self.shared.deps.storage.remove_exchange(exchange).await?)
     }
 }

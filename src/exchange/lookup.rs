@@ -104,8 +104,8 @@ impl Exchanges {
             return Ok(None);
         };
         let decoded = marker::decode(exchange, &found.bytes);
-        let spec = decoded.map_err(|source| ExchangeError::unreadable(exchange, source))?;
-        Ok(Some(spec))
+        let announced = decoded.map_err(|source| ExchangeError::unreadable(exchange, source))?;
+        Ok(Some(announced.spec))
     }
 
     /// Records that an exchange is open now; `false` if it was closed meanwhile.

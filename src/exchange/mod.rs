@@ -15,4 +15,5 @@ mod status;
 pub use self::announce::{Announce, Announced};
 pub use self::error::ExchangeError;
 pub use self::exchanges::{Exchanges, ExchangesDeps};
+pub(crate) use self::marker::lease_of;
 pub use self::marker::{ExchangeSpec, MarkerError};

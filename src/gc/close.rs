@@ -7,12 +7,14 @@
 //! between sees the mark and adds nothing.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::catalog::Catalog;
 use crate::exchange::{ExchangeError, Exchanges};
 use crate::id::ExchangeId;
 use crate::ingest::Ingest;
 use crate::read::Reader;
+use crate::telemetry::metrics::Metrics;
 
 /// The modules that hold a part of an exchange. Cheap to clone.
 #[derive(Clone)]
@@ -21,6 +23,7 @@ pub struct Closing {
     pub ingest: Ingest,
     pub catalog: Catalog,
     pub reader: Reader,
+    pub metrics: Arc<Metrics>,
 }
 
 impl Closing {
@@ -29,8 +32,13 @@ impl Closing {
     /// # Errors
     /// [`ExchangeError::Storage`]; another call, or the sweeper, removes what is left.
     pub async fn close(&self, exchange: &ExchangeId) -> Result<u64, ExchangeError> {
+        let known = self.exchanges.is_known_open(exchange);
         self.mark_and_release(exchange);
-        self.exchanges.remove(exchange).await
+        let removed = self.exchanges.remove(exchange).await?;
+        if known || removed > 0 {
+            self.metrics.exchanges_closed.inc();
+        }
+        Ok(removed)
     }
 
     /// Marks an exchange closed at this daemon and drops what it holds of it.

@@ -17,21 +17,22 @@ use crate::id::ExchangeId;
 /// A lease takes at least this many gaps between polls to expire.
 const MIN_GAPS: u32 = 4;
 
-/// The markers of an exchange in all base directories, taken together.
+/// The markers of an exchange in all base directories, taken together. Versions show only that
+/// something has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeaseState {
     /// There is a marker, with this version.
     Open(String),
     /// There is none, only other objects.
     Missing,
-    /// It was claimed, but not completely removed.
-    Tombstone,
+    /// It was claimed, but not completely removed; the version of its tombstones.
+    Tombstone(String),
 }
 
 /// When and how an exchange was polled.
 #[derive(Debug, Clone, Copy)]
 pub struct Poll {
-    /// Just before its markers were requested.
+    /// Just before the lists were requested.
     pub asked: Instant,
     /// When they had arrived.
     pub answered: Instant,
@@ -53,6 +54,7 @@ pub enum Verdict {
 #[derive(Debug)]
 struct Tracked {
     marker: LeaseState,
+    lease: Duration,
     /// The time that counts.
     unrenewed: Duration,
     last: Poll,
@@ -61,46 +63,59 @@ struct Tracked {
 /// Tracks exchanges over time.
 #[derive(Debug)]
 pub struct LeaseTracker {
-    lease: Duration,
     /// The most that a gap between two polls counts.
     max_gap: Duration,
     tracked: HashMap<ExchangeId, Tracked>,
 }
 
 impl LeaseTracker {
-    /// A tracker of leases of this length; the caller polls every `interval`.
-    pub fn new(lease: Duration, interval: Duration) -> Self {
+    /// A tracker; the caller polls every `interval`.
+    pub fn new(interval: Duration) -> Self {
         Self {
-            lease,
-            max_gap: (interval * 2).min(lease / MIN_GAPS),
+            max_gap: interval * 2,
             tracked: HashMap::new(),
         }
     }
 
-    /// Records what a poll of an exchange showed.
-    pub fn observe(&mut self, id: &ExchangeId, marker: LeaseState, poll: Poll) -> Verdict {
-        if marker == LeaseState::Tombstone {
-            // Its claimant has observed it for a whole lease.
-            return Verdict::Expired;
-        }
+    /// Records what a poll of an exchange with this lease showed.
+    pub fn observe(
+        &mut self,
+        id: &ExchangeId,
+        marker: LeaseState,
+        poll: Poll,
+        lease: Duration,
+    ) -> Verdict {
+        let claimed = matches!(marker, LeaseState::Tombstone(_));
         let Some(tracked) = self.tracked.get_mut(id).filter(|t| t.marker == marker) else {
             let tracked = Tracked {
                 marker,
+                lease,
                 unrenewed: Duration::ZERO,
                 last: poll,
             };
             self.tracked.insert(id.clone(), tracked);
             return Verdict::Fresh;
         };
+        if claimed {
+            // Its claimant has observed it for a whole lease, and makes no progress.
+            return Verdict::Expired;
+        }
         if tracked.last.writable && poll.writable {
             let gap = poll.asked.saturating_duration_since(tracked.last.answered);
-            tracked.unrenewed += gap.min(self.max_gap);
+            tracked.unrenewed += gap.min(self.max_gap).min(lease / MIN_GAPS);
         }
-        tracked.last = poll;
-        if tracked.unrenewed >= self.lease && poll.writable {
+        (tracked.last, tracked.lease) = (poll, lease);
+        if tracked.unrenewed >= lease && poll.writable {
             return Verdict::Expired;
         }
         Verdict::Unrenewed(tracked.unrenewed)
+    }
+
+    /// Nothing could be polled: the time until the next poll does not count.
+    pub fn interrupt(&mut self) {
+        for tracked in self.tracked.values_mut() {
+            tracked.last.writable = false;
+        }
     }
 
     /// Starts to track an exchange from zero: its state is unknown now.
@@ -108,15 +123,15 @@ impl LeaseTracker {
         self.tracked.remove(id);
     }
 
-    /// Stops tracking all exchanges except these; `ids` is sorted.
-    pub fn retain(&mut self, ids: &[ExchangeId]) {
-        self.tracked.retain(|id, _| ids.binary_search(id).is_ok());
+    /// Stops tracking all exchanges except those that still exist.
+    pub fn retain(&mut self, exists: impl Fn(&ExchangeId) -> bool) {
+        self.tracked.retain(|id, _| exists(id));
     }
 
     /// Whether any exchange was not renewed for half of the lease. A client that is alive renews
     /// after a third of it.
     pub fn any_half_expired(&self) -> bool {
-        self.tracked.values().any(|t| t.unrenewed >= self.lease / 2)
+        self.tracked.values().any(|t| t.unrenewed >= t.lease / 2)
     }
 }
 
@@ -136,7 +151,7 @@ mod tests {
     impl Observer {
         fn new(interval: Duration) -> Self {
             Self {
-                leases: LeaseTracker::new(LEASE, interval),
+                leases: LeaseTracker::new(interval),
                 id: "q".parse().unwrap(),
                 start: Instant::now(),
             }
@@ -150,7 +165,7 @@ mod tests {
                 writable,
             };
             self.leases
-                .observe(&self.id, LeaseState::Open(version.into()), poll)
+                .observe(&self.id, LeaseState::Open(version.into()), poll, LEASE)
         }
 
         fn poll(&mut self, seconds: u64, version: &str) -> Verdict {
@@ -226,11 +241,61 @@ mod tests {
             };
             let verdict = observer
                 .leases
-                .observe(&observer.id, LeaseState::Missing, poll);
+                .observe(&observer.id, LeaseState::Missing, poll, LEASE);
             assert!(
                 matches!(verdict, Verdict::Fresh | Verdict::Unrenewed(Duration::ZERO)),
                 "{verdict:?}"
             );
+        }
+    }
+
+    #[test]
+    fn each_exchange_is_judged_by_its_own_lease() {
+        let mut observer = Observer::new(INTERVAL);
+        let other: ExchangeId = "other".parse().unwrap();
+        for seconds in (0..1800).step_by(60) {
+            let at = observer.start + Duration::from_secs(seconds);
+            let poll = Poll {
+                asked: at,
+                answered: at,
+                writable: true,
+            };
+            let marker = LeaseState::Open("a".into());
+            let verdict = observer.leases.observe(&other, marker, poll, 2 * LEASE);
+            assert_ne!(verdict, Verdict::Expired, "{seconds}");
+            let expired = observer.poll(seconds, "a") == Verdict::Expired;
+            assert_eq!(expired, seconds >= 900, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn the_tombstones_of_a_claimant_that_goes_on_are_left_to_it() {
+        let mut observer = Observer::new(INTERVAL);
+        let mut poll = |seconds, version: &str| {
+            let at = observer.start + Duration::from_secs(seconds);
+            let poll = Poll {
+                asked: at,
+                answered: at,
+                writable: false,
+            };
+            let marker = LeaseState::Tombstone(version.into());
+            observer.leases.observe(&observer.id, marker, poll, LEASE)
+        };
+        assert_eq!(poll(0, "one"), Verdict::Fresh);
+        assert_eq!(poll(60, "one, two"), Verdict::Fresh);
+        assert_eq!(poll(120, "one, two"), Verdict::Expired, "it has died");
+    }
+
+    #[test]
+    fn the_time_around_a_poll_that_failed_does_not_count() {
+        let mut observer = Observer::new(INTERVAL);
+        for n in 0..100 {
+            let verdict = observer.poll(60 * n, "a");
+            assert!(
+                matches!(verdict, Verdict::Fresh | Verdict::Unrenewed(Duration::ZERO)),
+                "{verdict:?}"
+            );
+            observer.leases.interrupt();
         }
     }
 
@@ -243,7 +308,7 @@ mod tests {
         let id = observer.id.clone();
         observer.leases.reset(&id);
         assert_eq!(observer.poll(900, "a"), Verdict::Fresh);
-        observer.leases.retain(&[]);
+        observer.leases.retain(|_| false);
         assert_eq!(observer.poll(960, "a"), Verdict::Fresh);
     }
 

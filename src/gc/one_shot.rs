@@ -8,11 +8,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::collect::{Collector, Inspection, Observation};
+use super::collect::{Collected, Collector, Inspection, Lease, Observation};
 use super::lease_tracker::{LeaseState, Verdict};
+use crate::config::units::format_duration;
 use crate::id::ExchangeId;
 use crate::runtime::Runtime;
-use crate::storage::{Inventory, Storage, StorageError};
+use crate::storage::{ForeignFolder, Inventory, ListedExchange, Storage, StorageError};
 
 /// Inspections during a watch.
 const INSPECTIONS: u32 = 16;
@@ -39,6 +40,8 @@ pub enum GcOutcome {
     HalfRemoved,
     /// Retained: renewed during the watch.
     Renewed,
+    /// Retained: its folder holds only objects that Stopover did not write.
+    Foreign,
     /// Retained: announced during the watch.
     New,
     /// Closed or collected by another daemon during the watch.
@@ -59,6 +62,11 @@ impl GcOutcome {
 pub enum Obstacle {
     #[error("a base directory was not writable for long enough")]
     NotWritable,
+    #[error(
+        "its lease is {}; {} are too short to tell that it is not renewed: watch for at least {}",
+        format_duration(*.lease), format_duration(*.watch), format_duration(*.lease / 2)
+    )]
+    LongerLease { lease: Duration, watch: Duration },
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
@@ -78,6 +86,8 @@ pub struct GcReport {
     pub entries: BTreeMap<ExchangeId, GcEntry>,
     /// Temporary files removed, none of which a running daemon was writing.
     pub temporaries: u64,
+    /// Folders that hold objects which Stopover did not write; those are retained.
+    pub foreign: Vec<ForeignFolder>,
 }
 
 /// Observes all exchanges and removes those that expire, unless `dry_run`. `started` receives the
@@ -94,10 +104,16 @@ pub async fn collect_once(
     let interval = options.watch / INSPECTIONS;
     let mut run = GcRun {
         storage,
-        collector: Collector::new(storage.clone(), runtime.clone(), options.watch, interval),
-        dry_run: options.dry_run,
+        collector: Collector::new(
+            storage.clone(),
+            runtime.clone(),
+            Lease::Fixed(options.watch),
+            interval,
+        ),
+        options,
         entries: BTreeMap::new(),
         undecided: BTreeMap::new(),
+        listed: BTreeMap::new(),
     };
     storage.check_members().await?;
     let inspections = run.collector.inspect_all().await?;
@@ -113,7 +129,8 @@ pub async fn collect_once(
         run.inspect().await?;
     }
     for (exchange, obstacle) in std::mem::take(&mut run.undecided) {
-        run.decide(exchange, GcOutcome::Undetermined(obstacle))
+        let listed = run.listed.remove(&exchange).unwrap_or_default();
+        run.decide(exchange, GcOutcome::Undetermined(obstacle), &listed)
             .await?;
     }
     let temporaries = match options.dry_run {
@@ -123,16 +140,19 @@ pub async fn collect_once(
     Ok(GcReport {
         entries: run.entries,
         temporaries,
+        foreign: storage.foreign_folders(),
     })
 }
 
 struct GcRun<'a> {
     storage: &'a Storage,
     collector: Collector,
-    dry_run: bool,
+    options: GcOptions,
     entries: BTreeMap<ExchangeId, GcEntry>,
     /// The others of those that existed at the start, with what has kept them undecided.
     undecided: BTreeMap<ExchangeId, Obstacle>,
+    /// What the lists showed last.
+    listed: BTreeMap<ExchangeId, ListedExchange>,
 }
 
 impl GcRun<'_> {
@@ -154,7 +174,9 @@ impl GcRun<'_> {
         let undecided: Vec<ExchangeId> = self.undecided.keys().cloned().collect();
         for exchange in undecided {
             if inspections.iter().all(|i| i.exchange != exchange) {
-                self.decide(exchange, GcOutcome::RemovedElsewhere).await?;
+                let nothing = ListedExchange::default();
+                let outcome = GcOutcome::RemovedElsewhere;
+                self.decide(exchange, outcome, &nothing).await?;
             }
         }
         for inspection in inspections {
@@ -165,13 +187,25 @@ impl GcRun<'_> {
 
     /// Decides an exchange if its inspection allows it.
     async fn handle(&mut self, inspection: Inspection, first: bool) -> Result<(), StorageError> {
-        let Inspection { exchange, outcome } = inspection;
+        let Inspection {
+            exchange,
+            listed,
+            lease,
+            outcome,
+        } = inspection;
+        self.listed.insert(exchange.clone(), listed.clone());
         let Some(obstacle) = self.undecided.get_mut(&exchange) else {
             if !self.entries.contains_key(&exchange) {
-                self.decide(exchange, GcOutcome::New).await?;
+                self.decide(exchange, GcOutcome::New, &listed).await?;
             }
             return Ok(());
         };
+        let watch = self.options.watch;
+        if let Some(lease) = lease.filter(|lease| *lease / 2 > watch) {
+            let obstacle = Obstacle::LongerLease { lease, watch };
+            let outcome = GcOutcome::Undetermined(obstacle);
+            return self.decide(exchange, outcome, &listed).await;
+        }
         let observation = match outcome {
             Ok(observation) => observation,
             Err(error) => {
@@ -181,8 +215,8 @@ impl GcRun<'_> {
         };
         *obstacle = Obstacle::NotWritable;
         match observation.verdict {
-            Verdict::Expired => self.remove(exchange, observation).await,
-            Verdict::Fresh if !first => self.decide(exchange, GcOutcome::Renewed).await,
+            Verdict::Expired => self.remove(exchange, observation, &listed).await,
+            Verdict::Fresh if !first => self.decide(exchange, GcOutcome::Renewed, &listed).await,
             Verdict::Fresh | Verdict::Unrenewed(_) => Ok(()),
         }
     }
@@ -191,20 +225,25 @@ impl GcRun<'_> {
         &mut self,
         exchange: ExchangeId,
         observation: Observation,
+        listed: &ListedExchange,
     ) -> Result<(), StorageError> {
+        let inventory = self.storage.inventory(&exchange, listed).await?;
         let outcome = match observation.marker {
+            LeaseState::Missing if inventory.objects == 0 => GcOutcome::Foreign,
             LeaseState::Open(_) => GcOutcome::Expired,
             LeaseState::Missing => GcOutcome::Orphaned,
-            LeaseState::Tombstone => GcOutcome::HalfRemoved,
+            LeaseState::Tombstone(_) => GcOutcome::HalfRemoved,
         };
-        if self.dry_run {
-            return self.decide(exchange, outcome).await;
+        if self.options.dry_run || matches!(outcome, GcOutcome::Foreign) {
+            self.record(exchange, outcome, inventory, 0);
+            return Ok(());
         }
-        let inventory = self.storage.inventory(&exchange).await?;
-        let collected = self.collector.collect(&exchange, &observation, || {});
+        let collector = &mut self.collector;
+        let collected = collector.collect(&exchange, listed, &observation, || {});
         let (outcome, removed) = match collected.await {
-            Ok(Some(removed)) => (outcome, removed),
-            Ok(None) => (GcOutcome::Renewed, 0),
+            Ok(Collected::Removed(removed)) => (outcome, removed),
+            Ok(Collected::Retained) => (GcOutcome::Renewed, 0),
+            Ok(Collected::Foreign) => (GcOutcome::Foreign, 0),
             Err(error) => (GcOutcome::Undetermined(error.into()), 0),
         };
         self.record(exchange, outcome, inventory, removed);
@@ -216,14 +255,13 @@ impl GcRun<'_> {
         &mut self,
         exchange: ExchangeId,
         outcome: GcOutcome,
+        listed: &ListedExchange,
     ) -> Result<(), StorageError> {
+        let inventory = self.storage.inventory(&exchange, listed).await;
         let inventory = match &outcome {
-            GcOutcome::RemovedElsewhere => Inventory::default(),
             // Listing it may fail for the same reason.
-            GcOutcome::Undetermined(_) => {
-                self.storage.inventory(&exchange).await.unwrap_or_default()
-            }
-            _ => self.storage.inventory(&exchange).await?,
+            GcOutcome::Undetermined(_) => inventory.unwrap_or_default(),
+            _ => inventory?,
         };
         self.record(exchange, outcome, inventory, 0);
         Ok(())

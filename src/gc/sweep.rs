@@ -1,9 +1,10 @@
 //! Sweeps: collects expired exchanges and removes what late writers and dead daemons left.
 //!
 //! Does: inspect every exchange at intervals and collect those that were not renewed for a whole
-//! lease; release cached data of exchanges closed elsewhere; remove old probe objects. Does not:
-//! use any wall clock, its own or the store's. Invariant: an exchange is collected only after this
-//! daemon itself has observed it for the whole lease; any number of daemons may sweep at once.
+//! lease of theirs; release cached data of exchanges closed elsewhere; remove old probe objects.
+//! Does not: use any wall clock, its own or the store's. Invariant: an exchange is collected only
+//! after this daemon itself has observed it for the whole lease; any number of daemons may sweep at
+//! once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::close::Closing;
-use super::collect::{Collector, Inspection};
+use super::collect::{Collected, Collector, Inspection, Lease};
 use super::lease_tracker::Verdict;
 use crate::config::LeaseConfig;
 use crate::runtime::Runtime;
@@ -31,7 +32,8 @@ pub struct Sweeper {
 }
 
 impl Sweeper {
-    /// A sweeper that collects exchanges which are not renewed for `lease.duration`.
+    /// A sweeper that collects exchanges which are not renewed for their own lease, and orphans
+    /// after `lease.duration`.
     pub fn new(
         runtime: Runtime,
         storage: Storage,
@@ -39,9 +41,12 @@ impl Sweeper {
         metrics: Arc<Metrics>,
         lease: LeaseConfig,
     ) -> Self {
-        let (duration, interval) = (lease.duration, lease.sweep_interval);
+        let interval = lease.sweep_interval;
+        let own = Lease::OfExchange {
+            otherwise: lease.duration,
+        };
         Self {
-            collector: Collector::new(storage.clone(), runtime.clone(), duration, interval),
+            collector: Collector::new(storage.clone(), runtime.clone(), own, interval),
             probes: HashMap::new(),
             runtime,
             storage,
@@ -93,21 +98,33 @@ impl Sweeper {
     }
 
     async fn collect_if_expired(&mut self, inspection: Inspection) -> Result<(), StorageError> {
-        let (exchange, observation) = (inspection.exchange, inspection.outcome?);
+        let Inspection {
+            exchange,
+            listed,
+            lease: _,
+            outcome,
+        } = inspection;
+        let observation = outcome?;
         if observation.verdict != Verdict::Expired {
             return Ok(());
         }
+        let lease_seconds = self.collector.lease_of(&exchange).as_secs();
         let closing = &self.closing;
         let claimed = || closing.mark_and_release(&exchange);
-        let collected = self.collector.collect(&exchange, &observation, claimed);
+        let collector = &mut self.collector;
+        let collected = collector.collect(&exchange, &listed, &observation, claimed);
         match collected.await? {
-            Some(objects) => {
+            Collected::Removed(segments) => {
                 self.metrics.exchanges_collected.inc();
-                tracing::info!(%exchange, objects, marker = ?observation.marker,
-                    lease_seconds = self.lease.duration.as_secs(),
+                tracing::info!(%exchange, segments, marker = ?observation.marker, lease_seconds,
                     "exchange collected: not renewed for a whole lease");
             }
-            None => tracing::info!(%exchange, "lease renewed during collection; exchange retained"),
+            Collected::Retained => {
+                tracing::info!(%exchange, "changed during its collection; exchange retained");
+            }
+            Collected::Foreign => {
+                tracing::debug!(%exchange, "its folder holds nothing that Stopover wrote");
+            }
         }
         Ok(())
     }

@@ -6,20 +6,24 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::error::Result;
 use super::facade::Storage;
 use super::markers::{ObservedMarker, ObservedMarkers, StoredMarker};
+use super::stored_marker;
 use crate::id::ExchangeId;
 use crate::runtime::Runtime;
 use crate::store::keys;
 use crate::store::{DeleteOutcome, Precondition};
 
-/// How many times a late writer tries to claim an exchange that others claim at the same time.
-const MAX_CLAIMS: u32 = 5;
+/// How many times a late writer tries to claim an exchange that others claim at the same time: for
+/// some 40 seconds.
+const MAX_CLAIMS: u32 = 28;
 
-/// Upper bound of the random wait after the first failed claim; it grows linearly.
+/// From this try on, a late writer replaces the tombstones of others, who are probably dead: after
+/// about ten seconds.
+const TAKE_OVER: u32 = 14;
+
+/// Upper bound of the random wait after the first failed try; it grows linearly.
 const CLAIM_WAIT_MILLIS: u64 = 200;
 
 impl Storage {
@@ -41,8 +45,7 @@ impl Storage {
         let mut created = Vec::new();
         for (_, index, expected) in steps {
             let base = &self.inner.bases[index];
-            let number = self.inner.runtime.random.next_u64();
-            let tombstone = Bytes::from(format!("{{\"ended\":\"{number:016x}\"}}\n"));
+            let tombstone = stored_marker::tombstone(self.inner.runtime.random.next_u64());
             if expected == Precondition::Absent {
                 // Recorded before the put: a failed one may have been applied.
                 created.push((index, tombstone.clone()));
@@ -76,11 +79,14 @@ impl Storage {
             if self.list_segments(exchange).await?.is_empty() {
                 return Ok(Some(0));
             }
-            if self.claim(exchange, &observed).await? {
+            // Where somebody else has put a tombstone, a claim over it would make both fail. The
+            // other one may have listed before this daemon's segment was stored, so it is waited
+            // for, and the segments are listed again. Of those that find nothing at all, one puts
+            // the first tombstone, and goes on undisturbed.
+            let may_claim = !observed.has_tombstone() || attempt >= TAKE_OVER;
+            if may_claim && self.claim(exchange, &observed).await? {
                 return self.remove_claimed(exchange).await.map(Some);
             }
-            // Concurrent claims proceed in the same order and all fail, unless they are repeated at
-            // different times.
             let Runtime { clock, random, .. } = &self.inner.runtime;
             let longest = u64::from(attempt) * CLAIM_WAIT_MILLIS;
             let wait = Duration::from_millis(random.next_u64() % longest);
@@ -95,7 +101,7 @@ impl Storage {
         for ObservedMarker { index, state, .. } in observed.markers {
             let base = &self.inner.bases[index];
             match state {
-                StoredMarker::Tombstone { version } => {
+                StoredMarker::Tombstone { version, .. } => {
                     let removed = base.store.delete_if(&key, Some(&version)).await;
                     let removed =
                         removed.map_err(|error| base.error("delete", key.as_str(), error))?;

@@ -1,7 +1,7 @@
 //! All base directories of a daemon together.
 //!
 //! Does: open them, bring them up, probe them, report their health. Does not: read or write objects
-//! (`segments`, `markers`, `exchanges`).
+//! (`segments`, `markers`, `exchanges`, `listing`).
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -14,6 +14,7 @@ use super::attachment::{Attachment, Identification, InitOptions};
 use super::base::{BaseDirectory, BaseStatus};
 use super::error::Result;
 use super::fleet::Fleet;
+use super::foreign::ForeignFolders;
 use super::identity::Identity;
 use super::membership::{MemberState, Membership};
 use super::probe;
@@ -27,6 +28,9 @@ use crate::store::metrics::StorageMetrics;
 use crate::store::open::open_all;
 use crate::store::retry::RetryPolicy;
 use crate::store::{Store, StoreLimits};
+
+/// A file system that takes longer to write a block is not only full.
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
 /// All base directories of a daemon. Cheap to clone.
 ///
@@ -65,6 +69,7 @@ pub(super) struct Inner {
     /// Position in the rotation for the next segment.
     pub turn: AtomicUsize,
     pub metrics: StorageMetrics,
+    pub foreign: ForeignFolders,
     /// Notified when the health of a base directory changes.
     pub health_changed: Arc<Notify>,
     pub runtime: Runtime,
@@ -142,6 +147,7 @@ impl Storage {
                 // Daemons that start together should not all begin with the same base directory.
                 turn: AtomicUsize::new(usize::try_from(runtime.random.next_u64()).unwrap_or(0)),
                 metrics,
+                foreign: ForeignFolders::default(),
                 health_changed,
                 runtime: runtime.clone(),
             }),
@@ -164,6 +170,22 @@ impl Storage {
     pub async fn probe(&self) -> Vec<BaseStatus> {
         join_all(self.inner.bases.iter().map(BaseDirectory::probe)).await;
         self.status()
+    }
+
+    /// Whether a marker could be written to every base directory now, as far as is known. One that
+    /// is unhealthy because it is full may have room for that.
+    pub async fn can_write_markers(&self) -> bool {
+        let unhealthy = self.inner.bases.iter().filter(|base| !base.is_healthy());
+        let writable = unhealthy.map(async |base| {
+            tokio::select! {
+                writable = base.no_retry.can_write_when_full() => writable,
+                () = self.inner.runtime.clock.sleep(WRITE_LIMIT) => false,
+            }
+        });
+        join_all(writable)
+            .await
+            .into_iter()
+            .all(|writable| writable)
     }
 
     /// Names of the base directories that ignore the precondition of a write: a lease renewed at

@@ -40,10 +40,7 @@ impl Storage {
                     continue;
                 }
                 match put(Arc::clone(base)).await {
-                    Ok(result) => {
-                        base.recovered();
-                        return Ok((base.name.clone(), result));
-                    }
+                    Ok(result) => return Ok((base.name.clone(), result)),
                     Err(error) => {
                         base.failed(&error);
                         self.inner.metrics.count_put_failure(&base.name);

@@ -255,7 +255,7 @@ impl Fleet {
         }
         let unused = lists.stored.iter().map(async |stored| {
             let found = stored.at.raw.first_keys(SAMPLE).await;
-            let own = [keys::identity(), keys::members(), keys::keep()];
+            let own = [keys::identity(), keys::members()];
             found.is_ok_and(|found| {
                 let mut used = found.iter().filter(|key| keys::owner(key) == Owner::Fleet);
                 used.all(|key| own.contains(key))

@@ -7,8 +7,7 @@
 //! observed: of a renewal and a claim that race one succeeds, however long either paused between
 //! its observation and its write.
 //!
-//! A marker is two lines: the content, and a number that is different in each write. A tombstone is
-//! one line. An exchange is open while any base directory has a marker of it.
+//! An exchange is open while any base directory has a marker of it.
 
 use std::sync::Arc;
 
@@ -19,13 +18,12 @@ use futures::future::{join, join_all};
 use super::base::BaseDirectory;
 use super::error::{Result, StorageError};
 use super::facade::Storage;
+use super::listing::ListedExchange;
 use super::placement;
+use super::stored_marker;
 use crate::id::{BaseName, ExchangeId};
 use crate::store::keys::{self, Key};
 use crate::store::{Precondition, Versioned, if_found};
-
-/// How a tombstone begins; no marker does.
-const TOMBSTONE: &[u8] = b"{\"ended\":";
 
 /// The marker of an exchange, as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,9 +58,11 @@ pub(super) enum StoredMarker {
     Open {
         written: Bytes,
         version: String,
+        entity_tag: String,
     },
     Tombstone {
         version: String,
+        entity_tag: String,
     },
     /// The base directory did not respond.
     Unknown(StorageError),
@@ -70,13 +70,21 @@ pub(super) enum StoredMarker {
 
 impl StoredMarker {
     fn of(found: Versioned) -> Self {
-        let Versioned { bytes, version } = found;
-        if bytes.starts_with(TOMBSTONE) {
-            return Self::Tombstone { version };
+        let Versioned {
+            bytes,
+            version,
+            entity_tag,
+        } = found;
+        if stored_marker::is_tombstone(&bytes) {
+            return Self::Tombstone {
+                version,
+                entity_tag,
+            };
         }
         Self::Open {
             written: bytes,
             version,
+            entity_tag,
         }
     }
 
@@ -87,18 +95,12 @@ impl StoredMarker {
     pub fn precondition(&self) -> Result<Precondition> {
         match self {
             Self::Absent => Ok(Precondition::Absent),
-            Self::Open { version, .. } | Self::Tombstone { version } => {
+            Self::Open { version, .. } | Self::Tombstone { version, .. } => {
                 Ok(Precondition::Version(version.clone()))
             }
             Self::Unknown(error) => Err(error.clone()),
         }
     }
-}
-
-/// What was announced: the first line of a marker.
-fn content(written: &Bytes) -> Bytes {
-    let end = written.iter().position(|byte| *byte == b'\n');
-    written.slice(..end.unwrap_or(written.len()))
 }
 
 /// A marker that was written before the base directories were observed.
@@ -121,11 +123,15 @@ impl ObservedMarkers {
         for ObservedMarker { base, state, .. } in &self.markers {
             match state {
                 StoredMarker::Absent => {}
-                StoredMarker::Open { written, version } => {
+                StoredMarker::Open {
+                    written, version, ..
+                } => {
                     bytes = bytes.or(Some(written));
                     versions.push(format!("{base}={version}"));
                 }
-                StoredMarker::Tombstone { version } => versions.push(format!("{base}={version}")),
+                StoredMarker::Tombstone { version, .. } => {
+                    versions.push(format!("{base}={version}"))
+                }
                 StoredMarker::Unknown(error) => {
                     failure = failure.or(Some(error));
                     versions.push(format!("{base}=?{:016x}", self.number));
@@ -134,7 +140,7 @@ impl ObservedMarkers {
         }
         match (bytes, failure) {
             (Some(written), _) => Ok(Some(Marker {
-                bytes: content(written),
+                bytes: stored_marker::content(written),
                 version: versions.join(","),
             })),
             (None, Some(error)) => Err(error.clone()),
@@ -144,9 +150,40 @@ impl ObservedMarkers {
 
     /// Whether the exchange was claimed: there is a tombstone and no marker.
     pub fn is_claimed(&self) -> bool {
-        let tombstone =
-            |observed: &ObservedMarker| matches!(observed.state, StoredMarker::Tombstone { .. });
-        matches!(self.marker(), Ok(None)) && self.markers.iter().any(tombstone)
+        matches!(self.marker(), Ok(None)) && self.has_tombstone()
+    }
+
+    /// Whether the markers still are what was listed. What did not respond counts as unchanged: a
+    /// claim fails for it.
+    pub fn are_as_listed(&self, listed: &ListedExchange) -> bool {
+        self.markers.iter().all(|observed| {
+            let listed = listed
+                .markers
+                .iter()
+                .find(|listed| listed.index == observed.index);
+            let listed = listed.map(|listed| &listed.entity_tag);
+            match &observed.state {
+                StoredMarker::Absent => listed.is_none(),
+                StoredMarker::Open { entity_tag, .. }
+                | StoredMarker::Tombstone { entity_tag, .. } => listed == Some(entity_tag),
+                StoredMarker::Unknown(_) => true,
+            }
+        })
+    }
+
+    /// What the markers say was announced; usually there is one.
+    pub fn contents(&self) -> impl Iterator<Item = Bytes> {
+        self.markers
+            .iter()
+            .filter_map(|observed| match &observed.state {
+                StoredMarker::Open { written, .. } => Some(stored_marker::content(written)),
+                _ => None,
+            })
+    }
+
+    pub(super) fn has_tombstone(&self) -> bool {
+        let mut states = self.markers.iter().map(|observed| &observed.state);
+        states.any(|state| matches!(state, StoredMarker::Tombstone { .. }))
     }
 }
 
@@ -193,7 +230,7 @@ impl Storage {
         for index in self.preferred(exchange) {
             let base = &self.inner.bases[index];
             match if_found(base.store.get_versioned(&key).await) {
-                Ok(Some(found)) if !found.bytes.starts_with(TOMBSTONE) => return Ok(true),
+                Ok(Some(found)) if !stored_marker::is_tombstone(&found.bytes) => return Ok(true),
                 Ok(_) => {}
                 Err(error) => failure = failure.or(Some(base.error("get", key.as_str(), error))),
             }
@@ -286,9 +323,7 @@ impl Storage {
 
     /// A marker with this content, different from all that were ever written.
     fn new_marker(&self, content: &Bytes) -> Bytes {
-        let number = self.inner.runtime.random.next_u64();
-        let written = format!("\n{{\"written\":\"{number:016x}\"}}\n");
-        [content, written.as_bytes()].concat().into()
+        stored_marker::marker(content, self.inner.runtime.random.next_u64())
     }
 
     /// Puts a marker where the observation permits it; returns where it was put, if anywhere.

@@ -15,8 +15,10 @@ mod exchanges;
 mod facade;
 mod failover;
 mod fleet;
+mod foreign;
 mod health;
 pub mod identity;
+mod listing;
 mod markers;
 mod membership;
 mod opening;
@@ -25,6 +27,7 @@ mod probe;
 mod probe_objects;
 mod roster;
 mod segments;
+mod stored_marker;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +39,8 @@ pub use base::BaseStatus;
 pub use error::{Result, StorageError, StorageFailure};
 pub use exchanges::Inventory;
 pub use facade::Storage;
+pub use foreign::ForeignFolder;
+pub use listing::ListedExchange;
 pub use markers::{Marker, ObservedMarkers, WrittenMarker};
 pub use membership::{Member, MemberState, Membership};
 pub use probe_objects::ProbeObject;

@@ -1,9 +1,9 @@
 //! Probes: a test of one store with all operations that a daemon needs.
 //!
-//! Does: write, read, list and delete one small object; create the object that keeps the folder of
-//! exchanges non-empty, where the store needs one; test whether preconditions are honoured. Does
-//! not: record the result (`base`). Invariant: the failed step is named, and the probe object is
-//! removed if possible.
+//! Does: write, read, list and delete one small object; create the objects that keep the folders of
+//! all exchanges non-empty, where the store needs them; test whether preconditions are honoured.
+//! Does not: record the result (`base`). Invariant: the failed step is named, and the probe object
+//! is removed if possible.
 
 use std::time::Duration;
 
@@ -50,10 +50,10 @@ pub async fn honours_preconditions(store: &dyn Store, runtime: &Runtime) -> Resu
 
 /// Probes a store.
 pub async fn probe(store: &dyn Store, runtime: &Runtime) -> Result<()> {
-    if store.needs_keep_object() && !exists(store, &keys::keep(), "reading").await? {
-        let content = vec![Bytes::from_static(b"Keeps this folder from being empty.\n")];
-        let put = store.put(&keys::keep(), content).await;
-        put.map_err(in_step("writing"))?;
+    if store.needs_keep_object() {
+        for keep in keys::keep() {
+            put_keep(store, &keep).await?;
+        }
     }
     let key = keys::probe(runtime.random.next_u64());
     let result = write_and_read(store, &key).await;
@@ -64,6 +64,14 @@ pub async fn probe(store: &dyn Store, runtime: &Runtime) -> Result<()> {
         false => Ok(()),
         true => Err(wrong("still exists after it was deleted")),
     }
+}
+
+async fn put_keep(store: &dyn Store, keep: &Key) -> Result<()> {
+    if exists(store, keep, "reading").await? {
+        return Ok(());
+    }
+    let content = vec![Bytes::from_static(b"Keeps this folder from being empty.\n")];
+    store.put(keep, content).await.map_err(in_step("writing"))
 }
 
 async fn exists(store: &dyn Store, key: &Key, step: &'static str) -> Result<bool> {

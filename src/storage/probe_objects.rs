@@ -6,7 +6,7 @@ use futures::future::join_all;
 
 use super::error::Result;
 use super::facade::Storage;
-use crate::store::keys::{self, Key};
+use crate::store::keys::{self, Key, OwnObject};
 
 /// The object of a probe in one base directory. A running probe removes its own object soon.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,11 +27,17 @@ impl Storage {
             let folder = keys::probes();
             let listed = base.no_retry.list(&folder).await;
             let listed = listed.map_err(|error| base.error("list", folder.as_str(), error))?;
-            let objects = listed.into_iter().map(|found| ProbeObject {
-                base: index,
-                key: found.key,
-            });
-            Ok(objects.collect::<Vec<_>>())
+            let mut objects = Vec::new();
+            for found in listed {
+                match keys::parse(&found.key) {
+                    Some(OwnObject::Probe) => objects.push(ProbeObject {
+                        base: index,
+                        key: found.key,
+                    }),
+                    _ => self.ignore(base, &found.key),
+                }
+            }
+            Ok(objects)
         }));
         let lists: Result<Vec<_>> = lists.await.into_iter().collect();
         let mut all = lists?.concat();

@@ -17,7 +17,7 @@ use super::error::{Result, StorageError, StorageFailure};
 use super::facade::Storage;
 use super::placement;
 use crate::id::{ExchangeId, SegmentAddress, SegmentId};
-use crate::store::keys::{self, Key};
+use crate::store::keys::{self, Key, OwnObject};
 use crate::store::{StoreError, StoreErrorKind, Tail};
 
 /// One segment found by a list.
@@ -47,7 +47,11 @@ impl Storage {
         let order = |healthy: &[bool]| placement::round_robin(turn, healthy);
         let put = |base: Arc<BaseDirectory>| {
             let (key, content) = (key.clone(), content.clone());
-            async move { base.store.put(&key, content).await }.boxed()
+            async move {
+                let put = base.store.put(&key, content).await;
+                put.inspect(|()| base.recovered())
+            }
+            .boxed()
         };
         let (base, ()) = self.put_anywhere(key.as_str(), order, put).await?;
         Ok(SegmentAddress {
@@ -95,21 +99,16 @@ impl Storage {
     /// # Errors
     /// If one of the base directories cannot be listed.
     pub async fn list_segments(&self, exchange: &ExchangeId) -> Result<Vec<ListedSegment>> {
-        let folder = keys::segments(exchange);
-        let lists = self.inner.bases.iter().map(|base| base.list(&folder));
+        let bases = self.inner.bases.iter();
+        let lists = bases.map(|base| self.list_segments_in(base, exchange));
         let mut segments = Vec::new();
         for (base, listed) in self.inner.bases.iter().zip(join_all(lists).await) {
-            for found in listed? {
-                let Some(segment) = keys::parse_segment(exchange, &found.key) else {
-                    self.ignore(base, found.key.as_str());
-                    continue;
-                };
+            for (segment, size) in listed? {
                 let address = SegmentAddress {
                     exchange: exchange.clone(),
                     base: base.name.clone(),
                     segment,
                 };
-                let size = found.size;
                 segments.push(ListedSegment { address, size });
             }
         }
@@ -117,6 +116,22 @@ impl Storage {
             let (a, b) = (&a.address, &b.address);
             a.segment.cmp(&b.segment).then_with(|| a.base.cmp(&b.base))
         });
+        Ok(segments)
+    }
+
+    /// The segments of an exchange in one base directory, with their sizes.
+    pub(super) async fn list_segments_in(
+        &self,
+        base: &BaseDirectory,
+        exchange: &ExchangeId,
+    ) -> Result<Vec<(SegmentId, u64)>> {
+        let mut segments = Vec::new();
+        for found in base.list(&keys::segments(exchange)).await? {
+            match keys::parse(&found.key) {
+                Some(OwnObject::Segment(_, segment)) => segments.push((segment, found.size)),
+                _ => self.ignore(base, &found.key),
+            }
+        }
         Ok(segments)
     }
 

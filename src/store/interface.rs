@@ -31,6 +31,8 @@ pub struct ObjectMeta {
     pub key: Key,
     /// Its size in bytes.
     pub size: u64,
+    /// As [`Versioned::entity_tag`]; `None` if the store lists none.
+    pub entity_tag: Option<String>,
 }
 
 /// The content of an object and its version.
@@ -41,6 +43,9 @@ pub struct Versioned {
     /// Identifies one write of the object. It differs after each write of different content; the
     /// writer makes sure that no two contents under one key are equal.
     pub version: String,
+    /// What a list shows of this write. It differs after each write too, but shows only that
+    /// something has changed: conditions name the version.
+    pub entity_tag: String,
 }
 
 /// The condition of a conditional write.
@@ -126,8 +131,9 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     /// Exactly these bytes of an object, or `Corrupt` if it does not have all of them.
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes>;
 
-    /// All objects below a folder, at any depth, in no particular order, without temporaries. A
-    /// folder that does not exist is empty; a base directory that has disappeared is an error.
+    /// All objects below a folder, at any depth, in no particular order, without temporaries and
+    /// symbolic links. A folder that does not exist is empty; a base directory that has disappeared
+    /// is an error, and so is a folder behind a symbolic link.
     async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>>;
 
     /// Up to `max` keys of objects anywhere in the base directory, to see what it is used for.
@@ -148,15 +154,22 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     async fn delete(&self, keys: Vec<Key>) -> Result<u64>;
 
     /// Deletes one small object: unconditionally, or only if it still has this version. A store
-    /// without conditional deletes reads the version first; a write in between is lost.
+    /// without conditional deletes reads the version first; a write in between is lost. A store
+    /// that does not report whether there was an object answers an unconditional delete with
+    /// [`DeleteOutcome::Removed`].
     async fn delete_if(&self, key: &Key, version: Option<&str>) -> Result<DeleteOutcome>;
 
-    /// Removes what interrupted puts left below a folder, unless a running put of any process may
-    /// still need it; returns how many files it removed.
+    /// Removes what interrupted puts of Stopover left below a folder, unless a running put of any
+    /// process may still need it; returns how many files it removed.
     async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64>;
 
-    /// Whether the folder of all exchanges must never become empty, because on some servers a put
-    /// fails while another client deletes the last object of its folder.
+    /// Whether a marker can be written now although puts fail for lack of space.
+    async fn can_write_when_full(&self) -> bool {
+        false
+    }
+
+    /// Whether the folders that all exchanges share must never become empty, because on some
+    /// servers a put fails while another client deletes the last object of its folder.
     fn needs_keep_object(&self) -> bool {
         false
     }

@@ -136,6 +136,11 @@ impl Store for Limit {
         self.run(folder.as_str(), remove).await
     }
 
+    async fn can_write_when_full(&self) -> bool {
+        let write = |store: Arc<dyn Store>| async move { Ok(store.can_write_when_full().await) };
+        self.run("", write).await.unwrap_or(false)
+    }
+
     fn needs_keep_object(&self) -> bool {
         self.inner.needs_keep_object()
     }

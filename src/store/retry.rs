@@ -174,6 +174,10 @@ impl Store for Retry {
             .await
     }
 
+    async fn can_write_when_full(&self) -> bool {
+        self.inner.can_write_when_full().await
+    }
+
     fn needs_keep_object(&self) -> bool {
         self.inner.needs_keep_object()
     }

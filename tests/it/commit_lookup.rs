@@ -11,6 +11,7 @@ use stopover::exchange::{ExchangeError, ExchangeSpec};
 use stopover::id::ExchangeId;
 use stopover::ingest::{ClientTotals, IngestError};
 use stopover::runtime::Runtime;
+use stopover::store::keys;
 
 use crate::semantics::{announce, exchange, read, sink, write};
 
@@ -96,7 +97,7 @@ async fn while_commit_records_are_unreadable_no_attempt_is_reported_as_failed() 
     let one = sink(&x, 0, 0);
     let answer = first.ingest.finish(&one, claim(&[])).await.unwrap();
 
-    let (inside, away) = (folder.path().join("v1"), folder.path().join("away"));
+    let (inside, away) = (folder.path().join("v2"), folder.path().join("away"));
     std::fs::rename(&inside, &away).unwrap();
     std::fs::write(&inside, "no folder").unwrap();
     let unknown = other.ingest.finish(&one, claim(&[])).await;
@@ -183,7 +184,7 @@ async fn the_probe_object_of_a_daemon_killed_while_probing_is_collected() {
     config.base_directories[0].uri = format!("file://{}", folder.path().display());
     config.lease.duration = Duration::from_secs(60);
     config.lease.sweep_interval = Duration::from_secs(5);
-    let probe = folder.path().join(".probe/00000000deadbeef");
+    let probe = folder.path().join("v2/probes/00000000deadbeef");
     std::fs::create_dir_all(probe.parent().unwrap()).unwrap();
     std::fs::write(&probe, "left behind").unwrap();
     let _daemon = daemon(&config, 1);
@@ -219,7 +220,7 @@ async fn a_first_announcement_refused_because_of_another_base_directory_leaves_n
     };
     let (only_second, scout) = (open(vec![base(1)], 1), open(vec![base(0), base(1)], 2));
     let both = open(vec![base(0), base(1)], 3);
-    let marker = |n: usize, x: &ExchangeId| folders[n].path().join(format!("v1/{x}/exchange.json"));
+    let marker = |n: usize, x: &ExchangeId| folders[n].path().join(keys::marker(x).as_str());
     let spec = |partitions| ExchangeSpec {
         partitions,
         ordered: false,
@@ -261,7 +262,7 @@ async fn a_first_announcement_refused_because_of_another_base_directory_leaves_n
     // retries, and another daemon may have seen the marker by then. (In the simulation, a daemon
     // that deleted its own marker deleted the renewal of another.)
     let x = in_first_base().await;
-    let (inside, away) = (folders[1].path().join("v1"), folders[1].path().join("away"));
+    let (inside, away) = (folders[1].path().join("v2"), folders[1].path().join("away"));
     std::fs::rename(&inside, &away).unwrap();
     std::fs::write(&inside, "no folder").unwrap();
     let unknown = both.exchanges.announce(&x, spec(2), CreateOrRenew).await;

@@ -11,11 +11,12 @@ use stopover::config::{BaseDirectoryConfig, Config};
 use stopover::read::ReadError;
 use stopover::runtime::Runtime;
 use stopover::storage::{Identification, InitOptions, MemberState, Storage};
+use stopover::store::keys;
 
 use crate::support::frames::batch;
 use crate::support::{TestServer, ok_json, sink};
 
-const IDENTITY: &str = "v1/identity";
+const IDENTITY: &str = "v2/identity";
 
 /// A daemon's configuration with these folders as base directories of the same names.
 fn config(parent: &Path, names: &[&str]) -> Config {
@@ -61,8 +62,13 @@ async fn write(server: &TestServer, exchange: &str, task: u32, page: &[u8]) {
     ok_json(server.post_empty(&format!("{sink}/finish")).await).await;
 }
 
+fn marker(exchange: &str) -> String {
+    keys::marker(&exchange.parse().unwrap()).to_string()
+}
+
 fn segments(folder: &Path, exchange: &str) -> Vec<PathBuf> {
-    let folder = folder.join(format!("v1/{exchange}/segments"));
+    let exchange = exchange.parse().unwrap();
+    let folder = folder.join(keys::segments(&exchange).as_str());
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).collect()
 }
@@ -86,7 +92,7 @@ async fn a_base_directory_that_vanishes_for_a_moment_costs_nothing() {
     let exchange = loop {
         let exchange = format!("q{number}");
         server.announce(&exchange, 1).await;
-        if b.join(format!("v1/{exchange}/exchange.json")).exists() {
+        if b.join(marker(&exchange)).exists() {
             break exchange;
         }
         number += 1;
@@ -190,7 +196,7 @@ async fn a_missing_identity_is_restored_by_a_running_daemon_and_never_minted_bes
     let before = std::fs::read(&identity).unwrap();
     std::fs::remove_file(&identity).unwrap();
     let error = probed(&storage(&config), "a").await;
-    for words in ["no identity", "v1/x/", "--replace-lost-identity"] {
+    for words in ["no identity", "v2/markers/", "--replace-lost-identity"] {
         assert!(error.contains(words), "{error}");
     }
     assert!(!identity.exists());
@@ -346,7 +352,7 @@ async fn a_daemon_that_lacks_a_base_directory_of_the_fleet_collects_nothing() {
     let exchange = loop {
         let exchange = format!("q{number}");
         full.announce(&exchange, 1).await;
-        if b.join(format!("v1/{exchange}/exchange.json")).exists() {
+        if b.join(marker(&exchange)).exists() {
             break exchange;
         }
         number += 1;

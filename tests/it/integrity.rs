@@ -16,6 +16,7 @@ use stopover::runtime::Runtime;
 use stopover::segment::blocks::Blocks;
 use stopover::segment::footer::{CommitRecord, Footer, Totals};
 use stopover::segment::layout::{END_MARKER, RECORD_LEN, SEGMENT_HEADER_LEN};
+use stopover::store::keys;
 
 use crate::support::frames::batch;
 use crate::support::{BATCH, BaseFolder, TestServer, ok_json, sink};
@@ -277,7 +278,7 @@ async fn a_shared_chunk_damaged_in_transit_or_in_memory_is_fetched_again() {
 }
 
 fn marker(base: &Path, exchange: &str) -> PathBuf {
-    base.join("v1").join(exchange).join("exchange.json")
+    base.join(keys::marker(&exchange.parse().unwrap()).as_str())
 }
 
 #[tokio::test]

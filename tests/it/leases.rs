@@ -8,22 +8,31 @@ use std::time::{Duration, Instant};
 
 use reqwest::Client;
 use serde_json::Value;
+use stopover::store::keys;
 
 use crate::process::{Process, announce, finish, read, write};
 
-/// Settings of a daemon that collects nothing during a test.
-const LONG_LEASE: [&str; 2] = ["--set", "lease.duration=30d"];
-/// Settings of a daemon that collects exchanges which are not renewed for four seconds.
-const SHORT_LEASE: [&str; 4] = [
+/// Settings of a daemon whose exchanges have a lease of six seconds, and which hardly ever sweeps:
+/// it would take 25 seconds to collect one.
+const RARE_SWEEPS: [&str; 4] = [
     "--set",
-    "lease.duration=4s",
+    "lease.duration=6s",
+    "--set",
+    "lease.sweep_interval=5s",
+];
+/// Settings of a daemon that sweeps often. The lease of its own exchanges is another one.
+const FREQUENT_SWEEPS: [&str; 4] = [
+    "--set",
+    "lease.duration=2s",
     "--set",
     "lease.sweep_interval=200ms",
 ];
 
 fn files(folder: &Path, exchange: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.join("v1").join(exchange)];
+    let exchange = exchange.parse().unwrap();
+    let marker = folder.join(keys::marker(&exchange).as_str());
+    let mut found: Vec<_> = [marker].into_iter().filter(|path| path.exists()).collect();
+    let mut folders = vec![folder.join(keys::segments(&exchange).as_str())];
     while let Some(folder) = folders.pop() {
         let Ok(entries) = std::fs::read_dir(folder) else {
             continue;
@@ -83,8 +92,8 @@ async fn write_one(http: &Client, daemon: &Process, exchange: &str) {
 #[tokio::test]
 async fn a_sweeper_suspended_for_longer_than_a_lease_collects_no_renewed_exchange() {
     let (folder, http) = (tempfile::tempdir().unwrap(), Client::new());
-    let daemon = Process::start(folder.path(), &LONG_LEASE);
-    let sweeper = Process::start(folder.path(), &SHORT_LEASE);
+    let daemon = Process::start(folder.path(), &RARE_SWEEPS);
+    let sweeper = Process::start(folder.path(), &FREQUENT_SWEEPS);
     write_one(&http, &daemon, "q-1").await;
     // The sweeper observes the exchange before it is suspended. Nothing is renewed meanwhile, as if
     // all processes were suspended together.
@@ -102,11 +111,11 @@ async fn a_sweeper_suspended_for_longer_than_a_lease_collects_no_renewed_exchang
 #[tokio::test]
 async fn a_writer_suspended_until_its_exchange_was_collected_leaves_nothing_behind() {
     let (folder, http) = (tempfile::tempdir().unwrap(), Client::new());
-    let writer = Process::start(folder.path(), &LONG_LEASE);
+    let writer = Process::start(folder.path(), &RARE_SWEEPS);
     write_one(&http, &writer, "q-1").await;
     write(&http, &writer, "q-1", 1, b"in memory when suspended").await;
     writer.signal("STOP");
-    let sweeper = Process::start(folder.path(), &SHORT_LEASE);
+    let sweeper = Process::start(folder.path(), &FREQUENT_SWEEPS);
     wait_until_no_files(folder.path(), "q-1").await;
     writer.signal("CONT");
     // The writer may still consider the exchange open: it uploads a segment, rechecks, and deletes
@@ -118,6 +127,42 @@ async fn a_writer_suspended_until_its_exchange_was_collected_leaves_nothing_behi
     assert_eq!(renewed.send().await.unwrap().status(), 410);
     wait_until_no_files(folder.path(), "q-1").await;
     drop(sweeper);
+}
+
+/// Story: daemons with leases of 30 s and 6 s shared a base directory. The client renewed every
+/// 10 s, as the first one had told it to, and the second one collected the live exchange after 7 s.
+#[tokio::test]
+async fn an_exchange_is_judged_by_its_own_lease_whatever_a_daemon_is_configured_with() {
+    let (folder, http) = (tempfile::tempdir().unwrap(), Client::new());
+    let long = Process::start(folder.path(), &RARE_SWEEPS);
+    let short = Process::start(folder.path(), &FREQUENT_SWEEPS);
+    write_one(&http, &long, "q-long").await;
+    write_one(&http, &short, "q-short").await;
+    let start = Instant::now();
+    wait_until_no_files(folder.path(), "q-short").await;
+    let took = start.elapsed();
+    assert!(took >= Duration::from_millis(1500), "{took:?}");
+    while start.elapsed() < Duration::from_secs(5) {
+        assert_eq!(read(&http, &long, "q-long").await, b"page");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    // Each daemon tells the lease of the exchange, not its own, and a renewal does not change it.
+    for daemon in [&short, &long, &short] {
+        for (exchange, lease) in [("q-long", 6), ("q-new", 2)] {
+            let renewed = http.put(format!("{}/v1/exchanges/{exchange}", daemon.url));
+            let body = serde_json::json!({"partitions": 2, "ordered": false});
+            let answer: Value = renewed
+                .json(&body)
+                .send()
+                .await
+                .unwrap()
+                .json()
+                .await
+                .unwrap();
+            assert_eq!(answer["lease_seconds"], lease, "{answer}");
+        }
+    }
+    wait_until_no_files(folder.path(), "q-long").await;
 }
 
 fn gc(folder: &Path, more: &[&str]) -> Output {
@@ -155,12 +200,13 @@ fn verdicts(report: &Value) -> Vec<(&str, &str, bool)> {
 #[tokio::test]
 async fn gc_removes_unrenewed_exchanges_and_a_dry_run_only_reports_them() {
     let (folder, http) = (tempfile::tempdir().unwrap(), Client::new());
-    let daemon = Process::start(folder.path(), &LONG_LEASE);
+    let daemon = Process::start(folder.path(), &RARE_SWEEPS);
     for exchange in ["q-alive", "q-dead"] {
         write_one(&http, &daemon, exchange).await;
     }
     // As left behind by a writer that dies right after it has stored a late segment.
-    let orphan = folder.path().join("v1/q-orphan/segments");
+    let orphan = keys::segments(&"q-orphan".parse().unwrap());
+    let orphan = folder.path().join(orphan.as_str());
     std::fs::create_dir_all(&orphan).unwrap();
     std::fs::write(orphan.join("000000000000feed-000000000001.seg"), "late").unwrap();
     let renewals = Renewals::start(&http, &daemon, "q-alive");
@@ -182,6 +228,25 @@ async fn gc_removes_unrenewed_exchanges_and_a_dry_run_only_reports_them() {
     for exchange in ["q-dead", "q-orphan"] {
         assert_eq!(files(folder.path(), exchange), Vec::<PathBuf>::new());
     }
+}
+
+#[tokio::test]
+async fn gc_says_why_it_leaves_an_exchange_whose_lease_is_longer_than_it_watched() {
+    let (folder, http) = (tempfile::tempdir().unwrap(), Client::new());
+    let long = ["--set", "lease.duration=15m"];
+    let daemon = Process::start(folder.path(), &long);
+    write_one(&http, &daemon, "q-long").await;
+    drop(daemon);
+    let left = gc(folder.path(), &["--json"]);
+    assert_eq!(left.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&left.stdout).unwrap();
+    assert_eq!(verdicts(&report), [("q-long", "undetermined", false)]);
+    let why = report["exchanges"][0]["why"].as_str().unwrap();
+    assert!(
+        why.contains("its lease is 15m") && why.contains("at least 7m 30s"),
+        "{why}"
+    );
+    assert_eq!(files(folder.path(), "q-long").len(), 2);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod commit_lookup;
 mod corpus;
 mod credentials;
 mod fairness;
+mod foreign;
 mod http;
 mod http_access;
 mod http_errors;

@@ -13,7 +13,7 @@ use stopover::app::Daemon;
 use stopover::catalog::PlannedHandle;
 use stopover::config::{BaseDirectoryConfig, Config};
 use stopover::exchange::{Announce, ExchangeError, ExchangeSpec};
-use stopover::gc::collect::{Collector, Inspection};
+use stopover::gc::collect::{Collected, Collector, Inspection, Lease};
 use stopover::gc::lease_tracker::Verdict;
 use stopover::id::{ExchangeId, SinkId, TaskAttempt};
 use stopover::ingest::{Aborted, ClientTotals, IngestError};
@@ -742,9 +742,10 @@ async fn a_renewed_exchange_is_retained_and_an_unrenewed_one_collected() {
     );
 }
 
-/// A collector that observes the daemon's base directories with a lease of one minute.
+/// A collector of what is not renewed for one minute, in the daemon's base directories.
 fn collector(daemon: &Daemon) -> Collector {
-    let (lease, interval) = (Duration::from_secs(60), Duration::from_secs(10));
+    let lease = Lease::Fixed(Duration::from_secs(60));
+    let interval = Duration::from_secs(10);
     Collector::new(
         daemon.storage.clone(),
         daemon.runtime.clone(),
@@ -778,11 +779,11 @@ async fn a_renewal_between_observation_and_claim_keeps_the_exchange() {
     announce(&shared.daemon(2), &x, 1).await;
     let observed = expired.outcome.unwrap();
     let ended = sweeper
-        .collect(&x, &observed, || {
+        .collect(&x, &expired.listed, &observed, || {
             panic!("a renewed exchange must not be collected")
         })
         .await;
-    assert_eq!(ended.unwrap(), None);
+    assert_eq!(ended.unwrap(), Collected::Retained);
     assert_eq!(read(&shared.daemon(3), &x, 0).await.unwrap(), page(1, 100));
     let again = sweeper.inspect_all().await.unwrap();
     let again = again[0].outcome.as_ref().unwrap();
@@ -803,8 +804,10 @@ async fn a_collected_exchange_is_not_revived_by_a_renewal_or_a_late_writer() {
     write(&late, &one, 0, &[(0, page(1, 100))]).await.unwrap();
     let sweeping = shared.daemon(3);
     let mut sweeper = collector(&sweeping);
-    let expired = until_expired(&mut sweeper).await.outcome.unwrap();
-    sweeper.collect(&x, &expired, || {}).await.unwrap().unwrap();
+    let expired = until_expired(&mut sweeper).await;
+    let observed = expired.outcome.unwrap();
+    let collected = sweeper.collect(&x, &expired.listed, &observed, || {});
+    assert_eq!(collected.await.unwrap(), Collected::Removed(0));
     assert_eq!(shared.files(), Vec::<PathBuf>::new());
     // The coordinator resumes: through a daemon that knew the exchange, and one that never saw it.
     let spec = ExchangeSpec {
@@ -852,7 +855,7 @@ async fn concurrent_collectors_do_no_harm() {
                 let observed = inspection.outcome.unwrap();
                 assert!(inspection.exchange == x || observed.verdict != Verdict::Expired);
                 collector
-                    .collect(&inspection.exchange, &observed, || {})
+                    .collect(&inspection.exchange, &inspection.listed, &observed, || {})
                     .await
                     .unwrap();
             }

@@ -37,7 +37,7 @@ async fn uploads_carry_a_crc_that_the_server_verifies_if_configured() {
     assert!(put.crc.is_some(), "{put:?}");
     let exchange = "q-2".parse().unwrap();
     storage_conformance::announce(&storage, &exchange, Bytes::from_static(b"{}")).await;
-    let marker = &recorder.puts("exchange.json")[0];
+    let marker = &recorder.puts("-q-2")[0];
     assert!(marker.crc.is_some(), "markers carry it too: {marker:?}");
 }
 
@@ -74,8 +74,12 @@ async fn a_start_costs_no_request_besides_the_probe() {
     let gateway = Gateway::start("bucket", "key", "secret-of-key");
     let recorder = Recorder::of_server(gateway.port).await;
     opened(recorder.config("s3://bucket/p", &[])).await;
-    assert_eq!(recorder.puts(".probe").len(), 1);
-    assert_eq!(gateway.files(), ["bucket/p/v1/.keep"], "no probe is left");
+    assert_eq!(recorder.puts("/v2/probes/").len(), 1);
+    assert_eq!(
+        gateway.files(),
+        ["bucket/p/v2/markers/.keep", "bucket/p/v2/segments/.keep"],
+        "no probe is left"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,7 +97,7 @@ async fn the_environment_decides_where_no_option_does() {
         let configs = [without_keys(recorder.config("s3://bucket/p", &[]))];
         let environment: Vec<_> = keys.into_iter().chain(setting).collect();
         assert_eq!(probed_elsewhere(&configs, &environment), "true None");
-        let probe = &recorder.puts(".probe")[0];
+        let probe = &recorder.puts("/v2/probes/")[0];
         let found = (probe.is_hashed(), probe.crc.is_some());
         assert_eq!(found, (hashed, checked), "{setting:?}: {probe:?}");
     }

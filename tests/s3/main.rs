@@ -26,9 +26,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use stopover::config::BaseDirectoryConfig;
-use stopover::id::{DaemonId, SegmentAddress, SegmentId};
+use stopover::id::{DaemonId, ExchangeId, SegmentAddress, SegmentId};
 use stopover::runtime::Runtime;
 use stopover::storage::{Storage, StoreErrorKind};
+use stopover::store::keys::{self, Key};
+use stopover::store::open::open_all;
 
 /// An S3 server for one test, stopped when dropped.
 struct Gateway {
@@ -178,7 +180,71 @@ async fn s3_conforms_and_only_the_keep_object_remains() {
     let storage = open(&[gateway.config("s3://bucket/some/prefix")]);
     assert!(storage.probe().await[0].healthy, "{:?}", storage.status());
     storage_conformance::all(&storage).await;
-    assert_eq!(gateway.files(), ["bucket/some/prefix/v1/.keep"]);
+    assert_eq!(
+        gateway.files(),
+        [
+            "bucket/some/prefix/v2/markers/.keep",
+            "bucket/some/prefix/v2/segments/.keep"
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_objects_in_a_bucket_are_left_alone() {
+    let gateway = Gateway::start("bucket", "key", "secret-of-key");
+    let base = gateway.config("s3://bucket/p");
+    let storage = open(std::slice::from_ref(&base));
+    assert!(storage.probe().await[0].healthy, "{:?}", storage.status());
+    let exchange: ExchangeId = "q-1".parse().unwrap();
+    let mut foreign: Vec<_> = [
+        "v1/q-1/exchange.json",
+        "v2/foo/bar.txt",
+        "v2/markers/README",
+        "v2/markers/q-1",
+        "v2/segments/0000-q-1/000000000000feed-000000000001.seg",
+        "v2/segments/other/000000000000feed-000000000001.seg",
+        "v2/probes/notes",
+    ]
+    .map(ToOwned::to_owned)
+    .into();
+    foreign.push(format!("{}/notes.txt", keys::segments(&exchange)));
+    let opened = open_all(&[base], &Runtime::seeded(8)).unwrap();
+    for key in &foreign {
+        let content = vec![Bytes::from_static(b"mine")];
+        opened[0]
+            .opened
+            .store
+            .put(&Key::listed(key), content)
+            .await
+            .unwrap();
+    }
+    let put = async |n| {
+        let content = vec![Bytes::from_static(b"segment")];
+        storage
+            .put_segment(&exchange, segment(n), content)
+            .await
+            .unwrap();
+    };
+    storage_conformance::announce(&storage, &exchange, Bytes::from_static(b"{}")).await;
+    put(1).await;
+    assert_eq!(storage.remove_exchange(&exchange).await.unwrap(), 1);
+    put(2).await;
+    assert_eq!(
+        storage.remove_unannounced(&exchange).await.unwrap(),
+        Some(1)
+    );
+    assert_eq!(storage.list_probes().await.unwrap(), []);
+    for id in ["README", "foo", "other"] {
+        storage.remove_exchange(&id.parse().unwrap()).await.unwrap();
+    }
+    storage.remove_stale_temporaries().await.unwrap();
+    foreign.extend(keys::keep().map(|key| key.to_string()));
+    let mut left: Vec<_> = foreign
+        .iter()
+        .map(|key| format!("bucket/p/{key}"))
+        .collect();
+    left.sort();
+    assert_eq!(gateway.files(), left);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,7 +269,10 @@ async fn two_buckets_of_two_accounts_at_two_servers_work_together() {
             gateway.requests("s3_PutObject") > 1000,
             "segments alternate between the base directories"
         );
-        assert_eq!(gateway.files(), ["bucket/p/v1/.keep"]);
+        assert_eq!(
+            gateway.files(),
+            ["bucket/p/v2/markers/.keep", "bucket/p/v2/segments/.keep"]
+        );
     }
 }
 
@@ -236,10 +305,10 @@ async fn each_operation_costs_the_expected_requests() {
             .unwrap();
     }
     storage_conformance::announce(&storage, &exchange, Bytes::from_static(b"{}")).await;
-    assert_eq!(storage.remove_exchange(&exchange).await.unwrap(), 50);
-    // One read before the marker is written, one of the marker and its removal; one list; one bulk
-    // delete for all the rest.
-    assert_eq!(count(&["s3_GetObject"]), 4);
+    assert_eq!(storage.remove_exchange(&exchange).await.unwrap(), 49);
+    // One read before the marker is written, the removal of the marker, one list, one bulk delete
+    // for all the rest.
+    assert_eq!(count(&["s3_GetObject"]), 3);
     assert_eq!(count(&["s3_ListObjectsV2"]), 2);
     assert_eq!(count(&["s3_DeleteObjects"]), 2);
     assert_eq!(count(&["s3_DeleteObject", "s3_HeadObject"]), 0);

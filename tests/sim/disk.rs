@@ -44,6 +44,7 @@ impl Disk {
         Ok(Versioned {
             bytes: object.bytes.clone(),
             version: object.version.to_string(),
+            entity_tag: object.version.to_string(),
         })
     }
 
@@ -82,6 +83,7 @@ impl Disk {
             .map(|(key, object)| ObjectMeta {
                 key: Key::listed(key.clone()),
                 size: object.bytes.len() as u64,
+                entity_tag: Some(object.version.to_string()),
             })
             .collect()
     }
@@ -137,8 +139,8 @@ impl Disk {
     /// All objects and temporary files, except those that belong to the base directory itself.
     pub fn leftovers(&self) -> Vec<String> {
         let all = self.objects.keys().chain(self.temporaries.keys());
-        let permanent = ["v1/.keep", "v1/identity", "v1/members"];
-        all.filter(|key| !permanent.contains(&key.as_str()))
+        let permanent = ["v2/identity", "v2/members"];
+        all.filter(|key| !key.ends_with("/.keep") && !permanent.contains(&key.as_str()))
             .cloned()
             .collect()
     }

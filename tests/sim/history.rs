@@ -8,6 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use stopover::id::ExchangeId;
+use stopover::store::keys::{self, Key, OwnObject};
 use tokio::time::Instant;
 
 use crate::wire::ReadPage;
@@ -151,14 +153,14 @@ impl History {
 
     /// An object was stored. A tombstone in place of a marker ends the exchange.
     pub fn written(&mut self, key: &str, content: &[u8]) -> Result<(), String> {
-        let Some(name) = key.strip_suffix("/exchange.json").and_then(exchange_of) else {
+        let Some(OwnObject::Marker(name)) = keys::parse(&Key::listed(key)) else {
             return Ok(());
         };
         if content.starts_with(b"{\"ended\":") {
             return self.deleted(key);
         }
         let lease = self.lease;
-        if let Some(exchange) = self.exchanges.get_mut(name) {
+        if let Some(exchange) = self.exchanges.get_mut(name.as_str()) {
             exchange.update_expiry(lease);
             exchange.renewed = Some(Instant::now());
         }
@@ -173,7 +175,7 @@ impl History {
     /// An object was deleted.
     pub fn deleted(&mut self, key: &str) -> Result<(), String> {
         let lease = self.lease;
-        let exchange = exchange_of(key).and_then(|name| self.exchanges.get_mut(name));
+        let exchange = exchange_of(key).and_then(|id| self.exchanges.get_mut(id.as_str()));
         let Some(exchange) = exchange else {
             return Ok(());
         };
@@ -358,9 +360,11 @@ impl Counts {
     }
 }
 
-fn exchange_of(key: &str) -> Option<&str> {
-    let rest = key.strip_prefix("v1/")?;
-    Some(rest.split_once('/').map_or(rest, |(name, _)| name))
+fn exchange_of(key: &str) -> Option<ExchangeId> {
+    match keys::parse(&Key::listed(key))? {
+        OwnObject::Marker(exchange) | OwnObject::Segment(exchange, _) => Some(exchange),
+        OwnObject::Probe | OwnObject::Keep | OwnObject::Identity | OwnObject::Members => None,
+    }
 }
 
 fn of_attempt<'a>(pages: &[&'a ReadPage], id: AttemptId) -> Vec<&'a [u8]> {

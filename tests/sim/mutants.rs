@@ -172,6 +172,7 @@ impl Store for MutantStore {
         let mut versioned = self.inner.get_versioned(key).await?;
         if self.is(Mutant::MarkerVersionNeverChanges) {
             versioned.version = "1".into();
+            versioned.entity_tag = "1".into();
         }
         Ok(versioned)
     }
@@ -194,6 +195,11 @@ impl Store for MutantStore {
             let last = self.last.lock().clone();
             found.retain(|one| Some(&one.key) != last.as_ref());
         }
+        if self.is(Mutant::MarkerVersionNeverChanges) {
+            found
+                .iter_mut()
+                .for_each(|one| one.entity_tag = Some("1".into()));
+        }
         Ok(found)
     }
 
@@ -202,7 +208,7 @@ impl Store for MutantStore {
     }
 
     async fn delete(&self, keys: Vec<Key>) -> Result<u64, StoreError> {
-        let probe = keys.iter().any(|key| key.as_str().starts_with(".probe"));
+        let probe = keys.iter().any(|key| key.as_str().starts_with("v2/probes"));
         if self.is(Mutant::DeletesSkipABase) && self.first && !probe {
             return Ok(keys.len() as u64);
         }

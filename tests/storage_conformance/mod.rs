@@ -20,6 +20,7 @@ pub async fn all(storage: &Storage) {
     a_segment_put_again_is_listed_once_per_base_directory(storage).await;
     lists_are_sorted_and_contain_only_their_exchange(storage).await;
     every_write_of_a_marker_gives_it_a_new_version(storage).await;
+    lists_and_reads_of_a_marker_agree_until_it_is_written_again(storage).await;
     renewals_and_claims_with_a_stale_version_fail(storage).await;
     at_most_one_of_racing_renewals_and_claims_succeeds(storage).await;
     exactly_one_of_racing_first_announcements_succeeds(storage).await;
@@ -225,8 +226,33 @@ pub async fn every_write_of_a_marker_gives_it_a_new_version(storage: &Storage) {
     let other = storage.get_marker(&exchange).await.unwrap().unwrap();
     assert_eq!(other.bytes, second);
     assert!(other.version != one.version && other.version != same.version);
-    assert_eq!(storage.remove_exchange(&exchange).await.unwrap(), 1);
+    assert_eq!(storage.remove_exchange(&exchange).await.unwrap(), 0);
     assert_eq!(storage.get_marker(&exchange).await.unwrap(), None);
+}
+
+pub async fn lists_and_reads_of_a_marker_agree_until_it_is_written_again(storage: &Storage) {
+    let exchange = exchange("tags");
+    let content = Bytes::from_static(b"{}");
+    announce(storage, &exchange, content.clone()).await;
+    let listed = storage.survey().await.unwrap().remove(&exchange).unwrap();
+    assert!(listed.has_marker());
+    let read = storage.observe_markers(&exchange).await;
+    assert!(read.are_as_listed(&listed), "{read:?} {listed:?}");
+    let again = storage.survey().await.unwrap().remove(&exchange).unwrap();
+    assert_eq!(
+        listed.version(),
+        again.version(),
+        "unchanged without a write"
+    );
+    announce(storage, &exchange, content).await;
+    let renewed = storage.survey().await.unwrap().remove(&exchange).unwrap();
+    assert_ne!(listed.version(), renewed.version());
+    let read = storage.observe_markers(&exchange).await;
+    assert!(read.are_as_listed(&renewed) && !read.are_as_listed(&listed));
+    assert!(storage.claim(&exchange, &read).await.unwrap());
+    let claimed = storage.survey().await.unwrap().remove(&exchange).unwrap();
+    assert!(!claimed.has_marker() && claimed.version().is_some());
+    storage.remove_exchange(&exchange).await.unwrap();
 }
 
 pub async fn renewals_and_claims_with_a_stale_version_fail(storage: &Storage) {
@@ -294,7 +320,11 @@ pub async fn exactly_one_of_racing_first_announcements_succeeds(storage: &Storag
         let written = first.into_iter().filter_map(Result::unwrap).count();
         assert_eq!(written, 1);
         assert!(storage.has_marker(&exchange).await.unwrap());
-        assert_eq!(storage.remove_exchange(&exchange).await.unwrap(), 1);
+        let survey = storage.survey().await.unwrap();
+        let inventory = storage.inventory(&exchange, &survey[&exchange]);
+        assert_eq!(inventory.await.unwrap().objects, 1);
+        storage.remove_exchange(&exchange).await.unwrap();
+        assert!(!storage.has_marker(&exchange).await.unwrap());
     }
 }
 
@@ -356,7 +386,7 @@ pub async fn removing_an_exchange_removes_all_of_it_and_no_other(storage: &Stora
             put(storage, exchange, n, content(10)).await;
         }
     }
-    assert_eq!(storage.remove_exchange(&removed).await.unwrap(), 5);
+    assert_eq!(storage.remove_exchange(&removed).await.unwrap(), 4);
     assert_eq!(storage.list_segments(&removed).await.unwrap(), []);
     assert_eq!(storage.get_marker(&removed).await.unwrap(), None);
     assert!(!storage.list_exchanges().await.unwrap().contains(&removed));

@@ -49,10 +49,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    (
-        "exchange",
-        &["crc", "id", "runtime", "storage", "telemetry"],
-    ),
+    ("exchange", &["crc", "id", "runtime", "storage"]),
     (
         "ingest",
         &[

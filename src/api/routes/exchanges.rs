@@ -149,7 +149,7 @@ pub async fn announce(
         exchange: exchange.to_string(),
         partitions: announcement.partitions,
         ordered: announcement.ordered,
-        lease_seconds: announced.lease_seconds,
+        lease_seconds: announced.lease.as_secs(),
     };
     Ok((status, Json(body)))
 }

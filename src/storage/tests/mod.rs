@@ -14,7 +14,7 @@ use super::StoreErrorKind::{Corrupt, NotFound, Refused, Unavailable};
 use super::{Storage, StorageError, StoreLimits, Tail, placement};
 use crate::id::{BaseName, DaemonId, ExchangeId, SegmentAddress, SegmentId};
 use crate::runtime::Runtime;
-use crate::store::keys::{Folder, Key};
+use crate::store::keys::{self, Folder, Key};
 use crate::store::tests::faulty::{Fault, FaultyStore};
 use crate::store::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, Versioned};
 
@@ -94,7 +94,7 @@ async fn a_failed_put_goes_to_another_base_directory_and_the_first_is_excluded()
     }
     assert_eq!(used, BTreeSet::from(["a".to_string(), "c".to_string()]));
     assert_eq!(
-        stores[1].count("put v1"),
+        stores[1].count("put v2/segments"),
         1,
         "excluded after the first failure"
     );
@@ -113,15 +113,15 @@ async fn a_base_directory_is_healthy_again_once_a_background_probe_succeeds() {
     assert_eq!(healthy(&storage), [false, true]);
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(healthy(&storage), [false, true], "it still fails");
-    let probes = stores[0].count("put .probe");
+    let probes = stores[0].count("put v2/probes");
     assert!((10..60).contains(&probes), "{probes} probes in ten minutes");
     stores[0].heal();
     tokio::time::sleep(Duration::from_secs(31)).await;
     assert_eq!(healthy(&storage), [true, true]);
-    let probes = stores[0].count("put .probe");
+    let probes = stores[0].count("put v2/probes");
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(
-        stores[0].count("put .probe"),
+        stores[0].count("put v2/probes"),
         probes,
         "a healthy base directory is not probed"
     );
@@ -143,7 +143,7 @@ async fn when_all_fail_the_error_names_each_base_directory_and_its_reason() {
     for words in [
         "a: told to fail put",
         "b: told to fail put",
-        "put of v1/query_1-x/segments/",
+        "put of v2/segments/",
     ] {
         assert!(error.to_string().contains(words), "{error}");
     }
@@ -165,7 +165,10 @@ async fn a_put_that_every_base_directory_refuses_fails_at_once() {
     assert_eq!((error.base.as_str(), error.kind()), ("all", Refused));
     assert_eq!(start.elapsed(), Duration::ZERO);
     assert_eq!(
-        (stores[0].count("put v1"), stores[1].count("put v1")),
+        (
+            stores[0].count("put v2"),
+            stores[1].count("put v2/segments")
+        ),
         (1, 1)
     );
 }
@@ -290,12 +293,12 @@ async fn a_list_that_fails_in_one_base_directory_is_an_error_that_names_it() {
 async fn keys_that_stopover_did_not_write_are_ignored_and_counted() {
     let (storage, stores) = just_started(&["only"]);
     let at = put(&storage, 1).await.unwrap();
-    let stray = crate::store::keys::Key::listed("v1/query_1-x/segments/readme.txt");
+    let stray = Key::listed(format!("{}/readme.txt", keys::segments(&exchange())));
     stores[0]
         .put(&stray, vec![Bytes::from_static(b"?")])
         .await
         .unwrap();
-    let hidden = crate::store::keys::Key::listed("v1/.hidden/x");
+    let hidden = Key::listed("v2/segments/.hidden/x");
     stores[0]
         .put(&hidden, vec![Bytes::from_static(b"?")])
         .await
@@ -321,9 +324,13 @@ async fn keys_that_stopover_did_not_write_are_ignored_and_counted() {
     );
     assert_eq!(
         storage.remove_exchange(&exchange()).await.unwrap(),
-        2,
-        "foreign objects are removed with the rest"
+        1,
+        "only the segment"
     );
+    assert_eq!(storage.list_exchanges().await.unwrap(), [exchange()]);
+    for foreign in [&stray, &hidden] {
+        stores[0].get_versioned(foreign).await.unwrap();
+    }
 }
 
 /// Ignores preconditions, as some servers do.

@@ -43,6 +43,13 @@ impl LocalStore {
         Self(Arc::new(Root::new(root, fsync, direct, writer)))
     }
 
+    /// From now on nothing finds space, or everything does.
+    #[cfg(test)]
+    pub(crate) fn fill(&self, full: bool) {
+        let ordering = std::sync::atomic::Ordering::Relaxed;
+        self.0.content.full.store(full, ordering);
+    }
+
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Root) -> Result<T> + Send + 'static,
@@ -116,6 +123,11 @@ impl Store for LocalStore {
         let (path, version) = (self.0.path(key)?, version.map(str::to_owned));
         self.blocking(move |root| root.delete_if(&path, version.as_deref()))
             .await
+    }
+
+    async fn can_write_when_full(&self) -> bool {
+        let written = self.blocking(|root| Ok(root.is_reserve_writable()));
+        written.await.unwrap_or(false)
     }
 
     async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64> {

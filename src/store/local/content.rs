@@ -25,6 +25,9 @@ const BLOCK: usize = 4096;
 #[derive(Debug)]
 pub struct ContentWriter {
     direct: AtomicBool,
+    /// Nothing finds space.
+    #[cfg(test)]
+    pub full: AtomicBool,
 }
 
 impl ContentWriter {
@@ -32,6 +35,8 @@ impl ContentWriter {
     pub fn new(direct: bool) -> Self {
         Self {
             direct: AtomicBool::new(direct),
+            #[cfg(test)]
+            full: AtomicBool::new(false),
         }
     }
 
@@ -40,6 +45,10 @@ impl ContentWriter {
     /// # Errors
     /// Those of the file system; the content of the file is unspecified then.
     pub fn write(&self, file: &mut File, content: &[Bytes]) -> io::Result<()> {
+        #[cfg(test)]
+        if self.full.load(Ordering::Relaxed) {
+            return Err(ErrorKind::StorageFull.into());
+        }
         self.write_with(file, content, write_blocks)
     }
 

@@ -11,6 +11,7 @@ mod content;
 mod error;
 mod publish;
 mod read;
+mod reserve;
 mod root;
 mod swap;
 #[cfg(test)]

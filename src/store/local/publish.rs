@@ -13,9 +13,10 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::error::put_failure;
+use super::reserve::is_full;
 use super::root::Root;
 use super::swap;
-use crate::store::keys::TEMPORARY;
+use crate::store::keys;
 use crate::store::{Precondition, Result};
 
 /// How many times a put is repeated because another process removed its folder or temporary.
@@ -23,15 +24,21 @@ const MAX_FOLDER_RACES: u32 = 16;
 
 impl Root {
     pub fn put(&self, path: &Path, content: &[Bytes]) -> Result<()> {
-        self.publish(path, content, &|temporary| fs::rename(temporary, path))
+        self.publish(path, content, &|temporary| fs::rename(temporary, path))?;
+        self.create_reserve(path);
+        Ok(())
     }
 
     pub fn put_if(&self, path: &Path, content: &Bytes, expected: &Precondition) -> Result<bool> {
         let content = std::slice::from_ref(content);
+        let reserve = self.reserve_beside(path);
         let written = self.publish(path, content, &|temporary| match expected {
             Precondition::Absent | Precondition::StrictlyAbsent => swap::create(temporary, path),
-            Precondition::Version(version) => swap::replace(temporary, path, version),
+            Precondition::Version(version) => {
+                swap::replace(temporary, path, version, reserve.as_deref())
+            }
         })?;
+        self.create_reserve(path);
         if let (false, Some(folder)) = (written, path.parent()) {
             // It may have been created for this put.
             self.remove_empty(folder);
@@ -71,9 +78,15 @@ impl Root {
         self.create_folder(folder)?;
         let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
         let mut temporary = path.as_os_str().to_owned();
-        temporary.push(format!(".{:016x}-{number:x}{TEMPORARY}", self.writer));
+        temporary.push(keys::temporary_suffix(self.writer, number));
         let temporary = PathBuf::from(temporary);
-        let written = self.write_temporary(&temporary, content);
+        let written = match self.write_temporary(&temporary, content) {
+            Err(error) if is_full(&error) => {
+                let _ = fs::remove_file(&temporary);
+                self.write_reserve(&temporary, content).map_err(|_| error)
+            }
+            written => written,
+        };
         // The tuple keeps the file open, and so locked, until after the rename.
         let named = written.and_then(|file| (name(&temporary), file).0);
         // After a rename there is nothing to remove. A failure is harmless: the temporary is
@@ -85,7 +98,7 @@ impl Root {
     }
 
     /// Returns the file, which is locked while it is open.
-    fn write_temporary(&self, temporary: &Path, content: &[Bytes]) -> io::Result<File> {
+    pub fn write_temporary(&self, temporary: &Path, content: &[Bytes]) -> io::Result<File> {
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -99,7 +112,7 @@ impl Root {
         Ok(file)
     }
 
-    fn create_folder(&self, folder: &Path) -> io::Result<()> {
+    pub fn create_folder(&self, folder: &Path) -> io::Result<()> {
         if !self.is_below(folder) && self.anchor.is_set() {
             // The root has disappeared since the operation began: it is not ours to create.
             return fs::metadata(folder).map(drop);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use super::anchor::Anchor;
 use super::content::ContentWriter;
-use crate::store::keys::Key;
+use crate::store::keys::{self, Key};
 use crate::store::{Result, StoreError, StoreErrorKind};
 
 /// State shared by all operations on one folder.
@@ -61,5 +61,11 @@ impl Root {
 
     pub fn is_below(&self, folder: &Path) -> bool {
         folder != self.folder && folder.starts_with(&self.folder)
+    }
+
+    /// Whether a folder is below the root and Stopover creates folders of this name.
+    pub fn is_own_folder(&self, folder: &Path) -> bool {
+        let key = self.key(folder);
+        key.is_some_and(|key| keys::is_own_folder(key.as_str()))
     }
 }

@@ -6,7 +6,7 @@
 //! replaced decides between them; it is held from the check to the rename. While a process is
 //! stopped in between, no other can change this file, so its check stays valid.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -40,7 +40,17 @@ pub fn read(path: &Path) -> io::Result<Versioned> {
     Ok(Versioned {
         bytes: bytes.into(),
         version,
+        entity_tag: entity_tag(&metadata),
     })
+}
+
+/// What identifies one write of a file without reading it: inode, length and time of modification.
+/// The time is only compared, so no clock has to be right: it tells two files apart that had the
+/// same inode one after the other.
+pub fn entity_tag(metadata: &Metadata) -> String {
+    let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
+    let (inode, length) = (metadata.ino(), metadata.len());
+    format!("{inode:x}-{length:x}-{seconds:x}.{nanoseconds:x}")
 }
 
 /// Gives a temporary its name if no file has that name; returns whether it did.
@@ -65,16 +75,26 @@ pub fn create(temporary: &Path, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Gives a temporary the name of a file if that still has this version; returns whether it did.
+/// Gives a temporary the name of a file if that still has this version; returns whether it did. The
+/// file that is replaced becomes the `reserve`, if there is none.
 ///
 /// # Errors
 /// Those of the file system.
-pub fn replace(temporary: &Path, path: &Path, version: &str) -> io::Result<bool> {
+pub fn replace(
+    temporary: &Path,
+    path: &Path,
+    version: &str,
+    reserve: Option<&Path>,
+) -> io::Result<bool> {
     let Some(_lock) = lock(path)? else {
         return Ok(false);
     };
     match if_found(read(path))? {
-        Some(found) if found.version == version => fs::rename(temporary, path).map(|()| true),
+        Some(found) if found.version == version => {
+            // It fails if there is one already, or without hard links; then nothing is retained.
+            let _ = reserve.map(|reserve| fs::hard_link(path, reserve));
+            fs::rename(temporary, path).map(|()| true)
+        }
         _ => Ok(false),
     }
 }
@@ -100,7 +120,10 @@ pub fn remove(path: &Path, version: Option<&str>) -> io::Result<DeleteOutcome> {
 
 /// Locks the file that has this name now; `None` if there is none. After a wait the name may belong
 /// to another file, which then has another version.
-fn lock(path: &Path) -> io::Result<Option<File>> {
+///
+/// # Errors
+/// Those of the file system, or `TimedOut`.
+pub fn lock(path: &Path) -> io::Result<Option<File>> {
     // For writing: network file systems lock exclusively only files that are open for writing.
     let opened = File::options().read(true).write(true).open(path);
     let Some(file) = if_found(opened)? else {
@@ -154,7 +177,7 @@ mod tests {
         assert_eq!(race("create", &|temporary| create(temporary, &path)), 1);
         for round in 0..50 {
             let version = read(&path).unwrap().version;
-            let replace = |temporary: &Path| replace(temporary, &path, &version);
+            let replace = |temporary: &Path| replace(temporary, &path, &version, None);
             assert_eq!(race(&format!("replace-{round}"), &replace), 1, "{round}");
         }
     }
@@ -165,8 +188,8 @@ mod tests {
         let path = folder.path().join("marker");
         assert!(create(&temporary(folder.path(), "one"), &path).unwrap());
         let one = read(&path).unwrap().version;
-        assert!(replace(&temporary(folder.path(), "two"), &path, &one).unwrap());
-        assert!(!replace(&temporary(folder.path(), "three"), &path, &one).unwrap());
+        assert!(replace(&temporary(folder.path(), "two"), &path, &one, None).unwrap());
+        assert!(!replace(&temporary(folder.path(), "three"), &path, &one, None).unwrap());
         assert_eq!(remove(&path, Some(&one)).unwrap(), DeleteOutcome::Changed);
         let two = read(&path).unwrap();
         assert_eq!(&two.bytes[..], b"two");
@@ -175,7 +198,7 @@ mod tests {
             DeleteOutcome::Removed
         );
         assert_eq!(remove(&path, None).unwrap(), DeleteOutcome::Absent);
-        assert!(!replace(&temporary(folder.path(), "four"), &path, &one).unwrap());
+        assert!(!replace(&temporary(folder.path(), "four"), &path, &one, None).unwrap());
         assert!(!path.exists());
     }
 
@@ -190,7 +213,7 @@ mod tests {
         std::thread::scope(|scope| {
             let other = scope.spawn(|| {
                 let temporary = temporary(folder.path(), "other");
-                replace(&temporary, &path, &version).unwrap()
+                replace(&temporary, &path, &version, None).unwrap()
             });
             std::thread::sleep(Duration::from_millis(50));
             assert_eq!(read(&path).unwrap().version, version);

@@ -9,7 +9,7 @@ use super::error::failure;
 use super::{LocalStore, WriteMode};
 use crate::id::{DaemonId, ExchangeId, SegmentId};
 use crate::store::StoreErrorKind::{Corrupt, NotFound, Refused, Unavailable};
-use crate::store::{Store, keys};
+use crate::store::{DeleteOutcome, Precondition, Store, keys};
 
 fn exchange() -> ExchangeId {
     "query_1-x".parse().unwrap()
@@ -38,6 +38,12 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
+fn assert_only_the_reserve_is_left(root: &Path) {
+    assert_eq!(names(root), ["v2"]);
+    assert_eq!(names(&root.join("v2")), ["markers"]);
+    assert_eq!(names(&root.join("v2/markers")), [".keep"]);
+}
+
 #[tokio::test]
 async fn a_put_leaves_the_file_under_its_name_and_nothing_else() {
     for writing in [WriteMode::Direct, WriteMode::Cached, WriteMode::Unsynced] {
@@ -45,7 +51,10 @@ async fn a_put_leaves_the_file_under_its_name_and_nothing_else() {
         let store = LocalStore::new(folder.path().join("base"), writing, 7);
         store.put(&key(1), bytes()).await.unwrap();
         store.put(&key(1), bytes()).await.unwrap();
-        let segments = folder.path().join("base/v1/query_1-x/segments");
+        let segments = folder
+            .path()
+            .join("base")
+            .join(keys::segments(&exchange()).as_str());
         assert_eq!(names(&segments), ["0000000000000001-000000000001.seg"]);
         assert_eq!(
             fs::read(segments.join(&names(&segments)[0])).unwrap(),
@@ -61,12 +70,15 @@ async fn the_remains_of_an_interrupted_put_are_no_object_and_are_removed() {
     store.put(&key(1), bytes()).await.unwrap();
     let path = folder.path().join(key(2).as_str());
     fs::write(path.with_extension("seg.0000000000000009-0.tmp"), b"half").unwrap();
-    let empty = folder.path().join("v1/other/segments");
+    let empty = folder
+        .path()
+        .join(keys::segments(&"other".parse().unwrap()).as_str());
     fs::create_dir_all(&empty).unwrap();
-    assert_eq!(store.list(&keys::exchanges()).await.unwrap().len(), 1);
+    let all = keys::all_segments();
+    assert_eq!(store.list(&all).await.unwrap().len(), 1);
     assert_eq!(
         store
-            .remove_stale_temporaries(&keys::exchanges())
+            .remove_stale_temporaries(&keys::all_segments())
             .await
             .unwrap(),
         1
@@ -76,8 +88,14 @@ async fn the_remains_of_an_interrupted_put_are_no_object_and_are_removed() {
         ["0000000000000001-000000000001.seg"]
     );
     assert_eq!(
-        names(&folder.path().join("v1")),
-        ["query_1-x"],
+        names(&folder.path().join(all.as_str())),
+        [path
+            .parent()
+            .unwrap()
+            .file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()],
         "folders that it created are removed too"
     );
 }
@@ -90,13 +108,13 @@ async fn a_temporary_that_a_process_is_writing_is_not_removed() {
     let path = folder
         .path()
         .join(key(2).as_str())
-        .with_extension("seg.9-0.tmp");
+        .with_extension("seg.0000000000000009-0.tmp");
     // A lock belongs to the open file: for another handle, even in this process, it is locked.
     let writing = File::create(&path).unwrap();
     writing.try_lock().unwrap();
     assert_eq!(
         store
-            .remove_stale_temporaries(&keys::exchanges())
+            .remove_stale_temporaries(&keys::all_segments())
             .await
             .unwrap(),
         0
@@ -105,7 +123,7 @@ async fn a_temporary_that_a_process_is_writing_is_not_removed() {
     drop(writing);
     assert_eq!(
         store
-            .remove_stale_temporaries(&keys::exchanges())
+            .remove_stale_temporaries(&keys::all_segments())
             .await
             .unwrap(),
         1
@@ -126,7 +144,7 @@ async fn puts_succeed_while_stale_temporaries_are_removed_continuously() {
     let sweeps = async {
         loop {
             store
-                .remove_stale_temporaries(&keys::exchanges())
+                .remove_stale_temporaries(&keys::all_segments())
                 .await
                 .unwrap();
         }
@@ -135,7 +153,7 @@ async fn puts_succeed_while_stale_temporaries_are_removed_continuously() {
         () = puts => {}
         () = sweeps => {}
     }
-    assert_eq!(names(folder.path()), [""; 0]);
+    assert_only_the_reserve_is_left(folder.path());
 }
 
 #[tokio::test]
@@ -146,16 +164,13 @@ async fn deleting_the_last_object_removes_its_folders_but_not_the_base_directory
     store.put(&key(1), bytes()).await.unwrap();
     store.put(&marker, bytes()).await.unwrap();
     assert_eq!(store.delete(vec![key(1)]).await.unwrap(), 1);
-    assert_eq!(
-        names(&folder.path().join("v1/query_1-x")),
-        ["exchange.json"]
-    );
+    assert_eq!(names(&folder.path().join("v2")), ["markers"]);
     assert_eq!(
         store.delete(vec![marker, key(1)]).await.unwrap(),
         1,
         "one was missing already"
     );
-    assert_eq!(names(folder.path()), [""; 0]);
+    assert_only_the_reserve_is_left(folder.path());
 }
 
 #[tokio::test]
@@ -164,13 +179,13 @@ async fn a_base_directory_that_disappears_is_not_an_empty_one() {
     let base = folder.path().join("base");
     let store = LocalStore::new(base.clone(), WriteMode::Direct, 7);
     assert_eq!(
-        store.list(&keys::exchanges()).await.unwrap(),
+        store.list(&keys::all_segments()).await.unwrap(),
         [],
         "not created yet"
     );
     store.put(&key(1), bytes()).await.unwrap();
     fs::rename(&base, folder.path().join("moved")).unwrap();
-    let error = store.list(&keys::exchanges()).await.unwrap_err();
+    let error = store.list(&keys::all_segments()).await.unwrap_err();
     assert_eq!(error.kind, Unavailable);
     assert!(error.to_string().contains("still mounted"), "{error}");
 }
@@ -197,7 +212,7 @@ async fn a_file_in_place_of_the_folder_is_named_with_a_hint() {
 async fn keys_cannot_leave_the_base_directory() {
     let folder = tempfile::tempdir().unwrap();
     let store = LocalStore::new(folder.path().join("base"), WriteMode::Direct, 7);
-    for bad in ["../x", "v1/../../x", "/etc/passwd", "a//b", "", "."] {
+    for bad in ["../x", "v2/../../x", "/etc/passwd", "a//b", "", "."] {
         let key = keys::Key::listed(bad);
         assert_eq!(
             store.put(&key, bytes()).await.unwrap_err().kind,
@@ -258,4 +273,181 @@ async fn an_object_too_large_for_a_marker_is_not_read_as_one() {
         store.get_versioned(&marker).await.unwrap_err().kind,
         Corrupt
     );
+}
+
+/// Files and folders that look like Stopover's and are not.
+const FOREIGN: [&str; 13] = [
+    "v1/q/exchange.json",
+    "v2/foo/bar.txt",
+    "v2/notes.tmp",
+    "v2/markers/README",
+    "v2/markers/query_1-x",
+    "v2/markers/query_1-x.tmp",
+    "v2/markers/a-folder-named-like-an-exchange/x",
+    "v2/segments/other-folder/x",
+    "v2/segments/0000-query_1-x/0000000000000001-000000000001.seg",
+    "v2/segments/0000-query_1-x/0000000000000001-000000000001.seg.0000000000000009-0.tmp",
+    "v2/probes/mine",
+    "v2/probes/0000000000000001.tmp",
+    "v3/markers/q",
+];
+
+#[tokio::test]
+async fn foreign_files_and_folders_survive_every_removal() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LocalStore::new(folder.path().into(), WriteMode::Direct, 7);
+    let in_segments = [keys::segments(&exchange()).as_str(), "/notes.txt"].concat();
+    let foreign = FOREIGN.into_iter().chain([in_segments.as_str()]);
+    let foreign: Vec<_> = foreign.map(|name| folder.path().join(name)).collect();
+    for path in &foreign {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "mine").unwrap();
+    }
+    let empty = [
+        "v2/empty",
+        "v2/markers/empty",
+        "v2/segments/empty",
+        "v2/probes/empty",
+    ];
+    let empty: Vec<_> = empty.iter().map(|name| folder.path().join(name)).collect();
+    empty
+        .iter()
+        .for_each(|path| fs::create_dir_all(path).unwrap());
+    store.put(&key(1), bytes()).await.unwrap();
+    let marker = keys::marker(&exchange());
+    store.put(&marker, bytes()).await.unwrap();
+    store.delete(vec![key(1), marker]).await.unwrap();
+    for below in [keys::markers(), keys::all_segments(), keys::probes()] {
+        store.remove_stale_temporaries(&below).await.unwrap();
+    }
+    for path in foreign {
+        assert_eq!(fs::read(&path).unwrap(), b"mine", "{}", path.display());
+    }
+    for path in empty {
+        assert!(path.is_dir(), "{}", path.display());
+    }
+}
+
+#[tokio::test]
+async fn symbolic_links_are_neither_listed_nor_followed_nor_removed() {
+    use std::os::unix::fs::symlink;
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (root, target) = (folder.path(), elsewhere.path());
+    let store = LocalStore::new(root.into(), WriteMode::Direct, 7);
+    // A link to a folder of segments, to a segment, and to a marker.
+    let segments = keys::segments(&exchange());
+    let name = key(1).as_str().rsplit_once('/').unwrap().1.to_owned();
+    fs::write(target.join(&name), "mine").unwrap();
+    fs::create_dir_all(root.join(keys::all_segments().as_str())).unwrap();
+    symlink(target, root.join(segments.as_str())).unwrap();
+    assert_eq!(store.list(&keys::all_segments()).await.unwrap(), []);
+    assert_eq!(
+        store.list_folders(&keys::all_segments()).await.unwrap(),
+        [""; 0]
+    );
+    let listed = store.list(&segments).await.unwrap_err();
+    assert!(
+        listed.to_string().contains("is a symbolic link"),
+        "{listed}"
+    );
+    assert_eq!(store.delete(vec![key(1)]).await.unwrap_err().kind, Refused);
+    store.remove_stale_temporaries(&segments).await.unwrap_err();
+    fs::remove_file(root.join(segments.as_str())).unwrap();
+
+    let marker = keys::marker(&exchange());
+    for key in [key(1), marker.clone()] {
+        let path = root.join(key.as_str());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        symlink(target.join(&name), path).unwrap();
+    }
+    assert_eq!(store.list(&segments).await.unwrap(), []);
+    assert_eq!(store.list(&keys::markers()).await.unwrap(), []);
+    assert_eq!(store.delete(vec![key(1), marker.clone()]).await.unwrap(), 0);
+    store.delete_if(&marker, None).await.unwrap();
+    for key in [key(1), marker] {
+        assert!(root.join(key.as_str()).is_symlink(), "{key}");
+    }
+    assert_eq!(fs::read(target.join(&name)).unwrap(), b"mine");
+}
+
+#[tokio::test]
+async fn on_a_full_file_system_markers_are_replaced_and_created_with_the_reserve() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LocalStore::new(folder.path().into(), WriteMode::Cached, 7);
+    let reserve = folder.path().join("v2/markers/.keep");
+    let [one, two, three] = ["one", "two", "three"].map(|id| keys::marker(&id.parse().unwrap()));
+    let written = |text: &'static str| Bytes::from_static(text.as_bytes());
+    assert!(
+        !store.can_write_when_full().await,
+        "there is no reserve yet"
+    );
+    assert!(
+        store
+            .put_if(&one, written("1"), &Precondition::Absent)
+            .await
+            .unwrap()
+    );
+    assert_eq!(fs::metadata(&reserve).unwrap().len(), 4096);
+    store.fill(true);
+    assert!(store.can_write_when_full().await);
+    let refused = store.put(&key(1), bytes()).await.unwrap_err();
+    assert!(refused.to_string().contains("free space"), "{refused}");
+    // A replacement leaves a reserve for the next one, and one that does not happen does, too.
+    for text in ["1.1", "1.2", "1.3"] {
+        let version = store.get_versioned(&one).await.unwrap().version;
+        let version = Precondition::Version(version);
+        assert!(store.put_if(&one, written(text), &version).await.unwrap());
+        assert_eq!(store.get_versioned(&one).await.unwrap().bytes, text);
+        assert!(store.can_write_when_full().await, "{text}");
+    }
+    // A new marker needs the reserve for itself.
+    assert!(
+        store
+            .put_if(&two, written("2"), &Precondition::Absent)
+            .await
+            .unwrap()
+    );
+    assert!(!reserve.exists() && !store.can_write_when_full().await);
+    let refused = store
+        .put_if(&three, written("3"), &Precondition::Absent)
+        .await
+        .unwrap_err();
+    assert_eq!(refused.kind, Unavailable);
+    assert_eq!(store.get_versioned(&one).await.unwrap().bytes, "1.3");
+    assert_eq!(store.get_versioned(&two).await.unwrap().bytes, "2");
+    assert_eq!(store.list(&keys::markers()).await.unwrap().len(), 2);
+    // Once there is space, a delete makes room for the next one.
+    store.fill(false);
+    assert_eq!(
+        store.delete_if(&two, None).await.unwrap(),
+        DeleteOutcome::Removed
+    );
+    assert!(store.can_write_when_full().await);
+}
+
+#[tokio::test]
+async fn a_reserve_that_still_is_a_marker_is_not_written_to() {
+    // Story: a replacement gives the old file a second name before the new one takes its name. If
+    // the process dies in between, the reserve is the marker.
+    let folder = tempfile::tempdir().unwrap();
+    let store = LocalStore::new(folder.path().into(), WriteMode::Cached, 7);
+    let [one, two] = ["one", "two"].map(|id| keys::marker(&id.parse().unwrap()));
+    let content = Bytes::from_static(b"the marker");
+    assert!(
+        store
+            .put_if(&one, content.clone(), &Precondition::Absent)
+            .await
+            .unwrap()
+    );
+    let reserve = folder.path().join("v2/markers/.keep");
+    fs::remove_file(&reserve).unwrap();
+    fs::hard_link(folder.path().join(one.as_str()), &reserve).unwrap();
+    store.fill(true);
+    assert!(!store.can_write_when_full().await);
+    let other = Bytes::from_static(b"another");
+    store
+        .put_if(&two, other, &Precondition::Absent)
+        .await
+        .unwrap_err();
+    assert_eq!(store.get_versioned(&one).await.unwrap().bytes, content);
 }

@@ -1,11 +1,12 @@
 //! Listing and deleting files, and the folders that become empty.
 //!
 //! Does: walk folders, delete files, remove stale temporaries. Does not: write (`publish`).
-//! Invariant: a temporary is removed only if no process holds its lock, and only empty folders
-//! below the root are removed.
+//! Invariant: no symbolic link below the root is followed or removed; a temporary is removed only
+//! if Stopover wrote it and no process holds its lock; only empty folders that Stopover creates are
+//! removed.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, Metadata, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -13,15 +14,19 @@ use super::error::{failure, if_found};
 use super::publish::sync_folder;
 use super::root::Root;
 use super::swap;
-use crate::store::keys::{Folder, Key, TEMPORARY};
-use crate::store::{DeleteOutcome, ObjectMeta, Result};
+use crate::store::keys::{self, Folder, Key};
+use crate::store::{DeleteOutcome, ObjectMeta, Result, StoreError, StoreErrorKind};
 
 impl Root {
     pub fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>> {
         let mut found = Vec::new();
-        self.walk(folder, &mut |path, size| {
-            if let (false, Some(key)) = (is_temporary(path), self.key(path)) {
-                found.push(ObjectMeta { key, size });
+        self.walk(folder, &mut |key, _, metadata| {
+            if !keys::is_temporary(&key) {
+                found.push(ObjectMeta {
+                    key,
+                    size: metadata.len(),
+                    entity_tag: Some(swap::entity_tag(metadata)),
+                });
             }
         })?;
         Ok(found)
@@ -39,8 +44,8 @@ impl Root {
                 // Every file system has one, which its owner alone can read.
                 if is_folder && !path.ends_with("lost+found") {
                     folders.push_back(path);
-                } else if !is_folder && !is_temporary(&path) {
-                    found.extend(self.key(&path));
+                } else if !is_folder {
+                    found.extend(self.key(&path).filter(|key| !keys::is_temporary(key)));
                 }
             }
         }
@@ -48,7 +53,9 @@ impl Root {
     }
 
     pub fn list_folders(&self, folder: &Folder) -> Result<Vec<String>> {
-        let entries = read_folder(&self.folder.join(folder.as_str()))?;
+        let folder = self.folder.join(folder.as_str());
+        self.refuse_links(&folder)?;
+        let entries = read_folder(&folder)?;
         let folders = entries.into_iter().filter(|(_, is_folder)| *is_folder);
         Ok(folders
             .filter_map(|(path, _)| Some(path.file_name()?.to_str()?.into()))
@@ -59,8 +66,8 @@ impl Root {
     /// folder starts over.
     pub fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64> {
         let mut stale = Vec::new();
-        let folders = self.walk(folder, &mut |path, _| {
-            if is_temporary(path) {
+        let folders = self.walk(folder, &mut |key, path, _| {
+            if keys::is_temporary(&key) {
                 stale.push(path.to_path_buf());
             }
         })?;
@@ -72,9 +79,15 @@ impl Root {
         Ok(removed)
     }
 
-    /// Visits all files below a folder with their sizes; returns the folders, parents first.
-    fn walk(&self, top: &Folder, visit: &mut dyn FnMut(&Path, u64)) -> Result<Vec<PathBuf>> {
-        let mut folders = vec![self.folder.join(top.as_str())];
+    /// Visits all files below a folder; returns the folders, parents first.
+    fn walk(
+        &self,
+        top: &Folder,
+        visit: &mut dyn FnMut(Key, &Path, &Metadata),
+    ) -> Result<Vec<PathBuf>> {
+        let top = self.folder.join(top.as_str());
+        self.refuse_links(&top)?;
+        let mut folders = vec![top];
         let mut next = 0;
         while let Some(folder) = folders.get(next).cloned() {
             next += 1;
@@ -84,42 +97,69 @@ impl Root {
                     continue;
                 }
                 let metadata = if_found(fs::symlink_metadata(&path));
-                if let Some(found) = metadata.map_err(|error| failure("listing", &path, error))? {
-                    visit(&path, found.len());
+                let metadata = metadata.map_err(|error| failure("listing", &path, error))?;
+                if let (Some(found), Some(key)) = (metadata, self.key(&path))
+                    && found.is_file()
+                {
+                    visit(key, &path, &found);
                 }
             }
         }
         Ok(folders)
     }
 
+    /// Refuses a path that leads through a symbolic link below the root: what lies behind it is not
+    /// Stopover's, and must not be taken for an empty folder either.
+    fn refuse_links(&self, path: &Path) -> Result<()> {
+        let parts = path.ancestors().take_while(|part| self.is_below(part));
+        for part in parts {
+            let metadata = if_found(fs::symlink_metadata(part));
+            let metadata = metadata.map_err(|error| failure("listing", part, error))?;
+            if metadata.is_some_and(|found| found.is_symlink()) {
+                let message = format!("{} is a symbolic link", part.display());
+                return Err(StoreError {
+                    hint: Some("links below a base directory are not followed; replace it"),
+                    ..StoreError::new(StoreErrorKind::Refused, message)
+                });
+            }
+        }
+        Ok(())
+    }
+
     pub fn delete(&self, paths: &[PathBuf]) -> Result<u64> {
         let mut removed = 0;
+        let folders: BTreeSet<&Path> = paths.iter().filter_map(|path| path.parent()).collect();
+        for folder in &folders {
+            self.refuse_links(folder)?;
+        }
         for path in paths {
+            if is_foreign(path) {
+                continue;
+            }
             let gone = if_found(fs::remove_file(path));
             let gone = gone.map_err(|error| failure("removing", path, error))?;
             removed += u64::from(gone.is_some());
         }
-        let folders = paths.iter().filter_map(|path| path.parent());
         self.clean_up_folders(folders, removed > 0)?;
         Ok(removed)
     }
 
     pub fn delete_if(&self, path: &Path, version: Option<&str>) -> Result<DeleteOutcome> {
+        self.refuse_links(path.parent().unwrap_or(path))?;
+        if is_foreign(path) {
+            return Ok(DeleteOutcome::Absent);
+        }
         let outcome = swap::remove(path, version);
         let outcome = outcome.map_err(|error| failure("removing", path, error))?;
         if outcome == DeleteOutcome::Removed {
-            self.clean_up_folders(path.parent().into_iter(), true)?;
+            self.create_reserve(path);
+            self.clean_up_folders(path.parent().into_iter().collect(), true)?;
         }
         Ok(outcome)
     }
 
     /// Removes empty folders after a delete, and makes it durable if anything was `removed`.
-    fn clean_up_folders<'a>(
-        &self,
-        folders: impl Iterator<Item = &'a Path>,
-        removed: bool,
-    ) -> Result<()> {
-        let folders: BTreeSet<&Path> = folders.collect();
+    fn clean_up_folders(&self, folders: BTreeSet<&Path>, removed: bool) -> Result<()> {
         // In reverse order a folder comes after its subfolders.
         for folder in folders.into_iter().rev() {
             let remaining = self.remove_empty(folder);
@@ -136,16 +176,15 @@ impl Root {
     pub fn remove_empty<'a>(&'a self, folder: &'a Path) -> &'a Path {
         let mut folders = folder
             .ancestors()
-            .take_while(|folder| self.is_below(folder));
+            .take_while(|folder| self.is_own_folder(folder));
         let remaining = folders.find(|folder| if_found(fs::remove_dir(folder)).is_err());
         remaining.unwrap_or(&self.folder)
     }
 }
 
-fn is_temporary(path: &Path) -> bool {
-    path.as_os_str()
-        .as_encoded_bytes()
-        .ends_with(TEMPORARY.as_bytes())
+/// Whether something other than a file has the name of an object: Stopover did not create it.
+fn is_foreign(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| !found.is_file())
 }
 
 /// A temporary that no process has locked will never get its final name. Two races are harmless: if

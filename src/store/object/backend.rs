@@ -16,6 +16,7 @@ use object_store::{
     GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
 };
 
+use super::entity_tag;
 use super::error::translate;
 use super::redact::Redactor;
 use crate::store::keys::{Folder, Key};
@@ -200,6 +201,7 @@ impl Store for ObjectBackend {
             Ok(key.map(|key| ObjectMeta {
                 key,
                 size: object.size,
+                entity_tag: entity_tag::normalized(object.e_tag.as_deref()),
             }))
         });
         found

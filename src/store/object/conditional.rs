@@ -10,6 +10,7 @@ use bytes::Bytes;
 use object_store::{PutMode, UpdateVersion};
 
 use super::backend::ObjectBackend;
+use super::entity_tag;
 use super::error::is_not_implemented;
 use crate::store::keys::Key;
 use crate::store::{
@@ -98,7 +99,13 @@ impl ObjectBackend {
         let bytes = self.bytes(result).await?;
         let hash = stable_hash(&[&bytes]);
         let version = format!("{e_tag}{SEPARATOR}{generation}{SEPARATOR}{hash:016x}");
-        Ok(Versioned { bytes, version })
+        let entity_tag =
+            entity_tag::normalized(Some(&e_tag)).unwrap_or_else(|| format!("{hash:016x}"));
+        Ok(Versioned {
+            bytes,
+            version,
+            entity_tag,
+        })
     }
 
     /// Object stores have no conditional delete: a write between the check and the delete is lost.
@@ -107,14 +114,12 @@ impl ObjectBackend {
         key: &Key,
         version: Option<&str>,
     ) -> Result<DeleteOutcome> {
-        match if_found(self.read_versioned(key).await) {
-            Ok(None) => return Ok(DeleteOutcome::Absent),
-            Ok(Some(found)) if version.is_some_and(|version| version != found.version) => {
-                return Ok(DeleteOutcome::Changed);
+        if let Some(version) = version {
+            match if_found(self.read_versioned(key).await)? {
+                None => return Ok(DeleteOutcome::Absent),
+                Some(found) if found.version != version => return Ok(DeleteOutcome::Changed),
+                Some(_) => {}
             }
-            // An object that is too large to be read is deleted like any other.
-            Err(error) if version.is_none() && error.kind == StoreErrorKind::Corrupt => {}
-            other => drop(other?),
         }
         self.delete(vec![key.clone()]).await?;
         Ok(DeleteOutcome::Removed)

@@ -10,6 +10,7 @@ mod backend;
 pub mod client;
 mod client_messages;
 mod conditional;
+mod entity_tag;
 mod error;
 mod form;
 pub mod gs;

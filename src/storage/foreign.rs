@@ -1,0 +1,38 @@
+//! Folders with objects that Stopover did not write.
+//!
+//! Does: remember them, so that each is reported once. Does not: decide what is foreign (`keys`) or
+//! remove anything. Invariant: bounded memory.
+
+use std::collections::BTreeSet;
+
+use parking_lot::Mutex;
+
+use crate::id::BaseName;
+
+/// Folders that are remembered; objects in further ones are only counted.
+const MAX_FOLDERS: usize = 1_000;
+
+/// A folder that holds objects which Stopover did not write.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ForeignFolder {
+    pub base: BaseName,
+    /// Relative to the base directory.
+    pub folder: String,
+}
+
+/// The folders with foreign objects that were found so far.
+#[derive(Debug, Default)]
+pub(super) struct ForeignFolders(Mutex<BTreeSet<ForeignFolder>>);
+
+impl ForeignFolders {
+    /// Remembers a folder; returns whether it must be reported.
+    pub fn add(&self, found: ForeignFolder) -> bool {
+        let mut folders = self.0.lock();
+        folders.len() < MAX_FOLDERS && folders.insert(found)
+    }
+
+    /// All that are remembered, sorted.
+    pub fn all(&self) -> Vec<ForeignFolder> {
+        self.0.lock().iter().cloned().collect()
+    }
+}

@@ -107,7 +107,7 @@ impl FooterCache {
     /// [`FooterError`] if the object cannot be read or is damaged.
     pub async fn get(&self, listed: &ListedSegment) -> Result<Option<Arc<Footer>>, FooterError> {
         let address = &listed.address;
-        if let Some(hot) = self.hot.get(address.segment) {
+        if let Some(hot) = self.hot.get(&address.exchange, address.segment) {
             return Ok(Some(Arc::clone(&hot.footer)));
         }
         if let Some(cached) = self.cached(address) {

@@ -6,7 +6,10 @@
 //! by the process that writes it, so an unlocked one is abandoned.
 
 mod backend;
+mod calls;
 mod content;
+#[cfg(test)]
+mod durability_tests;
 mod error;
 mod publish;
 mod read;

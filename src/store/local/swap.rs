@@ -12,6 +12,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use super::calls;
 use super::error::if_found;
 use crate::store::{DeleteOutcome, MAX_VERSIONED_SIZE, Versioned, stable_hash};
 
@@ -48,7 +49,7 @@ pub fn read(path: &Path) -> io::Result<Versioned> {
 /// # Errors
 /// Those of the file system.
 pub fn create(temporary: &Path, path: &Path) -> io::Result<bool> {
-    match fs::hard_link(temporary, path) {
+    match calls::hard_link(temporary, path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
@@ -60,7 +61,7 @@ pub fn create(temporary: &Path, path: &Path) -> io::Result<bool> {
             if fs::symlink_metadata(path).is_ok() {
                 return Ok(false);
             }
-            fs::rename(temporary, path).map(|()| true)
+            calls::rename(temporary, path).map(|()| true)
         }
     }
 }
@@ -74,7 +75,7 @@ pub fn replace(temporary: &Path, path: &Path, version: &str) -> io::Result<bool>
         return Ok(false);
     };
     match if_found(read(path))? {
-        Some(found) if found.version == version => fs::rename(temporary, path).map(|()| true),
+        Some(found) if found.version == version => calls::rename(temporary, path).map(|()| true),
         _ => Ok(false),
     }
 }
@@ -94,7 +95,7 @@ pub fn remove(path: &Path, version: Option<&str>) -> io::Result<DeleteOutcome> {
             None => return Ok(DeleteOutcome::Absent),
         }
     }
-    let removed = if_found(fs::remove_file(path))?;
+    let removed = if_found(calls::remove_file(path))?;
     Ok(removed.map_or(DeleteOutcome::Absent, |()| DeleteOutcome::Removed))
 }
 

@@ -6,6 +6,7 @@ mod commit_lookup;
 mod corpus;
 mod credentials;
 mod fairness;
+mod hostile;
 mod http;
 mod http_errors;
 mod http_fuzz;

@@ -12,6 +12,7 @@ use crate::app;
 use crate::config::{Loaded, Origin, units};
 use crate::runtime::Runtime;
 use crate::storage::{BaseStatus, Storage};
+use crate::telemetry::logs::printable;
 
 ///
 /// # Errors
@@ -27,7 +28,7 @@ pub fn check(loaded: Loaded) -> Result<ExitCode, ExitCode> {
     let storage = Storage::open(&loaded.config.base_directories, &system).map_err(failure)?;
     let statuses = runtime.block_on(storage.probe());
     let unconditional = runtime.block_on(storage.bases_ignoring_preconditions());
-    print(&verdict(&statuses));
+    print(&printable(&verdict(&statuses)));
     for base in unconditional {
         print(&format!(
             "note: {base} ignores preconditions of writes: an exchange that is renewed at the \

@@ -10,9 +10,10 @@ use std::error::Error as _;
 use object_store::Error;
 use object_store::client::{HttpError, HttpErrorKind};
 
+use super::advice::{Advice, advice};
 use super::client_messages::{
-    code, full_text, http_status, is_short_range, is_whole_object, is_wrong_region,
-    lacks_credentials, server_message,
+    code, full_text, http_status, is_short_range, is_whole_object, is_wrong_region, server_message,
+    unescaped,
 };
 use super::redact::Redactor;
 use crate::store::{StoreError, StoreErrorKind};
@@ -37,17 +38,18 @@ pub fn translate(error: &Error, redactor: &Redactor) -> StoreError {
     let text = full_text(error);
     let (status, code) = (http_status(&text), code(&text));
     let kind = kind_of(error, status, code, &text);
+    let Advice { cause: named, hint } = advice(status, code, &text);
     let cause = match (status, code) {
         (Some(status), Some(code)) => ClientError::Response {
             status,
             code: redactor.clean(code),
-            message: redactor.clean(server_message(&text).unwrap_or_default()),
+            message: redactor.clean(&unescaped(server_message(&text).unwrap_or_default())),
         },
         _ => ClientError::Other(redactor.clean(&text)),
     };
     StoreError {
-        hint: hint(status, code, &text),
-        ..StoreError::new(kind, summary(kind)).caused_by(cause)
+        hint,
+        ..StoreError::new(kind, named.unwrap_or(summary(kind))).caused_by(cause)
     }
 }
 
@@ -108,33 +110,6 @@ fn is_transport(error: &Error) -> bool {
         source = cause.source();
     }
     false
-}
-
-fn hint(status: Option<u16>, code: Option<&str>, text: &str) -> Option<&'static str> {
-    if lacks_credentials(text) {
-        return Some(
-            "no credentials were found: configure them, set them in the environment, or give the \
-             instance a role",
-        );
-    }
-    match (status, code) {
-        (_, Some("NoSuchBucket" | "ContainerNotFound")) => {
-            Some("create the bucket or correct the URI")
-        }
-        (_, Some("SignatureDoesNotMatch")) => Some("check secret_access_key, region and endpoint"),
-        (_, Some("InvalidAccessKeyId")) => Some("check access_key_id"),
-        (_, Some("PermanentRedirect" | "AuthorizationHeaderMalformed")) => {
-            Some("set region to that of the bucket")
-        }
-        (_, Some("RequestTimeTooSkewed")) => {
-            Some("set this machine's clock: signatures carry the time")
-        }
-        (Some(401 | 403), _) => Some(
-            "the credentials need permission to get, put, list and delete objects below the URI",
-        ),
-        _ if is_wrong_region(text) => Some("set region to that of the bucket"),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -210,6 +185,17 @@ mod tests {
         let text = translated(&generic(text)).to_string();
         assert!(text.contains("no credentials were found"), "{text}");
         assert!(!text.contains("need permission"), "{text}");
+    }
+
+    /// Story: a server said which region it expected, and the message showed `&#39;eu&#39;`.
+    #[test]
+    fn what_the_server_says_is_shown_without_escapes() {
+        let text = "Server returned non-2xx status code: 400 Bad Request: <Error>\
+                    <Code>AuthorizationHeaderMalformed</Code><Message>the region is wrong; \
+                    expecting &#39;eu-central-1&apos;</Message></Error>";
+        let text = translated(&generic(text)).to_string();
+        assert!(text.contains("expecting 'eu-central-1'"), "{text}");
+        assert!(text.contains("set region to that of the bucket"), "{text}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! (`retry`, `storage`). Invariant: no error or log line that leaves here holds a configured
 //! secret.
 
+mod advice;
 pub mod az;
 mod backend;
 pub mod client;
@@ -11,6 +12,7 @@ mod client_messages;
 mod conditional;
 mod error;
 pub mod gs;
+mod guard;
 pub mod redact;
 pub mod s3;
 

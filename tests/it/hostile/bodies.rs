@@ -13,10 +13,10 @@ use crate::support::sink;
 
 fn put(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
-        out.push(number as u8 | 0x80);
+        out.push((number & 0x7F) as u8 | 0x80);
         number >>= 7;
     }
-    out.push(number as u8);
+    out.push((number & 0x7F) as u8);
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) {
@@ -49,25 +49,33 @@ fn forged_handle(exchange: &str, ranges: u64, length: u64) -> String {
 /// Story: 78 bytes, an exchange that was never announced and one range of 2^48-1 bytes: all parts
 /// were planned before any was fetched, and the process ended for lack of memory.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs lazy planning and sealed handles"]
 async fn a_forged_handle_of_some_bytes_costs_no_memory() {
     let target = Target::start(64, &[]).await;
+    let lengths = [
+        1,
+        33,
+        1 << 20,
+        1 << 32,
+        (1 << 47) - 1,
+        (1 << 48) - 1,
+        1 << 48,
+        u64::MAX,
+    ];
     for exchange in ["never-announced", "kept"] {
-        for length in [
-            1,
-            33,
-            1 << 20,
-            1 << 32,
-            (1 << 47) - 1,
-            (1 << 48) - 1,
-            1 << 48,
-            u64::MAX,
-        ] {
+        for length in lengths {
             let handle = forged_handle(exchange, 1, length);
-            let answer = target
-                .send("POST /v1/read", &[TEXT], handle.as_bytes())
-                .await;
-            assert_eq!(answer.status, 400, "{length}: {answer:?}");
+            let mut client = target.connect().await;
+            let size = handle.len().to_string();
+            let headers = [TEXT, ("content-length", &size), ("connection", "close")];
+            client.send_head("POST /v1/read", &headers).await;
+            client.send(&handle).await;
+            let answer = String::from_utf8_lossy(&client.rest().await).into_owned();
+            // Refused, or a stream that ends with an error.
+            assert!(
+                answer.contains("urn:stopover:problem:"),
+                "{length}: {answer}"
+            );
+            assert!(!answer.contains(" 500 "), "{length}: {answer}");
         }
     }
     target.assert_unharmed().await;
@@ -103,7 +111,6 @@ async fn a_changed_handle_is_refused_whichever_bit_was_changed() {
 /// Story: a reader that had sent a handle of very many ranges and then stopped held five times the
 /// memory of its body, and its reservation ended before it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs lazy planning and sealed handles"]
 async fn handles_of_very_many_ranges_cost_no_memory() {
     let target = Target::start(64, &[]).await;
     // 53 MB each.
@@ -125,7 +132,6 @@ async fn handles_of_very_many_ranges_cost_no_memory() {
 /// Story: four batches of 32 MiB, of pages of one byte that alternate between two partitions,
 /// took six times the budget: what a batch costs besides its bytes was counted after it was read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs metadata that is reserved while a batch is read"]
 async fn batches_of_tiny_pages_stay_within_the_budget() {
     let target = Target::start(256, &[]).await;
     let pages = [frame(0, b"x"), frame(1, b"y")].concat();

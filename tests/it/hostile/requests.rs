@@ -25,7 +25,6 @@ async fn a_missing_or_doubled_host_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs strict bodies"]
 async fn a_json_array_where_an_object_is_due_is_refused() {
     let target = Target::start(64, &[]).await;
     for (line, body) in [
@@ -40,7 +39,6 @@ async fn a_json_array_where_an_object_is_due_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs strict queries"]
 async fn a_percent_encoded_parameter_name_is_refused() {
     let target = Target::start(64, &[]).await;
     let handle = target.handles("kept", 0).await.remove(0);
@@ -109,7 +107,6 @@ async fn odd_json_is_refused_without_an_internal_error() {
 /// Story: 8-bit control characters went from a request into the text log, where a terminal obeys
 /// them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs a log without raw text"]
 async fn nothing_raw_from_outside_reaches_the_log() {
     let target = Target::start(64, &["--set", "log.filter=trace"]).await;
     let bells = [
@@ -154,7 +151,6 @@ async fn nothing_raw_from_outside_reaches_the_log() {
 
 /// A close and a refusal for lack of rights are each a line of the log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs the log of closes and refusals"]
 async fn closes_and_refusals_are_lines_of_the_log() {
     let folder = tempfile::tempdir().unwrap();
     let tokens = folder.path().join("tokens");

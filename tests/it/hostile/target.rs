@@ -203,7 +203,8 @@ impl Probes {
         let shared = Arc::clone(&state);
         let thread = std::thread::spawn(move || {
             let (start, mut slowest, mut failures) = (Instant::now(), Duration::ZERO, Vec::new());
-            while !shared.stopped.load(Ordering::Acquire) {
+            // At least once, however short the attack was.
+            loop {
                 let asked = Instant::now();
                 if let Err(error) = probe(address) {
                     let at = start.elapsed();
@@ -211,9 +212,11 @@ impl Probes {
                 }
                 slowest = slowest.max(asked.elapsed());
                 shared.count.fetch_add(1, Ordering::AcqRel);
+                if shared.stopped.load(Ordering::Acquire) {
+                    return (slowest, failures);
+                }
                 std::thread::sleep(PROBE_INTERVAL);
             }
-            (slowest, failures)
         });
         Self { state, thread }
     }

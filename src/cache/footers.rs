@@ -139,7 +139,7 @@ impl FooterCache {
     /// The footer of a segment that this daemon wrote, if it is in memory, with the memory that
     /// caching it needs: the footer may outlive the segment.
     pub fn hot(&self, address: &SegmentAddress) -> Option<(Arc<Footer>, u64)> {
-        let footer = Arc::clone(&self.hot.get(address.segment)?.footer);
+        let footer = Arc::clone(&self.hot.get(&address.exchange, address.segment)?.footer);
         let memory = footer_memory(&footer);
         (footer.exchange == address.exchange).then_some((footer, memory))
     }

@@ -158,13 +158,15 @@ impl HotSegments {
         self.write_pool.reclaim_for_waiters();
     }
 
-    /// A segment, if it is still in memory.
-    pub fn get(&self, id: SegmentId) -> Option<Arc<HotSegment>> {
+    /// A segment of this exchange, if it is still in memory. The exchange is compared, since a
+    /// forged handle, or an object copied to another place, can name a segment of another one.
+    pub fn get(&self, exchange: &ExchangeId, id: SegmentId) -> Option<Arc<HotSegment>> {
         let written = self.segments.written.lock().peek(&id).cloned();
-        written.or_else(|| {
+        let found = written.or_else(|| {
             let tick = self.segments.read_pool.next_use_tick();
             self.segments.transferred.lock().get(&id, tick).cloned()
-        })
+        });
+        found.filter(|segment| segment.address.exchange == *exchange)
     }
 
     /// Removes a segment from memory; the stored object stays.
@@ -252,7 +254,9 @@ mod tests {
         }
 
         fn cached(&self) -> Vec<u64> {
-            let present = |n: &u64| self.hot.get(id(*n)).is_some();
+            let queries = ["q", "r"].map(|query| query.parse().unwrap());
+            let of = |n: &u64, query: &ExchangeId| self.hot.get(query, id(*n)).is_some();
+            let present = |n: &u64| queries.iter().any(|query| of(n, query));
             (1..=3).filter(present).collect()
         }
 
@@ -268,6 +272,25 @@ mod tests {
         }
     }
 
+    fn exchange(name: &str) -> ExchangeId {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn a_segment_is_served_to_its_own_exchange_only() {
+        // Story: a handle with a right checksum named a segment of another exchange. Nothing failed
+        // when the comparison was left out, and such a handle read another query's pages.
+        let daemon = Daemon::new(100, 100);
+        daemon.insert("q", 1, 40);
+        assert!(daemon.hot.get(&exchange("q"), id(1)).is_some());
+        assert!(daemon.hot.get(&exchange("r"), id(1)).is_none());
+        // The same after it has moved to the pool for reading.
+        let _writing = daemon.write.try_reserve("q", 90).unwrap();
+        assert_eq!(daemon.used(), (90, 40));
+        assert!(daemon.hot.get(&exchange("q"), id(1)).is_some());
+        assert!(daemon.hot.get(&exchange("r"), id(1)).is_none());
+    }
+
     #[test]
     fn a_segment_that_writers_displace_stays_for_readers_until_they_need_the_memory() {
         let daemon = Daemon::new(100, 100);
@@ -276,7 +299,7 @@ mod tests {
         let writing = daemon.write.try_reserve("q", 60).unwrap();
         assert_eq!((daemon.cached(), daemon.used()), (vec![1, 2], (60, 90)));
         assert!(
-            daemon.hot.get(id(1)).is_some(),
+            daemon.hot.get(&exchange("q"), id(1)).is_some(),
             "now the most recently used"
         );
         let reading = daemon.read.try_reserve("q", 40).unwrap();
@@ -313,7 +336,9 @@ mod tests {
     fn bytes_that_a_reader_still_holds_count_in_the_pool_that_they_moved_to() {
         let daemon = Daemon::new(100, 100);
         daemon.insert("q", 1, 80);
-        let slice = daemon.hot.get(id(1)).unwrap().range(10..20).unwrap();
+        let segment = daemon.hot.get(&exchange("q"), id(1)).unwrap();
+        let slice = segment.range(10..20).unwrap();
+        drop(segment);
         let _writing = daemon.write.try_reserve("q", 60).unwrap();
         assert_eq!(daemon.used(), (60, 80));
         assert!(

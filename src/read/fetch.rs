@@ -174,9 +174,8 @@ impl Fetcher {
     pub async fn get(&self, planned: &PlannedPart) -> Result<Vec<Bytes>, ReadError> {
         let wanted = planned.part.wanted();
         let length = wanted.end - wanted.start;
-        let hot = self.deps.hot.get(planned.address.segment);
-        // A forged handle may name a segment of another exchange.
-        let hot = hot.filter(|segment| segment.address.exchange == planned.address.exchange);
+        let at = &planned.address;
+        let hot = self.deps.hot.get(&at.exchange, at.segment);
         if let Some(slices) = hot.and_then(|segment| segment.range(wanted.clone())) {
             self.deps.metrics.cache_hit_bytes.inc_by(length);
             return Ok(slices);

@@ -8,6 +8,7 @@ mod corpus;
 mod credentials;
 mod fairness;
 mod foreign;
+mod hostile;
 mod http;
 mod http_access;
 mod http_errors;

@@ -8,6 +8,7 @@
 #   tests/lib/fetch.sh postgresql  the path of an executable `postgres`
 #   tests/lib/fetch.sh mariadb     the path of an executable `mariadbd`
 #   tests/lib/fetch.sh cargo-fuzz  the folder of an executable cargo-fuzz, built with cargo
+#   tests/lib/fetch.sh cargo-mutants  the folder of an executable cargo-mutants, built with cargo
 #   tests/lib/fetch.sh cargo-deny  the folder of an executable cargo-deny, built with cargo
 #   tests/lib/fetch.sh schemathesis  the path of an executable schemathesis, by pip
 #
@@ -21,6 +22,7 @@ VERSITYGW_VERSION=v1.8.0
 TRINO_VERSION=476
 CARGO_FUZZ_VERSION=0.13.2
 CARGO_DENY_VERSION=0.20.2
+CARGO_MUTANTS_VERSION=27.1.0
 SCHEMATHESIS_VERSION=4.32.5
 JDK_AT_LEAST=25              # Trino 476 needs 24, the suites against 483 need 25
 GO_AT_LEAST=21               # since 1.21, Go downloads the toolchain that a module requires
@@ -281,21 +283,23 @@ fetch_cargo_fuzz() {
     printf '%s\n' "$CACHE/cargo-fuzz-$CARGO_FUZZ_VERSION/bin"
 }
 
-# Unoptimized: it runs for a second, and builds in a third of the time.
-build_cargo_deny() {
-    local target="$CACHE/cargo-deny-$CARGO_DENY_VERSION" build
+# build_cargo_tool NAME VERSION: unoptimized, since these run for a moment, and build in a third of
+# the time.
+build_cargo_tool() {
+    local name=$1 version=$2 target="$CACHE/$1-$2" build
     [ -d "$target" ] && return
-    say "building cargo-deny $CARGO_DENY_VERSION (once, about two minutes)"
-    build=$(scratch cargo-deny)
-    CARGO_PROFILE_DEV_DEBUG=0 cargo install cargo-deny --locked --debug \
-        --version "$CARGO_DENY_VERSION" --root "$build" --target-dir "$build/target" >&2
+    say "building $name $version (once, about two minutes)"
+    build=$(scratch "$name")
+    CARGO_PROFILE_DEV_DEBUG=0 cargo install "$name" --locked --debug \
+        --version "$version" --root "$build" --target-dir "$build/target" >&2
     rm -rf "$build/target"
     mv "$build" "$target"
 }
 
-fetch_cargo_deny() {
-    with_lock cargo-deny build_cargo_deny
-    printf '%s\n' "$CACHE/cargo-deny-$CARGO_DENY_VERSION/bin"
+# fetch_cargo_tool NAME VERSION: the folder of its executable.
+fetch_cargo_tool() {
+    with_lock "$1" build_cargo_tool "$1" "$2"
+    printf '%s\n' "$CACHE/$1-$2/bin"
 }
 
 # A virtual environment cannot be moved, so its last file marks it as complete.
@@ -318,7 +322,8 @@ fetch_schemathesis() {
 case "${1:-}" in
     jdk) find_jdk ;;
     cargo-fuzz) fetch_cargo_fuzz ;;
-    cargo-deny) fetch_cargo_deny ;;
+    cargo-deny) fetch_cargo_tool cargo-deny "$CARGO_DENY_VERSION" ;;
+    cargo-mutants) fetch_cargo_tool cargo-mutants "$CARGO_MUTANTS_VERSION" ;;
     schemathesis) fetch_schemathesis ;;
     versitygw) fetch_versitygw ;;
     trino) fetch_trino ;;
@@ -329,6 +334,7 @@ case "${1:-}" in
     mariadb) fetch_database mariadb mariadbd mariadb-server-core STOPOVER_TEST_MARIADB ;;
     *)
         die "usage: tests/lib/fetch.sh" \
-            "jdk|versitygw|trino|trino-full|postgresql|mariadb|cargo-fuzz|cargo-deny|schemathesis"
+            "jdk|versitygw|trino|trino-full|postgresql|mariadb|cargo-fuzz|cargo-deny|cargo-mutants|\
+schemathesis"
         ;;
 esac

@@ -10,7 +10,7 @@ use crate::cluster::Cluster;
 use crate::plan::{Event, LEASE};
 use crate::rng::Rng;
 use crate::simulation::note;
-use crate::store::{Outage, Site};
+use crate::store::{Outage, OutageKind, Site};
 
 /// Applies some random events, until cancelled.
 pub async fn run(cluster: Cluster, number: u64, until: CancellationToken) {
@@ -53,28 +53,53 @@ fn apply(cluster: &Cluster, event: Event, rng: &Rng) {
         Event::CutOff => cluster.net.cut_off(host.index, rng.millis(100, 6000)),
         Event::Outage => {
             let site = rng.pick(&cluster.sites);
-            start_outage(site, rng.millis(100, 12_000), false);
+            start_outage(site, rng.millis(100, 12_000), OutageKind::Fails);
         }
+        Event::Hang => {
+            cluster.simulation.count("a store that hangs");
+            let site = rng.pick(&cluster.sites);
+            start_outage(site, rng.millis(5000, 90_000), OutageKind::Hangs);
+        }
+        Event::FullDisk => {
+            cluster.simulation.count("a full disk");
+            let site = rng.pick(&cluster.sites);
+            start_outage(site, rng.millis(2000, 60_000), OutageKind::Full);
+        }
+        Event::Unmount => unmount(cluster, rng),
         Event::SilentOutage => {
             cluster.simulation.count("stores that do not answer");
             let duration = rng.millis(2000, 15_000);
             cluster
                 .sites
                 .iter()
-                .for_each(|site| start_outage(site, duration, true));
+                .for_each(|site| start_outage(site, duration, OutageKind::Silent));
         }
         Event::LongOutage => {
             cluster.simulation.count("an outage longer than a lease");
             for site in cluster.sites.iter() {
-                start_outage(site, LEASE + Duration::from_secs(4), false);
+                start_outage(site, LEASE + Duration::from_secs(4), OutageKind::Fails);
             }
         }
     }
 }
 
-fn start_outage(site: &Site, duration: Duration, silent: bool) {
+fn start_outage(site: &Site, duration: Duration, kind: OutageKind) {
     let end = Instant::now() + duration;
-    *site.outage.lock() = Some(Outage { end, silent });
+    *site.outage.lock() = Some(Outage { end, kind });
+}
+
+fn unmount(cluster: &Cluster, rng: &Rng) {
+    let local: Vec<_> = cluster.sites.iter().filter(|site| site.local).collect();
+    if local.is_empty() {
+        return;
+    }
+    cluster.simulation.count("a disk unmounted");
+    let (site, duration) = (Arc::clone(*rng.pick(&local)), rng.millis(500, 60_000));
+    site.unmount();
+    cluster.simulation.spawn(async move {
+        tokio::time::sleep(duration).await;
+        site.mount();
+    });
 }
 
 fn freeze(cluster: &Cluster, host: &Arc<crate::host::Host>, duration: Duration) {

@@ -137,7 +137,13 @@ impl Client {
             .result
             .as_ref()
             .is_ok_and(|reply| reply.status == 201);
-        self.parsed(outcome, |_| created)
+        self.parsed(outcome, |body| {
+            let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+            let lease = body["lease_seconds"].as_u64().unwrap_or_default();
+            let mut history = self.simulation.history.lock();
+            history.leased(exchange, Duration::from_secs(lease));
+            created
+        })
     }
 
     /// Declares that an attempt will be written at this daemon.

@@ -7,7 +7,7 @@ use crate::client::{Client, RequestError};
 use crate::crash_point::CrashPoint;
 use crate::host::{Blueprint, Host};
 use crate::net::Net;
-use crate::plan::Plan;
+use crate::plan::{LEASE, Plan};
 use crate::rng::Rng;
 use crate::simulation::Simulation;
 use crate::store::Site;
@@ -41,6 +41,7 @@ impl Cluster {
             .collect();
         let blueprint = Arc::new(Blueprint {
             config: plan.config.clone(),
+            leases: plan.leases.clone(),
             limits: plan.limits,
             sites: sites.clone(),
             yield_per_mille: plan.yield_per_mille,
@@ -79,6 +80,12 @@ impl Cluster {
         sites.chain(files).collect()
     }
 
+    /// Time after which nothing of an ended exchange may be left.
+    pub fn grace(&self) -> Duration {
+        let longest = self.plan.leases.iter().copied().max();
+        longest.unwrap_or(LEASE) * 3
+    }
+
     pub fn is_live(&self, exchange: &str) -> bool {
         self.simulation.history.lock().is_live(exchange)
     }
@@ -113,6 +120,7 @@ impl Cluster {
         for site in self.sites.iter() {
             *site.faults.lock() = self.plan.store.without_faults();
             *site.outage.lock() = None;
+            site.mount();
         }
         for process in self.hosts.iter().filter_map(|host| host.process()) {
             process.cancel_kill();

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::client::RequestError;
 use crate::cluster::{Cluster, pause, sleep_millis};
 use crate::history::AttemptId;
-use crate::plan::{ExchangePlan, LEASE};
+use crate::plan::ExchangePlan;
 use crate::reader::Reader;
 use crate::rng::Rng;
 use crate::simulation::note;
@@ -65,8 +65,26 @@ impl Coordinator {
         drop(self.not_paused.acquire().await);
     }
 
-    /// Announces, writes and reads. Closes the exchange only if the plan closes it early.
+    /// Announces, writes and reads. Closes the exchange only if the plan closes it early. Its tasks
+    /// continue if it stops.
     pub async fn run(&self) {
+        let stop = async {
+            match self.plan.stops {
+                Some(after) => tokio::time::sleep(after).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop => {
+                self.cluster.simulation.count("a coordinator that stops");
+                self.abandon();
+            }
+            () = self.run_to_end() => {}
+        }
+    }
+
+    async fn run_to_end(&self) {
         if !self.announce().await {
             return;
         }
@@ -162,7 +180,7 @@ impl Coordinator {
     /// Renews until stopped; retries soon after a failure.
     async fn renew(&self) {
         while !self.stopped.is_cancelled() {
-            tokio::time::sleep(LEASE / 3).await;
+            tokio::time::sleep(self.lease() / 3).await;
             self.wait_while_paused().await;
             for tries in 0..200 {
                 if self.stopped.is_cancelled() {
@@ -259,11 +277,16 @@ impl Coordinator {
         }
     }
 
+    fn lease(&self) -> Duration {
+        let mut history = self.cluster.simulation.history.lock();
+        history.exchange(self.name()).lease
+    }
+
     fn attempt(&self, id: AttemptId) -> tokio::task::JoinHandle<()> {
         let coordinator = self.clone();
         self.cluster.simulation.spawn(async move {
             let writer = Writer::new(&coordinator.cluster, coordinator.name(), id);
-            if writer.run().await == AttemptOutcome::Finished {
+            if writer.run_or_stop().await == AttemptOutcome::Finished {
                 coordinator.chosen.lock().entry(id.0).or_insert(id);
             }
         })
@@ -318,10 +341,5 @@ impl Coordinator {
             let id = (1000 + number, 0);
             Writer::new(&self.cluster, self.name(), id).run().await;
         }
-    }
-
-    /// Time after which nothing of an ended exchange may be left.
-    pub fn grace() -> Duration {
-        LEASE * 3
     }
 }

@@ -1,8 +1,9 @@
-//! A store that kills its daemon at the n-th call.
+//! A store that kills its daemon at the n-th call, or holds that call.
 //!
 //! Does: count the calls of the first run of the first daemon to all its base directories, and kill
 //! the run at one of them: before the call, during it, or after it took effect and before its
-//! answer. Wraps simulated stores, or `LocalStore` in real folders. Invariant: it kills once.
+//! answer. Or hold that one call there, while the daemon continues, until the test releases it.
+//! Wraps simulated stores, or `LocalStore` in real folders. Invariant: it kills or holds once.
 
 use std::future::Future;
 use std::ops::Range;
@@ -17,6 +18,7 @@ use stopover::storage::Tail;
 use stopover::store::keys::{Folder, Key};
 use stopover::store::local::{LocalStore, WriteMode};
 use stopover::store::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, Versioned};
+use tokio::sync::watch;
 
 use crate::process::Process;
 use crate::store::Site;
@@ -40,17 +42,56 @@ pub struct CrashPoint {
     calls: AtomicUsize,
     /// The folder of the base directories, if they are real ones of `LocalStore`.
     folder: Option<PathBuf>,
+    /// Holds the call instead of killing the run.
+    hold: Option<watch::Sender<Hold>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    NotReached,
+    Held,
+    Released,
 }
 
 impl CrashPoint {
-    pub fn new(at: usize, when: When, folder: Option<&Path>) -> Arc<Self> {
-        Arc::new(Self {
+    /// Holds the call, before it or after it took effect, instead of killing the run.
+    pub fn holding(at: usize, when: When) -> Arc<Self> {
+        let mut held = Self::at(at, when, None);
+        held.hold = Some(watch::Sender::new(Hold::NotReached));
+        Arc::new(held)
+    }
+
+    fn at(at: usize, when: When, folder: Option<&Path>) -> Self {
+        Self {
             at,
             when,
             armed: AtomicBool::new(false),
             calls: AtomicUsize::new(0),
             folder: folder.map(Path::to_path_buf),
-        })
+            hold: None,
+        }
+    }
+
+    /// Waits until the call is held.
+    pub async fn wait_until_held(&self) {
+        let hold = self.hold.as_ref().expect("a point that holds");
+        let _ = hold.subscribe().wait_for(|hold| *hold == Hold::Held).await;
+    }
+
+    /// Lets the call that is held continue.
+    pub fn release(&self) {
+        let hold = self.hold.as_ref().expect("a point that holds");
+        hold.send_replace(Hold::Released);
+    }
+
+    async fn wait_until_released(&self, hold: &watch::Sender<Hold>) {
+        self.arm(false);
+        hold.send_replace(Hold::Held);
+        let released = |hold: &Hold| *hold == Hold::Released;
+        let _ = hold.subscribe().wait_for(released).await;
+    }
+    pub fn new(at: usize, when: When, folder: Option<&Path>) -> Arc<Self> {
+        Arc::new(Self::at(at, when, folder))
     }
 
     pub fn arm(&self, armed: bool) {
@@ -124,6 +165,15 @@ impl CrashingStore {
         if !counts || self.crash_point.calls.fetch_add(1, Ordering::Relaxed) != self.crash_point.at
         {
             return call.await;
+        }
+        if let Some(hold) = &self.crash_point.hold {
+            if self.crash_point.when == When::Before {
+                self.crash_point.wait_until_released(hold).await;
+                return call.await;
+            }
+            let result = call.await;
+            self.crash_point.wait_until_released(hold).await;
+            return result;
         }
         match (self.crash_point.when, &self.root, put_key) {
             (When::Before, ..) => {}

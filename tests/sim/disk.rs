@@ -36,6 +36,15 @@ impl Disk {
             .insert(key.as_str().to_owned(), Object { bytes, version });
     }
 
+    /// The empty folder below the mount point of this disk. Versions do not repeat: they tell
+    /// contents apart.
+    pub fn below_mount_point(&self) -> Self {
+        Self {
+            version: self.version + (1 << 40),
+            ..Self::default()
+        }
+    }
+
     pub fn get_versioned(&self, key: &Key) -> Result<Versioned, StoreError> {
         let object = self
             .objects

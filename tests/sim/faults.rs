@@ -30,6 +30,9 @@ pub struct StoreFaults {
     pub contended: u64,
     /// The bytes of a read are corrupted in transit.
     pub corrupts: u64,
+    /// The operation is not answered: by an object store never, with or without its effect; by a
+    /// file system as long as this is not zero.
+    pub hangs: u64,
 }
 
 /// What happens to one operation.
@@ -43,6 +46,10 @@ pub enum Outcome {
     Partial,
     Contended,
     Corrupted,
+    /// No space is left.
+    Full,
+    /// There is no answer; whether there is an effect.
+    Hangs(bool),
 }
 
 /// Kinds of operations, as far as their faults differ.
@@ -67,6 +74,9 @@ impl StoreFaults {
         }
         if within(self.throttles) {
             return Outcome::Throttled;
+        }
+        if within(self.hangs) {
+            return Outcome::Hangs(rng.chance(500));
         }
         let writes = matches!(operation, Operation::Put | Operation::Delete);
         if writes && within(self.fails_after_effect) {
@@ -115,6 +125,9 @@ pub struct NetFaults {
     pub cuts_uploads: u64,
     /// A request body arrives in pieces with pauses.
     pub trickles: u64,
+    /// A request body stops in the middle, and its connection stays open: its client's machine is
+    /// gone.
+    pub halts_uploads: u64,
 }
 
 impl NetFaults {

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use crate::cluster::Cluster;
-use crate::coordinator::Coordinator;
 use crate::history::AttemptId;
 use crate::host::Host;
 use crate::reader::Reader;
@@ -62,7 +61,7 @@ async fn check_new_attempt(cluster: &Cluster, name: &str, host: &Arc<Host>) {
 
 /// No base directory contains anything, no daemon holds anything, and no exchange is open again.
 pub async fn check_nothing_is_left(cluster: &Cluster) {
-    tokio::time::sleep(Coordinator::grace()).await;
+    tokio::time::sleep(cluster.grace()).await;
     let left = cluster.leftovers();
     if !left.is_empty() {
         cluster

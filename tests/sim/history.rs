@@ -62,6 +62,8 @@ pub struct Exchange {
     pub closing: bool,
     /// Its lease may have run out: its coordinator had no answer for too long.
     pub expired: bool,
+    /// As the last announcement was answered.
+    pub lease: Duration,
     renewed: Option<Instant>,
     /// When the coordinator had an answer to a renewal, even an error.
     contacts: Vec<Instant>,
@@ -83,7 +85,8 @@ impl Exchange {
 
     /// Sets `expired` if the last renewal is a lease ago and the coordinator has since been without
     /// an answer for more than 0.6 of a lease.
-    fn update_expiry(&mut self, lease: Duration) {
+    fn update_expiry(&mut self) {
+        let lease = self.lease;
         let (Some(renewed), now) = (self.renewed, Instant::now()) else {
             return;
         };
@@ -120,6 +123,7 @@ impl History {
             announced: false,
             closing: false,
             expired: false,
+            lease: self.lease,
             renewed: None,
             contacts: Vec::new(),
             attempts: BTreeMap::new(),
@@ -145,9 +149,8 @@ impl History {
     }
 
     pub fn is_live(&mut self, name: &str) -> bool {
-        let lease = self.lease;
         let exchange = self.exchange(name);
-        exchange.update_expiry(lease);
+        exchange.update_expiry();
         exchange.is_live()
     }
 
@@ -159,12 +162,18 @@ impl History {
         if content.starts_with(b"{\"ended\":") {
             return self.deleted(key);
         }
-        let lease = self.lease;
         if let Some(exchange) = self.exchanges.get_mut(name.as_str()) {
-            exchange.update_expiry(lease);
+            exchange.update_expiry();
             exchange.renewed = Some(Instant::now());
         }
         Ok(())
+    }
+
+    /// An announcement or renewal was answered with this lease.
+    pub fn leased(&mut self, name: &str, lease: Duration) {
+        if let Some(exchange) = self.exchanges.get_mut(name) {
+            exchange.lease = lease;
+        }
     }
 
     /// The coordinator had an answer.
@@ -174,12 +183,11 @@ impl History {
 
     /// An object was deleted.
     pub fn deleted(&mut self, key: &str) -> Result<(), String> {
-        let lease = self.lease;
         let exchange = exchange_of(key).and_then(|id| self.exchanges.get_mut(id.as_str()));
         let Some(exchange) = exchange else {
             return Ok(());
         };
-        exchange.update_expiry(lease);
+        exchange.update_expiry();
         if exchange.closing || exchange.expired {
             return Ok(());
         }

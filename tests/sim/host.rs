@@ -31,6 +31,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// What all runs of all daemons have in common.
 pub struct Blueprint {
     pub config: Config,
+    /// The lease that each host is configured with instead.
+    pub leases: Vec<Duration>,
     pub limits: StoreLimits,
     pub sites: Vec<Arc<Site>>,
     /// In how many of 1,000 polls a task yields to the others first.
@@ -114,14 +116,20 @@ impl Host {
         process
     }
 
+    fn config(&self) -> Config {
+        let mut config = self.blueprint.config.clone();
+        config.lease.duration = self.blueprint.leases[self.index];
+        config
+    }
+
     fn build(&self, process: &Arc<Process>) -> DaemonRun {
         let Blueprint {
-            config,
             limits,
             sites,
             crash_point,
             ..
         } = &*self.blueprint;
+        let config = &self.config();
         let runtime = Runtime {
             clock: Clock::with_fixed_wall(SystemTime::UNIX_EPOCH),
             random: Random::seeded(self.rng.next()),

@@ -6,6 +6,7 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // numbers of the tests' own
 #![allow(clippy::disallowed_methods, missing_docs)] // worlds spawn tasks and read the environment
 
+mod adversity;
 mod chaos;
 mod client;
 mod cluster;
@@ -17,6 +18,7 @@ mod faults;
 mod final_checks;
 mod history;
 mod host;
+mod interleavings;
 mod meter;
 mod mutants;
 mod net;
@@ -45,11 +47,13 @@ const MUTANT_SEEDS: u64 = 40;
 /// Events that must occur in a run of many seeds; a run without them proves little.
 const MUST_COVER: &[&str] = &[
     "a coordinator that pauses",
+    "a coordinator that stops",
     "a daemon drained",
     "a daemon frozen",
     "a daemon killed",
     "a daemon killed at an await",
     "a finish acknowledged",
+    "a full disk",
     "a finish answered by another daemon",
     "a late writer",
     "a live exchange checked",
@@ -59,12 +63,17 @@ const MUST_COVER: &[&str] = &[
     "a repeated batch",
     "a speculative attempt",
     "a writer that stalls",
+    "a writer that stops after its finish was sent",
+    "a writer that stops before its first batch",
+    "a writer that stops between batches",
+    "a writer that stops in a batch",
     "an abort acknowledged",
     "a declared sink",
     "an exchange abandoned",
     "an exchange closed",
     "an exchange read",
     "an outage longer than a lease",
+    "an upload that halts",
     "a request waits for memory",
     "stores that do not answer",
 ];

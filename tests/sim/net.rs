@@ -94,6 +94,14 @@ pub struct Net {
     cut_off: Mutex<Vec<Option<Instant>>>,
 }
 
+/// How a request body ends before it is complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    Reset,
+    /// Nothing more arrives, not even that the connection is gone.
+    Silence,
+}
+
 enum Part {
     Head(u16),
     Data(Bytes),
@@ -169,7 +177,7 @@ impl Net {
         let run = host.current_run().ok_or(NoReply::Refused)?;
         *reached = Some(run.process.incarnation);
         let (sender, mut receiver) = mpsc::channel(1);
-        let cut = !call.body.is_empty() && self.rng.chance(faults.cuts_uploads);
+        let cut = self.cut(&call, &faults);
         let request = self.request(&call, &faults, cut);
         let connection = run
             .process
@@ -179,13 +187,27 @@ impl Net {
         let _leaving = self.rng.chance(700).then(|| AbortOnDrop(connection));
         let reply = receive(&mut receiver, behaviour).await;
         tokio::time::sleep(faults.latency(&self.rng)).await;
-        if cut || self.rng.chance(faults.loses_answers) || self.is_cut_off(host) {
+        if cut.is_some() || self.rng.chance(faults.loses_answers) || self.is_cut_off(host) {
             return Err(NoReply::Lost);
         }
         reply
     }
 
-    fn request(&self, call: &Call, faults: &NetFaults, cut: bool) -> Request<Body> {
+    fn cut(&self, call: &Call, faults: &NetFaults) -> Option<Cut> {
+        if call.body.is_empty() {
+            return None;
+        }
+        let reset = self.rng.chance(faults.cuts_uploads).then_some(Cut::Reset);
+        reset.or_else(|| {
+            let halted = self.rng.chance(faults.halts_uploads);
+            halted.then(|| {
+                self.simulation.count("an upload that halts");
+                Cut::Silence
+            })
+        })
+    }
+
+    fn request(&self, call: &Call, faults: &NetFaults, cut: Option<Cut>) -> Request<Body> {
         let mut request = Request::builder()
             .method(call.method)
             .uri(&call.path)
@@ -203,7 +225,7 @@ impl Net {
             return request.body(Body::empty()).expect("a plain request");
         }
         request = request.header("content-length", call.body.len());
-        let body = if cut || self.rng.chance(faults.trickles) {
+        let body = if cut.is_some() || self.rng.chance(faults.trickles) {
             self.trickle(call.body.clone(), cut)
         } else {
             Body::from(call.body.clone())
@@ -212,7 +234,7 @@ impl Net {
     }
 
     /// A body that arrives in pieces with pauses, and may break off.
-    fn trickle(&self, body: Bytes, cut: bool) -> Body {
+    fn trickle(&self, body: Bytes, cut: Option<Cut>) -> Body {
         let piece = self.rng.between(1, body.len() as u64) as usize;
         let pieces: Vec<(Duration, Result<Bytes, std::io::Error>)> = (0..body.len())
             .step_by(piece)
@@ -222,7 +244,7 @@ impl Net {
             })
             .collect();
         let mut pieces = pieces;
-        if cut {
+        if cut.is_some() {
             let broken = std::io::Error::other("connection reset");
             let last = pieces.len() - 1;
             pieces[last].1 = Err(broken);
@@ -230,8 +252,11 @@ impl Net {
         let pieces = stream::iter(pieces);
         Body::from_stream(futures::StreamExt::then(
             pieces,
-            |(pause, piece)| async move {
+            move |(pause, piece)| async move {
                 tokio::time::sleep(pause).await;
+                if piece.is_err() && cut == Some(Cut::Silence) {
+                    std::future::pending::<()>().await;
+                }
                 piece
             },
         ))

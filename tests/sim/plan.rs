@@ -35,7 +35,20 @@ pub enum Event {
     SilentOutage,
     /// All base directories fail for longer than a lease.
     LongOutage,
+    /// A base directory takes no puts for a while, and does everything else.
+    FullDisk,
+    /// A base directory answers nothing for a while.
+    Hang,
+    /// The disk of a base directory is unmounted for a while: its folder is empty.
+    Unmount,
 }
+
+/// What Stopover does not withstand yet, so that no world has it. `adversity` has a test of each.
+pub const NOT_YET: &[Event] = &[Event::Hang, Event::Unmount];
+/// Likewise: daemons whose configuration has other leases.
+pub const OTHER_LEASES: bool = false;
+/// Likewise: single operations of a store that are never answered.
+pub const HANGING_OPERATIONS: bool = false;
 
 const EVENTS: &[Event] = &[
     Event::Kill,
@@ -47,6 +60,9 @@ const EVENTS: &[Event] = &[
     Event::Outage,
     Event::SilentOutage,
     Event::LongOutage,
+    Event::FullDisk,
+    Event::Hang,
+    Event::Unmount,
 ];
 
 /// One exchange.
@@ -62,6 +78,15 @@ pub struct ExchangePlan {
     pub abandoned: bool,
     /// Its coordinator pauses: when, and for how long.
     pub pauses: Option<(Duration, Duration)>,
+    /// Its coordinator stops for ever in the middle of the query.
+    pub stops: Option<Duration>,
+}
+
+impl ExchangePlan {
+    /// Whether its coordinator never closes it.
+    pub fn is_abandoned(&self) -> bool {
+        self.abandoned || self.stops.is_some()
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -69,6 +94,8 @@ pub struct Plan {
     pub config: Config,
     pub limits: StoreLimits,
     pub hosts: usize,
+    /// The lease in the configuration of each host.
+    pub leases: Vec<Duration>,
     /// One base directory each: whether it is a file system.
     pub sites: Vec<bool>,
     pub exchanges: Vec<ExchangePlan>,
@@ -78,10 +105,11 @@ pub struct Plan {
     pub yield_per_mille: u64,
     /// Maximum size of a page, except rare larger ones.
     pub page: u64,
-    /// In how many of 100 attempts one is aborted, run twice, or stalls.
+    /// In how many of 100 attempts one is aborted, run twice, stalls, or stops at any moment.
     pub aborts: u64,
     pub speculates: u64,
     pub stalls: u64,
+    pub stops: u64,
     /// Requested page bytes per handle.
     pub target: u64,
 }
@@ -104,6 +132,7 @@ impl Plan {
             partial_deletes: sometimes(200),
             contended: sometimes(60),
             corrupts: sometimes(40),
+            hangs: sometimes(10) * u64::from(HANGING_OPERATIONS),
         };
         let net = NetFaults {
             delay: *rng.pick(&[1, 10, 60]),
@@ -112,9 +141,10 @@ impl Plan {
             loses_answers: sometimes(80),
             cuts_uploads: sometimes(60),
             trickles: sometimes(200),
+            halts_uploads: sometimes(30),
         };
         let mut events = EVENTS.to_vec();
-        events.retain(|_| rng.chance(450));
+        events.retain(|event| rng.chance(450) && !NOT_YET.contains(event));
         let quiet = rng.chance(80);
         let (store, net) = match quiet {
             true => (store.without_faults(), net.without_faults()),
@@ -122,10 +152,12 @@ impl Plan {
         };
         let mut config = config(&rng);
         config.query = query(seed);
+        let hosts = rng.between(1, 3) as usize;
         Self {
             config,
             limits: limits(&rng),
-            hosts: rng.between(1, 3) as usize,
+            hosts,
+            leases: leases(seed, hosts),
             sites: (0..rng.between(1, 3)).map(|_| rng.chance(350)).collect(),
             exchanges: (0..rng.between(1, 2)).map(|n| exchange(&rng, n)).collect(),
             store,
@@ -136,6 +168,7 @@ impl Plan {
             aborts: sometimes(20),
             speculates: sometimes(40),
             stalls: sometimes(8),
+            stops: sometimes(15),
             target: *rng.pick(&[1, 1000, 1 << 20]),
         }
     }
@@ -158,6 +191,7 @@ impl Plan {
                 cancellable: true,
             },
             hosts,
+            leases: vec![LEASE; hosts],
             sites: vec![false; sites],
             exchanges: Vec::new(),
             store: StoreFaults::default(),
@@ -168,6 +202,7 @@ impl Plan {
             aborts: 0,
             speculates: 0,
             stalls: 0,
+            stops: 0,
             target: 1000,
         }
     }
@@ -179,6 +214,7 @@ impl Plan {
             self.store.fails_after_effect + self.store.late_effects + self.store.partial_deletes,
             self.store.corrupts + self.net.slow + self.net.loses_requests,
             self.net.loses_answers + self.net.cuts_uploads + self.net.trickles,
+            self.store.hangs + self.net.halts_uploads + self.stops,
         ];
         self.events.is_empty() && rates.iter().all(|rate| *rate == 0)
     }
@@ -211,6 +247,17 @@ fn query(seed: u64) -> QueryConfig {
     }
 }
 
+/// A third of the usual lease, or three of them, at some hosts of some worlds.
+fn leases(seed: u64, hosts: usize) -> Vec<Duration> {
+    let rng = Rng::new(seed, "leases");
+    let equal = !OTHER_LEASES || rng.chance(600);
+    let lease = |_| match equal {
+        true => LEASE,
+        false => *rng.pick(&[LEASE / 3, LEASE, LEASE * 3]),
+    };
+    (0..hosts).map(lease).collect()
+}
+
 fn limits(rng: &Rng) -> StoreLimits {
     StoreLimits {
         concurrency: *rng.pick(&[2, 8, 32]),
@@ -233,5 +280,6 @@ fn exchange(rng: &Rng, number: u64) -> ExchangePlan {
         closed_early: sometimes(200, 100, 4000),
         abandoned: rng.chance(250),
         pauses: sometimes(250, 100, 10_000).map(|when| (when, rng.millis(5000, 45_000))),
+        stops: sometimes(120, 10, 6000),
     }
 }

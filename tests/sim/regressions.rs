@@ -16,21 +16,31 @@ use tokio::time::Instant;
 
 use crate::client::Handle;
 use crate::cluster::{Cluster, sleep_millis};
+use crate::crash_point::CrashPoint;
 use crate::faults::{MAX_SLOW_LATENCY, StoreFaults};
 use crate::history::{Counts, History, Pages};
 use crate::net::ReadBehaviour;
 use crate::plan::{LEASE, Plan};
 use crate::simulation::Simulation;
-use crate::store::{Outage, Site};
+use crate::store::{Outage, OutageKind, Site};
 use crate::wire::{self, End};
 
-const X: &str = "x0";
+pub const X: &str = "x0";
 
 /// Runs `act` in a world without faults and events, with this many daemons and object stores
 /// (`a`, `b`, …).
 pub fn in_a_quiet_world<F: Future<Output = ()>>(
     hosts: usize,
     sites: usize,
+    act: impl FnOnce(Cluster) -> F,
+) {
+    in_a_world(Plan::quiet(hosts, sites), None, act);
+}
+
+/// Runs `act` in the world of this plan, in which one exchange is announced.
+pub fn in_a_world<F: Future<Output = ()>>(
+    plan: Plan,
+    crash_point: Option<&Arc<CrashPoint>>,
     act: impl FnOnce(Cluster) -> F,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -40,7 +50,7 @@ pub fn in_a_quiet_world<F: Future<Output = ()>>(
         .expect("a runtime");
     runtime.block_on(async {
         let simulation = Simulation::new(0, History::new(LEASE), None, false);
-        let cluster = Cluster::new(&simulation, Plan::quiet(hosts, sites));
+        let cluster = Cluster::with_crash_point(&simulation, plan, crash_point.cloned());
         simulation.history.lock().add_exchange(X, 2, false);
         for host in cluster.hosts.iter() {
             simulation.spawn(host.clone().supervise());
@@ -56,11 +66,11 @@ pub fn in_a_quiet_world<F: Future<Output = ()>>(
     });
 }
 
-fn some_pages() -> Pages {
+pub fn some_pages() -> Pages {
     vec![(0, vec![b'a'; 300]), (1, vec![b'b'; 200])]
 }
 
-fn claim(batches: &[Pages]) -> (Counts, u32) {
+pub fn claim(batches: &[Pages]) -> (Counts, u32) {
     let pages = batches.concat();
     let counts = Counts {
         batches: batches.len() as u64,
@@ -71,7 +81,7 @@ fn claim(batches: &[Pages]) -> (Counts, u32) {
 }
 
 /// Writes an attempt of one batch and finishes it.
-async fn write(cluster: &Cluster, host: usize, task: u32) {
+pub async fn write(cluster: &Cluster, host: usize, task: u32) {
     let (client, host) = (&cluster.client, &cluster.hosts[host]);
     let sent = client.pages(host, X, (task, 0), 0, &some_pages()).await;
     assert_eq!(sent.result, Ok(false));
@@ -205,7 +215,10 @@ fn a_put_that_failed_after_taking_effect_still_commits_the_attempt() {
         let sent = client.pages(host, X, (0, 0), 0, &some_pages()).await;
         assert_eq!(sent.result, Ok(false));
         let end = Instant::now() + Duration::from_secs(15);
-        *cluster.sites[0].outage.lock() = Some(Outage { end, silent: true });
+        *cluster.sites[0].outage.lock() = Some(Outage {
+            end,
+            kind: OutageKind::Silent,
+        });
         let (counts, checksum) = claim(&[some_pages()]);
         let failed = client.finish(host, X, (0, 0), counts, checksum).await;
         assert!(failed.result.unwrap_err().is("storage-unavailable"));
@@ -304,7 +317,10 @@ fn no_segment_is_removed_while_a_base_directory_may_still_have_the_marker() {
         let has_marker = |site: &&Arc<Site>| site.disk.lock().get_versioned(&key).is_ok();
         let marked = cluster.sites.iter().find(has_marker).unwrap();
         let end = Instant::now() + Duration::from_secs(90);
-        *marked.outage.lock() = Some(Outage { end, silent: false });
+        *marked.outage.lock() = Some(Outage {
+            end,
+            kind: OutageKind::Fails,
+        });
         cluster.simulation.history.lock().exchange(X).closing = true;
         let closing = cluster.hosts[0]
             .wait_until_serving()

@@ -31,8 +31,20 @@ use crate::simulation::{Simulation, note};
 #[derive(Debug, Clone, Copy)]
 pub struct Outage {
     pub end: Instant,
+    pub kind: OutageKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutageKind {
+    /// Every operation fails and has no effect.
+    Fails,
     /// Requests are executed, but never answered.
-    pub silent: bool,
+    Silent,
+    /// Nothing is answered: a file system executes and answers everything at the end, an object
+    /// store never answers what was sent meanwhile.
+    Hangs,
+    /// Puts fail: no space is left. Everything else works.
+    Full,
 }
 
 /// One base directory, shared by all daemons.
@@ -43,6 +55,8 @@ pub struct Site {
     pub disk: Mutex<Disk>,
     pub faults: Mutex<StoreFaults>,
     pub outage: Mutex<Option<Outage>>,
+    /// The disk of a file system that is not mounted; `disk` is the folder below the mount point.
+    unmounted: Mutex<Option<Disk>>,
     rng: Rng,
     simulation: Arc<Simulation>,
 }
@@ -60,24 +74,52 @@ impl Site {
             disk: Mutex::default(),
             faults: Mutex::new(faults),
             outage: Mutex::default(),
+            unmounted: Mutex::default(),
             rng: Rng::new(simulation.seed, name),
             simulation: Arc::clone(simulation),
         })
     }
 
+    fn current_outage(&self) -> Option<OutageKind> {
+        let current = |outage: &Outage| Instant::now() < outage.end;
+        self.outage.lock().filter(current).map(|outage| outage.kind)
+    }
+
     fn draw_outcome(&self, operation: Operation) -> Outcome {
-        let outage = self
-            .outage
-            .lock()
-            .filter(|outage| Instant::now() < outage.end);
         let outcome = self.faults.lock().draw(operation, &self.rng);
         let writes = matches!(operation, Operation::Put | Operation::Delete);
-        match (outcome, outage) {
-            (_, Some(outage)) if outage.silent && writes && !self.local => {
-                Outcome::FailsAfterEffect
-            }
-            (_, Some(_)) => Outcome::Fails,
-            (outcome, None) => self.possible(outcome),
+        match self.current_outage() {
+            Some(OutageKind::Silent) if writes && !self.local => Outcome::FailsAfterEffect,
+            Some(OutageKind::Fails | OutageKind::Silent) => Outcome::Fails,
+            Some(OutageKind::Hangs) => Outcome::Hangs(self.rng.chance(500)),
+            Some(OutageKind::Full) if operation == Operation::Put => Outcome::Full,
+            Some(OutageKind::Full) | None => self.possible(outcome),
+        }
+    }
+
+    /// Waits until a file system answers again.
+    async fn wait_while_hanging(&self) {
+        while self.current_outage() == Some(OutageKind::Hangs) || self.faults.lock().hangs > 0 {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Unmounts the disk of a file system: its folder is there, and empty.
+    pub fn unmount(&self) {
+        let mut unmounted = self.unmounted.lock();
+        if self.local && unmounted.is_none() {
+            let mut disk = self.disk.lock();
+            let below = disk.below_mount_point();
+            *unmounted = Some(std::mem::replace(&mut disk, below));
+            note!(self.simulation, "{} unmounted", self.name);
+        }
+    }
+
+    /// Mounts the disk again: what was written meanwhile is hidden below it.
+    pub fn mount(&self) {
+        if let Some(disk) = self.unmounted.lock().take() {
+            *self.disk.lock() = disk;
+            note!(self.simulation, "{} mounted again", self.name);
         }
     }
 
@@ -164,6 +206,17 @@ impl SimulatedStore {
                     ..unavailable("409 Conflict")
                 }),
                 Outcome::LateEffect(_) => Err(unavailable("timed out")),
+                Outcome::Full => Err(unavailable("no space left")),
+                Outcome::Hangs(_) if site.local => {
+                    site.wait_while_hanging().await;
+                    return apply(&site, &mut site.disk.lock(), Outcome::Works);
+                }
+                Outcome::Hangs(effect) => {
+                    if effect {
+                        let _ = apply(&site, &mut site.disk.lock(), Outcome::Works);
+                    }
+                    return std::future::pending().await;
+                }
                 Outcome::Works
                 | Outcome::FailsAfterEffect
                 | Outcome::Partial
@@ -245,6 +298,9 @@ impl SimulatedStore {
         self.far_side(async move {
             let temporary = site.disk.lock().create_temporary(&key, run);
             tokio::time::sleep(there).await;
+            if matches!(outcome, Outcome::Hangs(_)) {
+                site.wait_while_hanging().await;
+            }
             let renamed = site.rename(&temporary, &key, bytes, expected.as_ref(), outcome);
             let name = &site.name;
             note!(site.simulation, "store {run:x} {name} {what}: {renamed:?}");
@@ -267,7 +323,7 @@ impl Site {
     ) -> Option<bool> {
         let mut disk = self.disk.lock();
         let exists = disk.remove_temporary(temporary);
-        (exists && outcome == Outcome::Works)
+        (exists && matches!(outcome, Outcome::Works | Outcome::Hangs(_)))
             .then(|| self.store_object(&mut disk, key, bytes, expected))
     }
 

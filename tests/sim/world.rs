@@ -88,7 +88,7 @@ async fn run_phase(
                 match role {
                     Role::Run => coordinator.run().await,
                     Role::WriteLate => coordinator.late_writers().await,
-                    Role::End if coordinator.plan.abandoned => coordinator.abandon(),
+                    Role::End if coordinator.plan.is_abandoned() => coordinator.abandon(),
                     Role::End => coordinator.close().await,
                 }
             })

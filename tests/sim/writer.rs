@@ -4,6 +4,7 @@
 //! requests; finishes at another daemon if that one is down. Sometimes it aborts, repeats what was
 //! acknowledged, or stalls. To add a behaviour: a step in `run`.
 
+use parking_lot::Mutex;
 use std::sync::Arc;
 
 use crate::client::RequestError;
@@ -36,6 +37,8 @@ pub struct Writer {
     owner: Option<(Arc<Host>, Option<u64>)>,
     /// The only daemon to use. If set, the writer only writes and finishes.
     only: Option<Arc<Host>>,
+    /// What it is doing, for those that stop.
+    doing: Arc<Mutex<&'static str>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +83,7 @@ impl Writer {
             rng,
             owner: None,
             only: None,
+            doing: Arc::new(Mutex::new("a writer that stops before its first batch")),
         }
     }
 
@@ -116,15 +120,42 @@ impl Writer {
         self.only.is_none() && self.rng.chance(per_hundred * 10)
     }
 
+    /// Like `run`, but its process may stop at any moment, also while a request is under way.
+    pub async fn run_or_stop(self) -> AttemptOutcome {
+        let (simulation, doing) = (
+            Arc::clone(&self.cluster.simulation),
+            Arc::clone(&self.doing),
+        );
+        if !self.sometimes(self.cluster.plan.stops) {
+            return self.run().await;
+        }
+        let longest = *self.rng.pick(&[100, 1000, 5000]);
+        let after = self.rng.millis(0, longest);
+        match tokio::time::timeout(after, self.run()).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                simulation.count(*doing.lock());
+                AttemptOutcome::Failed
+            }
+        }
+    }
+
+    fn now_doing(&self, what: &'static str) {
+        *self.doing.lock() = what;
+    }
+
     /// Writes, finishes or gives up the attempt.
     pub async fn run(mut self) -> AttemptOutcome {
         if self.sometimes(60) {
             self.declare().await;
         }
         for number in 0..self.batches.len() {
+            self.now_doing("a writer that stops in a batch");
             if self.send(number).await.is_err() {
                 return self.give_up().await;
             }
+            self.now_doing("a writer that stops between batches");
+            tokio::time::sleep(self.rng.millis(0, self.cluster.plan.stops * 20)).await;
             if self.rng.chance(100) {
                 self.repeat(self.rng.below(number as u64 + 1) as usize)
                     .await;
@@ -138,6 +169,7 @@ impl Writer {
         if self.sometimes(self.cluster.plan.aborts) {
             return self.give_up().await;
         }
+        self.now_doing("a writer that stops after its finish was sent");
         match self.finish().await {
             Ok(()) => {
                 self.check_repeats().await;

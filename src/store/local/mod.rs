@@ -7,7 +7,10 @@
 
 mod anchor;
 mod backend;
+mod calls;
 mod content;
+#[cfg(test)]
+mod durability_tests;
 mod error;
 mod publish;
 mod read;

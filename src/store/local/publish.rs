@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::calls;
 use super::error::put_failure;
 use super::reserve::is_full;
 use super::root::Root;
@@ -24,7 +25,7 @@ const MAX_FOLDER_RACES: u32 = 16;
 
 impl Root {
     pub fn put(&self, path: &Path, content: &[Bytes]) -> Result<()> {
-        self.publish(path, content, &|temporary| fs::rename(temporary, path))?;
+        self.publish(path, content, &|temporary| calls::rename(temporary, path))?;
         self.create_reserve(path);
         Ok(())
     }
@@ -91,7 +92,7 @@ impl Root {
         let named = written.and_then(|file| (name(&temporary), file).0);
         // After a rename there is nothing to remove. A failure is harmless: the temporary is
         // unlocked and will be removed as stale.
-        let _ = fs::remove_file(&temporary);
+        let _ = calls::remove_file(&temporary);
         let named = named?;
         self.sync_folders(folder)?;
         Ok(named)
@@ -107,7 +108,7 @@ impl Root {
         let _ = file.try_lock();
         self.content.write(&mut file, content)?;
         if self.fsync {
-            file.sync_all()?;
+            calls::sync_file(&file, temporary)?;
         }
         Ok(file)
     }
@@ -131,7 +132,7 @@ impl Root {
             }
             Ok(()) if self.fsync && !self.is_below(folder) => {
                 // The root itself or a folder above it; those below are synced by each put.
-                folder.parent().map_or(Ok(()), sync_folder)
+                folder.parent().map_or(Ok(()), calls::sync_folder)
             }
             other => other,
         }
@@ -148,22 +149,14 @@ impl Root {
             self.folder.parent(),
         ) {
             // Another daemon may just be creating the root. Lack of permission there is no failure.
-            let _ = sync_folder(parent);
+            let _ = calls::sync_folder(parent);
         }
         for folder in folder.ancestors() {
-            sync_folder(folder)?;
+            calls::sync_folder(folder)?;
             if folder == self.folder {
                 break;
             }
         }
         Ok(())
     }
-}
-
-/// Makes the names in a folder durable.
-///
-/// # Errors
-/// Those of the file system.
-pub fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
 }

@@ -12,6 +12,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use super::calls;
 use super::error::if_found;
 use crate::store::{DeleteOutcome, MAX_VERSIONED_SIZE, Versioned, stable_hash};
 
@@ -58,7 +59,7 @@ pub fn entity_tag(metadata: &Metadata) -> String {
 /// # Errors
 /// Those of the file system.
 pub fn create(temporary: &Path, path: &Path) -> io::Result<bool> {
-    match fs::hard_link(temporary, path) {
+    match calls::hard_link(temporary, path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
@@ -70,7 +71,7 @@ pub fn create(temporary: &Path, path: &Path) -> io::Result<bool> {
             if fs::symlink_metadata(path).is_ok() {
                 return Ok(false);
             }
-            fs::rename(temporary, path).map(|()| true)
+            calls::rename(temporary, path).map(|()| true)
         }
     }
 }
@@ -92,8 +93,8 @@ pub fn replace(
     match if_found(read(path))? {
         Some(found) if found.version == version => {
             // It fails if there is one already, or without hard links; then nothing is retained.
-            let _ = reserve.map(|reserve| fs::hard_link(path, reserve));
-            fs::rename(temporary, path).map(|()| true)
+            let _ = reserve.map(|reserve| calls::hard_link(path, reserve));
+            calls::rename(temporary, path).map(|()| true)
         }
         _ => Ok(false),
     }
@@ -114,7 +115,7 @@ pub fn remove(path: &Path, version: Option<&str>) -> io::Result<DeleteOutcome> {
             None => return Ok(DeleteOutcome::Absent),
         }
     }
-    let removed = if_found(fs::remove_file(path))?;
+    let removed = if_found(calls::remove_file(path))?;
     Ok(removed.map_or(DeleteOutcome::Absent, |()| DeleteOutcome::Removed))
 }
 

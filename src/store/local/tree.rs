@@ -10,8 +10,8 @@ use std::fs::{self, File, Metadata, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::calls;
 use super::error::{failure, if_found};
-use super::publish::sync_folder;
 use super::root::Root;
 use super::swap;
 use crate::store::keys::{self, Folder, Key};
@@ -136,7 +136,7 @@ impl Root {
             if is_foreign(path) {
                 continue;
             }
-            let gone = if_found(fs::remove_file(path));
+            let gone = if_found(calls::remove_file(path));
             let gone = gone.map_err(|error| failure("removing", path, error))?;
             removed += u64::from(gone.is_some());
         }
@@ -164,7 +164,7 @@ impl Root {
         for folder in folders.into_iter().rev() {
             let remaining = self.remove_empty(folder);
             if self.fsync && removed {
-                if_found(sync_folder(remaining))
+                if_found(calls::sync_folder(remaining))
                     .map_err(|error| failure("removing from", remaining, error))?;
             }
         }
@@ -177,7 +177,7 @@ impl Root {
         let mut folders = folder
             .ancestors()
             .take_while(|folder| self.is_own_folder(folder));
-        let remaining = folders.find(|folder| if_found(fs::remove_dir(folder)).is_err());
+        let remaining = folders.find(|folder| if_found(calls::remove_folder(folder)).is_err());
         remaining.unwrap_or(&self.folder)
     }
 }

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 /// Memory that a daemon may use beyond its budget, as docs/operations.md states.
 pub const OVERHEAD: u64 = 96 << 20;
 
+/// The unit of processor time in `/proc`, the same on every Linux.
+const TICKS_PER_SECOND: u64 = 100;
+
 pub struct Process {
     child: Child,
     pub url: String,
@@ -17,7 +20,18 @@ pub struct Process {
 
 impl Process {
     pub fn start(base: &Path, more: &[&str]) -> Self {
-        let mut child = command(base, more).stdout(Stdio::piped()).spawn().unwrap();
+        Self::spawn(command(base, more))
+    }
+
+    /// Likewise, and its log goes to a file.
+    pub fn start_with_log(base: &Path, more: &[&str], log: &Path) -> Self {
+        let mut command = command(base, more);
+        command.stderr(std::fs::File::create(log).unwrap());
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap())
             .read_line(&mut line)
@@ -42,6 +56,15 @@ impl Process {
         let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
         let kib = line.unwrap().trim().strip_suffix(" kB").unwrap();
         kib.parse::<u64>().unwrap() * 1024
+    }
+
+    /// The processor time that it has used.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap();
+        // After the name, which may contain spaces: utime and stime are the 12th and 13th field.
+        let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
+        let ticks = fields.skip(11).take(2).map(|n| n.parse::<u64>().unwrap());
+        Duration::from_millis(ticks.sum::<u64>() * 1000 / TICKS_PER_SECOND)
     }
 
     pub fn kill(mut self) {

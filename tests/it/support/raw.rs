@@ -96,6 +96,13 @@ impl RawClient {
         head.expect("no answer within 20 s")
     }
 
+    /// The status of the next answer; `None` if the connection ends before.
+    pub async fn status(&mut self) -> Option<u16> {
+        let mut head = [0; 12];
+        self.stream.read_exact(&mut head).await.ok()?;
+        std::str::from_utf8(&head[9..]).ok()?.parse().ok()
+    }
+
     async fn read_head(&mut self) -> RawAnswer {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {

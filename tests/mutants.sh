@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Mutates the code that keeps data, one change at a time, and names the changes that no test notices.
+#
+#   tests/mutants.sh                              all modules of .cargo/mutants.toml: a day or more
+#   tests/mutants.sh --list                       what would be mutated
+#   tests/mutants.sh -F src/gc/lease_tracker.rs   one file: a part of the names that --list prints
+#   tests/mutants.sh --in-diff change.diff        what a change touched
+#
+# Arguments go to `cargo mutants`. The working tree is copied, not changed. Reports are in mutants.out
+# below cargo's target folder; docs/testing.md lists the survivors that are known, with reasons.
+#
+# STOPOVER_TEST_SUITES: the suites that have to notice, as arguments of `cargo test`. Those that need
+# minutes (soak, trino) or only read text (tidy, docs) are left out by default.
+
+# shellcheck source=tests/lib/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
+
+tool=$("$ROOT/tests/lib/fetch.sh" cargo-mutants)
+export PATH="$tool:$PATH"
+cd "$ROOT"
+target=${CARGO_TARGET_DIR:-$ROOT/target}
+mkdir -p "$target"
+# To all calls of cargo, so that no other suite is built either.
+suites=()
+for suite in ${STOPOVER_TEST_SUITES:---lib --test it --test sim --test storage}; do
+    suites+=("--cargo-arg=$suite")
+done
+exec cargo mutants --output "$target" "${suites[@]}" "$@"

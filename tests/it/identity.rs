@@ -33,7 +33,7 @@ fn base(name: &str, folder: &Path) -> BaseDirectoryConfig {
     BaseDirectoryConfig {
         uri: format!("file://{}", folder.display()),
         name: name.to_owned(),
-        options: [("fsync".to_owned(), "false".to_owned())].into(),
+        options: [("fsync".to_owned(), "false".into())].into(),
     }
 }
 

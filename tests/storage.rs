@@ -39,12 +39,8 @@ fn left_below(base: &Path) -> Vec<std::path::PathBuf> {
     };
     let format = base.join("v1");
     let mut left = [entries(base), entries(&format)].concat();
-    left.retain(|path| {
-        *path != format
-            && !["identity", "members"]
-                .map(|n| format.join(n))
-                .contains(path)
-    });
+    let permanent = ["identity", "members"].map(|name| format.join(name));
+    left.retain(|path| *path != format && !permanent.contains(path));
     left
 }
 

@@ -6,7 +6,6 @@
 //! identity never changes it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -58,7 +57,6 @@ pub struct Attachment {
     identification: Identification,
     runtime: Runtime,
     identity: RwLock<Option<Arc<Identity>>>,
-    minted: AtomicBool,
     attempts: Mutex<Attempts>,
     refreshed: Mutex<Option<Instant>>,
 }
@@ -84,7 +82,6 @@ impl Attachment {
             identification,
             runtime: runtime.clone(),
             identity: RwLock::default(),
-            minted: AtomicBool::new(false),
             attempts: Mutex::default(),
             refreshed: Mutex::default(),
         })
@@ -102,11 +99,6 @@ impl Attachment {
     /// What the fleet does with it.
     pub fn role(&self) -> Role {
         self.roster.role(self.id(), &self.name)
-    }
-
-    /// Whether this process created the identity.
-    pub fn is_minted_here(&self) -> bool {
-        self.minted.load(Ordering::Relaxed)
     }
 
     pub fn may_mint(&self) -> bool {
@@ -252,7 +244,6 @@ impl Attachment {
             .create(&identity, &Precondition::StrictlyAbsent)
             .await?;
         if created {
-            self.minted.store(true, Ordering::Relaxed);
             return Ok(identity);
         }
         let found = self.read().await?;

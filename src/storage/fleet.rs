@@ -130,6 +130,9 @@ impl Fleet {
     /// # Errors
     /// It lacks one, the list is missing, or a base directory cannot be read.
     pub async fn check_complete(&self) -> Result<()> {
+        if !self.is_settled() {
+            self.settle().await;
+        }
         let lists = {
             let _editing = self.editing.lock().await;
             let lists = self.read_lists(|_| true).await;
@@ -142,8 +145,8 @@ impl Fleet {
         }
         let hindrance = match known {
             None => Some(
-                "the fleet has no list of members; run `stopover members add` for each base \
-                 directory that it uses"
+                "the list of the fleet's members cannot be written; run `stopover members add` for \
+                 each base directory that it uses"
                     .to_owned(),
             ),
             Some(members) => lacking(&members, &self.roster.identified()),
@@ -165,6 +168,13 @@ impl Fleet {
                 source: StorageFailure::Incomplete(why),
             }),
         }
+    }
+
+    /// Whether there is a list and all base directories that were identified are on it.
+    fn is_settled(&self) -> bool {
+        let identified = self.roster.identified();
+        let members = self.members();
+        members.is_some_and(|list| identified.iter().all(|id| list.find(*id).is_some()))
     }
 
     /// Sets what the fleet does with a base directory.
@@ -249,8 +259,8 @@ impl Fleet {
         if !self.attachments.iter().all(|at| at.may_mint()) {
             return false;
         }
-        let minted = || lists.stored.iter().all(|stored| stored.at.is_minted_here());
-        if self.roster.is_founder() || (lists.newest.is_none() && minted()) {
+        // Where there is no list anywhere, whoever notices founds it: without one nobody collects.
+        if self.roster.is_founder() || lists.newest.is_none() {
             return true;
         }
         let unused = lists.stored.iter().map(async |stored| {

@@ -44,12 +44,16 @@ impl BaseFolder {
 
     /// A configuration whose one base directory is this folder.
     pub fn config(&self) -> Config {
+        self.config_named("main")
+    }
+
+    pub fn config_named(&self, name: &str) -> Config {
         let mut config = Config::default();
         config.memory.budget = Some(64 << 20);
         config.segment.commit_linger = Duration::from_millis(2);
         config.base_directories = vec![BaseDirectoryConfig {
             uri: format!("file://{}", self.0.path().display()),
-            name: "main".to_owned(),
+            name: name.to_owned(),
             options: [("fsync".to_owned(), "false".into())].into(),
         }];
         config

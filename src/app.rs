@@ -218,10 +218,6 @@ impl Daemon {
                     "base directory is unusable; probing it in the background"),
             }
         }
-        for base in self.storage.bases_ignoring_preconditions().await {
-            tracing::warn!(%base, "store ignores conditional writes: an exchange whose lease is \
-                renewed during its collection may be lost");
-        }
     }
 
     /// Drains until all sinks are settled, or until `timeout` or `interrupted`.

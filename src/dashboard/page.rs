@@ -182,6 +182,7 @@ mod tests {
                 uri: "s3://bucket/prefix".into(),
                 healthy: false,
                 error: Some(error.into()),
+                ignores_preconditions: false,
             }],
             pools: vec![PoolView {
                 name: "writing",

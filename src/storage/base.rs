@@ -4,6 +4,7 @@
 //! base directory in the background until it works. Does not: decide where anything is put
 //! (`placement`). Invariant: the background probe ends with the daemon.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::health::Health;
 use super::probe;
 use crate::id::BaseName;
 use crate::runtime::Runtime;
+use crate::store::deadline::Deadline;
 use crate::store::keys::Folder;
 use crate::store::limit::Limit;
 use crate::store::meter::Meter;
@@ -35,6 +37,9 @@ pub struct BaseDirectory {
     pub store: Arc<dyn Store>,
     /// The same without retries, for callers that have an alternative.
     pub no_retry: Arc<dyn Store>,
+    /// The same with contended puts repeated only: a probe is to notice everything else.
+    probed: Arc<dyn Store>,
+    ignores_preconditions: AtomicBool,
     health: Health,
     metrics: StorageMetrics,
     runtime: Runtime,
@@ -51,6 +56,8 @@ pub struct BaseStatus {
     pub healthy: bool,
     /// The last failure, if it is unhealthy.
     pub error: Option<String>,
+    /// The last probe found that it applies writes whose condition does not hold.
+    pub ignores_preconditions: bool,
 }
 
 impl BaseDirectory {
@@ -62,9 +69,17 @@ impl BaseDirectory {
         metrics: &StorageMetrics,
         runtime: &Runtime,
     ) -> Arc<Self> {
-        let meter = Meter::new(store, name.clone(), metrics.clone(), runtime.clock.clone());
+        let clock = &runtime.clock;
+        let deadline = Deadline::new(store, limits.deadline, clock.clone());
+        let deadline = Arc::new(deadline);
+        let meter = Meter::new(deadline, name.clone(), metrics.clone(), clock.clone());
         let limit = Limit::new(Arc::new(meter), limits, runtime.tasks.clone());
         let no_retry: Arc<dyn Store> = Arc::new(limit);
+        let contended = RetryPolicy {
+            max_elapsed: Duration::ZERO,
+            ..limits.retry
+        };
+        let probed = Retry::new(Arc::clone(&no_retry), contended, runtime.clone());
         let retry = Retry::new(Arc::clone(&no_retry), limits.retry, runtime.clone());
         metrics.set_healthy(&name, true);
         Arc::new(Self {
@@ -72,6 +87,8 @@ impl BaseDirectory {
             uri,
             store: Arc::new(retry),
             no_retry,
+            probed: Arc::new(probed),
+            ignores_preconditions: AtomicBool::new(false),
             health: Health::default(),
             metrics: metrics.clone(),
             runtime: runtime.clone(),
@@ -98,6 +115,7 @@ impl BaseDirectory {
             uri: self.uri.clone(),
             healthy: error.is_none(),
             error,
+            ignores_preconditions: self.ignores_preconditions.load(Ordering::Relaxed),
         }
     }
 
@@ -150,8 +168,16 @@ impl BaseDirectory {
 
     /// Probes once and updates the health.
     pub async fn probe(self: &Arc<Self>) {
-        match probe::run(&*self.no_retry, &self.runtime).await {
-            Ok(()) => self.recovered(),
+        match probe::run(&*self.probed, &self.runtime).await {
+            Ok(findings) => {
+                let ignores = findings.ignores_preconditions;
+                if !self.ignores_preconditions.swap(ignores, Ordering::Relaxed) && ignores {
+                    tracing::warn!(base = %self.name, "store does not implement conditional \
+                        writes: an exchange whose lease is renewed during its collection may be \
+                        lost");
+                }
+                self.recovered();
+            }
             Err(error) => self.failed(&error),
         }
     }

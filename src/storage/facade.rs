@@ -10,7 +10,6 @@ use futures::future::join_all;
 
 use super::base::{BaseDirectory, BaseStatus};
 use super::error::Result;
-use super::probe;
 use crate::config::BaseDirectoryConfig;
 use crate::id::BaseName;
 use crate::runtime::Runtime;
@@ -120,17 +119,6 @@ impl Storage {
     pub async fn probe(&self) -> Vec<BaseStatus> {
         join_all(self.inner.bases.iter().map(BaseDirectory::probe)).await;
         self.status()
-    }
-
-    /// Names of the base directories that ignore the precondition of a write: a lease renewed at
-    /// the moment of its collection may be lost there. Base directories that fail are not included.
-    pub async fn bases_ignoring_preconditions(&self) -> Vec<BaseName> {
-        let runtime = &self.inner.runtime;
-        let tested = self.inner.bases.iter().map(async |base| {
-            let honoured = probe::honours_preconditions(&*base.no_retry, runtime).await;
-            matches!(honoured, Ok(false)).then(|| base.name.clone())
-        });
-        join_all(tested).await.into_iter().flatten().collect()
     }
 
     /// The last known health of all base directories, without accessing them.

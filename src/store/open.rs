@@ -5,12 +5,16 @@
 //! name and location, and none uses the credentials of another.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use object_store::memory::InMemory;
 use parking_lot::Mutex;
 
+use super::deadline::DeadlinePolicy;
 use super::local::{LocalStore, WriteMode};
+use super::object::progress::Connector;
 use super::object::redact::Redactor;
 use super::object::{ObjectBackend, az, client, gs, s3};
 use super::opened::OpenedStore;
@@ -23,6 +27,9 @@ use crate::runtime::Runtime;
 
 /// Upper bound of the option `max_concurrent_requests`.
 const MAX_CONCURRENT_REQUESTS: usize = 4096;
+
+/// Bounds of the option `timeout`.
+const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 
 /// An opened base directory.
 #[derive(Debug)]
@@ -86,13 +93,7 @@ fn open(config: &BaseDirectoryConfig, runtime: &Runtime) -> Result<Opened, OpenE
         OpenError::new(base, "its `uri`", error)
     })?;
     let mut options = Options::new(&config.name, &uri, &config.options);
-    let mut opened = match uri.scheme() {
-        Scheme::File => open_folder(&uri, &mut options, runtime)?,
-        Scheme::Memory => open_memory(&uri, &options)?,
-        Scheme::S3 => s3::open(&uri, &mut options)?,
-        Scheme::Gs => gs::open(&uri, &mut options)?,
-        Scheme::Az => az::open(&uri, &mut options)?,
-    };
+    let mut opened = open_store(&uri, &mut options, runtime)?;
     let name = match config.name.as_str() {
         "" => format!("b-{:08x}", stable_hash(&[opened.location.as_bytes()]) >> 32),
         given => given.into(),
@@ -105,6 +106,31 @@ fn open(config: &BaseDirectoryConfig, runtime: &Runtime) -> Result<Opened, OpenE
     }
     options.finish()?;
     Ok(Opened { name, uri, opened })
+}
+
+fn open_store(
+    uri: &BaseUri,
+    options: &mut Options,
+    runtime: &Runtime,
+) -> Result<OpenedStore, OpenError> {
+    let timeout = options.take_duration("timeout", TIMEOUTS)?;
+    let with_timeout = |policy: DeadlinePolicy| DeadlinePolicy {
+        timeout: timeout.unwrap_or(policy.timeout),
+        ..policy
+    };
+    let connector = Connector {
+        policy: with_timeout(DeadlinePolicy::REMOTE),
+        clock: runtime.clock.clone(),
+    };
+    let mut opened = match uri.scheme() {
+        Scheme::File => open_folder(uri, options, runtime)?,
+        Scheme::Memory => open_memory(uri, options)?,
+        Scheme::S3 => return s3::open(uri, options, connector),
+        Scheme::Gs => return gs::open(uri, options, connector),
+        Scheme::Az => return az::open(uri, options, connector),
+    };
+    opened.limits.deadline = with_timeout(opened.limits.deadline);
+    Ok(opened)
 }
 
 fn open_folder(
@@ -120,9 +146,14 @@ fn open_folder(
         (true, false) => WriteMode::Cached,
         (true, true) => WriteMode::Direct,
     };
+    let location = format!("file://{}", folder.display());
+    let mut store = LocalStore::new(folder, mode, runtime.random.next_u64());
+    if options.take_bool("group_access")?.unwrap_or(false) {
+        store = store.shared_with_group();
+    }
     Ok(OpenedStore {
-        location: format!("file://{}", folder.display()),
-        store: Arc::new(LocalStore::new(folder, mode, runtime.random.next_u64())),
+        location,
+        store: Arc::new(store),
         limits: StoreLimits::LOCAL,
     })
 }

@@ -5,18 +5,20 @@
 //! and never a value.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
-use crate::config::{BaseUri, BaseUriError, Scheme};
+use crate::config::{BaseUri, BaseUriError, Scheme, units};
 use crate::id::InvalidId;
 
 /// Options of every base directory.
-const COMMON: &[&str] = &["max_concurrent_requests"];
+const COMMON: &[&str] = &["max_concurrent_requests", "timeout"];
 
 /// Options by scheme. Those of the clouds' clients are accepted too, under their own names, which
 /// begin with `aws_`, `google_` or `azure_`.
 fn names(scheme: Scheme) -> &'static [&'static str] {
     match scheme {
-        Scheme::File => &["fsync", "direct_io"],
+        Scheme::File => &["fsync", "direct_io", "group_access"],
         Scheme::Memory => &[],
         Scheme::S3 => &[
             "region",
@@ -182,6 +184,29 @@ impl Options {
         match text.parse() {
             Ok(number) if (1..=max).contains(&number) => Ok(Some(number)),
             _ => Err(self.refuse(name, &format!("must be a whole number from 1 to {max}"))),
+        }
+    }
+
+    /// Removes an option that is a duration within bounds.
+    ///
+    /// # Errors
+    /// If it is no such duration.
+    pub fn take_duration(
+        &mut self,
+        name: &str,
+        bounds: RangeInclusive<Duration>,
+    ) -> Result<Option<Duration>, OpenError> {
+        let Some(text) = self.remaining.remove(name) else {
+            return Ok(None);
+        };
+        match units::parse_duration(&text) {
+            Ok(duration) if bounds.contains(&duration) => Ok(Some(duration)),
+            _ => {
+                let [least, most] =
+                    [bounds.start(), bounds.end()].map(|bound| units::format_duration(*bound));
+                let reason = format!("must be a duration from {least} to {most}, such as 45s");
+                Err(self.refuse(name, &reason))
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use crate::cluster::Cluster;
 use crate::plan::{Event, LEASE};
 use crate::rng::Rng;
 use crate::simulation::note;
-use crate::store::{Outage, Site};
+use crate::store::{Outage, OutageKind, Site};
 
 /// Applies some random events, until cancelled.
 pub async fn run(cluster: Cluster, number: u64, until: CancellationToken) {
@@ -53,7 +53,7 @@ fn apply(cluster: &Cluster, event: Event, rng: &Rng) {
         Event::CutOff => cluster.net.cut_off(host.index, rng.millis(100, 6000)),
         Event::Outage => {
             let site = rng.pick(&cluster.sites);
-            start_outage(site, rng.millis(100, 12_000), false);
+            start_outage(site, rng.millis(100, 12_000), OutageKind::Fails);
         }
         Event::SilentOutage => {
             cluster.simulation.count("stores that do not answer");
@@ -61,20 +61,26 @@ fn apply(cluster: &Cluster, event: Event, rng: &Rng) {
             cluster
                 .sites
                 .iter()
-                .for_each(|site| start_outage(site, duration, true));
+                .for_each(|site| start_outage(site, duration, OutageKind::Silent));
+        }
+        Event::FrozenStore => {
+            cluster.simulation.count("a base directory frozen");
+            let site = rng.pick(&cluster.sites);
+            // Up to twice the deadline of an operation.
+            start_outage(site, rng.millis(1000, 30_000), OutageKind::Frozen);
         }
         Event::LongOutage => {
             cluster.simulation.count("an outage longer than a lease");
             for site in cluster.sites.iter() {
-                start_outage(site, LEASE + Duration::from_secs(4), false);
+                start_outage(site, LEASE + Duration::from_secs(4), OutageKind::Fails);
             }
         }
     }
 }
 
-fn start_outage(site: &Site, duration: Duration, silent: bool) {
+fn start_outage(site: &Site, duration: Duration, kind: OutageKind) {
     let end = Instant::now() + duration;
-    *site.outage.lock() = Some(Outage { end, silent });
+    *site.outage.lock() = Some(Outage { end, kind });
 }
 
 fn freeze(cluster: &Cluster, host: &Arc<crate::host::Host>, duration: Duration) {

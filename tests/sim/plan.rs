@@ -7,9 +7,16 @@ use std::time::Duration;
 
 use stopover::config::{Config, LeaseConfig, QueryConfig};
 use stopover::storage::{RetryPolicy, StoreLimits};
+use stopover::store::deadline::DeadlinePolicy;
 
 use crate::faults::{NetFaults, StoreFaults};
 use crate::rng::Rng;
+
+/// Of the operations of a store: longer than the slowest, shorter than it is frozen at times.
+const DEADLINES: DeadlinePolicy = DeadlinePolicy {
+    timeout: Duration::from_secs(15),
+    ..DeadlinePolicy::REMOTE
+};
 
 pub const LEASE: Duration = Duration::from_secs(30);
 const SWEEP: Duration = Duration::from_secs(4);
@@ -35,6 +42,8 @@ pub enum Event {
     SilentOutage,
     /// All base directories fail for longer than a lease.
     LongOutage,
+    /// A base directory hangs, and executes what hung when it thaws.
+    FrozenStore,
 }
 
 const EVENTS: &[Event] = &[
@@ -115,6 +124,10 @@ impl Plan {
         };
         let mut events = EVENTS.to_vec();
         events.retain(|_| rng.chance(450));
+        // Drawn apart, so that what else happens for a seed stays the same.
+        if Rng::new(seed, "frozen store").chance(300) {
+            events.push(Event::FrozenStore);
+        }
         let quiet = rng.chance(80);
         let (store, net) = match quiet {
             true => (store.without_faults(), net.without_faults()),
@@ -146,9 +159,11 @@ impl Plan {
         let mut config = config(&rng);
         config.memory.budget = Some(96 << 10);
         config.segment.target_size = 2 << 10;
+        config.read.fetch_concurrency = 3;
         Self {
             config,
             limits: StoreLimits {
+                deadline: DEADLINES,
                 concurrency: 8,
                 retry: RetryPolicy {
                     max_elapsed: Duration::from_secs(1),
@@ -211,6 +226,7 @@ fn query(seed: u64) -> QueryConfig {
 
 fn limits(rng: &Rng) -> StoreLimits {
     StoreLimits {
+        deadline: DEADLINES,
         concurrency: *rng.pick(&[2, 8, 32]),
         retry: RetryPolicy {
             max_elapsed: *rng.pick(&[Duration::from_secs(1), Duration::from_secs(8)]),

@@ -20,7 +20,7 @@ use crate::history::{Counts, History, Pages};
 use crate::net::ReadBehaviour;
 use crate::plan::{LEASE, Plan};
 use crate::simulation::Simulation;
-use crate::store::{Outage, Site};
+use crate::store::{Outage, OutageKind, Site};
 use crate::wire::{self, End};
 
 const X: &str = "x0";
@@ -145,6 +145,27 @@ fn bytes_corrupted_in_transit_are_fetched_again_for_the_next_reader() {
 }
 
 #[test]
+fn finishes_are_answered_while_one_of_two_base_directories_is_frozen() {
+    // One of two file systems was frozen. Its puts had no deadline: the finishes whose segments
+    // went there waited for ever, and it counted as healthy.
+    in_a_quiet_world(1, 2, |cluster| async move {
+        let end = Instant::now() + Duration::from_secs(3600);
+        *cluster.sites[0].outage.lock() = Some(Outage {
+            end,
+            kind: OutageKind::Frozen,
+        });
+        for task in 0..6 {
+            write(&cluster, 0, task).await;
+        }
+        assert!(Instant::now() < end, "they waited until it thawed");
+        let daemon = cluster.hosts[0].wait_until_serving().await.daemon.clone();
+        let status = daemon.storage.status();
+        let healthy: Vec<bool> = status.iter().map(|base| base.healthy).collect();
+        assert_eq!(healthy, [false, true]);
+    });
+}
+
+#[test]
 fn listing_base_directories_at_different_moments_reports_no_lost_data() {
     // A partition was read while its exchange was written. One base directory was listed before the
     // first segment of an attempt was stored there, another one after the segment with the commit
@@ -197,7 +218,10 @@ fn a_put_that_failed_after_taking_effect_still_commits_the_attempt() {
         let sent = client.pages(host, X, (0, 0), 0, &some_pages()).await;
         assert_eq!(sent.result, Ok(false));
         let end = Instant::now() + Duration::from_secs(15);
-        *cluster.sites[0].outage.lock() = Some(Outage { end, silent: true });
+        *cluster.sites[0].outage.lock() = Some(Outage {
+            end,
+            kind: OutageKind::Silent,
+        });
         let (counts, checksum) = claim(&[some_pages()]);
         let failed = client.finish(host, X, (0, 0), counts, checksum).await;
         assert!(failed.result.unwrap_err().is("storage-unavailable"));
@@ -296,7 +320,10 @@ fn no_segment_is_removed_while_a_base_directory_may_still_have_the_marker() {
         let has_marker = |site: &&Arc<Site>| site.disk.lock().get_versioned(&key).is_ok();
         let marked = cluster.sites.iter().find(has_marker).unwrap();
         let end = Instant::now() + Duration::from_secs(90);
-        *marked.outage.lock() = Some(Outage { end, silent: false });
+        *marked.outage.lock() = Some(Outage {
+            end,
+            kind: OutageKind::Fails,
+        });
         cluster.simulation.history.lock().exchange(X).closing = true;
         let closing = cluster.hosts[0]
             .wait_until_serving()

@@ -31,8 +31,17 @@ use crate::simulation::{Simulation, note};
 #[derive(Debug, Clone, Copy)]
 pub struct Outage {
     pub end: Instant,
+    pub kind: OutageKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutageKind {
+    /// Requests fail.
+    Fails,
     /// Requests are executed, but never answered.
-    pub silent: bool,
+    Silent,
+    /// Requests hang, and are executed when it ends: a file system that is frozen and thaws.
+    Frozen,
 }
 
 /// One base directory, shared by all daemons.
@@ -73,7 +82,8 @@ impl Site {
         let outcome = self.faults.lock().draw(operation, &self.rng);
         let writes = matches!(operation, Operation::Put | Operation::Delete);
         match (outcome, outage) {
-            (_, Some(outage)) if outage.silent && writes && !self.local => {
+            (outcome, Some(outage)) if outage.kind == OutageKind::Frozen => self.possible(outcome),
+            (_, Some(outage)) if outage.kind == OutageKind::Silent && writes && !self.local => {
                 Outcome::FailsAfterEffect
             }
             (_, Some(_)) => Outcome::Fails,
@@ -90,6 +100,20 @@ impl Site {
                 Outcome::Fails
             }
             outcome => outcome,
+        }
+    }
+
+    /// Waits while the base directory is frozen.
+    async fn thawed(&self) {
+        loop {
+            let outage = *self.outage.lock();
+            let frozen = outage.filter(|outage| outage.kind == OutageKind::Frozen);
+            match frozen {
+                Some(outage) if Instant::now() < outage.end => {
+                    tokio::time::sleep_until(outage.end).await;
+                }
+                _ => return,
+            }
         }
     }
 
@@ -156,6 +180,7 @@ impl SimulatedStore {
         note!(site.simulation, "store {what} {outcome:?}");
         let far_side = async move {
             tokio::time::sleep(there).await;
+            site.thawed().await;
             let answer = match outcome {
                 Outcome::Fails => Err(unavailable("connection reset")),
                 Outcome::Throttled => Err(unavailable("503 SlowDown: reduce your request rate")),
@@ -243,8 +268,10 @@ impl SimulatedStore {
         let name = &site.name;
         note!(site.simulation, "store {run:x} {name} {what} {outcome:?}");
         self.far_side(async move {
+            site.thawed().await;
             let temporary = site.disk.lock().create_temporary(&key, run);
             tokio::time::sleep(there).await;
+            site.thawed().await;
             let renamed = site.rename(&temporary, &key, bytes, expected.as_ref(), outcome);
             let name = &site.name;
             note!(site.simulation, "store {run:x} {name} {what}: {renamed:?}");

@@ -93,6 +93,7 @@ mod tests {
             uri: "memory://main".into(),
             healthy,
             error: (!healthy).then(|| "no such bucket".into()),
+            ignores_preconditions: false,
         }
     }
 

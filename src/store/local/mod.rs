@@ -2,18 +2,23 @@
 //!
 //! Does: write files that are complete and durable once they have their name, read ranges of them,
 //! remove them together with the folders that become empty. Does not: know what the files are for.
-//! Invariant: a file under its final name is complete; a file whose name ends in `.tmp` is locked
-//! by the process that writes it, so an unlocked one is abandoned.
+//! Invariant: no symbolic link below a base directory is followed; a file under its final name is
+//! complete; a file whose name ends in `.tmp` is locked by the process that writes it, so an
+//! unlocked one is abandoned.
 
 mod backend;
 mod content;
 mod error;
+mod names;
+mod payload;
+mod permissions;
 mod publish;
 mod read;
 mod root;
 mod swap;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod tree;
 
 pub use backend::{LocalStore, WriteMode};

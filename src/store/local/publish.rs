@@ -5,14 +5,13 @@
 //! only once its content is complete, and a put that returned `Ok` survives a power failure (if
 //! `fsync`).
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-
 use super::error::put_failure;
+use super::payload::Payload;
 use super::root::Root;
 use super::swap;
 use crate::store::keys::TEMPORARY;
@@ -22,15 +21,14 @@ use crate::store::{Precondition, Result};
 const MAX_FOLDER_RACES: u32 = 16;
 
 impl Root {
-    pub fn put(&self, path: &Path, content: &[Bytes]) -> Result<()> {
-        self.publish(path, content, &|temporary| fs::rename(temporary, path))
+    pub fn put(&self, path: &Path, content: &Payload) -> Result<()> {
+        self.publish(path, content, &|temporary| self.rename(temporary, path))
     }
 
-    pub fn put_if(&self, path: &Path, content: &Bytes, expected: &Precondition) -> Result<bool> {
-        let content = std::slice::from_ref(content);
+    pub fn put_if(&self, path: &Path, content: &Payload, expected: &Precondition) -> Result<bool> {
         let written = self.publish(path, content, &|temporary| match expected {
-            Precondition::Absent => swap::create(temporary, path),
-            Precondition::Version(version) => swap::replace(temporary, path, version),
+            Precondition::Absent => swap::create(self, temporary, path),
+            Precondition::Version(version) => swap::replace(self, temporary, path, version),
         })?;
         if let (false, Some(folder)) = (written, path.parent()) {
             // It may have been created for this put.
@@ -43,7 +41,7 @@ impl Root {
     fn publish<T>(
         &self,
         path: &Path,
-        content: &[Bytes],
+        content: &Payload,
         name: &dyn Fn(&Path) -> io::Result<T>,
     ) -> Result<T> {
         let mut races = 0;
@@ -64,11 +62,11 @@ impl Root {
     fn try_publish<T>(
         &self,
         path: &Path,
-        content: &[Bytes],
+        content: &Payload,
         name: &dyn Fn(&Path) -> io::Result<T>,
     ) -> io::Result<T> {
         let folder = path.parent().unwrap_or(&self.folder);
-        self.create_folder(folder)?;
+        self.create_folders(folder)?;
         let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(format!(".{:016x}-{number:x}{TEMPORARY}", self.writer));
@@ -78,46 +76,65 @@ impl Root {
         let named = written.and_then(|file| (name(&temporary), file).0);
         // After a rename there is nothing to remove. A failure is harmless: the temporary is
         // unlocked and will be removed as stale.
-        let _ = fs::remove_file(&temporary);
+        let _ = self.remove_file(&temporary);
         let named = named?;
         self.sync_folders(folder)?;
         Ok(named)
     }
 
     /// Returns the file, which is locked while it is open.
-    fn write_temporary(&self, temporary: &Path, content: &[Bytes]) -> io::Result<File> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(temporary)?;
+    fn write_temporary(&self, temporary: &Path, content: &Payload) -> io::Result<File> {
+        let mut file = self.create(temporary)?;
         // Where the file system has no locks every temporary counts as locked (`is_abandoned`).
         let _ = file.try_lock();
-        self.content.write(&mut file, content)?;
+        // Only for the write: what follows may hang.
+        self.content.write(&mut file, &content.get()?)?;
         if self.fsync {
             file.sync_all()?;
         }
         Ok(file)
     }
 
-    fn create_folder(&self, folder: &Path) -> io::Result<()> {
-        match fs::create_dir(folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let parent = folder.parent().ok_or(error)?;
-                self.create_folder(parent)?;
-                self.create_folder(folder)
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if fs::metadata(folder)?.is_dir() {
-                    return Ok(());
-                }
-                Err(io::Error::from(io::ErrorKind::NotADirectory))
-            }
-            Ok(()) if self.fsync && !self.is_below(folder) => {
-                // The root itself or a folder above it; those below are synced by each put.
-                folder.parent().map_or(Ok(()), sync_folder)
-            }
-            other => other,
+    /// Creates a folder and those above it that do not exist. If others remove one meanwhile, the
+    /// put fails and is repeated: whoever waits here for a folder that cannot be made (`/proc/x`)
+    /// waits for ever.
+    fn create_folders(&self, folder: &Path) -> io::Result<()> {
+        if folder == self.folder {
+            return self.create_root_durably();
         }
+        match self.create_folder(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.create_folders(folder.parent().ok_or(error)?)?;
+                self.create_folder(folder)
+                    .or_else(|error| self.is_folder(folder, error))
+            }
+            Err(error) => self.is_folder(folder, error),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// No failure of its creation if it exists.
+    fn is_folder(&self, folder: &Path, error: io::Error) -> io::Result<()> {
+        match error.kind() {
+            io::ErrorKind::AlreadyExists => self.open_folder(folder).map(drop),
+            _ => Err(error),
+        }
+    }
+
+    fn create_root_durably(&self) -> io::Result<()> {
+        let missing = self
+            .folder
+            .ancestors()
+            .take_while(|folder| !folder.exists());
+        let missing = missing.count();
+        self.create_root()?;
+        if self.fsync {
+            // Those below it are synced by each put.
+            for parent in self.folder.ancestors().skip(1).take(missing) {
+                File::open(parent)?.sync_all()?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes the names in a folder durable, and those of the folders up to the root: another
@@ -132,22 +149,22 @@ impl Root {
             self.folder.parent(),
         ) {
             // Another daemon may just be creating the root. Lack of permission there is no failure.
-            let _ = sync_folder(parent);
+            let _ = File::open(parent).and_then(|parent| parent.sync_all());
         }
         for folder in folder.ancestors() {
-            sync_folder(folder)?;
+            self.sync_folder(folder)?;
             if folder == self.folder {
                 break;
             }
         }
         Ok(())
     }
-}
 
-/// Makes the names in a folder durable.
-///
-/// # Errors
-/// Those of the file system.
-pub fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+    /// Makes the names in a folder durable.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        self.open_folder(folder)?.sync_all()
+    }
 }

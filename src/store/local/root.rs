@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::content::ContentWriter;
 use super::error::failure;
+use super::permissions::Permissions;
 use crate::store::keys::Key;
 use crate::store::{Result, StoreError, StoreErrorKind};
 
@@ -17,6 +18,7 @@ use crate::store::{Result, StoreError, StoreErrorKind};
 #[derive(Debug)]
 pub struct Root {
     pub folder: PathBuf,
+    pub permissions: Permissions,
     pub fsync: bool,
     pub content: ContentWriter,
     /// Identifies this process in the names of its temporaries.
@@ -32,6 +34,7 @@ impl Root {
     pub fn new(folder: PathBuf, fsync: bool, direct: bool, writer: u64) -> Self {
         Self {
             folder,
+            permissions: Permissions::OWNER,
             fsync,
             content: ContentWriter::new(direct),
             writer,

@@ -5,12 +5,11 @@
 //! below the root are removed.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::{failure, if_found};
-use super::publish::sync_folder;
 use super::root::Root;
 use super::swap;
 use crate::store::keys::{Folder, TEMPORARY};
@@ -30,7 +29,7 @@ impl Root {
 
     pub fn list_folders(&self, folder: &Folder) -> Result<Vec<String>> {
         self.check()?;
-        let entries = read_folder(&self.folder.join(folder.as_str()))?;
+        let entries = self.read_folder(&self.folder.join(folder.as_str()))?;
         let folders = entries.into_iter().filter(|(_, is_folder)| *is_folder);
         Ok(folders
             .filter_map(|(path, _)| Some(path.file_name()?.to_str()?.into()))
@@ -46,7 +45,7 @@ impl Root {
                 stale.push(path.to_path_buf());
             }
         })?;
-        stale.retain(|path| is_abandoned(path));
+        stale.retain(|path| self.is_abandoned(path));
         let removed = self.delete(&stale)?;
         for folder in folders.iter().rev() {
             self.remove_empty(folder);
@@ -60,7 +59,7 @@ impl Root {
         let mut next = 0;
         while let Some(folder) = folders.get(next).cloned() {
             next += 1;
-            for (path, is_folder) in read_folder(&folder)? {
+            for (path, is_folder) in self.read_folder(&folder)? {
                 if is_folder {
                     folders.push(path);
                     continue;
@@ -77,7 +76,7 @@ impl Root {
     pub fn delete(&self, paths: &[PathBuf]) -> Result<u64> {
         let mut removed = 0;
         for path in paths {
-            let gone = if_found(fs::remove_file(path));
+            let gone = if_found(self.remove_file(path));
             let gone = gone.map_err(|error| failure("removing", path, error))?;
             removed += u64::from(gone.is_some());
         }
@@ -87,7 +86,7 @@ impl Root {
     }
 
     pub fn delete_if(&self, path: &Path, version: Option<&str>) -> Result<DeleteOutcome> {
-        let outcome = swap::remove(path, version);
+        let outcome = swap::remove(self, path, version);
         let outcome = outcome.map_err(|error| failure("removing", path, error))?;
         if outcome == DeleteOutcome::Removed {
             self.clean_up_folders(path.parent().into_iter(), true)?;
@@ -106,7 +105,7 @@ impl Root {
         for folder in folders.into_iter().rev() {
             let remaining = self.remove_empty(folder);
             if self.fsync && removed {
-                if_found(sync_folder(remaining))
+                if_found(self.sync_folder(remaining))
                     .map_err(|error| failure("removing from", remaining, error))?;
             }
         }
@@ -119,7 +118,7 @@ impl Root {
         let mut folders = folder
             .ancestors()
             .take_while(|folder| self.is_below(folder));
-        let remaining = folders.find(|folder| if_found(fs::remove_dir(folder)).is_err());
+        let remaining = folders.find(|folder| if_found(self.remove_folder(folder)).is_err());
         remaining.unwrap_or(&self.folder)
     }
 }
@@ -130,28 +129,33 @@ fn is_temporary(path: &Path) -> bool {
         .ends_with(TEMPORARY.as_bytes())
 }
 
-/// A temporary that no process has locked will never get its final name. Two races are harmless: if
-/// it has just been renamed, its path is missing and removing it does nothing; if it has not been
-/// locked yet, its writer finds it missing and starts over.
-fn is_abandoned(path: &Path) -> bool {
-    match File::open(path).map(|file| (file.try_lock(), file)) {
-        Ok((Ok(()), _)) => true,
-        Ok((Err(TryLockError::WouldBlock), _)) => false,
-        Ok((Err(TryLockError::Error(error)), _)) | Err(error) => {
-            tracing::debug!(path = %path.display(), %error,
+impl Root {
+    /// A temporary that no process has locked will never get its final name. Two races are
+    /// harmless: if it has just been renamed, its path is missing and removing it does nothing; if
+    /// it has not been locked yet, its writer finds it missing and starts over.
+    fn is_abandoned(&self, path: &Path) -> bool {
+        match self.open(path).map(|file| (file.try_lock(), file)) {
+            Ok((Ok(()), _)) => true,
+            Ok((Err(TryLockError::WouldBlock), _)) => false,
+            Ok((Err(TryLockError::Error(error)), _)) | Err(error) => {
+                tracing::debug!(path = %path.display(), %error,
                 "cannot test whether a temporary is in use; retaining it");
-            false
+                false
+            }
         }
     }
-}
 
-/// The entries of a folder and whether they are folders; none if it does not exist.
-fn read_folder(folder: &Path) -> Result<Vec<(PathBuf, bool)>> {
-    let read = || -> io::Result<Vec<(PathBuf, bool)>> {
-        fs::read_dir(folder)?
-            .map(|entry| entry.and_then(|entry| Ok((entry.path(), entry.file_type()?.is_dir()))))
-            .collect()
-    };
-    let entries = if_found(read()).map_err(|error| failure("listing", folder, error))?;
-    Ok(entries.unwrap_or_default())
+    /// The entries of a folder and whether they are folders; none if it does not exist.
+    fn read_folder(&self, folder: &Path) -> Result<Vec<(PathBuf, bool)>> {
+        let read = || -> io::Result<Vec<(PathBuf, bool)>> {
+            self.open_folder(folder)?;
+            fs::read_dir(folder)?
+                .map(|entry| {
+                    entry.and_then(|entry| Ok((entry.path(), entry.file_type()?.is_dir())))
+                })
+                .collect()
+        };
+        let entries = if_found(read()).map_err(|error| failure("listing", folder, error))?;
+        Ok(entries.unwrap_or_default())
+    }
 }

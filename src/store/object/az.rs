@@ -7,7 +7,8 @@
 use object_store::ClientConfigKey;
 use object_store::azure::{AzureConfigKey as Az, MicrosoftAzureBuilder};
 
-use super::client::{self, REQUEST_TIMEOUT, check_endpoint, is_true, no_retries, take_given};
+use super::client::{self, check_endpoint, is_true, no_retries, take_given};
+use super::progress::Connector;
 use super::redact::Redactor;
 use crate::config::BaseUri;
 use crate::store::opened::OpenedStore;
@@ -31,7 +32,11 @@ const SECRETS: [Az; 4] = [Az::AccessKey, Az::SasKey, Az::ClientSecret, Az::Token
 ///
 /// # Errors
 /// If the options are wrong or contradict each other.
-pub fn open(uri: &BaseUri, options: &mut Options) -> Result<OpenedStore, OpenError> {
+pub fn open(
+    uri: &BaseUri,
+    options: &mut Options,
+    connector: Connector,
+) -> Result<OpenedStore, OpenError> {
     let given = take_given(options, OPTIONS, "azure_", Az::ContainerName)?;
     let gives = |key: &Az| given.iter().any(|(_, k, _)| k == key);
     check_credentials(options, gives)?;
@@ -43,7 +48,6 @@ pub fn open(uri: &BaseUri, options: &mut Options) -> Result<OpenedStore, OpenErr
             builder = builder.with_account(account);
         }
     }
-    builder = builder.with_config(Az::Client(ClientConfigKey::Timeout), REQUEST_TIMEOUT);
     for (_, key, value) in &given {
         builder = builder.with_config(*key, value);
     }
@@ -63,10 +67,18 @@ pub fn open(uri: &BaseUri, options: &mut Options) -> Result<OpenedStore, OpenErr
     let redactor = Redactor::new(secrets);
     let builder = builder
         .with_container_name(uri.bucket())
-        .with_retry(no_retries());
+        .with_retry(no_retries())
+        .with_http_connector(connector.clone());
     let endpoint = endpoint.as_deref().unwrap_or("azure").trim_end_matches('/');
     let endpoint = format!("{endpoint} {account}");
-    client::opened(uri, options, &endpoint, redactor, builder.build())
+    client::opened(
+        uri,
+        options,
+        &endpoint,
+        connector.policy,
+        redactor,
+        builder.build(),
+    )
 }
 
 fn check_credentials(options: &Options, gives: impl Fn(&Az) -> bool) -> Result<(), OpenError> {

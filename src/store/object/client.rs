@@ -1,7 +1,7 @@
 //! What the clients of all clouds have in common.
 //!
-//! Does: map options to the client's keys, check endpoints, set timeouts, name the location. Does
-//! not: know a cloud (`s3`, `gs`, `az`). Invariant: a client retries nothing itself
+//! Does: map options to the client's keys, check endpoints, name the location. Does not: know a
+//! cloud (`s3`, `gs`, `az`). Invariant: a client retries nothing itself
 //! (docs/decisions/storage-failure-and-health.md).
 
 use std::str::FromStr;
@@ -14,12 +14,10 @@ use url::Url;
 use super::backend::ObjectBackend;
 use super::redact::Redactor;
 use crate::config::BaseUri;
+use crate::store::deadline::DeadlinePolicy;
 use crate::store::opened::OpenedStore;
 use crate::store::options::{OpenError, Options};
 use crate::store::{StoreLimits, keys};
-
-/// Limit of one request, including its body: enough for 256 MiB at 5 MB/s.
-pub const REQUEST_TIMEOUT: &str = "60 seconds";
 
 /// Longest key of an object, in bytes: S3's limit, and the lowest of all.
 const MAX_OBJECT_KEY: usize = 1024;
@@ -57,6 +55,10 @@ pub fn take_given<K: FromStr + PartialEq + Copy>(
         };
         if key == bucket {
             return Err(options.refuse(&name, "is part of the URI"));
+        }
+        if name.ends_with("_timeout") && name != format!("{prefix}connect_timeout") {
+            let reason = "limits whole requests, however slow the store is; set `timeout` instead";
+            return Err(options.refuse(&name, reason));
         }
         if let Some((other, ..)) = given.iter().find(|(_, k, _)| *k == key) {
             let reason = format!("and `{other}` are the same option; set one");
@@ -123,6 +125,7 @@ pub fn opened(
     uri: &BaseUri,
     options: &Options,
     endpoint: &str,
+    deadline: DeadlinePolicy,
     redactor: Redactor,
     client: object_store::Result<impl ObjectStore>,
 ) -> Result<OpenedStore, OpenError> {
@@ -134,6 +137,9 @@ pub fn opened(
     Ok(OpenedStore {
         location: format!("{scheme}://{bucket}/{prefix} at {endpoint}"),
         store: Arc::new(ObjectBackend::new(Arc::new(client), prefix, redactor, true)),
-        limits: StoreLimits::REMOTE,
+        limits: StoreLimits {
+            deadline,
+            ..StoreLimits::REMOTE
+        },
     })
 }

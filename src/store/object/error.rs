@@ -11,8 +11,8 @@ use object_store::Error;
 use object_store::client::{HttpError, HttpErrorKind};
 
 use super::client_messages::{
-    code, full_text, http_status, is_short_range, is_whole_object, is_wrong_region,
-    lacks_credentials, server_message,
+    code, full_text, http_status, is_short_range, is_stored_without_tag, is_whole_object,
+    is_wrong_region, lacks_credentials, lacks_tag, refused_delete, server_message,
 };
 use super::redact::Redactor;
 use crate::store::{StoreError, StoreErrorKind};
@@ -28,6 +28,9 @@ enum ClientError {
         code: String,
         message: String,
     },
+    /// The answer of S3 to one key of a bulk delete.
+    #[error("the store did not delete an object, {code}: {message}")]
+    Delete { code: String, message: String },
     #[error("{0}")]
     Other(String),
 }
@@ -35,10 +38,15 @@ enum ClientError {
 /// What an error of `object_store` means here.
 pub fn translate(error: &Error, redactor: &Redactor) -> StoreError {
     let text = full_text(error);
-    let (status, code) = (http_status(&text), code(&text));
+    let delete = refused_delete(&text);
+    let (status, code) = (http_status(&text), delete.map(|d| d.0).or(code(&text)));
     let kind = kind_of(error, status, code, &text);
-    let cause = match (status, code) {
-        (Some(status), Some(code)) => ClientError::Response {
+    let cause = match (delete, status, code) {
+        (Some((code, message)), ..) => ClientError::Delete {
+            code: redactor.clean(code),
+            message: redactor.clean(message),
+        },
+        (None, Some(status), Some(code)) => ClientError::Response {
             status,
             code: redactor.clean(code),
             message: redactor.clean(server_message(&text).unwrap_or_default()),
@@ -47,6 +55,7 @@ pub fn translate(error: &Error, redactor: &Redactor) -> StoreError {
     };
     StoreError {
         hint: hint(status, code, &text),
+        timed_out: transport_kind(error) == Some(HttpErrorKind::Timeout),
         ..StoreError::new(kind, summary(kind)).caused_by(cause)
     }
 }
@@ -77,15 +86,22 @@ fn kind_of(error: &Error, status: Option<u16>, code: Option<&str>, text: &str) -
             Unavailable
         }
         _ if is_transport(error) => Unavailable,
+        _ if refused_delete(text).is_some() => match code {
+            Some("InternalError" | "SlowDown" | "ServiceUnavailable" | "OperationAborted") => {
+                Unavailable
+            }
+            _ => Refused,
+        },
         _ => match status {
             Some(416) => Corrupt,
             Some(404) => NotFound,
             Some(408 | 409 | 425 | 429) => Unavailable,
             Some(400) if code == Some("RequestTimeout") => Unavailable,
-            Some(300..=499) => Refused,
+            Some(300..=499 | 501) => Refused,
             Some(_) => Unavailable,
             None if is_short_range(text) => Corrupt,
             None if is_wrong_region(text) || is_whole_object(text) => Refused,
+            None if lacks_tag(text) => Refused,
             None => Unavailable,
         },
     }
@@ -99,15 +115,24 @@ pub fn is_not_implemented(error: &Error) -> bool {
     }
 }
 
+/// Whether a put that the client reports as failed was answered with success.
+pub fn is_stored(error: &Error) -> bool {
+    is_stored_without_tag(&full_text(error))
+}
+
 fn is_transport(error: &Error) -> bool {
+    transport_kind(error).is_some_and(|kind| kind != HttpErrorKind::Decode)
+}
+
+fn transport_kind(error: &Error) -> Option<HttpErrorKind> {
     let mut source = error.source();
     while let Some(cause) = source {
         if let Some(http) = cause.downcast_ref::<HttpError>() {
-            return !matches!(http.kind(), HttpErrorKind::Decode);
+            return Some(http.kind());
         }
         source = cause.source();
     }
-    false
+    None
 }
 
 fn hint(status: Option<u16>, code: Option<&str>, text: &str) -> Option<&'static str> {
@@ -129,10 +154,14 @@ fn hint(status: Option<u16>, code: Option<&str>, text: &str) -> Option<&'static 
         (_, Some("RequestTimeTooSkewed")) => {
             Some("set this machine's clock: signatures carry the time")
         }
-        (Some(401 | 403), _) => Some(
+        (Some(401 | 403), _) | (None, Some("AccessDenied")) => Some(
             "the credentials need permission to get, put, list and delete objects below the URI",
         ),
         _ if is_wrong_region(text) => Some("set region to that of the bucket"),
+        _ if lacks_tag(text) => Some(
+            "the store gives objects no ETag, which conditional writes need: use another store for \
+             this base directory",
+        ),
         _ => None,
     }
 }
@@ -220,6 +249,44 @@ mod tests {
             source: format!("Server returned non-2xx status code: 404 Not Found: {body}").into(),
         };
         assert_eq!(translated(&error).kind, StoreErrorKind::Refused);
+    }
+
+    /// Story: without the permission to delete, S3 answers 200 to a bulk delete and refuses each
+    /// key in the body. That counted as a failure of the server and was repeated for a minute.
+    #[test]
+    fn a_key_that_a_bulk_delete_refuses_is_not_retried() {
+        let refused = |code: &str| {
+            let text = format!("DeleteObjects request failed for key v1/a: No. (code: {code})");
+            translated(&generic(&text))
+        };
+        let denied = refused("AccessDenied");
+        assert_eq!(denied.kind, StoreErrorKind::Refused);
+        let text = denied.to_string();
+        assert!(
+            text.contains("AccessDenied: No.") && text.contains("permission"),
+            "{text}"
+        );
+        assert_eq!(refused("InternalError").kind, StoreErrorKind::Unavailable);
+    }
+
+    #[test]
+    fn a_store_without_entity_tags_is_refused_with_a_way_out() {
+        let error = translated(&generic("ETag required for conditional put"));
+        assert_eq!(error.kind, StoreErrorKind::Refused);
+        assert!(error.to_string().contains("use another store"), "{error}");
+    }
+
+    /// Story: any message with the word "Requested" was taken for damage, and the task failed.
+    #[test]
+    fn only_a_wrong_range_is_damage() {
+        let kind = |text: &str| translated(&generic(text)).kind;
+        assert_eq!(kind("Requested 2..3, got 2..4"), StoreErrorKind::Corrupt);
+        let unrelated = "Requested rate is too high, got throttled, wait 2..4 s";
+        assert_eq!(kind(unrelated), StoreErrorKind::Unavailable);
+        assert_eq!(
+            kind("Requested resource is busy"),
+            StoreErrorKind::Unavailable
+        );
     }
 
     #[test]

@@ -7,7 +7,8 @@
 use object_store::ClientConfigKey;
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey as Gs};
 
-use super::client::{self, REQUEST_TIMEOUT, check_endpoint, is_true, no_retries, take_given};
+use super::client::{self, check_endpoint, is_true, no_retries, take_given};
+use super::progress::Connector;
 use super::redact::Redactor;
 use crate::config::BaseUri;
 use crate::store::opened::OpenedStore;
@@ -27,7 +28,11 @@ const OPTIONS: &[(&str, Gs)] = &[
 ///
 /// # Errors
 /// If the options are wrong or contradict each other.
-pub fn open(uri: &BaseUri, options: &mut Options) -> Result<OpenedStore, OpenError> {
+pub fn open(
+    uri: &BaseUri,
+    options: &mut Options,
+    connector: Connector,
+) -> Result<OpenedStore, OpenError> {
     let given = take_given(options, OPTIONS, "google_", Gs::Bucket)?;
     let credentials = [
         Gs::ServiceAccount,
@@ -46,8 +51,7 @@ pub fn open(uri: &BaseUri, options: &mut Options) -> Result<OpenedStore, OpenErr
     let mut builder = match named[..] {
         [] => GoogleCloudStorageBuilder::from_env(),
         _ => GoogleCloudStorageBuilder::new(),
-    }
-    .with_config(Gs::Client(ClientConfigKey::Timeout), REQUEST_TIMEOUT);
+    };
     for (_, key, value) in &given {
         builder = builder.with_config(*key, value);
     }
@@ -63,7 +67,15 @@ pub fn open(uri: &BaseUri, options: &mut Options) -> Result<OpenedStore, OpenErr
     let redactor = Redactor::new(secrets);
     let builder = builder
         .with_bucket_name(uri.bucket())
-        .with_retry(no_retries());
+        .with_retry(no_retries())
+        .with_http_connector(connector.clone());
     let endpoint = endpoint.as_deref().unwrap_or("google");
-    client::opened(uri, options, endpoint, redactor, builder.build())
+    client::opened(
+        uri,
+        options,
+        endpoint,
+        connector.policy,
+        redactor,
+        builder.build(),
+    )
 }

@@ -1,8 +1,8 @@
 //! Object stores, through the crate `object_store`: S3, Google Cloud Storage, Azure, and memory.
 //!
-//! Does: open the clients of the clouds, translate operations, keys and errors. Does not: retry
-//! (`retry`, `storage`). Invariant: no error or log line that leaves here holds a configured
-//! secret.
+//! Does: open the clients of the clouds, translate operations, keys and errors, fail requests that
+//! make no progress. Does not: retry (`retry`, `storage`). Invariant: no error or log line that
+//! leaves here holds a configured secret.
 
 pub mod az;
 mod backend;
@@ -11,6 +11,7 @@ mod client_messages;
 mod conditional;
 mod error;
 pub mod gs;
+pub mod progress;
 pub mod redact;
 pub mod s3;
 

@@ -8,9 +8,8 @@ use object_store::ClientConfigKey;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as S3, Checksum};
 use url::Url;
 
-use super::client::{
-    self, REQUEST_TIMEOUT, check_endpoint, is_plain, is_true, no_retries, take_given,
-};
+use super::client::{self, check_endpoint, is_plain, is_true, no_retries, take_given};
+use super::progress::Connector;
 use super::redact::Redactor;
 use crate::config::BaseUri;
 use crate::store::opened::OpenedStore;
@@ -43,14 +42,17 @@ const UPLOAD_CHECKSUMS: &[(&str, UploadChecksum)] = &[
 ///
 /// # Errors
 /// If the options are wrong or contradict each other.
-pub fn open(uri: &BaseUri, options: &mut Options) -> Result<OpenedStore, OpenError> {
+pub fn open(
+    uri: &BaseUri,
+    options: &mut Options,
+    connector: Connector,
+) -> Result<OpenedStore, OpenError> {
     check(options)?;
     let given = take_given(options, OPTIONS, "aws_", S3::Bucket)?;
     let path_style = options.take_bool("path_style")?;
     let checksum = options.take_one_of("upload_checksum", UPLOAD_CHECKSUMS)?;
     let gives = |key: &S3| given.iter().any(|(_, k, _)| k == key);
-    let mut builder = from_environment(gives(&S3::AccessKeyId), gives(&S3::RoleArn))
-        .with_config(S3::Client(ClientConfigKey::Timeout), REQUEST_TIMEOUT);
+    let mut builder = from_environment(gives(&S3::AccessKeyId), gives(&S3::RoleArn));
     for (_, key, value) in &given {
         builder = builder.with_config(*key, value);
     }
@@ -79,9 +81,17 @@ pub fn open(uri: &BaseUri, options: &mut Options) -> Result<OpenedStore, OpenErr
     let redactor = Redactor::new(secrets);
     let builder = builder
         .with_bucket_name(uri.bucket())
-        .with_retry(no_retries());
+        .with_retry(no_retries())
+        .with_http_connector(connector.clone());
     let endpoint = endpoint.as_deref().unwrap_or("aws");
-    client::opened(uri, options, endpoint, redactor, builder.build())
+    client::opened(
+        uri,
+        options,
+        endpoint,
+        connector.policy,
+        redactor,
+        builder.build(),
+    )
 }
 
 /// Without a choice uploads are hashed where the connection is not encrypted: TLS protects the

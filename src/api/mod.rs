@@ -12,6 +12,7 @@ mod observe;
 mod openapi;
 mod page_framing;
 pub mod problem;
+mod protocol;
 mod routes;
 pub mod state;
 mod stream_body;
@@ -20,7 +21,9 @@ use axum::{Extension, Router, middleware};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use routes::{dashboard, exchanges, fallback, handles, health, metrics, partitions, read, sinks};
+use routes::{
+    daemon, dashboard, exchanges, fallback, handles, health, metrics, partitions, read, sinks,
+};
 use state::SharedState;
 
 /// The routes with their OpenAPI descriptions.
@@ -39,6 +42,7 @@ fn described() -> OpenApiRouter<SharedState> {
         .routes(routes!(handles::plan))
         .routes(routes!(read::read_handle))
         .routes(routes!(partitions::read_partition))
+        .routes(routes!(daemon::describe))
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))
         .routes(routes!(metrics::metrics))
@@ -55,6 +59,7 @@ pub fn router(state: SharedState) -> Router {
         keep_alive: state.keep_alive,
     };
     let credentials = state.parts.credentials.clone();
+    let run = state.parts.ingest.daemon();
     routes
         .layer(Extension(openapi::OpenApiText::new(&document)))
         .fallback(fallback::not_found)
@@ -63,6 +68,7 @@ pub fn router(state: SharedState) -> Router {
             credentials,
             authorization::require_access,
         ))
+        .layer(middleware::from_fn_with_state(run, protocol::negotiate))
         .layer(middleware::from_fn_with_state(
             observe_state,
             observe::observe,

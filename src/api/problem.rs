@@ -63,6 +63,7 @@ problem_types! {
     InvalidFrame = "invalid-frame", 400, Fix, "Invalid batch";
     ChecksumMismatch = "checksum-mismatch", 400, Retry, "A page was damaged in transit";
     InvalidHandle = "invalid-handle", 400, Fix, "Invalid source handle";
+    UnsupportedProtocol = "unsupported-protocol", 400, Fix, "No version in common";
     Unauthorized = "unauthorized", 401, Fix, "A valid token or client certificate is required";
     Forbidden = "forbidden", 403, Fix, "The token does not permit this";
     NotFound = "not-found", 404, Fix, "No such route";

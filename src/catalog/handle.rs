@@ -13,7 +13,7 @@ use crate::segment::layout::{FRAME_HEADER_LEN, RECORD_LEN, SEGMENT_HEADER_LEN};
 use crate::segment::varint::{Cursor, index_in, put, put_all, put_text, table};
 
 /// The encoding that this code writes, and the only one that it reads.
-const VERSION: u8 = 1;
+pub const VERSION: u8 = 1;
 
 /// Bound of every number in a range: a segment is far smaller, and sums cannot overflow.
 const MAX_SEGMENT_SIZE: u64 = 1 << 48;

@@ -46,6 +46,11 @@ impl Exchanges {
         }
     }
 
+    /// Largest number of partitions of an exchange that this daemon announces.
+    pub fn max_partitions(&self) -> u32 {
+        self.shared.max_partitions
+    }
+
     /// Records that an exchange is closed. The caller then releases what this daemon holds of it.
     pub(crate) fn mark_closed(&self, exchange: &ExchangeId) {
         self.shared.status.mark_closed(exchange);

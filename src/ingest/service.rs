@@ -87,6 +87,11 @@ impl Ingest {
         ingest
     }
 
+    /// The id of this run of the daemon.
+    pub fn daemon(&self) -> DaemonId {
+        self.shared.deps.daemon
+    }
+
     /// Refuses new sinks from now on.
     pub fn drain(&self) {
         self.shared.draining.store(true, Ordering::Release);

@@ -337,6 +337,48 @@ async fn health_readiness_dashboard_metrics_and_openapi_are_served() {
     server.shut_down().await;
 }
 
+/// A client plans with what every daemon of its fleet supports, so each says what that is.
+#[tokio::test]
+async fn a_daemon_describes_its_versions_and_limits_and_refuses_another_protocol() {
+    let base_folder = BaseFolder::new();
+    let mut config = base_folder.config();
+    config.limits.max_page_size = 12345;
+    let server = TestServer::open(&config).await;
+    let response = server.get("/v1/daemon").await;
+    let run = response.headers()["stopover-run"].clone();
+    assert_eq!(response.headers()["stopover-protocol"], "1");
+    let info = ok_json(response).await;
+    assert_eq!(info["run"], run.to_str().unwrap());
+    assert_eq!(info["limits"]["max_page_size"], 12345);
+    assert_eq!(info["base_directories"][0]["name"], "main");
+
+    let with_protocol = async |path: &str, protocol: &str| {
+        let request = server.request(Method::GET, path);
+        let response = request.header("stopover-protocol", protocol).send().await;
+        response.unwrap()
+    };
+    assert_eq!(
+        with_protocol("/v1/exchanges", "1").await.status(),
+        StatusCode::OK
+    );
+    let refused = with_protocol("/v1/exchanges", "9").await;
+    assert_eq!(refused.headers()["stopover-run"], run);
+    assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
+    let problem: Value = refused.json().await.unwrap();
+    assert_eq!(problem["type"], "urn:stopover:problem:unsupported-protocol");
+    // It is how such a client finds out what to do.
+    assert_eq!(
+        with_protocol("/v1/daemon", "9").await.status(),
+        StatusCode::OK
+    );
+
+    let other = TestServer::open(&config).await;
+    let restarted = other.get("/healthz").await;
+    assert_ne!(restarted.headers()["stopover-run"], run);
+    other.shut_down().await;
+    server.shut_down().await;
+}
+
 /// Promise 10 of docs/semantics.md.
 #[tokio::test]
 async fn without_a_valid_token_nothing_is_read_written_listed_or_deleted() {

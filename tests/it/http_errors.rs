@@ -184,6 +184,9 @@ async fn refused_bodies(server: &TestServer) -> Vec<Case> {
     ] {
         cases.push((problem_type, server.post(path, media_type, body).await));
     }
+    let request = server.request(Method::GET, "/v1/exchanges");
+    let response = request.header("stopover-protocol", "999").send().await;
+    cases.push((ProblemType::UnsupportedProtocol, response.unwrap()));
     cases
 }
 

@@ -47,6 +47,7 @@ pub const TABLE: &[(&str, &str, Access)] = &[
     ("POST", HANDLES, READ),
     ("POST", "/v1/read", READ),
     ("GET", PARTITION, READ),
+    ("GET", "/v1/daemon", ANY_TOKEN),
     ("GET", "/healthz", Access::Open),
     ("GET", "/readyz", Access::Open),
     ("GET", "/metrics", ANY_TOKEN),

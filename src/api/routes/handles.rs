@@ -10,10 +10,10 @@ use utoipa::ToSchema;
 
 use crate::api::extract::{ExchangeParams, ExchangePath, JsonBody, NoQuery, StrictJson};
 use crate::api::page_framing::NDJSON_MEDIA_TYPE;
-use crate::api::problem::{Problem, ProblemResponse};
+use crate::api::problem::{Problem, ProblemResponse, ProblemType};
 use crate::api::state::SharedState;
 use crate::api::stream_body::{OnFailure, StreamBody};
-use crate::catalog::PlannedHandle;
+use crate::catalog::{PlannedHandle, handle};
 use crate::id::TaskAttempt;
 
 /// Bytes of lines in one body frame, at least.
@@ -27,6 +27,8 @@ pub struct HandlesRequest {
     attempts: Vec<(u32, u32)>,
     /// Approximate page bytes of a handle.
     target_size: u64,
+    /// The newest version of handles that all daemons of the client read; any, if it is absent.
+    handle_version: Option<u32>,
 }
 
 impl JsonBody for HandlesRequest {
@@ -77,6 +79,7 @@ pub async fn plan(
     if wanted.target_size == 0 {
         return Err(Problem::invalid("target_size must be at least 1"));
     }
+    check_version(wanted.handle_version)?;
     let chosen = wanted
         .attempts
         .iter()
@@ -96,6 +99,21 @@ pub async fn plan(
         &state.parts.runtime,
     );
     Ok(([(CONTENT_TYPE, NDJSON_MEDIA_TYPE)], Body::new(body)).into_response())
+}
+
+/// Whether handles may be returned to a client that accepts versions up to `newest`.
+fn check_version(newest: Option<u32>) -> Result<(), Problem> {
+    let written = u32::from(handle::VERSION);
+    match newest {
+        Some(newest) if newest < written => {
+            let detail = format!(
+                "this daemon writes source handles of version {written}, the client accepts \
+                 {newest}: some daemon cannot read version {written}; upgrade all daemons"
+            );
+            Err(Problem::new(ProblemType::UnsupportedProtocol, detail))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The lines, as body frames; a handle exists only until its line has been rendered.

@@ -1,5 +1,6 @@
 //! The handlers: one file per resource.
 
+pub mod daemon;
 pub mod dashboard;
 pub mod exchanges;
 pub mod fallback;

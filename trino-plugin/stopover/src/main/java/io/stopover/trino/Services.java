@@ -15,6 +15,7 @@ package io.stopover.trino;
 
 import io.stopover.trino.client.DaemonClient;
 import io.stopover.trino.client.DaemonFailover;
+import io.stopover.trino.client.Fleet;
 
 import static java.util.Objects.requireNonNull;
 
@@ -22,6 +23,7 @@ import static java.util.Objects.requireNonNull;
 record Services(
         DaemonClient client,
         DaemonFailover failover,
+        Fleet fleet,
         VirtualThreads threads,
         StopoverStats stats,
         Tracing tracing)
@@ -30,6 +32,7 @@ record Services(
     {
         requireNonNull(client, "client is null");
         requireNonNull(failover, "failover is null");
+        requireNonNull(fleet, "fleet is null");
         requireNonNull(threads, "threads is null");
         requireNonNull(stats, "stats is null");
         requireNonNull(tracing, "tracing is null");

@@ -22,6 +22,7 @@ import io.stopover.trino.client.Cancellation;
 import io.stopover.trino.client.CancelledException;
 import io.stopover.trino.client.DaemonFailover;
 import io.stopover.trino.client.PlannedHandle;
+import io.stopover.trino.client.ProblemException;
 import io.trino.spi.TrinoException;
 import io.trino.spi.exchange.Exchange;
 import io.trino.spi.exchange.ExchangeId;
@@ -338,14 +339,36 @@ final class StopoverExchange
         if (attempts.isEmpty()) {
             return List.of();
         }
-        List<PlannedHandle> planned = callBlocking(
-                daemon -> services.client().handles(
-                        daemon, name, attempts, settings.sourceHandleTargetSize(), planning),
-                planning);
+        List<PlannedHandle> planned;
+        try {
+            planned = requestHandles(attempts);
+        }
+        catch (ProblemException e) {
+            if (!e.problem().is("unsupported-protocol")) {
+                throw e;
+            }
+            // daemons that this node does not talk to may have been upgraded meanwhile
+            services.fleet().refresh();
+            planned = requestHandles(attempts);
+        }
         stats.addPages(
                 planned.stream().mapToLong(PlannedHandle::pages).sum(),
                 planned.stream().mapToLong(PlannedHandle::bytes).sum());
         return planned.stream().map(this::toSourceHandle).toList();
+    }
+
+    private List<PlannedHandle> requestHandles(Map<Integer, Integer> attempts)
+            throws IOException
+    {
+        return callBlocking(
+                daemon -> services.client().handles(
+                        daemon,
+                        name,
+                        attempts,
+                        settings.sourceHandleTargetSize(),
+                        services.fleet().handleVersion(),
+                        planning),
+                planning);
     }
 
     private void planningFailed(CompletableFuture<?> result, Throwable cause)

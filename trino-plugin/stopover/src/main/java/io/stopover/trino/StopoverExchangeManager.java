@@ -22,6 +22,7 @@ import io.stopover.trino.client.Backoff;
 import io.stopover.trino.client.Cancellation;
 import io.stopover.trino.client.DaemonClient;
 import io.stopover.trino.client.DaemonFailover;
+import io.stopover.trino.client.Fleet;
 import io.stopover.trino.client.SinkId;
 import io.stopover.trino.client.SinkWriter;
 import io.trino.spi.exchange.Exchange;
@@ -71,13 +72,14 @@ public class StopoverExchangeManager
             StopoverConfig config,
             DaemonClient client,
             DaemonFailover failover,
+            Fleet fleet,
             VirtualThreads threads,
             StopoverStats stats,
             Tracing tracing,
             LifeCycleManager lifeCycleManager)
     {
         this.config = requireNonNull(config, "config is null");
-        this.services = new Services(client, failover, threads, stats, tracing);
+        this.services = new Services(client, failover, fleet, threads, stats, tracing);
         this.lifeCycleManager = requireNonNull(lifeCycleManager, "lifeCycleManager is null");
         this.delays = new Backoff.Delays(config.getRetryInitialDelay(), config.getRetryMaxDelay());
     }
@@ -86,6 +88,7 @@ public class StopoverExchangeManager
     public Exchange createExchange(
             ExchangeContext context, int outputPartitionCount, boolean preserveOrderWithinPartition)
     {
+        services.fleet().refreshRestarted();
         String queryId = context.getQueryId().toString();
         String name = queryId.substring(0, Math.min(queryId.length(), MAX_QUERY_ID_LENGTH)) + "-"
                 + UUID.randomUUID();
@@ -121,6 +124,7 @@ public class StopoverExchangeManager
     @Override
     public ExchangeSink createSink(ExchangeSinkInstanceHandle handle)
     {
+        services.fleet().refreshRestarted();
         StopoverSinkInstanceHandle sink = (StopoverSinkInstanceHandle) handle;
         Cancellation cancellation = new Cancellation();
         SinkId id = new SinkId(sink.exchange(), sink.task(), sink.attempt());
@@ -138,7 +142,7 @@ public class StopoverExchangeManager
         return new StopoverSink(
                 id,
                 sink.partitions(),
-                StopoverSink.Sizes.of(config),
+                StopoverSink.Sizes.of(config, services.fleet()),
                 writer,
                 backoffs(ABORT_RETRY_TIME),
                 cancellation,

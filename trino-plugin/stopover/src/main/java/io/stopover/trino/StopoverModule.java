@@ -21,6 +21,7 @@ import io.stopover.trino.client.DaemonFailover;
 import io.stopover.trino.client.DaemonProbe;
 import io.stopover.trino.client.Daemons;
 import io.stopover.trino.client.FailureLog;
+import io.stopover.trino.client.Fleet;
 import io.stopover.trino.client.HttpTransport;
 import io.stopover.trino.client.StartupCheck;
 import io.stopover.trino.client.Token;
@@ -43,6 +44,7 @@ public class StopoverModule
         binder.bind(Daemons.class).in(Scopes.SINGLETON);
         binder.bind(DaemonProbe.class).in(Scopes.SINGLETON);
         binder.bind(FailureLog.class).in(Scopes.SINGLETON);
+        binder.bind(Fleet.class).in(Scopes.SINGLETON);
         binder.bind(StartupCheck.class).in(Scopes.SINGLETON);
         binder.bind(DaemonFailover.class).in(Scopes.SINGLETON);
         binder.bind(VirtualThreads.class).toInstance(new VirtualThreads());

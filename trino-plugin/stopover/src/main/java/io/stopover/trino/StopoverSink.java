@@ -19,6 +19,7 @@ import io.airlift.slice.Slice;
 import io.opentelemetry.api.trace.Span;
 import io.stopover.trino.client.Backoff;
 import io.stopover.trino.client.Cancellation;
+import io.stopover.trino.client.Fleet;
 import io.stopover.trino.client.SinkId;
 import io.stopover.trino.client.SinkWriter;
 import io.stopover.trino.wire.PageBatch;
@@ -66,10 +67,10 @@ final class StopoverSink
 
     record Sizes(long batch, long maxBuffered, long maxPage)
     {
-        static Sizes of(StopoverConfig config)
+        static Sizes of(StopoverConfig config, Fleet fleet)
         {
             return new Sizes(
-                    config.getBatchSize().toBytes(),
+                    fleet.batchSize(),
                     config.getSinkMaxBuffered().toBytes(),
                     config.getMaxPageSize().toBytes());
         }

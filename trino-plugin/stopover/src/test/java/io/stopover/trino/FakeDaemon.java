@@ -35,6 +35,7 @@ import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.Supplier;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
@@ -108,9 +109,10 @@ public final class FakeDaemon
 
     private record OpenSink(List<byte[]> frames, List<Long> batches) {}
 
+    private static final AtomicLong RUNS = new AtomicLong();
     private static final Pattern SINK =
             Pattern.compile("/v1/exchanges/([^/]+)/sinks/(\\d+)/(\\d+)(?:/(pages|finish|abort))?");
-    private static final Pattern PROBE = Pattern.compile("GET /(readyz|openapi\\.json)");
+    private static final Pattern PROBE = Pattern.compile("GET /(readyz|v1/daemon)");
     private static final Pattern EXCHANGE = Pattern.compile("/v1/exchanges/([^/]+)(/handles)?");
 
     private final Store store;
@@ -129,6 +131,14 @@ public final class FakeDaemon
     volatile int leaseSeconds = 900;
     volatile String token;
     private volatile String version = "0.1.0";
+    private volatile String run = "%016x".formatted(RUNS.incrementAndGet());
+    private volatile int oldestProtocol = 1;
+    private volatile int newestProtocol = 1;
+    /** The version of handles that it writes, and the newest that it reads. */
+    private volatile int handleVersion = 1;
+    private volatile long maxBatchSize = 32 << 20;
+    private volatile long maxPageSize = 16 << 20;
+    private volatile long maxPartitions = 65536;
     private volatile String baseDirectories = "{\"name\": \"main\", \"uri\": \"file:///data\", "
             + "\"healthy\": true, \"error\": null}";
 
@@ -308,6 +318,28 @@ public final class FakeDaemon
         this.version = version;
     }
 
+    /** Starts again, with support for these protocols. */
+    public void upgrade(int oldest, int newest)
+    {
+        oldestProtocol = oldest;
+        newestProtocol = newest;
+        restart();
+    }
+
+    /** Starts again; from then on writes this version of handles, and reads none that is newer. */
+    public void upgradeHandles(int version)
+    {
+        handleVersion = version;
+        restart();
+    }
+
+    public void setLimits(long batchSize, long pageSize, long partitions)
+    {
+        maxBatchSize = batchSize;
+        maxPageSize = pageSize;
+        maxPartitions = partitions;
+    }
+
     /** @param json the members of {@code base_directories} */
     public void setBaseDirectories(String json)
     {
@@ -351,6 +383,7 @@ public final class FakeDaemon
             throws Exception
     {
         byte[] body = request.getRequestBody().readAllBytes();
+        request.getResponseHeaders().set("Stopover-Run", run);
         boolean probe = PROBE.matcher(line).matches();
         for (Injected injected : faults) {
             if (probe && !injected.request().pattern().startsWith("GET /")) {
@@ -371,13 +404,28 @@ public final class FakeDaemon
         if (!open && token != null && !("Bearer " + token).equals(bearer)) {
             throw new ProblemResponse("unauthorized", 401, false);
         }
+        if (!probe) {
+            checkProtocol(request);
+        }
         send(request, serve(request, body));
+    }
+
+    private void checkProtocol(HttpExchange request)
+    {
+        String header = request.getRequestHeaders().getFirst("Stopover-Protocol");
+        if (header != null) {
+            int protocol = Integer.parseInt(header);
+            if (protocol < oldestProtocol || protocol > newestProtocol) {
+                throw new ProblemResponse("unsupported-protocol", 400, false);
+            }
+        }
     }
 
     /** Loses everything in memory, as a process that is killed and started again. */
     void restart()
     {
         sinks.clear();
+        run = "%016x".formatted(RUNS.incrementAndGet());
     }
 
     private void send(HttpExchange request, Response response)
@@ -417,8 +465,14 @@ public final class FakeDaemon
             return json("{\"ready\": true, \"draining\": false, \"base_directories\": [%s]}",
                     baseDirectories);
         }
-        if (path.equals("/openapi.json")) {
-            return json("{\"info\": {\"title\": \"Stopover\", \"version\": \"%s\"}}", version);
+        if (path.equals("/v1/daemon")) {
+            return json("""
+                    {"run": "%s", "version": "%s", "protocol": {"oldest": %s, "newest": %s},
+                     "handles": {"oldest": 1, "newest": %s},
+                     "limits": {"max_batch_size": %s, "max_page_size": %s, "max_partitions": %s},
+                     "base_directories": [%s]}""",
+                    run, version, oldestProtocol, newestProtocol, handleVersion,
+                    maxBatchSize, maxPageSize, maxPartitions, baseDirectories);
         }
         if (path.equals("/v1/read")) {
             return new Response(200, read(new String(body, UTF_8), query(request, "skip")));
@@ -534,6 +588,10 @@ public final class FakeDaemon
     private Response handles(String exchange, String body)
     {
         Announced announced = announced(exchange);
+        Matcher newest = Pattern.compile("\"handle_version\": (\\d+)").matcher(body);
+        if (newest.find() && Integer.parseInt(newest.group(1)) < handleVersion) {
+            throw new ProblemResponse("unsupported-protocol", 400, false);
+        }
         Map<Integer, List<String>> byPartition = new TreeMap<>();
         Matcher attempts = Pattern.compile("\\[(\\d+),(\\d+)]").matcher(body);
         while (attempts.find()) {

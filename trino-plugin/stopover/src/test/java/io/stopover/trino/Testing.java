@@ -26,6 +26,7 @@ import io.stopover.trino.client.DaemonFailover;
 import io.stopover.trino.client.DaemonProbe;
 import io.stopover.trino.client.Daemons;
 import io.stopover.trino.client.FailureLog;
+import io.stopover.trino.client.Fleet;
 import io.stopover.trino.client.HttpTransport;
 import io.stopover.trino.client.Token;
 import io.trino.plugin.base.metrics.LongCount;
@@ -100,12 +101,11 @@ final class Testing
         StopoverConfig config = new StopoverConfig().setUris(uris(daemons));
         HttpTransport transport =
                 new HttpTransport(config, new StopoverTlsConfig(), new Token(config));
+        DaemonProbe probe = new DaemonProbe(transport, config);
         return new Services(
                 new DaemonClient(transport, config),
-                new DaemonFailover(
-                        new Daemons(config),
-                        new DaemonProbe(transport, config),
-                        new FailureLog()),
+                new DaemonFailover(new Daemons(config), probe, new FailureLog()),
+                new Fleet(config, probe),
                 threads,
                 new StopoverStats(),
                 new Tracing(TracerProvider.noop().get("test")));

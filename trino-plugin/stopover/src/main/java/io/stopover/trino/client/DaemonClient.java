@@ -37,6 +37,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.OptionalInt;
 
 import static java.util.Objects.requireNonNull;
 import static java.util.stream.Collectors.joining;
@@ -213,25 +214,37 @@ public final class DaemonClient
                 _ -> null);
     }
 
-    /** Plans source handles for the selected attempt of each task. */
+    /**
+     * Plans source handles for the selected attempt of each task.
+     *
+     * @param handleVersion newest version of handles that all daemons read, if known
+     */
     public List<PlannedHandle> handles(
             URI daemon,
             String exchange,
             Map<Integer, Integer> attempts,
             long targetSize,
+            OptionalInt handleVersion,
             Cancellation cancellation)
             throws IOException
     {
         String body = attempts.entrySet().stream()
                 .map(entry -> "[%s,%s]".formatted(entry.getKey(), entry.getValue()))
-                .collect(joining(
-                        ",", "{\"attempts\": [", "], \"target_size\": " + targetSize + "}"));
+                .collect(joining(",", "{\"attempts\": [", "], \"target_size\": " + targetSize
+                        + version(handleVersion) + "}"));
         return transport.execute(
                 daemon,
                 () -> json(new HttpPost(daemon + "/v1/exchanges/" + exchange + "/handles"), body),
                 read,
                 cancellation,
                 DaemonClient::readHandles);
+    }
+
+    private static String version(OptionalInt handleVersion)
+    {
+        return handleVersion.isPresent()
+                ? ", \"handle_version\": " + handleVersion.getAsInt()
+                : "";
     }
 
     /** Reads the pages of a handle, except the first {@code skip}; returns after the last one. */

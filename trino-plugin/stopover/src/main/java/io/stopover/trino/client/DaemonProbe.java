@@ -72,18 +72,24 @@ public final class DaemonProbe
     }
 
     /**
-     * The version of the daemon. Any valid token may ask for it.
+     * Versions, limits and base directories of the daemon. Any valid token may ask for them.
      *
      * @throws ProblemException if the daemon rejects the token
      */
-    String version(URI daemon)
+    DaemonInfo info(URI daemon)
             throws IOException
     {
         return transport.execute(
                 daemon,
-                () -> new HttpGet(daemon + "/openapi.json"),
+                () -> new HttpGet(daemon + "/v1/daemon"),
                 limits,
                 new Cancellation(),
-                response -> DaemonClient.readJson(response).object("info").string("version"));
+                response -> DaemonInfo.of(DaemonClient.readJson(response)));
+    }
+
+    /** The run of the daemon that answered last; empty before its first response. */
+    Optional<String> run(URI daemon)
+    {
+        return transport.run(daemon);
     }
 }

@@ -31,6 +31,7 @@ import org.apache.hc.client5.http.impl.classic.HttpClients;
 import org.apache.hc.client5.http.impl.io.ManagedHttpClientConnectionFactory;
 import org.apache.hc.client5.http.impl.io.PoolingHttpClientConnectionManager;
 import org.apache.hc.core5.http.ClassicHttpResponse;
+import org.apache.hc.core5.http.Header;
 import org.apache.hc.core5.http.HttpEntity;
 import org.apache.hc.core5.http.config.Http1Config;
 import org.apache.hc.core5.http.impl.io.HttpRequestExecutor;
@@ -71,6 +72,8 @@ import static java.util.concurrent.TimeUnit.MILLISECONDS;
 public final class HttpTransport
 {
     private static final int BUFFER_SIZE = 64 * 1024;
+    private static final String PROTOCOL_HEADER = "Stopover-Protocol";
+    private static final String RUN_HEADER = "Stopover-Run";
     private static final int MAX_PROBLEM_SIZE = 1024 * 1024;
     private static final Http1Config HTTP1 = Http1Config.custom()
             .setBufferSize(BUFFER_SIZE)
@@ -103,6 +106,7 @@ public final class HttpTransport
     private final String node;
     private final Duration connectTimeout;
     private final ScheduledThreadPoolExecutor timer;
+    private final Runs runs = new Runs();
     private volatile boolean closed;
 
     @Inject
@@ -197,6 +201,7 @@ public final class HttpTransport
         RequestInfo info = describe(daemon, request, limits);
         bearer.ifPresent(value -> request.setHeader("Authorization", "Bearer " + value));
         request.setHeader("X-Request-Id", info.id());
+        request.setHeader(PROTOCOL_HEADER, Integer.toString(Fleet.PROTOCOL));
         W3CTraceContextPropagator.getInstance()
                 .inject(Context.current(), request, HttpUriRequestBase::setHeader);
         request.setConfig(RequestConfig.custom()
@@ -210,6 +215,10 @@ public final class HttpTransport
             return http.execute(request, response -> {
                 if (limits.total().isEmpty()) {
                     watchdog.stop();
+                }
+                Header run = response.getFirstHeader(RUN_HEADER);
+                if (run != null) {
+                    runs.observe(daemon, run.getValue());
                 }
                 return read(info, response, reader);
             });
@@ -344,6 +353,12 @@ public final class HttpTransport
     private static Timeout timeout(Duration duration)
     {
         return Timeout.ofMilliseconds(duration.toMillis());
+    }
+
+    /** The run of the daemon that answered last; empty before its first response. */
+    Optional<String> run(URI daemon)
+    {
+        return runs.current(daemon);
     }
 
     /** Statistics of the connection pool. */

@@ -15,29 +15,28 @@ package io.stopover.trino.client;
 
 import java.util.ArrayList;
 import java.util.List;
-import java.util.SortedMap;
-import java.util.TreeMap;
 
 /**
  * What a daemon that is ready reports about itself.
  *
- * @param baseDirectories URI by name
- * @param unhealthy names and errors of base directories that cannot be used now
+ * @param unhealthy names and errors of base directories that cannot be used now; empty if the
+ *        daemon does not show them to this client
  */
-record Readiness(SortedMap<String, String> baseDirectories, List<String> unhealthy)
+record Readiness(List<String> unhealthy)
 {
     static Readiness of(JsonMap json)
             throws MalformedJsonException
     {
-        SortedMap<String, String> baseDirectories = new TreeMap<>();
         List<String> unhealthy = new ArrayList<>();
+        if (!json.has("base_directories")) {
+            return new Readiness(unhealthy);
+        }
         for (JsonMap base : json.objects("base_directories")) {
-            baseDirectories.put(base.string("name"), base.string("uri"));
             if (!base.bool("healthy")) {
                 String error = base.has("error") ? base.string("error") : "unhealthy";
                 unhealthy.add("%s (%s)".formatted(base.string("name"), error));
             }
         }
-        return new Readiness(baseDirectories, unhealthy);
+        return new Readiness(unhealthy);
     }
 }

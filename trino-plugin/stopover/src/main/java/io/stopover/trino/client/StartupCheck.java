@@ -20,7 +20,6 @@ import jakarta.annotation.PostConstruct;
 
 import java.io.IOException;
 import java.net.URI;
-import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -37,17 +36,19 @@ public final class StartupCheck
 {
     private static final Logger log = Logger.get(StartupCheck.class);
 
-    private record Report(URI daemon, String version, Readiness readiness) {}
+    private record Report(URI daemon, DaemonInfo info, Readiness readiness) {}
 
     private final List<URI> daemons;
     private final DaemonProbe probe;
+    private final Fleet fleet;
     private final CompletableFuture<Void> finished = new CompletableFuture<>();
 
     @Inject
-    public StartupCheck(StopoverConfig config, DaemonProbe probe)
+    public StartupCheck(StopoverConfig config, DaemonProbe probe, Fleet fleet)
     {
         this.daemons = config.getUris();
         this.probe = requireNonNull(probe, "probe is null");
+        this.fleet = requireNonNull(fleet, "fleet is null");
     }
 
     @PostConstruct
@@ -83,20 +84,15 @@ public final class StartupCheck
             });
             checks.put(daemon, check);
         }
-        List<Report> reports = new ArrayList<>();
         checks.forEach((daemon, check) -> {
             try {
-                Report report = check.join();
-                reports.add(report);
-                logReport(report);
+                logReport(check.join());
             }
             catch (RuntimeException e) {
                 logFailure(daemon, e.getCause());
             }
         });
-        if (!reports.isEmpty()) {
-            compare(reports);
-        }
+        fleet.warnAboutDifferences();
     }
 
     private Report check(URI daemon)
@@ -104,17 +100,18 @@ public final class StartupCheck
     {
         // in this order: the first request needs no token, so each failure has one cause
         Readiness readiness = probe.readiness(daemon);
-        return new Report(daemon, probe.version(daemon), readiness);
+        return new Report(daemon, fleet.ask(daemon), readiness);
     }
 
-    private static void logReport(Report report)
+    private void logReport(Report report)
     {
         log.info(
                 "Stopover daemon %s is ready for this node: version %s, base directories %s",
-                report.daemon(), report.version(), report.readiness().baseDirectories());
+                report.daemon(), report.info().version(), report.info().baseDirectories());
         for (String base : report.readiness().unhealthy()) {
             log.warn("Stopover daemon %s cannot use its base directory %s", report.daemon(), base);
         }
+        fleet.warn(report.daemon());
     }
 
     private static void logFailure(URI daemon, Throwable failure)
@@ -129,24 +126,5 @@ public final class StartupCheck
         }
         log.warn(
                 "Stopover daemon %s cannot be used by this node: %s", daemon, failure.getMessage());
-    }
-
-    /** A fleet shares its base directories, and runs one version except during an upgrade. */
-    private static void compare(List<Report> reports)
-    {
-        Report first = reports.getFirst();
-        for (Report other : reports) {
-            Map<String, String> expected = first.readiness().baseDirectories();
-            Map<String, String> actual = other.readiness().baseDirectories();
-            if (!actual.equals(expected)) {
-                log.warn("Stopover daemons differ in their base directories, so data written by one"
-                                + " cannot be read through the other: %s has %s, %s has %s",
-                        first.daemon(), expected, other.daemon(), actual);
-            }
-            if (!other.version().equals(first.version())) {
-                log.warn("Stopover daemons differ in their version: %s runs %s, %s runs %s",
-                        first.daemon(), first.version(), other.daemon(), other.version());
-            }
-        }
     }
 }

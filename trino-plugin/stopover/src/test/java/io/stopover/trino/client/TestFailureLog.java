@@ -74,11 +74,16 @@ class TestFailureLog
         return messages(FailureLog.class, action);
     }
 
-    /** Messages that the class logs while the action runs, each with its level. */
     static List<String> messages(Class<?> source, Runnable action)
     {
+        return messages(source.getName(), action);
+    }
+
+    /** Messages that a class or package logs while the action runs, each with its level. */
+    static List<String> messages(String source, Runnable action)
+    {
         List<String> messages = new ArrayList<>();
-        Logger logger = Logger.getLogger(source.getName());
+        Logger logger = Logger.getLogger(source);
         Level level = logger.getLevel();
         Handler handler = new Handler()
         {

@@ -36,6 +36,7 @@ class TestStartupCheck
     private final FakeDaemon.Store store = new FakeDaemon.Store();
     private final FakeDaemon first = new FakeDaemon(store);
     private final FakeDaemon second = new FakeDaemon(store);
+    private Fleet fleet;
 
     @AfterEach
     void close()
@@ -54,9 +55,11 @@ class TestStartupCheck
                 .setConnectTimeout(new Duration(1, SECONDS));
         HttpTransport transport =
                 new HttpTransport(config, new StopoverTlsConfig(), new Token(config));
-        StartupCheck check = new StartupCheck(config, new DaemonProbe(transport, config));
+        DaemonProbe probe = new DaemonProbe(transport, config);
+        fleet = new Fleet(config, probe);
+        StartupCheck check = new StartupCheck(config, probe, fleet);
         try {
-            return TestFailureLog.messages(StartupCheck.class, () -> {
+            return TestFailureLog.messages(StartupCheck.class.getPackageName(), () -> {
                 check.start();
                 check.finished().join();
             });
@@ -130,5 +133,33 @@ class TestStartupCheck
         assertThat(check()).last().asString()
                 .startsWith("WARNING Stopover daemons differ in their version")
                 .contains("0.1.0", "0.2.0");
+    }
+
+    /** A batch that one daemon of the fleet refused failed the query. */
+    @Test
+    void testLowestLimitOfTheFleetIsUsedAndTold()
+    {
+        second.setLimits(1 << 20, 1 << 20, 50);
+        List<String> messages = check();
+        assertThat(messages)
+                .filteredOn(message -> message.startsWith("WARNING"))
+                .hasSize(3)
+                .allSatisfy(message -> assertThat(message).contains(second.uri().toString()))
+                .anySatisfy(message -> assertThat(message).contains("limits.max_page_size"))
+                .anySatisfy(message -> assertThat(message).contains("limits.max_batch_size"))
+                .anySatisfy(message -> assertThat(message).contains("limits.max_partitions"));
+        assertThat(fleet.batchSize()).isEqualTo(1 << 20);
+    }
+
+    @Test
+    void testDaemonOfAnotherProtocolIsAWarningThatNamesTheSideToUpgrade()
+    {
+        first.upgrade(0, 0);
+        second.upgrade(2, 3);
+        assertThat(check())
+                .anySatisfy(message -> assertThat(message).contains(
+                        first.uri() + " ", "protocol 0 to 0", "upgrade the daemons first"))
+                .anySatisfy(message -> assertThat(message).contains(
+                        second.uri() + " ", "protocol 2 to 3", "upgrade the plugin"));
     }
 }

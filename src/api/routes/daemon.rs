@@ -1,0 +1,82 @@
+//! What a client must know of a daemon before it plans: versions, limits, base directories.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::api::extract::NoQuery;
+use crate::api::protocol::{DESCRIPTION, NEWEST_PROTOCOL, OLDEST_PROTOCOL};
+use crate::api::state::SharedState;
+use crate::catalog::handle;
+
+/// The versions that one side of the protocol supports.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Versions {
+    oldest: u32,
+    newest: u32,
+}
+
+/// The limits that a client plans with, in bytes unless stated otherwise.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Limits {
+    max_batch_size: u64,
+    max_page_size: u64,
+    /// Number of partitions.
+    max_partitions: u32,
+}
+
+/// A base directory of a daemon.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BaseDirectoryIdentity {
+    name: String,
+    /// URI without credentials.
+    uri: String,
+}
+
+/// A daemon.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DaemonInfo {
+    /// Differs after each start; also the header `Stopover-Run` of every response.
+    run: String,
+    version: &'static str,
+    protocol: Versions,
+    /// Versions of source handles: it reads all of them and writes the newest.
+    handles: Versions,
+    limits: Limits,
+    base_directories: Vec<BaseDirectoryIdentity>,
+}
+
+/// Describes this daemon.
+#[utoipa::path(
+    get,
+    path = DESCRIPTION,
+    tag = "operations",
+    responses((status = 200, description = "This daemon", body = DaemonInfo))
+)]
+pub async fn describe(State(state): State<SharedState>, _: NoQuery) -> Json<DaemonInfo> {
+    let bases = state.parts.storage.status().into_iter();
+    Json(DaemonInfo {
+        run: state.parts.ingest.daemon().to_string(),
+        version: env!("CARGO_PKG_VERSION"),
+        protocol: Versions {
+            oldest: OLDEST_PROTOCOL,
+            newest: NEWEST_PROTOCOL,
+        },
+        handles: Versions {
+            oldest: u32::from(handle::VERSION),
+            newest: u32::from(handle::VERSION),
+        },
+        limits: Limits {
+            max_batch_size: state.body_limits.max_batch_size,
+            max_page_size: state.body_limits.max_page_size,
+            max_partitions: state.parts.exchanges.max_partitions(),
+        },
+        base_directories: bases
+            .map(|base| BaseDirectoryIdentity {
+                name: base.name.to_string(),
+                uri: base.uri,
+            })
+            .collect(),
+    })
+}

@@ -1,0 +1,62 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
+package io.stopover.trino.client;
+
+import java.util.SortedMap;
+import java.util.TreeMap;
+
+/**
+ * What a daemon says of itself: versions, limits and base directories.
+ *
+ * @param run differs after each start of the daemon
+ * @param newestHandle newest version of source handles that it reads
+ * @param baseDirectories what identifies each base directory, by its name
+ */
+record DaemonInfo(
+        String run,
+        String version,
+        long oldestProtocol,
+        long newestProtocol,
+        int newestHandle,
+        long maxBatchSize,
+        long maxPageSize,
+        long maxPartitions,
+        SortedMap<String, String> baseDirectories)
+{
+    static DaemonInfo of(JsonMap json)
+            throws MalformedJsonException
+    {
+        JsonMap protocol = json.object("protocol");
+        JsonMap limits = json.object("limits");
+        SortedMap<String, String> baseDirectories = new TreeMap<>();
+        for (JsonMap base : json.objects("base_directories")) {
+            baseDirectories.put(base.string("name"), base.string("uri"));
+        }
+        return new DaemonInfo(
+                json.string("run"),
+                json.string("version"),
+                protocol.integer("oldest"),
+                protocol.integer("newest"),
+                (int) Math.min(Integer.MAX_VALUE, json.object("handles").integer("newest")),
+                limits.integer("max_batch_size"),
+                limits.integer("max_page_size"),
+                limits.integer("max_partitions"),
+                baseDirectories);
+    }
+
+    boolean speaks(int protocol)
+    {
+        return oldestProtocol <= protocol && protocol <= newestProtocol;
+    }
+}

@@ -10,7 +10,9 @@
 # pod can reach. To be reached from outside, it needs a token (STOPOVER_SERVER__TOKEN_FILE) and
 # STOPOVER_SERVER__LISTEN=0.0.0.0:7077.
 
-FROM docker.io/library/rust:1.95-slim-bookworm AS build
+# Base images are named by tag for people and by digest (of the index of all architectures) for the
+# build. To update one, change both: docker buildx imagetools inspect NAME:TAG prints the digest.
+FROM docker.io/library/rust:1.95-slim-bookworm@sha256:d7482085ff5b415f84dba5647ae71606650bdef00db7aeb69f4b3d170c3e4082 AS build
 WORKDIR /build
 # Function names remain for panics; line tables would more than double the size of the image.
 ENV CARGO_PROFILE_RELEASE_STRIP=debuginfo
@@ -27,7 +29,7 @@ RUN touch src/lib.rs src/main.rs \
  && cp target/release/stopover /stopover \
  && mkdir -p /spool
 
-FROM docker.io/library/debian:bookworm-slim
+FROM docker.io/library/debian:bookworm-slim@sha256:96e378d7e6531ac9a15ad505478fcc2e69f371b10f5cdf87857c4b8188404716
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /stopover /usr/local/bin/stopover
 # A number, so that Kubernetes can verify that it is not root.

@@ -140,7 +140,7 @@ fn survives_printing(loaded: &Loaded) {
         let options = base
             .options
             .iter()
-            .map(|(key, value)| (key.as_str(), value.as_str()));
+            .map(|(key, value)| (key.as_str(), value.expose()));
         // The key of a flag ends at the first =, and its parts at each dot.
         let plain = |key: &str| !key.contains(['.', '=']) && key.trim() == key;
         let keys = options.filter(|(key, _)| plain(key)).chain([name]);
@@ -162,5 +162,13 @@ fn comparable(config: &Config) -> String {
         base.options
             .retain(|key, _| !key.contains(['.', '=']) && key.trim() == key);
     }
-    format!("{config:?}")
+    let shown = format!("{config:?}");
+    let options = config
+        .base_directories
+        .iter()
+        .flat_map(|base| &base.options);
+    // Their values are hidden by the line above.
+    options.fold(shown, |all, (key, value)| {
+        format!("{all}\n{key}={}", value.expose())
+    })
 }

@@ -70,7 +70,7 @@ fn check_batch(input: Vec<u8>) {
         .collect();
     assert_eq!(joined, input, "every byte is in one run");
     assert!(batch.runs.iter().all(|run| run.partition < PARTITIONS));
-    let pages: u64 = batch.runs.iter().map(|run| u64::from(run.pages())).sum();
+    let pages: u64 = batch.runs.iter().map(|run| u64::from(run.pages)).sum();
     assert_eq!(pages, batch.pages);
     let headers = pages * FRAME_HEADER_LEN as u64;
     assert_eq!(batch.page_bytes + headers, input.len() as u64);

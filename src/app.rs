@@ -1,7 +1,8 @@
 //! The composition root: builds a daemon from its configuration and runs it until it is stopped.
 //!
-//! Does: give every part what it needs, in one place. Does not: decide anything else. Invariant:
-//! the daemon listens only once every part behind `api` exists.
+//! Does: give every part what it needs, in one place; run a daemon from its first moment to its
+//! last. Does not: decide anything else. Invariant: the daemon listens before anything can wait,
+//! and no later step of its start takes longer than `server.start_timeout`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
+use crate::api::startup::Startup;
 use crate::api::state::{ApiDeps, ApiState, SharedState, Slots};
 use crate::cache::hot::HotSegments;
 use crate::catalog::Catalog;
@@ -46,6 +48,7 @@ pub struct Daemon {
     pub closing: Closing,
     pub write_pool: MemoryPool,
     pub read_pool: MemoryPool,
+    pub startup: Startup,
     pub metrics: Arc<Metrics>,
 }
 
@@ -67,8 +70,7 @@ impl Daemon {
         storage: Storage,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let memory = config.memory.split();
-        let query = &config.query;
+        let (memory, query) = (config.memory.split(), &config.query);
         let write_pool = MemoryPool::limited("write", memory.write, query.max_write_memory);
         let read_pool = MemoryPool::limited("read", memory.read, query.max_read_memory);
         let exchanges = Exchanges::new(
@@ -135,6 +137,7 @@ impl Daemon {
             closing,
             write_pool,
             read_pool,
+            startup: Startup::default(),
             metrics,
         }
     }
@@ -153,8 +156,10 @@ pub enum RunError {
     Signals(#[source] std::io::Error),
 }
 
-/// Runs a daemon until SIGTERM or SIGINT, then drains and stops it. `ready` receives the address
-/// once requests are accepted.
+/// Runs a daemon until SIGTERM or SIGINT, then drains and stops it. It listens at once and answers
+/// liveness, readiness and metrics; all else is served once the base directories have been brought
+/// up, or have been given up for now. `ready` receives the address then.
+/// Returns how many sinks were cut off, whose tasks will run again.
 ///
 /// # Errors
 /// The daemon could not start.
@@ -162,11 +167,12 @@ pub async fn run(
     config: &Config,
     runtime: &Runtime,
     ready: impl FnOnce(SocketAddr),
-) -> Result<(), RunError> {
+) -> Result<usize, RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
     let daemon = Daemon::build(config, runtime)?;
+    daemon.startup.begin();
     let credentials = Credentials::open(&config.server, &runtime.clock)?;
     let state = daemon.api_state(config, credentials.clone());
     let limits = ServerLimits::new(&config.limits);
@@ -180,23 +186,48 @@ pub async fn run(
         config.server.reload_interval,
     );
     runtime.tasks.spawn_until_stopped(reload);
-    daemon.probe_storage().await;
     let address = server.address();
     let stop = CancellationToken::new();
     let serving = server.run(api::router(state), runtime, stop.clone());
+    let starting = async {
+        tracing::info!(%address, "listening; bringing up the base directories");
+        daemon.start(config.server.start_timeout).await;
+        tracing::info!(%address, budget = config.memory.resolve(), "serving");
+        ready(address);
+    };
+    let starting = stop.run_until_cancelled(starting);
     let stopping = async {
         either(&mut terminate, &mut interrupt).await;
         let second_signal = either(&mut terminate, &mut interrupt);
         let timeout = config.server.drain_timeout;
-        daemon.drain(timeout, second_signal).await;
+        let cut_off = daemon.drain(timeout, second_signal).await;
         stop.cancel();
+        cut_off
     };
-    tracing::info!(%address, budget = config.memory.resolve(), "serving");
-    ready(address);
-    tokio::join!(serving, stopping);
+    let ((), _, cut_off) = tokio::join!(serving, starting, stopping);
     runtime.tasks.shut_down().await;
     tracing::info!("stopped");
-    Ok(())
+    Ok(cut_off)
+}
+
+/// Logs each time that new exchanges can no longer be opened, or can be again, and sets the metric.
+async fn report_opening(storage: Storage, metrics: Arc<Metrics>) {
+    let mut was_open = true;
+    loop {
+        let obstacles = storage.opening_obstacles();
+        let is_open = obstacles.is_empty();
+        metrics.accepts_exchanges.set(is_open.into());
+        match (was_open, is_open) {
+            (true, false) => tracing::error!(
+                obstacles = obstacles.join("; "),
+                "no new exchange can be opened: queries that start now fail or wait"
+            ),
+            (false, true) => tracing::info!("new exchanges can be opened again"),
+            _ => {}
+        }
+        was_open = is_open;
+        storage.health_changed().await;
+    }
 }
 
 async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
@@ -207,10 +238,10 @@ async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
 }
 
 impl Daemon {
-    /// Probes the base directories and logs which are not usable.
-    async fn probe_storage(&self) {
-        tracing::info!("probing the base directories");
-        for base in self.storage.probe().await {
+    /// Brings up the base directories, and serves with those that work. If none does, the daemon
+    /// runs all the same: it is not ready, and becomes ready when one works.
+    pub async fn start(&self, within: Duration) {
+        for base in self.storage.start(within).await {
             match &base.error {
                 None => tracing::info!(base = %base.name, uri = %base.uri,
                     "base directory is usable"),
@@ -218,10 +249,15 @@ impl Daemon {
                     "base directory is unusable; probing it in the background"),
             }
         }
+        self.startup.complete();
+        let (storage, metrics) = (self.storage.clone(), Arc::clone(&self.metrics));
+        let reporting = report_opening(storage, metrics);
+        self.runtime.tasks.spawn_until_stopped(reporting);
     }
 
-    /// Drains until all sinks are settled, or until `timeout` or `interrupted`.
-    async fn drain(&self, timeout: Duration, interrupted: impl Future<Output = ()>) {
+    /// Drains until all sinks are settled, or until `timeout` or `interrupted`. Returns how many
+    /// were not.
+    async fn drain(&self, timeout: Duration, interrupted: impl Future<Output = ()>) -> usize {
         tracing::info!(
             seconds = timeout.as_secs(),
             "stopping: no new sinks, open ones may finish; a second signal stops it at once"
@@ -236,6 +272,7 @@ impl Daemon {
                 "sinks were still open; their tasks will run again"
             );
         }
+        left
     }
 }
 
@@ -284,16 +321,6 @@ impl Daemon {
         let requests = HttpMetrics::default();
         let registry = MetricsRegistry::new(&self.metrics);
         registry.extend(|r| {
-            let pools = vec![
-                ("write", self.write_pool.clone()),
-                ("read", self.read_pool.clone()),
-            ];
-            r.register_collector(Box::new(PoolCollector::new(pools)));
-            let slots = vec![
-                ("write", slots.writes.clone()),
-                ("read", slots.reads.clone()),
-            ];
-            r.register_collector(Box::new(SlotCollector::new(slots)));
             self.storage.metrics().register(r);
             requests.register(r);
             credentials.metrics().register(r);
@@ -310,9 +337,24 @@ impl Daemon {
             read_memory: self.read_pool.clone(),
             runtime: self.runtime.clone(),
             credentials,
+            startup: self.startup.clone(),
             registry,
             requests,
         };
-        ApiState::new(parts, &config.limits, slots)
+        let state = ApiState::new(parts, &config.limits, slots);
+        state.parts.registry.extend(|r| {
+            let pools = vec![
+                ("write", self.write_pool.clone()),
+                ("read", self.read_pool.clone()),
+                ("request", state.body_limits.control_bodies.clone()),
+            ];
+            r.register_collector(Box::new(PoolCollector::new(pools)));
+            let slots = vec![
+                ("write", state.slots.writes.clone()),
+                ("read", state.slots.reads.clone()),
+            ];
+            r.register_collector(Box::new(SlotCollector::new(slots)));
+        });
+        state
     }
 }

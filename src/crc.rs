@@ -2,11 +2,6 @@
 //!
 //! Does: compute it at once or incrementally. Does not: decide what it covers.
 
-#![cfg_attr(
-    not(test),
-    warn(clippy::cast_possible_truncation, clippy::cast_sign_loss)
-)]
-
 /// Running CRC-32C (Castagnoli).
 #[derive(Clone)]
 pub struct Checksum(crc_fast::Digest);
@@ -48,7 +43,7 @@ pub fn checksum(bytes: &[u8]) -> u32 {
 }
 
 /// The library returns a CRC of any width in 64 bits.
-#[allow(clippy::cast_possible_truncation)] // the CRC has 32 bits
+#[expect(clippy::cast_possible_truncation, reason = "the CRC has 32 bits")]
 fn low_32(crc: u64) -> u32 {
     crc as u32
 }

@@ -3,17 +3,14 @@
 //! Does: parse and print the names of exchanges, sinks, segments and daemons. Does not: know keys
 //! or HTTP. Invariant: a value of these types is always safe in an object key or a log line.
 
-#![cfg_attr(
-    not(test),
-    warn(clippy::cast_possible_truncation, clippy::cast_sign_loss)
-)]
-
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 /// Maximum length of an exchange id, in characters.
 pub const MAX_EXCHANGE_ID: usize = 160;
+/// Maximum length of a base directory's name, in characters.
+pub const MAX_BASE_NAME: usize = 32;
 /// Task partitions are below this bound.
 pub const MAX_TASKS: u32 = 1 << 20;
 /// The highest attempt number: Trino's output selector holds an attempt in one signed byte.
@@ -197,7 +194,7 @@ impl FromStr for BaseName {
 
     fn from_str(s: &str) -> Result<Self, InvalidId> {
         const RULE: &str = "a base directory's name is 1 to 32 characters of a-z 0-9 -";
-        let ok = (1..=32).contains(&s.len())
+        let ok = (1..=MAX_BASE_NAME).contains(&s.len())
             && s.bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         ok.then(|| Self(s.into()))

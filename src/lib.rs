@@ -42,6 +42,8 @@
 //! assert!(errors.to_string().contains("did you mean segment.target_size?"));
 //! ```
 
+#![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_sign_loss))]
+
 pub mod api;
 pub mod app;
 pub mod cache;

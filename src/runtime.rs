@@ -38,7 +38,7 @@ impl Clock {
     pub fn wall_millis(&self) -> u64 {
         let wall = self.fixed_wall.unwrap_or_else(SystemTime::now);
         wall.duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |d| d.as_millis() as u64)
+            .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
     }
 
     pub async fn sleep(&self, duration: Duration) {

@@ -53,8 +53,10 @@ base_image() { # FOLDER NAME
     echo "base image $2"
 }
 
+# Images that are made here do not have the digests of the real ones.
+sed 's/@sha256:[0-9a-f]*//' Dockerfile >"$scratch/Dockerfile"
 # Read from the Dockerfile, so that a change there needs no change here.
-mapfile -t names < <(sed -n 's/^FROM \([^ ]*\).*/\1/p' Dockerfile)
+mapfile -t names < <(sed -n 's/^FROM \([^ ]*\).*/\1/p' "$scratch/Dockerfile")
 
 debootstrap --variant=minbase --include=ca-certificates,gcc,libc6-dev "$suite" "$scratch/rust" \
     >"$scratch/debootstrap.log" 2>&1 || { tail "$scratch/debootstrap.log"; exit 1; }
@@ -69,7 +71,8 @@ debootstrap --variant=minbase "$suite" "$scratch/slim" \
 rm -rf "$scratch"/slim/var/cache/apt/* "$scratch"/slim/var/lib/apt/lists/*
 base_image "$scratch/slim" "${names[1]}"
 
-buildah bud --isolation chroot --pull-never --format docker --tag stopover .
+buildah bud --isolation chroot --pull-never --format docker --tag stopover \
+    --file "$scratch/Dockerfile" .
 
 container=$(buildah from --pull-never stopover)
 run() { buildah run --isolation chroot "$container" -- "$@"; }

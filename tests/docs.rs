@@ -5,6 +5,8 @@
 //! routes are compared beside their code). Invariant: a page can only name files, sections,
 //! functions and tests that exist.
 
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // numbers of the tests' own
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 

@@ -128,8 +128,8 @@ write_and_read() {
         --data '{"partitions": 4, "ordered": false}'
     check 'a page is written' answers 200 POST "$sink/pages?partition=3" -H "$octets" \
         --data-binary "@$page"
-    check 'nothing is read before the sink has finished' \
-        reads /dev/null GET "$exchange/partitions/3"
+    check 'nothing is read before the sink has finished' refused 409 attempt-not-committed \
+        GET "$exchange/partitions/3"
     check 'the sink finishes' answers 200 POST "$sink/finish" -H "$json" \
         --data "{\"batches\": 1, \"pages\": 1, \"bytes\": 100000}"
     check 'finishing it again gives the same answer' answers 200 POST "$sink/finish" -H "$json" \

@@ -1,5 +1,7 @@
 //! The conformance suite on the stores that need no server: the file system and memory.
 
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // numbers of the tests' own
+
 mod storage_conformance;
 
 use std::path::Path;

@@ -11,6 +11,8 @@
 //!
 //! docs/performance.md has results.
 
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // numbers of the tests' own
+
 mod client;
 mod disk;
 mod exchange;

@@ -5,6 +5,8 @@
 //! refusals. Does not: inspect bodies or sign anything (the signature covers the Host header, which
 //! stays as the client wrote it). Invariant: a refused request never reaches the upstream server.
 
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // numbers of the tests' own
+
 use std::convert::Infallible;
 use std::io::Write as _;
 use std::net::SocketAddr;

@@ -1,10 +1,14 @@
 //! The authorization layer, before every route.
 //!
-//! Does: compare the credentials of a request with the permission of its route. Does not: hold
-//! tokens or certificates (`http::credentials` does). Invariant: until a request is authorized,
-//! only its method, route and headers are inspected.
+//! Does: compare the credentials of a request with the permission of its route, and log refusals.
+//! Does not: hold tokens or certificates (`http::credentials` does). Invariant: until a request is
+//! authorized, only its method, route and headers are inspected.
 
+pub mod caller;
 pub mod permissions;
+mod refusals;
+
+use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::HeaderMap;
@@ -15,28 +19,65 @@ use axum::response::{IntoResponse, Response};
 use super::problem::{Problem, ProblemType};
 use crate::http::credentials::{Credentials, Peer};
 use crate::http::scopes::Scopes;
-use crate::http::tokens::Tokens;
+use crate::http::server::ClientAddress;
+use crate::http::tokens::{Grant, Tokens};
+use crate::runtime::{Clock, Runtime};
+use caller::{Caller, Credential};
 use permissions::Access;
+use refusals::RefusalLog;
 
-/// Passes authorized requests on, and refuses all others.
+/// The state of the layer.
+#[derive(Clone)]
+pub struct AccessState {
+    credentials: Credentials,
+    refusals: Arc<RefusalLog>,
+    clock: Clock,
+}
+
+impl AccessState {
+    /// For these credentials.
+    pub fn new(credentials: &Credentials, runtime: &Runtime) -> Self {
+        Self {
+            credentials: credentials.clone(),
+            refusals: Arc::default(),
+            clock: runtime.clock.clone(),
+        }
+    }
+}
+
+/// Passes authorized requests on with their [`Caller`], and refuses all others. Requests to open
+/// routes have a caller only if they would be authorized with any token.
 pub async fn require_access(
-    State(credentials): State<Credentials>,
-    request: Request,
+    State(state): State<AccessState>,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let extensions = request.extensions();
     let route = extensions.get::<MatchedPath>().map(MatchedPath::as_str);
-    let required = match permissions::of(request.method(), route) {
-        Access::Open => return next.run(request).await,
+    let access = permissions::of(request.method(), route);
+    let required = match access {
+        Access::Open => Scopes::ALL,
         Access::AnyOf(scopes) => scopes,
         Access::Denied => Scopes::NONE,
     };
-    let authorized = check_peer(&credentials, extensions.get::<Peer>())
-        .and_then(|()| check_token(credentials.tokens().as_deref(), request.headers(), required));
+    let tokens = state.credentials.tokens();
+    let authorized = check_peer(&state.credentials, extensions.get::<Peer>())
+        .and_then(|()| check_token(tokens.as_deref(), request.headers(), required));
+    let address = extensions.get::<ClientAddress>().copied();
     match authorized {
-        Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
+        Ok(credential) => {
+            let caller = Caller::new(address, credential);
+            request.extensions_mut().insert(caller);
+        }
+        Err(_) if access == Access::Open => {}
+        Err(problem) => {
+            let caller = Caller::new(address, Credential::Refused);
+            let now = state.clock.now();
+            state.refusals.report(now, &caller, &problem);
+            return problem.into_response();
+        }
     }
+    next.run(request).await
 }
 
 fn check_peer(credentials: &Credentials, peer: Option<&Peer>) -> Result<(), Problem> {
@@ -53,24 +94,24 @@ fn check_token(
     tokens: Option<&Tokens>,
     headers: &HeaderMap,
     required: Scopes,
-) -> Result<(), Problem> {
+) -> Result<Credential, Problem> {
     let Some(tokens) = tokens else {
         return match required {
             Scopes::NONE => Err(Problem::new(
                 ProblemType::Forbidden,
                 "no scope permits this",
             )),
-            _ => Ok(()),
+            _ => Ok(Credential::None),
         };
     };
     let unauthorized = |detail| Problem::new(ProblemType::Unauthorized, detail);
     let given = bearer(headers)
         .ok_or_else(|| unauthorized("send a token once, as Authorization: Bearer <token>"))?;
-    let scopes = tokens
-        .scopes(given)
+    let Grant { scopes, line } = tokens
+        .find(given)
         .ok_or_else(|| unauthorized("the token is not in server.token_file"))?;
     if scopes.intersects(required) {
-        return Ok(());
+        return Ok(Credential::Token { line });
     }
     Err(Problem::new(
         ProblemType::Forbidden,
@@ -118,7 +159,8 @@ mod tests {
     }
 
     fn check(values: &[&str], required: Scopes) -> Result<(), ProblemType> {
-        check_token(Some(&tokens()), &given(values), required).map_err(|p| p.problem_type())
+        let checked = check_token(Some(&tokens()), &given(values), required);
+        checked.map(drop).map_err(|p| p.problem_type())
     }
 
     #[test]

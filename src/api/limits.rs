@@ -4,12 +4,19 @@
 
 use std::time::Duration;
 
+use crate::catalog::handle::MAX_ENCODED;
 use crate::config::LimitsConfig;
 use crate::memory::MemoryPool;
 use crate::runtime::Clock;
 
-/// Capacity of the request pool, as a multiple of the largest control body.
-const LARGEST_CONTROL_BODIES: u64 = 2;
+/// The most memory that a JSON body needs, as a multiple of its size: its text, then a vector of
+/// pairs of numbers, which grows, and a copy of it.
+pub const JSON_EXPANSION: u64 = 4;
+/// The most memory that a source handle needs, as a multiple of its size: its text, the decoded
+/// bytes, and ranges of up to 72 bytes for 15 characters each.
+pub const HANDLE_EXPANSION: u64 = 7;
+/// Number of the largest bodies that a pool holds at a time.
+const LARGEST_BODIES: u64 = 2;
 
 /// Limits on request bodies. Cheap to clone.
 #[derive(Clone)]
@@ -20,8 +27,10 @@ pub struct BodyLimits {
     pub body_timeout: Duration,
     /// Measures `body_timeout`.
     pub clock: Clock,
-    /// The request pool: memory for control bodies.
+    /// The request pool: memory for JSON bodies.
     pub control_bodies: MemoryPool,
+    /// Memory for source handles, from their body to the end of their read.
+    pub handles: MemoryPool,
 }
 
 impl BodyLimits {
@@ -35,10 +44,9 @@ impl BodyLimits {
             clock,
             control_bodies: MemoryPool::new(
                 "request",
-                limits
-                    .max_control_body_size
-                    .saturating_mul(LARGEST_CONTROL_BODIES),
+                limits.max_control_body_size * JSON_EXPANSION * LARGEST_BODIES,
             ),
+            handles: MemoryPool::new("handle", MAX_ENCODED * HANDLE_EXPANSION * LARGEST_BODIES),
         }
     }
 }

@@ -14,6 +14,7 @@ mod page_framing;
 pub mod problem;
 mod protocol;
 mod routes;
+pub mod startup;
 pub mod state;
 mod stream_body;
 
@@ -58,14 +59,22 @@ pub fn router(state: SharedState) -> Router {
         runtime: state.parts.runtime.clone(),
         keep_alive: state.keep_alive,
     };
-    let credentials = state.parts.credentials.clone();
+    let startup = state.parts.startup.clone();
+    let access = authorization::AccessState::new(&state.parts.credentials, &state.parts.runtime);
+    let known = authorization::permissions::TABLE.iter();
+    let known = known.map(|(method, route, _)| (*route, *method));
+    state.parts.requests.add_routes(known);
     let run = state.parts.ingest.daemon();
     routes
         .layer(Extension(openapi::OpenApiText::new(&document)))
         .fallback(fallback::not_found)
         .method_not_allowed_fallback(fallback::method_not_allowed)
         .layer(middleware::from_fn_with_state(
-            credentials,
+            startup,
+            startup::require_started,
+        ))
+        .layer(middleware::from_fn_with_state(
+            access,
             authorization::require_access,
         ))
         .layer(middleware::from_fn_with_state(run, protocol::negotiate))

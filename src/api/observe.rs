@@ -29,6 +29,7 @@ use crate::http::limits::MAX_URI;
 use crate::runtime::{Random, Runtime};
 use crate::storage::Remedy;
 use crate::telemetry::http::HttpMetrics;
+use crate::telemetry::logs::panic_message;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -97,10 +98,8 @@ async fn respond(request: Request, next: Next) -> Response {
     match AssertUnwindSafe(next.run(request)).catch_unwind().await {
         Ok(response) => response,
         Err(panic) => {
-            let text = panic.downcast_ref::<&str>().copied();
-            let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-            let text = text.unwrap_or("no message");
-            Problem::internal(format!("panic: {text}")).into_response()
+            let message = panic_message(&*panic);
+            Problem::internal(format!("panic: {message}")).into_response()
         }
     }
 }

@@ -1,7 +1,8 @@
-//! Media types of streamed responses, and the error record of `application/vnd.stopover.read`.
+//! Media types of streamed responses, and how each ends after an error.
 //!
-//! Does: write the error record, which contains a problem. Does not: write block and end records
-//! (`read` does) or frames (`segment` does). Invariant: the layout is that of `docs/protocol.md`.
+//! Does: write the error record and the error line, which contain a problem. Does not: write block
+//! and end records (`read` does) or frames (`segment` does). Invariant: the layout is that of
+//! `docs/protocol.md`.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -23,6 +24,14 @@ pub fn error_record(problem: &Problem) -> Bytes {
     record.put_u32_le(u32::try_from(json.len()).expect("a problem is short"));
     record.put_slice(&json);
     record.freeze()
+}
+
+/// The line that ends lines of JSON after an error.
+pub fn error_line(problem: &Problem) -> Bytes {
+    let mut line = BytesMut::from(&b"{\"error\":"[..]);
+    line.put_slice(&problem.to_json());
+    line.put_slice(b"}\n");
+    line.freeze()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -85,6 +85,7 @@ problem_types! {
     DataCorrupt = "data-corrupt", 502, Retry, "Stored data is corrupt";
     StorageUnavailable = "storage-unavailable", 503, Retry, "A base directory is unavailable";
     SinkFailed = "sink-failed", 503, DataLost, "The attempt could not be written";
+    Starting = "starting", 503, Retry, "The daemon is starting";
     Draining = "draining", 503, Retry, "The daemon is stopping";
     Overloaded = "overloaded", 503, Retry, "A limit of the daemon is reached";
     Timeout = "timeout", 408, Retry, "The body arrived too slowly";
@@ -213,6 +214,9 @@ impl IntoResponse for Problem {
         if self.problem_type == ProblemType::Unauthorized {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        if self.problem_type == ProblemType::Starting {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
         response.extensions_mut().insert(self);
         response
     }
@@ -270,9 +274,11 @@ impl From<IngestError> for Problem {
             IngestError::CountMismatch { .. } => ProblemType::CountMismatch,
             IngestError::ExchangeClosed { .. } => ProblemType::ExchangeClosed,
             IngestError::Draining => ProblemType::Draining,
-            IngestError::Full { .. } => ProblemType::Overloaded,
-            // Waiting would not help: the body exceeds the whole pool.
-            IngestError::OverCapacity(_) => ProblemType::BodyTooLarge,
+            IngestError::Full { .. } | IngestError::MemoryShort { .. } => ProblemType::Overloaded,
+            // Waiting would not help: the batch exceeds what one query may ever use.
+            IngestError::OverCapacity(_)
+            | IngestError::TooManyRuns { .. }
+            | IngestError::IndexTooLarge { .. } => ProblemType::BodyTooLarge,
             IngestError::Frame(inner) => return inner.into(),
             IngestError::Catalog(inner) => return inner.into(),
         };
@@ -287,12 +293,17 @@ impl From<CatalogError> for Problem {
     fn from(error: CatalogError) -> Self {
         let detail = error.to_string();
         let slug = match error {
-            CatalogError::NotCommitted { .. } => ProblemType::AttemptNotCommitted,
-            CatalogError::ChosenTwice { .. } => ProblemType::InvalidRequest,
+            CatalogError::NotCommitted { .. }
+            | CatalogError::NothingCommitted { .. }
+            | CatalogError::TaskCount { .. } => ProblemType::AttemptNotCommitted,
+            CatalogError::ChosenTwice { .. } | CatalogError::TooManyRanges { .. } => {
+                ProblemType::InvalidRequest
+            }
+            CatalogError::PlanTooLarge { .. } => ProblemType::Overloaded,
             CatalogError::Footer(_) | CatalogError::CountMismatch { .. } => {
                 ProblemType::DataCorrupt
             }
-            CatalogError::Lost { .. } => ProblemType::DataLost,
+            CatalogError::Lost { .. } | CatalogError::Vanished { .. } => ProblemType::DataLost,
             CatalogError::Storage(inner) => return inner.into(),
         };
         Self::new(slug, detail)

@@ -10,6 +10,7 @@ use axum::extract::FromRef;
 use tokio::time::Instant;
 
 use super::limits::BodyLimits;
+use super::startup::Startup;
 use crate::catalog::Catalog;
 use crate::config::{LimitsConfig, QueryConfig};
 use crate::exchange::Exchanges;
@@ -44,6 +45,8 @@ pub struct ApiDeps {
     pub read_memory: MemoryPool,
     pub runtime: Runtime,
     pub credentials: Credentials,
+    /// Whether the daemon is still starting.
+    pub startup: Startup,
     /// All metrics, for `/metrics`.
     pub registry: MetricsRegistry,
     /// Metrics of requests.

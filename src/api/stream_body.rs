@@ -1,9 +1,9 @@
 //! The body of a streamed response that holds memory.
 //!
-//! Does: carry the permit of a read, end the stream after a late failure, and release the memory
-//! if the client reads nothing for the stall timeout of [`StallPolicy`]. Does not: read. Invariant:
-//! the permit and everything that the stream holds live exactly as long as the stream can still
-//! produce bytes.
+//! Does: carry what a read holds (its permit, the memory of its handle), end the stream after a
+//! late failure, and release the memory if the client reads nothing for the stall timeout of
+//! [`StallPolicy`]. Does not: read. Invariant: what the read and its stream hold lives exactly as
+//! long as the stream can still produce bytes.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,9 +17,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::page_framing::error_record;
-use super::problem::Problem;
-use crate::fair::FairPermit;
+use super::page_framing::{error_line, error_record};
+use super::problem::{Problem, ProblemType};
 use crate::http::stall::StallPolicy;
 use crate::read::{ByteStream, ReadError};
 use crate::runtime::{Clock, Runtime};
@@ -29,16 +28,21 @@ use crate::runtime::{Clock, Runtime};
 pub enum OnFailure {
     /// An error record, then the end of the body.
     ErrorRecord,
+    /// A line of JSON with the problem as `error`, then the end of the body.
+    ErrorLine,
     /// A truncated body: its connection is closed.
     Truncate,
 }
 
 struct Shared {
-    /// The stream and the permit of the read; `None` once it has ended, failed or stalled.
-    live: Option<(ByteStream, Option<FairPermit>)>,
+    /// The stream and what it holds; `None` once it has ended, failed or stalled.
+    live: Option<(ByteStream, Held)>,
     /// Since when the body waits for the client to read; `None` while it waits for the stream.
     client_since: Option<Instant>,
 }
+
+/// What is released when the stream ends: permits and reservations.
+type Held = Box<dyn Send>;
 
 /// The response body of a read, or of a plan.
 pub struct StreamBody {
@@ -52,18 +56,19 @@ pub struct StreamBody {
 }
 
 impl StreamBody {
-    /// A body with the bytes of `stream`: `length` bytes, if it is known.
+    /// A body with the bytes of `stream`: `length` bytes, if it is known. `held` is dropped after
+    /// the stream.
     pub fn new(
         stream: ByteStream,
         length: Option<u64>,
         on_failure: OnFailure,
-        permit: Option<FairPermit>,
+        held: impl Send + 'static,
         stall_policy: StallPolicy,
         runtime: &Runtime,
     ) -> Self {
         let clock = runtime.clock.clone();
         let shared = Arc::new(Mutex::new(Shared {
-            live: Some((stream, permit)),
+            live: Some((stream, Box::new(held))),
             client_since: Some(clock.now()),
         }));
         let dropped = CancellationToken::new();
@@ -97,8 +102,22 @@ impl StreamBody {
         });
         Some(match self.on_failure {
             OnFailure::ErrorRecord => Ok(Frame::data(error_record(&problem))),
+            OnFailure::ErrorLine => Ok(Frame::data(error_line(&problem))),
             OnFailure::Truncate => Err(Truncated(problem.cause().to_owned())),
         })
+    }
+
+    /// The end of a body whose stream was dropped because the client read nothing.
+    fn stalled(&mut self) -> Result<Frame<Bytes>, Truncated> {
+        self.ended = true;
+        let why = "the client read nothing for limits.response_stall_timeout";
+        match self.on_failure {
+            OnFailure::ErrorLine => {
+                let problem = Problem::new(ProblemType::Timeout, format!("{why}: read faster"));
+                Ok(Frame::data(error_line(&problem)))
+            }
+            OnFailure::ErrorRecord | OnFailure::Truncate => Err(Truncated(why.to_owned())),
+        }
     }
 }
 
@@ -156,9 +175,7 @@ impl http_body::Body for StreamBody {
         let shared = Arc::clone(&self.shared);
         let mut shared = shared.lock();
         let Some((stream, _)) = shared.live.as_mut() else {
-            self.ended = true;
-            let why = "the client read nothing for limits.response_stall_timeout".to_owned();
-            return Poll::Ready(Some(Err(Truncated(why))));
+            return Poll::Ready(Some(self.stalled()));
         };
         let polled = Pin::new(stream).poll_next(cx);
         shared.client_since = polled.is_ready().then(|| self.clock.now());
@@ -201,14 +218,7 @@ mod tests {
         let permit = permits.try_acquire("q", 1).unwrap();
         let runtime = Runtime::seeded(1);
         let stall_policy = StallPolicy::new(STALL, runtime.clock.clone(), Contention::none());
-        let body = StreamBody::new(
-            stream,
-            None,
-            on_failure,
-            Some(permit),
-            stall_policy,
-            &runtime,
-        );
+        let body = StreamBody::new(stream, None, on_failure, permit, stall_policy, &runtime);
         (body, permits)
     }
 
@@ -230,6 +240,33 @@ mod tests {
     async fn a_late_failure_of_raw_pages_truncates_the_response() {
         let (body, _) = body(failing(), OnFailure::Truncate);
         assert!(body.collect().await.is_err());
+    }
+
+    /// Story: the protocol promised that a failing list of handles ends with such a line, the
+    /// plugin parsed it, and no code wrote it.
+    #[tokio::test(start_paused = true)]
+    async fn a_late_failure_of_lines_is_a_last_line_with_the_problem() {
+        let (body, permits) = body(failing(), OnFailure::ErrorLine);
+        let bytes = body.collect().await.unwrap().to_bytes();
+        let line = bytes.strip_prefix(b"page").unwrap();
+        let line: serde_json::Value = serde_json::from_slice(line).unwrap();
+        assert_eq!(
+            line["error"]["type"],
+            "urn:stopover:problem:invalid-request"
+        );
+        assert_eq!((bytes.last(), permits.held()), (Some(&b'\n'), 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lines_that_the_client_did_not_read_in_time_end_with_a_retryable_problem() {
+        let endless = futures::stream::repeat_with(|| Ok(Bytes::from_static(b"page"))).boxed();
+        let (mut body, permits) = body(endless, OnFailure::ErrorLine);
+        tokio::time::sleep(STALL + Duration::from_secs(1)).await;
+        assert_eq!(permits.held(), 0);
+        let line = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!(line["error"]["retryable"], true);
+        assert!(body.frame().await.is_none());
     }
 
     #[tokio::test(start_paused = true)]

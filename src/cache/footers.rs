@@ -1,33 +1,33 @@
 //! Footers of segments, fetched once and cached.
 //!
 //! Does: get a footer from memory, from the cache, or with one request for the object's tail (a
-//! second one if the footer is longer), and count damaged ones. Does not: interpret it. Invariant:
-//! a returned footer names the exchange and segment of the address under which it was found; a
-//! cached one holds its reservation.
-//!
-//! Footers are reserved from the read pool, where caches make room for them. But planning never
-//! waits for memory: a plan needs all footers of its exchange at once, and two plans could wait for
-//! each other forever. If there is no room, a footer is held outside the budget until the plan
-//! ends, and is not cached.
+//! second one if the footer is longer), and count damaged ones. Does not: interpret it, or reserve
+//! memory: the caller does, since it needs many footers at once (`catalog::load`). Invariant: a
+//! returned footer names the exchange and segment of the address under which it was found, is
+//! cached, and holds its reservation until its last user drops it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::hot::HotSegments;
 use super::lru::Lru;
 use crate::id::{ExchangeId, SegmentAddress, SegmentId};
-use crate::memory::{MemoryPool, ReservedBytes};
+use crate::memory::{MemoryPool, Reservation, ReservedBytes};
 use crate::segment::error::FormatError;
 use crate::segment::footer::Footer;
 use crate::segment::layout::{TRAILER_LEN, Trailer};
-use crate::storage::{ListedSegment, Storage, StorageError, StoreErrorKind};
+use crate::storage::{Storage, StorageError, StoreErrorKind};
 use crate::telemetry::metrics::Metrics;
 
-/// Bytes of the tail that the first request reads. A footer has about 10 bytes a block.
+/// Bytes of the tail that the first request reads, unless the pool is small. A footer has about 10
+/// bytes a block.
 const FIRST_TAIL: u64 = 128 << 10;
+/// Memory that is reserved for a footer before it is requested, as a multiple of its encoded
+/// length: for its bytes and what is decoded from them. Commit records take most, five times their
+/// length.
+const EXPANSION: u64 = 4;
 /// Memory that a footer needs besides its content: its reservation, and its entries in the cache
 /// and in the lists of a plan.
 const FOOTER_OVERHEAD: u64 = 512;
@@ -79,6 +79,23 @@ pub struct FooterCache {
     cached: Arc<Mutex<Lru<ExchangeId, Footers>>>,
 }
 
+/// The answer to a request for the tail of a segment.
+pub enum Fetched {
+    Footer(Arc<Footer>),
+    /// The footer is longer than the tail.
+    Long(Trailer),
+}
+
+/// Memory that a footer needs as long as it is cached or used.
+pub fn footer_memory(footer: &Footer) -> u64 {
+    footer.memory_size() + FOOTER_OVERHEAD
+}
+
+/// Memory that fetching a long footer needs: its bytes, and what is decoded from them.
+pub fn long_footer_memory(trailer: &Trailer) -> u64 {
+    u64::from(trailer.footer_length) * EXPANSION + FOOTER_OVERHEAD
+}
+
 /// The cached footers of an exchange.
 type Footers = HashMap<SegmentId, Arc<Footer>>;
 
@@ -101,37 +118,101 @@ impl FooterCache {
         }
     }
 
-    /// The footer of a listed segment; `None` if the segment has been removed since.
+    /// Bytes of the tail that the first request reads.
+    fn first_tail(&self) -> u64 {
+        FIRST_TAIL.min(self.pool.query_limit() / 64).max(512)
+    }
+
+    /// Memory that [`FooterCache::fetch`] needs.
+    pub fn tail_memory(&self) -> u64 {
+        self.first_tail() * EXPANSION + FOOTER_OVERHEAD
+    }
+
+    /// The footer of a segment, if it is cached.
+    pub fn cached(&self, address: &SegmentAddress) -> Option<Arc<Footer>> {
+        let tick = self.pool.next_use_tick();
+        let mut cached = self.cached.lock();
+        let footers = cached.get(&address.exchange, tick)?;
+        footers.get(&address.segment).cloned()
+    }
+
+    /// The footer of a segment that this daemon wrote, if it is in memory, with the memory that
+    /// caching it needs: the footer may outlive the segment.
+    pub fn hot(&self, address: &SegmentAddress) -> Option<(Arc<Footer>, u64)> {
+        let footer = Arc::clone(&self.hot.get(address.segment)?.footer);
+        let memory = footer_memory(&footer);
+        (footer.exchange == address.exchange).then_some((footer, memory))
+    }
+
+    /// Requests the tail of a segment under a reservation of [`FooterCache::tail_memory`], and
+    /// caches its footer; `None` if the segment has been removed.
     ///
     /// # Errors
     /// [`FooterError`] if the object cannot be read or is damaged.
-    pub async fn get(&self, listed: &ListedSegment) -> Result<Option<Arc<Footer>>, FooterError> {
-        let address = &listed.address;
-        if let Some(hot) = self.hot.get(address.segment) {
-            return Ok(Some(Arc::clone(&hot.footer)));
-        }
-        if let Some(cached) = self.cached(address) {
-            return Ok(Some(cached));
-        }
-        match self.fetch(address).await {
-            Ok(footer) => Ok(Some(self.insert(footer))),
-            Err(FooterError::Storage(e)) if e.kind() == StoreErrorKind::NotFound => Ok(None),
-            Err(error) => {
-                if error.is_damage() {
-                    self.metrics.integrity_failures.inc();
-                }
-                Err(error)
+    pub async fn fetch(
+        &self,
+        address: &SegmentAddress,
+        memory: Reservation,
+    ) -> Result<Option<Fetched>, FooterError> {
+        let tail = match self.storage.get_tail(address, self.first_tail()).await {
+            Ok(tail) => tail,
+            Err(e) if e.kind() == StoreErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(self.counted(error.into())),
+        };
+        let trailer = self.trailer(address, &tail.bytes, tail.object_size);
+        let trailer = trailer.map_err(|error| self.counted(error))?;
+        let end = tail.bytes.len() - TRAILER_LEN;
+        let length = usize::try_from(trailer.footer_length).unwrap_or(usize::MAX);
+        let Some(start) = end.checked_sub(length) else {
+            return Ok(Some(Fetched::Long(trailer)));
+        };
+        let footer = self.decode(address, &tail.bytes[start..end], &trailer)?;
+        drop(tail);
+        Ok(Some(Fetched::Footer(self.insert(footer, memory))))
+    }
+
+    /// Requests a footer that is longer than the tail, and caches it, under a reservation of
+    /// [`long_footer_memory`].
+    ///
+    /// # Errors
+    /// As [`FooterCache::fetch`].
+    pub async fn fetch_long(
+        &self,
+        address: &SegmentAddress,
+        trailer: &Trailer,
+        memory: Reservation,
+    ) -> Result<Option<Arc<Footer>>, FooterError> {
+        let length = u64::from(trailer.footer_length);
+        let range = trailer.footer_offset..trailer.footer_offset + length;
+        match self.storage.get_range(address, range).await {
+            Ok(bytes) => {
+                let footer = self.decode(address, &bytes, trailer)?;
+                drop(bytes);
+                Ok(Some(self.insert(footer, memory)))
             }
+            Err(e) if e.kind() == StoreErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.counted(error.into())),
         }
     }
 
-    async fn fetch(&self, address: &SegmentAddress) -> Result<Footer, FooterError> {
-        let malformed = |source| FooterError::Malformed {
-            segment: address.clone(),
-            source,
-        };
-        let tail = self.storage.get_tail(address, FIRST_TAIL).await?;
-        let trailer = Trailer::decode(&tail.bytes, tail.object_size).map_err(malformed)?;
+    fn counted(&self, error: FooterError) -> FooterError {
+        if error.is_damage() {
+            self.metrics.integrity_failures.inc();
+        }
+        error
+    }
+
+    fn trailer(
+        &self,
+        address: &SegmentAddress,
+        tail: &[u8],
+        object_size: u64,
+    ) -> Result<Trailer, FooterError> {
+        let trailer =
+            Trailer::decode(tail, object_size).map_err(|source| FooterError::Malformed {
+                segment: address.clone(),
+                source,
+            })?;
         let length = u64::from(trailer.footer_length);
         if length > self.max_footer_size {
             return Err(FooterError::TooLarge {
@@ -140,42 +221,38 @@ impl FooterCache {
                 limit: self.max_footer_size,
             });
         }
-        let end = tail.bytes.len() - TRAILER_LEN;
-        let bytes: Bytes = match end.checked_sub(trailer.footer_length as usize) {
-            Some(start) => tail.bytes.slice(start..end),
-            None => {
-                let range = trailer.footer_offset..trailer.footer_offset + length;
-                self.storage.get_range(address, range).await?
-            }
-        };
-        let mut footer = Footer::decode(&bytes, &trailer).map_err(malformed)?;
+        Ok(trailer)
+    }
+
+    fn decode(
+        &self,
+        address: &SegmentAddress,
+        bytes: &[u8],
+        trailer: &Trailer,
+    ) -> Result<Footer, FooterError> {
+        let mut footer = Footer::decode(bytes, trailer).map_err(|source| {
+            self.counted(FooterError::Malformed {
+                segment: address.clone(),
+                source,
+            })
+        })?;
         if footer.exchange != address.exchange || footer.segment != address.segment {
-            return Err(FooterError::Misplaced {
+            return Err(self.counted(FooterError::Misplaced {
                 segment: address.clone(),
                 found: footer.segment,
                 exchange: footer.exchange,
-            });
+            }));
         }
         // All footers of an exchange share one allocation of its id.
         footer.exchange = address.exchange.clone();
         Ok(footer)
     }
 
-    fn cached(&self, address: &SegmentAddress) -> Option<Arc<Footer>> {
-        let tick = self.pool.next_use_tick();
-        let mut cached = self.cached.lock();
-        let footers = cached.get(&address.exchange, tick)?;
-        footers.get(&address.segment).cloned()
-    }
-
-    /// Caches a footer if there is memory for it. The reservation lasts until the last user drops
-    /// the footer.
-    fn insert(&self, mut footer: Footer) -> Arc<Footer> {
-        let bytes = footer.memory_size() + FOOTER_OVERHEAD;
-        let Some(reserved) = self.pool.try_reserve(footer.exchange.query(), bytes) else {
-            return Arc::new(footer);
-        };
-        let bind = |index| ReservedBytes::into_bytes(index, reserved);
+    /// Caches a footer. Of its reservation, what it does not need is released.
+    pub fn insert(&self, mut footer: Footer, mut memory: Reservation) -> Arc<Footer> {
+        let bytes = footer_memory(&footer);
+        memory.shrink_to(bytes);
+        let bind = |index| ReservedBytes::into_bytes(index, memory);
         footer.blocks = footer.blocks.map_encoded(bind);
         let (exchange, id) = (footer.exchange.clone(), footer.segment);
         let footer = Arc::new(footer);
@@ -200,6 +277,13 @@ impl FooterCache {
     /// Bytes that are cached.
     pub fn bytes(&self) -> u64 {
         self.cached.lock().bytes()
+    }
+
+    /// The segments of an exchange whose footers are cached.
+    pub fn ids(&self, exchange: &ExchangeId) -> Vec<SegmentId> {
+        let cached = self.cached.lock();
+        let footers = cached.peek(exchange);
+        footers.map_or_else(Vec::new, |footers| footers.keys().copied().collect())
     }
 
     /// The exchanges that have a footer here.

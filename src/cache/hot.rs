@@ -183,6 +183,13 @@ impl HotSegments {
         written.bytes() + self.segments.transferred.lock().bytes()
     }
 
+    /// The segments of an exchange that are in memory.
+    pub fn ids(&self, exchange: &ExchangeId) -> Vec<SegmentId> {
+        let mut ids = self.segments.written.lock().keys(exchange);
+        ids.extend(self.segments.transferred.lock().keys(exchange));
+        ids
+    }
+
     /// The exchanges that have a segment here.
     pub fn exchanges(&self) -> HashSet<ExchangeId> {
         let mut exchanges = self.segments.written.lock().exchanges();

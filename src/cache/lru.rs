@@ -128,6 +128,13 @@ impl<K: Clone + Eq + Hash, V> Lru<K, V> {
         self.bytes
     }
 
+    /// The keys of an exchange's entries.
+    pub fn keys(&self, exchange: &ExchangeId) -> Vec<K> {
+        let entries = self.entries.iter();
+        let of_exchange = entries.filter(|(_, entry)| entry.exchange == *exchange);
+        of_exchange.map(|(key, _)| key.clone()).collect()
+    }
+
     /// The exchanges that have an entry.
     pub fn exchanges(&self) -> HashSet<ExchangeId> {
         let entries = self.entries.iter();

@@ -4,11 +4,6 @@
 //! chunks ([`chunks`]). Does not: know which attempts are committed (`catalog`). Invariant: every
 //! copy holds a reservation, and all of it can be read again from a base directory.
 
-#![cfg_attr(
-    not(test),
-    warn(clippy::cast_possible_truncation, clippy::cast_sign_loss)
-)]
-
 pub mod chunks;
 pub mod footers;
 pub mod hot;

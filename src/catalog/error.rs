@@ -1,7 +1,7 @@
 //! Why the catalog cannot answer.
 
 use crate::cache::footers::FooterError;
-use crate::id::{ExchangeId, SegmentAddress, TaskAttempt};
+use crate::id::{ExchangeId, SegmentAddress, SegmentId, TaskAttempt};
 use crate::storage::{StorageError, StoreErrorKind};
 
 /// Why the catalog cannot answer.
@@ -11,6 +11,34 @@ pub enum CatalogError {
     NotCommitted {
         attempt: TaskAttempt,
         exchange: ExchangeId,
+    },
+    /// A read that names no attempts would be empty.
+    #[error("no attempt of exchange {exchange} that this read selects is committed")]
+    NothingCommitted { exchange: ExchangeId },
+    #[error("{found} tasks of exchange {exchange} have a committed attempt, and tasks={expected}")]
+    TaskCount {
+        exchange: ExchangeId,
+        expected: usize,
+        found: usize,
+    },
+    #[error(
+        "partition {partition} of exchange {exchange} is in more than {limit} places: raise \
+         segment.target_size, so that there are fewer segments, or read it by source handles"
+    )]
+    TooManyRanges {
+        exchange: ExchangeId,
+        partition: u32,
+        limit: usize,
+    },
+    #[error(
+        "the segments of exchange {exchange} have indexes of at least {needed} bytes, but one \
+         query may hold {limit} bytes of read memory: raise memory.budget or \
+         query.max_read_memory"
+    )]
+    PlanTooLarge {
+        exchange: ExchangeId,
+        needed: u64,
+        limit: u64,
     },
     #[error("two attempts of task {task} were chosen")]
     ChosenTwice { task: u32 },
@@ -32,6 +60,15 @@ pub enum CatalogError {
     },
     #[error("{segment} is missing, although a commit record refers to it")]
     Lost { segment: SegmentAddress },
+    /// This daemon has seen the segment, and no base directory lists it any more.
+    #[error(
+        "segment {segment} of exchange {exchange} no longer exists: the exchange was closed, or \
+         data was lost"
+    )]
+    Vanished {
+        exchange: ExchangeId,
+        segment: SegmentId,
+    },
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
@@ -46,12 +83,24 @@ impl From<FooterError> for CatalogError {
 }
 
 impl CatalogError {
+    /// Whether a stored segment is missing.
+    pub(crate) fn is_loss(&self) -> bool {
+        matches!(self, Self::Lost { .. } | Self::Vanished { .. })
+    }
+
     /// Whether a base directory returned something else than what was written.
     pub(crate) fn is_damage(&self) -> bool {
         match self {
             Self::Footer(_) | Self::CountMismatch { .. } => true,
             Self::Storage(error) => error.kind() == StoreErrorKind::Corrupt,
-            Self::NotCommitted { .. } | Self::ChosenTwice { .. } | Self::Lost { .. } => false,
+            Self::NotCommitted { .. }
+            | Self::NothingCommitted { .. }
+            | Self::TaskCount { .. }
+            | Self::TooManyRanges { .. }
+            | Self::PlanTooLarge { .. }
+            | Self::ChosenTwice { .. }
+            | Self::Lost { .. }
+            | Self::Vanished { .. } => false,
         }
     }
 }

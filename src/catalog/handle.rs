@@ -15,6 +15,13 @@ use crate::segment::varint::{Cursor, index_in, put, put_all, put_text, table};
 /// The encoding that this code writes, and the only one that it reads.
 pub const VERSION: u8 = 1;
 
+/// The most ranges of a planned handle. As a range needs at most 47 bytes, the text of such a
+/// handle is shorter than [`MAX_ENCODED`].
+pub const MAX_RANGES: usize = 32_000;
+
+/// The longest text of a handle, in characters.
+pub const MAX_ENCODED: u64 = 2 << 20;
+
 /// Bound of every number in a range: a segment is far smaller, and sums cannot overflow.
 const MAX_SEGMENT_SIZE: u64 = 1 << 48;
 
@@ -68,6 +75,11 @@ impl Handle {
         self.ranges
             .iter()
             .fold(0, |sum, r| sum.saturating_add(r.pages))
+    }
+
+    /// Bytes of memory that it needs.
+    pub fn memory_size(&self) -> u64 {
+        (size_of::<Self>() + self.ranges.capacity() * size_of::<HandleRange>()) as u64
     }
 
     /// The address of the segment that holds a range.
@@ -241,6 +253,31 @@ mod tests {
         let golden = include_str!("../../tests/golden/handle-v1.txt");
         assert_eq!(Handle::decode(golden).unwrap(), some_handle(3));
         assert_eq!(some_handle(3).encode(), golden.trim());
+    }
+
+    #[test]
+    fn the_longest_planned_handle_is_shorter_than_the_limit_of_its_text() {
+        let far = 0xFFFF_FFFF;
+        let range = |n: u64| HandleRange {
+            base: format!("{:032}", n % 300).parse().unwrap(),
+            segment: SegmentId {
+                daemon: DaemonId(u64::MAX - n),
+                sequence: (1 << 48) - 1,
+            },
+            blocks_end: 3 * far,
+            offset: far,
+            length: far,
+            pages: far,
+            checksum: u32::MAX,
+        };
+        let handle = Handle {
+            exchange: "q".repeat(crate::id::MAX_EXCHANGE_ID).parse().unwrap(),
+            partition: u32::MAX,
+            bytes: u64::MAX >> 8,
+            ranges: (0..MAX_RANGES as u64).map(range).collect(),
+        };
+        let length = handle.encode().len() as u64;
+        assert!(length <= MAX_ENCODED, "{length} characters");
     }
 
     #[test]

@@ -4,25 +4,20 @@
 //! Does not: decide what a plan contains (`plan`), or cache anything itself (`cache`). Invariant: a
 //! segment is reported as lost only if it is missing from two lists.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
-
-use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::error::CatalogError;
 use super::handle::Handle;
+use super::load::{FooterLoader, LoadedFooters};
 use super::plan::{self, KnownSegment};
 use crate::cache::footers::FooterCache;
 use crate::cache::hot::HotSegments;
-use crate::id::{ExchangeId, SegmentAddress, TaskAttempt};
-use crate::memory::MemoryPool;
+use crate::id::{ExchangeId, SegmentAddress, SegmentId, TaskAttempt};
+use crate::memory::{MemoryPool, Reservation};
 use crate::segment::footer::Totals;
 use crate::storage::{ListedSegment, Storage};
 use crate::telemetry::metrics::Metrics;
-
-/// Footers fetched at a time: as many requests as one remote base directory accepts, since planning
-/// a large exchange is mostly waiting for them.
-const FOOTER_CONCURRENCY: usize = 64;
 
 /// An encoded source handle and what it covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,11 +60,48 @@ pub struct ExchangeSummary {
     pub segments: Vec<(SegmentAddress, u64)>,
 }
 
+/// Which attempts a plan is for.
+#[derive(Debug, Clone, Copy)]
+enum Attempts {
+    /// Those that the caller names: it notices if one is missing.
+    Chosen,
+    /// Those that are found.
+    Found,
+}
+
+/// Narrows the read of a partition.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Selection {
+    /// Only this task.
+    pub task: Option<u32>,
+    /// This attempt instead of the newest.
+    pub attempt: Option<u32>,
+    /// How many tasks must have such an attempt.
+    pub tasks: Option<u32>,
+}
+
+impl Selection {
+    /// Checks the number of tasks of which an attempt was found.
+    fn check_count(&self, exchange: &ExchangeId, found: usize) -> Result<(), CatalogError> {
+        let exchange = exchange.clone();
+        match self.tasks.map(|tasks| tasks as usize) {
+            Some(expected) if expected != found => Err(CatalogError::TaskCount {
+                exchange,
+                expected,
+                found,
+            }),
+            None if found == 0 => Err(CatalogError::NothingCommitted { exchange }),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The commit records of all exchanges. Cheap to clone.
 #[derive(Clone)]
 pub struct Catalog {
     storage: Storage,
     footers: FooterCache,
+    loader: FooterLoader,
     hot: HotSegments,
     metrics: Arc<Metrics>,
 }
@@ -85,10 +117,12 @@ impl Catalog {
         pool: MemoryPool,
     ) -> Self {
         let counted = Arc::clone(&metrics);
+        let (cache, cached_hot) = (pool.clone(), hot.clone());
         let footers =
-            FooterCache::new(storage.clone(), hot.clone(), max_footer_size, counted, pool);
+            FooterCache::new(storage.clone(), cached_hot, max_footer_size, counted, cache);
         Self {
             storage,
+            loader: FooterLoader::new(footers.clone(), pool),
             footers,
             hot,
             metrics,
@@ -116,11 +150,11 @@ impl Catalog {
     /// The committed attempts and the segments of an exchange.
     ///
     /// # Errors
-    /// [`CatalogError`] if a base directory or a footer cannot be read.
+    /// [`CatalogError`] if a base directory or a footer cannot be read, or if a segment that was
+    /// listed or that this daemon has in memory has vanished.
     pub async fn summary(&self, exchange: &ExchangeId) -> Result<ExchangeSummary, CatalogError> {
-        let listed = self.storage.list_segments(exchange).await?;
-        let known = self.footers_of(&listed).await?;
-        let committed = plan::committed(&known)
+        let (listed, known) = self.load_all(exchange).await?;
+        let committed = plan::committed(&known.segments)
             .into_iter()
             .map(|(attempt, (_, record))| CommittedAttempt {
                 attempt,
@@ -137,50 +171,59 @@ impl Catalog {
     /// The totals of an attempt if it is committed.
     ///
     /// # Errors
-    /// As [`Catalog::summary`].
+    /// If a base directory or a footer cannot be read.
     pub async fn find_commit(
         &self,
         exchange: &ExchangeId,
         attempt: TaskAttempt,
     ) -> Result<Option<Totals>, CatalogError> {
         let known = self.load(exchange).await?;
-        Ok(plan::committed(&known)
+        Ok(plan::committed(&known.segments)
             .get(&attempt)
             .map(|(_, record)| record.totals))
     }
 
     /// Plans the source handles for the chosen attempts, by partition; an ordered exchange gets one
     /// handle a partition. `target_size` is in page bytes. Each handle is made when it is requested
-    /// from the iterator, which holds the exchange's footers.
+    /// from the iterator, which holds the exchange's footers. The reservation is for its other
+    /// memory, and is dropped after it.
     ///
     /// # Errors
-    /// As [`Catalog::summary`], or if the chosen attempts cannot be planned ([`plan::plan`]).
+    /// As [`Catalog::find_commit`], or if the chosen attempts cannot be planned ([`plan::plan`]).
     pub async fn plan_handles(
         &self,
         exchange: &ExchangeId,
         ordered: bool,
         chosen: &[TaskAttempt],
         target_size: u64,
-    ) -> Result<impl Iterator<Item = PlannedHandle> + Send + use<>, CatalogError> {
+    ) -> Result<
+        (
+            impl Iterator<Item = PlannedHandle> + Send + use<>,
+            Reservation,
+        ),
+        CatalogError,
+    > {
         let target = (!ordered).then_some(target_size);
         let plan = |known| plan::plan(exchange, known, chosen, target);
-        let plan = self.planned(exchange, plan).await?;
-        Ok(plan.map(PlannedHandle::from))
+        let (plan, memory) = self.planned(exchange, Attempts::Chosen, plan).await?;
+        Ok((plan.map(PlannedHandle::from), memory))
     }
 
-    /// One handle for a partition: the newest committed attempt of each task. With `task` only that
-    /// task is read, with `attempt` only attempts of that number.
+    /// One handle for a partition: the newest committed attempt of each selected task.
+    ///
+    /// The caller names no attempts, so what is missing could go unnoticed. Therefore it is an
+    /// error if a segment that was listed or that this daemon has in memory has vanished, if there
+    /// is no such attempt at all, or if there are not as many as the caller says.
     ///
     /// # Errors
-    /// As [`Catalog::plan_handles`]; [`CatalogError::NotCommitted`] if both are given and there is
-    /// no such attempt.
+    /// As [`Catalog::plan_handles`], and those.
     pub async fn partition_handle(
         &self,
         exchange: &ExchangeId,
         partition: u32,
-        task: Option<u32>,
-        attempt: Option<u32>,
+        selection: Selection,
     ) -> Result<Handle, CatalogError> {
+        let Selection { task, attempt, .. } = selection;
         let plan = |known: Vec<KnownSegment>| {
             let mut newest = BTreeMap::new();
             // In ascending order, so the last attempt of a task replaces its earlier ones.
@@ -191,16 +234,12 @@ impl Catalog {
                     newest.insert(found.task, found);
                 }
             }
-            if let (Some(task), Some(attempt), true) = (task, attempt, newest.is_empty()) {
-                return Err(CatalogError::NotCommitted {
-                    attempt: TaskAttempt { task, attempt },
-                    exchange: exchange.clone(),
-                });
-            }
+            selection.check_count(exchange, newest.len())?;
             let chosen: Vec<TaskAttempt> = newest.into_values().collect();
             plan::plan_partition(exchange, &known, &chosen, partition)
         };
-        self.planned(exchange, plan).await
+        let (handle, _) = self.planned(exchange, Attempts::Found, plan).await?;
+        Ok(handle)
     }
 
     /// Plans from a list of segments, and once more from a new list if one is missing. Base
@@ -209,11 +248,12 @@ impl Catalog {
     async fn planned<T>(
         &self,
         exchange: &ExchangeId,
+        attempts: Attempts,
         plan: impl Fn(Vec<KnownSegment>) -> Result<T, CatalogError>,
-    ) -> Result<T, CatalogError> {
-        let mut planned = plan(self.load(exchange).await?);
-        if matches!(planned, Err(CatalogError::Lost { .. })) {
-            planned = plan(self.load(exchange).await?);
+    ) -> Result<(T, Reservation), CatalogError> {
+        let mut planned = self.plan_once(exchange, attempts, &plan).await;
+        if planned.as_ref().is_err_and(CatalogError::is_loss) {
+            planned = self.plan_once(exchange, attempts, &plan).await;
         }
         if planned.as_ref().is_err_and(CatalogError::is_damage) {
             self.metrics.integrity_failures.inc();
@@ -221,29 +261,47 @@ impl Catalog {
         planned
     }
 
-    async fn load(&self, exchange: &ExchangeId) -> Result<Vec<KnownSegment>, CatalogError> {
-        let listed = self.storage.list_segments(exchange).await?;
-        self.footers_of(&listed).await
+    async fn plan_once<T>(
+        &self,
+        exchange: &ExchangeId,
+        attempts: Attempts,
+        plan: impl Fn(Vec<KnownSegment>) -> Result<T, CatalogError>,
+    ) -> Result<(T, Reservation), CatalogError> {
+        let LoadedFooters { segments, memory } = match attempts {
+            Attempts::Chosen => self.load(exchange).await?,
+            Attempts::Found => self.load_all(exchange).await?.1,
+        };
+        Ok((plan(segments)?, memory))
     }
 
-    async fn footers_of(
+    async fn load(&self, exchange: &ExchangeId) -> Result<LoadedFooters, CatalogError> {
+        let listed = self.storage.list_segments(exchange).await?;
+        self.loader.load(exchange, &listed).await
+    }
+
+    /// The segments of an exchange, listed and with their footers.
+    ///
+    /// # Errors
+    /// [`CatalogError::Vanished`] for a segment that this daemon had in memory before and that is
+    /// not listed, or that was removed after it was listed.
+    async fn load_all(
         &self,
-        listed: &[ListedSegment],
-    ) -> Result<Vec<KnownSegment>, CatalogError> {
-        let fetches = listed.iter().cloned().map(|listed| {
-            let footers = self.footers.clone();
-            async move {
-                let footer = footers.get(&listed).await?;
-                Ok::<_, CatalogError>(footer.map(|footer| KnownSegment {
-                    address: listed.address,
-                    footer,
-                }))
-            }
-        });
-        let known: Vec<Option<KnownSegment>> = stream::iter(fetches)
-            .buffered(FOOTER_CONCURRENCY)
-            .try_collect()
-            .await?;
-        Ok(known.into_iter().flatten().collect())
+        exchange: &ExchangeId,
+    ) -> Result<(Vec<ListedSegment>, LoadedFooters), CatalogError> {
+        let mut expected: BTreeSet<SegmentId> = self.hot.ids(exchange).into_iter().collect();
+        expected.extend(self.footers.ids(exchange));
+        let listed = self.storage.list_segments(exchange).await?;
+        expected.extend(listed.iter().map(|segment| segment.address.segment));
+        let known = self.loader.load(exchange, &listed).await?;
+        for found in &known.segments {
+            expected.remove(&found.address.segment);
+        }
+        match expected.pop_first() {
+            None => Ok((listed, known)),
+            Some(segment) => Err(CatalogError::Vanished {
+                exchange: exchange.clone(),
+                segment,
+            }),
+        }
     }
 }

@@ -4,16 +4,12 @@
 //! plan handles ([`plan`]). Does not: write anything. Invariant: answers depend only on the base
 //! directories, so every daemon gives the same.
 
-#![cfg_attr(
-    not(test),
-    warn(clippy::cast_possible_truncation, clippy::cast_sign_loss)
-)]
-
 mod error;
 pub mod handle;
+mod load;
 mod lookup;
 pub mod plan;
 
 pub use self::error::CatalogError;
-pub use self::lookup::{Catalog, CommittedAttempt, ExchangeSummary, PlannedHandle};
+pub use self::lookup::{Catalog, CommittedAttempt, ExchangeSummary, PlannedHandle, Selection};
 pub use crate::segment::footer::Totals;

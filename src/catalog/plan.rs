@@ -6,15 +6,18 @@
 //! which each sink wrote them.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::error::CatalogError;
-use super::handle::{Handle, HandleRange};
+use super::handle::{Handle, HandleRange, MAX_RANGES};
 use crate::crc::Checksum;
 use crate::id::{ExchangeId, SegmentAddress, SegmentId, TaskAttempt};
 use crate::segment::blocks::{BlockEntry, Position};
 use crate::segment::footer::{CommitRecord, Footer};
+
+/// The most blocks of a partition that is read without a handle.
+const MAX_PARTITION_BLOCKS: usize = 1 << 18;
 
 /// A segment that exists, with its footer.
 #[derive(Debug, Clone)]
@@ -40,8 +43,8 @@ pub fn committed(segments: &[KnownSegment]) -> BTreeMap<TaskAttempt, (SegmentId,
 }
 
 /// The handles for the chosen attempts, by partition. Each is made when it is requested, since all
-/// of them together may need gigabytes.
-#[derive(Debug)]
+/// of them together may need gigabytes. A clone continues where the original is.
+#[derive(Debug, Clone)]
 pub struct Plan {
     exchange: ExchangeId,
     target_size: u64,
@@ -50,12 +53,10 @@ pub struct Plan {
     /// For each segment that has blocks left: the partition of the next one, and the segment's
     /// index in `segments`.
     next: BinaryHeap<Reverse<(u32, usize)>>,
-    /// Handles of the current partition that have not been returned yet.
-    ready: VecDeque<Handle>,
 }
 
 /// A position among the blocks of chosen attempts in one segment.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct SegmentCursor {
     known: KnownSegment,
     sinks: ChosenSinks,
@@ -90,13 +91,16 @@ pub fn plan(
     segments.sort_unstable_by_key(|cursor| cursor.known.address.segment);
     let heads = segments.iter().enumerate();
     let next = heads.filter_map(|(at, cursor)| Some(Reverse((cursor.next?.partition, at))));
-    Ok(Plan {
+    let plan = Plan {
         exchange: exchange.clone(),
         target_size: target_size.unwrap_or(u64::MAX),
         next: next.collect(),
         segments,
-        ready: VecDeque::new(),
-    })
+    };
+    if target_size.is_none() {
+        plan.check_one_handle_each()?;
+    }
+    Ok(plan)
 }
 
 impl SegmentCursor {
@@ -122,39 +126,121 @@ impl SegmentCursor {
     }
 }
 
+impl Plan {
+    /// Order holds within a handle, so each partition of an ordered exchange must be one.
+    fn check_one_handle_each(&self) -> Result<(), CatalogError> {
+        let blocks = self.segments.iter().map(|s| s.known.footer.blocks.len());
+        if blocks.sum::<usize>() <= MAX_RANGES {
+            return Ok(());
+        }
+        let mut last = None;
+        for handle in self.clone() {
+            let partition = handle.partition;
+            if last.replace(partition) == Some(partition) {
+                return Err(CatalogError::TooManyRanges {
+                    exchange: self.exchange.clone(),
+                    partition,
+                    limit: MAX_RANGES,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Iterator for Plan {
     type Item = Handle;
 
     fn next(&mut self) -> Option<Handle> {
-        if let Some(handle) = self.ready.pop_front() {
-            return Some(handle);
-        }
         let Reverse((partition, _)) = *self.next.peek()?;
-        let mut blocks = Vec::new();
+        let mut handle = HandleBuilder::new(&self.exchange, partition);
         while let Some(&Reverse((found, at))) = self.next.peek()
             && found == partition
         {
-            self.next.pop();
             let segment = &mut self.segments[at];
-            while segment
-                .next
-                .is_some_and(|block| block.partition == partition)
-            {
-                blocks.extend(segment.advance().map(|block| (at, block)));
+            while let Some(block) = segment.next.filter(|block| block.partition == partition) {
+                if !handle.has_room_for(&segment.known, &block, self.target_size) {
+                    return Some(handle.finish());
+                }
+                handle.add(&segment.known, &block);
+                segment.advance();
             }
+            self.next.pop();
             if let Some(block) = segment.next {
                 self.next.push(Reverse((block.partition, at)));
             }
         }
-        let planned = blocks.into_iter().map(|(at, block)| PlannedBlock {
-            known: &self.segments[at].known,
-            block,
-        });
-        let planned: Vec<_> = planned.collect();
-        let (exchange, target_size) = (&self.exchange, self.target_size);
-        self.ready = cut(exchange, partition, &planned, target_size).into();
-        self.ready.pop_front()
+        Some(handle.finish())
     }
+}
+
+/// A handle to which blocks of one partition are added, in the order in which they are read.
+struct HandleBuilder {
+    handle: Handle,
+    /// The checksum of the last range.
+    crc: Checksum,
+}
+
+impl HandleBuilder {
+    fn new(exchange: &ExchangeId, partition: u32) -> Self {
+        let handle = Handle {
+            exchange: exchange.clone(),
+            partition,
+            bytes: 0,
+            ranges: Vec::new(),
+        };
+        let crc = Checksum::default();
+        Self { handle, crc }
+    }
+
+    /// Whether a block still belongs to this handle. The first one always does.
+    fn has_room_for(&self, known: &KnownSegment, block: &BlockEntry, target_size: u64) -> bool {
+        let Handle { bytes, ranges, .. } = &self.handle;
+        let fits = block.page_bytes() <= target_size.saturating_sub(*bytes);
+        let is_new = || {
+            !ranges
+                .last()
+                .is_some_and(|range| adjoins(range, known, block))
+        };
+        ranges.is_empty() || (fits && (ranges.len() < MAX_RANGES || !is_new()))
+    }
+
+    fn add(&mut self, known: &KnownSegment, block: &BlockEntry) {
+        self.handle.bytes += block.page_bytes();
+        let ranges = &mut self.handle.ranges;
+        match ranges.last_mut().filter(|r| adjoins(r, known, block)) {
+            Some(range) => {
+                range.length += block.length();
+                range.pages += u64::from(block.pages);
+            }
+            None => {
+                self.crc = Checksum::default();
+                ranges.push(HandleRange {
+                    base: known.address.base.clone(),
+                    segment: known.address.segment,
+                    blocks_end: known.footer.blocks.end(),
+                    offset: block.offset,
+                    length: block.length(),
+                    pages: u64::from(block.pages),
+                    checksum: 0,
+                });
+            }
+        }
+        self.crc.update(&block.checksum.to_le_bytes());
+        if let Some(range) = ranges.last_mut() {
+            range.checksum = self.crc.value();
+        }
+    }
+
+    fn finish(mut self) -> Handle {
+        self.handle.ranges.shrink_to_fit();
+        self.handle
+    }
+}
+
+/// Whether a block follows a range without a gap.
+fn adjoins(range: &HandleRange, known: &KnownSegment, block: &BlockEntry) -> bool {
+    range.segment == known.address.segment && range.offset + range.length == block.offset
 }
 
 /// Plans one partition as one handle, in the order of the tasks.
@@ -177,6 +263,13 @@ pub fn plan_partition(
         let all = known.footer.blocks.iter();
         let mine = all.filter(|b| b.partition == partition && sinks[b.sink as usize]);
         blocks.extend(mine.map(|block| PlannedBlock { known, block }));
+        if blocks.len() > MAX_PARTITION_BLOCKS {
+            return Err(CatalogError::TooManyRanges {
+                exchange: exchange.clone(),
+                partition,
+                limit: MAX_PARTITION_BLOCKS,
+            });
+        }
     }
     blocks.sort_by_key(|b| {
         (
@@ -185,14 +278,11 @@ pub fn plan_partition(
             b.block.offset,
         )
     });
-    let mut handles = cut(exchange, partition, &blocks, u64::MAX);
-    let empty = Handle {
-        exchange: exchange.clone(),
-        partition,
-        bytes: 0,
-        ranges: Vec::new(),
-    };
-    Ok(handles.pop().unwrap_or(empty))
+    let mut handle = HandleBuilder::new(exchange, partition);
+    for PlannedBlock { known, block } in &blocks {
+        handle.add(known, block);
+    }
+    Ok(handle.finish())
 }
 
 struct PlannedBlock<'a> {
@@ -287,60 +377,4 @@ fn count_pages(
         }
     }
     totals
-}
-
-/// Cuts the blocks of a partition into handles at block boundaries, and joins adjacent blocks into
-/// ranges.
-fn cut(
-    exchange: &ExchangeId,
-    partition: u32,
-    blocks: &[PlannedBlock<'_>],
-    target_size: u64,
-) -> Vec<Handle> {
-    let mut handles = Vec::new();
-    let mut rest = blocks;
-    while !rest.is_empty() {
-        let (mut bytes, mut count) = (0, 0);
-        for planned in rest {
-            let more = planned.block.page_bytes();
-            if count > 0 && more > target_size.saturating_sub(bytes) {
-                break;
-            }
-            bytes += more;
-            count += 1;
-        }
-        let (mine, others) = rest.split_at(count);
-        let ranges = mine
-            .chunk_by(|a, b| {
-                a.known.address.segment == b.known.address.segment
-                    && a.block.offset + a.block.length() == b.block.offset
-            })
-            .map(join)
-            .collect();
-        handles.push(Handle {
-            exchange: exchange.clone(),
-            partition,
-            bytes,
-            ranges,
-        });
-        rest = others;
-    }
-    handles
-}
-
-fn join(blocks: &[PlannedBlock<'_>]) -> HandleRange {
-    let (first, last) = (&blocks[0], &blocks[blocks.len() - 1]);
-    let mut crc = Checksum::default();
-    blocks
-        .iter()
-        .for_each(|b| crc.update(&b.block.checksum.to_le_bytes()));
-    HandleRange {
-        base: first.known.address.base.clone(),
-        segment: first.known.address.segment,
-        blocks_end: first.known.footer.blocks.end(),
-        offset: first.block.offset,
-        length: last.block.offset + last.block.length() - first.block.offset,
-        pages: blocks.iter().map(|b| u64::from(b.block.pages)).sum(),
-        checksum: crc.value(),
-    }
 }

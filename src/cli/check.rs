@@ -14,6 +14,7 @@ use crate::app;
 use crate::config::{BaseDirectoryConfig, BaseUri, Loaded, Origin, units};
 use crate::runtime::Runtime;
 use crate::storage::{BaseStatus, Storage};
+use crate::telemetry::logs::printable;
 
 ///
 /// # Errors
@@ -33,7 +34,7 @@ pub fn check(loaded: Loaded) -> Result<ExitCode, ExitCode> {
         // Not if something is in it by now, which is not ours to remove.
         let _ = std::fs::remove_dir(folder);
     }
-    print(&verdict(&statuses));
+    print(&printable(&verdict(&statuses)));
     for base in statuses.iter().filter(|base| base.ignores_preconditions) {
         print(&format!(
             "note: {} does not implement conditional writes: an exchange that is renewed at the \

@@ -4,6 +4,7 @@
 //! Does not: decide (`gc::one_shot`). Invariant: nothing is removed that was not watched for the
 //! printed time, and that time is at least half a lease.
 
+use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -97,7 +98,36 @@ async fn run(config: &Config, options: GcOptions) -> Result<GcReport, StorageErr
         let (watch, ending) = (units::format_duration(options.watch), ending(options));
         eprintln!("stopover: watching {count} exchanges for {watch}{ending}");
     };
-    collect_once(&storage, &runtime, options, began).await
+    tokio::select! {
+        report = collect_once(&storage, &runtime, options, began) => report,
+        never = report_progress(options.watch, &runtime) => match never {},
+    }
+}
+
+/// Prints from time to time how much of the watch is over: it takes as long as a lease.
+async fn report_progress(watch: Duration, runtime: &Runtime) -> Infallible {
+    let started = runtime.clock.now();
+    let interval = (watch / 15).clamp(Duration::from_millis(500), Duration::from_secs(60));
+    loop {
+        runtime.clock.sleep(interval).await;
+        let elapsed = runtime.clock.now() - started;
+        eprintln!("stopover: {}", progress(elapsed, watch));
+    }
+}
+
+fn progress(elapsed: Duration, watch: Duration) -> String {
+    let whole = |time: Duration| units::format_duration(Duration::from_secs(time.as_secs()));
+    match elapsed < watch {
+        true => format!(
+            "watched {} of {}",
+            whole(elapsed),
+            units::format_duration(watch)
+        ),
+        false => format!(
+            "watched {}; removing, or waiting for the last ones",
+            whole(elapsed)
+        ),
+    }
 }
 
 fn ending(options: GcOptions) -> &'static str {
@@ -183,7 +213,7 @@ fn as_json(report: &GcReport, options: GcOptions) -> String {
     });
     let whole = json!({
         "dry_run": options.dry_run,
-        "watched_millis": options.watch.as_millis() as u64,
+        "watched_millis": u64::try_from(options.watch.as_millis()).unwrap_or(u64::MAX),
         "exchanges": entries.collect::<Vec<_>>(),
         "temporaries_removed": report.temporaries,
     });
@@ -193,6 +223,15 @@ fn as_json(report: &GcReport, options: GcOptions) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Story: the command printed nothing for a quarter of an hour.
+    #[test]
+    fn progress_says_how_much_of_the_watch_is_over() {
+        let watch = Duration::from_secs(900);
+        let of = |seconds: u64| progress(Duration::from_millis(seconds * 1000 + 7), watch);
+        assert_eq!(of(60), "watched 1m of 15m");
+        assert!(of(901).contains("watched 15m 1s; removing"), "{}", of(901));
+    }
 
     #[test]
     fn a_watch_shorter_than_half_a_lease_is_refused() {

@@ -47,7 +47,7 @@ pub fn health(args: HealthArgs) -> Result<ExitCode, ExitCode> {
                 config: args.config,
                 ..ConfigArgs::default()
             };
-            let server = config.load()?.config.server;
+            let server = config.load_settings()?.config.server;
             (server.listen, server.tls_certificate_file)
         }
     };
@@ -64,9 +64,24 @@ pub fn health(args: HealthArgs) -> Result<ExitCode, ExitCode> {
         Ok(Answer { status, body }) => {
             eprintln!("stopover: {url} answered {status}: {}", body.trim());
         }
-        Err(error) => eprintln!("stopover: {url} did not answer: {error}"),
+        Err(error) => eprintln!("stopover: {url} did not answer: {}", explain(&error)),
     }
     Err(ExitCode::FAILURE)
+}
+
+/// What an error of the connection means for a daemon.
+fn explain(error: &io::Error) -> String {
+    let seconds = TIMEOUT.as_secs();
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            format!("nothing came within {seconds} s: the daemon hangs, is overloaded or stopped")
+        }
+        io::ErrorKind::ConnectionRefused => {
+            "nothing listens there: the daemon does not run, or server.listen is another address"
+                .to_owned()
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// A daemon that listens on every address is reached through loopback.
@@ -101,9 +116,21 @@ fn request(address: SocketAddr, path: &str, certificate: Option<&Path>) -> io::R
     stream.write_all(request.as_bytes())?;
     stream.flush()?;
     let mut answer = Vec::new();
-    stream.take(MAX_RESPONSE_SIZE).read_to_end(&mut answer)?;
+    let read = stream.take(MAX_RESPONSE_SIZE).read_to_end(&mut answer);
+    // Before the error: who speaks TLS closes the connection after its alert.
+    if certificate.is_none() && is_tls(&answer) {
+        let what = "the port speaks TLS: name its certificate with --certificate, or the daemon's \
+                    configuration with --config";
+        return Err(io::Error::other(what));
+    }
+    read?;
     parse(&String::from_utf8_lossy(&answer))
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the response is not HTTP"))
+}
+
+/// Whether a response is a record of TLS: an alert or a handshake, in any version.
+fn is_tls(answer: &[u8]) -> bool {
+    matches!(answer, [0x15 | 0x16, 0x03, ..])
 }
 
 fn parse(answer: &str) -> Option<Answer> {
@@ -144,6 +171,28 @@ mod tests {
     fn something_else_than_http_is_an_error() {
         let address = one_answer("220 smtp.example ready\r\n");
         assert!(request(address, "/healthz", None).is_err());
+    }
+
+    /// Story: a probe of a TLS port said "no HTTP answer".
+    #[test]
+    fn a_port_that_speaks_tls_is_recognised() {
+        let address = one_answer("\u{15}\u{3}\u{3}\0\u{2}\u{2}\n");
+        let Err(error) = request(address, "/healthz", None) else {
+            panic!("an alert is no answer");
+        };
+        assert!(error.to_string().contains("--certificate"), "{error}");
+    }
+
+    /// Story: a probe of a daemon that hung said "os error 11".
+    #[test]
+    fn errors_of_the_connection_say_what_they_mean_for_a_daemon() {
+        let of = |code| explain(&io::Error::from_raw_os_error(code));
+        assert!(
+            of(11).contains("within 3 s: the daemon hangs"),
+            "{}",
+            of(11)
+        );
+        assert!(of(111).contains("nothing listens there"), "{}", of(111));
     }
 
     #[test]

@@ -92,7 +92,7 @@ fn inspect_file(path: &Path) -> Result<Inspected, InspectError> {
     let size = file.metadata()?.len();
     read_footer(|max| {
         let length = max.min(size);
-        let mut bytes = Vec::with_capacity(length as usize);
+        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
         file.seek(SeekFrom::Start(size - length))?;
         file.by_ref().take(length).read_to_end(&mut bytes)?;
         Ok(Tail {

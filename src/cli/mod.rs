@@ -18,16 +18,23 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Flags, Loaded, load};
+use crate::config::{ConfigErrors, Environment, Flags, Loaded, cloud_variables, draft, load};
+use crate::runtime::Runtime;
+use crate::store::open::review;
+use crate::telemetry::logs::printable;
 
 /// Invalid arguments or configuration; a retry does not help.
 pub const EXIT_USAGE: u8 = 2;
 
+/// A daemon stopped on request, but some sinks had not finished by then.
+pub const EXIT_SINKS_LOST: u8 = 3;
+
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  success (serve: it stopped on request)
+  0  success (serve: it stopped on request, and no sink was cut off)
   1  failure: a base directory or the network failed, or the inspected object is damaged
-  2  invalid arguments or configuration";
+  2  invalid arguments or configuration
+  3  serve: it stopped on request, but cut off open sinks; their tasks will run again";
 
 const CONFIGURATION: &str = "\
 Every setting can be given in the configuration file, as environment variable
@@ -52,7 +59,8 @@ enum Command {
     ///
     /// Once it serves, it prints one line on stdout: "listening on http://ADDRESS:PORT" (or https).
     /// On SIGTERM or SIGINT it accepts no new sinks, waits up to server.drain_timeout for open ones
-    /// to finish, and exits. On SIGHUP it reloads tokens and certificates.
+    /// to finish, and exits: with 3 if it had to cut some off. On SIGHUP it reloads tokens and
+    /// certificates, and logs which other settings were edited.
     #[command(after_help = CONFIGURATION)]
     Serve(ConfigArgs),
     /// Validate the configuration, probe each base directory, and print the result
@@ -92,20 +100,43 @@ struct ConfigArgs {
 }
 
 impl ConfigArgs {
-    /// Loads the configuration, or prints all of its problems.
+    /// Loads the configuration, opens its base directories once to find what is wrong with their
+    /// options, and prints all problems together.
     fn load(self) -> Result<Loaded, ExitCode> {
-        let flags = Flags {
+        let mut draft = draft(&self.flags(), &Environment::of_process());
+        let bases = &draft.loaded.config.base_directories;
+        let review = review(bases, &cloud_variables(), &Runtime::system());
+        draft.loaded.notices.extend(review.notices);
+        for (base, fault) in review.faults {
+            let option = fault.option.as_deref().unwrap_or("uri");
+            let what = match &fault.option {
+                Some(_) => fault.reason.to_string(),
+                None => format!("{}: {}", fault.object, fault.reason),
+            };
+            draft.refuse_option(base, option, what);
+        }
+        draft.finish().map_err(report_problems)
+    }
+
+    /// Loads the configuration for commands that use no base directory.
+    fn load_settings(self) -> Result<Loaded, ExitCode> {
+        load(&self.flags()).map_err(report_problems)
+    }
+
+    fn flags(self) -> Flags {
+        Flags {
             config: self.config,
             listen: self.listen,
             base_directories: self.base_directories,
             memory_budget: self.memory_budget,
             set: self.set,
-        };
-        load(&flags).map_err(|errors| {
-            eprintln!("stopover: {errors}");
-            ExitCode::from(EXIT_USAGE)
-        })
+        }
     }
+}
+
+fn report_problems(errors: ConfigErrors) -> ExitCode {
+    eprintln!("stopover: {errors}");
+    ExitCode::from(EXIT_USAGE)
 }
 
 /// Runs the program with the arguments of the process.
@@ -136,7 +167,7 @@ fn failure(error: impl std::error::Error) -> ExitCode {
         }
         source = inner.source();
     }
-    eprintln!("stopover: {text}");
+    eprintln!("stopover: {}", printable(&text));
     ExitCode::FAILURE
 }
 

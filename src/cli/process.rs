@@ -45,6 +45,32 @@ pub fn raise_open_files() -> Option<u64> {
     raised.current
 }
 
+/// File descriptors that a daemon needs to start and to serve a single client: the runtime, the
+/// listener, a request to each base directory.
+const LEAST_FILES: u64 = 64;
+
+/// The limit of open files is too low for a daemon.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "this process may open only {limit} files, and a daemon needs at least {LEAST_FILES}, plus one \
+     for each connection: raise the limit (LimitNOFILE of systemd, ulimit -n)"
+)]
+pub struct TooFewFiles {
+    limit: u64,
+}
+
+/// Checks that a daemon can start under a limit of open files. Otherwise the first of its parts that
+/// opens a file or a socket would report a misleading error.
+///
+/// # Errors
+/// If it cannot.
+pub fn require_open_files(limit: Option<u64>) -> Result<(), TooFewFiles> {
+    match limit {
+        Some(limit) if limit < LEAST_FILES => Err(TooFewFiles { limit }),
+        _ => Ok(()),
+    }
+}
+
 /// Lowers `limits.max_connections` to what the limit of open files allows, so that connections
 /// cannot exhaust the descriptors that base directories need.
 pub fn fit_connections(limits: &mut LimitsConfig, open_files: Option<u64>) {
@@ -68,6 +94,17 @@ pub fn fit_connections(limits: &mut LimitsConfig, open_files: Option<u64>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Story: under `ulimit -n 9` the daemon advised to choose another address.
+    #[test]
+    fn a_limit_of_open_files_that_is_too_low_for_a_daemon_is_named() {
+        let refused = require_open_files(Some(9)).unwrap_err().to_string();
+        assert!(
+            refused.contains("only 9 files") && refused.contains("ulimit -n"),
+            "{refused}"
+        );
+        assert!(require_open_files(Some(64)).is_ok() && require_open_files(None).is_ok());
+    }
 
     #[test]
     fn connections_are_lowered_to_what_the_open_files_leave_room_for() {

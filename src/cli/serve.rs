@@ -3,10 +3,13 @@
 //! Does: initialize what a process has once. Does not: build the daemon (`app`). Invariant: stdout
 //! carries exactly one line, printed once requests are accepted.
 
+use std::convert::Infallible;
 use std::io::Write;
 use std::process::ExitCode;
 
-use super::{failure, process};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{EXIT_SINKS_LOST, failure, process};
 use crate::app;
 use crate::config::Loaded;
 use crate::runtime::Runtime;
@@ -19,6 +22,7 @@ use crate::telemetry::logs;
 pub fn serve(mut loaded: Loaded) -> Result<ExitCode, ExitCode> {
     process::bound_allocator();
     let open_files = process::raise_open_files();
+    process::require_open_files(open_files).map_err(failure)?;
     logs::init(&loaded.config.log).map_err(failure)?;
     for notice in &loaded.notices {
         tracing::warn!("{notice}");
@@ -27,8 +31,41 @@ pub fn serve(mut loaded: Loaded) -> Result<ExitCode, ExitCode> {
     process::fit_connections(&mut loaded.config.limits, open_files);
     let runtime = tokio::runtime::Runtime::new().map_err(failure)?;
     let ready = |address| announce(loaded.config.server.scheme(), address);
-    let served = runtime.block_on(app::run(&loaded.config, &Runtime::system(), ready));
-    served.map(|()| ExitCode::SUCCESS).map_err(failure)
+    let system = Runtime::system();
+    let served = runtime.block_on(async {
+        tokio::select! {
+            served = app::run(&loaded.config, &system, ready) => served,
+            never = report_edits(&loaded) => match never {},
+        }
+    });
+    match served.map_err(failure)? {
+        0 => Ok(ExitCode::SUCCESS),
+        _ => Err(ExitCode::from(EXIT_SINKS_LOST)),
+    }
+}
+
+/// On every SIGHUP, logs which settings were edited but take effect only at the next start: the
+/// daemon reloads credentials alone.
+async fn report_edits(loaded: &Loaded) -> Infallible {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+        // `app` reports it.
+        return std::future::pending().await;
+    };
+    while hangup.recv().await.is_some() {
+        match loaded.edited() {
+            Err(errors) => {
+                tracing::error!(%errors, "the configuration was edited and has problems; the \
+                    daemon goes on with the one that it was started with");
+            }
+            Ok(edited) if edited.is_empty() => {}
+            Ok(edited) => {
+                let edited = edited.join(", ");
+                tracing::warn!(%edited, "settings were edited since the start: restart the daemon \
+                    to apply them; SIGHUP reloads only tokens and certificates");
+            }
+        }
+    }
+    std::future::pending().await
 }
 
 /// Prints the address. A closed stdout is ignored.

@@ -9,6 +9,8 @@ use std::path::{Component, Path, PathBuf};
 
 use url::Url;
 
+use super::secret::{shown_uri, user_part};
+
 /// The kind of store behind a base directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
@@ -27,6 +29,15 @@ pub enum Scheme {
 impl Scheme {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::File, Self::S3, Self::Gs, Self::Az, Self::Memory];
+
+    /// The scheme that a URI has, even if the rest of it is wrong.
+    pub fn of(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let Some((name, _)) = split_scheme(text) else {
+            return (!text.is_empty()).then_some(Self::File);
+        };
+        Self::ALL.into_iter().find(|scheme| scheme.name() == name)
+    }
 
     /// The text before `://`.
     pub fn name(self) -> &'static str {
@@ -66,6 +77,21 @@ pub enum BaseUriError {
          environment"
     )]
     Credentials,
+    /// Several URIs in one text.
+    #[error(
+        "it holds several URIs: write a [[base_directory]] for each, repeat --base-directory, or \
+         list them in STOPOVER_BASE_DIRECTORIES"
+    )]
+    Several,
+    /// A control character.
+    #[error("it contains a control character, such as the end of a line: write it without")]
+    ControlCharacter,
+    /// The ARN of an access point.
+    #[error(
+        "it is an ARN, not the name of a bucket: for an access point, write its alias, such as \
+         s3://NAME-…-s3alias/prefix"
+    )]
+    Arn,
     /// A query or fragment.
     #[error("a base directory has no ? or #: write options as keys beside the URI")]
     QueryOrFragment,
@@ -78,6 +104,9 @@ pub enum BaseUriError {
          absolute path"
     )]
     NoWorkingDirectory,
+    /// A bucket that no cloud would have created.
+    #[error("the name of a bucket or container has only letters, digits and . - _")]
+    BadBucket,
     /// Not an absolute local path.
     #[error("it is not a local path: write file:/// and the absolute path of a folder")]
     NotLocal,
@@ -107,6 +136,12 @@ impl BaseUri {
         if text.is_empty() {
             return Err(BaseUriError::Empty);
         }
+        if holds_several(text) {
+            return Err(BaseUriError::Several);
+        }
+        if has_user(text) {
+            return Err(BaseUriError::Credentials);
+        }
         let relative = match split_scheme(text) {
             None => Some(text),
             Some(("file", rest)) => {
@@ -135,7 +170,16 @@ impl BaseUri {
     /// # Errors
     /// If it is not the URI of a base directory.
     pub fn parse(text: &str) -> Result<Self, BaseUriError> {
+        if text.contains(char::is_control) {
+            return Err(BaseUriError::ControlCharacter);
+        }
         let (name, rest) = split_scheme(text).ok_or(BaseUriError::NoScheme)?;
+        if has_user(text) {
+            return Err(BaseUriError::Credentials);
+        }
+        if rest.starts_with("//arn:") || name == "arn" {
+            return Err(BaseUriError::Arn);
+        }
         let known = Scheme::ALL.into_iter().find(|known| known.name() == name);
         let scheme = known.ok_or_else(|| unknown_scheme(name, rest))?;
         let url = Url::parse(text)?;
@@ -150,6 +194,9 @@ impl BaseUri {
             Scheme::File if !no_host || !rest.starts_with('/') => Err(BaseUriError::NotLocal),
             Scheme::File => Self::local(&url.to_file_path().map_err(|()| BaseUriError::NotLocal)?),
             _ if no_host => Err(BaseUriError::NoBucket(scheme)),
+            _ if !url.host_str().is_some_and(is_bucket) || url.port().is_some() => {
+                Err(BaseUriError::BadBucket)
+            }
             _ => Ok(Self {
                 scheme,
                 text: text.trim_end_matches('/').to_owned(),
@@ -159,6 +206,12 @@ impl BaseUri {
     }
 
     fn local(path: &Path) -> Result<Self, BaseUriError> {
+        if path
+            .to_str()
+            .is_some_and(|text| text.contains(char::is_control))
+        {
+            return Err(BaseUriError::ControlCharacter);
+        }
         let mut whole = PathBuf::new();
         for part in path.components() {
             match part {
@@ -254,17 +307,41 @@ fn split_scheme(text: &str) -> Option<(&str, &str)> {
     text.split_once(':').filter(|(scheme, _)| is_scheme(scheme))
 }
 
+/// Azure has containers such as `$web`.
+fn is_bucket(name: &str) -> bool {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '$');
+    name.chars().all(is_allowed)
+}
+
+/// Whether a text is a list of URIs or paths, rather than one whose name contains a comma.
+fn holds_several(text: &str) -> bool {
+    let mut later = text.split(',').skip(1).map(str::trim_start);
+    later.any(|part| part.starts_with(['/', '.']) || part.contains("://"))
+}
+
+/// Whether a URI has a user part. In those of Azure's other tools, the container is in its place.
+fn has_user(text: &str) -> bool {
+    match text.split_once("://") {
+        Some((scheme, _)) if OF_AZURE.contains(&scheme) => false,
+        Some((_, rest)) => user_part(rest).is_some(),
+        None => !text.starts_with(['/', '.']) && text.contains(':') && text.contains('@'),
+    }
+}
+
+/// What other tools call `az://`.
+const OF_AZURE: [&str; 5] = ["abfs", "abfss", "azure", "wasb", "wasbs"];
+
 fn unknown_scheme(scheme: &str, rest: &str) -> BaseUriError {
     let names = || Scheme::ALL.into_iter().map(Scheme::name);
     let known = match scheme {
         "s3a" | "s3n" => Some("s3"),
         "gcs" => Some("gs"),
-        "abfs" | "abfss" | "azure" | "wasb" | "wasbs" => Some("az"),
+        azure if OF_AZURE.contains(&azure) => Some("az"),
         _ => names().find(|known| strsim::damerau_levenshtein(known, scheme) <= 1),
     };
     let hint = match known {
         Some("az") => "write az://container/prefix and the key account".to_owned(),
-        Some(known) => format!("write {known}:{rest}"),
+        Some(known) => format!("write {}", shown_uri(&format!("{known}:{rest}"))),
         None => format!("write one of {}", names().collect::<Vec<_>>().join(", ")),
     };
     let scheme = scheme.to_owned();

@@ -51,6 +51,7 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const MILLI: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 const MONTH: Duration = Duration::from_secs(30 * 86_400);
 
@@ -64,6 +65,7 @@ pub const KEYS: &[Key] = &[
     key!(server.tls_key_file, optional_path, show_path),
     key!(server.tls_client_ca_file, optional_path, show_path),
     key!(server.reload_interval, duration, show_duration, in MILLI..=DAY),
+    key!(server.start_timeout, duration, show_duration, in MILLI..=HOUR),
     key!(server.drain_timeout, duration, show_duration, in Duration::ZERO..=DAY),
     key!(memory.budget, budget, show_budget),
     key!(memory.write_share, share, ToString::to_string, in 0.1..=0.9),
@@ -129,15 +131,24 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 /// Longest name that is compared with all settings to find the one that was meant.
 pub const LONGEST_MISSPELT: usize = 64;
 
+fn leaf(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
+}
+
+/// Whether a name differs from that of a setting by little, so that its value was meant for it.
+pub fn is_misspelt(given: &str) -> bool {
+    let close = |known: &str| strsim::normalized_damerau_levenshtein(leaf(known), leaf(given));
+    given.len() <= LONGEST_MISSPELT && names().any(|known| close(known) > 0.8)
+}
+
 /// The known key or section that was most likely meant.
 pub fn nearest(given: &str) -> Option<String> {
     if given.len() > LONGEST_MISSPELT {
         return None;
     }
-    let leaf = |name: &str| name.rsplit('.').next().unwrap_or(name).to_owned();
     let score = |known: &str| {
         let whole = strsim::normalized_damerau_levenshtein(known, given);
-        let last = strsim::normalized_damerau_levenshtein(&leaf(known), &leaf(given));
+        let last = strsim::normalized_damerau_levenshtein(leaf(known), leaf(given));
         // The right key in the wrong section is likelier than a wrong key in the right section.
         whole.max(last * 0.95)
     };

@@ -11,7 +11,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys;
-use super::problem::{Origin, Problem, is_secret};
+use super::problem::{Origin, Problem};
 use super::raw::{Located, Raw, from_toml};
 
 /// One base directory as written.
@@ -25,11 +25,10 @@ pub struct RawBase {
 
 impl RawBase {
     /// A base directory with nothing but its URI.
-    pub fn of_uri(uri: String, origin: &Origin) -> Self {
-        let (raw, origin) = (Raw::Text(uri), origin.clone());
+    pub fn of_uri(uri: &str, origin: &Origin) -> Self {
         Self {
             origin: origin.clone(),
-            entries: [("uri".to_owned(), Located { raw, origin })].into(),
+            entries: [("uri".to_owned(), Located::text(uri, origin))].into(),
         }
     }
 }
@@ -78,7 +77,7 @@ impl Layers {
                                 brackets";
                     self.problem(section, None, line, what.into());
                 }
-                _ => self.unknown_key(section, &from_toml(value), line),
+                _ => self.unknown_key(section, from_toml(value), line),
             }
         }
     }
@@ -127,7 +126,7 @@ impl Layers {
                 ["config"] => {}
                 [name] if is_bases(name) => {
                     let uris = value.split(',').map(str::trim).filter(|u| !u.is_empty());
-                    self.replace_bases(uris.map(str::to_owned).collect(), &origin);
+                    self.replace_bases(uris, &origin);
                 }
                 [lone] => self.unseparated_variable(name, lone),
                 parts => self.set_text(parts, value, origin),
@@ -166,7 +165,7 @@ impl Layers {
     }
 
     fn set_text(&mut self, parts: &[&str], value: &str, origin: Origin) {
-        let raw = Raw::Text(value.to_owned());
+        let raw = Raw::Text(value.into());
         match parts {
             [first, index, key] if is_bases(first) => self.set_base(index, key, raw, origin),
             _ => self.set(&parts.join("."), raw, origin),
@@ -174,9 +173,8 @@ impl Layers {
     }
 
     /// Replaces the base directories of earlier layers.
-    pub fn replace_bases(&mut self, uris: Vec<String>, origin: &Origin) {
-        let bases = uris.into_iter().map(|uri| RawBase::of_uri(uri, origin));
-        self.bases = Some(bases.collect());
+    pub fn replace_bases<'a>(&mut self, uris: impl Iterator<Item = &'a str>, origin: &Origin) {
+        self.bases = Some(uris.map(|uri| RawBase::of_uri(uri, origin)).collect());
     }
 
     fn set_base(&mut self, index: &str, key: &str, raw: Raw, origin: Origin) {
@@ -209,18 +207,18 @@ impl Layers {
             self.settings
                 .insert(key.to_owned(), Located { raw, origin });
         } else {
-            self.unknown_key(key, &raw, origin);
+            self.unknown_key(key, raw, origin);
         }
     }
 
-    fn unknown_key(&mut self, key: &str, raw: &Raw, origin: Origin) {
+    fn unknown_key(&mut self, key: &str, raw: Raw, origin: Origin) {
         let way_out = keys::nearest(key).map_or_else(
             || "docs/configuration.md lists all settings".to_owned(),
             |nearest| format!("did you mean {nearest}?"),
         );
-        let value = (!is_secret(key) && !matches!(raw, Raw::Unsupported(_))).then(|| raw.shown());
         let what = format!("there is no such setting: {way_out}");
-        self.problem(key, value, origin, what);
+        self.problems
+            .push(Located { raw, origin }.problem(key, what));
     }
 
     fn problem(&mut self, key: &str, value: Option<String>, origin: Origin, what: String) {

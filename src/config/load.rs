@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::base_directory;
+use super::base_directory::{self, Places};
 use super::keys::{self, KEYS};
 use super::layers::Layers;
 use super::machine::Machine;
 use super::problem::{ConfigErrors, InvalidValue, Origin, Problem};
+use super::secret::Secret;
 use super::validate::Validator;
 use super::{Config, Origins, units};
 
@@ -89,6 +90,21 @@ impl Environment {
     }
 }
 
+/// The environment variables that the tools of the clouds use, for the clients of stores.
+pub fn cloud_variables() -> Vec<(String, Secret)> {
+    const PREFIXES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
+    const OTHERS: [&str; 2] = ["SERVICE_ACCOUNT", "IDENTITY_ENDPOINT"];
+    let is_of_cloud = |name: &str| {
+        PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || OTHERS.contains(&name)
+    };
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+        // An empty variable is one that is not set, as for those tools.
+        .filter(|(name, value)| is_of_cloud(name) && !value.is_empty())
+        .map(|(name, value)| (name, value.to_string_lossy().into_owned().into()))
+        .collect()
+}
+
 /// A loaded configuration.
 #[derive(Debug, Clone)]
 pub struct Loaded {
@@ -98,9 +114,68 @@ pub struct Loaded {
     pub origins: Origins,
     /// Messages for the operator: settings that were adapted, variables that were ignored.
     pub notices: Vec<String>,
+    /// Where the keys of each base directory were written, in the order of the configuration.
+    bases: Vec<Places>,
+    flags: Flags,
+    /// Each setting as it was loaded, before a command adapted it to the process.
+    written: Vec<(&'static str, String)>,
+}
+
+/// A configuration that may still have problems. Those that only other modules know, such as
+/// options of a store that contradict each other, are added before it is used, so that all are
+/// reported at once.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// What was configured, as far as it has no problem.
+    pub loaded: Loaded,
+    problems: Vec<Problem>,
+}
+
+impl Draft {
+    /// Adds a problem with a key of a base directory, which is named by its position.
+    pub fn refuse_option(&mut self, base: usize, option: &str, what: impl Into<String>) {
+        self.problems.push(match self.loaded.bases.get(base) {
+            Some(places) => places.problem(option, what),
+            None => Problem::new(format!("base_directory.{base}.{option}"), None, None, what),
+        });
+    }
+
+    /// The configuration.
+    ///
+    /// # Errors
+    /// All problems.
+    pub fn finish(self) -> Result<Loaded, ConfigErrors> {
+        match self.problems.is_empty() {
+            true => Ok(self.loaded),
+            false => Err(ConfigErrors(self.problems)),
+        }
+    }
 }
 
 impl Loaded {
+    /// The keys whose values have changed since this was loaded, such as by an edit of the file.
+    ///
+    /// # Errors
+    /// All problems of the configuration as it is now.
+    pub fn edited(&self) -> Result<Vec<String>, ConfigErrors> {
+        self.edited_in(&Environment::of_process())
+    }
+
+    /// The same in a given environment.
+    ///
+    /// # Errors
+    /// All problems of the configuration as it is now.
+    pub fn edited_in(&self, environment: &Environment) -> Result<Vec<String>, ConfigErrors> {
+        let now = load_in(&self.flags, environment)?;
+        let pairs = self.written.iter().zip(&now.written);
+        let changed = pairs.filter(|(before, now)| before != now);
+        let mut edited: Vec<_> = changed.map(|((name, _), _)| (*name).to_owned()).collect();
+        if self.config.base_directories != now.config.base_directories {
+            edited.push("[[base_directory]]".to_owned());
+        }
+        Ok(edited)
+    }
+
     /// Each setting as `(name, value, origin)`.
     pub fn settings(&self) -> impl Iterator<Item = (&'static str, String, Origin)> {
         KEYS.iter().map(|key| {
@@ -123,31 +198,45 @@ pub fn load(flags: &Flags) -> Result<Loaded, ConfigErrors> {
 /// # Errors
 /// All problems of the configuration.
 pub fn load_in(flags: &Flags, environment: &Environment) -> Result<Loaded, ConfigErrors> {
+    draft(flags, environment).finish()
+}
+
+/// Reads the configuration and finds its problems, but does not report them yet.
+pub fn draft(flags: &Flags, environment: &Environment) -> Draft {
     let mut layers = gather(flags, environment);
     let mut problems = std::mem::take(&mut layers.problems);
     let mut loaded = Loaded {
         config: Config::default(),
         origins: Origins::default(),
-        notices: layers.notices,
+        notices: std::mem::take(&mut layers.notices),
+        bases: Vec::new(),
+        flags: flags.clone(),
+        written: Vec::new(),
     };
-    for (name, located) in &layers.settings {
-        let Some(key) = keys::find(name) else {
+    for (name, mut located) in std::mem::take(&mut layers.settings) {
+        let Some(key) = keys::find(&name) else {
             continue;
         };
+        if let Err(problem) = located.tidy(&name, &mut loaded.notices) {
+            problems.push(problem);
+            continue;
+        }
         match (key.set)(&mut loaded.config, &located.raw) {
             Ok(()) => {
                 loaded.origins.0.insert(key.name, located.origin.clone());
             }
-            Err(why) => problems.push(located.problem(name, why.to_string())),
+            Err(why) => problems.push(located.problem(&name, why.to_string())),
         }
     }
-    let bases = base_directory::resolve(layers.bases.take(), &environment.cwd, &mut problems);
-    loaded.config.base_directories = bases.into_iter().map(|base| base.config).collect();
+    let raw = layers.bases.take();
+    let notices = &mut loaded.notices;
+    let bases = base_directory::resolve(raw, &environment.cwd, notices, &mut problems);
+    let bases = bases.into_iter().map(|base| (base.config, base.places));
+    (loaded.config.base_directories, loaded.bases) = bases.unzip();
     finish(&mut loaded, environment, &mut problems);
-    match problems.is_empty() {
-        true => Ok(loaded),
-        false => Err(ConfigErrors(problems)),
-    }
+    let written = loaded.settings().map(|(name, value, _)| (name, value));
+    loaded.written = written.collect();
+    Draft { loaded, problems }
 }
 
 fn gather(flags: &Flags, environment: &Environment) -> Layers {
@@ -167,7 +256,8 @@ fn gather(flags: &Flags, environment: &Environment) -> Layers {
     // Before --set, which may add keys to these base directories.
     if !flags.base_directories.is_empty() {
         let origin = Origin::Flag("--base-directory".into());
-        layers.replace_bases(flags.base_directories.clone(), &origin);
+        let uris = flags.base_directories.iter().map(String::as_str);
+        layers.replace_bases(uris, &origin);
     }
     for assignment in &flags.set {
         match assignment.split_once('=') {
@@ -235,11 +325,13 @@ fn finish(loaded: &mut Loaded, environment: &Environment, problems: &mut Vec<Pro
     ];
     for (key, file, check) in files {
         let Some(path) = file else { continue };
+        let written = path.display().to_string();
         *path = environment.cwd.join(&*path);
         if let Err(why) = check(&environment.files, path) {
             let origin = loaded.origins.0.get(key).cloned();
-            let path = path.display().to_string();
-            problems.push(Problem::new(key, Some(path), origin, why.to_string()));
+            // Without a separator it may be the token itself, under the wrong name.
+            let shown = Some(path.display().to_string()).filter(|_| written.contains(['/', '.']));
+            problems.push(Problem::new(key, shown, origin, why.to_string()));
         }
     }
 }
@@ -251,6 +343,7 @@ fn adapt_target_size(loaded: &mut Loaded, write: u64) {
         config,
         origins,
         notices,
+        ..
     } = loaded;
     let most = write / 2;
     let both_configured =

@@ -12,8 +12,10 @@ mod keys;
 mod layers;
 mod load;
 mod machine;
+pub mod options;
 mod problem;
 mod raw;
+mod secret;
 pub mod sections;
 #[cfg(test)]
 mod tests;
@@ -24,9 +26,10 @@ mod values;
 use std::collections::BTreeMap;
 
 pub use base_uri::{BaseUri, BaseUriError, Scheme};
-pub use load::{Environment, Files, Flags, Loaded, load, load_in};
+pub use load::{Draft, Environment, Files, Flags, Loaded, cloud_variables, draft, load, load_in};
 pub use machine::Machine;
 pub use problem::{ConfigErrors, InvalidValue, Origin, Problem};
+pub use secret::{Secret, is_secret_name, shown_uri};
 pub use sections::*;
 
 /// Origins of the settings that are not defaults, by `section.key`.

@@ -112,18 +112,3 @@ impl fmt::Display for ConfigErrors {
         }
     }
 }
-
-/// Whether the value of this key is a secret.
-pub fn is_secret(key: &str) -> bool {
-    const SECRET: [&str; 6] = [
-        "secret",
-        "token",
-        "password",
-        "access_key",
-        "sas",
-        "service_account_key",
-    ];
-    let leaf = key.rsplit('.').next().unwrap_or(key).to_ascii_lowercase();
-    let harmless = leaf == "access_key_id" || leaf.ends_with("_file") || leaf.ends_with("_path");
-    !harmless && leaf != "allow_remote_without_token" && SECRET.iter().any(|s| leaf.contains(s))
-}

@@ -4,13 +4,12 @@
 //! was chosen (`config/default.toml`, which a test compares with this file).
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::machine::{Machine, auto_budget};
-use super::problem::is_secret;
+use super::secret::Secret;
 
 /// A struct whose fields have the given defaults.
 macro_rules! section {
@@ -50,6 +49,8 @@ section! {
         tls_client_ca_file: Option<PathBuf> = None,
         /// Interval at which the credential files are checked for changes.
         reload_interval: Duration = Duration::from_secs(10),
+        /// How long the start may take; what has not answered by then is brought up later.
+        start_timeout: Duration = Duration::from_secs(20),
         /// How long a stopping daemon waits for open sinks to finish.
         drain_timeout: Duration = Duration::from_secs(30),
     }
@@ -104,6 +105,11 @@ impl MemoryConfig {
     /// The same for a given machine.
     pub fn split_on(&self, machine: Machine) -> MemorySplit {
         let budget = self.resolve_on(machine);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share is from 0.1 to 0.9; a rounding error of some bytes does not matter"
+        )]
         let write = ((budget as f64 * self.write_share) as u64).min(budget);
         MemorySplit {
             write,
@@ -117,34 +123,14 @@ impl MemoryConfig {
 }
 
 /// `[[base_directory]]`: a location where exchanges are stored.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct BaseDirectoryConfig {
     /// `file:///…`, `s3://bucket/prefix`, `gs://…`, `az://container/prefix`, `memory://name`.
     pub uri: String,
     /// Its name in segments and handles; if empty, it is derived from the URI.
     pub name: String,
     /// Options of its store, named as in the file (`region`, `endpoint`, `path_style`, …).
-    pub options: BTreeMap<String, String>,
-}
-
-impl fmt::Debug for BaseDirectoryConfig {
-    /// Omits secrets: configurations are logged.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = self
-            .options
-            .iter()
-            .map(|(name, value)| (name, shown_option(name, value)));
-        f.debug_struct("BaseDirectoryConfig")
-            .field("uri", &self.uri)
-            .field("name", &self.name)
-            .field("options", &shown.collect::<BTreeMap<_, _>>())
-            .finish()
-    }
-}
-
-/// The value of a base directory's option as it may be shown.
-pub fn shown_option<'a>(name: &str, value: &'a str) -> &'a str {
-    if is_secret(name) { "(hidden)" } else { value }
+    pub options: BTreeMap<String, Secret>,
 }
 
 section! {
@@ -205,8 +191,8 @@ section! {
         max_page_size: u64 = 16 << 20,
         /// Bytes of one batch request.
         max_batch_size: u64 = 32 << 20,
-        /// Bytes of one JSON or handle body.
-        max_control_body_size: u64 = 64 << 20,
+        /// Bytes of one JSON body.
+        max_control_body_size: u64 = 4 << 20,
         /// Exchanges with sinks at this daemon.
         max_exchanges: usize = 10_000,
         /// Sinks of one exchange at this daemon.

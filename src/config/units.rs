@@ -105,6 +105,23 @@ pub fn format_size(bytes: u64) -> String {
         )
 }
 
+/// Prints bytes for people, rounded down to a tenth of the largest unit that `like` is a multiple
+/// of; to compare the two.
+pub fn format_size_like(bytes: u64, like: u64) -> String {
+    let written = format_size(like);
+    let unit = written.trim_start_matches(|c: char| c.is_ascii_digit());
+    let units = SIZE_UNITS
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(unit));
+    let factor = units.map_or(1, |(_, factor)| *factor);
+    let tenths = u128::from(bytes) * 10 / u128::from(factor);
+    match (tenths / 10, tenths % 10) {
+        (0, 0) => format_size(bytes),
+        (whole, 0) => format!("{whole}{unit}"),
+        (whole, tenth) => format!("{whole}.{tenth}{unit}"),
+    }
+}
+
 /// Prints a duration so that it parses to the same value.
 pub fn format_duration(duration: Duration) -> String {
     humantime::format_duration(duration).to_string()
@@ -131,7 +148,8 @@ fn scale(number: &str, factor: u64) -> Result<u64, InvalidValue> {
     let digits: u128 = format!("{whole}{fraction}")
         .parse()
         .map_err(|_| too_large)?;
-    let divisor = 10_u128.pow(fraction.len() as u32);
+    let places = u32::try_from(fraction.len()).map_err(|_| too_large)?;
+    let divisor = 10_u128.checked_pow(places).ok_or(too_large)?;
     let scaled = digits.checked_mul(u128::from(factor)).ok_or(too_large)?;
     if !scaled.is_multiple_of(divisor) {
         return Err("no whole number of bytes: write the size in a smaller unit".into());
@@ -216,6 +234,16 @@ mod tests {
             let error = parse_duration(text).unwrap_err().to_string();
             assert!(error.contains(hint), "{text}: {error}");
         }
+    }
+
+    /// Story: `memory.budget = "900GiB"` was refused with a limit of "24684084KiB".
+    #[test]
+    fn a_limit_is_printed_in_the_unit_of_what_exceeds_it() {
+        let like = |bytes, like| format_size_like(bytes, like);
+        assert_eq!(like(24_684_084 << 10, 900 << 30), "23.5GiB");
+        assert_eq!(like(16 << 30, 17 << 30), "16GiB");
+        assert_eq!(like(3 << 20, 5 << 40), "3MiB");
+        assert_eq!(like(1000, 7), "1000B");
     }
 
     proptest! {

@@ -6,7 +6,7 @@
 
 use super::keys;
 use super::problem::{InvalidValue, Origin, Problem};
-use super::units::format_size;
+use super::units::{format_size, format_size_like};
 use super::{Config, MemorySplit, Origins};
 
 /// Bytes of a frame's header (docs/protocol.md).
@@ -64,7 +64,7 @@ impl Validator<'_> {
         if let (Some(budget), Some(usable)) = (c.memory.budget, self.usable)
             && budget > usable
         {
-            let usable = format_size(usable);
+            let usable = format_size_like(usable, budget);
             found.push(self.problem(
                 "memory.budget",
                 format!(
@@ -72,6 +72,9 @@ impl Validator<'_> {
                      an eighth of that"
                 ),
             ));
+            return;
+        }
+        if self.budget_is_too_small(found) {
             return;
         }
         let MemorySplit { write, read } = self.split;
@@ -91,6 +94,46 @@ impl Validator<'_> {
             let what = "one page and the chunk that it ends in";
             found.push(self.over("limits.max_page_size", what, "reading", read, 1));
         }
+    }
+
+    /// Reports a budget that nothing fits into as one problem, if the settings that it contradicts
+    /// are all defaults: there is only one setting to correct then.
+    fn budget_is_too_small(&self, found: &mut Vec<Problem>) -> bool {
+        const OTHERS: [&str; 5] = [
+            "memory.write_share",
+            "limits.max_batch_size",
+            "limits.max_page_size",
+            "read.chunk_size",
+            "read.fetch_concurrency",
+        ];
+        let c = self.config;
+        let Some(budget) = c.memory.budget else {
+            return false;
+        };
+        let fetched = c
+            .read
+            .chunk_size
+            .saturating_mul(c.read.fetch_concurrency as u64);
+        let paged = c.limits.max_page_size.saturating_add(c.read.chunk_size);
+        let write = c.limits.max_batch_size as f64 / c.memory.write_share;
+        let read = fetched.max(paged) as f64 / (1.0 - c.memory.write_share);
+        let least = write.max(read).ceil() as u64;
+        if budget >= least
+            || OTHERS
+                .iter()
+                .any(|key| self.origins.of(key) != Origin::Default)
+        {
+            return false;
+        }
+        found.push(self.problem(
+            "memory.budget",
+            format!(
+                "one batch and one read of default size must fit into it: raise it to {} or more, \
+                 or lower limits.max_batch_size, limits.max_page_size and read.chunk_size, too",
+                format_size(least)
+            ),
+        ));
+        true
     }
 
     /// A query's limits must allow for one batch, and for one page plus the chunk that it ends in;
@@ -230,14 +273,93 @@ fn check_filter(filter: &str) -> Result<(), InvalidValue> {
         return Err(format!("it is empty: {FORM}").into());
     }
     tracing_subscriber::EnvFilter::try_new(filter).map_err(|e| format!("{e}: {FORM}"))?;
-    for directive in filter.split(',').map(str::trim) {
+    // Fields of spans may contain commas.
+    let directives = filter.split(',').filter(|_| !filter.contains('{'));
+    for directive in directives.map(str::trim) {
         let lower = directive.to_ascii_lowercase();
         let bare = !directive.contains(['=', '[', ':']);
+        check_target(directive)?;
         if bare && !LEVELS.contains(&lower.as_str()) && directive.parse::<u8>().is_err() {
             return Err(format!("{directive} is not a level: {FORM}").into());
         }
     }
     Ok(())
+}
+
+/// The crates that log something; most of them only below `info`.
+const CRATES: [&str; 14] = [
+    "stopover",
+    "axum",
+    "h2",
+    "hyper",
+    "hyper_util",
+    "mio",
+    "object_store",
+    "reqwest",
+    "rustls",
+    "tokio",
+    "tokio_rustls",
+    "tokio_util",
+    "tower",
+    "want",
+];
+
+/// The modules of this crate.
+pub(super) const MODULES: [&str; 21] = [
+    "api",
+    "app",
+    "cache",
+    "catalog",
+    "cli",
+    "config",
+    "crc",
+    "dashboard",
+    "exchange",
+    "fair",
+    "gc",
+    "http",
+    "id",
+    "ingest",
+    "memory",
+    "read",
+    "runtime",
+    "segment",
+    "storage",
+    "store",
+    "telemetry",
+];
+
+/// Checks that the module of a directive exists: with a misspelt one, nothing is logged of what was
+/// meant.
+fn check_target(directive: &str) -> Result<(), InvalidValue> {
+    let Some((target, _)) = directive.split_once(['=', '[']) else {
+        return Ok(());
+    };
+    let mut parts = target.trim().split("::");
+    let (root, module) = (parts.next().unwrap_or_default(), parts.next());
+    let unknown = |name: &str, known: &[&str], prefix: &str| {
+        let similarity = |known: &str| match name.len() > keys::LONGEST_MISSPELT {
+            true => 0.0,
+            false => strsim::normalized_damerau_levenshtein(known, name),
+        };
+        let nearest = known
+            .iter()
+            .max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
+        let nearest = nearest.filter(|nearest| similarity(nearest) > 0.5);
+        let way_out = nearest.map_or_else(
+            || format!("there are {}", known.join(", ")),
+            |nearest| format!("did you mean {prefix}{nearest}?"),
+        );
+        Err(format!("no module {prefix}{name} logs anything: {way_out}").into())
+    };
+    match module {
+        _ if root.is_empty() => Ok(()),
+        _ if !CRATES.contains(&root) => unknown(root, &CRATES, ""),
+        Some(module) if root == "stopover" && !MODULES.contains(&module) => {
+            unknown(module, &MODULES, "stopover::")
+        }
+        _ => Ok(()),
+    }
 }
 
 impl Origins {

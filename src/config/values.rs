@@ -20,7 +20,7 @@ const AUTO: &str = "auto";
 
 pub fn text(raw: &Raw) -> Result<String, InvalidValue> {
     match raw {
-        Raw::Text(text) => Ok(text.clone()),
+        Raw::Text(text) => Ok(text.expose().to_owned()),
         _ => Err("write it as text, in double quotes".into()),
     }
 }
@@ -36,7 +36,7 @@ pub fn address(raw: &Raw) -> Result<SocketAddr, InvalidValue> {
 pub fn flag(raw: &Raw) -> Result<bool, InvalidValue> {
     let flag = match raw {
         Raw::Bool(flag) => Some(*flag),
-        Raw::Text(text) => text.trim().parse().ok(),
+        Raw::Text(text) => text.expose().trim().parse().ok(),
         _ => None,
     };
     flag.ok_or_else(|| "write true or false".into())
@@ -49,7 +49,7 @@ pub fn optional_path(raw: &Raw) -> Result<Option<PathBuf>, InvalidValue> {
 
 pub fn duration(raw: &Raw) -> Result<Duration, InvalidValue> {
     match raw {
-        Raw::Text(text) => parse_duration(text),
+        Raw::Text(text) => parse_duration(text.expose()),
         Raw::Integer(n) => {
             Err(format!("the duration {n} has no unit: write \"{n}s\" or \"{n}ms\"").into())
         }
@@ -59,7 +59,7 @@ pub fn duration(raw: &Raw) -> Result<Duration, InvalidValue> {
 
 pub fn size(raw: &Raw) -> Result<u64, InvalidValue> {
     match raw {
-        Raw::Text(text) => parse_size(text),
+        Raw::Text(text) => parse_size(text.expose()),
         Raw::Integer(number) => {
             u64::try_from(*number).map_err(|_| "a size is not negative: write 64MiB".into())
         }
@@ -86,7 +86,7 @@ fn unless<T>(
     read: fn(&Raw) -> Result<T, InvalidValue>,
 ) -> Result<Option<T>, InvalidValue> {
     match raw {
-        Raw::Text(text) if text.trim() == word => Ok(None),
+        Raw::Text(text) if text.expose().trim() == word => Ok(None),
         other => read(other)
             .map(Some)
             .map_err(|why| format!("{why}, or \"{word}\"").into()),
@@ -97,7 +97,7 @@ pub fn share(raw: &Raw) -> Result<f64, InvalidValue> {
     let number = match raw {
         Raw::Float(number) => Some(*number),
         Raw::Integer(number) => Some(*number as f64),
-        Raw::Text(text) => text.trim().parse().ok(),
+        Raw::Text(text) => text.expose().trim().parse().ok(),
         _ => None,
     };
     number.ok_or_else(|| "write a share from 0 to 1, such as 0.5".into())
@@ -106,7 +106,7 @@ pub fn share(raw: &Raw) -> Result<f64, InvalidValue> {
 pub fn count<T: TryFrom<i64> + FromStr>(raw: &Raw) -> Result<T, InvalidValue> {
     let number = match raw {
         Raw::Integer(number) => T::try_from(*number).ok(),
-        Raw::Text(text) => text.trim().parse().ok(),
+        Raw::Text(text) => text.expose().trim().parse().ok(),
         _ => None,
     };
     number.ok_or_else(|| {

@@ -34,12 +34,15 @@ pub fn render(view: &View) -> String {
          <p class=\"dim\">version {} · up {} · {}</p>",
         escape(view.version),
         humantime::format_duration(Duration::from_secs(view.uptime.as_secs())),
-        if view.draining {
-            "<strong class=\"bad\">stopping</strong>"
-        } else {
-            "serving"
-        },
+        state(view),
     );
+    for obstacle in &view.obstacles {
+        let obstacle = escape(obstacle);
+        let _ = write!(
+            html,
+            "<p class=\"bad\">No new exchange can be opened: {obstacle}</p>"
+        );
+    }
     bases(&mut html, &view.bases);
     pools(&mut html, &view.pools);
     queries(&mut html, &view.queries);
@@ -50,17 +53,25 @@ pub fn render(view: &View) -> String {
     html
 }
 
+fn state(view: &View) -> &'static str {
+    match (view.draining, view.starting) {
+        (true, _) => "<strong class=\"bad\">stopping</strong>",
+        (_, true) => "<strong class=\"bad\">starting</strong>",
+        _ => "serving",
+    }
+}
+
 fn bases(html: &mut String, bases: &[BaseStatus]) {
     html.push_str("<h2>Base directories</h2><table><tr><th>name<th>URI<th>state</tr>");
     for base in bases {
-        let state = if base.healthy {
-            "<span class=\"ok\">works</span>".to_owned()
-        } else {
-            let why = base.error.as_deref().unwrap_or("not probed yet");
-            format!(
-                "<span class=\"bad\">unhealthy, tried last: {}</span>",
-                escape(why)
-            )
+        let failure = match (&base.unreadable, &base.error) {
+            (Some(error), _) => Some(("cannot be read", error)),
+            (None, Some(error)) => Some(("unhealthy, tried last", error)),
+            (None, None) => None,
+        };
+        let state = match failure {
+            None => "<span class=\"ok\">works</span>".to_owned(),
+            Some((what, why)) => format!("<span class=\"bad\">{what}: {}</span>", escape(why)),
         };
         let (name, uri) = (escape(base.name.as_str()), escape(&base.uri));
         let _ = write!(html, "<tr><td>{name}<td>{uri}<td>{state}</tr>");
@@ -109,7 +120,7 @@ fn queries(html: &mut String, queries: &[QueryView]) {
 
 fn counters(html: &mut String, metrics: &Metrics) {
     let now = [
-        ("exchanges open", &metrics.exchanges_open),
+        ("exchanges with sinks here", &metrics.exchanges_with_sinks),
         ("sinks open", &metrics.sinks_open),
         ("uploads in progress", &metrics.uploads_in_flight),
     ];
@@ -183,7 +194,9 @@ mod tests {
                 healthy: false,
                 error: Some(error.into()),
                 ignores_preconditions: false,
+                unreadable: None,
             }],
+            obstacles: vec![error.into()],
             pools: vec![PoolView {
                 name: "writing",
                 used: 3 << 20,

@@ -13,6 +13,10 @@ pub struct View {
     pub version: &'static str,
     /// Time since it started to serve.
     pub uptime: Duration,
+    /// Whether it is starting.
+    pub starting: bool,
+    /// What prevents new exchanges from being opened.
+    pub obstacles: Vec<String>,
     /// Whether it is stopping.
     pub draining: bool,
     /// Base directories.

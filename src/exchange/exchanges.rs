@@ -62,16 +62,16 @@ impl Exchanges {
         self.shared.status.found_closed().await
     }
 
-    /// Removes every object of a closed exchange from every base directory; `Ok` even if there was
-    /// none.
+    /// Removes every object of a closed exchange from every base directory; returns how many.
     ///
     /// # Errors
     /// [`ExchangeError::Storage`]; another call, or the sweeper, removes what is left.
-    pub(crate) async fn remove(&self, exchange: &ExchangeId) -> Result<(), ExchangeError> {
+    pub(crate) async fn remove(&self, exchange: &ExchangeId) -> Result<u64, ExchangeError> {
         let deps = &self.shared.deps;
-        if deps.storage.remove_exchange(exchange).await? > 0 {
+        let removed = deps.storage.remove_exchange(exchange).await?;
+        if removed > 0 {
             deps.metrics.exchanges_closed.inc();
         }
-        Ok(())
+        Ok(removed)
     }
 }

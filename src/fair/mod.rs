@@ -5,11 +5,6 @@
 //! exactly once, when it is dropped; a waiting request that is dropped leaves no trace; when a call
 //! returns, every request that can be granted has been woken.
 
-#![cfg_attr(
-    not(test),
-    warn(clippy::cast_possible_truncation, clippy::cast_sign_loss)
-)]
-
 pub mod ledger;
 mod semaphore;
 

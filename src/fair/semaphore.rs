@@ -193,6 +193,23 @@ impl FairPermit {
         self.amount
     }
 
+    /// Releases what exceeds `amount`.
+    pub fn shrink_to(&mut self, amount: u64) {
+        let excess = self.amount.saturating_sub(amount);
+        if excess > 0 {
+            self.amount = amount;
+            self.semaphore
+                .change(|ledger| ledger.release(&self.party, excess));
+        }
+    }
+
+    /// Splits off `amount`, or less if it holds less.
+    pub fn split_off(&mut self, amount: u64) -> Self {
+        let amount = amount.min(self.amount);
+        self.amount -= amount;
+        self.semaphore.permit(Arc::clone(&self.party), amount)
+    }
+
     /// Merges another permit of the same semaphore and party into this one; any other is released.
     pub fn absorb(&mut self, mut other: Self) {
         if Arc::ptr_eq(&self.semaphore.0, &other.semaphore.0) && self.party == other.party {

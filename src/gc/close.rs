@@ -24,11 +24,11 @@ pub struct Closing {
 }
 
 impl Closing {
-    /// Removes an exchange everywhere; `Ok` even if it did not exist.
+    /// Removes an exchange everywhere; returns how many objects it had.
     ///
     /// # Errors
     /// [`ExchangeError::Storage`]; another call, or the sweeper, removes what is left.
-    pub async fn close(&self, exchange: &ExchangeId) -> Result<(), ExchangeError> {
+    pub async fn close(&self, exchange: &ExchangeId) -> Result<u64, ExchangeError> {
         self.mark_and_release(exchange);
         self.exchanges.remove(exchange).await
     }

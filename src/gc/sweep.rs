@@ -93,14 +93,16 @@ impl Sweeper {
         if observation.verdict != Verdict::Expired {
             return Ok(());
         }
-        tracing::info!(%exchange, marker = ?observation.marker,
-            lease_seconds = self.lease.duration.as_secs(),
-            "collecting exchange: not renewed for a whole lease");
         let closing = &self.closing;
         let claimed = || closing.mark_and_release(&exchange);
         let collected = self.collector.collect(&exchange, &observation, claimed);
         match collected.await? {
-            Some(_) => drop(self.metrics.exchanges_collected.inc()),
+            Some(objects) => {
+                self.metrics.exchanges_collected.inc();
+                tracing::info!(%exchange, objects, marker = ?observation.marker,
+                    lease_seconds = self.lease.duration.as_secs(),
+                    "exchange collected: not renewed for a whole lease");
+            }
             None => tracing::info!(%exchange, "lease renewed during collection; exchange retained"),
         }
         Ok(())

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::Request;
 use axum::response::Response;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use hyper_util::service::TowerToHyperService;
@@ -21,7 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tower::util::MapResponse;
+use tower::util::{MapRequest, MapResponse};
 
 use super::credentials::{Credentials, Peer};
 use super::limits::{
@@ -47,6 +49,10 @@ const MIN_CONNECTION_AGE: Duration = Duration::from_secs(1);
 /// HTTP/2 preface.
 const PREFACE_POLL_INTERVAL: Duration = Duration::from_millis(5);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The address of the client of a connection: an extension of each of its requests.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientAddress(pub SocketAddr);
 
 /// Why the server cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +110,7 @@ impl Server {
             stall_policy: self.stall_policy,
             at_capacity: Arc::default(),
             credentials: self.credentials,
+            client: None,
             runtime: runtime.clone(),
             stop: stop.clone(),
         };
@@ -114,7 +121,9 @@ impl Server {
             };
             match accepted {
                 Ok((stream, permit)) => {
-                    let served = connection.clone().serve(stream, router.clone());
+                    let mut connection = connection.clone();
+                    connection.client = stream.peer_addr().ok().map(ClientAddress);
+                    let served = connection.serve(stream, router.clone());
                     runtime.tasks.spawn(async move {
                         served.await;
                         drop(permit);
@@ -142,6 +151,7 @@ struct Connection {
     /// Notified every [`EVICTION_INTERVAL`] while all permits are in use.
     at_capacity: Arc<Notify>,
     credentials: Credentials,
+    client: Option<ClientAddress>,
     runtime: Runtime,
     stop: CancellationToken,
 }
@@ -221,7 +231,15 @@ impl Connection {
         let io = TokioIo::new(stream);
         let coalesced =
             MapResponse::new(router, |response: Response| response.map(CoalescedBody::of));
-        let service = TowerToHyperService::new(coalesced);
+        let client = self.client;
+        // Not as a layer of the router, which would copy all routes for each connection.
+        let with_client = MapRequest::new(coalesced, move |mut request: Request<Incoming>| {
+            if let Some(client) = client {
+                request.extensions_mut().insert(client);
+            }
+            request
+        });
+        let service = TowerToHyperService::new(with_client);
         if http2 {
             let tasks = Spawn(self.runtime.tasks.clone());
             let connection = hyper::server::conn::http2::Builder::new(tasks)

@@ -48,7 +48,21 @@ pub enum TokenFileError {
 
 /// The accepted tokens.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Tokens(Vec<(Box<[u8]>, Scopes)>);
+pub struct Tokens(Vec<Token>);
+
+#[derive(Clone, PartialEq, Eq)]
+struct Token {
+    text: Box<[u8]>,
+    grant: Grant,
+}
+
+/// What is known of an accepted token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grant {
+    pub scopes: Scopes,
+    /// Its line in the token file, counted from 1: a label that does not reveal it.
+    pub line: usize,
+}
 
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -81,19 +95,24 @@ impl Tokens {
         self.0.len()
     }
 
-    /// The scopes of the token `given`; `None` if it is unknown. Compares with every token, also
+    /// What the token `given` permits; `None` if it is unknown. Compares with every token, also
     /// after a match. Only the lengths of the tokens affect the time that it takes.
-    pub fn scopes(&self, given: &[u8]) -> Option<Scopes> {
-        self.0.iter().fold(None, |found, (token, scopes)| {
-            match bool::from(token.ct_eq(given)) {
-                true => Some(found.unwrap_or(Scopes::NONE).or(*scopes)),
+    pub fn find(&self, given: &[u8]) -> Option<Grant> {
+        self.0.iter().fold(None, |found: Option<Grant>, token| {
+            match bool::from(token.text.ct_eq(given)) {
+                true => Some(Grant {
+                    scopes: found
+                        .map_or(Scopes::NONE, |found| found.scopes)
+                        .or(token.grant.scopes),
+                    line: token.grant.line,
+                }),
                 false => found,
             }
         })
     }
 }
 
-fn parse_line(text: &str, line: usize, path: &Path) -> Result<(Box<[u8]>, Scopes), TokenFileError> {
+fn parse_line(text: &str, line: usize, path: &Path) -> Result<Token, TokenFileError> {
     let path = path.to_owned();
     let (scopes, token) = match text.split_once(char::is_whitespace) {
         None => (Scopes::ALL, text),
@@ -105,7 +124,10 @@ fn parse_line(text: &str, line: usize, path: &Path) -> Result<(Box<[u8]>, Scopes
     if token.len() < MIN_TOKEN || !token.bytes().all(is_token_byte) {
         return Err(TokenFileError::Malformed { path, line });
     }
-    Ok((token.as_bytes().into(), scopes))
+    Ok(Token {
+        text: token.as_bytes().into(),
+        grant: Grant { scopes, line },
+    })
 }
 
 /// The characters of a bearer token (RFC 6750).
@@ -125,16 +147,30 @@ mod tests {
         Tokens::parse(text, Path::new("tokens"))
     }
 
+    fn scopes(tokens: &Tokens, token: &str) -> Option<Scopes> {
+        tokens.find(token.as_bytes()).map(|grant| grant.scopes)
+    }
+
+    #[test]
+    fn a_token_is_known_by_its_line() {
+        let tokens = tokens(&format!("# two\n{FIRST}\n\nread {SECOND}\n")).unwrap();
+        let line = |token: &str| tokens.find(token.as_bytes()).map(|grant| grant.line);
+        assert_eq!(
+            (line(FIRST), line(SECOND), line(THIRD)),
+            (Some(2), Some(4), None)
+        );
+    }
+
     #[test]
     fn each_line_is_a_token_alone_or_after_its_scopes() {
         let text = format!("# three\n{FIRST}\n\n  read {SECOND}  \nwrite,admin\t{THIRD}\n");
         let tokens = tokens(&text).unwrap();
-        assert_eq!(tokens.scopes(FIRST.as_bytes()), Some(Scopes::ALL));
-        assert_eq!(tokens.scopes(SECOND.as_bytes()), Some(Scopes::READ));
+        assert_eq!(scopes(&tokens, FIRST), Some(Scopes::ALL));
+        assert_eq!(scopes(&tokens, SECOND), Some(Scopes::READ));
         let both = Scopes::WRITE.or(Scopes::ADMIN);
-        assert_eq!(tokens.scopes(THIRD.as_bytes()), Some(both));
+        assert_eq!(scopes(&tokens, THIRD), Some(both));
         for other in ["", "read", &FIRST[1..], &format!("{FIRST}x"), "# three"] {
-            assert_eq!(tokens.scopes(other.as_bytes()), None, "{other:?}");
+            assert_eq!(scopes(&tokens, other), None, "{other:?}");
         }
     }
 
@@ -142,7 +178,7 @@ mod tests {
     fn a_token_on_two_lines_has_the_scopes_of_both() {
         let tokens = tokens(&format!("read {FIRST}\nadmin {FIRST}\n")).unwrap();
         let both = Scopes::READ.or(Scopes::ADMIN);
-        assert_eq!(tokens.scopes(FIRST.as_bytes()), Some(both));
+        assert_eq!(scopes(&tokens, FIRST), Some(both));
     }
 
     #[test]

@@ -1,18 +1,21 @@
 //! A batch on its way in: checked before its body is read, reserved for, then appended.
 //!
-//! Does: make each step the only way to the next, so that no body is read without memory for it.
-//! Does not: read the body. Invariant: no caller that holds a batch waits for memory. What a batch
-//! uses beyond its bytes is reserved after the fact if there is room; otherwise its exchange
-//! reserves it together with the next body, before that is read. If batches in memory could wait,
-//! many of them could wait for each other.
+//! Does: make each step the only way to the next, so that no body is read without memory for it,
+//! and count what a batch needs besides its bytes while it is read. Does not: read the body.
+//! Invariant: all memory of a batch is reserved, and no caller that holds a batch waits for memory:
+//! if batches in memory could wait, many of them could wait for each other. What a batch needs
+//! besides its bytes is estimated and reserved before it is read. If it needs more and nothing is
+//! free, it is refused, and estimated better when the client sends it again.
 
 use bytes::Bytes;
 
 use super::error::IngestError;
-use super::exchange::{ExchangeState, SharedExchange};
+use super::exchange::ExchangeState;
+use super::overhead::OverheadEstimate;
 use super::service::Ingest;
 use super::sink::{Sink, SinkState};
 use super::types::Appended;
+use crate::id::ExchangeId;
 use crate::id::SinkId;
 use crate::memory::{Reservation, ReservedBytes, WeakReservation};
 use crate::segment::frame::{BatchVerifier, VerifiedBatch};
@@ -27,8 +30,13 @@ pub struct Admission<'a> {
 /// A batch with memory for its body, which may be read now. Next: [`ReservedAdmission::append`].
 pub struct ReservedAdmission<'a> {
     admission: Admission<'a>,
+    /// Bytes of the body.
+    length: u64,
     reservation: Reservation,
 }
+
+/// By how much a reservation grows at least, if there is room: growing is not free.
+const GROWTH: u64 = 64 << 10;
 
 impl Ingest {
     /// Records that an attempt will be written at this daemon, so that the first sinks to finish
@@ -128,14 +136,14 @@ impl Ingest {
         memory: WeakReservation,
     ) -> Result<Appended, IngestError> {
         let (pages, bytes) = (batch.pages, batch.page_bytes);
-        let (overhead, reservation) = (batch.memory_overhead(), memory.clone());
         let exchange = self.get_or_open(&sink.exchange)?;
         let (appended, sealed) = {
             let mut state = exchange.lock();
             check_first_batch(&state, sink, number)?;
             self.open_sink(&mut state, sink)?;
+            let full = self.seal_before(&mut state, &batch)?;
             let appended = state.append(sink.task_attempt, number, batch, memory)?;
-            (appended, self.seal_if_due(&mut state))
+            (appended, [full, self.seal_if_due(&mut state)])
         };
         let metrics = &self.shared.deps.metrics;
         if appended.repeated {
@@ -144,17 +152,17 @@ impl Ingest {
             metrics.batches.inc();
             metrics.pages_written.inc_by(pages);
             metrics.bytes_written.inc_by(bytes);
-            self.reserve_overhead(&exchange, overhead, &reservation);
         }
-        self.start_upload(&exchange, sealed);
+        for sealed in sealed {
+            self.start_upload(&exchange, sealed);
+        }
         Ok(appended)
     }
 
-    /// Reserves what a batch in memory uses beyond its bytes, or counts it as unreserved.
-    fn reserve_overhead(&self, exchange: &SharedExchange, bytes: u64, memory: &WeakReservation) {
-        match self.shared.deps.pool.try_reserve(exchange.query(), bytes) {
-            Some(more) => memory.grow(more),
-            None => exchange.unreserved().add(bytes),
+    fn estimated_overhead(&self, exchange: &ExchangeId, length: u64) -> u64 {
+        match self.get(exchange) {
+            Some(exchange) => exchange.overhead().for_body(length),
+            None => OverheadEstimate::default().for_body(length),
         }
     }
 }
@@ -179,46 +187,93 @@ fn check_first_batch(
 }
 
 impl<'a> Admission<'a> {
-    /// Waits, in the fair order of the queries, for memory for a body of `bytes` and for what
-    /// earlier batches of the exchange use without a reservation.
+    /// Waits, in the fair order of the queries, for memory for a body of `length` bytes and for
+    /// what it is expected to need besides.
     ///
     /// # Errors
     /// The memory budget could never hold the body.
-    pub async fn reserve(self, bytes: u64) -> Result<ReservedAdmission<'a>, IngestError> {
+    pub async fn reserve(self, length: u64) -> Result<ReservedAdmission<'a>, IngestError> {
         let pool = &self.ingest.shared.deps.pool;
-        let exchange = self.ingest.get(&self.sink.exchange);
-        let unreserved = exchange.map(|exchange| exchange.unreserved().clone());
-        let mut repayment = unreserved
-            .unwrap_or_default()
-            .start_repayment(pool.query_limit().saturating_sub(bytes));
-        let wanted = bytes + repayment.bytes;
-        let reservation = pool.reserve(self.sink.exchange.query(), wanted).await?;
-        repayment.bytes = 0;
+        let exchange = &self.sink.exchange;
+        let expected = self.ingest.estimated_overhead(exchange, length);
+        // An estimate refuses nothing: the batch may need less.
+        let most = pool.query_limit().saturating_sub(length);
+        let wanted = length + expected.min(most);
+        let reservation = pool.reserve(exchange.query(), wanted).await?;
         Ok(ReservedAdmission {
             admission: self,
+            length,
             reservation,
         })
     }
 }
 
 impl ReservedAdmission<'_> {
-    /// Bytes reserved: the body's, and those of earlier batches.
+    /// Bytes reserved: the body's, and what it is expected to need besides.
     pub fn bytes(&self) -> u64 {
         self.reservation.bytes()
+    }
+
+    /// Reserves what the batch needs besides its bytes, as far as it has been verified, without
+    /// waiting.
+    ///
+    /// # Errors
+    /// More is needed than one query may hold, or than is free now.
+    pub fn cover(&mut self, check: &BatchVerifier) -> Result<(), IngestError> {
+        let Admission { ingest, sink, .. } = self.admission;
+        let (length, overhead) = (self.length, check.memory_overhead());
+        let missing = (length + overhead).saturating_sub(self.reservation.bytes());
+        if missing == 0 {
+            return Ok(());
+        }
+        let (pool, query) = (&ingest.shared.deps.pool, sink.exchange.query());
+        let limit = pool.query_limit();
+        if length + overhead > limit {
+            return Err(IngestError::TooManyRuns {
+                length,
+                overhead,
+                limit,
+            });
+        }
+        let more = pool
+            .try_reserve(query, missing.max(GROWTH))
+            .or_else(|| pool.try_reserve(query, missing));
+        if let Some(more) = more {
+            self.reservation.absorb(more);
+            return Ok(());
+        }
+        let exchange = ingest.get_or_open(&sink.exchange)?;
+        exchange
+            .overhead()
+            .record(length, overhead, check.verified());
+        Err(IngestError::MemoryShort { length, overhead })
     }
 
     /// Ends the check of the body and appends it: all of it or nothing, without waiting.
     ///
     /// # Errors
-    /// A damaged frame, a batch out of order, or a sink that accepts no more pages.
-    pub fn append(self, check: BatchVerifier, body: Bytes) -> Result<Appended, IngestError> {
+    /// A damaged frame, a batch out of order, a sink that accepts no more pages, or as
+    /// [`ReservedAdmission::cover`].
+    pub fn append(
+        mut self,
+        mut check: BatchVerifier,
+        body: Bytes,
+    ) -> Result<Appended, IngestError> {
+        check.update(&body);
+        self.cover(&check)?;
         let Admission {
             ingest,
             sink,
             number,
         } = self.admission;
+        let (length, overhead) = (self.length, check.memory_overhead());
+        self.reservation.shrink_to(length + overhead);
         let (body, memory) = ReservedBytes::into_transferable(body, self.reservation);
         let batch = check.finish(body)?;
-        ingest.append(sink, number, batch, memory)
+        let appended = ingest.append(sink, number, batch, memory)?;
+        if let Some(exchange) = ingest.get(&sink.exchange) {
+            exchange.overhead().record(length, overhead, length);
+        }
+        Ok(appended)
     }
 }

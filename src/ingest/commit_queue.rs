@@ -14,7 +14,8 @@ pub struct CommitQueue {
     /// Sinks that commit with the next sealed segment.
     finishing: Vec<TaskAttempt>,
     first_finish: Option<Instant>,
-    /// Finishing sinks whose pages are all sealed and not all stored.
+    /// Finishing sinks whose pages are all sealed, and whose commit records found no room in a
+    /// footer, or wait until all pages are stored.
     deferred: Vec<TaskAttempt>,
     deferred_uploading: bool,
     /// Segments with the commit records of a group that are being uploaded.
@@ -73,7 +74,10 @@ impl CommitQueue {
 
     /// Ends the current group for a segment that is being sealed. Returns the sinks that commit
     /// with it; those for which `commits_now` is false are deferred.
-    pub fn next_group(&mut self, commits_now: impl Fn(TaskAttempt) -> bool) -> Vec<TaskAttempt> {
+    pub fn next_group(
+        &mut self,
+        mut commits_now: impl FnMut(TaskAttempt) -> bool,
+    ) -> Vec<TaskAttempt> {
         self.first_finish = None;
         if !self.finishing.is_empty() {
             self.recent_group_sizes = [self.finishing.len(), self.recent_group_sizes[0]];
@@ -89,7 +93,7 @@ impl CommitQueue {
     /// are being uploaded.
     pub fn next_deferred(
         &mut self,
-        ready: impl Fn(TaskAttempt) -> bool,
+        mut ready: impl FnMut(TaskAttempt) -> bool,
     ) -> Option<Vec<TaskAttempt>> {
         if self.deferred_uploading {
             return None;

@@ -53,6 +53,27 @@ pub enum IngestError {
     },
     #[error(transparent)]
     OverCapacity(#[from] OverCapacity),
+    /// Each change of partition begins a run.
+    #[error(
+        "a batch of {length} bytes needs {overhead} bytes of memory besides, for its pages and \
+         their partitions, but one query may hold {limit}: send fewer pages at a time, sorted by \
+         partition, or raise memory.budget or query.max_write_memory"
+    )]
+    TooManyRuns {
+        length: u64,
+        overhead: u64,
+        limit: u64,
+    },
+    #[error(
+        "a batch of {length} bytes needs at least {overhead} bytes of memory besides, and not that \
+         much is free: send it again"
+    )]
+    MemoryShort { length: u64, overhead: u64 },
+    #[error(
+        "the index of this batch may need {length} bytes, more than half of limits.max_footer_size \
+         ({limit}): send fewer pages at a time, sorted by partition, or raise it"
+    )]
+    IndexTooLarge { length: u64, limit: u64 },
     #[error(transparent)]
     Frame(#[from] FrameError),
     /// The commit records could not be read.
@@ -66,6 +87,11 @@ pub enum SinkFailure {
     /// A segment that holds its pages or its commit record could not be stored.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The index would be refused by whoever reads it.
+    #[error(
+        "the index of its segment has {length} bytes; limits.max_footer_size is {limit}: raise it"
+    )]
+    FooterTooLarge { length: u64, limit: u64 },
     /// An earlier segment of it was dropped instead of stored, since all its sinks had failed or
     /// were aborted.
     #[error("an earlier segment was dropped")]

@@ -13,15 +13,16 @@ use tokio::time::Instant;
 
 use super::commit_queue::CommitQueue;
 use super::error::{IngestError, SinkFailure};
+use super::overhead::OverheadEstimate;
 use super::seal_policy::SealInputs;
 use super::sink::{PriorSegment, Sink, SinkState, UploadOutcome};
 use super::types::{Appended, ClientTotals};
-use super::unreserved::UnreservedBytes;
 use crate::catalog::Totals;
 use crate::id::{ExchangeId, TaskAttempt};
 use crate::memory::WeakReservation;
-use crate::segment::frame::VerifiedBatch;
-use crate::segment::writer::SinkRun;
+use crate::segment::blocks::MAX_BLOCK_ENTRY;
+use crate::segment::footer::{MAX_FIXED_PART, MAX_SINK_ENTRY, max_commit_record};
+use crate::segment::frame::{Run, VerifiedBatch};
 
 /// An exchange, shared by the requests and uploads that use it. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -30,7 +31,7 @@ pub struct SharedExchange(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     id: ExchangeId,
-    unreserved: UnreservedBytes,
+    overhead: OverheadEstimate,
     state: Mutex<ExchangeState>,
 }
 
@@ -39,7 +40,7 @@ impl SharedExchange {
     pub fn new(id: ExchangeId, now: Instant) -> Self {
         Self(Arc::new(Inner {
             id,
-            unreserved: UnreservedBytes::default(),
+            overhead: OverheadEstimate::default(),
             state: Mutex::new(ExchangeState::new(now)),
         }))
     }
@@ -52,9 +53,9 @@ impl SharedExchange {
         self.0.id.query()
     }
 
-    /// Bytes that its batches use without a reservation.
-    pub fn unreserved(&self) -> &UnreservedBytes {
-        &self.0.unreserved
+    /// What its batches are expected to need besides their bytes.
+    pub fn overhead(&self) -> &OverheadEstimate {
+        &self.0.overhead
     }
 
     /// Locks the state. The caller holds no other lock of this module, and awaits nothing under it.
@@ -75,10 +76,12 @@ pub struct PendingCommit {
 /// The content of an open or sealed segment.
 #[derive(Debug, Default)]
 pub struct Pages {
-    /// In order of arrival.
-    pub pieces: Vec<SinkRun>,
+    /// The runs of each batch, in order of arrival.
+    pub batches: Vec<(TaskAttempt, Vec<Run>)>,
     /// Bytes of their frames.
     pub bytes: u64,
+    /// The most bytes that they can need in the index.
+    pub index_size: u64,
     /// The reservations of these bytes in the pool for writing, one for each batch.
     pub memory: Vec<WeakReservation>,
 }
@@ -222,10 +225,9 @@ impl ExchangeState {
         let appended = sink.append(number, &batch);
         let appended = appended.map_err(|error| self.closed_or(error))?;
         if !appended.repeated {
-            for run in batch.runs {
-                self.open.bytes += run.frames.len() as u64;
-                self.open.pieces.push(SinkRun { sink: attempt, run });
-            }
+            self.open.bytes += frame_bytes(&batch.runs);
+            self.open.index_size += index_size(&batch.runs);
+            self.open.batches.push((attempt, batch.runs));
             self.open.memory.push(memory);
         }
         Ok(appended)
@@ -263,33 +265,59 @@ impl ExchangeState {
 
     fn drop_pages_of(&mut self, attempt: TaskAttempt) {
         let open = &mut self.open;
-        open.pieces.retain(|piece| piece.sink != attempt);
+        open.batches.retain(|(sink, _)| *sink != attempt);
         open.memory.retain(WeakReservation::is_held);
-        let bytes = open.pieces.iter().map(|p| p.run.frames.len() as u64);
-        open.bytes = bytes.sum();
+        open.bytes = open.batches.iter().map(|(_, runs)| frame_bytes(runs)).sum();
+        open.index_size = open.batches.iter().map(|(_, runs)| index_size(runs)).sum();
         self.commits.remove(attempt);
     }
 
+    /// Whether the index of another batch fits into a footer of `max_footer_size` together with
+    /// that of the open segment, if commit records need no more than half of it.
+    ///
+    /// # Errors
+    /// The index of the batch does not even fit into a segment of its own.
+    pub fn has_room_for(
+        &self,
+        batch: &VerifiedBatch,
+        max_footer_size: u64,
+    ) -> Result<bool, IngestError> {
+        let (length, room) = (index_size(&batch.runs), max_footer_size / 2);
+        if length > room {
+            let limit = max_footer_size;
+            return Err(IngestError::IndexTooLarge { length, limit });
+        }
+        Ok(self.open.index_size + length <= room)
+    }
+
     /// Seals the open segment; `None` if there is nothing to write. The finishing sinks commit with
-    /// it, except that a segment of at least `deferred_commit_threshold` bytes does not wait for
-    /// earlier uploads: sinks with such uploads commit later ([`ExchangeState::seal_deferred`]).
-    pub fn seal(&mut self, sequence: u64, deferred_commit_threshold: u64) -> Option<Sealed> {
-        if self.open.pieces.is_empty() && !self.commits.has_finishing() {
+    /// it, as long as their commit records fit into half of `max_footer_size`. A segment of at
+    /// least `deferred_commit_threshold` bytes does not wait for earlier uploads. Sinks that cannot
+    /// commit with it commit later ([`ExchangeState::seal_deferred`]).
+    pub fn seal(
+        &mut self,
+        sequence: u64,
+        deferred_commit_threshold: u64,
+        max_footer_size: u64,
+    ) -> Option<Sealed> {
+        if self.open.batches.is_empty() && !self.commits.has_finishing() {
             return None;
         }
         let pages = std::mem::take(&mut self.open);
         self.in_flight_bytes += pages.bytes;
         let waits_for_uploads = pages.bytes < deferred_commit_threshold;
-        let group = self
-            .commits
-            .next_group(|attempt| waits_for_uploads || uploads_completed(&self.sinks, attempt));
+        let mut room = CommitRoom::new(max_footer_size);
+        let group = self.commits.next_group(|attempt| {
+            (waits_for_uploads || uploads_completed(&self.sinks, attempt))
+                && room.take(&self.sinks, attempt)
+        });
         let kind = match group.is_empty() {
             true => CommitKind::None,
             false => CommitKind::Group,
         };
         let commits = self.pending_commits(group);
         let outcome = watch::Sender::new(None);
-        let writers: BTreeSet<TaskAttempt> = pages.pieces.iter().map(|p| p.sink).collect();
+        let writers: BTreeSet<TaskAttempt> = pages.batches.iter().map(|(sink, _)| *sink).collect();
         for attempt in writers {
             if let Some(sink) = self.sinks.get_mut(&attempt) {
                 sink.prior_segments.push(PriorSegment {
@@ -309,10 +337,11 @@ impl ExchangeState {
 
     /// Seals the deferred commits whose uploads have all completed; one such segment at a time, so
     /// that sinks which become ready meanwhile share the next one.
-    pub fn seal_deferred(&mut self, sequence: u64) -> Option<Sealed> {
-        let ready = self
-            .commits
-            .next_deferred(|attempt| uploads_completed(&self.sinks, attempt))?;
+    pub fn seal_deferred(&mut self, sequence: u64, max_footer_size: u64) -> Option<Sealed> {
+        let mut room = CommitRoom::new(max_footer_size);
+        let ready = self.commits.next_deferred(|attempt| {
+            uploads_completed(&self.sinks, attempt) && room.take(&self.sinks, attempt)
+        })?;
         Some(Sealed {
             sequence,
             pages: Pages::default(),
@@ -379,6 +408,41 @@ impl ExchangeState {
     }
 }
 
+fn frame_bytes(runs: &[Run]) -> u64 {
+    runs.iter().map(|run| run.frames.len() as u64).sum()
+}
+
+/// The most bytes that the runs of a batch need in the index, if each becomes a block.
+fn index_size(runs: &[Run]) -> u64 {
+    runs.len() as u64 * MAX_BLOCK_ENTRY + MAX_SINK_ENTRY
+}
+
+/// The half of a footer that holds commit records. The first one always fits: if it is too large
+/// for the footer, its upload fails.
+struct CommitRoom {
+    left: u64,
+    used: bool,
+}
+
+impl CommitRoom {
+    fn new(max_footer_size: u64) -> Self {
+        Self {
+            left: (max_footer_size / 2).saturating_sub(MAX_FIXED_PART),
+            used: false,
+        }
+    }
+
+    fn take(&mut self, sinks: &BTreeMap<TaskAttempt, Sink>, attempt: TaskAttempt) -> bool {
+        let predecessors = sinks.get(&attempt).map_or(0, |s| s.prior_segments.len());
+        let size = MAX_SINK_ENTRY + max_commit_record(predecessors);
+        let fits = size <= self.left || !self.used;
+        if fits {
+            (self.left, self.used) = (self.left.saturating_sub(size), true);
+        }
+        fits
+    }
+}
+
 /// Whether all segments sealed with pages of a sink are stored or have failed.
 fn uploads_completed(sinks: &BTreeMap<TaskAttempt, Sink>, attempt: TaskAttempt) -> bool {
     let completed = |segment: &PriorSegment| segment.outcome.borrow().is_some();
@@ -429,7 +493,7 @@ mod tests {
         }
 
         fn commit(&mut self, sequence: u64) {
-            let sealed = self.state.seal(sequence, 0).unwrap();
+            let sealed = self.state.seal(sequence, 0, 1 << 20).unwrap();
             let (bytes, kind) = (sealed.pages.bytes, sealed.kind);
             for commit in sealed.commits {
                 assert!(self.state.settle(commit.attempt, SinkState::Finished));

@@ -19,13 +19,13 @@ mod commit_queue;
 mod error;
 mod exchange;
 mod finish;
+mod overhead;
 mod pressure;
 pub mod seal_policy;
 mod sealing;
 mod service;
 mod sink;
 mod types;
-mod unreserved;
 mod uploader;
 
 pub use self::admission::{Admission, ReservedAdmission};

@@ -6,10 +6,12 @@
 
 use std::sync::atomic::Ordering;
 
+use super::error::IngestError;
 use super::exchange::{ExchangeState, Sealed, SharedExchange};
 use super::seal_policy::Decision;
 use super::service::Ingest;
 use super::uploader;
+use crate::segment::frame::VerifiedBatch;
 
 impl Ingest {
     fn decide(&self, state: &ExchangeState) -> Decision {
@@ -25,10 +27,21 @@ impl Ingest {
         }
     }
 
+    /// Seals the open segment if the index of another batch would make its footer too large; the
+    /// caller starts the upload.
+    pub(super) fn seal_before(
+        &self,
+        state: &mut ExchangeState,
+        batch: &VerifiedBatch,
+    ) -> Result<Option<Sealed>, IngestError> {
+        let fits = state.has_room_for(batch, self.shared.max_footer_size)?;
+        Ok(if fits { None } else { self.seal(state) })
+    }
+
     /// Seals the open segment whatever the policy says; the caller starts the upload.
     pub(super) fn seal(&self, state: &mut ExchangeState) -> Option<Sealed> {
         let threshold = self.shared.policy.deferred_commit_threshold();
-        let sealed = state.seal(self.next_sequence(), threshold)?;
+        let sealed = state.seal(self.next_sequence(), threshold, self.shared.max_footer_size)?;
         let in_flight = &self.shared.in_flight_bytes;
         in_flight.fetch_add(sealed.pages.bytes, Ordering::AcqRel);
         Some(sealed)
@@ -49,7 +62,10 @@ impl Ingest {
 
     /// Starts the upload of deferred commits whose segments are complete; called after each upload.
     pub(super) fn start_deferred_commits(&self, exchange: &SharedExchange) {
-        let sealed = exchange.lock().seal_deferred(self.next_sequence());
+        let max_footer_size = self.shared.max_footer_size;
+        let sealed = exchange
+            .lock()
+            .seal_deferred(self.next_sequence(), max_footer_size);
         self.start_upload(exchange, sealed);
     }
 

@@ -48,6 +48,7 @@ pub(super) struct Shared {
     pub(super) deps: IngestDeps,
     pub(super) policy: SealPolicy,
     pub(super) max_sinks: usize,
+    pub(super) max_footer_size: u64,
     max_exchanges: usize,
     /// Upload slots, shared fairly among queries.
     pub(super) uploads: FairSemaphore,
@@ -72,6 +73,7 @@ impl Ingest {
             },
             max_exchanges: limits.max_exchanges,
             max_sinks: limits.max_sinks_per_exchange,
+            max_footer_size: limits.max_footer_size,
             uploads: FairSemaphore::new(segment.upload_concurrency as u64, None),
             sequence: AtomicU64::new(0),
             draining: AtomicBool::new(false),
@@ -109,7 +111,7 @@ impl Ingest {
         let failed = exchange.lock().close();
         let metrics = &self.shared.deps.metrics;
         metrics.sinks_open.dec_by(failed as i64);
-        metrics.exchanges_open.dec();
+        metrics.exchanges_with_sinks.dec();
     }
 
     /// Exchanges without a request for at least `idle`.
@@ -164,7 +166,7 @@ impl Ingest {
             exchanges.insert(id.clone(), exchange.clone());
             exchange
         };
-        self.shared.deps.metrics.exchanges_open.inc();
+        self.shared.deps.metrics.exchanges_with_sinks.inc();
         // Checked after the insertion, while a close marks the exchange first and calls `forget`
         // second: so one of the two sees the other, and nothing of a closed exchange stays here.
         if self.shared.deps.exchanges.is_known_closed(id) {

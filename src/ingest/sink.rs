@@ -117,28 +117,33 @@ impl Sink {
         batch: &VerifiedBatch,
     ) -> Result<Appended, IngestError> {
         let next = self.totals.batches;
-        let given = number.map_or(next, u64::from);
-        if given < next && !matches!(self.state(), SinkState::Aborted | SinkState::Failed(_)) {
+        let out_of_order = |given| IngestError::BatchOutOfOrder {
+            sink: self.id.clone(),
+            given,
+            expected: next,
+        };
+        // Beyond the last number there is none.
+        let given = number.or(u32::try_from(next).ok());
+        let given = given.ok_or_else(|| out_of_order(u32::MAX))?;
+        if u64::from(given) < next
+            && !matches!(self.state(), SinkState::Aborted | SinkState::Failed(_))
+        {
             return Ok(Appended {
-                batch: given as u32,
+                batch: given,
                 next,
                 repeated: true,
             });
         }
         self.check_open()?;
-        if given > next || next > u64::from(u32::MAX) {
-            return Err(IngestError::BatchOutOfOrder {
-                sink: self.id.clone(),
-                given: given as u32,
-                expected: next,
-            });
+        if u64::from(given) > next {
+            return Err(out_of_order(given));
         }
         self.totals.batches += 1;
         self.totals.pages += batch.pages;
         self.totals.bytes += batch.page_bytes;
-        batch.runs.iter().for_each(|run| self.crc.update(&run.crcs));
+        self.crc.update(&batch.crcs);
         Ok(Appended {
-            batch: given as u32,
+            batch: given,
             next: next + 1,
             repeated: false,
         })

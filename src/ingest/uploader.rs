@@ -23,8 +23,8 @@ use crate::cache::hot::HotSegment;
 use crate::id::{BaseName, SegmentAddress, SegmentId, TaskAttempt};
 use crate::memory::WeakReservation;
 use crate::segment::footer::CommitRecord;
-use crate::segment::writer::{SegmentDraft, SegmentImage, write_segment};
-use crate::storage::StorageError;
+use crate::segment::frame::Run;
+use crate::segment::writer::{SegmentDraft, SegmentImage, SinkRun, write_segment};
 
 /// How long after an upload the exchange is checked to be open: one check for all segments that
 /// are stored meanwhile.
@@ -67,7 +67,7 @@ impl Contents {
     fn of(sealed: &Sealed) -> Self {
         Self {
             committing: sealed.commits.iter().map(|c| c.attempt).collect(),
-            writers: sealed.pages.pieces.iter().map(|p| p.sink).collect(),
+            writers: sealed.pages.batches.iter().map(|(sink, _)| *sink).collect(),
         }
     }
 
@@ -100,10 +100,12 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 async fn store_and_settle(ingest: &Ingest, exchange: &SharedExchange, sealed: Sealed) -> bool {
     let records = commit_records(ingest, exchange, sealed.commits).await;
     let Pages {
-        mut pieces, memory, ..
+        mut batches,
+        memory,
+        ..
     } = sealed.pages;
-    pieces.retain(|piece| is_needed(exchange, piece.sink));
-    if pieces.is_empty() && records.is_empty() {
+    batches.retain(|(sink, _)| is_needed(exchange, *sink));
+    if batches.is_empty() && records.is_empty() {
         let dropped = Arc::new(SinkFailure::SegmentDropped);
         sealed.outcome.send_replace(Some(Err(dropped)));
         return false;
@@ -111,7 +113,7 @@ async fn store_and_settle(ingest: &Ingest, exchange: &SharedExchange, sealed: Se
     let committing: Vec<TaskAttempt> = records.iter().map(|r| r.attempt).collect();
     let contents = Contents {
         committing: committing.clone(),
-        writers: pieces.iter().map(|p| p.sink).collect(),
+        writers: batches.iter().map(|(sink, _)| *sink).collect(),
     };
     let segment = SegmentId {
         daemon: ingest.shared.deps.daemon,
@@ -121,7 +123,7 @@ async fn store_and_settle(ingest: &Ingest, exchange: &SharedExchange, sealed: Se
         exchange: exchange.id().clone(),
         segment,
         sealed_millis: ingest.shared.deps.runtime.clock.wall_millis(),
-        runs: pieces,
+        runs: sink_runs(batches),
         commits: records,
     });
     match store(ingest, exchange, segment, sealed.kind, image, memory).await {
@@ -135,11 +137,20 @@ async fn store_and_settle(ingest: &Ingest, exchange: &SharedExchange, sealed: Se
         Err(error) => {
             tracing::error!(exchange = %exchange.id(), %segment, %error,
                 "segment upload failed; its sinks fail, and Trino runs their tasks again");
-            let failure = contents.fail(ingest, exchange, SinkFailure::Storage(error));
+            let failure = contents.fail(ingest, exchange, error);
             sealed.outcome.send_replace(Some(Err(failure)));
             false
         }
     }
+}
+
+fn sink_runs(batches: Vec<(TaskAttempt, Vec<Run>)>) -> Vec<SinkRun> {
+    let count = batches.iter().map(|(_, runs)| runs.len()).sum();
+    let mut all = Vec::with_capacity(count);
+    for (sink, runs) in batches {
+        all.extend(runs.into_iter().map(|run| SinkRun { sink, run }));
+    }
+    all
 }
 
 /// Waits for the uploads of each attempt's earlier segments. Returns the commit records of attempts
@@ -193,8 +204,12 @@ async fn store(
     kind: CommitKind,
     image: SegmentImage,
     memory: Vec<WeakReservation>,
-) -> Result<SegmentAddress, StorageError> {
+) -> Result<SegmentAddress, SinkFailure> {
     let deps = &ingest.shared.deps;
+    let (length, limit) = (image.footer_length, ingest.shared.max_footer_size);
+    if length > limit {
+        return Err(SinkFailure::FooterTooLarge { length, limit });
+    }
     // Deferred commits need no upload slot: they are a few records, in one upload at a time for
     // each exchange, and would wait behind whole segments.
     let _permit = match kind {

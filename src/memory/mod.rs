@@ -9,11 +9,6 @@
 //! its own sink: if it could hold memory that the sink needs, the two would wait for each other.
 //! Bytes that nobody waits for may move to the other pool ([`WeakReservation::transfer_to`]).
 
-#![cfg_attr(
-    not(test),
-    warn(clippy::cast_possible_truncation, clippy::cast_sign_loss)
-)]
-
 mod pool;
 mod reclaim;
 mod reserved_bytes;

@@ -235,8 +235,19 @@ impl Reservation {
         self.permit.party()
     }
 
+    /// Releases what exceeds `bytes`.
+    pub fn shrink_to(&mut self, bytes: u64) {
+        self.permit.shrink_to(bytes);
+    }
+
+    /// Splits off `bytes`, or fewer if it holds fewer.
+    pub fn split_off(&mut self, bytes: u64) -> Self {
+        let permit = self.permit.split_off(bytes);
+        Self { permit }
+    }
+
     /// Merges another reservation of the same pool and query into this one; any other is released.
-    pub(super) fn absorb(&mut self, other: Self) {
+    pub fn absorb(&mut self, other: Self) {
         self.permit.absorb(other.permit);
     }
 }

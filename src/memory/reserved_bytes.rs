@@ -41,7 +41,7 @@ impl ReservedBytes {
     }
 }
 
-/// Weak handle to a buffer's reservation; can grow it or move it to another pool.
+/// Weak handle to a buffer's reservation; can move it to another pool.
 #[derive(Debug, Clone)]
 pub struct WeakReservation(Weak<Mutex<Reservation>>);
 
@@ -49,14 +49,6 @@ impl WeakReservation {
     /// Whether any slice of the buffer is alive.
     pub fn is_held(&self) -> bool {
         self.0.strong_count() > 0
-    }
-
-    /// Merges another reservation of the same pool and query into the buffer's. If the buffer is
-    /// gone or its reservation has moved to another pool, `more` is released.
-    pub fn grow(&self, more: Reservation) {
-        if let Some(reservation) = self.0.upgrade() {
-            reservation.lock().absorb(more);
-        }
     }
 
     /// Moves the reservation to another pool, if that has free memory that nobody waits for.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::density::ReadDensity;
 use super::error::{Damage, ReadError};
-use super::planner::{Chunks, Part, exact_parts, is_shared, is_short, shared_size};
+use super::planner::{Chunks, Part, Parts, is_shared, is_short, shared_size};
 use crate::cache::chunks::{ChunkCache, ChunkKey, FetchError};
 use crate::cache::hot::HotSegments;
 use crate::catalog::Catalog;
@@ -35,6 +35,29 @@ pub struct ReaderDeps {
     pub pool: MemoryPool,
     pub runtime: Runtime,
     pub metrics: Arc<Metrics>,
+}
+
+/// The parts of one range of a handle, made as they are fetched.
+#[derive(Debug, Clone)]
+pub struct PlannedRange {
+    /// Index of the range in the handle.
+    range: usize,
+    address: SegmentAddress,
+    parts: Parts,
+}
+
+impl Iterator for PlannedRange {
+    type Item = PlannedPart;
+
+    fn next(&mut self) -> Option<PlannedPart> {
+        let part = self.parts.next()?;
+        Some(PlannedPart {
+            range: self.range,
+            address: self.address.clone(),
+            part,
+            last: self.parts.is_empty(),
+        })
+    }
 }
 
 /// One part of a handle that is to be fetched.
@@ -62,8 +85,11 @@ impl Fetcher {
     /// A fetcher within its pool. Chunks are at most a sixteenth of what one query may hold of it,
     /// so that several reads of a query fit.
     pub fn new(deps: ReaderDeps, config: &ReadConfig) -> Self {
-        // A share is between 0 and 1, and a rounding error of some bytes does not matter.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share is from 0 to 1; a rounding error of some bytes does not matter"
+        )]
         let share = (deps.pool.capacity() as f64 * config.cache_share) as u64;
         let chunk_size = config.chunk_size.min(deps.pool.query_limit() / 16);
         Self {
@@ -93,7 +119,7 @@ impl Fetcher {
     }
 
     /// The parts of one range of a handle, in order.
-    pub fn plan(&self, handle: &Handle, index: usize) -> Vec<PlannedPart> {
+    pub fn plan(&self, handle: &Handle, index: usize) -> PlannedRange {
         let range = &handle.ranges[index];
         let bytes = range.offset..range.offset + range.length;
         let size = shared_size(self.chunk_size, handle.ranges.len(), self.chunks.share());
@@ -105,7 +131,7 @@ impl Fetcher {
             Some(size) if self.is_cached(handle, index, size) || worth_sharing(size) => {
                 Chunks::new(size, range.blocks_end).cut(bytes)
             }
-            _ => exact_parts(bytes, self.chunk_size, self.chunk_size),
+            _ => Parts::exact(bytes, self.chunk_size, self.chunk_size),
         };
         planned(handle, index, parts)
     }
@@ -134,11 +160,11 @@ impl Fetcher {
         index: usize,
         consumed: u64,
         item: Option<u64>,
-    ) -> Vec<PlannedPart> {
+    ) -> PlannedRange {
         let range = &handle.ranges[index];
         let bytes = range.offset + consumed..range.offset + range.length;
         let first = item.unwrap_or(0).max(self.chunk_size);
-        planned(handle, index, exact_parts(bytes, first, self.chunk_size))
+        planned(handle, index, Parts::exact(bytes, first, self.chunk_size))
     }
 
     /// The bytes of a part, in one or more slices.
@@ -193,16 +219,12 @@ impl Fetcher {
     }
 }
 
-fn planned(handle: &Handle, index: usize, parts: Vec<Part>) -> Vec<PlannedPart> {
-    let address = handle.address(&handle.ranges[index]);
-    let count = parts.len();
-    let planned = |(n, part)| PlannedPart {
+fn planned(handle: &Handle, index: usize, parts: Parts) -> PlannedRange {
+    PlannedRange {
         range: index,
-        address: address.clone(),
-        part,
-        last: n + 1 == count,
-    };
-    parts.into_iter().enumerate().map(planned).collect()
+        address: handle.address(&handle.ranges[index]),
+        parts,
+    }
 }
 
 /// Reserves memory for a range, then fetches it.

@@ -5,20 +5,18 @@
 //! list anything, or use `ingest`. Invariant: every byte of a stream was verified; a stream ends
 //! with an end record or with an error.
 
-#![cfg_attr(
-    not(test),
-    warn(clippy::cast_possible_truncation, clippy::cast_sign_loss)
-)]
-
 mod density;
 mod error;
 mod fetch;
 mod planner;
 mod reader;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use self::error::{Damage, ReadError};
 pub use self::fetch::ReaderDeps;
-pub use self::reader::{PartitionRead, ReadRequest, Reader, Selection};
+pub use self::reader::{PartitionRead, ReadRequest, Reader};
 pub use self::stream::ByteStream;
+pub use crate::catalog::Selection;
 pub use crate::segment::scan::PageFormat;

@@ -3,7 +3,8 @@
 //! Neighbouring partitions are adjacent in a segment. If a range is short compared to a chunk, and
 //! enough of the neighbouring partitions are read at this daemon, the whole chunk is fetched and
 //! cached for their readers. Any other range is fetched as it is, in parts of at most a chunk.
-//! Invariant: the parts of a range cover it exactly once, in order.
+//! Invariant: the parts of a range cover it exactly once, in order. They are made one at a time, so
+//! that a range of any length needs the same memory.
 
 use std::ops::{Range, RangeInclusive};
 
@@ -118,30 +119,70 @@ impl Chunks {
     }
 
     /// Cuts a range at chunk boundaries into shared parts.
-    pub fn cut(&self, range: Range<u64>) -> Vec<Part> {
-        let part = |chunk| {
-            let fetch = chunk * self.size..self.end(chunk);
-            let wanted = range.start.max(fetch.start)..range.end.min(fetch.end);
-            Part::Shared {
-                chunk,
-                fetch,
-                wanted,
-            }
-        };
-        self.of(&range).map(part).collect()
+    pub fn cut(self, range: Range<u64>) -> Parts {
+        let cut = Cut::Shared(self);
+        Parts { rest: range, cut }
+    }
+
+    /// The part of a range that lies in the chunk of its first byte.
+    fn first_part(&self, range: &Range<u64>) -> Part {
+        let chunk = self.number(range.start);
+        let fetch = chunk * self.size..self.end(chunk);
+        let wanted = range.start..range.end.min(fetch.end);
+        Part::Shared {
+            chunk,
+            fetch,
+            wanted,
+        }
     }
 }
 
-/// Cuts a range into parts for one reader alone: the first of `first` bytes, the others of
-/// `chunk_size`.
-pub fn exact_parts(range: Range<u64>, first: u64, chunk_size: u64) -> Vec<Part> {
-    let (mut at, mut size, mut cut) = (range.start, first, Vec::new());
-    while at < range.end {
-        let end = at.saturating_add(size).min(range.end);
-        cut.push(Part::Exact(at..end));
-        (at, size) = (end, chunk_size);
+/// The parts of a range that have not been made yet.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    rest: Range<u64>,
+    cut: Cut,
+}
+
+#[derive(Debug, Clone)]
+enum Cut {
+    Shared(Chunks),
+    /// The size of the next part, and of those after it.
+    Exact(u64, u64),
+}
+
+impl Parts {
+    /// The parts of a range for one reader alone: the first of `first` bytes, the others of
+    /// `chunk_size`.
+    pub fn exact(range: Range<u64>, first: u64, chunk_size: u64) -> Self {
+        let cut = Cut::Exact(first, chunk_size);
+        Self { rest: range, cut }
     }
-    cut
+
+    /// Whether all parts have been made.
+    pub fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+}
+
+impl Iterator for Parts {
+    type Item = Part;
+
+    fn next(&mut self) -> Option<Part> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let part = match &mut self.cut {
+            Cut::Shared(chunks) => chunks.first_part(&self.rest),
+            Cut::Exact(size, later) => {
+                let end = self.rest.start.saturating_add(*size).min(self.rest.end);
+                *size = *later;
+                Part::Exact(self.rest.start..end)
+            }
+        };
+        self.rest.start = part.wanted().end;
+        Some(part)
+    }
 }
 
 #[cfg(test)]
@@ -177,7 +218,7 @@ mod tests {
             start in 16u64..5000, length in 1u64..5000, first in 1u64..9000, chunk in 1u64..1000,
         ) {
             let mut at = start;
-            for part in exact_parts(start..start + length, first, chunk) {
+            for part in Parts::exact(start..start + length, first, chunk) {
                 prop_assert_eq!(part.wanted().start, at);
                 at = part.wanted().end;
             }
@@ -185,9 +226,24 @@ mod tests {
         }
     }
 
+    /// Story: all parts of a range were made before the first was fetched. A handle that claimed a
+    /// range of 2^48 bytes took 5 GB.
+    #[test]
+    fn the_parts_of_the_longest_range_need_the_memory_of_one() {
+        const LONGEST: u64 = 1 << 48;
+        assert!(size_of::<Parts>() <= 64);
+        let exact = Parts::exact(16..LONGEST, 100, 50);
+        let wanted: Vec<_> = exact.take(2).map(|part| part.wanted().clone()).collect();
+        assert_eq!(wanted, [16..116, 116..166]);
+        let shared = Chunks::new(100, LONGEST).cut(16..LONGEST);
+        let wanted: Vec<_> = shared.take(2).map(|part| part.wanted().clone()).collect();
+        assert_eq!(wanted, [16..100, 100..200]);
+    }
+
     #[test]
     fn short_adjacent_ranges_share_a_chunk() {
-        let cut = |range, blocks_end| Chunks::new(400, blocks_end).cut(range);
+        let cut =
+            |range, blocks_end| -> Vec<Part> { Chunks::new(400, blocks_end).cut(range).collect() };
         let shared = |range, blocks_end| match &cut(range, blocks_end)[..] {
             [Part::Shared { chunk, fetch, .. }] => (*chunk, fetch.clone()),
             other => panic!("{other:?}"),

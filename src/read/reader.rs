@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use super::error::ReadError;
 use super::fetch::{Fetcher, ReaderDeps};
 use super::stream::{self, ByteStream};
+use crate::catalog::Selection;
 use crate::catalog::handle::Handle;
 use crate::config::ReadConfig;
 use crate::id::ExchangeId;
@@ -17,16 +18,9 @@ use crate::segment::scan::PageFormat;
 pub struct PartitionRead {
     /// Bytes of the whole stream, if its format is [`PageFormat::Raw`].
     pub length: Option<u64>,
+    /// Bytes of memory that the stream needs for its ranges.
+    pub memory_size: u64,
     pub stream: ByteStream,
-}
-
-/// Narrows the read of a partition.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Selection {
-    /// Only this task.
-    pub task: Option<u32>,
-    /// This attempt instead of the newest.
-    pub attempt: Option<u32>,
 }
 
 /// A read that has been checked and can be opened.
@@ -37,9 +31,19 @@ pub struct ReadRequest {
 }
 
 impl ReadRequest {
+    #[cfg(test)]
+    pub(super) fn new(handle: Handle, skip: u64) -> Self {
+        Self { handle, skip }
+    }
+
     /// The exchange that is read.
     pub fn exchange(&self) -> &ExchangeId {
         &self.handle.exchange
+    }
+
+    /// Bytes of memory that it needs.
+    pub fn memory_size(&self) -> u64 {
+        self.handle.memory_size()
     }
 }
 
@@ -110,7 +114,7 @@ impl Reader {
     /// Opens a read of one partition.
     ///
     /// # Errors
-    /// [`ReadError::Catalog`] if the commit records cannot be read or have no such attempt.
+    /// [`ReadError::Catalog`] if the commit records cannot be read or have no such attempts.
     pub async fn read_partition(
         &self,
         exchange: &ExchangeId,
@@ -119,13 +123,12 @@ impl Reader {
         format: PageFormat,
     ) -> Result<PartitionRead, ReadError> {
         let catalog = &self.fetcher.deps.catalog;
-        let Selection { task, attempt } = selection;
-        let handle = catalog
-            .partition_handle(exchange, partition, task, attempt)
-            .await?;
+        let handle = catalog.partition_handle(exchange, partition, selection);
+        let handle = handle.await?;
         let length = (format == PageFormat::Raw).then_some(handle.bytes);
         Ok(PartitionRead {
             length,
+            memory_size: handle.memory_size(),
             stream: self.open(handle, 0, format),
         })
     }

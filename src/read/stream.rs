@@ -19,7 +19,7 @@ use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::{self, BoxStream, FuturesOrdered, StreamExt as _};
 
 use super::error::ReadError;
-use super::fetch::{Fetcher, PlannedPart};
+use super::fetch::{Fetcher, PlannedPart, PlannedRange};
 use crate::catalog::handle::Handle;
 use crate::segment::layout::end_record;
 use crate::segment::scan::{Expected, PageFormat, ScanError, Scanner, Sent};
@@ -40,7 +40,8 @@ struct Reading {
     format: PageFormat,
     /// Index of the first range that is not planned yet.
     next_range: usize,
-    planned: VecDeque<PlannedPart>,
+    /// The rest of the range before it.
+    planned: Option<PlannedRange>,
     fetches: FuturesOrdered<BoxFuture<'static, Fetched>>,
     /// Bytes of all `fetches`.
     ahead: u64,
@@ -78,7 +79,7 @@ pub fn stream(
     }
     let reading = Reading {
         next_range,
-        planned: VecDeque::new(),
+        planned: None,
         fetcher,
         concurrency,
         handle,
@@ -114,7 +115,6 @@ impl Reading {
             self.fetch_ahead();
             if self.fetches.is_empty() {
                 self.ended = true;
-                self.count();
                 return self.end().map(Ok);
             }
             let Some((planned, slices)) = self.fetched().await else {
@@ -164,7 +164,7 @@ impl Reading {
         self.fetches = FuturesOrdered::new();
         self.ahead = 0;
         let rest = self.fetcher.plan_rest(&self.handle, range, consumed, item);
-        self.planned = rest.into();
+        self.planned = Some(rest);
         self.next_range = range + 1;
     }
 
@@ -236,11 +236,16 @@ impl Reading {
     }
 
     fn next_part(&mut self) -> Option<PlannedPart> {
-        while self.planned.is_empty() && self.next_range < self.handle.ranges.len() {
-            self.planned = self.fetcher.plan(&self.handle, self.next_range).into();
+        loop {
+            if let Some(part) = self.planned.as_mut().and_then(Iterator::next) {
+                return Some(part);
+            }
+            if self.next_range == self.handle.ranges.len() {
+                return None;
+            }
+            self.planned = Some(self.fetcher.plan(&self.handle, self.next_range));
             self.next_range += 1;
         }
-        self.planned.pop_front()
     }
 
     /// Scans a part and emits it. On failure nothing of it is emitted and the scanner is unchanged.
@@ -258,6 +263,7 @@ impl Reading {
         if planned.last {
             let sent = scanner.finish().map_err(corrupt)?;
             self.scanning = None;
+            self.count(&sent);
             self.sent.blocks += sent.blocks;
             self.sent.pages += sent.pages;
             self.sent.bytes += sent.bytes;
@@ -278,9 +284,11 @@ impl Reading {
         (self.format == PageFormat::Records).then(record)
     }
 
-    fn count(&self) {
+    /// Counts a range as served. Not at the end of the stream: a response with a known length is
+    /// complete before, and its stream is dropped then.
+    fn count(&self, sent: &Sent) {
         let metrics = &self.fetcher.deps.metrics;
-        metrics.pages_read.inc_by(self.sent.pages);
-        metrics.bytes_read.inc_by(self.sent.bytes);
+        metrics.pages_read.inc_by(sent.pages);
+        metrics.bytes_read.inc_by(sent.bytes);
     }
 }

@@ -13,6 +13,10 @@ use super::error::DecodeError;
 use super::layout::{FRAME_HEADER_LEN, RECORD_LEN, SEGMENT_HEADER_LEN};
 use super::varint::{Cursor, put, put_all};
 
+/// The most bytes that a block adds to the index: five numbers of 32 bits and its checksum, if it
+/// is the only one of its partition.
+pub const MAX_BLOCK_ENTRY: u64 = 5 * 5 + 4;
+
 /// A block: consecutive frames of one sink and partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockEntry {

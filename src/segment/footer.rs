@@ -11,7 +11,22 @@ use super::blocks::Blocks;
 use super::error::{DecodeError, FormatError};
 use super::layout::Trailer;
 use super::varint::{Cursor, index_in, put, put_all, put_text, table};
-use crate::id::{BaseName, DaemonId, ExchangeId, SegmentId, TaskAttempt};
+use crate::id::{BaseName, DaemonId, ExchangeId, MAX_BASE_NAME, SegmentId, TaskAttempt};
+
+/// The most bytes of a footer without sinks, blocks and commit records: names and counts.
+pub const MAX_FIXED_PART: u64 = 256;
+
+/// The most bytes that a sink adds to the table of sinks.
+pub const MAX_SINK_ENTRY: u64 = 2 * 5;
+
+/// The most bytes that a commit record needs: the index of its sink, its totals, and its
+/// predecessors, each with a base directory that no other record names.
+pub fn max_commit_record(predecessors: usize) -> u64 {
+    const NUMBER: u64 = 10;
+    const NAME: u64 = 1 + MAX_BASE_NAME as u64;
+    let fixed = 5 * NUMBER + size_of::<u32>() as u64;
+    fixed + predecessors as u64 * (2 * NUMBER + NAME)
+}
 
 /// How much an attempt wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

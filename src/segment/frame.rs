@@ -1,8 +1,8 @@
 //! Page frames: the one framing of pages on the wire and in segments.
 //!
-//! Does: verify a batch while it is received and cut it into runs of one partition, without a copy.
-//! Does not: know sinks or reserve memory. Invariant: the bytes of a [`Run`] are whole frames whose
-//! checksums matched when the run was made.
+//! Does: verify a batch while it is received, cut it into runs of one partition, without a copy,
+//! and say how much memory that takes. Does not: know sinks or reserve memory. Invariant: the bytes
+//! of a [`Run`] are whole frames whose checksums matched when the run was made.
 
 use bytes::Bytes;
 
@@ -12,25 +12,41 @@ use crate::crc::Checksum;
 
 /// Bytes of a frame's checksum.
 const CRC_LEN: usize = size_of::<u32>();
+/// Number of `crc` fields that are gathered before a checksum is updated with them: one call for
+/// each page would cost more.
+const CRCS_AT_A_TIME: usize = 256;
 
 /// Consecutive frames of one partition in a batch, each verified.
 #[derive(Debug, Clone)]
 pub struct Run {
     pub partition: u32,
+    /// Number of frames.
+    pub pages: u32,
     /// The frames, headers included; a slice of the batch.
     pub frames: Bytes,
-    /// The `crc` fields of the frames, 4 bytes a page. All runs of a batch share one allocation.
-    pub crcs: Bytes,
 }
 
 impl Run {
-    pub fn pages(&self) -> u32 {
-        u32::try_from(self.crcs.len() / CRC_LEN).expect("a batch is far below 4 GiB of headers")
-    }
-
     /// Page bytes, without frame headers.
     pub fn page_bytes(&self) -> u64 {
-        (self.frames.len() - self.crcs.len() / CRC_LEN * FRAME_HEADER_LEN) as u64
+        self.frames.len() as u64 - u64::from(self.pages) * FRAME_HEADER_LEN as u64
+    }
+
+    /// Updates a checksum with the `crc` fields of the frames, in order.
+    pub fn add_crcs(&self, crc: &mut Checksum) {
+        let mut fields = [0; CRCS_AT_A_TIME * CRC_LEN];
+        let (mut filled, mut at) = (0, 0);
+        while at < self.frames.len() {
+            let header = FrameHeader::decode(&self.frames[at..]);
+            fields[filled..filled + CRC_LEN].copy_from_slice(&header.crc.to_le_bytes());
+            filled += CRC_LEN;
+            at += FRAME_HEADER_LEN + header.length as usize;
+            if filled == fields.len() {
+                crc.update(&fields);
+                filled = 0;
+            }
+        }
+        crc.update(&fields[..filled]);
     }
 }
 
@@ -42,22 +58,20 @@ pub struct VerifiedBatch {
     pub pages: u64,
     /// Page bytes, without frame headers.
     pub page_bytes: u64,
+    /// The `crc` fields of all frames, in order.
+    pub crcs: Vec<u8>,
 }
 
-/// Memory that a run needs besides its frames, from the batch to the hot segment: a
-/// [`SinkRun`](super::writer::SinkRun), a block record, its entry in the index, and the slices of
-/// record and frames, which exist twice during the upload.
+/// Memory that any batch needs besides its frames: its buffer's owner, its reservation, its entry
+/// in the open segment.
+const BATCH_OVERHEAD: u64 = 512;
+/// The most memory that a run needs at any time from the batch to the hot segment. The peak is the
+/// layout of the segment: a [`SinkRun`](super::writer::SinkRun), a block record, its entry in the
+/// index, the slices of record and frames, and vectors that grow. During the upload the slices
+/// exist twice.
 const RUN_OVERHEAD: u64 = 256;
-
-impl VerifiedBatch {
-    /// Bytes of memory that the batch needs besides its frames, for as long as it is buffered or
-    /// hot. Negligible for pages of some KiB; larger than the frames if each page has a few bytes
-    /// and another partition than the one before.
-    pub fn memory_overhead(&self) -> u64 {
-        let checksums = self.pages * CRC_LEN as u64;
-        self.runs.len() as u64 * RUN_OVERHEAD + checksums
-    }
-}
+/// The `crc` field of a page, in a vector that grows.
+const PAGE_OVERHEAD: u64 = 3 * CRC_LEN as u64;
 
 /// Why a batch was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -134,8 +148,8 @@ struct OpenFrame {
 #[derive(Debug)]
 struct RunShape {
     partition: u32,
+    pages: u32,
     end: usize,
-    pages: usize,
 }
 
 impl BatchVerifier {
@@ -155,9 +169,25 @@ impl BatchVerifier {
     /// Verifies what has been received since the last call. `batch` is everything so far, from the
     /// beginning. [`BatchVerifier::finish`] reports a failure.
     pub fn update(&mut self, batch: &[u8]) {
-        if self.failed.is_none() {
-            self.failed = self.advance(batch).err();
+        if self.failed.is_none()
+            && let Err(error) = self.advance(batch)
+        {
+            self.failed = Some(error);
+            (self.runs, self.crcs) = (Vec::new(), Vec::new());
         }
+    }
+
+    /// Bytes that have been verified.
+    pub fn verified(&self) -> u64 {
+        self.verified as u64
+    }
+
+    /// Bytes of memory that the batch needs besides its frames, as far as it has been verified, for
+    /// as long as it is buffered or hot. Negligible for pages of some KiB; twenty times the frames
+    /// if each page has one byte and another partition than the one before.
+    pub fn memory_overhead(&self) -> u64 {
+        let (runs, pages) = (self.runs.len(), self.crcs.len() / CRC_LEN);
+        BATCH_OVERHEAD + runs as u64 * RUN_OVERHEAD + pages as u64 * PAGE_OVERHEAD
     }
 
     /// Verifies the rest of a batch that has been received completely, and cuts it into runs.
@@ -177,16 +207,17 @@ impl BatchVerifier {
             return Err(FrameError::Truncated { offset });
         }
         let pages = (self.crcs.len() / CRC_LEN) as u64;
-        let (mut start, mut crcs) = (0, Bytes::from(self.crcs));
+        let mut start = 0;
         let runs = self.runs.into_iter().map(|shape| Run {
             partition: shape.partition,
+            pages: shape.pages,
             frames: batch.slice(std::mem::replace(&mut start, shape.end)..shape.end),
-            crcs: crcs.split_to(shape.pages * CRC_LEN),
         });
         Ok(VerifiedBatch {
             runs: runs.collect(),
             pages,
             page_bytes: batch.len() as u64 - pages * FRAME_HEADER_LEN as u64,
+            crcs: self.crcs,
         })
     }
 
@@ -255,8 +286,8 @@ impl BatchVerifier {
             }
             _ => self.runs.push(RunShape {
                 partition,
-                end: frame.end,
                 pages: 1,
+                end: frame.end,
             }),
         }
         Ok(())
@@ -289,7 +320,7 @@ mod tests {
         let shape: Vec<_> = verified
             .runs
             .iter()
-            .map(|r| (r.partition, r.pages()))
+            .map(|r| (r.partition, r.pages))
             .collect();
         assert_eq!(shape, [(1, 2), (0, 1), (1, 1)]);
         assert_eq!((verified.pages, verified.page_bytes), (4, 5));
@@ -379,6 +410,15 @@ mod tests {
             let pieces = check.finish(batch.clone().into());
             let whole = verify_batch(batch.into(), 3, 100);
             prop_assert_eq!(format!("{pieces:?}"), format!("{whole:?}"));
+        }
+
+        #[test]
+        fn the_checksum_of_a_run_is_that_of_its_crc_fields(page in 1usize..40, pages in 1u32..600) {
+            let batch: Vec<u8> = (0..pages).flat_map(|n| framed(0, &vec![n as u8; page])).collect();
+            let batch = verify_batch(batch.into(), 1, 100).unwrap();
+            let mut crc = Checksum::default();
+            batch.runs[0].add_crcs(&mut crc);
+            prop_assert_eq!(crc.value(), crate::crc::checksum(&batch.crcs));
         }
 
         #[test]

@@ -3,8 +3,11 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::blocks::MAX_BLOCK_ENTRY;
 use super::error::FormatError;
-use super::footer::{CommitRecord, Footer, Totals};
+use super::footer::{
+    CommitRecord, Footer, MAX_FIXED_PART, MAX_SINK_ENTRY, Totals, max_commit_record,
+};
 use super::frame::{FRAME_HEADER_LEN, verify_batch, write_frame_header};
 use super::layout::{
     BLOCK_MARKER, BlockRecord, FrameHeader, RECORD_LEN, SEGMENT_HEADER_LEN, Trailer, has_marker,
@@ -208,6 +211,17 @@ proptest! {
         let position = start + position.index(object.len() - start);
         object[position] ^= 1 << bit;
         prop_assert!(decode(&object).is_err());
+    }
+
+    #[test]
+    fn a_footer_is_no_longer_than_the_bounds_by_which_segments_are_sealed(pages in some_pages()) {
+        let image = image(&pages);
+        let commits = image.footer.commits.iter().map(|c| max_commit_record(c.predecessors.len()));
+        let most = MAX_FIXED_PART
+            + image.footer.blocks.len() as u64 * MAX_BLOCK_ENTRY
+            + image.footer.sinks.len() as u64 * MAX_SINK_ENTRY
+            + commits.sum::<u64>();
+        prop_assert!(image.footer_length <= most);
     }
 
     #[test]

@@ -16,7 +16,6 @@ pub fn put(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// The 7 bits of a value that go into one byte.
-#[allow(clippy::cast_possible_truncation)] // masked
 fn low_bits(value: u64) -> u8 {
     (value & 0x7f) as u8
 }

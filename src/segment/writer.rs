@@ -41,6 +41,8 @@ pub struct SegmentImage {
     pub footer: Footer,
     /// Sum of the bytes in `content`.
     pub size: u64,
+    /// Bytes of the encoded footer.
+    pub footer_length: u64,
 }
 
 /// Lays out a segment: blocks by partition, then by sink, the runs of each sink in the order in
@@ -94,21 +96,20 @@ pub fn write_segment(draft: SegmentDraft) -> SegmentImage {
         content,
         footer,
         size,
+        footer_length: u64::from(trailer.footer_length),
     }
 }
 
 fn block_entry(group: &[SinkRun], sinks: &[TaskAttempt], offset: u64) -> BlockEntry {
     let mut crc = Checksum::default();
-    for SinkRun { run, .. } in group {
-        crc.update(&run.crcs);
-    }
+    group.iter().for_each(|r| r.run.add_crcs(&mut crc));
     let sink = sinks
         .binary_search(&group[0].sink)
         .expect("every run's sink is in the table");
     BlockEntry {
         partition: group[0].run.partition,
         sink: below_4_gib(sink),
-        pages: group.iter().map(|r| r.run.pages()).sum(),
+        pages: group.iter().map(|r| r.run.pages).sum(),
         frames_length: below_4_gib(group.iter().map(|r| r.run.frames.len()).sum()),
         checksum: crc.value(),
         offset,

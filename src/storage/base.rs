@@ -1,25 +1,27 @@
 //! One base directory: its store with all wrappers, and its health.
 //!
-//! Does: wrap the store, record failures and recoveries, log each change once, probe an unhealthy
-//! base directory in the background until it works. Does not: decide where anything is put
-//! (`placement`). Invariant: the background probe ends with the daemon.
+//! Does: wrap the store, bring it up, record failures and recoveries, log each change once, probe
+//! a base directory that fails in the background until it works. Does not: decide where anything
+//! is put (`placement`). Invariant: the background probe ends with the daemon.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use super::error::{Result, StorageError};
-use super::health::Health;
+use super::health::{Failed, Health};
 use super::probe;
 use crate::id::BaseName;
 use crate::runtime::Runtime;
 use crate::store::deadline::Deadline;
-use crate::store::keys::Folder;
+use crate::store::keys::{self, Folder};
 use crate::store::limit::Limit;
 use crate::store::meter::Meter;
 use crate::store::metrics::StorageMetrics;
 use crate::store::retry::{Retry, RetryPolicy};
-use crate::store::{ObjectMeta, Store, StoreError, StoreLimits};
+use crate::store::{ObjectMeta, Store, StoreError, StoreErrorKind, StoreLimits, if_found};
 
 /// Waits between background probes.
 const PROBES: RetryPolicy = RetryPolicy {
@@ -27,6 +29,9 @@ const PROBES: RetryPolicy = RetryPolicy {
     first_wait: Duration::from_secs(1),
     longest_wait: Duration::from_secs(30),
 };
+
+/// How long a base directory whose probe failed is given to answer one read.
+const READ_LIMIT: Duration = Duration::from_secs(10);
 
 /// One base directory.
 #[derive(Debug)]
@@ -41,6 +46,8 @@ pub struct BaseDirectory {
     probed: Arc<dyn Store>,
     ignores_preconditions: AtomicBool,
     health: Health,
+    /// Notified when the health changes; shared by all base directories.
+    changed: Arc<Notify>,
     metrics: StorageMetrics,
     runtime: Runtime,
 }
@@ -58,6 +65,8 @@ pub struct BaseStatus {
     pub error: Option<String>,
     /// The last probe found that it applies writes whose condition does not hold.
     pub ignores_preconditions: bool,
+    /// Why it cannot be read, as far as that is known.
+    pub unreadable: Option<String>,
 }
 
 impl BaseDirectory {
@@ -67,6 +76,7 @@ impl BaseDirectory {
         store: Arc<dyn Store>,
         limits: StoreLimits,
         metrics: &StorageMetrics,
+        changed: &Arc<Notify>,
         runtime: &Runtime,
     ) -> Arc<Self> {
         let clock = &runtime.clock;
@@ -81,7 +91,7 @@ impl BaseDirectory {
         };
         let probed = Retry::new(Arc::clone(&no_retry), contended, runtime.clone());
         let retry = Retry::new(Arc::clone(&no_retry), limits.retry, runtime.clone());
-        metrics.set_healthy(&name, true);
+        metrics.add_base(&name);
         Arc::new(Self {
             name,
             uri,
@@ -90,6 +100,7 @@ impl BaseDirectory {
             probed: Arc::new(probed),
             ignores_preconditions: AtomicBool::new(false),
             health: Health::default(),
+            changed: Arc::clone(changed),
             metrics: metrics.clone(),
             runtime: runtime.clone(),
         })
@@ -99,10 +110,10 @@ impl BaseDirectory {
         self.health.is_healthy()
     }
 
-    /// The store with retries if the base directory is healthy; a minute of retries is wasted on
-    /// one that is known to fail.
+    /// The store with retries if the base directory works; a minute of retries is wasted on one
+    /// that is known to fail.
     pub fn retrying_if_healthy(&self) -> &Arc<dyn Store> {
-        match self.is_healthy() {
+        match self.health.works() {
             true => &self.store,
             false => &self.no_retry,
         }
@@ -116,6 +127,7 @@ impl BaseDirectory {
             healthy: error.is_none(),
             error,
             ignores_preconditions: self.ignores_preconditions.load(Ordering::Relaxed),
+            unreadable: self.health.unreadable(),
         }
     }
 
@@ -148,20 +160,49 @@ impl BaseDirectory {
         if self.health.succeed() {
             self.metrics.set_healthy(&self.name, true);
             tracing::info!(base = %self.name, "base directory is healthy again");
+            self.changed.notify_one();
         }
     }
 
     /// Records a failed put or probe: new segments avoid the base directory until a probe succeeds.
     pub fn failed(self: &Arc<Self>, error: &StoreError) {
         let failed = self.health.fail(error.to_string());
-        if failed.was_healthy {
+        if failed.is_new {
             self.metrics.set_healthy(&self.name, false);
             tracing::warn!(base = %self.name, uri = %self.uri, %error,
                 "base directory unhealthy; tried last for new segments");
         }
+        self.after_failure(failed);
+    }
+
+    /// Records whether a small object could be read, or found missing. Exchanges can be opened only
+    /// while it could (`opening`).
+    pub fn observed_read<T>(self: &Arc<Self>, outcome: &Result<T, StoreError>) {
+        match outcome {
+            Err(error) if error.kind != StoreErrorKind::NotFound => {
+                let failed = self.health.fail_read(error.to_string());
+                if failed.is_new {
+                    tracing::warn!(base = %self.name, uri = %self.uri, %error,
+                        "base directory cannot be read");
+                }
+                self.after_failure(failed);
+            }
+            _ => {
+                if self.health.succeed_read() {
+                    tracing::info!(base = %self.name, "base directory can be read again");
+                    self.changed.notify_one();
+                }
+            }
+        }
+    }
+
+    fn after_failure(self: &Arc<Self>, failed: Failed) {
+        if failed.is_new {
+            self.changed.notify_one();
+        }
         if failed.start_probing {
             let base = Arc::downgrade(self);
-            let probing = probe_until_healthy(base, self.runtime.clone());
+            let probing = probe_until_it_works(base, self.runtime.clone());
             self.runtime.tasks.spawn_until_stopped(probing);
         }
     }
@@ -177,24 +218,69 @@ impl BaseDirectory {
                         lost");
                 }
                 self.recovered();
+                self.observed_read(&Ok(()));
             }
-            Err(error) => self.failed(&error),
+            Err(error) => {
+                self.failed(&error);
+                self.observed_read(&self.read_once().await);
+            }
+        }
+    }
+
+    /// Probes in the background because a list failed, unless the base directory is probed already:
+    /// an idle daemon has no other way to notice that a base directory can no longer be read.
+    pub fn suspect(self: &Arc<Self>) {
+        if self.health.works() {
+            let base = Arc::clone(self);
+            let probing = async move { base.probe().await };
+            self.runtime.tasks.spawn_until_stopped(probing);
+        }
+    }
+
+    /// Looks for an object that does not exist: a full disk can be read although its probe fails.
+    async fn read_once(&self) -> Result<(), StoreError> {
+        let key = keys::probe(self.runtime.random.next_u64());
+        let reading = self.no_retry.get_versioned(&key);
+        tokio::select! {
+            biased;
+            found = reading => if_found(found).map(drop),
+            () = self.runtime.clock.sleep(READ_LIMIT) => Err(StoreError::new(
+                StoreErrorKind::Unavailable,
+                format!("a read did not complete within {} s", READ_LIMIT.as_secs()),
+            )),
+        }
+    }
+
+    /// Brings the base directory up when the daemon starts. What has not completed after `within`
+    /// is given up: the base directory is out of order then, and its background probe brings it up.
+    pub async fn start(self: &Arc<Self>, within: Duration) {
+        tokio::select! {
+            biased;
+            () = self.probe() => {}
+            () = self.runtime.clock.sleep(within) => {
+                let error = StoreError::new(
+                    StoreErrorKind::Unavailable,
+                    format!("it did not answer within server.start_timeout ({within:?})"),
+                );
+                self.failed(&error);
+                self.observed_read(&Err::<(), _>(error));
+            }
         }
     }
 }
 
-async fn probe_until_healthy(base: Weak<BaseDirectory>, runtime: Runtime) {
+async fn probe_until_it_works(base: Weak<BaseDirectory>, runtime: Runtime) {
     let mut number = 0;
     loop {
         number += 1;
         let wait = PROBES.wait(number, runtime.random.next_u64());
         runtime.clock.sleep(wait).await;
         let Some(base) = base.upgrade() else { return };
-        if base.health.stop_probing_if_healthy() {
+        if base.health.stop_probing_if_it_works() {
             return;
         }
         base.probe().await;
-        if base.health.stop_probing_if_healthy() {
+        if base.health.stop_probing_if_it_works() {
             return;
         }
     }

@@ -20,7 +20,7 @@ use crate::store::{DeleteOutcome, Precondition};
 const MAX_CLAIMS: u32 = 5;
 
 /// Upper bound of the random wait after the first failed claim; it grows linearly.
-const CLAIM_WAIT: Duration = Duration::from_millis(200);
+const CLAIM_WAIT_MILLIS: u64 = 200;
 
 impl Storage {
     /// Puts a tombstone into every base directory, if the exchange still is what was observed in
@@ -81,7 +81,7 @@ impl Storage {
             // Concurrent claims proceed in the same order and all fail, unless they are repeated at
             // different times.
             let Runtime { clock, random, .. } = &self.inner.runtime;
-            let longest = u64::from(attempt) * CLAIM_WAIT.as_millis() as u64;
+            let longest = u64::from(attempt) * CLAIM_WAIT_MILLIS;
             let wait = Duration::from_millis(random.next_u64() % longest);
             clock.sleep(wait).await;
         }

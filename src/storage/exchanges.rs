@@ -31,6 +31,9 @@ impl Storage {
         let folder = &keys::exchanges();
         let lists = self.inner.bases.iter().map(async |base| {
             let listed = base.store.list_folders(folder).await;
+            if listed.is_err() {
+                base.suspect();
+            }
             listed.map_err(|error| base.error("list", folder.as_str(), error))
         });
         let mut exchanges = Vec::new();

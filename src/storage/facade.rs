@@ -1,12 +1,14 @@
 //! All base directories of a daemon together.
 //!
-//! Does: open them, probe them, report their health. Does not: read or write objects (`segments`,
-//! `markers`, `exchanges`).
+//! Does: open them, bring them up, probe them, report their health. Does not: read or write objects
+//! (`segments`, `markers`, `exchanges`).
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use futures::future::join_all;
+use tokio::sync::Notify;
 
 use super::base::{BaseDirectory, BaseStatus};
 use super::error::Result;
@@ -54,6 +56,8 @@ pub(super) struct Inner {
     /// Position in the rotation for the next segment.
     pub turn: AtomicUsize,
     pub metrics: StorageMetrics,
+    /// Notified when the health of a base directory changes.
+    pub health_changed: Arc<Notify>,
     pub runtime: Runtime,
 }
 
@@ -86,6 +90,7 @@ impl Storage {
         runtime: &Runtime,
     ) -> Self {
         let metrics = StorageMetrics::default();
+        let health_changed = Arc::default();
         // A put may end up anywhere, so all base directories share the longest policy: one remote
         // base directory makes puts to local ones retry for 60 s too.
         let mut put_retry = RetryPolicy::LOCAL;
@@ -94,8 +99,9 @@ impl Storage {
             if limits.retry.max_elapsed > put_retry.max_elapsed || bases.is_empty() {
                 put_retry = limits.retry;
             }
+            let (metrics, changed) = (&metrics, &health_changed);
             bases.push(BaseDirectory::new(
-                name, uri, store, limits, &metrics, runtime,
+                name, uri, store, limits, metrics, changed, runtime,
             ));
         }
         Self {
@@ -103,8 +109,9 @@ impl Storage {
                 bases,
                 put_retry,
                 // Daemons that start together should not all begin with the same base directory.
-                turn: AtomicUsize::new(runtime.random.next_u64() as usize),
+                turn: AtomicUsize::new(usize::try_from(runtime.random.next_u64()).unwrap_or(0)),
                 metrics,
+                health_changed,
                 runtime: runtime.clone(),
             }),
         }
@@ -113,6 +120,13 @@ impl Storage {
     /// Metrics of the base directories, to be registered once.
     pub fn metrics(&self) -> &StorageMetrics {
         &self.inner.metrics
+    }
+
+    /// Brings up all base directories at once, for at most `within`. Those that have not answered
+    /// by then are out of order until their background probes succeed.
+    pub async fn start(&self, within: Duration) -> Vec<BaseStatus> {
+        join_all(self.inner.bases.iter().map(|base| base.start(within))).await;
+        self.status()
     }
 
     /// Probes all base directories concurrently and updates their health.

@@ -1,7 +1,8 @@
 //! The health of one base directory, as a value.
 //!
-//! Does: hold the last failure and whether a background probe runs. Does not: probe (`base`).
-//! Invariant: an unhealthy base directory has exactly one background probe.
+//! Does: hold the last failures, of puts and of reads, and whether a background probe runs. Does
+//! not: probe (`base`). Invariant: a base directory with a failure has exactly one background
+//! probe.
 
 use parking_lot::Mutex;
 
@@ -12,47 +13,78 @@ pub struct Health(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     failure: Option<String>,
+    unreadable: Option<String>,
     probing: bool,
 }
 
 /// What changed with a failure.
 #[derive(Debug, Clone, Copy)]
 pub struct Failed {
-    /// It was healthy before.
-    pub was_healthy: bool,
+    /// There was no such failure before.
+    pub is_new: bool,
     /// The caller must start the background probe.
     pub start_probing: bool,
 }
 
 impl Health {
-    /// The last failure; `None` if healthy.
+    /// The last failure of a put or probe; `None` if healthy.
     pub fn failure(&self) -> Option<String> {
         self.0.lock().failure.clone()
+    }
+
+    /// Why it could not be read last; `None` if it could, or was not read since the start.
+    pub fn unreadable(&self) -> Option<String> {
+        self.0.lock().unreadable.clone()
     }
 
     pub fn is_healthy(&self) -> bool {
         self.0.lock().failure.is_none()
     }
 
-    /// Records a success; returns whether the base directory was unhealthy.
+    /// Neither puts nor reads failed last.
+    pub fn works(&self) -> bool {
+        let state = self.0.lock();
+        state.failure.is_none() && state.unreadable.is_none()
+    }
+
+    /// Records a successful put or probe; returns whether the base directory was unhealthy.
     pub fn succeed(&self) -> bool {
         self.0.lock().failure.take().is_some()
     }
 
-    /// Records a failure.
-    pub fn fail(&self, reason: String) -> Failed {
-        let mut state = self.0.lock();
-        Failed {
-            was_healthy: state.failure.replace(reason).is_none(),
-            start_probing: !std::mem::replace(&mut state.probing, true),
-        }
+    /// Records a successful read; returns whether the base directory was unreadable.
+    pub fn succeed_read(&self) -> bool {
+        self.0.lock().unreadable.take().is_some()
     }
 
-    /// Ends the background probe if the base directory is healthy; returns whether it did. Under
-    /// the lock, so that a failure at the same moment starts another.
-    pub fn stop_probing_if_healthy(&self) -> bool {
+    /// Records a failed put or probe.
+    pub fn fail(&self, reason: String) -> Failed {
+        self.0.lock().fail(|state| &mut state.failure, reason)
+    }
+
+    /// Records a failed read.
+    pub fn fail_read(&self, reason: String) -> Failed {
+        self.0.lock().fail(|state| &mut state.unreadable, reason)
+    }
+
+    /// Ends the background probe if nothing failed last; returns whether it did. Under the lock, so
+    /// that a failure at the same moment starts another.
+    pub fn stop_probing_if_it_works(&self) -> bool {
         let mut state = self.0.lock();
-        state.probing = state.failure.is_some();
+        state.probing = state.failure.is_some() || state.unreadable.is_some();
         !state.probing
+    }
+}
+
+impl State {
+    fn fail(
+        &mut self,
+        which: impl FnOnce(&mut Self) -> &mut Option<String>,
+        reason: String,
+    ) -> Failed {
+        Failed {
+            is_new: which(self).replace(reason).is_none(),
+            start_probing: !std::mem::replace(&mut self.probing, true),
+        }
     }
 }

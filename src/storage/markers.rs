@@ -161,6 +161,7 @@ impl Storage {
             let (base, key) = (Arc::clone(&self.inner.bases[index]), key.clone());
             async move {
                 let found = base.retrying_if_healthy().get_versioned(&key).await;
+                base.observed_read(&found);
                 let state = match if_found(found) {
                     Ok(found) => found.map_or(StoredMarker::Absent, StoredMarker::of),
                     Err(error) => StoredMarker::Unknown(base.error("get", key.as_str(), error)),

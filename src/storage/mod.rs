@@ -13,6 +13,7 @@ mod facade;
 mod failover;
 mod health;
 mod markers;
+mod opening;
 pub mod placement;
 mod probe;
 mod probe_objects;

@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 
 use crate::id::BaseName;
 use crate::telemetry::catalog::{Definition, Kind, Measure, Stability, catalog};
+use crate::telemetry::series::create_series;
 
 catalog! {
     REQUESTS: Counter Count Stable "stopover_storage_requests" ["base", "operation", "outcome"]
@@ -30,6 +31,11 @@ catalog! {
     IGNORED_KEYS: Counter Count Stable "stopover_storage_ignored_keys" ["base"]
         "Listed objects that Stopover did not write";
 }
+
+/// The values of the label `operation`.
+const OPERATIONS: [&str; 5] = ["put", "get", "list", "delete", "sweep"];
+/// The values of the label `outcome`.
+const OUTCOMES: [&str; 5] = ["ok", "not_found", "unavailable", "refused", "corrupt"];
 
 type Labels<V, const N: usize> = [(&'static str, V); N];
 type BaseLabels = Labels<String, 1>;
@@ -99,6 +105,27 @@ impl StorageMetrics {
 
     pub(super) fn count_read(&self, base: &BaseName, bytes: usize) {
         self.read.get_or_create(&labels(base)).inc_by(bytes as u64);
+    }
+
+    /// Creates all series of a base directory, so that they are exported before anything happens.
+    pub(crate) fn add_base(&self, base: &BaseName) {
+        let base = labels(base);
+        let requests = OPERATIONS.iter().flat_map(|operation| {
+            OUTCOMES.iter().map(|outcome| {
+                let labels = [("operation", *operation), ("outcome", *outcome)];
+                (base.clone(), labels)
+            })
+        });
+        create_series(&self.requests, requests);
+        for family in [
+            &self.written,
+            &self.read,
+            &self.put_failures,
+            &self.ignored_keys,
+        ] {
+            create_series(family, [base.clone()]);
+        }
+        self.healthy.get_or_create(&base).set(1);
     }
 
     pub(crate) fn set_healthy(&self, base: &BaseName, healthy: bool) {

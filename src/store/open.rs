@@ -5,9 +5,7 @@
 //! name and location, and none uses the credentials of another.
 
 use std::collections::HashMap;
-use std::ops::RangeInclusive;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
 
 use object_store::memory::InMemory;
 use parking_lot::Mutex;
@@ -21,15 +19,9 @@ use super::opened::OpenedStore;
 use super::options::Options;
 pub use super::options::{OpenError, OpenReason};
 use super::{StoreLimits, stable_hash};
-use crate::config::{BaseDirectoryConfig, BaseUri, Scheme};
-use crate::id::BaseName;
+use crate::config::{BaseDirectoryConfig, BaseUri, Scheme, Secret, cloud_variables};
+use crate::id::{BaseName, InvalidId};
 use crate::runtime::Runtime;
-
-/// Upper bound of the option `max_concurrent_requests`.
-const MAX_CONCURRENT_REQUESTS: usize = 4096;
-
-/// Bounds of the option `timeout`.
-const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 
 /// An opened base directory.
 #[derive(Debug)]
@@ -42,7 +34,7 @@ pub struct Opened {
     pub opened: OpenedStore,
 }
 
-/// Opens all base directories.
+/// Opens all base directories, with the environment variables of this process.
 ///
 /// # Errors
 /// If one is misconfigured, two are the same, or there is none.
@@ -50,9 +42,25 @@ pub fn open_all(
     configs: &[BaseDirectoryConfig],
     runtime: &Runtime,
 ) -> Result<Vec<Opened>, OpenError> {
+    open_in(configs, &cloud_variables(), runtime)
+}
+
+/// Opens all base directories, with the given environment variables.
+///
+/// # Errors
+/// If one is misconfigured, two are the same, or there is none.
+pub fn open_in(
+    configs: &[BaseDirectoryConfig],
+    variables: &[(String, Secret)],
+    runtime: &Runtime,
+) -> Result<Vec<Opened>, OpenError> {
     let mut all: Vec<Opened> = Vec::new();
     for config in configs {
-        let new = open(config, runtime)?;
+        let (opened, _) = open(config, variables, runtime);
+        let new = opened.map_err(|faults| {
+            let unnamed = || OpenError::new(&config.name, "its `uri`", "it cannot be opened");
+            faults.into_iter().next().unwrap_or_else(unnamed)
+        })?;
         if let Some(reason) = all.iter().find_map(|old| conflict(old, &new)) {
             let (name, uri) = (new.name.as_str(), new.uri.to_string());
             return Err(OpenError::new(name, uri, reason));
@@ -64,6 +72,37 @@ pub fn open_all(
         return Err(OpenError::new("none", "the configuration", reason));
     }
     Ok(all)
+}
+
+/// What is wrong with each base directory, by its position, and what should be told about them.
+#[derive(Debug, Default)]
+pub struct Review {
+    /// All faults, not only the first.
+    pub faults: Vec<(usize, OpenError)>,
+    /// Messages for the operator, such as variables that were adapted.
+    pub notices: Vec<String>,
+}
+
+/// Opens each base directory by itself to find everything that is wrong with it.
+pub fn review(
+    configs: &[BaseDirectoryConfig],
+    variables: &[(String, Secret)],
+    runtime: &Runtime,
+) -> Review {
+    let mut review = Review::default();
+    for (index, config) in configs.iter().enumerate() {
+        let (opened, notices) = open(config, variables, runtime);
+        let faults = opened.err().unwrap_or_default();
+        review
+            .faults
+            .extend(faults.into_iter().map(|fault| (index, fault)));
+        for notice in notices {
+            if !review.notices.contains(&notice) {
+                review.notices.push(notice);
+            }
+        }
+    }
+    review
 }
 
 /// What was configured may differ and still name the same location, for example through an
@@ -84,36 +123,47 @@ fn conflict(old: &Opened, new: &Opened) -> Option<String> {
     })
 }
 
-fn open(config: &BaseDirectoryConfig, runtime: &Runtime) -> Result<Opened, OpenError> {
-    let uri = BaseUri::parse(&config.uri).map_err(|error| {
-        let base = match config.name.as_str() {
-            "" => "without a name",
-            name => name,
-        };
-        OpenError::new(base, "its `uri`", error)
-    })?;
-    let mut options = Options::new(&config.name, &uri, &config.options);
-    let mut opened = open_store(&uri, &mut options, runtime)?;
-    let name = match config.name.as_str() {
-        "" => format!("b-{:08x}", stable_hash(&[opened.location.as_bytes()]) >> 32),
-        given => given.into(),
+/// The base directory or all of its faults, at least one; and notices.
+fn open(
+    config: &BaseDirectoryConfig,
+    variables: &[(String, Secret)],
+    runtime: &Runtime,
+) -> (Result<Opened, Vec<OpenError>>, Vec<String>) {
+    let uri = match BaseUri::parse(&config.uri) {
+        Ok(uri) => uri,
+        Err(error) => {
+            let base = match config.name.as_str() {
+                "" => "without a name",
+                name => name,
+            };
+            let fault = OpenError::new(base, "its `uri`", error);
+            return (Err(vec![fault]), Vec::new());
+        }
     };
-    let name = name
-        .parse()
-        .map_err(|error: crate::id::InvalidId| options.error("option `name`", error))?;
-    if let Some(limit) = options.take_number("max_concurrent_requests", MAX_CONCURRENT_REQUESTS)? {
-        opened.limits.concurrency = limit;
+    let mut options = Options::new(&config.name, &uri, &config.options, variables);
+    let limit = options.take_number("max_concurrent_requests");
+    let opened = open_store(&uri, &mut options, runtime);
+    let opened = opened.and_then(|mut opened| {
+        opened.limits.concurrency = limit.unwrap_or(opened.limits.concurrency);
+        let name = match config.name.as_str() {
+            "" => format!("b-{:08x}", stable_hash(&[opened.location.as_bytes()]) >> 32),
+            given => given.into(),
+        };
+        let name: Result<BaseName, InvalidId> = name.parse();
+        let name = name
+            .map_err(|error| options.fault("option `name`", error))
+            .ok()?;
+        Some(Opened { name, uri, opened })
+    });
+    let (faults, notices) = options.finish();
+    match opened {
+        Some(opened) if faults.is_empty() => (Ok(opened), notices),
+        _ => (Err(faults), notices),
     }
-    options.finish()?;
-    Ok(Opened { name, uri, opened })
 }
 
-fn open_store(
-    uri: &BaseUri,
-    options: &mut Options,
-    runtime: &Runtime,
-) -> Result<OpenedStore, OpenError> {
-    let timeout = options.take_duration("timeout", TIMEOUTS)?;
+fn open_store(uri: &BaseUri, options: &mut Options, runtime: &Runtime) -> Option<OpenedStore> {
+    let timeout = options.take_duration("timeout");
     let with_timeout = |policy: DeadlinePolicy| DeadlinePolicy {
         timeout: timeout.unwrap_or(policy.timeout),
         ..policy
@@ -123,24 +173,20 @@ fn open_store(
         clock: runtime.clock.clone(),
     };
     let mut opened = match uri.scheme() {
-        Scheme::File => open_folder(uri, options, runtime)?,
+        Scheme::File => open_folder(uri, options, runtime),
         Scheme::Memory => open_memory(uri, options)?,
         Scheme::S3 => return s3::open(uri, options, connector),
         Scheme::Gs => return gs::open(uri, options, connector),
         Scheme::Az => return az::open(uri, options, connector),
     };
     opened.limits.deadline = with_timeout(opened.limits.deadline);
-    Ok(opened)
+    Some(opened)
 }
 
-fn open_folder(
-    uri: &BaseUri,
-    options: &mut Options,
-    runtime: &Runtime,
-) -> Result<OpenedStore, OpenError> {
+fn open_folder(uri: &BaseUri, options: &mut Options, runtime: &Runtime) -> OpenedStore {
     let folder = uri.folder().unwrap_or_default();
-    let fsync = options.take_bool("fsync")?.unwrap_or(true);
-    let direct = options.take_bool("direct_io")?.unwrap_or(true);
+    let fsync = options.take_bool("fsync").unwrap_or(true);
+    let direct = options.take_bool("direct_io").unwrap_or(true);
     let mode = match (fsync, direct) {
         (false, _) => WriteMode::Unsynced,
         (true, false) => WriteMode::Cached,
@@ -148,25 +194,25 @@ fn open_folder(
     };
     let location = format!("file://{}", folder.display());
     let mut store = LocalStore::new(folder, mode, runtime.random.next_u64());
-    if options.take_bool("group_access")?.unwrap_or(false) {
+    if options.take_bool("group_access").unwrap_or(false) {
         store = store.shared_with_group();
     }
-    Ok(OpenedStore {
+    OpenedStore {
         location,
         store: Arc::new(store),
         limits: StoreLimits::LOCAL,
-    })
+    }
 }
 
 /// The stores in the memory of this process, by location: base directories with the same URI share
 /// their content, as two daemons share a bucket.
 static MEMORY: LazyLock<Mutex<HashMap<String, Arc<InMemory>>>> = LazyLock::new(Mutex::default);
 
-fn open_memory(uri: &BaseUri, options: &Options) -> Result<OpenedStore, OpenError> {
+fn open_memory(uri: &BaseUri, options: &mut Options) -> Option<OpenedStore> {
     let prefix = client::prefix(uri, options)?;
     let location = format!("memory://{}/{prefix}", uri.bucket());
     let store = Arc::clone(MEMORY.lock().entry(location.clone()).or_default());
-    Ok(OpenedStore {
+    Some(OpenedStore {
         location,
         store: Arc::new(ObjectBackend::new(
             store,

@@ -1,55 +1,18 @@
-//! Options of a base directory.
+//! The options of one base directory while it is opened.
 //!
-//! Does: know the name of every option by scheme, refuse unknown and malformed ones. Does not:
-//! build stores (`open`). Invariant: an error names the base directory, the option and what to do,
-//! and never a value.
+//! Does: hand out options and the variables of the clouds' own tools, collect what is wrong with
+//! them. Does not: know the names of options (`config::options`) or build stores (`open`).
+//! Invariant: an error names the base directory, the option or variable and what to do, and never a
+//! value; no value that was handed out has a control character.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::config::{BaseUri, BaseUriError, Scheme, units};
+use url::form_urlencoded;
+
+use crate::config::options::{self, may_have_lines};
+use crate::config::{BaseUri, BaseUriError, Scheme, Secret, is_secret_name, units};
 use crate::id::InvalidId;
-
-/// Options of every base directory.
-const COMMON: &[&str] = &["max_concurrent_requests", "timeout"];
-
-/// Options by scheme. Those of the clouds' clients are accepted too, under their own names, which
-/// begin with `aws_`, `google_` or `azure_`.
-fn names(scheme: Scheme) -> &'static [&'static str] {
-    match scheme {
-        Scheme::File => &["fsync", "direct_io", "group_access"],
-        Scheme::Memory => &[],
-        Scheme::S3 => &[
-            "region",
-            "endpoint",
-            "allow_http",
-            "path_style",
-            "upload_checksum",
-            "access_key_id",
-            "secret_access_key",
-            "session_token",
-        ],
-        Scheme::Gs => &[
-            "service_account_path",
-            "service_account_key",
-            "application_credentials",
-            "endpoint",
-            "allow_http",
-        ],
-        Scheme::Az => &[
-            "account",
-            "access_key",
-            "sas_token",
-            "client_id",
-            "client_secret",
-            "tenant_id",
-            "endpoint",
-            "allow_http",
-            "use_emulator",
-        ],
-    }
-}
 
 /// Why a base directory cannot be opened as configured.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -59,6 +22,8 @@ pub struct OpenError {
     pub base: String,
     /// The option or URI at fault.
     pub object: String,
+    /// The option at fault, if it is one.
+    pub option: Option<Box<str>>,
     /// What is wrong and what to do.
     #[source]
     pub reason: OpenReason,
@@ -97,17 +62,22 @@ impl OpenError {
         Self {
             base: base.into(),
             object: object.into(),
+            option: None,
             reason: reason.into(),
         }
     }
 }
 
 /// The options given for one base directory, removed one by one; what remains at the end is
-/// unknown.
+/// unknown. Faults are collected, so that all of them can be reported at once.
 pub struct Options {
     base: String,
     scheme: Scheme,
-    remaining: BTreeMap<String, String>,
+    remaining: BTreeMap<String, Secret>,
+    variables: Vec<(String, Secret)>,
+    secrets: Vec<String>,
+    faults: Vec<OpenError>,
+    notices: Vec<String>,
 }
 
 /// Names only: values may be secrets.
@@ -118,21 +88,39 @@ impl std::fmt::Debug for Options {
 }
 
 impl Options {
-    /// The options of a base directory, which errors call by its name, or its URI if it has none.
-    pub fn new(name: &str, uri: &BaseUri, given: &BTreeMap<String, String>) -> Self {
+    /// The options of a base directory, which errors call by its name, or its URI if it has none;
+    /// and the environment variables that the clouds' own tools use.
+    pub fn new(
+        name: &str,
+        uri: &BaseUri,
+        given: &BTreeMap<String, Secret>,
+        variables: &[(String, Secret)],
+    ) -> Self {
         let base = match name {
             "" => uri.to_string(),
             name => name.to_owned(),
         };
-        Self {
+        let mut options = Self {
             base,
             scheme: uri.scheme(),
-            remaining: given.clone(),
+            remaining: BTreeMap::new(),
+            variables: variables.to_vec(),
+            secrets: Vec::new(),
+            faults: Vec::new(),
+            notices: Vec::new(),
+        };
+        for (name, value) in given {
+            match sendable(name, value) {
+                Ok(value) => drop(options.remaining.insert(name.clone(), value)),
+                Err(reason) => options.refuse(name, reason),
+            }
+            options.remember_secret(name, value);
         }
+        options
     }
 
     /// Removes an option and returns its value.
-    pub fn take(&mut self, name: &str) -> Option<String> {
+    pub fn take(&mut self, name: &str) -> Option<Secret> {
         self.remaining.remove(name)
     }
 
@@ -142,76 +130,53 @@ impl Options {
     }
 
     /// The value of an option that has not been removed yet.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.remaining.get(name).map(String::as_str)
+    pub fn get(&self, name: &str) -> Option<&Secret> {
+        self.remaining.get(name)
     }
 
-    /// Removes an option with one of a few values.
-    ///
-    /// # Errors
-    /// If it has another value.
-    pub fn take_one_of<T: Copy>(
-        &mut self,
-        name: &str,
-        values: &[(&str, T)],
-    ) -> Result<Option<T>, OpenError> {
-        let Some(text) = self.remaining.remove(name) else {
-            return Ok(None);
-        };
-        if let Some((_, value)) = values.iter().find(|(word, _)| *word == text) {
-            return Ok(Some(*value));
+    /// Removes an option with one of a few values. Another value is a fault, and has its form's
+    /// message.
+    pub fn take_one_of<T: Copy>(&mut self, name: &str, values: &[(&str, T)]) -> Option<T> {
+        let text = self.remaining.remove(name)?;
+        let known = values.iter().find(|(word, _)| *word == text.expose());
+        if known.is_none() {
+            self.refuse_form(name, &text);
         }
-        let words: Vec<String> = values.iter().map(|(word, _)| format!("`{word}`")).collect();
-        Err(self.refuse(name, &format!("must be {}", words.join(" or "))))
+        known.map(|(_, value)| *value)
     }
 
     /// Removes an option that is `true` or `false`.
-    ///
-    /// # Errors
-    /// If it is neither.
-    pub fn take_bool(&mut self, name: &str) -> Result<Option<bool>, OpenError> {
+    pub fn take_bool(&mut self, name: &str) -> Option<bool> {
         self.take_one_of(name, &[("true", true), ("false", false)])
     }
 
-    /// Removes an option that is a number from 1 to `max`.
-    ///
-    /// # Errors
-    /// If it is no such number.
-    pub fn take_number(&mut self, name: &str, max: usize) -> Result<Option<usize>, OpenError> {
-        let Some(text) = self.remaining.remove(name) else {
-            return Ok(None);
-        };
-        match text.parse() {
-            Ok(number) if (1..=max).contains(&number) => Ok(Some(number)),
-            _ => Err(self.refuse(name, &format!("must be a whole number from 1 to {max}"))),
+    /// Removes an option that is a number from 1 to its maximum.
+    pub fn take_number(&mut self, name: &str) -> Option<usize> {
+        let text = self.remaining.remove(name)?;
+        if options::fault(Some(self.scheme), name, text.expose()).is_none() {
+            return text.expose().parse().ok();
         }
+        self.refuse_form(name, &text);
+        None
     }
 
-    /// Removes an option that is a duration within bounds.
-    ///
-    /// # Errors
-    /// If it is no such duration.
-    pub fn take_duration(
-        &mut self,
-        name: &str,
-        bounds: RangeInclusive<Duration>,
-    ) -> Result<Option<Duration>, OpenError> {
-        let Some(text) = self.remaining.remove(name) else {
-            return Ok(None);
-        };
-        match units::parse_duration(&text) {
-            Ok(duration) if bounds.contains(&duration) => Ok(Some(duration)),
-            _ => {
-                let [least, most] =
-                    [bounds.start(), bounds.end()].map(|bound| units::format_duration(*bound));
-                let reason = format!("must be a duration from {least} to {most}, such as 45s");
-                Err(self.refuse(name, &reason))
-            }
+    fn refuse_form(&mut self, name: &str, value: &Secret) {
+        let fault = options::fault(Some(self.scheme), name, value.expose());
+        self.refuse(name, fault.as_deref().unwrap_or("has no such value"));
+    }
+
+    /// Removes an option that is a duration within its bounds.
+    pub fn take_duration(&mut self, name: &str) -> Option<Duration> {
+        let text = self.remaining.remove(name)?;
+        if options::fault(Some(self.scheme), name, text.expose()).is_none() {
+            return units::parse_duration(text.expose()).ok();
         }
+        self.refuse_form(name, &text);
+        None
     }
 
     /// Removes the options whose names begin with the prefix of the store's client.
-    pub fn take_prefixed(&mut self, prefix: &str) -> Vec<(String, String)> {
+    pub fn take_prefixed(&mut self, prefix: &str) -> Vec<(String, Secret)> {
         let remaining = std::mem::take(&mut self.remaining);
         let (taken, remaining): (BTreeMap<_, _>, _) = remaining
             .into_iter()
@@ -220,48 +185,107 @@ impl Options {
         taken.into_iter().collect()
     }
 
-    /// The error that an option is wrong: its name, then `reason`.
-    pub fn refuse(&self, name: &str, reason: &str) -> OpenError {
-        self.error(format!("option `{name}`"), format!("`{name}` {reason}"))
+    /// The environment variables for which `key` returns something, with white space at their ends
+    /// removed.
+    pub fn variables<K>(&mut self, key: impl Fn(&str) -> Option<K>) -> Vec<(K, Secret)> {
+        let mut found = Vec::new();
+        for (name, value) in std::mem::take(&mut self.variables) {
+            let Some(key) = key(&name) else { continue };
+            self.remember_secret(&name, &value);
+            let trimmed = Secret::from(value.expose().trim());
+            if trimmed != value {
+                self.notices.push(format!(
+                    "environment variable {name}: white space at its ends was removed, such as the \
+                     end of a line"
+                ));
+            }
+            match sendable(&name, &trimmed) {
+                Ok(value) => found.push((key, value)),
+                Err(reason) => {
+                    self.fault(format!("environment variable {name}"), reason);
+                }
+            }
+        }
+        found
     }
 
-    /// An error of this base directory.
-    pub fn error(&self, object: impl Into<String>, reason: impl Into<OpenReason>) -> OpenError {
-        OpenError::new(&self.base, object, reason)
-    }
-
-    /// Checks that no option remains.
-    ///
-    /// # Errors
-    /// If one does: it is unknown.
-    pub fn finish(self) -> Result<(), OpenError> {
-        match self.remaining.keys().next() {
-            None => Ok(()),
-            Some(name) => Err(self.unknown(name)),
+    fn remember_secret(&mut self, name: &str, value: &Secret) {
+        if is_secret_name(name) || name.to_ascii_lowercase().ends_with("key_id") {
+            self.secrets.extend(spellings(value.expose().trim()));
         }
     }
 
-    /// The error that an option is unknown, with the one that may have been meant.
-    pub fn unknown(&self, name: &str) -> OpenError {
-        let scheme = self.scheme.name();
-        let elsewhere = Scheme::ALL.iter().find(|s| names(**s).contains(&name));
-        if let Some(other) = elsewhere.filter(|other| **other != self.scheme) {
-            let reason = format!(
-                "is an option of {}:// base directories, and this one is {scheme}://",
-                other.name()
-            );
-            return self.refuse(name, &reason);
-        }
-        let known = || names(self.scheme).iter().chain(COMMON).copied();
-        let similarity = |known: &str| strsim::jaro_winkler(known, name);
-        let nearest = known().max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
-        let reason = match nearest.filter(|nearest| similarity(nearest) > 0.75) {
-            Some(nearest) => format!("is unknown; did you mean `{nearest}`?"),
-            None => format!(
-                "is unknown; the options of {scheme}:// are {}",
-                known().collect::<Vec<_>>().join(", ")
-            ),
-        };
-        self.refuse(name, &reason)
+    /// What must not appear in any message about this base directory.
+    pub fn secrets(&self) -> impl Iterator<Item = String> {
+        self.secrets.iter().cloned()
     }
+
+    /// Reports that an option is wrong: its name, then `reason`.
+    pub fn refuse(&mut self, name: &str, reason: &str) {
+        let object = format!("option `{name}`");
+        let mut error = OpenError::new(&self.base, object, format!("`{name}` {reason}"));
+        error.option = Some(name.into());
+        self.faults.push(error);
+    }
+
+    /// Reports that an option is unknown, with the one that may have been meant.
+    pub fn refuse_unknown(&mut self, name: &str) {
+        self.refuse(name, &options::unknown(Some(self.scheme), name));
+    }
+
+    /// Reports what is wrong with something else of this base directory.
+    pub fn fault(&mut self, object: impl Into<String>, reason: impl Into<OpenReason>) {
+        self.faults.push(OpenError::new(&self.base, object, reason));
+    }
+
+    /// Whether nothing was reported so far.
+    pub fn is_sound(&self) -> bool {
+        self.faults.is_empty()
+    }
+
+    /// Checks that no option remains. Returns all faults, those of unknown options first, and the
+    /// notices.
+    pub fn finish(mut self) -> (Vec<OpenError>, Vec<String>) {
+        let others = std::mem::take(&mut self.faults);
+        let unknown: Vec<String> = self.remaining.keys().cloned().collect();
+        for name in unknown {
+            self.refuse_unknown(&name);
+        }
+        self.faults.extend(others);
+        (self.faults, self.notices)
+    }
+}
+
+/// How a secret may appear in a message: as it is, or as a part of a URL. Of a shared access
+/// signature, the signature alone is secret.
+fn spellings(secret: &str) -> Vec<String> {
+    let pairs = form_urlencoded::parse(secret.as_bytes());
+    let signature = pairs
+        .filter(|(name, _)| name == "sig")
+        .map(|(_, value)| value.into_owned());
+    let parts = std::iter::once(secret.to_owned()).chain(signature);
+    let encoded = |part: &str| form_urlencoded::byte_serialize(part.as_bytes()).collect();
+    // Who decodes the padding of Base64 may have cut it off.
+    let parts = parts.map(|part| part.trim_end_matches('=').to_owned());
+    parts.flat_map(|part| [encoded(&part), part]).collect()
+}
+
+/// The value of an option or variable, if a client can send it: most become parts of headers, and a
+/// client that cannot write them panics.
+fn sendable(name: &str, value: &Secret) -> Result<Secret, &'static str> {
+    let lower = name.to_ascii_lowercase();
+    let text = value.expose();
+    if may_have_lines(&lower) {
+        return Ok(value.clone());
+    }
+    if text.contains(char::is_control) {
+        return Err("contains a control character, such as the end of a line: write it without");
+    }
+    let is_path = ["_path", "_file", "credentials"]
+        .iter()
+        .any(|end| lower.ends_with(end));
+    if !is_path && !text.is_ascii() {
+        return Err("contains a character that is not ASCII: it may have been damaged when copied");
+    }
+    Ok(value.clone())
 }

@@ -152,8 +152,10 @@ catalog! {
     SINKS_FAILED: Counter Count Stable "stopover_sinks_failed" []
         "Sinks whose pages could not be stored; Trino retries their tasks";
     SINKS_OPEN: Gauge Count Stable "stopover_sinks_open" [] "Open sinks";
-    EXCHANGES_OPEN: Gauge Count Stable "stopover_exchanges_open" []
-        "Exchanges with sinks at this daemon";
+    EXCHANGES_WITH_SINKS: Gauge Count Stable "stopover_exchanges_with_sinks" []
+        "Exchanges that this daemon has had sinks of and has not found closed yet";
+    ACCEPTS_EXCHANGES: Gauge Count Stable "stopover_accepts_exchanges" []
+        "1 if new exchanges can be opened, 0 while the start or a base directory prevents it";
     UPLOADS_IN_FLIGHT: Gauge Count Stable "stopover_uploads_in_flight" [] "Uploads in progress";
     READS: Counter Count Stable "stopover_reads" [] "Reads started";
     PAGES_READ: Counter Count Stable "stopover_pages_read" [] "Pages served";

@@ -9,6 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::catalog;
+use super::series::create_series;
 
 /// What a file holds that is reloaded when it changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub enum Credential {
 }
 
 impl Credential {
+    const ALL: [Self; 2] = [Self::Tokens, Self::Tls];
+
     /// The value of the label `credential`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -62,6 +65,12 @@ impl CredentialMetrics {
 
     /// Registers them.
     pub fn register(&self, registry: &mut Registry) {
+        for credential in Credential::ALL {
+            let credential = ("credential", credential.as_str());
+            let outcomes = ["ok", "refused"].map(|outcome| [credential, ("outcome", outcome)]);
+            create_series(&self.reloads, outcomes);
+            create_series(&self.stale, [[credential]]);
+        }
         catalog::CREDENTIAL_RELOADS.register(registry, self.reloads.clone());
         catalog::CREDENTIALS_STALE.register(registry, self.stale.clone());
         catalog::HANDSHAKES_FAILED.register(registry, self.handshakes_failed.clone());

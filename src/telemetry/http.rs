@@ -12,6 +12,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use super::catalog;
+use super::series::create_series;
 
 type Labels<V, const N: usize> = [(&'static str, V); N];
 type RouteLabels<const N: usize> = (Labels<String, 1>, Labels<&'static str, N>);
@@ -67,6 +68,17 @@ impl HttpMetrics {
         self.requests.get_or_create(&labels).inc();
         let duration_of_route = self.durations.get_or_create(&(route, [method]));
         duration_of_route.observe(duration.as_secs_f64());
+    }
+
+    /// Creates the series of routes (pattern and method) with the usual outcomes.
+    pub fn add_routes(&self, routes: impl Iterator<Item = (&'static str, &'static str)>) {
+        for (route, method) in routes {
+            let route = [("route", route.to_owned())];
+            let outcomes = ["2xx", "4xx", "5xx", "client_gone"];
+            let series =
+                outcomes.map(|status| (route.clone(), [("method", method), ("status", status)]));
+            create_series(&self.requests, series);
+        }
     }
 
     /// The number of requests that started and have not ended.

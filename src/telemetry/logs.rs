@@ -1,15 +1,23 @@
 //! Logs: one line per event on stderr, as text or JSON.
 //!
-//! Does: install the subscriber of the process. Does not: decide what is logged. Invariant: stdout
-//! is never written to. (Callers never log tokens, credentials or page bytes.)
+//! Does: install the subscriber of the process, and escape what could disturb a reader's terminal.
+//! Does not: decide what is logged. Invariant: an event is one line, and no control character,
+//! bidirectional control or invisible character that came from outside reaches the output as it
+//! is. Stdout is never written to. (Callers never log tokens, credentials or page bytes.)
 
-use std::io::IsTerminal;
+mod escape;
 
-use tracing_subscriber::EnvFilter;
+use std::any::Any;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::panic::PanicHookInfo;
+
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::config::LogConfig;
+use escape::{Escaping, Notation, escape};
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -26,15 +34,54 @@ pub enum LogError {
 /// An invalid filter, or a second call.
 pub fn init(config: &LogConfig) -> Result<(), LogError> {
     let filter = EnvFilter::try_new(&config.filter)?;
-    let registry = tracing_subscriber::registry().with(filter);
-    let layer = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    if config.json {
-        let layer = layer.json().flatten_event(true).with_current_span(true);
-        registry.with(layer.with_span_list(false)).try_init()?;
-    } else {
-        registry.with(layer).try_init()?;
-    }
+    let output = output(config.json, std::io::stderr);
+    Registry::default()
+        .with(output.with_filter(filter))
+        .try_init()?;
+    std::panic::set_hook(Box::new(log_panic));
     Ok(())
 }
+
+/// A panic is a line of the log like any other: its message may quote what came from outside.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let reason = panic_message(panic.payload());
+    let location = panic.location().map(ToString::to_string);
+    let backtrace = Backtrace::capture();
+    let captured = backtrace.status() == BacktraceStatus::Captured;
+    let backtrace = captured.then(|| tracing::field::display(&backtrace));
+    tracing::error!(reason, location, backtrace, "panic: this is a bug");
+}
+
+/// The message of a panic.
+pub fn panic_message(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message")
+}
+
+/// Text for stderr that may quote what came from outside; its lines stay lines.
+pub fn printable(text: &str) -> String {
+    let lines = text.split('\n').map(|line| escape(line, Notation::Rust));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The layer that writes events. Without colours: their escape sequences could not be told from
+/// those of an attacker.
+fn output<W>(json: bool, writer: W) -> Box<dyn Layer<Registry> + Send + Sync>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let notation = if json { Notation::Json } else { Notation::Rust };
+    let layer = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .with_writer(Escaping { writer, notation });
+    if json {
+        let layer = layer.json().flatten_event(true).with_current_span(true);
+        layer.with_span_list(false).boxed()
+    } else {
+        layer.boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests;

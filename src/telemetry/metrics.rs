@@ -22,7 +22,8 @@ pub struct Metrics {
     pub sinks_aborted: Counter,
     pub sinks_failed: Counter,
     pub sinks_open: Gauge,
-    pub exchanges_open: Gauge,
+    pub exchanges_with_sinks: Gauge,
+    pub accepts_exchanges: Gauge,
     pub uploads_in_flight: Gauge,
     pub reads: Counter,
     pub pages_read: Counter,
@@ -61,7 +62,8 @@ impl Metrics {
         }
         let gauges = [
             (&catalog::SINKS_OPEN, &self.sinks_open),
-            (&catalog::EXCHANGES_OPEN, &self.exchanges_open),
+            (&catalog::EXCHANGES_WITH_SINKS, &self.exchanges_with_sinks),
+            (&catalog::ACCEPTS_EXCHANGES, &self.accepts_exchanges),
             (&catalog::UPLOADS_IN_FLIGHT, &self.uploads_in_flight),
         ];
         for (definition, gauge) in gauges {

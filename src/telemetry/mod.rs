@@ -11,5 +11,6 @@ pub mod metrics;
 pub mod pools;
 mod process;
 pub mod registry;
+pub mod series;
 #[cfg(test)]
 mod tests;

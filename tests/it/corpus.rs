@@ -11,7 +11,7 @@ use stopover::runtime::Random;
 #[path = "../../fuzz/decoders.rs"]
 mod decoders;
 
-fn inputs(decoder: &str) -> Vec<Vec<u8>> {
+pub fn inputs(decoder: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/regressions");
     let files = std::fs::read_dir(folder.join(decoder)).unwrap();
     let mut paths: Vec<_> = files.map(|file| file.unwrap().path()).collect();
@@ -31,7 +31,7 @@ fn every_regression_input_is_decoded_as_specified() {
 }
 
 /// One input with some bytes changed, dropped, duplicated, or inserted from another input.
-fn mutated(inputs: &[Vec<u8>], random: &Random) -> Vec<u8> {
+pub fn mutated(inputs: &[Vec<u8>], random: &Random) -> Vec<u8> {
     let below = |n: usize| (random.next_u64() % n.max(1) as u64) as usize;
     let mut bytes = inputs[below(inputs.len())].clone();
     for _ in 0..=below(6) {
@@ -54,11 +54,16 @@ fn mutated(inputs: &[Vec<u8>], random: &Random) -> Vec<u8> {
     bytes
 }
 
-#[test]
-fn mutated_inputs_are_decoded_as_specified() {
+/// How many mutated inputs are tried, and the seed that they are drawn from.
+pub fn mutations() -> (u64, u64) {
     let given = std::env::var("STOPOVER_TEST_FUZZ").unwrap_or_default();
     let (count, seed) = given.split_once(':').unwrap_or((&given, ""));
-    let (count, seed) = (count.parse().unwrap_or(1000), seed.parse().unwrap_or(1));
+    (count.parse().unwrap_or(1000), seed.parse().unwrap_or(1))
+}
+
+#[test]
+fn mutated_inputs_are_decoded_as_specified() {
+    let (count, seed) = mutations();
     for (name, check) in decoders::ALL {
         let (inputs, random) = (inputs(name), Random::seeded(seed));
         for n in 0..count {

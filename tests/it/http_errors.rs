@@ -405,6 +405,13 @@ async fn draining() -> Vec<Case> {
     vec![(ProblemType::Draining, answer)]
 }
 
+async fn starting() -> Vec<Case> {
+    let base_folder = BaseFolder::new();
+    let server = TestServer::open(&base_folder.config()).await;
+    server.daemon.startup.begin();
+    vec![(ProblemType::Starting, server.get("/v1/exchanges").await)]
+}
+
 async fn full() -> Vec<Case> {
     let base_folder = BaseFolder::new();
     let mut config = base_folder.config();
@@ -483,6 +490,7 @@ async fn every_error_of_the_table_is_answered_as_documented() {
     cases.extend(closed(&server).await);
     cases.extend(never_announced(&server).await);
     cases.extend(draining().await);
+    cases.extend(starting().await);
     cases.extend(full().await);
     cases.extend(slow().await);
     cases.extend(unwritable().await);

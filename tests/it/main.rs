@@ -1,5 +1,6 @@
 //! The integration tests, one binary: each module tests the daemon from one side.
 
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // numbers of the tests' own
 #![allow(clippy::disallowed_methods, missing_docs)] // tests spawn their own tasks
 
 mod commit_lookup;
@@ -14,7 +15,11 @@ mod http_wire;
 mod integrity;
 mod leases;
 mod model;
+mod opening;
+mod operations;
 mod overload;
 mod process;
+mod secrets;
 mod semantics;
+mod store_messages;
 mod support;

@@ -179,6 +179,63 @@ async fn two_hundred_sinks_finish_in_64_mib_and_the_process_stays_within_budget_
     assert!(peak <= most, "{peak} bytes resident, {most} are allowed");
 }
 
+/// A batch of pages of `page` bytes that alternate between two partitions.
+fn alternating(bytes: usize, page: usize) -> Vec<u8> {
+    let pages = [vec![1; page], vec![2; page]];
+    let one = batch(&[(0, &pages[0][..]), (1, &pages[1][..])]);
+    one.repeat(bytes / one.len())
+}
+
+/// Story: four batches of one-byte pages, each in another partition than the one before, took
+/// 1.47 GB of a budget of 256 MiB: what a batch needs besides its bytes was counted after it had
+/// been read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_of_tiny_pages_wait_or_are_refused_and_stay_within_budget_plus_overhead() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = Process::start(folder.path(), &["--memory-budget", "256MiB"]);
+    let http = HttpClient::new();
+    http.announce(&daemon, "w", 2).await;
+    let send = |task: u32, body: Vec<u8>| {
+        let (http, url) = (http.0.clone(), daemon.url.clone());
+        tokio::spawn(async move {
+            let url = format!("{url}{}/pages?batch=0", sink("w", task, 0));
+            for _ in 0..100 {
+                let post = http.post(&url).header("content-type", BATCH);
+                // The connection may be closed before the body has been sent.
+                if let Ok(answer) = post.body(body.clone()).send().await
+                    && answer.status() != 503
+                {
+                    return answer.status().as_u16();
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            0
+        })
+    };
+    let hostile = (0..4).map(|task| send(task, alternating(32 << 20, 1)));
+    // Tiny pages that fit, one batch at a time.
+    let small = (4..12).map(|task| send(task, alternating(4 << 20, 20)));
+    let (hostile, small): (Vec<_>, Vec<_>) = (hostile.collect(), small.collect());
+    for sent in small {
+        assert_eq!(sent.await.unwrap(), 200);
+    }
+    for sent in hostile {
+        assert!([0, 413].contains(&sent.await.unwrap()));
+    }
+    for task in 4..12 {
+        let finish = format!("{}{}/finish", daemon.url, sink("w", task, 0));
+        assert_eq!(http.0.post(finish).send().await.unwrap().status(), 200);
+    }
+    let per_partition = 8 * ((4 << 20) / (2 * 32)) * 20;
+    for partition in 0..2 {
+        let read = http.clone().read(daemon.url.clone(), "w", partition);
+        assert_eq!(read.await, per_partition);
+    }
+    let (peak, most) = (daemon.peak_resident(), (256 << 20) + OVERHEAD);
+    println!("peak resident memory: {peak} bytes of {most} allowed");
+    assert!(peak <= most, "{peak} bytes resident, {most} are allowed");
+}
+
 /// The number of connections that the system lets this process open, at most 10,000.
 fn many_connections() -> usize {
     use rustix::process::{Resource, getrlimit, setrlimit};

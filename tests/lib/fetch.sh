@@ -162,11 +162,19 @@ fetch_trino() {
 # Most connectors are only published as part of the whole server, whose plugins share jars by hard
 # links. So all of it is unpacked, and what is not used is removed.
 CONNECTORS="tpch tpcds geospatial postgresql mysql mariadb sqlserver iceberg delta-lake hive kafka \
-    duckdb cassandra clickhouse druid exasol ignite oracle redshift singlestore snowflake vertica"
+    duckdb cassandra clickhouse druid exasol ignite oracle redshift singlestore snowflake vertica \
+    jmx http-event-listener"
 
 unpack_trino_full() {
     local target="$CACHE/trino-full-$TRINO_VERSION" build jdk plugin
-    [ -d "$target" ] && return
+    if [ -d "$target" ]; then
+        for plugin in $CONNECTORS; do
+            [ -d "$target/plugin/$plugin" ] || break
+        done
+        [ ! -d "$target/plugin/$plugin" ] || return 0
+        say "$target lacks $plugin: it was unpacked by an older version of this script"
+        rm -rf "$target"
+    fi
     command -v mvn >/dev/null 2>&1 || die "mvn is not on PATH: install Maven 3.8 or newer"
     jdk=$(find_jdk)
     say "fetching the Trino $TRINO_VERSION server with all connectors (once, about 820 MB)"

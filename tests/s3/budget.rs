@@ -147,7 +147,7 @@ async fn run(shuffle: Shuffle) -> Cost {
     let chosen: Vec<_> = (0..shuffle.tasks)
         .map(|t| TaskAttempt::new(t, 0).unwrap())
         .collect();
-    let planned = reader
+    let (planned, _memory) = reader
         .catalog
         .plan_handles(&exchange, false, &chosen, 64 << 20)
         .await

@@ -4,6 +4,8 @@
 //! that silently skips its subject proves nothing. `cargo test --lib --test storage` needs no
 //! server.
 
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // numbers of the tests' own
+
 mod budget;
 mod checksums;
 #[path = "../it/support/frames.rs"]
@@ -111,7 +113,7 @@ impl Gateway {
             ("access_key_id", self.key.clone()),
             ("secret_access_key", self.secret.clone()),
         ];
-        let options = options.map(|(name, value)| (name.to_owned(), value));
+        let options = options.map(|(name, value)| (name.to_owned(), value.into()));
         BaseDirectoryConfig {
             uri: uri.into(),
             name: String::new(),
@@ -350,7 +352,7 @@ fn probed_elsewhere(configs: &[BaseDirectoryConfig], environment: &[(&str, &str)
             let options = config
                 .options
                 .iter()
-                .map(|(name, value)| format!("\t{name}\t{value}"));
+                .map(|(name, value)| format!("\t{name}\t{}", value.expose()));
             format!("{}{}", config.uri, options.collect::<String>())
         })
         .collect();
@@ -386,7 +388,7 @@ async fn probes_base_directories_for_another_test() {
             let uri = words.next().unwrap();
             let mut options = BTreeMap::new();
             while let (Some(name), Some(value)) = (words.next(), words.next()) {
-                options.insert(name, value);
+                options.insert(name, value.into());
             }
             BaseDirectoryConfig {
                 uri,

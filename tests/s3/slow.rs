@@ -155,11 +155,14 @@ async fn while_one_base_directory_stalls_the_other_is_read_and_writers_wait() {
     local.kill();
 
     let mut options = gateway.config("s3://bucket/pages").options;
-    options.insert("endpoint".into(), format!("http://{}", proxy.address));
+    options.insert(
+        "endpoint".into(),
+        format!("http://{}", proxy.address).into(),
+    );
     options.insert("uri".into(), "s3://bucket/pages".into());
     let options = options
         .iter()
-        .map(|(key, value)| format!("--set=base_directories.1.{key}={value}"));
+        .map(|(key, value)| format!("--set=base_directories.1.{key}={}", value.expose()));
     let budget = ["--memory-budget=64MiB".to_owned()];
     let flags: Vec<String> = options.chain(budget).collect();
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();

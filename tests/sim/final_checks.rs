@@ -79,7 +79,7 @@ pub async fn check_nothing_is_left(cluster: &Cluster) {
         let cached = daemon.reader.cached_bytes() + daemon.catalog.footer_bytes();
         let held = [
             ("sinks_open", metrics.sinks_open.get()),
-            ("exchanges_open", metrics.exchanges_open.get()),
+            ("exchanges_with_sinks", metrics.exchanges_with_sinks.get()),
             ("uploads_in_flight", metrics.uploads_in_flight.get()),
             ("write pool", daemon.write_pool.used() as i64),
             ("waiting to write", daemon.write_pool.waiting() as i64),

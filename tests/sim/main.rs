@@ -3,6 +3,7 @@
 //! `docs/decisions/simulation.md` explains how it works. A failing seed prints the command that
 //! replays it.
 
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // numbers of the tests' own
 #![allow(clippy::disallowed_methods, missing_docs)] // worlds spawn tasks and read the environment
 
 mod chaos;

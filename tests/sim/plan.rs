@@ -157,7 +157,7 @@ impl Plan {
     pub fn quiet(hosts: usize, sites: usize) -> Self {
         let rng = Rng::new(0, "quiet");
         let mut config = config(&rng);
-        config.memory.budget = Some(96 << 10);
+        (config.memory.budget, config.memory.write_share) = (Some(240 << 10), 0.2);
         config.segment.target_size = 2 << 10;
         config.read.fetch_concurrency = 3;
         Self {
@@ -201,7 +201,9 @@ impl Plan {
 
 fn config(rng: &Rng) -> Config {
     let mut config = Config::default();
-    config.memory.budget = Some(*rng.pick(&[48 << 10, 96 << 10, 1 << 20]));
+    // Little to write in, and enough to read in for the footers of an exchange.
+    let (budget, share) = *rng.pick(&[(160 << 10, 0.15), (240 << 10, 0.2), (1 << 20, 0.5)]);
+    (config.memory.budget, config.memory.write_share) = (Some(budget), share);
     config.segment.target_size = *rng.pick(&[300, 2 << 10, 16 << 10]);
     config.segment.upload_concurrency = *rng.pick(&[1, 2, 4]);
     config.read.chunk_size = 4096;
@@ -219,7 +221,7 @@ fn query(seed: u64) -> QueryConfig {
     let rng = Rng::new(seed, "query");
     QueryConfig {
         max_write_memory: *rng.pick(&[None, Some(21 << 10)]),
-        max_read_memory: *rng.pick(&[None, Some(10 << 10)]),
+        max_read_memory: *rng.pick(&[None, Some(96 << 10)]),
         ..QueryConfig::default()
     }
 }

@@ -180,6 +180,12 @@ impl Reader<'_> {
             .partition(host, self.exchange, partition)
             .await;
         let read = match read {
+            // Nothing to read, and no promise that there is.
+            Err(RequestError::Problem { problem_type, .. })
+                if problem_type == "attempt-not-committed" && must.is_empty() =>
+            {
+                return Ok(());
+            }
             Err(error) => {
                 self.cluster.check_error(self.exchange, &error, NEVER);
                 return Err(error);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::Request;
 use bytes::Bytes;
+use stopover::catalog::Selection;
 use stopover::exchange::{Announce, ExchangeSpec};
 use stopover::id::ExchangeId;
 use stopover::store::keys;
@@ -106,7 +107,7 @@ fn a_batch_in_flight_when_its_exchange_closes_is_refused_and_not_retained() {
         assert_eq!(sent.await.unwrap().status(), 410);
         assert_eq!(run.daemon.write_pool.used(), 0);
         assert_eq!(run.daemon.metrics.sinks_open.get(), 0);
-        assert_eq!(run.daemon.metrics.exchanges_open.get(), 0);
+        assert_eq!(run.daemon.metrics.exchanges_with_sinks.get(), 0);
     });
 }
 
@@ -189,7 +190,9 @@ fn listing_base_directories_at_different_moments_reports_no_lost_data() {
                 .clone();
             let planning = tokio::spawn(async move {
                 let exchange = X.parse().unwrap();
-                commits.partition_handle(&exchange, 0, None, None).await
+                commits
+                    .partition_handle(&exchange, 0, Selection::default())
+                    .await
             });
             sleep_millis(100).await;
             *cluster.sites[1].faults.lock() = StoreFaults::default();

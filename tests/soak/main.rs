@@ -10,6 +10,7 @@
 //!     cargo test --test soak -- --kills 1000                   the long run
 //!     cargo test --test soak -- --world local --seed 7
 
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // numbers of the tests' own
 #![allow(missing_docs, reason = "a program, not a library")]
 
 mod chaos;

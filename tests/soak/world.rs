@@ -29,7 +29,7 @@ const CONFIGURATION: &str = "\
 /// Gauges that are zero, for all labels, in a daemon without clients.
 const ZERO_AT_REST: [&str; 5] = [
     "stopover_sinks_open",
-    "stopover_exchanges_open",
+    "stopover_exchanges_with_sinks",
     "stopover_uploads_in_flight",
     "stopover_memory_used_bytes",
     "stopover_memory_waiting_bytes",

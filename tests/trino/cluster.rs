@@ -14,6 +14,7 @@ use crate::artifacts::{Artifacts, ExchangeManager};
 use crate::connectors::Extras;
 use crate::daemon::{DRAIN, Daemon};
 use crate::node::{Layout, Node, Size, properties};
+use crate::observed::Events;
 use crate::process::{free_ports, tail, wait_until};
 use crate::query::{Client, Row, Session};
 use crate::store::{StorageKind, Store};
@@ -28,6 +29,8 @@ pub struct Cluster {
     /// `daemons[i]` runs beside `nodes[i]`; none with Trino's own exchange manager.
     pub daemons: Vec<Daemon>,
     pub store: Store,
+    /// What Trino's event listener reports.
+    pub events: Option<Events>,
     size: Size,
     work: PathBuf,
     /// Results without fault-tolerant execution, by schema and SQL text.
@@ -84,6 +87,7 @@ impl Cluster {
             nodes,
             daemons,
             store,
+            events: None,
             size: extras.size,
             work: work.to_owned(),
             plain: HashMap::new(),

@@ -11,6 +11,8 @@
 //!     cargo test --test trino -- measure       beside Trino's own exchange: docs/performance.md
 //!     cargo test --test trino -- demo              a demonstration, see tests/trino/demo
 
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // numbers of the tests' own
+
 mod artifacts;
 mod cluster;
 mod compare;
@@ -19,6 +21,7 @@ mod daemon;
 mod demo;
 mod measure;
 mod node;
+mod observed;
 mod process;
 mod queries;
 mod query;
@@ -92,10 +95,14 @@ impl Arguments {
 
     /// Whether the cluster needs more connectors than tpch.
     fn wants_connectors(&self) -> bool {
-        let mut storages = self.storages().into_iter();
-        let scenario = Scenario::Connectors;
-        self.wants(scenario, true)
-            && storages.any(|s| scenario.applies_to(self.exchange_manager, s))
+        let storages = self.storages();
+        [Scenario::Connectors, Scenario::Observed]
+            .iter()
+            .any(|scenario| {
+                let applies =
+                    |kind: &StorageKind| scenario.applies_to(self.exchange_manager, *kind);
+                self.wants(*scenario, true) && storages.iter().any(applies)
+            })
     }
 }
 
@@ -213,6 +220,7 @@ async fn test(arguments: &Arguments, artifacts: &Artifacts, work: &Path) -> Resu
     };
     let extras = systems.as_ref().map(Systems::extras).unwrap_or_default();
     let mut cluster = Cluster::start(artifacts, manager, first, &extras, work).await?;
+    cluster.events = systems.as_ref().map(Systems::events);
     println!("cluster up after {:.0} s", started.elapsed().as_secs_f64());
     let (mut passed, mut failed) = (0, 0);
     for kind in storages {

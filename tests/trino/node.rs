@@ -132,18 +132,25 @@ impl Node {
             "connector.name=tpch\ntpch.column-naming=STANDARD\n\
              tpch.double-type-mapping=DECIMAL\ntpch.splits-per-node=4\n",
         )?;
+        let mut plugins = BTreeSet::from(["tpch"]);
+        if let Some(uri) = &layout.extras.event_uri {
+            std::fs::write(
+                etc.join("event-listener.properties"),
+                format!(
+                    "event-listener.name=http\nhttp-event-listener.log-completed=true\n\
+                     http-event-listener.connect-ingest-uri={uri}\n"
+                ),
+            )?;
+            plugins.insert("http-event-listener");
+        }
         for catalog in &layout.extras.catalogs {
+            plugins.extend(&catalog.plugins);
             let file = etc.join(format!("catalog/{}.properties", catalog.name));
             std::fs::write(file, &catalog.properties)?;
         }
         let trino = &layout.artifacts.trino;
         link(&trino.join("lib"), &self.folder.join("lib"))?;
-        let plugins = layout
-            .extras
-            .catalogs
-            .iter()
-            .flat_map(|c| c.plugins.iter().copied());
-        for plugin in BTreeSet::from_iter(plugins.chain(["tpch"])) {
+        for plugin in plugins {
             let plugin = Path::new("plugin").join(plugin);
             link(&trino.join(&plugin), &self.folder.join(&plugin))?;
         }

@@ -115,6 +115,14 @@ impl Client {
         Ok(tasks)
     }
 
+    /// Everything that Trino knows of a query.
+    pub async fn info(&self, id: &str) -> Result<Value> {
+        let url = format!("{}/v1/query/{id}", self.base);
+        let request = self.http.get(url).header("X-Trino-User", "test");
+        let answer = request.send().await?.error_for_status()?;
+        Ok(answer.json().await?)
+    }
+
     /// Whether the node has finished starting and serves requests.
     pub async fn is_up(&self) -> bool {
         let answer = self.http.get(format!("{}/v1/info", self.base)).send().await;

@@ -15,6 +15,7 @@ use crate::cluster::Cluster;
 use crate::compare::same;
 use crate::connectors;
 use crate::daemon::Daemon;
+use crate::observed;
 use crate::process::wait_until;
 use crate::queries::{COMPARED, LARGE_RESULT, LONG_ANYWHERE, LONG_TPCH, Query};
 use crate::query::{Client, Row, Session};
@@ -36,17 +37,19 @@ pub enum Scenario {
     DaemonKilled,
     MachineKilled,
     RollingRestart,
+    Observed,
     Connectors,
 }
 
 impl Scenario {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Results,
         Self::QueryRetries,
         Self::WorkerKilled,
         Self::DaemonKilled,
         Self::MachineKilled,
         Self::RollingRestart,
+        Self::Observed,
         Self::Connectors,
     ];
 
@@ -58,6 +61,7 @@ impl Scenario {
             Self::DaemonKilled => "daemon-killed",
             Self::MachineKilled => "machine-killed",
             Self::RollingRestart => "rolling-restart",
+            Self::Observed => "observed",
             Self::Connectors => "connectors",
         }
     }
@@ -70,6 +74,7 @@ impl Scenario {
             Self::DaemonKilled => "a query survives kill -9 of the daemon beside a worker",
             Self::MachineKilled => "a query survives kill -9 of a worker and its daemon for ever",
             Self::RollingRestart => "a restart of all daemons in turn fails no task",
+            Self::Observed => "Trino's own tools show what the exchange did",
             Self::Connectors => "writes to PostgreSQL and Iceberg survive kill -9 of a worker",
         }
     }
@@ -77,7 +82,9 @@ impl Scenario {
     /// Whether it applies to this exchange manager, and is worth its time on this storage.
     pub fn applies_to(self, manager: ExchangeManager, storage: StorageKind) -> bool {
         match self {
-            Self::DaemonKilled | Self::RollingRestart => manager == ExchangeManager::Stopover,
+            Self::DaemonKilled | Self::RollingRestart | Self::Observed => {
+                manager == ExchangeManager::Stopover
+            }
             Self::Connectors => storage == StorageKind::S3,
             _ => true,
         }
@@ -85,7 +92,7 @@ impl Scenario {
 
     /// Whether it is the same on any storage: it runs on one only, unless it is named.
     pub fn is_about_daemons_alone(self) -> bool {
-        self == Self::RollingRestart
+        matches!(self, Self::RollingRestart | Self::Observed)
     }
 
     pub async fn run(self, cluster: &mut Cluster) -> Result<()> {
@@ -95,6 +102,7 @@ impl Scenario {
             Self::WorkerKilled => lose(cluster, &LONG_TPCH, "sf1", Loss::WorkerThatReturns).await,
             Self::DaemonKilled => lose(cluster, &LONG_ANYWHERE, "tiny", Loss::Daemon).await,
             Self::RollingRestart => rolling_restart(cluster).await,
+            Self::Observed => observed::run(cluster).await,
             Self::Connectors => connectors::bounded(cluster).await,
             Self::MachineKilled => lose(cluster, &LONG_ANYWHERE, "tiny", Loss::Machine).await,
         }
@@ -459,7 +467,7 @@ pub async fn idle(cluster: &mut Cluster) -> Result<()> {
             &format!("{} is idle", daemon.name),
             SWEEP_TIMEOUT,
             || async {
-                let exchanges = daemon.metric("stopover_exchanges_open").await?;
+                let exchanges = daemon.metric("stopover_exchanges_with_sinks").await?;
                 let written = daemon
                     .metric(r#"stopover_memory_used_bytes{pool="write"}"#)
                     .await?;

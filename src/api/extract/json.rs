@@ -1,11 +1,11 @@
-//! JSON bodies: `application/json`, bounded; the target types refuse unknown members.
+//! JSON bodies: `application/json`, one bounded object; the target types refuse unknown members.
 
 use axum::extract::{FromRef, FromRequest, Request};
 use serde::de::DeserializeOwned;
 
-use super::control_body::{BodyReservation, read_control_body};
+use super::control_body::{BodyKind, BodyReservation, read_control_body};
 use super::headers::{media_type, unsupported};
-use crate::api::limits::BodyLimits;
+use crate::api::limits::{BodyLimits, JSON_EXPANSION};
 use crate::api::problem::Problem;
 
 /// The type of a JSON body. It must refuse unknown members.
@@ -55,10 +55,23 @@ where
         if media_type.as_deref() != Some("application/json") {
             return Err(unsupported(media_type.as_deref(), "application/json"));
         }
-        let read = read_control_body(&parts.headers, body, &limits, T::MAX_SIZE);
+        let kind = BodyKind {
+            pool: &limits.control_bodies,
+            expansion: JSON_EXPANSION,
+            limit: T::MAX_SIZE.min(limits.max_control_body_size),
+            limit_name: match T::MAX_SIZE < limits.max_control_body_size {
+                true => "the limit of this route",
+                false => "limits.max_control_body_size",
+            },
+        };
+        let read = read_control_body(&parts.headers, body, &limits, kind);
         let (bytes, reservation) = read.await?;
         if bytes.is_empty() {
             return Ok(Self(None));
+        }
+        // serde would accept the members' values in an array, by position.
+        if bytes.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Problem::invalid("the JSON body must be an object"));
         }
         serde_json::from_slice(&bytes)
             .map(|value| Self(Some((value, reservation))))

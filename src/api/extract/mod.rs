@@ -10,6 +10,7 @@ mod json;
 mod number;
 mod page_body;
 mod path;
+mod progress;
 mod query;
 mod text;
 

@@ -9,12 +9,13 @@ use std::fmt::Display;
 use axum::body::Body;
 use axum::extract::{FromRef, FromRequestParts};
 use axum::http::request::Parts;
-use http_body_util::BodyExt;
 
 use super::control_body::too_slow;
 use super::headers::{content_length, media_type, unsupported};
+use super::progress::Progress;
 use crate::api::limits::BodyLimits;
 use crate::api::problem::{Problem, ProblemType};
+use crate::memory::MemoryPool;
 
 /// The content of a page request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,42 +99,41 @@ fn within_limit(content: PageContent, length: u64, limits: &BodyLimits) -> Resul
 }
 
 /// Reads exactly `length` bytes within `limits.body_timeout`, into a buffer that starts with `room`
-/// zero bytes. Calls `inspect` with the whole buffer so far whenever bytes have arrived.
+/// zero bytes. Calls `inspect` with the whole buffer so far whenever bytes have arrived. `pool`
+/// holds the memory of the buffer.
 pub async fn read_exactly(
     body: Body,
-    room: usize,
-    length: usize,
+    (room, length): (usize, usize),
     limits: &BodyLimits,
-    inspect: impl FnMut(&[u8]),
+    pool: &MemoryPool,
+    inspect: impl FnMut(&[u8]) -> Result<(), Problem>,
 ) -> Result<Vec<u8>, Problem> {
+    let progress = Progress::new(&limits.clock, pool);
     tokio::select! {
         biased;
-        bytes = fill(body, room, length, inspect) => bytes,
+        bytes = fill(body, progress, (room, length), inspect) => bytes,
         () = limits.clock.sleep(limits.body_timeout) => Err(too_slow(limits)),
     }
 }
 
 async fn fill(
     mut body: Body,
-    room: usize,
-    length: usize,
-    mut inspect: impl FnMut(&[u8]),
+    mut progress: Progress<'_>,
+    (room, length): (usize, usize),
+    mut inspect: impl FnMut(&[u8]) -> Result<(), Problem>,
 ) -> Result<Vec<u8>, Problem> {
     let mut buffer = Vec::with_capacity(room + length);
     buffer.resize(room, 0);
-    while let Some(frame) = body.frame().await {
+    while let Some(data) = progress.next(&mut body).await? {
         let received = buffer.len() - room;
-        let frame = frame.map_err(|error| truncated(received, length, &error))?;
-        let Some(data) = frame.data_ref() else {
-            continue;
-        };
+        let data = data.map_err(|error| truncated(received, length, &error))?;
         if received + data.len() > length {
             return Err(Problem::invalid(format!(
                 "the body exceeds its Content-Length of {length} bytes"
             )));
         }
-        buffer.extend_from_slice(data);
-        inspect(&buffer);
+        buffer.extend_from_slice(&data);
+        inspect(&buffer)?;
     }
     if buffer.len() < room + length {
         return Err(truncated(buffer.len() - room, length, &"it ended"));

@@ -227,8 +227,12 @@ fn pieces(parts: &[&'static str]) -> Body {
 #[tokio::test]
 async fn a_body_of_the_announced_length_fills_one_buffer_of_exactly_that_size() {
     let mut seen = Vec::new();
-    let inspect = |so_far: &[u8]| seen.push(so_far.to_vec());
-    let bytes = read_exactly(pieces(&["ab", "", "cde"]), 3, 5, &limits(), inspect)
+    let inspect = |so_far: &[u8]| {
+        seen.push(so_far.to_vec());
+        Ok(())
+    };
+    let (body, pool) = (pieces(&["ab", "", "cde"]), MemoryPool::new("write", 100));
+    let bytes = read_exactly(body, (3, 5), &limits(), &pool, inspect)
         .await
         .unwrap();
     assert_eq!(bytes, b"\0\0\0abcde");
@@ -245,10 +249,27 @@ async fn a_body_that_is_too_short_too_long_or_broken_is_refused() {
         pieces(&["abc", "def"]),
         Body::from_stream(broken),
     ] {
-        let refused = read_exactly(body, 0, 5, &limits(), |_| {}).await;
-        let refused = refused.unwrap_err();
-        assert_eq!(refused.problem_type(), ProblemType::InvalidRequest);
+        let refused = five_bytes(body).await;
+        assert_eq!(refused, Err(ProblemType::InvalidRequest));
     }
+}
+
+async fn five_bytes(body: Body) -> Result<Vec<u8>, ProblemType> {
+    let pool = MemoryPool::new("write", 100);
+    let read = read_exactly(body, (0, 5), &limits(), &pool, |_| Ok(())).await;
+    read.map_err(|problem| problem.problem_type())
+}
+
+#[tokio::test]
+async fn the_rest_of_a_body_is_not_read_once_it_is_refused() {
+    let body = Body::from_stream(futures::stream::iter([
+        Ok("ab"),
+        Err(std::io::Error::other("")),
+    ]));
+    let (limits, pool) = (limits(), MemoryPool::new("write", 100));
+    let refuse = |_: &[u8]| Err(Problem::new(ProblemType::Overloaded, "no memory"));
+    let refused = read_exactly(body, (0, 5), &limits, &pool, refuse).await;
+    assert_eq!(refused.unwrap_err().problem_type(), ProblemType::Overloaded);
 }
 
 #[tokio::test(start_paused = true)]
@@ -257,8 +278,8 @@ async fn a_body_that_arrives_too_slowly_is_a_timeout() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         Some((Ok::<_, std::io::Error>(Bytes::from_static(b"x")), ()))
     });
-    let refused = read_exactly(Body::from_stream(slow), 0, 5, &limits(), |_| {}).await;
-    assert_eq!(refused.unwrap_err().problem_type(), ProblemType::Timeout);
+    let refused = five_bytes(Body::from_stream(slow)).await;
+    assert_eq!(refused, Err(ProblemType::Timeout));
 }
 
 #[derive(Debug, Deserialize, PartialEq)]
@@ -379,14 +400,56 @@ async fn a_finish_is_read_while_large_bodies_hold_the_whole_request_pool() {
 #[tokio::test]
 async fn what_was_parsed_from_a_large_body_keeps_its_reservation() {
     let mut limits = limits();
-    limits.max_control_body_size = 1 << 20;
-    limits.control_bodies = MemoryPool::new("request", 1 << 20);
+    limits.handles = MemoryPool::new("handle", 1 << 20);
     let text = "h".repeat(100_000);
     let headers = [("content-length", "100000")];
     let handle = TextBody::from_request(request("/x", &headers, Body::from(text)), &limits).await;
-    assert_eq!(limits.control_bodies.used(), 100_000);
-    drop(handle);
-    assert_eq!(limits.control_bodies.used(), 0);
+    let TextBody(_, mut reservation) = handle.ok().unwrap();
+    assert_eq!(
+        limits.handles.used(),
+        700_000,
+        "for what is decoded from it, too"
+    );
+    reservation.shrink_to(300_000);
+    assert_eq!(limits.handles.used(), 300_000);
+    drop(reservation);
+    assert_eq!(limits.handles.used(), 0);
+}
+
+/// Story: two clients announced the largest bodies and sent nothing. Until `limits.body_timeout`
+/// everybody else with a body of more than some KiB waited.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_not_sent_gives_way_to_one_that_is() {
+    let mut limits = limits();
+    limits.max_control_body_size = 1 << 20;
+    limits.control_bodies = MemoryPool::new("request", 4 << 20);
+    limits.body_timeout = Duration::from_secs(3600);
+    let post = |length: usize, body: Body| {
+        let length = length.to_string();
+        let request = request("/x", &[JSON, ("content-length", &length)], body);
+        let limits = limits.clone();
+        async move {
+            let read = StrictJson::<Document>::from_request(request, &limits).await;
+            read.map(|StrictJson(document, _)| document.n)
+                .map_err(|problem| problem.problem_type())
+        }
+    };
+    let trickling = futures::stream::unfold((), async |()| {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        Some((Ok::<_, std::io::Error>(Bytes::from_static(b" ")), ()))
+    });
+    let silent = futures::stream::pending::<Result<Bytes, std::io::Error>>();
+    for slow in [Body::from_stream(silent), Body::from_stream(trickling)] {
+        let mut holding = Box::pin(post(1 << 20, slow));
+        let alone = tokio::time::timeout(Duration::from_secs(600), &mut holding);
+        assert!(alone.await.is_err(), "nobody waits");
+        let text = format!("{{\"n\":7}}{}", " ".repeat(100_000));
+        let started = tokio::time::Instant::now();
+        let served = post(text.len(), Body::from(text));
+        let (cut, served) = futures::join!(holding, served);
+        assert_eq!((cut, served), (Err(ProblemType::Timeout), Ok(7)));
+        assert!(started.elapsed() <= Duration::from_secs(10));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,10 +2,11 @@
 
 use axum::extract::{FromRef, FromRequest, Request};
 
-use super::control_body::{BodyReservation, read_control_body};
+use super::control_body::{BodyKind, BodyReservation, read_control_body};
 use super::headers::{media_type, unsupported};
-use crate::api::limits::BodyLimits;
+use crate::api::limits::{BodyLimits, HANDLE_EXPANSION};
 use crate::api::problem::{Problem, ProblemType};
+use crate::catalog::handle::MAX_ENCODED;
 
 /// Text without trailing whitespace (a shell may append a line end), with its reservation.
 pub struct TextBody(pub String, pub BodyReservation);
@@ -23,7 +24,13 @@ where
         if let Some(other) = media_type(&parts.headers)?.filter(|t| t != "text/plain") {
             return Err(unsupported(Some(&other), "text/plain or no Content-Type"));
         }
-        let read = read_control_body(&parts.headers, body, &limits, u64::MAX);
+        let kind = BodyKind {
+            pool: &limits.handles,
+            expansion: HANDLE_EXPANSION,
+            limit: MAX_ENCODED,
+            limit_name: "the limit of a source handle",
+        };
+        let read = read_control_body(&parts.headers, body, &limits, kind);
         let (bytes, reservation) = read.await?;
         let mut text = String::from_utf8(bytes)
             .map_err(|_| Problem::new(ProblemType::InvalidHandle, "the handle is not UTF-8"))?;

@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use tower::ServiceExt;
 
 use super::*;
-use crate::api::authorization::require_access;
+use crate::api::authorization::{AccessState, require_access};
 use crate::config::ServerConfig;
 use crate::http::credentials::Credentials;
 use crate::runtime::{Clock, Runtime};
@@ -36,6 +36,7 @@ fn service(token_file: Option<&Path>) -> (Router, HttpMetrics) {
         ..ServerConfig::default()
     };
     let credentials = Credentials::open(&config, &Clock::default()).unwrap();
+    let access = AccessState::new(&credentials, &Runtime::seeded(1));
     let requests = HttpMetrics::default();
     let state = ObserveState {
         requests: requests.clone(),
@@ -51,7 +52,7 @@ fn service(token_file: Option<&Path>) -> (Router, HttpMetrics) {
         )
         .route("/metrics", get(async || std::future::pending::<()>().await))
         .route("/v1/read", post(async |body: String| body))
-        .layer(middleware::from_fn_with_state(credentials, require_access))
+        .layer(middleware::from_fn_with_state(access, require_access))
         .layer(middleware::from_fn_with_state(state, observe));
     (router, requests)
 }

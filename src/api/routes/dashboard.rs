@@ -50,6 +50,8 @@ fn view(state: &ApiState) -> View {
     View {
         version: env!("CARGO_PKG_VERSION"),
         uptime: parts.runtime.clock.now() - state.started,
+        starting: parts.startup.is_running(),
+        obstacles: parts.storage.opening_obstacles(),
         draining: parts.ingest.is_draining(),
         bases: parts.storage.status(),
         pools: vec![

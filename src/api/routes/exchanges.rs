@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::api::authorization::caller::Caller;
 use crate::api::extract::{ExchangeParams, ExchangePath, JsonBody, NoQuery, StrictJson};
 use crate::api::problem::{Problem, ProblemResponse};
 use crate::api::state::SharedState;
@@ -192,7 +193,11 @@ pub async fn show(
     _: NoQuery,
 ) -> Result<Json<ExchangeContent>, Problem> {
     let spec = state.parts.exchanges.lookup_uncached(&exchange).await?;
-    let content = state.parts.commits.summary(&exchange).await?;
+    let content = state.parts.commits.summary(&exchange).await;
+    // The marker still exists after the segments were listed, so the list was complete, and what is
+    // missing was lost.
+    state.parts.exchanges.lookup_uncached(&exchange).await?;
+    let content = content?;
     let committed = content.committed.iter().map(|done| Committed {
         task: done.attempt.task,
         attempt: done.attempt.attempt,
@@ -225,8 +230,10 @@ pub async fn show(
 pub async fn close(
     State(state): State<SharedState>,
     ExchangePath(exchange): ExchangePath,
+    caller: Caller,
     _: NoQuery,
 ) -> Result<StatusCode, Problem> {
-    state.parts.closing.close(&exchange).await?;
+    let objects = state.parts.closing.close(&exchange).await?;
+    tracing::info!(%exchange, client = %caller, objects, "exchange closed");
     Ok(StatusCode::NO_CONTENT)
 }

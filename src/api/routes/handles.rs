@@ -64,7 +64,7 @@ pub struct EndLine {
     params(ExchangeParams),
     request_body = HandlesRequest,
     responses(
-        (status = 200, description = "One handle per line, then the end line", content(
+        (status = 200, description = "One handle per line, then an end or error line", content(
             (HandleLine = "application/x-ndjson"),
         )),
         ProblemResponse,
@@ -88,13 +88,14 @@ pub async fn plan(
     let ordered = state.parts.exchanges.lookup(&exchange).await?.ordered;
     let commits = &state.parts.commits;
     let planned = commits.plan_handles(&exchange, ordered, &chosen, wanted.target_size);
-    let frames = futures::stream::iter(BodyFrames::new(planned.await?).map(Ok));
     // The plan holds the footers of the exchange until the last line has been sent.
+    let (handles, memory) = planned.await?;
+    let frames = futures::stream::iter(BodyFrames::new(handles).map(Ok));
     let body = StreamBody::new(
         frames.boxed(),
         None,
-        OnFailure::Truncate,
-        None,
+        OnFailure::ErrorLine,
+        memory,
         state.stall_policy.clone(),
         &state.parts.runtime,
     );

@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::api::authorization::caller::Caller;
 use crate::api::state::SharedState;
 use crate::storage::BaseStatus;
 
@@ -15,36 +16,40 @@ pub struct BaseDirectory {
     name: String,
     /// URI without credentials.
     uri: String,
-    /// Whether its last put or probe succeeded.
+    /// Whether its last put or probe succeeded: new segments are placed there.
     healthy: bool,
-    /// The last error, if it is unhealthy.
+    /// Whether its last read succeeded.
+    readable: bool,
+    /// The last error, if it is unhealthy or unreadable.
     error: Option<String>,
 }
 
-/// Whether clients may send requests to this daemon.
-#[derive(Debug, Serialize, ToSchema)]
+/// Whether clients may send requests to this daemon, and open exchanges through it. Clients without
+/// a token, where tokens are configured, get `ready` only.
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub struct Readiness {
     ready: bool,
+    /// Whether the daemon is starting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    starting: Option<bool>,
     /// Whether the daemon is stopping.
-    draining: bool,
-    base_directories: Vec<BaseDirectory>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    draining: Option<bool>,
+    /// What prevents new exchanges from being opened; empty if nothing does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    obstacles: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base_directories: Option<Vec<BaseDirectory>>,
 }
 
-impl Readiness {
-    /// Ready if one base directory is healthy: new segments are placed there.
-    fn new(draining: bool, bases: Vec<BaseStatus>) -> Self {
+impl From<BaseStatus> for BaseDirectory {
+    fn from(base: BaseStatus) -> Self {
         Self {
-            ready: !draining && bases.iter().any(|base| base.healthy),
-            draining,
-            base_directories: bases
-                .into_iter()
-                .map(|base| BaseDirectory {
-                    name: base.name.to_string(),
-                    uri: base.uri,
-                    healthy: base.healthy,
-                    error: base.error,
-                })
-                .collect(),
+            name: base.name.to_string(),
+            uri: base.uri,
+            healthy: base.healthy,
+            readable: base.unreadable.is_none(),
+            error: base.error.or(base.unreadable),
         }
     }
 }
@@ -61,54 +66,45 @@ pub async fn alive() -> &'static str {
     "alive\n"
 }
 
-/// Reports whether the daemon is ready, and the state of its base directories.
+/// Reports whether the daemon serves and new exchanges can be opened; to clients that may know it,
+/// also the state of its base directories and what prevents it.
 #[utoipa::path(
     get,
     path = "/readyz",
     tag = "operations",
     security(()),
     responses(
-        (status = 200, description = "At least one base directory is healthy", body = Readiness),
-        (status = 503, description = "Stopping, or no base directory is healthy", body = Readiness),
+        (status = 200, description = "Requests are served and exchanges can be opened",
+            body = Readiness),
+        (status = 503, description = "Starting, stopping, or no exchange can be opened",
+            body = Readiness),
     )
 )]
-pub async fn ready(State(state): State<SharedState>) -> (StatusCode, Json<Readiness>) {
-    let draining = state.parts.ingest.is_draining();
-    let readiness = Readiness::new(draining, state.parts.storage.status());
-    let status = if readiness.ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
+pub async fn ready(
+    State(state): State<SharedState>,
+    caller: Option<Caller>,
+) -> (StatusCode, Json<Readiness>) {
+    let parts = &state.parts;
+    let (starting, draining) = (parts.startup.is_running(), parts.ingest.is_draining());
+    let obstacles = parts.storage.opening_obstacles();
+    let ready = !starting && !draining && obstacles.is_empty();
+    let status = match ready {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let bases = parts.storage.status().into_iter().map(Into::into);
+    let readiness = match caller {
+        None => Readiness {
+            ready,
+            ..Readiness::default()
+        },
+        Some(_) => Readiness {
+            ready,
+            starting: Some(starting),
+            draining: Some(draining),
+            obstacles: Some(obstacles),
+            base_directories: Some(bases.collect()),
+        },
     };
     (status, Json(readiness))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn base(healthy: bool) -> BaseStatus {
-        BaseStatus {
-            name: "main".parse().unwrap(),
-            uri: "memory://main".into(),
-            healthy,
-            error: (!healthy).then(|| "no such bucket".into()),
-            ignores_preconditions: false,
-        }
-    }
-
-    #[test]
-    fn one_healthy_base_directory_suffices_and_the_others_show_their_error() {
-        let readiness = Readiness::new(false, vec![base(true), base(false)]);
-        assert!(readiness.ready);
-        let error = readiness.base_directories[1].error.as_deref();
-        assert_eq!(error, Some("no such bucket"));
-    }
-
-    #[test]
-    fn a_daemon_that_stops_or_has_no_healthy_base_directory_is_not_ready() {
-        assert!(!Readiness::new(false, vec![base(false)]).ready);
-        assert!(!Readiness::new(false, vec![]).ready);
-        assert!(!Readiness::new(true, vec![base(true)]).ready);
-    }
 }

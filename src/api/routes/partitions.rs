@@ -5,11 +5,12 @@ use axum::extract::State;
 use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use utoipa::IntoParams;
 
 use crate::api::extract::{PartitionParams, PartitionPath, QueryParameters, StrictQuery, Values};
 use crate::api::page_framing::{RAW_MEDIA_TYPE, READ_MEDIA_TYPE};
-use crate::api::problem::{Problem, ProblemResponse};
+use crate::api::problem::{Problem, ProblemResponse, ProblemType};
 use crate::api::state::SharedState;
 use crate::api::stream_body::{OnFailure, StreamBody};
 use crate::id::{MAX_ATTEMPT, MAX_TASKS};
@@ -23,15 +24,18 @@ pub struct PartitionQuery {
     task: Option<u32>,
     /// This attempt instead of the newest one.
     attempt: Option<u32>,
+    /// How many tasks must have such an attempt; another number is an error.
+    tasks: Option<u32>,
 }
 
 impl QueryParameters for PartitionQuery {
-    const NAMES: &'static [&'static str] = &["task", "attempt"];
+    const NAMES: &'static [&'static str] = &["task", "attempt", "tasks"];
 
     fn from_values(values: &Values<'_>) -> Result<Self, Problem> {
         Ok(Self {
             task: values.number("task", MAX_TASKS - 1)?,
             attempt: values.number("attempt", MAX_ATTEMPT)?,
+            tasks: values.number("tasks", MAX_TASKS)?,
         })
     }
 }
@@ -85,25 +89,34 @@ pub async fn read_partition(
     let selection = Selection {
         task: query.task,
         attempt: query.attempt,
+        tasks: query.tasks,
     };
     let format = format(&headers);
     let permit = state.read_slot(&exchange).await;
     let reader = &state.parts.reader;
     let read = reader
         .read_partition(&exchange, partition, selection, format)
-        .await?;
+        .await;
     // Closing an exchange removes its marker first. The marker still exists after the segments were
-    // listed, so the list was complete.
+    // listed, so the list was complete, and what is missing was lost.
     exchanges.lookup_uncached(&exchange).await?;
+    let mut read = read?;
+    let memory = state.body_limits.handles.reserve("", read.memory_size);
+    let memory = memory
+        .await
+        .map_err(|error| Problem::new(ProblemType::Overloaded, error.to_string()))?;
+    // A failure before the first page is an ordinary problem instead of a truncated response.
+    let first = read.stream.try_next().await?;
+    let stream = stream::iter(first.map(Ok)).chain(read.stream).boxed();
     let (media_type, on_failure) = match format {
         PageFormat::Raw => (RAW_MEDIA_TYPE, OnFailure::Truncate),
         PageFormat::Records => (READ_MEDIA_TYPE, OnFailure::ErrorRecord),
     };
     let body = StreamBody::new(
-        read.stream,
+        stream,
         read.length,
         on_failure,
-        Some(permit),
+        (permit, memory),
         state.stall_policy.clone(),
         &state.parts.runtime,
     );

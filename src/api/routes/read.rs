@@ -48,16 +48,19 @@ impl QueryParameters for ReadQuery {
 pub async fn read_handle(
     State(state): State<SharedState>,
     StrictQuery(query): StrictQuery<ReadQuery>,
-    TextBody(handle, _reservation): TextBody,
+    TextBody(handle, mut reservation): TextBody,
 ) -> Result<Response, Problem> {
     let request = Reader::decode(&handle, query.skip.unwrap_or(0))?;
+    drop(handle);
+    // The ranges of the handle live as long as the stream, and so does their reservation.
+    reservation.shrink_to(request.memory_size());
     let permit = state.read_slot(request.exchange()).await;
     let stream = state.parts.reader.read(request);
     let body = StreamBody::new(
         stream,
         None,
         OnFailure::ErrorRecord,
-        Some(permit),
+        (permit, reservation),
         state.stall_policy.clone(),
         &state.parts.runtime,
     );

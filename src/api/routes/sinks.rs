@@ -185,16 +185,19 @@ pub async fn add_pages(
     // Acquired before the memory: the requests that a query may have at a time include those that
     // wait for memory.
     let _slot = state.write_slot(&sink.exchange).await;
-    let admission = admission.reserve((room + head.length) as u64).await?;
+    let mut admission = admission.reserve((room + head.length) as u64).await?;
     let limits = &state.body_limits;
     let mut check = BatchVerifier::new(partitions, limits.max_page_size);
     let verify = |received: &[u8]| {
         // A raw page has no frame header until the whole body has arrived.
         if room == 0 {
             check.update(received);
+            admission.cover(&check)?;
         }
+        Ok(())
     };
-    let mut buffer = read_exactly(body, room, head.length, limits, verify).await?;
+    let (sizes, pool) = ((room, head.length), &parts.write_memory);
+    let mut buffer = read_exactly(body, sizes, limits, pool, verify).await?;
     if let Some(partition) = raw_partition {
         write_frame_header(&mut buffer, partition);
     }

@@ -317,3 +317,84 @@ async fn background_probes_end_with_the_daemon() {
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(store.count("put"), probes);
 }
+
+/// Story: one of two base directories did not answer, and the daemon served nothing for 160 s: a
+/// probe of 40 s, then an unbounded try of conditional writes.
+#[tokio::test(start_paused = true)]
+async fn a_silent_base_directory_delays_the_start_by_the_time_limit_and_no_longer() {
+    let (storage, stores) = storage(&["good", "silent"]);
+    let within = Duration::from_secs(20);
+    for operation in ["put", "get", "list", "delete"] {
+        stores[1].always(operation, Fault::Takes(Duration::from_secs(1 << 20)));
+    }
+    let start = tokio::time::Instant::now();
+    let status = storage.start(within).await;
+    assert_eq!(start.elapsed(), within);
+    assert_eq!((status[0].healthy, status[1].healthy), (true, false));
+    for error in [&status[1].error, &status[1].unreadable] {
+        let error = error.as_deref().unwrap();
+        assert!(error.contains("server.start_timeout (20s)"), "{error}");
+    }
+    let obstacles = storage.opening_obstacles();
+    assert_eq!(obstacles.len(), 1);
+    assert!(obstacles[0].contains("base directory silent cannot be read"));
+
+    stores[1].heal();
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(
+        healthy(&storage),
+        [true, true],
+        "brought up in the background"
+    );
+    assert_eq!(storage.opening_obstacles(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_step_after_the_probe_is_within_the_same_time_limit() {
+    let (storage, stores) = storage(&["only"]);
+    // The probe puts once, the test of preconditions next.
+    stores[0].next("put", Fault::Takes(Duration::from_secs(5)));
+    stores[0].next("put", Fault::Takes(Duration::from_secs(1 << 20)));
+    let start = tokio::time::Instant::now();
+    storage.start(Duration::from_secs(20)).await;
+    assert_eq!(start.elapsed(), Duration::from_secs(20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn exchanges_cannot_be_opened_while_a_base_directory_cannot_be_read_and_can_be_again() {
+    let (storage, stores) = storage(&["a", "b"]);
+    stores[1].always("get", Fault::Fails(Refused));
+    assert_eq!(storage.opening_obstacles(), [""; 0], "not known yet");
+    storage.get_marker(&exchange()).await.unwrap_err();
+    storage.health_changed().await;
+    assert_eq!(healthy(&storage), [true, true], "segments can still be put");
+    assert_eq!(storage.opening_obstacles().len(), 1);
+    stores[1].heal();
+    storage.health_changed().await;
+    assert_eq!(storage.opening_obstacles(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_daemon_notices_with_its_next_list_that_a_base_directory_is_gone() {
+    let (storage, stores) = storage(&["a", "b"]);
+    for operation in ["get", "list", "put"] {
+        stores[1].always(operation, Fault::Fails(Refused));
+    }
+    storage.list_exchanges().await.unwrap_err();
+    storage.health_changed().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(healthy(&storage), [true, false]);
+    assert_eq!(storage.opening_obstacles().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_can_be_read_so_exchanges_are_opened_elsewhere() {
+    let (storage, stores) = storage(&["a", "full"]);
+    stores[1].always("put", Fault::Fails(Unavailable));
+    storage.probe().await;
+    assert_eq!(healthy(&storage), [true, false]);
+    assert_eq!(storage.opening_obstacles(), [""; 0]);
+    stores[0].always("put", Fault::Fails(Unavailable));
+    storage.probe().await;
+    assert_eq!(storage.opening_obstacles().len(), 2, "none can be written");
+}

@@ -268,7 +268,7 @@ async fn a_server_that_does_not_implement_a_request_is_named_with_the_operation(
     );
     let (base, _server) = probed_over_http(Oddity::NoTags).await;
     let error = base.error.expect("no version can be given");
-    assert!(error.contains("no ETag"), "{error}");
+    assert!(error.contains("no entity tags"), "{error}");
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use crate::store::keys::TEMPORARY;
 use crate::store::{Precondition, Result};
 
 /// How many times a put is repeated because another process removed its folder or temporary.
-const MAX_FOLDER_RACES: u32 = 16;
+const MAX_FOLDER_RACES: u32 = 100;
 
 impl Root {
     pub fn put(&self, path: &Path, content: &Payload) -> Result<()> {

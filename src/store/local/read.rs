@@ -25,7 +25,7 @@ fn open(root: &Root, path: &Path) -> Result<(File, Metadata)> {
 /// Reads into memory that is not zeroed first: for megabytes that would cost as much as the copy.
 fn read_exactly(mut file: &File, path: &Path, range: &Range<u64>) -> Result<Bytes> {
     let length = range.end - range.start;
-    let mut buffer = Vec::with_capacity(length as usize);
+    let mut buffer = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
     let read = file
         .seek(SeekFrom::Start(range.start))
         .and_then(|_| file.take(length).read_to_end(&mut buffer));

@@ -32,7 +32,7 @@ pub fn read(root: &Root, path: &Path) -> io::Result<Versioned> {
         let message = format!("the file has {size} bytes, more than {MAX_VERSIONED_SIZE}");
         return Err(io::Error::new(io::ErrorKind::InvalidData, message));
     }
-    let mut bytes = Vec::with_capacity(metadata.len() as usize);
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
     file.by_ref()
         .take(MAX_VERSIONED_SIZE)
         .read_to_end(&mut bytes)?;

@@ -54,6 +54,23 @@ pub fn refused_delete(text: &str) -> Option<(&str, &str)> {
     Some((code.split_once(')')?.0, message))
 }
 
+/// Text of an XML element with its escapes replaced.
+pub fn unescaped(text: &str) -> String {
+    const ESCAPES: [(&str, &str); 9] = [
+        ("&quot;", "\""),
+        ("&#34;", "\""),
+        ("&#x22;", "\""),
+        ("&apos;", "'"),
+        ("&#39;", "'"),
+        ("&#x27;", "'"),
+        ("&lt;", "<"),
+        ("&gt;", ">"),
+        ("&amp;", "&"),
+    ];
+    let unescape = |text: String, (escape, plain): &(&str, &str)| text.replace(escape, plain);
+    ESCAPES.iter().fold(text.to_owned(), unescape)
+}
+
 /// Whether the object does not have the requested range.
 pub fn is_short_range(text: &str) -> bool {
     ["Wanted range starting at", "Range started at"]
@@ -77,11 +94,6 @@ pub fn is_stored_without_tag(text: &str) -> bool {
     text.contains("ETag Header missing from response")
 }
 
-/// Whether a put needs an entity tag that the server did not give.
-pub fn lacks_tag(text: &str) -> bool {
-    text.contains("ETag required for conditional put")
-}
-
 /// Whether the bucket is in another region than configured.
 pub fn is_wrong_region(text: &str) -> bool {
     text.contains("redirect without LOCATION")
@@ -92,7 +104,67 @@ pub fn is_whole_object(text: &str) -> bool {
     text.contains("non-partial response")
 }
 
-/// Whether the instance was asked for credentials because none are configured.
+/// Whether the instance, its container or its pod was asked for credentials, because none are
+/// configured.
 pub fn lacks_credentials(text: &str) -> bool {
-    text.contains("169.254.169.254")
+    const METADATA: [&str; 5] = [
+        "169.254.169.254",
+        "169.254.170.2",
+        "computeMetadata",
+        "[fd00:ec2::254]",
+        "[fd00:ec2::23]",
+    ];
+    METADATA.iter().any(|place| text.contains(place))
+}
+
+/// Whether this is the request that exchanges a token for the credentials of a role. The client
+/// hides the URL of this one alone.
+pub fn is_role_request(text: &str) -> bool {
+    text.contains("POST REDACTED") || text.contains("AssumeRole")
+}
+
+/// Whether a file with a token could not be read.
+pub fn lacks_token_file(text: &str) -> bool {
+    text.contains("Failed to read token file") || text.contains("Failed to read EKS token file")
+}
+
+/// Whether a server did not say which version of an object it wrote or sent.
+pub fn lacks_entity_tag(text: &str) -> bool {
+    text.contains("ETag Header missing") || text.contains("ETag required for conditional put")
+}
+
+/// What is wrong with the encryption of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsFailure {
+    /// The certificate's issuer is not among the trusted ones.
+    UnknownIssuer,
+    /// The certificate is for other hosts.
+    OtherHost,
+    /// The certificate is not valid at this time.
+    OtherTime,
+    /// The certificate is wrong in another way.
+    Certificate,
+    /// The server does not speak TLS.
+    PlainServer,
+    /// The server speaks TLS alone, and was asked without.
+    PlainClient,
+}
+
+/// Recognises failures of the encryption.
+pub fn tls_failure(text: &str) -> Option<TlsFailure> {
+    use TlsFailure::{Certificate, OtherHost, OtherTime, PlainClient, PlainServer, UnknownIssuer};
+    const WORDS: [(&str, TlsFailure); 10] = [
+        ("UnknownIssuer", UnknownIssuer),
+        ("NotValidForName", OtherHost),
+        ("certificate not valid for name", OtherHost),
+        ("certificate expired", OtherTime),
+        ("certificate not valid yet", OtherTime),
+        ("invalid peer certificate", Certificate),
+        ("InvalidContentType", PlainServer),
+        ("HTTP request to an HTTPS server", PlainClient),
+        ("HTTP request was sent to HTTPS port", PlainClient),
+        ("invalid HTTP version parsed", PlainClient),
+    ];
+    let found = WORDS.iter().find(|(words, _)| text.contains(words));
+    found.map(|(_, failure)| *failure)
 }

@@ -10,9 +10,10 @@ use std::error::Error as _;
 use object_store::Error;
 use object_store::client::{HttpError, HttpErrorKind};
 
+use super::advice::{Advice, advice};
 use super::client_messages::{
     code, full_text, http_status, is_short_range, is_stored_without_tag, is_whole_object,
-    is_wrong_region, lacks_credentials, lacks_tag, refused_delete, server_message,
+    is_wrong_region, lacks_entity_tag, refused_delete, server_message, unescaped,
 };
 use super::redact::Redactor;
 use crate::store::{StoreError, StoreErrorKind};
@@ -41,22 +42,23 @@ pub fn translate(error: &Error, redactor: &Redactor) -> StoreError {
     let delete = refused_delete(&text);
     let (status, code) = (http_status(&text), delete.map(|d| d.0).or(code(&text)));
     let kind = kind_of(error, status, code, &text);
+    let Advice { cause: named, hint } = advice(status, code, &text);
     let cause = match (delete, status, code) {
         (Some((code, message)), ..) => ClientError::Delete {
             code: redactor.clean(code),
-            message: redactor.clean(message),
+            message: redactor.clean(&unescaped(message)),
         },
         (None, Some(status), Some(code)) => ClientError::Response {
             status,
             code: redactor.clean(code),
-            message: redactor.clean(server_message(&text).unwrap_or_default()),
+            message: redactor.clean(&unescaped(server_message(&text).unwrap_or_default())),
         },
         _ => ClientError::Other(redactor.clean(&text)),
     };
     StoreError {
-        hint: hint(status, code, &text),
+        hint,
         timed_out: transport_kind(error) == Some(HttpErrorKind::Timeout),
-        ..StoreError::new(kind, summary(kind)).caused_by(cause)
+        ..StoreError::new(kind, named.unwrap_or(summary(kind))).caused_by(cause)
     }
 }
 
@@ -101,7 +103,7 @@ fn kind_of(error: &Error, status: Option<u16>, code: Option<&str>, text: &str) -
             Some(_) => Unavailable,
             None if is_short_range(text) => Corrupt,
             None if is_wrong_region(text) || is_whole_object(text) => Refused,
-            None if lacks_tag(text) => Refused,
+            None if lacks_entity_tag(text) => Refused,
             None => Unavailable,
         },
     }
@@ -133,37 +135,6 @@ fn transport_kind(error: &Error) -> Option<HttpErrorKind> {
         source = cause.source();
     }
     None
-}
-
-fn hint(status: Option<u16>, code: Option<&str>, text: &str) -> Option<&'static str> {
-    if lacks_credentials(text) {
-        return Some(
-            "no credentials were found: configure them, set them in the environment, or give the \
-             instance a role",
-        );
-    }
-    match (status, code) {
-        (_, Some("NoSuchBucket" | "ContainerNotFound")) => {
-            Some("create the bucket or correct the URI")
-        }
-        (_, Some("SignatureDoesNotMatch")) => Some("check secret_access_key, region and endpoint"),
-        (_, Some("InvalidAccessKeyId")) => Some("check access_key_id"),
-        (_, Some("PermanentRedirect" | "AuthorizationHeaderMalformed")) => {
-            Some("set region to that of the bucket")
-        }
-        (_, Some("RequestTimeTooSkewed")) => {
-            Some("set this machine's clock: signatures carry the time")
-        }
-        (Some(401 | 403), _) | (None, Some("AccessDenied")) => Some(
-            "the credentials need permission to get, put, list and delete objects below the URI",
-        ),
-        _ if is_wrong_region(text) => Some("set region to that of the bucket"),
-        _ if lacks_tag(text) => Some(
-            "the store gives objects no ETag, which conditional writes need: use another store for \
-             this base directory",
-        ),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -241,6 +212,17 @@ mod tests {
         assert!(!text.contains("need permission"), "{text}");
     }
 
+    /// Story: a server said which region it expected, and the message showed `&#39;eu&#39;`.
+    #[test]
+    fn what_the_server_says_is_shown_without_escapes() {
+        let text = "Server returned non-2xx status code: 400 Bad Request: <Error>\
+                    <Code>AuthorizationHeaderMalformed</Code><Message>the region is wrong; \
+                    expecting &#39;eu-central-1&apos;</Message></Error>";
+        let text = translated(&generic(text)).to_string();
+        assert!(text.contains("expecting 'eu-central-1'"), "{text}");
+        assert!(text.contains("set region to that of the bucket"), "{text}");
+    }
+
     #[test]
     fn a_missing_bucket_is_not_a_missing_object() {
         let body = "<Error><Code>NoSuchBucket</Code><Message>No bucket.</Message></Error>";
@@ -273,7 +255,7 @@ mod tests {
     fn a_store_without_entity_tags_is_refused_with_a_way_out() {
         let error = translated(&generic("ETag required for conditional put"));
         assert_eq!(error.kind, StoreErrorKind::Refused);
-        assert!(error.to_string().contains("use another store"), "{error}");
+        assert!(error.to_string().contains("another store"), "{error}");
     }
 
     /// Story: any message with the word "Requested" was taken for damage, and the task failed.

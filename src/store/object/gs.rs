@@ -1,18 +1,19 @@
 //! Opening `gs://bucket/prefix`.
 //!
 //! Does: turn options and the environment into a client of Google Cloud Storage. Does not: read the
-//! environment itself (the client's `from_env` does). Invariant: once a base directory names
-//! credentials of its own, none of the environment's settings are used for it.
+//! environment itself. Invariant: once a base directory names credentials of its own, none of the
+//! environment's settings are used for it.
 
 use object_store::ClientConfigKey;
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey as Gs};
 
-use super::client::{self, check_endpoint, is_true, no_retries, take_given};
+use super::client::{
+    self, Setting, check_endpoint, client_options, from_environment, no_retries, take_given,
+};
 use super::progress::Connector;
-use super::redact::Redactor;
 use crate::config::BaseUri;
 use crate::store::opened::OpenedStore;
-use crate::store::options::{OpenError, Options};
+use crate::store::options::Options;
 
 const ALLOW_HTTP: Gs = Gs::Client(ClientConfigKey::AllowHttp);
 
@@ -24,16 +25,11 @@ const OPTIONS: &[(&str, Gs)] = &[
     ("allow_http", ALLOW_HTTP),
 ];
 
-/// Opens a base directory.
-///
-/// # Errors
-/// If the options are wrong or contradict each other.
-pub fn open(
-    uri: &BaseUri,
-    options: &mut Options,
-    connector: Connector,
-) -> Result<OpenedStore, OpenError> {
-    let given = take_given(options, OPTIONS, "google_", Gs::Bucket)?;
+/// Opens a base directory; `None` if its options are wrong or contradict each other, which is
+/// reported.
+pub fn open(uri: &BaseUri, options: &mut Options, connector: Connector) -> Option<OpenedStore> {
+    let client_options = client_options(options);
+    let given = take_given(options, OPTIONS, "google_", Gs::Bucket);
     let credentials = [
         Gs::ServiceAccount,
         Gs::ServiceAccountKey,
@@ -42,40 +38,32 @@ pub fn open(
     ];
     let named: Vec<&str> = given
         .iter()
-        .filter(|(_, key, _)| credentials.contains(key))
-        .map(|(name, ..)| name.as_str())
+        .filter(|setting| credentials.contains(&setting.key))
+        .map(Setting::name)
         .collect();
     if let [first, second, ..] = named[..] {
-        return Err(options.refuse(first, &format!("and `{second}` contradict; set one")));
+        options.refuse(first, &format!("and `{second}` contradict; set one"));
     }
-    let mut builder = match named[..] {
-        [] => GoogleCloudStorageBuilder::from_env(),
-        _ => GoogleCloudStorageBuilder::new(),
+    let variables = [("SERVICE_ACCOUNT", Gs::ServiceAccount)];
+    let environment = match named[..] {
+        [] => from_environment(options, "GOOGLE_", &variables),
+        _ => Vec::new(),
     };
-    for (_, key, value) in &given {
-        builder = builder.with_config(*key, value);
+    let mut builder = GoogleCloudStorageBuilder::new().with_client_options(client_options);
+    for setting in environment.iter().chain(&given) {
+        builder = builder.with_config(setting.key, setting.value.expose());
     }
     let endpoint = builder.get_config_value(&Gs::BaseUrl);
     // Only a permission that was given here counts, not the environment's.
-    let allow_http = given.iter().find(|(_, key, _)| *key == ALLOW_HTTP);
-    let allow_http = is_true(allow_http.map(|(_, _, value)| value.clone()));
-    check_endpoint(options, endpoint.as_deref(), allow_http)?;
-    let secrets = [Gs::ServiceAccountKey, Gs::BearerToken];
-    let secrets = secrets
-        .iter()
-        .filter_map(|key| builder.get_config_value(key));
-    let redactor = Redactor::new(secrets);
+    let allow_http = given.iter().find(|setting| setting.key == ALLOW_HTTP);
+    let allow_http = allow_http.is_some_and(|setting| setting.value.expose() == "true");
+    if let Some(endpoint) = &endpoint {
+        check_endpoint(options, uri, endpoint, allow_http);
+    }
     let builder = builder
         .with_bucket_name(uri.bucket())
         .with_retry(no_retries())
         .with_http_connector(connector.clone());
     let endpoint = endpoint.as_deref().unwrap_or("google");
-    client::opened(
-        uri,
-        options,
-        endpoint,
-        connector.policy,
-        redactor,
-        builder.build(),
-    )
+    client::opened(uri, options, endpoint, connector.policy, || builder.build())
 }

@@ -4,6 +4,7 @@
 //! make no progress. Does not: retry (`retry`, `storage`). Invariant: no error or log line that
 //! leaves here holds a configured secret.
 
+mod advice;
 pub mod az;
 mod backend;
 pub mod client;
@@ -11,6 +12,7 @@ mod client_messages;
 mod conditional;
 mod error;
 pub mod gs;
+mod guard;
 pub mod progress;
 pub mod redact;
 pub mod s3;

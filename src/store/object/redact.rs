@@ -1,10 +1,12 @@
 //! Removes secrets from messages.
 //!
-//! Does: replace known secrets, join lines, bound the length. Does not: find secrets that it was
-//! not given. Invariant: its result has one line of at most [`MAX_MESSAGE`] characters and an
-//! ellipsis.
+//! Does: replace known secrets, remove user part and query of every URL, join lines, bound the
+//! length. Does not: find other secrets that it was not given. Invariant: its result has one line of
+//! at most [`MAX_MESSAGE`] characters and an ellipsis.
 
 use std::fmt;
+
+use crate::config::shown_uri;
 
 /// Longest message, in characters: servers may answer with whole pages.
 const MAX_MESSAGE: usize = 600;
@@ -25,15 +27,32 @@ impl Redactor {
 
     /// The message without secrets, on one line, bounded.
     pub fn clean(&self, message: &str) -> String {
-        let mut text = message.split_whitespace().collect::<Vec<_>>().join(" ");
+        let mut text = message.to_owned();
         for secret in &self.0 {
             text = text.replace(secret.as_str(), "***");
         }
+        text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        text = without_url_secrets(&text);
         if text.chars().count() > MAX_MESSAGE {
             text = text.chars().take(MAX_MESSAGE).collect::<String>() + "…";
         }
         text
     }
+}
+
+/// The text with every URL in it without user part, query and fragment: signatures and tokens are
+/// sent in them.
+fn without_url_secrets(text: &str) -> String {
+    let (mut shown, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(at) = rest.find("://") {
+        let (before, url) = rest.split_at(at + "://".len());
+        let end = url.find([' ', '"', '\'', '`', ')', '<', '>']);
+        let (url, after) = url.split_at(end.unwrap_or(url.len()));
+        shown.push_str(before);
+        shown.push_str(shown_uri(&format!("://{url}")).trim_start_matches("://"));
+        rest = after;
+    }
+    shown + rest
 }
 
 impl fmt::Debug for Redactor {
@@ -52,6 +71,16 @@ mod tests {
         let clean = redactor.clean("signed with s3cr3t-key about");
         assert_eq!(clean, "signed with *** about");
         assert!(!format!("{redactor:?}").contains("s3cr3t"));
+    }
+
+    #[test]
+    fn urls_lose_what_may_be_a_secret() {
+        let clean = |text: &str| Redactor::default().clean(text);
+        assert_eq!(
+            clean("GET https://me:hush@h:1/b?sig=hush: refused, (http://h/x) ok"),
+            "GET https://***@h:1/b?*** refused, (http://h/x) ok"
+        );
+        assert_eq!(clean("no URL at all: a@b?c"), "no URL at all: a@b?c");
     }
 
     #[test]

@@ -57,7 +57,7 @@ async fn a_server_without_entity_tags_stores_objects_and_refuses_to_replace_on_a
     let unchanged = Precondition::Version(version);
     let error = store.put_if(&key, content, &unchanged).await.unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Refused);
-    assert!(error.to_string().contains("no ETag"), "{error}");
+    assert!(error.to_string().contains("no entity tags"), "{error}");
 }
 
 #[tokio::test]
@@ -144,7 +144,7 @@ async fn a_put_that_goes_on_slowly_is_stored_however_long_it_takes() {
     let clock = Runtime::seeded(1).clock;
     let config = config(address, "2s");
     let uri = BaseUri::parse(&config.uri).unwrap();
-    let mut options = Options::new(&config.name, &uri, &config.options);
+    let mut options = Options::new(&config.name, &uri, &config.options, &[]);
     let store = s3::open(&uri, &mut options, Connector { policy, clock });
     let content = vec![Bytes::from(vec![7; 1 << 20]); 64];
     let start = std::time::Instant::now();

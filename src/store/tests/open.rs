@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::{BaseDirectoryConfig, BaseUri};
+use crate::config::{BaseDirectoryConfig, BaseUri, Secret};
 use crate::runtime::Runtime;
-use crate::store::open::{OpenError, Opened, open_all};
+use crate::store::open::{OpenError, Opened, open_in, review};
 use crate::store::options::Options;
 
 fn config(uri: &str, options: &[(&str, &str)]) -> BaseDirectoryConfig {
@@ -17,7 +17,7 @@ fn config(uri: &str, options: &[(&str, &str)]) -> BaseDirectoryConfig {
 }
 
 fn open(configs: &[BaseDirectoryConfig]) -> Result<Vec<Opened>, OpenError> {
-    open_all(configs, &Runtime::seeded(1))
+    open_in(configs, &[], &Runtime::seeded(1))
 }
 
 fn open_one(uri: &str, options: &[(&str, &str)]) -> Result<Vec<Opened>, OpenError> {
@@ -289,11 +289,161 @@ fn debug_output_shows_no_secret() {
         shown.contains("s3://b/p") && !shown.contains("hush"),
         "{shown}"
     );
-    let options: BTreeMap<String, String> = KEYS
+    let options: BTreeMap<String, Secret> = KEYS
         .iter()
         .map(|(k, v)| ((*k).into(), (*v).into()))
         .collect();
     let uri = BaseUri::parse("s3://b").unwrap();
-    let options = Options::new("b", &uri, &options);
+    let options = Options::new("b", &uri, &options, &[]);
     assert!(!format!("{options:?}").contains("hush"));
+}
+
+/// What is wrong with one base directory, each with its option.
+fn faults(uri: &str, options: &[(&str, &str)], variables: &[(&str, &str)]) -> Vec<String> {
+    let variables = variables.iter().map(|(k, v)| ((*k).into(), (*v).into()));
+    let variables: Vec<(String, Secret)> = variables.collect();
+    let found = review(&[config(uri, options)], &variables, &Runtime::seeded(1));
+    let faults = found.faults.iter().map(|(_, fault)| fault.to_string());
+    faults.chain(found.notices).collect()
+}
+
+#[test]
+fn all_faults_of_a_base_directory_are_found_and_unknown_options_come_first() {
+    let options = [
+        ("endpoint", "http://host"),
+        ("access_key_id", "hush"),
+        ("aws_no_such", "hush"),
+        ("path_stile", "hush"),
+    ];
+    let found = faults("s3://b/p", &options, &[]);
+    let expected = [
+        "`path_stile`",
+        "`access_key_id`",
+        "`aws_no_such`",
+        "allow_http",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (fault, word) in found.iter().zip(expected) {
+        assert!(fault.contains(word) && !fault.contains("hush"), "{fault}");
+    }
+}
+
+/// Story: `AWS_SECRET_ACCESS_KEY` from a Secret of Kubernetes ended with the end of a line, and the
+/// daemon panicked when it signed its first request.
+#[test]
+fn variables_of_the_clouds_lose_white_space_and_may_not_hold_control_characters() {
+    let keys = [
+        ("AWS_ACCESS_KEY_ID", "hush-id\n"),
+        ("AWS_SECRET_ACCESS_KEY", " hush"),
+    ];
+    let notices = faults("s3://b/p", &[], &keys);
+    assert_eq!(notices.len(), 2, "{notices:#?}");
+    assert!(
+        notices[0].contains("AWS_ACCESS_KEY_ID: white space"),
+        "{notices:#?}"
+    );
+    for (name, value) in [
+        ("AWS_ACCESS_KEY_ID", "hu\nsh"),
+        ("AWS_SESSION_TOKEN", "hush\u{200b}"),
+        ("AWS_REGION", "eu central 1"),
+        ("AWS_ENDPOINT_URL", "http://me:hush@host"),
+        ("AWS_ENDPOINT_URL_STS", "sts"),
+        ("AWS_METADATA_ENDPOINT", "hush hush"),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://x/?hush"),
+        ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "@hush/"),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", "/dev/zero"),
+    ] {
+        let found = faults("s3://b/p", &[], &[(name, value)]);
+        assert_eq!(found.len(), 1, "{name}: {found:#?}");
+        assert!(
+            found[0].contains(name) && !found[0].contains("hush"),
+            "{found:#?}"
+        );
+    }
+}
+
+#[test]
+fn a_token_file_that_ends_with_a_line_is_refused_before_the_client_sends_it() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    std::io::Write::write_all(&mut file, b"hush-token\n").unwrap();
+    let path = file.path().to_str().unwrap();
+    for name in [
+        "aws_container_authorization_token_file",
+        "aws_web_identity_token_file",
+    ] {
+        refused(
+            open_one("s3://b/p", &[(name, path)]),
+            &[name, "the end of a line", "printf"],
+        );
+    }
+    refused(
+        open_one(
+            "az://c/p",
+            &[("account", "a"), ("azure_federated_token_file", path)],
+        ),
+        &["azure_federated_token_file", "the end of a line"],
+    );
+}
+
+/// Story: such an endpoint was reported as "not listed after it was written".
+#[test]
+fn an_endpoint_that_contains_the_bucket_is_refused() {
+    for endpoint in ["https://host/bucket", "https://bucket.host/"] {
+        let options = [("endpoint", endpoint), KEYS[0], KEYS[1]];
+        refused(
+            open_one("s3://bucket/p", &options),
+            &["`endpoint`", "contains the bucket"],
+        );
+    }
+    let options = [("endpoint", "https://bucketeer.host/s3"), KEYS[0], KEYS[1]];
+    assert!(open_one("s3://bucket/p", &options).is_ok());
+}
+
+#[test]
+fn an_endpoint_with_a_user_or_a_query_is_refused_and_not_shown() {
+    for endpoint in [
+        "http://me:hush@host",
+        "https://hush@host",
+        "https://host/?hush",
+    ] {
+        let options = [
+            ("endpoint", endpoint),
+            ("allow_http", "true"),
+            KEYS[0],
+            KEYS[1],
+        ];
+        refused(open_one("s3://b/p", &options), &["`endpoint`", "must not"]);
+    }
+}
+
+#[test]
+fn a_ca_is_read_from_its_file() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let ca = rcgen::CertificateParams::default()
+        .self_signed(&key)
+        .unwrap();
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    std::io::Write::write_all(&mut file, ca.pem().as_bytes()).unwrap();
+    let path = file.path().to_str().unwrap();
+    assert!(open_one("s3://b/p", &[("ca_file", path)]).is_ok());
+    assert!(
+        open_one(
+            "gs://b/p",
+            &[("ca_file", path), ("google_skip_signature", "true")]
+        )
+        .is_ok()
+    );
+    assert!(open_one("az://c/p", &[("ca_file", path), ("account", "a")]).is_ok());
+    refused(
+        open_one("s3://b/p", &[("ca_file", "/no/such")]),
+        &["`ca_file`", "cannot be read"],
+    );
+    refused(
+        open_one("s3://b/p", &[("ca_file", "/")]),
+        &["`ca_file`", "must name a file"],
+    );
+    refused(
+        open_one("s3://b/p", &[("ca_file", "Cargo.toml")]),
+        &["`ca_file`", "without a certificate in PEM"],
+    );
 }

@@ -8,6 +8,7 @@ pub mod frames;
 pub mod process;
 pub mod raw;
 pub mod slow;
+pub mod stub_store;
 pub mod tls;
 
 use std::net::SocketAddr;
@@ -53,7 +54,7 @@ impl BaseFolder {
         config.base_directories = vec![BaseDirectoryConfig {
             uri: format!("file://{}", self.0.path().display()),
             name: name.to_owned(),
-            options: [("fsync".to_owned(), "false".to_owned())].into(),
+            options: [("fsync".to_owned(), "false".into())].into(),
         }];
         config
     }
@@ -96,7 +97,8 @@ impl TestServer {
 
     /// Starts the server for a daemon that the caller has built.
     pub async fn around(daemon: Daemon, config: &Config, runtime: Runtime) -> Self {
-        for base in daemon.storage.probe().await {
+        daemon.start(config.server.start_timeout).await;
+        for base in daemon.storage.status() {
             assert!(base.healthy, "{base:?}");
         }
         let credentials = Credentials::open(&config.server, &runtime.clock).unwrap();
@@ -124,6 +126,15 @@ impl TestServer {
             client: Client::builder().no_proxy().build().unwrap(),
             stop,
         }
+    }
+
+    /// The value of a metric, with its labels, as `/metrics` prints it.
+    pub async fn metric(&self, series: &str) -> u64 {
+        let text = self.get("/metrics").await.text().await.unwrap();
+        let values = text.lines().filter_map(|line| line.strip_prefix(series));
+        let values: Vec<&str> = values.filter_map(|rest| rest.strip_prefix(' ')).collect();
+        assert_eq!(values.len(), 1, "{series} in {text}");
+        values[0].parse().unwrap()
     }
 
     pub async fn shut_down(self) {

@@ -8,6 +8,7 @@ use anyhow::Result;
 
 use super::databases::Database;
 use crate::node::{Size, properties};
+use crate::observed::Events;
 use crate::store::Gateway;
 
 /// A catalog's properties under `etc/catalog/`, and the plugins that it needs.
@@ -22,6 +23,8 @@ pub struct Catalog {
 pub struct Extras {
     /// Catalogs besides tpch.
     pub catalogs: Vec<Catalog>,
+    /// Where Trino sends its events, if anywhere.
+    pub event_uri: Option<String>,
     /// The size of nodes and daemons.
     pub size: Size,
     many: bool,
@@ -62,6 +65,7 @@ pub struct Systems {
     lake: Gateway,
     warehouse: PathBuf,
     descriptions: PathBuf,
+    events: Events,
 }
 
 /// The tables that Iceberg's JDBC catalog expects in its database.
@@ -102,19 +106,25 @@ impl Systems {
             lake: Gateway::start("lake", &lake, work).await?,
             warehouse,
             descriptions,
+            events: Events::listen().await?,
         })
     }
 
     pub fn extras(&self) -> Extras {
         Extras {
             catalogs: self.catalogs(),
+            event_uri: Some(self.events.uri.clone()),
             size: Size::Small,
             many: self.extent == Extent::All,
         }
     }
 
+    pub fn events(&self) -> Events {
+        self.events.clone()
+    }
+
     fn catalogs(&self) -> Vec<Catalog> {
-        let mut catalogs = vec![self.tpcds(), self.postgresql(), self.iceberg()];
+        let mut catalogs = vec![jmx(), self.tpcds(), self.postgresql(), self.iceberg()];
         if self.extent == Extent::All {
             catalogs.extend([self.delta(), self.hive(), self.duckdb(), self.kafka()]);
         }
@@ -241,6 +251,10 @@ impl Systems {
 }
 
 /// The same server through the MariaDB connector and through the MySQL connector.
+fn jmx() -> Catalog {
+    catalog("jmx", "jmx", &[])
+}
+
 fn mariadb(database: &Database) -> Vec<Catalog> {
     let user = |url: String| {
         [

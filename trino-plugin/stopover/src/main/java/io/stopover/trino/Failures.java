@@ -98,8 +98,8 @@ final class Failures
             case "exchange-not-found", "exchange-closed" -> STOPOVER_EXCHANGE_CLOSED;
             case "unauthorized", "forbidden" -> STOPOVER_UNAUTHORIZED;
             case "page-too-large" -> STOPOVER_PAGE_TOO_LARGE;
-            case "storage-unavailable", "draining", "overloaded", "timeout", "internal" ->
-                    STOPOVER_UNAVAILABLE;
+            case "storage-unavailable", "starting", "draining", "overloaded", "timeout",
+                    "internal" -> STOPOVER_UNAVAILABLE;
             default -> STOPOVER_PROTOCOL;
         };
     }

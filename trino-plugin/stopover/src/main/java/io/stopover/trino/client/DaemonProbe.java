@@ -57,8 +57,8 @@ public final class DaemonProbe
     }
 
     /**
-     * @throws ProblemException with the status 503 if the daemon is draining or has no usable base
-     *         directory
+     * @throws ProblemException with the status 503 if the daemon is starting or draining, or if no
+     *         exchange can be opened through it
      */
     Readiness readiness(URI daemon)
             throws IOException

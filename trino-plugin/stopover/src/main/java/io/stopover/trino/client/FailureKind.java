@@ -35,7 +35,7 @@ public enum FailureKind
     DISCONNECTED,
     /** The response violates the protocol, its checksums or its counts. */
     CORRUPT,
-    /** The daemon is shutting down and accepts no new sinks. */
+    /** The daemon is shutting down and accepts no new sinks, or is not up yet. */
     DRAINING,
     /** A problem that the daemon reports as retryable. */
     UNAVAILABLE,
@@ -61,7 +61,7 @@ public enum FailureKind
     private static FailureKind of(Problem problem)
     {
         return switch (problem.slug()) {
-            case "draining" -> DRAINING;
+            case "draining", "starting" -> DRAINING;
             case "unauthorized", "forbidden" -> UNAUTHORIZED;
             case "exchange-closed", "exchange-conflict", "sink-aborted", "sink-finished" -> FINAL;
             case Problem.UNKNOWN -> problem.retryable() ? DISCONNECTED : REJECTED;

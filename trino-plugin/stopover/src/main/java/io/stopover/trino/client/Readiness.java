@@ -32,9 +32,8 @@ record Readiness(List<String> unhealthy)
             return new Readiness(unhealthy);
         }
         for (JsonMap base : json.objects("base_directories")) {
-            if (!base.bool("healthy")) {
-                String error = base.has("error") ? base.string("error") : "unhealthy";
-                unhealthy.add("%s (%s)".formatted(base.string("name"), error));
+            if (base.has("error")) {
+                unhealthy.add("%s (%s)".formatted(base.string("name"), base.string("error")));
             }
         }
         return new Readiness(unhealthy);

@@ -120,8 +120,8 @@ public final class StartupCheck
             return;
         }
         if (failure instanceof ProblemException problem && problem.problem().status() == 503) {
-            log.warn("Stopover daemon %s runs but is not ready: it is draining, or none of its base"
-                    + " directories is usable; see %s/readyz", daemon, daemon);
+            log.warn("Stopover daemon %s runs but is not ready: it is starting or draining, or no"
+                    + " exchange can be opened through it; see %s/readyz", daemon, daemon);
             return;
         }
         log.warn(

@@ -1,0 +1,87 @@
+//! The progress of a request body that holds memory which others may wait for.
+//!
+//! Does: end a body that arrives too slowly while another request waits for memory. Does not: bound
+//! the whole time (`limits.body_timeout` does). Invariant: a body that nobody waits for is left
+//! alone.
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use http_body_util::BodyExt as _;
+use tokio::time::Instant;
+
+use crate::api::problem::{Problem, ProblemType};
+use crate::memory::MemoryPool;
+use crate::runtime::Clock;
+
+/// How often progress is checked.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// Bytes that must arrive in each interval while another request waits.
+const LEAST: usize = 64 << 10;
+
+/// Reads a body while it makes progress.
+pub struct Progress<'a> {
+    clock: &'a Clock,
+    /// The pool that holds the body's memory.
+    pool: &'a MemoryPool,
+    since: Instant,
+    /// Bytes that have arrived since then.
+    arrived: usize,
+}
+
+impl<'a> Progress<'a> {
+    /// Of a body whose memory `pool` holds, beginning now.
+    pub fn new(clock: &'a Clock, pool: &'a MemoryPool) -> Self {
+        Self {
+            clock,
+            pool,
+            since: clock.now(),
+            arrived: 0,
+        }
+    }
+
+    /// The next bytes of the body, or the error of its connection; `None` at its end.
+    pub async fn next(
+        &mut self,
+        body: &mut Body,
+    ) -> Result<Option<Result<Bytes, axum::Error>>, Problem> {
+        loop {
+            let elapsed = self.clock.now().saturating_duration_since(self.since);
+            let left = INTERVAL.saturating_sub(elapsed);
+            if left.is_zero() {
+                self.check()?;
+                continue;
+            }
+            let frame = tokio::select! {
+                biased;
+                frame = body.frame() => frame,
+                () = self.clock.sleep(left) => continue,
+            };
+            let Some(frame) = frame else { return Ok(None) };
+            match frame.map(http_body::Frame::into_data) {
+                Ok(Ok(data)) => {
+                    self.arrived += data.len();
+                    return Ok(Some(Ok(data)));
+                }
+                // Trailers.
+                Ok(Err(_)) => {}
+                Err(error) => return Ok(Some(Err(error))),
+            }
+        }
+    }
+
+    fn check(&mut self) -> Result<(), Problem> {
+        if self.arrived < LEAST && self.pool.waiting() > 0 {
+            return Err(Problem::new(
+                ProblemType::Timeout,
+                format!(
+                    "{} bytes of the body arrived within {INTERVAL:?} while another request \
+                     waited for its memory: send it again, faster",
+                    self.arrived
+                ),
+            ));
+        }
+        (self.since, self.arrived) = (self.clock.now(), 0);
+        Ok(())
+    }
+}

@@ -1,0 +1,160 @@
+//! Opening base directories from arbitrary configurations: replays `fuzz/regressions/open`, tries
+//! mutations of it, and every option of every store with every odd value.
+
+use stopover::config::{BaseDirectoryConfig, Secret};
+use stopover::runtime::Random;
+
+use crate::corpus::{inputs, mutated, mutations};
+
+#[path = "../../fuzz/open.rs"]
+mod open;
+
+#[test]
+fn every_regression_input_is_opened_without_a_panic() {
+    inputs("open").iter().for_each(|input| open::open(input));
+}
+
+/// A tenth of the inputs that decoders get: building clients takes time.
+#[test]
+fn mutated_configurations_are_opened_without_a_panic() {
+    let (count, seed) = mutations();
+    let (inputs, random) = (inputs("open"), Random::seeded(seed));
+    for n in 0..count / 10 {
+        let input = mutated(&inputs, &random);
+        let checked = std::panic::catch_unwind(|| open::open(&input));
+        let text = String::from_utf8_lossy(&input);
+        assert!(checked.is_ok(), "input {n} of seed {seed}: {text}");
+    }
+}
+
+const VALUES: [&str; 26] = [
+    "",
+    " ",
+    "\n",
+    "a\nb",
+    "a\n",
+    "\u{0}",
+    "a\tb",
+    "\u{e9}",
+    "a b",
+    "%",
+    "{x}",
+    "\"",
+    "http://",
+    "http://[",
+    "http:/x",
+    "http://h:99999",
+    "http://a b/",
+    "http://user:pass@host/bucket?x#y",
+    "//",
+    "..",
+    "/dev/zero",
+    "/dev",
+    "-1",
+    "99999999999999999999",
+    "true",
+    "ends with a non-breaking space\u{a0}",
+];
+
+const S3: &str = "region endpoint allow_http ca_file path_style upload_checksum access_key_id \
+    secret_access_key session_token aws_access_key_id aws_secret_access_key aws_default_region \
+    aws_region aws_bucket aws_endpoint aws_endpoint_url_s3 aws_session_token \
+    aws_virtual_hosted_style_request aws_s3_express aws_imdsv1_fallback aws_metadata_endpoint \
+    aws_unsigned_payload aws_checksum_algorithm aws_container_credentials_relative_uri \
+    aws_container_credentials_full_uri aws_container_authorization_token_file \
+    aws_web_identity_token_file aws_role_arn aws_role_session_name aws_endpoint_url_sts \
+    aws_skip_signature aws_copy_if_not_exists aws_conditional_put aws_disable_tagging \
+    aws_disable_bulk_delete aws_request_payer aws_server_side_encryption aws_sse_kms_key_id \
+    aws_sse_bucket_key_enabled aws_sse_customer_key_base64 aws_allow_http \
+    aws_allow_invalid_certificates aws_connect_timeout aws_default_content_type aws_http1_only \
+    aws_http2_only aws_http2_keep_alive_interval aws_http2_keep_alive_timeout \
+    aws_http2_max_frame_size aws_pool_idle_timeout aws_pool_max_idle_per_host aws_proxy_url \
+    aws_proxy_ca_certificate aws_proxy_excludes aws_randomize_addresses aws_timeout aws_user_agent";
+
+const GS: &str = "service_account_path service_account_key application_credentials endpoint \
+    allow_http ca_file google_service_account google_service_account_key google_base_url \
+    google_application_credentials google_bearer_token google_skip_signature google_timeout \
+    google_user_agent google_default_content_type google_proxy_url";
+
+const AZ: &str = "account access_key sas_token client_id client_secret tenant_id endpoint \
+    allow_http ca_file use_emulator azure_storage_account_key azure_storage_account_name \
+    azure_authority_host azure_storage_sas_token azure_storage_token azure_storage_endpoint \
+    azure_msi_endpoint azure_object_id azure_msi_resource_id azure_federated_token_file \
+    azure_use_fabric_endpoint azure_use_azure_cli azure_skip_signature \
+    azure_fabric_token_service_url azure_fabric_workload_host azure_fabric_session_token \
+    azure_fabric_cluster_identifier azure_credential_type azure_storage_encryption_key \
+    azure_timeout azure_user_agent";
+
+/// What makes the rest of a configuration complete, so that the odd value gets as far as possible.
+const COMPLETE: [(&str, &[(&str, &str)]); 6] = [
+    (
+        "s3://bucket/p",
+        &[("access_key_id", "id"), ("secret_access_key", "key")],
+    ),
+    ("s3://bucket/p", &[]),
+    ("gs://bucket/p", &[("google_bearer_token", "token")]),
+    ("gs://bucket/p", &[]),
+    (
+        "az://container/p",
+        &[("account", "a"), ("access_key", "aGFo")],
+    ),
+    (
+        "az://container/p",
+        &[("account", "a"), ("sas_token", "sv=1&sig=x")],
+    ),
+];
+
+fn base(
+    uri: &str,
+    options: impl Iterator<Item = (&'static str, &'static str)>,
+) -> BaseDirectoryConfig {
+    BaseDirectoryConfig {
+        uri: uri.to_owned(),
+        name: String::new(),
+        options: options
+            .map(|(name, value)| (name.to_owned(), value.into()))
+            .collect(),
+    }
+}
+
+/// Whether it can be opened as an option and as a variable, or is refused, without a panic.
+fn is_opened(
+    uri: &str,
+    complete: &[(&'static str, &'static str)],
+    name: &'static str,
+    value: &'static str,
+) -> bool {
+    let given = || complete.iter().copied();
+    let with_option = base(uri, given().chain([(name, value)]));
+    let variable = (name.to_uppercase(), Secret::from(value));
+    let opened = std::panic::catch_unwind(|| {
+        open::open_each(vec![with_option], &[]);
+        open::open_each(vec![base(uri, given())], &[variable]);
+    });
+    opened.is_ok()
+}
+
+/// Story: a key id, a secret, a token, a region or an endpoint that ended with the end of a line
+/// made the daemon panic, from the file and from the environment. Every eighth case is tried, or all
+/// where more mutations than usual are wanted.
+#[test]
+fn every_option_with_every_odd_value_is_opened_or_refused_without_a_panic() {
+    let step = if mutations().0 > 1000 { 1 } else { 8 };
+    let (mut number, mut panicked) = (0, Vec::new());
+    for (uri, complete) in COMPLETE {
+        let names = match &uri[..2] {
+            "s3" => S3,
+            "gs" => GS,
+            _ => AZ,
+        };
+        for name in names.split_whitespace() {
+            for value in VALUES {
+                number += 1;
+                if number % step == 0 && !is_opened(uri, complete, name, value) {
+                    panicked.push(format!("{uri} with {name} = {value:?}"));
+                }
+            }
+        }
+    }
+    assert_eq!(panicked, Vec::<String>::new());
+}

@@ -1,0 +1,115 @@
+//! What Trino's own tools show of a query's exchange: the plan with its statistics, the query's
+//! JSON, an event listener, JMX.
+//!
+//! Does: receive events as the listener's server, and check each tool after one query. Does not:
+//! check figures exactly; that they count what was exchanged is a claim of the plugin's unit tests.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use axum::routing::post;
+use axum::{Json, Router};
+use serde_json::Value;
+
+use crate::cluster::Cluster;
+use crate::process::wait_until;
+use crate::query::Session;
+
+/// A join and an aggregation, so that the exchange carries pages.
+const QUERY: &str = "SELECT o.orderpriority, count(*) FROM orders o JOIN lineitem l \
+                     ON o.orderkey = l.orderkey GROUP BY 1";
+
+/// A server for Trino's HTTP event listener. Cheap to clone.
+#[derive(Clone)]
+pub struct Events {
+    pub uri: String,
+    received: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Events {
+    pub async fn listen() -> Result<Self> {
+        let received = Arc::<Mutex<Vec<Value>>>::default();
+        let events = Arc::clone(&received);
+        let receive = async move |Json(event): Json<Value>| {
+            events.lock().expect("no receiver panics").push(event);
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let uri = format!("http://{}/", listener.local_addr()?);
+        let router = Router::new().route("/", post(receive));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Ok(Self { uri, received })
+    }
+
+    /// The event about a query, once it has arrived.
+    async fn of(&self, query: &str) -> Result<Value> {
+        let find = || {
+            let received = self.received.lock().expect("no receiver panics");
+            let mut events = received.iter();
+            events
+                .find(|event| event["metadata"]["queryId"] == query)
+                .cloned()
+        };
+        let arrived = || async { Ok(find().is_some()) };
+        wait_until("the event of the query", Duration::from_secs(60), arrived).await?;
+        find().context("the event has gone")
+    }
+}
+
+pub async fn run(cluster: &mut Cluster) -> Result<()> {
+    let session = Session::new("tiny", "TASK");
+    let plan = cluster
+        .client
+        .run(&format!("EXPLAIN ANALYZE VERBOSE {QUERY}"), &session)
+        .await?;
+    let plan = plan[0][0]
+        .as_str()
+        .context("the plan is not a text")?
+        .to_owned();
+    shows("EXPLAIN ANALYZE VERBOSE", &plan)?;
+
+    let running = cluster.client.start(QUERY, &session).await?;
+    let id = running.id.clone();
+    running.finish().await?;
+    let info = cluster.client.info(&id).await?;
+    shows("the query's JSON", &info.to_string())?;
+    let events = cluster.events.as_ref();
+    let event = events.context("no event listener is configured")?;
+    shows("the event listener", &event.of(&id).await?.to_string())?;
+
+    let sql = "SELECT sum(\"sinks.bytes\"), sum(\"sources.bytes\") FROM \
+               jmx.current.\"trino.plugin.exchange.stopover:name=stopoverstats\"";
+    let bytes = cluster.client.run(sql, &session).await?;
+    let positive = |value: &Value| value.as_f64().is_some_and(|bytes| bytes > 0.0);
+    ensure!(
+        bytes[0].iter().all(positive),
+        "jmx shows no bytes: {bytes:?}"
+    );
+    let sql = "SELECT node, inrotation FROM \
+               jmx.current.\"trino.plugin.exchange.stopover.client:name=daemons\"";
+    let daemons = cluster.client.run(sql, &session).await?;
+    ensure!(
+        daemons.len() == cluster.nodes.len()
+            && daemons
+                .iter()
+                .all(|row| row[1].to_string().contains("http://")),
+        "jmx shows other daemons: {daemons:?}"
+    );
+    println!(
+        "    jmx: bytes {:?}, daemons of {} nodes",
+        bytes[0],
+        daemons.len()
+    );
+    Ok(())
+}
+
+/// Checks that a text contains the metrics of sinks and sources, and prints the first of each.
+fn shows(tool: &str, text: &str) -> Result<()> {
+    for metric in ["StopoverSink.bytes", "StopoverSource.bytes"] {
+        let at = text.find(metric);
+        let at = at.with_context(|| format!("{tool} does not show {metric}"))?;
+        let excerpt: String = text[at..].chars().take(60).collect();
+        println!("    {tool}: {}", excerpt.replace('\n', " "));
+    }
+    Ok(())
+}

@@ -92,10 +92,11 @@ impl ApiState {
     pub fn new(parts: ApiDeps, limits: &LimitsConfig, slots: Slots) -> SharedState {
         let clock = parts.runtime.clock.clone();
         let (write, read) = (&parts.write_memory, &parts.read_memory);
-        let contention = Contention::new(write, read, &slots.reads);
+        let body_limits = BodyLimits::new(limits, clock.clone());
+        let contention = Contention::new(write, &[read, &body_limits.handles], &slots.reads);
         Arc::new(Self {
             started: clock.now(),
-            body_limits: BodyLimits::new(limits, clock.clone()),
+            body_limits,
             stall_policy: StallPolicy::new(limits.response_stall_timeout, clock, contention),
             slots,
             keep_alive: limits.header_timeout * 4 / 5,

@@ -59,8 +59,8 @@ pub struct TooFewFiles {
     limit: u64,
 }
 
-/// Checks that a daemon can start under a limit of open files. Otherwise the first of its parts that
-/// opens a file or a socket would report a misleading error.
+/// Checks that a daemon can start under a limit of open files. Otherwise the first of its parts
+/// that opens a file or a socket would report a misleading error.
 ///
 /// # Errors
 /// If it cannot.

@@ -11,8 +11,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys;
+use super::located::Located;
 use super::problem::{Origin, Problem};
-use super::raw::{Located, Raw, from_toml};
+use super::raw::{Raw, from_toml};
 
 /// One base directory as written.
 #[derive(Debug, Clone)]

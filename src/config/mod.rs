@@ -11,6 +11,7 @@ mod base_uri;
 mod keys;
 mod layers;
 mod load;
+mod located;
 mod machine;
 pub mod options;
 mod problem;

@@ -1,8 +1,8 @@
 //! Text that may be a secret.
 //!
 //! Does: hold what was configured until it is known what it is. Does not: print it: there is no
-//! `Display`, and `Debug` hides it. Invariant: the text is reached through [`Secret::expose`] alone,
-//! so that a search for this name finds every use.
+//! `Display`, and `Debug` hides it. Invariant: the text is reached through [`Secret::expose`]
+//! alone, so that a search for this name finds every use.
 
 use std::fmt;
 

@@ -42,13 +42,16 @@ impl Contention {
         Self(Arc::from([]))
     }
 
-    /// Contention for write memory, read memory and read slots.
-    pub fn new(write: &MemoryPool, read: &MemoryPool, slots: &FairSemaphore) -> Self {
-        Self(Arc::from([
-            Resource::ReadMemory(read.clone()),
+    /// Contention for write memory, for the pools that reads hold, and for read slots.
+    pub fn new(write: &MemoryPool, read: &[&MemoryPool], slots: &FairSemaphore) -> Self {
+        let read = read
+            .iter()
+            .map(|pool| Resource::ReadMemory((*pool).clone()));
+        let others = [
             Resource::ReadSlots(slots.clone()),
             Resource::WriteMemory(write.clone()),
-        ]))
+        ];
+        Self(read.chain(others).collect())
     }
 
     /// The stall timeout that the current waiters impose; `None` if nothing is waited for.
@@ -119,7 +122,7 @@ mod tests {
     async fn the_stall_timeout_is_short_only_while_a_request_waits_for_memory() {
         let (pool, clock) = (MemoryPool::new("read", 100), Clock::default());
         let (other, slots) = (MemoryPool::new("write", 1), FairSemaphore::new(1, None));
-        let contention = Contention::new(&other, &pool, &slots);
+        let contention = Contention::new(&other, &[&pool], &slots);
         let policy = StallPolicy::new(Duration::from_secs(120), clock, contention);
         let held = pool.reserve("q", 80).await.unwrap();
         assert_eq!(policy.current_timeout(), Duration::from_secs(120));
@@ -138,7 +141,7 @@ mod tests {
     async fn the_stall_timeout_is_short_while_a_request_waits_for_a_slot() {
         let (read, write) = (MemoryPool::new("read", 1), MemoryPool::new("write", 1));
         let slots = FairSemaphore::new(1, None);
-        let contention = Contention::new(&write, &read, &slots);
+        let contention = Contention::new(&write, &[&read], &slots);
         let policy = StallPolicy::new(Duration::from_secs(120), Clock::default(), contention);
         let _held = slots.acquire("q", 1).await;
         let waiter = slots.acquire("q", 1);

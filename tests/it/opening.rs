@@ -135,8 +135,8 @@ fn is_opened(
 }
 
 /// Story: a key id, a secret, a token, a region or an endpoint that ended with the end of a line
-/// made the daemon panic, from the file and from the environment. Every eighth case is tried, or all
-/// where more mutations than usual are wanted.
+/// made the daemon panic, from the file and from the environment. Every eighth case is tried, or
+/// all where more mutations than usual are wanted.
 #[test]
 fn every_option_with_every_odd_value_is_opened_or_refused_without_a_panic() {
     let step = if mutations().0 > 1000 { 1 } else { 8 };

@@ -1,8 +1,8 @@
 //! What an operator can do about the failure of a store.
 //!
-//! Does: name the cause where the client's text hides it, and the way out. Does not: search texts of
-//! the client for itself (`client_messages`). Invariant: advice names options as they are written in
-//! the configuration, and contains nothing that the server said.
+//! Does: name the cause where the client's text hides it, and the way out. Does not: search texts
+//! of the client for itself (`client_messages`). Invariant: advice names options as they are
+//! written in the configuration, and contains nothing that the server said.
 
 use super::client_messages::{
     TlsFailure, is_role_request, is_wrong_region, lacks_credentials, lacks_entity_tag,

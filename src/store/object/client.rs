@@ -4,7 +4,6 @@
 //! cloud (`s3`, `gs`, `az`). Invariant: a client retries nothing itself
 //! (docs/decisions/storage-failure-and-health.md).
 
-use std::io::Read as _;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -13,6 +12,7 @@ use object_store::{Certificate, ClientOptions, ObjectStore, RetryConfig};
 use url::Url;
 
 use super::backend::ObjectBackend;
+use super::form;
 use super::guard::Guard;
 use super::redact::Redactor;
 use crate::config::{BaseUri, Secret};
@@ -125,114 +125,18 @@ pub fn from_environment<K: FromStr + Copy>(
     settings
 }
 
-/// Checks what the client would only notice in a request, with a panic or a worse message: URLs,
-/// which it gets in their normal form, and files.
+/// Checks the form of a value, and puts it into its normal form; reports one that is wrong.
 fn check_form<K>(options: &mut Options, setting: &mut Setting<K>) -> bool {
-    let name = setting.name.to_ascii_lowercase();
-    let ends_with = |ends: &[&str]| ends.iter().any(|end| name.ends_with(end));
-    let checked = if ends_with(&[
-        "endpoint",
-        "endpoint_url",
-        "_url_s3",
-        "_url_sts",
-        "base_url",
-        "authority_host",
-        "_full_uri",
-    ]) {
-        normal_url(setting.value.expose())
-    } else if name.ends_with("_relative_uri") {
-        normal_path(setting.value.expose())
-    } else if name.ends_with("region") {
-        check_word(
-            setting.value.expose(),
-            "the name of a region, such as eu-central-1",
-        )
-    } else if ends_with(&["account", "account_name"]) && !name.ends_with("service_account") {
-        check_word(setting.value.expose(), "the name of a storage account")
-    } else if ends_with(&["tenant_id", "authority_id", "cluster_identifier"]) {
-        check_word(
-            setting.value.expose(),
-            "an id of letters, digits and hyphens",
-        )
-    } else if ends_with(&["token_file"]) {
-        check_token_file(setting.value.expose())
-    } else if ends_with(&["_path", "_credentials", "_service_account", "ca_file"]) {
-        check_file(setting.value.expose())
-    } else {
-        return true;
-    };
-    match checked {
+    match form::normal(&setting.name.to_ascii_lowercase(), &setting.value) {
         Ok(normal) => {
-            setting.value = normal.unwrap_or_else(|| setting.value.clone());
+            setting.value = normal;
             true
         }
-        Err(reason) => {
-            setting.refuse(options, &reason);
+        Err(error) => {
+            setting.refuse(options, &error.to_string());
             false
         }
     }
-}
-
-/// A URL as the client shall use it.
-fn normal_url(text: &str) -> Result<Option<Secret>, String> {
-    let malformed = "must be an http:// or https:// URL, such as https://minio.example:9000";
-    let url = Url::parse(text).map_err(|_| malformed)?;
-    if !matches!(url.scheme(), "http" | "https") || !text.contains("://") {
-        return Err(malformed.to_owned());
-    }
-    if !url.username().is_empty() || url.password().is_some() || text.contains('@') {
-        let reason = "must not contain a user or a password: give credentials as options";
-        return Err(reason.to_owned());
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err("must not have a ? or #".to_owned());
-    }
-    Ok(Some(url.as_str().trim_end_matches('/').into()))
-}
-
-/// The path of a URL on the host that gives credentials to containers.
-fn normal_path(text: &str) -> Result<Option<Secret>, String> {
-    let url = Url::parse(&format!("http://169.254.170.2{text}")).ok();
-    let url = url.filter(|url| text.starts_with('/') && url.query().is_none());
-    let url = url.ok_or("must be the path of a URL, such as /v2/credentials/…")?;
-    Ok(Some(url.path().into()))
-}
-
-/// Checks what becomes a part of a URL.
-fn check_word(text: &str, what: &str) -> Result<Option<Secret>, String> {
-    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    match text.chars().all(is_allowed) {
-        true => Ok(None),
-        false => Err(format!("must be {what}")),
-    }
-}
-
-/// Checks that a path does not name a device or a folder. A file that is missing may come later.
-fn check_file(path: &str) -> Result<Option<Secret>, String> {
-    match std::fs::metadata(path) {
-        Ok(found) if !found.is_file() => Err("must name a file".to_owned()),
-        _ => Ok(None),
-    }
-}
-
-/// Longest token that is read from a file, in bytes.
-const MAX_TOKEN: u64 = 64 << 10;
-
-/// Checks a file with a token, as far as it exists already. The client reads it for itself and
-/// sends it as it is.
-fn check_token_file(path: &str) -> Result<Option<Secret>, String> {
-    check_file(path)?;
-    let mut token = String::new();
-    let file = std::fs::File::open(path).map(|file| file.take(MAX_TOKEN));
-    let read = file.and_then(|mut file| file.read_to_string(&mut token));
-    if read.is_ok() && (token.trim() != token || token.contains(char::is_control)) {
-        return Err(
-            "names a file whose token is followed by the end of a line or other white space: write \
-             the token alone, such as with printf %s"
-                .to_owned(),
-        );
-    }
-    Ok(None)
 }
 
 /// Checks the endpoint that is in effect, from wherever it comes: a client would fail later, with a
@@ -263,19 +167,13 @@ pub fn client_options(options: &mut Options) -> ClientOptions {
     let Some(path) = options.take("ca_file") else {
         return ClientOptions::new();
     };
-    let read = check_file(path.expose()).and_then(|_| {
-        let pem = std::fs::read(path.expose()).map_err(|e| format!("cannot be read: {e}"))?;
-        let certificates = Certificate::from_pem_bundle(&pem)
-            .ok()
-            .filter(|all| !all.is_empty());
-        certificates.ok_or_else(|| "names a file without a certificate in PEM".to_owned())
-    });
+    let read = form::certificates(path.expose(), Certificate::from_pem_bundle);
     match read {
         Ok(all) => all
             .into_iter()
             .fold(ClientOptions::new(), ClientOptions::with_root_certificate),
-        Err(reason) => {
-            options.refuse("ca_file", &reason);
+        Err(error) => {
+            options.refuse("ca_file", &error.to_string());
             ClientOptions::new()
         }
     }

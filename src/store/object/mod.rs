@@ -11,6 +11,7 @@ pub mod client;
 mod client_messages;
 mod conditional;
 mod error;
+mod form;
 pub mod gs;
 mod guard;
 pub mod progress;

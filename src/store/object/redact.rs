@@ -1,8 +1,8 @@
 //! Removes secrets from messages.
 //!
 //! Does: replace known secrets, remove user part and query of every URL, join lines, bound the
-//! length. Does not: find other secrets that it was not given. Invariant: its result has one line of
-//! at most [`MAX_MESSAGE`] characters and an ellipsis.
+//! length. Does not: find other secrets that it was not given. Invariant: its result has one line
+//! of at most [`MAX_MESSAGE`] characters and an ellipsis.
 
 use std::fmt;
 

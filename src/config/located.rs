@@ -1,0 +1,69 @@
+//! Values together with where they were written.
+//!
+//! Does: report a problem with a value, with or without quoting it; remove white space at its ends.
+//! Does not: interpret it (`values`). Invariant: a value that may be a secret is never quoted.
+
+use super::keys;
+use super::options::may_have_lines;
+use super::problem::{Origin, Problem};
+use super::raw::Raw;
+use super::secret::is_secret_name;
+
+/// A value and where it comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Located {
+    /// The value.
+    pub raw: Raw,
+    /// Its origin.
+    pub origin: Origin,
+}
+
+impl Located {
+    /// A text and where it comes from.
+    pub fn text(text: &str, origin: &Origin) -> Self {
+        let (raw, origin) = (Raw::Text(text.into()), origin.clone());
+        Self { raw, origin }
+    }
+
+    /// A problem with this value, which is shown unless the key may be that of a secret.
+    pub fn problem(&self, key: &str, what: impl Into<String>) -> Problem {
+        let value = is_showable(key, &self.raw).then(|| self.raw.shown());
+        Problem::new(key, value, self.origin.clone(), what)
+    }
+
+    /// Removes white space at the ends of a text, as files and Kubernetes Secrets often have, with
+    /// a notice.
+    ///
+    /// # Errors
+    /// Control characters remain: no setting has any, and clients of stores fail on them.
+    pub fn tidy(&mut self, key: &str, notices: &mut Vec<String>) -> Result<(), Problem> {
+        let Raw::Text(text) = &self.raw else {
+            return Ok(());
+        };
+        let trimmed = text.expose().trim();
+        if trimmed.contains(char::is_control) && !may_have_lines(key) {
+            let what = "it contains a control character, such as the end of a line: write it \
+                        without";
+            return Err(Problem::new(key, None, self.origin.clone(), what));
+        }
+        if trimmed.len() < text.expose().len() {
+            let origin = &self.origin;
+            notices.push(format!(
+                "{key} ({origin}): white space at its ends was removed, such as the end of a line"
+            ));
+            self.raw = Raw::Text(trimmed.into());
+        }
+        Ok(())
+    }
+}
+
+/// Whether a value may be shown: settings hold no secrets, and the rest of base directories is
+/// checked without quoting anything. What resembles no setting may be one under a wrong name, and
+/// a file's name may be the token itself.
+fn is_showable(key: &str, raw: &Raw) -> bool {
+    match raw {
+        Raw::Text(text) if key.ends_with("_file") => text.expose().contains(['/', '.']),
+        Raw::Unsupported(_) => false,
+        _ => keys::find(key).is_some() || (!is_secret_name(key) && keys::is_misspelt(key)),
+    }
+}

@@ -4,12 +4,14 @@
 //! result of probing each base directory. Does not: listen or leave anything behind. Invariant:
 //! exit code 0 only if a daemon with this configuration would be ready.
 
+use std::cmp::Reverse;
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::{failure, print};
 use crate::app;
-use crate::config::{Loaded, Origin, units};
+use crate::config::{BaseDirectoryConfig, BaseUri, Loaded, Origin, units};
 use crate::runtime::Runtime;
 use crate::storage::{BaseStatus, Identification, Storage};
 use crate::telemetry::logs::printable;
@@ -27,19 +29,40 @@ pub fn check(loaded: Loaded) -> Result<ExitCode, ExitCode> {
     let _within = runtime.enter();
     let bases = &loaded.config.base_directories;
     let storage = Storage::open_with(bases, Identification::Require, &system).map_err(failure)?;
+    let missing = missing_folders(bases);
     let statuses = runtime.block_on(storage.probe());
-    let unconditional = runtime.block_on(storage.bases_ignoring_preconditions());
+    for folder in missing {
+        // Not if something is in it by now, which is not ours to remove.
+        let _ = std::fs::remove_dir(folder);
+    }
     print(&printable(&verdict(&statuses)));
-    for base in unconditional {
+    for base in statuses.iter().filter(|base| base.ignores_preconditions) {
         print(&format!(
-            "note: {base} ignores preconditions of writes: an exchange that is renewed at the \
-             moment it is collected may be lost\n"
+            "note: {} does not implement conditional writes: an exchange that is renewed at the \
+             moment it is collected may be lost\n",
+            base.name
         ));
     }
     match statuses.iter().all(|status| status.healthy) {
         true => Ok(ExitCode::SUCCESS),
         false => Err(ExitCode::FAILURE),
     }
+}
+
+/// The folders that probes will create, those further down first.
+fn missing_folders(bases: &[BaseDirectoryConfig]) -> Vec<PathBuf> {
+    let uris = bases
+        .iter()
+        .filter_map(|base| BaseUri::parse(&base.uri).ok());
+    let folders = uris.filter_map(|uri| uri.folder());
+    let missing = |folder: PathBuf| {
+        let above: Vec<PathBuf> = folder.ancestors().map(Path::to_owned).collect();
+        above.into_iter().take_while(|folder| !folder.exists())
+    };
+    let mut all: Vec<PathBuf> = folders.flat_map(missing).collect();
+    // Base directories may share a folder that is missing.
+    all.sort_by_key(|folder| Reverse(folder.components().count()));
+    all
 }
 
 fn explain(loaded: &Loaded) -> String {
@@ -64,7 +87,8 @@ fn explain(loaded: &Loaded) -> String {
 
 fn verdict(statuses: &[BaseStatus]) -> String {
     let mut text = String::from(
-        "base directories (after writing, reading, listing and deleting an object):\n",
+        "base directories (after writing, reading, listing and deleting objects, also on \
+         conditions):\n",
     );
     for status in statuses {
         let outcome = match &status.error {

@@ -98,6 +98,12 @@ pub enum BaseUriError {
     /// No bucket.
     #[error("it names no bucket: write {}://bucket/prefix", .0.name())]
     NoBucket(Scheme),
+    /// A relative path without a folder that it is relative to.
+    #[error(
+        "it is a relative path, and the working directory does not exist any more: write an \
+         absolute path"
+    )]
+    NoWorkingDirectory,
     /// A bucket that no cloud would have created.
     #[error("the name of a bucket or container has only letters, digits and . - _")]
     BadBucket,
@@ -139,13 +145,24 @@ impl BaseUri {
         let relative = match split_scheme(text) {
             None => Some(text),
             Some(("file", rest)) => {
-                let path = rest.strip_prefix("//").unwrap_or(rest);
-                (!path.starts_with('/') && !path.starts_with("localhost/")).then_some(path)
+                // After two slashes comes a host, unless it is `.` or `..`.
+                let path = match rest.strip_prefix("//") {
+                    Some(path) if path.starts_with('.') => path,
+                    Some(_) => return Self::parse(text),
+                    None => rest,
+                };
+                (!path.starts_with('/')).then_some(path)
             }
             Some(_) => None,
         };
         // A path without an authority is taken literally; in a URI it may hold escapes such as %20.
-        relative.map_or_else(|| Self::parse(text), |path| Self::local(&cwd.join(path)))
+        let Some(path) = relative.map(Path::new) else {
+            return Self::parse(text);
+        };
+        match path.is_absolute() || cwd.is_absolute() {
+            true => Self::local(&cwd.join(path)),
+            false => Err(BaseUriError::NoWorkingDirectory),
+        }
     }
 
     /// Parses an absolute URI.

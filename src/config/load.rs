@@ -37,7 +37,7 @@ pub struct Flags {
 pub struct Environment {
     /// Environment variables.
     pub variables: Vec<(String, String)>,
-    /// Working directory; relative paths are resolved against it.
+    /// Working directory; relative paths are resolved against it. Empty if there is none any more.
     pub cwd: PathBuf,
     /// Memory.
     pub machine: Machine,
@@ -83,7 +83,7 @@ impl Environment {
             variables: std::env::vars_os()
                 .map(|(name, value)| (text(name), text(value)))
                 .collect(),
-            cwd: std::env::current_dir().unwrap_or_else(|_| "/".into()),
+            cwd: std::env::current_dir().unwrap_or_default(),
             machine: Machine::detect(),
             files: Files::Real,
         }

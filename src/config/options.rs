@@ -5,7 +5,10 @@
 //! store's client (both `store`). Invariant: no message contains a value, since any of them may be
 //! a secret.
 
+use std::time::Duration;
+
 use super::base_uri::Scheme;
+use super::units;
 
 /// Upper bound of the option `max_concurrent_requests`.
 pub const MAX_CONCURRENT_REQUESTS: usize = 4096;
@@ -17,6 +20,8 @@ pub enum Form {
     Flag,
     /// A whole number from 1.
     Number { max: usize },
+    /// A duration.
+    Duration { least: Duration, most: Duration },
     /// One of a few words.
     OneOf(&'static [&'static str]),
     /// Anything without control characters.
@@ -27,14 +32,27 @@ pub enum Form {
 type Named = (&'static str, Form);
 
 /// Options of every base directory.
-const COMMON: &[Named] = &[(
-    "max_concurrent_requests",
-    Form::Number {
-        max: MAX_CONCURRENT_REQUESTS,
-    },
-)];
+const COMMON: &[Named] = &[
+    (
+        "max_concurrent_requests",
+        Form::Number {
+            max: MAX_CONCURRENT_REQUESTS,
+        },
+    ),
+    (
+        "timeout",
+        Form::Duration {
+            least: Duration::from_millis(100),
+            most: Duration::from_secs(3600),
+        },
+    ),
+];
 
-const FILE: &[Named] = &[("fsync", Form::Flag), ("direct_io", Form::Flag)];
+const FILE: &[Named] = &[
+    ("fsync", Form::Flag),
+    ("direct_io", Form::Flag),
+    ("group_access", Form::Flag),
+];
 
 const S3: &[Named] = &[
     ("region", Form::Text),
@@ -138,6 +156,15 @@ impl Form {
                 let words: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
                 Some(format!("must be {}", words.join(" or ")))
             }
+            Self::Duration { least, most } => match units::parse_duration(value) {
+                Ok(duration) if (least..=most).contains(&duration) => None,
+                _ => {
+                    let [least, most] = [least, most].map(units::format_duration);
+                    Some(format!(
+                        "must be a duration from {least} to {most}, such as 45s"
+                    ))
+                }
+            },
             Self::Number { max } => match value.parse::<usize>() {
                 Ok(number) if (1..=max).contains(&number) => None,
                 _ => Some(format!("must be a whole number from 1 to {max}")),

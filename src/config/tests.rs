@@ -516,6 +516,22 @@ fn local_paths_become_absolute_uris_however_they_are_written() {
     }
 }
 
+/// Story: in a working directory that had been deleted, `./data` became `/data`.
+#[test]
+fn a_relative_path_without_a_working_directory_is_refused() {
+    for uri in ["./data", "data", "file:data"] {
+        let mut world = world();
+        world.environment.cwd = std::path::PathBuf::new();
+        world.flags.base_directories = vec![uri.into()];
+        let text = world.refusal();
+        assert!(text.contains("working directory does not exist"), "{text}");
+    }
+    let mut world = world();
+    world.environment.cwd = std::path::PathBuf::new();
+    world.flags.base_directories = vec!["/var/data".into()];
+    assert_eq!(world.config().base_directories[0].uri, "file:///var/data");
+}
+
 #[test]
 fn uris_that_cannot_work_are_refused() {
     for (uri, hint) in [
@@ -538,6 +554,8 @@ fn uris_that_cannot_work_are_refused() {
         ("./spo\tol", "control character"),
         ("/", "root of the file system"),
         ("file:///spool/%FF", "must be UTF-8"),
+        ("file://host/spool", "not a local path: write file:///"),
+        ("file://spool", "not a local path: write file:///"),
         ("", "it is empty"),
     ] {
         let mut world = world();

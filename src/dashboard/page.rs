@@ -193,6 +193,7 @@ mod tests {
                 uri: "s3://bucket/prefix".into(),
                 healthy: false,
                 error: Some(error.into()),
+                ignores_preconditions: false,
                 unreadable: None,
             }],
             obstacles: vec![error.into()],

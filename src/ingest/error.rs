@@ -98,4 +98,10 @@ pub enum SinkFailure {
     SegmentDropped,
     #[error("the exchange is closed")]
     ExchangeClosed,
+    /// A bug: the task that uploads a segment ended without a result.
+    #[error("the upload of a segment panicked: {message}")]
+    Panicked {
+        /// What the panic said.
+        message: String,
+    },
 }

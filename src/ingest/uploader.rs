@@ -3,12 +3,17 @@
 //! Does: wait for the earlier segments of those sinks, encode the segment, store it, and cache it
 //! as a hot segment. Does not: decide when to seal. Invariant: a commit record is stored only after
 //! every earlier segment of its attempt, so that whenever the process dies, a record never names
-//! missing data.
+//! missing data. However an upload ends, also by a panic, its sinks are settled and its slot and
+//! bytes are free.
 
+use std::any::Any;
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use futures::FutureExt as _;
 
 use super::error::SinkFailure;
 use super::exchange::{CommitKind, Pages, PendingCommit, Sealed, SharedExchange};
@@ -30,7 +35,16 @@ pub async fn upload(ingest: Ingest, exchange: SharedExchange, sealed: Sealed) {
     let deps = &ingest.shared.deps;
     let (bytes, kind) = (sealed.pages.bytes, sealed.kind);
     deps.metrics.uploads_in_flight.inc();
-    let stored = store_and_settle(&ingest, &exchange, sealed).await;
+    let contents = Contents::of(&sealed);
+    let outcome = AssertUnwindSafe(store_and_settle(&ingest, &exchange, sealed));
+    let stored = outcome.catch_unwind().await.unwrap_or_else(|panic| {
+        let message = panic_message(&*panic);
+        tracing::error!(exchange = %exchange.id(), message,
+            "the upload of a segment panicked; its sinks fail, and Trino runs their tasks again");
+        contents.fail(&ingest, &exchange, SinkFailure::Panicked { message });
+        // Perhaps.
+        true
+    });
     let now = deps.runtime.clock.now();
     exchange.lock().upload_completed(bytes, kind, now);
     let in_flight = &ingest.shared.in_flight_bytes;
@@ -41,6 +55,45 @@ pub async fn upload(ingest: Ingest, exchange: SharedExchange, sealed: Sealed) {
     if stored {
         remove_if_closed(&ingest, &exchange).await;
     }
+}
+
+/// The sinks whose pages or commits are in a segment.
+struct Contents {
+    committing: Vec<TaskAttempt>,
+    writers: BTreeSet<TaskAttempt>,
+}
+
+impl Contents {
+    fn of(sealed: &Sealed) -> Self {
+        Self {
+            committing: sealed.commits.iter().map(|c| c.attempt).collect(),
+            writers: sealed.pages.batches.iter().map(|(sink, _)| *sink).collect(),
+        }
+    }
+
+    /// Settles those that are not settled yet as failed. Their commit may have been applied, even
+    /// if the last try of the PUT was refused: an earlier one, at another base directory or before
+    /// a retry, says nothing.
+    fn fail(
+        self,
+        ingest: &Ingest,
+        exchange: &SharedExchange,
+        failure: SinkFailure,
+    ) -> Arc<SinkFailure> {
+        let failure = Arc::new(failure);
+        exchange.lock().mark_outcome_unknown(&self.committing);
+        for attempt in self.committing.into_iter().chain(self.writers) {
+            let failed = SinkState::Failed(Arc::clone(&failure));
+            settle(ingest, exchange, attempt, failed);
+        }
+        failure
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("no message").to_owned()
 }
 
 /// Stores the segment and settles its sinks; `false` if nothing was stored.
@@ -58,7 +111,10 @@ async fn store_and_settle(ingest: &Ingest, exchange: &SharedExchange, sealed: Se
         return false;
     }
     let committing: Vec<TaskAttempt> = records.iter().map(|r| r.attempt).collect();
-    let writers: BTreeSet<TaskAttempt> = batches.iter().map(|(sink, _)| *sink).collect();
+    let contents = Contents {
+        committing: committing.clone(),
+        writers: batches.iter().map(|(sink, _)| *sink).collect(),
+    };
     let segment = SegmentId {
         daemon: ingest.shared.deps.daemon,
         sequence: sealed.sequence,
@@ -81,16 +137,8 @@ async fn store_and_settle(ingest: &Ingest, exchange: &SharedExchange, sealed: Se
         Err(error) => {
             tracing::error!(exchange = %exchange.id(), %segment, %error,
                 "segment upload failed; its sinks fail, and Trino runs their tasks again");
-            let failure = Arc::new(error);
-            let outcome = Some(Err(Arc::clone(&failure)));
-            sealed.outcome.send_replace(outcome);
-            // Even if the error says that the store refused the PUT: that is its last try. An
-            // earlier one, at another base directory or before a retry, may have been applied.
-            exchange.lock().mark_outcome_unknown(&committing);
-            for attempt in committing.into_iter().chain(writers) {
-                let failed = SinkState::Failed(Arc::clone(&failure));
-                settle(ingest, exchange, attempt, failed);
-            }
+            let failure = contents.fail(ingest, exchange, error);
+            sealed.outcome.send_replace(Some(Err(failure)));
             false
         }
     }

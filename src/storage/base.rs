@@ -4,6 +4,7 @@
 //! a base directory that fails in the background until it works. Does not: decide where anything
 //! is put (`placement`). Invariant: the background probe ends with the daemon.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -45,6 +46,9 @@ pub struct BaseDirectory {
     pub no_retry: Arc<dyn Store>,
     pub attachment: Arc<Attachment>,
     fleet: Arc<Fleet>,
+    /// The same with contended puts repeated only: a probe is to notice everything else.
+    probed: Arc<dyn Store>,
+    ignores_preconditions: AtomicBool,
     health: Health,
     /// Notified when the health changes; shared by all base directories.
     changed: Arc<Notify>,
@@ -63,6 +67,8 @@ pub struct BaseStatus {
     pub healthy: bool,
     /// The last failure, if it is unhealthy.
     pub error: Option<String>,
+    /// The last probe found that it applies writes whose condition does not hold.
+    pub ignores_preconditions: bool,
     /// Why it cannot be read, as far as that is known.
     pub unreadable: Option<String>,
 }
@@ -78,6 +84,12 @@ impl BaseDirectory {
         runtime: &Runtime,
     ) -> Arc<Self> {
         let no_retry: Arc<dyn Store> = Arc::new(AttachedStore(Arc::clone(&attachment)));
+        let contended = RetryPolicy {
+            max_elapsed: Duration::ZERO,
+            ..limits.retry
+        };
+        let raw = Arc::clone(&attachment.raw);
+        let probed = Retry::new(raw, contended, runtime.clone());
         let retry = Retry::new(Arc::clone(&no_retry), limits.retry, runtime.clone());
         let name = attachment.name.clone();
         metrics.add_base(&name);
@@ -88,6 +100,8 @@ impl BaseDirectory {
             no_retry,
             attachment,
             fleet: Arc::clone(fleet),
+            probed: Arc::new(probed),
+            ignores_preconditions: AtomicBool::new(false),
             health: Health::default(),
             changed: Arc::clone(changed),
             metrics: metrics.clone(),
@@ -125,6 +139,7 @@ impl BaseDirectory {
             uri: self.uri.clone(),
             healthy: error.is_none(),
             error,
+            ignores_preconditions: self.ignores_preconditions.load(Ordering::Relaxed),
             unreadable: self.health.unreadable(),
         }
     }
@@ -210,10 +225,16 @@ impl BaseDirectory {
         let identified = self.attachment.id().is_some();
         let probed = async {
             self.attachment.probe().await?;
-            probe::probe(&*self.attachment.raw, &self.runtime).await
+            probe::probe(&*self.probed, &self.runtime).await
         };
         match probe::within_limit(probed, &self.runtime).await {
-            Ok(()) => {
+            Ok(findings) => {
+                let ignores = findings.ignores_preconditions;
+                if !self.ignores_preconditions.swap(ignores, Ordering::Relaxed) && ignores {
+                    tracing::warn!(base = %self.name, "store does not implement conditional \
+                        writes: an exchange whose lease is renewed during its collection may be \
+                        lost");
+                }
                 self.recovered();
                 self.observed_read(&Ok(()));
                 if !identified {
@@ -256,7 +277,7 @@ impl BaseDirectory {
     pub async fn start(self: &Arc<Self>, within: Duration) {
         tokio::select! {
             biased;
-            () = self.start_steps() => {}
+            () = self.probe() => {}
             () = self.runtime.clock.sleep(within) => {
                 let error = StoreError::new(
                     StoreErrorKind::Unavailable,
@@ -265,19 +286,6 @@ impl BaseDirectory {
                 self.failed(&error);
                 self.observed_read(&Err::<(), _>(error));
             }
-        }
-    }
-
-    /// In order; each step may take whatever the steps before it have left of the time.
-    async fn start_steps(self: &Arc<Self>) {
-        self.probe().await;
-        if !self.is_healthy() {
-            return;
-        }
-        let honoured = probe::honours_preconditions(&*self.no_retry, &self.runtime).await;
-        if matches!(honoured, Ok(false)) {
-            tracing::warn!(base = %self.name, "store ignores conditional writes: an exchange whose \
-                lease is renewed during its collection may be lost");
         }
     }
 }

@@ -17,11 +17,11 @@ use super::fleet::Fleet;
 use super::foreign::ForeignFolders;
 use super::identity::Identity;
 use super::membership::{MemberState, Membership};
-use super::probe;
 use super::roster::Roster;
 use crate::config::BaseDirectoryConfig;
 use crate::id::BaseName;
 use crate::runtime::Runtime;
+use crate::store::deadline::Deadline;
 use crate::store::limit::Limit;
 use crate::store::meter::Meter;
 use crate::store::metrics::StorageMetrics;
@@ -127,7 +127,8 @@ impl Storage {
                 put_retry = limits.retry;
             }
             let clock = runtime.clock.clone();
-            let meter = Meter::new(store, name.clone(), metrics.clone(), clock);
+            let deadline = Deadline::new(store, limits.deadline, clock.clone());
+            let meter = Meter::new(Arc::new(deadline), name.clone(), metrics.clone(), clock);
             let raw = Limit::new(Arc::new(meter), limits, runtime.tasks.clone());
             let attachment = Attachment::new(name, Arc::new(raw), &roster, identification, runtime);
             attached.push((attachment, uri, limits));
@@ -186,17 +187,6 @@ impl Storage {
             .await
             .into_iter()
             .all(|writable| writable)
-    }
-
-    /// Names of the base directories that ignore the precondition of a write: a lease renewed at
-    /// the moment of its collection may be lost there. Base directories that fail are not included.
-    pub async fn bases_ignoring_preconditions(&self) -> Vec<BaseName> {
-        let runtime = &self.inner.runtime;
-        let tested = self.inner.bases.iter().map(async |base| {
-            let honoured = probe::honours_preconditions(&*base.attachment.raw, runtime).await;
-            matches!(honoured, Ok(false)).then(|| base.name.clone())
-        });
-        join_all(tested).await.into_iter().flatten().collect()
     }
 
     /// The identities that were read, each with the name of its base directory.

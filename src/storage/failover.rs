@@ -2,8 +2,8 @@
 //!
 //! Does: try the base directories in order, in rounds, until one succeeds. Does not: choose the
 //! order (`placement`). Invariant: it returns `Ok` only after one base directory confirmed the
-//! whole put, and an error only if all of them refused it, or failed until the policy's time was
-//! up.
+//! whole put, and an error only if all of them refused it, or failed until the policy's time after
+//! the first failure was up.
 
 use std::sync::Arc;
 
@@ -29,7 +29,8 @@ impl Storage {
     ) -> Result<(BaseName, T)> {
         self.inner.fleet.settle_once().await;
         let (clock, policy) = (&self.inner.runtime.clock, self.inner.put_retry);
-        let deadline = clock.now() + policy.max_elapsed;
+        // From the first failure: on a slow store that took longer than the retries may.
+        let mut deadline = None;
         let mut round = 0;
         loop {
             let healthy: Vec<bool> = self.inner.bases.iter().map(|b| b.is_healthy()).collect();
@@ -52,6 +53,7 @@ impl Storage {
                 return Err(self.none_active(object));
             }
             round += 1;
+            let deadline = *deadline.get_or_insert_with(|| clock.now() + policy.max_elapsed);
             let wait = policy.wait(round, self.inner.runtime.random.next_u64());
             let refused = |(_, error): &(_, StoreError)| error.kind == StoreErrorKind::Refused;
             if failures.iter().all(refused) || clock.now() + wait > deadline {

@@ -50,6 +50,7 @@ mod tests {
             healthy: error.is_none(),
             error: error.map(str::to_owned),
             unreadable: unreadable.map(str::to_owned),
+            ignores_preconditions: false,
         }
     }
 

@@ -1,9 +1,9 @@
 //! Probes: a test of one store with all operations that a daemon needs.
 //!
-//! Does: write, read, list and delete one small object; create the objects that keep the folders of
-//! all exchanges non-empty, where the store needs them; test whether preconditions are honoured.
-//! Does not: record the result (`base`). Invariant: the failed step is named, and the probe object
-//! is removed if possible.
+//! Does: write, read, list and delete small objects, unconditionally and on conditions; create the
+//! objects that keep the folders of all exchanges non-empty, where the store needs them. Does not:
+//! record the result (`base`). Invariant: no failure of an operation is dropped; it names the
+//! operation and what to do. The probe objects are removed if possible.
 
 use std::time::Duration;
 
@@ -11,16 +11,73 @@ use bytes::Bytes;
 
 use crate::runtime::Runtime;
 use crate::store::keys::{self, Key};
-use crate::store::{Precondition, Result, Store, StoreError, StoreErrorKind, if_found};
+use crate::store::{
+    DeleteOutcome, Precondition, Result, Store, StoreError, StoreErrorKind, Versioned, if_found,
+};
 
-/// A store that takes longer than this for a few bytes is unusable for segments.
+/// A store that takes longer than this for a few small objects is unusable for segments.
 const TIME_LIMIT: Duration = Duration::from_secs(40);
 
+/// What a probe found out about a store that works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Findings {
+    /// Writes whose condition does not hold are applied, at least sometimes.
+    pub ignores_preconditions: bool,
+}
+
+/// One operation of a probe.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    doing: &'static str,
+    /// What the operator can do if the error itself does not say it.
+    advice: &'static str,
+}
+
+const WRITING: Step = Step {
+    doing: "writing",
+    advice: "the daemon must be able to put objects below the URI",
+};
+const READING: Step = Step {
+    doing: "reading",
+    advice: "the daemon must be able to get objects below the URI",
+};
+const LISTING: Step = Step {
+    doing: "listing",
+    advice: "the daemon must be able to list the objects below the URI",
+};
+const DELETING: Step = Step {
+    doing: "deleting",
+    advice: "the daemon must be able to delete objects below the URI, many with one request",
+};
+const CREATING: Step = Step {
+    doing: "creating, only if absent,",
+    advice: "the store must implement conditional writes (If-None-Match: *)",
+};
+const REPLACING: Step = Step {
+    doing: "replacing, only if unchanged,",
+    advice: "the store must implement conditional writes (If-Match with an ETag)",
+};
+
+impl Step {
+    fn failed(self, error: StoreError) -> StoreError {
+        let kind = match error.kind {
+            StoreErrorKind::NotFound => StoreErrorKind::Unavailable,
+            kind => kind,
+        };
+        // A store that is down has other reasons.
+        let advised = kind == StoreErrorKind::Refused && error.hint.is_none();
+        StoreError {
+            hint: advised.then_some(self.advice),
+            ..StoreError::new(kind, format!("{} a probe object", self.doing)).caused_by(error)
+        }
+    }
+}
+
 /// Runs a probe; one that takes too long has failed.
-pub async fn within_limit(
-    probe: impl Future<Output = Result<()>>,
+pub async fn within_limit<T>(
+    probe: impl Future<Output = Result<T>>,
     runtime: &Runtime,
-) -> Result<()> {
+) -> Result<T> {
     tokio::select! {
         biased;
         result = probe => result,
@@ -31,88 +88,122 @@ pub async fn within_limit(
     }
 }
 
-/// Whether a store refuses a write whose precondition does not hold. Some servers answer that they
-/// do not implement preconditions, which `put_if` handles; others ignore them silently.
-pub async fn honours_preconditions(store: &dyn Store, runtime: &Runtime) -> Result<bool> {
-    let key = keys::probe(runtime.random.next_u64());
-    let writes = async {
-        let mut written = Vec::new();
-        for content in ["first", "second"] {
-            let content = format!("{content} {key}").into();
-            written.push(store.put_if(&key, content, &Precondition::Absent).await?);
-        }
-        Ok(written == [true, false])
-    };
-    let honoured = writes.await;
-    store.delete(vec![key.clone()]).await?;
-    honoured
-}
-
 /// Probes a store.
-pub async fn probe(store: &dyn Store, runtime: &Runtime) -> Result<()> {
+pub async fn probe(store: &dyn Store, runtime: &Runtime) -> Result<Findings> {
     if store.needs_keep_object() {
         for keep in keys::keep() {
             put_keep(store, &keep).await?;
         }
     }
-    let key = keys::probe(runtime.random.next_u64());
-    let result = write_and_read(store, &key).await;
-    let deleted = store.delete(vec![key.clone()]).await;
-    result?;
-    deleted.map_err(in_step("deleting"))?;
-    match exists(store, &key, "reading after deleting").await? {
-        false => Ok(()),
-        true => Err(wrong("still exists after it was deleted")),
+    let [plain, conditional] = [(); 2].map(|()| keys::probe(runtime.random.next_u64()));
+    let findings = write_and_read(store, &plain, &conditional).await;
+    let deleted = store.delete(vec![plain.clone(), conditional.clone()]).await;
+    let findings = findings?;
+    deleted.map_err(|error| DELETING.failed(error))?;
+    for key in [&plain, &conditional] {
+        if exists(store, key).await? {
+            return Err(wrong("still exists after it was deleted"));
+        }
     }
+    Ok(findings)
 }
 
 async fn put_keep(store: &dyn Store, keep: &Key) -> Result<()> {
-    if exists(store, keep, "reading").await? {
+    if exists(store, keep).await? {
         return Ok(());
     }
     let content = vec![Bytes::from_static(b"Keeps this folder from being empty.\n")];
-    store.put(keep, content).await.map_err(in_step("writing"))
+    let put = store.put(keep, content).await;
+    put.map_err(|error| WRITING.failed(error))
 }
 
-async fn exists(store: &dyn Store, key: &Key, step: &'static str) -> Result<bool> {
+async fn exists(store: &dyn Store, key: &Key) -> Result<bool> {
     let found = if_found(store.get_tail(key, 1).await);
-    Ok(found.map_err(in_step(step))?.is_some())
+    Ok(found.map_err(|error| READING.failed(error))?.is_some())
 }
 
-async fn write_and_read(store: &dyn Store, key: &Key) -> Result<()> {
-    let content = format!("{key} ok");
-    let (first, second) = content.split_at(key.as_str().len());
+/// Leaves both objects to be deleted.
+async fn write_and_read(store: &dyn Store, plain: &Key, conditional: &Key) -> Result<Findings> {
+    let content = format!("{plain} ok");
+    let (first, second) = content.split_at(plain.as_str().len());
     let parts = [first, second].map(|part| Bytes::copy_from_slice(part.as_bytes()));
-    let put = store.put(key, parts.into()).await;
-    put.map_err(in_step("writing"))?;
-    let tail = store.get_tail(key, 1 << 10).await;
-    let tail = tail.map_err(in_step("reading"))?;
-    if tail.bytes != content || tail.object_size != content.len() as u64 {
-        return Err(wrong("has other content than was written"));
-    }
-    let range = store.get_range(key, 1..4).await;
-    let range = range.map_err(in_step("reading a range of"))?;
-    if range != content[1..4] {
-        return Err(wrong("has other content in a range than was written"));
-    }
+    let put = store.put(plain, parts.into()).await;
+    put.map_err(|error| WRITING.failed(error))?;
+    check_reads(store, plain, &content).await?;
     let listed = store.list(&keys::probes()).await;
-    let listed = listed.map_err(in_step("listing"))?;
-    if !listed.iter().any(|found| found.key == *key) {
+    let listed = listed.map_err(|error| LISTING.failed(error))?;
+    if !listed.iter().any(|found| found.key == *plain) {
         return Err(wrong("is not listed after it was written"));
     }
-    Ok(())
+    check_conditions(store, conditional).await
 }
 
-fn in_step(step: &'static str) -> impl Fn(StoreError) -> StoreError {
-    move |error| {
-        let kind = match error.kind {
-            StoreErrorKind::NotFound => StoreErrorKind::Unavailable,
-            kind => kind,
-        };
-        StoreError::new(kind, format!("{step} a probe object")).caused_by(error)
+async fn check_reads(store: &dyn Store, key: &Key, content: &str) -> Result<()> {
+    for max in [1 << 10, 2] {
+        let tail = store.get_tail(key, max as u64).await;
+        let tail = tail.map_err(|error| READING.failed(error))?;
+        let expected = &content[content.len() - content.len().min(max)..];
+        if tail.bytes != expected || tail.object_size != content.len() as u64 {
+            return Err(wrong("has other content at its end than was written"));
+        }
     }
+    let range = store.get_range(key, 1..4).await;
+    let range = range.map_err(|error| READING.failed(error))?;
+    match range == content[1..4] {
+        true => Ok(()),
+        false => Err(wrong("has other content in a range than was written")),
+    }
+}
+
+/// Each conditional write twice: its condition holds, then it does not.
+async fn check_conditions(store: &dyn Store, key: &Key) -> Result<Findings> {
+    let put = async |step: Step, content: &str, expected: &Precondition| {
+        let content = Bytes::from(format!("{content} {key}"));
+        let put = store.put_if(key, content, expected).await;
+        put.map_err(|error| step.failed(error))
+    };
+    if !put(CREATING, "first", &Precondition::Absent).await? {
+        return Err(wrong("was refused because it exists, which it does not"));
+    }
+    let created_twice = put(CREATING, "second", &Precondition::Absent).await?;
+    let created = read(store, key).await?;
+    let unchanged = Precondition::Version(created.version.clone());
+    if !put(REPLACING, "third", &unchanged).await? {
+        return Err(wrong(
+            "was refused because it has changed, which it has not",
+        ));
+    }
+    let replaced_twice = put(REPLACING, "fourth", &unchanged).await?;
+    let replaced = read(store, key).await?;
+    let expected = if replaced_twice { "fourth" } else { "third" };
+    if replaced.bytes != format!("{expected} {key}") {
+        return Err(wrong(
+            "has other content than the last write that succeeded",
+        ));
+    }
+    let delete = async |version: &str| {
+        let deleted = store.delete_if(key, Some(version)).await;
+        deleted.map_err(|error| DELETING.failed(error))
+    };
+    if delete(&created.version).await? != DeleteOutcome::Changed {
+        return Err(wrong("was deleted although it had changed"));
+    }
+    if delete(&replaced.version).await? != DeleteOutcome::Removed {
+        return Err(wrong("was not deleted although it had not changed"));
+    }
+    Ok(Findings {
+        ignores_preconditions: created_twice || replaced_twice || store.checks_then_writes(),
+    })
+}
+
+async fn read(store: &dyn Store, key: &Key) -> Result<Versioned> {
+    let found = store.get_versioned(key).await;
+    found.map_err(|error| READING.failed(error))
 }
 
 fn wrong(what: &str) -> StoreError {
-    StoreError::new(StoreErrorKind::Corrupt, format!("a probe object {what}"))
+    StoreError {
+        hint: Some("the store is not consistent: use another one for this base directory"),
+        ..StoreError::new(StoreErrorKind::Corrupt, format!("a probe object {what}"))
+    }
 }

@@ -65,6 +65,8 @@ pub struct StoreError {
     /// A put that may have collided with another client's delete of a neighbouring object: some
     /// servers answer 409 or 403 then, and the same put succeeds a moment later.
     pub contended: bool,
+    /// The operation made no progress, or not enough, for as long as it may.
+    pub timed_out: bool,
 }
 
 impl StoreError {
@@ -76,6 +78,7 @@ impl StoreError {
             source: None,
             hint: None,
             contended: false,
+            timed_out: false,
         }
     }
 

@@ -173,4 +173,10 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     fn needs_keep_object(&self) -> bool {
         false
     }
+
+    /// Whether the store was found to implement no conditional writes, so that a condition is
+    /// checked first and a write in between is lost.
+    fn checks_then_writes(&self) -> bool {
+        false
+    }
 }

@@ -1,30 +1,43 @@
 //! Bounded concurrency of one store.
 //!
-//! Does: let a fixed number of operations run at a time; the others wait in a queue that is fair
-//! between queries, so that one with thousands of reads does not delay another's single one. Does
-//! not: fail anything. Invariant: a permit is released when the work has ended, not when its caller
-//! stopped waiting: work that cannot be cancelled runs in a task that owns the permit.
+//! Does: let a fixed number of operations run at a time, and fewer large puts while they time out
+//! (`upload_window`); the others wait in a queue that is fair between queries, so that one with
+//! thousands of reads does not delay another's single one. Does not: fail anything, or end what
+//! hangs (`deadline`, which this wraps). Invariant: a permit is released when the work has ended or
+//! its deadline has passed, not when its caller stopped waiting: work that cannot be cancelled runs
+//! in a task that owns the permit.
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::keys::{self, Folder, Key};
+use super::upload_window::{Started, UploadWindow};
 use super::{
     DeleteOutcome, ObjectMeta, Precondition, Result, Store, StoreError, StoreLimits, Tail,
     Versioned,
 };
-use crate::fair::FairSemaphore;
+use crate::fair::{FairPermit, FairSemaphore};
 use crate::runtime::TaskGroup;
+
+/// Size in bytes from which a put counts as large: one that shares the bandwidth of the store with
+/// others for seconds.
+const LARGE: usize = 1 << 20;
+
+/// What all large puts together hold of their semaphore; each holds its share of the window.
+const UPLOAD_SHARES: u64 = 1 << 16;
 
 /// Wraps a store with a bound on concurrent operations.
 #[derive(Debug)]
 pub struct Limit {
     inner: Arc<dyn Store>,
     permits: FairSemaphore,
+    uploads: Arc<Uploads>,
     cancellable: bool,
     tasks: TaskGroup,
 }
@@ -36,6 +49,7 @@ impl Limit {
         Self {
             inner,
             permits: FairSemaphore::new(limits.concurrency as u64, None),
+            uploads: Arc::new(Uploads::new(limits.concurrency)),
             cancellable: limits.cancellable,
             tasks,
         }
@@ -65,11 +79,92 @@ impl Limit {
     }
 }
 
+/// The large puts of one store.
+#[derive(Debug)]
+struct Uploads {
+    shares: FairSemaphore,
+    window: Mutex<UploadWindow>,
+    in_flight: AtomicU32,
+}
+
+impl Uploads {
+    fn new(most: usize) -> Self {
+        Self {
+            shares: FairSemaphore::new(UPLOAD_SHARES, None),
+            window: Mutex::new(UploadWindow::new(u32::try_from(most).unwrap_or(u32::MAX))),
+            in_flight: AtomicU32::new(0),
+        }
+    }
+
+    /// Waits for a place in the window.
+    async fn start(self: &Arc<Self>, path: &str) -> Upload {
+        loop {
+            let size = self.window.lock().size();
+            let share = UPLOAD_SHARES / u64::from(size);
+            let permit = self.shares.acquire(keys::query(path), share).await;
+            let window = self.window.lock();
+            // After a reduction meanwhile the share is too small.
+            if window.size() >= size {
+                self.in_flight.fetch_add(1, Ordering::Relaxed);
+                return Upload {
+                    started: window.start(),
+                    uploads: Arc::clone(self),
+                    _permit: permit,
+                };
+            }
+        }
+    }
+}
+
+/// A large put in flight.
+#[derive(Debug)]
+struct Upload {
+    started: Started,
+    uploads: Arc<Uploads>,
+    _permit: FairPermit,
+}
+
+impl Upload {
+    fn end(self, result: &Result<()>) {
+        let mut window = self.uploads.window.lock();
+        match result {
+            Ok(()) => window.succeed(),
+            Err(error) if error.timed_out => {
+                let in_flight = self.uploads.in_flight.load(Ordering::Relaxed);
+                window.time_out(self.started, in_flight);
+                tracing::info!(
+                    uploads = window.size(),
+                    "an upload timed out; the store is given fewer at a time"
+                );
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.uploads.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[warn(clippy::missing_trait_methods)] // a default would hide what the inner store says
 #[async_trait]
 impl Store for Limit {
     async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<()> {
         let at = key.clone();
-        let put = |store: Arc<dyn Store>| async move { store.put(&at, content).await };
+        let large = content.iter().map(Bytes::len).sum::<usize>() >= LARGE;
+        let upload = match large {
+            true => Some(self.uploads.start(key.as_str()).await),
+            false => None,
+        };
+        let put = |store: Arc<dyn Store>| async move {
+            let result = store.put(&at, content).await;
+            if let Some(upload) = upload {
+                upload.end(&result);
+            }
+            result
+        };
         self.run(key.as_str(), put).await
     }
 
@@ -143,5 +238,9 @@ impl Store for Limit {
 
     fn needs_keep_object(&self) -> bool {
         self.inner.needs_keep_object()
+    }
+
+    fn checks_then_writes(&self) -> bool {
+        self.inner.checks_then_writes()
     }
 }

@@ -1,19 +1,22 @@
-//! Limits on the use of one store: concurrency and retries.
+//! Limits on the use of one store: concurrency, deadlines and retries.
 //!
 //! Does: hold the numbers, with their defaults for stores behind a network and on this machine.
-//! Does not: enforce them (`limit`, `retry`).
+//! Does not: enforce them (`limit`, `deadline`, `retry`).
 
+use super::deadline::DeadlinePolicy;
 use super::retry::RetryPolicy;
 
-/// Concurrency and retries of one store.
+/// Concurrency, deadlines and retries of one store.
 #[derive(Debug, Clone, Copy)]
 pub struct StoreLimits {
     /// Operations at a time.
     pub concurrency: usize,
+    /// How long an operation may take.
+    pub deadline: DeadlinePolicy,
     /// How failed operations are repeated.
     pub retry: RetryPolicy,
     /// Whether an operation stops when its future is dropped. An HTTP request does; a blocking file
-    /// operation continues, and so must hold its permit until it has ended.
+    /// operation continues, and so must hold its permit until it has ended or its deadline passed.
     pub cancellable: bool,
 }
 
@@ -21,12 +24,14 @@ impl StoreLimits {
     /// For stores behind a network: enough to saturate it, few enough for one connection each.
     pub const REMOTE: Self = Self {
         concurrency: 64,
+        deadline: DeadlinePolicy::REMOTE,
         retry: RetryPolicy::REMOTE,
         cancellable: true,
     };
     /// For file systems and memory: more operations would only queue in the kernel.
     pub const LOCAL: Self = Self {
         concurrency: 32,
+        deadline: DeadlinePolicy::LOCAL,
         retry: RetryPolicy::LOCAL,
         cancellable: false,
     };

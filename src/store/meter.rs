@@ -70,6 +70,7 @@ impl Meter {
     }
 }
 
+#[warn(clippy::missing_trait_methods)] // a default would hide what the inner store says
 #[async_trait]
 impl Store for Meter {
     async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<()> {
@@ -141,5 +142,9 @@ impl Store for Meter {
 
     fn needs_keep_object(&self) -> bool {
         self.inner.needs_keep_object()
+    }
+
+    fn checks_then_writes(&self) -> bool {
+        self.inner.checks_then_writes()
     }
 }

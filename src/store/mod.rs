@@ -1,14 +1,15 @@
 //! Stores: one trait for the operations on one base directory, its backends and its wrappers.
 //!
 //! Does: define the trait ([`Store`]) and its error, implement it for file systems (`local`) and
-//! object stores (`object`), and wrap it with a concurrency limit, retries and metrics. Does not:
-//! choose between base directories or know exchanges (`storage`). Invariant: keys and folders are
-//! relative to the base directory and come from `keys`; an operation that returned `Ok` has done
-//! durably what its name says.
+//! object stores (`object`), and wrap it with deadlines, a concurrency limit, retries and metrics.
+//! Does not: choose between base directories or know exchanges (`storage`). Invariant: keys and
+//! folders are relative to the base directory and come from `keys`; an operation that returned `Ok`
+//! has done durably what its name says; every operation ends.
 //!
 //! To add a backend: implement [`Store`], build it in `open`, list its options in `options`, and
 //! run the conformance suite of `tests/storage.rs` over it.
 
+pub mod deadline;
 mod error;
 mod hash;
 mod interface;
@@ -26,6 +27,7 @@ mod place;
 pub mod retry;
 #[cfg(test)]
 pub(crate) mod tests;
+mod upload_window;
 
 pub use error::{Cause, Remedy, Result, StoreError, StoreErrorKind, if_found};
 pub use hash::stable_hash;

@@ -10,7 +10,9 @@ use std::sync::{Arc, LazyLock};
 use object_store::memory::InMemory;
 use parking_lot::Mutex;
 
+use super::deadline::DeadlinePolicy;
 use super::local::{LocalStore, WriteMode};
+use super::object::progress::Connector;
 use super::object::redact::Redactor;
 use super::object::{ObjectBackend, az, client, gs, s3};
 use super::opened::OpenedStore;
@@ -140,13 +142,7 @@ fn open(
     };
     let mut options = Options::new(&config.name, &uri, &config.options, variables);
     let limit = options.take_number("max_concurrent_requests");
-    let opened = match uri.scheme() {
-        Scheme::File => Some(open_folder(&uri, &mut options, runtime)),
-        Scheme::Memory => open_memory(&uri, &mut options),
-        Scheme::S3 => s3::open(&uri, &mut options),
-        Scheme::Gs => gs::open(&uri, &mut options),
-        Scheme::Az => az::open(&uri, &mut options),
-    };
+    let opened = open_store(&uri, &mut options, runtime);
     let opened = opened.and_then(|mut opened| {
         opened.limits.concurrency = limit.unwrap_or(opened.limits.concurrency);
         let name = match config.name.as_str() {
@@ -166,6 +162,27 @@ fn open(
     }
 }
 
+fn open_store(uri: &BaseUri, options: &mut Options, runtime: &Runtime) -> Option<OpenedStore> {
+    let timeout = options.take_duration("timeout");
+    let with_timeout = |policy: DeadlinePolicy| DeadlinePolicy {
+        timeout: timeout.unwrap_or(policy.timeout),
+        ..policy
+    };
+    let connector = Connector {
+        policy: with_timeout(DeadlinePolicy::REMOTE),
+        clock: runtime.clock.clone(),
+    };
+    let mut opened = match uri.scheme() {
+        Scheme::File => open_folder(uri, options, runtime),
+        Scheme::Memory => open_memory(uri, options)?,
+        Scheme::S3 => return s3::open(uri, options, connector),
+        Scheme::Gs => return gs::open(uri, options, connector),
+        Scheme::Az => return az::open(uri, options, connector),
+    };
+    opened.limits.deadline = with_timeout(opened.limits.deadline);
+    Some(opened)
+}
+
 fn open_folder(uri: &BaseUri, options: &mut Options, runtime: &Runtime) -> OpenedStore {
     let folder = uri.folder().unwrap_or_default();
     let fsync = options.take_bool("fsync").unwrap_or(true);
@@ -175,9 +192,14 @@ fn open_folder(uri: &BaseUri, options: &mut Options, runtime: &Runtime) -> Opene
         (true, false) => WriteMode::Cached,
         (true, true) => WriteMode::Direct,
     };
+    let location = format!("file://{}", folder.display());
+    let mut store = LocalStore::new(folder, mode, runtime.random.next_u64());
+    if options.take_bool("group_access").unwrap_or(false) {
+        store = store.shared_with_group();
+    }
     OpenedStore {
-        location: format!("file://{}", folder.display()),
-        store: Arc::new(LocalStore::new(folder, mode, runtime.random.next_u64())),
+        location,
+        store: Arc::new(store),
         limits: StoreLimits::LOCAL,
     }
 }

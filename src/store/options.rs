@@ -6,11 +6,12 @@
 //! value; no value that was handed out has a control character.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use url::form_urlencoded;
 
 use crate::config::options::{self, may_have_lines};
-use crate::config::{BaseUri, BaseUriError, Scheme, Secret, is_secret_name};
+use crate::config::{BaseUri, BaseUriError, Scheme, Secret, is_secret_name, units};
 use crate::id::InvalidId;
 
 /// Why a base directory cannot be opened as configured.
@@ -162,6 +163,16 @@ impl Options {
     fn refuse_form(&mut self, name: &str, value: &Secret) {
         let fault = options::fault(Some(self.scheme), name, value.expose());
         self.refuse(name, fault.as_deref().unwrap_or("has no such value"));
+    }
+
+    /// Removes an option that is a duration within its bounds.
+    pub fn take_duration(&mut self, name: &str) -> Option<Duration> {
+        let text = self.remaining.remove(name)?;
+        if options::fault(Some(self.scheme), name, text.expose()).is_none() {
+            return units::parse_duration(text.expose()).ok();
+        }
+        self.refuse_form(name, &text);
+        None
     }
 
     /// Removes the options whose names begin with the prefix of the store's client.

@@ -124,6 +124,7 @@ impl Retry {
     }
 }
 
+#[warn(clippy::missing_trait_methods)] // a default would hide what the inner store says
 #[async_trait]
 impl Store for Retry {
     async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<()> {
@@ -180,5 +181,9 @@ impl Store for Retry {
 
     fn needs_keep_object(&self) -> bool {
         self.inner.needs_keep_object()
+    }
+
+    fn checks_then_writes(&self) -> bool {
+        self.inner.checks_then_writes()
     }
 }

@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 
 use stopover::app::Daemon;
 use stopover::runtime::Runtime;
@@ -346,6 +348,118 @@ async fn a_slow_store_slows_writers_down_and_fails_none_of_them() {
             5 * 2 * PAGE
         );
     }
+    server.delete("/v1/exchanges/w").await;
+    server.expect_all_gauges_at_zero().await;
+    server.shut_down().await;
+}
+
+/// A daemon over local base directories whose puts and reads are delayed.
+async fn server_over(
+    folder: &BaseFolder,
+    limits: StoreLimits,
+    delays: Vec<(&str, Delay)>,
+) -> TestServer {
+    let config = folder.config();
+    let runtime = Runtime::system();
+    let stores = delays.into_iter().map(|(name, delay)| {
+        let local = LocalStore::new(folder.path().join(name), WriteMode::Unsynced, 7);
+        let inner = Arc::new(local);
+        let store: Arc<dyn Store> = Arc::new(SlowStore { inner, delay });
+        (name.parse().unwrap(), "test".to_owned(), store)
+    });
+    let storage = Storage::from_stores(stores.collect(), limits, &runtime);
+    let daemon = Daemon::assemble(&config, &runtime, storage, Arc::default());
+    TestServer::around(daemon, &config, runtime).await
+}
+
+/// Story: with one of two file systems frozen (`fsfreeze`) 4 of 12 finishes were answered, the
+/// others waited for ever, and both base directories counted as healthy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_one_file_system_is_frozen_every_finish_is_answered_and_it_is_out_of_order() {
+    let folder = BaseFolder::new();
+    let mut limits = StoreLimits::LOCAL;
+    limits.deadline.timeout = Duration::from_millis(300);
+    let permits = Arc::new(Semaphore::new(1000));
+    let delays = vec![
+        ("frozen", Delay::UntilPermitted(Arc::clone(&permits))),
+        ("works", Delay::Fixed(Duration::ZERO)),
+    ];
+    let server = server_over(&folder, limits, delays).await;
+    let page = vec![7; PAGE];
+    let names: Vec<String> = (0..12).map(|n| format!("w-{n}")).collect();
+    for name in &names {
+        server.announce(name, 1).await;
+    }
+    permits.forget_permits(usize::MAX);
+    let finishes = names.iter().map(|name| {
+        let (server, page) = (&server, &page);
+        async move {
+            let sink = sink(name, 0, 0);
+            server.add(&sink, 0, batch(&[(0, page)])).await;
+            ok_json(server.post_empty(&format!("{sink}/finish")).await).await;
+        }
+    });
+    let all = futures::future::join_all(finishes);
+    let answered = tokio::time::timeout(Duration::from_secs(60), all).await;
+    assert!(answered.is_ok(), "a finish was not answered within 60 s");
+    let frozen = |server: &TestServer| {
+        let status = server.daemon.storage.status();
+        status
+            .into_iter()
+            .find(|base| base.name.as_str() == "frozen")
+    };
+    let status = frozen(&server).unwrap();
+    let reason = status.error.expect("it is out of order");
+    assert!(reason.contains("not answered within"), "{reason}");
+    for name in &names {
+        let path = format!("/v1/exchanges/{name}/partitions/0");
+        let read = server.get(&path).await.bytes().await.unwrap();
+        assert_eq!(read.len(), PAGE, "{name}");
+    }
+    permits.add_permits(1000);
+    let thawed = async {
+        while !frozen(&server).unwrap().healthy {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let thawed = tokio::time::timeout(Duration::from_secs(60), thawed).await;
+    assert!(thawed.is_ok(), "still out of order after it thawed");
+    for name in &names {
+        server.delete(&format!("/v1/exchanges/{name}")).await;
+    }
+    server.expect_all_gauges_at_zero().await;
+    server.shut_down().await;
+}
+
+/// Story: the task of an upload that panicked left its sinks finishing for ever, and its bytes and
+/// its place among the uploads taken.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_that_panics_fails_its_sinks_and_the_next_one_is_stored() {
+    let folder = BaseFolder::new();
+    let panics = Arc::new(AtomicBool::new(false));
+    let delays = vec![("only", Delay::Panics(Arc::clone(&panics)))];
+    // Remote: the store then runs in the task of the upload.
+    let server = server_over(&folder, StoreLimits::REMOTE, delays).await;
+    server.announce("w", 1).await;
+    panics.store(true, Ordering::SeqCst);
+    let page = vec![7; PAGE];
+    let write = async |task, status| {
+        let sink = sink("w", task, 0);
+        server.add(&sink, 0, batch(&[(0, &page[..])])).await;
+        let path = format!("{sink}/finish");
+        let finish = server.post_empty(&path);
+        let finish = tokio::time::timeout(Duration::from_secs(60), finish).await;
+        let answer = finish.expect("the finish was not answered within 60 s");
+        let (given, text) = (answer.status(), answer.text().await.unwrap());
+        assert_eq!(given.as_u16(), status, "{text}");
+        text
+    };
+    let text = write(0, 503).await;
+    assert!(
+        text.contains("sink-failed") && text.contains("told to panic"),
+        "{text}"
+    );
+    write(1, 200).await;
     server.delete("/v1/exchanges/w").await;
     server.expect_all_gauges_at_zero().await;
     server.shut_down().await;

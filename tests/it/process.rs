@@ -1,5 +1,6 @@
 //! Claims about the program: real processes, killed and stopped, on local folders.
 
+use std::io::{Read as _, Seek as _};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -207,4 +208,59 @@ async fn sighup_after_an_edit_that_needs_a_restart_says_so() {
     daemon.wait().unwrap();
     let told = told.expect("the log says so");
     assert!(told.contains("lease.duration"), "{told}");
+}
+
+/// Runs `stopover check` over base directories; whether it found them usable, and its output. Fails
+/// if it does not end.
+fn check(bases: &[&str]) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stopover"));
+    command.arg("check");
+    for base in bases {
+        command.args(["--base-directory", base]);
+    }
+    let output = tempfile::tempfile().unwrap();
+    command.stdout(output.try_clone().unwrap());
+    command.stderr(output.try_clone().unwrap());
+    let mut child = command.spawn().unwrap();
+    let give_up = Instant::now() + Duration::from_secs(60);
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > give_up {
+            child.kill().unwrap();
+            panic!("check of {bases:?} does not end");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let mut text = String::new();
+    let mut output = output;
+    output.rewind().unwrap();
+    output.read_to_string(&mut text).unwrap();
+    (status.success(), text)
+}
+
+/// Story: `check` of a folder that cannot be made never ended, at 100 % CPU.
+#[test]
+fn check_of_a_folder_that_cannot_be_made_ends_and_says_why() {
+    let (usable, text) = check(&["/proc/x"]);
+    assert!(!usable);
+    assert!(
+        text.contains("does not work") && text.contains("/proc/x"),
+        "{text}"
+    );
+}
+
+#[test]
+fn check_leaves_no_folder_behind_that_was_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::create_dir(path("old")).unwrap();
+    std::fs::write(path("old/file"), "not ours").unwrap();
+    let bases = ["old", "new/one", "new/two/three"].map(path);
+    let bases = bases.each_ref().map(|base| base.to_str().unwrap());
+    let (usable, text) = check(&bases);
+    assert!(usable, "{text}");
+    assert!(!path("new").exists(), "{text}");
+    assert_eq!(std::fs::read_dir(path("old")).unwrap().count(), 1);
 }

@@ -74,7 +74,8 @@ async fn a_start_costs_no_request_besides_the_probe() {
     let gateway = Gateway::start("bucket", "key", "secret-of-key");
     let recorder = Recorder::of_server(gateway.port).await;
     opened(recorder.config("s3://bucket/p", &[])).await;
-    assert_eq!(recorder.puts("/v2/probes/").len(), 1);
+    // One plain put, and two conditional ones whose conditions hold, then do not.
+    assert_eq!(recorder.puts("/v2/probes/").len(), 1 + 2 * 2);
     assert_eq!(
         gateway.files(),
         ["bucket/p/v2/markers/.keep", "bucket/p/v2/segments/.keep"],

@@ -201,7 +201,14 @@ fn list(objects: &BTreeMap<String, Bytes>, uri: &Uri) -> String {
 /// The part of an object that `Range: bytes=1-3` or `bytes=-4` selects.
 fn part(object: &Bytes, headers: &HeaderMap) -> Response {
     let size = object.len();
-    let range = headers["range"].to_str().unwrap();
+    let Some(range) = headers.get("range") else {
+        return Response::builder()
+            .header("etag", "\"tag\"")
+            .header("last-modified", "Fri, 02 Jan 2026 03:04:05 GMT")
+            .body(Body::from(object.clone()))
+            .unwrap();
+    };
+    let range = range.to_str().unwrap();
     let (from, to) = range["bytes=".len()..].split_once('-').unwrap();
     let to: usize = to.parse().unwrap();
     let range = match from.parse::<usize>() {

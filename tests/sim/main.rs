@@ -46,6 +46,7 @@ const MUTANT_SEEDS: u64 = 40;
 
 /// Events that must occur in a run of many seeds; a run without them proves little.
 const MUST_COVER: &[&str] = &[
+    "a base directory frozen",
     "a coordinator that pauses",
     "a coordinator that stops",
     "a daemon drained",

@@ -7,9 +7,16 @@ use std::time::Duration;
 
 use stopover::config::{Config, LeaseConfig, QueryConfig};
 use stopover::storage::{RetryPolicy, StoreLimits};
+use stopover::store::deadline::DeadlinePolicy;
 
 use crate::faults::{NetFaults, StoreFaults};
 use crate::rng::Rng;
+
+/// Of the operations of a store: longer than the slowest, shorter than it is frozen at times.
+const DEADLINES: DeadlinePolicy = DeadlinePolicy {
+    timeout: Duration::from_secs(15),
+    ..DeadlinePolicy::REMOTE
+};
 
 pub const LEASE: Duration = Duration::from_secs(30);
 const SWEEP: Duration = Duration::from_secs(4);
@@ -179,9 +186,11 @@ impl Plan {
         let mut config = config(&rng);
         (config.memory.budget, config.memory.write_share) = (Some(240 << 10), 0.2);
         config.segment.target_size = 2 << 10;
+        config.read.fetch_concurrency = 3;
         Self {
             config,
             limits: StoreLimits {
+                deadline: DEADLINES,
                 concurrency: 8,
                 retry: RetryPolicy {
                     max_elapsed: Duration::from_secs(1),
@@ -260,6 +269,7 @@ fn leases(seed: u64, hosts: usize) -> Vec<Duration> {
 
 fn limits(rng: &Rng) -> StoreLimits {
     StoreLimits {
+        deadline: DEADLINES,
         concurrency: *rng.pick(&[2, 8, 32]),
         retry: RetryPolicy {
             max_elapsed: *rng.pick(&[Duration::from_secs(1), Duration::from_secs(8)]),

@@ -161,6 +161,27 @@ fn bytes_corrupted_in_transit_are_fetched_again_for_the_next_reader() {
 }
 
 #[test]
+fn finishes_are_answered_while_one_of_two_base_directories_is_frozen() {
+    // One of two file systems was frozen. Its puts had no deadline: the finishes whose segments
+    // went there waited for ever, and it counted as healthy.
+    in_a_quiet_world(1, 2, |cluster| async move {
+        let end = Instant::now() + Duration::from_secs(3600);
+        *cluster.sites[0].outage.lock() = Some(Outage {
+            end,
+            kind: OutageKind::Hangs,
+        });
+        for task in 0..6 {
+            write(&cluster, 0, task).await;
+        }
+        assert!(Instant::now() < end, "they waited until it thawed");
+        let daemon = cluster.hosts[0].wait_until_serving().await.daemon.clone();
+        let status = daemon.storage.status();
+        let healthy: Vec<bool> = status.iter().map(|base| base.healthy).collect();
+        assert_eq!(healthy, [false, true]);
+    });
+}
+
+#[test]
 fn listing_base_directories_at_different_moments_reports_no_lost_data() {
     // A partition was read while its exchange was written. One base directory was listed before the
     // first segment of an attempt was stored there, another one after the segment with the commit

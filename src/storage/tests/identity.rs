@@ -1,5 +1,6 @@
 //! Tests of identities and the list of members over stores that fail or ignore conditions.
 
+use super::probes::{Conditions, Odd};
 use super::*;
 use crate::storage::{InitOptions, MemberState};
 use crate::store::keys;
@@ -13,7 +14,7 @@ async fn error(storage: &Storage, index: usize) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_ignores_create_only_conditions_needs_init() {
-    let ignores: Arc<dyn Store> = Arc::new(IgnoresPreconditions(FaultyStore::new()));
+    let ignores: Arc<dyn Store> = Arc::new(Odd(FaultyStore::new(), Conditions::Ignored));
     let open = || {
         let base = (
             "only".parse().unwrap(),

@@ -1,7 +1,9 @@
 //! Tests of storage over stores that fail: failover, health, retries, and the text of errors.
 
+mod frozen;
 mod identity;
 mod markers;
+mod probes;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,12 +13,12 @@ use bytes::Bytes;
 use futures::future::join_all;
 
 use super::StoreErrorKind::{Corrupt, NotFound, Refused, Unavailable};
-use super::{Storage, StorageError, StoreLimits, Tail, placement};
+use super::{Storage, StorageError, StoreLimits, placement};
 use crate::id::{BaseName, DaemonId, ExchangeId, SegmentAddress, SegmentId};
 use crate::runtime::Runtime;
-use crate::store::keys::{self, Folder, Key};
+use crate::store::Store;
+use crate::store::keys::{self, Key};
 use crate::store::tests::faulty::{Fault, FaultyStore};
-use crate::store::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, Versioned};
 
 fn storage(names: &[&str]) -> (Storage, Vec<Arc<FaultyStore>>) {
     let stores: Vec<_> = names.iter().map(|_| FaultyStore::new()).collect();
@@ -331,110 +333,6 @@ async fn keys_that_stopover_did_not_write_are_ignored_and_counted() {
     for foreign in [&stray, &hidden] {
         stores[0].get_versioned(foreign).await.unwrap();
     }
-}
-
-/// Ignores preconditions, as some servers do.
-#[derive(Debug)]
-struct IgnoresPreconditions(Arc<FaultyStore>);
-
-#[async_trait::async_trait]
-impl Store for IgnoresPreconditions {
-    async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<(), StoreError> {
-        self.0.put(key, content).await
-    }
-
-    async fn put_if(
-        &self,
-        key: &Key,
-        content: Bytes,
-        _: &Precondition,
-    ) -> Result<bool, StoreError> {
-        self.0.put(key, vec![content]).await.map(|()| true)
-    }
-
-    async fn delete_if(
-        &self,
-        key: &Key,
-        version: Option<&str>,
-    ) -> Result<DeleteOutcome, StoreError> {
-        self.0.delete_if(key, version).await
-    }
-
-    async fn get_versioned(&self, key: &Key) -> Result<Versioned, StoreError> {
-        self.0.get_versioned(key).await
-    }
-
-    async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail, StoreError> {
-        self.0.get_tail(key, max).await
-    }
-
-    async fn get_range(&self, key: &Key, range: std::ops::Range<u64>) -> Result<Bytes, StoreError> {
-        self.0.get_range(key, range).await
-    }
-
-    async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>, StoreError> {
-        self.0.list(folder).await
-    }
-
-    async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>, StoreError> {
-        self.0.list_folders(folder).await
-    }
-
-    async fn delete(&self, keys: Vec<Key>) -> Result<u64, StoreError> {
-        self.0.delete(keys).await
-    }
-
-    async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64, StoreError> {
-        self.0.remove_stale_temporaries(folder).await
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_store_that_ignores_preconditions_is_detected() {
-    let stores: [(&str, Arc<dyn Store>); 3] = [
-        ("honours", FaultyStore::new()),
-        (
-            "ignores",
-            Arc::new(IgnoresPreconditions(FaultyStore::new())),
-        ),
-        ("fails", {
-            let failing = FaultyStore::new();
-            failing.always("put", Fault::Fails(Refused));
-            failing
-        }),
-    ];
-    let bases = stores.map(|(name, store)| (name.parse().unwrap(), name.to_owned(), store));
-    let storage = Storage::from_stores(bases.into(), StoreLimits::LOCAL, &Runtime::seeded(3));
-    let found = storage.bases_ignoring_preconditions().await;
-    assert_eq!(found, ["ignores".parse::<BaseName>().unwrap()]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_probe_names_the_step_that_fails() {
-    for (operation, step) in [
-        ("put", "writing"),
-        ("get", "reading"),
-        ("list", "listing"),
-        ("delete", "deleting"),
-    ] {
-        let (storage, stores) = storage(&["good", "bad"]);
-        stores[1].always(operation, Fault::Fails(Refused));
-        let status = storage.probe().await;
-        assert!(status[0].healthy && !status[1].healthy, "{operation}");
-        let error = status[1].error.clone().unwrap();
-        assert!(error.starts_with(step), "{operation}: {error}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_probe_detects_a_store_that_returns_too_little() {
-    let (storage, stores) = storage(&["only"]);
-    stores[0].always("get", Fault::Short);
-    let error = storage.probe().await[0].error.clone().unwrap();
-    assert!(
-        error.contains("other content in a range than was written"),
-        "{error}"
-    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,8 +1,8 @@
 //! The trait [`Store`] over a folder.
 //!
-//! Does: run each operation on a thread that may block. Does not: implement them (`publish`,
-//! `read`, `swap`, `tree`). Invariant: an operation that has started runs to its end, even if its
-//! future is dropped; that is why `StoreLimits::LOCAL` is not cancellable.
+//! Does: run each operation on a thread that may block (`threads`). Does not: implement them
+//! (`publish`, `read`, `swap`, `tree`). Invariant: an operation that has started runs to its end,
+//! even if its future is dropped; that is why `StoreLimits::LOCAL` is not cancellable.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -12,17 +12,21 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::error::failure;
+use super::payload::Payload;
+use super::permissions::Permissions;
 use super::read::{read_range, read_tail};
 use super::root::Root;
 use super::swap;
+use super::threads::Threads;
 use crate::store::keys::{Folder, Key};
-use crate::store::{
-    DeleteOutcome, ObjectMeta, Precondition, Result, Store, StoreError, Tail, Versioned,
-};
+use crate::store::{DeleteOutcome, ObjectMeta, Precondition, Result, Store, Tail, Versioned};
 
 /// Files below a folder.
 #[derive(Debug, Clone)]
-pub struct LocalStore(Arc<Root>);
+pub struct LocalStore {
+    root: Arc<Root>,
+    threads: Arc<Threads>,
+}
 
 /// How the content of files reaches the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,61 +44,77 @@ impl LocalStore {
     /// random for each run of a daemon.
     pub fn new(root: PathBuf, mode: WriteMode, writer: u64) -> Self {
         let (fsync, direct) = (mode != WriteMode::Unsynced, mode == WriteMode::Direct);
-        Self(Arc::new(Root::new(root, fsync, direct, writer)))
+        Self {
+            root: Arc::new(Root::new(root, fsync, direct, writer)),
+            threads: Arc::default(),
+        }
+    }
+
+    /// The same store, whose files and folders the group may read and write, too.
+    #[must_use]
+    pub fn shared_with_group(mut self) -> Self {
+        if let Some(root) = Arc::get_mut(&mut self.root) {
+            root.permissions = Permissions::GROUP;
+        }
+        self
     }
 
     /// From now on nothing finds space, or everything does.
     #[cfg(test)]
     pub(crate) fn fill(&self, full: bool) {
         let ordering = std::sync::atomic::Ordering::Relaxed;
-        self.0.content.full.store(full, ordering);
+        self.root.content.full.store(full, ordering);
     }
 
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Root) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let root = Arc::clone(&self.0);
-        let task = tokio::task::spawn_blocking(move || {
+        let root = Arc::clone(&self.root);
+        let checked = move || {
             // Before: nothing is written to another folder. After: what was not found, or was
             // written, is not believed if the folder has disappeared meanwhile.
             root.anchor.check(&root.folder)?;
             let result = work(&root);
             root.anchor.check(&root.folder)?;
             result
-        });
-        task.await
-            .unwrap_or_else(|error| Err(StoreError::interrupted(error)))
+        };
+        self.threads.run(checked).await
     }
 }
 
 #[async_trait]
 impl Store for LocalStore {
     async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<()> {
-        let path = self.0.path(key)?;
-        self.blocking(move |root| root.put(&path, &content)).await
+        let path = self.root.path(key)?;
+        let (payload, _owner) = Payload::owned(content);
+        self.blocking(move |root| root.put(&path, &payload)).await
     }
 
     async fn put_if(&self, key: &Key, content: Bytes, expected: &Precondition) -> Result<bool> {
-        let (path, expected) = (self.0.path(key)?, expected.clone());
-        self.blocking(move |root| root.put_if(&path, &content, &expected))
+        let (path, expected) = (self.root.path(key)?, expected.clone());
+        let (payload, _owner) = Payload::owned(vec![content]);
+        self.blocking(move |root| root.put_if(&path, &payload, &expected))
             .await
     }
 
     async fn get_versioned(&self, key: &Key) -> Result<Versioned> {
-        let path = self.0.path(key)?;
-        self.blocking(move |_| swap::read(&path).map_err(|error| failure("reading", &path, error)))
-            .await
+        let path = self.root.path(key)?;
+        self.blocking(move |root| {
+            swap::read(root, &path).map_err(|error| failure("reading", &path, error))
+        })
+        .await
     }
 
     async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail> {
-        let path = self.0.path(key)?;
-        self.blocking(move |_| read_tail(&path, max)).await
+        let path = self.root.path(key)?;
+        self.blocking(move |root| read_tail(root, &path, max)).await
     }
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
-        let path = self.0.path(key)?;
-        self.blocking(move |_| read_range(&path, &range)).await
+        let path = self.root.path(key)?;
+        self.blocking(move |root| read_range(root, &path, &range))
+            .await
     }
 
     async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>> {
@@ -114,13 +134,13 @@ impl Store for LocalStore {
     async fn delete(&self, keys: Vec<Key>) -> Result<u64> {
         let paths = keys
             .iter()
-            .map(|key| self.0.path(key))
+            .map(|key| self.root.path(key))
             .collect::<Result<Vec<_>, _>>()?;
         self.blocking(move |root| root.delete(&paths)).await
     }
 
     async fn delete_if(&self, key: &Key, version: Option<&str>) -> Result<DeleteOutcome> {
-        let (path, version) = (self.0.path(key)?, version.map(str::to_owned));
+        let (path, version) = (self.root.path(key)?, version.map(str::to_owned));
         self.blocking(move |root| root.delete_if(&path, version.as_deref()))
             .await
     }

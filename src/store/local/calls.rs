@@ -1,52 +1,11 @@
-//! The calls of the file system that give and remove names, and those that make them durable.
+//! Records the calls of the file system that give and remove names, and those that make them
+//! durable, for the tests of their order.
 //!
-//! Does: pass each call on, and record it for the tests of their order. Does not: decide the order
-//! (`publish`, `swap`, `tree`). Invariant: names below a root change through these calls only.
-
-use std::fs::{self, File};
-use std::io;
-use std::path::Path;
-
-/// Makes the content of a file durable.
-pub fn sync_file(file: &File, path: &Path) -> io::Result<()> {
-    file.sync_all()?;
-    record::file_synced(file, path);
-    Ok(())
-}
-
-/// Makes the names in a folder durable.
-pub fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()?;
-    record::folder_synced(folder);
-    Ok(())
-}
-
-pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    fs::rename(from, to)?;
-    record::named(from, to);
-    Ok(())
-}
-
-pub fn hard_link(from: &Path, to: &Path) -> io::Result<()> {
-    fs::hard_link(from, to)?;
-    record::named(from, to);
-    Ok(())
-}
-
-pub fn remove_file(path: &Path) -> io::Result<()> {
-    fs::remove_file(path)?;
-    record::removed(path);
-    Ok(())
-}
-
-pub fn remove_folder(path: &Path) -> io::Result<()> {
-    fs::remove_dir(path)?;
-    record::removed(path);
-    Ok(())
-}
+//! Does: nothing outside of tests. Does not: make the calls (`names`). Invariant: each call that
+//! changes a name below a root or syncs it is recorded once it has succeeded.
 
 #[cfg(not(test))]
-mod record {
+pub mod record {
     use std::fs::File;
     use std::path::Path;
 

@@ -100,7 +100,7 @@ fn a_put_syncs_its_file_before_it_has_its_name_and_its_folders_after_it() {
     let folder = tempfile::tempdir().unwrap();
     let root = root(&folder);
     for (number, path) in paths(&root).iter().enumerate() {
-        let (put, calls) = calls_of(|| root.put(path, &content("some bytes")));
+        let (put, calls) = calls_of(|| root.put(path, &content("some bytes").into()));
         put.unwrap();
         assert_durably_named(&root, path, 10, &calls);
         // The first put of a process syncs the name of the base directory, too.
@@ -115,7 +115,7 @@ fn a_put_into_a_folder_that_another_process_has_just_created_syncs_the_folders_a
     let root = root(&folder);
     let path = root.folder.join("x/segments/1.seg");
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let (put, calls) = calls_of(|| root.put(&path, &content("some bytes")));
+    let (put, calls) = calls_of(|| root.put(&path, &content("some bytes").into()));
     put.unwrap();
     assert_durably_named(&root, &path, 10, &calls);
 }
@@ -126,7 +126,7 @@ fn a_large_put_that_bypasses_the_page_cache_is_synced_whole_before_it_has_its_na
     let root = root(&folder);
     let path = root.folder.join("x/segments/1.seg");
     let text = "0123456789".repeat(250_001);
-    let (put, calls) = calls_of(|| root.put(&path, &content(&text)));
+    let (put, calls) = calls_of(|| root.put(&path, &content(&text).into()));
     put.unwrap();
     assert_durably_named(&root, &path, 2_500_010, &calls);
 }
@@ -138,14 +138,18 @@ fn a_conditional_put_is_as_durable_as_a_plain_one() {
     let path = root.folder.join("x/marker");
     let put_if = |text: &'static str, expected: Precondition| {
         calls_of(|| {
-            root.put_if(&path, &Bytes::from_static(text.as_bytes()), &expected)
-                .unwrap()
+            root.put_if(
+                &path,
+                &vec![Bytes::from_static(text.as_bytes())].into(),
+                &expected,
+            )
+            .unwrap()
         })
     };
     let (created, calls) = put_if("created", Precondition::Absent);
     assert!(created);
     assert_durably_named(&root, &path, 7, &calls);
-    let version = super::swap::read(&path).unwrap().version;
+    let version = super::swap::read(&root, &path).unwrap().version;
     let (replaced, calls) = put_if("replaced by this", Precondition::Version(version));
     assert!(replaced);
     assert_durably_named(&root, &path, 16, &calls);
@@ -158,7 +162,7 @@ fn a_removal_is_durable_once_it_is_answered() {
     let [one, other] = paths(&root);
     let (kept, marker) = (root.folder.join("x/marker"), root.folder.join("y/marker"));
     for path in [&one, &other, &kept, &marker] {
-        root.put(path, &content("some bytes")).unwrap();
+        root.put(path, &content("some bytes").into()).unwrap();
     }
     // Its folder becomes empty and goes with it; the one above remains.
     let (removed, calls) = calls_of(|| root.delete(std::slice::from_ref(&one)));
@@ -181,7 +185,7 @@ fn a_base_directory_without_fsync_syncs_nothing() {
     let root = Root::new(folder.path().join("base"), false, false, WRITER);
     let path = root.folder.join("x/segments/1.seg");
     let (_, calls) = calls_of(|| {
-        root.put(&path, &content("some bytes")).unwrap();
+        root.put(&path, &content("some bytes").into()).unwrap();
         root.delete(std::slice::from_ref(&path)).unwrap();
     });
     let synced = |call: &Call| matches!(call, Call::FileSynced(..) | Call::FolderSynced(_));

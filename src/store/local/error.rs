@@ -52,7 +52,14 @@ pub fn failure(doing: &str, path: &Path, error: io::Error) -> StoreError {
         ),
         Io::NotADirectory => (
             Refused,
-            Some("a part of this path is a file; remove it or choose another base directory"),
+            Some(
+                "a part of this path is a file; remove it or choose another base directory; a \
+                 symbolic link is no folder either",
+            ),
+        ),
+        _ if error.raw_os_error() == Some(libc::ELOOP) => (
+            Refused,
+            Some("it is a symbolic link, and none is followed below a base directory; remove it"),
         ),
         _ if error.raw_os_error() == Some(libc::EMFILE) => (
             Unavailable,

@@ -2,8 +2,9 @@
 //!
 //! Does: write files that are complete and durable once they have their name, read ranges of them,
 //! remove them together with the folders that become empty. Does not: know what the files are for.
-//! Invariant: a file under its final name is complete; a file whose name ends in `.tmp` is locked
-//! by the process that writes it, so an unlocked one is abandoned.
+//! Invariant: no symbolic link below a base directory is followed; a file under its final name is
+//! complete; a file whose name ends in `.tmp` is locked by the process that writes it, so an
+//! unlocked one is abandoned.
 
 mod anchor;
 mod backend;
@@ -12,6 +13,9 @@ mod content;
 #[cfg(test)]
 mod durability_tests;
 mod error;
+mod names;
+mod payload;
+mod permissions;
 mod publish;
 mod read;
 mod reserve;
@@ -19,6 +23,7 @@ mod root;
 mod swap;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod tree;
 
 pub use backend::{LocalStore, WriteMode};

@@ -5,15 +5,13 @@
 //! only once its content is complete, and a put that returned `Ok` survives a power failure (if
 //! `fsync`).
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-
-use super::calls;
 use super::error::put_failure;
+use super::payload::Payload;
 use super::reserve::is_full;
 use super::root::Root;
 use super::swap;
@@ -21,22 +19,23 @@ use crate::store::keys;
 use crate::store::{Precondition, Result};
 
 /// How many times a put is repeated because another process removed its folder or temporary.
-const MAX_FOLDER_RACES: u32 = 16;
+const MAX_FOLDER_RACES: u32 = 100;
 
 impl Root {
-    pub fn put(&self, path: &Path, content: &[Bytes]) -> Result<()> {
-        self.publish(path, content, &|temporary| calls::rename(temporary, path))?;
+    pub fn put(&self, path: &Path, content: &Payload) -> Result<()> {
+        self.publish(path, content, &|temporary| self.rename(temporary, path))?;
         self.create_reserve(path);
         Ok(())
     }
 
-    pub fn put_if(&self, path: &Path, content: &Bytes, expected: &Precondition) -> Result<bool> {
-        let content = std::slice::from_ref(content);
+    pub fn put_if(&self, path: &Path, content: &Payload, expected: &Precondition) -> Result<bool> {
         let reserve = self.reserve_beside(path);
         let written = self.publish(path, content, &|temporary| match expected {
-            Precondition::Absent | Precondition::StrictlyAbsent => swap::create(temporary, path),
+            Precondition::Absent | Precondition::StrictlyAbsent => {
+                swap::create(self, temporary, path)
+            }
             Precondition::Version(version) => {
-                swap::replace(temporary, path, version, reserve.as_deref())
+                swap::replace(self, temporary, path, version, reserve.as_deref())
             }
         })?;
         self.create_reserve(path);
@@ -51,7 +50,7 @@ impl Root {
     fn publish<T>(
         &self,
         path: &Path,
-        content: &[Bytes],
+        content: &Payload,
         name: &dyn Fn(&Path) -> io::Result<T>,
     ) -> Result<T> {
         let mut races = 0;
@@ -72,18 +71,18 @@ impl Root {
     fn try_publish<T>(
         &self,
         path: &Path,
-        content: &[Bytes],
+        content: &Payload,
         name: &dyn Fn(&Path) -> io::Result<T>,
     ) -> io::Result<T> {
         let folder = path.parent().unwrap_or(&self.folder);
-        self.create_folder(folder)?;
+        self.create_folders(folder)?;
         let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(keys::temporary_suffix(self.writer, number));
         let temporary = PathBuf::from(temporary);
         let written = match self.write_temporary(&temporary, content) {
             Err(error) if is_full(&error) => {
-                let _ = fs::remove_file(&temporary);
+                let _ = self.remove_file(&temporary);
                 self.write_reserve(&temporary, content).map_err(|_| error)
             }
             written => written,
@@ -92,50 +91,69 @@ impl Root {
         let named = written.and_then(|file| (name(&temporary), file).0);
         // After a rename there is nothing to remove. A failure is harmless: the temporary is
         // unlocked and will be removed as stale.
-        let _ = calls::remove_file(&temporary);
+        let _ = self.remove_file(&temporary);
         let named = named?;
         self.sync_folders(folder)?;
         Ok(named)
     }
 
     /// Returns the file, which is locked while it is open.
-    pub fn write_temporary(&self, temporary: &Path, content: &[Bytes]) -> io::Result<File> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(temporary)?;
+    pub fn write_temporary(&self, temporary: &Path, content: &Payload) -> io::Result<File> {
+        let mut file = self.create(temporary)?;
         // Where the file system has no locks every temporary counts as locked (`is_abandoned`).
         let _ = file.try_lock();
-        self.content.write(&mut file, content)?;
+        // Only for the write: what follows may hang.
+        self.content.write(&mut file, &content.get()?)?;
         if self.fsync {
-            calls::sync_file(&file, temporary)?;
+            self.sync_file(&file, temporary)?;
         }
         Ok(file)
     }
 
-    pub fn create_folder(&self, folder: &Path) -> io::Result<()> {
-        if !self.is_below(folder) && self.anchor.is_set() {
-            // The root has disappeared since the operation began: it is not ours to create.
-            return fs::metadata(folder).map(drop);
+    /// Creates a folder and those above it that do not exist. If others remove one meanwhile, the
+    /// put fails and is repeated: whoever waits here for a folder that cannot be made (`/proc/x`)
+    /// waits for ever.
+    pub fn create_folders(&self, folder: &Path) -> io::Result<()> {
+        if folder == self.folder {
+            if self.anchor.is_set() {
+                // It has disappeared since the operation began, or exists: it is not ours to create.
+                return fs::metadata(folder).map(drop);
+            }
+            return self.create_root_durably();
         }
-        match fs::create_dir(folder) {
+        match self.create_folder(folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let parent = folder.parent().ok_or(error)?;
-                self.create_folder(parent)?;
+                self.create_folders(folder.parent().ok_or(error)?)?;
                 self.create_folder(folder)
+                    .or_else(|error| self.is_folder(folder, error))
             }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if fs::metadata(folder)?.is_dir() {
-                    return Ok(());
-                }
-                Err(io::Error::from(io::ErrorKind::NotADirectory))
-            }
-            Ok(()) if self.fsync && !self.is_below(folder) => {
-                // The root itself or a folder above it; those below are synced by each put.
-                folder.parent().map_or(Ok(()), calls::sync_folder)
-            }
-            other => other,
+            Err(error) => self.is_folder(folder, error),
+            Ok(()) => Ok(()),
         }
+    }
+
+    /// No failure of its creation if it exists.
+    fn is_folder(&self, folder: &Path, error: io::Error) -> io::Result<()> {
+        match error.kind() {
+            io::ErrorKind::AlreadyExists => self.open_folder(folder).map(drop),
+            _ => Err(error),
+        }
+    }
+
+    fn create_root_durably(&self) -> io::Result<()> {
+        let missing = self
+            .folder
+            .ancestors()
+            .take_while(|folder| !folder.exists());
+        let missing = missing.count();
+        self.create_root()?;
+        if self.fsync {
+            // Those below it are synced by each put.
+            for parent in self.folder.ancestors().skip(1).take(missing) {
+                File::open(parent)?.sync_all()?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes the names in a folder durable, and those of the folders up to the root: another
@@ -149,10 +167,10 @@ impl Root {
             self.folder.parent(),
         ) {
             // Another daemon may just be creating the root. Lack of permission there is no failure.
-            let _ = calls::sync_folder(parent);
+            let _ = File::open(parent).and_then(|parent| parent.sync_all());
         }
         for folder in folder.ancestors() {
-            calls::sync_folder(folder)?;
+            self.sync_folder(folder)?;
             if folder == self.folder {
                 break;
             }

@@ -11,11 +11,14 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::error::failure;
+use super::root::Root;
 use crate::store::{Result, StoreError};
 use crate::store::{StoreErrorKind, Tail};
 
-fn open(path: &Path) -> Result<(File, Metadata)> {
-    let opened = File::open(path).and_then(|file| file.metadata().map(|meta| (file, meta)));
+fn open(root: &Root, path: &Path) -> Result<(File, Metadata)> {
+    let opened = root
+        .open(path)
+        .and_then(|file| file.metadata().map(|meta| (file, meta)));
     opened.map_err(|error| failure("reading", path, error))
 }
 
@@ -37,8 +40,8 @@ fn read_exactly(mut file: &File, path: &Path, range: &Range<u64>) -> Result<Byte
 ///
 /// # Errors
 /// `Corrupt` if the file does not have all of them; otherwise those of the file system.
-pub fn read_range(path: &Path, range: &Range<u64>) -> Result<Bytes> {
-    let (file, metadata) = open(path)?;
+pub fn read_range(root: &Root, path: &Path, range: &Range<u64>) -> Result<Bytes> {
+    let (file, metadata) = open(root, path)?;
     // Checked before memory is allocated: the range may come from a damaged handle.
     let size = metadata.len();
     if range.end > size {
@@ -52,8 +55,8 @@ pub fn read_range(path: &Path, range: &Range<u64>) -> Result<Bytes> {
 ///
 /// # Errors
 /// Those of the file system.
-pub fn read_tail(path: &Path, max: u64) -> Result<Tail> {
-    let (file, metadata) = open(path)?;
+pub fn read_tail(root: &Root, path: &Path, max: u64) -> Result<Tail> {
+    let (file, metadata) = open(root, path)?;
     let object_size = metadata.len();
     let range = object_size.saturating_sub(max)..object_size;
     Ok(Tail {

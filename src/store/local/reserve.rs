@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::payload::Payload;
 use super::root::Root;
 use super::swap;
 use crate::store::keys;
@@ -41,22 +42,20 @@ impl Root {
         use keys::OwnObject::{Marker, Segment};
         let reserve = self.reserve();
         let object = self.key(path).and_then(|key| keys::parse(&key));
-        if !matches!(object, Some(Marker(_) | Segment(..)))
-            || fs::symlink_metadata(&reserve).is_ok()
-        {
+        if !matches!(object, Some(Marker(_) | Segment(..))) || self.exists(&reserve) {
             return;
         }
         let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
         let mut temporary = reserve.as_os_str().to_owned();
         temporary.push(keys::temporary_suffix(self.writer, number));
         let temporary = PathBuf::from(temporary);
-        let content = [Bytes::from_static(&[0; SIZE])];
+        let content = Payload::from(vec![Bytes::from_static(&[0; SIZE])]);
         let folder = reserve.parent().unwrap_or(&self.folder);
-        let written = self.create_folder(folder);
+        let written = self.create_folders(folder);
         let written = written.and_then(|()| self.write_temporary(&temporary, &content));
-        let created = written.and_then(|file| (fs::rename(&temporary, &reserve), file).0);
+        let created = written.and_then(|file| (self.rename(&temporary, &reserve), file).0);
         if let Err(error) = created {
-            let _ = fs::remove_file(&temporary);
+            let _ = self.remove_file(&temporary);
             tracing::debug!(reserve = %reserve.display(), %error, "cannot create the reserve");
         }
     }
@@ -65,14 +64,14 @@ impl Root {
     ///
     /// # Errors
     /// `NotFound` if there is no reserve; otherwise those of the file system.
-    pub fn write_reserve(&self, temporary: &Path, content: &[Bytes]) -> io::Result<File> {
+    pub fn write_reserve(&self, temporary: &Path, content: &Payload) -> io::Result<File> {
         let reserve = self.reserve_beside(temporary).ok_or(ErrorKind::NotFound)?;
-        let content = content.concat();
+        let content = content.get()?.concat();
         if content.len() > SIZE {
             return Err(ErrorKind::NotFound.into());
         }
-        fs::rename(reserve, temporary)?;
-        let file = swap::lock(temporary)?.ok_or(ErrorKind::NotFound)?;
+        self.rename(&reserve, temporary)?;
+        let file = swap::lock(self, temporary)?.ok_or(ErrorKind::NotFound)?;
         if file.metadata()?.nlink() > 1 {
             // A replacement was interrupted: it still is a marker.
             return Err(ErrorKind::NotFound.into());
@@ -89,7 +88,7 @@ impl Root {
     pub fn is_reserve_writable(&self) -> bool {
         let reserve = self.reserve();
         let write = || {
-            let file = swap::lock(&reserve)?.ok_or(ErrorKind::NotFound)?;
+            let file = swap::lock(self, &reserve)?.ok_or(ErrorKind::NotFound)?;
             let (mine, now) = (file.metadata()?, fs::symlink_metadata(&reserve)?);
             if (mine.ino(), mine.nlink()) != (now.ino(), 1) {
                 return Err(io::Error::from(ErrorKind::NotFound));

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use super::anchor::Anchor;
 use super::content::ContentWriter;
+use super::permissions::Permissions;
 use crate::store::keys::{self, Key};
 use crate::store::{Result, StoreError, StoreErrorKind};
 
@@ -15,6 +16,7 @@ use crate::store::{Result, StoreError, StoreErrorKind};
 #[derive(Debug)]
 pub struct Root {
     pub folder: PathBuf,
+    pub permissions: Permissions,
     pub fsync: bool,
     pub content: ContentWriter,
     /// Identifies this process in the names of its temporaries.
@@ -29,6 +31,7 @@ impl Root {
     pub fn new(folder: PathBuf, fsync: bool, direct: bool, writer: u64) -> Self {
         Self {
             folder,
+            permissions: Permissions::OWNER,
             fsync,
             content: ContentWriter::new(direct),
             writer,

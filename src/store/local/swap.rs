@@ -6,14 +6,14 @@
 //! replaced decides between them; it is held from the check to the rename. While a process is
 //! stopped in between, no other can change this file, so its check stays valid.
 
-use std::fs::{self, File, Metadata, TryLockError};
+use std::fs::{File, Metadata, TryLockError};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use super::calls;
 use super::error::if_found;
+use super::root::Root;
 use crate::store::{DeleteOutcome, MAX_VERSIONED_SIZE, Versioned, stable_hash};
 
 /// A lock is waited for about five seconds.
@@ -24,8 +24,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 /// `InvalidData` if it is too large; otherwise those of the file system.
-pub fn read(path: &Path) -> io::Result<Versioned> {
-    let mut file = File::open(path)?;
+pub fn read(root: &Root, path: &Path) -> io::Result<Versioned> {
+    let mut file = root.open(path)?;
     let metadata = file.metadata()?;
     if metadata.len() > MAX_VERSIONED_SIZE {
         let size = metadata.len();
@@ -58,8 +58,8 @@ pub fn entity_tag(metadata: &Metadata) -> String {
 ///
 /// # Errors
 /// Those of the file system.
-pub fn create(temporary: &Path, path: &Path) -> io::Result<bool> {
-    match calls::hard_link(temporary, path) {
+pub fn create(root: &Root, temporary: &Path, path: &Path) -> io::Result<bool> {
+    match root.hard_link(temporary, path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
@@ -68,10 +68,10 @@ pub fn create(temporary: &Path, path: &Path) -> io::Result<bool> {
             // is lost.
             tracing::debug!(path = %path.display(), %error,
                 "the file system has no hard links; renaming");
-            if fs::symlink_metadata(path).is_ok() {
+            if root.exists(path) {
                 return Ok(false);
             }
-            calls::rename(temporary, path).map(|()| true)
+            root.rename(temporary, path).map(|()| true)
         }
     }
 }
@@ -82,19 +82,20 @@ pub fn create(temporary: &Path, path: &Path) -> io::Result<bool> {
 /// # Errors
 /// Those of the file system.
 pub fn replace(
+    root: &Root,
     temporary: &Path,
     path: &Path,
     version: &str,
     reserve: Option<&Path>,
 ) -> io::Result<bool> {
-    let Some(_lock) = lock(path)? else {
+    let Some(_lock) = lock(root, path)? else {
         return Ok(false);
     };
-    match if_found(read(path))? {
+    match if_found(read(root, path))? {
         Some(found) if found.version == version => {
             // It fails if there is one already, or without hard links; then nothing is retained.
-            let _ = reserve.map(|reserve| calls::hard_link(path, reserve));
-            calls::rename(temporary, path).map(|()| true)
+            let _ = reserve.map(|reserve| root.hard_link(path, reserve));
+            root.rename(temporary, path).map(|()| true)
         }
         _ => Ok(false),
     }
@@ -104,18 +105,18 @@ pub fn replace(
 ///
 /// # Errors
 /// Those of the file system.
-pub fn remove(path: &Path, version: Option<&str>) -> io::Result<DeleteOutcome> {
-    let Some(_lock) = lock(path)? else {
+pub fn remove(root: &Root, path: &Path, version: Option<&str>) -> io::Result<DeleteOutcome> {
+    let Some(_lock) = lock(root, path)? else {
         return Ok(DeleteOutcome::Absent);
     };
     if let Some(version) = version {
-        match if_found(read(path))? {
+        match if_found(read(root, path))? {
             Some(found) if found.version == version => {}
             Some(_) => return Ok(DeleteOutcome::Changed),
             None => return Ok(DeleteOutcome::Absent),
         }
     }
-    let removed = if_found(calls::remove_file(path))?;
+    let removed = if_found(root.remove_file(path))?;
     Ok(removed.map_or(DeleteOutcome::Absent, |()| DeleteOutcome::Removed))
 }
 
@@ -124,10 +125,8 @@ pub fn remove(path: &Path, version: Option<&str>) -> io::Result<DeleteOutcome> {
 ///
 /// # Errors
 /// Those of the file system, or `TimedOut`.
-pub fn lock(path: &Path) -> io::Result<Option<File>> {
-    // For writing: network file systems lock exclusively only files that are open for writing.
-    let opened = File::options().read(true).write(true).open(path);
-    let Some(file) = if_found(opened)? else {
+pub fn lock(root: &Root, path: &Path) -> io::Result<Option<File>> {
+    let Some(file) = if_found(root.open_to_lock(path))? else {
         return Ok(None);
     };
     for _ in 0..LOCK_TRIES {
@@ -151,6 +150,7 @@ pub fn lock(path: &Path) -> io::Result<Option<File>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     /// A folder with a temporary that holds `content`.
     fn temporary(folder: &Path, content: &str) -> std::path::PathBuf {
@@ -162,6 +162,7 @@ mod tests {
     #[test]
     fn one_of_many_concurrent_creates_succeeds_and_one_of_many_replaces() {
         let folder = tempfile::tempdir().unwrap();
+        let root = &Root::new(folder.path().into(), true, true, 7);
         let path = folder.path().join("marker");
         let race = |name: &str, attempt: &(dyn Fn(&Path) -> io::Result<bool> + Sync)| {
             std::thread::scope(|scope| {
@@ -175,10 +176,13 @@ mod tests {
                 won.filter(|won| *won).count()
             })
         };
-        assert_eq!(race("create", &|temporary| create(temporary, &path)), 1);
+        assert_eq!(
+            race("create", &|temporary| create(root, temporary, &path)),
+            1
+        );
         for round in 0..50 {
-            let version = read(&path).unwrap().version;
-            let replace = |temporary: &Path| replace(temporary, &path, &version, None);
+            let version = read(root, &path).unwrap().version;
+            let replace = |temporary: &Path| replace(root, temporary, &path, &version, None);
             assert_eq!(race(&format!("replace-{round}"), &replace), 1, "{round}");
         }
     }
@@ -186,20 +190,24 @@ mod tests {
     #[test]
     fn a_file_that_changed_is_neither_replaced_nor_removed() {
         let folder = tempfile::tempdir().unwrap();
+        let root = &Root::new(folder.path().into(), true, true, 7);
         let path = folder.path().join("marker");
-        assert!(create(&temporary(folder.path(), "one"), &path).unwrap());
-        let one = read(&path).unwrap().version;
-        assert!(replace(&temporary(folder.path(), "two"), &path, &one, None).unwrap());
-        assert!(!replace(&temporary(folder.path(), "three"), &path, &one, None).unwrap());
-        assert_eq!(remove(&path, Some(&one)).unwrap(), DeleteOutcome::Changed);
-        let two = read(&path).unwrap();
+        assert!(create(root, &temporary(folder.path(), "one"), &path).unwrap());
+        let one = read(root, &path).unwrap().version;
+        assert!(replace(root, &temporary(folder.path(), "two"), &path, &one, None).unwrap());
+        assert!(!replace(root, &temporary(folder.path(), "three"), &path, &one, None).unwrap());
+        assert_eq!(
+            remove(root, &path, Some(&one)).unwrap(),
+            DeleteOutcome::Changed
+        );
+        let two = read(root, &path).unwrap();
         assert_eq!(&two.bytes[..], b"two");
         assert_eq!(
-            remove(&path, Some(&two.version)).unwrap(),
+            remove(root, &path, Some(&two.version)).unwrap(),
             DeleteOutcome::Removed
         );
-        assert_eq!(remove(&path, None).unwrap(), DeleteOutcome::Absent);
-        assert!(!replace(&temporary(folder.path(), "four"), &path, &one, None).unwrap());
+        assert_eq!(remove(root, &path, None).unwrap(), DeleteOutcome::Absent);
+        assert!(!replace(root, &temporary(folder.path(), "four"), &path, &one, None).unwrap());
         assert!(!path.exists());
     }
 
@@ -207,17 +215,18 @@ mod tests {
     fn a_file_does_not_change_between_the_check_and_the_rename_of_another_process() {
         // Story: a daemon may be stopped right there for any time, and its check must stay valid.
         let folder = tempfile::tempdir().unwrap();
+        let root = &Root::new(folder.path().into(), true, true, 7);
         let path = folder.path().join("marker");
         fs::write(&path, "one").unwrap();
-        let version = read(&path).unwrap().version;
-        let stopped = lock(&path).unwrap();
+        let version = read(root, &path).unwrap().version;
+        let stopped = lock(root, &path).unwrap();
         std::thread::scope(|scope| {
             let other = scope.spawn(|| {
                 let temporary = temporary(folder.path(), "other");
-                replace(&temporary, &path, &version, None).unwrap()
+                replace(root, &temporary, &path, &version, None).unwrap()
             });
             std::thread::sleep(Duration::from_millis(50));
-            assert_eq!(read(&path).unwrap().version, version);
+            assert_eq!(read(root, &path).unwrap().version, version);
             let temporary = temporary(folder.path(), "stopped");
             fs::rename(temporary, &path).unwrap();
             drop(stopped);

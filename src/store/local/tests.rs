@@ -208,6 +208,134 @@ async fn a_file_in_place_of_the_folder_is_named_with_a_hint() {
     );
 }
 
+/// Story: files were read, written and removed through a symbolic link in a base directory,
+/// wherever it led.
+#[tokio::test]
+async fn no_symbolic_link_below_a_base_directory_is_followed() {
+    use std::os::unix::fs::symlink;
+    let folder = tempfile::tempdir().unwrap();
+    let (base, outside) = (folder.path().join("base"), folder.path().join("outside"));
+    let store = LocalStore::new(base.clone(), WriteMode::Cached, 7);
+    let outer = LocalStore::new(outside.clone(), WriteMode::Cached, 7);
+    let marker = keys::marker(&exchange());
+    for key in [key(1), marker.clone()] {
+        outer.put(&key, bytes()).await.unwrap();
+    }
+    let before = files_below(&outside);
+    fs::create_dir_all(base.join("v1")).unwrap();
+    // The folder of an exchange, then a file in it, leads outside.
+    let linked = base.join("v1/query_1-x");
+    for is_file in [false, true] {
+        match is_file {
+            false => symlink(outside.join("v1/query_1-x"), &linked).unwrap(),
+            true => {
+                fs::remove_file(&linked).unwrap();
+                fs::create_dir_all(linked.join("segments")).unwrap();
+                for key in [key(1), marker.clone()] {
+                    symlink(outside.join(key.as_str()), base.join(key.as_str())).unwrap();
+                }
+            }
+        }
+        let refused = [
+            store.get_range(&key(1), 0..4).await.unwrap_err(),
+            store.get_tail(&key(1), 4).await.unwrap_err(),
+            store.get_versioned(&marker).await.unwrap_err(),
+            store.delete_if(&marker, None).await.unwrap_err(),
+        ];
+        for error in refused {
+            assert_eq!(error.kind, Refused, "{error}");
+            assert!(error.to_string().contains("symbolic link"), "{error}");
+        }
+        assert_eq!(store.put(&key(1), bytes()).await.is_ok(), is_file);
+        assert_eq!(store.delete(vec![key(1)]).await.is_ok(), is_file);
+        let listed = store.list_folders(&keys::all_segments()).await.unwrap();
+        assert_eq!(listed.len(), usize::from(is_file), "{listed:?}");
+        assert_eq!(files_below(&outside), before, "nothing outside has changed");
+    }
+}
+
+#[tokio::test]
+async fn the_base_directory_itself_may_be_a_symbolic_link() {
+    let folder = tempfile::tempdir().unwrap();
+    let (real, link) = (folder.path().join("real"), folder.path().join("link"));
+    fs::create_dir(&real).unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let store = LocalStore::new(link, WriteMode::Direct, 7);
+    store.put(&key(1), bytes()).await.unwrap();
+    assert_eq!(store.list(&keys::all_segments()).await.unwrap().len(), 1);
+    assert!(real.join(key(1).as_str()).exists());
+}
+
+/// All files below a folder with their contents.
+fn files_below(folder: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut folders = vec![folder.to_owned()];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => files.push((path.clone(), fs::read(&path).unwrap())),
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// Story: pages lay in folders of mode 0755 and files of mode 0644, for every user of the machine
+/// to read, and pages are not encrypted.
+#[tokio::test]
+async fn folders_and_files_are_the_owners_alone_or_the_groups_too() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let new = |name: &str| LocalStore::new(folder.path().join(name), WriteMode::Direct, 7);
+    let stores = [
+        ("alone/base", new("alone/base"), 0o700, 0o600),
+        (
+            "group/base",
+            new("group/base").shared_with_group(),
+            0o770,
+            0o660,
+        ),
+    ];
+    for (base, store, of_folders, of_files) in stores {
+        store.put(&key(1), bytes()).await.unwrap();
+        let marker = keys::marker(&exchange());
+        let absent = crate::store::Precondition::Absent;
+        assert!(
+            store
+                .put_if(&marker, Bytes::from_static(b"{}"), &absent)
+                .await
+                .unwrap()
+        );
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let base = folder.path().join(base);
+        for key in [key(1), marker] {
+            let file = base.join(key.as_str());
+            assert_eq!(mode(&file), of_files, "{key}");
+            for folder in file
+                .ancestors()
+                .skip(1)
+                .take_while(|f| f.starts_with(&base))
+            {
+                assert_eq!(mode(folder), of_folders, "{}", folder.display());
+            }
+        }
+    }
+}
+
+/// Story: `stopover check --base-directory /proc/x` never ended: the folder could not be made
+/// though its parent exists, and was tried again and again.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_folder_that_cannot_be_made_is_an_error() {
+    let store = LocalStore::new("/proc/x".into(), WriteMode::Direct, 7);
+    let error = store.put(&key(1), bytes()).await.unwrap_err();
+    assert_eq!(error.kind, Unavailable);
+    assert!(error.to_string().contains("/proc/x"), "{error}");
+}
+
 #[tokio::test]
 async fn keys_cannot_leave_the_base_directory() {
     let folder = tempfile::tempdir().unwrap();

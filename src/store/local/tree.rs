@@ -6,11 +6,10 @@
 //! removed.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::fs::{self, File, Metadata, TryLockError};
+use std::fs::{self, Metadata, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::calls;
 use super::error::{failure, if_found};
 use super::root::Root;
 use super::swap;
@@ -37,7 +36,7 @@ impl Root {
         let mut found = Vec::new();
         let mut folders = VecDeque::from([self.folder.clone()]);
         while let Some(folder) = folders.pop_front() {
-            for (path, is_folder) in read_folder(&folder)? {
+            for (path, is_folder) in self.read_folder(&folder)? {
                 if found.len() >= max {
                     return Ok(found);
                 }
@@ -55,7 +54,7 @@ impl Root {
     pub fn list_folders(&self, folder: &Folder) -> Result<Vec<String>> {
         let folder = self.folder.join(folder.as_str());
         self.refuse_links(&folder)?;
-        let entries = read_folder(&folder)?;
+        let entries = self.read_folder(&folder)?;
         let folders = entries.into_iter().filter(|(_, is_folder)| *is_folder);
         Ok(folders
             .filter_map(|(path, _)| Some(path.file_name()?.to_str()?.into()))
@@ -71,7 +70,7 @@ impl Root {
                 stale.push(path.to_path_buf());
             }
         })?;
-        stale.retain(|path| is_abandoned(path));
+        stale.retain(|path| self.is_abandoned(path));
         let removed = self.delete(&stale)?;
         for folder in folders.iter().rev() {
             self.remove_empty(folder);
@@ -91,7 +90,7 @@ impl Root {
         let mut next = 0;
         while let Some(folder) = folders.get(next).cloned() {
             next += 1;
-            for (path, is_folder) in read_folder(&folder)? {
+            for (path, is_folder) in self.read_folder(&folder)? {
                 if is_folder {
                     folders.push(path);
                     continue;
@@ -136,7 +135,7 @@ impl Root {
             if is_foreign(path) {
                 continue;
             }
-            let gone = if_found(calls::remove_file(path));
+            let gone = if_found(self.remove_file(path));
             let gone = gone.map_err(|error| failure("removing", path, error))?;
             removed += u64::from(gone.is_some());
         }
@@ -149,7 +148,7 @@ impl Root {
         if is_foreign(path) {
             return Ok(DeleteOutcome::Absent);
         }
-        let outcome = swap::remove(path, version);
+        let outcome = swap::remove(self, path, version);
         let outcome = outcome.map_err(|error| failure("removing", path, error))?;
         if outcome == DeleteOutcome::Removed {
             self.create_reserve(path);
@@ -164,7 +163,7 @@ impl Root {
         for folder in folders.into_iter().rev() {
             let remaining = self.remove_empty(folder);
             if self.fsync && removed {
-                if_found(calls::sync_folder(remaining))
+                if_found(self.sync_folder(remaining))
                     .map_err(|error| failure("removing from", remaining, error))?;
             }
         }
@@ -177,7 +176,7 @@ impl Root {
         let mut folders = folder
             .ancestors()
             .take_while(|folder| self.is_own_folder(folder));
-        let remaining = folders.find(|folder| if_found(calls::remove_folder(folder)).is_err());
+        let remaining = folders.find(|folder| if_found(self.remove_folder(folder)).is_err());
         remaining.unwrap_or(&self.folder)
     }
 }
@@ -187,28 +186,33 @@ fn is_foreign(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| !found.is_file())
 }
 
-/// A temporary that no process has locked will never get its final name. Two races are harmless: if
-/// it has just been renamed, its path is missing and removing it does nothing; if it has not been
-/// locked yet, its writer finds it missing and starts over.
-fn is_abandoned(path: &Path) -> bool {
-    match File::open(path).map(|file| (file.try_lock(), file)) {
-        Ok((Ok(()), _)) => true,
-        Ok((Err(TryLockError::WouldBlock), _)) => false,
-        Ok((Err(TryLockError::Error(error)), _)) | Err(error) => {
-            tracing::debug!(path = %path.display(), %error,
+impl Root {
+    /// A temporary that no process has locked will never get its final name. Two races are
+    /// harmless: if it has just been renamed, its path is missing and removing it does nothing; if
+    /// it has not been locked yet, its writer finds it missing and starts over.
+    fn is_abandoned(&self, path: &Path) -> bool {
+        match self.open(path).map(|file| (file.try_lock(), file)) {
+            Ok((Ok(()), _)) => true,
+            Ok((Err(TryLockError::WouldBlock), _)) => false,
+            Ok((Err(TryLockError::Error(error)), _)) | Err(error) => {
+                tracing::debug!(path = %path.display(), %error,
                 "cannot test whether a temporary is in use; retaining it");
-            false
+                false
+            }
         }
     }
-}
 
-/// The entries of a folder and whether they are folders; none if it does not exist.
-fn read_folder(folder: &Path) -> Result<Vec<(PathBuf, bool)>> {
-    let read = || -> io::Result<Vec<(PathBuf, bool)>> {
-        fs::read_dir(folder)?
-            .map(|entry| entry.and_then(|entry| Ok((entry.path(), entry.file_type()?.is_dir()))))
-            .collect()
-    };
-    let entries = if_found(read()).map_err(|error| failure("listing", folder, error))?;
-    Ok(entries.unwrap_or_default())
+    /// The entries of a folder and whether they are folders; none if it does not exist.
+    fn read_folder(&self, folder: &Path) -> Result<Vec<(PathBuf, bool)>> {
+        let read = || -> io::Result<Vec<(PathBuf, bool)>> {
+            self.open_folder(folder)?;
+            fs::read_dir(folder)?
+                .map(|entry| {
+                    entry.and_then(|entry| Ok((entry.path(), entry.file_type()?.is_dir())))
+                })
+                .collect()
+        };
+        let entries = if_found(read()).map_err(|error| failure("listing", folder, error))?;
+        Ok(entries.unwrap_or_default())
+    }
 }

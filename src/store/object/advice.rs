@@ -128,7 +128,7 @@ fn hint(status: Option<u16>, code: Option<&str>, text: &str) -> Option<&'static 
             "set region to that of the bucket"
         }
         (_, Some("RequestTimeTooSkewed")) => "set this machine's clock: signatures carry the time",
-        (Some(401 | 403), _) => {
+        (Some(401 | 403), _) | (None, Some("AccessDenied")) => {
             "the credentials need permission to get, put, list and delete objects below the URI"
         }
         _ if is_wrong_region(text) => "set region to that of the bucket",

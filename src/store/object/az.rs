@@ -8,9 +8,9 @@ use object_store::ClientConfigKey;
 use object_store::azure::{AzureConfigKey as Az, MicrosoftAzureBuilder};
 
 use super::client::{
-    self, REQUEST_TIMEOUT, check_endpoint, client_options, from_environment, is_true, no_retries,
-    take_given,
+    self, check_endpoint, client_options, from_environment, is_true, no_retries, take_given,
 };
+use super::progress::Connector;
 use crate::config::BaseUri;
 use crate::store::opened::OpenedStore;
 use crate::store::options::Options;
@@ -31,7 +31,7 @@ const SECRETS: [Az; 4] = [Az::AccessKey, Az::SasKey, Az::ClientSecret, Az::Token
 
 /// Opens a base directory; `None` if its options are wrong or contradict each other, which is
 /// reported.
-pub fn open(uri: &BaseUri, options: &mut Options) -> Option<OpenedStore> {
+pub fn open(uri: &BaseUri, options: &mut Options, connector: Connector) -> Option<OpenedStore> {
     let client_options = client_options(options);
     let given = take_given(options, OPTIONS, "azure_", Az::ContainerName);
     let gives = |key: &Az| given.iter().any(|setting| setting.key == *key);
@@ -41,9 +41,7 @@ pub fn open(uri: &BaseUri, options: &mut Options) -> Option<OpenedStore> {
     if SECRETS.iter().any(gives) {
         environment.retain(|variable| variable.key == Az::AccountName);
     }
-    let mut builder = MicrosoftAzureBuilder::new()
-        .with_client_options(client_options)
-        .with_config(Az::Client(ClientConfigKey::Timeout), REQUEST_TIMEOUT);
+    let mut builder = MicrosoftAzureBuilder::new().with_client_options(client_options);
     for setting in environment.iter().chain(&given) {
         builder = builder.with_config(setting.key, setting.value.expose());
     }
@@ -61,10 +59,13 @@ pub fn open(uri: &BaseUri, options: &mut Options) -> Option<OpenedStore> {
     }
     let builder = builder
         .with_container_name(uri.bucket())
-        .with_retry(no_retries());
+        .with_retry(no_retries())
+        .with_http_connector(connector.clone());
     let endpoint = endpoint.as_deref().unwrap_or("azure").trim_end_matches('/');
     let endpoint = format!("{endpoint} {account}");
-    client::opened(uri, options, &endpoint, || builder.build())
+    client::opened(uri, options, &endpoint, connector.policy, || {
+        builder.build()
+    })
 }
 
 fn check_credentials(options: &mut Options, gives: impl Fn(&Az) -> bool) {

@@ -1,7 +1,7 @@
 //! What the clients of all clouds have in common.
 //!
-//! Does: map options to the client's keys, check endpoints, set timeouts, name the location. Does
-//! not: know a cloud (`s3`, `gs`, `az`). Invariant: a client retries nothing itself
+//! Does: map options to the client's keys, check endpoints, name the location. Does not: know a
+//! cloud (`s3`, `gs`, `az`). Invariant: a client retries nothing itself
 //! (docs/decisions/storage-failure-and-health.md).
 
 use std::str::FromStr;
@@ -16,12 +16,10 @@ use super::form;
 use super::guard::Guard;
 use super::redact::Redactor;
 use crate::config::{BaseUri, Secret};
+use crate::store::deadline::DeadlinePolicy;
 use crate::store::opened::OpenedStore;
 use crate::store::options::Options;
 use crate::store::{StoreLimits, keys};
-
-/// Limit of one request, including its body: enough for 256 MiB at 5 MB/s.
-pub const REQUEST_TIMEOUT: &str = "60 seconds";
 
 /// Longest key of an object, in bytes: S3's limit, and the lowest of all.
 const MAX_OBJECT_KEY: usize = 1024;
@@ -86,6 +84,9 @@ pub fn take_given<K: FromStr + PartialEq + Copy>(
         };
         if key == bucket {
             options.refuse(&name, "is part of the URI");
+        } else if name.ends_with("_timeout") && name != format!("{prefix}connect_timeout") {
+            let reason = "limits whole requests, however slow the store is; set `timeout` instead";
+            options.refuse(&name, reason);
         } else if let Some(other) = given.iter().find(|other| other.key == key) {
             let reason = format!("and `{}` are the same option; set one", other.name);
             options.refuse(&name, &reason);
@@ -209,6 +210,7 @@ pub fn opened<C: ObjectStore>(
     uri: &BaseUri,
     options: &mut Options,
     endpoint: &str,
+    deadline: DeadlinePolicy,
     build: impl FnOnce() -> object_store::Result<C>,
 ) -> Option<OpenedStore> {
     let prefix = prefix(uri, options)?;
@@ -229,6 +231,9 @@ pub fn opened<C: ObjectStore>(
     Some(OpenedStore {
         location: format!("{scheme}://{bucket}/{prefix} at {endpoint}"),
         store: Arc::new(Guard(backend)),
-        limits: StoreLimits::REMOTE,
+        limits: StoreLimits {
+            deadline,
+            ..StoreLimits::REMOTE
+        },
     })
 }

@@ -46,6 +46,14 @@ fn xml_element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     Some(content.trim())
 }
 
+/// The error code of one key in the answer to a bulk delete of S3, and its message.
+pub fn refused_delete(text: &str) -> Option<(&str, &str)> {
+    let (_, rest) = text.split_once("DeleteObjects request failed for key ")?;
+    let (rest, code) = rest.rsplit_once(" (code: ")?;
+    let (_, message) = rest.split_once(": ")?;
+    Some((code.split_once(')')?.0, message))
+}
+
 /// Text of an XML element with its escapes replaced.
 pub fn unescaped(text: &str) -> String {
     const ESCAPES: [(&str, &str); 9] = [
@@ -65,14 +73,25 @@ pub fn unescaped(text: &str) -> String {
 
 /// Whether the object does not have the requested range.
 pub fn is_short_range(text: &str) -> bool {
-    [
-        "Wanted range starting at",
-        "Requested ",
-        "Range started at",
-        "larger than object",
-    ]
-    .iter()
-    .any(|words| text.contains(words))
+    ["Wanted range starting at", "Range started at"]
+        .iter()
+        .any(|words| text.contains(words))
+        || answers_another_range(text)
+}
+
+/// `Requested 2..3, got 2..4`
+fn answers_another_range(text: &str) -> bool {
+    let is_range =
+        |text: &str| text.starts_with(|c: char| c.is_ascii_digit()) && text.contains("..");
+    text.match_indices("Requested ").any(|(at, words)| {
+        let asked_and_got = text[at + words.len()..].split_once(", got ");
+        asked_and_got.is_some_and(|(asked, got)| is_range(asked) && is_range(got))
+    })
+}
+
+/// Whether a put was applied and the client misses the entity tag in the answer.
+pub fn is_stored_without_tag(text: &str) -> bool {
+    text.contains("ETag Header missing from response")
 }
 
 /// Whether the bucket is in another region than configured.
@@ -111,7 +130,7 @@ pub fn lacks_token_file(text: &str) -> bool {
 
 /// Whether a server did not say which version of an object it wrote or sent.
 pub fn lacks_entity_tag(text: &str) -> bool {
-    text.contains("ETag Header missing")
+    text.contains("ETag Header missing") || text.contains("ETag required for conditional put")
 }
 
 /// What is wrong with the encryption of a connection.

@@ -12,8 +12,8 @@ use object_store::client::{HttpError, HttpErrorKind};
 
 use super::advice::{Advice, advice};
 use super::client_messages::{
-    code, full_text, http_status, is_short_range, is_whole_object, is_wrong_region, server_message,
-    unescaped,
+    code, full_text, http_status, is_short_range, is_stored_without_tag, is_whole_object,
+    is_wrong_region, lacks_entity_tag, refused_delete, server_message, unescaped,
 };
 use super::redact::Redactor;
 use crate::store::{StoreError, StoreErrorKind};
@@ -29,6 +29,9 @@ enum ClientError {
         code: String,
         message: String,
     },
+    /// The answer of S3 to one key of a bulk delete.
+    #[error("the store did not delete an object, {code}: {message}")]
+    Delete { code: String, message: String },
     #[error("{0}")]
     Other(String),
 }
@@ -36,11 +39,16 @@ enum ClientError {
 /// What an error of `object_store` means here.
 pub fn translate(error: &Error, redactor: &Redactor) -> StoreError {
     let text = full_text(error);
-    let (status, code) = (http_status(&text), code(&text));
+    let delete = refused_delete(&text);
+    let (status, code) = (http_status(&text), delete.map(|d| d.0).or(code(&text)));
     let kind = kind_of(error, status, code, &text);
     let Advice { cause: named, hint } = advice(status, code, &text);
-    let cause = match (status, code) {
-        (Some(status), Some(code)) => ClientError::Response {
+    let cause = match (delete, status, code) {
+        (Some((code, message)), ..) => ClientError::Delete {
+            code: redactor.clean(code),
+            message: redactor.clean(&unescaped(message)),
+        },
+        (None, Some(status), Some(code)) => ClientError::Response {
             status,
             code: redactor.clean(code),
             message: redactor.clean(&unescaped(server_message(&text).unwrap_or_default())),
@@ -49,6 +57,7 @@ pub fn translate(error: &Error, redactor: &Redactor) -> StoreError {
     };
     StoreError {
         hint,
+        timed_out: transport_kind(error) == Some(HttpErrorKind::Timeout),
         ..StoreError::new(kind, named.unwrap_or(summary(kind))).caused_by(cause)
     }
 }
@@ -79,15 +88,22 @@ fn kind_of(error: &Error, status: Option<u16>, code: Option<&str>, text: &str) -
             Unavailable
         }
         _ if is_transport(error) => Unavailable,
+        _ if refused_delete(text).is_some() => match code {
+            Some("InternalError" | "SlowDown" | "ServiceUnavailable" | "OperationAborted") => {
+                Unavailable
+            }
+            _ => Refused,
+        },
         _ => match status {
             Some(416) => Corrupt,
             Some(404) => NotFound,
             Some(408 | 409 | 425 | 429) => Unavailable,
             Some(400) if code == Some("RequestTimeout") => Unavailable,
-            Some(300..=499) => Refused,
+            Some(300..=499 | 501) => Refused,
             Some(_) => Unavailable,
             None if is_short_range(text) => Corrupt,
             None if is_wrong_region(text) || is_whole_object(text) => Refused,
+            None if lacks_entity_tag(text) => Refused,
             None => Unavailable,
         },
     }
@@ -101,15 +117,24 @@ pub fn is_not_implemented(error: &Error) -> bool {
     }
 }
 
+/// Whether a put that the client reports as failed was answered with success.
+pub fn is_stored(error: &Error) -> bool {
+    is_stored_without_tag(&full_text(error))
+}
+
 fn is_transport(error: &Error) -> bool {
+    transport_kind(error).is_some_and(|kind| kind != HttpErrorKind::Decode)
+}
+
+fn transport_kind(error: &Error) -> Option<HttpErrorKind> {
     let mut source = error.source();
     while let Some(cause) = source {
         if let Some(http) = cause.downcast_ref::<HttpError>() {
-            return !matches!(http.kind(), HttpErrorKind::Decode);
+            return Some(http.kind());
         }
         source = cause.source();
     }
-    false
+    None
 }
 
 #[cfg(test)]
@@ -206,6 +231,44 @@ mod tests {
             source: format!("Server returned non-2xx status code: 404 Not Found: {body}").into(),
         };
         assert_eq!(translated(&error).kind, StoreErrorKind::Refused);
+    }
+
+    /// Story: without the permission to delete, S3 answers 200 to a bulk delete and refuses each
+    /// key in the body. That counted as a failure of the server and was repeated for a minute.
+    #[test]
+    fn a_key_that_a_bulk_delete_refuses_is_not_retried() {
+        let refused = |code: &str| {
+            let text = format!("DeleteObjects request failed for key v1/a: No. (code: {code})");
+            translated(&generic(&text))
+        };
+        let denied = refused("AccessDenied");
+        assert_eq!(denied.kind, StoreErrorKind::Refused);
+        let text = denied.to_string();
+        assert!(
+            text.contains("AccessDenied: No.") && text.contains("permission"),
+            "{text}"
+        );
+        assert_eq!(refused("InternalError").kind, StoreErrorKind::Unavailable);
+    }
+
+    #[test]
+    fn a_store_without_entity_tags_is_refused_with_a_way_out() {
+        let error = translated(&generic("ETag required for conditional put"));
+        assert_eq!(error.kind, StoreErrorKind::Refused);
+        assert!(error.to_string().contains("another store"), "{error}");
+    }
+
+    /// Story: any message with the word "Requested" was taken for damage, and the task failed.
+    #[test]
+    fn only_a_wrong_range_is_damage() {
+        let kind = |text: &str| translated(&generic(text)).kind;
+        assert_eq!(kind("Requested 2..3, got 2..4"), StoreErrorKind::Corrupt);
+        let unrelated = "Requested rate is too high, got throttled, wait 2..4 s";
+        assert_eq!(kind(unrelated), StoreErrorKind::Unavailable);
+        assert_eq!(
+            kind("Requested resource is busy"),
+            StoreErrorKind::Unavailable
+        );
     }
 
     #[test]

@@ -8,9 +8,9 @@ use object_store::ClientConfigKey;
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey as Gs};
 
 use super::client::{
-    self, REQUEST_TIMEOUT, Setting, check_endpoint, client_options, from_environment, no_retries,
-    take_given,
+    self, Setting, check_endpoint, client_options, from_environment, no_retries, take_given,
 };
+use super::progress::Connector;
 use crate::config::BaseUri;
 use crate::store::opened::OpenedStore;
 use crate::store::options::Options;
@@ -27,7 +27,7 @@ const OPTIONS: &[(&str, Gs)] = &[
 
 /// Opens a base directory; `None` if its options are wrong or contradict each other, which is
 /// reported.
-pub fn open(uri: &BaseUri, options: &mut Options) -> Option<OpenedStore> {
+pub fn open(uri: &BaseUri, options: &mut Options, connector: Connector) -> Option<OpenedStore> {
     let client_options = client_options(options);
     let given = take_given(options, OPTIONS, "google_", Gs::Bucket);
     let credentials = [
@@ -49,9 +49,7 @@ pub fn open(uri: &BaseUri, options: &mut Options) -> Option<OpenedStore> {
         [] => from_environment(options, "GOOGLE_", &variables),
         _ => Vec::new(),
     };
-    let mut builder = GoogleCloudStorageBuilder::new()
-        .with_client_options(client_options)
-        .with_config(Gs::Client(ClientConfigKey::Timeout), REQUEST_TIMEOUT);
+    let mut builder = GoogleCloudStorageBuilder::new().with_client_options(client_options);
     for setting in environment.iter().chain(&given) {
         builder = builder.with_config(setting.key, setting.value.expose());
     }
@@ -64,7 +62,8 @@ pub fn open(uri: &BaseUri, options: &mut Options) -> Option<OpenedStore> {
     }
     let builder = builder
         .with_bucket_name(uri.bucket())
-        .with_retry(no_retries());
+        .with_retry(no_retries())
+        .with_http_connector(connector.clone());
     let endpoint = endpoint.as_deref().unwrap_or("google");
-    client::opened(uri, options, endpoint, || builder.build())
+    client::opened(uri, options, endpoint, connector.policy, || builder.build())
 }

@@ -35,6 +35,7 @@ async fn guarded<T>(operation: impl Future<Output = Result<T>>) -> Result<T> {
     caught.unwrap_or_else(|_| Err(StoreError::new(StoreErrorKind::Refused, PANICKED)))
 }
 
+#[warn(clippy::missing_trait_methods)] // a default would hide what the inner store says
 #[async_trait]
 impl Store for Guard {
     async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<()> {
@@ -79,5 +80,9 @@ impl Store for Guard {
 
     fn needs_keep_object(&self) -> bool {
         self.0.needs_keep_object()
+    }
+
+    fn checks_then_writes(&self) -> bool {
+        self.0.checks_then_writes()
     }
 }

@@ -1,8 +1,8 @@
 //! Object stores, through the crate `object_store`: S3, Google Cloud Storage, Azure, and memory.
 //!
-//! Does: open the clients of the clouds, translate operations, keys and errors. Does not: retry
-//! (`retry`, `storage`). Invariant: no error or log line that leaves here holds a configured
-//! secret.
+//! Does: open the clients of the clouds, translate operations, keys and errors, fail requests that
+//! make no progress. Does not: retry (`retry`, `storage`). Invariant: no error or log line that
+//! leaves here holds a configured secret.
 
 mod advice;
 pub mod az;
@@ -15,6 +15,7 @@ mod error;
 mod form;
 pub mod gs;
 mod guard;
+pub mod progress;
 pub mod redact;
 pub mod s3;
 

@@ -9,9 +9,10 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as S3, Checksum};
 use url::Url;
 
 use super::client::{
-    self, REQUEST_TIMEOUT, check_endpoint, client_options, from_environment, is_plain, is_true,
-    no_retries, take_given,
+    self, check_endpoint, client_options, from_environment, is_plain, is_true, no_retries,
+    take_given,
 };
+use super::progress::Connector;
 use crate::config::{BaseUri, Secret};
 use crate::store::opened::OpenedStore;
 use crate::store::options::Options;
@@ -41,7 +42,7 @@ const UPLOAD_CHECKSUMS: &[(&str, UploadChecksum)] = &[
 
 /// Opens a base directory; `None` if its options are wrong or contradict each other, which is
 /// reported.
-pub fn open(uri: &BaseUri, options: &mut Options) -> Option<OpenedStore> {
+pub fn open(uri: &BaseUri, options: &mut Options, connector: Connector) -> Option<OpenedStore> {
     check(options);
     let client_options = client_options(options);
     let given = take_given(options, OPTIONS, "aws_", S3::Bucket);
@@ -51,9 +52,7 @@ pub fn open(uri: &BaseUri, options: &mut Options) -> Option<OpenedStore> {
     let mut environment = from_environment(options, "AWS_", &[]);
     environment.retain(|v| is_retained(&v.key, gives(&S3::AccessKeyId), gives(&S3::RoleArn)));
     let settings = || environment.iter().chain(&given);
-    let mut builder = AmazonS3Builder::new()
-        .with_client_options(client_options)
-        .with_config(S3::Client(ClientConfigKey::Timeout), REQUEST_TIMEOUT);
+    let mut builder = AmazonS3Builder::new().with_client_options(client_options);
     for setting in settings() {
         builder = builder.with_config(setting.key, setting.value.expose());
     }
@@ -79,9 +78,10 @@ pub fn open(uri: &BaseUri, options: &mut Options) -> Option<OpenedStore> {
     builder = with_checksum(builder, checksum, !gives(&S3::UnsignedPayload) && !plain);
     let builder = builder
         .with_bucket_name(uri.bucket())
-        .with_retry(no_retries());
+        .with_retry(no_retries())
+        .with_http_connector(connector.clone());
     let endpoint = endpoint.as_deref().unwrap_or("aws");
-    client::opened(uri, options, endpoint, || builder.build())
+    client::opened(uri, options, endpoint, connector.policy, || builder.build())
 }
 
 /// Without a choice uploads are hashed where the connection is not encrypted: TLS protects the

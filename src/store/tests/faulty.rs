@@ -33,6 +33,8 @@ pub enum Fault {
     Short,
     /// It takes this long.
     Takes(Duration),
+    /// It never returns.
+    Hangs,
     /// It waits first: each time differently, occasionally long.
     Late,
 }
@@ -135,6 +137,7 @@ impl FaultyStore {
                 tokio::time::sleep(long).await;
                 work.await
             }
+            Some(Fault::Hangs) => std::future::pending().await,
             Some(Fault::Late) => {
                 let operations = self.log.lock().len() as u64;
                 let long = if operations % 7 == 3 { 600 } else { 0 };

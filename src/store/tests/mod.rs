@@ -1,6 +1,9 @@
 //! Tests of the wrappers, and what other tests share.
 
+mod deadline;
+pub mod fake_s3;
 pub mod faulty;
+mod http;
 mod open;
 
 use std::sync::Arc;

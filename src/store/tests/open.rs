@@ -179,11 +179,28 @@ fn malformed_values_are_refused() {
         open_one("s3://b/p", &[checksum, KEYS[0], KEYS[1]]),
         &["upload_checksum", "`sha256` or `crc64nvme`"],
     );
-    let timeout = ("aws_timeout", "soon");
+    let timeout = ("aws_connect_timeout", "soon");
     refused(
         open_one("s3://b/p", &[timeout, KEYS[0], KEYS[1]]),
         &["its client"],
     );
+    for name in ["aws_timeout", "aws_read_timeout"] {
+        refused(
+            open_one("s3://b/p", &[(name, "60 seconds"), KEYS[0], KEYS[1]]),
+            &[name, "set `timeout` instead"],
+        );
+    }
+    for timeout in ["soon", "1ms", "2h"] {
+        refused(
+            open_one("file:///a", &[("timeout", timeout)]),
+            &["`timeout`", "from 100ms to 1h"],
+        );
+    }
+    let limits = |uri: &str| {
+        let opened = open_one(uri, &[("timeout", "45s")]).unwrap();
+        opened[0].opened.limits.deadline.timeout.as_secs()
+    };
+    assert_eq!([limits("file:///a"), limits("s3://b/p")], [45, 45]);
 }
 
 #[test]

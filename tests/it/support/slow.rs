@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,6 +19,8 @@ pub enum Delay {
     Fixed(Duration),
     /// A permit, which the operation consumes.
     UntilPermitted(Arc<Semaphore>),
+    /// Nothing; but the first one panics once it is told to.
+    Panics(Arc<AtomicBool>),
 }
 
 impl Delay {
@@ -25,6 +28,7 @@ impl Delay {
         match self {
             Self::Fixed(duration) => tokio::time::sleep(*duration).await,
             Self::UntilPermitted(permits) => permits.acquire().await.unwrap().forget(),
+            Self::Panics(next) => assert!(!next.swap(false, Ordering::SeqCst), "told to panic"),
         }
     }
 }

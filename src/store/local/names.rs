@@ -1,0 +1,173 @@
+//! Access to files and folders below the root by name, without following symbolic links.
+//!
+//! Does: open, create, rename, link and remove, each in a folder that it reached step by step from
+//! the root; set the permissions of what it creates. Does not: list folders (`tree`) or decide the
+//! order of calls (`publish`, `swap`). Invariant: no call reaches a file outside of the root, even
+//! if somebody replaces a folder by a link at that moment. The root itself may be a link, and what
+//! is above it too: the operator chose them.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+
+use super::calls::record;
+use super::root::Root;
+
+/// Opens a folder only to find names in it.
+#[cfg(target_os = "linux")]
+const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+#[cfg(not(target_os = "linux"))]
+const STEP: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
+
+impl Root {
+    /// Opens an existing file to read it.
+    pub fn open(&self, path: &Path) -> io::Result<File> {
+        self.open_with(path, OFlags::RDONLY, Mode::empty())
+    }
+
+    /// Opens an existing file to lock it: network file systems lock exclusively only files that are
+    /// open for writing.
+    pub fn open_to_lock(&self, path: &Path) -> io::Result<File> {
+        self.open_with(path, OFlags::RDWR, Mode::empty())
+    }
+
+    /// Creates a file that does not exist.
+    pub fn create(&self, path: &Path) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let file = self.open_with(path, flags, self.permissions.file)?;
+        if self.permissions.exact {
+            rustix::fs::fchmod(&file, self.permissions.file)?;
+        }
+        Ok(file)
+    }
+
+    fn open_with(&self, path: &Path, flags: OFlags, mode: Mode) -> io::Result<File> {
+        let (folder, name) = self.place(path)?;
+        // Not blocking: the name may be that of a pipe, on which an open waits for ever.
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        Ok(rustix::fs::openat(folder, name, flags, mode)?.into())
+    }
+
+    /// Gives a file another name in the same folder, replacing a file of that name.
+    pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (folder, name) = self.place(to)?;
+        rustix::fs::renameat(&folder, last(from)?, &folder, name)?;
+        record::named(from, to);
+        Ok(())
+    }
+
+    /// Gives a file a second name in the same folder, which must be free.
+    pub fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (folder, name) = self.place(to)?;
+        let flags = AtFlags::empty();
+        rustix::fs::linkat(&folder, last(from)?, &folder, name, flags)?;
+        record::named(from, to);
+        Ok(())
+    }
+
+    /// Whether there is anything of this name.
+    pub fn exists(&self, path: &Path) -> bool {
+        let found = self.place(path).and_then(|(folder, name)| {
+            Ok(rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?)
+        });
+        found.is_ok()
+    }
+
+    /// Removes a file; of a symbolic link, the link.
+    pub fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let (folder, name) = self.place(path)?;
+        rustix::fs::unlinkat(folder, name, AtFlags::empty())?;
+        record::removed(path);
+        Ok(())
+    }
+
+    /// Removes an empty folder.
+    pub fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        let (folder, name) = self.place(path)?;
+        rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR)?;
+        record::removed(path);
+        Ok(())
+    }
+
+    /// Creates a folder below the root whose parent exists.
+    pub fn create_folder(&self, path: &Path) -> io::Result<()> {
+        let (folder, name) = self.place(path)?;
+        rustix::fs::mkdirat(folder, name, self.permissions.folder)?;
+        match self.permissions.exact {
+            true => Ok(rustix::fs::fchmod(
+                self.open_folder(path)?,
+                self.permissions.folder,
+            )?),
+            false => Ok(()),
+        }
+    }
+
+    /// Creates the root and the folders above it that do not exist.
+    pub fn create_root(&self) -> io::Result<()> {
+        use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+        if self.folder.is_dir() {
+            return Ok(());
+        }
+        if fs::symlink_metadata(&self.folder).is_ok() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        let mode = self.permissions.folder.bits();
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(mode).create(&self.folder)?;
+        match self.permissions.exact {
+            true => fs::set_permissions(&self.folder, fs::Permissions::from_mode(mode)),
+            false => Ok(()),
+        }
+    }
+
+    /// Opens a folder, the root or one below it, to sync or list it.
+    pub fn open_folder(&self, path: &Path) -> io::Result<File> {
+        if path == self.folder {
+            return File::open(path);
+        }
+        self.open_with(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
+    }
+
+    /// Makes the content of a file durable.
+    pub fn sync_file(&self, file: &File, path: &Path) -> io::Result<()> {
+        file.sync_all()?;
+        record::file_synced(file, path);
+        Ok(())
+    }
+
+    /// Makes the names in a folder durable.
+    pub fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        self.open_folder(folder)?.sync_all()?;
+        record::folder_synced(folder);
+        Ok(())
+    }
+
+    /// The folder of a path below the root, and the name in it.
+    fn place<'a>(&self, path: &'a Path) -> io::Result<(OwnedFd, &'a OsStr)> {
+        let outside =
+            || io::Error::new(io::ErrorKind::InvalidInput, "outside of the base directory");
+        let relative = path.strip_prefix(&self.folder).map_err(|_| outside())?;
+        let mut folder = rustix::fs::open(&self.folder, STEP, Mode::empty())?;
+        let mut components = relative.components();
+        let Some(Component::Normal(name)) = components.next_back() else {
+            return Err(outside());
+        };
+        for component in components {
+            let Component::Normal(step) = component else {
+                return Err(outside());
+            };
+            let flags = STEP | OFlags::NOFOLLOW;
+            folder = rustix::fs::openat(&folder, step, flags, Mode::empty())?;
+        }
+        Ok((folder, name))
+    }
+}
+
+fn last(path: &Path) -> io::Result<&OsStr> {
+    path.file_name()
+        .ok_or_else(|| io::ErrorKind::InvalidInput.into())
+}

@@ -1,0 +1,49 @@
+//! The bytes of a put, which its caller releases when it stops waiting.
+//!
+//! Does: give a thread the bytes for as long as it writes them. Does not: write. Invariant: a
+//! thread that hangs before or after the write of the content (it creates, syncs or renames a file)
+//! holds no bytes of a caller that has left, and so no memory of the budget.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+/// The bytes of one put.
+#[derive(Debug)]
+pub struct Payload(Arc<Mutex<Option<Vec<Bytes>>>>);
+
+/// Held by the caller; when it is dropped the thread finds no bytes any more.
+#[derive(Debug)]
+pub struct PayloadOwner(Arc<Mutex<Option<Vec<Bytes>>>>);
+
+impl Payload {
+    /// The bytes, and what keeps them.
+    pub fn owned(content: Vec<Bytes>) -> (Self, PayloadOwner) {
+        let shared = Arc::new(Mutex::new(Some(content)));
+        (Self(Arc::clone(&shared)), PayloadOwner(shared))
+    }
+
+    /// The bytes, to be dropped once they are written.
+    ///
+    /// # Errors
+    /// If the caller has stopped waiting.
+    pub fn get(&self) -> io::Result<Vec<Bytes>> {
+        let content = self.0.lock().clone();
+        content
+            .ok_or_else(|| io::Error::new(io::ErrorKind::TimedOut, "nobody waits for it any more"))
+    }
+}
+
+impl Drop for PayloadOwner {
+    fn drop(&mut self) {
+        self.0.lock().take();
+    }
+}
+
+impl From<Vec<Bytes>> for Payload {
+    fn from(content: Vec<Bytes>) -> Self {
+        Self(Arc::new(Mutex::new(Some(content))))
+    }
+}

@@ -1,0 +1,174 @@
+//! HTTP requests that fail when they make no progress.
+//!
+//! Does: bound the wait for an answer, counted from when the whole request was given to the kernel,
+//! and the wait for each piece of a response. Does not: bound a request as a whole (`deadline`
+//! does, generously), or watch the sending: the kernel breaks a connection on which nothing was
+//! acknowledged for 30 s (`TCP_USER_TIMEOUT`, which the client's library sets). Invariant: a store
+//! that is slow and goes on does not fail, one that stops does
+//! (docs/decisions/storage-deadlines.md).
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody,
+    HttpResponse, HttpResponseBody, HttpService, ReqwestConnector,
+};
+use object_store::{ClientOptions, PutPayload};
+use tokio::sync::oneshot;
+
+use crate::runtime::Clock;
+use crate::store::deadline::DeadlinePolicy;
+
+/// What the kernel may still hold of a request that was given to it, in bytes.
+const SOCKET_BUFFER: usize = 4 << 20;
+
+/// Nothing happened for too long.
+#[derive(Debug, thiserror::Error)]
+#[error("the store {what} for {} s", .timeout.as_secs_f64().round())]
+struct NoProgress {
+    what: &'static str,
+    timeout: Duration,
+}
+
+fn no_progress(what: &'static str, timeout: Duration) -> HttpError {
+    HttpError::new(HttpErrorKind::Timeout, NoProgress { what, timeout })
+}
+
+/// Builds the clients of one base directory.
+#[derive(Debug, Clone)]
+pub struct Connector {
+    /// Its `timeout` is the longest time without progress.
+    pub policy: DeadlinePolicy,
+    /// Measures it.
+    pub clock: Clock,
+}
+
+impl HttpConnector for Connector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let options = options.clone().with_timeout_disabled();
+        let options = options.with_read_timeout_disabled();
+        Ok(HttpClient::new(Service {
+            inner: ReqwestConnector::default().connect(&options)?,
+            connector: self.clone(),
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct Service {
+    inner: HttpClient,
+    connector: Connector,
+}
+
+#[async_trait]
+impl HttpService for Service {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let Connector { policy, clock } = &self.connector;
+        let unsent = request.body().content_length().min(SOCKET_BUFFER);
+        let timeout = policy.transfer(unsent as u64);
+        let (request, sent) = announcing_its_end(request).await?;
+        let unanswered = async {
+            // Either way nothing is left to be sent.
+            let _ = sent.await;
+            clock.sleep(timeout).await;
+        };
+        let response = tokio::select! {
+            biased;
+            response = self.inner.execute(request) => response?,
+            () = unanswered => return Err(no_progress("did not answer", timeout)),
+        };
+        let watched = |body| Watched::new(body, self.connector.clone());
+        Ok(response.map(|body| HttpResponseBody::new(watched(body))))
+    }
+}
+
+/// The last bytes of a request; dropped when they have been sent.
+struct Last {
+    bytes: Bytes,
+    _sent: oneshot::Sender<()>,
+}
+
+impl AsRef<[u8]> for Last {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The same request, and what ends when all of it has been handed to the kernel.
+async fn announcing_its_end(
+    request: HttpRequest,
+) -> Result<(HttpRequest, oneshot::Receiver<()>), HttpError> {
+    let (sender, sent) = oneshot::channel();
+    if request.body().as_bytes().is_some() {
+        // One small piece; the sender is dropped here, so the time for the answer begins now.
+        return Ok((request, sent));
+    }
+    let (head, body) = request.into_parts();
+    let mut pieces: Vec<Bytes> = body.into_data_stream().try_collect().await?;
+    if let Some(bytes) = pieces.pop() {
+        let last = Last {
+            bytes,
+            _sent: sender,
+        };
+        pieces.push(Bytes::from_owner(last));
+    }
+    let body = HttpRequestBody::from(pieces.into_iter().collect::<PutPayload>());
+    Ok((HttpRequest::from_parts(head, body), sent))
+}
+
+type Pause = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
+
+/// A response body whose next piece must come in time.
+struct Watched {
+    body: HttpResponseBody,
+    pause: Pause,
+    connector: Connector,
+}
+
+impl Watched {
+    fn new(body: HttpResponseBody, connector: Connector) -> Self {
+        Self {
+            body,
+            pause: pause(&connector),
+            connector,
+        }
+    }
+}
+
+fn pause(Connector { policy, clock }: &Connector) -> Pause {
+    let (timeout, clock) = (policy.timeout, clock.clone());
+    Box::pin(async move { clock.sleep(timeout).await })
+}
+
+impl Body for Watched {
+    type Data = Bytes;
+    type Error = HttpError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            self.pause = pause(&self.connector);
+            return Poll::Ready(frame);
+        }
+        let timeout = self.connector.policy.timeout;
+        let ended = self.pause.as_mut().poll(context);
+        ended.map(|()| Some(Err(no_progress("sent nothing", timeout))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

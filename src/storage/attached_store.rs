@@ -42,6 +42,7 @@ impl AttachedStore {
     }
 }
 
+#[warn(clippy::missing_trait_methods)] // a default would hide what the inner store says
 #[async_trait]
 impl Store for AttachedStore {
     async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<()> {
@@ -111,7 +112,20 @@ impl Store for AttachedStore {
         }
     }
 
+    async fn can_write_when_full(&self) -> bool {
+        match self.get().await {
+            Ok(Some(store)) => store.can_write_when_full().await,
+            // Nothing has to be written to it.
+            Ok(None) => true,
+            Err(_) => false,
+        }
+    }
+
     fn needs_keep_object(&self) -> bool {
         self.0.raw.needs_keep_object()
+    }
+
+    fn checks_then_writes(&self) -> bool {
+        self.0.raw.checks_then_writes()
     }
 }

@@ -290,8 +290,10 @@ impl Attachment {
 
     /// Checks that of two daemons that create an object one is refused.
     async fn check_conditions(&self) -> Result<()> {
-        const HINT: &str = "run `stopover init` once, while no daemon runs: it creates the \
+        const IGNORED: &str = "run `stopover init` once, while no daemon runs: it creates the \
              identity without a condition";
+        const REFUSED: &str = "the store must implement create-only writes; if it answers that it \
+             does not implement them (501), run `stopover init` once, while no daemon runs";
         let key = keys::probe(self.runtime.random.next_u64());
         let put = async |content: &str| {
             let content = format!("{content} {key}").into();
@@ -310,14 +312,18 @@ impl Attachment {
         let ignored = "the store ignores create-only conditions (If-None-Match: *)";
         let refused = match tested {
             Ok(false) => return deleted.map(drop),
-            Ok(true) => StoreError::new(StoreErrorKind::Refused, ignored),
-            Err(error) if error.kind == StoreErrorKind::Refused => error,
-            Err(error) => return Err(error),
+            Ok(true) => StoreError {
+                hint: Some(IGNORED),
+                ..StoreError::new(StoreErrorKind::Refused, ignored)
+            },
+            // What is forbidden altogether, init cannot do either: the hint says that already.
+            Err(error) if error.kind == StoreErrorKind::Refused => StoreError {
+                hint: error.hint.or(Some(REFUSED)),
+                ..error
+            },
+            Err(error) => error,
         };
-        Err(StoreError {
-            hint: Some(HINT),
-            ..refused
-        })
+        Err(refused)
     }
 
     /// Creates the identity, or rotates its keys, at the request of an operator; returns what was

@@ -151,6 +151,11 @@ impl Store for Deadline {
         self.within(limit, "list", self.inner.list(folder)).await
     }
 
+    async fn first_keys(&self, max: usize) -> Result<Vec<Key>> {
+        let limit = self.policy.list();
+        self.within(limit, "list", self.inner.first_keys(max)).await
+    }
+
     async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>> {
         let limit = self.policy.list();
         self.within(limit, "list", self.inner.list_folders(folder))
@@ -172,6 +177,13 @@ impl Store for Deadline {
         let limit = self.policy.sweep();
         let sweep = self.inner.remove_stale_temporaries(folder);
         self.within(limit, "sweep", sweep).await
+    }
+
+    async fn can_write_when_full(&self) -> bool {
+        let limit = self.policy.transfer(0);
+        let asked = async { Ok(self.inner.can_write_when_full().await) };
+        let writable = self.within(limit, "write to the reserve", asked).await;
+        writable.unwrap_or(false)
     }
 
     fn needs_keep_object(&self) -> bool {

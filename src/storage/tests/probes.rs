@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::storage;
 use crate::runtime::Runtime;
 use crate::storage::StoreErrorKind::Refused;
-use crate::storage::{BaseStatus, Storage, StoreLimits, Tail};
+use crate::storage::{BaseStatus, InitOptions, Storage, StoreLimits, Tail};
 use crate::store::keys::{Folder, Key};
 use crate::store::tests::fake_s3::{FakeS3, Kind, Oddity};
 use crate::store::tests::faulty::{Fault, FaultyStore};
@@ -119,6 +119,8 @@ async fn probed(conditions: Conditions) -> (BaseStatus, Arc<FaultyStore>) {
     let odd: Arc<dyn Store> = Arc::new(Odd(Arc::clone(&inner), conditions));
     let bases = vec![("odd".parse().unwrap(), "test".to_owned(), odd)];
     let storage = Storage::from_stores(bases, StoreLimits::LOCAL, &Runtime::seeded(3));
+    // Without an identity, conditions that are ignored are refused before the probe.
+    let _ = storage.init(None, InitOptions::default()).await;
     (storage.probe().await.remove(0), inner)
 }
 
@@ -200,11 +202,12 @@ async fn a_probe_leaves_nothing_behind_whatever_it_finds() {
 async fn a_probe_names_the_operation_that_fails_and_what_to_do() {
     for (operation, step, advice) in [
         ("put", "writing", "able to put"),
-        ("get", "reading", "able to get"),
+        ("get", "reading its identity", "told to fail"),
         ("list", "listing", "able to list"),
         ("delete", "deleting", "able to delete"),
     ] {
         let (storage, stores) = storage(&["good", "bad"]);
+        storage.probe().await;
         stores[1].always(operation, Fault::Fails(Refused));
         let status = storage.probe().await;
         assert!(status[0].healthy && !status[1].healthy, "{operation}");
@@ -232,23 +235,15 @@ async fn a_probe_detects_a_store_that_returns_too_little() {
 async fn a_server_that_does_not_implement_a_request_is_named_with_the_operation() {
     let cases = [
         (Kind::Put, 403, "writing a probe object"),
-        (
-            Kind::Create,
-            400,
-            "creating, only if absent, a probe object",
-        ),
-        (
-            Kind::Create,
-            403,
-            "creating, only if absent, a probe object",
-        ),
+        (Kind::Create, 400, "testing create-only writes"),
+        (Kind::Create, 403, "testing create-only writes"),
         (
             Kind::Replace,
             400,
             "replacing, only if unchanged, a probe object",
         ),
-        (Kind::Get, 403, "reading a probe object"),
-        (Kind::List, 403, "listing a probe object"),
+        (Kind::Get, 403, "reading its identity"),
+        (Kind::List, 403, "listing"),
         (Kind::Delete, 403, "deleting a probe object"),
         (Kind::Delete, 501, "deleting a probe object"),
     ];
@@ -290,5 +285,7 @@ async fn a_server_is_usable_whether_or_not_it_implements_conditions() {
 async fn probed_over_http(oddity: Oddity) -> (BaseStatus, FakeS3) {
     let server = FakeS3::start(oddity).await;
     let storage = Storage::open(&[server.config()], &Runtime::seeded(3)).unwrap();
+    // Without an identity, conditions that are ignored are refused before the probe.
+    let _ = storage.init(None, InitOptions::default()).await;
     (storage.probe().await.remove(0), server)
 }

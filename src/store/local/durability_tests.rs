@@ -12,7 +12,8 @@ use bytes::Bytes;
 
 use super::calls::record::{self, Call};
 use super::root::Root;
-use crate::store::{DeleteOutcome, Precondition};
+use crate::id::{DaemonId, SegmentId};
+use crate::store::{DeleteOutcome, Precondition, keys};
 
 const WRITER: u64 = 7;
 
@@ -159,8 +160,16 @@ fn a_conditional_put_is_as_durable_as_a_plain_one() {
 fn a_removal_is_durable_once_it_is_answered() {
     let folder = tempfile::tempdir().unwrap();
     let root = root(&folder);
-    let [one, other] = paths(&root);
-    let (kept, marker) = (root.folder.join("x/marker"), root.folder.join("y/marker"));
+    let segment = |exchange: &str| {
+        let id = SegmentId {
+            daemon: DaemonId(1),
+            sequence: 1,
+        };
+        root.path(&keys::segment(&exchange.parse().unwrap(), id))
+            .unwrap()
+    };
+    let [one, other, kept] = ["x", "y", "z"].map(segment);
+    let marker = root.path(&keys::marker(&"x".parse().unwrap())).unwrap();
     for path in [&one, &other, &kept, &marker] {
         root.put(path, &content("some bytes").into()).unwrap();
     }
@@ -171,12 +180,12 @@ fn a_removal_is_durable_once_it_is_answered() {
     let (removed, calls) = calls_of(|| root.delete_if(&marker, None));
     assert_eq!(removed.unwrap(), DeleteOutcome::Removed);
     assert_durably_removed(&marker, &calls);
-    // The last file of the base directory, which itself remains.
+    // The last segment of the base directory: the folder of all segments goes, too.
     root.delete(std::slice::from_ref(&kept)).unwrap();
     let (removed, calls) = calls_of(|| root.delete(std::slice::from_ref(&other)));
     assert_eq!(removed.unwrap(), 1);
     assert_durably_removed(&other, &calls);
-    assert!(calls.contains(&Call::FolderSynced(root.folder.clone())));
+    assert!(calls.contains(&Call::FolderSynced(root.folder.join("v2"))));
 }
 
 #[test]

@@ -146,6 +146,13 @@ impl Root {
         Ok(())
     }
 
+    /// Makes the names in a folder above the root durable.
+    pub fn sync_above(&self, folder: &Path) -> io::Result<()> {
+        File::open(folder)?.sync_all()?;
+        record::folder_synced(folder);
+        Ok(())
+    }
+
     /// The folder of a path below the root, and the name in it.
     fn place<'a>(&self, path: &'a Path) -> io::Result<(OwnedFd, &'a OsStr)> {
         let outside =

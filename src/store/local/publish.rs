@@ -150,7 +150,7 @@ impl Root {
         if self.fsync {
             // Those below it are synced by each put.
             for parent in self.folder.ancestors().skip(1).take(missing) {
-                File::open(parent)?.sync_all()?;
+                self.sync_above(parent)?;
             }
         }
         Ok(())
@@ -167,7 +167,7 @@ impl Root {
             self.folder.parent(),
         ) {
             // Another daemon may just be creating the root. Lack of permission there is no failure.
-            let _ = File::open(parent).and_then(|parent| parent.sync_all());
+            let _ = self.sync_above(parent);
         }
         for folder in folder.ancestors() {
             self.sync_folder(folder)?;

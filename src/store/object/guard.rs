@@ -62,6 +62,10 @@ impl Store for Guard {
         guarded(self.0.list(folder)).await
     }
 
+    async fn first_keys(&self, max: usize) -> Result<Vec<Key>> {
+        guarded(self.0.first_keys(max)).await
+    }
+
     async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>> {
         guarded(self.0.list_folders(folder)).await
     }
@@ -76,6 +80,11 @@ impl Store for Guard {
 
     async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64> {
         guarded(self.0.remove_stale_temporaries(folder)).await
+    }
+
+    async fn can_write_when_full(&self) -> bool {
+        let asked = async { Ok(self.0.can_write_when_full().await) };
+        guarded(asked).await.unwrap_or(false)
     }
 
     fn needs_keep_object(&self) -> bool {

@@ -94,6 +94,9 @@ async fn foreign_objects_survive(uri: String) {
     let (closed, dead) = (exchange("q-closed"), exchange("q-dead"));
     let mut all = foreign(&closed);
     all.extend(foreign(&dead).split_off(14));
+    // An identity first: without one, a place with foreign objects is refused.
+    let storage = Storage::open(&config.base_directories, &runtime).unwrap();
+    assert!(storage.probe().await.iter().all(|base| base.healthy));
     for key in &all {
         store
             .put(key, vec![Bytes::from_static(b"mine")])

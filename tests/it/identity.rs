@@ -240,7 +240,7 @@ async fn one_place_by_two_names_and_one_identity_in_two_places_are_told() {
     );
     // A copy, as made by somebody who moves a base directory to another disk.
     let copy = parent.path().join("copy");
-    std::fs::create_dir_all(copy.join("v1")).unwrap();
+    std::fs::create_dir_all(copy.join("v2")).unwrap();
     std::fs::copy(parent.path().join("a").join(IDENTITY), copy.join(IDENTITY)).unwrap();
     let mut twice = config(parent.path(), &["a"]);
     twice.base_directories.push(base("copy", &copy));

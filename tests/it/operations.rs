@@ -439,7 +439,7 @@ async fn closes_refusals_and_collections_are_lines_of_the_log_without_control_ch
         "INFO",
         "exchange closed",
         "exchange=closed",
-        "objects=1",
+        "segments=0",
         "client=127.0.0.1:",
         "with the token of line 2",
     ];
@@ -448,7 +448,7 @@ async fn closes_refusals_and_collections_are_lines_of_the_log_without_control_ch
         "INFO",
         "exchange collected",
         "exchange=collected",
-        "objects=",
+        "segments=0",
     ];
     assert_eq!(line(&collected), 1, "{log}");
     let refused = [

@@ -5,7 +5,7 @@
 use std::process::Command;
 
 use crate::support::process::Process;
-use crate::support::stub_store::{response, s3_error, start};
+use crate::support::stub_store::{s3_error, start};
 use crate::support::tls::{Authority, CredentialFiles};
 
 const KEYS: [(&str, &str); 2] = [
@@ -144,16 +144,6 @@ fn errors_of_the_server_get_advice() {
         let server = start(move |_| s3_error(status, code, message));
         assert_explains(&check_s3(&format!("http://{server}")), &parts);
     }
-}
-
-#[test]
-fn a_store_without_entity_tags_is_explained() {
-    let server = start(|head| match head.split(' ').next() {
-        Some("GET" | "HEAD") => s3_error("404 Not Found", "NoSuchKey", "No such key."),
-        _ => response("200 OK", "", ""),
-    });
-    let printed = check_s3(&format!("http://{server}"));
-    assert_explains(&printed, &["no entity tags", "proxy"]);
 }
 
 #[test]

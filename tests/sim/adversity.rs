@@ -94,7 +94,7 @@ fn a_full_disk_can_be_emptied_by_closing_exchanges() {
 }
 
 #[test]
-#[ignore = "needs the identity of base directories"]
+#[ignore = "the simulated file system does not model how a folder is recognized"]
 fn an_unmounted_disk_is_no_empty_base_directory() {
     // The folder of a disk that was not mounted was there, and empty: exchanges looked closed,
     // their readers were told so, and what was written went below the mount point.
@@ -116,7 +116,6 @@ fn an_unmounted_disk_is_no_empty_base_directory() {
 }
 
 #[test]
-#[ignore = "needs the lease in the marker"]
 fn an_exchange_lives_as_long_as_its_own_lease_whatever_other_daemons_are_configured_with() {
     let mut plan = plan(&[false]);
     plan.leases = vec![LEASE * 3, LEASE / 3];
@@ -129,7 +128,6 @@ fn an_exchange_lives_as_long_as_its_own_lease_whatever_other_daemons_are_configu
 }
 
 #[test]
-#[ignore = "needs a deadline of every storage call"]
 fn a_base_directory_that_hangs_stops_no_writer_while_another_works() {
     // A file system was frozen. Puts into it had no deadline, kept their slots, and with these all
     // uploads waited, although another base directory worked.

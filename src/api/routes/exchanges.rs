@@ -233,7 +233,7 @@ pub async fn close(
     caller: Caller,
     _: NoQuery,
 ) -> Result<StatusCode, Problem> {
-    let objects = state.parts.closing.close(&exchange).await?;
-    tracing::info!(%exchange, client = %caller, objects, "exchange closed");
+    let segments = state.parts.closing.close(&exchange).await?;
+    tracing::info!(%exchange, client = %caller, segments, "exchange closed");
     Ok(StatusCode::NO_CONTENT)
 }

@@ -116,7 +116,7 @@ impl Root {
     pub fn create_folders(&self, folder: &Path) -> io::Result<()> {
         if folder == self.folder {
             if self.anchor.is_set() {
-                // It has disappeared since the operation began, or exists: it is not ours to create.
+                // It exists, or has disappeared since the operation began: not ours to create.
                 return fs::metadata(folder).map(drop);
             }
             return self.create_root_durably();

@@ -29,7 +29,6 @@ const REQUESTS: [&str; 5] = [
 /// Story: a name of the attacker's that resolves to 127.0.0.1 made the daemon one of the attacker's
 /// own sites: the page could list and delete exchanges.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs the refusal of browsers"]
 async fn a_host_that_is_a_name_of_the_attackers_is_refused() {
     let target = Target::start(64, &[]).await;
     let hosts = [
@@ -48,7 +47,6 @@ async fn a_host_that_is_a_name_of_the_attackers_is_refused() {
 
 /// Story: a form of another site aborted a sink: browsers send it without asking.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs the refusal of browsers"]
 async fn a_request_of_another_site_is_refused() {
     let target = Target::start(64, &[]).await;
     let host = target.address.to_string();

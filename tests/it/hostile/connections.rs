@@ -97,45 +97,34 @@ macro_rules! withstands {
     };
 }
 
+withstands!(connections_that_send_nothing, Vec::new());
 withstands!(
-    #[ignore = "needs bounded connections"]
-    connections_that_send_nothing,
-    Vec::new()
-);
-withstands!(
-    #[ignore = "needs bounded connections"]
     connections_that_send_the_first_letter_of_the_preface,
     b"P".to_vec()
 );
 withstands!(
-    #[ignore = "needs bounded connections"]
     connections_that_send_half_a_head,
     b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n".to_vec()
 );
 withstands!(
-    #[ignore = "needs bounded connections"]
     connections_that_send_the_first_bytes_of_a_tls_handshake,
     vec![22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]
 );
 withstands!(
-    #[ignore = "needs bounded connections"]
     connections_that_stay_open_after_an_answer,
     b"GET /openapi.json HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".to_vec()
 );
 withstands!(
-    #[ignore = "needs bounded connections"]
     connections_that_pipeline_and_read_nothing,
     b"GET /openapi.json HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".repeat(500)
 );
 withstands!(
-    #[ignore = "needs bounded connections"]
     connections_that_stop_within_a_body,
     b"POST /v1/read HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: text/plain\r\n\
       content-length: 100\r\n\r\nabc"
         .to_vec()
 );
 withstands!(
-    #[ignore = "needs bounded connections"]
     connections_that_send_the_preface_of_http2_and_nothing_else,
     PREFACE.to_vec()
 );
@@ -195,13 +184,11 @@ async fn assert_withstands_http2(settings: &[&str]) {
 
 /// Story: such a client held its slot for ever, before anybody had asked it for a token.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs bounded connections"]
 async fn http2_clients_with_a_window_of_zero_that_acknowledge_pings() {
     assert_withstands_http2(&SHORT).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs bounded connections"]
 async fn http2_clients_with_a_window_of_zero_where_http2_is_configured() {
     let settings = [&SHORT[..], &["--set", "server.http2=true"]].concat();
     assert_withstands_http2(&settings).await;
@@ -210,7 +197,6 @@ async fn http2_clients_with_a_window_of_zero_where_http2_is_configured() {
 /// Story: a daemon peeked every 5 ms at connections that had sent the first letter of the HTTP/2
 /// preface: 500 of them took a sixth of a core, also after they had left.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs bounded connections"]
 async fn connections_that_wait_cost_no_processor_time() {
     let target = Target::start(64, &["--set", "limits.header_timeout=1m"]).await;
     let mut open = Vec::new();
@@ -235,7 +221,6 @@ async fn connections_that_wait_cost_no_processor_time() {
 
 /// The end of a daemon is bounded, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs bounded connections"]
 async fn connections_that_stop_anywhere_do_not_keep_a_daemon_from_ending() {
     let settings = [&SHORT[..], &["--set", "server.drain_timeout=1s"]].concat();
     let target = Target::start(64, &settings).await;

@@ -5,7 +5,9 @@ use stopover::config::BaseDirectoryConfig;
 use stopover::storage::Storage;
 
 use crate::recorder::{RecordedRequest, Recorder};
-use crate::{Gateway, open, probed_elsewhere, segment, storage_conformance, without_keys};
+use crate::{
+    Gateway, open, permanent, probed_elsewhere, segment, storage_conformance, without_keys,
+};
 
 const CRC: (&str, &str) = ("upload_checksum", "crc64nvme");
 
@@ -74,13 +76,10 @@ async fn a_start_costs_no_request_besides_the_probe() {
     let gateway = Gateway::start("bucket", "key", "secret-of-key");
     let recorder = Recorder::of_server(gateway.port).await;
     opened(recorder.config("s3://bucket/p", &[])).await;
-    // One plain put, and two conditional ones whose conditions hold, then do not.
-    assert_eq!(recorder.puts("/v2/probes/").len(), 1 + 2 * 2);
-    assert_eq!(
-        gateway.files(),
-        ["bucket/p/v2/markers/.keep", "bucket/p/v2/segments/.keep"],
-        "no probe is left"
-    );
+    // Before the identity is created, two puts of which one is refused; then one plain put, and two
+    // conditional ones whose conditions hold, then do not.
+    assert_eq!(recorder.puts("/v2/probes/").len(), 2 + 1 + 2 * 2);
+    assert_eq!(gateway.files(), permanent("bucket/p"), "no probe is left");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,12 +1,13 @@
 //! A proxy of an S3 server, or a minimal S3 server itself, that records the requests it receives.
 //!
 //! Does: forward requests unchanged, or store objects in memory without checking signatures and
-//! checksums. Does not: support versions, conditions or more than one page of a list. Invariant:
+//! checksums. Does not: support versions or more than one page of a list. Invariant:
 //! the record holds what was received, in the order of the answers.
 
 #![allow(clippy::disallowed_methods)] // it runs as a spawned task
 
 use std::collections::BTreeMap;
+use std::hash::{Hash as _, Hasher as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -154,8 +155,16 @@ impl Shared {
         let query = uri.query().unwrap_or_default();
         match *method {
             Method::PUT => {
+                let stored = objects.get(uri.path()).map(tag);
+                let expected = headers.get("if-match").map(|tag| tag.to_str().unwrap());
+                if (headers.contains_key("if-none-match") && stored.is_some())
+                    || (expected.is_some() && expected != stored.as_deref())
+                {
+                    return StatusCode::PRECONDITION_FAILED.into_response();
+                }
+                let etag = tag(&body);
                 objects.insert(uri.path().into(), body);
-                [("etag", "\"tag\"")].into_response()
+                [("etag", etag)].into_response()
             }
             Method::GET if query.contains("list-type") => list(&objects, uri).into_response(),
             Method::GET => match objects.get(uri.path()) {
@@ -177,6 +186,13 @@ impl Shared {
     }
 }
 
+/// The entity tag of some content.
+fn tag(content: &Bytes) -> String {
+    let mut hasher = std::hash::DefaultHasher::new();
+    content.hash(&mut hasher);
+    format!("\"{:016x}\"", hasher.finish())
+}
+
 fn list(objects: &BTreeMap<String, Bytes>, uri: &Uri) -> String {
     let query = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
     let prefix = query.into_iter().find(|(name, _)| name == "prefix");
@@ -184,12 +200,13 @@ fn list(objects: &BTreeMap<String, Bytes>, uri: &Uri) -> String {
     let bucket = format!("{}/", uri.path());
     let keys = objects
         .iter()
-        .filter_map(|(path, object)| Some((path.strip_prefix(&bucket)?, object.len())))
+        .filter_map(|(path, object)| Some((path.strip_prefix(&bucket)?, object)))
         .filter(|(key, _)| key.starts_with(&prefix));
-    let found = keys.map(|(key, size)| {
+    let found = keys.map(|(key, object)| {
+        let (etag, size) = (tag(object), object.len());
         format!(
             "<Contents><Key>{key}</Key><LastModified>2026-01-02T03:04:05.000Z</LastModified>\
-             <ETag>\"tag\"</ETag><Size>{size}</Size></Contents>"
+             <ETag>{etag}</ETag><Size>{size}</Size></Contents>"
         )
     });
     format!(
@@ -203,7 +220,7 @@ fn part(object: &Bytes, headers: &HeaderMap) -> Response {
     let size = object.len();
     let Some(range) = headers.get("range") else {
         return Response::builder()
-            .header("etag", "\"tag\"")
+            .header("etag", tag(object))
             .header("last-modified", "Fri, 02 Jan 2026 03:04:05 GMT")
             .body(Body::from(object.clone()))
             .unwrap();
@@ -219,7 +236,7 @@ fn part(object: &Bytes, headers: &HeaderMap) -> Response {
     Response::builder()
         .status(StatusCode::PARTIAL_CONTENT)
         .header("content-range", content_range)
-        .header("etag", "\"tag\"")
+        .header("etag", tag(object))
         .header("last-modified", "Fri, 02 Jan 2026 03:04:05 GMT")
         .body(Body::from(object.slice(range)))
         .unwrap()

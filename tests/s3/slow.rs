@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods)] // connections and clients run as spawned tasks
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -160,12 +161,19 @@ async fn while_one_base_directory_stalls_the_other_is_read_and_writers_wait() {
         format!("http://{}", proxy.address).into(),
     );
     options.insert("uri".into(), "s3://bucket/pages".into());
+    options.insert("name".into(), "pages".into());
     let options = options
         .iter()
         .map(|(key, value)| format!("--set=base_directories.1.{key}={}", value.expose()));
     let budget = ["--memory-budget=64MiB".to_owned()];
     let flags: Vec<String> = options.chain(budget).collect();
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let added = Command::new(env!("CARGO_BIN_EXE_stopover"))
+        .args(["members", "add", "pages", "--base-directory"])
+        .arg(format!("file://{}", folder.path().display()))
+        .args(&flags)
+        .status();
+    assert!(added.unwrap().success());
     let daemon = Process::start(folder.path(), &flags);
     let client = Client::of(&daemon);
     client.announce("now").await;

@@ -31,9 +31,8 @@ impl StorageKind {
 const BUCKETS: [&str; 2] = ["stopover-one", "stopover-two"];
 const ACCESS_KEY: &str = "stopover-test";
 const SECRET_KEY: &str = "stopover-test-secret";
-/// The object that a daemon retains in a base directory: some S3 servers refuse a PUT while the
-/// last object under the same prefix is being deleted.
-const KEEP: &str = ".keep";
+/// What belongs to a base directory itself.
+const PERMANENT: [&str; 3] = [".keep", "identity", "members"];
 
 pub struct Store {
     pub kind: StorageKind,
@@ -150,13 +149,13 @@ impl Store {
         toml
     }
 
-    /// All files in the base directories, except [`KEEP`].
+    /// All files in the base directories, except [`PERMANENT`].
     pub fn files(&self) -> Result<Vec<PathBuf>> {
         let mut files = Vec::new();
         for folder in &self.folders {
             list(folder, &mut files)?;
         }
-        files.retain(|file| file.file_name().is_some_and(|name| name != KEEP));
+        files.retain(|file| !PERMANENT.iter().any(|name| file.ends_with(name)));
         Ok(files)
     }
 

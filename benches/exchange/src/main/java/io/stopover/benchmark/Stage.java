@@ -86,7 +86,9 @@ final class Stage
         if (s3.isPresent()) {
             Path bucket = s3.get().createBucket(name);
             data.add(bucket);
-            keepPrefix(bucket);
+            if (side.equals("stock")) {
+                keepPrefix(bucket);
+            }
             return "s3://%s/exchange".formatted(name);
         }
         Path directory = folder.resolve(name);
@@ -100,7 +102,7 @@ final class Stage
     }
 
     /**
-     * Keeps the prefix from becoming empty: this S3 server may fail a put while another client
+     * Keeps the prefix from becoming empty, as Stopover does itself: this S3 server may fail a put while another client
      * deletes the last object of its prefix.
      */
     private static void keepPrefix(Path bucket)

@@ -88,10 +88,10 @@ class TestStopoverQueryRetries
                 .isEqualTo(characters);
 
         long deadline = System.nanoTime() + SECONDS.toNanos(60);
-        while (!stopover.filesOf("/v1/").isEmpty() && System.nanoTime() < deadline) {
+        while (!stopover.filesOfExchanges().isEmpty() && System.nanoTime() < deadline) {
             Thread.sleep(50);
         }
-        assertThat(stopover.filesOf("/v1/")).isEmpty();
+        assertThat(stopover.filesOfExchanges()).isEmpty();
     }
 
     private long pagesWritten()

@@ -123,6 +123,15 @@ public final class TestingStopover
         return found;
     }
 
+    /** Lists the files of all exchanges, without those that belong to the base directories. */
+    public List<Path> filesOfExchanges()
+    {
+        return Stream.of("/v2/markers/", "/v2/segments/")
+                .flatMap(folder -> filesOf(folder).stream())
+                .filter(file -> !file.endsWith(".keep"))
+                .toList();
+    }
+
     private static List<Path> filesOf(Path directory, String text)
     {
         while (true) {

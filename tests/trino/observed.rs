@@ -4,6 +4,8 @@
 //! Does: receive events as the listener's server, and check each tool after one query. Does not:
 //! check figures exactly; that they count what was exchanged is a claim of the plugin's unit tests.
 
+#![allow(clippy::disallowed_methods)] // the server of the events runs as a spawned task
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

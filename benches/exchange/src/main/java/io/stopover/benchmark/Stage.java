@@ -102,8 +102,8 @@ final class Stage
     }
 
     /**
-     * Keeps the prefix from becoming empty, as Stopover does itself: this S3 server may fail a put while another client
-     * deletes the last object of its prefix.
+     * Keeps the prefix from becoming empty, as Stopover does itself: this S3 server may fail a put
+     * while another client deletes the last object of its prefix.
      */
     private static void keepPrefix(Path bucket)
     {

@@ -42,6 +42,8 @@
 //! assert!(errors.to_string().contains("did you mean segment.target_size?"));
 //! ```
 
+// Of the library alone: what tests and benches share is private to each of them anyway.
+#![warn(unreachable_pub)]
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_sign_loss))]
 
 pub mod api;

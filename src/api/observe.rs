@@ -41,7 +41,7 @@ const LINGER_BYTES: usize = 256 << 20;
 
 /// The state of the layer.
 #[derive(Clone)]
-pub struct ObserveState {
+pub(super) struct ObserveState {
     pub requests: HttpMetrics,
     pub runtime: Runtime,
     /// How long clients may reuse an idle connection. They learn it from the `Keep-Alive` header,
@@ -50,7 +50,11 @@ pub struct ObserveState {
 }
 
 /// Wraps all routes.
-pub async fn observe(State(state): State<ObserveState>, request: Request, next: Next) -> Response {
+pub(super) async fn observe(
+    State(state): State<ObserveState>,
+    request: Request,
+    next: Next,
+) -> Response {
     let id = request_id(request.headers(), &state.runtime.random);
     let route: Arc<str> = request
         .extensions()

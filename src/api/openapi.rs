@@ -29,7 +29,7 @@ use super::problem::{Problem, ProblemBody};
 struct Head;
 
 /// The document without its routes.
-pub fn head() -> OpenApi {
+pub(super) fn head() -> OpenApi {
     let mut head = Head::openapi();
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
@@ -45,11 +45,11 @@ pub fn head() -> OpenApi {
 
 /// The complete document as JSON text.
 #[derive(Clone)]
-pub struct OpenApiText(Arc<str>);
+pub(super) struct OpenApiText(Arc<str>);
 
 impl OpenApiText {
     /// Renders the document.
-    pub fn new(document: &OpenApi) -> Self {
+    pub(super) fn new(document: &OpenApi) -> Self {
         let text = document.to_pretty_json();
         Self(format!("{}\n", text.expect("the document is plain data")).into())
     }
@@ -62,7 +62,7 @@ impl OpenApiText {
     tag = "operations",
     responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json"))
 )]
-pub async fn document(
+pub(super) async fn document(
     Extension(OpenApiText(text)): Extension<OpenApiText>,
     _: NoQuery,
 ) -> Result<impl IntoResponse, Problem> {

@@ -10,14 +10,14 @@ use super::problem::Problem;
 use crate::segment::layout::ERROR_MARKER;
 
 /// Media type of records and frames.
-pub const READ_MEDIA_TYPE: &str = "application/vnd.stopover.read";
+pub(super) const READ_MEDIA_TYPE: &str = "application/vnd.stopover.read";
 /// Media type of page bytes without framing.
-pub const RAW_MEDIA_TYPE: &str = "application/octet-stream";
+pub(super) const RAW_MEDIA_TYPE: &str = "application/octet-stream";
 /// Media type of handles, one JSON object per line.
-pub const NDJSON_MEDIA_TYPE: &str = "application/x-ndjson";
+pub(super) const NDJSON_MEDIA_TYPE: &str = "application/x-ndjson";
 
 /// The record that ends a stream after an error.
-pub fn error_record(problem: &Problem) -> Bytes {
+pub(super) fn error_record(problem: &Problem) -> Bytes {
     let json = problem.to_json();
     let mut record = BytesMut::with_capacity(8 + json.len());
     record.put_u32_le(ERROR_MARKER);
@@ -27,7 +27,7 @@ pub fn error_record(problem: &Problem) -> Bytes {
 }
 
 /// The line that ends lines of JSON after an error.
-pub fn error_line(problem: &Problem) -> Bytes {
+pub(super) fn error_line(problem: &Problem) -> Bytes {
     let mut line = BytesMut::from(&b"{\"error\":"[..]);
     line.put_slice(&problem.to_json());
     line.put_slice(b"}\n");

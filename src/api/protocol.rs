@@ -13,18 +13,22 @@ use super::problem::{Problem, ProblemType};
 use crate::id::DaemonId;
 
 /// The newest protocol that this daemon speaks, and the one that its responses name.
-pub const NEWEST_PROTOCOL: u32 = 1;
+pub(super) const NEWEST_PROTOCOL: u32 = 1;
 /// The oldest protocol that this daemon speaks.
-pub const OLDEST_PROTOCOL: u32 = 1;
+pub(super) const OLDEST_PROTOCOL: u32 = 1;
 
 /// Answered whatever the client speaks, so that it can find out what this daemon speaks.
-pub const DESCRIPTION: &str = "/v1/daemon";
+pub(super) const DESCRIPTION: &str = "/v1/daemon";
 
 const PROTOCOL: HeaderName = HeaderName::from_static("stopover-protocol");
 const RUN: HeaderName = HeaderName::from_static("stopover-run");
 
 /// Wraps all routes.
-pub async fn negotiate(State(run): State<DaemonId>, request: Request, next: Next) -> Response {
+pub(super) async fn negotiate(
+    State(run): State<DaemonId>,
+    request: Request,
+    next: Next,
+) -> Response {
     let path = request.uri().path();
     let versioned = path.starts_with("/v1/") && path != DESCRIPTION;
     let mut response = match check(request.headers()) {

@@ -25,7 +25,7 @@ use crate::runtime::{Clock, Runtime};
 
 /// What the client gets if the stream fails after the response head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnFailure {
+pub(super) enum OnFailure {
     /// An error record, then the end of the body.
     ErrorRecord,
     /// A line of JSON with the problem as `error`, then the end of the body.
@@ -45,7 +45,7 @@ struct Shared {
 type Held = Box<dyn Send>;
 
 /// The response body of a read, or of a plan.
-pub struct StreamBody {
+pub(super) struct StreamBody {
     shared: Arc<Mutex<Shared>>,
     on_failure: OnFailure,
     remaining: Option<u64>,
@@ -58,7 +58,7 @@ pub struct StreamBody {
 impl StreamBody {
     /// A body with the bytes of `stream`: `length` bytes, if it is known. `held` is dropped after
     /// the stream.
-    pub fn new(
+    pub(super) fn new(
         stream: ByteStream,
         length: Option<u64>,
         on_failure: OnFailure,
@@ -131,7 +131,7 @@ impl Drop for StreamBody {
 /// Why a response was truncated; only hyper reads it.
 #[derive(Debug, thiserror::Error)]
 #[error("response truncated: {0}")]
-pub struct Truncated(String);
+pub(super) struct Truncated(String);
 
 /// Drops the stream once the client has read nothing for the stall timeout.
 async fn end_when_stalled(

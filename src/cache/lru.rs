@@ -30,13 +30,13 @@ struct Entry<V> {
 
 impl<K: Clone + Eq + Hash, V> Lru<K, V> {
     /// An empty map.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let entries = LruCache::unbounded();
         Self { entries, bytes: 0 }
     }
 
     /// An empty map from which a pool evicts.
-    pub fn registered(pool: &MemoryPool) -> Arc<Mutex<Self>>
+    pub(super) fn registered(pool: &MemoryPool) -> Arc<Mutex<Self>>
     where
         K: Send + 'static,
         V: Send + 'static,
@@ -47,19 +47,19 @@ impl<K: Clone + Eq + Hash, V> Lru<K, V> {
     }
 
     /// A value, marked as used.
-    pub fn get(&mut self, key: &K, tick: u64) -> Option<&mut V> {
+    pub(super) fn get(&mut self, key: &K, tick: u64) -> Option<&mut V> {
         let entry = self.entries.get_mut(key)?;
         entry.last_use = tick;
         Some(&mut entry.value)
     }
 
     /// A value, not marked as used.
-    pub fn peek(&self, key: &K) -> Option<&V> {
+    pub(super) fn peek(&self, key: &K) -> Option<&V> {
         self.entries.peek(key).map(|entry| &entry.value)
     }
 
     /// Inserts or replaces a value of `bytes`, marked as used.
-    pub fn insert(&mut self, key: K, exchange: ExchangeId, value: V, bytes: u64, tick: u64) {
+    pub(super) fn insert(&mut self, key: K, exchange: ExchangeId, value: V, bytes: u64, tick: u64) {
         self.bytes += bytes;
         let entry = Entry {
             value,
@@ -73,7 +73,7 @@ impl<K: Clone + Eq + Hash, V> Lru<K, V> {
     }
 
     /// Adds to the bytes of an entry.
-    pub fn grow(&mut self, key: &K, bytes: u64) {
+    pub(super) fn grow(&mut self, key: &K, bytes: u64) {
         if let Some(entry) = self.entries.peek_mut(key) {
             entry.bytes += bytes;
             self.bytes += bytes;
@@ -81,19 +81,19 @@ impl<K: Clone + Eq + Hash, V> Lru<K, V> {
     }
 
     /// Removes an entry.
-    pub fn remove(&mut self, key: &K) -> Option<V> {
+    pub(super) fn remove(&mut self, key: &K) -> Option<V> {
         let entry = self.entries.pop(key)?;
         self.bytes -= entry.bytes;
         Some(entry.value)
     }
 
     /// Removes all entries of a closed exchange.
-    pub fn forget(&mut self, exchange: &ExchangeId) {
+    pub(super) fn forget(&mut self, exchange: &ExchangeId) {
         self.remove_where(|_, of| of == exchange);
     }
 
     /// Removes all entries whose key and exchange satisfy `condition`.
-    pub fn remove_where(&mut self, condition: impl Fn(&K, &ExchangeId) -> bool) {
+    pub(super) fn remove_where(&mut self, condition: impl Fn(&K, &ExchangeId) -> bool) {
         let entries = self.entries.iter();
         let matching = entries.filter(|(key, entry)| condition(key, &entry.exchange));
         let keys: Vec<K> = matching.map(|(key, _)| key.clone()).collect();
@@ -104,7 +104,7 @@ impl<K: Clone + Eq + Hash, V> Lru<K, V> {
 
     /// Removes the least recently used entry, of one query if it is named, and returns it with its
     /// bytes.
-    pub fn evict(&mut self, of_query: Option<&str>) -> Option<(K, V, u64)> {
+    pub(super) fn evict(&mut self, of_query: Option<&str>) -> Option<(K, V, u64)> {
         let (key, entry) = self.victim(of_query)?;
         let (key, bytes) = (key.clone(), entry.bytes);
         let value = self.remove(&key)?;
@@ -112,7 +112,7 @@ impl<K: Clone + Eq + Hash, V> Lru<K, V> {
     }
 
     /// When the entry that [`Lru::evict`] would remove was last used.
-    pub fn victim_last_use(&self, of_query: Option<&str>) -> Option<u64> {
+    pub(super) fn victim_last_use(&self, of_query: Option<&str>) -> Option<u64> {
         self.victim(of_query).map(|(_, entry)| entry.last_use)
     }
 
@@ -124,19 +124,19 @@ impl<K: Clone + Eq + Hash, V> Lru<K, V> {
     }
 
     /// Bytes of all entries.
-    pub fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
     /// The keys of an exchange's entries.
-    pub fn keys(&self, exchange: &ExchangeId) -> Vec<K> {
+    pub(super) fn keys(&self, exchange: &ExchangeId) -> Vec<K> {
         let entries = self.entries.iter();
         let of_exchange = entries.filter(|(_, entry)| entry.exchange == *exchange);
         of_exchange.map(|(key, _)| key.clone()).collect()
     }
 
     /// The exchanges that have an entry.
-    pub fn exchanges(&self) -> HashSet<ExchangeId> {
+    pub(super) fn exchanges(&self) -> HashSet<ExchangeId> {
         let entries = self.entries.iter();
         entries.map(|(_, entry)| entry.exchange.clone()).collect()
     }

@@ -32,7 +32,7 @@ const SINK_MEMORY: u64 = 32;
 
 /// Loads footers. Cheap to clone.
 #[derive(Clone)]
-pub struct FooterLoader {
+pub(super) struct FooterLoader {
     footers: FooterCache,
     pool: MemoryPool,
     /// Permits one load at a time to wait for memory.
@@ -40,7 +40,7 @@ pub struct FooterLoader {
 }
 
 /// The footers of an exchange, and the memory for planning with them.
-pub struct LoadedFooters {
+pub(super) struct LoadedFooters {
     pub segments: Vec<KnownSegment>,
     pub memory: Reservation,
 }
@@ -70,7 +70,7 @@ impl From<FooterError> for LoadError {
 
 impl FooterLoader {
     /// A loader whose footers hold memory of `pool`.
-    pub fn new(footers: FooterCache, pool: MemoryPool) -> Self {
+    pub(super) fn new(footers: FooterCache, pool: MemoryPool) -> Self {
         Self {
             footers,
             pool,
@@ -83,7 +83,7 @@ impl FooterLoader {
     /// # Errors
     /// A footer cannot be read or is damaged, or all together need more memory than one query may
     /// hold.
-    pub async fn load(
+    pub(super) async fn load(
         &self,
         exchange: &ExchangeId,
         listed: &[ListedSegment],

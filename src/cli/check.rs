@@ -19,7 +19,7 @@ use crate::telemetry::logs::printable;
 ///
 /// # Errors
 /// The exit code; the reason has been printed to stderr.
-pub fn check(loaded: Loaded) -> Result<ExitCode, ExitCode> {
+pub(super) fn check(loaded: Loaded) -> Result<ExitCode, ExitCode> {
     print(&explain(&loaded));
     let runtime = tokio::runtime::Runtime::new().map_err(failure)?;
     let system = Runtime::system();

@@ -22,7 +22,7 @@ use crate::storage::{
 
 /// Arguments of `gc`.
 #[derive(Args)]
-pub struct GcArgs {
+pub(super) struct GcArgs {
     /// List what would be removed, and why, but remove nothing
     #[arg(long)]
     dry_run: bool,
@@ -42,7 +42,7 @@ pub struct GcArgs {
 ///
 /// # Errors
 /// The exit code; the reason has been printed to stderr.
-pub fn gc(args: GcArgs) -> Result<ExitCode, ExitCode> {
+pub(super) fn gc(args: GcArgs) -> Result<ExitCode, ExitCode> {
     let config = args.config.load()?.config;
     let watch = watch_time(args.watch.as_deref(), config.lease.duration).map_err(|why| {
         eprintln!("stopover: {why}");

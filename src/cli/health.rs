@@ -19,7 +19,7 @@ const MAX_RESPONSE_SIZE: u64 = 64 << 10;
 
 /// Arguments of `health`.
 #[derive(Args)]
-pub struct HealthArgs {
+pub(super) struct HealthArgs {
     /// Address of the daemon; default: server.listen of the configuration
     #[arg(long, value_name = "IP:PORT")]
     address: Option<SocketAddr>,
@@ -39,7 +39,7 @@ pub struct HealthArgs {
 ///
 /// # Errors
 /// The exit code; the reason has been printed to stderr.
-pub fn health(args: HealthArgs) -> Result<ExitCode, ExitCode> {
+pub(super) fn health(args: HealthArgs) -> Result<ExitCode, ExitCode> {
     let (address, certificate) = match args.address {
         Some(address) => (address, args.certificate),
         None => {

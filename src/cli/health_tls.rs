@@ -25,7 +25,7 @@ use tokio_rustls::rustls::{
 ///
 /// # Errors
 /// A certificate file that cannot be read, or a socket without a peer.
-pub fn within(
+pub(super) fn within(
     stream: TcpStream,
     certificate: &Path,
 ) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {

@@ -15,7 +15,7 @@ use crate::storage::{Identification, InitOptions, Storage};
 
 /// Arguments of `init`.
 #[derive(Args)]
-pub struct InitArgs {
+pub(super) struct InitArgs {
     /// Only the base directory of this name [default: all]
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
@@ -38,7 +38,7 @@ pub struct InitArgs {
 ///
 /// # Errors
 /// The exit code; the reason has been printed to stderr.
-pub fn init(args: InitArgs) -> Result<ExitCode, ExitCode> {
+pub(super) fn init(args: InitArgs) -> Result<ExitCode, ExitCode> {
     let only = args.only.map(|name| name.parse::<BaseName>()).transpose();
     let only = only.map_err(|error| {
         eprintln!("stopover: --only: {error}");

@@ -26,7 +26,7 @@ const FIRST_TAIL: u64 = 128 << 10;
 
 /// Arguments of `inspect`.
 #[derive(Args)]
-pub struct InspectArgs {
+pub(super) struct InspectArgs {
     /// A segment: a path, or the URI of an object such as s3://bucket/prefix/v2/segments/…/….seg.
     /// Options and credentials are those of the configured base directory that contains it, or else
     /// come from the environment
@@ -61,7 +61,7 @@ enum InspectError {
 ///
 /// # Errors
 /// The exit code; the reason has been printed to stderr.
-pub fn inspect(args: InspectArgs) -> Result<ExitCode, ExitCode> {
+pub(super) fn inspect(args: InspectArgs) -> Result<ExitCode, ExitCode> {
     let (what, blocks) = (&args.what, args.blocks);
     let found = match local_path(what) {
         Some(path) => inspect_file(&path),

@@ -14,7 +14,7 @@ use crate::segment::footer::{CommitRecord, Footer};
 use crate::segment::layout::FORMAT_VERSION;
 
 /// A segment's footer, and the sizes that `inspect` prints.
-pub struct Inspected {
+pub(super) struct Inspected {
     /// Bytes of the whole object.
     pub size: u64,
     /// Bytes of the footer.
@@ -51,7 +51,7 @@ fn partitions(footer: &Footer) -> Vec<PartitionSum> {
 }
 
 /// The text form.
-pub fn as_text(found: &Inspected, blocks: bool) -> String {
+pub(super) fn as_text(found: &Inspected, blocks: bool) -> String {
     let footer = &found.footer;
     let sums = partitions(footer);
     let pages: u64 = sums.iter().map(|s| s.pages).sum();
@@ -135,7 +135,7 @@ fn commit_line(commit: &CommitRecord) -> String {
 }
 
 /// The JSON form.
-pub fn as_json(found: &Inspected, blocks: bool) -> String {
+pub(super) fn as_json(found: &Inspected, blocks: bool) -> String {
     let footer = &found.footer;
     let commits: Vec<_> = footer.commits.iter().map(commit_json).collect();
     let mut whole = json!({

@@ -15,7 +15,7 @@ use crate::storage::{Identification, MemberState, Membership, Storage};
 
 /// Arguments of `members`.
 #[derive(Args)]
-pub struct MembersArgs {
+pub(super) struct MembersArgs {
     /// What to do
     #[arg(value_enum, default_value = "list")]
     action: Action,
@@ -52,7 +52,7 @@ impl Action {
 ///
 /// # Errors
 /// The exit code; the reason has been printed to stderr.
-pub fn members(args: MembersArgs) -> Result<ExitCode, ExitCode> {
+pub(super) fn members(args: MembersArgs) -> Result<ExitCode, ExitCode> {
     let usage = |text: String| {
         eprintln!("stopover: {text}");
         ExitCode::from(EXIT_USAGE)

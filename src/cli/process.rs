@@ -18,7 +18,7 @@ const OWN_FILES: u64 = 512;
 /// that every batch is read into fresh pages, which costs several times as much as the copy.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[allow(unsafe_code)]
-pub fn bound_allocator() {
+pub(super) fn bound_allocator() {
     const ARENAS: libc::c_int = 2;
     /// The maximum that glibc accepts.
     const LARGEST_IN_ARENA: libc::c_int = 32 << 20;
@@ -35,7 +35,7 @@ pub fn bound_allocator() {
 pub fn bound_allocator() {}
 
 /// Raises the soft limit of open files to the hard limit. Returns the resulting limit, if any.
-pub fn raise_open_files() -> Option<u64> {
+pub(super) fn raise_open_files() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let mut raised = limit;
     raised.current = limit.maximum;
@@ -55,7 +55,7 @@ const LEAST_FILES: u64 = 64;
     "this process may open only {limit} files, and a daemon needs at least {LEAST_FILES}, plus one \
      for each connection: raise the limit (LimitNOFILE of systemd, ulimit -n)"
 )]
-pub struct TooFewFiles {
+pub(super) struct TooFewFiles {
     limit: u64,
 }
 
@@ -64,7 +64,7 @@ pub struct TooFewFiles {
 ///
 /// # Errors
 /// If it cannot.
-pub fn require_open_files(limit: Option<u64>) -> Result<(), TooFewFiles> {
+pub(super) fn require_open_files(limit: Option<u64>) -> Result<(), TooFewFiles> {
     match limit {
         Some(limit) if limit < LEAST_FILES => Err(TooFewFiles { limit }),
         _ => Ok(()),
@@ -73,7 +73,7 @@ pub fn require_open_files(limit: Option<u64>) -> Result<(), TooFewFiles> {
 
 /// Lowers `limits.max_connections` to what the limit of open files allows, so that connections
 /// cannot exhaust the descriptors that base directories need.
-pub fn fit_connections(limits: &mut LimitsConfig, open_files: Option<u64>) {
+pub(super) fn fit_connections(limits: &mut LimitsConfig, open_files: Option<u64>) {
     let Some(open_files) = open_files else { return };
     let room = open_files
         .saturating_sub(OWN_FILES)

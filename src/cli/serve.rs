@@ -19,7 +19,7 @@ use crate::telemetry::logs;
 ///
 /// # Errors
 /// The exit code; the reason has been printed to stderr.
-pub fn serve(mut loaded: Loaded) -> Result<ExitCode, ExitCode> {
+pub(super) fn serve(mut loaded: Loaded) -> Result<ExitCode, ExitCode> {
     process::bound_allocator();
     let open_files = process::raise_open_files();
     process::require_open_files(open_files).map_err(failure)?;

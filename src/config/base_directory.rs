@@ -18,11 +18,11 @@ use super::secret::{Secret, shown_uri};
 use crate::id::{BaseName, InvalidId};
 
 /// The base directory that is used if none is configured.
-pub const DEFAULT_URI: &str = "./data/stopover";
+pub(super) const DEFAULT_URI: &str = "./data/stopover";
 
 /// A base directory together with where it was configured.
 #[derive(Debug, Clone)]
-pub struct PlacedBase {
+pub(super) struct PlacedBase {
     /// What was configured.
     pub config: BaseDirectoryConfig,
     /// The place of each of its keys.
@@ -31,7 +31,7 @@ pub struct PlacedBase {
 
 /// Where the keys of one base directory were written.
 #[derive(Debug, Clone)]
-pub struct Places {
+pub(super) struct Places {
     index: usize,
     table: Origin,
     origins: BTreeMap<String, Origin>,
@@ -49,13 +49,13 @@ impl Places {
     }
 
     /// A problem with a key, whose value is not shown: it may be a secret.
-    pub fn problem(&self, name: &str, what: impl Into<String>) -> Problem {
+    pub(super) fn problem(&self, name: &str, what: impl Into<String>) -> Problem {
         Problem::new(self.key(name), None, self.of(name).clone(), what)
     }
 }
 
 /// Checks all base directories; relative paths are below `cwd`.
-pub fn resolve(
+pub(super) fn resolve(
     raw: Option<Vec<RawBase>>,
     cwd: &Path,
     notices: &mut Vec<String>,

@@ -13,7 +13,7 @@ use super::raw::Raw;
 use super::values::*;
 
 /// One setting.
-pub struct Key {
+pub(super) struct Key {
     /// `section.key`.
     pub name: &'static str,
     /// Parses a value into the configuration.
@@ -57,7 +57,7 @@ const MONTH: Duration = Duration::from_secs(30 * 86_400);
 
 /// Every setting outside `[[base_directory]]`, in the order of `config/default.toml`.
 #[rustfmt::skip] // one row each
-pub const KEYS: &[Key] = &[
+pub(super) const KEYS: &[Key] = &[
     key!(server.listen, address, ToString::to_string),
     key!(server.allow_remote_without_token, flag, ToString::to_string),
     key!(server.http2, flag, ToString::to_string),
@@ -121,30 +121,30 @@ fn check_range<T: PartialOrd>(
 }
 
 /// The setting of that name.
-pub fn find(name: &str) -> Option<&'static Key> {
+pub(super) fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
 }
 
 /// The names of all settings.
-pub fn names() -> impl Iterator<Item = &'static str> {
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
     KEYS.iter().map(|key| key.name)
 }
 
 /// Longest name that is compared with all settings to find the one that was meant.
-pub const LONGEST_MISSPELT: usize = 64;
+pub(super) const LONGEST_MISSPELT: usize = 64;
 
 fn leaf(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or(name)
 }
 
 /// Whether a name differs from that of a setting by little, so that its value was meant for it.
-pub fn is_misspelt(given: &str) -> bool {
+pub(super) fn is_misspelt(given: &str) -> bool {
     let close = |known: &str| strsim::normalized_damerau_levenshtein(leaf(known), leaf(given));
     given.len() <= LONGEST_MISSPELT && names().any(|known| close(known) > 0.8)
 }
 
 /// The known key or section that was most likely meant.
-pub fn nearest(given: &str) -> Option<String> {
+pub(super) fn nearest(given: &str) -> Option<String> {
     if given.len() > LONGEST_MISSPELT {
         return None;
     }

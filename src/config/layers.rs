@@ -17,7 +17,7 @@ use super::raw::{Raw, from_toml};
 
 /// One base directory as written.
 #[derive(Debug, Clone)]
-pub struct RawBase {
+pub(super) struct RawBase {
     /// Where its table starts.
     pub origin: Origin,
     /// Its keys.
@@ -26,7 +26,7 @@ pub struct RawBase {
 
 impl RawBase {
     /// A base directory with nothing but its URI.
-    pub fn of_uri(uri: &str, origin: &Origin) -> Self {
+    pub(super) fn of_uri(uri: &str, origin: &Origin) -> Self {
         Self {
             origin: origin.clone(),
             entries: [("uri".to_owned(), Located::text(uri, origin))].into(),
@@ -36,7 +36,7 @@ impl RawBase {
 
 /// The merged layers.
 #[derive(Debug, Default)]
-pub struct Layers {
+pub(super) struct Layers {
     /// Values by `section.key`.
     pub settings: BTreeMap<String, Located>,
     /// Base directories; `None` if no layer names any.
@@ -49,7 +49,7 @@ pub struct Layers {
 
 impl Layers {
     /// Adds a TOML file.
-    pub fn add_file(&mut self, path: &Path, text: &str) {
+    pub(super) fn add_file(&mut self, path: &Path, text: &str) {
         let origin = |at: usize| Origin::File {
             path: path.to_owned(),
             line: text[..at.min(text.len())].matches('\n').count() + 1,
@@ -113,7 +113,7 @@ impl Layers {
     }
 
     /// Adds environment variables; only `STOPOVER_…` are considered.
-    pub fn add_environment(&mut self, variables: &[(String, String)]) {
+    pub(super) fn add_environment(&mut self, variables: &[(String, String)]) {
         let mut sorted: Vec<_> = variables.iter().collect();
         // The list of base directories comes before their single keys, and indexes in order.
         sorted.sort_by_key(|(name, _)| (name.matches("__").count(), name.len(), name.as_str()));
@@ -160,7 +160,7 @@ impl Layers {
     }
 
     /// Adds a flag that sets one setting, such as `--listen` or `--set section.key=value`.
-    pub fn add_flag(&mut self, flag: &str, key: &str, value: &str) {
+    pub(super) fn add_flag(&mut self, flag: &str, key: &str, value: &str) {
         let parts: Vec<_> = key.split('.').collect();
         self.set_text(&parts, value, Origin::Flag(flag.to_owned()));
     }
@@ -174,7 +174,11 @@ impl Layers {
     }
 
     /// Replaces the base directories of earlier layers.
-    pub fn replace_bases<'a>(&mut self, uris: impl Iterator<Item = &'a str>, origin: &Origin) {
+    pub(super) fn replace_bases<'a>(
+        &mut self,
+        uris: impl Iterator<Item = &'a str>,
+        origin: &Origin,
+    ) {
         self.bases = Some(uris.map(|uri| RawBase::of_uri(uri, origin)).collect());
     }
 

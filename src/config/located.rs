@@ -11,7 +11,7 @@ use super::secret::is_secret_name;
 
 /// A value and where it comes from.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Located {
+pub(super) struct Located {
     /// The value.
     pub raw: Raw,
     /// Its origin.
@@ -20,13 +20,13 @@ pub struct Located {
 
 impl Located {
     /// A text and where it comes from.
-    pub fn text(text: &str, origin: &Origin) -> Self {
+    pub(super) fn text(text: &str, origin: &Origin) -> Self {
         let (raw, origin) = (Raw::Text(text.into()), origin.clone());
         Self { raw, origin }
     }
 
     /// A problem with this value, which is shown unless the key may be that of a secret.
-    pub fn problem(&self, key: &str, what: impl Into<String>) -> Problem {
+    pub(super) fn problem(&self, key: &str, what: impl Into<String>) -> Problem {
         let value = is_showable(key, &self.raw).then(|| self.raw.shown());
         Problem::new(key, value, self.origin.clone(), what)
     }
@@ -36,7 +36,7 @@ impl Located {
     ///
     /// # Errors
     /// Control characters remain: no setting has any, and clients of stores fail on them.
-    pub fn tidy(&mut self, key: &str, notices: &mut Vec<String>) -> Result<(), Problem> {
+    pub(super) fn tidy(&mut self, key: &str, notices: &mut Vec<String>) -> Result<(), Problem> {
         let Raw::Text(text) = &self.raw else {
             return Ok(());
         };

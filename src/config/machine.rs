@@ -6,9 +6,9 @@
 use std::path::Path;
 
 /// Largest "auto" budget, bytes.
-pub const AUTO_BUDGET_MAX: u64 = 1 << 30;
+pub(super) const AUTO_BUDGET_MAX: u64 = 1 << 30;
 /// Smallest "auto" budget, bytes: one batch and one read of default size fit into it.
-pub const AUTO_BUDGET_MIN: u64 = 64 << 20;
+pub(super) const AUTO_BUDGET_MIN: u64 = 64 << 20;
 
 /// Memory limits of this process, bytes; `None` if unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,7 +44,7 @@ impl Machine {
 
 /// The meaning of `memory.budget = "auto"`: an eighth of the usable memory, at most 1 GiB (most of
 /// the machine belongs to the worker beside the daemon), at least 64 MiB.
-pub fn auto_budget(machine: Machine) -> u64 {
+pub(super) fn auto_budget(machine: Machine) -> u64 {
     machine.usable().map_or(AUTO_BUDGET_MIN, |usable| {
         (usable / 8).clamp(AUTO_BUDGET_MIN, AUTO_BUDGET_MAX)
     })

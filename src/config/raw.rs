@@ -10,7 +10,7 @@ use super::secret::Secret;
 
 /// A value as it was written.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Raw {
+pub(super) enum Raw {
     /// A string, or anything from the environment or a flag.
     Text(Secret),
     /// A whole number.
@@ -25,7 +25,7 @@ pub enum Raw {
 
 impl Raw {
     /// The value as text, for options that are passed on as they are.
-    pub fn plain(&self) -> Secret {
+    pub(super) fn plain(&self) -> Secret {
         match self {
             Self::Text(text) => text.clone(),
             Self::Integer(number) => number.to_string().into(),
@@ -36,7 +36,7 @@ impl Raw {
     }
 
     /// The value as a message may quote it, if it may.
-    pub fn shown(&self) -> String {
+    pub(super) fn shown(&self) -> String {
         match self {
             Self::Text(text) => format!("{:?}", text.expose()),
             other => other.plain().expose().to_owned(),
@@ -45,7 +45,7 @@ impl Raw {
 }
 
 /// A value of a TOML file.
-pub fn from_toml(value: &Spanned<DeValue<'_>>) -> Raw {
+pub(super) fn from_toml(value: &Spanned<DeValue<'_>>) -> Raw {
     match value.get_ref() {
         DeValue::String(text) => Raw::Text(text.as_ref().into()),
         DeValue::Integer(number) => {

@@ -78,7 +78,7 @@ pub fn shown_uri(text: &str) -> String {
 
 /// The end of the user part of a URI, given what follows its `://`. The part may contain slashes
 /// that should have been escaped, as secret keys of S3 do.
-pub fn user_part(rest: &str) -> Option<usize> {
+pub(super) fn user_part(rest: &str) -> Option<usize> {
     let authority = rest.split('/').next().unwrap_or_default();
     let end = match authority.rfind('@') {
         None if authority.contains(':') => rest.rfind('@'),

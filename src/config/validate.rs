@@ -13,7 +13,7 @@ use super::{Config, MemorySplit, Origins};
 const FRAME_HEADER: u64 = 12;
 
 /// Validates a loaded configuration.
-pub struct Validator<'a> {
+pub(super) struct Validator<'a> {
     pub config: &'a Config,
     pub origins: &'a Origins,
     /// The memory budget, divided.
@@ -24,7 +24,7 @@ pub struct Validator<'a> {
 
 impl Validator<'_> {
     /// All problems.
-    pub fn problems(&self) -> Vec<Problem> {
+    pub(super) fn problems(&self) -> Vec<Problem> {
         let mut found = Vec::new();
         self.ranges(&mut found);
         // Values that are out of range would only cause further, misleading contradictions.

@@ -18,14 +18,14 @@ const UNLIMITED: &str = "unlimited";
 /// How "resolved on this machine" is written.
 const AUTO: &str = "auto";
 
-pub fn text(raw: &Raw) -> Result<String, InvalidValue> {
+pub(super) fn text(raw: &Raw) -> Result<String, InvalidValue> {
     match raw {
         Raw::Text(text) => Ok(text.expose().to_owned()),
         _ => Err("write it as text, in double quotes".into()),
     }
 }
 
-pub fn address(raw: &Raw) -> Result<SocketAddr, InvalidValue> {
+pub(super) fn address(raw: &Raw) -> Result<SocketAddr, InvalidValue> {
     text(raw)?.parse().map_err(|_| {
         "not an address to listen on: write IP and port, such as 127.0.0.1:7077 or [::1]:7077 \
          (port 0 picks a free one)"
@@ -33,7 +33,7 @@ pub fn address(raw: &Raw) -> Result<SocketAddr, InvalidValue> {
     })
 }
 
-pub fn flag(raw: &Raw) -> Result<bool, InvalidValue> {
+pub(super) fn flag(raw: &Raw) -> Result<bool, InvalidValue> {
     let flag = match raw {
         Raw::Bool(flag) => Some(*flag),
         Raw::Text(text) => text.expose().trim().parse().ok(),
@@ -42,13 +42,13 @@ pub fn flag(raw: &Raw) -> Result<bool, InvalidValue> {
     flag.ok_or_else(|| "write true or false".into())
 }
 
-pub fn optional_path(raw: &Raw) -> Result<Option<PathBuf>, InvalidValue> {
+pub(super) fn optional_path(raw: &Raw) -> Result<Option<PathBuf>, InvalidValue> {
     let path = text(raw)?;
     Ok((!path.is_empty()).then(|| path.into()))
 }
 
 /// Host names, separated by commas, in lower case.
-pub fn host_names(raw: &Raw) -> Result<Vec<String>, InvalidValue> {
+pub(super) fn host_names(raw: &Raw) -> Result<Vec<String>, InvalidValue> {
     let text = text(raw)?.to_ascii_lowercase();
     let names = text
         .split(',')
@@ -71,7 +71,7 @@ pub fn host_names(raw: &Raw) -> Result<Vec<String>, InvalidValue> {
     }
 }
 
-pub fn duration(raw: &Raw) -> Result<Duration, InvalidValue> {
+pub(super) fn duration(raw: &Raw) -> Result<Duration, InvalidValue> {
     match raw {
         Raw::Text(text) => parse_duration(text.expose()),
         Raw::Integer(n) => {
@@ -81,7 +81,7 @@ pub fn duration(raw: &Raw) -> Result<Duration, InvalidValue> {
     }
 }
 
-pub fn size(raw: &Raw) -> Result<u64, InvalidValue> {
+pub(super) fn size(raw: &Raw) -> Result<u64, InvalidValue> {
     match raw {
         Raw::Text(text) => parse_size(text.expose()),
         Raw::Integer(number) => {
@@ -91,15 +91,15 @@ pub fn size(raw: &Raw) -> Result<u64, InvalidValue> {
     }
 }
 
-pub fn budget(raw: &Raw) -> Result<Option<u64>, InvalidValue> {
+pub(super) fn budget(raw: &Raw) -> Result<Option<u64>, InvalidValue> {
     unless(AUTO, raw, size)
 }
 
-pub fn optional_size(raw: &Raw) -> Result<Option<u64>, InvalidValue> {
+pub(super) fn optional_size(raw: &Raw) -> Result<Option<u64>, InvalidValue> {
     unless(UNLIMITED, raw, size)
 }
 
-pub fn optional_count(raw: &Raw) -> Result<Option<u64>, InvalidValue> {
+pub(super) fn optional_count(raw: &Raw) -> Result<Option<u64>, InvalidValue> {
     unless(UNLIMITED, raw, count)
 }
 
@@ -117,7 +117,7 @@ fn unless<T>(
     }
 }
 
-pub fn share(raw: &Raw) -> Result<f64, InvalidValue> {
+pub(super) fn share(raw: &Raw) -> Result<f64, InvalidValue> {
     let number = match raw {
         Raw::Float(number) => Some(*number),
         Raw::Integer(number) => Some(*number as f64),
@@ -127,7 +127,7 @@ pub fn share(raw: &Raw) -> Result<f64, InvalidValue> {
     number.ok_or_else(|| "write a share from 0 to 1, such as 0.5".into())
 }
 
-pub fn count<T: TryFrom<i64> + FromStr>(raw: &Raw) -> Result<T, InvalidValue> {
+pub(super) fn count<T: TryFrom<i64> + FromStr>(raw: &Raw) -> Result<T, InvalidValue> {
     let number = match raw {
         Raw::Integer(number) => T::try_from(*number).ok(),
         Raw::Text(text) => text.expose().trim().parse().ok(),
@@ -142,7 +142,7 @@ pub fn count<T: TryFrom<i64> + FromStr>(raw: &Raw) -> Result<T, InvalidValue> {
     })
 }
 
-pub fn json_format(raw: &Raw) -> Result<bool, InvalidValue> {
+pub(super) fn json_format(raw: &Raw) -> Result<bool, InvalidValue> {
     match text(raw)?.as_str() {
         "json" => Ok(true),
         "text" => Ok(false),
@@ -150,31 +150,31 @@ pub fn json_format(raw: &Raw) -> Result<bool, InvalidValue> {
     }
 }
 
-pub fn show_duration(duration: &Duration) -> String {
+pub(super) fn show_duration(duration: &Duration) -> String {
     format_duration(*duration)
 }
 
-pub fn show_size(size: &u64) -> String {
+pub(super) fn show_size(size: &u64) -> String {
     format_size(*size)
 }
 
-pub fn show_budget(budget: &Option<u64>) -> String {
+pub(super) fn show_budget(budget: &Option<u64>) -> String {
     budget.map_or_else(|| AUTO.to_owned(), format_size)
 }
 
-pub fn show_optional_size(size: &Option<u64>) -> String {
+pub(super) fn show_optional_size(size: &Option<u64>) -> String {
     size.map_or_else(|| UNLIMITED.to_owned(), format_size)
 }
 
-pub fn show_optional_count(count: &Option<u64>) -> String {
+pub(super) fn show_optional_count(count: &Option<u64>) -> String {
     count.map_or_else(|| UNLIMITED.to_owned(), |count| count.to_string())
 }
 
-pub fn show_host_names(names: &[String]) -> String {
+pub(super) fn show_host_names(names: &[String]) -> String {
     names.join(",")
 }
 
-pub fn show_path(path: &Option<PathBuf>) -> String {
+pub(super) fn show_path(path: &Option<PathBuf>) -> String {
     path.as_ref()
         .map_or_else(String::new, |path| path.display().to_string())
 }

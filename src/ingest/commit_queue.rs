@@ -10,7 +10,7 @@ use super::seal_policy::SealInputs;
 use crate::id::TaskAttempt;
 
 #[derive(Debug, Default)]
-pub struct CommitQueue {
+pub(super) struct CommitQueue {
     /// Sinks that commit with the next sealed segment.
     finishing: Vec<TaskAttempt>,
     first_finish: Option<Instant>,
@@ -27,13 +27,13 @@ pub struct CommitQueue {
 
 impl CommitQueue {
     /// Adds a sink to the next group.
-    pub fn push(&mut self, attempt: TaskAttempt, now: Instant) {
+    pub(super) fn push(&mut self, attempt: TaskAttempt, now: Instant) {
         self.finishing.push(attempt);
         self.first_finish.get_or_insert(now);
     }
 
     /// Removes a sink that was aborted or failed.
-    pub fn remove(&mut self, attempt: TaskAttempt) {
+    pub(super) fn remove(&mut self, attempt: TaskAttempt) {
         self.finishing.retain(|waiting| *waiting != attempt);
         self.deferred.retain(|waiting| *waiting != attempt);
         if self.finishing.is_empty() {
@@ -41,20 +41,20 @@ impl CommitQueue {
         }
     }
 
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.finishing = Vec::new();
         self.deferred = Vec::new();
         self.first_finish = None;
     }
 
     /// Whether the next group has any sinks.
-    pub fn has_finishing(&self) -> bool {
+    pub(super) fn has_finishing(&self) -> bool {
         !self.finishing.is_empty()
     }
 
     /// What the seal policy decides by. As many sinks are expected to finish together as in the
     /// larger of the last two groups, and before the first group `first_group_size`.
-    pub fn seal_inputs(
+    pub(super) fn seal_inputs(
         &self,
         open_bytes: u64,
         first_group_size: Option<usize>,
@@ -74,7 +74,7 @@ impl CommitQueue {
 
     /// Ends the current group for a segment that is being sealed. Returns the sinks that commit
     /// with it; those for which `commits_now` is false are deferred.
-    pub fn next_group(
+    pub(super) fn next_group(
         &mut self,
         mut commits_now: impl FnMut(TaskAttempt) -> bool,
     ) -> Vec<TaskAttempt> {
@@ -91,7 +91,7 @@ impl CommitQueue {
 
     /// The deferred sinks that are ready to commit; `None` if there are none, or if earlier ones
     /// are being uploaded.
-    pub fn next_deferred(
+    pub(super) fn next_deferred(
         &mut self,
         mut ready: impl FnMut(TaskAttempt) -> bool,
     ) -> Option<Vec<TaskAttempt>> {
@@ -106,13 +106,13 @@ impl CommitQueue {
     }
 
     /// The upload of a group's segment has completed.
-    pub fn group_uploaded(&mut self, now: Instant) {
+    pub(super) fn group_uploaded(&mut self, now: Instant) {
         self.group_uploads -= 1;
         self.last_commit = Some(now);
     }
 
     /// The upload of deferred commits has completed.
-    pub fn deferred_uploaded(&mut self) {
+    pub(super) fn deferred_uploaded(&mut self) {
         self.deferred_uploading = false;
     }
 }

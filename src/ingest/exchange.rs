@@ -26,7 +26,7 @@ use crate::segment::frame::{Run, VerifiedBatch};
 
 /// An exchange, shared by the requests and uploads that use it. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct SharedExchange(Arc<Inner>);
+pub(super) struct SharedExchange(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -37,7 +37,7 @@ struct Inner {
 
 impl SharedExchange {
     /// An exchange without sinks.
-    pub fn new(id: ExchangeId, now: Instant) -> Self {
+    pub(super) fn new(id: ExchangeId, now: Instant) -> Self {
         Self(Arc::new(Inner {
             id,
             overhead: OverheadEstimate::default(),
@@ -45,28 +45,28 @@ impl SharedExchange {
         }))
     }
 
-    pub fn id(&self) -> &ExchangeId {
+    pub(super) fn id(&self) -> &ExchangeId {
         &self.0.id
     }
 
-    pub fn query(&self) -> &str {
+    pub(super) fn query(&self) -> &str {
         self.0.id.query()
     }
 
     /// What its batches are expected to need besides their bytes.
-    pub fn overhead(&self) -> &OverheadEstimate {
+    pub(super) fn overhead(&self) -> &OverheadEstimate {
         &self.0.overhead
     }
 
     /// Locks the state. The caller holds no other lock of this module, and awaits nothing under it.
-    pub fn lock(&self) -> MutexGuard<'_, ExchangeState> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, ExchangeState> {
         self.0.state.lock()
     }
 }
 
 /// A sink that commits with a sealed segment.
 #[derive(Debug)]
-pub struct PendingCommit {
+pub(super) struct PendingCommit {
     pub attempt: TaskAttempt,
     pub totals: Totals,
     /// The segments with its blocks that were sealed before; they are stored first.
@@ -75,7 +75,7 @@ pub struct PendingCommit {
 
 /// The content of an open or sealed segment.
 #[derive(Debug, Default)]
-pub struct Pages {
+pub(super) struct Pages {
     /// The runs of each batch, in order of arrival.
     pub batches: Vec<(TaskAttempt, Vec<Run>)>,
     /// Bytes of their frames.
@@ -88,7 +88,7 @@ pub struct Pages {
 
 /// A segment that accepts no more pages and waits for its upload.
 #[derive(Debug)]
-pub struct Sealed {
+pub(super) struct Sealed {
     pub sequence: u64,
     pub pages: Pages,
     /// The sinks that commit with it.
@@ -100,7 +100,7 @@ pub struct Sealed {
 
 /// The kind of commit records in a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CommitKind {
+pub(super) enum CommitKind {
     None,
     /// Those of a group, with pages.
     Group,
@@ -110,7 +110,7 @@ pub enum CommitKind {
 
 /// The state of one exchange at this daemon.
 #[derive(Debug)]
-pub struct ExchangeState {
+pub(super) struct ExchangeState {
     /// Sorted, so that an iteration has the same order on every run.
     sinks: BTreeMap<TaskAttempt, Sink>,
     /// How many of them are open or finishing.
@@ -149,7 +149,7 @@ impl ExchangeState {
         }
     }
 
-    pub fn check_not_closed(&self, exchange: &ExchangeId) -> Result<(), IngestError> {
+    pub(super) fn check_not_closed(&self, exchange: &ExchangeId) -> Result<(), IngestError> {
         if !self.closed {
             return Ok(());
         }
@@ -159,7 +159,7 @@ impl ExchangeState {
 
     /// Replaces the failure of a sink by "closed" if the exchange is closed: that is what the
     /// client can act on.
-    pub fn closed_or(&self, error: IngestError) -> IngestError {
+    pub(super) fn closed_or(&self, error: IngestError) -> IngestError {
         match error {
             IngestError::SinkFailed { sink, .. } if self.closed => IngestError::ExchangeClosed {
                 exchange: sink.exchange,
@@ -169,12 +169,12 @@ impl ExchangeState {
     }
 
     /// Bytes of frames in the open segment.
-    pub fn open_bytes(&self) -> u64 {
+    pub(super) fn open_bytes(&self) -> u64 {
         self.open.bytes
     }
 
     /// What the seal policy decides by.
-    pub fn seal_inputs(&self, now: Instant) -> SealInputs {
+    pub(super) fn seal_inputs(&self, now: Instant) -> SealInputs {
         let unsettled = self.unsettled + self.declared.len();
         let first_group_size = self.sinks_declared.then_some(unsettled);
         self.commits
@@ -182,21 +182,21 @@ impl ExchangeState {
     }
 
     /// The number of sinks in any state.
-    pub fn sinks(&self) -> usize {
+    pub(super) fn sinks(&self) -> usize {
         self.sinks.len()
     }
 
     /// The number of sinks in any state, and of those declared.
-    pub fn known_sinks(&self) -> usize {
+    pub(super) fn known_sinks(&self) -> usize {
         self.sinks.len() + self.declared.len()
     }
 
-    pub fn sink(&self, attempt: TaskAttempt) -> Option<&Sink> {
+    pub(super) fn sink(&self, attempt: TaskAttempt) -> Option<&Sink> {
         self.sinks.get(&attempt)
     }
 
     /// Records that an attempt will be written at this daemon.
-    pub fn declare(&mut self, attempt: TaskAttempt) {
+    pub(super) fn declare(&mut self, attempt: TaskAttempt) {
         self.sinks_declared = true;
         if !self.sinks.contains_key(&attempt) {
             self.declared.insert(attempt);
@@ -204,7 +204,7 @@ impl ExchangeState {
     }
 
     /// Adds a sink, open or already aborted.
-    pub fn insert(&mut self, attempt: TaskAttempt, sink: Sink) {
+    pub(super) fn insert(&mut self, attempt: TaskAttempt, sink: Sink) {
         self.declared.remove(&attempt);
         self.unsettled += usize::from(!sink.state().is_settled());
         self.sinks.insert(attempt, sink);
@@ -214,7 +214,7 @@ impl ExchangeState {
     ///
     /// # Errors
     /// As [`Sink::append`], or the exchange is closed.
-    pub fn append(
+    pub(super) fn append(
         &mut self,
         attempt: TaskAttempt,
         number: Option<u32>,
@@ -238,7 +238,7 @@ impl ExchangeState {
     ///
     /// # Errors
     /// As [`Sink::start_finish`], or the exchange is closed.
-    pub fn finish(
+    pub(super) fn finish(
         &mut self,
         attempt: TaskAttempt,
         claim: Option<ClientTotals>,
@@ -254,7 +254,7 @@ impl ExchangeState {
     }
 
     /// Aborts an open sink and drops its pages; `false` if it is not open.
-    pub fn abort(&mut self, attempt: TaskAttempt) -> bool {
+    pub(super) fn abort(&mut self, attempt: TaskAttempt) -> bool {
         let aborted = self.sinks.get_mut(&attempt).is_some_and(Sink::abort);
         if aborted {
             self.unsettled -= 1;
@@ -277,7 +277,7 @@ impl ExchangeState {
     ///
     /// # Errors
     /// The index of the batch does not even fit into a segment of its own.
-    pub fn has_room_for(
+    pub(super) fn has_room_for(
         &self,
         batch: &VerifiedBatch,
         max_footer_size: u64,
@@ -294,7 +294,7 @@ impl ExchangeState {
     /// it, as long as their commit records fit into half of `max_footer_size`. A segment of at
     /// least `deferred_commit_threshold` bytes does not wait for earlier uploads. Sinks that cannot
     /// commit with it commit later ([`ExchangeState::seal_deferred`]).
-    pub fn seal(
+    pub(super) fn seal(
         &mut self,
         sequence: u64,
         deferred_commit_threshold: u64,
@@ -337,7 +337,7 @@ impl ExchangeState {
 
     /// Seals the deferred commits whose uploads have all completed; one such segment at a time, so
     /// that sinks which become ready meanwhile share the next one.
-    pub fn seal_deferred(&mut self, sequence: u64, max_footer_size: u64) -> Option<Sealed> {
+    pub(super) fn seal_deferred(&mut self, sequence: u64, max_footer_size: u64) -> Option<Sealed> {
         let mut room = CommitRoom::new(max_footer_size);
         let ready = self.commits.next_deferred(|attempt| {
             uploads_completed(&self.sinks, attempt) && room.take(&self.sinks, attempt)
@@ -364,7 +364,7 @@ impl ExchangeState {
     }
 
     /// Records that an upload has completed, successfully or not.
-    pub fn upload_completed(&mut self, bytes: u64, kind: CommitKind, now: Instant) {
+    pub(super) fn upload_completed(&mut self, bytes: u64, kind: CommitKind, now: Instant) {
         self.in_flight_bytes -= bytes;
         match kind {
             CommitKind::None => {}
@@ -374,7 +374,7 @@ impl ExchangeState {
     }
 
     /// Records that the commit of these sinks failed and may still have been applied.
-    pub fn mark_outcome_unknown(&mut self, attempts: &[TaskAttempt]) {
+    pub(super) fn mark_outcome_unknown(&mut self, attempts: &[TaskAttempt]) {
         for attempt in attempts {
             if let Some(sink) = self.sinks.get_mut(attempt) {
                 sink.outcome_unknown = true;
@@ -383,7 +383,7 @@ impl ExchangeState {
     }
 
     /// Settles a sink unless it is settled; `true` if this call did.
-    pub fn settle(&mut self, attempt: TaskAttempt, to: SinkState) -> bool {
+    pub(super) fn settle(&mut self, attempt: TaskAttempt, to: SinkState) -> bool {
         let failed = matches!(to, SinkState::Failed(_));
         let sink = self.sinks.get_mut(&attempt);
         let settled = sink.is_some_and(|sink| sink.settle(to));
@@ -395,7 +395,7 @@ impl ExchangeState {
     }
 
     /// Closes the exchange: unsettled sinks fail, and pages are dropped. Returns how many failed.
-    pub fn close(&mut self) -> usize {
+    pub(super) fn close(&mut self) -> usize {
         self.closed = true;
         let failure = Arc::new(SinkFailure::ExchangeClosed);
         for sink in self.sinks.values_mut() {

@@ -16,7 +16,7 @@ const DECAY: u64 = 8;
 
 /// The estimates of one exchange, in bytes for each KiB: for small bodies and for large ones.
 #[derive(Debug)]
-pub struct OverheadEstimate([AtomicU64; 2]);
+pub(super) struct OverheadEstimate([AtomicU64; 2]);
 
 impl Default for OverheadEstimate {
     fn default() -> Self {
@@ -30,13 +30,13 @@ impl OverheadEstimate {
     }
 
     /// The memory that a body of `length` bytes is expected to need besides.
-    pub fn for_body(&self, length: u64) -> u64 {
+    pub(super) fn for_body(&self, length: u64) -> u64 {
         let per_kib = self.of(length).load(Ordering::Relaxed);
         length.saturating_mul(per_kib) >> 10
     }
 
     /// Records what a body of `length` bytes needed: `overhead` for the first `verified` bytes.
-    pub fn record(&self, length: u64, overhead: u64, verified: u64) {
+    pub(super) fn record(&self, length: u64, overhead: u64, verified: u64) {
         let seen = (overhead << 10).div_ceil(verified.max(1));
         let next = |old: u64| Some(seen.max(old - old.saturating_sub(seen).div_ceil(DECAY)));
         let _ = self

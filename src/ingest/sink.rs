@@ -16,17 +16,17 @@ use crate::id::{BaseName, SinkId};
 use crate::segment::frame::VerifiedBatch;
 
 /// The outcome of a segment's upload: its base directory, or why it failed; `None` until then.
-pub type UploadOutcome = Option<Result<BaseName, Arc<SinkFailure>>>;
+pub(super) type UploadOutcome = Option<Result<BaseName, Arc<SinkFailure>>>;
 
 /// A sealed segment that holds blocks of a sink, whose commit record is in a later one.
 #[derive(Debug, Clone)]
-pub struct PriorSegment {
+pub(super) struct PriorSegment {
     pub sequence: u64,
     pub outcome: watch::Receiver<UploadOutcome>,
 }
 
 #[derive(Debug, Clone)]
-pub enum SinkState {
+pub(super) enum SinkState {
     /// Accepts pages.
     Open,
     /// Its client has asked for the commit.
@@ -40,13 +40,13 @@ pub enum SinkState {
 
 impl SinkState {
     /// Whether it can no longer change.
-    pub fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         !matches!(self, Self::Open | Self::Finishing)
     }
 }
 
 #[derive(Debug)]
-pub struct Sink {
+pub(super) struct Sink {
     id: SinkId,
     state: watch::Sender<SinkState>,
     /// All but the checksum, which is `crc`.
@@ -61,7 +61,7 @@ pub struct Sink {
 
 impl Sink {
     /// A sink without pages.
-    pub fn open(id: SinkId) -> Self {
+    pub(super) fn open(id: SinkId) -> Self {
         Self {
             id,
             state: watch::Sender::new(SinkState::Open),
@@ -73,23 +73,23 @@ impl Sink {
     }
 
     /// A sink for an attempt that was aborted before it wrote anything here.
-    pub fn aborted(id: SinkId) -> Self {
+    pub(super) fn aborted(id: SinkId) -> Self {
         let sink = Self::open(id);
         sink.state.send_replace(SinkState::Aborted);
         sink
     }
 
-    pub fn state(&self) -> SinkState {
+    pub(super) fn state(&self) -> SinkState {
         self.state.borrow().clone()
     }
 
     /// The channel of its state, to wait until it settles.
-    pub fn subscribe(&self) -> watch::Receiver<SinkState> {
+    pub(super) fn subscribe(&self) -> watch::Receiver<SinkState> {
         self.state.subscribe()
     }
 
     /// What has been appended so far.
-    pub fn totals(&self) -> Totals {
+    pub(super) fn totals(&self) -> Totals {
         Totals {
             checksum: self.crc.value(),
             ..self.totals
@@ -111,7 +111,7 @@ impl Sink {
     ///
     /// # Errors
     /// An earlier batch is missing, or the sink is not open.
-    pub fn append(
+    pub(super) fn append(
         &mut self,
         number: Option<u32>,
         batch: &VerifiedBatch,
@@ -153,7 +153,10 @@ impl Sink {
     ///
     /// # Errors
     /// The claim does not match what arrived, or the sink was aborted or failed.
-    pub fn start_finish(&mut self, claim: Option<ClientTotals>) -> Result<bool, IngestError> {
+    pub(super) fn start_finish(
+        &mut self,
+        claim: Option<ClientTotals>,
+    ) -> Result<bool, IngestError> {
         let state = self.state();
         if matches!(state, SinkState::Aborted | SinkState::Failed(_)) {
             self.check_open()?;
@@ -167,12 +170,12 @@ impl Sink {
     }
 
     /// Aborts it if it is open; `true` if it was.
-    pub fn abort(&mut self) -> bool {
+    pub(super) fn abort(&mut self) -> bool {
         matches!(self.state(), SinkState::Open) && self.settle(SinkState::Aborted)
     }
 
     /// Settles it unless it is settled; `true` if this call did.
-    pub fn settle(&mut self, to: SinkState) -> bool {
+    pub(super) fn settle(&mut self, to: SinkState) -> bool {
         let unsettled = !self.state.borrow().is_settled();
         if unsettled {
             self.prior_segments = Vec::new();
@@ -186,7 +189,7 @@ impl Sink {
 ///
 /// # Errors
 /// [`IngestError::CountMismatch`].
-pub fn check_claim(
+pub(super) fn check_claim(
     sink: &SinkId,
     claim: Option<ClientTotals>,
     held: Totals,

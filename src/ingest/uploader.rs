@@ -31,7 +31,7 @@ use crate::segment::writer::{SegmentDraft, SegmentImage, SinkRun, write_segment}
 const OPEN_CHECK_DELAY: Duration = Duration::from_millis(500);
 
 /// Uploads a segment to its end, even if no request waits for it any more.
-pub async fn upload(ingest: Ingest, exchange: SharedExchange, sealed: Sealed) {
+pub(super) async fn upload(ingest: Ingest, exchange: SharedExchange, sealed: Sealed) {
     let deps = &ingest.shared.deps;
     let (bytes, kind) = (sealed.pages.bytes, sealed.kind);
     deps.metrics.uploads_in_flight.inc();

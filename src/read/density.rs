@@ -17,7 +17,7 @@ const EXCHANGES: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 const PARTITIONS: usize = 4096;
 
 /// The partitions that were read, by exchange.
-pub struct ReadDensity(Mutex<LruCache<ExchangeId, BTreeSet<u32>>>);
+pub(super) struct ReadDensity(Mutex<LruCache<ExchangeId, BTreeSet<u32>>>);
 
 impl Default for ReadDensity {
     fn default() -> Self {
@@ -27,7 +27,7 @@ impl Default for ReadDensity {
 
 impl ReadDensity {
     /// Records that a partition is read here.
-    pub fn record(&self, exchange: &ExchangeId, partition: u32) {
+    pub(super) fn record(&self, exchange: &ExchangeId, partition: u32) {
         let mut exchanges = self.0.lock();
         let partitions = exchanges.get_or_insert_mut_ref(exchange, BTreeSet::new);
         if partitions.len() < PARTITIONS {
@@ -37,7 +37,7 @@ impl ReadDensity {
 
     /// The share of partitions that are read here, among those from the first to the last one read
     /// here. 0 if fewer than two were read, since one says nothing.
-    pub fn density(&self, exchange: &ExchangeId) -> f64 {
+    pub(super) fn density(&self, exchange: &ExchangeId) -> f64 {
         let exchanges = self.0.lock();
         let Some(partitions) = exchanges.peek(exchange).filter(|p| p.len() > 1) else {
             return 0.0;
@@ -48,7 +48,7 @@ impl ReadDensity {
     }
 
     /// Removes a closed exchange.
-    pub fn forget(&self, exchange: &ExchangeId) {
+    pub(super) fn forget(&self, exchange: &ExchangeId) {
         self.0.lock().pop(exchange);
     }
 }

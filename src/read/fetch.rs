@@ -39,7 +39,7 @@ pub struct ReaderDeps {
 
 /// The parts of one range of a handle, made as they are fetched.
 #[derive(Debug, Clone)]
-pub struct PlannedRange {
+pub(super) struct PlannedRange {
     /// Index of the range in the handle.
     range: usize,
     address: SegmentAddress,
@@ -62,7 +62,7 @@ impl Iterator for PlannedRange {
 
 /// One part of a handle that is to be fetched.
 #[derive(Debug, Clone)]
-pub struct PlannedPart {
+pub(super) struct PlannedPart {
     /// Index of its range in the handle.
     pub range: usize,
     pub address: SegmentAddress,
@@ -73,7 +73,7 @@ pub struct PlannedPart {
 
 /// Gets parts. Cheap to clone.
 #[derive(Clone)]
-pub struct Fetcher {
+pub(super) struct Fetcher {
     pub deps: ReaderDeps,
     pub chunks: ChunkCache,
     density: Arc<ReadDensity>,
@@ -84,7 +84,7 @@ pub struct Fetcher {
 impl Fetcher {
     /// A fetcher within its pool. Chunks are at most a sixteenth of what one query may hold of it,
     /// so that several reads of a query fit.
-    pub fn new(deps: ReaderDeps, config: &ReadConfig) -> Self {
+    pub(super) fn new(deps: ReaderDeps, config: &ReadConfig) -> Self {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -101,25 +101,25 @@ impl Fetcher {
     }
 
     /// Removes everything about a closed exchange.
-    pub fn forget(&self, exchange: &ExchangeId) {
+    pub(super) fn forget(&self, exchange: &ExchangeId) {
         self.chunks.forget(exchange);
         self.density.forget(exchange);
     }
 
     /// Records that a read of this handle begins.
-    pub fn record_read(&self, handle: &Handle) {
+    pub(super) fn record_read(&self, handle: &Handle) {
         self.density.record(&handle.exchange, handle.partition);
     }
 
     /// Removes all copies of a segment in which damage was found: the stored object may be intact,
     /// so the next fetch reads it again.
-    pub fn evict_segment(&self, at: &SegmentAddress) {
+    pub(super) fn evict_segment(&self, at: &SegmentAddress) {
         self.chunks.forget_segment(at);
         self.deps.hot.remove(at);
     }
 
     /// The parts of one range of a handle, in order.
-    pub fn plan(&self, handle: &Handle, index: usize) -> PlannedRange {
+    pub(super) fn plan(&self, handle: &Handle, index: usize) -> PlannedRange {
         let range = &handle.ranges[index];
         let bytes = range.offset..range.offset + range.length;
         let size = shared_size(self.chunk_size, handle.ranges.len(), self.chunks.share());
@@ -154,7 +154,7 @@ impl Fetcher {
 
     /// The parts of the rest of a range after `consumed` bytes, fetched for this reader alone. The
     /// first part covers the whole item at its beginning, if the item's length is known.
-    pub fn plan_rest(
+    pub(super) fn plan_rest(
         &self,
         handle: &Handle,
         index: usize,
@@ -171,7 +171,7 @@ impl Fetcher {
     ///
     /// # Errors
     /// [`ReadError`] if the segment is lost or damaged, or its base directory cannot be read.
-    pub async fn get(&self, planned: &PlannedPart) -> Result<Vec<Bytes>, ReadError> {
+    pub(super) async fn get(&self, planned: &PlannedPart) -> Result<Vec<Bytes>, ReadError> {
         let wanted = planned.part.wanted();
         let length = wanted.end - wanted.start;
         let at = &planned.address;

@@ -10,7 +10,7 @@ use std::ops::{Range, RangeInclusive};
 
 /// Consecutive bytes of a range, and how to get them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Part {
+pub(super) enum Part {
     /// Fetched for this reader alone.
     Exact(Range<u64>),
     /// Part of a chunk that is shared with other readers.
@@ -26,14 +26,14 @@ pub enum Part {
 
 impl Part {
     /// The bytes of the range.
-    pub fn wanted(&self) -> &Range<u64> {
+    pub(super) fn wanted(&self) -> &Range<u64> {
         match self {
             Self::Exact(range) | Self::Shared { wanted: range, .. } => range,
         }
     }
 
     /// Number of bytes that are fetched for it.
-    pub fn fetched(&self) -> u64 {
+    pub(super) fn fetched(&self) -> u64 {
         match self {
             Self::Exact(range) | Self::Shared { fetch: range, .. } => range.end - range.start,
         }
@@ -52,7 +52,7 @@ const MIN_SHARED_SIZE: u64 = 64 << 10;
 /// range fits into half of the cache. The reader of the next partition reads the same segments in
 /// the same order, so if the cache held fewer chunks, each would be evicted just before it is
 /// needed. `None` if even the smallest chunks are too large.
-pub fn shared_size(chunk_size: u64, ranges: usize, cache_share: u64) -> Option<u64> {
+pub(super) fn shared_size(chunk_size: u64, ranges: usize, cache_share: u64) -> Option<u64> {
     let most = cache_share / 2 / (ranges as u64).max(1);
     let mut size = chunk_size;
     while size > most && size / 2 >= MIN_SHARED_SIZE {
@@ -62,14 +62,14 @@ pub fn shared_size(chunk_size: u64, ranges: usize, cache_share: u64) -> Option<u
 }
 
 /// Whether a range is short enough to be fetched with its whole chunk.
-pub fn is_short(length: u64, chunk_size: u64) -> bool {
+pub(super) fn is_short(length: u64, chunk_size: u64) -> bool {
     length < chunk_size / 2
 }
 
 /// Whether it is cheaper to fetch the whole chunk of a short range. `density` is the estimated
 /// share of the chunk that this daemon will read. One request for the chunk is compared with one
 /// for each range in it that is read here.
-pub fn is_shared(length: u64, blocks_end: u64, chunk_size: u64, density: f64) -> bool {
+pub(super) fn is_shared(length: u64, blocks_end: u64, chunk_size: u64, density: f64) -> bool {
     let chunk = chunk_size.min(blocks_end);
     let readers = density * chunk as f64 / length as f64;
     chunk <= REQUEST_COST
@@ -80,7 +80,7 @@ pub fn is_shared(length: u64, blocks_end: u64, chunk_size: u64, density: f64) ->
 /// the last one, which ends with the blocks. A remainder of less than a quarter of a chunk belongs
 /// to the chunk before it, so a segment of slightly more than two chunks costs two requests.
 #[derive(Debug, Clone, Copy)]
-pub struct Chunks {
+pub(super) struct Chunks {
     size: u64,
     blocks_end: u64,
     last: u64,
@@ -88,7 +88,7 @@ pub struct Chunks {
 
 impl Chunks {
     /// The chunks of a segment whose blocks end at `blocks_end`.
-    pub fn new(size: u64, blocks_end: u64) -> Self {
+    pub(super) fn new(size: u64, blocks_end: u64) -> Self {
         let (full, rest) = (blocks_end / size, blocks_end % size);
         let last = match rest < size.div_ceil(4) {
             true => full.saturating_sub(1),
@@ -106,12 +106,12 @@ impl Chunks {
     }
 
     /// The numbers of the chunks that a range of bytes touches.
-    pub fn of(&self, range: &Range<u64>) -> RangeInclusive<u64> {
+    pub(super) fn of(&self, range: &Range<u64>) -> RangeInclusive<u64> {
         self.number(range.start)..=self.number(range.end - 1)
     }
 
     /// Offset at which a chunk ends.
-    pub fn end(&self, chunk: u64) -> u64 {
+    pub(super) fn end(&self, chunk: u64) -> u64 {
         match chunk == self.last {
             true => self.blocks_end,
             false => (chunk + 1) * self.size,
@@ -119,7 +119,7 @@ impl Chunks {
     }
 
     /// Cuts a range at chunk boundaries into shared parts.
-    pub fn cut(self, range: Range<u64>) -> Parts {
+    pub(super) fn cut(self, range: Range<u64>) -> Parts {
         let cut = Cut::Shared(self);
         Parts { rest: range, cut }
     }
@@ -139,7 +139,7 @@ impl Chunks {
 
 /// The parts of a range that have not been made yet.
 #[derive(Debug, Clone)]
-pub struct Parts {
+pub(super) struct Parts {
     rest: Range<u64>,
     cut: Cut,
 }
@@ -154,13 +154,13 @@ enum Cut {
 impl Parts {
     /// The parts of a range for one reader alone: the first of `first` bytes, the others of
     /// `chunk_size`.
-    pub fn exact(range: Range<u64>, first: u64, chunk_size: u64) -> Self {
+    pub(super) fn exact(range: Range<u64>, first: u64, chunk_size: u64) -> Self {
         let cut = Cut::Exact(first, chunk_size);
         Self { rest: range, cut }
     }
 
     /// Whether all parts have been made.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 }

@@ -62,7 +62,7 @@ struct Scanning {
 }
 
 /// Opens the stream of a handle after `skip` pages.
-pub fn stream(
+pub(super) fn stream(
     fetcher: Fetcher,
     concurrency: usize,
     handle: Handle,

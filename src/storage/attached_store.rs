@@ -21,7 +21,7 @@ use crate::store::{
 
 /// Wraps a store.
 #[derive(Debug)]
-pub struct AttachedStore(pub Arc<Attachment>);
+pub(super) struct AttachedStore(pub Arc<Attachment>);
 
 impl AttachedStore {
     /// The store; `None` if the base directory was abandoned.

@@ -49,7 +49,7 @@ pub struct InitOptions {
 
 /// The identity of one base directory, as far as it is known.
 #[derive(Debug)]
-pub struct Attachment {
+pub(super) struct Attachment {
     pub name: BaseName,
     /// Without retries, and without the check that the identity is known.
     pub raw: Arc<dyn Store>,
@@ -68,7 +68,7 @@ struct Attempts {
 }
 
 impl Attachment {
-    pub fn new(
+    pub(super) fn new(
         name: BaseName,
         raw: Arc<dyn Store>,
         roster: &Arc<Roster>,
@@ -88,20 +88,20 @@ impl Attachment {
     }
 
     /// The identity, once it was read.
-    pub fn identity(&self) -> Option<Arc<Identity>> {
+    pub(super) fn identity(&self) -> Option<Arc<Identity>> {
         self.identity.read().clone()
     }
 
-    pub fn id(&self) -> Option<BaseId> {
+    pub(super) fn id(&self) -> Option<BaseId> {
         self.identity.read().as_ref().map(|identity| identity.id)
     }
 
     /// What the fleet does with it.
-    pub fn role(&self) -> Role {
+    pub(super) fn role(&self) -> Role {
         self.roster.role(self.id(), &self.name)
     }
 
-    pub fn may_mint(&self) -> bool {
+    pub(super) fn may_mint(&self) -> bool {
         self.identification == Identification::Create
     }
 
@@ -109,7 +109,7 @@ impl Attachment {
     ///
     /// # Errors
     /// It cannot be read or created, or is another one than expected.
-    pub async fn ensure(&self) -> Result<()> {
+    pub(super) async fn ensure(&self) -> Result<()> {
         if self.identity.read().is_some() || self.identification == Identification::Skip {
             return Ok(());
         }
@@ -132,7 +132,7 @@ impl Attachment {
     ///
     /// # Errors
     /// As [`Attachment::ensure`].
-    pub async fn confirm(&self) -> Result<()> {
+    pub(super) async fn confirm(&self) -> Result<()> {
         let held = self.identity();
         let found = match (self.read().await?, held) {
             (Some((found, _)), _) => found,
@@ -143,7 +143,7 @@ impl Attachment {
     }
 
     /// Reads the identity again, unless that was done a moment ago. Concurrent callers wait for it.
-    pub async fn refresh(&self) {
+    pub(super) async fn refresh(&self) {
         let mut refreshed = self.refreshed.lock().await;
         let now = self.runtime.clock.now();
         if refreshed.is_some_and(|last| now.saturating_duration_since(last) < REFRESH_INTERVAL) {
@@ -160,7 +160,7 @@ impl Attachment {
     ///
     /// # Errors
     /// As [`Attachment::ensure`].
-    pub async fn probe(&self) -> Result<()> {
+    pub(super) async fn probe(&self) -> Result<()> {
         if self.may_mint() || self.read().await?.is_some() {
             return self.confirm().await;
         }
@@ -331,7 +331,7 @@ impl Attachment {
     ///
     /// # Errors
     /// There is one already, or something else that was not confirmed.
-    pub async fn init(&self, options: InitOptions) -> Result<&'static str> {
+    pub(super) async fn init(&self, options: InitOptions) -> Result<&'static str> {
         let secret = self.runtime.random.secret();
         match self.read().await? {
             Some((identity, version)) if options.rotate => {

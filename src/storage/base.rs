@@ -37,7 +37,7 @@ const READ_LIMIT: Duration = Duration::from_secs(10);
 
 /// One base directory.
 #[derive(Debug)]
-pub struct BaseDirectory {
+pub(super) struct BaseDirectory {
     pub name: BaseName,
     pub uri: String,
     /// Retries reads, lists, deletes and contended puts.
@@ -74,7 +74,7 @@ pub struct BaseStatus {
 }
 
 impl BaseDirectory {
-    pub fn new(
+    pub(super) fn new(
         attachment: Arc<Attachment>,
         uri: String,
         fleet: &Arc<Fleet>,
@@ -110,29 +110,29 @@ impl BaseDirectory {
     }
 
     /// Whether new objects may be put there.
-    pub fn is_active(&self) -> bool {
+    pub(super) fn is_active(&self) -> bool {
         self.attachment.role() == Role::Member(MemberState::Active)
     }
 
     /// Whether it is lost for ever: nothing is expected of it.
-    pub fn is_abandoned(&self) -> bool {
+    pub(super) fn is_abandoned(&self) -> bool {
         self.attachment.role() == Role::Member(MemberState::Abandoned)
     }
 
-    pub fn is_healthy(&self) -> bool {
+    pub(super) fn is_healthy(&self) -> bool {
         self.health.is_healthy()
     }
 
     /// The store with retries if the base directory works; a minute of retries is wasted on one
     /// that is known to fail.
-    pub fn retrying_if_healthy(&self) -> &Arc<dyn Store> {
+    pub(super) fn retrying_if_healthy(&self) -> &Arc<dyn Store> {
         match self.health.works() {
             true => &self.store,
             false => &self.no_retry,
         }
     }
 
-    pub fn status(&self) -> BaseStatus {
+    pub(super) fn status(&self) -> BaseStatus {
         let error = self.health.failure();
         BaseStatus {
             name: self.name.clone(),
@@ -145,7 +145,7 @@ impl BaseDirectory {
     }
 
     /// The error of an operation on this base directory.
-    pub fn error(
+    pub(super) fn error(
         &self,
         operation: &'static str,
         object: impl Into<String>,
@@ -163,13 +163,13 @@ impl BaseDirectory {
     ///
     /// # Errors
     /// If it cannot be listed.
-    pub async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>> {
+    pub(super) async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>> {
         let listed = self.store.list(folder).await;
         listed.map_err(|error| self.error("list", folder.as_str(), error))
     }
 
     /// Records a successful put or probe.
-    pub fn recovered(&self) {
+    pub(super) fn recovered(&self) {
         if self.health.succeed() {
             self.metrics.set_healthy(&self.name, true);
             tracing::info!(base = %self.name, "base directory is healthy again");
@@ -178,7 +178,7 @@ impl BaseDirectory {
     }
 
     /// Records a failed put or probe: new segments avoid the base directory until a probe succeeds.
-    pub fn failed(self: &Arc<Self>, error: &StoreError) {
+    pub(super) fn failed(self: &Arc<Self>, error: &StoreError) {
         let failed = self.health.fail(error.to_string());
         if failed.is_new {
             self.metrics.set_healthy(&self.name, false);
@@ -190,7 +190,7 @@ impl BaseDirectory {
 
     /// Records whether a small object could be read, or found missing. Exchanges can be opened only
     /// while it could (`opening`).
-    pub fn observed_read<T>(self: &Arc<Self>, outcome: &Result<T, StoreError>) {
+    pub(super) fn observed_read<T>(self: &Arc<Self>, outcome: &Result<T, StoreError>) {
         match outcome {
             Err(error) if error.kind != StoreErrorKind::NotFound => {
                 let failed = self.health.fail_read(error.to_string());
@@ -221,7 +221,7 @@ impl BaseDirectory {
     }
 
     /// Probes once and updates the health. One that is reached for the first time joins the fleet.
-    pub async fn probe(self: &Arc<Self>) {
+    pub(super) async fn probe(self: &Arc<Self>) {
         let identified = self.attachment.id().is_some();
         let probed = async {
             self.attachment.probe().await?;
@@ -250,7 +250,7 @@ impl BaseDirectory {
 
     /// Probes in the background because a list failed, unless the base directory is probed already:
     /// an idle daemon has no other way to notice that a base directory can no longer be read.
-    pub fn suspect(self: &Arc<Self>) {
+    pub(super) fn suspect(self: &Arc<Self>) {
         if self.health.works() {
             let base = Arc::clone(self);
             let probing = async move { base.probe().await };
@@ -274,7 +274,7 @@ impl BaseDirectory {
 
     /// Brings the base directory up when the daemon starts. What has not completed after `within`
     /// is given up: the base directory is out of order then, and its background probe brings it up.
-    pub async fn start(self: &Arc<Self>, within: Duration) {
+    pub(super) async fn start(self: &Arc<Self>, within: Duration) {
         tokio::select! {
             biased;
             () = self.probe() => {}

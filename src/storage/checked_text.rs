@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use crate::crc::checksum;
 
 /// The layout of base directories that this code reads and writes.
-pub const LAYOUT: u32 = 2;
+pub(super) const LAYOUT: u32 = 2;
 
 /// Why a text cannot be decoded.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -27,7 +27,7 @@ pub enum TextError {
 }
 
 /// Encodes a title and a content.
-pub fn encode(title: &str, content: &impl Serialize) -> Bytes {
+pub(super) fn encode(title: &str, content: &impl Serialize) -> Bytes {
     let content = serde_json::to_string(content).expect("plain data");
     let text = format!("{title}, layout {LAYOUT}\n{content}\n");
     let crc = checksum(text.as_bytes());
@@ -38,7 +38,7 @@ pub fn encode(title: &str, content: &impl Serialize) -> Bytes {
 ///
 /// # Errors
 /// It is damaged, of another layout, or something else.
-pub fn decode<T: DeserializeOwned>(
+pub(super) fn decode<T: DeserializeOwned>(
     title: &'static str,
     bytes: &[u8],
 ) -> Result<(String, T), TextError> {

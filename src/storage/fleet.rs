@@ -27,7 +27,7 @@ const SAMPLE: usize = 100;
 
 /// The base directories of a daemon as a part of the fleet.
 #[derive(Debug)]
-pub struct Fleet {
+pub(super) struct Fleet {
     attachments: Vec<Arc<Attachment>>,
     roster: Arc<Roster>,
     editing: tokio::sync::Mutex<()>,
@@ -51,7 +51,7 @@ struct Lists {
 }
 
 impl Fleet {
-    pub fn new(attachments: Vec<Arc<Attachment>>, roster: Arc<Roster>) -> Arc<Self> {
+    pub(super) fn new(attachments: Vec<Arc<Attachment>>, roster: Arc<Roster>) -> Arc<Self> {
         Arc::new(Self {
             attachments,
             roster,
@@ -62,17 +62,17 @@ impl Fleet {
     }
 
     /// The newest list that is known.
-    pub fn members(&self) -> Option<Arc<Membership>> {
+    pub(super) fn members(&self) -> Option<Arc<Membership>> {
         self.roster.members()
     }
 
     /// Why this daemon collects nothing, if that is so.
-    pub fn hindrance(&self) -> Option<String> {
+    pub(super) fn hindrance(&self) -> Option<String> {
         self.hindrance.lock().clone()
     }
 
     /// Settles before the first put, if no base directory was probed before.
-    pub async fn settle_once(&self) {
+    pub(super) async fn settle_once(&self) {
         if self.roster.members().is_some() {
             return;
         }
@@ -86,7 +86,7 @@ impl Fleet {
 
     /// Reads the list where a base directory was identified, founds it in a new fleet, and copies
     /// the newest to where an older one is.
-    pub async fn settle(&self) {
+    pub(super) async fn settle(&self) {
         let _editing = self.editing.lock().await;
         for _ in 0..MAX_EDITS {
             let lists = self.read_lists(|at| at.id().is_some()).await;
@@ -129,7 +129,7 @@ impl Fleet {
     ///
     /// # Errors
     /// It lacks one, the list is missing, or a base directory cannot be read.
-    pub async fn check_complete(&self) -> Result<()> {
+    pub(super) async fn check_complete(&self) -> Result<()> {
         if !self.is_settled() {
             self.settle().await;
         }
@@ -181,7 +181,11 @@ impl Fleet {
     ///
     /// # Errors
     /// There is none of this name, or the list cannot be written where it must be.
-    pub async fn set_state(&self, name: &BaseName, state: MemberState) -> Result<Arc<Membership>> {
+    pub(super) async fn set_state(
+        &self,
+        name: &BaseName,
+        state: MemberState,
+    ) -> Result<Arc<Membership>> {
         let _editing = self.editing.lock().await;
         for _ in 0..MAX_EDITS {
             let lists = self.read_lists(|_| true).await;

@@ -26,13 +26,13 @@ pub(super) struct ForeignFolders(Mutex<BTreeSet<ForeignFolder>>);
 
 impl ForeignFolders {
     /// Remembers a folder; returns whether it must be reported.
-    pub fn add(&self, found: ForeignFolder) -> bool {
+    pub(super) fn add(&self, found: ForeignFolder) -> bool {
         let mut folders = self.0.lock();
         folders.len() < MAX_FOLDERS && folders.insert(found)
     }
 
     /// All that are remembered, sorted.
-    pub fn all(&self) -> Vec<ForeignFolder> {
+    pub(super) fn all(&self) -> Vec<ForeignFolder> {
         self.0.lock().iter().cloned().collect()
     }
 }

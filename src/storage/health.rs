@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 /// Shared by all operations on one base directory.
 #[derive(Debug, Default)]
-pub struct Health(Mutex<State>);
+pub(super) struct Health(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -19,7 +19,7 @@ struct State {
 
 /// What changed with a failure.
 #[derive(Debug, Clone, Copy)]
-pub struct Failed {
+pub(super) struct Failed {
     /// There was no such failure before.
     pub is_new: bool,
     /// The caller must start the background probe.
@@ -28,48 +28,48 @@ pub struct Failed {
 
 impl Health {
     /// The last failure of a put or probe; `None` if healthy.
-    pub fn failure(&self) -> Option<String> {
+    pub(super) fn failure(&self) -> Option<String> {
         self.0.lock().failure.clone()
     }
 
     /// Why it could not be read last; `None` if it could, or was not read since the start.
-    pub fn unreadable(&self) -> Option<String> {
+    pub(super) fn unreadable(&self) -> Option<String> {
         self.0.lock().unreadable.clone()
     }
 
-    pub fn is_healthy(&self) -> bool {
+    pub(super) fn is_healthy(&self) -> bool {
         self.0.lock().failure.is_none()
     }
 
     /// Neither puts nor reads failed last.
-    pub fn works(&self) -> bool {
+    pub(super) fn works(&self) -> bool {
         let state = self.0.lock();
         state.failure.is_none() && state.unreadable.is_none()
     }
 
     /// Records a successful put or probe; returns whether the base directory was unhealthy.
-    pub fn succeed(&self) -> bool {
+    pub(super) fn succeed(&self) -> bool {
         self.0.lock().failure.take().is_some()
     }
 
     /// Records a successful read; returns whether the base directory was unreadable.
-    pub fn succeed_read(&self) -> bool {
+    pub(super) fn succeed_read(&self) -> bool {
         self.0.lock().unreadable.take().is_some()
     }
 
     /// Records a failed put or probe.
-    pub fn fail(&self, reason: String) -> Failed {
+    pub(super) fn fail(&self, reason: String) -> Failed {
         self.0.lock().fail(|state| &mut state.failure, reason)
     }
 
     /// Records a failed read.
-    pub fn fail_read(&self, reason: String) -> Failed {
+    pub(super) fn fail_read(&self, reason: String) -> Failed {
         self.0.lock().fail(|state| &mut state.unreadable, reason)
     }
 
     /// Ends the background probe if nothing failed last; returns whether it did. Under the lock, so
     /// that a failure at the same moment starts another.
-    pub fn stop_probing_if_it_works(&self) -> bool {
+    pub(super) fn stop_probing_if_it_works(&self) -> bool {
         let mut state = self.0.lock();
         state.probing = state.failure.is_some() || state.unreadable.is_some();
         !state.probing

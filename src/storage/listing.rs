@@ -37,7 +37,7 @@ pub(super) struct ListedMarker {
 
 impl ListedMarker {
     /// Whether it is a tombstone: no marker is as short.
-    pub fn is_tombstone(&self) -> bool {
+    pub(super) fn is_tombstone(&self) -> bool {
         self.size == TOMBSTONE_LENGTH
     }
 }

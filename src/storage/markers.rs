@@ -92,7 +92,7 @@ impl StoredMarker {
     ///
     /// # Errors
     /// If nothing could be observed.
-    pub fn precondition(&self) -> Result<Precondition> {
+    pub(super) fn precondition(&self) -> Result<Precondition> {
         match self {
             Self::Absent => Ok(Precondition::Absent),
             Self::Open { version, .. } | Self::Tombstone { version, .. } => {

@@ -20,7 +20,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(40);
 
 /// What a probe found out about a store that works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Findings {
+pub(super) struct Findings {
     /// Writes whose condition does not hold are applied, at least sometimes.
     pub ignores_preconditions: bool,
 }
@@ -74,7 +74,7 @@ impl Step {
 }
 
 /// Runs a probe; one that takes too long has failed.
-pub async fn within_limit<T>(
+pub(super) async fn within_limit<T>(
     probe: impl Future<Output = Result<T>>,
     runtime: &Runtime,
 ) -> Result<T> {
@@ -89,7 +89,7 @@ pub async fn within_limit<T>(
 }
 
 /// Probes a store.
-pub async fn probe(store: &dyn Store, runtime: &Runtime) -> Result<Findings> {
+pub(super) async fn probe(store: &dyn Store, runtime: &Runtime) -> Result<Findings> {
     if store.needs_keep_object() {
         for keep in keys::keep() {
             put_keep(store, &keep).await?;

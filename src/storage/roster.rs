@@ -13,7 +13,7 @@ use super::membership::{Member, MemberState, Membership};
 use crate::id::{BaseId, BaseName};
 
 #[derive(Debug, Default)]
-pub struct Roster(Mutex<State>);
+pub(super) struct Roster(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -25,7 +25,7 @@ struct State {
 
 /// What the fleet does with a base directory, as far as this daemon knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub(super) enum Role {
     /// It is listed as this, or no list has been read yet.
     Member(MemberState),
     /// There is a list, and it is not on it: other daemons may not know it.
@@ -37,7 +37,7 @@ impl Roster {
     ///
     /// # Errors
     /// The other name under which this daemon has it already.
-    pub fn identify(&self, id: BaseId, name: &BaseName) -> Result<(), BaseName> {
+    pub(super) fn identify(&self, id: BaseId, name: &BaseName) -> Result<(), BaseName> {
         let mut state = self.0.lock();
         let known = state.identified.entry(id).or_insert_with(|| name.clone());
         match known == name {
@@ -47,34 +47,34 @@ impl Roster {
     }
 
     /// The identities of the base directories of this daemon that were identified.
-    pub fn identified(&self) -> Vec<BaseId> {
+    pub(super) fn identified(&self) -> Vec<BaseId> {
         self.0.lock().identified.keys().copied().collect()
     }
 
     /// The newest list that was read or written.
-    pub fn members(&self) -> Option<Arc<Membership>> {
+    pub(super) fn members(&self) -> Option<Arc<Membership>> {
         self.0.lock().members.clone()
     }
 
     /// Replaces the list by a newer one.
-    pub fn adopt(&self, members: &Membership) {
+    pub(super) fn adopt(&self, members: &Membership) {
         let mut state = self.0.lock();
         if state.members.as_deref().is_none_or(|old| old < members) {
             state.members = Some(Arc::new(members.clone()));
         }
     }
 
-    pub fn is_founder(&self) -> bool {
+    pub(super) fn is_founder(&self) -> bool {
         self.0.lock().founder
     }
 
-    pub fn set_founder(&self) {
+    pub(super) fn set_founder(&self) {
         self.0.lock().founder = true;
     }
 
     /// What the fleet does with a base directory. Before it is identified its name decides, so that
     /// one that is lost need not be reached.
-    pub fn role(&self, id: Option<BaseId>, name: &BaseName) -> Role {
+    pub(super) fn role(&self, id: Option<BaseId>, name: &BaseName) -> Role {
         let Some(members) = self.members() else {
             return Role::Member(MemberState::Active);
         };
@@ -87,7 +87,7 @@ impl Roster {
 }
 
 /// The member of this name; rather one that was not abandoned.
-pub fn find_by_name<'a>(members: &'a Membership, name: &BaseName) -> Option<&'a Member> {
+pub(super) fn find_by_name<'a>(members: &'a Membership, name: &BaseName) -> Option<&'a Member> {
     let named = members.members.iter().filter(|member| member.name == *name);
     named.min_by_key(|member| member.state)
 }

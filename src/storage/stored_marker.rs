@@ -12,26 +12,26 @@ use bytes::Bytes;
 const TOMBSTONE: &[u8] = b"{\"ended\":";
 
 /// Length of a tombstone: `{"ended":"`, a number, `"}` and a line end.
-pub const TOMBSTONE_LENGTH: u64 = 10 + 16 + 3;
+pub(super) const TOMBSTONE_LENGTH: u64 = 10 + 16 + 3;
 
 /// A tombstone, different from all others if the number is.
-pub fn tombstone(number: u64) -> Bytes {
+pub(super) fn tombstone(number: u64) -> Bytes {
     format!("{{\"ended\":\"{number:016x}\"}}\n").into()
 }
 
 /// A marker with this content, different from all others if the number is.
-pub fn marker(content: &Bytes, number: u64) -> Bytes {
+pub(super) fn marker(content: &Bytes, number: u64) -> Bytes {
     let written = format!("\n{{\"written\":\"{number:016x}\"}}\n");
     [content, written.as_bytes()].concat().into()
 }
 
 /// Whether what was stored is a tombstone.
-pub fn is_tombstone(stored: &[u8]) -> bool {
+pub(super) fn is_tombstone(stored: &[u8]) -> bool {
     stored.starts_with(TOMBSTONE)
 }
 
 /// What was announced: the first line of a marker.
-pub fn content(stored: &Bytes) -> Bytes {
+pub(super) fn content(stored: &Bytes) -> Bytes {
     let end = stored.iter().position(|byte| *byte == b'\n');
     stored.slice(..end.unwrap_or(stored.len()))
 }

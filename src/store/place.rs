@@ -10,7 +10,7 @@ use url::Url;
 
 /// A place in one key space.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub(super) struct Place {
     /// The key space: a file system, or a bucket at an endpoint.
     space: String,
     path: PathBuf,
@@ -18,7 +18,7 @@ pub struct Place {
 
 impl Place {
     /// The place of a location, as in [`OpenedStore`](super::opened::OpenedStore).
-    pub fn of(location: &str) -> Self {
+    pub(super) fn of(location: &str) -> Self {
         if let Some(folder) = location.strip_prefix("file://") {
             return Self {
                 space: "file".into(),
@@ -36,7 +36,7 @@ impl Place {
     }
 
     /// How a later base directory relates to this one, as text, if they share objects.
-    pub fn overlap(&self, later: &Self) -> Option<&'static str> {
+    pub(super) fn overlap(&self, later: &Self) -> Option<&'static str> {
         if self.space != later.space {
             return None;
         }

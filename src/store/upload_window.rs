@@ -6,7 +6,7 @@
 
 /// The number of large puts at a time.
 #[derive(Debug, Clone)]
-pub struct UploadWindow {
+pub(super) struct UploadWindow {
     most: u32,
     size: u32,
     /// Puts that succeeded since the size last changed.
@@ -17,11 +17,11 @@ pub struct UploadWindow {
 
 /// When a put was started, as far as the window cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Started(u32);
+pub(super) struct Started(u32);
 
 impl UploadWindow {
     /// A window that begins at its upper bound, at least one.
-    pub fn new(most: u32) -> Self {
+    pub(super) fn new(most: u32) -> Self {
         let most = most.max(1);
         Self {
             most,
@@ -32,17 +32,17 @@ impl UploadWindow {
     }
 
     /// Puts at a time.
-    pub fn size(&self) -> u32 {
+    pub(super) fn size(&self) -> u32 {
         self.size
     }
 
     /// A put starts.
-    pub fn start(&self) -> Started {
+    pub(super) fn start(&self) -> Started {
         Started(self.epoch)
     }
 
     /// A put succeeded: the window grows by one after as many successes as it has places.
-    pub fn succeed(&mut self) {
+    pub(super) fn succeed(&mut self) {
         if self.size == self.most {
             return;
         }
@@ -54,7 +54,7 @@ impl UploadWindow {
 
     /// A put timed out while `in_flight` puts, itself included, shared the store: half as many had
     /// better. A put that was started before the last reduction says nothing about it.
-    pub fn time_out(&mut self, started: Started, in_flight: u32) {
+    pub(super) fn time_out(&mut self, started: Started, in_flight: u32) {
         if started != self.start() {
             return;
         }

@@ -15,7 +15,7 @@ use super::catalog::{self, Kind};
 
 /// Collects the metrics of this process.
 #[derive(Debug)]
-pub struct ProcessCollector;
+pub(super) struct ProcessCollector;
 
 #[derive(Debug, Default, PartialEq)]
 struct Sample {

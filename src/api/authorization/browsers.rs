@@ -18,7 +18,7 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const MAX_QUOTED: usize = 100;
 
 /// Refuses what a browser sends for another page.
-pub fn check(request: &Request, allowed_hosts: &[String]) -> Result<(), Problem> {
+pub(super) fn check(request: &Request, allowed_hosts: &[String]) -> Result<(), Problem> {
     let headers = request.headers();
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     // In HTTP/2, and in HTTP/1.1 in front of a path, the target may name the host, too.

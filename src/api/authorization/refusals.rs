@@ -17,7 +17,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 
 /// Refusals that were logged recently.
 #[derive(Debug, Default)]
-pub struct RefusalLog(Mutex<Recent>);
+pub(super) struct RefusalLog(Mutex<Recent>);
 
 #[derive(Debug, Default)]
 struct Recent {
@@ -49,7 +49,7 @@ impl Recent {
 impl RefusalLog {
     /// Logs a refusal, unless there were too many recently. The span of the request has its method
     /// and path.
-    pub fn report(&self, now: Instant, caller: &Caller, problem: &Problem) {
+    pub(super) fn report(&self, now: Instant, caller: &Caller, problem: &Problem) {
         let Some(suppressed) = self.0.lock().count(now) else {
             return;
         };

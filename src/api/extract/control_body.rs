@@ -20,11 +20,11 @@ const MAX_WITHOUT_LENGTH: u64 = 1 << 20;
 const UNRESERVED: u64 = 4 << 10;
 
 /// The reservation of a body. Hold it as long as anything that was parsed from the body.
-pub struct BodyReservation(Option<Reservation>);
+pub(crate) struct BodyReservation(Option<Reservation>);
 
 impl BodyReservation {
     /// Releases what exceeds `bytes`: what is left of the body needs no more.
-    pub fn shrink_to(&mut self, bytes: u64) {
+    pub(crate) fn shrink_to(&mut self, bytes: u64) {
         if let Some(reservation) = &mut self.0 {
             reservation.shrink_to(bytes);
         }
@@ -32,7 +32,7 @@ impl BodyReservation {
 }
 
 /// A kind of control body.
-pub struct BodyKind<'a> {
+pub(super) struct BodyKind<'a> {
     /// The pool that holds such bodies.
     pub pool: &'a MemoryPool,
     /// The most memory that a body and what is parsed from it need, as a multiple of its size.
@@ -44,7 +44,7 @@ pub struct BodyKind<'a> {
 }
 
 /// Reads a body; returns it with its reservation.
-pub async fn read_control_body(
+pub(super) async fn read_control_body(
     headers: &HeaderMap,
     body: Body,
     limits: &BodyLimits,
@@ -77,7 +77,7 @@ pub async fn read_control_body(
 }
 
 /// The problem of a body that is incomplete after `limits.body_timeout`.
-pub fn too_slow(limits: &BodyLimits) -> Problem {
+pub(super) fn too_slow(limits: &BodyLimits) -> Problem {
     Problem::new(
         ProblemType::Timeout,
         format!(

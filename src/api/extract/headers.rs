@@ -7,7 +7,7 @@ use super::number::decimal;
 use crate::api::problem::{Problem, ProblemType};
 
 /// The media type without its parameters, in lower case; `None` without a `Content-Type`.
-pub fn media_type(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+pub(super) fn media_type(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all(CONTENT_TYPE).iter();
     let Some(first) = values.next() else {
         return Ok(None);
@@ -23,7 +23,7 @@ pub fn media_type(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 }
 
 /// The problem of a body whose media type the route does not accept.
-pub fn unsupported(given: Option<&str>, accepted: &str) -> Problem {
+pub(super) fn unsupported(given: Option<&str>, accepted: &str) -> Problem {
     let given = given.map_or("has no Content-Type".to_owned(), |it| format!("is {it}"));
     Problem::new(
         ProblemType::UnsupportedMediaType,
@@ -32,7 +32,7 @@ pub fn unsupported(given: Option<&str>, accepted: &str) -> Problem {
 }
 
 /// The `Content-Length`, if it is given.
-pub fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+pub(super) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     let Some(value) = headers.get(CONTENT_LENGTH) else {
         return Ok(None);
     };

@@ -9,16 +9,16 @@ use crate::api::limits::{BodyLimits, JSON_EXPANSION};
 use crate::api::problem::Problem;
 
 /// The type of a JSON body. It must refuse unknown members.
-pub trait JsonBody: DeserializeOwned {
+pub(crate) trait JsonBody: DeserializeOwned {
     /// Limit of the body in bytes; `limits.max_control_body_size` applies too.
     const MAX_SIZE: u64;
 }
 
 /// A JSON body with its reservation.
-pub struct StrictJson<T>(pub T, pub BodyReservation);
+pub(crate) struct StrictJson<T>(pub T, pub BodyReservation);
 
 /// A JSON body with its reservation, unless the body is empty.
-pub struct OptionalJson<T>(pub Option<(T, BodyReservation)>);
+pub(crate) struct OptionalJson<T>(pub Option<(T, BodyReservation)>);
 
 impl<S, T> FromRequest<S> for StrictJson<T>
 where

@@ -14,13 +14,13 @@ mod progress;
 mod query;
 mod text;
 
-pub use json::{JsonBody, OptionalJson, StrictJson};
-pub use page_body::{PageContent, PageHead, read_exactly};
-pub use path::{
+pub(super) use json::{JsonBody, OptionalJson, StrictJson};
+pub(super) use page_body::{PageContent, PageHead, read_exactly};
+pub(super) use path::{
     ExchangeParams, ExchangePath, PartitionParams, PartitionPath, SinkParams, SinkPath,
 };
-pub use query::{NoQuery, QueryParameters, StrictQuery, Values};
-pub use text::TextBody;
+pub(super) use query::{NoQuery, QueryParameters, StrictQuery, Values};
+pub(super) use text::TextBody;
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use crate::api::problem::Problem;
 
 /// Parses a decimal number up to `max`; refuses signs, spaces and leading zeros. `what` names the
 /// number in the problem.
-pub fn decimal<N>(what: &str, text: &str, max: N) -> Result<N, Problem>
+pub(super) fn decimal<N>(what: &str, text: &str, max: N) -> Result<N, Problem>
 where
     N: FromStr + PartialOrd + Display,
 {

@@ -19,7 +19,7 @@ use crate::memory::MemoryPool;
 
 /// The content of a page request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PageContent {
+pub(crate) enum PageContent {
     /// Page frames, `application/vnd.stopover.pages`.
     Batch,
     /// One page without a frame header, `application/octet-stream`.
@@ -28,7 +28,7 @@ pub enum PageContent {
 
 /// The head of a page request.
 #[derive(Debug, Clone, Copy)]
-pub struct PageHead {
+pub(crate) struct PageHead {
     pub content: PageContent,
     /// Bytes of the body: at least one, within the limit.
     pub length: usize,
@@ -101,7 +101,7 @@ fn within_limit(content: PageContent, length: u64, limits: &BodyLimits) -> Resul
 /// Reads exactly `length` bytes within `limits.body_timeout`, into a buffer that starts with `room`
 /// zero bytes. Calls `inspect` with the whole buffer so far whenever bytes have arrived. `pool`
 /// holds the memory of the buffer.
-pub async fn read_exactly(
+pub(crate) async fn read_exactly(
     body: Body,
     (room, length): (usize, usize),
     limits: &BodyLimits,

@@ -17,7 +17,7 @@ use crate::id::{ExchangeId, MAX_ATTEMPT, MAX_PARTITIONS, MAX_TASKS, SinkId, Task
 /// `{exchange}`, unchecked.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
-pub struct ExchangeParams {
+pub(crate) struct ExchangeParams {
     /// 1 to 160 characters of A-Z a-z 0-9 _ -
     exchange: String,
 }
@@ -25,7 +25,7 @@ pub struct ExchangeParams {
 /// `{exchange}`, `{task}` and `{attempt}`, unchecked.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
-pub struct SinkParams {
+pub(crate) struct SinkParams {
     /// 1 to 160 characters of A-Z a-z 0-9 _ -
     exchange: String,
     /// Task partition, below 1048576
@@ -39,7 +39,7 @@ pub struct SinkParams {
 /// `{exchange}` and `{partition}`, unchecked.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
-pub struct PartitionParams {
+pub(crate) struct PartitionParams {
     /// 1 to 160 characters of A-Z a-z 0-9 _ -
     exchange: String,
     /// Output partition
@@ -48,13 +48,13 @@ pub struct PartitionParams {
 }
 
 /// A valid exchange id.
-pub struct ExchangePath(pub ExchangeId);
+pub(crate) struct ExchangePath(pub ExchangeId);
 
 /// A valid sink id.
-pub struct SinkPath(pub SinkId);
+pub(crate) struct SinkPath(pub SinkId);
 
 /// A valid exchange id, and an output partition that some exchange could have.
-pub struct PartitionPath {
+pub(crate) struct PartitionPath {
     pub exchange: ExchangeId,
     pub partition: u32,
 }

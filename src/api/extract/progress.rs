@@ -20,7 +20,7 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const LEAST: usize = 64 << 10;
 
 /// Reads a body while it makes progress.
-pub struct Progress<'a> {
+pub(super) struct Progress<'a> {
     clock: &'a Clock,
     /// The pool that holds the body's memory.
     pool: &'a MemoryPool,
@@ -31,7 +31,7 @@ pub struct Progress<'a> {
 
 impl<'a> Progress<'a> {
     /// Of a body whose memory `pool` holds, beginning now.
-    pub fn new(clock: &'a Clock, pool: &'a MemoryPool) -> Self {
+    pub(super) fn new(clock: &'a Clock, pool: &'a MemoryPool) -> Self {
         Self {
             clock,
             pool,
@@ -41,7 +41,7 @@ impl<'a> Progress<'a> {
     }
 
     /// The next bytes of the body, or the error of its connection; `None` at its end.
-    pub async fn next(
+    pub(super) async fn next(
         &mut self,
         body: &mut Body,
     ) -> Result<Option<Result<Bytes, axum::Error>>, Problem> {

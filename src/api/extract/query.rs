@@ -13,7 +13,7 @@ use super::number::decimal;
 use crate::api::problem::Problem;
 
 /// The query parameters of a route.
-pub trait QueryParameters: Sized {
+pub(crate) trait QueryParameters: Sized {
     const NAMES: &'static [&'static str];
 
     /// Parses the values; their names have been checked.
@@ -21,7 +21,7 @@ pub trait QueryParameters: Sized {
 }
 
 /// The given parameters, each name at most once.
-pub struct Values<'a>(Vec<(&'a str, &'a str)>);
+pub(crate) struct Values<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'a> Values<'a> {
     fn parse(query: &'a str, names: &[&str]) -> Result<Self, Problem> {
@@ -42,7 +42,7 @@ impl<'a> Values<'a> {
     }
 
     /// The number called `name`, at most `max`, if it is given.
-    pub fn number<N>(&self, name: &str, max: N) -> Result<Option<N>, Problem>
+    pub(crate) fn number<N>(&self, name: &str, max: N) -> Result<Option<N>, Problem>
     where
         N: FromStr + PartialOrd + Display,
     {
@@ -64,7 +64,7 @@ fn unknown(name: &str, names: &[&str]) -> Problem {
 }
 
 /// The query parameters of a route; refuses any other.
-pub struct StrictQuery<T>(pub T);
+pub(crate) struct StrictQuery<T>(pub T);
 
 impl<S: Send + Sync, T: QueryParameters> FromRequestParts<S> for StrictQuery<T> {
     type Rejection = Problem;
@@ -76,7 +76,7 @@ impl<S: Send + Sync, T: QueryParameters> FromRequestParts<S> for StrictQuery<T> 
 }
 
 /// Refuses all query parameters.
-pub struct NoQuery;
+pub(crate) struct NoQuery;
 
 impl<S: Send + Sync> FromRequestParts<S> for NoQuery {
     type Rejection = Problem;

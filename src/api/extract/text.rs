@@ -9,7 +9,7 @@ use crate::api::problem::{Problem, ProblemType};
 use crate::catalog::handle::MAX_ENCODED;
 
 /// Text without trailing whitespace (a shell may append a line end), with its reservation.
-pub struct TextBody(pub String, pub BodyReservation);
+pub(crate) struct TextBody(pub String, pub BodyReservation);
 
 impl<S> FromRequest<S> for TextBody
 where

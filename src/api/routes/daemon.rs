@@ -12,14 +12,14 @@ use crate::catalog::handle;
 
 /// The versions that one side of the protocol supports.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Versions {
+pub(crate) struct Versions {
     oldest: u32,
     newest: u32,
 }
 
 /// The limits that a client plans with, in bytes unless stated otherwise.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Limits {
+pub(crate) struct Limits {
     max_batch_size: u64,
     max_page_size: u64,
     /// Number of partitions.
@@ -28,7 +28,7 @@ pub struct Limits {
 
 /// A base directory of a daemon.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct BaseDirectoryIdentity {
+pub(crate) struct BaseDirectoryIdentity {
     name: String,
     /// URI without credentials.
     uri: String,
@@ -36,7 +36,7 @@ pub struct BaseDirectoryIdentity {
 
 /// A daemon.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct DaemonInfo {
+pub(crate) struct DaemonInfo {
     /// Differs after each start; also the header `Stopover-Run` of every response.
     run: String,
     version: &'static str,
@@ -54,7 +54,7 @@ pub struct DaemonInfo {
     tag = "operations",
     responses((status = 200, description = "This daemon", body = DaemonInfo))
 )]
-pub async fn describe(State(state): State<SharedState>, _: NoQuery) -> Json<DaemonInfo> {
+pub(crate) async fn describe(State(state): State<SharedState>, _: NoQuery) -> Json<DaemonInfo> {
     let bases = state.parts.storage.status().into_iter();
     Json(DaemonInfo {
         run: state.parts.ingest.daemon().to_string(),

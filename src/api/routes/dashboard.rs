@@ -72,7 +72,7 @@ fn view(state: &ApiState) -> View {
     responses((status = 200, description = "A page with the current state of the daemon",
         body = String, content_type = "text/html"))
 )]
-pub async fn page(State(state): State<SharedState>) -> impl IntoResponse {
+pub(crate) async fn page(State(state): State<SharedState>) -> impl IntoResponse {
     let headers = [
         (CONTENT_TYPE, "text/html; charset=utf-8"),
         (CACHE_CONTROL, "no-store"),

@@ -17,7 +17,7 @@ use crate::id::ExchangeId;
 /// The properties of a new exchange.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Announcement {
+pub(crate) struct Announcement {
     /// Number of output partitions, at least one.
     partitions: u32,
     /// Whether pages of a partition keep the order of their sink.
@@ -30,7 +30,7 @@ impl JsonBody for Announcement {
 
 /// An open exchange.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct AnnounceResponse {
+pub(crate) struct AnnounceResponse {
     exchange: String,
     partitions: u32,
     ordered: bool,
@@ -40,7 +40,7 @@ pub struct AnnounceResponse {
 
 /// An exchange in a list, without its properties if its marker cannot be read.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ListedExchange {
+pub(crate) struct ListedExchange {
     exchange: String,
     query: String,
     /// Number of output partitions.
@@ -64,13 +64,13 @@ impl ListedExchange {
 
 /// All exchanges that have objects in a base directory.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ExchangeList {
+pub(crate) struct ExchangeList {
     exchanges: Vec<ListedExchange>,
 }
 
 /// A committed attempt.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Committed {
+pub(crate) struct Committed {
     task: u32,
     attempt: u32,
     pages: u64,
@@ -80,7 +80,7 @@ pub struct Committed {
 
 /// A segment.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Segment {
+pub(crate) struct Segment {
     segment: String,
     /// Name of the base directory that holds it.
     base: String,
@@ -90,7 +90,7 @@ pub struct Segment {
 
 /// An exchange with its committed attempts and its segments.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ExchangeContent {
+pub(crate) struct ExchangeContent {
     #[serde(flatten)]
     exchange: ListedExchange,
     committed: Vec<Committed>,
@@ -126,7 +126,7 @@ fn which(headers: &HeaderMap) -> Result<Announce, Problem> {
         ProblemResponse,
     )
 )]
-pub async fn announce(
+pub(crate) async fn announce(
     State(state): State<SharedState>,
     ExchangePath(exchange): ExchangePath,
     _: NoQuery,
@@ -164,7 +164,7 @@ pub async fn announce(
         ProblemResponse,
     )
 )]
-pub async fn list(
+pub(crate) async fn list(
     State(state): State<SharedState>,
     _: NoQuery,
 ) -> Result<Json<ExchangeList>, Problem> {
@@ -187,7 +187,7 @@ pub async fn list(
         ProblemResponse,
     )
 )]
-pub async fn show(
+pub(crate) async fn show(
     State(state): State<SharedState>,
     ExchangePath(exchange): ExchangePath,
     _: NoQuery,
@@ -227,7 +227,7 @@ pub async fn show(
         ProblemResponse,
     )
 )]
-pub async fn close(
+pub(crate) async fn close(
     State(state): State<SharedState>,
     ExchangePath(exchange): ExchangePath,
     caller: Caller,

@@ -5,7 +5,7 @@ use axum::http::{Method, Uri};
 use crate::api::problem::{Problem, ProblemType};
 
 /// Responds to an unknown path.
-pub async fn not_found(uri: Uri) -> Problem {
+pub(crate) async fn not_found(uri: Uri) -> Problem {
     let path: String = uri.path().chars().take(256).collect();
     Problem::new(
         ProblemType::NotFound,
@@ -14,7 +14,7 @@ pub async fn not_found(uri: Uri) -> Problem {
 }
 
 /// Responds to a method that the path does not have; the router adds the `Allow` header.
-pub async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
+pub(crate) async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
     let path: String = uri.path().chars().take(256).collect();
     Problem::new(
         ProblemType::MethodNotAllowed,

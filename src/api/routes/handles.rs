@@ -22,7 +22,7 @@ const FRAME_SIZE: usize = 64 << 10;
 /// The attempts to read, and the approximate size of handles.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct HandlesRequest {
+pub(crate) struct HandlesRequest {
     /// Pairs of task and attempt, each task at most once.
     attempts: Vec<(u32, u32)>,
     /// Approximate page bytes of a handle.
@@ -38,7 +38,7 @@ impl JsonBody for HandlesRequest {
 
 /// A line with a handle.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct HandleLine {
+pub(crate) struct HandleLine {
     /// The handle, for `/v1/read`.
     handle: String,
     partition: u32,
@@ -49,7 +49,7 @@ pub struct HandleLine {
 
 /// The last line; a response without it is incomplete.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct EndLine {
+pub(crate) struct EndLine {
     /// `true`
     end: bool,
     /// Number of lines before this one.
@@ -70,7 +70,7 @@ pub struct EndLine {
         ProblemResponse,
     )
 )]
-pub async fn plan(
+pub(crate) async fn plan(
     State(state): State<SharedState>,
     ExchangePath(exchange): ExchangePath,
     _: NoQuery,

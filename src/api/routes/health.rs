@@ -12,7 +12,7 @@ use crate::storage::BaseStatus;
 
 /// The state of one base directory.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct BaseDirectory {
+pub(crate) struct BaseDirectory {
     name: String,
     /// URI without credentials.
     uri: String,
@@ -27,7 +27,7 @@ pub struct BaseDirectory {
 /// Whether clients may send requests to this daemon, and open exchanges through it. Clients without
 /// a token, where tokens are configured, get `ready` only.
 #[derive(Debug, Default, Serialize, ToSchema)]
-pub struct Readiness {
+pub(crate) struct Readiness {
     ready: bool,
     /// Whether the daemon is starting.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,7 +66,7 @@ impl From<BaseStatus> for BaseDirectory {
     security(()),
     responses((status = 200, description = "Alive", body = String, content_type = "text/plain"))
 )]
-pub async fn alive() -> &'static str {
+pub(crate) async fn alive() -> &'static str {
     "alive\n"
 }
 
@@ -84,7 +84,7 @@ pub async fn alive() -> &'static str {
             body = Readiness),
     )
 )]
-pub async fn ready(
+pub(crate) async fn ready(
     State(state): State<SharedState>,
     caller: Option<Caller>,
 ) -> (StatusCode, Json<Readiness>) {

@@ -16,6 +16,6 @@ const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=u
     responses((status = 200, description = "OpenMetrics text",
         body = String, content_type = "application/openmetrics-text"))
 )]
-pub async fn metrics(State(state): State<SharedState>) -> impl IntoResponse {
+pub(crate) async fn metrics(State(state): State<SharedState>) -> impl IntoResponse {
     ([(CONTENT_TYPE, MEDIA_TYPE)], state.parts.registry.encode())
 }

@@ -1,12 +1,12 @@
 //! The handlers: one file per resource.
 
-pub mod daemon;
-pub mod dashboard;
-pub mod exchanges;
-pub mod fallback;
-pub mod handles;
-pub mod health;
-pub mod metrics;
-pub mod partitions;
-pub mod read;
-pub mod sinks;
+pub(super) mod daemon;
+pub(super) mod dashboard;
+pub(super) mod exchanges;
+pub(super) mod fallback;
+pub(super) mod handles;
+pub(super) mod health;
+pub(super) mod metrics;
+pub(super) mod partitions;
+pub(super) mod read;
+pub(super) mod sinks;

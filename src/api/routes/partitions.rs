@@ -19,7 +19,7 @@ use crate::read::{PageFormat, ReadError, Selection};
 /// Restricts a partition read.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct PartitionQuery {
+pub(crate) struct PartitionQuery {
     /// Only this task.
     task: Option<u32>,
     /// This attempt instead of the newest one.
@@ -70,7 +70,7 @@ fn format(headers: &HeaderMap) -> PageFormat {
         ProblemResponse,
     )
 )]
-pub async fn read_partition(
+pub(crate) async fn read_partition(
     State(state): State<SharedState>,
     path: PartitionPath,
     StrictQuery(query): StrictQuery<PartitionQuery>,

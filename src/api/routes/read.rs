@@ -15,7 +15,7 @@ use crate::api::stream_body::{OnFailure, StreamBody};
 /// Query of a read by handle.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct ReadQuery {
+pub(crate) struct ReadQuery {
     /// Number of pages of this handle that the client already has.
     #[param(default = 0)]
     skip: Option<u64>,
@@ -44,7 +44,7 @@ impl QueryParameters for ReadQuery {
         ProblemResponse,
     )
 )]
-pub async fn read_handle(
+pub(crate) async fn read_handle(
     State(state): State<SharedState>,
     StrictQuery(query): StrictQuery<ReadQuery>,
     TextBody(handle, mut reservation): TextBody,

@@ -25,7 +25,7 @@ use crate::segment::frame::{BatchVerifier, FRAME_HEADER_LEN, write_frame_header}
 /// Query of a page request.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct PagesQuery {
+pub(crate) struct PagesQuery {
     /// Number of the batch within the sink, from 0; optional for a raw page.
     batch: Option<u32>,
     /// Output partition of a raw page.
@@ -45,7 +45,7 @@ impl QueryParameters for PagesQuery {
 
 /// The batch was accepted.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct BatchAccepted {
+pub(crate) struct BatchAccepted {
     /// Number of the batch.
     batch: u32,
     /// The number that the next batch must have.
@@ -84,7 +84,7 @@ impl From<FinishClaim> for ClientTotals {
 /// How an attempt was settled.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum SinkOutcome {
+pub(crate) enum SinkOutcome {
     /// Every page is durable.
     Finished,
     /// No page will be visible.
@@ -93,7 +93,7 @@ pub enum SinkOutcome {
 
 /// The attempt is committed.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct FinishResponse {
+pub(crate) struct FinishResponse {
     /// `finished`
     state: SinkOutcome,
     batches: u64,
@@ -104,7 +104,7 @@ pub struct FinishResponse {
 
 /// The attempt is settled.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct AbortResponse {
+pub(crate) struct AbortResponse {
     /// `finished` if the attempt had finished before: then nothing changed.
     state: SinkOutcome,
 }
@@ -139,7 +139,7 @@ fn check_query(query: &PagesQuery, content: PageContent) -> Result<(), Problem> 
         ProblemResponse,
     )
 )]
-pub async fn declare(
+pub(crate) async fn declare(
     State(state): State<SharedState>,
     SinkPath(sink): SinkPath,
     _: NoQuery,
@@ -164,7 +164,7 @@ pub async fn declare(
         ProblemResponse,
     )
 )]
-pub async fn add_pages(
+pub(crate) async fn add_pages(
     State(state): State<SharedState>,
     SinkPath(sink): SinkPath,
     StrictQuery(query): StrictQuery<PagesQuery>,
@@ -221,7 +221,7 @@ pub async fn add_pages(
         ProblemResponse,
     )
 )]
-pub async fn finish(
+pub(crate) async fn finish(
     State(state): State<SharedState>,
     SinkPath(sink): SinkPath,
     _: NoQuery,
@@ -249,7 +249,7 @@ pub async fn finish(
         ProblemResponse,
     )
 )]
-pub async fn abort(
+pub(crate) async fn abort(
     State(state): State<SharedState>,
     SinkPath(sink): SinkPath,
     _: NoQuery,

@@ -15,7 +15,11 @@ const OTHERS: u32 = 0o007;
 const SOON: u64 = 10;
 
 /// Finds all of it, one text each.
-pub fn find(config: &ServerConfig, validity: Option<Validity>, now_millis: u64) -> Vec<String> {
+pub(super) fn find(
+    config: &ServerConfig,
+    validity: Option<Validity>,
+    now_millis: u64,
+) -> Vec<String> {
     let files = [
         ("server.token_file", &config.token_file),
         ("server.tls_key_file", &config.tls_key_file),

@@ -19,7 +19,7 @@ const TARGET_SIZE: usize = 256 << 10;
 
 /// A body with combined data frames.
 #[derive(Debug)]
-pub struct CoalescedBody<B: Body> {
+pub(super) struct CoalescedBody<B: Body> {
     body: B,
     /// What ended the last collection, to be returned next.
     pending: Option<Result<Frame<Buffers>, B::Error>>,
@@ -28,14 +28,14 @@ pub struct CoalescedBody<B: Body> {
 
 /// The data of consecutive frames.
 #[derive(Debug, Default)]
-pub struct Buffers {
+pub(super) struct Buffers {
     buffers: VecDeque<Bytes>,
     length: usize,
 }
 
 impl<B: Body> CoalescedBody<B> {
     /// Wraps a body.
-    pub fn of(body: B) -> Self {
+    pub(super) fn of(body: B) -> Self {
         Self {
             body,
             pending: None,

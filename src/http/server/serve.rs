@@ -35,7 +35,7 @@ const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 /// What serves each connection.
 #[derive(Clone)]
-pub struct Service {
+pub(super) struct Service {
     pub limits: ServerLimits,
     pub stall_policy: StallPolicy,
     pub credentials: Credentials,
@@ -68,7 +68,7 @@ impl End {
 
 impl Service {
     /// Serves a connection until it is closed.
-    pub async fn serve<S>(self, stream: S, place: Place, address: ClientAddress)
+    pub(super) async fn serve<S>(self, stream: S, place: Place, address: ClientAddress)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {

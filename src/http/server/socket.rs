@@ -23,7 +23,7 @@ const LINGER_BYTES: usize = 256 << 20;
 type Timer = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A socket of a connection.
-pub struct GuardedIo<S> {
+pub(super) struct GuardedIo<S> {
     stream: S,
     connection: Connection,
     /// Runs since the write side was closed.
@@ -35,7 +35,7 @@ pub struct GuardedIo<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> GuardedIo<S> {
     /// Guards a socket.
-    pub fn new(stream: S, connection: Connection, stop: CancellationToken) -> Self {
+    pub(super) fn new(stream: S, connection: Connection, stop: CancellationToken) -> Self {
         Self {
             stream,
             connection,

@@ -24,7 +24,7 @@ use crate::http::credentials::Peer;
 use crate::http::slots::{Client, Place};
 
 /// Serves the requests of one connection.
-pub struct TrackedService {
+pub(super) struct TrackedService {
     router: Router,
     connection: Connection,
     client: Client,
@@ -34,7 +34,12 @@ pub struct TrackedService {
 
 impl TrackedService {
     /// The service of the connection at `place`.
-    pub fn new(router: Router, place: &Place, address: ClientAddress, peer: Option<Peer>) -> Self {
+    pub(super) fn new(
+        router: Router,
+        place: &Place,
+        address: ClientAddress,
+        peer: Option<Peer>,
+    ) -> Self {
         Self {
             router,
             connection: place.connection().clone(),
@@ -81,7 +86,7 @@ impl hyper::service::Service<Request<Incoming>> for TrackedService {
 }
 
 /// A body that records when it waits for the client.
-pub struct TrackedBody<B> {
+pub(super) struct TrackedBody<B> {
     body: B,
     tracked: Arc<TrackedRequest>,
     /// [`WaitsFor::Body`] for the body of a request, [`WaitsFor::Reader`] for that of a response.

@@ -21,7 +21,7 @@ const MAX_LINE: u64 = 256;
 
 /// What this process knows of the folder.
 #[derive(Debug, Default)]
-pub struct Anchor(Mutex<Option<Anchored>>);
+pub(super) struct Anchor(Mutex<Option<Anchored>>);
 
 #[derive(Debug)]
 struct Anchored {
@@ -52,7 +52,7 @@ impl Anchored {
 
 impl Anchor {
     /// Whether the folder has been found: it must not be created any more.
-    pub fn is_set(&self) -> bool {
+    pub(super) fn is_set(&self) -> bool {
         self.0.lock().is_some()
     }
 
@@ -60,7 +60,7 @@ impl Anchor {
     ///
     /// # Errors
     /// `Unavailable` if it is missing or another one; otherwise those of the file system.
-    pub fn check(&self, root: &Path) -> Result<()> {
+    pub(super) fn check(&self, root: &Path) -> Result<()> {
         let found = fs::metadata(root);
         let mut state = self.0.lock();
         let reading = |error| failure("reading", root, error);

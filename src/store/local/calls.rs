@@ -5,25 +5,25 @@
 //! changes a name below a root or syncs it is recorded once it has succeeded.
 
 #[cfg(not(test))]
-pub mod record {
+pub(super) mod record {
     use std::fs::File;
     use std::path::Path;
 
-    pub fn file_synced(_: &File, _: &Path) {}
-    pub fn folder_synced(_: &Path) {}
-    pub fn named(_: &Path, _: &Path) {}
-    pub fn removed(_: &Path) {}
+    pub(crate) fn file_synced(_: &File, _: &Path) {}
+    pub(crate) fn folder_synced(_: &Path) {}
+    pub(crate) fn named(_: &Path, _: &Path) {}
+    pub(crate) fn removed(_: &Path) {}
 }
 
 #[cfg(test)]
-pub mod record {
+pub(super) mod record {
     use std::cell::RefCell;
     use std::fs::File;
     use std::path::{Path, PathBuf};
 
     /// A call that succeeded.
     #[derive(Debug, Clone, PartialEq, Eq)]
-    pub enum Call {
+    pub(crate) enum Call {
         /// With the length of the file at that time.
         FileSynced(PathBuf, u64),
         FolderSynced(PathBuf),
@@ -39,7 +39,7 @@ pub mod record {
     }
 
     /// The calls of this thread since the last time.
-    pub fn take() -> Vec<Call> {
+    pub(crate) fn take() -> Vec<Call> {
         CALLS.take()
     }
 
@@ -47,21 +47,21 @@ pub mod record {
         CALLS.with_borrow_mut(|calls| calls.push(call));
     }
 
-    pub fn file_synced(file: &File, path: &Path) {
+    pub(crate) fn file_synced(file: &File, path: &Path) {
         let length = file.metadata().expect("an open file").len();
         push(Call::FileSynced(path.into(), length));
     }
 
-    pub fn folder_synced(folder: &Path) {
+    pub(crate) fn folder_synced(folder: &Path) {
         push(Call::FolderSynced(folder.into()));
     }
 
-    pub fn named(from: &Path, to: &Path) {
+    pub(crate) fn named(from: &Path, to: &Path) {
         let (from, to) = (from.into(), to.into());
         push(Call::Named { from, to });
     }
 
-    pub fn removed(path: &Path) {
+    pub(crate) fn removed(path: &Path) {
         push(Call::Removed(path.into()));
     }
 }

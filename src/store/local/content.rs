@@ -23,7 +23,7 @@ const BLOCK: usize = 4096;
 
 /// Writes the files of one base directory.
 #[derive(Debug)]
-pub struct ContentWriter {
+pub(super) struct ContentWriter {
     direct: AtomicBool,
     /// Nothing finds space.
     #[cfg(test)]
@@ -32,7 +32,7 @@ pub struct ContentWriter {
 
 impl ContentWriter {
     /// Bypasses the page cache if `direct`, until the file system refuses that.
-    pub fn new(direct: bool) -> Self {
+    pub(super) fn new(direct: bool) -> Self {
         Self {
             direct: AtomicBool::new(direct),
             #[cfg(test)]
@@ -44,7 +44,7 @@ impl ContentWriter {
     ///
     /// # Errors
     /// Those of the file system; the content of the file is unspecified then.
-    pub fn write(&self, file: &mut File, content: &[Bytes]) -> io::Result<()> {
+    pub(super) fn write(&self, file: &mut File, content: &[Bytes]) -> io::Result<()> {
         #[cfg(test)]
         if self.full.load(Ordering::Relaxed) {
             return Err(ErrorKind::StorageFull.into());

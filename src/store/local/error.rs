@@ -12,7 +12,7 @@ use crate::store::{StoreError, StoreErrorKind};
 ///
 /// # Errors
 /// All others.
-pub fn if_found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+pub(super) fn if_found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         other => other.map(Some),
@@ -20,7 +20,7 @@ pub fn if_found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 /// The error of a failed put. `NotFound` concerns its folder then, not the object.
-pub fn put_failure(doing: &str, path: &Path, error: io::Error) -> StoreError {
+pub(super) fn put_failure(doing: &str, path: &Path, error: io::Error) -> StoreError {
     let mut failure = failure(doing, path, error);
     if failure.kind == StoreErrorKind::NotFound {
         failure.kind = StoreErrorKind::Unavailable;
@@ -29,7 +29,7 @@ pub fn put_failure(doing: &str, path: &Path, error: io::Error) -> StoreError {
 }
 
 /// The error of a failed operation on a file.
-pub fn failure(doing: &str, path: &Path, error: io::Error) -> StoreError {
+pub(super) fn failure(doing: &str, path: &Path, error: io::Error) -> StoreError {
     use StoreErrorKind::{Corrupt, NotFound, Refused, Unavailable};
     use io::ErrorKind as Io;
 

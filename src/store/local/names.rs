@@ -25,18 +25,18 @@ const STEP: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
 
 impl Root {
     /// Opens an existing file to read it.
-    pub fn open(&self, path: &Path) -> io::Result<File> {
+    pub(super) fn open(&self, path: &Path) -> io::Result<File> {
         self.open_with(path, OFlags::RDONLY, Mode::empty())
     }
 
     /// Opens an existing file to lock it: network file systems lock exclusively only files that are
     /// open for writing.
-    pub fn open_to_lock(&self, path: &Path) -> io::Result<File> {
+    pub(super) fn open_to_lock(&self, path: &Path) -> io::Result<File> {
         self.open_with(path, OFlags::RDWR, Mode::empty())
     }
 
     /// Creates a file that does not exist.
-    pub fn create(&self, path: &Path) -> io::Result<File> {
+    pub(super) fn create(&self, path: &Path) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         let file = self.open_with(path, flags, self.permissions.file)?;
         if self.permissions.exact {
@@ -53,7 +53,7 @@ impl Root {
     }
 
     /// Gives a file another name in the same folder, replacing a file of that name.
-    pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+    pub(super) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let (folder, name) = self.place(to)?;
         rustix::fs::renameat(&folder, last(from)?, &folder, name)?;
         record::named(from, to);
@@ -61,7 +61,7 @@ impl Root {
     }
 
     /// Gives a file a second name in the same folder, which must be free.
-    pub fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+    pub(super) fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
         let (folder, name) = self.place(to)?;
         let flags = AtFlags::empty();
         rustix::fs::linkat(&folder, last(from)?, &folder, name, flags)?;
@@ -70,7 +70,7 @@ impl Root {
     }
 
     /// Whether there is anything of this name.
-    pub fn exists(&self, path: &Path) -> bool {
+    pub(super) fn exists(&self, path: &Path) -> bool {
         let found = self.place(path).and_then(|(folder, name)| {
             Ok(rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?)
         });
@@ -78,7 +78,7 @@ impl Root {
     }
 
     /// Removes a file; of a symbolic link, the link.
-    pub fn remove_file(&self, path: &Path) -> io::Result<()> {
+    pub(super) fn remove_file(&self, path: &Path) -> io::Result<()> {
         let (folder, name) = self.place(path)?;
         rustix::fs::unlinkat(folder, name, AtFlags::empty())?;
         record::removed(path);
@@ -86,7 +86,7 @@ impl Root {
     }
 
     /// Removes an empty folder.
-    pub fn remove_folder(&self, path: &Path) -> io::Result<()> {
+    pub(super) fn remove_folder(&self, path: &Path) -> io::Result<()> {
         let (folder, name) = self.place(path)?;
         rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR)?;
         record::removed(path);
@@ -94,7 +94,7 @@ impl Root {
     }
 
     /// Creates a folder below the root whose parent exists.
-    pub fn create_folder(&self, path: &Path) -> io::Result<()> {
+    pub(super) fn create_folder(&self, path: &Path) -> io::Result<()> {
         let (folder, name) = self.place(path)?;
         rustix::fs::mkdirat(folder, name, self.permissions.folder)?;
         match self.permissions.exact {
@@ -107,7 +107,7 @@ impl Root {
     }
 
     /// Creates the root and the folders above it that do not exist.
-    pub fn create_root(&self) -> io::Result<()> {
+    pub(super) fn create_root(&self) -> io::Result<()> {
         use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
         if self.folder.is_dir() {
             return Ok(());
@@ -125,7 +125,7 @@ impl Root {
     }
 
     /// Opens a folder, the root or one below it, to sync or list it.
-    pub fn open_folder(&self, path: &Path) -> io::Result<File> {
+    pub(super) fn open_folder(&self, path: &Path) -> io::Result<File> {
         if path == self.folder {
             return File::open(path);
         }
@@ -133,21 +133,21 @@ impl Root {
     }
 
     /// Makes the content of a file durable.
-    pub fn sync_file(&self, file: &File, path: &Path) -> io::Result<()> {
+    pub(super) fn sync_file(&self, file: &File, path: &Path) -> io::Result<()> {
         file.sync_all()?;
         record::file_synced(file, path);
         Ok(())
     }
 
     /// Makes the names in a folder durable.
-    pub fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+    pub(super) fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         self.open_folder(folder)?.sync_all()?;
         record::folder_synced(folder);
         Ok(())
     }
 
     /// Makes the names in a folder above the root durable.
-    pub fn sync_above(&self, folder: &Path) -> io::Result<()> {
+    pub(super) fn sync_above(&self, folder: &Path) -> io::Result<()> {
         File::open(folder)?.sync_all()?;
         record::folder_synced(folder);
         Ok(())

@@ -12,15 +12,15 @@ use parking_lot::Mutex;
 
 /// The bytes of one put.
 #[derive(Debug)]
-pub struct Payload(Arc<Mutex<Option<Vec<Bytes>>>>);
+pub(super) struct Payload(Arc<Mutex<Option<Vec<Bytes>>>>);
 
 /// Held by the caller; when it is dropped the thread finds no bytes any more.
 #[derive(Debug)]
-pub struct PayloadOwner(Arc<Mutex<Option<Vec<Bytes>>>>);
+pub(super) struct PayloadOwner(Arc<Mutex<Option<Vec<Bytes>>>>);
 
 impl Payload {
     /// The bytes, and what keeps them.
-    pub fn owned(content: Vec<Bytes>) -> (Self, PayloadOwner) {
+    pub(super) fn owned(content: Vec<Bytes>) -> (Self, PayloadOwner) {
         let shared = Arc::new(Mutex::new(Some(content)));
         (Self(Arc::clone(&shared)), PayloadOwner(shared))
     }
@@ -29,7 +29,7 @@ impl Payload {
     ///
     /// # Errors
     /// If the caller has stopped waiting.
-    pub fn get(&self) -> io::Result<Vec<Bytes>> {
+    pub(super) fn get(&self) -> io::Result<Vec<Bytes>> {
         let content = self.0.lock().clone();
         content
             .ok_or_else(|| io::Error::new(io::ErrorKind::TimedOut, "nobody waits for it any more"))

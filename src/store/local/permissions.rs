@@ -6,7 +6,7 @@ use rustix::fs::Mode;
 
 /// Permissions of what a base directory creates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Permissions {
+pub(super) struct Permissions {
     pub folder: Mode,
     pub file: Mode,
     /// Whether the process's umask is overruled: it usually withholds what a group needs.
@@ -15,13 +15,13 @@ pub struct Permissions {
 
 impl Permissions {
     /// For the daemon's user alone.
-    pub const OWNER: Self = Self {
+    pub(super) const OWNER: Self = Self {
         folder: Mode::RWXU,
         file: Mode::RUSR.union(Mode::WUSR),
         exact: false,
     };
     /// For the group of the files, too.
-    pub const GROUP: Self = Self {
+    pub(super) const GROUP: Self = Self {
         folder: Mode::RWXU.union(Mode::RWXG),
         file: Self::OWNER.file.union(Mode::RGRP).union(Mode::WGRP),
         exact: true,

@@ -22,13 +22,18 @@ use crate::store::{Precondition, Result};
 const MAX_FOLDER_RACES: u32 = 100;
 
 impl Root {
-    pub fn put(&self, path: &Path, content: &Payload) -> Result<()> {
+    pub(super) fn put(&self, path: &Path, content: &Payload) -> Result<()> {
         self.publish(path, content, &|temporary| self.rename(temporary, path))?;
         self.create_reserve(path);
         Ok(())
     }
 
-    pub fn put_if(&self, path: &Path, content: &Payload, expected: &Precondition) -> Result<bool> {
+    pub(super) fn put_if(
+        &self,
+        path: &Path,
+        content: &Payload,
+        expected: &Precondition,
+    ) -> Result<bool> {
         let reserve = self.reserve_beside(path);
         let written = self.publish(path, content, &|temporary| match expected {
             Precondition::Absent | Precondition::StrictlyAbsent => {
@@ -98,7 +103,7 @@ impl Root {
     }
 
     /// Returns the file, which is locked while it is open.
-    pub fn write_temporary(&self, temporary: &Path, content: &Payload) -> io::Result<File> {
+    pub(super) fn write_temporary(&self, temporary: &Path, content: &Payload) -> io::Result<File> {
         let mut file = self.create(temporary)?;
         // Where the file system has no locks every temporary counts as locked (`is_abandoned`).
         let _ = file.try_lock();
@@ -113,7 +118,7 @@ impl Root {
     /// Creates a folder and those above it that do not exist. If others remove one meanwhile, the
     /// put fails and is repeated: whoever waits here for a folder that cannot be made (`/proc/x`)
     /// waits for ever.
-    pub fn create_folders(&self, folder: &Path) -> io::Result<()> {
+    pub(super) fn create_folders(&self, folder: &Path) -> io::Result<()> {
         if folder == self.folder {
             if self.anchor.is_set() {
                 // It exists, or has disappeared since the operation began: not ours to create.

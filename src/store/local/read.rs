@@ -40,7 +40,7 @@ fn read_exactly(mut file: &File, path: &Path, range: &Range<u64>) -> Result<Byte
 ///
 /// # Errors
 /// `Corrupt` if the file does not have all of them; otherwise those of the file system.
-pub fn read_range(root: &Root, path: &Path, range: &Range<u64>) -> Result<Bytes> {
+pub(super) fn read_range(root: &Root, path: &Path, range: &Range<u64>) -> Result<Bytes> {
     let (file, metadata) = open(root, path)?;
     // Checked before memory is allocated: the range may come from a damaged handle.
     let size = metadata.len();
@@ -55,7 +55,7 @@ pub fn read_range(root: &Root, path: &Path, range: &Range<u64>) -> Result<Bytes>
 ///
 /// # Errors
 /// Those of the file system.
-pub fn read_tail(root: &Root, path: &Path, max: u64) -> Result<Tail> {
+pub(super) fn read_tail(root: &Root, path: &Path, max: u64) -> Result<Tail> {
     let (file, metadata) = open(root, path)?;
     let object_size = metadata.len();
     let range = object_size.saturating_sub(max)..object_size;

@@ -31,14 +31,14 @@ impl Root {
     }
 
     /// The reserve, if it is in the same folder as a file: that of a marker.
-    pub fn reserve_beside(&self, path: &Path) -> Option<PathBuf> {
+    pub(super) fn reserve_beside(&self, path: &Path) -> Option<PathBuf> {
         let reserve = self.reserve();
         (reserve.parent() == path.parent()).then_some(reserve)
     }
 
     /// After a marker or segment was written or a marker deleted: creates the reserve if there is
     /// none and there is space.
-    pub fn create_reserve(&self, path: &Path) {
+    pub(super) fn create_reserve(&self, path: &Path) {
         use keys::OwnObject::{Marker, Segment};
         let reserve = self.reserve();
         let object = self.key(path).and_then(|key| keys::parse(&key));
@@ -64,7 +64,7 @@ impl Root {
     ///
     /// # Errors
     /// `NotFound` if there is no reserve; otherwise those of the file system.
-    pub fn write_reserve(&self, temporary: &Path, content: &Payload) -> io::Result<File> {
+    pub(super) fn write_reserve(&self, temporary: &Path, content: &Payload) -> io::Result<File> {
         let reserve = self.reserve_beside(temporary).ok_or(ErrorKind::NotFound)?;
         let content = content.get()?.concat();
         if content.len() > SIZE {
@@ -85,7 +85,7 @@ impl Root {
     }
 
     /// Whether the reserve can be written to now.
-    pub fn is_reserve_writable(&self) -> bool {
+    pub(super) fn is_reserve_writable(&self) -> bool {
         let reserve = self.reserve();
         let write = || {
             let file = swap::lock(self, &reserve)?.ok_or(ErrorKind::NotFound)?;
@@ -101,7 +101,7 @@ impl Root {
 }
 
 /// Whether an error means that there is no space.
-pub fn is_full(error: &io::Error) -> bool {
+pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded

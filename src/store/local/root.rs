@@ -14,7 +14,7 @@ use crate::store::{Result, StoreError, StoreErrorKind};
 
 /// State shared by all operations on one folder.
 #[derive(Debug)]
-pub struct Root {
+pub(super) struct Root {
     pub folder: PathBuf,
     pub permissions: Permissions,
     pub fsync: bool,
@@ -28,7 +28,7 @@ pub struct Root {
 }
 
 impl Root {
-    pub fn new(folder: PathBuf, fsync: bool, direct: bool, writer: u64) -> Self {
+    pub(super) fn new(folder: PathBuf, fsync: bool, direct: bool, writer: u64) -> Self {
         Self {
             folder,
             permissions: Permissions::OWNER,
@@ -45,7 +45,7 @@ impl Root {
     ///
     /// # Errors
     /// `Refused` if the key would name a file outside of the root.
-    pub fn path(&self, key: &Key) -> Result<PathBuf> {
+    pub(super) fn path(&self, key: &Key) -> Result<PathBuf> {
         let harmless = |part: &str| !matches!(part, "" | "." | "..");
         if key.as_str().split('/').all(harmless) {
             return Ok(self.folder.join(key.as_str()));
@@ -57,17 +57,17 @@ impl Root {
     }
 
     /// The object of a file, if its name is text.
-    pub fn key(&self, path: &Path) -> Option<Key> {
+    pub(super) fn key(&self, path: &Path) -> Option<Key> {
         let relative = path.strip_prefix(&self.folder).ok()?;
         Some(Key::listed(relative.to_str()?))
     }
 
-    pub fn is_below(&self, folder: &Path) -> bool {
+    pub(super) fn is_below(&self, folder: &Path) -> bool {
         folder != self.folder && folder.starts_with(&self.folder)
     }
 
     /// Whether a folder is below the root and Stopover creates folders of this name.
-    pub fn is_own_folder(&self, folder: &Path) -> bool {
+    pub(super) fn is_own_folder(&self, folder: &Path) -> bool {
         let key = self.key(folder);
         key.is_some_and(|key| keys::is_own_folder(key.as_str()))
     }

@@ -24,7 +24,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 /// `InvalidData` if it is too large; otherwise those of the file system.
-pub fn read(root: &Root, path: &Path) -> io::Result<Versioned> {
+pub(super) fn read(root: &Root, path: &Path) -> io::Result<Versioned> {
     let mut file = root.open(path)?;
     let metadata = file.metadata()?;
     if metadata.len() > MAX_VERSIONED_SIZE {
@@ -48,7 +48,7 @@ pub fn read(root: &Root, path: &Path) -> io::Result<Versioned> {
 /// What identifies one write of a file without reading it: inode, length and time of modification.
 /// The time is only compared, so no clock has to be right: it tells two files apart that had the
 /// same inode one after the other.
-pub fn entity_tag(metadata: &Metadata) -> String {
+pub(super) fn entity_tag(metadata: &Metadata) -> String {
     let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
     let (inode, length) = (metadata.ino(), metadata.len());
     format!("{inode:x}-{length:x}-{seconds:x}.{nanoseconds:x}")
@@ -58,7 +58,7 @@ pub fn entity_tag(metadata: &Metadata) -> String {
 ///
 /// # Errors
 /// Those of the file system.
-pub fn create(root: &Root, temporary: &Path, path: &Path) -> io::Result<bool> {
+pub(super) fn create(root: &Root, temporary: &Path, path: &Path) -> io::Result<bool> {
     match root.hard_link(temporary, path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
@@ -81,7 +81,7 @@ pub fn create(root: &Root, temporary: &Path, path: &Path) -> io::Result<bool> {
 ///
 /// # Errors
 /// Those of the file system.
-pub fn replace(
+pub(super) fn replace(
     root: &Root,
     temporary: &Path,
     path: &Path,
@@ -105,7 +105,7 @@ pub fn replace(
 ///
 /// # Errors
 /// Those of the file system.
-pub fn remove(root: &Root, path: &Path, version: Option<&str>) -> io::Result<DeleteOutcome> {
+pub(super) fn remove(root: &Root, path: &Path, version: Option<&str>) -> io::Result<DeleteOutcome> {
     let Some(_lock) = lock(root, path)? else {
         return Ok(DeleteOutcome::Absent);
     };
@@ -125,7 +125,7 @@ pub fn remove(root: &Root, path: &Path, version: Option<&str>) -> io::Result<Del
 ///
 /// # Errors
 /// Those of the file system, or `TimedOut`.
-pub fn lock(root: &Root, path: &Path) -> io::Result<Option<File>> {
+pub(super) fn lock(root: &Root, path: &Path) -> io::Result<Option<File>> {
     let Some(file) = if_found(root.open_to_lock(path))? else {
         return Ok(None);
     };

@@ -14,11 +14,11 @@ use tokio::task::JoinHandle;
 use crate::store::{Result, StoreError, StoreErrorKind};
 
 /// Operations of one base directory that may hang besides those that callers wait for.
-pub const MAX_ABANDONED: usize = 32;
+pub(super) const MAX_ABANDONED: usize = 32;
 
 /// The threads of one base directory.
 #[derive(Debug, Default)]
-pub struct Threads {
+pub(super) struct Threads {
     abandoned: Arc<AtomicUsize>,
 }
 
@@ -72,7 +72,7 @@ impl Threads {
     ///
     /// # Errors
     /// `Unavailable` if too many operations hang, or this one panicked.
-    pub async fn run<T: Send + 'static>(
+    pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {

@@ -17,7 +17,7 @@ use crate::store::keys::{self, Folder, Key};
 use crate::store::{DeleteOutcome, ObjectMeta, Result, StoreError, StoreErrorKind};
 
 impl Root {
-    pub fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>> {
+    pub(super) fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>> {
         let mut found = Vec::new();
         self.walk(folder, &mut |key, _, metadata| {
             if !keys::is_temporary(&key) {
@@ -32,7 +32,7 @@ impl Root {
     }
 
     /// Up to `max` keys, from the folders near the root first.
-    pub fn first_keys(&self, max: usize) -> Result<Vec<Key>> {
+    pub(super) fn first_keys(&self, max: usize) -> Result<Vec<Key>> {
         let mut found = Vec::new();
         let mut folders = VecDeque::from([self.folder.clone()]);
         while let Some(folder) = folders.pop_front() {
@@ -51,7 +51,7 @@ impl Root {
         Ok(found)
     }
 
-    pub fn list_folders(&self, folder: &Folder) -> Result<Vec<String>> {
+    pub(super) fn list_folders(&self, folder: &Folder) -> Result<Vec<String>> {
         let folder = self.folder.join(folder.as_str());
         self.refuse_links(&folder)?;
         let entries = self.read_folder(&folder)?;
@@ -63,7 +63,7 @@ impl Root {
 
     /// Also removes the folders that an interrupted put created; a running put that loses its
     /// folder starts over.
-    pub fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64> {
+    pub(super) fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64> {
         let mut stale = Vec::new();
         let folders = self.walk(folder, &mut |key, path, _| {
             if keys::is_temporary(&key) {
@@ -125,7 +125,7 @@ impl Root {
         Ok(())
     }
 
-    pub fn delete(&self, paths: &[PathBuf]) -> Result<u64> {
+    pub(super) fn delete(&self, paths: &[PathBuf]) -> Result<u64> {
         let mut removed = 0;
         let folders: BTreeSet<&Path> = paths.iter().filter_map(|path| path.parent()).collect();
         for folder in &folders {
@@ -143,7 +143,7 @@ impl Root {
         Ok(removed)
     }
 
-    pub fn delete_if(&self, path: &Path, version: Option<&str>) -> Result<DeleteOutcome> {
+    pub(super) fn delete_if(&self, path: &Path, version: Option<&str>) -> Result<DeleteOutcome> {
         self.refuse_links(path.parent().unwrap_or(path))?;
         if is_foreign(path) {
             return Ok(DeleteOutcome::Absent);
@@ -172,7 +172,7 @@ impl Root {
 
     /// Removes a folder and those above it while they are empty; returns the first that remains. It
     /// is no error if one cannot be removed: it is in use, or not ours to remove.
-    pub fn remove_empty<'a>(&'a self, folder: &'a Path) -> &'a Path {
+    pub(super) fn remove_empty<'a>(&'a self, folder: &'a Path) -> &'a Path {
         let mut folders = folder
             .ancestors()
             .take_while(|folder| self.is_own_folder(folder));

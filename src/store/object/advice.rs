@@ -11,7 +11,7 @@ use super::client_messages::{
 
 /// Advice about one failure.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Advice {
+pub(super) struct Advice {
     /// What happened, if the text of the client leads astray.
     pub cause: Option<&'static str>,
     /// The way out.
@@ -28,7 +28,7 @@ impl Advice {
 }
 
 /// Advice for a failure with this status, this error code and this text of the client.
-pub fn advice(status: Option<u16>, code: Option<&str>, text: &str) -> Advice {
+pub(super) fn advice(status: Option<u16>, code: Option<&str>, text: &str) -> Advice {
     if let Some(failure) = tls_failure(text) {
         return about_tls(failure);
     }

@@ -11,7 +11,7 @@ use object_store::Error;
 
 /// The error and its causes in one text, each said once: some displays repeat their source, others
 /// hide it.
-pub fn full_text(error: &Error) -> String {
+pub(super) fn full_text(error: &Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -25,18 +25,18 @@ pub fn full_text(error: &Error) -> String {
 }
 
 /// The status of an HTTP response; the client has it only in a private type.
-pub fn http_status(text: &str) -> Option<u16> {
+pub(super) fn http_status(text: &str) -> Option<u16> {
     let (_, rest) = text.split_once("non-2xx status code: ")?;
     rest.get(..3)?.parse().ok()
 }
 
 /// The error code in the XML body of an S3 or Azure response.
-pub fn code(text: &str) -> Option<&str> {
+pub(super) fn code(text: &str) -> Option<&str> {
     xml_element(text, "Code")
 }
 
 /// The message in the XML body of an S3 or Azure response.
-pub fn server_message(text: &str) -> Option<&str> {
+pub(super) fn server_message(text: &str) -> Option<&str> {
     xml_element(text, "Message")
 }
 
@@ -47,7 +47,7 @@ fn xml_element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// The error code of one key in the answer to a bulk delete of S3, and its message.
-pub fn refused_delete(text: &str) -> Option<(&str, &str)> {
+pub(super) fn refused_delete(text: &str) -> Option<(&str, &str)> {
     let (_, rest) = text.split_once("DeleteObjects request failed for key ")?;
     let (rest, code) = rest.rsplit_once(" (code: ")?;
     let (_, message) = rest.split_once(": ")?;
@@ -55,7 +55,7 @@ pub fn refused_delete(text: &str) -> Option<(&str, &str)> {
 }
 
 /// Text of an XML element with its escapes replaced.
-pub fn unescaped(text: &str) -> String {
+pub(super) fn unescaped(text: &str) -> String {
     const ESCAPES: [(&str, &str); 9] = [
         ("&quot;", "\""),
         ("&#34;", "\""),
@@ -72,7 +72,7 @@ pub fn unescaped(text: &str) -> String {
 }
 
 /// Whether the object does not have the requested range.
-pub fn is_short_range(text: &str) -> bool {
+pub(super) fn is_short_range(text: &str) -> bool {
     ["Wanted range starting at", "Range started at"]
         .iter()
         .any(|words| text.contains(words))
@@ -90,23 +90,23 @@ fn answers_another_range(text: &str) -> bool {
 }
 
 /// Whether a put was applied and the client misses the entity tag in the answer.
-pub fn is_stored_without_tag(text: &str) -> bool {
+pub(super) fn is_stored_without_tag(text: &str) -> bool {
     text.contains("ETag Header missing from response")
 }
 
 /// Whether the bucket is in another region than configured.
-pub fn is_wrong_region(text: &str) -> bool {
+pub(super) fn is_wrong_region(text: &str) -> bool {
     text.contains("redirect without LOCATION")
 }
 
 /// Whether the server ignored a range: it does not know ranges, or the object is empty.
-pub fn is_whole_object(text: &str) -> bool {
+pub(super) fn is_whole_object(text: &str) -> bool {
     text.contains("non-partial response")
 }
 
 /// Whether the instance, its container or its pod was asked for credentials, because none are
 /// configured.
-pub fn lacks_credentials(text: &str) -> bool {
+pub(super) fn lacks_credentials(text: &str) -> bool {
     const METADATA: [&str; 5] = [
         "169.254.169.254",
         "169.254.170.2",
@@ -119,23 +119,23 @@ pub fn lacks_credentials(text: &str) -> bool {
 
 /// Whether this is the request that exchanges a token for the credentials of a role. The client
 /// hides the URL of this one alone.
-pub fn is_role_request(text: &str) -> bool {
+pub(super) fn is_role_request(text: &str) -> bool {
     text.contains("POST REDACTED") || text.contains("AssumeRole")
 }
 
 /// Whether a file with a token could not be read.
-pub fn lacks_token_file(text: &str) -> bool {
+pub(super) fn lacks_token_file(text: &str) -> bool {
     text.contains("Failed to read token file") || text.contains("Failed to read EKS token file")
 }
 
 /// Whether a server did not say which version of an object it wrote or sent.
-pub fn lacks_entity_tag(text: &str) -> bool {
+pub(super) fn lacks_entity_tag(text: &str) -> bool {
     text.contains("ETag Header missing") || text.contains("ETag required for conditional put")
 }
 
 /// What is wrong with the encryption of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TlsFailure {
+pub(super) enum TlsFailure {
     /// The certificate's issuer is not among the trusted ones.
     UnknownIssuer,
     /// The certificate is for other hosts.
@@ -151,7 +151,7 @@ pub enum TlsFailure {
 }
 
 /// Recognises failures of the encryption.
-pub fn tls_failure(text: &str) -> Option<TlsFailure> {
+pub(super) fn tls_failure(text: &str) -> Option<TlsFailure> {
     use TlsFailure::{Certificate, OtherHost, OtherTime, PlainClient, PlainServer, UnknownIssuer};
     const WORDS: [(&str, TlsFailure); 10] = [
         ("UnknownIssuer", UnknownIssuer),

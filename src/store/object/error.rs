@@ -37,7 +37,7 @@ enum ClientError {
 }
 
 /// What an error of `object_store` means here.
-pub fn translate(error: &Error, redactor: &Redactor) -> StoreError {
+pub(super) fn translate(error: &Error, redactor: &Redactor) -> StoreError {
     let text = full_text(error);
     let delete = refused_delete(&text);
     let (status, code) = (http_status(&text), delete.map(|d| d.0).or(code(&text)));
@@ -110,7 +110,7 @@ fn kind_of(error: &Error, status: Option<u16>, code: Option<&str>, text: &str) -
 }
 
 /// Whether the client or the server does not implement the kind of request.
-pub fn is_not_implemented(error: &Error) -> bool {
+pub(super) fn is_not_implemented(error: &Error) -> bool {
     match error {
         Error::NotImplemented { .. } | Error::NotSupported { .. } => true,
         other => http_status(&full_text(other)) == Some(501),
@@ -118,7 +118,7 @@ pub fn is_not_implemented(error: &Error) -> bool {
 }
 
 /// Whether a put that the client reports as failed was answered with success.
-pub fn is_stored(error: &Error) -> bool {
+pub(super) fn is_stored(error: &Error) -> bool {
     is_stored_without_tag(&full_text(error))
 }
 

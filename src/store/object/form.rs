@@ -12,7 +12,7 @@ use crate::config::Secret;
 
 /// What is wrong with the form of a value, to be read after its name.
 #[derive(Debug, thiserror::Error)]
-pub enum FormError {
+pub(super) enum FormError {
     #[error("must be an http:// or https:// URL, such as https://minio.example:9000")]
     NotUrl,
     #[error("must not contain a user or a password: give credentials as options")]
@@ -43,7 +43,7 @@ const MAX_TOKEN: u64 = 64 << 10;
 ///
 /// # Errors
 /// If it has another form.
-pub fn normal(name: &str, value: &Secret) -> Result<Secret, FormError> {
+pub(super) fn normal(name: &str, value: &Secret) -> Result<Secret, FormError> {
     const URLS: [&str; 7] = [
         "endpoint",
         "endpoint_url",
@@ -131,7 +131,7 @@ fn check_token(path: &str) -> Result<(), FormError> {
 ///
 /// # Errors
 /// If it cannot be read or contains none.
-pub fn certificates<T, E>(
+pub(super) fn certificates<T, E>(
     path: &str,
     parse: impl FnOnce(&[u8]) -> Result<Vec<T>, E>,
 ) -> Result<Vec<T>, FormError> {

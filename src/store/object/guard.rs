@@ -20,13 +20,13 @@ use crate::store::{
 };
 
 /// What an operation fails with instead of a panic.
-pub const PANICKED: &str = "the store's client cannot make a request of what it was given: check \
-    the options of this base directory, the variables of the store's tools, and the files with \
-    tokens that they name";
+pub(super) const PANICKED: &str = "the store's client cannot make a request of what it was given: \
+    check the options of this base directory, the variables of the store's tools, and the files \
+    with tokens that they name";
 
 /// Wraps the store of a client.
 #[derive(Debug)]
-pub struct Guard(pub ObjectBackend);
+pub(super) struct Guard(pub ObjectBackend);
 
 async fn guarded<T>(operation: impl Future<Output = Result<T>>) -> Result<T> {
     // Sound: after a panic nothing of the operation is used, and the client has no state of its own

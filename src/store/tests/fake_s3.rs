@@ -22,7 +22,7 @@ use crate::config::BaseDirectoryConfig;
 
 /// A kind of request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Put,
     /// With `If-None-Match`.
     Create,
@@ -35,7 +35,7 @@ pub enum Kind {
 
 /// What a server does wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Oddity {
+pub(crate) enum Oddity {
     None,
     /// It answers requests of one kind with this status.
     Answers(Kind, u16),
@@ -55,13 +55,13 @@ struct Server {
 }
 
 /// The server; it ends with the test's runtime.
-pub struct FakeS3 {
+pub(crate) struct FakeS3 {
     address: SocketAddr,
     server: Arc<Server>,
 }
 
 impl FakeS3 {
-    pub async fn start(oddity: Oddity) -> Self {
+    pub(crate) async fn start(oddity: Oddity) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = Arc::new(Server {
@@ -75,18 +75,18 @@ impl FakeS3 {
     }
 
     /// How many requests of a kind there were.
-    pub fn count(&self, kind: Kind) -> usize {
+    pub(crate) fn count(&self, kind: Kind) -> usize {
         let requests = self.server.requests.lock();
         requests.iter().filter(|seen| **seen == kind).count()
     }
 
-    pub fn config(&self) -> BaseDirectoryConfig {
+    pub(crate) fn config(&self) -> BaseDirectoryConfig {
         config_of(self.address, &[])
     }
 }
 
 /// A base directory at a server at this address.
-pub fn config_of(address: SocketAddr, more: &[(&str, &str)]) -> BaseDirectoryConfig {
+pub(crate) fn config_of(address: SocketAddr, more: &[(&str, &str)]) -> BaseDirectoryConfig {
     let endpoint = format!("http://{address}");
     let options = [
         ("endpoint", endpoint.as_str()),

@@ -22,7 +22,7 @@ use crate::store::{
 
 /// How an operation fails.
 #[derive(Debug, Clone)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// It fails without being applied.
     Fails(StoreErrorKind),
     /// It is applied and fails all the same.
@@ -40,7 +40,7 @@ pub enum Fault {
 }
 
 #[derive(Debug)]
-pub struct FaultyStore {
+pub(crate) struct FaultyStore {
     inner: ObjectBackend,
     faults: Mutex<Vec<(&'static str, VecDeque<Fault>)>>,
     always: Mutex<Vec<(&'static str, Fault)>>,
@@ -48,7 +48,7 @@ pub struct FaultyStore {
 }
 
 impl FaultyStore {
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         let memory = Arc::new(InMemory::new());
         let inner = ObjectBackend::new(memory, "prefix".into(), Redactor::default(), false);
         Arc::new(Self {
@@ -60,7 +60,7 @@ impl FaultyStore {
     }
 
     /// Fails the next operation of this kind that has no fault yet.
-    pub fn next(&self, operation: &'static str, fault: Fault) {
+    pub(crate) fn next(&self, operation: &'static str, fault: Fault) {
         let mut faults = self.faults.lock();
         match faults.iter_mut().find(|(name, _)| *name == operation) {
             Some((_, queue)) => queue.push_back(fault),
@@ -69,28 +69,28 @@ impl FaultyStore {
     }
 
     /// Fails every operation of this kind from now on.
-    pub fn always(&self, operation: &'static str, fault: Fault) {
+    pub(crate) fn always(&self, operation: &'static str, fault: Fault) {
         self.always.lock().push((operation, fault));
     }
 
     /// Removes all faults.
-    pub fn heal(&self) {
+    pub(crate) fn heal(&self) {
         self.always.lock().clear();
         self.faults.lock().clear();
     }
 
     /// All operations so far, as `operation object`.
-    pub fn log(&self) -> Vec<String> {
+    pub(crate) fn log(&self) -> Vec<String> {
         self.log.lock().clone()
     }
 
     /// Forgets the operations so far.
-    pub fn clear_log(&self) {
+    pub(crate) fn clear_log(&self) {
         self.log.lock().clear();
     }
 
     /// Number of operations so far that begin like this.
-    pub fn count(&self, operation: &str) -> usize {
+    pub(crate) fn count(&self, operation: &str) -> usize {
         self.log
             .lock()
             .iter()

@@ -1,8 +1,8 @@
 //! Tests of the wrappers, and what other tests share.
 
 mod deadline;
-pub mod fake_s3;
-pub mod faulty;
+pub(crate) mod fake_s3;
+pub(crate) mod faulty;
 mod http;
 mod open;
 

@@ -9,7 +9,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// How an escaped character is written.
 #[derive(Debug, Clone, Copy)]
-pub enum Notation {
+pub(super) enum Notation {
     /// `\\u{9b}`
     Rust,
     /// `\\u009b`, inside the strings of JSON, where such characters can only be.
@@ -18,7 +18,7 @@ pub enum Notation {
 
 /// Wraps the writer of each event.
 #[derive(Debug)]
-pub struct Escaping<W> {
+pub(super) struct Escaping<W> {
     pub writer: W,
     pub notation: Notation,
 }
@@ -36,7 +36,7 @@ impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for Escaping<W> {
 
 /// Writes one event.
 #[derive(Debug)]
-pub struct EscapingWriter<W> {
+pub(super) struct EscapingWriter<W> {
     writer: W,
     notation: Notation,
 }
@@ -64,7 +64,7 @@ impl<W: Write> Write for EscapingWriter<W> {
 }
 
 /// The text with every unsafe character escaped.
-pub fn escape(text: &str, notation: Notation) -> String {
+pub(super) fn escape(text: &str, notation: Notation) -> String {
     let mut escaped = String::with_capacity(text.len() + 16);
     for c in text.chars() {
         match (is_unsafe(c), notation) {
@@ -82,7 +82,7 @@ pub fn escape(text: &str, notation: Notation) -> String {
 
 /// Control characters (7-bit and 8-bit), line and paragraph separators, and characters that are
 /// invisible or change the direction of what follows.
-pub fn is_unsafe(c: char) -> bool {
+pub(super) fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'

@@ -56,7 +56,7 @@ impl Client {
     ) -> Result<()> {
         let length = body.len();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: {kind}\r\n\
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\n\
              content-length: {length}\r\n\r\n"
         );
         self.stream.write_all(head.as_bytes())?;

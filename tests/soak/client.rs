@@ -17,7 +17,13 @@ const MAX_RETRY_TIME: Duration = Duration::from_secs(120);
 /// Timeout of one request; longer than any daemon is frozen.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// Problems that faults may cause.
-const TRANSIENT: [&str; 4] = ["storage-unavailable", "draining", "overloaded", "timeout"];
+const TRANSIENT: [&str; 5] = [
+    "storage-unavailable",
+    "starting",
+    "draining",
+    "overloaded",
+    "timeout",
+];
 
 /// Why a request did not succeed.
 #[derive(Debug)]

@@ -85,7 +85,8 @@ class TestStopoverTls
             throws Exception
     {
         tokens = Files.writeString(
-                folder.resolve("tokens"), "coordinate,write,read %s\nread %s\n".formatted(ALL, READER));
+                folder.resolve("tokens"),
+                "coordinate,write,read %s\nread %s\n".formatted(ALL, READER));
         daemon = daemon(server, "tls_client_ca_file = \"%s\"\ntoken_file = \"%s\"\n"
                 .formatted(client.certificate(), tokens));
     }

@@ -278,7 +278,11 @@ fn walk(folder: &Path, folders_too: bool, into: &mut Vec<PathBuf>) -> Result<()>
             continue;
         }
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            if folders_too {
+            // These two hold permanent files.
+            let permanent = ["v2", "markers"]
+                .iter()
+                .any(|name| entry.file_name() == *name);
+            if folders_too && !permanent {
                 into.push(entry.path());
             }
             walk(&entry.path(), folders_too, into)?;

@@ -1,5 +1,5 @@
-//! What Trino's own tools show of a query's exchange: the plan with its statistics, the query's
-//! JSON, an event listener, JMX.
+//! What Trino's own tools show of a query's exchange: the query's JSON, an event listener, JMX.
+//! Trino 476 prints metrics of exchanges in no plan, not even with `EXPLAIN ANALYZE VERBOSE`.
 //!
 //! Does: receive events as the listener's server, and check each tool after one query. Does not:
 //! check figures exactly; that they count what was exchanged is a claim of the plugin's unit tests.
@@ -19,8 +19,8 @@ use crate::process::wait_until;
 use crate::query::Session;
 
 /// A join and an aggregation, so that the exchange carries pages.
-const QUERY: &str = "SELECT o.orderpriority, count(*) FROM orders o JOIN lineitem l \
-                     ON o.orderkey = l.orderkey GROUP BY 1";
+const QUERY: &str = "SELECT o_orderpriority, count(*) FROM orders JOIN lineitem \
+                     ON o_orderkey = l_orderkey GROUP BY 1";
 
 /// A server for Trino's HTTP event listener. Cheap to clone.
 #[derive(Clone)]
@@ -60,16 +60,6 @@ impl Events {
 
 pub async fn run(cluster: &mut Cluster) -> Result<()> {
     let session = Session::new("tiny", "TASK");
-    let plan = cluster
-        .client
-        .run(&format!("EXPLAIN ANALYZE VERBOSE {QUERY}"), &session)
-        .await?;
-    let plan = plan[0][0]
-        .as_str()
-        .context("the plan is not a text")?
-        .to_owned();
-    shows("EXPLAIN ANALYZE VERBOSE", &plan)?;
-
     let running = cluster.client.start(QUERY, &session).await?;
     let id = running.id.clone();
     running.finish().await?;

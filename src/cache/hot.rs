@@ -99,7 +99,7 @@ pub struct HotSegments {
 /// The segments in memory; frees memory of the write pool. It must not own that pool, which owns
 /// it.
 ///
-/// A segment is in at most one of the two maps. Whoever locks both locks `written` first.
+/// A segment is in at most one of the two maps. Code that locks both locks `written` first.
 struct SegmentMaps {
     /// Segments with reservations in the write pool; never marked as used, so the oldest is
     /// evicted first.

@@ -87,7 +87,7 @@ pub enum SinkFailure {
     /// A segment that holds its pages or its commit record could not be stored.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The index would be refused by whoever reads it.
+    /// A reader would refuse the index.
     #[error(
         "the index of its segment has {length} bytes; limits.max_footer_size is {limit}: raise it"
     )]

@@ -263,7 +263,7 @@ impl Fleet {
         if !self.attachments.iter().all(|at| at.may_mint()) {
             return false;
         }
-        // Where there is no list anywhere, whoever notices founds it: without one nobody collects.
+        // Where there is no list anywhere, any daemon creates it: without one nothing is collected.
         if self.roster.is_founder() || lists.newest.is_none() {
             return true;
         }

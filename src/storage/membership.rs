@@ -101,8 +101,8 @@ impl Membership {
         }
     }
 
-    /// The members that are needed and not among `known`: whoever lacks one may take live exchanges
-    /// for dead ones.
+    /// The members that are needed and not among `known`: a daemon that lacks one may take live
+    /// exchanges for dead ones.
     pub fn missing<'a>(&'a self, known: &'a [BaseId]) -> impl Iterator<Item = &'a Member> {
         let needed = |member: &&Member| member.state != MemberState::Abandoned;
         let members = self.members.iter().filter(needed);

@@ -62,7 +62,7 @@ impl Store for Shared {
         let _in_flight = InFlight::new(&self.puts);
         let sharing = self.puts.load(Ordering::SeqCst);
         self.most.fetch_max(sharing, Ordering::SeqCst);
-        // All begin together: whoever begins first must count the others, too.
+        // All begin together: the first must count the others, too.
         tokio::time::sleep(Duration::from_millis(1)).await;
         let sharing = self.puts.load(Ordering::SeqCst);
         tokio::time::sleep(Duration::from_secs(10) * sharing).await;

@@ -116,8 +116,8 @@ impl Root {
     }
 
     /// Creates a folder and those above it that do not exist. If others remove one meanwhile, the
-    /// put fails and is repeated: whoever waits here for a folder that cannot be made (`/proc/x`)
-    /// waits for ever.
+    /// put fails and is repeated: a loop here would never end for a folder that cannot be created
+    /// (`/proc/x`).
     pub(super) fn create_folders(&self, folder: &Path) -> io::Result<()> {
         if folder == self.folder {
             if self.anchor.is_set() {

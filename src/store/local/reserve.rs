@@ -3,7 +3,7 @@
 //! Does: create it beside the markers, write into it what finds no space elsewhere, and let the
 //! file that a write replaces become the next one. Does not: name files (`publish`, `swap`).
 //! Invariant: the file of a marker is never written to. A replaced file has two names for a moment;
-//! whoever takes the reserve waits for its lock, and leaves a file alone that has another name.
+//! a writer that takes the reserve waits for its lock, and leaves alone a file with another name.
 //!
 //! Without it nobody could renew a lease on a full file system, and nobody could claim the expired
 //! exchanges that fill it.

@@ -46,7 +46,7 @@ fn unsafe_characters() -> impl Iterator<Item = char> {
 }
 
 /// Story: 7-bit control characters were escaped, 8-bit ones and line separators were not. A path
-/// with U+009B moved the cursor of whoever read the log on a terminal.
+/// with U+009B moved the cursor of a terminal that showed the log.
 #[test]
 fn no_control_character_reaches_the_log_through_any_field_message_or_span() {
     for known in [

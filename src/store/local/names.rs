@@ -12,7 +12,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::calls::record;
 use super::root::Root;
@@ -48,8 +49,8 @@ impl Root {
     fn open_with(&self, path: &Path, flags: OFlags, mode: Mode) -> io::Result<File> {
         let (folder, name) = self.place(path)?;
         // Not blocking: the name may be that of a pipe, on which an open waits for ever.
-        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        Ok(rustix::fs::openat(folder, name, flags, mode)?.into())
+        let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        Ok(open_at(&folder, name, flags, mode)?.into())
     }
 
     /// Gives a file another name in the same folder, replacing a file of that name.
@@ -71,10 +72,17 @@ impl Root {
 
     /// Whether there is anything of this name.
     pub(super) fn exists(&self, path: &Path) -> bool {
-        let found = self.place(path).and_then(|(folder, name)| {
-            Ok(rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?)
-        });
-        found.is_ok()
+        self.file_type(path).is_ok()
+    }
+
+    /// Whether something other than a file has the name of an object: Stopover did not create it.
+    pub(super) fn is_foreign(&self, path: &Path) -> bool {
+        self.file_type(path).is_ok_and(|found| !found.is_file())
+    }
+
+    fn file_type(&self, path: &Path) -> io::Result<FileType> {
+        let (folder, name) = self.place(path)?;
+        file_type_at(&folder, name)
     }
 
     /// Removes a file; of a symbolic link, the link.
@@ -167,11 +175,26 @@ impl Root {
             let Component::Normal(step) = component else {
                 return Err(outside());
             };
-            let flags = STEP | OFlags::NOFOLLOW;
-            folder = rustix::fs::openat(&folder, step, flags, Mode::empty())?;
+            folder = open_at(&folder, step, STEP, Mode::empty())?;
         }
         Ok((folder, name))
     }
+}
+
+/// Opens what is not a symbolic link. Linux reports a link where a folder is due as `ENOTDIR`; here
+/// every link is `ELOOP`.
+fn open_at(folder: &OwnedFd, name: &OsStr, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+    match rustix::fs::openat(folder, name, flags | OFlags::NOFOLLOW, mode) {
+        Err(Errno::NOTDIR) if file_type_at(folder, name).is_ok_and(FileType::is_symlink) => {
+            Err(Errno::LOOP.into())
+        }
+        opened => Ok(opened?),
+    }
+}
+
+fn file_type_at(folder: &OwnedFd, name: &OsStr) -> io::Result<FileType> {
+    let found = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(FileType::from_raw_mode(found.st_mode))
 }
 
 fn last(path: &Path) -> io::Result<&OsStr> {

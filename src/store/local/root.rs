@@ -62,10 +62,6 @@ impl Root {
         Some(Key::listed(relative.to_str()?))
     }
 
-    pub(super) fn is_below(&self, folder: &Path) -> bool {
-        folder != self.folder && folder.starts_with(&self.folder)
-    }
-
     /// Whether a folder is below the root and Stopover creates folders of this name.
     pub(super) fn is_own_folder(&self, folder: &Path) -> bool {
         let key = self.key(folder);

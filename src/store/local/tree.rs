@@ -14,7 +14,7 @@ use super::error::{failure, if_found};
 use super::root::Root;
 use super::swap;
 use crate::store::keys::{self, Folder, Key};
-use crate::store::{DeleteOutcome, ObjectMeta, Result, StoreError, StoreErrorKind};
+use crate::store::{DeleteOutcome, ObjectMeta, Result};
 
 impl Root {
     pub(super) fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>> {
@@ -53,7 +53,6 @@ impl Root {
 
     pub(super) fn list_folders(&self, folder: &Folder) -> Result<Vec<String>> {
         let folder = self.folder.join(folder.as_str());
-        self.refuse_links(&folder)?;
         let entries = self.read_folder(&folder)?;
         let folders = entries.into_iter().filter(|(_, is_folder)| *is_folder);
         Ok(folders
@@ -85,7 +84,6 @@ impl Root {
         visit: &mut dyn FnMut(Key, &Path, &Metadata),
     ) -> Result<Vec<PathBuf>> {
         let top = self.folder.join(top.as_str());
-        self.refuse_links(&top)?;
         let mut folders = vec![top];
         let mut next = 0;
         while let Some(folder) = folders.get(next).cloned() {
@@ -107,32 +105,11 @@ impl Root {
         Ok(folders)
     }
 
-    /// Refuses a path that leads through a symbolic link below the root: what lies behind it is not
-    /// Stopover's, and must not be taken for an empty folder either.
-    fn refuse_links(&self, path: &Path) -> Result<()> {
-        let parts = path.ancestors().take_while(|part| self.is_below(part));
-        for part in parts {
-            let metadata = if_found(fs::symlink_metadata(part));
-            let metadata = metadata.map_err(|error| failure("listing", part, error))?;
-            if metadata.is_some_and(|found| found.is_symlink()) {
-                let message = format!("{} is a symbolic link", part.display());
-                return Err(StoreError {
-                    hint: Some("links below a base directory are not followed; replace it"),
-                    ..StoreError::new(StoreErrorKind::Refused, message)
-                });
-            }
-        }
-        Ok(())
-    }
-
     pub(super) fn delete(&self, paths: &[PathBuf]) -> Result<u64> {
         let mut removed = 0;
         let folders: BTreeSet<&Path> = paths.iter().filter_map(|path| path.parent()).collect();
-        for folder in &folders {
-            self.refuse_links(folder)?;
-        }
         for path in paths {
-            if is_foreign(path) {
+            if self.is_foreign(path) {
                 continue;
             }
             let gone = if_found(self.remove_file(path));
@@ -144,8 +121,7 @@ impl Root {
     }
 
     pub(super) fn delete_if(&self, path: &Path, version: Option<&str>) -> Result<DeleteOutcome> {
-        self.refuse_links(path.parent().unwrap_or(path))?;
-        if is_foreign(path) {
+        if self.is_foreign(path) {
             return Ok(DeleteOutcome::Absent);
         }
         let outcome = swap::remove(self, path, version);
@@ -179,14 +155,7 @@ impl Root {
         let remaining = folders.find(|folder| if_found(self.remove_folder(folder)).is_err());
         remaining.unwrap_or(&self.folder)
     }
-}
 
-/// Whether something other than a file has the name of an object: Stopover did not create it.
-fn is_foreign(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|found| !found.is_file())
-}
-
-impl Root {
     /// A temporary that no process has locked will never get its final name. Two races are
     /// harmless: if it has just been renamed, its path is missing and removing it does nothing; if
     /// it has not been locked yet, its writer finds it missing and starts over.

@@ -44,6 +44,16 @@ impl Clock {
     pub async fn sleep(&self, duration: Duration) {
         tokio::time::sleep(duration).await;
     }
+
+    /// The result of `work`, or `None` if it has not completed within `limit`. Work that completes
+    /// at that moment counts: a choice by chance would differ on every run of a simulation.
+    pub async fn within<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            result = work => Some(result),
+            () = self.sleep(limit) => None,
+        }
+    }
 }
 
 /// A seeded generator (splitmix64). Its clones share one sequence.

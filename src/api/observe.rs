@@ -230,11 +230,7 @@ impl Drop for TrackedBody {
         if let Some(runtime) = self.linger.take() {
             let (body, clock) = (std::mem::take(&mut self.body), runtime.clock.clone());
             runtime.tasks.spawn_until_stopped(async move {
-                tokio::select! {
-                    biased; // deterministic in simulations
-                    () = discard(body) => {}
-                    () = clock.sleep(LINGER) => {}
-                }
+                let _ = clock.within(LINGER, discard(body)).await;
             });
         }
     }

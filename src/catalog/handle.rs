@@ -81,8 +81,8 @@ fn seal(secret: &[u8; 32], bytes: &[u8]) -> [u8; SEAL_LEN] {
     head.try_into().expect("the tag is longer")
 }
 
-/// The text of an arbitrary body under a valid seal, for tests of bodies that [`Handle::seal`] never
-/// makes.
+/// The text of an arbitrary body under a valid seal, for tests of bodies that [`Handle::seal`]
+/// never makes.
 pub fn sealed_text(body: &[u8], secret: &[u8; 32]) -> String {
     URL_SAFE_NO_PAD.encode([body, &seal(secret, body)].concat())
 }

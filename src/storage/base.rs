@@ -262,10 +262,9 @@ impl BaseDirectory {
     async fn read_once(&self) -> Result<(), StoreError> {
         let key = keys::probe(self.runtime.random.next_u64());
         let reading = self.no_retry.get_versioned(&key);
-        tokio::select! {
-            biased;
-            found = reading => if_found(found).map(drop),
-            () = self.runtime.clock.sleep(READ_LIMIT) => Err(StoreError::new(
+        match self.runtime.clock.within(READ_LIMIT, reading).await {
+            Some(found) => if_found(found).map(drop),
+            None => Err(StoreError::new(
                 StoreErrorKind::Unavailable,
                 format!("a read did not complete within {} s", READ_LIMIT.as_secs()),
             )),
@@ -275,17 +274,14 @@ impl BaseDirectory {
     /// Brings the base directory up when the daemon starts. What has not completed after `within`
     /// is given up: the base directory is out of order then, and its background probe brings it up.
     pub(super) async fn start(self: &Arc<Self>, within: Duration) {
-        tokio::select! {
-            biased;
-            () = self.probe() => {}
-            () = self.runtime.clock.sleep(within) => {
-                let error = StoreError::new(
-                    StoreErrorKind::Unavailable,
-                    format!("it did not answer within server.start_timeout ({within:?})"),
-                );
-                self.failed(&error);
-                self.observed_read(&Err::<(), _>(error));
-            }
+        let probed = self.runtime.clock.within(within, self.probe()).await;
+        if probed.is_none() {
+            let error = StoreError::new(
+                StoreErrorKind::Unavailable,
+                format!("it did not answer within server.start_timeout ({within:?})"),
+            );
+            self.failed(&error);
+            self.observed_read(&Err::<(), _>(error));
         }
     }
 }

@@ -178,10 +178,9 @@ impl Storage {
     pub async fn can_write_markers(&self) -> bool {
         let unhealthy = self.inner.bases.iter().filter(|base| !base.is_healthy());
         let writable = unhealthy.map(async |base| {
-            tokio::select! {
-                writable = base.no_retry.can_write_when_full() => writable,
-                () = self.inner.runtime.clock.sleep(WRITE_LIMIT) => false,
-            }
+            let asked = base.no_retry.can_write_when_full();
+            let answered = self.inner.runtime.clock.within(WRITE_LIMIT, asked).await;
+            answered.unwrap_or(false)
         });
         join_all(writable)
             .await

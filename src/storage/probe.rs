@@ -78,14 +78,11 @@ pub(super) async fn within_limit<T>(
     probe: impl Future<Output = Result<T>>,
     runtime: &Runtime,
 ) -> Result<T> {
-    tokio::select! {
-        biased;
-        result = probe => result,
-        () = runtime.clock.sleep(TIME_LIMIT) => Err(StoreError::new(
-            StoreErrorKind::Unavailable,
-            format!("a probe did not complete within {} s", TIME_LIMIT.as_secs()),
-        )),
-    }
+    let completed = runtime.clock.within(TIME_LIMIT, probe).await;
+    completed.unwrap_or_else(|| {
+        let message = format!("a probe did not complete within {} s", TIME_LIMIT.as_secs());
+        Err(StoreError::new(StoreErrorKind::Unavailable, message))
+    })
 }
 
 /// Probes a store.

@@ -94,11 +94,8 @@ impl Deadline {
         operation: &'static str,
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        tokio::select! {
-            biased; // the default order is random, hence different on every run
-            result = work => result,
-            () = self.clock.sleep(limit) => Err(timed_out(operation, limit)),
-        }
+        let answered = self.clock.within(limit, work).await;
+        answered.unwrap_or_else(|| Err(timed_out(operation, limit)))
     }
 }
 

@@ -68,11 +68,8 @@ pub(super) async fn read_control_body(
     };
     let progress = Progress::new(&limits.clock, kind.pool);
     let reading = collect(body, progress, size, announced.is_some());
-    let bytes = tokio::select! {
-        biased;
-        bytes = reading => bytes?,
-        () = limits.clock.sleep(limits.body_timeout) => return Err(too_slow(limits)),
-    };
+    let read = limits.clock.within(limits.body_timeout, reading).await;
+    let bytes = read.ok_or_else(|| too_slow(limits))??;
     Ok((bytes, BodyReservation(reservation)))
 }
 

@@ -109,11 +109,9 @@ pub(crate) async fn read_exactly(
     inspect: impl FnMut(&[u8]) -> Result<(), Problem>,
 ) -> Result<Vec<u8>, Problem> {
     let progress = Progress::new(&limits.clock, pool);
-    tokio::select! {
-        biased;
-        bytes = fill(body, progress, (room, length), inspect) => bytes,
-        () = limits.clock.sleep(limits.body_timeout) => Err(too_slow(limits)),
-    }
+    let reading = fill(body, progress, (room, length), inspect);
+    let read = limits.clock.within(limits.body_timeout, reading).await;
+    read.ok_or_else(|| too_slow(limits))?
 }
 
 async fn fill(

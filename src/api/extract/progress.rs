@@ -52,10 +52,8 @@ impl<'a> Progress<'a> {
                 self.check()?;
                 continue;
             }
-            let frame = tokio::select! {
-                biased;
-                frame = body.frame() => frame,
-                () = self.clock.sleep(left) => continue,
+            let Some(frame) = self.clock.within(left, body.frame()).await else {
+                continue;
             };
             let Some(frame) = frame else { return Ok(None) };
             match frame.map(http_body::Frame::into_data) {

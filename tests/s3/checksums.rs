@@ -62,7 +62,7 @@ async fn the_option_decides_and_the_default_is_sha_256() {
         (Some(("aws_checksum_algorithm", "crc64nvme")), true, true),
         (Some(("aws_checksum_algorithm", "sha256")), true, false),
     ] {
-        let recorder = Recorder::in_memory().await;
+        let recorder = Recorder::of_fake().await;
         let options: Vec<_> = option.into_iter().collect();
         let storage = opened(recorder.config("s3://bucket/p", &options)).await;
         let put = upload(&recorder, &storage).await;
@@ -93,7 +93,7 @@ async fn the_environment_decides_where_no_option_does() {
         (Some(("AWS_UNSIGNED_PAYLOAD", "true")), false, false),
         (Some(("AWS_CHECKSUM_ALGORITHM", "crc64nvme")), true, true),
     ] {
-        let recorder = Recorder::in_memory().await;
+        let recorder = Recorder::of_fake().await;
         let configs = [without_keys(recorder.config("s3://bucket/p", &[]))];
         let environment: Vec<_> = keys.into_iter().chain(setting).collect();
         assert_eq!(probed_elsewhere(&configs, &environment), "true None");

@@ -8,6 +8,9 @@
 
 mod budget;
 mod checksums;
+#[path = "../../src/store/tests/fake_s3.rs"]
+#[allow(dead_code)] // not all of it is used here
+mod fake_s3;
 #[path = "../it/support/frames.rs"]
 #[allow(dead_code)] // not all of it is used here
 mod frames;
@@ -25,12 +28,15 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use stopover::config::BaseDirectoryConfig;
+use stopover::config::{self, BaseDirectoryConfig};
 use stopover::id::{DaemonId, ExchangeId, SegmentAddress, SegmentId};
 use stopover::runtime::Runtime;
 use stopover::storage::{Storage, StoreErrorKind};
-use stopover::store::keys::{self, Key};
 use stopover::store::open::open_all;
+use stopover::store::{
+    self,
+    keys::{self, Key},
+};
 
 /// An S3 server for one test, stopped when dropped.
 struct Gateway {

@@ -56,7 +56,7 @@ struct Server {
 
 /// The server; it ends with the test's runtime.
 pub(crate) struct FakeS3 {
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     server: Arc<Server>,
 }
 
@@ -218,12 +218,13 @@ fn list(objects: &BTreeMap<String, (Bytes, String)>, uri: &Uri) -> String {
     let bucket = format!("{}/", uri.path().trim_end_matches('/'));
     let keys = objects
         .iter()
-        .filter_map(|(path, (object, _))| Some((path.strip_prefix(&bucket)?, object.len())))
+        .filter_map(|(path, stored)| Some((path.strip_prefix(&bucket)?, stored)))
         .filter(|(key, _)| key.starts_with(&prefix));
-    let found = keys.map(|(key, size)| {
+    let found = keys.map(|(key, (object, tag))| {
+        let size = object.len();
         format!(
             "<Contents><Key>{key}</Key><LastModified>2026-01-02T03:04:05.000Z</LastModified>\
-             <ETag>\"tag\"</ETag><Size>{size}</Size></Contents>"
+             <ETag>{tag}</ETag><Size>{size}</Size></Contents>"
         )
     });
     format!(

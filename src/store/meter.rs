@@ -36,6 +36,8 @@ fn outcome<T>(result: &Result<T>) -> &'static str {
 pub struct Meter {
     inner: Arc<dyn Store>,
     base: BaseName,
+    /// Whether the store belongs to a cloud, which charges for each request.
+    charged: bool,
     metrics: StorageMetrics,
     clock: Clock,
 }
@@ -45,12 +47,14 @@ impl Meter {
     pub fn new(
         inner: Arc<dyn Store>,
         base: BaseName,
+        charged: bool,
         metrics: StorageMetrics,
         clock: Clock,
     ) -> Self {
         Self {
             inner,
             base,
+            charged,
             metrics,
             clock,
         }
@@ -64,8 +68,12 @@ impl Meter {
         let start = self.clock.now();
         let result = work.await;
         let elapsed = self.clock.now() - start;
+        let outcome = outcome(&result);
         self.metrics
-            .observe(&self.base, operation, outcome(&result), elapsed);
+            .observe(&self.base, operation, outcome, elapsed);
+        if self.charged && outcome != "unavailable" {
+            self.metrics.charge(&self.base, operation);
+        }
         result
     }
 }

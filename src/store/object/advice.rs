@@ -13,9 +13,9 @@ use super::client_messages::{
 pub(super) const PERMISSION: &str =
     "the credentials need permission to get, put, list and delete objects below the URI";
 /// The same about a put on a condition.
-pub(super) const CONDITION_PERMISSION: &str = "the credentials need permission to put objects below the URI, also on a condition \
-     (If-None-Match, If-Match); if the store has no conditional writes, set conditional_writes = \
-     false";
+pub(super) const CONDITION_PERMISSION: &str = "the credentials need permission to put objects \
+    below the URI, also on a condition (If-None-Match, If-Match); if the store has no conditional \
+    writes, set conditional_writes = false";
 
 /// Advice about one failure.
 #[derive(Debug, Default, PartialEq, Eq)]

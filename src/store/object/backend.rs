@@ -18,10 +18,9 @@ use object_store::{
 };
 
 use super::answers::Seen;
-use super::conditional::Conditions;
-use super::deleting::Deleting;
 use super::entity_tag;
 use super::error::{is_stored, translate};
+use super::known::{Conditions, Deleting};
 use super::redact::Redactor;
 use crate::store::keys::{Folder, Key};
 use crate::store::{

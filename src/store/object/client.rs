@@ -12,9 +12,9 @@ use object_store::{Certificate, ClientOptions, ObjectStore, RetryConfig};
 use url::Url;
 
 use super::backend::ObjectBackend;
-use super::deleting::Deleting;
 use super::form;
 use super::guard::Guard;
+use super::known::Deleting;
 use super::progress::Connector;
 use super::redact::Redactor;
 use crate::config::{BaseUri, Secret};

@@ -4,7 +4,7 @@
 //! not: write unconditionally (`backend`). Invariant: where the server implements conditional puts,
 //! of several writers with the same precondition one succeeds.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use object_store::{PutMode, UpdateVersion};
@@ -22,31 +22,6 @@ use crate::store::{
 /// Separates the entity tag, the generation and the content's hash in a version; no entity tag
 /// contains it.
 const SEPARATOR: char = '\t';
-
-/// What is known of the conditional puts of one server.
-#[derive(Debug, Default)]
-pub(super) struct Conditions {
-    /// It has none.
-    missing: AtomicBool,
-    /// It refused to create what exists.
-    creates: AtomicBool,
-    /// It refused to replace what has changed.
-    replaces: AtomicBool,
-}
-
-impl Conditions {
-    pub(super) fn are_missing(&self) -> bool {
-        self.missing.load(Ordering::Relaxed)
-    }
-
-    /// Whether a server has shown that it implements a condition.
-    fn proof(&self, expected: &Precondition) -> &AtomicBool {
-        match expected {
-            Precondition::Absent | Precondition::StrictlyAbsent => &self.creates,
-            Precondition::Version(_) => &self.replaces,
-        }
-    }
-}
 
 impl ObjectBackend {
     pub(super) async fn conditional_put(

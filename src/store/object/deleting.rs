@@ -5,7 +5,7 @@
 //! a server that deleted many with one request once is never taken for one that cannot.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use futures::StreamExt as _;
 use object_store::ObjectStore;
@@ -13,33 +13,9 @@ use object_store::path::Path;
 
 use super::backend::ObjectBackend;
 use super::error::refuses_bulk_delete;
-use super::versions::Versions;
+use super::known::Deleting;
 use crate::store::keys::Key;
 use crate::store::{Result, StoreError, StoreErrorKind};
-
-/// How the objects of one base directory are deleted.
-#[derive(Debug, Default)]
-pub struct Deleting {
-    /// The same store, with a request for each object.
-    single: Option<Arc<dyn ObjectStore>>,
-    /// Deletes earlier versions too.
-    pub(super) versions: Option<Versions>,
-    /// The server deleted several with one request.
-    bulk_works: AtomicBool,
-    /// The server does not know that request.
-    one_by_one: AtomicBool,
-}
-
-impl Deleting {
-    /// Many with one request, or through `single`, which sends one for each object.
-    pub fn or_one_by_one(single: Arc<dyn ObjectStore>, versions: Option<Versions>) -> Self {
-        Self {
-            single: Some(single),
-            versions,
-            ..Self::default()
-        }
-    }
-}
 
 /// Why a delete failed.
 struct Failure {
@@ -66,12 +42,11 @@ impl ObjectBackend {
             ..
         } = &self.deleting;
         let Some(single) = single else {
-            let deleted = self.delete_with(&self.store, paths, is_absent).await;
+            let deleted = self.delete_with(&self.store, paths, false).await;
             return deleted.map_err(|failure| failure.error);
         };
         if !one_by_one.load(Ordering::Relaxed) {
-            // The answer to one request for many objects tells of none that it is absent.
-            match self.delete_with(&self.store, paths, |_| false).await {
+            match self.delete_with(&self.store, paths, true).await {
                 Ok(removed) => {
                     bulk_works.fetch_or(!paths.is_empty(), Ordering::Relaxed);
                     return Ok(removed);
@@ -83,7 +58,7 @@ impl ObjectBackend {
             }
         }
         // What fails here too fails for another reason, which this error names.
-        let deleted = self.delete_with(single, paths, is_absent).await;
+        let deleted = self.delete_with(single, paths, false).await;
         let removed = deleted.map_err(|failure| failure.error)?;
         if !one_by_one.swap(true, Ordering::Relaxed) {
             tracing::info!(store = ?self, "the store does not delete several objects with one \
@@ -96,7 +71,7 @@ impl ObjectBackend {
         &self,
         store: &Arc<dyn ObjectStore>,
         paths: &[Path],
-        is_absent: fn(&StoreError) -> bool,
+        in_bulk: bool,
     ) -> Result<u64, Failure> {
         let paths: Vec<_> = paths.iter().cloned().map(Ok).collect();
         let mut answers = store.delete_stream(futures::stream::iter(paths).boxed());
@@ -110,14 +85,11 @@ impl ObjectBackend {
                 refuses_bulk: refuses_bulk_delete(&error),
                 error: self.error(&error),
             };
-            if !is_absent(&failure.error) {
+            // The answer to one request for many objects tells of none that it is absent.
+            if in_bulk || failure.error.kind != StoreErrorKind::NotFound {
                 first = first.or(Some(failure));
             }
         }
         first.map_or(Ok(removed), Err)
     }
-}
-
-fn is_absent(error: &StoreError) -> bool {
-    error.kind == StoreErrorKind::NotFound
 }

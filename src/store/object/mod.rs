@@ -17,6 +17,7 @@ mod error;
 mod form;
 pub mod gs;
 mod guard;
+mod known;
 pub mod progress;
 pub mod redact;
 mod role;

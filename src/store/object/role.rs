@@ -126,7 +126,7 @@ impl AssumedRole {
         let mut request = HttpRequest::new(HttpRequestBody::from(self.form()));
         *request.method_mut() = Method::POST;
         let uri = self.endpoint.parse();
-        *request.uri_mut() = uri.map_err(|error| failed(error))?;
+        *request.uri_mut() = uri.map_err(failed)?;
         let content_type = HeaderValue::from_static("application/x-www-form-urlencoded");
         request.headers_mut().insert("content-type", content_type);
         AwsAuthorizer::new(&with, "sts", &self.region).try_authorize(&mut request, None)?;

@@ -16,7 +16,7 @@ use super::client::{
     self, Built, check_endpoint, client_options, from_environment, is_plain, is_true, no_retries,
     take_given,
 };
-use super::deleting::Deleting;
+use super::known::Deleting;
 use super::progress::Connector;
 use super::role::AssumedRole;
 use super::versions::Versions;
@@ -24,11 +24,11 @@ use crate::config::{BaseUri, Secret};
 use crate::store::opened::OpenedStore;
 use crate::store::options::Options;
 
-const NO_PROFILES: &str = "profiles (~/.aws) are not read: `aws configure export-credentials --format \
-    env` prints what they hold";
+const NO_PROFILES: &str = "profiles (~/.aws) are not read: \
+    `aws configure export-credentials --format env` prints what they hold";
 
-const NO_TOKEN_FILE: &str = "needs aws_web_identity_token_file, the file with a pod's token; to assume \
-    a role with other credentials, set iam_role instead";
+const NO_TOKEN_FILE: &str = "needs aws_web_identity_token_file, the file with a pod's token; to \
+    assume a role with other credentials, set iam_role instead";
 
 const OPTIONS: &[(&str, S3)] = &[
     ("region", S3::Region),

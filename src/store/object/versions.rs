@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt as _;
 use object_store::client::{HttpClient, HttpRequest, HttpRequestBody};
 use object_store::path::Path;
@@ -91,7 +92,7 @@ impl Versions {
             }
             let bucket = Path::default();
             let text = self.send(Method::GET, &bucket, query, redactor).await?;
-            let listed = parse(&text);
+            let listed = parse(&String::from_utf8_lossy(&text));
             found.extend(listed.versions);
             next = listed.next;
             if next.is_none() {
@@ -122,7 +123,7 @@ impl Versions {
         path: &Path,
         query: Vec<(&str, String)>,
         redactor: &Redactor,
-    ) -> Result<String> {
+    ) -> Result<Bytes> {
         let failed = |kind, text: &str| StoreError {
             hint: Some(ADVICE),
             ..StoreError::new(
@@ -145,13 +146,13 @@ impl Versions {
         let status = answer.status();
         let body = answer.into_body().bytes().await;
         let body = body.map_err(|error| unavailable(&error.to_string()))?;
-        let body = String::from_utf8_lossy(&body).into_owned();
+        let text = String::from_utf8_lossy(&body);
         match status.as_u16() {
             200..=299 => Ok(body),
-            408 | 409 | 429 | 500.. => Err(unavailable(&format!("{status}: {body}"))),
+            408 | 409 | 429 | 500.. => Err(unavailable(&format!("{status}: {text}"))),
             _ => Err(failed(
                 StoreErrorKind::Refused,
-                &format!("{status}: {body}"),
+                &format!("{status}: {text}"),
             )),
         }
     }

@@ -1,8 +1,8 @@
 //! A small S3 server with one oddity, for what no real server does on demand.
 //!
-//! Does: store objects in memory, honour conditions, refuse what it is told to, keep versions. Does
-//! not: check signatures, or list more than one page. Invariant: without an oddity it is good enough for a
-//! probe.
+//! Does: store objects in memory, honour conditions, refuse what it is told to, keep versions.
+//! Does not: check signatures, or list more than one page. Invariant: without an oddity it is good
+//! enough for a probe.
 
 #![allow(clippy::disallowed_methods)] // it runs as a spawned task
 

@@ -1,7 +1,7 @@
 //! What is known of the server of one base directory.
 //!
 //! Does: hold what its answers showed about conditions and deletes. Does not: send requests
-//! (`conditional`, `deleting`). Invariant: a server is never taken to lack what it has shown it has.
+//! (`conditional`, `deleting`). Invariant: no server is taken to lack what it has shown it has.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -67,6 +67,8 @@ pub struct StoreError {
     pub contended: bool,
     /// The operation made no progress, or not enough, for as long as it may.
     pub timed_out: bool,
+    /// There is no room for what was to be written.
+    pub full: bool,
 }
 
 impl StoreError {
@@ -79,6 +81,7 @@ impl StoreError {
             hint: None,
             contended: false,
             timed_out: false,
+            full: false,
         }
     }
 

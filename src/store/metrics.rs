@@ -26,6 +26,8 @@ catalog! {
     READ: Counter Bytes Stable "stopover_storage_read" ["base"] "Bytes read from a base directory";
     HEALTHY: Gauge Count Stable "stopover_storage_healthy" ["base"]
         "1 if the base directory is healthy, 0 while new segments avoid it";
+    FULL: Gauge Count Stable "stopover_storage_full" ["base"]
+        "1 while the base directory gets no new segments because it is full, else 0";
     PUT_FAILURES: Counter Count Stable "stopover_storage_put_failures" ["base"]
         "Puts that failed on the base directory and were retried elsewhere or later";
     IGNORED_KEYS: Counter Count Stable "stopover_storage_ignored_keys" ["base"]
@@ -49,6 +51,7 @@ pub struct StorageMetrics {
     written: Family<BaseLabels, Counter>,
     read: Family<BaseLabels, Counter>,
     healthy: Family<BaseLabels, Gauge>,
+    full: Family<BaseLabels, Gauge>,
     put_failures: Family<BaseLabels, Counter>,
     ignored_keys: Family<BaseLabels, Counter>,
 }
@@ -64,6 +67,7 @@ impl Default for StorageMetrics {
             written: Family::default(),
             read: Family::default(),
             healthy: Family::default(),
+            full: Family::default(),
             put_failures: Family::default(),
             ignored_keys: Family::default(),
         }
@@ -78,6 +82,7 @@ impl StorageMetrics {
         WRITTEN.register(registry, self.written.clone());
         READ.register(registry, self.read.clone());
         HEALTHY.register(registry, self.healthy.clone());
+        FULL.register(registry, self.full.clone());
         PUT_FAILURES.register(registry, self.put_failures.clone());
         IGNORED_KEYS.register(registry, self.ignored_keys.clone());
     }
@@ -126,12 +131,13 @@ impl StorageMetrics {
             create_series(family, [base.clone()]);
         }
         self.healthy.get_or_create(&base).set(1);
+        self.full.get_or_create(&base).set(0);
     }
 
-    pub(crate) fn set_healthy(&self, base: &BaseName, healthy: bool) {
-        self.healthy
-            .get_or_create(&labels(base))
-            .set(healthy.into());
+    pub(crate) fn set_healthy(&self, base: &BaseName, healthy: bool, full: bool) {
+        let base = labels(base);
+        self.healthy.get_or_create(&base).set(healthy.into());
+        self.full.get_or_create(&base).set(full.into());
     }
 
     pub(crate) fn count_put_failure(&self, base: &BaseName) {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use url::form_urlencoded;
 
 use crate::config::options::{self, may_have_lines};
+use crate::config::units::SizeOrPercent;
 use crate::config::{BaseUri, BaseUriError, Scheme, Secret, is_secret_name, units};
 use crate::id::InvalidId;
 
@@ -173,6 +174,16 @@ impl Options {
         }
         self.refuse_form(name, &text);
         None
+    }
+
+    /// Removes an option that is a size or a percentage.
+    pub fn take_size_or_percent(&mut self, name: &str) -> Option<SizeOrPercent> {
+        let text = self.remaining.remove(name)?;
+        let parsed = units::parse_size_or_percent(text.expose());
+        if parsed.is_err() {
+            self.refuse_form(name, &text);
+        }
+        parsed.ok()
     }
 
     /// Removes the options whose names begin with the prefix of the store's client.

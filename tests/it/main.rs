@@ -23,6 +23,7 @@ mod opening;
 mod operations;
 mod overload;
 mod process;
+mod room;
 mod secrets;
 mod semantics;
 mod store_messages;

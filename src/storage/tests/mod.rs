@@ -4,6 +4,7 @@ mod frozen;
 mod identity;
 mod markers;
 mod probes;
+mod room;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

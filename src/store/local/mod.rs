@@ -20,6 +20,7 @@ mod publish;
 mod read;
 mod reserve;
 mod root;
+mod space;
 mod swap;
 #[cfg(test)]
 mod tests;

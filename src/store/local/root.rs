@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use super::anchor::Anchor;
 use super::content::ContentWriter;
 use super::permissions::Permissions;
+use super::space::Space;
 use crate::store::keys::{self, Key};
 use crate::store::{Result, StoreError, StoreErrorKind};
 
@@ -19,6 +20,7 @@ pub(super) struct Root {
     pub permissions: Permissions,
     pub fsync: bool,
     pub content: ContentWriter,
+    pub space: Space,
     /// Identifies this process in the names of its temporaries.
     pub writer: u64,
     pub next_temporary: AtomicU64,
@@ -34,6 +36,7 @@ impl Root {
             permissions: Permissions::OWNER,
             fsync,
             content: ContentWriter::new(direct),
+            space: Space::default(),
             writer,
             next_temporary: AtomicU64::new(0),
             anchor: Anchor::default(),

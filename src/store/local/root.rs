@@ -4,10 +4,12 @@
 //! (`publish`) or list and delete (`tree`). Invariant: every path is below the root.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use super::anchor::Anchor;
 use super::content::ContentWriter;
+use super::name_cache::NameCache;
 use super::permissions::Permissions;
 use super::space::Space;
 use crate::store::keys::{self, Key};
@@ -25,6 +27,10 @@ pub(super) struct Root {
     pub writer: u64,
     pub next_temporary: AtomicU64,
     pub anchor: Anchor,
+    /// Whether this machine caches names of another one (`remote`), once that is known.
+    pub caches_names: OnceLock<bool>,
+    /// What this machine has cached, in tests.
+    pub name_cache: NameCache,
     /// This process has synced the folder's own name.
     pub synced: AtomicBool,
 }
@@ -40,6 +46,8 @@ impl Root {
             writer,
             next_temporary: AtomicU64::new(0),
             anchor: Anchor::default(),
+            caches_names: OnceLock::new(),
+            name_cache: NameCache::default(),
             synced: AtomicBool::new(false),
         }
     }

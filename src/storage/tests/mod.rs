@@ -1,5 +1,6 @@
 //! Tests of storage over stores that fail: failover, health, retries, and the text of errors.
 
+mod closing;
 mod frozen;
 mod identity;
 mod markers;

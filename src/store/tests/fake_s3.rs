@@ -1,7 +1,7 @@
 //! A small S3 server with one oddity, for what no real server does on demand.
 //!
 //! Does: store objects in memory, honour conditions, refuse what it is told to. Does not: check
-//! signatures, or list more than one page. Invariant: without an oddity it is good enough for a
+//! signatures. Invariant: without an oddity it is good enough for a
 //! probe.
 
 #![allow(clippy::disallowed_methods)] // it runs as a spawned task
@@ -19,6 +19,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::config::BaseDirectoryConfig;
+use crate::store::keys::Key;
 
 /// A kind of request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +79,31 @@ impl FakeS3 {
     pub(crate) fn count(&self, kind: Kind) -> usize {
         let requests = self.server.requests.lock();
         requests.iter().filter(|seen| **seen == kind).count()
+    }
+
+    /// The requests since the last call: lists, reads, puts of any kind, deletes.
+    pub(crate) fn take_counts(&self) -> [usize; 4] {
+        let requests = std::mem::take(&mut *self.server.requests.lock());
+        let count = |kinds: &[Kind]| requests.iter().filter(|kind| kinds.contains(kind)).count();
+        [
+            count(&[Kind::List]),
+            count(&[Kind::Get]),
+            count(&[Kind::Put, Kind::Create, Kind::Replace]),
+            count(&[Kind::Delete]),
+        ]
+    }
+
+    /// Adds an object of the base directory.
+    pub(crate) fn add(&self, key: &Key, content: Bytes) {
+        let mut objects = self.server.objects.lock();
+        objects.insert(format!("/bucket/p/{key}"), (content, "\"added\"".into()));
+    }
+
+    /// The keys of the objects of the base directory.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        let objects = self.server.objects.lock();
+        let keys = objects.keys().map(|path| path["/bucket/p/".len()..].into());
+        keys.collect()
     }
 
     pub(crate) fn config(&self) -> BaseDirectoryConfig {
@@ -211,16 +237,31 @@ impl Server {
     }
 }
 
+/// Objects in an answer to a list, and keys in a request that deletes many.
+const PAGE: usize = 1000;
+
 fn list(objects: &BTreeMap<String, (Bytes, String)>, uri: &Uri) -> String {
     let query = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
-    let prefix = query.into_iter().find(|(name, _)| name == "prefix");
-    let prefix = prefix.map_or_else(String::new, |(_, prefix)| prefix.into_owned());
+    let parameter = |wanted: &str| {
+        let found = query.clone().find(|(name, _)| name == wanted);
+        found.map_or_else(String::new, |(_, value)| value.into_owned())
+    };
+    let (prefix, after) = (parameter("prefix"), parameter("continuation-token"));
     let bucket = format!("{}/", uri.path().trim_end_matches('/'));
     let keys = objects
         .iter()
         .filter_map(|(path, stored)| Some((path.strip_prefix(&bucket)?, stored)))
-        .filter(|(key, _)| key.starts_with(&prefix));
-    let found = keys.map(|(key, (object, tag))| {
+        .filter(|(key, _)| key.starts_with(&prefix) && **key > *after);
+    let mut keys: Vec<_> = keys.take(PAGE + 1).collect();
+    let is_truncated = keys.len() > PAGE;
+    keys.truncate(PAGE);
+    let next = match keys.last() {
+        Some((key, _)) if is_truncated => {
+            format!("<NextContinuationToken>{key}</NextContinuationToken>")
+        }
+        _ => String::new(),
+    };
+    let found = keys.into_iter().map(|(key, (object, tag))| {
         let size = object.len();
         format!(
             "<Contents><Key>{key}</Key><LastModified>2026-01-02T03:04:05.000Z</LastModified>\
@@ -228,7 +269,7 @@ fn list(objects: &BTreeMap<String, (Bytes, String)>, uri: &Uri) -> String {
         )
     });
     format!(
-        "<ListBucketResult><IsTruncated>false</IsTruncated>{}</ListBucketResult>",
+        "<ListBucketResult><IsTruncated>{is_truncated}</IsTruncated>{next}{}</ListBucketResult>",
         found.collect::<String>()
     )
 }

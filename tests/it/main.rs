@@ -17,6 +17,7 @@ mod http_hostile;
 mod http_wire;
 mod identity;
 mod integrity;
+mod key_ranges;
 mod leases;
 mod model;
 mod opening;

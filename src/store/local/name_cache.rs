@@ -9,7 +9,7 @@ pub(super) use cached::NameCache;
 
 #[cfg(not(test))]
 #[derive(Debug, Default)]
-pub(super) struct NameCache;
+pub(super) struct NameCache {}
 
 #[cfg(not(test))]
 #[allow(clippy::unused_self, clippy::unnecessary_wraps)]

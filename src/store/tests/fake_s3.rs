@@ -392,9 +392,10 @@ impl Server {
                  <ETag>{tag}</ETag><Size>{size}</Size></Contents>"
             )
         });
+        let found = found.collect::<String>();
         format!(
-            "<ListBucketResult><IsTruncated>{is_truncated}</IsTruncated>{next}{}</ListBucketResult>",
-            found.collect::<String>()
+            "<ListBucketResult><IsTruncated>{is_truncated}</IsTruncated>{next}{found}\
+             </ListBucketResult>"
         )
     }
 

@@ -14,7 +14,8 @@ use bytes::Bytes;
 use super::keys::{Folder, Key};
 use super::metrics::StorageMetrics;
 use super::{
-    DeleteOutcome, ObjectMeta, Precondition, Result, Store, StoreErrorKind, Tail, Versioned,
+    DeleteOutcome, ObjectMeta, Observed, Precondition, Result, Store, StoreErrorKind, Tail,
+    Versioned,
 };
 use crate::id::BaseName;
 use crate::runtime::Clock;
@@ -152,7 +153,7 @@ impl Store for Meter {
         self.inner.needs_keep_object()
     }
 
-    fn checks_then_writes(&self) -> bool {
-        self.inner.checks_then_writes()
+    fn observed(&self) -> Observed {
+        self.inner.observed()
     }
 }

@@ -4,6 +4,7 @@ mod deadline;
 pub(crate) mod fake_s3;
 pub(crate) mod faulty;
 mod http;
+mod lacking;
 mod open;
 
 use std::sync::Arc;

@@ -17,6 +17,7 @@ mod http_fuzz;
 mod http_hostile;
 mod http_wire;
 mod identity;
+mod import;
 mod integrity;
 mod key_ranges;
 mod leases;

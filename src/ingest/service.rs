@@ -12,7 +12,7 @@ use super::exchange::{ExchangeState, SharedExchange};
 use super::seal_policy::SealPolicy;
 use crate::cache::hot::HotSegments;
 use crate::catalog::Catalog;
-use crate::config::{LimitsConfig, SegmentConfig};
+use crate::config::Config;
 use crate::exchange::Exchanges;
 use crate::fair::FairSemaphore;
 use crate::id::{DaemonId, ExchangeId, SinkId};
@@ -59,6 +59,8 @@ pub(super) struct Shared {
     pub(super) max_sinks: usize,
     pub(super) max_footer_size: u64,
     max_exchanges: usize,
+    /// Bytes of the write memory that foreign sinks may hold until they are stored.
+    pub(super) foreign: FairSemaphore,
     /// Upload slots, shared fairly among queries.
     pub(super) uploads: FairSemaphore,
     /// The sequence number of the next segment.
@@ -72,7 +74,9 @@ pub(super) struct Shared {
 
 impl Ingest {
     /// Starts the writing side; its background work runs in the runtime's task group.
-    pub fn start(deps: IngestDeps, segment: &SegmentConfig, limits: &LimitsConfig) -> Self {
+    pub fn start(deps: IngestDeps, config: &Config) -> Self {
+        let (segment, limits) = (&config.segment, &config.limits);
+        let foreign = config.memory.foreign_share(deps.pool.capacity());
         // At most a quarter of what a query may hold: one segment fills while others are uploaded.
         let target_size = segment.target_size.min(deps.pool.query_limit() / 4).max(1);
         let shared = Shared {
@@ -83,6 +87,7 @@ impl Ingest {
             max_exchanges: limits.max_exchanges,
             max_sinks: limits.max_sinks_per_exchange,
             max_footer_size: limits.max_footer_size,
+            foreign: FairSemaphore::new(foreign, None),
             uploads: FairSemaphore::new(segment.upload_concurrency as u64, None),
             sequence: AtomicU64::new(0),
             draining: AtomicBool::new(false),

@@ -33,6 +33,8 @@ catalog! {
         "Estimated price of the operations; 0 where the store is no cloud's";
     HEALTHY: Gauge Count Stable "stopover_storage_healthy" ["base"]
         "1 if the base directory is healthy, 0 while new segments avoid it";
+    FULL: Gauge Count Stable "stopover_storage_full" ["base"]
+        "1 while the base directory gets no new segments because it is full, else 0";
     PUT_FAILURES: Counter Count Stable "stopover_storage_put_failures" ["base"]
         "Puts that failed on the base directory and were retried elsewhere or later";
     IGNORED_KEYS: Counter Count Stable "stopover_storage_ignored_keys" ["base"]
@@ -66,6 +68,7 @@ pub struct StorageMetrics {
     stored: Family<BaseLabels, Gauge>,
     dollars: Family<OperationLabels, Counter<f64, AtomicU64>>,
     healthy: Family<BaseLabels, Gauge>,
+    full: Family<BaseLabels, Gauge>,
     put_failures: Family<BaseLabels, Counter>,
     ignored_keys: Family<BaseLabels, Counter>,
 }
@@ -84,6 +87,7 @@ impl Default for StorageMetrics {
             stored: Family::default(),
             dollars: Family::default(),
             healthy: Family::default(),
+            full: Family::default(),
             put_failures: Family::default(),
             ignored_keys: Family::default(),
         }
@@ -101,6 +105,7 @@ impl StorageMetrics {
         STORED.register(registry, self.stored.clone());
         DOLLARS.register(registry, self.dollars.clone());
         HEALTHY.register(registry, self.healthy.clone());
+        FULL.register(registry, self.full.clone());
         PUT_FAILURES.register(registry, self.put_failures.clone());
         IGNORED_KEYS.register(registry, self.ignored_keys.clone());
     }
@@ -164,12 +169,13 @@ impl StorageMetrics {
             create_series(family, [base.clone()]);
         }
         self.healthy.get_or_create(&base).set(1);
+        self.full.get_or_create(&base).set(0);
     }
 
-    pub(crate) fn set_healthy(&self, base: &BaseName, healthy: bool) {
-        self.healthy
-            .get_or_create(&labels(base))
-            .set(healthy.into());
+    pub(crate) fn set_healthy(&self, base: &BaseName, healthy: bool, full: bool) {
+        let base = labels(base);
+        self.healthy.get_or_create(&base).set(healthy.into());
+        self.full.get_or_create(&base).set(full.into());
     }
 
     pub(crate) fn count_deleted(&self, base: &BaseName, bytes: u64) {

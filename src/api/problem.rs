@@ -281,7 +281,9 @@ impl From<IngestError> for Problem {
             IngestError::CountMismatch { .. } => ProblemType::CountMismatch,
             IngestError::ExchangeClosed { .. } => ProblemType::ExchangeClosed,
             IngestError::Draining => ProblemType::Draining,
-            IngestError::Full { .. } | IngestError::MemoryShort { .. } => ProblemType::Overloaded,
+            IngestError::Full { .. }
+            | IngestError::MemoryShort { .. }
+            | IngestError::ForeignShareFull { .. } => ProblemType::Overloaded,
             // Waiting would not help: the batch exceeds what one query may ever use.
             IngestError::OverCapacity(_)
             | IngestError::TooManyRuns { .. }

@@ -56,6 +56,13 @@ pub enum IngestError {
     },
     #[error(transparent)]
     OverCapacity(#[from] OverCapacity),
+    /// Foreign sinks do not wait.
+    #[error(
+        "no memory is free for a batch of {length} bytes of a foreign sink, which may hold {limit} \
+         bytes together: send it to the client's own daemon, or raise memory.home_share or \
+         memory.budget"
+    )]
+    ForeignShareFull { length: u64, limit: u64 },
     /// Each change of partition begins a run.
     #[error(
         "a batch of {length} bytes needs {overhead} bytes of memory besides, for its pages and \

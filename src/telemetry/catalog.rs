@@ -143,6 +143,10 @@ catalog! {
         "Batches that had been accepted before and were answered as duplicates";
     PAGES_WRITTEN: Counter Count Stable "stopover_pages_written" [] "Pages accepted";
     BYTES_WRITTEN: Counter Bytes Stable "stopover_pages_written" [] "Page bytes accepted";
+    FOREIGN_BYTES_WRITTEN: Counter Bytes Stable "stopover_foreign_pages_written" []
+        "Page bytes accepted of foreign sinks: small outputs of other nodes";
+    FOREIGN_REFUSED: Counter Count Stable "stopover_foreign_batches_refused" []
+        "Batches of foreign sinks refused for lack of memory; they go to their own daemons";
     SEGMENTS_WRITTEN: Counter Count Stable "stopover_segments_written" [] "Segments uploaded";
     SEGMENT_BYTES_WRITTEN: Counter Bytes Stable "stopover_segments_written" []
         "Bytes of segments uploaded, footers included";

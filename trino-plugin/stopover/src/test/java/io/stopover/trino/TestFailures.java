@@ -13,6 +13,7 @@
  */
 package io.stopover.trino;
 
+import io.stopover.trino.client.Daemon;
 import io.stopover.trino.client.Problem;
 import io.stopover.trino.client.ProblemException;
 import io.stopover.trino.client.RequestInfo;
@@ -79,7 +80,12 @@ class TestFailures
     {
         Problem problem = new Problem(slug, 500, "title", "detail", false);
         RequestInfo request = new RequestInfo(
-                URI.create("http://daemon:7077"), "POST", "/v1/read", "1", "node", "property");
+                Daemon.of(URI.create("http://daemon:7077")),
+                "POST",
+                "/v1/read",
+                "1",
+                "node",
+                "property");
         return Failures.toTrino("Cannot read", new ProblemException(request, problem))
                 .getErrorCode();
     }

@@ -32,7 +32,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 class TestFailureKind
 {
     static final RequestInfo REQUEST = new RequestInfo(
-            URI.create("http://daemon:7077"),
+            Daemon.of(URI.create("http://daemon:7077")),
             "POST",
             "/v1/exchanges/exchange/sinks/0/0/finish",
             "0123456789abcdef",

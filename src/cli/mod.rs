@@ -9,6 +9,7 @@ mod health;
 mod health_tls;
 mod init;
 mod inspect;
+mod inspect_fleet;
 mod inspect_text;
 mod members;
 mod process;

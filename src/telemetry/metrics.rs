@@ -33,6 +33,8 @@ pub struct Metrics {
     pub integrity_failures: Counter,
     pub exchanges_closed: Counter,
     pub exchanges_collected: Counter,
+    pub sweeper: Gauge,
+    pub digests_refused: Counter,
 }
 
 impl Metrics {
@@ -56,6 +58,7 @@ impl Metrics {
             (&catalog::INTEGRITY_FAILURES, &self.integrity_failures),
             (&catalog::EXCHANGES_CLOSED, &self.exchanges_closed),
             (&catalog::EXCHANGES_COLLECTED, &self.exchanges_collected),
+            (&catalog::DIGESTS_REFUSED, &self.digests_refused),
         ];
         for (definition, counter) in counters {
             definition.register(registry, counter.clone());
@@ -65,6 +68,7 @@ impl Metrics {
             (&catalog::EXCHANGES_WITH_SINKS, &self.exchanges_with_sinks),
             (&catalog::ACCEPTS_EXCHANGES, &self.accepts_exchanges),
             (&catalog::UPLOADS_IN_FLIGHT, &self.uploads_in_flight),
+            (&catalog::SWEEPER, &self.sweeper),
         ];
         for (definition, gauge) in gauges {
             definition.register(registry, gauge.clone());

@@ -14,6 +14,7 @@ mod inspect_text;
 mod members;
 mod process;
 mod serve;
+mod supervisor;
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -61,7 +61,12 @@ impl Storage {
                 version: found.version,
             })),
             Err(error) if error.kind == StoreErrorKind::NotFound => Ok(None),
-            Err(error) => Err(base.error("get", key.as_str(), error)),
+            Err(error) => {
+                if error.kind != StoreErrorKind::Corrupt {
+                    base.suspect();
+                }
+                Err(base.error("get", key.as_str(), error))
+            }
         }
     }
 

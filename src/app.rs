@@ -99,7 +99,7 @@ impl Daemon {
             exchanges: exchanges.clone(),
             metrics: Arc::clone(&metrics),
         };
-        let ingest = Ingest::start(deps, &config.segment, &config.limits);
+        let ingest = Ingest::start(deps, &config.segment, query, &config.limits);
         let deps = ReaderDeps {
             storage: storage.clone(),
             catalog: catalog.clone(),

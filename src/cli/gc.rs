@@ -84,7 +84,8 @@ async fn run(config: &Config, options: GcOptions) -> Result<GcReport, StorageErr
     let runtime = Runtime::system();
     let storage = Storage::open_with(&config.base_directories, Identification::Require, &runtime)?;
     let mut statuses = storage.probe().await.into_iter();
-    if let Some(broken) = statuses.find(|status| !status.healthy) {
+    // What is full has to be emptied.
+    if let Some(broken) = statuses.find(|status| !status.healthy && !status.full) {
         return Err(StorageError {
             base: broken.name.to_string(),
             operation: "probe",

@@ -85,6 +85,7 @@ pub(super) const KEYS: &[Key] = &[
     key!(query.max_read_memory, optional_size, show_optional_size),
     key!(query.max_concurrent_writes, optional_count, show_optional_count),
     key!(query.max_concurrent_reads, optional_count, show_optional_count),
+    key!(query.max_stored_size, optional_size, show_optional_size),
     key!(limits.max_partitions, count, ToString::to_string, in 1..=crate::id::MAX_PARTITIONS),
     key!(limits.max_page_size, size, show_size, in 1..=GIB),
     key!(limits.max_batch_size, size, show_size, in KIB..=2 * GIB),

@@ -177,8 +177,8 @@ section! {
 }
 
 section! {
-    /// `[query]`: limits of one query at one daemon. Requests over a limit wait; `None` is
-    /// "unlimited".
+    /// `[query]`: limits of one query at one daemon. Requests over a limit wait, except
+    /// where it says otherwise; `None` is "unlimited".
     QueryConfig {
         /// Bytes of the write memory, including its hot segments.
         max_write_memory: Option<u64> = None,
@@ -188,6 +188,8 @@ section! {
         max_concurrent_writes: Option<u64> = None,
         /// Concurrent streamed reads.
         max_concurrent_reads: Option<u64> = None,
+        /// Bytes that it may have stored through this daemon. What exceeds it is refused.
+        max_stored_size: Option<u64> = None,
     }
 }
 

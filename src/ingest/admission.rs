@@ -81,10 +81,9 @@ impl Ingest {
         let state = exchange.lock();
         match state.sink(sink.task_attempt).map(Sink::state) {
             Some(SinkState::Aborted) => Err(IngestError::SinkAborted { sink: sink.clone() }),
-            Some(SinkState::Failed(source)) => Err(state.closed_or(IngestError::SinkFailed {
-                sink: sink.clone(),
-                source,
-            })),
+            Some(SinkState::Failed(source)) => {
+                Err(state.closed_or(IngestError::of_failed(sink.clone(), source)))
+            }
             Some(_) => Ok(()),
             None => self.check_accepts_new(),
         }

@@ -132,6 +132,8 @@ pub(super) struct ExchangeState {
     /// Whether a later check that the exchange is still open is scheduled. It covers the segments
     /// that are stored before it starts.
     pub open_check_scheduled: bool,
+    /// Bytes of its segments that this daemon has stored or is storing, counted for its query.
+    pub stored_bytes: u64,
     /// Set for good when the exchange is closed: nothing is accepted, and a segment whose upload
     /// completes later is removed.
     pub closed: bool,
@@ -151,6 +153,7 @@ impl ExchangeState {
             stored: BTreeMap::new(),
             opened: now,
             open_check_scheduled: false,
+            stored_bytes: 0,
             closed: false,
         }
     }

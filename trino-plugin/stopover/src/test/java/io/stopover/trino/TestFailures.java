@@ -28,6 +28,7 @@ import static io.stopover.trino.StopoverErrorCode.STOPOVER_EXCHANGE_CLOSED;
 import static io.stopover.trino.StopoverErrorCode.STOPOVER_INTERNAL_ERROR;
 import static io.stopover.trino.StopoverErrorCode.STOPOVER_PAGE_TOO_LARGE;
 import static io.stopover.trino.StopoverErrorCode.STOPOVER_SINK_LOST;
+import static io.stopover.trino.StopoverErrorCode.STOPOVER_TOO_MUCH_STORED;
 import static io.trino.spi.ErrorType.INTERNAL_ERROR;
 import static org.assertj.core.api.Assertions.assertThat;
 
@@ -40,10 +41,15 @@ class TestFailures
         assertThat(Arrays.stream(StopoverErrorCode.values())
                 .filter(code -> code.toErrorCode().isFatal()))
                 .containsExactly(
-                        STOPOVER_DATA_LOST, STOPOVER_EXCHANGE_CLOSED, STOPOVER_PAGE_TOO_LARGE);
+                        STOPOVER_DATA_LOST,
+                        STOPOVER_EXCHANGE_CLOSED,
+                        STOPOVER_PAGE_TOO_LARGE,
+                        STOPOVER_TOO_MUCH_STORED);
         assertThat(toErrorCode("data-lost").isFatal()).isTrue();
         assertThat(toErrorCode("exchange-closed"))
                 .isEqualTo(STOPOVER_EXCHANGE_CLOSED.toErrorCode());
+        assertThat(toErrorCode("too-much-stored"))
+                .isEqualTo(STOPOVER_TOO_MUCH_STORED.toErrorCode());
         assertThat(toErrorCode("sink-failed")).isEqualTo(STOPOVER_SINK_LOST.toErrorCode());
     }
 

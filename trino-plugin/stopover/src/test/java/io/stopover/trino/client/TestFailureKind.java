@@ -47,6 +47,7 @@ class TestFailureKind
         assertThat(kind("forbidden", false)).isEqualTo(UNAUTHORIZED);
         assertThat(kind("exchange-closed", false)).isEqualTo(FINAL);
         assertThat(kind("exchange-conflict", false)).isEqualTo(FINAL);
+        assertThat(kind("too-much-stored", false)).isEqualTo(FINAL);
         assertThat(kind("storage-unavailable", true)).isEqualTo(UNAVAILABLE);
         assertThat(kind("overloaded", true)).isEqualTo(UNAVAILABLE);
         assertThat(kind("invalid-handle", false)).isEqualTo(REJECTED);

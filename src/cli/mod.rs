@@ -10,6 +10,7 @@ mod health_tls;
 mod import;
 mod init;
 mod inspect;
+mod inspect_fleet;
 mod inspect_text;
 mod members;
 mod process;

@@ -196,7 +196,7 @@ section! {
     LeaseConfig {
         /// How long an exchange must be observed without a renewal before it is collected.
         duration: Duration = Duration::from_secs(900),
-        /// Interval between sweeps.
+        /// Interval between sweeps, and between reads of the sweeper's digest.
         sweep_interval: Duration = Duration::from_secs(60),
     }
 }

@@ -176,6 +176,10 @@ catalog! {
         "Exchanges closed by clients";
     EXCHANGES_COLLECTED: Counter Count Stable "stopover_exchanges_collected" []
         "Exchanges collected because their lease had expired";
+    SWEEPER: Gauge Count Stable "stopover_sweeper" []
+        "1 at the daemon that sweeps for the fleet; without one nothing is collected";
+    DIGESTS_REFUSED: Counter Count Stable "stopover_digests_refused" []
+        "Digests of the sweeper that were damaged, too large, or not written by Stopover";
     HTTP_REQUESTS: Counter Count Stable "stopover_http_requests" ["route", "method", "status"]
         "Requests answered, by route pattern, method and status class (1xx to 5xx, or client_gone)";
     HTTP_DURATION: Histogram Seconds Stable "stopover_http_request_duration" ["route", "method"]

@@ -38,6 +38,8 @@ pub struct Metrics {
     pub integrity_failures: Counter,
     pub exchanges_closed: Counter,
     pub exchanges_collected: Counter,
+    pub sweeper: Gauge,
+    pub digests_refused: Counter,
 }
 
 impl Metrics {
@@ -63,6 +65,7 @@ impl Metrics {
             (&catalog::INTEGRITY_FAILURES, &self.integrity_failures),
             (&catalog::EXCHANGES_CLOSED, &self.exchanges_closed),
             (&catalog::EXCHANGES_COLLECTED, &self.exchanges_collected),
+            (&catalog::DIGESTS_REFUSED, &self.digests_refused),
         ];
         for (definition, counter) in counters {
             definition.register(registry, counter.clone());
@@ -73,6 +76,7 @@ impl Metrics {
             (&catalog::EXCHANGES_WITH_SINKS, &self.exchanges_with_sinks),
             (&catalog::ACCEPTS_EXCHANGES, &self.accepts_exchanges),
             (&catalog::UPLOADS_IN_FLIGHT, &self.uploads_in_flight),
+            (&catalog::SWEEPER, &self.sweeper),
         ];
         for (definition, gauge) in gauges {
             definition.register(registry, gauge.clone());

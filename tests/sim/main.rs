@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, missing_docs)] // worlds spawn tasks and read the environment
 
 mod adversity;
+mod census;
 mod chaos;
 mod client;
 mod cluster;
@@ -29,6 +30,7 @@ mod regressions;
 mod rng;
 mod simulation;
 mod store;
+mod sweeper;
 mod wire;
 mod world;
 mod writer;

@@ -102,9 +102,9 @@ impl Selection {
 /// The commit records of all exchanges. Cheap to clone.
 #[derive(Clone)]
 pub struct Catalog {
-    storage: Storage,
-    footers: FooterCache,
-    loader: FooterLoader,
+    pub(super) storage: Storage,
+    pub(super) footers: FooterCache,
+    pub(super) loader: FooterLoader,
     hot: HotSegments,
     metrics: Arc<Metrics>,
 }
@@ -210,7 +210,8 @@ impl Catalog {
     /// Plans the source handles for the chosen attempts, by partition; an ordered exchange gets one
     /// handle a partition. `target_size` is in page bytes. Each handle is made when it is requested
     /// from the iterator, which holds the exchange's footers. The reservation is for its other
-    /// memory, and is dropped after it.
+    /// memory, and is dropped after it. If all chosen attempts are known from memory, no base
+    /// directory is asked.
     ///
     /// # Errors
     /// As [`Catalog::find_commit`], or if the chosen attempts cannot be planned ([`plan::plan`]).
@@ -229,10 +230,21 @@ impl Catalog {
     > {
         let target = (!ordered).then_some(target_size);
         let plan = |known| plan::plan(exchange, known, chosen, target);
-        let (plan, memory) = self.planned(exchange, Attempts::Chosen, plan).await?;
+        let (plan, memory) = match self.plan_known(exchange, chosen, target).await {
+            Some(planned) => planned,
+            None => self.planned(exchange, Attempts::Chosen, plan).await?,
+        };
+        self.footers.end_round(exchange);
+        Ok((self.sealed(plan), memory))
+    }
+
+    /// The handles of a plan, each sealed when it is requested.
+    pub(super) fn sealed(
+        &self,
+        plan: plan::Plan,
+    ) -> impl Iterator<Item = PlannedHandle> + Send + use<> {
         let seals = self.seals();
-        let sealed = plan.map(move |handle| PlannedHandle::sealed(&handle, &seals));
-        Ok((sealed, memory))
+        plan.map(move |handle| PlannedHandle::sealed(&handle, &seals))
     }
 
     /// One handle for a partition: the newest committed attempt of each selected task.

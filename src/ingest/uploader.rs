@@ -222,6 +222,7 @@ async fn store(
     deps.metrics.segments_written.inc();
     deps.metrics.segment_bytes_written.inc_by(image.size);
     let footer = Arc::new(image.footer);
+    deps.catalog.remember(&address, &footer);
     let hot = HotSegment::new(address.clone(), footer, image.content, memory);
     deps.hot.insert(hot);
     Ok(address)

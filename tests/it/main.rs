@@ -22,6 +22,7 @@ mod model;
 mod opening;
 mod operations;
 mod overload;
+mod planning;
 mod process;
 mod secrets;
 mod semantics;

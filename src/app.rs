@@ -180,16 +180,21 @@ pub async fn run(
     let stall_policy = state.stall_policy.clone();
     let listen = config.server.listen;
     let server = Server::bind(listen, limits, stall_policy, credentials.clone()).await?;
-    let reload = reload_credentials(
-        credentials,
-        runtime.clone(),
-        hangup,
-        config.server.reload_interval,
-    );
+    let admin = AdminServer::bind(config, &state, &credentials).await?;
+    let mut reloaded = vec![credentials];
+    reloaded.extend(admin.as_ref().map(|admin| admin.credentials.clone()));
+    let interval = config.server.reload_interval;
+    let reload = reload_credentials(reloaded, runtime.clone(), hangup, interval);
     runtime.tasks.spawn_until_stopped(reload);
     let address = server.address();
     let stop = CancellationToken::new();
-    let serving = server.run(api::router(state), runtime, stop.clone());
+    let serving = server.run(api::router(Arc::clone(&state)), runtime, stop.clone());
+    let watched = async {
+        match admin {
+            Some(admin) => admin.run(state, runtime, stop.clone()).await,
+            None => drop(state),
+        }
+    };
     let starting = async {
         tracing::info!(%address, "listening; bringing up the base directories");
         daemon.start(config.server.start_timeout).await;
@@ -205,10 +210,45 @@ pub async fn run(
         stop.cancel();
         cut_off
     };
-    let ((), _, cut_off) = tokio::join!(serving, starting, stopping);
+    let ((), (), _, cut_off) = tokio::join!(serving, watched, starting, stopping);
     runtime.tasks.shut_down().await;
     tracing::info!("stopped");
     Ok(cut_off)
+}
+
+/// The server of `server.admin_listen`.
+struct AdminServer {
+    server: Server,
+    credentials: Credentials,
+}
+
+impl AdminServer {
+    /// Binds it, if it is configured.
+    async fn bind(
+        config: &Config,
+        state: &SharedState,
+        main: &Credentials,
+    ) -> Result<Option<Self>, RunError> {
+        let (Some(listen), Some(credentials)) = (config.server.admin_listen, main.open_admin()?)
+        else {
+            return Ok(None);
+        };
+        credentials.log_warnings();
+        let limits = ServerLimits::new(&config.server, &config.limits).admin();
+        let stall_policy = state.stall_policy.clone();
+        let server = Server::bind(listen, limits, stall_policy, credentials.clone()).await?;
+        Ok(Some(Self {
+            server,
+            credentials,
+        }))
+    }
+
+    async fn run(self, state: SharedState, runtime: &Runtime, stop: CancellationToken) {
+        let address = self.server.address();
+        tracing::info!(%address, "showing probes, metrics and the page");
+        let router = api::admin_router(state, &self.credentials);
+        self.server.run(router, runtime, stop).await;
+    }
 }
 
 /// Logs each time that new exchanges can no longer be opened, or can be again, and sets the metric.
@@ -283,10 +323,15 @@ impl Daemon {
 /// A token or certificate file cannot be used.
 pub fn describe_credentials(config: &ServerConfig, runtime: &Runtime) -> Result<String, RunError> {
     let credentials = Credentials::open(config, &runtime.clock)?;
-    let tokens = match credentials.tokens() {
+    let describe_tokens = |credentials: &Credentials| match credentials.tokens() {
         Some(tokens) => format!("one of {} tokens is required", tokens.count()),
         None => "no token is required".to_owned(),
     };
+    let tokens = describe_tokens(&credentials);
+    let admin = credentials.open_admin()?.zip(config.admin_listen);
+    let admin = admin.map_or_else(String::new, |(admin, listen)| {
+        format!("; on {listen}: {}", describe_tokens(&admin))
+    });
     let tls = match credentials.tls() {
         None => "plain HTTP",
         Some(tls) if tls.requires_client_certificate() => "TLS with client certificates",
@@ -296,12 +341,12 @@ pub fn describe_credentials(config: &ServerConfig, runtime: &Runtime) -> Result<
     let warnings: String = warnings
         .map(|warning| format!("\nwarning: {warning}"))
         .collect();
-    Ok(format!("{tls}; {tokens}{warnings}"))
+    Ok(format!("{tls}; {tokens}{admin}{warnings}"))
 }
 
 /// Reloads changed token and certificate files at intervals, and all of them on SIGHUP.
 async fn reload_credentials(
-    credentials: Credentials,
+    credentials: Vec<Credentials>,
     runtime: Runtime,
     mut hangup: Signal,
     interval: Duration,
@@ -312,7 +357,11 @@ async fn reload_credentials(
             () = runtime.clock.sleep(interval) => false,
         };
         let credentials = credentials.clone();
-        let reload = tokio::task::spawn_blocking(move || credentials.reload(forced));
+        let reload = tokio::task::spawn_blocking(move || {
+            for credentials in credentials {
+                credentials.reload(forced);
+            }
+        });
         if let Err(error) = reload.await {
             tracing::error!(%error, "reloading tokens and certificates panicked");
         }

@@ -8,13 +8,13 @@
 mod browsers;
 pub mod caller;
 pub mod permissions;
+mod presented;
 mod refusals;
 
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::HeaderMap;
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::WWW_AUTHENTICATE;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -35,6 +35,8 @@ pub struct AccessState {
     credentials: Credentials,
     refusals: Arc<RefusalLog>,
     clock: Clock,
+    /// Whether only probes and metrics are for everybody while there is no token.
+    shows_little_without_token: bool,
 }
 
 impl AccessState {
@@ -44,6 +46,16 @@ impl AccessState {
             credentials: credentials.clone(),
             refusals: Arc::default(),
             clock: runtime.clock.clone(),
+            shows_little_without_token: false,
+        }
+    }
+
+    /// For `server.admin_listen`: an address that other machines can reach shows them no names of
+    /// queries while no token is configured.
+    pub fn admin(credentials: &Credentials, runtime: &Runtime) -> Self {
+        Self {
+            shows_little_without_token: credentials.is_reachable(),
+            ..Self::new(credentials, runtime)
         }
     }
 
@@ -52,8 +64,18 @@ impl AccessState {
         let tokens = self.credentials.tokens();
         if tokens.is_none() {
             browsers::check(request, self.credentials.allowed_hosts())?;
+            let route = request.extensions().get::<MatchedPath>();
+            if self.shows_little_without_token
+                && !permissions::needs_no_slot(route.map(MatchedPath::as_str))
+            {
+                return Err(unauthorized(
+                    "other machines can reach server.admin_listen, so without a token it shows \
+                     probes and metrics only: configure server.admin_token_file",
+                ));
+            }
         }
-        check_token(tokens.as_deref(), request.headers(), required)
+        let setting = self.credentials.token_setting();
+        check_token(tokens.as_deref(), setting, request, required)
     }
 }
 
@@ -85,7 +107,7 @@ pub async fn require_access(
             let caller = Caller::new(address, Credential::Refused);
             let now = state.clock.now();
             state.refusals.report(now, &caller, &problem);
-            return problem.into_response();
+            return refuse(problem, &request, &state.credentials);
         }
     }
     if let Some(client) = client.filter(|_| needs_slot)
@@ -96,19 +118,35 @@ pub async fn require_access(
     next.run(request).await
 }
 
+/// The answer to a refused request. A browser is told to ask for the token.
+fn refuse(problem: Problem, request: &Request, credentials: &Credentials) -> Response {
+    let lacks_token =
+        problem.problem_type() == ProblemType::Unauthorized && credentials.tokens().is_some();
+    let mut response = problem.into_response();
+    if lacks_token && presented::is_person(request.method(), request.headers()) {
+        let challenges = response.headers_mut();
+        challenges.append(WWW_AUTHENTICATE, presented::PASSWORD_CHALLENGE);
+    }
+    response
+}
+
+fn unauthorized(detail: &str) -> Problem {
+    Problem::new(ProblemType::Unauthorized, detail)
+}
+
 fn check_peer(credentials: &Credentials, peer: Option<&Peer>) -> Result<(), Problem> {
     if credentials.admits(peer) {
         return Ok(());
     }
-    Err(Problem::new(
-        ProblemType::Unauthorized,
+    Err(unauthorized(
         "a client certificate issued by a CA of server.tls_client_ca_file is required",
     ))
 }
 
 fn check_token(
     tokens: Option<&Tokens>,
-    headers: &HeaderMap,
+    setting: &str,
+    request: &Request,
     required: Scopes,
 ) -> Result<Credential, Problem> {
     let Some(tokens) = tokens else {
@@ -120,12 +158,11 @@ fn check_token(
             _ => Ok(Credential::None),
         };
     };
-    let unauthorized = |detail| Problem::new(ProblemType::Unauthorized, detail);
-    let given = bearer(headers)
+    let given = presented::token(request.method(), request.headers())
         .ok_or_else(|| unauthorized("send a token once, as Authorization: Bearer <token>"))?;
     let Grant { scopes, line } = tokens
-        .find(given)
-        .ok_or_else(|| unauthorized("the token is not in server.token_file"))?;
+        .find(&given)
+        .ok_or_else(|| unauthorized(&format!("the token is not in {setting}")))?;
     if scopes.intersects(required) {
         return Ok(Credential::Token { line });
     }
@@ -133,22 +170,9 @@ fn check_token(
         ProblemType::Forbidden,
         format!(
             "this requires a token with scope {required}, and the given one has {scopes:?}: use \
-             another token, or add the scope in server.token_file"
+             another token, or add the scope in {setting}"
         ),
     ))
-}
-
-/// The token of the only `Authorization` header.
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let value = values.next()?.as_bytes();
-    if values.next().is_some() {
-        return None;
-    }
-    let (scheme, token) = value.split_at_checked(7)?;
-    scheme
-        .eq_ignore_ascii_case(b"bearer ")
-        .then(|| token.trim_ascii())
 }
 
 #[cfg(test)]
@@ -156,9 +180,12 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use axum::body::Body;
     use axum::http::HeaderValue;
+    use axum::http::header::AUTHORIZATION;
 
     const FIRST: &str = "first-token-0123456789";
+    const SETTING: &str = "server.token_file";
     const READER: &str = "reader-token-012345678";
 
     fn tokens() -> Tokens {
@@ -166,16 +193,17 @@ mod tests {
         Tokens::parse(&text, Path::new("tokens")).unwrap()
     }
 
-    fn given(values: &[&str]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
+    fn given(values: &[&str]) -> Request {
+        let mut request = Request::new(Body::empty());
         for value in values {
-            headers.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
+            let value = HeaderValue::from_str(value).unwrap();
+            request.headers_mut().append(AUTHORIZATION, value);
         }
-        headers
+        request
     }
 
     fn check(values: &[&str], required: Scopes) -> Result<(), ProblemType> {
-        let checked = check_token(Some(&tokens()), &given(values), required);
+        let checked = check_token(Some(&tokens()), SETTING, &given(values), required);
         checked.map(drop).map_err(|p| p.problem_type())
     }
 
@@ -219,7 +247,7 @@ mod tests {
         for required in [Scopes::WRITE, Scopes::ADMIN, Scopes::NONE] {
             assert_eq!(check(&[&reader], required), Err(ProblemType::Forbidden));
         }
-        let problem = check_token(Some(&tokens()), &given(&[&reader]), Scopes::WRITE);
+        let problem = check_token(Some(&tokens()), SETTING, &given(&[&reader]), Scopes::WRITE);
         let text = String::from_utf8(problem.unwrap_err().to_json()).unwrap();
         assert!(text.contains("write") && !text.contains(READER), "{text}");
     }
@@ -228,11 +256,11 @@ mod tests {
     fn a_route_without_a_row_is_denied_with_and_without_tokens() {
         let all = given(&[&format!("Bearer {FIRST}")]);
         let forbidden = |tokens: Option<&Tokens>| {
-            let problem = check_token(tokens, &all, Scopes::NONE).unwrap_err();
+            let problem = check_token(tokens, SETTING, &all, Scopes::NONE).unwrap_err();
             assert_eq!(problem.problem_type(), ProblemType::Forbidden);
         };
         forbidden(None);
         forbidden(Some(&tokens()));
-        assert!(check_token(None, &given(&[]), Scopes::WRITE).is_ok());
+        assert!(check_token(None, SETTING, &given(&[]), Scopes::WRITE).is_ok());
     }
 }

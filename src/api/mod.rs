@@ -18,14 +18,18 @@ pub mod startup;
 pub mod state;
 mod stream_body;
 
+use axum::routing::get;
 use axum::{Extension, Router, middleware};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use authorization::{AccessState, permissions};
 use routes::{
     daemon, dashboard, exchanges, fallback, handles, health, metrics, partitions, read, sinks,
 };
 use state::SharedState;
+
+use crate::http::credentials::Credentials;
 
 /// The routes with their OpenAPI descriptions.
 fn described() -> OpenApiRouter<SharedState> {
@@ -54,19 +58,37 @@ fn described() -> OpenApiRouter<SharedState> {
 /// The routes with all layers.
 pub fn router(state: SharedState) -> Router {
     let (routes, document) = described().split_for_parts();
+    let known = permissions::TABLE.iter();
+    let known = known.map(|(method, route, _)| (*route, *method));
+    state.parts.requests.add_routes(known);
+    let access = AccessState::new(&state.parts.credentials, &state.parts.runtime);
+    let routes = routes.layer(Extension(openapi::OpenApiText::new(&document)));
+    layered(routes, state, access)
+}
+
+/// The routes of `server.admin_listen`: what shows the daemon and changes nothing.
+pub fn admin_router(state: SharedState, credentials: &Credentials) -> Router {
+    let access = AccessState::admin(credentials, &state.parts.runtime);
+    let routes = Router::new()
+        .route("/", get(dashboard::page))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics::metrics))
+        .route("/v1/daemon", get(daemon::describe))
+        .route("/v1/exchanges", get(exchanges::list))
+        .route("/v1/exchanges/{exchange}", get(exchanges::show));
+    layered(routes, state, access)
+}
+
+fn layered(routes: Router<SharedState>, state: SharedState, access: AccessState) -> Router {
     let observe_state = observe::ObserveState {
         requests: state.parts.requests.clone(),
         runtime: state.parts.runtime.clone(),
         keep_alive: state.keep_alive,
     };
     let startup = state.parts.startup.clone();
-    let access = authorization::AccessState::new(&state.parts.credentials, &state.parts.runtime);
-    let known = authorization::permissions::TABLE.iter();
-    let known = known.map(|(method, route, _)| (*route, *method));
-    state.parts.requests.add_routes(known);
     let run = state.parts.ingest.daemon();
     routes
-        .layer(Extension(openapi::OpenApiText::new(&document)))
         .fallback(fallback::not_found)
         .method_not_allowed_fallback(fallback::method_not_allowed)
         .layer(middleware::from_fn_with_state(

@@ -59,6 +59,8 @@ const MONTH: Duration = Duration::from_secs(30 * 86_400);
 #[rustfmt::skip] // one row each
 pub(super) const KEYS: &[Key] = &[
     key!(server.listen, address, ToString::to_string),
+    key!(server.admin_listen, optional_address, show_address),
+    key!(server.admin_token_file, optional_path, show_path),
     key!(server.allow_remote_without_token, flag, ToString::to_string),
     key!(server.http2, flag, ToString::to_string),
     key!(server.allowed_hosts, host_names, show_host_names),

@@ -35,6 +35,10 @@ section! {
     ServerConfig {
         /// Address to listen on.
         listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 7077)),
+        /// Second address, for people and programs that watch the daemon; `None`: there is none.
+        admin_listen: Option<SocketAddr> = None,
+        /// File with the bearer tokens of the second address; `None`: those of `token_file`.
+        admin_token_file: Option<PathBuf> = None,
         /// Allows an address that is not loopback although no token is configured.
         allow_remote_without_token: bool = false,
         /// Speaks HTTP/2 besides HTTP/1.1.

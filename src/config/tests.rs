@@ -282,6 +282,21 @@ fn values_of_the_wrong_type_or_unit_are_refused_with_the_right_form() {
 }
 
 #[test]
+fn the_second_address_is_another_one_and_its_tokens_need_it() {
+    let world =
+        world().file("[server]\nlisten = \"127.0.0.1:7077\"\nadmin_listen = \"127.0.0.1:7077\"\n");
+    assert_has(
+        &world.refusal(),
+        &["stopover.toml:3", "server.admin_listen", "another port"],
+    );
+    let world = self::world().set("server.admin_token_file=/tokens");
+    assert_has(
+        &world.refusal(),
+        &["server.admin_token_file", "server.admin_listen"],
+    );
+}
+
+#[test]
 fn all_problems_are_told_at_once() {
     let all = world()
         .file("[read]\nchunk_size = \"8 floppies\"\n[nonsense]\nx = 1\n[lease]\nduration = true\n")

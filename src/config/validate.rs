@@ -36,6 +36,7 @@ impl Validator<'_> {
         }
         self.tls(&mut found);
         self.exposure(&mut found);
+        self.admin(&mut found);
         self.filter(&mut found);
         found
     }
@@ -259,6 +260,22 @@ impl Validator<'_> {
                         .into(),
                 ),
             );
+        }
+    }
+
+    fn admin(&self, found: &mut Vec<Problem>) {
+        let server = &self.config.server;
+        if server.admin_token_file.is_some() && server.admin_listen.is_none() {
+            let what = "it is for the address of server.admin_listen: set that, too";
+            found.push(self.problem("server.admin_token_file", what.into()));
+        }
+        if server
+            .admin_listen
+            .is_some_and(|admin| admin == server.listen && admin.port() != 0)
+        {
+            let other = self.cite("server.listen");
+            let what = format!("{other} is the same address: choose another port");
+            found.push(self.problem("server.admin_listen", what));
         }
     }
 

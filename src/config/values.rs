@@ -33,6 +33,14 @@ pub(super) fn address(raw: &Raw) -> Result<SocketAddr, InvalidValue> {
     })
 }
 
+/// An address, or none if the text is empty.
+pub(super) fn optional_address(raw: &Raw) -> Result<Option<SocketAddr>, InvalidValue> {
+    match text(raw)?.is_empty() {
+        true => Ok(None),
+        false => address(raw).map(Some),
+    }
+}
+
 pub(super) fn flag(raw: &Raw) -> Result<bool, InvalidValue> {
     let flag = match raw {
         Raw::Bool(flag) => Some(*flag),
@@ -172,6 +180,10 @@ pub(super) fn show_optional_count(count: &Option<u64>) -> String {
 
 pub(super) fn show_host_names(names: &[String]) -> String {
     names.join(",")
+}
+
+pub(super) fn show_address(address: &Option<SocketAddr>) -> String {
+    address.map_or_else(String::new, |address| address.to_string())
 }
 
 pub(super) fn show_path(path: &Option<PathBuf>) -> String {

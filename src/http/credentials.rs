@@ -6,7 +6,8 @@
 //! file no longer contains grants nothing, on existing connections either.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -37,6 +38,7 @@ pub struct Credentials(Arc<Inner>);
 
 struct Inner {
     config: ServerConfig,
+    address: Address,
     tls_files: Option<TlsFiles>,
     tokens: RwLock<Option<Arc<Tokens>>>,
     tls: RwLock<Option<Arc<Tls>>>,
@@ -45,6 +47,26 @@ struct Inner {
     next_generation: AtomicU64,
     clock: Clock,
     metrics: CredentialMetrics,
+}
+
+/// What is configured separately for each address.
+#[derive(Clone)]
+struct Address {
+    listen: SocketAddr,
+    token_file: Option<PathBuf>,
+    /// The setting that names that file.
+    token_setting: &'static str,
+}
+
+impl Address {
+    /// `server.listen`.
+    fn main(config: &ServerConfig) -> Self {
+        Self {
+            listen: config.listen,
+            token_file: config.token_file.clone(),
+            token_setting: "server.token_file",
+        }
+    }
 }
 
 /// Hashes of the last loaded content, valid or not; 0 for none.
@@ -95,6 +117,41 @@ impl Credentials {
     /// # Errors
     /// A file is invalid: a daemon does not start with other credentials than configured.
     pub fn open(config: &ServerConfig, clock: &Clock) -> Result<Self, CredentialError> {
+        let address = Address::main(config);
+        Self::open_for(address, config, clock, CredentialMetrics::default())
+    }
+
+    /// The credentials of `server.admin_listen`; `None` if there is no such address. They are
+    /// reloaded separately and counted together.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_admin(&self) -> Result<Option<Self>, CredentialError> {
+        let main = &self.0;
+        let Some(address) = main.config.admin_listen else {
+            return Ok(None);
+        };
+        let mut address = Address {
+            listen: address,
+            ..main.address.clone()
+        };
+        if let Some(file) = &main.config.admin_token_file {
+            address.token_file = Some(file.clone());
+            address.token_setting = "server.admin_token_file";
+        }
+        let (config, clock, metrics) = (&main.config, &main.clock, main.metrics.clone());
+        let admin = Self::open_for(address, config, clock, metrics)?;
+        // What is insecure about both is logged once.
+        *admin.0.last_warnings.lock() = self.warnings();
+        Ok(Some(admin))
+    }
+
+    fn open_for(
+        address: Address,
+        config: &ServerConfig,
+        clock: &Clock,
+        metrics: CredentialMetrics,
+    ) -> Result<Self, CredentialError> {
         let tls_files = config.tls().map(|(certificate, key)| TlsFiles {
             certificate: certificate.to_owned(),
             key: key.to_owned(),
@@ -103,6 +160,7 @@ impl Credentials {
         });
         let credentials = Self(Arc::new(Inner {
             config: config.clone(),
+            address,
             tls_files,
             tokens: RwLock::default(),
             tls: RwLock::default(),
@@ -110,7 +168,7 @@ impl Credentials {
             last_warnings: Mutex::default(),
             next_generation: AtomicU64::new(1),
             clock: clock.clone(),
-            metrics: CredentialMetrics::default(),
+            metrics,
         }));
         let mut last_tried = credentials.0.last_tried.lock();
         credentials.0.load_tokens(&mut last_tried.tokens)?;
@@ -134,11 +192,26 @@ impl Credentials {
         &self.0.config.allowed_hosts
     }
 
+    /// Whether other machines can reach the address that these credentials protect.
+    pub fn is_reachable(&self) -> bool {
+        !self.0.address.listen.ip().to_canonical().is_loopback()
+    }
+
+    /// The setting that names the file with the tokens.
+    pub fn token_setting(&self) -> &'static str {
+        self.0.address.token_setting
+    }
+
     /// What is insecure about the credentials, as text for people. Blocks on file I/O.
     pub fn warnings(&self) -> Vec<String> {
         let tls = self.tls();
         let validity = tls.as_ref().and_then(|tls| tls.validity);
-        warnings::find(&self.0.config, validity, self.0.clock.wall_millis())
+        warnings::find(
+            &self.0.address,
+            &self.0.config,
+            validity,
+            self.0.clock.wall_millis(),
+        )
     }
 
     /// Logs each warning that is new since the last call. Blocks on file I/O.
@@ -192,7 +265,7 @@ impl Credentials {
 impl Inner {
     /// Returns `false` if no file is configured or its content was tried before.
     fn load_tokens(&self, last_tried: &mut u64) -> Result<bool, TokenFileError> {
-        let Some(path) = &self.config.token_file else {
+        let Some(path) = &self.address.token_file else {
             return Ok(false);
         };
         let text = read_tokens(path);

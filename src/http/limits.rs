@@ -47,6 +47,9 @@ pub struct ServerLimits {
     pub http2: bool,
 }
 
+/// Connections to `server.admin_listen` that have sent an authorized request.
+const ADMIN_CONNECTIONS: usize = 32;
+
 impl ServerLimits {
     /// The configured limits.
     pub fn new(server: &ServerConfig, limits: &LimitsConfig) -> Self {
@@ -56,6 +59,14 @@ impl ServerLimits {
             body_timeout: limits.body_timeout,
             stop_grace: Duration::from_secs(5),
             http2: server.http2,
+        }
+    }
+
+    /// The limits of `server.admin_listen`, which has slots of its own.
+    pub fn admin(self) -> Self {
+        Self {
+            max_connections: ADMIN_CONNECTIONS.min(self.max_connections),
+            ..self
         }
     }
 }

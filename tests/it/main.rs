@@ -3,6 +3,7 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // numbers of the tests' own
 #![allow(clippy::disallowed_methods, missing_docs)] // tests spawn their own tasks
 
+mod admin;
 mod commit_lookup;
 mod corpus;
 mod credentials;

@@ -6,6 +6,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, SystemTime};
 
+use super::Address;
 use crate::config::ServerConfig;
 use crate::http::certificate::Validity;
 
@@ -16,12 +17,13 @@ const SOON: u64 = 10;
 
 /// Finds all of it, one text each.
 pub(super) fn find(
+    address: &Address,
     config: &ServerConfig,
     validity: Option<Validity>,
     now_millis: u64,
 ) -> Vec<String> {
     let files = [
-        ("server.token_file", &config.token_file),
+        (address.token_setting, &address.token_file),
         ("server.tls_key_file", &config.tls_key_file),
     ];
     let mut found = Vec::new();
@@ -35,12 +37,12 @@ pub(super) fn find(
             ));
         }
     }
-    let loopback = config.listen.ip().to_canonical().is_loopback();
-    if config.token_file.is_some() && config.tls().is_none() && !loopback {
+    let loopback = address.listen.ip().to_canonical().is_loopback();
+    if address.token_file.is_some() && config.tls().is_none() && !loopback {
         found.push(format!(
-            "tokens travel unencrypted to server.listen {}: configure \
+            "tokens travel unencrypted to {}: configure \
              server.tls_certificate_file and server.tls_key_file, or encrypt the network",
-            config.listen
+            address.listen
         ));
     }
     found.extend(validity.and_then(|validity| expiry(validity, now_millis)));
@@ -87,7 +89,7 @@ mod tests {
         for (mode, reported) in [(0o600, 0), (0o640, 0), (0o644, 1), (0o602, 1)] {
             let permissions = std::fs::Permissions::from_mode(mode);
             std::fs::set_permissions(file.path(), permissions).unwrap();
-            let found = find(&config, None, 0);
+            let found = find(&Address::main(&config), &config, None, 0);
             assert_eq!(found.len(), reported, "{mode:o}: {found:?}");
             assert!(found.iter().all(|text| text.contains("server.token_file")));
         }
@@ -103,7 +105,7 @@ mod tests {
                 tls_key_file: tls.map(Into::into),
                 ..ServerConfig::default()
             };
-            find(&config, None, 0)
+            find(&Address::main(&config), &config, None, 0)
         };
         assert!(found("0.0.0.0:7077", None)[0].contains("unencrypted"));
         for (listen, tls) in [

@@ -14,11 +14,12 @@ pub mod tls;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
-use stopover::api::router;
+use stopover::api::{admin_router, router};
 use stopover::app::Daemon;
 use stopover::config::{BaseDirectoryConfig, Config};
 use stopover::http::credentials::Credentials;
@@ -82,6 +83,8 @@ impl BaseFolder {
 pub struct TestServer {
     pub daemon: Daemon,
     pub address: SocketAddr,
+    /// The address of `server.admin_listen`, if one is configured.
+    pub admin: Option<SocketAddr>,
     pub requests: HttpMetrics,
     pub token: Option<String>,
     pub credentials: Credentials,
@@ -106,21 +109,30 @@ impl TestServer {
         let state = daemon.api_state(config, credentials.clone());
         let requests = state.parts.requests.clone();
         let stall_policy = state.stall_policy.clone();
-        let router = router(state);
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
         let limits = ServerLimits::new(&config.server, &config.limits);
-        let server = Server::bind(any_port, limits, stall_policy, credentials.clone())
-            .await
-            .unwrap();
-        let address = server.address();
         let stop = CancellationToken::new();
-        let (stopped, on) = (stop.clone(), runtime.clone());
-        runtime
-            .tasks
-            .spawn(async move { server.run(router, &on, stopped).await });
+        let serve = async |limits, credentials: &Credentials, router| {
+            let server = Server::bind(any_port, limits, stall_policy.clone(), credentials.clone());
+            let server = server.await.unwrap();
+            let address = server.address();
+            let (stopped, on) = (stop.clone(), runtime.clone());
+            let running = async move { server.run(router, &on, stopped).await };
+            runtime.tasks.spawn(running);
+            address
+        };
+        let admin = match credentials.open_admin().unwrap() {
+            None => None,
+            Some(admin) => {
+                let router = admin_router(Arc::clone(&state), &admin);
+                Some(serve(limits.admin(), &admin, router).await)
+            }
+        };
+        let address = serve(limits, &credentials, router(state)).await;
         Self {
             daemon,
             address,
+            admin,
             requests,
             token: None,
             credentials,

@@ -31,7 +31,7 @@ impl Catalog {
     }
 
     /// Plans those of the chosen attempts that this daemon, `own`, committed and still knows, at
-    /// once.
+    /// once. Of an ordered exchange, whose partitions have one handle each, it plans all or none.
     ///
     /// # Errors
     /// A task was chosen twice, or the segments do not hold what their commit records count.
@@ -48,9 +48,13 @@ impl Catalog {
         let planned = match self.known_segments(exchange, known).await {
             Some(LoadedFooters { segments, memory }) => {
                 let (attempts, unknown) = plan::split_known(&segments, chosen);
-                let plan = plan::plan(exchange, segments, &attempts, target)?;
-                self.footers.end_round(exchange);
-                Some((plan, unknown, memory))
+                if ordered && !unknown.is_empty() {
+                    None
+                } else {
+                    let plan = plan::plan(exchange, segments, &attempts, target)?;
+                    self.footers.end_round(exchange);
+                    Some((plan, unknown, memory))
+                }
             }
             None => None,
         };

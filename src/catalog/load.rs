@@ -101,6 +101,21 @@ impl FooterLoader {
         }
     }
 
+    /// Caches the footers of listed segments, as far as memory is free.
+    ///
+    /// # Errors
+    /// As [`FooterLoader::load`].
+    pub(super) async fn prefetch(
+        &self,
+        exchange: &ExchangeId,
+        listed: &[ListedSegment],
+    ) -> Result<(), CatalogError> {
+        match self.start(exchange, false).run(listed).await {
+            Err(LoadError::Failed(error)) => Err(error),
+            Ok(_) | Err(LoadError::NoRoom) => Ok(()),
+        }
+    }
+
     /// The footers of these segments that are in memory, if all that they need is free.
     pub(super) async fn load_in_memory(
         &self,

@@ -11,6 +11,7 @@ use super::error::CatalogError;
 use super::handle::{Handle, HandleError, Seals};
 use super::load::{FooterLoader, LoadedFooters};
 use super::plan::{self, KnownSegment};
+use super::prefetch::Prefetch;
 use crate::cache::footers::FooterCache;
 use crate::cache::hot::HotSegments;
 use crate::id::{ExchangeId, SegmentAddress, SegmentId, TaskAttempt};
@@ -105,6 +106,7 @@ pub struct Catalog {
     pub(super) storage: Storage,
     pub(super) footers: FooterCache,
     pub(super) loader: FooterLoader,
+    pub(super) prefetch: Prefetch,
     hot: HotSegments,
     metrics: Arc<Metrics>,
 }
@@ -126,6 +128,7 @@ impl Catalog {
         Self {
             storage,
             loader: FooterLoader::new(footers.clone(), pool),
+            prefetch: Prefetch::default(),
             footers,
             hot,
             metrics,
@@ -161,6 +164,7 @@ impl Catalog {
     /// Removes the cached footers and hot segments of a closed exchange.
     pub fn forget(&self, exchange: &ExchangeId) {
         self.hot.forget(exchange);
+        self.prefetch.forget(exchange);
         self.footers.forget(exchange);
     }
 

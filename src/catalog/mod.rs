@@ -10,8 +10,10 @@ pub mod handle;
 mod load;
 mod lookup;
 pub mod plan;
+mod prefetch;
 
 pub use self::error::CatalogError;
 pub use self::from_memory::MemoryPlan;
 pub use self::lookup::{Catalog, CommittedAttempt, ExchangeSummary, PlannedHandle, Selection};
+pub use self::prefetch::Look;
 pub use crate::segment::footer::Totals;

@@ -165,6 +165,30 @@ async fn an_attempt_whose_put_has_not_been_answered_is_unknown() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_ordered_exchange_is_planned_from_memory_as_a_whole_or_not_at_all() {
+    // Two daemons planned a part each, so a partition had two handles.
+    let fleet = Fleet::new();
+    let (first, second, x) = (
+        fleet.daemon(1).await,
+        fleet.daemon(2).await,
+        exchange("q-1"),
+    );
+    announce(&first, &x, PARTITIONS).await;
+    commit(&first, &x, 0).await;
+    commit(&second, &x, 1).await;
+    let chosen = [attempt(0), attempt(1)];
+    for (chosen, expected) in [
+        (&chosen[..], (2, 0)),
+        (&chosen[..1], (0, PARTITIONS as usize)),
+    ] {
+        let own = first.ingest.daemon();
+        let planned = first.catalog.plan_from_memory(&x, own, true, chosen, 1);
+        let planned = planned.await.unwrap();
+        assert_eq!((planned.unknown.len(), planned.handles.count()), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_closed_exchange_is_not_planned_from_memory() {
     let fleet = Fleet::new();
     let (daemon, x) = (fleet.daemon(1).await, exchange("q-1"));
@@ -210,6 +234,53 @@ async fn a_second_commit_of_an_attempt_never_changes_what_a_plan_chose() {
         let pages = tasks * u64::from(PARTITIONS);
         assert_eq!(read_all(&second, &handles).await, pages);
     }
+}
+
+/// Writes and finishes tasks in groups of five, which share a segment or two.
+async fn commit_groups(daemon: &Daemon, x: &ExchangeId, tasks: u32, mut then: impl FnMut(usize)) {
+    let all: Vec<u32> = (0..tasks).collect();
+    for group in all.chunks(5) {
+        let commits = group.iter().map(|task| commit(daemon, x, *task));
+        futures::future::join_all(commits).await;
+        then(group.len());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_last_task_a_plan_of_1000_tasks_waits_for_two_requests() {
+    // Planning began after the last task: a list, then all footers, 64 at a time.
+    let fleet = Fleet::new();
+    let (writer, planner, x) = (
+        fleet.daemon(1).await,
+        fleet.daemon(2).await,
+        exchange("q-1"),
+    );
+    announce(&planner, &x, PARTITIONS).await;
+    let mut looks = 0;
+    commit_groups(&writer, &x, 1000, |finished| {
+        if let Some(look) = planner.catalog.chosen(&x, finished) {
+            looks += 1;
+            planner
+                .runtime
+                .tasks
+                .spawn_until_stopped(async move { look.run().await.unwrap() });
+        }
+    })
+    .await;
+    let segments = planner.storage.list_segments(&x).await.unwrap().len();
+    assert!(
+        segments >= 200 && looks <= 30,
+        "{segments} segments, {looks} looks"
+    );
+    let (handles, cost) = fleet.store.stage(plan(&planner, &x, 0..1000)).await;
+    assert_eq!(cost.steps, ["LIST segment", "GET end of segment"]);
+    assert!(cost.count <= 65, "{} requests", cost.count);
+    let pages: u64 = handles.iter().map(|handle| handle.pages).sum();
+    assert_eq!(pages, 1000 * u64::from(PARTITIONS));
+    // Without looks, the same plan waits longer.
+    let other = fleet.daemon(3).await;
+    let (_, cost) = fleet.store.stage(plan(&other, &x, 0..1000)).await;
+    assert!(cost.steps.len() > 3, "{:?}", cost.steps);
 }
 
 /// The requests in series of each step of a stage: the table of docs/performance.md. The

@@ -2,6 +2,7 @@
 # so that a change of the source does not build them again.
 #
 #   docker build -t stopover .
+#   docker buildx build --platform linux/amd64,linux/arm64 -t NAME --push .   # emulates one: slow
 #   docker run --rm -v spool:/var/lib/stopover --network host stopover
 #
 # Without a configuration, segments are stored in /var/lib/stopover/data/stopover. Name a

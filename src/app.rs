@@ -156,9 +156,20 @@ pub enum RunError {
     Signals(#[source] std::io::Error),
 }
 
+/// What a running daemon has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Liveness, readiness and metrics are answered at this address.
+    Listening(SocketAddr),
+    /// All requests are.
+    Serving(SocketAddr),
+    /// No new sinks are accepted; open ones may finish.
+    Draining,
+}
+
 /// Runs a daemon until SIGTERM or SIGINT, then drains and stops it. It listens at once and answers
 /// liveness, readiness and metrics; all else is served once the base directories have been brought
-/// up, or have been given up for now. `ready` receives the address then.
+/// up, or have been given up for now. `report` learns of each phase.
 /// Returns how many sinks were cut off, whose tasks will run again.
 ///
 /// # Errors
@@ -166,7 +177,7 @@ pub enum RunError {
 pub async fn run(
     config: &Config,
     runtime: &Runtime,
-    ready: impl FnOnce(SocketAddr),
+    report: impl Fn(Phase),
 ) -> Result<usize, RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
@@ -197,13 +208,15 @@ pub async fn run(
     };
     let starting = async {
         tracing::info!(%address, "listening; bringing up the base directories");
+        report(Phase::Listening(address));
         daemon.start(config.server.start_timeout).await;
         tracing::info!(%address, budget = config.memory.resolve(), "serving");
-        ready(address);
+        report(Phase::Serving(address));
     };
     let starting = stop.run_until_cancelled(starting);
     let stopping = async {
         either(&mut terminate, &mut interrupt).await;
+        report(Phase::Draining);
         let second_signal = either(&mut terminate, &mut interrupt);
         let timeout = config.server.drain_timeout;
         let cut_off = daemon.drain(timeout, second_signal).await;
@@ -373,7 +386,7 @@ impl Daemon {
     pub fn api_state(&self, config: &Config, credentials: Credentials) -> SharedState {
         let slots = Slots::new(&config.limits, &config.query);
         let requests = HttpMetrics::default();
-        let registry = MetricsRegistry::new(&self.metrics);
+        let registry = MetricsRegistry::new(&self.metrics, self.runtime.clock.clone());
         registry.extend(|r| {
             self.storage.metrics().register(r);
             requests.register(r);

@@ -199,6 +199,27 @@ fn links_between_pages_resolve() {
 }
 
 /// Whether a code span is a path of one file or folder below one of [`FOLDERS`].
+#[test]
+fn every_page_is_in_the_table_of_contents_of_the_site() {
+    let summary = read("docs/SUMMARY.md").expect("the table of contents");
+    let listed: BTreeSet<String> = summary
+        .lines()
+        .flat_map(Page::links)
+        .map(|(_, target)| format!("docs/{target}"))
+        .collect();
+    // Those below decisions/ and lab/ are added when the site is built.
+    let missing = pages().into_iter().filter(|page| {
+        let name = page.path.strip_prefix("docs/");
+        name.is_some_and(|name| !name.contains('/') && name != "SUMMARY.md")
+            && !listed.contains(&page.path)
+    });
+    none(
+        missing
+            .map(|page| format!("docs/SUMMARY.md does not list {}", page.path))
+            .collect(),
+    );
+}
+
 fn is_path(span: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
     let folder = span.split('/').next().unwrap_or(span);

@@ -43,6 +43,11 @@ pub(super) fn check(loaded: Loaded) -> Result<ExitCode, ExitCode> {
             base.name
         ));
     }
+    for base in &statuses {
+        if let Some(retention) = base.retention {
+            print(&format!("note: {} {}\n", base.name, retention.warning()));
+        }
+    }
     match statuses.iter().all(|status| status.healthy) {
         true => Ok(ExitCode::SUCCESS),
         false => Err(ExitCode::FAILURE),

@@ -13,6 +13,7 @@ mod inspect_text;
 mod members;
 mod process;
 mod serve;
+mod supervisor;
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -9,8 +9,8 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{EXIT_SINKS_LOST, failure, process};
-use crate::app;
+use super::{EXIT_SINKS_LOST, failure, process, supervisor};
+use crate::app::{self, Phase};
 use crate::config::Loaded;
 use crate::runtime::Runtime;
 use crate::telemetry::logs;
@@ -30,11 +30,17 @@ pub(super) fn serve(mut loaded: Loaded) -> Result<ExitCode, ExitCode> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
     process::fit_connections(&mut loaded.config.limits, open_files);
     let runtime = tokio::runtime::Runtime::new().map_err(failure)?;
-    let ready = |address| announce(loaded.config.server.scheme(), address);
+    let scheme = loaded.config.server.scheme();
+    let report = |phase| {
+        supervisor::notify(phase);
+        if let Phase::Serving(address) = phase {
+            announce(scheme, address);
+        }
+    };
     let system = Runtime::system();
     let served = runtime.block_on(async {
         tokio::select! {
-            served = app::run(&loaded.config, &system, ready) => served,
+            served = app::run(&loaded.config, &system, report) => served,
             never = report_edits(&loaded) => match never {},
         }
     });

@@ -61,6 +61,11 @@ const S3: &[Named] = &[
     ("ca_file", Form::Text),
     ("path_style", Form::Flag),
     ("upload_checksum", Form::OneOf(&["sha256", "crc64nvme"])),
+    ("conditional_writes", Form::Flag),
+    ("delete_versions", Form::Flag),
+    ("storage_class", Form::Text),
+    ("iam_role", Form::Text),
+    ("external_id", Form::Text),
     ("access_key_id", Form::Text),
     ("secret_access_key", Form::Text),
     ("session_token", Form::Text),
@@ -73,6 +78,7 @@ const GS: &[Named] = &[
     ("endpoint", Form::Text),
     ("allow_http", Form::Flag),
     ("ca_file", Form::Text),
+    ("storage_class", Form::Text),
 ];
 
 const AZ: &[Named] = &[
@@ -86,6 +92,8 @@ const AZ: &[Named] = &[
     ("allow_http", Form::Flag),
     ("ca_file", Form::Text),
     ("use_emulator", Form::Flag),
+    ("storage_class", Form::Text),
+    ("connection_string", Form::Text),
 ];
 
 impl Scheme {

@@ -38,7 +38,7 @@ impl fmt::Debug for Secret {
 /// Whether a setting of this name holds a secret. Names that are not known are judged too, since a
 /// secret may be given under a wrong one.
 pub fn is_secret_name(key: &str) -> bool {
-    const PARTS: [&str; 12] = [
+    const PARTS: [&str; 13] = [
         "secret",
         "token",
         "passw",
@@ -46,6 +46,7 @@ pub fn is_secret_name(key: &str) -> bool {
         "key",
         "sas",
         "credential",
+        "connection_string",
         "auth",
         "signature",
         "private",

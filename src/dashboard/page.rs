@@ -194,6 +194,7 @@ mod tests {
                 healthy: false,
                 error: Some(error.into()),
                 ignores_preconditions: false,
+                retention: None,
                 unreadable: None,
             }],
             obstacles: vec![error.into()],

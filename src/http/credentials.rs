@@ -288,6 +288,11 @@ impl Inner {
         }
         let generation = self.next_generation.fetch_add(1, Ordering::Relaxed);
         let tls = Tls::build(&content?, files, generation)?;
+        if let Some(validity) = tls.validity {
+            let (not_before, not_after) = (validity.not_before / 1000, validity.not_after / 1000);
+            self.metrics
+                .set_validity(Credential::Tls, not_before, not_after);
+        }
         *self.tls.write() = Some(Arc::new(tls));
         Ok(true)
     }

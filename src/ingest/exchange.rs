@@ -18,7 +18,7 @@ use super::seal_policy::SealInputs;
 use super::sink::{PriorSegment, Sink, SinkState, UploadOutcome};
 use super::types::{Appended, ClientTotals};
 use crate::catalog::Totals;
-use crate::id::{ExchangeId, TaskAttempt};
+use crate::id::{BaseName, ExchangeId, TaskAttempt};
 use crate::memory::WeakReservation;
 use crate::segment::blocks::MAX_BLOCK_ENTRY;
 use crate::segment::footer::{MAX_FIXED_PART, MAX_SINK_ENTRY, max_commit_record};
@@ -125,6 +125,10 @@ pub(super) struct ExchangeState {
     commits: CommitQueue,
     /// When a client last declared, wrote or finished a sink.
     pub last_request: Instant,
+    /// Bytes of its stored segments by base directory.
+    stored: BTreeMap<BaseName, u64>,
+    /// When this daemon got its first request.
+    pub opened: Instant,
     /// Whether a later check that the exchange is still open is scheduled. It covers the segments
     /// that are stored before it starts.
     pub open_check_scheduled: bool,
@@ -144,6 +148,8 @@ impl ExchangeState {
             in_flight_bytes: 0,
             commits: CommitQueue::default(),
             last_request: now,
+            stored: BTreeMap::new(),
+            opened: now,
             open_check_scheduled: false,
             closed: false,
         }
@@ -392,6 +398,19 @@ impl ExchangeState {
             self.drop_pages_of(attempt);
         }
         settled
+    }
+
+    /// Counts a stored segment; `false` if the exchange is closed.
+    pub(super) fn add_stored(&mut self, base: &BaseName, size: u64) -> bool {
+        if !self.closed {
+            *self.stored.entry(base.clone()).or_default() += size;
+        }
+        !self.closed
+    }
+
+    /// What was counted as stored, which is counted no longer.
+    pub(super) fn take_stored(&mut self) -> BTreeMap<BaseName, u64> {
+        std::mem::take(&mut self.stored)
     }
 
     /// Closes the exchange: unsettled sinks fail, and pages are dropped. Returns how many failed.

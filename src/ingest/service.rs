@@ -21,6 +21,15 @@ use crate::runtime::Runtime;
 use crate::storage::Storage;
 use crate::telemetry::metrics::Metrics;
 
+/// Values of the label `age`, each with the age that it is below.
+const AGES: [(&str, Duration); 5] = [
+    ("1m", Duration::from_secs(60)),
+    ("10m", Duration::from_secs(600)),
+    ("1h", Duration::from_secs(3600)),
+    ("1d", Duration::from_secs(86_400)),
+    ("older", Duration::MAX),
+];
+
 /// What ingest needs from the rest of the daemon.
 #[derive(Clone)]
 pub struct IngestDeps {
@@ -108,7 +117,13 @@ impl Ingest {
     pub fn forget(&self, exchange: &ExchangeId) {
         let removed = self.shared.exchanges.lock().remove(exchange);
         let Some(exchange) = removed else { return };
-        let failed = exchange.lock().close();
+        let mut state = exchange.lock();
+        let failed = state.close();
+        for (base, bytes) in state.take_stored() {
+            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+            self.shared.deps.storage.metrics().add_stored(&base, -bytes);
+        }
+        drop(state);
         let metrics = &self.shared.deps.metrics;
         metrics.sinks_open.dec_by(failed as i64);
         metrics.exchanges_with_sinks.dec();
@@ -118,6 +133,21 @@ impl Ingest {
     pub fn idle_exchanges(&self, idle: Duration) -> Vec<ExchangeId> {
         let now = self.shared.deps.runtime.clock.now();
         self.ids_of(|state| now.saturating_duration_since(state.last_request) >= idle)
+    }
+
+    /// Sets the gauges of exchanges by age, for a scrape that follows.
+    pub fn record_ages(&self) {
+        let now = self.shared.deps.runtime.clock.now();
+        let mut counts = [0; AGES.len()];
+        for exchange in self.exchanges() {
+            let age = now.saturating_duration_since(exchange.lock().opened);
+            let older = AGES.iter().filter(|(_, below)| age >= *below).count();
+            counts[older] += 1;
+        }
+        for ((age, _), count) in AGES.iter().zip(counts) {
+            let gauge = &self.shared.deps.metrics.exchanges_by_age;
+            gauge.get_or_create(&[("age", *age)]).set(count);
+        }
     }
 
     /// Exchanges with unsettled sinks.

@@ -221,6 +221,12 @@ async fn store(
     let address = stored.await?;
     deps.metrics.segments_written.inc();
     deps.metrics.segment_bytes_written.inc_by(image.size);
+    let mut state = exchange.lock();
+    if state.add_stored(&address.base, image.size) {
+        let size = i64::try_from(image.size).unwrap_or(i64::MAX);
+        deps.storage.metrics().add_stored(&address.base, size);
+    }
+    drop(state);
     let footer = Arc::new(image.footer);
     deps.catalog.remember(&address, &footer);
     let hot = HotSegment::new(address.clone(), footer, image.content, memory);

@@ -15,8 +15,8 @@ use super::membership::MemberState;
 use super::roster::Role;
 use crate::store::keys::{Folder, Key};
 use crate::store::{
-    DeleteOutcome, ObjectMeta, Precondition, Result, Store, StoreError, StoreErrorKind, Tail,
-    Versioned,
+    DeleteOutcome, ObjectMeta, Observed, Precondition, Result, Store, StoreError, StoreErrorKind,
+    Tail, Versioned,
 };
 
 /// Wraps a store.
@@ -125,7 +125,7 @@ impl Store for AttachedStore {
         self.0.raw.needs_keep_object()
     }
 
-    fn checks_then_writes(&self) -> bool {
-        self.0.raw.checks_then_writes()
+    fn observed(&self) -> Observed {
+        self.0.raw.observed()
     }
 }

@@ -292,8 +292,8 @@ impl Attachment {
     async fn check_conditions(&self) -> Result<()> {
         const IGNORED: &str = "run `stopover init` once, while no daemon runs: it creates the \
              identity without a condition";
-        const REFUSED: &str = "the store must implement create-only writes; if it answers that it \
-             does not implement them (501), run `stopover init` once, while no daemon runs";
+        const REFUSED: &str = "the store must implement create-only writes; if it has none, run \
+             `stopover init` once, while no daemon runs";
         let key = keys::probe(self.runtime.random.next_u64());
         let put = async |content: &str| {
             let content = format!("{content} {key}").into();

@@ -16,14 +16,16 @@ use super::error::{Result, StorageError};
 use super::fleet::Fleet;
 use super::health::{Failed, Health};
 use super::membership::MemberState;
-use super::probe;
+use super::probe::{self, Findings};
 use super::roster::Role;
 use crate::id::BaseName;
 use crate::runtime::Runtime;
 use crate::store::keys::{self, Folder};
 use crate::store::metrics::StorageMetrics;
 use crate::store::retry::{Retry, RetryPolicy};
-use crate::store::{ObjectMeta, Store, StoreError, StoreErrorKind, StoreLimits, if_found};
+use crate::store::{
+    ObjectMeta, Retention, Store, StoreError, StoreErrorKind, StoreLimits, if_found,
+};
 
 /// Waits between background probes.
 const PROBES: RetryPolicy = RetryPolicy {
@@ -49,6 +51,7 @@ pub(super) struct BaseDirectory {
     /// The same with contended puts repeated only: a probe is to notice everything else.
     probed: Arc<dyn Store>,
     ignores_preconditions: AtomicBool,
+    warned_of_retention: AtomicBool,
     health: Health,
     /// Notified when the health changes; shared by all base directories.
     changed: Arc<Notify>,
@@ -69,6 +72,8 @@ pub struct BaseStatus {
     pub error: Option<String>,
     /// The last probe found that it applies writes whose condition does not hold.
     pub ignores_preconditions: bool,
+    /// Why it keeps what is deleted, if it has shown that it does.
+    pub retention: Option<Retention>,
     /// Why it cannot be read, as far as that is known.
     pub unreadable: Option<String>,
 }
@@ -102,6 +107,7 @@ impl BaseDirectory {
             fleet: Arc::clone(fleet),
             probed: Arc::new(probed),
             ignores_preconditions: AtomicBool::new(false),
+            warned_of_retention: AtomicBool::new(false),
             health: Health::default(),
             changed: Arc::clone(changed),
             metrics: metrics.clone(),
@@ -140,6 +146,7 @@ impl BaseDirectory {
             healthy: error.is_none(),
             error,
             ignores_preconditions: self.ignores_preconditions.load(Ordering::Relaxed),
+            retention: self.attachment.raw.observed().retention,
             unreadable: self.health.unreadable(),
         }
     }
@@ -229,12 +236,7 @@ impl BaseDirectory {
         };
         match probe::within_limit(probed, &self.runtime).await {
             Ok(findings) => {
-                let ignores = findings.ignores_preconditions;
-                if !self.ignores_preconditions.swap(ignores, Ordering::Relaxed) && ignores {
-                    tracing::warn!(base = %self.name, "store does not implement conditional \
-                        writes: an exchange whose lease is renewed during its collection may be \
-                        lost");
-                }
+                self.warn_of(findings);
                 self.recovered();
                 self.observed_read(&Ok(()));
                 if !identified {
@@ -245,6 +247,20 @@ impl BaseDirectory {
                 self.failed(&error);
                 self.observed_read(&self.read_once().await);
             }
+        }
+    }
+
+    /// Warns once of what a probe found about a store that works all the same.
+    fn warn_of(&self, found: Findings) {
+        let ignores = found.ignores_preconditions;
+        if !self.ignores_preconditions.swap(ignores, Ordering::Relaxed) && ignores {
+            tracing::warn!(base = %self.name, "store does not implement conditional writes: an \
+                exchange whose lease is renewed during its collection may be lost");
+        }
+        if let Some(retention) = found.retention
+            && !self.warned_of_retention.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(base = %self.name, "the base directory {}", retention.warning());
         }
     }
 

@@ -60,6 +60,7 @@ impl Storage {
 
     async fn remove_segments_of(&self, base: &BaseDirectory, exchange: &ExchangeId) -> Result<u64> {
         let listed = self.list_segments_in(base, exchange).await?;
+        let bytes = listed.iter().map(|(_, size)| size).sum();
         let segments = listed.into_iter();
         let keys: Vec<Key> = segments
             .map(|(id, _)| keys::segment(exchange, id))
@@ -69,6 +70,7 @@ impl Storage {
             let object = format!("{} segments of {exchange}", keys.len());
             let deleted = base.store.delete(keys).await;
             removed = deleted.map_err(|error| base.error("delete", object, error))?;
+            self.inner.metrics.count_deleted(&base.name, bytes);
         }
         Ok(removed + remove_temporaries(base, &keys::segments(exchange)).await?)
     }

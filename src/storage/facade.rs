@@ -18,7 +18,7 @@ use super::foreign::ForeignFolders;
 use super::identity::Identity;
 use super::membership::{MemberState, Membership};
 use super::roster::Roster;
-use crate::config::BaseDirectoryConfig;
+use crate::config::{BaseDirectoryConfig, Scheme};
 use crate::id::BaseName;
 use crate::runtime::Runtime;
 use crate::store::deadline::Deadline;
@@ -128,7 +128,10 @@ impl Storage {
             }
             let clock = runtime.clock.clone();
             let deadline = Deadline::new(store, limits.deadline, clock.clone());
-            let meter = Meter::new(Arc::new(deadline), name.clone(), metrics.clone(), clock);
+            let scheme = Scheme::of(&uri);
+            let charged = matches!(scheme, Some(Scheme::S3 | Scheme::Gs | Scheme::Az));
+            let base = name.clone();
+            let meter = Meter::new(Arc::new(deadline), base, charged, metrics.clone(), clock);
             let raw = Limit::new(Arc::new(meter), limits, runtime.tasks.clone());
             let attachment = Attachment::new(name, Arc::new(raw), &roster, identification, runtime);
             attached.push((attachment, uri, limits));

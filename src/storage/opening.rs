@@ -51,6 +51,7 @@ mod tests {
             error: error.map(str::to_owned),
             unreadable: unreadable.map(str::to_owned),
             ignores_preconditions: false,
+            retention: None,
         }
     }
 

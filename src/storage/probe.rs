@@ -12,7 +12,8 @@ use bytes::Bytes;
 use crate::runtime::Runtime;
 use crate::store::keys::{self, Key};
 use crate::store::{
-    DeleteOutcome, Precondition, Result, Store, StoreError, StoreErrorKind, Versioned, if_found,
+    DeleteOutcome, ObjectMeta, Precondition, Result, Retention, Store, StoreError, StoreErrorKind,
+    Versioned, if_found,
 };
 
 /// A store that takes longer than this for a few small objects is unusable for segments.
@@ -23,6 +24,8 @@ const TIME_LIMIT: Duration = Duration::from_secs(40);
 pub(super) struct Findings {
     /// Writes whose condition does not hold are applied, at least sometimes.
     pub ignores_preconditions: bool,
+    /// Why it keeps what is deleted, if it does.
+    pub retention: Option<Retention>,
 }
 
 /// One operation of a probe.
@@ -47,7 +50,7 @@ const LISTING: Step = Step {
 };
 const DELETING: Step = Step {
     doing: "deleting",
-    advice: "the daemon must be able to delete objects below the URI, many with one request",
+    advice: "the daemon must be able to delete objects below the URI",
 };
 const CREATING: Step = Step {
     doing: "creating, only if absent,",
@@ -102,6 +105,11 @@ pub(super) async fn probe(store: &dyn Store, runtime: &Runtime) -> Result<Findin
             return Err(wrong("still exists after it was deleted"));
         }
     }
+    let listed = list(store).await?;
+    let deleted = |found: &ObjectMeta| found.key == plain || found.key == conditional;
+    if listed.iter().any(deleted) {
+        return Err(wrong("is still listed after it was deleted"));
+    }
     Ok(findings)
 }
 
@@ -127,12 +135,16 @@ async fn write_and_read(store: &dyn Store, plain: &Key, conditional: &Key) -> Re
     let put = store.put(plain, parts.into()).await;
     put.map_err(|error| WRITING.failed(error))?;
     check_reads(store, plain, &content).await?;
-    let listed = store.list(&keys::probes()).await;
-    let listed = listed.map_err(|error| LISTING.failed(error))?;
+    let listed = list(store).await?;
     if !listed.iter().any(|found| found.key == *plain) {
         return Err(wrong("is not listed after it was written"));
     }
     check_conditions(store, conditional).await
+}
+
+async fn list(store: &dyn Store) -> Result<Vec<ObjectMeta>> {
+    let listed = store.list(&keys::probes()).await;
+    listed.map_err(|error| LISTING.failed(error))
 }
 
 async fn check_reads(store: &dyn Store, key: &Key, content: &str) -> Result<()> {
@@ -188,8 +200,10 @@ async fn check_conditions(store: &dyn Store, key: &Key) -> Result<Findings> {
     if delete(&replaced.version).await? != DeleteOutcome::Removed {
         return Err(wrong("was not deleted although it had not changed"));
     }
+    let observed = store.observed();
     Ok(Findings {
-        ignores_preconditions: created_twice || replaced_twice || store.checks_then_writes(),
+        ignores_preconditions: created_twice || replaced_twice || observed.checks_then_writes,
+        retention: observed.retention,
     })
 }
 

@@ -14,8 +14,8 @@ use bytes::Bytes;
 
 use super::keys::{Folder, Key};
 use super::{
-    DeleteOutcome, MAX_VERSIONED_SIZE, ObjectMeta, Precondition, Result, Store, StoreError,
-    StoreErrorKind, Tail, Versioned,
+    DeleteOutcome, MAX_VERSIONED_SIZE, ObjectMeta, Observed, Precondition, Result, Store,
+    StoreError, StoreErrorKind, Tail, Versioned,
 };
 use crate::runtime::Clock;
 
@@ -187,7 +187,7 @@ impl Store for Deadline {
         self.inner.needs_keep_object()
     }
 
-    fn checks_then_writes(&self) -> bool {
-        self.inner.checks_then_writes()
+    fn observed(&self) -> Observed {
+        self.inner.observed()
     }
 }

@@ -7,6 +7,7 @@
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What happened, as far as callers distinguish it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +68,10 @@ pub struct StoreError {
     pub contended: bool,
     /// The operation made no progress, or not enough, for as long as it may.
     pub timed_out: bool,
+    /// The credentials were valid once. Others may be on their way.
+    pub credentials_expired: bool,
+    /// How long the store asked to wait before the next attempt.
+    pub retry_after: Option<Duration>,
 }
 
 impl StoreError {
@@ -79,6 +84,8 @@ impl StoreError {
             hint: None,
             contended: false,
             timed_out: false,
+            credentials_expired: false,
+            retry_after: None,
         }
     }
 

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::error::Result;
 use super::keys::{Folder, Key};
+use super::observed::Observed;
 
 /// Largest object that [`Store::get_versioned`] reads, in bytes: markers are small.
 pub const MAX_VERSIONED_SIZE: u64 = 1 << 20;
@@ -174,9 +175,8 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
         false
     }
 
-    /// Whether the store was found to implement no conditional writes, so that a condition is
-    /// checked first and a write in between is lost.
-    fn checks_then_writes(&self) -> bool {
-        false
+    /// What the store was found to lack, or to do that nobody wants, so far.
+    fn observed(&self) -> Observed {
+        Observed::default()
     }
 }

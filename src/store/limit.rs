@@ -19,8 +19,8 @@ use tokio::sync::oneshot;
 use super::keys::{self, Folder, Key};
 use super::upload_window::{Started, UploadWindow};
 use super::{
-    DeleteOutcome, ObjectMeta, Precondition, Result, Store, StoreError, StoreLimits, Tail,
-    Versioned,
+    DeleteOutcome, ObjectMeta, Observed, Precondition, Result, Store, StoreError, StoreLimits,
+    Tail, Versioned,
 };
 use crate::fair::{FairPermit, FairSemaphore};
 use crate::runtime::TaskGroup;
@@ -240,7 +240,7 @@ impl Store for Limit {
         self.inner.needs_keep_object()
     }
 
-    fn checks_then_writes(&self) -> bool {
-        self.inner.checks_then_writes()
+    fn observed(&self) -> Observed {
+        self.inner.observed()
     }
 }

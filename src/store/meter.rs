@@ -14,7 +14,8 @@ use bytes::Bytes;
 use super::keys::{Folder, Key};
 use super::metrics::StorageMetrics;
 use super::{
-    DeleteOutcome, ObjectMeta, Precondition, Result, Store, StoreErrorKind, Tail, Versioned,
+    DeleteOutcome, ObjectMeta, Observed, Precondition, Result, Store, StoreErrorKind, Tail,
+    Versioned,
 };
 use crate::id::BaseName;
 use crate::runtime::Clock;
@@ -36,6 +37,8 @@ fn outcome<T>(result: &Result<T>) -> &'static str {
 pub struct Meter {
     inner: Arc<dyn Store>,
     base: BaseName,
+    /// Whether the store belongs to a cloud, which charges for each request.
+    charged: bool,
     metrics: StorageMetrics,
     clock: Clock,
 }
@@ -45,12 +48,14 @@ impl Meter {
     pub fn new(
         inner: Arc<dyn Store>,
         base: BaseName,
+        charged: bool,
         metrics: StorageMetrics,
         clock: Clock,
     ) -> Self {
         Self {
             inner,
             base,
+            charged,
             metrics,
             clock,
         }
@@ -64,8 +69,12 @@ impl Meter {
         let start = self.clock.now();
         let result = work.await;
         let elapsed = self.clock.now() - start;
+        let outcome = outcome(&result);
         self.metrics
-            .observe(&self.base, operation, outcome(&result), elapsed);
+            .observe(&self.base, operation, outcome, elapsed);
+        if self.charged && outcome != "unavailable" {
+            self.metrics.charge(&self.base, operation);
+        }
         result
     }
 }
@@ -144,7 +153,7 @@ impl Store for Meter {
         self.inner.needs_keep_object()
     }
 
-    fn checks_then_writes(&self) -> bool {
-        self.inner.checks_then_writes()
+    fn observed(&self) -> Observed {
+        self.inner.observed()
     }
 }

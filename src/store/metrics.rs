@@ -3,6 +3,7 @@
 //! Does: define, register and count them. Does not: measure operations (`meter`). Invariant: labels
 //! are names of base directories and constants, never keys.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -24,6 +25,12 @@ catalog! {
     WRITTEN: Counter Bytes Stable "stopover_storage_written" ["base"]
         "Bytes written to a base directory";
     READ: Counter Bytes Stable "stopover_storage_read" ["base"] "Bytes read from a base directory";
+    DELETED: Counter Bytes Stable "stopover_storage_deleted" ["base"]
+        "Bytes of segments that this daemon deleted from a base directory";
+    STORED: Gauge Bytes Stable "stopover_storage_stored" ["base"]
+        "Bytes of segments that this daemon stored for exchanges that it has not found closed yet";
+    DOLLARS: Counter Count Stable "stopover_storage_request_dollars" ["base", "operation"]
+        "Estimated price of the operations; 0 where the store is no cloud's";
     HEALTHY: Gauge Count Stable "stopover_storage_healthy" ["base"]
         "1 if the base directory is healthy, 0 while new segments avoid it";
     PUT_FAILURES: Counter Count Stable "stopover_storage_put_failures" ["base"]
@@ -34,20 +41,30 @@ catalog! {
 
 /// The values of the label `operation`.
 const OPERATIONS: [&str; 5] = ["put", "get", "list", "delete", "sweep"];
+/// Dollars for one request. The list price of Amazon S3 Standard (us-east-1) and of Google Cloud
+/// Storage Standard (a region): $0.005 for 1,000 PUT or LIST, $0.0004 for 1,000 GET, nothing for
+/// DELETE. From aws.amazon.com/s3/pricing and cloud.google.com/storage/pricing, unchanged for years
+/// up to 2026-11.
+const PUT_OR_LIST_PRICE: f64 = 0.005 / 1e3;
+const GET_PRICE: f64 = 0.0004 / 1e3;
 /// The values of the label `outcome`.
 const OUTCOMES: [&str; 5] = ["ok", "not_found", "unavailable", "refused", "corrupt"];
 
 type Labels<V, const N: usize> = [(&'static str, V); N];
 type BaseLabels = Labels<String, 1>;
+type OperationLabels = (BaseLabels, Labels<&'static str, 1>);
 type RequestLabels = (BaseLabels, Labels<&'static str, 2>);
 
 /// Metrics of all base directories; clones share their values.
 #[derive(Debug, Clone)]
 pub struct StorageMetrics {
     requests: Family<RequestLabels, Counter>,
-    durations: Family<(BaseLabels, Labels<&'static str, 1>), Histogram>,
+    durations: Family<OperationLabels, Histogram>,
     written: Family<BaseLabels, Counter>,
     read: Family<BaseLabels, Counter>,
+    deleted: Family<BaseLabels, Counter>,
+    stored: Family<BaseLabels, Gauge>,
+    dollars: Family<OperationLabels, Counter<f64, AtomicU64>>,
     healthy: Family<BaseLabels, Gauge>,
     put_failures: Family<BaseLabels, Counter>,
     ignored_keys: Family<BaseLabels, Counter>,
@@ -63,6 +80,9 @@ impl Default for StorageMetrics {
             }),
             written: Family::default(),
             read: Family::default(),
+            deleted: Family::default(),
+            stored: Family::default(),
+            dollars: Family::default(),
             healthy: Family::default(),
             put_failures: Family::default(),
             ignored_keys: Family::default(),
@@ -77,6 +97,9 @@ impl StorageMetrics {
         DURATION.register(registry, self.durations.clone());
         WRITTEN.register(registry, self.written.clone());
         READ.register(registry, self.read.clone());
+        DELETED.register(registry, self.deleted.clone());
+        STORED.register(registry, self.stored.clone());
+        DOLLARS.register(registry, self.dollars.clone());
         HEALTHY.register(registry, self.healthy.clone());
         PUT_FAILURES.register(registry, self.put_failures.clone());
         IGNORED_KEYS.register(registry, self.ignored_keys.clone());
@@ -95,6 +118,17 @@ impl StorageMetrics {
         self.requests
             .get_or_create(&request_labels(base, operation, outcome))
             .inc();
+    }
+
+    /// Counts what a cloud charges for an operation that it answered.
+    pub(super) fn charge(&self, base: &BaseName, operation: &'static str) {
+        let price = match operation {
+            "put" | "list" => PUT_OR_LIST_PRICE,
+            "get" => GET_PRICE,
+            _ => return,
+        };
+        let dollars = (labels(base), [("operation", operation)]);
+        self.dollars.get_or_create(&dollars).inc_by(price);
     }
 
     pub(super) fn count_written(&self, base: &BaseName, bytes: usize) {
@@ -117,9 +151,13 @@ impl StorageMetrics {
             })
         });
         create_series(&self.requests, requests);
+        let operations = OPERATIONS.map(|operation| (base.clone(), [("operation", operation)]));
+        create_series(&self.dollars, operations);
+        create_series(&self.stored, [base.clone()]);
         for family in [
             &self.written,
             &self.read,
+            &self.deleted,
             &self.put_failures,
             &self.ignored_keys,
         ] {
@@ -132,6 +170,15 @@ impl StorageMetrics {
         self.healthy
             .get_or_create(&labels(base))
             .set(healthy.into());
+    }
+
+    pub(crate) fn count_deleted(&self, base: &BaseName, bytes: u64) {
+        self.deleted.get_or_create(&labels(base)).inc_by(bytes);
+    }
+
+    /// Adds to what is stored for open exchanges, or removes from it.
+    pub(crate) fn add_stored(&self, base: &BaseName, bytes: i64) {
+        self.stored.get_or_create(&labels(base)).inc_by(bytes);
     }
 
     pub(crate) fn count_put_failure(&self, base: &BaseName) {

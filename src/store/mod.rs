@@ -20,6 +20,7 @@ pub mod local;
 pub mod meter;
 pub mod metrics;
 pub mod object;
+mod observed;
 pub mod open;
 mod opened;
 pub mod options;
@@ -35,3 +36,4 @@ pub use interface::{
     DeleteOutcome, MAX_VERSIONED_SIZE, ObjectMeta, Precondition, Store, Tail, Versioned,
 };
 pub use limits::StoreLimits;
+pub use observed::{Observed, Retention};

@@ -171,6 +171,7 @@ fn open_store(uri: &BaseUri, options: &mut Options, runtime: &Runtime) -> Option
     let connector = Connector {
         policy: with_timeout(DeadlinePolicy::REMOTE),
         clock: runtime.clock.clone(),
+        seen: Arc::default(),
     };
     let mut opened = match uri.scheme() {
         Scheme::File => open_folder(uri, options, runtime),

@@ -124,6 +124,16 @@ impl Options {
         self.remaining.remove(name)
     }
 
+    /// Adds an option that another one, `source`, stands for; reports it if it was given itself.
+    pub fn add_from(&mut self, source: &str, name: &str, value: &str) {
+        if self.has(name) {
+            return self.refuse(name, &format!("and `{source}` contradict; set one"));
+        }
+        let value = Secret::from(value);
+        self.remember_secret(name, &value);
+        self.remaining.insert(name.to_owned(), value);
+    }
+
     /// Whether an option was given and has not been removed yet.
     pub fn has(&self, name: &str) -> bool {
         self.remaining.contains_key(name)
@@ -173,6 +183,20 @@ impl Options {
         }
         self.refuse_form(name, &text);
         None
+    }
+
+    /// Tells the operator that the environment has a variable that means nothing here.
+    pub fn notice_of_variable(&mut self, name: &str, what: &str) {
+        if self.variables.iter().any(|(known, _)| known == name) {
+            self.notices
+                .push(format!("environment variable {name}: {what}"));
+        }
+    }
+
+    /// Whether the environment names a file with a pod's token.
+    pub fn has_token_file(&self) -> bool {
+        let name = "AWS_WEB_IDENTITY_TOKEN_FILE";
+        self.variables.iter().any(|(known, _)| known == name)
     }
 
     /// Removes the options whose names begin with the prefix of the store's client.

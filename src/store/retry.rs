@@ -16,8 +16,8 @@ use tokio::time::Instant;
 
 use super::keys::{Folder, Key};
 use super::{
-    DeleteOutcome, ObjectMeta, Precondition, Result, Store, StoreError, StoreErrorKind, Tail,
-    Versioned,
+    DeleteOutcome, ObjectMeta, Observed, Precondition, Result, Store, StoreError, StoreErrorKind,
+    Tail, Versioned,
 };
 use crate::runtime::Runtime;
 
@@ -115,6 +115,7 @@ impl Retry {
                 result => return result,
             };
             let wait = self.policy.wait(number, random.next_u64());
+            let wait = wait.max(error.retry_after.unwrap_or_default());
             if deadline.is_some_and(|deadline| clock.now() + wait > deadline) {
                 return Err(error);
             }
@@ -183,7 +184,7 @@ impl Store for Retry {
         self.inner.needs_keep_object()
     }
 
-    fn checks_then_writes(&self) -> bool {
-        self.inner.checks_then_writes()
+    fn observed(&self) -> Observed {
+        self.inner.observed()
     }
 }

@@ -154,6 +154,8 @@ catalog! {
     SINKS_OPEN: Gauge Count Stable "stopover_sinks_open" [] "Open sinks";
     EXCHANGES_WITH_SINKS: Gauge Count Stable "stopover_exchanges_with_sinks" []
         "Exchanges that this daemon has had sinks of and has not found closed yet";
+    EXCHANGES_BY_AGE: Gauge Count Stable "stopover_exchanges_by_age" ["age"]
+        "The same by the time since their first sink here; age: below 1m, 10m, 1h or 1d, or older";
     ACCEPTS_EXCHANGES: Gauge Count Stable "stopover_accepts_exchanges" []
         "1 if new exchanges can be opened, 0 while the start or a base directory prevents it";
     UPLOADS_IN_FLIGHT: Gauge Count Stable "stopover_uploads_in_flight" [] "Uploads in progress";
@@ -181,6 +183,10 @@ catalog! {
         "Reloads of changed token or certificate files; outcome: ok, refused";
     CREDENTIALS_STALE: Gauge Count Stable "stopover_credentials_stale" ["credential"]
         "1 while a changed token or certificate file is invalid and the previous one is used";
+    CREDENTIALS_NOT_BEFORE: Gauge Seconds Stable "stopover_credentials_not_before" ["credential"]
+        "Since when a credential is valid, in seconds since 1970; tls: the certificate chain";
+    CREDENTIALS_NOT_AFTER: Gauge Seconds Stable "stopover_credentials_not_after" ["credential"]
+        "When a credential expires, in seconds since 1970; tls: the first certificate of the chain";
     HANDSHAKES_FAILED: Counter Count Stable "stopover_tls_handshakes_failed" []
         "TLS handshakes that failed or took longer than limits.header_timeout";
     MEMORY_CAPACITY: Gauge Bytes Stable "stopover_memory_capacity" ["pool"]
@@ -195,6 +201,8 @@ catalog! {
         "Queries with a reservation that waits because of the query's own limit";
     SLOT_WAITERS: Gauge Count Stable "stopover_slot_waiters" ["direction"]
         "Requests that wait for a slot: limits.max_concurrent_reads or the limits of their query";
+    CLOCK: Gauge Seconds Stable "stopover_clock" []
+        "The daemon's wall clock at the scrape, in seconds since 1970";
     PROCESS_CPU: Counter Seconds Stable "process_cpu" []
         "User and system CPU time spent";
     PROCESS_RESIDENT: Gauge Bytes Stable "process_resident_memory" [] "Resident memory";

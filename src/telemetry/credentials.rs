@@ -39,6 +39,9 @@ type Labels<const N: usize> = [(&'static str, &'static str); N];
 pub struct CredentialMetrics {
     reloads: Family<Labels<2>, Counter>,
     stale: Family<Labels<1>, Gauge>,
+    /// Without a series for what does not expire or is not configured.
+    not_before: Family<Labels<1>, Gauge>,
+    not_after: Family<Labels<1>, Gauge>,
     handshakes_failed: Counter,
 }
 
@@ -58,6 +61,15 @@ impl CredentialMetrics {
         self.stale.get_or_create(&[credential]).get() == 1
     }
 
+    /// Records when a credential in use is valid, in seconds since 1970.
+    pub fn set_validity(&self, credential: Credential, not_before: u64, not_after: u64) {
+        let credential = ("credential", credential.as_str());
+        for (family, seconds) in [(&self.not_before, not_before), (&self.not_after, not_after)] {
+            let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+            family.get_or_create(&[credential]).set(seconds);
+        }
+    }
+
     /// Records a TLS handshake that failed or timed out.
     pub fn handshake_failed(&self) {
         self.handshakes_failed.inc();
@@ -73,6 +85,8 @@ impl CredentialMetrics {
         }
         catalog::CREDENTIAL_RELOADS.register(registry, self.reloads.clone());
         catalog::CREDENTIALS_STALE.register(registry, self.stale.clone());
+        catalog::CREDENTIALS_NOT_BEFORE.register(registry, self.not_before.clone());
+        catalog::CREDENTIALS_NOT_AFTER.register(registry, self.not_after.clone());
         catalog::HANDSHAKES_FAILED.register(registry, self.handshakes_failed.clone());
     }
 }

@@ -4,6 +4,7 @@
 //! something is counted. Invariant: no label holds an exchange id.
 
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
@@ -23,6 +24,8 @@ pub struct Metrics {
     pub sinks_failed: Counter,
     pub sinks_open: Gauge,
     pub exchanges_with_sinks: Gauge,
+    /// By age, which `ingest` defines.
+    pub exchanges_by_age: Family<[(&'static str, &'static str); 1], Gauge>,
     pub accepts_exchanges: Gauge,
     pub uploads_in_flight: Gauge,
     pub reads: Counter,
@@ -60,6 +63,7 @@ impl Metrics {
         for (definition, counter) in counters {
             definition.register(registry, counter.clone());
         }
+        catalog::EXCHANGES_BY_AGE.register(registry, self.exchanges_by_age.clone());
         let gauges = [
             (&catalog::SINKS_OPEN, &self.sinks_open),
             (&catalog::EXCHANGES_WITH_SINKS, &self.exchanges_with_sinks),

@@ -1,7 +1,8 @@
-//! Metrics of the process itself: memory, file descriptors, CPU time, start time.
+//! Metrics of the process itself: memory, file descriptors, CPU time, start time, wall clock.
 //!
-//! Does: read `/proc/self` at each scrape. Does not: fail: what cannot be read is omitted.
-//! Invariant: the names are those that Prometheus client libraries have in common.
+//! Does: read `/proc/self` and the clock at each scrape. Does not: fail: what cannot be read is
+//! omitted. Invariant: the names that start with `process_` are those that Prometheus client
+//! libraries have in common.
 
 use std::fmt;
 
@@ -12,10 +13,13 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::catalog::{self, Kind};
+use crate::runtime::Clock;
 
 /// Collects the metrics of this process.
 #[derive(Debug)]
-pub(super) struct ProcessCollector;
+pub(super) struct ProcessCollector {
+    pub clock: Clock,
+}
 
 #[derive(Debug, Default, PartialEq)]
 struct Sample {
@@ -29,7 +33,9 @@ struct Sample {
 impl Collector for ProcessCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let sample = sample();
+        let clock_seconds = self.clock.wall_millis() as f64 / 1e3;
         let metrics = [
+            (&catalog::CLOCK, Some(clock_seconds)),
             (&catalog::PROCESS_CPU, sample.cpu_seconds),
             (&catalog::PROCESS_RESIDENT, sample.resident_bytes),
             (&catalog::PROCESS_FDS, sample.open_fds),

@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 use super::catalog;
 use super::metrics::Metrics;
 use super::process::ProcessCollector;
+use crate::runtime::Clock;
 
 /// All metrics of a daemon. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -20,12 +21,12 @@ pub struct MetricsRegistry(Arc<Mutex<Registry>>);
 
 impl MetricsRegistry {
     /// A registry with the metrics of the daemon, the process and the build.
-    pub fn new(metrics: &Metrics) -> Self {
+    pub fn new(metrics: &Metrics, clock: Clock) -> Self {
         let mut registry = Registry::default();
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         catalog::BUILD.register(&mut registry, build);
         metrics.register(&mut registry);
-        registry.register_collector(Box::new(ProcessCollector));
+        registry.register_collector(Box::new(ProcessCollector { clock }));
         Self(Arc::new(Mutex::new(registry)))
     }
 

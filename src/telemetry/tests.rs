@@ -10,6 +10,7 @@ use super::pools::{PoolCollector, SlotCollector};
 use super::registry::MetricsRegistry;
 use crate::fair::FairSemaphore;
 use crate::memory::MemoryPool;
+use crate::runtime::Clock;
 
 /// What a daemon exports, with a value in every family.
 fn everything() -> String {
@@ -19,7 +20,10 @@ fn everything() -> String {
     let credentials = CredentialMetrics::default();
     credentials.reloaded(Credential::Tokens, false);
     credentials.handshake_failed();
-    let registry = MetricsRegistry::new(&Metrics::default());
+    credentials.set_validity(Credential::Tls, 1_000, 2_000);
+    let metrics = Metrics::default();
+    drop(metrics.exchanges_by_age.get_or_create(&[("age", "1m")]));
+    let registry = MetricsRegistry::new(&metrics, Clock::default());
     let pools = vec![("write", MemoryPool::new("write", 100))];
     registry.extend(|r| {
         r.register_collector(Box::new(PoolCollector::new(pools)));
@@ -91,7 +95,7 @@ fn values_arrive_with_their_labels_units_and_totals() {
     http.started();
     http.started();
     http.finished("/readyz", "GET", Some(5), Duration::from_millis(3));
-    let registry = MetricsRegistry::new(&metrics);
+    let registry = MetricsRegistry::new(&metrics, Clock::default());
     let pool = MemoryPool::new("read", 100);
     let held = pool.try_reserve("q", 40).unwrap();
     let pools = PoolCollector::new(vec![("read", pool)]);

@@ -133,6 +133,44 @@ async fn every_counter_is_exported_from_the_start() {
     server.shut_down().await;
 }
 
+#[tokio::test]
+async fn what_is_stored_for_open_exchanges_is_counted_until_it_is_deleted() {
+    let base_folder = BaseFolder::new();
+    let server = TestServer::open(&base_folder.config()).await;
+    let stored = "stopover_storage_stored_bytes{base=\"main\"}";
+    let deleted = "stopover_storage_deleted_bytes_total{base=\"main\"}";
+    // Names of the same length, so that the segments have the same size.
+    for exchange in ["q-1", "q-2"] {
+        server.announce(exchange, 1).await;
+        write_task(&server, exchange, 0, "pages").await;
+    }
+    let written = server.metric("stopover_segments_written_bytes_total").await;
+    assert!(written > 0);
+    assert_eq!(server.metric(stored).await, written);
+    assert_eq!(server.metric(deleted).await, 0);
+    let young = "stopover_exchanges_by_age{age=\"1m\"}";
+    assert_eq!(server.metric(young).await, 2);
+    assert_eq!(
+        server.metric("stopover_exchanges_by_age{age=\"1d\"}").await,
+        0
+    );
+
+    server.delete("/v1/exchanges/q-1").await;
+    assert_eq!(server.metric(deleted).await, written / 2);
+    assert_eq!(server.metric(stored).await, written / 2);
+    assert_eq!(server.metric(young).await, 1);
+    server.delete("/v1/exchanges/q-2").await;
+    assert_eq!(server.metric(stored).await, 0);
+    assert_eq!(server.metric(deleted).await, written);
+    let price = "stopover_storage_request_dollars_total{base=\"main\",operation=\"put\"}";
+    let text = server.get("/metrics").await.text().await.unwrap();
+    assert!(
+        text.contains(&format!("{price} 0.0\n")),
+        "a folder costs nothing: {text}"
+    );
+    server.shut_down().await;
+}
+
 /// Story: of two base directories one lost its bucket. Every announcement was answered 503, and
 /// `/readyz` said ready.
 #[tokio::test]

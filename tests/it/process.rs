@@ -1,12 +1,14 @@
 //! Claims about the program: real processes, killed and stopped, on local folders.
 
 use std::io::{Read as _, Seek as _};
+use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, StatusCode};
 
 pub use crate::support::process::Process;
+use crate::support::process::command;
 
 pub async fn announce(http: &Client, daemon: &Process, exchange: &str) {
     let url = format!("{}/v1/exchanges/{exchange}", daemon.url);
@@ -120,6 +122,36 @@ fn a_daemon_without_a_token_refuses_to_listen_beyond_loopback() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{stderr}");
     assert!(stderr.contains("allow_remote_without_token"), "{stderr}");
+}
+
+/// Story: a unit of `Type=notify` is killed if it does not report its start. A daemon whose base
+/// directory is away serves all the same, so it has to report.
+#[test]
+fn systemd_hears_that_a_daemon_listens_serves_and_drains_although_its_base_directory_is_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let obstacle = folder.path().join("spool");
+    std::fs::write(&obstacle, "a file in the place of the folder").unwrap();
+    let path = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    let heard = || {
+        let mut message = [0; 1024];
+        let length = socket.recv(&mut message).unwrap();
+        String::from_utf8_lossy(&message[..length]).into_owned()
+    };
+    let mut daemon = command(&obstacle, &["--set", "server.start_timeout=1s"]);
+    daemon.env("NOTIFY_SOCKET", &path);
+    let daemon = Process::spawn(daemon);
+    let started = heard();
+    assert!(started.contains("READY=1"), "{started}");
+    let serving = heard();
+    assert!(serving.contains("STATUS=serving 127.0.0.1:"), "{serving}");
+    daemon.terminate();
+    let stopping = heard();
+    assert!(stopping.contains("STOPPING=1"), "{stopping}");
+    assert!(daemon.wait().success());
 }
 
 async fn wait_until_draining(http: &Client, daemon: &Process) {

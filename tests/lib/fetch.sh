@@ -3,6 +3,10 @@
 #
 #   tests/lib/fetch.sh jdk         the home of a JDK 25 or newer (searched for, never installed)
 #   tests/lib/fetch.sh versitygw   the S3 server of the tests, built with Go
+#   tests/lib/fetch.sh helm, actionlint  the path of each, built with Go
+#   tests/lib/fetch.sh prometheus, promtool  the path of each
+#   tests/lib/fetch.sh crds        the folder of the Prometheus operator's schemas
+#   tests/lib/fetch.sh kubernetes-validate  the path of a validator with the schemas, by pip
 #   tests/lib/fetch.sh trino       an unpacked Trino server (lib/ and two plugins), by Maven
 #   tests/lib/fetch.sh trino-full  the same with the connectors that the tests use
 #   tests/lib/fetch.sh postgresql  the path of an executable `postgres`
@@ -19,11 +23,15 @@
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 VERSITYGW_VERSION=v1.8.0
+HELM_VERSION=v3.22.0
+OPERATOR_VERSION=v0.85.0     # of the Prometheus operator, whose schemas the module contains
+ACTIONLINT_VERSION=v1.7.12
 TRINO_VERSION=476
 CARGO_FUZZ_VERSION=0.13.2
 CARGO_DENY_VERSION=0.20.2
 CARGO_MUTANTS_VERSION=27.1.0
 SCHEMATHESIS_VERSION=4.32.5
+KUBERNETES_VALIDATE_VERSION=1.37.0 # the newest version of Kubernetes whose schemas it has
 JDK_AT_LEAST=25              # Trino 476 needs 24, the suites against 483 need 25
 GO_AT_LEAST=21               # since 1.21, Go downloads the toolchain that a module requires
 GO_TOOLCHAIN=go1.26.0        # used if the distribution's Go is older
@@ -64,7 +72,7 @@ find_jdk() {
         "and Trino need it. Install one, for example Temurin 25, or set JAVA_HOME."
 }
 
-# --- versitygw -------------------------------------------------------------------------------
+# --- programs that Go builds --------------------------------------------------------------------
 
 go_minor() { "$1" env GOVERSION 2>/dev/null | sed -n 's/^go1\.\([0-9]*\).*/\1/p'; }
 
@@ -88,8 +96,9 @@ find_go() {
         { apt-get update && apt-get install -y --no-install-recommends golang-go; } >&2
         go=$(command -v go || true)
     fi
-    [ -n "$go" ] || die "no go on PATH to build versitygw, the S3 server of the tests. Install Go" \
-        "1.$GO_AT_LEAST or newer, or set STOPOVER_TEST_VERSITYGW to a versitygw binary."
+    [ -n "$go" ] || die "no go on PATH to build versitygw, the S3 server of the tests, and what" \
+        "checks deploy/. Install Go 1.$GO_AT_LEAST or newer, or set STOPOVER_TEST_VERSITYGW to a" \
+        "versitygw binary."
     if [ "$(go_minor "$go")" -ge "$GO_AT_LEAST" ]; then
         printf '%s\n' "$go"
     else
@@ -97,20 +106,26 @@ find_go() {
     fi
 }
 
-build_versitygw() {
-    local target="$CACHE/bin/versitygw-$VERSITYGW_VERSION" go build
+# build_go_tool NAME VERSION PACKAGE: at low priority, since it compiles for minutes.
+build_go_tool() {
+    local name=$1 version=$2 target="$CACHE/bin/$1-$2" go build
     [ -x "$target" ] && return
     go=$(find_go)
-    say "building versitygw $VERSITYGW_VERSION (once, about two minutes)"
-    build=$(scratch versitygw)
+    say "building $name $version (once, one to four minutes)"
+    build=$(scratch "$name")
     # shellcheck disable=SC2064
     trap "rm -rf '$build'" EXIT
-    GOBIN="$build" GOFLAGS=-mod=mod "$go" install \
-        "github.com/versity/versitygw/cmd/versitygw@$VERSITYGW_VERSION" >&2
+    GOBIN="$build" GOFLAGS=-mod=mod nice -n 10 "$go" install "$3@$version" >&2
     mkdir -p "$CACHE/bin"
-    mv "$build/versitygw" "$target"
+    mv "$build/$name" "$target"
     rm -rf "$build"
     trap - EXIT
+}
+
+# fetch_go_tool NAME VERSION PACKAGE: its executable.
+fetch_go_tool() {
+    with_lock "$1" build_go_tool "$@"
+    printf '%s\n' "$CACHE/bin/$1-$2"
 }
 
 fetch_versitygw() {
@@ -120,8 +135,16 @@ fetch_versitygw() {
         printf '%s\n' "$STOPOVER_TEST_VERSITYGW"
         return
     fi
-    with_lock versitygw build_versitygw
-    printf '%s\n' "$CACHE/bin/versitygw-$VERSITYGW_VERSION"
+    fetch_go_tool versitygw "$VERSITYGW_VERSION" github.com/versity/versitygw/cmd/versitygw
+}
+
+# Only downloaded: the module contains the schemas that its generator wrote.
+fetch_crds() {
+    local go module=github.com/prometheus-operator/prometheus-operator
+    go=$(find_go)
+    "$go" mod download "$module@$OPERATOR_VERSION" >&2
+    module=$("$go" env GOMODCACHE)/$module@$OPERATOR_VERSION
+    printf '%s\n' "$module/example/prometheus-operator-crd"
 }
 
 # --- Trino -----------------------------------------------------------------------------------
@@ -204,7 +227,7 @@ fetch_trino_full() {
     printf '%s\n' "$CACHE/trino-full-$TRINO_VERSION"
 }
 
-# --- databases -------------------------------------------------------------------------------
+# --- Debian's packages -----------------------------------------------------------------------
 
 # unpack_debian NAME PACKAGE: unpacks the package and its missing dependencies into the cache.
 # Nothing is installed, so no service starts and root is not needed.
@@ -230,9 +253,9 @@ unpack_debian() {
     trap - EXIT
 }
 
-# fetch_database NAME PROGRAM PACKAGE VARIABLE: the executable that the variable names, else the
+# fetch_debian NAME PROGRAM PACKAGE VARIABLE: the executable that the variable names, else the
 # installed one, else the one in Debian's package.
-fetch_database() {
+fetch_debian() {
     local name=$1 program=$2 package=$3 variable=$4 found
     found=${!variable:-}
     if [ -n "$found" ]; then
@@ -243,8 +266,8 @@ fetch_database() {
     found=$(installed "$program")
     if [ -z "$found" ]; then
         command -v apt-get >/dev/null 2>&1 && command -v dpkg-deb >/dev/null 2>&1 ||
-            die "$program is not installed; the tests of Trino's connectors need it. Install" \
-                "it, or set $variable to its executable."
+            die "$program is not installed; the tests need it. Install it, or set $variable to" \
+                "its executable."
         with_lock "$name" unpack_debian "$name" "$package"
         found=$(find "$CACHE/$name/usr" -type f -name "$program" -perm -u+x | sort -V | tail -n 1)
     fi
@@ -302,21 +325,23 @@ fetch_cargo_tool() {
     printf '%s\n' "$CACHE/$1-$2/bin"
 }
 
-# A virtual environment cannot be moved, so its last file marks it as complete.
-install_schemathesis() {
-    local target="$CACHE/schemathesis-$SCHEMATHESIS_VERSION"
+# install_python_tool NAME VERSION: a virtual environment cannot be moved, so its last file marks it
+# as complete.
+install_python_tool() {
+    local target="$CACHE/$1-$2"
     [ -f "$target/complete" ] && return
-    say "fetching schemathesis $SCHEMATHESIS_VERSION (once)"
+    say "fetching $1 $2 (once)"
     rm -rf "$target"
     python3 -m venv "$target" >&2 || die "python3 with its venv module is needed"
-    "$target/bin/pip" install -q "schemathesis==$SCHEMATHESIS_VERSION" >&2
+    "$target/bin/pip" install -q "$1==$2" >&2
     touch "$target/complete"
 }
 
-fetch_schemathesis() {
-    command -v python3 >/dev/null 2>&1 || die "python3 is not on PATH: schemathesis needs it"
-    with_lock schemathesis install_schemathesis
-    printf '%s\n' "$CACHE/schemathesis-$SCHEMATHESIS_VERSION/bin/schemathesis"
+# fetch_python_tool NAME VERSION: its executable, which has the name of the package.
+fetch_python_tool() {
+    command -v python3 >/dev/null 2>&1 || die "python3 is not on PATH: $1 needs it"
+    with_lock "$1" install_python_tool "$1" "$2"
+    printf '%s\n' "$CACHE/$1-$2/bin/$1"
 }
 
 case "${1:-}" in
@@ -324,17 +349,26 @@ case "${1:-}" in
     cargo-fuzz) fetch_cargo_fuzz ;;
     cargo-deny) fetch_cargo_tool cargo-deny "$CARGO_DENY_VERSION" ;;
     cargo-mutants) fetch_cargo_tool cargo-mutants "$CARGO_MUTANTS_VERSION" ;;
-    schemathesis) fetch_schemathesis ;;
+    schemathesis) fetch_python_tool schemathesis "$SCHEMATHESIS_VERSION" ;;
     versitygw) fetch_versitygw ;;
+    helm) fetch_go_tool helm "$HELM_VERSION" helm.sh/helm/v3/cmd/helm ;;
+    actionlint)
+        fetch_go_tool actionlint "$ACTIONLINT_VERSION" github.com/rhysd/actionlint/cmd/actionlint
+        ;;
+    prometheus | promtool) fetch_debian prometheus "$1" prometheus "STOPOVER_TEST_${1^^}" ;;
+    crds) fetch_crds ;;
+    kubernetes-validate)
+        fetch_python_tool kubernetes-validate "$KUBERNETES_VALIDATE_VERSION"
+        ;;
     trino) fetch_trino ;;
     trino-full) fetch_trino_full ;;
     postgresql)
-        fetch_database postgresql postgres "$(postgresql_package)" STOPOVER_TEST_POSTGRES
+        fetch_debian postgresql postgres "$(postgresql_package)" STOPOVER_TEST_POSTGRES
         ;;
-    mariadb) fetch_database mariadb mariadbd mariadb-server-core STOPOVER_TEST_MARIADB ;;
+    mariadb) fetch_debian mariadb mariadbd mariadb-server-core STOPOVER_TEST_MARIADB ;;
     *)
         die "usage: tests/lib/fetch.sh" \
-            "jdk|versitygw|trino|trino-full|postgresql|mariadb|cargo-fuzz|cargo-deny|cargo-mutants|\
-schemathesis"
+            "jdk|versitygw|helm|actionlint|prometheus|promtool|crds|kubernetes-validate|trino|\
+trino-full|postgresql|mariadb|cargo-fuzz|cargo-deny|cargo-mutants|schemathesis"
         ;;
 esac

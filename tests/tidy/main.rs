@@ -27,7 +27,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("fair", &[]),
     ("memory", &["fair"]),
     ("config", &["id"]),
-    ("telemetry", &["config", "fair", "memory"]),
+    ("telemetry", &["config", "fair", "memory", "runtime"]),
     ("segment", &["crc", "id"]),
     ("store", &["config", "fair", "id", "runtime", "telemetry"]),
     ("storage", &["config", "crc", "id", "runtime", "store"]),

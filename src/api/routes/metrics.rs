@@ -17,5 +17,6 @@ const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=u
         body = String, content_type = "application/openmetrics-text"))
 )]
 pub(crate) async fn metrics(State(state): State<SharedState>) -> impl IntoResponse {
+    state.parts.ingest.record_ages();
     ([(CONTENT_TYPE, MEDIA_TYPE)], state.parts.registry.encode())
 }

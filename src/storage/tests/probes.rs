@@ -14,7 +14,8 @@ use crate::store::keys::{Folder, Key};
 use crate::store::tests::fake_s3::{FakeS3, Kind, Oddity};
 use crate::store::tests::faulty::{Fault, FaultyStore};
 use crate::store::{
-    DeleteOutcome, ObjectMeta, Precondition, Result, Store, StoreError, Versioned, if_found,
+    DeleteOutcome, ObjectMeta, Observed, Precondition, Result, Retention, Store, StoreError,
+    Versioned, if_found,
 };
 
 /// What a store does with conditions.
@@ -109,8 +110,11 @@ impl Store for Odd {
         self.0.remove_stale_temporaries(folder).await
     }
 
-    fn checks_then_writes(&self) -> bool {
-        self.1 == Conditions::Checked
+    fn observed(&self) -> Observed {
+        Observed {
+            checks_then_writes: self.1 == Conditions::Checked,
+            ..Observed::default()
+        }
     }
 }
 
@@ -235,17 +239,14 @@ async fn a_probe_detects_a_store_that_returns_too_little() {
 async fn a_server_that_does_not_implement_a_request_is_named_with_the_operation() {
     let cases = [
         (Kind::Put, 403, "writing a probe object"),
-        (Kind::Create, 400, "testing create-only writes"),
         (Kind::Create, 403, "testing create-only writes"),
         (
             Kind::Replace,
-            400,
+            403,
             "replacing, only if unchanged, a probe object",
         ),
         (Kind::Get, 403, "reading its identity"),
         (Kind::List, 403, "listing"),
-        (Kind::Delete, 403, "deleting a probe object"),
-        (Kind::Delete, 501, "deleting a probe object"),
     ];
     for (kind, status, words) in cases {
         let (base, _server) = probed_over_http(Oddity::Answers(kind, status)).await;
@@ -269,17 +270,59 @@ async fn a_server_that_does_not_implement_a_request_is_named_with_the_operation(
 }
 
 #[tokio::test]
-async fn a_server_is_usable_whether_or_not_it_implements_conditions() {
+async fn a_server_without_conditions_bulk_deletes_or_suffix_ranges_is_usable() {
     for (oddity, ignores) in [
         (Oddity::None, false),
         (Oddity::IgnoresConditions, true),
         (Oddity::Answers(Kind::Create, 501), true),
         (Oddity::Answers(Kind::Replace, 501), true),
+        (Oddity::Answers(Kind::Replace, 400), true),
+        (Oddity::Answers(Kind::Create, 405), true),
+        (Oddity::Answers(Kind::Create, 400), true),
+        (Oddity::Answers(Kind::Delete, 501), false),
+        (Oddity::Answers(Kind::Delete, 403), false),
+        (Oddity::Answers(Kind::Delete, 404), false),
+        (Oddity::NoBulkDelete, false),
+        (Oddity::NoSuffix, false),
+        (Oddity::TagsOfWrites, false),
     ] {
         let (base, _server) = probed_over_http(oddity).await;
         assert!(base.healthy, "{oddity:?}: {base:?}");
         assert_eq!(base.ignores_preconditions, ignores, "{oddity:?}");
     }
+}
+
+#[tokio::test]
+async fn a_server_whose_lists_lag_behind_is_refused() {
+    for (oddity, words) in [
+        (Oddity::ListsLate, "is not listed after it was written"),
+        (Oddity::ListsDeleted, "is still listed after it was deleted"),
+    ] {
+        let (base, _server) = probed_over_http(oddity).await;
+        let error = base.error.expect("a stale list");
+        assert!(error.contains(words), "{error}");
+        assert!(error.contains("use another one"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_that_keeps_what_is_deleted_works_and_is_named() {
+    for (oddity, retention) in [
+        (Oddity::None, None),
+        (Oddity::Versions, Some(Retention::Versions)),
+        (Oddity::Locks, Some(Retention::ObjectLock)),
+    ] {
+        let (base, _server) = probed_over_http(oddity).await;
+        assert!(base.healthy, "{oddity:?}: {base:?}");
+        assert_eq!(base.retention, retention, "{oddity:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_that_wants_checksums_names_the_option() {
+    let (base, _server) = probed_over_http(Oddity::WantsChecksum).await;
+    let error = base.error.expect("an upload without a checksum");
+    assert!(error.contains("upload_checksum = \"crc64nvme\""), "{error}");
 }
 
 async fn probed_over_http(oddity: Oddity) -> (BaseStatus, FakeS3) {

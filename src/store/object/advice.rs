@@ -6,8 +6,16 @@
 
 use super::client_messages::{
     TlsFailure, is_role_request, is_wrong_region, lacks_credentials, lacks_entity_tag,
-    lacks_token_file, tls_failure,
+    lacks_token_file, refuses_checksum, tls_failure, wants_checksum,
 };
+
+/// What to do about a request that is forbidden.
+pub(super) const PERMISSION: &str =
+    "the credentials need permission to get, put, list and delete objects below the URI";
+/// The same about a put on a condition.
+pub(super) const CONDITION_PERMISSION: &str = "the credentials need permission to put objects \
+    below the URI, also on a condition (If-None-Match, If-Match); if the store has no conditional \
+    writes, set conditional_writes = false";
 
 /// Advice about one failure.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -128,8 +136,14 @@ fn hint(status: Option<u16>, code: Option<&str>, text: &str) -> Option<&'static 
             "set region to that of the bucket"
         }
         (_, Some("RequestTimeTooSkewed")) => "set this machine's clock: signatures carry the time",
-        (Some(401 | 403), _) | (None, Some("AccessDenied")) => {
-            "the credentials need permission to get, put, list and delete objects below the URI"
+        (Some(401 | 403), _) | (None, Some("AccessDenied")) => PERMISSION,
+        _ if wants_checksum(text) => {
+            "the bucket, such as one with object lock, wants a checksum with every upload: set \
+             upload_checksum = \"crc64nvme\""
+        }
+        (Some(400 | 501), _) if refuses_checksum(text) => {
+            "the store does not know the checksum that is sent with uploads: remove \
+             upload_checksum, or set it to \"sha256\""
         }
         _ if is_wrong_region(text) => "set region to that of the bucket",
         _ => return None,

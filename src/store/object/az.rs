@@ -8,7 +8,7 @@ use object_store::ClientConfigKey;
 use object_store::azure::{AzureConfigKey as Az, MicrosoftAzureBuilder};
 
 use super::client::{
-    self, check_endpoint, client_options, from_environment, is_true, no_retries, take_given,
+    self, Built, check_endpoint, client_options, from_environment, is_true, no_retries, take_given,
 };
 use super::progress::Connector;
 use crate::config::BaseUri;
@@ -33,6 +33,9 @@ const SECRETS: [Az; 4] = [Az::AccessKey, Az::SasKey, Az::ClientSecret, Az::Token
 /// reported.
 pub fn open(uri: &BaseUri, options: &mut Options, connector: Connector) -> Option<OpenedStore> {
     let client_options = client_options(options);
+    let storage_class = options.take("storage_class");
+    let storage_class = storage_class.map(|class| class.expose().to_owned());
+    expand_connection_string(options);
     let given = take_given(options, OPTIONS, "azure_", Az::ContainerName);
     let gives = |key: &Az| given.iter().any(|setting| setting.key == *key);
     check_credentials(options, gives);
@@ -63,9 +66,54 @@ pub fn open(uri: &BaseUri, options: &mut Options, connector: Connector) -> Optio
         .with_http_connector(connector.clone());
     let endpoint = endpoint.as_deref().unwrap_or("azure").trim_end_matches('/');
     let endpoint = format!("{endpoint} {account}");
-    client::opened(uri, options, &endpoint, connector.policy, || {
-        builder.build()
+    client::opened(uri, options, &endpoint, &connector, || {
+        Ok(Built {
+            storage_class,
+            ..Built::new(builder.build()?)
+        })
     })
+}
+
+/// Replaces a connection string, as Azure's tools print it, by the options that it stands for.
+fn expand_connection_string(options: &mut Options) {
+    const NAME: &str = "connection_string";
+    let Some(text) = options.take(NAME) else {
+        return;
+    };
+    let parts = text
+        .expose()
+        .split(';')
+        .filter(|part| !part.trim().is_empty());
+    let mut protocol = "https";
+    let (mut suffix, mut account, mut endpoint) = (None, None, None);
+    for part in parts {
+        let Some((key, value)) = part.trim().split_once('=') else {
+            return options.refuse(NAME, "must be pairs such as AccountName=…, separated by ;");
+        };
+        match key {
+            "DefaultEndpointsProtocol" => protocol = value,
+            "EndpointSuffix" => suffix = Some(value),
+            "BlobEndpoint" => endpoint = Some(value.trim_end_matches('/').to_owned()),
+            "AccountName" => {
+                account = Some(value);
+                options.add_from(NAME, "account", value);
+            }
+            "AccountKey" => options.add_from(NAME, "access_key", value),
+            "SharedAccessSignature" => options.add_from(NAME, "sas_token", value),
+            "UseDevelopmentStorage" => options.add_from(NAME, "use_emulator", value),
+            // Of other services of the account.
+            "QueueEndpoint" | "TableEndpoint" | "FileEndpoint" => {}
+            _ => return options.refuse(NAME, "has a part that is unknown here"),
+        }
+    }
+    // The client knows the public cloud's endpoint.
+    let is_other = suffix.filter(|suffix| *suffix != "core.windows.net");
+    if let (None, Some(suffix), Some(account)) = (&endpoint, is_other, account) {
+        endpoint = Some(format!("{protocol}://{account}.blob.{suffix}"));
+    }
+    if let Some(endpoint) = endpoint {
+        options.add_from(NAME, "endpoint", &endpoint);
+    }
 }
 
 fn check_credentials(options: &mut Options, gives: impl Fn(&Az) -> bool) {

@@ -10,29 +10,37 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{
-    GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+    Attribute, GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+    PutPayload,
 };
 
+use super::answers::Seen;
 use super::entity_tag;
 use super::error::{is_stored, translate};
+use super::known::{Conditions, Deleting};
 use super::redact::Redactor;
 use crate::store::keys::{Folder, Key};
 use crate::store::{
-    DeleteOutcome, ObjectMeta, Precondition, Result, Store, StoreError, StoreErrorKind, Tail,
-    Versioned,
+    DeleteOutcome, ObjectMeta, Observed, Precondition, Result, Retention, Store, StoreError,
+    StoreErrorKind, Tail, Versioned,
 };
 
 /// Objects below a prefix of a bucket, a container or a store in memory.
 pub struct ObjectBackend {
-    store: Arc<dyn ObjectStore>,
+    pub(super) store: Arc<dyn ObjectStore>,
     prefix: Path,
-    redactor: Redactor,
+    pub(super) redactor: Redactor,
     needs_keep_object: bool,
-    /// The server has answered that it does not implement conditional puts.
-    pub(super) unconditional: AtomicBool,
+    pub(super) deleting: Deleting,
+    pub(super) conditions: Conditions,
+    /// The server does not know ranges that are counted from the end.
+    no_suffix: AtomicBool,
+    seen: Arc<Seen>,
+    /// Of new objects, if it is not the store's default.
+    storage_class: Option<String>,
 }
 
 /// The client's own `Debug` may show secrets.
@@ -55,11 +63,25 @@ impl ObjectBackend {
             prefix,
             redactor,
             needs_keep_object,
-            unconditional: AtomicBool::new(false),
+            deleting: Deleting::default(),
+            conditions: Conditions::default(),
+            no_suffix: AtomicBool::new(false),
+            seen: Arc::default(),
+            storage_class: None,
         }
     }
 
-    fn path(&self, relative: &str) -> Path {
+    /// The same, with how its objects are deleted, their class of storage, and what answers show.
+    pub fn with(self, deleting: Deleting, storage_class: Option<String>, seen: Arc<Seen>) -> Self {
+        Self {
+            deleting,
+            storage_class,
+            seen,
+            ..self
+        }
+    }
+
+    pub(super) fn path(&self, relative: &str) -> Path {
         self.prefix
             .parts()
             .chain(Path::from(relative).parts())
@@ -73,7 +95,11 @@ impl ObjectBackend {
     }
 
     pub(super) fn error(&self, error: &object_store::Error) -> StoreError {
-        translate(error, &self.redactor)
+        let failure = translate(error, &self.redactor);
+        if failure.credentials_expired {
+            self.seen.note_expired();
+        }
+        failure
     }
 
     pub(super) fn put_error(&self, error: &object_store::Error) -> StoreError {
@@ -109,6 +135,22 @@ impl ObjectBackend {
         Err(StoreError::new(StoreErrorKind::Corrupt, message))
     }
 
+    /// The tail of an object whose suffix was refused. An empty object has no last byte: servers
+    /// refuse the range, or ignore it, which the client refuses. Some servers refuse every suffix.
+    async fn tail_after(&self, refusal: StoreError, key: &Key, max: u64) -> Result<Tail> {
+        match self.tail_by_size(key, max).await {
+            Ok(tail) => {
+                let lacks = tail.object_size > 0 && max > 0;
+                if lacks && !self.no_suffix.swap(true, Ordering::Relaxed) {
+                    tracing::info!(store = ?self, "the store does not answer ranges from the end \
+                        of an object: its size is asked for first");
+                }
+                Ok(tail)
+            }
+            Err(_) => Err(refusal),
+        }
+    }
+
     /// The tail of an object where suffix ranges do not work: the size first, then the bytes.
     async fn tail_by_size(&self, key: &Key, max: u64) -> Result<Tail> {
         let meta = self.store.head(&self.path(key.as_str())).await;
@@ -127,7 +169,13 @@ impl ObjectBackend {
         content: PutPayload,
         mode: PutMode,
     ) -> object_store::Result<()> {
-        let options = PutOptions::from(mode);
+        let class = self.storage_class.clone();
+        let class = class.map(|class| (Attribute::StorageClass, class));
+        let options = PutOptions {
+            mode,
+            attributes: class.into_iter().collect(),
+            ..PutOptions::default()
+        };
         let path = self.path(key.as_str());
         match self.store.put_opts(&path, content, options).await {
             // The client wants an entity tag that nothing here needs.
@@ -154,7 +202,9 @@ impl Store for ObjectBackend {
     }
 
     async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail> {
-        use StoreErrorKind::{Corrupt, Refused};
+        if self.no_suffix.load(Ordering::Relaxed) {
+            return self.tail_by_size(key, max).await;
+        }
         // A request for zero bytes is not possible; one byte also reveals the size.
         let result = match self.get(key, Some(GetRange::Suffix(max.max(1)))).await {
             Ok(result) => result,
@@ -164,16 +214,12 @@ impl Store for ObjectBackend {
             }
             Err(error) => {
                 let failure = self.error(&error);
-                // An empty object has no last byte: servers refuse the range, or ignore it, which
-                // the client refuses. For any other object the failure is real.
-                if !matches!(failure.kind, Corrupt | Refused) {
-                    return Err(failure);
-                }
-                let tail = self.tail_by_size(key, 0).await;
-                return tail
-                    .ok()
-                    .filter(|tail| tail.object_size == 0)
-                    .ok_or(failure);
+                return match failure.kind {
+                    StoreErrorKind::Corrupt | StoreErrorKind::Refused => {
+                        self.tail_after(failure, key, max).await
+                    }
+                    _ => Err(failure),
+                };
             }
         };
         let object_size = result.meta.size;
@@ -235,19 +281,7 @@ impl Store for ObjectBackend {
     }
 
     async fn delete(&self, keys: Vec<Key>) -> Result<u64> {
-        let paths: Vec<_> = keys.iter().map(|key| Ok(self.path(key.as_str()))).collect();
-        let mut answers = self
-            .store
-            .delete_stream(futures::stream::iter(paths).boxed());
-        let (mut removed, mut failure) = (0, None);
-        while let Some(answer) = answers.next().await {
-            match answer {
-                Ok(_) => removed += 1,
-                Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => failure = failure.or_else(|| Some(self.error(&error))),
-            }
-        }
-        failure.map_or(Ok(removed), Err)
+        self.delete_all(&keys).await
     }
 
     async fn delete_if(&self, key: &Key, version: Option<&str>) -> Result<DeleteOutcome> {
@@ -263,7 +297,12 @@ impl Store for ObjectBackend {
         self.needs_keep_object
     }
 
-    fn checks_then_writes(&self) -> bool {
-        self.unconditional.load(Ordering::Relaxed)
+    fn observed(&self) -> Observed {
+        let retention = self.seen.retention();
+        let deletes_versions = self.deleting.versions.is_some();
+        Observed {
+            checks_then_writes: self.conditions.are_missing(),
+            retention: retention.filter(|r| *r != Retention::Versions || !deletes_versions),
+        }
     }
 }

@@ -14,9 +14,10 @@ use url::Url;
 use super::backend::ObjectBackend;
 use super::form;
 use super::guard::Guard;
+use super::known::Deleting;
+use super::progress::Connector;
 use super::redact::Redactor;
 use crate::config::{BaseUri, Secret};
-use crate::store::deadline::DeadlinePolicy;
 use crate::store::opened::OpenedStore;
 use crate::store::options::Options;
 use crate::store::{StoreLimits, keys};
@@ -29,6 +30,27 @@ pub fn no_retries() -> RetryConfig {
     RetryConfig {
         max_retries: 0,
         ..RetryConfig::default()
+    }
+}
+
+/// The clients of one base directory.
+pub struct Built {
+    /// For all operations.
+    pub store: Arc<dyn ObjectStore>,
+    /// For deletes.
+    pub deleting: Deleting,
+    /// Of new objects, if it is not the store's default.
+    pub storage_class: Option<String>,
+}
+
+impl Built {
+    /// One client for all, and the default class of storage.
+    pub fn new(store: impl ObjectStore) -> Self {
+        Self {
+            store: Arc::new(store),
+            deleting: Deleting::default(),
+            storage_class: None,
+        }
     }
 }
 
@@ -206,20 +228,20 @@ pub fn prefix(uri: &BaseUri, options: &mut Options) -> Option<Path> {
 
 /// The store of a client; `None` if anything was reported so far, or if the client rejects its
 /// options.
-pub fn opened<C: ObjectStore>(
+pub fn opened(
     uri: &BaseUri,
     options: &mut Options,
     endpoint: &str,
-    deadline: DeadlinePolicy,
-    build: impl FnOnce() -> object_store::Result<C>,
+    connector: &Connector,
+    build: impl FnOnce() -> object_store::Result<Built>,
 ) -> Option<OpenedStore> {
     let prefix = prefix(uri, options)?;
     if !options.is_sound() {
         return None;
     }
     let redactor = Redactor::new(options.secrets());
-    let client = match build() {
-        Ok(client) => client,
+    let built = match build() {
+        Ok(built) => built,
         Err(error) => {
             options.fault("its client", redactor.clean(&error.to_string()));
             return None;
@@ -227,12 +249,14 @@ pub fn opened<C: ObjectStore>(
     };
     let (scheme, bucket) = (uri.scheme().name(), uri.bucket());
     let endpoint = endpoint.trim_end_matches('/');
-    let backend = ObjectBackend::new(Arc::new(client), prefix.clone(), redactor, true);
+    let backend = ObjectBackend::new(built.store, prefix.clone(), redactor, true);
+    let seen = Arc::clone(&connector.seen);
+    let backend = backend.with(built.deleting, built.storage_class, seen);
     Some(OpenedStore {
         location: format!("{scheme}://{bucket}/{prefix} at {endpoint}"),
         store: Arc::new(Guard(backend)),
         limits: StoreLimits {
-            deadline,
+            deadline: connector.policy,
             ..StoreLimits::REMOTE
         },
     })

@@ -40,7 +40,8 @@ pub(super) fn server_message(text: &str) -> Option<&str> {
     xml_element(text, "Message")
 }
 
-fn xml_element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+/// The text of the first XML element of a name.
+pub(super) fn xml_element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(&format!("<{name}>"))?;
     let (content, _) = rest.split_once(&format!("</{name}>"))?;
     Some(content.trim())
@@ -52,6 +53,11 @@ pub(super) fn refused_delete(text: &str) -> Option<(&str, &str)> {
     let (rest, code) = rest.rsplit_once(" (code: ")?;
     let (_, message) = rest.split_once(": ")?;
     Some((code.split_once(')')?.0, message))
+}
+
+/// Whether a bulk delete was answered with something else than a list of results.
+pub(super) fn is_odd_delete_answer(text: &str) -> bool {
+    text.contains("Got invalid DeleteObjects response")
 }
 
 /// Text of an XML element with its escapes replaced.
@@ -131,6 +137,16 @@ pub(super) fn lacks_token_file(text: &str) -> bool {
 /// Whether a server did not say which version of an object it wrote or sent.
 pub(super) fn lacks_entity_tag(text: &str) -> bool {
     text.contains("ETag Header missing") || text.contains("ETag required for conditional put")
+}
+
+/// Whether a server wants a checksum with each upload.
+pub(super) fn wants_checksum(text: &str) -> bool {
+    text.contains("Content-MD5") && text.contains("required")
+}
+
+/// Whether a server names the header of a checksum as what is wrong.
+pub(super) fn refuses_checksum(text: &str) -> bool {
+    text.contains("x-amz-checksum") || text.contains("x-amz-sdk-checksum")
 }
 
 /// What is wrong with the encryption of a connection.

@@ -9,9 +9,10 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use object_store::{PutMode, UpdateVersion};
 
+use super::advice::{CONDITION_PERMISSION, PERMISSION};
 use super::backend::ObjectBackend;
 use super::entity_tag;
-use super::error::is_not_implemented;
+use super::error::may_lack_conditions;
 use crate::store::keys::Key;
 use crate::store::{
     DeleteOutcome, MAX_VERSIONED_SIZE, Precondition, Result, Store as _, StoreError,
@@ -31,19 +32,32 @@ impl ObjectBackend {
     ) -> Result<bool> {
         use object_store::Error;
         let strict = *expected == Precondition::StrictlyAbsent;
-        if self.unconditional.load(Ordering::Relaxed) && !strict {
+        if self.conditions.are_missing() && !strict {
             return self.check_and_put(key, content, expected).await;
         }
+        let proof = self.conditions.proof(expected);
         let put = self.put_with(key, content.clone().into(), put_mode(expected));
         match put.await {
             Ok(()) => Ok(true),
-            Err(error) if is_not_implemented(&error) && !strict => {
-                self.check_and_put(key, content, expected).await
-            }
             Err(error @ (Error::Precondition { .. } | Error::AlreadyExists { .. })) => {
-                self.explain_refusal(key, &content, expected, &error).await
+                let written = self
+                    .explain_refusal(key, &content, expected, &error)
+                    .await?;
+                proof.fetch_or(!written, Ordering::Relaxed);
+                Ok(written)
             }
-            Err(error) => Err(self.put_error(&error)),
+            Err(error) if strict || proof.load(Ordering::Relaxed) => {
+                Err(self.condition_error(&error))
+            }
+            // If a put without a condition works, the condition was what the server refused.
+            Err(error) if may_lack_conditions(&error) => {
+                let put = self.check_and_put(key, content, expected).await;
+                put.map_err(|failure| match failure.kind {
+                    StoreErrorKind::Refused => self.condition_error(&error),
+                    _ => failure,
+                })
+            }
+            Err(error) => Err(self.condition_error(&error)),
         }
     }
 
@@ -75,15 +89,28 @@ impl ObjectBackend {
         content: Bytes,
         expected: &Precondition,
     ) -> Result<bool> {
-        if !self.unconditional.swap(true, Ordering::Relaxed) {
-            tracing::warn!(store = ?self, "the store does not implement conditional writes: a \
-                lease renewed at the moment of its collection may be lost");
-        }
         if !holds(expected, if_found(self.read_versioned(key).await)?) {
             return Ok(false);
         }
         let put = self.put_with(key, content.into(), PutMode::Overwrite).await;
-        put.map(|()| true).map_err(|error| self.put_error(&error))
+        put.map_err(|error| self.put_error(&error))?;
+        if !self.conditions.missing.swap(true, Ordering::Relaxed) {
+            tracing::warn!(store = ?self, "the store does not implement conditional writes: a \
+                lease renewed at the moment of its collection may be lost");
+        }
+        Ok(true)
+    }
+
+    /// The error of a conditional put. Some servers that have none answer as if it were forbidden.
+    fn condition_error(&self, error: &object_store::Error) -> StoreError {
+        let failure = self.put_error(error);
+        match failure.hint {
+            Some(PERMISSION) => StoreError {
+                hint: Some(CONDITION_PERMISSION),
+                ..failure
+            },
+            _ => failure,
+        }
     }
 
     pub(super) async fn read_versioned(&self, key: &Key) -> Result<Versioned> {

@@ -11,9 +11,10 @@ use object_store::Error;
 use object_store::client::{HttpError, HttpErrorKind};
 
 use super::advice::{Advice, advice};
+use super::answers::retry_after;
 use super::client_messages::{
-    code, full_text, http_status, is_short_range, is_stored_without_tag, is_whole_object,
-    is_wrong_region, lacks_entity_tag, refused_delete, server_message, unescaped,
+    code, full_text, http_status, is_odd_delete_answer, is_short_range, is_stored_without_tag,
+    is_whole_object, is_wrong_region, lacks_entity_tag, refused_delete, server_message, unescaped,
 };
 use super::redact::Redactor;
 use crate::store::{StoreError, StoreErrorKind};
@@ -58,6 +59,8 @@ pub(super) fn translate(error: &Error, redactor: &Redactor) -> StoreError {
     StoreError {
         hint,
         timed_out: transport_kind(error) == Some(HttpErrorKind::Timeout),
+        credentials_expired: is_expired(code),
+        retry_after: retry_after(error),
         ..StoreError::new(kind, named.unwrap_or(summary(kind))).caused_by(cause)
     }
 }
@@ -71,11 +74,23 @@ fn summary(kind: StoreErrorKind) -> &'static str {
     }
 }
 
+/// Whether an error code says that temporary credentials have run out.
+fn is_expired(code: Option<&str>) -> bool {
+    matches!(
+        code,
+        Some("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired")
+    )
+}
+
 fn kind_of(error: &Error, status: Option<u16>, code: Option<&str>, text: &str) -> StoreErrorKind {
     use StoreErrorKind::{Corrupt, NotFound, Refused, Unavailable};
     // Without its bucket (or container) nothing is known about an object.
     if matches!(code, Some("NoSuchBucket" | "ContainerNotFound")) {
         return Refused;
+    }
+    // Whoever gives credentials out may have new ones in a moment.
+    if is_expired(code) {
+        return Unavailable;
     }
     match error {
         Error::NotFound { .. } => NotFound,
@@ -109,12 +124,26 @@ fn kind_of(error: &Error, status: Option<u16>, code: Option<&str>, text: &str) -
     }
 }
 
-/// Whether the client or the server does not implement the kind of request.
-pub(super) fn is_not_implemented(error: &Error) -> bool {
-    match error {
-        Error::NotImplemented { .. } | Error::NotSupported { .. } => true,
-        other => http_status(&full_text(other)) == Some(501),
+/// Whether a server that refuses like this may have no conditional writes. Only one that refuses
+/// with 501 says so.
+pub(super) fn may_lack_conditions(error: &Error) -> bool {
+    if let Error::NotImplemented { .. } | Error::NotSupported { .. } = error {
+        return true;
     }
+    let text = full_text(error);
+    // These say that something else is wrong.
+    let is_other = matches!(
+        code(&text),
+        Some("RequestTimeout" | "ExpiredToken" | "AuthorizationHeaderMalformed" | "NoSuchBucket")
+    );
+    !is_other && matches!(http_status(&text), Some(400 | 405 | 501))
+}
+
+/// Whether a server that answers a bulk delete like this may know only deletes of one object.
+pub(super) fn refuses_bulk_delete(error: &Error) -> bool {
+    let text = full_text(error);
+    let refuses = matches!(http_status(&text), Some(400 | 403 | 404 | 405 | 411 | 501));
+    (refuses && code(&text) != Some("NoSuchBucket")) || is_odd_delete_answer(&text)
 }
 
 /// Whether a put that the client reports as failed was answered with success.
@@ -274,9 +303,11 @@ mod tests {
     #[test]
     fn an_unknown_kind_of_request_is_distinguished_from_a_failure() {
         let response = |status: &str| generic(&format!("non-2xx status code: {status}: "));
-        assert!(is_not_implemented(&response("501 Not Implemented")));
-        assert!(!is_not_implemented(&response("500 Internal Server Error")));
-        assert!(!is_not_implemented(&generic("a connection was lost")));
+        for lacks in [may_lack_conditions, refuses_bulk_delete] {
+            assert!(lacks(&response("501 Not Implemented")));
+            assert!(!lacks(&response("500 Internal Server Error")));
+            assert!(!lacks(&generic("a connection was lost")));
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use object_store::ClientConfigKey;
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey as Gs};
 
 use super::client::{
-    self, Setting, check_endpoint, client_options, from_environment, no_retries, take_given,
+    self, Built, Setting, check_endpoint, client_options, from_environment, no_retries, take_given,
 };
 use super::progress::Connector;
 use crate::config::BaseUri;
@@ -29,6 +29,8 @@ const OPTIONS: &[(&str, Gs)] = &[
 /// reported.
 pub fn open(uri: &BaseUri, options: &mut Options, connector: Connector) -> Option<OpenedStore> {
     let client_options = client_options(options);
+    let storage_class = options.take("storage_class");
+    let storage_class = storage_class.map(|class| class.expose().to_owned());
     let given = take_given(options, OPTIONS, "google_", Gs::Bucket);
     let credentials = [
         Gs::ServiceAccount,
@@ -65,5 +67,10 @@ pub fn open(uri: &BaseUri, options: &mut Options, connector: Connector) -> Optio
         .with_retry(no_retries())
         .with_http_connector(connector.clone());
     let endpoint = endpoint.as_deref().unwrap_or("google");
-    client::opened(uri, options, endpoint, connector.policy, || builder.build())
+    client::opened(uri, options, endpoint, &connector, || {
+        Ok(Built {
+            storage_class,
+            ..Built::new(builder.build()?)
+        })
+    })
 }

@@ -15,8 +15,8 @@ use futures::FutureExt as _;
 use super::ObjectBackend;
 use crate::store::keys::{Folder, Key};
 use crate::store::{
-    DeleteOutcome, ObjectMeta, Precondition, Result, Store, StoreError, StoreErrorKind, Tail,
-    Versioned,
+    DeleteOutcome, ObjectMeta, Observed, Precondition, Result, Store, StoreError, StoreErrorKind,
+    Tail, Versioned,
 };
 
 /// What an operation fails with instead of a panic.
@@ -91,7 +91,7 @@ impl Store for Guard {
         self.0.needs_keep_object()
     }
 
-    fn checks_then_writes(&self) -> bool {
-        self.0.checks_then_writes()
+    fn observed(&self) -> Observed {
+        self.0.observed()
     }
 }

@@ -5,18 +5,24 @@
 //! leaves here holds a configured secret.
 
 mod advice;
+mod answers;
 pub mod az;
 mod backend;
 pub mod client;
 mod client_messages;
 mod conditional;
+mod deleting;
 mod entity_tag;
 mod error;
 mod form;
 pub mod gs;
 mod guard;
+mod known;
 pub mod progress;
 pub mod redact;
+mod role;
 pub mod s3;
+mod versions;
 
+pub use answers::Seen;
 pub use backend::ObjectBackend;

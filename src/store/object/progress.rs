@@ -8,6 +8,7 @@
 //! (docs/decisions/storage-deadlines.md).
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,8 +22,10 @@ use object_store::client::{
     HttpResponse, HttpResponseBody, HttpService, ReqwestConnector,
 };
 use object_store::{ClientOptions, PutPayload};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::answers::{Seen, unless_throttled};
 use crate::runtime::Clock;
 use crate::store::deadline::DeadlinePolicy;
 
@@ -48,6 +51,8 @@ pub struct Connector {
     pub policy: DeadlinePolicy,
     /// Measures it.
     pub clock: Clock,
+    /// Gathers what the answers show.
+    pub seen: Arc<Seen>,
 }
 
 impl HttpConnector for Connector {
@@ -56,6 +61,8 @@ impl HttpConnector for Connector {
         let options = options.with_read_timeout_disabled();
         Ok(HttpClient::new(Service {
             inner: ReqwestConnector::default().connect(&options)?,
+            direct: Mutex::default(),
+            options,
             connector: self.clone(),
         }))
     }
@@ -64,15 +71,49 @@ impl HttpConnector for Connector {
 #[derive(Debug)]
 struct Service {
     inner: HttpClient,
+    /// Uses no proxy; made when it is needed.
+    direct: Mutex<Option<HttpClient>>,
+    options: ClientOptions,
     connector: Connector,
+}
+
+/// Where instances, containers and pods get credentials. These addresses are those of this machine:
+/// a proxy would be asked for the credentials of its own.
+const METADATA: [&str; 7] = [
+    "169.254.169.254",
+    "169.254.170.2",
+    "169.254.170.23",
+    "[fd00:ec2::254]",
+    "[fd00:ec2::23]",
+    "metadata.google.internal",
+    "metadata",
+];
+
+impl Service {
+    /// The client for requests to this host.
+    fn client(&self, host: Option<&str>) -> Result<HttpClient, HttpError> {
+        if !host.is_some_and(|host| METADATA.contains(&host)) {
+            return Ok(self.inner.clone());
+        }
+        let mut direct = self.direct.lock();
+        if let Some(client) = &*direct {
+            return Ok(client.clone());
+        }
+        // A proxy that is configured replaces those of the environment; all hosts are excluded.
+        let options = self.options.clone().with_proxy_url("http://127.0.0.1:9");
+        let client = ReqwestConnector::default().connect(&options.with_proxy_excludes("*"));
+        let client = client.map_err(|error| HttpError::new(HttpErrorKind::Connect, error))?;
+        Ok(direct.insert(client).clone())
+    }
 }
 
 #[async_trait]
 impl HttpService for Service {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let Connector { policy, clock } = &self.connector;
+        let Connector { policy, clock, .. } = &self.connector;
         let unsent = request.body().content_length().min(SOCKET_BUFFER);
         let timeout = policy.transfer(unsent as u64);
+        let inner = self.client(request.uri().host())?;
         let (request, sent) = announcing_its_end(request).await?;
         let unanswered = async {
             // Either way nothing is left to be sent.
@@ -81,11 +122,12 @@ impl HttpService for Service {
         };
         let response = tokio::select! {
             biased;
-            response = self.inner.execute(request) => response?,
+            response = inner.execute(request) => response?,
             () = unanswered => return Err(no_progress("did not answer", timeout)),
         };
+        self.connector.seen.note(&response);
         let watched = |body| Watched::new(body, self.connector.clone());
-        Ok(response.map(|body| HttpResponseBody::new(watched(body))))
+        unless_throttled(response.map(|body| HttpResponseBody::new(watched(body)))).await
     }
 }
 
@@ -142,7 +184,7 @@ impl Watched {
     }
 }
 
-fn pause(Connector { policy, clock }: &Connector) -> Pause {
+fn pause(Connector { policy, clock, .. }: &Connector) -> Pause {
     let (timeout, clock) = (policy.timeout, clock.clone());
     Box::pin(async move { clock.sleep(timeout).await })
 }

@@ -1,21 +1,34 @@
 //! Opening `s3://bucket/prefix`.
 //!
-//! Does: turn options and the environment into a client of S3. Does not: read the environment
-//! itself. Invariant: once a base directory names credentials of its
+//! Does: turn options and the environment into clients of S3. Does not: read the environment
+//! itself, or assume roles (`role`). Invariant: once a base directory names credentials of its
 //! own, none of the environment's are used for it, not even to complete them.
 
-use object_store::ClientConfigKey;
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as S3, Checksum};
+use std::sync::Arc;
+
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as S3, Checksum, S3ConditionalPut};
+use object_store::client::HttpConnector as _;
+use object_store::{ClientConfigKey, ClientOptions};
+use tokio::sync::Mutex;
 use url::Url;
 
 use super::client::{
-    self, check_endpoint, client_options, from_environment, is_plain, is_true, no_retries,
+    self, Built, check_endpoint, client_options, from_environment, is_plain, is_true, no_retries,
     take_given,
 };
+use super::known::Deleting;
 use super::progress::Connector;
+use super::role::AssumedRole;
+use super::versions::Versions;
 use crate::config::{BaseUri, Secret};
 use crate::store::opened::OpenedStore;
 use crate::store::options::Options;
+
+const NO_PROFILES: &str = "profiles (~/.aws) are not read: \
+    `aws configure export-credentials --format env` prints what they hold";
+
+const NO_TOKEN_FILE: &str = "needs aws_web_identity_token_file, the file with a pod's token; to \
+    assume a role with other credentials, set iam_role instead";
 
 const OPTIONS: &[(&str, S3)] = &[
     ("region", S3::Region),
@@ -40,27 +53,146 @@ const UPLOAD_CHECKSUMS: &[(&str, UploadChecksum)] = &[
     ("crc64nvme", UploadChecksum::Crc64Nvme),
 ];
 
+/// What Stopover does differently for one base directory; the rest are settings of the client.
+struct Choices {
+    path_style: Option<bool>,
+    delete_versions: bool,
+    conditional: bool,
+    checksum: Option<UploadChecksum>,
+    storage_class: Option<String>,
+    /// A role to assume, and the id that its owner demands.
+    role: Option<(String, Option<String>)>,
+}
+
+impl Choices {
+    fn take(options: &mut Options) -> Self {
+        let text = |secret: Secret| secret.expose().to_owned();
+        let external_id = options.take("external_id");
+        let role = options.take("iam_role");
+        if external_id.is_some() && role.is_none() {
+            options.refuse("external_id", "is set without `iam_role`; set both");
+        }
+        if role
+            .as_ref()
+            .is_some_and(|role| !role.expose().starts_with("arn:"))
+        {
+            let reason = "must be the ARN of a role, such as arn:aws:iam::123456789012:role/NAME";
+            options.refuse("iam_role", reason);
+        }
+        Self {
+            path_style: options.take_bool("path_style"),
+            delete_versions: options.take_bool("delete_versions").unwrap_or(false),
+            conditional: options.take_bool("conditional_writes").unwrap_or(true),
+            checksum: options.take_one_of("upload_checksum", UPLOAD_CHECKSUMS),
+            storage_class: options.take("storage_class").map(text),
+            role: role.map(|role| (text(role), external_id.map(text))),
+        }
+    }
+}
+
 /// Opens a base directory; `None` if its options are wrong or contradict each other, which is
 /// reported.
 pub fn open(uri: &BaseUri, options: &mut Options, connector: Connector) -> Option<OpenedStore> {
     check(options);
-    let client_options = client_options(options);
+    let mut client_options = client_options(options);
     let given = take_given(options, OPTIONS, "aws_", S3::Bucket);
-    let path_style = options.take_bool("path_style");
-    let checksum = options.take_one_of("upload_checksum", UPLOAD_CHECKSUMS);
+    let choices = Choices::take(options);
     let gives = |key: &S3| given.iter().any(|setting| setting.key == *key);
+    if gives(&S3::RoleArn) && !gives(&S3::WebIdentityTokenFile) && !options.has_token_file() {
+        options.refuse("aws_role_arn", NO_TOKEN_FILE);
+    }
+    if !gives(&S3::AccessKeyId) {
+        options.notice_of_variable("AWS_PROFILE", NO_PROFILES);
+    }
     let mut environment = from_environment(options, "AWS_", &[]);
     environment.retain(|v| is_retained(&v.key, gives(&S3::AccessKeyId), gives(&S3::RoleArn)));
-    let settings = || environment.iter().chain(&given);
-    let mut builder = AmazonS3Builder::new().with_client_options(client_options);
-    for setting in settings() {
+    for setting in environment.iter().chain(&given) {
+        if let S3::Client(key) = setting.key {
+            client_options = client_options.with_config(key, setting.value.expose());
+        }
+    }
+    let mut builder = AmazonS3Builder::new().with_client_options(client_options.clone());
+    for setting in environment.iter().chain(&given) {
         builder = builder.with_config(setting.key, setting.value.expose());
     }
     if let Some(endpoint) = given.iter().find(|setting| setting.key == S3::Endpoint) {
         // An endpoint for S3 alone in the environment would override the one given here.
         builder = builder.with_config(S3::S3Endpoint, endpoint.value.expose());
     }
-    let endpoint = [S3::S3Endpoint, S3::Endpoint]
+    let (mut builder, endpoint) = addressed(builder, uri, options, choices.path_style)?;
+    if !choices.conditional {
+        builder = builder.with_conditional_put(S3ConditionalPut::Disabled);
+    }
+    let plain = endpoint.as_deref().is_some_and(is_plain);
+    let protected = !gives(&S3::UnsignedPayload) && !plain;
+    let builder = with_checksum(builder, choices.checksum, protected)
+        .with_bucket_name(uri.bucket())
+        .with_retry(no_retries())
+        .with_http_connector(connector.clone());
+    let endpoint = endpoint.as_deref().unwrap_or("aws");
+    client::opened(uri, options, endpoint, &connector, || {
+        built(builder, &client_options, &choices, &connector)
+    })
+}
+
+/// The clients of a base directory.
+fn built(
+    builder: AmazonS3Builder,
+    client_options: &ClientOptions,
+    choices: &Choices,
+    connector: &Connector,
+) -> object_store::Result<Built> {
+    let mut store = builder.clone().build()?;
+    let mut credentials = Arc::clone(store.credentials());
+    if let Some((role, external_id)) = &choices.role {
+        let setting = |key| builder.get_config_value(&key);
+        let region = setting(S3::Region).unwrap_or_else(|| "us-east-1".into());
+        let session = setting(S3::RoleSessionName).unwrap_or_else(|| "stopover".into());
+        credentials = Arc::new(AssumedRole {
+            with: credentials,
+            http: connector.connect(client_options)?,
+            endpoint: setting(S3::StsEndpoint)
+                .unwrap_or_else(|| format!("https://sts.{region}.amazonaws.com")),
+            region,
+            role: role.clone(),
+            external_id: external_id.clone(),
+            session,
+            clock: connector.clock.clone(),
+            seen: Arc::clone(&connector.seen),
+            current: Mutex::default(),
+        });
+        store = builder
+            .clone()
+            .with_credentials(Arc::clone(&credentials))
+            .build()?;
+    }
+    let single = builder
+        .with_credentials(credentials)
+        .with_disable_bulk_delete(true);
+    let versions = || -> object_store::Result<_> {
+        Ok(Versions {
+            signer: Box::new(store.clone()),
+            http: connector.connect(client_options)?,
+        })
+    };
+    let versions = choices.delete_versions.then(versions).transpose()?;
+    let single = Arc::new(single.build()?);
+    Ok(Built {
+        store: Arc::new(store),
+        deleting: Deleting::or_one_by_one(single, versions),
+        storage_class: choices.storage_class.clone(),
+    })
+}
+
+/// The client with the endpoint to which requests go, and the endpoint without the bucket; that is
+/// `None` where the client knows it.
+fn addressed(
+    mut builder: AmazonS3Builder,
+    uri: &BaseUri,
+    options: &mut Options,
+    path_style: Option<bool>,
+) -> Option<(AmazonS3Builder, Option<String>)> {
+    let mut endpoint = [S3::S3Endpoint, S3::Endpoint]
         .iter()
         .find_map(|key| builder.get_config_value(key));
     let allow_http = is_true(builder.get_config_value(&S3::Client(ClientConfigKey::AllowHttp)));
@@ -70,18 +202,20 @@ pub fn open(uri: &BaseUri, options: &mut Options, connector: Connector) -> Optio
     // A certificate for virtual hosts covers one label only: a bucket with dots needs path style.
     let path_style = path_style.unwrap_or(endpoint.is_some() || uri.bucket().contains('.'));
     builder = builder.with_virtual_hosted_style_request(!path_style);
+    let region = builder.get_config_value(&S3::Region).unwrap_or_default();
+    if let (Some(domain), None) = (partition(&region), &endpoint) {
+        let url = |service| format!("https://{service}.{region}.{domain}");
+        builder = builder.with_config(S3::S3Endpoint, url("s3"));
+        if builder.get_config_value(&S3::StsEndpoint).is_none() {
+            builder = builder.with_config(S3::StsEndpoint, url("sts"));
+        }
+        endpoint = Some(url("s3"));
+    }
     if let (Some(endpoint), false) = (&endpoint, path_style) {
         let host = virtual_host(options, endpoint, uri.bucket())?;
         builder = builder.with_config(S3::S3Endpoint, host);
     }
-    let plain = endpoint.as_deref().is_some_and(is_plain);
-    builder = with_checksum(builder, checksum, !gives(&S3::UnsignedPayload) && !plain);
-    let builder = builder
-        .with_bucket_name(uri.bucket())
-        .with_retry(no_retries())
-        .with_http_connector(connector.clone());
-    let endpoint = endpoint.as_deref().unwrap_or("aws");
-    client::opened(uri, options, endpoint, connector.policy, || builder.build())
+    Some((builder, endpoint))
 }
 
 /// Without a choice uploads are hashed where the connection is not encrypted: TLS protects the
@@ -99,6 +233,22 @@ fn with_checksum(
         None if protected => builder.with_unsigned_payload(true),
         None => builder,
     }
+}
+
+/// The domain of a region that is not at `amazonaws.com`, which the client takes for granted.
+fn partition(region: &str) -> Option<&'static str> {
+    const PARTITIONS: [(&str, &str); 6] = [
+        ("cn-", "amazonaws.com.cn"),
+        ("eusc-", "amazonaws.eu"),
+        ("us-iso-", "c2s.ic.gov"),
+        ("us-isob-", "sc2s.sgov.gov"),
+        ("us-isof-", "csp.hci.ic.gov"),
+        ("eu-isoe-", "cloud.adc-e.uk"),
+    ];
+    let found = PARTITIONS
+        .iter()
+        .find(|(start, _)| region.starts_with(start));
+    found.map(|(_, domain)| *domain)
 }
 
 fn check(options: &mut Options) {

@@ -20,7 +20,7 @@ use crate::store::options::Options;
 use crate::store::{Precondition, Store, StoreError, StoreErrorKind, keys};
 
 /// The store without wrappers.
-fn opened(config: BaseDirectoryConfig) -> std::sync::Arc<dyn Store> {
+pub(super) fn opened(config: BaseDirectoryConfig) -> std::sync::Arc<dyn Store> {
     let runtime = Runtime::seeded(1);
     let mut opened = open_all(&[config], &runtime).unwrap();
     opened.remove(0).opened.store
@@ -64,13 +64,13 @@ async fn a_server_without_entity_tags_stores_objects_and_refuses_to_replace_on_a
 async fn a_server_that_does_not_implement_conditions_is_known_as_such() {
     let server = FakeS3::start(Oddity::Answers(Kind::Create, 501)).await;
     let store = opened(server.config());
-    assert!(!store.checks_then_writes());
+    assert!(!store.observed().checks_then_writes);
     for (content, written) in [("first", true), ("second", false)] {
         let key = keys::probe(1);
         let put = store.put_if(&key, content.into(), &Precondition::Absent);
         assert_eq!(put.await.unwrap(), written);
     }
-    assert!(store.checks_then_writes());
+    assert!(store.observed().checks_then_writes);
     assert_eq!(server.count(Kind::Create), 1, "it is not asked again");
 }
 
@@ -145,7 +145,15 @@ async fn a_put_that_goes_on_slowly_is_stored_however_long_it_takes() {
     let config = config(address, "2s");
     let uri = BaseUri::parse(&config.uri).unwrap();
     let mut options = Options::new(&config.name, &uri, &config.options, &[]);
-    let store = s3::open(&uri, &mut options, Connector { policy, clock });
+    let store = s3::open(
+        &uri,
+        &mut options,
+        Connector {
+            policy,
+            clock,
+            seen: std::sync::Arc::default(),
+        },
+    );
     let content = vec![Bytes::from(vec![7; 1 << 20]); 64];
     let start = std::time::Instant::now();
     let put = store.unwrap().store.put(&keys::probe(1), content).await;

@@ -4,6 +4,7 @@ mod deadline;
 pub(crate) mod fake_s3;
 pub(crate) mod faulty;
 mod http;
+mod lacking;
 mod open;
 
 use std::sync::Arc;
@@ -13,15 +14,20 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use self::faulty::FaultyStore;
+use prometheus_client::registry::Registry;
+
+use self::faulty::{Fault, FaultyStore};
 use super::keys::{self, Folder, Key};
 use super::limit::Limit;
-use super::metrics::CATALOG;
+use super::meter::Meter;
+use super::metrics::{CATALOG, StorageMetrics};
 use super::retry::RetryPolicy;
 use super::{
-    DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, StoreLimits, Tail, Versioned,
+    DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, StoreErrorKind, StoreLimits, Tail,
+    Versioned,
 };
-use crate::runtime::TaskGroup;
+use crate::id::BaseName;
+use crate::runtime::{Clock, TaskGroup};
 
 /// Counts how many puts run at a time; each takes a second.
 #[derive(Debug, Default)]
@@ -147,6 +153,40 @@ fn waits_double_up_to_the_longest_and_are_spread_at_random() {
     );
     let half = |number| policy.wait(number, 0).as_millis();
     assert_eq!([half(1), half(2), half(u32::MAX)], [50, 100, 2500]);
+}
+
+#[tokio::test]
+async fn operations_that_a_cloud_answered_cost_its_list_price() {
+    let base: BaseName = "cloud".parse().unwrap();
+    let (metrics, faulty) = (StorageMetrics::default(), FaultyStore::new());
+    metrics.add_base(&base);
+    let store: Arc<dyn Store> = faulty.clone();
+    let store = Meter::new(store, base, true, metrics.clone(), Clock::default());
+    let key = keys::marker(&"q-1".parse().unwrap());
+    let content = || vec![Bytes::from_static(b"content")];
+    for _ in 0..3 {
+        store.put(&key, content()).await.unwrap();
+    }
+    faulty.next("put", Fault::Fails(StoreErrorKind::Unavailable));
+    store.put(&key, content()).await.unwrap_err();
+    store.get_tail(&key, 1).await.unwrap();
+    store.list(&keys::markers()).await.unwrap();
+    store.delete(vec![key]).await.unwrap();
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let dollars = |operation: &str| -> f64 {
+        let labels = format!("{{base=\"cloud\",operation=\"{operation}\"}} ");
+        let series = format!("stopover_storage_request_dollars_total{labels}");
+        let value = text.lines().find_map(|line| line.strip_prefix(&series));
+        value.unwrap().parse().unwrap()
+    };
+    let of_1000 = ["put", "list", "get", "delete"].map(|operation| dollars(operation) * 1e3);
+    let expected = [0.015, 0.005, 0.0004, 0.0];
+    for (got, expected) in of_1000.iter().zip(expected) {
+        assert!((got - expected).abs() < 1e-9, "{of_1000:?}");
+    }
 }
 
 #[test]

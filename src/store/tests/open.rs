@@ -259,6 +259,73 @@ fn options_that_contradict_each_other_are_refused() {
         ("sas_token", "hush"),
     ];
     refused(open_one("az://c/p", &two), &["access_key", "sas_token"]);
+    let role = ("aws_role_arn", "arn:aws:iam::1:role/x");
+    refused(
+        open_one("s3://b/p", &[role]),
+        &["aws_role_arn", "token_file", "iam_role"],
+    );
+    refused(
+        open_one("s3://b/p", &[("external_id", "7")]),
+        &["external_id", "iam_role"],
+    );
+    refused(
+        open_one("s3://b/p", &[("iam_role", "x")]),
+        &["iam_role", "ARN of a role"],
+    );
+}
+
+#[test]
+fn a_connection_string_stands_for_the_options_of_an_account() {
+    let location = |options: &[(&str, &str)]| {
+        let opened = open_one("az://c/p", options).unwrap();
+        opened[0].opened.location.clone()
+    };
+    let public = "DefaultEndpointsProtocol=https;AccountName=acc;AccountKey=aHVzaA==;\
+                  EndpointSuffix=core.windows.net";
+    let same = [("account", "acc"), ("access_key", "aHVzaA==")];
+    assert_eq!(location(&[("connection_string", public)]), location(&same));
+    let china = "AccountName=acc;AccountKey=aHVzaA==;EndpointSuffix=core.chinacloudapi.cn";
+    let china = location(&[("connection_string", china)]);
+    assert!(
+        china.contains("https://acc.blob.core.chinacloudapi.cn"),
+        "{china}"
+    );
+    for (text, words) in [
+        ("hush", "must be pairs"),
+        ("Password=hush", "a part that is unknown"),
+    ] {
+        refused(
+            open_one("az://c/p", &[("connection_string", text)]),
+            &["`connection_string`", words],
+        );
+    }
+    let both = [("connection_string", public), same[1]];
+    refused(open_one("az://c/p", &both), &["`access_key`", "contradict"]);
+}
+
+#[test]
+fn regions_of_other_partitions_have_their_own_domains() {
+    for (region, place) in [
+        ("cn-north-1", "https://s3.cn-north-1.amazonaws.com.cn"),
+        ("eusc-de-east-1", "https://s3.eusc-de-east-1.amazonaws.eu"),
+        ("us-gov-west-1", "aws"),
+        ("eu-central-1", "aws"),
+    ] {
+        let opened = open_one("s3://b/p", &[("region", region)]).unwrap();
+        let location = &opened[0].opened.location;
+        assert!(location.ends_with(&format!(" at {place}")), "{location}");
+    }
+}
+
+#[test]
+fn a_profile_in_the_environment_is_noticed() {
+    let profile = [("AWS_PROFILE".to_owned(), Secret::from("mine"))];
+    let told = |options: &[(&str, &str)]| {
+        let configs = [config("s3://b/p", options)];
+        review(&configs, &profile, &Runtime::seeded(1)).notices
+    };
+    assert!(told(&[])[0].contains("profiles (~/.aws) are not read"));
+    assert_eq!(told(&KEYS), [""; 0]);
 }
 
 #[test]

@@ -1,0 +1,100 @@
+//! What the answers of a server show besides what was asked for.
+//!
+//! Does: note that deleted objects are kept, recognise that the server asks to wait. Does not: wait
+//! (`retry`) or warn (`storage`). Invariant: nothing is asked of the server for it.
+
+use std::error::Error as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use object_store::client::{HttpError, HttpErrorKind, HttpResponse};
+
+use crate::store::Retention;
+
+/// Most of an error's body that is kept, in bytes.
+const MAX_BODY: usize = 4 << 10;
+
+/// What the answers to the requests of one base directory have shown.
+#[derive(Debug, Default)]
+pub struct Seen {
+    versions: AtomicBool,
+    locks: AtomicBool,
+    expired: AtomicBool,
+}
+
+impl Seen {
+    /// Notes what an answer shows. Which request it answers does not matter: a store without
+    /// versions sends no version id, or `null`.
+    pub(super) fn note(&self, answer: &HttpResponse) {
+        let header = |name: &str| answer.headers().get(name)?.to_str().ok();
+        let version = header("x-amz-version-id").or(header("x-ms-version-id"));
+        if version.is_some_and(|version| version != "null") {
+            self.versions.store(true, Ordering::Relaxed);
+        }
+        if header("x-amz-object-lock-mode").is_some() {
+            self.locks.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that the credentials of a request were expired.
+    pub(super) fn note_expired(&self) {
+        self.expired.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that was noted since the last call.
+    pub(super) fn take_expired(&self) -> bool {
+        self.expired.swap(false, Ordering::Relaxed)
+    }
+
+    /// Why the store keeps what is deleted, if it showed that.
+    pub(super) fn retention(&self) -> Option<Retention> {
+        if self.locks.load(Ordering::Relaxed) {
+            return Some(Retention::ObjectLock);
+        }
+        let versions = self.versions.load(Ordering::Relaxed);
+        versions.then_some(Retention::Versions)
+    }
+}
+
+/// The server refused for the moment and said when to come back. Its text is that of the client for
+/// any other answer of this status.
+#[derive(Debug, thiserror::Error)]
+#[error("Server returned non-2xx status code: {status}: {body}")]
+struct AsksToWait {
+    status: u16,
+    body: String,
+    wait: Duration,
+}
+
+/// How long a throttled answer asks to wait. A date is not understood: clocks differ.
+fn asked_wait(answer: &HttpResponse) -> Option<Duration> {
+    if !matches!(answer.status().as_u16(), 429 | 503) {
+        return None;
+    }
+    let value = answer.headers().get("retry-after")?.to_str().ok()?;
+    value.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// The answer, or the error of one that asks to wait: the client of the store drops the header.
+pub(super) async fn unless_throttled(answer: HttpResponse) -> Result<HttpResponse, HttpError> {
+    let Some(wait) = asked_wait(&answer) else {
+        return Ok(answer);
+    };
+    let status = answer.status().as_u16();
+    let body = answer.into_body().bytes().await.unwrap_or_default();
+    let body = String::from_utf8_lossy(&body[..body.len().min(MAX_BODY)]).into_owned();
+    let asks = AsksToWait { status, body, wait };
+    Err(HttpError::new(HttpErrorKind::Unknown, asks))
+}
+
+/// How long the server asked to wait, if that is why an operation failed.
+pub(super) fn retry_after(error: &object_store::Error) -> Option<Duration> {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(asks) = cause.downcast_ref::<AsksToWait>() {
+            return Some(asks.wait);
+        }
+        source = cause.source();
+    }
+    None
+}

@@ -1,0 +1,205 @@
+//! Earlier versions of objects in a bucket of S3.
+//!
+//! Does: list and delete them after the objects were deleted. Does not: delete the objects
+//! themselves (`deleting`). Invariant: no version becomes visible that was not: the marks that hide
+//! an object are deleted last, and a version that was written since the list is left alone.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use object_store::client::{HttpClient, HttpRequest, HttpRequestBody};
+use object_store::path::Path;
+use object_store::signer::{Method, SignedUrlOptions, Signer};
+
+use super::client_messages::{unescaped, xml_element};
+use super::redact::Redactor;
+use crate::store::{Result, StoreError, StoreErrorKind};
+
+/// How long a signature is valid.
+const VALID: Duration = Duration::from_secs(300);
+/// Deletes at a time.
+const CONCURRENT: usize = 20;
+/// Most lists of versions in one delete. A thousand versions each: more is a bucket where the
+/// option was set late, and the next delete goes on.
+const MAX_LISTS: usize = 100;
+
+const ADVICE: &str = "delete_versions = true needs permission to list and delete versions \
+    (s3:ListBucketVersions, s3:DeleteObjectVersion)";
+
+/// Deletes the versions of objects.
+#[derive(Debug)]
+pub struct Versions {
+    /// Signs requests with the credentials of the base directory.
+    pub signer: Box<dyn Signer>,
+    /// Sends them.
+    pub http: HttpClient,
+}
+
+/// One version of an object.
+#[derive(Debug, PartialEq, Eq)]
+struct Version {
+    key: String,
+    id: String,
+    /// It says that the object was deleted.
+    hides: bool,
+}
+
+/// One answer to a list.
+#[derive(Debug, Default)]
+struct Listed {
+    versions: Vec<Version>,
+    /// Where the next one begins: a key and a version.
+    next: Option<(String, String)>,
+}
+
+impl Versions {
+    /// Deletes all versions that these objects have now.
+    ///
+    /// # Errors
+    /// If they cannot be listed or deleted. Those that are left are hidden.
+    pub(super) async fn delete(&self, paths: &[Path], redactor: &Redactor) -> Result<()> {
+        let mut below: BTreeMap<&str, Vec<&Path>> = BTreeMap::new();
+        for path in paths {
+            let folder = path.as_ref().rfind('/').map_or(0, |slash| slash + 1);
+            below
+                .entry(&path.as_ref()[..folder])
+                .or_default()
+                .push(path);
+        }
+        for (folder, paths) in below {
+            let prefix = match paths[..] {
+                [path] => path.as_ref(),
+                _ => folder,
+            };
+            let mut found = self.list(prefix, redactor).await?;
+            found.retain(|version| paths.iter().any(|path| path.as_ref() == version.key));
+            let (hide, hidden): (Vec<_>, Vec<_>) = found.into_iter().partition(|v| v.hides);
+            self.delete_all(hidden, redactor).await?;
+            self.delete_all(hide, redactor).await?;
+        }
+        Ok(())
+    }
+
+    async fn list(&self, prefix: &str, redactor: &Redactor) -> Result<Vec<Version>> {
+        let (mut found, mut next) = (Vec::new(), None);
+        for _ in 0..MAX_LISTS {
+            let mut query = vec![("versions", String::new()), ("prefix", prefix.to_owned())];
+            if let Some((key, id)) = next {
+                query.push(("key-marker", key));
+                query.push(("version-id-marker", id));
+            }
+            let bucket = Path::default();
+            let text = self.send(Method::GET, &bucket, query, redactor).await?;
+            let listed = parse(&String::from_utf8_lossy(&text));
+            found.extend(listed.versions);
+            next = listed.next;
+            if next.is_none() {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    async fn delete_all(&self, versions: Vec<Version>, redactor: &Redactor) -> Result<()> {
+        let deletes = versions
+            .into_iter()
+            .map(|Version { key, id, .. }| async move {
+                let query = vec![("versionId", id)];
+                let path = Path::from(key);
+                self.send(Method::DELETE, &path, query, redactor).await
+            });
+        let mut deletes = futures::stream::iter(deletes).buffer_unordered(CONCURRENT);
+        while let Some(deleted) = deletes.next().await {
+            deleted?;
+        }
+        Ok(())
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &Path,
+        query: Vec<(&str, String)>,
+        redactor: &Redactor,
+    ) -> Result<Bytes> {
+        let failed = |kind, text: &str| StoreError {
+            hint: Some(ADVICE),
+            ..StoreError::new(
+                kind,
+                format!("versions cannot be removed: {}", redactor.clean(text)),
+            )
+        };
+        let unavailable = |text: &str| failed(StoreErrorKind::Unavailable, text);
+        let options = SignedUrlOptions::new().with_query(query);
+        let url = self
+            .signer
+            .signed_url_opts(method.clone(), path, VALID, &options);
+        let url = url.await.map_err(|error| unavailable(&error.to_string()))?;
+        let mut request = HttpRequest::new(HttpRequestBody::empty());
+        *request.method_mut() = method;
+        let uri = url.as_str().parse();
+        *request.uri_mut() = uri.map_err(|_| unavailable("the URL cannot be sent"))?;
+        let answer = self.http.execute(request).await;
+        let answer = answer.map_err(|error| unavailable(&error.to_string()))?;
+        let status = answer.status();
+        let body = answer.into_body().bytes().await;
+        let body = body.map_err(|error| unavailable(&error.to_string()))?;
+        let text = String::from_utf8_lossy(&body);
+        match status.as_u16() {
+            200..=299 => Ok(body),
+            408 | 409 | 429 | 500.. => Err(unavailable(&format!("{status}: {text}"))),
+            _ => Err(failed(
+                StoreErrorKind::Refused,
+                &format!("{status}: {text}"),
+            )),
+        }
+    }
+}
+
+/// Reads the answer to a list of versions.
+fn parse(text: &str) -> Listed {
+    let mut listed = Listed::default();
+    for (name, hides) in [("Version", false), ("DeleteMarker", true)] {
+        let start = format!("<{name}>");
+        let parts = text.split(&start).skip(1);
+        listed.versions.extend(parts.filter_map(|part| {
+            Some(Version {
+                key: unescaped(xml_element(part, "Key")?),
+                id: unescaped(xml_element(part, "VersionId")?),
+                hides,
+            })
+        }));
+    }
+    if xml_element(text, "IsTruncated") == Some("true") {
+        let marker = |name| xml_element(text, name).map(unescaped);
+        listed.next = marker("NextKeyMarker")
+            .map(|key| (key, marker("NextVersionIdMarker").unwrap_or_default()));
+    }
+    listed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_versions_is_read() {
+        let text = "<ListVersionsResult><IsTruncated>true</IsTruncated>\
+            <NextKeyMarker>p/b</NextKeyMarker><NextVersionIdMarker>7</NextVersionIdMarker>\
+            <Version><Key>p/a&amp;b</Key><VersionId>1</VersionId></Version>\
+            <DeleteMarker><Key>p/b</Key><VersionId>2</VersionId></DeleteMarker>\
+            </ListVersionsResult>";
+        let listed = parse(text);
+        let version = |key: &str, id: &str, hides| Version {
+            key: key.into(),
+            id: id.into(),
+            hides,
+        };
+        let expected = [version("p/a&b", "1", false), version("p/b", "2", true)];
+        assert_eq!(listed.versions, expected);
+        assert_eq!(listed.next, Some(("p/b".into(), "7".into())));
+        assert_eq!(parse("<ListVersionsResult/>").next, None);
+    }
+}

@@ -1,0 +1,41 @@
+//! What a store was found to lack or to do that nobody wants.
+//!
+//! Does: hold it, and say what follows from it. Does not: find it out (the backends and probes do).
+//! Invariant: nothing is claimed that the store has not shown.
+
+/// What the answers of a store have shown so far.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Observed {
+    /// It has no conditional writes, so a condition is checked first and a write in between is
+    /// lost.
+    pub checks_then_writes: bool,
+    /// It keeps what is deleted.
+    pub retention: Option<Retention>,
+}
+
+/// Why a store keeps what is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retention {
+    /// Each write and each delete makes another version of the object.
+    Versions,
+    /// Objects cannot be deleted before a date.
+    ObjectLock,
+}
+
+impl Retention {
+    /// What happens and what to do about it, to be read after the name of the base directory.
+    pub fn warning(self) -> &'static str {
+        match self {
+            Self::Versions => {
+                "is in a bucket with versions: what is deleted or replaced stays there and is paid \
+                 for. Add a rule to the bucket that expires noncurrent versions after 1 day and \
+                 removes expired delete markers, for the whole prefix; or, on s3://, set \
+                 delete_versions = true; or suspend versioning"
+            }
+            Self::ObjectLock => {
+                "is in a bucket that locks new objects: what is deleted stays there until its \
+                 retention ends. Use a bucket without a default retention"
+            }
+        }
+    }
+}

@@ -4,7 +4,7 @@
 //! last. Does not: decide anything else. Invariant: the daemon listens before anything can wait,
 //! and no later step of its start takes longer than `server.start_timeout`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::api::startup::Startup;
-use crate::api::state::{ApiDeps, ApiState, SharedState, Slots};
+use crate::api::state::{Addresses, ApiDeps, ApiState, SharedState, Slots};
 use crate::cache::hot::HotSegments;
 use crate::catalog::Catalog;
 use crate::config::{Config, ServerConfig};
@@ -99,7 +99,7 @@ impl Daemon {
             exchanges: exchanges.clone(),
             metrics: Arc::clone(&metrics),
         };
-        let ingest = Ingest::start(deps, &config.segment, &config.limits);
+        let ingest = Ingest::start(deps, config);
         let deps = ReaderDeps {
             storage: storage.clone(),
             catalog: catalog.clone(),
@@ -211,6 +211,7 @@ pub async fn run(
         report(Phase::Listening(address));
         daemon.start(config.server.start_timeout).await;
         tracing::info!(%address, budget = config.memory.resolve(), "serving");
+        report_addresses(&config.server);
         report(Phase::Serving(address));
     };
     let starting = stop.run_until_cancelled(starting);
@@ -227,6 +228,32 @@ pub async fn run(
     runtime.tasks.shut_down().await;
     tracing::info!("stopped");
     Ok(cut_off)
+}
+
+/// Logs how others reach this daemon, or what it forgoes if they cannot.
+fn report_addresses(server: &ServerConfig) {
+    let is_loopback = |host: &String| {
+        let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+        host == "localhost" || address.is_ok_and(|address| address.to_canonical().is_loopback())
+    };
+    if server.advertise.is_empty() {
+        tracing::info!(
+            "server.advertise is empty: where nodes name this daemon by a loopback address, small \
+             outputs of several nodes are not gathered here"
+        );
+    } else if let Some(host) = server.advertised_hosts().find(is_loopback) {
+        tracing::warn!(
+            "server.advertise names {host}, which is another daemon on every machine: write an \
+             address that other machines reach"
+        );
+    } else if server.listen.ip().to_canonical().is_loopback() {
+        tracing::warn!(
+            "server.advertise names {}, but server.listen {} accepts connections of this machine \
+             only: listen on 0.0.0.0, unless a proxy forwards that address",
+            server.advertise.join(", "),
+            server.listen
+        );
+    }
 }
 
 /// The server of `server.admin_listen`.
@@ -408,7 +435,8 @@ impl Daemon {
             registry,
             requests,
         };
-        let state = ApiState::new(parts, &config.limits, slots);
+        let addresses = Addresses::new(&config.server);
+        let state = ApiState::new(parts, addresses, &config.limits, slots);
         state.parts.registry.extend(|r| {
             let pools = vec![
                 ("write", self.write_pool.clone()),

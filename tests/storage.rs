@@ -31,7 +31,7 @@ fn open_with(uris: &[String], options: &[(&str, &str)]) -> Storage {
 
 /// All files and empty folders besides its identity and the list of members.
 fn left_below(base: &Path) -> Vec<std::path::PathBuf> {
-    let permanent = ["identity", "members"].map(|name| base.join("v2").join(name));
+    let permanent = ["identity", "members", "sweeper"].map(|name| base.join("v2").join(name));
     let mut left = files_below(base);
     left.retain(|path| !permanent.contains(path));
     left

@@ -9,7 +9,7 @@
 FROM --platform=$BUILDPLATFORM docker.io/library/maven:3.9-eclipse-temurin-25 AS build
 WORKDIR /build
 COPY trino-plugin trino-plugin
-RUN mvn -B -ntp -f trino-plugin -pl stopover -am -DskipTests -Dcheckstyle.skip package \
+RUN mvn -B -ntp -f trino-plugin -pl stopover -am -DskipTests package \
  && rm -f trino-plugin/stopover/target/trino-stopover-*.zip \
  && cp -r trino-plugin/stopover/target/trino-stopover-*/ /plugin
 

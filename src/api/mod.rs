@@ -41,7 +41,7 @@ fn described() -> OpenApiRouter<SharedState> {
             exchanges::show,
             exchanges::close
         ))
-        .routes(routes!(sinks::declare))
+        .routes(routes!(sinks::declare, sinks::withdraw))
         .routes(routes!(sinks::add_pages))
         .routes(routes!(sinks::finish))
         .routes(routes!(sinks::abort))

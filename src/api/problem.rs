@@ -91,6 +91,7 @@ problem_types! {
     Draining = "draining", 503, Retry, "The daemon is stopping";
     Overloaded = "overloaded", 503, Retry, "A limit of the daemon is reached";
     Timeout = "timeout", 408, Retry, "The body arrived too slowly";
+    TooMuchStored = "too-much-stored", 507, Fix, "The query stores too much";
     Internal = "internal", 500, Bug, "Internal error";
 }
 
@@ -276,10 +277,13 @@ impl From<IngestError> for Problem {
                 expected_batch = Some(expected);
                 ProblemType::BatchOutOfOrder
             }
+            IngestError::TooMuchStored(_) => ProblemType::TooMuchStored,
             IngestError::CountMismatch { .. } => ProblemType::CountMismatch,
             IngestError::ExchangeClosed { .. } => ProblemType::ExchangeClosed,
             IngestError::Draining => ProblemType::Draining,
-            IngestError::Full { .. } | IngestError::MemoryShort { .. } => ProblemType::Overloaded,
+            IngestError::Full { .. }
+            | IngestError::MemoryShort { .. }
+            | IngestError::ForeignShareFull { .. } => ProblemType::Overloaded,
             // Waiting would not help: the batch exceeds what one query may ever use.
             IngestError::OverCapacity(_)
             | IngestError::TooManyRuns { .. }

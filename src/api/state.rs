@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::limits::BodyLimits;
 use super::startup::Startup;
 use crate::catalog::Catalog;
-use crate::config::{LimitsConfig, QueryConfig};
+use crate::config::{LimitsConfig, QueryConfig, ServerConfig};
 use crate::exchange::Exchanges;
 use crate::fair::{FairPermit, FairSemaphore};
 use crate::gc::close::Closing;
@@ -53,6 +53,25 @@ pub struct ApiDeps {
     pub requests: HttpMetrics,
 }
 
+/// Where a daemon is.
+pub struct Addresses {
+    /// URIs by which nodes on other machines reach it.
+    pub advertise: Vec<String>,
+    /// Its availability zone.
+    pub zone: Option<String>,
+}
+
+impl Addresses {
+    /// The configured ones.
+    pub fn new(server: &ServerConfig) -> Self {
+        let zone = Some(server.zone.clone());
+        Self {
+            advertise: server.advertise.clone(),
+            zone: zone.filter(|zone| !zone.is_empty()),
+        }
+    }
+}
+
 /// How many requests of each kind run at a time. Further requests wait, fairly by query.
 #[derive(Clone)]
 pub struct Slots {
@@ -77,6 +96,7 @@ impl Slots {
 /// What a handler needs.
 pub struct ApiState {
     pub parts: ApiDeps,
+    pub addresses: Addresses,
     pub body_limits: BodyLimits,
     pub slots: Slots,
     /// How long responses may stall.
@@ -89,7 +109,12 @@ pub struct ApiState {
 
 impl ApiState {
     /// Combines the parts with the configured limits.
-    pub fn new(parts: ApiDeps, limits: &LimitsConfig, slots: Slots) -> SharedState {
+    pub fn new(
+        parts: ApiDeps,
+        addresses: Addresses,
+        limits: &LimitsConfig,
+        slots: Slots,
+    ) -> SharedState {
         let clock = parts.runtime.clock.clone();
         let (write, read) = (&parts.write_memory, &parts.read_memory);
         let body_limits = BodyLimits::new(limits, clock.clone());
@@ -100,6 +125,7 @@ impl ApiState {
             stall_policy: StallPolicy::new(limits.response_stall_timeout, clock, contention),
             slots,
             keep_alive: limits.header_timeout * 4 / 5,
+            addresses,
             parts,
         })
     }

@@ -84,7 +84,8 @@ async fn run(config: &Config, options: GcOptions) -> Result<GcReport, StorageErr
     let runtime = Runtime::system();
     let storage = Storage::open_with(&config.base_directories, Identification::Require, &runtime)?;
     let mut statuses = storage.probe().await.into_iter();
-    if let Some(broken) = statuses.find(|status| !status.healthy) {
+    // What is full has to be emptied.
+    if let Some(broken) = statuses.find(|status| !status.healthy && !status.full) {
         return Err(StorageError {
             base: broken.name.to_string(),
             operation: "probe",
@@ -198,6 +199,24 @@ fn as_text(report: &GcReport, options: GcOptions) -> String {
             "retained  {folder}/ in base directory {base}: not all in it is Stopover's"
         );
     }
+    if report.probes > 0 {
+        let _ = writeln!(
+            text,
+            "{done}  {} probe objects: there since the watch began, so their daemons are dead",
+            report.probes
+        );
+    }
+    if report.running_probes > 0 {
+        let _ = writeln!(
+            text,
+            "retained  {} probe objects: the daemons that probe remove them",
+            report.running_probes
+        );
+    }
+    text.push_str(
+        "retained  v2/identity, v2/members, v2/sweeper and placeholders: they belong to the base \
+         directory\n",
+    );
     let _ = writeln!(
         text,
         "{removable} exchanges {done} with {} objects, {} bytes; {retained} retained",
@@ -227,6 +246,8 @@ fn as_json(report: &GcReport, options: GcOptions) -> String {
         "watched_millis": u64::try_from(options.watch.as_millis()).unwrap_or(u64::MAX),
         "exchanges": entries.collect::<Vec<_>>(),
         "temporaries_removed": report.temporaries,
+        "interrupted_probes": report.probes,
+        "running_probes": report.running_probes,
         "foreign_folders": foreign.collect::<Vec<_>>(),
     });
     format!("{whole:#}\n")

@@ -1,4 +1,5 @@
-//! `stopover inspect`: prints the footer of one segment, as text or JSON.
+//! `stopover inspect`: prints the footer of one segment, or an object that describes the fleet, as
+//! text or JSON.
 //!
 //! Does: fetch the tail of a file or object and decode it. Does not: read pages, or know an offset
 //! (`segment` does). Invariant: only what passed every check of the format is printed.
@@ -8,8 +9,10 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use bytes::Bytes;
 use clap::Args;
 
+use super::inspect_fleet::{FleetObject, FleetObjectError};
 use super::inspect_text::{Inspected, as_json, as_text};
 use super::{ConfigArgs, print};
 use crate::config::{BaseDirectoryConfig, Config};
@@ -27,7 +30,8 @@ const FIRST_TAIL: u64 = 128 << 10;
 /// Arguments of `inspect`.
 #[derive(Args)]
 pub(super) struct InspectArgs {
-    /// A segment: a path, or the URI of an object such as s3://bucket/prefix/v2/segments/…/….seg.
+    /// A segment, or the identity, members or sweeper of a base directory: a path, or the URI of an
+    /// object such as s3://bucket/prefix/v2/segments/…/….seg or s3://bucket/prefix/v2/sweeper.
     /// Options and credentials are those of the configured base directory that contains it, or else
     /// come from the environment
     #[arg(value_name = "OBJECT-OR-FILE")]
@@ -45,14 +49,19 @@ pub(super) struct InspectArgs {
 /// Why a segment cannot be inspected.
 #[derive(Debug, thiserror::Error)]
 enum InspectError {
-    #[error("an object is named as BASE-DIRECTORY/v2/segments/HASH-EXCHANGE/SEGMENT.seg")]
-    NotASegment,
+    #[error(
+        "an object is named as BASE-DIRECTORY/v2/segments/HASH-EXCHANGE/SEGMENT.seg, or \
+         BASE-DIRECTORY/v2/ and identity, members or sweeper"
+    )]
+    UnknownName,
     #[error(transparent)]
     Io(#[from] std::io::Error),
     #[error(transparent)]
     Storage(#[from] StorageError),
     #[error(transparent)]
     Malformed(#[from] FormatError),
+    #[error(transparent)]
+    FleetObject(#[from] FleetObjectError),
     #[error("it changed while it was being read: try again")]
     Changed,
 }
@@ -63,19 +72,46 @@ enum InspectError {
 /// The exit code; the reason has been printed to stderr.
 pub(super) fn inspect(args: InspectArgs) -> Result<ExitCode, ExitCode> {
     let (what, blocks) = (&args.what, args.blocks);
+    if let Some(key) = fleet_key(what) {
+        let fetched = match local_path(what) {
+            Some(path) => std::fs::read(path).map(Bytes::from).map_err(Into::into),
+            None => fetch_fleet_object(what, &key, &args.config.load()?.config),
+        };
+        let decoded = fetched.and_then(|bytes| Ok(FleetObject::decode(&key, &bytes)?));
+        let object = decoded.map_err(|why| refused(what, &why))?;
+        print(&match args.json {
+            true => object.as_json(),
+            false => object.as_text(),
+        });
+        return Ok(ExitCode::SUCCESS);
+    }
     let found = match local_path(what) {
         Some(path) => inspect_file(&path),
         None => inspect_object(what, &args.config.load()?.config),
     };
-    let found = found.map_err(|why| {
-        eprintln!("stopover: {what} cannot be inspected: {why}");
-        ExitCode::FAILURE
-    })?;
+    let found = found.map_err(|why| refused(what, &why))?;
     print(&match args.json {
         true => as_json(&found, blocks),
         false => as_text(&found, blocks),
     });
     Ok(ExitCode::SUCCESS)
+}
+
+fn refused(what: &str, why: &InspectError) -> ExitCode {
+    eprintln!("stopover: {what} cannot be inspected: {why}");
+    ExitCode::FAILURE
+}
+
+/// The key of an object that describes a base directory or the fleet, if this is the name of one.
+fn fleet_key(what: &str) -> Option<Key> {
+    let (_, name) = what.rsplit_once("/v2/")?;
+    Some(Key::listed(format!("v2/{name}"))).filter(keys::is_administrative)
+}
+
+fn fetch_fleet_object(uri: &str, key: &Key, config: &Config) -> Result<Bytes, InspectError> {
+    let base = uri.strip_suffix(key.as_str()).unwrap_or(uri);
+    let (runtime, storage) = open_for(base.trim_end_matches('/').to_owned(), config)?;
+    Ok(runtime.block_on(storage.get_administrative(key))?)
 }
 
 /// The path, or `None` for the URI of an object.
@@ -104,18 +140,7 @@ fn inspect_file(path: &Path) -> Result<Inspected, InspectError> {
 
 fn inspect_object(uri: &str, config: &Config) -> Result<Inspected, InspectError> {
     let (base, exchange, segment) = locate(uri)?;
-    let known = config
-        .base_directories
-        .iter()
-        .find(|known| known.uri == base);
-    let base = known.cloned().unwrap_or_else(|| BaseDirectoryConfig {
-        uri: base,
-        ..BaseDirectoryConfig::default()
-    });
-    let runtime = tokio::runtime::Runtime::new()?;
-    // Store clients must be built inside the runtime that they use.
-    let _within = runtime.enter();
-    let storage = Storage::open_with(&[base], Identification::Skip, &Runtime::system())?;
+    let (runtime, storage) = open_for(base, config)?;
     let status = storage.status();
     let base = status.first().expect("one base directory was opened");
     let address = SegmentAddress {
@@ -126,12 +151,32 @@ fn inspect_object(uri: &str, config: &Config) -> Result<Inspected, InspectError>
     read_footer(|max| Ok(runtime.block_on(storage.get_tail(&address, max))?))
 }
 
+/// Opens the base directory of this URI, with the options of a configured one.
+fn open_for(
+    uri: String,
+    config: &Config,
+) -> Result<(tokio::runtime::Runtime, Storage), InspectError> {
+    let mut known = config.base_directories.iter();
+    let known = known.find(|known| known.uri == uri);
+    let base = known.cloned().unwrap_or_else(|| BaseDirectoryConfig {
+        uri,
+        ..BaseDirectoryConfig::default()
+    });
+    let runtime = tokio::runtime::Runtime::new()?;
+    // Store clients must be built inside the runtime that they use.
+    let storage = {
+        let _within = runtime.enter();
+        Storage::open_with(&[base], Identification::Skip, &Runtime::system())?
+    };
+    Ok((runtime, storage))
+}
+
 /// Splits the URI of an object into base directory, exchange and segment.
 fn locate(uri: &str) -> Result<(String, ExchangeId, crate::id::SegmentId), InspectError> {
-    let (base, key) = uri.rsplit_once("/v2/").ok_or(InspectError::NotASegment)?;
+    let (base, key) = uri.rsplit_once("/v2/").ok_or(InspectError::UnknownName)?;
     match keys::parse(&Key::listed(format!("v2/{key}"))) {
         Some(OwnObject::Segment(exchange, segment)) => Ok((base.to_owned(), exchange, segment)),
-        _ => Err(InspectError::NotASegment),
+        _ => Err(InspectError::UnknownName),
     }
 }
 
@@ -204,6 +249,27 @@ mod tests {
                     .contains("BASE-DIRECTORY"),
                 "{bad}"
             );
+        }
+    }
+
+    #[test]
+    fn an_object_of_the_fleet_is_told_by_its_name_and_fetched_through_its_base_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("v2");
+        std::fs::create_dir_all(&folder).unwrap();
+        let golden = include_bytes!("../../tests/golden/sweeper-v2.txt");
+        std::fs::write(folder.join("sweeper"), golden).unwrap();
+        let uri = format!("file://{}/v2/sweeper", dir.path().display());
+        let key = fleet_key(&uri).unwrap();
+        assert_eq!(key, keys::sweeper());
+        let fetched = fetch_fleet_object(&uri, &key, &Config::default()).unwrap();
+        assert_eq!(&fetched[..], golden);
+        for other in [
+            "sweeper",
+            "/b/v2/markers/78cc-q",
+            "s3://b/v2/segments/78cc-q/x.seg",
+        ] {
+            assert_eq!(fleet_key(other), None, "{other}");
         }
     }
 

@@ -7,8 +7,10 @@ mod check;
 mod gc;
 mod health;
 mod health_tls;
+mod import;
 mod init;
 mod inspect;
+mod inspect_fleet;
 mod inspect_text;
 mod members;
 mod process;
@@ -89,6 +91,11 @@ enum Command {
     /// Prints a line for each: its name, its id, and whether it is active, draining or abandoned.
     #[command(after_help = CONFIGURATION)]
     Members(members::MembersArgs),
+    /// Convert the configuration of Trino's own exchange manager
+    ///
+    /// Prints or writes a configuration for the daemons and one for Trino's nodes, and what has no
+    /// counterpart, with the reason.
+    Import(import::ImportArgs),
     /// Check whether a daemon is alive or ready; for container health checks without curl
     Health(health::HealthArgs),
 }
@@ -163,6 +170,7 @@ pub fn run() -> ExitCode {
         Command::Gc(args) => gc::gc(args),
         Command::Init(args) => init::init(args),
         Command::Members(args) => members::members(args),
+        Command::Import(args) => import::import(args),
         Command::Health(args) => health::health(args),
     };
     result.unwrap_or_else(|code| code)

@@ -20,6 +20,8 @@ pub enum Form {
     Flag,
     /// A whole number from 1.
     Number { max: usize },
+    /// A size, or a percentage.
+    SizeOrPercent,
     /// A duration.
     Duration { least: Duration, most: Duration },
     /// One of a few words.
@@ -52,6 +54,7 @@ const FILE: &[Named] = &[
     ("fsync", Form::Flag),
     ("direct_io", Form::Flag),
     ("group_access", Form::Flag),
+    ("min_free", Form::SizeOrPercent),
 ];
 
 const S3: &[Named] = &[
@@ -172,6 +175,10 @@ impl Form {
                         "must be a duration from {least} to {most}, such as 45s"
                     ))
                 }
+            },
+            Self::SizeOrPercent => match units::parse_size_or_percent(value) {
+                Ok(_) => None,
+                Err(_) => Some("must be a size or a percentage, such as 10GiB or 2.5%".to_owned()),
             },
             Self::Number { max } => match value.parse::<usize>() {
                 Ok(number) if (1..=max).contains(&number) => None,

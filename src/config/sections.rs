@@ -8,6 +8,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use url::Url;
+
 use super::machine::{Machine, auto_budget};
 use super::secret::Secret;
 
@@ -46,6 +48,10 @@ section! {
         /// Host names under which clients without a token reach the daemon, besides `localhost`
         /// and IP addresses.
         allowed_hosts: Vec<String> = Vec::new(),
+        /// URIs by which nodes on other machines reach this daemon: scheme, host and port.
+        advertise: Vec<String> = Vec::new(),
+        /// Availability zone of this daemon; empty: none.
+        zone: String = String::new(),
         /// File with the accepted bearer tokens, one per line, each preceded by its scopes unless
         /// it has all of them; `None`: no token is required.
         token_file: Option<PathBuf> = None,
@@ -72,6 +78,12 @@ impl ServerConfig {
         Some((certificate, self.tls_key_file.as_deref()?))
     }
 
+    /// Hosts of the advertised URIs.
+    pub fn advertised_hosts(&self) -> impl Iterator<Item = String> {
+        let urls = self.advertise.iter().filter_map(|uri| Url::parse(uri).ok());
+        urls.filter_map(|url| url.host_str().map(str::to_owned))
+    }
+
     /// Scheme of the daemon's URLs.
     pub fn scheme(&self) -> &'static str {
         match self.tls() {
@@ -88,6 +100,8 @@ section! {
         budget: Option<u64> = None,
         /// Share of the budget reserved for writing, 0.1 to 0.9; reading has the rest.
         write_share: f64 = 0.5,
+        /// Share of the write memory that foreign sinks may hold, 0 to 1.
+        home_share: f64 = 0.5,
     }
 }
 
@@ -124,6 +138,17 @@ impl MemoryConfig {
             write,
             read: budget - write,
         }
+    }
+
+    /// Bytes that foreign sinks may hold of `write` bytes of memory.
+    pub fn foreign_share(&self, write: u64) -> u64 {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share is from 0 to 1; a rounding error of some bytes does not matter"
+        )]
+        let share = (write as f64 * self.home_share) as u64;
+        share.min(write)
     }
 
     fn resolve_on(&self, machine: Machine) -> u64 {
@@ -171,14 +196,14 @@ section! {
     LeaseConfig {
         /// How long an exchange must be observed without a renewal before it is collected.
         duration: Duration = Duration::from_secs(900),
-        /// Interval between sweeps.
+        /// Interval between sweeps, and between reads of the sweeper's digest.
         sweep_interval: Duration = Duration::from_secs(60),
     }
 }
 
 section! {
-    /// `[query]`: limits of one query at one daemon. Requests over a limit wait; `None` is
-    /// "unlimited".
+    /// `[query]`: limits of one query at one daemon. Requests over a limit wait, except
+    /// where it says otherwise; `None` is "unlimited".
     QueryConfig {
         /// Bytes of the write memory, including its hot segments.
         max_write_memory: Option<u64> = None,
@@ -188,6 +213,8 @@ section! {
         max_concurrent_writes: Option<u64> = None,
         /// Concurrent streamed reads.
         max_concurrent_reads: Option<u64> = None,
+        /// Bytes that it may have stored through this daemon. What exceeds it is refused.
+        max_stored_size: Option<u64> = None,
     }
 }
 

@@ -447,6 +447,53 @@ fn listening_beyond_loopback_works_once_it_is_said_or_guarded() {
 }
 
 #[test]
+fn advertised_addresses_are_ones_that_others_can_connect_to() {
+    let config = world()
+        .set(
+            "server.advertise= http://10.0.0.12:7077/, https://node-1.trino:7077,http://[::1]:7077",
+        )
+        .set("server.zone=eu-central-1a")
+        .config();
+    let expected = [
+        "http://10.0.0.12:7077",
+        "https://node-1.trino:7077",
+        "http://[::1]:7077",
+    ];
+    assert_eq!(config.server.advertise, expected);
+    let hosts: Vec<_> = config.server.advertised_hosts().collect();
+    assert_eq!(hosts, ["10.0.0.12", "node-1.trino", "[::1]"]);
+    for wrong in [
+        "10.0.0.12:7077",
+        "node-1",
+        "ftp://node-1:7077",
+        "http://0.0.0.0:7077",
+        "http://[::]:7077",
+        "http://node-1:0",
+        "http://node-1:7077/v1",
+        "http://user@node-1:7077",
+        "http://node-1:7077?x",
+    ] {
+        let refusal = world().set(&format!("server.advertise={wrong}")).refusal();
+        assert_has(&refusal, &["server.advertise", wrong, "http://host:port"]);
+    }
+    let refusal = world().set("server.zone=a b").refusal();
+    assert_has(&refusal, &["server.zone", "eu-central-1a"]);
+}
+
+/// Every node would fail to connect to what this daemon says of itself.
+#[test]
+fn a_daemon_with_tls_does_not_advertise_plain_http() {
+    let tls = world()
+        .set("server.tls_certificate_file=cert.pem")
+        .set("server.tls_key_file=key.pem")
+        .set("server.advertise=http://node-1:7077");
+    assert_has(
+        &tls.refusals()[0],
+        &["server.advertise", "https", "cert.pem"],
+    );
+}
+
+#[test]
 fn numbers_out_of_range_are_refused_with_the_range() {
     for (assignment, range) in [
         ("limits.max_partitions=0", "from 1 to 4294967040"),
@@ -499,6 +546,7 @@ fn the_budget_is_divided_without_losing_a_byte() {
     let memory = MemoryConfig {
         budget: Some((1 << 30) + 1),
         write_share: 0.3,
+        ..MemoryConfig::default()
     };
     let split = memory.split();
     assert_eq!(split.write + split.read, (1 << 30) + 1);

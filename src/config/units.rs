@@ -4,6 +4,7 @@
 //! not: know which setting it reads. Invariant: nothing is rounded silently; what is ambiguous is
 //! refused.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::problem::InvalidValue;
@@ -88,6 +89,53 @@ pub fn parse_duration(text: &str) -> Result<Duration, InvalidValue> {
     Ok(duration)
 }
 
+/// A size, or a share of a whole.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum SizeOrPercent {
+    /// Bytes.
+    Size(u64),
+    /// From 0 to 100.
+    Percent(f64),
+}
+
+impl SizeOrPercent {
+    /// In bytes.
+    pub fn of(self, total: u64) -> u64 {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a percentage is from 0 to 100; a rounding error does not matter"
+        )]
+        match self {
+            Self::Size(bytes) => bytes,
+            Self::Percent(percent) => (total as f64 * percent / 100.0) as u64,
+        }
+    }
+}
+
+impl fmt::Display for SizeOrPercent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Size(bytes) => f.write_str(&format_size(*bytes)),
+            Self::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
+/// Parses a size, or a percentage such as `2.5%`.
+///
+/// # Errors
+/// What is wrong and how to write it.
+pub fn parse_size_or_percent(text: &str) -> Result<SizeOrPercent, InvalidValue> {
+    let Some(number) = text.trim().strip_suffix('%') else {
+        return parse_size(text).map(SizeOrPercent::Size);
+    };
+    match number.trim().parse::<f64>() {
+        Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(SizeOrPercent::Percent(percent)),
+        _ => Err("a percentage is from 0% to 100%, such as 2.5%".into()),
+    }
+}
+
 /// Prints bytes with the largest unit that divides them.
 pub fn format_size(bytes: u64) -> String {
     const UNITS: [(&str, u64); 4] = [
@@ -161,6 +209,18 @@ fn scale(number: &str, factor: u64) -> Result<u64, InvalidValue> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_share_is_read_and_printed_as_it_was_written() {
+        for (text, of_a_mebibyte) in [("1%", 10_485), ("2.5 %", 26_214), ("64KiB", 65_536)] {
+            let parsed = parse_size_or_percent(text).unwrap();
+            assert_eq!(parsed.of(1 << 20), of_a_mebibyte, "{text}");
+            assert_eq!(parsed.to_string(), text.replace(' ', ""));
+        }
+        for text in ["101%", "-1%", "%", "NaN%", "1 %%", "5 percent"] {
+            parse_size_or_percent(text).unwrap_err();
+        }
+    }
 
     #[test]
     fn sizes_are_read_as_people_write_them() {

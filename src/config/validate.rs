@@ -36,6 +36,7 @@ impl Validator<'_> {
         }
         self.tls(&mut found);
         self.exposure(&mut found);
+        self.advertised(&mut found);
         self.admin(&mut found);
         self.filter(&mut found);
         found
@@ -260,6 +261,20 @@ impl Validator<'_> {
                         .into(),
                 ),
             );
+        }
+    }
+
+    /// A proxy may add TLS before this daemon, but a daemon with TLS does not speak plain HTTP.
+    fn advertised(&self, found: &mut Vec<Problem>) {
+        let server = &self.config.server;
+        let plain = |uri: &&String| uri.starts_with("http://");
+        let Some(uri) = server.advertise.iter().find(plain) else {
+            return;
+        };
+        if server.tls().is_some() {
+            let certificate = self.cite("server.tls_certificate_file");
+            let what = format!("this daemon speaks only TLS, {certificate}: write https for {uri}");
+            found.push(self.problem("server.advertise", what));
         }
     }
 

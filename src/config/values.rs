@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use url::{Host, Url};
+
 use super::problem::InvalidValue;
 use super::raw::Raw;
 use super::units::{format_duration, format_size, parse_duration, parse_size};
@@ -77,6 +79,54 @@ pub(super) fn host_names(raw: &Raw) -> Result<Vec<String>, InvalidValue> {
         )
         .into()),
     }
+}
+
+/// URIs by which others reach this daemon, separated by commas: scheme, host and port.
+pub(super) fn advertised(raw: &Raw) -> Result<Vec<String>, InvalidValue> {
+    let text = text(raw)?;
+    let uris = text.split(',').map(str::trim).filter(|uri| !uri.is_empty());
+    let mut found = Vec::new();
+    for text in uris {
+        let uri = advertised_uri(text).ok_or_else(|| {
+            format!(
+                "{text:?} is not an address that others can connect to: write http://host:port or \
+                 https://host:port, separated by commas, such as \"http://10.0.0.12:7077\""
+            )
+        })?;
+        if !found.contains(&uri) {
+            found.push(uri);
+        }
+    }
+    Ok(found)
+}
+
+/// The URI without a trailing slash; `None` if it is not one of a daemon that can be connected to.
+fn advertised_uri(text: &str) -> Option<String> {
+    let url = Url::parse(text).ok()?;
+    let connectable = match url.host()? {
+        Host::Domain(name) => !name.is_empty(),
+        Host::Ipv4(address) => !address.is_unspecified(),
+        Host::Ipv6(address) => !address.is_unspecified(),
+    };
+    let plain = url.username().is_empty() && url.password().is_none();
+    let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+    let port = url.port_or_known_default()? != 0;
+    let valid = matches!(url.scheme(), "http" | "https") && connectable && plain && bare && port;
+    valid.then(|| url.as_str().trim_end_matches('/').to_owned())
+}
+
+/// The name of a zone, such as `eu-central-1a`.
+pub(super) fn zone(raw: &Raw) -> Result<String, InvalidValue> {
+    let zone = text(raw)?;
+    let valid = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+    if zone.len() <= 64 && zone.bytes().all(valid) {
+        return Ok(zone);
+    }
+    Err(
+        "write at most 64 letters, digits, hyphens, dots and underscores, such as \
+         \"eu-central-1a\""
+            .into(),
+    )
 }
 
 pub(super) fn duration(raw: &Raw) -> Result<Duration, InvalidValue> {
@@ -178,8 +228,8 @@ pub(super) fn show_optional_count(count: &Option<u64>) -> String {
     count.map_or_else(|| UNLIMITED.to_owned(), |count| count.to_string())
 }
 
-pub(super) fn show_host_names(names: &[String]) -> String {
-    names.join(",")
+pub(super) fn show_list(texts: &[String]) -> String {
+    texts.join(",")
 }
 
 pub(super) fn show_address(address: &Option<SocketAddr>) -> String {

@@ -66,6 +66,7 @@ fn bases(html: &mut String, bases: &[BaseStatus]) {
     for base in bases {
         let failure = match (&base.unreadable, &base.error) {
             (Some(error), _) => Some(("cannot be read", error)),
+            (None, Some(error)) if base.full => Some(("full", error)),
             (None, Some(error)) => Some(("unhealthy, tried last", error)),
             (None, None) => None,
         };
@@ -192,6 +193,7 @@ mod tests {
                 name: "main".parse().unwrap(),
                 uri: "s3://bucket/prefix".into(),
                 healthy: false,
+                full: false,
                 error: Some(error.into()),
                 ignores_preconditions: false,
                 retention: None,

@@ -9,12 +9,17 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use futures::stream::{self, StreamExt as _};
+
 use crate::catalog::Catalog;
 use crate::exchange::{ExchangeError, Exchanges};
 use crate::id::ExchangeId;
 use crate::ingest::Ingest;
 use crate::read::Reader;
 use crate::telemetry::metrics::Metrics;
+
+/// Exchanges that are checked at a time.
+const CHECK_CONCURRENCY: usize = 16;
 
 /// The modules that hold a part of an exchange. Cheap to clone.
 #[derive(Clone)]
@@ -66,11 +71,13 @@ impl Closing {
     /// Checks in the base directories whether these exchanges are open. Those that are not are
     /// released by [`Closing::release_found_closed`].
     pub(super) async fn check_open(&self, exchanges: impl IntoIterator<Item = ExchangeId>) {
-        for exchange in exchanges {
+        let checks = exchanges.into_iter().map(async |exchange| {
             if let Err(error) = self.exchanges.is_open(&exchange).await {
                 tracing::warn!(%exchange, %error, "cannot check whether the exchange is open");
             }
-        }
+        });
+        let checks = stream::iter(checks).buffered(CHECK_CONCURRENCY);
+        checks.collect::<()>().await;
     }
 
     /// The exchanges of which this daemon has cached data, open or closed. Sorted, so that an

@@ -5,17 +5,23 @@
 //! (`lease_tracker`). Invariant: an exchange is removed only after its markers were read, found to
 //! be what the last list showed, and claimed, which fails if one was renewed since; any number of
 //! daemons may do this at once.
+//!
+//! What it has observed it can tell another collector, and it continues what another one has told.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt as _};
 
+use super::handover::{Inherited, digest_markers};
 use super::lease_tracker::{LeaseState, LeaseTracker, Poll, Verdict};
 use crate::exchange::lease_of;
 use crate::id::ExchangeId;
 use crate::runtime::Runtime;
-use crate::storage::{ListedExchange, ObservedMarkers, Storage, StorageError};
+use crate::storage::{
+    DigestEntry, DigestExchanges, ListedExchange, ObservedMarkers, Storage, StorageError,
+    exchange_hash,
+};
 
 /// Exchanges whose markers are read at a time.
 const READ_CONCURRENCY: usize = 16;
@@ -68,6 +74,10 @@ pub struct Collector {
     leases: LeaseTracker,
     /// The leases of the exchanges whose markers were read; `None` if one cannot be decoded.
     own: HashMap<ExchangeId, Option<Duration>>,
+    /// What other collectors have observed, until the next inspection.
+    inherited: Inherited,
+    /// What the last inspection showed; before the first one, what others have told.
+    digest: DigestExchanges,
 }
 
 impl Collector {
@@ -79,7 +89,27 @@ impl Collector {
             lease,
             leases: LeaseTracker::new(interval),
             own: HashMap::new(),
+            inherited: Inherited::default(),
+            digest: DigestExchanges::default(),
         }
+    }
+
+    /// Continues what another collector has observed.
+    pub fn inherit(&mut self, digest: &DigestExchanges) {
+        self.inherited.add(digest);
+        if self.digest == DigestExchanges::default() {
+            self.digest = digest.clone();
+        }
+    }
+
+    /// The exchanges cannot be inspected: the time until the next inspection does not count.
+    pub(super) fn interrupt(&mut self) {
+        self.leases.interrupt();
+    }
+
+    /// What another collector needs to continue, and which exchanges are open.
+    pub fn digest(&self) -> &DigestExchanges {
+        &self.digest
     }
 
     /// Inspects every exchange once: by lists, and by reading the markers that are new.
@@ -98,8 +128,10 @@ impl Collector {
         let survey = survey.inspect_err(|_| self.leases.interrupt())?;
         self.leases.retain(|id| survey.contains_key(id));
         self.own.retain(|id, _| survey.contains_key(id));
+        self.inherit_leases(&survey);
         let mut unread = self.learn_leases(&survey).await;
-        let inspections = survey.into_iter().map(|(exchange, listed)| {
+        let mut inspections = Vec::with_capacity(survey.len());
+        for (exchange, listed) in survey {
             let outcome = match unread.remove(&exchange) {
                 Some(error) => {
                     self.leases.reset(&exchange);
@@ -107,14 +139,45 @@ impl Collector {
                 }
                 None => Ok(self.observe(&exchange, &listed, poll)),
             };
-            Inspection {
+            inspections.push(Inspection {
                 lease: self.own_lease(&exchange),
                 exchange,
                 listed,
                 outcome,
-            }
+            });
+        }
+        self.inherited = Inherited::default();
+        let entries = inspections.iter().map(|inspection| {
+            let hash = exchange_hash(&inspection.exchange);
+            (hash, self.entry(inspection))
         });
-        Ok(inspections.collect())
+        self.digest = DigestExchanges::complete(entries.collect());
+        Ok(inspections)
+    }
+
+    fn entry(&self, inspection: &Inspection) -> DigestEntry {
+        let unrenewed = match inspection.outcome.as_ref().map(|seen| seen.verdict) {
+            Ok(Verdict::Unrenewed(unrenewed)) => unrenewed,
+            Ok(Verdict::Expired) => self.lease_of(&inspection.exchange),
+            Ok(Verdict::Fresh) | Err(_) => Duration::ZERO,
+        };
+        DigestEntry {
+            markers: digest_markers(&lease_state(&inspection.listed)),
+            lease: inspection.lease,
+            unrenewed,
+        }
+    }
+
+    /// Takes over the leases of exchanges that others have inspected: their markers need not be
+    /// read again.
+    fn inherit_leases(&mut self, survey: &BTreeMap<ExchangeId, ListedExchange>) {
+        for (exchange, listed) in survey {
+            if let Some(lease) = self.inherited.lease(exchange)
+                && listed.has_marker()
+            {
+                self.own.entry(exchange.clone()).or_insert(Some(lease));
+            }
+        }
     }
 
     /// Reads the markers of exchanges whose lease is not known. Returns those that it could not
@@ -179,13 +242,15 @@ impl Collector {
         listed: &ListedExchange,
         poll: Poll,
     ) -> Observation {
-        let marker = match listed.version() {
-            Some(version) if listed.has_marker() => LeaseState::Open(version),
-            Some(version) => LeaseState::Tombstone(version),
-            None => LeaseState::Missing,
+        let (marker, lease) = (lease_state(listed), self.lease_of(exchange));
+        let inherited = self.inherited.get(exchange, &marker);
+        let verdict = match inherited.filter(|_| !self.leases.is_tracked(exchange)) {
+            Some(entry) => {
+                let watched = (lease, entry.unrenewed);
+                self.leases.resume(exchange, marker.clone(), poll, watched)
+            }
+            None => self.leases.observe(exchange, marker.clone(), poll, lease),
         };
-        let lease = self.lease_of(exchange);
-        let verdict = self.leases.observe(exchange, marker.clone(), poll, lease);
         Observation { marker, verdict }
     }
 
@@ -231,6 +296,14 @@ impl Collector {
             self.own.insert(exchange.clone(), lease);
         }
         longer
+    }
+}
+
+fn lease_state(listed: &ListedExchange) -> LeaseState {
+    match listed.version() {
+        Some(version) if listed.has_marker() => LeaseState::Open(version),
+        Some(version) => LeaseState::Tombstone(version),
+        None => LeaseState::Missing,
     }
 }
 

@@ -111,6 +111,29 @@ impl LeaseTracker {
         Verdict::Unrenewed(tracked.unrenewed)
     }
 
+    /// Continues what another observer has observed of an exchange that was not tracked until this
+    /// poll. The time since its last poll does not count, so nothing has expired yet.
+    pub fn resume(
+        &mut self,
+        id: &ExchangeId,
+        marker: LeaseState,
+        poll: Poll,
+        (lease, unrenewed): (Duration, Duration),
+    ) -> Verdict {
+        let tracked = Tracked {
+            marker,
+            lease,
+            unrenewed,
+            last: poll,
+        };
+        self.tracked.insert(id.clone(), tracked);
+        Verdict::Unrenewed(unrenewed)
+    }
+
+    pub fn is_tracked(&self, id: &ExchangeId) -> bool {
+        self.tracked.contains_key(id)
+    }
+
     /// Nothing could be polled: the time until the next poll does not count.
     pub fn interrupt(&mut self) {
         for tracked in self.tracked.values_mut() {
@@ -310,6 +333,41 @@ mod tests {
         assert_eq!(observer.poll(900, "a"), Verdict::Fresh);
         observer.leases.retain(|_| false);
         assert_eq!(observer.poll(960, "a"), Verdict::Fresh);
+    }
+
+    #[test]
+    fn the_time_between_two_observers_does_not_count_and_that_before_it_does() {
+        let (mut first, mut second) = (Observer::new(INTERVAL), Observer::new(INTERVAL));
+        for seconds in (0..=600).step_by(60) {
+            first.poll(seconds, "a");
+        }
+        let at = |seconds| {
+            let at = second.start + Duration::from_secs(seconds);
+            Poll {
+                asked: at,
+                answered: at,
+                writable: true,
+            }
+        };
+        let watched = (LEASE, Duration::from_secs(600));
+        let marker = LeaseState::Open("a".into());
+        let resumed = second.leases.resume(&second.id, marker, at(5_000), watched);
+        assert_eq!(resumed, Verdict::Unrenewed(Duration::from_secs(600)));
+        for seconds in (5_060..5_300).step_by(60) {
+            assert_ne!(second.poll(seconds, "a"), Verdict::Expired, "{seconds}");
+        }
+        assert_eq!(second.poll(5_300, "a"), Verdict::Expired);
+        // One that was watched for a whole lease is polled once more.
+        let whole = (LEASE, LEASE);
+        let marker = LeaseState::Open("b".into());
+        let poll = Poll {
+            asked: second.start,
+            answered: second.start,
+            writable: true,
+        };
+        let resumed = second.leases.resume(&second.id, marker, poll, whole);
+        assert_eq!(resumed, Verdict::Unrenewed(LEASE));
+        assert_eq!(second.poll(60, "b"), Verdict::Expired);
     }
 
     #[test]

@@ -86,6 +86,10 @@ pub struct GcReport {
     pub entries: BTreeMap<ExchangeId, GcEntry>,
     /// Temporary files removed, none of which a running daemon was writing.
     pub temporaries: u64,
+    /// Probe objects that existed for the whole watch, removed: their daemons are dead.
+    pub probes: u64,
+    /// Other probe objects, retained: daemons that probe remove their own.
+    pub running_probes: u64,
     /// Folders that hold objects which Stopover did not write; those are retained.
     pub foreign: Vec<ForeignFolder>,
 }
@@ -116,6 +120,7 @@ pub async fn collect_once(
         listed: BTreeMap::new(),
     };
     storage.check_members().await?;
+    let probes = storage.list_probes().await?;
     let inspections = run.collector.inspect_all().await?;
     started(inspections.len());
     for inspection in inspections {
@@ -133,13 +138,25 @@ pub async fn collect_once(
         run.decide(exchange, GcOutcome::Undetermined(obstacle), &listed)
             .await?;
     }
-    let temporaries = match options.dry_run {
-        true => 0,
-        false => storage.remove_stale_temporaries().await?,
-    };
+    let (mut interrupted, mut running_probes) = (Vec::new(), 0);
+    for probe in storage.list_probes().await? {
+        match probes.binary_search(&probe) {
+            Ok(_) => interrupted.push(probe),
+            Err(_) => running_probes += 1,
+        }
+    }
+    let mut temporaries = 0;
+    if !options.dry_run {
+        for probe in &interrupted {
+            storage.remove_probe(probe).await?;
+        }
+        temporaries = storage.remove_stale_temporaries().await?;
+    }
     Ok(GcReport {
         entries: run.entries,
         temporaries,
+        probes: interrupted.len() as u64,
+        running_probes,
         foreign: storage.foreign_folders(),
     })
 }

@@ -38,6 +38,8 @@ pub struct Credentials(Arc<Inner>);
 
 struct Inner {
     config: ServerConfig,
+    /// The names under which clients without a token may reach the daemon, in lower case.
+    allowed_hosts: Vec<String>,
     address: Address,
     tls_files: Option<TlsFiles>,
     tokens: RwLock<Option<Arc<Tokens>>>,
@@ -47,6 +49,12 @@ struct Inner {
     next_generation: AtomicU64,
     clock: Clock,
     metrics: CredentialMetrics,
+}
+
+/// The configured names, and those of the advertised URIs: clients connect to them.
+fn allowed_hosts(config: &ServerConfig) -> Vec<String> {
+    let configured = config.allowed_hosts.iter().cloned();
+    configured.chain(config.advertised_hosts()).collect()
 }
 
 /// What is configured separately for each address.
@@ -159,6 +167,7 @@ impl Credentials {
             http2: config.http2,
         });
         let credentials = Self(Arc::new(Inner {
+            allowed_hosts: allowed_hosts(config),
             config: config.clone(),
             address,
             tls_files,
@@ -189,7 +198,7 @@ impl Credentials {
 
     /// Names under which clients without a token may reach the daemon, in lower case.
     pub fn allowed_hosts(&self) -> &[String] {
-        &self.0.config.allowed_hosts
+        &self.0.allowed_hosts
     }
 
     /// Whether other machines can reach the address that these credentials protect.

@@ -10,11 +10,12 @@
 use bytes::Bytes;
 
 use super::error::IngestError;
-use super::exchange::ExchangeState;
+use super::exchange::{BatchMemory, ExchangeState};
 use super::overhead::OverheadEstimate;
-use super::service::Ingest;
+use super::service::{Ingest, Shared};
 use super::sink::{Sink, SinkState};
 use super::types::Appended;
+use crate::fair::FairPermit;
 use crate::id::ExchangeId;
 use crate::id::SinkId;
 use crate::memory::{Reservation, ReservedBytes, WeakReservation};
@@ -32,7 +33,7 @@ pub struct ReservedAdmission<'a> {
     admission: Admission<'a>,
     /// Bytes of the body.
     length: u64,
-    reservation: Reservation,
+    held: BatchMemory<Reservation>,
 }
 
 /// By how much a reservation grows at least, if there is room: growing is not free.
@@ -53,6 +54,16 @@ impl Ingest {
         self.check_room(state.known_sinks())?;
         state.declare(sink.task_attempt);
         Ok(())
+    }
+
+    /// Takes back a declaration: the attempt will not be written at this daemon. A sink that has
+    /// pages remains.
+    pub fn withdraw_sink(&self, sink: &SinkId) {
+        let Some(exchange) = self.get(&sink.exchange) else {
+            return;
+        };
+        exchange.lock().withdraw(sink.task_attempt);
+        self.reevaluate_seal(&exchange);
     }
 
     /// Admits the batch with this number, or the next one, unless it can be refused without its
@@ -81,10 +92,9 @@ impl Ingest {
         let state = exchange.lock();
         match state.sink(sink.task_attempt).map(Sink::state) {
             Some(SinkState::Aborted) => Err(IngestError::SinkAborted { sink: sink.clone() }),
-            Some(SinkState::Failed(source)) => Err(state.closed_or(IngestError::SinkFailed {
-                sink: sink.clone(),
-                source,
-            })),
+            Some(SinkState::Failed(source)) => {
+                Err(state.closed_or(IngestError::of_failed(sink.clone(), source)))
+            }
             Some(_) => Ok(()),
             None => self.check_accepts_new(),
         }
@@ -133,9 +143,10 @@ impl Ingest {
         sink: &SinkId,
         number: Option<u32>,
         batch: VerifiedBatch,
-        memory: WeakReservation,
+        memory: BatchMemory<WeakReservation>,
     ) -> Result<Appended, IngestError> {
         let (pages, bytes) = (batch.pages, batch.page_bytes);
+        let is_foreign = memory.share.is_some();
         let exchange = self.get_or_open(&sink.exchange)?;
         let (appended, sealed) = {
             let mut state = exchange.lock();
@@ -152,6 +163,9 @@ impl Ingest {
             metrics.batches.inc();
             metrics.pages_written.inc_by(pages);
             metrics.bytes_written.inc_by(bytes);
+            if is_foreign {
+                metrics.foreign_bytes_written.inc_by(bytes);
+            }
         }
         for sealed in sealed {
             self.start_upload(&exchange, sealed);
@@ -194,24 +208,57 @@ impl<'a> Admission<'a> {
     /// The memory budget could never hold the body.
     pub async fn reserve(self, length: u64) -> Result<ReservedAdmission<'a>, IngestError> {
         let pool = &self.ingest.shared.deps.pool;
-        let exchange = &self.sink.exchange;
-        let expected = self.ingest.estimated_overhead(exchange, length);
-        // An estimate refuses nothing: the batch may need less.
-        let most = pool.query_limit().saturating_sub(length);
-        let wanted = length + expected.min(most);
-        let reservation = pool.reserve(exchange.query(), wanted).await?;
-        Ok(ReservedAdmission {
+        let wanted = self.wanted(length);
+        let reservation = pool.reserve(self.sink.exchange.query(), wanted).await?;
+        Ok(self.reserved(length, reservation, None))
+    }
+
+    /// The same for a foreign sink, which has a daemon of its own to go to: without waiting, and
+    /// within the share of foreign sinks.
+    ///
+    /// # Errors
+    /// Their share, or all memory, is in use.
+    pub fn reserve_foreign(self, length: u64) -> Result<ReservedAdmission<'a>, IngestError> {
+        let Shared { deps, foreign, .. } = &*self.ingest.shared;
+        let query = self.sink.exchange.query();
+        let share = foreign.try_acquire(query, length);
+        let reservation = share
+            .is_some()
+            .then(|| deps.pool.try_reserve(query, self.wanted(length)));
+        let Some(reservation) = reservation.flatten() else {
+            deps.metrics.foreign_refused.inc();
+            let limit = foreign.capacity();
+            return Err(IngestError::ForeignShareFull { length, limit });
+        };
+        Ok(self.reserved(length, reservation, share))
+    }
+
+    /// Bytes that a batch of `length` bytes is expected to need. An estimate refuses nothing: the
+    /// batch may need less.
+    fn wanted(&self, length: u64) -> u64 {
+        let expected = self.ingest.estimated_overhead(&self.sink.exchange, length);
+        let limit = self.ingest.shared.deps.pool.query_limit();
+        length + expected.min(limit.saturating_sub(length))
+    }
+
+    fn reserved(
+        self,
+        length: u64,
+        pool: Reservation,
+        share: Option<FairPermit>,
+    ) -> ReservedAdmission<'a> {
+        ReservedAdmission {
             admission: self,
             length,
-            reservation,
-        })
+            held: BatchMemory { pool, share },
+        }
     }
 }
 
 impl ReservedAdmission<'_> {
     /// Bytes reserved: the body's, and what it is expected to need besides.
     pub fn bytes(&self) -> u64 {
-        self.reservation.bytes()
+        self.held.pool.bytes()
     }
 
     /// Reserves what the batch needs besides its bytes, as far as it has been verified, without
@@ -222,7 +269,7 @@ impl ReservedAdmission<'_> {
     pub fn cover(&mut self, check: &BatchVerifier) -> Result<(), IngestError> {
         let Admission { ingest, sink, .. } = self.admission;
         let (length, overhead) = (self.length, check.memory_overhead());
-        let missing = (length + overhead).saturating_sub(self.reservation.bytes());
+        let missing = (length + overhead).saturating_sub(self.held.pool.bytes());
         if missing == 0 {
             return Ok(());
         }
@@ -239,7 +286,7 @@ impl ReservedAdmission<'_> {
             .try_reserve(query, missing.max(GROWTH))
             .or_else(|| pool.try_reserve(query, missing));
         if let Some(more) = more {
-            self.reservation.absorb(more);
+            self.held.pool.absorb(more);
             return Ok(());
         }
         let exchange = ingest.get_or_open(&sink.exchange)?;
@@ -267,8 +314,10 @@ impl ReservedAdmission<'_> {
             number,
         } = self.admission;
         let (length, overhead) = (self.length, check.memory_overhead());
-        self.reservation.shrink_to(length + overhead);
-        let (body, memory) = ReservedBytes::into_transferable(body, self.reservation);
+        self.held.pool.shrink_to(length + overhead);
+        let (pool, share) = (self.held.pool, self.held.share);
+        let (body, pool) = ReservedBytes::into_transferable(body, pool);
+        let memory = BatchMemory { pool, share };
         let batch = check.finish(body)?;
         let appended = ingest.append(sink, number, batch, memory)?;
         if let Some(exchange) = ingest.get(&sink.exchange) {

@@ -66,10 +66,7 @@ impl Ingest {
     ) -> Result<Aborted, IngestError> {
         match self.find_committed(sink).await? {
             Some(_) => Ok(Aborted::AlreadyFinished),
-            None => Err(IngestError::SinkFailed {
-                sink: sink.clone(),
-                source,
-            }),
+            None => Err(IngestError::of_failed(sink.clone(), source)),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::stored::TooMuchStored;
 use super::types::ClientTotals;
 use crate::catalog::{CatalogError, Totals};
 use crate::id::{ExchangeId, SinkId};
@@ -23,6 +24,8 @@ pub enum IngestError {
         sink: SinkId,
         source: Arc<SinkFailure>,
     },
+    #[error(transparent)]
+    TooMuchStored(TooMuchStored),
     #[error("got batch {given} of {sink}, expected {expected}: send the missing batches first")]
     BatchOutOfOrder {
         sink: SinkId,
@@ -53,6 +56,13 @@ pub enum IngestError {
     },
     #[error(transparent)]
     OverCapacity(#[from] OverCapacity),
+    /// Foreign sinks do not wait.
+    #[error(
+        "no memory is free for a batch of {length} bytes of a foreign sink, which may hold {limit} \
+         bytes together: send it to the client's own daemon, or raise memory.home_share or \
+         memory.budget"
+    )]
+    ForeignShareFull { length: u64, limit: u64 },
     /// Each change of partition begins a run.
     #[error(
         "a batch of {length} bytes needs {overhead} bytes of memory besides, for its pages and \
@@ -81,12 +91,28 @@ pub enum IngestError {
     Catalog(#[from] CatalogError),
 }
 
+impl IngestError {
+    /// Why a request to a failed sink is refused.
+    pub(super) fn of_failed(sink: SinkId, failure: Arc<SinkFailure>) -> Self {
+        match &*failure {
+            SinkFailure::TooMuchStored(why) => Self::TooMuchStored(why.clone()),
+            _ => Self::SinkFailed {
+                sink,
+                source: failure,
+            },
+        }
+    }
+}
+
 /// Why a sink failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkFailure {
     /// A segment that holds its pages or its commit record could not be stored.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// Its query has reached its limit.
+    #[error(transparent)]
+    TooMuchStored(#[from] TooMuchStored),
     /// A reader would refuse the index.
     #[error(
         "the index of its segment has {length} bytes; limits.max_footer_size is {limit}: raise it"

@@ -18,6 +18,7 @@ use super::seal_policy::SealInputs;
 use super::sink::{PriorSegment, Sink, SinkState, UploadOutcome};
 use super::types::{Appended, ClientTotals};
 use crate::catalog::Totals;
+use crate::fair::FairPermit;
 use crate::id::{BaseName, ExchangeId, TaskAttempt};
 use crate::memory::WeakReservation;
 use crate::segment::blocks::MAX_BLOCK_ENTRY;
@@ -73,6 +74,14 @@ pub(super) struct PendingCommit {
     pub prior_segments: Vec<PriorSegment>,
 }
 
+/// What holds the memory of a batch: `R` in the pool for writing.
+#[derive(Debug)]
+pub(super) struct BatchMemory<R> {
+    pub pool: R,
+    /// Its bytes within the share of foreign sinks, if it is of one.
+    pub share: Option<FairPermit>,
+}
+
 /// The content of an open or sealed segment.
 #[derive(Debug, Default)]
 pub(super) struct Pages {
@@ -84,6 +93,8 @@ pub(super) struct Pages {
     pub index_size: u64,
     /// The reservations of these bytes in the pool for writing, one for each batch.
     pub memory: Vec<WeakReservation>,
+    /// What foreign sinks hold of their share, until the segment is stored.
+    pub foreign: Vec<(TaskAttempt, FairPermit)>,
 }
 
 /// A segment that accepts no more pages and waits for its upload.
@@ -132,6 +143,8 @@ pub(super) struct ExchangeState {
     /// Whether a later check that the exchange is still open is scheduled. It covers the segments
     /// that are stored before it starts.
     pub open_check_scheduled: bool,
+    /// Bytes of its segments that this daemon has stored or is storing, counted for its query.
+    pub stored_bytes: u64,
     /// Set for good when the exchange is closed: nothing is accepted, and a segment whose upload
     /// completes later is removed.
     pub closed: bool,
@@ -151,6 +164,7 @@ impl ExchangeState {
             stored: BTreeMap::new(),
             opened: now,
             open_check_scheduled: false,
+            stored_bytes: 0,
             closed: false,
         }
     }
@@ -209,6 +223,11 @@ impl ExchangeState {
         }
     }
 
+    /// Takes back [`ExchangeState::declare`].
+    pub(super) fn withdraw(&mut self, attempt: TaskAttempt) {
+        self.declared.remove(&attempt);
+    }
+
     /// Adds a sink, open or already aborted.
     pub(super) fn insert(&mut self, attempt: TaskAttempt, sink: Sink) {
         self.declared.remove(&attempt);
@@ -225,7 +244,7 @@ impl ExchangeState {
         attempt: TaskAttempt,
         number: Option<u32>,
         batch: VerifiedBatch,
-        memory: WeakReservation,
+        memory: BatchMemory<WeakReservation>,
     ) -> Result<Appended, IngestError> {
         let sink = self.sinks.get_mut(&attempt).expect("the caller opened it");
         let appended = sink.append(number, &batch);
@@ -234,7 +253,9 @@ impl ExchangeState {
             self.open.bytes += frame_bytes(&batch.runs);
             self.open.index_size += index_size(&batch.runs);
             self.open.batches.push((attempt, batch.runs));
-            self.open.memory.push(memory);
+            self.open.memory.push(memory.pool);
+            let share = memory.share.map(|share| (attempt, share));
+            self.open.foreign.extend(share);
         }
         Ok(appended)
     }
@@ -273,6 +294,7 @@ impl ExchangeState {
         let open = &mut self.open;
         open.batches.retain(|(sink, _)| *sink != attempt);
         open.memory.retain(WeakReservation::is_held);
+        open.foreign.retain(|(sink, _)| *sink != attempt);
         open.bytes = open.batches.iter().map(|(_, runs)| frame_bytes(runs)).sum();
         open.index_size = open.batches.iter().map(|(_, runs)| index_size(runs)).sum();
         self.commits.remove(attempt);
@@ -547,6 +569,20 @@ mod tests {
         assert!(!exchange.waits(), "all have finished");
         exchange.commit(1);
         assert_eq!(exchange.state.unsettled, 0);
+    }
+
+    #[test]
+    fn a_finish_does_not_wait_for_a_sink_that_was_withdrawn() {
+        let mut exchange = Story::new();
+        exchange.declare(0);
+        exchange.declare(1);
+        exchange.open(0);
+        exchange.finish(0);
+        assert!(exchange.waits(), "task 1 is declared");
+        exchange.state.withdraw(Story::attempt(1));
+        assert!(!exchange.waits(), "task 1 is written elsewhere");
+        exchange.state.withdraw(Story::attempt(0));
+        assert_eq!(exchange.state.unsettled, 1, "a sink is not withdrawn");
     }
 
     #[test]

@@ -33,7 +33,8 @@ impl Ingest {
             Err(
                 refusal @ (IngestError::CountMismatch { .. }
                 | IngestError::SinkAborted { .. }
-                | IngestError::SinkFailed { .. }),
+                | IngestError::SinkFailed { .. }
+                | IngestError::TooMuchStored(_)),
             ) => match self.committed(sink, claim).await {
                 Err(IngestError::SinkNotFound { .. } | IngestError::CountMismatch { .. }) => {
                     Err(refusal)
@@ -64,10 +65,8 @@ impl Ingest {
         match settled.map(|state| state.clone()) {
             Ok(SinkState::Finished) => Ok(totals),
             Ok(SinkState::Failed(source)) => {
-                Err(exchange.lock().closed_or(IngestError::SinkFailed {
-                    sink: sink.clone(),
-                    source,
-                }))
+                let failed = IngestError::of_failed(sink.clone(), source);
+                Err(exchange.lock().closed_or(failed))
             }
             _ => Err(IngestError::SinkAborted { sink: sink.clone() }),
         }

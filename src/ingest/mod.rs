@@ -11,7 +11,8 @@
 //! says so, `uploader` stores it and settles the sinks whose commit records it holds.
 //!
 //! Locks: the table of exchanges (`service`) and the state of each exchange (`exchange`). No two
-//! are held at once, and none across an await.
+//! are held at once, and none across an await. What queries have stored (`stored`) is counted under
+//! the lock of an exchange.
 
 mod admission;
 mod commit_lookup;
@@ -25,10 +26,12 @@ pub mod seal_policy;
 mod sealing;
 mod service;
 mod sink;
+mod stored;
 mod types;
 mod uploader;
 
 pub use self::admission::{Admission, ReservedAdmission};
 pub use self::error::{IngestError, SinkFailure};
 pub use self::service::{Ingest, IngestDeps};
+pub use self::stored::TooMuchStored;
 pub use self::types::{Aborted, Appended, ClientTotals};

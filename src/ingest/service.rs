@@ -10,9 +10,10 @@ use parking_lot::Mutex;
 use super::error::IngestError;
 use super::exchange::{ExchangeState, SharedExchange};
 use super::seal_policy::SealPolicy;
+use super::stored::StoredBytes;
 use crate::cache::hot::HotSegments;
 use crate::catalog::Catalog;
-use crate::config::{LimitsConfig, SegmentConfig};
+use crate::config::Config;
 use crate::exchange::Exchanges;
 use crate::fair::FairSemaphore;
 use crate::id::{DaemonId, ExchangeId, SinkId};
@@ -59,8 +60,12 @@ pub(super) struct Shared {
     pub(super) max_sinks: usize,
     pub(super) max_footer_size: u64,
     max_exchanges: usize,
+    /// Bytes of the write memory that foreign sinks may hold until they are stored.
+    pub(super) foreign: FairSemaphore,
     /// Upload slots, shared fairly among queries.
     pub(super) uploads: FairSemaphore,
+    /// What each query has stored through this daemon.
+    pub(super) stored: StoredBytes,
     /// The sequence number of the next segment.
     pub(super) sequence: AtomicU64,
     draining: AtomicBool,
@@ -72,7 +77,9 @@ pub(super) struct Shared {
 
 impl Ingest {
     /// Starts the writing side; its background work runs in the runtime's task group.
-    pub fn start(deps: IngestDeps, segment: &SegmentConfig, limits: &LimitsConfig) -> Self {
+    pub fn start(deps: IngestDeps, config: &Config) -> Self {
+        let (segment, limits) = (&config.segment, &config.limits);
+        let foreign = config.memory.foreign_share(deps.pool.capacity());
         // At most a quarter of what a query may hold: one segment fills while others are uploaded.
         let target_size = segment.target_size.min(deps.pool.query_limit() / 4).max(1);
         let shared = Shared {
@@ -83,7 +90,9 @@ impl Ingest {
             max_exchanges: limits.max_exchanges,
             max_sinks: limits.max_sinks_per_exchange,
             max_footer_size: limits.max_footer_size,
+            foreign: FairSemaphore::new(foreign, None),
             uploads: FairSemaphore::new(segment.upload_concurrency as u64, None),
+            stored: StoredBytes::new(config.query.max_stored_size),
             sequence: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             in_flight_bytes: AtomicU64::new(0),
@@ -117,13 +126,16 @@ impl Ingest {
     pub fn forget(&self, exchange: &ExchangeId) {
         let removed = self.shared.exchanges.lock().remove(exchange);
         let Some(exchange) = removed else { return };
-        let mut state = exchange.lock();
-        let failed = state.close();
-        for (base, bytes) in state.take_stored() {
-            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-            self.shared.deps.storage.metrics().add_stored(&base, -bytes);
-        }
-        drop(state);
+        let failed = {
+            let mut state = exchange.lock();
+            for (base, bytes) in state.take_stored() {
+                let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+                self.shared.deps.storage.metrics().add_stored(&base, -bytes);
+            }
+            let stored = std::mem::take(&mut state.stored_bytes);
+            self.shared.stored.remove(exchange.query(), stored);
+            state.close()
+        };
         let metrics = &self.shared.deps.metrics;
         metrics.sinks_open.dec_by(failed as i64);
         metrics.exchanges_with_sinks.dec();

@@ -102,7 +102,7 @@ impl Sink {
             SinkState::Open => Ok(()),
             SinkState::Finishing | SinkState::Finished => Err(IngestError::SinkFinished { sink }),
             SinkState::Aborted => Err(IngestError::SinkAborted { sink }),
-            SinkState::Failed(source) => Err(IngestError::SinkFailed { sink, source }),
+            SinkState::Failed(source) => Err(IngestError::of_failed(sink, source)),
         }
     }
 

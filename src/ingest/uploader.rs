@@ -19,6 +19,7 @@ use super::error::SinkFailure;
 use super::exchange::{CommitKind, Pages, PendingCommit, Sealed, SharedExchange};
 use super::service::Ingest;
 use super::sink::{PriorSegment, SinkState};
+use super::stored::TooMuchStored;
 use crate::cache::hot::HotSegment;
 use crate::id::{BaseName, SegmentAddress, SegmentId, TaskAttempt};
 use crate::memory::WeakReservation;
@@ -136,7 +137,7 @@ async fn store_and_settle(ingest: &Ingest, exchange: &SharedExchange, sealed: Se
         }
         Err(error) => {
             tracing::error!(exchange = %exchange.id(), %segment, %error,
-                "segment upload failed; its sinks fail, and Trino runs their tasks again");
+                "segment upload failed; its sinks fail");
             let failure = contents.fail(ingest, exchange, error);
             sealed.outcome.send_replace(Some(Err(failure)));
             false
@@ -216,9 +217,12 @@ async fn store(
         CommitKind::Deferred => None,
         _ => Some(ingest.shared.uploads.acquire(exchange.query(), 1).await),
     };
+    count_stored(ingest, exchange, image.size)?;
     let content = image.content.clone();
     let stored = deps.storage.put_segment(exchange.id(), segment, content);
-    let address = stored.await?;
+    let address = stored
+        .await
+        .inspect_err(|_| discount_stored(ingest, exchange, image.size))?;
     deps.metrics.segments_written.inc();
     deps.metrics.segment_bytes_written.inc_by(image.size);
     let mut state = exchange.lock();
@@ -232,6 +236,29 @@ async fn store(
     let hot = HotSegment::new(address.clone(), footer, image.content, memory);
     deps.hot.insert(hot);
     Ok(address)
+}
+
+/// Counts a segment for its query, which must not exceed its limit. One of a closed exchange is not
+/// counted: it is removed as soon as it is stored.
+fn count_stored(
+    ingest: &Ingest,
+    exchange: &SharedExchange,
+    size: u64,
+) -> Result<(), TooMuchStored> {
+    let mut state = exchange.lock();
+    if !state.closed {
+        ingest.shared.stored.add(exchange.query(), size)?;
+        state.stored_bytes += size;
+    }
+    Ok(())
+}
+
+fn discount_stored(ingest: &Ingest, exchange: &SharedExchange, size: u64) {
+    let mut state = exchange.lock();
+    if !state.closed {
+        state.stored_bytes -= size;
+        ingest.shared.stored.remove(exchange.query(), size);
+    }
 }
 
 fn settle(ingest: &Ingest, exchange: &SharedExchange, attempt: TaskAttempt, to: SinkState) {

@@ -267,10 +267,10 @@ impl Attachment {
     async fn check_unused(&self, options: InitOptions) -> Result<()> {
         let found = self.raw.first_keys(SAMPLE).await;
         let found = found.map_err(|error| in_step("listing", error))?;
-        // Rather an exchange than the list of members.
+        // Rather an object of an exchange.
         let example = |owner| {
             let found = found.iter().filter(|key| keys::owner(key) == owner);
-            found.min_by_key(|key| **key == keys::members())
+            found.min_by_key(|key| keys::is_administrative(key))
         };
         if found.contains(&keys::identity()) {
             // Another daemon has created it since it was read.

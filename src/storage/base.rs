@@ -68,6 +68,8 @@ pub struct BaseStatus {
     pub uri: String,
     /// Whether it is preferred for new segments.
     pub healthy: bool,
+    /// It is unhealthy because there is no room.
+    pub full: bool,
     /// The last failure, if it is unhealthy.
     pub error: Option<String>,
     /// The last probe found that it applies writes whose condition does not hold.
@@ -144,6 +146,7 @@ impl BaseDirectory {
             name: self.name.clone(),
             uri: self.uri.clone(),
             healthy: error.is_none(),
+            full: self.health.is_full(),
             error,
             ignores_preconditions: self.ignores_preconditions.load(Ordering::Relaxed),
             retention: self.attachment.raw.observed().retention,
@@ -178,7 +181,7 @@ impl BaseDirectory {
     /// Records a successful put or probe.
     pub(super) fn recovered(&self) {
         if self.health.succeed() {
-            self.metrics.set_healthy(&self.name, true);
+            self.metrics.set_healthy(&self.name, true, false);
             tracing::info!(base = %self.name, "base directory is healthy again");
             self.changed.notify_one();
         }
@@ -186,9 +189,12 @@ impl BaseDirectory {
 
     /// Records a failed put or probe: new segments avoid the base directory until a probe succeeds.
     pub(super) fn failed(self: &Arc<Self>, error: &StoreError) {
-        let failed = self.health.fail(error.to_string());
-        if failed.is_new {
-            self.metrics.set_healthy(&self.name, false);
+        let failed = self.health.fail(error.to_string(), error.full);
+        self.metrics.set_healthy(&self.name, false, error.full);
+        if failed.is_new && error.full {
+            tracing::warn!(base = %self.name, uri = %self.uri, %error,
+                "base directory full; it gets no new segments until it has room");
+        } else if failed.is_new {
             tracing::warn!(base = %self.name, uri = %self.uri, %error,
                 "base directory unhealthy; tried last for new segments");
         }

@@ -102,14 +102,9 @@ impl Storage {
     /// # Errors
     /// If a base directory cannot be searched or a file cannot be removed.
     pub async fn remove_stale_temporaries(&self) -> Result<u64> {
-        let outcomes = self.inner.bases.iter().map(async |base| {
-            let mut removed = 0;
-            for folder in [keys::markers(), keys::all_segments(), keys::probes()] {
-                removed += remove_temporaries(base, &folder).await?;
-            }
-            Ok(removed)
-        });
-        sum(join_all(outcomes).await)
+        let folder = keys::all();
+        let bases = self.inner.bases.iter();
+        sum(join_all(bases.map(|base| remove_temporaries(base, &folder))).await)
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::join_all;
 use tokio::sync::Notify;
 
@@ -22,6 +23,7 @@ use crate::config::{BaseDirectoryConfig, Scheme};
 use crate::id::BaseName;
 use crate::runtime::Runtime;
 use crate::store::deadline::Deadline;
+use crate::store::keys::Key;
 use crate::store::limit::Limit;
 use crate::store::meter::Meter;
 use crate::store::metrics::StorageMetrics;
@@ -228,6 +230,17 @@ impl Storage {
             done.push((base.name.clone(), result));
         }
         Ok(done)
+    }
+
+    /// Reads an object that describes the first base directory or the fleet, for people.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn get_administrative(&self, key: &Key) -> Result<Bytes> {
+        let base = &self.inner.bases[0];
+        let found = base.store.get_versioned(key).await;
+        let found = found.map_err(|error| base.error("get", key.as_str(), error))?;
+        Ok(found.bytes)
     }
 
     /// The base directories of the fleet, as last read; `None` before the first time.

@@ -269,10 +269,9 @@ impl Fleet {
         }
         let unused = lists.stored.iter().map(async |stored| {
             let found = stored.at.raw.first_keys(SAMPLE).await;
-            let own = [keys::identity(), keys::members()];
             found.is_ok_and(|found| {
                 let mut used = found.iter().filter(|key| keys::owner(key) == Owner::Fleet);
-                used.all(|key| own.contains(key))
+                used.all(keys::is_administrative)
             })
         });
         join_all(unused).await.into_iter().all(|unused| unused)

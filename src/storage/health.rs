@@ -13,6 +13,8 @@ pub(super) struct Health(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     failure: Option<String>,
+    /// Whether the last put or probe failed because there is no room.
+    full: bool,
     unreadable: Option<String>,
     probing: bool,
 }
@@ -37,6 +39,11 @@ impl Health {
         self.0.lock().unreadable.clone()
     }
 
+    /// Whether it fails because there is no room.
+    pub(super) fn is_full(&self) -> bool {
+        self.0.lock().full
+    }
+
     pub(super) fn is_healthy(&self) -> bool {
         self.0.lock().failure.is_none()
     }
@@ -49,7 +56,9 @@ impl Health {
 
     /// Records a successful put or probe; returns whether the base directory was unhealthy.
     pub(super) fn succeed(&self) -> bool {
-        self.0.lock().failure.take().is_some()
+        let mut state = self.0.lock();
+        state.full = false;
+        state.failure.take().is_some()
     }
 
     /// Records a successful read; returns whether the base directory was unreadable.
@@ -58,8 +67,12 @@ impl Health {
     }
 
     /// Records a failed put or probe.
-    pub(super) fn fail(&self, reason: String) -> Failed {
-        self.0.lock().fail(|state| &mut state.failure, reason)
+    pub(super) fn fail(&self, reason: String, full: bool) -> Failed {
+        let mut state = self.0.lock();
+        let was_full = std::mem::replace(&mut state.full, full);
+        let mut failed = state.fail(|state| &mut state.failure, reason);
+        failed.is_new |= full && !was_full;
+        failed
     }
 
     /// Records a failed read.

@@ -14,7 +14,7 @@ use super::error::Result;
 use super::facade::Storage;
 use super::foreign::ForeignFolder;
 use super::stored_marker::{self, TOMBSTONE_LENGTH};
-use crate::id::ExchangeId;
+use crate::id::{BaseName, ExchangeId};
 use crate::store::if_found;
 use crate::store::keys::{self, Key, OwnObject};
 
@@ -31,6 +31,8 @@ pub struct ListedExchange {
 pub(super) struct ListedMarker {
     /// Of the base directory.
     pub index: usize,
+    /// Of the base directory too: all daemons have the same one for it.
+    pub base: BaseName,
     pub size: u64,
     pub entity_tag: String,
 }
@@ -44,11 +46,13 @@ impl ListedMarker {
 
 impl ListedExchange {
     /// Changes with each write of a marker or tombstone in any base directory; `None` if there is
-    /// none.
+    /// none. All daemons see the same one, in whatever order they list the base directories.
     pub fn version(&self) -> Option<String> {
         let tags = self.markers.iter();
-        let tags = tags.map(|marker| format!("{}={}", marker.index, marker.entity_tag));
-        (!self.markers.is_empty()).then(|| tags.collect::<Vec<_>>().join(","))
+        let tags = tags.map(|marker| format!("{}={}", marker.base, marker.entity_tag));
+        let mut tags: Vec<_> = tags.collect();
+        tags.sort();
+        (!tags.is_empty()).then(|| tags.join(","))
     }
 
     /// Whether there is a marker, and not only tombstones.
@@ -107,10 +111,10 @@ impl Storage {
                             None => continue,
                         },
                     };
-                    let size = found.size;
                     let marker = ListedMarker {
                         index,
-                        size,
+                        base: base.name.clone(),
+                        size: found.size,
                         entity_tag,
                     };
                     markers.push((exchange, marker));

@@ -48,6 +48,7 @@ mod tests {
             name: name.parse().unwrap(),
             uri: format!("memory://{name}"),
             healthy: error.is_none(),
+            full: false,
             error: error.map(str::to_owned),
             unreadable: unreadable.map(str::to_owned),
             ignores_preconditions: false,

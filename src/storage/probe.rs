@@ -71,6 +71,7 @@ impl Step {
         let advised = kind == StoreErrorKind::Refused && error.hint.is_none();
         StoreError {
             hint: advised.then_some(self.advice),
+            full: error.full,
             ..StoreError::new(kind, format!("{} a probe object", self.doing)).caused_by(error)
         }
     }

@@ -72,6 +72,8 @@ pub struct StoreError {
     pub credentials_expired: bool,
     /// How long the store asked to wait before the next attempt.
     pub retry_after: Option<Duration>,
+    /// There is no room for what was to be written.
+    pub full: bool,
 }
 
 impl StoreError {
@@ -86,6 +88,7 @@ impl StoreError {
             timed_out: false,
             credentials_expired: false,
             retry_after: None,
+            full: false,
         }
     }
 

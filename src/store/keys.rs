@@ -7,6 +7,7 @@
 //! ```text
 //! <base directory>/v2/identity                                      which base directory this is
 //! <base directory>/v2/members                                       the fleet's base directories
+//! <base directory>/v2/sweeper                                       who sweeps, and its digest
 //! <base directory>/v2/markers/<hash>-<exchange>                     the marker
 //! <base directory>/v2/segments/<hash>-<exchange>/<segment id>.seg   a segment
 //! <base directory>/v2/probes/<random>                               a probe, short-lived
@@ -37,6 +38,7 @@ const SEGMENT: &str = ".seg";
 const KEEP: &str = ".keep";
 const IDENTITY: &str = "identity";
 const MEMBERS: &str = "members";
+const SWEEPER: &str = "sweeper";
 
 /// Key of an object, relative to its base directory, without a leading `/`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -87,6 +89,7 @@ pub enum OwnObject {
     Keep,
     Identity,
     Members,
+    Sweeper,
 }
 
 /// The folder of all markers.
@@ -135,6 +138,11 @@ pub fn keep() -> [Key; 2] {
     [MARKERS, SEGMENTS].map(|folder| Key(format!("{folder}/{KEEP}")))
 }
 
+/// The folder of all that Stopover writes.
+pub fn all() -> Folder {
+    Folder(FORMAT.into())
+}
+
 /// The whole base directory.
 pub fn root() -> Folder {
     Folder(String::new())
@@ -148,6 +156,19 @@ pub fn identity() -> Key {
 /// The object that lists the base directories of the fleet.
 pub fn members() -> Key {
     Key(format!("{FORMAT}/{MEMBERS}"))
+}
+
+/// The object that says which daemon sweeps, and what it has observed.
+pub fn sweeper() -> Key {
+    Key(format!("{FORMAT}/{SWEEPER}"))
+}
+
+/// Whether an object describes the base directory or the fleet, and belongs to no exchange.
+pub fn is_administrative(key: &Key) -> bool {
+    matches!(
+        parse(key),
+        Some(OwnObject::Identity | OwnObject::Members | OwnObject::Sweeper)
+    )
 }
 
 /// Whose an object is, by its key.
@@ -177,6 +198,7 @@ pub fn parse(key: &Key) -> Option<OwnObject> {
     match folder {
         FORMAT if name == IDENTITY => Some(OwnObject::Identity),
         FORMAT if name == MEMBERS => Some(OwnObject::Members),
+        FORMAT if name == SWEEPER => Some(OwnObject::Sweeper),
         MARKERS | SEGMENTS if name == KEEP => Some(OwnObject::Keep),
         MARKERS => Some(OwnObject::Marker(parse_hashed(name)?)),
         PROBES => {
@@ -283,6 +305,8 @@ mod tests {
             "v2/segments/78cc-q/000000000000feed-00000000002a.seg"
         );
         assert_eq!(probe(7).as_str(), "v2/probes/0000000000000007");
+        assert_eq!(sweeper().as_str(), "v2/sweeper");
+        assert_eq!(parse(&sweeper()), Some(OwnObject::Sweeper));
         assert_eq!(
             keep().map(|key| key.to_string()),
             ["v2/markers/.keep", "v2/segments/.keep"]

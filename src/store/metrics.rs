@@ -33,6 +33,8 @@ catalog! {
         "Estimated price of the operations; 0 where the store is no cloud's";
     HEALTHY: Gauge Count Stable "stopover_storage_healthy" ["base"]
         "1 if the base directory is healthy, 0 while new segments avoid it";
+    FULL: Gauge Count Stable "stopover_storage_full" ["base"]
+        "1 while the base directory gets no new segments because it is full, else 0";
     PUT_FAILURES: Counter Count Stable "stopover_storage_put_failures" ["base"]
         "Puts that failed on the base directory and were retried elsewhere or later";
     IGNORED_KEYS: Counter Count Stable "stopover_storage_ignored_keys" ["base"]
@@ -43,8 +45,7 @@ catalog! {
 const OPERATIONS: [&str; 5] = ["put", "get", "list", "delete", "sweep"];
 /// Dollars for one request. The list price of Amazon S3 Standard (us-east-1) and of Google Cloud
 /// Storage Standard (a region): $0.005 for 1,000 PUT or LIST, $0.0004 for 1,000 GET, nothing for
-/// DELETE. From aws.amazon.com/s3/pricing and cloud.google.com/storage/pricing, unchanged for years
-/// up to 2026-11.
+/// DELETE (aws.amazon.com/s3/pricing, cloud.google.com/storage/pricing, as of 2026-11).
 const PUT_OR_LIST_PRICE: f64 = 0.005 / 1e3;
 const GET_PRICE: f64 = 0.0004 / 1e3;
 /// The values of the label `outcome`.
@@ -66,6 +67,7 @@ pub struct StorageMetrics {
     stored: Family<BaseLabels, Gauge>,
     dollars: Family<OperationLabels, Counter<f64, AtomicU64>>,
     healthy: Family<BaseLabels, Gauge>,
+    full: Family<BaseLabels, Gauge>,
     put_failures: Family<BaseLabels, Counter>,
     ignored_keys: Family<BaseLabels, Counter>,
 }
@@ -84,6 +86,7 @@ impl Default for StorageMetrics {
             stored: Family::default(),
             dollars: Family::default(),
             healthy: Family::default(),
+            full: Family::default(),
             put_failures: Family::default(),
             ignored_keys: Family::default(),
         }
@@ -101,6 +104,7 @@ impl StorageMetrics {
         STORED.register(registry, self.stored.clone());
         DOLLARS.register(registry, self.dollars.clone());
         HEALTHY.register(registry, self.healthy.clone());
+        FULL.register(registry, self.full.clone());
         PUT_FAILURES.register(registry, self.put_failures.clone());
         IGNORED_KEYS.register(registry, self.ignored_keys.clone());
     }
@@ -164,12 +168,13 @@ impl StorageMetrics {
             create_series(family, [base.clone()]);
         }
         self.healthy.get_or_create(&base).set(1);
+        self.full.get_or_create(&base).set(0);
     }
 
-    pub(crate) fn set_healthy(&self, base: &BaseName, healthy: bool) {
-        self.healthy
-            .get_or_create(&labels(base))
-            .set(healthy.into());
+    pub(crate) fn set_healthy(&self, base: &BaseName, healthy: bool, full: bool) {
+        let base = labels(base);
+        self.healthy.get_or_create(&base).set(healthy.into());
+        self.full.get_or_create(&base).set(full.into());
     }
 
     pub(crate) fn count_deleted(&self, base: &BaseName, bytes: u64) {

@@ -20,6 +20,7 @@ use super::options::Options;
 pub use super::options::{OpenError, OpenReason};
 use super::place::Place;
 use super::{StoreLimits, stable_hash};
+use crate::config::units::SizeOrPercent;
 use crate::config::{BaseDirectoryConfig, BaseUri, Scheme, Secret, cloud_variables};
 use crate::id::{BaseName, InvalidId};
 use crate::runtime::Runtime;
@@ -184,6 +185,9 @@ fn open_store(uri: &BaseUri, options: &mut Options, runtime: &Runtime) -> Option
     Some(opened)
 }
 
+/// What must stay free on the file system of a folder.
+const DEFAULT_MIN_FREE: SizeOrPercent = SizeOrPercent::Percent(1.0);
+
 fn open_folder(uri: &BaseUri, options: &mut Options, runtime: &Runtime) -> OpenedStore {
     let folder = uri.folder().unwrap_or_default();
     let fsync = options.take_bool("fsync").unwrap_or(true);
@@ -194,7 +198,9 @@ fn open_folder(uri: &BaseUri, options: &mut Options, runtime: &Runtime) -> Opene
         (true, true) => WriteMode::Direct,
     };
     let location = format!("file://{}", folder.display());
-    let mut store = LocalStore::new(folder, mode, runtime.random.next_u64());
+    let min_free = options.take_size_or_percent("min_free");
+    let mut store = LocalStore::new(folder, mode, runtime.random.next_u64())
+        .with_min_free(min_free.unwrap_or(DEFAULT_MIN_FREE));
     if options.take_bool("group_access").unwrap_or(false) {
         store = store.shared_with_group();
     }

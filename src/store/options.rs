@@ -11,6 +11,7 @@ use std::time::Duration;
 use url::form_urlencoded;
 
 use crate::config::options::{self, may_have_lines};
+use crate::config::units::SizeOrPercent;
 use crate::config::{BaseUri, BaseUriError, Scheme, Secret, is_secret_name, units};
 use crate::id::InvalidId;
 
@@ -197,6 +198,16 @@ impl Options {
     pub fn has_token_file(&self) -> bool {
         let name = "AWS_WEB_IDENTITY_TOKEN_FILE";
         self.variables.iter().any(|(known, _)| known == name)
+    }
+
+    /// Removes an option that is a size or a percentage.
+    pub fn take_size_or_percent(&mut self, name: &str) -> Option<SizeOrPercent> {
+        let text = self.remaining.remove(name)?;
+        let parsed = units::parse_size_or_percent(text.expose());
+        if parsed.is_err() {
+            self.refuse_form(name, &text);
+        }
+        parsed.ok()
     }
 
     /// Removes the options whose names begin with the prefix of the store's client.

@@ -143,6 +143,10 @@ catalog! {
         "Batches that had been accepted before and were answered as duplicates";
     PAGES_WRITTEN: Counter Count Stable "stopover_pages_written" [] "Pages accepted";
     BYTES_WRITTEN: Counter Bytes Stable "stopover_pages_written" [] "Page bytes accepted";
+    FOREIGN_BYTES_WRITTEN: Counter Bytes Stable "stopover_foreign_pages_written" []
+        "Page bytes accepted of foreign sinks: small outputs of other nodes";
+    FOREIGN_REFUSED: Counter Count Stable "stopover_foreign_batches_refused" []
+        "Batches of foreign sinks refused for lack of memory; they go to their own daemons";
     SEGMENTS_WRITTEN: Counter Count Stable "stopover_segments_written" [] "Segments uploaded";
     SEGMENT_BYTES_WRITTEN: Counter Bytes Stable "stopover_segments_written" []
         "Bytes of segments uploaded, footers included";
@@ -172,6 +176,10 @@ catalog! {
         "Exchanges closed by clients";
     EXCHANGES_COLLECTED: Counter Count Stable "stopover_exchanges_collected" []
         "Exchanges collected because their lease had expired";
+    SWEEPER: Gauge Count Stable "stopover_sweeper" []
+        "1 at the daemon that sweeps for the fleet; without one nothing is collected";
+    DIGESTS_REFUSED: Counter Count Stable "stopover_digests_refused" []
+        "Digests of the sweeper that were damaged, too large, or not written by Stopover";
     HTTP_REQUESTS: Counter Count Stable "stopover_http_requests" ["route", "method", "status"]
         "Requests answered, by route pattern, method and status class (1xx to 5xx, or client_gone)";
     HTTP_DURATION: Histogram Seconds Stable "stopover_http_request_duration" ["route", "method"]

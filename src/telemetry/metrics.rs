@@ -17,6 +17,8 @@ pub struct Metrics {
     pub batches_repeated: Counter,
     pub pages_written: Counter,
     pub bytes_written: Counter,
+    pub foreign_bytes_written: Counter,
+    pub foreign_refused: Counter,
     pub segments_written: Counter,
     pub segment_bytes_written: Counter,
     pub sinks_finished: Counter,
@@ -36,6 +38,8 @@ pub struct Metrics {
     pub integrity_failures: Counter,
     pub exchanges_closed: Counter,
     pub exchanges_collected: Counter,
+    pub sweeper: Gauge,
+    pub digests_refused: Counter,
 }
 
 impl Metrics {
@@ -46,6 +50,8 @@ impl Metrics {
             (&catalog::BATCHES_REPEATED, &self.batches_repeated),
             (&catalog::PAGES_WRITTEN, &self.pages_written),
             (&catalog::BYTES_WRITTEN, &self.bytes_written),
+            (&catalog::FOREIGN_BYTES_WRITTEN, &self.foreign_bytes_written),
+            (&catalog::FOREIGN_REFUSED, &self.foreign_refused),
             (&catalog::SEGMENTS_WRITTEN, &self.segments_written),
             (&catalog::SEGMENT_BYTES_WRITTEN, &self.segment_bytes_written),
             (&catalog::SINKS_FINISHED, &self.sinks_finished),
@@ -59,6 +65,7 @@ impl Metrics {
             (&catalog::INTEGRITY_FAILURES, &self.integrity_failures),
             (&catalog::EXCHANGES_CLOSED, &self.exchanges_closed),
             (&catalog::EXCHANGES_COLLECTED, &self.exchanges_collected),
+            (&catalog::DIGESTS_REFUSED, &self.digests_refused),
         ];
         for (definition, counter) in counters {
             definition.register(registry, counter.clone());
@@ -69,6 +76,7 @@ impl Metrics {
             (&catalog::EXCHANGES_WITH_SINKS, &self.exchanges_with_sinks),
             (&catalog::ACCEPTS_EXCHANGES, &self.accepts_exchanges),
             (&catalog::UPLOADS_IN_FLIGHT, &self.uploads_in_flight),
+            (&catalog::SWEEPER, &self.sweeper),
         ];
         for (definition, gauge) in gauges {
             definition.register(registry, gauge.clone());

@@ -6,9 +6,9 @@ as they say; test the alerts with promtool and the dashboard with Prometheus; co
 label, setting and file that deploy/ names with what exists. Does not: need a cluster or a container
 runtime. Invariant: a check that could not run is a failure.
 
-Usage: check.py, with the programs in HELM, PROMTOOL, PROMETHEUS and ACTIONLINT, the operator's
-schemas in CRDS, the daemon in STOPOVER_BINARY and the S3 server in STOPOVER_TEST_VERSITYGW
-(tests/run sets them). With a checkout of trinodb/charts in STOPOVER_TEST_TRINO_CHART, it also
+Usage: check.py, with the programs in HELM, PROMTOOL, PROMETHEUS, ACTIONLINT and GRAFANA_CHECK, the
+operator's schemas in CRDS, the daemon in STOPOVER_BINARY and the S3 server in
+STOPOVER_TEST_VERSITYGW (tests/run sets them). With a checkout of trinodb/charts in STOPOVER_TEST_TRINO_CHART, it also
 renders that chart again and compares tests/golden/trino-chart-*.yaml; STOPOVER_TEST_BLESS=1
 rewrites them.
 """
@@ -39,6 +39,7 @@ def main():
         metrics.alerts_name_existing_metrics_and_runbooks,
         metrics.alerts_fire_for_their_cause,
         metrics.dashboard_names_existing_metrics,
+        metrics.dashboard_fits_the_types_of_grafana,
         topology.dashboard_has_data_of_running_daemons,
         packages.debian_package_is_complete,
         packages.plugin_is_copied_and_replaced,

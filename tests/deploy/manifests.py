@@ -131,6 +131,13 @@ def rules_of_ours(name, objects):
         "admin"
     }:
         yield f"{name}: probes share connections with clients"
+    for context, rule, wanted in [
+        (pod["securityContext"], "runAsNonRoot", True),
+        (container["securityContext"], "readOnlyRootFilesystem", True),
+        (container["securityContext"], "allowPrivilegeEscalation", False),
+    ]:
+        if context.get(rule) is not wanted:
+            yield f"{name}: {rule} is {context.get(rule)}"
     named = {port["name"] for port in container["ports"]}
     for port in service["ports"]:
         if port["targetPort"] not in named:

@@ -143,6 +143,12 @@ def dashboard_names_existing_metrics():
         yield f"{needed} is shown nowhere"
 
 
+def dashboard_fits_the_types_of_grafana():
+    code, out, error = run(program("GRAFANA_CHECK"), DASHBOARD)
+    if code != 0:
+        yield f"{out}{error}"
+
+
 def layout_problems(panels):
     """Panels that overlap, leave the 24 columns, or share an id."""
     taken, ids = {}, set()

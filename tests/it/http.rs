@@ -343,6 +343,8 @@ async fn a_daemon_describes_its_versions_and_limits_and_refuses_another_protocol
     let base_folder = BaseFolder::new();
     let mut config = base_folder.config();
     config.limits.max_page_size = 12345;
+    config.server.advertise = vec!["http://node-1.trino:7077".to_owned()];
+    config.server.zone = "zone-1".to_owned();
     let server = TestServer::open(&config).await;
     let response = server.get("/v1/daemon").await;
     let run = response.headers()["stopover-run"].clone();
@@ -351,6 +353,8 @@ async fn a_daemon_describes_its_versions_and_limits_and_refuses_another_protocol
     assert_eq!(info["run"], run.to_str().unwrap());
     assert_eq!(info["limits"]["max_page_size"], 12345);
     assert_eq!(info["base_directories"][0]["name"], "main");
+    assert_eq!(info["advertise"], json!(["http://node-1.trino:7077"]));
+    assert_eq!(info["zone"], "zone-1");
 
     let with_protocol = async |path: &str, protocol: &str| {
         let request = server.request(Method::GET, path);

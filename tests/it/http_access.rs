@@ -30,6 +30,7 @@ async fn without_a_token_no_page_of_another_site_reads_or_deletes_and_the_dashbo
     let base_folder = BaseFolder::new();
     let mut config = base_folder.config();
     config.server.allowed_hosts = vec!["stopover.example".to_owned()];
+    config.server.advertise = vec!["http://node-1.trino:7077".to_owned()];
     let server = TestServer::open(&config).await;
     server.announce("w", 1).await;
     let own = format!("localhost:{}", server.address.port());
@@ -53,6 +54,7 @@ async fn without_a_token_no_page_of_another_site_reads_or_deletes_and_the_dashbo
         ("GET /", &own, Some(("sec-fetch-site", "none")), 200),
         ("GET /", &own, Some(("origin", origin.as_str())), 200),
         ("GET /v1/exchanges/w", "stopover.example:7077", None, 200),
+        ("GET /v1/exchanges/w", "node-1.trino:7077", None, 200),
         ("GET /healthz", "evil.example", None, 200),
     ] {
         let mut client = RawClient::connect(server.address).await;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use reqwest::Method;
+use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -462,5 +464,60 @@ async fn an_upload_that_panics_fails_its_sinks_and_the_next_one_is_stored() {
     write(1, 200).await;
     server.delete("/v1/exchanges/w").await;
     server.expect_all_gauges_at_zero().await;
+    server.shut_down().await;
+}
+
+/// Foreign sinks filled the memory of a daemon, and the tasks of its own node waited.
+#[tokio::test]
+async fn foreign_sinks_never_wait_and_leave_the_rest_of_the_memory_to_the_own_node() {
+    let base_folder = BaseFolder::new();
+    let mut config = base_folder.config();
+    config.memory.budget = Some(2 << 20);
+    config.memory.home_share = 0.25;
+    let server = TestServer::open(&config).await;
+    server.announce("w", 1).await;
+    let body = batch(&[(0, &vec![7; 100_000])]);
+    let send = async |task: u32, foreign: &str| {
+        let path = format!("{}/pages?batch=0", sink("w", task, 0));
+        let request = server.request(Method::POST, &path);
+        let request = request.header("content-type", BATCH).body(body.clone());
+        request.header("stopover-foreign", foreign).send().await
+    };
+    for task in 0..2 {
+        ok_json(send(task, "1").await.unwrap()).await;
+    }
+    let refused = send(2, "1").await.unwrap();
+    assert_eq!(refused.status(), 503, "a quarter of 1 MiB is in use");
+    let problem: Value = refused.json().await.unwrap();
+    assert_eq!(problem["type"], "urn:stopover:problem:overloaded");
+    assert_eq!(problem["retryable"], true);
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("memory.home_share"), "{detail}");
+    assert_eq!(send(2, "yes").await.unwrap().status(), 400);
+    for task in 3..8 {
+        server.add(&sink("w", task, 0), 0, body.clone()).await;
+    }
+    let refused_batches = "stopover_foreign_batches_refused_total";
+    assert_eq!(server.metric(refused_batches).await, 1);
+    let foreign_bytes = "stopover_foreign_pages_written_bytes_total";
+    assert_eq!(server.metric(foreign_bytes).await, 200_000);
+
+    // What is stored or aborted is no longer counted.
+    ok_json(
+        server
+            .post_empty(&format!("{}/finish", sink("w", 0, 0)))
+            .await,
+    )
+    .await;
+    ok_json(
+        server
+            .post_empty(&format!("{}/abort", sink("w", 1, 0)))
+            .await,
+    )
+    .await;
+    for task in [10, 11] {
+        ok_json(send(task, "1").await.unwrap()).await;
+    }
+    assert_eq!(send(12, "1").await.unwrap().status(), 503);
     server.shut_down().await;
 }

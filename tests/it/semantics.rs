@@ -75,7 +75,7 @@ impl Shared {
         for n in 0..self.bases {
             collect(&self.base(n), &mut files);
         }
-        let permanent = [".keep", "identity", "members"];
+        let permanent = [".keep", "identity", "members", "sweeper"];
         files.retain(|f| !permanent.iter().any(|name| f.ends_with(name)));
         files.sort();
         files

@@ -5,6 +5,7 @@
 #   tests/lib/fetch.sh versitygw   the S3 server of the tests, built with Go
 #   tests/lib/fetch.sh helm, actionlint  the path of each, built with Go
 #   tests/lib/fetch.sh prometheus, promtool  the path of each
+#   tests/lib/fetch.sh grafana-check  the path of the checker of dashboards, built with Go
 #   tests/lib/fetch.sh crds        the folder of the Prometheus operator's schemas
 #   tests/lib/fetch.sh kubernetes-validate  the path of a validator with the schemas, by pip
 #   tests/lib/fetch.sh trino       an unpacked Trino server (lib/ and two plugins), by Maven
@@ -136,6 +137,30 @@ fetch_versitygw() {
         return
     fi
     fetch_go_tool versitygw "$VERSITYGW_VERSION" github.com/versity/versitygw/cmd/versitygw
+}
+
+build_grafana_check() {
+    local target=$1 go build
+    [ -x "$target" ] && return
+    go=$(find_go)
+    say "building the checker of dashboards (once, about a minute)"
+    build=$(scratch grafana-check)
+    # shellcheck disable=SC2064
+    trap "rm -rf '$build'" EXIT
+    (cd "$ROOT/tests/deploy/grafana" && nice -n 10 "$go" build -o "$build/check" .) >&2
+    mkdir -p "$CACHE/bin"
+    mv "$build/check" "$target"
+    rm -rf "$build"
+    trap - EXIT
+}
+
+# Named by its source, so that a change builds it again.
+fetch_grafana_check() {
+    local target
+    target=$(cat "$ROOT"/tests/deploy/grafana/* | sha256sum | cut -c 1-12)
+    target=$CACHE/bin/grafana-check-$target
+    with_lock grafana-check build_grafana_check "$target"
+    printf '%s\n' "$target"
 }
 
 # Only downloaded: the module contains the schemas that its generator wrote.
@@ -357,6 +382,7 @@ case "${1:-}" in
         ;;
     prometheus | promtool) fetch_debian prometheus "$1" prometheus "STOPOVER_TEST_${1^^}" ;;
     crds) fetch_crds ;;
+    grafana-check) fetch_grafana_check ;;
     kubernetes-validate)
         fetch_python_tool kubernetes-validate "$KUBERNETES_VALIDATE_VERSION"
         ;;
@@ -368,7 +394,8 @@ case "${1:-}" in
     mariadb) fetch_debian mariadb mariadbd mariadb-server-core STOPOVER_TEST_MARIADB ;;
     *)
         die "usage: tests/lib/fetch.sh" \
-            "jdk|versitygw|helm|actionlint|prometheus|promtool|crds|kubernetes-validate|trino|\
-trino-full|postgresql|mariadb|cargo-fuzz|cargo-deny|cargo-mutants|schemathesis"
+            "jdk|versitygw|helm|actionlint|prometheus|promtool|crds|grafana-check|\
+kubernetes-validate|trino|trino-full|postgresql|mariadb|cargo-fuzz|cargo-deny|cargo-mutants|\
+schemathesis"
         ;;
 esac

@@ -171,7 +171,7 @@ async fn run(shuffle: Shuffle) -> Cost {
     reader.closing.close(&exchange).await.unwrap();
     let left = gateway.files();
     let is_permanent = |file: &String| {
-        let permanent = [".keep", "identity", "members"];
+        let permanent = [".keep", "identity", "members", "sweeper"];
         permanent.iter().any(|name| file.ends_with(name))
     };
     assert!(left.iter().all(is_permanent), "{left:?}");

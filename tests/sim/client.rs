@@ -169,6 +169,35 @@ impl Client {
         Answer { run, result }
     }
 
+    /// Takes back a declaration.
+    pub async fn withdraw_sink(
+        &self,
+        host: &Host,
+        exchange: &str,
+        (task, attempt): AttemptId,
+    ) -> Answer<()> {
+        let path = format!("/v1/exchanges/{exchange}/sinks/{task}/{attempt}");
+        let Answer { run, result } = self.json(host, Call::new("DELETE", path), TIMEOUT).await;
+        let result = result.map(drop);
+        Answer { run, result }
+    }
+
+    /// Sends the only batch of a sink to its home.
+    pub async fn pages_at_home(
+        &self,
+        host: &Host,
+        exchange: &str,
+        (task, attempt): AttemptId,
+        pages: &[(u32, Vec<u8>)],
+    ) -> Answer<()> {
+        let path = format!("/v1/exchanges/{exchange}/sinks/{task}/{attempt}/pages?batch=0");
+        let mut call = Call::new("POST", path).with(BATCH, wire::batch(pages));
+        call.foreign = true;
+        let Answer { run, result } = self.json(host, call, WRITE_TIMEOUT).await;
+        let result = result.map(drop);
+        Answer { run, result }
+    }
+
     /// Sends a batch; returns whether it had been accepted before.
     pub async fn pages(
         &self,

@@ -1,6 +1,7 @@
 //! The daemons, base directories and network of one world, shared by all of its actors.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::client::{Client, RequestError};
@@ -39,11 +40,16 @@ impl Cluster {
             .zip(&plan.sites)
             .map(|(name, local)| Site::new(name, *local, plan.store.clone(), simulation))
             .collect();
+        for site in &sites {
+            site.private_digests
+                .store(plan.all_sweep, Ordering::Relaxed);
+        }
         let blueprint = Arc::new(Blueprint {
             config: plan.config.clone(),
             leases: plan.leases.clone(),
             limits: plan.limits,
             sites: sites.clone(),
+            known_sites: plan.known_sites.clone(),
             yield_per_mille: plan.yield_per_mille,
             crash_point: crash_point.clone(),
         });

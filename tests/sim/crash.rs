@@ -7,6 +7,7 @@
 //! `SCENARIOS`.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -192,6 +193,10 @@ fn collection(cluster: &Cluster) -> BoxFuture<'_, ()> {
     async move {
         several_segments(cluster).await;
         cluster.simulation.history.lock().exchange(X).closing = true;
+        // Both believe that they sweep.
+        for site in cluster.sites.iter() {
+            site.private_digests.store(true, Ordering::Relaxed);
+        }
         tokio::time::sleep(LEASE * 2).await;
     }
     .boxed()

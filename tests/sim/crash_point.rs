@@ -146,7 +146,7 @@ impl CrashPoint {
 }
 
 fn is_permanent(path: &std::path::Path) -> bool {
-    let permanent = [".keep", "identity", "members"];
+    let permanent = [".keep", "identity", "members", "sweeper"];
     permanent.iter().any(|name| path.ends_with(name))
 }
 

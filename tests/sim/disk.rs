@@ -148,8 +148,9 @@ impl Disk {
     /// All objects and temporary files, except those that belong to the base directory itself.
     pub fn leftovers(&self) -> Vec<String> {
         let all = self.objects.keys().chain(self.temporaries.keys());
-        let permanent = ["v2/identity", "v2/members"];
-        all.filter(|key| !key.ends_with("/.keep") && !permanent.contains(&key.as_str()))
+        let permanent = ["v2/identity", "v2/members", "v2/sweeper"];
+        let is_permanent = |key: &str| permanent.iter().any(|name| key.starts_with(name));
+        all.filter(|key| !key.ends_with("/.keep") && (!is_permanent(key) || key.ends_with(".tmp")))
             .cloned()
             .collect()
     }

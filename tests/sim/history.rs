@@ -371,7 +371,11 @@ impl Counts {
 fn exchange_of(key: &str) -> Option<ExchangeId> {
     match keys::parse(&Key::listed(key))? {
         OwnObject::Marker(exchange) | OwnObject::Segment(exchange, _) => Some(exchange),
-        OwnObject::Probe | OwnObject::Keep | OwnObject::Identity | OwnObject::Members => None,
+        OwnObject::Probe
+        | OwnObject::Keep
+        | OwnObject::Identity
+        | OwnObject::Members
+        | OwnObject::Sweeper => None,
     }
 }
 

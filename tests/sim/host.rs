@@ -35,6 +35,8 @@ pub struct Blueprint {
     pub leases: Vec<Duration>,
     pub limits: StoreLimits,
     pub sites: Vec<Arc<Site>>,
+    /// How many of them each host is configured with; all, if nothing is said.
+    pub known_sites: Vec<usize>,
     /// In how many of 1,000 polls a task yields to the others first.
     pub yield_per_mille: u64,
     /// Kills a run at one of its storage calls.
@@ -135,6 +137,8 @@ impl Host {
             random: Random::seeded(self.rng.next()),
             tasks: TaskGroup::with_spawner(Arc::new(ProcessSpawner(Arc::clone(process)))),
         };
+        let known = self.blueprint.known_sites.get(self.index);
+        let sites = &sites[..known.copied().unwrap_or(sites.len())];
         let stores = sites.iter().map(|site| {
             let store = process.meter.wrap(SimulatedStore::new(site, process));
             let store = match self.simulation.mutant {

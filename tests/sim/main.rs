@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, missing_docs)] // worlds spawn tasks and read the environment
 
 mod adversity;
+mod census;
 mod chaos;
 mod client;
 mod cluster;
@@ -29,6 +30,7 @@ mod regressions;
 mod rng;
 mod simulation;
 mod store;
+mod sweeper;
 mod wire;
 mod world;
 mod writer;
@@ -70,6 +72,9 @@ const MUST_COVER: &[&str] = &[
     "a writer that stops in a batch",
     "an abort acknowledged",
     "a declared sink",
+    "a sink withdrawn",
+    "a small attempt at its home",
+    "a small attempt that left its home",
     "an exchange abandoned",
     "an exchange closed",
     "an exchange read",

@@ -16,8 +16,8 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Request, Response, Uri};
 use bytes::Bytes;
 use parking_lot::Mutex;
-use stopover::storage::Tail;
-use stopover::store::keys::{Folder, Key};
+use stopover::storage::{Digest, DigestEntry, DigestExchanges, Tail};
+use stopover::store::keys::{self, Folder, Key};
 use stopover::store::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, Versioned};
 use tower::ServiceExt as _;
 
@@ -39,6 +39,8 @@ pub enum Mutant {
     DeletesSkipABase,
     /// A renewal does not change the version of a marker, so that an exchange expires by age.
     MarkerVersionNeverChanges,
+    /// A digest says that every exchange was not renewed for an hour, and that nobody sweeps.
+    DigestTellsTooMuch,
     /// A store retains the bytes of its puts in the daemon's memory.
     PutRetainsMemory,
     /// A store returns a slice of a larger buffer, which stays in memory.
@@ -69,6 +71,7 @@ pub const ALL: &[Mutant] = &[
     Mutant::ListIsStale,
     Mutant::DeletesSkipABase,
     Mutant::MarkerVersionNeverChanges,
+    Mutant::DigestTellsTooMuch,
     Mutant::PutRetainsMemory,
     Mutant::RangeRetainsItsPrefix,
     Mutant::BodyIsReadBeforeReservation,
@@ -128,6 +131,19 @@ impl MutantStore {
     }
 }
 
+/// A digest after which every exchange has expired.
+fn exaggerated(stored: Bytes) -> Bytes {
+    let Ok(mut digest) = Digest::decode(&stored) else {
+        return stored;
+    };
+    let unrenewed = Duration::from_secs(3600);
+    let listed = digest.exchanges.iter();
+    let listed = listed.map(|(hash, entry)| (hash, DigestEntry { unrenewed, ..entry }));
+    digest.exchanges = DigestExchanges::complete(listed.collect());
+    digest.holder = None;
+    digest.encode()
+}
+
 /// Whether a segment's footer holds commit records.
 fn commits(content: &[Bytes]) -> bool {
     footer_of(content).is_none_or(|footer| !footer.commits.is_empty())
@@ -173,6 +189,9 @@ impl Store for MutantStore {
         if self.is(Mutant::MarkerVersionNeverChanges) {
             versioned.version = "1".into();
             versioned.entity_tag = "1".into();
+        }
+        if self.is(Mutant::DigestTellsTooMuch) && *key == keys::sweeper() {
+            versioned.bytes = exaggerated(versioned.bytes);
         }
         Ok(versioned)
     }

@@ -31,6 +31,8 @@ pub struct Call {
     pub body: Bytes,
     /// Sends `If-Match: *`: renew, but do not create.
     pub if_match: bool,
+    /// Sends `Stopover-Foreign: 1`: the sink is written at its home.
+    pub foreign: bool,
 }
 
 impl Call {
@@ -41,6 +43,7 @@ impl Call {
             content_type: None,
             body: Bytes::new(),
             if_match: false,
+            foreign: false,
         }
     }
 
@@ -217,6 +220,9 @@ impl Net {
         }
         if call.if_match {
             request = request.header("if-match", "*");
+        }
+        if call.foreign {
+            request = request.header("stopover-foreign", "1");
         }
         if call.path.contains("/partitions/") {
             request = request.header("accept", "application/vnd.stopover.read");

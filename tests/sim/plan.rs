@@ -105,6 +105,10 @@ pub struct Plan {
     pub leases: Vec<Duration>,
     /// One base directory each: whether it is a file system.
     pub sites: Vec<bool>,
+    /// How many of them each host is configured with; all, if nothing is said.
+    pub known_sites: Vec<usize>,
+    /// Each daemon believes that it alone sweeps.
+    pub all_sweep: bool,
     pub exchanges: Vec<ExchangePlan>,
     pub store: StoreFaults,
     pub net: NetFaults,
@@ -166,6 +170,8 @@ impl Plan {
             hosts,
             leases: leases(seed, hosts),
             sites: (0..rng.between(1, 3)).map(|_| rng.chance(350)).collect(),
+            known_sites: Vec::new(),
+            all_sweep: false,
             exchanges: (0..rng.between(1, 2)).map(|n| exchange(&rng, n)).collect(),
             store,
             net,
@@ -202,6 +208,8 @@ impl Plan {
             hosts,
             leases: vec![LEASE; hosts],
             sites: vec![false; sites],
+            known_sites: Vec::new(),
+            all_sweep: false,
             exchanges: Vec::new(),
             store: StoreFaults::default(),
             net: NetFaults::default(),

@@ -6,9 +6,11 @@
 //! file system stops with it; an operation takes effect at one moment and as a whole, except
 //! `Partial`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,7 +18,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use stopover::id::BaseName;
 use stopover::storage::{StoreErrorKind, Tail};
-use stopover::store::keys::{Folder, Key};
+use stopover::store::keys::{self, Folder, Key};
 use stopover::store::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, Versioned};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -57,6 +59,12 @@ pub struct Site {
     pub outage: Mutex<Option<Outage>>,
     /// The disk of a file system that is not mounted; `disk` is the folder below the mount point.
     unmounted: Mutex<Option<Disk>>,
+    /// Requests by kind, as an object store counts them: a list is one for each 1,000 results.
+    pub requests: Mutex<BTreeMap<&'static str, u64>>,
+    /// Runs of daemons whose puts fail here.
+    pub denied: Mutex<BTreeSet<u64>>,
+    /// Each daemon has a digest of its own, and so believes that it alone sweeps.
+    pub private_digests: AtomicBool,
     rng: Rng,
     simulation: Arc<Simulation>,
 }
@@ -75,6 +83,9 @@ impl Site {
             faults: Mutex::new(faults),
             outage: Mutex::default(),
             unmounted: Mutex::default(),
+            requests: Mutex::default(),
+            denied: Mutex::default(),
+            private_digests: AtomicBool::new(false),
             rng: Rng::new(simulation.seed, name),
             simulation: Arc::clone(simulation),
         })
@@ -135,6 +146,10 @@ impl Site {
         }
     }
 
+    fn count(&self, kind: &'static str, requests: usize) {
+        *self.requests.lock().entry(kind).or_default() += requests as u64;
+    }
+
     fn latency(&self) -> Duration {
         self.faults.lock().latency(&self.rng)
     }
@@ -182,6 +197,15 @@ impl SimulatedStore {
             site: Arc::clone(site),
             process: Arc::clone(process),
         })
+    }
+
+    /// The key under which this daemon finds an object.
+    fn key(&self, key: &Key) -> Key {
+        let private = self.site.private_digests.load(Ordering::Relaxed);
+        match private && *key == keys::sweeper() {
+            true => Key::listed(format!("{key}-{:x}", self.process.incarnation)),
+            false => key.clone(),
+        }
     }
 
     /// Executes one operation. `apply` is its effect, at one moment.
@@ -271,8 +295,12 @@ impl SimulatedStore {
         bytes: Bytes,
         expected: Option<Precondition>,
     ) -> Result<bool, StoreError> {
-        let what = format!("put {key} {} bytes", bytes.len());
-        let key = key.clone();
+        let (what, key) = (format!("put {key} {} bytes", bytes.len()), self.key(key));
+        self.site.count("put", 1);
+        let denied = &self.site.denied;
+        if denied.lock().contains(&self.process.incarnation) {
+            return Err(unavailable("connection refused"));
+        }
         if self.site.local {
             return self.put_file(what, key, bytes, expected).await;
         }
@@ -371,7 +399,8 @@ impl Store for SimulatedStore {
     }
 
     async fn get_versioned(&self, key: &Key) -> Result<Versioned, StoreError> {
-        let (what, key) = (format!("get {key}"), key.clone());
+        let (what, key) = (format!("get {key}"), self.key(key));
+        self.site.count("get", 1);
         self.operate(Operation::List, what, move |_, disk, _| {
             disk.get_versioned(&key)
         })
@@ -380,6 +409,7 @@ impl Store for SimulatedStore {
 
     async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail, StoreError> {
         let (what, key) = (format!("tail {key}"), key.clone());
+        self.site.count("get", 1);
         self.operate(Operation::Read, what, move |site, disk, outcome| {
             let mut tail = disk.get_tail(&key, max)?;
             if outcome == Outcome::Corrupted {
@@ -392,6 +422,7 @@ impl Store for SimulatedStore {
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
         let (what, key) = (format!("range {key} {range:?}"), key.clone());
+        self.site.count("get", 1);
         self.operate(Operation::Read, what, move |site, disk, outcome| {
             let bytes = disk.get_range(&key, range)?;
             Ok(match outcome {
@@ -404,22 +435,27 @@ impl Store for SimulatedStore {
 
     async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>, StoreError> {
         let (what, folder) = (format!("list {folder}"), folder.clone());
-        self.operate(Operation::List, what, move |_, disk, _| {
-            Ok(disk.list(&folder))
+        self.operate(Operation::List, what, move |site, disk, _| {
+            let listed = disk.list(&folder);
+            site.count("list", listed.len().div_ceil(1000).max(1));
+            Ok(listed)
         })
         .await
     }
 
     async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>, StoreError> {
         let (what, folder) = (format!("folders {folder}"), folder.clone());
-        self.operate(Operation::List, what, move |_, disk, _| {
-            Ok(disk.list_folders(&folder))
+        self.operate(Operation::List, what, move |site, disk, _| {
+            let folders = disk.list_folders(&folder);
+            site.count("list", folders.len().div_ceil(1000).max(1));
+            Ok(folders)
         })
         .await
     }
 
     async fn delete(&self, keys: Vec<Key>) -> Result<u64, StoreError> {
         let what = format!("delete {} from {}", keys.len(), keys[0]);
+        self.site.count("delete", keys.len().div_ceil(1000));
         self.operate(Operation::Delete, what, move |site, disk, outcome| {
             if outcome == Outcome::Partial {
                 site.delete(disk, &keys[..keys.len() / 2]);
@@ -435,7 +471,8 @@ impl Store for SimulatedStore {
         key: &Key,
         version: Option<&str>,
     ) -> Result<DeleteOutcome, StoreError> {
-        let (what, key) = (format!("delete {key} if {version:?}"), key.clone());
+        let (what, key) = (format!("delete {key} if {version:?}"), self.key(key));
+        self.site.count("delete", 1);
         let version = version.map(ToOwned::to_owned);
         let delete_if = move |site: &Site, disk: &mut Disk, outcome| {
             if outcome == Outcome::Partial {

@@ -23,6 +23,11 @@ const MAX_WORLD_TIME: Duration = Duration::from_secs(3600);
 
 /// Runs the world of a seed.
 pub fn run(seed: u64, mutant: Option<Mutant>, print: bool) -> Report {
+    run_planned(seed, Plan::of(seed), mutant, print)
+}
+
+/// Runs the world of a seed with another plan.
+pub fn run_planned(seed: u64, plan: Plan, mutant: Option<Mutant>, print: bool) -> Report {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -30,7 +35,7 @@ pub fn run(seed: u64, mutant: Option<Mutant>, print: bool) -> Report {
         .expect("a runtime");
     let report = runtime.block_on(async {
         let simulation = Simulation::new(seed, History::new(LEASE), mutant, print);
-        let cluster = Cluster::new(&simulation, Plan::of(seed));
+        let cluster = Cluster::new(&simulation, plan);
         note!(simulation, "{:?}", cluster.plan);
         tokio::select! {
             biased;

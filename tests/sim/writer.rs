@@ -1,8 +1,9 @@
 //! One attempt of one task, written like the Trino plugin's sink, but less carefully.
 //!
 //! Sends one batch at a time, all to the daemon that accepted the first; repeats unanswered
-//! requests; finishes at another daemon if that one is down. Sometimes it aborts, repeats what was
-//! acknowledged, or stalls. To add a behaviour: a step in `run`.
+//! requests; finishes at another daemon if that one is down. An attempt of one batch goes to the
+//! home of its exchange first. Sometimes it aborts, repeats what was acknowledged, or stalls. To
+//! add a behaviour: a step in `run`.
 
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -37,6 +38,8 @@ pub struct Writer {
     owner: Option<(Arc<Host>, Option<u64>)>,
     /// The only daemon to use. If set, the writer only writes and finishes.
     only: Option<Arc<Host>>,
+    /// The home at which the attempt did not succeed: all of it goes to another daemon.
+    left_home: Option<Arc<Host>>,
     /// What it is doing, for those that stop.
     doing: Arc<Mutex<&'static str>>,
 }
@@ -83,6 +86,7 @@ impl Writer {
             rng,
             owner: None,
             only: None,
+            left_home: None,
             doing: Arc::new(Mutex::new("a writer that stops before its first batch")),
         }
     }
@@ -112,8 +116,57 @@ impl Writer {
     fn host(&self) -> Arc<Host> {
         match &self.only {
             Some(host) => Arc::clone(host),
-            None => self.cluster.any_host(&self.rng),
+            None => loop {
+                let host = self.cluster.any_host(&self.rng);
+                let left = self.left_home.as_ref();
+                if left.is_none_or(|left| !Arc::ptr_eq(left, &host)) {
+                    return host;
+                }
+            },
         }
+    }
+
+    /// The home of a small attempt, which may be another one for the next attempt.
+    fn home(&self) -> Option<Arc<Host>> {
+        let hosts = &self.cluster.hosts;
+        if self.only.is_some() || self.batches.len() > 1 || hosts.len() < 2 {
+            return None;
+        }
+        let moves = if self.rng.chance(100) { self.id.1 } else { 0 };
+        let hash: usize = self.exchange.bytes().map(usize::from).sum();
+        Some(Arc::clone(&hosts[(hash + moves as usize) % hosts.len()]))
+    }
+
+    /// Writes a small attempt at its home: the batch, if there is one, and the finish, each once.
+    async fn finish_at_home(&mut self, home: &Arc<Host>) -> Result<(), RequestError> {
+        if let Some(pages) = self.batches.first() {
+            self.now_doing("a writer that stops in a batch");
+            let client = &self.cluster.client;
+            let sent = client
+                .pages_at_home(home, &self.exchange, self.id, pages)
+                .await;
+            self.note_reached(sent.run);
+            if let Err(error) = sent.result {
+                self.check_page_error(&error, sent.run);
+                return Err(error);
+            }
+            let mut history = self.cluster.simulation.history.lock();
+            let attempt = history.attempt(&self.exchange, self.id);
+            attempt.batches.push(pages.clone());
+            attempt.first_run = sent.run;
+        }
+        self.now_doing("a writer that stops after its finish was sent");
+        self.finish_at(home).await
+    }
+
+    /// Gives up the home: all of it is written at another daemon. The home may yet commit it.
+    fn leave_home(&mut self, home: Arc<Host>) {
+        let simulation = &self.cluster.simulation;
+        simulation.count("a small attempt that left its home");
+        let mut history = simulation.history.lock();
+        history.attempt(&self.exchange, self.id).first_run = None;
+        drop(history);
+        self.left_home = Some(home);
     }
 
     fn sometimes(&self, per_hundred: u64) -> bool {
@@ -148,6 +201,14 @@ impl Writer {
     pub async fn run(mut self) -> AttemptOutcome {
         if self.sometimes(60) {
             self.declare().await;
+        }
+        if let Some(home) = self.home() {
+            if self.finish_at_home(&home).await.is_ok() {
+                self.cluster.simulation.count("a small attempt at its home");
+                self.check_repeats().await;
+                return AttemptOutcome::Finished;
+            }
+            self.leave_home(home);
         }
         for number in 0..self.batches.len() {
             self.now_doing("a writer that stops in a batch");
@@ -205,7 +266,9 @@ impl Writer {
                 Ok(_) => {
                     let mut history = self.cluster.simulation.history.lock();
                     let attempt = history.attempt(&self.exchange, self.id);
-                    attempt.batches.push(pages.clone());
+                    if attempt.batches.len() == number {
+                        attempt.batches.push(pages.clone());
+                    }
                     attempt.first_run = attempt.first_run.or(sent.run);
                     drop(history);
                     self.owner.get_or_insert((host, sent.run));
@@ -241,6 +304,13 @@ impl Writer {
         match declared.result {
             Ok(()) => self.cluster.simulation.count("a declared sink"),
             Err(error) => self.check_page_error(&error, declared.run),
+        }
+        if self.rng.chance(300) {
+            let withdrawn = client.withdraw_sink(&host, &self.exchange, self.id).await;
+            match withdrawn.result {
+                Ok(()) => self.cluster.simulation.count("a sink withdrawn"),
+                Err(error) => self.check_page_error(&error, withdrawn.run),
+            }
         }
     }
 
@@ -364,6 +434,11 @@ impl Writer {
 
     /// Repeats the finish and tries an abort, at any daemon: the attempt must stay committed.
     async fn check_repeats(&self) {
+        if let Some(home) = &self.left_home
+            && self.rng.chance(700)
+        {
+            self.abort_at(home).await;
+        }
         if self.rng.chance(300) {
             let host = self.cluster.any_host(&self.rng);
             let repeated = self.finish_at(&host).await.is_ok();

@@ -19,7 +19,7 @@ use crate::proxy::Proxy;
 const ACCESS_KEY: &str = "stopover-test";
 const SECRET_KEY: &str = "stopover-test-secret";
 /// The object that a daemon leaves in a bucket for good, and the S3 server's own folder.
-const PERMANENT: [&str; 4] = [".keep", ".sgwtmp", "identity", "members"];
+const PERMANENT: [&str; 5] = [".keep", ".sgwtmp", "identity", "members", "sweeper"];
 /// Size of the small file system: some dozens of segments.
 const SMALL: u64 = 12 << 20;
 

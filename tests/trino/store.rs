@@ -32,7 +32,7 @@ const BUCKETS: [&str; 2] = ["stopover-one", "stopover-two"];
 const ACCESS_KEY: &str = "stopover-test";
 const SECRET_KEY: &str = "stopover-test-secret";
 /// What belongs to a base directory itself.
-const PERMANENT: [&str; 3] = [".keep", "identity", "members"];
+const PERMANENT: [&str; 4] = [".keep", "identity", "members", "sweeper"];
 
 pub struct Store {
     pub kind: StorageKind,

@@ -44,6 +44,7 @@ pub const TABLE: &[(&str, &str, Access)] = &[
     ("GET", EXCHANGE, ADMIN),
     ("DELETE", EXCHANGE, CLOSE),
     ("PUT", SINK, WRITE),
+    ("DELETE", SINK, WRITE),
     ("POST", SINK_PAGES, WRITE),
     ("POST", SINK_FINISH, WRITE),
     ("POST", SINK_ABORT, WRITE),

@@ -1,7 +1,7 @@
 //! The headers that describe a request body.
 
-use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue};
 
 use super::number::decimal;
 use crate::api::problem::{Problem, ProblemType};
@@ -29,6 +29,17 @@ pub(super) fn unsupported(given: Option<&str>, accepted: &str) -> Problem {
         ProblemType::UnsupportedMediaType,
         format!("the body {given}; this route accepts {accepted}"),
     )
+}
+
+/// Whether the client says that the sink is foreign.
+pub(super) fn is_foreign(headers: &HeaderMap) -> Result<bool, Problem> {
+    match headers.get("stopover-foreign").map(HeaderValue::as_bytes) {
+        None => Ok(false),
+        Some(b"1") => Ok(true),
+        Some(_) => Err(Problem::invalid(
+            "Stopover-Foreign is 1 for a foreign sink, and absent for any other",
+        )),
+    }
 }
 
 /// The `Content-Length`, if it is given.

@@ -11,7 +11,7 @@ use axum::extract::{FromRef, FromRequestParts};
 use axum::http::request::Parts;
 
 use super::control_body::too_slow;
-use super::headers::{content_length, media_type, unsupported};
+use super::headers::{content_length, is_foreign, media_type, unsupported};
 use super::progress::Progress;
 use crate::api::limits::BodyLimits;
 use crate::api::problem::{Problem, ProblemType};
@@ -32,6 +32,8 @@ pub(crate) struct PageHead {
     pub content: PageContent,
     /// Bytes of the body: at least one, within the limit.
     pub length: usize,
+    /// Whether the sink is foreign: its client has a daemon of its own to go to.
+    pub foreign: bool,
 }
 
 impl<S> FromRequestParts<S> for PageHead
@@ -64,6 +66,7 @@ where
         Ok(Self {
             content,
             length: usize::try_from(length).expect("the limits fit into usize"),
+            foreign: is_foreign(&parts.headers)?,
         })
     }
 }

@@ -8,7 +8,7 @@ use crate::catalog::Totals;
 use crate::catalog::handle::HandleError;
 use crate::exchange::{ExchangeSpec, MarkerError};
 use crate::id::{BaseName, DaemonId, ExchangeId, SegmentAddress, SegmentId, SinkId, TaskAttempt};
-use crate::ingest::{ClientTotals, SinkFailure};
+use crate::ingest::{ClientTotals, SinkFailure, TooMuchStored};
 use crate::memory::MemoryPool;
 use crate::read::Damage;
 use crate::segment::scan::ScanError;
@@ -156,6 +156,12 @@ async fn every_ingest_error_has_its_problem() {
         sink: sink(),
         source: Arc::new(SinkFailure::SegmentDropped),
     };
+    let too_much = TooMuchStored {
+        query: "q".to_owned(),
+        stored: 1,
+        size: 2,
+        limit: 2,
+    };
     let mismatch = IngestError::CountMismatch {
         sink: sink(),
         claim,
@@ -169,6 +175,10 @@ async fn every_ingest_error_has_its_problem() {
         (
             IngestError::SinkAborted { sink: sink() }.into(),
             ProblemType::SinkAborted,
+        ),
+        (
+            IngestError::TooMuchStored(too_much).into(),
+            ProblemType::TooMuchStored,
         ),
         (
             IngestError::SinkFinished { sink: sink() }.into(),

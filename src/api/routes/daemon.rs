@@ -45,6 +45,10 @@ pub(crate) struct DaemonInfo {
     handles: Versions,
     limits: Limits,
     base_directories: Vec<BaseDirectoryIdentity>,
+    /// URIs by which nodes on other machines reach it; may be empty.
+    advertise: Vec<String>,
+    /// Its availability zone, if it has one.
+    zone: Option<String>,
 }
 
 /// Describes this daemon.
@@ -78,5 +82,7 @@ pub(crate) async fn describe(State(state): State<SharedState>, _: NoQuery) -> Js
                 uri: base.uri,
             })
             .collect(),
+        advertise: state.addresses.advertise.clone(),
+        zone: state.addresses.zone.clone(),
     })
 }

@@ -18,6 +18,8 @@ pub(crate) struct BaseDirectory {
     uri: String,
     /// Whether its last put or probe succeeded: new segments are placed there.
     healthy: bool,
+    /// Whether it is unhealthy because there is no room for segments.
+    full: bool,
     /// Whether its last read succeeded.
     readable: bool,
     /// The last error, if it is unhealthy or unreadable.
@@ -52,6 +54,7 @@ impl From<BaseStatus> for BaseDirectory {
             name: base.name.to_string(),
             uri: base.uri,
             healthy: base.healthy,
+            full: base.full,
             readable: base.unreadable.is_none(),
             error: base.error.or(base.unreadable),
         }

@@ -1,4 +1,4 @@
-//! Sinks: declare, add pages, finish, abort.
+//! Sinks: declare, withdraw, add pages, finish, abort.
 //!
 //! Invariant: a request is refused before its body is read where possible, and a body is read only
 //! under a reservation for all of it. A handler that is dropped at an await, because its client has
@@ -149,6 +149,28 @@ pub(crate) async fn declare(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Withdraws the declaration of an attempt that will not be written at this daemon.
+///
+/// A group commit then no longer waits for it. A sink that has pages is not affected.
+#[utoipa::path(
+    delete,
+    path = "/v1/exchanges/{exchange}/sinks/{task}/{attempt}",
+    tag = "sinks",
+    params(SinkParams),
+    responses(
+        (status = 204, description = "The daemon expects no pages of it"),
+        ProblemResponse,
+    )
+)]
+pub(crate) async fn withdraw(
+    State(state): State<SharedState>,
+    SinkPath(sink): SinkPath,
+    _: NoQuery,
+) -> StatusCode {
+    state.parts.ingest.withdraw_sink(&sink);
+    StatusCode::NO_CONTENT
+}
+
 /// Adds a batch of page frames, or one raw page.
 #[utoipa::path(
     post,
@@ -185,7 +207,11 @@ pub(crate) async fn add_pages(
     // Acquired before the memory: the requests that a query may have at a time include those that
     // wait for memory.
     let _slot = state.write_slot(&sink.exchange).await;
-    let mut admission = admission.reserve((room + head.length) as u64).await?;
+    let length = (room + head.length) as u64;
+    let mut admission = match head.foreign {
+        true => admission.reserve_foreign(length)?,
+        false => admission.reserve(length).await?,
+    };
     let limits = &state.body_limits;
     let mut check = BatchVerifier::new(partitions, limits.max_page_size);
     let verify = |received: &[u8]| {

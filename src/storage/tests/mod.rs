@@ -1,9 +1,11 @@
 //! Tests of storage over stores that fail: failover, health, retries, and the text of errors.
 
+mod closing;
 mod frozen;
 mod identity;
 mod markers;
 mod probes;
+mod room;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

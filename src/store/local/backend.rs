@@ -16,8 +16,10 @@ use super::payload::Payload;
 use super::permissions::Permissions;
 use super::read::{read_range, read_tail};
 use super::root::Root;
+use super::space::Space;
 use super::swap;
 use super::threads::Threads;
+use crate::config::units::SizeOrPercent;
 use crate::store::keys::{Folder, Key};
 use crate::store::{DeleteOutcome, ObjectMeta, Precondition, Result, Store, Tail, Versioned};
 
@@ -57,6 +59,21 @@ impl LocalStore {
             root.permissions = Permissions::GROUP;
         }
         self
+    }
+
+    /// The same store, which takes no segments while its file system has less free than this.
+    #[must_use]
+    pub fn with_min_free(mut self, min_free: SizeOrPercent) -> Self {
+        if let Some(root) = Arc::get_mut(&mut self.root) {
+            root.space = Space::new(root.folder.clone(), min_free);
+        }
+        self
+    }
+
+    /// From now on its file system seems to have so many bytes in total, and so many of them free.
+    #[cfg(test)]
+    pub(crate) fn set_space(&self, total: u64, free: u64) {
+        *self.root.space.pretended.lock() = Some((total, free));
     }
 
     /// From now on nothing finds space, or everything does.

@@ -6,6 +6,7 @@
 use std::io;
 use std::path::Path;
 
+use super::reserve::is_full;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// What a file operation returned; `None` if there is no such file or folder.
@@ -69,6 +70,7 @@ pub(super) fn failure(doing: &str, path: &Path, error: io::Error) -> StoreError 
     };
     StoreError {
         hint,
+        full: is_full(&error),
         ..StoreError::new(kind, format!("{doing} {}", path.display())).caused_by(error)
     }
 }

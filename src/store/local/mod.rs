@@ -13,13 +13,16 @@ mod content;
 #[cfg(test)]
 mod durability_tests;
 mod error;
+mod name_cache;
 mod names;
 mod payload;
 mod permissions;
 mod publish;
 mod read;
+mod remote;
 mod reserve;
 mod root;
+mod space;
 mod swap;
 #[cfg(test)]
 mod tests;

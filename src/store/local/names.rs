@@ -24,6 +24,8 @@ const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC
 #[cfg(not(target_os = "linux"))]
 const STEP: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
 
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
+
 impl Root {
     /// Opens an existing file to read it.
     pub(super) fn open(&self, path: &Path) -> io::Result<File> {
@@ -46,7 +48,23 @@ impl Root {
         Ok(file)
     }
 
+    /// What is missing may only be cached as missing.
     fn open_with(&self, path: &Path, flags: OFlags, mode: Mode) -> io::Result<File> {
+        match self.open_as_cached(path, flags, mode) {
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    && path
+                        .parent()
+                        .is_some_and(|above| self.refresh_names_above(above)) =>
+            {
+                self.open_as_cached(path, flags, mode)
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_as_cached(&self, path: &Path, flags: OFlags, mode: Mode) -> io::Result<File> {
+        self.name_cache.check(&self.folder, path)?;
         let (folder, name) = self.place(path)?;
         // Not blocking: the name may be that of a pipe, on which an open waits for ever.
         let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -137,7 +155,15 @@ impl Root {
         if path == self.folder {
             return File::open(path);
         }
-        self.open_with(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
+        self.open_with(path, FOLDER, Mode::empty())
+    }
+
+    /// The same, without asking again for one that is missing.
+    pub(super) fn open_folder_as_cached(&self, path: &Path) -> io::Result<File> {
+        if path == self.folder {
+            return File::open(path);
+        }
+        self.open_as_cached(path, FOLDER, Mode::empty())
     }
 
     /// Makes the content of a file durable.

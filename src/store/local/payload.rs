@@ -25,6 +25,13 @@ impl Payload {
         (Self(Arc::clone(&shared)), PayloadOwner(shared))
     }
 
+    /// Their number; 0 if the caller has stopped waiting.
+    pub(super) fn size(&self) -> u64 {
+        let content = self.0.lock();
+        let parts = content.iter().flatten();
+        parts.map(|part| part.len() as u64).sum()
+    }
+
     /// The bytes, to be dropped once they are written.
     ///
     /// # Errors

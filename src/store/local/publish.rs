@@ -22,7 +22,10 @@ use crate::store::{Precondition, Result};
 const MAX_FOLDER_RACES: u32 = 100;
 
 impl Root {
+    /// Segments and probes: not what a full base directory has to write, which [`Root::put_if`]
+    /// writes.
     pub(super) fn put(&self, path: &Path, content: &Payload) -> Result<()> {
+        self.space.check(path, content.size())?;
         self.publish(path, content, &|temporary| self.rename(temporary, path))?;
         self.create_reserve(path);
         Ok(())

@@ -42,7 +42,13 @@ impl Root {
         use keys::OwnObject::{Marker, Segment};
         let reserve = self.reserve();
         let object = self.key(path).and_then(|key| keys::parse(&key));
-        if !matches!(object, Some(Marker(_) | Segment(..))) || self.exists(&reserve) {
+        if matches!(object, Some(Marker(_) | Segment(..))) {
+            self.create_missing_reserve(&reserve);
+        }
+    }
+
+    fn create_missing_reserve(&self, reserve: &Path) {
+        if self.exists(reserve) {
             return;
         }
         let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
@@ -53,7 +59,7 @@ impl Root {
         let folder = reserve.parent().unwrap_or(&self.folder);
         let written = self.create_folders(folder);
         let written = written.and_then(|()| self.write_temporary(&temporary, &content));
-        let created = written.and_then(|file| (self.rename(&temporary, &reserve), file).0);
+        let created = written.and_then(|file| (self.rename(&temporary, reserve), file).0);
         if let Err(error) = created {
             let _ = self.remove_file(&temporary);
             tracing::debug!(reserve = %reserve.display(), %error, "cannot create the reserve");
@@ -84,9 +90,11 @@ impl Root {
         Ok(file)
     }
 
-    /// Whether the reserve can be written to now.
+    /// Whether the reserve can be written to now. It is created if that is possible: what is full
+    /// since it may not use the last bytes has room for it.
     pub(super) fn is_reserve_writable(&self) -> bool {
         let reserve = self.reserve();
+        self.create_missing_reserve(&reserve);
         let write = || {
             let file = swap::lock(self, &reserve)?.ok_or(ErrorKind::NotFound)?;
             let (mine, now) = (file.metadata()?, fs::symlink_metadata(&reserve)?);

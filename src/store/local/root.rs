@@ -4,11 +4,14 @@
 //! (`publish`) or list and delete (`tree`). Invariant: every path is below the root.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use super::anchor::Anchor;
 use super::content::ContentWriter;
+use super::name_cache::NameCache;
 use super::permissions::Permissions;
+use super::space::Space;
 use crate::store::keys::{self, Key};
 use crate::store::{Result, StoreError, StoreErrorKind};
 
@@ -19,10 +22,15 @@ pub(super) struct Root {
     pub permissions: Permissions,
     pub fsync: bool,
     pub content: ContentWriter,
+    pub space: Space,
     /// Identifies this process in the names of its temporaries.
     pub writer: u64,
     pub next_temporary: AtomicU64,
     pub anchor: Anchor,
+    /// Whether this machine caches names of another one (`remote`), once that is known.
+    pub caches_names: OnceLock<bool>,
+    /// What this machine has cached, in tests.
+    pub name_cache: NameCache,
     /// This process has synced the folder's own name.
     pub synced: AtomicBool,
 }
@@ -34,9 +42,12 @@ impl Root {
             permissions: Permissions::OWNER,
             fsync,
             content: ContentWriter::new(direct),
+            space: Space::default(),
             writer,
             next_temporary: AtomicU64::new(0),
             anchor: Anchor::default(),
+            caches_names: OnceLock::new(),
+            name_cache: NameCache::default(),
             synced: AtomicBool::new(false),
         }
     }

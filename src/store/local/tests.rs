@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::error::failure;
 use super::{LocalStore, WriteMode};
+use crate::config::units::SizeOrPercent;
 use crate::id::{DaemonId, ExchangeId, SegmentId};
 use crate::store::StoreErrorKind::{Corrupt, NotFound, Refused, Unavailable};
 use crate::store::{DeleteOutcome, Precondition, Store, keys};
@@ -506,10 +507,12 @@ async fn on_a_full_file_system_markers_are_replaced_and_created_with_the_reserve
     let reserve = folder.path().join("v2/markers/.keep");
     let [one, two, three] = ["one", "two", "three"].map(|id| keys::marker(&id.parse().unwrap()));
     let written = |text: &'static str| Bytes::from_static(text.as_bytes());
+    store.fill(true);
     assert!(
         !store.can_write_when_full().await,
-        "there is no reserve yet"
+        "there is no room for a reserve"
     );
+    store.fill(false);
     assert!(
         store
             .put_if(&one, written("1"), &Precondition::Absent)
@@ -579,4 +582,48 @@ async fn a_reserve_that_still_is_a_marker_is_not_written_to() {
         .await
         .unwrap_err();
     assert_eq!(store.get_versioned(&one).await.unwrap().bytes, content);
+}
+
+/// Story: a base directory on the disk of the operating system filled it to the last byte, and
+/// everything else on that machine failed with it.
+#[tokio::test]
+async fn below_its_reserve_a_file_system_takes_no_segments_but_all_that_empties_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let min_free = SizeOrPercent::Percent(10.0);
+    let new = || LocalStore::new(folder.path().into(), WriteMode::Cached, 7);
+    let store = new().with_min_free(min_free);
+    store.set_space(1000 << 20, 101 << 20);
+    store.put(&key(1), bytes()).await.unwrap();
+    store.set_space(1000 << 20, 100 << 20);
+    let refused = store.put(&key(2), bytes()).await.unwrap_err();
+    assert_eq!((refused.kind, refused.full), (Unavailable, true));
+    let message = refused.to_string();
+    assert!(
+        message.contains("100MiB free, and 100MiB must stay free (min_free = 10%)"),
+        "{message}"
+    );
+    // Markers are announced, renewed, claimed and removed; what is stored is read and removed.
+    let marker = keys::marker(&exchange());
+    let content = Bytes::from_static(b"{}");
+    let absent = Precondition::Absent;
+    assert!(store.put_if(&marker, content, &absent).await.unwrap());
+    assert!(store.can_write_when_full().await);
+    assert_eq!(store.get_range(&key(1), 0..2).await.unwrap().len(), 2);
+    assert_eq!(store.delete(vec![key(1), marker]).await.unwrap(), 2);
+    store.set_space(1000 << 20, 200 << 20);
+    store.put(&key(2), bytes()).await.unwrap();
+    // What has no size is not full, and what limits nothing is not asked.
+    store.set_space(0, 0);
+    store.put(&key(3), bytes()).await.unwrap();
+    let unlimited = new().with_min_free(SizeOrPercent::Size(0));
+    unlimited.set_space(1 << 20, 0);
+    unlimited.put(&key(4), bytes()).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_that_is_full_before_anything_was_written_makes_its_reserve_when_it_is_needed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LocalStore::new(folder.path().into(), WriteMode::Cached, 7);
+    assert!(store.can_write_when_full().await);
+    assert!(folder.path().join("v2/markers/.keep").exists());
 }

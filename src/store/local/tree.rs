@@ -160,7 +160,7 @@ impl Root {
     /// harmless: if it has just been renamed, its path is missing and removing it does nothing; if
     /// it has not been locked yet, its writer finds it missing and starts over.
     fn is_abandoned(&self, path: &Path) -> bool {
-        match self.open(path).map(|file| (file.try_lock(), file)) {
+        match self.open_to_lock(path).map(|file| (file.try_lock(), file)) {
             Ok((Ok(()), _)) => true,
             Ok((Err(TryLockError::WouldBlock), _)) => false,
             Ok((Err(TryLockError::Error(error)), _)) | Err(error) => {
@@ -175,11 +175,16 @@ impl Root {
     fn read_folder(&self, folder: &Path) -> Result<Vec<(PathBuf, bool)>> {
         let read = || -> io::Result<Vec<(PathBuf, bool)>> {
             self.open_folder(folder)?;
-            fs::read_dir(folder)?
-                .map(|entry| {
-                    entry.and_then(|entry| Ok((entry.path(), entry.file_type()?.is_dir())))
-                })
-                .collect()
+            self.refresh_names(folder);
+            let mut entries = Vec::new();
+            for entry in fs::read_dir(folder)? {
+                let entry = entry?;
+                let path = entry.path();
+                if self.name_cache.check(&self.folder, &path).is_ok() {
+                    entries.push((path, entry.file_type()?.is_dir()));
+                }
+            }
+            Ok(entries)
         };
         let entries = if_found(read()).map_err(|error| failure("listing", folder, error))?;
         Ok(entries.unwrap_or_default())

@@ -1,8 +1,7 @@
 //! A small S3 server with one oddity, for what no real server does on demand.
 //!
 //! Does: store objects in memory, honour conditions, refuse what it is told to, keep versions.
-//! Does not: check signatures, or list more than one page. Invariant: without an oddity it is good
-//! enough for a probe.
+//! Does not: check signatures. Invariant: without an oddity it is good enough for a probe.
 
 #![allow(clippy::disallowed_methods)] // it runs as a spawned task
 
@@ -19,6 +18,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::config::BaseDirectoryConfig;
+use crate::store::keys::Key;
 
 /// A kind of request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +126,31 @@ impl FakeS3 {
     /// How many versions it holds, those that hide an object included.
     pub(crate) fn versions(&self) -> usize {
         self.server.versions.lock().len()
+    }
+
+    /// The requests since the last call: lists, reads, puts of any kind, deletes.
+    pub(crate) fn take_counts(&self) -> [usize; 4] {
+        let requests = std::mem::take(&mut *self.server.requests.lock());
+        let count = |kinds: &[Kind]| requests.iter().filter(|kind| kinds.contains(kind)).count();
+        [
+            count(&[Kind::List]),
+            count(&[Kind::Get]),
+            count(&[Kind::Put, Kind::Create, Kind::Replace]),
+            count(&[Kind::Delete]),
+        ]
+    }
+
+    /// Adds an object of the base directory.
+    pub(crate) fn add(&self, key: &Key, content: Bytes) {
+        let mut objects = self.server.objects.lock();
+        objects.insert(format!("/bucket/p/{key}"), (content, "\"added\"".into()));
+    }
+
+    /// The keys of the objects of the base directory.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        let objects = self.server.objects.lock();
+        let keys = objects.keys().map(|path| path["/bucket/p/".len()..].into());
+        keys.collect()
     }
 
     pub(crate) fn config(&self) -> BaseDirectoryConfig {
@@ -349,16 +374,28 @@ impl Server {
             .filter(|(path, _)| !late(path))
             .filter_map(|(path, stored)| Some((path.strip_prefix(&bucket)?, stored)))
             .filter(|(key, _)| key.starts_with(&prefix));
-        let found = keys.map(|(key, (object, tag))| {
+        let after = query(uri, "continuation-token").unwrap_or_default();
+        let mut keys: Vec<_> = keys.filter(|(key, _)| **key > *after).collect();
+        keys.sort_by_key(|(key, _)| *key);
+        let is_truncated = keys.len() > PAGE;
+        keys.truncate(PAGE);
+        let next = match keys.last() {
+            Some((key, _)) if is_truncated => {
+                format!("<NextContinuationToken>{key}</NextContinuationToken>")
+            }
+            _ => String::new(),
+        };
+        let found = keys.into_iter().map(|(key, (object, tag))| {
             let size = object.len();
             format!(
                 "<Contents><Key>{key}</Key><LastModified>2026-01-02T03:04:05.000Z</LastModified>\
                  <ETag>{tag}</ETag><Size>{size}</Size></Contents>"
             )
         });
+        let found = found.collect::<String>();
         format!(
-            "<ListBucketResult><IsTruncated>false</IsTruncated>{}</ListBucketResult>",
-            found.collect::<String>()
+            "<ListBucketResult><IsTruncated>{is_truncated}</IsTruncated>{next}{found}\
+             </ListBucketResult>"
         )
     }
 
@@ -380,6 +417,9 @@ impl Server {
         )
     }
 }
+
+/// Objects in an answer to a list, and keys in a request that deletes many.
+const PAGE: usize = 1000;
 
 fn query(uri: &Uri, name: &str) -> Option<String> {
     let query = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());

@@ -5,6 +5,7 @@
 //! [`BaseFolder`] is deleted when it is dropped.
 
 pub mod frames;
+pub mod key_ranges;
 pub mod process;
 pub mod raw;
 pub mod slow;

@@ -13,23 +13,32 @@ use stopover::store::keys::{Folder, Key};
 use stopover::store::{DeleteOutcome, ObjectMeta, Precondition, Store, StoreError, Versioned};
 use tokio::sync::Semaphore;
 
+use super::key_ranges::{KeyRanges, Kind};
+
 /// What each put and each ranged read waits for.
 #[derive(Debug)]
 pub enum Delay {
     Fixed(Duration),
     /// A permit, which the operation consumes.
     UntilPermitted(Arc<Semaphore>),
+    /// The duration, and then refused if the range of its key is busy.
+    OfRanges(Duration, Arc<KeyRanges>),
     /// Nothing; but the first one panics once it is told to.
     Panics(Arc<AtomicBool>),
 }
 
 impl Delay {
-    async fn wait(&self) {
+    async fn wait(&self, key: &Key, kind: Kind) -> Result<(), StoreError> {
         match self {
             Self::Fixed(duration) => tokio::time::sleep(*duration).await,
             Self::UntilPermitted(permits) => permits.acquire().await.unwrap().forget(),
+            Self::OfRanges(duration, ranges) => {
+                tokio::time::sleep(*duration).await;
+                return ranges.request(key.as_str(), kind);
+            }
             Self::Panics(next) => assert!(!next.swap(false, Ordering::SeqCst), "told to panic"),
         }
+        Ok(())
     }
 }
 
@@ -42,7 +51,7 @@ pub struct SlowStore {
 #[async_trait]
 impl Store for SlowStore {
     async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<(), StoreError> {
-        self.delay.wait().await;
+        self.delay.wait(key, Kind::Put).await?;
         self.inner.put(key, content).await
     }
 
@@ -64,7 +73,7 @@ impl Store for SlowStore {
     }
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.delay.wait().await;
+        self.delay.wait(key, Kind::Get).await?;
         self.inner.get_range(key, range).await
     }
 

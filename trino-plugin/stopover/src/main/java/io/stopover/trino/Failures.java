@@ -33,6 +33,7 @@ import static io.stopover.trino.StopoverErrorCode.STOPOVER_INTERNAL_ERROR;
 import static io.stopover.trino.StopoverErrorCode.STOPOVER_PAGE_TOO_LARGE;
 import static io.stopover.trino.StopoverErrorCode.STOPOVER_PROTOCOL;
 import static io.stopover.trino.StopoverErrorCode.STOPOVER_SINK_LOST;
+import static io.stopover.trino.StopoverErrorCode.STOPOVER_TOO_MUCH_STORED;
 import static io.stopover.trino.StopoverErrorCode.STOPOVER_UNAUTHORIZED;
 import static io.stopover.trino.StopoverErrorCode.STOPOVER_UNAVAILABLE;
 
@@ -97,6 +98,7 @@ final class Failures
             case "data-corrupt" -> STOPOVER_DATA_CORRUPT;
             case "exchange-not-found", "exchange-closed" -> STOPOVER_EXCHANGE_CLOSED;
             case "unauthorized", "forbidden" -> STOPOVER_UNAUTHORIZED;
+            case "too-much-stored" -> STOPOVER_TOO_MUCH_STORED;
             case "page-too-large" -> STOPOVER_PAGE_TOO_LARGE;
             case "storage-unavailable", "unknown-base-directory", "starting", "draining",
                     "overloaded", "timeout", "internal" -> STOPOVER_UNAVAILABLE;

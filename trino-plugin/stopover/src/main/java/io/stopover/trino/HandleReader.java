@@ -16,6 +16,7 @@ package io.stopover.trino;
 import io.stopover.trino.client.Backoff;
 import io.stopover.trino.client.Cancellation;
 import io.stopover.trino.client.CancelledException;
+import io.stopover.trino.client.Daemon;
 import io.stopover.trino.client.DaemonClient;
 import io.stopover.trino.client.DaemonFailover;
 import io.stopover.trino.client.ProblemException;
@@ -24,7 +25,8 @@ import io.stopover.trino.wire.MalformedStreamException;
 import io.stopover.trino.wire.ReadStream;
 
 import java.io.IOException;
-import java.net.URI;
+import java.util.Optional;
+import java.util.function.Predicate;
 
 import static java.util.Objects.requireNonNull;
 import static java.util.concurrent.TimeUnit.SECONDS;
@@ -69,6 +71,8 @@ final class HandleReader
 
     private final DaemonClient client;
     private final DaemonFailover failover;
+    private final Predicate<Daemon> otherZone;
+    private final Optional<Daemon> holder;
     private final StopoverSourceHandle handle;
     private final Target target;
     private final Backoff backoff;
@@ -78,17 +82,22 @@ final class HandleReader
     private int damagedReads;
     private long requests;
     private long pauses;
+    private long homeBytes;
+    private long otherZoneBytes;
 
+    /** @param holder a daemon that is asked first, once, as it has the pages in memory */
     HandleReader(
-            DaemonClient client,
-            DaemonFailover failover,
+            Services services,
+            Optional<Daemon> holder,
             StopoverSourceHandle handle,
             Target target,
             Backoff backoff,
             Cancellation cancellation)
     {
-        this.client = requireNonNull(client, "client is null");
-        this.failover = requireNonNull(failover, "failover is null");
+        this.client = services.client();
+        this.failover = services.failover();
+        this.otherZone = services.fleet()::isOtherZone;
+        this.holder = requireNonNull(holder, "holder is null");
         this.handle = requireNonNull(handle, "handle is null");
         this.target = requireNonNull(target, "target is null");
         this.backoff = requireNonNull(backoff, "backoff is null");
@@ -98,9 +107,15 @@ final class HandleReader
     void readAll()
             throws IOException
     {
+        Optional<Daemon> hot = holder;
         while (true) {
             try {
-                failover.call(this::readRemaining, backoff, cancellation);
+                if (hot.isPresent() && readHot(hot.get())) {
+                    return;
+                }
+                hot = Optional.empty();
+                failover.call(
+                        daemon -> readRemaining(daemon, client::read), backoff, cancellation);
                 return;
             }
             catch (ReadPausedException e) {
@@ -110,6 +125,38 @@ final class HandleReader
                 backoff.progressed();
             }
         }
+    }
+
+    private boolean readHot(Daemon daemon)
+            throws IOException
+    {
+        long before = bytes;
+        try {
+            failover.once(daemon, _ -> readRemaining(daemon, client::readHot));
+            return true;
+        }
+        catch (CancelledException | ReadPausedException e) {
+            throw e;
+        }
+        catch (IOException e) {
+            // logged; the other daemons read the rest
+            return false;
+        }
+        finally {
+            homeBytes += bytes - before;
+        }
+    }
+
+    /** Bytes read from the daemon that had them in memory. */
+    long homeBytes()
+    {
+        return homeBytes;
+    }
+
+    /** Bytes read from daemons of another zone. */
+    long otherZoneBytes()
+    {
+        return otherZoneBytes;
     }
 
     long requests()
@@ -123,12 +170,24 @@ final class HandleReader
         return Math.max(0, requests - 1 - pauses);
     }
 
-    private Void readRemaining(URI daemon)
+    private interface Request
+    {
+        void send(
+                Daemon daemon,
+                String handle,
+                long skip,
+                ReadStream.Visitor visitor,
+                Cancellation cancellation)
+                throws IOException;
+    }
+
+    private Void readRemaining(Daemon daemon, Request request)
             throws IOException
     {
         requests++;
+        long before = bytes;
         try {
-            client.read(daemon, handle.handle(), pages, this, cancellation);
+            request.send(daemon, handle.handle(), pages, this, cancellation);
             if (pages != handle.pages() || bytes != handle.bytes()) {
                 throw new MalformedStreamException(
                         "%s returned %s pages, %s bytes for a handle of %s pages, %s bytes"
@@ -141,6 +200,11 @@ final class HandleReader
         }
         catch (ProblemException e) {
             throw e.problem().is("data-corrupt") ? damaged(e) : e;
+        }
+        finally {
+            if (otherZone.test(daemon)) {
+                otherZoneBytes += bytes - before;
+            }
         }
     }
 

@@ -16,6 +16,8 @@ package io.stopover.trino;
 import io.stopover.trino.client.DaemonClient;
 import io.stopover.trino.client.DaemonFailover;
 import io.stopover.trino.client.Fleet;
+import io.stopover.trino.client.HandlePlanner;
+import io.stopover.trino.client.Homes;
 
 import static java.util.Objects.requireNonNull;
 
@@ -24,6 +26,8 @@ record Services(
         DaemonClient client,
         DaemonFailover failover,
         Fleet fleet,
+        Homes homes,
+        HandlePlanner planner,
         VirtualThreads threads,
         StopoverStats stats,
         Tracing tracing)
@@ -33,6 +37,8 @@ record Services(
         requireNonNull(client, "client is null");
         requireNonNull(failover, "failover is null");
         requireNonNull(fleet, "fleet is null");
+        requireNonNull(homes, "homes is null");
+        requireNonNull(planner, "planner is null");
         requireNonNull(threads, "threads is null");
         requireNonNull(stats, "stats is null");
         requireNonNull(tracing, "tracing is null");

@@ -28,6 +28,7 @@ import jakarta.validation.constraints.Max;
 import jakarta.validation.constraints.Min;
 import jakarta.validation.constraints.NotEmpty;
 import jakarta.validation.constraints.NotNull;
+import jakarta.validation.constraints.Pattern;
 
 import java.net.URI;
 import java.net.URISyntaxException;
@@ -49,6 +50,7 @@ public class StopoverConfig
 {
     private List<URI> uris = ImmutableList.of();
     private String invalidUri;
+    private Optional<String> zone = Optional.empty();
     private Optional<String> token = Optional.empty();
     private Optional<Path> tokenFile = Optional.empty();
     private DataSize batchSize = DataSize.of(4, MEGABYTE);
@@ -57,6 +59,8 @@ public class StopoverConfig
     private int readConcurrency = 4;
     private DataSize readBufferSize = DataSize.of(32, MEGABYTE);
     private DataSize maxPageSize = DataSize.of(16, MEGABYTE);
+    private boolean homesEnabled = true;
+    private Duration homeTimeout = new Duration(5, SECONDS);
     private Duration connectTimeout = new Duration(5, SECONDS);
     private Duration requestTimeout = new Duration(30, SECONDS);
     private Duration writeTimeout = new Duration(5, MINUTES);
@@ -78,7 +82,7 @@ public class StopoverConfig
 
     @Config("stopover.uris")
     @ConfigDescription(
-            "Daemon URIs in order of preference, comma-separated; the local daemon first")
+            "Daemon URIs, comma-separated; those on this machine first")
     public StopoverConfig setUris(String uris)
     {
         this.uris = Splitter.on(',').trimResults().omitEmptyStrings().splitToStream(uris)
@@ -113,6 +117,21 @@ public class StopoverConfig
     public boolean isUrisValid()
     {
         return invalidUri == null;
+    }
+
+    public Optional<@Pattern(regexp = "[A-Za-z0-9._-]{1,64}", message =
+            "stopover.zone must be 1 to 64 letters, digits, hyphens, dots and underscores") String>
+            getZone()
+    {
+        return zone;
+    }
+
+    @Config("stopover.zone")
+    @ConfigDescription("Availability zone of this node; daemons of the same zone are preferred")
+    public StopoverConfig setZone(String zone)
+    {
+        this.zone = Optional.ofNullable(zone);
+        return this;
     }
 
     public Optional<String> getToken()
@@ -256,6 +275,35 @@ public class StopoverConfig
     public StopoverConfig setMaxPageSize(DataSize maxPageSize)
     {
         this.maxPageSize = maxPageSize;
+        return this;
+    }
+
+    public boolean isHomesEnabled()
+    {
+        return homesEnabled;
+    }
+
+    @Config("stopover.homes")
+    @ConfigDescription("Gather small outputs of several nodes at one daemon")
+    public StopoverConfig setHomesEnabled(boolean homesEnabled)
+    {
+        this.homesEnabled = homesEnabled;
+        return this;
+    }
+
+    @NotNull
+    @MinDuration("10ms")
+    public Duration getHomeTimeout()
+    {
+        return homeTimeout;
+    }
+
+    @Config("stopover.home-timeout")
+    @ConfigDescription(
+            "Timeout of a request to another daemon than the preferred one, which has another way")
+    public StopoverConfig setHomeTimeout(Duration homeTimeout)
+    {
+        this.homeTimeout = homeTimeout;
         return this;
     }
 

@@ -18,6 +18,7 @@ import io.trino.spi.ErrorCodeSupplier;
 import io.trino.spi.ErrorType;
 
 import static io.trino.spi.ErrorType.EXTERNAL;
+import static io.trino.spi.ErrorType.INSUFFICIENT_RESOURCES;
 import static io.trino.spi.ErrorType.INTERNAL_ERROR;
 import static io.trino.spi.ErrorType.USER_ERROR;
 
@@ -45,7 +46,9 @@ public enum StopoverErrorCode
     /** A single row is larger than the maximum page size. */
     STOPOVER_PAGE_TOO_LARGE(7, USER_ERROR, true),
     /** A bug in the plugin, or the JVM ran out of a resource. */
-    STOPOVER_INTERNAL_ERROR(8, INTERNAL_ERROR, false);
+    STOPOVER_INTERNAL_ERROR(8, INTERNAL_ERROR, false),
+    /** The query has stored as much as the daemons permit. */
+    STOPOVER_TOO_MUCH_STORED(9, INSUFFICIENT_RESOURCES, true);
 
     private static final int BASE = 0x0570_0000;
 

@@ -21,6 +21,8 @@ import io.stopover.trino.client.Backoff;
 import io.stopover.trino.client.Cancellation;
 import io.stopover.trino.client.CancelledException;
 import io.stopover.trino.client.DaemonFailover;
+import io.stopover.trino.client.HandlePlanner;
+import io.stopover.trino.client.Home;
 import io.stopover.trino.client.PlannedHandle;
 import io.stopover.trino.client.ProblemException;
 import io.trino.spi.TrinoException;
@@ -33,6 +35,7 @@ import io.trino.spi.exchange.ExchangeSourceHandleSource;
 import io.trino.spi.metrics.Metrics;
 
 import java.io.IOException;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -281,7 +284,12 @@ final class StopoverExchange
         }
         int task = ((StopoverSinkHandle) sinkHandle).taskPartition();
         return announcedInTime().thenApply(_ -> new StopoverSinkInstanceHandle(
-                name, task, taskAttempt, settings.partitions(), traceparent));
+                name,
+                task,
+                taskAttempt,
+                settings.partitions(),
+                services.homes().choose(name, task),
+                traceparent));
     }
 
     private CompletableFuture<Void> announcedInTime()
@@ -300,7 +308,7 @@ final class StopoverExchange
     {
         return new TrinoException(STOPOVER_UNAVAILABLE,
                 "No daemon opened exchange %s within %s: check that one of %s is ready".formatted(
-                        name, timeout, services.failover().daemons().uris()));
+                        name, timeout, services.failover().daemons().all()));
     }
 
     @Override
@@ -339,9 +347,26 @@ final class StopoverExchange
         if (attempts.isEmpty()) {
             return List.of();
         }
-        List<PlannedHandle> planned;
+        HandlePlanner.Plan hot = services.planner().planFromMemory(new HandlePlanner.Request(
+                name, settings.ordered(), attempts, settings.sourceHandleTargetSize()));
+        stats.addRequests(hot.requests(), 0);
+        List<ExchangeSourceHandle> handles = new ArrayList<>();
+        for (HandlePlanner.HotHandle planned : hot.handles()) {
+            handles.add(toSourceHandle(planned.handle(), planned.holder()));
+        }
+        if (!hot.rest().isEmpty()) {
+            for (PlannedHandle planned : planAtOneDaemon(hot.rest())) {
+                handles.add(toSourceHandle(planned, Optional.empty()));
+            }
+        }
+        return handles;
+    }
+
+    private List<PlannedHandle> planAtOneDaemon(Map<Integer, Integer> attempts)
+            throws IOException
+    {
         try {
-            planned = requestHandles(attempts);
+            return requestHandles(attempts);
         }
         catch (ProblemException e) {
             if (!e.problem().is("unsupported-protocol")) {
@@ -349,12 +374,8 @@ final class StopoverExchange
             }
             // daemons that this node does not talk to may have been upgraded meanwhile
             services.fleet().refresh();
-            planned = requestHandles(attempts);
+            return requestHandles(attempts);
         }
-        stats.addPages(
-                planned.stream().mapToLong(PlannedHandle::pages).sum(),
-                planned.stream().mapToLong(PlannedHandle::bytes).sum());
-        return planned.stream().map(this::toSourceHandle).toList();
     }
 
     private List<PlannedHandle> requestHandles(Map<Integer, Integer> attempts)
@@ -382,8 +403,9 @@ final class StopoverExchange
                 Failures.toTrino("Cannot plan the source handles of exchange " + name, cause));
     }
 
-    private ExchangeSourceHandle toSourceHandle(PlannedHandle planned)
+    private ExchangeSourceHandle toSourceHandle(PlannedHandle planned, Optional<Home> holder)
     {
+        stats.addPages(planned.pages(), planned.bytes());
         return new StopoverSourceHandle(
                 settings.id(),
                 planned.partition(),
@@ -391,6 +413,7 @@ final class StopoverExchange
                 planned.pages(),
                 settings.ordered(),
                 planned.handle(),
+                holder,
                 traceparent);
     }
 

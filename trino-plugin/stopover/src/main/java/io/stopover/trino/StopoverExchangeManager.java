@@ -23,6 +23,8 @@ import io.stopover.trino.client.Cancellation;
 import io.stopover.trino.client.DaemonClient;
 import io.stopover.trino.client.DaemonFailover;
 import io.stopover.trino.client.Fleet;
+import io.stopover.trino.client.HandlePlanner;
+import io.stopover.trino.client.Homes;
 import io.stopover.trino.client.SinkId;
 import io.stopover.trino.client.SinkWriter;
 import io.trino.spi.exchange.Exchange;
@@ -73,13 +75,16 @@ public class StopoverExchangeManager
             DaemonClient client,
             DaemonFailover failover,
             Fleet fleet,
+            Homes homes,
+            HandlePlanner planner,
             VirtualThreads threads,
             StopoverStats stats,
             Tracing tracing,
             LifeCycleManager lifeCycleManager)
     {
         this.config = requireNonNull(config, "config is null");
-        this.services = new Services(client, failover, fleet, threads, stats, tracing);
+        this.services = new Services(
+                client, failover, fleet, homes, planner, threads, stats, tracing);
         this.lifeCycleManager = requireNonNull(lifeCycleManager, "lifeCycleManager is null");
         this.delays = new Backoff.Delays(config.getRetryInitialDelay(), config.getRetryMaxDelay());
     }
@@ -88,7 +93,7 @@ public class StopoverExchangeManager
     public Exchange createExchange(
             ExchangeContext context, int outputPartitionCount, boolean preserveOrderWithinPartition)
     {
-        services.fleet().refreshRestarted();
+        services.fleet().keepCurrent();
         String queryId = context.getQueryId().toString();
         String name = queryId.substring(0, Math.min(queryId.length(), MAX_QUERY_ID_LENGTH)) + "-"
                 + UUID.randomUUID();
@@ -124,14 +129,16 @@ public class StopoverExchangeManager
     @Override
     public ExchangeSink createSink(ExchangeSinkInstanceHandle handle)
     {
-        services.fleet().refreshRestarted();
+        services.fleet().keepCurrent();
         StopoverSinkInstanceHandle sink = (StopoverSinkInstanceHandle) handle;
         Cancellation cancellation = new Cancellation();
         SinkId id = new SinkId(sink.exchange(), sink.task(), sink.attempt());
         SinkWriter writer = new SinkWriter(
                 services.client(),
                 services.failover(),
+                services.fleet(),
                 id,
+                services.homes().find(sink.homes()),
                 backoffs(config.getSinkRetryTime()),
                 cancellation);
         Span span = services.tracing().start("stopover.sink", sink.traceparent());

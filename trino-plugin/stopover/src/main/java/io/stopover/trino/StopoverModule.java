@@ -22,6 +22,8 @@ import io.stopover.trino.client.DaemonProbe;
 import io.stopover.trino.client.Daemons;
 import io.stopover.trino.client.FailureLog;
 import io.stopover.trino.client.Fleet;
+import io.stopover.trino.client.HandlePlanner;
+import io.stopover.trino.client.Homes;
 import io.stopover.trino.client.HttpTransport;
 import io.stopover.trino.client.StartupCheck;
 import io.stopover.trino.client.Token;
@@ -45,6 +47,8 @@ public class StopoverModule
         binder.bind(DaemonProbe.class).in(Scopes.SINGLETON);
         binder.bind(FailureLog.class).in(Scopes.SINGLETON);
         binder.bind(Fleet.class).in(Scopes.SINGLETON);
+        binder.bind(Homes.class).in(Scopes.SINGLETON);
+        binder.bind(HandlePlanner.class).in(Scopes.SINGLETON);
         binder.bind(StartupCheck.class).in(Scopes.SINGLETON);
         binder.bind(DaemonFailover.class).in(Scopes.SINGLETON);
         binder.bind(VirtualThreads.class).toInstance(new VirtualThreads());

@@ -279,27 +279,44 @@ final class StopoverSink
     {
         while (true) {
             PageBatch batch;
+            boolean small;
             synchronized (this) {
                 batch = nextBatch();
                 if (batch == null && state == State.OPEN) {
                     senderRunning = false;
                     return;
                 }
+                small = state == State.FINISHING && queue.isEmpty() && !writer.hasOwner();
+            }
+            if (small) {
+                // its pages stay here until it is committed, as another daemon may need them
+                writer.commit(Optional.ofNullable(batch));
+                recordSent(batch);
+                sent();
+                finishSucceeded();
+                break;
             }
             if (batch == null) {
+                if (!isAborted()) {
+                    writer.finish();
+                    recordSent(null);
+                    finishSucceeded();
+                }
                 break;
             }
             writer.send(batch);
-            recordRequests();
-            stats.addPages(batch.pages().size(), batch.pageBytes());
+            recordSent(batch);
             sent();
         }
-        if (!isAborted()) {
-            writer.finish();
-            recordRequests();
-            finishSucceeded();
-        }
         terminate();
+    }
+
+    private void recordSent(PageBatch batch)
+    {
+        recordRequests();
+        if (batch != null) {
+            stats.addPages(batch.pages().size(), batch.pageBytes());
+        }
     }
 
     @GuardedBy("this")
@@ -392,6 +409,8 @@ final class StopoverSink
     {
         stats.addRequests(writer.requests() - stats.getRequests(),
                 writer.retries() - stats.getRetries());
+        stats.addBytesElsewhere(writer.homeBytes() - stats.getHomeBytes(),
+                writer.otherZoneBytes() - stats.getOtherZoneBytes());
     }
 
     /**

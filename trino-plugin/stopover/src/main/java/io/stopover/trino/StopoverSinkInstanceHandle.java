@@ -15,8 +15,10 @@ package io.stopover.trino;
 
 import com.fasterxml.jackson.annotation.JsonCreator;
 import com.fasterxml.jackson.annotation.JsonProperty;
+import io.stopover.trino.client.Home;
 import io.trino.spi.exchange.ExchangeSinkInstanceHandle;
 
+import java.util.List;
 import java.util.Optional;
 
 import static java.util.Objects.requireNonNull;
@@ -26,6 +28,7 @@ import static java.util.Objects.requireNonNull;
  *
  * @param exchange the globally unique id of the exchange at the daemons
  * @param partitions number of output partitions
+ * @param homes where the attempt goes if it is small, the best first
  * @param traceparent W3C trace context of the exchange, if the query is traced
  */
 public record StopoverSinkInstanceHandle(
@@ -33,6 +36,7 @@ public record StopoverSinkInstanceHandle(
         @JsonProperty("task") int task,
         @JsonProperty("attempt") int attempt,
         @JsonProperty("partitions") int partitions,
+        @JsonProperty("homes") List<Home> homes,
         @JsonProperty("traceparent") Optional<String> traceparent)
         implements ExchangeSinkInstanceHandle
 {
@@ -41,6 +45,7 @@ public record StopoverSinkInstanceHandle(
     {
         requireNonNull(exchange, "exchange is null");
         // Absent in handles of older plugin versions.
+        homes = homes == null ? List.of() : List.copyOf(homes);
         traceparent = traceparent == null ? Optional.empty() : traceparent;
     }
 }

@@ -322,8 +322,8 @@ final class StopoverSource
     {
         Span span = services.tracing().start("stopover.read", handle.traceparent());
         HandleReader reader = new HandleReader(
-                services.client(),
-                services.failover(),
+                services,
+                services.homes().find(handle.holder().stream().toList()),
                 handle,
                 new Buffer(handle),
                 backoffs.get(),
@@ -339,6 +339,7 @@ final class StopoverSource
         }
         finally {
             stats.addRequests(reader.requests(), reader.retries());
+            stats.addBytesElsewhere(reader.homeBytes(), reader.otherZoneBytes());
             span.end();
         }
         readerEnded(cancellation);

@@ -17,6 +17,7 @@ import com.fasterxml.jackson.annotation.JsonCreator;
 import com.fasterxml.jackson.annotation.JsonIgnore;
 import com.fasterxml.jackson.annotation.JsonProperty;
 import io.airlift.slice.SizeOf;
+import io.stopover.trino.client.Home;
 import io.trino.spi.exchange.ExchangeId;
 import io.trino.spi.exchange.ExchangeSourceHandle;
 
@@ -32,6 +33,7 @@ import static java.util.Objects.requireNonNull;
  * @param exchangeId Trino's id of the exchange, for the output selector
  * @param ordered whether handles must be read one after another
  * @param handle the daemon's opaque handle: all that a read needs
+ * @param holder a daemon that has the pages in memory
  * @param traceparent W3C trace context of the exchange, if the query is traced
  */
 public record StopoverSourceHandle(
@@ -41,6 +43,7 @@ public record StopoverSourceHandle(
         @JsonProperty("pages") long pages,
         @JsonProperty("ordered") boolean ordered,
         @JsonProperty("handle") String handle,
+        @JsonProperty("holder") Optional<Home> holder,
         @JsonProperty("traceparent") Optional<String> traceparent)
         implements ExchangeSourceHandle
 {
@@ -52,6 +55,7 @@ public record StopoverSourceHandle(
         requireNonNull(exchangeId, "exchangeId is null");
         requireNonNull(handle, "handle is null");
         // Absent in handles of older plugin versions.
+        holder = holder == null ? Optional.empty() : holder;
         traceparent = traceparent == null ? Optional.empty() : traceparent;
     }
 
@@ -76,6 +80,8 @@ public record StopoverSourceHandle(
         return INSTANCE_SIZE
                 + exchangeId.getRetainedSizeInBytes()
                 + estimatedSizeOf(handle)
+                + SizeOf.sizeOf(holder, home -> estimatedSizeOf(home.run())
+                        + estimatedSizeOf(home.uri().toString()))
                 + SizeOf.sizeOf(traceparent, SizeOf::estimatedSizeOf);
     }
 }

@@ -28,6 +28,7 @@ import static io.stopover.trino.StopoverErrorCode.STOPOVER_INTERNAL_ERROR;
 import static io.stopover.trino.StopoverErrorCode.STOPOVER_PAGE_TOO_LARGE;
 import static io.stopover.trino.StopoverErrorCode.STOPOVER_PROTOCOL;
 import static io.stopover.trino.StopoverErrorCode.STOPOVER_SINK_LOST;
+import static io.stopover.trino.StopoverErrorCode.STOPOVER_TOO_MUCH_STORED;
 import static io.stopover.trino.StopoverErrorCode.STOPOVER_UNAUTHORIZED;
 import static io.stopover.trino.StopoverErrorCode.STOPOVER_UNAVAILABLE;
 
@@ -142,6 +143,12 @@ public final class StopoverStats
     public long getPageTooLargeFailures()
     {
         return failures(STOPOVER_PAGE_TOO_LARGE);
+    }
+
+    @Managed
+    public long getTooMuchStoredFailures()
+    {
+        return failures(STOPOVER_TOO_MUCH_STORED);
     }
 
     @Managed

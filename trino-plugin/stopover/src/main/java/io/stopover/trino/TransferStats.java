@@ -19,7 +19,6 @@ import io.trino.spi.metrics.Metric;
 import io.trino.spi.metrics.Metrics;
 import org.weakref.jmx.Managed;
 
-import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.atomic.LongAdder;
 
@@ -34,6 +33,8 @@ public final class TransferStats
     private final LongAdder pages = new LongAdder();
     private final LongAdder requests = new LongAdder();
     private final LongAdder retries = new LongAdder();
+    private final LongAdder homeBytes = new LongAdder();
+    private final LongAdder otherZoneBytes = new LongAdder();
     private final LongAdder blockedNanos = new LongAdder();
 
     TransferStats()
@@ -59,6 +60,13 @@ public final class TransferStats
         requests.add(requestCount);
         retries.add(retryCount);
         total.ifPresent(all -> all.addRequests(requestCount, retryCount));
+    }
+
+    void addBytesElsewhere(long home, long otherZone)
+    {
+        homeBytes.add(home);
+        otherZoneBytes.add(otherZone);
+        total.ifPresent(all -> all.addBytesElsewhere(home, otherZone));
     }
 
     void addBlocked(long nanos)
@@ -91,6 +99,20 @@ public final class TransferStats
         return retries.sum();
     }
 
+    /** Bytes of small outputs sent to their home, or read where they were in memory. */
+    @Managed
+    public long getHomeBytes()
+    {
+        return homeBytes.sum();
+    }
+
+    /** Bytes sent to, or read from, a daemon of another availability zone. */
+    @Managed
+    public long getOtherZoneBytes()
+    {
+        return otherZoneBytes.sum();
+    }
+
     /** Time during which the engine could not proceed because of a daemon. */
     @Managed
     public long getBlockedMillis()
@@ -101,12 +123,14 @@ public final class TransferStats
     /** As a metric type that every node of a cluster can deserialize. */
     Metrics toMetrics(String prefix)
     {
-        Map<String, Metric<?>> metrics = ImmutableMap.of(
-                prefix + ".bytes", new LongCount(getBytes()),
-                prefix + ".pages", new LongCount(getPages()),
-                prefix + ".requests", new LongCount(getRequests()),
-                prefix + ".retries", new LongCount(getRetries()),
-                prefix + ".blockedMillis", new LongCount(getBlockedMillis()));
-        return new Metrics(metrics);
+        ImmutableMap.Builder<String, Metric<?>> metrics = ImmutableMap.builder();
+        metrics.put(prefix + ".bytes", new LongCount(getBytes()));
+        metrics.put(prefix + ".pages", new LongCount(getPages()));
+        metrics.put(prefix + ".requests", new LongCount(getRequests()));
+        metrics.put(prefix + ".retries", new LongCount(getRetries()));
+        metrics.put(prefix + ".homeBytes", new LongCount(getHomeBytes()));
+        metrics.put(prefix + ".otherZoneBytes", new LongCount(getOtherZoneBytes()));
+        metrics.put(prefix + ".blockedMillis", new LongCount(getBlockedMillis()));
+        return new Metrics(metrics.buildOrThrow());
     }
 }

@@ -30,6 +30,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Queue;
+import java.util.Set;
 import java.util.TreeMap;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentLinkedQueue;
@@ -39,11 +40,13 @@ import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.Supplier;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
+import java.util.stream.Stream;
 import java.util.zip.CRC32C;
 
 import static java.nio.ByteOrder.LITTLE_ENDIAN;
 import static java.nio.charset.StandardCharsets.UTF_8;
 import static java.util.concurrent.Executors.newVirtualThreadPerTaskExecutor;
+import static java.util.stream.Collectors.joining;
 
 /**
  * A scripted daemon in memory, implemented from the protocol page without the plugin's classes.
@@ -118,6 +121,12 @@ public final class FakeDaemon
     private final Store store;
     private final HttpServer server;
     private final Map<String, OpenSink> sinks = new ConcurrentHashMap<>();
+    /** Attempts declared and not withdrawn. */
+    final Set<String> declared = ConcurrentHashMap.newKeySet();
+    /** Attempts that it has committed since its start. */
+    private final Set<String> committedHere = ConcurrentHashMap.newKeySet();
+    /** Whether it plans from memory what it has committed. */
+    volatile boolean remembers;
     /** A fault for each request, including probes, to which no injected fault applies. */
     volatile Supplier<Optional<Fault>> chaos = Optional::empty;
     private final CountDownLatch hang = new CountDownLatch(1);
@@ -125,11 +134,16 @@ public final class FakeDaemon
     /** All requests except {@link #probes}. */
     private final Queue<String> requests = new ConcurrentLinkedQueue<>();
     /** Health checks, which no fault applies to unless its pattern begins with "GET /". */
-    final List<String> probes = new CopyOnWriteArrayList<>();
+    public final List<String> probes = new CopyOnWriteArrayList<>();
+    /** The names by which it was asked. */
+    public final Set<String> hosts = ConcurrentHashMap.newKeySet();
     /** Largest number of pages per handle. */
     volatile int pagesPerHandle = Integer.MAX_VALUE;
     volatile int leaseSeconds = 900;
     volatile String token;
+    /** JSON strings. */
+    private volatile String advertise = "";
+    volatile String zone;
     private volatile String version = "0.1.0";
     private volatile String run = "%016x".formatted(RUNS.incrementAndGet());
     private volatile int oldestProtocol = 1;
@@ -149,10 +163,14 @@ public final class FakeDaemon
 
     FakeDaemon(Store store, int port)
     {
+        this(store, InetAddress.getLoopbackAddress(), port);
+    }
+
+    public FakeDaemon(Store store, InetAddress address, int port)
+    {
         this.store = store;
         try {
-            server = HttpServer.create(
-                    new InetSocketAddress(InetAddress.getLoopbackAddress(), port), 1000);
+            server = HttpServer.create(new InetSocketAddress(address, port), 1000);
         }
         catch (IOException e) {
             throw new UncheckedIOException(e);
@@ -313,6 +331,16 @@ public final class FakeDaemon
         this.token = token;
     }
 
+    public void setAdvertise(String... uris)
+    {
+        advertise = Stream.of(uris).map(uri -> '"' + uri + '"').collect(joining(","));
+    }
+
+    public void setZone(String zone)
+    {
+        this.zone = zone;
+    }
+
     public void setVersion(String version)
     {
         this.version = version;
@@ -361,11 +389,13 @@ public final class FakeDaemon
     private void handle(HttpExchange request)
             throws IOException
     {
-        String line = request.getRequestMethod() + " " + request.getRequestURI();
+        byte[] body = request.getRequestBody().readAllBytes();
+        String line = line(request, body);
+        hosts.add(request.getRequestHeaders().getFirst("Host"));
         (PROBE.matcher(line).matches() ? probes : requests).add(line);
         try (request) {
             try {
-                handle(request, line);
+                handle(request, line, body);
             }
             catch (ProblemResponse e) {
                 send(request, problemResponse(e));
@@ -379,10 +409,21 @@ public final class FakeDaemon
         }
     }
 
-    private void handle(HttpExchange request, String line)
+    /** "METHOD /path?query"; what is asked of memory, and what is foreign, has its own path. */
+    private static String line(HttpExchange request, byte[] body)
+    {
+        String line = request.getRequestMethod() + " " + request.getRequestURI();
+        if (request.getRequestHeaders().containsKey("Stopover-Foreign")) {
+            return line.replace("/pages?", "/foreign-pages?");
+        }
+        return line.endsWith("/handles") && new String(body, UTF_8).contains("from_memory")
+                ? line.replace("/handles", "/hot-handles")
+                : line;
+    }
+
+    private void handle(HttpExchange request, String line, byte[] body)
             throws Exception
     {
-        byte[] body = request.getRequestBody().readAllBytes();
         request.getResponseHeaders().set("Stopover-Run", run);
         boolean probe = PROBE.matcher(line).matches();
         for (Injected injected : faults) {
@@ -421,10 +462,18 @@ public final class FakeDaemon
         }
     }
 
+    /** Attempts with pages that are neither committed nor aborted. */
+    public Set<String> openSinks()
+    {
+        return Set.copyOf(sinks.keySet());
+    }
+
     /** Loses everything in memory, as a process that is killed and started again. */
     void restart()
     {
         sinks.clear();
+        committedHere.clear();
+        declared.clear();
         run = "%016x".formatted(RUNS.incrementAndGet());
     }
 
@@ -455,7 +504,9 @@ public final class FakeDaemon
         if (sink.matches()) {
             String key = Integer.parseInt(sink.group(2)) + "/" + Integer.parseInt(sink.group(3));
             return switch (sink.group(4)) {
-                case null -> declare(sink.group(1));
+                case null -> request.getRequestMethod().equals("DELETE")
+                        ? withdraw(sink.group(1) + "/" + key)
+                        : declare(sink.group(1), key);
                 case "pages" -> pages(sink.group(1), key, query(request, "batch"), body);
                 case "finish" -> finish(sink.group(1), key, new String(body, UTF_8));
                 default -> abort(sink.group(1), key);
@@ -470,9 +521,10 @@ public final class FakeDaemon
                     {"run": "%s", "version": "%s", "protocol": {"oldest": %s, "newest": %s},
                      "handles": {"oldest": 1, "newest": %s},
                      "limits": {"max_batch_size": %s, "max_page_size": %s, "max_partitions": %s},
-                     "base_directories": [%s]}""",
+                     "base_directories": [%s], "advertise": [%s], "zone": %s}""",
                     run, version, oldestProtocol, newestProtocol, handleVersion,
-                    maxBatchSize, maxPageSize, maxPartitions, baseDirectories);
+                    maxBatchSize, maxPageSize, maxPartitions, baseDirectories,
+                    advertise, zone == null ? null : "\"" + zone + "\"");
         }
         if (path.equals("/v1/read")) {
             return new Response(200, read(new String(body, UTF_8), query(request, "skip")));
@@ -497,11 +549,18 @@ public final class FakeDaemon
                 request.getRequestURI().getQuery().replaceFirst("^" + name + "=", ""));
     }
 
-    private Response declare(String exchange)
+    private Response withdraw(String sink)
+    {
+        declared.remove(sink);
+        return new Response(204, new byte[0]);
+    }
+
+    private Response declare(String exchange, String key)
     {
         if (!store.exchanges.containsKey(exchange)) {
             throw new ProblemResponse("exchange-not-found", 404, false);
         }
+        declared.add(exchange + "/" + key);
         return new Response(204, new byte[0]);
     }
 
@@ -570,6 +629,7 @@ public final class FakeDaemon
                 throw new ProblemResponse("count-mismatch", 409, false);
             }
             announced.committed.put(key, List.copyOf(sink.frames()));
+            committedHere.add(exchange + "/" + key);
         }
         List<byte[]> committed = announced.committed.get(key);
         if (committed == null) {
@@ -592,11 +652,17 @@ public final class FakeDaemon
         if (newest.find() && Integer.parseInt(newest.group(1)) < handleVersion) {
             throw new ProblemResponse("unsupported-protocol", 400, false);
         }
+        boolean fromMemory = body.contains("\"from_memory\": true");
+        List<String> unknown = new ArrayList<>();
         Map<Integer, List<String>> byPartition = new TreeMap<>();
         Matcher attempts = Pattern.compile("\\[(\\d+),(\\d+)]").matcher(body);
         while (attempts.find()) {
             String key = attempts.group(1) + "/" + attempts.group(2);
             List<byte[]> frames = announced.committed.get(key);
+            if (fromMemory && !(remembers && committedHere.contains(exchange + "/" + key))) {
+                unknown.add(attempts.group());
+                continue;
+            }
             if (frames == null) {
                 throw new ProblemResponse("attempt-not-committed", 409, false);
             }
@@ -606,6 +672,9 @@ public final class FakeDaemon
             }
         }
         StringBuilder lines = new StringBuilder();
+        if (fromMemory) {
+            lines.append("{\"unknown\": [%s]}\n".formatted(String.join(",", unknown)));
+        }
         int count = 0;
         for (Map.Entry<Integer, List<String>> entry : byPartition.entrySet()) {
             for (int from = 0; from < entry.getValue().size(); from += pagesPerHandle) {

@@ -13,6 +13,7 @@
  */
 package io.stopover.trino;
 
+import io.stopover.trino.client.Daemon;
 import io.stopover.trino.client.Problem;
 import io.stopover.trino.client.ProblemException;
 import io.stopover.trino.client.RequestInfo;
@@ -28,6 +29,7 @@ import static io.stopover.trino.StopoverErrorCode.STOPOVER_EXCHANGE_CLOSED;
 import static io.stopover.trino.StopoverErrorCode.STOPOVER_INTERNAL_ERROR;
 import static io.stopover.trino.StopoverErrorCode.STOPOVER_PAGE_TOO_LARGE;
 import static io.stopover.trino.StopoverErrorCode.STOPOVER_SINK_LOST;
+import static io.stopover.trino.StopoverErrorCode.STOPOVER_TOO_MUCH_STORED;
 import static io.trino.spi.ErrorType.INTERNAL_ERROR;
 import static org.assertj.core.api.Assertions.assertThat;
 
@@ -40,10 +42,15 @@ class TestFailures
         assertThat(Arrays.stream(StopoverErrorCode.values())
                 .filter(code -> code.toErrorCode().isFatal()))
                 .containsExactly(
-                        STOPOVER_DATA_LOST, STOPOVER_EXCHANGE_CLOSED, STOPOVER_PAGE_TOO_LARGE);
+                        STOPOVER_DATA_LOST,
+                        STOPOVER_EXCHANGE_CLOSED,
+                        STOPOVER_PAGE_TOO_LARGE,
+                        STOPOVER_TOO_MUCH_STORED);
         assertThat(toErrorCode("data-lost").isFatal()).isTrue();
         assertThat(toErrorCode("exchange-closed"))
                 .isEqualTo(STOPOVER_EXCHANGE_CLOSED.toErrorCode());
+        assertThat(toErrorCode("too-much-stored"))
+                .isEqualTo(STOPOVER_TOO_MUCH_STORED.toErrorCode());
         assertThat(toErrorCode("sink-failed")).isEqualTo(STOPOVER_SINK_LOST.toErrorCode());
     }
 
@@ -73,7 +80,12 @@ class TestFailures
     {
         Problem problem = new Problem(slug, 500, "title", "detail", false);
         RequestInfo request = new RequestInfo(
-                URI.create("http://daemon:7077"), "POST", "/v1/read", "1", "node", "property");
+                Daemon.of(URI.create("http://daemon:7077")),
+                "POST",
+                "/v1/read",
+                "1",
+                "node",
+                "property");
         return Failures.toTrino("Cannot read", new ProblemException(request, problem))
                 .getErrorCode();
     }

@@ -15,9 +15,12 @@ package io.stopover.trino;
 
 import com.fasterxml.jackson.databind.ObjectMapper;
 import io.airlift.json.ObjectMapperProvider;
+import io.stopover.trino.client.Home;
 import io.trino.spi.exchange.ExchangeId;
 import org.junit.jupiter.api.Test;
 
+import java.net.URI;
+import java.util.List;
 import java.util.Optional;
 
 import static org.assertj.core.api.Assertions.assertThat;
@@ -35,10 +38,11 @@ class TestHandles
             throws Exception
     {
         StopoverSinkInstanceHandle handle = new StopoverSinkInstanceHandle(
-                "query-uuid", 17, 3, 50, Optional.empty());
+                "query-uuid", 17, 3, 50, List.of(), Optional.empty());
         String json = mapper.writeValueAsString(handle);
         assertThat(mapper.readTree(json)).isEqualTo(mapper.readTree("""
-                {"exchange": "query-uuid", "task": 17, "attempt": 3, "partitions": 50}
+                {"exchange": "query-uuid", "task": 17, "attempt": 3, "partitions": 50,
+                "homes": []}
                 """));
         assertThat(mapper.readValue(json, StopoverSinkInstanceHandle.class)).isEqualTo(handle);
     }
@@ -48,7 +52,14 @@ class TestHandles
             throws Exception
     {
         StopoverSourceHandle handle = new StopoverSourceHandle(
-                new ExchangeId("exchange-1"), 4, 1L << 40, 12, true, "aGFuZGxl", Optional.empty());
+                new ExchangeId("exchange-1"),
+                4,
+                1L << 40,
+                12,
+                true,
+                "aGFuZGxl",
+                Optional.empty(),
+                Optional.empty());
         String json = mapper.writeValueAsString(handle);
         assertThat(mapper.readTree(json)).isEqualTo(mapper.readTree("""
                 {"exchangeId": "exchange-1", "partition": 4, "bytes": 1099511627776, "pages": 12,
@@ -61,15 +72,23 @@ class TestHandles
     }
 
     @Test
-    void testTraceContextSurvivesJsonRoundTrip()
+    void testTraceContextAndHomesSurviveJsonRoundTrip()
             throws Exception
     {
         Optional<String> traceparent =
                 Optional.of("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
-        StopoverSinkInstanceHandle sink =
-                new StopoverSinkInstanceHandle("query-uuid", 1, 0, 5, traceparent);
+        Home home = new Home("0123456789abcdef", URI.create("http://10.0.0.12:7077"));
+        StopoverSinkInstanceHandle sink = new StopoverSinkInstanceHandle(
+                "query-uuid", 1, 0, 5, List.of(home, home), traceparent);
         StopoverSourceHandle source = new StopoverSourceHandle(
-                new ExchangeId("exchange-1"), 4, 10, 1, false, "aGFuZGxl", traceparent);
+                new ExchangeId("exchange-1"),
+                4,
+                10,
+                1,
+                false,
+                "aGFuZGxl",
+                Optional.of(home),
+                traceparent);
         assertThat(mapper.readValue(
                 mapper.writeValueAsString(sink), StopoverSinkInstanceHandle.class)).isEqualTo(sink);
         assertThat(mapper.readValue(

@@ -51,10 +51,12 @@ import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.Supplier;
 import java.util.stream.Stream;
 
 import static io.stopover.trino.Testing.exchange;
+import static io.stopover.trino.Testing.metric;
 import static io.stopover.trino.Testing.selector;
 import static java.util.concurrent.TimeUnit.MILLISECONDS;
 import static java.util.concurrent.TimeUnit.NANOSECONDS;
@@ -81,7 +83,8 @@ class TestRandomFaults
     private static final int RETRY_MILLIS = 1_000;
     private static final int URIS = 4;
     /** The documented bound of an operation, and time for a machine that is busy. */
-    private static final long BOUND_MILLIS = 2 * URIS * TIMEOUT_MILLIS + RETRY_MILLIS + 20_000;
+    private static final long BOUND_MILLIS =
+            2 * URIS * TIMEOUT_MILLIS + 2 * TIMEOUT_MILLIS + RETRY_MILLIS + 20_000;
     private static final List<String> PROBLEMS = List.of(
             "invalid-request", "checksum-mismatch", "invalid-handle", "unauthorized", "forbidden",
             "not-found", "exchange-not-found", "sink-not-found", "method-not-allowed",
@@ -92,6 +95,8 @@ class TestRandomFaults
     private final AtomicInteger operations = new AtomicInteger();
     private final AtomicInteger failures = new AtomicInteger();
     private final AtomicInteger verifiedPages = new AtomicInteger();
+    private final AtomicLong homeBytes = new AtomicLong();
+    private final AtomicLong hotBytes = new AtomicLong();
     private final Map<String, Long> slowestMillis = new ConcurrentHashMap<>();
 
     /** Ids of threads that other tests in this JVM have left. */
@@ -115,6 +120,11 @@ class TestRandomFaults
                 ServerSocket notTls = new ServerSocket(0)) {
             closeConnections(notTls);
             Random random = new Random(SEED);
+            // the name that does not exist could be another machine
+            first.setAdvertise("http://first.test:7077");
+            second.setAdvertise("http://second.test:7077");
+            first.remembers = true;
+            second.remembers = true;
             first.chaos = () -> randomFault(random);
             second.chaos = () -> randomFault(random);
             ExchangeManager manager = manager(
@@ -152,6 +162,8 @@ class TestRandomFaults
             secondProxy.heal();
             assertNothingIsLeft(manager, Set.of(firstProxy.port(), secondProxy.port()));
         }
+        assertThat(homeBytes.get()).as("bytes written at a home").isPositive();
+        assertThat(hotBytes.get()).as("bytes read from memory").isPositive();
         System.out.printf("%s operations, %s failures, %s pages verified, slowest in ms: %s%n",
                 operations, failures, verifiedPages, slowestMillis);
         assertThat(failures.get()).as("faults that no retry cured").isPositive();
@@ -185,6 +197,8 @@ class TestRandomFaults
     {
         Map<String, String> properties = new HashMap<>();
         properties.put("stopover.uris", String.join(",", uris));
+        properties.put("stopover.homes", "true");
+        properties.put("stopover.home-timeout", TIMEOUT_MILLIS + "ms");
         properties.put("stopover.batch-size", "64kB");
         properties.put("stopover.sink-max-buffered", "256kB");
         properties.put("stopover.read-buffer-size", "64kB");
@@ -287,6 +301,8 @@ class TestRandomFaults
             }
             await("finish", sink.finish(), 1 + count);
             exchange.sinkFinished(handle, attempt);
+            homeBytes.addAndGet(
+                    metric(sink.getMetrics().orElseThrow(), "StopoverSink.homeBytes"));
             return Optional.of(pages);
         }
         catch (TrinoException e) {
@@ -324,6 +340,8 @@ class TestRandomFaults
                 assertThat(pages).hasSameSizeAs(expected);
                 assertThat(expected.equals(Set.copyOf(pages))).as("every page once").isTrue();
                 verifiedPages.addAndGet(pages.size());
+                hotBytes.addAndGet(
+                        metric(source.getMetrics().orElseThrow(), "StopoverSource.homeBytes"));
                 return;
             }
             catch (TrinoException e) {

@@ -49,6 +49,7 @@ class TestStopoverConfig
     {
         assertRecordedDefaults(recordDefaults(StopoverConfig.class)
                 .setUris("")
+                .setZone(null)
                 .setToken(null)
                 .setTokenFile(null)
                 .setBatchSize(DataSize.of(4, MEGABYTE))
@@ -57,6 +58,8 @@ class TestStopoverConfig
                 .setReadConcurrency(4)
                 .setReadBufferSize(DataSize.of(32, MEGABYTE))
                 .setMaxPageSize(DataSize.of(16, MEGABYTE))
+                .setHomesEnabled(true)
+                .setHomeTimeout(new Duration(5, SECONDS))
                 .setConnectTimeout(new Duration(5, SECONDS))
                 .setRequestTimeout(new Duration(30, SECONDS))
                 .setWriteTimeout(new Duration(5, MINUTES))
@@ -75,6 +78,7 @@ class TestStopoverConfig
     {
         Map<String, String> properties = ImmutableMap.<String, String>builder()
                 .put("stopover.uris", "http://a:1, https://b:2/")
+                .put("stopover.zone", "zone-1")
                 .put("stopover.token", "secret")
                 .put("stopover.batch-size", "1MB")
                 .put("stopover.sink-max-buffered", "2MB")
@@ -82,6 +86,8 @@ class TestStopoverConfig
                 .put("stopover.read-concurrency", "5")
                 .put("stopover.read-buffer-size", "6MB")
                 .put("stopover.max-page-size", "7MB")
+                .put("stopover.homes", "false")
+                .put("stopover.home-timeout", "19s")
                 .put("stopover.connect-timeout", "8s")
                 .put("stopover.request-timeout", "9s")
                 .put("stopover.write-timeout", "10s")
@@ -96,6 +102,7 @@ class TestStopoverConfig
                 .buildOrThrow();
         StopoverConfig expected = new StopoverConfig()
                 .setUris("http://a:1,https://b:2")
+                .setZone("zone-1")
                 .setToken("secret")
                 .setBatchSize(DataSize.of(1, MEGABYTE))
                 .setSinkMaxBuffered(DataSize.of(2, MEGABYTE))
@@ -103,6 +110,8 @@ class TestStopoverConfig
                 .setReadConcurrency(5)
                 .setReadBufferSize(DataSize.of(6, MEGABYTE))
                 .setMaxPageSize(DataSize.of(7, MEGABYTE))
+                .setHomesEnabled(false)
+                .setHomeTimeout(new Duration(19, SECONDS))
                 .setConnectTimeout(new Duration(8, SECONDS))
                 .setRequestTimeout(new Duration(9, SECONDS))
                 .setWriteTimeout(new Duration(10, SECONDS))
@@ -132,6 +141,7 @@ class TestStopoverConfig
         assertRefused("stopover.uris", Map.of("stopover.uris", "127.0.0.1:7077"));
         assertRefused("stopover.uris", Map.of("stopover.uris", "http://ok:1,ftp://no:2"));
         assertRefused("stopover.uris", Map.of("stopover.uris", "http://ok:1/path"));
+        assertRefused("stopover.zone", with("stopover.zone", "a b"));
         assertRefused("stopover.no-such-thing", with("stopover.no-such-thing", "1"));
         assertRefused("stopover.batch-size", with("stopover.batch-size", "4 apples"));
         assertRefused("stopover.batch-size", with("stopover.batch-size", "1kB"));

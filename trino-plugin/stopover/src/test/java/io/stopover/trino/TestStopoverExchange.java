@@ -551,7 +551,9 @@ class TestStopoverExchange
         exchange.allRequiredSinksFinished();
         handles(exchange);
         Metrics metrics = ((StopoverExchange) exchange).getMetrics();
-        assertThat(metric(metrics, "StopoverExchange.requests")).isEqualTo(4);
+        assertThat(metric(metrics, "StopoverExchange.requests"))
+                .as("three announcements, two questions for what is in memory, one plan")
+                .isEqualTo(6);
         assertThat(metric(metrics, "StopoverExchange.retries")).isEqualTo(2);
         assertThat(metric(metrics, "StopoverExchange.pages")).isEqualTo(2);
         assertThat(metric(metrics, "StopoverExchange.bytes")).isEqualTo(9);

@@ -33,6 +33,7 @@ import org.junit.jupiter.api.Timeout;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Random;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CountDownLatch;
@@ -504,7 +505,9 @@ class TestStopoverSink
         SinkWriter writer = new SinkWriter(
                 services.client(),
                 services.failover(),
+                services.fleet(),
                 id,
+                Optional.empty(),
                 () -> {
                     throw new OutOfMemoryError("Cannot reserve direct buffer memory");
                 },

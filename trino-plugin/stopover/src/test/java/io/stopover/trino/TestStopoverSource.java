@@ -188,6 +188,7 @@ class TestStopoverSource
                         4,
                         false,
                         handle.handle(),
+                        Optional.empty(),
                         Optional.empty())),
                 StopoverErrorCode.STOPOVER_DATA_CORRUPT);
         assertFails(
@@ -198,6 +199,7 @@ class TestStopoverSource
                         3,
                         false,
                         handle.handle(),
+                        Optional.empty(),
                         Optional.empty())),
                 StopoverErrorCode.STOPOVER_DATA_CORRUPT);
     }

@@ -93,7 +93,7 @@ class TestStopoverStats
         ObjectMapper mapper = new ObjectMapperProvider().get();
         String json = mapper.writeValueAsString(stats.toMetrics("StopoverSink"));
         assertThat(mapper.readTree(json).findValuesAsText("@class"))
-                .hasSize(5)
+                .hasSize(7)
                 .containsOnly("io.trino.plugin.base.metrics.LongCount");
         Metrics metrics = mapper.readValue(json, Metrics.class);
         assertThat(metric(metrics, "StopoverSink.bytes")).isEqualTo(9);

@@ -27,6 +27,8 @@ import io.stopover.trino.client.DaemonProbe;
 import io.stopover.trino.client.Daemons;
 import io.stopover.trino.client.FailureLog;
 import io.stopover.trino.client.Fleet;
+import io.stopover.trino.client.HandlePlanner;
+import io.stopover.trino.client.Homes;
 import io.stopover.trino.client.HttpTransport;
 import io.stopover.trino.client.Token;
 import io.trino.plugin.base.metrics.LongCount;
@@ -73,6 +75,8 @@ final class Testing
     {
         ImmutableMap.Builder<String, String> all = ImmutableMap.builder();
         all.put("stopover.uris", uris(daemons));
+        // most tests say which daemon has to do something
+        all.put("stopover.homes", "false");
         all.put("stopover.retry-initial-delay", "5ms");
         all.put("stopover.retry-max-delay", "50ms");
         all.put("stopover.coordinator-retry-time", "3s");
@@ -102,10 +106,17 @@ final class Testing
         HttpTransport transport =
                 new HttpTransport(config, new StopoverTlsConfig(), new Token(config));
         DaemonProbe probe = new DaemonProbe(transport, config);
+        Daemons all = new Daemons(config);
+        DaemonClient client = new DaemonClient(transport, config);
+        DaemonFailover failover = new DaemonFailover(all, probe, new FailureLog());
+        Fleet fleet = new Fleet(config, probe, all);
+        Homes homes = new Homes(config, all, fleet);
         return new Services(
-                new DaemonClient(transport, config),
-                new DaemonFailover(new Daemons(config), probe, new FailureLog()),
-                new Fleet(config, probe),
+                client,
+                failover,
+                fleet,
+                homes,
+                new HandlePlanner(client, failover, fleet, homes),
                 threads,
                 new StopoverStats(),
                 new Tracing(TracerProvider.noop().get("test")));

@@ -82,6 +82,8 @@ class TestStopoverFailover
         properties.put("stopover.read-buffer-size", "256kB");
         properties.put("stopover.max-page-size", "64kB");
         properties.put("stopover.daemon-cooldown", "1s");
+        // these tests say which daemon has what
+        properties.put("stopover.homes", "false");
         manager = new StopoverExchangeManagerFactory()
                 .create(properties, new TestExchangeManagerContext());
     }

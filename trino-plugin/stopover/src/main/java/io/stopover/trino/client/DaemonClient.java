@@ -32,13 +32,14 @@ import org.apache.hc.core5.http.io.entity.StringEntity;
 import java.io.EOFException;
 import java.io.IOException;
 import java.io.InputStream;
-import java.net.URI;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.OptionalInt;
+import java.util.Set;
 
+import static com.google.common.collect.ImmutableSet.toImmutableSet;
 import static java.util.Objects.requireNonNull;
 import static java.util.stream.Collectors.joining;
 
@@ -52,10 +53,15 @@ public final class DaemonClient
     private static final ContentType JSON = ContentType.create("application/json");
     private static final ContentType TEXT = ContentType.create("text/plain");
 
+    private static final String FOREIGN_HEADER = "Stopover-Foreign";
+
     private final HttpTransport transport;
     private final Limits control;
     private final Limits write;
     private final Limits read;
+    /** For requests to another daemon than the preferred one, which has another way to go. */
+    private final Limits home;
+    private final Limits homeRead;
     private final int maxPageSize;
 
     @Inject
@@ -71,12 +77,22 @@ public final class DaemonClient
                 Optional.of(config.getWriteTimeout()),
                 "stopover.write-timeout");
         this.read = new Limits(config.getReadTimeout(), Optional.empty(), "stopover.read-timeout");
+        this.home = new Limits(
+                config.getHomeTimeout(),
+                Optional.of(config.getHomeTimeout()),
+                "stopover.home-timeout");
+        this.homeRead =
+                new Limits(config.getHomeTimeout(), Optional.empty(), "stopover.home-timeout");
         this.maxPageSize = Math.toIntExact(config.getMaxPageSize().toBytes());
     }
 
     /** Announces an exchange and returns the duration of its lease in seconds. */
     public long announce(
-            URI daemon, String exchange, int partitions, boolean ordered, Cancellation cancellation)
+            Daemon daemon,
+            String exchange,
+            int partitions,
+            boolean ordered,
+            Cancellation cancellation)
             throws IOException
     {
         return put(daemon, exchange, partitions, ordered, false, cancellation);
@@ -87,14 +103,18 @@ public final class DaemonClient
      * longer open is rejected: announcing it again would open it empty.
      */
     public long renew(
-            URI daemon, String exchange, int partitions, boolean ordered, Cancellation cancellation)
+            Daemon daemon,
+            String exchange,
+            int partitions,
+            boolean ordered,
+            Cancellation cancellation)
             throws IOException
     {
         return put(daemon, exchange, partitions, ordered, true, cancellation);
     }
 
     private long put(
-            URI daemon,
+            Daemon daemon,
             String exchange,
             int partitions,
             boolean ordered,
@@ -106,7 +126,7 @@ public final class DaemonClient
         return transport.execute(
                 daemon,
                 () -> {
-                    HttpPut put = new HttpPut(daemon + "/v1/exchanges/" + exchange);
+                    HttpPut put = new HttpPut(daemon.url("/v1/exchanges/" + exchange));
                     if (mustExist) {
                         put.setHeader("If-Match", "*");
                     }
@@ -128,42 +148,73 @@ public final class DaemonClient
     }
 
     /** Closes an exchange: the daemon deletes everything stored for it. */
-    public void close(URI daemon, String exchange, Cancellation cancellation)
+    public void close(Daemon daemon, String exchange, Cancellation cancellation)
             throws IOException
     {
         transport.execute(
                 daemon,
-                () -> new HttpDelete(daemon + "/v1/exchanges/" + exchange),
+                () -> new HttpDelete(daemon.url("/v1/exchanges/" + exchange)),
                 control,
                 cancellation,
                 _ -> null);
     }
 
     /** Declares that an attempt will be written at this daemon. */
-    void declareSink(URI daemon, SinkId sink, Cancellation cancellation)
+    void declareSink(Daemon daemon, SinkId sink, Cancellation cancellation)
             throws IOException
     {
         transport.execute(
                 daemon,
-                () -> new HttpPut(daemon + sink.path()),
+                () -> new HttpPut(daemon.url(sink.path())),
                 control,
                 cancellation,
                 _ -> null);
     }
 
-    void pages(URI daemon, SinkId sink, long number, PageBatch batch, Cancellation cancellation)
+    /** Takes back a declaration: the attempt will be written at another daemon. */
+    void withdrawSink(Daemon daemon, SinkId sink, Cancellation cancellation)
+            throws IOException
+    {
+        transport.execute(
+                daemon,
+                () -> new HttpDelete(daemon.url(sink.path())),
+                control,
+                cancellation,
+                _ -> null);
+    }
+
+    void pages(Daemon daemon, SinkId sink, long number, PageBatch batch, Cancellation cancellation)
+            throws IOException
+    {
+        transport.execute(
+                daemon,
+                () -> pages(daemon, sink, number, batch),
+                write,
+                cancellation,
+                response -> checkBatch(number, readJson(response)));
+    }
+
+    /** Sends the only batch of a small sink to its home, which refuses it rather than wait. */
+    void pagesAtHome(Daemon daemon, SinkId sink, PageBatch batch, Cancellation cancellation)
             throws IOException
     {
         transport.execute(
                 daemon,
                 () -> {
-                    HttpPost post = new HttpPost(daemon + sink.path() + "/pages?batch=" + number);
-                    post.setEntity(new PageBatchEntity(batch));
+                    HttpPost post = pages(daemon, sink, 0, batch);
+                    post.setHeader(FOREIGN_HEADER, "1");
                     return post;
                 },
-                write,
+                home,
                 cancellation,
-                response -> checkBatch(number, readJson(response)));
+                response -> checkBatch(0, readJson(response)));
+    }
+
+    private static HttpPost pages(Daemon daemon, SinkId sink, long number, PageBatch batch)
+    {
+        HttpPost post = new HttpPost(daemon.url(sink.path() + "/pages?batch=" + number));
+        post.setEntity(new PageBatchEntity(batch));
+        return post;
     }
 
     private static Void checkBatch(long number, JsonMap response)
@@ -177,15 +228,33 @@ public final class DaemonClient
     }
 
     /** Returns after the attempt is committed with exactly these totals. */
-    void finish(URI daemon, SinkId sink, SinkTotals totals, Cancellation cancellation)
+    void finish(Daemon daemon, SinkId sink, SinkTotals totals, Cancellation cancellation)
+            throws IOException
+    {
+        finish(daemon, sink, totals, write, cancellation);
+    }
+
+    /** The same within the request timeout, as there is another way. */
+    void finishAtHome(Daemon daemon, SinkId sink, SinkTotals totals, Cancellation cancellation)
+            throws IOException
+    {
+        finish(daemon, sink, totals, control, cancellation);
+    }
+
+    private void finish(
+            Daemon daemon,
+            SinkId sink,
+            SinkTotals totals,
+            Limits limits,
+            Cancellation cancellation)
             throws IOException
     {
         String body = "{\"batches\": %s, \"pages\": %s, \"bytes\": %s, \"checksum\": %s}".formatted(
                 totals.batches(), totals.pages(), totals.bytes(), totals.checksum());
         transport.execute(
                 daemon,
-                () -> json(new HttpPost(daemon + sink.path() + "/finish"), body),
-                write,
+                () -> json(new HttpPost(daemon.url(sink.path() + "/finish")), body),
+                limits,
                 cancellation,
                 response -> checkTotals(totals, readJson(response)));
     }
@@ -203,12 +272,12 @@ public final class DaemonClient
         return null;
     }
 
-    void abort(URI daemon, SinkId sink, Cancellation cancellation)
+    void abort(Daemon daemon, SinkId sink, Cancellation cancellation)
             throws IOException
     {
         transport.execute(
                 daemon,
-                () -> new HttpPost(daemon + sink.path() + "/abort"),
+                () -> new HttpPost(daemon.url(sink.path() + "/abort")),
                 control,
                 cancellation,
                 _ -> null);
@@ -220,7 +289,7 @@ public final class DaemonClient
      * @param handleVersion newest version of handles that all daemons read, if known
      */
     public List<PlannedHandle> handles(
-            URI daemon,
+            Daemon daemon,
             String exchange,
             Map<Integer, Integer> attempts,
             long targetSize,
@@ -228,16 +297,45 @@ public final class DaemonClient
             Cancellation cancellation)
             throws IOException
     {
-        String body = attempts.entrySet().stream()
-                .map(entry -> "[%s,%s]".formatted(entry.getKey(), entry.getValue()))
-                .collect(joining(",", "{\"attempts\": [", "], \"target_size\": " + targetSize
-                        + version(handleVersion) + "}"));
+        String options = "\"target_size\": " + targetSize + version(handleVersion);
         return transport.execute(
                 daemon,
-                () -> json(new HttpPost(daemon + "/v1/exchanges/" + exchange + "/handles"), body),
+                () -> handles(daemon, exchange, attempts, options),
                 read,
                 cancellation,
-                DaemonClient::readHandles);
+                response -> readHandles(response).handles());
+    }
+
+    /**
+     * As {@link #handles}, only for attempts that the daemon has committed itself and still knows:
+     * it asks no base directory and does not wait.
+     */
+    PlanFromMemory handlesFromMemory(
+            Daemon daemon,
+            String exchange,
+            Map<Integer, Integer> attempts,
+            long targetSize,
+            OptionalInt handleVersion,
+            Cancellation cancellation)
+            throws IOException
+    {
+        String options = "\"target_size\": %s%s, \"from_memory\": true".formatted(
+                targetSize, version(handleVersion));
+        return transport.execute(
+                daemon,
+                () -> handles(daemon, exchange, attempts, options),
+                homeRead,
+                cancellation,
+                response -> readHandles(response));
+    }
+
+    private static HttpUriRequestBase handles(
+            Daemon daemon, String exchange, Map<Integer, Integer> attempts, String options)
+    {
+        String body = attempts.entrySet().stream()
+                .map(entry -> "[%s,%s]".formatted(entry.getKey(), entry.getValue()))
+                .collect(joining(",", "{\"attempts\": [", "], " + options + "}"));
+        return json(new HttpPost(daemon.url("/v1/exchanges/" + exchange + "/handles")), body);
     }
 
     private static String version(OptionalInt handleVersion)
@@ -249,21 +347,45 @@ public final class DaemonClient
 
     /** Reads the pages of a handle, except the first {@code skip}; returns after the last one. */
     public void read(
-            URI daemon,
+            Daemon daemon,
             String handle,
             long skip,
             ReadStream.Visitor visitor,
             Cancellation cancellation)
             throws IOException
     {
+        read(daemon, handle, skip, visitor, read, cancellation);
+    }
+
+    /** The same from a daemon that has the pages in memory; it is given up if it is slow. */
+    public void readHot(
+            Daemon daemon,
+            String handle,
+            long skip,
+            ReadStream.Visitor visitor,
+            Cancellation cancellation)
+            throws IOException
+    {
+        read(daemon, handle, skip, visitor, homeRead, cancellation);
+    }
+
+    private void read(
+            Daemon daemon,
+            String handle,
+            long skip,
+            ReadStream.Visitor visitor,
+            Limits limits,
+            Cancellation cancellation)
+            throws IOException
+    {
         transport.execute(
                 daemon,
                 () -> {
-                    HttpPost post = new HttpPost(daemon + "/v1/read?skip=" + skip);
+                    HttpPost post = new HttpPost(daemon.url("/v1/read?skip=" + skip));
                     post.setEntity(new StringEntity(handle, TEXT));
                     return post;
                 },
-                read,
+                limits,
                 cancellation,
                 response -> {
                     ReadStream.ErrorReader errors =
@@ -273,9 +395,10 @@ public final class DaemonClient
                 });
     }
 
-    private static List<PlannedHandle> readHandles(ClassicHttpResponse response)
+    private static PlanFromMemory readHandles(ClassicHttpResponse response)
             throws IOException
     {
+        Set<Integer> unknown = Set.of();
         List<PlannedHandle> handles = new ArrayList<>();
         try (JsonParser lines = JsonMap.parser(body(response))) {
             while (true) {
@@ -289,7 +412,11 @@ public final class DaemonClient
                         throw new MalformedStreamException("expected %s source handles, received %s"
                                 .formatted(line.integer("handles"), handles.size()));
                     }
-                    return handles;
+                    return new PlanFromMemory(handles, unknown);
+                }
+                if (line.has("unknown")) {
+                    unknown = readTasks(line.integerPairs("unknown"));
+                    continue;
                 }
                 handles.add(new PlannedHandle(
                         line.string("handle"),
@@ -298,6 +425,11 @@ public final class DaemonClient
                         line.integer("pages")));
             }
         }
+    }
+
+    private static Set<Integer> readTasks(List<long[]> attempts)
+    {
+        return attempts.stream().map(attempt -> (int) attempt[0]).collect(toImmutableSet());
     }
 
     private static int partition(long number)

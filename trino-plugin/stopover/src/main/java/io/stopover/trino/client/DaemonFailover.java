@@ -14,13 +14,13 @@
 package io.stopover.trino.client;
 
 import com.google.inject.Inject;
+import io.airlift.log.Logger;
 import io.stopover.trino.client.FailoverPolicy.Ask;
 import io.stopover.trino.client.FailoverPolicy.GiveUp;
 import io.stopover.trino.client.FailoverPolicy.Pause;
 import io.stopover.trino.client.FailoverPolicy.Pin;
 
 import java.io.IOException;
-import java.net.URI;
 
 import static java.util.Objects.requireNonNull;
 
@@ -32,9 +32,11 @@ public final class DaemonFailover
 {
     public interface Operation<T>
     {
-        T ask(URI daemon)
+        T ask(Daemon daemon)
                 throws IOException;
     }
+
+    private static final Logger debug = Logger.get(DaemonFailover.class);
 
     private final Daemons daemons;
     private final DaemonProbe probe;
@@ -82,7 +84,7 @@ public final class DaemonFailover
             switch (policy.next()) {
                 case Pause(long nanos) -> cancellation.pauseOrThrow(nanos);
                 case GiveUp(IOException failure) -> throw failure;
-                case Ask(URI daemon) -> {
+                case Ask(Daemon daemon) -> {
                     try {
                         T result = operation.ask(daemon);
                         if (policy.succeeded(daemon)) {
@@ -99,25 +101,58 @@ public final class DaemonFailover
     }
 
     /**
-     * Sends a request once to the preferred daemon. Nothing depends on its success, except that a
-     * failure counts against the daemon.
+     * Executes an operation once at one daemon. A failure counts against the daemon; the caller
+     * has another way.
      */
-    void tryOnce(Operation<?> operation)
+    public <T> T once(Daemon daemon, Operation<T> operation)
+            throws IOException
     {
-        URI daemon = daemons.preferred();
+        startProbes();
+        long start = daemons.now();
+        T result = attempt(daemon, operation);
+        if (daemons.succeeded(daemon, start)) {
+            log.returned(daemon);
+        }
+        return result;
+    }
+
+    private <T> T attempt(Daemon daemon, Operation<T> operation)
+            throws IOException
+    {
         long start = daemons.now();
         try {
-            operation.ask(daemon);
+            return operation.ask(daemon);
         }
         catch (IOException e) {
             log.failed(daemon, e, daemons.failed(daemon, FailureKind.of(e), start));
+            throw e;
+        }
+    }
+
+    /** As {@link #tryOnce}, on a thread of its own. */
+    void inBackground(Daemon daemon, Operation<?> operation)
+    {
+        Thread.ofVirtual().name("stopover-background").start(() -> tryOnce(daemon, operation));
+    }
+
+    /**
+     * Executes an operation once at one daemon. Nothing depends on its success, except that a
+     * failure counts against the daemon.
+     */
+    void tryOnce(Daemon daemon, Operation<?> operation)
+    {
+        try {
+            attempt(daemon, operation);
+        }
+        catch (IOException e) {
+            debug.debug(e, "A request that nothing depends on failed");
         }
     }
 
     /** Probes the daemons whose cooldown has ended, each on a short-lived thread. */
     private void startProbes()
     {
-        for (URI daemon : daemons.claimProbes()) {
+        for (Daemon daemon : daemons.claimProbes()) {
             Thread.ofVirtual().name("stopover-probe").start(() -> {
                 boolean ready = false;
                 try {

@@ -14,13 +14,12 @@
 package io.stopover.trino.client;
 
 import java.io.IOException;
-import java.net.URI;
 
 /** The process that held the pages of an open sink no longer runs, and the pages are lost. */
 public final class DaemonGoneException
         extends IOException
 {
-    DaemonGoneException(SinkId sink, URI daemon, IOException cause)
+    DaemonGoneException(SinkId sink, Daemon daemon, IOException cause)
     {
         super("%s no longer runs and held the pages of the unfinished %s: %s"
                 .formatted(daemon, sink, cause.getMessage()), cause);

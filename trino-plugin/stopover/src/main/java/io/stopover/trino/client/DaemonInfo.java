@@ -13,6 +13,11 @@
  */
 package io.stopover.trino.client;
 
+import java.net.URI;
+import java.net.URISyntaxException;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
 import java.util.SortedMap;
 import java.util.TreeMap;
 
@@ -22,6 +27,8 @@ import java.util.TreeMap;
  * @param run differs after each start of the daemon
  * @param newestHandle newest version of source handles that it reads
  * @param baseDirectories what identifies each base directory, by its name
+ * @param advertise URIs by which nodes on other machines reach it
+ * @param zone its availability zone
  */
 record DaemonInfo(
         String run,
@@ -32,7 +39,9 @@ record DaemonInfo(
         long maxBatchSize,
         long maxPageSize,
         long maxPartitions,
-        SortedMap<String, String> baseDirectories)
+        SortedMap<String, String> baseDirectories,
+        List<URI> advertise,
+        Optional<String> zone)
 {
     static DaemonInfo of(JsonMap json)
             throws MalformedJsonException
@@ -52,7 +61,28 @@ record DaemonInfo(
                 limits.integer("max_batch_size"),
                 limits.integer("max_page_size"),
                 limits.integer("max_partitions"),
-                baseDirectories);
+                baseDirectories,
+                uris(json.strings("advertise")),
+                json.has("zone") ? Optional.of(json.string("zone")) : Optional.empty());
+    }
+
+    private static List<URI> uris(List<String> texts)
+            throws MalformedJsonException
+    {
+        List<URI> uris = new ArrayList<>();
+        for (String text : texts) {
+            try {
+                URI uri = new URI(text);
+                if (uri.getScheme() == null || uri.getHost() == null) {
+                    throw new URISyntaxException(text, "no scheme or host");
+                }
+                uris.add(uri);
+            }
+            catch (URISyntaxException e) {
+                throw new MalformedJsonException("'%s' is not an address".formatted(text), e);
+            }
+        }
+        return uris;
     }
 
     boolean speaks(int protocol)

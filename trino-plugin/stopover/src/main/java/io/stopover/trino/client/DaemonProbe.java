@@ -20,7 +20,8 @@ import io.stopover.trino.client.HttpTransport.Limits;
 import org.apache.hc.client5.http.classic.methods.HttpGet;
 
 import java.io.IOException;
-import java.net.URI;
+import java.net.InetAddress;
+import java.net.UnknownHostException;
 import java.util.Optional;
 
 import static java.util.Objects.requireNonNull;
@@ -44,7 +45,7 @@ public final class DaemonProbe
     }
 
     /** Whether the daemon serves requests and accepts new sinks. */
-    boolean isReady(URI daemon)
+    boolean isReady(Daemon daemon)
     {
         try {
             readiness(daemon);
@@ -60,12 +61,12 @@ public final class DaemonProbe
      * @throws ProblemException with the status 503 if the daemon is starting or draining, or if no
      *         exchange can be opened through it
      */
-    Readiness readiness(URI daemon)
+    Readiness readiness(Daemon daemon)
             throws IOException
     {
         return transport.execute(
                 daemon,
-                () -> new HttpGet(daemon + "/readyz"),
+                () -> new HttpGet(daemon.url("/readyz")),
                 limits,
                 new Cancellation(),
                 response -> Readiness.of(DaemonClient.readJson(response)));
@@ -76,19 +77,26 @@ public final class DaemonProbe
      *
      * @throws ProblemException if the daemon rejects the token
      */
-    DaemonInfo info(URI daemon)
+    DaemonInfo info(Daemon daemon)
             throws IOException
     {
         return transport.execute(
                 daemon,
-                () -> new HttpGet(daemon + "/v1/daemon"),
+                () -> new HttpGet(daemon.url("/v1/daemon")),
                 limits,
                 new Cancellation(),
                 response -> DaemonInfo.of(DaemonClient.readJson(response)));
     }
 
+    /** Looks up a host name within the connect timeout. */
+    InetAddress[] resolve(String host)
+            throws UnknownHostException
+    {
+        return transport.resolve(host);
+    }
+
     /** The run of the daemon that answered last; empty before its first response. */
-    Optional<String> run(URI daemon)
+    Optional<String> run(Daemon daemon)
     {
         return transport.run(daemon);
     }

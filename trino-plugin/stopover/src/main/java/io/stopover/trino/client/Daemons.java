@@ -18,10 +18,9 @@ import com.google.inject.Inject;
 import io.stopover.trino.StopoverConfig;
 import org.weakref.jmx.Managed;
 
-import java.net.URI;
 import java.util.ArrayList;
 import java.util.Comparator;
-import java.util.LinkedHashMap;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.function.LongSupplier;
@@ -29,7 +28,7 @@ import java.util.function.LongSupplier;
 import static java.util.concurrent.TimeUnit.NANOSECONDS;
 
 /**
- * The configured daemons in order of preference, and which of them are in rotation: one circuit
+ * The daemons of this node in order of preference, and which of them are in rotation: one circuit
  * breaker per daemon, shared by all operations.
  *
  * <p>A failure removes a daemon from rotation for a cooldown that doubles with each consecutive
@@ -54,37 +53,52 @@ public final class Daemons
         private int failures;
     }
 
-    private final List<URI> uris;
     private final long cooldown;
     private final long maxCooldown;
     private final LongSupplier nanoTime;
     private final long epoch;
     @GuardedBy("this")
-    private final Map<URI, State> states = new LinkedHashMap<>();
+    private List<Daemon> order = List.of();
+    @GuardedBy("this")
+    private final Map<Daemon, State> states = new HashMap<>();
 
     @Inject
     public Daemons(StopoverConfig config)
     {
         this(
-                config.getUris(),
+                config.getUris().stream().map(Daemon::of).toList(),
                 config.getDaemonCooldown().roundTo(NANOSECONDS),
                 config.getDaemonMaxCooldown().roundTo(NANOSECONDS),
                 System::nanoTime);
     }
 
-    Daemons(List<URI> uris, long cooldown, long maxCooldown, LongSupplier nanoTime)
+    Daemons(List<Daemon> order, long cooldown, long maxCooldown, LongSupplier nanoTime)
     {
-        this.uris = List.copyOf(uris);
         this.cooldown = cooldown;
         this.maxCooldown = maxCooldown;
         this.nanoTime = nanoTime;
         this.epoch = nanoTime.getAsLong();
-        uris.forEach(uri -> states.put(uri, new State()));
+        update(order);
     }
 
-    public List<URI> uris()
+    /** Replaces the daemons and their order. Those that remain keep their status. */
+    synchronized void update(List<Daemon> newOrder)
     {
-        return uris;
+        order = List.copyOf(newOrder);
+        states.keySet().retainAll(order);
+        order.forEach(daemon -> states.computeIfAbsent(daemon, _ -> new State()));
+    }
+
+    /** All daemons in order of preference. */
+    public synchronized List<Daemon> all()
+    {
+        return order;
+    }
+
+    synchronized boolean isInRotation(Daemon daemon)
+    {
+        State state = states.get(daemon);
+        return state != null && state.status == Status.IN_ROTATION;
     }
 
     /** Nanoseconds on the clock of this class; comparable, unlike {@link System#nanoTime}. */
@@ -97,18 +111,18 @@ public final class Daemons
      * @param in daemons in rotation, in order of preference
      * @param out the others, in order of the end of their cooldown
      */
-    record Rotation(List<URI> in, List<URI> out) {}
+    record Rotation(List<Daemon> in, List<Daemon> out) {}
 
     synchronized Rotation rotation()
     {
-        Map<URI, State> current = states;
+        Map<Daemon, State> current = states;
         return new Rotation(
-                uris.stream()
-                        .filter(uri -> current.get(uri).status == Status.IN_ROTATION)
+                order.stream()
+                        .filter(daemon -> current.get(daemon).status == Status.IN_ROTATION)
                         .toList(),
-                uris.stream()
-                        .filter(uri -> current.get(uri).status != Status.IN_ROTATION)
-                        .sorted(Comparator.comparingLong(uri -> current.get(uri).cooldownEnd))
+                order.stream()
+                        .filter(daemon -> current.get(daemon).status != Status.IN_ROTATION)
+                        .sorted(Comparator.comparingLong(daemon -> current.get(daemon).cooldownEnd))
                         .toList());
     }
 
@@ -125,17 +139,17 @@ public final class Daemons
     }
 
     /** The daemon that a new operation asks first. */
-    public URI preferred()
+    public Daemon preferred()
     {
         Rotation rotation = rotation();
         return rotation.in().isEmpty() ? rotation.out().getFirst() : rotation.in().getFirst();
     }
 
     /** @return whether this failure removes the daemon from rotation */
-    synchronized boolean failed(URI uri, FailureKind kind, long requestStart)
+    synchronized boolean failed(Daemon daemon, FailureKind kind, long requestStart)
     {
-        State state = states.get(uri);
-        if (!kind.startsCooldown() || state.status != Status.IN_ROTATION
+        State state = states.get(daemon);
+        if (!kind.startsCooldown() || state == null || state.status != Status.IN_ROTATION
                 || requestStart < state.since) {
             return false;
         }
@@ -155,10 +169,10 @@ public final class Daemons
     }
 
     /** @return whether this success returns the daemon to rotation */
-    synchronized boolean succeeded(URI uri, long requestStart)
+    synchronized boolean succeeded(Daemon daemon, long requestStart)
     {
-        State state = states.get(uri);
-        if (requestStart < state.since) {
+        State state = states.get(daemon);
+        if (state == null || requestStart < state.since) {
             return false;
         }
         state.failures = 0;
@@ -180,13 +194,13 @@ public final class Daemons
      * The daemons whose cooldown has ended and that no caller probes yet. The caller must report
      * the result of each probe by {@link #probed}.
      */
-    synchronized List<URI> claimProbes()
+    synchronized List<Daemon> claimProbes()
     {
-        List<URI> claimed = new ArrayList<>();
-        states.forEach((uri, state) -> {
+        List<Daemon> claimed = new ArrayList<>();
+        states.forEach((daemon, state) -> {
             if (state.status == Status.COOLING && now() >= state.cooldownEnd) {
                 state.status = Status.PROBING;
-                claimed.add(uri);
+                claimed.add(daemon);
             }
         });
         return claimed;
@@ -198,10 +212,10 @@ public final class Daemons
      *
      * @return whether the daemon returns to rotation
      */
-    synchronized boolean probed(URI uri, boolean success)
+    synchronized boolean probed(Daemon daemon, boolean success)
     {
-        State state = states.get(uri);
-        if (state.status != Status.PROBING) {
+        State state = states.get(daemon);
+        if (state == null || state.status != Status.PROBING) {
             return false;
         }
         if (success) {

@@ -14,7 +14,6 @@
 package io.stopover.trino.client;
 
 import java.io.IOException;
-import java.net.URI;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -48,7 +47,7 @@ final class FailoverPolicy
 {
     sealed interface Decision {}
 
-    record Ask(URI daemon)
+    record Ask(Daemon daemon)
             implements Decision {}
 
     record Pause(long nanos)
@@ -61,7 +60,7 @@ final class FailoverPolicy
      * @param confirmable whether another daemon can tell if the operation was executed
      * @param gone converts the failure if the daemon no longer runs
      */
-    record Pin(URI daemon, boolean confirmable, UnaryOperator<IOException> gone) {}
+    record Pin(Daemon daemon, boolean confirmable, UnaryOperator<IOException> gone) {}
 
     static final int REFUSALS_UNTIL_GONE = 3;
     private static final int CONFIRMATION_ROUNDS = 2;
@@ -69,11 +68,11 @@ final class FailoverPolicy
     private final Daemons daemons;
     private final Backoff backoff;
     private final Optional<Pin> pin;
-    private final Set<URI> askedThisRound = new HashSet<>();
+    private final Set<Daemon> askedThisRound = new HashSet<>();
     /** Daemons that rejected the request for good. */
-    private final Map<URI, IOException> rejections = new LinkedHashMap<>();
+    private final Map<Daemon, IOException> rejections = new LinkedHashMap<>();
     /** The latest failure of each daemon that may yet execute the request. */
-    private final SequencedMap<URI, IOException> failures = new LinkedHashMap<>();
+    private final SequencedMap<Daemon, IOException> failures = new LinkedHashMap<>();
     private IOException fatal;
     private boolean outcomeUnknown;
     private int attempts;
@@ -104,8 +103,8 @@ final class FailoverPolicy
         if (fatal != null) {
             return new GiveUp(fatal);
         }
-        Optional<URI> daemon = candidates()
-                .filter(uri -> !askedThisRound.contains(uri))
+        Optional<Daemon> daemon = candidates()
+                .filter(candidate -> !askedThisRound.contains(candidate))
                 .findFirst();
         if (daemon.isPresent()) {
             return ask(daemon.get());
@@ -121,17 +120,17 @@ final class FailoverPolicy
     }
 
     /** The daemons of a round, in order of preference. */
-    private Stream<URI> candidates()
+    private Stream<Daemon> candidates()
     {
         if (pin.isPresent()) {
-            return Stream.of(pin.get().daemon()).filter(uri -> isEligible(uri) && !isGone());
+            return Stream.of(pin.get().daemon()).filter(held -> isEligible(held) && !isGone());
         }
         Daemons.Rotation rotation = daemons.rotation();
-        List<URI> in = rotation.in().stream().filter(this::isEligible).toList();
+        List<Daemon> in = rotation.in().stream().filter(this::isEligible).toList();
         return in.isEmpty() ? rotation.out().stream().filter(this::isEligible) : in.stream();
     }
 
-    private boolean isEligible(URI daemon)
+    private boolean isEligible(Daemon daemon)
     {
         return !rejections.containsKey(daemon);
     }
@@ -141,7 +140,7 @@ final class FailoverPolicy
         return refusals >= REFUSALS_UNTIL_GONE;
     }
 
-    private Decision ask(URI daemon)
+    private Decision ask(Daemon daemon)
     {
         requestStart = daemons.now();
         if (attempts == 0) {
@@ -156,8 +155,9 @@ final class FailoverPolicy
         if (pin.isPresent() && !(pin.get().confirmable() && outcomeUnknown)) {
             return giveUp();
         }
-        Optional<URI> unasked = daemons.uris().stream()
-                .filter(uri -> isEligible(uri) && isOther(uri) && !failures.containsKey(uri))
+        Optional<Daemon> unasked = daemons.all().stream()
+                .filter(other -> isEligible(other) && isOther(other)
+                        && !failures.containsKey(other))
                 .findFirst();
         if (unasked.isPresent()) {
             return ask(unasked.get());
@@ -171,13 +171,13 @@ final class FailoverPolicy
         return giveUp();
     }
 
-    private boolean isOther(URI daemon)
+    private boolean isOther(Daemon daemon)
     {
         return pin.map(pinned -> !pinned.daemon().equals(daemon)).orElse(true);
     }
 
     /** @return whether this failure removes the daemon from rotation */
-    boolean failed(URI daemon, IOException failure)
+    boolean failed(Daemon daemon, IOException failure)
     {
         FailureKind kind = FailureKind.of(failure);
         backoff.failed();
@@ -203,14 +203,14 @@ final class FailoverPolicy
         return daemons.failed(daemon, kind, requestStart);
     }
 
-    private void reject(URI daemon, IOException failure)
+    private void reject(Daemon daemon, IOException failure)
     {
         failures.remove(daemon);
         rejections.put(daemon, failure);
     }
 
     /** @return whether this success returns the daemon to rotation */
-    boolean succeeded(URI daemon)
+    boolean succeeded(Daemon daemon)
     {
         // an open sink goes on at a daemon that is draining: no reason to prefer it for new ones
         return pin.isEmpty() && daemons.succeeded(daemon, requestStart);
@@ -219,7 +219,7 @@ final class FailoverPolicy
     private GiveUp giveUp()
     {
         if (pin.isPresent()) {
-            URI daemon = pin.get().daemon();
+            Daemon daemon = pin.get().daemon();
             IOException rejection = rejections.get(daemon);
             if (rejection != null) {
                 return new GiveUp(withSuppressed(rejection));

@@ -63,7 +63,8 @@ public enum FailureKind
         return switch (problem.slug()) {
             case "draining", "starting" -> DRAINING;
             case "unauthorized", "forbidden" -> UNAUTHORIZED;
-            case "exchange-closed", "exchange-conflict", "sink-aborted", "sink-finished" -> FINAL;
+            case "exchange-closed", "exchange-conflict", "sink-aborted", "sink-finished",
+                    "too-much-stored" -> FINAL;
             case Problem.UNKNOWN -> problem.retryable() ? DISCONNECTED : REJECTED;
             default -> problem.retryable() ? UNAVAILABLE : REJECTED;
         };

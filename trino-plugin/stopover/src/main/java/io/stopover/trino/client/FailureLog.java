@@ -18,7 +18,6 @@ import com.google.inject.Inject;
 import io.airlift.log.Logger;
 
 import java.io.IOException;
-import java.net.URI;
 import java.util.HashMap;
 import java.util.Map;
 import java.util.Optional;
@@ -38,7 +37,7 @@ public final class FailureLog
     /** Problem types come from the network. */
     private static final int MAX_ENTRIES = 1000;
 
-    private record Key(URI daemon, String kind) {}
+    private record Key(Daemon daemon, String kind) {}
 
     private record Entry(long loggedAt, int suppressed) {}
 
@@ -58,7 +57,7 @@ public final class FailureLog
     }
 
     /** @param leftRotation whether requests go to other daemons because of this failure */
-    void failed(URI daemon, IOException failure, boolean leftRotation)
+    void failed(Daemon daemon, IOException failure, boolean leftRotation)
     {
         FailureKind kind = FailureKind.of(failure);
         // FINAL: the exchange or sink ended, as at the end of every query
@@ -77,13 +76,13 @@ public final class FailureLog
                 : FailureKind.of(failure).name();
     }
 
-    void returned(URI daemon)
+    void returned(Daemon daemon)
     {
         admit(new Key(daemon, "returned")).ifPresent(suppressed ->
                 log.info("Daemon %s is back in rotation%s", daemon, suppressed));
     }
 
-    private void warn(URI daemon, String kind, String message)
+    private void warn(Daemon daemon, String kind, String message)
     {
         admit(new Key(daemon, kind)).ifPresent(suppressed -> log.warn("%s%s", message, suppressed));
     }

@@ -19,43 +19,124 @@ import io.stopover.trino.StopoverConfig;
 
 import java.io.IOException;
 import java.net.URI;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.OptionalInt;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.atomic.AtomicLong;
+import java.util.function.LongSupplier;
+import java.util.stream.Stream;
 
 import static java.util.Objects.requireNonNull;
+import static java.util.concurrent.TimeUnit.SECONDS;
 
 /**
- * What the configured daemons say of themselves, and what follows for this node: it plans with the
- * lowest limits and versions of all daemons, because any of them may serve a request. Asks a daemon
- * again after it was restarted, in the background. A daemon that has not answered yet limits
- * nothing.
+ * Which daemons there are, what they say of themselves, and what follows for this node: it plans
+ * with the lowest limits and versions of all daemons, because any of them may serve a request, and
+ * asks them in its order of preference. Names are looked up, new daemons asked and restarted ones
+ * asked again in the background. A daemon that has not answered yet limits nothing.
  */
 public final class Fleet
 {
     private static final Logger log = Logger.get(Fleet.class);
     /** The only protocol that this plugin speaks. */
     static final int PROTOCOL = 1;
+    /** How often names are looked up, and daemons asked that have not answered yet. */
+    static final long LOOKUP_INTERVAL_NANOS = SECONDS.toNanos(30);
     /** Most output partitions of an exchange in Trino. */
     private static final int TRINO_PARTITIONS = 1000;
 
-    private final List<URI> daemons;
+    private final DaemonNames names;
+    private final Daemons daemons;
+    private final Preference preference;
+    private final Optional<String> zone;
     private final long batchSize;
     private final long maxPageSize;
     private final DaemonProbe probe;
-    private final Map<URI, DaemonInfo> known = new ConcurrentHashMap<>();
-    private final Set<URI> refreshing = ConcurrentHashMap.newKeySet();
+    private final LongSupplier nanoTime;
+    private final AtomicLong lastLookup;
+    private final Map<Daemon, DaemonInfo> known = new ConcurrentHashMap<>();
+    private final Set<Daemon> refreshing = ConcurrentHashMap.newKeySet();
 
     @Inject
-    public Fleet(StopoverConfig config, DaemonProbe probe)
+    public Fleet(StopoverConfig config, DaemonProbe probe, Daemons daemons)
     {
-        this.daemons = config.getUris();
+        this(config, probe, daemons, NodeName.id(), System::nanoTime);
+    }
+
+    Fleet(
+            StopoverConfig config,
+            DaemonProbe probe,
+            Daemons daemons,
+            String node,
+            LongSupplier nanoTime)
+    {
+        this.probe = requireNonNull(probe, "probe is null");
+        this.daemons = requireNonNull(daemons, "daemons is null");
+        this.names = new DaemonNames(config.getUris(), probe::resolve);
+        this.zone = config.getZone();
+        this.preference = new Preference(
+                node,
+                names::isOwnMachine,
+                daemon -> zone.isPresent() && zone.equals(zoneOf(daemon)));
         this.batchSize = config.getBatchSize().toBytes();
         this.maxPageSize = config.getMaxPageSize().toBytes();
-        this.probe = requireNonNull(probe, "probe is null");
+        this.nanoTime = nanoTime;
+        this.lastLookup = new AtomicLong(nanoTime.getAsLong());
+        arrange();
+    }
+
+    /**
+     * Puts the daemons into the order of preference. One that is reached at several addresses
+     * counts once.
+     */
+    private synchronized void arrange()
+    {
+        List<Daemon> all = names.daemons();
+        known.keySet().retainAll(all);
+        Set<String> runs = new HashSet<>();
+        daemons.update(preference.order(all).stream()
+                .filter(daemon -> info(daemon).map(info -> runs.add(info.run())).orElse(true))
+                .toList());
+    }
+
+    Optional<DaemonInfo> info(Daemon daemon)
+    {
+        return Optional.ofNullable(known.get(daemon));
+    }
+
+    private Optional<String> zoneOf(Daemon daemon)
+    {
+        return info(daemon).flatMap(DaemonInfo::zone);
+    }
+
+    /** Whether both zones are known and differ: then bytes between them usually cost money. */
+    public boolean isOtherZone(Daemon daemon)
+    {
+        return zone.isPresent() && zoneOf(daemon).isPresent() && !zone.equals(zoneOf(daemon));
+    }
+
+    /** The daemon of this node's configuration that another node means. */
+    Optional<Daemon> find(Home home)
+    {
+        String run = known.entrySet().stream()
+                .filter(entry -> isAt(home.uri(), entry.getKey(), entry.getValue()))
+                .map(entry -> entry.getValue().run())
+                .findFirst()
+                .orElse(home.run());
+        List<Daemon> all = daemons.all();
+        return Stream.of(home.run(), run)
+                .flatMap(wanted -> all.stream().filter(daemon ->
+                        info(daemon).map(info -> info.run().equals(wanted)).orElse(false)))
+                .findFirst();
+    }
+
+    private static boolean isAt(URI uri, Daemon daemon, DaemonInfo info)
+    {
+        return uri.equals(DaemonNames.addressOf(daemon)) || info.advertise().contains(uri);
     }
 
     /** Bytes of a batch that every daemon accepts. */
@@ -72,37 +153,66 @@ public final class Fleet
         return known.values().stream().mapToInt(DaemonInfo::newestHandle).min();
     }
 
-    DaemonInfo ask(URI daemon)
+    DaemonInfo ask(Daemon daemon)
             throws IOException
     {
         DaemonInfo info = probe.info(daemon);
         known.put(daemon, info);
+        arrange();
         return info;
     }
 
-    /** Asks those daemons again that were restarted, or upgraded, since they answered. */
-    public void refreshRestarted()
+    /** Looks up the names of daemons now; ends within the connect timeout for each name. */
+    void lookUp()
     {
-        for (URI daemon : daemons) {
+        lastLookup.set(nanoTime.getAsLong());
+        names.lookUp();
+        arrange();
+    }
+
+    /**
+     * Asks those daemons again that were restarted, or upgraded, since they answered; and from time
+     * to time, looks up names and asks daemons that have not answered yet. In the background, and
+     * only while this node uses daemons.
+     */
+    public void keepCurrent()
+    {
+        long now = nanoTime.getAsLong();
+        long last = lastLookup.get();
+        boolean due = now - last >= LOOKUP_INTERVAL_NANOS && lastLookup.compareAndSet(last, now);
+        if (due) {
+            Thread.ofVirtual().name("stopover-fleet").start(() -> {
+                lookUp();
+                names.daemons().stream()
+                        .filter(daemon -> info(daemon).isEmpty())
+                        .forEach(this::startRefresh);
+            });
+        }
+        for (Daemon daemon : daemons.all()) {
             Optional<String> run = probe.run(daemon);
-            Optional<String> asked = Optional.ofNullable(known.get(daemon)).map(DaemonInfo::run);
-            if (run.isPresent() && !run.equals(asked) && refreshing.add(daemon)) {
-                Thread.ofVirtual().name("stopover-fleet").start(() -> refresh(daemon));
+            if (run.isPresent() && !run.equals(info(daemon).map(DaemonInfo::run))) {
+                startRefresh(daemon);
             }
+        }
+    }
+
+    private void startRefresh(Daemon daemon)
+    {
+        if (refreshing.add(daemon)) {
+            Thread.ofVirtual().name("stopover-fleet").start(() -> refresh(daemon));
         }
     }
 
     /** Asks all daemons now; each request ends within the connect timeout. */
     public void refresh()
     {
-        daemons.forEach(this::refresh);
+        daemons.all().forEach(this::refresh);
     }
 
-    private void refresh(URI daemon)
+    private void refresh(Daemon daemon)
     {
         try {
-            ask(daemon);
-            warn(daemon);
+            warn(daemon, ask(daemon));
             warnAboutDifferences();
         }
         catch (IOException e) {
@@ -114,9 +224,8 @@ public final class Fleet
     }
 
     /** Warns about what will not work with a daemon. */
-    void warn(URI daemon)
+    void warn(Daemon daemon, DaemonInfo info)
     {
-        DaemonInfo info = known.get(daemon);
         if (!info.speaks(PROTOCOL)) {
             log.warn("Stopover daemon %s speaks protocol %s to %s, this plugin speaks %s: %s",
                     daemon, info.oldestProtocol(), info.newestProtocol(), PROTOCOL,
@@ -145,11 +254,18 @@ public final class Fleet
     /** A fleet shares its base directories, and runs one version except during an upgrade. */
     void warnAboutDifferences()
     {
-        List<URI> answered = daemons.stream().filter(known::containsKey).toList();
-        for (URI other : answered) {
-            URI first = answered.getFirst();
-            DaemonInfo expected = known.get(first);
+        List<Daemon> answered = daemons.all().stream().filter(known::containsKey).toList();
+        if (answered.isEmpty()) {
+            return;
+        }
+        Daemon first = answered.getFirst();
+        DaemonInfo expected = known.get(first);
+        for (Daemon other : answered) {
             DaemonInfo actual = known.get(other);
+            if (expected == null || actual == null) {
+                // its name no longer has this address
+                continue;
+            }
             if (!actual.baseDirectories().equals(expected.baseDirectories())) {
                 log.warn("Stopover daemons differ in their base directories, so data written by one"
                                 + " cannot be read through the other: %s has %s, %s has %s",
@@ -159,6 +275,17 @@ public final class Fleet
                 log.warn("Stopover daemons differ in their version: %s runs %s, %s runs %s",
                         first, expected.version(), other, actual.version());
             }
+        }
+    }
+
+    /** Says at start what the configuration of this node forgoes. */
+    void logWhatIsForgone()
+    {
+        List<Daemon> all = daemons.all();
+        if (all.size() == 1) {
+            log.info("stopover.uris names one Stopover daemon, %s: while it is unavailable, tasks"
+                    + " of this node fail, and small outputs of several nodes are not gathered."
+                    + " Name other daemons after it to have both", all.getFirst());
         }
     }
 }

@@ -50,7 +50,6 @@ import java.net.ConnectException;
 import java.net.InetAddress;
 import java.net.NoRouteToHostException;
 import java.net.SocketTimeoutException;
-import java.net.URI;
 import java.net.UnknownHostException;
 import java.util.Optional;
 import java.util.concurrent.ScheduledFuture;
@@ -102,6 +101,7 @@ public final class HttpTransport
 
     private final CloseableHttpClient http;
     private final PoolingHttpClientConnectionManager connections;
+    private final DaemonSockets.BoundedDns dns;
     private final Token token;
     private final String node;
     private final Duration connectTimeout;
@@ -123,7 +123,8 @@ public final class HttpTransport
         this.connectTimeout = config.getConnectTimeout();
         this.timer = new ScheduledThreadPoolExecutor(1, daemonThreadsNamed("stopover-timer-%s"));
         this.timer.setRemoveOnCancelPolicy(true);
-        this.connections = connections(tls, dns);
+        this.dns = new DaemonSockets.BoundedDns(dns, connectTimeout);
+        this.connections = connections(tls);
         this.http = HttpClients.custom()
                 .setConnectionManager(new SharedConnections(connections))
                 .setRequestExecutor(new HttpRequestExecutor(HTTP1, null, null))
@@ -138,10 +139,9 @@ public final class HttpTransport
                 .build();
     }
 
-    private PoolingHttpClientConnectionManager connections(
-            StopoverTlsConfig tls, DaemonSockets.Lookup dns)
+    private PoolingHttpClientConnectionManager connections(StopoverTlsConfig tls)
     {
-        return DaemonSockets.connections(new DaemonSockets.BoundedDns(dns, connectTimeout))
+        return DaemonSockets.connections(dns)
                 .setConnectionFactory(
                         ManagedHttpClientConnectionFactory.builder().http1Config(HTTP1).build())
                 .setTlsSocketStrategy(DaemonSockets.boundedHandshake(
@@ -169,7 +169,7 @@ public final class HttpTransport
      * @throws MalformedStreamException if the response violates the protocol
      */
     public <T> T execute(
-            URI daemon,
+            Daemon daemon,
             RequestFactory requests,
             Limits limits,
             Cancellation cancellation,
@@ -190,7 +190,7 @@ public final class HttpTransport
     }
 
     private <T> T executeOnce(
-            URI daemon,
+            Daemon daemon,
             HttpUriRequestBase request,
             Optional<String> bearer,
             Limits limits,
@@ -212,7 +212,7 @@ public final class HttpTransport
         Watchdog watchdog = new Watchdog(request, limits);
         try {
             watchdog.start();
-            return http.execute(request, response -> {
+            return http.execute(daemon.target(), request, response -> {
                 if (limits.total().isEmpty()) {
                     watchdog.stop();
                 }
@@ -244,7 +244,7 @@ public final class HttpTransport
         }
     }
 
-    private RequestInfo describe(URI daemon, HttpUriRequestBase request, Limits limits)
+    private RequestInfo describe(Daemon daemon, HttpUriRequestBase request, Limits limits)
     {
         return new RequestInfo(
                 daemon,
@@ -355,8 +355,15 @@ public final class HttpTransport
         return Timeout.ofMilliseconds(duration.toMillis());
     }
 
+    /** Looks up a host name within the connect timeout. */
+    InetAddress[] resolve(String host)
+            throws UnknownHostException
+    {
+        return dns.resolve(host);
+    }
+
     /** The run of the daemon that answered last; empty before its first response. */
-    Optional<String> run(URI daemon)
+    Optional<String> run(Daemon daemon)
     {
         return runs.current(daemon);
     }

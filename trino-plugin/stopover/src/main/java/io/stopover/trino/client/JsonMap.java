@@ -128,6 +128,35 @@ final class JsonMap
         return objects;
     }
 
+    List<String> strings(String name)
+            throws MalformedJsonException
+    {
+        List<String> strings = new ArrayList<>();
+        for (Object element : member(name, List.class)) {
+            if (!(element instanceof String string)) {
+                throw new MalformedJsonException(
+                        "expected an array of strings in JSON member '%s'".formatted(name));
+            }
+            strings.add(string);
+        }
+        return strings;
+    }
+
+    List<long[]> integerPairs(String name)
+            throws MalformedJsonException
+    {
+        List<long[]> pairs = new ArrayList<>();
+        for (Object element : member(name, List.class)) {
+            if (!(element instanceof List<?> pair && pair.size() == 2
+                    && pair.get(0) instanceof Long first && pair.get(1) instanceof Long second)) {
+                throw new MalformedJsonException(
+                        "expected pairs of numbers in JSON member '%s'".formatted(name));
+            }
+            pairs.add(new long[] {first, second});
+        }
+        return pairs;
+    }
+
     private <T> T member(String name, Class<T> type)
             throws MalformedJsonException
     {

@@ -30,6 +30,13 @@ final class NodeName
         return id == null ? host() : "%s (node.id %s)".formatted(host(), id);
     }
 
+    /** Tells the nodes of a cluster apart, and stays the same over restarts. */
+    static String id()
+    {
+        String id = System.getProperty("node.id");
+        return id == null ? host() : id;
+    }
+
     private static String host()
     {
         String host = System.getenv("HOSTNAME");

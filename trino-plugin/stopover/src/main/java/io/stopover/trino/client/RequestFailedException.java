@@ -55,9 +55,9 @@ public final class RequestFailedException
         return switch (kind) {
             case REFUSED -> "start the daemon, or correct stopover.uris";
             case UNREACHABLE -> "check that this node can resolve and reach %s, or correct"
-                    .formatted(request.daemon().getAuthority()) + " stopover.uris";
+                    .formatted(request.daemon().uri().getAuthority()) + " stopover.uris";
             case TIMED_OUT -> "check the daemon's log and %s/readyz, or raise %s"
-                    .formatted(request.daemon(), request.timeoutProperty());
+                    .formatted(request.daemon().uri(), request.timeoutProperty());
             default -> "check the daemon's log for a restart, and any proxy in between";
         };
     }

@@ -13,8 +13,6 @@
  */
 package io.stopover.trino.client;
 
-import java.net.URI;
-
 import static java.util.Objects.requireNonNull;
 
 /**
@@ -26,7 +24,7 @@ import static java.util.Objects.requireNonNull;
  * @param timeoutProperty the property that limits the duration of the request
  */
 public record RequestInfo(
-        URI daemon, String method, String path, String id, String node, String timeoutProperty)
+        Daemon daemon, String method, String path, String id, String node, String timeoutProperty)
 {
     public RequestInfo
     {
@@ -42,6 +40,12 @@ public record RequestInfo(
     String failure(String what, String advice)
     {
         return "%s %s%s failed: %s (request %s from node %s)%s".formatted(
-                method, daemon, path, what, id, node, advice.isEmpty() ? "" : "; " + advice);
+                method, daemon.url(path), address(), what, id, node,
+                advice.isEmpty() ? "" : "; " + advice);
+    }
+
+    private String address()
+    {
+        return daemon.address().map(ip -> " (%s)".formatted(ip.getHostAddress())).orElse("");
     }
 }

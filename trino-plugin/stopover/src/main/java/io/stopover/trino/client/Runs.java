@@ -16,15 +16,14 @@ package io.stopover.trino.client;
 import com.google.errorprone.annotations.concurrent.GuardedBy;
 import io.airlift.log.Logger;
 
-import java.net.URI;
 import java.util.HashMap;
 import java.util.Map;
 import java.util.Optional;
 
 /**
- * Which run of a daemon answers at each URI, from the header of its responses. A run that returns
- * after another one had answered did not end: several daemons answer behind one URI, as behind a
- * load balancer, where most sinks would be lost.
+ * Which run answers at each address of a daemon, from the header of its responses. A run that
+ * returns after another one had answered did not end: several daemons answer behind one address, as
+ * behind a load balancer, where most sinks would be lost.
  */
 final class Runs
 {
@@ -40,9 +39,9 @@ final class Runs
     }
 
     @GuardedBy("this")
-    private final Map<URI, Observed> daemons = new HashMap<>();
+    private final Map<Daemon, Observed> daemons = new HashMap<>();
 
-    synchronized void observe(URI daemon, String run)
+    synchronized void observe(Daemon daemon, String run)
     {
         Observed observed = daemons.computeIfAbsent(daemon, _ -> new Observed());
         if (run.equals(observed.current)) {
@@ -59,7 +58,7 @@ final class Runs
     }
 
     /** The run that answered last; empty before the first response. */
-    synchronized Optional<String> current(URI daemon)
+    synchronized Optional<String> current(Daemon daemon)
     {
         return Optional.ofNullable(daemons.get(daemon)).map(observed -> observed.current);
     }

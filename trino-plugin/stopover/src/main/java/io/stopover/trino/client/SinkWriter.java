@@ -18,8 +18,8 @@ import io.stopover.trino.wire.PageBatch;
 import io.stopover.trino.wire.SinkTotals;
 
 import java.io.IOException;
-import java.net.URI;
 import java.util.LinkedHashSet;
+import java.util.Optional;
 import java.util.Set;
 import java.util.function.Supplier;
 
@@ -30,41 +30,55 @@ import static java.util.Objects.requireNonNull;
  * batch; the attempt then stays at that daemon. Requests without a response are repeated: the
  * daemon accepts a batch once, and repeats the answer to a finish. Blocks the calling thread; not
  * thread-safe, except for {@link #declareSink}.
+ *
+ * <p>An attempt of at most one batch goes to its home first, if it has one. The home is asked once;
+ * if it does not commit the attempt in time, all of it is written as any other. The home may commit
+ * it nevertheless: a reader then gets one of the two, whole.
  */
 public final class SinkWriter
 {
     private final DaemonClient client;
     private final DaemonFailover failover;
+    private final Fleet fleet;
     private final SinkId sink;
+    /** Another daemon than the preferred one. */
+    private final Optional<Daemon> home;
     private final Supplier<Backoff> backoffs;
     private final Cancellation cancellation;
     private final SinkTotals totals = new SinkTotals();
     /** Daemons that may hold pages of the attempt. */
-    private final Set<URI> touched = new LinkedHashSet<>();
+    private final Set<Daemon> touched = new LinkedHashSet<>();
     /** The daemon that accepted the first batch. */
-    private URI home;
+    private Daemon owner;
     /** The daemon that has yet to answer the first batch; null before and afterwards. */
-    private volatile URI firstBatchDaemon;
+    private volatile Daemon firstBatchDaemon;
     private long operations;
     private long requests;
+    private long homeBytes;
+    private long otherZoneBytes;
 
     public SinkWriter(
             DaemonClient client,
             DaemonFailover failover,
+            Fleet fleet,
             SinkId sink,
+            Optional<Daemon> home,
             Supplier<Backoff> backoffs,
             Cancellation cancellation)
     {
         this.client = requireNonNull(client, "client is null");
         this.failover = requireNonNull(failover, "failover is null");
+        this.fleet = requireNonNull(fleet, "fleet is null");
         this.sink = requireNonNull(sink, "sink is null");
+        this.home = requireNonNull(home, "home is null");
         this.backoffs = requireNonNull(backoffs, "backoffs is null");
         this.cancellation = requireNonNull(cancellation, "cancellation is null");
     }
 
     /**
-     * Declares the attempt at the daemon that the first batch would go to now. The daemon can then
-     * check in advance that the exchange is open, and knows which sinks may share a segment.
+     * Declares the attempt at its home, or else at the daemon that the first batch would go to now.
+     * The daemon can then check in advance that the exchange is open, and knows which sinks may
+     * share a segment.
      *
      * <p>Nothing depends on its success. It may run concurrently with every other method, so it is
      * not cancelled with them: it ends within the request timeout. A daemon that does not answer by
@@ -72,7 +86,7 @@ public final class SinkWriter
      */
     public void declareSink()
     {
-        failover.tryOnce(daemon -> {
+        failover.tryOnce(home.orElseGet(failover.daemons()::preferred), daemon -> {
             try {
                 client.declareSink(daemon, sink, new Cancellation());
             }
@@ -97,17 +111,98 @@ public final class SinkWriter
         return Math.max(0, requests - operations);
     }
 
+    /** Page bytes that were committed at the home. */
+    public long homeBytes()
+    {
+        return homeBytes;
+    }
+
+    /** Page bytes that a daemon of another zone accepted. */
+    public long otherZoneBytes()
+    {
+        return otherZoneBytes;
+    }
+
+    /** Whether a daemon has accepted a batch: then the attempt stays there. */
+    public boolean hasOwner()
+    {
+        return owner != null;
+    }
+
+    /**
+     * Writes an attempt that has at most one batch, and returns after it is committed. No batch was
+     * sent before.
+     */
+    public void commit(Optional<PageBatch> batch)
+            throws IOException
+    {
+        if (home.isPresent() && failover.daemons().isInRotation(home.get())
+                && commitAtHome(home.get(), batch)) {
+            return;
+        }
+        if (batch.isPresent()) {
+            send(batch.get());
+        }
+        finish();
+        // releases its memory
+        home.filter(touched::contains).ifPresent(daemon -> failover.inBackground(daemon, _ -> {
+            client.abort(daemon, sink, new Cancellation());
+            return null;
+        }));
+    }
+
+    private boolean commitAtHome(Daemon daemon, Optional<PageBatch> batch)
+            throws CancelledException
+    {
+        SinkTotals whole = new SinkTotals();
+        batch.ifPresent(whole::add);
+        try {
+            failover.once(daemon, _ -> {
+                if (batch.isPresent()) {
+                    sendToHome(daemon, batch.get());
+                }
+                requests++;
+                client.finishAtHome(daemon, sink, whole, cancellation);
+                return null;
+            });
+        }
+        catch (CancelledException e) {
+            throw e;
+        }
+        catch (IOException e) {
+            // logged; the attempt has another way
+            return false;
+        }
+        operations += whole.batches() + 1;
+        homeBytes = whole.bytes();
+        return true;
+    }
+
+    private void sendToHome(Daemon daemon, PageBatch batch)
+            throws IOException
+    {
+        try {
+            sendFirst(daemon, batch, true);
+        }
+        catch (ProblemException e) {
+            // it did not accept the batch
+            touched.remove(daemon);
+            throw e;
+        }
+    }
+
     public void send(PageBatch batch)
             throws IOException
     {
         operations++;
-        if (home == null) {
-            home = failover.call(
-                    daemon -> sendFirst(daemon, batch), backoffs.get(), cancellation);
+        if (owner == null) {
+            owner = failover.call(
+                    daemon -> sendFirst(daemon, batch, false), backoffs.get(), cancellation);
+            home.filter(daemon -> !touched.contains(daemon)).ifPresent(this::withdraw);
         }
         else {
             failover.callPinned(
-                    pin(home, false),
+                    pin(owner, false),
                     daemon -> {
                         requests++;
                         client.pages(daemon, sink, totals.batches(), batch, cancellation);
@@ -115,8 +210,24 @@ public final class SinkWriter
                     },
                     backoffs.get(),
                     cancellation);
+            countZone(owner, batch);
         }
         totals.add(batch);
+    }
+
+    private void withdraw(Daemon daemon)
+    {
+        failover.inBackground(daemon, _ -> {
+            client.withdrawSink(daemon, sink, new Cancellation());
+            return null;
+        });
+    }
+
+    private void countZone(Daemon daemon, PageBatch batch)
+    {
+        if (fleet.isOtherZone(daemon)) {
+            otherZoneBytes += batch.pageBytes();
+        }
     }
 
     /**
@@ -124,14 +235,19 @@ public final class SinkWriter
      * for the attempt. Only the one that is finished becomes visible; the other is deleted with the
      * exchange.
      */
-    private URI sendFirst(URI daemon, PageBatch batch)
+    private Daemon sendFirst(Daemon daemon, PageBatch batch, boolean atHome)
             throws IOException
     {
         requests++;
         boolean added = touched.add(daemon);
         firstBatchDaemon = daemon;
         try {
-            client.pages(daemon, sink, 0, batch, cancellation);
+            if (atHome) {
+                client.pagesAtHome(daemon, sink, batch, cancellation);
+            }
+            else {
+                client.pages(daemon, sink, 0, batch, cancellation);
+            }
         }
         catch (RequestFailedException e) {
             if (added && e.isUnsent()) {
@@ -142,10 +258,11 @@ public final class SinkWriter
         finally {
             firstBatchDaemon = null;
         }
+        countZone(daemon, batch);
         return daemon;
     }
 
-    private Pin pin(URI daemon, boolean confirmable)
+    private Pin pin(Daemon daemon, boolean confirmable)
     {
         return new Pin(
                 daemon, confirmable, cause -> new DaemonGoneException(sink, daemon, cause));
@@ -156,15 +273,15 @@ public final class SinkWriter
             throws IOException
     {
         operations++;
-        if (home == null) {
+        if (owner == null) {
             failover.call(this::finishAt, backoffs.get(), cancellation);
         }
         else {
-            failover.callPinned(pin(home, true), this::finishAt, backoffs.get(), cancellation);
+            failover.callPinned(pin(owner, true), this::finishAt, backoffs.get(), cancellation);
         }
     }
 
-    private Void finishAt(URI daemon)
+    private Void finishAt(Daemon daemon)
             throws IOException
     {
         requests++;
@@ -180,7 +297,7 @@ public final class SinkWriter
             throws IOException
     {
         IOException failure = null;
-        for (URI daemon : touched) {
+        for (Daemon daemon : touched) {
             try {
                 failover.callPinned(
                         pin(daemon, false),

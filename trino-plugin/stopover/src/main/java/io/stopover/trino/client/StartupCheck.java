@@ -15,20 +15,17 @@ package io.stopover.trino.client;
 
 import com.google.inject.Inject;
 import io.airlift.log.Logger;
-import io.stopover.trino.StopoverConfig;
 import jakarta.annotation.PostConstruct;
 
 import java.io.IOException;
-import java.net.URI;
 import java.util.LinkedHashMap;
-import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CompletableFuture;
 
 import static java.util.Objects.requireNonNull;
 
 /**
- * Checks every configured daemon once at start and logs the result: reached, token accepted,
+ * Checks every daemon once at start and logs the result: reached, token accepted,
  * version, base directories; or a warning with the remedy. Runs in the background, and Trino
  * starts whatever it finds: a daemon may start later than its node.
  */
@@ -36,17 +33,17 @@ public final class StartupCheck
 {
     private static final Logger log = Logger.get(StartupCheck.class);
 
-    private record Report(URI daemon, DaemonInfo info, Readiness readiness) {}
+    private record Report(Daemon daemon, DaemonInfo info, Readiness readiness) {}
 
-    private final List<URI> daemons;
+    private final Daemons daemons;
     private final DaemonProbe probe;
     private final Fleet fleet;
     private final CompletableFuture<Void> finished = new CompletableFuture<>();
 
     @Inject
-    public StartupCheck(StopoverConfig config, DaemonProbe probe, Fleet fleet)
+    public StartupCheck(Daemons daemons, DaemonProbe probe, Fleet fleet)
     {
-        this.daemons = config.getUris();
+        this.daemons = requireNonNull(daemons, "daemons is null");
         this.probe = requireNonNull(probe, "probe is null");
         this.fleet = requireNonNull(fleet, "fleet is null");
     }
@@ -71,8 +68,9 @@ public final class StartupCheck
 
     private void run()
     {
-        Map<URI, CompletableFuture<Report>> checks = new LinkedHashMap<>();
-        for (URI daemon : daemons) {
+        fleet.lookUp();
+        Map<Daemon, CompletableFuture<Report>> checks = new LinkedHashMap<>();
+        for (Daemon daemon : daemons.all()) {
             CompletableFuture<Report> check = new CompletableFuture<>();
             Thread.ofVirtual().name("stopover-startup-check").start(() -> {
                 try {
@@ -93,9 +91,10 @@ public final class StartupCheck
             }
         });
         fleet.warnAboutDifferences();
+        fleet.logWhatIsForgone();
     }
 
-    private Report check(URI daemon)
+    private Report check(Daemon daemon)
             throws IOException
     {
         // in this order: the first request needs no token, so each failure has one cause
@@ -111,17 +110,17 @@ public final class StartupCheck
         for (String base : report.readiness().unhealthy()) {
             log.warn("Stopover daemon %s cannot use its base directory %s", report.daemon(), base);
         }
-        fleet.warn(report.daemon());
+        fleet.warn(report.daemon(), report.info());
     }
 
-    private static void logFailure(URI daemon, Throwable failure)
+    private static void logFailure(Daemon daemon, Throwable failure)
     {
         if (failure instanceof CancelledException) {
             return;
         }
         if (failure instanceof ProblemException problem && problem.problem().status() == 503) {
             log.warn("Stopover daemon %s runs but is not ready: it is starting or draining, or no"
-                    + " exchange can be opened through it; see %s/readyz", daemon, daemon);
+                    + " exchange can be opened through it; see %s", daemon, daemon.url("/readyz"));
             return;
         }
         log.warn(

@@ -31,9 +31,9 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 class TestDaemons
 {
-    private static final URI A = URI.create("http://a:7077");
-    private static final URI B = URI.create("http://b:7077");
-    private static final URI C = URI.create("http://c:7077");
+    private static final Daemon A = Daemon.of(URI.create("http://a:7077"));
+    private static final Daemon B = Daemon.of(URI.create("http://b:7077"));
+    private static final Daemon C = Daemon.of(URI.create("http://c:7077"));
 
     private final TestingClock clock = new TestingClock();
     private final Daemons daemons =

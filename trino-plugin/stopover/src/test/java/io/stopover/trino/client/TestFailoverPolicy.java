@@ -52,9 +52,9 @@ import static org.assertj.core.api.Assertions.assertThat;
 /** Decisions for every kind of failure, without I/O and on a clock of the test. */
 class TestFailoverPolicy
 {
-    private static final URI A = URI.create("http://a:7077");
-    private static final URI B = URI.create("http://b:7077");
-    private static final URI C = URI.create("http://c:7077");
+    private static final Daemon A = Daemon.of(URI.create("http://a:7077"));
+    private static final Daemon B = Daemon.of(URI.create("http://b:7077"));
+    private static final Daemon C = Daemon.of(URI.create("http://c:7077"));
     private static final List<FailureKind> RETRYABLE = List.of(
             REFUSED, UNREACHABLE, TIMED_OUT, DISCONNECTED, CORRUPT, DRAINING, UNAVAILABLE);
     private static final double BUDGET_SECONDS = 30;
@@ -62,7 +62,7 @@ class TestFailoverPolicy
     private final TestingClock clock = new TestingClock();
     private Daemons daemons = daemons(A, B);
 
-    private Daemons daemons(URI... uris)
+    private Daemons daemons(Daemon... uris)
     {
         return new Daemons(List.of(uris), SECONDS.toNanos(1), SECONDS.toNanos(30), clock);
     }
@@ -88,7 +88,7 @@ class TestFailoverPolicy
         return FailoverPolicy.pinned(daemons, backoff(BUDGET_SECONDS), pin);
     }
 
-    private static void assertAsks(FailoverPolicy policy, URI daemon)
+    private static void assertAsks(FailoverPolicy policy, Daemon daemon)
     {
         assertThat(policy.next()).isEqualTo(new Ask(daemon));
     }
@@ -108,12 +108,12 @@ class TestFailoverPolicy
     }
 
     /** Answers every question with the same failure; returns the daemons asked before giving up. */
-    private List<URI> exhaust(FailoverPolicy policy, FailureKind kind, double requestSeconds)
+    private List<Daemon> exhaust(FailoverPolicy policy, FailureKind kind, double requestSeconds)
     {
-        List<URI> asked = new ArrayList<>();
+        List<Daemon> asked = new ArrayList<>();
         while (true) {
             switch (policy.next()) {
-                case Ask(URI daemon) -> {
+                case Ask(Daemon daemon) -> {
                     asked.add(daemon);
                     clock.advanceSeconds(requestSeconds);
                     policy.failed(daemon, failure(kind));
@@ -201,7 +201,7 @@ class TestFailoverPolicy
         daemons = daemons(A, B, C);
         daemons.failed(A, TIMED_OUT, daemons.now());
         daemons.failed(C, REFUSED, daemons.now());
-        List<URI> asked = exhaust(anyDaemon(), UNAVAILABLE, 1);
+        List<Daemon> asked = exhaust(anyDaemon(), UNAVAILABLE, 1);
         assertThat(asked.getFirst()).isEqualTo(B);
         assertThat(asked.subList(asked.size() - 2, asked.size())).containsExactly(A, C);
         assertThat(asked.subList(0, asked.size() - 2)).hasSizeGreaterThan(3).containsOnly(B);
@@ -263,7 +263,7 @@ class TestFailoverPolicy
         IOException exhausted = null;
         while (exhausted == null) {
             switch (policy.next()) {
-                case Ask(URI daemon) -> {
+                case Ask(Daemon daemon) -> {
                     assertThat(daemon).isEqualTo(B);
                     policy.failed(B, refused);
                 }
@@ -300,7 +300,7 @@ class TestFailoverPolicy
         int attempts = 0;
         while (exception == null) {
             switch (policy.next()) {
-                case Ask(URI daemon) -> {
+                case Ask(Daemon daemon) -> {
                     attempts++;
                     clock.advanceSeconds(20);
                     policy.failed(daemon, new RequestFailedException(
@@ -398,10 +398,10 @@ class TestFailoverPolicy
         daemons = daemons(A, B, C);
         for (FailureKind kind : List.of(TIMED_OUT, DISCONNECTED, CORRUPT, UNAVAILABLE)) {
             FailoverPolicy policy = pinned(true);
-            List<URI> asked = new ArrayList<>();
+            List<Daemon> asked = new ArrayList<>();
             while (asked.isEmpty() || asked.getLast().equals(A)) {
                 switch (policy.next()) {
-                    case Ask(URI daemon) -> {
+                    case Ask(Daemon daemon) -> {
                         asked.add(daemon);
                         if (daemon.equals(A)) {
                             clock.advanceSeconds(40);
@@ -423,10 +423,10 @@ class TestFailoverPolicy
         daemons = daemons(A, B, C);
         FailoverPolicy policy = pinned(true);
         IOException failure = null;
-        List<URI> asked = new ArrayList<>();
+        List<Daemon> asked = new ArrayList<>();
         while (failure == null) {
             switch (policy.next()) {
-                case Ask(URI daemon) -> {
+                case Ask(Daemon daemon) -> {
                     asked.add(daemon);
                     policy.failed(daemon, Map.of(
                             A, failure(TIMED_OUT),
@@ -480,10 +480,10 @@ class TestFailoverPolicy
     {
         for (int seed = 0; seed < 5_000; seed++) {
             Random random = new Random(seed);
-            List<URI> uris = IntStream.range(0, 1 + random.nextInt(4))
-                    .mapToObj(i -> URI.create("http://daemon-" + i))
+            List<Daemon> uris = IntStream.range(0, 1 + random.nextInt(4))
+                    .mapToObj(i -> Daemon.of(URI.create("http://daemon-" + i)))
                     .toList();
-            daemons = daemons(uris.toArray(URI[]::new));
+            daemons = daemons(uris.toArray(Daemon[]::new));
             uris.forEach(uri -> {
                 if (random.nextInt(3) == 0) {
                     daemons.failed(uri, TIMED_OUT, daemons.now());
@@ -500,13 +500,13 @@ class TestFailoverPolicy
             int seed,
             Random random,
             FailoverPolicy policy,
-            List<URI> uris,
+            List<Daemon> uris,
             double timeout,
             double budget)
     {
         String description = "seed %s".formatted(seed);
-        Set<URI> rejectedBy = new HashSet<>();
-        Map<URI, Integer> asked = new HashMap<>();
+        Set<Daemon> rejectedBy = new HashSet<>();
+        Map<Daemon, Integer> asked = new HashMap<>();
         boolean fatal = false;
         int retryable = 0;
         long start = clock.getAsLong();
@@ -520,7 +520,7 @@ class TestFailoverPolicy
                 daemons.claimProbes().forEach(uri -> daemons.probed(uri, random.nextBoolean()));
                 continue;
             }
-            URI daemon = ((Ask) decision).daemon();
+            Daemon daemon = ((Ask) decision).daemon();
             assertThat(rejectedBy).as(description).doesNotContain(daemon);
             assertThat(fatal).as(description).isFalse();
             asked.merge(daemon, 1, Integer::sum);

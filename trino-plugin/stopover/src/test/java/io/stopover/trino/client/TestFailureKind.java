@@ -32,7 +32,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 class TestFailureKind
 {
     static final RequestInfo REQUEST = new RequestInfo(
-            URI.create("http://daemon:7077"),
+            Daemon.of(URI.create("http://daemon:7077")),
             "POST",
             "/v1/exchanges/exchange/sinks/0/0/finish",
             "0123456789abcdef",
@@ -47,6 +47,7 @@ class TestFailureKind
         assertThat(kind("forbidden", false)).isEqualTo(UNAUTHORIZED);
         assertThat(kind("exchange-closed", false)).isEqualTo(FINAL);
         assertThat(kind("exchange-conflict", false)).isEqualTo(FINAL);
+        assertThat(kind("too-much-stored", false)).isEqualTo(FINAL);
         assertThat(kind("storage-unavailable", true)).isEqualTo(UNAVAILABLE);
         assertThat(kind("overloaded", true)).isEqualTo(UNAVAILABLE);
         assertThat(kind("invalid-handle", false)).isEqualTo(REJECTED);

@@ -144,20 +144,20 @@ class TestHttpTransport
         return server.getLocalPort();
     }
 
-    private static URI http(int port)
+    private static Daemon http(int port)
     {
-        return URI.create("http://127.0.0.1:" + port);
+        return Daemon.of(URI.create("http://127.0.0.1:" + port));
     }
 
-    private static void get(HttpTransport transport, URI daemon, Limits limits)
+    private static void get(HttpTransport transport, Daemon daemon, Limits limits)
             throws IOException
     {
         transport.execute(
-                daemon, () -> new HttpGet(daemon + "/v1/exchanges/exchange"), limits,
+                daemon, () -> new HttpGet(daemon.url("/v1/exchanges/exchange")), limits,
                 new Cancellation(), response -> response.getEntity().getContent().readAllBytes());
     }
 
-    private static FailureKind kindOf(HttpTransport transport, URI daemon, Limits limits)
+    private static FailureKind kindOf(HttpTransport transport, Daemon daemon, Limits limits)
     {
         long start = System.nanoTime();
         RequestFailedException failure = catchThrowableOfType(
@@ -233,7 +233,7 @@ class TestHttpTransport
             throws Exception
     {
         int port = serve(_ -> Thread.sleep(60_000));
-        URI daemon = URI.create("https://127.0.0.1:" + port);
+        Daemon daemon = Daemon.of(URI.create("https://127.0.0.1:" + port));
         assertThat(kindOf(transport(), daemon, LONG)).isEqualTo(FailureKind.UNREACHABLE);
     }
 
@@ -251,7 +251,7 @@ class TestHttpTransport
                 Thread.sleep(100);
             }
         });
-        URI daemon = URI.create("https://127.0.0.1:" + port);
+        Daemon daemon = Daemon.of(URI.create("https://127.0.0.1:" + port));
         assertThat(kindOf(transport(), daemon, LONG)).isEqualTo(FailureKind.UNREACHABLE);
     }
 
@@ -260,7 +260,7 @@ class TestHttpTransport
             throws Exception
     {
         int port = serve(Socket::close);
-        URI daemon = URI.create("https://127.0.0.1:" + port);
+        Daemon daemon = Daemon.of(URI.create("https://127.0.0.1:" + port));
         assertThat(kindOf(transport(), daemon, LONG)).isEqualTo(FailureKind.DISCONNECTED);
     }
 
@@ -276,8 +276,8 @@ class TestHttpTransport
         try (ExecutorService executor = Executors.newVirtualThreadPerTaskExecutor()) {
             List<Future<FailureKind>> kinds = new ArrayList<>();
             for (int i = 0; i < 20; i++) {
-                kinds.add(executor.submit(
-                        () -> kindOf(transport, URI.create("http://hung.test:7077"), LONG)));
+                Daemon hung = Daemon.of(URI.create("http://hung.test:7077"));
+                kinds.add(executor.submit(() -> kindOf(transport, hung, LONG)));
             }
             for (Future<FailureKind> kind : kinds) {
                 assertThat(kind.get()).isEqualTo(FailureKind.UNREACHABLE);
@@ -305,7 +305,7 @@ class TestHttpTransport
         HttpTransport transport = transport(host -> {
             throw new UnknownHostException(host);
         });
-        assertThat(kindOf(transport, URI.create("http://unknown.test:7077"), LONG))
+        assertThat(kindOf(transport, Daemon.of(URI.create("http://unknown.test:7077")), LONG))
                 .isEqualTo(FailureKind.UNREACHABLE);
     }
 
@@ -437,20 +437,24 @@ class TestHttpTransport
         });
         server.start();
         resources.add(() -> server.stop(0));
-        URI daemon = http(server.getAddress().getPort());
+        Daemon daemon = http(server.getAddress().getPort());
         HttpTransport transport = transport();
         for (int i = 0; i < 3; i++) {
             assertThatThrownBy(() -> transport.execute(
                     daemon,
                     () -> {
-                        HttpPost post = new HttpPost(daemon + "/");
+                        HttpPost post = new HttpPost(daemon.url("/"));
                         post.setEntity(new FailingEntity());
                         return post;
                     },
                     LONG, new Cancellation(), _ -> null))
                     .isInstanceOf(OutOfMemoryError.class);
             transport.execute(
-                    daemon, () -> new HttpGet(daemon + "/"), LONG, new Cancellation(), _ -> null);
+                    daemon,
+                    () -> new HttpGet(daemon.url("/")),
+                    LONG,
+                    new Cancellation(),
+                    _ -> null);
         }
     }
 

@@ -13,6 +13,7 @@
  */
 package io.stopover.trino.client;
 
+import io.stopover.trino.StopoverConfig;
 import io.stopover.trino.StopoverTlsConfig;
 import org.apache.hc.core5.http.protocol.HttpCoreContext;
 import org.junit.jupiter.api.Test;
@@ -28,10 +29,12 @@ import javax.net.ssl.SSLSocket;
 import java.io.IOException;
 import java.net.InetAddress;
 import java.net.Socket;
+import java.net.URI;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.security.KeyStore;
 import java.util.Base64;
+import java.util.Optional;
 import java.util.concurrent.atomic.AtomicLong;
 
 import static java.nio.charset.StandardCharsets.US_ASCII;
@@ -75,6 +78,37 @@ class TestReloadingTlsSockets
         }
     }
 
+    /** A certificate need not name each address of a pool. */
+    @Test
+    void testCertificateIsVerifiedAgainstTheConfiguredNameWhateverTheAddress()
+            throws Exception
+    {
+        KeyStore pool = certificate("pool", "dns:pool.test");
+        Path truststore = Files.writeString(directory.resolve("pool.pem"), pem(pool));
+        StopoverConfig config = new StopoverConfig();
+        HttpTransport transport = new HttpTransport(
+                config,
+                new StopoverTlsConfig().setTruststorePath(truststore.toFile()),
+                new Token(config));
+        Optional<InetAddress> address = Optional.of(InetAddress.getLoopbackAddress());
+        try (SSLServerSocket server = server(pool)) {
+            int port = server.getLocalPort();
+            Daemon named = new Daemon(URI.create("https://pool.test:" + port), address);
+            assertThatThrownBy(() -> new DaemonProbe(transport, config).info(named))
+                    .as("trusted, but it does not speak HTTP")
+                    .isInstanceOf(RequestFailedException.class)
+                    .hasMessageContaining("the connection broke")
+                    .hasMessageContaining("https://pool.test:" + port)
+                    .hasMessageContaining("(127.0.0.1)");
+            Daemon other = new Daemon(URI.create("https://other.test:" + port), address);
+            assertThatThrownBy(() -> new DaemonProbe(transport, config).info(other))
+                    .isInstanceOf(DaemonNotTrustedException.class);
+        }
+        finally {
+            transport.close();
+        }
+    }
+
     private static void connect(ReloadingTlsSockets sockets, SSLServerSocket server)
             throws IOException
     {
@@ -113,11 +147,17 @@ class TestReloadingTlsSockets
     private KeyStore certificate(String name)
             throws Exception
     {
+        return certificate(name, "ip:127.0.0.1");
+    }
+
+    private KeyStore certificate(String name, String subject)
+            throws Exception
+    {
         Path file = directory.resolve(name + ".p12");
         Process keytool = new ProcessBuilder(
                 Path.of(System.getProperty("java.home"), "bin", "keytool").toString(),
                 "-genkeypair", "-alias", name, "-keyalg", "EC", "-groupname", "secp256r1",
-                "-dname", "CN=" + name, "-ext", "SAN=ip:127.0.0.1", "-validity", "2",
+                "-dname", "CN=" + name, "-ext", "SAN=" + subject, "-validity", "2",
                 "-storetype", "PKCS12", "-keystore", file.toString(), "-storepass", PASSWORD)
                 .inheritIO()
                 .start();

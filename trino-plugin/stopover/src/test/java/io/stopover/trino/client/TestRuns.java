@@ -23,7 +23,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 /** 39 of 40 sinks were lost behind a load balancer, and nothing said why. */
 class TestRuns
 {
-    private static final URI DAEMON = URI.create("http://pool:7077");
+    private static final Daemon DAEMON = Daemon.of(URI.create("http://pool:7077"));
 
     private final Runs runs = new Runs();
 

@@ -28,6 +28,7 @@ import org.junit.jupiter.api.Timeout;
 import java.net.InetAddress;
 import java.net.UnknownHostException;
 import java.util.List;
+import java.util.Optional;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
 
@@ -76,7 +77,9 @@ class TestSinkWriter
         return new SinkWriter(
                 client,
                 failover,
+                new Fleet(config, new DaemonProbe(transport, config), daemons),
                 SINK,
+                Optional.empty(),
                 () -> new Backoff(
                         delays, new Duration(retryMillis, MILLISECONDS), System::nanoTime),
                 new Cancellation());

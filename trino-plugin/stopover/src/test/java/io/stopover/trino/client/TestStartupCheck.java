@@ -47,8 +47,13 @@ class TestStartupCheck
 
     private List<String> check()
     {
+        return check(first, second);
+    }
+
+    private List<String> check(FakeDaemon... daemonsOfTheNode)
+    {
         StopoverConfig config = new StopoverConfig()
-                .setUris(Stream.of(first, second)
+                .setUris(Stream.of(daemonsOfTheNode)
                         .map(daemon -> daemon.uri().toString())
                         .collect(joining(",")))
                 .setToken("secret-of-the-test")
@@ -56,8 +61,9 @@ class TestStartupCheck
         HttpTransport transport =
                 new HttpTransport(config, new StopoverTlsConfig(), new Token(config));
         DaemonProbe probe = new DaemonProbe(transport, config);
-        fleet = new Fleet(config, probe);
-        StartupCheck check = new StartupCheck(config, probe, fleet);
+        Daemons daemons = new Daemons(config);
+        fleet = new Fleet(config, probe, daemons);
+        StartupCheck check = new StartupCheck(daemons, probe, fleet);
         try {
             return TestFailureLog.messages(StartupCheck.class.getPackageName(), () -> {
                 check.start();
@@ -111,6 +117,14 @@ class TestStartupCheck
                 {"name": "main", "uri": "file:///data", "healthy": false, "error": "disk full"}""");
         assertThat(check()).contains("WARNING Stopover daemon %s cannot use its base directory "
                 .formatted(first.uri()) + "main (disk full)");
+    }
+
+    @Test
+    void testNodeThatNamesOneDaemonIsToldWhatItForgoes()
+    {
+        assertThat(check(first)).last().asString()
+                .startsWith("INFO stopover.uris names one Stopover daemon, " + first.uri())
+                .contains("small outputs of several nodes are not gathered");
     }
 
     /** Four of six queries failed, and nothing said why. */

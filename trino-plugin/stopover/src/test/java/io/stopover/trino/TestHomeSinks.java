@@ -1,0 +1,336 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
+package io.stopover.trino;
+
+import io.airlift.slice.Slices;
+import io.stopover.trino.FakeDaemon.Fault;
+import io.trino.spi.exchange.Exchange;
+import io.trino.spi.exchange.ExchangeManager;
+import io.trino.spi.exchange.ExchangeSink;
+import io.trino.spi.exchange.ExchangeSinkInstanceHandle;
+import io.trino.spi.exchange.ExchangeSource;
+import io.trino.spi.exchange.ExchangeSourceHandle;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
+
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.function.BooleanSupplier;
+
+import static io.stopover.trino.FakeDaemon.hang;
+import static io.stopover.trino.FakeDaemon.hangAfterExecution;
+import static io.stopover.trino.FakeDaemon.loseResponse;
+import static io.stopover.trino.FakeDaemon.problem;
+import static io.stopover.trino.FakeDaemon.truncate;
+import static io.stopover.trino.Testing.exchange;
+import static io.stopover.trino.Testing.handles;
+import static io.stopover.trino.Testing.metric;
+import static io.stopover.trino.Testing.readAll;
+import static io.stopover.trino.Testing.source;
+import static java.util.concurrent.TimeUnit.SECONDS;
+import static org.assertj.core.api.Assertions.assertThat;
+
+/** Small sinks meet at a home, and nothing is lost or fails if they cannot. */
+@Timeout(60)
+class TestHomeSinks
+{
+    private static final Map<String, String> PROPERTIES = Map.of(
+            "stopover.homes", "true",
+            "stopover.home-timeout", "300ms",
+            "stopover.request-timeout", "500ms",
+            "stopover.batch-size", "64kB",
+            "stopover.sink-max-buffered", "256kB",
+            "stopover.daemon-cooldown", "1ms",
+            "stopover.daemon-max-cooldown", "1ms");
+
+    private final FakeDaemon.Store store = new FakeDaemon.Store();
+    /** The preferred daemon of the node. */
+    private final FakeDaemon own = new FakeDaemon(store);
+    private final FakeDaemon home = new FakeDaemon(store);
+    private final ExchangeManager manager = Testing.manager(PROPERTIES, own, home);
+    private Exchange exchange;
+
+    @BeforeEach
+    void open()
+            throws Exception
+    {
+        // the daemons are asked in the background
+        await(() -> own.probes.size() + home.probes.size() == 4);
+        Thread.sleep(50);
+        exchange = exchangeAt(home);
+    }
+
+    /** An exchange whose home is the given daemon. */
+    private Exchange exchangeAt(FakeDaemon daemon)
+            throws Exception
+    {
+        while (true) {
+            Exchange candidate = exchange(manager, 10, false);
+            StopoverSinkInstanceHandle handle = (StopoverSinkInstanceHandle) candidate
+                    .instantiateSink(candidate.addSink(0), 0).get(10, SECONDS);
+            if (handle.homes().getFirst().uri().equals(daemon.uri())) {
+                return candidate;
+            }
+            candidate.close();
+        }
+    }
+
+    @AfterEach
+    void stop()
+    {
+        manager.shutdown();
+        own.close();
+        home.close();
+    }
+
+    private static void await(BooleanSupplier condition)
+            throws InterruptedException
+    {
+        while (!condition.getAsBoolean()) {
+            Thread.sleep(5);
+        }
+    }
+
+    private ExchangeSink write(int task, int attempt, int pages)
+            throws Exception
+    {
+        ExchangeSinkInstanceHandle handle =
+                exchange.instantiateSink(exchange.addSink(task), attempt).get(10, SECONDS);
+        ExchangeSink sink = manager.createSink(handle);
+        for (int page = 0; page < pages; page++) {
+            sink.add(page % 10, Slices.utf8Slice(page + "x".repeat(20_000)));
+        }
+        sink.finish().get(20, SECONDS);
+        exchange.sinkFinished(exchange.addSink(task), attempt);
+        return sink;
+    }
+
+    private List<ExchangeSourceHandle> plan()
+            throws Exception
+    {
+        exchange.allRequiredSinksFinished();
+        return handles(exchange);
+    }
+
+    private ExchangeSource read(List<ExchangeSourceHandle> handles, int pages)
+            throws Exception
+    {
+        ExchangeSource source = source(manager, handles, Map.of(0, 0));
+        assertThat(readAll(source)).hasSize(pages).doesNotHaveDuplicates();
+        return source;
+    }
+
+    @Test
+    void testSmallSinkGoesToItsHome()
+            throws Exception
+    {
+        ExchangeSink sink = write(0, 0, 3);
+        assertThat(home.requests("/foreign-pages")).hasSize(1);
+        assertThat(home.requests("/finish")).hasSize(1);
+        assertThat(own.requests("/sinks/")).isEmpty();
+        assertThat(metric(sink.getMetrics().orElseThrow(), "StopoverSink.homeBytes"))
+                .isEqualTo(3 * 20_001);
+        assertThat(sink.getMemoryUsage()).isZero();
+        read(plan(), 3);
+    }
+
+    @Test
+    void testEmptySinkIsCommittedAtItsHome()
+            throws Exception
+    {
+        write(0, 0, 0);
+        assertThat(home.requests("/finish")).hasSize(1);
+        assertThat(own.requests("/sinks/")).isEmpty();
+        read(plan(), 0);
+    }
+
+    @Test
+    void testSinkThatOutgrowsItsFirstBatchGoesToTheOwnDaemonAndIsWithdrawnAtTheHome()
+            throws Exception
+    {
+        ExchangeSink sink = write(0, 0, 12);
+        assertThat(home.requests("pages")).isEmpty();
+        assertThat(own.requests("/finish")).hasSize(1);
+        await(() -> !home.requests("DELETE").isEmpty() || home.declared.isEmpty());
+        assertThat(metric(sink.getMetrics().orElseThrow(), "StopoverSink.homeBytes")).isZero();
+        read(plan(), 12);
+    }
+
+    @Test
+    void testSinkWhoseHomeIsTheOwnDaemonIsNotForeign()
+            throws Exception
+    {
+        exchange = exchangeAt(own);
+        write(0, 0, 3);
+        assertThat(own.requests("/pages")).hasSize(1);
+        assertThat(home.requests("/sinks/")).isEmpty();
+    }
+
+    /** What a home cannot have goes to the own daemon, as if there were no home. */
+    @Test
+    void testWhateverAHomeDoesNoAttemptFailsAndNoPageIsLostOrDoubled()
+            throws Exception
+    {
+        Map<String, Fault> faults = new LinkedHashMap<>();
+        faults.put("draining", problem("draining", 503, true));
+        faults.put("no memory", problem("overloaded", 503, true));
+        faults.put("another token", problem("unauthorized", 401, false));
+        faults.put("restarted", problem("sink-not-found", 404, false));
+        faults.put("store out of order", problem("storage-unavailable", 503, true));
+        faults.put("write failed", problem("sink-failed", 503, false));
+        faults.put("hung", hang());
+        faults.put("hung afterwards", hangAfterExecution());
+        faults.put("response lost", loseResponse());
+        faults.put("response truncated", truncate(5));
+        for (Map.Entry<String, Fault> fault : faults.entrySet()) {
+            for (String request : List.of("/foreign-pages", "/finish")) {
+                exchange = exchangeAt(home);
+                home.onNext(request, fault.getValue());
+                write(0, 0, 3);
+                assertThat(own.requests("/finish")).as("%s at %s", fault.getKey(), request)
+                        .isNotEmpty();
+                read(plan(), 3);
+                exchange.close();
+                // the home returns to rotation only after a probe
+                Thread.sleep(20);
+            }
+        }
+        await(() -> home.openSinks().isEmpty());
+    }
+
+    @Test
+    void testHomeThatIsGoneIsPassedOver()
+            throws Exception
+    {
+        home.close();
+        write(0, 0, 3);
+        read(plan(), 3);
+        assertThat(own.requests("/finish")).hasSize(1);
+    }
+
+    @Test
+    void testRetriedAttemptOfAHomeThatChangedIsReadOnce()
+            throws Exception
+    {
+        write(0, 1, 2);
+        home.onNext("/sinks/", 3, problem("draining", 503, true));
+        write(0, 0, 3);
+        exchange.allRequiredSinksFinished();
+        ExchangeSource source = source(manager, handles(exchange), Map.of(0, 1));
+        assertThat(readAll(source)).as("the attempt that finished first").hasSize(2);
+    }
+
+    @Test
+    void testAbortedSinkLeavesNothingAtItsHome()
+            throws Exception
+    {
+        home.onNext("/finish", hang());
+        ExchangeSink sink = manager.createSink(
+                exchange.instantiateSink(exchange.addSink(0), 0).get(10, SECONDS));
+        sink.add(0, Slices.utf8Slice("page"));
+        sink.finish();
+        await(() -> !home.requests("/finish").isEmpty());
+        sink.abort().get(10, SECONDS);
+        assertThat(sink.getMemoryUsage()).isZero();
+        await(() -> home.openSinks().isEmpty());
+        assertThat(own.requests("/pages")).isEmpty();
+    }
+
+    @Test
+    void testWhatTheHomeKnowsIsPlannedAndReadFromItsMemory()
+            throws Exception
+    {
+        home.remembers = true;
+        write(0, 0, 3);
+        List<ExchangeSourceHandle> handles = plan();
+        assertThat(own.requests("/handles")).isEmpty();
+        assertThat(home.requests("/handles")).isEmpty();
+        ExchangeSource source = read(handles, 3);
+        assertThat(own.requests("/v1/read")).isEmpty();
+        assertThat(metric(source.getMetrics().orElseThrow(), "StopoverSource.homeBytes"))
+                .isEqualTo(3 * 20_001);
+    }
+
+    @Test
+    void testHomeThatGoesBeforeOrDuringTheReadCostsOneFailedRequest()
+            throws Exception
+    {
+        home.remembers = true;
+        write(0, 0, 3);
+        List<ExchangeSourceHandle> handles = plan();
+        for (Fault fault : List.of(hang(), truncate(20_100), problem("draining", 503, true))) {
+            home.onNext("/v1/read", fault);
+            read(handles, 3);
+        }
+        home.close();
+        read(handles, 3);
+    }
+
+    @Test
+    void testAttemptThatTwoDaemonsKnowIsPlannedOnce()
+            throws Exception
+    {
+        own.remembers = true;
+        home.remembers = true;
+        home.onNext("/finish", loseResponse());
+        write(0, 0, 3);
+        assertThat(own.requests("/finish")).hasSize(1);
+        read(plan(), 3);
+        assertThat(own.requests("/handles")).isEmpty();
+    }
+
+    @Test
+    void testWhatNoDaemonKnowsIsPlannedFromTheBaseDirectories()
+            throws Exception
+    {
+        home.remembers = true;
+        write(0, 0, 3);
+        home.restart();
+        write(1, 0, 2);
+        exchange.allRequiredSinksFinished();
+        List<ExchangeSourceHandle> handles = handles(exchange);
+        assertThat(own.requests("/handles")).hasSize(1);
+        ExchangeSource source = source(manager, handles, Map.of(0, 0, 1, 0));
+        assertThat(readAll(source)).hasSize(5);
+    }
+
+    /** Each partition of an ordered exchange must be one handle. */
+    @Test
+    void testOrderedExchangeIsPlannedFromMemoryOnlyIfOneDaemonKnowsAllOfIt()
+            throws Exception
+    {
+        home.remembers = true;
+        own.remembers = true;
+        exchange = exchange(manager, 10, true);
+        write(0, 0, 12);
+        read(plan(), 12);
+        assertThat(own.requests("/handles")).isEmpty();
+
+        exchange = exchange(manager, 10, true);
+        write(0, 0, 12);
+        own.restart();
+        write(1, 0, 12);
+        exchange.allRequiredSinksFinished();
+        Map<Integer, Integer> handles = new HashMap<>();
+        handles(exchange).forEach(
+                handle -> handles.merge(handle.getPartitionId(), 1, Integer::sum));
+        assertThat(handles).hasSize(10);
+        assertThat(handles.values()).containsOnly(1);
+        assertThat(own.requests("/handles")).hasSize(1);
+    }
+}

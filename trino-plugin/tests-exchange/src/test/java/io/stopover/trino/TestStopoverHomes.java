@@ -1,0 +1,204 @@
+/*
+ * Licensed under the Apache License, Version 2.0 (the "License");
+ * you may not use this file except in compliance with the License.
+ * You may obtain a copy of the License at
+ *
+ *     http://www.apache.org/licenses/LICENSE-2.0
+ *
+ * Unless required by applicable law or agreed to in writing, software
+ * distributed under the License is distributed on an "AS IS" BASIS,
+ * WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+ * See the License for the specific language governing permissions and
+ * limitations under the License.
+ */
+package io.stopover.trino;
+
+import io.airlift.slice.Slice;
+import io.airlift.slice.Slices;
+import io.stopover.trino.testing.DaemonProcess;
+import io.stopover.trino.testing.TestingStopover;
+import io.trino.plugin.exchange.filesystem.TestExchangeManagerContext;
+import io.trino.spi.QueryId;
+import io.trino.spi.exchange.Exchange;
+import io.trino.spi.exchange.ExchangeId;
+import io.trino.spi.exchange.ExchangeManager;
+import io.trino.spi.exchange.ExchangeSink;
+import io.trino.spi.exchange.ExchangeSinkInstanceHandle;
+import io.trino.spi.exchange.ExchangeSource;
+import io.trino.spi.exchange.ExchangeSourceHandle;
+import io.trino.spi.exchange.ExchangeSourceOutputSelector;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
+
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
+import java.util.ArrayList;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.concurrent.CompletableFuture;
+
+import static io.trino.spi.exchange.ExchangeId.createRandomExchangeId;
+import static java.util.concurrent.TimeUnit.SECONDS;
+import static org.assertj.core.api.Assertions.assertThat;
+
+/** Two nodes, each with a daemon of its own, whose small sinks meet at one of the two. */
+@Timeout(300)
+class TestStopoverHomes
+{
+    private static final int TASKS = 40;
+
+    private TestingStopover stopover;
+    private List<ExchangeManager> nodes;
+
+    @BeforeEach
+    void start()
+            throws Exception
+    {
+        stopover = new TestingStopover(TestingStopover.Storage.LOCAL);
+        nodes = List.of(
+                node(stopover.first(), stopover.second()),
+                node(stopover.second(), stopover.first()));
+        for (ExchangeManager node : nodes) {
+            // each node asks the daemons in the background
+            while (homes(node).isEmpty()) {
+                Thread.sleep(50);
+            }
+        }
+    }
+
+    private static ExchangeManager node(DaemonProcess own, DaemonProcess other)
+    {
+        return new StopoverExchangeManagerFactory().create(
+                Map.of("stopover.uris", own.uri() + "," + other.uri()),
+                new TestExchangeManagerContext());
+    }
+
+    private static List<?> homes(ExchangeManager node)
+            throws Exception
+    {
+        Exchange exchange = exchange(node, createRandomExchangeId());
+        StopoverSinkInstanceHandle handle = (StopoverSinkInstanceHandle) exchange
+                .instantiateSink(exchange.addSink(0), 0).get(60, SECONDS);
+        exchange.close();
+        return handle.homes();
+    }
+
+    private static Exchange exchange(ExchangeManager node, ExchangeId id)
+    {
+        QueryId query = new QueryId("homes_" + id.getId().replaceAll("[^a-z0-9]", ""));
+        return node.createExchange(new Context(query, id), 3, false);
+    }
+
+    @AfterEach
+    void stop()
+    {
+        nodes.forEach(ExchangeManager::shutdown);
+        stopover.close();
+    }
+
+    /** Writes a page for each task, all at once, the tasks in turn on the two nodes. */
+    private Set<Slice> write(Exchange exchange, int attempt)
+            throws Exception
+    {
+        Set<Slice> pages = new HashSet<>();
+        List<CompletableFuture<Void>> finished = new ArrayList<>();
+        for (int task = 0; task < TASKS; task++) {
+            ExchangeSinkInstanceHandle handle = exchange
+                    .instantiateSink(exchange.addSink(task), attempt).get(60, SECONDS);
+            ExchangeSink sink = nodes.get(task % nodes.size()).createSink(handle);
+            Slice page = Slices.utf8Slice("attempt %s of task %s".formatted(attempt, task));
+            sink.add(task % 3, page);
+            pages.add(page);
+            finished.add(sink.finish());
+        }
+        for (int task = 0; task < TASKS; task++) {
+            finished.get(task).get(60, SECONDS);
+            exchange.sinkFinished(exchange.addSink(task), attempt);
+        }
+        return pages;
+    }
+
+    private static Set<Slice> read(
+            ExchangeManager node, ExchangeId id, List<ExchangeSourceHandle> handles, int attempt)
+            throws Exception
+    {
+        ExchangeSourceOutputSelector.Builder selector =
+                ExchangeSourceOutputSelector.builder(Set.of(id));
+        for (int task = 0; task < TASKS; task++) {
+            selector.include(id, task, attempt);
+        }
+        Set<Slice> pages = new HashSet<>();
+        try (ExchangeSource source = node.createSource()) {
+            source.addSourceHandles(handles);
+            source.setOutputSelector(selector.setPartitionCount(id, TASKS).setFinal().build());
+            source.noMoreSourceHandles();
+            while (!source.isFinished()) {
+                source.isBlocked().get(60, SECONDS);
+                Slice page = source.read();
+                if (page != null) {
+                    assertThat(pages.add(page)).as("every page once").isTrue();
+                }
+            }
+        }
+        return pages;
+    }
+
+    private long finishedAt(DaemonProcess daemon)
+            throws Exception
+    {
+        try (HttpClient client = HttpClient.newHttpClient()) {
+            String metrics = client.send(
+                    HttpRequest.newBuilder(URI.create(daemon.uri() + "/metrics")).build(),
+                    HttpResponse.BodyHandlers.ofString()).body();
+            return metrics.lines()
+                    .filter(line -> line.startsWith("stopover_sinks_finished_total "))
+                    .mapToLong(line -> Long.parseLong(line.split(" ")[1]))
+                    .sum();
+        }
+    }
+
+    @Test
+    void testSmallSinksOfBothNodesMeetAtOneDaemonAndAreReadByBoth()
+            throws Exception
+    {
+        ExchangeId id = createRandomExchangeId();
+        Exchange exchange = exchange(nodes.getFirst(), id);
+        Set<Slice> written = write(exchange, 0);
+        assertThat(List.of(finishedAt(stopover.first()), finishedAt(stopover.second())))
+                .containsExactlyInAnyOrder((long) TASKS, 0L);
+        exchange.allRequiredSinksFinished();
+        List<ExchangeSourceHandle> handles =
+                exchange.getSourceHandles().getNextBatch().get(60, SECONDS).handles();
+        for (ExchangeManager node : nodes) {
+            assertThat(read(node, id, handles, 0)).isEqualTo(written);
+        }
+        exchange.close();
+    }
+
+    @Test
+    void testHomeThatIsKilledFailsNoAttemptOfTheOtherNode()
+            throws Exception
+    {
+        ExchangeId id = createRandomExchangeId();
+        Exchange exchange = exchange(nodes.getFirst(), id);
+        write(exchange, 0);
+        boolean firstIsHome = finishedAt(stopover.first()) > 0;
+        (firstIsHome ? stopover.first() : stopover.second()).kill();
+        Set<Slice> written = write(exchange, 1);
+        // attempts 0 finished first and were selected: they are durable
+        exchange.allRequiredSinksFinished();
+        List<ExchangeSourceHandle> handles =
+                exchange.getSourceHandles().getNextBatch().get(60, SECONDS).handles();
+        assertThat(written).hasSize(TASKS);
+        for (ExchangeManager node : nodes) {
+            assertThat(read(node, id, handles, 0)).hasSize(TASKS);
+        }
+        exchange.close();
+    }
+}

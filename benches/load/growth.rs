@@ -1,8 +1,8 @@
 //! The cost of an exchange as it grows: requests, bytes fetched, handles, memory, time.
 //!
 //! Does: write each case through its writers, plan and read it through daemons that wrote none of
-//! it and have nothing cached, and count the store requests of all of them. Does not: compare with
-//! anything. Invariant: every page that was written is read back once.
+//! it and have nothing cached, and count the store requests and connections of all of them. Does
+//! not: compare with anything. Invariant: every page that was written is read back once.
 //!
 //! The store is a local folder without fsync unless another one is given. Requests and bytes are
 //! the same with any store, except lists: S3 returns them in pages of 1,000 keys.
@@ -11,7 +11,8 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::str::FromStr;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -21,10 +22,12 @@ use crate::server::Server;
 
 /// Concurrent clients.
 const CONNECTIONS: usize = 16;
+/// How often connections are counted.
+const CONNECTION_INTERVAL: Duration = Duration::from_millis(20);
 const MAX_PAGE: usize = 64 << 10;
 const MAX_BATCH: usize = 16 << 20;
 /// Tasks, partitions, KiB per task, writing daemons, other reading daemons (0: the writers read).
-const TABLE: [[usize; 5]; 14] = [
+const TABLE: [[usize; 5]; 16] = [
     [100, 100, 256, 1, 1],
     [1_000, 100, 256, 1, 1],
     [10_000, 100, 256, 1, 1],
@@ -39,6 +42,8 @@ const TABLE: [[usize; 5]; 14] = [
     [1_000, 1_000, 1 << 10, 1, 3],
     [100, 100, 10 << 10, 1, 1],
     [100, 100, 100 << 10, 1, 1],
+    [1_000, 50, 256, 1, 0],
+    [1_000, 50, 256, 16, 0],
 ];
 
 /// One row of the table.
@@ -131,17 +136,20 @@ struct Row {
     handle_bytes: usize,
     /// Peak resident memory of the largest writer, the planner and the largest reader, in bytes.
     peaks: [u64; 3],
+    /// The most connections of one daemon at a time: accepted and made.
+    connections: (usize, usize),
 }
 
 impl Row {
     fn print(&self) {
         let Case([tasks, partitions, kib, writers, readers]) = self.case;
         let [write, plan, read] = self.seconds;
+        let (accepted, made) = self.connections;
         let [writer, planner, reader] = self.peaks.map(|bytes| bytes >> 20);
         println!(
             "| {tasks} × {partitions} × {kib} KiB | {writers} → {readers} | {write:.1} | {plan:.2} \
              | {read:.1} | {} | {} + {} | {} + {} | {:.2} | {} | {} | {writer} | {planner} \
-             | {reader} |",
+             | {reader} | {accepted} + {made} |",
             self.written.puts,
             self.written.gets,
             self.written.lists,
@@ -164,9 +172,9 @@ pub fn run(binary: &Path, folder: &Path, cases: &[Case], store: Option<&str>) ->
     println!(
         "| tasks × partitions × task | daemons | write, s | plan, s | read, s | PUT | GET + LIST \
          to write | to plan | fetched a byte | GET to read | handles × B | writer, MiB \
-         | planner, MiB | reader, MiB |"
+         | planner, MiB | reader, MiB | connections of a daemon, accepted + made |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+    println!("{}|", "|---".repeat(15));
     let table = TABLE.map(Case);
     let cases = if cases.is_empty() { &table } else { cases };
     for (number, case) in cases.iter().enumerate() {
@@ -220,28 +228,68 @@ fn peak(servers: &[Server]) -> Result<u64> {
     peaks.try_fold(0, |most, peak| Ok(most.max(peak?)))
 }
 
+/// Does `work`, and returns the most connections that one of the daemons has meanwhile, accepted
+/// and made.
+fn counting_connections<T>(
+    daemons: &[&Server],
+    work: impl FnOnce() -> Result<T>,
+) -> Result<(T, (usize, usize))> {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let counting = scope.spawn(|| {
+            let mut most = (0, 0);
+            while !done.load(Ordering::Relaxed) {
+                for daemon in daemons {
+                    let (accepted, made) = daemon.connections()?;
+                    most = (most.0.max(accepted), most.1.max(made));
+                }
+                std::thread::sleep(CONNECTION_INTERVAL);
+            }
+            anyhow::Ok(most)
+        });
+        let worked = work();
+        done.store(true, Ordering::Relaxed);
+        let most = counting.join().expect("counting does not panic")?;
+        Ok((worked?, most))
+    })
+}
+
 fn measure(setup: &Setup<'_>, case: Case, name: &str) -> Result<Row> {
-    let Case([tasks, partitions, kib, writers, readers]) = case;
-    let size = (kib << 10).min(MAX_BATCH);
-    let page = (size / partitions).clamp(1, MAX_PAGE);
-    let (batch, batches) = (Batch::new(size, page, partitions)?, (kib << 10) / size);
+    let Case([_, _, _, writers, readers]) = case;
     let writers = setup.start("writer", writers)?;
     let others = setup.start("reader", readers)?;
     let readers = if others.is_empty() { &writers } else { &others };
     let planner = setup.start("planner", 1)?;
+    let daemons: Vec<&Server> = writers.iter().chain(readers).chain(&planner).collect();
+    let run = || measure_at(case, name, &writers, &planner, readers);
+    let (row, connections) = counting_connections(&daemons, run)?;
+    Ok(Row { connections, ..row })
+}
+
+fn measure_at(
+    case: Case,
+    name: &str,
+    writers: &[Server],
+    planner: &[Server],
+    readers: &[Server],
+) -> Result<Row> {
+    let Case([tasks, partitions, kib, ..]) = case;
+    let size = (kib << 10).min(MAX_BATCH);
+    let page = (size / partitions).clamp(1, MAX_PAGE);
+    let (batch, batches) = (Batch::new(size, page, partitions)?, (kib << 10) / size);
     let first = writers[0].address;
     let exchange = Exchange::announce(first, name, CONNECTIONS, batches, &batch)?;
-    let exchange = exchange.with_sinks(tasks, addresses(&writers));
+    let exchange = exchange.with_sinks(tasks, addresses(writers));
 
-    let (before, since) = (StoreRequests::of(&writers)?, Instant::now());
+    let (before, since) = (StoreRequests::of(writers)?, Instant::now());
     exchange.write_and_finish()?;
     let write = since.elapsed().as_secs_f64();
-    let written = StoreRequests::of(&writers)?.since(before);
+    let written = StoreRequests::of(writers)?.since(before);
 
-    let (before, since) = (StoreRequests::of(&planner)?, Instant::now());
+    let (before, since) = (StoreRequests::of(planner)?, Instant::now());
     let handles = exchange.handles_from(planner[0].address)?;
     let plan = since.elapsed().as_secs_f64();
-    let planned = StoreRequests::of(&planner)?.since(before);
+    let planned = StoreRequests::of(planner)?.since(before);
 
     let (before, since) = (StoreRequests::of(readers)?, Instant::now());
     exchange.read(&addresses(readers), &handles)?;
@@ -255,7 +303,8 @@ fn measure(setup: &Setup<'_>, case: Case, name: &str) -> Result<Row> {
         read: StoreRequests::of(readers)?.since(before),
         handles: handles.len(),
         handle_bytes: handles.iter().map(|(text, _)| text.len()).sum(),
-        peaks: [peak(&writers)?, peak(&planner)?, peak(readers)?],
+        peaks: [peak(writers)?, peak(planner)?, peak(readers)?],
+        connections: (0, 0),
     };
     exchange.remove()?;
     Ok(row)

@@ -3,12 +3,16 @@
 //! Does: start them on free ports, report their CPU time and memory, stop them. Does not: send them
 //! requests. Invariant: a process ends with its `Server`, even if the benchmark fails.
 
+use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result};
+
+/// The state of an established connection in `/proc/net/tcp`.
+const ESTABLISHED: &str = "01";
 
 /// The argument that makes this program the yardstick.
 pub const YARDSTICK: &str = "yardstick";
@@ -96,6 +100,37 @@ impl Server {
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let peak = peak.context("/proc/…/status has no VmHWM")?;
         Ok(peak.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
+    }
+
+    /// TCP connections that are established now: those that the process accepted, and those that it
+    /// made.
+    pub fn connections(&self) -> Result<(usize, usize)> {
+        let process = format!("/proc/{}", self.process.id());
+        let mut own = HashSet::new();
+        for entry in std::fs::read_dir(format!("{process}/fd"))? {
+            // A descriptor may be closed meanwhile.
+            let target = std::fs::read_link(entry?.path()).unwrap_or_default();
+            let inode = target.to_str().and_then(|t| t.strip_prefix("socket:["));
+            own.extend(inode.and_then(|inode| inode.strip_suffix(']')?.parse::<u64>().ok()));
+        }
+        let port = format!(":{:04X}", self.address.port());
+        let (mut accepted, mut made) = (0, 0);
+        for table in ["tcp", "tcp6"] {
+            let text = std::fs::read_to_string(format!("{process}/net/{table}"))?;
+            for line in text.lines().skip(1) {
+                let fields: Vec<&str> = line.split_whitespace().collect();
+                let [_, local, _, ESTABLISHED, _, _, _, _, _, inode, ..] = fields[..] else {
+                    continue;
+                };
+                if inode.parse().is_ok_and(|inode| own.contains(&inode)) {
+                    match local.ends_with(&port) {
+                        true => accepted += 1,
+                        false => made += 1,
+                    }
+                }
+            }
+        }
+        Ok((accepted, made))
     }
 
     /// Sends SIGTERM and waits.

@@ -149,6 +149,7 @@ fn planner(criterion: &mut Criterion) {
             segment: image.footer.segment,
         },
         footer: Arc::new(image.footer),
+        round: 0,
     }]
     .into();
     let chosen: Vec<TaskAttempt> = (0..SINKS)

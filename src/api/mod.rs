@@ -25,7 +25,8 @@ use utoipa_axum::routes;
 
 use authorization::{AccessState, permissions};
 use routes::{
-    daemon, dashboard, exchanges, fallback, handles, health, metrics, partitions, read, sinks,
+    chosen, daemon, dashboard, exchanges, fallback, handles, health, metrics, partitions, read,
+    sinks,
 };
 use state::SharedState;
 
@@ -44,6 +45,7 @@ fn described() -> OpenApiRouter<SharedState> {
         .routes(routes!(sinks::add_pages))
         .routes(routes!(sinks::finish))
         .routes(routes!(sinks::abort))
+        .routes(routes!(chosen::chosen))
         .routes(routes!(handles::plan))
         .routes(routes!(read::read_handle))
         .routes(routes!(partitions::read_partition))

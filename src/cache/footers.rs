@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::hot::HotSegments;
 use super::lru::Lru;
-use crate::id::{ExchangeId, SegmentAddress, SegmentId};
+use crate::id::{BaseName, ExchangeId, SegmentAddress, SegmentId};
 use crate::memory::{MemoryPool, Reservation, ReservedBytes};
 use crate::segment::error::FormatError;
 use crate::segment::footer::Footer;
@@ -79,9 +79,17 @@ pub struct FooterCache {
     cached: Arc<Mutex<Lru<ExchangeId, Footers>>>,
 }
 
+/// A footer in the cache.
+#[derive(Debug, Clone)]
+pub struct CachedFooter {
+    pub footer: Arc<Footer>,
+    /// How many plans of its exchange this daemon had made when it first cached the footer.
+    pub round: u32,
+}
+
 /// The answer to a request for the tail of a segment.
 pub enum Fetched {
-    Footer(Arc<Footer>),
+    Footer(CachedFooter),
     /// The footer is longer than the tail.
     Long(Trailer),
 }
@@ -97,7 +105,12 @@ pub fn long_footer_memory(trailer: &Trailer) -> u64 {
 }
 
 /// The cached footers of an exchange.
-type Footers = HashMap<SegmentId, Arc<Footer>>;
+#[derive(Default)]
+struct Footers {
+    by_id: HashMap<SegmentId, (BaseName, CachedFooter)>,
+    /// How many plans were made with them.
+    rounds: u32,
+}
 
 impl FooterCache {
     /// An empty cache over a pool. Footers above `max_footer_size` bytes are refused.
@@ -129,11 +142,42 @@ impl FooterCache {
     }
 
     /// The footer of a segment, if it is cached.
-    pub fn cached(&self, address: &SegmentAddress) -> Option<Arc<Footer>> {
+    pub fn cached(&self, address: &SegmentAddress) -> Option<CachedFooter> {
         let tick = self.pool.next_use_tick();
         let mut cached = self.cached.lock();
         let footers = cached.get(&address.exchange, tick)?;
-        footers.get(&address.segment).cloned()
+        let (_, footer) = footers.by_id.get(&address.segment)?;
+        Some(footer.clone())
+    }
+
+    /// The addresses of the segments of an exchange whose footers are in memory: cached, or of a
+    /// hot segment.
+    pub fn in_memory(&self, exchange: &ExchangeId) -> Vec<SegmentAddress> {
+        let mut found: HashMap<SegmentId, BaseName> = HashMap::new();
+        if let Some(footers) = self.cached.lock().peek(exchange) {
+            let cached = footers.by_id.iter();
+            found.extend(cached.map(|(id, (base, _))| (*id, base.clone())));
+        }
+        for segment in self.hot.of_exchange(exchange) {
+            let SegmentAddress { base, segment, .. } = segment.address.clone();
+            found.entry(segment).or_insert(base);
+        }
+        let address = |(segment, base)| SegmentAddress {
+            exchange: exchange.clone(),
+            base,
+            segment,
+        };
+        let mut addresses: Vec<_> = found.into_iter().map(address).collect();
+        addresses.sort_unstable_by_key(|address| address.segment);
+        addresses
+    }
+
+    /// Records that a plan was made with the cached footers of an exchange.
+    pub fn end_round(&self, exchange: &ExchangeId) {
+        let tick = self.pool.next_use_tick();
+        if let Some(footers) = self.cached.lock().get(exchange, tick) {
+            footers.rounds = footers.rounds.saturating_add(1);
+        }
     }
 
     /// The footer of a segment that this daemon wrote, if it is in memory, with the memory that
@@ -142,6 +186,14 @@ impl FooterCache {
         let footer = Arc::clone(&self.hot.get(&address.exchange, address.segment)?.footer);
         let memory = footer_memory(&footer);
         (footer.exchange == address.exchange).then_some((footer, memory))
+    }
+
+    /// Caches the footer of a segment that this daemon wrote, if memory is free.
+    pub fn remember(&self, address: &SegmentAddress, footer: &Footer) {
+        let query = address.exchange.query();
+        if let Some(memory) = self.pool.try_reserve(query, footer_memory(footer)) {
+            self.insert(&address.base, footer.clone(), memory);
+        }
     }
 
     /// Requests the tail of a segment under a reservation of [`FooterCache::tail_memory`], and
@@ -168,7 +220,8 @@ impl FooterCache {
         };
         let footer = self.decode(address, &tail.bytes[start..end], &trailer)?;
         drop(tail);
-        Ok(Some(Fetched::Footer(self.insert(footer, memory))))
+        let footer = self.insert(&address.base, footer, memory);
+        Ok(Some(Fetched::Footer(footer)))
     }
 
     /// Requests a footer that is longer than the tail, and caches it, under a reservation of
@@ -181,14 +234,14 @@ impl FooterCache {
         address: &SegmentAddress,
         trailer: &Trailer,
         memory: Reservation,
-    ) -> Result<Option<Arc<Footer>>, FooterError> {
+    ) -> Result<Option<CachedFooter>, FooterError> {
         let length = u64::from(trailer.footer_length);
         let range = trailer.footer_offset..trailer.footer_offset + length;
         match self.storage.get_range(address, range).await {
             Ok(bytes) => {
                 let footer = self.decode(address, &bytes, trailer)?;
                 drop(bytes);
-                Ok(Some(self.insert(footer, memory)))
+                Ok(Some(self.insert(&address.base, footer, memory)))
             }
             Err(e) if e.kind() == StoreErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.counted(error.into())),
@@ -248,8 +301,14 @@ impl FooterCache {
         Ok(footer)
     }
 
-    /// Caches a footer. Of its reservation, what it does not need is released.
-    pub fn insert(&self, mut footer: Footer, mut memory: Reservation) -> Arc<Footer> {
+    /// Caches the footer of a segment in a base directory. Of its reservation, what it does not
+    /// need is released.
+    pub fn insert(
+        &self,
+        base: &BaseName,
+        mut footer: Footer,
+        mut memory: Reservation,
+    ) -> CachedFooter {
         let bytes = footer_memory(&footer);
         memory.shrink_to(bytes);
         let bind = |index| ReservedBytes::into_bytes(index, memory);
@@ -258,19 +317,25 @@ impl FooterCache {
         let footer = Arc::new(footer);
         let tick = self.pool.next_use_tick();
         let mut cached = self.cached.lock();
-        match cached.get(&exchange, tick) {
-            Some(footers) => {
-                // If another plan has inserted the footer meanwhile, only that plan still uses the
-                // replaced one.
-                if footers.insert(id, Arc::clone(&footer)).is_none() {
-                    cached.grow(&exchange, bytes);
-                }
+        if let Some(footers) = cached.get(&exchange, tick) {
+            let round = match footers.by_id.get(&id) {
+                // Another plan has cached it meanwhile. Only that plan still uses the replaced one.
+                Some((_, before)) => before.round,
+                None => footers.rounds,
+            };
+            let footer = CachedFooter { footer, round };
+            let entry = (base.clone(), footer.clone());
+            if footers.by_id.insert(id, entry).is_none() {
+                cached.grow(&exchange, bytes);
             }
-            None => {
-                let footers = HashMap::from([(id, Arc::clone(&footer))]);
-                cached.insert(exchange.clone(), exchange, footers, bytes, tick);
-            }
+            return footer;
         }
+        let footer = CachedFooter { footer, round: 0 };
+        let footers = Footers {
+            by_id: HashMap::from([(id, (base.clone(), footer.clone()))]),
+            rounds: 0,
+        };
+        cached.insert(exchange.clone(), exchange, footers, bytes, tick);
         footer
     }
 
@@ -283,7 +348,7 @@ impl FooterCache {
     pub fn ids(&self, exchange: &ExchangeId) -> Vec<SegmentId> {
         let cached = self.cached.lock();
         let footers = cached.peek(exchange);
-        footers.map_or_else(Vec::new, |footers| footers.keys().copied().collect())
+        footers.map_or_else(Vec::new, |footers| footers.by_id.keys().copied().collect())
     }
 
     /// The exchanges that have a footer here.

@@ -192,6 +192,12 @@ impl HotSegments {
         ids
     }
 
+    /// The segments of an exchange that are in memory, with their content.
+    pub fn of_exchange(&self, exchange: &ExchangeId) -> Vec<Arc<HotSegment>> {
+        let ids = self.ids(exchange).into_iter();
+        ids.filter_map(|id| self.get(exchange, id)).collect()
+    }
+
     /// The exchanges that have a segment here.
     pub fn exchanges(&self) -> HashSet<ExchangeId> {
         let mut exchanges = self.segments.written.lock().exchanges();

@@ -9,13 +9,13 @@
 //! memory as it goes, which one load does at a time. What it waits for is held by reads, which wait
 //! for nothing while they hold memory, and by plans that are being sent.
 
-use std::sync::Arc;
-
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::error::CatalogError;
 use super::plan::KnownSegment;
-use crate::cache::footers::{Fetched, FooterCache, FooterError, footer_memory, long_footer_memory};
+use crate::cache::footers::{
+    CachedFooter, Fetched, FooterCache, FooterError, footer_memory, long_footer_memory,
+};
 use crate::fair::FairSemaphore;
 use crate::id::{ExchangeId, SegmentAddress};
 use crate::memory::{MemoryPool, Reservation};
@@ -101,6 +101,37 @@ impl FooterLoader {
         }
     }
 
+    /// Caches the footers of listed segments, as far as memory is free.
+    ///
+    /// # Errors
+    /// As [`FooterLoader::load`].
+    pub(super) async fn prefetch(
+        &self,
+        exchange: &ExchangeId,
+        listed: &[ListedSegment],
+    ) -> Result<(), CatalogError> {
+        match self.start(exchange, false).run(listed).await {
+            Err(LoadError::Failed(error)) => Err(error),
+            Ok(_) | Err(LoadError::NoRoom) => Ok(()),
+        }
+    }
+
+    /// The footers of these segments that are in memory, if all that they need is free.
+    pub(super) async fn load_in_memory(
+        &self,
+        exchange: &ExchangeId,
+        addresses: &[SegmentAddress],
+    ) -> Option<LoadedFooters> {
+        let mut load = self.start(exchange, false);
+        let mut segments = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            if let Some(footer) = load.in_memory(address).await.ok()? {
+                load.add(&mut segments, address, footer);
+            }
+        }
+        load.finish(segments).await.ok()
+    }
+
     fn start<'a>(&'a self, exchange: &'a ExchangeId, waits: bool) -> Load<'a> {
         Load {
             loader: self,
@@ -118,6 +149,11 @@ impl Load<'_> {
             let addresses = group.iter().map(|listed| &listed.address);
             self.load_group(addresses.collect(), &mut segments).await?;
         }
+        self.finish(segments).await
+    }
+
+    /// The footers with the memory for planning with them.
+    async fn finish(mut self, segments: Vec<KnownSegment>) -> Result<LoadedFooters, LoadError> {
         let needed = segments.iter().map(|known: &KnownSegment| {
             let Footer { commits, sinks, .. } = &*known.footer;
             commits.len() as u64 * COMMIT_MEMORY + sinks.len() as u64 * SINK_MEMORY
@@ -179,7 +215,7 @@ impl Load<'_> {
     async fn in_memory(
         &mut self,
         address: &SegmentAddress,
-    ) -> Result<Option<Arc<Footer>>, LoadError> {
+    ) -> Result<Option<CachedFooter>, LoadError> {
         let footers = &self.loader.footers;
         if let Some(cached) = footers.cached(address) {
             return Ok(Some(cached));
@@ -189,18 +225,23 @@ impl Load<'_> {
         };
         let memory = self.reserve(bytes).await?;
         let footer = Footer::clone(&hot);
-        Ok(Some(self.loader.footers.insert(footer, memory)))
+        let footers = &self.loader.footers;
+        Ok(Some(footers.insert(&address.base, footer, memory)))
     }
 
     fn add(
         &mut self,
         segments: &mut Vec<KnownSegment>,
         address: &SegmentAddress,
-        footer: Arc<Footer>,
+        CachedFooter { footer, round }: CachedFooter,
     ) {
         self.held += footer_memory(&footer);
         let address = address.clone();
-        segments.push(KnownSegment { address, footer });
+        segments.push(KnownSegment {
+            address,
+            footer,
+            round,
+        });
     }
 
     async fn reserve(&mut self, bytes: u64) -> Result<Reservation, LoadError> {

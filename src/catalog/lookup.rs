@@ -11,6 +11,7 @@ use super::error::CatalogError;
 use super::handle::{Handle, HandleError, Seals};
 use super::load::{FooterLoader, LoadedFooters};
 use super::plan::{self, KnownSegment};
+use super::prefetch::Prefetch;
 use crate::cache::footers::FooterCache;
 use crate::cache::hot::HotSegments;
 use crate::id::{ExchangeId, SegmentAddress, SegmentId, TaskAttempt};
@@ -102,9 +103,10 @@ impl Selection {
 /// The commit records of all exchanges. Cheap to clone.
 #[derive(Clone)]
 pub struct Catalog {
-    storage: Storage,
-    footers: FooterCache,
-    loader: FooterLoader,
+    pub(super) storage: Storage,
+    pub(super) footers: FooterCache,
+    pub(super) loader: FooterLoader,
+    pub(super) prefetch: Prefetch,
     hot: HotSegments,
     metrics: Arc<Metrics>,
 }
@@ -126,6 +128,7 @@ impl Catalog {
         Self {
             storage,
             loader: FooterLoader::new(footers.clone(), pool),
+            prefetch: Prefetch::default(),
             footers,
             hot,
             metrics,
@@ -161,6 +164,7 @@ impl Catalog {
     /// Removes the cached footers and hot segments of a closed exchange.
     pub fn forget(&self, exchange: &ExchangeId) {
         self.hot.forget(exchange);
+        self.prefetch.forget(exchange);
         self.footers.forget(exchange);
     }
 
@@ -210,7 +214,8 @@ impl Catalog {
     /// Plans the source handles for the chosen attempts, by partition; an ordered exchange gets one
     /// handle a partition. `target_size` is in page bytes. Each handle is made when it is requested
     /// from the iterator, which holds the exchange's footers. The reservation is for its other
-    /// memory, and is dropped after it.
+    /// memory, and is dropped after it. If all chosen attempts are known from memory, no base
+    /// directory is asked.
     ///
     /// # Errors
     /// As [`Catalog::find_commit`], or if the chosen attempts cannot be planned ([`plan::plan`]).
@@ -229,10 +234,21 @@ impl Catalog {
     > {
         let target = (!ordered).then_some(target_size);
         let plan = |known| plan::plan(exchange, known, chosen, target);
-        let (plan, memory) = self.planned(exchange, Attempts::Chosen, plan).await?;
+        let (plan, memory) = match self.plan_known(exchange, chosen, target).await {
+            Some(planned) => planned,
+            None => self.planned(exchange, Attempts::Chosen, plan).await?,
+        };
+        self.footers.end_round(exchange);
+        Ok((self.sealed(plan), memory))
+    }
+
+    /// The handles of a plan, each sealed when it is requested.
+    pub(super) fn sealed(
+        &self,
+        plan: plan::Plan,
+    ) -> impl Iterator<Item = PlannedHandle> + Send + use<> {
         let seals = self.seals();
-        let sealed = plan.map(move |handle| PlannedHandle::sealed(&handle, &seals));
-        Ok((sealed, memory))
+        plan.map(move |handle| PlannedHandle::sealed(&handle, &seals))
     }
 
     /// One handle for a partition: the newest committed attempt of each selected task.

@@ -24,22 +24,45 @@ const MAX_PARTITION_BLOCKS: usize = 1 << 18;
 pub struct KnownSegment {
     pub address: SegmentAddress,
     pub footer: Arc<Footer>,
+    /// How many plans of the exchange this daemon had made when it first saw the segment.
+    pub round: u32,
 }
 
 /// The commit records of an exchange, by attempt. If an attempt was committed twice (by a client
-/// that wrote it through two daemons), the record in the segment with the lower id counts.
+/// that wrote it through two daemons), the record in the segment that an earlier plan knew counts,
+/// so that no plan replaces the choice of another; and else that in the segment with the lower id.
 pub fn committed(segments: &[KnownSegment]) -> BTreeMap<TaskAttempt, (SegmentId, &CommitRecord)> {
-    let mut records: BTreeMap<TaskAttempt, (SegmentId, &CommitRecord)> = BTreeMap::new();
+    let mut records: BTreeMap<TaskAttempt, (u32, SegmentId, &CommitRecord)> = BTreeMap::new();
     for known in segments {
-        let id = known.address.segment;
+        let (round, id) = (known.round, known.address.segment);
         for record in &known.footer.commits {
-            let entry = records.entry(record.attempt).or_insert((id, record));
-            if id < entry.0 {
-                *entry = (id, record);
+            let found = (round, id, record);
+            let entry = records.entry(record.attempt).or_insert(found);
+            if (round, id) < (entry.0, entry.1) {
+                *entry = found;
             }
         }
     }
+    let records = records.into_iter();
     records
+        .map(|(attempt, (_, id, record))| (attempt, (id, record)))
+        .collect()
+}
+
+/// Splits chosen attempts into those that can be planned from these segments alone, and others.
+pub fn split_known(
+    segments: &[KnownSegment],
+    chosen: &[TaskAttempt],
+) -> (Vec<TaskAttempt>, Vec<TaskAttempt>) {
+    let ids: HashSet<SegmentId> = segments.iter().map(|s| s.address.segment).collect();
+    let records = committed(segments);
+    let is_known = |attempt: &TaskAttempt| {
+        records.get(attempt).is_some_and(|(own, record)| {
+            let mut predecessors = record.predecessors.iter();
+            predecessors.all(|&(_, sequence)| ids.contains(&SegmentId { sequence, ..*own }))
+        })
+    };
+    chosen.iter().partition(|attempt| is_known(attempt))
 }
 
 /// The handles for the chosen attempts, by partition. Each is made when it is requested, since all
@@ -316,8 +339,8 @@ fn choose_sinks(
             })?;
         for (base, sequence) in &record.predecessors {
             let id = SegmentId {
-                daemon: own.daemon,
                 sequence: *sequence,
+                ..*own
             };
             let known = by_id.get(&id).ok_or_else(|| CatalogError::Lost {
                 segment: SegmentAddress {

@@ -36,6 +36,21 @@ impl Exchanges {
         self.lookup_uncached(exchange).await
     }
 
+    /// The properties of an exchange if this daemon knows it to be open; does no I/O.
+    ///
+    /// # Errors
+    /// This daemon knows it to be closed.
+    pub fn lookup_known(
+        &self,
+        exchange: &ExchangeId,
+    ) -> Result<Option<ExchangeSpec>, ExchangeError> {
+        match self.shared.status.get(exchange) {
+            Some(Status::Open { spec, .. }) => Ok(Some(spec)),
+            Some(Status::Closed) => Err(ExchangeError::closed(exchange)),
+            None => Ok(None),
+        }
+    }
+
     /// Like [`Exchanges::lookup`], but always reads the base directories: for answers in which an
     /// exchange that another daemon has closed would look like an empty one.
     ///

@@ -232,6 +232,7 @@ async fn store(
     }
     drop(state);
     let footer = Arc::new(image.footer);
+    deps.catalog.remember(&address, &footer);
     let hot = HotSegment::new(address.clone(), footer, image.content, memory);
     deps.hot.insert(hot);
     Ok(address)

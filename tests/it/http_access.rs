@@ -117,6 +117,7 @@ async fn a_worker_writes_and_reads_but_plans_and_closes_nothing() {
     let announced = json!({"partitions": 1, "ordered": false});
     for (method, path) in [
         (Method::PUT, "/v1/exchanges/w"),
+        (Method::POST, "/v1/exchanges/w/chosen"),
         (Method::POST, "/v1/exchanges/w/handles"),
         (Method::DELETE, "/v1/exchanges/w"),
         (Method::GET, "/v1/exchanges"),

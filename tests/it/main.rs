@@ -25,6 +25,7 @@ mod model;
 mod opening;
 mod operations;
 mod overload;
+mod planning;
 mod process;
 mod room;
 mod secrets;

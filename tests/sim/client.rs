@@ -65,6 +65,16 @@ pub struct Handle {
     pub pages: u64,
 }
 
+impl Handle {
+    fn from_line(line: &Value) -> Self {
+        Self {
+            text: line["handle"].as_str().unwrap_or_default().to_owned(),
+            partition: line["partition"].as_u64().unwrap_or(u64::MAX) as u32,
+            pages: line["pages"].as_u64().unwrap_or(u64::MAX),
+        }
+    }
+}
+
 /// What one read returned.
 #[derive(Debug)]
 pub struct Read {
@@ -268,8 +278,39 @@ impl Client {
         chosen: &[AttemptId],
         target_size: u64,
     ) -> Result<Vec<Handle>, RequestError> {
+        let body = json!({"attempts": chosen, "target_size": target_size});
+        let lines = self.plan(host, exchange, body).await?;
+        Ok(lines.iter().map(Handle::from_line).collect())
+    }
+
+    /// Plans those of the chosen attempts that a daemon committed and still knows; returns the
+    /// others and the handles.
+    pub async fn handles_from_memory(
+        &self,
+        host: &Host,
+        exchange: &str,
+        chosen: &[AttemptId],
+        target_size: u64,
+    ) -> Result<(Vec<AttemptId>, Vec<Handle>), RequestError> {
+        let body = json!({"attempts": chosen, "target_size": target_size, "from_memory": true});
+        let mut lines = self.plan(host, exchange, body).await?;
+        if lines.is_empty() {
+            return Err(RequestError::Lost);
+        }
+        let unknown = lines.remove(0)["unknown"].take();
+        let unknown = serde_json::from_value(unknown).map_err(|_| RequestError::Lost)?;
+        Ok((unknown, lines.iter().map(Handle::from_line).collect()))
+    }
+
+    /// The lines of a plan without the end line.
+    async fn plan(
+        &self,
+        host: &Host,
+        exchange: &str,
+        body: Value,
+    ) -> Result<Vec<Value>, RequestError> {
         let path = format!("/v1/exchanges/{exchange}/handles");
-        let body = json!({"attempts": chosen, "target_size": target_size}).to_string();
+        let body = body.to_string();
         let call = Call::new("POST", path).with(JSON, body);
         let outcome = self
             .net
@@ -282,15 +323,14 @@ impl Client {
             .map(|line| serde_json::from_str(line).unwrap_or(Value::Null))
             .collect();
         let end = lines.pop().unwrap_or(Value::Null);
-        if end != json!({"end": true, "handles": lines.len()}) {
+        let handles = lines
+            .iter()
+            .filter(|line| !line["handle"].is_null())
+            .count();
+        if end != json!({"end": true, "handles": handles}) {
             return Err(RequestError::Lost);
         }
-        let handles = lines.iter().map(|line| Handle {
-            text: line["handle"].as_str().unwrap_or_default().to_owned(),
-            partition: line["partition"].as_u64().unwrap_or(u64::MAX) as u32,
-            pages: line["pages"].as_u64().unwrap_or(u64::MAX),
-        });
-        Ok(handles.collect())
+        Ok(lines)
     }
 
     /// Reads a handle, skipping its first `skip` pages.

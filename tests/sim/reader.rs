@@ -62,15 +62,36 @@ impl Reader<'_> {
         Ok(())
     }
 
+    /// The handles of the chosen attempts: sometimes from some daemons' memory first, each asked
+    /// for what the ones before do not know.
     async fn plan(&self, chosen: &[AttemptId]) -> Result<Vec<Handle>, RequestError> {
+        let (client, target) = (&self.cluster.client, self.cluster.plan.target);
+        let (mut unknown, mut handles) = (chosen.to_vec(), Vec::new());
+        for _ in 0..self.rng.below(3) {
+            let planned = client
+                .handles_from_memory(&self.host(), self.exchange, &unknown, target)
+                .await;
+            if let Ok((rest, planned)) = planned {
+                if rest.len() < unknown.len() {
+                    self.cluster.simulation.count("a plan from memory");
+                }
+                unknown = rest;
+                handles.extend(planned);
+            }
+        }
+        if unknown.is_empty() && !chosen.is_empty() {
+            return Ok(handles);
+        }
         let mut tries = 0;
         loop {
-            let (client, target) = (&self.cluster.client, self.cluster.plan.target);
             let planned = client
-                .handles(&self.host(), self.exchange, chosen, target)
+                .handles(&self.host(), self.exchange, &unknown, target)
                 .await;
             match planned {
-                Ok(handles) => return Ok(handles),
+                Ok(rest) => {
+                    handles.extend(rest);
+                    return Ok(handles);
+                }
                 Err(error) => tries = self.failed(error, tries).await?,
             }
         }

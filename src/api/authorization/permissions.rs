@@ -23,6 +23,7 @@ const SINK: &str = "/v1/exchanges/{exchange}/sinks/{task}/{attempt}";
 const SINK_PAGES: &str = "/v1/exchanges/{exchange}/sinks/{task}/{attempt}/pages";
 const SINK_FINISH: &str = "/v1/exchanges/{exchange}/sinks/{task}/{attempt}/finish";
 const SINK_ABORT: &str = "/v1/exchanges/{exchange}/sinks/{task}/{attempt}/abort";
+const CHOSEN: &str = "/v1/exchanges/{exchange}/chosen";
 const HANDLES: &str = "/v1/exchanges/{exchange}/handles";
 const METRICS: &str = "/metrics";
 const PARTITION: &str = "/v1/exchanges/{exchange}/partitions/{partition}";
@@ -47,6 +48,7 @@ pub const TABLE: &[(&str, &str, Access)] = &[
     ("POST", SINK_PAGES, WRITE),
     ("POST", SINK_FINISH, WRITE),
     ("POST", SINK_ABORT, WRITE),
+    ("POST", CHOSEN, COORDINATE),
     ("POST", HANDLES, COORDINATE),
     ("POST", "/v1/read", READ),
     ("GET", PARTITION, ADMIN),

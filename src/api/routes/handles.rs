@@ -11,10 +11,10 @@ use utoipa::ToSchema;
 use crate::api::extract::{ExchangeParams, ExchangePath, JsonBody, NoQuery, StrictJson};
 use crate::api::page_framing::NDJSON_MEDIA_TYPE;
 use crate::api::problem::{Problem, ProblemResponse, ProblemType};
-use crate::api::state::SharedState;
+use crate::api::state::{ApiDeps, SharedState};
 use crate::api::stream_body::{OnFailure, StreamBody};
-use crate::catalog::{PlannedHandle, handle};
-use crate::id::TaskAttempt;
+use crate::catalog::{MemoryPlan, PlannedHandle, handle};
+use crate::id::{ExchangeId, TaskAttempt};
 
 /// Bytes of lines in one body frame, at least.
 const FRAME_SIZE: usize = 64 << 10;
@@ -29,6 +29,10 @@ pub(crate) struct HandlesRequest {
     target_size: u64,
     /// The newest version of handles that all daemons of the client read; any, if it is absent.
     handle_version: Option<u32>,
+    /// Plan only those attempts that this daemon committed itself and still has in memory, at once
+    /// and without a request to a base directory.
+    #[serde(default)]
+    from_memory: bool,
 }
 
 impl JsonBody for HandlesRequest {
@@ -52,7 +56,7 @@ pub(crate) struct HandleLine {
 pub(crate) struct EndLine {
     /// `true`
     end: bool,
-    /// Number of lines before this one.
+    /// Number of handles before this line.
     handles: usize,
 }
 
@@ -64,7 +68,9 @@ pub(crate) struct EndLine {
     params(ExchangeParams),
     request_body = HandlesRequest,
     responses(
-        (status = 200, description = "One handle per line, then an end or error line", content(
+        (status = 200, description = "With `from_memory`, first a line `{\"unknown\": [[task, \
+            attempt], …]}` with the attempts that are not planned; one handle per line; then an \
+            end or error line", content(
             (HandleLine = "application/x-ndjson"),
         )),
         ProblemResponse,
@@ -74,7 +80,7 @@ pub(crate) async fn plan(
     State(state): State<SharedState>,
     ExchangePath(exchange): ExchangePath,
     _: NoQuery,
-    StrictJson(wanted, _reservation): StrictJson<HandlesRequest>,
+    StrictJson(wanted, body_memory): StrictJson<HandlesRequest>,
 ) -> Result<Response, Problem> {
     if wanted.target_size == 0 {
         return Err(Problem::invalid("target_size must be at least 1"));
@@ -85,21 +91,73 @@ pub(crate) async fn plan(
         .iter()
         .map(|&(task, attempt)| TaskAttempt::new(task, attempt))
         .collect::<Result<Vec<_>, _>>()?;
+    if wanted.from_memory {
+        let planned = plan_from_memory(&state, &exchange, &chosen, wanted.target_size).await?;
+        let frames = unknown_line(planned.unknown).chain(BodyFrames::new(planned.handles));
+        return Ok(streamed(&state, frames, (planned.memory, body_memory)));
+    }
     let ordered = state.parts.exchanges.lookup(&exchange).await?.ordered;
     let commits = &state.parts.commits;
     let planned = commits.plan_handles(&exchange, ordered, &chosen, wanted.target_size);
     // The plan holds the footers of the exchange until the last line has been sent.
     let (handles, memory) = planned.await?;
-    let frames = futures::stream::iter(BodyFrames::new(handles).map(Ok));
+    Ok(streamed(&state, BodyFrames::new(handles), memory))
+}
+
+/// Plans what this daemon knows. Of an exchange that it does not know to be open, that is nothing.
+async fn plan_from_memory(
+    state: &SharedState,
+    exchange: &ExchangeId,
+    chosen: &[TaskAttempt],
+    target_size: u64,
+) -> Result<MemoryPlan<impl Iterator<Item = PlannedHandle> + Send + use<>>, Problem> {
+    let ApiDeps {
+        commits,
+        exchanges,
+        ingest,
+        ..
+    } = &state.parts;
+    let spec = exchanges.lookup_known(exchange)?;
+    let ordered = spec.is_some_and(|spec| spec.ordered);
+    let own = ingest.daemon();
+    let planned = commits.plan_from_memory(exchange, own, ordered, chosen, target_size);
+    Ok(planned.await?)
+}
+
+/// The response with these frames. `memory` is released after the last one.
+fn streamed(
+    state: &SharedState,
+    frames: impl Iterator<Item = Bytes> + Send + 'static,
+    memory: impl Send + 'static,
+) -> Response {
     let body = StreamBody::new(
-        frames.boxed(),
+        futures::stream::iter(frames.map(Ok)).boxed(),
         None,
         OnFailure::ErrorLine,
         memory,
         state.stall_policy.clone(),
         &state.parts.runtime,
     );
-    Ok(([(CONTENT_TYPE, NDJSON_MEDIA_TYPE)], Body::new(body)).into_response())
+    ([(CONTENT_TYPE, NDJSON_MEDIA_TYPE)], Body::new(body)).into_response()
+}
+
+/// The line that names the attempts which are not planned, as body frames.
+fn unknown_line(unknown: Vec<TaskAttempt>) -> impl Iterator<Item = Bytes> {
+    let mut pairs = unknown.into_iter().enumerate();
+    let frames = std::iter::from_fn(move || {
+        let mut frame = String::new();
+        for (index, TaskAttempt { task, attempt }) in pairs.by_ref() {
+            let comma = if index > 0 { "," } else { "" };
+            frame.push_str(&format!("{comma}[{task},{attempt}]"));
+            if frame.len() >= FRAME_SIZE {
+                break;
+            }
+        }
+        (!frame.is_empty()).then(|| Bytes::from(frame))
+    });
+    let start = std::iter::once(Bytes::from_static(b"{\"unknown\":["));
+    let end = std::iter::once(Bytes::from_static(b"]}\n"));
+    start.chain(frames).chain(end)
 }
 
 /// Whether handles may be returned to a client that accepts versions up to `newest`.
@@ -173,6 +231,21 @@ fn append_line(frame: &mut Vec<u8>, line: &impl Serialize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unknown_attempts_are_one_line_of_json_in_bounded_frames() {
+        for count in [0, 1, 100_000] {
+            let attempt = |task| TaskAttempt::new(task, task % 3).unwrap();
+            let unknown: Vec<_> = (0..count).map(attempt).collect();
+            let frames: Vec<Bytes> = unknown_line(unknown).collect();
+            assert!(frames.iter().all(|frame| frame.len() < FRAME_SIZE + 20));
+            let line = String::from_utf8(frames.concat()).unwrap();
+            assert!(line.ends_with('\n') && line.lines().count() == 1);
+            let pairs: Vec<(u32, u32)> = (0..count).map(|task| (task, task % 3)).collect();
+            let parsed: serde_json::Value = serde_json::from_str(&line).unwrap();
+            assert_eq!(parsed, serde_json::json!({ "unknown": pairs }));
+        }
+    }
 
     fn lines(count: u32, text: &str) -> (usize, Vec<serde_json::Value>) {
         let handle = |partition| PlannedHandle {

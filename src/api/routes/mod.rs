@@ -1,5 +1,6 @@
 //! The handlers: one file per resource.
 
+pub(super) mod chosen;
 pub(super) mod daemon;
 pub(super) mod dashboard;
 pub(super) mod exchanges;

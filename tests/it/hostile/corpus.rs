@@ -20,6 +20,7 @@ async fn inputs_that_fuzzing_found_are_answered_by_every_route() {
                 (pages.as_str(), BATCH),
                 (&finish, JSON),
                 ("POST /v1/read", TEXT),
+                ("POST /v1/exchanges/kept/chosen", JSON),
                 ("POST /v1/exchanges/kept/handles", JSON),
                 ("PUT /v1/exchanges/fuzzed", JSON),
             ] {

@@ -29,6 +29,7 @@ async fn a_json_array_where_an_object_is_due_is_refused() {
     let target = Target::start(64, &[]).await;
     for (line, body) in [
         ("PUT /v1/exchanges/array", "[2,false]"),
+        ("POST /v1/exchanges/kept/chosen", "[[[0,0]]]"),
         ("POST /v1/exchanges/kept/handles", "[[[0,0]],1048576]"),
         ("POST /v1/exchanges/kept/sinks/1/0/finish", "[0,0,0]"),
     ] {

@@ -10,6 +10,7 @@ pub mod process;
 pub mod raw;
 pub mod slow;
 pub mod stub_store;
+pub mod tickets;
 pub mod tls;
 
 use std::net::SocketAddr;

@@ -24,6 +24,7 @@ import java.util.List;
 import java.util.SequencedMap;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
+import java.util.stream.Stream;
 
 import static java.nio.file.StandardOpenOption.APPEND;
 import static java.nio.file.StandardOpenOption.CREATE;
@@ -94,12 +95,11 @@ public final class Benchmark
         Pages pages = new Pages(workload, workload.name().hashCode());
         System.out.printf("generating and checking pages, no exchange: %.2f CPU s per GB%n",
                 baselineCost(workload, pages));
-        Figures figures = new Figures(options.sides());
+        Figures figures = new Figures(contenders().map(Contender::name).toList());
         try (Stage stage = new Stage(workload, options.folder())) {
-            List<Side> sides = options.sides().stream()
-                    .map(side -> side.equals("stock")
+            List<Side> sides = contenders().map(contender -> contender.daemons() == 0
                             ? stage.stock(stock)
-                            : stage.stopover(stopover))
+                            : stage.stopover(stopover, contender.name(), contender.daemons()))
                     .toList();
             StoreLog log = stage.storeLog();
             for (int round = -options.warmUps(); round < options.rounds(); round++) {
@@ -114,6 +114,18 @@ public final class Benchmark
         }
         System.out.print(figures.table());
         options.raw().ifPresent(file -> append(file, figures.raw(workload.name())));
+    }
+
+    /** @param daemons number of daemons; 0 for the stock manager */
+    private record Contender(String name, int daemons) {}
+
+    private Stream<Contender> contenders()
+    {
+        List<Integer> daemons = options.daemons();
+        return options.sides().stream().flatMap(side -> side.equals("stock")
+                ? Stream.of(new Contender(side, 0))
+                : daemons.stream().map(count -> new Contender(
+                        daemons.size() == 1 ? side : side + "-" + count, count)));
     }
 
     /** CPU seconds per GB that this program spends by itself, without an exchange. */
@@ -138,7 +150,7 @@ public final class Benchmark
         System.gc();
         queries++;
         String query = "bench_%s_%s".formatted(ProcessHandle.current().pid(), queries);
-        log.drain();
+        log.drain(side.name());
         long refusedBefore = stage.refused();
         side.daemons().forEach(ProcessFigures::resetPeak);
         DaemonMetrics.Puts putsBefore = side.puts().puts();
@@ -153,7 +165,7 @@ public final class Benchmark
         stage.awaitRemoval(query);
         Cpu cpu = after[0].minus(before);
         DaemonMetrics.Puts puts = side.puts().puts().minus(putsBefore);
-        return figures(side, workload, outcome, cpu, puts, log.drain(),
+        return figures(side, workload, outcome, cpu, puts, log.drain(side.name()),
                 stage.refused() - refusedBefore);
     }
 
@@ -188,6 +200,7 @@ public final class Benchmark
         figures.put("all sources MiB", outcome.sources().total() / MIB);
         figures.put("daemon peak MiB", side.daemonPeak().orElse(0) / MIB);
         figures.put("PUT-class requests", (double) requests.puts());
+        figures.put("LIST among them", (double) requests.lists());
         figures.put("GET-class requests", (double) requests.gets());
         figures.put("DELETE requests", (double) requests.deletes());
         figures.put("refused with 503", (double) refused);

@@ -28,6 +28,7 @@ record Options(
         double scale,
         int writers,
         int readers,
+        List<Integer> daemons,
         Path folder,
         Optional<Path> raw,
         Path stockPlugin,
@@ -42,6 +43,9 @@ record Options(
             --scale X               share of the tasks, for quick runs (default 1)
             --writers N             tasks that write at a time (default 4)
             --readers N             partitions that are read at a time (default 4)
+            --daemons N,M,...       how many Stopover daemons: each with its own plugin instance,
+                                    all named to all, and its share of writers and readers;
+                                    several numbers are compared in turn (default 1)
             --folder DIR            where data goes (default: the system's temporary folder)
             --raw FILE              also write each round's figures there, tab separated
             """;
@@ -56,6 +60,7 @@ record Options(
                 1,
                 4,
                 4,
+                List.of(1),
                 Path.of(System.getProperty("java.io.tmpdir")),
                 Optional.empty(),
                 Path.of("."),
@@ -82,6 +87,8 @@ record Options(
             case "--warm-ups" -> withCounts(rounds, atLeast(0, value), writers, readers);
             case "--writers" -> withCounts(rounds, warmUps, atLeast(1, value), readers);
             case "--readers" -> withCounts(rounds, warmUps, writers, atLeast(1, value));
+            case "--daemons" -> withDaemons(
+                    Arrays.stream(value.split(",")).map(number -> atLeast(1, number)).toList());
             case "--scale" -> withScale(Double.parseDouble(value));
             case "--folder" -> withPaths(Path.of(value), raw, stockPlugin, stopoverPlugin);
             case "--raw" ->
@@ -103,8 +110,8 @@ record Options(
 
     private Options withWorkloads(List<Workload> chosen)
     {
-        return new Options(chosen, sides, rounds, warmUps, scale, writers, readers, folder, raw,
-                stockPlugin, stopoverPlugin);
+        return new Options(chosen, sides, rounds, warmUps, scale, writers, readers, daemons,
+                folder, raw, stockPlugin, stopoverPlugin);
     }
 
     private Options withSides(List<String> chosen)
@@ -115,27 +122,33 @@ record Options(
                         "unknown side %s: expected stock or stopover".formatted(side));
             }
         }
-        return new Options(workloads, chosen, rounds, warmUps, scale, writers, readers, folder, raw,
-                stockPlugin, stopoverPlugin);
+        return new Options(workloads, chosen, rounds, warmUps, scale, writers, readers, daemons,
+                folder, raw, stockPlugin, stopoverPlugin);
     }
 
     private Options withCounts(
             int newRounds, int newWarmUps, int newWriters, int newReaders)
     {
         return new Options(workloads, sides, newRounds, newWarmUps, scale, newWriters, newReaders,
+                daemons, folder, raw, stockPlugin, stopoverPlugin);
+    }
+
+    private Options withDaemons(List<Integer> newDaemons)
+    {
+        return new Options(workloads, sides, rounds, warmUps, scale, writers, readers, newDaemons,
                 folder, raw, stockPlugin, stopoverPlugin);
     }
 
     private Options withScale(double newScale)
     {
-        return new Options(workloads, sides, rounds, warmUps, newScale, writers, readers, folder,
-                raw, stockPlugin, stopoverPlugin);
+        return new Options(workloads, sides, rounds, warmUps, newScale, writers, readers,
+                daemons, folder, raw, stockPlugin, stopoverPlugin);
     }
 
     private Options withPaths(
             Path newFolder, Optional<Path> newRaw, Path newStock, Path newStopover)
     {
-        return new Options(workloads, sides, rounds, warmUps, scale, writers, readers, newFolder,
-                newRaw, newStock, newStopover);
+        return new Options(workloads, sides, rounds, warmUps, scale, writers, readers,
+                daemons, newFolder, newRaw, newStock, newStopover);
     }
 }

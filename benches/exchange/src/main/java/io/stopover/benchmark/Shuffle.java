@@ -38,8 +38,8 @@ import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeoutException;
+import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLong;
-import java.util.function.IntConsumer;
 import java.util.stream.IntStream;
 
 import static io.trino.spi.exchange.ExchangeId.createRandomExchangeId;
@@ -48,7 +48,8 @@ import static java.util.concurrent.TimeUnit.SECONDS;
 /**
  * One exchange from creation to close, driven as the engine drives it. Tasks write concurrently and
  * wait while the sink is blocked; when all have finished, the coordinator lists the handles; then
- * one source per partition reads. Every page is checked.
+ * one source per partition reads. Every page is checked. Writing and reading slots are spread
+ * evenly over the nodes; each takes the next task or partition when it is free.
  */
 final class Shuffle
 {
@@ -96,7 +97,7 @@ final class Shuffle
     Outcome run(QueryId query, Runnable afterReading)
     {
         long start = System.nanoTime();
-        Exchange exchange = side.writer()
+        Exchange exchange = side.coordinator()
                 .createExchange(new Context(query, id), workload.partitions(), false);
         try {
             List<ExchangeSinkHandle> sinks = IntStream.range(0, workload.tasks())
@@ -104,7 +105,8 @@ final class Shuffle
                     .toList();
             exchange.noMoreSinks();
             runConcurrently(
-                    writers, workload.tasks(), task -> write(exchange, sinks.get(task), task));
+                    writers, workload.tasks(), (slot, task) ->
+                            write(slot, exchange, sinks.get(task), task));
             double write = secondsSince(start);
 
             long planStart = System.nanoTime();
@@ -114,8 +116,8 @@ final class Shuffle
 
             long readStart = System.nanoTime();
             ExchangeSourceOutputSelector selector = selector();
-            runConcurrently(readers, workload.partitions(), partition ->
-                    read(partition, handles.getOrDefault(partition, List.of()), selector));
+            runConcurrently(readers, workload.partitions(), (slot, partition) ->
+                    read(slot, partition, handles.getOrDefault(partition, List.of()), selector));
             double read = secondsSince(readStart);
             afterReading.run();
             return new Outcome(
@@ -133,10 +135,10 @@ final class Shuffle
         }
     }
 
-    private void write(Exchange exchange, ExchangeSinkHandle handle, int task)
+    private void write(int slot, Exchange exchange, ExchangeSinkHandle handle, int task)
     {
         byte[] instance = side.codec().encode(await(exchange.instantiateSink(handle, 0)));
-        ExchangeSink sink = side.writer().createSink(
+        ExchangeSink sink = side.writer(slot).createSink(
                 side.codec().decode(instance, ExchangeSinkInstanceHandle.class));
         try (Peak.One memory = sinkPeak.one()) {
             for (int number = 0; number < workload.pagesOfATask(); number++) {
@@ -179,10 +181,14 @@ final class Shuffle
         return selector.setPartitionCount(id, workload.tasks()).setFinal().build();
     }
 
-    private void read(int partition, List<byte[]> handles, ExchangeSourceOutputSelector selector)
+    private void read(
+            int slot,
+            int partition,
+            List<byte[]> handles,
+            ExchangeSourceOutputSelector selector)
     {
         Pages.Checker checker = pages.checker(partition);
-        try (ExchangeSource source = side.reader().createSource();
+        try (ExchangeSource source = side.reader(slot).createSource();
                 Peak.One memory = sourcePeak.one()) {
             source.setOutputSelector(selector);
             source.addSourceHandles(handles.stream()
@@ -201,17 +207,29 @@ final class Shuffle
         checker.checkComplete();
     }
 
-    /**
-     * Runs jobs 0 to {@code count} - 1, {@code threads} at a time, and throws the exception of the
-     * first job that failed.
-     */
-    static void runConcurrently(int threads, int count, IntConsumer job)
+    /** Receives the number of a slot and that of the job that runs in it. */
+    interface Job
     {
-        try (ExecutorService executor = Executors.newFixedThreadPool(threads)) {
+        void run(int slot, int number);
+    }
+
+    /**
+     * Runs jobs 0 to {@code count} - 1, one at a time in each of {@code slots}, and throws the
+     * exception of the first slot in which one failed.
+     */
+    static void runConcurrently(int slots, int count, Job job)
+    {
+        AtomicInteger next = new AtomicInteger();
+        try (ExecutorService executor = Executors.newFixedThreadPool(slots)) {
             List<Future<?>> running = new ArrayList<>();
-            for (int i = 0; i < count; i++) {
-                int number = i;
-                running.add(executor.submit(() -> job.accept(number)));
+            for (int i = 0; i < slots; i++) {
+                int slot = i;
+                running.add(executor.submit(() -> {
+                    for (int number = next.getAndIncrement(); number < count;
+                            number = next.getAndIncrement()) {
+                        job.run(slot, number);
+                    }
+                }));
             }
             try {
                 running.forEach(Shuffle::await);

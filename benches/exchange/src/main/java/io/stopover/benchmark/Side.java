@@ -21,19 +21,36 @@ import java.util.OptionalLong;
 /**
  * One of the exchange managers under comparison.
  *
- * @param writer manager of the coordinator and the writing nodes
- * @param reader manager of the reading nodes
+ * @param writers manager of each writing node; the first is also the coordinator's
+ * @param readers manager of each reading node
  * @param daemons process ids of its daemons; empty for the stock manager
  * @param puts the daemons' own metrics of puts into the store
  */
 record Side(
         String name,
         HandleCodec codec,
-        ExchangeManager writer,
-        ExchangeManager reader,
+        List<ExchangeManager> writers,
+        List<ExchangeManager> readers,
         List<Long> daemons,
         DaemonMetrics puts)
 {
+    ExchangeManager coordinator()
+    {
+        return writers.getFirst();
+    }
+
+    /** The manager of the node at which a writing slot is. */
+    ExchangeManager writer(int slot)
+    {
+        return writers.get(slot % writers.size());
+    }
+
+    /** The manager of the node at which a reading slot is. */
+    ExchangeManager reader(int slot)
+    {
+        return readers.get(slot % readers.size());
+    }
+
     OptionalLong daemonPeak()
     {
         return daemons.stream().mapToLong(ProcessFigures::peakMemory).max();

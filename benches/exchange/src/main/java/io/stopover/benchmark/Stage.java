@@ -133,29 +133,50 @@ final class Stage
             properties.put("exchange.s3.path-style-access", "true");
         }
         ExchangeManager manager = create(plugin, "filesystem", properties);
-        return new Side("stock", new HandleCodec(plugin), manager, manager, List.of(),
-                new DaemonMetrics(List.of()));
+        return new Side("stock", new HandleCodec(plugin), List.of(manager), List.of(manager),
+                List.of(), new DaemonMetrics(List.of()));
     }
 
-    Side stopover(PluginFolder plugin)
+    /** @param nodes number of writing nodes, each with a daemon and a plugin instance */
+    Side stopover(PluginFolder plugin, String name, int nodes)
     {
         StringBuilder configuration = new StringBuilder();
         for (int number = 0; number < BASE_DIRECTORIES; number++) {
-            configuration.append(baseDirectoryTable("stopover", number));
+            configuration.append(baseDirectoryTable(name, number));
         }
-        daemons.add(new DaemonProcess(folder, "daemon-0", configuration.toString()));
-        if (workload.elsewhere()) {
-            daemons.add(new DaemonProcess(folder, "daemon-1", configuration.toString()));
+        List<DaemonProcess> writing = startDaemons(name + "-w", nodes, configuration.toString());
+        List<DaemonProcess> reading = workload.elsewhere()
+                ? startDaemons(name + "-r", nodes, configuration.toString())
+                : writing;
+        List<ExchangeManager> writers = managers(plugin, writing);
+        List<ExchangeManager> readers =
+                workload.elsewhere() ? managers(plugin, reading) : writers;
+        List<DaemonProcess> all = Stream.concat(writing.stream(), reading.stream()).distinct()
+                .toList();
+        return new Side(name, new HandleCodec(plugin), writers, readers,
+                all.stream().map(DaemonProcess::pid).toList(),
+                new DaemonMetrics(all.stream().map(DaemonProcess::uri).toList()));
+    }
+
+    private List<DaemonProcess> startDaemons(String name, int count, String configuration)
+    {
+        List<DaemonProcess> started = new ArrayList<>();
+        for (int number = 0; number < count; number++) {
+            started.add(new DaemonProcess(folder, name + number, configuration));
+            daemons.add(started.getLast());
         }
-        ExchangeManager writer = create(plugin, "stopover",
-                Map.of("stopover.uris", daemons.getFirst().uri().toString()));
-        ExchangeManager reader = workload.elsewhere()
-                ? create(plugin, "stopover",
-                        Map.of("stopover.uris", daemons.getLast().uri().toString()))
-                : writer;
-        return new Side("stopover", new HandleCodec(plugin), writer, reader,
-                daemons.stream().map(DaemonProcess::pid).toList(),
-                new DaemonMetrics(daemons.stream().map(DaemonProcess::uri).toList()));
+        return started;
+    }
+
+    /** A plugin instance beside each daemon: it names its own daemon first, then all others. */
+    private List<ExchangeManager> managers(PluginFolder plugin, List<DaemonProcess> nodes)
+    {
+        return IntStream.range(0, nodes.size())
+                .mapToObj(own -> IntStream.range(0, nodes.size())
+                        .mapToObj(next -> nodes.get((own + next) % nodes.size()).uri().toString())
+                        .collect(joining(",")))
+                .map(uris -> create(plugin, "stopover", Map.of("stopover.uris", uris)))
+                .toList();
     }
 
     private String baseDirectoryTable(String side, int number)

@@ -27,6 +27,7 @@ import static java.nio.charset.StandardCharsets.UTF_8;
 /** Counts requests in the access log of the S3 server, which has one line per request. */
 final class StoreLog
 {
+    private static final int BUCKET = 1;
     /**
      * Index of the duration in milliseconds after the action: key, URI, status, error, bytes sent,
      * object size, duration.
@@ -36,11 +37,12 @@ final class StoreLog
     /**
      * Requests by billing class: PUT and LIST, GET, DELETE.
      *
+     * @param lists how many of the {@code puts} list
      * @param slowestPut duration of the slowest object put at the server, in milliseconds
      */
-    record Requests(long puts, long gets, long deletes, long slowestPut)
+    record Requests(long puts, long lists, long gets, long deletes, long slowestPut)
     {
-        static final Requests NONE = new Requests(0, 0, 0, 0);
+        static final Requests NONE = new Requests(0, 0, 0, 0, 0);
     }
 
     private final Optional<Path> log;
@@ -52,8 +54,11 @@ final class StoreLog
         this.log = log;
     }
 
-    /** Returns the requests since the previous call. */
-    Requests drain()
+    /**
+     * Returns the requests since the previous call to the buckets of one side, whose names begin
+     * with {@code side} and a hyphen.
+     */
+    Requests drain(String side)
     {
         if (log.isEmpty() || !Files.exists(log.get())) {
             return Requests.NONE;
@@ -63,21 +68,26 @@ final class StoreLog
             byte[] added = new byte[Math.toIntExact(file.length() - position)];
             file.readFully(added);
             position += added.length;
-            return count(new String(added, UTF_8));
+            return count(side, new String(added, UTF_8));
         }
         catch (IOException e) {
             throw new UncheckedIOException(e);
         }
     }
 
-    private static Requests count(String lines)
+    private static Requests count(String side, String lines)
     {
         long puts = 0;
+        long lists = 0;
         long gets = 0;
         long deletes = 0;
         long slowestPut = 0;
         for (String line : lines.split("\n")) {
-            List<String> words = Arrays.stream(line.split(" "))
+            String[] all = line.split(" ");
+            if (all.length <= BUCKET || !all[BUCKET].startsWith(side + "-")) {
+                continue;
+            }
+            List<String> words = Arrays.stream(all)
                     .dropWhile(word -> !word.startsWith("s3_"))
                     .toList();
             String action = words.isEmpty() ? "" : words.getFirst();
@@ -89,11 +99,12 @@ final class StoreLog
             }
             else if (!action.isEmpty()) {
                 puts++;
+                lists += action.startsWith("s3_List") ? 1 : 0;
             }
             if (action.equals("s3_PutObject")) {
                 slowestPut = Math.max(slowestPut, Long.parseLong(words.get(MILLISECONDS)));
             }
         }
-        return new Requests(puts, gets, deletes, slowestPut);
+        return new Requests(puts, lists, gets, deletes, slowestPut);
     }
 }

@@ -70,7 +70,8 @@ record Workload(
                     "G", Storage.S3, 16, 50, 64 * MIB, (int) (16 * MIB), false, false),
             new Workload("H", Storage.LOCAL, 32, 50, 8 * MIB, KIB, false, false),
             ELSEWHERE.on("I", Storage.S3),
-            ELSEWHERE.on("D-I", Storage.SLOW_S3));
+            ELSEWHERE.on("D-I", Storage.SLOW_S3),
+            new Workload("J", Storage.S3, 1000, 50, 256 * KIB, 4 * KIB, false, false));
 
     private Workload on(String newName, Storage newStorage)
     {
@@ -111,12 +112,12 @@ record Workload(
 
     String describe()
     {
-        return "%s: %s, %s tasks x %s partitions x %.0f MiB, pages of %s KiB%s%s".formatted(
+        return "%s: %s, %s tasks x %s partitions x %s KiB, pages of %s KiB%s%s".formatted(
                 name,
                 storage.toString().toLowerCase().replace('_', ' '),
                 tasks,
                 partitions,
-                taskBytes / (double) MIB,
+                taskBytes / KIB,
                 pageSize / KIB,
                 skewed ? ", half of them in one partition" : "",
                 elsewhere ? ", read through another daemon" : "");

@@ -1,0 +1,60 @@
+//! The attempts that the coordinator chose so far, so that planning begins while tasks finish.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::api::extract::{ExchangeParams, ExchangePath, JsonBody, NoQuery, StrictJson};
+use crate::api::problem::{Problem, ProblemResponse};
+use crate::api::state::SharedState;
+use crate::id::TaskAttempt;
+
+/// Attempts that have finished and were chosen since the last such request.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ChosenRequest {
+    /// Pairs of task and attempt.
+    attempts: Vec<(u32, u32)>,
+}
+
+impl JsonBody for ChosenRequest {
+    /// Bounded by the setting alone, as the request for handles.
+    const MAX_SIZE: u64 = u64::MAX;
+}
+
+/// Tells the daemon that will plan an exchange which attempts were chosen so far.
+///
+/// It is optional: the daemon reads in advance what the plan will need. It answers at once.
+#[utoipa::path(
+    post,
+    path = "/v1/exchanges/{exchange}/chosen",
+    tag = "reading",
+    params(ExchangeParams),
+    request_body = ChosenRequest,
+    responses(
+        (status = 204, description = "The daemon may read in advance"),
+        ProblemResponse,
+    )
+)]
+pub(crate) async fn chosen(
+    State(state): State<SharedState>,
+    ExchangePath(exchange): ExchangePath,
+    _: NoQuery,
+    StrictJson(told, _memory): StrictJson<ChosenRequest>,
+) -> Result<StatusCode, Problem> {
+    for &(task, attempt) in &told.attempts {
+        TaskAttempt::new(task, attempt)?;
+    }
+    // The daemon that announced the exchange knows it; another one need not read in advance.
+    if state.parts.exchanges.lookup_known(&exchange)?.is_some()
+        && let Some(look) = state.parts.commits.chosen(&exchange, told.attempts.len())
+    {
+        state.parts.runtime.tasks.spawn_until_stopped(async move {
+            if let Err(error) = look.run().await {
+                tracing::debug!(%exchange, %error, "cannot read footers in advance; a plan will");
+            }
+        });
+    }
+    Ok(StatusCode::NO_CONTENT)
+}

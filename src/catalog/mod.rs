@@ -8,12 +8,13 @@ mod error;
 mod from_memory;
 pub mod handle;
 mod load;
+mod look;
 mod lookup;
 pub mod plan;
 mod prefetch;
 
 pub use self::error::CatalogError;
 pub use self::from_memory::MemoryPlan;
+pub use self::look::Look;
 pub use self::lookup::{Catalog, CommittedAttempt, ExchangeSummary, PlannedHandle, Selection};
-pub use self::prefetch::Look;
 pub use crate::segment::footer::Totals;

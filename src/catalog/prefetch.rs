@@ -1,8 +1,8 @@
-//! Fetches footers while tasks finish, so that few are missing when the last one has finished.
+//! When to look for new footers while the tasks of an exchange finish.
 //!
-//! Does: decide when a look at an exchange is due, list its segments, and cache the footers that
-//! are not in memory. Does not: plan, or wait for memory. Invariant: one look at an exchange at a
-//! time, and the number of looks grows with the logarithm of the number of tasks.
+//! Does: count the attempts that were chosen, and decide when a look is due. Does not: look
+//! (`look`). Invariant: one look at an exchange at a time, and the number of looks grows with the
+//! logarithm of the number of tasks.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -10,8 +10,6 @@ use std::sync::Arc;
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use super::error::CatalogError;
-use super::lookup::Catalog;
 use crate::id::ExchangeId;
 
 /// Exchanges of which the progress is remembered. Without it, planning is only slower.
@@ -41,7 +39,7 @@ impl Default for Prefetch {
 
 impl Prefetch {
     /// Counts chosen attempts; whether a look begins with them.
-    fn begins(&self, exchange: &ExchangeId, attempts: usize) -> bool {
+    pub(super) fn begins(&self, exchange: &ExchangeId, attempts: usize) -> bool {
         let mut all = self.0.lock();
         let progress = all.get_or_insert_mut(exchange.clone(), Progress::default);
         progress.told = progress.told.saturating_add(attempts);
@@ -55,7 +53,7 @@ impl Prefetch {
         true
     }
 
-    fn end(&self, exchange: &ExchangeId) {
+    pub(super) fn end(&self, exchange: &ExchangeId) {
         if let Some(progress) = self.0.lock().peek_mut(exchange) {
             progress.looking = false;
         }
@@ -63,41 +61,6 @@ impl Prefetch {
 
     pub(super) fn forget(&self, exchange: &ExchangeId) {
         self.0.lock().pop(exchange);
-    }
-}
-
-/// A look at an exchange that is due. It ends when it is dropped.
-pub struct Look {
-    catalog: Catalog,
-    exchange: ExchangeId,
-}
-
-impl Catalog {
-    /// Records that attempts were chosen; returns a look if it is due, for the caller to run.
-    pub fn chosen(&self, exchange: &ExchangeId, attempts: usize) -> Option<Look> {
-        let begins = self.prefetch.begins(exchange, attempts);
-        begins.then(|| Look {
-            catalog: self.clone(),
-            exchange: exchange.clone(),
-        })
-    }
-}
-
-impl Look {
-    /// Caches the footers that memory is free for.
-    ///
-    /// # Errors
-    /// As [`Catalog::find_commit`]. A plan that needs the same will say so again.
-    pub async fn run(self) -> Result<(), CatalogError> {
-        let Self { catalog, exchange } = &self;
-        let listed = catalog.storage.list_segments(exchange).await?;
-        catalog.loader.prefetch(exchange, &listed).await
-    }
-}
-
-impl Drop for Look {
-    fn drop(&mut self) {
-        self.catalog.prefetch.end(&self.exchange);
     }
 }
 

@@ -350,6 +350,17 @@ fetch_cargo_tool() {
     printf '%s\n' "$CACHE/$1-$2/bin"
 }
 
+has_python() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
+
+# Makes sure that there is a python3 with its module venv.
+find_python() {
+    if ! has_python && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        say "Python or its module venv is not installed: installing the package python3-venv"
+        { apt-get update && apt-get install -y --no-install-recommends python3-venv; } >&2
+    fi
+    has_python || die "no python3 with its module venv on PATH. Install Python 3.9 or newer."
+}
+
 # install_python_tool NAME VERSION: a virtual environment cannot be moved, so its last file marks it
 # as complete.
 install_python_tool() {
@@ -357,14 +368,14 @@ install_python_tool() {
     [ -f "$target/complete" ] && return
     say "fetching $1 $2 (once)"
     rm -rf "$target"
-    python3 -m venv "$target" >&2 || die "python3 with its venv module is needed"
+    find_python
+    python3 -m venv "$target" >&2
     "$target/bin/pip" install -q "$1==$2" >&2
     touch "$target/complete"
 }
 
 # fetch_python_tool NAME VERSION: its executable, which has the name of the package.
 fetch_python_tool() {
-    command -v python3 >/dev/null 2>&1 || die "python3 is not on PATH: $1 needs it"
     with_lock "$1" install_python_tool "$1" "$2"
     printf '%s\n' "$CACHE/$1-$2/bin/$1"
 }

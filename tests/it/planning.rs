@@ -31,7 +31,8 @@ struct Fleet {
 impl Fleet {
     fn new() -> Self {
         let mut config = Config::default();
-        config.memory.budget = Some(64 << 20);
+        // Room for 64 footers at a time.
+        config.memory.budget = Some(512 << 20);
         config.segment.commit_linger = Duration::ZERO;
         Self {
             store: TicketStore::new(LATENCY),

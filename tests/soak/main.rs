@@ -190,7 +190,11 @@ async fn soak_world(world: &mut World, kills: u64, rng: &Random) -> Result<()> {
 
 /// The daemons logged the faults of their storage with the right cause.
 fn check_faults_were_logged(world: &World) -> Result<()> {
-    let full = ["the file system is full", "File too large"];
+    let full = [
+        "base directory full",
+        "the file system is full",
+        "File too large",
+    ];
     let local: [(&str, &[&str]); 2] = [
         ("a full disk", &full),
         ("a lost permission", &["Permission denied"]),

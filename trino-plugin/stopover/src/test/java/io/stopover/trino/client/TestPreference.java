@@ -56,7 +56,7 @@ class TestPreference
             nodes.merge(preferred(node, POOL), 1, Integer::sum);
         }
         assertThat(nodes).hasSize(3);
-        assertThat(nodes.values()).allSatisfy(count -> assertThat(count).isBetween(80, 140));
+        assertThat(nodes.values()).allSatisfy(count -> assertThat(count).isBetween(65, 155));
     }
 
     @Test

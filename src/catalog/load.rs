@@ -145,9 +145,15 @@ impl FooterLoader {
 impl Load<'_> {
     async fn run(mut self, listed: &[ListedSegment]) -> Result<LoadedFooters, LoadError> {
         let mut segments = Vec::with_capacity(listed.len());
-        for group in listed.chunks(self.group_size()) {
-            let addresses = group.iter().map(|listed| &listed.address);
-            self.load_group(addresses.collect(), &mut segments).await?;
+        let mut missing = Vec::new();
+        for ListedSegment { address, .. } in listed {
+            match self.in_memory(address).await? {
+                Some(footer) => self.add(&mut segments, address, footer),
+                None => missing.push(address),
+            }
+        }
+        for group in missing.chunks(self.group_size()) {
+            self.fetch_group(group, &mut segments).await?;
         }
         self.finish(segments).await
     }
@@ -170,27 +176,18 @@ impl Load<'_> {
         usize::try_from(fitting).map_or(CONCURRENCY, |fitting| fitting.clamp(1, CONCURRENCY))
     }
 
-    async fn load_group(
+    /// Fetches footers, all at a time.
+    async fn fetch_group(
         &mut self,
-        addresses: Vec<&SegmentAddress>,
+        missing: &[&SegmentAddress],
         segments: &mut Vec<KnownSegment>,
     ) -> Result<(), LoadError> {
-        let mut missing = Vec::new();
-        for address in addresses {
-            match self.in_memory(address).await? {
-                Some(footer) => self.add(segments, address, footer),
-                None => missing.push(address),
-            }
-        }
-        if missing.is_empty() {
-            return Ok(());
-        }
         let footers = &self.loader.footers;
         let tail = footers.tail_memory();
         let mut memory = self.reserve(missing.len() as u64 * tail).await?;
-        let fetches = missing.into_iter().map(|address| {
+        let fetches = missing.iter().map(|address| {
             let memory = memory.split_off(tail);
-            async move { Ok::<_, LoadError>((address, footers.fetch(address, memory).await?)) }
+            async move { Ok::<_, LoadError>((*address, footers.fetch(address, memory).await?)) }
         });
         let fetched = stream::iter(fetches.collect::<Vec<_>>()).buffered(CONCURRENCY);
         let fetched: Vec<_> = fetched.try_collect().await?;

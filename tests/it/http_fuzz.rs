@@ -303,7 +303,11 @@ async fn no_request_generated_from_the_openapi_document_causes_a_server_error() 
                 drawn.line
             )
         };
-        assert!(answer.status < 500, "{}", described());
+        // Where the damage hits the id of the base directory, a handle looks like one of another
+        // fleet, which is answered with 503 so that other daemons are asked.
+        let of_another_fleet =
+            answer.status == 503 && answer.problem_type() == "unknown-base-directory";
+        assert!(answer.status < 500 || of_another_fleet, "{}", described());
         let counts = answered.entry((method, path)).or_default();
         if answer.status < 400 {
             counts.0 += 1;

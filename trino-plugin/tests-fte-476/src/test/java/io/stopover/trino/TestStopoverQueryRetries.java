@@ -13,6 +13,7 @@
  */
 package io.stopover.trino;
 
+import io.stopover.trino.testing.DaemonProcess;
 import io.stopover.trino.testing.TestingStopover;
 import io.trino.testing.MaterializedResult;
 import io.trino.testing.QueryRunner;
@@ -94,12 +95,19 @@ class TestStopoverQueryRetries
         assertThat(stopover.filesOfExchanges()).isEmpty();
     }
 
+    /** Counts at both daemons: which one is the home of an exchange depends on its id. */
     private long pagesWritten()
+            throws IOException, InterruptedException
+    {
+        return pagesWritten(stopover.first()) + pagesWritten(stopover.second());
+    }
+
+    private static long pagesWritten(DaemonProcess daemon)
             throws IOException, InterruptedException
     {
         try (HttpClient client = HttpClient.newHttpClient()) {
             String metrics = client.send(
-                    HttpRequest.newBuilder(stopover.first().uri().resolve("/metrics")).build(),
+                    HttpRequest.newBuilder(daemon.uri().resolve("/metrics")).build(),
                     HttpResponse.BodyHandlers.ofString()).body();
             return metrics.lines()
                     .filter(line -> line.startsWith(PAGES_WRITTEN))

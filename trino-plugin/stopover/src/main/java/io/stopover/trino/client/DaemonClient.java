@@ -332,10 +332,33 @@ public final class DaemonClient
     private static HttpUriRequestBase handles(
             Daemon daemon, String exchange, Map<Integer, Integer> attempts, String options)
     {
-        String body = attempts.entrySet().stream()
-                .map(entry -> "[%s,%s]".formatted(entry.getKey(), entry.getValue()))
-                .collect(joining(",", "{\"attempts\": [", "], " + options + "}"));
+        String body = attempts(attempts, ", " + options);
         return json(new HttpPost(daemon.url("/v1/exchanges/" + exchange + "/handles")), body);
+    }
+
+    private static String attempts(Map<Integer, Integer> attempts, String options)
+    {
+        return attempts.entrySet().stream()
+                .map(entry -> "[%s,%s]".formatted(entry.getKey(), entry.getValue()))
+                .collect(joining(",", "{\"attempts\": [", "]" + options + "}"));
+    }
+
+    /** Tells which attempts were chosen since the last call: the daemon reads in advance. */
+    public void chosen(
+            Daemon daemon,
+            String exchange,
+            Map<Integer, Integer> attempts,
+            Cancellation cancellation)
+            throws IOException
+    {
+        transport.execute(
+                daemon,
+                () -> json(
+                        new HttpPost(daemon.url("/v1/exchanges/" + exchange + "/chosen")),
+                        attempts(attempts, "")),
+                control,
+                cancellation,
+                _ -> null);
     }
 
     private static String version(OptionalInt handleVersion)

@@ -1,11 +1,13 @@
 //! What an exchange is and whether it is open.
 //!
-//! Does: announce exchanges and renew their leases ([`announce`]), answer whether an exchange is
-//! open ([`lookup`]), and remember which ones were closed ([`status`]). Does not: know segments, or
+//! Does: describe exchanges ([`descriptor`]), announce them and renew their leases ([`announce`]),
+//! answer whether an exchange is open ([`lookup`]), and remember which ones were closed
+//! ([`status`]). Does not: know segments, or
 //! release what other modules hold of a closed exchange (`gc::close`). Invariant: an exchange that
 //! this daemon knows to be closed is never reopened by it, even by a late request.
 
 mod announce;
+pub mod descriptor;
 mod error;
 mod exchanges;
 mod lookup;
@@ -13,7 +15,8 @@ mod marker;
 mod status;
 
 pub use self::announce::{Announce, Announced};
+pub use self::descriptor::{Descriptor, DescriptorError, ExchangeSpec};
 pub use self::error::ExchangeError;
 pub use self::exchanges::{Exchanges, ExchangesDeps};
 pub(crate) use self::marker::lease_of;
-pub use self::marker::{ExchangeSpec, MarkerError};
+pub use self::marker::MarkerError;

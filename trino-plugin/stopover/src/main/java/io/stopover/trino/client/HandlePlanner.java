@@ -56,7 +56,10 @@ public final class HandlePlanner
 
     /** What a plan is for. */
     public record Request(
-            String exchange, boolean ordered, Map<Integer, Integer> attempts, long targetSize) {}
+            DescribedExchange exchange,
+            boolean ordered,
+            Map<Integer, Integer> attempts,
+            long targetSize) {}
 
     private record Answer(Daemon daemon, PlanFromMemory plan)
     {

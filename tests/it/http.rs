@@ -237,8 +237,12 @@ async fn an_exchange_is_announced_listed_shown_and_closed_without_a_trace() {
     let spec = json!({"partitions": 3, "ordered": false});
     let response = server.put_json(&path, &spec).await;
     assert_eq!(response.status(), StatusCode::CREATED);
+    let header = response.headers()["stopover-exchange"].clone();
     let announced: Value = response.json().await.unwrap();
-    let lease = json!({"exchange": id, "partitions": 3, "ordered": false, "lease_seconds": 900});
+    let lease = json!({
+        "exchange": id, "partitions": 3, "ordered": false, "lease_seconds": 900,
+        "descriptor": header.to_str().unwrap(),
+    });
     assert_eq!(announced, lease);
     assert_eq!(ok_json(server.put_json(&path, &spec).await).await, lease);
 

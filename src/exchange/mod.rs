@@ -8,12 +8,16 @@
 mod announce;
 mod error;
 mod exchanges;
+mod listing;
 mod lookup;
 mod marker;
+mod overview;
 mod status;
 
 pub use self::announce::{Announce, Announced};
 pub use self::error::ExchangeError;
 pub use self::exchanges::{Exchanges, ExchangesDeps};
+pub use self::listing::{ExchangePage, ListFilter, overview_of};
 pub(crate) use self::marker::lease_of;
 pub use self::marker::{ExchangeSpec, MarkerError};
+pub use self::overview::{BaseShare, ExchangeOverview, ExchangeState, MarkerView};

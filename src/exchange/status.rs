@@ -61,11 +61,7 @@ impl StatusCache {
     }
 
     /// Records that an exchange was open at `confirmed`; `false` if it was closed meanwhile.
-    pub(super) fn confirm_open(
-        &self,
-        descriptor: Arc<Descriptor>,
-        confirmed: Instant,
-    ) -> bool {
+    pub(super) fn confirm_open(&self, descriptor: Arc<Descriptor>, confirmed: Instant) -> bool {
         let mut inner = self.inner.lock();
         let exchange = descriptor.exchange.clone();
         if matches!(inner.statuses.get(&exchange), Some(Status::Closed)) {

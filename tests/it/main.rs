@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, missing_docs)] // tests spawn their own tasks
 
 mod admin;
+mod command_line;
 mod commit_lookup;
 mod corpus;
 mod credentials;

@@ -162,8 +162,8 @@ impl Fetcher {
         planned(handle, index, Parts::exact(bytes, first, self.chunk_size))
     }
 
-    /// Whether [`Fetcher::get`] needs no memory for a part now, because it is in a hot segment or in
-    /// a chunk that is cached or being fetched.
+    /// Whether [`Fetcher::get`] needs no memory for a part now, because it is in a hot segment or
+    /// in a chunk that is cached or being fetched.
     pub(super) fn is_cached(&self, planned: &PlannedPart) -> bool {
         let (at, wanted) = (&planned.address, planned.part.wanted());
         let hot = self.deps.hot.get(&at.exchange, at.segment);

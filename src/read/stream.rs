@@ -47,7 +47,7 @@ struct Reading {
     planned: Option<PlannedRange>,
     /// The parts that are fetched ahead, in order.
     ahead: VecDeque<PlannedPart>,
-    /// One for each of them; `None` if it was in memory when it was planned and is read in its turn.
+    /// One for each of them; `None` if the part was in memory, to be read in its turn.
     fetches: FuturesOrdered<BoxFuture<'static, Option<Fetched>>>,
     /// Bytes of all parts in `ahead`.
     bytes_ahead: u64,
@@ -175,8 +175,8 @@ impl Reading {
         }
     }
 
-    /// The first part, which was in memory when it was planned. If it is not any more, it is fetched
-    /// and all later parts are postponed, since they may hold what it has to wait for.
+    /// The first part, which was in memory when it was planned. If it is not any more, it is
+    /// fetched and all later parts are postponed, since they may hold what it has to wait for.
     fn read_cached(&mut self) -> Option<Fetched> {
         let planned = self.ahead.front()?.clone();
         let mut fetch = fetch(&self.fetcher, planned.clone());

@@ -92,8 +92,8 @@ impl Fields {
 
     /// Number of pages, if it is one.
     pub fn pages(&self) -> Option<u64> {
-        let pages = self.ranges.iter().map(|range| range.pages);
-        pages.fold(Some(0), |sum: Option<u64>, pages| sum?.checked_add(pages))
+        let mut pages = self.ranges.iter().map(|range| range.pages);
+        pages.try_fold(0, u64::checked_add)
     }
 
     /// Makes the sizes of pages and ranges agree, so that later checks are reached.

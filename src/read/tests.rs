@@ -144,6 +144,7 @@ fn first_block(image: &SegmentImage) -> HandleRange {
 /// memory. A page of nearly all the read memory waited for the chunk that a later part of the same
 /// read held, for ever.
 #[tokio::test]
+#[allow(clippy::disallowed_methods)]
 async fn a_read_never_waits_for_memory_that_its_later_parts_hold() {
     let folder = tempfile::tempdir().unwrap();
     let deps = deps(folder.path(), 1 << 20);

@@ -414,7 +414,11 @@ async fn a_daemon_describes_its_versions_and_limits_and_refuses_another_protocol
     let info = ok_json(response).await;
     assert_eq!(info["run"], run.to_str().unwrap());
     assert_eq!(info["limits"]["max_page_size"], 12345);
-    assert_eq!(info["base_directories"][0]["name"], "main");
+    let base = &info["base_directories"][0];
+    assert_eq!(base["name"], "main");
+    assert_eq!(base["id"].as_str().unwrap().len(), 16);
+    assert_eq!(base["state"], "active");
+    assert_eq!(info["missing_base_directories"], json!([]));
     assert_eq!(info["advertise"], json!(["http://node-1.trino:7077"]));
     assert_eq!(info["zone"], "zone-1");
 

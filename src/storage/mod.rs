@@ -8,6 +8,7 @@
 mod attached_store;
 mod attachment;
 mod base;
+mod base_set;
 mod checked_text;
 mod claim;
 mod description;
@@ -28,6 +29,7 @@ pub mod placement;
 mod probe;
 mod probe_objects;
 mod roster;
+pub mod seals;
 mod segments;
 mod stored_marker;
 mod sweeper;

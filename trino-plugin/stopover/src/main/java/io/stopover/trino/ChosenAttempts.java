@@ -18,10 +18,12 @@ import io.airlift.log.Logger;
 import io.opentelemetry.api.trace.Span;
 import io.stopover.trino.client.Cancellation;
 import io.stopover.trino.client.Daemon;
+import io.stopover.trino.client.DescribedExchange;
 
 import java.util.Iterator;
 import java.util.Map;
 import java.util.TreeMap;
+import java.util.function.Supplier;
 
 import static java.util.Objects.requireNonNull;
 import static java.util.concurrent.TimeUnit.SECONDS;
@@ -39,7 +41,7 @@ final class ChosenAttempts
     /** Most attempts of one request: some 100 kB. */
     static final int MAX_BATCH = 10_000;
 
-    private final String exchange;
+    private final Supplier<DescribedExchange> exchange;
     private final Services services;
     private final Span span;
     private final Cancellation cancellation = new Cancellation();
@@ -50,7 +52,8 @@ final class ChosenAttempts
     @GuardedBy("this")
     private boolean stopped;
 
-    ChosenAttempts(String exchange, Services services, Span span)
+    /** @param exchange gives the descriptor too, once the exchange has been announced */
+    ChosenAttempts(Supplier<DescribedExchange> exchange, Services services, Span span)
     {
         this.exchange = requireNonNull(exchange, "exchange is null");
         this.services = requireNonNull(services, "services is null");
@@ -92,7 +95,7 @@ final class ChosenAttempts
             // it plans first
             Daemon daemon = services.failover().daemons().preferred();
             services.failover().tryOnce(daemon, _ -> {
-                services.client().chosen(daemon, exchange, batch, cancellation);
+                services.client().chosen(daemon, exchange.get(), batch, cancellation);
                 return null;
             });
         }

@@ -20,7 +20,9 @@ import io.opentelemetry.api.trace.Span;
 import io.stopover.trino.client.Backoff;
 import io.stopover.trino.client.Cancellation;
 import io.stopover.trino.client.CancelledException;
+import io.stopover.trino.client.DaemonClient;
 import io.stopover.trino.client.DaemonFailover;
+import io.stopover.trino.client.DescribedExchange;
 import io.stopover.trino.client.HandlePlanner;
 import io.stopover.trino.client.Home;
 import io.stopover.trino.client.PlannedHandle;
@@ -99,7 +101,9 @@ final class StopoverExchange
     private final Span span;
     private final Optional<String> traceparent;
     private final Map<Integer, Integer> selectedAttempts = new ConcurrentSkipListMap<>();
-    private final CompletableFuture<Void> announced = new CompletableFuture<>();
+    private final CompletableFuture<String> announced = new CompletableFuture<>();
+    /** With its descriptor once it was announced. */
+    private volatile DescribedExchange exchange;
     /** Replaced when the exchange is closed, so that a closed exchange retains no handles. */
     private volatile CompletableFuture<List<ExchangeSourceHandle>> handles =
             new CompletableFuture<>();
@@ -114,13 +118,14 @@ final class StopoverExchange
     {
         this.settings = requireNonNull(settings, "settings is null");
         this.name = settings.name();
+        this.exchange = new DescribedExchange(name, Optional.empty());
         this.backoffs = requireNonNull(backoffs, "backoffs is null");
         this.services = requireNonNull(services, "services is null");
         this.stats = new TransferStats(services.stats().getExchanges());
         this.span = services.tracing().start("stopover.exchange", parentSpan);
         this.span.setAttribute("stopover.exchange", name);
         this.traceparent = Tracing.traceparent(span);
-        this.chosen = new ChosenAttempts(name, services, span);
+        this.chosen = new ChosenAttempts(() -> exchange, services, span);
     }
 
     /**
@@ -148,9 +153,10 @@ final class StopoverExchange
             throws InterruptedException
     {
         try {
-            long leaseSeconds = announce();
-            announced.complete(null);
-            renewUntilClosed(SECONDS.toNanos(leaseSeconds));
+            DaemonClient.Announced answer = announce();
+            exchange = answer.exchange();
+            announced.complete(exchange.descriptor().orElseThrow());
+            renewUntilClosed(SECONDS.toNanos(answer.leaseSeconds()));
         }
         catch (CancelledException e) {
             // Closed by the engine.
@@ -163,12 +169,12 @@ final class StopoverExchange
         announced.completeExceptionally(closedException());
     }
 
-    private long announce()
+    private DaemonClient.Announced announce()
             throws IOException
     {
         return callBlocking(
                 daemon -> services.client().announce(
-                        daemon, name, settings.partitions(), settings.ordered(), whileOpen),
+                        daemon, exchange, settings.partitions(), settings.ordered(), whileOpen),
                 whileOpen);
     }
 
@@ -180,10 +186,7 @@ final class StopoverExchange
         long delay = leaseNanos / RENEWALS_PER_LEASE;
         while (whileOpen.pause(delay)) {
             try {
-                leaseNanos = SECONDS.toNanos(call(
-                        daemon -> services.client().renew(
-                                daemon, name, settings.partitions(), settings.ordered(), whileOpen),
-                        whileOpen));
+                leaseNanos = SECONDS.toNanos(renew().leaseSeconds());
                 delay = leaseNanos / RENEWALS_PER_LEASE;
             }
             catch (CancelledException e) {
@@ -201,13 +204,22 @@ final class StopoverExchange
         }
     }
 
+    private DaemonClient.Announced renew()
+            throws IOException
+    {
+        return call(
+                daemon -> services.client().renew(
+                        daemon, exchange, settings.partitions(), settings.ordered(), whileOpen),
+                whileOpen);
+    }
+
     private void remove()
     {
         Cancellation never = new Cancellation();
         try {
             call(
                     daemon -> {
-                        services.client().close(daemon, name, never);
+                        services.client().close(daemon, exchange, never);
                         return null;
                     },
                     never);
@@ -285,8 +297,9 @@ final class StopoverExchange
             return CompletableFuture.failedFuture(failed);
         }
         int task = ((StopoverSinkHandle) sinkHandle).taskPartition();
-        return announcedInTime().thenApply(_ -> new StopoverSinkInstanceHandle(
+        return announcedInTime().thenApply(descriptor -> new StopoverSinkInstanceHandle(
                 name,
+                descriptor,
                 task,
                 taskAttempt,
                 settings.partitions(),
@@ -294,7 +307,7 @@ final class StopoverExchange
                 traceparent));
     }
 
-    private CompletableFuture<Void> announcedInTime()
+    private CompletableFuture<String> announcedInTime()
     {
         if (settings.instantiateTimeout().isEmpty() || announced.isDone()) {
             return announced;
@@ -351,7 +364,7 @@ final class StopoverExchange
             return List.of();
         }
         HandlePlanner.Plan hot = services.planner().planFromMemory(new HandlePlanner.Request(
-                name, settings.ordered(), attempts, settings.sourceHandleTargetSize()));
+                exchange, settings.ordered(), attempts, settings.sourceHandleTargetSize()));
         stats.addRequests(hot.requests(), 0);
         List<ExchangeSourceHandle> handles = new ArrayList<>();
         for (HandlePlanner.HotHandle planned : hot.handles()) {
@@ -387,7 +400,7 @@ final class StopoverExchange
         return callBlocking(
                 daemon -> services.client().handles(
                         daemon,
-                        name,
+                        exchange,
                         attempts,
                         settings.sourceHandleTargetSize(),
                         services.fleet().handleVersion(),

@@ -134,6 +134,8 @@ public final class FakeDaemon
     private final List<Injected> faults = new CopyOnWriteArrayList<>();
     /** All requests except {@link #probes}. */
     private final Queue<String> requests = new ConcurrentLinkedQueue<>();
+    /** Requests for an exchange that did not describe it. */
+    public final Queue<String> undescribed = new ConcurrentLinkedQueue<>();
     /** Health checks, which no fault applies to unless its pattern begins with "GET /". */
     public final List<String> probes = new CopyOnWriteArrayList<>();
     /** The bodies by which it was told of chosen attempts. */
@@ -529,9 +531,28 @@ public final class FakeDaemon
         return new Response(e.status, problem.getBytes(UTF_8));
     }
 
+    private static String descriptor(String exchange)
+    {
+        return "descriptor-of-" + exchange;
+    }
+
+    private void checkDescriptor(HttpExchange request, String exchange)
+    {
+        String header = request.getRequestHeaders().getFirst("Stopover-Exchange");
+        if (header == null) {
+            undescribed.add(request.getRequestMethod() + " " + request.getRequestURI().getPath());
+        }
+        else if (!header.equals(descriptor(exchange))) {
+            throw new ProblemResponse("invalid-request", 400, false);
+        }
+    }
+
     private Response serve(HttpExchange request, byte[] body)
     {
         String path = request.getRequestURI().getPath();
+        if (path.startsWith("/v1/exchanges/")) {
+            checkDescriptor(request, path.split("/")[3]);
+        }
         Matcher sink = SINK.matcher(path);
         if (sink.matches()) {
             String key = Integer.parseInt(sink.group(2)) + "/" + Integer.parseInt(sink.group(3));
@@ -613,7 +634,9 @@ public final class FakeDaemon
         if (!announced.properties.equals(properties)) {
             throw new ProblemResponse("exchange-conflict", 409, false);
         }
-        return json("{\"exchange\": \"%s\", \"lease_seconds\": %s}", exchange, leaseSeconds);
+        return json(
+                "{\"exchange\": \"%s\", \"lease_seconds\": %s, \"descriptor\": \"%s\"}",
+                exchange, leaseSeconds, descriptor(exchange));
     }
 
     private Response delete(String exchange)

@@ -65,7 +65,10 @@ public final class HandlePlanner
 
     /** What a plan is for. */
     public record Request(
-            String exchange, boolean ordered, Map<Integer, Integer> attempts, long targetSize)
+            DescribedExchange exchange,
+            boolean ordered,
+            Map<Integer, Integer> attempts,
+            long targetSize)
     {
         public Request
         {

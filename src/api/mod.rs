@@ -6,6 +6,7 @@
 //! between two awaits, or continues in a task of its own.
 
 pub mod authorization;
+mod descriptor;
 mod extract;
 pub mod limits;
 mod observe;
@@ -94,6 +95,10 @@ fn layered(routes: Router<SharedState>, state: SharedState, access: AccessState)
     routes
         .fallback(fallback::not_found)
         .method_not_allowed_fallback(fallback::method_not_allowed)
+        .layer(middleware::from_fn_with_state(
+            state.clone(),
+            descriptor::learn,
+        ))
         .layer(middleware::from_fn_with_state(
             startup,
             startup::require_started,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::error::CatalogError;
-use super::handle::{Handle, HandleError, Seals};
+use super::handle::{Handle, HandleError, SealError, Seals};
 use super::load::{FooterLoader, LoadedFooters};
 use super::plan::{self, KnownSegment};
 use super::prefetch::Prefetch;
@@ -159,10 +159,12 @@ impl Catalog {
     pub async fn open_handle(&self, text: &str) -> Result<Handle, HandleError> {
         let opened = Handle::open(text, &self.seals());
         match &opened {
-            Err(HandleError::UnknownKey { base, .. }) => {
+            Err(HandleError::Seal(SealError::UnknownKey { base, .. })) => {
                 self.storage.refresh_identity(Some(base)).await;
             }
-            Err(HandleError::Unidentified { .. }) => self.storage.refresh_identity(None).await,
+            Err(HandleError::Seal(SealError::Unidentified { .. })) => {
+                self.storage.refresh_identity(None).await;
+            }
             _ => return opened,
         }
         Handle::open(text, &self.seals())

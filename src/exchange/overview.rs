@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::marker::{self, ExchangeSpec};
+use super::descriptor::ExchangeSpec;
+use super::marker;
 use crate::id::{BaseName, ExchangeId};
 use crate::storage::{Digest, ListedSegment};
 
@@ -129,7 +130,7 @@ impl ExchangeOverview {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exchange::marker::Announcement;
+    use crate::exchange::descriptor::Descriptor;
     use crate::id::{DaemonId, SegmentAddress, SegmentId};
 
     fn listed(exchange: &ExchangeId, base: &str, size: u64) -> ListedSegment {
@@ -147,20 +148,21 @@ mod tests {
     #[test]
     fn sizes_are_told_by_base_directory_and_what_is_unknown_is_left_out() {
         let exchange: ExchangeId = "20261123_120000_00001_abcde".parse().unwrap();
-        let announcement = Announcement {
+        let descriptor = Descriptor {
+            exchange: exchange.clone(),
             spec: ExchangeSpec {
                 partitions: 3,
                 ordered: true,
             },
             lease: Duration::from_secs(900),
+            announcement: Duration::from_secs(60),
+            number: 1,
+            set: Vec::new(),
         };
         let marker = MarkerView {
             bases: vec!["b"],
             claimed: false,
-            contents: vec![
-                Bytes::from("damaged"),
-                marker::encode(&exchange, &announcement).into(),
-            ],
+            contents: vec![Bytes::from("damaged"), marker::encode(&descriptor).into()],
         };
         let segments = [
             listed(&exchange, "a", 5),

@@ -362,7 +362,7 @@ impl Storage {
     }
 
     /// Indexes of the base directories in the order in which an exchange prefers them.
-    fn preferred(&self, exchange: &ExchangeId) -> Vec<usize> {
+    pub(super) fn preferred(&self, exchange: &ExchangeId) -> Vec<usize> {
         let names = self.inner.bases.iter().map(|base| &base.name);
         let mut order = placement::rendezvous(exchange, names);
         order.retain(|index| !self.inner.bases[*index].is_abandoned());

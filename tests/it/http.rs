@@ -237,8 +237,12 @@ async fn an_exchange_is_announced_listed_shown_and_closed_without_a_trace() {
     let spec = json!({"partitions": 3, "ordered": false});
     let response = server.put_json(&path, &spec).await;
     assert_eq!(response.status(), StatusCode::CREATED);
+    let header = response.headers()["stopover-exchange"].clone();
     let announced: Value = response.json().await.unwrap();
-    let lease = json!({"exchange": id, "partitions": 3, "ordered": false, "lease_seconds": 900});
+    let lease = json!({
+        "exchange": id, "partitions": 3, "ordered": false, "lease_seconds": 900,
+        "descriptor": header.to_str().unwrap(),
+    });
     assert_eq!(announced, lease);
     assert_eq!(ok_json(server.put_json(&path, &spec).await).await, lease);
 
@@ -410,7 +414,11 @@ async fn a_daemon_describes_its_versions_and_limits_and_refuses_another_protocol
     let info = ok_json(response).await;
     assert_eq!(info["run"], run.to_str().unwrap());
     assert_eq!(info["limits"]["max_page_size"], 12345);
-    assert_eq!(info["base_directories"][0]["name"], "main");
+    let base = &info["base_directories"][0];
+    assert_eq!(base["name"], "main");
+    assert_eq!(base["id"].as_str().unwrap().len(), 16);
+    assert_eq!(base["state"], "active");
+    assert_eq!(info["missing_base_directories"], json!([]));
     assert_eq!(info["advertise"], json!(["http://node-1.trino:7077"]));
     assert_eq!(info["zone"], "zone-1");
 

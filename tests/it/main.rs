@@ -10,6 +10,7 @@ mod corpus;
 mod credentials;
 mod fairness;
 mod foreign;
+mod handles;
 mod hostile;
 mod http;
 mod http_access;

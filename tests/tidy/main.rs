@@ -49,7 +49,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    ("exchange", &["crc", "id", "runtime", "storage"]),
+    ("exchange", &["crc", "id", "runtime", "segment", "storage"]),
     (
         "ingest",
         &[

@@ -3,11 +3,13 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::header::IF_MATCH;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::api::authorization::caller::Caller;
+use crate::api::descriptor::DESCRIPTOR;
 use crate::api::extract::{ExchangeParams, ExchangePath, JsonBody, NoQuery, StrictJson};
 use crate::api::problem::{Problem, ProblemResponse};
 use crate::api::state::SharedState;
@@ -35,6 +37,9 @@ pub(crate) struct AnnounceResponse {
     ordered: bool,
     /// Duration of the lease; repeat the call at least every third of it.
     lease_seconds: u64,
+    /// What was announced, sealed and opaque: the value of the header `Stopover-Exchange` of each
+    /// later request for the exchange.
+    descriptor: String,
 }
 
 /// Whether the call may create the exchange: `If-Match: *` requires that it exists.
@@ -49,6 +54,12 @@ fn which(headers: &HeaderMap) -> Result<Announce, Problem> {
     }
 }
 
+/// The descriptor as the client sends it with later requests.
+fn descriptor_header(text: &str) -> (HeaderName, HeaderValue) {
+    let value = HeaderValue::from_str(text).expect("base64url is visible ASCII");
+    (DESCRIPTOR, value)
+}
+
 /// Announces an exchange or renews its lease.
 #[utoipa::path(
     put,
@@ -58,6 +69,10 @@ fn which(headers: &HeaderMap) -> Result<Announce, Problem> {
         ExchangeParams,
         ("If-Match" = Option<String>, Header,
             description = "`*`: renew only; 404 or 410 if the exchange is not open"),
+        ("Stopover-Exchange" = Option<String>, Header,
+            description = "The descriptor of the exchange, if it was announced before. Every \
+                request for an exchange may carry it: then the daemon need not read what the \
+                exchange is"),
     ),
     request_body = Announcement,
     responses(
@@ -72,7 +87,7 @@ pub(crate) async fn announce(
     _: NoQuery,
     headers: HeaderMap,
     StrictJson(announcement, _): StrictJson<Announcement>,
-) -> Result<(StatusCode, Json<AnnounceResponse>), Problem> {
+) -> Result<impl IntoResponse + use<>, Problem> {
     let spec = ExchangeSpec {
         partitions: announcement.partitions,
         ordered: announcement.ordered,
@@ -89,9 +104,11 @@ pub(crate) async fn announce(
         exchange: exchange.to_string(),
         partitions: announcement.partitions,
         ordered: announcement.ordered,
-        lease_seconds: announced.lease.as_secs(),
+        lease_seconds: announced.descriptor.lease.as_secs(),
+        descriptor: exchanges.seal(&announced.descriptor)?,
     };
-    Ok((status, Json(body)))
+    let header = descriptor_header(&body.descriptor);
+    Ok((status, [header], Json(body)))
 }
 
 /// Closes an exchange: removes its objects from every base directory.

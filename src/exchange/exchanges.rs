@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::error::ExchangeError;
@@ -26,7 +27,7 @@ pub struct Exchanges {
 pub(super) struct Shared {
     pub(super) deps: ExchangesDeps,
     pub(super) lease: Duration,
-    pub(super) max_partitions: u32,
+    pub(super) max_partitions: AtomicU32,
     pub(super) status: StatusCache,
 }
 
@@ -36,7 +37,7 @@ impl Exchanges {
         let shared = Shared {
             deps,
             lease,
-            max_partitions,
+            max_partitions: AtomicU32::new(max_partitions),
             status: StatusCache::default(),
         };
         Self {
@@ -51,7 +52,12 @@ impl Exchanges {
 
     /// Largest number of partitions of an exchange that this daemon announces.
     pub fn max_partitions(&self) -> u32 {
-        self.shared.max_partitions
+        self.shared.max_partitions.load(Ordering::Relaxed)
+    }
+
+    /// Changes it for announcements from now on.
+    pub fn set_max_partitions(&self, most: u32) {
+        self.shared.max_partitions.store(most, Ordering::Relaxed);
     }
 
     /// Records that an exchange is closed. The caller then releases what this daemon holds of it.

@@ -207,7 +207,7 @@ async fn store(
     memory: Vec<WeakReservation>,
 ) -> Result<SegmentAddress, SinkFailure> {
     let deps = &ingest.shared.deps;
-    let (length, limit) = (image.footer_length, ingest.shared.max_footer_size);
+    let (length, limit) = (image.footer_length, ingest.max_footer_size());
     if length > limit {
         return Err(SinkFailure::FooterTooLarge { length, limit });
     }

@@ -17,7 +17,7 @@ use crate::api::state::{Addresses, ApiDeps, ApiState, SharedState, Slots};
 use crate::cache::hot::HotSegments;
 use crate::catalog::Catalog;
 use crate::config::{Config, ServerConfig};
-use crate::exchange::{Exchanges, ExchangesDeps};
+use crate::exchange::{Exchanges, ExchangesDeps, Terms};
 use crate::gc::close::Closing;
 use crate::gc::drain;
 use crate::gc::sweep::Sweeper;
@@ -78,8 +78,11 @@ impl Daemon {
                 runtime: runtime.clone(),
                 storage: storage.clone(),
             },
-            config.lease.duration,
-            config.limits.max_partitions,
+            Terms {
+                lease: config.lease.duration,
+                announcement: config.lease.announcement_timeout,
+                max_partitions: config.limits.max_partitions,
+            },
         );
         let hot = HotSegments::new(write_pool.clone(), read_pool.clone());
         let catalog = Catalog::new(

@@ -37,7 +37,9 @@ async fn learn_from(state: &SharedState, path: &str, headers: &HeaderMap) -> Res
         return Ok(());
     };
     if values.next().is_some() {
-        return Err(Problem::invalid("Stopover-Exchange is given more than once"));
+        return Err(Problem::invalid(
+            "Stopover-Exchange is given more than once",
+        ));
     }
     let not_text = |_| Problem::invalid("Stopover-Exchange is not text");
     let text = value.to_str().map_err(not_text)?;

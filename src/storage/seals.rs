@@ -100,10 +100,7 @@ impl Seals {
 ///
 /// # Errors
 /// It has none.
-pub fn sealing_key<'a>(
-    base: &BaseName,
-    identity: &'a Identity,
-) -> Result<&'a SealKey, SealError> {
+pub fn sealing_key<'a>(base: &BaseName, identity: &'a Identity) -> Result<&'a SealKey, SealError> {
     identity.keys.first().ok_or_else(|| SealError::UnknownKey {
         base: base.clone(),
         number: 0,

@@ -53,6 +53,7 @@ fn config(uri: String) -> Config {
     config.memory.budget = Some(64 << 20);
     config.segment.commit_linger = Duration::from_millis(2);
     config.lease.duration = Duration::from_millis(400);
+    config.lease.announcement_timeout = Duration::from_millis(200);
     config.lease.sweep_interval = Duration::from_millis(40);
     let base = BaseDirectoryConfig {
         uri,
@@ -139,6 +140,7 @@ async fn foreign_objects_survive(uri: String) {
         .unwrap();
     let options = GcOptions {
         watch: Duration::from_millis(300),
+        announcement: Duration::from_millis(100),
         dry_run: false,
     };
     let report = collect_once(&daemon.storage, &runtime, options, |_| {})

@@ -144,6 +144,34 @@ class TestStopoverExchange
     }
 
     @Test
+    void testSinksAreInstantiatedBeforeTheAnnouncementIsConfirmed()
+            throws Exception
+    {
+        CountDownLatch go = new CountDownLatch(1);
+        first.onNext("CONFIRM", (daemon, request, body) -> {
+            go.await();
+            request.close();
+        });
+        instantiate(exchange(manager, 5, false));
+        assertThat(second.requests("CONFIRM")).isEmpty();
+        go.countDown();
+        await(() -> second.requests("CONFIRM").size() == 1);
+    }
+
+    @Test
+    void testAnnouncementThatCannotBeConfirmedFailsTheExchange()
+            throws Exception
+    {
+        first.onNext("CONFIRM", problem("exchange-conflict", 409, false));
+        second.onNext("CONFIRM", problem("exchange-conflict", 409, false));
+        Exchange exchange = exchange(manager, 5, false);
+        instantiate(exchange);
+        await(() -> exchange.instantiateSink(exchange.addSink(1), 0).isCompletedExceptionally());
+        assertThatThrownBy(() -> instantiate(exchange))
+                .hasMessageContaining("Cannot open exchange");
+    }
+
+    @Test
     void testEveryRequestAfterTheAnnouncementDescribesTheExchange()
             throws Exception
     {

@@ -78,11 +78,7 @@ impl Daemon {
                 runtime: runtime.clone(),
                 storage: storage.clone(),
             },
-            Terms {
-                lease: config.lease.duration,
-                announcement: config.lease.announcement_timeout,
-                max_partitions: config.limits.max_partitions,
-            },
+            terms(config),
         );
         let hot = HotSegments::new(write_pool.clone(), read_pool.clone());
         let catalog = Catalog::new(
@@ -143,6 +139,14 @@ impl Daemon {
             startup: Startup::default(),
             metrics,
         }
+    }
+}
+
+fn terms(config: &Config) -> Terms {
+    Terms {
+        lease: config.lease.duration,
+        announcement: config.lease.announcement_timeout,
+        max_partitions: config.limits.max_partitions,
     }
 }
 

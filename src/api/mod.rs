@@ -26,8 +26,8 @@ use utoipa_axum::routes;
 
 use authorization::{AccessState, permissions};
 use routes::{
-    chosen, daemon, dashboard, exchanges, fallback, handles, health, metrics, partitions, read,
-    sinks,
+    chosen, daemon, dashboard, exchange_list, exchanges, fallback, handles, health, metrics,
+    partitions, read, sinks,
 };
 use state::SharedState;
 
@@ -36,10 +36,10 @@ use crate::http::credentials::Credentials;
 /// The routes with their OpenAPI descriptions.
 fn described() -> OpenApiRouter<SharedState> {
     OpenApiRouter::with_openapi(openapi::head())
-        .routes(routes!(exchanges::list))
+        .routes(routes!(exchange_list::list))
         .routes(routes!(
             exchanges::announce,
-            exchanges::show,
+            exchange_list::show,
             exchanges::close
         ))
         .routes(routes!(sinks::declare, sinks::withdraw))
@@ -78,8 +78,8 @@ pub fn admin_router(state: SharedState, credentials: &Credentials) -> Router {
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::metrics))
         .route("/v1/daemon", get(daemon::describe))
-        .route("/v1/exchanges", get(exchanges::list))
-        .route("/v1/exchanges/{exchange}", get(exchanges::show));
+        .route("/v1/exchanges", get(exchange_list::list))
+        .route("/v1/exchanges/{exchange}", get(exchange_list::show));
     layered(routes, state, access)
 }
 

@@ -14,7 +14,7 @@ use super::descriptor::Descriptor;
 use super::error::{ExchangeError, MarkerFailure};
 use super::exchanges::Exchanges;
 use super::marker;
-use super::status::{MarkerState, Pursuit, Status};
+use super::status::{LateMarker, MarkerState, Pursuit, Status};
 use crate::id::ExchangeId;
 
 /// Pauses between two reads of a marker that another daemon writes: the first, and the longest.
@@ -182,11 +182,4 @@ impl Exchanges {
         };
         self.shared.deps.runtime.tasks.spawn_until_stopped(work);
     }
-}
-
-/// The marker of an exchange that was closed before the marker was seen.
-#[derive(Debug)]
-pub(crate) struct LateMarker {
-    pub(super) descriptor: Arc<Descriptor>,
-    pub(super) until: Instant,
 }

@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::awaited::LateMarker;
 use super::error::ExchangeError;
-use super::status::{Status, StatusCache};
+use super::status::{LateMarker, Status, StatusCache};
 use crate::id::ExchangeId;
 use crate::runtime::Runtime;
 use crate::storage::Storage;

@@ -8,8 +8,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-
 use super::descriptor::{Descriptor, DescriptorError, ExchangeSpec};
 use super::error::ExchangeError;
 use super::exchanges::Exchanges;
@@ -21,8 +19,6 @@ use crate::storage::seals::{SealError, Seals};
 
 /// How long an open exchange is assumed to stay open. It is checked after each upload anyway.
 const OPEN_CACHE_TTL: Duration = Duration::from_secs(30);
-/// Markers read at a time by [`Exchanges::list`].
-const MARKER_CONCURRENCY: usize = 16;
 
 impl Exchanges {
     /// The properties of an open exchange; reads the base directories unless this daemon confirmed
@@ -114,24 +110,6 @@ impl Exchanges {
     /// Whether this daemon has closed an exchange or found it closed; does no I/O.
     pub fn is_known_closed(&self, exchange: &ExchangeId) -> bool {
         self.shared.status.is_closed(exchange)
-    }
-
-    /// All exchanges of which any object exists, with their properties if their marker can be
-    /// decoded.
-    ///
-    /// # Errors
-    /// [`ExchangeError::Storage`].
-    pub async fn list(&self) -> Result<Vec<(ExchangeId, Option<ExchangeSpec>)>, ExchangeError> {
-        let ids = self.shared.deps.storage.list_exchanges().await?;
-        stream::iter(ids)
-            .map(async |id| match self.stored(&id).await {
-                Ok(found) => Ok((id, found.map(|found| found.spec.clone()))),
-                Err(ExchangeError::Unreadable { .. }) => Ok((id, None)),
-                Err(error) => Err(error),
-            })
-            .buffered(MARKER_CONCURRENCY)
-            .try_collect()
-            .await
     }
 
     pub(super) async fn stored(

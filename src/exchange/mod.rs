@@ -12,13 +12,17 @@ mod awaited;
 pub mod descriptor;
 mod error;
 mod exchanges;
+mod listing;
 mod lookup;
 mod marker;
+mod overview;
 mod status;
 
 pub use self::announce::{Announce, Announced};
 pub use self::descriptor::{Descriptor, DescriptorError, ExchangeSpec};
 pub use self::error::{ExchangeError, MarkerFailure};
 pub use self::exchanges::{Exchanges, ExchangesDeps, Terms};
+pub use self::listing::{ExchangePage, ListFilter, overview_of};
 pub use self::marker::MarkerError;
 pub(crate) use self::marker::lease_of;
+pub use self::overview::{BaseShare, ExchangeOverview, ExchangeState, MarkerView};

@@ -69,6 +69,13 @@ impl Awaited {
     }
 }
 
+/// The marker of an exchange that was closed before the marker was seen.
+#[derive(Debug)]
+pub(crate) struct LateMarker {
+    pub(super) descriptor: Arc<Descriptor>,
+    pub(super) until: Instant,
+}
+
 pub(super) struct StatusCache {
     inner: Mutex<Inner>,
     /// Wakes the one caller of [`StatusCache::found_closed`].

@@ -171,6 +171,15 @@ impl ObservedMarkers {
         })
     }
 
+    /// The names of the base directories that have a marker.
+    pub fn marker_bases(&self) -> impl Iterator<Item = &str> {
+        let open = self
+            .markers
+            .iter()
+            .filter(|observed| matches!(observed.state, StoredMarker::Open { .. }));
+        open.map(|observed| observed.base.as_str())
+    }
+
     /// What the markers say was announced; usually there is one.
     pub fn contents(&self) -> impl Iterator<Item = Bytes> {
         self.markers
@@ -292,9 +301,9 @@ impl Storage {
         Ok(Some((observed, WrittenMarker { bytes, base })))
     }
 
-    /// Writes the marker that an announcement describes, where there is none: always the same bytes,
-    /// into the first of these base directories that accepts them, the healthy ones first. Returns
-    /// whether the marker is there; not if something else is.
+    /// Writes the marker that an announcement describes, where there is none: always the same
+    /// bytes, into the first of these base directories that accepts them, the healthy ones first.
+    /// Returns whether the marker is there; not if something else is.
     ///
     /// # Errors
     /// If none of them accepted it, or this daemon knows none of them.

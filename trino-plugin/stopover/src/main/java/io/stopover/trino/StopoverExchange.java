@@ -111,6 +111,7 @@ final class StopoverExchange
     private final AtomicReference<TrinoException> failure = new AtomicReference<>();
     private final Cancellation whileOpen = new Cancellation();
     private final Cancellation planning = new Cancellation();
+    private final ChosenAttempts chosen;
 
     StopoverExchange(
             Settings settings, Supplier<Backoff> backoffs, Services services, Span parentSpan)
@@ -124,6 +125,7 @@ final class StopoverExchange
         this.span = services.tracing().start("stopover.exchange", parentSpan);
         this.span.setAttribute("stopover.exchange", name);
         this.traceparent = Tracing.traceparent(span);
+        this.chosen = new ChosenAttempts(() -> exchange, services, span);
     }
 
     /**
@@ -350,9 +352,9 @@ final class StopoverExchange
     @Override
     public void sinkFinished(ExchangeSinkHandle sinkHandle, int taskAttempt)
     {
-        if (!handlesRequested.get()) {
-            selectedAttempts.putIfAbsent(
-                    ((StopoverSinkHandle) sinkHandle).taskPartition(), taskAttempt);
+        int task = ((StopoverSinkHandle) sinkHandle).taskPartition();
+        if (!handlesRequested.get() && selectedAttempts.putIfAbsent(task, taskAttempt) == null) {
+            chosen.add(task, taskAttempt);
         }
     }
 
@@ -362,6 +364,7 @@ final class StopoverExchange
         if (!handlesRequested.compareAndSet(false, true)) {
             return;
         }
+        chosen.stop();
         CompletableFuture<List<ExchangeSourceHandle>> result = handles;
         Map<Integer, Integer> attempts = ImmutableSortedMap.copyOf(selectedAttempts);
         services.threads().start(
@@ -461,6 +464,7 @@ final class StopoverExchange
     @Override
     public void close()
     {
+        chosen.stop();
         planning.cancel();
         whileOpen.cancel();
         CompletableFuture<List<ExchangeSourceHandle>> pending = handles;

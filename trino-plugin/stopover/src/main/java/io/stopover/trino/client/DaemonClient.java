@@ -382,11 +382,33 @@ public final class DaemonClient
             Map<Integer, Integer> attempts,
             String options)
     {
-        String body = attempts.entrySet().stream()
-                .map(entry -> "[%s,%s]".formatted(entry.getKey(), entry.getValue()))
-                .collect(joining(",", "{\"attempts\": [", "], " + options + "}"));
         HttpPost post = new HttpPost(daemon.url(exchange.path() + "/handles"));
-        return json(exchange.describe(post), body);
+        return json(exchange.describe(post), attempts(attempts, ", " + options));
+    }
+
+    private static String attempts(Map<Integer, Integer> attempts, String options)
+    {
+        return attempts.entrySet().stream()
+                .map(entry -> "[%s,%s]".formatted(entry.getKey(), entry.getValue()))
+                .collect(joining(",", "{\"attempts\": [", "]" + options + "}"));
+    }
+
+    /** Tells which attempts were chosen since the last call: the daemon reads in advance. */
+    public void chosen(
+            Daemon daemon,
+            DescribedExchange exchange,
+            Map<Integer, Integer> attempts,
+            Cancellation cancellation)
+            throws IOException
+    {
+        transport.execute(
+                daemon,
+                () -> json(
+                        exchange.describe(new HttpPost(daemon.url(exchange.path() + "/chosen"))),
+                        attempts(attempts, "")),
+                control,
+                cancellation,
+                _ -> null);
     }
 
     private static String version(OptionalInt handleVersion)

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::collect::{Collected, Collector, Inspection, Lease, Observation};
 use super::lease_tracker::{LeaseState, Verdict};
+use super::orphan_watch;
 use crate::config::units::format_duration;
 use crate::id::ExchangeId;
 use crate::runtime::Runtime;
@@ -27,6 +28,8 @@ const MAX_WATCHES: u32 = 3;
 pub struct GcOptions {
     /// How long an exchange must not be renewed before it is removed.
     pub watch: Duration,
+    /// How long the marker of an exchange may be missing after its announcement.
+    pub announcement: Duration,
     /// Report what would be removed, and remove nothing.
     pub dry_run: bool,
 }
@@ -69,6 +72,12 @@ pub enum Obstacle {
         format_duration(*.lease), format_duration(*.watch), format_duration(*.lease / 2)
     )]
     LongerLease { lease: Duration, watch: Duration },
+    #[error(
+        "it has no marker, and {} are too short to tell that none is being written: watch for at \
+         least {}",
+        format_duration(*.watch), format_duration(*.needed)
+    )]
+    PerhapsAnnounced { watch: Duration, needed: Duration },
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
@@ -236,6 +245,11 @@ impl GcRun<'_> {
                 return Ok(());
             }
         };
+        let needed = orphan_watch(self.options.announcement);
+        if observation.marker == LeaseState::Missing && watch < needed {
+            let outcome = GcOutcome::Undetermined(Obstacle::PerhapsAnnounced { watch, needed });
+            return self.decide(exchange, outcome, &listed).await;
+        }
         *obstacle = Obstacle::NotWritable;
         match observation.verdict {
             Verdict::Expired => self.remove(exchange, observation, &listed).await,

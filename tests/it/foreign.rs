@@ -57,6 +57,7 @@ fn config(uri: String) -> Config {
     config.memory.budget = Some(64 << 20);
     config.segment.commit_linger = Duration::from_millis(2);
     config.lease.duration = Duration::from_millis(400);
+    config.lease.announcement_timeout = Duration::from_millis(200);
     config.lease.sweep_interval = Duration::from_millis(40);
     let base = BaseDirectoryConfig {
         uri,
@@ -143,6 +144,7 @@ async fn foreign_objects_survive(uri: String) {
         .unwrap();
     let options = GcOptions {
         watch: Duration::from_millis(300),
+        announcement: Duration::from_millis(100),
         dry_run: false,
     };
     let report = collect_once(&daemon.storage, &runtime, options, |_| {})
@@ -187,6 +189,7 @@ async fn gc_decides_even_if_lists_take_longer_than_the_watch() {
     storage.put_segment(&orphan, id, content).await.unwrap();
     let options = GcOptions {
         watch: Duration::from_secs(3),
+        announcement: Duration::from_secs(1),
         dry_run: false,
     };
     let report = collect_once(&storage, &runtime, options, |_| {}).await;

@@ -1,5 +1,5 @@
-//! A store whose puts and reads, or lists, take as long as the test decides: a fixed delay, or until
-//! the test grants a permit.
+//! A store whose puts and reads, or lists, take as long as the test decides: a fixed delay, or
+//! until the test grants a permit.
 
 use std::ops::Range;
 use std::sync::Arc;

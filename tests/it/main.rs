@@ -29,6 +29,7 @@ mod operations;
 mod overload;
 mod planning;
 mod process;
+mod reload;
 mod room;
 mod secrets;
 mod semantics;

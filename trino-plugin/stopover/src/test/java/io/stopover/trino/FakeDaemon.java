@@ -443,10 +443,17 @@ public final class FakeDaemon
         }
     }
 
-    /** "METHOD /path?query"; what is asked of memory, and what is foreign, has its own path. */
+    /**
+     * "METHOD /path?query"; what is asked of memory, and what is foreign, has its own path, and
+     * what confirms an announcement its own method.
+     */
     private static String line(HttpExchange request, byte[] body)
     {
         String line = request.getRequestMethod() + " " + request.getRequestURI();
+        if (request.getRequestHeaders().containsKey("If-None-Match")
+                && request.getRequestHeaders().containsKey("Stopover-Exchange")) {
+            return line.replace("PUT ", "CONFIRM ");
+        }
         if (request.getRequestHeaders().containsKey("Stopover-Foreign")) {
             return line.replace("/pages?", "/foreign-pages?");
         }

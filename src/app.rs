@@ -34,6 +34,7 @@ use crate::telemetry::http::HttpMetrics;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::pools::{PoolCollector, SlotCollector};
 use crate::telemetry::registry::MetricsRegistry;
+use crate::telemetry::traces::{self, Traces};
 
 /// All parts of a daemon except its HTTP server.
 #[derive(Clone)]
@@ -50,6 +51,7 @@ pub struct Daemon {
     pub read_pool: MemoryPool,
     pub startup: Startup,
     pub metrics: Arc<Metrics>,
+    pub traces: Traces,
 }
 
 impl Daemon {
@@ -100,6 +102,8 @@ impl Daemon {
             metrics: Arc::clone(&metrics),
         };
         let ingest = Ingest::start(deps, config);
+        let run = ingest.daemon().to_string();
+        let traces = traces::open(&config.tracing, &run, &metrics, runtime);
         let deps = ReaderDeps {
             storage: storage.clone(),
             catalog: catalog.clone(),
@@ -139,6 +143,7 @@ impl Daemon {
             read_pool,
             startup: Startup::default(),
             metrics,
+            traces,
         }
     }
 }
@@ -434,6 +439,7 @@ impl Daemon {
             startup: self.startup.clone(),
             registry,
             requests,
+            traces: self.traces.clone(),
         };
         let addresses = Addresses::new(&config.server);
         let state = ApiState::new(parts, addresses, &config.limits, slots);

@@ -10,6 +10,7 @@ mod extract;
 pub mod limits;
 mod observe;
 mod openapi;
+mod operations;
 mod page_framing;
 pub mod problem;
 mod protocol;
@@ -17,6 +18,7 @@ mod routes;
 pub mod startup;
 pub mod state;
 mod stream_body;
+mod trace;
 
 use axum::routing::get;
 use axum::{Extension, Router, middleware};
@@ -90,6 +92,7 @@ fn layered(routes: Router<SharedState>, state: SharedState, access: AccessState)
     };
     let startup = state.parts.startup.clone();
     let run = state.parts.ingest.daemon();
+    let traces = state.parts.traces.clone();
     routes
         .fallback(fallback::not_found)
         .method_not_allowed_fallback(fallback::method_not_allowed)
@@ -97,6 +100,7 @@ fn layered(routes: Router<SharedState>, state: SharedState, access: AccessState)
             startup,
             startup::require_started,
         ))
+        .layer(middleware::from_fn_with_state(traces, trace::trace))
         .layer(middleware::from_fn_with_state(
             access,
             authorization::require_access,

@@ -13,6 +13,7 @@ mod layers;
 mod load;
 mod located;
 mod machine;
+mod opentelemetry;
 pub mod options;
 mod problem;
 mod raw;
@@ -20,6 +21,7 @@ mod secret;
 pub mod sections;
 #[cfg(test)]
 mod tests;
+mod trace_values;
 pub mod units;
 mod validate;
 mod values;
@@ -58,4 +60,6 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// `[log]`
     pub log: LogConfig,
+    /// `[tracing]`
+    pub tracing: TracingConfig,
 }

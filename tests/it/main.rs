@@ -32,3 +32,4 @@ mod secrets;
 mod semantics;
 mod store_messages;
 mod support;
+mod traces;

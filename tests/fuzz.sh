@@ -29,16 +29,19 @@ while [ $# -gt 0 ]; do
             ;;
     esac
 done
-[ -n "$TARGETS" ] || TARGETS="batch scan segment trailer footer handle config"
+[ -n "$TARGETS" ] || TARGETS="batch scan segment trailer footer handle config read"
 
 PATH=$("$ROOT/tests/lib/fetch.sh" cargo-fuzz):$PATH
 cd "$ROOT/fuzz"
-cargo fuzz build --sanitizer none
+# The whole crate builds for minutes.
+FEATURES=()
+case " $TARGETS " in *" read "*) FEATURES=(--features daemon) ;; esac
+cargo fuzz build --sanitizer none "${FEATURES[@]}"
 failed=""
 for target in $TARGETS; do
     mkdir -p "corpus/$target"
     printf '==== %s, %s s ====\n' "$target" "$SECONDS_EACH"
-    cargo fuzz run --sanitizer none "$target" "corpus/$target" "regressions/$target" -- \
+    cargo fuzz run --sanitizer none "${FEATURES[@]}" "$target" "corpus/$target" "regressions/$target" -- \
         -max_total_time="$SECONDS_EACH" -max_len=4096 -timeout=10 -print_final_stats=1 2>&1 |
         grep -E 'stat::(number_of_executed_units|new_units_added)|panicked|SUMMARY|Test unit' ||
         true

@@ -4,13 +4,15 @@
 //! what the decision was based on. Does not: end leases (`gc`). Invariant: an announcement never
 //! brings back an exchange that was closed or collected.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::descriptor::{Descriptor, ExchangeSpec};
 use super::error::ExchangeError;
 use super::exchanges::Exchanges;
-use super::marker::{self, Announcement, ExchangeSpec};
+use super::marker;
 use super::status::Status;
 use crate::id::ExchangeId;
 use crate::storage::{Marker, ObservedMarkers};
@@ -18,6 +20,9 @@ use crate::storage::{Marker, ObservedMarkers};
 /// How many times writing a marker is tried. Clients announce an exchange one call after another,
 /// so that even a second try is rare.
 const MAX_ANNOUNCE_TRIES: u32 = 8;
+
+/// For how long a marker may be missing after its exchange was announced.
+const ANNOUNCEMENT: Duration = Duration::from_secs(60);
 
 /// What an announcement may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +37,8 @@ pub enum Announce {
 pub struct Announced {
     /// Whether the exchange is new.
     pub created: bool,
-    /// The exchange's own lease: that of the daemon which created it.
-    pub lease: Duration,
+    /// What was announced: with the lease of the daemon which created the exchange.
+    pub descriptor: Arc<Descriptor>,
 }
 
 /// An announcement that may be written.
@@ -87,8 +92,12 @@ impl Exchanges {
             announced = self.try_create(exchange, spec).await?;
         }
         if announced.is_none() {
+            let new = match mode {
+                Announce::CreateOrRenew => Some(self.describe(exchange, spec).await?),
+                Announce::Renew => None,
+            };
             let (known, markers) = (status.is_some(), storage.observe_markers(exchange).await);
-            let checked = self.check_announce(exchange, spec, mode, known, &markers)?;
+            let checked = self.check_announce(exchange, spec, new.as_ref(), known, &markers)?;
             if !storage
                 .put_marker(exchange, &checked.content, &markers)
                 .await?
@@ -97,7 +106,9 @@ impl Exchanges {
             }
             announced = Some(checked.announced);
         }
-        if !self.confirm_open(exchange, spec.clone()) {
+        if let Some(Announced { descriptor, .. }) = &announced
+            && !self.confirm_open(descriptor)
+        {
             // Closed while the marker was being written: it must not stay.
             storage.remove_exchange(exchange).await?;
             return Err(ExchangeError::closed(exchange));
@@ -105,13 +116,21 @@ impl Exchanges {
         Ok(announced)
     }
 
-    /// The marker of an exchange that this daemon creates.
-    fn new_content(&self, exchange: &ExchangeId, spec: &ExchangeSpec) -> Bytes {
-        let announcement = Announcement {
+    /// Describes an exchange that this daemon creates.
+    async fn describe(
+        &self,
+        exchange: &ExchangeId,
+        spec: &ExchangeSpec,
+    ) -> Result<Arc<Descriptor>, ExchangeError> {
+        let deps = &self.shared.deps;
+        Ok(Arc::new(Descriptor {
+            exchange: exchange.clone(),
             spec: spec.clone(),
             lease: self.shared.lease,
-        };
-        marker::encode(exchange, &announcement).into()
+            announcement: ANNOUNCEMENT,
+            number: deps.runtime.random.next_u64(),
+            set: deps.storage.in_order(exchange).await?,
+        }))
     }
 
     /// Creates the marker of an exchange that is most likely new, in one round trip; `None` if this
@@ -122,12 +141,12 @@ impl Exchanges {
         spec: &ExchangeSpec,
     ) -> Result<Option<Announced>, ExchangeError> {
         let storage = &self.shared.deps.storage;
-        let content = self.new_content(exchange, spec);
+        let new = self.describe(exchange, spec).await?;
+        let content = marker::encode(&new).into();
         let Some((others, written)) = storage.create_marker(exchange, &content).await? else {
             return Ok(None);
         };
-        let mode = Announce::CreateOrRenew;
-        let checked = self.check_announce(exchange, spec, mode, false, &others);
+        let checked = self.check_announce(exchange, spec, Some(&new), false, &others);
         // If another base directory could not be read, the marker stays, as after any put whose
         // answer was lost: the client retries, perhaps through another daemon, and may already have
         // succeeded there.
@@ -138,23 +157,23 @@ impl Exchanges {
         checked.map(|checked| Some(checked.announced))
     }
 
-    /// Checks that an exchange with these markers may be announced.
+    /// Checks that an exchange with these markers may be announced, as `new` if it is.
     /// `known`: whether this daemon had seen it open before it read the markers.
     fn check_announce(
         &self,
         exchange: &ExchangeId,
         spec: &ExchangeSpec,
-        mode: Announce,
+        new: Option<&Arc<Descriptor>>,
         known: bool,
         markers: &ObservedMarkers,
     ) -> Result<Checked, ExchangeError> {
         if let Some(marker) = markers.marker()? {
-            let lease = check_same(exchange, &marker, spec)?;
+            let descriptor = check_same(exchange, &marker, spec)?;
             return Ok(Checked {
                 content: marker.bytes,
                 announced: Announced {
                     created: false,
-                    lease,
+                    descriptor: Arc::new(descriptor),
                 },
             });
         }
@@ -164,37 +183,33 @@ impl Exchanges {
             self.shared.status.report_closed(exchange);
             return Err(ExchangeError::closed(exchange));
         }
-        match mode {
-            Announce::Renew => Err(ExchangeError::not_found(exchange)),
-            Announce::CreateOrRenew => Ok(Checked {
-                content: self.new_content(exchange, spec),
-                announced: Announced {
-                    created: true,
-                    lease: self.shared.lease,
-                },
-            }),
-        }
+        let Some(new) = new else {
+            return Err(ExchangeError::not_found(exchange));
+        };
+        Ok(Checked {
+            content: marker::encode(new).into(),
+            announced: Announced {
+                created: true,
+                descriptor: Arc::clone(new),
+            },
+        })
     }
 }
 
-/// Checks that an exchange has these properties; returns its lease.
+/// Checks that an exchange has these properties; returns what was announced.
 fn check_same(
     exchange: &ExchangeId,
     marker: &Marker,
     now: &ExchangeSpec,
-) -> Result<Duration, ExchangeError> {
+) -> Result<Descriptor, ExchangeError> {
     let before = marker::decode(exchange, &marker.bytes);
     let before = before.map_err(|source| ExchangeError::unreadable(exchange, source))?;
-    let Announcement {
-        spec: before,
-        lease,
-    } = before;
-    if before == *now {
-        return Ok(lease);
+    if before.spec == *now {
+        return Ok(before);
     }
     Err(ExchangeError::Conflict {
         exchange: exchange.clone(),
-        before,
+        before: before.spec,
         now: now.clone(),
     })
 }

@@ -1,6 +1,7 @@
 //! Why an exchange cannot be used.
 
-use super::marker::{ExchangeSpec, MarkerError};
+use super::descriptor::{DescriptorError, ExchangeSpec};
+use super::marker::MarkerError;
 use crate::id::ExchangeId;
 use crate::storage::StorageError;
 
@@ -35,6 +36,13 @@ pub enum ExchangeError {
     Unreadable {
         exchange: ExchangeId,
         source: MarkerError,
+    },
+    #[error("the descriptor (header Stopover-Exchange) cannot be used: {0}")]
+    Descriptor(#[from] DescriptorError),
+    #[error("the descriptor (header Stopover-Exchange) is of exchange {described}, not {exchange}")]
+    OtherDescriptor {
+        exchange: ExchangeId,
+        described: ExchangeId,
     },
     #[error(transparent)]
     Storage(#[from] StorageError),

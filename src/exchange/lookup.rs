@@ -4,21 +4,20 @@
 //! not: release what is held of an exchange that turns out to be closed: it reports it
 //! ([`Exchanges::found_closed`]). Invariant: an error or "unknown" is never answered as "closed".
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-
+use super::descriptor::{Descriptor, DescriptorError, ExchangeSpec};
 use super::error::ExchangeError;
 use super::exchanges::Exchanges;
-use super::marker::{self, ExchangeSpec};
+use super::marker;
 use super::status::Status;
 use crate::id::ExchangeId;
 use crate::storage::StorageError;
+use crate::storage::seals::{SealError, Seals};
 
 /// How long an open exchange is assumed to stay open. It is checked after each upload anyway.
 const OPEN_CACHE_TTL: Duration = Duration::from_secs(30);
-/// Markers read at a time by [`Exchanges::list`].
-const MARKER_CONCURRENCY: usize = 16;
 
 impl Exchanges {
     /// The properties of an open exchange; reads the base directories unless this daemon confirmed
@@ -28,10 +27,13 @@ impl Exchanges {
     /// The exchange is not open, its marker cannot be decoded, or the store failed.
     pub async fn lookup(&self, exchange: &ExchangeId) -> Result<ExchangeSpec, ExchangeError> {
         let now = self.shared.deps.runtime.clock.now();
-        if let Some(Status::Open { spec, confirmed }) = self.shared.status.get(exchange)
+        if let Some(Status::Open {
+            descriptor,
+            confirmed,
+        }) = self.shared.status.get(exchange)
             && now.duration_since(confirmed) < OPEN_CACHE_TTL
         {
-            return Ok(spec);
+            return Ok(descriptor.spec.clone());
         }
         self.lookup_uncached(exchange).await
     }
@@ -45,7 +47,7 @@ impl Exchanges {
         exchange: &ExchangeId,
     ) -> Result<Option<ExchangeSpec>, ExchangeError> {
         match self.shared.status.get(exchange) {
-            Some(Status::Open { spec, .. }) => Ok(Some(spec)),
+            Some(Status::Open { descriptor, .. }) => Ok(Some(descriptor.spec.clone())),
             Some(Status::Closed) => Err(ExchangeError::closed(exchange)),
             None => Ok(None),
         }
@@ -65,7 +67,7 @@ impl Exchanges {
             return Err(ExchangeError::closed(exchange));
         }
         match self.stored(exchange).await? {
-            Some(spec) if self.confirm_open(exchange, spec.clone()) => Ok(spec),
+            Some(found) if self.confirm_open(&found) => Ok(found.spec.clone()),
             Some(_) => Err(ExchangeError::closed(exchange)),
             None if before.is_some() => {
                 self.shared.status.report_closed(exchange);
@@ -96,36 +98,67 @@ impl Exchanges {
         self.shared.status.is_closed(exchange)
     }
 
-    /// All exchanges of which any object exists, with their properties if their marker can be
-    /// decoded.
-    ///
-    /// # Errors
-    /// [`ExchangeError::Storage`].
-    pub async fn list(&self) -> Result<Vec<(ExchangeId, Option<ExchangeSpec>)>, ExchangeError> {
-        let ids = self.shared.deps.storage.list_exchanges().await?;
-        stream::iter(ids)
-            .map(async |id| match self.stored(&id).await {
-                Ok(spec) => Ok((id, spec)),
-                Err(ExchangeError::Unreadable { .. }) => Ok((id, None)),
-                Err(error) => Err(error),
-            })
-            .buffered(MARKER_CONCURRENCY)
-            .try_collect()
-            .await
-    }
-
-    async fn stored(&self, exchange: &ExchangeId) -> Result<Option<ExchangeSpec>, ExchangeError> {
+    async fn stored(
+        &self,
+        exchange: &ExchangeId,
+    ) -> Result<Option<Arc<Descriptor>>, ExchangeError> {
         let Some(found) = self.shared.deps.storage.get_marker(exchange).await? else {
             return Ok(None);
         };
         let decoded = marker::decode(exchange, &found.bytes);
         let announced = decoded.map_err(|source| ExchangeError::unreadable(exchange, source))?;
-        Ok(Some(announced.spec))
+        Ok(Some(Arc::new(announced)))
     }
 
     /// Records that an exchange is open now; `false` if it was closed meanwhile.
-    pub(super) fn confirm_open(&self, exchange: &ExchangeId, spec: ExchangeSpec) -> bool {
+    pub(super) fn confirm_open(&self, descriptor: &Arc<Descriptor>) -> bool {
         let now = self.shared.deps.runtime.clock.now();
-        self.shared.status.confirm_open(exchange, spec, now)
+        self.shared.status.confirm_open(Arc::clone(descriptor), now)
+    }
+
+    /// The text of a descriptor, for the client to send with each request for its exchange.
+    ///
+    /// # Errors
+    /// The key of no base directory of its set is known here.
+    pub fn seal(&self, descriptor: &Descriptor) -> Result<String, ExchangeError> {
+        Ok(descriptor.seal(&self.seals())?)
+    }
+
+    /// Learns what an exchange is from the descriptor that a client sends: without a request to a
+    /// base directory, unless it was sealed with a key that is new here.
+    ///
+    /// # Errors
+    /// No daemon of the fleet sealed it, it is another exchange's, or this daemon lacks the base
+    /// directory.
+    pub async fn learn(&self, exchange: &ExchangeId, text: &str) -> Result<(), ExchangeError> {
+        let descriptor = self.open(text).await?;
+        if descriptor.exchange != *exchange {
+            return Err(ExchangeError::OtherDescriptor {
+                exchange: exchange.clone(),
+                described: descriptor.exchange,
+            });
+        }
+        let now = self.shared.deps.runtime.clock.now();
+        self.shared.status.learn(descriptor, now);
+        Ok(())
+    }
+
+    async fn open(&self, text: &str) -> Result<Descriptor, DescriptorError> {
+        let opened = Descriptor::open(text, &self.seals());
+        let storage = &self.shared.deps.storage;
+        match &opened {
+            Err(DescriptorError::Seal(SealError::UnknownKey { base, .. })) => {
+                storage.refresh_identity(Some(base)).await;
+            }
+            Err(DescriptorError::Seal(SealError::Unidentified { .. })) => {
+                storage.refresh_identity(None).await;
+            }
+            _ => return opened,
+        }
+        Descriptor::open(text, &self.seals())
+    }
+
+    fn seals(&self) -> Seals {
+        Seals::new(self.shared.deps.storage.identities())
     }
 }

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use lru::LruCache;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::marker::ExchangeSpec;
+use super::descriptor::Descriptor;
 use crate::id::ExchangeId;
 
 /// Exchanges remembered, open or closed. A late writer to a closed one gets 410 instead of 404.
@@ -20,7 +21,7 @@ const CAPACITY: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
 #[derive(Debug, Clone)]
 pub(super) enum Status {
     Open {
-        spec: ExchangeSpec,
+        descriptor: Arc<Descriptor>,
         confirmed: Instant,
     },
     Closed,
@@ -60,19 +61,29 @@ impl StatusCache {
     }
 
     /// Records that an exchange was open at `confirmed`; `false` if it was closed meanwhile.
-    pub(super) fn confirm_open(
-        &self,
-        exchange: &ExchangeId,
-        spec: ExchangeSpec,
-        confirmed: Instant,
-    ) -> bool {
+    pub(super) fn confirm_open(&self, descriptor: Arc<Descriptor>, confirmed: Instant) -> bool {
         let mut inner = self.inner.lock();
-        if matches!(inner.statuses.get(exchange), Some(Status::Closed)) {
+        let exchange = descriptor.exchange.clone();
+        if matches!(inner.statuses.get(&exchange), Some(Status::Closed)) {
             return false;
         }
-        let open = Status::Open { spec, confirmed };
-        inner.statuses.put(exchange.clone(), open);
+        let open = Status::Open {
+            descriptor,
+            confirmed,
+        };
+        inner.statuses.put(exchange, open);
         true
+    }
+
+    /// Records what a client's descriptor says of an exchange that is not known here.
+    pub(super) fn learn(&self, descriptor: Descriptor, now: Instant) {
+        let mut inner = self.inner.lock();
+        inner
+            .statuses
+            .get_or_insert(descriptor.exchange.clone(), || Status::Open {
+                descriptor: Arc::new(descriptor),
+                confirmed: now,
+            });
     }
 
     /// Records that an exchange is closed; the caller releases what is held of it.

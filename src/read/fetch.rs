@@ -129,7 +129,7 @@ impl Fetcher {
             is_shared(range.length, range.blocks_end, size, density)
         };
         let parts = match size.filter(|size| is_short(range.length, *size)) {
-            Some(size) if self.is_cached(handle, index, size) || worth_sharing(size) => {
+            Some(size) if self.has_chunks(handle, index, size) || worth_sharing(size) => {
                 Chunks::new(size, range.blocks_end).cut(bytes)
             }
             _ => Parts::exact(bytes, self.chunk_size, self.chunk_size),
@@ -138,19 +138,14 @@ impl Fetcher {
     }
 
     /// Whether all chunks of a range are cached or being fetched.
-    fn is_cached(&self, handle: &Handle, index: usize, size: u64) -> bool {
+    fn has_chunks(&self, handle: &Handle, index: usize, size: u64) -> bool {
         let range = &handle.ranges[index];
         let address = handle.address(range);
         let bytes = range.offset..range.offset + range.length;
         let chunks = Chunks::new(size, range.blocks_end);
-        chunks.of(&bytes).all(|chunk| {
-            let key = ChunkKey {
-                segment: address.clone(),
-                chunk,
-                end: chunks.end(chunk),
-            };
-            self.chunks.contains(&key)
-        })
+        let key = |chunk| chunk_key(&address, chunk, chunks.end(chunk));
+        let mut touched = chunks.of(&bytes);
+        touched.all(|chunk| self.chunks.contains(&key(chunk)))
     }
 
     /// The parts of the rest of a range after `consumed` bytes, fetched for this reader alone. The
@@ -166,6 +161,16 @@ impl Fetcher {
         let bytes = range.offset + consumed..range.offset + range.length;
         let first = item.unwrap_or(0).max(self.chunk_size);
         planned(handle, index, Parts::exact(bytes, first, self.chunk_size))
+    }
+
+    /// Whether [`Fetcher::get`] needs no memory for a part now, because it is in a hot segment or
+    /// in a chunk that is cached or being fetched.
+    pub(super) fn is_cached(&self, planned: &PlannedPart) -> bool {
+        let (at, wanted) = (&planned.address, planned.part.wanted());
+        let hot = self.deps.hot.get(&at.exchange, at.segment);
+        hot.is_some_and(|segment| segment.range(wanted.clone()).is_some())
+            || matches!(&planned.part, Part::Shared { chunk, fetch, .. }
+                if self.chunks.contains(&chunk_key(at, *chunk, fetch.end)))
     }
 
     /// The bytes of a part, in one or more slices.
@@ -192,11 +197,7 @@ impl Fetcher {
                 fetch,
                 wanted,
             } => {
-                let key = ChunkKey {
-                    segment: planned.address.clone(),
-                    chunk: *chunk,
-                    end: fetch.end,
-                };
+                let key = chunk_key(&planned.address, *chunk, fetch.end);
                 let (deps, at, range) = (self.deps.clone(), planned.address.clone(), fetch.clone());
                 // In a task of its own, below the span of the reader that starts it.
                 let span = SpanRef::current();
@@ -218,6 +219,14 @@ impl Fetcher {
         };
         counter.inc_by(length);
         Ok(vec![bytes])
+    }
+}
+
+fn chunk_key(segment: &SegmentAddress, chunk: u64, end: u64) -> ChunkKey {
+    ChunkKey {
+        segment: segment.clone(),
+        chunk,
+        end,
     }
 }
 

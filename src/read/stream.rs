@@ -2,11 +2,13 @@
 //!
 //! Does: fetch some parts ahead, in order; scan each range; end with an end record. Does not:
 //! reserve memory (the fetched bytes own their reservation). Invariant: a stream that waits for
-//! memory holds none, except for verified bytes that its client has not received yet. Otherwise
-//! enough streams could each wait for what the others hold. Two rules ensure it: memory for parts
-//! is requested in the order in which they are emitted, so no part waits for what a later one
-//! holds; and if a part ends inside a page while memory is short, the partial page is discarded and
-//! fetched again as a whole.
+//! memory holds none, except for verified bytes that its client has not received yet. Otherwise a
+//! stream could wait for what it holds itself, and enough streams for what the others hold. Three
+//! rules ensure it. Memory for parts is requested in the order in which they are emitted, so no
+//! part waits for what a later one holds. A part that is in memory already requests none, so it
+//! holds nothing before its turn; if it is gone by then, all later parts are postponed and it
+//! requests memory before them. If a part ends inside a page while memory is short, the partial
+//! page is discarded and fetched again as a whole.
 //!
 //! A copy in memory may be damaged although the stored segment is intact. So if a part fails
 //! verification, nothing of it is emitted, all copies of its segment are evicted, and the rest of
@@ -31,7 +33,8 @@ pub type ByteStream = BoxStream<'static, Result<Bytes, ReadError>>;
 /// directory serves 64 requests at a time, shared by all readers.
 const SMALL_PARTS: usize = 4;
 
-type Fetched = (PlannedPart, Result<Vec<Bytes>, ReadError>);
+/// The bytes of a part, in one or more slices.
+type Fetched = Result<Vec<Bytes>, ReadError>;
 
 struct Reading {
     fetcher: Fetcher,
@@ -42,9 +45,14 @@ struct Reading {
     next_range: usize,
     /// The rest of the range before it.
     planned: Option<PlannedRange>,
-    fetches: FuturesOrdered<BoxFuture<'static, Fetched>>,
-    /// Bytes of all `fetches`.
-    ahead: u64,
+    /// The parts that are fetched ahead, in order.
+    ahead: VecDeque<PlannedPart>,
+    /// One for each of them; `None` if the part was in memory, to be read in its turn.
+    fetches: FuturesOrdered<BoxFuture<'static, Option<Fetched>>>,
+    /// Bytes of all parts in `ahead`.
+    bytes_ahead: u64,
+    /// Planned parts that follow those in `ahead`.
+    postponed: VecDeque<PlannedPart>,
     /// Pages of the next range that the client already has.
     skip: u64,
     scanning: Option<Scanning>,
@@ -84,8 +92,10 @@ pub(super) fn stream(
         concurrency,
         handle,
         format,
+        ahead: VecDeque::new(),
         fetches: FuturesOrdered::new(),
-        ahead: 0,
+        bytes_ahead: 0,
+        postponed: VecDeque::new(),
         skip,
         scanning: None,
         ready: VecDeque::new(),
@@ -103,6 +113,11 @@ pub(super) fn stream(
     .boxed()
 }
 
+fn fetch(fetcher: &Fetcher, planned: PlannedPart) -> BoxFuture<'static, Fetched> {
+    let fetcher = fetcher.clone();
+    async move { fetcher.get(&planned).await }.boxed()
+}
+
 impl Reading {
     async fn next(&mut self) -> Option<Result<Bytes, ReadError>> {
         loop {
@@ -117,12 +132,22 @@ impl Reading {
                 self.ended = true;
                 return self.end().map(Ok);
             }
-            let Some((planned, slices)) = self.fetched().await else {
-                self.discard_partial_page();
+            let fetched = match self.fetched().await {
+                None => {
+                    self.discard_partial_page();
+                    continue;
+                }
+                Some(Some(fetched)) => fetched,
+                Some(None) => match self.read_cached() {
+                    None => continue,
+                    Some(fetched) => fetched,
+                },
+            };
+            let Some(planned) = self.ahead.pop_front() else {
                 continue;
             };
-            self.ahead -= planned.part.fetched();
-            match slices.and_then(|slices| self.accept(&planned, slices)) {
+            self.bytes_ahead -= planned.part.fetched();
+            match fetched.and_then(|slices| self.accept(&planned, slices)) {
                 Ok(()) => {}
                 Err(error @ ReadError::Corrupt { .. }) => {
                     if let Err(error) = self.retry_corrupt_range(&planned, error) {
@@ -134,8 +159,9 @@ impl Reading {
         }
     }
 
-    /// The next part; `None` if a partial page is held and memory becomes short first.
-    async fn fetched(&mut self) -> Option<Fetched> {
+    /// What the first fetch returns; `None` if a partial page is held and memory becomes short
+    /// first.
+    async fn fetched(&mut self) -> Option<Option<Fetched>> {
         let scanning = self.scanning.as_ref();
         let has_partial = scanning.is_some_and(|s| s.scanner.has_partial());
         let next = self.fetches.next();
@@ -147,6 +173,23 @@ impl Reading {
             fetched = next => fetched,
             () = self.fetcher.deps.pool.shortage_begins() => None,
         }
+    }
+
+    /// The first part, which was in memory when it was planned. If it is not any more, it is
+    /// fetched and all later parts are postponed, since they may hold what it has to wait for.
+    fn read_cached(&mut self) -> Option<Fetched> {
+        let planned = self.ahead.front()?.clone();
+        let mut fetch = fetch(&self.fetcher, planned.clone());
+        if let Some(fetched) = (&mut fetch).now_or_never() {
+            return Some(fetched);
+        }
+        self.fetches = FuturesOrdered::new();
+        self.fetches.push_back(fetch.map(Some).boxed());
+        self.bytes_ahead = planned.part.fetched();
+        for later in self.ahead.drain(1..).rev() {
+            self.postponed.push_front(later);
+        }
+        None
     }
 
     /// Discards the partial page and everything that was fetched ahead, to fetch again from that
@@ -162,7 +205,9 @@ impl Reading {
     /// Fetches again from `consumed` bytes of a range on.
     fn restart(&mut self, range: usize, consumed: u64, item: Option<u64>) {
         self.fetches = FuturesOrdered::new();
-        self.ahead = 0;
+        self.ahead.clear();
+        self.bytes_ahead = 0;
+        self.postponed.clear();
         let rest = self.fetcher.plan_rest(&self.handle, range, consumed, item);
         self.planned = Some(rest);
         self.next_range = range + 1;
@@ -211,15 +256,15 @@ impl Reading {
             let Some(planned) = self.next_part() else {
                 return;
             };
-            self.ahead += planned.part.fetched();
-            let fetcher = self.fetcher.clone();
-            self.fetches.push_back(
-                async move {
-                    let slices = fetcher.get(&planned).await;
-                    (planned, slices)
-                }
-                .boxed(),
-            );
+            self.bytes_ahead += planned.part.fetched();
+            // The first part may hold what it finds in memory: nothing is held besides.
+            let later = !self.ahead.is_empty();
+            self.fetches
+                .push_back(match later && self.fetcher.is_cached(&planned) {
+                    true => std::future::ready(None).boxed(),
+                    false => fetch(&self.fetcher, planned.clone()).map(Some).boxed(),
+                });
+            self.ahead.push_back(planned);
         }
     }
 
@@ -227,15 +272,18 @@ impl Reading {
     /// the setting allows, and more while all together are smaller than one chunk: an exchange may
     /// have many small segments in a remote store.
     fn may_fetch(&self, memory_short: bool) -> bool {
-        let in_flight = self.fetches.len();
+        let in_flight = self.ahead.len();
         if memory_short {
             return in_flight == 0;
         }
-        let small = self.ahead < self.fetcher.chunk_size;
+        let small = self.bytes_ahead < self.fetcher.chunk_size;
         in_flight < self.concurrency || (small && in_flight < self.concurrency * SMALL_PARTS)
     }
 
     fn next_part(&mut self) -> Option<PlannedPart> {
+        if let Some(postponed) = self.postponed.pop_front() {
+            return Some(postponed);
+        }
         loop {
             if let Some(part) = self.planned.as_mut().and_then(Iterator::next) {
                 return Some(part);

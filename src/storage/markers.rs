@@ -171,6 +171,15 @@ impl ObservedMarkers {
         })
     }
 
+    /// The names of the base directories that have a marker.
+    pub fn marker_bases(&self) -> impl Iterator<Item = &str> {
+        let open = self
+            .markers
+            .iter()
+            .filter(|observed| matches!(observed.state, StoredMarker::Open { .. }));
+        open.map(|observed| observed.base.as_str())
+    }
+
     /// What the markers say was announced; usually there is one.
     pub fn contents(&self) -> impl Iterator<Item = Bytes> {
         self.markers
@@ -353,7 +362,7 @@ impl Storage {
     }
 
     /// Indexes of the base directories in the order in which an exchange prefers them.
-    fn preferred(&self, exchange: &ExchangeId) -> Vec<usize> {
+    pub(super) fn preferred(&self, exchange: &ExchangeId) -> Vec<usize> {
         let names = self.inner.bases.iter().map(|base| &base.name);
         let mut order = placement::rendezvous(exchange, names);
         order.retain(|index| !self.inner.bases[*index].is_abandoned());

@@ -4,11 +4,13 @@
 #![allow(clippy::disallowed_methods, missing_docs)] // tests spawn their own tasks
 
 mod admin;
+mod command_line;
 mod commit_lookup;
 mod corpus;
 mod credentials;
 mod fairness;
 mod foreign;
+mod handles;
 mod hostile;
 mod http;
 mod http_access;

@@ -139,6 +139,7 @@ impl Client {
         let body = json!({"partitions": partitions, "ordered": ordered}).to_string();
         let mut call = Call::new("PUT", format!("/v1/exchanges/{exchange}")).with(JSON, body);
         call.if_match = renewal;
+        call.described = renewal;
         let outcome = self
             .net
             .call(host, call, TIMEOUT, ReadBehaviour::default())
@@ -152,6 +153,9 @@ impl Client {
             let lease = body["lease_seconds"].as_u64().unwrap_or_default();
             let mut history = self.simulation.history.lock();
             history.leased(exchange, Duration::from_secs(lease));
+            drop(history);
+            let descriptor = body["descriptor"].as_str().unwrap_or_default();
+            self.net.describe(exchange, descriptor);
             created
         })
     }

@@ -4,6 +4,7 @@
 //! at all. Does not: retry (clients do). Invariant: a request is handled by the run that it reached
 //! or by none; whether the daemon notices a disconnected client is random.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +34,8 @@ pub struct Call {
     pub if_match: bool,
     /// Sends `Stopover-Foreign: 1`: the sink is written at its home.
     pub foreign: bool,
+    /// Sends the descriptor of the exchange, if it was announced.
+    pub described: bool,
 }
 
 impl Call {
@@ -44,6 +47,7 @@ impl Call {
             body: Bytes::new(),
             if_match: false,
             foreign: false,
+            described: true,
         }
     }
 
@@ -95,6 +99,8 @@ pub struct Net {
     pub faults: Mutex<NetFaults>,
     /// For each host, the time until which it is unreachable.
     cut_off: Mutex<Vec<Option<Instant>>>,
+    /// The descriptors that daemons have answered, by exchange.
+    descriptors: Mutex<BTreeMap<String, String>>,
 }
 
 /// How a request body ends before it is complete.
@@ -118,7 +124,24 @@ impl Net {
             rng: Rng::new(simulation.seed, "net"),
             faults: Mutex::new(faults),
             cut_off: Mutex::new(vec![None; hosts]),
+            descriptors: Mutex::default(),
         })
+    }
+
+    /// Records the descriptor of an exchange: requests for it carry it from now on. The clients of
+    /// every fourth exchange know none, as curl.
+    pub fn describe(&self, exchange: &str, descriptor: &str) {
+        if !exchange.ends_with(['3', '7']) {
+            let mut descriptors = self.descriptors.lock();
+            descriptors.insert(exchange.to_owned(), descriptor.to_owned());
+        }
+    }
+
+    fn descriptor(&self, call: &Call) -> Option<String> {
+        let rest = call.path.strip_prefix("/v1/exchanges/")?;
+        let exchange = rest.split(['/', '?']).next()?;
+        let known = self.descriptors.lock().get(exchange).cloned();
+        known.filter(|_| call.described)
     }
 
     pub fn cut_off(&self, host: usize, duration: Duration) {
@@ -223,6 +246,9 @@ impl Net {
         }
         if call.foreign {
             request = request.header("stopover-foreign", "1");
+        }
+        if let Some(descriptor) = self.descriptor(call) {
+            request = request.header("stopover-exchange", descriptor);
         }
         if call.path.contains("/partitions/") {
             request = request.header("accept", "application/vnd.stopover.read");

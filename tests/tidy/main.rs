@@ -49,7 +49,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    ("exchange", &["crc", "id", "runtime", "storage"]),
+    ("exchange", &["crc", "id", "runtime", "segment", "storage"]),
     (
         "ingest",
         &[
@@ -143,7 +143,9 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "app",
             "config",
+            "exchange",
             "gc",
+            "http",
             "id",
             "runtime",
             "segment",
@@ -184,7 +186,7 @@ const PLACES: &[(&str, &[&str], &str)] = &[
     ),
     (
         "tokio_rustls::",
-        &["src/http/", "src/cli/health_tls.rs"],
+        &["src/http/", "src/cli/client_tls.rs"],
         "only http knows TLS: pass plain values",
     ),
     (

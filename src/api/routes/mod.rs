@@ -3,6 +3,7 @@
 pub(super) mod chosen;
 pub(super) mod daemon;
 pub(super) mod dashboard;
+pub(super) mod exchange_list;
 pub(super) mod exchanges;
 pub(super) mod fallback;
 pub(super) mod handles;

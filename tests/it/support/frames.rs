@@ -4,6 +4,9 @@
 
 use crc_fast::{CrcAlgorithm, checksum};
 
+const BLOCK: u32 = 0xFFFF_FFF0;
+const ERROR: u32 = 0xFFFF_FFF2;
+
 fn crc32c(bytes: &[u8]) -> u32 {
     u32::try_from(checksum(CrcAlgorithm::Crc32Iscsi, bytes)).unwrap()
 }
@@ -68,7 +71,7 @@ pub fn parse(stream: &[u8]) -> (Vec<ReadPage>, End) {
     while at < stream.len() {
         let record = &stream[at..];
         match u32_at(record, 0) {
-            0xFFFF_FFF0 => {
+            BLOCK => {
                 at += block(record, &mut pages);
                 blocks += 1;
             }
@@ -86,7 +89,7 @@ pub fn parse(stream: &[u8]) -> (Vec<ReadPage>, End) {
                 assert_eq!(record.len(), 32, "bytes after the end record");
                 return (pages, End::Complete);
             }
-            0xFFFF_FFF2 => {
+            ERROR => {
                 let length = u32_at(record, 4) as usize;
                 assert_eq!(record.len(), 8 + length, "bytes after the error record");
                 let problem = serde_json::from_slice(&record[8..]).unwrap();
@@ -98,7 +101,7 @@ pub fn parse(stream: &[u8]) -> (Vec<ReadPage>, End) {
     (pages, End::Missing)
 }
 
-/// Parses one block and returns its length.
+/// Parses one block and returns its length: that of the pages so far if an error record ends it.
 fn block(record: &[u8], pages: &mut Vec<ReadPage>) -> usize {
     assert_eq!(
         crc32c(&record[..28]),
@@ -110,6 +113,9 @@ fn block(record: &[u8], pages: &mut Vec<ReadPage>) -> usize {
     let end = 32 + usize::try_from(bytes).unwrap();
     let mut at = 32;
     for _ in 0..count {
+        if u32_at(record, at) == ERROR {
+            return at;
+        }
         assert_eq!(
             u32_at(record, at),
             partition,

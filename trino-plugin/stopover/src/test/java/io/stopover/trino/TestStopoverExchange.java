@@ -144,6 +144,21 @@ class TestStopoverExchange
     }
 
     @Test
+    void testEveryRequestAfterTheAnnouncementDescribesTheExchange()
+            throws Exception
+    {
+        second.remembers = true;
+        Exchange exchange = exchange(manager, 1, false);
+        write(manager, exchange, 0, 0, List.of(Map.entry(0, "page")));
+        exchange.allRequiredSinksFinished();
+        assertThat(handles(exchange)).hasSize(1);
+        exchange.close();
+        await(() -> !store.closed.isEmpty());
+        assertThat(first.undescribed).singleElement().asString().startsWith("PUT ");
+        assertThat(second.undescribed).isEmpty();
+    }
+
+    @Test
     void testHandlesAreReplannedByAnotherDaemonAfterCorruption()
             throws Exception
     {

@@ -43,7 +43,9 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 @Timeout(60)
 class TestSinkWriter
 {
-    private static final SinkId SINK = new SinkId("exchange", 0, 0);
+    private static final DescribedExchange EXCHANGE =
+            new DescribedExchange("exchange", Optional.empty());
+    private static final SinkId SINK = new SinkId(EXCHANGE, 0, 0);
 
     private final FakeDaemon.Store store = new FakeDaemon.Store();
     private final FakeDaemon daemon = new FakeDaemon(store);
@@ -89,7 +91,7 @@ class TestSinkWriter
     void announce()
             throws Exception
     {
-        client.announce(daemons.preferred(), "exchange", 1, false, new Cancellation());
+        client.announce(daemons.preferred(), EXCHANGE, 1, false, new Cancellation());
     }
 
     @AfterEach

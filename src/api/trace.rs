@@ -2,7 +2,7 @@
 //!
 //! Does: start it below the caller's span (`traceparent`), make it the current one while the
 //! request is handled and its response is streamed, and end it. Does not: trace what is refused
-//! before, or watches the daemon (`operations`). Invariant: without `tracing.endpoint` a request
+//! before, or watches the daemon (`operations`). Invariant: without `tracing.collector` a request
 //! passes unchanged.
 
 use std::pin::Pin;

@@ -112,7 +112,7 @@ pub(super) const KEYS: &[Key] = &[
         check: |_| Ok(()),
     },
     key!(log.filter, text, ToString::to_string),
-    key!(tracing.endpoint, collector, show_url),
+    key!(tracing.collector, collector_url, show_url),
     key!(tracing.protocol, otlp_protocol, ToString::to_string),
     key!(tracing.headers, headers, show_headers),
     key!(tracing.service_name, service_name, ToString::to_string),

@@ -13,7 +13,7 @@ use super::base_directory::{self, Places};
 use super::keys::{self, KEYS};
 use super::layers::Layers;
 use super::machine::Machine;
-use super::opentelemetry;
+use super::otel_variables;
 use super::problem::{ConfigErrors, InvalidValue, Origin, Problem};
 use super::secret::Secret;
 use super::validate::Validator;
@@ -247,7 +247,7 @@ pub fn draft(flags: &Flags, environment: &Environment) -> Draft {
 
 fn gather(flags: &Flags, environment: &Environment) -> Layers {
     let mut layers = Layers::default();
-    let (settings, notices) = opentelemetry::settings(&environment.variables);
+    let (settings, notices) = otel_variables::settings(&environment.variables);
     layers.settings.extend(settings);
     layers.notices.extend(notices);
     if let Some((path, origin)) = config_file(flags, environment) {

@@ -64,6 +64,9 @@ fn is_showable(key: &str, raw: &Raw) -> bool {
     match raw {
         Raw::Text(text) if key.ends_with("_file") => text.expose().contains(['/', '.']),
         Raw::Unsupported(_) => false,
-        _ => !is_secret_name(key) && (keys::find(key).is_some() || keys::is_misspelt(key)),
+        _ if is_secret_name(key) => false,
+        _ if keys::find(key).is_some() => true,
+        // The secret may be the one that was misspelt.
+        _ => keys::is_misspelt(key) && !keys::nearest(key).is_some_and(|key| is_secret_name(&key)),
     }
 }

@@ -270,7 +270,7 @@ section! {
     /// `[tracing]`: spans for an OpenTelemetry collector.
     TracingConfig {
         /// Where spans are posted, with its path; `None`: there are none.
-        endpoint: Option<Url> = None,
+        collector: Option<Url> = None,
         /// The form of OTLP; there is one.
         protocol: String = OTLP_PROTOCOL.into(),
         /// Headers of each export, which often hold a token.

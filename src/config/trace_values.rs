@@ -1,8 +1,8 @@
 //! Readers and printers of the settings of `[tracing]`.
 //!
 //! Does: read URLs of collectors, headers and attributes in the form of the variables `OTEL_…`.
-//! Does not: know those variables (`opentelemetry`). Invariant: no message and no printer shows the
-//! value of a header.
+//! Does not: know those variables (`otel_variables`). Invariant: no message and no printer shows
+//! the value of a header.
 
 use url::Url;
 
@@ -18,7 +18,7 @@ pub(super) const TRACES_PATH: &str = "/v1/traces";
 const MAX_PAIRS: usize = 64;
 
 /// The URL of a collector, or none if the text is empty. One without a path gets the usual one.
-pub(super) fn collector(raw: &Raw) -> Result<Option<Url>, InvalidValue> {
+pub(super) fn collector_url(raw: &Raw) -> Result<Option<Url>, InvalidValue> {
     let text = text(raw)?;
     if text.is_empty() {
         return Ok(None);
@@ -164,9 +164,9 @@ mod tests {
             ("https://c.example/", "https://c.example/v1/traces"),
             ("https://c.example/otlp/x", "https://c.example/otlp/x"),
         ] {
-            assert_eq!(show_url(&collector(&raw(given)).unwrap()), posted);
+            assert_eq!(show_url(&collector_url(&raw(given)).unwrap()), posted);
         }
-        assert_eq!(collector(&raw("")).unwrap(), None);
+        assert_eq!(collector_url(&raw("")).unwrap(), None);
         for bad in [
             "localhost:4318",
             "grpc://c:4317",
@@ -174,7 +174,7 @@ mod tests {
             "http://c?x",
             "http://",
         ] {
-            assert!(collector(&raw(bad)).is_err(), "{bad}");
+            assert!(collector_url(&raw(bad)).is_err(), "{bad}");
         }
     }
 

@@ -181,7 +181,7 @@ catalog! {
     DIGESTS_REFUSED: Counter Count Stable "stopover_digests_refused" []
         "Digests of the sweeper that were damaged, too large, or not written by Stopover";
     SPANS_EXPORTED: Counter Count Stable "stopover_spans_exported" []
-        "Spans exported to the collector of tracing.endpoint";
+        "Spans exported to the collector of tracing.collector";
     SPANS_DROPPED: Counter Count Stable "stopover_spans_dropped" ["reason"]
         "Spans not exported; reason: queue_full, export_failed, rejected";
     HTTP_REQUESTS: Counter Count Stable "stopover_http_requests" ["route", "method", "status"]

@@ -22,7 +22,9 @@ fn traceparent(span: u64, flags: &str) -> String {
 
 fn traced(folder: &BaseFolder, collector: &Collector) -> Config {
     let mut config = folder.config();
-    config.tracing.endpoint = Some(collector.url.clone());
+    config.tracing.collector = Some(collector.url.clone());
+    config.tracing.service_name = "spool".into();
+    config.tracing.headers = vec![("authorization".into(), "Bearer hush".into())];
     config.tracing.export_interval = Duration::from_millis(5);
     config
 }
@@ -85,8 +87,6 @@ async fn the_trace_of_a_query_shows_what_its_requests_did_and_waited_for() {
     let folder = BaseFolder::new();
     let mut config = traced(&folder, &collector);
     config.segment.commit_linger = Duration::from_secs(10);
-    config.tracing.service_name = "spool".into();
-    config.tracing.headers = vec![("authorization".into(), "Bearer of-the-collector".into())];
     let server = TestServer::open(&config).await;
     let announcement = json!({"partitions": 1, "ordered": false}).to_string();
     call(&server, (Method::PUT, "/v1/exchanges/q1"), 1, announcement).await;
@@ -158,6 +158,7 @@ async fn the_trace_of_a_query_shows_what_its_requests_did_and_waited_for() {
     assert_eq!(collector.resource("service.name").as_deref(), Some("spool"));
     assert!(collector.resource("service.instance.id").is_some());
     assert_eq!(collector.header("content-type"), "application/x-protobuf");
+    assert_eq!(collector.header("authorization"), "Bearer hush");
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -338,7 +339,7 @@ async fn a_collector_that_is_away_loses_counted_spans_and_no_request_fails() {
         .unwrap()
         .local_addr()
         .unwrap();
-    config.tracing.endpoint = Some(format!("http://{gone}/v1/traces").parse().unwrap());
+    config.tracing.collector = Some(format!("http://{gone}/v1/traces").parse().unwrap());
     config.tracing.export_timeout = Duration::from_millis(200);
     let server = TestServer::open(&config).await;
     write(&server, 10).await;

@@ -122,7 +122,7 @@ pub fn open(
     metrics: &Arc<Metrics>,
     runtime: &Runtime,
 ) -> Traces {
-    let Some(endpoint) = &config.endpoint else {
+    let Some(endpoint) = &config.collector else {
         return Traces::default();
     };
     let (sender, receiver) = mpsc::channel(config.max_queue_size);

@@ -26,12 +26,12 @@ enum Form {
 const VARIABLES: [(&str, &str, Form); 12] = [
     (
         "OTEL_EXPORTER_OTLP_ENDPOINT",
-        "tracing.endpoint",
+        "tracing.collector",
         Form::Base,
     ),
     (
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-        "tracing.endpoint",
+        "tracing.collector",
         Form::Same,
     ),
     (
@@ -188,11 +188,11 @@ mod tests {
     #[test]
     fn the_endpoint_alone_switches_tracing_on_and_gets_the_path_of_traces() {
         let (config, notices) = of(&[ENDPOINT]);
-        let url = config.tracing.endpoint.unwrap();
+        let url = config.tracing.collector.unwrap();
         assert_eq!(url.as_str(), "http://collector:4318/x/v1/traces");
         assert!(notices.is_empty());
         let traces = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://other:4318/y");
-        let url = of(&[traces, ENDPOINT]).0.tracing.endpoint.unwrap();
+        let url = of(&[traces, ENDPOINT]).0.tracing.collector.unwrap();
         assert_eq!(url.as_str(), "http://other:4318/y");
     }
 
@@ -206,7 +206,7 @@ mod tests {
             vec![name, (ENDPOINT.0, " ")],
         ] {
             let (config, notices) = of(&variables);
-            assert!(config.tracing.endpoint.is_none(), "{variables:?}");
+            assert!(config.tracing.collector.is_none(), "{variables:?}");
             assert_eq!(config.tracing.service_name, "stopover");
             assert!(notices.is_empty());
         }
@@ -237,7 +237,7 @@ mod tests {
         ] {
             let ratio = ("OTEL_TRACES_SAMPLER_ARG", "2");
             let (config, notices) = of(&[ENDPOINT, (name, value), ratio]);
-            assert!(config.tracing.endpoint.is_none(), "{name}");
+            assert!(config.tracing.collector.is_none(), "{name}");
             assert!(
                 notices.len() == 1 && notices[0].contains(name),
                 "{notices:?}"

@@ -120,16 +120,7 @@ impl Daemon {
             reader: reader.clone(),
             metrics: Arc::clone(&metrics),
         };
-        let sweeper = Sweeper::new(
-            runtime.clone(),
-            storage.clone(),
-            closing.clone(),
-            Arc::clone(&metrics),
-            config.lease.clone(),
-        );
-        let release = closing.clone().release_found_closed();
-        runtime.tasks.spawn_until_stopped(release);
-        runtime.tasks.spawn_until_stopped(sweeper.run());
+        start_collecting(config, runtime, &storage, &closing);
         Self {
             runtime: runtime.clone(),
             storage,
@@ -146,6 +137,20 @@ impl Daemon {
             traces,
         }
     }
+}
+
+/// Starts to release what is found closed, and to collect what is no longer renewed.
+fn start_collecting(config: &Config, runtime: &Runtime, storage: &Storage, closing: &Closing) {
+    let sweeper = Sweeper::new(
+        runtime.clone(),
+        storage.clone(),
+        closing.clone(),
+        Arc::clone(&closing.metrics),
+        config.lease.clone(),
+    );
+    let release = closing.clone().release_found_closed();
+    runtime.tasks.spawn_until_stopped(release);
+    runtime.tasks.spawn_until_stopped(sweeper.run());
 }
 
 /// Why a daemon could not start.

@@ -118,47 +118,50 @@ async fn the_trace_of_a_query_shows_what_its_requests_did_and_waited_for() {
     call(&reader, (Method::POST, "/v1/read"), 40, handle).await;
     server.shut_down().await;
     reader.shut_down().await;
+    expect_the_whole_trace(&collector.spans());
+    assert_eq!(collector.resource("service.name").as_deref(), Some("spool"));
+    assert!(collector.resource("service.instance.id").is_some());
+    assert_eq!(collector.header("content-type"), "application/x-protobuf");
+    assert_eq!(collector.header("authorization"), "Bearer hush");
+}
 
-    let spans = collector.spans();
+/// Names, parents and links of the spans of one query.
+fn expect_the_whole_trace(spans: &[Span]) {
     assert!(
         spans.iter().all(|span| hex(&span.trace_id) == TRACE),
         "{spans:#?}"
     );
     let parent = |span: &Span| u64::from_be_bytes(span.parent_span_id[..].try_into().unwrap());
-    let (sink_0, sink_1) = (of_task(&spans, "sink", 0), of_task(&spans, "sink", 1));
+    let (sink_0, sink_1) = (of_task(spans, "sink", 0), of_task(spans, "sink", 1));
     for (name, task, caller) in [("batch", 0, 10), ("batch", 1, 11), ("finish", 0, 20)] {
-        assert_eq!(parent(of_task(&spans, name, task)), caller, "{name} {task}");
+        assert_eq!(parent(of_task(spans, name, task)), caller, "{name} {task}");
     }
-    let batch_0 = of_task(&spans, "batch", 0);
+    let batch_0 = of_task(spans, "batch", 0);
     assert_eq!(
         attribute(batch_0, "stopover.exchange").as_deref(),
         Some("q1")
     );
-    assert_eq!(below(&spans, batch_0, "sink"), 1);
+    assert_eq!(below(spans, batch_0, "sink"), 1);
     assert_eq!(
         attribute(sink_0, "stopover.outcome").as_deref(),
         Some("finished")
     );
-    let segment = only(&spans, "segment");
+    let segment = only(spans, "segment");
     assert_eq!(segment.parent_span_id, sink_0.span_id);
     let links: Vec<_> = segment.links.iter().map(|link| &link.span_id).collect();
     assert_eq!(links, [&sink_1.span_id]);
-    assert_eq!(below(&spans, segment, "PUT"), 1);
-    let plan = only(&spans, "plan");
+    assert_eq!(below(spans, segment, "PUT"), 1);
+    let plan = only(spans, "plan");
     assert_eq!(parent(plan), 30);
-    assert!(below(&spans, plan, "LIST") >= 1 && below(&spans, plan, "GET") >= 1);
-    let read = only(&spans, "read");
-    assert_eq!((parent(read), below(&spans, read, "GET")), (40, 1));
+    assert!(below(spans, plan, "LIST") >= 1 && below(spans, plan, "GET") >= 1);
+    let read = only(spans, "read");
+    assert_eq!((parent(read), below(spans, read, "GET")), (40, 1));
     assert!(spans.iter().all(|span| !failed(span)), "{spans:#?}");
     assert!(
         spans
             .iter()
             .all(|span| span.end_time_unix_nano >= span.start_time_unix_nano)
     );
-    assert_eq!(collector.resource("service.name").as_deref(), Some("spool"));
-    assert!(collector.resource("service.instance.id").is_some());
-    assert_eq!(collector.header("content-type"), "application/x-protobuf");
-    assert_eq!(collector.header("authorization"), "Bearer hush");
 }
 
 fn hex(bytes: &[u8]) -> String {

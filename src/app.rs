@@ -17,7 +17,7 @@ use crate::api::state::{Addresses, ApiDeps, ApiState, SharedState, Slots};
 use crate::cache::hot::HotSegments;
 use crate::catalog::Catalog;
 use crate::config::{Config, LimitsConfig, Live, Loaded, ServerConfig};
-use crate::exchange::{Exchanges, ExchangesDeps};
+use crate::exchange::{Exchanges, ExchangesDeps, Terms};
 use crate::gc::close::Closing;
 use crate::gc::drain;
 use crate::gc::sweep::Sweeper;
@@ -81,8 +81,7 @@ impl Daemon {
                 runtime: runtime.clone(),
                 storage: storage.clone(),
             },
-            config.lease.duration,
-            config.limits.max_partitions,
+            terms(config),
         );
         let hot = HotSegments::new(write_pool.clone(), read_pool.clone());
         let catalog = Catalog::new(
@@ -154,6 +153,14 @@ fn memory_pools(config: &Config) -> (MemoryPool, MemoryPool) {
         MemoryPool::limited("write", memory.write, query.max_write_memory),
         MemoryPool::limited("read", memory.read, query.max_read_memory),
     )
+}
+
+fn terms(config: &Config) -> Terms {
+    Terms {
+        lease: config.lease.duration,
+        announcement: config.lease.announcement_timeout,
+        max_partitions: config.limits.max_partitions,
+    }
 }
 
 /// Why a daemon could not start.

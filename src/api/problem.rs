@@ -14,7 +14,7 @@ use utoipa::{IntoResponses, ToSchema};
 
 use crate::catalog::CatalogError;
 use crate::catalog::handle::{HandleError, SealError};
-use crate::exchange::{DescriptorError, ExchangeError};
+use crate::exchange::{DescriptorError, ExchangeError, MarkerFailure};
 use crate::id::InvalidId;
 use crate::ingest::IngestError;
 use crate::read::ReadError;
@@ -290,6 +290,7 @@ impl From<IngestError> for Problem {
             | IngestError::TooManyRuns { .. }
             | IngestError::IndexTooLarge { .. } => ProblemType::BodyTooLarge,
             IngestError::Frame(inner) => return inner.into(),
+            IngestError::Exchange(inner) => return inner.into(),
             IngestError::Catalog(inner) => return inner.into(),
         };
         Self {
@@ -370,6 +371,13 @@ impl From<ExchangeError> for Problem {
             }
             ExchangeError::Unreadable { .. } => ProblemType::DataCorrupt,
             ExchangeError::Contended { .. } => ProblemType::StorageUnavailable,
+            ExchangeError::NotAnnounced { failure, .. } => match &*failure {
+                MarkerFailure::Storage(_) | MarkerFailure::Late { .. } => {
+                    ProblemType::StorageUnavailable
+                }
+                MarkerFailure::Conflict => ProblemType::ExchangeConflict,
+                MarkerFailure::Damaged => ProblemType::DataCorrupt,
+            },
             ExchangeError::OtherDescriptor { .. } => ProblemType::InvalidRequest,
             ExchangeError::Descriptor(inner) => match &inner {
                 DescriptorError::TooLong

@@ -120,6 +120,7 @@ pub(super) const KEYS: &[Key] = &[
     key!(read.fetch_concurrency, count, ToString::to_string, in 1..=1024),
     key!(read.cache_share, share, ToString::to_string, in 0.0..=1.0),
     key!(lease.duration, duration, show_duration, in SECOND..=MONTH),
+    key!(lease.announcement_timeout, duration, show_duration, in SECOND..=HOUR),
     key!(lease.sweep_interval, duration, show_duration, in MILLI..=MONTH),
     key!(query.max_write_memory, optional_size, show_optional_size).live(),
     key!(query.max_read_memory, optional_size, show_optional_size).live(),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::error::ExchangeError;
-use super::status::{Status, StatusCache};
+use super::status::{LateMarker, Status, StatusCache};
 use crate::id::ExchangeId;
 use crate::runtime::Runtime;
 use crate::storage::Storage;
@@ -18,6 +18,17 @@ pub struct ExchangesDeps {
     pub storage: Storage,
 }
 
+/// On which terms this daemon announces exchanges.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// How long an exchange stays open without a renewal.
+    pub lease: Duration,
+    /// How long its marker may be missing after it was announced.
+    pub announcement: Duration,
+    /// The most partitions that it may have.
+    pub max_partitions: u32,
+}
+
 /// The exchanges that the daemons share. Cheap to clone.
 #[derive(Clone)]
 pub struct Exchanges {
@@ -26,18 +37,18 @@ pub struct Exchanges {
 
 pub(super) struct Shared {
     pub(super) deps: ExchangesDeps,
-    pub(super) lease: Duration,
-    pub(super) max_partitions: AtomicU32,
+    pub(super) terms: Terms,
+    max_partitions: AtomicU32,
     pub(super) status: StatusCache,
 }
 
 impl Exchanges {
-    /// Exchanges with this lease and at most this many partitions each.
-    pub fn new(deps: ExchangesDeps, lease: Duration, max_partitions: u32) -> Self {
+    /// Exchanges that are announced on these terms.
+    pub fn new(deps: ExchangesDeps, terms: Terms) -> Self {
         let shared = Shared {
             deps,
-            lease,
-            max_partitions: AtomicU32::new(max_partitions),
+            max_partitions: AtomicU32::new(terms.max_partitions),
+            terms,
             status: StatusCache::default(),
         };
         Self {
@@ -45,7 +56,7 @@ impl Exchanges {
         }
     }
 
-    /// Whether this daemon has seen an exchange open, and not closed since.
+    /// Whether this daemon knows an exchange to be open or announced, and not closed since.
     pub(crate) fn is_known_open(&self, exchange: &ExchangeId) -> bool {
         matches!(self.shared.status.get(exchange), Some(Status::Open { .. }))
     }
@@ -61,8 +72,14 @@ impl Exchanges {
     }
 
     /// Records that an exchange is closed. The caller then releases what this daemon holds of it.
-    pub(crate) fn mark_closed(&self, exchange: &ExchangeId) {
+    /// Returns its marker if that was not seen yet.
+    pub(crate) fn mark_closed(&self, exchange: &ExchangeId) -> Option<LateMarker> {
+        let awaited = self.shared.status.awaited(exchange);
         self.shared.status.mark_closed(exchange);
+        awaited.map(|(descriptor, awaited)| LateMarker {
+            descriptor,
+            until: awaited.until,
+        })
     }
 
     /// Waits until some exchange, closed through another daemon, was found closed by this one;

@@ -504,7 +504,11 @@ async fn every_error_of_the_table_is_answered_as_documented() {
     // `forbidden`, which needs tokens with scopes, a handle of another fleet (`identity`), a query
     // over its limit (`room`), and a file that cannot be read again (`reload`).
     seen.extend(["data-lost", "data-corrupt", "internal", "forbidden"]);
-    seen.extend(["unknown-base-directory", "too-much-stored", "invalid-configuration"]);
+    seen.extend([
+        "unknown-base-directory",
+        "too-much-stored",
+        "invalid-configuration",
+    ]);
     let all: BTreeSet<&str> = ProblemType::ALL
         .iter()
         .map(|problem_type| problem_type.as_str())

@@ -58,7 +58,7 @@ pub(super) fn check(loaded: Loaded) -> Result<ExitCode, ExitCode> {
 }
 
 /// The folders that probes will create, those further down first.
-fn missing_folders(bases: &[BaseDirectoryConfig]) -> Vec<PathBuf> {
+pub(super) fn missing_folders(bases: &[BaseDirectoryConfig]) -> Vec<PathBuf> {
     let uris = bases
         .iter()
         .filter_map(|base| BaseUri::parse(&base.uri).ok());

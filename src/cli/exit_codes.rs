@@ -63,6 +63,7 @@ const MEANINGS: &[(&str, u8, &str)] = &[
         "a base directory failed, or is not what was confirmed",
     ),
     ("members", 1, "the list cannot be read or written"),
+    ("bench", 1, "a base directory failed, or it was interrupted"),
     ("import", 1, "a file cannot be read or written"),
     ("health", 0, "the daemon is alive, or with --ready, ready"),
     ("health", 1, "it is not, or did not answer"),

@@ -3,6 +3,9 @@
 //! Does: parse arguments, load the configuration, run a command. Does not: implement the commands.
 //! Invariant: stdout carries only the requested output; errors and logs go to stderr.
 
+mod bench;
+mod bench_machine;
+mod bench_store;
 mod check;
 mod client_tls;
 mod daemon_client;
@@ -104,6 +107,12 @@ enum Command {
     /// Prints a line for each: its name, its id, and whether it is active, draining or abandoned.
     #[command(after_help = CONFIGURATION)]
     Members(members::MembersArgs),
+    /// Measure what this machine and these base directories can do
+    ///
+    /// Latencies, throughput and prices, to choose sizes by. It writes objects of its own, and
+    /// removes them, also when it is interrupted.
+    #[command(after_help = CONFIGURATION)]
+    Bench(bench::BenchArgs),
     /// Convert the configuration of Trino's own exchange manager
     ///
     /// Prints or writes a configuration for the daemons and one for Trino's nodes, and what has no
@@ -197,6 +206,7 @@ pub fn run() -> ExitCode {
         Command::Gc(args) => gc::gc(args),
         Command::Init(args) => init::init(args),
         Command::Members(args) => members::members(args),
+        Command::Bench(args) => bench::bench(args),
         Command::Import(args) => import::import(args),
         Command::Health(args) => health::health(args),
         Command::Exchanges(args) => exchanges::exchanges(args),

@@ -46,8 +46,9 @@ const OPERATIONS: [&str; 5] = ["put", "get", "list", "delete", "sweep"];
 /// Dollars for one request. The list price of Amazon S3 Standard (us-east-1) and of Google Cloud
 /// Storage Standard (a region): $0.005 for 1,000 PUT or LIST, $0.0004 for 1,000 GET, nothing for
 /// DELETE (aws.amazon.com/s3/pricing, cloud.google.com/storage/pricing, as of 2026-11).
-const PUT_OR_LIST_PRICE: f64 = 0.005 / 1e3;
-const GET_PRICE: f64 = 0.0004 / 1e3;
+pub const PUT_OR_LIST_PRICE: f64 = 0.005 / 1e3;
+/// Of one GET.
+pub const GET_PRICE: f64 = 0.0004 / 1e3;
 /// The values of the label `outcome`.
 const OUTCOMES: [&str; 5] = ["ok", "not_found", "unavailable", "refused", "corrupt"];
 

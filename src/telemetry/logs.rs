@@ -11,6 +11,7 @@ use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::PanicHookInfo;
 
+use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -23,7 +24,7 @@ use escape::{Escaping, Notation, escape};
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     #[error("log.filter is not valid: {0}")]
-    Filter(#[from] tracing_subscriber::filter::ParseError),
+    Filter(#[from] ParseError),
     #[error("logging is already initialized: {0}")]
     AlreadyInitialized(#[from] tracing_subscriber::util::TryInitError),
     #[error("logging has ended: {0}")]
@@ -40,8 +41,7 @@ impl LogControl {
     /// # Errors
     /// It is not valid, or logging has ended.
     pub fn set_filter(&self, filter: &str) -> Result<(), LogError> {
-        let filter = EnvFilter::try_new(filter)?;
-        Ok(self.0.reload(filter)?)
+        Ok(self.0.reload(self::filter(filter)?)?)
     }
 }
 
@@ -50,13 +50,25 @@ impl LogControl {
 /// # Errors
 /// An invalid filter, or a second call.
 pub fn init(config: &LogConfig) -> Result<LogControl, LogError> {
-    let (filter, handle) = reload::Layer::new(EnvFilter::try_new(&config.filter)?);
+    let (filter, handle) = reload::Layer::new(filter(&config.filter)?);
     let output = output(config.json, std::io::stderr);
     Registry::default()
         .with(output.with_filter(filter))
         .try_init()?;
     std::panic::set_hook(Box::new(log_panic));
     Ok(LogControl(handle))
+}
+
+/// A filter. At level info, the clients of object stores log warnings only: what they repeat
+/// themselves, such as asking for credentials, would be several lines for each request.
+fn filter(text: &str) -> Result<EnvFilter, ParseError> {
+    let info = text
+        .split(',')
+        .any(|part| part.trim().eq_ignore_ascii_case("info"));
+    match info && !text.contains("object_store") {
+        true => EnvFilter::try_new(format!("{text},object_store=warn")),
+        false => EnvFilter::try_new(text),
+    }
 }
 
 /// A panic is a line of the log like any other: its message may quote what came from outside.

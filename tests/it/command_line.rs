@@ -261,6 +261,100 @@ fn a_closed_stdout_is_no_error() {
     }
 }
 
+#[test]
+fn bench_measures_every_base_directory_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let (old, new) = (folder.path().join("old"), folder.path().join("a/new"));
+    std::fs::create_dir(&old).unwrap();
+    let quick = [
+        "--duration",
+        "20ms",
+        "--size",
+        "64KiB",
+        "--parallel",
+        "3",
+        "--volume",
+        "1MiB",
+    ];
+    let bases = ["--base-directory", old.to_str().unwrap()];
+    let more = ["--base-directory", new.to_str().unwrap(), "--mix", "put=10"];
+    let arguments = [&["bench", "--json"][..], &quick, &bases, &more].concat();
+    let report: Value = serde_json::from_str(&printed(&arguments)).unwrap();
+    assert!(
+        report["machine"]["crc32c_bytes_per_second"]
+            .as_f64()
+            .unwrap()
+            > 1e6
+    );
+    for base in report["base_directories"].as_array().unwrap() {
+        for operation in ["put", "get", "list", "delete", "put_unsynced"] {
+            assert!(
+                base[operation]["samples"].as_u64().unwrap() > 0,
+                "{operation}: {base}"
+            );
+        }
+        let levels = base["throughput"].as_array().unwrap().iter();
+        let levels: Vec<_> = levels
+            .map(|level| level["parallel"].as_u64().unwrap())
+            .collect();
+        assert_eq!(levels, [1, 2, 3]);
+        assert_eq!(base["error"], Value::Null);
+    }
+    assert_eq!(report["base_directories"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        std::fs::read_dir(&old).unwrap().count(),
+        0,
+        "nothing is left"
+    );
+    assert!(
+        !folder.path().join("a").exists(),
+        "no folder that was not there"
+    );
+    let text = printed(&[&["bench"][..], &quick, &bases].concat());
+    assert!(
+        text.contains("computes CRC-32C") && text.contains("put, no fsync"),
+        "{text}"
+    );
+    refused(&["bench", "--mix", "post=1"], 2);
+    refused(&["bench", "--parallel", "0"], 2);
+}
+
+#[test]
+fn an_interrupted_bench_removes_what_it_wrote() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stopover"));
+    command.args([
+        "bench",
+        "--duration",
+        "1h",
+        "--parallel",
+        "2",
+        "--size",
+        "64KiB",
+    ]);
+    command.arg("--base-directory").arg(folder.path());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut running = command.spawn().unwrap();
+    let segments = folder.path().join("v2/segments");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !segments.exists() {
+        assert!(std::time::Instant::now() < deadline, "it writes nothing");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let mut kill = Command::new("kill");
+    kill.args(["-s", "INT", &running.id().to_string()]);
+    assert!(kill.status().unwrap().success());
+    assert_eq!(running.wait().unwrap().code(), Some(1));
+    assert_eq!(
+        std::fs::read_dir(folder.path()).unwrap().count(),
+        0,
+        "nothing is left"
+    );
+}
+
 /// The build script, which decides what `--version` prints.
 #[path = "../../build.rs"]
 #[allow(dead_code)]

@@ -15,6 +15,7 @@
 #   tests/lib/fetch.sh cargo-fuzz  the folder of an executable cargo-fuzz, built with cargo
 #   tests/lib/fetch.sh cargo-mutants  the folder of an executable cargo-mutants, built with cargo
 #   tests/lib/fetch.sh cargo-deny  the folder of an executable cargo-deny, built with cargo
+#   tests/lib/fetch.sh mdbook      the folder of an executable mdbook, built with cargo
 #   tests/lib/fetch.sh schemathesis  the path of an executable schemathesis, by pip
 #
 # Everything goes into a cache outside the repository. A second call costs nothing. An interrupted
@@ -31,6 +32,7 @@ TRINO_VERSION=476
 CARGO_FUZZ_VERSION=0.13.2
 CARGO_DENY_VERSION=0.20.2
 CARGO_MUTANTS_VERSION=27.1.0
+MDBOOK_VERSION=0.5.4
 SCHEMATHESIS_VERSION=4.32.5
 KUBERNETES_VALIDATE_VERSION=1.37.0 # the newest version of Kubernetes whose schemas it has
 JDK_AT_LEAST=25              # Trino 476 needs 24, the suites against 483 need 25
@@ -384,6 +386,7 @@ case "${1:-}" in
     jdk) find_jdk ;;
     cargo-fuzz) fetch_cargo_fuzz ;;
     cargo-deny) fetch_cargo_tool cargo-deny "$CARGO_DENY_VERSION" ;;
+    mdbook) fetch_cargo_tool mdbook "$MDBOOK_VERSION" ;;
     cargo-mutants) fetch_cargo_tool cargo-mutants "$CARGO_MUTANTS_VERSION" ;;
     schemathesis) fetch_python_tool schemathesis "$SCHEMATHESIS_VERSION" ;;
     versitygw) fetch_versitygw ;;
@@ -407,6 +410,6 @@ case "${1:-}" in
         die "usage: tests/lib/fetch.sh" \
             "jdk|versitygw|helm|actionlint|prometheus|promtool|crds|grafana-check|\
 kubernetes-validate|trino|trino-full|postgresql|mariadb|cargo-fuzz|cargo-deny|cargo-mutants|\
-schemathesis"
+mdbook|schemathesis"
         ;;
 esac

@@ -161,6 +161,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "app",
             "config",
+            "crc",
             "exchange",
             "gc",
             "http",

@@ -102,3 +102,25 @@ fn ordinary_text_is_written_as_it_is() {
     let text = logged(false, || tracing::info!(name = %"grüße 日本 🦀", "m"));
     assert!(text.contains("name=grüße 日本 🦀"), "{text}");
 }
+
+/// Story: a store that was away made three lines of its client for each request.
+#[test]
+fn at_info_the_clients_of_object_stores_log_warnings_only_unless_they_are_asked_for() {
+    let shown = |text: &str| filter(text).unwrap().to_string();
+    for text in ["info", "info,stopover=debug", "stopover::store=debug, INFO"] {
+        assert!(shown(text).contains("object_store=warn"), "{}", shown(text));
+    }
+    for text in [
+        "error",
+        "debug",
+        "info,object_store=info",
+        "off",
+        "stopover=trace",
+    ] {
+        assert!(
+            !shown(text).contains("object_store=warn"),
+            "{}",
+            shown(text)
+        );
+    }
+}

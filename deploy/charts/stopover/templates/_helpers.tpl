@@ -68,7 +68,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $hosts := list }}
 {{- range $replica := until (int .Values.replicas) }}
 {{- $pod := printf "%s-%d.%s" $name $replica $name }}
-{{- $hosts = concat $hosts (list $pod (printf "%s.%s" $pod $.Release.Namespace) (printf "%s.%s.svc" $pod $.Release.Namespace) (printf "%s.%s.svc.cluster.local" $pod $.Release.Namespace)) }}
+{{- $hosts = concat $hosts (list $pod (printf "%s.%s" $pod $.Release.Namespace) (printf "%s.%s.svc" $pod $.Release.Namespace) (printf "%s.%s.svc.%s" $pod $.Release.Namespace $.Values.clusterDomain)) }}
 {{- end }}
 {{- join "," (concat $hosts .Values.allowedHosts) }}
 {{- end }}

@@ -33,6 +33,7 @@ use crate::storage::{Storage, StorageError};
 use crate::telemetry::http::HttpMetrics;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::pools::{PoolCollector, SlotCollector};
+use crate::telemetry::recent::RecentProblems;
 use crate::telemetry::registry::MetricsRegistry;
 use crate::telemetry::traces::{self, Traces};
 
@@ -52,6 +53,8 @@ pub struct Daemon {
     pub startup: Startup,
     pub metrics: Arc<Metrics>,
     pub traces: Traces,
+    /// The last warnings and errors of the process's log.
+    pub recent: RecentProblems,
 }
 
 impl Daemon {
@@ -135,6 +138,7 @@ impl Daemon {
             startup: Startup::default(),
             metrics,
             traces,
+            recent: RecentProblems::default(),
         }
     }
 }
@@ -179,7 +183,8 @@ pub enum Phase {
 
 /// Runs a daemon until SIGTERM or SIGINT, then drains and stops it. It listens at once and answers
 /// liveness, readiness and metrics; all else is served once the base directories have been brought
-/// up, or have been given up for now. `report` learns of each phase.
+/// up, or have been given up for now. `recent` is what the page shows of the log; `report` learns
+/// of each phase.
 /// Returns how many sinks were cut off, whose tasks will run again.
 ///
 /// # Errors
@@ -187,12 +192,14 @@ pub enum Phase {
 pub async fn run(
     config: &Config,
     runtime: &Runtime,
+    recent: RecentProblems,
     report: impl Fn(Phase),
 ) -> Result<usize, RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
-    let daemon = Daemon::build(config, runtime)?;
+    let mut daemon = Daemon::build(config, runtime)?;
+    daemon.recent = recent;
     daemon.startup.begin();
     let credentials = Credentials::open(&config.server, &runtime.clock)?;
     credentials.log_warnings();
@@ -207,6 +214,8 @@ pub async fn run(
     let interval = config.server.reload_interval;
     let reload = reload_credentials(reloaded, runtime.clone(), hangup, interval);
     runtime.tasks.spawn_until_stopped(reload);
+    let sampling = api::sample_history(Arc::clone(&state));
+    runtime.tasks.spawn_until_stopped(sampling);
     let address = server.address();
     let stop = CancellationToken::new();
     let serving = server.run(api::router(Arc::clone(&state)), runtime, stop.clone());
@@ -445,6 +454,7 @@ impl Daemon {
             registry,
             requests,
             traces: self.traces.clone(),
+            recent: self.recent.clone(),
         };
         let addresses = Addresses::new(&config.server);
         let state = ApiState::new(parts, addresses, &config.limits, slots);

@@ -9,10 +9,12 @@ use std::time::Duration;
 use axum::extract::FromRef;
 use tokio::time::Instant;
 
+use super::leases::Leases;
 use super::limits::BodyLimits;
 use super::startup::Startup;
 use crate::catalog::Catalog;
 use crate::config::{LimitsConfig, QueryConfig, ServerConfig};
+use crate::dashboard::history::History;
 use crate::exchange::Exchanges;
 use crate::fair::{FairPermit, FairSemaphore};
 use crate::gc::close::Closing;
@@ -26,6 +28,7 @@ use crate::runtime::Runtime;
 use crate::storage::Storage;
 use crate::telemetry::http::HttpMetrics;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::recent::RecentProblems;
 use crate::telemetry::registry::MetricsRegistry;
 use crate::telemetry::traces::{Traces, waiting};
 
@@ -57,6 +60,8 @@ pub struct ApiDeps {
     pub requests: HttpMetrics,
     /// Starts the span of a request.
     pub traces: Traces,
+    /// The last warnings and errors of the log.
+    pub recent: RecentProblems,
 }
 
 /// Where a daemon is.
@@ -111,6 +116,10 @@ pub struct ApiState {
     pub keep_alive: Duration,
     /// For the uptime on the dashboard.
     pub started: Instant,
+    /// For its plots.
+    pub history: History,
+    /// For its list of exchanges.
+    pub leases: Leases,
 }
 
 impl ApiState {
@@ -127,6 +136,8 @@ impl ApiState {
         let contention = Contention::new(write, &[read, &body_limits.handles], &slots.reads);
         Arc::new(Self {
             started: clock.now(),
+            history: History::default(),
+            leases: Leases::default(),
             body_limits,
             stall_policy: StallPolicy::new(limits.response_stall_timeout, clock, contention),
             slots,

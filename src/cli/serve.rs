@@ -14,6 +14,7 @@ use crate::app::{self, Phase};
 use crate::config::Loaded;
 use crate::runtime::Runtime;
 use crate::telemetry::logs;
+use crate::telemetry::recent::RecentProblems;
 
 /// Runs the daemon to its end.
 ///
@@ -23,7 +24,8 @@ pub(super) fn serve(mut loaded: Loaded) -> Result<ExitCode, ExitCode> {
     process::bound_allocator();
     let open_files = process::raise_open_files();
     process::require_open_files(open_files).map_err(failure)?;
-    logs::init(&loaded.config.log).map_err(failure)?;
+    let recent = RecentProblems::default();
+    logs::init(&loaded.config.log, Some(&recent)).map_err(failure)?;
     for notice in &loaded.notices {
         tracing::warn!("{notice}");
     }
@@ -40,7 +42,7 @@ pub(super) fn serve(mut loaded: Loaded) -> Result<ExitCode, ExitCode> {
     let system = Runtime::system();
     let served = runtime.block_on(async {
         tokio::select! {
-            served = app::run(&loaded.config, &system, report) => served,
+            served = app::run(&loaded.config, &system, recent, report) => served,
             never = report_edits(&loaded) => match never {},
         }
     });

@@ -5,18 +5,21 @@
 //! bidirectional control or invisible character that came from outside reaches the output as it
 //! is. Stdout is never written to. (Callers never log tokens, credentials or page bytes.)
 
-mod escape;
+pub(super) mod escape;
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::PanicHookInfo;
 
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
+use super::recent::RecentProblems;
 use crate::config::LogConfig;
+use crate::runtime::Clock;
 use escape::{Escaping, Notation, escape};
 
 /// Why logging could not be set up.
@@ -28,15 +31,21 @@ pub enum LogError {
     AlreadyInitialized(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Initializes logging for the rest of the process.
+/// Initializes logging for the rest of the process. `recent` keeps warnings and errors, whatever
+/// the filter is.
 ///
 /// # Errors
 /// An invalid filter, or a second call.
-pub fn init(config: &LogConfig) -> Result<(), LogError> {
+pub fn init(config: &LogConfig, recent: Option<&RecentProblems>) -> Result<(), LogError> {
     let filter = EnvFilter::try_new(&config.filter)?;
     let output = output(config.json, std::io::stderr);
+    let recent = recent.map(|recent| {
+        let layer = recent.layer(Clock::default());
+        layer.with_filter(LevelFilter::WARN)
+    });
     Registry::default()
         .with(output.with_filter(filter))
+        .with(recent)
         .try_init()?;
     std::panic::set_hook(Box::new(log_panic));
     Ok(())

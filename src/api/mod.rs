@@ -30,7 +30,7 @@ use utoipa_axum::routes;
 use authorization::{AccessState, permissions};
 use routes::{
     chosen, daemon, dashboard, exchange_list, exchanges, fallback, handles, health, metrics,
-    partitions, read, sinks,
+    partitions, read, reload, sinks,
 };
 use state::SharedState;
 
@@ -53,6 +53,7 @@ fn described() -> OpenApiRouter<SharedState> {
         .routes(routes!(handles::plan))
         .routes(routes!(read::read_handle))
         .routes(routes!(partitions::read_partition))
+        .routes(routes!(reload::reload))
         .routes(routes!(daemon::describe))
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))
@@ -104,7 +105,7 @@ fn layered(routes: Router<SharedState>, state: SharedState, access: AccessState)
     let observe_state = observe::ObserveState {
         requests: state.parts.requests.clone(),
         runtime: state.parts.runtime.clone(),
-        keep_alive: state.keep_alive,
+        limits: state.limits.clone(),
     };
     let startup = state.parts.startup.clone();
     let run = state.parts.ingest.daemon();

@@ -14,7 +14,7 @@ use utoipa::{IntoResponses, ToSchema};
 
 use crate::catalog::CatalogError;
 use crate::catalog::handle::{HandleError, SealError};
-use crate::exchange::{DescriptorError, ExchangeError};
+use crate::exchange::{DescriptorError, ExchangeError, MarkerFailure};
 use crate::id::InvalidId;
 use crate::ingest::IngestError;
 use crate::read::ReadError;
@@ -91,6 +91,7 @@ problem_types! {
     Draining = "draining", 503, Retry, "The daemon is stopping";
     Overloaded = "overloaded", 503, Retry, "A limit of the daemon is reached";
     Timeout = "timeout", 408, Retry, "The body arrived too slowly";
+    InvalidConfiguration = "invalid-configuration", 422, Fix, "The configuration is not accepted";
     TooMuchStored = "too-much-stored", 507, Fix, "The query stores too much";
     Internal = "internal", 500, Bug, "Internal error";
 }
@@ -289,6 +290,7 @@ impl From<IngestError> for Problem {
             | IngestError::TooManyRuns { .. }
             | IngestError::IndexTooLarge { .. } => ProblemType::BodyTooLarge,
             IngestError::Frame(inner) => return inner.into(),
+            IngestError::Exchange(inner) => return inner.into(),
             IngestError::Catalog(inner) => return inner.into(),
         };
         Self {
@@ -369,6 +371,13 @@ impl From<ExchangeError> for Problem {
             }
             ExchangeError::Unreadable { .. } => ProblemType::DataCorrupt,
             ExchangeError::Contended { .. } => ProblemType::StorageUnavailable,
+            ExchangeError::NotAnnounced { failure, .. } => match &*failure {
+                MarkerFailure::Storage(_) | MarkerFailure::Late { .. } => {
+                    ProblemType::StorageUnavailable
+                }
+                MarkerFailure::Conflict => ProblemType::ExchangeConflict,
+                MarkerFailure::Damaged => ProblemType::DataCorrupt,
+            },
             ExchangeError::OtherDescriptor { .. } => ProblemType::InvalidRequest,
             ExchangeError::Descriptor(inner) => match &inner {
                 DescriptorError::TooLong

@@ -50,7 +50,11 @@ pub(super) fn gc(args: GcArgs) -> Result<ExitCode, ExitCode> {
         ExitCode::from(EXIT_USAGE)
     })?;
     let dry_run = args.dry_run;
-    let options = GcOptions { watch, dry_run };
+    let options = GcOptions {
+        watch,
+        announcement: config.lease.announcement_timeout,
+        dry_run,
+    };
     let runtime = tokio::runtime::Runtime::new().map_err(failure)?;
     let report = runtime.block_on(run(&config, options)).map_err(failure)?;
     print(&match args.json {

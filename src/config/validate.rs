@@ -352,7 +352,7 @@ const CRATES: [&str; 14] = [
 ];
 
 /// The modules of this crate.
-pub(super) const MODULES: [&str; 21] = [
+pub(super) const MODULES: [&str; 22] = [
     "api",
     "app",
     "cache",
@@ -369,6 +369,7 @@ pub(super) const MODULES: [&str; 21] = [
     "ingest",
     "memory",
     "read",
+    "reload",
     "runtime",
     "segment",
     "storage",

@@ -1,11 +1,11 @@
 //! Announcing an exchange and renewing its lease: both write its marker.
 //!
 //! Does: decide whether the marker may be written, and write it on the condition that it still is
-//! what the decision was based on. Does not: end leases (`gc`). Invariant: an announcement never
-//! brings back an exchange that was closed or collected.
+//! what the decision was based on; behind the answer if the client says that the exchange is new
+//! (`awaited`). Does not: end leases (`gc`). Invariant: an announcement never brings back an
+//! exchange that was closed or collected.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -13,7 +13,7 @@ use super::descriptor::{Descriptor, ExchangeSpec};
 use super::error::ExchangeError;
 use super::exchanges::Exchanges;
 use super::marker;
-use super::status::Status;
+use super::status::{MarkerState, Status};
 use crate::id::ExchangeId;
 use crate::storage::{Marker, ObservedMarkers};
 
@@ -21,12 +21,14 @@ use crate::storage::{Marker, ObservedMarkers};
 /// so that even a second try is rare.
 const MAX_ANNOUNCE_TRIES: u32 = 8;
 
-/// For how long a marker may be missing after its exchange was announced.
-const ANNOUNCEMENT: Duration = Duration::from_secs(60);
-
 /// What an announcement may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Announce {
+    /// Create only, at once: the client has drawn the id and announces it for the first time. The
+    /// marker is written behind the answer.
+    New,
+    /// The rest of that: answered once the marker is durable.
+    Confirm,
     CreateOrRenew,
     /// Renew only: an exchange that is not open stays so.
     Renew,
@@ -59,12 +61,18 @@ impl Exchanges {
         spec: ExchangeSpec,
         mode: Announce,
     ) -> Result<Announced, ExchangeError> {
-        let (partitions, limit) = (spec.partitions, self.shared.max_partitions);
+        let (partitions, limit) = (spec.partitions, self.max_partitions());
         if partitions == 0 {
             return Err(ExchangeError::NoPartitions);
         }
         if partitions > limit {
             return Err(ExchangeError::TooManyPartitions { partitions, limit });
+        }
+        if mode == Announce::New {
+            return self.announce_new(exchange, spec).await;
+        }
+        if let Some(announced) = self.await_announced(exchange, &spec, mode).await? {
+            return Ok(announced);
         }
         for _ in 0..MAX_ANNOUNCE_TRIES {
             if let Some(announced) = self.try_announce(exchange, &spec, mode).await? {
@@ -73,6 +81,63 @@ impl Exchanges {
         }
         let exchange = exchange.clone();
         Err(ExchangeError::Contended { exchange })
+    }
+
+    /// Announces an exchange that the client says is new. If this daemon knows it, this is a
+    /// repetition: the answer is the same.
+    async fn announce_new(
+        &self,
+        exchange: &ExchangeId,
+        spec: ExchangeSpec,
+    ) -> Result<Announced, ExchangeError> {
+        let new = self.describe(exchange, &spec).await?;
+        let status = self
+            .shared
+            .status
+            .learn(Arc::clone(&new), self.deadline(&new));
+        let Status::Open { descriptor, .. } = status else {
+            return Err(ExchangeError::closed(exchange));
+        };
+        check_spec(exchange, &descriptor.spec, &spec)?;
+        let created = descriptor.number == new.number;
+        if created {
+            self.write_marker(&descriptor);
+        }
+        Ok(Announced {
+            created,
+            descriptor,
+        })
+    }
+
+    /// The rest of an announcement that was answered before its marker was written: waits for the
+    /// marker. `None` if this is none.
+    async fn await_announced(
+        &self,
+        exchange: &ExchangeId,
+        spec: &ExchangeSpec,
+        mode: Announce,
+    ) -> Result<Option<Announced>, ExchangeError> {
+        let (descriptor, marker) = match self.shared.status.get(exchange) {
+            Some(Status::Open { descriptor, marker }) => (descriptor, marker),
+            Some(Status::Closed) => return Err(ExchangeError::closed(exchange)),
+            None => return Ok(None),
+        };
+        let seen = matches!(marker, MarkerState::Seen { .. });
+        if seen && mode != Announce::Confirm {
+            return Ok(None);
+        }
+        check_spec(exchange, &descriptor.spec, spec)?;
+        if mode != Announce::Renew {
+            self.write_marker(&descriptor);
+        }
+        self.wait_for_marker(exchange).await?;
+        if mode == Announce::Renew {
+            return Ok(None);
+        }
+        Ok(Some(Announced {
+            created: false,
+            descriptor,
+        }))
     }
 
     /// Writes the marker once; `None` if another writer changed the marker meanwhile.
@@ -93,8 +158,10 @@ impl Exchanges {
         }
         if announced.is_none() {
             let new = match mode {
-                Announce::CreateOrRenew => Some(self.describe(exchange, spec).await?),
                 Announce::Renew => None,
+                Announce::New | Announce::Confirm | Announce::CreateOrRenew => {
+                    Some(self.describe(exchange, spec).await?)
+                }
             };
             let (known, markers) = (status.is_some(), storage.observe_markers(exchange).await);
             let checked = self.check_announce(exchange, spec, new.as_ref(), known, &markers)?;
@@ -126,8 +193,8 @@ impl Exchanges {
         Ok(Arc::new(Descriptor {
             exchange: exchange.clone(),
             spec: spec.clone(),
-            lease: self.shared.lease,
-            announcement: ANNOUNCEMENT,
+            lease: self.shared.terms.lease,
+            announcement: self.shared.terms.announcement,
             number: deps.runtime.random.next_u64(),
             set: deps.storage.in_order(exchange).await?,
         }))
@@ -143,7 +210,8 @@ impl Exchanges {
         let storage = &self.shared.deps.storage;
         let new = self.describe(exchange, spec).await?;
         let content = marker::encode(&new).into();
-        let Some((others, written)) = storage.create_marker(exchange, &content).await? else {
+        let created = storage.create_marker(exchange, &content, new.number);
+        let Some((others, written)) = created.await? else {
             return Ok(None);
         };
         let checked = self.check_announce(exchange, spec, Some(&new), false, &others);
@@ -204,12 +272,21 @@ fn check_same(
 ) -> Result<Descriptor, ExchangeError> {
     let before = marker::decode(exchange, &marker.bytes);
     let before = before.map_err(|source| ExchangeError::unreadable(exchange, source))?;
-    if before.spec == *now {
-        return Ok(before);
+    check_spec(exchange, &before.spec, now)?;
+    Ok(before)
+}
+
+fn check_spec(
+    exchange: &ExchangeId,
+    before: &ExchangeSpec,
+    now: &ExchangeSpec,
+) -> Result<(), ExchangeError> {
+    if before == now {
+        return Ok(());
     }
     Err(ExchangeError::Conflict {
         exchange: exchange.clone(),
-        before: before.spec,
+        before: before.clone(),
         now: now.clone(),
     })
 }

@@ -2,7 +2,8 @@
 //!
 //! Does: answer from the status cache or the base directories, and record what was learned. Does
 //! not: release what is held of an exchange that turns out to be closed: it reports it
-//! ([`Exchanges::found_closed`]). Invariant: an error or "unknown" is never answered as "closed".
+//! ([`Exchanges::found_closed`]). Invariant: an error or "unknown" is never answered as "closed",
+//! nor is a marker that may not have been written yet.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use super::descriptor::{Descriptor, DescriptorError, ExchangeSpec};
 use super::error::ExchangeError;
 use super::exchanges::Exchanges;
 use super::marker;
-use super::status::Status;
+use super::status::{MarkerState, Status};
 use crate::id::ExchangeId;
 use crate::storage::StorageError;
 use crate::storage::seals::{SealError, Seals};
@@ -21,19 +22,21 @@ const OPEN_CACHE_TTL: Duration = Duration::from_secs(30);
 
 impl Exchanges {
     /// The properties of an open exchange; reads the base directories unless this daemon confirmed
-    /// them recently.
+    /// recently that it is open, or learned of it from its descriptor.
     ///
     /// # Errors
     /// The exchange is not open, its marker cannot be decoded, or the store failed.
     pub async fn lookup(&self, exchange: &ExchangeId) -> Result<ExchangeSpec, ExchangeError> {
         let now = self.shared.deps.runtime.clock.now();
-        if let Some(Status::Open {
-            descriptor,
-            confirmed,
-        }) = self.shared.status.get(exchange)
-            && now.duration_since(confirmed) < OPEN_CACHE_TTL
-        {
-            return Ok(descriptor.spec.clone());
+        if let Some(Status::Open { descriptor, marker }) = self.shared.status.get(exchange) {
+            let suffices = match marker {
+                MarkerState::Seen { confirmed } => now.duration_since(confirmed) < OPEN_CACHE_TTL,
+                MarkerState::Awaited(_) => true,
+                MarkerState::Failed(_) => false,
+            };
+            if suffices {
+                return Ok(descriptor.spec.clone());
+            }
         }
         self.lookup_uncached(exchange).await
     }
@@ -57,7 +60,8 @@ impl Exchanges {
     /// exchange that another daemon has closed would look like an empty one.
     ///
     /// # Errors
-    /// As [`Exchanges::lookup`].
+    /// As [`Exchanges::lookup`]. One whose marker was not written yet is not found: nothing of it
+    /// was acknowledged.
     pub async fn lookup_uncached(
         &self,
         exchange: &ExchangeId,
@@ -66,10 +70,11 @@ impl Exchanges {
         if matches!(before, Some(Status::Closed)) {
             return Err(ExchangeError::closed(exchange));
         }
+        let known = before.is_some() && self.may_be_missing(exchange).is_none();
         match self.stored(exchange).await? {
             Some(found) if self.confirm_open(&found) => Ok(found.spec.clone()),
             Some(_) => Err(ExchangeError::closed(exchange)),
-            None if before.is_some() => {
+            None if known => {
                 self.shared.status.report_closed(exchange);
                 Err(ExchangeError::closed(exchange))
             }
@@ -86,11 +91,20 @@ impl Exchanges {
         if self.is_known_closed(exchange) {
             return Ok(false);
         }
+        let awaited = self.may_be_missing(exchange);
         let open = self.shared.deps.storage.has_marker(exchange).await?;
-        if !open {
-            self.shared.status.report_closed(exchange);
+        if open || awaited.is_some() {
+            return Ok(true);
         }
-        Ok(open)
+        self.shared.status.report_closed(exchange);
+        Ok(false)
+    }
+
+    /// The descriptor of an exchange whose marker need not be there at this moment.
+    fn may_be_missing(&self, exchange: &ExchangeId) -> Option<Arc<Descriptor>> {
+        let (descriptor, awaited) = self.shared.status.awaited(exchange)?;
+        let now = self.shared.deps.runtime.clock.now();
+        (now < awaited.until).then_some(descriptor)
     }
 
     /// Whether this daemon has closed an exchange or found it closed; does no I/O.
@@ -98,7 +112,7 @@ impl Exchanges {
         self.shared.status.is_closed(exchange)
     }
 
-    async fn stored(
+    pub(super) async fn stored(
         &self,
         exchange: &ExchangeId,
     ) -> Result<Option<Arc<Descriptor>>, ExchangeError> {
@@ -138,8 +152,8 @@ impl Exchanges {
                 described: descriptor.exchange,
             });
         }
-        let now = self.shared.deps.runtime.clock.now();
-        self.shared.status.learn(descriptor, now);
+        let until = self.deadline(&descriptor);
+        self.shared.status.learn(Arc::new(descriptor), until);
         Ok(())
     }
 

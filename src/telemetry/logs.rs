@@ -15,7 +15,7 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, Registry};
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use super::recent::RecentProblems;
 use crate::config::LogConfig;
@@ -29,26 +29,51 @@ pub enum LogError {
     Filter(#[from] tracing_subscriber::filter::ParseError),
     #[error("logging is already initialized: {0}")]
     AlreadyInitialized(#[from] tracing_subscriber::util::TryInitError),
+    #[error("logging has ended: {0}")]
+    Ended(#[from] reload::Error),
 }
 
-/// Initializes logging for the rest of the process. `recent` keeps warnings and errors, whatever
-/// the filter is.
+/// Changes what is logged. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct LogControl {
+    filter: reload::Handle<EnvFilter, Registry>,
+    recent: RecentProblems,
+}
+
+impl LogControl {
+    /// Replaces the filter.
+    ///
+    /// # Errors
+    /// It is not valid, or logging has ended.
+    pub fn set_filter(&self, filter: &str) -> Result<(), LogError> {
+        let filter = EnvFilter::try_new(filter)?;
+        Ok(self.filter.reload(filter)?)
+    }
+
+    /// The last warnings and errors, whatever the filter is.
+    pub fn recent(&self) -> &RecentProblems {
+        &self.recent
+    }
+}
+
+/// Initializes logging for the rest of the process.
 ///
 /// # Errors
 /// An invalid filter, or a second call.
-pub fn init(config: &LogConfig, recent: Option<&RecentProblems>) -> Result<(), LogError> {
-    let filter = EnvFilter::try_new(&config.filter)?;
+pub fn init(config: &LogConfig) -> Result<LogControl, LogError> {
+    let (filter, handle) = reload::Layer::new(EnvFilter::try_new(&config.filter)?);
     let output = output(config.json, std::io::stderr);
-    let recent = recent.map(|recent| {
-        let layer = recent.layer(Clock::default());
-        layer.with_filter(LevelFilter::WARN)
-    });
+    let recent = RecentProblems::default();
+    let problems = recent.layer(Clock::default());
     Registry::default()
         .with(output.with_filter(filter))
-        .with(recent)
+        .with(problems.with_filter(LevelFilter::WARN))
         .try_init()?;
     std::panic::set_hook(Box::new(log_panic));
-    Ok(())
+    Ok(LogControl {
+        filter: handle,
+        recent,
+    })
 }
 
 /// A panic is a line of the log like any other: its message may quote what came from outside.

@@ -40,6 +40,7 @@ fn base(name: &str, folder: &Path) -> BaseDirectoryConfig {
 
 fn with_short_leases(mut config: Config) -> Config {
     config.lease.duration = Duration::from_secs(1);
+    config.lease.announcement_timeout = Duration::from_millis(500);
     config.lease.sweep_interval = Duration::from_millis(100);
     config
 }

@@ -30,6 +30,7 @@ mod overload;
 mod pages;
 mod planning;
 mod process;
+mod reload;
 mod room;
 mod secrets;
 mod semantics;

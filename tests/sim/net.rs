@@ -32,6 +32,8 @@ pub struct Call {
     pub body: Bytes,
     /// Sends `If-Match: *`: renew, but do not create.
     pub if_match: bool,
+    /// Sends `If-None-Match: *`: create, and answer at once.
+    pub if_none_match: bool,
     /// Sends `Stopover-Foreign: 1`: the sink is written at its home.
     pub foreign: bool,
     /// Sends the descriptor of the exchange, if it was announced.
@@ -46,6 +48,7 @@ impl Call {
             content_type: None,
             body: Bytes::new(),
             if_match: false,
+            if_none_match: false,
             foreign: false,
             described: true,
         }
@@ -128,10 +131,14 @@ impl Net {
         })
     }
 
-    /// Records the descriptor of an exchange: requests for it carry it from now on. The clients of
-    /// every fourth exchange know none, as curl.
+    /// Whether the clients of an exchange send its descriptor: those of some know none, as curl.
+    pub fn describes(&self, exchange: &str) -> bool {
+        !exchange.ends_with(['3', '7'])
+    }
+
+    /// Records the descriptor of an exchange: requests for it carry it from now on.
     pub fn describe(&self, exchange: &str, descriptor: &str) {
-        if !exchange.ends_with(['3', '7']) {
+        if self.describes(exchange) {
             let mut descriptors = self.descriptors.lock();
             descriptors.insert(exchange.to_owned(), descriptor.to_owned());
         }
@@ -243,6 +250,9 @@ impl Net {
         }
         if call.if_match {
             request = request.header("if-match", "*");
+        }
+        if call.if_none_match {
+            request = request.header("if-none-match", "*");
         }
         if call.foreign {
             request = request.header("stopover-foreign", "1");

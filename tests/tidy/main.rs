@@ -100,6 +100,22 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["config", "fair", "memory", "runtime", "telemetry"],
     ),
     (
+        "reload",
+        &[
+            "catalog",
+            "config",
+            "exchange",
+            "fair",
+            "http",
+            "ingest",
+            "memory",
+            "runtime",
+            "storage",
+            "store",
+            "telemetry",
+        ],
+    ),
+    (
         "api",
         &[
             "catalog",
@@ -113,6 +129,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ingest",
             "memory",
             "read",
+            "reload",
             "runtime",
             "segment",
             "storage",
@@ -133,6 +150,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ingest",
             "memory",
             "read",
+            "reload",
             "runtime",
             "storage",
             "telemetry",

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header::IF_MATCH;
+use axum::http::header::{IF_MATCH, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
@@ -42,14 +42,25 @@ pub(crate) struct AnnounceResponse {
     descriptor: String,
 }
 
-/// Whether the call may create the exchange: `If-Match: *` requires that it exists.
+/// Whether the call may create the exchange: `If-Match: *` requires that it exists, and
+/// `If-None-Match: *` that it does not. With a descriptor, the latter is the second request of an
+/// announcement.
 fn which(headers: &HeaderMap) -> Result<Announce, Problem> {
-    let mut values = headers.get_all(IF_MATCH).iter();
-    match (values.next().map(|value| value.as_bytes()), values.next()) {
-        (None, _) => Ok(Announce::CreateOrRenew),
-        (Some(b"*"), None) => Ok(Announce::Renew),
-        _ => Err(Problem::invalid(
-            "If-Match accepts only *, once: renew the lease of an open exchange",
+    let given = |name: &HeaderName| {
+        let mut values = headers.get_all(name).iter();
+        match (values.next().map(|value| value.as_bytes()), values.next()) {
+            (None, _) => Ok(false),
+            (Some(b"*"), None) => Ok(true),
+            _ => Err(Problem::invalid(format!("{name} accepts only *, once"))),
+        }
+    };
+    match (given(&IF_MATCH)?, given(&IF_NONE_MATCH)?) {
+        (false, false) => Ok(Announce::CreateOrRenew),
+        (true, false) => Ok(Announce::Renew),
+        (false, true) if headers.contains_key(DESCRIPTOR) => Ok(Announce::Confirm),
+        (false, true) => Ok(Announce::New),
+        (true, true) => Err(Problem::invalid(
+            "If-Match renews an exchange and If-None-Match creates one: send one of them",
         )),
     }
 }
@@ -69,6 +80,10 @@ fn descriptor_header(text: &str) -> (HeaderName, HeaderValue) {
         ExchangeParams,
         ("If-Match" = Option<String>, Header,
             description = "`*`: renew only; 404 or 410 if the exchange is not open"),
+        ("If-None-Match" = Option<String>, Header,
+            description = "`*`: the client has just drawn the id: announce it at once, and write \
+                the marker behind the answer. With `Stopover-Exchange`: answer once that is \
+                written"),
         ("Stopover-Exchange" = Option<String>, Header,
             description = "The descriptor of the exchange, if it was announced before. Every \
                 request for an exchange may carry it: then the daemon need not read what the \

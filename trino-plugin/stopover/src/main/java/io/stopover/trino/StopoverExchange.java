@@ -156,6 +156,7 @@ final class StopoverExchange
             DaemonClient.Announced answer = announce();
             exchange = answer.exchange();
             announced.complete(exchange.descriptor().orElseThrow());
+            confirm();
             renewUntilClosed(SECONDS.toNanos(answer.leaseSeconds()));
         }
         catch (CancelledException e) {
@@ -169,11 +170,26 @@ final class StopoverExchange
         announced.completeExceptionally(closedException());
     }
 
+    /** The first request is answered at once; one that repeats it, after the store was asked. */
     private DaemonClient.Announced announce()
             throws IOException
     {
+        AtomicBoolean isNew = new AtomicBoolean(true);
         return callBlocking(
-                daemon -> services.client().announce(
+                daemon -> isNew.getAndSet(false)
+                        ? services.client().announceNew(
+                                daemon, name, settings.partitions(), settings.ordered(), whileOpen)
+                        : services.client().announce(
+                                daemon, name, settings.partitions(), settings.ordered(), whileOpen),
+                whileOpen);
+    }
+
+    /** Until the announcement is durable, no daemon acknowledges a task. */
+    private void confirm()
+            throws IOException
+    {
+        call(
+                daemon -> services.client().confirm(
                         daemon, exchange, settings.partitions(), settings.ordered(), whileOpen),
                 whileOpen);
     }

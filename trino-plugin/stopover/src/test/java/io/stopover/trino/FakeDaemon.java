@@ -326,6 +326,15 @@ public final class FakeDaemon
         };
     }
 
+    /** Something in between answers that all is well, and executes nothing. */
+    public static Fault answeredByAStranger()
+    {
+        return (daemon, request, body) -> {
+            request.getResponseHeaders().remove("Stopover-Run");
+            daemon.send(request, new Response(200, "<html>not a daemon</html>".getBytes(UTF_8)));
+        };
+    }
+
     static Fault replaceResponse(byte[] other)
     {
         return (daemon, request, body) -> daemon.send(request, new Response(200, other));
@@ -434,10 +443,17 @@ public final class FakeDaemon
         }
     }
 
-    /** "METHOD /path?query"; what is asked of memory, and what is foreign, has its own path. */
+    /**
+     * "METHOD /path?query"; what is asked of memory, and what is foreign, has its own path, and
+     * what confirms an announcement its own method.
+     */
     private static String line(HttpExchange request, byte[] body)
     {
         String line = request.getRequestMethod() + " " + request.getRequestURI();
+        if (request.getRequestHeaders().containsKey("If-None-Match")
+                && request.getRequestHeaders().containsKey("Stopover-Exchange")) {
+            return line.replace("PUT ", "CONFIRM ");
+        }
         if (request.getRequestHeaders().containsKey("Stopover-Foreign")) {
             return line.replace("/pages?", "/foreign-pages?");
         }

@@ -54,6 +54,8 @@ public final class DaemonClient
     private static final ContentType TEXT = ContentType.create("text/plain");
 
     private static final String FOREIGN_HEADER = "Stopover-Foreign";
+    private static final Optional<String> MUST_EXIST = Optional.of("If-Match");
+    private static final Optional<String> MUST_BE_NEW = Optional.of("If-None-Match");
 
     private final HttpTransport transport;
     private final Limits control;
@@ -93,8 +95,35 @@ public final class DaemonClient
      */
     public record Announced(DescribedExchange exchange, long leaseSeconds) {}
 
-    /** Announces an exchange. */
+    /**
+     * Announces an exchange whose name was just drawn: the daemon answers at once, before it has
+     * stored anything.
+     */
+    public Announced announceNew(
+            Daemon daemon,
+            String name,
+            int partitions,
+            boolean ordered,
+            Cancellation cancellation)
+            throws IOException
+    {
+        return put(daemon, undescribed(name), partitions, ordered, MUST_BE_NEW, cancellation);
+    }
+
+    /** Announces an exchange that a daemon may have been told of before. */
     public Announced announce(
+            Daemon daemon,
+            String name,
+            int partitions,
+            boolean ordered,
+            Cancellation cancellation)
+            throws IOException
+    {
+        return put(daemon, undescribed(name), partitions, ordered, Optional.empty(), cancellation);
+    }
+
+    /** Returns once what was announced is durable. */
+    public Announced confirm(
             Daemon daemon,
             DescribedExchange exchange,
             int partitions,
@@ -102,7 +131,7 @@ public final class DaemonClient
             Cancellation cancellation)
             throws IOException
     {
-        return put(daemon, exchange, partitions, ordered, false, cancellation);
+        return put(daemon, exchange, partitions, ordered, MUST_BE_NEW, cancellation);
     }
 
     /**
@@ -117,7 +146,12 @@ public final class DaemonClient
             Cancellation cancellation)
             throws IOException
     {
-        return put(daemon, exchange, partitions, ordered, true, cancellation);
+        return put(daemon, exchange, partitions, ordered, MUST_EXIST, cancellation);
+    }
+
+    private static DescribedExchange undescribed(String name)
+    {
+        return new DescribedExchange(name, Optional.empty());
     }
 
     private Announced put(
@@ -125,7 +159,7 @@ public final class DaemonClient
             DescribedExchange exchange,
             int partitions,
             boolean ordered,
-            boolean mustExist,
+            Optional<String> condition,
             Cancellation cancellation)
             throws IOException
     {
@@ -134,9 +168,7 @@ public final class DaemonClient
                 daemon,
                 () -> {
                     HttpPut put = exchange.describe(new HttpPut(daemon.url(exchange.path())));
-                    if (mustExist) {
-                        put.setHeader("If-Match", "*");
-                    }
+                    condition.ifPresent(header -> put.setHeader(header, "*"));
                     return json(put, body);
                 },
                 control,

@@ -91,7 +91,7 @@ class TestSinkWriter
     void announce()
             throws Exception
     {
-        client.announce(daemons.preferred(), EXCHANGE, 1, false, new Cancellation());
+        client.announce(daemons.preferred(), "exchange", 1, false, new Cancellation());
     }
 
     @AfterEach

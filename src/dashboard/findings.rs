@@ -124,6 +124,14 @@ pub fn advice(message: &str) -> &'static str {
             "This is a bug: report it with this line. The daemon goes on.",
         ),
         (
+            "cannot check",
+            "The store did not answer; it is asked again.",
+        ),
+        (
+            "request failed",
+            "The client was told what to do; see the cause.",
+        ),
+        (
             "damaged bytes",
             "The range was read again; if it recurs, check that disk or network.",
         ),

@@ -88,9 +88,9 @@ pub fn document(frame: Frame<'_>, body: &str) -> String {
         ),
         Some(_) => (String::new(), "Stop reloading".to_owned()),
     };
-    let _ = write!(
+    let _ = writeln!(
         html,
-        " · <a href=\"{path}{query}\">{reload}</a></footer></body></html>\n"
+        " · <a href=\"{path}{query}\">{reload}</a></footer></body></html>"
     );
     html
 }

@@ -223,7 +223,11 @@ fn recent(body: &mut String, recent: &[Recent]) {
     let rows: Vec<_> = recent
         .iter()
         .map(|problem| {
-            let class = if problem.is_error { "bad" } else { "dim" };
+            let class = if problem.is_error {
+                "kind bad"
+            } else {
+                "kind dim"
+            };
             let kind = if problem.is_error { "error" } else { "warning" };
             [
                 instant(problem.last_millis),

@@ -36,6 +36,7 @@ use crate::telemetry::http::HttpMetrics;
 use crate::telemetry::logs::LogControl;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::pools::{PoolCollector, SlotCollector};
+use crate::telemetry::recent::RecentProblems;
 use crate::telemetry::registry::MetricsRegistry;
 use crate::telemetry::traces::{self, Traces};
 
@@ -57,6 +58,8 @@ pub struct Daemon {
     /// Some of which may change.
     pub limits: Live<LimitsConfig>,
     pub traces: Traces,
+    /// The last warnings and errors of the process's log.
+    pub recent: RecentProblems,
 }
 
 impl Daemon {
@@ -139,6 +142,7 @@ impl Daemon {
             metrics,
             limits,
             traces,
+            recent: RecentProblems::default(),
         }
     }
 }
@@ -215,7 +219,8 @@ pub async fn run(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
     let config = &loaded.config;
-    let daemon = Daemon::build(config, runtime)?;
+    let mut daemon = Daemon::build(config, runtime)?;
+    daemon.recent = log.recent().clone();
     daemon.startup.begin();
     let credentials = Credentials::open(&config.server, &runtime.clock)?;
     credentials.log_warnings();
@@ -232,6 +237,8 @@ pub async fn run(
     let interval = config.server.reload_interval;
     let reload = reload(reloader.clone(), runtime.clone(), hangup, interval);
     runtime.tasks.spawn_until_stopped(reload);
+    let sampling = api::sample_history(Arc::clone(&state));
+    runtime.tasks.spawn_until_stopped(sampling);
     // Nothing else sets it.
     let _ = state.reloader.set(reloader);
     let address = server.address();
@@ -465,6 +472,7 @@ impl Daemon {
             registry,
             requests,
             traces: self.traces.clone(),
+            recent: self.recent.clone(),
         };
         let addresses = Addresses::new(&config.server);
         let state = ApiState::new(parts, addresses, self.limits.clone(), slots);

@@ -8,6 +8,7 @@
 pub mod authorization;
 mod descriptor;
 mod extract;
+mod leases;
 pub mod limits;
 mod observe;
 mod openapi;
@@ -58,7 +59,10 @@ fn described() -> OpenApiRouter<SharedState> {
         .routes(routes!(health::ready))
         .routes(routes!(metrics::metrics))
         .routes(routes!(openapi::document))
-        .routes(routes!(dashboard::page))
+        .routes(routes!(dashboard::overview_page))
+        .routes(routes!(dashboard::exchanges_page))
+        .routes(routes!(dashboard::exchange_page))
+        .routes(routes!(dashboard::base_directory_page))
 }
 
 /// The routes with all layers.
@@ -76,7 +80,13 @@ pub fn router(state: SharedState) -> Router {
 pub fn admin_router(state: SharedState, credentials: &Credentials) -> Router {
     let access = AccessState::admin(credentials, &state.parts.runtime);
     let routes = Router::new()
-        .route("/", get(dashboard::page))
+        .route("/", get(dashboard::overview_page))
+        .route("/exchanges", get(dashboard::exchanges_page))
+        .route("/exchanges/{exchange}", get(dashboard::exchange_page))
+        .route(
+            "/base-directories/{base}",
+            get(dashboard::base_directory_page),
+        )
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::metrics))
@@ -84,6 +94,11 @@ pub fn admin_router(state: SharedState, credentials: &Credentials) -> Router {
         .route("/v1/exchanges", get(exchange_list::list))
         .route("/v1/exchanges/{exchange}", get(exchange_list::show));
     layered(routes, state, access)
+}
+
+/// Takes the samples of the plots on the page, until it is dropped.
+pub async fn sample_history(state: SharedState) {
+    dashboard::sample(state).await;
 }
 
 fn layered(routes: Router<SharedState>, state: SharedState, access: AccessState) -> Router {

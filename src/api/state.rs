@@ -8,10 +8,12 @@ use std::sync::{Arc, OnceLock};
 use axum::extract::FromRef;
 use tokio::time::Instant;
 
+use super::leases::Leases;
 use super::limits::BodyLimits;
 use super::startup::Startup;
 use crate::catalog::Catalog;
 use crate::config::{LimitsConfig, Live, QueryConfig, ServerConfig};
+use crate::dashboard::history::History;
 use crate::exchange::Exchanges;
 use crate::fair::{FairPermit, FairSemaphore};
 use crate::gc::close::Closing;
@@ -26,6 +28,7 @@ use crate::runtime::Runtime;
 use crate::storage::Storage;
 use crate::telemetry::http::HttpMetrics;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::recent::RecentProblems;
 use crate::telemetry::registry::MetricsRegistry;
 use crate::telemetry::traces::{Traces, waiting};
 
@@ -57,6 +60,8 @@ pub struct ApiDeps {
     pub requests: HttpMetrics,
     /// Starts the span of a request.
     pub traces: Traces,
+    /// The last warnings and errors of the log.
+    pub recent: RecentProblems,
 }
 
 /// Where a daemon is.
@@ -113,6 +118,10 @@ pub struct ApiState {
     pub reloader: OnceLock<Reloader>,
     /// For the uptime on the dashboard.
     pub started: Instant,
+    /// For its plots.
+    pub history: History,
+    /// For its list of exchanges.
+    pub leases: Leases,
 }
 
 impl ApiState {
@@ -130,6 +139,8 @@ impl ApiState {
         let contention = Contention::new(write, &[read, &body_limits.handles], &slots.reads);
         Arc::new(Self {
             started: clock.now(),
+            history: History::default(),
+            leases: Leases::default(),
             body_limits,
             stall_policy: StallPolicy::new(current.response_stall_timeout, clock, contention),
             slots,

@@ -1,32 +1,60 @@
-//! The data of the status page.
+//! The data of the pages.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::storage::BaseStatus;
+use super::history::History;
+use crate::storage::{BaseStatus, OperationLatency};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::recent::Recent;
 
-/// All data of the page.
+/// All data of the overview.
 #[derive(Debug, Clone, Default)]
 pub struct View {
     /// Version of the daemon.
     pub version: &'static str,
+    /// The id of this run.
+    pub run: String,
+    /// URIs by which nodes on other machines reach it.
+    pub advertise: Vec<String>,
+    /// Its availability zone.
+    pub zone: Option<String>,
     /// Time since it started to serve.
     pub uptime: Duration,
     /// Whether it is starting.
     pub starting: bool,
     /// What prevents new exchanges from being opened.
     pub obstacles: Vec<String>,
+    /// Why it collects no expired exchanges, if so.
+    pub not_collecting: Option<String>,
+    /// What is insecure, or expires soon, about its credentials.
+    pub credential_warnings: Vec<String>,
     /// Whether it is stopping.
     pub draining: bool,
     /// Base directories.
-    pub bases: Vec<BaseStatus>,
+    pub bases: Vec<BaseView>,
     /// Memory pools.
     pub pools: Vec<PoolView>,
     /// Queries that hold or wait for memory, the largest first; bounded.
     pub queries: Vec<QueryView>,
+    /// The last warnings and errors of the log, the newest first.
+    pub recent: Vec<Recent>,
+    /// What happened in the last hour.
+    pub history: History,
     /// Its gauges, and counters since the start.
     pub metrics: Arc<Metrics>,
+    /// Milliseconds since 1970.
+    pub now_millis: u64,
+}
+
+/// A base directory.
+#[derive(Debug, Clone)]
+pub struct BaseView {
+    pub status: BaseStatus,
+    /// How long its operations took recently.
+    pub latencies: Vec<OperationLatency>,
+    /// Bytes that this daemon stored there for exchanges that are not known to be closed.
+    pub stored: u64,
 }
 
 /// A memory pool, in bytes.
@@ -40,6 +68,8 @@ pub struct PoolView {
     pub waiting: u64,
     /// The most it may grant.
     pub capacity: u64,
+    /// Queries that wait because of their own limit.
+    pub limited: usize,
 }
 
 /// The memory of one query, in bytes.
@@ -55,4 +85,43 @@ pub struct QueryView {
     pub reading: u64,
     /// Waiting to read.
     pub reading_waited: u64,
+}
+
+/// An exchange at this daemon.
+#[derive(Debug, Clone, Default)]
+pub struct ExchangeView {
+    pub exchange: String,
+    pub query: String,
+    /// Since its first request here.
+    pub age: Duration,
+    /// Since its last request here.
+    pub idle: Duration,
+    pub open: usize,
+    pub finished: usize,
+    pub given_up: usize,
+    /// Bytes of pages that are not stored yet.
+    pub held: u64,
+    /// Bytes stored here, by base directory.
+    pub stored: Vec<(String, u64)>,
+    /// What is left of the lease, if this daemon renewed it last.
+    pub lease_left: Option<Duration>,
+}
+
+impl ExchangeView {
+    /// Bytes stored and not stored yet.
+    pub fn size(&self) -> u64 {
+        self.held + self.stored.iter().map(|(_, bytes)| bytes).sum::<u64>()
+    }
+}
+
+/// A sink of an exchange.
+#[derive(Debug, Clone, Default)]
+pub struct SinkView {
+    pub task: u32,
+    pub attempt: u32,
+    pub state: &'static str,
+    pub failure: Option<String>,
+    pub pages: u64,
+    /// Page bytes.
+    pub bytes: u64,
 }

@@ -123,9 +123,11 @@ pub(super) enum CommitKind {
 #[derive(Debug)]
 pub(super) struct ExchangeState {
     /// Sorted, so that an iteration has the same order on every run.
-    sinks: BTreeMap<TaskAttempt, Sink>,
+    pub sinks: BTreeMap<TaskAttempt, Sink>,
     /// How many of them are open or finishing.
     pub unsettled: usize,
+    /// How many of them have finished.
+    pub finished: usize,
     /// Declared attempts without a sink yet.
     declared: BTreeSet<TaskAttempt>,
     /// Whether clients of this exchange declare sinks at all.
@@ -137,7 +139,7 @@ pub(super) struct ExchangeState {
     /// When a client last declared, wrote or finished a sink.
     pub last_request: Instant,
     /// Bytes of its stored segments by base directory.
-    stored: BTreeMap<BaseName, u64>,
+    pub stored: BTreeMap<BaseName, u64>,
     /// When this daemon got its first request.
     pub opened: Instant,
     /// Whether a later check that the exchange is still open is scheduled. It covers the segments
@@ -155,6 +157,7 @@ impl ExchangeState {
         Self {
             sinks: BTreeMap::new(),
             unsettled: 0,
+            finished: 0,
             declared: BTreeSet::new(),
             sinks_declared: false,
             open: Pages::default(),
@@ -413,9 +416,11 @@ impl ExchangeState {
     /// Settles a sink unless it is settled; `true` if this call did.
     pub(super) fn settle(&mut self, attempt: TaskAttempt, to: SinkState) -> bool {
         let failed = matches!(to, SinkState::Failed(_));
+        let finished = matches!(to, SinkState::Finished);
         let sink = self.sinks.get_mut(&attempt);
         let settled = sink.is_some_and(|sink| sink.settle(to));
         self.unsettled -= usize::from(settled);
+        self.finished += usize::from(settled && finished);
         if settled && failed {
             self.drop_pages_of(attempt);
         }

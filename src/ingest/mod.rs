@@ -21,6 +21,7 @@ mod error;
 mod exchange;
 mod finish;
 mod overhead;
+mod overview;
 mod pressure;
 pub mod seal_policy;
 mod sealing;
@@ -32,6 +33,7 @@ mod uploader;
 
 pub use self::admission::{Admission, ReservedAdmission};
 pub use self::error::{IngestError, SinkFailure};
+pub use self::overview::{ExchangeOverview, SinkOverview};
 pub use self::service::{Ingest, IngestDeps};
 pub use self::stored::TooMuchStored;
 pub use self::types::{Aborted, Appended, ClientTotals};

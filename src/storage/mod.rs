@@ -38,7 +38,7 @@ mod tests;
 
 pub use crate::store::metrics::StorageMetrics;
 pub use crate::store::retry::RetryPolicy;
-pub use crate::store::{Remedy, StoreError, StoreErrorKind, StoreLimits, Tail};
+pub use crate::store::{OperationLatency, Remedy, StoreError, StoreErrorKind, StoreLimits, Tail};
 pub use attachment::{Identification, InitOptions};
 pub use base::BaseStatus;
 pub use description::BaseDescription;

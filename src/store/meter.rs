@@ -84,7 +84,8 @@ impl Meter {
         span.set("stopover.object", object);
         let start = self.clock.now();
         let result = span.run(work).await;
-        let elapsed = self.clock.now() - start;
+        let now = self.clock.now();
+        let elapsed = now - start;
         let outcome = outcome(&result);
         span.set("stopover.outcome", outcome);
         // Callers ask for objects that may not exist.
@@ -94,7 +95,7 @@ impl Meter {
             span.fail(error);
         }
         self.metrics
-            .observe(&self.base, operation, outcome, elapsed);
+            .observe(&self.base, operation, outcome, elapsed, now);
         if self.charged && outcome != "unavailable" {
             self.metrics.charge(&self.base, operation);
         }

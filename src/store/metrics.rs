@@ -11,7 +11,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use tokio::time::Instant;
 
+use super::latency::{Latencies, OperationLatency};
 use crate::id::BaseName;
 use crate::telemetry::catalog::{Definition, Kind, Measure, Stability, catalog};
 use crate::telemetry::series::create_series;
@@ -71,6 +73,8 @@ pub struct StorageMetrics {
     full: Family<BaseLabels, Gauge>,
     put_failures: Family<BaseLabels, Counter>,
     ignored_keys: Family<BaseLabels, Counter>,
+    /// For the page: quantiles cannot be read from `durations`.
+    latencies: Latencies,
 }
 
 impl Default for StorageMetrics {
@@ -90,6 +94,7 @@ impl Default for StorageMetrics {
             full: Family::default(),
             put_failures: Family::default(),
             ignored_keys: Family::default(),
+            latencies: Latencies::default(),
         }
     }
 }
@@ -116,7 +121,9 @@ impl StorageMetrics {
         operation: &'static str,
         outcome: &'static str,
         elapsed: Duration,
+        now: Instant,
     ) {
+        self.latencies.record(base, operation, elapsed, now);
         let duration = (labels(base), [("operation", operation)]);
         let duration = self.durations.get_or_create(&duration);
         duration.observe(elapsed.as_secs_f64());
@@ -193,6 +200,17 @@ impl StorageMetrics {
 
     pub(crate) fn count_ignored_key(&self, base: &BaseName) {
         self.ignored_keys.get_or_create(&labels(base)).inc();
+    }
+
+    /// How long operations on a base directory took in the last minutes.
+    pub fn latencies(&self, base: &BaseName, now: Instant) -> Vec<OperationLatency> {
+        self.latencies.of(base, now)
+    }
+
+    /// Bytes that are stored for open exchanges.
+    pub fn stored(&self, base: &BaseName) -> u64 {
+        let stored = self.stored.get_or_create(&labels(base)).get();
+        u64::try_from(stored).unwrap_or(0)
     }
 
     /// Number of operations (`put`, `get`, `list`, `delete`, `sweep`) with this outcome (`ok`,

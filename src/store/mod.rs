@@ -14,6 +14,7 @@ mod error;
 mod hash;
 mod interface;
 pub mod keys;
+mod latency;
 pub mod limit;
 mod limits;
 pub mod local;
@@ -36,5 +37,6 @@ pub use hash::stable_hash;
 pub use interface::{
     DeleteOutcome, MAX_VERSIONED_SIZE, ObjectMeta, Precondition, Store, Tail, Versioned,
 };
+pub use latency::OperationLatency;
 pub use limits::StoreLimits;
 pub use observed::{Observed, Retention};

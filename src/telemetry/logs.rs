@@ -5,19 +5,21 @@
 //! bidirectional control or invisible character that came from outside reaches the output as it
 //! is. Stdout is never written to. (Callers never log tokens, credentials or page bytes.)
 
-mod escape;
+pub(super) mod escape;
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::PanicHookInfo;
 
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{LevelFilter, ParseError};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
+use super::recent::RecentProblems;
 use crate::config::LogConfig;
+use crate::runtime::Clock;
 use escape::{Escaping, Notation, escape};
 
 /// Why logging could not be set up.
@@ -33,7 +35,10 @@ pub enum LogError {
 
 /// Changes what is logged. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct LogControl(reload::Handle<EnvFilter, Registry>);
+pub struct LogControl {
+    filter: reload::Handle<EnvFilter, Registry>,
+    recent: RecentProblems,
+}
 
 impl LogControl {
     /// Replaces the filter.
@@ -41,7 +46,12 @@ impl LogControl {
     /// # Errors
     /// It is not valid, or logging has ended.
     pub fn set_filter(&self, filter: &str) -> Result<(), LogError> {
-        Ok(self.0.reload(self::filter(filter)?)?)
+        Ok(self.filter.reload(self::filter(filter)?)?)
+    }
+
+    /// The last warnings and errors, whatever the filter is.
+    pub fn recent(&self) -> &RecentProblems {
+        &self.recent
     }
 }
 
@@ -52,11 +62,17 @@ impl LogControl {
 pub fn init(config: &LogConfig) -> Result<LogControl, LogError> {
     let (filter, handle) = reload::Layer::new(filter(&config.filter)?);
     let output = output(config.json, std::io::stderr);
+    let recent = RecentProblems::default();
+    let problems = recent.layer(Clock::default());
     Registry::default()
         .with(output.with_filter(filter))
+        .with(problems.with_filter(LevelFilter::WARN))
         .try_init()?;
     std::panic::set_hook(Box::new(log_panic));
-    Ok(LogControl(handle))
+    Ok(LogControl {
+        filter: handle,
+        recent,
+    })
 }
 
 /// A filter. At level info, the clients of object stores log warnings only: what they repeat

@@ -11,6 +11,7 @@ pub mod logs;
 pub mod metrics;
 pub mod pools;
 mod process;
+pub mod recent;
 pub mod registry;
 pub mod series;
 #[cfg(test)]

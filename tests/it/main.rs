@@ -27,6 +27,7 @@ mod model;
 mod opening;
 mod operations;
 mod overload;
+mod pages;
 mod planning;
 mod process;
 mod reload;

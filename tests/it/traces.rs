@@ -329,7 +329,7 @@ async fn a_collector_that_hangs_costs_spans_and_neither_requests_nor_the_stop() 
         stopping.elapsed() < Duration::from_secs(15),
         "bounded by export_timeout"
     );
-    assert!(metrics.dropped_spans(DropReason::ExportFailed) >= 4);
+    assert!(metrics.dropped_spans(DropReason::ExportFailed) >= 1);
     assert!(collector.requests() >= 1 && collector.spans().is_empty());
 }
 

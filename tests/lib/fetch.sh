@@ -16,6 +16,8 @@
 #   tests/lib/fetch.sh cargo-mutants  the folder of an executable cargo-mutants, built with cargo
 #   tests/lib/fetch.sh cargo-deny  the folder of an executable cargo-deny, built with cargo
 #   tests/lib/fetch.sh mdbook      the folder of an executable mdbook, built with cargo
+#   tests/lib/fetch.sh chromium    the path of a browser
+#   tests/lib/fetch.sh playwright  the folder of playwright-core, which drives it, by npm
 #   tests/lib/fetch.sh schemathesis  the path of an executable schemathesis, by pip
 #
 # Everything goes into a cache outside the repository. A second call costs nothing. An interrupted
@@ -34,6 +36,7 @@ CARGO_DENY_VERSION=0.20.2
 CARGO_MUTANTS_VERSION=27.1.0
 MDBOOK_VERSION=0.5.4
 SCHEMATHESIS_VERSION=4.32.5
+PLAYWRIGHT_VERSION=1.65.1
 KUBERNETES_VALIDATE_VERSION=1.37.0 # the newest version of Kubernetes whose schemas it has
 JDK_AT_LEAST=25              # Trino 476 needs 24, the suites against 483 need 25
 GO_AT_LEAST=21               # since 1.21, Go downloads the toolchain that a module requires
@@ -382,6 +385,36 @@ fetch_python_tool() {
     printf '%s\n' "$CACHE/$1-$2/bin/$1"
 }
 
+# Installed, not unpacked: it needs libraries of many packages.
+find_chromium() {
+    local found=${STOPOVER_TEST_CHROMIUM:-}
+    [ -n "$found" ] || found=$(command -v chromium || command -v chromium-browser || true)
+    if [ -z "$found" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        say "Chromium is not installed: installing the package chromium"
+        { apt-get update && apt-get install -y --no-install-recommends chromium; } >&2
+        found=$(command -v chromium || true)
+    fi
+    [ -n "$found" ] || die "no Chromium on PATH. Install it, or set STOPOVER_TEST_CHROMIUM."
+    printf '%s\n' "$found"
+}
+
+install_playwright() {
+    local target="$CACHE/playwright-$PLAYWRIGHT_VERSION"
+    [ -f "$target/complete" ] && return
+    command -v npm >/dev/null 2>&1 || die "no npm on PATH. Install Node.js 18 or newer."
+    say "fetching playwright-core $PLAYWRIGHT_VERSION (once)"
+    rm -rf "$target"
+    mkdir -p "$target"
+    npm install --prefix "$target" --no-fund --no-audit \
+        "playwright-core@$PLAYWRIGHT_VERSION" >&2
+    touch "$target/complete"
+}
+
+fetch_playwright() {
+    with_lock playwright install_playwright
+    printf '%s\n' "$CACHE/playwright-$PLAYWRIGHT_VERSION/node_modules/playwright-core"
+}
+
 case "${1:-}" in
     jdk) find_jdk ;;
     cargo-fuzz) fetch_cargo_fuzz ;;
@@ -400,6 +433,8 @@ case "${1:-}" in
     kubernetes-validate)
         fetch_python_tool kubernetes-validate "$KUBERNETES_VALIDATE_VERSION"
         ;;
+    chromium) find_chromium ;;
+    playwright) fetch_playwright ;;
     trino) fetch_trino ;;
     trino-full) fetch_trino_full ;;
     postgresql)
@@ -410,6 +445,6 @@ case "${1:-}" in
         die "usage: tests/lib/fetch.sh" \
             "jdk|versitygw|helm|actionlint|prometheus|promtool|crds|grafana-check|\
 kubernetes-validate|trino|trino-full|postgresql|mariadb|cargo-fuzz|cargo-deny|cargo-mutants|\
-mdbook|schemathesis"
+mdbook|schemathesis|chromium|playwright"
         ;;
 esac

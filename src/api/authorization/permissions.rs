@@ -59,6 +59,9 @@ pub const TABLE: &[(&str, &str, Access)] = &[
     ("GET", METRICS, ANY_TOKEN),
     ("GET", "/openapi.json", ANY_TOKEN),
     ("GET", "/", ANY_TOKEN),
+    ("GET", "/exchanges", ADMIN),
+    ("GET", "/exchanges/{exchange}", ADMIN),
+    ("GET", "/base-directories/{base}", ANY_TOKEN),
 ];
 
 /// Whether a route is also served to a connection that finds no slot: what people and programs

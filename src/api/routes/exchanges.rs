@@ -110,6 +110,9 @@ pub(crate) async fn announce(
     let which = which(&headers)?;
     let exchanges = &state.parts.exchanges;
     let announced = exchanges.announce(&exchange, spec, which).await?;
+    let lease = announced.descriptor.lease;
+    let now = state.parts.runtime.clock.now();
+    state.leases.renewed(&exchange, lease, now);
     let status = if announced.created {
         StatusCode::CREATED
     } else {

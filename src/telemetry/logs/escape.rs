@@ -9,7 +9,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// How an escaped character is written.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Notation {
+pub(in crate::telemetry) enum Notation {
     /// `\\u{9b}`
     Rust,
     /// `\\u009b`, inside the strings of JSON, where such characters can only be.
@@ -64,7 +64,7 @@ impl<W: Write> Write for EscapingWriter<W> {
 }
 
 /// The text with every unsafe character escaped.
-pub(super) fn escape(text: &str, notation: Notation) -> String {
+pub(in crate::telemetry) fn escape(text: &str, notation: Notation) -> String {
     let mut escaped = String::with_capacity(text.len() + 16);
     for c in text.chars() {
         match (is_unsafe(c), notation) {

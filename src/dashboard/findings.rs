@@ -1,0 +1,211 @@
+//! What needs attention now, and what to do about it.
+//!
+//! Pure: the data of the overview to sentences. Invariant: each finding names a remedy.
+
+use super::html::bytes;
+use super::view::View;
+
+/// Something that needs attention; both are plain text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    pub what: String,
+    pub remedy: String,
+}
+
+impl Finding {
+    fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            remedy: remedy.into(),
+        }
+    }
+}
+
+/// All findings, the gravest first.
+pub fn findings(view: &View) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for obstacle in &view.obstacles {
+        found.push(Finding::new(
+            format!("No new exchange can be opened: {obstacle}"),
+            "Queries that start now wait or fail. Make that base directory reachable; the daemon \
+             probes it and goes on by itself.",
+        ));
+    }
+    integrity(view, &mut found);
+    bases(view, &mut found);
+    if let Some(why) = &view.not_collecting {
+        found.push(Finding::new(
+            format!("Expired exchanges are not collected here: {why}"),
+            "Configure the base directories that the fleet uses, or remove them from the fleet \
+             with `stopover members`.",
+        ));
+    }
+    memory(view, &mut found);
+    for warning in &view.credential_warnings {
+        found.push(Finding::new(
+            "Credentials work, but not safely, or not for long".to_owned(),
+            warning.clone(),
+        ));
+    }
+    found
+}
+
+fn integrity(view: &View, found: &mut Vec<Finding>) {
+    let failures = view.metrics.integrity_failures.get();
+    if failures > 0 {
+        found.push(Finding::new(
+            format!("{failures} integrity checks failed since the start"),
+            "Reads were repeated or failed, never shortened. Look for the segment and its base \
+             directory in the errors below, and check that disk or network.",
+        ));
+    }
+}
+
+fn bases(view: &View, found: &mut Vec<Finding>) {
+    for base in &view.bases {
+        let (status, name) = (&base.status, &base.status.name);
+        let remedy = match (&status.unreadable, &status.error) {
+            (Some(_), _) => {
+                "What lies on it cannot be read until it answers: check the store, \
+                             its address and the credentials."
+            }
+            (None, Some(_)) if status.full => {
+                "New segments go to the others: free space, or enlarge it."
+            }
+            (None, Some(_)) => {
+                "New segments go to the others, while it is probed: check the store, its limits \
+                 and the credentials."
+            }
+            (None, None) => continue,
+        };
+        let why = status.unreadable.as_ref().or(status.error.as_ref());
+        let why = why.map_or("", String::as_str);
+        found.push(Finding::new(
+            format!("Base directory {name} is out of order: {why}"),
+            remedy,
+        ));
+    }
+}
+
+fn memory(view: &View, found: &mut Vec<Finding>) {
+    for pool in view.pools.iter().filter(|pool| pool.waiting > 0) {
+        let what = format!("{} wait for memory for {}", bytes(pool.waiting), pool.name);
+        let remedy = match pool.limited {
+            0 => "For some seconds this is normal: it is how producers are slowed down. If it \
+                  lasts, raise memory.budget, add daemons, or see whether a base directory is \
+                  slow."
+                .to_owned(),
+            limited => format!(
+                "{limited} of the queries are at their own limit: raise \
+                 query.max_write_memory or query.max_read_memory if they should not be."
+            ),
+        };
+        found.push(Finding::new(what, remedy));
+    }
+}
+
+/// What to do about a message of the log, by its constant part.
+pub fn advice(message: &str) -> &'static str {
+    const ADVICE: &[(&str, &str)] = &[
+        (
+            "base directory",
+            "See the base directory above; the daemon probes it until it works.",
+        ),
+        (
+            "segment upload failed",
+            "Trino runs the tasks of these sinks again; check the store.",
+        ),
+        (
+            "panic",
+            "This is a bug: report it with this line. The daemon goes on.",
+        ),
+        (
+            "internal error",
+            "This is a bug: report it with this line. The daemon goes on.",
+        ),
+        (
+            "cannot check",
+            "The store did not answer; it is asked again.",
+        ),
+        (
+            "request failed",
+            "The client was told what to do; see the cause.",
+        ),
+        (
+            "damaged bytes",
+            "The range was read again; if it recurs, check that disk or network.",
+        ),
+        (
+            "traces cannot be exported",
+            "Check tracing.collector; queries are not affected.",
+        ),
+        ("settings were edited", "Restart the daemon to apply them."),
+        (
+            "the configuration was edited",
+            "Mend the file: `stopover check` names each problem.",
+        ),
+        (
+            "limit of open files",
+            "Raise LimitNOFILE of the service, or ulimit -n.",
+        ),
+        (
+            "no new exchange",
+            "Make the base directories that are named reachable.",
+        ),
+        (
+            "server.advertise",
+            "Mend server.advertise, and restart the daemon.",
+        ),
+        ("stopping", "The tasks whose sinks were cut off run again."),
+    ];
+    let known = ADVICE.iter().find(|(start, _)| message.starts_with(start));
+    known.map_or("", |(_, advice)| advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dashboard::view::PoolView;
+
+    #[test]
+    fn a_daemon_without_trouble_has_no_findings() {
+        assert_eq!(findings(&View::default()), []);
+    }
+
+    #[test]
+    fn every_kind_of_trouble_is_named_with_a_remedy() {
+        let view = View {
+            obstacles: vec!["nothing works".into()],
+            not_collecting: Some("b is missing".into()),
+            credential_warnings: vec!["the certificate expires".into()],
+            pools: vec![PoolView {
+                name: "writing",
+                waiting: 1024,
+                ..PoolView::default()
+            }],
+            ..View::default()
+        };
+        view.metrics.integrity_failures.inc();
+        let found = findings(&view);
+        let what: Vec<&str> = found.iter().map(|finding| &*finding.what).collect();
+        for (part, index) in [
+            ("nothing works", 0),
+            ("1 integrity", 1),
+            ("b is missing", 2),
+        ] {
+            assert!(what[index].contains(part), "{what:?}");
+        }
+        assert!(
+            what[3].starts_with("1.0 KiB wait for memory for writing"),
+            "{what:?}"
+        );
+        assert!(found[4].remedy.contains("expires"));
+        assert!(found.iter().all(|finding| !finding.remedy.is_empty()));
+    }
+
+    #[test]
+    fn a_known_message_has_advice_and_an_unknown_one_has_none() {
+        assert!(advice("panic: this is a bug").contains("report"));
+        assert_eq!(advice("something else"), "");
+    }
+}

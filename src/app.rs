@@ -442,6 +442,8 @@ impl Daemon {
                 ("write", self.write_pool.clone()),
                 ("read", self.read_pool.clone()),
                 ("request", state.body_limits.control_bodies.clone()),
+                ("handle", state.body_limits.handles.clone()),
+                ("sink", self.ingest.sink_memory().clone()),
             ];
             r.register_collector(Box::new(PoolCollector::new(pools)));
             let slots = vec![

@@ -165,7 +165,7 @@ impl Exchanges {
             return Err(ExchangeError::closed(exchange));
         }
         match mode {
-            Announce::Renew => Err(ExchangeError::not_found(exchange)),
+            Announce::Renew => Err(self.not_found(exchange)),
             Announce::CreateOrRenew => Ok(Checked {
                 content: self.new_content(exchange, spec),
                 announced: Announced {

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::error::IngestError;
 use super::exchange::{ExchangeState, SharedExchange};
 use super::seal_policy::SealPolicy;
+use super::sink_memory::SinkPool;
 use super::stored::StoredBytes;
 use crate::cache::hot::HotSegments;
 use crate::catalog::Catalog;
@@ -62,6 +63,8 @@ pub(super) struct Shared {
     max_exchanges: usize,
     /// Bytes of the write memory that foreign sinks may hold until they are stored.
     pub(super) foreign: FairSemaphore,
+    /// Memory of sinks besides their pages.
+    pub(super) sinks: SinkPool,
     /// Upload slots, shared fairly among queries.
     pub(super) uploads: FairSemaphore,
     /// What each query has stored through this daemon.
@@ -91,6 +94,7 @@ impl Ingest {
             max_sinks: limits.max_sinks_per_exchange,
             max_footer_size: limits.max_footer_size,
             foreign: FairSemaphore::new(foreign, None),
+            sinks: SinkPool::of_budget(config.memory.resolve()),
             uploads: FairSemaphore::new(segment.upload_concurrency as u64, None),
             stored: StoredBytes::new(config.query.max_stored_size),
             sequence: AtomicU64::new(0),
@@ -105,6 +109,11 @@ impl Ingest {
         let tasks = ingest.shared.deps.runtime.tasks.clone();
         tasks.spawn_until_stopped(ingest.clone().run_pressure_loop());
         ingest
+    }
+
+    /// The memory of sinks besides their pages.
+    pub fn sink_memory(&self) -> &MemoryPool {
+        self.shared.sinks.pool()
     }
 
     /// The id of this run of the daemon.

@@ -52,7 +52,7 @@ pub fn run_planned(seed: u64, plan: Plan, mutant: Option<Mutant>, print: bool) -
 }
 
 async fn run_phases(cluster: &Cluster) {
-    for host in cluster.hosts.iter() {
+    for host in cluster.hosts.iter().chain(&cluster.stranger) {
         let host = Arc::clone(host);
         cluster.simulation.spawn(host.supervise());
     }

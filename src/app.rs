@@ -16,8 +16,8 @@ use crate::api::startup::Startup;
 use crate::api::state::{Addresses, ApiDeps, ApiState, SharedState, Slots};
 use crate::cache::hot::HotSegments;
 use crate::catalog::Catalog;
-use crate::config::{Config, ServerConfig};
-use crate::exchange::{Exchanges, ExchangesDeps};
+use crate::config::{Config, LimitsConfig, Live, Loaded, ServerConfig};
+use crate::exchange::{Exchanges, ExchangesDeps, Terms};
 use crate::gc::close::Closing;
 use crate::gc::drain;
 use crate::gc::sweep::Sweeper;
@@ -28,9 +28,11 @@ use crate::id::DaemonId;
 use crate::ingest::{Ingest, IngestDeps};
 use crate::memory::MemoryPool;
 use crate::read::{Reader, ReaderDeps};
+use crate::reload::{Adjustable, Reloader};
 use crate::runtime::Runtime;
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::http::HttpMetrics;
+use crate::telemetry::logs::LogControl;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::pools::{PoolCollector, SlotCollector};
 use crate::telemetry::registry::MetricsRegistry;
@@ -50,6 +52,8 @@ pub struct Daemon {
     pub read_pool: MemoryPool,
     pub startup: Startup,
     pub metrics: Arc<Metrics>,
+    /// Some of which may change.
+    pub limits: Live<LimitsConfig>,
 }
 
 impl Daemon {
@@ -70,16 +74,14 @@ impl Daemon {
         storage: Storage,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (memory, query) = (config.memory.split(), &config.query);
-        let write_pool = MemoryPool::limited("write", memory.write, query.max_write_memory);
-        let read_pool = MemoryPool::limited("read", memory.read, query.max_read_memory);
+        let limits = Live::new(config.limits.clone());
+        let (write_pool, read_pool) = memory_pools(config);
         let exchanges = Exchanges::new(
             ExchangesDeps {
                 runtime: runtime.clone(),
                 storage: storage.clone(),
             },
-            config.lease.duration,
-            config.limits.max_partitions,
+            terms(config),
         );
         let hot = HotSegments::new(write_pool.clone(), read_pool.clone());
         let catalog = Catalog::new(
@@ -99,7 +101,7 @@ impl Daemon {
             exchanges: exchanges.clone(),
             metrics: Arc::clone(&metrics),
         };
-        let ingest = Ingest::start(deps, config);
+        let ingest = Ingest::start(deps, config, limits.clone());
         let deps = ReaderDeps {
             storage: storage.clone(),
             catalog: catalog.clone(),
@@ -139,7 +141,25 @@ impl Daemon {
             read_pool,
             startup: Startup::default(),
             metrics,
+            limits,
         }
+    }
+}
+
+/// The memory for writing and for reading.
+fn memory_pools(config: &Config) -> (MemoryPool, MemoryPool) {
+    let (memory, query) = (config.memory.split(), &config.query);
+    (
+        MemoryPool::limited("write", memory.write, query.max_write_memory),
+        MemoryPool::limited("read", memory.read, query.max_read_memory),
+    )
+}
+
+fn terms(config: &Config) -> Terms {
+    Terms {
+        lease: config.lease.duration,
+        announcement: config.lease.announcement_timeout,
+        max_partitions: config.limits.max_partitions,
     }
 }
 
@@ -175,13 +195,15 @@ pub enum Phase {
 /// # Errors
 /// The daemon could not start.
 pub async fn run(
-    config: &Config,
+    loaded: &Loaded,
+    log: LogControl,
     runtime: &Runtime,
     report: impl Fn(Phase),
 ) -> Result<usize, RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
+    let config = &loaded.config;
     let daemon = Daemon::build(config, runtime)?;
     daemon.startup.begin();
     let credentials = Credentials::open(&config.server, &runtime.clock)?;
@@ -190,13 +212,17 @@ pub async fn run(
     let limits = ServerLimits::new(&config.server, &config.limits);
     let stall_policy = state.stall_policy.clone();
     let listen = config.server.listen;
-    let server = Server::bind(listen, limits, stall_policy, credentials.clone()).await?;
+    let mut server = Server::bind(listen, limits, stall_policy, credentials.clone()).await?;
+    server.follow(state.limits.clone());
     let admin = AdminServer::bind(config, &state, &credentials).await?;
     let mut reloaded = vec![credentials];
     reloaded.extend(admin.as_ref().map(|admin| admin.credentials.clone()));
+    let reloader = Reloader::new(daemon.adjustable(log, &state, reloaded), loaded.clone());
     let interval = config.server.reload_interval;
-    let reload = reload_credentials(reloaded, runtime.clone(), hangup, interval);
+    let reload = reload(reloader.clone(), runtime.clone(), hangup, interval);
     runtime.tasks.spawn_until_stopped(reload);
+    // Nothing else sets it.
+    let _ = state.reloader.set(reloader);
     let address = server.address();
     let stop = CancellationToken::new();
     let serving = server.run(api::router(Arc::clone(&state)), runtime, stop.clone());
@@ -384,31 +410,50 @@ pub fn describe_credentials(config: &ServerConfig, runtime: &Runtime) -> Result<
     Ok(format!("{tls}; {tokens}{admin}{warnings}"))
 }
 
-/// Reloads changed token and certificate files at intervals, and all of them on SIGHUP.
-async fn reload_credentials(
-    credentials: Vec<Credentials>,
-    runtime: Runtime,
-    mut hangup: Signal,
-    interval: Duration,
-) {
+/// Reloads changed token and certificate files at intervals, and everything on SIGHUP.
+async fn reload(reloader: Reloader, runtime: Runtime, mut hangup: Signal, interval: Duration) {
     loop {
         let forced = tokio::select! {
             _ = hangup.recv() => true,
             () = runtime.clock.sleep(interval) => false,
         };
-        let credentials = credentials.clone();
-        let reload = tokio::task::spawn_blocking(move || {
-            for credentials in credentials {
-                credentials.reload(forced);
-            }
+        let reloader = reloader.clone();
+        let reload = tokio::task::spawn_blocking(move || match forced {
+            // It has been logged.
+            true => drop(reloader.reload()),
+            false => reloader.reload_credentials(false),
         });
         if let Err(error) = reload.await {
-            tracing::error!(%error, "reloading tokens and certificates panicked");
+            tracing::error!(%error, "reloading the configuration panicked");
         }
     }
 }
 
 impl Daemon {
+    /// What settings act on that may change.
+    fn adjustable(
+        &self,
+        log: LogControl,
+        state: &SharedState,
+        credentials: Vec<Credentials>,
+    ) -> Adjustable {
+        Adjustable {
+            log,
+            limits: self.limits.clone(),
+            exchanges: self.exchanges.clone(),
+            catalog: self.catalog.clone(),
+            ingest: self.ingest.clone(),
+            storage: self.storage.clone(),
+            write_memory: self.write_pool.clone(),
+            read_memory: self.read_pool.clone(),
+            read_slots: state.slots.reads.clone(),
+            write_slots: state.slots.writes.clone(),
+            stall_policy: state.stall_policy.clone(),
+            credentials,
+            runtime: self.runtime.clone(),
+        }
+    }
+
     /// What the API needs of this daemon.
     pub fn api_state(&self, config: &Config, credentials: Credentials) -> SharedState {
         let slots = Slots::new(&config.limits, &config.query);
@@ -436,7 +481,7 @@ impl Daemon {
             requests,
         };
         let addresses = Addresses::new(&config.server);
-        let state = ApiState::new(parts, addresses, &config.limits, slots);
+        let state = ApiState::new(parts, addresses, self.limits.clone(), slots);
         state.parts.registry.extend(|r| {
             let pools = vec![
                 ("write", self.write_pool.clone()),

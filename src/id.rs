@@ -55,6 +55,22 @@ impl ExchangeId {
     pub fn query(&self) -> &str {
         query_of(self.as_str())
     }
+
+    /// When its query started, in milliseconds since 1970, by the coordinator's clock: ids of
+    /// Trino's queries begin with that time, such as `20261128_091503_`. `None` for other ids.
+    pub fn query_started_millis(&self) -> Option<u64> {
+        let start = self.query().get(..16)?.strip_suffix('_')?;
+        let (date, time) = start.split_once('_')?;
+        if date.len() != 8 || !date.bytes().chain(time.bytes()).all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        let (year, month, day) = (&date[..4], &date[4..6], &date[6..]);
+        let (hour, minute, second) = (&time[..2], &time[2..4], &time[4..]);
+        let text = format!("{year}-{month}-{day}T{hour}:{minute}:{second}Z");
+        let start = humantime::parse_rfc3339(&text).ok()?;
+        let since = start.duration_since(std::time::UNIX_EPOCH).ok()?;
+        u64::try_from(since.as_millis()).ok()
+    }
 }
 
 /// The query that an exchange belongs to: its id without a final `-<uuid>`.
@@ -271,6 +287,22 @@ mod tests {
         assert_eq!(id.query(), "20261123_1_0_ab");
         let plain: ExchangeId = "some-exchange".parse().unwrap();
         assert_eq!(plain.query(), "some-exchange");
+    }
+
+    #[test]
+    fn the_start_of_a_query_is_read_from_the_id_that_trino_gives_it() {
+        let started = |id: &str| id.parse::<ExchangeId>().unwrap().query_started_millis();
+        let uuid = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+        let id = format!("20261123_120000_00001_abcde-{uuid}");
+        assert_eq!(started(&id), Some(1_795_435_200_000));
+        for other in [
+            "q-1",
+            "20261123_1_0_ab",
+            "20261399_120000_0_a",
+            "2026112x_120000_0_a",
+        ] {
+            assert_eq!(started(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! between two awaits, or continues in a task of its own.
 
 pub mod authorization;
+mod descriptor;
 mod extract;
 pub mod limits;
 mod observe;
@@ -25,8 +26,8 @@ use utoipa_axum::routes;
 
 use authorization::{AccessState, permissions};
 use routes::{
-    chosen, daemon, dashboard, exchanges, fallback, handles, health, metrics, partitions, read,
-    sinks,
+    chosen, daemon, dashboard, exchange_list, exchanges, fallback, handles, health, metrics,
+    partitions, read, reload, sinks,
 };
 use state::SharedState;
 
@@ -35,10 +36,10 @@ use crate::http::credentials::Credentials;
 /// The routes with their OpenAPI descriptions.
 fn described() -> OpenApiRouter<SharedState> {
     OpenApiRouter::with_openapi(openapi::head())
-        .routes(routes!(exchanges::list))
+        .routes(routes!(exchange_list::list))
         .routes(routes!(
             exchanges::announce,
-            exchanges::show,
+            exchange_list::show,
             exchanges::close
         ))
         .routes(routes!(sinks::declare, sinks::withdraw))
@@ -49,6 +50,7 @@ fn described() -> OpenApiRouter<SharedState> {
         .routes(routes!(handles::plan))
         .routes(routes!(read::read_handle))
         .routes(routes!(partitions::read_partition))
+        .routes(routes!(reload::reload))
         .routes(routes!(daemon::describe))
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))
@@ -77,8 +79,8 @@ pub fn admin_router(state: SharedState, credentials: &Credentials) -> Router {
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::metrics))
         .route("/v1/daemon", get(daemon::describe))
-        .route("/v1/exchanges", get(exchanges::list))
-        .route("/v1/exchanges/{exchange}", get(exchanges::show));
+        .route("/v1/exchanges", get(exchange_list::list))
+        .route("/v1/exchanges/{exchange}", get(exchange_list::show));
     layered(routes, state, access)
 }
 
@@ -86,13 +88,17 @@ fn layered(routes: Router<SharedState>, state: SharedState, access: AccessState)
     let observe_state = observe::ObserveState {
         requests: state.parts.requests.clone(),
         runtime: state.parts.runtime.clone(),
-        keep_alive: state.keep_alive,
+        limits: state.limits.clone(),
     };
     let startup = state.parts.startup.clone();
     let run = state.parts.ingest.daemon();
     routes
         .fallback(fallback::not_found)
         .method_not_allowed_fallback(fallback::method_not_allowed)
+        .layer(middleware::from_fn_with_state(
+            state.clone(),
+            descriptor::learn,
+        ))
         .layer(middleware::from_fn_with_state(
             startup,
             startup::require_started,

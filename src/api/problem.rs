@@ -13,8 +13,8 @@ use serde::Serialize;
 use utoipa::{IntoResponses, ToSchema};
 
 use crate::catalog::CatalogError;
-use crate::catalog::handle::HandleError;
-use crate::exchange::ExchangeError;
+use crate::catalog::handle::{HandleError, SealError};
+use crate::exchange::{DescriptorError, ExchangeError, MarkerFailure};
 use crate::id::InvalidId;
 use crate::ingest::IngestError;
 use crate::read::ReadError;
@@ -91,6 +91,7 @@ problem_types! {
     Draining = "draining", 503, Retry, "The daemon is stopping";
     Overloaded = "overloaded", 503, Retry, "A limit of the daemon is reached";
     Timeout = "timeout", 408, Retry, "The body arrived too slowly";
+    InvalidConfiguration = "invalid-configuration", 422, Fix, "The configuration is not accepted";
     TooMuchStored = "too-much-stored", 507, Fix, "The query stores too much";
     Internal = "internal", 500, Bug, "Internal error";
 }
@@ -289,6 +290,7 @@ impl From<IngestError> for Problem {
             | IngestError::TooManyRuns { .. }
             | IngestError::IndexTooLarge { .. } => ProblemType::BodyTooLarge,
             IngestError::Frame(inner) => return inner.into(),
+            IngestError::Exchange(inner) => return inner.into(),
             IngestError::Catalog(inner) => return inner.into(),
         };
         Self {
@@ -339,15 +341,21 @@ impl From<ReadError> for Problem {
 
 fn handle_problem(error: &HandleError) -> ProblemType {
     match error {
-        HandleError::NotBase64(_)
-        | HandleError::TooShort
-        | HandleError::UnknownVersion { .. }
-        | HandleError::WrongSeal
-        | HandleError::Malformed(_) => ProblemType::InvalidHandle,
-        HandleError::UnknownBase { .. } | HandleError::UnknownKey { .. } => {
+        HandleError::UnknownVersion { .. } | HandleError::Malformed(_) => {
+            ProblemType::InvalidHandle
+        }
+        HandleError::Seal(error) => seal_problem(error, ProblemType::InvalidHandle),
+    }
+}
+
+/// `invalid`: the problem of a text that no daemon of the fleet has sealed.
+fn seal_problem(error: &SealError, invalid: ProblemType) -> ProblemType {
+    match error {
+        SealError::NotBase64(_) | SealError::TooShort | SealError::WrongSeal => invalid,
+        SealError::UnknownBase { .. } | SealError::UnknownKey { .. } => {
             ProblemType::UnknownBaseDirectory
         }
-        HandleError::Unidentified { .. } => ProblemType::StorageUnavailable,
+        SealError::Unidentified { .. } => ProblemType::StorageUnavailable,
     }
 }
 
@@ -363,6 +371,21 @@ impl From<ExchangeError> for Problem {
             }
             ExchangeError::Unreadable { .. } => ProblemType::DataCorrupt,
             ExchangeError::Contended { .. } => ProblemType::StorageUnavailable,
+            ExchangeError::NotAnnounced { failure, .. } => match &*failure {
+                MarkerFailure::Storage(_) | MarkerFailure::Late { .. } => {
+                    ProblemType::StorageUnavailable
+                }
+                MarkerFailure::Conflict => ProblemType::ExchangeConflict,
+                MarkerFailure::Damaged => ProblemType::DataCorrupt,
+            },
+            ExchangeError::OtherDescriptor { .. } => ProblemType::InvalidRequest,
+            ExchangeError::Descriptor(inner) => match &inner {
+                DescriptorError::TooLong
+                | DescriptorError::UnknownVersion { .. }
+                | DescriptorError::NoBase
+                | DescriptorError::Malformed(_) => ProblemType::InvalidRequest,
+                DescriptorError::Seal(error) => seal_problem(error, ProblemType::InvalidRequest),
+            },
             ExchangeError::Storage(inner) => return inner.into(),
         };
         Self::new(slug, detail)

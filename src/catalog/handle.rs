@@ -5,18 +5,12 @@
 //! that has the same base directory; anything else is refused, with memory in proportion to its
 //! text.
 
-use std::sync::Arc;
-
-use aws_lc_rs::hmac;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use subtle::ConstantTimeEq as _;
-
 use crate::id::{BaseId, BaseName, DaemonId, ExchangeId, SegmentAddress, SegmentId};
 use crate::segment::error::DecodeError;
 use crate::segment::layout::{FRAME_HEADER_LEN, RECORD_LEN, SEGMENT_HEADER_LEN};
 use crate::segment::varint::{Cursor, index_in, put, put_all, put_text, table};
-use crate::storage::identity::Identity;
+pub use crate::storage::seals::{SealError, Seals, sealed_text};
+use crate::storage::seals::{SealedText, sealing_key};
 
 /// The encoding that this code writes, and the only one that it reads.
 pub const VERSION: u8 = 2;
@@ -28,64 +22,8 @@ pub const MAX_RANGES: usize = 32_000;
 /// The longest text of a handle, in characters.
 pub const MAX_ENCODED: u64 = 2 << 20;
 
-/// Bytes of the seal: the beginning of an HMAC-SHA256.
-const SEAL_LEN: usize = 16;
-
 /// Bound of every offset and length in a segment, which a footer holds in 32 bits.
 const MAX_SEGMENT_SIZE: u64 = 1 << 32;
-
-/// The base directories of a daemon, whose keys seal and open handles.
-#[derive(Debug, Clone, Default)]
-pub struct Seals(Arc<[(BaseName, Option<Arc<Identity>>)]>);
-
-impl Seals {
-    /// The base directories by name, with the identities that were read.
-    pub fn new(bases: Vec<(BaseName, Option<Arc<Identity>>)>) -> Self {
-        Self(bases.into())
-    }
-
-    fn identified(&self) -> impl Iterator<Item = (&BaseName, &Identity)> {
-        let bases = self.0.iter();
-        bases.filter_map(|(name, identity)| Some((name, identity.as_deref()?)))
-    }
-
-    fn by_name(&self, name: &BaseName) -> Result<&Identity, HandleError> {
-        let found = self.identified().find(|(known, _)| *known == name);
-        found
-            .map(|(_, identity)| identity)
-            .ok_or_else(|| HandleError::Unidentified {
-                bases: name.to_string(),
-            })
-    }
-
-    fn by_id(&self, id: BaseId) -> Result<(&BaseName, &Identity), HandleError> {
-        if let Some(found) = self.identified().find(|(_, identity)| identity.id == id) {
-            return Ok(found);
-        }
-        let unread = self.0.iter().filter(|(_, identity)| identity.is_none());
-        let unread: Vec<&str> = unread.map(|(name, _)| name.as_str()).collect();
-        match unread.is_empty() {
-            true => Err(HandleError::UnknownBase { id }),
-            false => Err(HandleError::Unidentified {
-                bases: unread.join(", "),
-            }),
-        }
-    }
-}
-
-/// The seal of some bytes.
-fn seal(secret: &[u8; 32], bytes: &[u8]) -> [u8; SEAL_LEN] {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
-    let tag = hmac::sign(&key, bytes);
-    let (head, _) = tag.as_ref().split_at(SEAL_LEN);
-    head.try_into().expect("the tag is longer")
-}
-
-/// The text of an arbitrary body under a valid seal, for tests of bodies that [`Handle::seal`]
-/// never makes.
-pub fn sealed_text(body: &[u8], secret: &[u8; 32]) -> String {
-    URL_SAFE_NO_PAD.encode([body, &seal(secret, body)].concat())
-}
 
 /// Adjacent blocks of one partition in one segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,24 +56,10 @@ pub struct Handle {
 /// Why a text is not a source handle, or not one that this daemon can open.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HandleError {
-    #[error("not base64url: {0}")]
-    NotBase64(#[from] base64::DecodeError),
-    #[error("too short")]
-    TooShort,
     #[error("version {version}, but this daemon reads version {VERSION}")]
     UnknownVersion { version: u8 },
-    #[error(
-        "it was planned for base directory {id}, which this daemon does not have; every daemon \
-         needs the same base directories"
-    )]
-    UnknownBase { id: BaseId },
-    /// The base directory may be one of these.
-    #[error("the identity of base directory {bases} could not be read yet")]
-    Unidentified { bases: String },
-    #[error("it was sealed with key {number} of base directory {base}, which this daemon lacks")]
-    UnknownKey { base: BaseName, number: u32 },
-    #[error("the seal does not match: it was not planned by this fleet, or was changed")]
-    WrongSeal,
+    #[error(transparent)]
+    Seal(#[from] SealError),
     /// The seal is right, but the content is not.
     #[error("malformed: {0}")]
     Malformed(#[from] DecodeError),
@@ -192,28 +116,19 @@ impl Handle {
         let mut names = table(self.ranges.iter().map(|range| &range.base));
         let first = match self.ranges.first() {
             Some(range) => &range.base,
-            None => seals.identified().next().map(|(name, _)| name).ok_or(
-                HandleError::Unidentified {
-                    bases: "none".into(),
-                },
-            )?,
+            None => seals.any()?,
         };
         names.retain(|name| *name != first);
         names.insert(0, first);
         let sealing = seals.by_name(first)?;
-        let key = sealing.keys.first().ok_or(HandleError::UnknownKey {
-            base: first.clone(),
-            number: 0,
-        })?;
+        let key = sealing_key(first, sealing)?;
         let mut out = vec![VERSION];
         put_all(&mut out, [u64::from(key.number), names.len() as u64]);
         for name in &names {
             out.extend_from_slice(&seals.by_name(name)?.id.0.to_le_bytes());
         }
         self.encode_fields(&names, &mut out);
-        let seal = seal(key.secret(), &out);
-        out.extend_from_slice(&seal);
-        Ok(URL_SAFE_NO_PAD.encode(out))
+        Ok(sealed_text(&out, key.secret()))
     }
 
     fn encode_fields(&self, bases: &[&BaseName], out: &mut Vec<u8>) {
@@ -242,14 +157,11 @@ impl Handle {
     /// [`HandleError`] if it was not returned by [`Handle::seal`], or this daemon lacks the base
     /// directory or the key.
     pub fn open(text: &str, seals: &Seals) -> Result<Self, HandleError> {
-        let bytes = URL_SAFE_NO_PAD.decode(text.trim())?;
-        let (body, found) = bytes
-            .split_last_chunk::<SEAL_LEN>()
-            .ok_or(HandleError::TooShort)?;
-        let fields = match body.split_first() {
+        let sealed = SealedText::decode(text)?;
+        let fields = match sealed.body().split_first() {
             Some((&VERSION, fields)) => fields,
             Some((&version, _)) => return Err(HandleError::UnknownVersion { version }),
-            None => return Err(HandleError::TooShort),
+            None => return Err(SealError::TooShort.into()),
         };
         let mut cursor = Cursor::new(fields);
         let number = cursor.u32()?;
@@ -257,15 +169,7 @@ impl Handle {
         let first = *ids.first().ok_or(DecodeError::Invalid {
             field: "base directories",
         })?;
-        let (base, sealing) = seals.by_id(first)?;
-        let key = sealing.keys.iter().find(|key| key.number == number);
-        let key = key.ok_or_else(|| HandleError::UnknownKey {
-            base: base.clone(),
-            number,
-        })?;
-        if !bool::from(seal(key.secret(), body).ct_eq(found)) {
-            return Err(HandleError::WrongSeal);
-        }
+        sealed.check(seals.by_id(first)?, number)?;
         let bases = ids.into_iter();
         let bases = bases.map(|id| Ok(seals.by_id(id)?.0.clone()));
         let bases = bases.collect::<Result<Vec<_>, HandleError>>()?;
@@ -341,7 +245,11 @@ fn decode_range(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::identity::Identity;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use proptest::prelude::*;
+    use std::sync::Arc;
 
     fn identity(id: u64, name: &str) -> (BaseName, Option<Arc<Identity>>) {
         let name: BaseName = name.parse().unwrap();
@@ -445,12 +353,10 @@ mod tests {
     #[test]
     fn a_handle_sealed_by_nobody_of_the_fleet_is_refused() {
         let text = some_handle(3).seal(&seals()).unwrap();
-        let mut forged = URL_SAFE_NO_PAD.decode(&text).unwrap();
-        let at = forged.len() - SEAL_LEN;
-        let made_up = seal(&[9; 32], &forged[..at]);
-        forged[at..].copy_from_slice(&made_up);
-        let error = Handle::open(&URL_SAFE_NO_PAD.encode(forged), &seals()).unwrap_err();
-        assert_eq!(error, HandleError::WrongSeal);
+        let sealed = SealedText::decode(&text).unwrap();
+        let forged = sealed_text(sealed.body(), &[9; 32]);
+        let error = Handle::open(&forged, &seals()).unwrap_err();
+        assert_eq!(error, SealError::WrongSeal.into());
     }
 
     #[test]
@@ -460,13 +366,13 @@ mod tests {
         let id = BaseId(1);
         assert_eq!(
             Handle::open(&text, &lacks),
-            Err(HandleError::UnknownBase { id })
+            Err(SealError::UnknownBase { id }.into())
         );
         let unread = Seals::new(vec![("a".parse().unwrap(), None), identity(2, "b")]);
         let bases = "a".to_owned();
         assert_eq!(
             Handle::open(&text, &unread),
-            Err(HandleError::Unidentified { bases })
+            Err(SealError::Unidentified { bases }.into())
         );
         // The second base directory of a handle is needed too.
         let two = some_handle(2).seal(&seals()).unwrap();
@@ -474,25 +380,23 @@ mod tests {
         let id = BaseId(2);
         assert_eq!(
             Handle::open(&two, &lacks),
-            Err(HandleError::UnknownBase { id })
+            Err(SealError::UnknownBase { id }.into())
         );
     }
 
     #[test]
     fn after_a_rotation_the_new_key_seals_and_the_previous_one_still_opens() {
         let old = seals();
-        let identity = old.0[0].1.clone().unwrap().rotated([3; 32]);
-        let new = Seals::new(vec![
-            ("a".parse().unwrap(), Some(Arc::new(identity))),
-            old.0[1].clone(),
-        ]);
+        let (name, first) = identity(1, "a");
+        let rotated = first.unwrap().rotated([3; 32]);
+        let new = Seals::new(vec![(name, Some(Arc::new(rotated))), identity(2, "b")]);
         let handle = some_handle(3);
         let before = handle.seal(&old).unwrap();
         assert_eq!(Handle::open(&before, &new).unwrap(), handle);
         let after = handle.seal(&new).unwrap();
         let base = "a".parse().unwrap();
-        let unknown = HandleError::UnknownKey { base, number: 2 };
-        assert_eq!(Handle::open(&after, &old), Err(unknown));
+        let unknown = SealError::UnknownKey { base, number: 2 };
+        assert_eq!(Handle::open(&after, &old), Err(unknown.into()));
         assert_eq!(Handle::open(&after, &new).unwrap(), handle);
     }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::error::CatalogError;
-use super::handle::{Handle, HandleError, Seals};
+use super::handle::{Handle, HandleError, SealError, Seals};
 use super::load::{FooterLoader, LoadedFooters};
 use super::plan::{self, KnownSegment};
 use super::prefetch::Prefetch;
@@ -53,6 +53,18 @@ pub struct CommittedAttempt {
     pub attempt: TaskAttempt,
     /// From its commit record.
     pub totals: Totals,
+    /// The segment that holds the commit record.
+    pub segment: SegmentId,
+}
+
+/// A segment of an exchange, for display.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentSummary {
+    pub address: SegmentAddress,
+    /// Bytes of the object.
+    pub size: u64,
+    /// When it was sealed, by the clock of the daemon that wrote it, in milliseconds since 1970.
+    pub sealed_millis: u64,
 }
 
 /// The content of an exchange, for display.
@@ -60,8 +72,8 @@ pub struct CommittedAttempt {
 pub struct ExchangeSummary {
     /// Committed attempts, by task, then attempt.
     pub committed: Vec<CommittedAttempt>,
-    /// Segments with their sizes in bytes.
-    pub segments: Vec<(SegmentAddress, u64)>,
+    /// Segments, by id.
+    pub segments: Vec<SegmentSummary>,
 }
 
 /// Which attempts a plan is for.
@@ -147,13 +159,20 @@ impl Catalog {
     pub async fn open_handle(&self, text: &str) -> Result<Handle, HandleError> {
         let opened = Handle::open(text, &self.seals());
         match &opened {
-            Err(HandleError::UnknownKey { base, .. }) => {
+            Err(HandleError::Seal(SealError::UnknownKey { base, .. })) => {
                 self.storage.refresh_identity(Some(base)).await;
             }
-            Err(HandleError::Unidentified { .. }) => self.storage.refresh_identity(None).await,
+            Err(HandleError::Seal(SealError::Unidentified { .. })) => {
+                self.storage.refresh_identity(None).await;
+            }
             _ => return opened,
         }
         Handle::open(text, &self.seals())
+    }
+
+    /// Changes the size above which footers are refused.
+    pub fn set_max_footer_size(&self, most: u64) {
+        self.footers.set_max_footer_size(most);
     }
 
     /// Bytes of cached footers.
@@ -184,12 +203,24 @@ impl Catalog {
         let (listed, known) = self.load_all(exchange).await?;
         let committed = plan::committed(&known.segments)
             .into_iter()
-            .map(|(attempt, (_, record))| CommittedAttempt {
+            .map(|(attempt, (segment, record))| CommittedAttempt {
                 attempt,
                 totals: record.totals,
+                segment,
             })
             .collect();
-        let segments = listed.into_iter().map(|l| (l.address, l.size)).collect();
+        let sealed: BTreeMap<_, _> = known
+            .segments
+            .iter()
+            .map(|found| (found.address.segment, found.footer.sealed_millis))
+            .collect();
+        let segments = listed.into_iter().map(|listed| SegmentSummary {
+            // All that were listed are known, or this would have failed.
+            sealed_millis: sealed.get(&listed.address.segment).copied().unwrap_or(0),
+            address: listed.address,
+            size: listed.size,
+        });
+        let segments = segments.collect();
         Ok(ExchangeSummary {
             committed,
             segments,

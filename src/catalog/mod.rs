@@ -16,5 +16,7 @@ mod prefetch;
 pub use self::error::CatalogError;
 pub use self::from_memory::MemoryPlan;
 pub use self::look::Look;
-pub use self::lookup::{Catalog, CommittedAttempt, ExchangeSummary, PlannedHandle, Selection};
+pub use self::lookup::{
+    Catalog, CommittedAttempt, ExchangeSummary, PlannedHandle, SegmentSummary, Selection,
+};
 pub use crate::segment::footer::Totals;

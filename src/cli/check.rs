@@ -9,6 +9,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::progress::Progress;
 use super::{failure, print};
 use crate::app;
 use crate::config::{BaseDirectoryConfig, BaseUri, Loaded, Origin, units};
@@ -30,7 +31,9 @@ pub(super) fn check(loaded: Loaded) -> Result<ExitCode, ExitCode> {
     let bases = &loaded.config.base_directories;
     let storage = Storage::open_with(bases, Identification::Require, &system).map_err(failure)?;
     let missing = missing_folders(bases);
+    let probing = Progress::spinner(format!("probing {} base directories", bases.len()));
     let statuses = runtime.block_on(storage.probe());
+    drop(probing);
     for folder in missing {
         // Not if something is in it by now, which is not ours to remove.
         let _ = std::fs::remove_dir(folder);

@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
+use super::progress::{self, Progress};
 use super::{ConfigArgs, EXIT_USAGE, failure, print};
 use crate::config::{Config, InvalidValue, units};
 use crate::gc::one_shot::{GcEntry, GcOptions, GcOutcome, GcReport, collect_once};
@@ -49,7 +50,11 @@ pub(super) fn gc(args: GcArgs) -> Result<ExitCode, ExitCode> {
         ExitCode::from(EXIT_USAGE)
     })?;
     let dry_run = args.dry_run;
-    let options = GcOptions { watch, dry_run };
+    let options = GcOptions {
+        watch,
+        announcement: config.lease.announcement_timeout,
+        dry_run,
+    };
     let runtime = tokio::runtime::Runtime::new().map_err(failure)?;
     let report = runtime.block_on(run(&config, options)).map_err(failure)?;
     print(&match args.json {
@@ -83,7 +88,9 @@ fn watch_time(given: Option<&str>, lease: Duration) -> Result<Duration, InvalidV
 async fn run(config: &Config, options: GcOptions) -> Result<GcReport, StorageError> {
     let runtime = Runtime::system();
     let storage = Storage::open_with(&config.base_directories, Identification::Require, &runtime)?;
+    let probing = Progress::spinner("probing the base directories");
     let mut statuses = storage.probe().await.into_iter();
+    drop(probing);
     // What is full has to be emptied.
     if let Some(broken) = statuses.find(|status| !status.healthy && !status.full) {
         return Err(StorageError {
@@ -107,18 +114,30 @@ async fn run(config: &Config, options: GcOptions) -> Result<GcReport, StorageErr
     }
 }
 
-/// Prints from time to time how much of the watch is over: it takes as long as a lease.
+/// Tells how much of the watch is over, as it takes as long as a lease: with a bar on a terminal,
+/// and from time to time elsewhere.
 async fn report_progress(watch: Duration, runtime: &Runtime) -> Infallible {
     let started = runtime.clock.now();
+    if progress::is_visible() {
+        let bar = Progress::seconds(watch, "watching");
+        loop {
+            runtime.clock.sleep(Duration::from_secs(1)).await;
+            let elapsed = runtime.clock.now() - started;
+            bar.set(elapsed.min(watch).as_secs());
+            if elapsed > watch {
+                bar.message("removing, or waiting for the last ones");
+            }
+        }
+    }
     let interval = (watch / 15).clamp(Duration::from_secs(1), Duration::from_secs(60));
     loop {
         runtime.clock.sleep(interval).await;
         let elapsed = runtime.clock.now() - started;
-        eprintln!("stopover: {}", progress(elapsed, watch));
+        eprintln!("stopover: {}", watched(elapsed, watch));
     }
 }
 
-fn progress(elapsed: Duration, watch: Duration) -> String {
+fn watched(elapsed: Duration, watch: Duration) -> String {
     let whole = |time: Duration| units::format_duration(Duration::from_secs(time.as_secs()));
     match elapsed < watch {
         true => format!(
@@ -261,7 +280,7 @@ mod tests {
     #[test]
     fn progress_says_how_much_of_the_watch_is_over() {
         let watch = Duration::from_secs(900);
-        let of = |seconds: u64| progress(Duration::from_millis(seconds * 1000 + 7), watch);
+        let of = |seconds: u64| watched(Duration::from_millis(seconds * 1000 + 7), watch);
         assert_eq!(of(60), "watched 1m of 15m");
         assert!(of(901).contains("watched 15m 1s; removing"), "{}", of(901));
     }

@@ -1,8 +1,9 @@
-//! `stopover inspect`: prints the footer of one segment, or an object that describes the fleet, as
-//! text or JSON.
+//! `stopover inspect`: prints the footer of one segment, an object that describes the fleet, or
+//! what the base directories hold of an exchange, as text or JSON.
 //!
-//! Does: fetch the tail of a file or object and decode it. Does not: read pages, or know an offset
-//! (`segment` does). Invariant: only what passed every check of the format is printed.
+//! Does: tell by its name what is meant, fetch the tail of a file or object and decode it. Does
+//! not: read pages, or know an offset (`segment` does). Invariant: only what passed every check of
+//! the format is printed.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -12,29 +13,26 @@ use std::process::ExitCode;
 use bytes::Bytes;
 use clap::Args;
 
-use super::inspect_fleet::{FleetObject, FleetObjectError};
+use super::inspect_exchange::inspect_exchange;
+use super::inspect_fleet::FleetObject;
+use super::inspect_footer::{InspectError, read_footer};
 use super::inspect_text::{Inspected, as_json, as_text};
 use super::{ConfigArgs, print};
 use crate::config::{BaseDirectoryConfig, Config};
 use crate::id::{ExchangeId, SegmentAddress};
 use crate::runtime::Runtime;
-use crate::segment::error::FormatError;
-use crate::segment::footer::Footer;
-use crate::segment::layout::{TRAILER_LEN, Trailer};
-use crate::storage::{Identification, Storage, StorageError, Tail};
+use crate::storage::{Identification, Storage, Tail};
 use crate::store::keys::{self, Key, OwnObject};
-
-/// Bytes fetched first; they contain the footer of most segments.
-const FIRST_TAIL: u64 = 128 << 10;
 
 /// Arguments of `inspect`.
 #[derive(Args)]
 pub(super) struct InspectArgs {
-    /// A segment, or the identity, members or sweeper of a base directory: a path, or the URI of an
-    /// object such as s3://bucket/prefix/v2/segments/…/….seg or s3://bucket/prefix/v2/sweeper.
+    /// An exchange, by its id: what the configured base directories hold of it, without a daemon.
+    /// Or a segment, or the identity, members or sweeper of a base directory: a path, or the URI of
+    /// an object such as s3://bucket/prefix/v2/segments/…/….seg or s3://bucket/prefix/v2/sweeper.
     /// Options and credentials are those of the configured base directory that contains it, or else
     /// come from the environment
-    #[arg(value_name = "OBJECT-OR-FILE")]
+    #[arg(value_name = "EXCHANGE|OBJECT|FILE")]
     what: String,
     /// Print JSON
     #[arg(long)]
@@ -46,32 +44,15 @@ pub(super) struct InspectArgs {
     config: ConfigArgs,
 }
 
-/// Why a segment cannot be inspected.
-#[derive(Debug, thiserror::Error)]
-enum InspectError {
-    #[error(
-        "an object is named as BASE-DIRECTORY/v2/segments/HASH-EXCHANGE/SEGMENT.seg, or \
-         BASE-DIRECTORY/v2/ and identity, members or sweeper"
-    )]
-    UnknownName,
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-    #[error(transparent)]
-    Malformed(#[from] FormatError),
-    #[error(transparent)]
-    FleetObject(#[from] FleetObjectError),
-    #[error("it changed while it was being read: try again")]
-    Changed,
-}
-
 /// Prints the footer.
 ///
 /// # Errors
 /// The exit code; the reason has been printed to stderr.
 pub(super) fn inspect(args: InspectArgs) -> Result<ExitCode, ExitCode> {
     let (what, blocks) = (&args.what, args.blocks);
+    if let Some(exchange) = exchange_id(what) {
+        return inspect_exchange(&exchange, args.json, &args.config.load()?.config);
+    }
     if let Some(key) = fleet_key(what) {
         let fetched = match local_path(what) {
             Some(path) => std::fs::read(path).map(Bytes::from).map_err(Into::into),
@@ -95,6 +76,12 @@ pub(super) fn inspect(args: InspectArgs) -> Result<ExitCode, ExitCode> {
         false => as_text(&found, blocks),
     });
     Ok(ExitCode::SUCCESS)
+}
+
+/// The exchange that is meant, unless there is a file of this name.
+fn exchange_id(what: &str) -> Option<ExchangeId> {
+    let exchange = what.parse().ok()?;
+    (!Path::new(what).exists()).then_some(exchange)
 }
 
 fn refused(what: &str, why: &InspectError) -> ExitCode {
@@ -126,7 +113,7 @@ fn local_path(what: &str) -> Option<PathBuf> {
 fn inspect_file(path: &Path) -> Result<Inspected, InspectError> {
     let mut file = File::open(path)?;
     let size = file.metadata()?.len();
-    read_footer(|max| {
+    let tail = async |max: u64| {
         let length = max.min(size);
         let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
         file.seek(SeekFrom::Start(size - length))?;
@@ -135,7 +122,8 @@ fn inspect_file(path: &Path) -> Result<Inspected, InspectError> {
             bytes: bytes.into(),
             object_size: size,
         })
-    })
+    };
+    futures::executor::block_on(read_footer(tail))
 }
 
 fn inspect_object(uri: &str, config: &Config) -> Result<Inspected, InspectError> {
@@ -148,7 +136,9 @@ fn inspect_object(uri: &str, config: &Config) -> Result<Inspected, InspectError>
         base: base.name.clone(),
         segment,
     };
-    read_footer(|max| Ok(runtime.block_on(storage.get_tail(&address, max))?))
+    runtime.block_on(read_footer(async |max| {
+        Ok(storage.get_tail(&address, max).await?)
+    }))
 }
 
 /// Opens the base directory of this URI, with the options of a configured one.
@@ -178,28 +168,6 @@ fn locate(uri: &str) -> Result<(String, ExchangeId, crate::id::SegmentId), Inspe
         Some(OwnObject::Segment(exchange, segment)) => Ok((base.to_owned(), exchange, segment)),
         _ => Err(InspectError::UnknownName),
     }
-}
-
-/// Fetches the tail, and again if the footer is longer than the first fetch.
-fn read_footer(
-    mut tail: impl FnMut(u64) -> Result<Tail, InspectError>,
-) -> Result<Inspected, InspectError> {
-    let mut last = tail(FIRST_TAIL)?;
-    let trailer = Trailer::decode(&last.bytes, last.object_size)?;
-    let wanted = u64::from(trailer.footer_length) + TRAILER_LEN as u64;
-    if wanted > last.bytes.len() as u64 {
-        last = tail(wanted)?;
-    }
-    let end = last.bytes.len() - TRAILER_LEN;
-    let start = end
-        .checked_sub(trailer.footer_length as usize)
-        .ok_or(InspectError::Changed)?;
-    let footer = Footer::decode(&last.bytes[start..end], &trailer)?;
-    Ok(Inspected {
-        size: last.object_size,
-        footer_length: trailer.footer_length,
-        footer,
-    })
 }
 
 #[cfg(test)]
@@ -270,6 +238,15 @@ mod tests {
             "s3://b/v2/segments/78cc-q/x.seg",
         ] {
             assert_eq!(fleet_key(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_an_exchange_unless_a_file_has_this_name() {
+        let id = "20261128_091503_00001_abcde-67e55044-10b1-426f-9247-bb680e5fe0c8";
+        assert_eq!(exchange_id(id).unwrap().as_str(), id);
+        for other in ["src", GOLDEN, "s3://bucket/v2/sweeper"] {
+            assert_eq!(exchange_id(other), None, "{other}");
         }
     }
 

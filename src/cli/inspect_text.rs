@@ -3,12 +3,11 @@
 //! Does: format it. Does not: fetch or decode it. Invariant: both forms carry the same facts.
 
 use std::fmt::Write;
-use std::time::{Duration, UNIX_EPOCH};
 
-use bytesize::ByteSize;
 use serde::Serialize;
 use serde_json::json;
 
+use super::table::{size, utc};
 use crate::segment::blocks::BlockEntry;
 use crate::segment::footer::{CommitRecord, Footer};
 use crate::segment::layout::FORMAT_VERSION;
@@ -67,7 +66,7 @@ pub(super) fn as_text(found: &Inspected, blocks: bool) -> String {
     let _ = writeln!(
         out,
         "size      {} ({} bytes), of which footer {} bytes, format version {FORMAT_VERSION}",
-        rounded(found.size),
+        size(found.size),
         found.size,
         found.footer_length
     );
@@ -77,7 +76,7 @@ pub(super) fn as_text(found: &Inspected, blocks: bool) -> String {
         footer.blocks.len(),
         footer.sinks.len(),
         sums.len(),
-        rounded(page_bytes)
+        size(page_bytes)
     );
     let _ = writeln!(out, "\ncommits   {}", footer.commits.len());
     for commit in &footer.commits {
@@ -185,22 +184,6 @@ fn block_json(footer: &Footer, block: &BlockEntry) -> serde_json::Value {
         "length": block.length(),
         "checksum": block.checksum,
     })
-}
-
-fn rounded(bytes: u64) -> impl std::fmt::Display {
-    ByteSize(bytes).display().iec()
-}
-
-/// RFC 3339, which ends with the year 9999; the footer of a segment may claim more.
-fn utc(millis: u64) -> String {
-    const END_OF_9999: u64 = 253_402_300_799_999;
-    match millis {
-        0..=END_OF_9999 => {
-            let time = UNIX_EPOCH + Duration::from_millis(millis);
-            humantime::format_rfc3339_millis(time).to_string()
-        }
-        _ => format!("{millis} ms after 1970"),
-    }
 }
 
 #[cfg(test)]

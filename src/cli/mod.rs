@@ -4,50 +4,53 @@
 //! Invariant: stdout carries only the requested output; errors and logs go to stderr.
 
 mod check;
+mod client_tls;
+mod daemon_client;
+mod exchange;
+mod exchange_view;
+mod exchanges;
+mod exit_codes;
 mod gc;
+mod generate;
 mod health;
-mod health_tls;
 mod import;
 mod init;
 mod inspect;
+mod inspect_exchange;
 mod inspect_fleet;
+mod inspect_footer;
 mod inspect_text;
 mod members;
 mod process;
+mod progress;
+mod reload;
 mod serve;
 mod supervisor;
+mod table;
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use exit_codes::{EXIT_SINKS_LOST, EXIT_USAGE};
 
 use crate::config::{ConfigErrors, Environment, Flags, Loaded, cloud_variables, draft, load};
 use crate::runtime::Runtime;
-use crate::store::open::review;
+use crate::store::open::check_bases;
 use crate::telemetry::logs::printable;
-
-/// Invalid arguments or configuration; a retry does not help.
-pub const EXIT_USAGE: u8 = 2;
-
-/// A daemon stopped on request, but some sinks had not finished by then.
-pub const EXIT_SINKS_LOST: u8 = 3;
-
-const EXIT_CODES: &str = "\
-Exit codes:
-  0  success (serve: it stopped on request, and no sink was cut off)
-  1  failure: a base directory or the network failed, or the inspected object is damaged
-  2  invalid arguments or configuration
-  3  serve: it stopped on request, but cut off open sinks; their tasks will run again";
 
 const CONFIGURATION: &str = "\
 Every setting can be given in the configuration file, as environment variable
 STOPOVER_SECTION__KEY (STOPOVER_SEGMENT__TARGET_SIZE=32MiB) or with --set. Flags override the
 environment, the environment overrides the file. docs/configuration.md lists all settings.";
 
+/// With the commit and its date, where the build knows them.
+const VERSION: &str = env!("BUILT_VERSION");
+
 #[derive(Parser)]
-#[command(name = "stopover", version, about, long_about = None, after_help = EXIT_CODES)]
+#[command(name = "stopover", version = VERSION, about, long_about = None)]
 #[command(
     subcommand_required = true,
     arg_required_else_help = true,
@@ -64,14 +67,24 @@ enum Command {
     ///
     /// Once it serves, it prints one line on stdout: "listening on http://ADDRESS:PORT" (or https).
     /// On SIGTERM or SIGINT it accepts no new sinks, waits up to server.drain_timeout for open ones
-    /// to finish, and exits: with 3 if it had to cut some off. On SIGHUP it reloads tokens and
-    /// certificates, and logs which other settings were edited.
+    /// to finish, and exits: with 3 if it had to cut some off. On SIGHUP it reads its
+    /// configuration, tokens and certificates again, and logs what it took over and what needs a
+    /// restart.
     #[command(after_help = CONFIGURATION)]
     Serve(ConfigArgs),
     /// Validate the configuration, probe each base directory, and print the result
     #[command(after_help = CONFIGURATION)]
     Check(ConfigArgs),
-    /// Print the footer of a segment: its sinks, partitions and commit records
+    /// List the exchanges of a running daemon's base directories
+    ///
+    /// Shows size, age, what is left of the lease, and the base directories of each. Needs a token
+    /// with scope admin where tokens are configured.
+    Exchanges(exchanges::ExchangesArgs),
+    /// Show one exchange: segments, attempts, sizes, and which daemons wrote it
+    Exchange(exchange::ExchangeArgs),
+    /// Print what the base directories hold of an exchange, or the footer of a segment
+    ///
+    /// Needs no daemon.
     Inspect(inspect::InspectArgs),
     /// Collect the exchanges of a dead cluster, where no daemon runs, after watching for a lease
     ///
@@ -98,6 +111,15 @@ enum Command {
     Import(import::ImportArgs),
     /// Check whether a daemon is alive or ready; for container health checks without curl
     Health(health::HealthArgs),
+    /// Make a running daemon read its configuration again, as SIGHUP does
+    ///
+    /// Prints what it took over and what needs a restart. A configuration with a problem changes
+    /// nothing. Needs a token with scope admin where tokens are configured.
+    Reload(reload::ReloadArgs),
+    /// Print completions for a shell
+    Completions(generate::CompletionsArgs),
+    /// Print the manual page, or write one for each command
+    Man(generate::ManArgs),
 }
 
 /// Arguments that select and override the configuration.
@@ -126,17 +148,7 @@ impl ConfigArgs {
     /// options, and prints all problems together.
     fn load(self) -> Result<Loaded, ExitCode> {
         let mut draft = draft(&self.flags(), &Environment::of_process());
-        let bases = &draft.loaded.config.base_directories;
-        let review = review(bases, &cloud_variables(), &Runtime::system());
-        draft.loaded.notices.extend(review.notices);
-        for (base, fault) in review.faults {
-            let option = fault.option.as_deref().unwrap_or("uri");
-            let what = match &fault.option {
-                Some(_) => fault.reason.to_string(),
-                None => format!("{}: {}", fault.object, fault.reason),
-            };
-            draft.refuse_option(base, option, what);
-        }
+        check_bases(&mut draft, &cloud_variables(), &Runtime::system());
         draft.finish().map_err(report_problems)
     }
 
@@ -161,9 +173,24 @@ fn report_problems(errors: ConfigErrors) -> ExitCode {
     ExitCode::from(EXIT_USAGE)
 }
 
+/// The definition of the command line.
+fn command() -> clap::Command {
+    let command = Cli::command().after_help(exit_codes::help());
+    command.mut_subcommands(|sub| {
+        let codes = exit_codes::help_of(sub.get_name());
+        let help = match sub.get_after_help() {
+            Some(help) => format!("{help}\n\n{codes}"),
+            None => codes,
+        };
+        sub.after_help(help)
+    })
+}
+
 /// Runs the program with the arguments of the process.
 pub fn run() -> ExitCode {
-    let result = match Cli::parse().command {
+    let matches = command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let result = match cli.command {
         Command::Serve(args) => args.load().and_then(serve::serve),
         Command::Check(args) => args.load().and_then(check::check),
         Command::Inspect(args) => inspect::inspect(args),
@@ -172,13 +199,21 @@ pub fn run() -> ExitCode {
         Command::Members(args) => members::members(args),
         Command::Import(args) => import::import(args),
         Command::Health(args) => health::health(args),
+        Command::Exchanges(args) => exchanges::exchanges(args),
+        Command::Exchange(args) => exchange::exchange(args),
+        Command::Reload(args) => reload::reload(args),
+        Command::Completions(args) => Ok(generate::completions(&args, command())),
+        Command::Man(args) => generate::man(&args, command()),
     };
     result.unwrap_or_else(|code| code)
 }
 
-/// Prints to stdout; a closed stdout is ignored.
-fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+/// Prints to stdout; returns whether it is still open. A closed one is no error.
+fn print(text: &str) -> bool {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .is_ok()
 }
 
 /// Prints an error with its causes, and returns the exit code.
@@ -199,11 +234,25 @@ fn failure(error: impl std::error::Error) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_well_formed() {
-        Cli::command().debug_assert();
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_is_documented_and_lists_its_exit_codes() {
+        let page = include_str!("../../docs/command-line.md");
+        for sub in command().get_subcommands() {
+            let name = sub.get_name();
+            let row = format!("| `stopover {name}");
+            assert!(page.contains(&row), "docs/command-line.md lacks {row}");
+            let help = sub.get_after_help().unwrap().to_string();
+            assert!(help.contains("Exit codes:"), "{name}: {help}");
+        }
+        for row in exit_codes::rows() {
+            assert!(page.contains(&row), "docs/command-line.md lacks {row}");
+        }
     }
 
     #[test]

@@ -153,27 +153,29 @@ impl Draft {
 }
 
 impl Loaded {
-    /// The keys whose values have changed since this was loaded, such as by an edit of the file.
-    ///
-    /// # Errors
-    /// All problems of the configuration as it is now.
-    pub fn edited(&self) -> Result<Vec<String>, ConfigErrors> {
-        self.edited_in(&Environment::of_process())
+    /// Reads the configuration again, from where this was read.
+    pub fn again_in(&self, environment: &Environment) -> Draft {
+        draft(&self.flags, environment)
     }
 
-    /// The same in a given environment.
-    ///
-    /// # Errors
-    /// All problems of the configuration as it is now.
-    pub fn edited_in(&self, environment: &Environment) -> Result<Vec<String>, ConfigErrors> {
-        let now = load_in(&self.flags, environment)?;
-        let pairs = self.written.iter().zip(&now.written);
-        let changed = pairs.filter(|(before, now)| before != now);
-        let mut edited: Vec<_> = changed.map(|((name, _), _)| (*name).to_owned()).collect();
-        if self.config.base_directories != now.config.base_directories {
-            edited.push("[[base_directory]]".to_owned());
+    /// The values of all settings as they were written, in the order of the table.
+    pub(super) fn written(&self) -> impl Iterator<Item = &str> {
+        self.written.iter().map(|(_, value)| value.as_str())
+    }
+
+    /// The same as if the values of its configuration had been written.
+    #[cfg(test)]
+    pub(super) fn rewritten(mut self) -> Self {
+        let written = self.settings().map(|(name, value, _)| (name, value));
+        self.written = written.collect();
+        self
+    }
+
+    /// Sets the written value of a setting.
+    pub(super) fn set_written(&mut self, key: &str, value: &str) {
+        for (_, written) in self.written.iter_mut().filter(|(name, _)| *name == key) {
+            value.clone_into(written);
         }
-        Ok(edited)
     }
 
     /// Each setting as `(name, value, origin)`.

@@ -196,6 +196,8 @@ section! {
     LeaseConfig {
         /// How long an exchange must be observed without a renewal before it is collected.
         duration: Duration = Duration::from_secs(900),
+        /// How long the marker of an exchange may be missing after the announcement was answered.
+        announcement_timeout: Duration = Duration::from_secs(60),
         /// Interval between sweeps, and between reads of the sweeper's digest.
         sweep_interval: Duration = Duration::from_secs(60),
     }

@@ -342,7 +342,7 @@ const CRATES: [&str; 14] = [
 ];
 
 /// The modules of this crate.
-pub(super) const MODULES: [&str; 21] = [
+pub(super) const MODULES: [&str; 22] = [
     "api",
     "app",
     "cache",
@@ -359,6 +359,7 @@ pub(super) const MODULES: [&str; 21] = [
     "ingest",
     "memory",
     "read",
+    "reload",
     "runtime",
     "segment",
     "storage",

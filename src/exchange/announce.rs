@@ -1,17 +1,19 @@
 //! Announcing an exchange and renewing its lease: both write its marker.
 //!
 //! Does: decide whether the marker may be written, and write it on the condition that it still is
-//! what the decision was based on. Does not: end leases (`gc`). Invariant: an announcement never
-//! brings back an exchange that was closed or collected.
+//! what the decision was based on; behind the answer if the client says that the exchange is new
+//! (`awaited`). Does not: end leases (`gc`). Invariant: an announcement never brings back an
+//! exchange that was closed or collected.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::descriptor::{Descriptor, ExchangeSpec};
 use super::error::ExchangeError;
 use super::exchanges::Exchanges;
-use super::marker::{self, Announcement, ExchangeSpec};
-use super::status::Status;
+use super::marker;
+use super::status::{MarkerState, Status};
 use crate::id::ExchangeId;
 use crate::storage::{Marker, ObservedMarkers};
 
@@ -22,6 +24,11 @@ const MAX_ANNOUNCE_TRIES: u32 = 8;
 /// What an announcement may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Announce {
+    /// Create only, at once: the client has drawn the id and announces it for the first time. The
+    /// marker is written behind the answer.
+    New,
+    /// The rest of that: answered once the marker is durable.
+    Confirm,
     CreateOrRenew,
     /// Renew only: an exchange that is not open stays so.
     Renew,
@@ -32,8 +39,8 @@ pub enum Announce {
 pub struct Announced {
     /// Whether the exchange is new.
     pub created: bool,
-    /// The exchange's own lease: that of the daemon which created it.
-    pub lease: Duration,
+    /// What was announced: with the lease of the daemon which created the exchange.
+    pub descriptor: Arc<Descriptor>,
 }
 
 /// An announcement that may be written.
@@ -54,12 +61,18 @@ impl Exchanges {
         spec: ExchangeSpec,
         mode: Announce,
     ) -> Result<Announced, ExchangeError> {
-        let (partitions, limit) = (spec.partitions, self.shared.max_partitions);
+        let (partitions, limit) = (spec.partitions, self.max_partitions());
         if partitions == 0 {
             return Err(ExchangeError::NoPartitions);
         }
         if partitions > limit {
             return Err(ExchangeError::TooManyPartitions { partitions, limit });
+        }
+        if mode == Announce::New {
+            return self.announce_new(exchange, spec).await;
+        }
+        if let Some(announced) = self.await_announced(exchange, &spec, mode).await? {
+            return Ok(announced);
         }
         for _ in 0..MAX_ANNOUNCE_TRIES {
             if let Some(announced) = self.try_announce(exchange, &spec, mode).await? {
@@ -68,6 +81,63 @@ impl Exchanges {
         }
         let exchange = exchange.clone();
         Err(ExchangeError::Contended { exchange })
+    }
+
+    /// Announces an exchange that the client says is new. If this daemon knows it, this is a
+    /// repetition: the answer is the same.
+    async fn announce_new(
+        &self,
+        exchange: &ExchangeId,
+        spec: ExchangeSpec,
+    ) -> Result<Announced, ExchangeError> {
+        let new = self.describe(exchange, &spec).await?;
+        let status = self
+            .shared
+            .status
+            .learn(Arc::clone(&new), self.deadline(&new));
+        let Status::Open { descriptor, .. } = status else {
+            return Err(ExchangeError::closed(exchange));
+        };
+        check_spec(exchange, &descriptor.spec, &spec)?;
+        let created = descriptor.number == new.number;
+        if created {
+            self.write_marker(&descriptor);
+        }
+        Ok(Announced {
+            created,
+            descriptor,
+        })
+    }
+
+    /// The rest of an announcement that was answered before its marker was written: waits for the
+    /// marker. `None` if this is none.
+    async fn await_announced(
+        &self,
+        exchange: &ExchangeId,
+        spec: &ExchangeSpec,
+        mode: Announce,
+    ) -> Result<Option<Announced>, ExchangeError> {
+        let (descriptor, marker) = match self.shared.status.get(exchange) {
+            Some(Status::Open { descriptor, marker }) => (descriptor, marker),
+            Some(Status::Closed) => return Err(ExchangeError::closed(exchange)),
+            None => return Ok(None),
+        };
+        let seen = matches!(marker, MarkerState::Seen { .. });
+        if seen && mode != Announce::Confirm {
+            return Ok(None);
+        }
+        check_spec(exchange, &descriptor.spec, spec)?;
+        if mode != Announce::Renew {
+            self.write_marker(&descriptor);
+        }
+        self.wait_for_marker(exchange).await?;
+        if mode == Announce::Renew {
+            return Ok(None);
+        }
+        Ok(Some(Announced {
+            created: false,
+            descriptor,
+        }))
     }
 
     /// Writes the marker once; `None` if another writer changed the marker meanwhile.
@@ -87,8 +157,14 @@ impl Exchanges {
             announced = self.try_create(exchange, spec).await?;
         }
         if announced.is_none() {
+            let new = match mode {
+                Announce::Renew => None,
+                Announce::New | Announce::Confirm | Announce::CreateOrRenew => {
+                    Some(self.describe(exchange, spec).await?)
+                }
+            };
             let (known, markers) = (status.is_some(), storage.observe_markers(exchange).await);
-            let checked = self.check_announce(exchange, spec, mode, known, &markers)?;
+            let checked = self.check_announce(exchange, spec, new.as_ref(), known, &markers)?;
             if !storage
                 .put_marker(exchange, &checked.content, &markers)
                 .await?
@@ -97,7 +173,9 @@ impl Exchanges {
             }
             announced = Some(checked.announced);
         }
-        if !self.confirm_open(exchange, spec.clone()) {
+        if let Some(Announced { descriptor, .. }) = &announced
+            && !self.confirm_open(descriptor)
+        {
             // Closed while the marker was being written: it must not stay.
             storage.remove_exchange(exchange).await?;
             return Err(ExchangeError::closed(exchange));
@@ -105,13 +183,21 @@ impl Exchanges {
         Ok(announced)
     }
 
-    /// The marker of an exchange that this daemon creates.
-    fn new_content(&self, exchange: &ExchangeId, spec: &ExchangeSpec) -> Bytes {
-        let announcement = Announcement {
+    /// Describes an exchange that this daemon creates.
+    async fn describe(
+        &self,
+        exchange: &ExchangeId,
+        spec: &ExchangeSpec,
+    ) -> Result<Arc<Descriptor>, ExchangeError> {
+        let deps = &self.shared.deps;
+        Ok(Arc::new(Descriptor {
+            exchange: exchange.clone(),
             spec: spec.clone(),
-            lease: self.shared.lease,
-        };
-        marker::encode(exchange, &announcement).into()
+            lease: self.shared.terms.lease,
+            announcement: self.shared.terms.announcement,
+            number: deps.runtime.random.next_u64(),
+            set: deps.storage.in_order(exchange).await?,
+        }))
     }
 
     /// Creates the marker of an exchange that is most likely new, in one round trip; `None` if this
@@ -122,12 +208,13 @@ impl Exchanges {
         spec: &ExchangeSpec,
     ) -> Result<Option<Announced>, ExchangeError> {
         let storage = &self.shared.deps.storage;
-        let content = self.new_content(exchange, spec);
-        let Some((others, written)) = storage.create_marker(exchange, &content).await? else {
+        let new = self.describe(exchange, spec).await?;
+        let content = marker::encode(&new).into();
+        let created = storage.create_marker(exchange, &content, new.number);
+        let Some((others, written)) = created.await? else {
             return Ok(None);
         };
-        let mode = Announce::CreateOrRenew;
-        let checked = self.check_announce(exchange, spec, mode, false, &others);
+        let checked = self.check_announce(exchange, spec, Some(&new), false, &others);
         // If another base directory could not be read, the marker stays, as after any put whose
         // answer was lost: the client retries, perhaps through another daemon, and may already have
         // succeeded there.
@@ -138,23 +225,23 @@ impl Exchanges {
         checked.map(|checked| Some(checked.announced))
     }
 
-    /// Checks that an exchange with these markers may be announced.
+    /// Checks that an exchange with these markers may be announced, as `new` if it is.
     /// `known`: whether this daemon had seen it open before it read the markers.
     fn check_announce(
         &self,
         exchange: &ExchangeId,
         spec: &ExchangeSpec,
-        mode: Announce,
+        new: Option<&Arc<Descriptor>>,
         known: bool,
         markers: &ObservedMarkers,
     ) -> Result<Checked, ExchangeError> {
         if let Some(marker) = markers.marker()? {
-            let lease = check_same(exchange, &marker, spec)?;
+            let descriptor = check_same(exchange, &marker, spec)?;
             return Ok(Checked {
                 content: marker.bytes,
                 announced: Announced {
                     created: false,
-                    lease,
+                    descriptor: Arc::new(descriptor),
                 },
             });
         }
@@ -164,37 +251,42 @@ impl Exchanges {
             self.shared.status.report_closed(exchange);
             return Err(ExchangeError::closed(exchange));
         }
-        match mode {
-            Announce::Renew => Err(self.not_found(exchange)),
-            Announce::CreateOrRenew => Ok(Checked {
-                content: self.new_content(exchange, spec),
-                announced: Announced {
-                    created: true,
-                    lease: self.shared.lease,
-                },
-            }),
-        }
+        let Some(new) = new else {
+            return Err(self.not_found(exchange));
+        };
+        Ok(Checked {
+            content: marker::encode(new).into(),
+            announced: Announced {
+                created: true,
+                descriptor: Arc::clone(new),
+            },
+        })
     }
 }
 
-/// Checks that an exchange has these properties; returns its lease.
+/// Checks that an exchange has these properties; returns what was announced.
 fn check_same(
     exchange: &ExchangeId,
     marker: &Marker,
     now: &ExchangeSpec,
-) -> Result<Duration, ExchangeError> {
+) -> Result<Descriptor, ExchangeError> {
     let before = marker::decode(exchange, &marker.bytes);
     let before = before.map_err(|source| ExchangeError::unreadable(exchange, source))?;
-    let Announcement {
-        spec: before,
-        lease,
-    } = before;
-    if before == *now {
-        return Ok(lease);
+    check_spec(exchange, &before.spec, now)?;
+    Ok(before)
+}
+
+fn check_spec(
+    exchange: &ExchangeId,
+    before: &ExchangeSpec,
+    now: &ExchangeSpec,
+) -> Result<(), ExchangeError> {
+    if before == now {
+        return Ok(());
     }
     Err(ExchangeError::Conflict {
         exchange: exchange.clone(),
-        before,
+        before: before.clone(),
         now: now.clone(),
     })
 }

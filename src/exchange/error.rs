@@ -1,8 +1,27 @@
 //! Why an exchange cannot be used.
 
-use super::marker::{ExchangeSpec, MarkerError};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::descriptor::{DescriptorError, ExchangeSpec};
+use super::marker::MarkerError;
 use crate::id::ExchangeId;
 use crate::storage::StorageError;
+
+/// Why the marker of an exchange was not written, or not found.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum MarkerFailure {
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(
+        "no base directory accepted it within lease.announcement_timeout, {} s", limit.as_secs()
+    )]
+    Late { limit: Duration },
+    #[error("the exchange was announced with other properties")]
+    Conflict,
+    #[error("what is stored cannot be decoded")]
+    Damaged,
+}
 
 /// Why an exchange cannot be announced, found or closed.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +60,19 @@ pub enum ExchangeError {
         exchange: ExchangeId,
         source: MarkerError,
     },
+    /// Nothing of the exchange can be acknowledged.
+    #[error("the marker of exchange {exchange} was not written: {failure}")]
+    NotAnnounced {
+        exchange: ExchangeId,
+        failure: Arc<MarkerFailure>,
+    },
+    #[error("the descriptor (header Stopover-Exchange) cannot be used: {0}")]
+    Descriptor(#[from] DescriptorError),
+    #[error("the descriptor (header Stopover-Exchange) is of exchange {described}, not {exchange}")]
+    OtherDescriptor {
+        exchange: ExchangeId,
+        described: ExchangeId,
+    },
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
@@ -49,6 +81,11 @@ impl ExchangeError {
     pub(super) fn closed(exchange: &ExchangeId) -> Self {
         let exchange = exchange.clone();
         Self::Closed { exchange }
+    }
+
+    pub(super) fn not_announced(exchange: &ExchangeId, failure: Arc<MarkerFailure>) -> Self {
+        let exchange = exchange.clone();
+        Self::NotAnnounced { exchange, failure }
     }
 
     pub(super) fn unreadable(exchange: &ExchangeId, source: MarkerError) -> Self {

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::error::ExchangeError;
-use super::status::{Status, StatusCache};
+use super::status::{LateMarker, Status, StatusCache};
 use crate::id::ExchangeId;
 use crate::runtime::Runtime;
 use crate::storage::Storage;
@@ -17,6 +18,17 @@ pub struct ExchangesDeps {
     pub storage: Storage,
 }
 
+/// On which terms this daemon announces exchanges.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// How long an exchange stays open without a renewal.
+    pub lease: Duration,
+    /// How long its marker may be missing after it was announced.
+    pub announcement: Duration,
+    /// The most partitions that it may have.
+    pub max_partitions: u32,
+}
+
 /// The exchanges that the daemons share. Cheap to clone.
 #[derive(Clone)]
 pub struct Exchanges {
@@ -25,18 +37,18 @@ pub struct Exchanges {
 
 pub(super) struct Shared {
     pub(super) deps: ExchangesDeps,
-    pub(super) lease: Duration,
-    pub(super) max_partitions: u32,
+    pub(super) terms: Terms,
+    max_partitions: AtomicU32,
     pub(super) status: StatusCache,
 }
 
 impl Exchanges {
-    /// Exchanges with this lease and at most this many partitions each.
-    pub fn new(deps: ExchangesDeps, lease: Duration, max_partitions: u32) -> Self {
+    /// Exchanges that are announced on these terms.
+    pub fn new(deps: ExchangesDeps, terms: Terms) -> Self {
         let shared = Shared {
             deps,
-            lease,
-            max_partitions,
+            max_partitions: AtomicU32::new(terms.max_partitions),
+            terms,
             status: StatusCache::default(),
         };
         Self {
@@ -44,19 +56,30 @@ impl Exchanges {
         }
     }
 
-    /// Whether this daemon has seen an exchange open, and not closed since.
+    /// Whether this daemon knows an exchange to be open or announced, and not closed since.
     pub(crate) fn is_known_open(&self, exchange: &ExchangeId) -> bool {
         matches!(self.shared.status.get(exchange), Some(Status::Open { .. }))
     }
 
     /// Largest number of partitions of an exchange that this daemon announces.
     pub fn max_partitions(&self) -> u32 {
-        self.shared.max_partitions
+        self.shared.max_partitions.load(Ordering::Relaxed)
+    }
+
+    /// Changes it for announcements from now on.
+    pub fn set_max_partitions(&self, most: u32) {
+        self.shared.max_partitions.store(most, Ordering::Relaxed);
     }
 
     /// Records that an exchange is closed. The caller then releases what this daemon holds of it.
-    pub(crate) fn mark_closed(&self, exchange: &ExchangeId) {
+    /// Returns its marker if that was not seen yet.
+    pub(crate) fn mark_closed(&self, exchange: &ExchangeId) -> Option<LateMarker> {
+        let awaited = self.shared.status.awaited(exchange);
         self.shared.status.mark_closed(exchange);
+        awaited.map(|(descriptor, awaited)| LateMarker {
+            descriptor,
+            until: awaited.until,
+        })
     }
 
     /// Waits until some exchange, closed through another daemon, was found closed by this one;

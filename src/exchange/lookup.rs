@@ -2,36 +2,41 @@
 //!
 //! Does: answer from the status cache or the base directories, and record what was learned. Does
 //! not: release what is held of an exchange that turns out to be closed: it reports it
-//! ([`Exchanges::found_closed`]). Invariant: an error or "unknown" is never answered as "closed".
+//! ([`Exchanges::found_closed`]). Invariant: an error or "unknown" is never answered as "closed",
+//! nor is a marker that may not have been written yet.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-
+use super::descriptor::{Descriptor, DescriptorError, ExchangeSpec};
 use super::error::ExchangeError;
 use super::exchanges::Exchanges;
-use super::marker::{self, ExchangeSpec};
-use super::status::Status;
+use super::marker;
+use super::status::{MarkerState, Status};
 use crate::id::ExchangeId;
 use crate::storage::StorageError;
+use crate::storage::seals::{SealError, Seals};
 
 /// How long an open exchange is assumed to stay open. It is checked after each upload anyway.
 const OPEN_CACHE_TTL: Duration = Duration::from_secs(30);
-/// Markers read at a time by [`Exchanges::list`].
-const MARKER_CONCURRENCY: usize = 16;
 
 impl Exchanges {
     /// The properties of an open exchange; reads the base directories unless this daemon confirmed
-    /// them recently.
+    /// recently that it is open, or learned of it from its descriptor.
     ///
     /// # Errors
     /// The exchange is not open, its marker cannot be decoded, or the store failed.
     pub async fn lookup(&self, exchange: &ExchangeId) -> Result<ExchangeSpec, ExchangeError> {
         let now = self.shared.deps.runtime.clock.now();
-        if let Some(Status::Open { spec, confirmed }) = self.shared.status.get(exchange)
-            && now.duration_since(confirmed) < OPEN_CACHE_TTL
-        {
-            return Ok(spec);
+        if let Some(Status::Open { descriptor, marker }) = self.shared.status.get(exchange) {
+            let suffices = match marker {
+                MarkerState::Seen { confirmed } => now.duration_since(confirmed) < OPEN_CACHE_TTL,
+                MarkerState::Awaited(_) => true,
+                MarkerState::Failed(_) => false,
+            };
+            if suffices {
+                return Ok(descriptor.spec.clone());
+            }
         }
         self.lookup_uncached(exchange).await
     }
@@ -45,7 +50,7 @@ impl Exchanges {
         exchange: &ExchangeId,
     ) -> Result<Option<ExchangeSpec>, ExchangeError> {
         match self.shared.status.get(exchange) {
-            Some(Status::Open { spec, .. }) => Ok(Some(spec)),
+            Some(Status::Open { descriptor, .. }) => Ok(Some(descriptor.spec.clone())),
             Some(Status::Closed) => Err(ExchangeError::closed(exchange)),
             None => Ok(None),
         }
@@ -55,7 +60,8 @@ impl Exchanges {
     /// exchange that another daemon has closed would look like an empty one.
     ///
     /// # Errors
-    /// As [`Exchanges::lookup`].
+    /// As [`Exchanges::lookup`]. One whose marker was not written yet is not found: nothing of it
+    /// was acknowledged.
     pub async fn lookup_uncached(
         &self,
         exchange: &ExchangeId,
@@ -64,10 +70,11 @@ impl Exchanges {
         if matches!(before, Some(Status::Closed)) {
             return Err(ExchangeError::closed(exchange));
         }
+        let known = before.is_some() && self.may_be_missing(exchange).is_none();
         match self.stored(exchange).await? {
-            Some(spec) if self.confirm_open(exchange, spec.clone()) => Ok(spec),
+            Some(found) if self.confirm_open(&found) => Ok(found.spec.clone()),
             Some(_) => Err(ExchangeError::closed(exchange)),
-            None if before.is_some() => {
+            None if known => {
                 self.shared.status.report_closed(exchange);
                 Err(ExchangeError::closed(exchange))
             }
@@ -96,11 +103,20 @@ impl Exchanges {
         if self.is_known_closed(exchange) {
             return Ok(false);
         }
+        let awaited = self.may_be_missing(exchange);
         let open = self.shared.deps.storage.has_marker(exchange).await?;
-        if !open {
-            self.shared.status.report_closed(exchange);
+        if open || awaited.is_some() {
+            return Ok(true);
         }
-        Ok(open)
+        self.shared.status.report_closed(exchange);
+        Ok(false)
+    }
+
+    /// The descriptor of an exchange whose marker need not be there at this moment.
+    fn may_be_missing(&self, exchange: &ExchangeId) -> Option<Arc<Descriptor>> {
+        let (descriptor, awaited) = self.shared.status.awaited(exchange)?;
+        let now = self.shared.deps.runtime.clock.now();
+        (now < awaited.until).then_some(descriptor)
     }
 
     /// Whether this daemon has closed an exchange or found it closed; does no I/O.
@@ -108,36 +124,67 @@ impl Exchanges {
         self.shared.status.is_closed(exchange)
     }
 
-    /// All exchanges of which any object exists, with their properties if their marker can be
-    /// decoded.
-    ///
-    /// # Errors
-    /// [`ExchangeError::Storage`].
-    pub async fn list(&self) -> Result<Vec<(ExchangeId, Option<ExchangeSpec>)>, ExchangeError> {
-        let ids = self.shared.deps.storage.list_exchanges().await?;
-        stream::iter(ids)
-            .map(async |id| match self.stored(&id).await {
-                Ok(spec) => Ok((id, spec)),
-                Err(ExchangeError::Unreadable { .. }) => Ok((id, None)),
-                Err(error) => Err(error),
-            })
-            .buffered(MARKER_CONCURRENCY)
-            .try_collect()
-            .await
-    }
-
-    async fn stored(&self, exchange: &ExchangeId) -> Result<Option<ExchangeSpec>, ExchangeError> {
+    pub(super) async fn stored(
+        &self,
+        exchange: &ExchangeId,
+    ) -> Result<Option<Arc<Descriptor>>, ExchangeError> {
         let Some(found) = self.shared.deps.storage.get_marker(exchange).await? else {
             return Ok(None);
         };
         let decoded = marker::decode(exchange, &found.bytes);
         let announced = decoded.map_err(|source| ExchangeError::unreadable(exchange, source))?;
-        Ok(Some(announced.spec))
+        Ok(Some(Arc::new(announced)))
     }
 
     /// Records that an exchange is open now; `false` if it was closed meanwhile.
-    pub(super) fn confirm_open(&self, exchange: &ExchangeId, spec: ExchangeSpec) -> bool {
+    pub(super) fn confirm_open(&self, descriptor: &Arc<Descriptor>) -> bool {
         let now = self.shared.deps.runtime.clock.now();
-        self.shared.status.confirm_open(exchange, spec, now)
+        self.shared.status.confirm_open(Arc::clone(descriptor), now)
+    }
+
+    /// The text of a descriptor, for the client to send with each request for its exchange.
+    ///
+    /// # Errors
+    /// The key of no base directory of its set is known here.
+    pub fn seal(&self, descriptor: &Descriptor) -> Result<String, ExchangeError> {
+        Ok(descriptor.seal(&self.seals())?)
+    }
+
+    /// Learns what an exchange is from the descriptor that a client sends: without a request to a
+    /// base directory, unless it was sealed with a key that is new here.
+    ///
+    /// # Errors
+    /// No daemon of the fleet sealed it, it is another exchange's, or this daemon lacks the base
+    /// directory.
+    pub async fn learn(&self, exchange: &ExchangeId, text: &str) -> Result<(), ExchangeError> {
+        let descriptor = self.open(text).await?;
+        if descriptor.exchange != *exchange {
+            return Err(ExchangeError::OtherDescriptor {
+                exchange: exchange.clone(),
+                described: descriptor.exchange,
+            });
+        }
+        let until = self.deadline(&descriptor);
+        self.shared.status.learn(Arc::new(descriptor), until);
+        Ok(())
+    }
+
+    async fn open(&self, text: &str) -> Result<Descriptor, DescriptorError> {
+        let opened = Descriptor::open(text, &self.seals());
+        let storage = &self.shared.deps.storage;
+        match &opened {
+            Err(DescriptorError::Seal(SealError::UnknownKey { base, .. })) => {
+                storage.refresh_identity(Some(base)).await;
+            }
+            Err(DescriptorError::Seal(SealError::Unidentified { .. })) => {
+                storage.refresh_identity(None).await;
+            }
+            _ => return opened,
+        }
+        Descriptor::open(text, &self.seals())
+    }
+
+    fn seals(&self) -> Seals {
+        Seals::new(self.shared.deps.storage.identities())
     }
 }

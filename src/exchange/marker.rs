@@ -1,6 +1,6 @@
-//! The content of a marker: the properties of its exchange, its lease, its name and a checksum.
+//! The content of a marker: the descriptor of its exchange as people can read it, and a checksum.
 //!
-//! Pure: an announcement to a line of JSON and back. Does not: store it. Invariant: what decodes
+//! Pure: a descriptor to a line of JSON and back. Does not: store it. Invariant: what decodes
 //! was encoded for that very exchange; a damaged marker, or another exchange's under this name, is
 //! an error.
 
@@ -8,25 +8,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::descriptor::{Descriptor, ExchangeSpec};
 use crate::crc::Checksum;
-use crate::id::ExchangeId;
-
-/// The properties of an exchange, fixed when it is announced.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExchangeSpec {
-    /// Number of output partitions.
-    pub partitions: u32,
-    /// Whether the pages of a partition keep the order in which their sink added them.
-    pub ordered: bool,
-}
-
-/// What a marker says. The lease is the exchange's own: daemons with other settings judge by it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Announcement {
-    pub spec: ExchangeSpec,
-    /// How long the exchange stays open without a renewal, in whole milliseconds.
-    pub lease: Duration,
-}
+use crate::id::{BaseId, ExchangeId};
 
 /// Why the content of a marker cannot be decoded.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +19,8 @@ pub enum MarkerError {
     Json(#[from] serde_json::Error),
     #[error("checksum mismatch")]
     Checksum,
+    #[error("{field} is malformed")]
+    Malformed { field: &'static str },
     #[error("it belongs to exchange {named}")]
     OtherExchange { named: String },
 }
@@ -47,6 +33,9 @@ struct MarkerContent {
     partitions: u32,
     ordered: bool,
     lease_millis: u64,
+    announcement_millis: u64,
+    number: String,
+    set: Vec<String>,
     crc: u32,
 }
 
@@ -57,22 +46,31 @@ impl MarkerContent {
             partitions,
             ordered,
             lease_millis,
+            announcement_millis,
+            number,
+            set,
             crc: _,
         } = self;
+        let set = set.join(",");
         let mut crc = Checksum::default();
-        crc.update(format!("{exchange}\n{partitions}\n{ordered}\n{lease_millis}\n").as_bytes());
+        let fixed = format!("{exchange}\n{partitions}\n{ordered}\n{lease_millis}\n");
+        crc.update(fixed.as_bytes());
+        crc.update(format!("{announcement_millis}\n{number}\n{set}\n").as_bytes());
         crc.value()
     }
 }
 
 /// Encodes the marker of an exchange.
-pub(super) fn encode(exchange: &ExchangeId, announcement: &Announcement) -> Vec<u8> {
-    let Announcement { spec, lease } = announcement;
+pub(super) fn encode(descriptor: &Descriptor) -> Vec<u8> {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let mut content = MarkerContent {
-        exchange: exchange.to_string(),
-        partitions: spec.partitions,
-        ordered: spec.ordered,
-        lease_millis: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
+        exchange: descriptor.exchange.to_string(),
+        partitions: descriptor.spec.partitions,
+        ordered: descriptor.spec.ordered,
+        lease_millis: millis(descriptor.lease),
+        announcement_millis: millis(descriptor.announcement),
+        number: format!("{:016x}", descriptor.number),
+        set: descriptor.set.iter().map(BaseId::to_string).collect(),
         crc: 0,
     };
     content.crc = content.expected_crc();
@@ -83,12 +81,8 @@ pub(super) fn encode(exchange: &ExchangeId, announcement: &Announcement) -> Vec<
 ///
 /// # Errors
 /// The marker is damaged or another exchange's.
-pub(super) fn decode(exchange: &ExchangeId, bytes: &[u8]) -> Result<Announcement, MarkerError> {
+pub(super) fn decode(exchange: &ExchangeId, bytes: &[u8]) -> Result<Descriptor, MarkerError> {
     let content: MarkerContent = serde_json::from_slice(bytes)?;
-    let spec = ExchangeSpec {
-        partitions: content.partitions,
-        ordered: content.ordered,
-    };
     if content.expected_crc() != content.crc {
         return Err(MarkerError::Checksum);
     }
@@ -96,8 +90,22 @@ pub(super) fn decode(exchange: &ExchangeId, bytes: &[u8]) -> Result<Announcement
         let named = content.exchange;
         return Err(MarkerError::OtherExchange { named });
     }
-    let lease = Duration::from_millis(content.lease_millis);
-    Ok(Announcement { spec, lease })
+    let number = u64::from_str_radix(&content.number, 16);
+    let number = number.map_err(|_| MarkerError::Malformed { field: "number" })?;
+    let set = content.set.iter().map(|id| id.parse());
+    let set = set.collect::<Result<Vec<BaseId>, _>>();
+    let set = set.map_err(|_| MarkerError::Malformed { field: "set" })?;
+    Ok(Descriptor {
+        exchange: exchange.clone(),
+        spec: ExchangeSpec {
+            partitions: content.partitions,
+            ordered: content.ordered,
+        },
+        lease: Duration::from_millis(content.lease_millis),
+        announcement: Duration::from_millis(content.announcement_millis),
+        number,
+        set,
+    })
 }
 
 /// The lease that the marker found under an exchange's name tells.
@@ -112,21 +120,26 @@ pub(crate) fn lease_of(exchange: &ExchangeId, content: &[u8]) -> Result<Duration
 mod tests {
     use super::*;
 
-    fn example() -> (ExchangeId, Announcement) {
+    fn example() -> Descriptor {
         let id = "20261123_1_0_ab-67e55044-10b1-426f-9247-bb680e5fe0c8";
-        let spec = ExchangeSpec {
-            partitions: 50,
-            ordered: false,
-        };
-        let lease = Duration::from_millis(900_001);
-        (id.parse().unwrap(), Announcement { spec, lease })
+        Descriptor {
+            exchange: id.parse().unwrap(),
+            spec: ExchangeSpec {
+                partitions: 50,
+                ordered: false,
+            },
+            lease: Duration::from_millis(900_001),
+            announcement: Duration::from_secs(60),
+            number: 7,
+            set: vec![BaseId(1), BaseId(0xFEED)],
+        }
     }
 
     #[test]
     fn a_marker_decodes_under_its_own_name_only() {
-        let (id, announced) = example();
-        let stored = encode(&id, &announced);
-        assert_eq!(decode(&id, &stored).unwrap(), announced);
+        let announced = example();
+        let stored = encode(&announced);
+        assert_eq!(decode(&announced.exchange, &stored).unwrap(), announced);
         let other: ExchangeId = "another".parse().unwrap();
         let refused = decode(&other, &stored).unwrap_err().to_string();
         assert!(
@@ -137,8 +150,8 @@ mod tests {
 
     #[test]
     fn any_flipped_bit_or_missing_byte_of_a_marker_is_detected() {
-        let (id, announced) = example();
-        let stored = encode(&id, &announced);
+        let announced = example();
+        let (id, stored) = (announced.exchange.clone(), encode(&announced));
         for at in 0..stored.len() {
             for bit in 0..8 {
                 let mut damaged = stored.clone();

@@ -1,19 +1,28 @@
 //! What an exchange is and whether it is open.
 //!
-//! Does: announce exchanges and renew their leases ([`announce`]), answer whether an exchange is
-//! open ([`lookup`]), and remember which ones were closed ([`status`]). Does not: know segments, or
+//! Does: describe exchanges ([`descriptor`]), announce them and renew their leases ([`announce`]),
+//! wait for markers ([`awaited`]), answer
+//! whether an exchange is open ([`lookup`]), and remember which ones were closed
+//! ([`status`]). Does not: know segments, or
 //! release what other modules hold of a closed exchange (`gc::close`). Invariant: an exchange that
 //! this daemon knows to be closed is never reopened by it, even by a late request.
 
 mod announce;
+mod awaited;
+pub mod descriptor;
 mod error;
 mod exchanges;
+mod listing;
 mod lookup;
 mod marker;
+mod overview;
 mod status;
 
 pub use self::announce::{Announce, Announced};
-pub use self::error::ExchangeError;
-pub use self::exchanges::{Exchanges, ExchangesDeps};
+pub use self::descriptor::{Descriptor, DescriptorError, ExchangeSpec};
+pub use self::error::{ExchangeError, MarkerFailure};
+pub use self::exchanges::{Exchanges, ExchangesDeps, Terms};
+pub use self::listing::{ExchangePage, ListFilter, overview_of};
+pub use self::marker::MarkerError;
 pub(crate) use self::marker::lease_of;
-pub use self::marker::{ExchangeSpec, MarkerError};
+pub use self::overview::{BaseShare, ExchangeOverview, ExchangeState, MarkerView};

@@ -38,7 +38,11 @@ impl Closing {
     /// [`ExchangeError::Storage`]; another call, or the sweeper, removes what is left.
     pub async fn close(&self, exchange: &ExchangeId) -> Result<u64, ExchangeError> {
         let known = self.exchanges.is_known_open(exchange);
-        self.mark_and_release(exchange);
+        let late = self.exchanges.mark_closed(exchange);
+        self.release(exchange);
+        if let Some(late) = late {
+            self.exchanges.remove_late_marker(late);
+        }
         let removed = self.exchanges.remove(exchange).await?;
         if known || removed > 0 {
             self.metrics.exchanges_closed.inc();

@@ -332,7 +332,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::exchange::{Announce, ExchangeSpec, Exchanges, ExchangesDeps};
+    use crate::exchange::{Announce, ExchangeSpec, Exchanges, ExchangesDeps, Terms};
     use crate::id::{BaseName, DaemonId, SegmentId};
     use crate::storage::Result as StorageResult;
     use crate::store::local::{LocalStore, WriteMode};
@@ -366,7 +366,12 @@ mod tests {
             runtime: runtime.clone(),
             storage: storage.clone(),
         };
-        let exchanges = Exchanges::new(deps, LEASE, 100);
+        let terms = Terms {
+            lease: LEASE,
+            announcement: LEASE,
+            max_partitions: 100,
+        };
+        let exchanges = Exchanges::new(deps, terms);
         (storage, exchanges, runtime)
     }
 

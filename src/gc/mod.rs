@@ -15,3 +15,11 @@ pub mod one_shot;
 mod release;
 pub mod sweep;
 mod sweeper_lease;
+
+use std::time::Duration;
+
+/// How long segments without a marker must be watched before they are orphans. The marker of an
+/// exchange may appear within `announcement` after its announcement, later than its first segment.
+pub(crate) fn orphan_watch(announcement: Duration) -> Duration {
+    announcement * 2
+}

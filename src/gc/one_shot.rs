@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::collect::{Collected, Collector, Inspection, Lease, Observation};
 use super::lease_tracker::{LeaseState, Verdict};
+use super::orphan_watch;
 use crate::config::units::format_duration;
 use crate::id::ExchangeId;
 use crate::runtime::Runtime;
@@ -18,6 +19,8 @@ use crate::storage::{ForeignFolder, Inventory, ListedExchange, Storage, StorageE
 /// Inspections during a watch.
 const INSPECTIONS: u32 = 16;
 /// After this many times the watch, exchanges that are not decided are reported as undetermined.
+/// The time that successful inspections take does not count: lists of a large bucket may take
+/// longer than the watch.
 const MAX_WATCHES: u32 = 3;
 
 /// What `stopover gc` was asked to do.
@@ -25,6 +28,8 @@ const MAX_WATCHES: u32 = 3;
 pub struct GcOptions {
     /// How long an exchange must not be renewed before it is removed.
     pub watch: Duration,
+    /// How long the marker of an exchange may be missing after its announcement.
+    pub announcement: Duration,
     /// Report what would be removed, and remove nothing.
     pub dry_run: bool,
 }
@@ -67,6 +72,12 @@ pub enum Obstacle {
         format_duration(*.lease), format_duration(*.watch), format_duration(*.lease / 2)
     )]
     LongerLease { lease: Duration, watch: Duration },
+    #[error(
+        "it has no marker, and {} are too short to tell that none is being written: watch for at \
+         least {}",
+        format_duration(*.watch), format_duration(*.needed)
+    )]
+    PerhapsAnnounced { watch: Duration, needed: Duration },
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
@@ -128,10 +139,14 @@ pub async fn collect_once(
         run.undecided.insert(inspection.exchange.clone(), obstacle);
         run.handle(inspection, true).await?;
     }
-    let deadline = runtime.clock.now() + options.watch * MAX_WATCHES;
-    while !run.undecided.is_empty() && runtime.clock.now() < deadline {
+    let mut left = options.watch * MAX_WATCHES;
+    while !run.undecided.is_empty() && !left.is_zero() {
         runtime.clock.sleep(interval).await;
-        run.inspect().await?;
+        left = left.saturating_sub(interval);
+        let begun = runtime.clock.now();
+        if !run.inspect().await? {
+            left = left.saturating_sub(runtime.clock.now() - begun);
+        }
     }
     for (exchange, obstacle) in std::mem::take(&mut run.undecided) {
         let listed = run.listed.remove(&exchange).unwrap_or_default();
@@ -173,8 +188,8 @@ struct GcRun<'a> {
 }
 
 impl GcRun<'_> {
-    /// Inspects all exchanges once more.
-    async fn inspect(&mut self) -> Result<(), StorageError> {
+    /// Inspects all exchanges once more; returns whether they could be listed.
+    async fn inspect(&mut self) -> Result<bool, StorageError> {
         let inspected = match self.storage.check_members().await {
             Ok(()) => self.collector.inspect_all().await,
             Err(error) => Err(error),
@@ -185,7 +200,7 @@ impl GcRun<'_> {
                 for obstacle in self.undecided.values_mut() {
                     *obstacle = Obstacle::Storage(error.clone());
                 }
-                return Ok(());
+                return Ok(false);
             }
         };
         let undecided: Vec<ExchangeId> = self.undecided.keys().cloned().collect();
@@ -199,7 +214,7 @@ impl GcRun<'_> {
         for inspection in inspections {
             self.handle(inspection, false).await?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Decides an exchange if its inspection allows it.
@@ -230,6 +245,11 @@ impl GcRun<'_> {
                 return Ok(());
             }
         };
+        let needed = orphan_watch(self.options.announcement);
+        if observation.marker == LeaseState::Missing && watch < needed {
+            let outcome = GcOutcome::Undetermined(Obstacle::PerhapsAnnounced { watch, needed });
+            return self.decide(exchange, outcome, &listed).await;
+        }
         *obstacle = Obstacle::NotWritable;
         match observation.verdict {
             Verdict::Expired => self.remove(exchange, observation, &listed).await,

@@ -95,6 +95,19 @@ impl Tokens {
         self.0.len()
     }
 
+    /// The text of the first token with this scope, or else of the first: for a command that sends
+    /// it to the daemon whose file this is.
+    pub fn text_with(&self, scope: Scopes) -> &str {
+        let fitting = self
+            .0
+            .iter()
+            .find(|token| token.grant.scopes.intersects(scope));
+        let token = fitting.or(self.0.first());
+        token.map_or("", |token| {
+            std::str::from_utf8(&token.text).expect("a token is ASCII")
+        })
+    }
+
     /// What the token `given` permits; `None` if it is unknown. Compares with every token, also
     /// after a match. Only the lengths of the tokens affect the time that it takes.
     pub fn find(&self, given: &[u8]) -> Option<Grant> {
@@ -172,6 +185,13 @@ mod tests {
         for other in ["", "read", &FIRST[1..], &format!("{FIRST}x"), "# three"] {
             assert_eq!(scopes(&tokens, other), None, "{other:?}");
         }
+    }
+
+    #[test]
+    fn a_command_sends_the_first_token_that_has_the_scope() {
+        let tokens = tokens(&format!("read {FIRST}\nadmin {SECOND}\n{THIRD}\n")).unwrap();
+        assert_eq!(tokens.text_with(Scopes::ADMIN), SECOND);
+        assert_eq!(tokens.text_with(Scopes::WRITE), THIRD);
     }
 
     #[test]

@@ -128,7 +128,7 @@ impl Ingest {
     }
 
     pub(super) fn check_room(&self, sinks: usize) -> Result<(), IngestError> {
-        let limit = self.shared.max_sinks;
+        let limit = self.shared.limits.get().max_sinks_per_exchange;
         if sinks < limit {
             return Ok(());
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::stored::TooMuchStored;
 use super::types::ClientTotals;
 use crate::catalog::{CatalogError, Totals};
+use crate::exchange::ExchangeError;
 use crate::id::{ExchangeId, SinkId};
 use crate::memory::OverCapacity;
 use crate::segment::frame::FrameError;
@@ -86,6 +87,9 @@ pub enum IngestError {
     IndexTooLarge { length: u64, limit: u64 },
     #[error(transparent)]
     Frame(#[from] FrameError),
+    /// Nothing of the exchange can be acknowledged.
+    #[error(transparent)]
+    Exchange(ExchangeError),
     /// The commit records could not be read.
     #[error(transparent)]
     Catalog(#[from] CatalogError),

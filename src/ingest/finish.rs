@@ -4,6 +4,8 @@
 //! refuses. Does not: seal or upload. Invariant: an attempt is settled once; repeating a request
 //! returns the same result.
 
+use futures::future::join;
+
 use super::error::IngestError;
 use super::service::Ingest;
 use super::sink::{Sink, SinkState};
@@ -12,16 +14,30 @@ use crate::catalog::Totals;
 use crate::id::SinkId;
 
 impl Ingest {
-    /// Makes an attempt durable and settles it; continues even if the caller is dropped.
+    /// Makes an attempt durable and settles it; continues even if the caller is dropped. Returns
+    /// once the marker of the exchange is durable, too: they are written at the same time.
     ///
     /// This daemon may hold only a prefix of the attempt, the rest having gone to another daemon,
     /// and a PUT that failed may have been applied: so the commit records are read before the
     /// finish is refused.
     ///
     /// # Errors
-    /// The claim does not match what arrived, the attempt is unknown, was aborted or failed, or the
-    /// commit records cannot be read.
+    /// The claim does not match what arrived, the attempt is unknown, was aborted or failed, the
+    /// commit records cannot be read, or the marker cannot be written.
     pub async fn finish(
+        &self,
+        sink: &SinkId,
+        claim: Option<ClientTotals>,
+    ) -> Result<Totals, IngestError> {
+        let exchanges = &self.shared.deps.exchanges;
+        let marker = exchanges.wait_for_marker(&sink.exchange);
+        let (finished, marker) = join(self.finish_attempt(sink, claim), marker).await;
+        let totals = finished?;
+        marker.map_err(IngestError::Exchange)?;
+        Ok(totals)
+    }
+
+    async fn finish_attempt(
         &self,
         sink: &SinkId,
         claim: Option<ClientTotals>,

@@ -207,7 +207,7 @@ async fn store(
     memory: Vec<WeakReservation>,
 ) -> Result<SegmentAddress, SinkFailure> {
     let deps = &ingest.shared.deps;
-    let (length, limit) = (image.footer_length, ingest.shared.max_footer_size);
+    let (length, limit) = (image.footer_length, ingest.max_footer_size());
     if length > limit {
         return Err(SinkFailure::FooterTooLarge { length, limit });
     }
@@ -283,6 +283,8 @@ async fn remove_if_closed(ingest: &Ingest, exchange: &SharedExchange) {
             return;
         }
         deps.runtime.clock.sleep(OPEN_CHECK_DELAY).await;
+        // The marker may be written later than this segment. Whatever comes of it is read next.
+        let _ = deps.exchanges.wait_for_marker(id).await;
         exchange.lock().open_check_scheduled = false;
         match deps.exchanges.is_open(id).await {
             Ok(true) => return,

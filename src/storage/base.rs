@@ -131,6 +131,11 @@ impl BaseDirectory {
         self.health.is_healthy()
     }
 
+    /// Whether neither puts nor reads failed last.
+    pub(super) fn works(&self) -> bool {
+        self.health.works()
+    }
+
     /// The store with retries if the base directory works; a minute of retries is wasted on one
     /// that is known to fail.
     pub(super) fn retrying_if_healthy(&self) -> &Arc<dyn Store> {

@@ -55,6 +55,22 @@ impl ListedExchange {
         (!tags.is_empty()).then(|| tags.join(","))
     }
 
+    /// The base directories that have a marker, without those that have a tombstone.
+    pub fn marker_bases(&self) -> impl Iterator<Item = &BaseName> {
+        let markers = self.markers.iter().filter(|marker| !marker.is_tombstone());
+        markers.map(|marker| &marker.base)
+    }
+
+    /// Whether there are tombstones and no marker.
+    pub fn is_claimed(&self) -> bool {
+        !self.markers.is_empty() && !self.has_marker()
+    }
+
+    /// Whether a base directory has a folder of its segments.
+    pub fn has_segments(&self) -> bool {
+        self.has_segments
+    }
+
     /// Whether there is a marker, and not only tombstones.
     pub fn has_marker(&self) -> bool {
         !self.markers.iter().all(ListedMarker::is_tombstone)

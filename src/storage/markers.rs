@@ -21,7 +21,7 @@ use super::facade::Storage;
 use super::listing::ListedExchange;
 use super::placement;
 use super::stored_marker;
-use crate::id::{BaseName, ExchangeId};
+use crate::id::{BaseId, BaseName, ExchangeId};
 use crate::store::keys::{self, Key};
 use crate::store::{Precondition, Versioned, if_found};
 
@@ -171,6 +171,15 @@ impl ObservedMarkers {
         })
     }
 
+    /// The names of the base directories that have a marker.
+    pub fn marker_bases(&self) -> impl Iterator<Item = &str> {
+        let open = self
+            .markers
+            .iter()
+            .filter(|observed| matches!(observed.state, StoredMarker::Open { .. }));
+        open.map(|observed| observed.base.as_str())
+    }
+
     /// What the markers say was announced; usually there is one.
     pub fn contents(&self) -> impl Iterator<Item = Bytes> {
         self.markers
@@ -258,7 +267,8 @@ impl Storage {
     /// Writes the marker of an exchange that probably has none, and observes all base directories
     /// meanwhile instead of before, which saves a round trip. Returns what was observed besides,
     /// and what was written: the caller decides whether it may stay or [`Storage::withdraw_marker`]
-    /// must remove it. `None` if there was a marker: then nothing was written.
+    /// must remove it. `None` if there was a marker: then nothing was written. `number` is that of
+    /// the announcement.
     ///
     /// # Errors
     /// If no base directory accepted it.
@@ -266,8 +276,9 @@ impl Storage {
         &self,
         exchange: &ExchangeId,
         content: &Bytes,
+        number: u64,
     ) -> Result<Option<(ObservedMarkers, WrittenMarker)>> {
-        let bytes = self.new_marker(content);
+        let bytes = stored_marker::marker(content, number);
         let absent = |index: usize| ObservedMarker {
             index,
             base: self.inner.bases[index].name.to_string(),
@@ -288,6 +299,44 @@ impl Storage {
             }
         }
         Ok(Some((observed, WrittenMarker { bytes, base })))
+    }
+
+    /// Writes the marker that an announcement describes, where there is none: always the same
+    /// bytes, into the first of these base directories that accepts them, the healthy ones first.
+    /// Returns whether the marker is there; not if something else is.
+    ///
+    /// # Errors
+    /// If none of them accepted it, or this daemon knows none of them.
+    pub async fn place_marker(
+        &self,
+        exchange: &ExchangeId,
+        content: &Bytes,
+        number: u64,
+        set: &[BaseId],
+    ) -> Result<bool> {
+        let (key, written) = (
+            keys::marker(exchange),
+            stored_marker::marker(content, number),
+        );
+        let indexes = self.indexes_of(set, &key)?;
+        let order = |healthy: &[bool]| placement::healthy_first(indexes.clone(), healthy);
+        let put = |base: Arc<BaseDirectory>| {
+            let (key, written) = (key.clone(), written.clone());
+            async move {
+                let put = base
+                    .store
+                    .put_if(&key, written.clone(), &Precondition::Absent);
+                if put.await? {
+                    return Ok(true);
+                }
+                // Put before, by a request without an answer or by another daemon.
+                let found = if_found(base.store.get_versioned(&key).await)?;
+                Ok(found.is_some_and(|found| found.bytes == written))
+            }
+            .boxed()
+        };
+        let (_, put) = self.put_anywhere(key.as_str(), order, put).await?;
+        Ok(put)
     }
 
     /// Removes what [`Storage::create_marker`] has written, unless it was renewed since. What
@@ -353,7 +402,7 @@ impl Storage {
     }
 
     /// Indexes of the base directories in the order in which an exchange prefers them.
-    fn preferred(&self, exchange: &ExchangeId) -> Vec<usize> {
+    pub(super) fn preferred(&self, exchange: &ExchangeId) -> Vec<usize> {
         let names = self.inner.bases.iter().map(|base| &base.name);
         let mut order = placement::rendezvous(exchange, names);
         order.retain(|index| !self.inner.bases[*index].is_abandoned());

@@ -70,6 +70,20 @@ impl Storage {
         }
     }
 
+    /// The digest of the daemon that sweeps, for people: the first that names its writer. `None` if
+    /// there is none, or none can be read.
+    pub async fn current_digest(&self) -> Option<Digest> {
+        for place in self.digest_places() {
+            if let Ok(Some(stored)) = self.read_digest(place).await
+                && let Ok(digest) = stored.digest
+                && digest.holder.is_some()
+            {
+                return Some(digest);
+            }
+        }
+        None
+    }
+
     /// Writes a digest if the place still is what was read; returns whether it was.
     ///
     /// # Errors

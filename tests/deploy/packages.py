@@ -34,6 +34,7 @@ def debian_package_is_complete():
         if not all(" root/root " in line for line in listed.splitlines()):
             yield f"files of others than root: {listed}"
         yield from unit_problems(root)
+        yield from help_problems(pathlib.Path(root))
         # As the unit runs it, in a folder of its own.
         state = pathlib.Path(root, "var/lib/stopover")
         state.mkdir(parents=True)
@@ -41,6 +42,22 @@ def debian_package_is_complete():
         code, out, error = run(f"{root}/usr/bin/stopover", *arguments, cwd=state, env={})
         if "base directories" not in out:
             yield f"its configuration is not accepted: {out}{error}"
+
+
+def help_problems(root):
+    """What is missing of completions and manual pages below a root folder."""
+    for path, part in [
+        ("bash-completion/completions/stopover", "complete -F"),
+        ("zsh/vendor-completions/_stopover", "#compdef stopover"),
+        ("fish/vendor_completions.d/stopover.fish", "complete -c stopover"),
+    ]:
+        file = root / "usr/share" / path
+        if not file.exists() or part not in file.read_text():
+            yield f"{path} is missing or not a completion"
+    pages = {page.name for page in (root / "usr/share/man/man1").glob("*")}
+    for command in ["", "-serve", "-exchanges", "-inspect"]:
+        if f"stopover{command}.1.gz" not in pages:
+            yield f"the manual page of stopover{command} is missing: {sorted(pages)}"
 
 
 def unit_problems(root):

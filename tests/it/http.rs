@@ -237,31 +237,49 @@ async fn an_exchange_is_announced_listed_shown_and_closed_without_a_trace() {
     let spec = json!({"partitions": 3, "ordered": false});
     let response = server.put_json(&path, &spec).await;
     assert_eq!(response.status(), StatusCode::CREATED);
+    let header = response.headers()["stopover-exchange"].clone();
     let announced: Value = response.json().await.unwrap();
-    let lease = json!({"exchange": id, "partitions": 3, "ordered": false, "lease_seconds": 900});
+    let lease = json!({
+        "exchange": id, "partitions": 3, "ordered": false, "lease_seconds": 900,
+        "descriptor": header.to_str().unwrap(),
+    });
     assert_eq!(announced, lease);
     assert_eq!(ok_json(server.put_json(&path, &spec).await).await, lease);
 
     let written = three_tasks(&server, id).await;
+    let files = base_folder.segments();
+    let sizes = files
+        .iter()
+        .map(|file| std::fs::metadata(file).unwrap().len());
+    let stored: u64 = sizes.sum();
+    let share = json!({"base": "main", "marker": true, "segments": files.len(), "bytes": stored});
     let listed = json!({
-        "exchange": id, "query": "20261123_q", "partitions": 3, "ordered": false,
+        "exchange": id, "query": "20261123_q", "state": "open", "partitions": 3, "ordered": false,
+        "lease_seconds": 900, "bytes": stored, "base_directories": [share],
     });
     let list = ok_json(server.get("/v1/exchanges").await).await;
     assert_eq!(list, json!({"exchanges": [listed]}));
     let shown = ok_json(server.get(&path).await).await;
+    assert_eq!(shown["base_directories"], listed["base_directories"]);
     let bytes: usize = written
         .iter()
         .filter(|p| p.task == 2)
         .map(|p| p.page.len())
         .sum();
     assert_eq!(shown["query"], "20261123_q");
-    assert_eq!(
-        shown["committed"][2],
-        json!({"task": 2, "attempt": 0, "pages": 4, "bytes": bytes})
-    );
     let segments = shown["segments"].as_array().unwrap();
-    assert_eq!(segments.len(), base_folder.segments().len());
+    assert_eq!(segments.len(), files.len());
     assert_eq!(segments[0]["base"], "main");
+    let run = ok_json(server.get("/v1/daemon").await).await["run"].clone();
+    assert!(segments.iter().all(|s| s["daemon"] == run), "{segments:?}");
+    assert!(segments[0]["sealed_millis"].as_u64().unwrap() > 1_700_000_000_000);
+    let mut committed = shown["committed"][2].clone();
+    let holder = committed["segment"].take();
+    assert!(segments.iter().any(|s| s["segment"] == holder), "{shown}");
+    assert_eq!(
+        committed,
+        json!({"task": 2, "attempt": 0, "pages": 4, "bytes": bytes, "segment": null})
+    );
 
     for _ in 0..2 {
         assert_eq!(server.delete(&path).await.status(), StatusCode::NO_CONTENT);
@@ -271,6 +289,50 @@ async fn an_exchange_is_announced_listed_shown_and_closed_without_a_trace() {
     let list = ok_json(server.get("/v1/exchanges").await).await;
     assert_eq!(list, json!({"exchanges": []}));
     server.expect_all_gauges_at_zero().await;
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_list_of_exchanges_comes_in_parts_and_can_be_that_of_one_query() {
+    let base_folder = BaseFolder::new();
+    let server = TestServer::open(&base_folder.config()).await;
+    let uuid = "67e55044-10b1-426f-9247-bb680e5fe0c";
+    let query = "20261123_120000_00001_abcde";
+    for last in 0..3 {
+        server.announce(&format!("{query}-{uuid}{last}"), 1).await;
+    }
+    server.announce("other", 1).await;
+    let names = |list: &Value| -> Vec<String> {
+        let all = list["exchanges"].as_array().unwrap().iter();
+        all.map(|e| e["exchange"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let mut found = Vec::new();
+    let mut path = "/v1/exchanges?limit=3".to_owned();
+    for _ in 0..2 {
+        let list = ok_json(server.get(&path).await).await;
+        found.extend(names(&list));
+        path = format!(
+            "/v1/exchanges?limit=3&after={}",
+            list["next"].as_str().unwrap_or("x")
+        );
+    }
+    let whole = ok_json(server.get("/v1/exchanges").await).await;
+    assert_eq!((found.len(), &found), (4, &names(&whole)));
+    assert_eq!(whole.get("next"), None);
+    let list = ok_json(server.get(&format!("/v1/exchanges?query={query}")).await).await;
+    assert_eq!(names(&list).len(), 3);
+    assert!(list["exchanges"][0]["age_seconds"].is_u64(), "{list}");
+    for bad in [
+        "limit=0",
+        "limit=10001",
+        "after=../x",
+        "query=%41",
+        "other=1",
+    ] {
+        let refused = server.get(&format!("/v1/exchanges?{bad}")).await;
+        assert_eq!(refused.status(), StatusCode::BAD_REQUEST, "{bad}");
+    }
     server.shut_down().await;
 }
 
@@ -352,7 +414,11 @@ async fn a_daemon_describes_its_versions_and_limits_and_refuses_another_protocol
     let info = ok_json(response).await;
     assert_eq!(info["run"], run.to_str().unwrap());
     assert_eq!(info["limits"]["max_page_size"], 12345);
-    assert_eq!(info["base_directories"][0]["name"], "main");
+    let base = &info["base_directories"][0];
+    assert_eq!(base["name"], "main");
+    assert_eq!(base["id"].as_str().unwrap().len(), 16);
+    assert_eq!(base["state"], "active");
+    assert_eq!(info["missing_base_directories"], json!([]));
     assert_eq!(info["advertise"], json!(["http://node-1.trino:7077"]));
     assert_eq!(info["zone"], "zone-1");
 

@@ -40,6 +40,7 @@ fn base(name: &str, folder: &Path) -> BaseDirectoryConfig {
 
 fn with_short_leases(mut config: Config) -> Config {
     config.lease.duration = Duration::from_secs(1);
+    config.lease.announcement_timeout = Duration::from_millis(500);
     config.lease.sweep_interval = Duration::from_millis(100);
     config
 }
@@ -435,6 +436,16 @@ async fn a_daemon_that_lacks_a_base_directory_of_the_fleet_collects_nothing() {
     assert!(why.contains("base directory b"), "{why}");
     let (_, ready) = problem(partial.get("/readyz").await).await;
     assert_eq!(ready["not_collecting"], why);
+    // Clients compare what daemons say of themselves, and ask this one last.
+    let described = ok_json(full.get("/v1/daemon").await).await;
+    let (lacked, in_a) = (
+        &described["base_directories"][1],
+        &described["base_directories"][0],
+    );
+    let described = ok_json(partial.get("/v1/daemon").await).await;
+    assert_eq!(described["base_directories"], json!([in_a]));
+    let missing = json!([{"name": "b", "id": lacked["id"]}]);
+    assert_eq!(described["missing_base_directories"], missing);
     // Once the fleet has given up the other base directory, it is not missed any more.
     let b = "b".parse().unwrap();
     let storage = &full.daemon.storage;
@@ -448,6 +459,8 @@ async fn a_daemon_that_lacks_a_base_directory_of_the_fleet_collects_nothing() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(partial.daemon.storage.collection_hindrance(), None);
+    let described = ok_json(partial.get("/v1/daemon").await).await;
+    assert_eq!(described["missing_base_directories"], json!([]));
     partial.shut_down().await;
     full.shut_down().await;
 }

@@ -170,7 +170,8 @@ fn gc(folder: &Path, more: &[&str]) -> Output {
     command.args(["gc", "--base-directory"]);
     command.arg(format!("file://{}", folder.display()));
     command.args(["--set", "lease.duration=3s", "--set"]);
-    command.arg("lease.sweep_interval=1s");
+    command.args(["lease.sweep_interval=1s", "--set"]);
+    command.arg("lease.announcement_timeout=1s");
     command.args(more).output().unwrap()
 }
 

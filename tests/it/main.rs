@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, missing_docs)] // tests spawn their own tasks
 
 mod admin;
+mod command_line;
 mod commit_lookup;
 mod corpus;
 mod credentials;
@@ -28,6 +29,7 @@ mod operations;
 mod overload;
 mod planning;
 mod process;
+mod reload;
 mod room;
 mod secrets;
 mod semantics;

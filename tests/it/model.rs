@@ -313,7 +313,7 @@ impl World {
     async fn close(&self) {
         self.daemons[0].closing.close(&self.exchange).await.unwrap();
         for _ in 0..100 {
-            let left = self.daemons[1].exchanges.list().await.unwrap();
+            let left = self.daemons[1].storage.list_exchanges().await.unwrap();
             if left.is_empty() && self.daemons[0].write_pool.used() == 0 {
                 return;
             }

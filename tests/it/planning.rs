@@ -11,6 +11,7 @@ use stopover::app::Daemon;
 use stopover::catalog::PlannedHandle;
 use stopover::catalog::handle::Handle;
 use stopover::config::Config;
+use stopover::exchange::{Announce, ExchangeSpec};
 use stopover::id::{ExchangeId, TaskAttempt};
 use stopover::runtime::Runtime;
 use stopover::storage::{Storage, StoreLimits};
@@ -284,6 +285,17 @@ async fn after_the_last_task_a_plan_of_1000_tasks_waits_for_two_requests() {
     assert!(cost.steps.len() > 3, "{:?}", cost.steps);
 }
 
+/// Announces a new exchange as the plugin does; returns its descriptor.
+async fn announce_new(daemon: &Daemon, x: &ExchangeId) -> String {
+    let spec = ExchangeSpec {
+        partitions: PARTITIONS,
+        ordered: false,
+    };
+    let announced = daemon.exchanges.announce(x, spec, Announce::New).await;
+    let descriptor = announced.unwrap().descriptor;
+    daemon.exchanges.seal(&descriptor).unwrap()
+}
+
 /// The requests in series of each step of a stage: the table of docs/performance.md. The
 /// coordinator, the writer, the planner and the reader use the daemons with these numbers.
 async fn steps([coordinator, writer, planner, reader]: [usize; 4]) -> Vec<(&'static str, String)> {
@@ -297,15 +309,23 @@ async fn steps([coordinator, writer, planner, reader]: [usize; 4]) -> Vec<(&'sta
         [coordinator, writer, planner, reader].map(|number| &daemons[number]);
     let pages: Vec<_> = (0..PARTITIONS).map(|p| (p, vec![7; 100])).collect();
     let sink = sink(&x, 0, 0);
-    let ((), announced) = store.stage(announce(coordinator, &x, PARTITIONS)).await;
+    let (descriptor, announced) = store.stage(announce_new(coordinator, &x)).await;
+    // A task of another node starts later; one of the same node need not.
+    if !std::ptr::eq(coordinator, writer) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
     let (_, written) = store
         .stage(async {
             // As the routes do.
+            writer.exchanges.learn(&x, &descriptor).await.unwrap();
             writer.exchanges.lookup(&x).await.unwrap();
+            writer.exchanges.seek_marker(&x);
             write(writer, &sink, 0, &pages).await.unwrap();
         })
         .await;
-    let (_, finished) = store.stage(writer.ingest.finish(&sink, None)).await;
+    let (finish, finished) = store.stage(writer.ingest.finish(&sink, None)).await;
+    finish.unwrap();
+    planner.exchanges.learn(&x, &descriptor).await.unwrap();
     let (handles, planned) = store.stage(plan(planner, &x, 0..1)).await;
     let (_, read) = store.stage(read_all(reader, &handles[..1])).await;
     let (_, closed) = store.stage(coordinator.closing.close(&x)).await;
@@ -322,8 +342,9 @@ async fn steps([coordinator, writer, planner, reader]: [usize; 4]) -> Vec<(&'sta
         .into()
 }
 
-const ANNOUNCE: (&str, &str) = ("announce", "GET marker, PUT marker");
-const FINISH: (&str, &str) = ("finish", "PUT segment");
+const ANNOUNCE: (&str, &str) = ("announce", "");
+const WRITE: (&str, &str) = ("write", "");
+const FINISH: (&str, &str) = ("finish", "GET marker, PUT segment");
 const CLOSE: (&str, &str) = ("close", "DELETE marker; LIST segment; DELETE segment");
 
 fn expect(found: &[(&'static str, String)], expected: &[(&str, &str)]) {
@@ -335,29 +356,30 @@ fn expect(found: &[(&'static str, String)], expected: &[(&str, &str)]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stage_at_one_daemon_waits_for_two_requests_of_the_store() {
-    let (write, plan, read) = (("write", ""), ("plan", ""), ("read", ""));
+async fn a_stage_at_one_daemon_waits_for_one_request_of_the_store() {
+    let (plan, read) = (("plan", ""), ("read", ""));
+    let finish = ("finish", "PUT marker, PUT segment");
     expect(
         &steps([0, 0, 0, 0]).await,
-        &[ANNOUNCE, write, FINISH, plan, read, CLOSE],
+        &[ANNOUNCE, WRITE, finish, plan, read, CLOSE],
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stage_planned_and_read_where_it_was_committed_waits_for_three() {
-    let (write, plan, read) = (("write", "GET marker"), ("plan", ""), ("read", ""));
+async fn a_stage_planned_and_read_where_it_was_committed_waits_for_one() {
+    let (plan, read) = (("plan", ""), ("read", ""));
     expect(
         &steps([0, 1, 1, 1]).await,
-        &[ANNOUNCE, write, FINISH, plan, read, CLOSE],
+        &[ANNOUNCE, WRITE, FINISH, plan, read, CLOSE],
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stage_over_three_daemons_waits_for_six_requests_of_the_store() {
-    let (write, read) = (("write", "GET marker"), ("read", "GET range of segment"));
+async fn a_stage_over_three_daemons_waits_for_four_requests_of_the_store() {
+    let read = ("read", "GET range of segment");
     let plan = ("plan", "LIST segment; GET end of segment");
     expect(
         &steps([0, 1, 0, 2]).await,
-        &[ANNOUNCE, write, FINISH, plan, read, CLOSE],
+        &[ANNOUNCE, WRITE, FINISH, plan, read, CLOSE],
     );
 }

@@ -133,12 +133,51 @@ impl Client {
         &self,
         host: &Host,
         exchange: &str,
-        (partitions, ordered): (u32, bool),
+        properties: (u32, bool),
         renewal: bool,
+    ) -> Answer<bool> {
+        self.put_exchange(host, exchange, properties, |call| {
+            call.if_match = renewal;
+            call.described = renewal;
+        })
+        .await
+    }
+
+    /// Announces an exchange that is new: answered before its marker is written.
+    pub async fn announce_new(
+        &self,
+        host: &Host,
+        exchange: &str,
+        properties: (u32, bool),
+    ) -> Answer<bool> {
+        self.put_exchange(host, exchange, properties, |call| {
+            call.if_none_match = true;
+            call.described = false;
+        })
+        .await
+    }
+
+    /// Repeats an announcement with its descriptor: answered once its marker is durable.
+    pub async fn confirm(
+        &self,
+        host: &Host,
+        exchange: &str,
+        properties: (u32, bool),
+    ) -> Answer<bool> {
+        self.put_exchange(host, exchange, properties, |call| call.if_none_match = true)
+            .await
+    }
+
+    async fn put_exchange(
+        &self,
+        host: &Host,
+        exchange: &str,
+        (partitions, ordered): (u32, bool),
+        prepare: impl FnOnce(&mut Call),
     ) -> Answer<bool> {
         let body = json!({"partitions": partitions, "ordered": ordered}).to_string();
         let mut call = Call::new("PUT", format!("/v1/exchanges/{exchange}")).with(JSON, body);
-        call.if_match = renewal;
+        prepare(&mut call);
         let outcome = self
             .net
             .call(host, call, TIMEOUT, ReadBehaviour::default())
@@ -152,6 +191,9 @@ impl Client {
             let lease = body["lease_seconds"].as_u64().unwrap_or_default();
             let mut history = self.simulation.history.lock();
             history.leased(exchange, Duration::from_secs(lease));
+            drop(history);
+            let descriptor = body["descriptor"].as_str().unwrap_or_default();
+            self.net.describe(exchange, descriptor);
             created
         })
     }

@@ -165,9 +165,25 @@ impl Coordinator {
         announced.result
     }
 
+    fn properties(&self) -> (u32, bool) {
+        (self.plan.partitions, self.plan.ordered)
+    }
+
     async fn announce(&self) -> bool {
+        let at_once = self.cluster.net.describes(self.name()) && self.rng.chance(700);
         for tries in 0..60 {
-            if self.announce_or_renew(false).await.is_ok() {
+            if at_once && tries == 0 {
+                let host = self.cluster.any_host(&self.rng);
+                let (client, properties) = (&self.cluster.client, self.properties());
+                let announced = client.announce_new(&host, self.name(), properties);
+                if announced.await.result.is_ok() {
+                    self.cluster.simulation.count("an announcement at once");
+                    let confirming = self.clone();
+                    let confirming = async move { confirming.confirm().await };
+                    self.cluster.simulation.spawn(confirming);
+                    return true;
+                }
+            } else if self.announce_or_renew(false).await.is_ok() {
                 let mut history = self.cluster.simulation.history.lock();
                 history.exchange(self.name()).announced = true;
                 return true;
@@ -175,6 +191,37 @@ impl Coordinator {
             pause(&self.rng, tries).await;
         }
         false
+    }
+
+    /// Waits until the marker of an exchange that was announced at once is durable, through any
+    /// daemon.
+    async fn confirm(&self) {
+        let label = format!("confirmation {}", self.name());
+        let rng = Rng::new(self.cluster.simulation.seed, &label);
+        for tries in 0.. {
+            self.wait_while_paused().await;
+            if self.stopped.is_cancelled() {
+                return;
+            }
+            let host = self.cluster.any_host(&rng);
+            let (client, properties) = (&self.cluster.client, self.properties());
+            match client.confirm(&host, self.name(), properties).await.result {
+                Ok(_) => {
+                    let mut history = self.cluster.simulation.history.lock();
+                    history.contacted(self.name());
+                    history.exchange(self.name()).announced = true;
+                    return;
+                }
+                Err(error) if error.retryable() => pause(&rng, tries).await,
+                Err(_) => {
+                    self.cluster
+                        .simulation
+                        .count("an announcement that failed later");
+                    self.abandon();
+                    return;
+                }
+            }
+        }
     }
 
     /// Renews until stopped; retries soon after a failure.

@@ -56,7 +56,7 @@ impl Attempt {
 pub struct Exchange {
     pub partitions: u32,
     pub ordered: bool,
-    /// An announcement was acknowledged.
+    /// An announcement was acknowledged, and its marker is durable.
     pub announced: bool,
     /// A close was sent, or renewals stopped on purpose.
     pub closing: bool,
@@ -188,7 +188,8 @@ impl History {
             return Ok(());
         };
         exchange.update_expiry();
-        if exchange.closing || exchange.expired {
+        // Until its announcement is confirmed, its marker may turn out not to have been written.
+        if exchange.closing || exchange.expired || !exchange.announced {
             return Ok(());
         }
         Err(format!("promise 6: {key} of a live exchange was removed"))

@@ -19,7 +19,7 @@ const MAX_CALLS: usize = 200;
 
 /// Runs a scenario once for each storage call that the first daemon makes in it, and each moment,
 /// until there is no such call. Returns the number of calls.
-fn with_each_call_held<F: Future<Output = bool>>(
+pub fn with_each_call_held<F: Future<Output = bool>>(
     hosts: usize,
     sites: usize,
     scenario: impl Fn(Cluster, Arc<CrashPoint>) -> F,
@@ -41,7 +41,7 @@ fn with_each_call_held<F: Future<Output = bool>>(
 
 /// Runs `request` at the first daemon, and `meanwhile` once its call is held. Returns the outcome,
 /// and whether the call was reached.
-async fn interleave<T: Send + 'static>(
+pub async fn interleave<T: Send + 'static>(
     point: &CrashPoint,
     request: impl Future<Output = T> + Send + 'static,
     meanwhile: impl Future<Output = ()>,

@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, missing_docs)] // worlds spawn tasks and read the environment
 
 mod adversity;
+mod announcing;
 mod census;
 mod chaos;
 mod client;

@@ -4,6 +4,7 @@
 //! at all. Does not: retry (clients do). Invariant: a request is handled by the run that it reached
 //! or by none; whether the daemon notices a disconnected client is random.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,8 +32,12 @@ pub struct Call {
     pub body: Bytes,
     /// Sends `If-Match: *`: renew, but do not create.
     pub if_match: bool,
+    /// Sends `If-None-Match: *`: create, and answer at once.
+    pub if_none_match: bool,
     /// Sends `Stopover-Foreign: 1`: the sink is written at its home.
     pub foreign: bool,
+    /// Sends the descriptor of the exchange, if it was announced.
+    pub described: bool,
 }
 
 impl Call {
@@ -43,7 +48,9 @@ impl Call {
             content_type: None,
             body: Bytes::new(),
             if_match: false,
+            if_none_match: false,
             foreign: false,
+            described: true,
         }
     }
 
@@ -95,6 +102,8 @@ pub struct Net {
     pub faults: Mutex<NetFaults>,
     /// For each host, the time until which it is unreachable.
     cut_off: Mutex<Vec<Option<Instant>>>,
+    /// The descriptors that daemons have answered, by exchange.
+    descriptors: Mutex<BTreeMap<String, String>>,
 }
 
 /// How a request body ends before it is complete.
@@ -118,7 +127,28 @@ impl Net {
             rng: Rng::new(simulation.seed, "net"),
             faults: Mutex::new(faults),
             cut_off: Mutex::new(vec![None; hosts]),
+            descriptors: Mutex::default(),
         })
+    }
+
+    /// Whether the clients of an exchange send its descriptor: those of some know none, as curl.
+    pub fn describes(&self, exchange: &str) -> bool {
+        !exchange.ends_with(['3', '7'])
+    }
+
+    /// Records the descriptor of an exchange: requests for it carry it from now on.
+    pub fn describe(&self, exchange: &str, descriptor: &str) {
+        if self.describes(exchange) {
+            let mut descriptors = self.descriptors.lock();
+            descriptors.insert(exchange.to_owned(), descriptor.to_owned());
+        }
+    }
+
+    fn descriptor(&self, call: &Call) -> Option<String> {
+        let rest = call.path.strip_prefix("/v1/exchanges/")?;
+        let exchange = rest.split(['/', '?']).next()?;
+        let known = self.descriptors.lock().get(exchange).cloned();
+        known.filter(|_| call.described)
     }
 
     pub fn cut_off(&self, host: usize, duration: Duration) {
@@ -221,8 +251,14 @@ impl Net {
         if call.if_match {
             request = request.header("if-match", "*");
         }
+        if call.if_none_match {
+            request = request.header("if-none-match", "*");
+        }
         if call.foreign {
             request = request.header("stopover-foreign", "1");
+        }
+        if let Some(descriptor) = self.descriptor(call) {
+            request = request.header("stopover-exchange", descriptor);
         }
         if call.path.contains("/partitions/") {
             request = request.header("accept", "application/vnd.stopover.read");

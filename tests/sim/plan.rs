@@ -19,6 +19,8 @@ const DEADLINES: DeadlinePolicy = DeadlinePolicy {
 };
 
 pub const LEASE: Duration = Duration::from_secs(30);
+/// How long a marker may be missing after its exchange was announced.
+pub const ANNOUNCEMENT: Duration = Duration::from_secs(15);
 const SWEEP: Duration = Duration::from_secs(4);
 
 /// What happens to daemons, stores and coordinators.
@@ -252,6 +254,7 @@ fn config(rng: &Rng) -> Config {
     config.limits.max_control_body_size = 64 << 10;
     config.lease = LeaseConfig {
         duration: LEASE,
+        announcement_timeout: ANNOUNCEMENT,
         sweep_interval: SWEEP,
     };
     config

@@ -49,7 +49,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    ("exchange", &["crc", "id", "runtime", "storage"]),
+    ("exchange", &["crc", "id", "runtime", "segment", "storage"]),
     (
         "ingest",
         &[
@@ -100,6 +100,22 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["config", "fair", "memory", "runtime", "telemetry"],
     ),
     (
+        "reload",
+        &[
+            "catalog",
+            "config",
+            "exchange",
+            "fair",
+            "http",
+            "ingest",
+            "memory",
+            "runtime",
+            "storage",
+            "store",
+            "telemetry",
+        ],
+    ),
+    (
         "api",
         &[
             "catalog",
@@ -113,6 +129,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ingest",
             "memory",
             "read",
+            "reload",
             "runtime",
             "segment",
             "storage",
@@ -133,6 +150,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ingest",
             "memory",
             "read",
+            "reload",
             "runtime",
             "storage",
             "telemetry",
@@ -143,7 +161,9 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "app",
             "config",
+            "exchange",
             "gc",
+            "http",
             "id",
             "runtime",
             "segment",
@@ -184,7 +204,7 @@ const PLACES: &[(&str, &[&str], &str)] = &[
     ),
     (
         "tokio_rustls::",
-        &["src/http/", "src/cli/health_tls.rs"],
+        &["src/http/", "src/cli/client_tls.rs"],
         "only http knows TLS: pass plain values",
     ),
     (

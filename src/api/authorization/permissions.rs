@@ -52,6 +52,7 @@ pub const TABLE: &[(&str, &str, Access)] = &[
     ("POST", HANDLES, COORDINATE),
     ("POST", "/v1/read", READ),
     ("GET", PARTITION, ADMIN),
+    ("POST", "/v1/admin/reload", ADMIN),
     ("GET", "/v1/daemon", ANY_TOKEN),
     ("GET", "/healthz", Access::Open),
     ("GET", "/readyz", Access::Open),

@@ -11,6 +11,7 @@ use axum::http::request::Parts;
 
 use super::number::decimal;
 use crate::api::problem::Problem;
+use crate::id::ExchangeId;
 
 /// The query parameters of a route.
 pub(crate) trait QueryParameters: Sized {
@@ -48,6 +49,13 @@ impl<'a> Values<'a> {
     {
         let value = self.0.iter().find(|(known, _)| *known == name);
         value.map(|(_, text)| decimal(name, text, max)).transpose()
+    }
+
+    /// The id called `name`, if it is given, as text that is safe to compare and to print.
+    pub(crate) fn id(&self, name: &str) -> Result<Option<String>, Problem> {
+        let value = self.0.iter().find(|(known, _)| *known == name);
+        let id = value.map(|(_, text)| text.parse::<ExchangeId>());
+        Ok(id.transpose()?.map(|id| id.to_string()))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::catalog::Totals;
-use crate::catalog::handle::HandleError;
+use crate::catalog::handle::SealError;
 use crate::exchange::{ExchangeSpec, MarkerError};
 use crate::id::{BaseName, DaemonId, ExchangeId, SegmentAddress, SegmentId, SinkId, TaskAttempt};
 use crate::ingest::{ClientTotals, SinkFailure, TooMuchStored};
@@ -228,7 +228,7 @@ fn every_catalog_and_read_error_has_its_problem() {
         found: (0, 0),
     };
     let lost = CatalogError::Lost { segment: segment() };
-    let invalid = ReadError::InvalidHandle(HandleError::TooShort);
+    let invalid = ReadError::InvalidHandle(SealError::TooShort.into());
     let read_corrupt = ReadError::Corrupt {
         segment: segment(),
         source: Box::new(Damage::Scan(ScanError::PageChecksum)),

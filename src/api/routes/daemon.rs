@@ -9,6 +9,7 @@ use crate::api::extract::NoQuery;
 use crate::api::protocol::{DESCRIPTION, NEWEST_PROTOCOL, OLDEST_PROTOCOL};
 use crate::api::state::SharedState;
 use crate::catalog::handle;
+use crate::storage::{BaseDescription, Member};
 
 /// The versions that one side of the protocol supports.
 #[derive(Debug, Serialize, ToSchema)]
@@ -32,6 +33,38 @@ pub(crate) struct BaseDirectoryIdentity {
     name: String,
     /// URI without credentials.
     uri: String,
+    /// The same at every daemon that has it; null until it was read.
+    id: Option<String>,
+    /// What the fleet does with it: `active`, `draining` or `abandoned`; null if it is not on the
+    /// list of members.
+    state: Option<String>,
+}
+
+/// A base directory that the fleet uses and this daemon does not have.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct MissingBaseDirectory {
+    name: String,
+    id: String,
+}
+
+impl From<BaseDescription> for BaseDirectoryIdentity {
+    fn from(base: BaseDescription) -> Self {
+        Self {
+            name: base.name.to_string(),
+            uri: base.uri,
+            id: base.id.map(|id| id.to_string()),
+            state: base.state.map(|state| state.to_string()),
+        }
+    }
+}
+
+impl From<Member> for MissingBaseDirectory {
+    fn from(member: Member) -> Self {
+        Self {
+            name: member.name.to_string(),
+            id: member.id.to_string(),
+        }
+    }
 }
 
 /// A daemon.
@@ -45,6 +78,8 @@ pub(crate) struct DaemonInfo {
     handles: Versions,
     limits: Limits,
     base_directories: Vec<BaseDirectoryIdentity>,
+    /// What lies there cannot be read through this daemon.
+    missing_base_directories: Vec<MissingBaseDirectory>,
     /// URIs by which nodes on other machines reach it; may be empty.
     advertise: Vec<String>,
     /// Its availability zone, if it has one.
@@ -59,7 +94,7 @@ pub(crate) struct DaemonInfo {
     responses((status = 200, description = "This daemon", body = DaemonInfo))
 )]
 pub(crate) async fn describe(State(state): State<SharedState>, _: NoQuery) -> Json<DaemonInfo> {
-    let bases = state.parts.storage.status().into_iter();
+    let storage = &state.parts.storage;
     Json(DaemonInfo {
         run: state.parts.ingest.daemon().to_string(),
         version: env!("CARGO_PKG_VERSION"),
@@ -76,11 +111,11 @@ pub(crate) async fn describe(State(state): State<SharedState>, _: NoQuery) -> Js
             max_page_size: state.body_limits.max_page_size,
             max_partitions: state.parts.exchanges.max_partitions(),
         },
-        base_directories: bases
-            .map(|base| BaseDirectoryIdentity {
-                name: base.name.to_string(),
-                uri: base.uri,
-            })
+        base_directories: storage.describe().into_iter().map(Into::into).collect(),
+        missing_base_directories: storage
+            .missing_members()
+            .into_iter()
+            .map(Into::into)
             .collect(),
         advertise: state.addresses.advertise.clone(),
         zone: state.addresses.zone.clone(),

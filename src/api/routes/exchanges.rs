@@ -1,18 +1,19 @@
-//! Exchanges: announce, list, show, close.
+//! Exchanges: announce, close.
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header::IF_MATCH;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::header::{IF_MATCH, IF_NONE_MATCH};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::api::authorization::caller::Caller;
+use crate::api::descriptor::DESCRIPTOR;
 use crate::api::extract::{ExchangeParams, ExchangePath, JsonBody, NoQuery, StrictJson};
 use crate::api::problem::{Problem, ProblemResponse};
 use crate::api::state::SharedState;
 use crate::exchange::{Announce, ExchangeSpec};
-use crate::id::ExchangeId;
 
 /// The properties of a new exchange.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -36,77 +37,38 @@ pub(crate) struct AnnounceResponse {
     ordered: bool,
     /// Duration of the lease; repeat the call at least every third of it.
     lease_seconds: u64,
+    /// What was announced, sealed and opaque: the value of the header `Stopover-Exchange` of each
+    /// later request for the exchange.
+    descriptor: String,
 }
 
-/// An exchange in a list, without its properties if its marker cannot be read.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct ListedExchange {
-    exchange: String,
-    query: String,
-    /// Number of output partitions.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    partitions: Option<u32>,
-    /// Whether pages of a partition keep the order of their sink.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ordered: Option<bool>,
-}
-
-impl ListedExchange {
-    fn new(exchange: &ExchangeId, spec: Option<ExchangeSpec>) -> Self {
-        Self {
-            exchange: exchange.to_string(),
-            query: exchange.query().to_owned(),
-            partitions: spec.as_ref().map(|spec| spec.partitions),
-            ordered: spec.map(|spec| spec.ordered),
-        }
-    }
-}
-
-/// All exchanges that have objects in a base directory.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct ExchangeList {
-    exchanges: Vec<ListedExchange>,
-}
-
-/// A committed attempt.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Committed {
-    task: u32,
-    attempt: u32,
-    pages: u64,
-    /// Page bytes, without frame headers.
-    bytes: u64,
-}
-
-/// A segment.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Segment {
-    segment: String,
-    /// Name of the base directory that holds it.
-    base: String,
-    /// Bytes of the object.
-    size: u64,
-}
-
-/// An exchange with its committed attempts and its segments.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct ExchangeContent {
-    #[serde(flatten)]
-    exchange: ListedExchange,
-    committed: Vec<Committed>,
-    segments: Vec<Segment>,
-}
-
-/// Whether the call may create the exchange: `If-Match: *` requires that it exists.
+/// Whether the call may create the exchange: `If-Match: *` requires that it exists, and
+/// `If-None-Match: *` that it does not. With a descriptor, the latter is the second request of an
+/// announcement.
 fn which(headers: &HeaderMap) -> Result<Announce, Problem> {
-    let mut values = headers.get_all(IF_MATCH).iter();
-    match (values.next().map(|value| value.as_bytes()), values.next()) {
-        (None, _) => Ok(Announce::CreateOrRenew),
-        (Some(b"*"), None) => Ok(Announce::Renew),
-        _ => Err(Problem::invalid(
-            "If-Match accepts only *, once: renew the lease of an open exchange",
+    let given = |name: &HeaderName| {
+        let mut values = headers.get_all(name).iter();
+        match (values.next().map(|value| value.as_bytes()), values.next()) {
+            (None, _) => Ok(false),
+            (Some(b"*"), None) => Ok(true),
+            _ => Err(Problem::invalid(format!("{name} accepts only *, once"))),
+        }
+    };
+    match (given(&IF_MATCH)?, given(&IF_NONE_MATCH)?) {
+        (false, false) => Ok(Announce::CreateOrRenew),
+        (true, false) => Ok(Announce::Renew),
+        (false, true) if headers.contains_key(DESCRIPTOR) => Ok(Announce::Confirm),
+        (false, true) => Ok(Announce::New),
+        (true, true) => Err(Problem::invalid(
+            "If-Match renews an exchange and If-None-Match creates one: send one of them",
         )),
     }
+}
+
+/// The descriptor as the client sends it with later requests.
+fn descriptor_header(text: &str) -> (HeaderName, HeaderValue) {
+    let value = HeaderValue::from_str(text).expect("base64url is visible ASCII");
+    (DESCRIPTOR, value)
 }
 
 /// Announces an exchange or renews its lease.
@@ -118,6 +80,14 @@ fn which(headers: &HeaderMap) -> Result<Announce, Problem> {
         ExchangeParams,
         ("If-Match" = Option<String>, Header,
             description = "`*`: renew only; 404 or 410 if the exchange is not open"),
+        ("If-None-Match" = Option<String>, Header,
+            description = "`*`: the client has just drawn the id: announce it at once, and write \
+                the marker behind the answer. With `Stopover-Exchange`: answer once that is \
+                written"),
+        ("Stopover-Exchange" = Option<String>, Header,
+            description = "The descriptor of the exchange, if it was announced before. Every \
+                request for an exchange may carry it: then the daemon need not read what the \
+                exchange is"),
     ),
     request_body = Announcement,
     responses(
@@ -132,7 +102,7 @@ pub(crate) async fn announce(
     _: NoQuery,
     headers: HeaderMap,
     StrictJson(announcement, _): StrictJson<Announcement>,
-) -> Result<(StatusCode, Json<AnnounceResponse>), Problem> {
+) -> Result<impl IntoResponse + use<>, Problem> {
     let spec = ExchangeSpec {
         partitions: announcement.partitions,
         ordered: announcement.ordered,
@@ -149,71 +119,11 @@ pub(crate) async fn announce(
         exchange: exchange.to_string(),
         partitions: announcement.partitions,
         ordered: announcement.ordered,
-        lease_seconds: announced.lease.as_secs(),
+        lease_seconds: announced.descriptor.lease.as_secs(),
+        descriptor: exchanges.seal(&announced.descriptor)?,
     };
-    Ok((status, Json(body)))
-}
-
-/// Lists the exchanges found in the base directories.
-#[utoipa::path(
-    get,
-    path = "/v1/exchanges",
-    tag = "exchanges",
-    responses(
-        (status = 200, body = ExchangeList),
-        ProblemResponse,
-    )
-)]
-pub(crate) async fn list(
-    State(state): State<SharedState>,
-    _: NoQuery,
-) -> Result<Json<ExchangeList>, Problem> {
-    let found = state.parts.exchanges.list().await?;
-    let exchanges = found
-        .into_iter()
-        .map(|(exchange, spec)| ListedExchange::new(&exchange, spec))
-        .collect();
-    Ok(Json(ExchangeList { exchanges }))
-}
-
-/// Shows one exchange with its committed attempts and its segments.
-#[utoipa::path(
-    get,
-    path = "/v1/exchanges/{exchange}",
-    tag = "exchanges",
-    params(ExchangeParams),
-    responses(
-        (status = 200, body = ExchangeContent),
-        ProblemResponse,
-    )
-)]
-pub(crate) async fn show(
-    State(state): State<SharedState>,
-    ExchangePath(exchange): ExchangePath,
-    _: NoQuery,
-) -> Result<Json<ExchangeContent>, Problem> {
-    let spec = state.parts.exchanges.lookup_uncached(&exchange).await?;
-    let content = state.parts.commits.summary(&exchange).await;
-    // The marker still exists after the segments were listed, so the list was complete, and what is
-    // missing was lost.
-    state.parts.exchanges.lookup_uncached(&exchange).await?;
-    let content = content?;
-    let committed = content.committed.iter().map(|done| Committed {
-        task: done.attempt.task,
-        attempt: done.attempt.attempt,
-        pages: done.totals.pages,
-        bytes: done.totals.bytes,
-    });
-    let segments = content.segments.iter().map(|(at, size)| Segment {
-        segment: at.segment.to_string(),
-        base: at.base.to_string(),
-        size: *size,
-    });
-    Ok(Json(ExchangeContent {
-        exchange: ListedExchange::new(&exchange, Some(spec)),
-        committed: committed.collect(),
-        segments: segments.collect(),
-    }))
+    let header = descriptor_header(&body.descriptor);
+    Ok((status, [header], Json(body)))
 }
 
 /// Closes an exchange: removes its objects from every base directory.

@@ -144,8 +144,10 @@ pub(crate) async fn declare(
     SinkPath(sink): SinkPath,
     _: NoQuery,
 ) -> Result<StatusCode, Problem> {
-    state.parts.exchanges.lookup(&sink.exchange).await?;
+    let exchanges = &state.parts.exchanges;
+    exchanges.lookup(&sink.exchange).await?;
     state.parts.ingest.declare_sink(&sink)?;
+    exchanges.seek_marker(&sink.exchange);
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -197,6 +199,7 @@ pub(crate) async fn add_pages(
     let raw_partition = query.partition;
     let parts = &state.parts;
     let partitions = parts.exchanges.lookup(&sink.exchange).await?.partitions;
+    parts.exchanges.seek_marker(&sink.exchange);
     if let Some(partition) = raw_partition.filter(|partition| *partition >= partitions) {
         let detail = format!("partition {partition} does not exist: the exchange has {partitions}");
         return Err(Problem::new(ProblemType::InvalidFrame, detail));

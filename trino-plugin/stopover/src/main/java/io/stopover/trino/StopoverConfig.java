@@ -48,7 +48,7 @@ import static java.util.concurrent.TimeUnit.SECONDS;
  */
 public class StopoverConfig
 {
-    private List<URI> uris = ImmutableList.of();
+    private ImmutableList<URI> uris = ImmutableList.of();
     private String invalidUri;
     private Optional<String> zone = Optional.empty();
     private Optional<String> token = Optional.empty();

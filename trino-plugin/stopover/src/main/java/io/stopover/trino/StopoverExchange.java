@@ -20,7 +20,9 @@ import io.opentelemetry.api.trace.Span;
 import io.stopover.trino.client.Backoff;
 import io.stopover.trino.client.Cancellation;
 import io.stopover.trino.client.CancelledException;
+import io.stopover.trino.client.DaemonClient;
 import io.stopover.trino.client.DaemonFailover;
+import io.stopover.trino.client.DescribedExchange;
 import io.stopover.trino.client.HandlePlanner;
 import io.stopover.trino.client.Home;
 import io.stopover.trino.client.PlannedHandle;
@@ -99,7 +101,9 @@ final class StopoverExchange
     private final Span span;
     private final Optional<String> traceparent;
     private final Map<Integer, Integer> selectedAttempts = new ConcurrentSkipListMap<>();
-    private final CompletableFuture<Void> announced = new CompletableFuture<>();
+    private final CompletableFuture<String> announced = new CompletableFuture<>();
+    /** With its descriptor once it was announced. */
+    private volatile DescribedExchange exchange;
     /** Replaced when the exchange is closed, so that a closed exchange retains no handles. */
     private volatile CompletableFuture<List<ExchangeSourceHandle>> handles =
             new CompletableFuture<>();
@@ -107,18 +111,21 @@ final class StopoverExchange
     private final AtomicReference<TrinoException> failure = new AtomicReference<>();
     private final Cancellation whileOpen = new Cancellation();
     private final Cancellation planning = new Cancellation();
+    private final ChosenAttempts chosen;
 
     StopoverExchange(
             Settings settings, Supplier<Backoff> backoffs, Services services, Span parentSpan)
     {
         this.settings = requireNonNull(settings, "settings is null");
         this.name = settings.name();
+        this.exchange = new DescribedExchange(name, Optional.empty());
         this.backoffs = requireNonNull(backoffs, "backoffs is null");
         this.services = requireNonNull(services, "services is null");
         this.stats = new TransferStats(services.stats().getExchanges());
         this.span = services.tracing().start("stopover.exchange", parentSpan);
         this.span.setAttribute("stopover.exchange", name);
         this.traceparent = Tracing.traceparent(span);
+        this.chosen = new ChosenAttempts(() -> exchange, services, span);
     }
 
     /**
@@ -146,9 +153,11 @@ final class StopoverExchange
             throws InterruptedException
     {
         try {
-            long leaseSeconds = announce();
-            announced.complete(null);
-            renewUntilClosed(SECONDS.toNanos(leaseSeconds));
+            DaemonClient.Announced answer = announce();
+            exchange = answer.exchange();
+            announced.complete(exchange.descriptor().orElseThrow());
+            confirm();
+            renewUntilClosed(SECONDS.toNanos(answer.leaseSeconds()));
         }
         catch (CancelledException e) {
             // Closed by the engine.
@@ -161,12 +170,27 @@ final class StopoverExchange
         announced.completeExceptionally(closedException());
     }
 
-    private long announce()
+    /** The first request is answered at once; one that repeats it, after the store was asked. */
+    private DaemonClient.Announced announce()
             throws IOException
     {
+        AtomicBoolean isNew = new AtomicBoolean(true);
         return callBlocking(
-                daemon -> services.client().announce(
-                        daemon, name, settings.partitions(), settings.ordered(), whileOpen),
+                daemon -> isNew.getAndSet(false)
+                        ? services.client().announceNew(
+                                daemon, name, settings.partitions(), settings.ordered(), whileOpen)
+                        : services.client().announce(
+                                daemon, name, settings.partitions(), settings.ordered(), whileOpen),
+                whileOpen);
+    }
+
+    /** Until the announcement is durable, no daemon acknowledges a task. */
+    private void confirm()
+            throws IOException
+    {
+        call(
+                daemon -> services.client().confirm(
+                        daemon, exchange, settings.partitions(), settings.ordered(), whileOpen),
                 whileOpen);
     }
 
@@ -178,10 +202,7 @@ final class StopoverExchange
         long delay = leaseNanos / RENEWALS_PER_LEASE;
         while (whileOpen.pause(delay)) {
             try {
-                leaseNanos = SECONDS.toNanos(call(
-                        daemon -> services.client().renew(
-                                daemon, name, settings.partitions(), settings.ordered(), whileOpen),
-                        whileOpen));
+                leaseNanos = SECONDS.toNanos(renew().leaseSeconds());
                 delay = leaseNanos / RENEWALS_PER_LEASE;
             }
             catch (CancelledException e) {
@@ -199,13 +220,22 @@ final class StopoverExchange
         }
     }
 
+    private DaemonClient.Announced renew()
+            throws IOException
+    {
+        return call(
+                daemon -> services.client().renew(
+                        daemon, exchange, settings.partitions(), settings.ordered(), whileOpen),
+                whileOpen);
+    }
+
     private void remove()
     {
         Cancellation never = new Cancellation();
         try {
             call(
                     daemon -> {
-                        services.client().close(daemon, name, never);
+                        services.client().close(daemon, exchange, never);
                         return null;
                     },
                     never);
@@ -283,8 +313,9 @@ final class StopoverExchange
             return CompletableFuture.failedFuture(failed);
         }
         int task = ((StopoverSinkHandle) sinkHandle).taskPartition();
-        return announcedInTime().thenApply(_ -> new StopoverSinkInstanceHandle(
+        return announcedInTime().thenApply(descriptor -> new StopoverSinkInstanceHandle(
                 name,
+                descriptor,
                 task,
                 taskAttempt,
                 settings.partitions(),
@@ -292,7 +323,7 @@ final class StopoverExchange
                 traceparent));
     }
 
-    private CompletableFuture<Void> announcedInTime()
+    private CompletableFuture<String> announcedInTime()
     {
         if (settings.instantiateTimeout().isEmpty() || announced.isDone()) {
             return announced;
@@ -321,9 +352,9 @@ final class StopoverExchange
     @Override
     public void sinkFinished(ExchangeSinkHandle sinkHandle, int taskAttempt)
     {
-        if (!handlesRequested.get()) {
-            selectedAttempts.putIfAbsent(
-                    ((StopoverSinkHandle) sinkHandle).taskPartition(), taskAttempt);
+        int task = ((StopoverSinkHandle) sinkHandle).taskPartition();
+        if (!handlesRequested.get() && selectedAttempts.putIfAbsent(task, taskAttempt) == null) {
+            chosen.add(task, taskAttempt);
         }
     }
 
@@ -333,6 +364,7 @@ final class StopoverExchange
         if (!handlesRequested.compareAndSet(false, true)) {
             return;
         }
+        chosen.stop();
         CompletableFuture<List<ExchangeSourceHandle>> result = handles;
         Map<Integer, Integer> attempts = ImmutableSortedMap.copyOf(selectedAttempts);
         services.threads().start(
@@ -348,7 +380,7 @@ final class StopoverExchange
             return List.of();
         }
         HandlePlanner.Plan hot = services.planner().planFromMemory(new HandlePlanner.Request(
-                name, settings.ordered(), attempts, settings.sourceHandleTargetSize()));
+                exchange, settings.ordered(), attempts, settings.sourceHandleTargetSize()));
         stats.addRequests(hot.requests(), 0);
         List<ExchangeSourceHandle> handles = new ArrayList<>();
         for (HandlePlanner.HotHandle planned : hot.handles()) {
@@ -384,7 +416,7 @@ final class StopoverExchange
         return callBlocking(
                 daemon -> services.client().handles(
                         daemon,
-                        name,
+                        exchange,
                         attempts,
                         settings.sourceHandleTargetSize(),
                         services.fleet().handleVersion(),
@@ -432,6 +464,7 @@ final class StopoverExchange
     @Override
     public void close()
     {
+        chosen.stop();
         planning.cancel();
         whileOpen.cancel();
         CompletableFuture<List<ExchangeSourceHandle>> pending = handles;

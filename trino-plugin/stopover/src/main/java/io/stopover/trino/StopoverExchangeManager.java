@@ -22,6 +22,7 @@ import io.stopover.trino.client.Backoff;
 import io.stopover.trino.client.Cancellation;
 import io.stopover.trino.client.DaemonClient;
 import io.stopover.trino.client.DaemonFailover;
+import io.stopover.trino.client.DescribedExchange;
 import io.stopover.trino.client.Fleet;
 import io.stopover.trino.client.HandlePlanner;
 import io.stopover.trino.client.Homes;
@@ -132,7 +133,9 @@ public class StopoverExchangeManager
         services.fleet().keepCurrent();
         StopoverSinkInstanceHandle sink = (StopoverSinkInstanceHandle) handle;
         Cancellation cancellation = new Cancellation();
-        SinkId id = new SinkId(sink.exchange(), sink.task(), sink.attempt());
+        DescribedExchange exchange =
+                new DescribedExchange(sink.exchange(), Optional.of(sink.descriptor()));
+        SinkId id = new SinkId(exchange, sink.task(), sink.attempt());
         SinkWriter writer = new SinkWriter(
                 services.client(),
                 services.failover(),

@@ -27,12 +27,14 @@ import static java.util.Objects.requireNonNull;
  * One attempt of one task, as sent to a worker.
  *
  * @param exchange the globally unique id of the exchange at the daemons
+ * @param descriptor what was announced: all that a daemon must know of the exchange
  * @param partitions number of output partitions
  * @param homes where the attempt goes if it is small, the best first
  * @param traceparent W3C trace context of the exchange, if the query is traced
  */
 public record StopoverSinkInstanceHandle(
         @JsonProperty("exchange") String exchange,
+        @JsonProperty("descriptor") String descriptor,
         @JsonProperty("task") int task,
         @JsonProperty("attempt") int attempt,
         @JsonProperty("partitions") int partitions,
@@ -44,6 +46,7 @@ public record StopoverSinkInstanceHandle(
     public StopoverSinkInstanceHandle
     {
         requireNonNull(exchange, "exchange is null");
+        requireNonNull(descriptor, "descriptor is null");
         // Absent in handles of older plugin versions.
         homes = homes == null ? List.of() : List.copyOf(homes);
         traceparent = traceparent == null ? Optional.empty() : traceparent;

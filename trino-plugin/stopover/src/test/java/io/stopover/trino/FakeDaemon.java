@@ -116,7 +116,8 @@ public final class FakeDaemon
     private static final Pattern SINK =
             Pattern.compile("/v1/exchanges/([^/]+)/sinks/(\\d+)/(\\d+)(?:/(pages|finish|abort))?");
     private static final Pattern PROBE = Pattern.compile("GET /(readyz|v1/daemon)");
-    private static final Pattern EXCHANGE = Pattern.compile("/v1/exchanges/([^/]+)(/handles)?");
+    private static final Pattern EXCHANGE =
+            Pattern.compile("/v1/exchanges/([^/]+)(/handles|/chosen)?");
 
     private final Store store;
     private final HttpServer server;
@@ -133,8 +134,12 @@ public final class FakeDaemon
     private final List<Injected> faults = new CopyOnWriteArrayList<>();
     /** All requests except {@link #probes}. */
     private final Queue<String> requests = new ConcurrentLinkedQueue<>();
+    /** Requests for an exchange that did not describe it. */
+    public final Queue<String> undescribed = new ConcurrentLinkedQueue<>();
     /** Health checks, which no fault applies to unless its pattern begins with "GET /". */
     public final List<String> probes = new CopyOnWriteArrayList<>();
+    /** The bodies by which it was told of chosen attempts. */
+    final List<String> chosen = new CopyOnWriteArrayList<>();
     /** The names by which it was asked. */
     public final Set<String> hosts = ConcurrentHashMap.newKeySet();
     /** Largest number of pages per handle. */
@@ -153,8 +158,8 @@ public final class FakeDaemon
     private volatile long maxBatchSize = 32 << 20;
     private volatile long maxPageSize = 16 << 20;
     private volatile long maxPartitions = 65536;
-    private volatile String baseDirectories = "{\"name\": \"main\", \"uri\": \"file:///data\", "
-            + "\"healthy\": true, \"error\": null}";
+    private volatile String baseDirectories = baseDirectory("main", "id-of-main", "active");
+    private volatile String missingBaseDirectories = "";
 
     public FakeDaemon(Store store)
     {
@@ -321,6 +326,15 @@ public final class FakeDaemon
         };
     }
 
+    /** Something in between answers that all is well, and executes nothing. */
+    public static Fault answeredByAStranger()
+    {
+        return (daemon, request, body) -> {
+            request.getResponseHeaders().remove("Stopover-Run");
+            daemon.send(request, new Response(200, "<html>not a daemon</html>".getBytes(UTF_8)));
+        };
+    }
+
     static Fault replaceResponse(byte[] other)
     {
         return (daemon, request, body) -> daemon.send(request, new Response(200, other));
@@ -369,9 +383,29 @@ public final class FakeDaemon
     }
 
     /** @param json the members of {@code base_directories} */
-    public void setBaseDirectories(String json)
+    public void setBaseDirectories(String... json)
     {
-        baseDirectories = json;
+        baseDirectories = String.join(",", json);
+    }
+
+    /** A member of {@code base_directories}; without an identity or a state if that is null. */
+    public static String baseDirectory(String name, String id, String state)
+    {
+        return """
+                {"name": "%s", "uri": "file:///data/%s", "id": %s, "state": %s, \
+                "healthy": true, "error": null}"""
+                .formatted(name, name, quoted(id), quoted(state));
+    }
+
+    private static String quoted(String text)
+    {
+        return text == null ? null : '"' + text + '"';
+    }
+
+    /** The fleet uses a base directory that this daemon lacks. */
+    public void setMissingBaseDirectory(String name, String id)
+    {
+        missingBaseDirectories = "{\"name\": \"%s\", \"id\": \"%s\"}".formatted(name, id);
     }
 
     public List<String> requests(String part)
@@ -409,10 +443,17 @@ public final class FakeDaemon
         }
     }
 
-    /** "METHOD /path?query"; what is asked of memory, and what is foreign, has its own path. */
+    /**
+     * "METHOD /path?query"; what is asked of memory, and what is foreign, has its own path, and
+     * what confirms an announcement its own method.
+     */
     private static String line(HttpExchange request, byte[] body)
     {
         String line = request.getRequestMethod() + " " + request.getRequestURI();
+        if (request.getRequestHeaders().containsKey("If-None-Match")
+                && request.getRequestHeaders().containsKey("Stopover-Exchange")) {
+            return line.replace("PUT ", "CONFIRM ");
+        }
         if (request.getRequestHeaders().containsKey("Stopover-Foreign")) {
             return line.replace("/pages?", "/foreign-pages?");
         }
@@ -497,9 +538,28 @@ public final class FakeDaemon
         return new Response(e.status, problem.getBytes(UTF_8));
     }
 
+    private static String descriptor(String exchange)
+    {
+        return "descriptor-of-" + exchange;
+    }
+
+    private void checkDescriptor(HttpExchange request, String exchange)
+    {
+        String header = request.getRequestHeaders().getFirst("Stopover-Exchange");
+        if (header == null) {
+            undescribed.add(request.getRequestMethod() + " " + request.getRequestURI().getPath());
+        }
+        else if (!header.equals(descriptor(exchange))) {
+            throw new ProblemResponse("invalid-request", 400, false);
+        }
+    }
+
     private Response serve(HttpExchange request, byte[] body)
     {
         String path = request.getRequestURI().getPath();
+        if (path.startsWith("/v1/exchanges/")) {
+            checkDescriptor(request, path.split("/")[3]);
+        }
         Matcher sink = SINK.matcher(path);
         if (sink.matches()) {
             String key = Integer.parseInt(sink.group(2)) + "/" + Integer.parseInt(sink.group(3));
@@ -521,10 +581,11 @@ public final class FakeDaemon
                     {"run": "%s", "version": "%s", "protocol": {"oldest": %s, "newest": %s},
                      "handles": {"oldest": 1, "newest": %s},
                      "limits": {"max_batch_size": %s, "max_page_size": %s, "max_partitions": %s},
-                     "base_directories": [%s], "advertise": [%s], "zone": %s}""",
+                     "base_directories": [%s], "missing_base_directories": [%s],
+                     "advertise": [%s], "zone": %s}""",
                     run, version, oldestProtocol, newestProtocol, handleVersion,
                     maxBatchSize, maxPageSize, maxPartitions, baseDirectories,
-                    advertise, zone == null ? null : "\"" + zone + "\"");
+                    missingBaseDirectories, advertise, quoted(zone));
         }
         if (path.equals("/v1/read")) {
             return new Response(200, read(new String(body, UTF_8), query(request, "skip")));
@@ -532,6 +593,9 @@ public final class FakeDaemon
         Matcher exchange = EXCHANGE.matcher(path);
         if (!exchange.matches()) {
             throw new ProblemResponse("not-found", 404, false);
+        }
+        if ("/chosen".equals(exchange.group(2))) {
+            return chosen(new String(body, UTF_8));
         }
         return switch (request.getRequestMethod()) {
             case "PUT" -> {
@@ -577,13 +641,21 @@ public final class FakeDaemon
         if (!announced.properties.equals(properties)) {
             throw new ProblemResponse("exchange-conflict", 409, false);
         }
-        return json("{\"exchange\": \"%s\", \"lease_seconds\": %s}", exchange, leaseSeconds);
+        return json(
+                "{\"exchange\": \"%s\", \"lease_seconds\": %s, \"descriptor\": \"%s\"}",
+                exchange, leaseSeconds, descriptor(exchange));
     }
 
     private Response delete(String exchange)
     {
         store.closed.add(exchange);
         store.exchanges.remove(exchange);
+        return new Response(204, new byte[0]);
+    }
+
+    private Response chosen(String body)
+    {
+        chosen.add(body);
         return new Response(204, new byte[0]);
     }
 

@@ -38,11 +38,11 @@ class TestHandles
             throws Exception
     {
         StopoverSinkInstanceHandle handle = new StopoverSinkInstanceHandle(
-                "query-uuid", 17, 3, 50, List.of(), Optional.empty());
+                "query-uuid", "ZGVzYw", 17, 3, 50, List.of(), Optional.empty());
         String json = mapper.writeValueAsString(handle);
         assertThat(mapper.readTree(json)).isEqualTo(mapper.readTree("""
-                {"exchange": "query-uuid", "task": 17, "attempt": 3, "partitions": 50,
-                "homes": []}
+                {"exchange": "query-uuid", "descriptor": "ZGVzYw", "task": 17, "attempt": 3,
+                "partitions": 50, "homes": []}
                 """));
         assertThat(mapper.readValue(json, StopoverSinkInstanceHandle.class)).isEqualTo(handle);
     }
@@ -79,7 +79,7 @@ class TestHandles
                 Optional.of("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
         Home home = new Home("0123456789abcdef", URI.create("http://10.0.0.12:7077"));
         StopoverSinkInstanceHandle sink = new StopoverSinkInstanceHandle(
-                "query-uuid", 1, 0, 5, List.of(home, home), traceparent);
+                "query-uuid", "ZGVzYw", 1, 0, 5, List.of(home, home), traceparent);
         StopoverSourceHandle source = new StopoverSourceHandle(
                 new ExchangeId("exchange-1"),
                 4,

@@ -13,10 +13,11 @@
  */
 package io.stopover.trino;
 
-import com.sun.management.HotSpotDiagnosticMXBean;
 import io.airlift.slice.Slice;
 import io.airlift.slice.Slices;
 import io.stopover.trino.FakeDaemon.Fault;
+import io.stopover.trino.testing.FaultyProxy;
+import io.stopover.trino.testing.Leftovers;
 import io.trino.spi.TrinoException;
 import io.trino.spi.exchange.Exchange;
 import io.trino.spi.exchange.ExchangeManager;
@@ -26,14 +27,9 @@ import io.trino.spi.exchange.ExchangeSource;
 import io.trino.spi.exchange.ExchangeSourceHandle;
 import io.trino.spi.exchange.ExchangeSourceHandleSource.ExchangeSourceHandleBatch;
 import org.junit.jupiter.api.Test;
-import org.junit.jupiter.api.io.TempDir;
 
 import java.io.IOException;
-import java.io.UncheckedIOException;
-import java.lang.management.ManagementFactory;
 import java.net.ServerSocket;
-import java.nio.file.Files;
-import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.HashSet;
@@ -52,8 +48,6 @@ import java.util.concurrent.Future;
 import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLong;
-import java.util.function.Supplier;
-import java.util.stream.Stream;
 
 import static io.stopover.trino.Testing.exchange;
 import static io.stopover.trino.Testing.metric;
@@ -85,6 +79,7 @@ class TestRandomFaults
     /** The documented bound of an operation, and time for a machine that is busy. */
     private static final long BOUND_MILLIS =
             2 * URIS * TIMEOUT_MILLIS + 2 * TIMEOUT_MILLIS + RETRY_MILLIS + 20_000;
+    private static final long LEFTOVER_SECONDS = 2 * MILLISECONDS.toSeconds(BOUND_MILLIS);
     private static final List<String> PROBLEMS = List.of(
             "invalid-request", "checksum-mismatch", "invalid-handle", "unauthorized", "forbidden",
             "not-found", "exchange-not-found", "sink-not-found", "method-not-allowed",
@@ -104,9 +99,6 @@ class TestRandomFaults
     private int threadsSeen;
     private int connectionsSeen;
 
-    @TempDir
-    private Path folder;
-
     @Test
     void testEveryOperationEndsAndNoPageIsLostOrDuplicated()
             throws Exception
@@ -115,8 +107,8 @@ class TestRandomFaults
         FakeDaemon.Store store = new FakeDaemon.Store();
         try (FakeDaemon first = new FakeDaemon(store);
                 FakeDaemon second = new FakeDaemon(store);
-                FaultyProxy firstProxy = new FaultyProxy(first.port(), SEED);
-                FaultyProxy secondProxy = new FaultyProxy(second.port(), SEED + 1);
+                FaultyProxy firstProxy = proxy(first, SEED);
+                FaultyProxy secondProxy = proxy(second, SEED + 1);
                 ServerSocket notTls = new ServerSocket(0)) {
             closeConnections(notTls);
             Random random = new Random(SEED);
@@ -150,7 +142,8 @@ class TestRandomFaults
                     Thread.sleep(300);
                     threadsSeen = Math.max(threadsSeen, threads().size());
                     connectionsSeen = Math.max(connectionsSeen,
-                            connections(Set.of(firstProxy.port(), secondProxy.port())).size());
+                            Leftovers.connections(
+                                    Set.of(firstProxy.port(), secondProxy.port())).size());
                 }
                 for (Future<?> worker : workers) {
                     worker.get();
@@ -170,6 +163,13 @@ class TestRandomFaults
         assertThat(verifiedPages.get()).isGreaterThan(OPERATIONS / 10);
         assertThat(threadsSeen).as("threads are counted").isPositive();
         assertThat(connectionsSeen).as("connections are counted").isPositive();
+    }
+
+    private static FaultyProxy proxy(FakeDaemon daemon, long seed)
+            throws IOException
+    {
+        return new FaultyProxy(
+                daemon.port(), seed, 0.03, FaultyProxy.Fault.OF_CONNECTIONS, 2 * TIMEOUT_MILLIS);
     }
 
     private static void restart(FakeDaemon daemon, FaultyProxy proxy)
@@ -229,7 +229,7 @@ class TestRandomFaults
                 case 2 -> FakeDaemon.silence(2 * TIMEOUT_MILLIS, shared.nextBoolean());
                 case 3 -> FakeDaemon.loseResponse();
                 case 4 -> FakeDaemon.truncateAt(shared.nextDouble());
-                case 5 -> FakeDaemon.replaceResponse("<html>not a daemon</html>".getBytes());
+                case 5 -> FakeDaemon.answeredByAStranger();
                 case 6 -> (daemon, request, body) -> {
                     request.sendResponseHeaders(502, 0);
                     request.close();
@@ -387,68 +387,21 @@ class TestRandomFaults
             throws Exception
     {
         // exchanges are removed in the background
-        awaitEmpty(this::threads);
+        assertThat(Leftovers.await(this::threads, LEFTOVER_SECONDS)).isEmpty();
         manager.shutdown();
-        awaitEmpty(() -> connections(ports));
+        assertThat(Leftovers.await(() -> Leftovers.connections(ports), LEFTOVER_SECONDS)).isEmpty();
         assertThat(threads()).isEmpty();
     }
 
-    private static void awaitEmpty(Supplier<List<String>> rest)
-            throws InterruptedException
-    {
-        long deadline = System.nanoTime() + MILLISECONDS.toNanos(2 * BOUND_MILLIS);
-        while (!rest.get().isEmpty() && System.nanoTime() < deadline) {
-            Thread.sleep(100);
-        }
-        assertThat(rest.get()).isEmpty();
-    }
-
-    /** The virtual threads of the plugin, each with its stack. */
     private List<String> threads()
     {
-        Path dump = folder.resolve("threads-%s.txt".formatted(System.nanoTime()));
-        try {
-            ManagementFactory.getPlatformMXBean(HotSpotDiagnosticMXBean.class).dumpThreads(
-                    dump.toString(), HotSpotDiagnosticMXBean.ThreadDumpFormat.TEXT_PLAIN);
-            List<String> threads = Stream.of(Files.readString(dump).split("\\n\\n"))
-                    .filter(thread -> thread.matches("(?s)#\\d+ \"stopover[^\\n]* virtual.*"))
-                    .filter(thread -> !otherThreads.contains(id(thread)))
-                    .toList();
-            Files.delete(dump);
-            return threads;
-        }
-        catch (IOException e) {
-            throw new UncheckedIOException(e);
-        }
+        return Leftovers.threads().stream()
+                .filter(thread -> !otherThreads.contains(id(thread)))
+                .toList();
     }
 
     private static String id(String thread)
     {
         return thread.substring(0, thread.indexOf(' '));
-    }
-
-    /** Open connections to the ports: states 01 (established) and 08 (close wait). */
-    private static List<String> connections(Set<Integer> ports)
-    {
-        List<String> connections = new ArrayList<>();
-        for (String file : List.of("/proc/self/net/tcp", "/proc/self/net/tcp6")) {
-            try {
-                if (!Files.exists(Path.of(file))) {
-                    continue;
-                }
-                for (String line : Files.readAllLines(Path.of(file))) {
-                    String[] columns = line.strip().split("\\s+");
-                    boolean open = columns[3].equals("01") || columns[3].equals("08");
-                    if (open && ports.stream().anyMatch(
-                            port -> columns[2].endsWith(":%04X".formatted(port)))) {
-                        connections.add(line);
-                    }
-                }
-            }
-            catch (IOException e) {
-                throw new UncheckedIOException(e);
-            }
-        }
-        return connections;
     }
 }

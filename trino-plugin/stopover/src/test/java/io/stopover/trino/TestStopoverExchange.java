@@ -144,6 +144,49 @@ class TestStopoverExchange
     }
 
     @Test
+    void testSinksAreInstantiatedBeforeTheAnnouncementIsConfirmed()
+            throws Exception
+    {
+        CountDownLatch go = new CountDownLatch(1);
+        first.onNext("CONFIRM", (daemon, request, body) -> {
+            go.await();
+            request.close();
+        });
+        instantiate(exchange(manager, 5, false));
+        assertThat(second.requests("CONFIRM")).isEmpty();
+        go.countDown();
+        await(() -> second.requests("CONFIRM").size() == 1);
+    }
+
+    @Test
+    void testAnnouncementThatCannotBeConfirmedFailsTheExchange()
+            throws Exception
+    {
+        first.onNext("CONFIRM", problem("exchange-conflict", 409, false));
+        second.onNext("CONFIRM", problem("exchange-conflict", 409, false));
+        Exchange exchange = exchange(manager, 5, false);
+        instantiate(exchange);
+        await(() -> exchange.instantiateSink(exchange.addSink(1), 0).isCompletedExceptionally());
+        assertThatThrownBy(() -> instantiate(exchange))
+                .hasMessageContaining("Cannot open exchange");
+    }
+
+    @Test
+    void testEveryRequestAfterTheAnnouncementDescribesTheExchange()
+            throws Exception
+    {
+        second.remembers = true;
+        Exchange exchange = exchange(manager, 1, false);
+        write(manager, exchange, 0, 0, List.of(Map.entry(0, "page")));
+        exchange.allRequiredSinksFinished();
+        assertThat(handles(exchange)).hasSize(1);
+        exchange.close();
+        await(() -> !store.closed.isEmpty());
+        assertThat(first.undescribed).singleElement().asString().startsWith("PUT ");
+        assertThat(second.undescribed).isEmpty();
+    }
+
+    @Test
     void testHandlesAreReplannedByAnotherDaemonAfterCorruption()
             throws Exception
     {
@@ -333,6 +376,7 @@ class TestStopoverExchange
         first.leaseSeconds = 3;
         Exchange exchange = exchange(manager, 3, false);
         String name = instantiate(exchange).exchange();
+        await(() -> first.requests("CONFIRM").size() == 1);
         store.exchanges.remove(name);
         int before = first.requests("PUT").size();
         await(() -> first.requests("PUT").size() > before);
@@ -412,7 +456,8 @@ class TestStopoverExchange
     {
         AtomicInteger calls = new AtomicInteger();
         Supplier<Backoff> backoffs = () -> {
-            if (calls.incrementAndGet() == 2) {
+            // the third call, after the announcement and its confirmation, is a renewal
+            if (calls.incrementAndGet() == 3) {
                 throw new OutOfMemoryError("Cannot reserve direct buffer memory");
             }
             return Testing.backoff();
@@ -424,7 +469,7 @@ class TestStopoverExchange
         exchange.start(() -> {});
         instantiate(exchange);
         SECONDS.sleep(10);
-        await(() -> calls.get() >= 2);
+        await(() -> calls.get() >= 3);
         long failed = System.nanoTime();
         await(() -> first.requests("PUT").size() >= 2);
         assertThat(System.nanoTime() - failed).isLessThan(SECONDS.toNanos(8));
@@ -550,10 +595,13 @@ class TestStopoverExchange
         write(manager, exchange, 0, 0, List.of(Map.entry(0, "page"), Map.entry(0, "other")));
         exchange.allRequiredSinksFinished();
         handles(exchange);
+        await(() -> metric(((StopoverExchange) exchange).getMetrics(), "StopoverExchange.requests")
+                >= 7);
         Metrics metrics = ((StopoverExchange) exchange).getMetrics();
         assertThat(metric(metrics, "StopoverExchange.requests"))
-                .as("three announcements, two questions for what is in memory, one plan")
-                .isEqualTo(6);
+                .as("three announcements, a confirmation, two questions for what is in memory, "
+                        + "one plan")
+                .isEqualTo(7);
         assertThat(metric(metrics, "StopoverExchange.retries")).isEqualTo(2);
         assertThat(metric(metrics, "StopoverExchange.pages")).isEqualTo(2);
         assertThat(metric(metrics, "StopoverExchange.bytes")).isEqualTo(9);

@@ -17,6 +17,7 @@ import io.airlift.slice.Slice;
 import io.airlift.slice.Slices;
 import io.opentelemetry.api.trace.Span;
 import io.stopover.trino.client.Cancellation;
+import io.stopover.trino.client.DescribedExchange;
 import io.stopover.trino.client.SinkId;
 import io.stopover.trino.client.SinkWriter;
 import io.trino.spi.ErrorType;
@@ -500,7 +501,8 @@ class TestStopoverSink
 
     private static StopoverSink sinkThatFails(Services services)
     {
-        SinkId id = new SinkId("exchange", 0, 0);
+        DescribedExchange exchange = new DescribedExchange("exchange", Optional.empty());
+        SinkId id = new SinkId(exchange, 0, 0);
         Cancellation cancellation = new Cancellation();
         SinkWriter writer = new SinkWriter(
                 services.client(),

@@ -17,6 +17,7 @@ import io.airlift.slice.Slice;
 import io.airlift.slice.Slices;
 import io.stopover.trino.testing.DaemonProcess;
 import io.stopover.trino.testing.TestingStopover;
+import io.trino.plugin.base.metrics.LongCount;
 import io.trino.plugin.exchange.filesystem.TestExchangeManagerContext;
 import io.trino.spi.QueryId;
 import io.trino.spi.exchange.Exchange;
@@ -163,6 +164,13 @@ class TestStopoverHomes
         }
     }
 
+    /** As the engine asks for it, from Trino 480 on. */
+    private static long requests(Exchange exchange)
+    {
+        return ((LongCount) exchange.getMetrics().getMetrics().get("StopoverExchange.requests"))
+                .getTotal();
+    }
+
     @Test
     void testSmallSinksOfBothNodesMeetAtOneDaemonAndAreReadByBoth()
             throws Exception
@@ -175,6 +183,9 @@ class TestStopoverHomes
         exchange.allRequiredSinksFinished();
         List<ExchangeSourceHandle> handles =
                 exchange.getSourceHandles().getNextBatch().get(60, SECONDS).handles();
+        assertThat(requests(exchange))
+                .as("an announcement, and each daemon was asked what it has in memory: no plan")
+                .isEqualTo(1 + 2);
         for (ExchangeManager node : nodes) {
             assertThat(read(node, id, handles, 0)).isEqualTo(written);
         }

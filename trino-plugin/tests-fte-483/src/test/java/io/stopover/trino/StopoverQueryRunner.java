@@ -38,13 +38,21 @@ final class StopoverQueryRunner
     static QueryRunner create(TestingStopover stopover, Map<String, String> extraProperties)
             throws Exception
     {
+        return create(stopover.properties(), extraProperties);
+    }
+
+    /** @param exchangeProperties those of the plugin */
+    static QueryRunner create(
+            Map<String, String> exchangeProperties, Map<String, String> extraProperties)
+            throws Exception
+    {
         Session session = testSessionBuilder().setCatalog("memory").setSchema("default").build();
         DistributedQueryRunner runner = DistributedQueryRunner.builder(session)
                 .setWorkerCount(2)
                 .setExtraProperties(extraProperties)
                 .setAdditionalSetup(queryRunner -> {
                     queryRunner.installPlugin(new StopoverPlugin());
-                    queryRunner.loadExchangeManager("stopover", stopover.properties());
+                    queryRunner.loadExchangeManager("stopover", exchangeProperties);
                 })
                 .build();
         try {

@@ -54,6 +54,8 @@ public final class DaemonClient
     private static final ContentType TEXT = ContentType.create("text/plain");
 
     private static final String FOREIGN_HEADER = "Stopover-Foreign";
+    private static final Optional<String> MUST_EXIST = Optional.of("If-Match");
+    private static final Optional<String> MUST_BE_NEW = Optional.of("If-None-Match");
 
     private final HttpTransport transport;
     private final Limits control;
@@ -86,39 +88,78 @@ public final class DaemonClient
         this.maxPageSize = Math.toIntExact(config.getMaxPageSize().toBytes());
     }
 
-    /** Announces an exchange and returns the duration of its lease in seconds. */
-    public long announce(
+    /**
+     * The answer to an announcement or a renewal.
+     *
+     * @param exchange as it is to be named in later requests
+     */
+    public record Announced(DescribedExchange exchange, long leaseSeconds) {}
+
+    /**
+     * Announces an exchange whose name was just drawn: the daemon answers at once, before it has
+     * stored anything.
+     */
+    public Announced announceNew(
             Daemon daemon,
-            String exchange,
+            String name,
             int partitions,
             boolean ordered,
             Cancellation cancellation)
             throws IOException
     {
-        return put(daemon, exchange, partitions, ordered, false, cancellation);
+        return put(daemon, undescribed(name), partitions, ordered, MUST_BE_NEW, cancellation);
+    }
+
+    /** Announces an exchange that a daemon may have been told of before. */
+    public Announced announce(
+            Daemon daemon,
+            String name,
+            int partitions,
+            boolean ordered,
+            Cancellation cancellation)
+            throws IOException
+    {
+        return put(daemon, undescribed(name), partitions, ordered, Optional.empty(), cancellation);
+    }
+
+    /** Returns once what was announced is durable. */
+    public Announced confirm(
+            Daemon daemon,
+            DescribedExchange exchange,
+            int partitions,
+            boolean ordered,
+            Cancellation cancellation)
+            throws IOException
+    {
+        return put(daemon, exchange, partitions, ordered, MUST_BE_NEW, cancellation);
     }
 
     /**
-     * Renews the lease of an exchange and returns its duration in seconds. An exchange that is no
-     * longer open is rejected: announcing it again would open it empty.
+     * Renews the lease of an exchange. One that is no longer open is rejected: announcing it again
+     * would open it empty.
      */
-    public long renew(
+    public Announced renew(
             Daemon daemon,
-            String exchange,
+            DescribedExchange exchange,
             int partitions,
             boolean ordered,
             Cancellation cancellation)
             throws IOException
     {
-        return put(daemon, exchange, partitions, ordered, true, cancellation);
+        return put(daemon, exchange, partitions, ordered, MUST_EXIST, cancellation);
     }
 
-    private long put(
+    private static DescribedExchange undescribed(String name)
+    {
+        return new DescribedExchange(name, Optional.empty());
+    }
+
+    private Announced put(
             Daemon daemon,
-            String exchange,
+            DescribedExchange exchange,
             int partitions,
             boolean ordered,
-            boolean mustExist,
+            Optional<String> condition,
             Cancellation cancellation)
             throws IOException
     {
@@ -126,34 +167,35 @@ public final class DaemonClient
         return transport.execute(
                 daemon,
                 () -> {
-                    HttpPut put = new HttpPut(daemon.url("/v1/exchanges/" + exchange));
-                    if (mustExist) {
-                        put.setHeader("If-Match", "*");
-                    }
+                    HttpPut put = exchange.describe(new HttpPut(daemon.url(exchange.path())));
+                    condition.ifPresent(header -> put.setHeader(header, "*"));
                     return json(put, body);
                 },
                 control,
                 cancellation,
-                DaemonClient::readLeaseSeconds);
+                response -> readAnnounced(exchange.name(), response));
     }
 
-    private static long readLeaseSeconds(ClassicHttpResponse response)
+    private static Announced readAnnounced(String exchange, ClassicHttpResponse response)
             throws IOException
     {
-        long seconds = readJson(response).integer("lease_seconds");
+        JsonMap answer = readJson(response);
+        long seconds = answer.integer("lease_seconds");
         if (seconds < 1) {
             throw new MalformedJsonException("the lease lasts %s seconds".formatted(seconds));
         }
-        return seconds;
+        return new Announced(
+                new DescribedExchange(exchange, Optional.of(answer.string("descriptor"))),
+                seconds);
     }
 
     /** Closes an exchange: the daemon deletes everything stored for it. */
-    public void close(Daemon daemon, String exchange, Cancellation cancellation)
+    public void close(Daemon daemon, DescribedExchange exchange, Cancellation cancellation)
             throws IOException
     {
         transport.execute(
                 daemon,
-                () -> new HttpDelete(daemon.url("/v1/exchanges/" + exchange)),
+                () -> exchange.describe(new HttpDelete(daemon.url(exchange.path()))),
                 control,
                 cancellation,
                 _ -> null);
@@ -165,7 +207,7 @@ public final class DaemonClient
     {
         transport.execute(
                 daemon,
-                () -> new HttpPut(daemon.url(sink.path())),
+                () -> sink.exchange().describe(new HttpPut(daemon.url(sink.path()))),
                 control,
                 cancellation,
                 _ -> null);
@@ -177,7 +219,7 @@ public final class DaemonClient
     {
         transport.execute(
                 daemon,
-                () -> new HttpDelete(daemon.url(sink.path())),
+                () -> sink.exchange().describe(new HttpDelete(daemon.url(sink.path()))),
                 control,
                 cancellation,
                 _ -> null);
@@ -214,7 +256,7 @@ public final class DaemonClient
     {
         HttpPost post = new HttpPost(daemon.url(sink.path() + "/pages?batch=" + number));
         post.setEntity(new PageBatchEntity(batch));
-        return post;
+        return sink.exchange().describe(post);
     }
 
     private static Void checkBatch(long number, JsonMap response)
@@ -253,10 +295,15 @@ public final class DaemonClient
                 totals.batches(), totals.pages(), totals.bytes(), totals.checksum());
         transport.execute(
                 daemon,
-                () -> json(new HttpPost(daemon.url(sink.path() + "/finish")), body),
+                () -> json(post(daemon, sink, "/finish"), body),
                 limits,
                 cancellation,
                 response -> checkTotals(totals, readJson(response)));
+    }
+
+    private static HttpPost post(Daemon daemon, SinkId sink, String action)
+    {
+        return sink.exchange().describe(new HttpPost(daemon.url(sink.path() + action)));
     }
 
     private static Void checkTotals(SinkTotals totals, JsonMap response)
@@ -277,7 +324,7 @@ public final class DaemonClient
     {
         transport.execute(
                 daemon,
-                () -> new HttpPost(daemon.url(sink.path() + "/abort")),
+                () -> post(daemon, sink, "/abort"),
                 control,
                 cancellation,
                 _ -> null);
@@ -290,7 +337,7 @@ public final class DaemonClient
      */
     public List<PlannedHandle> handles(
             Daemon daemon,
-            String exchange,
+            DescribedExchange exchange,
             Map<Integer, Integer> attempts,
             long targetSize,
             OptionalInt handleVersion,
@@ -312,7 +359,7 @@ public final class DaemonClient
      */
     PlanFromMemory handlesFromMemory(
             Daemon daemon,
-            String exchange,
+            DescribedExchange exchange,
             Map<Integer, Integer> attempts,
             long targetSize,
             OptionalInt handleVersion,
@@ -330,12 +377,38 @@ public final class DaemonClient
     }
 
     private static HttpUriRequestBase handles(
-            Daemon daemon, String exchange, Map<Integer, Integer> attempts, String options)
+            Daemon daemon,
+            DescribedExchange exchange,
+            Map<Integer, Integer> attempts,
+            String options)
     {
-        String body = attempts.entrySet().stream()
+        HttpPost post = new HttpPost(daemon.url(exchange.path() + "/handles"));
+        return json(exchange.describe(post), attempts(attempts, ", " + options));
+    }
+
+    private static String attempts(Map<Integer, Integer> attempts, String options)
+    {
+        return attempts.entrySet().stream()
                 .map(entry -> "[%s,%s]".formatted(entry.getKey(), entry.getValue()))
-                .collect(joining(",", "{\"attempts\": [", "], " + options + "}"));
-        return json(new HttpPost(daemon.url("/v1/exchanges/" + exchange + "/handles")), body);
+                .collect(joining(",", "{\"attempts\": [", "]" + options + "}"));
+    }
+
+    /** Tells which attempts were chosen since the last call: the daemon reads in advance. */
+    public void chosen(
+            Daemon daemon,
+            DescribedExchange exchange,
+            Map<Integer, Integer> attempts,
+            Cancellation cancellation)
+            throws IOException
+    {
+        transport.execute(
+                daemon,
+                () -> json(
+                        exchange.describe(new HttpPost(daemon.url(exchange.path() + "/chosen"))),
+                        attempts(attempts, "")),
+                control,
+                cancellation,
+                _ -> null);
     }
 
     private static String version(OptionalInt handleVersion)

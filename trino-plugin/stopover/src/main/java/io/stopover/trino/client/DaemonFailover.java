@@ -139,7 +139,7 @@ public final class DaemonFailover
      * Executes an operation once at one daemon. Nothing depends on its success, except that a
      * failure counts against the daemon.
      */
-    void tryOnce(Daemon daemon, Operation<?> operation)
+    public void tryOnce(Daemon daemon, Operation<?> operation)
     {
         try {
             attempt(daemon, operation);

@@ -13,12 +13,15 @@
  */
 package io.stopover.trino.client;
 
+import com.google.common.collect.ImmutableList;
+import com.google.common.collect.ImmutableSortedMap;
+
 import java.net.URI;
 import java.net.URISyntaxException;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
-import java.util.SortedMap;
 import java.util.TreeMap;
 
 /**
@@ -26,7 +29,8 @@ import java.util.TreeMap;
  *
  * @param run differs after each start of the daemon
  * @param newestHandle newest version of source handles that it reads
- * @param baseDirectories what identifies each base directory, by its name
+ * @param baseDirectories those that it has
+ * @param missing names of base directories that the fleet uses and it lacks, by their identity
  * @param advertise URIs by which nodes on other machines reach it
  * @param zone its availability zone
  */
@@ -39,7 +43,8 @@ record DaemonInfo(
         long maxBatchSize,
         long maxPageSize,
         long maxPartitions,
-        SortedMap<String, String> baseDirectories,
+        List<BaseDirectory> baseDirectories,
+        Map<String, String> missing,
         List<URI> advertise,
         Optional<String> zone)
 {
@@ -48,9 +53,13 @@ record DaemonInfo(
     {
         JsonMap protocol = json.object("protocol");
         JsonMap limits = json.object("limits");
-        SortedMap<String, String> baseDirectories = new TreeMap<>();
+        ImmutableList.Builder<BaseDirectory> baseDirectories = ImmutableList.builder();
         for (JsonMap base : json.objects("base_directories")) {
-            baseDirectories.put(base.string("name"), base.string("uri"));
+            baseDirectories.add(BaseDirectory.of(base));
+        }
+        Map<String, String> missing = new TreeMap<>();
+        for (JsonMap base : json.objects("missing_base_directories")) {
+            missing.put(base.string("id"), base.string("name"));
         }
         return new DaemonInfo(
                 json.string("run"),
@@ -61,7 +70,8 @@ record DaemonInfo(
                 limits.integer("max_batch_size"),
                 limits.integer("max_page_size"),
                 limits.integer("max_partitions"),
-                baseDirectories,
+                baseDirectories.build(),
+                ImmutableSortedMap.copyOf(missing),
                 uris(json.strings("advertise")),
                 json.has("zone") ? Optional.of(json.string("zone")) : Optional.empty());
     }
@@ -83,6 +93,12 @@ record DaemonInfo(
             }
         }
         return uris;
+    }
+
+    /** Whether it has not yet identified each of its base directories. */
+    boolean isProvisional()
+    {
+        return baseDirectories.stream().anyMatch(base -> base.id().isEmpty());
     }
 
     boolean speaks(int protocol)

@@ -19,13 +19,17 @@ import io.stopover.trino.StopoverConfig;
 
 import java.io.IOException;
 import java.net.URI;
+import java.util.Comparator;
 import java.util.HashSet;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.OptionalInt;
+import java.util.SequencedMap;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.LongSupplier;
 import java.util.stream.Stream;
@@ -46,19 +50,22 @@ public final class Fleet
     static final int PROTOCOL = 1;
     /** How often names are looked up, and daemons asked that have not answered yet. */
     static final long LOOKUP_INTERVAL_NANOS = SECONDS.toNanos(30);
-    /** Most output partitions of an exchange in Trino. */
-    private static final int TRINO_PARTITIONS = 1000;
+    /** After how many of these intervals daemons that have answered are asked again. */
+    static final int INTERVALS_UNTIL_ASKED_AGAIN = 10;
 
     private final DaemonNames names;
     private final Daemons daemons;
     private final Preference preference;
     private final Optional<String> zone;
     private final long batchSize;
-    private final long maxPageSize;
+    private final FleetLog messages;
     private final DaemonProbe probe;
     private final LongSupplier nanoTime;
     private final AtomicLong lastLookup;
+    private final AtomicInteger lookups = new AtomicInteger();
     private final Map<Daemon, DaemonInfo> known = new ConcurrentHashMap<>();
+    /** Daemons that lack a base directory which others use: asked last, and no homes. */
+    private volatile Set<Daemon> incomplete = Set.of();
     private final Set<Daemon> refreshing = ConcurrentHashMap.newKeySet();
 
     @Inject
@@ -83,24 +90,47 @@ public final class Fleet
                 names::isOwnMachine,
                 daemon -> zone.isPresent() && zone.equals(zoneOf(daemon)));
         this.batchSize = config.getBatchSize().toBytes();
-        this.maxPageSize = config.getMaxPageSize().toBytes();
+        this.messages = new FleetLog(config, nanoTime);
         this.nanoTime = nanoTime;
         this.lastLookup = new AtomicLong(nanoTime.getAsLong());
         arrange();
     }
 
     /**
-     * Puts the daemons into the order of preference. One that is reached at several addresses
-     * counts once.
+     * Puts the daemons into the order of preference, those last that lack a base directory. One
+     * that is reached at several addresses counts once.
      */
     private synchronized void arrange()
     {
         List<Daemon> all = names.daemons();
         known.keySet().retainAll(all);
         Set<String> runs = new HashSet<>();
-        daemons.update(preference.order(all).stream()
+        List<Daemon> order = preference.order(all).stream()
                 .filter(daemon -> info(daemon).map(info -> runs.add(info.run())).orElse(true))
+                .toList();
+        incomplete = BaseDirectories.incomplete(answered(order));
+        daemons.update(order.stream()
+                .sorted(Comparator.comparing(incomplete::contains))
                 .toList());
+    }
+
+    /** What the daemons that have answered say of themselves, in order of preference. */
+    private SequencedMap<Daemon, DaemonInfo> answered()
+    {
+        return answered(daemons.all());
+    }
+
+    private SequencedMap<Daemon, DaemonInfo> answered(List<Daemon> order)
+    {
+        SequencedMap<Daemon, DaemonInfo> answered = new LinkedHashMap<>();
+        order.forEach(daemon -> info(daemon).ifPresent(info -> answered.put(daemon, info)));
+        return answered;
+    }
+
+    /** Whether what others have stored may be out of reach of this daemon. */
+    boolean lacksBaseDirectory(Daemon daemon)
+    {
+        return incomplete.contains(daemon);
     }
 
     Optional<DaemonInfo> info(Daemon daemon)
@@ -172,8 +202,8 @@ public final class Fleet
 
     /**
      * Asks those daemons again that were restarted, or upgraded, since they answered; and from time
-     * to time, looks up names and asks daemons that have not answered yet. In the background, and
-     * only while this node uses daemons.
+     * to time looks up names, and asks daemons that have not answered yet, or whose base
+     * directories may have changed. In the background, and only while this node uses daemons.
      */
     public void keepCurrent()
     {
@@ -183,8 +213,9 @@ public final class Fleet
         if (due) {
             Thread.ofVirtual().name("stopover-fleet").start(() -> {
                 lookUp();
+                boolean all = lookups.incrementAndGet() % INTERVALS_UNTIL_ASKED_AGAIN == 0;
                 names.daemons().stream()
-                        .filter(daemon -> info(daemon).isEmpty())
+                        .filter(daemon -> all || isWorthAsking(daemon))
                         .forEach(this::startRefresh);
             });
         }
@@ -194,6 +225,12 @@ public final class Fleet
                 startRefresh(daemon);
             }
         }
+    }
+
+    private boolean isWorthAsking(Daemon daemon)
+    {
+        return lacksBaseDirectory(daemon)
+                || info(daemon).map(DaemonInfo::isProvisional).orElse(true);
     }
 
     private void startRefresh(Daemon daemon)
@@ -212,7 +249,11 @@ public final class Fleet
     private void refresh(Daemon daemon)
     {
         try {
-            warn(daemon, ask(daemon));
+            Optional<String> before = info(daemon).map(DaemonInfo::run);
+            DaemonInfo info = ask(daemon);
+            if (!before.equals(Optional.of(info.run()))) {
+                warn(daemon, info);
+            }
             warnAboutDifferences();
         }
         catch (IOException e) {
@@ -223,69 +264,18 @@ public final class Fleet
         }
     }
 
-    /** Warns about what will not work with a daemon. */
     void warn(Daemon daemon, DaemonInfo info)
     {
-        if (!info.speaks(PROTOCOL)) {
-            log.warn("Stopover daemon %s speaks protocol %s to %s, this plugin speaks %s: %s",
-                    daemon, info.oldestProtocol(), info.newestProtocol(), PROTOCOL,
-                    info.newestProtocol() < PROTOCOL
-                            ? "upgrade the daemons first, then the plugin"
-                            : "upgrade the plugin");
-        }
-        if (info.maxPageSize() < maxPageSize) {
-            log.warn("Stopover daemon %s accepts pages of at most %s bytes (limits.max_page_size),"
-                            + " but stopover.max-page-size is %s: a query with a larger page fails",
-                    daemon, info.maxPageSize(), maxPageSize);
-        }
-        if (info.maxBatchSize() < batchSize) {
-            log.warn("Stopover daemon %s accepts batches of at most %s bytes"
-                            + " (limits.max_batch_size), less than stopover.batch-size (%s):"
-                            + " this node sends smaller ones",
-                    daemon, info.maxBatchSize(), batchSize);
-        }
-        if (info.maxPartitions() < TRINO_PARTITIONS) {
-            log.warn("Stopover daemon %s accepts at most %s partitions (limits.max_partitions);"
-                            + " Trino's exchanges may have up to %s",
-                    daemon, info.maxPartitions(), TRINO_PARTITIONS);
-        }
+        messages.warn(daemon, info);
     }
 
-    /** A fleet shares its base directories, and runs one version except during an upgrade. */
     void warnAboutDifferences()
     {
-        List<Daemon> answered = daemons.all().stream().filter(known::containsKey).toList();
-        if (answered.isEmpty()) {
-            return;
-        }
-        Daemon first = answered.getFirst();
-        DaemonInfo expected = known.get(first);
-        for (Daemon other : answered) {
-            DaemonInfo actual = known.get(other);
-            if (expected == null || actual == null) {
-                // its name no longer has this address
-                continue;
-            }
-            if (!actual.baseDirectories().equals(expected.baseDirectories())) {
-                log.warn("Stopover daemons differ in their base directories, so data written by one"
-                                + " cannot be read through the other: %s has %s, %s has %s",
-                        first, expected.baseDirectories(), other, actual.baseDirectories());
-            }
-            if (!actual.version().equals(expected.version())) {
-                log.warn("Stopover daemons differ in their version: %s runs %s, %s runs %s",
-                        first, expected.version(), other, actual.version());
-            }
-        }
+        messages.warnAboutDifferences(answered());
     }
 
-    /** Says at start what the configuration of this node forgoes. */
     void logWhatIsForgone()
     {
-        List<Daemon> all = daemons.all();
-        if (all.size() == 1) {
-            log.info("stopover.uris names one Stopover daemon, %s: while it is unavailable, tasks"
-                    + " of this node fail, and small outputs of several nodes are not gathered."
-                    + " Name other daemons after it to have both", all.getFirst());
-        }
+        FleetLog.logWhatIsForgone(daemons.all());
     }
 }

@@ -13,6 +13,8 @@
  */
 package io.stopover.trino.client;
 
+import com.google.common.collect.ImmutableList;
+import com.google.common.collect.ImmutableMap;
 import com.google.common.collect.ImmutableSet;
 import com.google.common.collect.Sets;
 import com.google.inject.Inject;
@@ -52,11 +54,27 @@ public final class HandlePlanner
      * @param rest the attempts that no handle covers
      * @param requests how many daemons were asked
      */
-    public record Plan(List<HotHandle> handles, Map<Integer, Integer> rest, int requests) {}
+    public record Plan(List<HotHandle> handles, Map<Integer, Integer> rest, int requests)
+    {
+        public Plan
+        {
+            handles = ImmutableList.copyOf(handles);
+            rest = ImmutableMap.copyOf(rest);
+        }
+    }
 
     /** What a plan is for. */
     public record Request(
-            String exchange, boolean ordered, Map<Integer, Integer> attempts, long targetSize) {}
+            DescribedExchange exchange,
+            boolean ordered,
+            Map<Integer, Integer> attempts,
+            long targetSize)
+    {
+        public Request
+        {
+            attempts = ImmutableMap.copyOf(attempts);
+        }
+    }
 
     private record Answer(Daemon daemon, PlanFromMemory plan)
     {

@@ -84,7 +84,7 @@ public final class Homes
     private Optional<Candidate> candidate(Daemon daemon, boolean oneMachine)
     {
         return fleet.info(daemon)
-                .filter(info -> info.speaks(Fleet.PROTOCOL))
+                .filter(info -> info.speaks(Fleet.PROTOCOL) && !fleet.lacksBaseDirectory(daemon))
                 .flatMap(info -> address(daemon, info, oneMachine)
                         .map(uri -> new Candidate(new Home(info.run(), uri), info.zone())));
     }
@@ -124,7 +124,9 @@ public final class Homes
         Daemon preferred = daemons.preferred();
         return homes.stream()
                 .flatMap(home -> fleet.find(home).stream())
-                .filter(daemon -> !fleet.isOtherZone(daemon) && daemons.isInRotation(daemon))
+                .filter(daemon -> !fleet.isOtherZone(daemon)
+                        && !fleet.lacksBaseDirectory(daemon)
+                        && daemons.isInRotation(daemon))
                 .findFirst()
                 .filter(daemon -> !daemon.equals(preferred));
     }

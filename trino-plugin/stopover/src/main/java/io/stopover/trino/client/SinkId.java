@@ -16,7 +16,7 @@ package io.stopover.trino.client;
 import static java.util.Objects.requireNonNull;
 
 /** One attempt of one task of an exchange. */
-public record SinkId(String exchange, int task, int attempt)
+public record SinkId(DescribedExchange exchange, int task, int attempt)
 {
     public SinkId
     {
@@ -25,7 +25,7 @@ public record SinkId(String exchange, int task, int attempt)
 
     String path()
     {
-        return "/v1/exchanges/%s/sinks/%s/%s".formatted(exchange, task, attempt);
+        return "%s/sinks/%s/%s".formatted(exchange.path(), task, attempt);
     }
 
     @Override

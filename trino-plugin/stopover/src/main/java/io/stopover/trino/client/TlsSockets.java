@@ -42,7 +42,8 @@ final class TlsSockets
     {
         try {
             SSLContext context = SSLContext.getInstance("TLS");
-            context.init(keys(config), trusted(config), null);
+            // null selects the default: no client certificate, the JVM's trusted ones
+            context.init(keys(config).orElse(null), trusted(config).orElse(null), null);
             return new DefaultClientTlsStrategy(context);
         }
         catch (GeneralSecurityException e) {
@@ -50,13 +51,12 @@ final class TlsSockets
         }
     }
 
-    /** Null without a truststore, which selects the JVM's trusted certificates. */
-    private static TrustManager[] trusted(StopoverTlsConfig config)
+    private static Optional<TrustManager[]> trusted(StopoverTlsConfig config)
             throws GeneralSecurityException
     {
         Optional<File> path = config.getTruststorePath();
         if (path.isEmpty()) {
-            return null;
+            return Optional.empty();
         }
         KeyStore store = load("stopover.tls.truststore-path", path.get(), file ->
                 PemReader.isPem(file)
@@ -65,15 +65,15 @@ final class TlsSockets
         TrustManagerFactory factory =
                 TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm());
         factory.init(store);
-        return factory.getTrustManagers();
+        return Optional.of(factory.getTrustManagers());
     }
 
-    private static KeyManager[] keys(StopoverTlsConfig config)
+    private static Optional<KeyManager[]> keys(StopoverTlsConfig config)
             throws GeneralSecurityException
     {
         Optional<File> path = config.getKeystorePath();
         if (path.isEmpty()) {
-            return null;
+            return Optional.empty();
         }
         Optional<String> password = config.getKeystorePassword();
         KeyManagerFactory factory =
@@ -89,7 +89,7 @@ final class TlsSockets
             factory.init(store, password(password));
             return store;
         });
-        return factory.getKeyManagers();
+        return Optional.of(factory.getKeyManagers());
     }
 
     private static char[] password(Optional<String> password)

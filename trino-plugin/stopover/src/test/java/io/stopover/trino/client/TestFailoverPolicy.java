@@ -28,6 +28,7 @@ import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Random;
 import java.util.Set;
 import java.util.stream.IntStream;
@@ -83,8 +84,8 @@ class TestFailoverPolicy
 
     private FailoverPolicy pinned(boolean confirmable)
     {
-        Pin pin = new Pin(A, confirmable, cause ->
-                new DaemonGoneException(new SinkId("exchange", 0, 0), A, cause));
+        SinkId sink = new SinkId(new DescribedExchange("exchange", Optional.empty()), 0, 0);
+        Pin pin = new Pin(A, confirmable, cause -> new DaemonGoneException(sink, A, cause));
         return FailoverPolicy.pinned(daemons, backoff(BUDGET_SECONDS), pin);
     }
 

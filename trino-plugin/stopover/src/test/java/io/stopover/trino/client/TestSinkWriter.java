@@ -43,7 +43,9 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 @Timeout(60)
 class TestSinkWriter
 {
-    private static final SinkId SINK = new SinkId("exchange", 0, 0);
+    private static final DescribedExchange EXCHANGE =
+            new DescribedExchange("exchange", Optional.empty());
+    private static final SinkId SINK = new SinkId(EXCHANGE, 0, 0);
 
     private final FakeDaemon.Store store = new FakeDaemon.Store();
     private final FakeDaemon daemon = new FakeDaemon(store);

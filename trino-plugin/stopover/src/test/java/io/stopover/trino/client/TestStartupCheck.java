@@ -24,6 +24,7 @@ import org.junit.jupiter.api.Timeout;
 import java.util.List;
 import java.util.stream.Stream;
 
+import static io.stopover.trino.FakeDaemon.baseDirectory;
 import static io.stopover.trino.FakeDaemon.problem;
 import static java.util.concurrent.TimeUnit.SECONDS;
 import static java.util.stream.Collectors.joining;
@@ -78,11 +79,12 @@ class TestStartupCheck
     @Test
     void testDaemonsThatAreReadyAreLoggedWithVersionAndBaseDirectories()
     {
+        String bases = "base directories [main (id-of-main at file:///data/main)]";
         assertThat(check()).containsExactly(
                 "INFO Stopover daemon %s is ready for this node: version 0.1.0, "
-                        .formatted(first.uri()) + "base directories {main=file:///data}",
+                        .formatted(first.uri()) + bases,
                 "INFO Stopover daemon %s is ready for this node: version 0.1.0, "
-                        .formatted(second.uri()) + "base directories {main=file:///data}");
+                        .formatted(second.uri()) + bases);
     }
 
     @Test
@@ -114,7 +116,8 @@ class TestStartupCheck
     void testUnhealthyBaseDirectoryIsAWarning()
     {
         first.setBaseDirectories("""
-                {"name": "main", "uri": "file:///data", "healthy": false, "error": "disk full"}""");
+                {"name": "main", "uri": "file:///data", "id": "id-of-main", "state": "active",
+                 "healthy": false, "error": "disk full"}""");
         assertThat(check()).contains("WARNING Stopover daemon %s cannot use its base directory "
                 .formatted(first.uri()) + "main (disk full)");
     }
@@ -129,15 +132,15 @@ class TestStartupCheck
 
     /** Four of six queries failed, and nothing said why. */
     @Test
-    void testDaemonThatLacksABaseDirectoryIsAWarning()
+    void testDaemonThatLacksABaseDirectoryIsAWarningThatNamesBothAndTheWayOut()
     {
-        second.setBaseDirectories("""
-                {"name": "main", "uri": "file:///data", "healthy": true},
-                {"name": "more", "uri": "file:///more", "healthy": true}""");
+        second.setBaseDirectories(
+                baseDirectory("main", "id-of-main", "active"),
+                baseDirectory("more", "id-of-more", "active"));
         assertThat(check()).last().asString()
-                .startsWith("WARNING Stopover daemons differ in their base directories")
-                .contains(first.uri() + " has {main=file:///data}", second.uri() + " has {main")
-                .contains("more=file:///more");
+                .startsWith("WARNING Stopover daemon %s lacks base directory more (id-of-more), "
+                        .formatted(first.uri()) + "which " + second.uri() + " uses")
+                .contains("stopover members abandon more");
     }
 
     @Test

@@ -94,6 +94,11 @@ public final class DaemonProcess
         return URI.create("http://127.0.0.1:" + port);
     }
 
+    public int port()
+    {
+        return port;
+    }
+
     public long pid()
     {
         return process.pid();

@@ -1,12 +1,13 @@
 //! TLS to a daemon whose certificate is known.
 //!
-//! Does: wrap a socket in TLS that accepts exactly one certificate. Does not: check names, CAs or
+//! Does: wrap a socket in TLS that accepts exactly one certificate, and present one of its own if
+//! the daemon asks for it. Does not: check names, CAs or
 //! dates: possession of the certificate's key identifies the daemon. Invariant: signatures of the
 //! handshake are verified.
 
 use std::io;
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio_rustls::rustls::client::danger::{
@@ -15,11 +16,20 @@ use tokio_rustls::rustls::client::danger::{
 use tokio_rustls::rustls::crypto::{
     CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
 };
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, StreamOwned,
 };
+
+/// The files that TLS to a daemon needs.
+#[derive(Debug, Clone)]
+pub(super) struct TlsFiles {
+    /// The certificate that the daemon has.
+    pub expected: PathBuf,
+    /// Certificate chain and key of the client, for a daemon that requires them.
+    pub own: Option<(PathBuf, PathBuf)>,
+}
 
 /// Performs the handshake lazily, on first use of the returned stream.
 ///
@@ -27,12 +37,11 @@ use tokio_rustls::rustls::{
 /// A certificate file that cannot be read, or a socket without a peer.
 pub(super) fn within(
     stream: TcpStream,
-    certificate: &Path,
+    files: &TlsFiles,
 ) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
-    let expected = CertificateDer::from_pem_file(certificate).map_err(|error| {
-        let path = certificate.display();
-        io::Error::other(format!("{path} has no PEM certificate: {error:?}"))
-    })?;
+    let certificate = &files.expected;
+    let expected = CertificateDer::from_pem_file(certificate)
+        .map_err(|error| unusable(certificate, "certificate", &error))?;
     let provider = Arc::new(aws_lc_rs::default_provider());
     let pinned = Pinned {
         expected,
@@ -42,11 +51,27 @@ pub(super) fn within(
         .with_safe_default_protocol_versions()
         .expect("the provider has the suites of both versions")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(pinned))
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(Arc::new(pinned));
+    let config = match &files.own {
+        None => config.with_no_client_auth(),
+        Some((chain, key)) => {
+            let chain = CertificateDer::pem_file_iter(chain)
+                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+                .map_err(|error| unusable(chain, "certificate", &error))?;
+            let own = PrivateKeyDer::from_pem_file(key)
+                .map_err(|error| unusable(key, "private key", &error))?;
+            config
+                .with_client_auth_cert(chain, own)
+                .map_err(io::Error::other)?
+        }
+    };
     let name = ServerName::from(stream.peer_addr()?.ip());
     let connection = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
     Ok(StreamOwned::new(connection, stream))
+}
+
+fn unusable(path: &Path, what: &str, error: &pem::Error) -> io::Error {
+    io::Error::other(format!("{} has no PEM {what}: {error:?}", path.display()))
 }
 
 /// Accepts one certificate only.

@@ -1,0 +1,240 @@
+//! Exchanges for people: list and show.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::api::extract::{
+    ExchangeParams, ExchangePath, NoQuery, QueryParameters, StrictQuery, Values,
+};
+use crate::api::problem::{Problem, ProblemResponse};
+use crate::api::state::SharedState;
+use crate::exchange::{ExchangeOverview, ListFilter, overview_of};
+
+/// Exchanges in an answer, unless the request says otherwise.
+const DEFAULT_LIMIT: usize = 1_000;
+/// Exchanges in an answer at most.
+const MAX_LIMIT: usize = 10_000;
+
+/// Restricts a list of exchanges.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListQuery {
+    /// Only the exchanges of this query.
+    query: Option<String>,
+    /// Only exchanges whose id comes after this one: the `next` of the answer before.
+    after: Option<String>,
+    /// How many exchanges at most, 1 to 10000; 1000 by default.
+    limit: Option<usize>,
+}
+
+impl QueryParameters for ListQuery {
+    const NAMES: &'static [&'static str] = &["query", "after", "limit"];
+
+    fn from_values(values: &Values<'_>) -> Result<Self, Problem> {
+        let limit = values.number("limit", MAX_LIMIT)?;
+        if limit == Some(0) {
+            return Err(Problem::invalid(
+                "limit is 0: give the number of exchanges, from 1",
+            ));
+        }
+        Ok(Self {
+            query: values.id("query")?,
+            after: values.id("after")?,
+            limit,
+        })
+    }
+}
+
+/// What one base directory holds of an exchange.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct BaseShare {
+    /// Name of the base directory.
+    base: String,
+    /// Whether it has the marker, which says that the exchange is open.
+    marker: bool,
+    /// Number of segments.
+    segments: u64,
+    /// Bytes of these segments, footers included.
+    bytes: u64,
+}
+
+/// An exchange. What its marker says is absent where there is none or it cannot be decoded.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ListedExchange {
+    exchange: String,
+    query: String,
+    /// `open`, `claimed` (being removed) or `orphaned` (segments without a marker, which the
+    /// sweeper removes).
+    state: &'static str,
+    /// Number of output partitions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partitions: Option<u32>,
+    /// Whether pages of a partition keep the order of their sink.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ordered: Option<bool>,
+    /// Time since its query started, as the id of a query of Trino says; absent for other ids.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_seconds: Option<u64>,
+    /// Its lease.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease_seconds: Option<u64>,
+    /// What is left of the lease, as the sweeper of the fleet last told; absent before that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease_left_seconds: Option<u64>,
+    /// Bytes of all its segments.
+    bytes: u64,
+    /// The base directories that hold anything of it.
+    base_directories: Vec<BaseShare>,
+}
+
+impl ListedExchange {
+    fn new(overview: ExchangeOverview, wall_millis: u64) -> Self {
+        let seconds = |time: Duration| time.as_secs();
+        Self {
+            exchange: overview.exchange.to_string(),
+            query: overview.exchange.query().to_owned(),
+            state: overview.state.name(),
+            partitions: overview.spec.as_ref().map(|spec| spec.partitions),
+            ordered: overview.spec.as_ref().map(|spec| spec.ordered),
+            age_seconds: overview.age(wall_millis).map(seconds),
+            lease_seconds: overview.lease.map(seconds),
+            lease_left_seconds: overview.lease_left().map(seconds),
+            bytes: overview.bytes(),
+            base_directories: overview
+                .bases
+                .into_iter()
+                .map(|(base, share)| BaseShare {
+                    base,
+                    marker: share.marker,
+                    segments: share.segments,
+                    bytes: share.bytes,
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Exchanges that have objects in a base directory, by id.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ExchangeList {
+    exchanges: Vec<ListedExchange>,
+    /// Where there are more: the `after` of the next request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// A committed attempt.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Committed {
+    task: u32,
+    attempt: u32,
+    pages: u64,
+    /// Page bytes, without frame headers.
+    bytes: u64,
+    /// The segment that holds its commit record.
+    segment: String,
+}
+
+/// A segment.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Segment {
+    segment: String,
+    /// The run of the daemon that wrote it, as its `Stopover-Run`.
+    daemon: String,
+    /// Name of the base directory that holds it.
+    base: String,
+    /// Bytes of the object.
+    size: u64,
+    /// When it was sealed, by that daemon's clock, in milliseconds since 1970.
+    sealed_millis: u64,
+}
+
+/// An exchange with its committed attempts and its segments.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ExchangeContent {
+    #[serde(flatten)]
+    exchange: ListedExchange,
+    committed: Vec<Committed>,
+    segments: Vec<Segment>,
+}
+
+/// Lists the exchanges found in the base directories.
+#[utoipa::path(
+    get,
+    path = "/v1/exchanges",
+    tag = "exchanges",
+    params(ListQuery),
+    responses(
+        (status = 200, body = ExchangeList),
+        ProblemResponse,
+    )
+)]
+pub(crate) async fn list(
+    State(state): State<SharedState>,
+    StrictQuery(query): StrictQuery<ListQuery>,
+) -> Result<Json<ExchangeList>, Problem> {
+    let filter = ListFilter {
+        query: query.query,
+        after: query.after.map(|id| id.parse()).transpose()?,
+        limit: query.limit.unwrap_or(DEFAULT_LIMIT),
+    };
+    let found = state.parts.exchanges.list(&filter).await?;
+    let last = found.exchanges.last().filter(|_| found.more);
+    let next = last.map(|last| last.exchange.to_string());
+    let now = state.parts.runtime.clock.wall_millis();
+    let exchanges = found
+        .exchanges
+        .into_iter()
+        .map(|overview| ListedExchange::new(overview, now))
+        .collect();
+    Ok(Json(ExchangeList { exchanges, next }))
+}
+
+/// Shows one exchange with its committed attempts and its segments.
+#[utoipa::path(
+    get,
+    path = "/v1/exchanges/{exchange}",
+    tag = "exchanges",
+    params(ExchangeParams),
+    responses(
+        (status = 200, body = ExchangeContent),
+        ProblemResponse,
+    )
+)]
+pub(crate) async fn show(
+    State(state): State<SharedState>,
+    ExchangePath(exchange): ExchangePath,
+    _: NoQuery,
+) -> Result<Json<ExchangeContent>, Problem> {
+    let (parts, now) = (&state.parts, state.parts.runtime.clock.wall_millis());
+    parts.exchanges.lookup_uncached(&exchange).await?;
+    let overview = overview_of(&parts.storage, &exchange).await;
+    let content = parts.commits.summary(&exchange).await;
+    // The marker still exists after the segments were listed, so the list was complete, and what is
+    // missing was lost.
+    parts.exchanges.lookup_uncached(&exchange).await?;
+    let (overview, content) = (overview?, content?);
+    let committed = content.committed.iter().map(|done| Committed {
+        task: done.attempt.task,
+        attempt: done.attempt.attempt,
+        pages: done.totals.pages,
+        bytes: done.totals.bytes,
+        segment: done.segment.to_string(),
+    });
+    let segments = content.segments.iter().map(|found| Segment {
+        segment: found.address.segment.to_string(),
+        daemon: found.address.segment.daemon.to_string(),
+        base: found.address.base.to_string(),
+        size: found.size,
+        sealed_millis: found.sealed_millis,
+    });
+    Ok(Json(ExchangeContent {
+        exchange: ListedExchange::new(overview, now),
+        committed: committed.collect(),
+        segments: segments.collect(),
+    }))
+}

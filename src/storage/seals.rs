@@ -1,0 +1,166 @@
+//! Seals: message authentication codes that only daemons of the fleet can make and check.
+//!
+//! Does: seal a text with a key of a base directory, and check such a seal. Does not: know what the
+//! text says (`catalog::handle`, `exchange::descriptor`). Invariant: a text whose seal was checked
+//! was sealed by a daemon that has the same base directory.
+
+use std::sync::Arc;
+
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use subtle::ConstantTimeEq as _;
+
+use super::identity::{Identity, SealKey};
+use crate::id::{BaseId, BaseName};
+
+/// Bytes of the seal: the beginning of an HMAC-SHA256.
+const SEAL_LEN: usize = 16;
+
+/// The base directories of a daemon, whose keys make and check seals.
+#[derive(Debug, Clone, Default)]
+pub struct Seals(Arc<[(BaseName, Option<Arc<Identity>>)]>);
+
+/// Why a text cannot be sealed, or its seal cannot be accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    #[error("not base64url: {0}")]
+    NotBase64(#[from] base64::DecodeError),
+    #[error("too short")]
+    TooShort,
+    #[error(
+        "it was made for base directory {id}, which this daemon does not have; every daemon needs \
+         the same base directories"
+    )]
+    UnknownBase { id: BaseId },
+    /// The base directory may be one of these.
+    #[error("the identity of base directory {bases} could not be read yet")]
+    Unidentified { bases: String },
+    #[error("it was sealed with key {number} of base directory {base}, which this daemon lacks")]
+    UnknownKey { base: BaseName, number: u32 },
+    #[error("the seal does not match: it was not made by this fleet, or was changed")]
+    WrongSeal,
+}
+
+impl Seals {
+    /// The base directories by name, with the identities that were read.
+    pub fn new(bases: Vec<(BaseName, Option<Arc<Identity>>)>) -> Self {
+        Self(bases.into())
+    }
+
+    fn identified(&self) -> impl Iterator<Item = (&BaseName, &Identity)> {
+        let bases = self.0.iter();
+        bases.filter_map(|(name, identity)| Some((name, identity.as_deref()?)))
+    }
+
+    /// The name of some identified base directory.
+    ///
+    /// # Errors
+    /// None was identified.
+    pub fn any(&self) -> Result<&BaseName, SealError> {
+        let first = self.identified().next().map(|(name, _)| name);
+        first.ok_or_else(|| SealError::Unidentified {
+            bases: "none".into(),
+        })
+    }
+
+    /// The identity of a base directory.
+    ///
+    /// # Errors
+    /// It was not read yet.
+    pub fn by_name(&self, name: &BaseName) -> Result<&Identity, SealError> {
+        let found = self.identified().find(|(known, _)| *known == name);
+        found
+            .map(|(_, identity)| identity)
+            .ok_or_else(|| SealError::Unidentified {
+                bases: name.to_string(),
+            })
+    }
+
+    /// The name and the identity of a base directory.
+    ///
+    /// # Errors
+    /// This daemon does not have it, or does not know yet that it does.
+    pub fn by_id(&self, id: BaseId) -> Result<(&BaseName, &Identity), SealError> {
+        if let Some(found) = self.identified().find(|(_, identity)| identity.id == id) {
+            return Ok(found);
+        }
+        let unread = self.0.iter().filter(|(_, identity)| identity.is_none());
+        let unread: Vec<&str> = unread.map(|(name, _)| name.as_str()).collect();
+        match unread.is_empty() {
+            true => Err(SealError::UnknownBase { id }),
+            false => Err(SealError::Unidentified {
+                bases: unread.join(", "),
+            }),
+        }
+    }
+}
+
+/// The key that seals with this identity.
+///
+/// # Errors
+/// It has none.
+pub fn sealing_key<'a>(base: &BaseName, identity: &'a Identity) -> Result<&'a SealKey, SealError> {
+    identity.keys.first().ok_or_else(|| SealError::UnknownKey {
+        base: base.clone(),
+        number: 0,
+    })
+}
+
+fn seal(secret: &[u8; 32], body: &[u8]) -> [u8; SEAL_LEN] {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    let tag = hmac::sign(&key, body);
+    let (head, _) = tag.as_ref().split_at(SEAL_LEN);
+    head.try_into().expect("the tag is longer")
+}
+
+/// A body under its seal, in base64url without padding.
+pub fn sealed_text(body: &[u8], secret: &[u8; 32]) -> String {
+    URL_SAFE_NO_PAD.encode([body, &seal(secret, body)].concat())
+}
+
+/// A text that claims to be sealed.
+#[derive(Debug)]
+pub struct SealedText {
+    bytes: Vec<u8>,
+}
+
+impl SealedText {
+    /// Decodes the text without checking the seal.
+    ///
+    /// # Errors
+    /// [`SealError::NotBase64`] or [`SealError::TooShort`].
+    pub fn decode(text: &str) -> Result<Self, SealError> {
+        let bytes = URL_SAFE_NO_PAD.decode(text.trim())?;
+        match bytes.len() > SEAL_LEN {
+            true => Ok(Self { bytes }),
+            false => Err(SealError::TooShort),
+        }
+    }
+
+    /// What is sealed, perhaps by anybody.
+    pub fn body(&self) -> &[u8] {
+        &self.bytes[..self.bytes.len() - SEAL_LEN]
+    }
+
+    /// Checks the seal with a key of a base directory.
+    ///
+    /// # Errors
+    /// [`SealError::UnknownKey`] or [`SealError::WrongSeal`].
+    pub fn check(
+        &self,
+        (base, identity): (&BaseName, &Identity),
+        number: u32,
+    ) -> Result<(), SealError> {
+        let key = identity.keys.iter().find(|key| key.number == number);
+        let key = key.ok_or_else(|| SealError::UnknownKey {
+            base: base.clone(),
+            number,
+        })?;
+        let expected = seal(key.secret(), self.body());
+        match bool::from(expected.ct_eq(&self.bytes[self.body().len()..])) {
+            true => Ok(()),
+            false => Err(SealError::WrongSeal),
+        }
+    }
+}

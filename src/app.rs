@@ -483,13 +483,14 @@ impl Daemon {
         let addresses = Addresses::new(&config.server);
         let state = ApiState::new(parts, addresses, self.limits.clone(), slots);
         state.parts.registry.extend(|r| {
-            let pools = vec![
-                ("write", self.write_pool.clone()),
-                ("read", self.read_pool.clone()),
-                ("request", state.body_limits.control_bodies.clone()),
-                ("handle", state.body_limits.handles.clone()),
-                ("sink", self.ingest.sink_memory().clone()),
-            ];
+            let (json, handles) = (
+                &state.body_limits.control_bodies,
+                &state.body_limits.handles,
+            );
+            let (write, read) = (&self.write_pool, &self.read_pool);
+            let pools = [write, read, json, handles, self.ingest.sink_memory()].map(Clone::clone);
+            let names = ["write", "read", "request", "handle", "sink"];
+            let pools = names.into_iter().zip(pools).collect();
             r.register_collector(Box::new(PoolCollector::new(pools)));
             let slots = vec![
                 ("write", state.slots.writes.clone()),

@@ -391,6 +391,7 @@ impl SimulatedStore {
                 site.wait_while_hanging().await;
             }
             let renamed = site.rename(&temporary, &key, bytes, expected.as_ref(), outcome);
+            site.remove_temporary(&temporary);
             let name = &site.name;
             note!(site.simulation, "store {run:x} {name} {what}: {renamed:?}");
             tokio::time::sleep(back).await;
@@ -402,6 +403,14 @@ impl SimulatedStore {
 }
 
 impl Site {
+    /// Removes a temporary file through its open folder, whether that is mounted or not.
+    fn remove_temporary(&self, name: &str) {
+        self.disk.lock().remove_temporary(name);
+        if let Some(disk) = self.unmounted.lock().as_mut() {
+            disk.remove_temporary(name);
+        }
+    }
+
     /// Renames a temporary file if the precondition holds, else removes it; `None` if that failed.
     fn rename(
         &self,

@@ -52,9 +52,16 @@ pub fn run_planned(seed: u64, plan: Plan, mutant: Option<Mutant>, print: bool) -
 }
 
 async fn run_phases(cluster: &Cluster) {
-    for host in cluster.hosts.iter().chain(&cluster.stranger) {
+    for host in cluster.hosts.iter() {
         let host = Arc::clone(host);
         cluster.simulation.spawn(host.supervise());
+    }
+    if let Some(stranger) = cluster.stranger.clone() {
+        // Once the fleet has a list of its base directories.
+        cluster.simulation.spawn(async move {
+            sleep_millis(10_000).await;
+            stranger.supervise().await;
+        });
     }
     let plans = &cluster.plan.exchanges;
     let coordinators: Vec<_> = plans.iter().map(|x| Coordinator::new(cluster, x)).collect();

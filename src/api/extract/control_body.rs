@@ -2,8 +2,8 @@
 //!
 //! Does: bound each body, and all of a kind together through a pool. Does not: parse. Invariant: a
 //! body larger than [`BodyKind::unreserved`], and what is parsed from it, is held only under a
-//! reservation of the pool of its kind. JSON and handles have a pool each, so that a coordinator waits neither for
-//! writers nor for readers, and a `finish` waits for no memory at all.
+//! reservation of the pool of its kind. JSON and handles have a pool each, so that a coordinator
+//! waits neither for writers nor for readers, and a `finish` waits for no memory at all.
 
 use axum::body::Body;
 use axum::http::HeaderMap;

@@ -4,7 +4,7 @@
 //! last. Does not: decide anything else. Invariant: the daemon listens before anything can wait,
 //! and no later step of its start takes longer than `server.start_timeout`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use crate::gc::drain;
 use crate::gc::sweep::Sweeper;
 use crate::http::credentials::{CredentialError, Credentials};
 use crate::http::limits::ServerLimits;
+use crate::http::reachability;
 use crate::http::server::{BindError, Server};
 use crate::id::DaemonId;
 use crate::ingest::{Ingest, IngestDeps};
@@ -36,6 +37,7 @@ use crate::telemetry::logs::LogControl;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::pools::{PoolCollector, SlotCollector};
 use crate::telemetry::registry::MetricsRegistry;
+use crate::telemetry::traces::{self, Traces};
 
 /// All parts of a daemon except its HTTP server.
 #[derive(Clone)]
@@ -54,6 +56,7 @@ pub struct Daemon {
     pub metrics: Arc<Metrics>,
     /// Some of which may change.
     pub limits: Live<LimitsConfig>,
+    pub traces: Traces,
 }
 
 impl Daemon {
@@ -102,6 +105,8 @@ impl Daemon {
             metrics: Arc::clone(&metrics),
         };
         let ingest = Ingest::start(deps, config, limits.clone());
+        let run = ingest.daemon().to_string();
+        let traces = traces::open(&config.tracing, &run, &metrics, runtime);
         let deps = ReaderDeps {
             storage: storage.clone(),
             catalog: catalog.clone(),
@@ -118,16 +123,7 @@ impl Daemon {
             reader: reader.clone(),
             metrics: Arc::clone(&metrics),
         };
-        let sweeper = Sweeper::new(
-            runtime.clone(),
-            storage.clone(),
-            closing.clone(),
-            Arc::clone(&metrics),
-            config.lease.clone(),
-        );
-        let release = closing.clone().release_found_closed();
-        runtime.tasks.spawn_until_stopped(release);
-        runtime.tasks.spawn_until_stopped(sweeper.run());
+        start_collecting(config, runtime, &storage, &closing);
         Self {
             runtime: runtime.clone(),
             storage,
@@ -142,6 +138,7 @@ impl Daemon {
             startup: Startup::default(),
             metrics,
             limits,
+            traces,
         }
     }
 }
@@ -161,6 +158,20 @@ fn terms(config: &Config) -> Terms {
         announcement: config.lease.announcement_timeout,
         max_partitions: config.limits.max_partitions,
     }
+}
+
+/// Starts to release what is found closed, and to collect what is no longer renewed.
+fn start_collecting(config: &Config, runtime: &Runtime, storage: &Storage, closing: &Closing) {
+    let sweeper = Sweeper::new(
+        runtime.clone(),
+        storage.clone(),
+        closing.clone(),
+        Arc::clone(&closing.metrics),
+        config.lease.clone(),
+    );
+    let release = closing.clone().release_found_closed();
+    runtime.tasks.spawn_until_stopped(release);
+    runtime.tasks.spawn_until_stopped(sweeper.run());
 }
 
 /// Why a daemon could not start.
@@ -237,7 +248,7 @@ pub async fn run(
         report(Phase::Listening(address));
         daemon.start(config.server.start_timeout).await;
         tracing::info!(%address, budget = config.memory.resolve(), "serving");
-        report_addresses(&config.server);
+        reachability::report(&config.server);
         report(Phase::Serving(address));
     };
     let starting = stop.run_until_cancelled(starting);
@@ -254,32 +265,6 @@ pub async fn run(
     runtime.tasks.shut_down().await;
     tracing::info!("stopped");
     Ok(cut_off)
-}
-
-/// Logs how others reach this daemon, or what it forgoes if they cannot.
-fn report_addresses(server: &ServerConfig) {
-    let is_loopback = |host: &String| {
-        let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-        host == "localhost" || address.is_ok_and(|address| address.to_canonical().is_loopback())
-    };
-    if server.advertise.is_empty() {
-        tracing::info!(
-            "server.advertise is empty: where nodes name this daemon by a loopback address, small \
-             outputs of several nodes are not gathered here"
-        );
-    } else if let Some(host) = server.advertised_hosts().find(is_loopback) {
-        tracing::warn!(
-            "server.advertise names {host}, which is another daemon on every machine: write an \
-             address that other machines reach"
-        );
-    } else if server.listen.ip().to_canonical().is_loopback() {
-        tracing::warn!(
-            "server.advertise names {}, but server.listen {} accepts connections of this machine \
-             only: listen on 0.0.0.0, unless a proxy forwards that address",
-            server.advertise.join(", "),
-            server.listen
-        );
-    }
 }
 
 /// The server of `server.admin_listen`.
@@ -479,19 +464,12 @@ impl Daemon {
             startup: self.startup.clone(),
             registry,
             requests,
+            traces: self.traces.clone(),
         };
         let addresses = Addresses::new(&config.server);
         let state = ApiState::new(parts, addresses, self.limits.clone(), slots);
         state.parts.registry.extend(|r| {
-            let (json, handles) = (
-                &state.body_limits.control_bodies,
-                &state.body_limits.handles,
-            );
-            let (write, read) = (&self.write_pool, &self.read_pool);
-            let pools = [write, read, json, handles, self.ingest.sink_memory()].map(Clone::clone);
-            let names = ["write", "read", "request", "handle", "sink"];
-            let pools = names.into_iter().zip(pools).collect();
-            r.register_collector(Box::new(PoolCollector::new(pools)));
+            r.register_collector(Box::new(PoolCollector::new(state.pools())));
             let slots = vec![
                 ("write", state.slots.writes.clone()),
                 ("read", state.slots.reads.clone()),

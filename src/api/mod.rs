@@ -11,6 +11,7 @@ mod extract;
 pub mod limits;
 mod observe;
 mod openapi;
+mod operations;
 mod page_framing;
 pub mod problem;
 mod protocol;
@@ -18,6 +19,7 @@ mod routes;
 pub mod startup;
 pub mod state;
 mod stream_body;
+mod trace;
 
 use axum::routing::get;
 use axum::{Extension, Router, middleware};
@@ -92,6 +94,7 @@ fn layered(routes: Router<SharedState>, state: SharedState, access: AccessState)
     };
     let startup = state.parts.startup.clone();
     let run = state.parts.ingest.daemon();
+    let traces = state.parts.traces.clone();
     routes
         .fallback(fallback::not_found)
         .method_not_allowed_fallback(fallback::method_not_allowed)
@@ -103,6 +106,7 @@ fn layered(routes: Router<SharedState>, state: SharedState, access: AccessState)
             startup,
             startup::require_started,
         ))
+        .layer(middleware::from_fn_with_state(traces, trace::trace))
         .layer(middleware::from_fn_with_state(
             access,
             authorization::require_access,

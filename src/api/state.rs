@@ -27,6 +27,10 @@ use crate::storage::Storage;
 use crate::telemetry::http::HttpMetrics;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::registry::MetricsRegistry;
+use crate::telemetry::traces::{Traces, waiting};
+
+/// The span of a request that waits for a slot.
+const WAIT: &str = "wait for request slot";
 
 /// The state of the router.
 pub type SharedState = Arc<ApiState>;
@@ -51,6 +55,8 @@ pub struct ApiDeps {
     pub registry: MetricsRegistry,
     /// Metrics of requests.
     pub requests: HttpMetrics,
+    /// Starts the span of a request.
+    pub traces: Traces,
 }
 
 /// Where a daemon is.
@@ -134,14 +140,28 @@ impl ApiState {
         })
     }
 
+    /// All memory pools of the daemon, by name.
+    pub fn pools(&self) -> Vec<(&'static str, MemoryPool)> {
+        let (parts, limits) = (&self.parts, &self.body_limits);
+        vec![
+            ("write", parts.write_memory.clone()),
+            ("read", parts.read_memory.clone()),
+            ("request", limits.control_bodies.clone()),
+            ("handle", limits.handles.clone()),
+            ("sink", parts.ingest.sink_memory().clone()),
+        ]
+    }
+
     /// Waits for a slot for a streamed read of this exchange's query.
     pub async fn read_slot(&self, exchange: &ExchangeId) -> FairPermit {
-        self.slots.reads.acquire(exchange.query(), 1).await
+        let slot = self.slots.reads.acquire(exchange.query(), 1);
+        waiting(WAIT, slot).await
     }
 
     /// Waits for a slot for a page request of this exchange's query.
     pub async fn write_slot(&self, exchange: &ExchangeId) -> FairPermit {
-        self.slots.writes.acquire(exchange.query(), 1).await
+        let slot = self.slots.writes.acquire(exchange.query(), 1);
+        waiting(WAIT, slot).await
     }
 }
 

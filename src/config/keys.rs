@@ -2,7 +2,7 @@
 //!
 //! Does: provide the one list that loading, the nearest-key hint, `stopover check` and the tests of
 //! the documentation share. Does not: check settings against each other (`validate`). Invariant:
-//! what [`Key::show`] prints, [`Key::set`] reads back as the same value.
+//! what [`Key::show`] prints, [`Key::set`] reads back as the same value, except secrets.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::Config;
 use super::problem::InvalidValue;
 use super::raw::Raw;
+use super::trace_values::*;
 use super::values::*;
 use crate::id::MAX_PARTITIONS;
 
@@ -150,6 +151,17 @@ pub(super) const KEYS: &[Key] = &[
         reload: Reload::Restart,
     },
     key!(log.filter, text, ToString::to_string).live(),
+    key!(tracing.collector, collector_url, show_url),
+    key!(tracing.protocol, otlp_protocol, ToString::to_string),
+    key!(tracing.headers, headers, show_headers),
+    key!(tracing.service_name, service_name, ToString::to_string),
+    key!(tracing.resource_attributes, attributes, show_attributes),
+    key!(tracing.parent_based, flag, ToString::to_string),
+    key!(tracing.sampling_ratio, share, ToString::to_string, in 0.0..=1.0),
+    key!(tracing.max_queue_size, count, ToString::to_string, in 1..=1 << 20),
+    key!(tracing.max_batch_size, count, ToString::to_string, in 1..=1 << 16),
+    key!(tracing.export_interval, duration, show_duration, in MILLI..=HOUR),
+    key!(tracing.export_timeout, duration, show_duration, in MILLI..=HOUR),
 ];
 
 /// Also refuses what is not a number.

@@ -1,4 +1,5 @@
-//! Loading of the configuration: defaults, then file, then environment, then flags.
+//! Loading of the configuration: defaults, then file, then environment, then flags. Variables of
+//! OpenTelemetry (`OTEL_…`), which are for all programs of a machine, come before the file.
 //!
 //! Does: read the environment (nothing else in the program does) and validate the result. Does not:
 //! parse units or know single keys. Invariant: the outcome is a valid configuration or the list of
@@ -12,6 +13,7 @@ use super::base_directory::{self, Places};
 use super::keys::{self, KEYS};
 use super::layers::Layers;
 use super::machine::Machine;
+use super::otel_variables;
 use super::problem::{ConfigErrors, InvalidValue, Origin, Problem};
 use super::secret::Secret;
 use super::validate::Validator;
@@ -243,6 +245,9 @@ pub fn draft(flags: &Flags, environment: &Environment) -> Draft {
 
 fn gather(flags: &Flags, environment: &Environment) -> Layers {
     let mut layers = Layers::default();
+    let (settings, notices) = otel_variables::settings(&environment.variables);
+    layers.settings.extend(settings);
+    layers.notices.extend(notices);
     if let Some((path, origin)) = config_file(flags, environment) {
         match environment.files.read(&environment.cwd.join(&path)) {
             Ok(text) => layers.add_file(&path, &text),

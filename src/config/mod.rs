@@ -15,6 +15,7 @@ mod load;
 mod located;
 mod machine;
 pub mod options;
+mod otel_variables;
 mod problem;
 mod raw;
 mod reload;
@@ -22,6 +23,7 @@ mod secret;
 pub mod sections;
 #[cfg(test)]
 mod tests;
+mod trace_values;
 pub mod units;
 mod validate;
 mod values;
@@ -62,4 +64,6 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// `[log]`
     pub log: LogConfig,
+    /// `[tracing]`
+    pub tracing: TracingConfig,
 }

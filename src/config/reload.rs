@@ -56,6 +56,7 @@ impl Changes {
             }
         }
         let (before, after) = (&in_effect.config, &now.config);
+        changes.compare_hidden(before, after);
         changes.compare_bases(&before.base_directories, &after.base_directories);
         changes
     }
@@ -68,6 +69,19 @@ impl Changes {
             after.set_written(&change.key, &change.to);
         }
         after
+    }
+
+    /// Headers whose values are not shown, and so were not compared.
+    fn compare_hidden(&mut self, before: &Config, after: &Config) {
+        const KEY: &str = "tracing.headers";
+        let known = self.restart.iter().any(|change| change.key == KEY);
+        if !known && before.tracing.headers != after.tracing.headers {
+            self.restart.push(Change {
+                key: KEY.to_owned(),
+                from: HIDDEN.to_owned(),
+                to: HIDDEN.to_owned(),
+            });
+        }
     }
 
     fn compare_bases(&mut self, before: &[BaseDirectoryConfig], after: &[BaseDirectoryConfig]) {

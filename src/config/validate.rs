@@ -39,6 +39,7 @@ impl Validator<'_> {
         self.advertised(&mut found);
         self.admin(&mut found);
         self.filter(&mut found);
+        self.tracing(&mut found);
         found
     }
 
@@ -291,6 +292,15 @@ impl Validator<'_> {
             let other = self.cite("server.listen");
             let what = format!("{other} is the same address: choose another port");
             found.push(self.problem("server.admin_listen", what));
+        }
+    }
+
+    fn tracing(&self, found: &mut Vec<Problem>) {
+        let tracing = &self.config.tracing;
+        if tracing.max_batch_size > tracing.max_queue_size {
+            let other = self.cite("tracing.max_queue_size");
+            let what = format!("a batch is taken from the queue, {other}: lower it or raise that");
+            found.push(self.problem("tracing.max_batch_size", what));
         }
     }
 

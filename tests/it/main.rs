@@ -35,3 +35,4 @@ mod secrets;
 mod semantics;
 mod store_messages;
 mod support;
+mod traces;

@@ -208,6 +208,16 @@ const PLACES: &[(&str, &[&str], &str)] = &[
         "only http knows TLS: pass plain values",
     ),
     (
+        "opentelemetry",
+        &["src/telemetry/traces/"],
+        "make spans with telemetry::traces",
+    ),
+    (
+        "reqwest::",
+        &["src/telemetry/traces/"],
+        "only the clients of stores and the export of traces speak HTTP to others",
+    ),
+    (
         "std::env",
         &["src/config/"],
         "make it a setting, or read it from config::Environment",

@@ -477,12 +477,7 @@ impl Daemon {
         let addresses = Addresses::new(&config.server);
         let state = ApiState::new(parts, addresses, self.limits.clone(), slots);
         state.parts.registry.extend(|r| {
-            let pools = vec![
-                ("write", self.write_pool.clone()),
-                ("read", self.read_pool.clone()),
-                ("request", state.body_limits.control_bodies.clone()),
-            ];
-            r.register_collector(Box::new(PoolCollector::new(pools)));
+            r.register_collector(Box::new(PoolCollector::new(state.pools())));
             let slots = vec![
                 ("write", state.slots.writes.clone()),
                 ("read", state.slots.reads.clone()),

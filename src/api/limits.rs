@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::catalog::handle::MAX_ENCODED;
 use crate::config::LimitsConfig;
 use crate::memory::MemoryPool;
+use crate::read::MAX_SLICES_SIZE;
 use crate::runtime::Clock;
 
 /// The most memory that a JSON body needs, as a multiple of its size: its text, then a vector of
@@ -15,6 +16,8 @@ pub const JSON_EXPANSION: u64 = 4;
 /// The most memory that a source handle needs, as a multiple of its size: its text, the decoded
 /// bytes, and ranges of up to 72 bytes for 15 characters each.
 pub const HANDLE_EXPANSION: u64 = 7;
+/// The most memory that a read needs for its handle and its slices.
+const LARGEST_HANDLE: u64 = MAX_ENCODED * HANDLE_EXPANSION + MAX_SLICES_SIZE;
 /// Number of the largest bodies that a pool holds at a time.
 const LARGEST_BODIES: u64 = 2;
 
@@ -29,7 +32,7 @@ pub struct BodyLimits {
     pub clock: Clock,
     /// The request pool: memory for JSON bodies.
     pub control_bodies: MemoryPool,
-    /// Memory for source handles, from their body to the end of their read.
+    /// Memory for source handles and the slices of their reads, from the body to the end.
     pub handles: MemoryPool,
 }
 
@@ -46,7 +49,7 @@ impl BodyLimits {
                 "request",
                 limits.max_control_body_size * JSON_EXPANSION * LARGEST_BODIES,
             ),
-            handles: MemoryPool::new("handle", MAX_ENCODED * HANDLE_EXPANSION * LARGEST_BODIES),
+            handles: MemoryPool::new("handle", LARGEST_HANDLE * LARGEST_BODIES),
         }
     }
 }

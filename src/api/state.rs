@@ -151,6 +151,18 @@ impl ApiState {
         })
     }
 
+    /// All memory pools of the daemon, by name.
+    pub fn pools(&self) -> Vec<(&'static str, MemoryPool)> {
+        let (parts, limits) = (&self.parts, &self.body_limits);
+        vec![
+            ("write", parts.write_memory.clone()),
+            ("read", parts.read_memory.clone()),
+            ("request", limits.control_bodies.clone()),
+            ("handle", limits.handles.clone()),
+            ("sink", parts.ingest.sink_memory().clone()),
+        ]
+    }
+
     /// Waits for a slot for a streamed read of this exchange's query.
     pub async fn read_slot(&self, exchange: &ExchangeId) -> FairPermit {
         let slot = self.slots.reads.acquire(exchange.query(), 1);

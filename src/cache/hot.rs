@@ -60,16 +60,27 @@ impl HotSegment {
         moved.sum()
     }
 
+    /// Whether the segment has all of a range.
+    pub fn contains(&self, range: &Range<u64>) -> bool {
+        range.end <= self.size && range.start <= range.end
+    }
+
     /// The slices of a range, without a copy; `None` if the segment is shorter.
     pub fn range(&self, range: Range<u64>) -> Option<Vec<Bytes>> {
-        if range.end > self.size || range.start > range.end {
+        self.first_slices(range, usize::MAX)
+    }
+
+    /// The first slices of a range, at most `most`, without a copy; `None` if the segment is
+    /// shorter.
+    pub fn first_slices(&self, range: Range<u64>, most: usize) -> Option<Vec<Bytes>> {
+        if !self.contains(&range) {
             return None;
         }
         let at_or_before = |(offset, _): &(u64, _)| *offset <= range.start;
         let first = self.content.partition_point(at_or_before).saturating_sub(1);
         let mut out = Vec::new();
         for (offset, bytes) in &self.content[first..] {
-            if *offset >= range.end {
+            if *offset >= range.end || out.len() == most {
                 break;
             }
             let from = range.start.saturating_sub(*offset);

@@ -401,3 +401,6 @@ fn count_pages(
     }
     totals
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,6 +35,7 @@ type Named = (&'static str, Form);
 
 /// Options of every base directory.
 const COMMON: &[Named] = &[
+    ("require_init", Form::Flag),
     (
         "max_concurrent_requests",
         Form::Number {

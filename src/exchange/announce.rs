@@ -252,7 +252,7 @@ impl Exchanges {
             return Err(ExchangeError::closed(exchange));
         }
         let Some(new) = new else {
-            return Err(ExchangeError::not_found(exchange));
+            return Err(self.not_found(exchange));
         };
         Ok(Checked {
             content: marker::encode(new).into(),

@@ -27,10 +27,15 @@ pub enum MarkerFailure {
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeError {
     #[error(
-        "exchange {exchange} is not known: it was never announced, or was closed before this \
-         daemon saw it; announce a new one with PUT"
+        "exchange {exchange} is not known: it was never announced, was closed before this daemon \
+         saw it, or was announced at a daemon with other base directories (here: {places}; compare \
+         `stopover members`); announce a new one with PUT"
     )]
-    NotFound { exchange: ExchangeId },
+    NotFound {
+        exchange: ExchangeId,
+        /// The base directories of this daemon, with their identities.
+        places: String,
+    },
     #[error("exchange {exchange} is closed")]
     Closed { exchange: ExchangeId },
     #[error(
@@ -81,11 +86,6 @@ impl ExchangeError {
     pub(super) fn not_announced(exchange: &ExchangeId, failure: Arc<MarkerFailure>) -> Self {
         let exchange = exchange.clone();
         Self::NotAnnounced { exchange, failure }
-    }
-
-    pub(super) fn not_found(exchange: &ExchangeId) -> Self {
-        let exchange = exchange.clone();
-        Self::NotFound { exchange }
     }
 
     pub(super) fn unreadable(exchange: &ExchangeId, source: MarkerError) -> Self {

@@ -78,7 +78,19 @@ impl Exchanges {
                 self.shared.status.report_closed(exchange);
                 Err(ExchangeError::closed(exchange))
             }
-            None => Err(ExchangeError::not_found(exchange)),
+            None => Err(self.not_found(exchange)),
+        }
+    }
+
+    pub(super) fn not_found(&self, exchange: &ExchangeId) -> ExchangeError {
+        let bases = self.shared.deps.storage.identities().into_iter();
+        let places = bases.map(|(name, identity)| match identity {
+            Some(identity) => format!("{name} {}", identity.id),
+            None => name.to_string(),
+        });
+        ExchangeError::NotFound {
+            exchange: exchange.clone(),
+            places: places.collect::<Vec<_>>().join(", "),
         }
     }
 

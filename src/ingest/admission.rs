@@ -53,7 +53,8 @@ impl Ingest {
         state.check_not_closed(&sink.exchange)?;
         state.last_request = self.shared.deps.runtime.clock.now();
         self.check_room(state.known_sinks())?;
-        state.declare(sink.task_attempt);
+        let memory = self.shared.sinks.declared(exchange.query());
+        state.declare(sink.task_attempt, memory);
         Ok(())
     }
 
@@ -72,7 +73,7 @@ impl Ingest {
     ///
     /// # Errors
     /// The sink was aborted or failed, its exchange is closed, or it is new and the daemon is
-    /// stopping.
+    /// stopping or has no memory for another one.
     pub fn admit<'a>(
         &'a self,
         sink: &'a SinkId,
@@ -105,7 +106,7 @@ impl Ingest {
         if self.is_draining() {
             return Err(IngestError::Draining);
         }
-        Ok(())
+        self.shared.sinks.check_room()
     }
 
     /// Opens the sink unless it exists.
@@ -121,7 +122,8 @@ impl Ingest {
         }
         self.check_accepts_new()?;
         self.check_room(state.sinks())?;
-        state.insert(sink.task_attempt, Sink::open(sink.clone()));
+        let memory = self.shared.sinks.open(sink.exchange.query())?;
+        state.insert(sink.task_attempt, Sink::open(sink.clone(), memory));
         self.shared.deps.metrics.sinks_open.inc();
         Ok(())
     }
@@ -153,8 +155,9 @@ impl Ingest {
             let mut state = exchange.lock();
             check_first_batch(&state, sink, number)?;
             self.open_sink(&mut state, sink)?;
+            let of_sink = self.shared.sinks.batch(exchange.query())?;
             let full = self.seal_before(&mut state, &batch)?;
-            let appended = state.append(sink.task_attempt, number, batch, memory)?;
+            let appended = state.append(sink.task_attempt, number, batch, memory, of_sink)?;
             (appended, [full, self.seal_if_due(&mut state)])
         };
         let metrics = &self.shared.deps.metrics;

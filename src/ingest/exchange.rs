@@ -20,7 +20,7 @@ use super::types::{Appended, ClientTotals};
 use crate::catalog::Totals;
 use crate::fair::FairPermit;
 use crate::id::{BaseName, ExchangeId, TaskAttempt};
-use crate::memory::WeakReservation;
+use crate::memory::{Reservation, WeakReservation};
 use crate::segment::blocks::MAX_BLOCK_ENTRY;
 use crate::segment::footer::{MAX_FIXED_PART, MAX_SINK_ENTRY, max_commit_record};
 use crate::segment::frame::{Run, VerifiedBatch};
@@ -128,8 +128,8 @@ pub(super) struct ExchangeState {
     pub unsettled: usize,
     /// How many of them have finished.
     pub finished: usize,
-    /// Declared attempts without a sink yet.
-    declared: BTreeSet<TaskAttempt>,
+    /// Declared attempts without a sink yet, each with its memory.
+    declared: BTreeMap<TaskAttempt, Reservation>,
     /// Whether clients of this exchange declare sinks at all.
     sinks_declared: bool,
     open: Pages,
@@ -158,7 +158,7 @@ impl ExchangeState {
             sinks: BTreeMap::new(),
             unsettled: 0,
             finished: 0,
-            declared: BTreeSet::new(),
+            declared: BTreeMap::new(),
             sinks_declared: false,
             open: Pages::default(),
             in_flight_bytes: 0,
@@ -218,11 +218,11 @@ impl ExchangeState {
         self.sinks.get(&attempt)
     }
 
-    /// Records that an attempt will be written at this daemon.
-    pub(super) fn declare(&mut self, attempt: TaskAttempt) {
+    /// Records that an attempt will be written at this daemon, if there is memory for that.
+    pub(super) fn declare(&mut self, attempt: TaskAttempt, memory: Option<Reservation>) {
         self.sinks_declared = true;
         if !self.sinks.contains_key(&attempt) {
-            self.declared.insert(attempt);
+            self.declared.extend(memory.map(|memory| (attempt, memory)));
         }
     }
 
@@ -238,7 +238,8 @@ impl ExchangeState {
         self.sinks.insert(attempt, sink);
     }
 
-    /// Appends a batch to a sink that exists, and its runs to the open segment.
+    /// Appends a batch to a sink that exists, and its runs to the open segment. `of_sink` is what
+    /// the sink needs for it.
     ///
     /// # Errors
     /// As [`Sink::append`], or the exchange is closed.
@@ -248,9 +249,10 @@ impl ExchangeState {
         number: Option<u32>,
         batch: VerifiedBatch,
         memory: BatchMemory<WeakReservation>,
+        of_sink: Reservation,
     ) -> Result<Appended, IngestError> {
         let sink = self.sinks.get_mut(&attempt).expect("the caller opened it");
-        let appended = sink.append(number, &batch);
+        let appended = sink.append(number, &batch, of_sink);
         let appended = appended.map_err(|error| self.closed_or(error))?;
         if !appended.repeated {
             self.open.bytes += frame_bytes(&batch.runs);
@@ -447,7 +449,7 @@ impl ExchangeState {
         for sink in self.sinks.values_mut() {
             sink.settle(SinkState::Failed(Arc::clone(&failure)));
         }
-        self.declared = BTreeSet::new();
+        self.declared = BTreeMap::new();
         self.open = Pages::default();
         self.commits.clear();
         std::mem::take(&mut self.unsettled)
@@ -502,18 +504,23 @@ mod tests {
     use super::*;
     use crate::id::SinkId;
     use crate::ingest::seal_policy::{Decision, SealPolicy};
+    use crate::ingest::sink_memory::SinkPool;
     use std::time::Duration;
 
     struct Story {
         state: ExchangeState,
+        sinks: SinkPool,
         now: Instant,
     }
 
     impl Story {
         fn new() -> Self {
             let now = Instant::now();
-            let state = ExchangeState::new(now);
-            Self { state, now }
+            Self {
+                state: ExchangeState::new(now),
+                sinks: SinkPool::of_budget(1 << 20),
+                now,
+            }
         }
 
         fn attempt(task: u32) -> TaskAttempt {
@@ -521,15 +528,17 @@ mod tests {
         }
 
         fn declare(&mut self, task: u32) {
-            self.state.declare(Self::attempt(task));
+            let memory = self.sinks.declared("q");
+            self.state.declare(Self::attempt(task), memory);
         }
 
         fn open(&mut self, task: u32) {
             let (exchange, task_attempt) = ("q".parse().unwrap(), Self::attempt(task));
-            let sink = Sink::open(SinkId {
+            let id = SinkId {
                 exchange,
                 task_attempt,
-            });
+            };
+            let sink = Sink::open(id, self.sinks.open("q").unwrap());
             self.state.insert(task_attempt, sink);
         }
 

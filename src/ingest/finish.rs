@@ -103,7 +103,8 @@ impl Ingest {
             let attempt = sink.task_attempt;
             if state.sink(attempt).is_none() {
                 self.check_room(state.sinks())?;
-                state.insert(attempt, Sink::aborted(sink.clone()));
+                let memory = self.shared.sinks.open(sink.exchange.query())?;
+                state.insert(attempt, Sink::aborted(sink.clone(), memory));
             }
             let state_changes = state.sink(attempt).expect("just inserted").subscribe();
             if state.abort(attempt) {

@@ -27,6 +27,7 @@ pub mod seal_policy;
 mod sealing;
 mod service;
 mod sink;
+mod sink_memory;
 mod stored;
 mod types;
 mod uploader;

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::error::IngestError;
 use super::exchange::{ExchangeState, SharedExchange};
 use super::seal_policy::SealPolicy;
+use super::sink_memory::SinkPool;
 use super::stored::StoredBytes;
 use crate::cache::hot::HotSegments;
 use crate::catalog::Catalog;
@@ -60,6 +61,8 @@ pub(super) struct Shared {
     pub(super) limits: Live<LimitsConfig>,
     /// Bytes of the write memory that foreign sinks may hold until they are stored.
     pub(super) foreign: FairSemaphore,
+    /// Memory of sinks besides their pages.
+    pub(super) sinks: SinkPool,
     /// Upload slots, shared fairly among queries.
     pub(super) uploads: FairSemaphore,
     /// What each query has stored through this daemon.
@@ -87,6 +90,7 @@ impl Ingest {
             },
             limits,
             foreign: FairSemaphore::new(foreign, None),
+            sinks: SinkPool::of_budget(config.memory.resolve()),
             uploads: FairSemaphore::new(segment.upload_concurrency as u64, None),
             stored: StoredBytes::new(config.query.max_stored_size),
             sequence: AtomicU64::new(0),
@@ -101,6 +105,11 @@ impl Ingest {
         let tasks = ingest.shared.deps.runtime.tasks.clone();
         tasks.spawn_until_stopped(ingest.clone().run_pressure_loop());
         ingest
+    }
+
+    /// The memory of sinks besides their pages.
+    pub fn sink_memory(&self) -> &MemoryPool {
+        self.shared.sinks.pool()
     }
 
     /// Changes how much a query may store from now on; `None`: as much as it likes.

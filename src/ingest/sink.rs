@@ -9,10 +9,12 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::error::{IngestError, SinkFailure};
+use super::sink_memory::SinkMemory;
 use super::types::{Appended, ClientTotals};
 use crate::catalog::Totals;
 use crate::crc::Checksum;
 use crate::id::{BaseName, SinkId};
+use crate::memory::Reservation;
 use crate::segment::frame::VerifiedBatch;
 use crate::telemetry::traces::{Span, SpanRef};
 
@@ -58,13 +60,14 @@ pub(super) struct Sink {
     pub outcome_unknown: bool,
     /// Segments sealed so far with blocks of it, in order; emptied when it settles.
     pub prior_segments: Vec<PriorSegment>,
+    memory: SinkMemory,
     /// From its first request to when it settles.
     span: Span,
 }
 
 impl Sink {
     /// A sink without pages.
-    pub(super) fn open(id: SinkId) -> Self {
+    pub(super) fn open(id: SinkId, memory: SinkMemory) -> Self {
         let span = Span::child("sink");
         span.set("stopover.exchange", &id.exchange);
         span.set_number("stopover.task", id.task_attempt.task.into());
@@ -77,12 +80,13 @@ impl Sink {
             crc: Checksum::default(),
             outcome_unknown: false,
             prior_segments: Vec::new(),
+            memory,
         }
     }
 
     /// A sink for an attempt that was aborted before it wrote anything here.
-    pub(super) fn aborted(id: SinkId) -> Self {
-        let sink = Self::open(id);
+    pub(super) fn aborted(id: SinkId, memory: SinkMemory) -> Self {
+        let sink = Self::open(id, memory);
         sink.state.send_replace(SinkState::Aborted);
         sink
     }
@@ -119,8 +123,8 @@ impl Sink {
         }
     }
 
-    /// Records a batch or reports a duplicate. Unless it is a duplicate, the caller must add its
-    /// runs to the open segment.
+    /// Records a batch, with what the sink needs for it, or reports a duplicate. Unless it is a
+    /// duplicate, the caller must add its runs to the open segment.
     ///
     /// # Errors
     /// An earlier batch is missing, or the sink is not open.
@@ -128,6 +132,7 @@ impl Sink {
         &mut self,
         number: Option<u32>,
         batch: &VerifiedBatch,
+        memory: Reservation,
     ) -> Result<Appended, IngestError> {
         let next = self.totals.batches;
         let out_of_order = |given| IngestError::BatchOutOfOrder {
@@ -155,6 +160,7 @@ impl Sink {
         self.totals.pages += batch.pages;
         self.totals.bytes += batch.page_bytes;
         self.crc.update(&batch.crcs);
+        self.memory.add(memory);
         Ok(Appended {
             batch: given,
             next: next + 1,
@@ -192,6 +198,7 @@ impl Sink {
         let unsettled = !self.state.borrow().is_settled();
         if unsettled {
             self.prior_segments = Vec::new();
+            self.memory.settle();
             self.end_span(&to);
             self.state.send_replace(to);
         }

@@ -24,6 +24,10 @@ use crate::storage::{Storage, StoreErrorKind};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::{SpanRef, waiting};
 
+/// The most slices of a part or of its verified pages that are held at a time: tiny pages of a hot
+/// segment lie in a slice each.
+pub(super) const MAX_SLICES: usize = 256;
+
 /// What the reading side needs from the rest of the daemon.
 #[derive(Clone)]
 pub struct ReaderDeps {
@@ -168,12 +172,12 @@ impl Fetcher {
     pub(super) fn is_cached(&self, planned: &PlannedPart) -> bool {
         let (at, wanted) = (&planned.address, planned.part.wanted());
         let hot = self.deps.hot.get(&at.exchange, at.segment);
-        hot.is_some_and(|segment| segment.range(wanted.clone()).is_some())
+        hot.is_some_and(|segment| segment.contains(wanted))
             || matches!(&planned.part, Part::Shared { chunk, fetch, .. }
                 if self.chunks.contains(&chunk_key(at, *chunk, fetch.end)))
     }
 
-    /// The bytes of a part, in one or more slices.
+    /// The bytes of a part, in one or more slices; if it has more than [`MAX_SLICES`], only those.
     ///
     /// # Errors
     /// [`ReadError`] if the segment is lost or damaged, or its base directory cannot be read.
@@ -182,7 +186,9 @@ impl Fetcher {
         let length = wanted.end - wanted.start;
         let at = &planned.address;
         let hot = self.deps.hot.get(&at.exchange, at.segment);
-        if let Some(slices) = hot.and_then(|segment| segment.range(wanted.clone())) {
+        let slices = hot.and_then(|segment| segment.first_slices(wanted.clone(), MAX_SLICES));
+        if let Some(slices) = slices {
+            let length = slices.iter().map(Bytes::len).sum::<usize>() as u64;
             self.deps.metrics.cache_hit_bytes.inc_by(length);
             return Ok(slices);
         }

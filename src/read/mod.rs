@@ -17,6 +17,6 @@ mod tests;
 pub use self::error::{Damage, ReadError};
 pub use self::fetch::ReaderDeps;
 pub use self::reader::{PartitionRead, ReadRequest, Reader};
-pub use self::stream::ByteStream;
+pub use self::stream::{ByteStream, MAX_SLICES_SIZE};
 pub use crate::catalog::Selection;
 pub use crate::segment::scan::PageFormat;

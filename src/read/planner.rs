@@ -32,6 +32,14 @@ impl Part {
         }
     }
 
+    /// What is left of it after its first bytes; `None` if that is nothing.
+    pub(super) fn after(&self, bytes: u64) -> Option<Self> {
+        let mut rest = self.clone();
+        let (Self::Exact(range) | Self::Shared { wanted: range, .. }) = &mut rest;
+        range.start += bytes;
+        (!range.is_empty()).then_some(rest)
+    }
+
     /// Number of bytes that are fetched for it.
     pub(super) fn fetched(&self) -> u64 {
         match self {

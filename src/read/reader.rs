@@ -18,7 +18,7 @@ use crate::segment::scan::PageFormat;
 pub struct PartitionRead {
     /// Bytes of the whole stream, if its format is [`PageFormat::Raw`].
     pub length: Option<u64>,
-    /// Bytes of memory that the stream needs for its ranges.
+    /// Bytes of memory that the stream needs for its ranges and for slices of pages.
     pub memory_size: u64,
     pub stream: ByteStream,
 }
@@ -48,8 +48,12 @@ impl ReadRequest {
 
     /// Bytes of memory that it needs.
     pub fn memory_size(&self) -> u64 {
-        self.handle.memory_size()
+        memory_size(&self.handle)
     }
+}
+
+fn memory_size(handle: &Handle) -> u64 {
+    handle.memory_size() + stream::slices_size(handle.pages())
 }
 
 /// The reading side of a daemon. Cheap to clone.
@@ -133,7 +137,7 @@ impl Reader {
         let length = (format == PageFormat::Raw).then_some(handle.bytes);
         Ok(PartitionRead {
             length,
-            memory_size: handle.memory_size(),
+            memory_size: memory_size(&handle),
             stream: self.open(handle, 0, format),
         })
     }

@@ -21,7 +21,7 @@ use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::{self, BoxStream, FuturesOrdered, StreamExt as _};
 
 use super::error::ReadError;
-use super::fetch::{Fetcher, PlannedPart, PlannedRange};
+use super::fetch::{Fetcher, MAX_SLICES, PlannedPart, PlannedRange};
 use crate::catalog::handle::Handle;
 use crate::segment::layout::end_record;
 use crate::segment::scan::{Expected, PageFormat, ScanError, Scanner, Sent};
@@ -32,6 +32,18 @@ pub type ByteStream = BoxStream<'static, Result<Bytes, ReadError>>;
 /// By how much the number of fetches may exceed the setting if the parts are small. A base
 /// directory serves 64 requests at a time, shared by all readers.
 const SMALL_PARTS: usize = 4;
+
+/// The most memory that a stream needs for the slices of pages on their way to the client: 32 bytes
+/// each for those that are scanned, those that are ready, and those that the connection has taken,
+/// 17 frames of 128.
+pub const MAX_SLICES_SIZE: u64 = 112 << 10;
+/// What the slices of one page need at most: its own, and the space of vectors that grow.
+const SLICES_PER_PAGE: u64 = 64;
+
+/// Memory that a stream of this many pages needs for slices.
+pub(super) fn slices_size(pages: u64) -> u64 {
+    pages.saturating_mul(SLICES_PER_PAGE).min(MAX_SLICES_SIZE)
+}
 
 /// The bytes of a part, in one or more slices.
 type Fetched = Result<Vec<Bytes>, ReadError>;
@@ -56,6 +68,8 @@ struct Reading {
     /// Pages of the next range that the client already has.
     skip: u64,
     scanning: Option<Scanning>,
+    /// The part that is being scanned, with its bytes that have not been.
+    unscanned: Option<(PlannedPart, VecDeque<Bytes>)>,
     ready: VecDeque<Bytes>,
     sent: Sent,
     ended: bool,
@@ -98,6 +112,7 @@ pub(super) fn stream(
         postponed: VecDeque::new(),
         skip,
         scanning: None,
+        unscanned: None,
         ready: VecDeque::new(),
         sent: Sent::default(),
         ended: false,
@@ -127,6 +142,16 @@ impl Reading {
             if self.ended {
                 return None;
             }
+            if let Some((planned, slices)) = self.unscanned.take() {
+                if let Err(error) = self.scan_slices(planned, slices) {
+                    return Some(Err(error));
+                }
+                if self.ready.len() >= MAX_SLICES {
+                    // Tiny pages in memory: they would keep all other tasks waiting.
+                    tokio::task::yield_now().await;
+                }
+                continue;
+            }
             self.fetch_ahead();
             if self.fetches.is_empty() {
                 self.ended = true;
@@ -147,8 +172,11 @@ impl Reading {
                 continue;
             };
             self.bytes_ahead -= planned.part.fetched();
-            match fetched.and_then(|slices| self.accept(&planned, slices)) {
-                Ok(()) => {}
+            match fetched {
+                Ok(slices) => {
+                    let planned = self.postpone_rest(planned, &slices);
+                    self.unscanned = Some((planned, slices.into()));
+                }
                 Err(error @ ReadError::Corrupt { .. }) => {
                     if let Err(error) = self.retry_corrupt_range(&planned, error) {
                         return Some(Err(error));
@@ -157,6 +185,23 @@ impl Reading {
                 Err(error) => return Some(Err(error)),
             }
         }
+    }
+
+    /// If the slices are only the beginning of a part, makes the rest the next one.
+    fn postpone_rest(&mut self, mut planned: PlannedPart, slices: &[Bytes]) -> PlannedPart {
+        let length = slices.iter().map(Bytes::len).sum::<usize>() as u64;
+        if let Some(part) = planned.part.after(length) {
+            let last = std::mem::take(&mut planned.last);
+            let rest = PlannedPart {
+                part,
+                last,
+                ..planned.clone()
+            };
+            self.bytes_ahead += rest.part.fetched();
+            self.fetches.push_front(std::future::ready(None).boxed());
+            self.ahead.push_front(rest);
+        }
+        planned
     }
 
     /// What the first fetch returns; `None` if a partial page is held and memory becomes short
@@ -208,6 +253,7 @@ impl Reading {
         self.ahead.clear();
         self.bytes_ahead = 0;
         self.postponed.clear();
+        self.unscanned = None;
         let rest = self.fetcher.plan_rest(&self.handle, range, consumed, item);
         self.planned = Some(rest);
         self.next_range = range + 1;
@@ -296,20 +342,45 @@ impl Reading {
         }
     }
 
-    /// Scans a part and emits it. On failure nothing of it is emitted and the scanner is unchanged.
-    fn accept(&mut self, planned: &PlannedPart, slices: Vec<Bytes>) -> Result<(), ReadError> {
-        let corrupt = |error: ScanError| ReadError::Corrupt {
+    /// Scans slices of a part; if they are damaged, fetches the rest of the range again.
+    ///
+    /// # Errors
+    /// The range was found damaged before.
+    fn scan_slices(
+        &mut self,
+        planned: PlannedPart,
+        slices: VecDeque<Bytes>,
+    ) -> Result<(), ReadError> {
+        let Err(error) = self.accept(&planned, slices) else {
+            return Ok(());
+        };
+        let error = ReadError::Corrupt {
             segment: planned.address.clone(),
             source: Box::new(error.into()),
         };
+        self.retry_corrupt_range(&planned, error)
+    }
+
+    /// Scans slices of a part and emits what was verified; the rest stays unscanned once many pages
+    /// are ready. On failure nothing is emitted and the scanner is unchanged.
+    fn accept(
+        &mut self,
+        planned: &PlannedPart,
+        mut slices: VecDeque<Bytes>,
+    ) -> Result<(), ScanError> {
         let scanning = self.scan(planned.range);
         let mut scanner = scanning.scanner.clone();
         let mut out = Vec::new();
-        for slice in slices {
-            scanner.push(slice, &mut out).map_err(corrupt)?;
+        while out.len() < MAX_SLICES
+            && let Some(slice) = slices.pop_front()
+        {
+            let rest = scanner.push_until(slice, &mut out, MAX_SLICES)?;
+            if !rest.is_empty() {
+                slices.push_front(rest);
+            }
         }
-        if planned.last {
-            let sent = scanner.finish().map_err(corrupt)?;
+        if planned.last && slices.is_empty() {
+            let sent = scanner.finish()?;
             self.scanning = None;
             self.count(&sent);
             self.sent.blocks += sent.blocks;
@@ -317,6 +388,9 @@ impl Reading {
             self.sent.bytes += sent.bytes;
         } else {
             scanning.scanner = scanner;
+        }
+        if !slices.is_empty() {
+            self.unscanned = Some((planned.clone(), slices));
         }
         self.ready.extend(out);
         Ok(())

@@ -123,7 +123,21 @@ impl Scanner {
     ///
     /// # Errors
     /// [`ScanError`] if the part is not as expected; this scanner must not be used further.
-    pub fn push(&mut self, mut part: Bytes, out: &mut Vec<Bytes>) -> Result<(), ScanError> {
+    pub fn push(&mut self, part: Bytes, out: &mut Vec<Bytes>) -> Result<(), ScanError> {
+        self.push_until(part, out, usize::MAX).map(drop)
+    }
+
+    /// As [`Scanner::push`], until `out` has about `most` slices. Returns the rest of the part, for
+    /// the next call.
+    ///
+    /// # Errors
+    /// As [`Scanner::push`].
+    pub fn push_until(
+        &mut self,
+        mut part: Bytes,
+        out: &mut Vec<Bytes>,
+        most: usize,
+    ) -> Result<Bytes, ScanError> {
         while self.has_partial() && !part.is_empty() {
             let missing = self.pending_need()? - self.pending_length();
             self.pending.push(part.split_to(missing.min(part.len())));
@@ -132,12 +146,21 @@ impl Scanner {
                 self.push_item(&item, out)?;
             }
         }
-        self.push_contiguous(part, out)
+        self.push_contiguous(part, out, most)
     }
 
-    fn push_contiguous(&mut self, part: Bytes, out: &mut Vec<Bytes>) -> Result<(), ScanError> {
+    fn push_contiguous(
+        &mut self,
+        part: Bytes,
+        out: &mut Vec<Bytes>,
+        most: usize,
+    ) -> Result<Bytes, ScanError> {
         let (mut start, mut at) = (0, 0);
         while let Some(length) = self.whole_item(&part[at..])? {
+            if out.len() >= most {
+                emit_slice(&part, start, at, out);
+                return Ok(part.slice(at..));
+            }
             let omitted = self.accept_contiguous(&part[at..at + length])?;
             if omitted > 0 {
                 emit_slice(&part, start, at, out);
@@ -154,7 +177,7 @@ impl Scanner {
         if at < part.len() {
             self.pending.push(part.slice(at..));
         }
-        Ok(())
+        Ok(Bytes::new())
     }
 
     fn push_item(&mut self, item: &[Bytes], out: &mut Vec<Bytes>) -> Result<(), ScanError> {

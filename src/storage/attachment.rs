@@ -25,6 +25,12 @@ const SAMPLE: usize = 1000;
 /// Least time between two reads of the identity for handles with unknown keys.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 
+const NOT_USED: &str =
+    "it has no identity: no daemon has used it yet (start one, or run `stopover init`)";
+const NOT_INITIALIZED: &str = "it has no identity, and its option require_init forbids to create \
+    one: is the right disk or bucket mounted there? for a new base directory, run `stopover init` \
+    once";
+
 /// What is done about the identity of a base directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Identification {
@@ -55,6 +61,8 @@ pub(super) struct Attachment {
     pub raw: Arc<dyn Store>,
     pub roster: Arc<Roster>,
     identification: Identification,
+    /// Only `stopover init` may give it an identity.
+    require_init: bool,
     runtime: Runtime,
     identity: RwLock<Option<Arc<Identity>>>,
     attempts: Mutex<Attempts>,
@@ -72,7 +80,7 @@ impl Attachment {
         name: BaseName,
         raw: Arc<dyn Store>,
         roster: &Arc<Roster>,
-        identification: Identification,
+        (identification, require_init): (Identification, bool),
         runtime: &Runtime,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -80,6 +88,7 @@ impl Attachment {
             raw,
             roster: Arc::clone(roster),
             identification,
+            require_init,
             runtime: runtime.clone(),
             identity: RwLock::default(),
             attempts: Mutex::default(),
@@ -161,7 +170,8 @@ impl Attachment {
     /// # Errors
     /// As [`Attachment::ensure`].
     pub(super) async fn probe(&self) -> Result<()> {
-        if self.may_mint() || self.read().await?.is_some() {
+        let confirms = self.may_mint() || self.require_init;
+        if confirms || self.read().await?.is_some() {
             return self.confirm().await;
         }
         self.check_unused(InitOptions::default()).await?;
@@ -231,11 +241,12 @@ impl Attachment {
     }
 
     async fn mint(&self) -> Result<Identity> {
+        let missing = |message| Err(StoreError::new(StoreErrorKind::Refused, message));
+        if self.require_init {
+            return missing(NOT_INITIALIZED);
+        }
         if !self.may_mint() {
-            return Err(StoreError::new(
-                StoreErrorKind::Refused,
-                "it has no identity: no daemon has used it yet (start one, or run `stopover init`)",
-            ));
+            return missing(NOT_USED);
         }
         self.check_unused(InitOptions::default()).await?;
         self.check_conditions().await?;

@@ -82,6 +82,9 @@ pub(super) struct Inner {
     pub runtime: Runtime,
 }
 
+/// Name, URI for people, and store of a base directory.
+type Named = (BaseName, String, Arc<dyn Store>);
+
 impl Storage {
     /// Opens all configured base directories without accessing them. Their metrics are
     /// [`Storage::metrics`].
@@ -106,7 +109,7 @@ impl Storage {
         let locations = locations.collect();
         let stores = opened.into_iter().map(|base| {
             let store = (base.name, base.uri.to_string(), base.opened.store);
-            (store, base.opened.limits)
+            (store, base.opened.limits, base.require_init)
         });
         Ok(Self::with_limits(
             stores,
@@ -144,12 +147,22 @@ impl Storage {
         limits: StoreLimits,
         runtime: &Runtime,
     ) -> Self {
-        let stores = stores.into_iter().map(|store| (store, limits));
+        let stores = stores.into_iter().map(|store| (store, limits, false));
+        Self::with_limits(stores, Vec::new(), Identification::Create, runtime)
+    }
+
+    /// As [`Storage::from_stores`], for base directories with `require_init`.
+    pub fn from_initialized_stores(
+        stores: Vec<(BaseName, String, Arc<dyn Store>)>,
+        limits: StoreLimits,
+        runtime: &Runtime,
+    ) -> Self {
+        let stores = stores.into_iter().map(|store| (store, limits, true));
         Self::with_limits(stores, Vec::new(), Identification::Create, runtime)
     }
 
     fn with_limits(
-        stores: impl Iterator<Item = ((BaseName, String, Arc<dyn Store>), StoreLimits)>,
+        stores: impl Iterator<Item = (Named, StoreLimits, bool)>,
         locations: Vec<String>,
         identification: Identification,
         runtime: &Runtime,
@@ -160,7 +173,7 @@ impl Storage {
         // base directory makes puts to local ones retry for 60 s too.
         let mut put_retry = RetryPolicy::LOCAL;
         let (mut attached, mut clients) = (Vec::new(), Vec::new());
-        for ((name, uri, store), limits) in stores {
+        for ((name, uri, store), limits, require_init) in stores {
             if limits.retry.max_elapsed > put_retry.max_elapsed || attached.is_empty() {
                 put_retry = limits.retry;
             }
@@ -173,7 +186,8 @@ impl Storage {
             let base = name.clone();
             let meter = Meter::new(Arc::new(deadline), base, charged, metrics.clone(), clock);
             let raw = Limit::new(Arc::new(meter), limits, runtime.tasks.clone());
-            let attachment = Attachment::new(name, Arc::new(raw), &roster, identification, runtime);
+            let creation = (identification, require_init);
+            let attachment = Attachment::new(name, Arc::new(raw), &roster, creation, runtime);
             attached.push((attachment, uri, limits));
         }
         let attachments = attached.iter().map(|(attachment, ..)| attachment.clone());

@@ -34,6 +34,8 @@ pub struct Opened {
     pub uri: BaseUri,
     /// Its store, without wrappers.
     pub opened: OpenedStore,
+    /// Whether only `stopover init` may give it an identity.
+    pub require_init: bool,
 }
 
 /// Opens all base directories, with the environment variables of this process.
@@ -157,6 +159,7 @@ fn open(
     };
     let mut options = Options::new(&config.name, &uri, &config.options, variables);
     let limit = options.take_number("max_concurrent_requests");
+    let require_init = options.take_bool("require_init").unwrap_or(false);
     let opened = open_store(&uri, &mut options, runtime);
     let opened = opened.and_then(|mut opened| {
         opened.limits.concurrency = limit.unwrap_or(opened.limits.concurrency);
@@ -168,7 +171,12 @@ fn open(
         let name = name
             .map_err(|error| options.fault("option `name`", error))
             .ok()?;
-        Some(Opened { name, uri, opened })
+        Some(Opened {
+            name,
+            uri,
+            opened,
+            require_init,
+        })
     });
     let (faults, notices) = options.finish();
     match opened {

@@ -79,6 +79,70 @@ async fn problem(response: reqwest::Response) -> (StatusCode, Value) {
     (status, response.json().await.unwrap())
 }
 
+/// Story: a page added at a daemon whose base directory is another place of the same name was
+/// answered with the advice to announce its exchange.
+#[tokio::test]
+async fn an_exchange_of_another_place_of_the_same_name_is_answered_with_the_place_here() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = TestServer::open(&config(here.path(), &["a"])).await;
+    let other = TestServer::open(&config(there.path(), &["a"])).await;
+    server.announce("q", 1).await;
+    let path = format!("{}/pages?batch=0", sink("q", 0, 0));
+    let body = batch(&[(0, b"page")]);
+    let (status, body) = problem(other.post(&path, crate::support::BATCH, body).await).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    let detail = body["detail"].as_str().unwrap();
+    let identity = other.daemon.storage.identities().remove(0).1.unwrap();
+    let place = format!("other base directories (here: a {}", identity.id);
+    assert!(detail.contains(&place), "{detail}");
+    server.shut_down().await;
+    other.shut_down().await;
+}
+
+/// Story: a daemon that was started while its only disk was unmounted took the empty folder below
+/// the mount point for a new base directory, and filled the root disk.
+#[tokio::test]
+async fn an_empty_place_that_requires_init_gets_its_identity_from_an_operator_only() {
+    let parent = tempfile::tempdir().unwrap();
+    let mut config = config(parent.path(), &["a"]);
+    let options = &mut config.base_directories[0].options;
+    options.insert("require_init".to_owned(), "true".into());
+    let folder = parent.path().join("a");
+    std::fs::create_dir(&folder).unwrap();
+    let identified = || folder.join(IDENTITY).exists();
+
+    let daemon = storage(&config);
+    let refused = probed(&daemon, "a").await;
+    assert!(refused.contains("require_init"), "{refused}");
+    assert!(refused.contains("stopover init"), "{refused}");
+    let obstacles = daemon.opening_obstacles();
+    assert!(obstacles.concat().contains("require_init"), "{obstacles:?}");
+    for identification in [Identification::Create, Identification::Require] {
+        let bases = &config.base_directories;
+        let other = Storage::open_with(bases, identification, &Runtime::system()).unwrap();
+        assert_ne!(probed(&other, "a").await, "");
+    }
+    assert!(!identified(), "none of them has created it");
+
+    // The disk is mounted, on which the operator has made a base directory.
+    let disk = parent.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let bases = [base("a", &disk)];
+    let command = Storage::open_with(&bases, Identification::Require, &Runtime::system()).unwrap();
+    command.init(None, InitOptions::default()).await.unwrap();
+    std::fs::rename(&folder, parent.path().join("below")).unwrap();
+    std::fs::rename(&disk, &folder).unwrap();
+    assert_eq!(probed(&daemon, "a").await, "", "without a restart");
+    let server = TestServer::open(&config).await;
+    server.announce("q", 1).await;
+    write(&server, "q", 0, b"page").await;
+    // The daemon has known it, so the place is the right one.
+    std::fs::remove_file(folder.join(IDENTITY)).unwrap();
+    assert_eq!(probed(&daemon, "a").await, "");
+    assert!(identified(), "restored");
+    server.shut_down().await;
+}
+
 /// Story: one of two base directories, one level below its mount point as the documentation asks,
 /// was unmounted for a moment. The next put made it anew on the root disk, its markers were
 /// "absent", and seconds later acknowledged data of a live exchange was deleted from the other base

@@ -1,8 +1,8 @@
 //! Long troubles of stores, one test each: a full disk, an unmounted one, a store that hangs, and
 //! daemons with other leases.
 //!
-//! Worlds with random faults have these too (`plan::NOT_YET` says which not). Here nothing else
-//! goes wrong, so that the outcome is certain.
+//! Worlds with random faults have these too. Here nothing else goes wrong, so that the outcome is
+//! certain.
 
 use std::time::Duration;
 
@@ -94,7 +94,6 @@ fn a_full_disk_can_be_emptied_by_closing_exchanges() {
 }
 
 #[test]
-#[ignore = "the simulated file system does not model how a folder is recognized"]
 fn an_unmounted_disk_is_no_empty_base_directory() {
     // The folder of a disk that was not mounted was there, and empty: exchanges looked closed,
     // their readers were told so, and what was written went below the mount point.

@@ -20,6 +20,8 @@ pub struct Cluster {
     pub client: Client,
     pub net: Arc<Net>,
     pub hosts: Arc<Vec<Arc<Host>>>,
+    /// A daemon that no client knows, without the last base directory.
+    pub stranger: Option<Arc<Host>>,
     pub sites: Arc<Vec<Arc<Site>>>,
     crash_point: Option<Arc<CrashPoint>>,
 }
@@ -40,9 +42,12 @@ impl Cluster {
             .zip(&plan.sites)
             .map(|(name, local)| Site::new(name, *local, plan.store.clone(), simulation))
             .collect();
-        for site in &sites {
+        for (number, site) in (1..).zip(&sites) {
             site.private_digests
                 .store(plan.all_sweep, Ordering::Relaxed);
+            if plan.is_initialized() {
+                site.disk.lock().init(&site.name, number);
+            }
         }
         let blueprint = Arc::new(Blueprint {
             config: plan.config.clone(),
@@ -50,10 +55,15 @@ impl Cluster {
             limits: plan.limits,
             sites: sites.clone(),
             known_sites: plan.known_sites.clone(),
+            initialized: plan.is_initialized(),
             yield_per_mille: plan.yield_per_mille,
             crash_point: crash_point.clone(),
         });
         let hosts = (0..plan.hosts).map(|index| Host::new(simulation, &blueprint, index));
+        let stranger = (plan.has_stranger && sites.len() > 1).then(|| {
+            simulation.count("a daemon without one of the base directories");
+            Host::stranger(simulation, &blueprint, plan.hosts)
+        });
         let net = Net::new(simulation, plan.hosts, plan.net.clone());
         Self {
             simulation: Arc::clone(simulation),
@@ -63,6 +73,7 @@ impl Cluster {
             },
             net,
             hosts: Arc::new(hosts.collect()),
+            stranger,
             sites: Arc::new(sites),
             crash_point,
             plan: Arc::new(plan),

@@ -5,8 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use stopover::id::{BaseId, BaseName};
+use stopover::storage::identity::Identity;
 use stopover::storage::{StoreErrorKind, Tail};
-use stopover::store::keys::{Folder, Key};
+use stopover::store::keys::{self, Folder, Key};
 use stopover::store::{ObjectMeta, Precondition, StoreError, Versioned};
 
 #[derive(Debug, Clone)]
@@ -34,6 +36,20 @@ impl Disk {
         let version = self.version;
         self.objects
             .insert(key.as_str().to_owned(), Object { bytes, version });
+    }
+
+    /// Writes the identity of a base directory of this name, as `stopover init` does.
+    pub fn init(&mut self, name: &BaseName, number: u64) {
+        let secret = [number as u8; 32];
+        let identity = Identity::new(BaseId(number), name.clone(), secret);
+        self.put(&keys::identity(), identity.encode());
+    }
+
+    /// The first line of the identity.
+    pub fn identity(&self) -> Option<String> {
+        let identity = self.objects.get(keys::identity().as_str())?;
+        let text = std::str::from_utf8(&identity.bytes).ok()?;
+        text.lines().next().map(str::to_owned)
     }
 
     /// The empty folder below the mount point of this disk. Versions do not repeat: they tell

@@ -20,6 +20,7 @@ use stopover::telemetry::metrics::Metrics;
 
 use crate::crash_point::CrashPoint;
 use crate::mutants::MutantRouter;
+use crate::plan::LEASE;
 use crate::process::{Process, ProcessSpawner};
 use crate::rng::Rng;
 use crate::simulation::{Simulation, note};
@@ -37,6 +38,8 @@ pub struct Blueprint {
     pub sites: Vec<Arc<Site>>,
     /// How many of them each host is configured with; all, if nothing is said.
     pub known_sites: Vec<usize>,
+    /// Whether their base directories have `require_init`.
+    pub initialized: bool,
     /// In how many of 1,000 polls a task yields to the others first.
     pub yield_per_mille: u64,
     /// Kills a run at one of its storage calls.
@@ -79,6 +82,27 @@ impl Host {
             run_count: Mutex::default(),
             all_runs: Mutex::default(),
         })
+    }
+
+    /// A host whose daemon is configured without the last base directory.
+    pub fn stranger(
+        simulation: &Arc<Simulation>,
+        blueprint: &Arc<Blueprint>,
+        index: usize,
+    ) -> Arc<Self> {
+        let mut without = blueprint.sites.clone();
+        without.pop();
+        let blueprint = Arc::new(Blueprint {
+            config: blueprint.config.clone(),
+            leases: vec![LEASE; index + 1],
+            limits: blueprint.limits,
+            sites: without,
+            known_sites: Vec::new(),
+            initialized: blueprint.initialized,
+            yield_per_mille: blueprint.yield_per_mille,
+            crash_point: None,
+        });
+        Self::new(simulation, &blueprint, index)
     }
 
     /// Restarts the daemon whenever it has died, for ever.
@@ -151,7 +175,11 @@ impl Host {
             };
             (site.name.clone(), format!("sim://{}", site.name), store)
         });
-        let storage = Storage::from_stores(stores.collect(), *limits, &runtime);
+        let open = match self.blueprint.initialized {
+            true => Storage::from_initialized_stores,
+            false => Storage::from_stores,
+        };
+        let storage = open(stores.collect(), *limits, &runtime);
         let daemon = Daemon::assemble(config, &runtime, storage, Arc::new(Metrics::default()));
         process.meter.observe(&daemon);
         let credentials =

@@ -126,12 +126,24 @@ impl Site {
         }
     }
 
-    /// Mounts the disk again: what was written meanwhile is hidden below it.
+    /// Mounts the disk again. Nothing may have been written below it.
     pub fn mount(&self) {
         if let Some(disk) = self.unmounted.lock().take() {
-            *self.disk.lock() = disk;
+            let below = std::mem::replace(&mut *self.disk.lock(), disk);
             note!(self.simulation, "{} mounted again", self.name);
+            let written = below.list(&keys::root());
+            if !written.is_empty() {
+                self.simulation.violate(format_args!(
+                    "promise 6: {written:?} lies below the mount point of {}",
+                    self.name
+                ));
+            }
         }
+    }
+
+    /// Whether the folder below the mount point is there instead of the disk.
+    fn is_unmounted(&self) -> bool {
+        self.unmounted.lock().is_some()
     }
 
     fn possible(&self, outcome: Outcome) -> Outcome {
@@ -183,6 +195,41 @@ pub struct SimulatedStore {
     site: Arc<Site>,
     /// The process of that run.
     process: Arc<Process>,
+    anchor: Arc<Anchor>,
+}
+
+/// What a run knows of the folder of a file system, as `store/local/anchor.rs` does.
+#[derive(Default)]
+struct Anchor(Mutex<Option<Anchored>>);
+
+#[derive(Clone, PartialEq, Eq)]
+struct Anchored {
+    /// Whether it is the folder below the mount point.
+    below: bool,
+    identity: Option<String>,
+}
+
+impl Anchor {
+    /// Checks that the folder is the one that was found first, or has its identity.
+    fn check(&self, site: &Site, disk: &Disk) -> Result<(), StoreError> {
+        if !site.local {
+            return Ok(());
+        }
+        let now = Anchored {
+            below: site.is_unmounted(),
+            identity: disk.identity(),
+        };
+        let mut anchored = self.0.lock();
+        let is_same = anchored.as_ref().is_none_or(|before| {
+            let known = before.identity.is_none() || before.identity == now.identity;
+            before.below == now.below || (now.identity.is_some() && known)
+        });
+        if !is_same {
+            return Err(unavailable("another folder is there"));
+        }
+        *anchored = Some(now);
+        Ok(())
+    }
 }
 
 impl std::fmt::Debug for SimulatedStore {
@@ -196,6 +243,7 @@ impl SimulatedStore {
         Arc::new(Self {
             site: Arc::clone(site),
             process: Arc::clone(process),
+            anchor: Arc::default(),
         })
     }
 
@@ -220,7 +268,14 @@ impl SimulatedStore {
         let (there, back) = (site.latency(), site.latency());
         let what = format!("{:x} {} {what}", self.process.incarnation, site.name);
         note!(site.simulation, "store {what} {outcome:?}");
+        let anchor = Arc::clone(&self.anchor);
+        let apply = move |site: &Site, disk: &mut Disk, outcome: Outcome| {
+            anchor.check(site, disk)?;
+            apply(site, disk, outcome)
+        };
+        let checked = Arc::clone(&self.anchor);
         let far_side = async move {
+            checked.check(&site, &site.disk.lock())?;
             tokio::time::sleep(there).await;
             let answer = match outcome {
                 Outcome::Fails => Err(unavailable("connection reset")),
@@ -248,6 +303,7 @@ impl SimulatedStore {
                     let applied = apply(&site, &mut site.disk.lock(), outcome);
                     note!(site.simulation, "store {what} took effect");
                     tokio::time::sleep(back).await;
+                    checked.check(&site, &site.disk.lock())?;
                     return match outcome {
                         Outcome::FailsAfterEffect if applied.is_ok() => {
                             Err(unavailable("502 after it took effect"))
@@ -323,16 +379,23 @@ impl SimulatedStore {
         let (there, back) = (site.latency(), site.latency());
         let name = &site.name;
         note!(site.simulation, "store {run:x} {name} {what} {outcome:?}");
+        let anchor = Arc::clone(&self.anchor);
         self.far_side(async move {
-            let temporary = site.disk.lock().create_temporary(&key, run);
+            let temporary = {
+                let mut disk = site.disk.lock();
+                anchor.check(&site, &disk)?;
+                disk.create_temporary(&key, run)
+            };
             tokio::time::sleep(there).await;
             if matches!(outcome, Outcome::Hangs(_)) {
                 site.wait_while_hanging().await;
             }
             let renamed = site.rename(&temporary, &key, bytes, expected.as_ref(), outcome);
+            site.remove_temporary(&temporary);
             let name = &site.name;
             note!(site.simulation, "store {run:x} {name} {what}: {renamed:?}");
             tokio::time::sleep(back).await;
+            anchor.check(&site, &site.disk.lock())?;
             renamed.ok_or_else(|| unavailable("no space left"))
         })
         .await
@@ -340,6 +403,14 @@ impl SimulatedStore {
 }
 
 impl Site {
+    /// Removes a temporary file through its open folder, whether that is mounted or not.
+    fn remove_temporary(&self, name: &str) {
+        self.disk.lock().remove_temporary(name);
+        if let Some(disk) = self.unmounted.lock().as_mut() {
+            disk.remove_temporary(name);
+        }
+    }
+
     /// Renames a temporary file if the precondition holds, else removes it; `None` if that failed.
     fn rename(
         &self,

@@ -56,6 +56,13 @@ async fn run_phases(cluster: &Cluster) {
         let host = Arc::clone(host);
         cluster.simulation.spawn(host.supervise());
     }
+    if let Some(stranger) = cluster.stranger.clone() {
+        // Once the fleet has a list of its base directories.
+        cluster.simulation.spawn(async move {
+            sleep_millis(10_000).await;
+            stranger.supervise().await;
+        });
+    }
     let plans = &cluster.plan.exchanges;
     let coordinators: Vec<_> = plans.iter().map(|x| Coordinator::new(cluster, x)).collect();
     let roles = |role: Role| coordinators.iter().map(move |c| (c.clone(), role));

@@ -1,9 +1,9 @@
 //! Control bodies: JSON and source handles, read completely into memory.
 //!
 //! Does: bound each body, and all of a kind together through a pool. Does not: parse. Invariant: a
-//! body larger than [`UNRESERVED`], and what is parsed from it, is held only under a reservation of
-//! the pool of its kind. JSON and handles have a pool each, so that a coordinator waits neither for
-//! writers nor for readers, and a `finish` waits for no memory at all.
+//! body larger than [`BodyKind::unreserved`], and what is parsed from it, is held only under a
+//! reservation of the pool of its kind. JSON and handles have a pool each, so that a coordinator
+//! waits neither for writers nor for readers, and a `finish` waits for no memory at all.
 
 use axum::body::Body;
 use axum::http::HeaderMap;
@@ -16,8 +16,8 @@ use crate::memory::{MemoryPool, Reservation};
 
 /// Limit of a body without `Content-Length`, in bytes.
 const MAX_WITHOUT_LENGTH: u64 = 1 << 20;
-/// Bodies of up to this many bytes need no reservation: the connection limit bounds them.
-const UNRESERVED: u64 = 4 << 10;
+/// JSON bodies of up to this many bytes need no reservation: the connection limit bounds them.
+pub(super) const SMALL: u64 = 4 << 10;
 
 /// The reservation of a body. Hold it as long as anything that was parsed from the body.
 pub(crate) struct BodyReservation(Option<Reservation>);
@@ -37,6 +37,10 @@ pub(super) struct BodyKind<'a> {
     pub pool: &'a MemoryPool,
     /// The most memory that a body and what is parsed from it need, as a multiple of its size.
     pub expansion: u64,
+    /// What the request needs besides, in bytes.
+    pub besides: u64,
+    /// The largest body that needs no reservation, in bytes.
+    pub unreserved: u64,
     /// Limit of the body in bytes.
     pub limit: u64,
     /// What the limit is, for a problem.
@@ -59,11 +63,12 @@ pub(super) async fn read_control_body(
             format!("the body has {size} bytes; {name} is {limit}"),
         ));
     }
-    let reservation = if size <= UNRESERVED {
+    let reservation = if size <= kind.unreserved {
         None
     } else {
         // Fails only for a body that exceeds the pool, and the pool holds two of the largest.
-        let reserved = kind.pool.reserve("", size * kind.expansion).await;
+        let needed = size * kind.expansion + kind.besides;
+        let reserved = kind.pool.reserve("", needed).await;
         Some(reserved.map_err(|error| Problem::new(ProblemType::BodyTooLarge, error.to_string()))?)
     };
     let progress = Progress::new(&limits.clock, kind.pool);

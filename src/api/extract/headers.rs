@@ -1,13 +1,19 @@
 //! The headers that describe a request body.
 
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
 
 use super::number::decimal;
 use crate::api::problem::{Problem, ProblemType};
 
-/// The media type without its parameters, in lower case; `None` without a `Content-Type`.
+/// The media type without its parameters, in lower case; `None` without a `Content-Type`. A body
+/// that is encoded is refused: it would be taken for something else.
 pub(super) fn media_type(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
+    if encodings.any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        let detail = "the body has a Content-Encoding; send it without one";
+        return Err(Problem::new(ProblemType::UnsupportedMediaType, detail));
+    }
     let mut values = headers.get_all(CONTENT_TYPE).iter();
     let Some(first) = values.next() else {
         return Ok(None);

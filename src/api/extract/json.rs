@@ -3,7 +3,7 @@
 use axum::extract::{FromRef, FromRequest, Request};
 use serde::de::DeserializeOwned;
 
-use super::control_body::{BodyKind, BodyReservation, read_control_body};
+use super::control_body::{BodyKind, BodyReservation, SMALL, read_control_body};
 use super::headers::{media_type, unsupported};
 use crate::api::limits::{BodyLimits, JSON_EXPANSION};
 use crate::api::problem::Problem;
@@ -58,6 +58,8 @@ where
         let kind = BodyKind {
             pool: &limits.control_bodies,
             expansion: JSON_EXPANSION,
+            besides: 0,
+            unreserved: SMALL,
             limit: T::MAX_SIZE.min(limits.max_control_body_size),
             limit_name: match T::MAX_SIZE < limits.max_control_body_size {
                 true => "the limit of this route",

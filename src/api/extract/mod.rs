@@ -17,7 +17,8 @@ mod text;
 pub(super) use json::{JsonBody, OptionalJson, StrictJson};
 pub(super) use page_body::{PageContent, PageHead, read_exactly};
 pub(super) use path::{
-    ExchangeParams, ExchangePath, PartitionParams, PartitionPath, SinkParams, SinkPath,
+    BaseParams, BasePath, ExchangeParams, ExchangePath, PartitionParams, PartitionPath, SinkParams,
+    SinkPath,
 };
 pub(super) use query::{NoQuery, QueryParameters, StrictQuery, Values};
 pub(super) use text::TextBody;

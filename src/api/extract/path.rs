@@ -13,7 +13,7 @@ use utoipa::IntoParams;
 use super::number::decimal;
 use crate::api::problem::Problem;
 use crate::id::{
-    ExchangeId, InvalidId, MAX_ATTEMPT, MAX_PARTITIONS, MAX_TASKS, SinkId, TaskAttempt,
+    BaseName, ExchangeId, InvalidId, MAX_ATTEMPT, MAX_PARTITIONS, MAX_TASKS, SinkId, TaskAttempt,
 };
 use crate::telemetry::traces::SpanRef;
 
@@ -50,8 +50,19 @@ pub(crate) struct PartitionParams {
     partition: String,
 }
 
+/// `{base}`, unchecked.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(crate) struct BaseParams {
+    /// Name of a base directory
+    base: String,
+}
+
 /// A valid exchange id.
 pub(crate) struct ExchangePath(pub ExchangeId);
+
+/// What could be the name of a base directory.
+pub(crate) struct BasePath(pub BaseName);
 
 /// A valid sink id.
 pub(crate) struct SinkPath(pub SinkId);
@@ -82,6 +93,15 @@ impl<S: Send + Sync> FromRequestParts<S> for ExchangePath {
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
         let path: ExchangeParams = unchecked(parts).await?;
         Ok(Self(exchange_id(&path.exchange)?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for BasePath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        let path: BaseParams = unchecked(parts).await?;
+        Ok(Self(path.base.parse()?))
     }
 }
 

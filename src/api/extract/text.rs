@@ -7,6 +7,7 @@ use super::headers::{media_type, unsupported};
 use crate::api::limits::{BodyLimits, HANDLE_EXPANSION};
 use crate::api::problem::{Problem, ProblemType};
 use crate::catalog::handle::MAX_ENCODED;
+use crate::read::MAX_SLICES_SIZE;
 
 /// Text without trailing whitespace (a shell may append a line end), with its reservation.
 pub(crate) struct TextBody(pub String, pub BodyReservation);
@@ -27,6 +28,8 @@ where
         let kind = BodyKind {
             pool: &limits.handles,
             expansion: HANDLE_EXPANSION,
+            besides: MAX_SLICES_SIZE,
+            unreserved: 0,
             limit: MAX_ENCODED,
             limit_name: "the limit of a source handle",
         };

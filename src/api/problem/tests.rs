@@ -289,6 +289,7 @@ fn every_exchange_and_frame_error_has_its_problem() {
         (
             ExchangeError::NotFound {
                 exchange: exchange(),
+                places: "a".into(),
             }
             .into(),
             ProblemType::ExchangeNotFound,

@@ -7,12 +7,14 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
 use axum::response::IntoResponse;
 use utoipa::IntoParams;
 
-use crate::api::extract::{ExchangeParams, ExchangePath, QueryParameters, StrictQuery, Values};
+use crate::api::extract::{
+    BaseParams, BasePath, ExchangeParams, ExchangePath, QueryParameters, StrictQuery, Values,
+};
 use crate::api::problem::{Problem, ProblemResponse, ProblemType};
 use crate::api::state::{ApiState, SharedState};
 use crate::dashboard::view::{BaseView, ExchangeView, PoolView, QueryView, SinkView, View};
@@ -263,7 +265,7 @@ pub(crate) async fn exchange_page(
     get,
     path = "/base-directories/{base}",
     tag = "operations",
-    params(("base" = String, Path, description = "Name of a base directory"), PageQuery),
+    params(BaseParams, PageQuery),
     responses(
         (status = 200, description = "A page with the state of the base directory",
             body = String, content_type = "text/html"),
@@ -272,11 +274,11 @@ pub(crate) async fn exchange_page(
 )]
 pub(crate) async fn base_directory_page(
     State(state): State<SharedState>,
-    Path(name): Path<String>,
+    BasePath(name): BasePath,
     StrictQuery(query): StrictQuery<PageQuery>,
 ) -> Result<impl IntoResponse, Problem> {
     let mut bases = state.parts.storage.status().into_iter();
-    let found = bases.find(|base| base.name.as_str() == name);
+    let found = bases.find(|base| base.name == name);
     let found = found.ok_or_else(|| {
         let detail = "no base directory of this daemon has this name: the overview lists them";
         Problem::new(ProblemType::NotFound, detail)

@@ -16,6 +16,9 @@ use http_body::{Body, Frame, SizeHint};
 /// Bytes that are collected for one frame. A client that stops reading holds about this much
 /// besides the socket buffer, and a reading client resets its stall timeout once per frame.
 const TARGET_SIZE: usize = 256 << 10;
+/// Buffers that are collected for one frame. Each takes 32 bytes besides its data, which the reads
+/// reserve, and more of them are not written at once anyway.
+const MAX_BUFFERS: usize = 128;
 
 /// A body with combined data frames.
 #[derive(Debug)]
@@ -57,7 +60,7 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Buffers>, B::Error>>> {
         let mut buffers = Buffers::default();
-        while buffers.length < TARGET_SIZE && self.pending.is_none() && !self.ended {
+        while buffers.has_room() && self.pending.is_none() && !self.ended {
             match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Pending if buffers.length == 0 => return Poll::Pending,
                 Poll::Pending => break,
@@ -87,6 +90,10 @@ where
 }
 
 impl Buffers {
+    fn has_room(&self) -> bool {
+        self.length < TARGET_SIZE && self.buffers.len() < MAX_BUFFERS
+    }
+
     fn push(&mut self, buffer: Bytes) {
         self.length += buffer.len();
         if !buffer.is_empty() {
@@ -182,6 +189,15 @@ mod tests {
             .map(|combined| combined.unwrap().len())
             .collect();
         assert_eq!(lengths, [TARGET_SIZE + 1, 1]);
+    }
+
+    /// Story: pages of one byte were collected to 256 KiB, and took 8 MiB of memory besides.
+    #[test]
+    fn tiny_buffers_are_bounded_by_their_number() {
+        let frames = (0..300).map(|_| Some(data(b"x")));
+        let combined = polled(frames.collect()).into_iter();
+        let lengths: Vec<_> = combined.map(|combined| combined.unwrap().len()).collect();
+        assert_eq!(lengths, [MAX_BUFFERS, MAX_BUFFERS, 300 - 2 * MAX_BUFFERS]);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! its path before and after each operation. Does not: create it (`publish`). Invariant: once the
 //! folder has been found, an operation succeeds only while the same folder, or another one with the
 //! same identity, is at its path: after an unmount nothing is believed to be absent, and nothing is
-//! written to the folder below the mount point.
+//! written to the folder below the mount point. A folder without identity gives way to one that has
+//! one: it may have been the one below the mount point.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, BufRead as _, BufReader, Read as _};
@@ -12,6 +13,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use parking_lot::Mutex;
+use rustix::fs::{Mode, OFlags, openat};
 
 use super::error::failure;
 use crate::store::{Result, StoreError, StoreErrorKind, keys};
@@ -43,6 +45,17 @@ impl Anchored {
             inode: found.ino(),
             folder,
         })
+    }
+
+    /// The first line of its identity, wherever the folder is now.
+    fn identity(&self) -> Option<String> {
+        let of_folder = || {
+            let key = keys::identity();
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = openat(&self.folder, key.as_str(), flags, Mode::empty());
+            line_of(file.ok()?.into())
+        };
+        self.identity.clone().or_else(of_folder)
     }
 
     fn is(&self, found: &Metadata) -> bool {
@@ -84,11 +97,12 @@ impl Anchor {
             }
             Ok(_) => {
                 let now = Anchored::open(root).map_err(reading)?;
-                if anchored.identity.is_none() || now.identity != anchored.identity {
+                let before = anchored.identity();
+                if now.identity.is_none() || before.is_some_and(|it| Some(it) != now.identity) {
                     return Err(replaced(root));
                 }
                 tracing::info!(folder = %root.display(), previous = ?anchored.folder,
-                    "the folder was mounted or moved anew; its identity is the same");
+                    "the folder was mounted or moved anew; its identity is known");
                 *anchored = now;
                 Ok(())
             }
@@ -114,7 +128,10 @@ fn replaced(root: &Path) -> StoreError {
 
 /// The first line of the identity in a folder, if it has one.
 fn first_line(root: &Path) -> Option<String> {
-    let file = File::open(root.join(keys::identity().as_str())).ok()?;
+    line_of(File::open(root.join(keys::identity().as_str())).ok()?)
+}
+
+fn line_of(file: File) -> Option<String> {
     let mut line = String::new();
     let read = BufReader::new(file.take(MAX_LINE)).read_line(&mut line);
     read.ok().filter(|_| line.ends_with('\n')).map(|_| line)
@@ -167,6 +184,39 @@ mod tests {
         fs::rename(&root, &other).unwrap();
         fs::rename(&copy, &root).unwrap();
         anchor.check(&root).unwrap();
+    }
+
+    /// Story: a daemon that was started while the disk was unmounted remembered the empty folder
+    /// below the mount point, and refused the disk once it was mounted until it was restarted.
+    #[test]
+    fn a_folder_without_identity_gives_way_to_one_that_has_one() {
+        let parent = tempfile::tempdir().unwrap();
+        let root = folder(parent.path(), "base", None);
+        let (disk, other) = (
+            folder(parent.path(), "disk", Some("one")),
+            folder(parent.path(), "other", Some("two")),
+        );
+        let (anchor, below) = (Anchor::default(), parent.path().join("below"));
+        anchor.check(&root).unwrap();
+        fs::rename(&root, &below).unwrap();
+        fs::rename(&disk, &root).unwrap();
+        anchor.check(&root).unwrap();
+        fs::rename(&root, &disk).unwrap();
+        fs::rename(&other, &root).unwrap();
+        assert!(anchor.check(&root).is_err(), "it has found its identity");
+    }
+
+    #[test]
+    fn a_folder_that_got_its_identity_since_is_missed() {
+        let parent = tempfile::tempdir().unwrap();
+        let root = folder(parent.path(), "base", None);
+        let other = folder(parent.path(), "other", Some("two"));
+        let anchor = Anchor::default();
+        anchor.check(&root).unwrap();
+        fs::write(root.join(keys::identity().as_str()), "one\n").unwrap();
+        fs::rename(&root, parent.path().join("away")).unwrap();
+        fs::rename(&other, &root).unwrap();
+        assert!(anchor.check(&root).is_err());
     }
 
     #[test]

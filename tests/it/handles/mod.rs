@@ -8,7 +8,7 @@
 
 mod mutation;
 #[path = "../../../fuzz/read.rs"]
-mod read;
+pub mod read;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -10,6 +10,8 @@ mod browsers;
 mod connections;
 mod corpus;
 mod lost_data;
+mod memory;
 mod requests;
+mod table;
 mod target;
 mod tls;

@@ -1,0 +1,140 @@
+//! Memory that is held for each sink, each page and each range, by very many of them.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use stopover::catalog::handle::{Handle, Seals};
+use stopover::storage::identity::Identity;
+
+use super::target::{BATCH, TEXT, Target};
+use crate::handles::read::sealed::Fields;
+use crate::support::frames::frame;
+use crate::support::raw::RawClient;
+use crate::support::sink;
+
+const MIB: usize = 1 << 20;
+
+/// Sends requests one after another on one connection; returns their statuses.
+async fn send_all(target: &Target, requests: impl Iterator<Item = (String, Vec<u8>)>) -> Vec<u16> {
+    let mut client = target.connect().await;
+    let mut statuses = Vec::new();
+    for (line, body) in requests {
+        let length = body.len().to_string();
+        let headers = [BATCH, ("content-length", &length)];
+        client.send_head(&line, &headers).await;
+        client.send(body).await;
+        let answer = client.answer().await;
+        if answer.status != 200 {
+            assert_eq!(
+                (answer.status, answer.problem_type()),
+                (503, "overloaded".into())
+            );
+            // Refused before its body was read, so the connection ends.
+            client = target.connect().await;
+        }
+        statuses.push(answer.status);
+    }
+    statuses
+}
+
+/// What a sink needs besides its pages was bounded by `limits.max_sinks_per_exchange` and
+/// `limits.max_exchanges` only: a billion sinks with the defaults.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousands_of_open_sinks_stay_within_the_budget_and_the_rest_is_refused() {
+    let target = Target::start(64, &[]).await;
+    target.announce("many", 2).await;
+    let page = frame(0, b"x");
+    let sent = (0..12u32).map(|client| {
+        let lines = (0..1000).map(move |n| {
+            let sink = sink("many", client * 1000 + n, 0);
+            format!("POST {sink}/pages?batch=0")
+        });
+        send_all(&target, lines.map(|line| (line, page.clone())))
+    });
+    let statuses = join_all(sent).await.concat();
+    let taken = statuses.iter().filter(|status| **status == 200).count();
+    // 8 MiB, of which each takes a KiB and 64 bytes for its batch.
+    assert!(
+        (7700..7711).contains(&taken),
+        "{taken} of {}",
+        statuses.len()
+    );
+    let open = target.metric("stopover_sinks_open").await;
+    assert_eq!(open, [taken as f64]);
+    let closed = target.send("DELETE /v1/exchanges/many", &[], b"").await;
+    assert_eq!(closed.status, 204);
+    target.announce("after", 1).await;
+    target.write("after", 0, b"there is room again").await;
+    target.assert_unharmed().await;
+}
+
+/// Story: a stalled reader of pages of one byte held 32 bytes for each that it had fetched, and as
+/// many for each that the connection had taken: 8 MiB for 256 KiB.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stalled_readers_of_tiny_pages_stay_within_the_budget() {
+    let target = Target::start(128, &[]).await;
+    target.announce("tiny", 2).await;
+    let pages = [frame(0, b"x"), frame(1, b"y")].concat();
+    let body = pages.repeat(MIB / 2 / pages.len());
+    for task in 0..8 {
+        let sink = sink("tiny", task, 0);
+        let batch = (format!("POST {sink}/pages?batch=0"), body.clone());
+        assert_eq!(send_all(&target, [batch].into_iter()).await, [200]);
+        let finished = target.send(&format!("POST {sink}/finish"), &[], b"").await;
+        assert_eq!(finished.status, 200, "{finished:?}");
+    }
+    let mut stalled = Vec::new();
+    for n in 0..30 {
+        let mut client = target.connect().await;
+        let line = format!("GET /v1/exchanges/tiny/partitions/{}", n % 2);
+        client.send_head(&line, &[]).await;
+        stalled.push(client);
+    }
+    for client in &mut stalled {
+        assert_eq!(client.status().await, Some(200));
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drop(stalled);
+    target.assert_unharmed().await;
+}
+
+/// Story: a reader that stopped held 36 MB for a handle of 7.3 MB, whose reservation had ended with
+/// the handler.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stalled_readers_of_handles_of_very_many_ranges_stay_within_the_budget() {
+    let target = Target::start(64, &[]).await;
+    target.announce("large", 1).await;
+    target.write("large", 0, &vec![7; 100_000]).await;
+    let planned = target.handles("large", 0).await.remove(0);
+    let identity = std::fs::read(target.base.path().join("base/v2/identity")).unwrap();
+    let identity = Identity::decode(&identity).unwrap();
+    let (base, secret) = (identity.id, *identity.keys[0].secret());
+    let seals = Seals::new(vec![(identity.name.clone(), Some(identity.into()))]);
+    let mut fields = Fields::of(&Handle::open(&planned, &seals).unwrap(), base);
+    fields.ranges = vec![fields.ranges[0].clone(); 60_000];
+    fields.agree();
+    let handle = fields.seal(&secret);
+    assert!(handle.len() > 1_000_000, "{} letters", handle.len());
+    let readers = (0..40).map(|_| {
+        let (target, handle) = (&target, &handle);
+        async move {
+            let mut client = target.connect().await;
+            let length = handle.len().to_string();
+            let headers = [TEXT, ("content-length", &length)];
+            client.send_head("POST /v1/read", &headers).await;
+            client.try_send(handle).await;
+            // Some are served until they are found to be stalled, others wait for their memory.
+            let status = tokio::time::timeout(Duration::from_secs(8), client.status()).await;
+            (client, status.ok().flatten())
+        }
+    });
+    let readers: Vec<(RawClient, Option<u16>)> = join_all(readers).await;
+    let served = readers.iter().filter(|(_, status)| *status == Some(200));
+    assert!(served.count() > 10, "others give way to the next");
+    drop(readers);
+    let read = target
+        .send("POST /v1/read", &[TEXT], planned.as_bytes())
+        .await;
+    assert_eq!(read.status, 200, "{read:?}");
+    target.assert_unharmed().await;
+}

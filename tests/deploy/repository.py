@@ -88,7 +88,9 @@ def site_is_complete():
             if page.name != "SUMMARY.md" and page not in listed:
                 yield f"{page.relative_to(source)} is not in the table of contents"
             for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
-                if not re.match(r"https?:", target) and not (page.parent / target).exists():
+                # What mdBook makes of a README.
+                file = re.sub(r"\bindex\.md$", "README.md", target)
+                if not re.match(r"https?:", target) and not (page.parent / file).exists():
                     yield f"{page.relative_to(source)} links to {target}, which the site lacks"
 
 

@@ -109,7 +109,6 @@ pub(super) struct Sealed {
     pub outcome: watch::Sender<UploadOutcome>,
 }
 
-/// The kind of commit records in a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CommitKind {
     None,

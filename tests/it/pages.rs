@@ -82,7 +82,7 @@ async fn what_is_not_here_is_not_found_and_what_is_not_a_name_is_refused() {
     for (path, status) in [
         ("/exchanges/unknown", 404),
         ("/base-directories/unknown", 404),
-        ("/base-directories/%3Cscript%3E", 404),
+        ("/base-directories/%3Cscript%3E", 400),
         ("/exchanges/%3Cscript%3E", 400),
         ("/?reload=x", 400),
         ("/?other=1", 400),

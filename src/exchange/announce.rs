@@ -91,6 +91,10 @@ impl Exchanges {
         spec: ExchangeSpec,
     ) -> Result<Announced, ExchangeError> {
         let new = self.describe(exchange, &spec).await?;
+        if self.shared.status.get(exchange).is_none() {
+            let storage = &self.shared.deps.storage;
+            storage.remember_set(exchange, &new.set);
+        }
         let status = self
             .shared
             .status
@@ -174,7 +178,10 @@ impl Exchanges {
             announced = Some(checked.announced);
         }
         if let Some(Announced { descriptor, .. }) = &announced
-            && !self.confirm_open(descriptor)
+            && {
+                storage.remember_set(exchange, &descriptor.set);
+                !self.confirm_open(descriptor)
+            }
         {
             // Closed while the marker was being written: it must not stay.
             storage.remove_exchange(exchange).await?;
@@ -210,7 +217,7 @@ impl Exchanges {
         let storage = &self.shared.deps.storage;
         let new = self.describe(exchange, spec).await?;
         let content = marker::encode(&new).into();
-        let created = storage.create_marker(exchange, &content, new.number);
+        let created = storage.create_marker(exchange, &content, new.number, &new.set);
         let Some((others, written)) = created.await? else {
             return Ok(None);
         };

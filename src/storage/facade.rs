@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::attachment::{Attachment, Identification, InitOptions};
 use super::base::{BaseDirectory, BaseStatus};
+use super::base_set::KnownSets;
 use super::error::Result;
 use super::fleet::Fleet;
 use super::foreign::ForeignFolders;
@@ -72,6 +73,8 @@ pub(super) struct Inner {
     pub turn: AtomicUsize,
     pub metrics: StorageMetrics,
     pub foreign: ForeignFolders,
+    /// Which base directories must answer for an exchange.
+    pub sets: KnownSets,
     /// Notified when the health of a base directory changes.
     pub health_changed: Arc<Notify>,
     pub runtime: Runtime,
@@ -154,6 +157,7 @@ impl Storage {
                 turn: AtomicUsize::new(usize::try_from(runtime.random.next_u64()).unwrap_or(0)),
                 metrics,
                 foreign: ForeignFolders::default(),
+                sets: KnownSets::default(),
                 health_changed,
                 runtime: runtime.clone(),
             }),

@@ -51,5 +51,5 @@ pub use listing::ListedExchange;
 pub use markers::{Marker, ObservedMarkers, WrittenMarker};
 pub use membership::{Member, MemberState, Membership, MembershipError};
 pub use probe_objects::ProbeObject;
-pub use segments::ListedSegment;
+pub use segments::{ListedSegment, PartialList};
 pub use sweeper::{DigestPlace, StoredDigest};

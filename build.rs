@@ -1,4 +1,6 @@
-//! Tells the program which commit it was built from: `STOPOVER_VERSION` for `--version`.
+//! Tells the program which commit it was built from: `BUILT_VERSION` for `--version`.
+//!
+//! (Not `STOPOVER_…`: cargo passes it on to what it runs, and such names are settings.)
 //!
 //! Does: ask git, or read what `git archive` wrote into `.source-revision`. Does not: fail where
 //! there is neither. Invariant: only release builds ask git, so that a commit does not rebuild what
@@ -21,7 +23,7 @@ fn main() {
         println!("cargo::rerun-if-changed=.git/logs/HEAD");
     }
     let version = describe(&version, revision(root, release).as_deref());
-    println!("cargo::rustc-env=STOPOVER_VERSION={version}");
+    println!("cargo::rustc-env=BUILT_VERSION={version}");
 }
 
 /// The text of `--version`, after the name.

@@ -4,7 +4,7 @@
 //! last. Does not: decide anything else. Invariant: the daemon listens before anything can wait,
 //! and no later step of its start takes longer than `server.start_timeout`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,24 +16,28 @@ use crate::api::startup::Startup;
 use crate::api::state::{Addresses, ApiDeps, ApiState, SharedState, Slots};
 use crate::cache::hot::HotSegments;
 use crate::catalog::Catalog;
-use crate::config::{Config, ServerConfig};
+use crate::config::{Config, LimitsConfig, Live, Loaded, ServerConfig};
 use crate::exchange::{Exchanges, ExchangesDeps, Terms};
 use crate::gc::close::Closing;
 use crate::gc::drain;
 use crate::gc::sweep::Sweeper;
 use crate::http::credentials::{CredentialError, Credentials};
 use crate::http::limits::ServerLimits;
+use crate::http::reachability;
 use crate::http::server::{BindError, Server};
 use crate::id::DaemonId;
 use crate::ingest::{Ingest, IngestDeps};
 use crate::memory::MemoryPool;
 use crate::read::{Reader, ReaderDeps};
+use crate::reload::{Adjustable, Reloader};
 use crate::runtime::Runtime;
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::http::HttpMetrics;
+use crate::telemetry::logs::LogControl;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::pools::{PoolCollector, SlotCollector};
 use crate::telemetry::registry::MetricsRegistry;
+use crate::telemetry::traces::{self, Traces};
 
 /// All parts of a daemon except its HTTP server.
 #[derive(Clone)]
@@ -50,6 +54,9 @@ pub struct Daemon {
     pub read_pool: MemoryPool,
     pub startup: Startup,
     pub metrics: Arc<Metrics>,
+    /// Some of which may change.
+    pub limits: Live<LimitsConfig>,
+    pub traces: Traces,
 }
 
 impl Daemon {
@@ -70,9 +77,8 @@ impl Daemon {
         storage: Storage,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (memory, query) = (config.memory.split(), &config.query);
-        let write_pool = MemoryPool::limited("write", memory.write, query.max_write_memory);
-        let read_pool = MemoryPool::limited("read", memory.read, query.max_read_memory);
+        let limits = Live::new(config.limits.clone());
+        let (write_pool, read_pool) = memory_pools(config);
         let exchanges = Exchanges::new(
             ExchangesDeps {
                 runtime: runtime.clone(),
@@ -98,7 +104,9 @@ impl Daemon {
             exchanges: exchanges.clone(),
             metrics: Arc::clone(&metrics),
         };
-        let ingest = Ingest::start(deps, config);
+        let ingest = Ingest::start(deps, config, limits.clone());
+        let run = ingest.daemon().to_string();
+        let traces = traces::open(&config.tracing, &run, &metrics, runtime);
         let deps = ReaderDeps {
             storage: storage.clone(),
             catalog: catalog.clone(),
@@ -115,16 +123,7 @@ impl Daemon {
             reader: reader.clone(),
             metrics: Arc::clone(&metrics),
         };
-        let sweeper = Sweeper::new(
-            runtime.clone(),
-            storage.clone(),
-            closing.clone(),
-            Arc::clone(&metrics),
-            config.lease.clone(),
-        );
-        let release = closing.clone().release_found_closed();
-        runtime.tasks.spawn_until_stopped(release);
-        runtime.tasks.spawn_until_stopped(sweeper.run());
+        start_collecting(config, runtime, &storage, &closing);
         Self {
             runtime: runtime.clone(),
             storage,
@@ -138,8 +137,19 @@ impl Daemon {
             read_pool,
             startup: Startup::default(),
             metrics,
+            limits,
+            traces,
         }
     }
+}
+
+/// The memory for writing and for reading.
+fn memory_pools(config: &Config) -> (MemoryPool, MemoryPool) {
+    let (memory, query) = (config.memory.split(), &config.query);
+    (
+        MemoryPool::limited("write", memory.write, query.max_write_memory),
+        MemoryPool::limited("read", memory.read, query.max_read_memory),
+    )
 }
 
 fn terms(config: &Config) -> Terms {
@@ -148,6 +158,20 @@ fn terms(config: &Config) -> Terms {
         announcement: config.lease.announcement_timeout,
         max_partitions: config.limits.max_partitions,
     }
+}
+
+/// Starts to release what is found closed, and to collect what is no longer renewed.
+fn start_collecting(config: &Config, runtime: &Runtime, storage: &Storage, closing: &Closing) {
+    let sweeper = Sweeper::new(
+        runtime.clone(),
+        storage.clone(),
+        closing.clone(),
+        Arc::clone(&closing.metrics),
+        config.lease.clone(),
+    );
+    let release = closing.clone().release_found_closed();
+    runtime.tasks.spawn_until_stopped(release);
+    runtime.tasks.spawn_until_stopped(sweeper.run());
 }
 
 /// Why a daemon could not start.
@@ -182,13 +206,15 @@ pub enum Phase {
 /// # Errors
 /// The daemon could not start.
 pub async fn run(
-    config: &Config,
+    loaded: &Loaded,
+    log: LogControl,
     runtime: &Runtime,
     report: impl Fn(Phase),
 ) -> Result<usize, RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
+    let config = &loaded.config;
     let daemon = Daemon::build(config, runtime)?;
     daemon.startup.begin();
     let credentials = Credentials::open(&config.server, &runtime.clock)?;
@@ -197,13 +223,17 @@ pub async fn run(
     let limits = ServerLimits::new(&config.server, &config.limits);
     let stall_policy = state.stall_policy.clone();
     let listen = config.server.listen;
-    let server = Server::bind(listen, limits, stall_policy, credentials.clone()).await?;
+    let mut server = Server::bind(listen, limits, stall_policy, credentials.clone()).await?;
+    server.follow(state.limits.clone());
     let admin = AdminServer::bind(config, &state, &credentials).await?;
     let mut reloaded = vec![credentials];
     reloaded.extend(admin.as_ref().map(|admin| admin.credentials.clone()));
+    let reloader = Reloader::new(daemon.adjustable(log, &state, reloaded), loaded.clone());
     let interval = config.server.reload_interval;
-    let reload = reload_credentials(reloaded, runtime.clone(), hangup, interval);
+    let reload = reload(reloader.clone(), runtime.clone(), hangup, interval);
     runtime.tasks.spawn_until_stopped(reload);
+    // Nothing else sets it.
+    let _ = state.reloader.set(reloader);
     let address = server.address();
     let stop = CancellationToken::new();
     let serving = server.run(api::router(Arc::clone(&state)), runtime, stop.clone());
@@ -218,7 +248,7 @@ pub async fn run(
         report(Phase::Listening(address));
         daemon.start(config.server.start_timeout).await;
         tracing::info!(%address, budget = config.memory.resolve(), "serving");
-        report_addresses(&config.server);
+        reachability::report(&config.server);
         report(Phase::Serving(address));
     };
     let starting = stop.run_until_cancelled(starting);
@@ -235,32 +265,6 @@ pub async fn run(
     runtime.tasks.shut_down().await;
     tracing::info!("stopped");
     Ok(cut_off)
-}
-
-/// Logs how others reach this daemon, or what it forgoes if they cannot.
-fn report_addresses(server: &ServerConfig) {
-    let is_loopback = |host: &String| {
-        let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-        host == "localhost" || address.is_ok_and(|address| address.to_canonical().is_loopback())
-    };
-    if server.advertise.is_empty() {
-        tracing::info!(
-            "server.advertise is empty: where nodes name this daemon by a loopback address, small \
-             outputs of several nodes are not gathered here"
-        );
-    } else if let Some(host) = server.advertised_hosts().find(is_loopback) {
-        tracing::warn!(
-            "server.advertise names {host}, which is another daemon on every machine: write an \
-             address that other machines reach"
-        );
-    } else if server.listen.ip().to_canonical().is_loopback() {
-        tracing::warn!(
-            "server.advertise names {}, but server.listen {} accepts connections of this machine \
-             only: listen on 0.0.0.0, unless a proxy forwards that address",
-            server.advertise.join(", "),
-            server.listen
-        );
-    }
 }
 
 /// The server of `server.admin_listen`.
@@ -391,31 +395,50 @@ pub fn describe_credentials(config: &ServerConfig, runtime: &Runtime) -> Result<
     Ok(format!("{tls}; {tokens}{admin}{warnings}"))
 }
 
-/// Reloads changed token and certificate files at intervals, and all of them on SIGHUP.
-async fn reload_credentials(
-    credentials: Vec<Credentials>,
-    runtime: Runtime,
-    mut hangup: Signal,
-    interval: Duration,
-) {
+/// Reloads changed token and certificate files at intervals, and everything on SIGHUP.
+async fn reload(reloader: Reloader, runtime: Runtime, mut hangup: Signal, interval: Duration) {
     loop {
         let forced = tokio::select! {
             _ = hangup.recv() => true,
             () = runtime.clock.sleep(interval) => false,
         };
-        let credentials = credentials.clone();
-        let reload = tokio::task::spawn_blocking(move || {
-            for credentials in credentials {
-                credentials.reload(forced);
-            }
+        let reloader = reloader.clone();
+        let reload = tokio::task::spawn_blocking(move || match forced {
+            // It has been logged.
+            true => drop(reloader.reload()),
+            false => reloader.reload_credentials(false),
         });
         if let Err(error) = reload.await {
-            tracing::error!(%error, "reloading tokens and certificates panicked");
+            tracing::error!(%error, "reloading the configuration panicked");
         }
     }
 }
 
 impl Daemon {
+    /// What settings act on that may change.
+    fn adjustable(
+        &self,
+        log: LogControl,
+        state: &SharedState,
+        credentials: Vec<Credentials>,
+    ) -> Adjustable {
+        Adjustable {
+            log,
+            limits: self.limits.clone(),
+            exchanges: self.exchanges.clone(),
+            catalog: self.catalog.clone(),
+            ingest: self.ingest.clone(),
+            storage: self.storage.clone(),
+            write_memory: self.write_pool.clone(),
+            read_memory: self.read_pool.clone(),
+            read_slots: state.slots.reads.clone(),
+            write_slots: state.slots.writes.clone(),
+            stall_policy: state.stall_policy.clone(),
+            credentials,
+            runtime: self.runtime.clone(),
+        }
+    }
+
     /// What the API needs of this daemon.
     pub fn api_state(&self, config: &Config, credentials: Credentials) -> SharedState {
         let slots = Slots::new(&config.limits, &config.query);
@@ -441,9 +464,10 @@ impl Daemon {
             startup: self.startup.clone(),
             registry,
             requests,
+            traces: self.traces.clone(),
         };
         let addresses = Addresses::new(&config.server);
-        let state = ApiState::new(parts, addresses, &config.limits, slots);
+        let state = ApiState::new(parts, addresses, self.limits.clone(), slots);
         state.parts.registry.extend(|r| {
             let pools = vec![
                 ("write", self.write_pool.clone()),

@@ -15,8 +15,9 @@
 //!
 //! Below them: [`memory`] (pools and reservations), [`fair`] (fair queueing among queries),
 //! [`runtime`] (clock, randomness, tasks: passed in, so that a simulation can replace them),
-//! [`config`], [`telemetry`]. [`app`] assembles a daemon, [`http`] is its transport, [`cli`] its
-//! command line. Imports point in one direction only; `tests/tidy` holds the table.
+//! [`config`], [`telemetry`]. [`app`] assembles a daemon, [`reload`] changes its settings while it
+//! runs, [`http`] is its transport, [`cli`] its command line. Imports point in one direction only;
+//! `tests/tidy` holds the table.
 //!
 //! `docs/architecture.md` walks through both paths function by function, `docs/semantics.md` says
 //! what a client may rely on, and `docs/glossary.md` defines the terms.
@@ -62,6 +63,7 @@ pub mod id;
 pub mod ingest;
 pub mod memory;
 pub mod read;
+pub mod reload;
 pub mod runtime;
 pub mod segment;
 pub mod storage;

@@ -150,6 +150,11 @@ impl TaskGroup {
         });
     }
 
+    /// Cancelled when the daemon stops, for tasks that then have something left to do.
+    pub fn stop_token(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
     /// Drops the tasks that run until the daemon stops, and waits for all others.
     pub async fn shut_down(&self) {
         self.stop.cancel();

@@ -11,6 +11,7 @@ mod extract;
 pub mod limits;
 mod observe;
 mod openapi;
+mod operations;
 mod page_framing;
 pub mod problem;
 mod protocol;
@@ -18,6 +19,7 @@ mod routes;
 pub mod startup;
 pub mod state;
 mod stream_body;
+mod trace;
 
 use axum::routing::get;
 use axum::{Extension, Router, middleware};
@@ -27,7 +29,7 @@ use utoipa_axum::routes;
 use authorization::{AccessState, permissions};
 use routes::{
     chosen, daemon, dashboard, exchange_list, exchanges, fallback, handles, health, metrics,
-    partitions, read, sinks,
+    partitions, read, reload, sinks,
 };
 use state::SharedState;
 
@@ -50,6 +52,7 @@ fn described() -> OpenApiRouter<SharedState> {
         .routes(routes!(handles::plan))
         .routes(routes!(read::read_handle))
         .routes(routes!(partitions::read_partition))
+        .routes(routes!(reload::reload))
         .routes(routes!(daemon::describe))
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))
@@ -87,10 +90,11 @@ fn layered(routes: Router<SharedState>, state: SharedState, access: AccessState)
     let observe_state = observe::ObserveState {
         requests: state.parts.requests.clone(),
         runtime: state.parts.runtime.clone(),
-        keep_alive: state.keep_alive,
+        limits: state.limits.clone(),
     };
     let startup = state.parts.startup.clone();
     let run = state.parts.ingest.daemon();
+    let traces = state.parts.traces.clone();
     routes
         .fallback(fallback::not_found)
         .method_not_allowed_fallback(fallback::method_not_allowed)
@@ -102,6 +106,7 @@ fn layered(routes: Router<SharedState>, state: SharedState, access: AccessState)
             startup,
             startup::require_started,
         ))
+        .layer(middleware::from_fn_with_state(traces, trace::trace))
         .layer(middleware::from_fn_with_state(
             access,
             authorization::require_access,

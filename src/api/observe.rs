@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::problem::Problem;
+use crate::config::{LimitsConfig, Live};
 use crate::http::limits::MAX_URI;
 use crate::runtime::{Random, Runtime};
 use crate::storage::Remedy;
@@ -44,9 +45,8 @@ const LINGER_BYTES: usize = 256 << 20;
 pub(super) struct ObserveState {
     pub requests: HttpMetrics,
     pub runtime: Runtime,
-    /// How long clients may reuse an idle connection. They learn it from the `Keep-Alive` header,
-    /// so that their pools do not return a connection that the server is about to close.
-    pub keep_alive: Duration,
+    /// For how long clients may reuse an idle connection.
+    pub limits: Live<LimitsConfig>,
 }
 
 /// Wraps all routes.
@@ -76,7 +76,7 @@ pub(super) async fn observe(
     let headers = response.headers_mut();
     if version < Version::HTTP_2 {
         let (name, value) = if body_read.load(Ordering::Acquire) {
-            (KEEP_ALIVE, timeout(state.keep_alive))
+            (KEEP_ALIVE, keep_alive(&state.limits.get()))
         } else {
             (CONNECTION, HeaderValue::from_static("close"))
         };
@@ -125,8 +125,11 @@ fn check_head(request: &Request) -> Result<(), Problem> {
     Ok(())
 }
 
-fn timeout(keep_alive: Duration) -> HeaderValue {
-    let text = format!("timeout={}", keep_alive.as_secs().max(1));
+/// Clients learn how long they may reuse an idle connection, which is shorter than the server keeps
+/// it open, so that their pools do not return a connection that is about to be closed.
+fn keep_alive(limits: &LimitsConfig) -> HeaderValue {
+    let timeout = limits.header_timeout * 4 / 5;
+    let text = format!("timeout={}", timeout.as_secs().max(1));
     HeaderValue::from_str(&text).expect("ASCII")
 }
 

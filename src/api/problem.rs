@@ -91,6 +91,7 @@ problem_types! {
     Draining = "draining", 503, Retry, "The daemon is stopping";
     Overloaded = "overloaded", 503, Retry, "A limit of the daemon is reached";
     Timeout = "timeout", 408, Retry, "The body arrived too slowly";
+    InvalidConfiguration = "invalid-configuration", 422, Fix, "The configuration is not accepted";
     TooMuchStored = "too-much-stored", 507, Fix, "The query stores too much";
     Internal = "internal", 500, Bug, "Internal error";
 }

@@ -3,8 +3,7 @@
 //! Does: hold the daemon's parts, the limits of the API and its slots. Does not: build the parts
 //! (`app` does).
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
 use axum::extract::FromRef;
 use tokio::time::Instant;
@@ -12,7 +11,7 @@ use tokio::time::Instant;
 use super::limits::BodyLimits;
 use super::startup::Startup;
 use crate::catalog::Catalog;
-use crate::config::{LimitsConfig, QueryConfig, ServerConfig};
+use crate::config::{LimitsConfig, Live, QueryConfig, ServerConfig};
 use crate::exchange::Exchanges;
 use crate::fair::{FairPermit, FairSemaphore};
 use crate::gc::close::Closing;
@@ -22,11 +21,16 @@ use crate::id::ExchangeId;
 use crate::ingest::Ingest;
 use crate::memory::MemoryPool;
 use crate::read::Reader;
+use crate::reload::Reloader;
 use crate::runtime::Runtime;
 use crate::storage::Storage;
 use crate::telemetry::http::HttpMetrics;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::registry::MetricsRegistry;
+use crate::telemetry::traces::{Traces, waiting};
+
+/// The span of a request that waits for a slot.
+const WAIT: &str = "wait for request slot";
 
 /// The state of the router.
 pub type SharedState = Arc<ApiState>;
@@ -51,6 +55,8 @@ pub struct ApiDeps {
     pub registry: MetricsRegistry,
     /// Metrics of requests.
     pub requests: HttpMetrics,
+    /// Starts the span of a request.
+    pub traces: Traces,
 }
 
 /// Where a daemon is.
@@ -101,8 +107,10 @@ pub struct ApiState {
     pub slots: Slots,
     /// How long responses may stall.
     pub stall_policy: StallPolicy,
-    /// How long clients may reuse an idle connection; shorter than the server keeps it open.
-    pub keep_alive: Duration,
+    /// The limits, some of which may change.
+    pub limits: Live<LimitsConfig>,
+    /// Reads the configuration again; set once the daemon runs.
+    pub reloader: OnceLock<Reloader>,
     /// For the uptime on the dashboard.
     pub started: Instant,
 }
@@ -112,19 +120,21 @@ impl ApiState {
     pub fn new(
         parts: ApiDeps,
         addresses: Addresses,
-        limits: &LimitsConfig,
+        limits: Live<LimitsConfig>,
         slots: Slots,
     ) -> SharedState {
+        let current = limits.get();
         let clock = parts.runtime.clock.clone();
         let (write, read) = (&parts.write_memory, &parts.read_memory);
-        let body_limits = BodyLimits::new(limits, clock.clone());
+        let body_limits = BodyLimits::new(&current, clock.clone());
         let contention = Contention::new(write, &[read, &body_limits.handles], &slots.reads);
         Arc::new(Self {
             started: clock.now(),
             body_limits,
-            stall_policy: StallPolicy::new(limits.response_stall_timeout, clock, contention),
+            stall_policy: StallPolicy::new(current.response_stall_timeout, clock, contention),
             slots,
-            keep_alive: limits.header_timeout * 4 / 5,
+            limits,
+            reloader: OnceLock::new(),
             addresses,
             parts,
         })
@@ -132,17 +142,22 @@ impl ApiState {
 
     /// Waits for a slot for a streamed read of this exchange's query.
     pub async fn read_slot(&self, exchange: &ExchangeId) -> FairPermit {
-        self.slots.reads.acquire(exchange.query(), 1).await
+        let slot = self.slots.reads.acquire(exchange.query(), 1);
+        waiting(WAIT, slot).await
     }
 
     /// Waits for a slot for a page request of this exchange's query.
     pub async fn write_slot(&self, exchange: &ExchangeId) -> FairPermit {
-        self.slots.writes.acquire(exchange.query(), 1).await
+        let slot = self.slots.writes.acquire(exchange.query(), 1);
+        waiting(WAIT, slot).await
     }
 }
 
 impl FromRef<SharedState> for BodyLimits {
     fn from_ref(state: &SharedState) -> Self {
-        state.body_limits.clone()
+        Self {
+            body_timeout: state.limits.get().body_timeout,
+            ..state.body_limits.clone()
+        }
     }
 }

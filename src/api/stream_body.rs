@@ -22,6 +22,7 @@ use super::problem::{Problem, ProblemType};
 use crate::http::stall::StallPolicy;
 use crate::read::{ByteStream, ReadError};
 use crate::runtime::{Clock, Runtime};
+use crate::telemetry::traces::SpanRef;
 
 /// What the client gets if the stream fails after the response head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +97,8 @@ impl StreamBody {
     fn fail(&mut self, error: ReadError) -> Option<Result<Frame<Bytes>, Truncated>> {
         self.ended = true;
         let problem = Problem::from(error);
+        // The status was sent as a success.
+        SpanRef::current().fail(problem.cause());
         self.span.in_scope(|| {
             let (problem, cause) = (problem.problem_type().as_str(), problem.cause());
             tracing::error!(problem, %cause, "response failed after its head");

@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -72,7 +73,7 @@ impl FooterError {
 pub struct FooterCache {
     storage: Storage,
     hot: HotSegments,
-    max_footer_size: u64,
+    max_footer_size: Arc<AtomicU64>,
     metrics: Arc<Metrics>,
     pool: MemoryPool,
     /// Evicted by exchange, because a plan needs all footers of its exchange.
@@ -124,11 +125,16 @@ impl FooterCache {
         Self {
             storage,
             hot,
-            max_footer_size,
+            max_footer_size: Arc::new(AtomicU64::new(max_footer_size)),
             metrics,
             cached: Lru::registered(&pool),
             pool,
         }
+    }
+
+    /// Changes the size above which footers are refused.
+    pub fn set_max_footer_size(&self, most: u64) {
+        self.max_footer_size.store(most, Ordering::Relaxed);
     }
 
     /// Bytes of the tail that the first request reads.
@@ -267,11 +273,12 @@ impl FooterCache {
                 source,
             })?;
         let length = u64::from(trailer.footer_length);
-        if length > self.max_footer_size {
+        let limit = self.max_footer_size.load(Ordering::Relaxed);
+        if length > limit {
             return Err(FooterError::TooLarge {
                 segment: address.clone(),
                 length,
-                limit: self.max_footer_size,
+                limit,
             });
         }
         Ok(trailer)

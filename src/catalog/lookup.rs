@@ -194,6 +194,11 @@ impl Catalog {
         Handle::open(text, &self.seals())
     }
 
+    /// Changes the size above which footers are refused.
+    pub fn set_max_footer_size(&self, most: u64) {
+        self.footers.set_max_footer_size(most);
+    }
+
     /// Bytes of cached footers.
     pub fn footer_bytes(&self) -> u64 {
         self.footers.bytes()

@@ -66,6 +66,11 @@ const MEANINGS: &[(&str, u8, &str)] = &[
     ("import", 1, "a file cannot be read or written"),
     ("health", 0, "the daemon is alive, or with --ready, ready"),
     ("health", 1, "it is not, or did not answer"),
+    (
+        "reload",
+        1,
+        "the daemon did not answer, or its configuration has a problem",
+    ),
     ("completions", 0, "printed"),
     ("man", 1, "a page cannot be written"),
 ];

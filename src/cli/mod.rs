@@ -23,6 +23,7 @@ mod inspect_text;
 mod members;
 mod process;
 mod progress;
+mod reload;
 mod serve;
 mod supervisor;
 mod table;
@@ -37,7 +38,7 @@ use exit_codes::{EXIT_SINKS_LOST, EXIT_USAGE};
 
 use crate::config::{ConfigErrors, Environment, Flags, Loaded, cloud_variables, draft, load};
 use crate::runtime::Runtime;
-use crate::store::open::review;
+use crate::store::open::check_bases;
 use crate::telemetry::logs::printable;
 
 const CONFIGURATION: &str = "\
@@ -46,7 +47,7 @@ STOPOVER_SECTION__KEY (STOPOVER_SEGMENT__TARGET_SIZE=32MiB) or with --set. Flags
 environment, the environment overrides the file. docs/configuration.md lists all settings.";
 
 /// With the commit and its date, where the build knows them.
-const VERSION: &str = env!("STOPOVER_VERSION");
+const VERSION: &str = env!("BUILT_VERSION");
 
 #[derive(Parser)]
 #[command(name = "stopover", version = VERSION, about, long_about = None)]
@@ -66,8 +67,9 @@ enum Command {
     ///
     /// Once it serves, it prints one line on stdout: "listening on http://ADDRESS:PORT" (or https).
     /// On SIGTERM or SIGINT it accepts no new sinks, waits up to server.drain_timeout for open ones
-    /// to finish, and exits: with 3 if it had to cut some off. On SIGHUP it reloads tokens and
-    /// certificates, and logs which other settings were edited.
+    /// to finish, and exits: with 3 if it had to cut some off. On SIGHUP it reads its
+    /// configuration, tokens and certificates again, and logs what it took over and what needs a
+    /// restart.
     #[command(after_help = CONFIGURATION)]
     Serve(ConfigArgs),
     /// Validate the configuration, probe each base directory, and print the result
@@ -109,6 +111,11 @@ enum Command {
     Import(import::ImportArgs),
     /// Check whether a daemon is alive or ready; for container health checks without curl
     Health(health::HealthArgs),
+    /// Make a running daemon read its configuration again, as SIGHUP does
+    ///
+    /// Prints what it took over and what needs a restart. A configuration with a problem changes
+    /// nothing. Needs a token with scope admin where tokens are configured.
+    Reload(reload::ReloadArgs),
     /// Print completions for a shell
     Completions(generate::CompletionsArgs),
     /// Print the manual page, or write one for each command
@@ -141,17 +148,7 @@ impl ConfigArgs {
     /// options, and prints all problems together.
     fn load(self) -> Result<Loaded, ExitCode> {
         let mut draft = draft(&self.flags(), &Environment::of_process());
-        let bases = &draft.loaded.config.base_directories;
-        let review = review(bases, &cloud_variables(), &Runtime::system());
-        draft.loaded.notices.extend(review.notices);
-        for (base, fault) in review.faults {
-            let option = fault.option.as_deref().unwrap_or("uri");
-            let what = match &fault.option {
-                Some(_) => fault.reason.to_string(),
-                None => format!("{}: {}", fault.object, fault.reason),
-            };
-            draft.refuse_option(base, option, what);
-        }
+        check_bases(&mut draft, &cloud_variables(), &Runtime::system());
         draft.finish().map_err(report_problems)
     }
 
@@ -204,6 +201,7 @@ pub fn run() -> ExitCode {
         Command::Health(args) => health::health(args),
         Command::Exchanges(args) => exchanges::exchanges(args),
         Command::Exchange(args) => exchange::exchange(args),
+        Command::Reload(args) => reload::reload(args),
         Command::Completions(args) => Ok(generate::completions(&args, command())),
         Command::Man(args) => generate::man(&args, command()),
     };

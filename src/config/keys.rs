@@ -2,7 +2,7 @@
 //!
 //! Does: provide the one list that loading, the nearest-key hint, `stopover check` and the tests of
 //! the documentation share. Does not: check settings against each other (`validate`). Invariant:
-//! what [`Key::show`] prints, [`Key::set`] reads back as the same value.
+//! what [`Key::show`] prints, [`Key::set`] reads back as the same value, except secrets.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -10,7 +10,9 @@ use std::time::Duration;
 use super::Config;
 use super::problem::InvalidValue;
 use super::raw::Raw;
+use super::trace_values::*;
 use super::values::*;
+use crate::id::MAX_PARTITIONS;
 
 /// One setting.
 pub(super) struct Key {
@@ -22,6 +24,36 @@ pub(super) struct Key {
     pub show: fn(&Config) -> String,
     /// Checks the value against the setting's range.
     pub check: fn(&Config) -> Result<(), InvalidValue>,
+    /// Whether a running daemon takes over a change.
+    pub reload: Reload,
+}
+
+/// When a change of a setting takes effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reload {
+    /// On SIGHUP or `stopover reload`.
+    Live,
+    /// When the daemon is started again.
+    Restart,
+}
+
+impl Reload {
+    /// As the column of `docs/configuration.md` has it.
+    #[cfg(test)]
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Live => "yes",
+            Self::Restart => "restart",
+        }
+    }
+}
+
+impl Key {
+    /// The same setting, of which a running daemon takes over changes.
+    const fn live(mut self) -> Self {
+        self.reload = Reload::Live;
+        self
+    }
 }
 
 macro_rules! key {
@@ -42,6 +74,7 @@ macro_rules! key {
             },
             show: |config| $show(&config.$section.$field),
             check: $check,
+            reload: Reload::Restart,
         }
     };
 }
@@ -55,7 +88,12 @@ const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 const MONTH: Duration = Duration::from_secs(30 * 86_400);
 
-/// Every setting outside `[[base_directory]]`, in the order of `config/default.toml`.
+/// Every setting outside `[[base_directory]]`, in the order of `config/default.toml`. This is the
+/// one place that says which of them a running daemon takes over.
+///
+/// Of the limits, those that clients learn when they start are not live (`max_page_size`,
+/// `max_batch_size`), nor are `max_control_body_size`, by which memory is set aside, and
+/// `max_connections`, which is fitted to the open files of the process.
 #[rustfmt::skip] // one row each
 pub(super) const KEYS: &[Key] = &[
     key!(server.listen, address, ToString::to_string),
@@ -85,23 +123,23 @@ pub(super) const KEYS: &[Key] = &[
     key!(lease.duration, duration, show_duration, in SECOND..=MONTH),
     key!(lease.announcement_timeout, duration, show_duration, in SECOND..=HOUR),
     key!(lease.sweep_interval, duration, show_duration, in MILLI..=MONTH),
-    key!(query.max_write_memory, optional_size, show_optional_size),
-    key!(query.max_read_memory, optional_size, show_optional_size),
-    key!(query.max_concurrent_writes, optional_count, show_optional_count),
-    key!(query.max_concurrent_reads, optional_count, show_optional_count),
-    key!(query.max_stored_size, optional_size, show_optional_size),
-    key!(limits.max_partitions, count, ToString::to_string, in 1..=crate::id::MAX_PARTITIONS),
+    key!(query.max_write_memory, optional_size, show_optional_size).live(),
+    key!(query.max_read_memory, optional_size, show_optional_size).live(),
+    key!(query.max_concurrent_writes, optional_count, show_optional_count).live(),
+    key!(query.max_concurrent_reads, optional_count, show_optional_count).live(),
+    key!(query.max_stored_size, optional_size, show_optional_size).live(),
+    key!(limits.max_partitions, count, ToString::to_string, in 1..=MAX_PARTITIONS).live(),
     key!(limits.max_page_size, size, show_size, in 1..=GIB),
     key!(limits.max_batch_size, size, show_size, in KIB..=2 * GIB),
     key!(limits.max_control_body_size, size, show_size, in KIB..=GIB),
-    key!(limits.max_exchanges, count, ToString::to_string, in 1..=1 << 32),
-    key!(limits.max_sinks_per_exchange, count, ToString::to_string, in 1..=1 << 32),
+    key!(limits.max_exchanges, count, ToString::to_string, in 1..=1 << 32).live(),
+    key!(limits.max_sinks_per_exchange, count, ToString::to_string, in 1..=1 << 32).live(),
     key!(limits.max_connections, count, ToString::to_string, in 1..=1 << 20),
-    key!(limits.max_concurrent_reads, count, ToString::to_string, in 1..=1 << 20),
-    key!(limits.max_footer_size, size, show_size, in 64 * KIB..=2 * GIB),
-    key!(limits.header_timeout, duration, show_duration, in MILLI..=DAY),
-    key!(limits.body_timeout, duration, show_duration, in MILLI..=DAY),
-    key!(limits.response_stall_timeout, duration, show_duration, in MILLI..=DAY),
+    key!(limits.max_concurrent_reads, count, ToString::to_string, in 1..=1 << 20).live(),
+    key!(limits.max_footer_size, size, show_size, in 64 * KIB..=2 * GIB).live(),
+    key!(limits.header_timeout, duration, show_duration, in MILLI..=DAY).live(),
+    key!(limits.body_timeout, duration, show_duration, in MILLI..=DAY).live(),
+    key!(limits.response_stall_timeout, duration, show_duration, in MILLI..=DAY).live(),
     Key {
         name: "log.format",
         set: |config, raw| {
@@ -110,8 +148,20 @@ pub(super) const KEYS: &[Key] = &[
         },
         show: |config| if config.log.json { "json" } else { "text" }.to_owned(),
         check: |_| Ok(()),
+        reload: Reload::Restart,
     },
-    key!(log.filter, text, ToString::to_string),
+    key!(log.filter, text, ToString::to_string).live(),
+    key!(tracing.collector, collector_url, show_url),
+    key!(tracing.protocol, otlp_protocol, ToString::to_string),
+    key!(tracing.headers, headers, show_headers),
+    key!(tracing.service_name, service_name, ToString::to_string),
+    key!(tracing.resource_attributes, attributes, show_attributes),
+    key!(tracing.parent_based, flag, ToString::to_string),
+    key!(tracing.sampling_ratio, share, ToString::to_string, in 0.0..=1.0),
+    key!(tracing.max_queue_size, count, ToString::to_string, in 1..=1 << 20),
+    key!(tracing.max_batch_size, count, ToString::to_string, in 1..=1 << 16),
+    key!(tracing.export_interval, duration, show_duration, in MILLI..=HOUR),
+    key!(tracing.export_timeout, duration, show_duration, in MILLI..=HOUR),
 ];
 
 /// Also refuses what is not a number.

@@ -1,4 +1,5 @@
-//! Loading of the configuration: defaults, then file, then environment, then flags.
+//! Loading of the configuration: defaults, then file, then environment, then flags. Variables of
+//! OpenTelemetry (`OTEL_…`), which are for all programs of a machine, come before the file.
 //!
 //! Does: read the environment (nothing else in the program does) and validate the result. Does not:
 //! parse units or know single keys. Invariant: the outcome is a valid configuration or the list of
@@ -12,6 +13,7 @@ use super::base_directory::{self, Places};
 use super::keys::{self, KEYS};
 use super::layers::Layers;
 use super::machine::Machine;
+use super::otel_variables;
 use super::problem::{ConfigErrors, InvalidValue, Origin, Problem};
 use super::secret::Secret;
 use super::validate::Validator;
@@ -153,27 +155,29 @@ impl Draft {
 }
 
 impl Loaded {
-    /// The keys whose values have changed since this was loaded, such as by an edit of the file.
-    ///
-    /// # Errors
-    /// All problems of the configuration as it is now.
-    pub fn edited(&self) -> Result<Vec<String>, ConfigErrors> {
-        self.edited_in(&Environment::of_process())
+    /// Reads the configuration again, from where this was read.
+    pub fn again_in(&self, environment: &Environment) -> Draft {
+        draft(&self.flags, environment)
     }
 
-    /// The same in a given environment.
-    ///
-    /// # Errors
-    /// All problems of the configuration as it is now.
-    pub fn edited_in(&self, environment: &Environment) -> Result<Vec<String>, ConfigErrors> {
-        let now = load_in(&self.flags, environment)?;
-        let pairs = self.written.iter().zip(&now.written);
-        let changed = pairs.filter(|(before, now)| before != now);
-        let mut edited: Vec<_> = changed.map(|((name, _), _)| (*name).to_owned()).collect();
-        if self.config.base_directories != now.config.base_directories {
-            edited.push("[[base_directory]]".to_owned());
+    /// The values of all settings as they were written, in the order of the table.
+    pub(super) fn written(&self) -> impl Iterator<Item = &str> {
+        self.written.iter().map(|(_, value)| value.as_str())
+    }
+
+    /// The same as if the values of its configuration had been written.
+    #[cfg(test)]
+    pub(super) fn rewritten(mut self) -> Self {
+        let written = self.settings().map(|(name, value, _)| (name, value));
+        self.written = written.collect();
+        self
+    }
+
+    /// Sets the written value of a setting.
+    pub(super) fn set_written(&mut self, key: &str, value: &str) {
+        for (_, written) in self.written.iter_mut().filter(|(name, _)| *name == key) {
+            value.clone_into(written);
         }
-        Ok(edited)
     }
 
     /// Each setting as `(name, value, origin)`.
@@ -241,6 +245,9 @@ pub fn draft(flags: &Flags, environment: &Environment) -> Draft {
 
 fn gather(flags: &Flags, environment: &Environment) -> Layers {
     let mut layers = Layers::default();
+    let (settings, notices) = otel_variables::settings(&environment.variables);
+    layers.settings.extend(settings);
+    layers.notices.extend(notices);
     if let Some((path, origin)) = config_file(flags, environment) {
         match environment.files.read(&environment.cwd.join(&path)) {
             Ok(text) => layers.add_file(&path, &text),

@@ -57,13 +57,16 @@ impl Located {
     }
 }
 
-/// Whether a value may be shown: settings hold no secrets, and the rest of base directories is
-/// checked without quoting anything. What resembles no setting may be one under a wrong name, and
-/// a file's name may be the token itself.
+/// Whether a value may be shown: the name of a setting says whether it is a secret, and the rest of
+/// base directories is checked without quoting anything. What resembles no setting may be one under
+/// a wrong name, and a file's name may be the token itself.
 fn is_showable(key: &str, raw: &Raw) -> bool {
     match raw {
         Raw::Text(text) if key.ends_with("_file") => text.expose().contains(['/', '.']),
         Raw::Unsupported(_) => false,
-        _ => keys::find(key).is_some() || (!is_secret_name(key) && keys::is_misspelt(key)),
+        _ if is_secret_name(key) => false,
+        _ if keys::find(key).is_some() => true,
+        // The secret may be the one that was misspelt.
+        _ => keys::is_misspelt(key) && !keys::nearest(key).is_some_and(|key| is_secret_name(&key)),
     }
 }

@@ -10,16 +10,20 @@ mod base_directory;
 mod base_uri;
 mod keys;
 mod layers;
+mod live;
 mod load;
 mod located;
 mod machine;
 pub mod options;
+mod otel_variables;
 mod problem;
 mod raw;
+mod reload;
 mod secret;
 pub mod sections;
 #[cfg(test)]
 mod tests;
+mod trace_values;
 pub mod units;
 mod validate;
 mod values;
@@ -27,9 +31,11 @@ mod values;
 use std::collections::BTreeMap;
 
 pub use base_uri::{BaseUri, BaseUriError, Scheme};
+pub use live::Live;
 pub use load::{Draft, Environment, Files, Flags, Loaded, cloud_variables, draft, load, load_in};
 pub use machine::Machine;
 pub use problem::{ConfigErrors, InvalidValue, Origin, Problem};
+pub use reload::{Change, Changes};
 pub use secret::{Secret, is_secret_name, shown_uri};
 pub use sections::*;
 
@@ -58,4 +64,6 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// `[log]`
     pub log: LogConfig,
+    /// `[tracing]`
+    pub tracing: TracingConfig,
 }

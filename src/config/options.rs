@@ -99,6 +99,32 @@ const AZ: &[Named] = &[
     ("connection_string", Form::Text),
 ];
 
+/// The options that say who the daemon is to the store, and nothing else.
+const CREDENTIALS: &[&str] = &[
+    "access_key_id",
+    "secret_access_key",
+    "session_token",
+    "iam_role",
+    "external_id",
+    "service_account_path",
+    "service_account_key",
+    "application_credentials",
+    "access_key",
+    "sas_token",
+    "client_id",
+    "client_secret",
+    "tenant_id",
+    "connection_string",
+];
+
+/// Whether an option is part of the credentials of its base directory, under its own name or under
+/// that of the store's client.
+pub fn is_credential(name: &str) -> bool {
+    let prefixes = Scheme::ALL.into_iter().filter_map(Scheme::client_prefix);
+    let mut names = prefixes.filter_map(|prefix| name.strip_prefix(prefix));
+    CREDENTIALS.contains(&name) || names.any(|name| CREDENTIALS.contains(&name))
+}
+
 impl Scheme {
     /// The options of base directories of this scheme, besides those of all.
     fn options(self) -> &'static [Named] {

@@ -38,7 +38,7 @@ impl fmt::Debug for Secret {
 /// Whether a setting of this name holds a secret. Names that are not known are judged too, since a
 /// secret may be given under a wrong one.
 pub fn is_secret_name(key: &str) -> bool {
-    const PARTS: [&str; 13] = [
+    const PARTS: [&str; 14] = [
         "secret",
         "token",
         "passw",
@@ -52,6 +52,7 @@ pub fn is_secret_name(key: &str) -> bool {
         "private",
         "session",
         "bearer",
+        "headers",
     ];
     let leaf = key.rsplit('.').next().unwrap_or(key).to_ascii_lowercase();
     let is_harmless = leaf == "allow_remote_without_token"
@@ -109,6 +110,7 @@ mod tests {
             "base_directory.0.sas_token",
             "server.password",
             "AWS_SESSION_TOKEN",
+            "tracing.headers",
         ] {
             assert!(is_secret_name(name), "{name}");
         }

@@ -267,3 +267,34 @@ section! {
         filter: String = "info".into(),
     }
 }
+
+section! {
+    /// `[tracing]`: spans for an OpenTelemetry collector.
+    TracingConfig {
+        /// Where spans are posted, with its path; `None`: there are none.
+        collector: Option<Url> = None,
+        /// The form of OTLP; there is one.
+        protocol: String = OTLP_PROTOCOL.into(),
+        /// Headers of each export, which often hold a token.
+        headers: Vec<(String, Secret)> = Vec::new(),
+        /// The resource attribute `service.name`.
+        service_name: String = "stopover".into(),
+        /// Further resource attributes.
+        resource_attributes: Vec<(String, String)> = Vec::new(),
+        /// Whether the decision of a caller that sends `traceparent` is followed.
+        parent_based: bool = true,
+        /// Share of the other traces that is recorded, 0 to 1.
+        sampling_ratio: f64 = 1.0,
+        /// Spans that wait for their export; further ones are dropped.
+        max_queue_size: usize = 4096,
+        /// Spans of one export.
+        max_batch_size: usize = 512,
+        /// How long a span waits for others to share its export.
+        export_interval: Duration = Duration::from_secs(5),
+        /// Time for one export, and for what is left when the daemon stops.
+        export_timeout: Duration = Duration::from_secs(10),
+    }
+}
+
+/// OTLP in the form that every collector accepts on port 4318.
+pub const OTLP_PROTOCOL: &str = "http/protobuf";

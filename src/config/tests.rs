@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::keys::{KEYS, Reload};
+use super::raw::Raw;
 use super::*;
 
 struct World {
@@ -750,21 +752,152 @@ fn control_characters_are_refused_with_the_key_and_its_origin() {
         .config();
 }
 
+fn edits(loaded: &Loaded, world: &World) -> (Loaded, Changes) {
+    let now = loaded.again_in(&world.environment).finish().unwrap();
+    let changes = Changes::between(loaded, &now);
+    (changes.taken_over(loaded, &now), changes)
+}
+
+fn keys_of(changes: &[Change]) -> Vec<&str> {
+    changes.iter().map(|change| change.key.as_str()).collect()
+}
+
 #[test]
-fn edits_since_the_start_are_found_by_loading_again() {
-    let world = world().file("[lease]\nduration = \"1h\"\n[[base_directory]]\nuri = \"s3://a\"\n");
-    let loaded = world.load().unwrap();
+fn edits_are_told_apart_by_whether_a_running_daemon_takes_them_over() {
+    let first = world().file("[lease]\nduration = \"1h\"\n[limits]\nmax_exchanges = 7\n");
+    let loaded = first.load().unwrap();
+    assert_eq!(edits(&loaded, &first).1, Changes::default());
+    let text =
+        "[lease]\nduration = \"2h\"\n[limits]\nmax_exchanges = 8\nmax_batch_size = \"31MiB\"\n";
+    let second = first.file(text);
+    let (after, changes) = edits(&loaded, &second);
+    let live = Change {
+        key: "limits.max_exchanges".into(),
+        from: "7".into(),
+        to: "8".into(),
+    };
+    assert_eq!(changes.live, [live]);
     assert_eq!(
-        loaded.edited_in(&world.environment).unwrap(),
-        Vec::<String>::new()
+        keys_of(&changes.restart),
+        ["lease.duration", "limits.max_batch_size"]
     );
-    let world = world.file(
-        "[lease]\nduration = \"2h\"\n[[base_directory]]\nuri = \"s3://a\"\nregion = \"eu\"\n",
+    assert_eq!(after.config.limits.max_exchanges, 8);
+    assert_eq!(
+        after.config.limits.max_batch_size,
+        32 << 20,
+        "as it was started"
     );
-    let edited = loaded.edited_in(&world.environment).unwrap();
-    assert_eq!(edited, ["lease.duration", "[[base_directory]]"]);
-    let world = world.file("[lease]\nduration = \"soon\"\n");
-    assert!(loaded.edited_in(&world.environment).is_err());
+    // What needs a restart is told again, what was taken over is not.
+    let (_, again) = edits(&after, &second);
+    assert_eq!((again.live.len(), again.restart), (0, changes.restart));
+    let third = second.file("[lease]\nduration = \"soon\"\n");
+    let refused = loaded.again_in(&third.environment).finish().unwrap_err();
+    assert!(refused.to_string().contains("stopover.toml:2"), "{refused}");
+}
+
+/// Every row of the table is live or needs a restart, and does what it says.
+#[test]
+fn each_setting_is_either_taken_over_or_named_as_needing_a_restart() {
+    let page = include_str!("../../docs/configuration.md");
+    for key in KEYS {
+        let row = page
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{}` |", key.name)));
+        let column = row
+            .and_then(|row| row.split(" | ").nth(2))
+            .unwrap_or_default();
+        assert_eq!(
+            column,
+            key.reload.word(),
+            "{} in docs/configuration.md",
+            key.name
+        );
+        let loaded = world().load().unwrap();
+        let before = (key.show)(&loaded.config);
+        // Another value that the setting accepts.
+        let others = [
+            "1",
+            "2",
+            "3",
+            "0.6",
+            "1KiB",
+            "33MiB",
+            "64MiB",
+            "1s",
+            "29s",
+            "true",
+            "false",
+            "json",
+            "127.0.0.1:1",
+            "http://a:1",
+            "a",
+            "a=b",
+            "/dev/null",
+            "debug",
+        ];
+        let mut tried = others.into_iter().filter_map(|value| {
+            let mut now = loaded.clone();
+            (key.set)(&mut now.config, &Raw::Text(value.into())).ok()?;
+            (key.check)(&now.config).ok()?;
+            let shown = (key.show)(&now.config);
+            (shown != before).then_some((now, shown))
+        });
+        let Some((now, shown)) = tried.next() else {
+            assert_eq!(key.name, "tracing.protocol", "it alone has a single value");
+            continue;
+        };
+        let now = now.rewritten();
+        let changes = Changes::between(&loaded, &now);
+        let after = changes.taken_over(&loaded, &now);
+        let (here, elsewhere, effect) = match key.reload {
+            Reload::Live => (&changes.live, &changes.restart, &shown),
+            Reload::Restart => (&changes.restart, &changes.live, &before),
+        };
+        assert_eq!((keys_of(here), elsewhere.len()), (vec![key.name], 0));
+        assert_eq!((&here[0].from, &here[0].to), (&before, &shown));
+        assert_eq!(&(key.show)(&after.config), effect, "{}", key.name);
+    }
+}
+
+#[test]
+fn credentials_of_a_base_directory_are_taken_over_and_never_shown() {
+    let with = |secret: &str, more: &str| {
+        world().file(&format!(
+            "[[base_directory]]\nuri = \"s3://a\"\naccess_key_id = \"first\"\n\
+             aws_secret_access_key = \"{secret}\"\n{more}"
+        ))
+    };
+    let loaded = with("hush", "").load().unwrap();
+    let (after, changes) = edits(&loaded, &with("hush2", ""));
+    assert_eq!(
+        keys_of(&changes.live),
+        ["base_directory.0.aws_secret_access_key"]
+    );
+    assert_eq!(
+        (changes.credentials.as_slice(), changes.restart.len()),
+        (&[0][..], 0)
+    );
+    assert!(!format!("{changes:?}").contains("hush"), "{changes:?}");
+    let options = &after.config.base_directories[0].options;
+    assert_eq!(options["aws_secret_access_key"].expose(), "hush2");
+    // With anything else of it, all of it waits for the restart.
+    let (after, changes) = edits(&loaded, &with("hush2", "region = \"eu\"\n"));
+    assert_eq!((changes.live.len(), changes.credentials.len()), (0, 0));
+    assert_eq!(changes.restart.len(), 2);
+    let options = &after.config.base_directories[0].options;
+    assert_eq!(options["aws_secret_access_key"].expose(), "hush");
+    let elsewhere = world().file("[[base_directory]]\nuri = \"s3://b\"\n");
+    let (_, changes) = edits(&loaded, &elsewhere);
+    assert_eq!(keys_of(&changes.restart), ["base_directory"]);
+    let page = include_str!("../../docs/configuration.md");
+    for (_, name) in super::options::all().filter(|(_, name)| super::options::is_credential(name)) {
+        let section = page
+            .split("## Changes while the daemon runs")
+            .nth(1)
+            .unwrap();
+        let section = section.split("\n## ").next().unwrap();
+        assert!(section.contains(&format!("`{name}`")), "{name}");
+    }
 }
 
 #[test]
@@ -867,4 +1000,50 @@ fn a_secret_in_a_uri_is_refused_and_not_shown() {
         assert_hidden(world().env("STOPOVER_BASE_DIRECTORIES", uri));
         assert_hidden(world().file(&format!("[[base_directory]]\nuri = {uri:?}\n")));
     }
+}
+
+#[test]
+fn the_headers_of_a_collector_are_shown_by_name_only_wherever_they_are_written() {
+    let given = "authorization=Bearer%20CANARY";
+    for world in [
+        world().file(&format!("[tracing]\nheaders = \"{given}\"\n")),
+        world().env("STOPOVER_TRACING__HEADERS", given),
+        world().set(&format!("tracing.headers={given}")),
+    ] {
+        let loaded = world.load().unwrap();
+        let shown: Vec<_> = loaded.settings().map(|(_, value, _)| value).collect();
+        assert!(shown.contains(&"authorization=***".to_owned()), "{shown:?}");
+        assert!(!format!("{shown:?} {:?}", loaded.config).contains(CANARY));
+    }
+    assert_hidden(world().set("tracing.headers=CANARY"));
+    assert_hidden(world().file("[tracing]\nheadres = \"CANARY\"\n"));
+}
+
+#[test]
+fn an_edited_header_of_a_collector_is_noticed_although_it_is_not_shown() {
+    let mut world = world().env("STOPOVER_TRACING__HEADERS", "a=1");
+    let loaded = world.load().unwrap();
+    world.environment.variables[0].1 = "a=2".to_owned();
+    let now = world.load().unwrap();
+    let changes = Changes::between(&loaded, &now);
+    let edited: Vec<_> = changes.restart.iter().map(|c| c.key.as_str()).collect();
+    assert_eq!(edited, ["tracing.headers"]);
+    assert!(changes.live.is_empty());
+}
+
+#[test]
+fn variables_of_opentelemetry_rank_below_the_file_and_are_named_as_the_origin() {
+    let collector = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318");
+    let world = world()
+        .env(collector.0, collector.1)
+        .env("OTEL_SERVICE_NAME", "everything")
+        .file("[tracing]\nservice_name = \"spool\"\n");
+    let loaded = world.load().unwrap();
+    assert_eq!(loaded.config.tracing.service_name, "spool");
+    let mut settings = loaded.settings();
+    let (_, value, origin) = settings
+        .find(|(name, ..)| *name == "tracing.collector")
+        .unwrap();
+    assert_eq!(value, "http://collector:4318/v1/traces");
+    assert_eq!(origin, Origin::Environment(collector.0.to_owned()));
 }

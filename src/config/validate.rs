@@ -39,6 +39,7 @@ impl Validator<'_> {
         self.advertised(&mut found);
         self.admin(&mut found);
         self.filter(&mut found);
+        self.tracing(&mut found);
         found
     }
 
@@ -294,6 +295,15 @@ impl Validator<'_> {
         }
     }
 
+    fn tracing(&self, found: &mut Vec<Problem>) {
+        let tracing = &self.config.tracing;
+        if tracing.max_batch_size > tracing.max_queue_size {
+            let other = self.cite("tracing.max_queue_size");
+            let what = format!("a batch is taken from the queue, {other}: lower it or raise that");
+            found.push(self.problem("tracing.max_batch_size", what));
+        }
+    }
+
     fn filter(&self, found: &mut Vec<Problem>) {
         if let Err(why) = check_filter(&self.config.log.filter) {
             found.push(self.problem("log.filter", why.to_string()));
@@ -342,7 +352,7 @@ const CRATES: [&str; 14] = [
 ];
 
 /// The modules of this crate.
-pub(super) const MODULES: [&str; 21] = [
+pub(super) const MODULES: [&str; 22] = [
     "api",
     "app",
     "cache",
@@ -359,6 +369,7 @@ pub(super) const MODULES: [&str; 21] = [
     "ingest",
     "memory",
     "read",
+    "reload",
     "runtime",
     "segment",
     "storage",

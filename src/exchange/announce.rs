@@ -61,7 +61,7 @@ impl Exchanges {
         spec: ExchangeSpec,
         mode: Announce,
     ) -> Result<Announced, ExchangeError> {
-        let (partitions, limit) = (spec.partitions, self.shared.terms.max_partitions);
+        let (partitions, limit) = (spec.partitions, self.max_partitions());
         if partitions == 0 {
             return Err(ExchangeError::NoPartitions);
         }

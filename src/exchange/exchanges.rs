@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::error::ExchangeError;
@@ -37,6 +38,7 @@ pub struct Exchanges {
 pub(super) struct Shared {
     pub(super) deps: ExchangesDeps,
     pub(super) terms: Terms,
+    max_partitions: AtomicU32,
     pub(super) status: StatusCache,
 }
 
@@ -45,6 +47,7 @@ impl Exchanges {
     pub fn new(deps: ExchangesDeps, terms: Terms) -> Self {
         let shared = Shared {
             deps,
+            max_partitions: AtomicU32::new(terms.max_partitions),
             terms,
             status: StatusCache::default(),
         };
@@ -60,7 +63,12 @@ impl Exchanges {
 
     /// Largest number of partitions of an exchange that this daemon announces.
     pub fn max_partitions(&self) -> u32 {
-        self.shared.terms.max_partitions
+        self.shared.max_partitions.load(Ordering::Relaxed)
+    }
+
+    /// Changes it for announcements from now on.
+    pub fn set_max_partitions(&self, most: u32) {
+        self.shared.max_partitions.store(most, Ordering::Relaxed);
     }
 
     /// Records that an exchange is closed. The caller then releases what this daemon holds of it.

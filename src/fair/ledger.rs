@@ -20,7 +20,8 @@
 //! something: it delays nobody else, keeps its virtual time within the range of the others', and
 //! gets no credit for what they were granted meanwhile.
 //!
-//! Invariant: the amount held never exceeds the capacity, and no party holds more than its limit.
+//! Invariant: nothing is granted beyond the capacity, or to a party beyond its limit, as these are
+//! then; what was queued before they were lowered is granted alone.
 //! After [`Ledger::grant`] returned `None`, either no party is scheduled, or the next request is
 //! larger than what is free.
 
@@ -37,7 +38,8 @@ type Position = (u64, Ticket, Arc<str>);
 #[derive(Debug)]
 pub struct Ledger<W> {
     capacity: u64,
-    free: u64,
+    /// By all parties; more than the capacity once that was lowered.
+    held: u64,
     /// The largest amount that one party may hold.
     limit: u64,
     accounts: HashMap<Arc<str>, Account<W>>,
@@ -85,7 +87,7 @@ impl<W> Ledger<W> {
     pub fn new(capacity: u64, limit: u64) -> Self {
         Self {
             capacity,
-            free: capacity,
+            held: 0,
             limit: limit.min(capacity),
             accounts: HashMap::new(),
             schedule: BTreeSet::new(),
@@ -97,7 +99,7 @@ impl<W> Ledger<W> {
     /// Grants `amount` at once if that overtakes nobody. Returns the party's interned name, which
     /// the caller passes to [`Ledger::release`] with the amount.
     pub fn try_acquire(&mut self, party: &str, amount: u64) -> Option<Arc<str>> {
-        if !self.schedule.is_empty() || amount > self.free {
+        if !self.schedule.is_empty() || amount > self.free() {
             return None;
         }
         let Some((name, account)) = self.accounts.get_key_value(party) else {
@@ -107,14 +109,14 @@ impl<W> Ledger<W> {
             return None;
         }
         let name = Arc::clone(name);
-        self.free -= amount;
+        self.held += amount;
         self.account(&name).held += amount;
         Some(name)
     }
 
     fn open(&mut self, party: &str, held: u64) -> Arc<str> {
         let name: Arc<str> = party.into();
-        self.free -= held;
+        self.held += held;
         let account = Account {
             held,
             queue: BTreeMap::new(),
@@ -166,11 +168,8 @@ impl<W> Ledger<W> {
 
     /// Releases what a party held. The caller must then call [`Ledger::grant`].
     pub fn release(&mut self, party: &str, amount: u64) {
-        self.free += amount;
-        debug_assert!(
-            self.free <= self.capacity,
-            "more was released than acquired"
-        );
+        debug_assert!(amount <= self.held, "more was released than acquired");
+        self.held -= amount;
         // A permit from which everything was split off may outlive its party's account.
         if amount > 0 {
             self.account(party).held -= amount;
@@ -181,20 +180,22 @@ impl<W> Ledger<W> {
     /// Grants the next request if enough is free.
     pub fn grant(&mut self) -> Option<Granted<W>> {
         let party = Arc::clone(&self.schedule.first()?.2);
-        let free = self.free;
+        let (free, alone) = (self.free(), self.held == 0);
+        let capacity = self.capacity;
         let account = self.account(&party);
         let oldest = account
             .queue
             .first_entry()
             .expect("a scheduled party has a request");
         let amount = oldest.get().0;
-        if amount > free {
+        // What was queued before the capacity was lowered is granted once nothing else is held.
+        if amount > free && !(alone && amount > capacity) {
             return None;
         }
         let (_, waiter) = oldest.remove();
         account.held += amount;
         account.queued -= amount;
-        self.free -= amount;
+        self.held += amount;
         self.waiting -= amount;
         // Requests of 0 cost 1, or a party that makes only such requests would always be next.
         self.reschedule(&party, amount.max(1));
@@ -233,7 +234,8 @@ impl<W> Ledger<W> {
             return;
         };
         account.virtual_time = virtual_time;
-        if account.held + amount <= limit {
+        // What was queued before the limit was lowered is granted to a party that holds nothing.
+        if account.held + amount <= limit.max(*amount) {
             let newcomer = || others.map_or(0, |(_, last)| last.0);
             let time = virtual_time.unwrap_or_else(newcomer);
             let position = (time, *ticket, Arc::from(party));
@@ -254,7 +256,24 @@ impl<W> Ledger<W> {
 
     /// The amount held by all parties.
     pub fn held(&self) -> u64 {
-        self.capacity - self.free
+        self.held
+    }
+
+    fn free(&self) -> u64 {
+        self.capacity.saturating_sub(self.held)
+    }
+
+    /// Changes capacity and limit. What is held beyond them stays held, and what is queued stays
+    /// queued. The caller must then call [`Ledger::grant`].
+    pub fn set_bounds(&mut self, capacity: u64, limit: u64) {
+        self.capacity = capacity;
+        self.limit = limit.min(capacity);
+        let mut parties: Vec<_> = self.accounts.keys().cloned().collect();
+        // In the same order on every run.
+        parties.sort_unstable();
+        for party in parties {
+            self.reschedule(&party, 0);
+        }
     }
 
     /// The amount that queued requests wait for.
@@ -276,7 +295,7 @@ impl<W> Ledger<W> {
         let all = before + amount;
         (
             own.saturating_sub(self.limit),
-            all.saturating_sub(self.free),
+            all.saturating_sub(self.free()),
         )
     }
 
@@ -300,7 +319,7 @@ impl<W> Ledger<W> {
                 shortage.limited.push((Arc::clone(party), own));
             }
         }
-        shortage.capacity = within_limits.saturating_sub(self.free);
+        shortage.capacity = within_limits.saturating_sub(self.free());
         shortage.limited.sort_unstable();
         shortage
     }

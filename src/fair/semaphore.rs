@@ -35,6 +35,13 @@ impl FairSemaphore {
         Self(Arc::new(Mutex::new(Ledger::new(capacity, limit))))
     }
 
+    /// Changes both bounds, as in [`FairSemaphore::new`]. What is held beyond them stays held.
+    pub fn set_bounds(&self, capacity: u64, limit: Option<u64>) {
+        let capacity = capacity.clamp(1, Self::UNBOUNDED);
+        let limit = limit.unwrap_or(capacity).max(1);
+        self.change(|ledger| ledger.set_bounds(capacity, limit));
+    }
+
     /// Waits until `amount` is granted to `party`. The request joins the queue in this call, not
     /// when the future is first polled. An amount that could never be granted
     /// ([`FairSemaphore::fits`]) is reduced to the largest that could.

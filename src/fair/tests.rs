@@ -364,3 +364,45 @@ async fn no_wake_up_is_lost_when_many_tasks_request_wait_and_give_up() {
     assert_eq!((semaphore.held(), semaphore.waiting()), (0, 0));
     assert!(semaphore.parties().is_empty());
 }
+
+#[tokio::test]
+async fn bounds_that_are_raised_grant_what_waits_and_lowered_ones_take_nothing_away() {
+    let slots = FairSemaphore::new(2, Some(1));
+    let first = slots.acquire("a", 1).await;
+    let mut second = Box::pin(slots.acquire("a", 1));
+    assert!(
+        futures::poll!(&mut second).is_pending(),
+        "the limit of a party"
+    );
+    slots.set_bounds(2, None);
+    let second = second.await;
+    slots.set_bounds(1, None);
+    assert_eq!((slots.held(), slots.capacity()), (2, 1));
+    let mut third = Box::pin(slots.acquire("b", 1));
+    drop(first);
+    assert!(
+        futures::poll!(&mut third).is_pending(),
+        "one is held, as many as there are"
+    );
+    drop(second);
+    assert_eq!(third.await.amount(), 1);
+}
+
+#[tokio::test]
+async fn what_was_queued_before_bounds_were_lowered_is_granted_alone() {
+    let slots = FairSemaphore::new(10, Some(10));
+    let held = slots.acquire("a", 4).await;
+    let mut large = Box::pin(slots.acquire("a", 8));
+    let mut other = Box::pin(slots.acquire("b", 9));
+    assert!(futures::poll!(&mut large).is_pending());
+    assert!(futures::poll!(&mut other).is_pending());
+    slots.set_bounds(5, Some(3));
+    assert!(futures::poll!(&mut large).is_pending());
+    drop(held);
+    let granted = large.await;
+    assert_eq!(granted.amount(), 8);
+    assert!(futures::poll!(&mut other).is_pending());
+    drop(granted);
+    assert_eq!(other.await.amount(), 9);
+    assert_eq!((slots.held(), slots.waiting()), (0, 0));
+}

@@ -19,6 +19,8 @@ use crate::storage::{ForeignFolder, Inventory, ListedExchange, Storage, StorageE
 /// Inspections during a watch.
 const INSPECTIONS: u32 = 16;
 /// After this many times the watch, exchanges that are not decided are reported as undetermined.
+/// The time that successful inspections take does not count: lists of a large bucket may take
+/// longer than the watch.
 const MAX_WATCHES: u32 = 3;
 
 /// What `stopover gc` was asked to do.
@@ -137,10 +139,14 @@ pub async fn collect_once(
         run.undecided.insert(inspection.exchange.clone(), obstacle);
         run.handle(inspection, true).await?;
     }
-    let deadline = runtime.clock.now() + options.watch * MAX_WATCHES;
-    while !run.undecided.is_empty() && runtime.clock.now() < deadline {
+    let mut left = options.watch * MAX_WATCHES;
+    while !run.undecided.is_empty() && !left.is_zero() {
         runtime.clock.sleep(interval).await;
-        run.inspect().await?;
+        left = left.saturating_sub(interval);
+        let begun = runtime.clock.now();
+        if !run.inspect().await? {
+            left = left.saturating_sub(runtime.clock.now() - begun);
+        }
     }
     for (exchange, obstacle) in std::mem::take(&mut run.undecided) {
         let listed = run.listed.remove(&exchange).unwrap_or_default();
@@ -182,8 +188,8 @@ struct GcRun<'a> {
 }
 
 impl GcRun<'_> {
-    /// Inspects all exchanges once more.
-    async fn inspect(&mut self) -> Result<(), StorageError> {
+    /// Inspects all exchanges once more; returns whether they could be listed.
+    async fn inspect(&mut self) -> Result<bool, StorageError> {
         let inspected = match self.storage.check_members().await {
             Ok(()) => self.collector.inspect_all().await,
             Err(error) => Err(error),
@@ -194,7 +200,7 @@ impl GcRun<'_> {
                 for obstacle in self.undecided.values_mut() {
                     *obstacle = Obstacle::Storage(error.clone());
                 }
-                return Ok(());
+                return Ok(false);
             }
         };
         let undecided: Vec<ExchangeId> = self.undecided.keys().cloned().collect();
@@ -208,7 +214,7 @@ impl GcRun<'_> {
         for inspection in inspections {
             self.handle(inspection, false).await?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Decides an exchange if its inspection allows it.

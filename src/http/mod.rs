@@ -8,6 +8,7 @@ pub mod certificate;
 pub mod connection;
 pub mod credentials;
 pub mod limits;
+pub mod reachability;
 pub mod scopes;
 pub mod server;
 pub mod slots;

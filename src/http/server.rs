@@ -21,6 +21,7 @@ use super::credentials::Credentials;
 use super::limits::{ServerLimits, TCP_PROBE_AFTER, TCP_PROBE_INTERVAL, TCP_PROBES};
 use super::slots::Slots;
 use super::stall::StallPolicy;
+use crate::config::{LimitsConfig, Live};
 use crate::runtime::Runtime;
 use serve::Service;
 
@@ -51,6 +52,7 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     limits: ServerLimits,
+    live: Option<Live<LimitsConfig>>,
     stall_policy: StallPolicy,
     credentials: Credentials,
 }
@@ -74,9 +76,15 @@ impl Server {
             listener,
             address,
             limits,
+            live: None,
             stall_policy,
             credentials,
         })
+    }
+
+    /// Takes the timeouts of connections from these limits from now on, which may change.
+    pub fn follow(&mut self, limits: Live<LimitsConfig>) {
+        self.live = Some(limits);
     }
 
     /// The bound address, with the actual port.
@@ -91,6 +99,7 @@ impl Server {
         let open = TaskTracker::new();
         let service = Service {
             limits: self.limits,
+            live: self.live,
             stall_policy: self.stall_policy,
             credentials: self.credentials,
             runtime: runtime.clone(),

@@ -15,6 +15,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::Live;
 use crate::fair::FairSemaphore;
 use crate::memory::MemoryPool;
 use crate::runtime::Clock;
@@ -70,7 +71,7 @@ impl Contention {
 /// How long responses may stall. Cheap to clone.
 #[derive(Clone)]
 pub struct StallPolicy {
-    timeout: Duration,
+    timeout: Live<Duration>,
     clock: Clock,
     contention: Contention,
 }
@@ -79,10 +80,15 @@ impl StallPolicy {
     /// A timeout of `timeout`, or less under contention.
     pub fn new(timeout: Duration, clock: Clock, contention: Contention) -> Self {
         Self {
-            timeout,
+            timeout: Live::new(timeout),
             clock,
             contention,
         }
+    }
+
+    /// Changes the timeout, of all clones.
+    pub fn set_timeout(&self, timeout: Duration) {
+        self.timeout.set(timeout);
     }
 
     /// The clock that measures stalls.
@@ -92,8 +98,9 @@ impl StallPolicy {
 
     /// The current stall timeout.
     pub fn current_timeout(&self) -> Duration {
-        let contended = self.contention.timeout().unwrap_or(self.timeout);
-        contended.min(self.timeout)
+        let timeout = self.timeout.get();
+        let contended = self.contention.timeout().unwrap_or(timeout);
+        contended.min(timeout)
     }
 
     /// How long to wait before rechecking a response that has stalled for `stalled`; `None` if the

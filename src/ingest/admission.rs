@@ -20,6 +20,7 @@ use crate::id::ExchangeId;
 use crate::id::SinkId;
 use crate::memory::{Reservation, ReservedBytes, WeakReservation};
 use crate::segment::frame::{BatchVerifier, VerifiedBatch};
+use crate::telemetry::traces::waiting;
 
 /// A batch that may be appended as far as is known without its body. Next: [`Admission::reserve`].
 pub struct Admission<'a> {
@@ -126,7 +127,7 @@ impl Ingest {
     }
 
     pub(super) fn check_room(&self, sinks: usize) -> Result<(), IngestError> {
-        let limit = self.shared.max_sinks;
+        let limit = self.shared.limits.get().max_sinks_per_exchange;
         if sinks < limit {
             return Ok(());
         }
@@ -209,7 +210,8 @@ impl<'a> Admission<'a> {
     pub async fn reserve(self, length: u64) -> Result<ReservedAdmission<'a>, IngestError> {
         let pool = &self.ingest.shared.deps.pool;
         let wanted = self.wanted(length);
-        let reservation = pool.reserve(self.sink.exchange.query(), wanted).await?;
+        let reservation = pool.reserve(self.sink.exchange.query(), wanted);
+        let reservation = waiting("wait for memory", reservation).await?;
         Ok(self.reserved(length, reservation, None))
     }
 

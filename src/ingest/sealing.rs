@@ -34,14 +34,14 @@ impl Ingest {
         state: &mut ExchangeState,
         batch: &VerifiedBatch,
     ) -> Result<Option<Sealed>, IngestError> {
-        let fits = state.has_room_for(batch, self.shared.max_footer_size)?;
+        let fits = state.has_room_for(batch, self.max_footer_size())?;
         Ok(if fits { None } else { self.seal(state) })
     }
 
     /// Seals the open segment whatever the policy says; the caller starts the upload.
     pub(super) fn seal(&self, state: &mut ExchangeState) -> Option<Sealed> {
         let threshold = self.shared.policy.deferred_commit_threshold();
-        let sealed = state.seal(self.next_sequence(), threshold, self.shared.max_footer_size)?;
+        let sealed = state.seal(self.next_sequence(), threshold, self.max_footer_size())?;
         let in_flight = &self.shared.in_flight_bytes;
         in_flight.fetch_add(sealed.pages.bytes, Ordering::AcqRel);
         Some(sealed)
@@ -62,7 +62,7 @@ impl Ingest {
 
     /// Starts the upload of deferred commits whose segments are complete; called after each upload.
     pub(super) fn start_deferred_commits(&self, exchange: &SharedExchange) {
-        let max_footer_size = self.shared.max_footer_size;
+        let max_footer_size = self.max_footer_size();
         let sealed = exchange
             .lock()
             .seal_deferred(self.next_sequence(), max_footer_size);

@@ -13,7 +13,7 @@ use super::seal_policy::SealPolicy;
 use super::stored::StoredBytes;
 use crate::cache::hot::HotSegments;
 use crate::catalog::Catalog;
-use crate::config::Config;
+use crate::config::{Config, LimitsConfig, Live};
 use crate::exchange::Exchanges;
 use crate::fair::FairSemaphore;
 use crate::id::{DaemonId, ExchangeId, SinkId};
@@ -57,9 +57,7 @@ pub struct Ingest {
 pub(super) struct Shared {
     pub(super) deps: IngestDeps,
     pub(super) policy: SealPolicy,
-    pub(super) max_sinks: usize,
-    pub(super) max_footer_size: u64,
-    max_exchanges: usize,
+    pub(super) limits: Live<LimitsConfig>,
     /// Bytes of the write memory that foreign sinks may hold until they are stored.
     pub(super) foreign: FairSemaphore,
     /// Upload slots, shared fairly among queries.
@@ -77,8 +75,8 @@ pub(super) struct Shared {
 
 impl Ingest {
     /// Starts the writing side; its background work runs in the runtime's task group.
-    pub fn start(deps: IngestDeps, config: &Config) -> Self {
-        let (segment, limits) = (&config.segment, &config.limits);
+    pub fn start(deps: IngestDeps, config: &Config, limits: Live<LimitsConfig>) -> Self {
+        let segment = &config.segment;
         let foreign = config.memory.foreign_share(deps.pool.capacity());
         // At most a quarter of what a query may hold: one segment fills while others are uploaded.
         let target_size = segment.target_size.min(deps.pool.query_limit() / 4).max(1);
@@ -87,9 +85,7 @@ impl Ingest {
                 target_size,
                 commit_linger: segment.commit_linger,
             },
-            max_exchanges: limits.max_exchanges,
-            max_sinks: limits.max_sinks_per_exchange,
-            max_footer_size: limits.max_footer_size,
+            limits,
             foreign: FairSemaphore::new(foreign, None),
             uploads: FairSemaphore::new(segment.upload_concurrency as u64, None),
             stored: StoredBytes::new(config.query.max_stored_size),
@@ -105,6 +101,16 @@ impl Ingest {
         let tasks = ingest.shared.deps.runtime.tasks.clone();
         tasks.spawn_until_stopped(ingest.clone().run_pressure_loop());
         ingest
+    }
+
+    /// Changes how much a query may store from now on; `None`: as much as it likes.
+    pub fn set_max_stored(&self, limit: Option<u64>) {
+        self.shared.stored.set_limit(limit);
+    }
+
+    /// Bytes of the index of a segment at most.
+    pub(super) fn max_footer_size(&self) -> u64 {
+        self.shared.limits.get().max_footer_size
     }
 
     /// The id of this run of the daemon.
@@ -195,7 +201,7 @@ impl Ingest {
             if let Some(exchange) = exchanges.get(id) {
                 return Ok(exchange.clone());
             }
-            let limit = self.shared.max_exchanges;
+            let limit = self.shared.limits.get().max_exchanges;
             if exchanges.len() >= limit {
                 return Err(IngestError::Full {
                     what: "exchanges at this daemon",

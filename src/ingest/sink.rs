@@ -14,6 +14,7 @@ use crate::catalog::Totals;
 use crate::crc::Checksum;
 use crate::id::{BaseName, SinkId};
 use crate::segment::frame::VerifiedBatch;
+use crate::telemetry::traces::{Span, SpanRef};
 
 /// The outcome of a segment's upload: its base directory, or why it failed; `None` until then.
 pub(super) type UploadOutcome = Option<Result<BaseName, Arc<SinkFailure>>>;
@@ -57,12 +58,19 @@ pub(super) struct Sink {
     pub outcome_unknown: bool,
     /// Segments sealed so far with blocks of it, in order; emptied when it settles.
     pub prior_segments: Vec<PriorSegment>,
+    /// From its first request to when it settles.
+    span: Span,
 }
 
 impl Sink {
     /// A sink without pages.
     pub(super) fn open(id: SinkId) -> Self {
+        let span = Span::child("sink");
+        span.set("stopover.exchange", &id.exchange);
+        span.set_number("stopover.task", id.task_attempt.task.into());
+        span.set_number("stopover.attempt", id.task_attempt.attempt.into());
         Self {
+            span,
             id,
             state: watch::Sender::new(SinkState::Open),
             totals: Totals::default(),
@@ -77,6 +85,11 @@ impl Sink {
         let sink = Self::open(id);
         sink.state.send_replace(SinkState::Aborted);
         sink
+    }
+
+    /// Its span, for those of the segments that hold its pages.
+    pub(super) fn span(&self) -> SpanRef {
+        self.span.handle()
     }
 
     pub(super) fn state(&self) -> SinkState {
@@ -179,9 +192,22 @@ impl Sink {
         let unsettled = !self.state.borrow().is_settled();
         if unsettled {
             self.prior_segments = Vec::new();
+            self.end_span(&to);
             self.state.send_replace(to);
         }
         unsettled
+    }
+
+    fn end_span(&mut self, settled: &SinkState) {
+        let span = std::mem::take(&mut self.span);
+        span.set_number("stopover.batches", self.totals.batches);
+        span.set_number("stopover.pages", self.totals.pages);
+        span.set_number("stopover.bytes", self.totals.bytes);
+        match settled {
+            SinkState::Aborted => span.set("stopover.outcome", "aborted"),
+            SinkState::Failed(failure) => span.fail(failure),
+            _ => span.set("stopover.outcome", "finished"),
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! the exchange is closed, whatever uploads are under way.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -28,17 +29,23 @@ pub struct TooMuchStored {
 /// Bytes stored, by query.
 #[derive(Debug)]
 pub(super) struct StoredBytes {
-    /// `None` is "unlimited".
-    limit: Option<u64>,
+    /// `u64::MAX` is "unlimited".
+    limit: AtomicU64,
     queries: Mutex<BTreeMap<String, u64>>,
 }
 
 impl StoredBytes {
     pub(super) fn new(limit: Option<u64>) -> Self {
         Self {
-            limit,
+            limit: AtomicU64::new(limit.unwrap_or(u64::MAX)),
             queries: Mutex::default(),
         }
+    }
+
+    /// Changes the limit; what is stored already counts.
+    pub(super) fn set_limit(&self, limit: Option<u64>) {
+        let limit = limit.unwrap_or(u64::MAX);
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// Counts a segment that is about to be uploaded.
@@ -46,9 +53,7 @@ impl StoredBytes {
     /// # Errors
     /// Its query would exceed its limit.
     pub(super) fn add(&self, query: &str, size: u64) -> Result<(), TooMuchStored> {
-        let Some(limit) = self.limit else {
-            return Ok(());
-        };
+        let limit = self.limit.load(Ordering::Relaxed);
         let mut queries = self.queries.lock();
         let stored = queries.get(query).copied().unwrap_or(0);
         if stored.saturating_add(size) > limit {

@@ -18,7 +18,7 @@ use futures::FutureExt as _;
 use super::error::SinkFailure;
 use super::exchange::{CommitKind, Pages, PendingCommit, Sealed, SharedExchange};
 use super::service::Ingest;
-use super::sink::{PriorSegment, SinkState};
+use super::sink::{PriorSegment, Sink, SinkState};
 use super::stored::TooMuchStored;
 use crate::cache::hot::HotSegment;
 use crate::id::{BaseName, SegmentAddress, SegmentId, TaskAttempt};
@@ -26,6 +26,7 @@ use crate::memory::WeakReservation;
 use crate::segment::footer::CommitRecord;
 use crate::segment::frame::Run;
 use crate::segment::writer::{SegmentDraft, SegmentImage, SinkRun, write_segment};
+use crate::telemetry::traces::{Span, SpanRef, waiting};
 
 /// How long after an upload the exchange is checked to be open: one check for all segments that
 /// are stored meanwhile.
@@ -37,7 +38,9 @@ pub(super) async fn upload(ingest: Ingest, exchange: SharedExchange, sealed: Sea
     let (bytes, kind) = (sealed.pages.bytes, sealed.kind);
     deps.metrics.uploads_in_flight.inc();
     let contents = Contents::of(&sealed);
-    let outcome = AssertUnwindSafe(store_and_settle(&ingest, &exchange, sealed));
+    let span = contents.span(&exchange, &sealed);
+    let storing = span.run(store_and_settle(&ingest, &exchange, sealed));
+    let outcome = AssertUnwindSafe(storing);
     let stored = outcome.catch_unwind().await.unwrap_or_else(|panic| {
         let message = panic_message(&*panic);
         tracing::error!(exchange = %exchange.id(), message,
@@ -46,6 +49,7 @@ pub(super) async fn upload(ingest: Ingest, exchange: SharedExchange, sealed: Sea
         // Perhaps.
         true
     });
+    drop(span);
     let now = deps.runtime.clock.now();
     exchange.lock().upload_completed(bytes, kind, now);
     let in_flight = &ingest.shared.in_flight_bytes;
@@ -70,6 +74,31 @@ impl Contents {
             committing: sealed.commits.iter().map(|c| c.attempt).collect(),
             writers: sealed.pages.batches.iter().map(|(sink, _)| *sink).collect(),
         }
+    }
+
+    /// The span of the segment: below that of the first sink in it, with links to those of others.
+    fn span(&self, exchange: &SharedExchange, sealed: &Sealed) -> Span {
+        let spans: Vec<SpanRef> = {
+            let state = exchange.lock();
+            let sinks = self.committing.iter().chain(&self.writers);
+            let sinks: BTreeSet<TaskAttempt> = sinks.copied().collect();
+            let spans = sinks.iter().filter_map(|attempt| state.sink(*attempt));
+            spans
+                .map(Sink::span)
+                .filter(|span| !span.is_none())
+                .collect()
+        };
+        let Some((first, others)) = spans.split_first() else {
+            return Span::none();
+        };
+        let span = first.child("segment");
+        others.iter().for_each(|other| span.link(other));
+        span.set("stopover.exchange", exchange.id());
+        span.set_number("stopover.segment", sealed.sequence);
+        span.set_number("stopover.bytes", sealed.pages.bytes);
+        span.set_number("stopover.sinks", spans.len() as u64);
+        span.set_number("stopover.commits", self.committing.len() as u64);
+        span
     }
 
     /// Settles those that are not settled yet as failed. Their commit may have been applied, even
@@ -136,6 +165,7 @@ async fn store_and_settle(ingest: &Ingest, exchange: &SharedExchange, sealed: Se
             true
         }
         Err(error) => {
+            SpanRef::current().fail(&error);
             tracing::error!(exchange = %exchange.id(), %segment, %error,
                 "segment upload failed; its sinks fail");
             let failure = contents.fail(ingest, exchange, error);
@@ -164,7 +194,8 @@ async fn commit_records(
     let mut records = Vec::new();
     for commit in commits {
         let (attempt, totals) = (commit.attempt, commit.totals);
-        match wait_until_stored(commit.prior_segments).await {
+        let stored = wait_until_stored(commit.prior_segments);
+        match waiting("wait for earlier segments", stored).await {
             Ok(predecessors) => records.push(CommitRecord {
                 attempt,
                 totals,
@@ -207,7 +238,7 @@ async fn store(
     memory: Vec<WeakReservation>,
 ) -> Result<SegmentAddress, SinkFailure> {
     let deps = &ingest.shared.deps;
-    let (length, limit) = (image.footer_length, ingest.shared.max_footer_size);
+    let (length, limit) = (image.footer_length, ingest.max_footer_size());
     if length > limit {
         return Err(SinkFailure::FooterTooLarge { length, limit });
     }
@@ -215,7 +246,10 @@ async fn store(
     // each exchange, and would wait behind whole segments.
     let _permit = match kind {
         CommitKind::Deferred => None,
-        _ => Some(ingest.shared.uploads.acquire(exchange.query(), 1).await),
+        _ => {
+            let slot = ingest.shared.uploads.acquire(exchange.query(), 1);
+            Some(waiting("wait for upload slot", slot).await)
+        }
     };
     count_stored(ingest, exchange, image.size)?;
     let content = image.content.clone();

@@ -69,6 +69,18 @@ impl MemoryPool {
         }))
     }
 
+    /// Changes what one query may hold; `None`: all of it. What is held beyond stays held.
+    pub fn set_query_limit(&self, limit: Option<u64>) {
+        self.0.bytes.set_bounds(self.capacity(), limit);
+        self.0.waiter_queued.notify_one();
+    }
+
+    /// Changes the capacity of a pool without a limit for each query.
+    pub fn set_capacity(&self, capacity: u64) {
+        self.0.bytes.set_bounds(capacity, None);
+        self.0.waiter_queued.notify_one();
+    }
+
     /// The next tick of the pool's logical clock, by which caches compare the last use of entries.
     pub fn next_use_tick(&self) -> u64 {
         self.0.use_ticks.fetch_add(1, Ordering::Relaxed)
@@ -99,12 +111,13 @@ impl MemoryPool {
     /// # Errors
     /// [`OverCapacity`] if the pool could never grant them.
     pub async fn reserve(&self, query: &str, bytes: u64) -> Result<Reservation, OverCapacity> {
+        let over = || OverCapacity {
+            pool: self.0.name,
+            requested: bytes,
+            limit: self.0.bytes.limit(),
+        };
         if !self.0.bytes.fits(bytes) {
-            return Err(OverCapacity {
-                pool: self.0.name,
-                requested: bytes,
-                limit: self.0.bytes.limit(),
-            });
+            return Err(over());
         }
         if let Some(reservation) = self.try_reserve(query, bytes) {
             return Ok(reservation);
@@ -114,6 +127,10 @@ impl MemoryPool {
         self.0.waiter_queued.notify_one();
         self.0.shortage_started.notify_waiters();
         let permit = granted.await;
+        // The limit was lowered just before the request was queued, which reduced it.
+        if permit.amount() < bytes {
+            return Err(over());
+        }
         Ok(Reservation { permit })
     }
 

@@ -22,6 +22,7 @@ use crate::memory::{MemoryPool, ReservedBytes};
 use crate::runtime::Runtime;
 use crate::storage::{Storage, StoreErrorKind};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::{SpanRef, waiting};
 
 /// What the reading side needs from the rest of the daemon.
 #[derive(Clone)]
@@ -198,7 +199,9 @@ impl Fetcher {
             } => {
                 let key = chunk_key(&planned.address, *chunk, fetch.end);
                 let (deps, at, range) = (self.deps.clone(), planned.address.clone(), fetch.clone());
-                let fetch_chunk = async move { fetch_reserved(&deps, &at, range).await };
+                // In a task of its own, below the span of the reader that starts it.
+                let span = SpanRef::current();
+                let fetch_chunk = async move { span.run(fetch_reserved(&deps, &at, range)).await };
                 let tasks = &self.deps.runtime.tasks;
                 let chunk = self.chunks.get(tasks, key, fetch_chunk).await;
                 let (bytes, hit) = chunk.map_err(failed)?;
@@ -242,7 +245,8 @@ async fn fetch_reserved(
     range: Range<u64>,
 ) -> Result<Bytes, FetchError> {
     let length = range.end - range.start;
-    let reservation = deps.pool.reserve(at.exchange.query(), length).await?;
+    let reservation = deps.pool.reserve(at.exchange.query(), length);
+    let reservation = waiting("wait for memory", reservation).await?;
     let bytes = deps.storage.get_range(at, range).await?;
     Ok(ReservedBytes::into_bytes(bytes, reservation))
 }

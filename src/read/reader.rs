@@ -41,6 +41,11 @@ impl ReadRequest {
         &self.handle.exchange
     }
 
+    /// The output partition that is read.
+    pub fn partition(&self) -> u32 {
+        self.handle.partition
+    }
+
     /// Bytes of memory that it needs.
     pub fn memory_size(&self) -> u64 {
         self.handle.memory_size()

@@ -28,8 +28,9 @@ use crate::store::keys::Key;
 use crate::store::limit::Limit;
 use crate::store::meter::Meter;
 use crate::store::metrics::StorageMetrics;
-use crate::store::open::open_all;
+use crate::store::open::{OpenError, open_all};
 use crate::store::retry::RetryPolicy;
+use crate::store::swap::Swap;
 use crate::store::{Store, StoreLimits};
 
 /// A file system that takes longer to write a block is not only full.
@@ -66,6 +67,10 @@ pub struct Storage {
 #[derive(Debug)]
 pub(super) struct Inner {
     pub bases: Vec<Arc<BaseDirectory>>,
+    /// The clients of their stores, below all wrappers.
+    clients: Vec<Arc<Swap>>,
+    /// Where each is, if it was opened from a configuration.
+    locations: Vec<String>,
     pub fleet: Arc<Fleet>,
     /// How a put that failed in every base directory is retried.
     pub put_retry: RetryPolicy,
@@ -99,11 +104,41 @@ impl Storage {
         identification: Identification,
         runtime: &Runtime,
     ) -> Result<Self> {
-        let opened = open_all(configs, runtime)?.into_iter().map(|base| {
+        let opened = open_all(configs, runtime)?;
+        let locations = opened.iter().map(|base| base.opened.location.clone());
+        let locations = locations.collect();
+        let stores = opened.into_iter().map(|base| {
             let store = (base.name, base.uri.to_string(), base.opened.store);
             (store, base.opened.limits)
         });
-        Ok(Self::with_limits(opened, identification, runtime))
+        Ok(Self::with_limits(
+            stores,
+            locations,
+            identification,
+            runtime,
+        ))
+    }
+
+    /// Replaces the clients of some base directories by those of `configs`, which have other
+    /// credentials for the same places. Operations under way end with the old ones.
+    ///
+    /// # Errors
+    /// One is misconfigured, or is another place: then all keep what they have.
+    pub fn renew_clients(&self, configs: &[BaseDirectoryConfig], which: &[usize]) -> Result<()> {
+        let opened = open_all(configs, &self.inner.runtime)?;
+        for index in which {
+            let new = &opened[*index];
+            if self.inner.locations.get(*index) != Some(&new.opened.location) {
+                let reason = "its new options name another place: restart the daemon";
+                let error = OpenError::new(new.name.as_str(), new.uri.to_string(), reason);
+                return Err(error.into());
+            }
+        }
+        for index in which {
+            let store = Arc::clone(&opened[*index].opened.store);
+            self.inner.clients[*index].replace(store);
+        }
+        Ok(())
     }
 
     /// Storage over given stores (name, URI for people, store), for tests and simulation.
@@ -113,11 +148,12 @@ impl Storage {
         runtime: &Runtime,
     ) -> Self {
         let stores = stores.into_iter().map(|store| (store, limits));
-        Self::with_limits(stores, Identification::Create, runtime)
+        Self::with_limits(stores, Vec::new(), Identification::Create, runtime)
     }
 
     fn with_limits(
         stores: impl Iterator<Item = ((BaseName, String, Arc<dyn Store>), StoreLimits)>,
+        locations: Vec<String>,
         identification: Identification,
         runtime: &Runtime,
     ) -> Self {
@@ -126,13 +162,15 @@ impl Storage {
         // A put may end up anywhere, so all base directories share the longest policy: one remote
         // base directory makes puts to local ones retry for 60 s too.
         let mut put_retry = RetryPolicy::LOCAL;
-        let mut attached = Vec::new();
+        let (mut attached, mut clients) = (Vec::new(), Vec::new());
         for ((name, uri, store), limits) in stores {
             if limits.retry.max_elapsed > put_retry.max_elapsed || attached.is_empty() {
                 put_retry = limits.retry;
             }
             let clock = runtime.clock.clone();
-            let deadline = Deadline::new(store, limits.deadline, clock.clone());
+            let client = Arc::new(Swap::new(store));
+            clients.push(Arc::clone(&client));
+            let deadline = Deadline::new(client, limits.deadline, clock.clone());
             let scheme = Scheme::of(&uri);
             let charged = matches!(scheme, Some(Scheme::S3 | Scheme::Gs | Scheme::Az));
             let base = name.clone();
@@ -151,6 +189,8 @@ impl Storage {
         Self {
             inner: Arc::new(Inner {
                 bases,
+                clients,
+                locations,
                 fleet,
                 put_retry,
                 // Daemons that start together should not all begin with the same base directory.

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::fair::{FairPermit, FairSemaphore};
 use crate::runtime::TaskGroup;
+use crate::telemetry::traces::{SpanRef, waiting};
 
 /// Size in bytes from which a put counts as large: one that shares the bandwidth of the store with
 /// others for seconds.
@@ -41,6 +42,9 @@ pub struct Limit {
     cancellable: bool,
     tasks: TaskGroup,
 }
+
+/// The span of an operation that waits for its turn.
+const WAIT: &str = "wait for base directory";
 
 impl Limit {
     /// Wraps a store with `limits.concurrency`, at least one; `tasks` runs what cannot be
@@ -61,15 +65,17 @@ impl Limit {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        let permit = self.permits.acquire(keys::query(path), 1).await;
+        let permit = self.permits.acquire(keys::query(path), 1);
+        let permit = waiting(WAIT, permit).await;
         let work = operation(Arc::clone(&self.inner));
         if self.cancellable {
             let _permit = permit;
             return work.await;
         }
         let (sender, result) = oneshot::channel();
+        let span = SpanRef::current();
         self.tasks.spawn(async move {
-            let result = work.await;
+            let result = span.run(work).await;
             drop(permit);
             let _ = sender.send(result);
         });
@@ -155,7 +161,7 @@ impl Store for Limit {
         let at = key.clone();
         let large = content.iter().map(Bytes::len).sum::<usize>() >= LARGE;
         let upload = match large {
-            true => Some(self.uploads.start(key.as_str()).await),
+            true => Some(waiting(WAIT, self.uploads.start(key.as_str())).await),
             false => None,
         };
         let put = |store: Arc<dyn Store>| async move {

@@ -1,8 +1,8 @@
 //! Measures the operations of one store.
 //!
-//! Does: count each operation by outcome, time it, count the bytes that it moved. Does not: define
-//! metrics (`metrics`). Invariant: waiting for a permit or between retries is not measured; those
-//! wrappers are outside of this one.
+//! Does: count each operation by outcome, time it, count the bytes that it moved, and give it a
+//! span. Does not: define metrics (`metrics`). Invariant: waiting for a permit or between retries
+//! is not measured; those wrappers are outside of this one.
 
 use std::future::Future;
 use std::ops::Range;
@@ -19,6 +19,7 @@ use super::{
 };
 use crate::id::BaseName;
 use crate::runtime::Clock;
+use crate::telemetry::traces::Span;
 
 fn outcome<T>(result: &Result<T>) -> &'static str {
     match result {
@@ -32,7 +33,18 @@ fn outcome<T>(result: &Result<T>) -> &'static str {
     }
 }
 
-/// Wraps a store with metrics.
+/// The name of an operation's span.
+fn span_name(operation: &str) -> &'static str {
+    match operation {
+        "put" => "PUT",
+        "get" => "GET",
+        "list" => "LIST",
+        "delete" => "DELETE",
+        _ => "SWEEP",
+    }
+}
+
+/// Wraps a store with metrics and spans.
 #[derive(Debug)]
 pub struct Meter {
     inner: Arc<dyn Store>,
@@ -64,12 +76,23 @@ impl Meter {
     async fn measured<T>(
         &self,
         operation: &'static str,
+        object: &str,
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
+        let span = Span::client(span_name(operation));
+        span.set("stopover.base", &self.base);
+        span.set("stopover.object", object);
         let start = self.clock.now();
-        let result = work.await;
+        let result = span.run(work).await;
         let elapsed = self.clock.now() - start;
         let outcome = outcome(&result);
+        span.set("stopover.outcome", outcome);
+        // Callers ask for objects that may not exist.
+        if let Err(error) = &result
+            && error.kind != StoreErrorKind::NotFound
+        {
+            span.fail(error);
+        }
         self.metrics
             .observe(&self.base, operation, outcome, elapsed);
         if self.charged && outcome != "unavailable" {
@@ -84,7 +107,8 @@ impl Meter {
 impl Store for Meter {
     async fn put(&self, key: &Key, content: Vec<Bytes>) -> Result<()> {
         let size = content.iter().map(Bytes::len).sum();
-        self.measured("put", self.inner.put(key, content)).await?;
+        self.measured("put", key.as_str(), self.inner.put(key, content))
+            .await?;
         self.metrics.count_written(&self.base, size);
         Ok(())
     }
@@ -92,7 +116,7 @@ impl Store for Meter {
     async fn put_if(&self, key: &Key, content: Bytes, expected: &Precondition) -> Result<bool> {
         let size = content.len();
         let put = self.inner.put_if(key, content, expected);
-        let written = self.measured("put", put).await?;
+        let written = self.measured("put", key.as_str(), put).await?;
         if written {
             self.metrics.count_written(&self.base, size);
         }
@@ -100,49 +124,61 @@ impl Store for Meter {
     }
 
     async fn get_versioned(&self, key: &Key) -> Result<Versioned> {
-        let found = self.measured("get", self.inner.get_versioned(key)).await?;
+        let found = self
+            .measured("get", key.as_str(), self.inner.get_versioned(key))
+            .await?;
         self.metrics.count_read(&self.base, found.bytes.len());
         Ok(found)
     }
 
     async fn get_tail(&self, key: &Key, max: u64) -> Result<Tail> {
-        let tail = self.measured("get", self.inner.get_tail(key, max)).await?;
+        let tail = self
+            .measured("get", key.as_str(), self.inner.get_tail(key, max))
+            .await?;
         self.metrics.count_read(&self.base, tail.bytes.len());
         Ok(tail)
     }
 
     async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         let bytes = self
-            .measured("get", self.inner.get_range(key, range))
+            .measured("get", key.as_str(), self.inner.get_range(key, range))
             .await?;
         self.metrics.count_read(&self.base, bytes.len());
         Ok(bytes)
     }
 
     async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>> {
-        self.measured("list", self.inner.list(folder)).await
+        self.measured("list", folder.as_str(), self.inner.list(folder))
+            .await
     }
 
     async fn first_keys(&self, max: usize) -> Result<Vec<Key>> {
-        self.measured("list", self.inner.first_keys(max)).await
+        self.measured("list", "", self.inner.first_keys(max)).await
     }
 
     async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>> {
-        self.measured("list", self.inner.list_folders(folder)).await
+        self.measured("list", folder.as_str(), self.inner.list_folders(folder))
+            .await
     }
 
     async fn delete(&self, keys: Vec<Key>) -> Result<u64> {
-        self.measured("delete", self.inner.delete(keys)).await
+        let first = keys.first().map_or("", Key::as_str).to_owned();
+        self.measured("delete", &first, self.inner.delete(keys))
+            .await
     }
 
     async fn delete_if(&self, key: &Key, version: Option<&str>) -> Result<DeleteOutcome> {
-        self.measured("delete", self.inner.delete_if(key, version))
+        self.measured("delete", key.as_str(), self.inner.delete_if(key, version))
             .await
     }
 
     async fn remove_stale_temporaries(&self, folder: &Folder) -> Result<u64> {
-        self.measured("sweep", self.inner.remove_stale_temporaries(folder))
-            .await
+        self.measured(
+            "sweep",
+            folder.as_str(),
+            self.inner.remove_stale_temporaries(folder),
+        )
+        .await
     }
 
     async fn can_write_when_full(&self) -> bool {

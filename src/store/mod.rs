@@ -26,6 +26,7 @@ mod opened;
 pub mod options;
 mod place;
 pub mod retry;
+pub mod swap;
 #[cfg(test)]
 pub(crate) mod tests;
 mod upload_window;

@@ -21,7 +21,7 @@ pub use super::options::{OpenError, OpenReason};
 use super::place::Place;
 use super::{StoreLimits, stable_hash};
 use crate::config::units::SizeOrPercent;
-use crate::config::{BaseDirectoryConfig, BaseUri, Scheme, Secret, cloud_variables};
+use crate::config::{BaseDirectoryConfig, BaseUri, Draft, Scheme, Secret, cloud_variables};
 use crate::id::{BaseName, InvalidId};
 use crate::runtime::Runtime;
 
@@ -105,6 +105,20 @@ pub fn review(
         }
     }
     review
+}
+
+/// Adds what is wrong with the base directories of a configuration to its problems.
+pub fn check_bases(draft: &mut Draft, variables: &[(String, Secret)], runtime: &Runtime) {
+    let review = review(&draft.loaded.config.base_directories, variables, runtime);
+    draft.loaded.notices.extend(review.notices);
+    for (base, fault) in review.faults {
+        let option = fault.option.as_deref().unwrap_or("uri");
+        let what = match &fault.option {
+            Some(_) => fault.reason.to_string(),
+            None => format!("{}: {}", fault.object, fault.reason),
+        };
+        draft.refuse_option(base, option, what);
+    }
 }
 
 /// What was configured may differ and still name the same location, for example through an

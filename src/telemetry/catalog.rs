@@ -180,6 +180,10 @@ catalog! {
         "1 at the daemon that sweeps for the fleet; without one nothing is collected";
     DIGESTS_REFUSED: Counter Count Stable "stopover_digests_refused" []
         "Digests of the sweeper that were damaged, too large, or not written by Stopover";
+    SPANS_EXPORTED: Counter Count Stable "stopover_spans_exported" []
+        "Spans exported to the collector of tracing.collector";
+    SPANS_DROPPED: Counter Count Stable "stopover_spans_dropped" ["reason"]
+        "Spans not exported; reason: queue_full, export_failed, rejected";
     HTTP_REQUESTS: Counter Count Stable "stopover_http_requests" ["route", "method", "status"]
         "Requests answered, by route pattern, method and status class (1xx to 5xx, or client_gone)";
     HTTP_DURATION: Histogram Seconds Stable "stopover_http_request_duration" ["route", "method"]

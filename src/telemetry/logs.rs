@@ -14,7 +14,7 @@ use std::panic::PanicHookInfo;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, Registry};
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::LogConfig;
 use escape::{Escaping, Notation, escape};
@@ -26,20 +26,37 @@ pub enum LogError {
     Filter(#[from] tracing_subscriber::filter::ParseError),
     #[error("logging is already initialized: {0}")]
     AlreadyInitialized(#[from] tracing_subscriber::util::TryInitError),
+    #[error("logging has ended: {0}")]
+    Ended(#[from] reload::Error),
+}
+
+/// Changes what is logged. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct LogControl(reload::Handle<EnvFilter, Registry>);
+
+impl LogControl {
+    /// Replaces the filter.
+    ///
+    /// # Errors
+    /// It is not valid, or logging has ended.
+    pub fn set_filter(&self, filter: &str) -> Result<(), LogError> {
+        let filter = EnvFilter::try_new(filter)?;
+        Ok(self.0.reload(filter)?)
+    }
 }
 
 /// Initializes logging for the rest of the process.
 ///
 /// # Errors
 /// An invalid filter, or a second call.
-pub fn init(config: &LogConfig) -> Result<(), LogError> {
-    let filter = EnvFilter::try_new(&config.filter)?;
+pub fn init(config: &LogConfig) -> Result<LogControl, LogError> {
+    let (filter, handle) = reload::Layer::new(EnvFilter::try_new(&config.filter)?);
     let output = output(config.json, std::io::stderr);
     Registry::default()
         .with(output.with_filter(filter))
         .try_init()?;
     std::panic::set_hook(Box::new(log_panic));
-    Ok(())
+    Ok(LogControl(handle))
 }
 
 /// A panic is a line of the log like any other: its message may quote what came from outside.

@@ -9,6 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::catalog;
+use super::series::create_series;
 
 /// The metrics; each is described in `catalog`.
 #[derive(Debug, Default)]
@@ -40,9 +41,46 @@ pub struct Metrics {
     pub exchanges_collected: Counter,
     pub sweeper: Gauge,
     pub digests_refused: Counter,
+    pub spans_exported: Counter,
+    spans_dropped: Family<[(&'static str, &'static str); 1], Counter>,
+}
+
+/// Why a span was not exported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DropReason {
+    /// More spans ended than were exported.
+    QueueFull,
+    /// The collector did not accept its batch, or did not answer.
+    ExportFailed,
+    /// The collector accepted others of its batch.
+    Rejected,
+}
+
+impl DropReason {
+    const ALL: [Self; 3] = [Self::QueueFull, Self::ExportFailed, Self::Rejected];
+
+    fn label(self) -> [(&'static str, &'static str); 1] {
+        let reason = match self {
+            Self::QueueFull => "queue_full",
+            Self::ExportFailed => "export_failed",
+            Self::Rejected => "rejected",
+        };
+        [("reason", reason)]
+    }
 }
 
 impl Metrics {
+    /// Counts spans that were not exported.
+    pub fn count_dropped_spans(&self, reason: DropReason, count: u64) {
+        let dropped = self.spans_dropped.get_or_create(&reason.label());
+        dropped.inc_by(count);
+    }
+
+    /// How many spans were not exported for this reason.
+    pub fn dropped_spans(&self, reason: DropReason) -> u64 {
+        self.spans_dropped.get_or_create(&reason.label()).get()
+    }
+
     /// Registers all of them.
     pub fn register(&self, registry: &mut Registry) {
         let counters = [
@@ -66,10 +104,13 @@ impl Metrics {
             (&catalog::EXCHANGES_CLOSED, &self.exchanges_closed),
             (&catalog::EXCHANGES_COLLECTED, &self.exchanges_collected),
             (&catalog::DIGESTS_REFUSED, &self.digests_refused),
+            (&catalog::SPANS_EXPORTED, &self.spans_exported),
         ];
         for (definition, counter) in counters {
             definition.register(registry, counter.clone());
         }
+        create_series(&self.spans_dropped, DropReason::ALL.map(DropReason::label));
+        catalog::SPANS_DROPPED.register(registry, self.spans_dropped.clone());
         catalog::EXCHANGES_BY_AGE.register(registry, self.exchanges_by_age.clone());
         let gauges = [
             (&catalog::SINKS_OPEN, &self.sinks_open),

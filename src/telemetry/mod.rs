@@ -1,7 +1,8 @@
-//! Telemetry: logs and metrics, the daemon's interface to operators.
+//! Telemetry: logs, metrics and traces, the daemon's interface to operators.
 //!
-//! Does: initialize logging; define the metrics and the registry that encodes them. Does not:
-//! decide when something is recorded. Invariant: names of metrics are constants.
+//! Does: initialize logging; define the metrics and the registry that encodes them; make and export
+//! spans. Does not: decide when something is recorded. Invariant: names of metrics and spans are
+//! constants.
 
 pub mod catalog;
 pub mod credentials;
@@ -14,3 +15,4 @@ pub mod registry;
 pub mod series;
 #[cfg(test)]
 mod tests;
+pub mod traces;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use object_store::memory::InMemory;
 use stopover::app::Daemon;
 use stopover::config::{BaseDirectoryConfig, Config};
 use stopover::gc::one_shot::{GcOptions, GcOutcome, collect_once};
@@ -14,9 +15,12 @@ use stopover::id::ExchangeId;
 use stopover::runtime::Runtime;
 use stopover::storage::Storage;
 use stopover::store::keys::{self, Key};
-use stopover::store::{Store, open};
+use stopover::store::object::ObjectBackend;
+use stopover::store::object::redact::Redactor;
+use stopover::store::{Store, StoreLimits, open};
 
 use crate::semantics::{announce, exchange, sink, write};
+use crate::support::slow::{Delay, SlowStore};
 
 /// Foreign objects, some of which look very much like Stopover's.
 fn foreign(own: &ExchangeId) -> Vec<Key> {
@@ -164,4 +168,31 @@ async fn foreign_files_survive_closing_sweeps_and_gc() {
 #[tokio::test]
 async fn foreign_objects_of_an_object_store_survive_closing_sweeps_and_gc() {
     foreign_objects_survive("memory://foreign/some/prefix".into()).await;
+}
+
+/// Story: `gc` gave up after three times its watch. On a loaded machine, or in a bucket with lists
+/// that take longer than that, it reported everything as undetermined, with a wrong reason.
+#[tokio::test(start_paused = true)]
+async fn gc_decides_even_if_lists_take_longer_than_the_watch() {
+    let delay = Delay::OfLists(Duration::from_secs(4));
+    let memory = Arc::new(InMemory::new());
+    let inner = ObjectBackend::new(memory, "p".into(), Redactor::default(), false);
+    let inner: Arc<dyn Store> = Arc::new(inner);
+    let slow: Arc<dyn Store> = Arc::new(SlowStore { inner, delay });
+    let runtime = Runtime::seeded(6);
+    let base = ("a".parse().unwrap(), "slow://a".to_owned(), slow);
+    let storage = Storage::from_stores(vec![base], StoreLimits::REMOTE, &runtime);
+    assert!(storage.probe().await.iter().all(|base| base.healthy));
+    let orphan = exchange("q-orphan");
+    let id = "000000000000feed-00000000002a".parse().unwrap();
+    let content = vec![Bytes::from_static(b"late")];
+    storage.put_segment(&orphan, id, content).await.unwrap();
+    let options = GcOptions {
+        watch: Duration::from_secs(3),
+        announcement: Duration::from_secs(1),
+        dry_run: false,
+    };
+    let report = collect_once(&storage, &runtime, options, |_| {}).await;
+    let outcome = &report.unwrap().entries[&orphan].outcome;
+    assert!(matches!(outcome, GcOutcome::Orphaned), "{outcome:?}");
 }

@@ -501,10 +501,14 @@ async fn every_error_of_the_table_is_answered_as_documented() {
         }
     }
     // Provoked elsewhere: damaged segments (above), a panic (the unit tests of `observe`),
-    // `forbidden`, which needs tokens with scopes, a handle of another fleet (`identity`), and a
-    // query over its limit (`room`).
+    // `forbidden`, which needs tokens with scopes, a handle of another fleet (`identity`), a query
+    // over its limit (`room`), and a file that cannot be read again (`reload`).
     seen.extend(["data-lost", "data-corrupt", "internal", "forbidden"]);
-    seen.extend(["unknown-base-directory", "too-much-stored"]);
+    seen.extend([
+        "unknown-base-directory",
+        "too-much-stored",
+        "invalid-configuration",
+    ]);
     let all: BTreeSet<&str> = ProblemType::ALL
         .iter()
         .map(|problem_type| problem_type.as_str())

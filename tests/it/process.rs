@@ -197,51 +197,6 @@ async fn a_second_signal_ends_a_drain_at_once_and_the_exit_code_says_that_a_sink
     assert_eq!(daemon.wait().code(), Some(3), "a sink was cut off");
 }
 
-/// Story: an operator edited the file, sent SIGHUP, and nothing said that a restart was needed.
-#[tokio::test]
-async fn sighup_after_an_edit_that_needs_a_restart_says_so() {
-    use std::io::{BufRead as _, BufReader};
-    use std::process::Stdio;
-
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("stopover.toml");
-    let with = |lease| {
-        let base = folder.path().join("base");
-        format!(
-            "[lease]\nduration = {lease:?}\n[[base_directory]]\nuri = \"file://{}\"\n",
-            base.display()
-        )
-    };
-    std::fs::write(&file, with("1h")).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_stopover"));
-    command
-        .args(["serve", "--listen", "127.0.0.1:0", "--config"])
-        .arg(&file);
-    let mut daemon = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(daemon.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    std::fs::write(&file, with("2h")).unwrap();
-    let hangup = || {
-        Command::new("kill")
-            .args(["-s", "HUP", &daemon.id().to_string()])
-            .status()
-    };
-    assert!(hangup().unwrap().success());
-    let log = BufReader::new(daemon.stderr.take().unwrap());
-    let mut lines = log.lines().map_while(Result::ok);
-    let told = lines.find(|line| line.contains("restart the daemon to apply them"));
-    daemon.kill().unwrap();
-    daemon.wait().unwrap();
-    let told = told.expect("the log says so");
-    assert!(told.contains("lease.duration"), "{told}");
-}
-
 /// Runs `stopover check` over base directories; whether it found them usable, and its output. Fails
 /// if it does not end.
 fn check(bases: &[&str]) -> (bool, String) {

@@ -100,6 +100,22 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["config", "fair", "memory", "runtime", "telemetry"],
     ),
     (
+        "reload",
+        &[
+            "catalog",
+            "config",
+            "exchange",
+            "fair",
+            "http",
+            "ingest",
+            "memory",
+            "runtime",
+            "storage",
+            "store",
+            "telemetry",
+        ],
+    ),
+    (
         "api",
         &[
             "catalog",
@@ -113,6 +129,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ingest",
             "memory",
             "read",
+            "reload",
             "runtime",
             "segment",
             "storage",
@@ -133,6 +150,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ingest",
             "memory",
             "read",
+            "reload",
             "runtime",
             "storage",
             "telemetry",
@@ -188,6 +206,16 @@ const PLACES: &[(&str, &[&str], &str)] = &[
         "tokio_rustls::",
         &["src/http/", "src/cli/client_tls.rs"],
         "only http knows TLS: pass plain values",
+    ),
+    (
+        "opentelemetry",
+        &["src/telemetry/traces/"],
+        "make spans with telemetry::traces",
+    ),
+    (
+        "reqwest::",
+        &["src/telemetry/traces/"],
+        "only the clients of stores and the export of traces speak HTTP to others",
     ),
     (
         "std::env",

@@ -18,15 +18,15 @@ pub enum Access {
     Denied,
 }
 
-const EXCHANGE: &str = "/v1/exchanges/{exchange}";
-const SINK: &str = "/v1/exchanges/{exchange}/sinks/{task}/{attempt}";
-const SINK_PAGES: &str = "/v1/exchanges/{exchange}/sinks/{task}/{attempt}/pages";
-const SINK_FINISH: &str = "/v1/exchanges/{exchange}/sinks/{task}/{attempt}/finish";
-const SINK_ABORT: &str = "/v1/exchanges/{exchange}/sinks/{task}/{attempt}/abort";
-const CHOSEN: &str = "/v1/exchanges/{exchange}/chosen";
-const HANDLES: &str = "/v1/exchanges/{exchange}/handles";
+pub const EXCHANGE: &str = "/v1/exchanges/{exchange}";
+pub const SINK: &str = "/v1/exchanges/{exchange}/sinks/{task}/{attempt}";
+pub const SINK_PAGES: &str = "/v1/exchanges/{exchange}/sinks/{task}/{attempt}/pages";
+pub const SINK_FINISH: &str = "/v1/exchanges/{exchange}/sinks/{task}/{attempt}/finish";
+pub const SINK_ABORT: &str = "/v1/exchanges/{exchange}/sinks/{task}/{attempt}/abort";
+pub const CHOSEN: &str = "/v1/exchanges/{exchange}/chosen";
+pub const HANDLES: &str = "/v1/exchanges/{exchange}/handles";
 const METRICS: &str = "/metrics";
-const PARTITION: &str = "/v1/exchanges/{exchange}/partitions/{partition}";
+pub const PARTITION: &str = "/v1/exchanges/{exchange}/partitions/{partition}";
 
 const READ: Access = Access::AnyOf(Scopes::READ);
 const WRITE: Access = Access::AnyOf(Scopes::WRITE);
@@ -52,6 +52,7 @@ pub const TABLE: &[(&str, &str, Access)] = &[
     ("POST", HANDLES, COORDINATE),
     ("POST", "/v1/read", READ),
     ("GET", PARTITION, ADMIN),
+    ("POST", "/v1/admin/reload", ADMIN),
     ("GET", "/v1/daemon", ANY_TOKEN),
     ("GET", "/healthz", Access::Open),
     ("GET", "/readyz", Access::Open),

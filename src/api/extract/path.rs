@@ -12,7 +12,10 @@ use utoipa::IntoParams;
 
 use super::number::decimal;
 use crate::api::problem::Problem;
-use crate::id::{ExchangeId, MAX_ATTEMPT, MAX_PARTITIONS, MAX_TASKS, SinkId, TaskAttempt};
+use crate::id::{
+    ExchangeId, InvalidId, MAX_ATTEMPT, MAX_PARTITIONS, MAX_TASKS, SinkId, TaskAttempt,
+};
+use crate::telemetry::traces::SpanRef;
 
 /// `{exchange}`, unchecked.
 #[derive(Deserialize, IntoParams)]
@@ -66,12 +69,19 @@ async fn unchecked<T: DeserializeOwned + Send>(parts: &mut Parts) -> Result<T, P
         .map_err(|rejection: PathRejection| Problem::invalid(rejection.body_text()))
 }
 
+/// Checks the id, and names the exchange in the span of the request.
+fn exchange_id(text: &str) -> Result<ExchangeId, InvalidId> {
+    let exchange = text.parse()?;
+    SpanRef::current().set("stopover.exchange", &exchange);
+    Ok(exchange)
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for ExchangePath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
         let path: ExchangeParams = unchecked(parts).await?;
-        Ok(Self(path.exchange.parse()?))
+        Ok(Self(exchange_id(&path.exchange)?))
     }
 }
 
@@ -82,8 +92,11 @@ impl<S: Send + Sync> FromRequestParts<S> for SinkPath {
         let path: SinkParams = unchecked(parts).await?;
         let task = decimal("task", &path.task, MAX_TASKS - 1)?;
         let attempt = decimal("attempt", &path.attempt, MAX_ATTEMPT)?;
+        let span = SpanRef::current();
+        span.set_number("stopover.task", task.into());
+        span.set_number("stopover.attempt", attempt.into());
         Ok(Self(SinkId {
-            exchange: path.exchange.parse()?,
+            exchange: exchange_id(&path.exchange)?,
             task_attempt: TaskAttempt::new(task, attempt)?,
         }))
     }
@@ -94,9 +107,11 @@ impl<S: Send + Sync> FromRequestParts<S> for PartitionPath {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
         let path: PartitionParams = unchecked(parts).await?;
+        let partition = decimal("partition", &path.partition, MAX_PARTITIONS - 1)?;
+        SpanRef::current().set_number("stopover.partition", partition.into());
         Ok(Self {
-            exchange: path.exchange.parse()?,
-            partition: decimal("partition", &path.partition, MAX_PARTITIONS - 1)?,
+            exchange: exchange_id(&path.exchange)?,
+            partition,
         })
     }
 }

@@ -41,7 +41,7 @@ fn service(token_file: Option<&Path>) -> (Router, HttpMetrics) {
     let state = ObserveState {
         requests: requests.clone(),
         runtime: Runtime::seeded(1),
-        keep_alive: Duration::from_secs(24),
+        limits: Live::new(LimitsConfig::default()),
     };
     let router = Router::new()
         .route("/v1/exchanges/{exchange}", get(async || "pages"))

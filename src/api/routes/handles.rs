@@ -15,6 +15,7 @@ use crate::api::state::{ApiDeps, SharedState};
 use crate::api::stream_body::{OnFailure, StreamBody};
 use crate::catalog::{MemoryPlan, PlannedHandle, handle};
 use crate::id::{ExchangeId, TaskAttempt};
+use crate::telemetry::traces::SpanRef;
 
 /// Bytes of lines in one body frame, at least.
 const FRAME_SIZE: usize = 64 << 10;
@@ -96,6 +97,7 @@ pub(crate) async fn plan(
         let frames = unknown_line(planned.unknown).chain(BodyFrames::new(planned.handles));
         return Ok(streamed(&state, frames, (planned.memory, body_memory)));
     }
+    SpanRef::current().set_number("stopover.attempts", chosen.len() as u64);
     let ordered = state.parts.exchanges.lookup(&exchange).await?.ordered;
     let commits = &state.parts.commits;
     let planned = commits.plan_handles(&exchange, ordered, &chosen, wanted.target_size);

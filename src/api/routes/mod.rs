@@ -11,4 +11,5 @@ pub(super) mod health;
 pub(super) mod metrics;
 pub(super) mod partitions;
 pub(super) mod read;
+pub(super) mod reload;
 pub(super) mod sinks;

@@ -11,6 +11,7 @@ use crate::api::page_framing::READ_MEDIA_TYPE;
 use crate::api::problem::{Problem, ProblemResponse};
 use crate::api::state::SharedState;
 use crate::api::stream_body::{OnFailure, StreamBody};
+use crate::telemetry::traces::SpanRef;
 
 /// Query of a read by handle.
 #[derive(Debug, IntoParams)]
@@ -54,6 +55,9 @@ pub(crate) async fn read_handle(
     drop(handle);
     // The ranges of the handle live as long as the stream, and so does their reservation.
     reservation.shrink_to(request.memory_size());
+    let span = SpanRef::current();
+    span.set("stopover.exchange", request.exchange());
+    span.set_number("stopover.partition", request.partition().into());
     let permit = state.read_slot(request.exchange()).await;
     let stream = reader.read(request);
     let body = StreamBody::new(

@@ -21,6 +21,7 @@ use crate::api::state::SharedState;
 use crate::id::MAX_PARTITIONS;
 use crate::ingest::{Aborted, ClientTotals};
 use crate::segment::frame::{BatchVerifier, FRAME_HEADER_LEN, write_frame_header};
+use crate::telemetry::traces::SpanRef;
 
 /// Query of a page request.
 #[derive(Debug, IntoParams)]
@@ -231,6 +232,9 @@ pub(crate) async fn add_pages(
         write_frame_header(&mut buffer, partition);
     }
     let appended = admission.append(check, Bytes::from(buffer))?;
+    let span = SpanRef::current();
+    span.set_number("stopover.batch", appended.batch.into());
+    span.set_number("stopover.bytes", length);
     Ok(Json(BatchAccepted {
         batch: appended.batch,
         next: appended.next,

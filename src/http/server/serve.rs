@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::ClientAddress;
 use super::socket::GuardedIo;
 use super::tracked::TrackedService;
+use crate::config::{LimitsConfig, Live};
 use crate::http::connection::{Activity, Connection};
 use crate::http::credentials::{Credentials, Peer};
 use crate::http::limits::{
@@ -37,6 +38,8 @@ const CLOSE_GRACE: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(super) struct Service {
     pub limits: ServerLimits,
+    /// In place of the timeouts of `limits`, if they may change.
+    pub live: Option<Live<LimitsConfig>>,
     pub stall_policy: StallPolicy,
     pub credentials: Credentials,
     pub runtime: Runtime,
@@ -89,6 +92,16 @@ impl Service {
         self.speak(stream, &place, address, Some(peer)).await;
     }
 
+    fn header_timeout(&self) -> Duration {
+        let live = self.live.as_ref();
+        live.map_or(self.limits.header_timeout, |live| live.get().header_timeout)
+    }
+
+    fn body_timeout(&self) -> Duration {
+        let live = self.live.as_ref();
+        live.map_or(self.limits.body_timeout, |live| live.get().body_timeout)
+    }
+
     /// The outcome of `work`; `None` if it exceeds `header_timeout`, the server stops, or the
     /// connection is evicted.
     async fn in_time<T>(
@@ -101,7 +114,7 @@ impl Service {
             outcome = work => Some(outcome),
             () = self.stop.cancelled() => None,
             () = connection.evicted() => None,
-            () = self.runtime.clock.sleep(self.limits.header_timeout) => None,
+            () = self.runtime.clock.sleep(self.header_timeout()) => None,
         }
     }
 
@@ -201,9 +214,9 @@ impl Service {
             _ => Err(end),
         };
         match connection.activity(clock.now()) {
-            Activity::Idle(time) => left(time, self.limits.header_timeout, End::Idle),
+            Activity::Idle(time) => left(time, self.header_timeout(), End::Idle),
             Activity::Busy => Ok(INSPECTION_INTERVAL),
-            Activity::BodyStalled(time) => left(time, self.limits.body_timeout, End::Stalled)
+            Activity::BodyStalled(time) => left(time, self.body_timeout(), End::Stalled)
                 .map(|left| left.min(INSPECTION_INTERVAL)),
             Activity::ResponseStalled(time) => {
                 let wait = self.stall_policy.recheck_after(time);

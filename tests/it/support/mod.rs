@@ -4,6 +4,7 @@
 //! Invariant: [`TestServer::shut_down`] returns once all tasks of the daemon have ended; a
 //! [`BaseFolder`] is deleted when it is dropped.
 
+pub mod collector;
 pub mod frames;
 pub mod key_ranges;
 pub mod process;

@@ -1,5 +1,5 @@
-//! A store whose puts and reads take as long as the test decides: a fixed delay, or until the test
-//! grants a permit.
+//! A store whose puts and reads, or lists, take as long as the test decides: a fixed delay, or
+//! until the test grants a permit.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::key_ranges::{KeyRanges, Kind};
 
-/// What each put and each ranged read waits for.
+/// What each put and each ranged read waits for, or each list.
 #[derive(Debug)]
 pub enum Delay {
     Fixed(Duration),
@@ -25,6 +25,8 @@ pub enum Delay {
     OfRanges(Duration, Arc<KeyRanges>),
     /// Nothing; but the first one panics once it is told to.
     Panics(Arc<AtomicBool>),
+    /// Puts and reads for nothing, but lists for the duration.
+    OfLists(Duration),
 }
 
 impl Delay {
@@ -37,8 +39,15 @@ impl Delay {
                 return ranges.request(key.as_str(), kind);
             }
             Self::Panics(next) => assert!(!next.swap(false, Ordering::SeqCst), "told to panic"),
+            Self::OfLists(_) => {}
         }
         Ok(())
+    }
+
+    async fn wait_for_list(&self) {
+        if let Self::OfLists(duration) = self {
+            tokio::time::sleep(*duration).await;
+        }
     }
 }
 
@@ -78,10 +87,12 @@ impl Store for SlowStore {
     }
 
     async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>, StoreError> {
+        self.delay.wait_for_list().await;
         self.inner.list(folder).await
     }
 
     async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>, StoreError> {
+        self.delay.wait_for_list().await;
         self.inner.list_folders(folder).await
     }
 

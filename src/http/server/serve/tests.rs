@@ -52,6 +52,7 @@ fn service(http2: bool, runtime: Runtime) -> Service {
             stop_grace: STOP,
             http2,
         },
+        live: None,
         stall_policy: StallPolicy::new(STALL, clock.clone(), Contention::none()),
         credentials: Credentials::open(&ServerConfig::default(), &clock).unwrap(),
         runtime,

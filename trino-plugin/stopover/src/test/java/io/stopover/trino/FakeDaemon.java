@@ -326,6 +326,15 @@ public final class FakeDaemon
         };
     }
 
+    /** Something in between answers that all is well, and executes nothing. */
+    public static Fault answeredByAStranger()
+    {
+        return (daemon, request, body) -> {
+            request.getResponseHeaders().remove("Stopover-Run");
+            daemon.send(request, new Response(200, "<html>not a daemon</html>".getBytes(UTF_8)));
+        };
+    }
+
     static Fault replaceResponse(byte[] other)
     {
         return (daemon, request, body) -> daemon.send(request, new Response(200, other));

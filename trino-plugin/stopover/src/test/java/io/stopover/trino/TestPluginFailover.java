@@ -28,6 +28,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.stream.IntStream;
 
+import static io.stopover.trino.FakeDaemon.answeredByAStranger;
 import static io.stopover.trino.FakeDaemon.hang;
 import static io.stopover.trino.FakeDaemon.hangAfterExecution;
 import static io.stopover.trino.FakeDaemon.problem;
@@ -98,6 +99,20 @@ class TestPluginFailover
         write(manager, exchange, 0, 0, pages(3));
         assertThat(first.requests("batch=1")).hasSize(2);
         assertThat(readPages()).hasSize(3);
+    }
+
+    /** The files of the exchange stayed until its lease expired. */
+    @Test
+    void testRemovalThatSomethingElseAnswersIsRepeated()
+            throws Exception
+    {
+        write(manager, exchange, 0, 0, pages(1));
+        first.onNext("DELETE", answeredByAStranger());
+        exchange.close();
+        while (store.closed.isEmpty()) {
+            Thread.sleep(10);
+        }
+        assertThat(store.exchanges).isEmpty();
     }
 
     @Test

@@ -229,7 +229,7 @@ class TestRandomFaults
                 case 2 -> FakeDaemon.silence(2 * TIMEOUT_MILLIS, shared.nextBoolean());
                 case 3 -> FakeDaemon.loseResponse();
                 case 4 -> FakeDaemon.truncateAt(shared.nextDouble());
-                case 5 -> FakeDaemon.replaceResponse("<html>not a daemon</html>".getBytes());
+                case 5 -> FakeDaemon.answeredByAStranger();
                 case 6 -> (daemon, request, body) -> {
                     request.sendResponseHeaders(502, 0);
                     request.close();

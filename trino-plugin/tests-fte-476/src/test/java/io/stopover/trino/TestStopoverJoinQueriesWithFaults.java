@@ -110,7 +110,7 @@ class TestStopoverJoinQueriesWithFaults
             throws InterruptedException
     {
         for (FaultyProxy proxy : proxies) {
-            System.out.printf("faults at %s: %s%n", proxy.uri(), proxy.played());
+            System.out.println("faults at " + proxy.uri() + ": " + proxy.played());
             proxy.heal();
         }
         assertThat(proxies[0].played()).as("every fault was played")

@@ -266,6 +266,10 @@ public final class HttpTransport
                     : entity.getContent().readNBytes(MAX_PROBLEM_SIZE);
             throw new ProblemException(info, Problem.parse(response.getCode(), body));
         }
+        if (!response.containsHeader(RUN_HEADER)) {
+            // a proxy or another server, which has executed nothing
+            throw new ProblemException(info, Problem.ofStranger(response.getCode(), true));
+        }
         try {
             return reader.read(response);
         }

@@ -44,7 +44,12 @@ public record Problem(String slug, int status, String title, String detail, bool
         catch (MalformedJsonException e) {
             // not from a daemon, for example the error page of a proxy
         }
-        boolean retryable = status == 408 || status == 429 || status >= 500;
+        return ofStranger(status, status == 408 || status == 429 || status >= 500);
+    }
+
+    /** A response of something in between. */
+    static Problem ofStranger(int status, boolean retryable)
+    {
         return new Problem(
                 UNKNOWN,
                 status,

@@ -65,6 +65,8 @@ class TestHttpTransport
     private static final Duration CONNECT_TIMEOUT = new Duration(500, MILLISECONDS);
     /** Far more than the limits of these tests, and far less than the system's defaults. */
     private static final long BOUND_NANOS = SECONDS.toNanos(5);
+    /** How a daemon begins a response. */
+    private static final String OK = "HTTP/1.1 200 OK\r\nStopover-Run: run\r\n";
     private static final Limits SHORT = new Limits(
             new Duration(500, MILLISECONDS),
             Optional.of(new Duration(500, MILLISECONDS)),
@@ -367,7 +369,7 @@ class TestHttpTransport
         int port = serve(socket -> {
             socket.getInputStream().read(new byte[4096]);
             OutputStream out = socket.getOutputStream();
-            out.write("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n".getBytes(UTF_8));
+            out.write((OK + "Content-Length: 100000\r\n\r\n").getBytes(UTF_8));
             while (true) {
                 out.write('x');
                 out.flush();
@@ -406,7 +408,7 @@ class TestHttpTransport
         int truncated = serve(socket -> {
             socket.getInputStream().read(new byte[4096]);
             socket.getOutputStream().write(
-                    "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf".getBytes(UTF_8));
+                    (OK + "Content-Length: 100\r\n\r\nhalf").getBytes(UTF_8));
             socket.close();
         });
         assertThat(kindOf(transport(), http(truncated), LONG)).isEqualTo(FailureKind.DISCONNECTED);
@@ -424,6 +426,28 @@ class TestHttpTransport
         assertThat(kindOf(transport(), http(noise), LONG)).isEqualTo(FailureKind.DISCONNECTED);
     }
 
+    /** A proxy that answered 200 to the removal of an exchange left its files for a lease. */
+    @Test
+    void testSuccessThatNoDaemonReportsIsADisconnect()
+            throws Exception
+    {
+        int port = serve(socket -> {
+            socket.getInputStream().read(new byte[4096]);
+            socket.getOutputStream().write(
+                    "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}".getBytes(UTF_8));
+            socket.close();
+        });
+        assertThatThrownBy(() -> transport().execute(
+                http(port),
+                () -> new HttpGet(http(port).url("/v1/daemon")),
+                LONG,
+                new Cancellation(),
+                _ -> null))
+                .hasMessageContaining("does not come from a Stopover daemon")
+                .isInstanceOfSatisfying(ProblemException.class, e ->
+                        assertThat(FailureKind.of(e)).isEqualTo(FailureKind.DISCONNECTED));
+    }
+
     /** The HTTP client closes its pool at the first Error: every later request would fail. */
     @Test
     void testErrorInARequestDoesNotBreakTheOthers()
@@ -432,6 +456,7 @@ class TestHttpTransport
         HttpServer server = HttpServer.create(
                 new InetSocketAddress(InetAddress.getLoopbackAddress(), 0), 0);
         server.createContext("/", exchange -> {
+            exchange.getResponseHeaders().set("Stopover-Run", "run");
             exchange.sendResponseHeaders(204, -1);
             exchange.close();
         });
@@ -510,7 +535,8 @@ class TestHttpTransport
         assertThat(failure)
                 .hasMessageMatching("GET http://127.0.0.1:%s/v1/exchanges/exchange failed: "
                         .formatted(port)
-                        + "no response in time: waited 500.00ms "
+                        // the limit of the request and that of its socket end at once
+                        + "no response in time: (waited 500.00ms|Read timed out) "
                         + "\\(request [0-9a-f]{16} from node .+\\); check the daemon's log and "
                         + "http://127.0.0.1:%s/readyz, or raise stopover.request-timeout"
                         .formatted(port))

@@ -1,0 +1,143 @@
+//! What has changed in the configuration of a running daemon.
+//!
+//! Does: load the configuration again and compare it with the one that is in effect, key by key.
+//! Does not: apply anything (`crate::reload`). Invariant: no value of an option of a base directory
+//! is in the outcome, since any of them may be a secret.
+
+use std::collections::BTreeSet;
+
+use super::keys::{KEYS, Reload};
+use super::load::Loaded;
+use super::options::is_credential;
+use super::raw::Raw;
+use super::{BaseDirectoryConfig, Config};
+
+/// What stands for a value that is not shown.
+const HIDDEN: &str = "(hidden)";
+
+/// One setting that was edited.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// `section.key`, or `base_directory.N.option`.
+    pub key: String,
+    /// The value in effect.
+    pub from: String,
+    /// The value that is configured now.
+    pub to: String,
+}
+
+/// All that was edited.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// What a running daemon takes over.
+    pub live: Vec<Change>,
+    /// What takes effect at its next start.
+    pub restart: Vec<Change>,
+    /// Positions of the base directories whose credentials are among `live`.
+    pub credentials: Vec<usize>,
+}
+
+impl Changes {
+    /// Compares what is in effect with what is configured now.
+    pub fn between(in_effect: &Loaded, now: &Loaded) -> Self {
+        let mut changes = Self::default();
+        for (key, (before, after)) in KEYS.iter().zip(in_effect.written().zip(now.written())) {
+            if before == after {
+                continue;
+            }
+            let change = Change {
+                key: key.name.to_owned(),
+                from: before.to_owned(),
+                to: after.to_owned(),
+            };
+            match key.reload {
+                Reload::Live => changes.live.push(change),
+                Reload::Restart => changes.restart.push(change),
+            }
+        }
+        let (before, after) = (&in_effect.config, &now.config);
+        changes.compare_hidden(before, after);
+        changes.compare_bases(&before.base_directories, &after.base_directories);
+        changes
+    }
+
+    /// What is in effect once the live part was taken over.
+    pub fn taken_over(&self, in_effect: &Loaded, now: &Loaded) -> Loaded {
+        let mut after = in_effect.clone();
+        take_over(&now.config, self, &mut after.config);
+        for change in &self.live {
+            after.set_written(&change.key, &change.to);
+        }
+        after
+    }
+
+    /// Headers whose values are not shown, and so were not compared.
+    fn compare_hidden(&mut self, before: &Config, after: &Config) {
+        const KEY: &str = "tracing.headers";
+        let known = self.restart.iter().any(|change| change.key == KEY);
+        if !known && before.tracing.headers != after.tracing.headers {
+            self.restart.push(Change {
+                key: KEY.to_owned(),
+                from: HIDDEN.to_owned(),
+                to: HIDDEN.to_owned(),
+            });
+        }
+    }
+
+    fn compare_bases(&mut self, before: &[BaseDirectoryConfig], after: &[BaseDirectoryConfig]) {
+        let same_places = before.len() == after.len()
+            && before
+                .iter()
+                .zip(after)
+                .all(|(a, b)| (&a.uri, &a.name) == (&b.uri, &b.name));
+        if !same_places {
+            let shown = |bases: &[BaseDirectoryConfig]| {
+                let uris = bases.iter().map(|base| base.uri.as_str());
+                uris.collect::<Vec<_>>().join(",")
+            };
+            self.restart.push(Change {
+                key: "base_directory".to_owned(),
+                from: shown(before),
+                to: shown(after),
+            });
+            return;
+        }
+        for (index, (before, after)) in before.iter().zip(after).enumerate() {
+            let names: BTreeSet<_> = before.options.keys().chain(after.options.keys()).collect();
+            let changed = |name: &&&String| before.options.get(**name) != after.options.get(**name);
+            let changed: Vec<_> = names.iter().filter(changed).collect();
+            // All or nothing of one base directory: credentials belong to what they are for.
+            let live = changed.iter().all(|name| is_credential(name));
+            for name in &changed {
+                let word = |config: &BaseDirectoryConfig| match config.options.get(**name) {
+                    Some(_) => HIDDEN.to_owned(),
+                    None => "(none)".to_owned(),
+                };
+                let change = Change {
+                    key: format!("base_directory.{index}.{name}"),
+                    from: word(before),
+                    to: word(after),
+                };
+                match live {
+                    true => self.live.push(change),
+                    false => self.restart.push(change),
+                }
+            }
+            if live && !changed.is_empty() {
+                self.credentials.push(index);
+            }
+        }
+    }
+}
+
+/// Copies the settings that a running daemon takes over.
+fn take_over(from: &Config, changes: &Changes, into: &mut Config) {
+    for key in KEYS.iter().filter(|key| key.reload == Reload::Live) {
+        let shown = Raw::Text((key.show)(from).into());
+        (key.set)(into, &shown).expect("what a setting shows is read back");
+    }
+    for index in &changes.credentials {
+        let options = &from.base_directories[*index].options;
+        into.base_directories[*index].options.clone_from(options);
+    }
+}

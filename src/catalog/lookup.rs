@@ -381,10 +381,10 @@ impl Catalog {
         }
     }
 
-    /// Plans named attempts from what the set lists, and if one is missing there, from what all base
-    /// directories list; once more if a segment is missing. Base directories are not listed at the
-    /// same instant: the list of one may have a commit record, while the earlier list of another
-    /// lacks a segment that was stored just before it.
+    /// Plans named attempts from what the set lists, and if one is missing there, from what all
+    /// base directories list; once more if a segment is missing. Base directories are not listed at
+    /// the same instant: the list of one may have a commit record, while the earlier list of
+    /// another lacks a segment that was stored just before it.
     async fn planned<T>(
         &self,
         exchange: &ExchangeId,

@@ -161,14 +161,22 @@ impl Exchanges {
             announced = self.try_create(exchange, spec).await?;
         }
         if announced.is_none() {
-            let new = match mode {
-                Announce::Renew => None,
+            // A renewal needs no new set, which there may not be while all base directories drain.
+            let (new, refused) = match mode {
+                Announce::Renew => (None, None),
                 Announce::New | Announce::Confirm | Announce::CreateOrRenew => {
-                    Some(self.describe(exchange, spec).await?)
+                    match self.describe(exchange, spec).await {
+                        Ok(new) => (Some(new), None),
+                        Err(error) => (None, Some(error)),
+                    }
                 }
             };
             let (known, markers) = (status.is_some(), storage.observe_markers(exchange).await);
-            let checked = self.check_announce(exchange, spec, new.as_ref(), known, &markers)?;
+            let checked = self.check_announce(exchange, spec, new.as_ref(), known, &markers);
+            let checked = match (checked, refused) {
+                (Err(ExchangeError::NotFound { .. }), Some(error)) => return Err(error),
+                (checked, _) => checked?,
+            };
             if !storage
                 .put_marker(exchange, &checked.content, &markers)
                 .await?

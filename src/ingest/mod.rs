@@ -28,6 +28,7 @@ mod service;
 mod sink;
 mod stored;
 mod types;
+mod upload_outcome;
 mod uploader;
 
 pub use self::admission::{Admission, ReservedAdmission};

@@ -10,20 +10,18 @@ use tokio::sync::watch;
 
 use super::error::{IngestError, SinkFailure};
 use super::types::{Appended, ClientTotals};
+use super::upload_outcome::UploadOutcome;
 use crate::catalog::Totals;
 use crate::crc::Checksum;
-use crate::id::{BaseName, SinkId};
+use crate::id::SinkId;
 use crate::segment::frame::VerifiedBatch;
 use crate::telemetry::traces::{Span, SpanRef};
-
-/// The outcome of a segment's upload: its base directory, or why it failed; `None` until then.
-pub(super) type UploadOutcome = Option<Result<BaseName, Arc<SinkFailure>>>;
 
 /// A sealed segment that holds blocks of a sink, whose commit record is in a later one.
 #[derive(Debug, Clone)]
 pub(super) struct PriorSegment {
     pub sequence: u64,
-    pub outcome: watch::Receiver<UploadOutcome>,
+    pub outcome: UploadOutcome,
 }
 
 #[derive(Debug, Clone)]

@@ -8,30 +8,11 @@
 //! The set says who must answer, not who may hold: markers are in members only, and segments may be
 //! anywhere.
 
-use std::num::NonZeroUsize;
-use std::sync::Arc;
-
-use lru::LruCache;
-use parking_lot::Mutex;
-
 use super::error::{Result, StorageError, StorageFailure};
 use super::facade::Storage;
 use super::membership::MemberState;
 use crate::id::{BaseId, ExchangeId};
 use crate::store::keys::{self, Key};
-
-/// Exchanges whose sets are remembered. For any other, all base directories must answer.
-const CAPACITY: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
-
-/// The sets of exchanges.
-#[derive(Debug)]
-pub(super) struct KnownSets(Mutex<LruCache<ExchangeId, Arc<[BaseId]>>>);
-
-impl Default for KnownSets {
-    fn default() -> Self {
-        Self(Mutex::new(LruCache::new(CAPACITY)))
-    }
-}
 
 /// The base directories of a daemon, divided by the set of an exchange. Indexes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,24 +81,13 @@ impl Storage {
     /// Remembers which base directories must answer for an exchange. Of several announcements of
     /// one exchange, the members of all must.
     pub fn remember_set(&self, exchange: &ExchangeId, set: &[BaseId]) {
-        let mut sets = self.inner.sets.0.lock();
-        let known = sets.get_or_insert(exchange.clone(), || set.into());
-        let new: Vec<BaseId> = set
-            .iter()
-            .filter(|id| !known.contains(id))
-            .copied()
-            .collect();
-        if !new.is_empty() {
-            let all = [&known[..], &new].concat();
-            sets.put(exchange.clone(), all.into());
-        }
+        self.inner.sets.add(exchange, set);
     }
 
     /// The base directories by what they are for an exchange.
     pub(super) fn set_of(&self, exchange: &ExchangeId) -> BaseSet {
         let preferred = self.preferred(exchange).into_iter();
-        let set = self.inner.sets.0.lock().get(exchange).cloned();
-        let Some(set) = set else {
+        let Some(set) = self.inner.sets.get(exchange) else {
             return BaseSet {
                 members: preferred.collect(),
                 others: Vec::new(),

@@ -31,8 +31,9 @@ pub struct Inventory {
 
 impl Storage {
     /// Removes all objects of an exchange from the base directories that must answer for it, and
-    /// from the others as far as they answer, markers first; returns how many segments it removed. For each base directory these are the requests: one DELETE of the
-    /// marker, then, for every 1,000 segments, one LIST and one DELETE.
+    /// from the others as far as they answer, markers first; returns how many segments it removed.
+    /// For each base directory these are the requests: one DELETE of the marker, then, for every
+    /// 1,000 segments, one LIST and one DELETE.
     ///
     /// If any of them may still have a marker, no segment is removed anywhere: a reader would see
     /// the exchange open but empty. What a base directory outside the set does not remove now, a

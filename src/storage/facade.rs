@@ -13,11 +13,11 @@ use tokio::sync::Notify;
 
 use super::attachment::{Attachment, Identification, InitOptions};
 use super::base::{BaseDirectory, BaseStatus};
-use super::base_set::KnownSets;
 use super::error::Result;
 use super::fleet::Fleet;
 use super::foreign::ForeignFolders;
 use super::identity::Identity;
+use super::known_sets::KnownSets;
 use super::membership::{MemberState, Membership};
 use super::roster::Roster;
 use crate::config::{BaseDirectoryConfig, Scheme};

@@ -20,6 +20,7 @@ use super::base::BaseDirectory;
 use super::base_set::BaseSet;
 use super::error::{Result, StorageError};
 use super::facade::Storage;
+use super::failover::Targets;
 use super::listing::ListedExchange;
 use super::placement;
 use super::stored_marker;
@@ -375,7 +376,9 @@ impl Storage {
             }
             .boxed()
         };
-        let (_, put) = self.put_anywhere(key.as_str(), order, put).await?;
+        let (_, put) = self
+            .put_anywhere(key.as_str(), self.targets(&indexes), order, put)
+            .await?;
         Ok(put)
     }
 
@@ -437,8 +440,19 @@ impl Storage {
             let expected = expected.map_or(Precondition::Absent, |(_, expected)| expected.clone());
             async move { base.store.put_if(&key, written, &expected).await }.boxed()
         };
-        let (base, put) = self.put_anywhere(key.as_str(), order, put).await?;
+        let (base, put) = self
+            .put_anywhere(key.as_str(), self.targets(&indexes), order, put)
+            .await?;
         Ok(put.then_some(base))
+    }
+
+    /// Where a marker may be put, if it may be put into these base directories only.
+    fn targets(&self, indexes: &[usize]) -> Targets {
+        let mut bases = indexes.iter().map(|index| &self.inner.bases[*index]);
+        match bases.any(|base| base.is_active()) {
+            true => Targets::Active,
+            false => Targets::ActiveOrDraining,
+        }
     }
 
     /// Indexes of the base directories in the order in which an exchange prefers them.

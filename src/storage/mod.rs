@@ -21,6 +21,7 @@ mod fleet;
 mod foreign;
 mod health;
 pub mod identity;
+mod known_sets;
 mod listing;
 mod markers;
 mod membership;

@@ -15,6 +15,7 @@ use futures::future::{join, join_all};
 use super::base::BaseDirectory;
 use super::error::{Result, StorageError, StorageFailure};
 use super::facade::Storage;
+use super::failover::Targets;
 use super::placement;
 use crate::id::{ExchangeId, SegmentAddress, SegmentId};
 use crate::store::keys::{self, Key, OwnObject};
@@ -91,7 +92,9 @@ impl Storage {
             }
             .boxed()
         };
-        let (base, ()) = self.put_anywhere(key.as_str(), order, put).await?;
+        let (base, ()) = self
+            .put_anywhere(key.as_str(), Targets::Active, order, put)
+            .await?;
         Ok(SegmentAddress {
             exchange: exchange.clone(),
             base,

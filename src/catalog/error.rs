@@ -83,6 +83,15 @@ impl From<FooterError> for CatalogError {
 }
 
 impl CatalogError {
+    /// Whether something was not found that another base directory may hold.
+    pub(crate) fn is_missing(&self) -> bool {
+        self.is_loss()
+            || matches!(
+                self,
+                Self::NotCommitted { .. } | Self::NothingCommitted { .. } | Self::TaskCount { .. }
+            )
+    }
+
     /// Whether a stored segment is missing.
     pub(crate) fn is_loss(&self) -> bool {
         matches!(self, Self::Lost { .. } | Self::Vanished { .. })

@@ -29,11 +29,11 @@ impl Look {
     /// Caches the footers that memory is free for.
     ///
     /// # Errors
-    /// As [`Catalog::find_commit`]. A plan that needs the same will say so again.
+    /// A footer cannot be read. A plan that needs the same will say so again.
     pub async fn run(self) -> Result<(), CatalogError> {
         let Self { catalog, exchange } = &self;
-        let listed = catalog.storage.list_segments(exchange).await?;
-        catalog.loader.prefetch(exchange, &listed).await
+        let listed = catalog.storage.list_segments_in_set(exchange).await;
+        catalog.loader.prefetch(exchange, &listed.segments).await
     }
 }
 

@@ -17,7 +17,7 @@ use crate::cache::hot::HotSegments;
 use crate::id::{ExchangeId, SegmentAddress, SegmentId, TaskAttempt};
 use crate::memory::{MemoryPool, Reservation};
 use crate::segment::footer::Totals;
-use crate::storage::{ListedSegment, Storage};
+use crate::storage::{ListedSegment, PartialList, Storage, StorageError};
 use crate::telemetry::metrics::Metrics;
 
 /// An encoded source handle and what it covers.
@@ -76,13 +76,37 @@ pub struct ExchangeSummary {
     pub segments: Vec<SegmentSummary>,
 }
 
-/// Which attempts a plan is for.
-#[derive(Debug, Clone, Copy)]
-enum Attempts {
-    /// Those that the caller names: it notices if one is missing.
-    Chosen,
-    /// Those that are found.
-    Found,
+/// Whom a plan asks for segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// The working members of the exchange's set: what names its attempts is complete if they are
+    /// all found, whatever else there is.
+    Set,
+    /// All base directories.
+    Anywhere,
+}
+
+/// What was planned from the segments that some base directories list.
+struct Planned<T> {
+    result: Result<(T, Reservation), CatalogError>,
+    /// Why a base directory did not answer, rather one of the set.
+    failure: Option<StorageError>,
+    /// Whether all base directories that may hold segments have answered.
+    complete: bool,
+}
+
+impl<T> Planned<T> {
+    fn is_err_and(&self, is: impl FnOnce(&CatalogError) -> bool) -> bool {
+        self.result.as_ref().is_err_and(is)
+    }
+
+    /// What is missing while a base directory does not answer is the failure of that.
+    fn into_result(self) -> Result<(T, Reservation), CatalogError> {
+        match (self.result, self.failure) {
+            (Err(error), Some(failure)) if error.is_missing() => Err(failure.into()),
+            (result, _) => result,
+        }
+    }
 }
 
 /// Narrows the read of a partition.
@@ -201,6 +225,9 @@ impl Catalog {
     /// listed or that this daemon has in memory has vanished.
     pub async fn summary(&self, exchange: &ExchangeId) -> Result<ExchangeSummary, CatalogError> {
         let (listed, known) = self.load_all(exchange).await?;
+        if let Some(failure) = listed.failure.or(listed.failure_elsewhere) {
+            return Err(failure.into());
+        }
         let committed = plan::committed(&known.segments)
             .into_iter()
             .map(|(attempt, (segment, record))| CommittedAttempt {
@@ -214,7 +241,8 @@ impl Catalog {
             .iter()
             .map(|found| (found.address.segment, found.footer.sealed_millis))
             .collect();
-        let segments = listed.into_iter().map(|listed| SegmentSummary {
+        let segments = listed.segments.into_iter();
+        let segments = segments.map(|listed| SegmentSummary {
             // All that were listed are known, or this would have failed.
             sealed_millis: sealed.get(&listed.address.segment).copied().unwrap_or(0),
             address: listed.address,
@@ -230,16 +258,33 @@ impl Catalog {
     /// The totals of an attempt if it is committed.
     ///
     /// # Errors
-    /// If a base directory or a footer cannot be read.
+    /// If a base directory or a footer cannot be read, and the others do not show it.
     pub async fn find_commit(
         &self,
         exchange: &ExchangeId,
         attempt: TaskAttempt,
     ) -> Result<Option<Totals>, CatalogError> {
-        let known = self.load(exchange).await?;
-        Ok(plan::committed(&known.segments)
-            .get(&attempt)
-            .map(|(_, record)| record.totals))
+        let listed = self.storage.list_segments_in_set(exchange).await;
+        let found = self.find_in(exchange, attempt, &listed.segments).await?;
+        if found.is_some() || (listed.complete && !self.storage.has_others(exchange)) {
+            return Ok(found);
+        }
+        let listed = self.storage.list_segments_anywhere(exchange).await;
+        match self.find_in(exchange, attempt, &listed.segments).await? {
+            Some(found) => Ok(Some(found)),
+            None => listed.failure.map_or(Ok(None), |error| Err(error.into())),
+        }
+    }
+
+    async fn find_in(
+        &self,
+        exchange: &ExchangeId,
+        attempt: TaskAttempt,
+        listed: &[ListedSegment],
+    ) -> Result<Option<Totals>, CatalogError> {
+        let loaded = self.loader.load(exchange, listed).await?;
+        let committed = plan::committed(&loaded.segments);
+        Ok(committed.get(&attempt).map(|(_, record)| record.totals))
     }
 
     /// Plans the source handles for the chosen attempts, by partition; an ordered exchange gets one
@@ -267,7 +312,7 @@ impl Catalog {
         let plan = |known| plan::plan(exchange, known, chosen, target);
         let (plan, memory) = match self.plan_known(exchange, chosen, target).await {
             Some(planned) => planned,
-            None => self.planned(exchange, Attempts::Chosen, plan).await?,
+            None => self.planned(exchange, plan).await?,
         };
         self.footers.end_round(exchange);
         Ok((self.sealed(plan), memory))
@@ -311,45 +356,79 @@ impl Catalog {
             let chosen: Vec<TaskAttempt> = newest.into_values().collect();
             plan::plan_partition(exchange, &known, &chosen, partition)
         };
-        let (handle, _) = self.planned(exchange, Attempts::Found, plan).await?;
-        Ok(handle)
+        let counted = selection.tasks.is_some();
+        let mut planned = self.plan_found(exchange, counted, &plan).await;
+        if planned.as_ref().is_err_and(CatalogError::is_loss) {
+            planned = self.plan_found(exchange, counted, &plan).await;
+        }
+        Ok(self.checked(planned)?.0)
     }
 
-    /// Plans from a list of segments, and once more from a new list if one is missing. Base
-    /// directories are not listed at the same instant: the list of one may have a commit record,
-    /// while the earlier list of another lacks a segment that was stored just before it.
+    /// Plans attempts that the caller does not name. All base directories must answer, unless the
+    /// number of tasks is `counted`: then what is missing is noticed.
+    async fn plan_found<T>(
+        &self,
+        exchange: &ExchangeId,
+        counted: bool,
+        plan: impl Fn(Vec<KnownSegment>) -> Result<T, CatalogError>,
+    ) -> Result<(T, Reservation), CatalogError> {
+        let (listed, LoadedFooters { segments, memory }) = self.load_all(exchange).await?;
+        let failure = listed.failure.or(listed.failure_elsewhere);
+        match (plan(segments), failure) {
+            (Ok(_), Some(failure)) if !counted => Err(failure.into()),
+            (Err(error), Some(failure)) if error.is_missing() => Err(failure.into()),
+            (planned, _) => Ok((planned?, memory)),
+        }
+    }
+
+    /// Plans named attempts from what the set lists, and if one is missing there, from what all
+    /// base directories list; once more if a segment is missing. Base directories are not listed at
+    /// the same instant: the list of one may have a commit record, while the earlier list of
+    /// another lacks a segment that was stored just before it.
     async fn planned<T>(
         &self,
         exchange: &ExchangeId,
-        attempts: Attempts,
         plan: impl Fn(Vec<KnownSegment>) -> Result<T, CatalogError>,
     ) -> Result<(T, Reservation), CatalogError> {
-        let mut planned = self.plan_once(exchange, attempts, &plan).await;
-        if planned.as_ref().is_err_and(CatalogError::is_loss) {
-            planned = self.plan_once(exchange, attempts, &plan).await;
-        }
+        let planned = async {
+            let mut found = self.plan_in(Scope::Set, exchange, &plan).await?;
+            if found.is_err_and(CatalogError::is_missing)
+                && (!found.complete || self.storage.has_others(exchange))
+            {
+                found = self.plan_in(Scope::Anywhere, exchange, &plan).await?;
+            }
+            if found.is_err_and(CatalogError::is_loss) {
+                found = self.plan_in(Scope::Anywhere, exchange, &plan).await?;
+            }
+            found.into_result()
+        };
+        self.checked(planned.await)
+    }
+
+    fn checked<T>(&self, planned: Result<T, CatalogError>) -> Result<T, CatalogError> {
         if planned.as_ref().is_err_and(CatalogError::is_damage) {
             self.metrics.integrity_failures.inc();
         }
         planned
     }
 
-    async fn plan_once<T>(
+    async fn plan_in<T>(
         &self,
+        scope: Scope,
         exchange: &ExchangeId,
-        attempts: Attempts,
         plan: impl Fn(Vec<KnownSegment>) -> Result<T, CatalogError>,
-    ) -> Result<(T, Reservation), CatalogError> {
-        let LoadedFooters { segments, memory } = match attempts {
-            Attempts::Chosen => self.load(exchange).await?,
-            Attempts::Found => self.load_all(exchange).await?.1,
+    ) -> Result<Planned<T>, CatalogError> {
+        let listed = match scope {
+            Scope::Set => self.storage.list_segments_in_set(exchange).await,
+            Scope::Anywhere => self.storage.list_segments_anywhere(exchange).await,
         };
-        Ok((plan(segments)?, memory))
-    }
-
-    async fn load(&self, exchange: &ExchangeId) -> Result<LoadedFooters, CatalogError> {
-        let listed = self.storage.list_segments(exchange).await?;
-        self.loader.load(exchange, &listed).await
+        let loaded = self.loader.load(exchange, &listed.segments).await?;
+        let LoadedFooters { segments, memory } = loaded;
+        Ok(Planned {
+            result: plan(segments).map(|plan| (plan, memory)),
+            failure: listed.failure.or(listed.failure_elsewhere),
+            complete: listed.complete,
+        })
     }
 
     /// The segments of an exchange, listed and with their footers.
@@ -360,18 +439,19 @@ impl Catalog {
     async fn load_all(
         &self,
         exchange: &ExchangeId,
-    ) -> Result<(Vec<ListedSegment>, LoadedFooters), CatalogError> {
+    ) -> Result<(PartialList, LoadedFooters), CatalogError> {
         let mut expected: BTreeSet<SegmentId> = self.hot.ids(exchange).into_iter().collect();
         expected.extend(self.footers.ids(exchange));
-        let listed = self.storage.list_segments(exchange).await?;
-        expected.extend(listed.iter().map(|segment| segment.address.segment));
-        let known = self.loader.load(exchange, &listed).await?;
+        let listed = self.storage.list_segments_anywhere(exchange).await;
+        expected.extend(listed.segments.iter().map(|found| found.address.segment));
+        let known = self.loader.load(exchange, &listed.segments).await?;
         for found in &known.segments {
             expected.remove(&found.address.segment);
         }
-        match expected.pop_first() {
-            None => Ok((listed, known)),
-            Some(segment) => Err(CatalogError::Vanished {
+        match (expected.pop_first(), &listed.failure) {
+            (None, _) => Ok((listed, known)),
+            (Some(_), Some(failure)) => Err(failure.clone().into()),
+            (Some(segment), None) => Err(CatalogError::Vanished {
                 exchange: exchange.clone(),
                 segment,
             }),

@@ -91,6 +91,10 @@ impl Exchanges {
         spec: ExchangeSpec,
     ) -> Result<Announced, ExchangeError> {
         let new = self.describe(exchange, &spec).await?;
+        if self.shared.status.get(exchange).is_none() {
+            let storage = &self.shared.deps.storage;
+            storage.remember_set(exchange, &new.set);
+        }
         let status = self
             .shared
             .status
@@ -157,14 +161,22 @@ impl Exchanges {
             announced = self.try_create(exchange, spec).await?;
         }
         if announced.is_none() {
-            let new = match mode {
-                Announce::Renew => None,
+            // A renewal needs no new set, which there may not be while all base directories drain.
+            let (new, refused) = match mode {
+                Announce::Renew => (None, None),
                 Announce::New | Announce::Confirm | Announce::CreateOrRenew => {
-                    Some(self.describe(exchange, spec).await?)
+                    match self.describe(exchange, spec).await {
+                        Ok(new) => (Some(new), None),
+                        Err(error) => (None, Some(error)),
+                    }
                 }
             };
             let (known, markers) = (status.is_some(), storage.observe_markers(exchange).await);
-            let checked = self.check_announce(exchange, spec, new.as_ref(), known, &markers)?;
+            let checked = self.check_announce(exchange, spec, new.as_ref(), known, &markers);
+            let checked = match (checked, refused) {
+                (Err(ExchangeError::NotFound { .. }), Some(error)) => return Err(error),
+                (checked, _) => checked?,
+            };
             if !storage
                 .put_marker(exchange, &checked.content, &markers)
                 .await?
@@ -174,7 +186,10 @@ impl Exchanges {
             announced = Some(checked.announced);
         }
         if let Some(Announced { descriptor, .. }) = &announced
-            && !self.confirm_open(descriptor)
+            && {
+                storage.remember_set(exchange, &descriptor.set);
+                !self.confirm_open(descriptor)
+            }
         {
             // Closed while the marker was being written: it must not stay.
             storage.remove_exchange(exchange).await?;
@@ -210,7 +225,7 @@ impl Exchanges {
         let storage = &self.shared.deps.storage;
         let new = self.describe(exchange, spec).await?;
         let content = marker::encode(&new).into();
-        let created = storage.create_marker(exchange, &content, new.number);
+        let created = storage.create_marker(exchange, &content, new.number, &new.set);
         let Some((others, written)) = created.await? else {
             return Ok(None);
         };

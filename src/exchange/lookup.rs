@@ -128,11 +128,15 @@ impl Exchanges {
         &self,
         exchange: &ExchangeId,
     ) -> Result<Option<Arc<Descriptor>>, ExchangeError> {
-        let Some(found) = self.shared.deps.storage.get_marker(exchange).await? else {
+        let Some(found) = self.shared.deps.storage.find_marker(exchange).await? else {
             return Ok(None);
         };
-        let decoded = marker::decode(exchange, &found.bytes);
+        let decoded = marker::decode(exchange, &found);
         let announced = decoded.map_err(|source| ExchangeError::unreadable(exchange, source))?;
+        self.shared
+            .deps
+            .storage
+            .remember_set(exchange, &announced.set);
         Ok(Some(Arc::new(announced)))
     }
 
@@ -164,6 +168,10 @@ impl Exchanges {
                 described: descriptor.exchange,
             });
         }
+        self.shared
+            .deps
+            .storage
+            .remember_set(exchange, &descriptor.set);
         let until = self.deadline(&descriptor);
         self.shared.status.learn(Arc::new(descriptor), until);
         Ok(())

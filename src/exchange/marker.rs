@@ -116,6 +116,14 @@ pub(crate) fn lease_of(exchange: &ExchangeId, content: &[u8]) -> Result<Duration
     decode(exchange, content).map(|announced| announced.lease)
 }
 
+/// The base directories that must answer for the exchange whose marker this is.
+///
+/// # Errors
+/// As [`decode`].
+pub(crate) fn set_of(exchange: &ExchangeId, content: &[u8]) -> Result<Vec<BaseId>, MarkerError> {
+    decode(exchange, content).map(|announced| announced.set)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

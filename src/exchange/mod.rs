@@ -24,5 +24,5 @@ pub use self::error::{ExchangeError, MarkerFailure};
 pub use self::exchanges::{Exchanges, ExchangesDeps, Terms};
 pub use self::listing::{ExchangePage, ListFilter, overview_of};
 pub use self::marker::MarkerError;
-pub(crate) use self::marker::lease_of;
+pub(crate) use self::marker::{lease_of, set_of};
 pub use self::overview::{BaseShare, ExchangeOverview, ExchangeState, MarkerView};

@@ -15,7 +15,7 @@ use futures::stream::{self, StreamExt as _};
 
 use super::handover::{Inherited, digest_markers};
 use super::lease_tracker::{LeaseState, LeaseTracker, Poll, Verdict};
-use crate::exchange::lease_of;
+use crate::exchange::{lease_of, set_of};
 use crate::id::ExchangeId;
 use crate::runtime::Runtime;
 use crate::storage::{
@@ -205,6 +205,11 @@ impl Collector {
             match contents {
                 Ok(contents) if contents.is_empty() => {}
                 Ok(contents) => {
+                    for content in &contents {
+                        if let Ok(set) = set_of(&exchange, content) {
+                            storage.remember_set(&exchange, &set);
+                        }
+                    }
                     let lease = longest_lease(&exchange, contents);
                     self.own.insert(exchange, lease);
                 }

@@ -15,8 +15,9 @@ use super::commit_queue::CommitQueue;
 use super::error::{IngestError, SinkFailure};
 use super::overhead::OverheadEstimate;
 use super::seal_policy::SealInputs;
-use super::sink::{PriorSegment, Sink, SinkState, UploadOutcome};
+use super::sink::{PriorSegment, Sink, SinkState};
 use super::types::{Appended, ClientTotals};
+use super::upload_outcome::OutcomeReporter;
 use crate::catalog::Totals;
 use crate::fair::FairPermit;
 use crate::id::{BaseName, ExchangeId, TaskAttempt};
@@ -106,7 +107,7 @@ pub(super) struct Sealed {
     pub commits: Vec<PendingCommit>,
     pub kind: CommitKind,
     /// Reports the outcome of the upload to later segments of the same sinks.
-    pub outcome: watch::Sender<UploadOutcome>,
+    pub outcome: OutcomeReporter,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -348,13 +349,13 @@ impl ExchangeState {
             false => CommitKind::Group,
         };
         let commits = self.pending_commits(group);
-        let outcome = watch::Sender::new(None);
+        let outcome = OutcomeReporter::default();
         let writers: BTreeSet<TaskAttempt> = pages.batches.iter().map(|(sink, _)| *sink).collect();
         for attempt in writers {
             if let Some(sink) = self.sinks.get_mut(&attempt) {
                 sink.prior_segments.push(PriorSegment {
                     sequence,
-                    outcome: outcome.subscribe(),
+                    outcome: outcome.outcome(),
                 });
             }
         }
@@ -379,7 +380,7 @@ impl ExchangeState {
             pages: Pages::default(),
             commits: self.pending_commits(ready),
             kind: CommitKind::Deferred,
-            outcome: watch::Sender::new(None),
+            outcome: OutcomeReporter::default(),
         })
     }
 
@@ -492,10 +493,7 @@ impl CommitRoom {
 
 /// Whether all segments sealed with pages of a sink are stored or have failed.
 fn uploads_completed(sinks: &BTreeMap<TaskAttempt, Sink>, attempt: TaskAttempt) -> bool {
-    let completed = |segment: &PriorSegment| segment.outcome.borrow().is_some();
-    sinks
-        .get(&attempt)
-        .is_none_or(|sink| sink.prior_segments.iter().all(completed))
+    sinks.get(&attempt).is_none_or(Sink::uploads_completed)
 }
 
 #[cfg(test)]

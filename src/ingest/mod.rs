@@ -30,6 +30,7 @@ mod sink;
 mod sink_memory;
 mod stored;
 mod types;
+mod upload_outcome;
 mod uploader;
 
 pub use self::admission::{Admission, ReservedAdmission};

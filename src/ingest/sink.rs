@@ -11,21 +11,19 @@ use tokio::sync::watch;
 use super::error::{IngestError, SinkFailure};
 use super::sink_memory::SinkMemory;
 use super::types::{Appended, ClientTotals};
+use super::upload_outcome::UploadOutcome;
 use crate::catalog::Totals;
 use crate::crc::Checksum;
-use crate::id::{BaseName, SinkId};
+use crate::id::SinkId;
 use crate::memory::Reservation;
 use crate::segment::frame::VerifiedBatch;
 use crate::telemetry::traces::{Span, SpanRef};
-
-/// The outcome of a segment's upload: its base directory, or why it failed; `None` until then.
-pub(super) type UploadOutcome = Option<Result<BaseName, Arc<SinkFailure>>>;
 
 /// A sealed segment that holds blocks of a sink, whose commit record is in a later one.
 #[derive(Debug, Clone)]
 pub(super) struct PriorSegment {
     pub sequence: u64,
-    pub outcome: watch::Receiver<UploadOutcome>,
+    pub outcome: UploadOutcome,
 }
 
 #[derive(Debug, Clone)]
@@ -66,6 +64,13 @@ pub(super) struct Sink {
 }
 
 impl Sink {
+    /// Whether all segments sealed with its pages are stored or have failed.
+    pub(super) fn uploads_completed(&self) -> bool {
+        self.prior_segments
+            .iter()
+            .all(|segment| segment.outcome.is_known())
+    }
+
     /// A sink without pages.
     pub(super) fn open(id: SinkId, memory: SinkMemory) -> Self {
         let span = Span::child("sink");

@@ -137,7 +137,7 @@ async fn store_and_settle(ingest: &Ingest, exchange: &SharedExchange, sealed: Se
     batches.retain(|(sink, _)| is_needed(exchange, *sink));
     if batches.is_empty() && records.is_empty() {
         let dropped = Arc::new(SinkFailure::SegmentDropped);
-        sealed.outcome.send_replace(Some(Err(dropped)));
+        sealed.outcome.report(Err(dropped));
         return false;
     }
     let committing: Vec<TaskAttempt> = records.iter().map(|r| r.attempt).collect();
@@ -158,7 +158,7 @@ async fn store_and_settle(ingest: &Ingest, exchange: &SharedExchange, sealed: Se
     });
     match store(ingest, exchange, segment, sealed.kind, image, memory).await {
         Ok(address) => {
-            sealed.outcome.send_replace(Some(Ok(address.base)));
+            sealed.outcome.report(Ok(address.base));
             for attempt in committing {
                 settle(ingest, exchange, attempt, SinkState::Finished);
             }
@@ -169,7 +169,7 @@ async fn store_and_settle(ingest: &Ingest, exchange: &SharedExchange, sealed: Se
             tracing::error!(exchange = %exchange.id(), %segment, %error,
                 "segment upload failed; its sinks fail");
             let failure = contents.fail(ingest, exchange, error);
-            sealed.outcome.send_replace(Some(Err(failure)));
+            sealed.outcome.report(Err(failure));
             false
         }
     }
@@ -211,13 +211,8 @@ async fn wait_until_stored(
     segments: Vec<PriorSegment>,
 ) -> Result<Vec<(BaseName, u64)>, Arc<SinkFailure>> {
     let mut stored = Vec::with_capacity(segments.len());
-    for mut segment in segments {
-        let outcome = segment.outcome.wait_for(Option::is_some).await;
-        match outcome.map(|outcome| outcome.clone()) {
-            Ok(Some(Ok(base))) => stored.push((base, segment.sequence)),
-            Ok(Some(Err(failure))) => return Err(failure),
-            Ok(None) | Err(_) => return Err(Arc::new(SinkFailure::SegmentDropped)),
-        }
+    for segment in segments {
+        stored.push((segment.outcome.wait().await?, segment.sequence));
     }
     Ok(stored)
 }

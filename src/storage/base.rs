@@ -131,6 +131,11 @@ impl BaseDirectory {
         self.health.is_healthy()
     }
 
+    /// Whether reads did not fail last.
+    pub(super) fn is_readable(&self) -> bool {
+        self.health.unreadable().is_none()
+    }
+
     /// Whether neither puts nor reads failed last.
     pub(super) fn works(&self) -> bool {
         self.health.works()
@@ -179,7 +184,7 @@ impl BaseDirectory {
     /// # Errors
     /// If it cannot be listed.
     pub(super) async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>> {
-        let listed = self.store.list(folder).await;
+        let listed = self.retrying_if_healthy().list(folder).await;
         listed.map_err(|error| self.error("list", folder.as_str(), error))
     }
 

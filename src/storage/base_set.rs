@@ -1,12 +1,53 @@
 //! The set of an exchange: the base directories that were in order when it was announced.
 //!
-//! Does: tell which are in order now, and find those of a set. Does not: probe them (`base`).
-//! Invariant: a set contains no base directory that the fleet does not use, and is never empty.
+//! Does: tell which are in order now, remember the sets of exchanges, and divide the base
+//! directories of this daemon by them. Does not: probe them (`base`), or know where a set is stored
+//! (`exchange`). Invariant: what is known of no set must answer for every exchange; a set contains
+//! no base directory that the fleet does not use.
+//!
+//! The set says who must answer, not who may hold: markers are in members only, and segments may be
+//! anywhere.
 
 use super::error::{Result, StorageError, StorageFailure};
 use super::facade::Storage;
+use super::membership::MemberState;
 use crate::id::{BaseId, ExchangeId};
 use crate::store::keys::{self, Key};
+
+/// The base directories of a daemon, divided by the set of an exchange. Indexes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BaseSet {
+    /// Those that must answer, in the order in which the exchange prefers them.
+    pub members: Vec<usize>,
+    /// The rest, without those that were abandoned.
+    pub others: Vec<usize>,
+    /// A member that this daemon does not have.
+    pub lacking: Option<BaseId>,
+}
+
+/// Divides base directories, given in the order of preference, by a set. One that was not
+/// identified yet may be the member that no identified one is.
+fn divide(preferred: &[(usize, Option<BaseId>)], set: &[BaseId]) -> BaseSet {
+    let found = |id: &BaseId| {
+        preferred
+            .iter()
+            .any(|(_, known)| known.as_ref() == Some(id))
+    };
+    let mut unmatched = set.iter().filter(|id| !found(id)).copied();
+    let unmatched = unmatched.next();
+    let is_member = |id: &Option<BaseId>| match id {
+        Some(id) => set.contains(id),
+        None => unmatched.is_some(),
+    };
+    let (members, others): (Vec<_>, Vec<_>) = preferred.iter().partition(|(_, id)| is_member(id));
+    let unidentified = members.iter().any(|(_, id)| id.is_none());
+    let indexes = |part: Vec<(usize, Option<BaseId>)>| part.into_iter().map(|(at, _)| at).collect();
+    BaseSet {
+        members: indexes(members),
+        others: indexes(others),
+        lacking: unmatched.filter(|_| !unidentified),
+    }
+}
 
 impl Storage {
     /// The identities of the base directories that work, as far as is known, in the order in which
@@ -37,6 +78,49 @@ impl Storage {
         }
     }
 
+    /// Remembers which base directories must answer for an exchange. Of several announcements of
+    /// one exchange, the members of all must.
+    pub fn remember_set(&self, exchange: &ExchangeId, set: &[BaseId]) {
+        self.inner.sets.add(exchange, set);
+    }
+
+    /// The base directories by what they are for an exchange.
+    pub(super) fn set_of(&self, exchange: &ExchangeId) -> BaseSet {
+        let preferred = self.preferred(exchange).into_iter();
+        let Some(set) = self.inner.sets.get(exchange) else {
+            return BaseSet {
+                members: preferred.collect(),
+                others: Vec::new(),
+                lacking: None,
+            };
+        };
+        let identified = preferred.map(|at| (at, self.inner.bases[at].attachment.id()));
+        let identified: Vec<_> = identified.collect();
+        let mut divided = divide(&identified, &set);
+        let members = self.members();
+        divided.lacking = divided.lacking.filter(|id| {
+            let listed = members.as_deref().and_then(|list| list.find(*id));
+            listed.is_none_or(|member| member.state != MemberState::Abandoned)
+        });
+        divided
+    }
+
+    /// Whether an exchange has base directories that need not answer for it.
+    pub fn has_others(&self, exchange: &ExchangeId) -> bool {
+        !self.set_of(exchange).others.is_empty()
+    }
+
+    /// The error of an operation for which a member that this daemon lacks is needed.
+    pub(super) fn lacking(&self, exchange: &ExchangeId, id: BaseId) -> StorageError {
+        incomplete(
+            &keys::marker(exchange),
+            &format!(
+                "the exchange was announced with base directory {id}, which this daemon does not \
+                 have; every daemon needs the same base directories"
+            ),
+        )
+    }
+
     /// The indexes of the base directories of a set, as far as they are known here.
     ///
     /// # Errors
@@ -64,5 +148,45 @@ fn incomplete(key: &Key, reason: &str) -> StorageError {
         operation: "put",
         object: key.to_string(),
         source: StorageFailure::Incomplete(reason.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(ids: &[u64]) -> Vec<BaseId> {
+        ids.iter().copied().map(BaseId).collect()
+    }
+
+    fn divided(bases: &[Option<u64>], set: &[u64]) -> (Vec<usize>, Vec<usize>, Option<BaseId>) {
+        let bases = bases.iter().enumerate();
+        let bases: Vec<_> = bases.map(|(at, id)| (at, id.map(BaseId))).collect();
+        let BaseSet {
+            members,
+            others,
+            lacking,
+        } = divide(&bases, &ids(set));
+        (members, others, lacking)
+    }
+
+    #[test]
+    fn the_members_must_answer_and_the_others_need_not() {
+        let bases = [Some(1), Some(2), Some(3)];
+        assert_eq!(divided(&bases, &[3, 1]), (vec![0, 2], vec![1], None));
+        assert_eq!(divided(&bases, &[1, 2, 3]), (vec![0, 1, 2], vec![], None));
+    }
+
+    #[test]
+    fn one_that_was_not_reached_yet_may_be_the_missing_member() {
+        let bases = [Some(1), None, Some(3)];
+        assert_eq!(divided(&bases, &[1, 3]), (vec![0, 2], vec![1], None));
+        assert_eq!(divided(&bases, &[1, 7]), (vec![0, 1], vec![2], None));
+    }
+
+    #[test]
+    fn a_member_that_this_daemon_lacks_is_named() {
+        let found = divided(&[Some(1)], &[1, 7]);
+        assert_eq!(found, (vec![0], vec![], Some(BaseId(7))));
     }
 }

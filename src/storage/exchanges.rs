@@ -4,7 +4,10 @@
 //! marker says (`markers`). Invariant: no segment is removed while a marker may say that its
 //! exchange is open.
 
-use futures::future::join_all;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{join, join_all};
 
 use super::base::BaseDirectory;
 use super::error::{Result, StorageError, StorageFailure};
@@ -13,6 +16,9 @@ use super::listing::ListedExchange;
 use crate::id::ExchangeId;
 use crate::store::StoreErrorKind;
 use crate::store::keys::{self, Key};
+
+/// How long a close waits for a base directory that need not answer.
+const ELSEWHERE: Duration = Duration::from_secs(5);
 
 /// What an exchange has in all base directories.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,22 +30,60 @@ pub struct Inventory {
 }
 
 impl Storage {
-    /// Removes all objects of an exchange from all base directories, markers first; returns how
-    /// many segments it removed. For each base directory these are the requests: one DELETE of the
-    /// marker, then, for every 1,000 segments, one LIST and one DELETE.
+    /// Removes all objects of an exchange from the base directories that must answer for it, and
+    /// from the others as far as they answer, markers first; returns how many segments it removed.
+    /// For each base directory these are the requests: one DELETE of the marker, then, for every
+    /// 1,000 segments, one LIST and one DELETE.
     ///
-    /// If any base directory may still have a marker, no segment is removed anywhere: a reader
-    /// would see the exchange open but empty. No base directory is listed before the markers are
+    /// If any of them may still have a marker, no segment is removed anywhere: a reader would see
+    /// the exchange open but empty. What a base directory outside the set does not remove now, a
+    /// sweep does once it is back. No base directory is listed before the markers are
     /// removed from all: a segment that is not in the list was uploaded later, and its uploader
     /// finds the exchange closed and removes it.
     ///
     /// # Errors
     /// If any object could not be removed; a repeated call continues.
     pub async fn remove_exchange(&self, exchange: &ExchangeId) -> Result<u64> {
-        let markers = self.inner.bases.iter();
-        let markers = markers.map(|base| remove_marker(base, exchange));
-        sum(join_all(markers).await)?;
-        self.remove_all_segments(exchange).await
+        let set = self.set_of(exchange);
+        if let Some(id) = set.lacking {
+            return Err(self.lacking(exchange, id));
+        }
+        let members = set.members.iter().map(|index| &self.inner.bases[*index]);
+        let others = set.others.iter().map(|index| &self.inner.bases[*index]);
+        let markers = members.clone().map(|base| remove_marker(base, exchange));
+        let elsewhere = others.filter(|base| base.is_readable());
+        let elsewhere = elsewhere.map(|base| self.remove_elsewhere(base, exchange));
+        let (markers, elsewhere) = join(join_all(markers), join_all(elsewhere)).await;
+        sum(markers)?;
+        let removed = members.map(|base| self.remove_segments_of(base, exchange));
+        let removed = sum(join_all(removed).await)?;
+        Ok(removed + elsewhere.into_iter().sum::<u64>())
+    }
+
+    /// Removes what a base directory has that need not answer for the exchange, if it can in a
+    /// short time. Its marker would be of another announcement of the same exchange.
+    async fn remove_elsewhere(&self, base: &Arc<BaseDirectory>, exchange: &ExchangeId) -> u64 {
+        let removal = async {
+            remove_marker(base, exchange).await?;
+            self.remove_segments_of(base, exchange).await
+        };
+        match self.inner.runtime.clock.within(ELSEWHERE, removal).await {
+            Some(Ok(removed)) => removed,
+            Some(Err(error)) => {
+                base.suspect();
+                tracing::info!(%exchange, %error,
+                    "a base directory that is not in the set of a closed exchange was not cleared; \
+                     a sweep will");
+                0
+            }
+            None => {
+                base.suspect();
+                tracing::info!(%exchange, base = %base.name,
+                    "a base directory that is not in the set of a closed exchange did not answer; \
+                     a sweep will clear it");
+                0
+            }
+        }
     }
 
     /// Removes all objects of a claimed exchange ([`Storage::claim`]), the tombstones last; returns

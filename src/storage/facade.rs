@@ -17,6 +17,7 @@ use super::error::Result;
 use super::fleet::Fleet;
 use super::foreign::ForeignFolders;
 use super::identity::Identity;
+use super::known_sets::KnownSets;
 use super::membership::{MemberState, Membership};
 use super::roster::Roster;
 use crate::config::{BaseDirectoryConfig, Scheme};
@@ -77,6 +78,8 @@ pub(super) struct Inner {
     pub turn: AtomicUsize,
     pub metrics: StorageMetrics,
     pub foreign: ForeignFolders,
+    /// Which base directories must answer for an exchange.
+    pub sets: KnownSets,
     /// Notified when the health of a base directory changes.
     pub health_changed: Arc<Notify>,
     pub runtime: Runtime,
@@ -208,6 +211,7 @@ impl Storage {
                 turn: AtomicUsize::new(usize::try_from(runtime.random.next_u64()).unwrap_or(0)),
                 metrics,
                 foreign: ForeignFolders::default(),
+                sets: KnownSets::default(),
                 health_changed,
                 runtime: runtime.clone(),
             }),

@@ -15,6 +15,14 @@ use super::facade::Storage;
 use crate::id::BaseName;
 use crate::store::{StoreError, StoreErrorKind};
 
+/// Which base directories may get an object, of those that are tried.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Targets {
+    Active,
+    /// A marker stays in its set, of which no member may be active any more.
+    ActiveOrDraining,
+}
+
 impl Storage {
     /// Puts an object into the first base directory that accepts it. `order` is called for each
     /// round with the health of all base directories, since each failure changes it.
@@ -24,6 +32,7 @@ impl Storage {
     pub(super) async fn put_anywhere<T>(
         &self,
         object: &str,
+        targets: Targets,
         order: impl Fn(&[bool]) -> Vec<usize>,
         put: impl Fn(Arc<BaseDirectory>) -> BoxFuture<'static, Result<T, StoreError>>,
     ) -> Result<(BaseName, T)> {
@@ -37,7 +46,8 @@ impl Storage {
             let mut failures = Vec::new();
             for index in order(&healthy) {
                 let base = &self.inner.bases[index];
-                if !base.is_active() {
+                let draining = matches!(targets, Targets::ActiveOrDraining);
+                if !base.is_active() && (!draining || base.is_abandoned()) {
                     continue;
                 }
                 match put(Arc::clone(base)).await {

@@ -14,10 +14,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::{join, join_all};
+use futures::stream::{FuturesUnordered, StreamExt as _};
 
 use super::base::BaseDirectory;
+use super::base_set::BaseSet;
 use super::error::{Result, StorageError};
 use super::facade::Storage;
+use super::failover::Targets;
 use super::listing::ListedExchange;
 use super::placement;
 use super::stored_marker;
@@ -197,28 +200,62 @@ impl ObservedMarkers {
 }
 
 impl Storage {
-    /// Reads the marker of an exchange in every base directory.
+    /// Reads the marker of an exchange in every base directory that must answer for it.
     ///
     /// In every one: a renewal goes elsewhere while the preferred base directory fails, and the
     /// older marker is still there.
     pub async fn observe_markers(&self, exchange: &ExchangeId) -> ObservedMarkers {
         let key = keys::marker(exchange);
-        let reads = self.preferred(exchange).into_iter().map(|index| {
-            let (base, key) = (Arc::clone(&self.inner.bases[index]), key.clone());
-            async move {
-                let found = base.retrying_if_healthy().get_versioned(&key).await;
-                base.observed_read(&found);
-                let state = match if_found(found) {
-                    Ok(found) => found.map_or(StoredMarker::Absent, StoredMarker::of),
-                    Err(error) => StoredMarker::Unknown(base.error("get", key.as_str(), error)),
-                };
-                let base = base.name.to_string();
-                ObservedMarker { index, base, state }
-            }
-        });
-        let markers = join_all(reads).await;
+        let BaseSet {
+            members, lacking, ..
+        } = self.set_of(exchange);
+        let reads = members.into_iter();
+        let reads = reads.map(|index| self.observe_in(index, key.clone()));
+        let mut markers = join_all(reads).await;
+        markers.extend(lacking.map(|id| ObservedMarker {
+            // No base directory has it.
+            index: self.inner.bases.len(),
+            base: id.to_string(),
+            state: StoredMarker::Unknown(self.lacking(exchange, id)),
+        }));
         let number = self.inner.runtime.random.next_u64();
         ObservedMarkers { markers, number }
+    }
+
+    async fn observe_in(&self, index: usize, key: Key) -> ObservedMarker {
+        let base = &self.inner.bases[index];
+        let found = base.retrying_if_healthy().get_versioned(&key).await;
+        base.observed_read(&found);
+        let state = match if_found(found) {
+            Ok(found) => found.map_or(StoredMarker::Absent, StoredMarker::of),
+            Err(error) => StoredMarker::Unknown(base.error("get", key.as_str(), error)),
+        };
+        let base = base.name.to_string();
+        ObservedMarker { index, base, state }
+    }
+
+    /// What was announced, from the first base directory that has the marker; the others are not
+    /// waited for.
+    ///
+    /// # Errors
+    /// If none was found and one that did not respond may have it.
+    pub async fn find_marker(&self, exchange: &ExchangeId) -> Result<Option<Bytes>> {
+        let (key, set) = (keys::marker(exchange), self.set_of(exchange));
+        let mut failure = set.lacking.map(|id| self.lacking(exchange, id));
+        let reads = set.members.into_iter();
+        let mut reads: FuturesUnordered<_> = reads
+            .map(|index| self.observe_in(index, key.clone()))
+            .collect();
+        while let Some(observed) = reads.next().await {
+            match observed.state {
+                StoredMarker::Open { written, .. } => {
+                    return Ok(Some(stored_marker::content(&written)));
+                }
+                StoredMarker::Absent | StoredMarker::Tombstone { .. } => {}
+                StoredMarker::Unknown(error) => failure = failure.or(Some(error)),
+            }
+        }
+        failure.map_or(Ok(None), Err)
     }
 
     /// The marker of an exchange.
@@ -229,16 +266,18 @@ impl Storage {
         self.observe_markers(exchange).await.marker()
     }
 
-    /// Whether an exchange has a marker; usually one request, to the preferred base directory.
+    /// Whether an exchange has a marker; usually one request, to the preferred base directory. Only
+    /// those that must answer for the exchange are asked.
     ///
     /// # Errors
     /// If none was found and one that did not respond may have it.
     pub async fn has_marker(&self, exchange: &ExchangeId) -> Result<bool> {
         let key = keys::marker(exchange);
-        let mut failure = None;
-        for index in self.preferred(exchange) {
+        let set = self.set_of(exchange);
+        let mut failure = set.lacking.map(|id| self.lacking(exchange, id));
+        for index in set.members {
             let base = &self.inner.bases[index];
-            match if_found(base.store.get_versioned(&key).await) {
+            match if_found(base.retrying_if_healthy().get_versioned(&key).await) {
                 Ok(Some(found)) if !stored_marker::is_tombstone(&found.bytes) => return Ok(true),
                 Ok(_) => {}
                 Err(error) => failure = failure.or(Some(base.error("get", key.as_str(), error))),
@@ -268,7 +307,7 @@ impl Storage {
     /// meanwhile instead of before, which saves a round trip. Returns what was observed besides,
     /// and what was written: the caller decides whether it may stay or [`Storage::withdraw_marker`]
     /// must remove it. `None` if there was a marker: then nothing was written. `number` is that of
-    /// the announcement.
+    /// the announcement. It goes into the set, while all base directories are observed.
     ///
     /// # Errors
     /// If no base directory accepted it.
@@ -277,7 +316,9 @@ impl Storage {
         exchange: &ExchangeId,
         content: &Bytes,
         number: u64,
+        set: &[BaseId],
     ) -> Result<Option<(ObservedMarkers, WrittenMarker)>> {
+        let members = self.indexes_of(set, &keys::marker(exchange))?;
         let bytes = stored_marker::marker(content, number);
         let absent = |index: usize| ObservedMarker {
             index,
@@ -285,7 +326,7 @@ impl Storage {
             state: StoredMarker::Absent,
         };
         let nothing = ObservedMarkers {
-            markers: self.preferred(exchange).into_iter().map(absent).collect(),
+            markers: members.into_iter().map(absent).collect(),
             number: 0,
         };
         let put = self.put_observed(exchange, &bytes, &nothing);
@@ -335,7 +376,9 @@ impl Storage {
             }
             .boxed()
         };
-        let (_, put) = self.put_anywhere(key.as_str(), order, put).await?;
+        let (_, put) = self
+            .put_anywhere(key.as_str(), self.targets(&indexes), order, put)
+            .await?;
         Ok(put)
     }
 
@@ -397,8 +440,19 @@ impl Storage {
             let expected = expected.map_or(Precondition::Absent, |(_, expected)| expected.clone());
             async move { base.store.put_if(&key, written, &expected).await }.boxed()
         };
-        let (base, put) = self.put_anywhere(key.as_str(), order, put).await?;
+        let (base, put) = self
+            .put_anywhere(key.as_str(), self.targets(&indexes), order, put)
+            .await?;
         Ok(put.then_some(base))
+    }
+
+    /// Where a marker may be put, if it may be put into these base directories only.
+    fn targets(&self, indexes: &[usize]) -> Targets {
+        let mut bases = indexes.iter().map(|index| &self.inner.bases[*index]);
+        match bases.any(|base| base.is_active()) {
+            true => Targets::Active,
+            false => Targets::ActiveOrDraining,
+        }
     }
 
     /// Indexes of the base directories in the order in which an exchange prefers them.

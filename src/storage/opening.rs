@@ -1,8 +1,8 @@
 //! Whether new exchanges can be opened, and what prevents it.
 //!
 //! Does: decide that from the health of the base directories. Does not: test them (`base`) or
-//! report it (`app`, `api`). Invariant: if it says that nothing prevents it, the last read of every
-//! base directory and the last put or probe of at least one succeeded.
+//! report it (`app`, `api`). Invariant: if it says that nothing prevents it, the last read and the
+//! last put or probe of at least one base directory succeeded.
 
 use super::base::BaseStatus;
 use super::facade::Storage;
@@ -20,23 +20,23 @@ impl Storage {
     }
 }
 
-/// An announcement reads the markers in all base directories and writes one into any of them.
+/// An announcement needs one base directory that can be read and written: the others are left out
+/// of the set.
 fn obstacles(bases: &[BaseStatus]) -> Vec<String> {
-    let unreadable = bases.iter().filter_map(|base| {
-        let error = base.unreadable.as_ref()?;
-        Some(format!(
-            "base directory {} cannot be read: {error}",
-            base.name
-        ))
-    });
-    let mut obstacles: Vec<String> = unreadable.collect();
-    if obstacles.is_empty() && !bases.iter().any(|base| base.healthy) {
-        obstacles.extend(bases.iter().map(|base| {
+    if bases
+        .iter()
+        .any(|base| base.healthy && base.unreadable.is_none())
+    {
+        return Vec::new();
+    }
+    let obstacle = |base: &BaseStatus| match &base.unreadable {
+        Some(error) => format!("base directory {} cannot be read: {error}", base.name),
+        None => {
             let error = base.error.as_deref().unwrap_or("not probed yet");
             format!("base directory {} cannot be written: {error}", base.name)
-        }));
-    }
-    obstacles
+        }
+    };
+    bases.iter().map(obstacle).collect()
 }
 
 #[cfg(test)]
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn one_base_directory_that_can_be_written_suffices_if_all_can_be_read() {
+    fn one_base_directory_that_works_suffices_whatever_the_others_do() {
         let bases = [base("a", None, None), base("b", Some("disk full"), None)];
         assert_eq!(obstacles(&bases), [""; 0]);
         let full = [base("b", Some("disk full"), None)];
@@ -68,12 +68,17 @@ mod tests {
     }
 
     #[test]
-    fn one_that_cannot_be_read_prevents_it_and_is_named() {
+    fn if_none_works_each_is_named_with_its_reason() {
         let gone = Some("no such bucket");
         let bases = [base("a", None, None), base("b", gone, gone)];
+        assert_eq!(obstacles(&bases), [""; 0]);
+        let bases = [base("a", Some("disk full"), None), base("b", gone, gone)];
         assert_eq!(
             obstacles(&bases),
-            ["base directory b cannot be read: no such bucket"]
+            [
+                "base directory a cannot be written: disk full",
+                "base directory b cannot be read: no such bucket"
+            ]
         );
     }
 }

@@ -17,16 +17,34 @@ use crate::store::stable_hash;
 /// assert_eq!(round_robin(1, &[true, false, true]), [2, 0, 1]);
 /// ```
 pub fn round_robin(turn: usize, healthy: &[bool]) -> Vec<usize> {
-    let (mut order, mut rest): (Vec<usize>, Vec<usize>) =
-        (0..healthy.len()).partition(|&i| healthy[i]);
-    for part in [&mut order, &mut rest] {
-        if !part.is_empty() {
-            let turn = turn % part.len();
-            part.rotate_left(turn);
-        }
+    let all: Vec<usize> = (0..healthy.len()).collect();
+    set_first(turn, healthy, &all)
+}
+
+/// The same for an exchange that has a set: its members before the others, as long as they are
+/// healthy.
+///
+/// ```
+/// use stopover::storage::placement::set_first;
+///
+/// assert_eq!(set_first(1, &[true, true, true, false], &[0, 1, 3]), [1, 0, 2, 3]);
+/// assert_eq!(set_first(0, &[false, false, true, false], &[0, 1, 3]), [2, 0, 1, 3]);
+/// ```
+pub fn set_first(turn: usize, healthy: &[bool], members: &[usize]) -> Vec<usize> {
+    let mut order = Vec::with_capacity(healthy.len());
+    for part in [(true, true), (true, false), (false, true), (false, false)] {
+        let is_in = |i: &usize| (healthy[*i], members.contains(i)) == part;
+        order.extend(rotated(turn, (0..healthy.len()).filter(is_in).collect()));
     }
-    order.append(&mut rest);
     order
+}
+
+fn rotated(turn: usize, mut part: Vec<usize>) -> Vec<usize> {
+    if !part.is_empty() {
+        let turn = turn % part.len();
+        part.rotate_left(turn);
+    }
+    part
 }
 
 /// The order in which an exchange prefers the base directories. It depends only on the exchange id

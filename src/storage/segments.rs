@@ -10,11 +10,12 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use futures::future::join_all;
+use futures::future::{join, join_all};
 
 use super::base::BaseDirectory;
 use super::error::{Result, StorageError, StorageFailure};
 use super::facade::Storage;
+use super::failover::Targets;
 use super::placement;
 use crate::id::{ExchangeId, SegmentAddress, SegmentId};
 use crate::store::keys::{self, Key, OwnObject};
@@ -29,9 +30,46 @@ pub struct ListedSegment {
     pub size: u64,
 }
 
+/// What some base directories list of an exchange.
+#[derive(Debug, Clone)]
+pub struct PartialList {
+    pub segments: Vec<ListedSegment>,
+    /// Why a member of the set did not answer.
+    pub failure: Option<StorageError>,
+    /// Why another one did not.
+    pub failure_elsewhere: Option<StorageError>,
+    /// Whether all of them were asked and have answered.
+    pub complete: bool,
+}
+
+fn addresses(
+    exchange: &ExchangeId,
+    base: &BaseDirectory,
+    listed: Vec<(SegmentId, u64)>,
+) -> impl Iterator<Item = ListedSegment> {
+    let (exchange, base) = (exchange.clone(), base.name.clone());
+    listed
+        .into_iter()
+        .map(move |(segment, size)| ListedSegment {
+            address: SegmentAddress {
+                exchange: exchange.clone(),
+                base: base.clone(),
+                segment,
+            },
+            size,
+        })
+}
+
+fn sort(segments: &mut [ListedSegment]) {
+    segments.sort_by(|a, b| {
+        let (a, b) = (&a.address, &b.address);
+        a.segment.cmp(&b.segment).then_with(|| a.base.cmp(&b.base))
+    });
+}
+
 impl Storage {
-    /// Writes a segment to the next healthy base directory, or to another one if that fails;
-    /// returns which.
+    /// Writes a segment to the next healthy base directory of the exchange's set, or to another one
+    /// if that fails; returns which.
     ///
     /// # Errors
     /// `all`, if every base directory failed. One of them may still hold the segment, even if its
@@ -44,7 +82,8 @@ impl Storage {
     ) -> Result<SegmentAddress> {
         let key = keys::segment(exchange, segment);
         let turn = self.inner.turn.fetch_add(1, Ordering::Relaxed);
-        let order = |healthy: &[bool]| placement::round_robin(turn, healthy);
+        let members = self.set_of(exchange).members;
+        let order = |healthy: &[bool]| placement::set_first(turn, healthy, &members);
         let put = |base: Arc<BaseDirectory>| {
             let (key, content) = (key.clone(), content.clone());
             async move {
@@ -53,7 +92,9 @@ impl Storage {
             }
             .boxed()
         };
-        let (base, ()) = self.put_anywhere(key.as_str(), order, put).await?;
+        let (base, ()) = self
+            .put_anywhere(key.as_str(), Targets::Active, order, put)
+            .await?;
         Ok(SegmentAddress {
             exchange: exchange.clone(),
             base,
@@ -94,6 +135,62 @@ impl Storage {
         Ok(bytes)
     }
 
+    /// The segments of an exchange in those members of its set that answer, sorted as by
+    /// [`Storage::list_segments`]. One that is known not to be
+    /// readable is not asked.
+    pub async fn list_segments_in_set(&self, exchange: &ExchangeId) -> PartialList {
+        let set = self.set_of(exchange);
+        let bases = set.members.iter().map(|index| &self.inner.bases[*index]);
+        let (asked, skipped): (Vec<_>, Vec<_>) = bases.partition(|base| base.is_readable());
+        let mut found = self.list_in(exchange, asked).await;
+        found.complete &= skipped.is_empty() && set.lacking.is_none();
+        found
+    }
+
+    /// The segments of an exchange in all base directories that answer, sorted as by
+    /// [`Storage::list_segments`].
+    pub async fn list_segments_anywhere(&self, exchange: &ExchangeId) -> PartialList {
+        let set = self.set_of(exchange);
+        let required = set.members.iter().map(|index| &self.inner.bases[*index]);
+        let others = set.others.iter().map(|index| &self.inner.bases[*index]);
+        let listed = join(
+            self.list_in(exchange, required.collect()),
+            self.list_in(exchange, others.collect()),
+        );
+        let (mut found, elsewhere) = listed.await;
+        found.segments.extend(elsewhere.segments);
+        sort(&mut found.segments);
+        let lacking = set.lacking.map(|id| self.lacking(exchange, id));
+        found.failure = found.failure.or(lacking);
+        found.failure_elsewhere = elsewhere.failure;
+        found.complete &= elsewhere.complete && set.lacking.is_none();
+        found
+    }
+
+    async fn list_in(&self, exchange: &ExchangeId, bases: Vec<&Arc<BaseDirectory>>) -> PartialList {
+        let lists = bases
+            .iter()
+            .map(|base| self.list_segments_in(base, exchange));
+        let mut found = PartialList {
+            segments: Vec::new(),
+            failure: None,
+            failure_elsewhere: None,
+            complete: true,
+        };
+        for (base, listed) in bases.iter().zip(join_all(lists).await) {
+            match listed {
+                Ok(listed) => found.segments.extend(addresses(exchange, base, listed)),
+                Err(error) => {
+                    base.suspect();
+                    found.complete = false;
+                    found.failure = found.failure.or(Some(error));
+                }
+            }
+        }
+        sort(&mut found.segments);
+        found
+    }
+
     /// All segments of an exchange in all base directories, sorted by segment id, then base.
     ///
     /// # Errors
@@ -103,19 +200,9 @@ impl Storage {
         let lists = bases.map(|base| self.list_segments_in(base, exchange));
         let mut segments = Vec::new();
         for (base, listed) in self.inner.bases.iter().zip(join_all(lists).await) {
-            for (segment, size) in listed? {
-                let address = SegmentAddress {
-                    exchange: exchange.clone(),
-                    base: base.name.clone(),
-                    segment,
-                };
-                segments.push(ListedSegment { address, size });
-            }
+            segments.extend(addresses(exchange, base, listed?));
         }
-        segments.sort_by(|a, b| {
-            let (a, b) = (&a.address, &b.address);
-            a.segment.cmp(&b.segment).then_with(|| a.base.cmp(&b.base))
-        });
+        sort(&mut segments);
         Ok(segments)
     }
 

@@ -481,15 +481,27 @@ async fn new_segments_go_to_active_members_only() {
     let name = "b".parse().unwrap();
     let set = async |state| second.daemon.storage.set_member(&name, state).await;
     set(MemberState::Active).await.unwrap();
-    for task in 5..9 {
-        write(&second, "x", task, b"page").await;
+    // What was announced before stays where it must be found.
+    write(&second, "x", 5, b"page").await;
+    assert_eq!((segments(&a, "x").len(), segments(&b, "x").len()), (6, 0));
+    second.announce("y", 1).await;
+    for task in 0..4 {
+        write(&second, "y", task, b"page").await;
     }
-    assert_eq!((segments(&a, "x").len(), segments(&b, "x").len()), (7, 2));
+    assert_eq!((segments(&a, "y").len(), segments(&b, "y").len()), (2, 2));
     set(MemberState::Draining).await.unwrap();
-    for task in 9..13 {
-        write(&second, "x", task, b"page").await;
+    for task in 4..8 {
+        write(&second, "y", task, b"page").await;
     }
-    assert_eq!((segments(&a, "x").len(), segments(&b, "x").len()), (11, 2));
+    assert_eq!((segments(&a, "y").len(), segments(&b, "y").len()), (6, 2));
+    // An exchange is renewed in its set, also while all of that drains.
+    let name_a = "a".parse().unwrap();
+    let drain_a = second
+        .daemon
+        .storage
+        .set_member(&name_a, MemberState::Draining);
+    drain_a.await.unwrap();
+    second.announce("x", 1).await;
     set(MemberState::Abandoned).await.unwrap();
     assert!(
         set(MemberState::Active).await.is_err(),

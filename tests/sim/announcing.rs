@@ -13,7 +13,7 @@ use crate::interleavings::{interleave, with_each_call_held};
 use crate::plan::{ANNOUNCEMENT, LEASE};
 use crate::regressions::{claim, in_a_quiet_world, some_pages};
 
-const Y: &str = "y0";
+pub const Y: &str = "y0";
 const PROPERTIES: (u32, bool) = (2, false);
 
 async fn send(cluster: &Cluster, host: usize, task: u32) -> Result<bool, RequestError> {
@@ -29,12 +29,12 @@ async fn finish(cluster: &Cluster, host: usize, task: u32) -> Result<(), Request
     finished.result.map(drop)
 }
 
-async fn write(cluster: &Cluster, host: usize, task: u32) -> Result<(), RequestError> {
+pub async fn write(cluster: &Cluster, host: usize, task: u32) -> Result<(), RequestError> {
     send(cluster, host, task).await?;
     finish(cluster, host, task).await
 }
 
-async fn announce_new(cluster: &Cluster, host: usize) {
+pub async fn announce_new(cluster: &Cluster, host: usize) {
     cluster
         .simulation
         .history
@@ -45,18 +45,18 @@ async fn announce_new(cluster: &Cluster, host: usize) {
     assert_eq!(announced.result, Ok(true));
 }
 
-async fn confirm(cluster: &Cluster, host: usize) -> Result<(), RequestError> {
+pub async fn confirm(cluster: &Cluster, host: usize) -> Result<(), RequestError> {
     let (client, host) = (&cluster.client, &cluster.hosts[host]);
     client.confirm(host, Y, PROPERTIES).await.result.map(drop)
 }
 
-async fn close(cluster: &Cluster, host: usize) -> Result<(), RequestError> {
+pub async fn close(cluster: &Cluster, host: usize) -> Result<(), RequestError> {
     cluster.simulation.history.lock().exchange(Y).closing = true;
     cluster.client.close(&cluster.hosts[host], Y).await
 }
 
 /// The objects of the exchange whose names contain `part`.
-fn objects(cluster: &Cluster, part: &str) -> Vec<String> {
+pub fn objects(cluster: &Cluster, part: &str) -> Vec<String> {
     let mut found = cluster.leftovers();
     found.retain(|key| key.contains(Y) && key.contains(part));
     found

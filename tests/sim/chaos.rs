@@ -55,6 +55,20 @@ fn apply(cluster: &Cluster, event: Event, rng: &Rng) {
             let site = rng.pick(&cluster.sites);
             start_outage(site, rng.millis(100, 12_000), OutageKind::Fails);
         }
+        Event::Vanish => {
+            cluster.simulation.count("a base directory that vanishes");
+            let site = rng.pick(&cluster.sites);
+            start_outage(site, rng.millis(15_000, 60_000), OutageKind::Fails);
+        }
+        Event::Partition => {
+            cluster
+                .simulation
+                .count("a daemon cut off from a base directory");
+            let site = rng.pick(&cluster.sites);
+            if let Some(process) = host.process() {
+                site.cut_off(process.incarnation, rng.millis(2000, 60_000));
+            }
+        }
         Event::Hang => {
             cluster.simulation.count("a store that hangs");
             let site = rng.pick(&cluster.sites);

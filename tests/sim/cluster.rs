@@ -137,6 +137,7 @@ impl Cluster {
         for site in self.sites.iter() {
             *site.faults.lock() = self.plan.store.without_faults();
             *site.outage.lock() = None;
+            site.reconnect();
             site.mount();
         }
         for process in self.hosts.iter().filter_map(|host| host.process()) {

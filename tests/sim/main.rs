@@ -29,6 +29,7 @@ mod process;
 mod reader;
 mod regressions;
 mod rng;
+mod sets;
 mod simulation;
 mod store;
 mod sweeper;

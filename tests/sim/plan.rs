@@ -40,6 +40,10 @@ pub enum Event {
     CutOff,
     /// A base directory fails for seconds.
     Outage,
+    /// A base directory is gone for about a lease.
+    Vanish,
+    /// One daemon cannot reach a base directory for a while.
+    Partition,
     /// All base directories execute requests but do not answer, for seconds.
     SilentOutage,
     /// All base directories fail for longer than a lease.
@@ -65,6 +69,8 @@ const EVENTS: &[Event] = &[
     Event::Freeze,
     Event::LongFreeze,
     Event::CutOff,
+    Event::Vanish,
+    Event::Partition,
     Event::Outage,
     Event::SilentOutage,
     Event::LongOutage,

@@ -63,6 +63,8 @@ pub struct Site {
     pub requests: Mutex<BTreeMap<&'static str, u64>>,
     /// Runs of daemons whose puts fail here.
     pub denied: Mutex<BTreeSet<u64>>,
+    /// Runs of daemons that cannot reach it, each until some time.
+    unreachable: Mutex<BTreeMap<u64, Instant>>,
     /// Each daemon has a digest of its own, and so believes that it alone sweeps.
     pub private_digests: AtomicBool,
     rng: Rng,
@@ -85,6 +87,7 @@ impl Site {
             unmounted: Mutex::default(),
             requests: Mutex::default(),
             denied: Mutex::default(),
+            unreachable: Mutex::default(),
             private_digests: AtomicBool::new(false),
             rng: Rng::new(simulation.seed, name),
             simulation: Arc::clone(simulation),
@@ -94,6 +97,22 @@ impl Site {
     fn current_outage(&self) -> Option<OutageKind> {
         let current = |outage: &Outage| Instant::now() < outage.end;
         self.outage.lock().filter(current).map(|outage| outage.kind)
+    }
+
+    /// One run cannot reach it for a while, whatever others do.
+    pub fn cut_off(&self, run: u64, duration: Duration) {
+        note!(self.simulation, "{} out of the reach of {run:x}", self.name);
+        let until = Instant::now() + duration;
+        self.unreachable.lock().insert(run, until);
+    }
+
+    pub fn reconnect(&self) {
+        self.unreachable.lock().clear();
+    }
+
+    fn is_cut_off(&self, run: u64) -> bool {
+        let until = self.unreachable.lock().get(&run).copied();
+        until.is_some_and(|until| Instant::now() < until)
     }
 
     fn draw_outcome(&self, operation: Operation) -> Outcome {
@@ -264,6 +283,9 @@ impl SimulatedStore {
         apply: impl FnOnce(&Site, &mut Disk, Outcome) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let site = Arc::clone(&self.site);
+        if site.is_cut_off(self.process.incarnation) {
+            return Err(unavailable("connection refused"));
+        }
         let outcome = site.draw_outcome(operation);
         let (there, back) = (site.latency(), site.latency());
         let what = format!("{:x} {} {what}", self.process.incarnation, site.name);
@@ -354,7 +376,8 @@ impl SimulatedStore {
         let (what, key) = (format!("put {key} {} bytes", bytes.len()), self.key(key));
         self.site.count("put", 1);
         let denied = &self.site.denied;
-        if denied.lock().contains(&self.process.incarnation) {
+        let run = self.process.incarnation;
+        if denied.lock().contains(&run) || self.site.is_cut_off(run) {
             return Err(unavailable("connection refused"));
         }
         if self.site.local {

@@ -315,7 +315,8 @@ pub async fn exactly_one_of_racing_first_announcements_succeeds(storage: &Storag
     let content = Bytes::from_static(b"{}");
     for round in 0..10 {
         let exchange = exchange(&format!("first-{round}"));
-        let first = (0..4).map(|number| storage.create_marker(&exchange, &content, number));
+        let set = storage.in_order(&exchange).await.unwrap();
+        let first = (0..4).map(|number| storage.create_marker(&exchange, &content, number, &set));
         let first = futures::future::join_all(first).await;
         let written = first.into_iter().filter_map(Result::unwrap).count();
         assert_eq!(written, 1);

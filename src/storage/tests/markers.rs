@@ -3,6 +3,10 @@
 
 use super::*;
 
+async fn in_order(storage: &Storage) -> Vec<crate::id::BaseId> {
+    storage.in_order(&exchange()).await.unwrap()
+}
+
 /// Announces an exchange: observe, then write.
 async fn announce(storage: &Storage, exchange: &ExchangeId, content: Bytes) {
     let observed = storage.observe_markers(exchange).await;
@@ -74,7 +78,9 @@ async fn a_first_announcement_takes_one_round_trip_and_a_renewal_two() {
     }
     let content = Bytes::from_static(b"{}");
     let start = tokio::time::Instant::now();
-    let first = storage.create_marker(&exchange(), &content, 1).await;
+    let first = storage
+        .create_marker(&exchange(), &content, 1, &in_order(&storage).await)
+        .await;
     let (besides, _) = first.unwrap().expect("there was none");
     assert_eq!(start.elapsed(), one);
     assert_eq!(besides.marker().unwrap(), None);
@@ -90,13 +96,19 @@ async fn a_first_announcement_writes_nothing_where_there_is_one() {
     announce(&storage, &exchange(), Bytes::from_static(b"{\"a\":1}")).await;
     let before = storage.get_marker(&exchange()).await.unwrap();
     let other = Bytes::from_static(b"{\"a\":2}");
-    let again = storage.create_marker(&exchange(), &other, 2).await.unwrap();
+    let again = storage
+        .create_marker(&exchange(), &other, 2, &in_order(&storage).await)
+        .await
+        .unwrap();
     assert!(again.is_none());
     let observed = storage.observe_markers(&exchange()).await;
     assert_eq!(observed.marker().unwrap(), before);
     // Nor is a tombstone overwritten.
     assert!(storage.claim(&exchange(), &observed).await.unwrap());
-    let again = storage.create_marker(&exchange(), &other, 2).await.unwrap();
+    let again = storage
+        .create_marker(&exchange(), &other, 2, &in_order(&storage).await)
+        .await
+        .unwrap();
     assert!(again.is_none());
     assert!(storage.observe_markers(&exchange()).await.is_claimed());
 }
@@ -112,14 +124,18 @@ async fn a_first_announcement_returns_what_exists_elsewhere_and_can_be_withdrawn
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(healthy(&storage), [true, true]);
     let elsewhere = storage.get_marker(&exchange()).await.unwrap();
-    let first = storage.create_marker(&exchange(), &content, 1).await;
+    let first = storage
+        .create_marker(&exchange(), &content, 1, &in_order(&storage).await)
+        .await;
     let (besides, written) = first.unwrap().expect("none in the preferred one");
     assert_eq!(besides.marker().unwrap(), elsewhere);
     storage.withdraw_marker(&exchange(), written).await;
     assert_eq!(storage.get_marker(&exchange()).await.unwrap(), elsewhere);
 
     // What was renewed since is not withdrawn.
-    let first = storage.create_marker(&exchange(), &content, 1).await;
+    let first = storage
+        .create_marker(&exchange(), &content, 1, &in_order(&storage).await)
+        .await;
     let (_, written) = first.unwrap().expect("none in the preferred one");
     announce(&storage, &exchange(), content).await;
     storage.withdraw_marker(&exchange(), written).await;
@@ -136,7 +152,9 @@ async fn a_first_announcement_whose_failed_put_was_applied_is_withdrawn_everywhe
         store.next("get", Fault::Takes(Duration::from_secs(3)));
     }
     let content = Bytes::from_static(b"{}");
-    let first = storage.create_marker(&exchange(), &content, 1).await;
+    let first = storage
+        .create_marker(&exchange(), &content, 1, &in_order(&storage).await)
+        .await;
     let (besides, written) = first.unwrap().expect("put elsewhere");
     assert_eq!(besides.marker().unwrap(), None);
     assert_eq!(objects(&storage).await, 2);

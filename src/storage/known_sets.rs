@@ -1,0 +1,42 @@
+//! The sets of exchanges, as far as this daemon has learned them.
+//!
+//! Does: remember, for a bounded number of exchanges. Does not: know what follows from a set
+//! (`base_set`). Invariant: a set only grows: of several announcements of one exchange, the members
+//! of all must answer.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use lru::LruCache;
+use parking_lot::Mutex;
+
+use crate::id::{BaseId, ExchangeId};
+
+/// Exchanges whose sets are remembered. For any other, all base directories must answer.
+const CAPACITY: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
+
+#[derive(Debug)]
+pub(super) struct KnownSets(Mutex<LruCache<ExchangeId, Arc<[BaseId]>>>);
+
+impl Default for KnownSets {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(CAPACITY)))
+    }
+}
+
+impl KnownSets {
+    pub(super) fn get(&self, exchange: &ExchangeId) -> Option<Arc<[BaseId]>> {
+        self.0.lock().get(exchange).cloned()
+    }
+
+    pub(super) fn add(&self, exchange: &ExchangeId, set: &[BaseId]) {
+        let mut sets = self.0.lock();
+        let known = sets.get_or_insert(exchange.clone(), || set.into());
+        let new = set.iter().filter(|id| !known.contains(id)).copied();
+        let new: Vec<BaseId> = new.collect();
+        if !new.is_empty() {
+            let all = [&known[..], &new].concat();
+            sets.put(exchange.clone(), all.into());
+        }
+    }
+}

@@ -56,6 +56,8 @@ const MUST_COVER: &[&str] = &[
     "a daemon frozen",
     "a daemon killed",
     "a daemon killed at an await",
+    "a daemon without one of the base directories",
+    "a disk unmounted",
     "a finish acknowledged",
     "a full disk",
     "a finish answered by another daemon",

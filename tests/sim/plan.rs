@@ -56,12 +56,6 @@ pub enum Event {
     Unmount,
 }
 
-/// What random worlds do not have yet, since a few seeds of 200 leave a temporary file or a probe
-/// object behind. `adversity` has a test of each.
-pub const NOT_YET: &[Event] = &[Event::Unmount];
-/// Likewise: a daemon that no client knows, without the last base directory.
-pub const STRANGERS: bool = false;
-
 const EVENTS: &[Event] = &[
     Event::Kill,
     Event::KillAtAwait,
@@ -164,7 +158,7 @@ impl Plan {
             halts_uploads: sometimes(30),
         };
         let mut events = EVENTS.to_vec();
-        events.retain(|event| rng.chance(450) && !NOT_YET.contains(event));
+        events.retain(|_| rng.chance(450));
         let quiet = rng.chance(80);
         let (store, net) = match quiet {
             true => (store.without_faults(), net.without_faults()),
@@ -180,7 +174,7 @@ impl Plan {
             leases: leases(seed, hosts),
             sites: (0..rng.between(1, 3)).map(|_| rng.chance(350)).collect(),
             known_sites: Vec::new(),
-            has_stranger: STRANGERS && Rng::new(seed, "stranger").chance(250),
+            has_stranger: Rng::new(seed, "stranger").chance(250),
             all_sweep: false,
             exchanges: (0..rng.between(1, 2)).map(|n| exchange(&rng, n)).collect(),
             store,

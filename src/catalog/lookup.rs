@@ -225,7 +225,7 @@ impl Catalog {
     /// listed or that this daemon has in memory has vanished.
     pub async fn summary(&self, exchange: &ExchangeId) -> Result<ExchangeSummary, CatalogError> {
         let (listed, known) = self.load_all(exchange).await?;
-        if let Some(failure) = listed.failure.or(listed.failure_elsewhere) {
+        if let Some(failure) = listed.failure {
             return Err(failure.into());
         }
         let committed = plan::committed(&known.segments)
@@ -272,11 +272,7 @@ impl Catalog {
         let listed = self.storage.list_segments_anywhere(exchange).await;
         match self.find_in(exchange, attempt, &listed.segments).await? {
             Some(found) => Ok(Some(found)),
-            // Also outside the set: a segment lies wherever there was room.
-            None => match listed.failure.or(listed.failure_elsewhere) {
-                Some(failure) => Err(failure.into()),
-                None => Ok(None),
-            },
+            None => listed.failure.map_or(Ok(None), |error| Err(error.into())),
         }
     }
 
@@ -377,8 +373,7 @@ impl Catalog {
         plan: impl Fn(Vec<KnownSegment>) -> Result<T, CatalogError>,
     ) -> Result<(T, Reservation), CatalogError> {
         let (listed, LoadedFooters { segments, memory }) = self.load_all(exchange).await?;
-        let failure = listed.failure.or(listed.failure_elsewhere);
-        match (plan(segments), failure) {
+        match (plan(segments), listed.failure) {
             (Ok(_), Some(failure)) if !counted => Err(failure.into()),
             (Err(error), Some(failure)) if error.is_missing() => Err(failure.into()),
             (planned, _) => Ok((planned?, memory)),
@@ -430,7 +425,7 @@ impl Catalog {
         let LoadedFooters { segments, memory } = loaded;
         Ok(Planned {
             result: plan(segments).map(|plan| (plan, memory)),
-            failure: listed.failure.or(listed.failure_elsewhere),
+            failure: listed.failure,
             complete: listed.complete,
         })
     }
@@ -452,11 +447,7 @@ impl Catalog {
         for found in &known.segments {
             expected.remove(&found.address.segment);
         }
-        let failure = listed
-            .failure
-            .as_ref()
-            .or(listed.failure_elsewhere.as_ref());
-        match (expected.pop_first(), failure) {
+        match (expected.pop_first(), &listed.failure) {
             (None, _) => Ok((listed, known)),
             (Some(_), Some(failure)) => Err(failure.clone().into()),
             (Some(segment), None) => Err(CatalogError::Vanished {

@@ -33,6 +33,7 @@ pub mod segment;
 pub mod storage {
     mod checked_text;
     pub mod identity;
+    pub mod seals;
 }
 
 #[path = "../src/catalog/handle.rs"]

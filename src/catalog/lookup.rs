@@ -272,7 +272,11 @@ impl Catalog {
         let listed = self.storage.list_segments_anywhere(exchange).await;
         match self.find_in(exchange, attempt, &listed.segments).await? {
             Some(found) => Ok(Some(found)),
-            None => listed.failure.map_or(Ok(None), |error| Err(error.into())),
+            // Also outside the set: a segment lies wherever there was room.
+            None => match listed.failure.or(listed.failure_elsewhere) {
+                Some(failure) => Err(failure.into()),
+                None => Ok(None),
+            },
         }
     }
 

@@ -45,6 +45,13 @@ impl Disk {
         self.put(&keys::identity(), identity.encode());
     }
 
+    /// Whether its list of members has these names.
+    pub fn lists_all(&self, names: &[String]) -> bool {
+        let list = self.objects.get(keys::members().as_str());
+        let list = list.map(|list| String::from_utf8_lossy(&list.bytes).into_owned());
+        list.is_some_and(|list| names.iter().all(|n| list.contains(&format!("\"{n}\""))))
+    }
+
     /// The first line of the identity.
     pub fn identity(&self) -> Option<String> {
         let identity = self.objects.get(keys::identity().as_str())?;

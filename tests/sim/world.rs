@@ -57,9 +57,14 @@ async fn run_phases(cluster: &Cluster) {
         cluster.simulation.spawn(host.supervise());
     }
     if let Some(stranger) = cluster.stranger.clone() {
-        // Once the fleet has a list of its base directories.
+        // Before all base directories are listed, its own list is as good as that of the others:
+        // nobody could say which of them is wrong.
+        let sites = Arc::clone(&cluster.sites);
         cluster.simulation.spawn(async move {
-            sleep_millis(10_000).await;
+            let names: Vec<_> = sites.iter().map(|site| site.name.to_string()).collect();
+            while !sites.iter().all(|site| site.disk.lock().lists_all(&names)) {
+                sleep_millis(1000).await;
+            }
             stranger.supervise().await;
         });
     }

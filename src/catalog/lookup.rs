@@ -452,7 +452,11 @@ impl Catalog {
         for found in &known.segments {
             expected.remove(&found.address.segment);
         }
-        match (expected.pop_first(), &listed.failure) {
+        let failure = listed
+            .failure
+            .as_ref()
+            .or(listed.failure_elsewhere.as_ref());
+        match (expected.pop_first(), failure) {
             (None, _) => Ok((listed, known)),
             (Some(_), Some(failure)) => Err(failure.clone().into()),
             (Some(segment), None) => Err(CatalogError::Vanished {

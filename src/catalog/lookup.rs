@@ -225,7 +225,7 @@ impl Catalog {
     /// listed or that this daemon has in memory has vanished.
     pub async fn summary(&self, exchange: &ExchangeId) -> Result<ExchangeSummary, CatalogError> {
         let (listed, known) = self.load_all(exchange).await?;
-        if let Some(failure) = listed.failure.or(listed.failure_elsewhere) {
+        if let Some(failure) = listed.failure {
             return Err(failure.into());
         }
         let committed = plan::committed(&known.segments)
@@ -377,8 +377,7 @@ impl Catalog {
         plan: impl Fn(Vec<KnownSegment>) -> Result<T, CatalogError>,
     ) -> Result<(T, Reservation), CatalogError> {
         let (listed, LoadedFooters { segments, memory }) = self.load_all(exchange).await?;
-        let failure = listed.failure.or(listed.failure_elsewhere);
-        match (plan(segments), failure) {
+        match (plan(segments), listed.failure) {
             (Ok(_), Some(failure)) if !counted => Err(failure.into()),
             (Err(error), Some(failure)) if error.is_missing() => Err(failure.into()),
             (planned, _) => Ok((planned?, memory)),
@@ -430,7 +429,7 @@ impl Catalog {
         let LoadedFooters { segments, memory } = loaded;
         Ok(Planned {
             result: plan(segments).map(|plan| (plan, memory)),
-            failure: listed.failure.or(listed.failure_elsewhere),
+            failure: listed.failure,
             complete: listed.complete,
         })
     }

@@ -34,10 +34,9 @@ pub struct ListedSegment {
 #[derive(Debug, Clone)]
 pub struct PartialList {
     pub segments: Vec<ListedSegment>,
-    /// Why a member of the set did not answer.
+    /// Why one did not answer: what is not among `segments` may be there. A segment lies wherever
+    /// there was room, also outside the set.
     pub failure: Option<StorageError>,
-    /// Why another one did not.
-    pub failure_elsewhere: Option<StorageError>,
     /// Whether all of them were asked and have answered.
     pub complete: bool,
 }
@@ -136,8 +135,7 @@ impl Storage {
     }
 
     /// The segments of an exchange in those members of its set that answer, sorted as by
-    /// [`Storage::list_segments`]. One that is known not to be
-    /// readable is not asked.
+    /// [`Storage::list_segments`]. One that is known not to be readable is not asked.
     pub async fn list_segments_in_set(&self, exchange: &ExchangeId) -> PartialList {
         let set = self.set_of(exchange);
         let bases = set.members.iter().map(|index| &self.inner.bases[*index]);
@@ -161,8 +159,7 @@ impl Storage {
         found.segments.extend(elsewhere.segments);
         sort(&mut found.segments);
         let lacking = set.lacking.map(|id| self.lacking(exchange, id));
-        found.failure = found.failure.or(lacking);
-        found.failure_elsewhere = elsewhere.failure;
+        found.failure = found.failure.or(lacking).or(elsewhere.failure);
         found.complete &= elsewhere.complete && set.lacking.is_none();
         found
     }
@@ -174,7 +171,6 @@ impl Storage {
         let mut found = PartialList {
             segments: Vec::new(),
             failure: None,
-            failure_elsewhere: None,
             complete: true,
         };
         for (base, listed) in bases.iter().zip(join_all(lists).await) {

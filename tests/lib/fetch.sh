@@ -401,6 +401,11 @@ find_chromium() {
 install_playwright() {
     local target="$CACHE/playwright-$PLAYWRIGHT_VERSION"
     [ -f "$target/complete" ] && return
+    if ! command -v npm >/dev/null 2>&1 && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1
+    then
+        say "npm is not installed: installing the packages nodejs and npm"
+        { apt-get update && apt-get install -y --no-install-recommends nodejs npm; } >&2
+    fi
     command -v npm >/dev/null 2>&1 || die "no npm on PATH. Install Node.js 18 or newer."
     say "fetching playwright-core $PLAYWRIGHT_VERSION (once)"
     rm -rf "$target"

@@ -24,7 +24,7 @@ const CONFIGURATION: &str = "\
     [segment]\ntarget_size = \"512KiB\"\n\
     [read]\nchunk_size = \"1MiB\"\n\
     [limits]\nmax_page_size = \"2MiB\"\nmax_batch_size = \"8MiB\"\n\
-    [lease]\nduration = \"15s\"\nsweep_interval = \"1s\"\n";
+    [lease]\nduration = \"15s\"\nannouncement_timeout = \"3s\"\nsweep_interval = \"1s\"\n";
 
 /// Gauges that are zero, for all labels, in a daemon without clients.
 const ZERO_AT_REST: [&str; 5] = [

@@ -75,6 +75,13 @@ abstract class AbstractTestStopoverExchangeManager
     {
         stopover = new TestingStopover(storage);
         manager = manager(stopover.properties());
+        try {
+            // else the first sink is not at the home of the others, and their handles are not one
+            TestStopoverHomes.awaitHomes(manager);
+        }
+        catch (Exception e) {
+            throw new AssertionError(e);
+        }
         return manager;
     }
 

@@ -66,10 +66,16 @@ class TestStopoverHomes
                 node(stopover.first(), stopover.second()),
                 node(stopover.second(), stopover.first()));
         for (ExchangeManager node : nodes) {
-            // each node asks the daemons in the background
-            while (homes(node).isEmpty()) {
-                Thread.sleep(50);
-            }
+            awaitHomes(node);
+        }
+    }
+
+    /** Each node asks the daemons in the background: before that, it knows no homes. */
+    static void awaitHomes(ExchangeManager node)
+            throws Exception
+    {
+        while (homes(node).isEmpty()) {
+            Thread.sleep(50);
         }
     }
 
@@ -184,8 +190,9 @@ class TestStopoverHomes
         List<ExchangeSourceHandle> handles =
                 exchange.getSourceHandles().getNextBatch().get(60, SECONDS).handles();
         assertThat(requests(exchange))
-                .as("an announcement, and each daemon was asked what it has in memory: no plan")
-                .isEqualTo(1 + 2);
+                .as("an announcement and its confirmation, and each daemon was asked what it has "
+                        + "in memory: no plan")
+                .isEqualTo(2 + 2);
         for (ExchangeManager node : nodes) {
             assertThat(read(node, id, handles, 0)).isEqualTo(written);
         }

@@ -272,11 +272,7 @@ impl Catalog {
         let listed = self.storage.list_segments_anywhere(exchange).await;
         match self.find_in(exchange, attempt, &listed.segments).await? {
             Some(found) => Ok(Some(found)),
-            // Also outside the set: a segment lies wherever there was room.
-            None => match listed.failure.or(listed.failure_elsewhere) {
-                Some(failure) => Err(failure.into()),
-                None => Ok(None),
-            },
+            None => listed.failure.map_or(Ok(None), |error| Err(error.into())),
         }
     }
 
@@ -451,11 +447,7 @@ impl Catalog {
         for found in &known.segments {
             expected.remove(&found.address.segment);
         }
-        let failure = listed
-            .failure
-            .as_ref()
-            .or(listed.failure_elsewhere.as_ref());
-        match (expected.pop_first(), failure) {
+        match (expected.pop_first(), &listed.failure) {
             (None, _) => Ok((listed, known)),
             (Some(_), Some(failure)) => Err(failure.clone().into()),
             (Some(segment), None) => Err(CatalogError::Vanished {

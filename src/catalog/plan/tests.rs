@@ -312,3 +312,41 @@ fn of_two_commit_records_the_one_that_an_earlier_plan_knew_counts() {
     assert_eq!(chosen(&[commit(5, 0), commit(3, 1)]), 5);
     assert_eq!(chosen(&[commit(3, 1), commit(5, 0)]), 5);
 }
+
+/// Blocks of chosen attempts that alternate with those of others are ranges of their own.
+#[test]
+fn an_ordered_partition_in_more_places_than_a_handle_names_is_refused() {
+    let exchange = "q".parse().unwrap();
+    let places = |partitions: u32, each: usize| {
+        let mut writer = Writer::default();
+        for partition in 0..partitions {
+            for task in 0..2 * u32::try_from(each).unwrap() {
+                writer.write(&Write {
+                    task,
+                    attempt: 0,
+                    partition,
+                    pages: vec![1],
+                    seals: false,
+                });
+            }
+        }
+        let segments = writer.commit(0);
+        let attempts = committed(&segments).into_keys();
+        let chosen: Vec<_> = attempts.filter(|attempt| attempt.task % 2 == 0).collect();
+        (segments, chosen)
+    };
+    let (segments, chosen) = places(1, MAX_RANGES + 1);
+    let refused = plan(&exchange, segments.clone(), &chosen, None).unwrap_err();
+    assert!(
+        matches!(refused, CatalogError::TooManyRanges { partition: 0, .. }),
+        "{refused}"
+    );
+    let cut = plan(&exchange, segments.clone(), &chosen, Some(u64::MAX)).unwrap();
+    let ranges: Vec<usize> = cut.map(|handle| handle.ranges.len()).collect();
+    assert_eq!(ranges, [MAX_RANGES, 1]);
+    let most = plan(&exchange, segments, &chosen[1..], None).unwrap();
+    assert_eq!(most.count(), 1);
+    let (segments, chosen) = places(2, MAX_RANGES / 2 + 1);
+    let two = plan(&exchange, segments, &chosen, None).unwrap();
+    assert_eq!(two.count(), 2, "each fits, if not all together");
+}

@@ -102,6 +102,12 @@ mod tests {
         expected_group_size: None,
     };
 
+    #[test]
+    fn thresholds_are_shares_of_the_target_size() {
+        assert_eq!(POLICY.concurrent_upload_threshold(), 50);
+        assert_eq!(POLICY.deferred_commit_threshold(), 12);
+    }
+
     fn ms(n: u64) -> Duration {
         Duration::from_millis(n)
     }

@@ -269,6 +269,29 @@ mod tests {
     }
 
     #[test]
+    fn a_part_costs_what_is_fetched_for_it_and_its_rest_begins_behind_its_first_bytes() {
+        let mut parts = Parts::exact(100..170, 50, 50);
+        let exact = parts.next().unwrap();
+        assert!(!parts.is_empty(), "the next one is the last");
+        assert_eq!((exact.fetched(), parts.next().unwrap().fetched()), (50, 20));
+        assert!(parts.is_empty());
+        assert_eq!(exact.after(20), Some(Part::Exact(120..150)));
+        assert_eq!(exact.after(50), None);
+        let shared = Chunks::new(400, 1000).cut(410..430).next().unwrap();
+        assert_eq!(shared.fetched(), 400);
+        let rest = shared.after(5).unwrap();
+        assert_eq!((rest.wanted().clone(), rest.fetched()), (415..430, 400));
+    }
+
+    #[test]
+    fn a_range_that_ends_with_a_chunk_does_not_touch_the_next_one() {
+        let chunks = Chunks::new(400, 2000);
+        assert_eq!(chunks.of(&(0..400)), 0..=0);
+        assert_eq!(chunks.of(&(399..401)), 0..=1);
+        assert_eq!(chunks.of(&(400..1200)), 1..=2);
+    }
+
+    #[test]
     fn a_chunk_of_each_range_fits_into_half_of_the_cache() {
         let size = |ranges| shared_size(8 << 20, ranges, 256 << 20);
         assert_eq!(size(1), Some(8 << 20));

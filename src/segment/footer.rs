@@ -106,8 +106,7 @@ impl Footer {
         }
         put(&mut out, self.commits.len() as u64);
         for commit in &self.commits {
-            let sink = self.sinks.iter().position(|s| *s == commit.attempt);
-            let sink = sink.expect("a committed sink is in the table") as u64;
+            let sink = index_in(&self.sinks, &commit.attempt);
             let totals = &commit.totals;
             put_all(&mut out, [sink, totals.batches, totals.pages, totals.bytes]);
             out.extend_from_slice(&totals.checksum.to_le_bytes());

@@ -305,3 +305,33 @@ fn version_1_segments_stay_readable_for_ever() {
     assert_eq!(joined(&image(&pages)), golden);
     assert_eq!(decode(&golden).unwrap(), image(&pages).footer);
 }
+
+/// Each of the two sizes in a trailer is compared with that of the object.
+#[test]
+fn a_trailer_of_an_object_of_another_size_is_refused() {
+    let trailer = Trailer {
+        footer_offset: 100,
+        footer_length: 20,
+        footer_crc: 7,
+    };
+    let encoded = trailer.encode();
+    let size = 100 + 20 + encoded.len() as u64;
+    assert_eq!(Trailer::decode(&encoded, size), Ok(trailer));
+    for other in [size - 1, size + 1] {
+        let refused = Trailer::decode(&encoded, other);
+        assert!(
+            matches!(refused, Err(FormatError::SizeMismatch { .. })),
+            "{refused:?}"
+        );
+    }
+    // The recorded size is right, and the footer does not end where the trailer begins.
+    let mut shifted = encoded;
+    shifted[..8].copy_from_slice(&99_u64.to_le_bytes());
+    let crc = checksum(&shifted[..28]);
+    shifted[28..32].copy_from_slice(&crc.to_le_bytes());
+    let refused = Trailer::decode(&shifted, size);
+    assert!(
+        matches!(refused, Err(FormatError::SizeMismatch { .. })),
+        "{refused:?}"
+    );
+}

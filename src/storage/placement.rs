@@ -89,6 +89,14 @@ mod tests {
     }
 
     #[test]
+    fn an_order_of_preference_is_kept_among_the_healthy_and_among_the_others() {
+        let healthy = [true, false, true, false];
+        assert_eq!(healthy_first(vec![3, 2, 1, 0], &healthy), [2, 0, 3, 1]);
+        assert_eq!(healthy_first(vec![1, 3], &healthy), [1, 3]);
+        assert_eq!(healthy_first(Vec::new(), &healthy), [0; 0]);
+    }
+
+    #[test]
     fn when_all_are_unhealthy_all_are_tried() {
         assert_eq!(round_robin(1, &[false, false]), [1, 0]);
         assert_eq!(round_robin(usize::MAX, &[]), Vec::<usize>::new());

@@ -5,6 +5,9 @@
 #   tests/mutants.sh --list                       what would be mutated
 #   tests/mutants.sh -F src/gc/lease_tracker.rs   one file: a part of the names that --list prints
 #   tests/mutants.sh --in-diff change.diff        what a change touched
+#   tests/mutants.sh --sample 40:7                some 40 of all, chosen by seed 7, spread evenly
+#   tests/mutants.sh --missed                     those that the last run missed, again: after tests
+#                                                 were written, or with more suites
 #
 #   tests/mutants.sh --pure -f src/catalog/plan.rs  pure files alone, out of a crate of their own
 #                                                 (tests/lib/pure_crate.sh): seconds a mutant
@@ -31,6 +34,27 @@ if [ "${1:-}" = --pure ]; then
     export PROPTEST_CASES=${PROPTEST_CASES:-64}
     exec cargo mutants --in-place --timeout 60 --output "$target" "$@" -- --lib
 fi
+case "${1:-}" in
+    --sample)
+        IFS=: read -r size seed <<<"$2"
+        shift 2
+        total=$(cargo mutants --list "$@" | wc -l)
+        shards=$((total > size ? total / size : 1))
+        # A shard has every n-th mutant.
+        set -- "$@" --sharding round-robin --shard "$((${seed:-0} % shards))/$shards"
+        echo "a sample of $((total / shards)) of $total mutants" >&2
+        ;;
+    --missed)
+        shift
+        missed=$target/mutants.out/missed.txt
+        [ -s "$missed" ] || die "the last run missed nothing: there is no $missed"
+        while read -r mutant; do
+            # Its line and column have changed if the file has.
+            mutant=$(sed -E 's/^[^ ]+:[0-9]+:[0-9]+: //; s/[][\.*^$+?(){}|]/\\&/g' <<<"$mutant")
+            set -- "$@" --re "$mutant"
+        done <"$missed"
+        ;;
+esac
 # To all calls of cargo, so that no other suite is built either.
 suites=()
 for suite in ${STOPOVER_TEST_SUITES:---lib --test it --test sim --test storage}; do

@@ -32,15 +32,9 @@ pub(super) async fn learn(
 }
 
 async fn learn_from(state: &SharedState, path: &str, headers: &HeaderMap) -> Result<(), Problem> {
-    let mut values = headers.get_all(DESCRIPTOR).iter();
-    let (Some(value), Some(rest)) = (values.next(), path.strip_prefix(EXCHANGES)) else {
+    let (Some(value), Some(rest)) = (headers.get(DESCRIPTOR), path.strip_prefix(EXCHANGES)) else {
         return Ok(());
     };
-    if values.next().is_some() {
-        return Err(Problem::invalid(
-            "Stopover-Exchange is given more than once",
-        ));
-    }
     let not_text = |_| Problem::invalid("Stopover-Exchange is not text");
     let text = value.to_str().map_err(not_text)?;
     let name = rest.split('/').next().unwrap_or_default();

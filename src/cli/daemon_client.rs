@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 
 use super::client_tls::{self, TlsFiles};
 use super::{ConfigArgs, EXIT_USAGE, failure};
-use crate::config::{Secret, ServerConfig};
+use crate::config::{Secret, ServerConfig, read_text_file};
 use crate::http::scopes::Scopes;
 use crate::http::tokens::Tokens;
 use crate::telemetry::logs::printable;
@@ -132,7 +132,7 @@ impl DaemonArgs {
         let token_file = self.token_file;
         let token_file = token_file.or_else(|| server.and_then(|server| server.token_file));
         if let Some(path) = token_file {
-            let text = std::fs::read_to_string(&path).map_err(|error| {
+            let text = read_text_file(&path).map_err(|error| {
                 eprintln!(
                     "stopover: token file {} cannot be read: {error}",
                     path.display()

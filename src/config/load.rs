@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::base_directory::{self, Places};
+use super::files::read_text_file;
 use super::keys::{self, KEYS};
 use super::layers::Layers;
 use super::machine::Machine;
@@ -64,7 +65,7 @@ impl Files {
 
     fn read(&self, path: &Path) -> io::Result<String> {
         match self {
-            Self::Real => std::fs::read_to_string(path),
+            Self::Real => read_text_file(path),
             Self::InMemory(files) => Self::in_memory(files, path),
         }
     }

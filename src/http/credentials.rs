@@ -17,7 +17,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use super::certificate::Validity;
 use super::tls::{Tls, TlsError, TlsFiles};
 use super::tokens::{TokenFileError, Tokens};
-use crate::config::ServerConfig;
+use crate::config::{ServerConfig, read_text_file};
 use crate::runtime::Clock;
 use crate::telemetry::credentials::{Credential, CredentialMetrics};
 
@@ -325,7 +325,7 @@ impl Inner {
 }
 
 fn read_tokens(path: &Path) -> Result<String, TokenFileError> {
-    std::fs::read_to_string(path).map_err(|source| TokenFileError::Unreadable {
+    read_text_file(path).map_err(|source| TokenFileError::Unreadable {
         path: path.to_owned(),
         source,
     })

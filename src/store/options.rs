@@ -189,9 +189,13 @@ impl Options {
     /// Tells the operator that the environment has a variable that means nothing here.
     pub fn notice_of_variable(&mut self, name: &str, what: &str) {
         if self.variables.iter().any(|(known, _)| known == name) {
-            self.notices
-                .push(format!("environment variable {name}: {what}"));
+            self.notice(format!("environment variable {name}: {what}"));
         }
+    }
+
+    /// Tells the operator something that is no fault.
+    pub fn notice(&mut self, text: String) {
+        self.notices.push(text);
     }
 
     /// Whether the environment names a file with a pod's token.

@@ -184,6 +184,8 @@ catalog! {
         "Spans exported to the collector of tracing.collector";
     SPANS_DROPPED: Counter Count Stable "stopover_spans_dropped" ["reason"]
         "Spans not exported; reason: queue_full, export_failed, rejected";
+    LOG_LINES_LOST: Counter Count Stable "stopover_log_lines_lost" []
+        "Lines of the log that were lost because its reader was too slow";
     HTTP_REQUESTS: Counter Count Stable "stopover_http_requests" ["route", "method", "status"]
         "Requests answered, by route pattern, method and status class (1xx to 5xx, or client_gone)";
     HTTP_DURATION: Histogram Seconds Stable "stopover_http_request_duration" ["route", "method"]

@@ -6,10 +6,12 @@
 //! is. Stdout is never written to. (Callers never log tokens, credentials or page bytes.)
 
 pub(super) mod escape;
+pub(super) mod queue;
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::PanicHookInfo;
+use std::time::Duration;
 
 use tracing_subscriber::filter::{LevelFilter, ParseError};
 use tracing_subscriber::fmt::MakeWriter;
@@ -21,6 +23,7 @@ use super::recent::RecentProblems;
 use crate::config::LogConfig;
 use crate::runtime::Clock;
 use escape::{Escaping, Notation, escape};
+use queue::LineQueue;
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +32,8 @@ pub enum LogError {
     Filter(#[from] ParseError),
     #[error("logging is already initialized: {0}")]
     AlreadyInitialized(#[from] tracing_subscriber::util::TryInitError),
+    #[error("the thread that writes the log cannot be started: {0}")]
+    NoThread(#[from] std::io::Error),
     #[error("logging has ended: {0}")]
     Ended(#[from] reload::Error),
 }
@@ -38,6 +43,20 @@ pub enum LogError {
 pub struct LogControl {
     filter: reload::Handle<EnvFilter, Registry>,
     recent: RecentProblems,
+    lines: LineQueue,
+}
+
+/// How long the end of the process waits for the reader of the log.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Has the log written when it is dropped.
+#[derive(Debug)]
+pub struct FlushAtEnd(LineQueue);
+
+impl Drop for FlushAtEnd {
+    fn drop(&mut self) {
+        self.0.flush(FLUSH_TIMEOUT);
+    }
 }
 
 impl LogControl {
@@ -47,6 +66,11 @@ impl LogControl {
     /// It is not valid, or logging has ended.
     pub fn set_filter(&self, filter: &str) -> Result<(), LogError> {
         Ok(self.filter.reload(self::filter(filter)?)?)
+    }
+
+    /// Keeps the end of the process waiting until the log is written, for some seconds at most.
+    pub fn flush_at_end(&self) -> FlushAtEnd {
+        FlushAtEnd(self.lines.clone())
     }
 
     /// The last warnings and errors, whatever the filter is.
@@ -61,7 +85,8 @@ impl LogControl {
 /// An invalid filter, or a second call.
 pub fn init(config: &LogConfig) -> Result<LogControl, LogError> {
     let (filter, handle) = reload::Layer::new(filter(&config.filter)?);
-    let output = output(config.json, std::io::stderr);
+    let lines = LineQueue::start(std::io::stderr())?;
+    let output = output(config.json, lines.clone());
     let recent = RecentProblems::default();
     let problems = recent.layer(Clock::default());
     Registry::default()
@@ -72,6 +97,7 @@ pub fn init(config: &LogConfig) -> Result<LogControl, LogError> {
     Ok(LogControl {
         filter: handle,
         recent,
+        lines,
     })
 }
 

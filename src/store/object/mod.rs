@@ -14,14 +14,18 @@ mod conditional;
 mod deleting;
 mod entity_tag;
 mod error;
+mod exchange;
 mod form;
 pub mod gs;
 mod guard;
 mod known;
+mod pod;
 pub mod progress;
 pub mod redact;
+mod renewed;
 mod role;
 pub mod s3;
+mod token_file;
 mod versions;
 
 pub use answers::Seen;

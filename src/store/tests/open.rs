@@ -435,8 +435,14 @@ fn variables_of_the_clouds_lose_white_space_and_may_not_hold_control_characters(
     }
 }
 
-/// The settings that name a file with a pod's token, and what they need.
-const TOKEN_FILES: [(&str, &str, &[(&str, &str)]); 3] = [
+/// A URI, a setting that names a file with a pod's token there, and what else it needs.
+type TokenSetting = (
+    &'static str,
+    &'static str,
+    &'static [(&'static str, &'static str)],
+);
+
+const TOKEN_FILES: [TokenSetting; 3] = [
     ("s3://b/p", "aws_container_authorization_token_file", &[]),
     ("s3://b/p", "aws_web_identity_token_file", &[]),
     (

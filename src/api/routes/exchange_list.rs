@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::api::extract::{
     ExchangeParams, ExchangePath, NoQuery, QueryParameters, StrictQuery, Values,
 };
-use crate::api::problem::{Problem, ProblemResponse};
+use crate::api::problem::{Problem, ProblemResponse, ProblemType};
 use crate::api::state::SharedState;
 use crate::exchange::{ExchangeOverview, ListFilter, overview_of};
 
@@ -18,6 +18,10 @@ use crate::exchange::{ExchangeOverview, ListFilter, overview_of};
 const DEFAULT_LIMIT: usize = 1_000;
 /// Exchanges in an answer at most.
 const MAX_LIMIT: usize = 10_000;
+/// How long a request waits for the lists of others.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The party of all lists: none goes before another.
+const LISTS: &str = "lists";
 
 /// Restricts a list of exchanges.
 #[derive(Debug, IntoParams)]
@@ -181,6 +185,13 @@ pub(crate) async fn list(
         query: query.query,
         after: query.after.map(|id| id.parse()).transpose()?,
         limit: query.limit.unwrap_or(DEFAULT_LIMIT),
+    };
+    let clock = &state.parts.runtime.clock;
+    let turn = clock.within(PATIENCE, state.slots.lists.acquire(LISTS, 1));
+    let Some(_turn) = turn.await else {
+        let detail = "exchanges are listed for one request at a time, and others are before this \
+                      one: retry later";
+        return Err(Problem::new(ProblemType::Overloaded, detail));
     };
     let found = state.parts.exchanges.list(&filter).await?;
     let last = found.exchanges.last().filter(|_| found.more);

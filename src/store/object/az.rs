@@ -11,6 +11,7 @@ use super::client::{
     self, Built, check_endpoint, client_options, from_environment, is_true, no_retries, take_given,
 };
 use super::progress::Connector;
+use super::tls::ClientTls;
 use crate::config::BaseUri;
 use crate::store::opened::OpenedStore;
 use crate::store::options::Options;
@@ -31,7 +32,8 @@ const SECRETS: [Az; 4] = [Az::AccessKey, Az::SasKey, Az::ClientSecret, Az::Token
 
 /// Opens a base directory; `None` if its options are wrong or contradict each other, which is
 /// reported.
-pub fn open(uri: &BaseUri, options: &mut Options, connector: Connector) -> Option<OpenedStore> {
+pub fn open(uri: &BaseUri, options: &mut Options, mut connector: Connector) -> Option<OpenedStore> {
+    connector.tls = ClientTls::take(options);
     let client_options = client_options(options);
     let storage_class = options.take("storage_class");
     let storage_class = storage_class.map(|class| class.expose().to_owned());

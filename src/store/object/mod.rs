@@ -20,8 +20,10 @@ mod guard;
 mod known;
 pub mod progress;
 pub mod redact;
+mod renewing;
 mod role;
 pub mod s3;
+mod tls;
 mod versions;
 
 pub use answers::Seen;

@@ -5,7 +5,7 @@
 //! STS but the one that refreshes them.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use object_store::CredentialProvider;
@@ -60,6 +60,8 @@ pub(super) struct Held {
     credential: Arc<AwsCredential>,
     refresh_at: Instant,
     usable_until: Instant,
+    /// The number of expirations that were known when they were asked for.
+    expirations: u64,
 }
 
 #[async_trait]
@@ -69,18 +71,19 @@ impl CredentialProvider for AssumedRole {
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
         let mut current = self.current.lock().await;
         let now = self.clock.now();
-        let is_expired = self.seen.take_expired();
-        let fresh = |held: &&Held| now < held.refresh_at && !is_expired;
+        let expirations = self.seen.expirations();
+        let fresh = |held: &&Held| now < held.refresh_at && held.expirations == expirations;
         if let Some(held) = current.as_ref().filter(fresh) {
             return Ok(Arc::clone(&held.credential));
         }
         match (self.assume().await, current.as_mut()) {
-            (Ok(credential), _) => {
+            (Ok((credential, lifetime)), _) => {
                 let credential = Arc::new(credential);
                 *current = Some(Held {
                     credential: Arc::clone(&credential),
-                    refresh_at: now + REFRESH,
-                    usable_until: now + USABLE,
+                    refresh_at: now + REFRESH.min(lifetime * 3 / 4),
+                    usable_until: now + USABLE.min(lifetime),
+                    expirations,
                 });
                 Ok(credential)
             }
@@ -91,6 +94,7 @@ impl CredentialProvider for AssumedRole {
                     kind(&error)
                 );
                 held.refresh_at = now + RETRY;
+                held.expirations = expirations;
                 Ok(Arc::clone(&held.credential))
             }
             (Err(error), _) => Err(error),
@@ -121,7 +125,8 @@ impl AssumedRole {
         form.finish()
     }
 
-    async fn assume(&self) -> object_store::Result<AwsCredential> {
+    /// New credentials, and for how long they are valid.
+    async fn assume(&self) -> object_store::Result<(AwsCredential, Duration)> {
         let with = self.with.get_credential().await?;
         let mut request = HttpRequest::new(HttpRequestBody::from(self.form()));
         *request.method_mut() = Method::POST;
@@ -153,7 +158,20 @@ impl AssumedRole {
                 token: Some(element("SessionToken")?),
             })
         })();
-        credential.ok_or_else(|| failed("AssumeRole: the answer has no credentials"))
+        let credential =
+            credential.ok_or_else(|| failed("AssumeRole: the answer has no credentials"))?;
+        Ok((credential, self.lifetime(element("Expiration"))))
+    }
+
+    /// How long credentials are valid that end at a time. What this machine's clock cannot make sense
+    /// of is left out: the store says when they have ended.
+    fn lifetime(&self, end: Option<String>) -> Duration {
+        let end = end.and_then(|text| humantime::parse_rfc3339(&text).ok());
+        let since = |end: SystemTime| end.duration_since(UNIX_EPOCH).ok();
+        let now = Duration::from_millis(self.clock.wall_millis());
+        let left = end.and_then(since).and_then(|end| end.checked_sub(now));
+        left.filter(|left| !left.is_zero())
+            .map_or(DURATION, |left| left.min(DURATION))
     }
 }
 

@@ -63,6 +63,8 @@ const S3: &[Named] = &[
     ("endpoint", Form::Text),
     ("allow_http", Form::Flag),
     ("ca_file", Form::Text),
+    ("client_certificate_file", Form::Text),
+    ("client_key_file", Form::Text),
     ("path_style", Form::Flag),
     ("upload_checksum", Form::OneOf(&["sha256", "crc64nvme"])),
     ("conditional_writes", Form::Flag),
@@ -82,6 +84,8 @@ const GS: &[Named] = &[
     ("endpoint", Form::Text),
     ("allow_http", Form::Flag),
     ("ca_file", Form::Text),
+    ("client_certificate_file", Form::Text),
+    ("client_key_file", Form::Text),
     ("storage_class", Form::Text),
 ];
 
@@ -95,6 +99,8 @@ const AZ: &[Named] = &[
     ("endpoint", Form::Text),
     ("allow_http", Form::Flag),
     ("ca_file", Form::Text),
+    ("client_certificate_file", Form::Text),
+    ("client_key_file", Form::Text),
     ("use_emulator", Form::Flag),
     ("storage_class", Form::Text),
     ("connection_string", Form::Text),

@@ -20,6 +20,8 @@ pub enum Retention {
     Versions,
     /// Objects cannot be deleted before a date.
     ObjectLock,
+    /// What is deleted can be restored for some days.
+    SoftDelete,
 }
 
 impl Retention {
@@ -35,6 +37,12 @@ impl Retention {
             Self::ObjectLock => {
                 "is in a bucket that locks new objects: what is deleted stays there until its \
                  retention ends. Use a bucket without a default retention"
+            }
+            Self::SoftDelete => {
+                "is in an account with soft delete: what is deleted stays there for the days that \
+                 are set, and is paid for. Switch it off for the account (az storage account \
+                 blob-service-properties update --enable-delete-retention false), or use another \
+                 account"
             }
         }
     }

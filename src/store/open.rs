@@ -195,6 +195,7 @@ fn open_store(uri: &BaseUri, options: &mut Options, runtime: &Runtime) -> Option
         policy: with_timeout(DeadlinePolicy::REMOTE),
         clock: runtime.clock.clone(),
         seen: Arc::default(),
+        tls: None,
     };
     let mut opened = match uri.scheme() {
         Scheme::File => open_folder(uri, options, runtime),

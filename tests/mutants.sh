@@ -10,7 +10,8 @@
 #                                                 were written, or with more suites
 #
 #   tests/mutants.sh --pure -f src/catalog/plan.rs  pure files alone, out of a crate of their own
-#                                                 (tests/lib/pure_crate.sh): seconds a mutant
+#                                                 (tests/lib/pure_crate.sh): seconds a mutant;
+#                                                 --sample and --missed may follow
 #
 # Arguments go to `cargo mutants`. The working tree is copied, not changed. Reports are in mutants.out
 # below cargo's target folder; docs/testing.md lists the survivors that are known, with reasons.
@@ -26,13 +27,21 @@ export PATH="$tool:$PATH"
 cd "$ROOT"
 target=${CARGO_TARGET_DIR:-$ROOT/target}
 mkdir -p "$target"
+common=(--output "$target")
+suites=()
 if [ "${1:-}" = --pure ]; then
     shift
     "$ROOT/tests/lib/pure_crate.sh" "$target/pure"
     cd "$target/pure"
     # 64 cases of each property find what 256 do here, four times as fast.
     export PROPTEST_CASES=${PROPTEST_CASES:-64}
-    exec cargo mutants --in-place --timeout 60 --output "$target" "$@" -- --lib
+    common+=(--in-place --timeout 60)
+    suites+=(-- --lib)
+else
+    # To all calls of cargo, so that no other suite is built either.
+    for suite in ${STOPOVER_TEST_SUITES:---lib --test it --test sim --test storage}; do
+        common+=("--cargo-arg=$suite")
+    done
 fi
 case "${1:-}" in
     --sample)
@@ -50,14 +59,9 @@ case "${1:-}" in
         [ -s "$missed" ] || die "the last run missed nothing: there is no $missed"
         while read -r mutant; do
             # Its line and column have changed if the file has.
-            mutant=$(sed -E 's/^[^ ]+:[0-9]+:[0-9]+: //; s/[][\.*^$+?(){}|]/\\&/g' <<<"$mutant")
+            mutant=$(sed -E 's/^[^ ]+:[0-9]+:[0-9]+: //; s/[][\\.*^$+?(){}|]/\\&/g' <<<"$mutant")
             set -- "$@" --re "$mutant"
         done <"$missed"
         ;;
 esac
-# To all calls of cargo, so that no other suite is built either.
-suites=()
-for suite in ${STOPOVER_TEST_SUITES:---lib --test it --test sim --test storage}; do
-    suites+=("--cargo-arg=$suite")
-done
-exec cargo mutants --output "$target" "${suites[@]}" "$@"
+exec cargo mutants "${common[@]}" "$@" "${suites[@]}"

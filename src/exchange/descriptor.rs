@@ -41,7 +41,7 @@ pub struct Descriptor {
     pub announcement: Duration,
     /// Drawn for each announcement.
     pub number: u64,
-    /// The base directories that were in order: those that must answer. The marker is first put
+    /// The set: the base directories that were in order. The marker is first put
     /// into the first one.
     pub set: Vec<BaseId>,
 }

@@ -16,7 +16,7 @@ use crate::store::keys::{self, Key};
 /// The base directories of a daemon, divided by the set of an exchange. Indexes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BaseSet {
-    /// Those that must answer, in the order in which the exchange prefers them.
+    /// The members of the set, in the exchange's order of preference.
     pub members: Vec<usize>,
     /// The rest, without those that were abandoned.
     pub others: Vec<usize>,
@@ -77,13 +77,13 @@ impl Storage {
         }
     }
 
-    /// Remembers which base directories must answer for an exchange. Of several announcements of
-    /// one exchange, the members of all must.
+    /// Records the set of an exchange. If it was announced several times, the members of all
+    /// announcements are in it.
     pub fn remember_set(&self, exchange: &ExchangeId, set: &[BaseId]) {
         self.inner.sets.add(exchange, set);
     }
 
-    /// The base directories by what they are for an exchange.
+    /// The base directories, divided by the set of an exchange.
     pub(super) fn set_of(&self, exchange: &ExchangeId) -> BaseSet {
         let preferred = self.preferred(exchange).into_iter();
         let Some(set) = self.inner.sets.get(exchange) else {

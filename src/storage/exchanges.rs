@@ -16,7 +16,7 @@ use crate::id::ExchangeId;
 use crate::store::StoreErrorKind;
 use crate::store::keys::{self, Key};
 
-/// How long a close waits for a base directory that need not answer.
+/// How long a close waits for a base directory outside the set.
 const OUTSIDE_SET_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What an exchange has in all base directories.
@@ -59,7 +59,7 @@ impl Storage {
         Ok(removed + elsewhere.into_iter().sum::<u64>())
     }
 
-    /// Removes what a base directory has that need not answer for the exchange, if it can in a
+    /// Removes the objects of the exchange from a base directory outside its set, if it can in a
     /// short time. Its marker would be of another announcement of the same exchange.
     async fn remove_outside_set(&self, base: &Arc<BaseDirectory>, exchange: &ExchangeId) -> u64 {
         let removal = async {

@@ -79,7 +79,7 @@ pub(super) struct Inner {
     pub turn: AtomicUsize,
     pub metrics: StorageMetrics,
     pub foreign: ForeignFolders,
-    /// Which base directories must answer for an exchange.
+    /// The sets of exchanges.
     pub sets: KnownSets,
     /// Notified when the health of a base directory changes.
     pub health_changed: Arc<Notify>,

@@ -1,4 +1,4 @@
-//! The identity of a base directory: the object that says which one it is.
+//! The identity of a base directory: the object that identifies it.
 //!
 //! Pure: an identity to text and back. Does not: store it (`attachment`). Invariant: what decodes
 //! was encoded by this code; the first line never changes, and the rest only when keys are rotated.

@@ -92,8 +92,8 @@ impl Kind {
                 ("allow_http", "true".into()),
                 ("account", AZURE_ACCOUNT.into()),
                 ("access_key", AZURE_KEY.into()),
-                // It deletes the 256 objects of a batch one by one, and reads nothing meanwhile. Then
-                // it closes connections that were used again five seconds ago, unread.
+                // It deletes the 256 objects of a batch one by one, and reads nothing meanwhile.
+                // Then it closes connections that seem idle, though a request waits in them.
                 ("timeout", "3m".into()),
                 ("azure_pool_max_idle_per_host", "0".into()),
             ],

@@ -163,8 +163,8 @@ impl AssumedRole {
         Ok((credential, self.lifetime(element("Expiration"))))
     }
 
-    /// How long credentials are valid that end at a time. What this machine's clock cannot make sense
-    /// of is left out: the store says when they have ended.
+    /// How long credentials are valid that end at a time. A time that has passed by this machine's
+    /// clock is ignored: the store says when they have ended.
     fn lifetime(&self, end: Option<String>) -> Duration {
         let end = end.and_then(|text| humantime::parse_rfc3339(&text).ok());
         let since = |end: SystemTime| end.duration_since(UNIX_EPOCH).ok();

@@ -176,7 +176,7 @@ impl Emulator {
         let command = self.command()?;
         let mut process = Process::spawn(name, command, &self.log)?;
         let port = self.inner;
-        wait_until(&format!("{name} answers"), Duration::from_secs(60), || {
+        wait_until(&format!("{name} answers"), Duration::from_secs(180), || {
             let exited = process.exited();
             async move {
                 ensure!(exited.is_none(), "{name} ended at start: {exited:?}");

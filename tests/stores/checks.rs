@@ -289,7 +289,10 @@ async fn versioning(kind: Kind, work: &Path) -> Result<String> {
 /// What `stopover check` prints of the bucket.
 fn checked(kind: Kind, emulator: &Emulator, work: &Path) -> Result<String> {
     let config = work.join("stopover.toml");
-    std::fs::write(&config, kind.table(PLACE, emulator.port, &[("name", "tried")]))?;
+    std::fs::write(
+        &config,
+        kind.table(PLACE, emulator.port, &[("name", "tried")]),
+    )?;
     let built = env!("CARGO_BIN_EXE_stopover");
     let binary = std::env::var_os("STOPOVER_BINARY").unwrap_or_else(|| built.into());
     let mut command = Command::new(binary);

@@ -2,8 +2,8 @@
 //!
 //! Does: decide whether the marker may be written, and write it on the condition that it is still
 //! what the decision was based on; in the background if the client states that the exchange is new
-//! (`pending_marker`). Does not: end leases (`gc`). Invariant: an announcement never reopens an exchange
-//! that was closed or collected.
+//! (`pending_marker`). Does not: end leases (`gc`). Invariant: an announcement never reopens an
+//! exchange that was closed or collected.
 
 use std::sync::Arc;
 

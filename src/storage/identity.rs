@@ -182,7 +182,7 @@ mod tests {
         let stored = String::from_utf8(identity().encode().to_vec()).unwrap();
         let other = stored.replace("layout 2", "layout 3");
         let refused = Identity::decode(other.as_bytes()).unwrap_err().to_string();
-        assert!(refused.contains("layout 3"), "{refused}");
+        assert!(refused.contains("its layout is 3"), "{refused}");
     }
 
     #[test]

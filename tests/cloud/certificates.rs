@@ -9,6 +9,9 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
+use stopover::runtime::Runtime;
+use stopover::store::open::open_all;
+
 use crate::gate::Gate;
 use crate::tls::{Authority, Identity, self_signed_client};
 use crate::{base, fault};
@@ -114,6 +117,35 @@ async fn a_base_directory_trusts_its_own_ca_alone() {
             if let Some(error) = found {
                 assert!(error.contains("ca_file"), "{error}");
             }
+        }
+    }
+}
+
+#[test]
+fn a_client_certificate_needs_its_key_and_both_must_be_pem() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("text");
+    std::fs::write(&text, "no PEM").unwrap();
+    let text = text.to_str().unwrap();
+    let [certificate, key] = ["client_certificate_file", "client_key_file"];
+    for (options, words) in [
+        (vec![(certificate, text)], "without `client_key_file`"),
+        (vec![(key, text)], "without `client_certificate_file`"),
+        (vec![(certificate, text), (key, text)], "in PEM"),
+        (
+            vec![(certificate, "/no/such"), (key, text)],
+            "cannot be read",
+        ),
+        (
+            vec![(certificate, text), (key, "/no/such")],
+            "cannot be read",
+        ),
+    ] {
+        for (uri, account) in [("s3://b/p", None), ("az://b/p", Some(("account", "a")))] {
+            let options: Vec<_> = options.iter().copied().chain(account).collect();
+            let opened = open_all(&[base(uri, &options)], &Runtime::seeded(1));
+            let error = opened.unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Credentials that expire or are replaced while a daemon writes: no sink fails for it.
 
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use stopover::runtime::Runtime;
@@ -12,7 +13,7 @@ use crate::certificates::server_config;
 use crate::frames::batch;
 use crate::gate::Gate;
 use crate::issuer::{EXTERNAL_ID, Issuer, POD_TOKEN};
-use crate::process::{Process, command};
+use crate::process::Process;
 use crate::tls::Authority;
 
 /// Credentials end after this time.
@@ -37,12 +38,9 @@ fn daemon(gate: &Gate, options: &[(&str, &str)], variables: &[(&str, &str)]) -> 
         toml += &format!("{name} = \"{value}\"\n");
     }
     std::fs::write(&config, toml).unwrap();
-    let mut command = command(folder.path(), &[]);
-    // Only the configuration says where the base directory is.
-    let program = command.get_program().to_owned();
-    command = std::process::Command::new(program);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stopover"));
     command.args(["serve", "--listen", "127.0.0.1:0", "--config"]);
-    command.arg(&config).stderr(std::process::Stdio::null());
+    command.arg(&config).stderr(Stdio::null());
     command.env_remove("AWS_ACCESS_KEY_ID");
     command.envs(variables.iter().copied());
     Tried {

@@ -92,8 +92,8 @@ impl Kind {
                 ("allow_http", "true".into()),
                 ("account", AZURE_ACCOUNT.into()),
                 ("access_key", AZURE_KEY.into()),
-                // It deletes the 256 objects of a batch one by one, and reads nothing meanwhile. Then
-                // it closes connections that were used again five seconds ago, unread.
+                // It deletes the 256 objects of a batch one by one, and reads nothing meanwhile.
+                // Then it closes connections that seem idle, though a request waits in them.
                 ("timeout", "3m".into()),
                 ("azure_pool_max_idle_per_host", "0".into()),
             ],
@@ -176,7 +176,7 @@ impl Emulator {
         let command = self.command()?;
         let mut process = Process::spawn(name, command, &self.log)?;
         let port = self.inner;
-        wait_until(&format!("{name} answers"), Duration::from_secs(60), || {
+        wait_until(&format!("{name} answers"), Duration::from_secs(180), || {
             let exited = process.exited();
             async move {
                 ensure!(exited.is_none(), "{name} ended at start: {exited:?}");

@@ -279,7 +279,7 @@ async fn a_damaged_identity_and_one_of_another_layout_are_refused() {
     let path = parent.path().join("a").join(IDENTITY);
     let good = std::fs::read_to_string(&path).unwrap();
     for (content, words) in [
-        (good.replace("layout 2", "layout 9"), "layout 9"),
+        (good.replace("layout 2", "layout 9"), "its layout is 9"),
         (good.replace("\"number\":1", "\"number\":2"), "checksum"),
         (String::new(), "does not begin with"),
     ] {

@@ -1,7 +1,7 @@
-//! The soak: real daemons on local disk and on a real S3 server (or another store), killed, stopped, frozen and
-//! restarted at random, with faults in their storage and connections and with wrong clocks, while
-//! clients write and read through them like Trino. Every page is checked byte for byte, exactly
-//! once and in order; at the end nothing is left and every gauge is at zero.
+//! The soak: real daemons on local disk and on a real S3 server (or another store), killed,
+//! stopped, frozen and restarted at random, with faults in their storage and connections and with
+//! wrong clocks, while clients write and read through them like Trino. Every page is checked byte
+//! for byte, exactly once and in order; at the end nothing is left and every gauge is at zero.
 //!
 //! A separate program (`harness = false`), since its child processes must end with it. It shares no
 //! client code with the product: it implements the protocol independently.

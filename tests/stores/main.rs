@@ -96,14 +96,24 @@ async fn run(arguments: &Arguments) -> Result<()> {
     println!("logs: {}", work.display());
     let mut table = Table::read()?;
     let (mut failed, started) = (Vec::new(), Instant::now());
-    for kind in chosen(&arguments.store, &Kind::ALL) {
-        for check in chosen(&arguments.check, &Check::ALL) {
+    let kinds = chosen(&arguments.store, &Kind::ALL);
+    let checks = chosen(&arguments.check, &Check::ALL);
+    let with_trino = match checks.contains(&Check::Trino) {
+        true => checks::trino(&kinds)?,
+        false => Vec::new(),
+    };
+    for &kind in &kinds {
+        for &check in &checks {
             let title = format!("{} {}", kind.name(), check.name());
             println!("---- {title} ----");
             let began = Instant::now();
             let folder = work.join(kind.name()).join(check.name());
             std::fs::create_dir_all(&folder)?;
-            let outcome = check.run(kind, &folder).await;
+            let outcome = match check {
+                Check::Trino if with_trino.contains(&kind) => Ok("passed".to_owned()),
+                Check::Trino => Err(anyhow::anyhow!("it failed, see above")),
+                _ => check.run(kind, &folder).await,
+            };
             let entry = outcome.and_then(|outcome| Entry::new(kind, check, outcome));
             if arguments.record {
                 table.record(kind, check, entry.as_ref().ok())?;

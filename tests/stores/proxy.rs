@@ -1,7 +1,7 @@
 //! A proxy in front of a server: it counts requests and damages uploads.
 //!
-//! Does: forward requests with all of their headers. Does not: answer any itself. Invariant: what it
-//! damages keeps its length.
+//! Does: forward requests with all of their headers. Does not: answer any itself. Invariant: damage
+//! does not change the length of a body.
 
 #![allow(clippy::disallowed_methods)] // it runs as a spawned task
 

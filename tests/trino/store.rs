@@ -17,8 +17,8 @@ use crate::process::{Process, free_ports, wait_until};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum StorageKind {
     Local,
-    /// versitygw.
-    #[value(alias = "versitygw")]
+    /// An S3 server.
+    #[value(name = "versitygw", alias = "s3")]
     S3,
     Minio,
     Azurite,
@@ -30,7 +30,7 @@ impl StorageKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Local => "local",
-            Self::S3 => "s3",
+            Self::S3 => "versitygw",
             Self::Minio => "minio",
             Self::Azurite => "azurite",
             Self::FakeGcs => "fake-gcs-server",

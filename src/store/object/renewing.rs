@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use object_store::CredentialProvider;
-use object_store::aws::{AwsCredential, AwsCredentialProvider};
+use object_store::aws::{AmazonS3Builder, AwsCredential, AwsCredentialProvider};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -20,12 +20,10 @@ use crate::runtime::Clock;
 /// Shortest time between two replacements, for a server that refuses new credentials, too.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Builds a provider that has cached nothing.
-pub(super) type Build = dyn Fn() -> object_store::Result<AwsCredentialProvider> + Send + Sync;
-
 /// Gives the credentials of a provider that can be replaced.
 pub(super) struct Renewing {
-    build: Box<Build>,
+    /// Builds providers that have cached nothing.
+    builder: AmazonS3Builder,
     current: Mutex<Current>,
     clock: Clock,
     /// Knows when a server took the credentials for expired.
@@ -48,9 +46,10 @@ impl std::fmt::Debug for Renewing {
 }
 
 impl Renewing {
+    /// The first provider, and the builder of it and of those that replace it.
     pub(super) fn new(
         first: AwsCredentialProvider,
-        build: Box<Build>,
+        builder: AmazonS3Builder,
         clock: Clock,
         seen: Arc<Seen>,
     ) -> Self {
@@ -60,7 +59,7 @@ impl Renewing {
             expirations: seen.expirations(),
         };
         Self {
-            build,
+            builder,
             current: Mutex::new(current),
             clock,
             seen,
@@ -73,12 +72,11 @@ impl Renewing {
         if now >= current.replaceable && expirations != current.expirations {
             current.replaceable = now + PAUSE;
             current.expirations = expirations;
-            if let Ok(provider) = (self.build)() {
+            if let Ok(client) = self.builder.clone().build() {
                 tracing::info!(
-                    "the credentials of the base directory expired: they are asked for \
-                    again"
+                    "the credentials of the base directory expired: they are requested again"
                 );
-                current.provider = provider;
+                current.provider = Arc::clone(client.credentials());
             }
         }
         Arc::clone(&current.provider)
@@ -96,39 +94,27 @@ impl CredentialProvider for Renewing {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use object_store::StaticCredentialProvider;
-
     use super::*;
     use crate::runtime::Runtime;
 
-    fn numbered(number: usize) -> AwsCredentialProvider {
-        Arc::new(StaticCredentialProvider::new(AwsCredential {
-            key_id: format!("key-{number}"),
-            secret_key: "hush".into(),
-            token: None,
-        }))
-    }
-
     #[tokio::test(start_paused = true)]
-    async fn expired_credentials_are_replaced_once_and_at_most_once_a_second() {
-        let (built, seen) = (Arc::new(AtomicUsize::new(0)), Arc::<Seen>::default());
-        let count = Arc::clone(&built);
-        let renewing = Renewing::new(
-            numbered(0),
-            Box::new(move || Ok(numbered(1 + count.fetch_add(1, Ordering::Relaxed)))),
-            Runtime::seeded(1).clock,
-            Arc::clone(&seen),
+    async fn a_provider_is_replaced_once_for_each_expiration_and_at_most_once_a_second() {
+        let seen = Arc::<Seen>::default();
+        let builder = AmazonS3Builder::new().with_bucket_name("bucket");
+        let first = Arc::clone(builder.clone().build().unwrap().credentials());
+        let clock = Runtime::seeded(1).clock;
+        let renewing = Renewing::new(Arc::clone(&first), builder, clock, Arc::clone(&seen));
+        assert!(Arc::ptr_eq(&renewing.provider(), &first));
+        seen.note_expired();
+        let second = renewing.provider();
+        assert!(!Arc::ptr_eq(&second, &first));
+        assert!(Arc::ptr_eq(&renewing.provider(), &second));
+        seen.note_expired();
+        assert!(
+            Arc::ptr_eq(&renewing.provider(), &second),
+            "within a second"
         );
-        let key = async || renewing.get_credential().await.unwrap().key_id.clone();
-        assert_eq!(key().await, "key-0");
-        seen.note_expired();
-        assert_eq!(key().await, "key-1");
-        assert_eq!(key().await, "key-1", "only what was noted since counts");
-        seen.note_expired();
-        assert_eq!(key().await, "key-1", "not again within the pause");
         tokio::time::sleep(PAUSE).await;
-        assert_eq!(key().await, "key-2");
+        assert!(!Arc::ptr_eq(&renewing.provider(), &second));
     }
 }

@@ -224,10 +224,8 @@ fn built(
     let mut credentials = Arc::clone(store.credentials());
     let is_static = builder.get_config_value(&S3::AccessKeyId).is_some();
     if !is_static {
-        let unbuilt = builder.clone();
-        let build = move || Ok(Arc::clone(unbuilt.clone().build()?.credentials()));
         let (clock, seen) = (connector.clock.clone(), Arc::clone(&connector.seen));
-        credentials = Arc::new(Renewing::new(credentials, Box::new(build), clock, seen));
+        credentials = Arc::new(Renewing::new(credentials, builder.clone(), clock, seen));
     }
     if let Some((role, external_id)) = &choices.role {
         let role = AssumedRole {

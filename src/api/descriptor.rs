@@ -20,18 +20,22 @@ pub(super) const DESCRIPTOR: HeaderName = HeaderName::from_static("stopover-exch
 const EXCHANGES: &str = "/v1/exchanges/";
 
 /// Wraps all routes.
-pub(super) async fn learn(
+pub(super) async fn record_descriptor(
     State(state): State<SharedState>,
     request: Request,
     next: Next,
 ) -> Response {
-    match learn_from(&state, request.uri().path(), request.headers()).await {
+    match record_from_headers(&state, request.uri().path(), request.headers()).await {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     }
 }
 
-async fn learn_from(state: &SharedState, path: &str, headers: &HeaderMap) -> Result<(), Problem> {
+async fn record_from_headers(
+    state: &SharedState,
+    path: &str,
+    headers: &HeaderMap,
+) -> Result<(), Problem> {
     let (Some(value), Some(rest)) = (headers.get(DESCRIPTOR), path.strip_prefix(EXCHANGES)) else {
         return Ok(());
     };
@@ -39,5 +43,9 @@ async fn learn_from(state: &SharedState, path: &str, headers: &HeaderMap) -> Res
     let text = value.to_str().map_err(not_text)?;
     let name = rest.split('/').next().unwrap_or_default();
     let exchange: ExchangeId = name.parse()?;
-    Ok(state.parts.exchanges.learn(&exchange, text).await?)
+    Ok(state
+        .parts
+        .exchanges
+        .accept_descriptor(&exchange, text)
+        .await?)
 }

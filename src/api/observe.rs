@@ -136,8 +136,8 @@ fn check_head(request: &Request) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Clients learn how long they may reuse an idle connection, which is shorter than the server keeps
-/// it open, so that their pools do not return a connection that is about to be closed.
+/// The header that limits how long clients may reuse an idle connection. It is shorter than the
+/// server's own timeout, so that client pools do not reuse a connection that is about to be closed.
 fn keep_alive(limits: &LimitsConfig) -> HeaderValue {
     let timeout = limits.header_timeout * 4 / 5;
     let text = format!("timeout={}", timeout.as_secs().max(1));

@@ -2,8 +2,8 @@
 //!
 //! Does: load the files at start, and again when they have changed or on request. Does not: know
 //! routes or connections. Invariant: an invalid file never replaces a valid one: the previous
-//! content stays in use, the log and a metric report it, and the next change is tried. What a valid
-//! file no longer contains grants nothing, on existing connections either.
+//! content stays in use, the log and a metric report it, and the next change is tried. A credential
+//! that was removed from a valid file grants nothing, not even on existing connections.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;

@@ -170,7 +170,8 @@ impl Tls {
 }
 
 /// Requests a client certificate and accepts connections without one. Access is decided per
-/// request: probes need no certificate, and other clients get a response that says what is missing.
+/// request: probes need no certificate, and other clients get a response that names what is
+/// missing.
 fn client_verifier(
     pem: &[u8],
     provider: &Arc<CryptoProvider>,

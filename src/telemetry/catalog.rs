@@ -25,7 +25,7 @@ pub enum Kind {
 /// Unit of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Measure {
-    /// A number of things.
+    /// A plain number.
     Count,
     Bytes,
     Seconds,
@@ -68,7 +68,7 @@ impl Definition {
         format!("{}{unit}{suffix}", self.name)
     }
 
-    /// The unit as the registry knows it.
+    /// The unit in the registry's type.
     pub fn unit(&self) -> Option<&'static Unit> {
         match self.measure {
             Measure::Count => None,

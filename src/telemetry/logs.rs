@@ -73,7 +73,7 @@ impl LogControl {
         FlushAtEnd(self.lines.clone())
     }
 
-    /// The last warnings and errors, whatever the filter is.
+    /// The last warnings and errors, regardless of the filter.
     pub fn recent(&self) -> &RecentProblems {
         &self.recent
     }
@@ -113,7 +113,7 @@ fn filter(text: &str) -> Result<EnvFilter, ParseError> {
     }
 }
 
-/// A panic is a line of the log like any other: its message may quote what came from outside.
+/// A panic is logged like any other event: its message may quote text from outside.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let reason = panic_message(panic.payload());
     let location = panic.location().map(ToString::to_string);
@@ -130,14 +130,14 @@ pub fn panic_message(payload: &(dyn Any + Send)) -> &str {
     text.unwrap_or("no message")
 }
 
-/// Text for stderr that may quote what came from outside; its lines stay lines.
+/// Text for stderr that may quote text from outside, escaped; its line ends are preserved.
 pub fn printable(text: &str) -> String {
     let lines = text.split('\n').map(|line| escape(line, Notation::Rust));
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The layer that writes events. Without colours: their escape sequences could not be told from
-/// those of an attacker.
+/// The layer that writes events. Without colours: their escape sequences could not be distinguished
+/// from those of an attacker.
 fn output<W>(json: bool, writer: W) -> Box<dyn Layer<Registry> + Send + Sync>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,

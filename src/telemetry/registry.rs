@@ -1,7 +1,7 @@
 //! The registry: everything that `/metrics` returns.
 //!
-//! Does: collect the metrics of all modules and encode them as OpenMetrics text. Does not: know
-//! what they mean. Invariant: encoding never blocks code that updates a metric.
+//! Does: collect the metrics of all modules and encode them as OpenMetrics text. Does not:
+//! interpret them. Invariant: encoding never blocks code that updates a metric.
 
 use std::sync::Arc;
 

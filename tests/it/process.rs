@@ -154,7 +154,7 @@ fn a_daemon_without_a_token_refuses_to_listen_beyond_loopback() {
 /// Story: a unit of `Type=notify` is killed if it does not report its start. A daemon whose base
 /// directory is away serves all the same, so it has to report.
 #[test]
-fn systemd_hears_that_a_daemon_listens_serves_and_drains_although_its_base_directory_is_away() {
+fn systemd_is_notified_that_a_daemon_listens_serves_and_drains_without_its_base_directory() {
     let folder = tempfile::tempdir().unwrap();
     let obstacle = folder.path().join("spool");
     std::fs::write(&obstacle, "a file in the place of the folder").unwrap();

@@ -17,6 +17,7 @@ use super::client::{
 use super::pod::WorkloadIdentity;
 use super::progress::Connector;
 use super::renewed::Renewed;
+use super::tls::ClientTls;
 use super::token_file::TokenFile;
 use crate::config::BaseUri;
 use crate::store::opened::OpenedStore;
@@ -46,7 +47,8 @@ const SECRETS: [Az; 4] = [Az::AccessKey, Az::SasKey, Az::ClientSecret, Az::Token
 
 /// Opens a base directory; `None` if its options are wrong or contradict each other, which is
 /// reported.
-pub fn open(uri: &BaseUri, options: &mut Options, connector: Connector) -> Option<OpenedStore> {
+pub fn open(uri: &BaseUri, options: &mut Options, mut connector: Connector) -> Option<OpenedStore> {
+    connector.tls = ClientTls::take(options);
     let client_options = client_options(options);
     let storage_class = options.take("storage_class");
     let storage_class = storage_class.map(|class| class.expose().to_owned());

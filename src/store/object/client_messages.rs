@@ -164,8 +164,10 @@ pub(super) enum TlsFailure {
 /// Recognises failures of the encryption.
 pub(super) fn tls_failure(text: &str) -> Option<TlsFailure> {
     use TlsFailure::{Certificate, OtherHost, OtherTime, PlainClient, PlainServer, UnknownIssuer};
-    const WORDS: [(&str, TlsFailure); 10] = [
+    const WORDS: [(&str, TlsFailure); 11] = [
         ("UnknownIssuer", UnknownIssuer),
+        // Of another CA with the name of one that is trusted, such as an earlier one.
+        ("invalid peer certificate: BadSignature", UnknownIssuer),
         ("NotValidForName", OtherHost),
         ("certificate not valid for name", OtherHost),
         ("certificate expired", OtherTime),

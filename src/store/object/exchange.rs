@@ -79,6 +79,17 @@ pub(super) async fn answer_to(
     })
 }
 
+/// The longest that credentials are kept, whatever a service says.
+pub(super) const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// How long credentials are valid that end at `expiration`, by the clock of the service that gave
+/// them at `now`, so that a wrong clock here does no harm. `None` if either is not known.
+pub(super) fn lifetime(expiration: Option<&str>, now: Option<Duration>) -> Option<Duration> {
+    let end = humantime::parse_rfc3339_weak(expiration?).ok()?;
+    let end = end.duration_since(std::time::UNIX_EPOCH).ok()?;
+    Some(end.saturating_sub(now?).min(LONGEST))
+}
+
 fn since_1970(date: &HeaderValue) -> Option<Duration> {
     let date = httpdate::parse_http_date(date.to_str().ok()?).ok()?;
     date.duration_since(std::time::UNIX_EPOCH).ok()

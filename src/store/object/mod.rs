@@ -23,8 +23,10 @@ mod pod;
 pub mod progress;
 pub mod redact;
 mod renewed;
+mod renewing;
 mod role;
 pub mod s3;
+mod tls;
 mod token_file;
 mod versions;
 

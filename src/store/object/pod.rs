@@ -16,7 +16,7 @@ use object_store::signer::HeaderValue;
 use serde::Deserialize;
 use url::form_urlencoded;
 
-use super::exchange::{Answer, answer_to, failed, form_request};
+use super::exchange::{Answer, LONGEST, answer_to, failed, form_request, lifetime};
 use super::renewed::CredentialSource;
 use super::role::{sts_credentials, sts_form};
 use super::token_file::TokenFile;
@@ -69,7 +69,7 @@ impl CredentialSource for WebIdentity {
         let form = sts_form(ACTION, &self.role, &self.session, &more);
         let request = form_request(&self.endpoint, form).map_err(|e| failed("S3", e))?;
         let answer = answer_to(&self.http, request, "S3", ACTION).await?;
-        sts_credentials(&answer.body)
+        sts_credentials(&answer)
     }
 }
 
@@ -106,7 +106,7 @@ impl CredentialSource for PodIdentity {
         let action = format!("GET {}", self.url);
         let answer = answer_to(&self.http, request, "S3", &action).await?;
         let given: AgentAnswer = parsed(&answer, "S3", &action)?;
-        let lifetime = lifetime(given.expiration.as_deref(), answer.date);
+        let lifetime = lifetime(given.expiration.as_deref(), answer.date).unwrap_or(SHORTEST);
         let credential = AwsCredential {
             key_id: given.access_key_id,
             secret_key: given.secret_access_key,
@@ -115,17 +115,6 @@ impl CredentialSource for PodIdentity {
         Ok((credential, lifetime))
     }
 }
-
-/// From the service's own clock until the end that it names, so that a wrong clock here is no harm.
-fn lifetime(expiration: Option<&str>, now: Option<Duration>) -> Duration {
-    let end = expiration.and_then(|end| humantime::parse_rfc3339_weak(end).ok());
-    let end = end.and_then(|end| end.duration_since(std::time::UNIX_EPOCH).ok());
-    let left = end.zip(now).map(|(end, now)| end.saturating_sub(now));
-    left.unwrap_or(SHORTEST).min(LONGEST)
-}
-
-/// The longest that credentials are kept, whatever a service says.
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// The workload identity of AKS: Microsoft's login service exchanges the token.
 pub(super) struct WorkloadIdentity {
@@ -298,13 +287,16 @@ mod tests {
     }
 
     #[test]
-    fn a_lifetime_that_is_not_known_is_short_and_none_is_very_long() {
+    fn a_lifetime_is_counted_by_the_clock_of_the_service_and_bounded() {
         let now = Some(Duration::from_secs(1000));
-        assert_eq!(lifetime(None, now), SHORTEST);
-        assert_eq!(lifetime(Some("tomorrow"), now), SHORTEST);
-        assert_eq!(lifetime(Some("2026-11-29T12:00:00Z"), None), SHORTEST);
-        assert_eq!(lifetime(Some("9999-12-31T00:00:00Z"), now), LONGEST);
-        assert_eq!(lifetime(Some("1970-01-01T00:00:01Z"), now), Duration::ZERO);
+        assert_eq!(lifetime(None, now), None);
+        assert_eq!(lifetime(Some("tomorrow"), now), None);
+        assert_eq!(lifetime(Some("2026-11-29T12:00:00Z"), None), None);
+        assert_eq!(lifetime(Some("9999-12-31T00:00:00Z"), now), Some(LONGEST));
+        assert_eq!(
+            lifetime(Some("1970-01-01T00:00:01Z"), now),
+            Some(Duration::ZERO)
+        );
     }
 
     #[tokio::test]

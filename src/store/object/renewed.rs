@@ -68,16 +68,19 @@ impl<S: CredentialSource> std::fmt::Debug for Renewed<S> {
 
 struct Held<C> {
     credential: Arc<C>,
+    /// How many expirations the store had reported when they were asked for.
+    expirations: u64,
     renew_at: Instant,
     usable_until: Instant,
 }
 
 impl<C> Held<C> {
     /// Credentials that are valid for `lifetime` from now on.
-    fn new(credential: C, now: Instant, lifetime: Duration) -> Self {
+    fn new(credential: C, now: Instant, lifetime: Duration, expirations: u64) -> Self {
         let usable = lifetime - MARGIN.min(lifetime / 10);
         Self {
             credential: Arc::new(credential),
+            expirations,
             renew_at: now + lifetime / 4 * 3,
             usable_until: now + usable,
         }
@@ -98,7 +101,9 @@ impl<S: CredentialSource> Renewed<S> {
         let Some(held) = current.as_mut() else {
             return Step::Renew(None);
         };
-        if self.seen.take_expired() {
+        let expirations = self.seen.expirations();
+        if held.expirations != expirations {
+            held.expirations = expirations;
             held.renew_at = now;
         }
         let credential = || Arc::clone(&held.credential);
@@ -109,12 +114,12 @@ impl<S: CredentialSource> Renewed<S> {
     }
 
     async fn fetch(&self) -> object_store::Result<Arc<S::Credential>> {
-        let asked = self.clock.now();
+        let (asked, expirations) = (self.clock.now(), self.seen.expirations());
         let fetched = self.source.fetch().await;
         let mut current = self.current.lock();
         match (fetched, current.as_mut()) {
             (Ok((credential, lifetime)), _) => {
-                let held = Held::new(credential, asked, lifetime);
+                let held = Held::new(credential, asked, lifetime, expirations);
                 let credential = Arc::clone(&held.credential);
                 *current = Some(held);
                 Ok(credential)
@@ -278,7 +283,7 @@ pub(super) mod tests {
         for seconds in [0, 1, 60, 900, 21_600] {
             let lifetime = Duration::from_secs(seconds);
             let now = Runtime::seeded(1).clock.now();
-            let held = Held::new((), now, lifetime);
+            let held = Held::new((), now, lifetime, 0);
             assert!(held.renew_at <= held.usable_until, "{seconds} s");
             assert!(held.usable_until <= now + lifetime, "{seconds} s");
         }

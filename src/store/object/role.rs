@@ -11,7 +11,7 @@ use object_store::client::HttpClient;
 use url::form_urlencoded;
 
 use super::client_messages::{unescaped, xml_element};
-use super::exchange::{answer_to, failed, form_request};
+use super::exchange::{Answer, answer_to, failed, form_request, lifetime};
 use super::renewed::CredentialSource;
 
 /// How long credentials are asked for: the longest that every role permits, also one that is
@@ -49,8 +49,8 @@ pub(super) fn sts_form(action: &str, role: &str, session: &str, more: &[(&str, &
 ///
 /// # Errors
 /// If it has none.
-pub(super) fn sts_credentials(body: &str) -> object_store::Result<(AwsCredential, Duration)> {
-    let element = |name| xml_element(body, name).map(unescaped);
+pub(super) fn sts_credentials(answer: &Answer) -> object_store::Result<(AwsCredential, Duration)> {
+    let element = |name| xml_element(&answer.body, name).map(unescaped);
     let credential = (|| {
         Some(AwsCredential {
             key_id: element("AccessKeyId")?,
@@ -59,7 +59,8 @@ pub(super) fn sts_credentials(body: &str) -> object_store::Result<(AwsCredential
         })
     })();
     let credential = credential.ok_or_else(|| failed("S3", "AssumeRole: no credentials"))?;
-    Ok((credential, DURATION))
+    let lifetime = lifetime(element("Expiration").as_deref(), answer.date);
+    Ok((credential, lifetime.unwrap_or(DURATION)))
 }
 
 #[async_trait]
@@ -75,7 +76,7 @@ impl CredentialSource for AssumedRole {
         let mut request = form_request(&self.endpoint, form).map_err(|e| failed("S3", e))?;
         AwsAuthorizer::new(&with, "sts", &self.region).try_authorize(&mut request, None)?;
         let answer = answer_to(&self.http, request, "S3", ACTION).await?;
-        sts_credentials(&answer.body)
+        sts_credentials(&answer)
     }
 }
 

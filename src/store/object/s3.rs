@@ -22,7 +22,9 @@ use super::known::Deleting;
 use super::pod::{PodIdentity, WebIdentity};
 use super::progress::Connector;
 use super::renewed::{CredentialSource, Renewed};
+use super::renewing::Renewing;
 use super::role::AssumedRole;
+use super::tls::ClientTls;
 use super::token_file::TokenFile;
 use super::versions::Versions;
 use crate::config::{BaseUri, Secret};
@@ -97,8 +99,9 @@ impl Choices {
 
 /// Opens a base directory; `None` if its options are wrong or contradict each other, which is
 /// reported.
-pub fn open(uri: &BaseUri, options: &mut Options, connector: Connector) -> Option<OpenedStore> {
+pub fn open(uri: &BaseUri, options: &mut Options, mut connector: Connector) -> Option<OpenedStore> {
     check(options);
+    connector.tls = ClientTls::take(options);
     let mut client_options = client_options(options);
     let given = take_given(options, OPTIONS, "aws_", S3::Bucket);
     let choices = Choices::take(options);
@@ -219,6 +222,11 @@ fn built(
 ) -> object_store::Result<Built> {
     let mut store = builder.clone().build()?;
     let mut credentials = Arc::clone(store.credentials());
+    let is_static = builder.get_config_value(&S3::AccessKeyId).is_some();
+    if !is_static {
+        let (clock, seen) = (connector.clock.clone(), Arc::clone(&connector.seen));
+        credentials = Arc::new(Renewing::new(credentials, builder.clone(), clock, seen));
+    }
     if let Some((role, external_id)) = &choices.role {
         let role = AssumedRole {
             with: credentials,
@@ -230,6 +238,8 @@ fn built(
             session: session(&builder),
         };
         credentials = renewed(role, connector);
+    }
+    if !is_static || choices.role.is_some() {
         store = builder
             .clone()
             .with_credentials(Arc::clone(&credentials))

@@ -1,8 +1,8 @@
-//! Lines of the log between those that log them and the thread that writes them.
+//! The queue of log lines between the tasks that log them and the thread that writes them.
 //!
-//! Does: hold lines until a thread has written them, and count those for which there is no room.
-//! Does not: format them. Invariant: no task waits for the reader of the log, such as a pipe that
-//! nobody empties or a disk that does not answer; at most [`MAX_WAITING`] bytes wait.
+//! Does: hold lines until a thread has written them, and drop and count lines when the queue is
+//! full. Does not: format them. Invariant: no task waits for the reader of the log, such as a pipe
+//! that is not read or a disk that does not answer; at most [`MAX_WAITING`] bytes wait.
 
 use std::io::{self, Write};
 use std::sync::{Arc, LazyLock};

@@ -16,7 +16,9 @@ mod listing;
 mod lookup;
 mod marker;
 mod overview;
+mod removal;
 mod status;
+mod unfinished;
 
 pub use self::announce::{Announce, Announced};
 pub use self::descriptor::{Descriptor, DescriptorError, ExchangeSpec};

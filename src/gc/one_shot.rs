@@ -245,7 +245,8 @@ impl GcRun<'_> {
                 return Ok(());
             }
         };
-        let needed = orphan_watch(self.options.announcement);
+        let told = self.storage.longest_announcement();
+        let needed = orphan_watch(self.options.announcement.max(told));
         if observation.marker == LeaseState::Missing && watch < needed {
             let outcome = GcOutcome::Undetermined(Obstacle::PerhapsAnnounced { watch, needed });
             return self.decide(exchange, outcome, &listed).await;

@@ -16,7 +16,6 @@ use tokio::time::Instant;
 use super::close::Closing;
 use super::collect::{Collected, Collector, Inspection, Lease};
 use super::lease_tracker::Verdict;
-use super::orphan_watch;
 use super::release::Releaser;
 use super::sweeper_lease::{Polled, Published, SweeperLease};
 use crate::config::LeaseConfig;
@@ -284,7 +283,7 @@ impl Sweeper {
 /// A collector that judges each exchange by its own lease, and orphans by the daemon's.
 fn collector(runtime: &Runtime, storage: &Storage, lease: &LeaseConfig) -> Collector {
     let own = Lease::OfExchange {
-        otherwise: lease.duration.max(orphan_watch(lease.announcement_timeout)),
+        otherwise: lease.duration,
     };
     let (storage, runtime) = (storage.clone(), runtime.clone());
     Collector::new(storage, runtime, own, lease.sweep_interval)

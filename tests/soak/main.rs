@@ -230,6 +230,7 @@ fn check_faults_had_effects(tally: &Tally) -> Result<()> {
         ),
         ("file time was changed", &tally.file_times_changed),
         ("base directory failed", &tally.store_faults),
+        ("base directory was taken away", &tally.taken_away),
     ] {
         ensure!(counter.get() > 0, "no {what}: the faults had no effect");
     }

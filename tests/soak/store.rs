@@ -114,6 +114,11 @@ impl Local {
         Ok(())
     }
 
+    /// Takes the first base directory away, or gives it back.
+    pub fn take_away(&self, away: bool) -> Result<()> {
+        take_away(&self.folders[0], away)
+    }
+
     /// Removes all permissions from one base directory or from all, or restores them.
     pub fn lock(&self, all: bool, locked: bool) -> Result<()> {
         let mode = if locked { 0o000 } else { 0o755 };
@@ -129,7 +134,22 @@ impl Local {
     }
 }
 
+/// Moves a folder away, or back.
+fn take_away(folder: &Path, away: bool) -> Result<()> {
+    let elsewhere = folder.with_extension("away");
+    let (from, to) = match away {
+        true => (folder, elsewhere.as_path()),
+        false => (elsewhere.as_path(), folder),
+    };
+    std::fs::rename(from, to).with_context(|| format!("cannot move {}", from.display()))
+}
+
 impl S3 {
+    /// Takes the second bucket away from the server, or gives it back.
+    pub fn take_away(&self, away: bool) -> Result<()> {
+        take_away(&self.root.join("soak-two"), away)
+    }
+
     pub async fn start(root: &Path, work: &Path, port: u16, rng: Random) -> Result<Self> {
         for bucket in ["soak-one", "soak-two"] {
             std::fs::create_dir_all(root.join(bucket))?;

@@ -38,7 +38,8 @@ pub struct Store {
     pub kind: StorageKind,
     /// One folder per base directory.
     pub folders: Vec<PathBuf>,
-    gateway: Option<Gateway>,
+    /// On S3, one server for each base directory, both over the same buckets.
+    gateways: Vec<Gateway>,
     /// The proxy in front of the gateway that makes it look distant.
     distant: Option<DistantStore>,
 }
@@ -50,9 +51,15 @@ struct DistantStore {
 
 /// An S3 server; its buckets are the folders under its root.
 pub struct Gateway {
-    process: Process,
+    name: String,
+    root: PathBuf,
+    log: PathBuf,
     port: u16,
+    process: Process,
 }
+
+/// The base directory that can be taken away.
+const SECOND: usize = 1;
 
 impl Store {
     pub async fn start(kind: StorageKind, work: &Path) -> Result<Self> {
@@ -62,23 +69,79 @@ impl Store {
             std::fs::create_dir_all(folder)
                 .with_context(|| format!("cannot create {}", folder.display()))?;
         }
-        let gateway = match kind {
-            StorageKind::Local => None,
-            StorageKind::S3 => Some(Gateway::start("versitygw", &root, work).await?),
-        };
+        let mut gateways = Vec::new();
+        if kind == StorageKind::S3 {
+            for name in ["versitygw", "versitygw-two"] {
+                gateways.push(Gateway::start(name, &root, work).await?);
+            }
+        }
         Ok(Self {
             kind,
             folders,
-            gateway,
+            gateways,
             distant: None,
         })
+    }
+
+    /// Takes the second base directory away: its folder is moved, its S3 server killed.
+    pub fn take_away(&mut self) -> Result<()> {
+        match self.gateways.get_mut(SECOND) {
+            Some(gateway) => gateway.process.kill(),
+            None => std::fs::rename(&self.folders[SECOND], self.elsewhere())?,
+        }
+        Ok(())
+    }
+
+    /// Gives it back, if it was taken away.
+    pub async fn give_back(&mut self) -> Result<()> {
+        if self.elsewhere().exists() {
+            std::fs::rename(self.elsewhere(), &self.folders[SECOND])?;
+        }
+        match self.gateways.get_mut(SECOND) {
+            Some(gateway) if gateway.process.exited().is_some() => gateway.restart().await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Where the folder of the second base directory is while it is away.
+    fn elsewhere(&self) -> PathBuf {
+        self.folders[SECOND].with_extension("away")
+    }
+
+    /// Makes a third base directory of another folder or bucket; returns its name.
+    pub fn add_third(&mut self) -> Result<String> {
+        let folder = self.folders[0].with_file_name("stopover-three");
+        std::fs::create_dir_all(&folder)?;
+        let name = base_name(&folder);
+        self.folders.push(folder);
+        Ok(name)
+    }
+
+    /// Forgets the third base directory, and removes its folder; returns whether there was one.
+    pub fn remove_third(&mut self) -> Result<bool> {
+        let third = self.folders.drain(BUCKETS.len()..).next();
+        if let Some(folder) = &third {
+            std::fs::remove_dir_all(folder)?;
+        }
+        Ok(third.is_some())
+    }
+
+    /// The segments in the last base directory.
+    pub fn segments_in_last(&self) -> Result<usize> {
+        let folder = self.folders.last().context("there is one")?;
+        segments_in(std::slice::from_ref(folder))
+    }
+
+    /// The segments in the second base directory, wherever it is.
+    pub fn segments_in_second(&self) -> Result<usize> {
+        segments_in(&[self.folders[SECOND].clone(), self.elsewhere()])
     }
 
     /// Adds milliseconds of latency to every request to the S3 server (benches/slow_store).
     pub async fn add_latency(&mut self, latency: u64, work: &Path) -> Result<()> {
         let gateway = self
-            .gateway
-            .as_ref()
+            .gateways
+            .first()
             .context("latency can be added only to an S3 server")?;
         let port = free_ports(1)?[0];
         let program = std::env::var_os("STOPOVER_BENCH_SLOW_STORE").context(
@@ -104,15 +167,16 @@ impl Store {
         Ok(())
     }
 
-    /// The URL of the S3 server; `None` for local folders.
-    fn endpoint(&self) -> Option<String> {
+    /// The URL of the S3 server of a base directory; `None` for local folders.
+    fn endpoint(&self, base: usize) -> Option<String> {
         let distant = self.distant.as_ref().map(|store| store.url.clone());
-        distant.or_else(|| self.gateway.as_ref().map(Gateway::url))
+        let gateway = self.gateways.get(base).or(self.gateways.first());
+        distant.or_else(|| gateway.map(Gateway::url))
     }
 
     /// The properties of Trino's own exchange manager.
     pub fn stock_properties(&self) -> Vec<(&'static str, String)> {
-        let Some(endpoint) = self.endpoint() else {
+        let Some(endpoint) = self.endpoint(0) else {
             let folders = self.folders.iter().map(|f| f.display().to_string());
             let folders = folders.collect::<Vec<_>>().join(",");
             return vec![("exchange.base-directories", folders)];
@@ -133,9 +197,10 @@ impl Store {
     /// The `[[base_directory]]` tables of a daemon's configuration.
     pub fn configuration(&self) -> String {
         let mut toml = String::new();
-        for (folder, bucket) in self.folders.iter().zip(BUCKETS) {
-            toml.push_str("[[base_directory]]\n");
-            match self.endpoint() {
+        for (base, folder) in self.folders.iter().enumerate() {
+            let bucket = base_name(folder);
+            toml.push_str(&format!("[[base_directory]]\nname = \"{bucket}\"\n"));
+            match self.endpoint(base) {
                 None => toml.push_str(&format!("uri = \"file://{}\"\n", folder.display())),
                 Some(endpoint) => toml.push_str(&format!(
                     "uri = \"s3://{bucket}\"\nregion = \"us-east-1\"\n\
@@ -160,8 +225,7 @@ impl Store {
     }
 
     pub fn logs(&self) -> Vec<(String, PathBuf)> {
-        let gateway = self.gateway.iter();
-        gateway.map(Gateway::log).collect()
+        self.gateways.iter().map(Gateway::log).collect()
     }
 }
 
@@ -174,31 +238,37 @@ impl Gateway {
     }
 
     pub fn log(&self) -> (String, PathBuf) {
-        (self.process.name.clone(), self.process.log.clone())
+        (self.name.clone(), self.log.clone())
     }
 
     pub async fn start(name: &str, root: &Path, work: &Path) -> Result<Self> {
         let port = free_ports(1)?[0];
+        let log = work.join(format!("logs/{name}.log"));
+        let process = Self::launch(name, root, port, &log).await?;
+        Ok(Self {
+            name: name.to_owned(),
+            root: root.to_owned(),
+            log,
+            port,
+            process,
+        })
+    }
+
+    /// Starts it again on the same port, after it was killed.
+    async fn restart(&mut self) -> Result<()> {
+        self.process = Self::launch(&self.name, &self.root, self.port, &self.log).await?;
+        Ok(())
+    }
+
+    async fn launch(name: &str, root: &Path, port: u16, log: &Path) -> Result<Process> {
         let mut command = Command::new(artifacts::versitygw()?);
         command
-            .args([
-                "--access",
-                ACCESS_KEY,
-                "--secret",
-                SECRET_KEY,
-                "--region",
-                "us-east-1",
-            ])
-            .args([
-                "--port",
-                &format!("127.0.0.1:{port}"),
-                "--quiet",
-                "--keep-alive",
-            ])
+            .args(["--access", ACCESS_KEY, "--secret", SECRET_KEY])
+            .args(["--region", "us-east-1", "--quiet", "--keep-alive"])
+            .args(["--port", &format!("127.0.0.1:{port}")])
             .args(["--health", "/health", "posix"])
             .arg(root);
-        let log = work.join(format!("logs/{name}.log"));
-        let mut process = Process::spawn(name, command, &log)?;
+        let mut process = Process::spawn(name, command, log)?;
         let http = reqwest::Client::builder().no_proxy().build()?;
         let url = format!("http://127.0.0.1:{port}/health");
         wait_until(&format!("{name} answers"), Duration::from_secs(20), || {
@@ -212,8 +282,22 @@ impl Gateway {
             }
         })
         .await?;
-        Ok(Self { process, port })
+        Ok(process)
     }
+}
+
+fn base_name(folder: &Path) -> String {
+    let name = folder.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+fn segments_in(folders: &[PathBuf]) -> Result<usize> {
+    let mut files = Vec::new();
+    for folder in folders {
+        list(folder, &mut files)?;
+    }
+    files.retain(|file| file.extension().is_some_and(|kind| kind == "seg"));
+    Ok(files.len())
 }
 
 fn list(folder: &Path, into: &mut Vec<PathBuf>) -> Result<()> {

@@ -126,8 +126,13 @@ impl Exchanges {
             Some(Status::Closed) => return Err(ExchangeError::closed(exchange)),
             None => return Ok(None),
         };
-        let seen = matches!(marker, MarkerState::Observed { .. });
-        if seen && mode != Announce::Confirm {
+        // A renewal reads the marker itself, which may be readable again.
+        let skips = match marker {
+            MarkerState::Observed { .. } => mode != Announce::Confirm,
+            MarkerState::Failed(_) => mode == Announce::Renew,
+            MarkerState::Pending(_) => false,
+        };
+        if skips {
             return Ok(None);
         }
         check_spec(exchange, &descriptor.spec, spec)?;
@@ -177,6 +182,8 @@ impl Exchanges {
                 (Err(ExchangeError::NotFound { .. }), Some(error)) => return Err(error),
                 (checked, _) => checked?,
             };
+            // The marker stays in the set that it names.
+            storage.remember_set(exchange, &checked.announced.descriptor.set);
             if !storage
                 .put_marker(exchange, &checked.content, &markers)
                 .await?
@@ -192,7 +199,7 @@ impl Exchanges {
             }
         {
             // Closed while the marker was being written: it must not stay.
-            storage.remove_exchange(exchange).await?;
+            self.remove(exchange).await?;
             return Err(ExchangeError::closed(exchange));
         }
         Ok(announced)
@@ -209,9 +216,9 @@ impl Exchanges {
             exchange: exchange.clone(),
             spec: spec.clone(),
             lease: self.shared.terms.lease,
-            announcement: self.shared.terms.announcement,
             number: deps.runtime.random.next_u64(),
             set: deps.storage.in_order(exchange).await?,
+            announcement: deps.storage.announcement(),
         }))
     }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::error::ExchangeError;
 use super::status::{LateMarker, Status, StatusCache};
+use super::unfinished::UnfinishedCloses;
 use crate::id::ExchangeId;
 use crate::runtime::Runtime;
 use crate::storage::Storage;
@@ -23,7 +23,8 @@ pub struct ExchangesDeps {
 pub struct Terms {
     /// How long an exchange stays open without a renewal.
     pub lease: Duration,
-    /// How long its marker may be missing after it was announced.
+    /// How long its marker may be missing after it was announced, unless the fleet has agreed upon
+    /// a shorter time ([`Storage::announcement`]).
     pub announcement: Duration,
     /// The most partitions that it may have.
     pub max_partitions: u32,
@@ -40,16 +41,19 @@ pub(super) struct Shared {
     pub(super) terms: Terms,
     max_partitions: AtomicU32,
     pub(super) status: StatusCache,
+    pub(super) unfinished: UnfinishedCloses,
 }
 
 impl Exchanges {
     /// Exchanges that are announced on these terms.
     pub fn new(deps: ExchangesDeps, terms: Terms) -> Self {
+        deps.storage.set_announcement(terms.announcement);
         let shared = Shared {
             deps,
             max_partitions: AtomicU32::new(terms.max_partitions),
             terms,
             status: StatusCache::default(),
+            unfinished: UnfinishedCloses::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -86,14 +90,5 @@ impl Exchanges {
     /// returns all found since the last call. For one caller, which releases what is held of them.
     pub(crate) async fn found_closed(&self) -> BTreeSet<ExchangeId> {
         self.shared.status.found_closed().await
-    }
-
-    /// Removes every object of a closed exchange from every base directory; returns how many
-    /// segments.
-    ///
-    /// # Errors
-    /// [`ExchangeError::Storage`]; another call, or the sweeper, removes what is left.
-    pub(crate) async fn remove(&self, exchange: &ExchangeId) -> Result<u64, ExchangeError> {
-        Ok(self.shared.deps.storage.remove_exchange(exchange).await?)
     }
 }

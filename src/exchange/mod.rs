@@ -15,7 +15,9 @@ mod lookup;
 mod marker;
 mod overview;
 mod pending_marker;
+mod removal;
 mod status;
+mod unfinished;
 
 pub use self::announce::{Announce, Announced};
 pub use self::descriptor::{Descriptor, DescriptorError, ExchangeSpec};

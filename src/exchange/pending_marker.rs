@@ -125,7 +125,7 @@ impl Exchanges {
             return;
         }
         let exchange = &descriptor.exchange;
-        if let Err(error) = self.shared.deps.storage.remove_exchange(exchange).await {
+        if let Err(error) = self.remove(exchange).await {
             tracing::warn!(%exchange, %error,
                 "cannot remove the marker of an exchange that was closed while it was announced; \
                  a sweep will");
@@ -177,7 +177,8 @@ impl Exchanges {
             deps.runtime.clock.sleep(left).await;
             let removed = match exchanges.stored(exchange).await {
                 Ok(Some(found)) if found.number == descriptor.number => {
-                    exchanges.remove(exchange).await.map(drop)
+                    let removed = exchanges.remove(exchange).await;
+                    removed.map(drop).map_err(ExchangeError::from)
                 }
                 other => other.map(drop),
             };

@@ -16,6 +16,7 @@ use crate::exchange::{ExchangeError, Exchanges};
 use crate::id::ExchangeId;
 use crate::ingest::Ingest;
 use crate::read::Reader;
+use crate::storage::Cleared;
 use crate::telemetry::metrics::Metrics;
 
 /// Exchanges that are checked at a time.
@@ -32,22 +33,24 @@ pub struct Closing {
 }
 
 impl Closing {
-    /// Removes an exchange everywhere; returns how many objects it had.
+    /// Removes an exchange everywhere; what a base directory does not remove now is removed in the
+    /// background, if another one has answered.
     ///
     /// # Errors
-    /// [`ExchangeError::Storage`]; another call, or the sweeper, removes what is left.
-    pub async fn close(&self, exchange: &ExchangeId) -> Result<u64, ExchangeError> {
+    /// [`ExchangeError::Storage`]; the background, another call, or the sweeper, removes what is
+    /// left.
+    pub async fn close(&self, exchange: &ExchangeId) -> Result<Cleared, ExchangeError> {
         let known = self.exchanges.is_known_open(exchange);
         let late = self.exchanges.mark_closed(exchange);
         self.release(exchange);
         if let Some(late) = late {
             self.exchanges.remove_late_marker(late);
         }
-        let removed = self.exchanges.remove(exchange).await?;
-        if known || removed > 0 {
+        let cleared = self.exchanges.remove(exchange).await?;
+        if known || cleared.segments > 0 {
             self.metrics.exchanges_closed.inc();
         }
-        Ok(removed)
+        Ok(cleared)
     }
 
     /// Marks an exchange closed at this daemon and drops what it holds of it.

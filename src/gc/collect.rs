@@ -15,6 +15,7 @@ use futures::stream::{self, StreamExt as _};
 
 use super::handover::{Inherited, digest_markers};
 use super::lease_tracker::{LeaseState, LeaseTracker, Poll, Verdict};
+use super::orphan_observation_time;
 use crate::exchange::{lease_of, set_of};
 use crate::id::ExchangeId;
 use crate::runtime::Runtime;
@@ -29,8 +30,8 @@ const READ_CONCURRENCY: usize = 16;
 /// For how long an exchange must not be renewed before it is collected.
 #[derive(Debug, Clone, Copy)]
 pub enum Lease {
-    /// For its own lease, from its marker; `otherwise` if it has no marker, or one that cannot be
-    /// decoded.
+    /// For its own lease, from its marker; at least `otherwise` if it has no marker, or one that
+    /// cannot be decoded.
     OfExchange { otherwise: Duration },
     /// For this long.
     Fixed(Duration),
@@ -225,7 +226,10 @@ impl Collector {
     /// For how long an exchange must not be renewed before it is collected.
     pub fn lease_of(&self, exchange: &ExchangeId) -> Duration {
         match self.lease {
-            Lease::OfExchange { otherwise } => self.own_lease(exchange).unwrap_or(otherwise),
+            Lease::OfExchange { otherwise } => self.own_lease(exchange).unwrap_or_else(|| {
+                let announcement = self.storage.longest_announcement();
+                otherwise.max(orphan_observation_time(announcement))
+            }),
             Lease::Fixed(lease) => lease,
         }
     }

@@ -246,7 +246,8 @@ impl GcRun<'_> {
                 return Ok(());
             }
         };
-        let needed = orphan_observation_time(self.options.announcement);
+        let longest = self.storage.longest_announcement();
+        let needed = orphan_observation_time(self.options.announcement.max(longest));
         if observation.marker == LeaseState::Missing && watch < needed {
             let outcome = GcOutcome::Undetermined(Obstacle::PerhapsAnnounced { watch, needed });
             return self.decide(exchange, outcome, &listed).await;

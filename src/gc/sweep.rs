@@ -16,7 +16,6 @@ use tokio::time::Instant;
 use super::close::Closing;
 use super::collect::{Collected, Collector, Inspection, Lease};
 use super::lease_tracker::Verdict;
-use super::orphan_observation_time;
 use super::release::Releaser;
 use super::sweeper_lease::{Polled, Published, SweeperLease};
 use crate::config::LeaseConfig;
@@ -284,9 +283,7 @@ impl Sweeper {
 /// A collector that uses each exchange's own lease, and the daemon's lease for orphans.
 fn collector(runtime: &Runtime, storage: &Storage, lease: &LeaseConfig) -> Collector {
     let own = Lease::OfExchange {
-        otherwise: lease
-            .duration
-            .max(orphan_observation_time(lease.announcement_timeout)),
+        otherwise: lease.duration,
     };
     let (storage, runtime) = (storage.clone(), runtime.clone());
     Collector::new(storage, runtime, own, lease.sweep_interval)

@@ -306,6 +306,23 @@ impl Storage {
         self.inner.fleet.members()
     }
 
+    /// Sets for how long this daemon would write the marker of an exchange that it announces. The
+    /// fleet's list of members is told, so that no daemon takes what is being announced for an
+    /// orphan.
+    pub fn set_announcement(&self, announcement: Duration) {
+        self.inner.fleet.set_announcement(announcement);
+    }
+
+    /// For how long this daemon may write such a marker: not longer than the fleet's list says.
+    pub fn announcement(&self) -> Duration {
+        self.inner.fleet.announcement()
+    }
+
+    /// For how long any daemon of the fleet may do so, as far as this one knows.
+    pub fn longest_announcement(&self) -> Duration {
+        self.inner.fleet.longest_announcement()
+    }
+
     /// Sets what the fleet does with a base directory; returns the new list.
     ///
     /// # Errors

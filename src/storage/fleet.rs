@@ -7,6 +7,7 @@
 //! detects that before it concludes that an exchange has ended.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join_all;
 use parking_lot::Mutex;
@@ -34,6 +35,8 @@ pub(super) struct Fleet {
     settled: tokio::sync::OnceCell<()>,
     /// Why this daemon collects nothing.
     collection_obstacle: Mutex<Option<String>>,
+    /// How long this daemon tries to write the marker of an exchange that it announces.
+    announcement: Mutex<Duration>,
 }
 
 /// The list in one base directory.
@@ -58,10 +61,36 @@ impl Fleet {
             editing: tokio::sync::Mutex::default(),
             settled: tokio::sync::OnceCell::new(),
             collection_obstacle: Mutex::default(),
+            announcement: Mutex::default(),
         })
     }
 
-    /// The newest known list.
+    /// Sets for how long this daemon would write the marker of an exchange. It is entered in the
+    /// list before it is used, unless that allows as much.
+    pub(super) fn set_announcement(&self, announcement: Duration) {
+        *self.announcement.lock() = announcement;
+    }
+
+    /// For how long this daemon may write the marker of an exchange that it announces: as long as
+    /// it is configured with, if the fleet's list allows that. What is not on the list yet, nobody
+    /// else has entered.
+    pub(super) fn announcement(&self) -> Duration {
+        let (own, listed) = (*self.announcement.lock(), self.listed_announcement());
+        listed.map_or(own, |listed| own.min(listed))
+    }
+
+    /// For how long any daemon of the fleet may do so.
+    pub(super) fn longest_announcement(&self) -> Duration {
+        let listed = self.listed_announcement().unwrap_or_default();
+        listed.max(*self.announcement.lock())
+    }
+
+    fn listed_announcement(&self) -> Option<Duration> {
+        let listed = self.members().map(|list| list.announcement);
+        listed.filter(|listed| !listed.is_zero())
+    }
+
+    /// The newest list that is known.
     pub(super) fn members(&self) -> Option<Arc<Membership>> {
         self.roster.members()
     }
@@ -84,8 +113,8 @@ impl Fleet {
         self.settled.get_or_init(settle).await;
     }
 
-    /// Reads the list where a base directory was identified, founds it in a new fleet, and copies
-    /// the newest to where an older one is.
+    /// Reads the list where a base directory was identified, founds it in a new fleet, enters what
+    /// this daemon needs, and copies the newest to where an older one is.
     pub(super) async fn settle(&self) {
         let _editing = self.editing.lock().await;
         for _ in 0..MAX_EDITS {
@@ -96,14 +125,12 @@ impl Fleet {
                 Some((id, stored.at.name.clone()))
             });
             let unlisted: Vec<_> = unlisted.collect();
-            if unlisted.is_empty() || !self.may_add(&lists).await {
+            let adds = !unlisted.is_empty() && self.may_add(&lists).await;
+            let Some(next) = self.next_list(&lists, if adds { unlisted } else { Vec::new() })
+            else {
                 self.copy(&lists).await;
                 return;
-            }
-            let next = unlisted.into_iter().fold(list, |list, (id, name)| {
-                let state = MemberState::Active;
-                list.with(Member { id, name, state })
-            });
+            };
             let founding = lists.newest.is_none();
             match self.write(&next, &lists, true).await {
                 Ok(true) => {
@@ -112,7 +139,9 @@ impl Fleet {
                     }
                     tracing::info!(
                         generation = next.generation,
-                        "base directories added to the fleet's list of members"
+                        announcement_timeout = ?next.announcement,
+                        added = next.members.len() - list.members.len(),
+                        "the fleet's list of members was changed"
                     );
                     return;
                 }
@@ -123,6 +152,22 @@ impl Fleet {
                 }
             }
         }
+    }
+
+    /// The list with these base directories, and with the time that this daemon is configured with
+    /// if all members were read; `None` if it has all that.
+    fn next_list(&self, lists: &Lists, new: Vec<(BaseId, BaseName)>) -> Option<Membership> {
+        let list = lists.newest.clone().unwrap_or_else(Membership::empty);
+        let read: Vec<BaseId> = lists.stored.iter().filter_map(|s| s.at.id()).collect();
+        let state = MemberState::Active;
+        let added = new.into_iter().fold(list.clone(), |list, (id, name)| {
+            list.with(Member { id, name, state })
+        });
+        let complete = !added.members.is_empty() && added.missing(&read).next().is_none();
+        let own = *self.announcement.lock();
+        let raised = complete.then(|| added.with_announcement(own)).flatten();
+        let next = raised.unwrap_or(added);
+        (next != list).then_some(next)
     }
 
     /// Checks that this daemon has every base directory in which the fleet may have a marker.

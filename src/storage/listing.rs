@@ -86,7 +86,8 @@ impl Storage {
         Ok(self.survey().await?.into_keys().collect())
     }
 
-    /// Lists all exchanges: two requests to each base directory for every 1,000 of them.
+    /// Lists all exchanges: two requests to each base directory for every 1,000 of them. A base
+    /// directory in which a marker is listed must answer for its exchange from then on.
     ///
     /// # Errors
     /// If one of the base directories cannot be listed.
@@ -102,6 +103,9 @@ impl Storage {
         for (base, lists) in self.inner.bases.iter().zip(join_all(lists).await) {
             let (markers, folders) = lists.inspect_err(|_| base.probe_after_failure())?;
             for (exchange, marker) in markers {
+                if let Some(id) = base.attachment.id() {
+                    self.inner.sets.add_found(&exchange, id);
+                }
                 exchanges.entry(exchange).or_default().markers.push(marker);
             }
             for exchange in folders {

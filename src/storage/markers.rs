@@ -157,9 +157,11 @@ impl ObservedMarkers {
     }
 
     /// Whether the markers are still what was listed. A base directory that did not respond counts
-    /// as unchanged: the claim will fail for it.
+    /// as unchanged: the claim will fail for it. A marker that was listed and not observed counts as
+    /// changed: a claim would not cover it.
     pub fn are_as_listed(&self, listed: &ListedExchange) -> bool {
-        self.markers.iter().all(|observed| {
+        let is_observed = |index| self.markers.iter().any(|m| m.index == index);
+        let same = self.markers.iter().all(|observed| {
             let listed = listed
                 .markers
                 .iter()
@@ -171,7 +173,8 @@ impl ObservedMarkers {
                 | StoredMarker::Tombstone { entity_tag, .. } => listed == Some(entity_tag),
                 StoredMarker::Unknown(_) => true,
             }
-        })
+        });
+        same && listed.markers.iter().all(|m| is_observed(m.index))
     }
 
     /// The names of the base directories that have a marker.
@@ -287,8 +290,10 @@ impl Storage {
     }
 
     /// Writes the marker of an exchange, or renews it. `content` is one line without a line end. It
-    /// goes to the first healthy base directory in the exchange's order of preference. Returns
-    /// whether it was written: not if the marker is no longer what was observed, or is a tombstone.
+    /// Writes the marker of an exchange, or renews it. `content` is one line without a line end. It
+    /// goes to the first healthy base directory in the exchange's order of preference, of its set.
+    /// Returns whether it was written: not if the marker is no longer what was observed, or is a
+    /// tombstone.
     ///
     /// # Errors
     /// If no base directory accepted it.
@@ -299,7 +304,15 @@ impl Storage {
         observed: &ObservedMarkers,
     ) -> Result<bool> {
         let written = self.new_marker(content);
-        let put = self.put_observed(exchange, &written, observed).await?;
+        // The set may have become known since all base directories were observed.
+        let members = self.set_of(exchange).members;
+        let inside = observed.markers.iter();
+        let inside = inside.filter(|marker| members.contains(&marker.index));
+        let observed = ObservedMarkers {
+            markers: inside.cloned().collect(),
+            number: observed.number,
+        };
+        let put = self.put_observed(exchange, &written, &observed).await?;
         Ok(put.is_some())
     }
 

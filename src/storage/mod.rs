@@ -45,7 +45,7 @@ pub use base::BaseStatus;
 pub use description::BaseDescription;
 pub use digest::{Digest, DigestEntry, DigestError, DigestExchanges, DigestMarkers, exchange_hash};
 pub use error::{Result, StorageError, StorageFailure};
-pub use exchanges::Inventory;
+pub use exchanges::{Cleared, Inventory};
 pub use facade::Storage;
 pub use foreign::ForeignFolder;
 pub use listing::ListedExchange;

@@ -15,6 +15,9 @@ use crate::store::{Local, Remote, Store};
 use crate::tally::{Tally, count};
 use crate::world::{World, wall_offset};
 
+/// For how many milliseconds a base directory is away at most: longer than a probe's interval.
+const LONGEST_AWAY: u64 = 8000;
+
 /// Injects faults until `kills` daemons were killed.
 pub async fn inject_faults(world: &mut World, kills: u64, rng: &Random) -> Result<()> {
     let remote = world.store.is_remote();
@@ -121,8 +124,14 @@ async fn disturb_local(
     rng: &Random,
 ) -> Result<()> {
     count(&tally.store_faults);
-    if !round.is_multiple_of(2) {
-        let all = round % 4 == 3;
+    if round % 3 == 2 {
+        count(&tally.taken_away);
+        local.take_away(true)?;
+        pause(rng, LONGEST_AWAY).await;
+        return local.take_away(false);
+    }
+    if round % 3 == 1 {
+        let all = round % 6 == 4;
         local.lock(all, true)?;
         pause(rng, 2500).await;
         return local.lock(all, false);
@@ -144,7 +153,7 @@ async fn disturb_remote(
     tally: &Tally,
     rng: &Random,
 ) -> Result<()> {
-    match round % 3 {
+    match round % 4 {
         0 => {
             if remote.end() {
                 count(&tally.store_kills);
@@ -155,6 +164,12 @@ async fn disturb_remote(
         1 => {
             remote.proxy.cut_all();
             count(&tally.cuts);
+        }
+        2 => {
+            count(&tally.taken_away);
+            remote.take_away(true)?;
+            pause(rng, LONGEST_AWAY).await;
+            remote.take_away(false)?;
         }
         _ => {
             count(&tally.store_faults);

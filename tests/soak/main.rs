@@ -258,6 +258,7 @@ fn check_faults_had_effects(tally: &Tally, store: &store::Store) -> Result<()> {
             &tally.resumed_elsewhere,
         ),
         ("base directory failed", &tally.store_faults),
+        ("base directory was taken away", &tally.taken_away),
     ] {
         ensure!(counter.get() > 0, "no {what}: the faults had no effect");
     }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use stopover::runtime::Random;
 
 use crate::emulators::{self, Emulator};
@@ -112,6 +112,11 @@ impl Local {
         Ok(())
     }
 
+    /// Takes the first base directory away, or gives it back.
+    pub fn take_away(&self, away: bool) -> Result<()> {
+        take_away(&self.folders[0], away)
+    }
+
     /// Removes all permissions from one base directory or from all, or restores them.
     pub fn lock(&self, all: bool, locked: bool) -> Result<()> {
         let mode = if locked { 0o000 } else { 0o755 };
@@ -127,7 +132,27 @@ impl Local {
     }
 }
 
+/// Moves a folder away, or back.
+fn take_away(folder: &Path, away: bool) -> Result<()> {
+    let elsewhere = folder.with_extension("away");
+    let (from, to) = match away {
+        true => (folder, elsewhere.as_path()),
+        false => (elsewhere.as_path(), folder),
+    };
+    std::fs::rename(from, to).with_context(|| format!("cannot move {}", from.display()))
+}
+
 impl Remote {
+    /// Takes the second bucket away from the server, or gives it back. A server whose buckets are
+    /// not folders refuses all connections instead.
+    pub fn take_away(&self, away: bool) -> Result<()> {
+        let [_, second] = &self.folders()[..] else {
+            self.proxy.refuse(away);
+            return Ok(());
+        };
+        take_away(second, away)
+    }
+
     pub async fn start(
         kind: emulators::Kind,
         root: &Path,

@@ -148,7 +148,8 @@ fn describe(held: &Held) -> String {
 }
 
 fn folders(cluster: &Cluster) -> String {
-    let folders = cluster.store.folders.iter();
+    let folders = cluster.store.folders();
+    let folders = folders.iter();
     folders
         .map(|folder| folder.display().to_string())
         .collect::<Vec<_>>()

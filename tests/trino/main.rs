@@ -14,6 +14,8 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // numbers of the tests' own
 
 mod artifacts;
+mod base_away;
+mod base_changes;
 mod cluster;
 mod compare;
 mod connectors;

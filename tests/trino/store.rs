@@ -55,9 +55,12 @@ const PERMANENT: [&str; 4] = [".keep", "identity", "members", "sweeper"];
 
 pub struct Store {
     pub kind: StorageKind,
-    /// One folder per base directory, if they are local.
-    pub folders: Vec<PathBuf>,
+    /// The names of the base directories: of folders below the root, or of buckets.
+    names: Vec<String>,
+    root: PathBuf,
     emulator: Option<Emulator>,
+    /// A second S3 server over the same buckets, through which the second one is reached.
+    second: Option<Emulator>,
     /// The proxy in front of the store that makes it look distant.
     distant: Option<DistantStore>,
 }
@@ -73,34 +76,107 @@ pub struct Gateway {
     port: u16,
 }
 
+/// The base directory that can be taken away.
+const SECOND: usize = 1;
+
 impl Store {
     pub async fn start(kind: StorageKind, work: &Path) -> Result<Self> {
         let root = work.join(format!("store-{}", kind.name()));
         let mut store = Self {
             kind,
-            folders: Vec::new(),
+            names: BUCKETS.map(str::to_owned).into(),
+            root,
             emulator: None,
+            second: None,
             distant: None,
         };
-        std::fs::create_dir_all(&root)
-            .with_context(|| format!("cannot create {}", root.display()))?;
-        match kind.emulator() {
-            None => store
-                .folders
-                .extend(BUCKETS.map(|bucket| root.join(bucket))),
-            Some(kind) => {
-                let emulator = Emulator::start(kind, &root, &work.join("logs")).await?;
-                for bucket in BUCKETS {
-                    emulator.create(bucket).await?;
-                }
-                store.emulator = Some(emulator);
+        std::fs::create_dir_all(&store.root)
+            .with_context(|| format!("cannot create {}", store.root.display()))?;
+        let Some(kind) = kind.emulator() else {
+            for name in BUCKETS {
+                std::fs::create_dir_all(store.folder(name))?;
             }
+            return Ok(store);
+        };
+        let logs = work.join("logs");
+        let emulator = Emulator::start(kind, &store.root, &logs).await?;
+        for bucket in BUCKETS {
+            emulator.create(bucket).await?;
         }
-        for folder in &store.folders {
-            std::fs::create_dir_all(folder)
-                .with_context(|| format!("cannot create {}", folder.display()))?;
+        store.emulator = Some(emulator);
+        if kind == emulators::Kind::Versitygw {
+            let logs = logs.join("second");
+            std::fs::create_dir_all(&logs)?;
+            store.second = Some(Emulator::start(kind, &store.root, &logs).await?);
         }
         Ok(store)
+    }
+
+    /// The folder of a base directory: where it is, or where an S3 server keeps the bucket.
+    fn folder(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// The folders of the base directories, if they are local.
+    pub fn folders(&self) -> Vec<PathBuf> {
+        let names = self
+            .names
+            .iter()
+            .filter(|_| self.kind == StorageKind::Local);
+        names.map(|name| self.folder(name)).collect()
+    }
+
+    /// Takes the second base directory away: its folder is moved, its S3 server killed.
+    pub fn take_away(&mut self) -> Result<()> {
+        match &mut self.second {
+            Some(server) => server.kill(),
+            None => std::fs::rename(self.folder(BUCKETS[SECOND]), self.elsewhere())?,
+        }
+        Ok(())
+    }
+
+    /// Gives it back, if it was taken away.
+    pub async fn give_back(&mut self) -> Result<()> {
+        if self.elsewhere().exists() {
+            std::fs::rename(self.elsewhere(), self.folder(BUCKETS[SECOND]))?;
+        }
+        match &mut self.second {
+            Some(server) if !server.is_running() => server.restart().await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Where the folder of the second base directory is while it is away.
+    fn elsewhere(&self) -> PathBuf {
+        self.folder(BUCKETS[SECOND]).with_extension("away")
+    }
+
+    /// Makes a third base directory of another folder or bucket; returns its name.
+    pub fn add_third(&mut self) -> Result<String> {
+        let name = "stopover-three".to_owned();
+        std::fs::create_dir_all(self.folder(&name))?;
+        self.names.push(name.clone());
+        Ok(name)
+    }
+
+    /// Forgets the third base directory, and removes its folder; returns whether there was one.
+    pub fn remove_third(&mut self) -> Result<bool> {
+        let third = self.names.drain(BUCKETS.len()..).next();
+        if let Some(name) = &third {
+            std::fs::remove_dir_all(self.folder(name))?;
+        }
+        Ok(third.is_some())
+    }
+
+    /// The segments in the last base directory.
+    pub fn segments_in_last(&self) -> Result<usize> {
+        let name = self.names.last().context("there is one")?;
+        segments_in(&[self.folder(name)])
+    }
+
+    /// The segments in the second base directory, wherever it is.
+    pub fn segments_in_second(&self) -> Result<usize> {
+        segments_in(&[self.folder(BUCKETS[SECOND]), self.elsewhere()])
     }
 
     /// Adds milliseconds of latency to every request to the S3 server (benches/slow_store).
@@ -132,16 +208,20 @@ impl Store {
         Ok(())
     }
 
-    /// The port of the store or of the proxy in front of it; `None` for local folders.
-    fn port(&self) -> Option<u16> {
+    /// The port of the store of a base directory, or of the proxy in front of it; `None` for local
+    /// folders.
+    fn port(&self, base: usize) -> Option<u16> {
         let distant = self.distant.as_ref().map(|store| store.port);
-        distant.or_else(|| self.emulator.as_ref().map(|emulator| emulator.port))
+        let second = self.second.as_ref().filter(|_| base == SECOND);
+        let emulator = second.or(self.emulator.as_ref());
+        distant.or_else(|| emulator.map(|emulator| emulator.port))
     }
 
     /// The properties of Trino's own exchange manager.
     pub fn stock_properties(&self) -> Vec<(&'static str, String)> {
-        let Some(port) = self.port() else {
-            let folders = self.folders.iter().map(|f| f.display().to_string());
+        let Some(port) = self.port(0) else {
+            let folders = self.folders();
+            let folders = folders.iter().map(|f| f.display().to_string());
             let folders = folders.collect::<Vec<_>>().join(",");
             return vec![("exchange.base-directories", folders)];
         };
@@ -160,31 +240,34 @@ impl Store {
 
     /// The `[[base_directory]]` tables of a daemon's configuration.
     pub fn configuration(&self) -> String {
-        let (Some(kind), Some(port)) = (self.kind.emulator(), self.port()) else {
-            let table = |folder: &PathBuf| {
+        let Some(kind) = self.kind.emulator() else {
+            let table = |name: &String| {
+                let folder = self.folder(name);
                 let folder = folder.display();
-                format!("[[base_directory]]\nuri = \"file://{folder}\"\n\n")
+                format!("[[base_directory]]\nname = \"{name}\"\nuri = \"file://{folder}\"\n\n")
             };
-            return self.folders.iter().map(table).collect();
+            return self.names.iter().map(table).collect();
         };
-        // Without it, an upload to S3 is hashed for its signature, which costs more.
-        let more: &[_] = match kind {
-            emulators::Kind::Versitygw => &[("upload_checksum", "crc64nvme")],
-            _ => &[],
+        let table = |(base, name): (usize, &String)| {
+            let mut more = vec![("name", name.as_str())];
+            if kind == emulators::Kind::Versitygw {
+                // Without it, an upload to S3 is hashed for its signature, which costs more.
+                more.push(("upload_checksum", "crc64nvme"));
+            }
+            let port = self.port(base).unwrap_or_default();
+            kind.table(name, port, &more)
         };
-        BUCKETS
-            .map(|bucket| kind.table(bucket, port, more))
-            .concat()
+        self.names.iter().enumerate().map(table).collect()
     }
 
     /// All files or objects in the base directories, except [`PERMANENT`].
     pub async fn files(&self) -> Result<Vec<PathBuf>> {
         let mut files = Vec::new();
-        for folder in &self.folders {
-            list(folder, &mut files)?;
+        for folder in self.folders() {
+            list(&folder, &mut files)?;
         }
         if let Some(emulator) = &self.emulator {
-            for bucket in BUCKETS {
+            for bucket in &self.names {
                 let keys = emulator.keys(bucket).await?.into_iter();
                 files.extend(keys.map(|key| PathBuf::from(bucket).join(key)));
             }
@@ -194,7 +277,8 @@ impl Store {
     }
 
     pub fn logs(&self) -> Vec<(String, PathBuf)> {
-        self.emulator.iter().map(Emulator::log).collect()
+        let emulators = self.emulator.iter().chain(&self.second);
+        emulators.map(Emulator::log).collect()
     }
 }
 
@@ -207,27 +291,16 @@ impl Gateway {
     }
 
     pub fn log(&self) -> (String, PathBuf) {
-        (self.process.name.clone(), self.process.log.clone())
+        (self.name.clone(), self.log.clone())
     }
 
     pub async fn start(name: &str, root: &Path, work: &Path) -> Result<Self> {
         let port = free_ports(1)?[0];
         let mut command = Command::new(fetch("versitygw")?);
         command
-            .args([
-                "--access",
-                ACCESS_KEY,
-                "--secret",
-                SECRET_KEY,
-                "--region",
-                "us-east-1",
-            ])
-            .args([
-                "--port",
-                &format!("127.0.0.1:{port}"),
-                "--quiet",
-                "--keep-alive",
-            ])
+            .args(["--access", ACCESS_KEY, "--secret", SECRET_KEY])
+            .args(["--region", "us-east-1", "--quiet", "--keep-alive"])
+            .args(["--port", &format!("127.0.0.1:{port}")])
             .args(["--health", "/health", "posix"])
             .arg(root);
         let log = work.join(format!("logs/{name}.log"));
@@ -247,6 +320,15 @@ impl Gateway {
         .await?;
         Ok(Self { process, port })
     }
+}
+
+fn segments_in(folders: &[PathBuf]) -> Result<usize> {
+    let mut files = Vec::new();
+    for folder in folders {
+        list(folder, &mut files)?;
+    }
+    files.retain(|file| file.extension().is_some_and(|kind| kind == "seg"));
+    Ok(files.len())
 }
 
 fn list(folder: &Path, into: &mut Vec<PathBuf>) -> Result<()> {

@@ -8,7 +8,7 @@ async fn in_order(storage: &Storage) -> Vec<crate::id::BaseId> {
 }
 
 /// Announces an exchange: observe, then write.
-async fn announce(storage: &Storage, exchange: &ExchangeId, content: Bytes) {
+pub(super) async fn announce(storage: &Storage, exchange: &ExchangeId, content: Bytes) {
     let observed = storage.observe_markers(exchange).await;
     assert!(
         storage

@@ -5,6 +5,7 @@
 //! directories, so every daemon gives the same, except which of two copies of an attempt it takes.
 
 mod error;
+mod from_lists;
 mod from_memory;
 pub mod handle;
 mod load;

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use crate::api::extract::{ExchangeParams, ExchangePath, JsonBody, NoQuery, StrictJson};
 use crate::api::problem::{Problem, ProblemResponse};
+use crate::api::routes::handles::runs;
 use crate::api::state::SharedState;
 use crate::id::TaskAttempt;
 
@@ -16,6 +17,10 @@ use crate::id::TaskAttempt;
 pub(crate) struct ChosenRequest {
     /// Pairs of task and attempt.
     attempts: Vec<(u32, u32)>,
+    /// Runs of the daemons that the client will ask for what they have in memory: what they wrote
+    /// is not read in advance.
+    #[serde(default)]
+    asked_daemons: Vec<String>,
 }
 
 impl JsonBody for ChosenRequest {
@@ -43,12 +48,13 @@ pub(crate) async fn chosen(
     _: NoQuery,
     StrictJson(told, _memory): StrictJson<ChosenRequest>,
 ) -> Result<StatusCode, Problem> {
-    for &(task, attempt) in &told.attempts {
-        TaskAttempt::new(task, attempt)?;
-    }
+    let attempts = told.attempts.iter();
+    let attempts = attempts.map(|&(task, attempt)| TaskAttempt::new(task, attempt));
+    let attempts = attempts.collect::<Result<Vec<_>, _>>()?;
+    let asked = runs(&told.asked_daemons)?;
     // The daemon that announced the exchange knows it; another one need not read in advance.
     if state.parts.exchanges.lookup_known(&exchange)?.is_some()
-        && let Some(look) = state.parts.commits.chosen(&exchange, told.attempts.len())
+        && let Some(look) = state.parts.commits.chosen(&exchange, attempts, asked)
     {
         state.parts.runtime.tasks.spawn_until_stopped(async move {
             if let Err(error) = look.run().await {

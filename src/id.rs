@@ -161,6 +161,16 @@ impl fmt::Display for DaemonId {
     }
 }
 
+impl FromStr for DaemonId {
+    type Err = InvalidId;
+
+    fn from_str(s: &str) -> Result<Self, InvalidId> {
+        let id = u64::from_str_radix(s, 16).map(Self).ok();
+        id.filter(|id| id.to_string() == s)
+            .ok_or_else(|| invalid("run of a daemon", s, "a run is 16 hexadecimal digits"))
+    }
+}
+
 /// Identity of a segment: the daemon run that wrote it, and its number there. The segments of one
 /// daemon sort by the time of sealing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

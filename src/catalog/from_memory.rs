@@ -89,6 +89,12 @@ impl Catalog {
         Some((plan, memory))
     }
 
+    /// Whether all these attempts are known from memory.
+    pub(super) async fn knows(&self, exchange: &ExchangeId, attempts: &[TaskAttempt]) -> bool {
+        let known = self.known_segments(exchange, |_| true).await;
+        known.is_some_and(|known| plan::split_known(&known.segments, attempts).1.is_empty())
+    }
+
     /// The segments in memory that are wanted; `None` if memory for planning is short.
     async fn known_segments(
         &self,

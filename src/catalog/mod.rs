@@ -6,6 +6,7 @@
 //! attempt.
 
 mod error;
+mod from_lists;
 mod from_memory;
 pub mod handle;
 mod load;

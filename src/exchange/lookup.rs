@@ -8,6 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::descriptor::{Descriptor, DescriptorError, ExchangeSpec};
 use super::error::ExchangeError;
 use super::exchanges::Exchanges;
@@ -130,7 +132,26 @@ impl Exchanges {
         &self,
         exchange: &ExchangeId,
     ) -> Result<Option<Arc<Descriptor>>, ExchangeError> {
-        let Some(found) = self.shared.deps.storage.find_marker(exchange).await? else {
+        let found = self.shared.deps.storage.find_marker(exchange).await?;
+        self.decoded(exchange, found)
+    }
+
+    /// As [`Exchanges::stored`], with one request: `None` if it is not in the base directory that
+    /// the exchange prefers.
+    pub(super) async fn stored_where_preferred(
+        &self,
+        exchange: &ExchangeId,
+    ) -> Result<Option<Arc<Descriptor>>, ExchangeError> {
+        let found = self.shared.deps.storage.find_preferred_marker(exchange);
+        self.decoded(exchange, found.await?)
+    }
+
+    fn decoded(
+        &self,
+        exchange: &ExchangeId,
+        found: Option<Bytes>,
+    ) -> Result<Option<Arc<Descriptor>>, ExchangeError> {
+        let Some(found) = found else {
             return Ok(None);
         };
         let decoded = marker::decode(exchange, &found);

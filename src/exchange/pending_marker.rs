@@ -136,10 +136,16 @@ impl Exchanges {
         let exchange = &descriptor.exchange;
         let clock = &self.shared.deps.runtime.clock;
         let (mut pause, longest) = PAUSES;
+        let mut everywhere = false;
         while let Some((_, pending)) = self.shared.status.pending(exchange) {
             let asked = clock.now();
-            let found = self.stored(exchange).await;
             let over = asked >= pending.until;
+            // Nearly always it is written to the preferred base directory.
+            let found = match everywhere || over {
+                true => self.stored(exchange).await,
+                false => self.stored_where_preferred(exchange).await,
+            };
+            everywhere = !everywhere;
             match found {
                 Ok(Some(found)) => {
                     self.confirm_open(&found);

@@ -20,7 +20,7 @@ use super::probe::{self, Findings};
 use super::roster::Role;
 use crate::id::BaseName;
 use crate::runtime::Runtime;
-use crate::store::keys::{self, Folder};
+use crate::store::keys::{self, Folder, Key};
 use crate::store::metrics::StorageMetrics;
 use crate::store::retry::{Retry, RetryPolicy};
 use crate::store::{
@@ -185,6 +185,21 @@ impl BaseDirectory {
     /// If it cannot be listed.
     pub(super) async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>> {
         let listed = self.retrying_if_healthy().list(folder).await;
+        listed.map_err(|error| self.error("list", folder.as_str(), error))
+    }
+
+    /// A part of a folder, as [`Store::list_after`].
+    ///
+    /// # Errors
+    /// If it cannot be listed.
+    pub(super) async fn list_after(
+        &self,
+        folder: &Folder,
+        after: Option<&Key>,
+        max: usize,
+    ) -> Result<Vec<ObjectMeta>> {
+        let listed = self.retrying_if_healthy().list_after(folder, after, max);
+        let listed = listed.await;
         listed.map_err(|error| self.error("list", folder.as_str(), error))
     }
 

@@ -261,6 +261,21 @@ impl Storage {
         failure.map_or(Ok(None), Err)
     }
 
+    /// What was announced, if the base directory that the exchange prefers has the marker.
+    ///
+    /// # Errors
+    /// If it did not respond.
+    pub async fn find_preferred_marker(&self, exchange: &ExchangeId) -> Result<Option<Bytes>> {
+        let Some(&index) = self.set_of(exchange).members.first() else {
+            return Ok(None);
+        };
+        match self.observe_in(index, keys::marker(exchange)).await.state {
+            StoredMarker::Open { written, .. } => Ok(Some(stored_marker::content(&written))),
+            StoredMarker::Absent | StoredMarker::Tombstone { .. } => Ok(None),
+            StoredMarker::Unknown(error) => Err(error),
+        }
+    }
+
     /// The marker of an exchange.
     ///
     /// # Errors

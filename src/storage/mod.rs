@@ -52,5 +52,5 @@ pub use listing::ListedExchange;
 pub use markers::{Marker, ObservedMarkers, WrittenMarker};
 pub use membership::{Member, MemberState, Membership, MembershipError};
 pub use probe_objects::ProbeObject;
-pub use segments::{ListedSegment, PartialList};
+pub use segments::{Highest, ListedSegment, PAGE, PartialList};
 pub use sweeper::{DigestPlace, StoredDigest};

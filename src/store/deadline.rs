@@ -150,6 +150,16 @@ impl Store for Deadline {
         self.within(limit, "list", self.inner.list(folder)).await
     }
 
+    async fn list_after(
+        &self,
+        folder: &Folder,
+        after: Option<&Key>,
+        max: usize,
+    ) -> Result<Vec<ObjectMeta>> {
+        let listed = self.inner.list_after(folder, after, max);
+        self.within(self.policy.list(), "list", listed).await
+    }
+
     async fn first_keys(&self, max: usize) -> Result<Vec<Key>> {
         let limit = self.policy.list();
         self.within(limit, "list", self.inner.first_keys(max)).await

@@ -137,6 +137,22 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     /// is an error, and so is a folder behind a symbolic link.
     async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>>;
 
+    /// The first `max` objects below a folder whose keys are after `after`, in the order of keys,
+    /// or more of them: a store that cannot begin in the middle of a list returns them all.
+    /// Otherwise as [`Store::list`].
+    async fn list_after(
+        &self,
+        folder: &Folder,
+        after: Option<&Key>,
+        max: usize,
+    ) -> Result<Vec<ObjectMeta>> {
+        let mut listed = self.list(folder).await?;
+        listed.retain(|found| after.is_none_or(|after| found.key > *after));
+        listed.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        debug_assert!(max > 0, "an empty page would look like the end");
+        Ok(listed)
+    }
+
     /// Up to `max` keys of objects anywhere in the base directory, to determine what it is used
     /// for.
     async fn first_keys(&self, max: usize) -> Result<Vec<Key>> {

@@ -206,6 +206,19 @@ impl Store for Limit {
         self.run(folder.as_str(), list).await
     }
 
+    async fn list_after(
+        &self,
+        folder: &Folder,
+        after: Option<&Key>,
+        max: usize,
+    ) -> Result<Vec<ObjectMeta>> {
+        let (below, after) = (folder.clone(), after.cloned());
+        let list = |store: Arc<dyn Store>| async move {
+            store.list_after(&below, after.as_ref(), max).await
+        };
+        self.run(folder.as_str(), list).await
+    }
+
     async fn first_keys(&self, max: usize) -> Result<Vec<Key>> {
         let list = |store: Arc<dyn Store>| async move { store.first_keys(max).await };
         self.run("", list).await

@@ -153,6 +153,16 @@ impl Store for Meter {
             .await
     }
 
+    async fn list_after(
+        &self,
+        folder: &Folder,
+        after: Option<&Key>,
+        max: usize,
+    ) -> Result<Vec<ObjectMeta>> {
+        let listed = self.inner.list_after(folder, after, max);
+        self.measured("list", folder.as_str(), listed).await
+    }
+
     async fn first_keys(&self, max: usize) -> Result<Vec<Key>> {
         self.measured("list", "", self.inner.first_keys(max)).await
     }

@@ -155,6 +155,16 @@ impl Store for Retry {
         self.retrying(|| self.inner.list(folder)).await
     }
 
+    async fn list_after(
+        &self,
+        folder: &Folder,
+        after: Option<&Key>,
+        max: usize,
+    ) -> Result<Vec<ObjectMeta>> {
+        self.retrying(|| self.inner.list_after(folder, after, max))
+            .await
+    }
+
     async fn first_keys(&self, max: usize) -> Result<Vec<Key>> {
         self.retrying(|| self.inner.first_keys(max)).await
     }

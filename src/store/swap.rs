@@ -60,6 +60,15 @@ impl Store for Swap {
         self.current().list(folder).await
     }
 
+    async fn list_after(
+        &self,
+        folder: &Folder,
+        after: Option<&Key>,
+        max: usize,
+    ) -> Result<Vec<ObjectMeta>> {
+        self.current().list_after(folder, after, max).await
+    }
+
     async fn first_keys(&self, max: usize) -> Result<Vec<Key>> {
         self.current().first_keys(max).await
     }

@@ -45,6 +45,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use artifacts::{Artifacts, ExchangeManager};
 use cluster::{Cluster, print_logs};
 use connectors::{Extent, Part, Systems};
+use measure::Beside;
 use scenarios::Scenario;
 use store::StorageKind;
 
@@ -77,6 +78,9 @@ struct Arguments {
     /// measure: milliseconds added to every request at S3.
     #[arg(long, default_value_t = 0)]
     latency: u64,
+    /// measure: what Stopover is compared with, besides no fault tolerance.
+    #[arg(long, value_enum, default_value = "filesystem")]
+    beside: Vec<Beside>,
     /// Leave logs and configuration behind even after success.
     #[arg(long)]
     keep: bool,
@@ -172,6 +176,7 @@ async fn run(arguments: &Arguments) -> Result<bool> {
                 schema,
                 rounds,
                 latency,
+                beside,
                 ..
             } = arguments;
             let kind = arguments.storages()[0];
@@ -180,6 +185,7 @@ async fn run(arguments: &Arguments) -> Result<bool> {
                 schema,
                 rounds: *rounds,
                 latency: *latency,
+                beside,
             };
             measure::run(&artifacts, &trial, &work)
                 .await

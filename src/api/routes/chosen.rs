@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use crate::api::extract::{ExchangeParams, ExchangePath, JsonBody, NoQuery, StrictJson};
 use crate::api::problem::{Problem, ProblemResponse};
+use crate::api::routes::handles::runs;
 use crate::api::state::SharedState;
 use crate::id::TaskAttempt;
 
@@ -16,6 +17,10 @@ use crate::id::TaskAttempt;
 pub(crate) struct ChosenRequest {
     /// Pairs of task and attempt.
     attempts: Vec<(u32, u32)>,
+    /// Runs of the daemons that the client will ask for what they have in memory: what they wrote
+    /// is not read in advance.
+    #[serde(default)]
+    asked_daemons: Vec<String>,
 }
 
 impl JsonBody for ChosenRequest {
@@ -43,16 +48,17 @@ pub(crate) async fn chosen(
     _: NoQuery,
     StrictJson(request, _memory): StrictJson<ChosenRequest>,
 ) -> Result<StatusCode, Problem> {
-    for &(task, attempt) in &request.attempts {
-        TaskAttempt::new(task, attempt)?;
-    }
+    let attempts = request.attempts.iter();
+    let attempts = attempts.map(|&(task, attempt)| TaskAttempt::new(task, attempt));
+    let attempts = attempts.collect::<Result<Vec<_>, _>>()?;
+    let asked = runs(&request.asked_daemons)?;
     // Only for exchanges that are known here, as at the daemon that announced them: this route does
     // no I/O itself.
     if state.parts.exchanges.lookup_known(&exchange)?.is_some()
         && let Some(prefetch) = state
             .parts
             .commits
-            .record_chosen(&exchange, request.attempts.len())
+            .record_chosen(&exchange, attempts, asked)
     {
         state.parts.runtime.tasks.spawn_until_stopped(async move {
             if let Err(error) = prefetch.run().await {

@@ -95,7 +95,12 @@ final class ChosenAttempts
             // it plans first
             Daemon daemon = services.failover().daemons().preferred();
             services.failover().tryOnce(daemon, _ -> {
-                services.client().chosen(daemon, exchange.get(), batch, cancellation);
+                services.client().chosen(
+                        daemon,
+                        exchange.get(),
+                        batch,
+                        services.planner().askedBesides(daemon),
+                        cancellation);
                 return null;
             });
         }

@@ -140,6 +140,8 @@ public final class FakeDaemon
     public final List<String> probes = new CopyOnWriteArrayList<>();
     /** The bodies of the requests that reported chosen attempts. */
     final List<String> chosen = new CopyOnWriteArrayList<>();
+    /** The bodies of the requests for handles. */
+    final List<String> planned = new CopyOnWriteArrayList<>();
     /** The host names of the requests. */
     public final Set<String> hosts = ConcurrentHashMap.newKeySet();
     /** Largest number of pages per handle. */
@@ -503,6 +505,11 @@ public final class FakeDaemon
         }
     }
 
+    String run()
+    {
+        return run;
+    }
+
     /** Attempts with pages that are neither committed nor aborted. */
     public Set<String> openSinks()
     {
@@ -719,6 +726,7 @@ public final class FakeDaemon
 
     private Response handles(String exchange, String body)
     {
+        planned.add(body);
         Announced announced = announced(exchange);
         Matcher newest = Pattern.compile("\"handle_version\": (\\d+)").matcher(body);
         if (newest.find() && Integer.parseInt(newest.group(1)) < handleVersion) {

@@ -110,6 +110,19 @@ public final class DaemonClient
         return put(daemon, undescribed(name), partitions, ordered, MUST_BE_NEW, cancellation);
     }
 
+    /** As {@link #announceNew}, at a daemon that another one can stand in for. */
+    public Announced announceAtHome(
+            Daemon daemon,
+            String name,
+            int partitions,
+            boolean ordered,
+            Cancellation cancellation)
+            throws IOException
+    {
+        return put(
+                daemon, undescribed(name), partitions, ordered, MUST_BE_NEW, home, cancellation);
+    }
+
     /** Announces an exchange that may have been announced to a daemon before. */
     public Announced announce(
             Daemon daemon,
@@ -163,6 +176,19 @@ public final class DaemonClient
             Cancellation cancellation)
             throws IOException
     {
+        return put(daemon, exchange, partitions, ordered, condition, control, cancellation);
+    }
+
+    private Announced put(
+            Daemon daemon,
+            DescribedExchange exchange,
+            int partitions,
+            boolean ordered,
+            Optional<String> condition,
+            Limits limits,
+            Cancellation cancellation)
+            throws IOException
+    {
         String body = "{\"partitions\": %s, \"ordered\": %s}".formatted(partitions, ordered);
         return transport.execute(
                 daemon,
@@ -171,7 +197,7 @@ public final class DaemonClient
                     condition.ifPresent(header -> put.setHeader(header, "*"));
                     return json(put, body);
                 },
-                control,
+                limits,
                 cancellation,
                 response -> readAnnounced(exchange.name(), response));
     }
@@ -334,6 +360,7 @@ public final class DaemonClient
      * Plans source handles for the selected attempt of each task.
      *
      * @param handleVersion newest version of handles that all daemons read, if known
+     * @param asked runs of daemons that have planned what they have in memory
      */
     public List<PlannedHandle> handles(
             Daemon daemon,
@@ -341,10 +368,11 @@ public final class DaemonClient
             Map<Integer, Integer> attempts,
             long targetSize,
             OptionalInt handleVersion,
+            Set<String> asked,
             Cancellation cancellation)
             throws IOException
     {
-        String options = "\"target_size\": " + targetSize + version(handleVersion);
+        String options = "\"target_size\": " + targetSize + version(handleVersion) + asked(asked);
         return transport.execute(
                 daemon,
                 () -> handles(daemon, exchange, attempts, options),
@@ -393,11 +421,24 @@ public final class DaemonClient
                 .collect(joining(",", "{\"attempts\": [", "]" + options + "}"));
     }
 
-    /** Reports which attempts were chosen since the last call: the daemon prefetches. */
+    private static String asked(Set<String> runs)
+    {
+        return runs.isEmpty()
+                ? ""
+                : runs.stream().sorted()
+                        .collect(joining("\", \"", ", \"asked_daemons\": [\"", "\"]"));
+    }
+
+    /**
+     * Reports which attempts were chosen since the last call: the daemon prefetches.
+     *
+     * @param asked runs of daemons that will be queried themselves
+     */
     public void chosen(
             Daemon daemon,
             DescribedExchange exchange,
             Map<Integer, Integer> attempts,
+            Set<String> asked,
             Cancellation cancellation)
             throws IOException
     {
@@ -405,7 +446,7 @@ public final class DaemonClient
                 daemon,
                 () -> json(
                         exchange.describe(new HttpPost(daemon.url(exchange.path() + "/chosen"))),
-                        attempts(attempts, "")),
+                        attempts(attempts, asked(asked))),
                 control,
                 cancellation,
                 _ -> null);

@@ -138,6 +138,12 @@ public final class Fleet
         return Optional.ofNullable(known.get(daemon));
     }
 
+    /** The run that answers at a daemon; empty if that is not known. */
+    Optional<String> run(Daemon daemon)
+    {
+        return probe.run(daemon).or(() -> info(daemon).map(DaemonInfo::run));
+    }
+
     private Optional<String> zoneOf(Daemon daemon)
     {
         return info(daemon).flatMap(DaemonInfo::zone);

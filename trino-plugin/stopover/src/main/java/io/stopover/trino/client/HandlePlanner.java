@@ -31,6 +31,7 @@ import java.util.Set;
 import java.util.TreeMap;
 import java.util.concurrent.CompletableFuture;
 
+import static com.google.common.collect.ImmutableSet.toImmutableSet;
 import static java.util.Objects.requireNonNull;
 
 /**
@@ -52,14 +53,17 @@ public final class HandlePlanner
 
     /**
      * @param rest the attempts that no handle covers
+     * @param asked runs of the daemons that know none of the rest
      * @param requests how many daemons were queried
      */
-    public record Plan(List<HotHandle> handles, Map<Integer, Integer> rest, int requests)
+    public record Plan(
+            List<HotHandle> handles, Map<Integer, Integer> rest, Set<String> asked, int requests)
     {
         public Plan
         {
             handles = ImmutableList.copyOf(handles);
             rest = ImmutableMap.copyOf(rest);
+            asked = ImmutableSet.copyOf(asked);
         }
     }
 
@@ -188,7 +192,21 @@ public final class HandlePlanner
             answer.plan().handles().forEach(handle -> handles.add(new HotHandle(handle, holder)));
             rest.keySet().removeAll(known);
         }
-        return new Plan(handles, rest, requests);
+        Set<String> asked = answers.stream()
+                .filter(answer -> Sets.intersection(
+                        rest.keySet(), answer.known(request.attempts().keySet())).isEmpty())
+                .flatMap(answer -> fleet.run(answer.daemon()).stream())
+                .collect(toImmutableSet());
+        return new Plan(handles, rest, asked, requests);
+    }
+
+    /** The runs of the daemons that {@link #planFromMemory} will ask, except one. */
+    public Set<String> askedBesides(Daemon daemon)
+    {
+        return failover.daemons().rotation().in().stream()
+                .filter(other -> !other.equals(daemon))
+                .flatMap(other -> fleet.run(other).stream())
+                .collect(toImmutableSet());
     }
 
     private static boolean isWorthIt(Request request, PlanFromMemory plan, boolean first)

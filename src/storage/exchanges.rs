@@ -13,6 +13,7 @@ use super::base::BaseDirectory;
 use super::error::{Result, StorageError, StorageFailure};
 use super::facade::Storage;
 use super::listing::ListedExchange;
+use crate::human::count;
 use crate::id::ExchangeId;
 use crate::store::StoreErrorKind;
 use crate::store::keys::{self, Key};
@@ -111,7 +112,7 @@ impl Storage {
             .collect();
         let mut removed = 0;
         if !keys.is_empty() {
-            let object = format!("{} segments of {exchange}", keys.len());
+            let object = format!("{} of {exchange}", count(keys.len(), "segment"));
             let deleted = base.store.delete(keys).await;
             removed = deleted.map_err(|error| base.error("delete", object, error))?;
             self.inner.metrics.count_deleted(&base.name, bytes);

@@ -17,6 +17,7 @@ use super::error::{Result, StorageError, StorageFailure};
 use super::facade::Storage;
 use super::failover::Targets;
 use super::placement;
+use crate::human::count;
 use crate::id::{ExchangeId, SegmentAddress, SegmentId};
 use crate::store::keys::{self, Key, OwnObject};
 use crate::store::{StoreError, StoreErrorKind, Tail};
@@ -129,7 +130,10 @@ impl Storage {
         let bytes = base.store.get_range(&key, range.clone()).await;
         let bytes = bytes.map_err(|error| base.error("get", at.to_string(), error))?;
         if bytes.len() as u64 != range.end - range.start {
-            return Err(corrupt(format!("got {} bytes for {range:?}", bytes.len())));
+            return Err(corrupt(format!(
+                "got {} for {range:?}",
+                count(bytes.len(), "byte")
+            )));
         }
         Ok(bytes)
     }
@@ -233,7 +237,7 @@ impl Storage {
             let Some(first) = keys.first() else {
                 return Ok(());
             };
-            let object = format!("{} segments from {first}", keys.len());
+            let object = format!("{} from {first}", count(keys.len(), "segment"));
             let removed = base.store.delete(keys).await;
             removed
                 .map(drop)

@@ -10,8 +10,8 @@
 # shellcheck source=tests/lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-FILES="crc.rs id.rs segment fair catalog/error.rs catalog/handle.rs catalog/plan.rs catalog/plan
-    read/planner.rs ingest/seal_policy.rs ingest/overhead.rs ingest/commit_queue.rs
+FILES="crc.rs id.rs human.rs segment fair catalog/error.rs catalog/handle.rs catalog/plan.rs
+    catalog/plan read/planner.rs ingest/seal_policy.rs ingest/overhead.rs ingest/commit_queue.rs
     storage/checked_text.rs storage/identity.rs storage/seals.rs storage/placement.rs
     store/hash.rs store/keys.rs gc/lease_tracker.rs runtime.rs"
 
@@ -42,6 +42,7 @@ sed 's/^        //' >"$crate/Cargo.toml" <<'MANIFEST'
         aws-lc-rs = { version = "1", default-features = false, features = ["aws-lc-sys"] }
         base64 = "0.22"
         bytes = "1"
+        bytesize = "2"
         crc-fast = { version = "1", default-features = false, features = ["std"] }
         futures = "0.3"
         humantime = "2"
@@ -66,6 +67,7 @@ sed 's/^        //' >"$crate/src/lib.rs" <<'LIB'
 
         pub mod crc;
         pub mod id;
+        pub mod human;
         pub mod fair;
         pub mod runtime;
         pub mod segment;

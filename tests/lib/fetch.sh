@@ -18,6 +18,7 @@
 #   tests/lib/fetch.sh mdbook      the folder of an executable mdbook, built with cargo
 #   tests/lib/fetch.sh chromium    the path of a browser
 #   tests/lib/fetch.sh playwright  the folder of playwright-core, which drives it, by npm
+#   tests/lib/fetch.sh cdxgen      the path of what lists the components of a release, by npm
 #   tests/lib/fetch.sh schemathesis  the path of an executable schemathesis, by pip
 #
 # Everything goes into a cache outside the repository. A second call costs nothing. An interrupted
@@ -37,6 +38,7 @@ CARGO_MUTANTS_VERSION=27.1.0
 MDBOOK_VERSION=0.5.4
 SCHEMATHESIS_VERSION=4.32.5
 PLAYWRIGHT_VERSION=1.65.1
+CDXGEN_VERSION=12.8.4       # as deploy/packages/release-files
 KUBERNETES_VALIDATE_VERSION=1.37.0 # the newest version of Kubernetes whose schemas it has
 JDK_AT_LEAST=25              # Trino 476 needs 24, the suites against 483 need 25
 GO_AT_LEAST=21               # since 1.21, Go downloads the toolchain that a module requires
@@ -398,8 +400,9 @@ find_chromium() {
     printf '%s\n' "$found"
 }
 
-install_playwright() {
-    local target="$CACHE/playwright-$PLAYWRIGHT_VERSION"
+# install_node_tool NAME VERSION PACKAGE
+install_node_tool() {
+    local target="$CACHE/$1-$2" version=$2 package=$3
     [ -f "$target/complete" ] && return
     if ! command -v npm >/dev/null 2>&1 && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1
     then
@@ -407,17 +410,21 @@ install_playwright() {
         { apt-get update && apt-get install -y --no-install-recommends nodejs npm; } >&2
     fi
     command -v npm >/dev/null 2>&1 || die "no npm on PATH. Install Node.js 18 or newer."
-    say "fetching playwright-core $PLAYWRIGHT_VERSION (once)"
+    say "fetching $package $version (once)"
     rm -rf "$target"
     mkdir -p "$target"
-    npm install --prefix "$target" --no-fund --no-audit \
-        "playwright-core@$PLAYWRIGHT_VERSION" >&2
+    npm install --prefix "$target" --no-fund --no-audit --omit=optional "$package@$version" >&2
     touch "$target/complete"
 }
 
 fetch_playwright() {
-    with_lock playwright install_playwright
+    with_lock playwright install_node_tool playwright "$PLAYWRIGHT_VERSION" playwright-core
     printf '%s\n' "$CACHE/playwright-$PLAYWRIGHT_VERSION/node_modules/playwright-core"
+}
+
+fetch_cdxgen() {
+    with_lock cdxgen install_node_tool cdxgen "$CDXGEN_VERSION" @cyclonedx/cdxgen
+    printf '%s\n' "$CACHE/cdxgen-$CDXGEN_VERSION/node_modules/.bin/cdxgen"
 }
 
 case "${1:-}" in
@@ -440,6 +447,7 @@ case "${1:-}" in
         ;;
     chromium) find_chromium ;;
     playwright) fetch_playwright ;;
+    cdxgen) fetch_cdxgen ;;
     trino) fetch_trino ;;
     trino-full) fetch_trino_full ;;
     postgresql)
@@ -450,6 +458,6 @@ case "${1:-}" in
         die "usage: tests/lib/fetch.sh" \
             "jdk|versitygw|helm|actionlint|prometheus|promtool|crds|grafana-check|\
 kubernetes-validate|trino|trino-full|postgresql|mariadb|cargo-fuzz|cargo-deny|cargo-mutants|\
-mdbook|schemathesis|chromium|playwright"
+mdbook|schemathesis|chromium|playwright|cdxgen"
         ;;
 esac

@@ -4,6 +4,8 @@
 //! Does not: contain any other logic. Invariant: the daemon listens before anything can wait, and
 //! no later step of its start takes longer than `server.start_timeout`.
 
+mod drain;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,12 +21,12 @@ use crate::catalog::Catalog;
 use crate::config::{Config, LimitsConfig, Live, Loaded, ServerConfig};
 use crate::exchange::{Exchanges, ExchangesDeps, Terms};
 use crate::gc::close::Closing;
-use crate::gc::drain;
 use crate::gc::sweep::Sweeper;
 use crate::http::credentials::{CredentialError, Credentials};
 use crate::http::limits::ServerLimits;
 use crate::http::reachability;
 use crate::http::server::{BindError, Server};
+use crate::human::count;
 use crate::id::DaemonId;
 use crate::ingest::{Ingest, IngestDeps};
 use crate::memory::MemoryPool;
@@ -198,9 +200,11 @@ pub enum Phase {
     Listening(SocketAddr),
     /// All requests are.
     Serving(SocketAddr),
-    /// No new sinks are accepted; open ones may finish.
-    Draining,
+    /// No new sinks are accepted; open ones may finish. Reported again while there are any.
+    Draining(DrainProgress),
 }
+
+pub use drain::DrainProgress;
 
 /// Runs a daemon until SIGTERM or SIGINT, then drains and stops it. It listens at once and answers
 /// liveness, readiness and metrics; all else is served once the base directories have been opened,
@@ -261,10 +265,10 @@ pub async fn run(
     let starting = stop.run_until_cancelled(starting);
     let stopping = async {
         either(&mut terminate, &mut interrupt).await;
-        report(Phase::Draining);
         let second_signal = either(&mut terminate, &mut interrupt);
         let timeout = config.server.drain_timeout;
-        let cut_off = daemon.drain(timeout, second_signal).await;
+        let progress = |progress| report(Phase::Draining(progress));
+        let cut_off = daemon.drain(timeout, second_signal, progress).await;
         stop.cancel();
         cut_off
     };
@@ -353,26 +357,6 @@ impl Daemon {
         let reporting = report_opening(storage, metrics);
         self.runtime.tasks.spawn_until_stopped(reporting);
     }
-
-    /// Drains until all sinks are settled, or until `timeout` or `interrupted`. Returns how many
-    /// were not.
-    async fn drain(&self, timeout: Duration, interrupted: impl Future<Output = ()>) -> usize {
-        tracing::info!(
-            seconds = timeout.as_secs(),
-            "stopping: no new sinks, open ones may finish; a second signal stops it at once"
-        );
-        let left = tokio::select! {
-            left = drain::drain(&self.closing, &self.runtime.clock, timeout) => left,
-            () = interrupted => self.ingest.unsettled_sinks(),
-        };
-        if left > 0 {
-            tracing::warn!(
-                sinks = left,
-                "sinks were still open; their tasks will run again"
-            );
-        }
-        left
-    }
 }
 
 /// Which credentials a daemon with this configuration requires, as text for people.
@@ -382,7 +366,8 @@ impl Daemon {
 pub fn describe_credentials(config: &ServerConfig, runtime: &Runtime) -> Result<String, RunError> {
     let credentials = Credentials::open(config, &runtime.clock)?;
     let describe_tokens = |credentials: &Credentials| match credentials.tokens() {
-        Some(tokens) => format!("one of {} tokens is required", tokens.count()),
+        Some(tokens) if tokens.count() == 1 => "the token is required".to_owned(),
+        Some(tokens) => format!("one of {} is required", count(tokens.count(), "token")),
         None => "no token is required".to_owned(),
     };
     let tokens = describe_tokens(&credentials);

@@ -15,9 +15,9 @@
 //!
 //! Below them: [`memory`] (pools and reservations), [`fair`] (fair queueing among queries),
 //! [`runtime`] (clock, randomness, tasks: passed in, so that a simulation can replace them),
-//! [`config`], [`telemetry`]. [`app`] assembles a daemon, [`reload`] changes its settings while it
-//! runs, [`http`] is its transport, [`cli`] its command line. Imports point in one direction only;
-//! `tests/tidy` holds the table.
+//! [`human`] (numbers in messages), [`config`], [`telemetry`]. [`app`] assembles a daemon,
+//! [`reload`] changes its settings while it runs, [`http`] is its transport, [`cli`] its command
+//! line. Imports point in one direction only; `tests/tidy` holds the table.
 //!
 //! `docs/architecture.md` describes both paths function by function, `docs/semantics.md` the
 //! guarantees, and `docs/glossary.md` the terms.
@@ -59,6 +59,7 @@ pub mod exchange;
 pub mod fair;
 pub mod gc;
 pub mod http;
+pub mod human;
 pub mod id;
 pub mod ingest;
 pub mod memory;

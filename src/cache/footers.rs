@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 
 use super::hot::HotSegments;
 use super::lru::Lru;
+use crate::human::count;
 use crate::id::{BaseName, ExchangeId, SegmentAddress, SegmentId};
 use crate::memory::{MemoryPool, Reservation, ReservedBytes};
 use crate::segment::error::FormatError;
@@ -41,7 +42,10 @@ pub enum FooterError {
         segment: SegmentAddress,
         source: FormatError,
     },
-    #[error("{segment}: its footer has {length} bytes; limits.max_footer_size is {limit}")]
+    #[error(
+        "{segment}: its footer has {}; limits.max_footer_size is {limit}",
+        count(*length, "byte")
+    )]
     TooLarge {
         segment: SegmentAddress,
         length: u64,

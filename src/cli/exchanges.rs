@@ -16,9 +16,10 @@ use serde_json::json;
 
 use super::daemon_client::{DaemonArgs, DaemonClient};
 use super::exchange_view::ListedView;
-use super::table::{Table, seconds, size};
+use super::table::{Table, seconds};
 use super::{EXIT_USAGE, print};
 use crate::config::units;
+use crate::human::{count, size};
 use crate::id::ExchangeId;
 use crate::telemetry::logs::printable;
 
@@ -180,7 +181,7 @@ fn as_text(listed: &[ListedView]) -> String {
     }
     let mut text = table.render();
     let total: u64 = listed.iter().map(|exchange| exchange.bytes).sum();
-    let _ = write!(text, "{} exchanges, {}", listed.len(), size(total));
+    let _ = write!(text, "{}, {}", count(listed.len(), "exchange"), size(total));
     for (base, bytes) in bases {
         let _ = write!(text, "; {base} {}", size(bytes));
     }

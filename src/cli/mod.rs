@@ -42,15 +42,13 @@ use exit_codes::{EXIT_SINKS_LOST, EXIT_USAGE};
 use crate::config::{ConfigErrors, Environment, Flags, Loaded, cloud_variables, draft, load};
 use crate::runtime::Runtime;
 use crate::store::open::check_bases;
+use crate::telemetry::VERSION;
 use crate::telemetry::logs::printable;
 
 const CONFIGURATION: &str = "\
 Every setting can be given in the configuration file, as environment variable
 STOPOVER_SECTION__KEY (STOPOVER_SEGMENT__TARGET_SIZE=32MiB) or with --set. Flags override the
 environment, the environment overrides the file. docs/configuration.md lists all settings.";
-
-/// With the commit and its date, where the build knows them.
-const VERSION: &str = env!("BUILT_VERSION");
 
 #[derive(Parser)]
 #[command(name = "stopover", version = VERSION, about, long_about = None)]

@@ -5,8 +5,6 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use bytesize::ByteSize;
-
 use crate::config::units::format_duration;
 
 /// A table with a heading for each column. Columns of numbers are aligned to the right.
@@ -69,11 +67,6 @@ impl Table {
     }
 }
 
-/// A size, rounded.
-pub(super) fn size(bytes: u64) -> String {
-    ByteSize(bytes).display().iec().to_string()
-}
-
 /// Whole seconds; `-` if unknown.
 pub(super) fn seconds(seconds: Option<u64>) -> String {
     let shown = |seconds| format_duration(Duration::from_secs(seconds));
@@ -108,7 +101,7 @@ a-long-name       7  x y
 b            123456
 ";
         assert_eq!(text, expected);
-        assert_eq!((size(1536), seconds(None)), ("1.5 KiB".into(), "-".into()));
+        assert_eq!(seconds(None), "-");
         assert_eq!(seconds(Some(90)), "1m 30s");
     }
 }

@@ -7,6 +7,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::human::count;
+
 /// Origin of a setting's value; later ones override earlier ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
@@ -106,7 +108,7 @@ impl fmt::Display for ConfigErrors {
         match self.0.as_slice() {
             [one] => write!(f, "the configuration has a problem:\n  {one}"),
             all => {
-                write!(f, "the configuration has {} problems:", all.len())?;
+                write!(f, "the configuration has {}:", count(all.len(), "problem"))?;
                 all.iter().try_for_each(|p| write!(f, "\n  {p}"))
             }
         }

@@ -8,6 +8,7 @@ use super::keys;
 use super::problem::{InvalidValue, Origin, Problem};
 use super::units::{format_size, format_size_like};
 use super::{Config, MemorySplit, Origins};
+use crate::human::count;
 
 /// Bytes of a frame's header (docs/protocol.md).
 const FRAME_HEADER: u64 = 12;
@@ -90,7 +91,10 @@ impl Validator<'_> {
         }
         let fetches = c.read.fetch_concurrency as u64;
         if c.read.chunk_size.saturating_mul(fetches) > read {
-            let what = format!("{fetches} chunks (read.fetch_concurrency) of one read");
+            let what = format!(
+                "{} (read.fetch_concurrency) of one read",
+                count(fetches, "chunk")
+            );
             found.push(self.over("read.chunk_size", &what, "reading", read, fetches));
         }
         if c.limits.max_page_size.saturating_add(c.read.chunk_size) > read {
@@ -352,7 +356,7 @@ const CRATES: [&str; 14] = [
 ];
 
 /// The modules of this crate.
-pub(super) const MODULES: [&str; 22] = [
+pub(super) const MODULES: [&str; 23] = [
     "api",
     "app",
     "cache",
@@ -365,6 +369,7 @@ pub(super) const MODULES: [&str; 22] = [
     "fair",
     "gc",
     "http",
+    "human",
     "id",
     "ingest",
     "memory",

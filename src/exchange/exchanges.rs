@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
 use super::status::{LateMarker, Status, StatusCache};
 use super::unfinished::UnfinishedCloses;
 use crate::id::ExchangeId;
 use crate::runtime::Runtime;
-use crate::storage::Storage;
+use crate::storage::{DigestExchanges, Storage};
 
 /// What [`Exchanges`] needs from the rest of the daemon.
 #[derive(Clone)]
@@ -42,6 +45,8 @@ pub(super) struct Shared {
     max_partitions: AtomicU32,
     pub(super) status: StatusCache,
     pub(super) unfinished: UnfinishedCloses,
+    /// What the sweeper of the fleet told last, and when this daemon heard it.
+    told: Mutex<Option<(DigestExchanges, Instant)>>,
 }
 
 impl Exchanges {
@@ -54,6 +59,7 @@ impl Exchanges {
             terms,
             status: StatusCache::default(),
             unfinished: UnfinishedCloses::default(),
+            told: Mutex::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -73,6 +79,22 @@ impl Exchanges {
     /// Changes it for announcements from now on.
     pub fn set_max_partitions(&self, most: u32) {
         self.shared.max_partitions.store(most, Ordering::Relaxed);
+    }
+
+    /// Records what the sweeper of the fleet tells of all exchanges.
+    pub(crate) fn record_digest(&self, digest: &DigestExchanges) {
+        let now = self.shared.deps.runtime.clock.now();
+        *self.shared.told.lock() = Some((digest.clone(), now));
+    }
+
+    /// What is at least left of the lease of an exchange: it may have been renewed since the
+    /// sweeper of the fleet told of it. `None` if it has not. Costs no request.
+    pub fn lease_left_at_least(&self, exchange: &ExchangeId) -> Option<Duration> {
+        let told = self.shared.told.lock();
+        let (digest, heard) = told.as_ref()?;
+        let entry = digest.get(exchange)?;
+        let since = self.shared.deps.runtime.clock.now() - *heard;
+        Some(entry.lease?.saturating_sub(entry.unrenewed + since))
     }
 
     /// Records that an exchange is closed. The caller then releases what this daemon holds of it.

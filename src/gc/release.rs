@@ -1,9 +1,9 @@
 //! Releasing what this daemon holds of exchanges that were closed through another daemon.
 //!
 //! Does: check those that the digest does not show as open, and drop what is held of the closed
-//! ones. Does not: read the digest (`sweeper_lease`). Invariant: nothing is dropped before the base
-//! directories have confirmed that its exchange is closed; without a digest, the number of checks
-//! at a time is bounded.
+//! ones; tell `exchange` what the digest says. Does not: read the digest (`sweeper_lease`).
+//! Invariant: nothing is dropped before the base directories have confirmed that its exchange is
+//! closed; without a digest, the number of checks at a time is bounded.
 
 use std::time::Duration;
 
@@ -35,6 +35,9 @@ impl Releaser {
 
     /// Checks the exchanges that are held here and seem to be closed.
     pub(super) async fn release_closed(&mut self, digest: Option<&DigestExchanges>) {
+        if let Some(digest) = digest {
+            self.closing.exchanges.record_digest(digest);
+        }
         let mut held = self.closing.cached_exchanges();
         held.extend(self.closing.ingest.idle_exchanges(self.idle));
         let (mut suspects, mut unlisted) = (Vec::new(), Vec::new());

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use subtle::ConstantTimeEq as _;
 
 use super::scopes::Scopes;
+use crate::human::count;
 
 /// Shortest token, in characters: shorter ones could be guessed.
 const MIN_TOKEN: usize = 16;
@@ -66,7 +67,7 @@ pub struct Grant {
 
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} tokens", self.0.len())
+        write!(f, "{}", count(self.0.len(), "token"))
     }
 }
 

@@ -11,13 +11,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::config::units::format_size_like;
+use crate::human::count;
 
 /// A segment that its query may not store.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error(
-    "query {query} may not store {size} bytes more: it has {} at this daemon, of {} that \
+    "query {query} may not store {} more: it has {} at this daemon, of {} that \
      query.max_stored_size permits: let it exchange less, or raise query.max_stored_size",
-    format_size_like(*.stored, *.limit), format_size_like(*.limit, *.limit)
+    count(*size, "byte"), format_size_like(*.stored, *.limit), format_size_like(*.limit, *.limit)
 )]
 pub struct TooMuchStored {
     pub query: String,

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::reclaim::Reclaim;
 use crate::fair::{FairPermit, FairSemaphore, Shortage};
+use crate::human::count;
 
 /// How often reclaim is retried while a request waits.
 pub(super) const RETRY_INTERVAL: Duration = Duration::from_millis(20);
@@ -41,8 +42,9 @@ pub struct Reservation {
 /// A request for more than a query may ever hold.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error(
-    "{requested} bytes of {pool} memory were requested, but one query may hold {limit}: raise \
-     memory.budget or query.max_{pool}_memory, or send less at a time"
+    "a request needs {} of {pool} memory, but one query may hold {limit}: raise memory.budget or \
+     query.max_{pool}_memory, or send less at a time",
+    count(*requested, "byte")
 )]
 pub struct OverCapacity {
     pub pool: &'static str,

@@ -9,6 +9,7 @@ use bytes::Bytes;
 pub use super::layout::FRAME_HEADER_LEN;
 use super::layout::FrameHeader;
 use crate::crc::Checksum;
+use crate::human::count;
 
 /// Bytes of a frame's checksum.
 const CRC_LEN: usize = size_of::<u32>();
@@ -91,7 +92,8 @@ pub enum FrameError {
     #[error("the frame at byte {offset} has no page bytes")]
     EmptyPage { offset: u64 },
     #[error(
-        "the frame at byte {offset} has a page of {length} bytes; limits.max_page_size is {limit}"
+        "the frame at byte {offset} has a page of {}; limits.max_page_size is {limit}",
+        count(*length, "byte")
     )]
     PageTooLarge {
         offset: u64,

@@ -10,6 +10,7 @@
 use super::error::{Result, StorageError, StorageFailure};
 use super::facade::Storage;
 use super::membership::MemberState;
+use super::placement;
 use crate::id::{BaseId, ExchangeId};
 use crate::store::keys::{self, Key};
 
@@ -49,6 +50,14 @@ fn divide(preferred: &[(usize, Option<BaseId>)], set: &[BaseId]) -> BaseSet {
 }
 
 impl Storage {
+    /// Indexes of the base directories in the order in which an exchange prefers them.
+    pub(super) fn preferred(&self, exchange: &ExchangeId) -> Vec<usize> {
+        let names = self.inner.bases.iter().map(|base| &base.name);
+        let mut order = placement::rendezvous(exchange, names);
+        order.retain(|index| !self.inner.bases[*index].is_abandoned());
+        order
+    }
+
     /// The identities of the base directories that work according to their last health, in the
     /// order of the exchange's preference; if none works, those that were reached before. Sends no
     /// request, unless none was reached since the daemon started.

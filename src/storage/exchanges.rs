@@ -13,6 +13,7 @@ use super::base::BaseDirectory;
 use super::error::{Result, StorageError, StorageFailure};
 use super::facade::Storage;
 use super::listing::ListedExchange;
+use crate::human::count;
 use crate::id::ExchangeId;
 use crate::store::keys::{self, Key};
 use crate::store::{StoreError, StoreErrorKind};
@@ -182,15 +183,15 @@ impl Storage {
     }
 
     async fn remove_segments_of(&self, base: &BaseDirectory, exchange: &ExchangeId) -> Result<u64> {
-        let listed = self.list_segments_in(base, exchange).await?;
-        let bytes = listed.iter().map(|(_, size)| size).sum();
-        let segments = listed.into_iter();
-        let keys: Vec<Key> = segments
-            .map(|(id, _)| keys::segment(exchange, id))
-            .collect();
+        // In one go: page by page, as for a plan, the store is asked once more where the last page
+        // is full.
+        let mut listed = base.list(&keys::segments(exchange)).await?;
+        listed.retain(|found| self.is_segment(base, &found.key));
+        let bytes = listed.iter().map(|found| found.size).sum();
+        let keys: Vec<Key> = listed.into_iter().map(|found| found.key).collect();
         let mut removed = 0;
         if !keys.is_empty() {
-            let object = format!("{} segments of {exchange}", keys.len());
+            let object = format!("{} of {exchange}", count(keys.len(), "segment"));
             let deleted = base.store.delete(keys).await;
             removed = deleted.map_err(|error| base.error("delete", object, error))?;
             self.inner.metrics.count_deleted(&base.name, bytes);

@@ -157,8 +157,8 @@ impl ObservedMarkers {
     }
 
     /// Whether the markers are still what was listed. A base directory that did not respond counts
-    /// as unchanged: the claim will fail for it. A marker that was listed and not observed counts as
-    /// changed: a claim would not cover it.
+    /// as unchanged: the claim will fail for it. A marker that was listed and not observed counts
+    /// as changed: a claim would not cover it.
     pub fn are_as_listed(&self, listed: &ListedExchange) -> bool {
         let is_observed = |index| self.markers.iter().any(|m| m.index == index);
         let same = self.markers.iter().all(|observed| {
@@ -482,14 +482,6 @@ impl Storage {
             true => Targets::Active,
             false => Targets::ActiveOrDraining,
         }
-    }
-
-    /// Indexes of the base directories in the order in which an exchange prefers them.
-    pub(super) fn preferred(&self, exchange: &ExchangeId) -> Vec<usize> {
-        let names = self.inner.bases.iter().map(|base| &base.name);
-        let mut order = placement::rendezvous(exchange, names);
-        order.retain(|index| !self.inner.bases[*index].is_abandoned());
-        order
     }
 }
 

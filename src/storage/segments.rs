@@ -18,6 +18,7 @@ use super::error::{Result, StorageError, StorageFailure};
 use super::facade::Storage;
 use super::failover::Targets;
 use super::placement;
+use crate::human::count;
 use crate::id::{DaemonId, ExchangeId, SegmentAddress, SegmentId};
 use crate::store::keys::{self, Key, OwnObject};
 use crate::store::{ObjectMeta, StoreError, StoreErrorKind, Tail};
@@ -167,7 +168,10 @@ impl Storage {
         let bytes = base.store.get_range(&key, range.clone()).await;
         let bytes = bytes.map_err(|error| base.error("get", at.to_string(), error))?;
         if bytes.len() as u64 != range.end - range.start {
-            return Err(corrupt(format!("got {} bytes for {range:?}", bytes.len())));
+            return Err(corrupt(format!(
+                "got {} for {range:?}",
+                count(bytes.len(), "byte")
+            )));
         }
         Ok(bytes)
     }
@@ -268,6 +272,15 @@ impl Storage {
             .await
     }
 
+    /// Whether a listed object is a segment. Others are left alone.
+    pub(super) fn is_segment(&self, base: &BaseDirectory, key: &Key) -> bool {
+        let is_segment = matches!(keys::parse(key), Some(OwnObject::Segment(..)));
+        if !is_segment {
+            self.ignore(base, key);
+        }
+        is_segment
+    }
+
     /// The segments of an exchange in one base directory, without most of those that are known: a
     /// list that has more than one page goes on behind the known ones of a daemon. Nothing else is
     /// held of a page when the next one is requested.
@@ -319,7 +332,7 @@ impl Storage {
             let Some(first) = keys.first() else {
                 return Ok(());
             };
-            let object = format!("{} segments from {first}", keys.len());
+            let object = format!("{} from {first}", count(keys.len(), "segment"));
             let removed = base.store.delete(keys).await;
             removed
                 .map(drop)

@@ -21,6 +21,7 @@
 #   tests/lib/fetch.sh mdbook      the folder of an executable mdbook, built with cargo
 #   tests/lib/fetch.sh chromium    the path of a browser
 #   tests/lib/fetch.sh playwright  the folder of playwright-core, which drives it, by npm
+#   tests/lib/fetch.sh cdxgen      the path of what lists the components of a release, by npm
 #   tests/lib/fetch.sh schemathesis  the path of an executable schemathesis, by pip
 #
 # Everything goes into a cache outside the repository. A second call costs nothing. An interrupted
@@ -43,6 +44,7 @@ CARGO_MUTANTS_VERSION=27.1.0
 MDBOOK_VERSION=0.5.4
 SCHEMATHESIS_VERSION=4.32.5
 PLAYWRIGHT_VERSION=1.65.1
+CDXGEN_VERSION=12.8.4       # as deploy/packages/release-files
 KUBERNETES_VALIDATE_VERSION=1.37.0 # the newest version of Kubernetes whose schemas it has
 JDK_AT_LEAST=25              # Trino 476 needs 24, the suites against 483 need 25
 GO_AT_LEAST=21               # since 1.21, Go downloads the toolchain that a module requires
@@ -425,7 +427,7 @@ find_npm() {
     command -v npm >/dev/null 2>&1 || die "no npm on PATH. Install Node.js 20 or newer."
 }
 
-# install_npm_tool NAME VERSION PACKAGE
+# install_npm_tool NAME VERSION PACKAGE [OPTION...]
 install_npm_tool() {
     local target="$CACHE/$1-$2"
     [ -f "$target/complete" ] && return
@@ -433,7 +435,7 @@ install_npm_tool() {
     say "fetching $3 $2 (once)"
     rm -rf "$target"
     mkdir -p "$target"
-    npm install --prefix "$target" --no-fund --no-audit "$3@$2" >&2
+    npm install --prefix "$target" --no-fund --no-audit "${@:4}" "$3@$2" >&2
     touch "$target/complete"
 }
 
@@ -445,6 +447,11 @@ fetch_playwright() {
 fetch_azurite() {
     with_lock azurite install_npm_tool azurite "$AZURITE_VERSION" azurite
     printf '%s\n' "$CACHE/azurite-$AZURITE_VERSION/node_modules/.bin/azurite-blob"
+}
+
+fetch_cdxgen() {
+    with_lock cdxgen install_npm_tool cdxgen "$CDXGEN_VERSION" @cyclonedx/cdxgen --omit=optional
+    printf '%s\n' "$CACHE/cdxgen-$CDXGEN_VERSION/node_modules/.bin/cdxgen"
 }
 
 case "${1:-}" in
@@ -473,6 +480,7 @@ case "${1:-}" in
         ;;
     chromium) find_chromium ;;
     playwright) fetch_playwright ;;
+    cdxgen) fetch_cdxgen ;;
     trino) fetch_trino ;;
     trino-full) fetch_trino_full ;;
     postgresql)
@@ -483,6 +491,6 @@ case "${1:-}" in
         die "usage: tests/lib/fetch.sh" \
             "jdk|versitygw|minio|azurite|fake-gcs-server|version NAME|helm|actionlint|prometheus|\
 promtool|crds|grafana-check|kubernetes-validate|trino|trino-full|postgresql|mariadb|cargo-fuzz|cargo-deny|cargo-mutants|\
-mdbook|schemathesis|chromium|playwright"
+mdbook|schemathesis|chromium|playwright|cdxgen"
         ;;
 esac

@@ -10,8 +10,8 @@
 # shellcheck source=tests/lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-FILES="crc.rs id.rs segment fair catalog/error.rs catalog/handle.rs catalog/plan.rs catalog/plan
-    catalog/prefetch.rs read/planner.rs read/density.rs ingest/seal_policy.rs ingest/overhead.rs
+FILES="crc.rs id.rs human.rs segment fair catalog/error.rs catalog/handle.rs catalog/plan.rs catalog/plan
+    catalog/prefetch_schedule.rs read/planner.rs read/density.rs ingest/seal_policy.rs ingest/overhead.rs
     ingest/commit_queue.rs exchange/descriptor.rs exchange/marker.rs memory cache/lru.rs
     storage/checked_text.rs storage/identity.rs storage/seals.rs storage/placement.rs
     storage/known_sets.rs storage/stored_marker.rs storage/membership.rs storage/roster.rs
@@ -46,6 +46,7 @@ sed 's/^        //' >"$crate/Cargo.toml" <<'MANIFEST'
         aws-lc-rs = { version = "1", default-features = false, features = ["aws-lc-sys"] }
         base64 = "0.22"
         bytes = "1"
+        bytesize = "2"
         crc-fast = { version = "1", default-features = false, features = ["std"] }
         futures = "0.3"
         humantime = "2"
@@ -71,6 +72,7 @@ sed 's/^        //' >"$crate/src/lib.rs" <<'LIB'
 
         pub mod crc;
         pub mod id;
+        pub mod human;
         pub mod fair;
         pub mod memory;
         pub mod runtime;

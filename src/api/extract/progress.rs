@@ -11,6 +11,7 @@ use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 
 use crate::api::problem::{Problem, ProblemType};
+use crate::human::count;
 use crate::memory::MemoryPool;
 use crate::runtime::Clock;
 
@@ -73,9 +74,9 @@ impl<'a> Progress<'a> {
             return Err(Problem::new(
                 ProblemType::Timeout,
                 format!(
-                    "{} bytes of the body arrived within {INTERVAL:?} while another request \
+                    "{} of the body arrived within {INTERVAL:?} while another request \
                      waited for its memory: send it again, faster",
-                    self.arrived
+                    count(self.arrived, "byte")
                 ),
             ));
         }

@@ -119,7 +119,7 @@ impl Buf for Buffers {
     }
 
     fn advance(&mut self, count: usize) {
-        assert!(count <= self.length, "{count} of {} bytes", self.length);
+        assert!(count <= self.length, "{count} of {}", self.length);
         self.length -= count;
         let mut left = count;
         while let Some(front) = self.buffers.front_mut().filter(|_| left > 0) {

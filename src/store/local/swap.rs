@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::error::if_found;
 use super::root::Root;
+use crate::human::count;
 use crate::store::{DeleteOutcome, MAX_VERSIONED_SIZE, Versioned, stable_hash};
 
 /// A lock is waited for about five seconds.
@@ -29,7 +30,10 @@ pub(super) fn read(root: &Root, path: &Path) -> io::Result<Versioned> {
     let metadata = file.metadata()?;
     if metadata.len() > MAX_VERSIONED_SIZE {
         let size = metadata.len();
-        let message = format!("the file has {size} bytes, more than {MAX_VERSIONED_SIZE}");
+        let message = format!(
+            "the file has {}, more than {MAX_VERSIONED_SIZE}",
+            count(size, "byte")
+        );
         return Err(io::Error::new(io::ErrorKind::InvalidData, message));
     }
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));

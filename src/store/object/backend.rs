@@ -23,6 +23,7 @@ use super::entity_tag;
 use super::error::{is_stored, translate};
 use super::known::{Conditions, Deleting};
 use super::redact::Redactor;
+use crate::human::count;
 use crate::store::keys::{Folder, Key};
 use crate::store::{
     DeleteOutcome, ObjectMeta, Observed, Precondition, Result, Retention, Store, StoreError,
@@ -132,7 +133,7 @@ impl ObjectBackend {
         if bytes.len() as u64 == expected {
             return Ok(bytes);
         }
-        let message = format!("got {} bytes instead of {expected}", bytes.len());
+        let message = format!("got {} instead of {expected}", count(bytes.len(), "byte"));
         Err(StoreError::new(StoreErrorKind::Corrupt, message))
     }
 
@@ -255,7 +256,10 @@ impl Store for ObjectBackend {
         let result = result.map_err(|error| self.error(&error))?;
         if result.range != range {
             let size = result.meta.size;
-            let message = format!("the object has {size} bytes, not the range {range:?}");
+            let message = format!(
+                "the object has {}, not the range {range:?}",
+                count(size, "byte")
+            );
             return Err(StoreError::new(StoreErrorKind::Corrupt, message));
         }
         self.bytes(result).await

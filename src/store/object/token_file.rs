@@ -9,6 +9,8 @@ use std::io::{self, Read as _};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::human::count;
+
 /// Longest token that is read, in bytes. Those of Kubernetes have one or two KiB.
 const MAX_TOKEN: usize = 64 << 10;
 
@@ -79,8 +81,8 @@ impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "Token({} bytes, trimmed: {})",
-            self.text.len(),
+            "Token({}, trimmed: {})",
+            count(self.text.len(), "byte"),
             self.trimmed
         )
     }

@@ -139,9 +139,9 @@ async fn stalled_readers_of_handles_of_very_many_ranges_stay_within_the_budget()
     target.assert_unharmed().await;
 }
 
-/// Story: each list of exchanges took memory and requests of the store for every exchange that
-/// there was: with 14,000 of them, a few clients that listed all the time took 450 MiB, and none
-/// was answered within minutes.
+/// Story: each list of exchanges took memory and requests of the store for every exchange. With
+/// 14,000 of them, a few clients that listed all the time took 450 MiB, and none was answered
+/// within minutes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lists_of_very_many_exchanges_are_made_one_at_a_time() {
     let target = Target::start(64, &[]).await;

@@ -23,7 +23,7 @@ use crate::proxy::Proxy;
 use crate::storage_conformance;
 
 /// Kills of daemons in a short soak.
-const KILLS: &str = "16";
+const KILLS: &str = "8";
 /// Objects that are deleted together.
 const DELETED: u64 = 40;
 

@@ -1,7 +1,7 @@
-//! What a store was found to lack or to do that nobody wants.
+//! Deficiencies of a store that were observed.
 //!
-//! Does: hold it, and say what follows from it. Does not: find it out (the backends and probes do).
-//! Invariant: nothing is claimed that the store has not shown.
+//! Does: hold them, and describe their consequences. Does not: detect them (the backends and probes
+//! do). Invariant: only observed deficiencies are reported.
 
 /// What the answers of a store have shown so far.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -9,11 +9,11 @@ pub struct Observed {
     /// It has no conditional writes, so a condition is checked first and a write in between is
     /// lost.
     pub checks_then_writes: bool,
-    /// It keeps what is deleted.
+    /// It retains deleted objects.
     pub retention: Option<Retention>,
 }
 
-/// Why a store keeps what is deleted.
+/// Why a store retains deleted objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retention {
     /// Each write and each delete makes another version of the object.

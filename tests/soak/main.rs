@@ -29,6 +29,7 @@ mod fetch;
 mod process;
 mod proxy;
 mod reader;
+mod stall;
 mod store;
 mod tally;
 mod wire;
@@ -143,6 +144,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
     };
     let kills = arguments.kills.div_ceil(kinds.len() as u64);
     let started = Instant::now();
+    tokio::task::spawn_local(stall::watch());
     let mut worlds: FuturesUnordered<_> = kinds
         .into_iter()
         .map(|kind| soak(kind, kills, seed, &work, &clocks))

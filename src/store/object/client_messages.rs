@@ -129,11 +129,6 @@ pub(super) fn is_role_request(text: &str) -> bool {
     text.contains("POST REDACTED") || text.contains("AssumeRole")
 }
 
-/// Whether a file with a token could not be read.
-pub(super) fn lacks_token_file(text: &str) -> bool {
-    text.contains("Failed to read token file") || text.contains("Failed to read EKS token file")
-}
-
 /// Whether a server did not say which version of an object it wrote or sent.
 pub(super) fn lacks_entity_tag(text: &str) -> bool {
     text.contains("ETag Header missing") || text.contains("ETag required for conditional put")

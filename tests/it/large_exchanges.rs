@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use stopover::app::Daemon;
-use stopover::catalog::{Look, PlannedHandle};
+use stopover::catalog::{FooterPrefetch, PlannedHandle};
 use stopover::id::{DaemonId, ExchangeId, SegmentId, TaskAttempt};
 use stopover::segment::footer::{CommitRecord, Totals};
 use stopover::segment::writer::{SegmentDraft, write_segment};
@@ -43,29 +43,31 @@ async fn plan(at: &Daemon, x: &ExchangeId, tasks: u32) -> Vec<PlannedHandle> {
     planned.unwrap().0.collect()
 }
 
-/// The look that is due once these attempts were chosen.
-fn chosen(at: &Daemon, x: &ExchangeId, tasks: std::ops::Range<u32>) -> Look {
+/// The prefetch that is due once these attempts were chosen.
+fn chosen(at: &Daemon, x: &ExchangeId, tasks: std::ops::Range<u32>) -> FooterPrefetch {
     let attempts = tasks.map(|task| TaskAttempt::new(task, 0).unwrap());
-    let look = at.catalog.chosen(x, attempts.collect(), BTreeSet::new());
-    look.expect("a look is due")
+    let prefetch = at
+        .catalog
+        .record_chosen(x, attempts.collect(), BTreeSet::new());
+    prefetch.expect("one is due")
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_later_look_lists_the_first_thousand_segments_and_what_is_new() {
+async fn a_later_prefetch_lists_the_first_thousand_segments_and_what_is_new() {
     let fleet = Fleet::new();
     let (planner, x, writer) = (fleet.daemon(1).await, exchange("q-1"), DaemonId(7));
     announce(&planner, &x, 4).await;
     commit(&planner, &x, writer, 0..3_500).await;
-    let look = chosen(&planner, &x, 0..3_500);
-    let (looked, cost) = fleet.store.stage(look.run()).await;
-    looked.unwrap();
+    let prefetch = chosen(&planner, &x, 0..3_500);
+    let (fetched, cost) = fleet.store.stage(prefetch.run()).await;
+    fetched.unwrap();
     let lists = |steps: &[String]| steps.iter().filter(|step| *step == "LIST segment").count();
     assert_eq!(lists(&cost.steps), 4);
-    // As many again, so that a look is due; the segments behind the first list are skipped.
+    // As many again, so that one is due; the segments behind the first list are skipped.
     commit(&planner, &x, writer, 3_500..4_100).await;
-    let look = chosen(&planner, &x, 3_500..4_100);
-    let (looked, cost) = fleet.store.stage(look.run()).await;
-    looked.unwrap();
+    let prefetch = chosen(&planner, &x, 3_500..4_100);
+    let (fetched, cost) = fleet.store.stage(prefetch.run()).await;
+    fetched.unwrap();
     assert_eq!(lists(&cost.steps), 2, "{:?}", cost.steps);
     // Of the plan, too.
     commit(&planner, &x, writer, 4_100..4_150).await;
@@ -78,7 +80,7 @@ async fn a_later_look_lists_the_first_thousand_segments_and_what_is_new() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_plan_finds_what_lies_before_the_segments_that_a_look_knows() {
+async fn a_plan_finds_what_lies_before_the_segments_that_a_prefetch_has_listed() {
     // A later list begins 64 segments before the last known one of the daemon. What was stored
     // late by more than that is found by a list of all.
     let fleet = Fleet::new();

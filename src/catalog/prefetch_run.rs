@@ -1,8 +1,8 @@
 //! Fetches footers while tasks finish, so that few are missing when the last one has finished.
 //!
 //! Does: list the segments of an exchange, and cache the footers that are not in memory. Does not:
-//! decide when (`prefetch`), plan, or wait for memory. Invariant: one look at an exchange at a
-//! time.
+//! decide when (`prefetch_schedule`), plan, or wait for memory. Invariant: one prefetch of an
+//! exchange at a time.
 
 use std::collections::BTreeSet;
 
@@ -11,27 +11,27 @@ use super::lookup::Catalog;
 use crate::id::{DaemonId, ExchangeId, TaskAttempt};
 use crate::storage::{Highest, ListedSegment};
 
-/// A look at an exchange that is due. It ends when it is dropped.
-pub struct Look {
+/// A prefetch of footers that is due. Dropping it allows the next one for its exchange.
+pub struct FooterPrefetch {
     catalog: Catalog,
     exchange: ExchangeId,
     /// The attempts that were chosen last.
     attempts: Vec<TaskAttempt>,
-    /// Daemons whose segments others will plan.
+    /// Daemons that the client queries itself.
     asked: BTreeSet<DaemonId>,
 }
 
 impl Catalog {
-    /// Records that attempts were chosen; returns a look if it is due, for the caller to run. What
-    /// the daemons with the runs `asked` wrote is not fetched, as they are asked themselves.
-    pub fn chosen(
+    /// Records that attempts were chosen. Returns a prefetch if one is due; the caller runs it. It
+    /// omits what the daemons with the runs `asked` wrote, as the client queries these itself.
+    pub fn record_chosen(
         &self,
         exchange: &ExchangeId,
         attempts: Vec<TaskAttempt>,
         asked: BTreeSet<DaemonId>,
-    ) -> Option<Look> {
-        let begins = self.prefetch.begins(exchange, attempts.len());
-        begins.then(|| Look {
+    ) -> Option<FooterPrefetch> {
+        let due = self.prefetches.start_if_due(exchange, attempts.len());
+        due.then(|| FooterPrefetch {
             catalog: self.clone(),
             exchange: exchange.clone(),
             attempts,
@@ -39,9 +39,8 @@ impl Catalog {
         })
     }
 
-    /// Caches the footers of segments that are new, as far as memory is free, except those that
-    /// `asked` wrote. Where there are many, only what is behind the known ones of each daemon is
-    /// listed.
+    /// Caches the footers of new segments for which memory is free, except those that `asked`
+    /// wrote. Where there are many segments, the list continues behind the known ones of a daemon.
     pub(super) async fn fetch_new(
         &self,
         exchange: &ExchangeId,
@@ -55,12 +54,12 @@ impl Catalog {
     }
 }
 
-impl Look {
-    /// Caches the footers that memory is free for; without a request if the last chosen attempts
-    /// are known from memory.
+impl FooterPrefetch {
+    /// Caches the footers for which memory is free; sends no request if the attempts that were
+    /// chosen last are known from memory.
     ///
     /// # Errors
-    /// A footer cannot be read. A plan that needs the same will say so again.
+    /// A footer cannot be read. A plan that needs it will report the same error.
     pub async fn run(self) -> Result<(), CatalogError> {
         let Self {
             catalog,
@@ -75,8 +74,8 @@ impl Look {
     }
 }
 
-impl Drop for Look {
+impl Drop for FooterPrefetch {
     fn drop(&mut self) {
-        self.catalog.prefetch.end(&self.exchange);
+        self.catalog.prefetches.end(&self.exchange);
     }
 }

@@ -63,8 +63,8 @@ impl Catalog {
         self.checked(planned.await)
     }
 
-    /// From the working members of the exchange's set: what names its attempts is complete if they
-    /// are all found, whatever else there is.
+    /// From the working members of the exchange's set: enough for a plan that names its attempts,
+    /// once all of them are found.
     async fn plan_in_set<T>(
         &self,
         exchange: &ExchangeId,

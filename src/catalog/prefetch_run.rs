@@ -17,14 +17,13 @@ pub struct FooterPrefetch {
     exchange: ExchangeId,
     /// The attempts that were chosen last.
     attempts: Vec<TaskAttempt>,
-    /// Daemons whose segments others will plan.
+    /// Daemons that the client queries itself.
     asked: BTreeSet<DaemonId>,
 }
 
 impl Catalog {
-    /// Records that attempts were chosen. Returns a prefetch if one is due; the caller runs it. The
-    /// footers that the daemons with the runs `asked` wrote are not fetched: these daemons are
-    /// queried themselves.
+    /// Records that attempts were chosen. Returns a prefetch if one is due; the caller runs it. It
+    /// omits what the daemons with the runs `asked` wrote, as the client queries these itself.
     pub fn record_chosen(
         &self,
         exchange: &ExchangeId,
@@ -40,9 +39,8 @@ impl Catalog {
         })
     }
 
-    /// Caches the footers of segments that are new, as far as memory is free, except those that
-    /// `asked` wrote. Where there are many, only what is behind the known ones of each daemon is
-    /// listed.
+    /// Caches the footers of new segments for which memory is free, except those that `asked`
+    /// wrote. Where there are many segments, the list continues behind the known ones of a daemon.
     pub(super) async fn fetch_new(
         &self,
         exchange: &ExchangeId,
@@ -57,8 +55,8 @@ impl Catalog {
 }
 
 impl FooterPrefetch {
-    /// Caches the footers that memory is free for; without a request if the last chosen attempts
-    /// are known from memory.
+    /// Caches the footers for which memory is free; sends no request if the attempts that were
+    /// chosen last are known from memory.
     ///
     /// # Errors
     /// A footer cannot be read. A plan that needs it will report the same error.

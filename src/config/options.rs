@@ -100,6 +100,16 @@ const AZ: &[Named] = &[
     ("connection_string", Form::Text),
 ];
 
+const HDFS: &[Named] = &[
+    ("config_dir", Form::Text),
+    ("config_files", Form::Text),
+    ("user", Form::Text),
+    ("replication", Form::Number { max: 512 }),
+    ("kerberos_principal", Form::Text),
+    ("kerberos_keytab", Form::Text),
+    ("kerberos_cache", Form::Text),
+];
+
 /// The options that say who the daemon is to the store, and nothing else.
 const CREDENTIALS: &[&str] = &[
     "access_key_id",
@@ -116,6 +126,10 @@ const CREDENTIALS: &[&str] = &[
     "client_secret",
     "tenant_id",
     "connection_string",
+    "user",
+    "kerberos_principal",
+    "kerberos_keytab",
+    "kerberos_cache",
 ];
 
 /// Whether an option is part of the credentials of its base directory, under its own name or under
@@ -135,6 +149,7 @@ impl Scheme {
             Self::S3 => S3,
             Self::Gs => GS,
             Self::Az => AZ,
+            Self::Hdfs | Self::ViewFs => HDFS,
         }
     }
 
@@ -144,7 +159,7 @@ impl Scheme {
             Self::S3 => Some("aws_"),
             Self::Gs => Some("google_"),
             Self::Az => Some("azure_"),
-            Self::File | Self::Memory => None,
+            Self::File | Self::Memory | Self::Hdfs | Self::ViewFs => None,
         }
     }
 }

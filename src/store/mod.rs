@@ -1,9 +1,9 @@
 //! Stores: one trait for the operations on one base directory, its backends and its wrappers.
 //!
-//! Does: define the trait ([`Store`]) and its error, implement it for file systems (`local`) and
-//! object stores (`object`), and wrap it with deadlines, a concurrency limit, retries and metrics.
-//! Does not: choose between base directories or know exchanges (`storage`). Invariant: keys and
-//! folders are relative to the base directory and come from `keys`; an operation that returned `Ok`
+//! Does: define the trait ([`Store`]) and its error, implement it for file systems (`local`),
+//! object stores (`object`) and HDFS (`hdfs`), and wrap it with deadlines, a concurrency limit,
+//! retries and metrics. Does not: choose between base directories or know exchanges (`storage`).
+//! Invariant: keys and folders are relative to the base directory and come from `keys`; an operation that returned `Ok`
 //! has done durably what its name says; every operation ends.
 //!
 //! To add a backend: implement [`Store`], build it in `open`, list its options in `options`, and
@@ -12,6 +12,8 @@
 pub mod deadline;
 mod error;
 mod hash;
+#[cfg(feature = "hdfs")]
+mod hdfs;
 mod interface;
 pub mod keys;
 mod latency;

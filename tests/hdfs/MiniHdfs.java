@@ -9,12 +9,9 @@
 import java.io.BufferedReader;
 import java.io.File;
 import java.io.InputStreamReader;
-import java.lang.management.ManagementFactory;
+import java.lang.reflect.Field;
 import java.util.ArrayList;
 import java.util.List;
-
-import javax.management.MBeanServer;
-import javax.management.ObjectName;
 
 import org.apache.hadoop.conf.Configuration;
 import org.apache.hadoop.fs.Path;
@@ -22,6 +19,9 @@ import org.apache.hadoop.fs.permission.FsPermission;
 import org.apache.hadoop.hdfs.DistributedFileSystem;
 import org.apache.hadoop.hdfs.MiniDFSCluster;
 import org.apache.hadoop.hdfs.MiniDFSNNTopology;
+import org.apache.hadoop.hdfs.server.datanode.DataNode;
+import org.apache.hadoop.hdfs.server.datanode.metrics.DataNodeMetrics;
+import org.apache.hadoop.metrics2.lib.MutableCounterLong;
 import org.apache.hadoop.fs.SafeModeAction;
 
 public final class MiniHdfs
@@ -128,14 +128,15 @@ public final class MiniHdfs
         }
     }
 
-    private static long syncs()
+    // Read from the counters themselves: what JMX shows of them is up to 10 seconds old.
+    private long syncs()
             throws Exception
     {
-        MBeanServer beans = ManagementFactory.getPlatformMBeanServer();
-        ObjectName activities = new ObjectName("Hadoop:service=DataNode,name=DataNodeActivity-*");
+        Field counter = DataNodeMetrics.class.getDeclaredField("fsyncCount");
+        counter.setAccessible(true);
         long sum = 0;
-        for (ObjectName activity : beans.queryNames(activities, null)) {
-            sum += ((Number) beans.getAttribute(activity, "FsyncCount")).longValue();
+        for (DataNode dataNode : cluster.getDataNodes()) {
+            sum += ((MutableCounterLong) counter.get(dataNode.getMetrics())).value();
         }
         return sum;
     }

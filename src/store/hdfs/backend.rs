@@ -78,7 +78,7 @@ impl HdfsStore {
     ///
     /// # Errors
     /// `Refused` if the key would name a path outside of the root.
-    pub(super) fn path(&self, key: &Key) -> Result<String> {
+    pub(super) fn path(&self, key: &Key) -> Result<String, StoreError> {
         let harmless = |part: &str| !matches!(part, "" | "." | "..");
         if key.as_str().split('/').all(harmless) {
             return Ok(format!("{}/{key}", self.root));

@@ -5,11 +5,28 @@
 
 use super::site::Site;
 
+/// Why a folder of a mount table is no base directory.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum MountError {
+    /// There are mount points below it.
+    #[error("lies above the mount point /{0}: choose a folder below it")]
+    Above(String),
+    /// It leads nowhere.
+    #[error("is below no mount point: {links}")]
+    Below {
+        /// Those that there are.
+        links: String,
+    },
+    /// Not to HDFS.
+    #[error("leads to {0}, which is not hdfs://")]
+    Elsewhere(String),
+}
+
 /// Resolves a path of a mount table to a URI of HDFS.
 ///
 /// # Errors
-/// What is wrong, and which links there are.
-pub(super) fn resolve(site: &Site, table: &str, path: &str) -> Result<String, String> {
+/// If not all below it lies in one place of HDFS.
+pub(super) fn resolve(site: &Site, table: &str, path: &str) -> Result<String, MountError> {
     let prefix = format!("fs.viewfs.mounttable.{table}.");
     let mut links: Vec<(&str, &str)> = Vec::new();
     let mut fallback = None;
@@ -33,13 +50,9 @@ pub(super) fn resolve(site: &Site, table: &str, path: &str) -> Result<String, St
             false => format!("the mount table {table} has {}", all.join(", ")),
         }
     };
-    if let Some((mount, _)) = links
-        .iter()
-        .find(|(mount, _)| below(path, mount).is_some_and(|rest| !rest.is_empty()))
-    {
-        return Err(format!(
-            "lies above the mount point /{mount}: choose a folder below it"
-        ));
+    let is_above = |mount: &str| below(path, mount).is_some_and(|rest| !rest.is_empty());
+    if let Some((mount, _)) = links.iter().find(|(mount, _)| is_above(mount)) {
+        return Err(MountError::Above((*mount).to_owned()));
     }
     let above = links
         .iter()
@@ -48,10 +61,10 @@ pub(super) fn resolve(site: &Site, table: &str, path: &str) -> Result<String, St
     let (target, rest) = match (nearest, fallback) {
         (Some(found), _) => found,
         (None, Some(target)) => (target, path),
-        (None, None) => return Err(format!("is below no mount point: {}", shown())),
+        (None, None) => return Err(MountError::Below { links: shown() }),
     };
     if !target.starts_with("hdfs://") {
-        return Err(format!("leads to {target}, which is not hdfs://"));
+        return Err(MountError::Elsewhere(target.to_owned()));
     }
     Ok(format!("{}/{rest}", target.trim_end_matches('/')))
 }
@@ -88,13 +101,13 @@ mod tests {
         let site = site(&[
             ("link./data", "hdfs://one/d"),
             ("link./data/spool", "hdfs://two:8020/"),
-            ("linkFallback", "hdfs://rest/root"),
+            ("linkFallback", "hdfs://rest/all"),
         ]);
         let to = |path: &str| resolve(&site, "cluster", path);
         assert_eq!(to("data/x/y").unwrap(), "hdfs://one/d/x/y");
         assert_eq!(to("data/spool/x").unwrap(), "hdfs://two:8020/x");
-        assert_eq!(to("database/x").unwrap(), "hdfs://rest/root/database/x");
-        let error = to("data").unwrap_err();
+        assert_eq!(to("database/x").unwrap(), "hdfs://rest/all/database/x");
+        let error = to("data").unwrap_err().to_string();
         assert!(
             error.contains("above the mount point /data/spool"),
             "{error}"
@@ -107,14 +120,14 @@ mod tests {
             ("link./data", "hdfs://one/d"),
             ("link./s3", "s3a://bucket/"),
         ]);
-        let error = resolve(&site, "cluster", "spool").unwrap_err();
+        let error = resolve(&site, "cluster", "spool").unwrap_err().to_string();
         assert!(
             error.contains("below no mount point") && error.contains("/data"),
             "{error}"
         );
-        let error = resolve(&site, "other", "spool").unwrap_err();
+        let error = resolve(&site, "other", "spool").unwrap_err().to_string();
         assert!(error.contains("mount table other has no link"), "{error}");
-        let error = resolve(&site, "cluster", "s3/x").unwrap_err();
+        let error = resolve(&site, "cluster", "s3/x").unwrap_err().to_string();
         assert!(error.contains("s3a://bucket/"), "{error}");
     }
 }

@@ -14,7 +14,7 @@ use super::backend::HdfsStore;
 use super::mounts;
 use super::name_nodes::{NameNodes, Settings};
 use super::site::Site;
-use crate::config::{BaseUri, Scheme};
+use crate::config::{BaseUri, Scheme, Secret};
 use crate::runtime::Runtime;
 use crate::store::StoreLimits;
 use crate::store::deadline::DeadlinePolicy;
@@ -36,15 +36,11 @@ pub fn open(
     runtime: &Runtime,
 ) -> Option<OpenedStore> {
     let variables = options.variables(|name| name.starts_with("HADOOP_").then(|| name.to_owned()));
-    let variable = |name: &str| {
-        let found = variables.iter().find(|(known, _)| known == name);
-        found.map(|(_, value)| value.expose().to_owned())
-    };
-    let site = find_site(options, &variable);
+    let site = find_site(options, &variables);
     let replication = options.take_number("replication");
-    let user = text(options, "user").or_else(|| variable("HADOOP_USER_NAME"));
+    let user = text(options, "user").or_else(|| variable(&variables, "HADOOP_USER_NAME"));
     let mut settings = Settings {
-        user: user.or_else(|| variable("HADOOP_PROXY_USER")),
+        user: user.or_else(|| variable(&variables, "HADOOP_PROXY_USER")),
         ..kerberos(options)
     };
     let site = site?;
@@ -89,6 +85,11 @@ pub fn open(
     })
 }
 
+fn variable(variables: &[(String, Secret)], name: &str) -> Option<String> {
+    let found = variables.iter().find(|(known, _)| known == name);
+    found.map(|(_, value)| value.expose().to_owned())
+}
+
 fn text(options: &mut Options, name: &str) -> Option<String> {
     options.take(name).map(|value| value.expose().to_owned())
 }
@@ -103,7 +104,7 @@ fn kerberos(options: &mut Options) -> Settings {
 }
 
 /// Hadoop's files: those that are named here, else those that the environment names, else none.
-fn find_site(options: &mut Options, variable: &dyn Fn(&str) -> Option<String>) -> Option<Site> {
+fn find_site(options: &mut Options, variables: &[(String, Secret)]) -> Option<Site> {
     let folder = text(options, "config_dir");
     let files = text(options, "config_files");
     let (named, read) = match (folder, files) {
@@ -119,7 +120,7 @@ fn find_site(options: &mut Options, variable: &dyn Fn(&str) -> Option<String>) -
         (None, None) => {
             let found = VARIABLES
                 .iter()
-                .find_map(|(name, below)| Some((*name, variable(name)?, below)));
+                .find_map(|(name, below)| Some((*name, variable(variables, name)?, below)));
             let Some((name, folder, below)) = found else {
                 return Some(Site::default());
             };

@@ -169,8 +169,8 @@ impl HdfsStore {
         }
     }
 
-    /// Removes the folder of an exchange's segments once it is empty. Those that all exchanges share
-    /// stay.
+    /// Removes the folder of an exchange's segments once it is empty. Those that all exchanges
+    /// share stay.
     async fn remove_if_empty(&self, folder: &str) {
         let of_exchange = folder.strip_prefix(keys::all_segments().as_str());
         if of_exchange.is_some_and(|name| name.len() > 1) && keys::is_own_folder(folder) {

@@ -161,11 +161,14 @@ fn classify(error: &HdfsError) -> (StoreErrorKind, Option<&'static str>) {
         HdfsError::UnsupportedFeature(what) if what.contains("encryption zone") => {
             (Refused, Some(ENCRYPTION_ZONE))
         }
-        HdfsError::UnsupportedFeature(_) => (Refused, Some(ERASURE_CODED)),
+        HdfsError::OperationFailed(what) if what.contains("erasure-coded") => {
+            (Refused, Some(ERASURE_CODED))
+        }
         HdfsError::OperationFailed(what) if what.to_lowercase().contains("gssapi") => {
             (Refused, Some(NO_GSSAPI))
         }
-        HdfsError::InvalidPath(_)
+        HdfsError::UnsupportedFeature(_)
+        | HdfsError::InvalidPath(_)
         | HdfsError::InvalidArgument(_)
         | HdfsError::UrlParseError(_)
         | HdfsError::AlreadyExists(_)
@@ -224,5 +227,81 @@ fn of_server(exception: &str, text: &str) -> (StoreErrorKind, Option<&'static st
         | "IllegalArgumentException"
         | "HadoopIllegalArgumentException" => (Refused, None),
         _ => (Unavailable, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_server(class: &str, text: &str) -> StoreError {
+        let error = HdfsError::RPCError(format!("org.apache.hadoop.{class}"), text.into());
+        failure("writing", "/base/x", error.into())
+    }
+
+    #[test]
+    fn what_a_server_refuses_is_classified_and_told_with_the_way_out() {
+        use StoreErrorKind::{NotFound, Refused, Unavailable};
+        for (class, text, kind, way_out) in [
+            (
+                "security.AccessControlException",
+                "denied\n\tat x",
+                Refused,
+                "-chown",
+            ),
+            (
+                "security.AccessControlException",
+                "SIMPLE authentication is not enabled",
+                Refused,
+                "kerberos_keytab",
+            ),
+            (
+                "hdfs.server.namenode.SafeModeException",
+                "on",
+                Unavailable,
+                "-safemode leave",
+            ),
+            (
+                "ipc.RetriableException",
+                "Name node is in safe mode",
+                Unavailable,
+                "safe mode",
+            ),
+            ("ipc.StandbyException", "no", Unavailable, "haadmin"),
+            (
+                "hdfs.protocol.DSQuotaExceededException",
+                "no",
+                Unavailable,
+                "quota",
+            ),
+            ("x.FileNotFoundException", "no", NotFound, ""),
+            (
+                "x.IOException",
+                "could only be written to 0 of",
+                Unavailable,
+                "dfsadmin -report",
+            ),
+            ("x.SomethingNew", "no", Unavailable, ""),
+        ] {
+            let error = of_server(class, text);
+            let shown = error.to_string();
+            assert_eq!(error.kind, kind, "{shown}");
+            assert!(
+                shown.starts_with("writing /base/x") && shown.contains(way_out),
+                "{shown}"
+            );
+            assert!(!shown.contains("\tat x"), "a stack trace: {shown}");
+        }
+        assert!(of_server("hdfs.protocol.NSQuotaExceededException", "").full);
+        let missing: Failure =
+            HdfsError::OperationFailed("Failed to load libgssapi_krb".into()).into();
+        let shown = failure("writing", "/x", missing).to_string();
+        assert!(shown.contains("libgssapi-krb5-2"), "{shown}");
+    }
+
+    #[test]
+    fn a_name_node_that_is_silent_may_have_applied_the_write() {
+        let error = failure("writing", "/x", Failure::Silent(Duration::from_secs(10)));
+        assert!(error.timed_out && error.kind == StoreErrorKind::Unavailable);
     }
 }

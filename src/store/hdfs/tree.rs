@@ -208,7 +208,11 @@ impl HdfsStore {
             true => self.files_below(path).await?,
         };
         for file in files {
-            let append = async |client: hdfs_native::Client| client.append(&file).await.map(drop);
+            // Closed again at once, so that nobody finds it open if this process ends now.
+            let append = async |client: hdfs_native::Client| {
+                let mut appending = client.append(&file).await?;
+                appending.close().await
+            };
             match self.nodes.call(append).await {
                 Ok(()) => {}
                 Err(error) if error.is_recovering() || error.is_missing() => {}

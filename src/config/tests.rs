@@ -638,6 +638,26 @@ fn uris_that_cannot_work_are_refused() {
     assert_eq!(comma.config().base_directories[0].uri, "file:///spool/a,b");
 }
 
+#[test]
+fn hdfs_is_named_by_nameservice_host_or_mount_table() {
+    for uri in [
+        "hdfs://nameservice/path/x",
+        "hdfs://host.example:8020/path",
+        "viewfs://table/path",
+    ] {
+        let mut world = world();
+        world.flags.base_directories = vec![format!("{uri}/")];
+        assert_eq!(world.config().base_directories[0].uri, uri);
+    }
+    let text =
+        "[[base_directory]]\nuri = \"hdfs://n/x\"\nconfig_dirs = \"/etc\"\nreplication = 0\n";
+    let refusal = world().file(text).refusal();
+    assert_has(
+        &refusal,
+        &["did you mean `config_dir`?", "from 1 to 512", ":3", ":4"],
+    );
+}
+
 /// Story: of the options of all base directories the first bad one was reported, after the rest of
 /// the configuration had been corrected, without its line.
 #[test]

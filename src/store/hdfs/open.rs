@@ -255,11 +255,11 @@ fn address(url: &str, site: &Site) -> String {
 
 /// The properties of the client. Two are not the files': reads go to the active NameNode, as an
 /// observer may not know yet what another daemon has written; and a DataNode that sends nothing for
-/// the timeout of the store is given up.
+/// a third of the timeout of the store is given up, so that another one can still answer.
 fn properties(site: &Site, timeout: Duration) -> std::collections::BTreeMap<String, String> {
     let mut properties = site.properties.clone();
     properties.retain(|name, _| !name.starts_with("dfs.client.failover.proxy.provider."));
-    let millis = timeout.as_millis().to_string();
+    let millis = (timeout / 3).as_millis().to_string();
     properties.insert("dfs.client.socket-timeout".into(), millis);
     properties
 }

@@ -26,9 +26,6 @@ const NO_FOLDER: &str = "/dev/null";
 /// as long. A call takes milliseconds, seconds on a NameNode that collects garbage.
 const LONGEST_CALL: Duration = Duration::from_secs(10);
 
-/// How long the client tries other NameNodes within one call.
-const FAILOVERS: &str = "4";
-
 /// What the client is built from.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Settings {
@@ -135,9 +132,13 @@ impl Settings {
             all.rotate_left(first);
             properties.insert(name.clone(), all.join(","));
         }
-        properties
-            .entry("dfs.client.failover.max.attempts".into())
-            .or_insert_with(|| FAILOVERS.into());
+        // Each NameNode once. A second round would wait between the two, and hide the reason behind
+        // the limit of the call; retries are made above.
+        let others = self.name_nodes.as_ref().map_or(0, |(_, all)| all.len() - 1);
+        properties.insert(
+            "dfs.client.failover.max.attempts".into(),
+            others.to_string(),
+        );
         let mut builder = ClientBuilder::new()
             .with_url(&self.url)
             .with_config_dir(NO_FOLDER)

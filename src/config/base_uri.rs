@@ -22,13 +22,30 @@ pub enum Scheme {
     Gs,
     /// Azure Blob Storage.
     Az,
+    /// A folder of HDFS.
+    Hdfs,
+    /// A folder of HDFS behind a mount table.
+    ViewFs,
     /// The memory of this process, for tests.
     Memory,
 }
 
 impl Scheme {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::File, Self::S3, Self::Gs, Self::Az, Self::Memory];
+    pub const ALL: [Self; 7] = [
+        Self::File,
+        Self::S3,
+        Self::Gs,
+        Self::Az,
+        Self::Hdfs,
+        Self::ViewFs,
+        Self::Memory,
+    ];
+
+    /// Whether a base directory of this scheme is a folder of HDFS.
+    pub fn is_hdfs(self) -> bool {
+        matches!(self, Self::Hdfs | Self::ViewFs)
+    }
 
     /// The scheme that a URI has, even if the rest of it is wrong.
     pub fn of(text: &str) -> Option<Self> {
@@ -46,6 +63,8 @@ impl Scheme {
             Self::S3 => "s3",
             Self::Gs => "gs",
             Self::Az => "az",
+            Self::Hdfs => "hdfs",
+            Self::ViewFs => "viewfs",
             Self::Memory => "memory",
         }
     }
@@ -98,6 +117,18 @@ pub enum BaseUriError {
     /// No bucket.
     #[error("it names no bucket: write {}://bucket/prefix", .0.name())]
     NoBucket(Scheme),
+    /// No NameNode.
+    #[error(
+        "it names no NameNode: write hdfs://nameservice/path, hdfs://host:8020/path or \
+         viewfs://mounttable/path"
+    )]
+    NoNameNode,
+    /// A nameservice or host that cannot be one.
+    #[error(
+        "the name of a nameservice, host or mount table has only letters, digits and . - _, and \
+         only a host has a port"
+    )]
+    BadNameNode,
     /// A relative path without a folder that it is relative to.
     #[error(
         "it is a relative path, and the working directory does not exist any more: write an \
@@ -193,6 +224,7 @@ impl BaseUri {
         match scheme {
             Scheme::File if !no_host || !rest.starts_with('/') => Err(BaseUriError::NotLocal),
             Scheme::File => Self::local(&url.to_file_path().map_err(|()| BaseUriError::NotLocal)?),
+            _ if scheme.is_hdfs() => Self::of_hdfs(scheme, text, url),
             _ if no_host => Err(BaseUriError::NoBucket(scheme)),
             _ if !url.host_str().is_some_and(is_bucket) || url.port().is_some() => {
                 Err(BaseUriError::BadBucket)
@@ -203,6 +235,24 @@ impl BaseUri {
                 url,
             }),
         }
+    }
+
+    fn of_hdfs(scheme: Scheme, text: &str, url: Url) -> Result<Self, BaseUriError> {
+        let host = url.host_str().unwrap_or_default();
+        if host.is_empty() {
+            return Err(BaseUriError::NoNameNode);
+        }
+        if !is_bucket(host) || (scheme == Scheme::ViewFs && url.port().is_some()) {
+            return Err(BaseUriError::BadNameNode);
+        }
+        if url.path().trim_matches('/').is_empty() {
+            return Err(BaseUriError::Root);
+        }
+        Ok(Self {
+            scheme,
+            text: text.trim_end_matches('/').to_owned(),
+            url,
+        })
     }
 
     fn local(path: &Path) -> Result<Self, BaseUriError> {
@@ -241,7 +291,12 @@ impl BaseUri {
         self.scheme
     }
 
-    /// The bucket or container; empty for a folder.
+    /// The port of a NameNode, if it is named.
+    pub fn port(&self) -> Option<u16> {
+        self.url.port()
+    }
+
+    /// The bucket, container, nameservice or host; empty for a folder.
     pub fn bucket(&self) -> &str {
         self.url.host_str().unwrap_or_default()
     }

@@ -93,9 +93,10 @@ impl Environment {
     }
 }
 
-/// The environment variables that the tools of the clouds use, for the clients of stores.
+/// The environment variables that the tools of the clouds and of Hadoop use, for the clients of
+/// stores.
 pub fn cloud_variables() -> Vec<(String, Secret)> {
-    const PREFIXES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
+    const PREFIXES: [&str; 4] = ["AWS_", "GOOGLE_", "AZURE_", "HADOOP_"];
     const OTHERS: [&str; 2] = ["SERVICE_ACCOUNT", "IDENTITY_ENDPOINT"];
     let is_of_cloud = |name: &str| {
         PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || OTHERS.contains(&name)

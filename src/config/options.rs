@@ -106,6 +106,16 @@ const AZ: &[Named] = &[
     ("connection_string", Form::Text),
 ];
 
+const HDFS: &[Named] = &[
+    ("config_dir", Form::Text),
+    ("config_files", Form::Text),
+    ("user", Form::Text),
+    ("replication", Form::Number { max: 512 }),
+    ("kerberos_principal", Form::Text),
+    ("kerberos_keytab", Form::Text),
+    ("kerberos_cache", Form::Text),
+];
+
 /// The options that are only credentials.
 const CREDENTIALS: &[&str] = &[
     "access_key_id",
@@ -122,6 +132,10 @@ const CREDENTIALS: &[&str] = &[
     "client_secret",
     "tenant_id",
     "connection_string",
+    "user",
+    "kerberos_principal",
+    "kerberos_keytab",
+    "kerberos_cache",
 ];
 
 /// Whether an option is part of the credentials of its base directory, under its own name or under
@@ -141,6 +155,7 @@ impl Scheme {
             Self::S3 => S3,
             Self::Gs => GS,
             Self::Az => AZ,
+            Self::Hdfs | Self::ViewFs => HDFS,
         }
     }
 
@@ -150,7 +165,7 @@ impl Scheme {
             Self::S3 => Some("aws_"),
             Self::Gs => Some("google_"),
             Self::Az => Some("azure_"),
-            Self::File | Self::Memory => None,
+            Self::File | Self::Memory | Self::Hdfs | Self::ViewFs => None,
         }
     }
 }

@@ -604,7 +604,10 @@ fn uris_that_cannot_work_are_refused() {
         ("s3a://bucket/x", "write s3://bucket/x"),
         ("gcs://bucket", "write gs://bucket"),
         ("abfss://c@account/x", "az://container"),
-        ("hdfs://x/y", "one of file, s3, gs, az, memory"),
+        ("ftp://x/y", "one of file, s3, gs, az, hdfs, viewfs, memory"),
+        ("hdfs:///x/y", "names no NameNode"),
+        ("viewfs://table:8020/y", "only a host has a port"),
+        ("hdfs://host:8020/", "root of the file system"),
         ("s3://key:hidden@bucket/x", "must not contain credentials"),
         ("s3://bucket/x?region=a", "no ? or #"),
         ("s3://b1,s3://b2", "a [[base_directory]] for each"),
@@ -633,6 +636,25 @@ fn uris_that_cannot_work_are_refused() {
     let mut comma = world();
     comma.flags.base_directories = vec!["/spool/a,b".into()];
     assert_eq!(comma.config().base_directories[0].uri, "file:///spool/a,b");
+}
+
+#[test]
+fn hdfs_is_named_by_nameservice_host_or_mount_table() {
+    for uri in [
+        "hdfs://nameservice/path/x",
+        "hdfs://host.example:8020/path",
+        "viewfs://table/path",
+    ] {
+        let mut world = world();
+        world.flags.base_directories = vec![format!("{uri}/")];
+        assert_eq!(world.config().base_directories[0].uri, uri);
+    }
+    let text =
+        "[[base_directory]]\nuri = \"hdfs://n/x\"\nconfig_dirs = \"/etc\"\nreplication = 0\n";
+    let refusals = world().file(text).refusals();
+    assert_eq!(refusals.len(), 2, "{refusals:#?}");
+    assert_has(&refusals[0], &["did you mean `config_dir`?", ":3"]);
+    assert_has(&refusals[1], &["from 1 to 512", ":4"]);
 }
 
 /// Story: of the options of all base directories the first bad one was reported, after the rest of

@@ -1,10 +1,10 @@
 //! Stores: one trait for the operations on one base directory, its backends and its wrappers.
 //!
-//! Does: define the trait ([`Store`]) and its error, implement it for file systems (`local`) and
-//! object stores (`object`), and wrap it with deadlines, a concurrency limit, retries and metrics.
-//! Does not: choose between base directories or interpret exchanges (`storage`). Invariant: keys
-//! and folders are relative to the base directory and come from `keys`; the effect of an operation
-//! that returned `Ok` is durable; every operation ends.
+//! Does: define the trait ([`Store`]) and its error, implement it for file systems (`local`),
+//! object stores (`object`) and HDFS (`hdfs`), and wrap it with deadlines, a concurrency limit,
+//! retries and metrics. Does not: choose between base directories or interpret exchanges
+//! (`storage`). Invariant: keys and folders are relative to the base directory and come from
+//! `keys`; the effect of an operation that returned `Ok` is durable; every operation ends.
 //!
 //! To add a backend: implement [`Store`], build it in `open`, list its options in `options`, and
 //! run the conformance suite of `tests/storage.rs` over it.
@@ -12,6 +12,8 @@
 pub mod deadline;
 mod error;
 mod hash;
+#[cfg(feature = "hdfs")]
+mod hdfs;
 mod interface;
 pub mod keys;
 mod latency;

@@ -203,9 +203,29 @@ fn open_store(uri: &BaseUri, options: &mut Options, runtime: &Runtime) -> Option
         Scheme::S3 => return s3::open(uri, options, connector),
         Scheme::Gs => return gs::open(uri, options, connector),
         Scheme::Az => return az::open(uri, options, connector),
+        Scheme::Hdfs | Scheme::ViewFs => {
+            return open_hdfs(uri, options, with_timeout(DeadlinePolicy::REMOTE), runtime);
+        }
     };
     opened.limits.deadline = with_timeout(opened.limits.deadline);
     Some(opened)
+}
+
+#[cfg(feature = "hdfs")]
+use super::hdfs::open as open_hdfs;
+
+#[cfg(not(feature = "hdfs"))]
+fn open_hdfs(
+    uri: &BaseUri,
+    options: &mut Options,
+    _: DeadlinePolicy,
+    _: &Runtime,
+) -> Option<OpenedStore> {
+    let scheme = uri.scheme().name();
+    let reason =
+        format!("this stopover was built without {scheme}://: build it with --features hdfs");
+    options.fault("its `uri`", reason);
+    None
 }
 
 /// What must stay free on the file system of a folder.

@@ -321,7 +321,7 @@ fn sendable(name: &str, value: &Secret) -> Result<Secret, &'static str> {
     if text.contains(char::is_control) {
         return Err("contains a control character, such as the end of a line: write it without");
     }
-    let is_path = ["_path", "_file", "credentials"]
+    let is_path = ["_path", "_file", "_dir", "_files", "_keytab", "credentials"]
         .iter()
         .any(|end| lower.ends_with(end));
     if !is_path && !text.is_ascii() {

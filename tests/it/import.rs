@@ -90,6 +90,25 @@ fn without_a_folder_both_files_are_printed_and_secrets_are_not() {
 }
 
 #[test]
+fn hdfs_keeps_its_uris_and_the_files_of_its_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("given.properties");
+    let given = "exchange-manager.name=hdfs\n\
+                 exchange.base-directories=hdfs://nn/spool/,viewfs://table/x\n\
+                 hdfs.config.resources=/etc/hadoop/core-site.xml,/etc/hadoop/hdfs-site.xml\n";
+    std::fs::write(&input, given).unwrap();
+    let printed = run(&input, &[]);
+    let said = text(&printed.stdout);
+    assert!(printed.status.success(), "{said}");
+    let files = "config_files = \"/etc/hadoop/core-site.xml,/etc/hadoop/hdfs-site.xml\"";
+    assert_eq!(said.matches(files).count(), 2, "{said}");
+    for uri in ["uri = \"hdfs://nn/spool\"", "uri = \"viewfs://table/x\""] {
+        assert!(said.contains(uri), "{uri}: {said}");
+    }
+    assert!(!said.contains("refuses the result"), "{said}");
+}
+
+#[test]
 fn a_file_that_is_not_trinos_is_refused_with_what_to_give() {
     let folder = tempfile::tempdir().unwrap();
     let input = folder.path().join("given.properties");

@@ -13,6 +13,7 @@
 #   tests/lib/fetch.sh kubernetes-validate  the path of a validator with the schemas, by pip
 #   tests/lib/fetch.sh trino       an unpacked Trino server (lib/ and two plugins), by Maven
 #   tests/lib/fetch.sh trino-full  the same with the connectors that the tests use
+#   tests/lib/fetch.sh hadoop      the folder of the jars of a small HDFS, by Maven
 #   tests/lib/fetch.sh postgresql  the path of an executable `postgres`
 #   tests/lib/fetch.sh mariadb     the path of an executable `mariadbd`
 #   tests/lib/fetch.sh cargo-fuzz  the folder of an executable cargo-fuzz, built with cargo
@@ -38,6 +39,7 @@ HELM_VERSION=v3.22.0
 OPERATOR_VERSION=v0.85.0     # of the Prometheus operator, whose schemas the module contains
 ACTIONLINT_VERSION=v1.7.12
 TRINO_VERSION=476
+HADOOP_VERSION=3.5.0         # the first that runs on a JDK without a security manager
 CARGO_FUZZ_VERSION=0.13.2
 CARGO_DENY_VERSION=0.20.2
 CARGO_MUTANTS_VERSION=27.1.0
@@ -276,6 +278,45 @@ fetch_trino_full() {
     printf '%s\n' "$CACHE/trino-full-$TRINO_VERSION"
 }
 
+# --- HDFS ------------------------------------------------------------------------------------
+
+# NameNode and DataNodes, with what they need; tests/hdfs/MiniHdfs.java starts them.
+copy_hadoop() {
+    local target="$CACHE/hadoop-$HADOOP_VERSION" build jdk
+    [ -d "$target" ] && return
+    command -v mvn >/dev/null 2>&1 || die "mvn is not on PATH: install Maven 3.8 or newer"
+    jdk=$(find_jdk)
+    say "fetching Hadoop $HADOOP_VERSION's HDFS (once, about 110 MB)"
+    build=$(scratch hadoop)
+    # shellcheck disable=SC2064
+    trap "rm -rf '$build'" EXIT
+    cat >"$build/pom.xml" <<POM
+<project>
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>stopover</groupId>
+  <artifactId>hdfs</artifactId>
+  <version>1</version>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.hadoop</groupId>
+      <artifactId>hadoop-client-minicluster</artifactId>
+      <version>$HADOOP_VERSION</version>
+    </dependency>
+  </dependencies>
+</project>
+POM
+    JAVA_HOME="$jdk" mvn -q -B -f "$build/pom.xml" "${MAVEN_COPY/%:copy/:copy-dependencies}" \
+        -DincludeScope=runtime -DoutputDirectory="$build/lib" >&2
+    mv "$build/lib" "$target"
+    rm -rf "$build"
+    trap - EXIT
+}
+
+fetch_hadoop() {
+    with_lock hadoop copy_hadoop
+    printf '%s\n' "$CACHE/hadoop-$HADOOP_VERSION"
+}
+
 # --- Debian's packages -----------------------------------------------------------------------
 
 # unpack_debian NAME PACKAGE: unpacks the package and its missing dependencies into the cache.
@@ -483,6 +524,7 @@ case "${1:-}" in
     cdxgen) fetch_cdxgen ;;
     trino) fetch_trino ;;
     trino-full) fetch_trino_full ;;
+    hadoop) fetch_hadoop ;;
     postgresql)
         fetch_debian postgresql postgres "$(postgresql_package)" STOPOVER_TEST_POSTGRES
         ;;
@@ -490,7 +532,7 @@ case "${1:-}" in
     *)
         die "usage: tests/lib/fetch.sh" \
             "jdk|versitygw|minio|azurite|fake-gcs-server|version NAME|helm|actionlint|prometheus|\
-promtool|crds|grafana-check|kubernetes-validate|trino|trino-full|postgresql|mariadb|cargo-fuzz|cargo-deny|cargo-mutants|\
+promtool|crds|grafana-check|kubernetes-validate|trino|trino-full|hadoop|postgresql|mariadb|cargo-fuzz|cargo-deny|cargo-mutants|\
 mdbook|schemathesis|chromium|playwright|cdxgen"
         ;;
 esac

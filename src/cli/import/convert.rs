@@ -189,6 +189,7 @@ impl Converted {
                 }
                 (uri, Some(Store::Azure))
             }
+            "hdfs" | "viewfs" => (trimmed.to_owned(), Some(Store::Hdfs)),
             _ => (trimmed.to_owned(), None),
         };
         Ok(Base {

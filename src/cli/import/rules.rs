@@ -12,6 +12,7 @@ pub(super) enum Store {
     S3,
     Gcs,
     Azure,
+    Hdfs,
 }
 
 /// What becomes of a property.
@@ -64,7 +65,7 @@ impl Form {
 
 use Form::{Flag, LowerCase, Number, Text};
 use Rule::{Encryption, Endpoint, Known, Nothing, Option, PageSize, Plugin, Setting};
-use Store::{Azure, Gcs, S3};
+use Store::{Azure, Gcs, Hdfs, S3};
 
 const RETRIES: &str = "the daemon retries reads, lists and deletes for up to a minute, and writes \
                        a segment to another base directory";
@@ -77,7 +78,7 @@ const SEGMENTS: &str = "a segment holds blocks of many tasks and partitions: seg
 const RANGES: &str = "a handle names ranges of segments, and neighbouring ranges are fetched \
                       together";
 const LISTING: &str = "planning needs one LIST for each base directory and 1,000 segments";
-const HDFS: &str = "HDFS is used where it is mounted as a file system";
+const HDFS: &str = "hdfs:// and viewfs:// are base directories like others";
 const CONNECTIONS: &str = "requests above max_concurrent_requests wait, fairly by query";
 
 /// Property and rule.
@@ -123,7 +124,7 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("exchange.azure.connection-acquisition-timeout", Nothing(CONNECTIONS)),
     ("exchange.hdfs.block-size", Nothing("a segment is one file")),
     ("exchange.hdfs.skip-directory-scheme-validation", Nothing(HDFS)),
-    ("hdfs.config.resources", Nothing(HDFS)),
+    ("hdfs.config.resources", Option(Hdfs, "config_files", Text)),
 ];
 
 /// The rule of a property.

@@ -111,7 +111,7 @@ fn uris_that_name_no_location_are_refused() {
     refused(open_one("/var/lib/x", &[]), &["not a URI", "file:///"]);
     refused(
         open_one("ftp://host/x", &[]),
-        &["ftp://", "file, s3, gs, az, memory"],
+        &["ftp://", "file, s3, gs, az, hdfs, viewfs, memory"],
     );
     refused(open_one("file://host/x", &[]), &["absolute path"]);
     refused(open_one("file:///", &[]), &["root of the file system"]);

@@ -1,0 +1,179 @@
+//! The client of the NameNodes of one base directory.
+//!
+//! Does: build it when it is first used, limit how long a call may be without an answer, and build
+//! it anew, with another NameNode first, when one does not answer. Does not: repeat calls (`Retry`
+//! does). Invariant: no variable of the environment and no file is read; what is configured is all
+//! that the client knows.
+//!
+//! The client fails over by itself when a NameNode refuses a connection or is in standby. It has no
+//! limit for connecting and none for an answer, so one whose machine has disappeared would keep
+//! every call until its deadline, and the next call too.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hdfs_native::{Client, ClientBuilder, HdfsError};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::error::Failure;
+use crate::runtime::Clock;
+
+/// A folder without Hadoop's files, so that the client does not search for them itself.
+const NO_FOLDER: &str = "/dev/null";
+
+/// How long one call of a NameNode may take; less if the whole operation may not take three times
+/// as long. A call takes milliseconds, seconds on a NameNode that collects garbage.
+const LONGEST_CALL: Duration = Duration::from_secs(10);
+
+/// What the client is built from.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Settings {
+    /// `hdfs://nameservice` or `hdfs://host:port`.
+    pub url: String,
+    /// The properties of Hadoop's files.
+    pub properties: BTreeMap<String, String>,
+    /// The property that lists the NameNodes of the nameservice, and the list.
+    pub name_nodes: Option<(String, Vec<String>)>,
+    pub user: Option<String>,
+    pub principal: Option<String>,
+    pub keytab: Option<String>,
+    pub cache: Option<String>,
+}
+
+/// The client, built anew from time to time.
+#[derive(Debug)]
+pub(super) struct NameNodes {
+    settings: Settings,
+    clock: Clock,
+    call: Duration,
+    current: Mutex<Current>,
+}
+
+#[derive(Debug, Default)]
+struct Current {
+    client: Option<Client>,
+    /// How many clients were built before; the NameNode that is asked first changes with it.
+    generation: usize,
+}
+
+impl NameNodes {
+    /// `timeout` is how long the store may take to answer an operation.
+    pub(super) fn new(settings: Settings, timeout: Duration, clock: Clock) -> Self {
+        Self {
+            settings,
+            clock,
+            call: LONGEST_CALL.min(timeout / 3),
+            current: Mutex::default(),
+        }
+    }
+
+    /// One or a few calls of the NameNode, within the time that one may take.
+    pub(super) async fn call<T>(
+        &self,
+        work: impl AsyncFnOnce(Client) -> Result<T, HdfsError>,
+    ) -> Result<T, Failure> {
+        let limit = self.call;
+        let called = self.transfer(work);
+        match self.clock.within(limit, called).await {
+            Some(result) => result,
+            None => Err(Failure::Silent(limit)),
+        }
+    }
+
+    /// Work that also moves content to or from DataNodes, within the deadline of the operation.
+    pub(super) async fn transfer<T>(
+        &self,
+        work: impl AsyncFnOnce(Client) -> Result<T, HdfsError>,
+    ) -> Result<T, Failure> {
+        let (client, generation) = self.client()?;
+        let mut watch = Watch {
+            of: self,
+            generation,
+            started: Some(self.clock.now()),
+        };
+        let result = work(client).await;
+        watch.started = None;
+        Ok(result?)
+    }
+
+    fn client(&self) -> Result<(Client, usize), HdfsError> {
+        let mut current = self.current.lock();
+        let client = match &current.client {
+            Some(client) => client.clone(),
+            None => {
+                let client = self.settings.build(current.generation)?;
+                current.client.insert(client).clone()
+            }
+        };
+        Ok((client, current.generation))
+    }
+
+    /// Drops a client whose NameNode did not answer. Calls that it still waits for go on.
+    fn replace(&self, generation: usize) {
+        let mut current = self.current.lock();
+        if current.generation == generation {
+            current.generation += 1;
+            current.client = None;
+            tracing::info!(
+                url = self.settings.url,
+                "the NameNode does not answer; connecting again, to another one first if there is"
+            );
+        }
+    }
+}
+
+impl Settings {
+    fn build(&self, generation: usize) -> Result<Client, HdfsError> {
+        let mut properties = self.properties.clone();
+        if let Some((name, all)) = &self.name_nodes {
+            let mut all = all.clone();
+            let first = generation % all.len().max(1);
+            all.rotate_left(first);
+            properties.insert(name.clone(), all.join(","));
+        }
+        // Each NameNode once. A second round would wait between the two, and hide the reason behind
+        // the limit of the call; retries are made above.
+        let others = self.name_nodes.as_ref().map_or(0, |(_, all)| all.len() - 1);
+        properties.insert(
+            "dfs.client.failover.max.attempts".into(),
+            others.to_string(),
+        );
+        let mut builder = ClientBuilder::new()
+            .with_url(&self.url)
+            .with_config_dir(NO_FOLDER)
+            .with_config(properties);
+        if let Some(user) = &self.user {
+            builder = builder.with_user(user);
+        }
+        if let Some(principal) = &self.principal {
+            builder = builder.with_kerberos_principal(principal);
+        }
+        if let Some(keytab) = &self.keytab {
+            builder = builder.with_kerberos_keytab(keytab);
+        }
+        if let Some(cache) = &self.cache {
+            builder = builder.with_kerberos_cache(cache);
+        }
+        builder.build()
+    }
+}
+
+/// Notices that a call was given up after it had waited for long, by its limit or by the deadline
+/// of the operation. A caller that leaves earlier says nothing about the NameNode.
+struct Watch<'a> {
+    of: &'a NameNodes,
+    generation: usize,
+    /// `None` once it was answered.
+    started: Option<Instant>,
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        let Some(started) = self.started else { return };
+        let waited = self.of.clock.now().saturating_duration_since(started);
+        if waited >= self.of.call.mul_f64(0.9) {
+            self.of.replace(self.generation);
+        }
+    }
+}

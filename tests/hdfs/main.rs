@@ -1,0 +1,47 @@
+//! The conformance suite and HDFS's own behaviour over a real HDFS.
+//!
+//! `STOPOVER_TEST_HADOOP` names the folder of Hadoop's jars, `STOPOVER_TEST_JDK` a JDK. Without
+//! them every test here fails: a suite that silently skips its subject proves nothing.
+
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // numbers of the tests' own
+
+mod claims;
+mod cluster;
+#[path = "../storage_conformance/mod.rs"]
+mod storage_conformance;
+
+use cluster::Cluster;
+use stopover::runtime::Runtime;
+use stopover::storage::Storage;
+use stopover::store::keys;
+use stopover::store::open::open_all;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hdfs_conforms_and_only_what_is_permanent_remains() {
+    let cluster = Cluster::start(&["--datanodes", "1"]);
+    let base = cluster.base("/some/base");
+    let storage = Storage::open(std::slice::from_ref(&base), &Runtime::seeded(7)).unwrap();
+    assert!(storage.probe().await[0].healthy, "{:?}", storage.status());
+    storage_conformance::all(&storage).await;
+    let opened = open_all(&[base], &Runtime::seeded(8)).unwrap();
+    let left = opened[0].opened.store.list(&keys::root()).await.unwrap();
+    let mut left: Vec<_> = left
+        .into_iter()
+        .map(|found| found.key.to_string())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["v2/identity", "v2/members"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_and_nodes_that_fail_lose_nothing() {
+    let mut cluster = Cluster::start(&["--datanodes", "2"]);
+    claims::all(&mut cluster).await;
+    claims::a_killed_data_node_loses_nothing(&mut cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nameservice_survives_one_of_its_name_nodes() {
+    let mut cluster = Cluster::start(&["--datanodes", "1", "--ha"]);
+    claims::the_other_name_node_takes_over(&mut cluster).await;
+}

@@ -1,6 +1,6 @@
-//! What can be wrong with the bytes of a segment's index.
+//! Errors of the bytes of a segment's index.
 //!
-//! Does: name each fault of an encoding. Does not: say in which segment; the caller adds that.
+//! Does: name each fault of an encoding. Does not: name the segment; the caller adds that.
 
 /// Why a variable-length encoding (footer or handle) cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -43,7 +43,7 @@ pub enum FormatError {
     SizeMismatch { size: u64, recorded: u64 },
     #[error("the footer begins at byte {footer_offset}, inside the segment header")]
     FooterInHeader { footer_offset: u64 },
-    #[error("the footer has {length} bytes, but the trailer says {recorded}")]
+    #[error("the footer has {length} bytes, but the trailer has {recorded}")]
     FooterLength { length: usize, recorded: u32 },
     #[error("footer checksum mismatch")]
     FooterChecksum,

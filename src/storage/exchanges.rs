@@ -1,8 +1,7 @@
 //! Exchanges as a whole.
 //!
-//! Does: measure and remove them. Does not: decide when an exchange ends, or know what a
-//! marker says (`markers`). Invariant: no segment is removed while a marker may say that its
-//! exchange is open.
+//! Does: measure and remove them. Does not: decide when an exchange ends, or interpret markers
+//! (`markers`). Invariant: no segment is removed while its exchange may have a marker.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -234,7 +233,7 @@ fn is_unavailable(error: &StorageError) -> bool {
 /// Has a base directory probed that may be out of order.
 fn suspect(base: &Arc<BaseDirectory>, error: &StorageError) {
     if is_unavailable(error) {
-        base.suspect();
+        base.probe_after_failure();
     }
 }
 
@@ -250,8 +249,8 @@ fn sum(outcomes: Vec<Result<u64>>) -> Result<u64> {
     combined(failures).map_or(Ok(removed), Err)
 }
 
-/// An error unless the marker is certainly gone. One that is written concurrently is removed with
-/// the other objects.
+/// An error unless the marker is certainly missing now. One that is written concurrently is removed
+/// with the other objects.
 async fn remove_marker(base: &BaseDirectory, exchange: &ExchangeId) -> Result<u64> {
     let marker = keys::marker(exchange);
     let store = base.retrying_if_healthy();

@@ -95,7 +95,7 @@ impl Membership {
         self.members.iter().find(|member| member.id == id)
     }
 
-    /// The next generation, in which `member` is as given.
+    /// The next generation, with `member` added or replaced.
     #[must_use]
     pub fn with(&self, member: Member) -> Self {
         let mut members = self.members.clone();

@@ -305,7 +305,6 @@ impl Storage {
     }
 
     /// Writes the marker of an exchange, or renews it. `content` is one line without a line end. It
-    /// Writes the marker of an exchange, or renews it. `content` is one line without a line end. It
     /// goes to the first healthy base directory in the exchange's order of preference, of its set.
     /// Returns whether it was written: not if the marker is no longer what was observed, or is a
     /// tombstone.

@@ -1,8 +1,8 @@
 //! The composition root: builds a daemon from its configuration and runs it until it is stopped.
 //!
-//! Does: give every part what it needs, in one place; run a daemon from its first moment to its
-//! last. Does not: decide anything else. Invariant: the daemon listens before anything can wait,
-//! and no later step of its start takes longer than `server.start_timeout`.
+//! Does: construct every part with its dependencies, in one place; run a daemon from start to end.
+//! Does not: contain any other logic. Invariant: the daemon listens before anything can wait, and
+//! no later step of its start takes longer than `server.start_timeout`.
 
 mod drain;
 
@@ -193,7 +193,7 @@ pub enum RunError {
     Signals(#[source] std::io::Error),
 }
 
-/// What a running daemon has come to.
+/// The phase of a running daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// Liveness, readiness and metrics are answered at this address.
@@ -207,9 +207,9 @@ pub enum Phase {
 pub use drain::DrainProgress;
 
 /// Runs a daemon until SIGTERM or SIGINT, then drains and stops it. It listens at once and answers
-/// liveness, readiness and metrics; all else is served once the base directories have been brought
-/// up, or have been given up for now. `report` learns of each phase.
-/// Returns how many sinks were cut off, whose tasks will run again.
+/// liveness, readiness and metrics; all else is served once the base directories have been opened,
+/// or have timed out. `report` is called with each phase. Returns how many sinks were cut off,
+/// whose tasks will run again.
 ///
 /// # Errors
 /// The daemon could not start.
@@ -233,7 +233,7 @@ pub async fn run(
     let stall_policy = state.stall_policy.clone();
     let listen = config.server.listen;
     let mut server = Server::bind(listen, limits, stall_policy, credentials.clone()).await?;
-    server.follow(state.limits.clone());
+    server.use_live_limits(state.limits.clone());
     let admin = AdminServer::bind(config, &state, &credentials).await?;
     let mut reloaded = vec![credentials];
     reloaded.extend(admin.as_ref().map(|admin| admin.credentials.clone()));

@@ -24,7 +24,7 @@ pub const MAX_PARTITIONS: u32 = 0xFFFF_FF00;
 #[error("invalid {what} {value:?}: {rule}")]
 pub struct InvalidId {
     pub what: &'static str,
-    /// As given, shortened.
+    /// The invalid text, shortened.
     pub value: String,
     pub rule: &'static str,
 }
@@ -225,7 +225,7 @@ impl fmt::Display for BaseName {
 }
 
 /// Identity of a base directory: a random number drawn when its identity object is created. Unlike
-/// its name it is no matter of configuration.
+/// its name it does not depend on the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BaseId(pub u64);
 

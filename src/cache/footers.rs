@@ -27,8 +27,8 @@ use crate::telemetry::metrics::Metrics;
 /// bytes a block.
 const FIRST_TAIL: u64 = 128 << 10;
 /// Memory that is reserved for a footer before it is requested, as a multiple of its encoded
-/// length: for its bytes and what is decoded from them. Commit records take most, five times their
-/// length.
+/// length: for its bytes and what is decoded from them. Commit records need the most, five times
+/// their length.
 const EXPANSION: u64 = 4;
 /// Memory that a footer needs besides its content: its reservation, and its entries in the cache
 /// and in the lists of a plan.

@@ -11,7 +11,7 @@ use super::error::CatalogError;
 use super::handle::{Handle, HandleError, SealError, Seals};
 use super::load::{FooterLoader, LoadedFooters};
 use super::plan::{self, KnownSegment};
-use super::prefetch::Prefetch;
+use super::prefetch_schedule::PrefetchSchedule;
 use crate::cache::footers::FooterCache;
 use crate::cache::hot::HotSegments;
 use crate::id::{ExchangeId, SegmentAddress, SegmentId, TaskAttempt};
@@ -76,11 +76,11 @@ pub struct ExchangeSummary {
     pub segments: Vec<SegmentSummary>,
 }
 
-/// Whom a plan asks for segments.
+/// The base directories that a plan lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scope {
-    /// The working members of the exchange's set: what names its attempts is complete if they are
-    /// all found, whatever else there is.
+    /// The working members of the exchange's set: enough for a plan that names its attempts, once
+    /// all of them are found.
     Set,
     /// All base directories.
     Anywhere,
@@ -142,7 +142,7 @@ pub struct Catalog {
     pub(super) storage: Storage,
     pub(super) footers: FooterCache,
     pub(super) loader: FooterLoader,
-    pub(super) prefetch: Prefetch,
+    pub(super) prefetches: PrefetchSchedule,
     hot: HotSegments,
     metrics: Arc<Metrics>,
 }
@@ -164,7 +164,7 @@ impl Catalog {
         Self {
             storage,
             loader: FooterLoader::new(footers.clone(), pool),
-            prefetch: Prefetch::default(),
+            prefetches: PrefetchSchedule::default(),
             footers,
             hot,
             metrics,
@@ -207,7 +207,7 @@ impl Catalog {
     /// Removes the cached footers and hot segments of a closed exchange.
     pub fn forget(&self, exchange: &ExchangeId) {
         self.hot.forget(exchange);
-        self.prefetch.forget(exchange);
+        self.prefetches.forget(exchange);
         self.footers.forget(exchange);
     }
 
@@ -243,7 +243,7 @@ impl Catalog {
             .collect();
         let segments = listed.segments.into_iter();
         let segments = segments.map(|listed| SegmentSummary {
-            // All that were listed are known, or this would have failed.
+            // Every listed segment has a loaded footer here: otherwise an error was returned above.
             sealed_millis: sealed.get(&listed.address.segment).copied().unwrap_or(0),
             address: listed.address,
             size: listed.size,
@@ -290,8 +290,8 @@ impl Catalog {
     /// Plans the source handles for the chosen attempts, by partition; an ordered exchange gets one
     /// handle a partition. `target_size` is in page bytes. Each handle is made when it is requested
     /// from the iterator, which holds the exchange's footers. The reservation is for its other
-    /// memory, and is dropped after it. If all chosen attempts are known from memory, no base
-    /// directory is asked.
+    /// memory, and is dropped after it. If all chosen attempts are in memory, there is no request
+    /// to a base directory.
     ///
     /// # Errors
     /// As [`Catalog::find_commit`], or if the chosen attempts cannot be planned ([`plan::plan`]).
@@ -329,12 +329,12 @@ impl Catalog {
 
     /// One handle for a partition: the newest committed attempt of each selected task.
     ///
-    /// The caller names no attempts, so what is missing could go unnoticed. Therefore it is an
+    /// The caller names no attempts, so missing data could remain undetected. Therefore it is an
     /// error if a segment that was listed or that this daemon has in memory has vanished, if there
-    /// is no such attempt at all, or if there are not as many as the caller says.
+    /// is no such attempt at all, or if their number is not the one that the caller expects.
     ///
     /// # Errors
-    /// As [`Catalog::plan_handles`], and those.
+    /// As [`Catalog::plan_handles`], and the errors described above.
     pub async fn partition_handle(
         &self,
         exchange: &ExchangeId,

@@ -1,7 +1,7 @@
-//! An exchange as a daemon shows it, or as `inspect` finds it in the base directories.
+//! The view of an exchange, from a daemon, or from the base directories by `inspect`.
 //!
-//! Does: hold it, print it as text. Does not: ask anybody. Invariant: the JSON of both is the same,
-//! and its members are those of `GET /v1/exchanges/{exchange}`.
+//! Does: hold it, print it as text. Does not: send requests. Invariant: the JSON of both is the
+//! same, and its members are those of `GET /v1/exchanges/{exchange}`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -121,7 +121,7 @@ impl ExchangeView {
         table
     }
 
-    /// Who wrote it.
+    /// The daemons that wrote it.
     fn daemons(&self) -> Table {
         let mut sums: BTreeMap<&str, (u64, u64, u64)> = BTreeMap::new();
         let mut writers: BTreeMap<&str, &str> = BTreeMap::new();

@@ -1,7 +1,7 @@
 //! `stopover exchanges`: lists the exchanges that a daemon finds in its base directories.
 //!
-//! Does: ask for all parts of the list, sort it, print a table or JSON, once or again and again.
-//! Does not: read base directories. Invariant: a list that is printed is whole.
+//! Does: request all pages of the list, sort it, print a table or JSON, once or repeatedly. Does
+//! not: read base directories. Invariant: a printed list is complete.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -104,7 +104,7 @@ pub(super) fn exchanges(args: ExchangesArgs) -> Result<ExitCode, ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints lists until stdout is closed. A daemon that does not answer is asked again.
+/// Prints lists until stdout is closed. If the daemon does not answer, the request is retried.
 fn watch(list: impl Fn() -> Result<Vec<ListedView>, ExitCode>, interval: Duration, as_json: bool) {
     let clears = std::io::stdout().is_terminal() && !as_json;
     loop {

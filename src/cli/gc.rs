@@ -1,6 +1,6 @@
-//! `stopover gc`: collects the exchanges of a dead cluster, or lists them, where no daemon sweeps.
+//! `stopover gc`: collects the exchanges of a dead cluster, or lists them, if no daemon sweeps.
 //!
-//! Does: watch the base directories as a sweeping daemon does, and print what is removed and why.
+//! Does: observe the base directories as a sweeping daemon does, and print what is removed and why.
 //! Does not: decide (`gc::one_shot`). Invariant: nothing is removed that was not watched for the
 //! printed time, and that time is at least half a lease.
 
@@ -116,8 +116,8 @@ async fn run(config: &Config, options: GcOptions) -> Result<GcReport, StorageErr
     }
 }
 
-/// Tells how much of the watch is over, as it takes as long as a lease: with a bar on a terminal,
-/// and from time to time elsewhere.
+/// Reports the progress of the watch, which takes as long as a lease: with a bar on a terminal,
+/// otherwise with a line from time to time.
 async fn report_progress(watch: Duration, runtime: &Runtime) -> Infallible {
     let started = runtime.clock.now();
     if progress::is_visible() {

@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_tells_what_the_segment_holds_and_what_it_commits() {
+    fn the_text_shows_what_the_segment_holds_and_what_it_commits() {
         let text = as_text(&found(), false);
         for part in [
             "000000000000feed-00000000002a",

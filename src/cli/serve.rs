@@ -23,6 +23,7 @@ pub(super) fn serve(mut loaded: Loaded) -> Result<ExitCode, ExitCode> {
     let open_files = process::raise_open_files();
     process::require_open_files(open_files).map_err(failure)?;
     let log = logs::init(&loaded.config.log).map_err(failure)?;
+    let _flushed = log.flush_at_end();
     for notice in &loaded.notices {
         tracing::warn!("{notice}");
     }

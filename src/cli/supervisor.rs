@@ -1,4 +1,4 @@
-//! Tells systemd what the daemon has come to (`Type=notify`).
+//! Reports the phase of the daemon to systemd (`Type=notify`).
 //!
 //! Does: send readiness, the end of the start and the drain to the socket in `NOTIFY_SOCKET`. Does
 //! not: wait for an answer, or fail without a supervisor. Invariant: the daemon counts as started

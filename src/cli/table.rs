@@ -1,7 +1,7 @@
-//! Tables and values as people read them.
+//! Tables and values in readable form.
 //!
 //! Pure. Does: align columns, round sizes and times. Does not: print. Invariant: a table has one
-//! line for each row, whatever its cells hold.
+//! line for each row, whatever its cells contain.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -67,7 +67,7 @@ impl Table {
     }
 }
 
-/// Whole seconds; `-` for what is not known.
+/// Whole seconds; `-` if unknown.
 pub(super) fn seconds(seconds: Option<u64>) -> String {
     let shown = |seconds| format_duration(Duration::from_secs(seconds));
     seconds.map_or_else(|| "-".to_owned(), shown)

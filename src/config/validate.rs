@@ -303,7 +303,7 @@ impl Validator<'_> {
         let tracing = &self.config.tracing;
         if tracing.max_batch_size > tracing.max_queue_size {
             let other = self.cite("tracing.max_queue_size");
-            let what = format!("a batch is taken from the queue, {other}: lower it or raise that");
+            let what = format!("a batch is a part of the queue, {other}: lower it or raise that");
             found.push(self.problem("tracing.max_batch_size", what));
         }
     }
@@ -315,7 +315,7 @@ impl Validator<'_> {
     }
 }
 
-/// Checks that a filter parses, and that no misspelt level is taken for the name of a module.
+/// Checks that a filter parses, and that no misspelt level is interpreted as the name of a module.
 fn check_filter(filter: &str) -> Result<(), InvalidValue> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     const FORM: &str = "write a level (off, error, warn, info, debug, trace) or module=level, \
@@ -369,6 +369,7 @@ pub(super) const MODULES: [&str; 22] = [
     "fair",
     "gc",
     "http",
+    "human",
     "id",
     "ingest",
     "memory",

@@ -1,4 +1,4 @@
-//! The exchanges of the fleet as this daemon knows them.
+//! The exchanges of the fleet that this daemon knows.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -94,13 +94,13 @@ impl Exchanges {
     }
 
     /// Records that an exchange is closed. The caller then releases what this daemon holds of it.
-    /// Returns its marker if that was not seen yet.
+    /// Returns its marker if that was not observed yet.
     pub(crate) fn mark_closed(&self, exchange: &ExchangeId) -> Option<LateMarker> {
-        let awaited = self.shared.status.awaited(exchange);
+        let pending = self.shared.status.pending(exchange);
         self.shared.status.mark_closed(exchange);
-        awaited.map(|(descriptor, awaited)| LateMarker {
+        pending.map(|(descriptor, pending)| LateMarker {
             descriptor,
-            until: awaited.until,
+            until: pending.until,
         })
     }
 

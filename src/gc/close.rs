@@ -1,7 +1,7 @@
 //! Closing an exchange: one sequence over all modules that hold a part of it.
 //!
-//! Does: mark it closed, drop what this daemon holds of it, remove its objects. Does not: find out
-//! that an exchange was closed elsewhere: the modules below report that
+//! Does: mark it closed, drop what this daemon holds of it, remove its objects. Does not: detect
+//! that an exchange was closed through another daemon: the modules below report that
 //! ([`Exchanges::found_closed`]), and [`Closing::release_found_closed`] does the rest. Invariant:
 //! an exchange is marked before anything of it is dropped, so that a request which arrives in
 //! between sees the mark and adds nothing.
@@ -62,8 +62,8 @@ impl Closing {
         self.reader.forget(exchange);
     }
 
-    /// Drops what is held of exchanges as soon as they are found to be closed elsewhere. Runs as
-    /// long as the daemon, once.
+    /// Drops what is held of exchanges as soon as they are found to be closed through another
+    /// daemon. One task runs it, as long as the daemon runs.
     pub async fn release_found_closed(self) {
         loop {
             for exchange in self.exchanges.found_closed().await {

@@ -57,7 +57,7 @@ struct Token {
     grant: Grant,
 }
 
-/// What is known of an accepted token.
+/// An accepted token's scopes and line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grant {
     pub scopes: Scopes,
@@ -97,7 +97,7 @@ impl Tokens {
     }
 
     /// The text of the first token with this scope, or else of the first: for a command that sends
-    /// it to the daemon whose file this is.
+    /// it to the daemon that uses this file.
     pub fn text_with(&self, scope: Scopes) -> &str {
         let fitting = self
             .0
@@ -109,8 +109,8 @@ impl Tokens {
         })
     }
 
-    /// What the token `given` permits; `None` if it is unknown. Compares with every token, also
-    /// after a match. Only the lengths of the tokens affect the time that it takes.
+    /// The grant of the token `given`; `None` if it is unknown. Compares with every token, also
+    /// after a match. Only the lengths of the tokens affect the duration.
     pub fn find(&self, given: &[u8]) -> Option<Grant> {
         self.0.iter().fold(None, |found: Option<Grant>, token| {
             match bool::from(token.text.ct_eq(given)) {

@@ -137,7 +137,7 @@ pub enum SinkFailure {
     /// A bug: the task that uploads a segment ended without a result.
     #[error("the upload of a segment panicked: {message}")]
     Panicked {
-        /// What the panic said.
+        /// The panic's message.
         message: String,
     },
 }

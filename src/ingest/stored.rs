@@ -1,9 +1,9 @@
 //! How much queries have stored, and the limit on that.
 //!
 //! Does: count the segments that this daemon uploads, by query, until their exchange is closed.
-//! Does not: know what other daemons have stored, or what this one had before it was started.
-//! Invariant: what is counted of an exchange is in its `stored_bytes` too, and is discounted when
-//! the exchange is closed, whatever uploads are under way.
+//! Does not: count what other daemons have stored, or what this one had stored before it was
+//! started. Invariant: what is counted for an exchange is in its `stored_bytes` too, and is
+//! subtracted when the exchange is closed, whatever uploads are in progress.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

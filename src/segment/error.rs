@@ -1,6 +1,6 @@
-//! What can be wrong with the bytes of a segment's index.
+//! Errors of the bytes of a segment's index.
 //!
-//! Does: name each fault of an encoding. Does not: say in which segment; the caller adds that.
+//! Does: name each fault of an encoding. Does not: name the segment; the caller adds that.
 
 use crate::human;
 
@@ -45,7 +45,7 @@ pub enum FormatError {
     SizeMismatch { size: u64, recorded: u64 },
     #[error("the footer begins at byte {footer_offset}, inside the segment header")]
     FooterInHeader { footer_offset: u64 },
-    #[error("the footer has {}, but the trailer says {recorded}", human::count(*length, "byte"))]
+    #[error("the footer has {}, but the trailer has {recorded}", human::count(*length, "byte"))]
     FooterLength { length: usize, recorded: u32 },
     #[error("footer checksum mismatch")]
     FooterChecksum,

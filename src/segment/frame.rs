@@ -1,8 +1,8 @@
 //! Page frames: the one framing of pages on the wire and in segments.
 //!
 //! Does: verify a batch while it is received, cut it into runs of one partition, without a copy,
-//! and say how much memory that takes. Does not: know sinks or reserve memory. Invariant: the bytes
-//! of a [`Run`] are whole frames whose checksums matched when the run was made.
+//! and compute how much memory that needs. Does not: know sinks or reserve memory. Invariant: the
+//! bytes of a [`Run`] are whole frames whose checksums matched when the run was made.
 
 use bytes::Bytes;
 
@@ -104,7 +104,7 @@ pub enum FrameError {
     ChecksumMismatch { offset: u64 },
 }
 
-/// Writes the header of a frame: `frame` has room for [`FRAME_HEADER_LEN`] bytes, then the page.
+/// Writes the header of a frame: `frame` has [`FRAME_HEADER_LEN`] bytes for it, then the page.
 pub fn write_frame_header(frame: &mut [u8], partition: u32) {
     let (header, page) = frame.split_at_mut(FRAME_HEADER_LEN);
     header.copy_from_slice(&FrameHeader::encode(partition, page));

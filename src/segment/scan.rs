@@ -52,11 +52,11 @@ pub enum ScanError {
     OutsideBlock,
     #[error("block record damaged")]
     DamagedRecord,
-    #[error("a block has fewer pages than its record says")]
+    #[error("a block has fewer pages than its record counts")]
     TooFewPages,
-    #[error("the pages of a block are longer than its record says")]
+    #[error("the pages of a block are longer than its record states")]
     PagesTooLong,
-    #[error("the pages of a block are shorter than its record says")]
+    #[error("the pages of a block are shorter than its record states")]
     PagesTooShort,
     /// A block record has another partition than expected, or no pages.
     #[error(

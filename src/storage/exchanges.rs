@@ -1,8 +1,7 @@
 //! Exchanges as a whole.
 //!
-//! Does: measure and remove them. Does not: decide when an exchange ends, or know what a
-//! marker says (`markers`). Invariant: no segment is removed while a marker may say that its
-//! exchange is open.
+//! Does: measure and remove them. Does not: decide when an exchange ends, or interpret markers
+//! (`markers`). Invariant: no segment is removed while its exchange may have a marker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +17,8 @@ use crate::id::ExchangeId;
 use crate::store::StoreErrorKind;
 use crate::store::keys::{self, Key};
 
-/// How long a close waits for a base directory that need not answer.
-const ELSEWHERE: Duration = Duration::from_secs(5);
+/// How long a close waits for a base directory outside the set.
+const OUTSIDE_SET_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What an exchange has in all base directories.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -31,16 +30,16 @@ pub struct Inventory {
 }
 
 impl Storage {
-    /// Removes all objects of an exchange from the base directories that must answer for it, and
-    /// from the others as far as they answer, markers first; returns how many segments it removed.
-    /// For each base directory these are the requests: one DELETE of the marker, then, for every
-    /// 1,000 segments, one LIST and one DELETE.
+    /// Removes all objects of an exchange from the members of its set, and from those other base
+    /// directories that answer, markers first; returns how many segments it removed. Requests for
+    /// each base directory: one DELETE of the marker, then, for every 1,000 segments, one LIST and
+    /// one DELETE.
     ///
-    /// If any of them may still have a marker, no segment is removed anywhere: a reader would see
-    /// the exchange open but empty. What a base directory outside the set does not remove now, a
-    /// sweep does once it is back. No base directory is listed before the markers are
-    /// removed from all: a segment that is not in the list was uploaded later, and its uploader
-    /// finds the exchange closed and removes it.
+    /// If any of them may still have a marker, no segment is removed anywhere: a reader would find
+    /// the exchange open but empty. If a base directory outside the set fails, a sweep removes its
+    /// objects once it is back. No base directory is listed before the markers are removed from
+    /// all: a segment that is not in the list was uploaded later, and its uploader finds the
+    /// exchange closed and removes it.
     ///
     /// # Errors
     /// If any object could not be removed; a repeated call continues.
@@ -53,7 +52,7 @@ impl Storage {
         let others = set.others.iter().map(|index| &self.inner.bases[*index]);
         let markers = members.clone().map(|base| remove_marker(base, exchange));
         let elsewhere = others.filter(|base| base.is_readable());
-        let elsewhere = elsewhere.map(|base| self.remove_elsewhere(base, exchange));
+        let elsewhere = elsewhere.map(|base| self.remove_outside_set(base, exchange));
         let (markers, elsewhere) = join(join_all(markers), join_all(elsewhere)).await;
         sum(markers)?;
         let removed = members.map(|base| self.remove_segments_of(base, exchange));
@@ -61,24 +60,30 @@ impl Storage {
         Ok(removed + elsewhere.into_iter().sum::<u64>())
     }
 
-    /// Removes what a base directory has that need not answer for the exchange, if it can in a
+    /// Removes the objects of the exchange from a base directory outside its set, if it can in a
     /// short time. Its marker would be of another announcement of the same exchange.
-    async fn remove_elsewhere(&self, base: &Arc<BaseDirectory>, exchange: &ExchangeId) -> u64 {
+    async fn remove_outside_set(&self, base: &Arc<BaseDirectory>, exchange: &ExchangeId) -> u64 {
         let removal = async {
             remove_marker(base, exchange).await?;
             self.remove_segments_of(base, exchange).await
         };
-        match self.inner.runtime.clock.within(ELSEWHERE, removal).await {
+        match self
+            .inner
+            .runtime
+            .clock
+            .within(OUTSIDE_SET_TIMEOUT, removal)
+            .await
+        {
             Some(Ok(removed)) => removed,
             Some(Err(error)) => {
-                base.suspect();
+                base.probe_after_failure();
                 tracing::info!(%exchange, %error,
                     "a base directory that is not in the set of a closed exchange was not cleared; \
                      a sweep will");
                 0
             }
             None => {
-                base.suspect();
+                base.probe_after_failure();
                 tracing::info!(%exchange, base = %base.name,
                     "a base directory that is not in the set of a closed exchange did not answer; \
                      a sweep will clear it");
@@ -165,8 +170,8 @@ fn sum(outcomes: Vec<Result<u64>>) -> Result<u64> {
     combined(failures).map_or(Ok(removed), Err)
 }
 
-/// An error unless the marker is certainly gone. One that is written concurrently is removed with
-/// the other objects.
+/// An error unless the marker is certainly missing now. One that is written concurrently is removed
+/// with the other objects.
 async fn remove_marker(base: &BaseDirectory, exchange: &ExchangeId) -> Result<u64> {
     let marker = keys::marker(exchange);
     let error = match base.store.delete_if(&marker, None).await {

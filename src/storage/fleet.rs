@@ -1,10 +1,10 @@
 //! The list of the fleet's base directories, as stored in each of them.
 //!
-//! Does: read the list from all base directories, found it for a new fleet, edit it, copy the
-//! newest to those that have an older one, and decide whether this daemon knows enough to collect.
-//! Does not: know what a list says (`membership`). Invariant: a base directory gets objects only
-//! once every other member has the list that names it; so a daemon that does not have it finds out
-//! before it believes that an exchange has ended.
+//! Does: read the list from all base directories, create it for a new fleet, edit it, copy the
+//! newest to those that have an older one, and decide whether this daemon has all members, so that
+//! it may collect. Does not: interpret a list (`membership`). Invariant: a base directory gets
+//! objects only once every other member has the list that contains it; so a daemon that lacks it
+//! detects that before it concludes that an exchange has ended.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::store::{Precondition, StoreError, StoreErrorKind, if_found};
 /// How many times an edit is tried while others edit the list.
 const MAX_EDITS: u32 = 8;
 
-/// Objects that are looked at to find out whether the fleet has exchanges.
+/// Objects that are listed to determine whether the fleet has exchanges.
 const SAMPLE: usize = 100;
 
 /// The base directories of a daemon as a part of the fleet.
@@ -33,7 +33,7 @@ pub(super) struct Fleet {
     editing: tokio::sync::Mutex<()>,
     settled: tokio::sync::OnceCell<()>,
     /// Why this daemon collects nothing.
-    hindrance: Mutex<Option<String>>,
+    collection_obstacle: Mutex<Option<String>>,
 }
 
 /// The list in one base directory.
@@ -57,18 +57,18 @@ impl Fleet {
             roster,
             editing: tokio::sync::Mutex::default(),
             settled: tokio::sync::OnceCell::new(),
-            hindrance: Mutex::default(),
+            collection_obstacle: Mutex::default(),
         })
     }
 
-    /// The newest list that is known.
+    /// The newest known list.
     pub(super) fn members(&self) -> Option<Arc<Membership>> {
         self.roster.members()
     }
 
     /// Why this daemon collects nothing, if that is so.
-    pub(super) fn hindrance(&self) -> Option<String> {
-        self.hindrance.lock().clone()
+    pub(super) fn collection_obstacle(&self) -> Option<String> {
+        self.collection_obstacle.lock().clone()
     }
 
     /// Settles before the first put, if no base directory was probed before.
@@ -143,7 +143,7 @@ impl Fleet {
         if let Some(failure) = lists.failures.into_iter().next() {
             return Err(failure);
         }
-        let hindrance = match known {
+        let collection_obstacle = match known {
             None => Some(
                 "the list of the fleet's members cannot be written; run `stopover members add` for \
                  each base directory that it uses"
@@ -151,15 +151,15 @@ impl Fleet {
             ),
             Some(members) => lacking(&members, &self.roster.identified()),
         };
-        let mut state = self.hindrance.lock();
-        if *state != hindrance {
-            match &hindrance {
+        let mut state = self.collection_obstacle.lock();
+        if *state != collection_obstacle {
+            match &collection_obstacle {
                 Some(why) => tracing::warn!("this daemon collects nothing: {why}"),
                 None => tracing::info!("this daemon has all base directories of the fleet again"),
             }
-            state.clone_from(&hindrance);
+            state.clone_from(&collection_obstacle);
         }
-        match hindrance {
+        match collection_obstacle {
             None => Ok(()),
             Some(why) => Err(StorageError {
                 base: "all".into(),
@@ -248,7 +248,7 @@ impl Fleet {
         if let Some((newest, _)) = lists.max_by_key(|(list, _)| list) {
             self.roster.adopt(newest);
         }
-        // Known only now: one that was abandoned is not expected to answer.
+        // The list is known only now: an abandoned base directory need not answer.
         failures.retain(|(at, _)| at.role() != Role::Member(MemberState::Abandoned));
         let failures = failures.into_iter().map(|(_, error)| error).collect();
         Lists {
@@ -260,7 +260,7 @@ impl Fleet {
 
     /// Whether this daemon may add its base directories by itself: the fleet is new.
     async fn may_add(&self, lists: &Lists) -> bool {
-        if !self.attachments.iter().all(|at| at.may_mint()) {
+        if !self.attachments.iter().all(|at| at.may_create_identity()) {
             return false;
         }
         // Where there is no list anywhere, any daemon creates it: without one nothing is collected.
@@ -298,10 +298,11 @@ impl Fleet {
         Ok(true)
     }
 
-    /// Copies the newest list to where an older one is, or none: an expiry rule may have taken it.
+    /// Copies the newest list to base directories with an older one, or none: an expiry rule may
+    /// have removed it.
     async fn copy(&self, lists: &Lists) {
         let Some(newest) = &lists.newest else { return };
-        if !self.attachments.iter().all(|at| at.may_mint()) {
+        if !self.attachments.iter().all(|at| at.may_create_identity()) {
             return;
         }
         for stored in &lists.stored {
@@ -325,9 +326,9 @@ fn lacking(members: &Membership, identified: &[BaseId]) -> Option<String> {
         .collect();
     (!missing.is_empty()).then(|| {
         format!(
-            "the fleet also uses base directory {}, which is not configured here, or another place \
-             has its name here; configure it as the other daemons do, or run `stopover members \
-             abandon` if it is lost for ever",
+            "the fleet also uses base directory {}, which is not configured here, or is configured \
+             with another location; configure it as the other daemons do, or run `stopover \
+             members abandon` if it is lost for ever",
             missing.join(", ")
         )
     })

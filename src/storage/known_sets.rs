@@ -1,8 +1,8 @@
-//! The sets of exchanges, as far as this daemon has learned them.
+//! The sets of exchanges that this daemon knows.
 //!
-//! Does: remember, for a bounded number of exchanges. Does not: know what follows from a set
-//! (`base_set`). Invariant: a set only grows: of several announcements of one exchange, the members
-//! of all must answer.
+//! Does: store them, for a bounded number of exchanges. Does not: interpret sets (`base_set`).
+//! Invariant: a set only grows: if an exchange was announced several times, the members of all
+//! announcements count.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use crate::id::{BaseId, ExchangeId};
 
-/// Exchanges whose sets are remembered. For any other, all base directories must answer.
+/// Exchanges whose sets are stored. For any other, all base directories count as members.
 const CAPACITY: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
 
 #[derive(Debug)]

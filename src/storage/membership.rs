@@ -88,7 +88,7 @@ impl Membership {
         self.members.iter().find(|member| member.id == id)
     }
 
-    /// The next generation, in which `member` is as given.
+    /// The next generation, with `member` added or replaced.
     #[must_use]
     pub fn with(&self, member: Member) -> Self {
         let mut members = self.members.clone();
@@ -101,8 +101,8 @@ impl Membership {
         }
     }
 
-    /// The members that are needed and not among `known`: a daemon that lacks one may take live
-    /// exchanges for dead ones.
+    /// The members that are needed and not among `known`: a daemon that lacks one may mistake live
+    /// exchanges for expired ones.
     pub fn missing<'a>(&'a self, known: &'a [BaseId]) -> impl Iterator<Item = &'a Member> {
         let needed = |member: &&Member| member.state != MemberState::Abandoned;
         let members = self.members.iter().filter(needed);

@@ -1,9 +1,9 @@
 //! Base directories: the only shared state of a fleet.
 //!
 //! Does: identify one or many base directories; put, get, list and delete segments and exchange
-//! markers in them; place new segments round-robin over the healthy ones. Does not: know what is
-//! inside a segment, or decide when an exchange ends. Invariant: an operation that returned `Ok`
-//! has done durably what its name says.
+//! markers in them; place new segments round-robin over the healthy ones. Does not: interpret
+//! segments, or decide when an exchange ends. Invariant: the effect of an operation that returned
+//! `Ok` is durable.
 
 mod attached_store;
 mod attachment;

@@ -1,8 +1,8 @@
 //! Segments.
 //!
 //! Does: put each into one base directory, read from where they are, list and remove them. Does
-//! not: know what is inside. Invariant: a segment id always comes with the same bytes, so a put may
-//! be repeated anywhere.
+//! not: interpret their content. Invariant: all segments with the same id have the same bytes, so a
+//! put may be repeated in any base directory.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -35,10 +35,10 @@ pub struct ListedSegment {
 #[derive(Debug, Clone)]
 pub struct PartialList {
     pub segments: Vec<ListedSegment>,
-    /// Why one did not answer: what is not among `segments` may be there. A segment lies wherever
-    /// there was room, also outside the set.
+    /// Why one did not answer: it may have segments that are not among `segments`. Segments may be
+    /// outside the set.
     pub failure: Option<StorageError>,
-    /// Whether all of them were asked and have answered.
+    /// Whether all of them were listed successfully.
     pub complete: bool,
 }
 
@@ -139,7 +139,7 @@ impl Storage {
     }
 
     /// The segments of an exchange in those members of its set that answer, sorted as by
-    /// [`Storage::list_segments`]. One that is known not to be readable is not asked.
+    /// [`Storage::list_segments`]. One that is known to be unreadable is not listed.
     pub async fn list_segments_in_set(&self, exchange: &ExchangeId) -> PartialList {
         let set = self.set_of(exchange);
         let bases = set.members.iter().map(|index| &self.inner.bases[*index]);
@@ -181,7 +181,7 @@ impl Storage {
             match listed {
                 Ok(listed) => found.segments.extend(addresses(exchange, base, listed)),
                 Err(error) => {
-                    base.suspect();
+                    base.probe_after_failure();
                     found.complete = false;
                     found.failure = found.failure.or(Some(error));
                 }

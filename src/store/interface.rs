@@ -1,8 +1,8 @@
 //! The trait that backends implement and wrappers forward, and its values.
 //!
 //! Does: define each operation and what a backend must guarantee for it. Does not: implement any.
-//! Invariant: every method takes all of its input and returns the whole result, so that a wrapper
-//! is one call around another.
+//! Invariant: every method gets its complete input and returns the complete result, so that a
+//! wrapper is one call around another.
 
 use std::ops::Range;
 
@@ -137,7 +137,8 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     /// is an error, and so is a folder behind a symbolic link.
     async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>>;
 
-    /// Up to `max` keys of objects anywhere in the base directory, to see what it is used for.
+    /// Up to `max` keys of objects anywhere in the base directory, to determine what it is used
+    /// for.
     async fn first_keys(&self, max: usize) -> Result<Vec<Key>> {
         let listed = self.list(&super::keys::root()).await?;
         Ok(listed
@@ -175,7 +176,7 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
         false
     }
 
-    /// What the store was found to lack, or to do that nobody wants, so far.
+    /// The deficiencies of the store that were observed so far.
     fn observed(&self) -> Observed {
         Observed::default()
     }

@@ -42,7 +42,7 @@ impl RetryPolicy {
         first_wait: Duration::from_millis(100),
         longest_wait: Duration::from_secs(5),
     };
-    /// For file systems and memory: what fails there usually keeps failing.
+    /// For file systems and memory, whose failures are usually permanent.
     pub const LOCAL: Self = Self {
         max_elapsed: Duration::from_secs(2),
         first_wait: Duration::from_millis(50),

@@ -1,7 +1,8 @@
-//! A store that can be replaced by another one of the same place, such as one with new credentials.
+//! A store that can be replaced by another one for the same location, such as one with new
+//! credentials.
 //!
-//! Does: forward every operation to the newest store. Does not: check that both are the same place
-//! (`open`). Invariant: an operation is done by one store from its beginning to its end.
+//! Does: forward every operation to the newest store. Does not: check that both have the same
+//! location (`open`). Invariant: an operation is executed by one store from start to end.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -232,7 +232,7 @@ async fn gc_removes_unrenewed_exchanges_and_a_dry_run_only_reports_them() {
 }
 
 #[tokio::test]
-async fn gc_says_why_it_leaves_an_exchange_whose_lease_is_longer_than_it_watched() {
+async fn gc_reports_why_it_leaves_an_exchange_whose_lease_is_longer_than_it_watched() {
     let (folder, http) = (tempfile::tempdir().unwrap(), Client::new());
     let long = ["--set", "lease.duration=15m"];
     let daemon = Process::start(folder.path(), &long);

@@ -214,7 +214,7 @@ async fn announce_new(server: &TestServer, exchange: &str) -> String {
 
 /// Story: of two base directories one lost its bucket, and no query could begin.
 #[tokio::test]
-async fn exchanges_announced_while_a_base_directory_is_gone_need_nothing_of_it() {
+async fn exchanges_announced_while_a_base_directory_is_gone_do_not_depend_on_it() {
     let (kept, removed) = (BaseFolder::new(), BaseFolder::new());
     let mut config = kept.config();
     let mut second = removed.config().base_directories.remove(0);
@@ -263,7 +263,7 @@ async fn exchanges_announced_while_a_base_directory_is_gone_need_nothing_of_it()
 /// Story: of two base directories one lost its bucket. Every announcement was answered 503, and
 /// `/readyz` said ready.
 #[tokio::test]
-async fn a_daemon_is_not_ready_while_no_exchange_can_be_opened_and_says_why() {
+async fn a_daemon_is_not_ready_while_no_exchange_can_be_opened_and_reports_why() {
     let removed = BaseFolder::new();
     let mut config = removed.config();
     config.base_directories[0].name = "removed".into();
@@ -312,7 +312,7 @@ async fn a_daemon_is_not_ready_while_no_exchange_can_be_opened_and_says_why() {
 }
 
 #[tokio::test]
-async fn readiness_tells_a_stranger_only_whether_the_daemon_is_ready() {
+async fn readiness_shows_clients_without_a_token_only_whether_the_daemon_is_ready() {
     let base_folder = BaseFolder::new();
     let mut config = base_folder.config();
     let file = tempfile::NamedTempFile::new().unwrap();

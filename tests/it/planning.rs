@@ -258,28 +258,28 @@ async fn after_the_last_task_a_plan_of_1000_tasks_waits_for_two_requests() {
         exchange("q-1"),
     );
     announce(&planner, &x, PARTITIONS).await;
-    let mut looks = 0;
+    let mut prefetches = 0;
     commit_groups(&writer, &x, 1000, |finished| {
-        if let Some(look) = planner.catalog.chosen(&x, finished) {
-            looks += 1;
+        if let Some(prefetch) = planner.catalog.record_chosen(&x, finished) {
+            prefetches += 1;
             planner
                 .runtime
                 .tasks
-                .spawn_until_stopped(async move { look.run().await.unwrap() });
+                .spawn_until_stopped(async move { prefetch.run().await.unwrap() });
         }
     })
     .await;
     let segments = planner.storage.list_segments(&x).await.unwrap().len();
     assert!(
-        segments >= 200 && looks <= 30,
-        "{segments} segments, {looks} looks"
+        segments >= 200 && prefetches <= 30,
+        "{segments} segments, {prefetches} prefetches"
     );
     let (handles, cost) = fleet.store.stage(plan(&planner, &x, 0..1000)).await;
     assert_eq!(cost.steps, ["LIST segment", "GET end of segment"]);
     assert!(cost.count <= 65, "{} requests", cost.count);
     let pages: u64 = handles.iter().map(|handle| handle.pages).sum();
     assert_eq!(pages, 1000 * u64::from(PARTITIONS));
-    // Without looks, the same plan waits longer.
+    // Without prefetches, the same plan waits longer.
     let other = fleet.daemon(3).await;
     let (_, cost) = fleet.store.stage(plan(&other, &x, 0..1000)).await;
     assert!(cost.steps.len() > 3, "{:?}", cost.steps);
@@ -317,15 +317,23 @@ async fn steps([coordinator, writer, planner, reader]: [usize; 4]) -> Vec<(&'sta
     let (_, written) = store
         .stage(async {
             // As the routes do.
-            writer.exchanges.learn(&x, &descriptor).await.unwrap();
+            writer
+                .exchanges
+                .accept_descriptor(&x, &descriptor)
+                .await
+                .unwrap();
             writer.exchanges.lookup(&x).await.unwrap();
-            writer.exchanges.seek_marker(&x);
+            writer.exchanges.poll_marker(&x);
             write(writer, &sink, 0, &pages).await.unwrap();
         })
         .await;
     let (finish, finished) = store.stage(writer.ingest.finish(&sink, None)).await;
     finish.unwrap();
-    planner.exchanges.learn(&x, &descriptor).await.unwrap();
+    planner
+        .exchanges
+        .accept_descriptor(&x, &descriptor)
+        .await
+        .unwrap();
     let (handles, planned) = store.stage(plan(planner, &x, 0..1)).await;
     let (_, read) = store.stage(read_all(reader, &handles[..1])).await;
     let (_, closed) = store.stage(coordinator.closing.close(&x)).await;

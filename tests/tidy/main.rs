@@ -240,7 +240,7 @@ const PLACES: &[(&str, &[&str], &str)] = &[
     ),
     (
         "reqwest::",
-        &["src/telemetry/traces/"],
+        &["src/telemetry/traces/", "src/store/object/tls.rs"],
         "only the clients of stores and the export of traces speak HTTP to others",
     ),
     (

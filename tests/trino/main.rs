@@ -19,6 +19,10 @@ mod compare;
 mod connectors;
 mod daemon;
 mod demo;
+#[allow(dead_code, reason = "also used by the soak and the tests of stores")]
+#[path = "../emulators/mod.rs"]
+mod emulators;
+mod fetch;
 mod measure;
 mod node;
 mod observed;

@@ -143,7 +143,7 @@ async fn query_retries(cluster: &mut Cluster) -> Result<()> {
         .await?;
     // With this policy no row is returned before the whole result has been held back.
     running.until_rows().await?;
-    let spooled = cluster.store.files()?.len();
+    let spooled = cluster.store.files().await?.len();
     ensure!(
         spooled > 0,
         "the result was not spooled: there is no file in the base directories"
@@ -352,7 +352,7 @@ async fn something_to_lose(
                 tasks.iter().any(|t| t.is_finished_on(worker))
                     && tasks.iter().any(|t| t.is_running_on(worker))
             }));
-            Ok(busy.get().is_some() && !cluster.store.files()?.is_empty())
+            Ok(busy.get().is_some() && !cluster.store.files().await?.is_empty())
         },
     )
     .await?;
@@ -423,7 +423,8 @@ pub async fn nothing_left(cluster: &mut Cluster) -> Result<()> {
     loop {
         let mut left: Vec<String> = cluster
             .store
-            .files()?
+            .files()
+            .await?
             .iter()
             .map(|file| file.display().to_string())
             .collect();

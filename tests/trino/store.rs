@@ -1,7 +1,7 @@
-//! The two base directories of the cluster's daemons: local folders, or buckets of an S3 server.
+//! The two base directories of the cluster's daemons: local folders, or buckets of a store.
 //!
-//! Both kinds are folders on this machine in the end, so what is left in them is read from the file
-//! system itself, not through the daemon under test.
+//! What is left in them is read from the file system or asked of the store, not of the daemon under
+//! test.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,42 +10,61 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
-use crate::artifacts;
+use crate::emulators::{self, ACCESS_KEY, Emulator, SECRET_KEY};
+use crate::fetch::fetch;
 use crate::process::{Process, free_ports, wait_until};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum StorageKind {
     Local,
+    /// An S3 server.
+    #[value(name = "versitygw", alias = "s3")]
     S3,
+    Minio,
+    Azurite,
+    #[value(name = "fake-gcs-server")]
+    FakeGcs,
 }
 
 impl StorageKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Local => "local",
-            Self::S3 => "s3",
+            Self::S3 => "versitygw",
+            Self::Minio => "minio",
+            Self::Azurite => "azurite",
+            Self::FakeGcs => "fake-gcs-server",
         }
+    }
+
+    /// The server of an object store.
+    fn emulator(self) -> Option<emulators::Kind> {
+        Some(match self {
+            Self::Local => return None,
+            Self::S3 => emulators::Kind::Versitygw,
+            Self::Minio => emulators::Kind::Minio,
+            Self::Azurite => emulators::Kind::Azurite,
+            Self::FakeGcs => emulators::Kind::FakeGcs,
+        })
     }
 }
 
 const BUCKETS: [&str; 2] = ["stopover-one", "stopover-two"];
-const ACCESS_KEY: &str = "stopover-test";
-const SECRET_KEY: &str = "stopover-test-secret";
 /// What belongs to a base directory itself.
 const PERMANENT: [&str; 4] = [".keep", "identity", "members", "sweeper"];
 
 pub struct Store {
     pub kind: StorageKind,
-    /// One folder per base directory.
+    /// One folder per base directory, if they are local.
     pub folders: Vec<PathBuf>,
-    gateway: Option<Gateway>,
-    /// The proxy in front of the gateway that makes it look distant.
+    emulator: Option<Emulator>,
+    /// The proxy in front of the store that makes it look distant.
     distant: Option<DistantStore>,
 }
 
 struct DistantStore {
     _process: Process,
-    url: String,
+    port: u16,
 }
 
 /// An S3 server; its buckets are the folders under its root.
@@ -57,27 +76,37 @@ pub struct Gateway {
 impl Store {
     pub async fn start(kind: StorageKind, work: &Path) -> Result<Self> {
         let root = work.join(format!("store-{}", kind.name()));
-        let folders: Vec<_> = BUCKETS.iter().map(|bucket| root.join(bucket)).collect();
-        for folder in &folders {
+        let mut store = Self {
+            kind,
+            folders: Vec::new(),
+            emulator: None,
+            distant: None,
+        };
+        std::fs::create_dir_all(&root)
+            .with_context(|| format!("cannot create {}", root.display()))?;
+        match kind.emulator() {
+            None => store
+                .folders
+                .extend(BUCKETS.map(|bucket| root.join(bucket))),
+            Some(kind) => {
+                let emulator = Emulator::start(kind, &root, &work.join("logs")).await?;
+                for bucket in BUCKETS {
+                    emulator.create(bucket).await?;
+                }
+                store.emulator = Some(emulator);
+            }
+        }
+        for folder in &store.folders {
             std::fs::create_dir_all(folder)
                 .with_context(|| format!("cannot create {}", folder.display()))?;
         }
-        let gateway = match kind {
-            StorageKind::Local => None,
-            StorageKind::S3 => Some(Gateway::start("versitygw", &root, work).await?),
-        };
-        Ok(Self {
-            kind,
-            folders,
-            gateway,
-            distant: None,
-        })
+        Ok(store)
     }
 
     /// Adds milliseconds of latency to every request to the S3 server (benches/slow_store).
     pub async fn add_latency(&mut self, latency: u64, work: &Path) -> Result<()> {
-        let gateway = self
-            .gateway
+        let emulator = self
+            .emulator
             .as_ref()
             .context("latency can be added only to an S3 server")?;
         let port = free_ports(1)?[0];
@@ -86,7 +115,7 @@ impl Store {
         )?;
         let mut command = Command::new(program);
         command
-            .args(["--upstream", &format!("127.0.0.1:{}", gateway.port)])
+            .args(["--upstream", &format!("127.0.0.1:{}", emulator.port)])
             .args(["--listen", &format!("127.0.0.1:{port}")])
             .args(["--latency", &latency.to_string()]);
         let process = Process::spawn("slow-store", command, &work.join("logs/slow-store.log"))?;
@@ -96,23 +125,22 @@ impl Store {
                 .is_ok())
         };
         wait_until("the proxy listens", Duration::from_secs(20), answers).await?;
-        let url = format!("http://127.0.0.1:{port}");
         self.distant = Some(DistantStore {
             _process: process,
-            url,
+            port,
         });
         Ok(())
     }
 
-    /// The URL of the S3 server; `None` for local folders.
-    fn endpoint(&self) -> Option<String> {
-        let distant = self.distant.as_ref().map(|store| store.url.clone());
-        distant.or_else(|| self.gateway.as_ref().map(Gateway::url))
+    /// The port of the store or of the proxy in front of it; `None` for local folders.
+    fn port(&self) -> Option<u16> {
+        let distant = self.distant.as_ref().map(|store| store.port);
+        distant.or_else(|| self.emulator.as_ref().map(|emulator| emulator.port))
     }
 
     /// The properties of Trino's own exchange manager.
     pub fn stock_properties(&self) -> Vec<(&'static str, String)> {
-        let Some(endpoint) = self.endpoint() else {
+        let Some(port) = self.port() else {
             let folders = self.folders.iter().map(|f| f.display().to_string());
             let folders = folders.collect::<Vec<_>>().join(",");
             return vec![("exchange.base-directories", folders)];
@@ -122,7 +150,7 @@ impl Store {
                 "exchange.base-directories",
                 BUCKETS.map(|bucket| format!("s3://{bucket}")).join(","),
             ),
-            ("exchange.s3.endpoint", endpoint),
+            ("exchange.s3.endpoint", format!("http://127.0.0.1:{port}")),
             ("exchange.s3.region", "us-east-1".to_owned()),
             ("exchange.s3.aws-access-key", ACCESS_KEY.to_owned()),
             ("exchange.s3.aws-secret-key", SECRET_KEY.to_owned()),
@@ -132,36 +160,41 @@ impl Store {
 
     /// The `[[base_directory]]` tables of a daemon's configuration.
     pub fn configuration(&self) -> String {
-        let mut toml = String::new();
-        for (folder, bucket) in self.folders.iter().zip(BUCKETS) {
-            toml.push_str("[[base_directory]]\n");
-            match self.endpoint() {
-                None => toml.push_str(&format!("uri = \"file://{}\"\n", folder.display())),
-                Some(endpoint) => toml.push_str(&format!(
-                    "uri = \"s3://{bucket}\"\nregion = \"us-east-1\"\n\
-                     endpoint = \"{endpoint}\"\nallow_http = true\npath_style = true\n\
-                     upload_checksum = \"crc64nvme\"\n\
-                     access_key_id = \"{ACCESS_KEY}\"\nsecret_access_key = \"{SECRET_KEY}\"\n"
-                )),
-            }
-            toml.push('\n');
-        }
-        toml
+        let (Some(kind), Some(port)) = (self.kind.emulator(), self.port()) else {
+            let table = |folder: &PathBuf| {
+                let folder = folder.display();
+                format!("[[base_directory]]\nuri = \"file://{folder}\"\n\n")
+            };
+            return self.folders.iter().map(table).collect();
+        };
+        // Without it, an upload to S3 is hashed for its signature, which costs more.
+        let more: &[_] = match kind {
+            emulators::Kind::Versitygw => &[("upload_checksum", "crc64nvme")],
+            _ => &[],
+        };
+        BUCKETS
+            .map(|bucket| kind.table(bucket, port, more))
+            .concat()
     }
 
-    /// All files in the base directories, except [`PERMANENT`].
-    pub fn files(&self) -> Result<Vec<PathBuf>> {
+    /// All files or objects in the base directories, except [`PERMANENT`].
+    pub async fn files(&self) -> Result<Vec<PathBuf>> {
         let mut files = Vec::new();
         for folder in &self.folders {
             list(folder, &mut files)?;
+        }
+        if let Some(emulator) = &self.emulator {
+            for bucket in BUCKETS {
+                let keys = emulator.keys(bucket).await?.into_iter();
+                files.extend(keys.map(|key| PathBuf::from(bucket).join(key)));
+            }
         }
         files.retain(|file| !PERMANENT.iter().any(|name| file.ends_with(name)));
         Ok(files)
     }
 
     pub fn logs(&self) -> Vec<(String, PathBuf)> {
-        let gateway = self.gateway.iter();
-        gateway.map(Gateway::log).collect()
+        self.emulator.iter().map(Emulator::log).collect()
     }
 }
 
@@ -179,7 +212,7 @@ impl Gateway {
 
     pub async fn start(name: &str, root: &Path, work: &Path) -> Result<Self> {
         let port = free_ports(1)?[0];
-        let mut command = Command::new(artifacts::versitygw()?);
+        let mut command = Command::new(fetch("versitygw")?);
         command
             .args([
                 "--access",

@@ -33,7 +33,7 @@ pub(crate) struct PageHead {
     pub content: PageContent,
     /// Bytes of the body: at least one, within the limit.
     pub length: usize,
-    /// Whether the sink is foreign: its client has a daemon of its own to go to.
+    /// Whether the sink is foreign: its client has a daemon of its own as a fallback.
     pub foreign: bool,
 }
 

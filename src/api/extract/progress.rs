@@ -1,8 +1,8 @@
-//! The progress of a request body that holds memory which others may wait for.
+//! The progress of a request body that holds memory for which other requests may wait.
 //!
 //! Does: end a body that arrives too slowly while another request waits for memory. Does not: bound
-//! the whole time (`limits.body_timeout` does). Invariant: a body that nobody waits for is left
-//! alone.
+//! the total time (`limits.body_timeout` does). Invariant: a body is ended only while another
+//! request waits for memory.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub(super) struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    /// Of a body whose memory `pool` holds, beginning now.
+    /// Tracks a body whose memory is reserved in `pool`, starting now.
     pub(super) fn new(clock: &'a Clock, pool: &'a MemoryPool) -> Self {
         Self {
             clock,

@@ -23,9 +23,9 @@ impl JsonBody for ChosenRequest {
     const MAX_SIZE: u64 = u64::MAX;
 }
 
-/// Tells the daemon that will plan an exchange which attempts were chosen so far.
+/// Reports to the daemon that will plan an exchange which attempts were chosen so far.
 ///
-/// It is optional: the daemon reads in advance what the plan will need. It answers at once.
+/// Optional: the daemon prefetches what the plan will need. It answers at once.
 #[utoipa::path(
     post,
     path = "/v1/exchanges/{exchange}/chosen",
@@ -41,18 +41,22 @@ pub(crate) async fn chosen(
     State(state): State<SharedState>,
     ExchangePath(exchange): ExchangePath,
     _: NoQuery,
-    StrictJson(told, _memory): StrictJson<ChosenRequest>,
+    StrictJson(request, _memory): StrictJson<ChosenRequest>,
 ) -> Result<StatusCode, Problem> {
-    for &(task, attempt) in &told.attempts {
+    for &(task, attempt) in &request.attempts {
         TaskAttempt::new(task, attempt)?;
     }
-    // The daemon that announced the exchange knows it; another one need not read in advance.
+    // Only for exchanges that are known here, as at the daemon that announced them: this route does
+    // no I/O itself.
     if state.parts.exchanges.lookup_known(&exchange)?.is_some()
-        && let Some(look) = state.parts.commits.chosen(&exchange, told.attempts.len())
+        && let Some(prefetch) = state
+            .parts
+            .commits
+            .record_chosen(&exchange, request.attempts.len())
     {
         state.parts.runtime.tasks.spawn_until_stopped(async move {
-            if let Err(error) = look.run().await {
-                tracing::debug!(%exchange, %error, "cannot read footers in advance; a plan will");
+            if let Err(error) = prefetch.run().await {
+                tracing::debug!(%exchange, %error, "cannot prefetch footers; a plan will");
             }
         });
     }

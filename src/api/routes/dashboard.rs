@@ -1,7 +1,8 @@
-//! The pages for people: the overview, exchanges, base directories.
+//! The web pages: the overview, exchanges, base directories.
 //!
-//! Does: gather what they show from memory. Does not: ask a base directory, so that a page is
-//! answered while a store hangs. Invariant: what a page shows is bounded, whatever there is.
+//! Does: gather their content from memory. Does not: send requests to a base directory, so that a
+//! page is answered while a store hangs. Invariant: the size of a page is bounded, whatever the
+//! state.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -62,7 +63,7 @@ impl PageQuery {
     }
 }
 
-/// A page with the headers that keep it harmless.
+/// A page with its security headers.
 fn page(html: String) -> impl IntoResponse {
     let headers = [
         (CONTENT_TYPE, "text/html; charset=utf-8"),
@@ -123,7 +124,7 @@ fn view(state: &ApiState) -> View {
         uptime: parts.runtime.clock.now() - state.started,
         starting: parts.startup.is_running(),
         obstacles: parts.storage.opening_obstacles(),
-        not_collecting: parts.storage.collection_hindrance(),
+        not_collecting: parts.storage.collection_obstacle(),
         credential_warnings: parts.credentials.warnings(),
         draining: parts.ingest.is_draining(),
         bases: bases.map(|status| base(state, status)).collect(),
@@ -139,7 +140,7 @@ fn view(state: &ApiState) -> View {
     }
 }
 
-/// Takes a sample of what the plots show, again and again.
+/// Records samples for the plots at regular intervals.
 pub(crate) async fn sample(state: SharedState) {
     loop {
         state.history.record(current_sample(&state));

@@ -21,7 +21,7 @@ use crate::exchange::{Announce, ExchangeSpec};
 pub(crate) struct Announcement {
     /// Number of output partitions, at least one.
     partitions: u32,
-    /// Whether pages of a partition keep the order of their sink.
+    /// Whether the pages of a partition are read in the order of their sink.
     ordered: bool,
 }
 

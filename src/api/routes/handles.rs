@@ -106,7 +106,8 @@ pub(crate) async fn plan(
     Ok(streamed(&state, BodyFrames::new(handles), memory))
 }
 
-/// Plans what this daemon knows. Of an exchange that it does not know to be open, that is nothing.
+/// Plans the attempts that this daemon has in memory: none, unless the exchange is known to be
+/// open.
 async fn plan_from_memory(
     state: &SharedState,
     exchange: &ExchangeId,

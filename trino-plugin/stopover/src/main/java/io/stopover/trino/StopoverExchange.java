@@ -170,7 +170,7 @@ final class StopoverExchange
         announced.completeExceptionally(closedException());
     }
 
-    /** The first request is answered at once; one that repeats it, after the store was asked. */
+    /** The first request is answered at once; a repeated one, after the store was read. */
     private DaemonClient.Announced announce()
             throws IOException
     {

@@ -45,7 +45,7 @@ import static io.stopover.trino.Testing.source;
 import static java.util.concurrent.TimeUnit.SECONDS;
 import static org.assertj.core.api.Assertions.assertThat;
 
-/** Small sinks meet at a home, and nothing is lost or fails if they cannot. */
+/** Small sinks are gathered at a home, and nothing is lost or fails if they cannot be. */
 @Timeout(60)
 class TestHomeSinks
 {
@@ -69,7 +69,7 @@ class TestHomeSinks
     void open()
             throws Exception
     {
-        // the daemons are asked in the background
+        // the daemons are queried in the background
         await(() -> own.probes.size() + home.probes.size() == 4);
         Thread.sleep(50);
         exchange = exchangeAt(home);
@@ -181,7 +181,7 @@ class TestHomeSinks
         assertThat(home.requests("/sinks/")).isEmpty();
     }
 
-    /** What a home cannot have goes to the own daemon, as if there were no home. */
+    /** What a home does not accept goes to the own daemon, as if there were no home. */
     @Test
     void testWhateverAHomeDoesNoAttemptFailsAndNoPageIsLostOrDoubled()
             throws Exception

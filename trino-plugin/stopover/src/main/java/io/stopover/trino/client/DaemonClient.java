@@ -61,7 +61,7 @@ public final class DaemonClient
     private final Limits control;
     private final Limits write;
     private final Limits read;
-    /** For requests to another daemon than the preferred one, which has another way to go. */
+    /** For requests to a daemon that is not the preferred one, which is the fallback. */
     private final Limits home;
     private final Limits homeRead;
     private final int maxPageSize;
@@ -96,7 +96,7 @@ public final class DaemonClient
     public record Announced(DescribedExchange exchange, long leaseSeconds) {}
 
     /**
-     * Announces an exchange whose name was just drawn: the daemon answers at once, before it has
+     * Announces an exchange whose name was just created: the daemon answers at once, before it has
      * stored anything.
      */
     public Announced announceNew(
@@ -110,7 +110,7 @@ public final class DaemonClient
         return put(daemon, undescribed(name), partitions, ordered, MUST_BE_NEW, cancellation);
     }
 
-    /** Announces an exchange that a daemon may have been told of before. */
+    /** Announces an exchange that may have been announced to a daemon before. */
     public Announced announce(
             Daemon daemon,
             String name,
@@ -213,7 +213,7 @@ public final class DaemonClient
                 _ -> null);
     }
 
-    /** Takes back a declaration: the attempt will be written at another daemon. */
+    /** Withdraws a declaration: the attempt will be written at another daemon. */
     void withdrawSink(Daemon daemon, SinkId sink, Cancellation cancellation)
             throws IOException
     {
@@ -236,7 +236,7 @@ public final class DaemonClient
                 response -> checkBatch(number, readJson(response)));
     }
 
-    /** Sends the only batch of a small sink to its home, which refuses it rather than wait. */
+    /** Sends the only batch of a small sink to its home, which refuses it instead of waiting. */
     void pagesAtHome(Daemon daemon, SinkId sink, PageBatch batch, Cancellation cancellation)
             throws IOException
     {
@@ -276,7 +276,7 @@ public final class DaemonClient
         finish(daemon, sink, totals, write, cancellation);
     }
 
-    /** The same within the request timeout, as there is another way. */
+    /** The same within the request timeout, as there is a fallback. */
     void finishAtHome(Daemon daemon, SinkId sink, SinkTotals totals, Cancellation cancellation)
             throws IOException
     {
@@ -354,8 +354,8 @@ public final class DaemonClient
     }
 
     /**
-     * As {@link #handles}, only for attempts that the daemon has committed itself and still knows:
-     * it asks no base directory and does not wait.
+     * As {@link #handles}, only for attempts that the daemon has committed itself and still has in
+     * memory: it sends no request to a base directory and does not wait.
      */
     PlanFromMemory handlesFromMemory(
             Daemon daemon,
@@ -393,7 +393,7 @@ public final class DaemonClient
                 .collect(joining(",", "{\"attempts\": [", "]" + options + "}"));
     }
 
-    /** Tells which attempts were chosen since the last call: the daemon reads in advance. */
+    /** Reports which attempts were chosen since the last call: the daemon prefetches. */
     public void chosen(
             Daemon daemon,
             DescribedExchange exchange,
@@ -430,7 +430,7 @@ public final class DaemonClient
         read(daemon, handle, skip, visitor, read, cancellation);
     }
 
-    /** The same from a daemon that has the pages in memory; it is given up if it is slow. */
+    /** The same from a daemon that has the pages in memory, with a shorter timeout. */
     public void readHot(
             Daemon daemon,
             String handle,

@@ -34,9 +34,9 @@ import java.util.concurrent.CompletableFuture;
 import static java.util.Objects.requireNonNull;
 
 /**
- * Plans source handles for the attempts that daemons have committed and still know, without a
- * request to the base directories: all daemons are asked at once. What none of them knows is left
- * to an ordinary plan, as is everything if the daemons do not answer.
+ * Plans source handles for the attempts that daemons have committed and still have in memory,
+ * without a request to the base directories: all daemons are queried at once. The other attempts
+ * are left to an ordinary plan; all of them, if the daemons do not answer.
  */
 public final class HandlePlanner
 {
@@ -52,7 +52,7 @@ public final class HandlePlanner
 
     /**
      * @param rest the attempts that no handle covers
-     * @param requests how many daemons were asked
+     * @param requests how many daemons were queried
      */
     public record Plan(List<HotHandle> handles, Map<Integer, Integer> rest, int requests)
     {
@@ -158,8 +158,8 @@ public final class HandlePlanner
     }
 
     /**
-     * Takes each attempt from one daemon only. An attempt that was committed at two daemons is in
-     * the handles of both: the second one is asked again without what the first one knows.
+     * Uses only one daemon for each attempt. An attempt that was committed at two daemons is in the
+     * handles of both: the second one is queried again without the attempts of the first one.
      */
     private Plan combine(Request request, List<Answer> answers)
     {

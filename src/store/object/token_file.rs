@@ -79,7 +79,7 @@ impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "Token({} bytes, trimmed: {})",
+            "Token(length {}, trimmed: {})",
             self.text.len(),
             self.trimmed
         )

@@ -17,4 +17,4 @@ mod site;
 mod tree;
 mod versioned;
 
-pub use open::open;
+pub(super) use open::open;

@@ -29,7 +29,7 @@ const VARIABLES: [(&str, &str); 2] = [("HADOOP_CONF_DIR", ""), ("HADOOP_HOME", "
 
 /// Opens a base directory; `None` if its options are wrong or contradict each other, which is
 /// reported.
-pub fn open(
+pub(in crate::store) fn open(
     uri: &BaseUri,
     options: &mut Options,
     deadline: DeadlinePolicy,

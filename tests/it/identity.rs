@@ -412,7 +412,9 @@ async fn handles_are_read_by_daemons_that_have_not_seen_a_rotation() {
 async fn a_daemon_that_lacks_a_base_directory_of_the_fleet_collects_nothing() {
     let parent = tempfile::tempdir().unwrap();
     let (a, b) = (parent.path().join("a"), parent.path().join("b"));
-    let full = TestServer::open(&config(parent.path(), &["a", "b"])).await;
+    let mut settings = config(parent.path(), &["a", "b"]);
+    settings.lease.announcement_timeout = Duration::from_millis(500);
+    let full = TestServer::open(&settings).await;
     let mut number = 0;
     let exchange = loop {
         let exchange = format!("q{number}");

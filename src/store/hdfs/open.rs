@@ -29,7 +29,7 @@ const VARIABLES: [(&str, &str); 2] = [("HADOOP_CONF_DIR", ""), ("HADOOP_HOME", "
 
 /// Opens a base directory; `None` if its options are wrong or contradict each other, which is
 /// reported.
-pub(crate) fn open(
+pub(in crate::store) fn open(
     uri: &BaseUri,
     options: &mut Options,
     deadline: DeadlinePolicy,
@@ -196,6 +196,7 @@ fn split(target: &str, options: &mut Options) -> Option<(String, String)> {
 
 /// The property that lists the NameNodes of a highly available nameservice, and the list; `None`
 /// inside if it is none.
+#[expect(clippy::type_complexity, reason = "a fault, or what there may be")]
 fn name_nodes(
     url: &str,
     site: &Site,

@@ -60,6 +60,12 @@ pub(super) fn is_odd_delete_answer(text: &str) -> bool {
     text.contains("Got invalid DeleteObjects response")
 }
 
+/// Whether an answer names a range that no object has. MinIO answers `bytes 0--1/0` to a range from
+/// the end of an empty object.
+pub(super) fn is_odd_range(text: &str) -> bool {
+    text.contains("value for CONTENT_RANGE header")
+}
+
 /// Text of an XML element with its escapes replaced.
 pub(super) fn unescaped(text: &str) -> String {
     const ESCAPES: [(&str, &str); 9] = [

@@ -356,7 +356,7 @@ const CRATES: [&str; 14] = [
 ];
 
 /// The modules of this crate.
-pub(super) const MODULES: [&str; 22] = [
+pub(super) const MODULES: [&str; 23] = [
     "api",
     "app",
     "cache",

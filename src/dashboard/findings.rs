@@ -92,7 +92,11 @@ fn bases(view: &View, found: &mut Vec<Finding>) {
 
 fn memory(view: &View, found: &mut Vec<Finding>) {
     for pool in view.pools.iter().filter(|pool| pool.waiting > 0) {
-        let what = format!("Requests for {} wait for memory for {}", size(pool.waiting), pool.name);
+        let what = format!(
+            "Requests for {} wait for memory for {}",
+            size(pool.waiting),
+            pool.name
+        );
         let remedy = match pool.limited {
             0 => "For some seconds this is normal: it is how producers are slowed down. If it \
                   lasts, raise memory.budget, add daemons, or see whether a base directory is \

@@ -10,6 +10,7 @@
 )]
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -58,11 +59,20 @@ impl Daemon {
         })
     }
 
+    /// Creates the identities of the base directories, as an operator does once.
+    pub fn init(&self) -> Result<()> {
+        let mut command = Command::new(binary());
+        command.args(["init", "--config"]).arg(&self.config);
+        subject_to_permissions(&mut command);
+        let output = command.output()?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "stopover init failed: {stderr}");
+        Ok(())
+    }
+
     /// Starts it with a wall clock that is off by `wall_offset` seconds; returns when it serves.
     pub async fn start(&mut self, wall_offset: i64) -> Result<()> {
-        let built = env!("CARGO_BIN_EXE_stopover");
-        let binary = std::env::var_os("STOPOVER_BINARY").unwrap_or_else(|| built.into());
-        let mut command = Command::new(binary);
+        let mut command = Command::new(binary());
         command
             .args(["serve", "--config"])
             .arg(&self.config)
@@ -194,6 +204,11 @@ impl Daemon {
             .map(|(name, value)| Ok((name.to_owned(), value.parse()?)))
             .collect()
     }
+}
+
+fn binary() -> OsString {
+    let built = env!("CARGO_BIN_EXE_stopover");
+    std::env::var_os("STOPOVER_BINARY").unwrap_or_else(|| built.into())
 }
 
 /// Starts a child of root without the two capabilities that bypass permissions, so that permissions

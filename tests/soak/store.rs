@@ -225,9 +225,11 @@ impl Store {
     pub fn configuration(&self) -> String {
         match self {
             Self::Local(local) => {
+                // A daemon that starts while the folder is away must not take the empty place for
+                // a new base directory.
                 let table = |folder: &PathBuf| {
                     format!(
-                        "[[base_directory]]\nuri = \"file://{}\"\n",
+                        "[[base_directory]]\nuri = \"file://{}\"\nrequire_init = true\n",
                         folder.display()
                     )
                 };

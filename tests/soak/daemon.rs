@@ -59,12 +59,13 @@ impl Daemon {
         })
     }
 
-    /// Creates the identities of the base directories, as an operator does once.
-    pub fn init(&self) -> Result<()> {
+    /// Creates the identities of the base directories, as an operator does once. Off this thread,
+    /// which runs the proxy of the store.
+    pub async fn init(&self) -> Result<()> {
         let mut command = Command::new(binary());
         command.args(["init", "--config"]).arg(&self.config);
         subject_to_permissions(&mut command);
-        let output = command.output()?;
+        let output = tokio::task::spawn_blocking(move || command.output()).await??;
         let stderr = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "stopover init failed: {stderr}");
         Ok(())

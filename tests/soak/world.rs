@@ -75,7 +75,7 @@ impl World {
             proxies,
             clients: Rc::new(Clients::new(endpoints)?),
         };
-        world.daemons[0].init()?;
+        world.daemons[0].init().await?;
         for daemon in &mut world.daemons {
             let offset = wall_offset(world.store.is_remote(), rng);
             daemon.start(offset).await?;

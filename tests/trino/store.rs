@@ -291,7 +291,7 @@ impl Gateway {
     }
 
     pub fn log(&self) -> (String, PathBuf) {
-        (self.name.clone(), self.log.clone())
+        (self.process.name.clone(), self.process.log.clone())
     }
 
     pub async fn start(name: &str, root: &Path, work: &Path) -> Result<Self> {

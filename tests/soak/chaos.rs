@@ -153,7 +153,7 @@ async fn disturb_remote(
     tally: &Tally,
     rng: &Random,
 ) -> Result<()> {
-    match round % 4 {
+    match round % 3 {
         0 => {
             if remote.end() {
                 count(&tally.store_kills);
@@ -164,12 +164,6 @@ async fn disturb_remote(
         1 => {
             remote.proxy.cut_all();
             count(&tally.cuts);
-        }
-        2 => {
-            count(&tally.taken_away);
-            remote.take_away(true)?;
-            pause(rng, LONGEST_AWAY).await;
-            remote.take_away(false)?;
         }
         _ => {
             count(&tally.store_faults);

@@ -143,16 +143,6 @@ fn take_away(folder: &Path, away: bool) -> Result<()> {
 }
 
 impl Remote {
-    /// Takes the second bucket away from the server, or gives it back. A server whose buckets are
-    /// not folders refuses all connections instead.
-    pub fn take_away(&self, away: bool) -> Result<()> {
-        let [_, second] = &self.folders()[..] else {
-            self.proxy.refuse(away);
-            return Ok(());
-        };
-        take_away(second, away)
-    }
-
     pub async fn start(
         kind: emulators::Kind,
         root: &Path,

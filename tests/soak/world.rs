@@ -1,7 +1,7 @@
 //! Three daemons on one kind of storage, their proxies and clients, and what must be true at the
 //! end.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 

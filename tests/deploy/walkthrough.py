@@ -159,7 +159,7 @@ def token_problems(made, folder):
 
 
 def stackable_problems(page):
-    spec = yaml.safe_load(block_after(page, "to the letter:"))["spec"]
+    spec = yaml.safe_load(block_after(page, "`deploy/trino-values-sidecar.yaml`:"))["spec"]
     override = spec["workers"]["configOverrides"]["exchange-manager.properties"]
     sidecar = yaml.safe_load(text("deploy/trino-values-sidecar.yaml"))
     lines = sidecar["worker"]["additionalConfigFiles"]["exchange-manager.properties"].split()

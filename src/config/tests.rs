@@ -651,9 +651,9 @@ fn hdfs_is_named_by_nameservice_host_or_mount_table() {
     }
     let text =
         "[[base_directory]]\nuri = \"hdfs://n/x\"\nconfig_dirs = \"/etc\"\nreplication = 0\n";
-    let refusal = world().file(text).refusal();
+    let refusals = world().file(text).refusals().join("\n");
     assert_has(
-        &refusal,
+        &refusals,
         &["did you mean `config_dir`?", "from 1 to 512", ":3", ":4"],
     );
 }

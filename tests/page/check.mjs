@@ -118,7 +118,8 @@ async function look(page, url, name) {
         return [root.scrollWidth, root.clientWidth];
     });
     check(content <= shown, `${name} scrolls sideways: ${content} > ${shown}`);
-    await page.screenshot({ path: join(SCREENSHOTS, `${name}.png`), fullPage: true });
+    const path = join(SCREENSHOTS, `${name}.png`);
+    await page.screenshot({ path, fullPage: true, timeout: 180_000 });
 }
 
 async function keyboard(page, url) {

@@ -90,6 +90,7 @@ impl Arguments {
     /// `first`: whether this storage is the first of the run.
     fn wants(&self, scenario: Scenario, first: bool) -> bool {
         match &self.scenario[..] {
+            [] if scenario.is_only_when_named() => false,
             [] => first || !scenario.is_about_daemons_alone(),
             named => named.contains(&scenario),
         }

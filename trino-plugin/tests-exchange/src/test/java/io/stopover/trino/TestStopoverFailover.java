@@ -339,7 +339,8 @@ class TestStopoverFailover
         private Written(boolean ordered)
         {
             QueryId query = new QueryId("failover_" + id.getId().replaceAll("[^a-z0-9]", ""));
-            exchange = manager.createExchange(new TestingExchangeContext(query, id), PARTITIONS, ordered);
+            exchange = manager.createExchange(
+                    new TestingExchangeContext(query, id), PARTITIONS, ordered);
         }
 
         private List<Page> write(int task, int attempt, List<Page> pages)

@@ -118,7 +118,8 @@ def pool_problems(page):
         values.write_text(block_after(page, "`my-pool.yaml`:"))
         monitoring = pathlib.Path(folder, "monitoring.yaml")
         monitoring.write_text(block_after(page, "the pool's chart installs all of it:"))
-        pool = documents(helm_template(CHART, [values, monitoring]))
+        rendered = helm_template(CHART, [values, monitoring], "--kube-version", "1.33")
+        pool = documents(rendered)
         trino = documents(text("tests/golden/trino-chart-pool.yaml"))
         used = {*references(pool), *references(trino)}
         used = {(name, key) for name, key in used if name.startswith("stopover-")}

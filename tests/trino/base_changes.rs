@@ -15,8 +15,10 @@ use crate::queries::COMPARED;
 use crate::query::Session;
 use crate::scenarios::{many_tasks, no_sink_open, nothing_left, run_while};
 
-/// An edit of the list of members is known everywhere after two of these.
+/// An edit of the list of members is known everywhere after two of these, and four more if the
+/// sweeper has just been restarted and another daemon has to replace it.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(3);
+const KNOWN: Duration = Duration::from_secs(3 * 8);
 const LIMIT: Duration = Duration::from_secs(90);
 
 pub async fn run(cluster: &mut Cluster) -> Result<()> {
@@ -59,7 +61,7 @@ async fn change(cluster: &mut Cluster) -> Result<()> {
     let used = || async { Ok(cluster.store.segments_in_last()? > 0) };
     wait_until("the added base directory is used", LIMIT, used).await?;
     members(cluster, "drain", &third).await?;
-    tokio::time::sleep(SWEEP_INTERVAL * 3).await;
+    tokio::time::sleep(KNOWN).await;
     let empty = || async { Ok(cluster.store.segments_in_last()? == 0) };
     wait_until("the drained base directory is empty", LIMIT, empty).await?;
     let drained = Instant::now();
@@ -69,7 +71,7 @@ async fn change(cluster: &mut Cluster) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     members(cluster, "abandon", &third).await?;
-    tokio::time::sleep(SWEEP_INTERVAL * 3).await;
+    tokio::time::sleep(KNOWN).await;
     cluster.store.remove_third()?;
     cluster.reconfigure_daemons("").await
 }

@@ -26,6 +26,8 @@ pub mod config;
 pub mod crc;
 #[path = "../src/id.rs"]
 pub mod id;
+#[path = "../src/human.rs"]
+pub mod human;
 #[path = "../src/segment/mod.rs"]
 pub mod segment;
 

@@ -1,8 +1,10 @@
 //! The composition root: builds a daemon from its configuration and runs it until it is stopped.
 //!
-//! Does: give every part what it needs, in one place; run a daemon from its first moment to its
-//! last. Does not: decide anything else. Invariant: the daemon listens before anything can wait,
-//! and no later step of its start takes longer than `server.start_timeout`.
+//! Does: construct every part with its dependencies, in one place; run a daemon from start to end.
+//! Does not: contain any other logic. Invariant: the daemon listens before anything can wait, and
+//! no later step of its start takes longer than `server.start_timeout`.
+
+mod drain;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,12 +21,12 @@ use crate::catalog::Catalog;
 use crate::config::{Config, LimitsConfig, Live, Loaded, ServerConfig};
 use crate::exchange::{Exchanges, ExchangesDeps, Terms};
 use crate::gc::close::Closing;
-use crate::gc::drain;
 use crate::gc::sweep::Sweeper;
 use crate::http::credentials::{CredentialError, Credentials};
 use crate::http::limits::ServerLimits;
 use crate::http::reachability;
 use crate::http::server::{BindError, Server};
+use crate::human::count;
 use crate::id::DaemonId;
 use crate::ingest::{Ingest, IngestDeps};
 use crate::memory::MemoryPool;
@@ -191,21 +193,23 @@ pub enum RunError {
     Signals(#[source] std::io::Error),
 }
 
-/// What a running daemon has come to.
+/// The phase of a running daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// Liveness, readiness and metrics are answered at this address.
     Listening(SocketAddr),
     /// All requests are.
     Serving(SocketAddr),
-    /// No new sinks are accepted; open ones may finish.
-    Draining,
+    /// No new sinks are accepted; open ones may finish. Reported again while there are any.
+    Draining(DrainProgress),
 }
 
+pub use drain::DrainProgress;
+
 /// Runs a daemon until SIGTERM or SIGINT, then drains and stops it. It listens at once and answers
-/// liveness, readiness and metrics; all else is served once the base directories have been brought
-/// up, or have been given up for now. `report` learns of each phase.
-/// Returns how many sinks were cut off, whose tasks will run again.
+/// liveness, readiness and metrics; all else is served once the base directories have been opened,
+/// or have timed out. `report` is called with each phase. Returns how many sinks were cut off,
+/// whose tasks will run again.
 ///
 /// # Errors
 /// The daemon could not start.
@@ -229,7 +233,7 @@ pub async fn run(
     let stall_policy = state.stall_policy.clone();
     let listen = config.server.listen;
     let mut server = Server::bind(listen, limits, stall_policy, credentials.clone()).await?;
-    server.follow(state.limits.clone());
+    server.use_live_limits(state.limits.clone());
     let admin = AdminServer::bind(config, &state, &credentials).await?;
     let mut reloaded = vec![credentials];
     reloaded.extend(admin.as_ref().map(|admin| admin.credentials.clone()));
@@ -261,10 +265,10 @@ pub async fn run(
     let starting = stop.run_until_cancelled(starting);
     let stopping = async {
         either(&mut terminate, &mut interrupt).await;
-        report(Phase::Draining);
         let second_signal = either(&mut terminate, &mut interrupt);
         let timeout = config.server.drain_timeout;
-        let cut_off = daemon.drain(timeout, second_signal).await;
+        let progress = |progress| report(Phase::Draining(progress));
+        let cut_off = daemon.drain(timeout, second_signal, progress).await;
         stop.cancel();
         cut_off
     };
@@ -353,26 +357,6 @@ impl Daemon {
         let reporting = report_opening(storage, metrics);
         self.runtime.tasks.spawn_until_stopped(reporting);
     }
-
-    /// Drains until all sinks are settled, or until `timeout` or `interrupted`. Returns how many
-    /// were not.
-    async fn drain(&self, timeout: Duration, interrupted: impl Future<Output = ()>) -> usize {
-        tracing::info!(
-            seconds = timeout.as_secs(),
-            "stopping: no new sinks, open ones may finish; a second signal stops it at once"
-        );
-        let left = tokio::select! {
-            left = drain::drain(&self.closing, &self.runtime.clock, timeout) => left,
-            () = interrupted => self.ingest.unsettled_sinks(),
-        };
-        if left > 0 {
-            tracing::warn!(
-                sinks = left,
-                "sinks were still open; their tasks will run again"
-            );
-        }
-        left
-    }
 }
 
 /// Which credentials a daemon with this configuration requires, as text for people.
@@ -382,7 +366,8 @@ impl Daemon {
 pub fn describe_credentials(config: &ServerConfig, runtime: &Runtime) -> Result<String, RunError> {
     let credentials = Credentials::open(config, &runtime.clock)?;
     let describe_tokens = |credentials: &Credentials| match credentials.tokens() {
-        Some(tokens) => format!("one of {} tokens is required", tokens.count()),
+        Some(tokens) if tokens.count() == 1 => "the token is required".to_owned(),
+        Some(tokens) => format!("one of {} is required", count(tokens.count(), "token")),
         None => "no token is required".to_owned(),
     };
     let tokens = describe_tokens(&credentials);

@@ -24,7 +24,7 @@ pub const MAX_PARTITIONS: u32 = 0xFFFF_FF00;
 #[error("invalid {what} {value:?}: {rule}")]
 pub struct InvalidId {
     pub what: &'static str,
-    /// As given, shortened.
+    /// The invalid text, shortened.
     pub value: String,
     pub rule: &'static str,
 }
@@ -161,6 +161,16 @@ impl fmt::Display for DaemonId {
     }
 }
 
+impl FromStr for DaemonId {
+    type Err = InvalidId;
+
+    fn from_str(s: &str) -> Result<Self, InvalidId> {
+        let id = u64::from_str_radix(s, 16).map(Self).ok();
+        id.filter(|id| id.to_string() == s)
+            .ok_or_else(|| invalid("run of a daemon", s, "a run is 16 hexadecimal digits"))
+    }
+}
+
 /// Identity of a segment: the daemon run that wrote it, and its number there. The segments of one
 /// daemon sort by the time of sealing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -225,7 +235,7 @@ impl fmt::Display for BaseName {
 }
 
 /// Identity of a base directory: a random number drawn when its identity object is created. Unlike
-/// its name it is no matter of configuration.
+/// its name it does not depend on the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BaseId(pub u64);
 

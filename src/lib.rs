@@ -6,25 +6,25 @@
 //!
 //! # Where to start
 //!
-//! A page on its way in passes through
-//! [`api`] (the router: [`api::router`]) → [`ingest`] (sinks, batches, sealing, uploads) →
-//! [`segment`] (the format) → [`storage`] (base directories) → [`store`] (one of them);
-//! on its way back through [`storage`] → [`cache`] → [`read`] → [`api`]. [`catalog`] knows what is
-//! committed and where it is; `ingest` and `read` meet only there and in [`cache`]. [`exchange`]
-//! knows which exchanges are open, [`gc`] collects those that are not renewed.
+//! A page on its way in passes through [`api`] (the router: [`api::router`]) → [`ingest`] (sinks,
+//! batches, sealing, uploads) → [`segment`] (the format) → [`storage`] (base directories) →
+//! [`store`] (one of them); on its way back through [`storage`] → [`cache`] → [`read`] → [`api`].
+//! [`catalog`] finds what is committed and where it is; `ingest` and `read` share only [`catalog`]
+//! and [`cache`]. [`exchange`] tracks which exchanges are open, [`gc`] collects those that are not
+//! renewed.
 //!
 //! Below them: [`memory`] (pools and reservations), [`fair`] (fair queueing among queries),
 //! [`runtime`] (clock, randomness, tasks: passed in, so that a simulation can replace them),
-//! [`config`], [`telemetry`]. [`app`] assembles a daemon, [`reload`] changes its settings while it
-//! runs, [`http`] is its transport, [`cli`] its command line. Imports point in one direction only;
-//! `tests/tidy` holds the table.
+//! [`human`] (numbers in messages), [`config`], [`telemetry`]. [`app`] assembles a daemon,
+//! [`reload`] changes its settings while it runs, [`http`] is its transport, [`cli`] its command
+//! line. Imports point in one direction only; `tests/tidy` holds the table.
 //!
-//! `docs/architecture.md` walks through both paths function by function, `docs/semantics.md` says
-//! what a client may rely on, and `docs/glossary.md` defines the terms.
+//! `docs/architecture.md` describes both paths function by function, `docs/semantics.md` the
+//! guarantees, and `docs/glossary.md` the terms.
 //!
 //! # Example
 //!
-//! A configuration is validated as a whole, and every problem says how to fix it:
+//! A configuration is validated as a whole, and every problem includes the remedy:
 //!
 //! ```
 //! use stopover::config::{Environment, Files, Flags, Machine, load_in};
@@ -59,6 +59,7 @@ pub mod exchange;
 pub mod fair;
 pub mod gc;
 pub mod http;
+pub mod human;
 pub mod id;
 pub mod ingest;
 pub mod memory;

@@ -1,9 +1,9 @@
-//! Takes over what was edited in the configuration while the daemon runs.
+//! Applies changes of the configuration while the daemon runs.
 //!
 //! Does: read the configuration again, compare it with what is in effect, apply what can change,
-//! and say what needs a restart; read the files of tokens and certificates again. Does not: decide
-//! which settings can change (`config::keys`). Invariant: a configuration with a problem changes
-//! nothing, and no secret is logged or answered.
+//! and report what needs a restart; read the files of tokens and certificates again. Does not:
+//! decide which settings can change (`config::keys`). Invariant: a configuration with a problem
+//! changes nothing, and no secret is logged or sent in a response.
 
 use std::sync::Arc;
 
@@ -59,7 +59,7 @@ pub struct ReloadReport {
     pub notices: Vec<String>,
 }
 
-/// Why nothing was taken over.
+/// Why nothing was applied.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     #[error(transparent)]
@@ -80,13 +80,13 @@ impl Reloader {
         }))
     }
 
-    /// Reads everything again, and logs what came of it. Blocks on file I/O.
+    /// Reads everything again, and logs the result. Blocks on file I/O.
     ///
     /// # Errors
-    /// The configuration has problems; what was in effect stays so.
+    /// The configuration has problems; nothing changes.
     pub fn reload(&self) -> Result<ReloadReport, ReloadError> {
         self.reload_credentials(true);
-        let reloaded = self.take_over();
+        let reloaded = self.apply_changes();
         match &reloaded {
             Ok(report) => report.log(),
             Err(error) => tracing::error!(%error, "the configuration was not reloaded; the daemon \
@@ -103,13 +103,13 @@ impl Reloader {
         }
     }
 
-    fn take_over(&self) -> Result<ReloadReport, ReloadError> {
+    fn apply_changes(&self) -> Result<ReloadReport, ReloadError> {
         let mut in_effect = self.0.in_effect.lock();
         let mut draft = in_effect.again_in(&Environment::of_process());
         check_bases(&mut draft, &cloud_variables(), &self.0.adjustable.runtime);
         let now = draft.finish()?;
         let changes = Changes::between(&in_effect, &now);
-        let after = changes.taken_over(&in_effect, &now);
+        let after = changes.with_live_changes(&in_effect, &now);
         self.0.adjustable.apply(&after, &changes)?;
         *in_effect = after;
         Ok(ReloadReport {
@@ -120,7 +120,7 @@ impl Reloader {
 }
 
 impl Adjustable {
-    /// Applies all that can change; what may fail comes first.
+    /// Applies all that can change; fallible changes first.
     fn apply(&self, after: &Loaded, changes: &Changes) -> Result<(), ReloadError> {
         let config = &after.config;
         if !changes.credentials.is_empty() {
@@ -166,12 +166,12 @@ impl ReloadReport {
         }
         if !live.is_empty() {
             let applied = listed(live);
-            tracing::info!(%applied, "configuration reloaded: settings were taken over");
+            tracing::info!(%applied, "configuration reloaded: changes were applied");
         }
         if !restart.is_empty() {
             let edited = listed(restart);
-            tracing::warn!(%edited, "settings were edited that a running daemon does not take \
-                over: restart the daemon to apply them");
+            tracing::warn!(%edited, "settings were edited that a running daemon cannot \
+                change: restart the daemon to apply them");
         }
     }
 }

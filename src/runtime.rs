@@ -81,7 +81,7 @@ impl Random {
         }
     }
 
-    /// 32 bytes that nobody can guess; reproducible only with a seed.
+    /// 32 unpredictable bytes; reproducible only with a seed.
     ///
     /// # Panics
     /// If the operating system has no randomness.
@@ -108,7 +108,8 @@ impl Random {
     }
 }
 
-/// Starts tasks in place of tokio: a simulation uses one to suspend or kill a daemon at any await.
+/// Starts tasks instead of tokio: the simulation uses this to suspend or kill a daemon at any
+/// await.
 pub trait Spawner: std::fmt::Debug + Send + Sync {
     fn spawn(&self, work: BoxFuture<'static, ()>);
 }

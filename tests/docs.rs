@@ -333,6 +333,48 @@ fn every_promise_has_tests_and_every_test_named_exists() {
     assert!(named >= 80, "{named} tests are named");
 }
 
+/// The rows of the table that `tests/stores` writes: the store, then its cells.
+fn tried(page: &str) -> Vec<Vec<&str>> {
+    let begin = "<!-- written by `cargo test --test stores";
+    let written = page.split_once(begin).map_or("", |(_, rest)| rest);
+    let (written, _) = written.split_once("<!-- end").unwrap_or((written, ""));
+    let rows = written.lines().filter(|line| line.starts_with("| "));
+    rows.skip(1)
+        .map(|row| row.trim_matches('|').split(" | ").map(str::trim).collect())
+        .collect()
+}
+
+/// A cell is claimed only where a run of that check wrote it down.
+#[test]
+fn the_table_of_stores_shows_what_was_recorded_and_nothing_else() {
+    let (page, recorded) = (read("docs/stores.md"), read("docs/stores.tsv"));
+    let (page, recorded) = (page.unwrap(), recorded.unwrap());
+    let entries: Vec<Vec<&str>> = recorded
+        .lines()
+        .skip(1)
+        .map(|line| line.split('\t').collect())
+        .collect();
+    let (mut shown, rows) = (0, tried(&page));
+    assert!(!rows.is_empty(), "docs/stores.md has no table");
+    for row in &rows {
+        let of_store = |entry: &&Vec<&str>| row[0].contains(&format!(": {} ", entry[0]));
+        let of_store: Vec<_> = entries.iter().filter(of_store).collect();
+        for entry in &of_store {
+            assert!(row[0].contains(entry[2]), "{row:?} lacks {entry:?}");
+        }
+        for cell in row[1..].iter().filter(|cell| **cell != "not tried") {
+            let is_shown = |e: &&&Vec<&str>| format!("{}, {}", e[4], e[3]) == *cell;
+            assert!(
+                of_store.iter().any(|entry| is_shown(&entry)),
+                "docs/stores.tsv has no {cell:?} of {}",
+                row[0]
+            );
+            shown += 1;
+        }
+    }
+    assert_eq!(shown, entries.len(), "cells shown, and entries recorded");
+}
+
 #[test]
 fn the_rules_see_what_they_should_see() {
     let text =

@@ -1,9 +1,9 @@
 //! The authorization layer, before every route.
 //!
 //! Does: compare the credentials of a request with the permission of its route, refuse browsers
-//! where no token is configured, log refusals, and take a slot for the connection of an authorized
-//! request. Does not: hold tokens or certificates (`http::credentials` does). Invariant: until a
-//! request is authorized, only its method, route and headers are inspected.
+//! where no token is configured, log refusals, and acquire a slot for the connection of an
+//! authorized request. Does not: hold tokens or certificates (`http::credentials` does). Invariant:
+//! until a request is authorized, only its method, route and headers are inspected.
 
 mod browsers;
 pub mod caller;
@@ -35,7 +35,7 @@ pub struct AccessState {
     credentials: Credentials,
     refusals: Arc<RefusalLog>,
     clock: Clock,
-    /// Whether only probes and metrics are for everybody while there is no token.
+    /// Whether clients may use only probes and metrics while no token is configured.
     shows_little_without_token: bool,
 }
 
@@ -111,19 +111,19 @@ pub async fn require_access(
         }
     }
     if let Some(client) = client.filter(|_| needs_slot)
-        && let Err(error) = client.take_slot().await
+        && let Err(error) = client.acquire_slot().await
     {
         return Problem::new(ProblemType::Overloaded, error.to_string()).into_response();
     }
     next.run(request).await
 }
 
-/// The answer to a refused request. A browser is told to ask for the token.
+/// The response to a refused request. The challenge makes a browser ask its user for the token.
 fn refuse(problem: Problem, request: &Request, credentials: &Credentials) -> Response {
     let lacks_token =
         problem.problem_type() == ProblemType::Unauthorized && credentials.tokens().is_some();
     let mut response = problem.into_response();
-    if lacks_token && presented::is_person(request.method(), request.headers()) {
+    if lacks_token && presented::is_browser(request.method(), request.headers()) {
         let challenges = response.headers_mut();
         challenges.append(WWW_AUTHENTICATE, presented::PASSWORD_CHALLENGE);
     }

@@ -20,30 +20,32 @@ pub(super) const DESCRIPTOR: HeaderName = HeaderName::from_static("stopover-exch
 const EXCHANGES: &str = "/v1/exchanges/";
 
 /// Wraps all routes.
-pub(super) async fn learn(
+pub(super) async fn record_descriptor(
     State(state): State<SharedState>,
     request: Request,
     next: Next,
 ) -> Response {
-    match learn_from(&state, request.uri().path(), request.headers()).await {
+    match record_from_headers(&state, request.uri().path(), request.headers()).await {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     }
 }
 
-async fn learn_from(state: &SharedState, path: &str, headers: &HeaderMap) -> Result<(), Problem> {
-    let mut values = headers.get_all(DESCRIPTOR).iter();
-    let (Some(value), Some(rest)) = (values.next(), path.strip_prefix(EXCHANGES)) else {
+async fn record_from_headers(
+    state: &SharedState,
+    path: &str,
+    headers: &HeaderMap,
+) -> Result<(), Problem> {
+    let (Some(value), Some(rest)) = (headers.get(DESCRIPTOR), path.strip_prefix(EXCHANGES)) else {
         return Ok(());
     };
-    if values.next().is_some() {
-        return Err(Problem::invalid(
-            "Stopover-Exchange is given more than once",
-        ));
-    }
     let not_text = |_| Problem::invalid("Stopover-Exchange is not text");
     let text = value.to_str().map_err(not_text)?;
     let name = rest.split('/').next().unwrap_or_default();
     let exchange: ExchangeId = name.parse()?;
-    Ok(state.parts.exchanges.learn(&exchange, text).await?)
+    Ok(state
+        .parts
+        .exchanges
+        .accept_descriptor(&exchange, text)
+        .await?)
 }

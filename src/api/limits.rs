@@ -1,6 +1,6 @@
 //! Limits on request bodies.
 //!
-//! Does: give the settings to the extractors. Does not: enforce them.
+//! Does: pass the settings to the extractors. Does not: enforce them.
 
 use std::time::Duration;
 

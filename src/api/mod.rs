@@ -2,8 +2,8 @@
 //!
 //! Does: turn requests into calls of the modules below, and their results into responses. Does not:
 //! hold state of exchanges; HTTP types do not leave `api` and `http`. Invariant: a handler may be
-//! dropped at any await, because its client has disconnected. Whatever changes state happens
-//! between two awaits, or continues in a task of its own.
+//! dropped at any await, because its client has disconnected. So every state change happens between
+//! two awaits, or continues in a background task.
 
 pub mod authorization;
 mod descriptor;
@@ -96,7 +96,7 @@ pub fn admin_router(state: SharedState, credentials: &Credentials) -> Router {
     layered(routes, state, access)
 }
 
-/// Takes the samples of the plots on the page, until it is dropped.
+/// Records the samples for the plots of the dashboard, until it is dropped.
 pub async fn sample_history(state: SharedState) {
     dashboard::sample(state).await;
 }
@@ -115,7 +115,7 @@ fn layered(routes: Router<SharedState>, state: SharedState, access: AccessState)
         .method_not_allowed_fallback(fallback::method_not_allowed)
         .layer(middleware::from_fn_with_state(
             state.clone(),
-            descriptor::learn,
+            descriptor::record_descriptor,
         ))
         .layer(middleware::from_fn_with_state(
             startup,

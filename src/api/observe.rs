@@ -34,6 +34,8 @@ use crate::telemetry::logs::panic_message;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+/// How the names of Stopover's own headers begin; each has one value.
+const OWN_PREFIX: &str = "stopover-";
 const MAX_REQUEST_ID: usize = 128;
 /// How long the body of a refused HTTP/2 request is read.
 const LINGER: Duration = Duration::from_secs(2);
@@ -108,8 +110,9 @@ async fn respond(request: Request, next: Next) -> Response {
     }
 }
 
-/// Refuses what concerns every route: a target that is too long, and any number of Host headers but
-/// one (RFC 9112, section 3.2): of two, a proxy may have checked the other one.
+/// Refuses what concerns every route: a target that is too long, any number of Host headers but one
+/// (RFC 9112, section 3.2), and a header of Stopover's own that is given more than once: of two, a
+/// proxy may have checked the other one.
 fn check_head(request: &Request) -> Result<(), Problem> {
     let target = request.uri().path_and_query();
     if target.is_some_and(|target| target.as_str().len() > MAX_URI) {
@@ -119,14 +122,22 @@ fn check_head(request: &Request) -> Result<(), Problem> {
     if request.headers().get_all(HOST).iter().nth(1).is_some() {
         return Err(Problem::invalid("Host is given more than once"));
     }
+    for name in request.headers().keys() {
+        if name.as_str().starts_with(OWN_PREFIX)
+            && request.headers().get_all(name).iter().nth(1).is_some()
+        {
+            let detail = format!("the header {name} is given more than once");
+            return Err(Problem::invalid(detail));
+        }
+    }
     if request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST) {
         return Err(Problem::invalid("a request in HTTP/1.1 needs a Host"));
     }
     Ok(())
 }
 
-/// Clients learn how long they may reuse an idle connection, which is shorter than the server keeps
-/// it open, so that their pools do not return a connection that is about to be closed.
+/// The header that limits how long clients may reuse an idle connection. It is shorter than the
+/// server's own timeout, so that client pools do not reuse a connection that is about to be closed.
 fn keep_alive(limits: &LimitsConfig) -> HeaderValue {
     let timeout = limits.header_timeout * 4 / 5;
     let text = format!("timeout={}", timeout.as_secs().max(1));

@@ -1,7 +1,7 @@
 //! The API's description, OpenAPI 3.1, generated from the routes.
 //!
-//! Does: define what the document says besides the routes, and serve it. Invariant: the document
-//! equals the golden file `tests/golden/openapi.json`.
+//! Does: define the parts of the document other than the routes, and serve it. Invariant: the
+//! document equals the golden file `tests/golden/openapi.json`.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Every error that a client can see, as RFC 9457 problem+json.
+//! Every error that a client can receive, as RFC 9457 problem+json.
 //!
 //! Does: define the problem types, and map the errors of each module to them. Does not: decide what
 //! failed. Invariant: [`ProblemType`] equals the table in `docs/protocol.md` (a test reads the
@@ -26,7 +26,7 @@ const MAX_DETAIL: usize = 1024;
 
 macro_rules! problem_types {
     ($($name:ident = $slug:literal, $status:literal, $remedy:ident, $title:literal;)*) => {
-        /// What distinguishes problems; `docs/protocol.md` says when each one occurs.
+        /// The type of a problem; `docs/protocol.md` describes when each one occurs.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[allow(missing_docs)]
         pub enum ProblemType { $($name),* }
@@ -141,7 +141,7 @@ pub struct Problem {
     problem_type: ProblemType,
     detail: String,
     expected: Option<u64>,
-    /// For the log only; `None` if `detail` says everything.
+    /// For the log only; `None` if `detail` is complete.
     cause: Option<String>,
 }
 
@@ -161,7 +161,7 @@ impl Problem {
         Self::new(ProblemType::InvalidRequest, detail)
     }
 
-    /// A bug. The client does not see the cause.
+    /// A bug. The cause is not sent to the client.
     pub fn internal(cause: impl Into<String>) -> Self {
         Self {
             cause: Some(cause.into()),
@@ -177,7 +177,7 @@ impl Problem {
         self.problem_type
     }
 
-    /// What the log says about it.
+    /// The text for the log.
     pub fn cause(&self) -> &str {
         self.cause.as_deref().unwrap_or(&self.detail)
     }

@@ -1,8 +1,8 @@
-//! Versions: what this daemon speaks, and the headers by which both sides say so.
+//! Protocol versions: those that this daemon speaks, and the headers that carry them.
 //!
 //! Does: refuse requests of a protocol that this daemon does not speak; name its run and protocol
-//! in every response. Does not: know the routes. Invariant: a client that names no protocol, such
-//! as curl, is served.
+//! in every response. Does not: know the routes. Invariant: a client that sends no protocol
+//! version, such as curl, is served.
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -17,7 +17,7 @@ pub(super) const NEWEST_PROTOCOL: u32 = 1;
 /// The oldest protocol that this daemon speaks.
 pub(super) const OLDEST_PROTOCOL: u32 = 1;
 
-/// Answered whatever the client speaks, so that it can find out what this daemon speaks.
+/// Answered regardless of the client's protocol, so that a client can query the daemon's versions.
 pub(super) const DESCRIPTION: &str = "/v1/daemon";
 
 const PROTOCOL: HeaderName = HeaderName::from_static("stopover-protocol");

@@ -90,6 +90,8 @@ pub struct Slots {
     pub reads: FairSemaphore,
     /// One for each page request.
     pub writes: FairSemaphore,
+    /// For lists of exchanges, which take memory for each exchange that there is.
+    pub lists: FairSemaphore,
 }
 
 impl Slots {
@@ -100,6 +102,7 @@ impl Slots {
             reads: FairSemaphore::new(reads, query.max_concurrent_reads),
             // Their sum is bounded by the number of connections.
             writes: FairSemaphore::new(FairSemaphore::UNBOUNDED, query.max_concurrent_writes),
+            lists: FairSemaphore::new(1, None),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The body of a streamed response that holds memory.
 //!
-//! Does: carry what a read holds (its permit, the memory of its handle), end the stream after a
-//! late failure, and release the memory if the client reads nothing for the stall timeout of
-//! [`StallPolicy`]. Does not: read. Invariant: what the read and its stream hold lives exactly as
-//! long as the stream can still produce bytes.
+//! Does: own what a read holds (its permit, the memory of its handle), end the stream after a late
+//! failure, and release the memory if the client reads nothing for the stall timeout of
+//! [`StallPolicy`]. Does not: read. Invariant: what the read and its stream hold is released as
+//! soon as the stream can produce no more bytes.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ pub(super) struct StreamBody {
 }
 
 impl StreamBody {
-    /// A body with the bytes of `stream`: `length` bytes, if it is known. `held` is dropped after
+    /// A body with the bytes of `stream`: `length` bytes, if that is known. `held` is dropped after
     /// the stream.
     pub(super) fn new(
         stream: ByteStream,

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 
 use super::hot::HotSegments;
 use super::lru::Lru;
+use crate::human::count;
 use crate::id::{BaseName, ExchangeId, SegmentAddress, SegmentId};
 use crate::memory::{MemoryPool, Reservation, ReservedBytes};
 use crate::segment::error::FormatError;
@@ -26,8 +27,8 @@ use crate::telemetry::metrics::Metrics;
 /// bytes a block.
 const FIRST_TAIL: u64 = 128 << 10;
 /// Memory that is reserved for a footer before it is requested, as a multiple of its encoded
-/// length: for its bytes and what is decoded from them. Commit records take most, five times their
-/// length.
+/// length: for its bytes and what is decoded from them. Commit records need the most, five times
+/// their length.
 const EXPANSION: u64 = 4;
 /// Memory that a footer needs besides its content: its reservation, and its entries in the cache
 /// and in the lists of a plan.
@@ -41,7 +42,10 @@ pub enum FooterError {
         segment: SegmentAddress,
         source: FormatError,
     },
-    #[error("{segment}: its footer has {length} bytes; limits.max_footer_size is {limit}")]
+    #[error(
+        "{segment}: its footer has {}; limits.max_footer_size is {limit}",
+        count(*length, "byte")
+    )]
     TooLarge {
         segment: SegmentAddress,
         length: u64,

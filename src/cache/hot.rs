@@ -52,9 +52,9 @@ impl HotSegment {
         }
     }
 
-    /// Moves the reservations to another pool. Returns the bytes that the former pool got back, or
-    /// `None` if the other is full; those that have moved by then stay there until the segment is
-    /// dropped.
+    /// Moves the reservations to another pool. Returns the bytes released in the former pool, or
+    /// `None` if the other is full; reservations that have moved by then stay there until the
+    /// segment is dropped.
     fn transfer_to(&self, pool: &MemoryPool) -> Option<u64> {
         let moved = self.reservations.iter().map(|r| r.transfer_to(pool));
         moved.sum()
@@ -170,7 +170,8 @@ impl HotSegments {
     }
 
     /// A segment of this exchange, if it is still in memory. The exchange is compared, since a
-    /// forged handle, or an object copied to another place, can name a segment of another one.
+    /// forged handle, or an object copied under another key, can name a segment of another
+    /// exchange.
     pub fn get(&self, exchange: &ExchangeId, id: SegmentId) -> Option<Arc<HotSegment>> {
         let written = self.segments.written.lock().peek(&id).cloned();
         let found = written.or_else(|| {
@@ -295,8 +296,8 @@ mod tests {
 
     #[test]
     fn a_segment_is_served_to_its_own_exchange_only() {
-        // Story: a handle with a right checksum named a segment of another exchange. Nothing failed
-        // when the comparison was left out, and such a handle read another query's pages.
+        // Story: a handle with a valid checksum named a segment of another exchange. Without this
+        // comparison no check failed, and such a handle read another query's pages.
         let daemon = Daemon::new(100, 100);
         daemon.insert("q", 1, 40);
         assert!(daemon.hot.get(&exchange("q"), id(1)).is_some());

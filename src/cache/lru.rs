@@ -177,4 +177,19 @@ mod tests {
         lru.grow(&0, 5);
         assert_eq!(lru.evict(None), Some((0, "fetching", 5)));
     }
+
+    #[test]
+    fn a_pool_that_lacks_memory_evicts_from_a_registered_map() {
+        let pool = MemoryPool::new("test", 10);
+        let lru = Lru::registered(&pool);
+        let exchange: ExchangeId = "a".parse().unwrap();
+        let held = pool.try_reserve("a", 10).unwrap();
+        lru.lock().insert(1, exchange.clone(), held, 10, 1);
+        assert_eq!(lru.reclaim(Some("b")), None, "nothing is of this query");
+        assert!(pool.try_reserve("b", 4).is_some());
+        assert_eq!(lru.lock().bytes(), 0);
+        let held = pool.try_reserve("a", 7).unwrap();
+        lru.lock().insert(2, exchange, held, 7, 2);
+        assert_eq!((lru.reclaim(None), pool.used()), (Some(7), 0));
+    }
 }

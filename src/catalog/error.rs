@@ -1,6 +1,7 @@
 //! Why the catalog cannot answer.
 
 use crate::cache::footers::FooterError;
+use crate::human::count;
 use crate::id::{ExchangeId, SegmentAddress, SegmentId, TaskAttempt};
 use crate::storage::{StorageError, StoreErrorKind};
 
@@ -15,7 +16,10 @@ pub enum CatalogError {
     /// A read that names no attempts would be empty.
     #[error("no attempt of exchange {exchange} that this read selects is committed")]
     NothingCommitted { exchange: ExchangeId },
-    #[error("{found} tasks of exchange {exchange} have a committed attempt, and tasks={expected}")]
+    #[error(
+        "exchange {exchange} has {} with a committed attempt, and tasks={expected}",
+        count(*found, "task")
+    )]
     TaskCount {
         exchange: ExchangeId,
         expected: usize,
@@ -31,9 +35,9 @@ pub enum CatalogError {
         limit: usize,
     },
     #[error(
-        "the segments of exchange {exchange} have indexes of at least {needed} bytes, but one \
-         query may hold {limit} bytes of read memory: raise memory.budget or \
-         query.max_read_memory"
+        "the segments of exchange {exchange} have indexes of at least {}, but one query may hold \
+         {limit} bytes of read memory: raise memory.budget or query.max_read_memory",
+        count(*needed, "byte")
     )]
     PlanTooLarge {
         exchange: ExchangeId,
@@ -46,8 +50,9 @@ pub enum CatalogError {
     Footer(FooterError),
     /// The blocks of an attempt are not those that its commit record counts.
     #[error(
-        "{segment}: the commit record of {attempt} counts {} pages and {} bytes, but its blocks \
-         hold {} pages and {} bytes", recorded.0, recorded.1, found.0, found.1
+        "{segment}: the commit record of {attempt} counts {} and {}, but its blocks hold {} and {}",
+        count(recorded.0, "page"), count(recorded.1, "byte"),
+        count(found.0, "page"), count(found.1, "byte")
     )]
     CountMismatch {
         /// The segment that holds the commit record.

@@ -1,9 +1,9 @@
 //! Plans from footers that this daemon has in memory.
 //!
-//! Does: tell which chosen attempts these footers answer for, and plan those. Does not: request
-//! anything from a base directory, or wait for memory. Invariant: an attempt is answered for only
-//! if its commit record is stored, with every segment that it names; so one whose PUT failed or is
-//! in doubt is unknown.
+//! Does: determine which chosen attempts these footers cover, and plan those. Does not: request
+//! anything from a base directory, or wait for memory. Invariant: an attempt is planned only if its
+//! commit record is stored, with every segment that it names; so an attempt whose PUT failed or is
+//! ambiguous is unknown.
 
 use super::error::CatalogError;
 use super::load::LoadedFooters;
@@ -15,11 +15,11 @@ use crate::segment::footer::Footer;
 
 /// The part of a plan that a daemon could make from memory.
 pub struct MemoryPlan<H> {
-    /// The chosen attempts that it does not know; nothing follows from that.
+    /// The chosen attempts that are not in memory; they may be committed or not.
     pub unknown: Vec<TaskAttempt>,
     /// As from [`Catalog::plan_handles`], for the other attempts.
     pub handles: H,
-    /// For the memory of both; `None` if nothing is known.
+    /// The reservation for both; `None` if no attempt is in memory.
     pub memory: Option<Reservation>,
 }
 
@@ -30,8 +30,9 @@ impl Catalog {
         self.footers.remember(address, footer);
     }
 
-    /// Plans those of the chosen attempts that this daemon, `own`, committed and still knows, at
-    /// once. Of an ordered exchange, whose partitions have one handle each, it plans all or none.
+    /// Plans those of the chosen attempts that this daemon, `own`, committed and still has in
+    /// memory, without waiting. Of an ordered exchange, whose partitions have one handle each, it
+    /// plans all or none.
     ///
     /// # Errors
     /// A task was chosen twice, or the segments do not hold what their commit records count.
@@ -70,8 +71,8 @@ impl Catalog {
         })
     }
 
-    /// The plan of all chosen attempts, if they are known from memory. What is wrong with them is
-    /// found, and reported, by a plan that reads the base directories.
+    /// The plan of all chosen attempts, if all are in memory. Errors are left to the plan that
+    /// reads the base directories, which detects and reports them.
     pub(super) async fn plan_known(
         &self,
         exchange: &ExchangeId,
@@ -86,6 +87,12 @@ impl Catalog {
         }
         let plan = plan::plan(exchange, segments, &attempts, target_size).ok()?;
         Some((plan, memory))
+    }
+
+    /// Whether all these attempts are known from memory.
+    pub(super) async fn knows(&self, exchange: &ExchangeId, attempts: &[TaskAttempt]) -> bool {
+        let known = self.known_segments(exchange, |_| true).await;
+        known.is_some_and(|known| plan::split_known(&known.segments, attempts).1.is_empty())
     }
 
     /// The segments in memory that are wanted; `None` if memory for planning is short.

@@ -60,7 +60,7 @@ pub enum HandleError {
     UnknownVersion { version: u8 },
     #[error(transparent)]
     Seal(#[from] SealError),
-    /// The seal is right, but the content is not.
+    /// The seal is valid, but the content is not.
     #[error("malformed: {0}")]
     Malformed(#[from] DecodeError),
 }
@@ -245,22 +245,11 @@ fn decode_range(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::identity::Identity;
+    use crate::storage::seals::testing::{identity, seals};
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use proptest::prelude::*;
     use std::sync::Arc;
-
-    fn identity(id: u64, name: &str) -> (BaseName, Option<Arc<Identity>>) {
-        let name: BaseName = name.parse().unwrap();
-        let secret = [id.to_le_bytes()[0]; 32];
-        let identity = Identity::new(BaseId(id), name.clone(), secret);
-        (name, Some(Arc::new(identity)))
-    }
-
-    fn seals() -> Seals {
-        Seals::new(vec![identity(1, "a"), identity(2, "b")])
-    }
 
     fn some_handle(ranges: u64) -> Handle {
         let range = |n: u64| HandleRange {
@@ -290,7 +279,7 @@ mod tests {
         sealed_text(body, &[1; 32])
     }
 
-    /// The fields of a handle behind the version, the key and base directory `a`.
+    /// The fields of a handle after the version, the key and base directory `a`.
     fn with_fields(fields: &[u8]) -> Result<Handle, HandleError> {
         let mut body = vec![VERSION, 1, 1];
         body.extend_from_slice(&1_u64.to_le_bytes());
@@ -351,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handle_sealed_by_nobody_of_the_fleet_is_refused() {
+    fn a_handle_that_no_daemon_of_the_fleet_sealed_is_refused() {
         let text = some_handle(3).seal(&seals()).unwrap();
         let sealed = SealedText::decode(&text).unwrap();
         let forged = sealed_text(sealed.body(), &[9; 32]);
@@ -400,8 +389,8 @@ mod tests {
         assert_eq!(Handle::open(&after, &new).unwrap(), handle);
     }
 
-    /// Story: a handle of 78 bytes with one range of 2^48-1 bytes, never planned by anybody, made
-    /// the daemon plan gigabytes of fetches. It is refused even with the right seal.
+    /// Story: a forged handle of 78 bytes with one range of 2^48-1 bytes made the daemon plan
+    /// gigabytes of fetches. It is refused even with a valid seal.
     #[test]
     fn a_range_larger_than_a_segment_and_sizes_that_contradict_each_other_are_refused() {
         let range = |length: u64, pages: u64, bytes: u64| {

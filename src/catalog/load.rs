@@ -4,10 +4,10 @@
 //! is loaded is reserved until it is dropped, and loads do not wait for each other's memory.
 //!
 //! A plan needs all footers of its exchange at once. If two loads held footers and waited for more
-//! memory, they could wait for each other for ever. So a load first takes what is free, after the
-//! caches were evicted. If that is not enough, it drops all it has and loads once more, waiting for
-//! memory as it goes, which one load does at a time. What it waits for is held by reads, which wait
-//! for nothing while they hold memory, and by plans that are being sent.
+//! memory, they could wait for each other for ever. So a load first uses what is free after the
+//! caches were evicted. If that is not enough, it drops all that it holds and loads again, this
+//! time waiting for memory; only one load does so at a time. The memory that it waits for is held
+//! by reads, which do not wait for memory while they hold any, and by plans that are being sent.
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
@@ -69,7 +69,7 @@ impl From<FooterError> for LoadError {
 }
 
 impl FooterLoader {
-    /// A loader whose footers hold memory of `pool`.
+    /// A loader whose footers hold reservations of `pool`.
     pub(super) fn new(footers: FooterCache, pool: MemoryPool) -> Self {
         Self {
             footers,
@@ -97,7 +97,7 @@ impl FooterLoader {
         match self.start(exchange, true).run(listed).await {
             Ok(loaded) => Ok(loaded),
             Err(LoadError::Failed(error)) => Err(error),
-            Err(LoadError::NoRoom) => unreachable!("a load that waits finds room or fails"),
+            Err(LoadError::NoRoom) => unreachable!("a load that waits for memory gets it or fails"),
         }
     }
 

@@ -11,13 +11,13 @@ use super::error::CatalogError;
 use super::handle::{Handle, HandleError, SealError, Seals};
 use super::load::{FooterLoader, LoadedFooters};
 use super::plan::{self, KnownSegment};
-use super::prefetch::Prefetch;
+use super::prefetch_schedule::PrefetchSchedule;
 use crate::cache::footers::FooterCache;
 use crate::cache::hot::HotSegments;
-use crate::id::{ExchangeId, SegmentAddress, SegmentId, TaskAttempt};
+use crate::id::{DaemonId, ExchangeId, SegmentAddress, SegmentId, TaskAttempt};
 use crate::memory::{MemoryPool, Reservation};
 use crate::segment::footer::Totals;
-use crate::storage::{ListedSegment, PartialList, Storage, StorageError};
+use crate::storage::{ListedSegment, PAGE, PartialList, Storage};
 use crate::telemetry::metrics::Metrics;
 
 /// An encoded source handle and what it covers.
@@ -76,39 +76,6 @@ pub struct ExchangeSummary {
     pub segments: Vec<SegmentSummary>,
 }
 
-/// Whom a plan asks for segments.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Scope {
-    /// The working members of the exchange's set: what names its attempts is complete if they are
-    /// all found, whatever else there is.
-    Set,
-    /// All base directories.
-    Anywhere,
-}
-
-/// What was planned from the segments that some base directories list.
-struct Planned<T> {
-    result: Result<(T, Reservation), CatalogError>,
-    /// Why a base directory did not answer, rather one of the set.
-    failure: Option<StorageError>,
-    /// Whether all base directories that may hold segments have answered.
-    complete: bool,
-}
-
-impl<T> Planned<T> {
-    fn is_err_and(&self, is: impl FnOnce(&CatalogError) -> bool) -> bool {
-        self.result.as_ref().is_err_and(is)
-    }
-
-    /// What is missing while a base directory does not answer is the failure of that.
-    fn into_result(self) -> Result<(T, Reservation), CatalogError> {
-        match (self.result, self.failure) {
-            (Err(error), Some(failure)) if error.is_missing() => Err(failure.into()),
-            (result, _) => result,
-        }
-    }
-}
-
 /// Narrows the read of a partition.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Selection {
@@ -142,7 +109,7 @@ pub struct Catalog {
     pub(super) storage: Storage,
     pub(super) footers: FooterCache,
     pub(super) loader: FooterLoader,
-    pub(super) prefetch: Prefetch,
+    pub(super) prefetches: PrefetchSchedule,
     hot: HotSegments,
     metrics: Arc<Metrics>,
 }
@@ -164,7 +131,7 @@ impl Catalog {
         Self {
             storage,
             loader: FooterLoader::new(footers.clone(), pool),
-            prefetch: Prefetch::default(),
+            prefetches: PrefetchSchedule::default(),
             footers,
             hot,
             metrics,
@@ -207,7 +174,7 @@ impl Catalog {
     /// Removes the cached footers and hot segments of a closed exchange.
     pub fn forget(&self, exchange: &ExchangeId) {
         self.hot.forget(exchange);
-        self.prefetch.forget(exchange);
+        self.prefetches.forget(exchange);
         self.footers.forget(exchange);
     }
 
@@ -243,7 +210,7 @@ impl Catalog {
             .collect();
         let segments = listed.segments.into_iter();
         let segments = segments.map(|listed| SegmentSummary {
-            // All that were listed are known, or this would have failed.
+            // Every listed segment has a loaded footer here: otherwise an error was returned above.
             sealed_millis: sealed.get(&listed.address.segment).copied().unwrap_or(0),
             address: listed.address,
             size: listed.size,
@@ -290,8 +257,8 @@ impl Catalog {
     /// Plans the source handles for the chosen attempts, by partition; an ordered exchange gets one
     /// handle a partition. `target_size` is in page bytes. Each handle is made when it is requested
     /// from the iterator, which holds the exchange's footers. The reservation is for its other
-    /// memory, and is dropped after it. If all chosen attempts are known from memory, no base
-    /// directory is asked.
+    /// memory, and is dropped after it. If all chosen attempts are in memory, there is no request
+    /// to a base directory.
     ///
     /// # Errors
     /// As [`Catalog::find_commit`], or if the chosen attempts cannot be planned ([`plan::plan`]).
@@ -308,11 +275,41 @@ impl Catalog {
         ),
         CatalogError,
     > {
+        self.plan_rest(exchange, ordered, chosen, target_size, &BTreeSet::new())
+            .await
+    }
+
+    /// As [`Catalog::plan_handles`], after the daemons with the runs `asked` have planned what they
+    /// have in memory: the footers of what they wrote are read only if an attempt is not found
+    /// without them.
+    ///
+    /// # Errors
+    /// As [`Catalog::plan_handles`].
+    pub async fn plan_rest(
+        &self,
+        exchange: &ExchangeId,
+        ordered: bool,
+        chosen: &[TaskAttempt],
+        target_size: u64,
+        asked: &BTreeSet<DaemonId>,
+    ) -> Result<
+        (
+            impl Iterator<Item = PlannedHandle> + Send + use<>,
+            Reservation,
+        ),
+        CatalogError,
+    > {
         let target = (!ordered).then_some(target_size);
         let plan = |known| plan::plan(exchange, known, chosen, target);
-        let (plan, memory) = match self.plan_known(exchange, chosen, target).await {
+        let mut known = self.plan_known(exchange, chosen, target).await;
+        if known.is_none() && self.footers.ids(exchange).len() >= PAGE {
+            // What this finds wrong is found, and reported, by the plan that lists all.
+            let _ = self.fetch_new(exchange, asked).await;
+            known = self.plan_known(exchange, chosen, target).await;
+        }
+        let (plan, memory) = match known {
             Some(planned) => planned,
-            None => self.planned(exchange, plan).await?,
+            None => self.planned(exchange, asked, plan).await?,
         };
         self.footers.end_round(exchange);
         Ok((self.sealed(plan), memory))
@@ -329,12 +326,12 @@ impl Catalog {
 
     /// One handle for a partition: the newest committed attempt of each selected task.
     ///
-    /// The caller names no attempts, so what is missing could go unnoticed. Therefore it is an
+    /// The caller names no attempts, so missing data could remain undetected. Therefore it is an
     /// error if a segment that was listed or that this daemon has in memory has vanished, if there
-    /// is no such attempt at all, or if there are not as many as the caller says.
+    /// is no such attempt at all, or if their number is not the one that the caller expects.
     ///
     /// # Errors
-    /// As [`Catalog::plan_handles`], and those.
+    /// As [`Catalog::plan_handles`], and the errors described above.
     pub async fn partition_handle(
         &self,
         exchange: &ExchangeId,
@@ -380,54 +377,11 @@ impl Catalog {
         }
     }
 
-    /// Plans named attempts from what the set lists, and if one is missing there, from what all
-    /// base directories list; once more if a segment is missing. Base directories are not listed at
-    /// the same instant: the list of one may have a commit record, while the earlier list of
-    /// another lacks a segment that was stored just before it.
-    async fn planned<T>(
-        &self,
-        exchange: &ExchangeId,
-        plan: impl Fn(Vec<KnownSegment>) -> Result<T, CatalogError>,
-    ) -> Result<(T, Reservation), CatalogError> {
-        let planned = async {
-            let mut found = self.plan_in(Scope::Set, exchange, &plan).await?;
-            if found.is_err_and(CatalogError::is_missing)
-                && (!found.complete || self.storage.has_others(exchange))
-            {
-                found = self.plan_in(Scope::Anywhere, exchange, &plan).await?;
-            }
-            if found.is_err_and(CatalogError::is_loss) {
-                found = self.plan_in(Scope::Anywhere, exchange, &plan).await?;
-            }
-            found.into_result()
-        };
-        self.checked(planned.await)
-    }
-
-    fn checked<T>(&self, planned: Result<T, CatalogError>) -> Result<T, CatalogError> {
+    pub(super) fn checked<T>(&self, planned: Result<T, CatalogError>) -> Result<T, CatalogError> {
         if planned.as_ref().is_err_and(CatalogError::is_damage) {
             self.metrics.integrity_failures.inc();
         }
         planned
-    }
-
-    async fn plan_in<T>(
-        &self,
-        scope: Scope,
-        exchange: &ExchangeId,
-        plan: impl Fn(Vec<KnownSegment>) -> Result<T, CatalogError>,
-    ) -> Result<Planned<T>, CatalogError> {
-        let listed = match scope {
-            Scope::Set => self.storage.list_segments_in_set(exchange).await,
-            Scope::Anywhere => self.storage.list_segments_anywhere(exchange).await,
-        };
-        let loaded = self.loader.load(exchange, &listed.segments).await?;
-        let LoadedFooters { segments, memory } = loaded;
-        Ok(Planned {
-            result: plan(segments).map(|plan| (plan, memory)),
-            failure: listed.failure,
-            complete: listed.complete,
-        })
     }
 
     /// The segments of an exchange, listed and with their footers.

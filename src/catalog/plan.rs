@@ -24,13 +24,14 @@ const MAX_PARTITION_BLOCKS: usize = 1 << 18;
 pub struct KnownSegment {
     pub address: SegmentAddress,
     pub footer: Arc<Footer>,
-    /// How many plans of the exchange this daemon had made when it first saw the segment.
+    /// How many plans of the exchange this daemon had made when it first read the segment's footer.
     pub round: u32,
 }
 
 /// The commit records of an exchange, by attempt. If an attempt was committed twice (by a client
-/// that wrote it through two daemons), the record in the segment that an earlier plan knew counts,
-/// so that no plan replaces the choice of another; and else that in the segment with the lower id.
+/// that wrote it through two daemons), the record in the segment that an earlier plan used counts,
+/// so that no plan replaces the choice of another; otherwise the one in the segment with the lower
+/// id.
 pub fn committed(segments: &[KnownSegment]) -> BTreeMap<TaskAttempt, (SegmentId, &CommitRecord)> {
     let mut records: BTreeMap<TaskAttempt, (u32, SegmentId, &CommitRecord)> = BTreeMap::new();
     for known in segments {
@@ -94,8 +95,8 @@ type ChosenSinks = Vec<bool>;
 /// Plans the handles for the chosen attempts, by partition.
 ///
 /// # Errors
-/// A chosen attempt that is not committed, a task chosen twice, or segments that do not hold what
-/// the commit records say.
+/// A chosen attempt that is not committed, a task chosen twice, or segments that contradict the
+/// commit records.
 pub fn plan(
     exchange: &ExchangeId,
     segments: Vec<KnownSegment>,

@@ -18,10 +18,11 @@ use super::bench_machine::{self, Machine};
 use super::bench_store::{self, Latency, Measured, Plan, Requests};
 use super::check::missing_folders;
 use super::progress::Progress;
-use super::table::{Table, size};
+use super::table::Table;
 use super::{ConfigArgs, EXIT_USAGE, failure, print};
 use crate::config::units::{parse_duration, parse_size};
 use crate::config::{BaseDirectoryConfig, BaseUri, Config, InvalidValue, Scheme};
+use crate::human::{bytes_per_second, count, size};
 use crate::runtime::Runtime;
 use crate::store::keys;
 use crate::store::metrics::{GET_PRICE, PUT_OR_LIST_PRICE};
@@ -259,16 +260,6 @@ async fn measure(config: &Config, plan: &Plan, mix: Requests) -> Result<Report, 
     }
 }
 
-fn per_second(bytes: f64) -> String {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a rate, rounded for people"
-    )]
-    let whole = bytes.max(0.0) as u64;
-    format!("{}/s", size(whole))
-}
-
 fn as_text(report: &Report, plan: &Plan, mix: Requests) -> String {
     let Machine {
         cores,
@@ -276,10 +267,13 @@ fn as_text(report: &Report, plan: &Plan, mix: Requests) -> String {
         crc32c_bytes_per_second,
     } = report.machine;
     let (copy, crc) = (
-        per_second(copy_bytes_per_second),
-        per_second(crc32c_bytes_per_second),
+        bytes_per_second(copy_bytes_per_second),
+        bytes_per_second(crc32c_bytes_per_second),
     );
-    let mut text = format!("{cores} cores; one copies {copy}, computes CRC-32C of {crc}\n");
+    let mut text = format!(
+        "{}; one copies {copy}, computes CRC-32C of {crc}\n",
+        count(cores, "core")
+    );
     for base in &report.base_directories {
         let measured = &base.measured;
         let _ = writeln!(text, "\n{}", base.uri);
@@ -300,9 +294,9 @@ fn as_text(report: &Report, plan: &Plan, mix: Requests) -> String {
         for of in &measured.throughput {
             table.add([
                 of.parallel.to_string(),
-                per_second(of.put_bytes_per_second),
+                bytes_per_second(of.put_bytes_per_second),
                 format!("{:.1}", of.put_per_second),
-                per_second(of.get_bytes_per_second),
+                bytes_per_second(of.get_bytes_per_second),
                 format!("{:.1}", of.get_per_second),
             ]);
         }

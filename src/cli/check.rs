@@ -13,6 +13,7 @@ use super::progress::Progress;
 use super::{failure, print};
 use crate::app;
 use crate::config::{BaseDirectoryConfig, BaseUri, Loaded, Origin, units};
+use crate::human::count;
 use crate::runtime::Runtime;
 use crate::storage::{BaseStatus, Identification, Storage};
 use crate::telemetry::logs::printable;
@@ -31,7 +32,7 @@ pub(super) fn check(loaded: Loaded) -> Result<ExitCode, ExitCode> {
     let bases = &loaded.config.base_directories;
     let storage = Storage::open_with(bases, Identification::Require, &system).map_err(failure)?;
     let missing = missing_folders(bases);
-    let probing = Progress::spinner(format!("probing {} base directories", bases.len()));
+    let probing = Progress::spinner(format!("probing {}", count(bases.len(), "base directory")));
     let statuses = runtime.block_on(storage.probe());
     drop(probing);
     for folder in missing {

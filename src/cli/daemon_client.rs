@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 
 use super::client_tls::{self, TlsFiles};
 use super::{ConfigArgs, EXIT_USAGE, failure};
-use crate::config::{Secret, ServerConfig};
+use crate::config::{Secret, ServerConfig, read_text_file};
 use crate::http::scopes::Scopes;
 use crate::http::tokens::Tokens;
 use crate::telemetry::logs::printable;
@@ -43,7 +43,7 @@ pub(super) struct AddressArgs {
     config: Option<PathBuf>,
 }
 
-/// Where a daemon is, and how it knows its operator.
+/// The address of a daemon, and the credentials for it.
 #[derive(Args, Default)]
 pub(super) struct DaemonArgs {
     #[command(flatten)]
@@ -132,7 +132,7 @@ impl DaemonArgs {
         let token_file = self.token_file;
         let token_file = token_file.or_else(|| server.and_then(|server| server.token_file));
         if let Some(path) = token_file {
-            let text = std::fs::read_to_string(&path).map_err(|error| {
+            let text = read_text_file(&path).map_err(|error| {
                 eprintln!(
                     "stopover: token file {} cannot be read: {error}",
                     path.display()
@@ -199,7 +199,7 @@ impl DaemonClient {
         stream.flush()?;
         let mut answer = Vec::new();
         let read = stream.take(MAX_RESPONSE_SIZE).read_to_end(&mut answer);
-        // Before the error: who speaks TLS closes the connection after its alert.
+        // Before the error: a TLS server closes the connection after its alert.
         if self.tls.is_none() && is_tls(&answer) {
             let what = "the port speaks TLS: name its certificate with --certificate, or the \
                         daemon's configuration with --config";
@@ -220,7 +220,7 @@ impl DaemonClient {
         Err(failed)
     }
 
-    /// Sends a request, and reads what a successful answer says.
+    /// Sends a request, and decodes the JSON of a successful response.
     ///
     /// # Errors
     /// The exit code; the reason has been printed to stderr.
@@ -241,7 +241,7 @@ impl DaemonClient {
         serde_json::from_str(&answer.body).map_err(failure)
     }
 
-    /// What an error of the connection means for a daemon.
+    /// Explains an error of the connection.
     pub(super) fn explain(&self, error: &io::Error) -> String {
         let seconds = self.timeout.as_secs();
         match error.kind() {
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn status_and_body_of_an_answer_are_told_apart() {
+    fn status_and_body_of_a_response_are_separated() {
         let daemon = one_answer("HTTP/1.0 503 Service Unavailable\r\nA: b\r\n\r\nwhy");
         let answer = daemon.send("GET", "/healthz").unwrap();
         assert_eq!((answer.status, answer.body.as_str()), (503, "why"));

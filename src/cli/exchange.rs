@@ -1,7 +1,7 @@
-//! `stopover exchange`: shows one exchange as a daemon sees it.
+//! `stopover exchange`: shows one exchange, according to a daemon.
 //!
-//! Does: ask the daemon, print the answer. Does not: read base directories (`inspect` does, where
-//! no daemon runs). Invariant: nothing is changed.
+//! Does: query the daemon, print the response. Does not: read base directories (`inspect` does,
+//! without a daemon). Invariant: nothing is changed.
 
 use std::process::ExitCode;
 

@@ -1,14 +1,15 @@
-//! An exchange as a daemon shows it, or as `inspect` finds it in the base directories.
+//! The view of an exchange, from a daemon, or from the base directories by `inspect`.
 //!
-//! Does: hold it, print it as text. Does not: ask anybody. Invariant: the JSON of both is the same,
-//! and its members are those of `GET /v1/exchanges/{exchange}`.
+//! Does: hold it, print it as text. Does not: send requests. Invariant: the JSON of both is the
+//! same, and its members are those of `GET /v1/exchanges/{exchange}`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use super::table::{Table, seconds, size, utc};
+use super::table::{Table, seconds, utc};
+use crate::human::{count, size};
 
 /// What one base directory holds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -86,16 +87,16 @@ impl ExchangeView {
             false => "order not kept",
         });
         let partitions = listed.partitions.zip(order);
-        let partitions = partitions.map_or_else(String::new, |(count, order)| {
-            format!(", {count} partitions, {order}")
+        let partitions = partitions.map_or_else(String::new, |(number, order)| {
+            format!(", {}, {order}", count(number, "partition"))
         });
         let _ = writeln!(out, "state     {}{partitions}", listed.state);
         let _ = writeln!(out, "age       {}", seconds(listed.age_seconds));
         let lease = seconds(listed.lease_seconds);
         let left = seconds(listed.lease_left_seconds);
         let _ = writeln!(out, "lease     {lease}, left at the last sweep: {left}");
-        let (bytes, count) = (size(listed.bytes), self.segments.len());
-        let _ = writeln!(out, "size      {bytes} in {count} segments\n");
+        let segments = count(self.segments.len(), "segment");
+        let _ = writeln!(out, "size      {} in {segments}\n", size(listed.bytes));
         out.push_str(&self.bases().render());
         out.push('\n');
         out.push_str(&self.daemons().render());
@@ -120,7 +121,7 @@ impl ExchangeView {
         table
     }
 
-    /// Who wrote it.
+    /// The daemons that wrote it.
     fn daemons(&self) -> Table {
         let mut sums: BTreeMap<&str, (u64, u64, u64)> = BTreeMap::new();
         let mut writers: BTreeMap<&str, &str> = BTreeMap::new();

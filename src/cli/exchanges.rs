@@ -1,7 +1,7 @@
 //! `stopover exchanges`: lists the exchanges that a daemon finds in its base directories.
 //!
-//! Does: ask for all parts of the list, sort it, print a table or JSON, once or again and again.
-//! Does not: read base directories. Invariant: a list that is printed is whole.
+//! Does: request all pages of the list, sort it, print a table or JSON, once or repeatedly. Does
+//! not: read base directories. Invariant: a printed list is complete.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -16,9 +16,10 @@ use serde_json::json;
 
 use super::daemon_client::{DaemonArgs, DaemonClient};
 use super::exchange_view::ListedView;
-use super::table::{Table, seconds, size};
+use super::table::{Table, seconds};
 use super::{EXIT_USAGE, print};
 use crate::config::units;
+use crate::human::{count, size};
 use crate::id::ExchangeId;
 use crate::telemetry::logs::printable;
 
@@ -103,7 +104,7 @@ pub(super) fn exchanges(args: ExchangesArgs) -> Result<ExitCode, ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints lists until stdout is closed. A daemon that does not answer is asked again.
+/// Prints lists until stdout is closed. If the daemon does not answer, the request is retried.
 fn watch(list: impl Fn() -> Result<Vec<ListedView>, ExitCode>, interval: Duration, as_json: bool) {
     let clears = std::io::stdout().is_terminal() && !as_json;
     loop {
@@ -180,7 +181,7 @@ fn as_text(listed: &[ListedView]) -> String {
     }
     let mut text = table.render();
     let total: u64 = listed.iter().map(|exchange| exchange.bytes).sum();
-    let _ = write!(text, "{} exchanges, {}", listed.len(), size(total));
+    let _ = write!(text, "{}, {}", count(listed.len(), "exchange"), size(total));
     for (base, bytes) in bases {
         let _ = write!(text, "; {base} {}", size(bytes));
     }

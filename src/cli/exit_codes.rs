@@ -1,7 +1,7 @@
 //! The exit codes of all commands, in one place.
 //!
-//! Pure. Does: name them, and say which command ends with which and why. Invariant: the help of
-//! each command and `docs/command-line.md` say the same (a test compares them).
+//! Pure. Does: name them, and describe which command ends with which and why. Invariant: the help
+//! of each command and `docs/command-line.md` agree with it (a test compares them).
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ pub(super) const EXIT_USAGE: u8 = 2;
 /// A daemon stopped on request, but some sinks had not finished by then.
 pub(super) const EXIT_SINKS_LOST: u8 = 3;
 
-/// A code, and what it means in general.
+/// A code, and its general meaning.
 const CODES: &[(u8, &str)] = &[
     (0, "success"),
     (
@@ -22,7 +22,7 @@ const CODES: &[(u8, &str)] = &[
     (EXIT_SINKS_LOST, "`serve` alone: open sinks were cut off"),
 ];
 
-/// A command, a code, and what it means there.
+/// A command, a code, and its meaning for this command.
 const MEANINGS: &[(&str, u8, &str)] = &[
     ("serve", 0, "it stopped on request, and no sink was cut off"),
     ("serve", 1, "it could not start"),

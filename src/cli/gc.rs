@@ -1,6 +1,6 @@
-//! `stopover gc`: collects the exchanges of a dead cluster, or lists them, where no daemon sweeps.
+//! `stopover gc`: collects the exchanges of a dead cluster, or lists them, if no daemon sweeps.
 //!
-//! Does: watch the base directories as a sweeping daemon does, and print what is removed and why.
+//! Does: observe the base directories as a sweeping daemon does, and print what is removed and why.
 //! Does not: decide (`gc::one_shot`). Invariant: nothing is removed that was not watched for the
 //! printed time, and that time is at least half a lease.
 
@@ -16,6 +16,7 @@ use super::progress::{self, Progress};
 use super::{ConfigArgs, EXIT_USAGE, failure, print};
 use crate::config::{Config, InvalidValue, units};
 use crate::gc::one_shot::{GcEntry, GcOptions, GcOutcome, GcReport, collect_once};
+use crate::human::count;
 use crate::runtime::Runtime;
 use crate::storage::{
     ForeignFolder, Identification, Inventory, Storage, StorageError, StoreError, StoreErrorKind,
@@ -104,9 +105,10 @@ async fn run(config: &Config, options: GcOptions) -> Result<GcReport, StorageErr
             .into(),
         });
     }
-    let began = |count| {
+    let began = |number| {
         let (watch, ending) = (units::format_duration(options.watch), ending(options));
-        eprintln!("stopover: watching {count} exchanges for {watch}{ending}");
+        let exchanges = count(number, "exchange");
+        eprintln!("stopover: watching {exchanges} for {watch}{ending}");
     };
     tokio::select! {
         report = collect_once(&storage, &runtime, options, began) => report,
@@ -114,8 +116,8 @@ async fn run(config: &Config, options: GcOptions) -> Result<GcReport, StorageErr
     }
 }
 
-/// Tells how much of the watch is over, as it takes as long as a lease: with a bar on a terminal,
-/// and from time to time elsewhere.
+/// Reports the progress of the watch, which takes as long as a lease: with a bar on a terminal,
+/// otherwise with a line from time to time.
 async fn report_progress(watch: Duration, runtime: &Runtime) -> Infallible {
     let started = runtime.clock.now();
     if progress::is_visible() {
@@ -209,7 +211,9 @@ fn as_text(report: &GcReport, options: GcOptions) -> String {
         let (_, why) = explain(&entry.outcome, options);
         let _ = writeln!(
             text,
-            "{verdict:<9} {exchange}  {objects} objects, {bytes} bytes: {why}"
+            "{verdict:<9} {exchange}  {}, {}: {why}",
+            count(objects, "object"),
+            count(bytes, "byte")
         );
     }
     for ForeignFolder { base, folder } in &report.foreign {
@@ -221,15 +225,15 @@ fn as_text(report: &GcReport, options: GcOptions) -> String {
     if report.probes > 0 {
         let _ = writeln!(
             text,
-            "{done}  {} probe objects: there since the watch began, so their daemons are dead",
-            report.probes
+            "{done}  {}: there since the watch began, left by dead daemons",
+            count(report.probes, "probe object")
         );
     }
     if report.running_probes > 0 {
         let _ = writeln!(
             text,
-            "retained  {} probe objects: the daemons that probe remove them",
-            report.running_probes
+            "retained  {}, which running daemons remove",
+            count(report.running_probes, "probe object")
         );
     }
     text.push_str(
@@ -238,8 +242,10 @@ fn as_text(report: &GcReport, options: GcOptions) -> String {
     );
     let _ = writeln!(
         text,
-        "{removable} exchanges {done} with {} objects, {} bytes; {retained} retained",
-        total.objects, total.bytes
+        "{} {done} with {}, {}; {retained} retained",
+        count(removable, "exchange"),
+        count(total.objects, "object"),
+        count(total.bytes, "byte")
     );
     text
 }

@@ -1,7 +1,7 @@
-//! `stopover completions` and `stopover man`: what shells and `man` need to know of the commands.
+//! `stopover completions` and `stopover man`: the files for shells and `man` about the commands.
 //!
 //! Does: generate both from the definition of the command line. Does not: install anything.
-//! Invariant: what they say is what `--help` says.
+//! Invariant: their content is that of `--help`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -55,6 +55,6 @@ pub(super) fn man(args: &ManArgs, command: Command) -> Result<ExitCode, ExitCode
 
 fn write_pages(folder: &Path, command: Command) -> io::Result<()> {
     std::fs::create_dir_all(folder)?;
-    // Every command has a page of its own, and `help` none.
+    // Every command has a separate page, except `help`.
     clap_mangen::generate_to(command.disable_help_subcommand(true), folder)
 }

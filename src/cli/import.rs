@@ -1,7 +1,7 @@
 //! `stopover import`: from the configuration of Trino's exchange manager to Stopover's.
 //!
 //! Does: read `exchange-manager.properties`, print or write both files, and list what differs. Does
-//! not: know what a property becomes (`rules`). Invariant: no file is overwritten, secrets are
+//! not: convert single properties (`rules`). Invariant: no file is overwritten, secrets are
 //! never printed, and what is written has been read back by the daemon's own loader.
 
 mod convert;
@@ -112,7 +112,7 @@ fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     file.sync_all()
 }
 
-/// What the daemon's loader says of the converted file.
+/// What the daemon's loader reports about the converted file.
 fn read_back(converted: &Converted) -> Vec<Note> {
     let path = PathBuf::from("/").join(DAEMON_FILE);
     let files = BTreeMap::from([(path.clone(), converted.daemon(true))]);
@@ -134,7 +134,7 @@ fn read_back(converted: &Converted) -> Vec<Note> {
 }
 
 fn describe(notes: &[Note]) -> String {
-    let mut text = String::from("\nWhat to know:\n");
+    let mut text = String::from("\nNotes:\n");
     for note in notes {
         let _ = writeln!(text, "- {note}");
     }

@@ -1,4 +1,4 @@
-//! `stopover init`: gives base directories their identity, or a new key.
+//! `stopover init`: creates the identity of base directories, or a new key.
 //!
 //! Does: create identities where daemons refuse to, after the operator has confirmed why, and
 //! rotate keys. Does not: decide what needs confirmation (`storage`). Invariant: without flags
@@ -22,7 +22,7 @@ pub(super) struct InitArgs {
     /// Permit objects in the base directory that Stopover did not write; they are never touched
     #[arg(long)]
     beside_foreign_objects: bool,
-    /// Create a new identity although exchanges are there whose identity is lost. No daemon may be
+    /// Create a new identity although there are exchanges whose identity is lost. No daemon may be
     /// running; handles that were sealed before are refused
     #[arg(long)]
     replace_lost_identity: bool,

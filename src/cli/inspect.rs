@@ -1,9 +1,9 @@
 //! `stopover inspect`: prints the footer of one segment, an object that describes the fleet, or
 //! what the base directories hold of an exchange, as text or JSON.
 //!
-//! Does: tell by its name what is meant, fetch the tail of a file or object and decode it. Does
-//! not: read pages, or know an offset (`segment` does). Invariant: only what passed every check of
-//! the format is printed.
+//! Does: determine from the argument what to print, fetch the tail of a file or object and decode
+//! it. Does not: read pages, or decode offsets (`segment` does). Invariant: only what passed every
+//! check of the format is printed.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_of_the_fleet_is_told_by_its_name_and_fetched_through_its_base_directory() {
+    fn an_object_of_the_fleet_is_recognized_by_its_name_and_fetched_through_its_base_directory() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("v2");
         std::fs::create_dir_all(&folder).unwrap();

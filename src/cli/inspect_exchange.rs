@@ -2,7 +2,7 @@
 //!
 //! Does: read its markers and the footers of its segments, with the configuration of the daemons
 //! and without one of them. Does not: read pages, or change anything. Invariant: a segment that
-//! cannot be read is named, and the exit code is 1 then.
+//! cannot be read is named, and then the exit code is 1.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -24,7 +24,7 @@ use crate::telemetry::logs::printable;
 /// Footers read at a time.
 const CONCURRENCY: usize = 16;
 
-/// What is kept of a footer.
+/// The parts of a footer that are printed.
 struct Read {
     sealed_millis: u64,
     commits: Vec<CommitRecord>,
@@ -44,7 +44,8 @@ pub(super) fn inspect_exchange(
     let found = runtime.block_on(async {
         let bases = &config.base_directories;
         let storage = Storage::open_with(bases, Identification::Require, &system)?;
-        // The digest is read where the members say; without them all else is told.
+        // The digest is read from a base directory on the list of members; without the list,
+        // everything else is printed.
         if let Err(error) = storage.check_members().await {
             eprintln!("stopover: {}", printable(&error.to_string()));
         }

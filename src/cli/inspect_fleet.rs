@@ -15,7 +15,7 @@ use crate::storage::{
 };
 use crate::store::keys::{self, Key};
 
-/// Why an object is not what its name says.
+/// Why an object does not match its key.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FleetObjectError {
     #[error(transparent)]

@@ -1,7 +1,7 @@
 //! Reads the footer of a segment for `stopover inspect`.
 //!
-//! Does: fetch as much of its end as the footer takes, and decode it. Does not: know where the
-//! segment is. Invariant: only what passed every check of the format is returned.
+//! Does: fetch as much of its end as the footer needs, and decode it. Does not: locate the segment.
+//! Invariant: only what passed every check of the format is returned.
 
 use super::inspect_fleet::FleetObjectError;
 use super::inspect_text::Inspected;

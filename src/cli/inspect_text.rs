@@ -7,7 +7,8 @@ use std::fmt::Write;
 use serde::Serialize;
 use serde_json::json;
 
-use super::table::{size, utc};
+use super::table::utc;
+use crate::human::{count, size};
 use crate::segment::blocks::BlockEntry;
 use crate::segment::footer::{CommitRecord, Footer};
 use crate::segment::layout::FORMAT_VERSION;
@@ -65,18 +66,20 @@ pub(super) fn as_text(found: &Inspected, blocks: bool) -> String {
     );
     let _ = writeln!(
         out,
-        "size      {} ({} bytes), of which footer {} bytes, format version {FORMAT_VERSION}",
+        "size      {} ({}), of which footer {}, format version {FORMAT_VERSION}",
         size(found.size),
-        found.size,
-        found.footer_length
+        count(found.size, "byte"),
+        count(found.footer_length, "byte")
     );
     let _ = writeln!(
         out,
-        "holds     {} blocks of {} sinks in {} partitions: {pages} pages, {} ({page_bytes} bytes)",
-        footer.blocks.len(),
-        footer.sinks.len(),
-        sums.len(),
-        size(page_bytes)
+        "holds     {} of {} in {}: {}, {} ({})",
+        count(footer.blocks.len(), "block"),
+        count(footer.sinks.len(), "sink"),
+        count(sums.len(), "partition"),
+        count(pages, "page"),
+        size(page_bytes),
+        count(page_bytes, "byte")
     );
     let _ = writeln!(out, "\ncommits   {}", footer.commits.len());
     for commit in &footer.commits {
@@ -122,8 +125,12 @@ pub(super) fn as_text(found: &Inspected, blocks: bool) -> String {
 fn commit_line(commit: &CommitRecord) -> String {
     let totals = &commit.totals;
     let mut text = format!(
-        "{}: {} batches, {} pages, {} bytes, checksum {:08x}",
-        commit.attempt, totals.batches, totals.pages, totals.bytes, totals.checksum
+        "{}: {}, {}, {}, checksum {:08x}",
+        commit.attempt,
+        count(totals.batches, "batch"),
+        count(totals.pages, "page"),
+        count(totals.bytes, "byte"),
+        totals.checksum
     );
     if !commit.predecessors.is_empty() {
         let earlier = commit.predecessors.iter();
@@ -228,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_tells_what_the_segment_holds_and_what_it_commits() {
+    fn the_text_shows_what_the_segment_holds_and_what_it_commits() {
         let text = as_text(&found(), false);
         for part in [
             "000000000000feed-00000000002a",

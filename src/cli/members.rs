@@ -29,7 +29,7 @@ pub(super) struct MembersArgs {
 enum Action {
     /// Print the list
     List,
-    /// Put new segments there. First give every daemon the base directory in its configuration
+    /// Put new segments there. First add the base directory to the configuration of every daemon
     Add,
     /// Put no new segments there; what it holds is still read
     Drain,

@@ -42,15 +42,13 @@ use exit_codes::{EXIT_SINKS_LOST, EXIT_USAGE};
 use crate::config::{ConfigErrors, Environment, Flags, Loaded, cloud_variables, draft, load};
 use crate::runtime::Runtime;
 use crate::store::open::check_bases;
+use crate::telemetry::VERSION;
 use crate::telemetry::logs::printable;
 
 const CONFIGURATION: &str = "\
 Every setting can be given in the configuration file, as environment variable
 STOPOVER_SECTION__KEY (STOPOVER_SEGMENT__TARGET_SIZE=32MiB) or with --set. Flags override the
 environment, the environment overrides the file. docs/configuration.md lists all settings.";
-
-/// With the commit and its date, where the build knows them.
-const VERSION: &str = env!("BUILT_VERSION");
 
 #[derive(Parser)]
 #[command(name = "stopover", version = VERSION, about, long_about = None)]
@@ -71,7 +69,7 @@ enum Command {
     /// Once it serves, it prints one line on stdout: "listening on http://ADDRESS:PORT" (or https).
     /// On SIGTERM or SIGINT it accepts no new sinks, waits up to server.drain_timeout for open ones
     /// to finish, and exits: with 3 if it had to cut some off. On SIGHUP it reads its
-    /// configuration, tokens and certificates again, and logs what it took over and what needs a
+    /// configuration, tokens and certificates again, and logs what it applied and what needs a
     /// restart.
     #[command(after_help = CONFIGURATION)]
     Serve(ConfigArgs),
@@ -89,17 +87,17 @@ enum Command {
     ///
     /// Needs no daemon.
     Inspect(inspect::InspectArgs),
-    /// Collect the exchanges of a dead cluster, where no daemon runs, after watching for a lease
+    /// Collect the exchanges of a dead cluster, if no daemon runs, after watching for a lease
     ///
     /// An exchange is removed only if it was not renewed while this command watched it. Running
-    /// daemons collect by themselves; beside them, use --dry-run to see what would be removed.
+    /// daemons collect by themselves; while they run, use --dry-run to list what would be removed.
     #[command(after_help = CONFIGURATION)]
     Gc(gc::GcArgs),
-    /// Give base directories their identity where daemons refuse to, or a new key for handles
+    /// Create the identity of base directories if daemons refuse to, or a new key for handles
     ///
     /// A daemon creates the identity of an empty base directory itself. This command is needed for
-    /// a store without create-only writes, a place that holds other objects too, a lost identity,
-    /// and to rotate keys.
+    /// a store without create-only writes, a location with foreign objects, a lost identity, and to
+    /// rotate keys.
     #[command(after_help = CONFIGURATION)]
     Init(init::InitArgs),
     /// Show or edit the list of the base directories that the fleet uses
@@ -109,7 +107,7 @@ enum Command {
     Members(members::MembersArgs),
     /// Measure what this machine and these base directories can do
     ///
-    /// Latencies, throughput and prices, to choose sizes by. It writes objects of its own, and
+    /// Latencies, throughput and prices, for choosing sizes. It writes objects of its own, and
     /// removes them, also when it is interrupted.
     #[command(after_help = CONFIGURATION)]
     Bench(bench::BenchArgs),
@@ -122,7 +120,7 @@ enum Command {
     Health(health::HealthArgs),
     /// Make a running daemon read its configuration again, as SIGHUP does
     ///
-    /// Prints what it took over and what needs a restart. A configuration with a problem changes
+    /// Prints what it applied and what needs a restart. A configuration with a problem changes
     /// nothing. Needs a token with scope admin where tokens are configured.
     Reload(reload::ReloadArgs),
     /// Print completions for a shell
@@ -153,7 +151,7 @@ struct ConfigArgs {
 }
 
 impl ConfigArgs {
-    /// Loads the configuration, opens its base directories once to find what is wrong with their
+    /// Loads the configuration, opens its base directories once to detect problems with their
     /// options, and prints all problems together.
     fn load(self) -> Result<Loaded, ExitCode> {
         let mut draft = draft(&self.flags(), &Environment::of_process());

@@ -96,7 +96,7 @@ pub(super) fn fit_connections(limits: &mut LimitsConfig, open_files: Option<u64>
 mod tests {
     use super::*;
 
-    /// Story: under `ulimit -n 9` the daemon advised to choose another address.
+    /// Story: under `ulimit -n 9` the daemon's error suggested to choose another address.
     #[test]
     fn a_limit_of_open_files_that_is_too_low_for_a_daemon_is_named() {
         let refused = require_open_files(Some(9)).unwrap_err().to_string();

@@ -1,6 +1,6 @@
 //! Progress of long commands: a bar on stderr if that is a terminal, and nothing otherwise.
 //!
-//! Does: draw. Does not: know what is done. Invariant: stdout is never written to, and nothing is
+//! Does: draw. Does not: measure progress. Invariant: stdout is never written to, and nothing is
 //! left on the terminal once it is dropped.
 
 use std::io::IsTerminal as _;
@@ -28,7 +28,7 @@ impl Progress {
         Self::new(Some(length.as_secs()), style, what)
     }
 
-    /// A line that shows that something is under way.
+    /// A line that shows that something is in progress.
     pub(super) fn spinner(what: impl Into<String>) -> Self {
         let spinner = Self::new(None, "{spinner} {msg} ({elapsed})", what);
         spinner.0.enable_steady_tick(Duration::from_millis(100));

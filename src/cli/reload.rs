@@ -1,8 +1,8 @@
 //! `stopover reload`: makes a daemon read its configuration again.
 //!
-//! Does: ask the daemon, print what it took over and what needs a restart. Does not: read the
-//! configuration itself, except to find the daemon. Invariant: exit code 0 means that the daemon
-//! has read all of it.
+//! Does: send the request, print what the daemon applied and what needs a restart. Does not: read
+//! the configuration itself, except to find the daemon. Invariant: exit code 0 means that the
+//! daemon has read all of it.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -39,7 +39,7 @@ struct Reloaded {
     notices: Vec<String>,
 }
 
-/// Asks for it.
+/// Sends the request and prints the result.
 ///
 /// # Errors
 /// The exit code; the reason has been printed to stderr.

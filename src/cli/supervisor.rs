@@ -1,4 +1,4 @@
-//! Tells systemd what the daemon has come to (`Type=notify`).
+//! Reports the phase of the daemon to systemd (`Type=notify`).
 //!
 //! Does: send readiness, the end of the start and the drain to the socket in `NOTIFY_SOCKET`. Does
 //! not: wait for an answer, or fail without a supervisor. Invariant: the daemon counts as started
@@ -6,7 +6,8 @@
 
 use sd_notify::NotifyState;
 
-use crate::app::Phase;
+use crate::app::{DrainProgress, Phase};
+use crate::human::count;
 
 /// Reports a phase; nothing happens where no supervisor listens.
 pub(super) fn notify(phase: Phase) {
@@ -19,10 +20,10 @@ pub(super) fn notify(phase: Phase) {
             let status = format!("serving {address}");
             sd_notify::notify(&[NotifyState::Status(&status)])
         }
-        Phase::Draining => sd_notify::notify(&[
-            NotifyState::Stopping,
-            NotifyState::Status("draining: open sinks may finish"),
-        ]),
+        Phase::Draining(DrainProgress { left, .. }) => {
+            let status = format!("draining: {} may finish", count(left, "open sink"));
+            sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status(&status)])
+        }
     };
     if let Err(error) = sent {
         tracing::warn!(%error, "cannot notify the supervisor at NOTIFY_SOCKET");

@@ -1,11 +1,9 @@
-//! Tables and values as people read them.
+//! Tables and values in readable form.
 //!
 //! Pure. Does: align columns, round sizes and times. Does not: print. Invariant: a table has one
-//! line for each row, whatever its cells hold.
+//! line for each row, whatever its cells contain.
 
 use std::time::{Duration, UNIX_EPOCH};
-
-use bytesize::ByteSize;
 
 use crate::config::units::format_duration;
 
@@ -69,12 +67,7 @@ impl Table {
     }
 }
 
-/// A size, rounded.
-pub(super) fn size(bytes: u64) -> String {
-    ByteSize(bytes).display().iec().to_string()
-}
-
-/// Whole seconds; `-` for what is not known.
+/// Whole seconds; `-` if unknown.
 pub(super) fn seconds(seconds: Option<u64>) -> String {
     let shown = |seconds| format_duration(Duration::from_secs(seconds));
     seconds.map_or_else(|| "-".to_owned(), shown)
@@ -108,7 +101,7 @@ a-long-name       7  x y
 b            123456
 ";
         assert_eq!(text, expected);
-        assert_eq!((size(1536), seconds(None)), ("1.5 KiB".into(), "-".into()));
+        assert_eq!(seconds(None), "-");
         assert_eq!(seconds(Some(90)), "1m 30s");
     }
 }

@@ -1,9 +1,8 @@
-//! Base directories as configured: each key is checked, and remembered with its origin.
+//! Base directories as configured: each key is checked, and stored with its origin.
 //!
-//! Does: check them all, refuse duplicates and nesting. Does not: know the forms of a URI
-//! (`base_uri`), the names of options (`options`) or what they mean together (`store`). Invariant:
-//! two base directories of one store never share a key space; no message contains the value of an
-//! option.
+//! Does: check them all, refuse duplicates and nesting. Does not: parse URIs (`base_uri`), define
+//! the names of options (`options`) or check their combinations (`store`). Invariant: two base
+//! directories of one store never share a key space; no message contains the value of an option.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,8 +1,8 @@
-//! The URI of a base directory: the only place that knows its schemes and forms.
+//! The URI of a base directory: the only file that defines its schemes and forms.
 //!
-//! Does: parse and normalise URIs; make local paths absolute. Does not: know options (`store`) or
-//! access anything. Invariant: a parsed URI holds no credentials, and two of the same text name the
-//! same location.
+//! Does: parse and normalise URIs; make local paths absolute. Does not: interpret options (`store`)
+//! or access anything. Invariant: a parsed URI contains no credentials, and two with the same text
+//! mean the same location.
 
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -82,7 +82,7 @@ pub enum BaseUriError {
     /// A scheme that no store has.
     #[error("the scheme {scheme}:// is unknown: {hint}")]
     UnknownScheme {
-        /// As given.
+        /// The invalid text.
         scheme: String,
         /// What to write instead.
         hint: String,

@@ -1,8 +1,8 @@
 //! The table of all settings: name, type and range of each.
 //!
 //! Does: provide the one list that loading, the nearest-key hint, `stopover check` and the tests of
-//! the documentation share. Does not: check settings against each other (`validate`). Invariant:
-//! what [`Key::show`] prints, [`Key::set`] reads back as the same value, except secrets.
+//! the documentation use. Does not: check settings against each other (`validate`). Invariant: what
+//! [`Key::show`] prints, [`Key::set`] reads back as the same value, except secrets.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(super) struct Key {
     pub show: fn(&Config) -> String,
     /// Checks the value against the setting's range.
     pub check: fn(&Config) -> Result<(), InvalidValue>,
-    /// Whether a running daemon takes over a change.
+    /// Whether a running daemon applies a change.
     pub reload: Reload,
 }
 
@@ -49,7 +49,7 @@ impl Reload {
 }
 
 impl Key {
-    /// The same setting, of which a running daemon takes over changes.
+    /// The same setting, marked as live: a running daemon applies changes.
     const fn live(mut self) -> Self {
         self.reload = Reload::Live;
         self
@@ -89,11 +89,11 @@ const DAY: Duration = Duration::from_secs(86_400);
 const MONTH: Duration = Duration::from_secs(30 * 86_400);
 
 /// Every setting outside `[[base_directory]]`, in the order of `config/default.toml`. This is the
-/// one place that says which of them a running daemon takes over.
+/// only definition of which settings a running daemon applies.
 ///
-/// Of the limits, those that clients learn when they start are not live (`max_page_size`,
-/// `max_batch_size`), nor are `max_control_body_size`, by which memory is set aside, and
-/// `max_connections`, which is fitted to the open files of the process.
+/// Limits that clients read when they start are not live (`max_page_size`, `max_batch_size`), nor
+/// are `max_control_body_size`, which determines the size of a pool, and `max_connections`, which
+/// is adapted to the limit of open files of the process.
 #[rustfmt::skip] // one row each
 pub(super) const KEYS: &[Key] = &[
     key!(server.listen, address, ToString::to_string),
@@ -194,7 +194,7 @@ fn leaf(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or(name)
 }
 
-/// Whether a name differs from that of a setting by little, so that its value was meant for it.
+/// Whether a name is so similar to that of a setting that it is probably a misspelling.
 pub(super) fn is_misspelt(given: &str) -> bool {
     let close = |known: &str| strsim::normalized_damerau_levenshtein(leaf(known), leaf(given));
     given.len() <= LONGEST_MISSPELT && names().any(|known| close(known) > 0.8)
@@ -208,7 +208,7 @@ pub(super) fn nearest(given: &str) -> Option<String> {
     let score = |known: &str| {
         let whole = strsim::normalized_damerau_levenshtein(known, given);
         let last = strsim::normalized_damerau_levenshtein(leaf(known), leaf(given));
-        // The right key in the wrong section is likelier than a wrong key in the right section.
+        // A correct key in the wrong section is likelier than a wrong key in the correct section.
         whole.max(last * 0.95)
     };
     names()

@@ -1,8 +1,8 @@
 //! The layers of the configuration: file, environment, flags.
 //!
 //! Does: turn each layer into values with their origin; later layers override earlier ones. Does
-//! not: interpret values (`values`). Invariant: everything given becomes a value, a problem or a
-//! notice; nothing is dropped silently.
+//! not: interpret values (`values`). Invariant: every input becomes a value, a problem or a notice;
+//! nothing is dropped silently.
 
 use std::collections::BTreeMap;
 use std::path::Path;

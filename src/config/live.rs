@@ -1,7 +1,7 @@
 //! Settings that may change while the daemon runs.
 //!
-//! Does: hold the newest value for all that use it. Does not: decide which settings change
-//! (`keys`). Invariant: a reader sees a value in whole, the old or the new one.
+//! Does: hold the newest value for all users. Does not: decide which settings change (`keys`).
+//! Invariant: a reader gets a complete value, the old or the new one.
 
 use std::sync::Arc;
 

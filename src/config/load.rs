@@ -2,14 +2,15 @@
 //! OpenTelemetry (`OTEL_…`), which are for all programs of a machine, come before the file.
 //!
 //! Does: read the environment (nothing else in the program does) and validate the result. Does not:
-//! parse units or know single keys. Invariant: the outcome is a valid configuration or the list of
-//! all problems.
+//! parse units or define keys. Invariant: the outcome is a valid configuration or the list of all
+//! problems.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::base_directory::{self, Places};
+use super::files::read_text_file;
 use super::keys::{self, KEYS};
 use super::layers::Layers;
 use super::machine::Machine;
@@ -26,11 +27,11 @@ pub struct Flags {
     pub config: Option<PathBuf>,
     /// `--listen`
     pub listen: Option<String>,
-    /// `--base-directory`, each time it is given.
+    /// The values of `--base-directory`.
     pub base_directories: Vec<String>,
     /// `--memory-budget`
     pub memory_budget: Option<String>,
-    /// `--set section.key=value`, each time it is given.
+    /// The values of `--set section.key=value`.
     pub set: Vec<String>,
 }
 
@@ -64,7 +65,7 @@ impl Files {
 
     fn read(&self, path: &Path) -> io::Result<String> {
         match self {
-            Self::Real => std::fs::read_to_string(path),
+            Self::Real => read_text_file(path),
             Self::InMemory(files) => Self::in_memory(files, path),
         }
     }
@@ -124,9 +125,9 @@ pub struct Loaded {
     written: Vec<(&'static str, String)>,
 }
 
-/// A configuration that may still have problems. Those that only other modules know, such as
-/// options of a store that contradict each other, are added before it is used, so that all are
-/// reported at once.
+/// A configuration that may still have problems. Problems that only other modules can detect, such
+/// as contradicting options of a store, are added before it is used, so that all are reported at
+/// once.
 #[derive(Debug, Clone)]
 pub struct Draft {
     /// What was configured, as far as it has no problem.

@@ -9,7 +9,7 @@ use super::problem::{Origin, Problem};
 use super::raw::Raw;
 use super::secret::is_secret_name;
 
-/// A value and where it comes from.
+/// A value and its origin.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Located {
     /// The value.
@@ -19,7 +19,7 @@ pub(super) struct Located {
 }
 
 impl Located {
-    /// A text and where it comes from.
+    /// A text and its origin.
     pub(super) fn text(text: &str, origin: &Origin) -> Self {
         let (raw, origin) = (Raw::Text(text.into()), origin.clone());
         Self { raw, origin }
@@ -57,9 +57,9 @@ impl Located {
     }
 }
 
-/// Whether a value may be shown: the name of a setting says whether it is a secret, and the rest of
-/// base directories is checked without quoting anything. What resembles no setting may be one under
-/// a wrong name, and a file's name may be the token itself.
+/// Whether a value may be shown: for a setting, its name determines whether it is a secret; options
+/// of base directories are never quoted. A value whose key resembles no setting may be a secret
+/// under a wrong name, and the value of a file setting may be the token itself.
 fn is_showable(key: &str, raw: &Raw) -> bool {
     match raw {
         Raw::Text(text) if key.ends_with("_file") => text.expose().contains(['/', '.']),

@@ -8,6 +8,7 @@
 
 mod base_directory;
 mod base_uri;
+mod files;
 mod keys;
 mod layers;
 mod live;
@@ -31,6 +32,7 @@ mod values;
 use std::collections::BTreeMap;
 
 pub use base_uri::{BaseUri, BaseUriError, Scheme};
+pub use files::{read_file, read_text_file};
 pub use live::Live;
 pub use load::{Draft, Environment, Files, Flags, Loaded, cloud_variables, draft, load, load_in};
 pub use machine::Machine;

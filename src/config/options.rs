@@ -1,9 +1,9 @@
 //! The options of base directories: the name and form of each, by scheme.
 //!
-//! Does: tell known options from unknown ones, check the form of a value, name what was probably
-//! meant. Does not: know what options mean together, or those that begin with the prefix of a
-//! store's client (both `store`). Invariant: no message contains a value, since any of them may be
-//! a secret.
+//! Does: distinguish known options from unknown ones, check the form of a value, suggest what was
+//! probably meant. Does not: check combinations of options, or options with the prefix of a store's
+//! client (both `store`). Invariant: no message contains a value, since any of them may be a
+//! secret.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::units;
 /// Upper bound of the option `max_concurrent_requests`.
 pub const MAX_CONCURRENT_REQUESTS: usize = 4096;
 
-/// What the value of an option looks like.
+/// The form of an option's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// `true` or `false`.
@@ -63,6 +63,8 @@ const S3: &[Named] = &[
     ("endpoint", Form::Text),
     ("allow_http", Form::Flag),
     ("ca_file", Form::Text),
+    ("client_certificate_file", Form::Text),
+    ("client_key_file", Form::Text),
     ("path_style", Form::Flag),
     ("upload_checksum", Form::OneOf(&["sha256", "crc64nvme"])),
     ("conditional_writes", Form::Flag),
@@ -82,6 +84,8 @@ const GS: &[Named] = &[
     ("endpoint", Form::Text),
     ("allow_http", Form::Flag),
     ("ca_file", Form::Text),
+    ("client_certificate_file", Form::Text),
+    ("client_key_file", Form::Text),
     ("storage_class", Form::Text),
 ];
 
@@ -95,6 +99,8 @@ const AZ: &[Named] = &[
     ("endpoint", Form::Text),
     ("allow_http", Form::Flag),
     ("ca_file", Form::Text),
+    ("client_certificate_file", Form::Text),
+    ("client_key_file", Form::Text),
     ("use_emulator", Form::Flag),
     ("storage_class", Form::Text),
     ("connection_string", Form::Text),
@@ -110,7 +116,7 @@ const HDFS: &[Named] = &[
     ("kerberos_cache", Form::Text),
 ];
 
-/// The options that say who the daemon is to the store, and nothing else.
+/// The options that are only credentials.
 const CREDENTIALS: &[&str] = &[
     "access_key_id",
     "secret_access_key",
@@ -164,7 +170,7 @@ impl Scheme {
     }
 }
 
-/// Whether an option takes a text of several lines: a JSON document or certificates.
+/// Whether an option accepts a text of several lines: a JSON document or certificates.
 pub fn may_have_lines(name: &str) -> bool {
     name.ends_with("service_account_key") || name.ends_with("proxy_ca_certificate")
 }
@@ -180,8 +186,9 @@ pub fn all() -> impl Iterator<Item = (Option<Scheme>, &'static str)> {
     of_schemes.chain(COMMON.iter().map(|(name, _)| (None, *name)))
 }
 
-/// What is wrong with an option of a base directory, after its name; `None` for options of the
-/// store's client, which only the store knows. Without a scheme, what fits any scheme is accepted.
+/// The fault of an option of a base directory, as text that follows its name; `None` for options of
+/// the store's client, which only the store can check. Without a scheme, an option of any scheme is
+/// accepted.
 pub fn fault(scheme: Option<Scheme>, name: &str, value: &str) -> Option<String> {
     let schemes = || {
         Scheme::ALL
@@ -247,7 +254,7 @@ pub fn unknown(scheme: Option<Scheme>, name: &str) -> String {
         let of_scheme = all().filter(|(of, _)| scheme.is_none() || of.is_none() || *of == scheme);
         of_scheme.map(|(_, name)| name).chain(["uri", "name"])
     };
-    // A name this long is no misspelling, and to compare it would take long.
+    // A name this long is not a misspelling, and comparing it would be slow.
     let is_short = name.len() <= super::keys::LONGEST_MISSPELT;
     let similarity = |known: &str| match is_short {
         true => strsim::normalized_damerau_levenshtein(known, name),

@@ -1,6 +1,6 @@
 //! The environment variables of OpenTelemetry, as settings of `[tracing]`.
 //!
-//! Does: translate the variables of the specification that concern traces. Does not: know the form
+//! Does: translate the variables of the specification that concern traces. Does not: check the form
 //! of values (`keys`). Invariant: these variables are meant for all programs of a machine, so none
 //! of them stops the daemon: if one cannot be used, there is a notice, and all of them are ignored.
 
@@ -139,7 +139,7 @@ fn convert(value: &str, form: Form) -> String {
     }
 }
 
-/// The two settings that a sampler stands for; an unknown one is a value that no setting has.
+/// The two settings that correspond to a sampler; for an unknown sampler, an invalid value.
 fn sampling(sampler: &str, ratio: &str) -> [(&'static str, String); 2] {
     let (parent_based, root) = match sampler.strip_prefix("parentbased_") {
         Some(root) => ("true", root),

@@ -7,6 +7,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::human::count;
+
 /// Origin of a setting's value; later ones override earlier ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
@@ -36,7 +38,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What is wrong with a value, and how to write it.
+/// The fault of a value, and the correct form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidValue(Cow<'static, str>);
@@ -56,12 +58,12 @@ impl From<String> for InvalidValue {
 /// One problem of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The setting, `section.key`, or what was given in its place.
+    /// The setting, `section.key`, or the text that was given instead.
     pub key: String,
     /// Its value as written; `None` if absent or secret.
     pub value: Option<String>,
     pub origin: Option<Origin>,
-    /// What is wrong and the remedy.
+    /// The fault and the remedy.
     pub what: String,
 }
 
@@ -106,7 +108,7 @@ impl fmt::Display for ConfigErrors {
         match self.0.as_slice() {
             [one] => write!(f, "the configuration has a problem:\n  {one}"),
             all => {
-                write!(f, "the configuration has {} problems:", all.len())?;
+                write!(f, "the configuration has {}:", count(all.len(), "problem"))?;
                 all.iter().try_for_each(|p| write!(f, "\n  {p}"))
             }
         }

@@ -1,7 +1,7 @@
-//! Values as they were written, before anything knows what they mean.
+//! Values as they were written, before they are interpreted.
 //!
-//! Does: carry a value from the file, the environment or a flag. Does not: interpret it (`values`)
-//! or know where it was written (`located`). Invariant: its text is not printed by `Debug`.
+//! Does: hold a value from the file, the environment or a flag. Does not: interpret it (`values`)
+//! or record its origin (`located`). Invariant: its text is not printed by `Debug`.
 
 use toml::Spanned;
 use toml::de::DeValue;
@@ -19,7 +19,7 @@ pub(super) enum Raw {
     Float(f64),
     /// `true` or `false`.
     Bool(bool),
-    /// Something that no setting takes: its kind.
+    /// A type that no setting accepts: its kind.
     Unsupported(&'static str),
 }
 

@@ -12,7 +12,7 @@ use super::options::is_credential;
 use super::raw::Raw;
 use super::{BaseDirectoryConfig, Config};
 
-/// What stands for a value that is not shown.
+/// Replaces a value that is not shown.
 const HIDDEN: &str = "(hidden)";
 
 /// One setting that was edited.
@@ -29,11 +29,11 @@ pub struct Change {
 /// All that was edited.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// What a running daemon takes over.
+    /// Changes that a running daemon applies.
     pub live: Vec<Change>,
-    /// What takes effect at its next start.
+    /// Changes that take effect at its next start.
     pub restart: Vec<Change>,
-    /// Positions of the base directories whose credentials are among `live`.
+    /// Indexes of the base directories whose credentials are among `live`.
     pub credentials: Vec<usize>,
 }
 
@@ -61,17 +61,17 @@ impl Changes {
         changes
     }
 
-    /// What is in effect once the live part was taken over.
-    pub fn taken_over(&self, in_effect: &Loaded, now: &Loaded) -> Loaded {
+    /// What is in effect once the live changes were applied.
+    pub fn with_live_changes(&self, in_effect: &Loaded, now: &Loaded) -> Loaded {
         let mut after = in_effect.clone();
-        take_over(&now.config, self, &mut after.config);
+        copy_live_settings(&now.config, self, &mut after.config);
         for change in &self.live {
             after.set_written(&change.key, &change.to);
         }
         after
     }
 
-    /// Headers whose values are not shown, and so were not compared.
+    /// Compares headers, whose values are not shown.
     fn compare_hidden(&mut self, before: &Config, after: &Config) {
         const KEY: &str = "tracing.headers";
         let known = self.restart.iter().any(|change| change.key == KEY);
@@ -130,8 +130,8 @@ impl Changes {
     }
 }
 
-/// Copies the settings that a running daemon takes over.
-fn take_over(from: &Config, changes: &Changes, into: &mut Config) {
+/// Copies the live settings.
+fn copy_live_settings(from: &Config, changes: &Changes, into: &mut Config) {
     for key in KEYS.iter().filter(|key| key.reload == Reload::Live) {
         let shown = Raw::Text((key.show)(from).into());
         (key.set)(into, &shown).expect("what a setting shows is read back");

@@ -1,8 +1,8 @@
 //! Text that may be a secret.
 //!
-//! Does: hold what was configured until it is known what it is. Does not: print it: there is no
-//! `Display`, and `Debug` hides it. Invariant: the text is reached through [`Secret::expose`]
-//! alone, so that a search for this name finds every use.
+//! Does: hold configured text that may turn out to be a secret. Does not: print it: there is no
+//! `Display`, and `Debug` hides it. Invariant: the text is accessible only through
+//! [`Secret::expose`], so that a search for this name finds every use.
 
 use std::fmt;
 
@@ -35,8 +35,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Whether a setting of this name holds a secret. Names that are not known are judged too, since a
-/// secret may be given under a wrong one.
+/// Whether a setting of this name holds a secret. Unknown names are judged too, since a secret may
+/// be given under a wrong name.
 pub fn is_secret_name(key: &str) -> bool {
     const PARTS: [&str; 14] = [
         "secret",

@@ -13,7 +13,7 @@ use url::Url;
 use super::machine::{Machine, auto_budget};
 use super::secret::Secret;
 
-/// A struct whose fields have the given defaults.
+/// Defines a struct whose fields have defaults.
 macro_rules! section {
     ($(#[$doc:meta])* $name:ident {
         $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr,)*
@@ -64,7 +64,8 @@ section! {
         tls_client_ca_file: Option<PathBuf> = None,
         /// Interval at which the credential files are checked for changes.
         reload_interval: Duration = Duration::from_secs(10),
-        /// How long the start may take; what has not answered by then is brought up later.
+        /// How long the start may take; base directories that have not answered by then are opened
+        /// later.
         start_timeout: Duration = Duration::from_secs(20),
         /// How long a stopping daemon waits for open sinks to finish.
         drain_timeout: Duration = Duration::from_secs(30),
@@ -204,8 +205,8 @@ section! {
 }
 
 section! {
-    /// `[query]`: limits of one query at one daemon. Requests over a limit wait, except
-    /// where it says otherwise; `None` is "unlimited".
+    /// `[query]`: limits of one query at one daemon. Requests over a limit wait, except where
+    /// stated otherwise; `None` is "unlimited".
     QueryConfig {
         /// Bytes of the write memory, including its hot segments.
         max_write_memory: Option<u64> = None,

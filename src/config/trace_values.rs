@@ -1,7 +1,7 @@
 //! Readers and printers of the settings of `[tracing]`.
 //!
 //! Does: read URLs of collectors, headers and attributes in the form of the variables `OTEL_…`.
-//! Does not: know those variables (`otel_variables`). Invariant: no message and no printer shows
+//! Does not: read those variables (`otel_variables`). Invariant: no message and no printer shows
 //! the value of a header.
 
 use url::Url;
@@ -137,7 +137,7 @@ pub(super) fn show_attributes(attributes: &[(String, String)]) -> String {
     shown.collect::<Vec<_>>().join(",")
 }
 
-/// Percent-encodes what would not be read back.
+/// Percent-encodes characters that would not be read back.
 fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,8 +1,7 @@
-//! Sizes and durations as people write them: `64MiB`, `64 MB`, `30s`, `1m 30s`.
+//! Sizes and durations in readable form: `64MiB`, `64 MB`, `30s`, `1m 30s`.
 //!
 //! Does: parse text to bytes or time and print them back so that they parse to the same value. Does
-//! not: know which setting it reads. Invariant: nothing is rounded silently; what is ambiguous is
-//! refused.
+//! not: know the settings. Invariant: nothing is rounded silently; ambiguous text is refused.
 
 use std::fmt;
 use std::time::Duration;
@@ -288,7 +287,7 @@ mod tests {
             ("", "such as 30s"),
             ("-5s", "such as 30s"),
             ("999999999999d", "too large"),
-            // It was taken, and printed as 0s.
+            // It was accepted, and printed as 0s.
             ("0.5us", "no whole number of us"),
         ] {
             let error = parse_duration(text).unwrap_err().to_string();

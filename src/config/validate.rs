@@ -8,6 +8,7 @@ use super::keys;
 use super::problem::{InvalidValue, Origin, Problem};
 use super::units::{format_size, format_size_like};
 use super::{Config, MemorySplit, Origins};
+use crate::human::count;
 
 /// Bytes of a frame's header (docs/protocol.md).
 const FRAME_HEADER: u64 = 12;
@@ -90,7 +91,10 @@ impl Validator<'_> {
         }
         let fetches = c.read.fetch_concurrency as u64;
         if c.read.chunk_size.saturating_mul(fetches) > read {
-            let what = format!("{fetches} chunks (read.fetch_concurrency) of one read");
+            let what = format!(
+                "{} (read.fetch_concurrency) of one read",
+                count(fetches, "chunk")
+            );
             found.push(self.over("read.chunk_size", &what, "reading", read, fetches));
         }
         if c.limits.max_page_size.saturating_add(c.read.chunk_size) > read {
@@ -299,7 +303,7 @@ impl Validator<'_> {
         let tracing = &self.config.tracing;
         if tracing.max_batch_size > tracing.max_queue_size {
             let other = self.cite("tracing.max_queue_size");
-            let what = format!("a batch is taken from the queue, {other}: lower it or raise that");
+            let what = format!("a batch is a part of the queue, {other}: lower it or raise that");
             found.push(self.problem("tracing.max_batch_size", what));
         }
     }
@@ -311,7 +315,7 @@ impl Validator<'_> {
     }
 }
 
-/// Checks that a filter parses, and that no misspelt level is taken for the name of a module.
+/// Checks that a filter parses, and that no misspelt level is interpreted as the name of a module.
 fn check_filter(filter: &str) -> Result<(), InvalidValue> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     const FORM: &str = "write a level (off, error, warn, info, debug, trace) or module=level, \
@@ -352,7 +356,7 @@ const CRATES: [&str; 14] = [
 ];
 
 /// The modules of this crate.
-pub(super) const MODULES: [&str; 22] = [
+pub(super) const MODULES: [&str; 23] = [
     "api",
     "app",
     "cache",
@@ -365,6 +369,7 @@ pub(super) const MODULES: [&str; 22] = [
     "fair",
     "gc",
     "http",
+    "human",
     "id",
     "ingest",
     "memory",

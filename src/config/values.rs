@@ -1,6 +1,6 @@
-//! How the value of a setting is read from what was written, and printed again.
+//! How the value of a setting is read from text, and printed again.
 //!
-//! Does: one reader and one printer for each type of setting. Does not: know which setting it reads
+//! Does: provide one reader and one printer for each type of setting. Does not: know the settings
 //! (`keys`) or check ranges. Invariant: what a printer prints, its reader reads back as the same
 //! value.
 
@@ -161,7 +161,7 @@ pub(super) fn optional_count(raw: &Raw) -> Result<Option<u64>, InvalidValue> {
     unless(UNLIMITED, raw, count)
 }
 
-/// `None` for the one word, else what `read` makes of it.
+/// `None` for that word, otherwise the result of `read`.
 fn unless<T>(
     word: &str,
     raw: &Raw,

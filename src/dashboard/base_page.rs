@@ -1,11 +1,12 @@
 //! The page of one base directory.
 
-use super::html::{self, Column, Frame, bytes, escape, latency, table, terms};
+use super::html::{self, Column, Frame, Timing, escape, latency, table, terms};
 use super::overview::base_state;
 use super::view::BaseView;
+use crate::human::size;
 
 /// Renders the page.
-pub fn render(base: &BaseView, reload: Option<u32>, now_millis: u64) -> String {
+pub fn render(base: &BaseView, timing: Timing) -> String {
     let status = &base.status;
     let name = escape(status.name.as_str());
     let conditions = match status.ignores_preconditions {
@@ -22,7 +23,7 @@ pub fn render(base: &BaseView, reload: Option<u32>, now_millis: u64) -> String {
     let properties = terms(&[
         ("URI", escape(&status.uri)),
         ("State", base_state(status)),
-        ("Stored by this daemon", bytes(base.stored)),
+        ("Stored by this daemon", size(base.stored)),
         ("Conditions of writes", conditions.to_owned()),
         ("Keeps after a delete", retention),
     ]);
@@ -53,8 +54,7 @@ pub fn render(base: &BaseView, reload: Option<u32>, now_millis: u64) -> String {
     let frame = Frame {
         title: status.name.as_str(),
         path: &path,
-        reload,
-        now_millis,
+        timing,
     };
     html::document(frame, &body)
 }

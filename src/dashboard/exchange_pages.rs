@@ -1,18 +1,13 @@
 //! The pages of exchanges: all that this daemon has sinks of, and one of them.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
-use super::html::{self, Column, Frame, bytes, duration, escape, table, terms};
-use super::view::{ExchangeView, SinkView};
+use super::html::{self, Column, Frame, Timing, duration, escape, table, terms};
+use super::view::{ExchangeView, LeaseLeft, SinkView};
+use crate::human::size;
 
 /// Renders the list. `total` is the number of exchanges, of which these are the latest.
-pub fn render_list(
-    exchanges: &[ExchangeView],
-    total: usize,
-    reload: Option<u32>,
-    now_millis: u64,
-) -> String {
+pub fn render_list(exchanges: &[ExchangeView], total: usize, timing: Timing) -> String {
     let mut body = String::from("<h1>Exchanges</h1>");
     if exchanges.is_empty() {
         body.push_str("<p>This daemon has had sinks of no exchange that is open.</p>");
@@ -29,8 +24,9 @@ pub fn render_list(
             Column::Number("lease left"),
         ];
         let caption = format!(
-            "{} of {total}, the latest request first: what this daemon holds of each. Others may \
-             hold more.",
+            "{} of {total}, the latest request first. Age, size and tasks are those at this \
+             daemon: others may hold more. A lease that others renew is shown as the last sweep \
+             saw it.",
             exchanges.len()
         );
         body.push_str(&table(&caption, columns, &rows));
@@ -38,8 +34,7 @@ pub fn render_list(
     let frame = Frame {
         title: "Exchanges",
         path: "/exchanges",
-        reload,
-        now_millis,
+        timing,
     };
     html::document(frame, &body)
 }
@@ -50,7 +45,7 @@ fn row(exchange: &ExchangeView) -> [String; 8] {
         format!("<a href=\"/exchanges/{name}\">{name}</a>"),
         escape(&exchange.query),
         duration(exchange.age),
-        bytes(exchange.size()),
+        size(exchange.size()),
         exchange.open.to_string(),
         exchange.finished.to_string(),
         exchange.given_up.to_string(),
@@ -58,19 +53,19 @@ fn row(exchange: &ExchangeView) -> [String; 8] {
     ]
 }
 
-fn lease(left: Option<Duration>) -> String {
-    left.map_or_else(|| "not known here".to_owned(), duration)
+fn lease(left: LeaseLeft) -> String {
+    match left {
+        LeaseLeft::Unknown => "not known yet".to_owned(),
+        LeaseLeft::Exactly(left) => duration(left),
+        LeaseLeft::AtLeast(left) => format!("at least {}", duration(left)),
+    }
 }
 
 /// Renders the page of one exchange with some of its sinks.
-pub fn render_one(
-    exchange: &ExchangeView,
-    sinks: &[SinkView],
-    reload: Option<u32>,
-    now_millis: u64,
-) -> String {
+pub fn render_one(exchange: &ExchangeView, sinks: &[SinkView], timing: Timing) -> String {
     let name = escape(&exchange.exchange);
     let mut body = format!("<h1>Exchange {name}</h1>");
+    body.push_str("<p>What this daemon holds; others may hold more.</p>");
     body.push_str(&terms(&[
         ("Query", escape(&exchange.query)),
         ("Age here", duration(exchange.age)),
@@ -79,16 +74,16 @@ pub fn render_one(
         ("Tasks open", exchange.open.to_string()),
         ("Tasks finished", exchange.finished.to_string()),
         ("Tasks given up", exchange.given_up.to_string()),
-        ("Not stored yet", bytes(exchange.held)),
+        ("Not stored yet", size(exchange.held)),
     ]));
     body.push_str("<h2>Stored by this daemon</h2>");
     let stored: Vec<_> = exchange
         .stored
         .iter()
-        .map(|(base, size)| {
+        .map(|(base, bytes)| {
             let base = escape(base);
             let link = format!("<a href=\"/base-directories/{base}\">{base}</a>");
-            [link, bytes(*size)]
+            [link, size(*bytes)]
         })
         .collect();
     let columns = [Column::Text("base directory"), Column::Number("bytes")];
@@ -116,8 +111,7 @@ pub fn render_one(
     let frame = Frame {
         title: &exchange.exchange,
         path: &path,
-        reload,
-        now_millis,
+        timing,
     };
     html::document(frame, &body)
 }
@@ -131,12 +125,14 @@ fn sink_row(sink: &SinkView) -> [String; 4] {
         format!("{}.{}", sink.task, sink.attempt),
         state,
         sink.pages.to_string(),
-        bytes(sink.bytes),
+        size(sink.bytes),
     ]
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const EVIL: &str = "<i>'\"&";
@@ -150,27 +146,27 @@ mod tests {
             finished: 7,
             held: 1 << 20,
             stored: vec![(EVIL.into(), 3 << 20)],
-            lease_left: Some(Duration::from_secs(600)),
+            lease_left: LeaseLeft::AtLeast(Duration::from_secs(600)),
             ..ExchangeView::default()
         }
     }
 
     #[test]
     fn the_list_shows_age_size_tasks_and_lease_and_leads_to_each_exchange() {
-        let html = render_list(&[exchange()], 12, None, 0);
+        let html = render_list(&[exchange()], 12, Timing::default());
         for part in [
             "1 of 12",
             "1m 30s",
             "4.0 MiB",
             "<span>2</span>",
             "<span>7</span>",
-            "10m",
+            "at least 10m",
         ] {
             assert!(html.contains(part), "{part} in {html}");
         }
         assert!(html.contains("<a href=\"/exchanges/&lt;i&gt;"));
         assert!(!html.contains("<i>"));
-        assert!(render_list(&[], 0, None, 0).contains("no exchange"));
+        assert!(render_list(&[], 0, Timing::default()).contains("no exchange"));
     }
 
     #[test]
@@ -182,7 +178,7 @@ mod tests {
             failure: Some(EVIL.into()),
             ..SinkView::default()
         };
-        let html = render_one(&exchange(), &[sink], None, 0);
+        let html = render_one(&exchange(), &[sink], Timing::default());
         for part in ["3.1", "failed: &lt;i&gt;", "1 of 9", "0s ago", "Lease left"] {
             assert!(html.contains(part), "{part} in {html}");
         }

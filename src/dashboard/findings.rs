@@ -2,8 +2,8 @@
 //!
 //! Pure: the data of the overview to sentences. Invariant: each finding names a remedy.
 
-use super::html::bytes;
 use super::view::View;
+use crate::human::{count, size};
 
 /// Something that needs attention; both are plain text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +54,10 @@ fn integrity(view: &View, found: &mut Vec<Finding>) {
     let failures = view.metrics.integrity_failures.get();
     if failures > 0 {
         found.push(Finding::new(
-            format!("{failures} integrity checks failed since the start"),
+            format!(
+                "{} failed since the start",
+                count(failures, "integrity check")
+            ),
             "Reads were repeated or failed, never shortened. Look for the segment and its base \
              directory in the errors below, and check that disk or network.",
         ));
@@ -89,15 +92,20 @@ fn bases(view: &View, found: &mut Vec<Finding>) {
 
 fn memory(view: &View, found: &mut Vec<Finding>) {
     for pool in view.pools.iter().filter(|pool| pool.waiting > 0) {
-        let what = format!("{} wait for memory for {}", bytes(pool.waiting), pool.name);
+        let what = format!(
+            "Requests for {} wait for memory for {}",
+            size(pool.waiting),
+            pool.name
+        );
         let remedy = match pool.limited {
             0 => "For some seconds this is normal: it is how producers are slowed down. If it \
                   lasts, raise memory.budget, add daemons, or see whether a base directory is \
                   slow."
                 .to_owned(),
             limited => format!(
-                "{limited} of the queries are at their own limit: raise \
-                 query.max_write_memory or query.max_read_memory if they should not be."
+                "At their own limit: {}. Raise query.max_write_memory or query.max_read_memory if \
+                 they should not be.",
+                count(limited, "query")
             ),
         };
         found.push(Finding::new(what, remedy));
@@ -196,7 +204,7 @@ mod tests {
             assert!(what[index].contains(part), "{what:?}");
         }
         assert!(
-            what[3].starts_with("1.0 KiB wait for memory for writing"),
+            what[3].starts_with("Requests for 1.0 KiB wait for memory for writing"),
             "{what:?}"
         );
         assert!(found[4].remedy.contains("expires"));

@@ -10,7 +10,6 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use bytesize::ByteSize;
 
 const STYLE: &str = include_str!("style.css");
 
@@ -42,10 +41,16 @@ pub struct Frame<'a> {
     pub title: &'a str,
     /// The path of the page.
     pub path: &'a str,
-    /// Seconds until the page loads itself again.
-    pub reload: Option<u32>,
+    pub timing: Timing,
+}
+
+/// When a page was made, and when it loads itself again.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Timing {
     /// Milliseconds since 1970.
     pub now_millis: u64,
+    /// Seconds until the page loads itself again.
+    pub reload: Option<u32>,
 }
 
 /// How often a page loads itself again if its reader asks for it.
@@ -57,7 +62,7 @@ pub fn document(frame: Frame<'_>, body: &str) -> String {
     let title = escape(frame.title);
     html.push_str("<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">");
     html.push_str("<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">");
-    if let Some(seconds) = frame.reload {
+    if let Some(seconds) = frame.timing.reload {
         let _ = write!(html, "<meta http-equiv=\"refresh\" content=\"{seconds}\">");
     }
     let _ = write!(
@@ -78,10 +83,10 @@ pub fn document(frame: Frame<'_>, body: &str) -> String {
     let _ = write!(
         html,
         "</ul></nav></div></header><main id=\"content\" tabindex=\"-1\">{body}</main><footer>{}",
-        instant(frame.now_millis)
+        instant(frame.timing.now_millis)
     );
     let path = escape(frame.path);
-    let (query, reload) = match frame.reload {
+    let (query, reload) = match frame.timing.reload {
         None => (
             format!("?reload={RELOAD_SECONDS}"),
             format!("Reload every {RELOAD_SECONDS} seconds"),
@@ -154,11 +159,6 @@ pub fn terms(terms: &[(&str, String)]) -> String {
     format!("<dl>{}</dl>", terms.collect::<String>())
 }
 
-/// Bytes, for people.
-pub fn bytes(count: u64) -> String {
-    ByteSize(count).display().iec().to_string()
-}
-
 /// A time span to the second, or to the two largest units.
 pub fn duration(span: Duration) -> String {
     let seconds = span.as_secs();
@@ -210,8 +210,6 @@ mod tests {
 
     #[test]
     fn sizes_and_times_are_written_for_people() {
-        assert_eq!(bytes(u64::MAX), "16.0 EiB");
-        assert_eq!(bytes(512), "512 B");
         assert_eq!(
             duration(Duration::from_millis(3 * 3_600_000 + 61_500)),
             "3h 1m"
@@ -229,8 +227,7 @@ mod tests {
         let frame = Frame {
             title: "<b>",
             path: "/exchanges",
-            reload: None,
-            now_millis: 0,
+            timing: Timing::default(),
         };
         let html = document(frame, "<h1>x</h1>");
         assert!(html.contains("<title>&lt;b&gt; "));

@@ -4,15 +4,16 @@ use std::fmt::Write as _;
 
 use super::findings::{advice, findings};
 use super::history::Counter;
-use super::html::{self, Column, Frame, bytes, duration, escape, instant, latency, table, terms};
+use super::html::{self, Column, Frame, Timing, duration, escape, instant, latency, table, terms};
 use super::plot::{Line, Unit, figure};
 use super::view::{BaseView, PoolView, QueryView, View};
+use crate::human::size;
 use crate::storage::{BaseStatus, OperationLatency};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::recent::Recent;
 
 /// Renders the page.
-pub fn render(view: &View, reload: Option<u32>) -> String {
+pub fn render(view: &View, timing: Timing) -> String {
     let mut body = String::with_capacity(16 << 10);
     let state = state(view);
     let _ = write!(body, "<h1>{state}</h1>");
@@ -27,8 +28,7 @@ pub fn render(view: &View, reload: Option<u32>) -> String {
     let frame = Frame {
         title: state,
         path: "/",
-        reload,
-        now_millis: view.now_millis,
+        timing,
     };
     html::document(frame, &body)
 }
@@ -114,7 +114,7 @@ fn bases(body: &mut String, bases: &[BaseView]) {
                 base_state(&base.status),
                 quantiles(&base.latencies, "put"),
                 quantiles(&base.latencies, "get"),
-                bytes(base.stored),
+                size(base.stored),
             ]
         })
         .collect();
@@ -164,7 +164,7 @@ fn pools(body: &mut String, pools: &[PoolView]) {
                 capacity,
                 ..
             } = pool;
-            let (name, used_text) = (escape(name), bytes(*used));
+            let (name, used_text) = (escape(name), size(*used));
             [
                 name.clone(),
                 format!(
@@ -172,8 +172,8 @@ fn pools(body: &mut String, pools: &[PoolView]) {
                      value=\"{used}\"></meter>"
                 ),
                 used_text,
-                bytes(*capacity),
-                bytes(*waiting),
+                size(*capacity),
+                size(*waiting),
             ]
         })
         .collect();
@@ -197,10 +197,10 @@ fn queries(body: &mut String, queries: &[QueryView]) {
         .map(|query| {
             [
                 escape(&query.name),
-                bytes(query.writing),
-                bytes(query.writing_waited),
-                bytes(query.reading),
-                bytes(query.reading_waited),
+                size(query.writing),
+                size(query.writing_waited),
+                size(query.reading),
+                size(query.reading_waited),
             ]
         })
         .collect();
@@ -259,20 +259,20 @@ fn totals(body: &mut String, metrics: &Metrics) {
         ("tasks aborted", metrics.sinks_aborted.get().to_string()),
         ("tasks failed", metrics.sinks_failed.get().to_string()),
         ("pages accepted", metrics.pages_written.get().to_string()),
-        ("page bytes accepted", bytes(metrics.bytes_written.get())),
+        ("page bytes accepted", size(metrics.bytes_written.get())),
         (
             "segments written",
             metrics.segments_written.get().to_string(),
         ),
         (
             "segment bytes written",
-            bytes(metrics.segment_bytes_written.get()),
+            size(metrics.segment_bytes_written.get()),
         ),
         ("reads", metrics.reads.get().to_string()),
         ("pages served", metrics.pages_read.get().to_string()),
-        ("page bytes served", bytes(metrics.bytes_read.get())),
-        ("of which from memory", bytes(metrics.cache_hit_bytes.get())),
-        ("of which fetched", bytes(fetched)),
+        ("page bytes served", size(metrics.bytes_read.get())),
+        ("of which from memory", size(metrics.cache_hit_bytes.get())),
+        ("of which fetched", size(fetched)),
         (
             "integrity failures",
             metrics.integrity_failures.get().to_string(),
@@ -348,7 +348,10 @@ mod tests {
 
     #[test]
     fn what_comes_from_outside_cannot_become_markup() {
-        let page = render(&view("<script>alert('x')</script> & \"more\""), None);
+        let page = render(
+            &view("<script>alert('x')</script> & \"more\""),
+            Timing::default(),
+        );
         assert!(!page.contains("<script"));
         let escaped = "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &quot;more";
         assert!(page.matches(escaped).count() >= 6, "{page}");
@@ -363,7 +366,7 @@ mod tests {
             bytes_written: 10 << 20,
             ..Sample::default()
         });
-        let page = render(&view, None);
+        let page = render(&view, Timing::default());
         for answer in [
             "1.2.3",
             "3h 1m",

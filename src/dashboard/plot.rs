@@ -7,7 +7,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::history::Series;
-use super::html::{bytes, escape};
+use super::html::escape;
+use crate::human::bytes_per_second;
 
 const WIDTH: f64 = 600.0;
 const HEIGHT: f64 = 100.0;
@@ -22,14 +23,9 @@ pub(super) enum Unit {
 }
 
 impl Unit {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a rate for people; the cast saturates"
-    )]
     fn show(self, value: f64) -> String {
         match self {
-            Self::BytesPerSecond => format!("{}/s", bytes(value as u64)),
+            Self::BytesPerSecond => bytes_per_second(value),
             Self::PerSecond if value < 10.0 => format!("{value:.1}/s"),
             Self::PerSecond => format!("{value:.0}/s"),
             Self::Share => format!("{:.0} %", value * 100.0),

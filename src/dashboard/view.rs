@@ -11,7 +11,7 @@ use crate::telemetry::recent::Recent;
 /// All data of the overview.
 #[derive(Debug, Clone, Default)]
 pub struct View {
-    /// Version of the daemon.
+    /// Version of the daemon, with the commit where its build knows it.
     pub version: &'static str,
     /// The id of this run.
     pub run: String,
@@ -43,8 +43,6 @@ pub struct View {
     pub history: History,
     /// Its gauges, and counters since the start.
     pub metrics: Arc<Metrics>,
-    /// Milliseconds since 1970.
-    pub now_millis: u64,
 }
 
 /// A base directory.
@@ -87,6 +85,18 @@ pub struct QueryView {
     pub reading_waited: u64,
 }
 
+/// What is left of the lease of an exchange.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum LeaseLeft {
+    /// It was announced after the last sweep, through another daemon.
+    #[default]
+    Unknown,
+    /// This daemon has renewed it.
+    Exactly(Duration),
+    /// As the last sweep of the fleet saw it: it may have been renewed since.
+    AtLeast(Duration),
+}
+
 /// An exchange at this daemon.
 #[derive(Debug, Clone, Default)]
 pub struct ExchangeView {
@@ -103,8 +113,8 @@ pub struct ExchangeView {
     pub held: u64,
     /// Bytes stored here, by base directory.
     pub stored: Vec<(String, u64)>,
-    /// What is left of the lease, if this daemon renewed it last.
-    pub lease_left: Option<Duration>,
+    /// What is left of the lease.
+    pub lease_left: LeaseLeft,
 }
 
 impl ExchangeView {

@@ -1,8 +1,8 @@
 //! Announcing an exchange and renewing its lease: both write its marker.
 //!
-//! Does: decide whether the marker may be written, and write it on the condition that it still is
-//! what the decision was based on; behind the answer if the client says that the exchange is new
-//! (`awaited`). Does not: end leases (`gc`). Invariant: an announcement never brings back an
+//! Does: decide whether the marker may be written, and write it on the condition that it is still
+//! what the decision was based on; in the background if the client states that the exchange is new
+//! (`pending_marker`). Does not: end leases (`gc`). Invariant: an announcement never reopens an
 //! exchange that was closed or collected.
 
 use std::sync::Arc;
@@ -24,8 +24,8 @@ const MAX_ANNOUNCE_TRIES: u32 = 8;
 /// What an announcement may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Announce {
-    /// Create only, at once: the client has drawn the id and announces it for the first time. The
-    /// marker is written behind the answer.
+    /// Create only, answered at once: the client has created the id and announces it for the first
+    /// time. The marker is written in the background.
     New,
     /// The rest of that: answered once the marker is durable.
     Confirm,
@@ -83,8 +83,8 @@ impl Exchanges {
         Err(ExchangeError::Contended { exchange })
     }
 
-    /// Announces an exchange that the client says is new. If this daemon knows it, this is a
-    /// repetition: the answer is the same.
+    /// Announces an exchange that is new according to the client. If this daemon knows it already,
+    /// this is a repetition: the response is the same.
     async fn announce_new(
         &self,
         exchange: &ExchangeId,
@@ -98,7 +98,7 @@ impl Exchanges {
         let status = self
             .shared
             .status
-            .learn(Arc::clone(&new), self.deadline(&new));
+            .record_pending(Arc::clone(&new), self.deadline(&new));
         let Status::Open { descriptor, .. } = status else {
             return Err(ExchangeError::closed(exchange));
         };
@@ -126,8 +126,13 @@ impl Exchanges {
             Some(Status::Closed) => return Err(ExchangeError::closed(exchange)),
             None => return Ok(None),
         };
-        let seen = matches!(marker, MarkerState::Seen { .. });
-        if seen && mode != Announce::Confirm {
+        // A renewal reads the marker itself, which may be readable again.
+        let skips = match marker {
+            MarkerState::Observed { .. } => mode != Announce::Confirm,
+            MarkerState::Failed(_) => mode == Announce::Renew,
+            MarkerState::Pending(_) => false,
+        };
+        if skips {
             return Ok(None);
         }
         check_spec(exchange, &descriptor.spec, spec)?;
@@ -177,6 +182,8 @@ impl Exchanges {
                 (Err(ExchangeError::NotFound { .. }), Some(error)) => return Err(error),
                 (checked, _) => checked?,
             };
+            // The marker stays in the set that it names.
+            storage.remember_set(exchange, &checked.announced.descriptor.set);
             if !storage
                 .put_marker(exchange, &checked.content, &markers)
                 .await?
@@ -192,7 +199,7 @@ impl Exchanges {
             }
         {
             // Closed while the marker was being written: it must not stay.
-            storage.remove_exchange(exchange).await?;
+            self.remove(exchange).await?;
             return Err(ExchangeError::closed(exchange));
         }
         Ok(announced)
@@ -209,9 +216,9 @@ impl Exchanges {
             exchange: exchange.clone(),
             spec: spec.clone(),
             lease: self.shared.terms.lease,
-            announcement: self.shared.terms.announcement,
             number: deps.runtime.random.next_u64(),
             set: deps.storage.in_order(exchange).await?,
+            announcement: deps.storage.announcement(),
         }))
     }
 
@@ -260,8 +267,7 @@ impl Exchanges {
                 },
             });
         }
-        // Closed or collected through another daemon: an announcement now would bring it back
-        // empty.
+        // Closed or collected through another daemon: an announcement now would reopen it empty.
         if known || markers.is_claimed() {
             self.shared.status.report_closed(exchange);
             return Err(ExchangeError::closed(exchange));

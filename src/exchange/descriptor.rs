@@ -1,9 +1,10 @@
-//! The descriptor of an exchange: all that a daemon must know of it, sealed, and opaque to clients.
+//! The descriptor of an exchange: all that a daemon needs to know about it, sealed, opaque to
+//! clients.
 //!
-//! Pure: a descriptor to text and back. Does not: store it (`marker`) or find out whether the
-//! exchange is open (`lookup`). Invariant: a descriptor that is opened was made by a daemon that
-//! has the same base directory; anything else is refused, with memory in proportion to its text.
-//! A descriptor never changes: the marker that it names is the same bytes whoever writes it.
+//! Pure: a descriptor to text and back. Does not: store it (`marker`) or determine whether the
+//! exchange is open (`lookup`). Invariant: a decoded descriptor was issued by a daemon that has the
+//! same base directory; anything else is refused, with memory in proportion to its text. A
+//! descriptor never changes: every daemon writes the same bytes of the marker.
 
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ pub const MAX_ENCODED: usize = 4096;
 pub struct ExchangeSpec {
     /// Number of output partitions.
     pub partitions: u32,
-    /// Whether the pages of a partition keep the order in which their sink added them.
+    /// Whether the pages of a partition are read in the order in which their sink added them.
     pub ordered: bool,
 }
 
@@ -40,7 +41,7 @@ pub struct Descriptor {
     pub announcement: Duration,
     /// Drawn for each announcement.
     pub number: u64,
-    /// The base directories that were in order: those that must answer. The marker is first put
+    /// The set: the base directories that were in order. The marker is first put
     /// into the first one.
     pub set: Vec<BaseId>,
 }
@@ -56,7 +57,7 @@ pub enum DescriptorError {
     NoBase,
     #[error(transparent)]
     Seal(#[from] SealError),
-    /// The seal is right, but the content is not.
+    /// The seal is valid, but the content is not.
     #[error("malformed: {0}")]
     Malformed(#[from] DecodeError),
 }
@@ -158,21 +159,8 @@ fn decode_fields(mut cursor: Cursor<'_>, set: Vec<BaseId>) -> Result<Descriptor,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::BaseName;
-    use crate::storage::identity::Identity;
+    use crate::storage::seals::testing::{identity, seals};
     use proptest::prelude::*;
-    use std::sync::Arc;
-
-    fn identity(id: u64, name: &str) -> (BaseName, Option<Arc<Identity>>) {
-        let name: BaseName = name.parse().unwrap();
-        let secret = [id.to_le_bytes()[0]; 32];
-        let identity = Identity::new(BaseId(id), name.clone(), secret);
-        (name, Some(Arc::new(identity)))
-    }
-
-    fn seals() -> Seals {
-        Seals::new(vec![identity(1, "a"), identity(2, "b")])
-    }
 
     fn example(set: &[u64]) -> Descriptor {
         Descriptor {
@@ -220,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_sealed_by_nobody_of_the_fleet_is_refused() {
+    fn a_descriptor_that_no_daemon_of_the_fleet_sealed_is_refused() {
         let text = example(&[1]).seal(&seals()).unwrap();
         let body = SealedText::decode(&text).unwrap();
         let forged = sealed_text(body.body(), &[9; 32]);
@@ -228,7 +216,7 @@ mod tests {
         assert_eq!(refused, Err(SealError::WrongSeal.into()));
     }
 
-    /// The fields of a descriptor behind its version, key and set.
+    /// The fields of a descriptor after its version, key and set.
     fn with_fields(fields: &[u8]) -> Result<Descriptor, DescriptorError> {
         let mut body = vec![VERSION, 1, 0, 1];
         body.extend_from_slice(&1_u64.to_le_bytes());
@@ -248,7 +236,7 @@ mod tests {
             let flipped = match tail.as_bytes()[0] { b'A' => "B", _ => "A" };
             let damaged = format!("{head}{flipped}{}", &tail[1..]);
             prop_assert!(Descriptor::open(&damaged, &seals()).is_err());
-            // Under a seal of somebody else's.
+            // Sealed with a foreign key.
             let forged = sealed_text(&body, &[200; 32]);
             prop_assert!(Descriptor::open(&forged, &seals()).is_err());
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::descriptor::{DescriptorError, ExchangeSpec};
 use super::marker::MarkerError;
+use crate::human::count;
 use crate::id::ExchangeId;
 use crate::storage::StorageError;
 
@@ -39,9 +40,10 @@ pub enum ExchangeError {
     #[error("exchange {exchange} is closed")]
     Closed { exchange: ExchangeId },
     #[error(
-        "exchange {exchange} was announced with {} partitions, ordered={}; this request has {} \
-         partitions, ordered={}: use another id",
-        before.partitions, before.ordered, now.partitions, now.ordered
+        "exchange {exchange} was announced with {}, ordered={}; this request has {}, ordered={}: \
+         use another id",
+        count(before.partitions, "partition"), before.ordered,
+        count(now.partitions, "partition"), now.ordered
     )]
     Conflict {
         exchange: ExchangeId,
@@ -51,7 +53,10 @@ pub enum ExchangeError {
     /// Every try to write the marker met another writer's.
     #[error("exchange {exchange} is being announced by several clients at once: retry")]
     Contended { exchange: ExchangeId },
-    #[error("{partitions} partitions exceed limits.max_partitions, {limit}")]
+    #[error(
+        "an exchange with {} exceeds limits.max_partitions, {limit}",
+        count(*partitions, "partition")
+    )]
     TooManyPartitions { partitions: u32, limit: u32 },
     #[error("an exchange needs at least one partition")]
     NoPartitions,

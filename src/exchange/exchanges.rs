@@ -1,15 +1,18 @@
-//! The exchanges of the fleet as this daemon knows them.
+//! The exchanges of the fleet that this daemon knows.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::error::ExchangeError;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
 use super::status::{LateMarker, Status, StatusCache};
+use super::unfinished::UnfinishedCloses;
 use crate::id::ExchangeId;
 use crate::runtime::Runtime;
-use crate::storage::Storage;
+use crate::storage::{DigestExchanges, Storage};
 
 /// What [`Exchanges`] needs from the rest of the daemon.
 #[derive(Clone)]
@@ -23,7 +26,8 @@ pub struct ExchangesDeps {
 pub struct Terms {
     /// How long an exchange stays open without a renewal.
     pub lease: Duration,
-    /// How long its marker may be missing after it was announced.
+    /// How long its marker may be missing after it was announced, unless the fleet has agreed upon
+    /// a shorter time ([`Storage::announcement`]).
     pub announcement: Duration,
     /// The most partitions that it may have.
     pub max_partitions: u32,
@@ -40,16 +44,22 @@ pub(super) struct Shared {
     pub(super) terms: Terms,
     max_partitions: AtomicU32,
     pub(super) status: StatusCache,
+    pub(super) unfinished: UnfinishedCloses,
+    /// What the sweeper of the fleet told last, and when this daemon heard it.
+    told: Mutex<Option<(DigestExchanges, Instant)>>,
 }
 
 impl Exchanges {
     /// Exchanges that are announced on these terms.
     pub fn new(deps: ExchangesDeps, terms: Terms) -> Self {
+        deps.storage.set_announcement(terms.announcement);
         let shared = Shared {
             deps,
             max_partitions: AtomicU32::new(terms.max_partitions),
             terms,
             status: StatusCache::default(),
+            unfinished: UnfinishedCloses::default(),
+            told: Mutex::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -71,14 +81,30 @@ impl Exchanges {
         self.shared.max_partitions.store(most, Ordering::Relaxed);
     }
 
+    /// Records what the sweeper of the fleet tells of all exchanges.
+    pub(crate) fn record_digest(&self, digest: &DigestExchanges) {
+        let now = self.shared.deps.runtime.clock.now();
+        *self.shared.told.lock() = Some((digest.clone(), now));
+    }
+
+    /// What is at least left of the lease of an exchange: it may have been renewed since the
+    /// sweeper of the fleet told of it. `None` if it has not. Costs no request.
+    pub fn lease_left_at_least(&self, exchange: &ExchangeId) -> Option<Duration> {
+        let told = self.shared.told.lock();
+        let (digest, heard) = told.as_ref()?;
+        let entry = digest.get(exchange)?;
+        let since = self.shared.deps.runtime.clock.now() - *heard;
+        Some(entry.lease?.saturating_sub(entry.unrenewed + since))
+    }
+
     /// Records that an exchange is closed. The caller then releases what this daemon holds of it.
-    /// Returns its marker if that was not seen yet.
+    /// Returns its marker if that was not observed yet.
     pub(crate) fn mark_closed(&self, exchange: &ExchangeId) -> Option<LateMarker> {
-        let awaited = self.shared.status.awaited(exchange);
+        let pending = self.shared.status.pending(exchange);
         self.shared.status.mark_closed(exchange);
-        awaited.map(|(descriptor, awaited)| LateMarker {
+        pending.map(|(descriptor, pending)| LateMarker {
             descriptor,
-            until: awaited.until,
+            until: pending.until,
         })
     }
 
@@ -86,14 +112,5 @@ impl Exchanges {
     /// returns all found since the last call. For one caller, which releases what is held of them.
     pub(crate) async fn found_closed(&self) -> BTreeSet<ExchangeId> {
         self.shared.status.found_closed().await
-    }
-
-    /// Removes every object of a closed exchange from every base directory; returns how many
-    /// segments.
-    ///
-    /// # Errors
-    /// [`ExchangeError::Storage`]; another call, or the sweeper, removes what is left.
-    pub(crate) async fn remove(&self, exchange: &ExchangeId) -> Result<u64, ExchangeError> {
-        Ok(self.shared.deps.storage.remove_exchange(exchange).await?)
     }
 }

@@ -8,6 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::descriptor::{Descriptor, DescriptorError, ExchangeSpec};
 use super::error::ExchangeError;
 use super::exchanges::Exchanges;
@@ -30,8 +32,10 @@ impl Exchanges {
         let now = self.shared.deps.runtime.clock.now();
         if let Some(Status::Open { descriptor, marker }) = self.shared.status.get(exchange) {
             let suffices = match marker {
-                MarkerState::Seen { confirmed } => now.duration_since(confirmed) < OPEN_CACHE_TTL,
-                MarkerState::Awaited(_) => true,
+                MarkerState::Observed { confirmed } => {
+                    now.duration_since(confirmed) < OPEN_CACHE_TTL
+                }
+                MarkerState::Pending(_) => true,
                 MarkerState::Failed(_) => false,
             };
             if suffices {
@@ -56,12 +60,12 @@ impl Exchanges {
         }
     }
 
-    /// Like [`Exchanges::lookup`], but always reads the base directories: for answers in which an
-    /// exchange that another daemon has closed would look like an empty one.
+    /// Like [`Exchanges::lookup`], but always reads the base directories: for responses in which an
+    /// exchange that another daemon has closed would appear to be empty.
     ///
     /// # Errors
-    /// As [`Exchanges::lookup`]. One whose marker was not written yet is not found: nothing of it
-    /// was acknowledged.
+    /// As [`Exchanges::lookup`]. An exchange whose marker was not written yet is not found: nothing
+    /// of it was acknowledged.
     pub async fn lookup_uncached(
         &self,
         exchange: &ExchangeId,
@@ -98,25 +102,25 @@ impl Exchanges {
     /// `Ok(false)` only if it is certainly closed.
     ///
     /// # Errors
-    /// The store failed, and with it the question.
+    /// A base directory that may have the marker cannot be read.
     pub async fn is_open(&self, exchange: &ExchangeId) -> Result<bool, StorageError> {
         if self.is_known_closed(exchange) {
             return Ok(false);
         }
-        let awaited = self.may_be_missing(exchange);
+        let pending = self.may_be_missing(exchange);
         let open = self.shared.deps.storage.has_marker(exchange).await?;
-        if open || awaited.is_some() {
+        if open || pending.is_some() {
             return Ok(true);
         }
         self.shared.status.report_closed(exchange);
         Ok(false)
     }
 
-    /// The descriptor of an exchange whose marker need not be there at this moment.
+    /// The descriptor of an exchange whose marker may legitimately be missing now.
     fn may_be_missing(&self, exchange: &ExchangeId) -> Option<Arc<Descriptor>> {
-        let (descriptor, awaited) = self.shared.status.awaited(exchange)?;
+        let (descriptor, pending) = self.shared.status.pending(exchange)?;
         let now = self.shared.deps.runtime.clock.now();
-        (now < awaited.until).then_some(descriptor)
+        (now < pending.until).then_some(descriptor)
     }
 
     /// Whether this daemon has closed an exchange or found it closed; does no I/O.
@@ -128,7 +132,26 @@ impl Exchanges {
         &self,
         exchange: &ExchangeId,
     ) -> Result<Option<Arc<Descriptor>>, ExchangeError> {
-        let Some(found) = self.shared.deps.storage.find_marker(exchange).await? else {
+        let found = self.shared.deps.storage.find_marker(exchange).await?;
+        self.decoded(exchange, found)
+    }
+
+    /// As [`Exchanges::stored`], with one request: `None` if it is not in the base directory that
+    /// the exchange prefers.
+    pub(super) async fn stored_where_preferred(
+        &self,
+        exchange: &ExchangeId,
+    ) -> Result<Option<Arc<Descriptor>>, ExchangeError> {
+        let found = self.shared.deps.storage.find_preferred_marker(exchange);
+        self.decoded(exchange, found.await?)
+    }
+
+    fn decoded(
+        &self,
+        exchange: &ExchangeId,
+        found: Option<Bytes>,
+    ) -> Result<Option<Arc<Descriptor>>, ExchangeError> {
+        let Some(found) = found else {
             return Ok(None);
         };
         let decoded = marker::decode(exchange, &found);
@@ -149,7 +172,7 @@ impl Exchanges {
     /// The text of a descriptor, for the client to send with each request for its exchange.
     ///
     /// # Errors
-    /// The key of no base directory of its set is known here.
+    /// This daemon has no key of any base directory of the set.
     pub fn seal(&self, descriptor: &Descriptor) -> Result<String, ExchangeError> {
         Ok(descriptor.seal(&self.seals())?)
     }
@@ -160,7 +183,11 @@ impl Exchanges {
     /// # Errors
     /// No daemon of the fleet sealed it, it is another exchange's, or this daemon lacks the base
     /// directory.
-    pub async fn learn(&self, exchange: &ExchangeId, text: &str) -> Result<(), ExchangeError> {
+    pub async fn accept_descriptor(
+        &self,
+        exchange: &ExchangeId,
+        text: &str,
+    ) -> Result<(), ExchangeError> {
         let descriptor = self.open(text).await?;
         if descriptor.exchange != *exchange {
             return Err(ExchangeError::OtherDescriptor {
@@ -173,7 +200,9 @@ impl Exchanges {
             .storage
             .remember_set(exchange, &descriptor.set);
         let until = self.deadline(&descriptor);
-        self.shared.status.learn(Arc::new(descriptor), until);
+        self.shared
+            .status
+            .record_pending(Arc::new(descriptor), until);
         Ok(())
     }
 

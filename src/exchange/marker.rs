@@ -1,8 +1,8 @@
-//! The content of a marker: the descriptor of its exchange as people can read it, and a checksum.
+//! The content of a marker: the descriptor of its exchange in readable form, and a checksum.
 //!
-//! Pure: a descriptor to a line of JSON and back. Does not: store it. Invariant: what decodes
-//! was encoded for that very exchange; a damaged marker, or another exchange's under this name, is
-//! an error.
+//! Pure: a descriptor to a line of JSON and back. Does not: store it. Invariant: what decodes was
+//! encoded for the same exchange; a damaged marker, or another exchange's under this name, is an
+//! error.
 
 use std::time::Duration;
 
@@ -108,7 +108,7 @@ pub(super) fn decode(exchange: &ExchangeId, bytes: &[u8]) -> Result<Descriptor, 
     })
 }
 
-/// The lease that the marker found under an exchange's name tells.
+/// The lease in the marker found under an exchange's name.
 ///
 /// # Errors
 /// As [`decode`].
@@ -116,7 +116,7 @@ pub(crate) fn lease_of(exchange: &ExchangeId, content: &[u8]) -> Result<Duration
     decode(exchange, content).map(|announced| announced.lease)
 }
 
-/// The base directories that must answer for the exchange whose marker this is.
+/// The set of the exchange whose marker this is.
 ///
 /// # Errors
 /// As [`decode`].

@@ -1,14 +1,12 @@
 //! What an exchange is and whether it is open.
 //!
 //! Does: describe exchanges ([`descriptor`]), announce them and renew their leases ([`announce`]),
-//! wait for markers ([`awaited`]), answer
-//! whether an exchange is open ([`lookup`]), and remember which ones were closed
-//! ([`status`]). Does not: know segments, or
-//! release what other modules hold of a closed exchange (`gc::close`). Invariant: an exchange that
-//! this daemon knows to be closed is never reopened by it, even by a late request.
+//! wait for markers ([`pending_marker`]), answer whether an exchange is open ([`lookup`]), and
+//! record which ones were closed ([`status`]). Does not: access segments, or release what other
+//! modules hold of a closed exchange (`gc::close`). Invariant: an exchange that this daemon knows
+//! to be closed is never reopened by it, even by a late request.
 
 mod announce;
-mod awaited;
 pub mod descriptor;
 mod error;
 mod exchanges;
@@ -16,7 +14,10 @@ mod listing;
 mod lookup;
 mod marker;
 mod overview;
+mod pending_marker;
+mod removal;
 mod status;
+mod unfinished;
 
 pub use self::announce::{Announce, Announced};
 pub use self::descriptor::{Descriptor, DescriptorError, ExchangeSpec};

@@ -1,7 +1,7 @@
-//! What the base directories hold of an exchange, for people.
+//! What the base directories hold of an exchange, for display.
 //!
 //! Pure: what was listed and read to one value. Does not: list or read (`listing`, and the command
-//! `inspect`). Invariant: what cannot be known is `None`, never a zero.
+//! `inspect`). Invariant: unknown values are `None`, never zero.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub enum ExchangeState {
     Open,
     /// It has only tombstones: a sweeper removes it.
     Claimed,
-    /// It has neither: a late or dead writer left segments, which a sweeper will remove.
+    /// It has neither: a late writer or a dead daemon left segments, which a sweeper will remove.
     Orphaned,
 }
 
@@ -55,8 +55,8 @@ pub struct ExchangeOverview {
     pub spec: Option<ExchangeSpec>,
     /// Likewise.
     pub lease: Option<Duration>,
-    /// For how long the sweeper of the fleet has seen no renewal, as it last told; `None` if it has
-    /// told nothing of this exchange yet.
+    /// For how long the sweeper of the fleet has observed no renewal, as last published; `None` if
+    /// its digest does not have this exchange yet.
     pub unrenewed: Option<Duration>,
     /// The base directories that hold anything of it.
     pub bases: BTreeMap<String, BaseShare>,
@@ -99,13 +99,13 @@ impl ExchangeOverview {
             (true, true) => ExchangeState::Claimed,
             (true, false) => ExchangeState::Orphaned,
         };
-        let told = digest.and_then(|digest| digest.exchanges.get(exchange));
+        let observed = digest.and_then(|digest| digest.exchanges.get(exchange));
         Self {
             exchange: exchange.clone(),
             state,
             lease: announced.as_ref().map(|announced| announced.lease),
             spec: announced.map(|announced| announced.spec),
-            unrenewed: told.map(|entry| entry.unrenewed),
+            unrenewed: observed.map(|entry| entry.unrenewed),
             bases,
         }
     }
@@ -115,12 +115,13 @@ impl ExchangeOverview {
         self.bases.values().map(|share| share.bytes).sum()
     }
 
-    /// The time after which it is collected unless it is renewed, as far as the sweeper has told.
+    /// The time after which it is collected unless it is renewed, according to the sweeper's
+    /// digest.
     pub fn lease_left(&self) -> Option<Duration> {
         Some(self.lease?.saturating_sub(self.unrenewed?))
     }
 
-    /// The time since its query started, for ids that Trino has given. Not before 0: clocks differ.
+    /// The time since its query started, for ids of Trino. Never negative, although clocks differ.
     pub fn age(&self, wall_millis: u64) -> Option<Duration> {
         let started = self.exchange.query_started_millis()?;
         Some(Duration::from_millis(wall_millis.saturating_sub(started)))
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_told_by_base_directory_and_what_is_unknown_is_left_out() {
+    fn sizes_are_given_by_base_directory_and_what_is_unknown_is_left_out() {
         let exchange: ExchangeId = "20261123_120000_00001_abcde".parse().unwrap();
         let descriptor = Descriptor {
             exchange: exchange.clone(),
@@ -179,7 +180,7 @@ mod tests {
         assert_eq!(whole.bases["a"], share(false, 2, 12));
         assert_eq!(whole.bases["b"], share(true, 1, 1));
         assert_eq!(whole.lease, Some(Duration::from_secs(900)));
-        assert_eq!(whole.lease_left(), None, "no sweeper has told");
+        assert_eq!(whole.lease_left(), None, "no digest has it");
         let minute_later = 1_795_435_200_000 + 60_000;
         assert_eq!(whole.age(minute_later), Some(Duration::from_secs(60)));
         assert_eq!(whole.age(0), Some(Duration::ZERO), "a clock that is behind");

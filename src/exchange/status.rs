@@ -1,8 +1,9 @@
-//! What this daemon has last learned about each exchange: open, with its descriptor, or closed.
+//! The last known status of each exchange: open, with its descriptor, or closed.
 //!
 //! Does: cache, and queue the exchanges that were found closed until their data is released. Does
-//! not: ask the base directories. Invariant: a closed exchange never becomes open again, and the
-//! absence of a marker that was never seen closes none before its time.
+//! not: read the base directories. Invariant: a closed exchange never becomes open again, and an
+//! exchange whose marker was never observed is not closed before its deadline because the marker is
+//! missing.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
@@ -29,47 +30,47 @@ pub(super) enum Status {
     Closed,
 }
 
-/// What is known of the marker of an exchange that is open.
+/// The marker of an open exchange.
 #[derive(Debug, Clone)]
 pub(super) enum MarkerState {
     /// It was there at this time.
-    Seen { confirmed: Instant },
-    /// It was not seen yet.
-    Awaited(Awaited),
+    Observed { confirmed: Instant },
+    /// It was not observed yet.
+    Pending(PendingMarker),
     /// It could not be written or read in time.
     Failed(Arc<MarkerFailure>),
 }
 
-/// A marker that was not seen yet.
+/// A marker that was not observed yet.
 #[derive(Debug, Clone)]
-pub(super) struct Awaited {
-    /// Until then its absence means "not yet".
+pub(super) struct PendingMarker {
+    /// Until then a missing marker means "not yet".
     pub until: Instant,
     /// What a task of this daemon does about it.
-    pub pursuit: Pursuit,
-    /// Notified when that is known.
+    pub task: MarkerTask,
+    /// Notified when the marker was observed or has failed.
     pub settled: Arc<Notify>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Pursuit {
+pub(super) enum MarkerTask {
     None,
-    /// It reads from time to time whether the marker is there.
-    Seeks,
-    Writes,
+    /// Polls the base directories for the marker.
+    Poll,
+    Write,
 }
 
-impl Awaited {
-    fn new(until: Instant, pursuit: Pursuit) -> Self {
+impl PendingMarker {
+    fn new(until: Instant, task: MarkerTask) -> Self {
         Self {
             until,
-            pursuit,
+            task,
             settled: Arc::default(),
         }
     }
 }
 
-/// The marker of an exchange that was closed before the marker was seen.
+/// The marker of an exchange that was closed before the marker was observed.
 #[derive(Debug)]
 pub(crate) struct LateMarker {
     pub(super) descriptor: Arc<Descriptor>,
@@ -93,11 +94,11 @@ impl Inner {
     fn put(&mut self, exchange: ExchangeId, status: Status) {
         let before = self.statuses.put(exchange, status);
         if let Some(Status::Open {
-            marker: MarkerState::Awaited(awaited),
+            marker: MarkerState::Pending(pending),
             ..
         }) = before
         {
-            awaited.settled.notify_waiters();
+            pending.settled.notify_waiters();
         }
     }
 }
@@ -123,13 +124,16 @@ impl StatusCache {
         matches!(self.get(exchange), Some(Status::Closed))
     }
 
-    /// The descriptor and the marker that was not seen yet, if that is so.
-    pub(super) fn awaited(&self, exchange: &ExchangeId) -> Option<(Arc<Descriptor>, Awaited)> {
+    /// The descriptor and the marker, if the marker was not observed yet.
+    pub(super) fn pending(
+        &self,
+        exchange: &ExchangeId,
+    ) -> Option<(Arc<Descriptor>, PendingMarker)> {
         match self.get(exchange) {
             Some(Status::Open {
                 descriptor,
-                marker: MarkerState::Awaited(awaited),
-            }) => Some((descriptor, awaited)),
+                marker: MarkerState::Pending(pending),
+            }) => Some((descriptor, pending)),
             _ => None,
         }
     }
@@ -142,52 +146,57 @@ impl StatusCache {
         if matches!(inner.statuses.get(&exchange), Some(Status::Closed)) {
             return false;
         }
-        let marker = MarkerState::Seen { confirmed };
+        let marker = MarkerState::Observed { confirmed };
         inner.put(exchange, Status::Open { descriptor, marker });
         true
     }
 
-    /// Records an exchange whose marker may not be there before `until`, unless more is known of
-    /// it. Returns what is known now.
-    pub(super) fn learn(&self, descriptor: Arc<Descriptor>, until: Instant) -> Status {
+    /// Records an exchange whose marker may be missing until `until`, unless its status is known.
+    /// Returns its status.
+    pub(super) fn record_pending(&self, descriptor: Arc<Descriptor>, until: Instant) -> Status {
         let mut inner = self.inner.lock();
         let exchange = descriptor.exchange.clone();
         let new = || Status::Open {
             descriptor,
-            marker: MarkerState::Awaited(Awaited::new(until, Pursuit::None)),
+            marker: MarkerState::Pending(PendingMarker::new(until, MarkerTask::None)),
         };
         inner.statuses.get_or_insert(exchange, new).clone()
     }
 
-    /// Whether the caller shall do this about the marker of an exchange: nobody does as much, and
-    /// the marker was not seen. A failure before counts for nothing.
-    pub(super) fn pursue(&self, exchange: &ExchangeId, how: Pursuit, until: Instant) -> bool {
+    /// Whether the caller has to start this task for the marker of an exchange: the marker was not
+    /// observed, and no task that does at least as much is running. An earlier failure is ignored.
+    pub(super) fn start_task(
+        &self,
+        exchange: &ExchangeId,
+        task: MarkerTask,
+        until: Instant,
+    ) -> bool {
         let mut inner = self.inner.lock();
         let Some(Status::Open { marker, .. }) = inner.statuses.get_mut(exchange) else {
             return false;
         };
         match marker {
-            MarkerState::Seen { .. } => false,
-            MarkerState::Awaited(awaited) => {
-                let before = awaited.pursuit;
-                awaited.pursuit = before.max(how);
-                before < how
+            MarkerState::Observed { .. } => false,
+            MarkerState::Pending(pending) => {
+                let running = pending.task;
+                pending.task = running.max(task);
+                running < task
             }
             MarkerState::Failed(_) => {
-                *marker = MarkerState::Awaited(Awaited::new(until, how));
+                *marker = MarkerState::Pending(PendingMarker::new(until, task));
                 true
             }
         }
     }
 
-    /// Records that the marker of an exchange could not be written, or not be looked for.
+    /// Records that the marker of an exchange could not be written or read.
     pub(super) fn marker_failed(&self, exchange: &ExchangeId, failure: MarkerFailure) {
         let mut inner = self.inner.lock();
         let Some(Status::Open { descriptor, marker }) = inner.statuses.get(exchange).cloned()
         else {
             return;
         };
-        if matches!(marker, MarkerState::Awaited(_)) {
+        if matches!(marker, MarkerState::Pending(_)) {
             let marker = MarkerState::Failed(Arc::new(failure));
             inner.put(exchange.clone(), Status::Open { descriptor, marker });
         }

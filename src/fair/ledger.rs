@@ -1,29 +1,29 @@
 //! Virtual-time fair queueing over a bounded capacity. Pure and synchronous.
 //!
 //! Does: count what each party holds, queue requests, and choose the next one to grant. Does not:
-//! wake anybody (`semaphore` does). Parties are queries, amounts are bytes or slots; nothing here
+//! wake waiters (`semaphore` does). Parties are queries, amounts are bytes or slots; nothing here
 //! depends on that.
 //!
 //! Each party has its own first-come, first-served queue and a virtual time. The waiting party with
 //! the lowest virtual time is served next (ties: the older request); a grant advances it by the
 //! granted amount. A party that starts to wait begins at the highest virtual time of those waiting,
-//! so virtual times never differ by more than the largest request. The property tests hold:
+//! so virtual times never differ by more than the largest request. The property tests verify:
 //!
-//! - Nobody overtakes the party that is next, so a large request is starved neither by small ones
-//!   nor by newcomers, however many.
+//! - No party overtakes the one that is next, so a large request is starved neither by small ones
+//!   nor by new parties, however many.
 //! - Before a request at the head of its party's queue is granted, each other waiting party is
 //!   granted at most twice the largest request, however many it has queued.
 //! - Of two parties that wait all the time, neither is ever ahead of the other by more than twice
 //!   the largest request.
 //!
 //! A party whose next request would exceed its own limit is not scheduled until it releases
-//! something: it delays nobody else, keeps its virtual time within the range of the others', and
-//! gets no credit for what they were granted meanwhile.
+//! something: it delays no other party, its virtual time stays within the range of the others', and
+//! it gets no credit for what they were granted meanwhile.
 //!
-//! Invariant: nothing is granted beyond the capacity, or to a party beyond its limit, as these are
-//! then; what was queued before they were lowered is granted alone.
-//! After [`Ledger::grant`] returned `None`, either no party is scheduled, or the next request is
-//! larger than what is free.
+//! Invariant: nothing is granted beyond the current capacity, or to a party beyond its current
+//! limit, except that a request that was queued before these were lowered is granted alone. After
+//! [`Ledger::grant`] returned `None`, either no party is scheduled, or the next request is larger
+//! than what is free.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ use std::sync::Arc;
 /// Number of a queued request; grows with every request.
 pub type Ticket = u64;
 
-/// Place in the schedule: virtual time, then the ticket of the party's oldest request.
+/// Position in the schedule: virtual time, then the ticket of the party's oldest request.
 type Position = (u64, Ticket, Arc<str>);
 
 /// The ledger. `W` is what the caller needs to wake a waiting request.
@@ -57,7 +57,7 @@ struct Account<W> {
     queued: u64,
     /// Its entry in the schedule, if it has one.
     position: Option<Position>,
-    /// Its virtual time, retained while its own limit keeps it out of the schedule.
+    /// Its virtual time, retained while it is not scheduled because of its own limit.
     virtual_time: Option<u64>,
 }
 
@@ -96,8 +96,8 @@ impl<W> Ledger<W> {
         }
     }
 
-    /// Grants `amount` at once if that overtakes nobody. Returns the party's interned name, which
-    /// the caller passes to [`Ledger::release`] with the amount.
+    /// Grants `amount` at once if that overtakes no waiting party. Returns the party's interned
+    /// name, which the caller passes to [`Ledger::release`] with the amount.
     pub fn try_acquire(&mut self, party: &str, amount: u64) -> Option<Arc<str>> {
         if !self.schedule.is_empty() || amount > self.free() {
             return None;
@@ -282,11 +282,11 @@ impl<W> Ledger<W> {
     }
 
     /// What must be released before `party` can have `amount`: by itself, because of its limit, and
-    /// by anybody.
+    /// by all parties together.
     pub fn missing(&self, party: &str, amount: u64) -> (u64, u64) {
         let account = self.accounts.get(party);
         let own = account.map_or(0, |a| a.held + a.queued) + amount;
-        // If nobody is scheduled, all waiting parties are at their limits: none is overtaken.
+        // If no party is scheduled, all waiting parties are at their limits: none is overtaken.
         let before = if self.schedule.is_empty() {
             0
         } else {

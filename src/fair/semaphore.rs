@@ -1,7 +1,8 @@
 //! The asynchronous side of the ledger: permits, waiters and their wake-up.
 //!
 //! Does: hold the ledger's lock for each change, and wake granted waiters after it. Does not:
-//! decide who is next (`ledger`). Invariant: no waiter is woken while the ledger is locked.
+//! decide which request is next (`ledger`). Invariant: no waiter is woken while the ledger is
+//! locked.
 
 use std::sync::Arc;
 
@@ -128,7 +129,7 @@ impl FairSemaphore {
             waiter,
         } in granted
         {
-            // If the receiver is gone, dropping the permit releases it: that needs the lock.
+            // If the receiver was dropped, dropping the permit releases it, which needs the lock.
             let _ = waiter.send(self.permit(party, amount));
         }
     }
@@ -158,7 +159,8 @@ impl FairSemaphore {
         self.0.lock().waiting()
     }
 
-    /// What must be released before `party` can have `amount`: by itself, and by anybody.
+    /// What must be released before `party` can have `amount`: by itself, and by all parties
+    /// together.
     pub fn missing(&self, party: &str, amount: u64) -> (u64, u64) {
         self.0.lock().missing(party, amount)
     }

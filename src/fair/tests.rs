@@ -1,5 +1,5 @@
 //! Claims about the order of grants: of the ledger under random histories, of the semaphore under
-//! tasks that request, wait and give up.
+//! tasks that request, wait and cancel.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -99,7 +99,7 @@ impl Checked {
 
     /// Grants one request and releases it, so that no party is ever at its limit.
     fn serve_one(&mut self) {
-        let Granted { party, amount, .. } = self.ledger.grant().expect("somebody waits");
+        let Granted { party, amount, .. } = self.ledger.grant().expect("a party waits");
         self.queued.get_mut(&*party).unwrap().pop_front();
         self.granted.push((party.to_string(), amount));
         self.ledger.release(&party, amount);
@@ -270,7 +270,7 @@ fn a_large_request_is_not_starved_by_later_queries_with_small_requests() {
 }
 
 #[test]
-fn a_query_at_its_own_limit_delays_nobody_else() {
+fn a_query_at_its_own_limit_delays_no_other() {
     let mut checked = Checked::new(50);
     checked.request("greedy", 50);
     checked.request("greedy", 10);
@@ -342,7 +342,7 @@ async fn no_wake_up_is_lost_when_many_tasks_request_wait_and_give_up() {
             for _ in 0..200 {
                 let permit = semaphore.acquire(&party, 1 + random.next_u64() % 40);
                 if random.next_u64() % 4 == 0 {
-                    // Gives up while it waits, or just as it is granted.
+                    // Cancels while it waits, or just as it is granted.
                     let timeout = std::time::Duration::from_micros(random.next_u64() % 50);
                     let _ = tokio::time::timeout(timeout, permit).await;
                 } else {

@@ -1,7 +1,7 @@
 //! Closing an exchange: one sequence over all modules that hold a part of it.
 //!
-//! Does: mark it closed, drop what this daemon holds of it, remove its objects. Does not: find out
-//! that an exchange was closed elsewhere: the modules below report that
+//! Does: mark it closed, drop what this daemon holds of it, remove its objects. Does not: detect
+//! that an exchange was closed through another daemon: the modules below report that
 //! ([`Exchanges::found_closed`]), and [`Closing::release_found_closed`] does the rest. Invariant:
 //! an exchange is marked before anything of it is dropped, so that a request which arrives in
 //! between sees the mark and adds nothing.
@@ -16,6 +16,7 @@ use crate::exchange::{ExchangeError, Exchanges};
 use crate::id::ExchangeId;
 use crate::ingest::Ingest;
 use crate::read::Reader;
+use crate::storage::Cleared;
 use crate::telemetry::metrics::Metrics;
 
 /// Exchanges that are checked at a time.
@@ -32,22 +33,24 @@ pub struct Closing {
 }
 
 impl Closing {
-    /// Removes an exchange everywhere; returns how many objects it had.
+    /// Removes an exchange everywhere; what a base directory does not remove now is removed in the
+    /// background, if another one has answered.
     ///
     /// # Errors
-    /// [`ExchangeError::Storage`]; another call, or the sweeper, removes what is left.
-    pub async fn close(&self, exchange: &ExchangeId) -> Result<u64, ExchangeError> {
+    /// [`ExchangeError::Storage`]; the background, another call, or the sweeper, removes what is
+    /// left.
+    pub async fn close(&self, exchange: &ExchangeId) -> Result<Cleared, ExchangeError> {
         let known = self.exchanges.is_known_open(exchange);
         let late = self.exchanges.mark_closed(exchange);
         self.release(exchange);
         if let Some(late) = late {
             self.exchanges.remove_late_marker(late);
         }
-        let removed = self.exchanges.remove(exchange).await?;
-        if known || removed > 0 {
+        let cleared = self.exchanges.remove(exchange).await?;
+        if known || cleared.segments > 0 {
             self.metrics.exchanges_closed.inc();
         }
-        Ok(removed)
+        Ok(cleared)
     }
 
     /// Marks an exchange closed at this daemon and drops what it holds of it.
@@ -62,8 +65,8 @@ impl Closing {
         self.reader.forget(exchange);
     }
 
-    /// Drops what is held of exchanges as soon as they are found to be closed elsewhere. Runs as
-    /// long as the daemon, once.
+    /// Drops what is held of exchanges as soon as they are found to be closed through another
+    /// daemon. One task runs it, as long as the daemon runs.
     pub async fn release_found_closed(self) {
         loop {
             for exchange in self.exchanges.found_closed().await {

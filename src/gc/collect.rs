@@ -6,7 +6,7 @@
 //! be what the last list showed, and claimed, which fails if one was renewed since; any number of
 //! daemons may do this at once.
 //!
-//! What it has observed it can tell another collector, and it continues what another one has told.
+//! Its observations can be handed over to another collector, which continues with them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use futures::stream::{self, StreamExt as _};
 
 use super::handover::{Inherited, digest_markers};
 use super::lease_tracker::{LeaseState, LeaseTracker, Poll, Verdict};
+use super::orphan_observation_time;
 use crate::exchange::{lease_of, set_of};
 use crate::id::ExchangeId;
 use crate::runtime::Runtime;
@@ -29,8 +30,8 @@ const READ_CONCURRENCY: usize = 16;
 /// For how long an exchange must not be renewed before it is collected.
 #[derive(Debug, Clone, Copy)]
 pub enum Lease {
-    /// For its own lease, which its marker tells; this long if it has no marker, or one that cannot
-    /// be decoded.
+    /// For its own lease, from its marker; at least `otherwise` if it has no marker, or one that
+    /// cannot be decoded.
     OfExchange { otherwise: Duration },
     /// For this long.
     Fixed(Duration),
@@ -76,7 +77,7 @@ pub struct Collector {
     own: HashMap<ExchangeId, Option<Duration>>,
     /// What other collectors have observed, until the next inspection.
     inherited: Inherited,
-    /// What the last inspection showed; before the first one, what others have told.
+    /// The result of the last inspection; before the first one, what other daemons published.
     digest: DigestExchanges,
 }
 
@@ -129,7 +130,7 @@ impl Collector {
         self.leases.retain(|id| survey.contains_key(id));
         self.own.retain(|id, _| survey.contains_key(id));
         self.inherit_leases(&survey);
-        let mut unread = self.learn_leases(&survey).await;
+        let mut unread = self.read_leases(&survey).await;
         let mut inspections = Vec::with_capacity(survey.len());
         for (exchange, listed) in survey {
             let outcome = match unread.remove(&exchange) {
@@ -168,7 +169,7 @@ impl Collector {
         }
     }
 
-    /// Takes over the leases of exchanges that others have inspected: their markers need not be
+    /// Uses the leases of exchanges that other daemons have inspected: their markers need not be
     /// read again.
     fn inherit_leases(&mut self, survey: &BTreeMap<ExchangeId, ListedExchange>) {
         for (exchange, listed) in survey {
@@ -180,9 +181,8 @@ impl Collector {
         }
     }
 
-    /// Reads the markers of exchanges whose lease is not known. Returns those that it could not
-    /// read.
-    async fn learn_leases(
+    /// Reads the markers of exchanges whose lease is unknown. Returns those that it could not read.
+    async fn read_leases(
         &mut self,
         survey: &BTreeMap<ExchangeId, ListedExchange>,
     ) -> BTreeMap<ExchangeId, StorageError> {
@@ -226,14 +226,17 @@ impl Collector {
     /// For how long an exchange must not be renewed before it is collected.
     pub fn lease_of(&self, exchange: &ExchangeId) -> Duration {
         match self.lease {
-            Lease::OfExchange { otherwise } => self.own_lease(exchange).unwrap_or(otherwise),
+            Lease::OfExchange { otherwise } => self.own_lease(exchange).unwrap_or_else(|| {
+                let announcement = self.storage.longest_announcement();
+                otherwise.max(orphan_observation_time(announcement))
+            }),
             Lease::Fixed(lease) => lease,
         }
     }
 
     /// Whether a renewal could be written now. Once a lease is half over, the base directories are
-    /// probed, since the last known status may be wrong: a full disk is readable, and an idle
-    /// daemon has not noticed that it is full.
+    /// probed, since the last known status may be outdated: a full disk is readable, and an idle
+    /// daemon has not detected that it is full.
     async fn writable(&self) -> bool {
         if self.leases.any_half_expired() {
             self.storage.probe().await;
@@ -275,7 +278,7 @@ impl Collector {
             return Ok(Collected::Retained);
         }
         let observed = self.storage.observe_markers(exchange).await;
-        // Observed from zero, whatever comes of this.
+        // Observation starts again from zero, whatever the result.
         self.leases.reset(exchange);
         if !observed.are_as_listed(listed) || self.has_longer_lease(exchange, &observed) {
             return Ok(Collected::Retained);
@@ -443,8 +446,8 @@ mod tests {
         assert_eq!(requests(&stores, &mut before), [4, 0, 0, 0]);
     }
 
-    /// Story: a coordinator died and left a full disk. Nobody could renew there, so no time counted
-    /// towards expiry; and a claim had to write. So the disk stayed full for ever.
+    /// Story: a coordinator died and left a full disk. No renewal was possible there, so no time
+    /// counted towards expiry; and a claim had to write. So the disk stayed full for ever.
     #[tokio::test]
     async fn on_a_full_disk_leases_are_renewed_and_expired_exchanges_collected() {
         let folder = tempfile::tempdir().unwrap();

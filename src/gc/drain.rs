@@ -12,7 +12,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const OPEN_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Refuses new sinks and waits until all sinks are settled, or until `timeout`; the daemon serves
-/// everything else meanwhile. Returns how many sinks were left, whose tasks will run again.
+/// all other requests meanwhile. Returns how many sinks were left, whose tasks will run again.
 pub async fn drain(closing: &Closing, clock: &Clock, timeout: Duration) -> usize {
     let ingest = &closing.ingest;
     ingest.drain();

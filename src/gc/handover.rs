@@ -1,9 +1,9 @@
-//! What a sweeper takes over from the one before it.
+//! The observations that a sweeper inherits from the previous one.
 //!
-//! Pure. Does: find what others have observed of an exchange. Does not: read it from a base
-//! directory (`sweeper_lease`). Invariant: an observation counts only for the very markers that
-//! were observed, each of which is unique to one write; one of another state is no observation. The
-//! lease that a digest tells is checked again before a claim, like that of any marker read earlier.
+//! Pure. Does: find what other daemons have observed of an exchange. Does not: read it from a base
+//! directory (`sweeper_lease`). Invariant: an observation counts only for exactly the same markers,
+//! each of which is unique to one write. The lease in a digest is checked again before a claim,
+//! like that of any marker read earlier.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::storage::{DigestEntry, DigestExchanges, DigestMarkers, exchange_hash}
 pub(super) struct Inherited(HashMap<u64, DigestEntry>);
 
 impl Inherited {
-    /// Adds what one digest tells; of two observations of the same markers the longer counts.
+    /// Adds the content of one digest; of two observations of the same markers the longer counts.
     pub(super) fn add(&mut self, digest: &DigestExchanges) {
         for (hash, entry) in digest.iter() {
             let known = self.0.entry(hash).or_insert(entry);
@@ -39,7 +39,7 @@ impl Inherited {
     }
 }
 
-/// The markers of an exchange as a digest tells them.
+/// The markers of an exchange in the form of a digest.
 pub(super) fn digest_markers(marker: &LeaseState) -> DigestMarkers {
     match marker {
         LeaseState::Open(version) => DigestMarkers::open(version),

@@ -14,11 +14,11 @@ use tokio::time::Instant;
 
 use crate::id::ExchangeId;
 
-/// A lease takes at least this many gaps between polls to expire.
+/// A lease needs at least this many gaps between polls to expire.
 const MIN_GAPS: u32 = 4;
 
-/// The markers of an exchange in all base directories, taken together. Versions show only that
-/// something has changed.
+/// The combined markers of an exchange in all base directories. Versions show only that something
+/// has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeaseState {
     /// There is a marker, with this version.
@@ -36,7 +36,7 @@ pub struct Poll {
     pub asked: Instant,
     /// When they had arrived.
     pub answered: Instant,
-    /// Whether a renewal could have been written then, as far as is known.
+    /// Whether a renewal could have been written at that time, as far as is known.
     pub writable: bool,
 }
 

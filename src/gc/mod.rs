@@ -20,6 +20,6 @@ use std::time::Duration;
 
 /// How long segments without a marker must be watched before they are orphans. The marker of an
 /// exchange may appear within `announcement` after its announcement, later than its first segment.
-pub(crate) fn orphan_watch(announcement: Duration) -> Duration {
+pub(crate) fn orphan_observation_time(announcement: Duration) -> Duration {
     announcement * 2
 }

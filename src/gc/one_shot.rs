@@ -1,16 +1,16 @@
 //! One collection for an operator (`stopover gc`): observe all exchanges, then remove what expired.
 //!
 //! Does: inspect the exchanges until each that existed at the start is decided: expired, renewed,
-//! or removed by another daemon. Does not: print (the command does) or keep anything from one run
-//! to the next. Invariant: it is as cautious as a sweeper: it removes nothing that it has not
-//! observed itself for the whole time, and nothing at all in a dry run.
+//! or removed by another daemon. Does not: print (the command does) or store anything between runs.
+//! Invariant: it is as cautious as a sweeper: it removes nothing that it has not observed itself
+//! for the whole time, and nothing at all in a dry run.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::collect::{Collected, Collector, Inspection, Lease, Observation};
 use super::lease_tracker::{LeaseState, Verdict};
-use super::orphan_watch;
+use super::orphan_observation_time;
 use crate::config::units::format_duration;
 use crate::id::ExchangeId;
 use crate::runtime::Runtime;
@@ -23,7 +23,7 @@ const INSPECTIONS: u32 = 16;
 /// longer than the watch.
 const MAX_WATCHES: u32 = 3;
 
-/// What `stopover gc` was asked to do.
+/// The options of `stopover gc`.
 #[derive(Debug, Clone, Copy)]
 pub struct GcOptions {
     /// How long an exchange must not be renewed before it is removed.
@@ -39,7 +39,7 @@ pub struct GcOptions {
 pub enum GcOutcome {
     /// Removed: not renewed for the whole watch.
     Expired,
-    /// Removed: it has no marker, only objects that a late or dead writer left.
+    /// Removed: it has no marker, only objects that a late writer or a dead daemon left.
     Orphaned,
     /// Removed: it had been claimed before, but not completely removed.
     HalfRemoved,
@@ -62,19 +62,20 @@ impl GcOutcome {
     }
 }
 
-/// What kept an exchange from being decided.
+/// Why an exchange could not be decided.
 #[derive(Debug, thiserror::Error)]
 pub enum Obstacle {
     #[error("a base directory was not writable for long enough")]
     NotWritable,
     #[error(
-        "its lease is {}; {} are too short to tell that it is not renewed: watch for at least {}",
+        "its lease is {}; {} are too short to determine that it is not renewed: watch for at \
+         least {}",
         format_duration(*.lease), format_duration(*.watch), format_duration(*.lease / 2)
     )]
     LongerLease { lease: Duration, watch: Duration },
     #[error(
-        "it has no marker, and {} are too short to tell that none is being written: watch for at \
-         least {}",
+        "it has no marker, and {} are too short to determine that none is being written: \
+         watch for at least {}",
         format_duration(*.watch), format_duration(*.needed)
     )]
     PerhapsAnnounced { watch: Duration, needed: Duration },
@@ -181,7 +182,7 @@ struct GcRun<'a> {
     collector: Collector,
     options: GcOptions,
     entries: BTreeMap<ExchangeId, GcEntry>,
-    /// The others of those that existed at the start, with what has kept them undecided.
+    /// The undecided exchanges of those that existed at the start, with the reason.
     undecided: BTreeMap<ExchangeId, Obstacle>,
     /// What the lists showed last.
     listed: BTreeMap<ExchangeId, ListedExchange>,
@@ -245,7 +246,8 @@ impl GcRun<'_> {
                 return Ok(());
             }
         };
-        let needed = orphan_watch(self.options.announcement);
+        let longest = self.storage.longest_announcement();
+        let needed = orphan_observation_time(self.options.announcement.max(longest));
         if observation.marker == LeaseState::Missing && watch < needed {
             let outcome = GcOutcome::Undetermined(Obstacle::PerhapsAnnounced { watch, needed });
             return self.decide(exchange, outcome, &listed).await;

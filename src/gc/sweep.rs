@@ -1,12 +1,12 @@
 //! Sweeps: collects expired exchanges and removes what late writers and dead daemons left.
 //!
 //! Does: hold the sweeper's lease if no other daemon does; then, at intervals, inspect every
-//! exchange, publish what was observed, and collect those that were not renewed for a whole lease
-//! of theirs; remove old probe objects. Without the lease, read what the sweeper publishes. Either
-//! way, release cached data of exchanges closed elsewhere. Does not: use any wall clock, its own or
-//! the store's. Invariant: an exchange is collected only after its markers were observed unchanged
-//! for the whole lease, by this daemon and those that swept before it; any number of daemons may
-//! sweep at once.
+//! exchange, publish what was observed, and collect those that were not renewed for their whole
+//! lease; remove old probe objects. Without the lease, read what the sweeper publishes. In both
+//! cases, release cached data of exchanges closed through other daemons. Does not: use any wall
+//! clock, its own or the store's. Invariant: an exchange is collected only after its markers were
+//! observed unchanged for the whole lease, by this daemon and those that swept before it; any
+//! number of daemons may sweep at once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,6 @@ use tokio::time::Instant;
 use super::close::Closing;
 use super::collect::{Collected, Collector, Inspection, Lease};
 use super::lease_tracker::Verdict;
-use super::orphan_watch;
 use super::release::Releaser;
 use super::sweeper_lease::{Polled, Published, SweeperLease};
 use crate::config::LeaseConfig;
@@ -26,19 +25,19 @@ use crate::telemetry::metrics::Metrics;
 
 /// The time between two sweeps, as a share of the interval in which other daemons read the digest:
 /// they learn that an exchange has closed within two intervals, the duration of a sweep included.
-const SWEEP_EVERY: f64 = 15.0 / 16.0;
+const SWEEP_INTERVAL_SHARE: f64 = 15.0 / 16.0;
 
-/// Sweeps the base directories of one daemon, when it is its turn.
+/// Sweeps the base directories of one daemon while it holds the sweeper's lease.
 pub struct Sweeper {
     runtime: Runtime,
     storage: Storage,
     closing: Closing,
     metrics: Arc<Metrics>,
     lease: LeaseConfig,
-    turn: SweeperLease,
+    sweeper_lease: SweeperLease,
     releaser: Releaser,
     collector: Collector,
-    /// Whether it was this daemon's turn last time.
+    /// Whether this daemon swept last time.
     sweeping: bool,
     /// Whether this daemon has compared its base directories with those of the fleet.
     compared: bool,
@@ -72,7 +71,7 @@ impl Sweeper {
         let interval = lease.sweep_interval;
         let shared = (runtime.clone(), storage.clone());
         Self {
-            turn: SweeperLease::new(shared.0, shared.1, Arc::clone(&metrics), interval),
+            sweeper_lease: SweeperLease::new(shared.0, shared.1, Arc::clone(&metrics), interval),
             releaser: Releaser::new(closing.clone(), interval),
             collector: collector(&runtime, &storage, &lease),
             sweeping: false,
@@ -96,10 +95,10 @@ impl Sweeper {
         loop {
             self.runtime.clock.sleep(pause).await;
             let started = self.runtime.clock.now();
-            self.sweeping = self.take_turn().await;
+            self.sweeping = self.sweep_if_holder().await;
             self.metrics.sweeper.set(self.sweeping.into());
             let period = match self.sweeping {
-                true => interval.mul_f64(SWEEP_EVERY),
+                true => interval.mul_f64(SWEEP_INTERVAL_SHARE),
                 false => interval,
             };
             let elapsed = self.runtime.clock.now().saturating_duration_since(started);
@@ -107,9 +106,9 @@ impl Sweeper {
         }
     }
 
-    /// Sweeps if it is this daemon's turn; returns whether it is.
-    async fn take_turn(&mut self) -> bool {
-        let mut polled = self.turn.poll().await;
+    /// Sweeps if this daemon holds the sweeper's lease or can acquire it; returns whether it does.
+    async fn sweep_if_holder(&mut self) -> bool {
+        let mut polled = self.sweeper_lease.poll().await;
         if let Some(digest) = polled.digest().filter(|_| !polled.mine) {
             self.compare_members(digest.members).await;
             self.releaser.release_closed(Some(&digest.exchanges)).await;
@@ -128,9 +127,9 @@ impl Sweeper {
         }
         if !polled.mine {
             match self.begin(&polled).await {
-                Published::Yes => polled = self.turn.poll().await,
-                // Where it cannot be told, and expired exchanges can be claimed all the same, each
-                // daemon sweeps for itself: a disk is full.
+                Published::Yes => polled = self.sweeper_lease.poll().await,
+                // If the digest cannot be written but expired exchanges can be claimed, as on a
+                // full disk, each daemon sweeps by itself.
                 Published::Nowhere if self.storage.can_write_markers().await => {}
                 Published::Nowhere | Published::Lost => {
                     self.releaser.release_closed(None).await;
@@ -157,7 +156,7 @@ impl Sweeper {
     /// list has changed, and while it has not.
     async fn compare_members(&mut self, generation: u64) {
         let known = self.storage.members().map_or(0, |list| list.generation);
-        let hindered = self.storage.collection_hindrance().is_some();
+        let hindered = self.storage.collection_obstacle().is_some();
         if self.compared && !hindered && known >= generation {
             return;
         }
@@ -173,7 +172,7 @@ impl Sweeper {
         let incomplete = matches!(error.source, StorageFailure::Incomplete(_));
         if polled.mine && incomplete {
             let exchanges = self.collector.digest().clone();
-            self.turn.publish(polled, &exchanges, false).await;
+            self.sweeper_lease.publish(polled, &exchanges, false).await;
         }
         self.releaser.release_closed(None).await;
         polled.mine && !incomplete
@@ -188,7 +187,7 @@ impl Sweeper {
             self.collector.inherit(&digest.exchanges);
         }
         let exchanges = self.collector.digest().clone();
-        self.turn.publish(polled, &exchanges, true).await
+        self.sweeper_lease.publish(polled, &exchanges, true).await
     }
 
     async fn sweep_exchanges(&mut self, polled: &Polled) -> Result<(), SweepError> {
@@ -200,7 +199,7 @@ impl Sweeper {
         for inspection in inspections {
             let now = self.runtime.clock.now();
             if now.saturating_duration_since(self.published) >= self.lease.sweep_interval {
-                let polled = self.turn.poll().await;
+                let polled = self.sweeper_lease.poll().await;
                 self.publish(&polled).await?;
             }
             // An exchange that cannot be read or removed does not stop the others.
@@ -212,14 +211,14 @@ impl Sweeper {
         failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    /// Tells the fleet what was observed, and that this daemon sweeps.
+    /// Publishes to the fleet what was observed, and that this daemon sweeps.
     async fn publish(&mut self, polled: &Polled) -> Result<(), SweepError> {
         if !polled.mine && polled.digest().is_some() {
             return Err(SweepError::Lost);
         }
         self.published = self.runtime.clock.now();
         match self
-            .turn
+            .sweeper_lease
             .publish(polled, self.collector.digest(), true)
             .await
         {
@@ -281,10 +280,10 @@ impl Sweeper {
     }
 }
 
-/// A collector that judges each exchange by its own lease, and orphans by the daemon's.
+/// A collector that uses each exchange's own lease, and the daemon's lease for orphans.
 fn collector(runtime: &Runtime, storage: &Storage, lease: &LeaseConfig) -> Collector {
     let own = Lease::OfExchange {
-        otherwise: lease.duration.max(orphan_watch(lease.announcement_timeout)),
+        otherwise: lease.duration,
     };
     let (storage, runtime) = (storage.clone(), runtime.clone());
     Collector::new(storage, runtime, own, lease.sweep_interval)

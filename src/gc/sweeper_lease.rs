@@ -1,13 +1,13 @@
 //! Which daemon of the fleet sweeps: the one that holds the sweeper's lease.
 //!
-//! Does: read the digest, in which its writer says that it sweeps; find out that it has stopped;
-//! write the digest of this daemon in its place. Does not: sweep (`sweep`). Invariant: no clock but
-//! this daemon's own decides. The lease is free once the digest was seen unchanged in several polls
-//! for longer than its writer needs; two daemons that both believe that they hold it do no harm,
-//! since a claim decides about each exchange.
+//! Does: read the digest of the sweeper; detect that the sweeper has stopped; write the digest of
+//! this daemon in its place. Does not: sweep (`sweep`). Invariant: only this daemon's own clock is
+//! used. The lease is free once the digest was unchanged in several polls for longer than its
+//! writer needs; two daemons that both believe that they hold it do no harm, since each exchange is
+//! removed by a claim.
 //!
-//! The digest is in the first base directory that can be written, in an order that all daemons
-//! share. A daemon reads them in that order until it finds a digest that changes.
+//! The digest is in the first base directory that can be written, in an order that is the same for
+//! all daemons. A daemon reads them in that order until it finds a digest that changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,14 +22,14 @@ use crate::storage::{
 };
 use crate::telemetry::metrics::Metrics;
 
-/// In how many intervals its holder must not have written the digest, before it may be taken: a
-/// sweep in which a base directory does not answer takes two.
+/// The lease is free after this many intervals without a write by its holder: a sweep in which a
+/// base directory does not answer takes two.
 const FREE_AFTER: f64 = 2.5;
 
 /// A holder with a longer interval than this many of one's own is not waited for.
 const MAX_INTERVALS: u32 = 10;
 
-/// The sweeper's lease, as one daemon sees it.
+/// One daemon's view of the sweeper's lease.
 pub(super) struct SweeperLease {
     runtime: Runtime,
     storage: Storage,
@@ -39,13 +39,13 @@ pub(super) struct SweeperLease {
     interval: Duration,
     /// Where this daemon has written a digest last.
     written: Option<DigestPlace>,
-    watched: BTreeMap<DigestPlace, Watched>,
+    watched: BTreeMap<DigestPlace, PolledDigest>,
     /// What was refused, so that it is reported once.
     refused: BTreeSet<(DigestPlace, String)>,
 }
 
 /// A digest that is read again and again.
-struct Watched {
+struct PolledDigest {
     version: String,
     /// The time between the polls that showed this version.
     unchanged: Duration,
@@ -123,7 +123,7 @@ impl SweeperLease {
                     Err(error) => {
                         self.refuse(place, &error.to_string());
                         let unchanged = self.is_free(place, &stored, &Digest::default());
-                        // What others wrote stays, and another place is used.
+                        // A foreign object is left alone, and another base directory is used.
                         if unchanged && !error.is_foreign() {
                             polled.free.push((place, Some(stored)));
                         }
@@ -141,7 +141,7 @@ impl SweeperLease {
         let (now, interval) = (self.runtime.clock.now(), self.interval);
         let known = self.watched.get_mut(&place);
         let Some(watched) = known.filter(|watched| watched.version == stored.version) else {
-            let watched = Watched {
+            let watched = PolledDigest {
                 version: stored.version.clone(),
                 unchanged: Duration::ZERO,
                 last: now,
@@ -176,8 +176,8 @@ impl SweeperLease {
         }
     }
 
-    /// Writes the digest of this daemon: into a free place, over its own, or into one after it.
-    /// After a success the version that was polled is out of date.
+    /// Writes the digest of this daemon: to a free place, over its own, or to a later place. After
+    /// a success the version that was polled is outdated.
     pub(super) async fn publish(
         &mut self,
         polled: &Polled,
@@ -217,7 +217,7 @@ impl SweeperLease {
         Published::Nowhere
     }
 
-    /// Writes it to a place that other daemons read only because they find none before it.
+    /// Writes it to a place that other daemons read only if they find no digest in an earlier one.
     async fn publish_unpolled(&self, place: DigestPlace, digest: &Digest) -> bool {
         let written = async {
             let found = self.storage.read_digest(place).await?;
@@ -253,7 +253,7 @@ impl SweeperLease {
             Ok::<_, StorageError>(())
         };
         if let Err(error) = removed.await {
-            tracing::debug!(%error, "cannot remove a digest that was replaced by one elsewhere");
+            tracing::debug!(%error, "cannot remove an outdated digest");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The validity of a certificate.
 //!
 //! Does: read the two times from the DER of a certificate (RFC 5280, section 4.1). Does not: verify
-//! anything; what else a certificate says is left to rustls.
+//! anything; rustls checks the rest of the certificate.
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
 

@@ -1,9 +1,8 @@
 //! One connection: what it waits for, and whether it has a slot.
 //!
 //! Does: track the requests of a connection and what each of them waits for. Does not: end
-//! connections (`server` does) or choose which one gives way (`slots` does). Invariant: each
-//! request is counted as waiting for exactly one thing until its response has been handed over or
-//! dropped.
+//! connections (`server` does) or choose which one to close (`slots` does). Invariant: each request
+//! is counted as waiting for exactly one thing until its response has been handed over or dropped.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,7 +96,7 @@ impl Connection {
         self.0.state.lock().waits_for_slot = waits;
     }
 
-    /// Gives the connection its slot, or takes it back.
+    /// Sets or clears the slot of the connection.
     pub fn set_slot(&self, slot: Option<OwnedSemaphorePermit>) {
         self.0.state.lock().slot = slot;
     }
@@ -154,7 +153,7 @@ impl Connection {
         }
     }
 
-    /// Ends the connection: other connections need its place.
+    /// Ends the connection to make room for another one.
     pub fn evict(&self) {
         self.0.evicted.cancel();
     }

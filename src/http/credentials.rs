@@ -2,8 +2,8 @@
 //!
 //! Does: load the files at start, and again when they have changed or on request. Does not: know
 //! routes or connections. Invariant: an invalid file never replaces a valid one: the previous
-//! content stays in use, the log and a metric report it, and the next change is tried. What a valid
-//! file no longer contains grants nothing, on existing connections either.
+//! content stays in use, the log and a metric report it, and the next change is tried. A credential
+//! that was removed from a valid file grants nothing, not even on existing connections.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use super::certificate::Validity;
 use super::tls::{Tls, TlsError, TlsFiles};
 use super::tokens::{TokenFileError, Tokens};
-use crate::config::ServerConfig;
+use crate::config::{ServerConfig, read_text_file};
 use crate::runtime::Clock;
 use crate::telemetry::credentials::{Credential, CredentialMetrics};
 
@@ -325,7 +325,7 @@ impl Inner {
 }
 
 fn read_tokens(path: &Path) -> Result<String, TokenFileError> {
-    std::fs::read_to_string(path).map_err(|source| TokenFileError::Unreadable {
+    read_text_file(path).map_err(|source| TokenFileError::Unreadable {
         path: path.to_owned(),
         source,
     })

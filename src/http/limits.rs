@@ -21,10 +21,10 @@ pub const MAX_STREAMS: u32 = 8;
 pub const STREAM_WINDOW: u32 = 64 << 10;
 /// HTTP/2 flow control window of a connection, in bytes: its unread body bytes are at most this. It
 /// is the sum of the windows of all requests, so that the bodies of those that wait for memory
-/// never keep one that has memory from sending.
+/// never keep a request that has memory from sending.
 pub const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
-/// How long a client that has vanished may go unnoticed while its request waits for the daemon:
-/// the first TCP probe after this time, and as many probes as below before the connection fails.
+/// Idle time before the first TCP keepalive probe, which detects clients that vanished while their
+/// request waits for the daemon. The number of probes is below.
 pub const TCP_PROBE_AFTER: Duration = Duration::from_secs(30);
 /// Time between two such probes.
 pub const TCP_PROBE_INTERVAL: Duration = Duration::from_secs(10);
@@ -62,7 +62,7 @@ impl ServerLimits {
         }
     }
 
-    /// The limits of `server.admin_listen`, which has slots of its own.
+    /// The limits of `server.admin_listen`, which has separate slots.
     pub fn admin(self) -> Self {
         Self {
             max_connections: ADMIN_CONNECTIONS.min(self.max_connections),

@@ -1,7 +1,7 @@
 //! Whether other machines can reach this daemon.
 //!
-//! Does: say in the log what the addresses of the configuration mean to others. Does not: try them.
-//! Invariant: nothing depends on it.
+//! Does: log which machines can use the configured addresses. Does not: connect to them. Invariant:
+//! it only logs.
 
 use std::net::IpAddr;
 

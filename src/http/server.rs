@@ -32,7 +32,7 @@ mod tracked;
 
 /// Delay after a failed accept: the process may have run out of file descriptors.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
-/// How often room for a new connection is looked for while there is none.
+/// Interval of rechecks for a free connection slot while there is none.
 const ROOM_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The address of the client of a connection: an extension of each of its requests.
@@ -82,8 +82,8 @@ impl Server {
         })
     }
 
-    /// Takes the timeouts of connections from these limits from now on, which may change.
-    pub fn follow(&mut self, limits: Live<LimitsConfig>) {
+    /// Uses these limits, which may change, for the timeouts of connections from now on.
+    pub fn use_live_limits(&mut self, limits: Live<LimitsConfig>) {
         self.live = Some(limits);
     }
 
@@ -92,8 +92,8 @@ impl Server {
         self.address
     }
 
-    /// Serves until `stop`. Then it accepts no more connections, gives active requests
-    /// `stop_grace` to complete, and returns when all connections are closed.
+    /// Serves until `stop`. Then it accepts no more connections, waits up to `stop_grace` for
+    /// active requests to complete, and returns when all connections are closed.
     pub async fn run(self, router: Router, runtime: &Runtime, stop: CancellationToken) {
         let slots = Slots::new(self.limits);
         let open = TaskTracker::new();
@@ -133,7 +133,7 @@ impl Server {
     }
 }
 
-/// Accepts a connection, and waits until there is room for one more stranger.
+/// Accepts a connection, and waits until one more unauthorized connection may be open.
 async fn accept(
     listener: &TcpListener,
     slots: &Slots,

@@ -1,13 +1,13 @@
-//! Which connections may be open, and which one gives way to another.
+//! Which connections may be open, and which one is closed for another.
 //!
-//! Does: bound the connections with and without a slot, and choose whom to close when either are
-//! short. Does not: close connections or accept them (`server` does). Invariant: a client that has
-//! sent no authorized request never takes the place of one that has.
+//! Does: bound the connections with and without a slot, and choose which to close when either limit
+//! is reached. Does not: close connections or accept them (`server` does). Invariant: a client that
+//! has sent no authorized request never displaces one that has.
 //!
-//! A connection takes one of `limits.max_connections` slots with its first authorized request.
-//! Until then it is a stranger: it has no rights except to call the probes, and there are few of
-//! them, of which the oldest gives way. So clients without rights keep neither probes nor others
-//! from being served, whatever they do.
+//! A connection acquires one of `limits.max_connections` slots with its first authorized request.
+//! Until then it is a *stranger*: an unauthorized connection that may only call the probes. There
+//! are few of them, and the oldest is closed for a new one. So clients without rights cannot keep
+//! probes or other clients from being served.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -23,15 +23,15 @@ use super::connection::{Activity, Connection};
 use super::limits::ServerLimits;
 use crate::config::LimitsConfig;
 
-/// Strangers that are younger do not give way: they have had no time to send a request.
+/// Strangers that are younger are not closed: they have had no time to send a request.
 const MIN_STRANGER_AGE: Duration = Duration::from_millis(50);
-/// The same within a TLS handshake, which takes several round trips, and CPU time.
+/// The same during a TLS handshake, which needs several round trips and CPU time.
 const MIN_HANDSHAKE_AGE: Duration = Duration::from_millis(500);
 /// Connections that are idle or stalled for less are closed only after their current request.
 const MIN_IDLE: Duration = Duration::from_secs(1);
-/// How often a request that waits for a slot makes other connections give way again.
+/// Interval at which a request that waits for a slot causes further evictions.
 const EVICTION_INTERVAL: Duration = Duration::from_millis(100);
-/// Time between two choices among the connections with a slot, which look at all of them.
+/// Time between two evictions of connections with a slot, each of which scans all of them.
 const CHOICE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// All open connections. Cheap to clone.
@@ -63,7 +63,7 @@ pub struct Client {
     connection: Connection,
 }
 
-/// The place of an open connection, and with it its slot: both end when this is dropped.
+/// Represents an open connection among the limits, and owns its slot: both are released on drop.
 pub struct Place(Client);
 
 /// Why a connection got no slot.
@@ -103,12 +103,12 @@ impl Place {
 }
 
 impl Client {
-    /// Takes a slot for the connection, unless it has one. An authorized request does so before
-    /// anything else. Waits while all slots are in use, and makes other connections give way.
+    /// Acquires a slot for the connection, unless it has one. An authorized request does so before
+    /// anything else. Waits while all slots are in use, and evicts other connections.
     ///
     /// # Errors
-    /// No slot has become free in time.
-    pub async fn take_slot(&self) -> Result<(), NoSlot> {
+    /// No slot became free in time.
+    pub async fn acquire_slot(&self) -> Result<(), NoSlot> {
         if self.connection.has_slot() {
             return Ok(());
         }
@@ -156,7 +156,7 @@ impl Client {
 }
 
 impl Slots {
-    /// As many as the limits say, all of them free.
+    /// Slots according to the limits, all of them free.
     pub fn new(limits: ServerLimits) -> Self {
         let count = limits.max_connections.clamp(1, Semaphore::MAX_PERMITS);
         Self(Arc::new(Inner {
@@ -224,9 +224,9 @@ impl Slots {
         false
     }
 
-    /// Makes one connection with a slot give way for each request that waits for one: the longest
-    /// idle ones, then those that have been stalled longest. If there are none, busy ones are
-    /// closed after their current request.
+    /// Evicts one connection with a slot for each request that waits for one: the longest idle
+    /// ones, then those that have been stalled longest. If there are none, busy ones are closed
+    /// after their current request.
     fn make_room(&self, now: Instant) {
         let mut open = self.0.open.lock();
         let recently = |last| now.saturating_duration_since(last) < CHOICE_INTERVAL;
@@ -253,7 +253,7 @@ impl Slots {
     }
 }
 
-/// How early a connection with a slot gives way: a greater rank is earlier.
+/// The order of eviction of connections with a slot: the greatest rank first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     Active,
@@ -294,7 +294,7 @@ mod tests {
 
     async fn enter_with_slot(slots: &Slots) -> Place {
         let place = enter(slots);
-        place.client().take_slot().await.unwrap();
+        place.client().acquire_slot().await.unwrap();
         place
     }
 
@@ -334,7 +334,7 @@ mod tests {
         let taken = enter_with_slot(&slots).await;
         let _request = TrackedRequest::begin(taken.connection());
         let waiting = enter(&slots);
-        let mut wait = Box::pin(waiting.client().take_slot());
+        let mut wait = Box::pin(waiting.client().acquire_slot());
         assert!(futures::poll!(&mut wait).is_pending());
         let silent: Vec<_> = (1..64).map(|_| enter(&slots)).collect();
         pass(MIN_STRANGER_AGE).await;
@@ -370,7 +370,7 @@ mod tests {
         for expected in [1, 0, 2] {
             pass(CHOICE_INTERVAL).await;
             let late = enter(&slots);
-            let mut wait = Box::pin(late.client().take_slot());
+            let mut wait = Box::pin(late.client().acquire_slot());
             assert!(futures::poll!(&mut wait).is_pending());
             for (number, place) in places.iter().enumerate() {
                 let gives_way = place.connection().is_evicted();
@@ -387,7 +387,7 @@ mod tests {
         }
         pass(CHOICE_INTERVAL).await;
         let late = enter(&slots);
-        let mut wait = Box::pin(late.client().take_slot());
+        let mut wait = Box::pin(late.client().acquire_slot());
         assert!(futures::poll!(&mut wait).is_pending());
         assert!(
             places
@@ -402,7 +402,7 @@ mod tests {
         let slots = slots(1);
         for _ in 0..3 {
             let place = enter_with_slot(&slots).await;
-            place.client().take_slot().await.unwrap();
+            place.client().acquire_slot().await.unwrap();
             let outlives_it = place.client().clone();
             drop(place);
             assert_eq!(slots.0.free.available_permits(), 1);

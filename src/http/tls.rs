@@ -17,6 +17,7 @@ use tokio_rustls::rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use tokio_rustls::rustls::{Error, RootCertStore, ServerConfig};
 
 use super::certificate::Validity;
+use crate::config::read_file;
 
 /// Protocols offered by ALPN, in order of preference.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -80,9 +81,8 @@ impl TlsFiles {
     /// # Errors
     /// A file cannot be read.
     pub fn read(&self) -> Result<TlsContent, TlsError> {
-        let read = |setting, path: &Path| {
-            std::fs::read(path).map_err(|error| at(setting, path)(error.into()))
-        };
+        let read =
+            |setting, path: &Path| read_file(path).map_err(|error| at(setting, path)(error.into()));
         let client_ca = self.client_ca.as_deref();
         Ok(TlsContent {
             certificate: read(CERTIFICATE, &self.certificate)?,
@@ -170,7 +170,8 @@ impl Tls {
 }
 
 /// Requests a client certificate and accepts connections without one. Access is decided per
-/// request: probes need no certificate, and other clients get a response that says what is missing.
+/// request: probes need no certificate, and other clients get a response that names what is
+/// missing.
 fn client_verifier(
     pem: &[u8],
     provider: &Arc<CryptoProvider>,

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use subtle::ConstantTimeEq as _;
 
 use super::scopes::Scopes;
+use crate::human::count;
 
 /// Shortest token, in characters: shorter ones could be guessed.
 const MIN_TOKEN: usize = 16;
@@ -56,7 +57,7 @@ struct Token {
     grant: Grant,
 }
 
-/// What is known of an accepted token.
+/// An accepted token's scopes and line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grant {
     pub scopes: Scopes,
@@ -66,7 +67,7 @@ pub struct Grant {
 
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} tokens", self.0.len())
+        write!(f, "{}", count(self.0.len(), "token"))
     }
 }
 
@@ -96,7 +97,7 @@ impl Tokens {
     }
 
     /// The text of the first token with this scope, or else of the first: for a command that sends
-    /// it to the daemon whose file this is.
+    /// it to the daemon that uses this file.
     pub fn text_with(&self, scope: Scopes) -> &str {
         let fitting = self
             .0
@@ -108,8 +109,8 @@ impl Tokens {
         })
     }
 
-    /// What the token `given` permits; `None` if it is unknown. Compares with every token, also
-    /// after a match. Only the lengths of the tokens affect the time that it takes.
+    /// The grant of the token `given`; `None` if it is unknown. Compares with every token, also
+    /// after a match. Only the lengths of the tokens affect the duration.
     pub fn find(&self, given: &[u8]) -> Option<Grant> {
         self.0.iter().fold(None, |found: Option<Grant>, token| {
             match bool::from(token.text.ct_eq(given)) {

@@ -1,4 +1,5 @@
-//! A batch on its way in: checked before its body is read, reserved for, then appended.
+//! A batch on its way in: checked before its body is read, then memory is reserved, then it is
+//! appended.
 //!
 //! Does: make each step the only way to the next, so that no body is read without memory for it,
 //! and count what a batch needs besides its bytes while it is read. Does not: read the body.
@@ -22,7 +23,7 @@ use crate::memory::{Reservation, ReservedBytes, WeakReservation};
 use crate::segment::frame::{BatchVerifier, VerifiedBatch};
 use crate::telemetry::traces::waiting;
 
-/// A batch that may be appended as far as is known without its body. Next: [`Admission::reserve`].
+/// A batch that passed all checks that do not need its body. Next: [`Admission::reserve`].
 pub struct Admission<'a> {
     ingest: &'a Ingest,
     sink: &'a SinkId,
@@ -37,12 +38,12 @@ pub struct ReservedAdmission<'a> {
     held: BatchMemory<Reservation>,
 }
 
-/// By how much a reservation grows at least, if there is room: growing is not free.
+/// The least growth of a reservation, if that much is free: each growth has a cost.
 const GROWTH: u64 = 64 << 10;
 
 impl Ingest {
     /// Records that an attempt will be written at this daemon, so that the first sinks to finish
-    /// know how many others to wait for.
+    /// wait for the right number of others.
     ///
     /// # Errors
     /// As for the first batch of the attempt.
@@ -58,7 +59,7 @@ impl Ingest {
         Ok(())
     }
 
-    /// Takes back a declaration: the attempt will not be written at this daemon. A sink that has
+    /// Withdraws a declaration: the attempt will not be written at this daemon. A sink that has
     /// pages remains.
     pub fn withdraw_sink(&self, sink: &SinkId) {
         let Some(exchange) = self.get(&sink.exchange) else {
@@ -140,7 +141,7 @@ impl Ingest {
         })
     }
 
-    /// Appends a batch whose bytes hold their reservation, which `memory` names.
+    /// Appends a batch whose bytes hold their reservation; `memory` is a weak handle to it.
     fn append(
         &self,
         sink: &SinkId,
@@ -185,8 +186,8 @@ impl Ingest {
     }
 }
 
-/// A batch after the first must not open a sink: a daemon that has restarted may get the rest of an
-/// attempt whose first batches it has lost.
+/// A batch after the first must not open a sink: a restarted daemon may get the rest of an attempt
+/// whose first batches it has lost.
 fn check_first_batch(
     state: &ExchangeState,
     sink: &SinkId,
@@ -218,8 +219,8 @@ impl<'a> Admission<'a> {
         Ok(self.reserved(length, reservation, None))
     }
 
-    /// The same for a foreign sink, which has a daemon of its own to go to: without waiting, and
-    /// within the share of foreign sinks.
+    /// The same for a foreign sink, whose client has a daemon of its own as a fallback: without
+    /// waiting, and within the share of foreign sinks.
     ///
     /// # Errors
     /// Their share, or all memory, is in use.
@@ -271,7 +272,7 @@ impl ReservedAdmission<'_> {
     ///
     /// # Errors
     /// More is needed than one query may hold, or than is free now.
-    pub fn cover(&mut self, check: &BatchVerifier) -> Result<(), IngestError> {
+    pub fn reserve_overhead(&mut self, check: &BatchVerifier) -> Result<(), IngestError> {
         let Admission { ingest, sink, .. } = self.admission;
         let (length, overhead) = (self.length, check.memory_overhead());
         let missing = (length + overhead).saturating_sub(self.held.pool.bytes());
@@ -305,14 +306,14 @@ impl ReservedAdmission<'_> {
     ///
     /// # Errors
     /// A damaged frame, a batch out of order, a sink that accepts no more pages, or as
-    /// [`ReservedAdmission::cover`].
+    /// [`ReservedAdmission::reserve_overhead`].
     pub fn append(
         mut self,
         mut check: BatchVerifier,
         body: Bytes,
     ) -> Result<Appended, IngestError> {
         check.update(&body);
-        self.cover(&check)?;
+        self.reserve_overhead(&check)?;
         let Admission {
             ingest,
             sink,

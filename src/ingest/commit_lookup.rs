@@ -1,8 +1,8 @@
-//! Answers from the commit records, for attempts that this daemon cannot answer for by itself.
+//! The outcome of attempts that this daemon has to look up in the commit records.
 //!
 //! Does: look up attempts that are not held here, and those whose commit failed with an unknown
-//! outcome. Does not: settle sinks. Invariant: a result that names an outcome is true at every
-//! daemon and forever; if the outcome cannot be known yet, the result is an error.
+//! outcome. Does not: settle sinks. Invariant: an outcome that is returned is final and the same at
+//! every daemon; if the outcome cannot be determined yet, the result is an error.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ impl Ingest {
     }
 
     /// The totals in the attempt's commit record.
-    pub(super) async fn committed(
+    pub(super) async fn committed_totals(
         &self,
         sink: &SinkId,
         claim: Option<ClientTotals>,

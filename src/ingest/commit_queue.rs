@@ -1,8 +1,7 @@
 //! The finishing sinks of one exchange, from their finish to the upload of their commit record.
 //!
-//! Does: form groups that commit together, remember how large they are, and hold back deferred
-//! commits. Does not: settle sinks. Invariant: at most one segment of deferred commits is being
-//! uploaded.
+//! Does: form groups that commit together, record their sizes, and queue deferred commits. Does
+//! not: settle sinks. Invariant: at most one segment of deferred commits is being uploaded.
 
 use tokio::time::Instant;
 
@@ -14,8 +13,8 @@ pub(super) struct CommitQueue {
     /// Sinks that commit with the next sealed segment.
     finishing: Vec<TaskAttempt>,
     first_finish: Option<Instant>,
-    /// Finishing sinks whose pages are all sealed, and whose commit records found no room in a
-    /// footer, or wait until all pages are stored.
+    /// Finishing sinks whose pages are all sealed, and whose commit records did not fit into a
+    /// footer or wait until all pages are stored.
     deferred: Vec<TaskAttempt>,
     deferred_uploading: bool,
     /// Segments with the commit records of a group that are being uploaded.

@@ -6,6 +6,7 @@ use super::stored::TooMuchStored;
 use super::types::ClientTotals;
 use crate::catalog::{CatalogError, Totals};
 use crate::exchange::ExchangeError;
+use crate::human::count;
 use crate::id::{ExchangeId, SinkId};
 use crate::memory::OverCapacity;
 use crate::segment::frame::FrameError;
@@ -34,10 +35,11 @@ pub enum IngestError {
         expected: u64,
     },
     #[error(
-        "{sink}: the finish claims {} batches, {} pages, {} bytes, checksum {:?}; \
-         {} batches, {} pages, {} bytes, checksum {} arrived",
-        claim.batches, claim.pages, claim.bytes, claim.checksum,
-        held.batches, held.pages, held.bytes, held.checksum
+        "{sink}: the finish claims {}, {}, {}, checksum {:?}; {}, {}, {}, checksum {} arrived",
+        count(claim.batches, "batch"), count(claim.pages, "page"), count(claim.bytes, "byte"),
+        claim.checksum,
+        count(held.batches, "batch"), count(held.pages, "page"), count(held.bytes, "byte"),
+        held.checksum
     )]
     CountMismatch {
         sink: SinkId,
@@ -59,16 +61,17 @@ pub enum IngestError {
     OverCapacity(#[from] OverCapacity),
     /// Foreign sinks do not wait.
     #[error(
-        "no memory is free for a batch of {length} bytes of a foreign sink, which may hold {limit} \
-         bytes together: send it to the client's own daemon, or raise memory.home_share or \
-         memory.budget"
+        "no memory is free for a batch of {} of a foreign sink, which may hold {limit} bytes \
+         together: send it to the client's own daemon, or raise memory.home_share or memory.budget",
+        count(*length, "byte")
     )]
     ForeignShareFull { length: u64, limit: u64 },
     /// Each change of partition begins a run.
     #[error(
-        "a batch of {length} bytes needs {overhead} bytes of memory besides, for its pages and \
-         their partitions, but one query may hold {limit}: send fewer pages at a time, sorted by \
-         partition, or raise memory.budget or query.max_write_memory"
+        "a batch of {} needs {} of memory besides, for its pages and their partitions, but one \
+         query may hold {limit}: send fewer pages at a time, sorted by partition, or raise \
+         memory.budget or query.max_write_memory",
+        count(*length, "byte"), count(*overhead, "byte")
     )]
     TooManyRuns {
         length: u64,
@@ -76,13 +79,15 @@ pub enum IngestError {
         limit: u64,
     },
     #[error(
-        "a batch of {length} bytes needs at least {overhead} bytes of memory besides, and not that \
-         much is free: send it again"
+        "a batch of {} needs at least {} of memory besides, and not that much is free: send it \
+         again",
+        count(*length, "byte"), count(*overhead, "byte")
     )]
     MemoryShort { length: u64, overhead: u64 },
     #[error(
-        "the index of this batch may need {length} bytes, more than half of limits.max_footer_size \
-         ({limit}): send fewer pages at a time, sorted by partition, or raise it"
+        "the index of this batch may need {}, more than half of limits.max_footer_size ({limit}): \
+         send fewer pages at a time, sorted by partition, or raise it",
+        count(*length, "byte")
     )]
     IndexTooLarge { length: u64, limit: u64 },
     #[error(transparent)]
@@ -119,7 +124,8 @@ pub enum SinkFailure {
     TooMuchStored(#[from] TooMuchStored),
     /// A reader would refuse the index.
     #[error(
-        "the index of its segment has {length} bytes; limits.max_footer_size is {limit}: raise it"
+        "the index of its segment has {}; limits.max_footer_size is {limit}: raise it",
+        count(*length, "byte")
     )]
     FooterTooLarge { length: u64, limit: u64 },
     /// An earlier segment of it was dropped instead of stored, since all its sinks had failed or
@@ -131,7 +137,7 @@ pub enum SinkFailure {
     /// A bug: the task that uploads a segment ended without a result.
     #[error("the upload of a segment panicked: {message}")]
     Panicked {
-        /// What the panic said.
+        /// The panic's message.
         message: String,
     },
 }

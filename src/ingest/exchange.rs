@@ -94,7 +94,7 @@ pub(super) struct Pages {
     pub index_size: u64,
     /// The reservations of these bytes in the pool for writing, one for each batch.
     pub memory: Vec<WeakReservation>,
-    /// What foreign sinks hold of their share, until the segment is stored.
+    /// The permits of foreign sinks within their share, until the segment is stored.
     pub foreign: Vec<(TaskAttempt, FairPermit)>,
 }
 
@@ -147,7 +147,7 @@ pub(super) struct ExchangeState {
     pub open_check_scheduled: bool,
     /// Bytes of its segments that this daemon has stored or is storing, counted for its query.
     pub stored_bytes: u64,
-    /// Set for good when the exchange is closed: nothing is accepted, and a segment whose upload
+    /// Set permanently when the exchange is closed: nothing is accepted, and a segment whose upload
     /// completes later is removed.
     pub closed: bool,
 }
@@ -226,7 +226,7 @@ impl ExchangeState {
         }
     }
 
-    /// Takes back [`ExchangeState::declare`].
+    /// Reverts [`ExchangeState::declare`].
     pub(super) fn withdraw(&mut self, attempt: TaskAttempt) {
         self.declared.remove(&attempt);
     }
@@ -238,8 +238,8 @@ impl ExchangeState {
         self.sinks.insert(attempt, sink);
     }
 
-    /// Appends a batch to a sink that exists, and its runs to the open segment. `of_sink` is what
-    /// the sink needs for it.
+    /// Appends a batch to an existing sink, and its runs to the open segment. `of_sink` is the
+    /// memory that the sink itself needs for it.
     ///
     /// # Errors
     /// As [`Sink::append`], or the exchange is closed.
@@ -591,7 +591,7 @@ mod tests {
         exchange.finish(0);
         assert!(exchange.waits(), "task 1 is declared");
         exchange.state.withdraw(Story::attempt(1));
-        assert!(!exchange.waits(), "task 1 is written elsewhere");
+        assert!(!exchange.waits(), "task 1 is written at another daemon");
         exchange.state.withdraw(Story::attempt(0));
         assert_eq!(exchange.state.unsettled, 1, "a sink is not withdrawn");
     }

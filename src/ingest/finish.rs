@@ -17,9 +17,9 @@ impl Ingest {
     /// Makes an attempt durable and settles it; continues even if the caller is dropped. Returns
     /// once the marker of the exchange is durable, too: they are written at the same time.
     ///
-    /// This daemon may hold only a prefix of the attempt, the rest having gone to another daemon,
-    /// and a PUT that failed may have been applied: so the commit records are read before the
-    /// finish is refused.
+    /// This daemon may hold only a prefix of an attempt that continued at another daemon, and a PUT
+    /// that failed may have been applied: so the commit records are read before the finish is
+    /// refused.
     ///
     /// # Errors
     /// The claim does not match what arrived, the attempt is unknown, was aborted or failed, the
@@ -43,7 +43,7 @@ impl Ingest {
         claim: Option<ClientTotals>,
     ) -> Result<Totals, IngestError> {
         if !self.holds(sink) && !self.commits_empty(sink, claim)? {
-            return self.committed(sink, claim).await;
+            return self.committed_totals(sink, claim).await;
         }
         match self.finish_held(sink, claim).await {
             Err(
@@ -51,7 +51,7 @@ impl Ingest {
                 | IngestError::SinkAborted { .. }
                 | IngestError::SinkFailed { .. }
                 | IngestError::TooMuchStored(_)),
-            ) => match self.committed(sink, claim).await {
+            ) => match self.committed_totals(sink, claim).await {
                 Err(IngestError::SinkNotFound { .. } | IngestError::CountMismatch { .. }) => {
                     Err(refusal)
                 }
@@ -114,7 +114,7 @@ impl Ingest {
             state_changes
         };
         self.reevaluate_seal(&exchange);
-        // A finish under way settles first: an abort cannot undo what may be durable.
+        // A finish in progress settles first: an abort cannot undo what may be durable.
         let settled = state_changes.wait_for(SinkState::is_settled).await;
         match settled.map(|state| state.clone()) {
             Ok(SinkState::Finished) => Ok(Aborted::AlreadyFinished),

@@ -1,14 +1,14 @@
 //! The writing side: batches in, sealed and uploaded segments out, commits acknowledged.
 //!
 //! Does: buffer the pages of sinks until they are durable, and settle each attempt once. Does not:
-//! speak HTTP, read pages back, or know how a segment is laid out. Invariant: `finish` returns `Ok`
+//! speak HTTP, read pages back, or lay out segments. Invariant: `finish` returns `Ok`
 //! only after the segment with the commit record, and every earlier segment of the attempt, has
 //! been stored.
 //!
 //! A batch: [`Ingest::admit`] refuses what can be refused without the body, [`Admission::reserve`]
 //! waits for memory, [`ReservedAdmission::append`] verifies the body and adds its runs to the open
 //! segment. A commit: `finish` queues the sink, `sealing` seals the open segment when `seal_policy`
-//! says so, `uploader` stores it and settles the sinks whose commit records it holds.
+//! decides to, `uploader` stores it and settles the sinks whose commit records it holds.
 //!
 //! Locks: the table of exchanges (`service`) and the state of each exchange (`exchange`). No two
 //! are held at once, and none across an await. What queries have stored (`stored`) is counted under

@@ -6,10 +6,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Estimate before anything is known, in bytes for each KiB of a body: a run for each 2 KiB.
+/// Initial estimate, in bytes for each KiB of a body: a run for each 2 KiB.
 const INITIAL: u64 = 128;
-/// Bodies from this size on are estimated apart from smaller ones: one page alone needs twenty
-/// times its bytes if it has only one, and says nothing about a batch of many.
+/// Bodies from this size on are estimated separately from smaller ones: a single page of one byte
+/// needs twenty times its size, which does not predict the need of a batch of many pages.
 const LARGE: u64 = 64 << 10;
 /// An estimate that was too high approaches the latest batch by this part of the difference.
 const DECAY: u64 = 8;

@@ -1,7 +1,7 @@
 //! What this daemon holds of exchanges, for display.
 //!
-//! Does: copy counts and states. Does not: ask other daemons or base directories. Invariant: no
-//! lock is held for longer than one exchange takes, and what is copied is bounded by the caller.
+//! Does: copy counts and states. Does not: query other daemons or base directories. Invariant: a
+//! lock is held for one exchange at a time, and the amount that is copied is bounded by the caller.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! Frees memory when writers wait for it.
 //!
 //! Does: seal the largest open segments before they are full, so that their upload releases memory.
-//! Invariant: while any writer waits, what is being uploaded or already durable covers what the
-//! writers wait for, or nothing is left to seal.
+//! Invariant: while any writer waits, the bytes being uploaded or already durable are at least
+//! those that the writers wait for, or nothing is left to seal.
 
 use std::sync::atomic::Ordering;
 
@@ -17,14 +17,14 @@ impl Ingest {
         let (pool, clock) = (deps.pool.clone(), deps.runtime.clock.clone());
         pool.run_reclaim_loop(
             |pause| clock.sleep(pause),
-            |pool| self.seal_for(&pool.shortage()),
+            |pool| self.seal_for_waiters(&pool.shortage()),
         )
         .await;
     }
 
     /// Seals until the bytes in flight cover the shortage: segments of any exchange for waiters
     /// that the whole pool cannot serve, and a query's own segments if it is at its limit.
-    fn seal_for(&self, shortage: &Shortage) {
+    fn seal_for_waiters(&self, shortage: &Shortage) {
         let in_flight = &self.shared.in_flight_bytes;
         while in_flight.load(Ordering::Acquire) < shortage.capacity && self.seal_largest(None) {}
         for (query, bytes) in &shortage.limited {
@@ -42,7 +42,7 @@ impl Ingest {
         exchanges.map(|e| e.lock().in_flight_bytes).sum()
     }
 
-    /// Seals the largest open segment, of one query if given; `false` if all are empty.
+    /// Seals the largest open segment, of `query` if it is `Some`; `false` if all are empty.
     fn seal_largest(&self, query: Option<&str>) -> bool {
         let largest = self
             .exchanges_of(query)

@@ -55,8 +55,8 @@ impl SealPolicy {
     }
 
     /// Bytes from which a segment does not wait for the earlier uploads of its finishing sinks:
-    /// they commit in a later segment, after those uploads. A smaller segment takes barely longer
-    /// to upload than that later one would.
+    /// they commit in a later segment, after those uploads. The upload of a smaller segment takes
+    /// barely longer than that of the later one would.
     pub fn deferred_commit_threshold(&self) -> u64 {
         self.target_size / 8
     }

@@ -1,4 +1,4 @@
-//! Seals the open segment of an exchange when the policy says so, and starts its upload.
+//! Seals the open segment of an exchange when the policy decides to, and starts its upload.
 //!
 //! Does: evaluate the policy, number segments, recheck later. Does not: decide (`seal_policy`) or
 //! store (`uploader`). Invariant: every change of a policy input is followed by an evaluation, so
@@ -19,7 +19,7 @@ impl Ingest {
         self.shared.policy.decide(&state.seal_inputs(now))
     }
 
-    /// Seals the open segment if the policy says so now; the caller starts the upload.
+    /// Seals the open segment if the policy decides to now; the caller starts the upload.
     pub(super) fn seal_if_due(&self, state: &mut ExchangeState) -> Option<Sealed> {
         match self.decide(state) {
             Decision::Seal => self.seal(state),
@@ -38,7 +38,7 @@ impl Ingest {
         Ok(if fits { None } else { self.seal(state) })
     }
 
-    /// Seals the open segment whatever the policy says; the caller starts the upload.
+    /// Seals the open segment regardless of the policy; the caller starts the upload.
     pub(super) fn seal(&self, state: &mut ExchangeState) -> Option<Sealed> {
         let threshold = self.shared.policy.deferred_commit_threshold();
         let sealed = state.seal(self.next_sequence(), threshold, self.max_footer_size())?;

@@ -225,7 +225,8 @@ impl Ingest {
         };
         self.shared.deps.metrics.exchanges_with_sinks.inc();
         // Checked after the insertion, while a close marks the exchange first and calls `forget`
-        // second: so one of the two sees the other, and nothing of a closed exchange stays here.
+        // second: so one of the two observes the other, and nothing of a closed exchange remains
+        // here.
         if self.shared.deps.exchanges.is_known_closed(id) {
             self.forget(id);
             let exchange = id.clone();

@@ -30,7 +30,7 @@ pub(super) struct PriorSegment {
 pub(super) enum SinkState {
     /// Accepts pages.
     Open,
-    /// Its client has asked for the commit.
+    /// Its client has requested the commit.
     Finishing,
     /// Committed.
     Finished,
@@ -223,7 +223,7 @@ impl Sink {
     }
 }
 
-/// Compares what a client says it sent with what arrived.
+/// Compares the counts that a client claims with what arrived.
 ///
 /// # Errors
 /// [`IngestError::CountMismatch`].

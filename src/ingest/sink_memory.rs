@@ -1,14 +1,14 @@
-//! What sinks hold besides their pages, as long as their exchange is open.
+//! The memory that sinks use besides their pages, as long as their exchange is open.
 //!
-//! Does: bound it by a pool of its own, and count it by sink. Does not: wait; a sink that finds no
-//! room is refused. Invariant: the memory of writers is never held by sinks, which keep theirs
-//! until their exchange is closed: a batch as large as the pool for writing could wait for ever.
+//! Does: bound it by a pool of its own, and count it by sink. Does not: wait; a sink is refused if
+//! the pool is full. Invariant: sinks hold no memory of the write pool, since they hold theirs
+//! until their exchange is closed: a batch as large as the write pool could wait for ever.
 
 use super::error::IngestError;
 use crate::memory::{MemoryPool, Reservation};
 
-/// Bytes of a sink: its state and the channel on which that is announced, some 700 bytes, and its
-/// place in the table.
+/// Bytes of a sink: its state and the channel that publishes it, some 700 bytes, and its entry in
+/// the table.
 const SINK_SIZE: u64 = 1 << 10;
 
 /// Bytes that a batch adds to its sink until that is settled: the segment in which it is stored.
@@ -70,12 +70,12 @@ impl SinkPool {
         reserved.ok_or_else(|| self.full())
     }
 
-    /// What a declared attempt needs, if there is room.
+    /// Reserves what a declared attempt needs, if that is free.
     pub(super) fn declared(&self, query: &str) -> Option<Reservation> {
         self.0.try_reserve(query, DECLARED_SIZE)
     }
 
-    /// Refuses a new sink for which there is no room now.
+    /// Refuses a new sink if the pool is full now.
     ///
     /// # Errors
     /// As [`SinkPool::open`].

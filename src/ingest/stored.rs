@@ -1,9 +1,9 @@
 //! How much queries have stored, and the limit on that.
 //!
 //! Does: count the segments that this daemon uploads, by query, until their exchange is closed.
-//! Does not: know what other daemons have stored, or what this one had before it was started.
-//! Invariant: what is counted of an exchange is in its `stored_bytes` too, and is discounted when
-//! the exchange is closed, whatever uploads are under way.
+//! Does not: count what other daemons have stored, or what this one had stored before it was
+//! started. Invariant: what is counted for an exchange is in its `stored_bytes` too, and is
+//! subtracted when the exchange is closed, whatever uploads are in progress.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,13 +11,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::config::units::format_size_like;
+use crate::human::count;
 
 /// A segment that its query may not store.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error(
-    "query {query} may not store {size} bytes more: it has {} at this daemon, of {} that \
+    "query {query} may not store {} more: it has {} at this daemon, of {} that \
      query.max_stored_size permits: let it exchange less, or raise query.max_stored_size",
-    format_size_like(*.stored, *.limit), format_size_like(*.limit, *.limit)
+    count(*size, "byte"), format_size_like(*.stored, *.limit), format_size_like(*.limit, *.limit)
 )]
 pub struct TooMuchStored {
     pub query: String,

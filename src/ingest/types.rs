@@ -1,6 +1,6 @@
 //! Requests to ingest and their results; no behaviour.
 
-/// What a client says it sent, to be compared with what arrived.
+/// The counts that a client claims to have sent, to be compared with what arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientTotals {
     pub batches: u64,

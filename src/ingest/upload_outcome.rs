@@ -1,8 +1,9 @@
 //! The outcome of a segment's upload, for the later segments that wait for it.
 //!
-//! Does: hold it, and wake those that wait in the order in which they came; a `watch` channel wakes
-//! them in a random one, so that no simulation could be repeated. Does not: upload. Invariant: it
-//! is set once; a reporter that is dropped before reports that the segment was dropped.
+//! Does: hold it, and wake waiters in the order in which they started to wait; a `watch` channel
+//! would wake them in random order, which would make simulations irreproducible. Does not: upload.
+//! Invariant: it is set once; a reporter that is dropped before that reports that the segment was
+//! dropped.
 
 use std::sync::{Arc, OnceLock};
 
@@ -45,7 +46,7 @@ impl Drop for OutcomeReporter {
     }
 }
 
-/// The outcome of one upload, known or not. Cheap to clone.
+/// The outcome of one upload, which may be pending. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct UploadOutcome(Arc<Shared>);
 

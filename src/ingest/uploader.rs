@@ -3,8 +3,8 @@
 //! Does: wait for the earlier segments of those sinks, encode the segment, store it, and cache it
 //! as a hot segment. Does not: decide when to seal. Invariant: a commit record is stored only after
 //! every earlier segment of its attempt, so that whenever the process dies, a record never names
-//! missing data. However an upload ends, also by a panic, its sinks are settled and its slot and
-//! bytes are free.
+//! missing data. However an upload ends, even by a panic, its sinks are settled and its slot and
+//! bytes are released.
 
 use std::any::Any;
 use std::collections::BTreeSet;
@@ -32,7 +32,7 @@ use crate::telemetry::traces::{Span, SpanRef, waiting};
 /// are stored meanwhile.
 const OPEN_CHECK_DELAY: Duration = Duration::from_millis(500);
 
-/// Uploads a segment to its end, even if no request waits for it any more.
+/// Uploads a segment completely, even if no request waits for it any more.
 pub(super) async fn upload(ingest: Ingest, exchange: SharedExchange, sealed: Sealed) {
     let deps = &ingest.shared.deps;
     let (bytes, kind) = (sealed.pages.bytes, sealed.kind);
@@ -101,9 +101,9 @@ impl Contents {
         span
     }
 
-    /// Settles those that are not settled yet as failed. Their commit may have been applied, even
-    /// if the last try of the PUT was refused: an earlier one, at another base directory or before
-    /// a retry, says nothing.
+    /// Settles those that are not settled yet as failed. Their commit may have been applied even if
+    /// the last try of the PUT was refused: an earlier try, at another base directory or before a
+    /// retry, may have succeeded.
     fn fail(
         self,
         ingest: &Ingest,
@@ -237,8 +237,8 @@ async fn store(
     if length > limit {
         return Err(SinkFailure::FooterTooLarge { length, limit });
     }
-    // Deferred commits need no upload slot: they are a few records, in one upload at a time for
-    // each exchange, and would wait behind whole segments.
+    // Deferred commits use no upload slot: they are a few records, in one upload at a time for each
+    // exchange, and would otherwise wait behind whole segments.
     let _permit = match kind {
         CommitKind::Deferred => None,
         _ => {
@@ -312,7 +312,7 @@ async fn remove_if_closed(ingest: &Ingest, exchange: &SharedExchange) {
             return;
         }
         deps.runtime.clock.sleep(OPEN_CHECK_DELAY).await;
-        // The marker may be written later than this segment. Whatever comes of it is read next.
+        // The marker may be written later than this segment. Its state is read below in any case.
         let _ = deps.exchanges.wait_for_marker(id).await;
         exchange.lock().open_check_scheduled = false;
         match deps.exchanges.is_open(id).await {

@@ -7,7 +7,8 @@
 //!
 //! Writing and reading have one pool each. A reader may make no progress because its task waits for
 //! its own sink: if it could hold memory that the sink needs, the two would wait for each other.
-//! Bytes that nobody waits for may move to the other pool ([`WeakReservation::transfer_to`]).
+//! Reservations may move to the other pool if no request waits for its memory
+//! ([`WeakReservation::transfer_to`]).
 
 mod pool;
 mod reclaim;

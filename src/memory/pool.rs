@@ -1,8 +1,8 @@
 //! A bounded number of bytes, shared fairly among queries, with caches that can be evicted.
 //!
 //! Does: grant reservations, and evict the least recently used entry of all registered caches when
-//! memory is short. Does not: know what is in a cache. Invariant: `reserve` reports a waiter only
-//! after its request has been queued.
+//! memory is short. Does not: access the content of caches. Invariant: `reserve` reports a waiter
+//! only after its request has been queued.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::reclaim::Reclaim;
 use crate::fair::{FairPermit, FairSemaphore, Shortage};
+use crate::human::count;
 
 /// How often reclaim is retried while a request waits.
 pub(super) const RETRY_INTERVAL: Duration = Duration::from_millis(20);
@@ -41,8 +42,9 @@ pub struct Reservation {
 /// A request for more than a query may ever hold.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error(
-    "{requested} bytes of {pool} memory were requested, but one query may hold {limit}: raise \
-     memory.budget or query.max_{pool}_memory, or send less at a time"
+    "a request needs {} of {pool} memory, but one query may hold {limit}: raise memory.budget or \
+     query.max_{pool}_memory, or send less at a time",
+    count(*requested, "byte")
 )]
 pub struct OverCapacity {
     pub pool: &'static str,
@@ -153,8 +155,8 @@ impl MemoryPool {
         Some(Reservation { permit })
     }
 
-    /// Evicts entries of at least `bytes`, of one query if it is named: the least recently used
-    /// first, in whichever cache it is.
+    /// Evicts entries of at least `bytes`, of `of_query` if it is `Some`: the least recently used
+    /// first, across all caches.
     fn reclaim(&self, bytes: u64, of_query: Option<&str>) {
         let reclaimers = self.0.reclaimers.read().clone();
         let mut freed = 0;
@@ -172,7 +174,7 @@ impl MemoryPool {
 
     /// While any request waits, evicts cache entries and calls `also`, then pauses with `sleep`.
     /// One attempt is not enough: a response may still hold what was evicted, and what was free
-    /// when a request was queued may be granted to another before its turn. Never returns; one
+    /// when a request was queued may be granted to another one first. Never returns; one
     /// task per pool runs it.
     pub async fn run_reclaim_loop<S: Future>(
         self,

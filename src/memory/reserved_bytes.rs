@@ -1,7 +1,7 @@
 //! Bytes that own their reservation, and weak handles to it.
 //!
 //! Does: release a reservation when the last slice of its bytes is dropped. Invariant: a
-//! [`WeakReservation`] never keeps bytes alive.
+//! [`WeakReservation`] never keeps bytes from being released.
 
 use std::sync::{Arc, Weak};
 
@@ -51,8 +51,9 @@ impl WeakReservation {
         self.0.strong_count() > 0
     }
 
-    /// Moves the reservation to another pool, if that has free memory that nobody waits for.
-    /// Returns the bytes that the former pool got back, or `None` if the other pool has no room.
+    /// Moves the reservation to another pool, if that has enough free memory for which no request
+    /// waits. Returns the bytes released in the former pool, or `None` if the other pool has too
+    /// little.
     pub fn transfer_to(&self, pool: &MemoryPool) -> Option<u64> {
         let Some(reservation) = self.0.upgrade() else {
             return Some(0);

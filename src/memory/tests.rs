@@ -46,7 +46,7 @@ async fn a_reservation_larger_than_the_pool_is_refused_with_advice() {
 }
 
 #[tokio::test]
-async fn a_reservation_grows_and_shrinks_and_wakes_who_waits() {
+async fn a_reservation_grows_and_shrinks_and_wakes_waiters() {
     let pool = MemoryPool::new("test", 100);
     let mut held = pool.reserve("q", 60).await.unwrap();
     held.absorb(pool.try_reserve("q", 30).unwrap());
@@ -118,7 +118,7 @@ impl Reclaim for Cache {
 }
 
 #[tokio::test]
-async fn the_least_recently_used_entries_of_all_caches_are_evicted_before_anybody_waits() {
+async fn the_least_recently_used_entries_of_all_caches_are_evicted_before_a_request_waits() {
     let pool = MemoryPool::new("test", 100);
     let reserve = |bytes| pool.try_reserve("q", bytes).unwrap();
     let (one, other) = (Cache::of("q", &pool), Cache::of("q", &pool));
@@ -152,7 +152,7 @@ async fn a_reservation_moves_with_every_slice_of_its_bytes_or_not_at_all() {
     assert_eq!(to.queries(), [("q".into(), 10, 0)]);
     drop(slice);
     assert_eq!((from.used(), to.used()), (0, 0));
-    assert_eq!(weak.transfer_to(&to), Some(0), "the buffer is gone");
+    assert_eq!(weak.transfer_to(&to), Some(0), "the buffer was dropped");
 }
 
 fn with_reclaim_loop(pool: MemoryPool) -> MemoryPool {

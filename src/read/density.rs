@@ -36,7 +36,7 @@ impl ReadDensity {
     }
 
     /// The share of partitions that are read here, among those from the first to the last one read
-    /// here. 0 if fewer than two were read, since one says nothing.
+    /// here. 0 if fewer than two were read, since one is not enough for an estimate.
     pub(super) fn density(&self, exchange: &ExchangeId) -> f64 {
         let exchanges = self.0.lock();
         let Some(partitions) = exchanges.peek(exchange).filter(|p| p.len() > 1) else {

@@ -2,6 +2,7 @@
 
 use crate::catalog::CatalogError;
 use crate::catalog::handle::HandleError;
+use crate::human::count;
 use crate::id::SegmentAddress;
 use crate::memory::OverCapacity;
 use crate::segment::scan::ScanError;
@@ -10,7 +11,7 @@ use crate::storage::StorageError;
 /// Why a read fails.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ReadError {
-    #[error("skip={skip} is beyond the {pages} pages of this handle")]
+    #[error("skip={skip} is beyond the end of this handle, which has {}", count(*pages, "page"))]
     SkipBeyondEnd { skip: u64, pages: u64 },
     #[error("partition {partition} does not exist: the exchange has {partitions}")]
     NoSuchPartition { partition: u32, partitions: u32 },

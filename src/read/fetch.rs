@@ -24,8 +24,8 @@ use crate::storage::{Storage, StoreErrorKind};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::{SpanRef, waiting};
 
-/// The most slices of a part or of its verified pages that are held at a time: tiny pages of a hot
-/// segment lie in a slice each.
+/// The most slices of a part or of its verified pages that are held at a time: each tiny page of a
+/// hot segment may be a slice of its own.
 pub(super) const MAX_SLICES: usize = 256;
 
 /// What the reading side needs from the rest of the daemon.
@@ -205,7 +205,7 @@ impl Fetcher {
             } => {
                 let key = chunk_key(&planned.address, *chunk, fetch.end);
                 let (deps, at, range) = (self.deps.clone(), planned.address.clone(), fetch.clone());
-                // In a task of its own, below the span of the reader that starts it.
+                // In a separate task, below the span of the reader that starts it.
                 let span = SpanRef::current();
                 let fetch_chunk = async move { span.run(fetch_reserved(&deps, &at, range)).await };
                 let tasks = &self.deps.runtime.tasks;

@@ -1,7 +1,7 @@
 //! The reading side: a handle in, verified records out.
 //!
-//! Does: plan the fetches (`planner`, by the `density` of reads), get bytes from memory or the
-//! base directories (`fetch`), verify every page and stream it (`stream`). Does not: keep an index,
+//! Does: plan the fetches (`planner`, by the `density` of reads), get bytes from memory or the base
+//! directories (`fetch`), verify every page and stream it (`stream`). Does not: maintain an index,
 //! list anything, or use `ingest`. Invariant: every byte of a stream was verified; a stream ends
 //! with an end record or with an error.
 

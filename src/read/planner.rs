@@ -132,7 +132,7 @@ impl Chunks {
         Parts { rest: range, cut }
     }
 
-    /// The part of a range that lies in the chunk of its first byte.
+    /// The part of a range that is in the chunk of its first byte.
     fn first_part(&self, range: &Range<u64>) -> Part {
         let chunk = self.number(range.start);
         let fetch = chunk * self.size..self.end(chunk);
@@ -235,7 +235,7 @@ mod tests {
     }
 
     /// Story: all parts of a range were made before the first was fetched. A handle that claimed a
-    /// range of 2^48 bytes took 5 GB.
+    /// range of 2^48 bytes used 5 GB.
     #[test]
     fn the_parts_of_the_longest_range_need_the_memory_of_one() {
         const LONGEST: u64 = 1 << 48;
@@ -332,7 +332,7 @@ mod tests {
         assert!(shared(65, 0.33));
         // One of two hundred, as on a large cluster.
         assert!(!shared(1300, 0.005) && !shared(65, 0.005));
-        // Nothing is known yet: only chunks that cost little more than a request.
+        // No reads were recorded yet: only chunks that cost little more than a request are shared.
         assert!(!shared(1, 0.0));
         assert!(is_shared(1 << 10, 1 << 20, 8 << 20, 0.0));
     }

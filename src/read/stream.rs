@@ -5,8 +5,8 @@
 //! memory holds none, except for verified bytes that its client has not received yet. Otherwise a
 //! stream could wait for what it holds itself, and enough streams for what the others hold. Three
 //! rules ensure it. Memory for parts is requested in the order in which they are emitted, so no
-//! part waits for what a later one holds. A part that is in memory already requests none, so it
-//! holds nothing before its turn; if it is gone by then, all later parts are postponed and it
+//! part waits for what a later one holds. A part that is already in memory requests none, so it
+//! holds nothing before its turn; if it was evicted by then, all later parts are postponed and it
 //! requests memory before them. If a part ends inside a page while memory is short, the partial
 //! page is discarded and fetched again as a whole.
 //!
@@ -34,8 +34,8 @@ pub type ByteStream = BoxStream<'static, Result<Bytes, ReadError>>;
 const SMALL_PARTS: usize = 4;
 
 /// The most memory that a stream needs for the slices of pages on their way to the client: 32 bytes
-/// each for those that are scanned, those that are ready, and those that the connection has taken,
-/// 17 frames of 128.
+/// each for those that are scanned, those that are ready, and those that the connection holds, 17
+/// frames of 128.
 pub const MAX_SLICES_SIZE: u64 = 112 << 10;
 /// What the slices of one page need at most: its own, and the space of vectors that grow.
 const SLICES_PER_PAGE: u64 = 64;
@@ -147,7 +147,8 @@ impl Reading {
                     return Some(Err(error));
                 }
                 if self.ready.len() >= MAX_SLICES {
-                    // Tiny pages in memory: they would keep all other tasks waiting.
+                    // A part of tiny pages in memory would otherwise delay all other tasks of this
+                    // thread.
                     tokio::task::yield_now().await;
                 }
                 continue;
@@ -406,8 +407,8 @@ impl Reading {
         (self.format == PageFormat::Records).then(record)
     }
 
-    /// Counts a range as served. Not at the end of the stream: a response with a known length is
-    /// complete before, and its stream is dropped then.
+    /// Counts a range as served. This cannot wait for the end of the stream: a response with a
+    /// known length is complete before that, and its stream is dropped at that point.
     fn count(&self, sent: &Sent) {
         let metrics = &self.fetcher.deps.metrics;
         metrics.pages_read.inc_by(sent.pages);

@@ -140,9 +140,9 @@ fn first_block(image: &SegmentImage) -> HandleRange {
     }
 }
 
-/// Story: a part that was found in memory was held until its turn, without a place in the queue for
-/// memory. A page of nearly all the read memory waited for the chunk that a later part of the same
-/// read held, for ever.
+/// Story: a part that was found in memory was held until its turn, without a position in the queue
+/// for memory. A page of nearly all the read memory waited for the chunk that a later part of the
+/// same read held, for ever.
 #[tokio::test]
 #[allow(clippy::disallowed_methods)]
 async fn a_read_never_waits_for_memory_that_its_later_parts_hold() {

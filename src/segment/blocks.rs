@@ -1,6 +1,6 @@
 //! The index of a segment's blocks, held in its encoded form.
 //!
-//! Does: encode, validate and iterate over the index. Does not: know sinks by name, or commits
+//! Does: encode, validate and iterate over the index. Does not: resolve sinks, or decode commits
 //! (`footer`). Invariant: blocks follow each other without gaps from the segment header on, sorted
 //! by partition; a [`Blocks`] was encoded or validated here, so iterating over it cannot fail.
 //!

@@ -1,6 +1,8 @@
-//! What can be wrong with the bytes of a segment's index.
+//! Errors of the bytes of a segment's index.
 //!
-//! Does: name each fault of an encoding. Does not: say in which segment; the caller adds that.
+//! Does: name each fault of an encoding. Does not: name the segment; the caller adds that.
+
+use crate::human;
 
 /// Why a variable-length encoding (footer or handle) cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -14,7 +16,7 @@ pub enum DecodeError {
     CountTooLarge { count: u64 },
     #[error("a name is not UTF-8")]
     NotUtf8,
-    #[error("{count} bytes follow the end")]
+    #[error("{} after the end", human::count(*count, "byte"))]
     TrailingBytes { count: usize },
     #[error("invalid {field}")]
     Invalid { field: &'static str },
@@ -28,7 +30,7 @@ pub enum DecodeError {
 /// Why an object is not a readable segment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
-    #[error("{size} bytes are too few for a segment")]
+    #[error("an object of {} is too small for a segment", human::count(*size, "byte"))]
     TooShort { size: u64 },
     #[error("not a segment: trailer magic missing")]
     NotASegment,
@@ -39,11 +41,11 @@ pub enum FormatError {
     UnknownVersion { version: u32, supported: u32 },
     #[error("trailer checksum mismatch")]
     TrailerChecksum,
-    #[error("the object has {size} bytes, but was written with {recorded}")]
+    #[error("the object has {}, but was written with {recorded}", human::count(*size, "byte"))]
     SizeMismatch { size: u64, recorded: u64 },
     #[error("the footer begins at byte {footer_offset}, inside the segment header")]
     FooterInHeader { footer_offset: u64 },
-    #[error("the footer has {length} bytes, but the trailer says {recorded}")]
+    #[error("the footer has {}, but the trailer has {recorded}", human::count(*length, "byte"))]
     FooterLength { length: usize, recorded: u32 },
     #[error("footer checksum mismatch")]
     FooterChecksum,

@@ -1,14 +1,15 @@
 //! Page frames: the one framing of pages on the wire and in segments.
 //!
 //! Does: verify a batch while it is received, cut it into runs of one partition, without a copy,
-//! and say how much memory that takes. Does not: know sinks or reserve memory. Invariant: the bytes
-//! of a [`Run`] are whole frames whose checksums matched when the run was made.
+//! and compute how much memory that needs. Does not: know sinks or reserve memory. Invariant: the
+//! bytes of a [`Run`] are whole frames whose checksums matched when the run was made.
 
 use bytes::Bytes;
 
 pub use super::layout::FRAME_HEADER_LEN;
 use super::layout::FrameHeader;
 use crate::crc::Checksum;
+use crate::human::count;
 
 /// Bytes of a frame's checksum.
 const CRC_LEN: usize = size_of::<u32>();
@@ -91,7 +92,8 @@ pub enum FrameError {
     #[error("the frame at byte {offset} has no page bytes")]
     EmptyPage { offset: u64 },
     #[error(
-        "the frame at byte {offset} has a page of {length} bytes; limits.max_page_size is {limit}"
+        "the frame at byte {offset} has a page of {}; limits.max_page_size is {limit}",
+        count(*length, "byte")
     )]
     PageTooLarge {
         offset: u64,
@@ -102,7 +104,7 @@ pub enum FrameError {
     ChecksumMismatch { offset: u64 },
 }
 
-/// Writes the header of a frame: `frame` has room for [`FRAME_HEADER_LEN`] bytes, then the page.
+/// Writes the header of a frame: `frame` has [`FRAME_HEADER_LEN`] bytes for it, then the page.
 pub fn write_frame_header(frame: &mut [u8], partition: u32) {
     let (header, page) = frame.split_at_mut(FRAME_HEADER_LEN);
     header.copy_from_slice(&FrameHeader::encode(partition, page));

@@ -1,9 +1,9 @@
-//! Offsets and sizes of everything in a segment and on the wire; no other file knows them.
+//! Offsets and sizes of everything in a segment and on the wire; no other file contains them.
 //!
 //! Does: define the constants and encode the fixed-size records. Does not: encode the footer
 //! (`footer`, `blocks`) or decide anything. Invariant: fields are written and read in the same
 //! order, without gaps; none reaches beyond the declared length. All integers are little endian.
-//! `docs/segment-format.md` has the drawing.
+//! `docs/segment-format.md` has a diagram.
 
 use bytes::{Buf as _, BufMut as _};
 
@@ -81,7 +81,7 @@ impl FrameHeader {
         }
     }
 
-    /// Encodes a header for `page`, with the right checksum.
+    /// Encodes a header for `page`, with its checksum.
     pub fn encode(partition: u32, page: &[u8]) -> [u8; FRAME_HEADER_LEN] {
         let length = u32::try_from(page.len()).expect("limits.max_page_size is at most 1GiB");
         let mut out = [0; FRAME_HEADER_LEN];

@@ -1,6 +1,6 @@
 //! The format of pages, blocks and segments: bytes in, bytes out, no I/O.
 //!
-//! `docs/segment-format.md` has the drawing; [`layout`] is the only file that knows an offset.
+//! `docs/segment-format.md` has a diagram; [`layout`] is the only file that contains offsets.
 //! Invariant: what [`writer`] writes, [`footer`] and [`scan`] read back; anything else is refused
 //! with a reason.
 //!

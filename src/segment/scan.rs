@@ -11,6 +11,7 @@ use super::layout::{
     BLOCK_MARKER, BlockRecord, FRAME_HEADER_LEN, FrameHeader, RECORD_LEN, frame_crc, has_marker,
 };
 use crate::crc::Checksum;
+use crate::human::count;
 
 /// Bytes of page checksums that are collected before the block's checksum is updated with them:
 /// one call for each page would cost more.
@@ -51,14 +52,17 @@ pub enum ScanError {
     OutsideBlock,
     #[error("block record damaged")]
     DamagedRecord,
-    #[error("a block has fewer pages than its record says")]
+    #[error("a block has fewer pages than its record counts")]
     TooFewPages,
-    #[error("the pages of a block are longer than its record says")]
+    #[error("the pages of a block are longer than its record states")]
     PagesTooLong,
-    #[error("the pages of a block are shorter than its record says")]
+    #[error("the pages of a block are shorter than its record states")]
     PagesTooShort,
     /// A block record has another partition than expected, or no pages.
-    #[error("unexpected block: partition {partition} with {pages} pages, not partition {expected}")]
+    #[error(
+        "unexpected block: partition {partition} with {}, not partition {expected}",
+        count(*pages, "page")
+    )]
     UnexpectedBlock {
         partition: u32,
         pages: u32,
@@ -70,7 +74,7 @@ pub enum ScanError {
     PageChecksum,
     #[error("the range ends inside a block")]
     EndsInsideBlock,
-    #[error("the range has {pages} pages, expected {expected}")]
+    #[error("the range has {}, expected {expected}", count(*pages, "page"))]
     PageCount { pages: u64, expected: u64 },
     #[error("range checksum mismatch: it has other pages than expected")]
     RangeChecksum,

@@ -1,6 +1,6 @@
 //! Variable-length integers (LEB128) and a bounds-checked cursor for the footer and the handle.
 //!
-//! Does: encode and decode single values. Does not: know what they mean. Invariant: decoding never
+//! Does: encode and decode single values. Does not: interpret them. Invariant: decoding never
 //! panics, never reads past the end, and never allocates for a count that the remaining bytes could
 //! not hold.
 
@@ -15,7 +15,7 @@ pub fn put(out: &mut Vec<u8>, mut value: u64) {
     out.push(low_bits(value));
 }
 
-/// The 7 bits of a value that go into one byte.
+/// The 7 bits of a value that are encoded in one byte.
 fn low_bits(value: u64) -> u8 {
     (value & 0x7f) as u8
 }
@@ -31,7 +31,7 @@ pub fn put_all<const N: usize>(out: &mut Vec<u8>, values: [u64; N]) {
     values.into_iter().for_each(|value| put(out, value));
 }
 
-/// The distinct items in ascending order: a table, to whose entries indexes refer.
+/// The distinct items in ascending order: a table whose entries are referenced by index.
 pub fn table<T: Ord>(items: impl Iterator<Item = T>) -> Vec<T> {
     let mut table: Vec<T> = items.collect();
     table.sort_unstable();

@@ -77,6 +77,18 @@ impl Store for AttachedStore {
         }
     }
 
+    async fn list_after(
+        &self,
+        folder: &Folder,
+        after: Option<&Key>,
+        max: usize,
+    ) -> Result<Vec<ObjectMeta>> {
+        match self.get().await? {
+            Some(store) => store.list_after(folder, after, max).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
     async fn first_keys(&self, max: usize) -> Result<Vec<Key>> {
         match self.get().await? {
             Some(store) => store.first_keys(max).await,

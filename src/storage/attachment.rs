@@ -1,4 +1,4 @@
-//! Attaching a base directory: reading its identity, or creating it where nothing is yet.
+//! Attaching a base directory: reading its identity, or creating it in an empty location.
 //!
 //! Does: read, create and restore the identity object, and compare it with what is known. Does not:
 //! use the base directory for anything else (`attached_store`). Invariant: an identity is created
@@ -19,7 +19,7 @@ use crate::runtime::Runtime;
 use crate::store::keys::{self, Key, Owner};
 use crate::store::{Precondition, Result, Store, StoreError, StoreErrorKind, if_found};
 
-/// How many objects are looked at to find out what a place is used for.
+/// How many objects are listed to determine what a location is used for.
 const SAMPLE: usize = 1000;
 
 /// Least time between two reads of the identity for handles with unknown keys.
@@ -36,13 +36,13 @@ const NOT_INITIALIZED: &str = "it has no identity, and its option require_init f
 pub enum Identification {
     /// It is created in an empty base directory: a daemon that serves.
     Create,
-    /// It must be there: a command that does not make a base directory of an empty place.
+    /// It must exist: for commands that do not create a base directory in an empty location.
     Require,
-    /// It does not matter: a command that reads one object.
+    /// It is not read: for a command that reads one object.
     Skip,
 }
 
-/// What an operator has confirmed about a base directory that is given an identity.
+/// What an operator has confirmed about a base directory that gets an identity.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct InitOptions {
     /// It may hold objects that Stopover did not write.
@@ -53,15 +53,15 @@ pub struct InitOptions {
     pub rotate: bool,
 }
 
-/// The identity of one base directory, as far as it is known.
+/// The identity of one base directory, if it was read.
 #[derive(Debug)]
 pub(super) struct Attachment {
     pub name: BaseName,
-    /// Without retries, and without the check that the identity is known.
+    /// Without retries, and without waiting for the identity.
     pub raw: Arc<dyn Store>,
     pub roster: Arc<Roster>,
     identification: Identification,
-    /// Only `stopover init` may give it an identity.
+    /// Only `stopover init` may create its identity.
     require_init: bool,
     runtime: Runtime,
     identity: RwLock<Option<Arc<Identity>>>,
@@ -110,14 +110,14 @@ impl Attachment {
         self.roster.role(self.id(), &self.name)
     }
 
-    pub(super) fn may_mint(&self) -> bool {
+    pub(super) fn may_create_identity(&self) -> bool {
         self.identification == Identification::Create
     }
 
-    /// Reads the identity unless it is known. Concurrent callers share one attempt.
+    /// Reads the identity unless it was read before. Concurrent callers share one attempt.
     ///
     /// # Errors
-    /// It cannot be read or created, or is another one than expected.
+    /// It cannot be read or created, or is not the expected one.
     pub(super) async fn ensure(&self) -> Result<()> {
         if self.identity.read().is_some() || self.identification == Identification::Skip {
             return Ok(());
@@ -136,7 +136,7 @@ impl Attachment {
         attached
     }
 
-    /// Reads the identity, again if it is known already: it must still be there and the same. One
+    /// Reads the identity, again if it was read before: it must still exist and be the same. One
     /// that an expiry rule has removed is restored.
     ///
     /// # Errors
@@ -146,12 +146,12 @@ impl Attachment {
         let found = match (self.read().await?, held) {
             (Some((found, _)), _) => found,
             (None, Some(held)) => self.restore(&held).await?,
-            (None, None) => self.mint().await?,
+            (None, None) => self.create_identity().await?,
         };
         self.accept(found)
     }
 
-    /// Reads the identity again, unless that was done a moment ago. Concurrent callers wait for it.
+    /// Reads the identity again, unless it was read a moment ago. Concurrent callers wait for it.
     pub(super) async fn refresh(&self) {
         let mut refreshed = self.refreshed.lock().await;
         let now = self.runtime.clock.now();
@@ -170,7 +170,7 @@ impl Attachment {
     /// # Errors
     /// As [`Attachment::ensure`].
     pub(super) async fn probe(&self) -> Result<()> {
-        let confirms = self.may_mint() || self.require_init;
+        let confirms = self.may_create_identity() || self.require_init;
         if confirms || self.read().await?.is_some() {
             return self.confirm().await;
         }
@@ -180,7 +180,7 @@ impl Attachment {
 
     async fn read(&self) -> Result<Option<(Identity, String)>> {
         let found = if_found(self.raw.get_versioned(&keys::identity()).await);
-        let found = found.map_err(|error| in_step("reading its identity", error))?;
+        let found = found.map_err(|error| with_step("reading its identity", error))?;
         let Some(found) = found else { return Ok(None) };
         let identity = Identity::decode(&found.bytes).map_err(|error| {
             let message = format!("its identity ({}) is damaged", keys::identity());
@@ -196,7 +196,7 @@ impl Attachment {
         let key = keys::identity();
         let restored = self.raw.put_if(&key, held.encode(), &Precondition::Absent);
         let restored = restored.await;
-        if restored.map_err(|error| in_step("restoring its identity", error))? {
+        if restored.map_err(|error| with_step("restoring its identity", error))? {
             tracing::warn!(base = %self.name, id = %held.id,
                 "the identity of the base directory was missing and has been restored; does an \
                  expiry rule delete objects there?");
@@ -227,7 +227,7 @@ impl Attachment {
         }
         if let Err(other) = self.roster.identify(identity.id, &self.name) {
             return refused(format!(
-                "it is the same place as base directory {other} (both are {}): remove one",
+                "it is the same location as base directory {other} (both are {}): remove one",
                 identity.id
             ));
         }
@@ -240,12 +240,12 @@ impl Attachment {
         Ok(())
     }
 
-    async fn mint(&self) -> Result<Identity> {
+    async fn create_identity(&self) -> Result<Identity> {
         let missing = |message| Err(StoreError::new(StoreErrorKind::Refused, message));
         if self.require_init {
             return missing(NOT_INITIALIZED);
         }
-        if !self.may_mint() {
+        if !self.may_create_identity() {
             return missing(NOT_USED);
         }
         self.check_unused(InitOptions::default()).await?;
@@ -271,13 +271,13 @@ impl Attachment {
         let (key, content) = (keys::identity(), identity.encode());
         let put = self.raw.put_if(&key, content, expected);
         put.await
-            .map_err(|error| in_step("creating its identity", error))
+            .map_err(|error| with_step("creating its identity", error))
     }
 
     /// Checks that nothing is there, except what the operator has confirmed.
     async fn check_unused(&self, options: InitOptions) -> Result<()> {
         let found = self.raw.first_keys(SAMPLE).await;
-        let found = found.map_err(|error| in_step("listing", error))?;
+        let found = found.map_err(|error| with_step("listing", error))?;
         // Rather an object of an exchange.
         let example = |owner| {
             let found = found.iter().filter(|key| keys::owner(key) == owner);
@@ -312,7 +312,7 @@ impl Attachment {
                 .raw
                 .put_if(&key, content, &Precondition::StrictlyAbsent);
             let put = put.await;
-            put.map_err(|error| in_step("testing create-only writes", error))
+            put.map_err(|error| with_step("testing create-only writes", error))
         };
         let tested = async {
             put("first").await?;
@@ -327,7 +327,7 @@ impl Attachment {
                 hint: Some(IGNORED),
                 ..StoreError::new(StoreErrorKind::Refused, ignored)
             },
-            // What is forbidden altogether, init cannot do either: the hint says that already.
+            // `init` fails for missing permissions, too; the error already has that hint.
             Err(error) if error.kind == StoreErrorKind::Refused => StoreError {
                 hint: error.hint.or(Some(REFUSED)),
                 ..error
@@ -366,10 +366,10 @@ impl Attachment {
     }
 }
 
-fn in_step(step: &str, error: StoreError) -> StoreError {
+fn with_step(step: &str, error: StoreError) -> StoreError {
     let (kind, hint) = (error.kind, error.hint);
     let kind = match kind {
-        // A missing bucket, say; nothing may be concluded from it.
+        // A missing bucket, for example: not a missing identity.
         StoreErrorKind::NotFound => StoreErrorKind::Unavailable,
         kind => kind,
     };

@@ -20,7 +20,7 @@ use super::probe::{self, Findings};
 use super::roster::Role;
 use crate::id::BaseName;
 use crate::runtime::Runtime;
-use crate::store::keys::{self, Folder};
+use crate::store::keys::{self, Folder, Key};
 use crate::store::metrics::StorageMetrics;
 use crate::store::retry::{Retry, RetryPolicy};
 use crate::store::{
@@ -34,7 +34,7 @@ const PROBES: RetryPolicy = RetryPolicy {
     longest_wait: Duration::from_secs(30),
 };
 
-/// How long a base directory whose probe failed is given to answer one read.
+/// Timeout of the one read that tests a base directory whose probe failed.
 const READ_LIMIT: Duration = Duration::from_secs(10);
 
 /// One base directory.
@@ -68,15 +68,15 @@ pub struct BaseStatus {
     pub uri: String,
     /// Whether it is preferred for new segments.
     pub healthy: bool,
-    /// It is unhealthy because there is no room.
+    /// It is unhealthy because it is full.
     pub full: bool,
     /// The last failure, if it is unhealthy.
     pub error: Option<String>,
-    /// The last probe found that it applies writes whose condition does not hold.
+    /// The last probe found that it applies writes whose precondition fails.
     pub ignores_preconditions: bool,
-    /// Why it keeps what is deleted, if it has shown that it does.
+    /// Why it retains deleted objects, if its responses showed that it does.
     pub retention: Option<Retention>,
-    /// Why it cannot be read, as far as that is known.
+    /// The last known reason why it cannot be read.
     pub unreadable: Option<String>,
 }
 
@@ -141,8 +141,8 @@ impl BaseDirectory {
         self.health.works()
     }
 
-    /// The store with retries if the base directory works; a minute of retries is wasted on one
-    /// that is known to fail.
+    /// The store with retries if the base directory works; without if it is known to fail, for
+    /// which a minute of retries would be wasted.
     pub(super) fn retrying_if_healthy(&self) -> &Arc<dyn Store> {
         match self.health.works() {
             true => &self.store,
@@ -185,6 +185,21 @@ impl BaseDirectory {
     /// If it cannot be listed.
     pub(super) async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>> {
         let listed = self.retrying_if_healthy().list(folder).await;
+        listed.map_err(|error| self.error("list", folder.as_str(), error))
+    }
+
+    /// A part of a folder, as [`Store::list_after`].
+    ///
+    /// # Errors
+    /// If it cannot be listed.
+    pub(super) async fn list_after(
+        &self,
+        folder: &Folder,
+        after: Option<&Key>,
+        max: usize,
+    ) -> Result<Vec<ObjectMeta>> {
+        let listed = self.retrying_if_healthy().list_after(folder, after, max);
+        let listed = listed.await;
         listed.map_err(|error| self.error("list", folder.as_str(), error))
     }
 
@@ -281,8 +296,8 @@ impl BaseDirectory {
     }
 
     /// Probes in the background because a list failed, unless the base directory is probed already:
-    /// an idle daemon has no other way to notice that a base directory can no longer be read.
-    pub(super) fn suspect(self: &Arc<Self>) {
+    /// an idle daemon has no other way to detect that a base directory can no longer be read.
+    pub(super) fn probe_after_failure(self: &Arc<Self>) {
         if self.health.works() {
             let base = Arc::clone(self);
             let probing = async move { base.probe().await };
@@ -290,7 +305,7 @@ impl BaseDirectory {
         }
     }
 
-    /// Looks for an object that does not exist: a full disk can be read although its probe fails.
+    /// Reads an object that does not exist: a full disk can be read although its probe fails.
     async fn read_once(&self) -> Result<(), StoreError> {
         let key = keys::probe(self.runtime.random.next_u64());
         let reading = self.no_retry.get_versioned(&key);
@@ -303,8 +318,8 @@ impl BaseDirectory {
         }
     }
 
-    /// Brings the base directory up when the daemon starts. What has not completed after `within`
-    /// is given up: the base directory is out of order then, and its background probe brings it up.
+    /// Opens the base directory when the daemon starts. If it has not completed after `within`, the
+    /// base directory is out of order, and its background probe opens it later.
     pub(super) async fn start(self: &Arc<Self>, within: Duration) {
         let probed = self.runtime.clock.within(within, self.probe()).await;
         if probed.is_none() {

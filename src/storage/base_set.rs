@@ -1,23 +1,23 @@
 //! The set of an exchange: the base directories that were in order when it was announced.
 //!
-//! Does: tell which are in order now, remember the sets of exchanges, and divide the base
-//! directories of this daemon by them. Does not: probe them (`base`), or know where a set is stored
-//! (`exchange`). Invariant: what is known of no set must answer for every exchange; a set contains
-//! no base directory that the fleet does not use.
+//! Does: determine which are in order now, record the sets of exchanges, and divide the base
+//! directories of this daemon by them. Does not: probe them (`base`), or store sets (`exchange`).
+//! Invariant: if the set of an exchange is unknown, all base directories count as members; a set
+//! contains no base directory that the fleet does not use.
 //!
-//! The set says who must answer, not who may hold: markers are in members only, and segments may be
-//! anywhere.
+//! Markers are only in members of the set; segments may be in any base directory.
 
 use super::error::{Result, StorageError, StorageFailure};
 use super::facade::Storage;
 use super::membership::MemberState;
+use super::placement;
 use crate::id::{BaseId, ExchangeId};
 use crate::store::keys::{self, Key};
 
 /// The base directories of a daemon, divided by the set of an exchange. Indexes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BaseSet {
-    /// Those that must answer, in the order in which the exchange prefers them.
+    /// The members of the set, in the exchange's order of preference.
     pub members: Vec<usize>,
     /// The rest, without those that were abandoned.
     pub others: Vec<usize>,
@@ -25,8 +25,8 @@ pub(super) struct BaseSet {
     pub lacking: Option<BaseId>,
 }
 
-/// Divides base directories, given in the order of preference, by a set. One that was not
-/// identified yet may be the member that no identified one is.
+/// Divides base directories, in the order of preference, by a set. One that was not identified yet
+/// may be a member for which no identified one was found.
 fn divide(preferred: &[(usize, Option<BaseId>)], set: &[BaseId]) -> BaseSet {
     let found = |id: &BaseId| {
         preferred
@@ -50,9 +50,17 @@ fn divide(preferred: &[(usize, Option<BaseId>)], set: &[BaseId]) -> BaseSet {
 }
 
 impl Storage {
-    /// The identities of the base directories that work, as far as is known, in the order in which
-    /// the exchange prefers them; if none works, those that were reached before. No request, unless
-    /// none was reached since the daemon started.
+    /// Indexes of the base directories in the order in which an exchange prefers them.
+    pub(super) fn preferred(&self, exchange: &ExchangeId) -> Vec<usize> {
+        let names = self.inner.bases.iter().map(|base| &base.name);
+        let mut order = placement::rendezvous(exchange, names);
+        order.retain(|index| !self.inner.bases[*index].is_abandoned());
+        order
+    }
+
+    /// The identities of the base directories that work according to their last health, in the
+    /// order of the exchange's preference; if none works, those that were reached before. Sends no
+    /// request, unless none was reached since the daemon started.
     ///
     /// # Errors
     /// No base directory has been reached yet.
@@ -78,13 +86,13 @@ impl Storage {
         }
     }
 
-    /// Remembers which base directories must answer for an exchange. Of several announcements of
-    /// one exchange, the members of all must.
+    /// Records the set of an exchange. If it was announced several times, the members of all
+    /// announcements are in it.
     pub fn remember_set(&self, exchange: &ExchangeId, set: &[BaseId]) {
         self.inner.sets.add(exchange, set);
     }
 
-    /// The base directories by what they are for an exchange.
+    /// The base directories, divided by the set of an exchange.
     pub(super) fn set_of(&self, exchange: &ExchangeId) -> BaseSet {
         let preferred = self.preferred(exchange).into_iter();
         let Some(set) = self.inner.sets.get(exchange) else {
@@ -105,7 +113,7 @@ impl Storage {
         divided
     }
 
-    /// Whether an exchange has base directories that need not answer for it.
+    /// Whether there are base directories outside the set of an exchange.
     pub fn has_others(&self, exchange: &ExchangeId) -> bool {
         !self.set_of(exchange).others.is_empty()
     }
@@ -121,10 +129,10 @@ impl Storage {
         )
     }
 
-    /// The indexes of the base directories of a set, as far as they are known here.
+    /// The indexes of those members of a set that this daemon knows.
     ///
     /// # Errors
-    /// None of them is.
+    /// This daemon knows none of them.
     pub(super) fn indexes_of(&self, set: &[BaseId], key: &Key) -> Result<Vec<usize>> {
         let known = set.iter().filter_map(|id| {
             let mut bases = self.inner.bases.iter();

@@ -1,7 +1,7 @@
 //! The text of the small objects that describe a base directory: a title with the layout, a line of
 //! JSON, a checksum.
 //!
-//! Pure: text to bytes and back. Does not: know what is in it (`identity`, `membership`).
+//! Pure: text to bytes and back. Does not: interpret the JSON (`identity`, `membership`).
 //! Invariant: damaged text and text of another layout are errors.
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ pub(super) const LAYOUT: u32 = 2;
 pub enum TextError {
     #[error("it does not begin with \"{title}\"")]
     Title { title: &'static str },
-    #[error("it is of layout {found}, and this daemon knows layout {LAYOUT}")]
+    #[error("its layout is {found}, but this daemon supports layout {LAYOUT}")]
     Layout { found: String },
     #[error("checksum mismatch")]
     Checksum,

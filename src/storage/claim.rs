@@ -19,9 +19,9 @@ use crate::store::{DeleteOutcome, Precondition};
 /// some 40 seconds.
 const MAX_CLAIMS: u32 = 28;
 
-/// From this try on, a late writer replaces the tombstones of others, who are probably dead: after
-/// about ten seconds.
-const TAKE_OVER: u32 = 14;
+/// From this try on, after about ten seconds, a late writer replaces the tombstones of other
+/// daemons, which are probably dead.
+const REPLACE_TOMBSTONES_FROM: u32 = 14;
 
 /// Upper bound of the random wait after the first failed try; it grows linearly.
 const CLAIM_WAIT_MILLIS: u64 = 200;
@@ -79,11 +79,11 @@ impl Storage {
             if self.list_segments(exchange).await?.is_empty() {
                 return Ok(Some(0));
             }
-            // Where somebody else has put a tombstone, a claim over it would make both fail. The
-            // other one may have listed before this daemon's segment was stored, so it is waited
-            // for, and the segments are listed again. Of those that find nothing at all, one puts
-            // the first tombstone, and goes on undisturbed.
-            let may_claim = !observed.has_tombstone() || attempt >= TAKE_OVER;
+            // If another daemon has put a tombstone, replacing it would make both claims fail. That
+            // daemon may have listed before this daemon's segment was stored, so wait until it is
+            // done, and list the segments again. Of several daemons that find neither marker nor
+            // tombstone, one puts the first tombstone and is not disturbed.
+            let may_claim = !observed.has_tombstone() || attempt >= REPLACE_TOMBSTONES_FROM;
             if may_claim && self.claim(exchange, &observed).await? {
                 return self.remove_claimed(exchange).await.map(Some);
             }

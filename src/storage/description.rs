@@ -1,14 +1,14 @@
-//! What a daemon says of its base directories, so that clients can compare the daemons of a fleet.
+//! The description of a daemon's base directories, by which clients compare the daemons of a fleet.
 //!
-//! Does: describe what is known already. Does not: read anything. Invariant: what is not known yet
-//! is absent, never guessed.
+//! Does: describe what was read before. Does not: read anything. Invariant: unknown values are
+//! absent, never guessed.
 
 use super::facade::Storage;
 use super::membership::{Member, MemberState};
 use super::roster::Role;
 use crate::id::{BaseId, BaseName};
 
-/// A base directory as this daemon knows it.
+/// What this daemon knows about a base directory.
 #[derive(Debug, Clone)]
 pub struct BaseDescription {
     pub name: BaseName,

@@ -1,8 +1,8 @@
-//! The digest: which daemon sweeps, and what it has observed of every exchange.
+//! The digest: the sweeper, and what it has observed of every exchange.
 //!
 //! Pure: a digest to text and back. Does not: store it (`sweeper`), or decide when an exchange has
-//! expired (`gc`). Invariant: what decodes was encoded by this code; a digest never claims to know
-//! more than it lists, and is never larger than what is read of a small object.
+//! expired (`gc`). Invariant: what decodes was encoded by this code; a digest never claims to be
+//! complete beyond what it lists, and is never larger than the limit for small objects.
 //!
 //! ```text
 //! stopover sweeper, layout 2
@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Exchanges are named by a hash whose first digits are those in the name of the marker: their ids
-//! would take three times the space, and each daemon reads the digest once in each interval.
+//! would need three times the space, and each daemon reads the digest once in each interval.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,33 +30,33 @@ const TITLE: &str = "stopover sweeper";
 /// Exchanges that a digest lists at most.
 const MAX_EXCHANGES: usize = 16_000;
 
-/// The longest duration that is told: 115 days, in milliseconds.
+/// The longest duration in a digest: 115 days, in milliseconds.
 const MAX_MILLIS: u64 = 9_999_999_999;
 
-/// The most bytes that one takes: two hashes, two durations, punctuation.
+/// The largest entry, in bytes: two hashes, two durations, punctuation.
 const MAX_ENTRY: u64 = 18 + 19 + 2 * 10 + 6;
 
 const _: () = assert!(MAX_EXCHANGES as u64 * MAX_ENTRY < MAX_VERSIONED_SIZE - 1024);
 
-/// What a sweeper tells the fleet.
+/// What a sweeper publishes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Digest {
     /// The daemon that sweeps, by a number that it has drawn; `None` if it has stopped doing so.
     pub holder: Option<u64>,
     /// Drawn for each write, so that no two contents are equal.
     pub number: u64,
-    /// Time between two writes, if nothing goes wrong.
+    /// Time between two writes, without failures.
     pub interval: Duration,
-    /// Generation of the list of members that the sweeper knows.
+    /// Generation of the sweeper's list of members.
     pub members: u64,
     /// The exchanges that it lists.
     pub exchanges: DigestExchanges,
 }
 
-/// What is known of all exchanges, by [`exchange_hash`].
+/// The observations of all exchanges, by [`exchange_hash`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DigestExchanges {
-    /// Every exchange whose hash is at most this is listed; `None` if nothing is known.
+    /// Every exchange whose hash is at most this is listed; `None` if the list is unknown.
     complete_to: Option<u64>,
     listed: BTreeMap<u64, DigestEntry>,
 }
@@ -164,21 +164,21 @@ impl DigestExchanges {
         self.listed.iter().map(|(hash, entry)| (*hash, *entry))
     }
 
-    /// Whether the sweeper saw no marker of an exchange. One that was announced since is open.
+    /// Whether the sweeper observed no marker of an exchange. One that was announced since is open.
     pub fn lacks_marker(&self, exchange: &ExchangeId) -> bool {
         let hash = exchange_hash(exchange);
         match self.listed.get(&hash) {
             Some(entry) => !matches!(entry.markers, DigestMarkers::Open(_)),
-            None => self.knows(hash),
+            None => self.covers_hash(hash),
         }
     }
 
     /// Whether an exchange would be listed if it existed when the sweeper listed all.
     pub fn covers(&self, exchange: &ExchangeId) -> bool {
-        self.knows(exchange_hash(exchange))
+        self.covers_hash(exchange_hash(exchange))
     }
 
-    fn knows(&self, hash: u64) -> bool {
+    fn covers_hash(&self, hash: u64) -> bool {
         self.complete_to.is_some_and(|last| hash <= last)
     }
 }
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_wrote_is_told_from_a_damaged_digest() {
+    fn a_foreign_object_is_distinguished_from_a_damaged_digest() {
         assert!(Digest::decode(b"mine").unwrap_err().is_foreign());
         let mut damaged = digest().encode().to_vec();
         damaged.truncate(40);
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_exchange_with_a_marker_is_taken_for_open() {
+    fn only_an_exchange_with_a_marker_counts_as_open() {
         let exchanges = digest().exchanges;
         assert!(!exchanges.lacks_marker(&id("q")));
         for closed in ["claimed", "orphan", "never announced"] {
@@ -337,8 +337,8 @@ mod tests {
         assert!(!unknown.lacks_marker(&id("q")) && !unknown.covers(&id("q")));
     }
 
-    /// 1 MiB is read of a small object: a digest of any number of exchanges is smaller, and says
-    /// which it leaves out.
+    /// Small objects are read up to 1 MiB: a digest of any number of exchanges is smaller, and
+    /// states which it leaves out.
     #[test]
     fn a_digest_of_too_many_exchanges_is_bounded_and_says_where_it_ends() {
         let longest = DigestEntry {

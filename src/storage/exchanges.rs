@@ -1,9 +1,9 @@
 //! Exchanges as a whole.
 //!
-//! Does: measure and remove them. Does not: decide when an exchange ends, or know what a
-//! marker says (`markers`). Invariant: no segment is removed while a marker may say that its
-//! exchange is open.
+//! Does: measure and remove them. Does not: decide when an exchange ends, or interpret markers
+//! (`markers`). Invariant: no segment is removed while its exchange may have a marker.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,12 +13,13 @@ use super::base::BaseDirectory;
 use super::error::{Result, StorageError, StorageFailure};
 use super::facade::Storage;
 use super::listing::ListedExchange;
+use crate::human::count;
 use crate::id::ExchangeId;
-use crate::store::StoreErrorKind;
 use crate::store::keys::{self, Key};
+use crate::store::{StoreError, StoreErrorKind};
 
-/// How long a close waits for a base directory that need not answer.
-const ELSEWHERE: Duration = Duration::from_secs(5);
+/// How long a close waits for a base directory that it can continue without.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What an exchange has in all base directories.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -29,61 +30,140 @@ pub struct Inventory {
     pub bytes: u64,
 }
 
+/// What a close has done.
+#[derive(Debug)]
+pub struct Cleared {
+    /// Number of segments removed.
+    pub segments: u64,
+    /// Why some base directories still have objects of the exchange.
+    pub left: Option<StorageError>,
+}
+
 impl Storage {
-    /// Removes all objects of an exchange from the base directories that must answer for it, and
-    /// from the others as far as they answer, markers first; returns how many segments it removed.
-    /// For each base directory these are the requests: one DELETE of the marker, then, for every
-    /// 1,000 segments, one LIST and one DELETE.
+    /// Removes all objects of an exchange from the members of its set, and from those other base
+    /// directories that answer, markers first. Requests for each base directory: one DELETE of the
+    /// marker, then, for every 1,000 segments, one LIST and one DELETE.
     ///
-    /// If any of them may still have a marker, no segment is removed anywhere: a reader would see
-    /// the exchange open but empty. What a base directory outside the set does not remove now, a
-    /// sweep does once it is back. No base directory is listed before the markers are
-    /// removed from all: a segment that is not in the list was uploaded later, and its uploader
-    /// finds the exchange closed and removes it.
+    /// If any of them may still have a marker, no segment is removed anywhere: a reader would find
+    /// the exchange open but empty. If a member does not answer for some seconds while another one
+    /// does, [`Cleared::left`] has its error, and a repeated call continues. If a base directory
+    /// outside the set fails, a sweep removes its objects once it is back. No base directory is
+    /// listed before the markers are removed from all: a segment that is not in the list was
+    /// uploaded later, and its uploader finds the exchange closed and removes it.
     ///
     /// # Errors
-    /// If any object could not be removed; a repeated call continues.
-    pub async fn remove_exchange(&self, exchange: &ExchangeId) -> Result<u64> {
+    /// If no member answered, or one refuses to remove an object; a repeated call continues.
+    pub async fn clear_exchange(&self, exchange: &ExchangeId) -> Result<Cleared> {
         let set = self.set_of(exchange);
         if let Some(id) = set.lacking {
             return Err(self.lacking(exchange, id));
         }
-        let members = set.members.iter().map(|index| &self.inner.bases[*index]);
-        let others = set.others.iter().map(|index| &self.inner.bases[*index]);
-        let markers = members.clone().map(|base| remove_marker(base, exchange));
-        let elsewhere = others.filter(|base| base.is_readable());
-        let elsewhere = elsewhere.map(|base| self.remove_elsewhere(base, exchange));
-        let (markers, elsewhere) = join(join_all(markers), join_all(elsewhere)).await;
-        sum(markers)?;
-        let removed = members.map(|base| self.remove_segments_of(base, exchange));
-        let removed = sum(join_all(removed).await)?;
-        Ok(removed + elsewhere.into_iter().sum::<u64>())
-    }
-
-    /// Removes what a base directory has that need not answer for the exchange, if it can in a
-    /// short time. Its marker would be of another announcement of the same exchange.
-    async fn remove_elsewhere(&self, base: &Arc<BaseDirectory>, exchange: &ExchangeId) -> u64 {
-        let removal = async {
-            remove_marker(base, exchange).await?;
-            self.remove_segments_of(base, exchange).await
+        let bases = |indexes: &[usize]| -> Vec<&Arc<BaseDirectory>> {
+            indexes.iter().map(|at| &self.inner.bases[*at]).collect()
         };
-        match self.inner.runtime.clock.within(ELSEWHERE, removal).await {
-            Some(Ok(removed)) => removed,
-            Some(Err(error)) => {
-                base.suspect();
+        let (members, others) = (bases(&set.members), bases(&set.others));
+        let alone = members.len() == 1;
+        let markers = members.iter().map(async |base| {
+            let removal = remove_marker(base, exchange);
+            match alone {
+                true => removal.await,
+                false => self.in_time(base, exchange, removal).await,
+            }
+        });
+        let others = others.into_iter().filter(|base| base.is_readable());
+        let elsewhere = others.map(async |base| {
+            let removed = self.in_time(base, exchange, remove_marker(base, exchange));
+            removed.await.map(|_| base)
+        });
+        let (markers, elsewhere) = join(join_all(markers), join_all(elsewhere)).await;
+        if let Some(left) = self.left(&members, markers)? {
+            return Ok(Cleared {
+                segments: 0,
+                left: Some(left),
+            });
+        }
+        let removed = members.iter();
+        let removed = removed.map(|base| self.remove_segments_of(base, exchange));
+        let elsewhere = elsewhere.into_iter().map(async |base| {
+            let base = base?;
+            let removal = self.remove_segments_of(base, exchange);
+            self.in_time(base, exchange, removal).await
+        });
+        let (removed, elsewhere) = join(join_all(removed), join_all(elsewhere)).await;
+        let elsewhere = elsewhere.into_iter().map(|removed| {
+            removed.unwrap_or_else(|error| {
                 tracing::info!(%exchange, %error,
                     "a base directory that is not in the set of a closed exchange was not cleared; \
                      a sweep will");
                 0
-            }
-            None => {
-                base.suspect();
-                tracing::info!(%exchange, base = %base.name,
-                    "a base directory that is not in the set of a closed exchange did not answer; \
-                     a sweep will clear it");
-                0
+            })
+        });
+        let counts = removed.iter().filter_map(|removed| removed.as_ref().ok());
+        Ok(Cleared {
+            segments: counts.sum::<u64>() + elsewhere.sum::<u64>(),
+            left: self.left(&members, removed)?,
+        })
+    }
+
+    /// As [`Storage::clear_exchange`]; returns how many segments it removed.
+    ///
+    /// # Errors
+    /// If any object could not be removed; a repeated call continues.
+    pub async fn remove_exchange(&self, exchange: &ExchangeId) -> Result<u64> {
+        let cleared = self.clear_exchange(exchange).await?;
+        cleared.left.map_or(Ok(cleared.segments), Err)
+    }
+
+    /// Whether every base directory that must answer for an exchange can be read, as far as is
+    /// known. No request.
+    pub fn can_clear(&self, exchange: &ExchangeId) -> bool {
+        let mut members = self.set_of(exchange).members.into_iter();
+        members.all(|index| self.inner.bases[index].is_readable())
+    }
+
+    /// What some members have not done, while others have.
+    ///
+    /// # Errors
+    /// None has, or one refuses.
+    fn left(
+        &self,
+        members: &[&Arc<BaseDirectory>],
+        outcomes: Vec<Result<u64>>,
+    ) -> Result<Option<StorageError>> {
+        let mut failures = Vec::new();
+        for (base, outcome) in members.iter().zip(outcomes) {
+            if let Err(error) = outcome {
+                suspect(base, &error);
+                failures.push(error);
             }
         }
+        let later = failures.len() < members.len() && failures.iter().all(is_unavailable);
+        match combined(failures) {
+            None => Ok(None),
+            Some(error) if later => Ok(Some(error)),
+            Some(error) => Err(error),
+        }
+    }
+
+    /// The outcome of a removal from a base directory for which a close does not wait long.
+    async fn in_time(
+        &self,
+        base: &Arc<BaseDirectory>,
+        exchange: &ExchangeId,
+        removal: impl Future<Output = Result<u64>>,
+    ) -> Result<u64> {
+        let removed = self
+            .inner
+            .runtime
+            .clock
+            .within(CLOSE_TIMEOUT, removal)
+            .await;
+        let outcome = removed.unwrap_or_else(|| {
+            let reason = format!("it did not answer within {} s", CLOSE_TIMEOUT.as_secs());
+            let error = StoreError::new(StoreErrorKind::Unavailable, reason);
+            Err(base.error("delete", format!("exchange {exchange}"), error))
+        });
+        outcome.inspect_err(|error| suspect(base, error))
     }
 
     /// Removes all objects of a claimed exchange ([`Storage::claim`]), the tombstones last; returns
@@ -103,15 +183,15 @@ impl Storage {
     }
 
     async fn remove_segments_of(&self, base: &BaseDirectory, exchange: &ExchangeId) -> Result<u64> {
-        let listed = self.list_segments_in(base, exchange).await?;
-        let bytes = listed.iter().map(|(_, size)| size).sum();
-        let segments = listed.into_iter();
-        let keys: Vec<Key> = segments
-            .map(|(id, _)| keys::segment(exchange, id))
-            .collect();
+        // In one go: page by page, as for a plan, the store is asked once more where the last page
+        // is full.
+        let mut listed = base.list(&keys::segments(exchange)).await?;
+        listed.retain(|found| self.is_segment(base, &found.key));
+        let bytes = listed.iter().map(|found| found.size).sum();
+        let keys: Vec<Key> = listed.into_iter().map(|found| found.key).collect();
         let mut removed = 0;
         if !keys.is_empty() {
-            let object = format!("{} segments of {exchange}", keys.len());
+            let object = format!("{} of {exchange}", count(keys.len(), "segment"));
             let deleted = base.store.delete(keys).await;
             removed = deleted.map_err(|error| base.error("delete", object, error))?;
             self.inner.metrics.count_deleted(&base.name, bytes);
@@ -152,6 +232,17 @@ impl Storage {
     }
 }
 
+fn is_unavailable(error: &StorageError) -> bool {
+    error.kind() == StoreErrorKind::Unavailable
+}
+
+/// Has a base directory probed that may be out of order.
+fn suspect(base: &Arc<BaseDirectory>, error: &StorageError) {
+    if is_unavailable(error) {
+        base.probe_after_failure();
+    }
+}
+
 fn sum(outcomes: Vec<Result<u64>>) -> Result<u64> {
     let mut removed = 0;
     let mut failures = Vec::new();
@@ -164,11 +255,12 @@ fn sum(outcomes: Vec<Result<u64>>) -> Result<u64> {
     combined(failures).map_or(Ok(removed), Err)
 }
 
-/// An error unless the marker is certainly gone. One that is written concurrently is removed with
-/// the other objects.
+/// An error unless the marker is certainly missing now. One that is written concurrently is removed
+/// with the other objects.
 async fn remove_marker(base: &BaseDirectory, exchange: &ExchangeId) -> Result<u64> {
     let marker = keys::marker(exchange);
-    let error = match base.store.delete_if(&marker, None).await {
+    let store = base.retrying_if_healthy();
+    let error = match store.delete_if(&marker, None).await {
         Ok(_) => return Ok(0),
         Err(error) => error,
     };

@@ -33,7 +33,8 @@ use crate::store::retry::RetryPolicy;
 use crate::store::swap::Swap;
 use crate::store::{Store, StoreLimits};
 
-/// A file system that takes longer to write a block is not only full.
+/// Timeout of a write of one block: a file system that needs longer has another fault than being
+/// full.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
 /// All base directories of a daemon. Cheap to clone.
@@ -78,7 +79,7 @@ pub(super) struct Inner {
     pub turn: AtomicUsize,
     pub metrics: StorageMetrics,
     pub foreign: ForeignFolders,
-    /// Which base directories must answer for an exchange.
+    /// The sets of exchanges.
     pub sets: KnownSets,
     /// Notified when the health of a base directory changes.
     pub health_changed: Arc<Notify>,
@@ -123,16 +124,16 @@ impl Storage {
     }
 
     /// Replaces the clients of some base directories by those of `configs`, which have other
-    /// credentials for the same places. Operations under way end with the old ones.
+    /// credentials for the same locations. Operations in progress end with the old ones.
     ///
     /// # Errors
-    /// One is misconfigured, or is another place: then all keep what they have.
+    /// One is misconfigured, or is another location: then all keep their clients.
     pub fn renew_clients(&self, configs: &[BaseDirectoryConfig], which: &[usize]) -> Result<()> {
         let opened = open_all(configs, &self.inner.runtime)?;
         for index in which {
             let new = &opened[*index];
             if self.inner.locations.get(*index) != Some(&new.opened.location) {
-                let reason = "its new options name another place: restart the daemon";
+                let reason = "its new options name another location: restart the daemon";
                 let error = OpenError::new(new.name.as_str(), new.uri.to_string(), reason);
                 return Err(error.into());
             }
@@ -237,7 +238,7 @@ impl Storage {
     }
 
     /// Whether a marker could be written to every base directory now, as far as is known. One that
-    /// is unhealthy because it is full may have room for that.
+    /// is unhealthy because it is full may still accept markers.
     pub async fn can_write_markers(&self) -> bool {
         let unhealthy = self.inner.bases.iter().filter(|base| !base.is_healthy());
         let writable = unhealthy.map(async |base| {
@@ -259,9 +260,8 @@ impl Storage {
             .collect()
     }
 
-    /// Reads the identity of a base directory again, for keys that are new, or all those that were
-    /// not read yet; not more often than every few seconds, since anybody can send a handle that
-    /// names an unknown key.
+    /// Reads the identity of a base directory again, for new keys, or all identities that were not
+    /// read yet; at most every few seconds, since any client can send a handle with an unknown key.
     pub async fn refresh_identity(&self, name: Option<&BaseName>) {
         let bases = self.inner.bases.iter().filter(|base| match name {
             Some(name) => base.name == *name,
@@ -306,6 +306,23 @@ impl Storage {
         self.inner.fleet.members()
     }
 
+    /// Sets for how long this daemon would write the marker of an exchange that it announces. The
+    /// fleet's list of members is told, so that no daemon takes what is being announced for an
+    /// orphan.
+    pub fn set_announcement(&self, announcement: Duration) {
+        self.inner.fleet.set_announcement(announcement);
+    }
+
+    /// For how long this daemon may write such a marker: not longer than the fleet's list says.
+    pub fn announcement(&self) -> Duration {
+        self.inner.fleet.announcement()
+    }
+
+    /// For how long any daemon of the fleet may do so, as far as this one knows.
+    pub fn longest_announcement(&self) -> Duration {
+        self.inner.fleet.longest_announcement()
+    }
+
     /// Sets what the fleet does with a base directory; returns the new list.
     ///
     /// # Errors
@@ -315,17 +332,17 @@ impl Storage {
     }
 
     /// Checks, with a read of each base directory, that this daemon has all that the fleet uses:
-    /// only then may it believe that an exchange has ended. Restores identities that are missing.
+    /// only then may it conclude that an exchange has ended. Restores missing identities.
     ///
     /// # Errors
-    /// It lacks one, or one cannot be read.
+    /// This daemon lacks one, or one cannot be read.
     pub async fn check_members(&self) -> Result<()> {
         self.inner.fleet.check_complete().await
     }
 
     /// Why this daemon collects nothing, if the last check found a reason.
-    pub fn collection_hindrance(&self) -> Option<String> {
-        self.inner.fleet.hindrance()
+    pub fn collection_obstacle(&self) -> Option<String> {
+        self.inner.fleet.collection_obstacle()
     }
 
     /// The last known health of all base directories, without accessing them.

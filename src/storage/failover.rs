@@ -38,7 +38,8 @@ impl Storage {
     ) -> Result<(BaseName, T)> {
         self.inner.fleet.settle_once().await;
         let (clock, policy) = (&self.inner.runtime.clock, self.inner.put_retry);
-        // From the first failure: on a slow store that took longer than the retries may.
+        // From the first failure: on a slow store the first try may take longer than the retries
+        // may.
         let mut deadline = None;
         let mut round = 0;
         loop {

@@ -1,12 +1,13 @@
 //! The list of the fleet's base directories, as stored in each of them.
 //!
-//! Does: read the list from all base directories, found it for a new fleet, edit it, copy the
-//! newest to those that have an older one, and decide whether this daemon knows enough to collect.
-//! Does not: know what a list says (`membership`). Invariant: a base directory gets objects only
-//! once every other member has the list that names it; so a daemon that does not have it finds out
-//! before it believes that an exchange has ended.
+//! Does: read the list from all base directories, create it for a new fleet, edit it, copy the
+//! newest to those that have an older one, and decide whether this daemon has all members, so that
+//! it may collect. Does not: interpret a list (`membership`). Invariant: a base directory gets
+//! objects only once every other member has the list that contains it; so a daemon that lacks it
+//! detects that before it concludes that an exchange has ended.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join_all;
 use parking_lot::Mutex;
@@ -22,7 +23,7 @@ use crate::store::{Precondition, StoreError, StoreErrorKind, if_found};
 /// How many times an edit is tried while others edit the list.
 const MAX_EDITS: u32 = 8;
 
-/// Objects that are looked at to find out whether the fleet has exchanges.
+/// Objects that are listed to determine whether the fleet has exchanges.
 const SAMPLE: usize = 100;
 
 /// The base directories of a daemon as a part of the fleet.
@@ -33,7 +34,9 @@ pub(super) struct Fleet {
     editing: tokio::sync::Mutex<()>,
     settled: tokio::sync::OnceCell<()>,
     /// Why this daemon collects nothing.
-    hindrance: Mutex<Option<String>>,
+    collection_obstacle: Mutex<Option<String>>,
+    /// How long this daemon tries to write the marker of an exchange that it announces.
+    announcement: Mutex<Duration>,
 }
 
 /// The list in one base directory.
@@ -57,8 +60,34 @@ impl Fleet {
             roster,
             editing: tokio::sync::Mutex::default(),
             settled: tokio::sync::OnceCell::new(),
-            hindrance: Mutex::default(),
+            collection_obstacle: Mutex::default(),
+            announcement: Mutex::default(),
         })
+    }
+
+    /// Sets for how long this daemon would write the marker of an exchange. It is entered in the
+    /// list before it is used, unless that allows as much.
+    pub(super) fn set_announcement(&self, announcement: Duration) {
+        *self.announcement.lock() = announcement;
+    }
+
+    /// For how long this daemon may write the marker of an exchange that it announces: as long as
+    /// it is configured with, if the fleet's list allows that. What is not on the list yet, nobody
+    /// else has entered.
+    pub(super) fn announcement(&self) -> Duration {
+        let (own, listed) = (*self.announcement.lock(), self.listed_announcement());
+        listed.map_or(own, |listed| own.min(listed))
+    }
+
+    /// For how long any daemon of the fleet may do so.
+    pub(super) fn longest_announcement(&self) -> Duration {
+        let listed = self.listed_announcement().unwrap_or_default();
+        listed.max(*self.announcement.lock())
+    }
+
+    fn listed_announcement(&self) -> Option<Duration> {
+        let listed = self.members().map(|list| list.announcement);
+        listed.filter(|listed| !listed.is_zero())
     }
 
     /// The newest list that is known.
@@ -67,8 +96,8 @@ impl Fleet {
     }
 
     /// Why this daemon collects nothing, if that is so.
-    pub(super) fn hindrance(&self) -> Option<String> {
-        self.hindrance.lock().clone()
+    pub(super) fn collection_obstacle(&self) -> Option<String> {
+        self.collection_obstacle.lock().clone()
     }
 
     /// Settles before the first put, if no base directory was probed before.
@@ -84,8 +113,8 @@ impl Fleet {
         self.settled.get_or_init(settle).await;
     }
 
-    /// Reads the list where a base directory was identified, founds it in a new fleet, and copies
-    /// the newest to where an older one is.
+    /// Reads the list where a base directory was identified, founds it in a new fleet, enters what
+    /// this daemon needs, and copies the newest to where an older one is.
     pub(super) async fn settle(&self) {
         let _editing = self.editing.lock().await;
         for _ in 0..MAX_EDITS {
@@ -96,14 +125,12 @@ impl Fleet {
                 Some((id, stored.at.name.clone()))
             });
             let unlisted: Vec<_> = unlisted.collect();
-            if unlisted.is_empty() || !self.may_add(&lists).await {
+            let adds = !unlisted.is_empty() && self.may_add(&lists).await;
+            let Some(next) = self.next_list(&lists, if adds { unlisted } else { Vec::new() })
+            else {
                 self.copy(&lists).await;
                 return;
-            }
-            let next = unlisted.into_iter().fold(list, |list, (id, name)| {
-                let state = MemberState::Active;
-                list.with(Member { id, name, state })
-            });
+            };
             let founding = lists.newest.is_none();
             match self.write(&next, &lists, true).await {
                 Ok(true) => {
@@ -112,7 +139,9 @@ impl Fleet {
                     }
                     tracing::info!(
                         generation = next.generation,
-                        "base directories added to the fleet's list of members"
+                        announcement_timeout = ?next.announcement,
+                        added = next.members.len() - list.members.len(),
+                        "the fleet's list of members was changed"
                     );
                     return;
                 }
@@ -123,6 +152,22 @@ impl Fleet {
                 }
             }
         }
+    }
+
+    /// The list with these base directories, and with the time that this daemon is configured with
+    /// if all members were read; `None` if it has all that.
+    fn next_list(&self, lists: &Lists, new: Vec<(BaseId, BaseName)>) -> Option<Membership> {
+        let list = lists.newest.clone().unwrap_or_else(Membership::empty);
+        let read: Vec<BaseId> = lists.stored.iter().filter_map(|s| s.at.id()).collect();
+        let state = MemberState::Active;
+        let added = new.into_iter().fold(list.clone(), |list, (id, name)| {
+            list.with(Member { id, name, state })
+        });
+        let complete = !added.members.is_empty() && added.missing(&read).next().is_none();
+        let own = *self.announcement.lock();
+        let raised = complete.then(|| added.with_announcement(own)).flatten();
+        let next = raised.unwrap_or(added);
+        (next != list).then_some(next)
     }
 
     /// Checks that this daemon has every base directory in which the fleet may have a marker.
@@ -143,7 +188,7 @@ impl Fleet {
         if let Some(failure) = lists.failures.into_iter().next() {
             return Err(failure);
         }
-        let hindrance = match known {
+        let collection_obstacle = match known {
             None => Some(
                 "the list of the fleet's members cannot be written; run `stopover members add` for \
                  each base directory that it uses"
@@ -151,15 +196,15 @@ impl Fleet {
             ),
             Some(members) => lacking(&members, &self.roster.identified()),
         };
-        let mut state = self.hindrance.lock();
-        if *state != hindrance {
-            match &hindrance {
+        let mut state = self.collection_obstacle.lock();
+        if *state != collection_obstacle {
+            match &collection_obstacle {
                 Some(why) => tracing::warn!("this daemon collects nothing: {why}"),
                 None => tracing::info!("this daemon has all base directories of the fleet again"),
             }
-            state.clone_from(&hindrance);
+            state.clone_from(&collection_obstacle);
         }
-        match hindrance {
+        match collection_obstacle {
             None => Ok(()),
             Some(why) => Err(StorageError {
                 base: "all".into(),
@@ -248,7 +293,7 @@ impl Fleet {
         if let Some((newest, _)) = lists.max_by_key(|(list, _)| list) {
             self.roster.adopt(newest);
         }
-        // Known only now: one that was abandoned is not expected to answer.
+        // The list is known only now: an abandoned base directory need not answer.
         failures.retain(|(at, _)| at.role() != Role::Member(MemberState::Abandoned));
         let failures = failures.into_iter().map(|(_, error)| error).collect();
         Lists {
@@ -260,7 +305,7 @@ impl Fleet {
 
     /// Whether this daemon may add its base directories by itself: the fleet is new.
     async fn may_add(&self, lists: &Lists) -> bool {
-        if !self.attachments.iter().all(|at| at.may_mint()) {
+        if !self.attachments.iter().all(|at| at.may_create_identity()) {
             return false;
         }
         // Where there is no list anywhere, any daemon creates it: without one nothing is collected.
@@ -298,10 +343,11 @@ impl Fleet {
         Ok(true)
     }
 
-    /// Copies the newest list to where an older one is, or none: an expiry rule may have taken it.
+    /// Copies the newest list to base directories with an older one, or none: an expiry rule may
+    /// have removed it.
     async fn copy(&self, lists: &Lists) {
         let Some(newest) = &lists.newest else { return };
-        if !self.attachments.iter().all(|at| at.may_mint()) {
+        if !self.attachments.iter().all(|at| at.may_create_identity()) {
             return;
         }
         for stored in &lists.stored {
@@ -325,9 +371,9 @@ fn lacking(members: &Membership, identified: &[BaseId]) -> Option<String> {
         .collect();
     (!missing.is_empty()).then(|| {
         format!(
-            "the fleet also uses base directory {}, which is not configured here, or another place \
-             has its name here; configure it as the other daemons do, or run `stopover members \
-             abandon` if it is lost for ever",
+            "the fleet also uses base directory {}, which is not configured here, or is configured \
+             with another location; configure it as the other daemons do, or run `stopover \
+             members abandon` if it is lost for ever",
             missing.join(", ")
         )
     })

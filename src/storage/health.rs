@@ -13,7 +13,7 @@ pub(super) struct Health(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     failure: Option<String>,
-    /// Whether the last put or probe failed because there is no room.
+    /// Whether the last put or probe failed because there is no space.
     full: bool,
     unreadable: Option<String>,
     probing: bool,
@@ -39,7 +39,7 @@ impl Health {
         self.0.lock().unreadable.clone()
     }
 
-    /// Whether it fails because there is no room.
+    /// Whether it fails because there is no space.
     pub(super) fn is_full(&self) -> bool {
         self.0.lock().full
     }

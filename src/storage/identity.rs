@@ -1,4 +1,4 @@
-//! The identity of a base directory: the object that says which one it is.
+//! The identity of a base directory: the object that identifies it.
 //!
 //! Pure: an identity to text and back. Does not: store it (`attachment`). Invariant: what decodes
 //! was encoded by this code; the first line never changes, and the rest only when keys are rotated.
@@ -182,7 +182,7 @@ mod tests {
         let stored = String::from_utf8(identity().encode().to_vec()).unwrap();
         let other = stored.replace("layout 2", "layout 3");
         let refused = Identity::decode(other.as_bytes()).unwrap_err().to_string();
-        assert!(refused.contains("layout 3"), "{refused}");
+        assert!(refused.contains("its layout is 3"), "{refused}");
     }
 
     #[test]

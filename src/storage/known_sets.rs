@@ -1,8 +1,8 @@
-//! The sets of exchanges, as far as this daemon has learned them.
+//! The sets of exchanges that this daemon knows.
 //!
-//! Does: remember, for a bounded number of exchanges. Does not: know what follows from a set
-//! (`base_set`). Invariant: a set only grows: of several announcements of one exchange, the members
-//! of all must answer.
+//! Does: store them, for a bounded number of exchanges. Does not: interpret sets (`base_set`).
+//! Invariant: a set only grows: if an exchange was announced several times, the members of all
+//! announcements count, and so does a base directory in which a marker of it was found.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use crate::id::{BaseId, ExchangeId};
 
-/// Exchanges whose sets are remembered. For any other, all base directories must answer.
+/// Exchanges whose sets are stored. For any other, all base directories count as members.
 const CAPACITY: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
 
 #[derive(Debug)]
@@ -38,5 +38,36 @@ impl KnownSets {
             let all = [&known[..], &new].concat();
             sets.put(exchange.clone(), all.into());
         }
+    }
+
+    /// Adds a base directory in which a marker of the exchange was found, if a set of the exchange
+    /// is known: another announcement of it has put the marker there.
+    pub(super) fn add_found(&self, exchange: &ExchangeId, base: BaseId) {
+        let known = self.0.lock().peek(exchange).cloned();
+        if known.is_some_and(|set| !set.contains(&base)) {
+            self.add(exchange, &[base]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(sets: &KnownSets, exchange: &ExchangeId) -> Option<Vec<u64>> {
+        let set = sets.get(exchange)?;
+        Some(set.iter().map(|id| id.0).collect())
+    }
+
+    #[test]
+    fn a_marker_that_was_found_makes_its_base_directory_a_member() {
+        let (sets, exchange) = (KnownSets::default(), "q".parse().unwrap());
+        sets.add_found(&exchange, BaseId(1));
+        assert_eq!(known(&sets, &exchange), None, "all must answer for it");
+        sets.add(&exchange, &[BaseId(2)]);
+        sets.add_found(&exchange, BaseId(2));
+        assert_eq!(known(&sets, &exchange), Some(vec![2]));
+        sets.add_found(&exchange, BaseId(1));
+        assert_eq!(known(&sets, &exchange), Some(vec![2, 1]));
     }
 }

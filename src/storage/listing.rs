@@ -31,7 +31,7 @@ pub struct ListedExchange {
 pub(super) struct ListedMarker {
     /// Of the base directory.
     pub index: usize,
-    /// Of the base directory too: all daemons have the same one for it.
+    /// The name of the base directory, which is the same at all daemons.
     pub base: BaseName,
     pub size: u64,
     pub entity_tag: String,
@@ -46,7 +46,7 @@ impl ListedMarker {
 
 impl ListedExchange {
     /// Changes with each write of a marker or tombstone in any base directory; `None` if there is
-    /// none. All daemons see the same one, in whatever order they list the base directories.
+    /// none. It is the same at all daemons, in whatever order they list the base directories.
     pub fn version(&self) -> Option<String> {
         let tags = self.markers.iter();
         let tags = tags.map(|marker| format!("{}={}", marker.base, marker.entity_tag));
@@ -86,7 +86,8 @@ impl Storage {
         Ok(self.survey().await?.into_keys().collect())
     }
 
-    /// Lists all exchanges: two requests to each base directory for every 1,000 of them.
+    /// Lists all exchanges: two requests to each base directory for every 1,000 of them. A base
+    /// directory in which a marker is listed must answer for its exchange from then on.
     ///
     /// # Errors
     /// If one of the base directories cannot be listed.
@@ -100,8 +101,11 @@ impl Storage {
         });
         let mut exchanges: BTreeMap<_, ListedExchange> = BTreeMap::new();
         for (base, lists) in self.inner.bases.iter().zip(join_all(lists).await) {
-            let (markers, folders) = lists.inspect_err(|_| base.suspect())?;
+            let (markers, folders) = lists.inspect_err(|_| base.probe_after_failure())?;
             for (exchange, marker) in markers {
+                if let Some(id) = base.attachment.id() {
+                    self.inner.sets.add_found(&exchange, id);
+                }
                 exchanges.entry(exchange).or_default().markers.push(marker);
             }
             for exchange in folders {

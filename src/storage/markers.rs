@@ -1,11 +1,11 @@
-//! Markers: the objects that say that an exchange is open.
+//! Markers: the objects whose existence means that an exchange is open.
 //!
 //! Does: observe the markers of an exchange in all base directories, write and withdraw them. Does
-//! not: end an exchange (`claim`) or decide when it ends (`gc`). Invariant: what cannot be known
-//! because a base directory does not respond is an error or a changed version, never a result by
-//! which a live exchange looks expired. A marker is written only if it still is what its writer
-//! observed: of a renewal and a claim that race one succeeds, however long either paused between
-//! its observation and its write.
+//! not: end an exchange (`claim`) or decide when it ends (`gc`). Invariant: if a base directory
+//! does not respond, the result is an error or a changed version, never one by which a live
+//! exchange appears expired. A marker is written only if it is still what its writer observed: of a
+//! concurrent renewal and claim one succeeds, however long either paused between its observation
+//! and its write.
 //!
 //! An exchange is open while any base directory has a marker of it.
 
@@ -156,10 +156,12 @@ impl ObservedMarkers {
         matches!(self.marker(), Ok(None)) && self.has_tombstone()
     }
 
-    /// Whether the markers still are what was listed. What did not respond counts as unchanged: a
-    /// claim fails for it.
+    /// Whether the markers are still what was listed. A base directory that did not respond counts
+    /// as unchanged: the claim will fail for it. A marker that was listed and not observed counts
+    /// as changed: a claim would not cover it.
     pub fn are_as_listed(&self, listed: &ListedExchange) -> bool {
-        self.markers.iter().all(|observed| {
+        let is_observed = |index| self.markers.iter().any(|m| m.index == index);
+        let same = self.markers.iter().all(|observed| {
             let listed = listed
                 .markers
                 .iter()
@@ -171,7 +173,8 @@ impl ObservedMarkers {
                 | StoredMarker::Tombstone { entity_tag, .. } => listed == Some(entity_tag),
                 StoredMarker::Unknown(_) => true,
             }
-        })
+        });
+        same && listed.markers.iter().all(|m| is_observed(m.index))
     }
 
     /// The names of the base directories that have a marker.
@@ -183,7 +186,7 @@ impl ObservedMarkers {
         open.map(|observed| observed.base.as_str())
     }
 
-    /// What the markers say was announced; usually there is one.
+    /// The contents of the markers; usually there is one.
     pub fn contents(&self) -> impl Iterator<Item = Bytes> {
         self.markers
             .iter()
@@ -200,10 +203,10 @@ impl ObservedMarkers {
 }
 
 impl Storage {
-    /// Reads the marker of an exchange in every base directory that must answer for it.
+    /// Reads the marker of an exchange in every member of its set.
     ///
-    /// In every one: a renewal goes elsewhere while the preferred base directory fails, and the
-    /// older marker is still there.
+    /// In every one, because a renewal goes to another member while the preferred base directory
+    /// fails, which then still has the older marker.
     pub async fn observe_markers(&self, exchange: &ExchangeId) -> ObservedMarkers {
         let key = keys::marker(exchange);
         let BaseSet {
@@ -258,6 +261,21 @@ impl Storage {
         failure.map_or(Ok(None), Err)
     }
 
+    /// What was announced, if the base directory that the exchange prefers has the marker.
+    ///
+    /// # Errors
+    /// If it did not respond.
+    pub async fn find_preferred_marker(&self, exchange: &ExchangeId) -> Result<Option<Bytes>> {
+        let Some(&index) = self.set_of(exchange).members.first() else {
+            return Ok(None);
+        };
+        match self.observe_in(index, keys::marker(exchange)).await.state {
+            StoredMarker::Open { written, .. } => Ok(Some(stored_marker::content(&written))),
+            StoredMarker::Absent | StoredMarker::Tombstone { .. } => Ok(None),
+            StoredMarker::Unknown(error) => Err(error),
+        }
+    }
+
     /// The marker of an exchange.
     ///
     /// # Errors
@@ -267,7 +285,7 @@ impl Storage {
     }
 
     /// Whether an exchange has a marker; usually one request, to the preferred base directory. Only
-    /// those that must answer for the exchange are asked.
+    /// members of the set are read.
     ///
     /// # Errors
     /// If none was found and one that did not respond may have it.
@@ -287,8 +305,9 @@ impl Storage {
     }
 
     /// Writes the marker of an exchange, or renews it. `content` is one line without a line end. It
-    /// goes to the first healthy base directory that the exchange prefers. Returns whether it was
-    /// written: not if it is no longer what was observed, or is a tombstone.
+    /// goes to the first healthy base directory in the exchange's order of preference, of its set.
+    /// Returns whether it was written: not if the marker is no longer what was observed, or is a
+    /// tombstone.
     ///
     /// # Errors
     /// If no base directory accepted it.
@@ -299,7 +318,15 @@ impl Storage {
         observed: &ObservedMarkers,
     ) -> Result<bool> {
         let written = self.new_marker(content);
-        let put = self.put_observed(exchange, &written, observed).await?;
+        // The set may have become known since all base directories were observed.
+        let members = self.set_of(exchange).members;
+        let inside = observed.markers.iter();
+        let inside = inside.filter(|marker| members.contains(&marker.index));
+        let observed = ObservedMarkers {
+            markers: inside.cloned().collect(),
+            number: observed.number,
+        };
+        let put = self.put_observed(exchange, &written, &observed).await?;
         Ok(put.is_some())
     }
 
@@ -307,7 +334,8 @@ impl Storage {
     /// meanwhile instead of before, which saves a round trip. Returns what was observed besides,
     /// and what was written: the caller decides whether it may stay or [`Storage::withdraw_marker`]
     /// must remove it. `None` if there was a marker: then nothing was written. `number` is that of
-    /// the announcement. It goes into the set, while all base directories are observed.
+    /// the announcement. It is written to a member of the set, while all base directories are
+    /// observed.
     ///
     /// # Errors
     /// If no base directory accepted it.
@@ -344,10 +372,10 @@ impl Storage {
 
     /// Writes the marker that an announcement describes, where there is none: always the same
     /// bytes, into the first of these base directories that accepts them, the healthy ones first.
-    /// Returns whether the marker is there; not if something else is.
+    /// Returns whether the marker is stored; not if a different object has its key.
     ///
     /// # Errors
-    /// If none of them accepted it, or this daemon knows none of them.
+    /// If none of them accepted it, or this daemon has none of them.
     pub async fn place_marker(
         &self,
         exchange: &ExchangeId,
@@ -453,14 +481,6 @@ impl Storage {
             true => Targets::Active,
             false => Targets::ActiveOrDraining,
         }
-    }
-
-    /// Indexes of the base directories in the order in which an exchange prefers them.
-    pub(super) fn preferred(&self, exchange: &ExchangeId) -> Vec<usize> {
-        let names = self.inner.bases.iter().map(|base| &base.name);
-        let mut order = placement::rendezvous(exchange, names);
-        order.retain(|index| !self.inner.bases[*index].is_abandoned());
-        order
     }
 }
 

@@ -1,7 +1,9 @@
-//! Which base directories a fleet uses.
+//! Which base directories a fleet uses, and what else all of its daemons must agree about.
 //!
 //! Pure: a list of members to text and back, edits, and what the list means for one daemon. Does
 //! not: store it (`fleet`). Invariant: each edit has a higher generation, and the highest counts.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -48,6 +50,9 @@ pub struct Membership {
     pub generation: u64,
     /// Sorted by id.
     pub members: Vec<Member>,
+    /// The longest time for which a daemon of the fleet may still write the marker of an exchange
+    /// after it was announced, in whole milliseconds. It never becomes shorter.
+    pub announcement: Duration,
 }
 
 /// Why an object is not a list of members.
@@ -63,6 +68,7 @@ pub enum MembershipError {
 #[serde(deny_unknown_fields)]
 struct Content {
     generation: u64,
+    announcement_millis: u64,
     members: Vec<MemberContent>,
 }
 
@@ -80,6 +86,7 @@ impl Membership {
         Self {
             generation: 0,
             members: Vec::new(),
+            announcement: Duration::ZERO,
         }
     }
 
@@ -88,7 +95,7 @@ impl Membership {
         self.members.iter().find(|member| member.id == id)
     }
 
-    /// The next generation, in which `member` is as given.
+    /// The next generation, with `member` added or replaced.
     #[must_use]
     pub fn with(&self, member: Member) -> Self {
         let mut members = self.members.clone();
@@ -98,11 +105,22 @@ impl Membership {
         Self {
             generation: self.generation + 1,
             members,
+            announcement: self.announcement,
         }
     }
 
-    /// The members that are needed and not among `known`: a daemon that lacks one may take live
-    /// exchanges for dead ones.
+    /// The next generation, in which markers may be written for this long; `None` if they may be
+    /// already.
+    pub fn with_announcement(&self, announcement: Duration) -> Option<Self> {
+        (self.announcement < announcement).then(|| Self {
+            generation: self.generation + 1,
+            members: self.members.clone(),
+            announcement,
+        })
+    }
+
+    /// The members that are needed and not among `known`: a daemon that lacks one may mistake live
+    /// exchanges for expired ones.
     pub fn missing<'a>(&'a self, known: &'a [BaseId]) -> impl Iterator<Item = &'a Member> {
         let needed = |member: &&Member| member.state != MemberState::Abandoned;
         let members = self.members.iter().filter(needed);
@@ -118,6 +136,7 @@ impl Membership {
         });
         let content = Content {
             generation: self.generation,
+            announcement_millis: u64::try_from(self.announcement.as_millis()).unwrap_or(u64::MAX),
             members: members.collect(),
         };
         checked_text::encode(TITLE, &content)
@@ -141,6 +160,7 @@ impl Membership {
         Ok(Self {
             generation: content.generation,
             members,
+            announcement: Duration::from_millis(content.announcement_millis),
         })
     }
 }
@@ -158,7 +178,9 @@ mod tests {
     fn a_list_decodes_as_encoded_and_the_stored_form_does_not_change() {
         let list = Membership::empty()
             .with(member(2, "b", MemberState::Draining))
-            .with(member(1, "a", MemberState::Active));
+            .with(member(1, "a", MemberState::Active))
+            .with_announcement(Duration::from_secs(60))
+            .unwrap();
         let stored = list.encode();
         let golden = include_str!("../../tests/golden/members-v2.txt");
         assert_eq!(std::str::from_utf8(&stored).unwrap(), golden);
@@ -179,6 +201,19 @@ mod tests {
         assert_eq!(missing(&[1, 2]), [0_u64; 0]);
         assert_eq!(missing(&[1]), [2]);
         assert_eq!(missing(&[3]), [1, 2]);
+    }
+
+    #[test]
+    fn the_time_for_announcements_is_raised_and_never_lowered() {
+        let seconds = Duration::from_secs;
+        let list = Membership::empty().with_announcement(seconds(60)).unwrap();
+        assert_eq!(list.generation, 1);
+        assert_eq!(list.with_announcement(seconds(60)), None);
+        assert_eq!(list.with_announcement(seconds(5)), None);
+        let raised = list.with_announcement(seconds(90)).unwrap();
+        assert!(raised > list && raised.announcement == seconds(90));
+        let edited = raised.with(member(1, "a", MemberState::Active));
+        assert_eq!(edited.announcement, seconds(90), "an edit keeps it");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Base directories: the only shared state of a fleet.
 //!
 //! Does: identify one or many base directories; put, get, list and delete segments and exchange
-//! markers in them; place new segments round-robin over the healthy ones. Does not: know what is
-//! inside a segment, or decide when an exchange ends. Invariant: an operation that returned `Ok`
-//! has done durably what its name says.
+//! markers in them; place new segments round-robin over the healthy ones. Does not: interpret
+//! segments, or decide when an exchange ends. Invariant: the effect of an operation that returned
+//! `Ok` is durable.
 
 mod attached_store;
 mod attachment;
@@ -45,12 +45,12 @@ pub use base::BaseStatus;
 pub use description::BaseDescription;
 pub use digest::{Digest, DigestEntry, DigestError, DigestExchanges, DigestMarkers, exchange_hash};
 pub use error::{Result, StorageError, StorageFailure};
-pub use exchanges::Inventory;
+pub use exchanges::{Cleared, Inventory};
 pub use facade::Storage;
 pub use foreign::ForeignFolder;
 pub use listing::ListedExchange;
 pub use markers::{Marker, ObservedMarkers, WrittenMarker};
 pub use membership::{Member, MemberState, Membership, MembershipError};
 pub use probe_objects::ProbeObject;
-pub use segments::{ListedSegment, PartialList};
+pub use segments::{Highest, ListedSegment, PAGE, PartialList};
 pub use sweeper::{DigestPlace, StoredDigest};

@@ -1,8 +1,8 @@
 //! Whether new exchanges can be opened, and what prevents it.
 //!
 //! Does: decide that from the health of the base directories. Does not: test them (`base`) or
-//! report it (`app`, `api`). Invariant: if it says that nothing prevents it, the last read and the
-//! last put or probe of at least one base directory succeeded.
+//! report it (`app`, `api`). Invariant: if there is no obstacle, the last read and the last put or
+//! probe of at least one base directory succeeded.
 
 use super::base::BaseStatus;
 use super::facade::Storage;

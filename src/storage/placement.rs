@@ -1,7 +1,7 @@
 //! The order in which base directories are tried: pure functions over indexes and names.
 //!
-//! Does: round-robin for segments, rendezvous hashing for markers. Does not: know stores or why one
-//! is unhealthy. Invariant: every order contains each base directory exactly once.
+//! Does: round-robin for segments, rendezvous hashing for markers. Does not: access stores or
+//! determine health. Invariant: every order contains each base directory exactly once.
 
 use std::cmp::Reverse;
 

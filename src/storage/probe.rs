@@ -2,8 +2,8 @@
 //!
 //! Does: write, read, list and delete small objects, unconditionally and on conditions; create the
 //! objects that keep the folders of all exchanges non-empty, where the store needs them. Does not:
-//! record the result (`base`). Invariant: no failure of an operation is dropped; it names the
-//! operation and what to do. The probe objects are removed if possible.
+//! record the result (`base`). Invariant: no failure of an operation is ignored; its error names
+//! the operation and the remedy. The probe objects are removed if possible.
 
 use std::time::Duration;
 
@@ -22,9 +22,9 @@ const TIME_LIMIT: Duration = Duration::from_secs(40);
 /// What a probe found out about a store that works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Findings {
-    /// Writes whose condition does not hold are applied, at least sometimes.
+    /// Writes whose precondition fails are applied, at least sometimes.
     pub ignores_preconditions: bool,
-    /// Why it keeps what is deleted, if it does.
+    /// Why it retains deleted objects, if it does.
     pub retention: Option<Retention>,
 }
 
@@ -32,7 +32,7 @@ pub(super) struct Findings {
 #[derive(Debug, Clone, Copy)]
 struct Step {
     doing: &'static str,
-    /// What the operator can do if the error itself does not say it.
+    /// The remedy, if the error itself has none.
     advice: &'static str,
 }
 

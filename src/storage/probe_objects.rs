@@ -8,7 +8,7 @@ use super::error::Result;
 use super::facade::Storage;
 use crate::store::keys::{self, Key, OwnObject};
 
-/// The object of a probe in one base directory. A running probe removes its own object soon.
+/// The object of a probe in one base directory. A running probe removes its own object shortly.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProbeObject {
     /// Index of the base directory.

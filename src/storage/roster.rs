@@ -1,4 +1,4 @@
-//! What this daemon knows of the fleet's base directories.
+//! The fleet's base directories that this daemon knows.
 //!
 //! Does: hold the newest list of members and the base directories that were identified here. Does
 //! not: read or write anything (`attachment`, `fleet`). Invariant: the list never becomes older,
@@ -23,12 +23,12 @@ struct State {
     founder: bool,
 }
 
-/// What the fleet does with a base directory, as far as this daemon knows.
+/// The role of a base directory in the fleet, according to this daemon's list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     /// It is listed as this, or no list has been read yet.
     Member(MemberState),
-    /// There is a list, and it is not on it: other daemons may not know it.
+    /// It is not on the list: other daemons may lack it.
     NotListed,
 }
 

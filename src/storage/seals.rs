@@ -1,7 +1,7 @@
-//! Seals: message authentication codes that only daemons of the fleet can make and check.
+//! Seals: message authentication codes that only daemons of the fleet can create and verify.
 //!
-//! Does: seal a text with a key of a base directory, and check such a seal. Does not: know what the
-//! text says (`catalog::handle`, `exchange::descriptor`). Invariant: a text whose seal was checked
+//! Does: seal a text with a key of a base directory, and verify such a seal. Does not: interpret
+//! the text (`catalog::handle`, `exchange::descriptor`). Invariant: a text whose seal was verified
 //! was sealed by a daemon that has the same base directory.
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::id::{BaseId, BaseName};
 /// Bytes of the seal: the beginning of an HMAC-SHA256.
 const SEAL_LEN: usize = 16;
 
-/// The base directories of a daemon, whose keys make and check seals.
+/// The base directories of a daemon, whose keys create and verify seals.
 #[derive(Debug, Clone, Default)]
 pub struct Seals(Arc<[(BaseName, Option<Arc<Identity>>)]>);
 
@@ -80,7 +80,7 @@ impl Seals {
     /// The name and the identity of a base directory.
     ///
     /// # Errors
-    /// This daemon does not have it, or does not know yet that it does.
+    /// This daemon does not have it, or has not identified it yet.
     pub fn by_id(&self, id: BaseId) -> Result<(&BaseName, &Identity), SealError> {
         if let Some(found) = self.identified().find(|(_, identity)| identity.id == id) {
             return Ok(found);
@@ -138,7 +138,7 @@ impl SealedText {
         }
     }
 
-    /// What is sealed, perhaps by anybody.
+    /// The sealed bytes, not verified yet.
     pub fn body(&self) -> &[u8] {
         &self.bytes[..self.bytes.len() - SEAL_LEN]
     }
@@ -162,5 +162,23 @@ impl SealedText {
             true => Ok(()),
             false => Err(SealError::WrongSeal),
         }
+    }
+}
+
+/// Base directories for tests, whose keys are derived from their ids.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    pub(crate) fn identity(id: u64, name: &str) -> (BaseName, Option<Arc<Identity>>) {
+        let name: BaseName = name.parse().unwrap();
+        let secret = [id.to_le_bytes()[0]; 32];
+        let identity = Identity::new(BaseId(id), name.clone(), secret);
+        (name, Some(Arc::new(identity)))
+    }
+
+    /// Two base directories: 1, named "a", and 2, named "b".
+    pub(crate) fn seals() -> Seals {
+        Seals::new(vec![identity(1, "a"), identity(2, "b")])
     }
 }

@@ -1,9 +1,10 @@
 //! Segments.
 //!
 //! Does: put each into one base directory, read from where they are, list and remove them. Does
-//! not: know what is inside. Invariant: a segment id always comes with the same bytes, so a put may
-//! be repeated anywhere.
+//! not: interpret their content. Invariant: all segments with the same id have the same bytes, so a
+//! put may be repeated in any base directory.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,9 +18,10 @@ use super::error::{Result, StorageError, StorageFailure};
 use super::facade::Storage;
 use super::failover::Targets;
 use super::placement;
-use crate::id::{ExchangeId, SegmentAddress, SegmentId};
+use crate::human::count;
+use crate::id::{DaemonId, ExchangeId, SegmentAddress, SegmentId};
 use crate::store::keys::{self, Key, OwnObject};
-use crate::store::{StoreError, StoreErrorKind, Tail};
+use crate::store::{ObjectMeta, StoreError, StoreErrorKind, Tail};
 
 /// One segment found by a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,10 +36,10 @@ pub struct ListedSegment {
 #[derive(Debug, Clone)]
 pub struct PartialList {
     pub segments: Vec<ListedSegment>,
-    /// Why one did not answer: what is not among `segments` may be there. A segment lies wherever
-    /// there was room, also outside the set.
+    /// Why one did not answer: it may have segments that are not among `segments`. Segments may be
+    /// outside the set.
     pub failure: Option<StorageError>,
-    /// Whether all of them were asked and have answered.
+    /// Whether all of them were listed successfully.
     pub complete: bool,
 }
 
@@ -59,11 +61,48 @@ fn addresses(
         })
 }
 
+/// Whether a store has listed in the order of keys, from where it was told to begin. One that does
+/// not is listed as a whole.
+fn is_page_after(page: &[ObjectMeta], after: Option<&Key>) -> bool {
+    let first = page.first();
+    first.is_none_or(|first| after.is_none_or(|after| first.key > *after))
+        && page.is_sorted_by(|a, b| a.key < b.key)
+}
+
 fn sort(segments: &mut [ListedSegment]) {
     segments.sort_by(|a, b| {
         let (a, b) = (&a.address, &b.address);
         a.segment.cmp(&b.segment).then_with(|| a.base.cmp(&b.base))
     });
+}
+
+/// Objects of one request for a list: as many as S3 and Google Cloud Storage return.
+pub const PAGE: usize = 1000;
+/// Segments before the highest known one that are listed again: one with a lower number may have
+/// been stored after one with a higher number.
+const OVERLAP: u64 = 64;
+
+/// The highest sequence number of each daemon's segments that are known of an exchange.
+#[derive(Debug, Clone, Default)]
+pub struct Highest(BTreeMap<DaemonId, u64>);
+
+impl FromIterator<SegmentId> for Highest {
+    fn from_iter<I: IntoIterator<Item = SegmentId>>(known: I) -> Self {
+        let mut highest = BTreeMap::new();
+        for SegmentId { daemon, sequence } in known {
+            let entry = highest.entry(daemon).or_insert(sequence);
+            *entry = sequence.max(*entry);
+        }
+        Self(highest)
+    }
+}
+
+impl Highest {
+    /// Behind which segment a list goes on after this one.
+    fn beyond(&self, last: SegmentId) -> Option<SegmentId> {
+        let sequence = self.0.get(&last.daemon)?.checked_sub(OVERLAP)?;
+        Some(SegmentId { sequence, ..last })
+    }
 }
 
 impl Storage {
@@ -129,13 +168,16 @@ impl Storage {
         let bytes = base.store.get_range(&key, range.clone()).await;
         let bytes = bytes.map_err(|error| base.error("get", at.to_string(), error))?;
         if bytes.len() as u64 != range.end - range.start {
-            return Err(corrupt(format!("got {} bytes for {range:?}", bytes.len())));
+            return Err(corrupt(format!(
+                "got {} for {range:?}",
+                count(bytes.len(), "byte")
+            )));
         }
         Ok(bytes)
     }
 
     /// The segments of an exchange in those members of its set that answer, sorted as by
-    /// [`Storage::list_segments`]. One that is known not to be readable is not asked.
+    /// [`Storage::list_segments`]. One that is known to be unreadable is not listed.
     pub async fn list_segments_in_set(&self, exchange: &ExchangeId) -> PartialList {
         let set = self.set_of(exchange);
         let bases = set.members.iter().map(|index| &self.inner.bases[*index]);
@@ -164,10 +206,28 @@ impl Storage {
         found
     }
 
+    /// As [`Storage::list_segments_in_set`], without most of the segments that are known already if
+    /// there are many.
+    pub async fn list_new_segments(&self, exchange: &ExchangeId, known: &Highest) -> PartialList {
+        let members = self.set_of(exchange).members;
+        let bases = members.iter().map(|index| &self.inner.bases[*index]);
+        let asked = bases.filter(|base| base.is_readable()).collect();
+        self.list_beyond(exchange, asked, known).await
+    }
+
     async fn list_in(&self, exchange: &ExchangeId, bases: Vec<&Arc<BaseDirectory>>) -> PartialList {
+        self.list_beyond(exchange, bases, &Highest::default()).await
+    }
+
+    async fn list_beyond(
+        &self,
+        exchange: &ExchangeId,
+        bases: Vec<&Arc<BaseDirectory>>,
+        known: &Highest,
+    ) -> PartialList {
         let lists = bases
             .iter()
-            .map(|base| self.list_segments_in(base, exchange));
+            .map(|base| self.list_segments_beyond(base, exchange, known));
         let mut found = PartialList {
             segments: Vec::new(),
             failure: None,
@@ -177,7 +237,7 @@ impl Storage {
             match listed {
                 Ok(listed) => found.segments.extend(addresses(exchange, base, listed)),
                 Err(error) => {
-                    base.suspect();
+                    base.probe_after_failure();
                     found.complete = false;
                     found.failure = found.failure.or(Some(error));
                 }
@@ -208,14 +268,53 @@ impl Storage {
         base: &BaseDirectory,
         exchange: &ExchangeId,
     ) -> Result<Vec<(SegmentId, u64)>> {
-        let mut segments = Vec::new();
-        for found in base.list(&keys::segments(exchange)).await? {
-            match keys::parse(&found.key) {
-                Some(OwnObject::Segment(_, segment)) => segments.push((segment, found.size)),
-                _ => self.ignore(base, &found.key),
+        self.list_segments_beyond(base, exchange, &Highest::default())
+            .await
+    }
+
+    /// Whether a listed object is a segment. Others are left alone.
+    pub(super) fn is_segment(&self, base: &BaseDirectory, key: &Key) -> bool {
+        let is_segment = matches!(keys::parse(key), Some(OwnObject::Segment(..)));
+        if !is_segment {
+            self.ignore(base, key);
+        }
+        is_segment
+    }
+
+    /// The segments of an exchange in one base directory, without most of those that are known: a
+    /// list that has more than one page goes on behind the known ones of a daemon. Nothing else is
+    /// held of a page when the next one is requested.
+    async fn list_segments_beyond(
+        &self,
+        base: &BaseDirectory,
+        exchange: &ExchangeId,
+        known: &Highest,
+    ) -> Result<Vec<(SegmentId, u64)>> {
+        let folder = keys::segments(exchange);
+        let (mut segments, mut after) = (Vec::new(), None);
+        loop {
+            let mut page = base.list_after(&folder, after.as_ref(), PAGE).await?;
+            let ordered = is_page_after(&page, after.as_ref());
+            if !ordered {
+                page = base.list(&folder).await?;
+                segments.clear();
+            }
+            let is_last = !ordered || page.len() != PAGE;
+            for found in page {
+                match keys::parse(&found.key) {
+                    Some(OwnObject::Segment(_, segment)) => segments.push((segment, found.size)),
+                    _ => self.ignore(base, &found.key),
+                }
+                after = Some(found.key);
+            }
+            if is_last {
+                return Ok(segments);
+            }
+            let last = segments.last().map(|(segment, _)| *segment);
+            if let Some(beyond) = last.and_then(|last| known.beyond(last)) {
+                after = after.max(Some(keys::segment(exchange, beyond)));
             }
         }
-        Ok(segments)
     }
 
     /// Removes some segments; missing ones are not an error.
@@ -233,7 +332,7 @@ impl Storage {
             let Some(first) = keys.first() else {
                 return Ok(());
             };
-            let object = format!("{} segments from {first}", keys.len());
+            let object = format!("{} from {first}", count(keys.len(), "segment"));
             let removed = base.store.delete(keys).await;
             removed
                 .map(drop)

@@ -1,7 +1,7 @@
 //! Markers and tombstones as they are stored.
 //!
-//! Pure: bytes to content and back. Does not: know what a content says (`exchange`). Invariant: a
-//! tombstone is never taken for a marker, and no marker is as short as one.
+//! Pure: bytes to content and back. Does not: interpret the content (`exchange`). Invariant: a
+//! tombstone is never decoded as a marker, and no marker is as short as one.
 //!
 //! A marker is two lines: the content, and a number that is different in each write. A tombstone is
 //! one line.

@@ -1,8 +1,8 @@
-//! The object that says which daemon sweeps, in each base directory.
+//! The object with the sweeper's digest, in each base directory.
 //!
-//! Does: read and write it, in an order of base directories that all daemons share. Does not:
-//! decide who sweeps (`gc`). Invariant: it is written only if it still is what was read, and what
-//! Stopover did not write is never replaced.
+//! Does: read and write it, in an order of base directories that is the same for all daemons. Does
+//! not: decide which daemon sweeps (`gc`). Invariant: it is written only if it is still what was
+//! read, and a foreign object is never replaced.
 
 use super::base::BaseDirectory;
 use super::digest::{Digest, DigestError};
@@ -13,11 +13,11 @@ use super::roster::Role;
 use crate::id::BaseName;
 use crate::store::{Precondition, StoreErrorKind, keys};
 
-/// A base directory, as the place of the digest.
+/// A base directory that may hold the digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DigestPlace(usize);
 
-/// What is in the place of a digest.
+/// The object under the digest's key.
 #[derive(Debug, Clone)]
 pub struct StoredDigest {
     pub digest: std::result::Result<Digest, DigestError>,
@@ -49,7 +49,7 @@ impl Storage {
         &self.inner.bases[place.0]
     }
 
-    /// Reads what is in a place; `None` if there is nothing. One request, without retries.
+    /// Reads the object of a place; `None` if it is missing. One request, without retries.
     ///
     /// # Errors
     /// It cannot be read, or is larger than any digest.
@@ -63,7 +63,7 @@ impl Storage {
             Err(error) if error.kind == StoreErrorKind::NotFound => Ok(None),
             Err(error) => {
                 if error.kind != StoreErrorKind::Corrupt {
-                    base.suspect();
+                    base.probe_after_failure();
                 }
                 Err(base.error("get", key.as_str(), error))
             }
@@ -84,10 +84,10 @@ impl Storage {
         None
     }
 
-    /// Writes a digest if the place still is what was read; returns whether it was.
+    /// Writes a digest if the object is still what was read; returns whether it was written.
     ///
     /// # Errors
-    /// It cannot be written; it may have been, all the same.
+    /// It cannot be written; the write may have been applied nevertheless.
     pub async fn write_digest(
         &self,
         place: DigestPlace,
@@ -111,7 +111,8 @@ impl Storage {
         })
     }
 
-    /// Removes a digest that its writer has replaced by one elsewhere, unless it has changed.
+    /// Removes a digest that its writer has replaced by one in another base directory, unless it
+    /// has changed.
     ///
     /// # Errors
     /// It cannot be removed.

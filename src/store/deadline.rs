@@ -1,9 +1,10 @@
 //! A deadline for every operation of one store.
 //!
-//! Does: end an operation that does not answer in time, so that its caller, its permit and its
-//! bytes are free again. Does not: stop work that cannot be stopped (a thread in a system call goes
-//! on: `local` bounds those), or watch the progress of a request (`object`). Invariant: no call of
-//! this wrapper takes longer than its limit. An operation that was ended may still be applied.
+//! Does: end an operation that does not answer in time, so that its caller continues and its permit
+//! and bytes are released. Does not: stop work that cannot be cancelled (a thread in a system call
+//! continues: `local` bounds those), or watch the progress of a request (`object`). Invariant: no
+//! call of this wrapper takes longer than its limit. An operation that was ended may still be
+//! applied.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -28,20 +29,20 @@ pub struct DeadlinePolicy {
     /// For an answer: the limit of an operation that moves few bytes, and what any other has
     /// besides the time for its bytes.
     pub timeout: Duration,
-    /// The slowest rate at which an operation may move bytes. Low, since a slow store is better
-    /// than none: it only bounds a store that takes bytes for ever.
+    /// The slowest rate at which an operation may transfer bytes. Low, since a slow store is better
+    /// than none: it only bounds a store that never finishes.
     pub bytes_per_second: u64,
 }
 
 impl DeadlinePolicy {
-    /// For stores behind a network. The client of an object store notices by itself, within the
+    /// For stores behind a network. The client of an object store detects by itself, within the
     /// timeout, that a request makes no progress.
     pub const REMOTE: Self = Self {
         timeout: Duration::from_secs(30),
         bytes_per_second: 128 << 10,
     };
-    /// For file systems and memory: nothing tells a slow write from one that hangs, so less
-    /// slowness is tolerated.
+    /// For file systems and memory: a slow write cannot be distinguished from one that hangs, so
+    /// the rate is higher.
     pub const LOCAL: Self = Self {
         timeout: Duration::from_secs(30),
         bytes_per_second: 4 << 20,
@@ -64,7 +65,8 @@ impl DeadlinePolicy {
         self.timeout.saturating_mul(more.saturating_add(1))
     }
 
-    /// Of a search for stale temporaries, which visits every file. Nobody waits for it.
+    /// The limit of a search for stale temporaries, which visits every file and runs in the
+    /// background.
     pub fn sweep(&self) -> Duration {
         self.timeout * 20
     }
@@ -146,6 +148,16 @@ impl Store for Deadline {
     async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>> {
         let limit = self.policy.list();
         self.within(limit, "list", self.inner.list(folder)).await
+    }
+
+    async fn list_after(
+        &self,
+        folder: &Folder,
+        after: Option<&Key>,
+        max: usize,
+    ) -> Result<Vec<ObjectMeta>> {
+        let listed = self.inner.list_after(folder, after, max);
+        self.within(self.policy.list(), "list", listed).await
     }
 
     async fn first_keys(&self, max: usize) -> Result<Vec<Key>> {

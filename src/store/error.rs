@@ -1,7 +1,7 @@
 //! Errors of stores.
 //!
-//! Does: say what happened, why, and what the caller should do about it. Does not: name the base
-//! directory or the operation (`storage` adds both). Invariant: no error holds a credential,
+//! Does: describe the failure, its cause, and how the caller should react. Does not: name the base
+//! directory or the operation (`storage` adds both). Invariant: no error contains a credential,
 //! neither in its text nor in its cause.
 
 use std::error::Error;
@@ -59,20 +59,20 @@ pub struct StoreError {
     pub kind: StoreErrorKind,
     /// What failed or what was found, for people.
     pub message: String,
-    /// Why, if another error says so.
+    /// The underlying error, if there is one.
     pub source: Option<Cause>,
-    /// What the operator can do, if that is known.
+    /// The remedy for the operator, if known.
     pub hint: Option<&'static str>,
     /// A put that may have collided with another client's delete of a neighbouring object: some
     /// servers answer 409 or 403 then, and the same put succeeds a moment later.
     pub contended: bool,
     /// The operation made no progress, or not enough, for as long as it may.
     pub timed_out: bool,
-    /// The credentials were valid once. Others may be on their way.
+    /// The credentials have expired. A refresh may already be in progress.
     pub credentials_expired: bool,
     /// How long the store asked to wait before the next attempt.
     pub retry_after: Option<Duration>,
-    /// There is no room for what was to be written.
+    /// There was no space for the write.
     pub full: bool,
 }
 

@@ -1,7 +1,7 @@
-//! A hash that never changes: names and preference orders are derived from it.
+//! A stable hash: names and preference orders are derived from it.
 //!
-//! Does: hash byte strings. Does not: resist attackers. Invariant: the same parts give the same
-//! value in every build and on every machine.
+//! Does: hash byte strings. Does not: resist attackers. Invariant: the same parts have the same
+//! hash in every build and on every machine.
 
 /// Hashes the parts (FNV-1a with a final mix). A separator follows each part, so that
 /// `["ab", "c"]` and `["a", "bc"]` differ.

@@ -1,8 +1,8 @@
 //! The trait that backends implement and wrappers forward, and its values.
 //!
 //! Does: define each operation and what a backend must guarantee for it. Does not: implement any.
-//! Invariant: every method takes all of its input and returns the whole result, so that a wrapper
-//! is one call around another.
+//! Invariant: every method gets its complete input and returns the complete result, so that a
+//! wrapper is one call around another.
 
 use std::ops::Range;
 
@@ -137,7 +137,24 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
     /// is an error, and so is a folder behind a symbolic link.
     async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>>;
 
-    /// Up to `max` keys of objects anywhere in the base directory, to see what it is used for.
+    /// The first `max` objects below a folder whose keys are after `after`, in the order of keys,
+    /// or more of them: a store that cannot begin in the middle of a list returns them all.
+    /// Otherwise as [`Store::list`].
+    async fn list_after(
+        &self,
+        folder: &Folder,
+        after: Option<&Key>,
+        max: usize,
+    ) -> Result<Vec<ObjectMeta>> {
+        let mut listed = self.list(folder).await?;
+        listed.retain(|found| after.is_none_or(|after| found.key > *after));
+        listed.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        debug_assert!(max > 0, "an empty page would look like the end");
+        Ok(listed)
+    }
+
+    /// Up to `max` keys of objects anywhere in the base directory, to determine what it is used
+    /// for.
     async fn first_keys(&self, max: usize) -> Result<Vec<Key>> {
         let listed = self.list(&super::keys::root()).await?;
         Ok(listed
@@ -175,7 +192,7 @@ pub trait Store: std::fmt::Debug + Send + Sync + 'static {
         false
     }
 
-    /// What the store was found to lack, or to do that nobody wants, so far.
+    /// The deficiencies of the store that were observed so far.
     fn observed(&self) -> Observed {
         Observed::default()
     }

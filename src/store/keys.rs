@@ -2,7 +2,7 @@
 //!
 //! Does: define where each object is stored, and which objects and temporaries are Stopover's. Does
 //! not: access a store. Invariant: a key built here parses back to what it was built from, and
-//! nothing else parses: what does not parse was not written by Stopover and is never removed.
+//! nothing else parses: an object whose key does not parse is foreign and is never removed.
 //!
 //! ```text
 //! <base directory>/v2/identity                                      which base directory this is
@@ -15,8 +15,9 @@
 //! ```
 //!
 //! The hash is the first digits of one over the exchange id. Object stores divide their load by
-//! ranges of keys, and the ids of all queries of a day begin with the same date. It also tells
-//! Stopover's objects from others: a `README` in the folder of markers would be a valid id.
+//! ranges of keys, and the ids of all queries of a day begin with the same date. It also
+//! distinguishes Stopover's objects from foreign ones: a `README` in the folder of markers would be
+//! a valid id.
 
 use std::fmt;
 
@@ -148,7 +149,7 @@ pub fn root() -> Folder {
     Folder(String::new())
 }
 
-/// The object that says which base directory this is. Its first line never changes.
+/// The identity of the base directory. Its first line never changes.
 pub fn identity() -> Key {
     Key(format!("{FORMAT}/{IDENTITY}"))
 }
@@ -158,7 +159,7 @@ pub fn members() -> Key {
     Key(format!("{FORMAT}/{MEMBERS}"))
 }
 
-/// The object that says which daemon sweeps, and what it has observed.
+/// The sweeper's digest.
 pub fn sweeper() -> Key {
     Key(format!("{FORMAT}/{SWEEPER}"))
 }
@@ -171,7 +172,7 @@ pub fn is_administrative(key: &Key) -> bool {
     )
 }
 
-/// Whose an object is, by its key.
+/// The kind of an object and its exchange, by its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
     /// Stopover wrote it, and it exists only in a base directory that has an identity.
@@ -182,7 +183,7 @@ pub enum Owner {
     Foreign,
 }
 
-/// Whose an object is.
+/// Determines the owner of an object by its key.
 pub fn owner(key: &Key) -> Owner {
     match parse(key) {
         Some(OwnObject::Probe | OwnObject::Keep) => Owner::Probe,
@@ -221,7 +222,7 @@ pub fn parse_hashed(name: &str) -> Option<ExchangeId> {
     (hashed(&exchange) == name).then_some(exchange)
 }
 
-/// Whether Stopover created this folder, given relative to its base directory.
+/// Whether Stopover created this folder, whose path is relative to its base directory.
 pub fn is_own_folder(folder: &str) -> bool {
     let is_segments = || {
         let name = folder.strip_prefix(SEGMENTS)?.strip_prefix('/')?;
@@ -313,8 +314,8 @@ mod tests {
         );
     }
 
-    /// Keys that look like Stopover's and are not. Each test that removes something removes none
-    /// of these.
+    /// Keys that resemble Stopover's but are foreign. Each test that removes objects checks that
+    /// none of these is removed.
     #[test]
     fn nothing_that_was_built_elsewhere_parses() {
         for key in [

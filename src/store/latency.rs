@@ -1,8 +1,8 @@
 //! How long the operations of base directories took in the last minutes, by quantile.
 //!
-//! Does: count durations in logarithmic buckets, in turns of five minutes. Does not: export them
+//! Does: count durations in logarithmic buckets, in windows of five minutes. Does not: export them
 //! (`metrics` has the histogram). Invariant: memory depends on the number of base directories
-//! alone, and what is older than three turns is forgotten.
+//! alone, and data older than three windows is dropped.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -13,10 +13,10 @@ use tokio::time::Instant;
 
 use crate::id::BaseName;
 
-/// The length of a turn.
-const TURN: Duration = Duration::from_secs(300);
-/// Turns that are kept.
-const TURNS: usize = 3;
+/// The length of a window.
+const WINDOW: Duration = Duration::from_secs(300);
+/// Windows that are retained.
+const WINDOWS: usize = 3;
 /// Each bucket ends at √2 times the end of the one before.
 const BUCKETS: usize = 40;
 const FIRST: f64 = 125e-6;
@@ -29,31 +29,31 @@ pub struct OperationLatency {
     /// How many ended in the last ten to fifteen minutes.
     pub count: u64,
     pub median: Duration,
-    /// Of a hundred, one took longer.
+    /// The 99th percentile.
     pub p99: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Turn {
+struct Window {
     number: u64,
     counts: [u32; BUCKETS],
 }
 
-type Turns = [Option<Turn>; TURNS];
+type Windows = [Option<Window>; WINDOWS];
 
 /// The durations of all operations. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Latencies {
     /// The first operation.
     started: Arc<OnceLock<Instant>>,
-    turns: Arc<Mutex<BTreeMap<(BaseName, &'static str), Turns>>>,
+    windows: Arc<Mutex<BTreeMap<(BaseName, &'static str), Windows>>>,
 }
 
 impl Latencies {
-    fn turn(&self, now: Instant) -> u64 {
+    fn window(&self, now: Instant) -> u64 {
         now.saturating_duration_since(*self.started.get_or_init(|| now))
             .as_secs()
-            / TURN.as_secs()
+            / WINDOW.as_secs()
     }
 
     pub(super) fn record(
@@ -63,31 +63,34 @@ impl Latencies {
         elapsed: Duration,
         now: Instant,
     ) {
-        let number = self.turn(now);
-        let mut turns = self.turns.lock();
-        let turns = turns.entry((base.clone(), operation)).or_default();
-        let slot = &mut turns[usize::try_from(number).unwrap_or(0) % TURNS];
-        let turn = match slot {
-            Some(turn) if turn.number == number => turn,
-            _ => slot.insert(Turn {
+        let number = self.window(now);
+        let mut windows = self.windows.lock();
+        let windows = windows.entry((base.clone(), operation)).or_default();
+        let slot = &mut windows[usize::try_from(number).unwrap_or(0) % WINDOWS];
+        let window = match slot {
+            Some(window) if window.number == number => window,
+            _ => slot.insert(Window {
                 number,
                 counts: [0; BUCKETS],
             }),
         };
-        let count = &mut turn.counts[bucket(elapsed)];
+        let count = &mut window.counts[bucket(elapsed)];
         *count = count.saturating_add(1);
     }
 
     /// The operations of a base directory that ended recently.
     pub(super) fn of(&self, base: &BaseName, now: Instant) -> Vec<OperationLatency> {
-        let oldest = self.turn(now).saturating_sub(TURNS as u64 - 1);
-        let turns = self.turns.lock();
-        let own = turns.iter().filter(|((name, _), _)| name == base);
-        let all = own.filter_map(|((_, operation), turns)| {
+        let oldest = self.window(now).saturating_sub(WINDOWS as u64 - 1);
+        let windows = self.windows.lock();
+        let own = windows.iter().filter(|((name, _), _)| name == base);
+        let all = own.filter_map(|((_, operation), windows)| {
             let mut counts = [0_u64; BUCKETS];
-            let recent = turns.iter().flatten().filter(|turn| turn.number >= oldest);
-            for turn in recent {
-                let pairs = counts.iter_mut().zip(turn.counts);
+            let recent = windows
+                .iter()
+                .flatten()
+                .filter(|window| window.number >= oldest);
+            for window in recent {
+                let pairs = counts.iter_mut().zip(window.counts);
                 pairs.for_each(|(all, count)| *all += u64::from(count));
             }
             let count = counts.iter().sum();
@@ -153,16 +156,16 @@ mod tests {
         let (start, base) = (Instant::now(), "main".parse().unwrap());
         let latencies = Latencies::default();
         latencies.record(&base, "get", Duration::from_secs(3600), start);
-        let later = start + 2 * TURN;
+        let later = start + 2 * WINDOW;
         assert_eq!(latencies.of(&base, later)[0].count, 1);
-        latencies.record(&base, "get", Duration::from_millis(1), later + TURN);
-        let [get] = latencies.of(&base, later + TURN)[..] else {
+        latencies.record(&base, "get", Duration::from_millis(1), later + WINDOW);
+        let [get] = latencies.of(&base, later + WINDOW)[..] else {
             panic!("one operation");
         };
         assert!(
             get.count == 1 && get.p99 < Duration::from_millis(2),
             "{get:?}"
         );
-        assert!(latencies.of(&base, later + 9 * TURN).is_empty());
+        assert!(latencies.of(&base, later + 9 * WINDOW).is_empty());
     }
 }

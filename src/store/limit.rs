@@ -30,7 +30,8 @@ use crate::telemetry::traces::{SpanRef, waiting};
 /// others for seconds.
 const LARGE: usize = 1 << 20;
 
-/// What all large puts together hold of their semaphore; each holds its share of the window.
+/// Permits of the semaphore for large puts; each put holds its share, so that the window limits
+/// their number.
 const UPLOAD_SHARES: u64 = 1 << 16;
 
 /// Wraps a store with a bound on concurrent operations.
@@ -43,7 +44,7 @@ pub struct Limit {
     tasks: TaskGroup,
 }
 
-/// The span of an operation that waits for its turn.
+/// The span of an operation that waits for a slot.
 const WAIT: &str = "wait for base directory";
 
 impl Limit {
@@ -102,7 +103,7 @@ impl Uploads {
         }
     }
 
-    /// Waits for a place in the window.
+    /// Waits for a slot in the window.
     async fn start(self: &Arc<Self>, path: &str) -> Upload {
         loop {
             let size = self.window.lock().size();
@@ -140,7 +141,7 @@ impl Upload {
                 window.time_out(self.started, in_flight);
                 tracing::info!(
                     uploads = window.size(),
-                    "an upload timed out; the store is given fewer at a time"
+                    "an upload timed out; fewer uploads are sent to this store at a time"
                 );
             }
             Err(_) => {}
@@ -202,6 +203,19 @@ impl Store for Limit {
     async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>> {
         let below = folder.clone();
         let list = |store: Arc<dyn Store>| async move { store.list(&below).await };
+        self.run(folder.as_str(), list).await
+    }
+
+    async fn list_after(
+        &self,
+        folder: &Folder,
+        after: Option<&Key>,
+        max: usize,
+    ) -> Result<Vec<ObjectMeta>> {
+        let (below, after) = (folder.clone(), after.cloned());
+        let list = |store: Arc<dyn Store>| async move {
+            store.list_after(&below, after.as_ref(), max).await
+        };
         self.run(folder.as_str(), list).await
     }
 

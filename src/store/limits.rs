@@ -1,6 +1,6 @@
 //! Limits on the use of one store: concurrency, deadlines and retries.
 //!
-//! Does: hold the numbers, with their defaults for stores behind a network and on this machine.
+//! Does: hold the numbers, with their defaults for remote and local stores.
 //! Does not: enforce them (`limit`, `deadline`, `retry`).
 
 use super::deadline::DeadlinePolicy;
@@ -11,7 +11,7 @@ use super::retry::RetryPolicy;
 pub struct StoreLimits {
     /// Operations at a time.
     pub concurrency: usize,
-    /// How long an operation may take.
+    /// The deadlines of operations.
     pub deadline: DeadlinePolicy,
     /// How failed operations are repeated.
     pub retry: RetryPolicy,

@@ -1,7 +1,7 @@
 //! Measures the operations of one store.
 //!
-//! Does: count each operation by outcome, time it, count the bytes that it moved, and give it a
-//! span. Does not: define metrics (`metrics`). Invariant: waiting for a permit or between retries
+//! Does: count each operation by outcome, time it, count the bytes that it transferred, and record
+//! a span. Does not: define metrics (`metrics`). Invariant: waiting for a permit or between retries
 //! is not measured; those wrappers are outside of this one.
 
 use std::future::Future;
@@ -88,7 +88,7 @@ impl Meter {
         let elapsed = now - start;
         let outcome = outcome(&result);
         span.set("stopover.outcome", outcome);
-        // Callers ask for objects that may not exist.
+        // Some callers expect that the object may be missing.
         if let Err(error) = &result
             && error.kind != StoreErrorKind::NotFound
         {
@@ -151,6 +151,16 @@ impl Store for Meter {
     async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>> {
         self.measured("list", folder.as_str(), self.inner.list(folder))
             .await
+    }
+
+    async fn list_after(
+        &self,
+        folder: &Folder,
+        after: Option<&Key>,
+        max: usize,
+    ) -> Result<Vec<ObjectMeta>> {
+        let listed = self.inner.list_after(folder, after, max);
+        self.measured("list", folder.as_str(), listed).await
     }
 
     async fn first_keys(&self, max: usize) -> Result<Vec<Key>> {

@@ -2,9 +2,9 @@
 //!
 //! Does: define the trait ([`Store`]) and its error, implement it for file systems (`local`),
 //! object stores (`object`) and HDFS (`hdfs`), and wrap it with deadlines, a concurrency limit,
-//! retries and metrics. Does not: choose between base directories or know exchanges (`storage`).
-//! Invariant: keys and folders are relative to the base directory and come from `keys`; an
-//! operation that returned `Ok` has done durably what its name says; every operation ends.
+//! retries and metrics. Does not: choose between base directories or interpret exchanges
+//! (`storage`). Invariant: keys and folders are relative to the base directory and come from
+//! `keys`; the effect of an operation that returned `Ok` is durable; every operation ends.
 //!
 //! To add a backend: implement [`Store`], build it in `open`, list its options in `options`, and
 //! run the conformance suite of `tests/storage.rs` over it.

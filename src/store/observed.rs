@@ -1,7 +1,7 @@
-//! What a store was found to lack or to do that nobody wants.
+//! Deficiencies of a store that were observed.
 //!
-//! Does: hold it, and say what follows from it. Does not: find it out (the backends and probes do).
-//! Invariant: nothing is claimed that the store has not shown.
+//! Does: hold them, and describe their consequences. Does not: detect them (the backends and probes
+//! do). Invariant: only observed deficiencies are reported.
 
 /// What the answers of a store have shown so far.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -9,17 +9,19 @@ pub struct Observed {
     /// It has no conditional writes, so a condition is checked first and a write in between is
     /// lost.
     pub checks_then_writes: bool,
-    /// It keeps what is deleted.
+    /// It retains deleted objects.
     pub retention: Option<Retention>,
 }
 
-/// Why a store keeps what is deleted.
+/// Why a store retains deleted objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retention {
     /// Each write and each delete makes another version of the object.
     Versions,
     /// Objects cannot be deleted before a date.
     ObjectLock,
+    /// What is deleted can be restored for some days.
+    SoftDelete,
 }
 
 impl Retention {
@@ -35,6 +37,12 @@ impl Retention {
             Self::ObjectLock => {
                 "is in a bucket that locks new objects: what is deleted stays there until its \
                  retention ends. Use a bucket without a default retention"
+            }
+            Self::SoftDelete => {
+                "is in an account with soft delete: what is deleted stays there for the days that \
+                 are set, and is paid for. Switch it off for the account (az storage account \
+                 blob-service-properties update --enable-delete-retention false), or use another \
+                 account"
             }
         }
     }

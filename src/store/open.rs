@@ -28,13 +28,13 @@ use crate::runtime::Runtime;
 /// An opened base directory.
 #[derive(Debug)]
 pub struct Opened {
-    /// As given, or derived from the location.
+    /// As configured, or derived from the location.
     pub name: BaseName,
     /// Without credentials.
     pub uri: BaseUri,
     /// Its store, without wrappers.
     pub opened: OpenedStore,
-    /// Whether only `stopover init` may give it an identity.
+    /// Whether only `stopover init` may create its identity.
     pub require_init: bool,
 }
 
@@ -78,7 +78,7 @@ pub fn open_in(
     Ok(all)
 }
 
-/// What is wrong with each base directory, by its position, and what should be told about them.
+/// The faults of each base directory, by its index, and notices about them.
 #[derive(Debug, Default)]
 pub struct Review {
     /// All faults, not only the first.
@@ -87,7 +87,7 @@ pub struct Review {
     pub notices: Vec<String>,
 }
 
-/// Opens each base directory by itself to find everything that is wrong with it.
+/// Opens each base directory separately to detect all its faults.
 pub fn review(
     configs: &[BaseDirectoryConfig],
     variables: &[(String, Secret)],
@@ -109,7 +109,7 @@ pub fn review(
     review
 }
 
-/// Adds what is wrong with the base directories of a configuration to its problems.
+/// Adds the faults of the base directories of a configuration to its problems.
 pub fn check_bases(draft: &mut Draft, variables: &[(String, Secret)], runtime: &Runtime) {
     let review = review(&draft.loaded.config.base_directories, variables, runtime);
     draft.loaded.notices.extend(review.notices);
@@ -195,6 +195,7 @@ fn open_store(uri: &BaseUri, options: &mut Options, runtime: &Runtime) -> Option
         policy: with_timeout(DeadlinePolicy::REMOTE),
         clock: runtime.clock.clone(),
         seen: Arc::default(),
+        tls: None,
     };
     let mut opened = match uri.scheme() {
         Scheme::File => open_folder(uri, options, runtime),

@@ -1,9 +1,9 @@
 //! The options of one base directory while it is opened.
 //!
-//! Does: hand out options and the variables of the clouds' own tools, collect what is wrong with
-//! them. Does not: know the names of options (`config::options`) or build stores (`open`).
-//! Invariant: an error names the base directory, the option or variable and what to do, and never a
-//! value; no value that was handed out has a control character.
+//! Does: return options and the variables of the clouds' own tools, collect their faults. Does not:
+//! define the names of options (`config::options`) or build stores (`open`). Invariant: an error
+//! names the base directory, the option or variable and the remedy, and never a value; no returned
+//! value has a control character.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,12 +25,12 @@ pub struct OpenError {
     pub object: String,
     /// The option at fault, if it is one.
     pub option: Option<Box<str>>,
-    /// What is wrong and what to do.
+    /// The fault and the remedy.
     #[source]
     pub reason: OpenReason,
 }
 
-/// What is wrong with the configuration of a base directory.
+/// A fault of the configuration of a base directory.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum OpenReason {
     /// The URI.
@@ -39,8 +39,8 @@ pub enum OpenReason {
     /// The name.
     #[error(transparent)]
     Name(#[from] InvalidId),
-    /// An option, or several together; also what the store's client says about them, without
-    /// secrets.
+    /// A fault of one or several options; also the message of the store's client about them,
+    /// without secrets.
     #[error("{0}")]
     Invalid(String),
 }
@@ -69,8 +69,8 @@ impl OpenError {
     }
 }
 
-/// The options given for one base directory, removed one by one; what remains at the end is
-/// unknown. Faults are collected, so that all of them can be reported at once.
+/// The options of one base directory, removed one by one; those that remain at the end are unknown.
+/// Faults are collected, so that all of them can be reported at once.
 pub struct Options {
     base: String,
     scheme: Scheme,
@@ -125,7 +125,8 @@ impl Options {
         self.remaining.remove(name)
     }
 
-    /// Adds an option that another one, `source`, stands for; reports it if it was given itself.
+    /// Adds an option that is derived from another one, `source`; reports a fault if it was also
+    /// set directly.
     pub fn add_from(&mut self, source: &str, name: &str, value: &str) {
         if self.has(name) {
             return self.refuse(name, &format!("and `{source}` contradict; set one"));
@@ -135,7 +136,7 @@ impl Options {
         self.remaining.insert(name.to_owned(), value);
     }
 
-    /// Whether an option was given and has not been removed yet.
+    /// Whether an option was set and has not been removed yet.
     pub fn has(&self, name: &str) -> bool {
         self.remaining.contains_key(name)
     }
@@ -186,12 +187,16 @@ impl Options {
         None
     }
 
-    /// Tells the operator that the environment has a variable that means nothing here.
+    /// Adds a notice about an environment variable that has no effect here.
     pub fn notice_of_variable(&mut self, name: &str, what: &str) {
         if self.variables.iter().any(|(known, _)| known == name) {
-            self.notices
-                .push(format!("environment variable {name}: {what}"));
+            self.notice(format!("environment variable {name}: {what}"));
         }
+    }
+
+    /// Tells the operator something that is no fault.
+    pub fn notice(&mut self, text: String) {
+        self.notices.push(text);
     }
 
     /// Whether the environment names a file with a pod's token.
@@ -255,7 +260,7 @@ impl Options {
         self.secrets.iter().cloned()
     }
 
-    /// Reports that an option is wrong: its name, then `reason`.
+    /// Reports a fault of an option: its name, then `reason`.
     pub fn refuse(&mut self, name: &str, reason: &str) {
         let object = format!("option `{name}`");
         let mut error = OpenError::new(&self.base, object, format!("`{name}` {reason}"));
@@ -268,7 +273,7 @@ impl Options {
         self.refuse(name, &options::unknown(Some(self.scheme), name));
     }
 
-    /// Reports what is wrong with something else of this base directory.
+    /// Reports a fault of another part of this base directory.
     pub fn fault(&mut self, object: impl Into<String>, reason: impl Into<OpenReason>) {
         self.faults.push(OpenError::new(&self.base, object, reason));
     }
@@ -300,7 +305,7 @@ fn spellings(secret: &str) -> Vec<String> {
         .map(|(_, value)| value.into_owned());
     let parts = std::iter::once(secret.to_owned()).chain(signature);
     let encoded = |part: &str| form_urlencoded::byte_serialize(part.as_bytes()).collect();
-    // Who decodes the padding of Base64 may have cut it off.
+    // The padding of Base64 may have been cut off.
     let parts = parts.map(|part| part.trim_end_matches('=').to_owned());
     parts.flat_map(|part| [encoded(&part), part]).collect()
 }

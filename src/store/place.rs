@@ -1,8 +1,9 @@
 //! Where a base directory is, for comparison with another one.
 //!
-//! Does: reduce a location to a form in which aliases are equal (symbolic links, endpoints with
-//! other spelling), and say how two relate. Does not: access a store; of a folder it follows the
-//! symbolic links. Invariant: two base directories that would see each other's objects overlap.
+//! Does: normalise a location so that aliases are equal (symbolic links, endpoints with other
+//! spelling), and determine whether two overlap. Does not: access a store, except to resolve the
+//! symbolic links of a folder. Invariant: two base directories that would list each other's objects
+//! overlap.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -17,7 +18,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The place of a location, as in [`OpenedStore`](super::opened::OpenedStore).
+    /// The place of a location of [`OpenedStore`](super::opened::OpenedStore).
     pub(super) fn of(location: &str) -> Self {
         if let Some(folder) = location.strip_prefix("file://") {
             return Self {
@@ -63,8 +64,8 @@ fn resolved(folder: &Path) -> PathBuf {
     folder.to_owned()
 }
 
-/// An endpoint, with whatever follows it (an account), in one spelling: the host in lower case, the
-/// default port left out, no final slash.
+/// An endpoint with its path (an account), in normal form: the host in lower case, without the
+/// default port and the final slash.
 fn normalized(endpoint: &str) -> String {
     let (url, rest) = endpoint.split_once(' ').unwrap_or((endpoint, ""));
     let url = match Url::parse(url) {

@@ -42,7 +42,7 @@ impl RetryPolicy {
         first_wait: Duration::from_millis(100),
         longest_wait: Duration::from_secs(5),
     };
-    /// For file systems and memory: what fails there usually keeps failing.
+    /// For file systems and memory, whose failures are usually permanent.
     pub const LOCAL: Self = Self {
         max_elapsed: Duration::from_secs(2),
         first_wait: Duration::from_millis(50),
@@ -153,6 +153,16 @@ impl Store for Retry {
 
     async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>> {
         self.retrying(|| self.inner.list(folder)).await
+    }
+
+    async fn list_after(
+        &self,
+        folder: &Folder,
+        after: Option<&Key>,
+        max: usize,
+    ) -> Result<Vec<ObjectMeta>> {
+        self.retrying(|| self.inner.list_after(folder, after, max))
+            .await
     }
 
     async fn first_keys(&self, max: usize) -> Result<Vec<Key>> {

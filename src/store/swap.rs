@@ -1,7 +1,8 @@
-//! A store that can be replaced by another one of the same place, such as one with new credentials.
+//! A store that can be replaced by another one for the same location, such as one with new
+//! credentials.
 //!
-//! Does: forward every operation to the newest store. Does not: check that both are the same place
-//! (`open`). Invariant: an operation is done by one store from its beginning to its end.
+//! Does: forward every operation to the newest store. Does not: check that both have the same
+//! location (`open`). Invariant: an operation is executed by one store from start to end.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -57,6 +58,15 @@ impl Store for Swap {
 
     async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>> {
         self.current().list(folder).await
+    }
+
+    async fn list_after(
+        &self,
+        folder: &Folder,
+        after: Option<&Key>,
+        max: usize,
+    ) -> Result<Vec<ObjectMeta>> {
+        self.current().list_after(folder, after, max).await
     }
 
     async fn first_keys(&self, max: usize) -> Result<Vec<Key>> {

@@ -1,4 +1,4 @@
-//! How many large puts one store is given at a time: a pure rule.
+//! The number of concurrent large puts to one store. Pure.
 //!
 //! Does: halve the number when a put times out, raise it slowly while puts succeed. Does not: queue
 //! puts (`limit`). Invariant: the number is between one and its upper bound, and puts that were
@@ -52,8 +52,8 @@ impl UploadWindow {
         }
     }
 
-    /// A put timed out while `in_flight` puts, itself included, shared the store: half as many had
-    /// better. A put that was started before the last reduction says nothing about it.
+    /// Records that a put timed out while `in_flight` puts, including itself, shared the store:
+    /// halves the window, unless the put was started before the last reduction.
     pub(super) fn time_out(&mut self, started: Started, in_flight: u32) {
         if started != self.start() {
             return;

@@ -25,7 +25,7 @@ pub enum Kind {
 /// Unit of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Measure {
-    /// A number of things.
+    /// A plain number.
     Count,
     Bytes,
     Seconds,
@@ -68,7 +68,7 @@ impl Definition {
         format!("{}{unit}{suffix}", self.name)
     }
 
-    /// The unit as the registry knows it.
+    /// The unit in the registry's type.
     pub fn unit(&self) -> Option<&'static Unit> {
         match self.measure {
             Measure::Count => None,
@@ -184,6 +184,8 @@ catalog! {
         "Spans exported to the collector of tracing.collector";
     SPANS_DROPPED: Counter Count Stable "stopover_spans_dropped" ["reason"]
         "Spans not exported; reason: queue_full, export_failed, rejected";
+    LOG_LINES_LOST: Counter Count Stable "stopover_log_lines_lost" []
+        "Lines of the log that were lost because its reader was too slow";
     HTTP_REQUESTS: Counter Count Stable "stopover_http_requests" ["route", "method", "status"]
         "Requests answered, by route pattern, method and status class (1xx to 5xx, or client_gone)";
     HTTP_DURATION: Histogram Seconds Stable "stopover_http_request_duration" ["route", "method"]

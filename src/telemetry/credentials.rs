@@ -1,6 +1,6 @@
 //! Metrics of tokens and certificates: reloads, staleness, failed handshakes.
 //!
-//! Does: record them. Does not: know what a token or certificate is. Invariant: labels come from
+//! Does: record them. Does not: access tokens or certificates. Invariant: labels come from
 //! bounded sets.
 
 use prometheus_client::metrics::counter::Counter;

@@ -1,6 +1,6 @@
 //! Metrics of HTTP requests: count, duration and concurrency.
 //!
-//! Does: record what the HTTP layer reports. Does not: know HTTP types. Invariant: labels come from
+//! Does: record what the HTTP layer reports. Does not: use HTTP types. Invariant: labels come from
 //! bounded sets: route patterns, known methods, status classes.
 
 use std::time::Duration;

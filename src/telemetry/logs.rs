@@ -6,10 +6,12 @@
 //! is. Stdout is never written to. (Callers never log tokens, credentials or page bytes.)
 
 pub(super) mod escape;
+pub(super) mod queue;
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::PanicHookInfo;
+use std::time::Duration;
 
 use tracing_subscriber::filter::{LevelFilter, ParseError};
 use tracing_subscriber::fmt::MakeWriter;
@@ -21,6 +23,7 @@ use super::recent::RecentProblems;
 use crate::config::LogConfig;
 use crate::runtime::Clock;
 use escape::{Escaping, Notation, escape};
+use queue::LineQueue;
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +32,8 @@ pub enum LogError {
     Filter(#[from] ParseError),
     #[error("logging is already initialized: {0}")]
     AlreadyInitialized(#[from] tracing_subscriber::util::TryInitError),
+    #[error("the thread that writes the log cannot be started: {0}")]
+    NoThread(#[from] std::io::Error),
     #[error("logging has ended: {0}")]
     Ended(#[from] reload::Error),
 }
@@ -38,6 +43,20 @@ pub enum LogError {
 pub struct LogControl {
     filter: reload::Handle<EnvFilter, Registry>,
     recent: RecentProblems,
+    lines: LineQueue,
+}
+
+/// How long the end of the process waits for the reader of the log.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Has the log written when it is dropped.
+#[derive(Debug)]
+pub struct FlushAtEnd(LineQueue);
+
+impl Drop for FlushAtEnd {
+    fn drop(&mut self) {
+        self.0.flush(FLUSH_TIMEOUT);
+    }
 }
 
 impl LogControl {
@@ -49,7 +68,12 @@ impl LogControl {
         Ok(self.filter.reload(self::filter(filter)?)?)
     }
 
-    /// The last warnings and errors, whatever the filter is.
+    /// Keeps the end of the process waiting until the log is written, for some seconds at most.
+    pub fn flush_at_end(&self) -> FlushAtEnd {
+        FlushAtEnd(self.lines.clone())
+    }
+
+    /// The last warnings and errors, regardless of the filter.
     pub fn recent(&self) -> &RecentProblems {
         &self.recent
     }
@@ -61,7 +85,8 @@ impl LogControl {
 /// An invalid filter, or a second call.
 pub fn init(config: &LogConfig) -> Result<LogControl, LogError> {
     let (filter, handle) = reload::Layer::new(filter(&config.filter)?);
-    let output = output(config.json, std::io::stderr);
+    let lines = LineQueue::start(std::io::stderr())?;
+    let output = output(config.json, lines.clone());
     let recent = RecentProblems::default();
     let problems = recent.layer(Clock::default());
     Registry::default()
@@ -72,6 +97,7 @@ pub fn init(config: &LogConfig) -> Result<LogControl, LogError> {
     Ok(LogControl {
         filter: handle,
         recent,
+        lines,
     })
 }
 
@@ -87,7 +113,7 @@ fn filter(text: &str) -> Result<EnvFilter, ParseError> {
     }
 }
 
-/// A panic is a line of the log like any other: its message may quote what came from outside.
+/// A panic is logged like any other event: its message may quote text from outside.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let reason = panic_message(panic.payload());
     let location = panic.location().map(ToString::to_string);
@@ -104,14 +130,14 @@ pub fn panic_message(payload: &(dyn Any + Send)) -> &str {
     text.unwrap_or("no message")
 }
 
-/// Text for stderr that may quote what came from outside; its lines stay lines.
+/// Text for stderr that may quote text from outside, escaped; its line ends are preserved.
 pub fn printable(text: &str) -> String {
     let lines = text.split('\n').map(|line| escape(line, Notation::Rust));
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The layer that writes events. Without colours: their escape sequences could not be told from
-/// those of an attacker.
+/// The layer that writes events. Without colours: their escape sequences could not be distinguished
+/// from those of an attacker.
 fn output<W>(json: bool, writer: W) -> Box<dyn Layer<Registry> + Send + Sync>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,

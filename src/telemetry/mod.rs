@@ -17,3 +17,6 @@ pub mod series;
 #[cfg(test)]
 mod tests;
 pub mod traces;
+
+/// The version of this build, with the commit and its date where the build knows them.
+pub const VERSION: &str = env!("BUILT_VERSION");

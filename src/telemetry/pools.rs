@@ -1,6 +1,6 @@
 //! Metrics of memory pools and request slots.
 //!
-//! Does: read the pools at each scrape. Does not: keep counts that could drift from the pools.
+//! Does: read the pools at each scrape. Does not: store counts that could drift from the pools.
 //! Invariant: one series per pool and per direction.
 
 use std::fmt;

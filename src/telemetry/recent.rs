@@ -1,8 +1,8 @@
-//! The last warnings and errors of the log, for the page.
+//! The last warnings and errors of the log, for the dashboard.
 //!
-//! Does: keep the newest of each message with how often it came. Does not: write the log (`logs`).
-//! Invariant: at most [`CAPACITY`] messages of bounded length are held; they are text of the log,
-//! which names no secrets.
+//! Does: store the newest event of each message with the number of its repetitions. Does not: write
+//! the log (`logs`). Invariant: at most [`CAPACITY`] messages of bounded length are held; like the
+//! log, they contain no secrets.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
@@ -17,7 +17,7 @@ use tracing_subscriber::layer::Context;
 use super::logs::escape::{Notation, escape};
 use crate::runtime::Clock;
 
-/// Messages that are kept.
+/// Messages that are stored.
 pub const CAPACITY: usize = 50;
 /// Longest details of a message, in bytes.
 const MAX_DETAILS: usize = 600;

@@ -1,7 +1,7 @@
 //! The registry: everything that `/metrics` returns.
 //!
-//! Does: collect the metrics of all modules and encode them as OpenMetrics text. Does not: know
-//! what they mean. Invariant: encoding never blocks code that updates a metric.
+//! Does: collect the metrics of all modules and encode them as OpenMetrics text. Does not:
+//! interpret them. Invariant: encoding never blocks code that updates a metric.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::catalog;
+use super::logs::queue::LINES_LOST;
 use super::metrics::Metrics;
 use super::process::ProcessCollector;
 use crate::runtime::Clock;
@@ -26,6 +27,7 @@ impl MetricsRegistry {
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         catalog::BUILD.register(&mut registry, build);
         metrics.register(&mut registry);
+        catalog::LOG_LINES_LOST.register(&mut registry, LINES_LOST.clone());
         registry.register_collector(Box::new(ProcessCollector { clock }));
         Self(Arc::new(Mutex::new(registry)))
     }

@@ -1,8 +1,8 @@
 //! Series that exist before anything was counted.
 //!
-//! Does: create them for labels whose values are known. Does not: know any metric. Invariant: every
-//! counter is exported from the start, with 0, so that an alert or `rate()` sees the first event. A
-//! test of `app` compares the export of a new daemon with the catalogs.
+//! Does: create them for labels whose values are known. Does not: define metrics. Invariant: every
+//! counter is exported from the start, with 0, so that an alert or `rate()` detects the first
+//! event. A test of `app` compares the export of a new daemon with the catalogs.
 
 use std::fmt::Debug;
 use std::hash::Hash;

@@ -21,7 +21,9 @@ import metrics
 import packages
 import policies
 import repository
+import terminal
 import topology
+import walkthrough
 
 
 def main():
@@ -41,8 +43,10 @@ def main():
         metrics.dashboard_names_existing_metrics,
         metrics.dashboard_fits_the_types_of_grafana,
         topology.dashboard_has_data_of_running_daemons,
+        terminal.progress_is_shown_on_terminals_only,
         packages.debian_package_is_complete,
         packages.plugin_is_copied_and_replaced,
+        walkthrough.kubernetes_page_can_be_followed,
         repository.compose_names_existing_files,
         repository.compose_files_agree,
         repository.images_copy_existing_files,

@@ -102,6 +102,17 @@ def environment(url):
     return {"PATH": os.environ["PATH"], "STOPOVER_SERVER__LISTEN": "127.0.0.1:0", **named}
 
 
+def status(method, url, token, body=None):
+    """The status of the answer to a request with a token."""
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    request = urllib.request.Request(url, body, headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
 def life_of_an_exchange(daemon, exchange="q-1", reader=None):
     """Announces, writes, finishes, reads (through another daemon, if given) and closes. Returns
     what was read."""

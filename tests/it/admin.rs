@@ -126,7 +126,7 @@ async fn the_second_address_has_tokens_of_its_own_which_open_nothing_else() {
 }
 
 #[tokio::test]
-async fn without_tokens_of_its_own_it_takes_those_of_the_first_address() {
+async fn without_tokens_of_its_own_it_uses_those_of_the_first_address() {
     let (base_folder, files) = (BaseFolder::new(), files());
     files.write("tokens", &format!("read {MAIN}\nadmin {OWN}\n"));
     let mut config = base_folder.config();

@@ -59,7 +59,7 @@ async fn exchanges_are_listed_and_shown_by_a_daemon_and_without_one() {
     let table = printed(&["exchanges", "--address", address]);
     let row = table.lines().nth(1).unwrap();
     assert!(row.starts_with("open") && row.ends_with(ID), "{table}");
-    assert!(table.contains("1 exchanges, "), "{table}");
+    assert!(table.contains("1 exchange, "), "{table}");
     let list = printed(&["exchanges", "--address", address, "--json"]);
     let list: Value = serde_json::from_str(&list).unwrap();
     assert_eq!(list["exchanges"][0]["query"], "20261123_120000_00001_abcde");

@@ -143,7 +143,7 @@ async fn foreign_objects_survive(uri: String) {
         .await
         .unwrap();
     let options = GcOptions {
-        watch: Duration::from_millis(300),
+        watch: Duration::from_secs(1),
         announcement: Duration::from_millis(100),
         dry_run: false,
     };

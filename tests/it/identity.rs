@@ -102,7 +102,7 @@ async fn an_exchange_of_another_place_of_the_same_name_is_answered_with_the_plac
 /// Story: a daemon that was started while its only disk was unmounted took the empty folder below
 /// the mount point for a new base directory, and filled the root disk.
 #[tokio::test]
-async fn an_empty_place_that_requires_init_gets_its_identity_from_an_operator_only() {
+async fn an_empty_location_that_requires_init_gets_its_identity_from_an_operator_only() {
     let parent = tempfile::tempdir().unwrap();
     let mut config = config(parent.path(), &["a"]);
     let options = &mut config.base_directories[0].options;
@@ -203,7 +203,7 @@ async fn a_base_directory_that_vanishes_for_a_moment_costs_nothing() {
 }
 
 #[tokio::test]
-async fn another_folder_at_the_place_of_a_base_directory_is_not_taken_for_it() {
+async fn another_folder_in_place_of_a_base_directory_is_not_mistaken_for_it() {
     let parent = tempfile::tempdir().unwrap();
     let one = storage(&config(parent.path(), &["a"]));
     assert_eq!(probed(&one, "a").await, "");
@@ -223,7 +223,7 @@ async fn another_folder_at_the_place_of_a_base_directory_is_not_taken_for_it() {
 }
 
 #[tokio::test]
-async fn a_place_with_foreign_content_is_refused_unless_an_operator_confirms_it() {
+async fn a_location_with_foreign_content_is_refused_unless_an_operator_confirms_it() {
     let parent = tempfile::tempdir().unwrap();
     let foreign = parent.path().join("a/somebody/else.txt");
     std::fs::create_dir_all(foreign.parent().unwrap()).unwrap();
@@ -279,7 +279,7 @@ async fn a_damaged_identity_and_one_of_another_layout_are_refused() {
     let path = parent.path().join("a").join(IDENTITY);
     let good = std::fs::read_to_string(&path).unwrap();
     for (content, words) in [
-        (good.replace("layout 2", "layout 9"), "layout 9"),
+        (good.replace("layout 2", "layout 9"), "its layout is 9"),
         (good.replace("\"number\":1", "\"number\":2"), "checksum"),
         (String::new(), "does not begin with"),
     ] {
@@ -314,7 +314,7 @@ async fn one_place_by_two_names_and_one_identity_in_two_places_are_told() {
 }
 
 #[tokio::test]
-async fn a_handle_of_another_fleet_and_a_forged_one_are_told_apart() {
+async fn a_handle_of_another_fleet_and_a_forged_one_are_distinguished() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mine = TestServer::open(&config(one.path(), &["a"])).await;
     let other = TestServer::open(&config(two.path(), &["a"])).await;
@@ -382,7 +382,7 @@ fn varint(out: &mut Vec<u8>, mut value: u64) {
 }
 
 #[tokio::test]
-async fn handles_are_read_by_daemons_that_have_not_heard_of_a_rotation() {
+async fn handles_are_read_by_daemons_that_have_not_seen_a_rotation() {
     let parent = tempfile::tempdir().unwrap();
     let config = config(parent.path(), &["a"]);
     let old = TestServer::open(&config).await;
@@ -412,7 +412,9 @@ async fn handles_are_read_by_daemons_that_have_not_heard_of_a_rotation() {
 async fn a_daemon_that_lacks_a_base_directory_of_the_fleet_collects_nothing() {
     let parent = tempfile::tempdir().unwrap();
     let (a, b) = (parent.path().join("a"), parent.path().join("b"));
-    let full = TestServer::open(&config(parent.path(), &["a", "b"])).await;
+    let mut settings = config(parent.path(), &["a", "b"]);
+    settings.lease.announcement_timeout = Duration::from_millis(500);
+    let full = TestServer::open(&settings).await;
     let mut number = 0;
     let exchange = loop {
         let exchange = format!("q{number}");
@@ -432,7 +434,7 @@ async fn a_daemon_that_lacks_a_base_directory_of_the_fleet_collects_nothing() {
     let partial = TestServer::open(&partial).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(segments(&a, &exchange), before);
-    let why = partial.daemon.storage.collection_hindrance().unwrap();
+    let why = partial.daemon.storage.collection_obstacle().unwrap();
     assert!(why.contains("base directory b"), "{why}");
     let (_, ready) = problem(partial.get("/readyz").await).await;
     assert_eq!(ready["not_collecting"], why);
@@ -458,7 +460,7 @@ async fn a_daemon_that_lacks_a_base_directory_of_the_fleet_collects_nothing() {
         assert!(std::time::Instant::now() < deadline, "never collected");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(partial.daemon.storage.collection_hindrance(), None);
+    assert_eq!(partial.daemon.storage.collection_obstacle(), None);
     let described = ok_json(partial.get("/v1/daemon").await).await;
     assert_eq!(described["missing_base_directories"], json!([]));
     partial.shut_down().await;
@@ -512,7 +514,7 @@ async fn new_segments_go_to_active_members_only() {
 }
 
 #[tokio::test]
-async fn a_command_that_looks_makes_no_base_directory_of_an_empty_place() {
+async fn a_read_only_command_creates_no_base_directory_in_an_empty_location() {
     let parent = tempfile::tempdir().unwrap();
     let config = config(parent.path(), &["a"]);
     let open = || {

@@ -14,11 +14,13 @@ use crate::process::{Process, announce, finish, read, write};
 
 /// Settings of a daemon whose exchanges have a lease of six seconds, and which hardly ever sweeps:
 /// it would take 25 seconds to collect one.
-const RARE_SWEEPS: [&str; 4] = [
+const RARE_SWEEPS: [&str; 6] = [
     "--set",
     "lease.duration=6s",
     "--set",
     "lease.sweep_interval=5s",
+    "--set",
+    "lease.announcement_timeout=1s",
 ];
 /// Settings of a daemon that sweeps often. The lease of its own exchanges is another one.
 const FREQUENT_SWEEPS: [&str; 4] = [
@@ -232,7 +234,7 @@ async fn gc_removes_unrenewed_exchanges_and_a_dry_run_only_reports_them() {
 }
 
 #[tokio::test]
-async fn gc_says_why_it_leaves_an_exchange_whose_lease_is_longer_than_it_watched() {
+async fn gc_reports_why_it_leaves_an_exchange_whose_lease_is_longer_than_it_watched() {
     let (folder, http) = (tempfile::tempdir().unwrap(), Client::new());
     let long = ["--set", "lease.duration=15m"];
     let daemon = Process::start(folder.path(), &long);

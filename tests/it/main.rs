@@ -22,6 +22,7 @@ mod identity;
 mod import;
 mod integrity;
 mod key_ranges;
+mod large_exchanges;
 mod leases;
 mod model;
 mod opening;

@@ -158,3 +158,52 @@ fn every_option_with_every_odd_value_is_opened_or_refused_without_a_panic() {
     }
     assert_eq!(panicked, Vec::<String>::new());
 }
+
+/// What a file with a token may hold.
+const TOKENS: [&[u8]; 9] = [
+    b"",
+    b"\n",
+    b"a.b.c",
+    b"a.b.c\n",
+    b" a.b.c\r\n",
+    b"a\nb",
+    b"a\0b",
+    b"\xef\xbb\xbfa.b",
+    b"\xff\xfea\0.\0",
+];
+
+/// Story: the client of S3 panicked when it put the token of a pod with the end of a line into a
+/// header. A file is not checked for good when it is opened: it is replaced every hour.
+#[test]
+fn every_token_file_is_read_or_refused_without_a_panic() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    let s3: &[(&str, &str)] = &[
+        ("aws_container_credentials_full_uri", "http://127.0.0.1:1/x"),
+        ("aws_container_authorization_token_file", path),
+    ];
+    let web: &[(&str, &str)] = &[
+        ("aws_role_arn", "arn:aws:iam::1:role/x"),
+        ("aws_web_identity_token_file", path),
+    ];
+    let az: &[(&str, &str)] = &[
+        ("account", "a"),
+        ("client_id", "i"),
+        ("tenant_id", "t"),
+        ("azure_federated_token_file", path),
+    ];
+    for (uri, options) in [("s3://b/p", s3), ("s3://b/p", web), ("az://c/p", az)] {
+        for token in TOKENS {
+            std::fs::write(path, token).unwrap();
+            let options = options
+                .iter()
+                .map(|(name, value)| ((*name).into(), (*value).into()));
+            let base = BaseDirectoryConfig {
+                uri: uri.into(),
+                name: String::new(),
+                options: options.collect(),
+            };
+            open::open_each(vec![base], &[]);
+        }
+    }
+}

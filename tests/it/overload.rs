@@ -458,7 +458,7 @@ async fn an_upload_that_panics_fails_its_sinks_and_the_next_one_is_stored() {
     };
     let text = write(0, 503).await;
     assert!(
-        text.contains("sink-failed") && text.contains("told to panic"),
+        text.contains("sink-failed") && text.contains("injected panic"),
         "{text}"
     );
     write(1, 200).await;

@@ -1,5 +1,7 @@
 //! The pages for people, as a browser gets them: content, escaping, headers, tokens.
 
+use std::time::Duration;
+
 use reqwest::StatusCode;
 
 use crate::support::frames::batch;
@@ -42,7 +44,8 @@ async fn the_pages_show_an_exchange_with_its_tasks_size_and_lease() {
 
     let overview = page(&server, "/").await;
     assert!(overview.contains("<h1>Serving</h1>"), "{overview}");
-    assert!(overview.contains(env!("CARGO_PKG_VERSION")));
+    let version = stopover::telemetry::VERSION;
+    assert!(overview.contains(&format!("<dt>Version</dt><dd>{version}</dd>")));
     assert!(overview.contains("<a href=\"/base-directories/main\">main</a>"));
     assert!(
         overview.contains("<dt>Open tasks</dt><dd>1</dd>"),
@@ -72,6 +75,36 @@ async fn the_pages_show_an_exchange_with_its_tasks_size_and_lease() {
     server.delete("/v1/exchanges/query-7-abc").await;
     let list = page(&server, "/exchanges").await;
     assert!(!list.contains("query-7-abc"), "{list}");
+    server.shut_down().await;
+}
+
+/// Story: the page of a fleet said "not known here" of every lease but those that the daemon itself
+/// had renewed.
+#[tokio::test]
+async fn a_lease_that_another_daemon_renews_is_shown_as_the_last_sweep_saw_it() {
+    let folder = BaseFolder::new();
+    let mut config = folder.config();
+    config.lease.sweep_interval = Duration::from_millis(100);
+    config.server.zone = "zone-7".into();
+    let announcer = TestServer::open(&config).await;
+    let server = TestServer::open(&config).await;
+    announcer.announce("query-7-abc", 1).await;
+    let body = batch(&[(0, b"a page of some bytes")]);
+    server.add(&sink("query-7-abc", 0, 0), 0, body).await;
+    let told = async {
+        loop {
+            let list = page(&server, "/exchanges").await;
+            if list.contains("data-label=\"lease left\"><span>at least 14m") {
+                return list;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let list = tokio::time::timeout(Duration::from_secs(60), told).await;
+    assert!(list.unwrap().contains("those at this daemon"));
+    let overview = page(&server, "/").await;
+    assert!(overview.contains("<dt>Zone</dt><dd>zone-7</dd>"));
+    announcer.shut_down().await;
     server.shut_down().await;
 }
 

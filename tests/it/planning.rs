@@ -4,6 +4,7 @@
 //! The daemons share a store in which each request takes 40 ms of virtual time, and nothing else
 //! takes any.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,13 +25,13 @@ const LATENCY: Duration = Duration::from_millis(40);
 const PARTITIONS: u32 = 4;
 
 /// Daemons over one base directory.
-struct Fleet {
-    store: Arc<TicketStore>,
+pub struct Fleet {
+    pub store: Arc<TicketStore>,
     config: Config,
 }
 
 impl Fleet {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut config = Config::default();
         // Room for 64 footers at a time.
         config.memory.budget = Some(512 << 20);
@@ -41,7 +42,7 @@ impl Fleet {
         }
     }
 
-    async fn daemon(&self, seed: u64) -> Daemon {
+    pub async fn daemon(&self, seed: u64) -> Daemon {
         let runtime = Runtime::seeded(seed);
         let store: Arc<dyn Store> = Arc::clone(&self.store) as _;
         let base = ("main".parse().unwrap(), "test".to_owned(), store);
@@ -258,31 +259,71 @@ async fn after_the_last_task_a_plan_of_1000_tasks_waits_for_two_requests() {
         exchange("q-1"),
     );
     announce(&planner, &x, PARTITIONS).await;
-    let mut looks = 0;
+    let (mut prefetches, mut next) = (0, 0);
     commit_groups(&writer, &x, 1000, |finished| {
-        if let Some(look) = planner.catalog.chosen(&x, finished) {
-            looks += 1;
+        let attempts: Vec<_> = (next..next + finished as u32).map(attempt).collect();
+        next += finished as u32;
+        if let Some(prefetch) = planner.catalog.record_chosen(&x, attempts, BTreeSet::new()) {
+            prefetches += 1;
             planner
                 .runtime
                 .tasks
-                .spawn_until_stopped(async move { look.run().await.unwrap() });
+                .spawn_until_stopped(async move { prefetch.run().await.unwrap() });
         }
     })
     .await;
     let segments = planner.storage.list_segments(&x).await.unwrap().len();
     assert!(
-        segments >= 200 && looks <= 30,
-        "{segments} segments, {looks} looks"
+        segments >= 200 && prefetches <= 30,
+        "{segments} segments, {prefetches} prefetches"
     );
     let (handles, cost) = fleet.store.stage(plan(&planner, &x, 0..1000)).await;
     assert_eq!(cost.steps, ["LIST segment", "GET end of segment"]);
     assert!(cost.count <= 65, "{} requests", cost.count);
     let pages: u64 = handles.iter().map(|handle| handle.pages).sum();
     assert_eq!(pages, 1000 * u64::from(PARTITIONS));
-    // Without looks, the same plan waits longer.
+    // Without prefetches, the same plan waits longer.
     let other = fleet.daemon(3).await;
     let (_, cost) = fleet.store.stage(plan(&other, &x, 0..1000)).await;
     assert!(cost.steps.len() > 3, "{:?}", cost.steps);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_of_the_rest_reads_nothing_of_daemons_that_know_none_of_it() {
+    // One task of a thousand was unknown to the daemons that had it in memory, and the plan for it
+    // fetched the footers of all segments. So did the daemon that was told of chosen attempts.
+    let fleet = Fleet::new();
+    let (first, second, planner) = (
+        fleet.daemon(1).await,
+        fleet.daemon(2).await,
+        fleet.daemon(3).await,
+    );
+    let x = exchange("q-1");
+    announce(&first, &x, PARTITIONS).await;
+    for task in 0..20 {
+        commit(&first, &x, task).await;
+    }
+    commit(&second, &x, 20).await;
+    let asked = BTreeSet::from([first.ingest.daemon()]);
+    let attempts = (0..20).map(attempt).collect();
+    let prefetch = planner.catalog.record_chosen(&x, attempts, asked.clone());
+    let (looked, cost) = fleet.store.stage(prefetch.unwrap().run()).await;
+    looked.unwrap();
+    let one = series(&["LIST segment", "GET end of segment"], 2);
+    assert_eq!(cost, one, "only the second daemon's");
+    let rest = async |task| {
+        let chosen = [attempt(task)];
+        let planned = planner.catalog.plan_rest(&x, false, &chosen, 1, &asked);
+        let (handles, _memory) = planned.await.unwrap();
+        handles.count()
+    };
+    planner.catalog.forget(&x);
+    let (handles, cost) = fleet.store.stage(rest(20)).await;
+    assert_eq!((handles, cost), (PARTITIONS as usize, one));
+    // What is not found without them is found with them.
+    let (handles, cost) = fleet.store.stage(rest(0)).await;
+    assert_eq!(handles, PARTITIONS as usize);
+    assert_eq!(cost.steps, ["LIST segment", "GET end of segment"]);
 }
 
 /// Announces a new exchange as the plugin does; returns its descriptor.
@@ -317,15 +358,23 @@ async fn steps([coordinator, writer, planner, reader]: [usize; 4]) -> Vec<(&'sta
     let (_, written) = store
         .stage(async {
             // As the routes do.
-            writer.exchanges.learn(&x, &descriptor).await.unwrap();
+            writer
+                .exchanges
+                .accept_descriptor(&x, &descriptor)
+                .await
+                .unwrap();
             writer.exchanges.lookup(&x).await.unwrap();
-            writer.exchanges.seek_marker(&x);
+            writer.exchanges.poll_marker(&x);
             write(writer, &sink, 0, &pages).await.unwrap();
         })
         .await;
     let (finish, finished) = store.stage(writer.ingest.finish(&sink, None)).await;
     finish.unwrap();
-    planner.exchanges.learn(&x, &descriptor).await.unwrap();
+    planner
+        .exchanges
+        .accept_descriptor(&x, &descriptor)
+        .await
+        .unwrap();
     let (handles, planned) = store.stage(plan(planner, &x, 0..1)).await;
     let (_, read) = store.stage(read_all(reader, &handles[..1])).await;
     let (_, closed) = store.stage(coordinator.closing.close(&x)).await;
@@ -372,6 +421,32 @@ async fn a_stage_planned_and_read_where_it_was_committed_waits_for_one() {
         &steps([0, 1, 1, 1]).await,
         &[ANNOUNCE, WRITE, FINISH, plan, read, CLOSE],
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_does_not_fit_into_one_segment_waits_for_two_puts() {
+    // One behind the other, since the commit record follows the last segment before it: the first
+    // is full and on its way when the sink finishes.
+    let mut fleet = Fleet::new();
+    fleet.config.segment.target_size = 1 << 20;
+    let (daemon, x) = (fleet.daemon(1).await, exchange("q-1"));
+    announce_new(&daemon, &x).await;
+    let sink = sink(&x, 0, 0);
+    let ((), cost) = fleet
+        .store
+        .stage(async {
+            for batch in 0..3 {
+                let pages: Vec<_> = (0..PARTITIONS).map(|p| (p, vec![7; 100_000])).collect();
+                write(&daemon, &sink, batch, &pages).await.unwrap();
+            }
+            daemon.ingest.finish(&sink, None).await.unwrap();
+        })
+        .await;
+    assert_eq!(cost.steps, ["PUT marker, PUT segment", "PUT segment"]);
+    let (handles, cost) = fleet.store.stage(plan(&daemon, &x, 0..1)).await;
+    assert_eq!(cost, series(&[], 0));
+    let (pages, cost) = fleet.store.stage(read_all(&daemon, &handles)).await;
+    assert_eq!((pages, cost), (3 * u64::from(PARTITIONS), series(&[], 0)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -107,6 +107,33 @@ async fn a_terminated_daemon_lets_open_sinks_finish_refuses_new_ones_and_exits_w
     );
 }
 
+/// Story: the log went into a pipe whose reader had stopped. Once the pipe was full, whatever was
+/// logged waited for it, and no request was answered any more.
+#[tokio::test]
+async fn a_daemon_whose_log_nobody_reads_serves_counts_lost_lines_and_ends() {
+    let (folder, http) = (tempfile::tempdir().unwrap(), Client::new());
+    let mut command = command(folder.path(), &["--set", "log.filter=trace"]);
+    command.stderr(std::process::Stdio::piped());
+    let daemon = Process::spawn(command);
+    // More lines than a pipe and the queue hold.
+    let long = format!("{}/{}", daemon.url, "a".repeat(500));
+    for _ in 0..4000 {
+        let answer = http
+            .get(&long)
+            .timeout(Duration::from_secs(60))
+            .send()
+            .await;
+        assert_eq!(answer.unwrap().status(), StatusCode::NOT_FOUND);
+    }
+    let metrics = http.get(format!("{}/metrics", daemon.url)).send().await;
+    let metrics = metrics.unwrap().text().await.unwrap();
+    let mut lines = metrics.lines();
+    let lost = lines.find_map(|line| line.strip_prefix("stopover_log_lines_lost_total "));
+    assert!(lost.unwrap().parse::<u64>().unwrap() > 0, "{lost:?}");
+    daemon.terminate();
+    assert!(daemon.wait().success());
+}
+
 #[test]
 fn a_daemon_without_a_token_refuses_to_listen_beyond_loopback() {
     let output = Command::new(env!("CARGO_BIN_EXE_stopover"))
@@ -127,7 +154,7 @@ fn a_daemon_without_a_token_refuses_to_listen_beyond_loopback() {
 /// Story: a unit of `Type=notify` is killed if it does not report its start. A daemon whose base
 /// directory is away serves all the same, so it has to report.
 #[test]
-fn systemd_hears_that_a_daemon_listens_serves_and_drains_although_its_base_directory_is_away() {
+fn systemd_is_notified_that_a_daemon_listens_serves_and_drains_without_its_base_directory() {
     let folder = tempfile::tempdir().unwrap();
     let obstacle = folder.path().join("spool");
     std::fs::write(&obstacle, "a file in the place of the folder").unwrap();

@@ -92,16 +92,16 @@ impl Daemon {
 
 /// Story: an operator edited the file, sent SIGHUP, and nothing said that a restart was needed.
 #[test]
-fn sighup_takes_over_what_it_can_and_names_what_needs_a_restart_with_both_values() {
+fn sighup_applies_live_changes_and_names_what_needs_a_restart_with_both_values() {
     let edited = "[lease]\nduration = \"1h\"\n[log]\nfilter = \"info\"\n";
     let daemon = Daemon::start(edited);
     daemon.edit("1h", "2h");
     daemon.edit("\"info\"", "\"info,stopover=debug\"");
     daemon.process.signal("HUP");
-    let taken = daemon.logged("settings were taken over");
+    let applied = daemon.logged("changes were applied");
     assert!(
-        taken.contains("log.filter: info -> info,stopover=debug"),
-        "{taken}"
+        applied.contains("log.filter: info -> info,stopover=debug"),
+        "{applied}"
     );
     let left = daemon.logged("restart the daemon to apply them");
     assert!(left.contains("lease.duration: 1h -> 2h"), "{left}");

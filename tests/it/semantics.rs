@@ -1012,7 +1012,7 @@ async fn footers_are_evicted_for_readers_and_a_plan_waits_for_its_memory() {
 
 /// If each plan held its footers while it waited for more memory, they would wait for each other.
 #[tokio::test]
-async fn plans_that_do_not_fit_together_take_turns() {
+async fn plans_that_do_not_fit_together_run_one_after_another() {
     let shared = Shared::new(1);
     let writer = shared.daemon(1);
     let exchanges = ["q-1", "q-2", "q-3"].map(exchange);

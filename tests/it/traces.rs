@@ -225,7 +225,7 @@ async fn a_request_that_fails_or_whose_client_leaves_is_a_failed_span() {
 }
 
 #[tokio::test]
-async fn the_caller_decides_what_is_sampled_unless_told_otherwise() {
+async fn the_caller_decides_what_is_sampled_unless_configured_otherwise() {
     let (folder, collector) = (
         BaseFolder::new(),
         Collector::start(Behaviour::default()).await,

@@ -3,6 +3,9 @@
 #
 #   tests/lib/fetch.sh jdk         the home of a JDK 25 or newer (searched for, never installed)
 #   tests/lib/fetch.sh versitygw   the S3 server of the tests, built with Go
+#   tests/lib/fetch.sh minio, fake-gcs-server  other servers of the tests, built with Go
+#   tests/lib/fetch.sh azurite     the server of the tests for Azure, by npm
+#   tests/lib/fetch.sh version NAME  the version of one of these four servers
 #   tests/lib/fetch.sh helm, actionlint  the path of each, built with Go
 #   tests/lib/fetch.sh prometheus, promtool  the path of each
 #   tests/lib/fetch.sh grafana-check  the path of the checker of dashboards, built with Go
@@ -19,6 +22,7 @@
 #   tests/lib/fetch.sh mdbook      the folder of an executable mdbook, built with cargo
 #   tests/lib/fetch.sh chromium    the path of a browser
 #   tests/lib/fetch.sh playwright  the folder of playwright-core, which drives it, by npm
+#   tests/lib/fetch.sh cdxgen      the path of what lists the components of a release, by npm
 #   tests/lib/fetch.sh schemathesis  the path of an executable schemathesis, by pip
 #
 # Everything goes into a cache outside the repository. A second call costs nothing. An interrupted
@@ -28,6 +32,9 @@
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 VERSITYGW_VERSION=v1.8.0
+MINIO_VERSION=v0.0.0-20260212201848-7aac2a2c5b7c # its tags do not resolve as versions of a module
+FAKE_GCS_VERSION=v1.56.1
+AZURITE_VERSION=3.37.0
 HELM_VERSION=v3.22.0
 OPERATOR_VERSION=v0.85.0     # of the Prometheus operator, whose schemas the module contains
 ACTIONLINT_VERSION=v1.7.12
@@ -39,6 +46,7 @@ CARGO_MUTANTS_VERSION=27.1.0
 MDBOOK_VERSION=0.5.4
 SCHEMATHESIS_VERSION=4.32.5
 PLAYWRIGHT_VERSION=1.65.1
+CDXGEN_VERSION=12.8.4       # as deploy/packages/release-files
 KUBERNETES_VALIDATE_VERSION=1.37.0 # the newest version of Kubernetes whose schemas it has
 JDK_AT_LEAST=25              # Trino 476 needs 24, the suites against 483 need 25
 GO_AT_LEAST=21               # since 1.21, Go downloads the toolchain that a module requires
@@ -104,9 +112,9 @@ find_go() {
         { apt-get update && apt-get install -y --no-install-recommends golang-go; } >&2
         go=$(command -v go || true)
     fi
-    [ -n "$go" ] || die "no go on PATH to build versitygw, the S3 server of the tests, and what" \
-        "checks deploy/. Install Go 1.$GO_AT_LEAST or newer, or set STOPOVER_TEST_VERSITYGW to a" \
-        "versitygw binary."
+    [ -n "$go" ] || die "no go on PATH to build versitygw, the S3 server of the tests, other" \
+        "servers, and what checks deploy/. Install Go 1.$GO_AT_LEAST or newer, or set" \
+        "STOPOVER_TEST_VERSITYGW to a versitygw binary."
     if [ "$(go_minor "$go")" -ge "$GO_AT_LEAST" ]; then
         printf '%s\n' "$go"
     else
@@ -144,6 +152,17 @@ fetch_versitygw() {
         return
     fi
     fetch_go_tool versitygw "$VERSITYGW_VERSION" github.com/versity/versitygw/cmd/versitygw
+}
+
+# server_version NAME: of a server of the tests, as docs/stores.md names it.
+server_version() {
+    case "$1" in
+        versitygw) printf '%s\n' "$VERSITYGW_VERSION" ;;
+        minio) sed 's/.*-\(2[0-9]\{7\}\)[0-9]*-.*/\1/' <<<"$MINIO_VERSION" ;;
+        fake-gcs-server) printf '%s\n' "$FAKE_GCS_VERSION" ;;
+        azurite) printf '%s\n' "$AZURITE_VERSION" ;;
+        *) die "no server of the tests is called $1" ;;
+    esac
 }
 
 build_grafana_check() {
@@ -439,26 +458,41 @@ find_chromium() {
     printf '%s\n' "$found"
 }
 
-install_playwright() {
-    local target="$CACHE/playwright-$PLAYWRIGHT_VERSION"
-    [ -f "$target/complete" ] && return
+# Makes sure that there are npm and Node.js.
+find_npm() {
     if ! command -v npm >/dev/null 2>&1 && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1
     then
         say "npm is not installed: installing the packages nodejs and npm"
         { apt-get update && apt-get install -y --no-install-recommends nodejs npm; } >&2
     fi
-    command -v npm >/dev/null 2>&1 || die "no npm on PATH. Install Node.js 18 or newer."
-    say "fetching playwright-core $PLAYWRIGHT_VERSION (once)"
+    command -v npm >/dev/null 2>&1 || die "no npm on PATH. Install Node.js 20 or newer."
+}
+
+# install_npm_tool NAME VERSION PACKAGE [OPTION...]
+install_npm_tool() {
+    local target="$CACHE/$1-$2"
+    [ -f "$target/complete" ] && return
+    find_npm
+    say "fetching $3 $2 (once)"
     rm -rf "$target"
     mkdir -p "$target"
-    npm install --prefix "$target" --no-fund --no-audit \
-        "playwright-core@$PLAYWRIGHT_VERSION" >&2
+    npm install --prefix "$target" --no-fund --no-audit "${@:4}" "$3@$2" >&2
     touch "$target/complete"
 }
 
 fetch_playwright() {
-    with_lock playwright install_playwright
+    with_lock playwright install_npm_tool playwright "$PLAYWRIGHT_VERSION" playwright-core
     printf '%s\n' "$CACHE/playwright-$PLAYWRIGHT_VERSION/node_modules/playwright-core"
+}
+
+fetch_azurite() {
+    with_lock azurite install_npm_tool azurite "$AZURITE_VERSION" azurite
+    printf '%s\n' "$CACHE/azurite-$AZURITE_VERSION/node_modules/.bin/azurite-blob"
+}
+
+fetch_cdxgen() {
+    with_lock cdxgen install_npm_tool cdxgen "$CDXGEN_VERSION" @cyclonedx/cdxgen --omit=optional
+    printf '%s\n' "$CACHE/cdxgen-$CDXGEN_VERSION/node_modules/.bin/cdxgen"
 }
 
 case "${1:-}" in
@@ -469,6 +503,12 @@ case "${1:-}" in
     cargo-mutants) fetch_cargo_tool cargo-mutants "$CARGO_MUTANTS_VERSION" ;;
     schemathesis) fetch_python_tool schemathesis "$SCHEMATHESIS_VERSION" ;;
     versitygw) fetch_versitygw ;;
+    minio) fetch_go_tool minio "$MINIO_VERSION" github.com/minio/minio ;;
+    fake-gcs-server)
+        fetch_go_tool fake-gcs-server "$FAKE_GCS_VERSION" github.com/fsouza/fake-gcs-server
+        ;;
+    azurite) fetch_azurite ;;
+    version) server_version "${2:-}" ;;
     helm) fetch_go_tool helm "$HELM_VERSION" helm.sh/helm/v3/cmd/helm ;;
     actionlint)
         fetch_go_tool actionlint "$ACTIONLINT_VERSION" github.com/rhysd/actionlint/cmd/actionlint
@@ -481,6 +521,7 @@ case "${1:-}" in
         ;;
     chromium) find_chromium ;;
     playwright) fetch_playwright ;;
+    cdxgen) fetch_cdxgen ;;
     trino) fetch_trino ;;
     trino-full) fetch_trino_full ;;
     hadoop) fetch_hadoop ;;
@@ -490,8 +531,8 @@ case "${1:-}" in
     mariadb) fetch_debian mariadb mariadbd mariadb-server-core STOPOVER_TEST_MARIADB ;;
     *)
         die "usage: tests/lib/fetch.sh" \
-            "jdk|versitygw|helm|actionlint|prometheus|promtool|crds|grafana-check|\
-kubernetes-validate|trino|trino-full|hadoop|postgresql|mariadb|cargo-fuzz|cargo-deny|cargo-mutants|\
-mdbook|schemathesis|chromium|playwright"
+            "jdk|versitygw|minio|azurite|fake-gcs-server|version NAME|helm|actionlint|prometheus|\
+promtool|crds|grafana-check|kubernetes-validate|trino|trino-full|hadoop|postgresql|mariadb|cargo-fuzz|cargo-deny|cargo-mutants|\
+mdbook|schemathesis|chromium|playwright|cdxgen"
         ;;
 esac

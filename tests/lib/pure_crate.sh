@@ -10,10 +10,13 @@
 # shellcheck source=tests/lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-FILES="crc.rs id.rs segment fair catalog/error.rs catalog/handle.rs catalog/plan.rs catalog/plan
-    read/planner.rs ingest/seal_policy.rs ingest/overhead.rs ingest/commit_queue.rs
+FILES="crc.rs id.rs human.rs segment fair catalog/error.rs catalog/handle.rs catalog/plan.rs catalog/plan
+    catalog/prefetch_schedule.rs read/planner.rs read/density.rs ingest/seal_policy.rs ingest/overhead.rs
+    ingest/commit_queue.rs exchange/descriptor.rs exchange/marker.rs memory cache/lru.rs
     storage/checked_text.rs storage/identity.rs storage/seals.rs storage/placement.rs
-    store/hash.rs store/keys.rs gc/lease_tracker.rs runtime.rs"
+    storage/known_sets.rs storage/stored_marker.rs storage/membership.rs storage/roster.rs
+    storage/health.rs storage/foreign.rs store/hash.rs store/keys.rs store/latency.rs
+    store/upload_window.rs gc/lease_tracker.rs runtime.rs"
 
 crate=$1
 rm -rf "$crate/src" "$crate/tests"
@@ -23,6 +26,7 @@ for file in $FILES; do
     cp -a "$ROOT/src/$file" "$crate/src/$(dirname "$file")/"
 done
 cp -a "$ROOT/tests/golden" "$crate/tests/"
+cp "$ROOT/.cargo/mutants.toml" "$crate/.cargo/"
 # The versions of the daemon.
 cp "$ROOT/Cargo.lock" "$crate/"
 
@@ -42,9 +46,11 @@ sed 's/^        //' >"$crate/Cargo.toml" <<'MANIFEST'
         aws-lc-rs = { version = "1", default-features = false, features = ["aws-lc-sys"] }
         base64 = "0.22"
         bytes = "1"
+        bytesize = "2"
         crc-fast = { version = "1", default-features = false, features = ["std"] }
         futures = "0.3"
         humantime = "2"
+        lru = "0.18.2"
         parking_lot = "0.12"
         serde = { version = "1", features = ["derive"] }
         serde_json = "1"
@@ -66,11 +72,14 @@ sed 's/^        //' >"$crate/src/lib.rs" <<'LIB'
 
         pub mod crc;
         pub mod id;
+        pub mod human;
         pub mod fair;
+        pub mod memory;
         pub mod runtime;
         pub mod segment;
 
         pub mod cache {
+            mod lru;
             pub mod footers {
                 #[derive(Debug, Clone, thiserror::Error)]
                 pub enum FooterError {
@@ -86,7 +95,13 @@ sed 's/^        //' >"$crate/src/lib.rs" <<'LIB'
             pub mod error;
             pub mod handle;
             pub mod plan;
+            pub mod prefetch;
             pub use self::error::CatalogError;
+        }
+
+        pub mod exchange {
+            pub mod descriptor;
+            pub mod marker;
         }
 
         pub mod gc {
@@ -100,14 +115,21 @@ sed 's/^        //' >"$crate/src/lib.rs" <<'LIB'
         }
 
         pub mod read {
+            mod density;
             mod planner;
         }
 
         pub mod storage {
             mod checked_text;
+            mod foreign;
+            mod health;
             pub mod identity;
+            mod known_sets;
+            pub mod membership;
             mod placement;
+            mod roster;
             pub mod seals;
+            mod stored_marker;
 
             #[derive(Debug, Clone, Copy, PartialEq, Eq)]
             pub enum StoreErrorKind {
@@ -131,6 +153,8 @@ sed 's/^        //' >"$crate/src/lib.rs" <<'LIB'
         pub mod store {
             mod hash;
             pub mod keys;
+            mod latency;
+            mod upload_window;
             pub use self::hash::stable_hash;
         }
 LIB

@@ -80,6 +80,7 @@ fn apply(cluster: &Cluster, event: Event, rng: &Rng) {
             start_outage(site, rng.millis(2000, 60_000), OutageKind::Full);
         }
         Event::Unmount => unmount(cluster, rng),
+        Event::Flaky => fail_half(cluster, rng),
         Event::SilentOutage => {
             cluster.simulation.count("stores that do not answer");
             let duration = rng.millis(2000, 15_000);
@@ -100,6 +101,13 @@ fn apply(cluster: &Cluster, event: Event, rng: &Rng) {
 fn start_outage(site: &Site, duration: Duration, kind: OutageKind) {
     let end = Instant::now() + duration;
     *site.outage.lock() = Some(Outage { end, kind });
+}
+
+fn fail_half(cluster: &Cluster, rng: &Rng) {
+    let what = "a base directory that fails half of the time";
+    cluster.simulation.count(what);
+    let site = rng.pick(&cluster.sites);
+    start_outage(site, rng.millis(5000, 60_000), OutageKind::Half);
 }
 
 fn unmount(cluster: &Cluster, rng: &Rng) {

@@ -48,6 +48,8 @@ pub enum Outcome {
     Corrupted,
     /// No space is left.
     Full,
+    /// The store refuses it.
+    Denied,
     /// There is no answer; whether there is an effect.
     Hangs(bool),
 }

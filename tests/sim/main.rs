@@ -51,6 +51,7 @@ const MUTANT_SEEDS: u64 = 40;
 /// Events that must occur in a run of many seeds; a run without them proves little.
 const MUST_COVER: &[&str] = &[
     "a coordinator that pauses",
+    "a base directory that fails half of the time",
     "a coordinator that stops",
     "a daemon drained",
     "a daemon frozen",

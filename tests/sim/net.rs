@@ -144,6 +144,11 @@ impl Net {
         }
     }
 
+    /// Forgets the descriptor of an exchange: the answer with it was lost.
+    pub fn forget(&self, exchange: &str) {
+        self.descriptors.lock().remove(exchange);
+    }
+
     fn descriptor(&self, call: &Call) -> Option<String> {
         let rest = call.path.strip_prefix("/v1/exchanges/")?;
         let exchange = rest.split(['/', '?']).next()?;

@@ -54,6 +54,8 @@ pub enum Event {
     Hang,
     /// The disk of a base directory is unmounted for a while: its folder is empty.
     Unmount,
+    /// One request in two to a base directory fails for a while.
+    Flaky,
 }
 
 const EVENTS: &[Event] = &[
@@ -159,6 +161,9 @@ impl Plan {
         };
         let mut events = EVENTS.to_vec();
         events.retain(|_| rng.chance(450));
+        if Rng::new(seed, "flaky").chance(300) {
+            events.push(Event::Flaky);
+        }
         let quiet = rng.chance(80);
         let (store, net) = match quiet {
             true => (store.without_faults(), net.without_faults()),

@@ -47,6 +47,12 @@ pub enum OutageKind {
     Hangs,
     /// Puts fail: no space is left. Everything else works.
     Full,
+    /// One operation in two fails and has no effect.
+    Half,
+    /// Every operation is refused: no permission.
+    Denied,
+    /// Puts and deletes are refused.
+    ReadOnly,
 }
 
 /// One base directory, shared by all daemons.
@@ -123,7 +129,12 @@ impl Site {
             Some(OutageKind::Fails | OutageKind::Silent) => Outcome::Fails,
             Some(OutageKind::Hangs) => Outcome::Hangs(self.rng.chance(500)),
             Some(OutageKind::Full) if operation == Operation::Put => Outcome::Full,
-            Some(OutageKind::Full) | None => self.possible(outcome),
+            Some(OutageKind::Half) if self.rng.chance(500) => Outcome::Fails,
+            Some(OutageKind::Denied) => Outcome::Denied,
+            Some(OutageKind::ReadOnly) if writes => Outcome::Denied,
+            Some(OutageKind::Full | OutageKind::Half | OutageKind::ReadOnly) | None => {
+                self.possible(outcome)
+            }
         }
     }
 
@@ -308,6 +319,7 @@ impl SimulatedStore {
                 }),
                 Outcome::LateEffect(_) => Err(unavailable("timed out")),
                 Outcome::Full => Err(unavailable("no space left")),
+                Outcome::Denied => Err(denied()),
                 Outcome::Hangs(_) if site.local => {
                     site.wait_while_hanging().await;
                     return apply(&site, &mut site.disk.lock(), Outcome::Works);
@@ -465,6 +477,10 @@ impl Site {
         self.simulation.check(written);
         true
     }
+}
+
+fn denied() -> StoreError {
+    StoreError::new(StoreErrorKind::Refused, "403 AccessDenied")
 }
 
 fn unavailable(text: &str) -> StoreError {

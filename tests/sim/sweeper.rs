@@ -252,7 +252,7 @@ fn the_digest_moves_to_a_base_directory_that_accepts_it_and_back() {
 }
 
 #[test]
-fn a_daemon_that_knows_less_hands_over_the_lease_and_collects_nothing() {
+fn a_daemon_that_lacks_a_base_directory_hands_over_the_lease_and_collects_nothing() {
     // The first daemon of a fleet sweeps, with the one base directory that it knows. Others are
     // configured with a second one, where the markers of live exchanges are.
     let mut plan = Plan::quiet(2, 2);
@@ -277,7 +277,7 @@ fn a_daemon_that_knows_less_hands_over_the_lease_and_collects_nothing() {
         assert!(
             knows_less
                 .current_run()
-                .is_some_and(|run| { run.daemon.storage.collection_hindrance().is_some() })
+                .is_some_and(|run| { run.daemon.storage.collection_obstacle().is_some() })
         );
     });
 }

@@ -11,13 +11,16 @@ use stopover::runtime::Random;
 use crate::client::{chance, pause};
 use crate::daemon::Daemon;
 use crate::proxy::Proxy;
-use crate::store::{Local, S3, Store};
+use crate::store::{Local, Remote, Store};
 use crate::tally::{Tally, count};
 use crate::world::{World, wall_offset};
 
+/// For how many milliseconds a base directory is away at most: longer than a probe's interval.
+const LONGEST_AWAY: u64 = 8000;
+
 /// Injects faults until `kills` daemons were killed.
 pub async fn inject_faults(world: &mut World, kills: u64, rng: &Random) -> Result<()> {
-    let s3 = matches!(world.store, Store::S3(_));
+    let remote = world.store.is_remote();
     let (clients, name) = (std::rc::Rc::clone(&world.clients), world.name.clone());
     let tally = &clients.tally;
     let done = tokio::sync::watch::Sender::new(false);
@@ -29,7 +32,7 @@ pub async fn inject_faults(world: &mut World, kills: u64, rng: &Random) -> Resul
                 printed = tally.kills.get() / 100;
                 println!("{name}: {} kills of {kills}", tally.kills.get());
             }
-            disturb_daemons(&mut world.daemons, s3, full.get(), tally, rng).await?;
+            disturb_daemons(&mut world.daemons, remote, full.get(), tally, rng).await?;
         }
         done.send_replace(true);
         anyhow::Ok(())
@@ -56,7 +59,7 @@ pub async fn inject_faults(world: &mut World, kills: u64, rng: &Random) -> Resul
 
 async fn disturb_daemons(
     daemons: &mut [Daemon],
-    s3: bool,
+    remote: bool,
     file_limit: Option<u64>,
     tally: &Tally,
     rng: &Random,
@@ -78,14 +81,14 @@ async fn disturb_daemons(
             }
             pause(rng, 600).await;
             for n in dead {
-                daemons[n].start(wall_offset(s3, rng)).await?;
+                daemons[n].start(wall_offset(remote, rng)).await?;
             }
         }
         75..85 => {
             daemons[one].stop().await?;
             count(&tally.stops);
             pause(rng, 300).await;
-            daemons[one].start(wall_offset(s3, rng)).await?;
+            daemons[one].start(wall_offset(remote, rng)).await?;
         }
         _ => {
             daemons[one].freeze(true);
@@ -109,7 +112,7 @@ async fn disturb_storage(
     tally.file_times_changed.set(changed);
     match store {
         Store::Local(local) => disturb_local(local, round, file_limit, tally, rng).await,
-        Store::S3(s3) => disturb_s3(s3, round, tally, rng).await,
+        Store::Remote(remote) => disturb_remote(remote, round, tally, rng).await,
     }
 }
 
@@ -121,8 +124,14 @@ async fn disturb_local(
     rng: &Random,
 ) -> Result<()> {
     count(&tally.store_faults);
-    if !round.is_multiple_of(2) {
-        let all = round % 4 == 3;
+    if round % 3 == 2 {
+        count(&tally.taken_away);
+        local.take_away(true)?;
+        pause(rng, LONGEST_AWAY).await;
+        return local.take_away(false);
+    }
+    if round % 3 == 1 {
+        let all = round % 6 == 4;
         local.lock(all, true)?;
         pause(rng, 2500).await;
         return local.lock(all, false);
@@ -138,23 +147,29 @@ async fn disturb_local(
     Ok(())
 }
 
-async fn disturb_s3(s3: &mut S3, round: u64, tally: &Tally, rng: &Random) -> Result<()> {
+async fn disturb_remote(
+    remote: &mut Remote,
+    round: u64,
+    tally: &Tally,
+    rng: &Random,
+) -> Result<()> {
     match round % 3 {
         0 => {
-            s3.kill();
-            count(&tally.store_kills);
+            if remote.end() {
+                count(&tally.store_kills);
+            }
             pause(rng, 1500).await;
-            s3.restart().await?;
+            remote.restart().await?;
         }
         1 => {
-            s3.proxy.cut_all();
+            remote.proxy.cut_all();
             count(&tally.cuts);
         }
         _ => {
             count(&tally.store_faults);
-            s3.proxy.silence(true);
+            remote.proxy.silence(true);
             pause(rng, 2000).await;
-            s3.proxy.silence(false);
+            remote.proxy.silence(false);
         }
     }
     Ok(())

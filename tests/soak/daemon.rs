@@ -10,15 +10,20 @@
 )]
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::clocks::WallClocks;
 use crate::process::{Process, wait_until};
+use crate::stall;
+
+/// A daemon answers within this time whatever happens to it.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub struct Daemon {
     pub name: String,
@@ -49,16 +54,26 @@ impl Daemon {
             clocks: clocks.clone(),
             http: reqwest::Client::builder()
                 .no_proxy()
-                .timeout(Duration::from_secs(10))
+                .timeout(TIMEOUT)
                 .build()?,
         })
     }
 
+    /// Creates the identities of the base directories, as an operator does once. Off this thread,
+    /// which runs the proxy of the store.
+    pub async fn init(&self) -> Result<()> {
+        let mut command = Command::new(binary());
+        command.args(["init", "--config"]).arg(&self.config);
+        subject_to_permissions(&mut command);
+        let output = tokio::task::spawn_blocking(move || command.output()).await??;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "stopover init failed: {stderr}");
+        Ok(())
+    }
+
     /// Starts it with a wall clock that is off by `wall_offset` seconds; returns when it serves.
     pub async fn start(&mut self, wall_offset: i64) -> Result<()> {
-        let built = env!("CARGO_BIN_EXE_stopover");
-        let binary = std::env::var_os("STOPOVER_BINARY").unwrap_or_else(|| built.into());
-        let mut command = Command::new(binary);
+        let mut command = Command::new(binary());
         command
             .args(["serve", "--config"])
             .arg(&self.config)
@@ -156,8 +171,32 @@ impl Daemon {
         };
     }
 
-    /// Every sample of its metrics, by name with labels.
+    /// Every sample of its metrics, by name with labels. They must come in time, as no load of
+    /// others keeps a daemon from answering; time in which the soak itself stood still does not
+    /// count.
     pub async fn metrics(&self) -> Result<BTreeMap<String, f64>> {
+        loop {
+            let started = Instant::now();
+            let error = match self.scrape().await {
+                Ok(samples) => return Ok(samples),
+                Err(error) => error,
+            };
+            let stood_still = stall::stood_still_since(started).await;
+            let timed_out = error.downcast_ref::<reqwest::Error>();
+            if timed_out.is_some_and(reqwest::Error::is_timeout) && stood_still > TIMEOUT / 2 {
+                println!("the soak stood still for {stood_still:?}: {error:#}");
+                continue;
+            }
+            let id = self.process.as_ref().map_or(0, Process::id);
+            let threads = stall::threads(id);
+            return Err(error.context(format!(
+                "metrics of {}; the soak stood still for {stood_still:?}; its threads:\n{threads}",
+                self.name
+            )));
+        }
+    }
+
+    async fn scrape(&self) -> Result<BTreeMap<String, f64>> {
         let answer = self.http.get(self.url("/metrics")).send().await?;
         let text = answer.error_for_status()?.text().await?;
         let samples = text.lines().filter(|line| !line.starts_with('#'));
@@ -166,6 +205,11 @@ impl Daemon {
             .map(|(name, value)| Ok((name.to_owned(), value.parse()?)))
             .collect()
     }
+}
+
+fn binary() -> OsString {
+    let built = env!("CARGO_BIN_EXE_stopover");
+    std::env::var_os("STOPOVER_BINARY").unwrap_or_else(|| built.into())
 }
 
 /// Starts a child of root without the two capabilities that bypass permissions, so that permissions

@@ -1,7 +1,7 @@
-//! The soak: real daemons on local disk and on a real S3 server, killed, stopped, frozen and
-//! restarted at random, with faults in their storage and connections and with wrong clocks, while
-//! clients write and read through them like Trino. Every page is checked byte for byte, exactly
-//! once and in order; at the end nothing is left and every gauge is at zero.
+//! The soak: real daemons on local disk and on a real S3 server (or another store), killed,
+//! stopped, frozen and restarted at random, with faults in their storage and connections and with
+//! wrong clocks, while clients write and read through them like Trino. Every page is checked byte
+//! for byte, exactly once and in order; at the end nothing is left and every gauge is at zero.
 //!
 //! A separate program (`harness = false`), since its child processes must end with it. It shares no
 //! client code with the product: it implements the protocol independently.
@@ -18,12 +18,18 @@ mod client;
 mod clocks;
 mod content;
 mod daemon;
+#[allow(dead_code, reason = "also used by the tests of stores")]
+#[path = "../emulators/mod.rs"]
+mod emulators;
 mod exchange;
+#[path = "../trino/fetch.rs"]
+mod fetch;
 #[allow(dead_code, reason = "also used by the tests with Trino")]
 #[path = "../trino/process.rs"]
 mod process;
 mod proxy;
 mod reader;
+mod stall;
 mod store;
 mod tally;
 mod wire;
@@ -59,7 +65,7 @@ struct Arguments {
     /// Seed of the faults [default: a new one, which is printed].
     #[arg(long)]
     seed: Option<u64>,
-    /// Run only this world [default: both concurrently].
+    /// Run only this world [default: local and versitygw concurrently].
     #[arg(long, value_enum)]
     world: Option<Kind>,
     /// Leave logs and configuration behind even after success.
@@ -68,9 +74,31 @@ struct Arguments {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Kind {
+pub enum Kind {
     Local,
-    S3,
+    #[value(alias = "s3")]
+    Versitygw,
+    Minio,
+    Azurite,
+    #[value(name = "fake-gcs-server")]
+    FakeGcs,
+}
+
+impl Kind {
+    /// The server of an object store.
+    pub fn emulator(self) -> Option<emulators::Kind> {
+        Some(match self {
+            Self::Local => return None,
+            Self::Versitygw => emulators::Kind::Versitygw,
+            Self::Minio => emulators::Kind::Minio,
+            Self::Azurite => emulators::Kind::Azurite,
+            Self::FakeGcs => emulators::Kind::FakeGcs,
+        })
+    }
+
+    pub fn name(self) -> &'static str {
+        self.emulator().map_or("local", emulators::Kind::name)
+    }
 }
 
 fn main() -> ExitCode {
@@ -112,10 +140,11 @@ async fn run(arguments: &Arguments) -> Result<()> {
     let clocks = WallClocks::build(&work);
     let kinds = match arguments.world {
         Some(kind) => vec![kind],
-        None => vec![Kind::Local, Kind::S3],
+        None => vec![Kind::Local, Kind::Versitygw],
     };
     let kills = arguments.kills.div_ceil(kinds.len() as u64);
     let started = Instant::now();
+    tokio::task::spawn_local(stall::watch());
     let mut worlds: FuturesUnordered<_> = kinds
         .into_iter()
         .map(|kind| soak(kind, kills, seed, &work, &clocks))
@@ -134,7 +163,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
 /// Runs one world from start to end.
 async fn soak(kind: Kind, kills: u64, seed: u64, work: &Path, clocks: &WallClocks) -> Result<()> {
     let rng = Random::seeded(content::mix(&[seed, kind as u64]));
-    let mut world = World::start(kind == Kind::S3, work, clocks, &rng).await?;
+    let mut world = World::start(kind, work, clocks, &rng).await?;
     let outcome = soak_world(&mut world, kills, &rng).await;
     outcome
         .inspect_err(|_| world.print_logs())
@@ -185,7 +214,7 @@ async fn soak_world(world: &mut World, kills: u64, rng: &Random) -> Result<()> {
         .sum();
     println!("{name}: {cut} of {all} connections through the proxies were cut");
     check_faults_were_logged(world)?;
-    check_faults_had_effects(&world.clients.tally)
+    check_faults_had_effects(&world.clients.tally, &world.store)
 }
 
 /// The daemons logged the faults of their storage with the right cause.
@@ -199,10 +228,10 @@ fn check_faults_were_logged(world: &World) -> Result<()> {
         ("a full disk", &full),
         ("a lost permission", &["Permission denied"]),
     ];
-    let s3: [(&str, &[&str]); 1] = [("an unreachable store", &["tried last for new segments"])];
+    let remote: [(&str, &[&str]); 1] = [("an unreachable store", &["tried last for new segments"])];
     let expected: &[(&str, &[&str])] = match world.store {
         store::Store::Local(_) => &local,
-        store::Store::S3(_) => &s3,
+        store::Store::Remote(_) => &remote,
     };
     for (what, words) in expected {
         let lines = world.log_lines(words)?;
@@ -216,7 +245,7 @@ fn check_faults_were_logged(world: &World) -> Result<()> {
 }
 
 /// Faults without effect on any client prove nothing.
-fn check_faults_had_effects(tally: &Tally) -> Result<()> {
+fn check_faults_had_effects(tally: &Tally, store: &store::Store) -> Result<()> {
     for (what, counter) in [
         ("attempt was lost", &tally.lost),
         ("batch was sent again", &tally.batches_repeated),
@@ -228,11 +257,18 @@ fn check_faults_had_effects(tally: &Tally) -> Result<()> {
             "read was resumed at another daemon",
             &tally.resumed_elsewhere,
         ),
-        ("file time was changed", &tally.file_times_changed),
         ("base directory failed", &tally.store_faults),
     ] {
         ensure!(counter.get() > 0, "no {what}: the faults had no effect");
     }
+    ensure!(
+        tally.taken_away.get() > 0 || store.is_remote(),
+        "no base directory was taken away: the faults had no effect"
+    );
+    ensure!(
+        tally.file_times_changed.get() > 0 || store.folders().is_empty(),
+        "no file time was changed: the faults had no effect"
+    );
     ensure!(
         tally.leases_expired.get() == 0,
         "leases expired: this machine is too slow for the soak"

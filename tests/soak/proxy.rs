@@ -32,6 +32,8 @@ struct Shared {
     /// How often all connections were cut.
     cuts: watch::Sender<u64>,
     silent: watch::Sender<bool>,
+    /// Whether connections are closed at once, as if nothing listened.
+    refuses: Cell<bool>,
     faulty: Cell<bool>,
     counted: RefCell<Counted>,
 }
@@ -50,6 +52,7 @@ impl Proxy {
             rng,
             cuts: watch::Sender::new(0),
             silent: watch::Sender::new(false),
+            refuses: Cell::new(false),
             faulty: Cell::new(true),
             counted: RefCell::default(),
         });
@@ -71,9 +74,15 @@ impl Proxy {
         self.shared.silent.send_replace(silent);
     }
 
+    /// Closes new connections at once while `refuses`, as if the target had ended.
+    pub fn refuse(&self, refuses: bool) {
+        self.shared.refuses.set(refuses);
+    }
+
     /// Stops all faults.
     pub fn stop_faults(&self) {
         self.shared.faulty.set(false);
+        self.refuse(false);
         self.silence(false);
     }
 
@@ -95,6 +104,9 @@ impl Proxy {
     async fn forward(self, mut client: TcpStream) {
         let mut cuts = self.shared.cuts.subscribe();
         self.shared.counted.borrow_mut().connections += 1;
+        if self.shared.refuses.get() {
+            return;
+        }
         let Ok(mut server) = TcpStream::connect(("127.0.0.1", self.shared.target)).await else {
             return;
         };

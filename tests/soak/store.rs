@@ -1,31 +1,31 @@
 //! The storage of one world, and its faults.
 //!
-//! On local disk: two plain folders and a small file system. On S3: two buckets of a server that
-//! can be killed, behind a faulty proxy. Leftovers are searched for in the file system.
+//! On local disk: two plain folders and a small file system. On an object store: two buckets of a
+//! server, behind a faulty proxy. The server is killed if it keeps what it acknowledged; if not, it
+//! cannot be reached for a while. Leftovers are searched for past the daemons.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use stopover::runtime::Random;
 
-use crate::process::{Process, wait_until};
+use crate::emulators::{self, Emulator};
 use crate::proxy::Proxy;
 
-const ACCESS_KEY: &str = "stopover-test";
-const SECRET_KEY: &str = "stopover-test-secret";
-/// The object that a daemon leaves in a bucket for good, and the S3 server's own folder.
+const BUCKETS: [&str; 2] = ["soak-one", "soak-two"];
+/// The object that a daemon leaves in a bucket for good, and versitygw's own folder.
 const PERMANENT: [&str; 5] = [".keep", ".sgwtmp", "identity", "members", "sweeper"];
 /// Size of the small file system: some dozens of segments.
 const SMALL: u64 = 12 << 20;
 
 pub enum Store {
     Local(Local),
-    S3(S3),
+    Remote(Remote),
 }
 
 pub struct Local {
@@ -34,12 +34,10 @@ pub struct Local {
     small: Option<Mount>,
 }
 
-pub struct S3 {
-    root: PathBuf,
+pub struct Remote {
     pub proxy: Proxy,
-    port: u16,
-    work: PathBuf,
-    process: Option<Process>,
+    emulator: Emulator,
+    root: PathBuf,
 }
 
 /// A small file system in memory, unmounted on drop.
@@ -114,6 +112,11 @@ impl Local {
         Ok(())
     }
 
+    /// Takes the first base directory away, or gives it back.
+    pub fn take_away(&self, away: bool) -> Result<()> {
+        take_away(&self.folders[0], away)
+    }
+
     /// Removes all permissions from one base directory or from all, or restores them.
     pub fn lock(&self, all: bool, locked: bool) -> Result<()> {
         let mode = if locked { 0o000 } else { 0o755 };
@@ -129,107 +132,132 @@ impl Local {
     }
 }
 
-impl S3 {
-    pub async fn start(root: &Path, work: &Path, port: u16, rng: Random) -> Result<Self> {
-        for bucket in ["soak-one", "soak-two"] {
-            std::fs::create_dir_all(root.join(bucket))?;
+/// Moves a folder away, or back.
+fn take_away(folder: &Path, away: bool) -> Result<()> {
+    let elsewhere = folder.with_extension("away");
+    let (from, to) = match away {
+        true => (folder, elsewhere.as_path()),
+        false => (elsewhere.as_path(), folder),
+    };
+    std::fs::rename(from, to).with_context(|| format!("cannot move {}", from.display()))
+}
+
+impl Remote {
+    pub async fn start(
+        kind: emulators::Kind,
+        root: &Path,
+        work: &Path,
+        port: u16,
+        rng: Random,
+    ) -> Result<Self> {
+        let emulator = Emulator::start_at(kind, port, root, work).await?;
+        for bucket in BUCKETS {
+            emulator.create(bucket).await?;
         }
-        let mut s3 = Self {
-            root: root.to_owned(),
+        Ok(Self {
             proxy: Proxy::start(port, rng).await?,
-            port,
-            work: work.to_owned(),
-            process: None,
-        };
-        s3.restart().await?;
-        Ok(s3)
-    }
-
-    pub async fn restart(&mut self) -> Result<()> {
-        let binary = std::env::var_os("STOPOVER_TEST_VERSITYGW").context(
-            "STOPOVER_TEST_VERSITYGW is not set: name the S3 server's binary \
-             (tests/lib/fetch.sh versitygw prints it), or leave S3 out with --world local",
-        )?;
-        let mut command = Command::new(binary);
-        command
-            .args(["--access", ACCESS_KEY, "--secret", SECRET_KEY])
-            .args(["--region", "us-east-1", "--quiet", "--keep-alive"])
-            .args([
-                "--health",
-                "/health",
-                "--port",
-                &format!("127.0.0.1:{}", self.port),
-            ])
-            .arg("posix")
-            .arg(&self.root);
-        let mut process = Process::spawn("versitygw", command, &self.work.join("versitygw.log"))?;
-        let http = reqwest::Client::builder().no_proxy().build()?;
-        let url = format!("http://127.0.0.1:{}/health", self.port);
-        wait_until("versitygw answers", Duration::from_secs(30), || {
-            let exited = process.exited();
-            let request = http.get(&url).send();
-            async move {
-                ensure!(exited.is_none(), "versitygw ended at start: {exited:?}");
-                Ok(request
-                    .await
-                    .is_ok_and(|answer| answer.status().is_success()))
-            }
+            emulator,
+            root: root.to_owned(),
         })
-        .await?;
-        self.process = Some(process);
-        Ok(())
     }
 
-    pub fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill();
+    /// Ends the server, or makes it look so; `true` if it was killed.
+    pub fn end(&mut self) -> bool {
+        let killed = self.emulator.kind.survives_kills();
+        match killed {
+            true => self.emulator.kill(),
+            false => {
+                self.proxy.refuse(true);
+                self.proxy.cut_all();
+            }
         }
+        killed
+    }
+
+    /// Lets clients reach the server again.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.proxy.refuse(false);
+        match self.emulator.kind.survives_kills() {
+            true => self.emulator.restart().await,
+            false => Ok(()),
+        }
+    }
+
+    pub fn log(&self) -> PathBuf {
+        self.emulator.log().1
+    }
+
+    /// The folders of the buckets, where the server keeps an object as a file of the same name.
+    fn folders(&self) -> Vec<PathBuf> {
+        match self.emulator.kind {
+            emulators::Kind::Versitygw => BUCKETS.map(|bucket| self.root.join(bucket)).into(),
+            _ => Vec::new(),
+        }
+    }
+
+    async fn leftovers(&self) -> Result<Vec<PathBuf>> {
+        let mut left = Vec::new();
+        for bucket in BUCKETS {
+            let keys = self.emulator.keys(bucket).await?.into_iter();
+            left.extend(keys.map(|key| PathBuf::from(bucket).join(key)));
+        }
+        left.retain(|path| !PERMANENT.iter().any(|name| path.ends_with(name)));
+        Ok(left)
     }
 }
 
 impl Store {
+    pub fn is_remote(&self) -> bool {
+        matches!(self, Self::Remote(_))
+    }
+
     /// The `[[base_directory]]` tables of a daemon's configuration.
     pub fn configuration(&self) -> String {
         match self {
             Self::Local(local) => {
+                // A daemon that starts while the folder is away must not take the empty place for
+                // a new base directory.
                 let table = |folder: &PathBuf| {
                     format!(
-                        "[[base_directory]]\nuri = \"file://{}\"\n",
+                        "[[base_directory]]\nuri = \"file://{}\"\nrequire_init = true\n",
                         folder.display()
                     )
                 };
                 local.folders.iter().map(table).collect()
             }
-            Self::S3(s3) => ["soak-one", "soak-two"]
-                .map(|bucket| {
-                    format!(
-                        "[[base_directory]]\nuri = \"s3://{bucket}\"\nregion = \"us-east-1\"\n\
-                         endpoint = \"http://127.0.0.1:{}\"\nallow_http = true\n\
-                         path_style = true\nupload_checksum = \"crc64nvme\"\n\
-                         access_key_id = \"{ACCESS_KEY}\"\n\
-                         secret_access_key = \"{SECRET_KEY}\"\n",
-                        s3.proxy.port
-                    )
-                })
-                .concat(),
-        }
-    }
-
-    fn folders(&self) -> Vec<PathBuf> {
-        match self {
-            Self::Local(local) => local.folders.clone(),
-            Self::S3(s3) => vec![s3.root.join("soak-one"), s3.root.join("soak-two")],
+            Self::Remote(remote) => {
+                let kind = remote.emulator.kind;
+                // Without it, an upload to S3 is hashed for its signature, which costs more.
+                let more: &[_] = match kind {
+                    emulators::Kind::Versitygw => &[("upload_checksum", "crc64nvme")],
+                    _ => &[],
+                };
+                let table = |bucket| kind.table(bucket, remote.proxy.port, more);
+                BUCKETS.map(table).concat()
+            }
         }
     }
 
     /// Everything in the base directories that is not permanent. On local disk also empty folders,
     /// since daemons remove them with their last file.
-    pub fn leftovers(&self) -> Result<Vec<PathBuf>> {
+    pub async fn leftovers(&self) -> Result<Vec<PathBuf>> {
+        let local = match self {
+            Self::Local(local) => local,
+            Self::Remote(remote) => return remote.leftovers().await,
+        };
         let mut left = Vec::new();
-        for folder in self.folders() {
-            walk(&folder, matches!(self, Self::Local(_)), &mut left)?;
+        for folder in &local.folders {
+            walk(folder, true, &mut left)?;
         }
         Ok(left)
+    }
+
+    /// The folders in which objects are files, if they are.
+    pub fn folders(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Local(local) => local.folders.clone(),
+            Self::Remote(remote) => remote.folders(),
+        }
     }
 
     /// Sets the times of some files years back or ahead; returns how many.

@@ -30,6 +30,7 @@ pub struct Tally {
     pub freezes: Cell<u64>,
     pub store_kills: Cell<u64>,
     pub store_faults: Cell<u64>,
+    pub taken_away: Cell<u64>,
     pub cuts: Cell<u64>,
     pub file_times_changed: Cell<u64>,
 }
@@ -48,12 +49,14 @@ impl Tally {
         let n = |cell: &Cell<u64>| cell.get();
         println!(
             "{name}: {} kill -9 of daemons, {} SIGTERM, {} frozen, {} kill -9 of the S3 server, \
-             {} faults of base directories, {} cuts of all connections, {} file times changed",
+             {} faults of base directories, {} taken away, {} cuts of all connections, {} file \
+             times changed",
             n(&self.kills),
             n(&self.stops),
             n(&self.freezes),
             n(&self.store_kills),
             n(&self.store_faults),
+            n(&self.taken_away),
             n(&self.cuts),
             n(&self.file_times_changed),
         );

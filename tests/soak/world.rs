@@ -1,20 +1,21 @@
 //! Three daemons on one kind of storage, their proxies and clients, and what must be true at the
 //! end.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use stopover::runtime::Random;
 
+use crate::Kind;
 use crate::client::{Clients, Endpoint};
 use crate::clocks::WallClocks;
 use crate::daemon::Daemon;
 use crate::exchange::LEASE;
 use crate::process::tail;
 use crate::proxy::Proxy;
-use crate::store::{Local, S3, Store};
+use crate::store::{Local, Remote, Store};
 
 const DAEMONS: usize = 3;
 /// The drain timeout is shorter than some sinks are open.
@@ -41,21 +42,21 @@ pub struct World {
     pub store: Store,
     pub proxies: Vec<Proxy>,
     pub clients: Rc<Clients>,
-    work: PathBuf,
 }
 
 impl World {
-    pub async fn start(s3: bool, work: &Path, clocks: &WallClocks, rng: &Random) -> Result<Self> {
-        let name = if s3 { "s3" } else { "local" };
+    pub async fn start(kind: Kind, work: &Path, clocks: &WallClocks, rng: &Random) -> Result<Self> {
+        let name = kind.name();
         let work = work.join(name);
         let root = work.join("store");
         std::fs::create_dir_all(&root)?;
         let ports = ports(DAEMONS + 1, rng)?;
-        let store = if s3 {
-            let proxy_rng = Random::seeded(rng.next_u64());
-            Store::S3(S3::start(&root, &work, ports[DAEMONS], proxy_rng).await?)
-        } else {
-            Store::Local(Local::create(&root)?)
+        let store = match kind.emulator() {
+            Some(kind) => {
+                let rng = Random::seeded(rng.next_u64());
+                Store::Remote(Remote::start(kind, &root, &work, ports[DAEMONS], rng).await?)
+            }
+            None => Store::Local(Local::create(&root)?),
         };
         let config = format!("{CONFIGURATION}\n{}", store.configuration());
         let (mut daemons, mut proxies, mut endpoints) = (Vec::new(), Vec::new(), Vec::new());
@@ -73,10 +74,10 @@ impl World {
             store,
             proxies,
             clients: Rc::new(Clients::new(endpoints)?),
-            work,
         };
+        world.daemons[0].init().await?;
         for daemon in &mut world.daemons {
-            let offset = wall_offset(s3, rng);
+            let offset = wall_offset(world.store.is_remote(), rng);
             daemon.start(offset).await?;
         }
         Ok(world)
@@ -85,13 +86,13 @@ impl World {
     /// Stops all faults and starts the daemons that are down.
     pub async fn stop_faults(&mut self, rng: &Random) -> Result<()> {
         self.proxies.iter().for_each(Proxy::stop_faults);
-        if let Store::S3(s3) = &mut self.store {
-            s3.proxy.stop_faults();
+        if let Store::Remote(remote) = &mut self.store {
+            remote.proxy.stop_faults();
         }
         for daemon in &mut self.daemons {
             if !daemon.is_running() {
                 daemon
-                    .start(wall_offset(matches!(self.store, Store::S3(_)), rng))
+                    .start(wall_offset(self.store.is_remote(), rng))
                     .await?;
             }
         }
@@ -103,7 +104,7 @@ impl World {
         // Exchanges without renewals are collected after a sweeper has observed them for a lease.
         let deadline = Instant::now() + 8 * LEASE;
         loop {
-            let left = self.store.leftovers()?;
+            let left = self.store.leftovers().await?;
             let busy = self.busy().await?;
             if left.is_empty() && busy.is_empty() {
                 break;
@@ -125,7 +126,7 @@ impl World {
         for daemon in &mut self.daemons {
             daemon.stop().await?;
         }
-        let left = self.store.leftovers()?;
+        let left = self.store.leftovers().await?;
         ensure!(left.is_empty(), "left after the stop: {left:#?}");
         Ok(())
     }
@@ -175,17 +176,17 @@ impl World {
                 println!("{}", line.chars().take(200).collect::<String>());
             }
         }
-        let server = self.work.join("versitygw.log");
-        if matches!(self.store, Store::S3(_)) {
+        if let Store::Remote(remote) = &self.store {
+            let server = remote.log();
             println!("---- {} ----\n{}", server.display(), tail(&server, 10));
         }
     }
 }
 
-/// Draws an offset of a wall clock, in seconds: up to a day, on S3 up to ten minutes, because an S3
-/// server rejects signatures that are 15 minutes off.
-pub fn wall_offset(s3: bool, rng: &Random) -> i64 {
-    let most = if s3 { 600 } else { 86_400 };
+/// Draws an offset of a wall clock, in seconds: up to a day, on an object store up to ten minutes,
+/// because servers reject signatures that are 15 minutes off.
+pub fn wall_offset(remote: bool, rng: &Random) -> i64 {
+    let most = if remote { 600 } else { 86_400 };
     (rng.next_u64() % (2 * most + 1)) as i64 - most as i64
 }
 

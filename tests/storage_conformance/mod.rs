@@ -423,6 +423,17 @@ pub async fn lists_and_removals_span_several_pages(storage: &Storage) {
     let listed = storage.list_segments(&exchange).await.unwrap();
     let listed: Vec<_> = listed.into_iter().map(|l| l.address).collect();
     assert!(listed == at, "{} listed of {COUNT}", listed.len());
+    let known = (0..COUNT - 10).map(segment).collect();
+    let new = storage.list_new_segments(&exchange, &known).await;
+    assert!(new.complete, "{:?}", new.failure);
+    let mut new: Vec<_> = new.segments.into_iter().map(|l| l.address).collect();
+    assert!(new.iter().all(|found| at.contains(found)));
+    let new = new.split_off(new.len() - 10);
+    assert_eq!(
+        new,
+        at[at.len() - 10..],
+        "a list that begins behind what is known"
+    );
     assert_eq!(storage.remove_exchange(&exchange).await.unwrap(), COUNT);
     assert_eq!(storage.list_segments(&exchange).await.unwrap(), []);
 }

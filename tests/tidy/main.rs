@@ -11,6 +11,7 @@
 mod callbacks;
 mod errors;
 mod imports;
+mod plurals;
 mod source;
 mod style;
 
@@ -23,18 +24,33 @@ use source::{Source, Violations, files};
 const ARROWS: &[(&str, &[&str])] = &[
     ("id", &[]),
     ("crc", &[]),
+    ("human", &[]),
     ("runtime", &[]),
     ("fair", &[]),
-    ("memory", &["fair"]),
-    ("config", &["id"]),
+    ("memory", &["fair", "human"]),
+    ("config", &["id", "human"]),
     ("telemetry", &["config", "fair", "memory", "runtime"]),
-    ("segment", &["crc", "id"]),
-    ("store", &["config", "fair", "id", "runtime", "telemetry"]),
-    ("storage", &["config", "crc", "id", "runtime", "store"]),
-    ("dashboard", &["storage", "telemetry"]),
+    ("segment", &["crc", "id", "human"]),
+    (
+        "store",
+        &["config", "fair", "id", "human", "runtime", "telemetry"],
+    ),
+    (
+        "storage",
+        &["config", "crc", "id", "human", "runtime", "store"],
+    ),
+    ("dashboard", &["human", "storage", "telemetry"]),
     (
         "cache",
-        &["id", "memory", "runtime", "segment", "storage", "telemetry"],
+        &[
+            "id",
+            "memory",
+            "human",
+            "runtime",
+            "segment",
+            "storage",
+            "telemetry",
+        ],
     ),
     (
         "catalog",
@@ -44,12 +60,16 @@ const ARROWS: &[(&str, &[&str])] = &[
             "fair",
             "id",
             "memory",
+            "human",
             "segment",
             "storage",
             "telemetry",
         ],
     ),
-    ("exchange", &["crc", "id", "runtime", "segment", "storage"]),
+    (
+        "exchange",
+        &["crc", "id", "human", "runtime", "segment", "storage"],
+    ),
     (
         "ingest",
         &[
@@ -61,6 +81,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "fair",
             "id",
             "memory",
+            "human",
             "runtime",
             "segment",
             "storage",
@@ -75,6 +96,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "config",
             "id",
             "memory",
+            "human",
             "runtime",
             "segment",
             "storage",
@@ -97,7 +119,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "http",
-        &["config", "fair", "memory", "runtime", "telemetry"],
+        &["config", "fair", "memory", "human", "runtime", "telemetry"],
     ),
     (
         "reload",
@@ -128,6 +150,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "id",
             "ingest",
             "memory",
+            "human",
             "read",
             "reload",
             "runtime",
@@ -149,6 +172,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "id",
             "ingest",
             "memory",
+            "human",
             "read",
             "reload",
             "runtime",
@@ -166,6 +190,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "gc",
             "http",
             "id",
+            "human",
             "runtime",
             "segment",
             "storage",
@@ -215,7 +240,7 @@ const PLACES: &[(&str, &[&str], &str)] = &[
     ),
     (
         "reqwest::",
-        &["src/telemetry/traces/"],
+        &["src/telemetry/traces/", "src/store/object/tls.rs"],
         "only the clients of stores and the export of traces speak HTTP to others",
     ),
     (

@@ -1,14 +1,15 @@
 //! Locates the parts of a real cluster: JDK, Trino server, plugin folder, daemon, S3 server.
 //!
-//! Does: run `tests/lib/fetch.sh`, or use a path from the environment. Does not: fetch anything
-//! itself. Invariant: all parts are located before the first process starts, so that a missing one
-//! is reported at once and by name.
+//! Does: ask `fetch`, or use a path from the environment. Does not: fetch anything itself.
+//! Invariant: all parts are located before the first process starts, so that a missing one is
+//! reported at once and by name.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
+
+use crate::fetch::{fetch, repository};
 
 /// Which exchange manager the cluster runs with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -43,37 +44,6 @@ impl Artifacts {
     pub fn java(&self) -> PathBuf {
         self.java_home.join("bin/java")
     }
-}
-
-/// The S3 server; located only for a run that needs it, as it may have to be built first.
-pub fn versitygw() -> Result<PathBuf> {
-    fetch("versitygw")
-}
-
-pub fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// Fetches `what` with `tests/lib/fetch.sh` and returns its path.
-pub fn fetch(what: &str) -> Result<PathBuf> {
-    let output = Command::new("bash")
-        .arg(repository().join("tests/lib/fetch.sh"))
-        .arg(what)
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot start bash")?;
-    ensure!(
-        output.status.success(),
-        "tests/lib/fetch.sh {what} failed, see above"
-    );
-    let path = PathBuf::from(String::from_utf8(output.stdout)?.trim_end());
-    ensure!(
-        path.exists(),
-        "tests/lib/fetch.sh {what} named {}, which is missing",
-        path.display()
-    );
-    Ok(path)
 }
 
 /// `STOPOVER_BINARY`, or else the daemon that cargo has built for this test.

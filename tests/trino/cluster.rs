@@ -131,6 +131,18 @@ impl Cluster {
         self.start_daemons().await
     }
 
+    /// Gives each daemon in turn the base directories that there are now, and restarts it. `more`
+    /// is added to its configuration.
+    pub async fn reconfigure_daemons(&mut self, more: &str) -> Result<()> {
+        let configuration = daemon_configuration(&self.store, self.size);
+        for daemon in &mut self.daemons {
+            daemon.configure(&format!("{configuration}\n{more}"))?;
+            daemon.stop().await?;
+            daemon.start().await?;
+        }
+        Ok(())
+    }
+
     /// Restarts every process that is not running.
     pub async fn repair(&mut self) -> Result<()> {
         for daemon in &mut self.daemons {

@@ -64,6 +64,16 @@ impl Daemon {
             .with_context(|| format!("cannot write {}", self.config.display()))
     }
 
+    /// Runs a command of the daemon's program with its configuration; returns what it printed.
+    pub async fn command(&self, args: &[&str]) -> Result<String> {
+        let mut command = tokio::process::Command::new(&self.binary);
+        let command = command.args(args).arg("--config").arg(&self.config);
+        let output = command.output().await?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{args:?}: {}", error.trim());
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     pub async fn start(&mut self) -> Result<()> {
         let mut command = Command::new(&self.binary);
         command

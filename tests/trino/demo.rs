@@ -119,10 +119,10 @@ fn show(rows: &[Row], seconds: f64) {
 /// Prints the number of remaining files. Closing is asynchronous, hence the wait.
 async fn after(cluster: &Cluster) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(10);
-    while !cluster.store.files()?.is_empty() && Instant::now() < deadline {
+    while !cluster.store.files().await?.is_empty() && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    let left = cluster.store.files()?.len();
+    let left = cluster.store.files().await?.len();
     println!("{left} files are left in the base directories.");
     Ok(())
 }
@@ -148,7 +148,8 @@ fn describe(held: &Held) -> String {
 }
 
 fn folders(cluster: &Cluster) -> String {
-    let folders = cluster.store.folders.iter();
+    let folders = cluster.store.folders();
+    let folders = folders.iter();
     folders
         .map(|folder| folder.display().to_string())
         .collect::<Vec<_>>()

@@ -14,11 +14,17 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // numbers of the tests' own
 
 mod artifacts;
+mod base_away;
+mod base_changes;
 mod cluster;
 mod compare;
 mod connectors;
 mod daemon;
 mod demo;
+#[allow(dead_code, reason = "also used by the soak and the tests of stores")]
+#[path = "../emulators/mod.rs"]
+mod emulators;
+mod fetch;
 mod measure;
 mod node;
 mod observed;
@@ -39,6 +45,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use artifacts::{Artifacts, ExchangeManager};
 use cluster::{Cluster, print_logs};
 use connectors::{Extent, Part, Systems};
+use measure::Beside;
 use scenarios::Scenario;
 use store::StorageKind;
 
@@ -71,6 +78,9 @@ struct Arguments {
     /// measure: milliseconds added to every request at S3.
     #[arg(long, default_value_t = 0)]
     latency: u64,
+    /// measure: what Stopover is compared with, besides no fault tolerance.
+    #[arg(long, value_enum, default_value = "filesystem")]
+    beside: Vec<Beside>,
     /// Leave logs and configuration behind even after success.
     #[arg(long)]
     keep: bool,
@@ -166,6 +176,7 @@ async fn run(arguments: &Arguments) -> Result<bool> {
                 schema,
                 rounds,
                 latency,
+                beside,
                 ..
             } = arguments;
             let kind = arguments.storages()[0];
@@ -174,6 +185,7 @@ async fn run(arguments: &Arguments) -> Result<bool> {
                 schema,
                 rounds: *rounds,
                 latency: *latency,
+                beside,
             };
             measure::run(&artifacts, &trial, &work)
                 .await

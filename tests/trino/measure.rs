@@ -1,14 +1,14 @@
-//! How long TPC-H takes in a real Trino: without the exchange, with Stopover, with Trino's own.
+//! How long TPC-H takes in a real Trino: without the exchange, with Stopover, and with others.
 //!
-//! Two clusters run at the same time and take turns query by query, so that other load on the
-//! machine affects all three sides alike; the first side rotates from query to query. Makes no
-//! claim: prints seconds and ratios, and fails only if rows differ. docs/performance.md has
-//! results.
+//! All clusters run at the same time and take turns query by query, so that other load on the
+//! machine affects all sides alike; the first side rotates from query to query. Makes no claim:
+//! prints seconds and ratios, and fails only if rows differ. docs/performance.md has results.
 
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
 
 use crate::artifacts::{Artifacts, ExchangeManager};
 use crate::cluster::Cluster;
@@ -26,18 +26,34 @@ pub struct Trial<'a> {
     pub rounds: usize,
     /// Milliseconds added to every request at S3.
     pub latency: u64,
+    pub beside: &'a [Beside],
 }
 
-const SIDES: [&str; 3] = ["without FTE", "Stopover", "Trino's own"];
+/// What Stopover is compared with, besides Trino without an exchange manager.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Beside {
+    /// Trino's own exchange manager on the same storage.
+    Filesystem,
+    /// Stopover on local folders.
+    Local,
+    /// Nothing.
+    Nothing,
+}
+
+/// One of the ways in which each query runs.
+struct Side {
+    name: &'static str,
+    /// Index of the cluster.
+    cluster: usize,
+    retry_policy: &'static str,
+}
 
 pub async fn run(artifacts: &Artifacts, trial: &Trial<'_>, work: &Path) -> Result<()> {
     ensure!(
         std::env::var_os("STOPOVER_BINARY").is_some(),
         "set STOPOVER_BINARY to a release build: cargo builds an unoptimized one for tests"
     );
-    let stopover = start(artifacts, ExchangeManager::Stopover, trial, work).await?;
-    let stock = start(artifacts, ExchangeManager::Filesystem, trial, work).await?;
-    let clusters = [&stopover, &stopover, &stock];
+    let (clusters, sides) = start_all(artifacts, trial, work).await?;
     println!(
         "TPC-H {} on {}, {} ms away: {} rounds after one to warm up; seconds",
         trial.schema,
@@ -47,71 +63,131 @@ pub async fn run(artifacts: &Artifacts, trial: &Trial<'_>, work: &Path) -> Resul
     );
     let mut sums = Vec::new();
     for round in 0..=trial.rounds {
-        let mut sum = [0.0; 3];
+        let mut sum = vec![0.0; sides.len()];
         for (number, query) in TPCH.iter().enumerate() {
-            let seconds = time(query, trial.schema, clusters, number + round).await?;
-            println!("round {round}  {:<32} {}", query.name, row(seconds));
+            let seconds = time(query, trial.schema, &clusters, &sides, number + round).await?;
+            println!(
+                "round {round}  {:<32} {}",
+                query.name,
+                row(&sides, &seconds)
+            );
             for (total, one) in sum.iter_mut().zip(seconds) {
                 *total += one;
             }
         }
-        println!("round {round}  {:<32} {}", "sum", row(sum));
+        println!("round {round}  {:<32} {}", "sum", row(&sides, &sum));
         if round > 0 {
             sums.push(sum);
         }
     }
-    println!(
-        "{:<24} {:>22} {:>22}",
-        "ratio of the sums", SIDES[1], SIDES[2]
-    );
-    for of in [0, 2] {
-        let ratio = |side: usize| spread(sums.iter().map(|sum| sum[side] / sum[of]).collect());
-        println!("to {:<21} {:>22} {:>22}", SIDES[of], ratio(1), ratio(2));
-    }
+    print_ratios(&sides, &sums);
     Ok(())
+}
+
+/// The clusters, and the sides that use them: Stopover is the second.
+async fn start_all(
+    artifacts: &Artifacts,
+    trial: &Trial<'_>,
+    work: &Path,
+) -> Result<(Vec<Cluster>, Vec<Side>)> {
+    let stock = trial.beside.contains(&Beside::Filesystem);
+    // Small suffices for Stopover; all clusters have the same size.
+    let size = if stock || trial.schema != "tiny" {
+        Size::Large
+    } else {
+        Size::Small
+    };
+    let (manager, latency) = (ExchangeManager::Stopover, trial.latency);
+    let mut clusters = vec![
+        start(
+            artifacts,
+            manager,
+            trial.kind,
+            latency,
+            size,
+            &work.join("stopover"),
+        )
+        .await?,
+    ];
+    let side = |name, cluster, retry_policy| Side {
+        name,
+        cluster,
+        retry_policy,
+    };
+    let mut sides = vec![side("without FTE", 0, "NONE"), side("Stopover", 0, "TASK")];
+    for beside in trial.beside {
+        let (name, manager, kind, latency) = match beside {
+            Beside::Filesystem => {
+                let manager = ExchangeManager::Filesystem;
+                ("Trino's own", manager, trial.kind, latency)
+            }
+            Beside::Local => ("Stopover local", manager, StorageKind::Local, 0),
+            Beside::Nothing => continue,
+        };
+        let folder = work.join(format!("{beside:?}").to_lowercase());
+        sides.push(side(name, clusters.len(), "TASK"));
+        clusters.push(start(artifacts, manager, kind, latency, size, &folder).await?);
+    }
+    Ok((clusters, sides))
 }
 
 async fn start(
     artifacts: &Artifacts,
     manager: ExchangeManager,
-    trial: &Trial<'_>,
+    kind: StorageKind,
+    latency: u64,
+    size: Size,
     work: &Path,
 ) -> Result<Cluster> {
-    let work = work.join(format!("{manager:?}").to_lowercase());
     std::fs::create_dir_all(work.join("logs"))?;
-    let mut store = Store::start(trial.kind, &work).await?;
-    if trial.latency > 0 {
-        store.add_latency(trial.latency, &work).await?;
+    let mut store = Store::start(kind, work).await?;
+    if latency > 0 {
+        store.add_latency(latency, work).await?;
     }
-    let extras = Extras::sized(Size::Large);
-    Cluster::over(store, artifacts, manager, &extras, &work).await
+    let extras = Extras::sized(size);
+    Cluster::over(store, artifacts, manager, &extras, work).await
 }
 
 /// The seconds of each side; all must return the same rows.
 async fn time(
     query: &Query,
     schema: &str,
-    clusters: [&Cluster; 3],
+    clusters: &[Cluster],
+    sides: &[Side],
     turn: usize,
-) -> Result<[f64; 3]> {
-    let (mut seconds, mut results) = ([0.0; 3], [const { None }; 3]);
-    for side in (0..3).map(|n| (n + turn) % 3) {
-        let session = Session::new(schema, if side == 0 { "NONE" } else { "TASK" });
+) -> Result<Vec<f64>> {
+    let mut seconds = vec![0.0; sides.len()];
+    let mut results = vec![Vec::new(); sides.len()];
+    for index in (0..sides.len()).map(|n| (n + turn) % sides.len()) {
+        let side = &sides[index];
+        let session = Session::new(schema, side.retry_policy);
         let started = Instant::now();
-        let rows = clusters[side].client.run(query.sql, &session).await;
-        let rows = rows.with_context(|| format!("{} {}", query.name, SIDES[side]))?;
-        seconds[side] = started.elapsed().as_secs_f64();
-        results[side] = Some(rows);
+        let rows = clusters[side.cluster].client.run(query.sql, &session).await;
+        results[index] = rows.with_context(|| format!("{} {}", query.name, side.name))?;
+        seconds[index] = started.elapsed().as_secs_f64();
     }
-    let [plain, stopover, stock] = results.map(|rows| rows.expect("each side ran"));
-    same(&plain, &stopover, query.order).with_context(|| format!("{} Stopover", query.name))?;
-    same(&plain, &stock, query.order).with_context(|| format!("{} Trino's own", query.name))?;
+    for (side, rows) in sides.iter().zip(&results).skip(1) {
+        same(&results[0], rows, query.order)
+            .with_context(|| format!("{} {}", query.name, side.name))?;
+    }
     Ok(seconds)
 }
 
-fn row(seconds: [f64; 3]) -> String {
-    let cells = SIDES.iter().zip(seconds);
-    cells.map(|(side, s)| format!("  {side} {s:6.2}")).collect()
+fn row(sides: &[Side], seconds: &[f64]) -> String {
+    let cells = sides.iter().zip(seconds);
+    cells
+        .map(|(side, s)| format!("  {} {s:6.2}", side.name))
+        .collect()
+}
+
+/// The ratio of the sums of each side to each one before it, by round.
+fn print_ratios(sides: &[Side], sums: &[Vec<f64>]) {
+    for (index, side) in sides.iter().enumerate().skip(1) {
+        for (of, base) in sides.iter().enumerate().take(index) {
+            let ratios = sums.iter().map(|sum| sum[index] / sum[of]).collect();
+            println!("{} to {}: {}", side.name, base.name, spread(ratios));
+        }
+    }
 }
 
 /// The median, the minimum and the maximum.

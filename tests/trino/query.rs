@@ -165,6 +165,27 @@ impl RunningQuery {
         Ok(())
     }
 
+    /// Follows the query until it runs; it then goes on without its client for some minutes.
+    pub async fn until_running(&mut self) -> Result<()> {
+        let waits = |next: &Option<String>| {
+            let next = next.as_deref();
+            next.is_some_and(|next| next.contains("/queued/"))
+        };
+        while waits(&self.next) {
+            self.step().await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the query before its end.
+    pub async fn cancel(self) -> Result<()> {
+        if let Some(next) = self.next {
+            let request = self.http.delete(next).header("X-Trino-User", "test");
+            request.send().await?.error_for_status()?;
+        }
+        Ok(())
+    }
+
     async fn step(&mut self) -> Result<()> {
         let Some(next) = self.next.take() else {
             return Ok(());

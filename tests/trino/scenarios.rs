@@ -11,6 +11,8 @@ use clap::ValueEnum;
 use tokio::time::timeout;
 
 use crate::artifacts::ExchangeManager;
+use crate::base_away;
+use crate::base_changes;
 use crate::cluster::Cluster;
 use crate::compare::same;
 use crate::connectors;
@@ -37,18 +39,22 @@ pub enum Scenario {
     DaemonKilled,
     MachineKilled,
     RollingRestart,
+    BaseAway,
+    BaseChanges,
     Observed,
     Connectors,
 }
 
 impl Scenario {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Results,
         Self::QueryRetries,
         Self::WorkerKilled,
         Self::DaemonKilled,
         Self::MachineKilled,
         Self::RollingRestart,
+        Self::BaseAway,
+        Self::BaseChanges,
         Self::Observed,
         Self::Connectors,
     ];
@@ -61,6 +67,8 @@ impl Scenario {
             Self::DaemonKilled => "daemon-killed",
             Self::MachineKilled => "machine-killed",
             Self::RollingRestart => "rolling-restart",
+            Self::BaseAway => "base-away",
+            Self::BaseChanges => "base-changes",
             Self::Observed => "observed",
             Self::Connectors => "connectors",
         }
@@ -74,6 +82,8 @@ impl Scenario {
             Self::DaemonKilled => "a query survives kill -9 of the daemon beside a worker",
             Self::MachineKilled => "a query survives kill -9 of a worker and its daemon for ever",
             Self::RollingRestart => "a restart of all daemons in turn fails no task",
+            Self::BaseAway => "a base directory that is away costs no query that begins after it",
+            Self::BaseChanges => "a base directory is added, drained and abandoned under queries",
             Self::Observed => "Trino's own tools show what the exchange did",
             Self::Connectors => "writes to PostgreSQL and Iceberg survive kill -9 of a worker",
         }
@@ -82,9 +92,11 @@ impl Scenario {
     /// Whether it applies to this exchange manager, and is worth its time on this storage.
     pub fn applies_to(self, manager: ExchangeManager, storage: StorageKind) -> bool {
         match self {
-            Self::DaemonKilled | Self::RollingRestart | Self::Observed => {
-                manager == ExchangeManager::Stopover
-            }
+            Self::DaemonKilled
+            | Self::RollingRestart
+            | Self::BaseAway
+            | Self::BaseChanges
+            | Self::Observed => manager == ExchangeManager::Stopover,
             Self::Connectors => storage == StorageKind::S3,
             _ => true,
         }
@@ -92,7 +104,10 @@ impl Scenario {
 
     /// Whether it is the same on any storage: it runs on one only, unless it is named.
     pub fn is_about_daemons_alone(self) -> bool {
-        matches!(self, Self::RollingRestart | Self::Observed)
+        matches!(
+            self,
+            Self::RollingRestart | Self::BaseChanges | Self::Observed
+        )
     }
 
     pub async fn run(self, cluster: &mut Cluster) -> Result<()> {
@@ -102,6 +117,8 @@ impl Scenario {
             Self::WorkerKilled => lose(cluster, &LONG_TPCH, "sf1", Loss::WorkerThatReturns).await,
             Self::DaemonKilled => lose(cluster, &LONG_ANYWHERE, "tiny", Loss::Daemon).await,
             Self::RollingRestart => rolling_restart(cluster).await,
+            Self::BaseAway => base_away::run(cluster).await,
+            Self::BaseChanges => base_changes::run(cluster).await,
             Self::Observed => observed::run(cluster).await,
             Self::Connectors => connectors::bounded(cluster).await,
             Self::MachineKilled => lose(cluster, &LONG_ANYWHERE, "tiny", Loss::Machine).await,
@@ -143,7 +160,7 @@ async fn query_retries(cluster: &mut Cluster) -> Result<()> {
         .await?;
     // With this policy no row is returned before the whole result has been held back.
     running.until_rows().await?;
-    let spooled = cluster.store.files()?.len();
+    let spooled = cluster.store.files().await?.len();
     ensure!(
         spooled > 0,
         "the result was not spooled: there is no file in the base directories"
@@ -291,7 +308,7 @@ async fn rolling_restart(cluster: &mut Cluster) -> Result<()> {
 }
 
 /// Runs a query repeatedly while `wanted`; returns the id and the rows of each run.
-async fn run_while(
+pub async fn run_while(
     client: &Client,
     sql: &str,
     session: &Session,
@@ -352,7 +369,7 @@ async fn something_to_lose(
                 tasks.iter().any(|t| t.is_finished_on(worker))
                     && tasks.iter().any(|t| t.is_running_on(worker))
             }));
-            Ok(busy.get().is_some() && !cluster.store.files()?.is_empty())
+            Ok(busy.get().is_some() && !cluster.store.files().await?.is_empty())
         },
     )
     .await?;
@@ -423,7 +440,8 @@ pub async fn nothing_left(cluster: &mut Cluster) -> Result<()> {
     loop {
         let mut left: Vec<String> = cluster
             .store
-            .files()?
+            .files()
+            .await?
             .iter()
             .map(|file| file.display().to_string())
             .collect();

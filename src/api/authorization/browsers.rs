@@ -1,9 +1,9 @@
 //! Refuses browsers where no token is configured.
 //!
-//! Does: recognize requests that a web page of somebody else makes a browser send, by `Origin`,
-//! `Sec-Fetch-Site` and `Host`. Does not: know tokens; a page cannot send one. Invariant: what
-//! passes was sent by a program, or by a browser that shows this daemon's own page under a name
-//! that no stranger can make it resolve to this daemon.
+//! Does: recognize requests that a browser sends on behalf of another site's page, by `Origin`,
+//! `Sec-Fetch-Site` and `Host`. Does not: check tokens; a page cannot send one. Invariant: an
+//! accepted request was sent by a program, or by a browser that shows this daemon's own page under
+//! a name that an attacker cannot make resolve to this daemon.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -96,7 +96,7 @@ fn is_port(text: &str) -> bool {
         .is_some_and(|port| port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// Whether an origin is the daemon under the name by which it was asked.
+/// Whether an origin is the daemon under the name in `Host`.
 fn is_same_origin(origin: &HeaderValue, own: Option<&str>) -> bool {
     let (Ok(origin), Some(own)) = (origin.to_str(), own) else {
         return false;

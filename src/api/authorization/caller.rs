@@ -1,4 +1,4 @@
-//! Who sent a request, for the log.
+//! The client of a request, for the log.
 //!
 //! Does: name the address and the credential of a client. Does not: decide what it may do.
 //! Invariant: it holds no token.

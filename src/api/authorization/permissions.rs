@@ -1,7 +1,7 @@
 //! The permission table: which scopes each route requires.
 //!
-//! Does not: know tokens. Invariant: every route has a row (a test compares them with the routes),
-//! and a route without a row is denied to everybody.
+//! Does not: check tokens. Invariant: every route has a row (a test compares them with the routes),
+//! and a route without a row is denied to all clients.
 
 use axum::http::Method;
 

@@ -1,8 +1,8 @@
 //! The token that a request presents.
 //!
-//! Pure: headers to token. Does not: know which tokens are valid. Invariant: more than one
-//! `Authorization` is no token, and a password is one only where the method changes nothing, since
-//! a browser that has been given a password sends it for every page that asks it to.
+//! Pure: headers to token. Does not: know which tokens are valid. Invariant: a request with more
+//! than one `Authorization` has no token. A password counts as a token only if the method changes
+//! nothing, since a browser sends a stored password with every page's requests to this address.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, HeaderValue, Method};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-/// Challenge for people: their browser asks for a password, which is the token.
+/// Challenge for browsers: the password is the token.
 pub(super) const PASSWORD_CHALLENGE: HeaderValue =
     HeaderValue::from_static("Basic realm=\"Stopover: the token is the password\"");
 
@@ -36,7 +36,7 @@ pub(super) fn token<'a>(method: &Method, headers: &'a HeaderMap) -> Option<Cow<'
 }
 
 /// Whether a person with a browser waits for the answer.
-pub(super) fn is_person(method: &Method, headers: &HeaderMap) -> bool {
+pub(super) fn is_browser(method: &Method, headers: &HeaderMap) -> bool {
     let mut accepted = headers.get_all(ACCEPT).iter();
     let html = |accept: &HeaderValue| accept.to_str().is_ok_and(|text| text.contains("text/html"));
     changes_nothing(method) && accepted.any(html)
@@ -92,9 +92,9 @@ mod tests {
         let accepts =
             |value: &'static str| HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(value))]);
         let browser = accepts("text/html,application/xhtml+xml;q=0.9");
-        assert!(is_person(&Method::GET, &browser));
-        assert!(!is_person(&Method::POST, &browser));
-        assert!(!is_person(&Method::GET, &accepts("*/*")));
-        assert!(!is_person(&Method::GET, &HeaderMap::new()));
+        assert!(is_browser(&Method::GET, &browser));
+        assert!(!is_browser(&Method::POST, &browser));
+        assert!(!is_browser(&Method::GET, &accepts("*/*")));
+        assert!(!is_browser(&Method::GET, &HeaderMap::new()));
     }
 }

@@ -12,6 +12,7 @@ use super::headers::content_length;
 use super::progress::Progress;
 use crate::api::limits::BodyLimits;
 use crate::api::problem::{Problem, ProblemType};
+use crate::human::count;
 use crate::memory::{MemoryPool, Reservation};
 
 /// Limit of a body without `Content-Length`, in bytes.
@@ -60,7 +61,7 @@ pub(super) async fn read_control_body(
     if size > limit {
         return Err(Problem::new(
             ProblemType::BodyTooLarge,
-            format!("the body has {size} bytes; {name} is {limit}"),
+            format!("the body has {}; {name} is {limit}", count(size, "byte")),
         ));
     }
     let reservation = if size <= kind.unreserved {
@@ -101,8 +102,8 @@ async fn collect(
     while let Some(data) = progress.next(&mut body).await? {
         let data = data.map_err(|error| {
             Problem::invalid(format!(
-                "body truncated after {} bytes ({error}); resend it",
-                bytes.len()
+                "body truncated after {} ({error}); resend it",
+                count(bytes.len(), "byte")
             ))
         })?;
         if (bytes.len() + data.len()) as u64 > limit {

@@ -7,7 +7,7 @@ use super::number::decimal;
 use crate::api::problem::{Problem, ProblemType};
 
 /// The media type without its parameters, in lower case; `None` without a `Content-Type`. A body
-/// that is encoded is refused: it would be taken for something else.
+/// with a `Content-Encoding` is refused: its bytes would be misinterpreted.
 pub(super) fn media_type(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
     if encodings.any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {

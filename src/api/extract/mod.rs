@@ -1,8 +1,8 @@
 //! Extractors: one file for each part of a request.
 //!
-//! Does: turn untrusted text and bytes into checked values, or refuse them with a problem that says
-//! why. Does not: know routes, or what a value is for. Invariant: an extracted value has been
-//! checked completely.
+//! Does: turn untrusted text and bytes into checked values, or refuse them with a problem that
+//! states the reason. Does not: know routes, or what a value is for. Invariant: an extracted value
+//! has been checked completely.
 
 mod control_body;
 mod headers;

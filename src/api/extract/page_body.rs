@@ -15,6 +15,7 @@ use super::headers::{content_length, is_foreign, media_type, unsupported};
 use super::progress::Progress;
 use crate::api::limits::BodyLimits;
 use crate::api::problem::{Problem, ProblemType};
+use crate::human::count;
 use crate::memory::MemoryPool;
 
 /// The content of a page request.
@@ -32,7 +33,7 @@ pub(crate) struct PageHead {
     pub content: PageContent,
     /// Bytes of the body: at least one, within the limit.
     pub length: usize,
-    /// Whether the sink is foreign: its client has a daemon of its own to go to.
+    /// Whether the sink is foreign: its client has a daemon of its own as a fallback.
     pub foreign: bool,
 }
 
@@ -89,7 +90,10 @@ fn within_limit(content: PageContent, length: u64, limits: &BodyLimits) -> Resul
     if length > limit {
         return Err(Problem::new(
             too_large,
-            format!("the {what} has {length} bytes; {setting} is {limit}: send less, or raise it"),
+            format!(
+                "the {what} has {}; {setting} is {limit}: send less, or raise it",
+                count(length, "byte")
+            ),
         ));
     }
     if length == 0 {
@@ -130,7 +134,8 @@ async fn fill(
         let data = data.map_err(|error| truncated(received, length, &error))?;
         if received + data.len() > length {
             return Err(Problem::invalid(format!(
-                "the body exceeds its Content-Length of {length} bytes"
+                "the body exceeds its Content-Length of {}",
+                count(length, "byte")
             )));
         }
         buffer.extend_from_slice(&data);
@@ -144,6 +149,7 @@ async fn fill(
 
 fn truncated(received: usize, length: usize, reason: &dyn Display) -> Problem {
     Problem::invalid(format!(
-        "body truncated: got {received} of {length} bytes ({reason}); resend it"
+        "body truncated: got {received} of {} ({reason}); resend it",
+        count(length, "byte")
     ))
 }

@@ -1,7 +1,7 @@
 //! Path parameters.
 //!
-//! Does: check ids and numbers, and describe the parameters for OpenAPI. Does not: know whether the
-//! exchange exists, or how many partitions it has.
+//! Does: check ids and numbers, and describe the parameters for OpenAPI. Does not: check whether
+//! the exchange exists, or how many partitions it has.
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Path};

@@ -1,8 +1,8 @@
-//! The progress of a request body that holds memory which others may wait for.
+//! The progress of a request body that holds memory for which other requests may wait.
 //!
 //! Does: end a body that arrives too slowly while another request waits for memory. Does not: bound
-//! the whole time (`limits.body_timeout` does). Invariant: a body that nobody waits for is left
-//! alone.
+//! the total time (`limits.body_timeout` does). Invariant: a body is ended only while another
+//! request waits for memory.
 
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 
 use crate::api::problem::{Problem, ProblemType};
+use crate::human::count;
 use crate::memory::MemoryPool;
 use crate::runtime::Clock;
 
@@ -30,7 +31,7 @@ pub(super) struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    /// Of a body whose memory `pool` holds, beginning now.
+    /// Tracks a body whose memory is reserved in `pool`, starting now.
     pub(super) fn new(clock: &'a Clock, pool: &'a MemoryPool) -> Self {
         Self {
             clock,
@@ -73,9 +74,9 @@ impl<'a> Progress<'a> {
             return Err(Problem::new(
                 ProblemType::Timeout,
                 format!(
-                    "{} bytes of the body arrived within {INTERVAL:?} while another request \
+                    "{} of the body arrived within {INTERVAL:?} while another request \
                      waited for its memory: send it again, faster",
-                    self.arrived
+                    count(self.arrived, "byte")
                 ),
             ));
         }

@@ -21,7 +21,7 @@ pub(crate) trait QueryParameters: Sized {
     fn from_values(values: &Values<'_>) -> Result<Self, Problem>;
 }
 
-/// The given parameters, each name at most once.
+/// The parameters of the request, each name at most once.
 pub(crate) struct Values<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'a> Values<'a> {
@@ -42,7 +42,7 @@ impl<'a> Values<'a> {
         Ok(Self(values))
     }
 
-    /// The number called `name`, at most `max`, if it is given.
+    /// The value of the parameter `name` as a number, at most `max`, if it is present.
     pub(crate) fn number<N>(&self, name: &str, max: N) -> Result<Option<N>, Problem>
     where
         N: FromStr + PartialOrd + Display,
@@ -51,7 +51,8 @@ impl<'a> Values<'a> {
         value.map(|(_, text)| decimal(name, text, max)).transpose()
     }
 
-    /// The id called `name`, if it is given, as text that is safe to compare and to print.
+    /// The value of the parameter `name` as an id, if it is present: text that is safe to compare
+    /// and to print.
     pub(crate) fn id(&self, name: &str) -> Result<Option<String>, Problem> {
         let value = self.0.iter().find(|(known, _)| *known == name);
         let id = value.map(|(_, text)| text.parse::<ExchangeId>());

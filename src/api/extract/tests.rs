@@ -427,7 +427,7 @@ async fn what_was_parsed_from_a_large_body_keeps_its_reservation() {
 }
 
 /// Story: two clients announced the largest bodies and sent nothing. Until `limits.body_timeout`
-/// everybody else with a body of more than some KiB waited.
+/// all other clients with a body of more than some KiB waited.
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_not_sent_gives_way_to_one_that_is() {
     let mut limits = limits();

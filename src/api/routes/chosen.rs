@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use crate::api::extract::{ExchangeParams, ExchangePath, JsonBody, NoQuery, StrictJson};
 use crate::api::problem::{Problem, ProblemResponse};
+use crate::api::routes::handles::runs;
 use crate::api::state::SharedState;
 use crate::id::TaskAttempt;
 
@@ -16,6 +17,10 @@ use crate::id::TaskAttempt;
 pub(crate) struct ChosenRequest {
     /// Pairs of task and attempt.
     attempts: Vec<(u32, u32)>,
+    /// Runs of the daemons that the client will ask for what they have in memory: what they wrote
+    /// is not read in advance.
+    #[serde(default)]
+    asked_daemons: Vec<String>,
 }
 
 impl JsonBody for ChosenRequest {
@@ -23,9 +28,9 @@ impl JsonBody for ChosenRequest {
     const MAX_SIZE: u64 = u64::MAX;
 }
 
-/// Tells the daemon that will plan an exchange which attempts were chosen so far.
+/// Reports to the daemon that will plan an exchange which attempts were chosen so far.
 ///
-/// It is optional: the daemon reads in advance what the plan will need. It answers at once.
+/// Optional: the daemon prefetches what the plan will need. It answers at once.
 #[utoipa::path(
     post,
     path = "/v1/exchanges/{exchange}/chosen",
@@ -41,18 +46,23 @@ pub(crate) async fn chosen(
     State(state): State<SharedState>,
     ExchangePath(exchange): ExchangePath,
     _: NoQuery,
-    StrictJson(told, _memory): StrictJson<ChosenRequest>,
+    StrictJson(request, _memory): StrictJson<ChosenRequest>,
 ) -> Result<StatusCode, Problem> {
-    for &(task, attempt) in &told.attempts {
-        TaskAttempt::new(task, attempt)?;
-    }
-    // The daemon that announced the exchange knows it; another one need not read in advance.
+    let attempts = request.attempts.iter();
+    let attempts = attempts.map(|&(task, attempt)| TaskAttempt::new(task, attempt));
+    let attempts = attempts.collect::<Result<Vec<_>, _>>()?;
+    let asked = runs(&request.asked_daemons)?;
+    // Only for exchanges that are known here, as at the daemon that announced them: this route does
+    // no I/O itself.
     if state.parts.exchanges.lookup_known(&exchange)?.is_some()
-        && let Some(look) = state.parts.commits.chosen(&exchange, told.attempts.len())
+        && let Some(prefetch) = state
+            .parts
+            .commits
+            .record_chosen(&exchange, attempts, asked)
     {
         state.parts.runtime.tasks.spawn_until_stopped(async move {
-            if let Err(error) = look.run().await {
-                tracing::debug!(%exchange, %error, "cannot read footers in advance; a plan will");
+            if let Err(error) = prefetch.run().await {
+                tracing::debug!(%exchange, %error, "cannot prefetch footers; a plan will");
             }
         });
     }

@@ -1,4 +1,4 @@
-//! What a client must know of a daemon before it plans: versions, limits, base directories.
+//! What a client needs to know about a daemon: versions, limits, base directories.
 
 use axum::Json;
 use axum::extract::State;
@@ -78,7 +78,7 @@ pub(crate) struct DaemonInfo {
     handles: Versions,
     limits: Limits,
     base_directories: Vec<BaseDirectoryIdentity>,
-    /// What lies there cannot be read through this daemon.
+    /// Data in these cannot be read through this daemon.
     missing_base_directories: Vec<MissingBaseDirectory>,
     /// URIs by which nodes on other machines reach it; may be empty.
     advertise: Vec<String>,

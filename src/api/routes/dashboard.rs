@@ -1,7 +1,8 @@
-//! The pages for people: the overview, exchanges, base directories.
+//! The web pages: the overview, exchanges, base directories.
 //!
-//! Does: gather what they show from memory. Does not: ask a base directory, so that a page is
-//! answered while a store hangs. Invariant: what a page shows is bounded, whatever there is.
+//! Does: gather their content from memory. Does not: send requests to a base directory, so that a
+//! page is answered while a store hangs. Invariant: the size of a page is bounded, whatever the
+//! state.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -17,11 +18,15 @@ use crate::api::extract::{
 };
 use crate::api::problem::{Problem, ProblemResponse, ProblemType};
 use crate::api::state::{ApiState, SharedState};
-use crate::dashboard::view::{BaseView, ExchangeView, PoolView, QueryView, SinkView, View};
+use crate::dashboard::html::Timing;
+use crate::dashboard::view::{
+    BaseView, ExchangeView, LeaseLeft, PoolView, QueryView, SinkView, View,
+};
 use crate::dashboard::{base_page, exchange_pages, history, html, overview};
 use crate::ingest::ExchangeOverview;
 use crate::memory::MemoryPool;
 use crate::storage::BaseStatus;
+use crate::telemetry::VERSION;
 
 /// How many queries the overview shows.
 const QUERIES: usize = 20;
@@ -49,7 +54,16 @@ impl QueryParameters for PageQuery {
     }
 }
 
-/// A page with the headers that keep it harmless.
+impl PageQuery {
+    fn timing(&self, state: &ApiState) -> Timing {
+        Timing {
+            now_millis: state.parts.runtime.clock.wall_millis(),
+            reload: self.reload,
+        }
+    }
+}
+
+/// A page with its security headers.
 fn page(html: String) -> impl IntoResponse {
     let headers = [
         (CONTENT_TYPE, "text/html; charset=utf-8"),
@@ -103,14 +117,14 @@ fn view(state: &ApiState) -> View {
     let parts = &state.parts;
     let bases = parts.storage.status().into_iter();
     View {
-        version: env!("CARGO_PKG_VERSION"),
+        version: VERSION,
         run: parts.ingest.daemon().to_string(),
         advertise: state.addresses.advertise.clone(),
         zone: state.addresses.zone.clone(),
         uptime: parts.runtime.clock.now() - state.started,
         starting: parts.startup.is_running(),
         obstacles: parts.storage.opening_obstacles(),
-        not_collecting: parts.storage.collection_hindrance(),
+        not_collecting: parts.storage.collection_obstacle(),
         credential_warnings: parts.credentials.warnings(),
         draining: parts.ingest.is_draining(),
         bases: bases.map(|status| base(state, status)).collect(),
@@ -123,11 +137,10 @@ fn view(state: &ApiState) -> View {
         recent: parts.recent.newest_first(),
         history: state.history.clone(),
         metrics: Arc::clone(&parts.metrics),
-        now_millis: parts.runtime.clock.wall_millis(),
     }
 }
 
-/// Takes a sample of what the plots show, again and again.
+/// Records samples for the plots at regular intervals.
 pub(crate) async fn sample(state: SharedState) {
     loop {
         state.history.record(current_sample(&state));
@@ -165,12 +178,21 @@ pub(crate) async fn overview_page(
     State(state): State<SharedState>,
     StrictQuery(query): StrictQuery<PageQuery>,
 ) -> impl IntoResponse {
-    page(overview::render(&view(&state), query.reload))
+    page(overview::render(&view(&state), query.timing(&state)))
 }
 
 fn exchange_view(state: &ApiState, overview: ExchangeOverview) -> ExchangeView {
     let now = state.parts.runtime.clock.now();
     let stored = overview.stored.iter();
+    let renewed = state.leases.left(&overview.exchange, now);
+    let told = || {
+        state
+            .parts
+            .exchanges
+            .lease_left_at_least(&overview.exchange)
+    };
+    let lease_left = renewed.map(LeaseLeft::Exactly);
+    let lease_left = lease_left.or_else(|| told().map(LeaseLeft::AtLeast));
     ExchangeView {
         exchange: overview.exchange.to_string(),
         query: overview.exchange.query().to_owned(),
@@ -180,7 +202,7 @@ fn exchange_view(state: &ApiState, overview: ExchangeOverview) -> ExchangeView {
         finished: overview.finished,
         given_up: overview.given_up,
         held: overview.held,
-        lease_left: state.leases.left(&overview.exchange, now),
+        lease_left: lease_left.unwrap_or_default(),
         stored: stored
             .map(|(base, bytes)| (base.to_string(), *bytes))
             .collect(),
@@ -207,13 +229,8 @@ pub(crate) async fn exchanges_page(
     let total = all.len();
     let shown = all.into_iter().take(EXCHANGES);
     let shown: Vec<ExchangeView> = shown.map(|one| exchange_view(&state, one)).collect();
-    let now = state.parts.runtime.clock.wall_millis();
-    page(exchange_pages::render_list(
-        &shown,
-        total,
-        query.reload,
-        now,
-    ))
+    let timing = query.timing(&state);
+    page(exchange_pages::render_list(&shown, total, timing))
 }
 
 /// One exchange of which this daemon holds something, as a page.
@@ -250,14 +267,9 @@ pub(crate) async fn exchange_page(
         bytes: sink.bytes,
     });
     let sinks: Vec<SinkView> = sinks.collect();
-    let now = state.parts.runtime.clock.wall_millis();
     let exchange = exchange_view(&state, overview);
-    Ok(page(exchange_pages::render_one(
-        &exchange,
-        &sinks,
-        query.reload,
-        now,
-    )))
+    let timing = query.timing(&state);
+    Ok(page(exchange_pages::render_one(&exchange, &sinks, timing)))
 }
 
 /// One base directory, as a page.
@@ -283,10 +295,6 @@ pub(crate) async fn base_directory_page(
         let detail = "no base directory of this daemon has this name: the overview lists them";
         Problem::new(ProblemType::NotFound, detail)
     })?;
-    let now = state.parts.runtime.clock.wall_millis();
-    Ok(page(base_page::render(
-        &base(&state, found),
-        query.reload,
-        now,
-    )))
+    let timing = query.timing(&state);
+    Ok(page(base_page::render(&base(&state, found), timing)))
 }

@@ -10,14 +10,18 @@ use utoipa::{IntoParams, ToSchema};
 use crate::api::extract::{
     ExchangeParams, ExchangePath, NoQuery, QueryParameters, StrictQuery, Values,
 };
-use crate::api::problem::{Problem, ProblemResponse};
+use crate::api::problem::{Problem, ProblemResponse, ProblemType};
 use crate::api::state::SharedState;
 use crate::exchange::{ExchangeOverview, ListFilter, overview_of};
 
-/// Exchanges in an answer, unless the request says otherwise.
+/// Exchanges in a response, unless the request has a limit.
 const DEFAULT_LIMIT: usize = 1_000;
 /// Exchanges in an answer at most.
 const MAX_LIMIT: usize = 10_000;
+/// How long a request waits for the lists of others.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The party of all lists: none goes before another.
+const LISTS: &str = "lists";
 
 /// Restricts a list of exchanges.
 #[derive(Debug, IntoParams)]
@@ -25,7 +29,7 @@ const MAX_LIMIT: usize = 10_000;
 pub(crate) struct ListQuery {
     /// Only the exchanges of this query.
     query: Option<String>,
-    /// Only exchanges whose id comes after this one: the `next` of the answer before.
+    /// Only exchanges whose id is greater than this one: the `next` of the previous response.
     after: Option<String>,
     /// How many exchanges at most, 1 to 10000; 1000 by default.
     limit: Option<usize>,
@@ -54,7 +58,7 @@ impl QueryParameters for ListQuery {
 pub(crate) struct BaseShare {
     /// Name of the base directory.
     base: String,
-    /// Whether it has the marker, which says that the exchange is open.
+    /// Whether it has the marker.
     marker: bool,
     /// Number of segments.
     segments: u64,
@@ -62,7 +66,7 @@ pub(crate) struct BaseShare {
     bytes: u64,
 }
 
-/// An exchange. What its marker says is absent where there is none or it cannot be decoded.
+/// An exchange. The properties in its marker are absent if it has none or it cannot be decoded.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ListedExchange {
     exchange: String,
@@ -73,16 +77,16 @@ pub(crate) struct ListedExchange {
     /// Number of output partitions.
     #[serde(skip_serializing_if = "Option::is_none")]
     partitions: Option<u32>,
-    /// Whether pages of a partition keep the order of their sink.
+    /// Whether the pages of a partition are read in the order of their sink.
     #[serde(skip_serializing_if = "Option::is_none")]
     ordered: Option<bool>,
-    /// Time since its query started, as the id of a query of Trino says; absent for other ids.
+    /// Time since its query started, which the id of a Trino query contains; absent for other ids.
     #[serde(skip_serializing_if = "Option::is_none")]
     age_seconds: Option<u64>,
     /// Its lease.
     #[serde(skip_serializing_if = "Option::is_none")]
     lease_seconds: Option<u64>,
-    /// What is left of the lease, as the sweeper of the fleet last told; absent before that.
+    /// The remaining lease, as last published by the sweeper of the fleet; absent before that.
     #[serde(skip_serializing_if = "Option::is_none")]
     lease_left_seconds: Option<u64>,
     /// Bytes of all its segments.
@@ -181,6 +185,13 @@ pub(crate) async fn list(
         query: query.query,
         after: query.after.map(|id| id.parse()).transpose()?,
         limit: query.limit.unwrap_or(DEFAULT_LIMIT),
+    };
+    let clock = &state.parts.runtime.clock;
+    let turn = clock.within(PATIENCE, state.slots.lists.acquire(LISTS, 1));
+    let Some(_turn) = turn.await else {
+        let detail = "exchanges are listed for one request at a time, and others are before this \
+                      one: retry later";
+        return Err(Problem::new(ProblemType::Overloaded, detail));
     };
     let found = state.parts.exchanges.list(&filter).await?;
     let last = found.exchanges.last().filter(|_| found.more);

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::header::{IF_MATCH, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -14,6 +14,7 @@ use crate::api::extract::{ExchangeParams, ExchangePath, JsonBody, NoQuery, Stric
 use crate::api::problem::{Problem, ProblemResponse};
 use crate::api::state::SharedState;
 use crate::exchange::{Announce, ExchangeSpec};
+use crate::storage::Cleared;
 
 /// The properties of a new exchange.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -21,7 +22,7 @@ use crate::exchange::{Announce, ExchangeSpec};
 pub(crate) struct Announcement {
     /// Number of output partitions, at least one.
     partitions: u32,
-    /// Whether pages of a partition keep the order of their sink.
+    /// Whether the pages of a partition are read in the order of their sink.
     ordered: bool,
 }
 
@@ -129,6 +130,13 @@ pub(crate) async fn announce(
     Ok((status, [header], Json(body)))
 }
 
+/// What a base directory has kept of a closed exchange.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CloseResponse {
+    /// Why a base directory still has objects of the exchange.
+    reason: String,
+}
+
 /// Closes an exchange: removes its objects from every base directory.
 #[utoipa::path(
     delete,
@@ -137,6 +145,8 @@ pub(crate) async fn announce(
     params(ExchangeParams),
     responses(
         (status = 204, description = "The exchange no longer has any objects"),
+        (status = 202, description = "The exchange is closed. A base directory did not answer; the \
+            daemon removes what is left once it does", body = CloseResponse),
         ProblemResponse,
     )
 )]
@@ -145,8 +155,16 @@ pub(crate) async fn close(
     ExchangePath(exchange): ExchangePath,
     caller: Caller,
     _: NoQuery,
-) -> Result<StatusCode, Problem> {
-    let segments = state.parts.closing.close(&exchange).await?;
-    tracing::info!(%exchange, client = %caller, segments, "exchange closed");
-    Ok(StatusCode::NO_CONTENT)
+) -> Result<Response, Problem> {
+    let Cleared { segments, left } = state.parts.closing.close(&exchange).await?;
+    let Some(error) = left else {
+        tracing::info!(%exchange, client = %caller, segments, "exchange closed");
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    };
+    tracing::warn!(%exchange, client = %caller, segments, %error,
+        "exchange closed; what is left is removed once the base directory answers");
+    let body = CloseResponse {
+        reason: error.to_string(),
+    };
+    Ok((StatusCode::ACCEPTED, Json(body)).into_response())
 }

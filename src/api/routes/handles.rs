@@ -1,5 +1,7 @@
 //! Source handles for the chosen attempts, streamed as lines of JSON.
 
+use std::collections::BTreeSet;
+
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -14,7 +16,7 @@ use crate::api::problem::{Problem, ProblemResponse, ProblemType};
 use crate::api::state::{ApiDeps, SharedState};
 use crate::api::stream_body::{OnFailure, StreamBody};
 use crate::catalog::{MemoryPlan, PlannedHandle, handle};
-use crate::id::{ExchangeId, TaskAttempt};
+use crate::id::{DaemonId, ExchangeId, TaskAttempt};
 use crate::telemetry::traces::SpanRef;
 
 /// Bytes of lines in one body frame, at least.
@@ -34,11 +36,21 @@ pub(crate) struct HandlesRequest {
     /// and without a request to a base directory.
     #[serde(default)]
     from_memory: bool,
+    /// Runs of the daemons that the client has asked for what they have in memory: what they wrote
+    /// is read only if an attempt is not found without it.
+    #[serde(default)]
+    asked_daemons: Vec<String>,
 }
 
 impl JsonBody for HandlesRequest {
     /// Bounded by the setting alone: there may be a million attempts.
     const MAX_SIZE: u64 = u64::MAX;
+}
+
+/// The runs of daemons that a request names.
+pub(super) fn runs(named: &[String]) -> Result<BTreeSet<DaemonId>, Problem> {
+    let runs = named.iter().map(|run| run.parse::<DaemonId>());
+    Ok(runs.collect::<Result<_, _>>()?)
 }
 
 /// A line with a handle.
@@ -87,6 +99,7 @@ pub(crate) async fn plan(
         return Err(Problem::invalid("target_size must be at least 1"));
     }
     check_version(wanted.handle_version)?;
+    let asked = runs(&wanted.asked_daemons)?;
     let chosen = wanted
         .attempts
         .iter()
@@ -100,13 +113,14 @@ pub(crate) async fn plan(
     SpanRef::current().set_number("stopover.attempts", chosen.len() as u64);
     let ordered = state.parts.exchanges.lookup(&exchange).await?.ordered;
     let commits = &state.parts.commits;
-    let planned = commits.plan_handles(&exchange, ordered, &chosen, wanted.target_size);
+    let planned = commits.plan_rest(&exchange, ordered, &chosen, wanted.target_size, &asked);
     // The plan holds the footers of the exchange until the last line has been sent.
     let (handles, memory) = planned.await?;
     Ok(streamed(&state, BodyFrames::new(handles), memory))
 }
 
-/// Plans what this daemon knows. Of an exchange that it does not know to be open, that is nothing.
+/// Plans the attempts that this daemon has in memory: none, unless the exchange is known to be
+/// open.
 async fn plan_from_memory(
     state: &SharedState,
     exchange: &ExchangeId,

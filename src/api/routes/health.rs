@@ -18,7 +18,7 @@ pub(crate) struct BaseDirectory {
     uri: String,
     /// Whether its last put or probe succeeded: new segments are placed there.
     healthy: bool,
-    /// Whether it is unhealthy because there is no room for segments.
+    /// Whether it is unhealthy because there is no space for segments.
     full: bool,
     /// Whether its last read succeeded.
     readable: bool,
@@ -73,8 +73,8 @@ pub(crate) async fn alive() -> &'static str {
     "alive\n"
 }
 
-/// Reports whether the daemon serves and new exchanges can be opened; to clients that may know it,
-/// also the state of its base directories and what prevents it.
+/// Reports whether the daemon serves and new exchanges can be opened; to authorized clients also
+/// the state of its base directories and what prevents new exchanges.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -111,7 +111,7 @@ pub(crate) async fn ready(
             draining: Some(draining),
             obstacles: Some(obstacles),
             base_directories: Some(bases.collect()),
-            not_collecting: parts.storage.collection_hindrance(),
+            not_collecting: parts.storage.collection_obstacle(),
         },
     };
     (status, Json(readiness))

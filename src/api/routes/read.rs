@@ -53,7 +53,7 @@ pub(crate) async fn read_handle(
     let reader = &state.parts.reader;
     let request = reader.decode(&handle, query.skip.unwrap_or(0)).await?;
     drop(handle);
-    // The ranges of the handle live as long as the stream, and so does their reservation.
+    // The ranges of the handle are held as long as the stream, and so is their reservation.
     reservation.shrink_to(request.memory_size());
     let span = SpanRef::current();
     span.set("stopover.exchange", request.exchange());

@@ -30,7 +30,7 @@ pub(crate) struct Reloaded {
     applied: Vec<EditedSetting>,
     /// In effect after the next start of the daemon.
     needs_restart: Vec<EditedSetting>,
-    /// What the operator should know of the configuration.
+    /// Notices about the configuration, for the operator.
     notices: Vec<String>,
 }
 
@@ -73,7 +73,7 @@ impl From<ReloadError> for Problem {
     path = "/v1/admin/reload",
     tag = "operations",
     responses(
-        (status = 200, description = "What was taken over, and what needs a restart",
+        (status = 200, description = "What was applied, and what needs a restart",
             body = Reloaded),
         ProblemResponse,
     )

@@ -128,8 +128,8 @@ fn check_query(query: &PagesQuery, content: PageContent) -> Result<(), Problem> 
 
 /// Declares that an attempt will be written at this daemon, before its first page.
 ///
-/// It is optional and creates no sink. It lets the daemon check early whether the exchange is open,
-/// and know which other sinks a group commit can wait for.
+/// Optional; it creates no sink. The daemon checks in advance whether the exchange is open, and
+/// uses declarations to decide which other sinks a group commit waits for.
 #[utoipa::path(
     put,
     path = "/v1/exchanges/{exchange}/sinks/{task}/{attempt}",
@@ -148,7 +148,7 @@ pub(crate) async fn declare(
     let exchanges = &state.parts.exchanges;
     exchanges.lookup(&sink.exchange).await?;
     state.parts.ingest.declare_sink(&sink)?;
-    exchanges.seek_marker(&sink.exchange);
+    exchanges.poll_marker(&sink.exchange);
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -200,7 +200,7 @@ pub(crate) async fn add_pages(
     let raw_partition = query.partition;
     let parts = &state.parts;
     let partitions = parts.exchanges.lookup(&sink.exchange).await?.partitions;
-    parts.exchanges.seek_marker(&sink.exchange);
+    parts.exchanges.poll_marker(&sink.exchange);
     if let Some(partition) = raw_partition.filter(|partition| *partition >= partitions) {
         let detail = format!("partition {partition} does not exist: the exchange has {partitions}");
         return Err(Problem::new(ProblemType::InvalidFrame, detail));
@@ -222,7 +222,7 @@ pub(crate) async fn add_pages(
         // A raw page has no frame header until the whole body has arrived.
         if room == 0 {
             check.update(received);
-            admission.cover(&check)?;
+            admission.reserve_overhead(&check)?;
         }
         Ok(())
     };

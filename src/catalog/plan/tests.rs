@@ -14,8 +14,8 @@ use crate::segment::writer::{SegmentDraft, SinkRun, write_segment};
 const PARTITIONS: u32 = 4;
 const TASKS: u32 = 4;
 
-/// A run of pages: who wrote it, for which partition, the length of each page, and whether the
-/// segment of its daemon is sealed after it.
+/// A run of pages: its writer, its partition, the length of each page, and whether the segment of
+/// its daemon is sealed after it.
 #[derive(Debug, Clone)]
 struct Write {
     task: u32,
@@ -233,7 +233,7 @@ proptest! {
         }
     }
 
-    /// An attempt of which any segment is missing is lost, or not known.
+    /// An attempt of which any segment is missing is lost, or unknown.
     #[test]
     fn a_plan_without_one_of_its_segments_is_refused(
         writes in writes(), missing in any::<prop::sample::Index>(),
@@ -286,7 +286,7 @@ fn a_task_that_is_chosen_twice_and_an_attempt_without_record_are_refused() {
     );
 }
 
-/// Of two commits of an attempt, the one that an earlier plan knew counts, then the lower id.
+/// Of two commits of an attempt, the one that an earlier plan used counts, then the lower id.
 #[test]
 fn of_two_commit_records_the_one_that_an_earlier_plan_knew_counts() {
     let write = Write {

@@ -1,6 +1,6 @@
 //! From Trino's properties to both of Stopover's files.
 //!
-//! Pure: text to [`Converted`]. Does not: read or write files, or know properties one by one
+//! Pure: text to [`Converted`]. Does not: read or write files, or convert single properties
 //! (`rules`). Invariant: every property of the input is converted, named in a note, or a fault.
 
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ enum Value {
     Environment(String),
 }
 
-/// What a property became of which something is to be known.
+/// The conversion of a property that needs a note.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Note {
     /// Line and name of the property.
@@ -321,7 +321,7 @@ impl Converted {
                     continue;
                 };
                 self.notes.push(Note::general(format!(
-                    "start the daemons with {}=${{{from}}}: Trino takes it from the environment",
+                    "start the daemons with {}=${{{from}}}: Trino reads it from the environment",
                     variable(index, name)
                 )));
             }

@@ -1,7 +1,7 @@
 //! The file format of `java.util.Properties`.
 //!
-//! Pure: text to names and values with their lines. Does not: know what they mean. Invariant: what
-//! Java reads from an ASCII file is what is read here.
+//! Pure: text to names and values with their lines. Does not: interpret them. Invariant: an ASCII
+//! file is parsed as by Java.
 //!
 //! Source: the documentation of `java.util.Properties.load`. Not a dependency: the library for it
 //! brings a regular expression engine for these rules.

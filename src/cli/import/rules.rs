@@ -77,7 +77,7 @@ const SEGMENTS: &str = "a segment holds blocks of many tasks and partitions: seg
                         is another quantity";
 const RANGES: &str = "a handle names ranges of segments, and neighbouring ranges are fetched \
                       together";
-const LISTING: &str = "planning takes one LIST for each base directory and 1,000 segments";
+const LISTING: &str = "planning needs one LIST for each base directory and 1,000 segments";
 const HDFS: &str = "hdfs:// and viewfs:// are base directories like others";
 const CONNECTIONS: &str = "requests above max_concurrent_requests wait, fairly by query";
 

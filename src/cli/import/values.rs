@@ -1,6 +1,7 @@
-//! The forms of values in Trino's file, and what they become.
+//! The forms of values in Trino's file, and their conversion.
 //!
-//! Pure. Does not: know properties. Invariant: no message contains a value, which may be a secret.
+//! Pure. Does not: know the properties. Invariant: no message contains a value, which may be a
+//! secret.
 
 use url::Url;
 
@@ -17,7 +18,7 @@ pub(super) enum ValueError {
     Encryption,
     #[error("not a URI: {0}")]
     Uri(#[from] url::ParseError),
-    #[error("Trino takes it from the environment: write the value out first")]
+    #[error("Trino reads it from the environment: write the value into the file first")]
     FromEnvironment,
     #[error("a size that the daemon cannot have: {0}")]
     Daemon(#[from] crate::config::InvalidValue),
@@ -42,7 +43,7 @@ pub(super) fn size(text: &str) -> Result<String, ValueError> {
     }
 }
 
-/// The name of the environment variable that a value is taken from: `${ENV:NAME}`.
+/// The name of the environment variable that a value is read from: `${ENV:NAME}`.
 pub(super) fn environment_variable(text: &str) -> Option<&str> {
     text.trim().strip_prefix("${ENV:")?.strip_suffix('}')
 }

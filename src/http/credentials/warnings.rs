@@ -1,7 +1,7 @@
-//! What is insecure about credentials although it works.
+//! Warnings about credentials that work but are insecure.
 //!
-//! Does: check who may read the files, whether tokens travel in clear, and whether the certificate
-//! expires. Does not: refuse or log anything.
+//! Does: check the permissions of the files, whether tokens are sent in clear text, and whether the
+//! certificate expires soon. Does not: refuse or log anything.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, SystemTime};
@@ -10,7 +10,7 @@ use super::Address;
 use crate::config::ServerConfig;
 use crate::http::certificate::Validity;
 
-/// Permission bits of everybody except owner and group.
+/// Permission bits of users other than owner and group.
 const OTHERS: u32 = 0o007;
 /// A certificate expires soon in the last part of its time: one of this many.
 const SOON: u64 = 10;
@@ -80,7 +80,7 @@ mod tests {
     const DAY: u64 = 86_400_000;
 
     #[test]
-    fn a_file_that_everybody_may_read_is_reported_by_its_setting() {
+    fn a_file_that_all_users_may_read_is_reported_by_its_setting() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let config = ServerConfig {
             token_file: Some(file.path().to_owned()),

@@ -2,8 +2,8 @@
 //!
 //! Does: collect the frames that are ready, without copying. On its own, hyper would write as soon
 //! as it holds 64 KiB, which is a page or two. Does not: wait for more than is ready, or change a
-//! byte. Invariant: collected data are returned before what ended their collection: trailers, an
-//! error or the end of the body.
+//! byte. Invariant: collected data are returned before the trailers, error or end of the body that
+//! ended their collection.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -16,8 +16,8 @@ use http_body::{Body, Frame, SizeHint};
 /// Bytes that are collected for one frame. A client that stops reading holds about this much
 /// besides the socket buffer, and a reading client resets its stall timeout once per frame.
 const TARGET_SIZE: usize = 256 << 10;
-/// Buffers that are collected for one frame. Each takes 32 bytes besides its data, which the reads
-/// reserve, and more of them are not written at once anyway.
+/// Buffers that are collected for one frame. Each uses 32 bytes besides its data, which the reads
+/// reserve; a single write cannot contain more buffers anyway.
 const MAX_BUFFERS: usize = 128;
 
 /// A body with combined data frames.
@@ -119,7 +119,7 @@ impl Buf for Buffers {
     }
 
     fn advance(&mut self, count: usize) {
-        assert!(count <= self.length, "{count} of {} bytes", self.length);
+        assert!(count <= self.length, "{count} of {}", self.length);
         self.length -= count;
         let mut left = count;
         while let Some(front) = self.buffers.front_mut().filter(|_| left > 0) {
@@ -146,7 +146,7 @@ mod tests {
         Ok(Frame::data(Bytes::copy_from_slice(buffer)))
     }
 
-    /// The frames of the combined body; `None` stands for a poll that finds nothing ready.
+    /// The frames of the combined body; `None` is a poll at which nothing is ready.
     fn polled(frames: Vec<Option<Given>>) -> Vec<Result<Vec<u8>, String>> {
         let mut frames = frames.into_iter();
         let body = stream::poll_fn(move |cx| match frames.next() {
@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(lengths, [TARGET_SIZE + 1, 1]);
     }
 
-    /// Story: pages of one byte were collected to 256 KiB, and took 8 MiB of memory besides.
+    /// Story: pages of one byte were collected to 256 KiB, and used 8 MiB of memory in addition.
     #[test]
     fn tiny_buffers_are_bounded_by_their_number() {
         let frames = (0..300).map(|_| Some(data(b"x")));

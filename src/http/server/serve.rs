@@ -1,4 +1,4 @@
-//! Serves one connection and bounds its life, whatever the client speaks and wherever it stops.
+//! Serves one connection and bounds its duration, for any protocol and wherever the client stops.
 //!
 //! Does: the TLS handshake, HTTP/1.1 and, where configured, HTTP/2; end a connection that is idle,
 //! stalled, evicted or no longer authorized. Does not: accept connections. Invariant: while a
@@ -31,14 +31,14 @@ use crate::runtime::{Runtime, TaskGroup};
 
 /// How often a connection with requests is inspected.
 const INSPECTION_INTERVAL: Duration = Duration::from_millis(500);
-/// How long a connection that is ended may take to send what is left, such as a refusal.
+/// How long a connection that is being closed may take to send the rest, such as a refusal.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 /// What serves each connection.
 #[derive(Clone)]
 pub(super) struct Service {
     pub limits: ServerLimits,
-    /// In place of the timeouts of `limits`, if they may change.
+    /// Overrides the timeouts of `limits`, if they may change.
     pub live: Option<Live<LimitsConfig>>,
     pub stall_policy: StallPolicy,
     pub credentials: Credentials,
@@ -77,7 +77,7 @@ impl Service {
     {
         let io = GuardedIo::new(stream, place.connection().clone(), self.stop.clone());
         let Some(tls) = self.credentials.tls() else {
-            return self.speak(io, &place, address, None).await;
+            return self.serve_http(io, &place, address, None).await;
         };
         place.connection().set_in_handshake(true);
         let acceptor = TlsAcceptor::from(tls.config.clone());
@@ -89,7 +89,7 @@ impl Service {
         place.connection().set_in_handshake(false);
         let (_, session) = stream.get_ref();
         let peer = Peer::new(session.peer_certificates(), &tls);
-        self.speak(stream, &place, address, Some(peer)).await;
+        self.serve_http(stream, &place, address, Some(peer)).await;
     }
 
     fn header_timeout(&self) -> Duration {
@@ -125,8 +125,13 @@ impl Service {
         tracing::debug!(reason, "TLS handshake failed");
     }
 
-    async fn speak<S>(&self, stream: S, place: &Place, address: ClientAddress, peer: Option<Peer>)
-    where
+    async fn serve_http<S>(
+        &self,
+        stream: S,
+        place: &Place,
+        address: ClientAddress,
+        peer: Option<Peer>,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let io = TokioIo::new(stream);

@@ -1,4 +1,5 @@
-//! A socket that tells when its client reads nothing, and closes without losing the last response.
+//! A socket that reports when its client reads nothing, and closes without losing the last
+//! response.
 //!
 //! Does: record at the connection whether writes are blocked. When closing, read on for a short
 //! time, because the kernel discards sent bytes that the client has not read yet if a socket is

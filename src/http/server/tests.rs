@@ -101,14 +101,15 @@ async fn an_address_in_use_is_an_error_that_names_the_setting() {
     running.shut_down().await;
 }
 
-/// A route that takes a slot, as authorized requests do, and one that does not.
+/// A route that acquires a slot, as authorized requests do, and one that does not.
 fn with_slots() -> Router {
-    let takes = get(
-        async |Extension(client): Extension<Client>| match client.take_slot().await {
-            Ok(()) => "served".to_owned(),
-            Err(error) => error.to_string(),
-        },
-    );
+    let takes =
+        get(
+            async |Extension(client): Extension<Client>| match client.acquire_slot().await {
+                Ok(()) => "served".to_owned(),
+                Err(error) => error.to_string(),
+            },
+        );
     hello().route("/slot", takes)
 }
 
@@ -134,7 +135,7 @@ async fn an_idle_connection_gives_its_slot_to_one_that_has_a_request() {
 #[tokio::test]
 async fn probes_are_served_while_every_slot_is_taken_and_strangers_fill_the_rest() {
     let never = get(async |Extension(client): Extension<Client>| {
-        client.take_slot().await.unwrap();
+        client.acquire_slot().await.unwrap();
         std::future::pending::<()>().await;
     });
     let router = with_slots().route("/never", never);
@@ -162,9 +163,9 @@ async fn probes_are_served_while_every_slot_is_taken_and_strangers_fill_the_rest
 }
 
 #[tokio::test]
-async fn a_request_that_gets_no_slot_in_time_is_told_the_setting() {
+async fn a_request_that_gets_no_slot_in_time_is_refused_with_the_setting() {
     let never = get(async |Extension(client): Extension<Client>| {
-        client.take_slot().await.unwrap();
+        client.acquire_slot().await.unwrap();
         std::future::pending::<()>().await;
     });
     let running = Running::start(with_slots().route("/never", never), |limits| {

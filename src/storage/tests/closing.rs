@@ -53,3 +53,36 @@ async fn a_collection_of_ten_thousand_segments_costs_a_tombstone_more_and_leaves
     assert_eq!(server.take_counts(), [10, 3, 1, 11]);
     assert_eq!(server.keys(), REST);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_close_goes_on_without_a_member_that_does_not_answer_and_says_what_is_left() {
+    let (storage, stores) = storage(&["a", "b"]);
+    for n in 0..4 {
+        put(&storage, n).await.unwrap();
+    }
+    markers::announce(&storage, &exchange(), Bytes::from_static(b"{}")).await;
+    for operation in ["put", "get", "list", "delete"] {
+        stores[1].always(operation, Fault::Fails(Unavailable));
+    }
+    let begun = tokio::time::Instant::now();
+    let cleared = storage.clear_exchange(&exchange()).await.unwrap();
+    assert!(
+        begun.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        begun.elapsed()
+    );
+    let left = cleared.left.unwrap().to_string();
+    assert!(left.contains("base directory b"), "{left}");
+    // Its marker may be there: a reader could take the rest for the whole.
+    assert_eq!(cleared.segments, 0);
+    assert_eq!(stores[0].count("delete v2/segments"), 0);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(!storage.can_clear(&exchange()), "nothing is sent meanwhile");
+    stores[1].heal();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(storage.can_clear(&exchange()));
+    let cleared = storage.clear_exchange(&exchange()).await.unwrap();
+    assert!(cleared.left.is_none());
+    assert_eq!(cleared.segments, 4);
+    assert_eq!(storage.list_exchanges().await.unwrap(), []);
+}

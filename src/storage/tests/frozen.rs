@@ -16,7 +16,7 @@ use crate::store::keys::{Folder, Key};
 use crate::store::tests::faulty::{Fault, FaultyStore};
 use crate::store::{DeleteOutcome, ObjectMeta, Precondition, Result, Store, Tail, Versioned};
 
-/// Story: one of two file systems was frozen. Its puts had no deadline and kept their slots: 4 of
+/// Story: one of two file systems was frozen. Its puts had no deadline and held their slots: 4 of
 /// 12 finishes were answered, the others waited, and both base directories counted as healthy.
 #[tokio::test(start_paused = true)]
 async fn puts_are_answered_by_the_base_directory_that_works_while_another_hangs() {
@@ -48,7 +48,7 @@ async fn puts_are_answered_by_the_base_directory_that_works_while_another_hangs(
     assert_eq!(healthy(&storage), [true, true]);
 }
 
-/// A store whose puts share its bandwidth: each takes as many times ten seconds as there are.
+/// A store whose puts share its bandwidth: `n` concurrent puts take `n` times ten seconds each.
 #[derive(Debug)]
 struct Shared {
     inner: Arc<FaultyStore>,

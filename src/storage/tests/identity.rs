@@ -127,3 +127,41 @@ async fn a_list_that_an_expiry_rule_took_is_written_again_and_an_older_one_repla
         assert_eq!(now.bytes, before.bytes);
     }
 }
+
+/// Whether the lists of all base directories tell this time for announcements.
+async fn all_tell(stores: &[Arc<FaultyStore>], seconds: u64) -> bool {
+    let expected = format!("\"announcement_millis\":{}", seconds * 1000);
+    let mut all = true;
+    for store in stores {
+        let list = store.get_versioned(&keys::members()).await.unwrap().bytes;
+        all &= std::str::from_utf8(&list).unwrap().contains(&expected);
+    }
+    all
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_daemon_writes_markers_for_longer_than_every_sweeper_knows() {
+    // A daemon with a long `lease.announcement_timeout` was still writing a marker when a sweeper
+    // with a short one took the first segments of that exchange for orphans.
+    let (names, seconds) = (["a", "b"], Duration::from_secs);
+    let (_, stores) = storage(&names);
+    let daemon = |announcement, seed| {
+        let daemon = unidentified(&names, &stores, seed);
+        daemon.set_announcement(announcement);
+        daemon
+    };
+    let short = daemon(seconds(5), 11);
+    short.probe().await;
+    assert!(all_tell(&stores, 5).await);
+    stores[1].always("get", Fault::Fails(Unavailable));
+    let long = daemon(seconds(90), 12);
+    long.probe().await;
+    assert_eq!(long.announcement(), seconds(5), "not every member was told");
+    stores[1].heal();
+    tokio::time::sleep(seconds(60)).await;
+    assert!(all_tell(&stores, 90).await);
+    assert_eq!(long.announcement(), seconds(90));
+    short.check_members().await.unwrap();
+    assert_eq!(short.longest_announcement(), seconds(90));
+    assert_eq!(short.announcement(), seconds(5), "as it is configured");
+}

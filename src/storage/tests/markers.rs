@@ -8,7 +8,7 @@ async fn in_order(storage: &Storage) -> Vec<crate::id::BaseId> {
 }
 
 /// Announces an exchange: observe, then write.
-async fn announce(storage: &Storage, exchange: &ExchangeId, content: Bytes) {
+pub(super) async fn announce(storage: &Storage, exchange: &ExchangeId, content: Bytes) {
     let observed = storage.observe_markers(exchange).await;
     assert!(
         storage
@@ -58,7 +58,7 @@ async fn a_marker_goes_to_the_preferred_base_directory_and_elsewhere_while_that_
     assert_eq!(renewed.bytes, marker);
     assert_ne!(
         renewed.version, first.version,
-        "a renewal elsewhere is observed beside the old marker"
+        "a renewal in another base directory is observed beside the old marker"
     );
     announce(&storage, &exchange(), marker).await;
     let again = storage.get_marker(&exchange()).await.unwrap().unwrap();
@@ -118,7 +118,7 @@ async fn a_first_announcement_returns_what_exists_elsewhere_and_can_be_withdrawn
     let (storage, stores) = storage(&["a", "b"]);
     let preferred = preferred(&storage);
     let content = Bytes::from_static(b"{}");
-    // It was announced elsewhere while the preferred base directory rejected writes.
+    // It was announced in another base directory while the preferred one rejected writes.
     stores[preferred[0]].next("put", Fault::Fails(Unavailable));
     announce(&storage, &exchange(), content.clone()).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
@@ -209,7 +209,8 @@ async fn a_renewal_or_claim_whose_response_was_lost_recognises_its_own_write() {
 #[tokio::test(start_paused = true)]
 async fn a_renewal_that_went_elsewhere_beats_a_claim_that_began_at_the_preferred_one() {
     // The sweeper and the renewing daemon observed at the same time. Then the preferred base
-    // directory failed for the latter, which renewed elsewhere while the sweeper claimed there.
+    // directory failed for the latter, which renewed in another one while the sweeper claimed
+    // there.
     let (storage, stores) = storage(&["a", "b"]);
     let preferred = preferred(&storage);
     let content = Bytes::from_static(b"{}");
@@ -365,7 +366,8 @@ async fn a_failing_base_directory_does_not_prevent_the_others_from_being_cleared
     let error = storage.remove_exchange(&exchange()).await.unwrap_err();
     let text = error.to_string();
     assert!(
-        text.contains("a: told to fail delete") && text.contains("b: told to fail list"),
+        text.contains("a: injected failure of delete")
+            && text.contains("b: injected failure of list"),
         "{text}"
     );
     assert_eq!(error.kind(), Unavailable, "calling it again may help");

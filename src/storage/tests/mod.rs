@@ -104,7 +104,7 @@ async fn a_failed_put_goes_to_another_base_directory_and_the_first_is_excluded()
     );
     assert_eq!(healthy(&storage), [true, false, true]);
     let reason = storage.status()[1].error.clone().unwrap();
-    assert!(reason.contains("told to fail put"), "{reason}");
+    assert!(reason.contains("injected failure of put"), "{reason}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -145,8 +145,8 @@ async fn when_all_fail_the_error_names_each_base_directory_and_its_reason() {
     let error = put(&storage, 1).await.unwrap_err();
     assert_eq!((error.base.as_str(), error.kind()), ("all", Unavailable));
     for words in [
-        "a: told to fail put",
-        "b: told to fail put",
+        "a: injected failure of put",
+        "b: injected failure of put",
         "put of v2/segments/",
     ] {
         assert!(error.to_string().contains(words), "{error}");
@@ -257,7 +257,7 @@ async fn reads_are_retried_while_a_retry_may_help() {
     assert_eq!(
         healthy(&storage),
         [true],
-        "reads do not decide where segments go"
+        "reads do not affect where segments go"
     );
 }
 

@@ -1,4 +1,4 @@
-//! Tests of probes: whether they notice each way in which a store is unusable.
+//! Tests of probes: whether they detect each way in which a store is unusable.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::store::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Conditions {
     Ignored,
-    /// It has none, and says so: a condition is checked before the write.
+    /// It has none, and reports that: a condition is checked before the write.
     Checked,
     CreateRefused,
     ReplaceRefused,
@@ -35,7 +35,7 @@ pub(super) enum Conditions {
     NoSuffix,
 }
 
-/// A store that works but for one thing.
+/// A store with one fault.
 #[derive(Debug)]
 pub(super) struct Odd(pub Arc<FaultyStore>, pub Conditions);
 
@@ -206,7 +206,7 @@ async fn a_probe_leaves_nothing_behind_whatever_it_finds() {
 async fn a_probe_names_the_operation_that_fails_and_what_to_do() {
     for (operation, step, advice) in [
         ("put", "writing", "able to put"),
-        ("get", "reading its identity", "told to fail"),
+        ("get", "reading its identity", "injected failure"),
         ("list", "listing", "able to list"),
         ("delete", "deleting", "able to delete"),
     ] {

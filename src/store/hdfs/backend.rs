@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use super::error::{Failure, failure};
 use super::name_nodes::NameNodes;
 use super::names::{Form, Version};
+use crate::human::count;
 use crate::store::keys::{self, Folder, Key};
 use crate::store::{
     DeleteOutcome, ObjectMeta, Precondition, Result, Store, StoreError, StoreErrorKind, Tail,
@@ -264,8 +265,8 @@ impl Store for HdfsStore {
         match (within(range.start), within(range.end)) {
             (Some(start), Some(end)) if start <= end => Ok(bytes.slice(start..end)),
             _ => {
-                let size = bytes.len();
-                let message = format!("{path} has {size} bytes, not the range {range:?}");
+                let size = count(bytes.len(), "byte");
+                let message = format!("{path} has {size}, not the range {range:?}");
                 Err(StoreError::new(StoreErrorKind::Corrupt, message))
             }
         }

@@ -13,6 +13,7 @@ use hdfs_native::{HdfsError, WriteOptions};
 
 use super::backend::HdfsStore;
 use super::error::{Failure, failure};
+use crate::human::count;
 use crate::store::{Result, StoreError, StoreErrorKind, Tail};
 
 /// Files and folders are for their owner alone, as on local file systems.
@@ -104,7 +105,10 @@ impl HdfsStore {
         let bytes = self.nodes.transfer(read).await;
         let bytes = bytes.map_err(|error| failure("reading", path, error))?;
         bytes.map_err(|size| {
-            let message = format!("{path} has {size} bytes, not the range {range:?}");
+            let message = format!(
+                "{path} has {}, not the range {range:?}",
+                count(size, "byte")
+            );
             StoreError::new(StoreErrorKind::Corrupt, message)
         })
     }
@@ -127,8 +131,8 @@ async fn read_exactly(file: &FileReader, start: usize, length: usize) -> Result<
     match bytes.len() == length {
         true => Ok(bytes),
         false => Err(HdfsError::DataTransferError(format!(
-            "got {} bytes instead of {length}",
-            bytes.len()
+            "got {} instead of {length}",
+            count(bytes.len(), "byte")
         ))),
     }
 }

@@ -196,7 +196,6 @@ fn split(target: &str, options: &mut Options) -> Option<(String, String)> {
 
 /// The property that lists the NameNodes of a highly available nameservice, and the list; `None`
 /// inside if it is none.
-#[expect(clippy::type_complexity, reason = "a fault, or what there may be")]
 fn name_nodes(
     url: &str,
     site: &Site,

@@ -17,6 +17,7 @@ use hdfs_native::client::FileStatus;
 use super::backend::{HdfsStore, put_failure};
 use super::error::{failure, if_present};
 use super::names::{Version, name_of};
+use crate::human::count;
 use crate::store::{
     DeleteOutcome, MAX_VERSIONED_SIZE, Result, StoreError, StoreErrorKind, Versioned,
 };
@@ -60,8 +61,8 @@ impl HdfsStore {
                 return Err(StoreError::new(StoreErrorKind::NotFound, message));
             };
             if version.size > MAX_VERSIONED_SIZE {
-                let size = version.size;
-                let message = format!("{path} has {size} bytes, more than {MAX_VERSIONED_SIZE}");
+                let size = count(version.size, "byte");
+                let message = format!("{path} has {size}, more than {MAX_VERSIONED_SIZE}");
                 return Err(StoreError::new(StoreErrorKind::Corrupt, message));
             }
             let file = format!("{path}/{version}/{version}");

@@ -1,11 +1,11 @@
 //! Recognizes the folder of a base directory.
 //!
-//! Does: remember the folder that this process found first, hold it open, and compare what is at
-//! its path before and after each operation. Does not: create it (`publish`). Invariant: once the
-//! folder has been found, an operation succeeds only while the same folder, or another one with the
-//! same identity, is at its path: after an unmount nothing is believed to be absent, and nothing is
-//! written to the folder below the mount point. A folder without identity gives way to one that has
-//! one: it may have been the one below the mount point.
+//! Does: record the folder that this process found first, hold it open, and compare it with the
+//! folder at its path before and after each operation. Does not: create it (`publish`). Invariant:
+//! once the folder has been found, an operation succeeds only while the same folder, or another one
+//! with the same identity, is at its path: after an unmount no object is reported as missing, and
+//! nothing is written to the folder below the mount point. A folder without identity is replaced by
+//! one that has an identity: it may have been the one below the mount point.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, BufRead as _, BufReader, Read as _};
@@ -21,7 +21,7 @@ use crate::store::{Result, StoreError, StoreErrorKind, keys};
 /// Longest first line of an identity.
 const MAX_LINE: u64 = 256;
 
-/// What this process knows of the folder.
+/// The recorded state of the folder.
 #[derive(Debug, Default)]
 pub(super) struct Anchor(Mutex<Option<Anchored>>);
 
@@ -186,7 +186,7 @@ mod tests {
         anchor.check(&root).unwrap();
     }
 
-    /// Story: a daemon that was started while the disk was unmounted remembered the empty folder
+    /// Story: a daemon that was started while the disk was unmounted recorded the empty folder
     /// below the mount point, and refused the disk once it was mounted until it was restarted.
     #[test]
     fn a_folder_without_identity_gives_way_to_one_that_has_one() {

@@ -33,7 +33,7 @@ pub struct LocalStore {
 /// How the content of files reaches the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteMode {
-    /// Whenever the kernel writes it back.
+    /// Not synced: the kernel writes it back later.
     Unsynced,
     /// Through the page cache, then synced.
     Cached,
@@ -52,7 +52,7 @@ impl LocalStore {
         }
     }
 
-    /// The same store, whose files and folders the group may read and write, too.
+    /// The same store, with files and folders that the group may also read and write.
     #[must_use]
     pub fn shared_with_group(mut self) -> Self {
         if let Some(root) = Arc::get_mut(&mut self.root) {
@@ -61,7 +61,7 @@ impl LocalStore {
         self
     }
 
-    /// The same store, which takes no segments while its file system has less free than this.
+    /// The same store, which refuses segments while its file system has less free space than this.
     #[must_use]
     pub fn with_min_free(mut self, min_free: SizeOrPercent) -> Self {
         if let Some(root) = Arc::get_mut(&mut self.root) {

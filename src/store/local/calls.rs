@@ -1,5 +1,5 @@
-//! Records the calls of the file system that give and remove names, and those that make them
-//! durable, for the tests of their order.
+//! Records the file system calls that create and remove names, and those that make them durable,
+//! for the tests of their order.
 //!
 //! Does: nothing outside of tests. Does not: make the calls (`names`). Invariant: each call that
 //! changes a name below a root or syncs it is recorded once it has succeeded.

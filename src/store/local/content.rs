@@ -2,7 +2,7 @@
 //!
 //! Does: write it, bypassing the page cache for large files where the file system supports that
 //! (docs/decisions/storage-direct-io.md). Does not: name, lock or sync files. Invariant: after a
-//! successful write a file holds exactly its content, whichever way it was written.
+//! successful write a file holds exactly its content, however it was written.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice, Seek as _, Write as _};

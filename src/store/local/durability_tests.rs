@@ -1,4 +1,4 @@
-//! What survives a power failure, told from the order of the calls of the file system.
+//! What survives a power failure, derived from the order of the file system calls.
 //!
 //! Story: neither a put without the sync of its file, nor one without the sync of its folder, nor a
 //! removal without the sync of its folder failed any test, as the page cache outlives a process.
@@ -173,14 +173,14 @@ fn a_removal_is_durable_once_it_is_answered() {
     for path in [&one, &other, &kept, &marker] {
         root.put(path, &content("some bytes").into()).unwrap();
     }
-    // Its folder becomes empty and goes with it; the one above remains.
+    // Its folder becomes empty and is removed with it; the one above remains.
     let (removed, calls) = calls_of(|| root.delete(std::slice::from_ref(&one)));
     assert_eq!(removed.unwrap(), 1);
     assert_durably_removed(&one, &calls);
     let (removed, calls) = calls_of(|| root.delete_if(&marker, None));
     assert_eq!(removed.unwrap(), DeleteOutcome::Removed);
     assert_durably_removed(&marker, &calls);
-    // The last segment of the base directory: the folder of all segments goes, too.
+    // The last segment of the base directory: the folder of all segments is removed, too.
     root.delete(std::slice::from_ref(&kept)).unwrap();
     let (removed, calls) = calls_of(|| root.delete(std::slice::from_ref(&other)));
     assert_eq!(removed.unwrap(), 1);

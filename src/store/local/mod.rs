@@ -1,7 +1,7 @@
 //! Base directories in a file system.
 //!
 //! Does: write files that are complete and durable once they have their name, read ranges of them,
-//! remove them together with the folders that become empty. Does not: know what the files are for.
+//! remove them together with the folders that become empty. Does not: interpret the files.
 //! Invariant: no symbolic link below a base directory is followed; a file under its final name is
 //! complete; a file whose name ends in `.tmp` is locked by the process that writes it, so an
 //! unlocked one is abandoned.

@@ -1,8 +1,8 @@
 //! What an NFS client caches, for tests.
 //!
-//! Does: hide what other machines have done; nothing outside of tests. Does not: expire.
-//! Invariant: which names a folder has is asked once, and again only after this machine has changed
-//! the times of that folder.
+//! Does: hide the changes of other machines; nothing outside of tests. Does not: expire. Invariant:
+//! the names in a folder are read once, and again only after this machine has changed the times of
+//! that folder.
 
 #[cfg(test)]
 pub(super) use cached::NameCache;
@@ -30,7 +30,7 @@ mod cached {
 
     use parking_lot::Mutex;
 
-    /// The names that this machine knows, by folder; `None`: it caches none.
+    /// The names that this machine has cached, by folder; `None`: it caches none.
     #[derive(Debug, Default)]
     pub(crate) struct NameCache {
         folders: Mutex<Option<Folders>>,
@@ -44,7 +44,7 @@ mod cached {
             *self.folders.lock() = Some(Folders::new());
         }
 
-        /// Whether a path and the folders above it exist, as far as this machine knows.
+        /// Fails if a path or a folder above it does not exist according to the cache.
         pub(crate) fn check(&self, root: &Path, path: &Path) -> io::Result<()> {
             let mut folders = self.folders.lock();
             let Some(folders) = &mut *folders else {

@@ -3,8 +3,8 @@
 //! Does: open, create, rename, link and remove, each in a folder that it reached step by step from
 //! the root; set the permissions of what it creates. Does not: list folders (`tree`) or decide the
 //! order of calls (`publish`, `swap`). Invariant: no call reaches a file outside of the root, even
-//! if somebody replaces a folder by a link at that moment. The root itself may be a link, and what
-//! is above it too: the operator chose them.
+//! if a folder is replaced by a link at that moment. The root itself and the folders above it may
+//! be links: the operator chose them.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -71,7 +71,7 @@ impl Root {
         Ok(open_at(&folder, name, flags, mode)?.into())
     }
 
-    /// Gives a file another name in the same folder, replacing a file of that name.
+    /// Renames a file within its folder, replacing a file of that name.
     pub(super) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let (folder, name) = self.place(to)?;
         rustix::fs::renameat(&folder, last(from)?, &folder, name)?;
@@ -79,7 +79,7 @@ impl Root {
         Ok(())
     }
 
-    /// Gives a file a second name in the same folder, which must be free.
+    /// Adds a second name for a file in the same folder; the name must not exist.
     pub(super) fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
         let (folder, name) = self.place(to)?;
         let flags = AtFlags::empty();

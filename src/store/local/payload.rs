@@ -1,8 +1,8 @@
 //! The bytes of a put, which its caller releases when it stops waiting.
 //!
-//! Does: give a thread the bytes for as long as it writes them. Does not: write. Invariant: a
-//! thread that hangs before or after the write of the content (it creates, syncs or renames a file)
-//! holds no bytes of a caller that has left, and so no memory of the budget.
+//! Does: lend the bytes to a thread while it writes them. Does not: write. Invariant: a thread that
+//! hangs before or after the write of the content (while it creates, syncs or renames a file) holds
+//! no bytes once its caller has stopped waiting, and so no memory of the budget.
 
 use std::io;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(super) struct Payload(Arc<Mutex<Option<Vec<Bytes>>>>);
 pub(super) struct PayloadOwner(Arc<Mutex<Option<Vec<Bytes>>>>);
 
 impl Payload {
-    /// The bytes, and what keeps them.
+    /// The payload, and the owner of its bytes.
     pub(super) fn owned(content: Vec<Bytes>) -> (Self, PayloadOwner) {
         let shared = Arc::new(Mutex::new(Some(content)));
         (Self(Arc::clone(&shared)), PayloadOwner(shared))
@@ -38,8 +38,7 @@ impl Payload {
     /// If the caller has stopped waiting.
     pub(super) fn get(&self) -> io::Result<Vec<Bytes>> {
         let content = self.0.lock().clone();
-        content
-            .ok_or_else(|| io::Error::new(io::ErrorKind::TimedOut, "nobody waits for it any more"))
+        content.ok_or_else(|| io::Error::new(io::ErrorKind::TimedOut, "its caller stopped waiting"))
     }
 }
 

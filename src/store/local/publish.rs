@@ -1,9 +1,9 @@
 //! Writing files.
 //!
-//! Does: write a temporary, sync it, give it its final name, sync the folders above it. Does not:
-//! write content (`content`) or decide conditions (`swap`). Invariant: a file has its final name
-//! only once its content is complete, and a put that returned `Ok` survives a power failure (if
-//! `fsync`).
+//! Does: write a temporary, sync it, rename it to its final name, sync the folders above it. Does
+//! not: write content (`content`) or evaluate preconditions (`swap`). Invariant: a file has its
+//! final name only once its content is complete, and a put that returned `Ok` survives a power
+//! failure (if `fsync`).
 
 use std::fs::{self, File};
 use std::io;
@@ -55,7 +55,7 @@ impl Root {
         Ok(written)
     }
 
-    /// Writes a temporary durably and has `name` give it its final name.
+    /// Writes a temporary durably, then calls `name`, which renames it to its final name.
     fn publish<T>(
         &self,
         path: &Path,

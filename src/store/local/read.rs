@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::error::failure;
 use super::root::Root;
+use crate::human::count;
 use crate::store::{Result, StoreError};
 use crate::store::{StoreErrorKind, Tail};
 
@@ -45,7 +46,10 @@ pub(super) fn read_range(root: &Root, path: &Path, range: &Range<u64>) -> Result
     // Checked before memory is allocated: the range may come from a damaged handle.
     let size = metadata.len();
     if range.end > size {
-        let message = format!("the file has {size} bytes, not the range {range:?}");
+        let message = format!(
+            "the file has {}, not the range {range:?}",
+            count(size, "byte")
+        );
         return Err(StoreError::new(StoreErrorKind::Corrupt, message));
     }
     read_exactly(&file, path, range)

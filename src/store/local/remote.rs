@@ -1,13 +1,13 @@
-//! File systems of other machines, whose names this machine caches.
+//! Network file systems, whose names this machine caches.
 //!
-//! Does: recognize them, make this machine ask again for the names in a folder. Does not: decide
-//! when (`names`, `tree`). Invariant: nothing changes but the times of folders; on a local file
-//! system it does nothing.
+//! Does: recognize them, make this machine revalidate the names in a folder. Does not: decide when
+//! (`names`, `tree`). Invariant: only the times of folders change; on a local file system it does
+//! nothing.
 //!
-//! An NFS client caches the names in a folder, and that there is none, for up to a minute. A
-//! segment that another machine has stored would be missing from lists, and a read of it would find
-//! nothing. Setting the times of a folder is a request to the server, and its answer shows the
-//! client that the folder has changed: it drops what it has cached of it.
+//! An NFS client caches the names in a folder, present and absent ones, for up to a minute. A
+//! segment that another machine has stored would be missing from lists, and a read of it would
+//! fail. Setting the times of a folder is a request to the server, whose response shows the client
+//! that the folder has changed: it drops its cached names of that folder.
 
 use std::io;
 use std::path::Path;
@@ -17,7 +17,7 @@ use rustix::fs::{Timespec, Timestamps, UTIME_NOW};
 use super::root::Root;
 
 impl Root {
-    /// Whether names below the root may be cached, as far as is known.
+    /// Whether names below the root may be cached.
     fn caches_names(&self) -> bool {
         let known = self.caches_names.get().copied();
         known.unwrap_or_else(|| match is_remote(&self.folder) {
@@ -27,8 +27,8 @@ impl Root {
         })
     }
 
-    /// Makes this machine ask again for the names in a folder and in those above it; returns
-    /// whether that can make a difference.
+    /// Makes this machine revalidate the names in a folder and in those above it; returns false if
+    /// nothing is cached.
     pub(super) fn refresh_names_above(&self, folder: &Path) -> bool {
         if !self.caches_names() {
             return false;
@@ -132,8 +132,8 @@ mod tests {
     }
 
     /// Story: an NFS client caches the names in a folder for up to a minute, so the daemon of the
-    /// coordinator did not see the last segments of the workers, and answered that a chosen attempt
-    /// is not committed: an answer that ends the query.
+    /// coordinator did not find the last segments of the workers, and answered that a chosen
+    /// attempt is not committed, which fails the query.
     #[test]
     fn what_another_machine_has_just_stored_is_listed_and_read_whatever_this_one_has_cached() {
         let server = tempfile::tempdir().unwrap();

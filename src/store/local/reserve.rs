@@ -1,12 +1,12 @@
-//! A small file whose space serves to write a marker when the file system is full.
+//! A small file whose space is used to write a marker when the file system is full.
 //!
-//! Does: create it beside the markers, write into it what finds no space elsewhere, and let the
-//! file that a write replaces become the next one. Does not: name files (`publish`, `swap`).
-//! Invariant: the file of a marker is never written to. A replaced file has two names for a moment;
-//! a writer that takes the reserve waits for its lock, and leaves alone a file with another name.
+//! Does: create it beside the markers, write into it if there is no other space, and turn the file
+//! that a write replaces into the next one. Does not: name files (`publish`, `swap`). Invariant:
+//! the file of a marker is never written to. A replaced file has two names for a moment; a writer
+//! that uses the reserve waits for its lock, and leaves a file alone that also has another name.
 //!
-//! Without it nobody could renew a lease on a full file system, and nobody could claim the expired
-//! exchanges that fill it.
+//! Without it, leases could not be renewed on a full file system, and the expired exchanges that
+//! fill it could not be claimed.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -66,7 +66,7 @@ impl Root {
         }
     }
 
-    /// Gives the reserve the name of a temporary and this content; returns it, locked.
+    /// Renames the reserve to a temporary and writes this content into it; returns it, locked.
     ///
     /// # Errors
     /// `NotFound` if there is no reserve; otherwise those of the file system.
@@ -90,8 +90,8 @@ impl Root {
         Ok(file)
     }
 
-    /// Whether the reserve can be written to now. It is created if that is possible: what is full
-    /// since it may not use the last bytes has room for it.
+    /// Whether the reserve can be written to now. It is created if that is possible: a file system
+    /// that is full only because of `min_free` has space for it.
     pub(super) fn is_reserve_writable(&self) -> bool {
         let reserve = self.reserve();
         self.create_missing_reserve(&reserve);

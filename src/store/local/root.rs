@@ -1,6 +1,6 @@
 //! The folder of a base directory, and its state in this process.
 //!
-//! Does: map keys to paths, hold what is known of the folder (`anchor`). Does not: write
+//! Does: map keys to paths, hold the recorded state of the folder (`anchor`). Does not: write
 //! (`publish`) or list and delete (`tree`). Invariant: every path is below the root.
 
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ pub(super) struct Root {
     pub writer: u64,
     pub next_temporary: AtomicU64,
     pub anchor: Anchor,
-    /// Whether this machine caches names of another one (`remote`), once that is known.
+    /// Whether this machine caches names of a network file system (`remote`), once determined.
     pub caches_names: OnceLock<bool>,
     /// What this machine has cached, in tests.
     pub name_cache: NameCache,

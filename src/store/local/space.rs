@@ -1,8 +1,8 @@
-//! How much of a file system stays free.
+//! The minimum free space of a file system.
 //!
-//! Does: compare what is free with what must stay free, before a segment is written. Does not: hold
-//! space back from other writers; several puts at a time may use a part of it. Invariant: a file
-//! system that does not tell its size is never full.
+//! Does: compare the free space with the minimum before a segment is written. Does not: reserve
+//! space; several concurrent puts may use a part of the minimum. Invariant: a file system that does
+//! not report its size is never full.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,10 +1,10 @@
 //! Compare and swap of small files.
 //!
-//! Does: read a file with its version; give a finished temporary its name, or remove a file, if the
-//! precondition holds. Does not: write temporaries or sync folders (`publish`, `tree`). Invariant:
-//! of several processes with the same precondition one succeeds. The lock on the file that is to be
-//! replaced decides between them; it is held from the check to the rename. While a process is
-//! stopped in between, no other can change this file, so its check stays valid.
+//! Does: read a file with its version; rename a finished temporary to its final name, or remove a
+//! file, if the precondition holds. Does not: write temporaries or sync folders (`publish`,
+//! `tree`). Invariant: of several processes with the same precondition one succeeds. They are
+//! serialized by a lock on the file to be replaced, which is held from the check to the rename.
+//! While a process is stopped in between, no other can change this file, so its check stays valid.
 
 use std::fs::{File, Metadata, TryLockError};
 use std::io::{self, Read as _};
@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::error::if_found;
 use super::root::Root;
+use crate::human::count;
 use crate::store::{DeleteOutcome, MAX_VERSIONED_SIZE, Versioned, stable_hash};
 
 /// A lock is waited for about five seconds.
@@ -29,7 +30,10 @@ pub(super) fn read(root: &Root, path: &Path) -> io::Result<Versioned> {
     let metadata = file.metadata()?;
     if metadata.len() > MAX_VERSIONED_SIZE {
         let size = metadata.len();
-        let message = format!("the file has {size} bytes, more than {MAX_VERSIONED_SIZE}");
+        let message = format!(
+            "the file has {}, more than {MAX_VERSIONED_SIZE}",
+            count(size, "byte")
+        );
         return Err(io::Error::new(io::ErrorKind::InvalidData, message));
     }
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
@@ -46,15 +50,15 @@ pub(super) fn read(root: &Root, path: &Path) -> io::Result<Versioned> {
 }
 
 /// What identifies one write of a file without reading it: inode, length and time of modification.
-/// The time is only compared, so no clock has to be right: it tells two files apart that had the
-/// same inode one after the other.
+/// The time is only compared, so no clock has to be correct: it distinguishes two files that had
+/// the same inode one after the other.
 pub(super) fn entity_tag(metadata: &Metadata) -> String {
     let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
     let (inode, length) = (metadata.ino(), metadata.len());
     format!("{inode:x}-{length:x}-{seconds:x}.{nanoseconds:x}")
 }
 
-/// Gives a temporary its name if no file has that name; returns whether it did.
+/// Renames a temporary to `path` if no file has that name; returns whether it did.
 ///
 /// # Errors
 /// Those of the file system.
@@ -76,8 +80,8 @@ pub(super) fn create(root: &Root, temporary: &Path, path: &Path) -> io::Result<b
     }
 }
 
-/// Gives a temporary the name of a file if that still has this version; returns whether it did. The
-/// file that is replaced becomes the `reserve`, if there is none.
+/// Replaces a file by a temporary if the file still has this version; returns whether it did. The
+/// replaced file becomes the `reserve`, if there is none.
 ///
 /// # Errors
 /// Those of the file system.
@@ -213,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_file_does_not_change_between_the_check_and_the_rename_of_another_process() {
-        // Story: a daemon may be stopped right there for any time, and its check must stay valid.
+        // Story: a daemon may be stopped at this point for any time, and its check must stay valid.
         let folder = tempfile::tempdir().unwrap();
         let root = &Root::new(folder.path().into(), true, true, 7);
         let path = folder.path().join("marker");

@@ -285,8 +285,8 @@ fn files_below(folder: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     files
 }
 
-/// Story: pages lay in folders of mode 0755 and files of mode 0644, for every user of the machine
-/// to read, and pages are not encrypted.
+/// Story: pages were stored in folders of mode 0755 and files of mode 0644, readable by every user
+/// of the machine, and pages are not encrypted.
 #[tokio::test]
 async fn folders_and_files_are_the_owners_alone_or_the_groups_too() {
     use std::os::unix::fs::PermissionsExt as _;
@@ -327,8 +327,8 @@ async fn folders_and_files_are_the_owners_alone_or_the_groups_too() {
     }
 }
 
-/// Story: `stopover check --base-directory /proc/x` never ended: the folder could not be made
-/// though its parent exists, and was tried again and again.
+/// Story: `stopover check --base-directory /proc/x` never ended: the folder could not be created
+/// although its parent exists, and creating it was retried for ever.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_folder_that_cannot_be_made_is_an_error() {
@@ -405,7 +405,7 @@ async fn an_object_too_large_for_a_marker_is_not_read_as_one() {
     );
 }
 
-/// Files and folders that look like Stopover's and are not.
+/// Files and folders that resemble Stopover's but are foreign.
 const FOREIGN: [&str; 13] = [
     "v1/q/exchange.json",
     "v2/foo/bar.txt",
@@ -548,7 +548,7 @@ async fn on_a_full_file_system_markers_are_replaced_and_created_with_the_reserve
     assert_eq!(store.get_versioned(&one).await.unwrap().bytes, "1.3");
     assert_eq!(store.get_versioned(&two).await.unwrap().bytes, "2");
     assert_eq!(store.list(&keys::markers()).await.unwrap().len(), 2);
-    // Once there is space, a delete makes room for the next one.
+    // Once there is space, a delete creates the next one.
     store.fill(false);
     assert_eq!(
         store.delete_if(&two, None).await.unwrap(),
@@ -587,7 +587,7 @@ async fn a_reserve_that_still_is_a_marker_is_not_written_to() {
 /// Story: a base directory on the disk of the operating system filled it to the last byte, and
 /// everything else on that machine failed with it.
 #[tokio::test]
-async fn below_its_reserve_a_file_system_takes_no_segments_but_all_that_empties_it() {
+async fn below_min_free_a_file_system_accepts_no_segments_but_all_that_empties_it() {
     let folder = tempfile::tempdir().unwrap();
     let min_free = SizeOrPercent::Percent(10.0);
     let new = || LocalStore::new(folder.path().into(), WriteMode::Cached, 7);
@@ -612,7 +612,7 @@ async fn below_its_reserve_a_file_system_takes_no_segments_but_all_that_empties_
     assert_eq!(store.delete(vec![key(1), marker]).await.unwrap(), 2);
     store.set_space(1000 << 20, 200 << 20);
     store.put(&key(2), bytes()).await.unwrap();
-    // What has no size is not full, and what limits nothing is not asked.
+    // A file system without a size is not full, and without a limit the space is not read.
     store.set_space(0, 0);
     store.put(&key(3), bytes()).await.unwrap();
     let unlimited = new().with_min_free(SizeOrPercent::Size(0));

@@ -1,4 +1,4 @@
-//! Threads that may block in a call of the file system, and some for ever.
+//! Threads that may block in a file system call, some for ever.
 //!
 //! Does: run an operation on a thread, count those whose callers have stopped waiting. Does not:
 //! end any: a system call on a frozen file system cannot be interrupted. Invariant: of one base
@@ -67,8 +67,8 @@ impl<T> Drop for Awaiting<T> {
 }
 
 impl Threads {
-    /// Runs an operation on a thread. If this future is dropped, an operation that has started goes
-    /// on.
+    /// Runs an operation on a thread. If this future is dropped, an operation that has started
+    /// continues.
     ///
     /// # Errors
     /// `Unavailable` if too many operations hang, or this one panicked.
@@ -107,7 +107,7 @@ mod tests {
     use std::time::Duration;
 
     /// Story: on a frozen file system (`fsfreeze`) every call blocked a thread for ever. The
-    /// threads of the process ran out, and base directories that worked had none either.
+    /// threads of the process ran out, also for base directories that worked.
     #[tokio::test]
     async fn operations_that_hang_do_not_use_up_the_threads_and_end_once_the_system_thaws() {
         let threads = Threads::default();
@@ -144,7 +144,7 @@ mod tests {
     #[tokio::test]
     async fn an_operation_that_panics_is_unavailable_and_counts_no_longer() {
         let threads = Threads::default();
-        let failed = threads.run::<()>(|| panic!("told to")).await;
+        let failed = threads.run::<()>(|| panic!("injected panic")).await;
         assert_eq!(failed.unwrap_err().kind, StoreErrorKind::Unavailable);
         assert_eq!(threads.abandoned.load(Ordering::Relaxed), 0);
     }

@@ -6,8 +6,9 @@
 
 use super::client_messages::{
     TlsFailure, is_role_request, is_wrong_region, lacks_credentials, lacks_entity_tag,
-    lacks_token_file, refuses_checksum, tls_failure, wants_checksum,
+    refuses_checksum, tls_failure, wants_checksum,
 };
+use super::token_file::is_token_file_error;
 
 /// What to do about a request that is forbidden.
 pub(super) const PERMISSION: &str =
@@ -40,11 +41,10 @@ pub(super) fn advice(status: Option<u16>, code: Option<&str>, text: &str) -> Adv
     if let Some(failure) = tls_failure(text) {
         return about_tls(failure);
     }
-    if lacks_token_file(text) {
+    if is_token_file_error(text) {
         return Advice::new(
-            "the file with the pod's token cannot be read",
-            "mount it, or correct aws_web_identity_token_file or \
-             aws_container_authorization_token_file, also in the environment",
+            "the file with the pod's token cannot be used",
+            "mount it with the token alone, or correct the path",
         );
     }
     if is_role_request(text) && status.is_none() {
@@ -201,12 +201,8 @@ mod tests {
                 ["no entity tags", "proxy", "another store"],
             ),
             (
-                "Generic S3 error: Failed to read token file '/var/run/x': not found",
-                [
-                    "token cannot be read",
-                    "mount it",
-                    "aws_web_identity_token_file",
-                ],
+                "Generic S3 error: the file with the pod's token, /var/run/x of `y` cannot be read",
+                ["token cannot be used", "mount it", "the path"],
             ),
         ] {
             let advised = advised(Some(403).filter(|_| text.contains("403")), None, text);

@@ -4,10 +4,10 @@
 //! (`retry`) or warn (`storage`). Invariant: nothing is asked of the server for it.
 
 use std::error::Error as _;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use object_store::client::{HttpError, HttpErrorKind, HttpResponse};
+use object_store::client::{HttpError, HttpErrorKind, HttpResponse, HttpResponseBody};
 
 use crate::store::Retention;
 
@@ -19,7 +19,8 @@ const MAX_BODY: usize = 4 << 10;
 pub struct Seen {
     versions: AtomicBool,
     locks: AtomicBool,
-    expired: AtomicBool,
+    soft_deletes: AtomicBool,
+    expirations: AtomicU64,
 }
 
 impl Seen {
@@ -36,14 +37,30 @@ impl Seen {
         }
     }
 
-    /// Notes that the credentials of a request were expired.
-    pub(super) fn note_expired(&self) {
-        self.expired.store(true, Ordering::Relaxed);
+    /// Notes what an answer to a delete of several objects shows, which Azure gives as one answer
+    /// for each of them in the body. That of one object is in its headers.
+    pub(super) async fn note_batch(&self, answer: HttpResponse) -> Result<HttpResponse, HttpError> {
+        let content_type = answer.headers().get("content-type");
+        if !content_type.is_some_and(|value| value.as_bytes().starts_with(b"multipart/mixed")) {
+            return Ok(answer);
+        }
+        let (head, body) = answer.into_parts();
+        let body = body.bytes().await?;
+        let shown = body.to_ascii_lowercase();
+        if has(&shown, b"x-ms-delete-type-permanent: false") {
+            self.soft_deletes.store(true, Ordering::Relaxed);
+        }
+        Ok(HttpResponse::from_parts(head, HttpResponseBody::from(body)))
     }
 
-    /// Whether that was noted since the last call.
-    pub(super) fn take_expired(&self) -> bool {
-        self.expired.swap(false, Ordering::Relaxed)
+    /// Notes that the credentials of a request were expired.
+    pub(super) fn note_expired(&self) {
+        self.expirations.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that was noted. Each provider of credentials compares it with what it knew.
+    pub(super) fn expirations(&self) -> u64 {
+        self.expirations.load(Ordering::Relaxed)
     }
 
     /// Why the store keeps what is deleted, if it showed that.
@@ -51,9 +68,16 @@ impl Seen {
         if self.locks.load(Ordering::Relaxed) {
             return Some(Retention::ObjectLock);
         }
-        let versions = self.versions.load(Ordering::Relaxed);
-        versions.then_some(Retention::Versions)
+        if self.versions.load(Ordering::Relaxed) {
+            return Some(Retention::Versions);
+        }
+        let soft_deletes = self.soft_deletes.load(Ordering::Relaxed);
+        soft_deletes.then_some(Retention::SoftDelete)
     }
+}
+
+fn has(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
 }
 
 /// The server refused for the moment and said when to come back. Its text is that of the client for

@@ -4,13 +4,21 @@
 //! environment itself. Invariant: once a base directory names credentials of its own, of the
 //! environment only the account's name is used for it.
 
-use object_store::ClientConfigKey;
+use std::sync::Arc;
+
 use object_store::azure::{AzureConfigKey as Az, MicrosoftAzureBuilder};
+use object_store::client::HttpConnector as _;
+use object_store::{ClientConfigKey, ClientOptions};
 
 use super::client::{
     self, Built, check_endpoint, client_options, from_environment, is_true, no_retries, take_given,
+    token_file,
 };
+use super::pod::WorkloadIdentity;
 use super::progress::Connector;
+use super::renewed::Renewed;
+use super::tls::ClientTls;
+use super::token_file::TokenFile;
 use crate::config::BaseUri;
 use crate::store::opened::OpenedStore;
 use crate::store::options::Options;
@@ -27,11 +35,20 @@ const OPTIONS: &[(&str, Az)] = &[
     ("use_emulator", Az::UseEmulator),
 ];
 
+/// The client prefers these to a workload identity if all are set.
+const FABRIC: [Az; 4] = [
+    Az::FabricTokenServiceUrl,
+    Az::FabricWorkloadHost,
+    Az::FabricSessionToken,
+    Az::FabricClusterIdentifier,
+];
+
 const SECRETS: [Az; 4] = [Az::AccessKey, Az::SasKey, Az::ClientSecret, Az::Token];
 
 /// Opens a base directory; `None` if its options are wrong or contradict each other, which is
 /// reported.
-pub fn open(uri: &BaseUri, options: &mut Options, connector: Connector) -> Option<OpenedStore> {
+pub fn open(uri: &BaseUri, options: &mut Options, mut connector: Connector) -> Option<OpenedStore> {
+    connector.tls = ClientTls::take(options);
     let client_options = client_options(options);
     let storage_class = options.take("storage_class");
     let storage_class = storage_class.map(|class| class.expose().to_owned());
@@ -44,7 +61,7 @@ pub fn open(uri: &BaseUri, options: &mut Options, connector: Connector) -> Optio
     if SECRETS.iter().any(gives) {
         environment.retain(|variable| variable.key == Az::AccountName);
     }
-    let mut builder = MicrosoftAzureBuilder::new().with_client_options(client_options);
+    let mut builder = MicrosoftAzureBuilder::new().with_client_options(client_options.clone());
     for setting in environment.iter().chain(&given) {
         builder = builder.with_config(setting.key, setting.value.expose());
     }
@@ -64,14 +81,49 @@ pub fn open(uri: &BaseUri, options: &mut Options, connector: Connector) -> Optio
         .with_container_name(uri.bucket())
         .with_retry(no_retries())
         .with_http_connector(connector.clone());
+    let token = token_file(&environment, &given, &Az::FederatedTokenFile);
     let endpoint = endpoint.as_deref().unwrap_or("azure").trim_end_matches('/');
     let endpoint = format!("{endpoint} {account}");
     client::opened(uri, options, &endpoint, &connector, || {
+        let builder = with_pod_identity(builder, &client_options, token, &connector)?;
         Ok(Built {
             storage_class,
             ..Built::new(builder.build()?)
         })
     })
+}
+
+/// The builder with the workload identity of a pod where the client would use that: it would send
+/// the file with the token as it is.
+fn with_pod_identity(
+    builder: MicrosoftAzureBuilder,
+    client_options: &ClientOptions,
+    token: Option<Arc<TokenFile>>,
+    connector: &Connector,
+) -> object_store::Result<MicrosoftAzureBuilder> {
+    let setting = |key: &Az| builder.get_config_value(key);
+    let has_others = is_true(setting(&Az::UseEmulator))
+        || [Az::Token, Az::AccessKey]
+            .iter()
+            .any(|key| setting(key).is_some())
+        || FABRIC.iter().all(|key| setting(key).is_some());
+    if has_others {
+        return Ok(builder);
+    }
+    let identity = (token, setting(&Az::ClientId), setting(&Az::AuthorityId));
+    let (Some(token), Some(client_id), Some(tenant)) = identity else {
+        return Ok(builder);
+    };
+    let host = setting(&Az::AuthorityHost);
+    let host = host.unwrap_or_else(|| "https://login.microsoftonline.com".into());
+    let identity = WorkloadIdentity {
+        token,
+        http: connector.connect(client_options)?,
+        url: format!("{}/{tenant}/oauth2/v2.0/token", host.trim_end_matches('/')),
+        client_id,
+    };
+    let (clock, seen) = (connector.clock.clone(), Arc::clone(&connector.seen));
+    Ok(builder.with_credentials(Arc::new(Renewed::new(identity, clock, seen))))
 }
 
 /// Replaces a connection string, as Azure's tools print it, by the options that it stands for.

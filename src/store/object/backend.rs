@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{
@@ -22,6 +23,7 @@ use super::entity_tag;
 use super::error::{is_stored, translate};
 use super::known::{Conditions, Deleting};
 use super::redact::Redactor;
+use crate::human::count;
 use crate::store::keys::{Folder, Key};
 use crate::store::{
     DeleteOutcome, ObjectMeta, Observed, Precondition, Result, Retention, Store, StoreError,
@@ -131,8 +133,24 @@ impl ObjectBackend {
         if bytes.len() as u64 == expected {
             return Ok(bytes);
         }
-        let message = format!("got {} bytes instead of {expected}", bytes.len());
+        let message = format!("got {} instead of {expected}", count(bytes.len(), "byte"));
         Err(StoreError::new(StoreErrorKind::Corrupt, message))
+    }
+
+    async fn listed(
+        &self,
+        objects: BoxStream<'static, object_store::Result<object_store::ObjectMeta>>,
+    ) -> Result<Vec<ObjectMeta>> {
+        let found = objects.try_filter_map(async |object| {
+            let key = self.key(&object.location);
+            Ok(key.map(|key| ObjectMeta {
+                key,
+                size: object.size,
+                entity_tag: entity_tag::normalized(object.e_tag.as_deref()),
+            }))
+        });
+        let listed = found.try_collect().await;
+        listed.map_err(|error| self.error(&error))
     }
 
     /// The tail of an object whose suffix was refused. An empty object has no last byte: servers
@@ -238,7 +256,10 @@ impl Store for ObjectBackend {
         let result = result.map_err(|error| self.error(&error))?;
         if result.range != range {
             let size = result.meta.size;
-            let message = format!("the object has {size} bytes, not the range {range:?}");
+            let message = format!(
+                "the object has {}, not the range {range:?}",
+                count(size, "byte")
+            );
             return Err(StoreError::new(StoreErrorKind::Corrupt, message));
         }
         self.bytes(result).await
@@ -246,18 +267,24 @@ impl Store for ObjectBackend {
 
     async fn list(&self, folder: &Folder) -> Result<Vec<ObjectMeta>> {
         let objects = self.store.list(Some(&self.path(folder.as_str())));
-        let found = objects.try_filter_map(async |object| {
-            let key = self.key(&object.location);
-            Ok(key.map(|key| ObjectMeta {
-                key,
-                size: object.size,
-                entity_tag: entity_tag::normalized(object.e_tag.as_deref()),
-            }))
-        });
-        found
-            .try_collect()
-            .await
-            .map_err(|error| self.error(&error))
+        self.listed(objects).await
+    }
+
+    async fn list_after(
+        &self,
+        folder: &Folder,
+        after: Option<&Key>,
+        max: usize,
+    ) -> Result<Vec<ObjectMeta>> {
+        let folder = self.path(folder.as_str());
+        let objects = match after {
+            Some(key) => {
+                let after = self.path(key.as_str());
+                self.store.list_with_offset(Some(&folder), &after)
+            }
+            None => self.store.list(Some(&folder)),
+        };
+        self.listed(objects.take(max).boxed()).await
     }
 
     async fn first_keys(&self, max: usize) -> Result<Vec<Key>> {

@@ -17,6 +17,7 @@ use super::guard::Guard;
 use super::known::Deleting;
 use super::progress::Connector;
 use super::redact::Redactor;
+use super::token_file::TokenFile;
 use crate::config::{BaseUri, Secret};
 use crate::store::opened::OpenedStore;
 use crate::store::options::Options;
@@ -70,10 +71,17 @@ impl<K> Setting<K> {
         &self.name
     }
 
+    /// The option or variable, as messages call it.
+    pub(super) fn origin(&self) -> String {
+        match self.is_variable {
+            true => format!("environment variable {}", self.name),
+            false => format!("`{}`", self.name),
+        }
+    }
+
     fn refuse(&self, options: &mut Options, reason: &str) {
         if self.is_variable {
-            let variable = format!("environment variable {}", self.name);
-            options.fault(variable, reason);
+            options.fault(self.origin(), reason);
         } else {
             options.refuse(&self.name, reason);
         }
@@ -149,16 +157,43 @@ pub fn from_environment<K: FromStr + Copy>(
 
 /// Checks the form of a value, and puts it into its normal form; reports one that is wrong.
 fn check_form<K>(options: &mut Options, setting: &mut Setting<K>) -> bool {
-    match form::normal(&setting.name.to_ascii_lowercase(), &setting.value) {
+    let name = setting.name.to_ascii_lowercase();
+    match form::normal(&name, &setting.value) {
         Ok(normal) => {
             setting.value = normal;
-            true
+            !name.ends_with("_token_file") || check_token(options, setting)
         }
         Err(error) => {
             setting.refuse(options, &error.to_string());
             false
         }
     }
+}
+
+/// Checks a file with a token as far as it exists already; it is read again when it is needed.
+fn check_token<K>(options: &mut Options, setting: &Setting<K>) -> bool {
+    let file = TokenFile::new(setting.origin(), setting.value.expose());
+    match file.read() {
+        Ok(token) if token.trimmed => options.notice(file.notice()),
+        Err(error) if !error.is_missing() => {
+            setting.refuse(options, &format!("names a file that {}", error.reason()));
+            return false;
+        }
+        Ok(_) | Err(_) => {}
+    }
+    true
+}
+
+/// The file with a token that is in effect: an option counts before a variable.
+pub(super) fn token_file<K: PartialEq>(
+    environment: &[Setting<K>],
+    given: &[Setting<K>],
+    key: &K,
+) -> Option<Arc<TokenFile>> {
+    let settings = environment.iter().chain(given);
+    let setting = settings.rev().find(|setting| setting.key == *key)?;
+    let file = TokenFile::new(setting.origin(), setting.value.expose());
+    Some(Arc::new(file))
 }
 
 /// Checks the endpoint that is in effect, from wherever it comes: a client would fail later, with a

@@ -60,6 +60,12 @@ pub(super) fn is_odd_delete_answer(text: &str) -> bool {
     text.contains("Got invalid DeleteObjects response")
 }
 
+/// Whether an answer names a range that no object has. MinIO answers `bytes 0--1/0` to a range from
+/// the end of an empty object.
+pub(super) fn is_odd_range(text: &str) -> bool {
+    text.contains("value for CONTENT_RANGE header")
+}
+
 /// Text of an XML element with its escapes replaced.
 pub(super) fn unescaped(text: &str) -> String {
     const ESCAPES: [(&str, &str); 9] = [
@@ -129,11 +135,6 @@ pub(super) fn is_role_request(text: &str) -> bool {
     text.contains("POST REDACTED") || text.contains("AssumeRole")
 }
 
-/// Whether a file with a token could not be read.
-pub(super) fn lacks_token_file(text: &str) -> bool {
-    text.contains("Failed to read token file") || text.contains("Failed to read EKS token file")
-}
-
 /// Whether a server did not say which version of an object it wrote or sent.
 pub(super) fn lacks_entity_tag(text: &str) -> bool {
     text.contains("ETag Header missing") || text.contains("ETag required for conditional put")
@@ -169,8 +170,10 @@ pub(super) enum TlsFailure {
 /// Recognises failures of the encryption.
 pub(super) fn tls_failure(text: &str) -> Option<TlsFailure> {
     use TlsFailure::{Certificate, OtherHost, OtherTime, PlainClient, PlainServer, UnknownIssuer};
-    const WORDS: [(&str, TlsFailure); 10] = [
+    const WORDS: [(&str, TlsFailure); 11] = [
         ("UnknownIssuer", UnknownIssuer),
+        // Of another CA with the name of one that is trusted, such as an earlier one.
+        ("invalid peer certificate: BadSignature", UnknownIssuer),
         ("NotValidForName", OtherHost),
         ("certificate not valid for name", OtherHost),
         ("certificate expired", OtherTime),

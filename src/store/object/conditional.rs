@@ -13,6 +13,7 @@ use super::advice::{CONDITION_PERMISSION, PERMISSION};
 use super::backend::ObjectBackend;
 use super::entity_tag;
 use super::error::may_lack_conditions;
+use crate::human::count;
 use crate::store::keys::Key;
 use crate::store::{
     DeleteOutcome, MAX_VERSIONED_SIZE, Precondition, Result, Store as _, StoreError,
@@ -118,7 +119,10 @@ impl ObjectBackend {
         let result = result.map_err(|error| self.error(&error))?;
         if result.meta.size > MAX_VERSIONED_SIZE {
             let size = result.meta.size;
-            let message = format!("the object has {size} bytes, more than {MAX_VERSIONED_SIZE}");
+            let message = format!(
+                "the object has {}, more than {MAX_VERSIONED_SIZE}",
+                count(size, "byte")
+            );
             return Err(StoreError::new(StoreErrorKind::Corrupt, message));
         }
         let e_tag = result.meta.e_tag.clone().unwrap_or_default();

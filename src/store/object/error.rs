@@ -13,8 +13,9 @@ use object_store::client::{HttpError, HttpErrorKind};
 use super::advice::{Advice, advice};
 use super::answers::retry_after;
 use super::client_messages::{
-    code, full_text, http_status, is_odd_delete_answer, is_short_range, is_stored_without_tag,
-    is_whole_object, is_wrong_region, lacks_entity_tag, refused_delete, server_message, unescaped,
+    code, full_text, http_status, is_odd_delete_answer, is_odd_range, is_short_range,
+    is_stored_without_tag, is_whole_object, is_wrong_region, lacks_entity_tag, refused_delete,
+    server_message, unescaped,
 };
 use super::redact::Redactor;
 use crate::store::{StoreError, StoreErrorKind};
@@ -116,7 +117,7 @@ fn kind_of(error: &Error, status: Option<u16>, code: Option<&str>, text: &str) -
             Some(400) if code == Some("RequestTimeout") => Unavailable,
             Some(300..=499 | 501) => Refused,
             Some(_) => Unavailable,
-            None if is_short_range(text) => Corrupt,
+            None if is_short_range(text) || is_odd_range(text) => Corrupt,
             None if is_wrong_region(text) || is_whole_object(text) => Refused,
             None if lacks_entity_tag(text) => Refused,
             None => Unavailable,

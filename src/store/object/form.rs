@@ -4,11 +4,9 @@
 //! which get their normal form, parts of URLs, and files. Does not: report (`client`). Invariant:
 //! an error reads well after the name of the option, and contains no value.
 
-use std::io::Read as _;
-
 use url::Url;
 
-use crate::config::Secret;
+use crate::config::{Secret, read_file};
 
 /// What is wrong with the form of a value, to be read after its name.
 #[derive(Debug, thiserror::Error)]
@@ -27,17 +25,9 @@ pub(super) enum FormError {
     NotFile,
     #[error("cannot be read: {0}")]
     Unreadable(#[source] std::io::Error),
-    #[error(
-        "names a file whose token is followed by the end of a line or other white space: write the \
-         token alone, such as with printf %s"
-    )]
-    TokenWithMore,
     #[error("names a file without a certificate in PEM")]
     NoCertificate,
 }
-
-/// Longest token that is read from a file, in bytes.
-const MAX_TOKEN: u64 = 64 << 10;
 
 /// The value of an option or variable in its normal form; which one, its name in lower case says.
 ///
@@ -64,9 +54,6 @@ pub(super) fn normal(name: &str, value: &Secret) -> Result<Secret, FormError> {
     }
     if ends_with(&FILES) {
         check_file(text)?;
-        if name.ends_with("_token_file") {
-            check_token(text)?;
-        }
     } else if name.ends_with("region") {
         check_word(text, "the name of a region, such as eu-central-1")?;
     } else if ends_with(&["account", "account_name"]) {
@@ -115,18 +102,6 @@ fn check_file(path: &str) -> Result<(), FormError> {
     }
 }
 
-/// Checks a file with a token, as far as it exists already. The client reads it for itself and
-/// sends it as it is.
-fn check_token(path: &str) -> Result<(), FormError> {
-    let mut token = String::new();
-    let file = std::fs::File::open(path).map(|file| file.take(MAX_TOKEN));
-    let read = file.and_then(|mut file| file.read_to_string(&mut token));
-    if read.is_ok() && (token.trim() != token || token.contains(char::is_control)) {
-        return Err(FormError::TokenWithMore);
-    }
-    Ok(())
-}
-
 /// What `parse` finds in a file of certificates.
 ///
 /// # Errors
@@ -136,7 +111,7 @@ pub(super) fn certificates<T, E>(
     parse: impl FnOnce(&[u8]) -> Result<Vec<T>, E>,
 ) -> Result<Vec<T>, FormError> {
     check_file(path)?;
-    let pem = std::fs::read(path).map_err(FormError::Unreadable)?;
+    let pem = read_file(path.as_ref()).map_err(FormError::Unreadable)?;
     let found = parse(&pem).ok().filter(|found| !found.is_empty());
     found.ok_or(FormError::NoCertificate)
 }

@@ -11,6 +11,7 @@ use super::client::{
     self, Built, Setting, check_endpoint, client_options, from_environment, no_retries, take_given,
 };
 use super::progress::Connector;
+use super::tls::ClientTls;
 use crate::config::BaseUri;
 use crate::store::opened::OpenedStore;
 use crate::store::options::Options;
@@ -27,7 +28,8 @@ const OPTIONS: &[(&str, Gs)] = &[
 
 /// Opens a base directory; `None` if its options are wrong or contradict each other, which is
 /// reported.
-pub fn open(uri: &BaseUri, options: &mut Options, connector: Connector) -> Option<OpenedStore> {
+pub fn open(uri: &BaseUri, options: &mut Options, mut connector: Connector) -> Option<OpenedStore> {
+    connector.tls = ClientTls::take(options);
     let client_options = client_options(options);
     let storage_class = options.take("storage_class");
     let storage_class = storage_class.map(|class| class.expose().to_owned());

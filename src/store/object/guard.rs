@@ -62,6 +62,15 @@ impl Store for Guard {
         guarded(self.0.list(folder)).await
     }
 
+    async fn list_after(
+        &self,
+        folder: &Folder,
+        after: Option<&Key>,
+        max: usize,
+    ) -> Result<Vec<ObjectMeta>> {
+        guarded(self.0.list_after(folder, after, max)).await
+    }
+
     async fn first_keys(&self, max: usize) -> Result<Vec<Key>> {
         guarded(self.0.first_keys(max)).await
     }

@@ -26,6 +26,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::answers::{Seen, unless_throttled};
+use super::tls::ClientTls;
 use crate::runtime::Clock;
 use crate::store::deadline::DeadlinePolicy;
 
@@ -53,6 +54,23 @@ pub struct Connector {
     pub clock: Clock,
     /// Gathers what the answers show.
     pub seen: Arc<Seen>,
+    /// What is shown to servers that want a certificate.
+    pub tls: Option<ClientTls>,
+}
+
+impl Connector {
+    /// The client of the HTTP library.
+    fn inner(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let Some(tls) = &self.tls else {
+            return ReqwestConnector::default().connect(options);
+        };
+        let client = tls.client(options);
+        let client = client.map_err(|error| object_store::Error::Generic {
+            store: "HTTP client",
+            source: Box::new(error),
+        })?;
+        Ok(HttpClient::new(client))
+    }
 }
 
 impl HttpConnector for Connector {
@@ -60,7 +78,7 @@ impl HttpConnector for Connector {
         let options = options.clone().with_timeout_disabled();
         let options = options.with_read_timeout_disabled();
         Ok(HttpClient::new(Service {
-            inner: ReqwestConnector::default().connect(&options)?,
+            inner: self.inner(&options)?,
             direct: Mutex::default(),
             options,
             connector: self.clone(),
@@ -127,7 +145,11 @@ impl HttpService for Service {
         };
         self.connector.seen.note(&response);
         let watched = |body| Watched::new(body, self.connector.clone());
-        unless_throttled(response.map(|body| HttpResponseBody::new(watched(body)))).await
+        let response = response.map(|body| HttpResponseBody::new(watched(body)));
+        self.connector
+            .seen
+            .note_batch(unless_throttled(response).await?)
+            .await
     }
 }
 

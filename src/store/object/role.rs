@@ -1,34 +1,22 @@
 //! Credentials of a role of AWS that other credentials may assume.
 //!
-//! Does: ask STS for them, and again in time. Does not: know where the other credentials come from
-//! (`s3`). Invariant: while the credentials at hand are valid, no request waits for or fails with
-//! STS but the one that refreshes them.
+//! Does: ask STS for them. Does not: keep them (`renewed`), or know where the other credentials
+//! come from (`s3`). Invariant: what STS is asked for is never part of a URL.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use object_store::CredentialProvider;
 use object_store::aws::{AwsAuthorizer, AwsCredential, AwsCredentialProvider};
-use object_store::client::{HttpClient, HttpRequest, HttpRequestBody};
-use object_store::signer::{HeaderValue, Method};
-use tokio::sync::Mutex;
-use tokio::time::Instant;
+use object_store::client::HttpClient;
 use url::form_urlencoded;
 
-use super::answers::Seen;
 use super::client_messages::{unescaped, xml_element};
-use crate::runtime::Clock;
+use super::exchange::{Answer, answer_to, failed, form_request, lifetime};
+use super::renewed::CredentialSource;
 
 /// How long credentials are asked for: the longest that every role permits, also one that is
 /// assumed by a role.
 const DURATION: Duration = Duration::from_secs(3600);
-/// They are refreshed at this age.
-const REFRESH: Duration = Duration::from_secs(2700);
-/// They are not used beyond this age.
-const USABLE: Duration = Duration::from_secs(3500);
-/// How long to go on with credentials that could not be refreshed.
-const RETRY: Duration = Duration::from_secs(20);
 
 /// Assumes a role.
 pub(super) struct AssumedRole {
@@ -42,176 +30,116 @@ pub(super) struct AssumedRole {
     pub external_id: Option<String>,
     /// The name by which AWS's logs show who uses the role.
     pub session: String,
-    pub clock: Clock,
-    /// Knows when a server took the credentials for expired.
-    pub seen: Arc<Seen>,
-    pub current: Mutex<Option<Held>>,
 }
 
-/// Without anything secret.
-impl std::fmt::Debug for AssumedRole {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AssumedRole").finish_non_exhaustive()
-    }
+/// What STS is asked for besides `more`.
+pub(super) fn sts_form(action: &str, role: &str, session: &str, more: &[(&str, &str)]) -> String {
+    let duration = DURATION.as_secs().to_string();
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    form.append_pair("Action", action)
+        .append_pair("Version", "2011-06-15")
+        .append_pair("RoleArn", role)
+        .append_pair("RoleSessionName", session)
+        .append_pair("DurationSeconds", &duration)
+        .extend_pairs(more);
+    form.finish()
 }
 
-/// Credentials that STS gave.
-pub(super) struct Held {
-    credential: Arc<AwsCredential>,
-    refresh_at: Instant,
-    usable_until: Instant,
+/// The credentials in an answer of STS, and how long they are valid.
+///
+/// # Errors
+/// If it has none.
+pub(super) fn sts_credentials(answer: &Answer) -> object_store::Result<(AwsCredential, Duration)> {
+    let element = |name| xml_element(&answer.body, name).map(unescaped);
+    let credential = (|| {
+        Some(AwsCredential {
+            key_id: element("AccessKeyId")?,
+            secret_key: element("SecretAccessKey")?,
+            token: Some(element("SessionToken")?),
+        })
+    })();
+    let credential = credential.ok_or_else(|| failed("S3", "AssumeRole: no credentials"))?;
+    let lifetime = lifetime(element("Expiration").as_deref(), answer.date);
+    Ok((credential, lifetime.unwrap_or(DURATION)))
 }
 
 #[async_trait]
-impl CredentialProvider for AssumedRole {
+impl CredentialSource for AssumedRole {
     type Credential = AwsCredential;
+    const SERVICE: &'static str = "STS";
 
-    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
-        let mut current = self.current.lock().await;
-        let now = self.clock.now();
-        let is_expired = self.seen.take_expired();
-        let fresh = |held: &&Held| now < held.refresh_at && !is_expired;
-        if let Some(held) = current.as_ref().filter(fresh) {
-            return Ok(Arc::clone(&held.credential));
-        }
-        match (self.assume().await, current.as_mut()) {
-            (Ok(credential), _) => {
-                let credential = Arc::new(credential);
-                *current = Some(Held {
-                    credential: Arc::clone(&credential),
-                    refresh_at: now + REFRESH,
-                    usable_until: now + USABLE,
-                });
-                Ok(credential)
-            }
-            (Err(error), Some(held)) if now < held.usable_until => {
-                tracing::warn!(
-                    "the credentials of the role could not be refreshed, and are still \
-                    used: {}",
-                    kind(&error)
-                );
-                held.refresh_at = now + RETRY;
-                Ok(Arc::clone(&held.credential))
-            }
-            (Err(error), _) => Err(error),
-        }
-    }
-}
-
-/// What failed, without what the server said: an answer may repeat the request.
-fn kind(error: &object_store::Error) -> &'static str {
-    match error {
-        object_store::Error::Unauthenticated { .. } => "STS refused them",
-        _ => "STS did not answer",
-    }
-}
-
-impl AssumedRole {
-    fn form(&self) -> String {
-        let duration = DURATION.as_secs().to_string();
-        let mut form = form_urlencoded::Serializer::new(String::new());
-        form.append_pair("Action", "AssumeRole")
-            .append_pair("Version", "2011-06-15")
-            .append_pair("RoleArn", &self.role)
-            .append_pair("RoleSessionName", &self.session)
-            .append_pair("DurationSeconds", &duration);
-        if let Some(id) = &self.external_id {
-            form.append_pair("ExternalId", id);
-        }
-        form.finish()
-    }
-
-    async fn assume(&self) -> object_store::Result<AwsCredential> {
+    async fn fetch(&self) -> object_store::Result<(AwsCredential, Duration)> {
+        const ACTION: &str = "AssumeRole";
         let with = self.with.get_credential().await?;
-        let mut request = HttpRequest::new(HttpRequestBody::from(self.form()));
-        *request.method_mut() = Method::POST;
-        let uri = self.endpoint.parse();
-        *request.uri_mut() = uri.map_err(failed)?;
-        let content_type = HeaderValue::from_static("application/x-www-form-urlencoded");
-        request.headers_mut().insert("content-type", content_type);
+        let id = self.external_id.as_deref().map(|id| ("ExternalId", id));
+        let form = sts_form(ACTION, &self.role, &self.session, id.as_slice());
+        let mut request = form_request(&self.endpoint, form).map_err(|e| failed("S3", e))?;
         AwsAuthorizer::new(&with, "sts", &self.region).try_authorize(&mut request, None)?;
-        let answer = self.http.execute(request).await.map_err(failed)?;
-        let status = answer.status();
-        let body = answer.into_body().bytes().await.map_err(failed)?;
-        let body = String::from_utf8_lossy(&body);
-        if !status.is_success() {
-            // In the words of the client, so that its other failures and this one are read alike.
-            let text = format!("AssumeRole: Server returned non-2xx status code: {status}: {body}");
-            return Err(match status.is_client_error() {
-                true => object_store::Error::Unauthenticated {
-                    path: "sts".into(),
-                    source: text.into(),
-                },
-                false => failed(text),
-            });
-        }
-        let element = |name| xml_element(&body, name).map(unescaped);
-        let credential = (|| {
-            Some(AwsCredential {
-                key_id: element("AccessKeyId")?,
-                secret_key: element("SecretAccessKey")?,
-                token: Some(element("SessionToken")?),
-            })
-        })();
-        credential.ok_or_else(|| failed("AssumeRole: the answer has no credentials"))
-    }
-}
-
-fn failed(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> object_store::Error {
-    object_store::Error::Generic {
-        store: "S3",
-        source: source.into(),
+        let answer = answer_to(&self.http, request, "S3", ACTION).await?;
+        sts_credentials(&answer)
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::sync::Arc;
+
     use object_store::StaticCredentialProvider;
-    use object_store::client::{HttpError, HttpResponse, HttpResponseBody, HttpService};
-    use parking_lot::Mutex as Lock;
+    use object_store::client::{
+        HttpError, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
+    };
+    use parking_lot::Mutex;
 
     use super::*;
-    use crate::runtime::Runtime;
 
-    /// Answers with credentials whose number grows, or not at all.
-    #[derive(Debug, Default)]
-    struct Sts(Lock<Vec<String>>, std::sync::atomic::AtomicBool);
+    /// Answers every request with the same text, and remembers them.
+    #[derive(Debug)]
+    pub(in super::super) struct Service {
+        pub status: u16,
+        pub text: &'static str,
+        pub requests: Mutex<Vec<HttpRequest>>,
+    }
+
+    impl Service {
+        pub(in super::super) fn new(status: u16, text: &'static str) -> &'static Self {
+            Box::leak(Box::new(Self {
+                status,
+                text,
+                requests: Mutex::default(),
+            }))
+        }
+
+        pub(in super::super) fn body(&self) -> String {
+            let requests = self.requests.lock();
+            let body = requests.last().unwrap().body().as_bytes().unwrap();
+            String::from_utf8(body.to_vec()).unwrap()
+        }
+    }
 
     #[async_trait]
-    impl HttpService for &'static Sts {
+    impl HttpService for &'static Service {
         async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-            let authorization = request.headers()["authorization"].to_str().unwrap();
-            assert!(
-                authorization.contains("Credential=own-key/"),
-                "{authorization}"
-            );
-            let body = request.body().as_bytes().unwrap().to_vec();
-            let mut asked = self.0.lock();
-            asked.push(String::from_utf8(body).unwrap());
-            let (n, down) = (
-                asked.len(),
-                self.1.load(std::sync::atomic::Ordering::Relaxed),
-            );
-            let text = format!(
-                "<Credentials><AccessKeyId>key-{n}</AccessKeyId><SecretAccessKey>s&amp;{n}\
-                 </SecretAccessKey><SessionToken>t{n}</SessionToken></Credentials>"
-            );
-            let mut answer = HttpResponse::new(HttpResponseBody::from(text));
-            if down {
-                *answer.status_mut() = 503.try_into().unwrap();
-            }
+            self.requests.lock().push(request);
+            let mut answer = HttpResponse::new(HttpResponseBody::from(self.text.to_owned()));
+            *answer.status_mut() = self.status.try_into().unwrap();
+            let date = object_store::signer::HeaderValue::from_static;
+            let date = date("Sun, 29 Nov 2026 10:00:00 GMT");
+            answer.headers_mut().insert("date", date);
             Ok(answer)
         }
     }
 
-    fn role() -> (AssumedRole, &'static Sts) {
-        let sts: &'static Sts = Box::leak(Box::default());
+    pub(in super::super) const STS_ANSWER: &str = "\
+        <Credentials><AccessKeyId>key</AccessKeyId><SecretAccessKey>s&amp;1</SecretAccessKey>\
+        <SessionToken>t</SessionToken></Credentials>";
+
+    fn role(sts: &'static Service) -> AssumedRole {
         let own = AwsCredential {
             key_id: "own-key".into(),
             secret_key: "hush".into(),
             token: None,
         };
-        let role = AssumedRole {
+        AssumedRole {
             with: Arc::new(StaticCredentialProvider::new(own)),
             http: HttpClient::new(sts),
             endpoint: "https://sts.example".into(),
@@ -219,61 +147,45 @@ mod tests {
             role: "arn:aws:iam::1:role/x".into(),
             external_id: Some("7&8".into()),
             session: "stopover".into(),
-            clock: Runtime::seeded(1).clock,
-            seen: Arc::default(),
-            current: Mutex::default(),
-        };
-        (role, sts)
-    }
-
-    async fn key(role: &AssumedRole) -> object_store::Result<String> {
-        let credential = role.get_credential().await?;
-        assert!(
-            credential.secret_key.starts_with("s&"),
-            "escapes are resolved"
-        );
-        Ok(credential.key_id.clone())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_role_is_assumed_once_and_again_before_its_credentials_expire() {
-        let (role, sts) = role();
-        for _ in 0..3 {
-            assert_eq!(key(&role).await.unwrap(), "key-1");
         }
-        let asked = sts.0.lock()[0].clone();
+    }
+
+    #[tokio::test]
+    async fn a_role_is_assumed_with_the_credentials_that_may() {
+        let sts = Service::new(200, STS_ANSWER);
+        let (credential, lifetime) = role(sts).fetch().await.unwrap();
+        assert_eq!(credential.secret_key, "s&1", "escapes are resolved");
+        assert_eq!((&*credential.key_id, lifetime), ("key", DURATION));
+        let asked = sts.body();
         for part in [
             "Action=AssumeRole&",
             "RoleArn=arn%3Aaws%3Aiam%3A%3A1%3Arole%2Fx",
-            "7%268",
+            "ExternalId=7%268",
         ] {
             assert!(asked.contains(part), "{part} is not in {asked}");
         }
-        tokio::time::sleep(REFRESH).await;
-        assert_eq!(key(&role).await.unwrap(), "key-2");
+        let requests = sts.requests.lock();
+        let authorization = requests[0].headers()["authorization"].to_str().unwrap();
+        assert!(
+            authorization.contains("Credential=own-key/"),
+            "{authorization}"
+        );
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn while_sts_is_down_valid_credentials_are_used_and_no_others() {
-        let (role, sts) = role();
-        assert_eq!(key(&role).await.unwrap(), "key-1");
-        sts.1.store(true, std::sync::atomic::Ordering::Relaxed);
-        tokio::time::sleep(REFRESH).await;
-        for _ in 0..3 {
-            assert_eq!(key(&role).await.unwrap(), "key-1");
+    #[tokio::test]
+    async fn a_refusal_of_sts_and_its_failure_differ() {
+        let refused = role(Service::new(403, "no")).fetch().await.unwrap_err();
+        assert!(
+            matches!(refused, object_store::Error::Unauthenticated { .. }),
+            "{refused}"
+        );
+        for (status, text, words) in [(503, "later", "503"), (200, "<Other/>", "no credentials")] {
+            let error = role(Service::new(status, text)).fetch().await.unwrap_err();
+            assert!(
+                matches!(error, object_store::Error::Generic { .. }),
+                "{error}"
+            );
+            assert!(error.to_string().contains(words), "{error}");
         }
-        assert_eq!(sts.0.lock().len(), 2, "not every request asks again");
-        tokio::time::sleep(USABLE - REFRESH).await;
-        let error = key(&role).await.unwrap_err().to_string();
-        assert!(error.contains("503"), "{error}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn credentials_that_the_store_takes_for_expired_are_replaced() {
-        let (role, _sts) = role();
-        assert_eq!(key(&role).await.unwrap(), "key-1");
-        role.seen.note_expired();
-        assert_eq!(key(&role).await.unwrap(), "key-2");
-        assert_eq!(key(&role).await.unwrap(), "key-2");
     }
 }

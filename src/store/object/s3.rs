@@ -6,19 +6,26 @@
 
 use std::sync::Arc;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as S3, Checksum, S3ConditionalPut};
+use object_store::aws::{
+    AmazonS3Builder, AmazonS3ConfigKey as S3, AwsCredential, AwsCredentialProvider, Checksum,
+    S3ConditionalPut,
+};
 use object_store::client::HttpConnector as _;
 use object_store::{ClientConfigKey, ClientOptions};
-use tokio::sync::Mutex;
 use url::Url;
 
 use super::client::{
     self, Built, check_endpoint, client_options, from_environment, is_plain, is_true, no_retries,
-    take_given,
+    take_given, token_file,
 };
 use super::known::Deleting;
+use super::pod::{PodIdentity, WebIdentity};
 use super::progress::Connector;
+use super::renewed::{CredentialSource, Renewed};
+use super::renewing::Renewing;
 use super::role::AssumedRole;
+use super::tls::ClientTls;
+use super::token_file::TokenFile;
 use super::versions::Versions;
 use crate::config::{BaseUri, Secret};
 use crate::store::opened::OpenedStore;
@@ -92,8 +99,9 @@ impl Choices {
 
 /// Opens a base directory; `None` if its options are wrong or contradict each other, which is
 /// reported.
-pub fn open(uri: &BaseUri, options: &mut Options, connector: Connector) -> Option<OpenedStore> {
+pub fn open(uri: &BaseUri, options: &mut Options, mut connector: Connector) -> Option<OpenedStore> {
     check(options);
+    connector.tls = ClientTls::take(options);
     let mut client_options = client_options(options);
     let given = take_given(options, OPTIONS, "aws_", S3::Bucket);
     let choices = Choices::take(options);
@@ -123,6 +131,10 @@ pub fn open(uri: &BaseUri, options: &mut Options, connector: Connector) -> Optio
     if !choices.conditional {
         builder = builder.with_conditional_put(S3ConditionalPut::Disabled);
     }
+    let tokens = Tokens {
+        web: token_file(&environment, &given, &S3::WebIdentityTokenFile),
+        agent: token_file(&environment, &given, &S3::ContainerAuthorizationTokenFile),
+    };
     let plain = endpoint.as_deref().is_some_and(is_plain);
     let protected = !gives(&S3::UnsignedPayload) && !plain;
     let builder = with_checksum(builder, choices.checksum, protected)
@@ -131,8 +143,74 @@ pub fn open(uri: &BaseUri, options: &mut Options, connector: Connector) -> Optio
         .with_http_connector(connector.clone());
     let endpoint = endpoint.as_deref().unwrap_or("aws");
     client::opened(uri, options, endpoint, &connector, || {
+        let builder = with_pod_identity(builder, &client_options, tokens, &connector)?;
         built(builder, &client_options, &choices, &connector)
     })
+}
+
+/// The files with a pod's tokens.
+struct Tokens {
+    web: Option<Arc<TokenFile>>,
+    agent: Option<Arc<TokenFile>>,
+}
+
+fn region(builder: &AmazonS3Builder) -> String {
+    let region = builder.get_config_value(&S3::Region);
+    region.unwrap_or_else(|| "us-east-1".into())
+}
+
+fn sts_endpoint(builder: &AmazonS3Builder) -> String {
+    let endpoint = builder.get_config_value(&S3::StsEndpoint);
+    endpoint.unwrap_or_else(|| format!("https://sts.{}.amazonaws.com", region(builder)))
+}
+
+fn session(builder: &AmazonS3Builder) -> String {
+    let session = builder.get_config_value(&S3::RoleSessionName);
+    session.unwrap_or_else(|| "stopover".into())
+}
+
+fn renewed(
+    source: impl CredentialSource<Credential = AwsCredential>,
+    connector: &Connector,
+) -> AwsCredentialProvider {
+    let (clock, seen) = (connector.clock.clone(), Arc::clone(&connector.seen));
+    Arc::new(Renewed::new(source, clock, seen))
+}
+
+/// The builder with the credentials of a pod where the client would use these: it would send the
+/// file with the token as it is.
+fn with_pod_identity(
+    builder: AmazonS3Builder,
+    client_options: &ClientOptions,
+    tokens: Tokens,
+    connector: &Connector,
+) -> object_store::Result<AmazonS3Builder> {
+    let setting = |key| builder.get_config_value(&key);
+    let keys = [S3::AccessKeyId, S3::SecretAccessKey];
+    let has_keys = keys.into_iter().any(|key| setting(key).is_some());
+    let credentials = match (setting(S3::RoleArn), tokens.web) {
+        _ if has_keys => return Ok(builder),
+        (Some(role), Some(token)) => {
+            let http = connector.connect(&client_options.clone().with_allow_http(false))?;
+            let (endpoint, session) = (sts_endpoint(&builder), session(&builder));
+            let identity = WebIdentity {
+                token,
+                http,
+                endpoint,
+                role,
+                session,
+            };
+            renewed(identity, connector)
+        }
+        _ => match (setting(S3::ContainerCredentialsFullUri), tokens.agent) {
+            (Some(url), Some(token)) if setting(S3::ContainerCredentialsRelativeUri).is_none() => {
+                let http = connector.connect(&client_options.clone().with_allow_http(true))?;
+                renewed(PodIdentity { token, http, url }, connector)
+            }
+            _ => return Ok(builder),
+        },
+    };
+    Ok(builder.with_credentials(credentials))
 }
 
 /// The clients of a base directory.
@@ -144,23 +222,24 @@ fn built(
 ) -> object_store::Result<Built> {
     let mut store = builder.clone().build()?;
     let mut credentials = Arc::clone(store.credentials());
+    let is_static = builder.get_config_value(&S3::AccessKeyId).is_some();
+    if !is_static {
+        let (clock, seen) = (connector.clock.clone(), Arc::clone(&connector.seen));
+        credentials = Arc::new(Renewing::new(credentials, builder.clone(), clock, seen));
+    }
     if let Some((role, external_id)) = &choices.role {
-        let setting = |key| builder.get_config_value(&key);
-        let region = setting(S3::Region).unwrap_or_else(|| "us-east-1".into());
-        let session = setting(S3::RoleSessionName).unwrap_or_else(|| "stopover".into());
-        credentials = Arc::new(AssumedRole {
+        let role = AssumedRole {
             with: credentials,
             http: connector.connect(client_options)?,
-            endpoint: setting(S3::StsEndpoint)
-                .unwrap_or_else(|| format!("https://sts.{region}.amazonaws.com")),
-            region,
+            endpoint: sts_endpoint(&builder),
+            region: region(&builder),
             role: role.clone(),
             external_id: external_id.clone(),
-            session,
-            clock: connector.clock.clone(),
-            seen: Arc::clone(&connector.seen),
-            current: Mutex::default(),
-        });
+            session: session(&builder),
+        };
+        credentials = renewed(role, connector);
+    }
+    if !is_static || choices.role.is_some() {
         store = builder
             .clone()
             .with_credentials(Arc::clone(&credentials))

@@ -330,7 +330,9 @@ impl Server {
             Ok(from) => from..size.min(to + 1),
             Err(_) => size.saturating_sub(to)..size,
         };
-        let content_range = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+        // Of an empty object it is `bytes 0--1/0`, as MinIO says.
+        let last = i64::try_from(range.end).unwrap() - 1;
+        let content_range = format!("bytes {}-{last}/{size}", range.start);
         let answer = Response::builder().status(StatusCode::PARTIAL_CONTENT);
         let answer = answer.header("content-range", content_range);
         self.with_tag(answer, tag, Body::from(object.slice(range)))

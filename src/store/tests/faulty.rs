@@ -120,7 +120,7 @@ impl FaultyStore {
         work: impl Future<Output = Result<T, StoreError>>,
         shorten: impl Fn(T) -> T,
     ) -> Result<T, StoreError> {
-        let failure = |kind| StoreError::new(kind, format!("told to fail {operation}"));
+        let failure = |kind| StoreError::new(kind, format!("injected failure of {operation}"));
         match self.fault(operation, object) {
             None => work.await,
             Some(Fault::Fails(kind)) => Err(failure(kind)),

@@ -152,6 +152,7 @@ async fn a_put_that_goes_on_slowly_is_stored_however_long_it_takes() {
             policy,
             clock,
             seen: std::sync::Arc::default(),
+            tls: None,
         },
     );
     let content = vec![Bytes::from(vec![7; 1 << 20]); 64];

@@ -120,6 +120,9 @@ async fn the_end_of_an_object_is_read_without_suffix_ranges() {
                 (expected.as_bytes(), 10)
             );
         }
+        store.put(&keys::probe(3), text("")).await.unwrap();
+        let empty = store.get_tail(&keys::probe(3), 3).await.unwrap();
+        assert_eq!((empty.bytes.len(), empty.object_size), (0, 0), "{oddity:?}");
         let missing = store.get_tail(&keys::probe(2), 3).await.unwrap_err();
         assert_eq!(missing.kind, StoreErrorKind::NotFound);
     }

@@ -6,6 +6,7 @@ pub(crate) mod faulty;
 mod http;
 mod lacking;
 mod open;
+mod pods;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

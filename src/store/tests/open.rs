@@ -111,7 +111,7 @@ fn uris_that_name_no_location_are_refused() {
     refused(open_one("/var/lib/x", &[]), &["not a URI", "file:///"]);
     refused(
         open_one("ftp://host/x", &[]),
-        &["ftp://", "file, s3, gs, az, memory"],
+        &["ftp://", "file, s3, gs, az, hdfs, viewfs, memory"],
     );
     refused(open_one("file://host/x", &[]), &["absolute path"]);
     refused(open_one("file:///", &[]), &["root of the file system"]);
@@ -435,27 +435,61 @@ fn variables_of_the_clouds_lose_white_space_and_may_not_hold_control_characters(
     }
 }
 
+/// A URI, a setting that names a file with a pod's token there, and what else it needs.
+type TokenSetting = (
+    &'static str,
+    &'static str,
+    &'static [(&'static str, &'static str)],
+);
+
+const TOKEN_FILES: [TokenSetting; 3] = [
+    ("s3://b/p", "aws_container_authorization_token_file", &[]),
+    ("s3://b/p", "aws_web_identity_token_file", &[]),
+    (
+        "az://c/p",
+        "azure_federated_token_file",
+        &[("account", "a")],
+    ),
+];
+
+/// Story: `kubectl create secret` from a file that an editor had ended with the end of a line: the
+/// client panicked with the one token, and was refused with the other.
 #[test]
-fn a_token_file_that_ends_with_a_line_is_refused_before_the_client_sends_it() {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    std::io::Write::write_all(&mut file, b"hush-token\n").unwrap();
+fn a_token_file_that_ends_with_a_line_is_used_without_it_and_noticed() {
+    let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();
-    for name in [
-        "aws_container_authorization_token_file",
-        "aws_web_identity_token_file",
-    ] {
-        refused(
-            open_one("s3://b/p", &[(name, path)]),
-            &[name, "the end of a line", "printf"],
-        );
+    for (uri, name, more) in TOKEN_FILES {
+        std::fs::write(path, "hush-token\n").unwrap();
+        let found = faults(uri, &[more, &[(name, path)]].concat(), &[]);
+        assert_eq!(found.len(), 1, "{found:#?}");
+        for word in [name, "white space", "left out"] {
+            assert!(found[0].contains(word), "{found:#?}");
+        }
+        let variable = name.to_ascii_uppercase();
+        let found = faults(uri, more, &[(&variable, path)]);
+        assert!(found[0].contains(&variable), "{found:#?}");
+        std::fs::write(path, "hush-token").unwrap();
+        assert_eq!(faults(uri, &[more, &[(name, path)]].concat(), &[]), [""; 0]);
     }
-    refused(
-        open_one(
-            "az://c/p",
-            &[("account", "a"), ("azure_federated_token_file", path)],
-        ),
-        &["azure_federated_token_file", "the end of a line"],
-    );
+}
+
+#[test]
+fn a_token_file_with_more_than_a_token_is_refused_before_it_is_sent() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    for (uri, name, more) in TOKEN_FILES {
+        for (content, words) in [
+            ("hush\nhush\n", "control character"),
+            ("hush\u{e9}", "not ASCII"),
+        ] {
+            std::fs::write(path, content).unwrap();
+            let options = [more, &[(name, path)]].concat();
+            refused(open_one(uri, &options), &[name, "names a file that", words]);
+        }
+        // It may come later.
+        std::fs::write(path, "").unwrap();
+        assert!(open_one(uri, &[more, &[(name, path)]].concat()).is_ok());
+    }
 }
 
 /// Story: such an endpoint was reported as "not listed after it was written".

@@ -1,6 +1,6 @@
-//! A writer for log lines that escapes characters which are not for reading.
+//! A writer for log lines that escapes control, bidirectional and invisible characters.
 //!
-//! Does: escape them in whatever was formatted: messages, fields, spans, errors. Does not: format.
+//! Does: escape them in all formatted text: messages, fields, spans, errors. Does not: format.
 //! Invariant: every event is written with one call, and the only line end in it is its last byte.
 
 use std::io::{self, Write};

@@ -1,4 +1,4 @@
-//! Every character that must not reach a log, through every way into it.
+//! Every character that must not reach a log, through every kind of input.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -103,7 +103,7 @@ fn ordinary_text_is_written_as_it_is() {
     assert!(text.contains("name=grüße 日本 🦀"), "{text}");
 }
 
-/// Story: a store that was away made three lines of its client for each request.
+/// Story: while a store was unavailable, its client logged three lines for each request.
 #[test]
 fn at_info_the_clients_of_object_stores_log_warnings_only_unless_they_are_asked_for() {
     let shown = |text: &str| filter(text).unwrap().to_string();

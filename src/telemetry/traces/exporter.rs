@@ -1,9 +1,9 @@
 //! Exports spans in batches: OTLP over HTTP, as protobuf.
 //!
 //! Does: gather a batch, post it, repeat what may be repeated, and count the outcome. Does not:
-//! delay what it records: a collector that is away fills the queue, and no more. Invariant: every
-//! span that was taken from the queue is counted as exported or as dropped; once the daemon stops,
-//! the export ends within `tracing.export_timeout`. The values of headers are in no message.
+//! delay what it records: an unavailable collector only fills the queue. Invariant: every span that
+//! was removed from the queue is counted as exported or as dropped; once the daemon stops, the
+//! export ends within `tracing.export_timeout`. The values of headers are in no message.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Most bytes of a response that are read.
 const MAX_RESPONSE: usize = 64 << 10;
 
-/// Takes spans from the queue and posts them.
+/// Removes spans from the queue and posts them.
 pub(super) struct Exporter {
     queue: mpsc::Receiver<SpanData>,
     resource: ResourceAttributesWithSchema,
@@ -46,7 +46,7 @@ pub(super) struct Exporter {
     timeout: Duration,
     clock: Clock,
     metrics: Arc<Metrics>,
-    /// Whether the last export failed, so that a collector that is away is logged once.
+    /// Whether the last export failed, so that an unavailable collector is logged once.
     failing: bool,
 }
 
@@ -229,7 +229,7 @@ impl Exporter {
         {
             content.extend_from_slice(&more);
         }
-        // An answer that is no message says nothing about rejected spans.
+        // A response that cannot be decoded has no count of rejected spans.
         let answer = ExportTraceServiceResponse::decode(&*content).unwrap_or_default();
         let rejected = answer
             .partial_success
@@ -238,7 +238,7 @@ impl Exporter {
     }
 }
 
-/// Spans whose export has no outcome yet: they count as dropped if there never is one.
+/// Spans whose export has no outcome yet: they count as dropped if this is dropped first.
 struct Uncounted {
     metrics: Arc<Metrics>,
     spans: u64,

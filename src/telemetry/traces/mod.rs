@@ -2,8 +2,8 @@
 //!
 //! Does: make spans ([`span`]), queue those that have ended (`queue`), export them as OTLP over
 //! HTTP (`exporter`). Does not: decide what has a span. Invariant: without `tracing.collector`, and
-//! for requests that are not sampled, no span is allocated; a collector that is slow or away delays
-//! nothing but the export: spans that find no room in the queue are dropped and counted.
+//! for requests that are not sampled, no span is allocated; a collector that is slow or unavailable
+//! delays only the export: when the queue is full, spans are dropped and counted.
 
 mod exporter;
 mod open;

@@ -75,7 +75,7 @@ impl Extractor for Headers<'_> {
 struct Ids(Random);
 
 impl Ids {
-    /// Not zero, which stands for no id.
+    /// Never zero, which means no id.
     fn next(&self) -> u64 {
         self.0.next_u64().max(1)
     }

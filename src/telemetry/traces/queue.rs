@@ -1,7 +1,8 @@
 //! The queue of spans that have ended.
 //!
-//! Does: take sampled spans from the SDK without ever waiting. Does not: export them (`exporter`).
-//! Invariant: it holds at most `tracing.max_queue_size` spans; one that finds no room is counted.
+//! Does: accept sampled spans from the SDK without ever waiting. Does not: export them
+//! (`exporter`). Invariant: it holds at most `tracing.max_queue_size` spans; further ones are
+//! dropped and counted.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Spans, and the current one of a task.
 //!
-//! Does: create them below the current one, attach attributes, links and failures. Does not: know
-//! who records them: the span of a request brings its tracer along. Invariant: a [`Span`] ends when
-//! it is dropped; where there is none, nothing is formatted and nothing is allocated.
+//! Does: create them below the current one, attach attributes, links and failures. Does not: choose
+//! the tracer, which is part of a request's span. Invariant: a [`Span`] ends when it is dropped;
+//! without a span, nothing is formatted and nothing is allocated.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -27,7 +27,7 @@ pub(super) struct Recorder(pub SdkTracer);
 #[derive(Debug, Default)]
 pub struct Span(SpanRef);
 
-/// A span that somebody else ends, or none. Cheap to clone.
+/// A reference to a span that its owner ends, or none. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct SpanRef(Option<Context>);
 

@@ -164,7 +164,7 @@ async fn batches_of_tiny_pages_stay_within_the_budget() {
 /// Story: two announcements that claimed bodies of 64 MiB and sent nothing kept every request with
 /// a body above 16 KiB waiting for `limits.body_timeout`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn idle_announcements_with_large_bodies_delay_nobody() {
+async fn idle_announcements_with_large_bodies_delay_no_client() {
     let target = Target::start(64, &[]).await;
     let mut idle = Vec::new();
     for n in 0..8 {

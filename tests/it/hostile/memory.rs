@@ -6,7 +6,7 @@ use futures::future::join_all;
 use stopover::catalog::handle::{Handle, Seals};
 use stopover::storage::identity::Identity;
 
-use super::target::{BATCH, TEXT, Target};
+use super::target::{BATCH, JSON, TEXT, Target};
 use crate::handles::read::sealed::Fields;
 use crate::support::frames::frame;
 use crate::support::raw::RawClient;
@@ -136,5 +136,47 @@ async fn stalled_readers_of_handles_of_very_many_ranges_stay_within_the_budget()
         .send("POST /v1/read", &[TEXT], planned.as_bytes())
         .await;
     assert_eq!(read.status, 200, "{read:?}");
+    target.assert_unharmed().await;
+}
+
+/// Story: each list of exchanges took memory and requests of the store for every exchange. With
+/// 14,000 of them, a few clients that listed all the time took 450 MiB, and none was answered
+/// within minutes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_of_very_many_exchanges_are_made_one_at_a_time() {
+    let target = Target::start(64, &[]).await;
+    let mut client = target.connect().await;
+    let body = r#"{"partitions":1000,"ordered":false}"#;
+    let length = body.len().to_string();
+    let headers = [JSON, ("if-none-match", "*"), ("content-length", &length)];
+    for number in 0..1500 {
+        let line = format!("PUT /v1/exchanges/many-{number}");
+        client.send_head(&line, &headers).await;
+        client.send(body.as_bytes().to_vec()).await;
+        assert_eq!(client.answer().await.status, 201);
+    }
+    let one = target.send("GET /v1/exchanges?limit=10000", &[], &[]).await;
+    assert_eq!(one.status, 200, "{one:?}");
+    let before = target.process.peak_resident();
+    let lists = (0..30).map(|_| async {
+        let mut client = target.connect().await;
+        let headers = [("content-length", "0")];
+        client
+            .send_head("GET /v1/exchanges?limit=10000", &headers)
+            .await;
+        client.answer().await
+    });
+    let answers = join_all(lists).await;
+    assert!(answers.iter().any(|answer| answer.status == 200));
+    for answer in &answers {
+        let overloaded = || answer.problem_type() == "overloaded";
+        assert!(answer.status == 200 || overloaded(), "{answer:?}");
+    }
+    let grown = target.process.peak_resident() - before;
+    // Some MiB are their answers.
+    assert!(
+        grown < 24 << 20,
+        "{grown} bytes more for 30 lists at a time"
+    );
     target.assert_unharmed().await;
 }

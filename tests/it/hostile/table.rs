@@ -191,7 +191,7 @@ fn summary(received: &[u8]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_hostile_request_gets_its_answer_and_harms_nobody() {
+async fn every_hostile_request_gets_its_answer_and_does_no_harm() {
     let small = [
         "--set",
         "limits.max_page_size=1MiB",

@@ -26,7 +26,7 @@ async fn get(client: &TlsClient, address: SocketAddr, path: &str) -> std::io::Re
 /// Story: over TLS, too, clients that stopped anywhere held all slots, without ever showing a
 /// certificate.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_without_a_certificate_that_stop_keep_nobody_from_being_served() {
+async fn clients_without_a_certificate_that_stop_keep_no_other_from_being_served() {
     let authority = Authority::new();
     let files = CredentialFiles::new(&authority.server());
     files.write("clients.pem", &authority.certificate());

@@ -23,7 +23,7 @@ pub enum Delay {
     UntilPermitted(Arc<Semaphore>),
     /// The duration, and then refused if the range of its key is busy.
     OfRanges(Duration, Arc<KeyRanges>),
-    /// Nothing; but the first one panics once it is told to.
+    /// Nothing; but the first operation panics once this is set.
     Panics(Arc<AtomicBool>),
     /// Puts and reads for nothing, but lists for the duration.
     OfLists(Duration),
@@ -38,7 +38,7 @@ impl Delay {
                 tokio::time::sleep(*duration).await;
                 return ranges.request(key.as_str(), kind);
             }
-            Self::Panics(next) => assert!(!next.swap(false, Ordering::SeqCst), "told to panic"),
+            Self::Panics(next) => assert!(!next.swap(false, Ordering::SeqCst), "injected panic"),
             Self::OfLists(_) => {}
         }
         Ok(())

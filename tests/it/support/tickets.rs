@@ -185,6 +185,18 @@ impl Store for TicketStore {
         Ok(listed.collect())
     }
 
+    async fn list_after(
+        &self,
+        folder: &Folder,
+        after: Option<&Key>,
+        max: usize,
+    ) -> Result<Vec<ObjectMeta>, StoreError> {
+        let mut page = self.list(folder).await?;
+        page.retain(|found| after.is_none_or(|after| found.key > *after));
+        page.truncate(max);
+        Ok(page)
+    }
+
     async fn list_folders(&self, folder: &Folder) -> Result<Vec<String>, StoreError> {
         self.request("LIST", &format!("/{folder}/")).await;
         let prefix = format!("{folder}/");

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::artifacts::fetch;
+use crate::fetch::fetch;
 use crate::process::{Process, free_ports, wait_until};
 
 /// The user "nobody".

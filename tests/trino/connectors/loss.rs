@@ -80,7 +80,7 @@ async fn moment(
     let deadline = Instant::now() + TIMEOUT;
     while !over.get() {
         let tasks = cluster.client.tasks(query).await?;
-        let files = cluster.store.files()?.len();
+        let files = cluster.store.files().await?.len();
         if let Some(worker) = victim(&tasks, files).filter(|_| !over.get()) {
             return Ok(Some((worker, files)));
         }

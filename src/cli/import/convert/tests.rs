@@ -128,7 +128,9 @@ fn values_from_the_environment_stay_there() {
     assert!(notes[1].contains("STOPOVER_BASE_DIRECTORIES__1__SECRET_ACCESS_KEY=${AWS_SECRET}"));
     let refused = convert(&with("exchange.base-directories=${ENV:PLACES}")).unwrap_err();
     assert!(
-        refused[0].to_string().contains("write the value out"),
+        refused[0]
+            .to_string()
+            .contains("write the value into the file"),
         "{refused:?}"
     );
 }

@@ -61,7 +61,7 @@ fn service(http2: bool, runtime: Runtime) -> Service {
     }
 }
 
-/// Where a client stops, and what it goes on sending.
+/// Where a client stops, and what it sends after that.
 #[derive(Debug, Clone, Copy)]
 enum Stop {
     /// Sends this and no more; reads nothing.
@@ -107,7 +107,7 @@ fn address() -> ClientAddress {
     ClientAddress(([127, 0, 0, 1], 9).into())
 }
 
-/// How long a connection lives whose client behaves so.
+/// The duration of a connection with this client behaviour.
 async fn life(service: Service, stop: Stop, act: impl AsyncFnOnce(&Connection)) -> Duration {
     let (client, server) = duplex(1024);
     let connection = Connection::new(&service.runtime.clock);
@@ -313,7 +313,7 @@ async fn a_request_that_waits_for_the_daemon_is_not_ended() {
 #[tokio::test(start_paused = true)]
 async fn uploads_over_http2_that_wait_for_memory_keep_no_other_one_from_sending() {
     // Story: the bodies of requests that waited for memory filled the window of the connection, and
-    // the one that had memory could not send: everything stood still for 60 s.
+    // the one that had memory could not send: there was no progress for 60 s.
     const LENGTH: usize = 1 << 20;
     let mut service = service(true, Runtime::seeded(1));
     let wait = post(async |body: Body| {
@@ -351,7 +351,7 @@ async fn uploads_over_http2_that_wait_for_memory_keep_no_other_one_from_sending(
     tokio::select! {
         _ = &mut waiting => unreachable!("waits for ever"),
         taken = upload("/body") => assert_eq!(taken, LENGTH.to_string()),
-        () = tokio::time::sleep(HEADER) => panic!("the upload stands still"),
+        () = tokio::time::sleep(HEADER) => panic!("the upload makes no progress"),
     }
 }
 
@@ -364,7 +364,7 @@ fn certificate(usage: rcgen::ExtendedKeyUsagePurpose) -> (String, String) {
     (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
 }
 
-/// The life of a TLS connection whose client goes as far as `request`, at a daemon in that year.
+/// The duration of a TLS connection whose client stops after `request`, at a daemon in that year.
 async fn tls_life(year: u64, request: Option<&[u8]>) -> Duration {
     use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
     use tokio_rustls::rustls::pki_types::pem::PemObject as _;

@@ -202,6 +202,8 @@ public final class Benchmark
         figures.put("PUT-class requests", (double) requests.puts());
         figures.put("LIST among them", (double) requests.lists());
         figures.put("GET-class requests", (double) requests.gets());
+        figures.put("of markers", (double) requests.markerGets());
+        figures.put("of segments", (double) requests.segmentGets());
         figures.put("DELETE requests", (double) requests.deletes());
         figures.put("refused with 503", (double) refused);
         figures.put("handles", (double) outcome.handles());

@@ -28,6 +28,8 @@ import static java.nio.charset.StandardCharsets.UTF_8;
 final class StoreLog
 {
     private static final int BUCKET = 1;
+    /** Index after the action. */
+    private static final int KEY = 1;
     /**
      * Index of the duration in milliseconds after the action: key, URI, status, error, bytes sent,
      * object size, duration.
@@ -38,11 +40,20 @@ final class StoreLog
      * Requests by billing class: PUT and LIST, GET, DELETE.
      *
      * @param lists how many of the {@code puts} list
+     * @param markerGets how many of the {@code gets} ask for Stopover's markers
+     * @param segmentGets how many of them ask for its segments
      * @param slowestPut duration of the slowest object put at the server, in milliseconds
      */
-    record Requests(long puts, long lists, long gets, long deletes, long slowestPut)
+    record Requests(
+            long puts,
+            long lists,
+            long gets,
+            long markerGets,
+            long segmentGets,
+            long deletes,
+            long slowestPut)
     {
-        static final Requests NONE = new Requests(0, 0, 0, 0, 0);
+        static final Requests NONE = new Requests(0, 0, 0, 0, 0, 0, 0);
     }
 
     private final Optional<Path> log;
@@ -80,6 +91,8 @@ final class StoreLog
         long puts = 0;
         long lists = 0;
         long gets = 0;
+        long markerGets = 0;
+        long segmentGets = 0;
         long deletes = 0;
         long slowestPut = 0;
         for (String line : lines.split("\n")) {
@@ -93,6 +106,8 @@ final class StoreLog
             String action = words.isEmpty() ? "" : words.getFirst();
             if (action.startsWith("s3_Get") || action.startsWith("s3_Head")) {
                 gets++;
+                markerGets += words.get(KEY).contains("v2/markers/") ? 1 : 0;
+                segmentGets += words.get(KEY).contains("v2/segments/") ? 1 : 0;
             }
             else if (action.startsWith("s3_Delete") || action.startsWith("s3_Abort")) {
                 deletes++;
@@ -105,6 +120,7 @@ final class StoreLog
                 slowestPut = Math.max(slowestPut, Long.parseLong(words.get(MILLISECONDS)));
             }
         }
-        return new Requests(puts, lists, gets, deletes, slowestPut);
+        return new Requests(
+                puts, lists, gets, markerGets, segmentGets, deletes, slowestPut);
     }
 }

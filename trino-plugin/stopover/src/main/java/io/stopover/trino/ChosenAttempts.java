@@ -29,10 +29,10 @@ import static java.util.Objects.requireNonNull;
 import static java.util.concurrent.TimeUnit.SECONDS;
 
 /**
- * Tells the daemon that will plan an exchange which attempts were chosen, while other tasks still
- * run, so that it reads most of what the plan needs in advance. At most one request per second and
- * exchange, with what was chosen meanwhile; none if all tasks finish within the first. Nothing
- * depends on it: what a request that fails has told is not repeated.
+ * Reports the chosen attempts to the daemon that will plan an exchange, while other tasks still
+ * run, so that the daemon prefetches most of what the plan needs. Sends at most one request per
+ * second and exchange, and none if all tasks finish within the first second. It is only a hint: a
+ * failed request is not repeated.
  */
 final class ChosenAttempts
 {
@@ -52,7 +52,7 @@ final class ChosenAttempts
     @GuardedBy("this")
     private boolean stopped;
 
-    /** @param exchange gives the descriptor too, once the exchange has been announced */
+    /** @param exchange supplies the descriptor too, once the exchange has been announced */
     ChosenAttempts(Supplier<DescribedExchange> exchange, Services services, Span span)
     {
         this.exchange = requireNonNull(exchange, "exchange is null");
@@ -67,7 +67,7 @@ final class ChosenAttempts
             services.threads().start(
                     Tracing.within(span, this::send),
                     t -> {
-                        log.debug(t, "Cannot tell the chosen attempts; it is only a hint");
+                        log.debug(t, "Cannot report the chosen attempts; it is only a hint");
                         stop();
                     });
         }
@@ -95,7 +95,12 @@ final class ChosenAttempts
             // it plans first
             Daemon daemon = services.failover().daemons().preferred();
             services.failover().tryOnce(daemon, _ -> {
-                services.client().chosen(daemon, exchange.get(), batch, cancellation);
+                services.client().chosen(
+                        daemon,
+                        exchange.get(),
+                        batch,
+                        services.planner().askedBesides(daemon),
+                        cancellation);
                 return null;
             });
         }
@@ -115,7 +120,7 @@ final class ChosenAttempts
         return batch;
     }
 
-    /** Tells nothing from now on: the exchange is planned, or closed. */
+    /** Sends no more requests: the exchange is planned, or closed. */
     void stop()
     {
         synchronized (this) {

@@ -33,7 +33,7 @@ import static java.util.concurrent.TimeUnit.SECONDS;
 
 /**
  * Reads all pages of one handle, each exactly once, in the daemon's order. After an interruption or
- * damaged data, the read resumes behind the last valid page, at the same daemon or another one;
+ * damaged data, the read resumes after the last valid page, at the same daemon or another one;
  * each page received restarts the retry time. The handle is complete when the end record is valid
  * and the totals match those of the handle. Blocks; used by one thread.
  */
@@ -64,7 +64,7 @@ final class HandleReader
     /** Data that is still damaged in this many consecutive reads is damaged in the store. */
     private static final int MAX_DAMAGED_READS = 4;
     /**
-     * How long a reader without buffer space keeps its connection. A daemon serves a limited number
+     * How long a reader without buffer space holds its connection. A daemon serves a limited number
      * of concurrent reads, and the consumer may be waiting for one that is queued there.
      */
     private static final long MAX_STALL_NANOS = SECONDS.toNanos(5);
@@ -85,7 +85,7 @@ final class HandleReader
     private long homeBytes;
     private long otherZoneBytes;
 
-    /** @param holder a daemon that is asked first, once, as it has the pages in memory */
+    /** @param holder a daemon that is tried first, once, because it has the pages in memory */
     HandleReader(
             Services services,
             Optional<Daemon> holder,

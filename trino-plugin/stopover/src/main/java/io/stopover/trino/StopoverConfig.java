@@ -300,7 +300,7 @@ public class StopoverConfig
 
     @Config("stopover.home-timeout")
     @ConfigDescription(
-            "Timeout of a request to another daemon than the preferred one, which has another way")
+            "Timeout of a request to a daemon that is not the preferred one, which is the fallback")
     public StopoverConfig setHomeTimeout(Duration homeTimeout)
     {
         this.homeTimeout = homeTimeout;

@@ -20,6 +20,7 @@ import io.opentelemetry.api.trace.Span;
 import io.stopover.trino.client.Backoff;
 import io.stopover.trino.client.Cancellation;
 import io.stopover.trino.client.CancelledException;
+import io.stopover.trino.client.Daemon;
 import io.stopover.trino.client.DaemonClient;
 import io.stopover.trino.client.DaemonFailover;
 import io.stopover.trino.client.DescribedExchange;
@@ -41,6 +42,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentSkipListMap;
 import java.util.concurrent.TimeoutException;
@@ -153,10 +155,11 @@ final class StopoverExchange
             throws InterruptedException
     {
         try {
-            DaemonClient.Announced answer = announce();
+            Optional<Daemon> home = services.homes().find(services.homes().choose(name, 0));
+            DaemonClient.Announced answer = announce(home);
             exchange = answer.exchange();
             announced.complete(exchange.descriptor().orElseThrow());
-            confirm();
+            confirm(home);
             renewUntilClosed(SECONDS.toNanos(answer.leaseSeconds()));
         }
         catch (CancelledException e) {
@@ -170,11 +173,27 @@ final class StopoverExchange
         announced.completeExceptionally(closedException());
     }
 
-    /** The first request is answered at once; one that repeats it, after the store was asked. */
-    private DaemonClient.Announced announce()
+    /**
+     * Announces at the home of the first tasks, which then knows when the announcement is durable
+     * and need not ask the store for it. The first request is answered at once; one that repeats
+     * it, after the store was asked.
+     */
+    private DaemonClient.Announced announce(Optional<Daemon> home)
             throws IOException
     {
-        AtomicBoolean isNew = new AtomicBoolean(true);
+        if (home.isPresent()) {
+            try {
+                return once(home.get(), daemon -> services.client().announceAtHome(
+                        daemon, name, settings.partitions(), settings.ordered(), whileOpen));
+            }
+            catch (CancelledException e) {
+                throw e;
+            }
+            catch (IOException e) {
+                // logged; another daemon repeats it
+            }
+        }
+        AtomicBoolean isNew = new AtomicBoolean(home.isEmpty());
         return callBlocking(
                 daemon -> isNew.getAndSet(false)
                         ? services.client().announceNew(
@@ -185,13 +204,24 @@ final class StopoverExchange
     }
 
     /** Until the announcement is durable, no daemon acknowledges a task. */
-    private void confirm()
+    private void confirm(Optional<Daemon> home)
             throws IOException
     {
-        call(
-                daemon -> services.client().confirm(
-                        daemon, exchange, settings.partitions(), settings.ordered(), whileOpen),
-                whileOpen);
+        DaemonFailover.Operation<?> confirm = daemon -> services.client().confirm(
+                daemon, exchange, settings.partitions(), settings.ordered(), whileOpen);
+        if (home.isPresent()) {
+            try {
+                once(home.get(), confirm);
+                return;
+            }
+            catch (CancelledException e) {
+                throw e;
+            }
+            catch (IOException e) {
+                // logged; another daemon writes the same
+            }
+        }
+        call(confirm, whileOpen);
     }
 
     /** Renews in good time and, after a failure, again soon: the lease still has some time left. */
@@ -256,6 +286,13 @@ final class StopoverExchange
         finally {
             stats.addBlocked(System.nanoTime() - start);
         }
+    }
+
+    private <T> T once(Daemon daemon, DaemonFailover.Operation<T> operation)
+            throws IOException
+    {
+        stats.addRequests(1, 0);
+        return services.failover().once(daemon, operation);
     }
 
     private <T> T call(DaemonFailover.Operation<T> operation, Cancellation cancellation)
@@ -387,18 +424,18 @@ final class StopoverExchange
             handles.add(toSourceHandle(planned.handle(), planned.holder()));
         }
         if (!hot.rest().isEmpty()) {
-            for (PlannedHandle planned : planAtOneDaemon(hot.rest())) {
+            for (PlannedHandle planned : planAtOneDaemon(hot.rest(), hot.asked())) {
                 handles.add(toSourceHandle(planned, Optional.empty()));
             }
         }
         return handles;
     }
 
-    private List<PlannedHandle> planAtOneDaemon(Map<Integer, Integer> attempts)
+    private List<PlannedHandle> planAtOneDaemon(Map<Integer, Integer> attempts, Set<String> asked)
             throws IOException
     {
         try {
-            return requestHandles(attempts);
+            return requestHandles(attempts, asked);
         }
         catch (ProblemException e) {
             if (!e.problem().is("unsupported-protocol")) {
@@ -406,11 +443,11 @@ final class StopoverExchange
             }
             // daemons that this node does not talk to may have been upgraded meanwhile
             services.fleet().refresh();
-            return requestHandles(attempts);
+            return requestHandles(attempts, asked);
         }
     }
 
-    private List<PlannedHandle> requestHandles(Map<Integer, Integer> attempts)
+    private List<PlannedHandle> requestHandles(Map<Integer, Integer> attempts, Set<String> asked)
             throws IOException
     {
         return callBlocking(
@@ -420,6 +457,7 @@ final class StopoverExchange
                         attempts,
                         settings.sourceHandleTargetSize(),
                         services.fleet().handleVersion(),
+                        asked,
                         planning),
                 planning);
     }

@@ -45,9 +45,8 @@ import static io.stopover.trino.StopoverErrorCode.STOPOVER_SINK_LOST;
 import static java.util.Objects.requireNonNull;
 
 /**
- * Collects the pages of one task attempt into batches. A sender, on a virtual thread that lives
- * only while there is something to send, sends them one at a time. Shared by all drivers of the
- * task.
+ * Collects the pages of one task attempt into batches. A sender, on a virtual thread that runs only
+ * while there is something to send, sends them one at a time. Shared by all drivers of the task.
  *
  * <p>Memory does not depend on the number of partitions: pages of all partitions share one queue.
  * While the sink is blocked a sender runs, so it unblocks without further calls.
@@ -60,8 +59,8 @@ final class StopoverSink
 {
     private static final Logger log = Logger.get(StopoverSink.class);
     /**
-     * A slice that wastes more than this plus its own length of its array is copied, because the
-     * whole array would be retained.
+     * A slice is copied if the rest of its array is larger than this plus the slice, because
+     * otherwise the whole array would be retained.
      */
     private static final int MAX_WASTED_BYTES = 4096;
 

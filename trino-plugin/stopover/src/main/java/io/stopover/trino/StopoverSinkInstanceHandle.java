@@ -27,9 +27,9 @@ import static java.util.Objects.requireNonNull;
  * One attempt of one task, as sent to a worker.
  *
  * @param exchange the globally unique id of the exchange at the daemons
- * @param descriptor what was announced: all that a daemon must know of the exchange
+ * @param descriptor what was announced: all that a daemon needs to know about the exchange
  * @param partitions number of output partitions
- * @param homes where the attempt goes if it is small, the best first
+ * @param homes daemons to which a small attempt is written, the best first
  * @param traceparent W3C trace context of the exchange, if the query is traced
  */
 public record StopoverSinkInstanceHandle(

@@ -31,7 +31,7 @@ import java.util.Optional;
 import static java.util.Objects.requireNonNull;
 
 /**
- * Spans of the plugin, under the span that the engine gives to the exchange. Handles carry the W3C
+ * Spans of the plugin, under the span that the engine passes to the exchange. Handles carry the W3C
  * {@code traceparent} of that span to the workers. Without a valid parent there are no spans.
  */
 final class Tracing

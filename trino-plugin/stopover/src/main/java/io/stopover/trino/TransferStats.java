@@ -99,7 +99,7 @@ public final class TransferStats
         return retries.sum();
     }
 
-    /** Bytes of small outputs sent to their home, or read where they were in memory. */
+    /** Bytes of small outputs sent to their home, or read from a daemon that had them in memory. */
     @Managed
     public long getHomeBytes()
     {

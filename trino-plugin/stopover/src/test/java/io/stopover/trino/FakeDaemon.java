@@ -138,9 +138,11 @@ public final class FakeDaemon
     public final Queue<String> undescribed = new ConcurrentLinkedQueue<>();
     /** Health checks, which no fault applies to unless its pattern begins with "GET /". */
     public final List<String> probes = new CopyOnWriteArrayList<>();
-    /** The bodies by which it was told of chosen attempts. */
+    /** The bodies of the requests that reported chosen attempts. */
     final List<String> chosen = new CopyOnWriteArrayList<>();
-    /** The names by which it was asked. */
+    /** The bodies of the requests for handles. */
+    final List<String> planned = new CopyOnWriteArrayList<>();
+    /** The host names of the requests. */
     public final Set<String> hosts = ConcurrentHashMap.newKeySet();
     /** Largest number of pages per handle. */
     volatile int pagesPerHandle = Integer.MAX_VALUE;
@@ -259,7 +261,7 @@ public final class FakeDaemon
         };
     }
 
-    /** Executes the request, stays silent, and closes the connection. */
+    /** Executes the request, does not answer, and closes the connection. */
     static Fault silence(long millis, boolean execute)
     {
         return (daemon, request, body) -> {
@@ -444,8 +446,8 @@ public final class FakeDaemon
     }
 
     /**
-     * "METHOD /path?query"; what is asked of memory, and what is foreign, has its own path, and
-     * what confirms an announcement its own method.
+     * "METHOD /path?query"; plans from memory and foreign sinks have their own path, and
+     * confirmations of announcements their own method.
      */
     private static String line(HttpExchange request, byte[] body)
     {
@@ -501,6 +503,11 @@ public final class FakeDaemon
                 throw new ProblemResponse("unsupported-protocol", 400, false);
             }
         }
+    }
+
+    String run()
+    {
+        return run;
     }
 
     /** Attempts with pages that are neither committed nor aborted. */
@@ -719,6 +726,7 @@ public final class FakeDaemon
 
     private Response handles(String exchange, String body)
     {
+        planned.add(body);
         Announced announced = announced(exchange);
         Matcher newest = Pattern.compile("\"handle_version\": (\\d+)").matcher(body);
         if (newest.find() && Integer.parseInt(newest.group(1)) < handleVersion) {

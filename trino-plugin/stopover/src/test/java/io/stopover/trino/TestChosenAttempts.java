@@ -58,6 +58,13 @@ class TestChosenAttempts
         }
     }
 
+    /** With the daemon that is asked itself. */
+    private String told(String attempts)
+    {
+        return "{\"attempts\": [%s], \"asked_daemons\": [\"%s\"]}"
+                .formatted(attempts, second.run());
+    }
+
     @Test
     void testChosenAttemptsAreToldInBatchesToTheDaemonThatPlans()
             throws Exception
@@ -69,8 +76,8 @@ class TestChosenAttempts
         exchange.sinkFinished(exchange.addSink(1), 1);
         awaitToldTimes(2);
         assertThat(first.chosen).containsExactly(
-                "{\"attempts\": [[0,0],[3,2]]}",
-                "{\"attempts\": [[1,1]]}");
+                told("[0,0],[3,2]"),
+                told("[1,1]"));
         assertThat(second.requests("/chosen")).isEmpty();
     }
 
@@ -96,7 +103,7 @@ class TestChosenAttempts
         }
         awaitToldTimes(2);
         assertThat(first.chosen.get(1))
-                .isEqualTo("{\"attempts\": [[%s,0]]}".formatted(ChosenAttempts.MAX_BATCH));
+                .isEqualTo(told("[%s,0]".formatted(ChosenAttempts.MAX_BATCH)));
     }
 
     @Test
@@ -111,7 +118,7 @@ class TestChosenAttempts
         exchange.sinkFinished(exchange.addSink(7), 0);
         awaitToldTimes(1);
         assertThat(first.chosen).as("what failed is not repeated")
-                .containsExactly("{\"attempts\": [[7,0]]}");
+                .containsExactly(told("[7,0]"));
     }
 
     @Test

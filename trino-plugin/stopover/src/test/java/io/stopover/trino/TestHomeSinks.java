@@ -31,6 +31,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.function.BooleanSupplier;
+import java.util.regex.Pattern;
 
 import static io.stopover.trino.FakeDaemon.hang;
 import static io.stopover.trino.FakeDaemon.hangAfterExecution;
@@ -45,7 +46,7 @@ import static io.stopover.trino.Testing.source;
 import static java.util.concurrent.TimeUnit.SECONDS;
 import static org.assertj.core.api.Assertions.assertThat;
 
-/** Small sinks meet at a home, and nothing is lost or fails if they cannot. */
+/** Small sinks are gathered at a home, and nothing is lost or fails if they cannot be. */
 @Timeout(60)
 class TestHomeSinks
 {
@@ -69,7 +70,7 @@ class TestHomeSinks
     void open()
             throws Exception
     {
-        // the daemons are asked in the background
+        // the daemons are queried in the background
         await(() -> own.probes.size() + home.probes.size() == 4);
         Thread.sleep(50);
         exchange = exchangeAt(home);
@@ -149,6 +150,49 @@ class TestHomeSinks
         read(plan(), 3);
     }
 
+    /** Its daemon then knows when the announcement is durable, without asking the store. */
+    @Test
+    void testExchangeIsAnnouncedAndConfirmedAtItsHome()
+            throws Exception
+    {
+        String announcement = home.requests("PUT /v1/exchanges/").getLast();
+        assertThat(own.requests(announcement)).isEmpty();
+        await(() -> !home.requests(announcement.replace("PUT", "CONFIRM")).isEmpty());
+        assertThat(own.requests("CONFIRM")).doesNotContain(
+                announcement.replace("PUT", "CONFIRM"));
+    }
+
+    private long announcements(String request)
+    {
+        Pattern pattern = Pattern.compile(request);
+        return home.requests("").stream().filter(line -> pattern.matcher(line).find()).count();
+    }
+
+    @Test
+    void testExchangeThatItsHomeDoesNotAnnounceIsAnnouncedByAnotherDaemon()
+            throws Exception
+    {
+        Map<String, Fault> faults = new LinkedHashMap<>();
+        faults.put("draining", problem("draining", 503, true));
+        faults.put("store out of order", problem("storage-unavailable", 503, true));
+        faults.put("hung", hang());
+        faults.put("response lost", loseResponse());
+        for (Map.Entry<String, Fault> fault : faults.entrySet()) {
+            for (String request : List.of("PUT /v1/exchanges/[^/]*$", "CONFIRM ")) {
+                home.onNext(request, fault.getValue());
+                long before = announcements(request);
+                while (announcements(request) == before) {
+                    exchange = exchange(manager, 10, false);
+                    write(0, 0, 3);
+                    read(plan(), 3);
+                    exchange.close();
+                    // a daemon returns to rotation only after a probe
+                    Thread.sleep(20);
+                }
+            }
+        }
+    }
+
     @Test
     void testEmptySinkIsCommittedAtItsHome()
             throws Exception
@@ -181,7 +225,7 @@ class TestHomeSinks
         assertThat(home.requests("/sinks/")).isEmpty();
     }
 
-    /** What a home cannot have goes to the own daemon, as if there were no home. */
+    /** What a home does not accept goes to the own daemon, as if there were no home. */
     @Test
     void testWhateverAHomeDoesNoAttemptFailsAndNoPageIsLostOrDoubled()
             throws Exception
@@ -305,6 +349,13 @@ class TestHomeSinks
         exchange.allRequiredSinksFinished();
         List<ExchangeSourceHandle> handles = handles(exchange);
         assertThat(own.requests("/handles")).hasSize(1);
+        assertThat(own.planned.getLast())
+                .as("both daemons know nothing of the rest")
+                .contains("[0,0]")
+                .doesNotContain("[1,0]")
+                .contains("asked_daemons")
+                .contains(own.run())
+                .contains(home.run());
         ExchangeSource source = source(manager, handles, Map.of(0, 0, 1, 0));
         assertThat(readAll(source)).hasSize(5);
     }

@@ -31,12 +31,12 @@ import static io.stopover.trino.Testing.source;
 import static io.stopover.trino.Testing.write;
 import static org.assertj.core.api.Assertions.assertThat;
 
-/** Queries whose preferred daemon lacks a base directory of the fleet, so that it knows nothing. */
+/** Queries whose preferred daemon lacks a base directory, so that it cannot find the exchange. */
 @Timeout(60)
 class TestIncompleteDaemon
 {
     private final FakeDaemon.Store store = new FakeDaemon.Store();
-    /** It does not see what the other one stores. */
+    /** It does not have what the other one stores. */
     private final FakeDaemon incomplete = new FakeDaemon(new FakeDaemon.Store());
     private final FakeDaemon complete = new FakeDaemon(store);
 
@@ -70,7 +70,7 @@ class TestIncompleteDaemon
         while (incomplete.probes.size() + complete.probes.size() < 4) {
             Thread.sleep(10);
         }
-        // the answers have been read when the first exchange of this one is announced elsewhere
+        // the answers have been read when the first exchange is announced at the other daemon
         while (complete.requests("PUT").isEmpty()) {
             exchange(manager, 1, false).close();
             Thread.sleep(10);
@@ -78,12 +78,12 @@ class TestIncompleteDaemon
         int before = incomplete.requests("").size();
         run(manager);
         assertThat(incomplete.requests("").stream().skip(before))
-                .as("only asked what it has in memory")
+                .as("only queried for what it has in memory")
                 .allMatch(request -> request.endsWith("/hot-handles"));
         manager.shutdown();
     }
 
-    /** Whatever it answers about what it does not see, the next daemon is asked. */
+    /** Whatever it answers about objects that it lacks, the next daemon is tried. */
     @Test
     void testNextDaemonIsAskedBeforeAnythingIsKnown()
             throws Exception

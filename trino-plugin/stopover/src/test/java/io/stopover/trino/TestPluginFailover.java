@@ -45,7 +45,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.assertj.core.api.Assertions.catchThrowable;
 
-/** Daemons that hang, reject or vanish, seen through Trino's SPI. Each case failed before. */
+/** Daemons that hang, reject or vanish, through Trino's SPI. Each case failed before. */
 @Timeout(60)
 class TestPluginFailover
 {

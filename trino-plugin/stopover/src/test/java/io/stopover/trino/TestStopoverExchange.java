@@ -293,7 +293,7 @@ class TestStopoverExchange
                 FakeDaemon.replaceResponse("{\"end\": true, \"handles\": 7}".getBytes(UTF_8)));
         exchange.allRequiredSinksFinished();
         assertThat(handles(exchange)).hasSize(2);
-        // the first daemon broke the connection, so the second one is asked again
+        // the first daemon broke the connection, so the request went to the second one again
         assertThat(first.requests("/handles")).hasSize(1);
         assertThat(second.requests("/handles")).hasSize(2);
     }
@@ -564,7 +564,7 @@ class TestStopoverExchange
         exchange.close();
     }
 
-    /** From version 480 on Trino keeps closed exchanges for their metrics. */
+    /** From version 480 on Trino retains closed exchanges for their metrics. */
     @Test
     void testClosedExchangeRetainsNoHandles()
             throws Exception

@@ -60,7 +60,7 @@ class TestVersions
         return readAll(source(manager, handles(exchange), Map.of(0, 0, 1, 0)));
     }
 
-    /** The plugin asks each daemon at its start, in the background. */
+    /** The plugin queries each daemon at its start, in the background. */
     private void awaitStartupCheck()
             throws Exception
     {
@@ -130,7 +130,7 @@ class TestVersions
         sink.finish().get(10, SECONDS);
         next.sinkFinished(next.addSink(0), 0);
         next.allRequiredSinksFinished();
-        assertThat(handles(next)).as("planned although nothing told of the second upgrade")
+        assertThat(handles(next)).as("planned although nothing reported the second upgrade")
                 .hasSize(1);
     }
 }

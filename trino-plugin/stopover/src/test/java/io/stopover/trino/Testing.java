@@ -31,6 +31,7 @@ import io.stopover.trino.client.HandlePlanner;
 import io.stopover.trino.client.Homes;
 import io.stopover.trino.client.HttpTransport;
 import io.stopover.trino.client.Token;
+import io.stopover.trino.testing.TestingExchangeContext;
 import io.trino.plugin.base.metrics.LongCount;
 import io.trino.spi.QueryId;
 import io.trino.spi.exchange.Exchange;
@@ -75,7 +76,7 @@ final class Testing
     {
         ImmutableMap.Builder<String, String> all = ImmutableMap.builder();
         all.put("stopover.uris", uris(daemons));
-        // most tests say which daemon has to do something
+        // most tests determine which daemon is used
         all.put("stopover.homes", "false");
         all.put("stopover.retry-initial-delay", "5ms");
         all.put("stopover.retry-max-delay", "50ms");
@@ -143,12 +144,18 @@ final class Testing
     static Exchange exchange(ExchangeManager manager, int partitions, boolean ordered)
     {
         return manager.createExchange(
-                new Context(EXCHANGE_ID, Span.getInvalid()), partitions, ordered);
+                context(Span.getInvalid()), partitions, ordered);
     }
 
     static Exchange exchange(ExchangeManager manager, Span parent)
     {
-        return manager.createExchange(new Context(EXCHANGE_ID, parent), 1, false);
+        return manager.createExchange(context(parent), 1, false);
+    }
+
+    private static ExchangeContext context(Span parent)
+    {
+        return new TestingExchangeContext(
+                new QueryId("20261123_000000_00000_abcde"), EXCHANGE_ID, parent);
     }
 
     static ExchangeSink sink(ExchangeManager manager, Exchange exchange, int task, int attempt)
@@ -225,27 +232,5 @@ final class Testing
         byte[] bytes = new byte[size];
         random.nextBytes(bytes);
         return Slices.wrappedBuffer(bytes);
-    }
-
-    private record Context(ExchangeId exchangeId, Span parent)
-            implements ExchangeContext
-    {
-        @Override
-        public QueryId getQueryId()
-        {
-            return new QueryId("20261123_000000_00000_abcde");
-        }
-
-        @Override
-        public ExchangeId getExchangeId()
-        {
-            return exchangeId;
-        }
-
-        @Override
-        public Span getParentSpan()
-        {
-            return parent;
-        }
     }
 }

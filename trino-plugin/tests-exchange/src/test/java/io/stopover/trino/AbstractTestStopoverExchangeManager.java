@@ -16,6 +16,7 @@ package io.stopover.trino;
 import com.google.common.collect.ImmutableList;
 import io.airlift.slice.Slice;
 import io.airlift.slice.Slices;
+import io.stopover.trino.testing.TestingExchangeContext;
 import io.stopover.trino.testing.TestingStopover;
 import io.trino.plugin.exchange.filesystem.AbstractTestExchangeManager;
 import io.trino.plugin.exchange.filesystem.TestExchangeManagerContext;
@@ -250,7 +251,7 @@ abstract class AbstractTestStopoverExchangeManager
             this.partitions = partitions;
             this.ordered = ordered;
             exchange = exchangeManager.createExchange(
-                    new Context(queryId, id), partitions, ordered);
+                    new TestingExchangeContext(queryId, id), partitions, ordered);
         }
 
         private void write(

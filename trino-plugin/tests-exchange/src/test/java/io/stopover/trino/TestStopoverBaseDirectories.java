@@ -13,28 +13,20 @@
  */
 package io.stopover.trino;
 
-import io.airlift.slice.Slice;
-import io.airlift.slice.Slices;
 import io.stopover.trino.testing.DaemonProcess;
+import io.stopover.trino.testing.SmallExchanges;
+import io.stopover.trino.testing.TestingExchangeContext;
 import io.trino.plugin.exchange.filesystem.TestExchangeManagerContext;
 import io.trino.spi.QueryId;
-import io.trino.spi.exchange.Exchange;
 import io.trino.spi.exchange.ExchangeId;
 import io.trino.spi.exchange.ExchangeManager;
-import io.trino.spi.exchange.ExchangeSink;
-import io.trino.spi.exchange.ExchangeSource;
-import io.trino.spi.exchange.ExchangeSourceHandle;
-import io.trino.spi.exchange.ExchangeSourceOutputSelector;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
 
 import java.nio.file.Path;
-import java.util.HashSet;
-import java.util.List;
 import java.util.Map;
 import java.util.Queue;
-import java.util.Set;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.logging.Handler;
 import java.util.logging.LogRecord;
@@ -42,7 +34,6 @@ import java.util.logging.Logger;
 import java.util.stream.Stream;
 
 import static io.trino.spi.exchange.ExchangeId.createRandomExchangeId;
-import static java.util.concurrent.TimeUnit.SECONDS;
 import static java.util.stream.Collectors.joining;
 import static org.assertj.core.api.Assertions.assertThat;
 
@@ -85,7 +76,7 @@ class TestStopoverBaseDirectories
                 DaemonProcess incomplete = daemon("incomplete", "one")) {
             ExchangeManager manager = manager(incomplete, complete);
             try {
-                // the first ones begin before the node knows of the difference
+                // the first ones begin before the node has detected the difference
                 for (int query = 0; query < QUERIES; query++) {
                     writeAndRead(manager);
                 }
@@ -126,43 +117,12 @@ class TestStopoverBaseDirectories
         };
     }
 
-    /** Small pages, one after another: their segments lie in all base directories in turn. */
+    /** Small pages, one after another: their segments go to all base directories in turn. */
     private static void writeAndRead(ExchangeManager manager)
             throws Exception
     {
         ExchangeId id = createRandomExchangeId();
         QueryId query = new QueryId("bases_" + id.getId().replaceAll("[^a-z0-9]", ""));
-        Exchange exchange = manager.createExchange(new Context(query, id), 2, false);
-        ExchangeSourceOutputSelector.Builder selector =
-                ExchangeSourceOutputSelector.builder(Set.of(id));
-        Set<Slice> written = new HashSet<>();
-        for (int task = 0; task < TASKS; task++) {
-            ExchangeSink sink = manager.createSink(
-                    exchange.instantiateSink(exchange.addSink(task), 0).get(60, SECONDS));
-            Slice page = Slices.utf8Slice("page of task " + task);
-            sink.add(task % 2, page);
-            sink.finish().get(60, SECONDS);
-            exchange.sinkFinished(exchange.addSink(task), 0);
-            selector.include(id, task, 0);
-            written.add(page);
-        }
-        exchange.allRequiredSinksFinished();
-        List<ExchangeSourceHandle> handles =
-                exchange.getSourceHandles().getNextBatch().get(60, SECONDS).handles();
-        Set<Slice> read = new HashSet<>();
-        try (ExchangeSource source = manager.createSource()) {
-            source.addSourceHandles(handles);
-            source.setOutputSelector(selector.setPartitionCount(id, TASKS).setFinal().build());
-            source.noMoreSourceHandles();
-            while (!source.isFinished()) {
-                source.isBlocked().get(60, SECONDS);
-                Slice page = source.read();
-                if (page != null) {
-                    assertThat(read.add(page)).as("every page once").isTrue();
-                }
-            }
-        }
-        assertThat(read).isEqualTo(written);
-        exchange.close();
+        SmallExchanges.writeAndRead(manager, new TestingExchangeContext(query, id), TASKS);
     }
 }

@@ -15,6 +15,8 @@ package io.stopover.trino;
 
 import io.airlift.slice.Slice;
 import io.airlift.slice.Slices;
+import io.stopover.trino.testing.DaemonProcess;
+import io.stopover.trino.testing.TestingExchangeContext;
 import io.stopover.trino.testing.TestingStopover;
 import io.trino.plugin.exchange.filesystem.TestExchangeManagerContext;
 import io.trino.spi.ErrorType;
@@ -106,10 +108,10 @@ class TestStopoverFailover
         List<Slice> read = new ArrayList<>();
         try (ExchangeSource source = written.source(handles)) {
             readPages(source, read, 50);
-            assertThat(metric(stopover.second().uri(), "stopover_reads_total")).isZero();
+            assertThat(stopover.second().metric("stopover_reads_total")).isZero();
             stopover.first().kill();
             readPages(source, read, Integer.MAX_VALUE);
-            assertThat(metric(stopover.second().uri(), "stopover_reads_total")).isPositive();
+            assertThat(stopover.second().metric("stopover_reads_total")).isPositive();
         }
         // three partitions one after another, each in order
         written.checkOrdered(handles, read);
@@ -162,12 +164,12 @@ class TestStopoverFailover
         AtomicBoolean draining = new AtomicBoolean();
         written.add(0, 0, written.write(0, 0, pages, added -> {
             if (added == pages.size() / 2) {
-                assertThat(openSinks(stopover.first().uri())).isOne();
+                assertThat(openSinks(stopover.first())).isOne();
                 stopover.first().terminate();
                 awaitDraining(stopover.first().uri());
                 // starts while the first daemon drains, and ends before the older attempt continues
                 written.add(1, 0, written.write(1, 0, pagesOf(500_000, new Random(4))));
-                assertThat(openSinks(stopover.first().uri())).isOne();
+                assertThat(openSinks(stopover.first())).isOne();
                 draining.set(true);
             }
         }));
@@ -297,19 +299,10 @@ class TestStopoverFailover
         }
     }
 
-    private static int metric(URI daemon, String name)
+    private static long openSinks(DaemonProcess daemon)
             throws Exception
     {
-        return get(daemon.resolve("/metrics")).lines()
-                .filter(line -> line.startsWith(name + " "))
-                .mapToInt(line -> (int) Double.parseDouble(line.split(" ")[1]))
-                .findFirst().orElseThrow();
-    }
-
-    private static int openSinks(URI daemon)
-            throws Exception
-    {
-        return metric(daemon, "stopover_sinks_open");
+        return daemon.metric("stopover_sinks_open");
     }
 
     private static void awaitDraining(URI daemon)
@@ -327,8 +320,8 @@ class TestStopoverFailover
             throws Exception
     {
         long deadline = System.nanoTime() + SECONDS.toNanos(60);
-        URI first = stopover.first().uri();
-        for (int task = 1000; metric(first, "stopover_batches_total") == 0; task++) {
+        DaemonProcess first = stopover.first();
+        for (int task = 1000; first.metric("stopover_batches_total") == 0; task++) {
             assertThat(System.nanoTime()).isLessThan(deadline);
             written.write(task, 0, pagesOf(1000, new Random(task)));
             pause(200);
@@ -346,7 +339,7 @@ class TestStopoverFailover
         private Written(boolean ordered)
         {
             QueryId query = new QueryId("failover_" + id.getId().replaceAll("[^a-z0-9]", ""));
-            exchange = manager.createExchange(new Context(query, id), PARTITIONS, ordered);
+            exchange = manager.createExchange(new TestingExchangeContext(query, id), PARTITIONS, ordered);
         }
 
         private List<Page> write(int task, int attempt, List<Page> pages)

@@ -16,6 +16,7 @@ package io.stopover.trino;
 import io.airlift.slice.Slice;
 import io.airlift.slice.Slices;
 import io.stopover.trino.testing.DaemonProcess;
+import io.stopover.trino.testing.TestingExchangeContext;
 import io.stopover.trino.testing.TestingStopover;
 import io.trino.plugin.base.metrics.LongCount;
 import io.trino.plugin.exchange.filesystem.TestExchangeManagerContext;
@@ -25,7 +26,6 @@ import io.trino.spi.exchange.ExchangeId;
 import io.trino.spi.exchange.ExchangeManager;
 import io.trino.spi.exchange.ExchangeSink;
 import io.trino.spi.exchange.ExchangeSinkInstanceHandle;
-import io.trino.spi.exchange.ExchangeSource;
 import io.trino.spi.exchange.ExchangeSourceHandle;
 import io.trino.spi.exchange.ExchangeSourceOutputSelector;
 import org.junit.jupiter.api.AfterEach;
@@ -33,10 +33,6 @@ import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 
-import java.net.URI;
-import java.net.http.HttpClient;
-import java.net.http.HttpRequest;
-import java.net.http.HttpResponse;
 import java.util.ArrayList;
 import java.util.HashSet;
 import java.util.List;
@@ -44,11 +40,12 @@ import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 
+import static io.stopover.trino.testing.SmallExchanges.readAll;
 import static io.trino.spi.exchange.ExchangeId.createRandomExchangeId;
 import static java.util.concurrent.TimeUnit.SECONDS;
 import static org.assertj.core.api.Assertions.assertThat;
 
-/** Two nodes, each with a daemon of its own, whose small sinks meet at one of the two. */
+/** Two nodes, each with a daemon of its own, whose small sinks are gathered at one of the two. */
 @Timeout(300)
 class TestStopoverHomes
 {
@@ -70,7 +67,7 @@ class TestStopoverHomes
         }
     }
 
-    /** Each node asks the daemons in the background: before that, it knows no homes. */
+    /** Each node queries the daemons in the background: before that, it has no homes. */
     static void awaitHomes(ExchangeManager node)
             throws Exception
     {
@@ -99,7 +96,7 @@ class TestStopoverHomes
     private static Exchange exchange(ExchangeManager node, ExchangeId id)
     {
         QueryId query = new QueryId("homes_" + id.getId().replaceAll("[^a-z0-9]", ""));
-        return node.createExchange(new Context(query, id), 3, false);
+        return node.createExchange(new TestingExchangeContext(query, id), 3, false);
     }
 
     @AfterEach
@@ -140,37 +137,17 @@ class TestStopoverHomes
         for (int task = 0; task < TASKS; task++) {
             selector.include(id, task, attempt);
         }
-        Set<Slice> pages = new HashSet<>();
-        try (ExchangeSource source = node.createSource()) {
-            source.addSourceHandles(handles);
-            source.setOutputSelector(selector.setPartitionCount(id, TASKS).setFinal().build());
-            source.noMoreSourceHandles();
-            while (!source.isFinished()) {
-                source.isBlocked().get(60, SECONDS);
-                Slice page = source.read();
-                if (page != null) {
-                    assertThat(pages.add(page)).as("every page once").isTrue();
-                }
-            }
-        }
-        return pages;
+        selector.setPartitionCount(id, TASKS).setFinal();
+        return readAll(node, handles, selector.build());
     }
 
-    private long finishedAt(DaemonProcess daemon)
+    private static long finishedAt(DaemonProcess daemon)
             throws Exception
     {
-        try (HttpClient client = HttpClient.newHttpClient()) {
-            String metrics = client.send(
-                    HttpRequest.newBuilder(URI.create(daemon.uri() + "/metrics")).build(),
-                    HttpResponse.BodyHandlers.ofString()).body();
-            return metrics.lines()
-                    .filter(line -> line.startsWith("stopover_sinks_finished_total "))
-                    .mapToLong(line -> Long.parseLong(line.split(" ")[1]))
-                    .sum();
-        }
+        return daemon.metric("stopover_sinks_finished_total");
     }
 
-    /** As the engine asks for it, from Trino 480 on. */
+    /** From Trino 480 on the engine reads this metric. */
     private static long requests(Exchange exchange)
     {
         return ((LongCount) exchange.getMetrics().getMetrics().get("StopoverExchange.requests"))
@@ -190,8 +167,8 @@ class TestStopoverHomes
         List<ExchangeSourceHandle> handles =
                 exchange.getSourceHandles().getNextBatch().get(60, SECONDS).handles();
         assertThat(requests(exchange))
-                .as("an announcement and its confirmation, and each daemon was asked what it has "
-                        + "in memory: no plan")
+                .as("an announcement and its confirmation, and each daemon was queried for "
+                        + "what it has in memory: no plan")
                 .isEqualTo(2 + 2);
         for (ExchangeManager node : nodes) {
             assertThat(read(node, id, handles, 0)).isEqualTo(written);

@@ -17,6 +17,7 @@ import io.airlift.slice.Slice;
 import io.airlift.slice.Slices;
 import io.stopover.trino.testing.DaemonProcess;
 import io.stopover.trino.testing.TestingCertificate;
+import io.stopover.trino.testing.TestingExchangeContext;
 import io.trino.plugin.exchange.filesystem.TestExchangeManagerContext;
 import io.trino.spi.QueryId;
 import io.trino.spi.TrinoException;
@@ -255,7 +256,7 @@ class TestStopoverTls
     {
         ExchangeId id = createRandomExchangeId();
         QueryId query = new QueryId("tls_" + id.getId().replaceAll("[^a-z0-9]", ""));
-        Exchange exchange = manager.createExchange(new Context(query, id), 1, false);
+        Exchange exchange = manager.createExchange(new TestingExchangeContext(query, id), 1, false);
         try {
             ExchangeSinkHandle handle = exchange.addSink(0);
             ExchangeSink sink =

@@ -13,7 +13,6 @@
  */
 package io.stopover.trino;
 
-import io.stopover.trino.testing.DaemonProcess;
 import io.stopover.trino.testing.TestingStopover;
 import io.trino.testing.MaterializedResult;
 import io.trino.testing.QueryRunner;
@@ -24,9 +23,6 @@ import org.junit.jupiter.api.TestInstance;
 import org.junit.jupiter.api.Timeout;
 
 import java.io.IOException;
-import java.net.http.HttpClient;
-import java.net.http.HttpRequest;
-import java.net.http.HttpResponse;
 import java.util.List;
 import java.util.Map;
 
@@ -43,7 +39,7 @@ import static org.junit.jupiter.api.TestInstance.Lifecycle.PER_CLASS;
 @Timeout(600)
 class TestStopoverQueryRetries
 {
-    private static final String PAGES_WRITTEN = "stopover_pages_written_total ";
+    private static final String PAGES_WRITTEN = "stopover_pages_written_total";
 
     private TestingStopover stopover;
     private QueryRunner queryRunner;
@@ -99,20 +95,6 @@ class TestStopoverQueryRetries
     private long pagesWritten()
             throws IOException, InterruptedException
     {
-        return pagesWritten(stopover.first()) + pagesWritten(stopover.second());
-    }
-
-    private static long pagesWritten(DaemonProcess daemon)
-            throws IOException, InterruptedException
-    {
-        try (HttpClient client = HttpClient.newHttpClient()) {
-            String metrics = client.send(
-                    HttpRequest.newBuilder(daemon.uri().resolve("/metrics")).build(),
-                    HttpResponse.BodyHandlers.ofString()).body();
-            return metrics.lines()
-                    .filter(line -> line.startsWith(PAGES_WRITTEN))
-                    .mapToLong(line -> Long.parseLong(line.substring(PAGES_WRITTEN.length())))
-                    .sum();
-        }
+        return stopover.first().metric(PAGES_WRITTEN) + stopover.second().metric(PAGES_WRITTEN);
     }
 }

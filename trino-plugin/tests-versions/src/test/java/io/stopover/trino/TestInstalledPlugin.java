@@ -13,25 +13,19 @@
  */
 package io.stopover.trino;
 
-import io.airlift.slice.Slice;
-import io.airlift.slice.Slices;
-import io.opentelemetry.api.trace.Span;
 import io.opentelemetry.api.trace.Tracer;
 import io.opentelemetry.api.trace.TracerProvider;
+import io.stopover.trino.testing.SmallExchanges;
+import io.stopover.trino.testing.TestingExchangeContext;
 import io.stopover.trino.testing.TestingStopover;
 import io.trino.server.PluginManager;
 import io.trino.spi.Plugin;
 import io.trino.spi.QueryId;
-import io.trino.spi.exchange.Exchange;
 import io.trino.spi.exchange.ExchangeContext;
 import io.trino.spi.exchange.ExchangeId;
 import io.trino.spi.exchange.ExchangeManager;
 import io.trino.spi.exchange.ExchangeManagerContext;
 import io.trino.spi.exchange.ExchangeManagerFactory;
-import io.trino.spi.exchange.ExchangeSink;
-import io.trino.spi.exchange.ExchangeSource;
-import io.trino.spi.exchange.ExchangeSourceHandle;
-import io.trino.spi.exchange.ExchangeSourceOutputSelector;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 
@@ -41,15 +35,12 @@ import java.net.MalformedURLException;
 import java.net.URL;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.HashSet;
 import java.util.List;
 import java.util.ServiceLoader;
-import java.util.Set;
 import java.util.stream.Stream;
 
 import static com.google.common.collect.Iterables.getOnlyElement;
 import static io.stopover.trino.testing.TestingStopover.Storage.LOCAL;
-import static java.util.concurrent.TimeUnit.SECONDS;
 import static org.assertj.core.api.Assertions.assertThat;
 
 /**
@@ -60,7 +51,8 @@ import static org.assertj.core.api.Assertions.assertThat;
 class TestInstalledPlugin
 {
     private static final Path FOLDER = Path.of("../stopover/target/trino-stopover-0.1.0");
-    private static final ExchangeId ID = new ExchangeId("external-exchange-1");
+    private static final ExchangeContext CONTEXT = new TestingExchangeContext(
+            new QueryId("20261123_000000_00000_abcde"), new ExchangeId("external-exchange-1"));
     private static final int TASKS = 20;
 
     @Test
@@ -74,7 +66,7 @@ class TestInstalledPlugin
         assertThat(factory.getName()).isEqualTo("stopover");
         try (TestingStopover stopover = new TestingStopover(LOCAL)) {
             ExchangeManager manager = create(factory, loader, stopover);
-            writeAndRead(manager);
+            SmallExchanges.writeAndRead(manager, CONTEXT, TASKS);
             manager.shutdown();
         }
     }
@@ -115,66 +107,6 @@ class TestInstalledPlugin
         }
         finally {
             Thread.currentThread().setContextClassLoader(before);
-        }
-    }
-
-    private static void writeAndRead(ExchangeManager manager)
-            throws Exception
-    {
-        Exchange exchange = manager.createExchange(new Context(), 2, false);
-        ExchangeSourceOutputSelector.Builder selector =
-                ExchangeSourceOutputSelector.builder(Set.of(ID));
-        Set<Slice> written = new HashSet<>();
-        for (int task = 0; task < TASKS; task++) {
-            ExchangeSink sink = manager.createSink(
-                    exchange.instantiateSink(exchange.addSink(task), 0).get(60, SECONDS));
-            Slice page = Slices.utf8Slice("page of task " + task);
-            sink.add(task % 2, page);
-            sink.finish().get(60, SECONDS);
-            assertThat(sink.getMetrics()).isPresent();
-            exchange.sinkFinished(exchange.addSink(task), 0);
-            selector.include(ID, task, 0);
-            written.add(page);
-        }
-        exchange.allRequiredSinksFinished();
-        List<ExchangeSourceHandle> handles =
-                exchange.getSourceHandles().getNextBatch().get(60, SECONDS).handles();
-        Set<Slice> read = new HashSet<>();
-        try (ExchangeSource source = manager.createSource()) {
-            source.addSourceHandles(handles);
-            source.setOutputSelector(selector.setPartitionCount(ID, TASKS).setFinal().build());
-            source.noMoreSourceHandles();
-            while (!source.isFinished()) {
-                source.isBlocked().get(60, SECONDS);
-                Slice page = source.read();
-                if (page != null) {
-                    assertThat(read.add(page)).as("every page once").isTrue();
-                }
-            }
-        }
-        assertThat(read).isEqualTo(written);
-        exchange.close();
-    }
-
-    private static final class Context
-            implements ExchangeContext
-    {
-        @Override
-        public QueryId getQueryId()
-        {
-            return new QueryId("20261123_000000_00000_abcde");
-        }
-
-        @Override
-        public ExchangeId getExchangeId()
-        {
-            return ID;
-        }
-
-        @Override
-        public Span getParentSpan()
-        {
-            return Span.getInvalid();
         }
     }
 }

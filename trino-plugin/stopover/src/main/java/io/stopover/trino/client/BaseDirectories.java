@@ -57,7 +57,7 @@ final class BaseDirectories
                             name,
                             id,
                             user.map(other -> other + " uses").orElse("the fleet uses"),
-                            namesake.map("Its own base directory %s is another place. "::formatted)
+                            namesake.map("Its own base directory %s is elsewhere. "::formatted)
                                     .orElse(""),
                             name);
         }
@@ -67,7 +67,7 @@ final class BaseDirectories
 
     private BaseDirectories() {}
 
-    /** @param known what daemons say of themselves, in order of preference */
+    /** @param known the descriptions of the daemons, in order of preference */
     static List<Lack> lacks(SequencedMap<Daemon, DaemonInfo> known)
     {
         Map<String, Used> used = used(known);
@@ -121,7 +121,7 @@ final class BaseDirectories
         return info.baseDirectories().stream().flatMap(base -> base.id().stream());
     }
 
-    /** The daemons to ask last; none if each lacks something. */
+    /** The daemons to use last; none if each lacks something. */
     static Set<Daemon> incomplete(SequencedMap<Daemon, DaemonInfo> known)
     {
         Set<Daemon> incomplete = lacks(known).stream()

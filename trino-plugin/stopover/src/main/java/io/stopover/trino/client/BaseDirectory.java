@@ -45,7 +45,7 @@ record BaseDirectory(String name, String uri, Optional<String> id, Optional<Stri
                 json.has("state") ? Optional.of(json.string("state")) : Optional.empty());
     }
 
-    /** Whether pages may lie there, as far as the daemon knows. */
+    /** Whether it may contain pages, according to the daemon. */
     boolean isInUse()
     {
         return state.isPresent() && !isAbandoned();

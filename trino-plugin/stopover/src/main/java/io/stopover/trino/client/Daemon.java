@@ -38,7 +38,7 @@ public record Daemon(URI uri, Optional<InetAddress> address)
         return new Daemon(uri, Optional.empty());
     }
 
-    /** What a connection goes to. */
+    /** The target of a connection. */
     HttpHost target()
     {
         HttpHost host = HttpHost.create(uri);

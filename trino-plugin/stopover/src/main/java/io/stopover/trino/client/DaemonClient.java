@@ -61,7 +61,7 @@ public final class DaemonClient
     private final Limits control;
     private final Limits write;
     private final Limits read;
-    /** For requests to another daemon than the preferred one, which has another way to go. */
+    /** For requests to a daemon that is not the preferred one, which is the fallback. */
     private final Limits home;
     private final Limits homeRead;
     private final int maxPageSize;
@@ -96,7 +96,7 @@ public final class DaemonClient
     public record Announced(DescribedExchange exchange, long leaseSeconds) {}
 
     /**
-     * Announces an exchange whose name was just drawn: the daemon answers at once, before it has
+     * Announces an exchange whose name was just created: the daemon answers at once, before it has
      * stored anything.
      */
     public Announced announceNew(
@@ -110,7 +110,20 @@ public final class DaemonClient
         return put(daemon, undescribed(name), partitions, ordered, MUST_BE_NEW, cancellation);
     }
 
-    /** Announces an exchange that a daemon may have been told of before. */
+    /** As {@link #announceNew}, at a daemon that another one can stand in for. */
+    public Announced announceAtHome(
+            Daemon daemon,
+            String name,
+            int partitions,
+            boolean ordered,
+            Cancellation cancellation)
+            throws IOException
+    {
+        return put(
+                daemon, undescribed(name), partitions, ordered, MUST_BE_NEW, home, cancellation);
+    }
+
+    /** Announces an exchange that may have been announced to a daemon before. */
     public Announced announce(
             Daemon daemon,
             String name,
@@ -163,6 +176,19 @@ public final class DaemonClient
             Cancellation cancellation)
             throws IOException
     {
+        return put(daemon, exchange, partitions, ordered, condition, control, cancellation);
+    }
+
+    private Announced put(
+            Daemon daemon,
+            DescribedExchange exchange,
+            int partitions,
+            boolean ordered,
+            Optional<String> condition,
+            Limits limits,
+            Cancellation cancellation)
+            throws IOException
+    {
         String body = "{\"partitions\": %s, \"ordered\": %s}".formatted(partitions, ordered);
         return transport.execute(
                 daemon,
@@ -171,7 +197,7 @@ public final class DaemonClient
                     condition.ifPresent(header -> put.setHeader(header, "*"));
                     return json(put, body);
                 },
-                control,
+                limits,
                 cancellation,
                 response -> readAnnounced(exchange.name(), response));
     }
@@ -213,7 +239,7 @@ public final class DaemonClient
                 _ -> null);
     }
 
-    /** Takes back a declaration: the attempt will be written at another daemon. */
+    /** Withdraws a declaration: the attempt will be written at another daemon. */
     void withdrawSink(Daemon daemon, SinkId sink, Cancellation cancellation)
             throws IOException
     {
@@ -236,7 +262,7 @@ public final class DaemonClient
                 response -> checkBatch(number, readJson(response)));
     }
 
-    /** Sends the only batch of a small sink to its home, which refuses it rather than wait. */
+    /** Sends the only batch of a small sink to its home, which refuses it instead of waiting. */
     void pagesAtHome(Daemon daemon, SinkId sink, PageBatch batch, Cancellation cancellation)
             throws IOException
     {
@@ -276,7 +302,7 @@ public final class DaemonClient
         finish(daemon, sink, totals, write, cancellation);
     }
 
-    /** The same within the request timeout, as there is another way. */
+    /** The same within the request timeout, as there is a fallback. */
     void finishAtHome(Daemon daemon, SinkId sink, SinkTotals totals, Cancellation cancellation)
             throws IOException
     {
@@ -334,6 +360,7 @@ public final class DaemonClient
      * Plans source handles for the selected attempt of each task.
      *
      * @param handleVersion newest version of handles that all daemons read, if known
+     * @param asked runs of daemons that have planned what they have in memory
      */
     public List<PlannedHandle> handles(
             Daemon daemon,
@@ -341,10 +368,11 @@ public final class DaemonClient
             Map<Integer, Integer> attempts,
             long targetSize,
             OptionalInt handleVersion,
+            Set<String> asked,
             Cancellation cancellation)
             throws IOException
     {
-        String options = "\"target_size\": " + targetSize + version(handleVersion);
+        String options = "\"target_size\": " + targetSize + version(handleVersion) + asked(asked);
         return transport.execute(
                 daemon,
                 () -> handles(daemon, exchange, attempts, options),
@@ -354,8 +382,8 @@ public final class DaemonClient
     }
 
     /**
-     * As {@link #handles}, only for attempts that the daemon has committed itself and still knows:
-     * it asks no base directory and does not wait.
+     * As {@link #handles}, only for attempts that the daemon has committed itself and still has in
+     * memory: it sends no request to a base directory and does not wait.
      */
     PlanFromMemory handlesFromMemory(
             Daemon daemon,
@@ -393,11 +421,24 @@ public final class DaemonClient
                 .collect(joining(",", "{\"attempts\": [", "]" + options + "}"));
     }
 
-    /** Tells which attempts were chosen since the last call: the daemon reads in advance. */
+    private static String asked(Set<String> runs)
+    {
+        return runs.isEmpty()
+                ? ""
+                : runs.stream().sorted()
+                        .collect(joining("\", \"", ", \"asked_daemons\": [\"", "\"]"));
+    }
+
+    /**
+     * Reports which attempts were chosen since the last call: the daemon prefetches.
+     *
+     * @param asked runs of daemons that will be queried themselves
+     */
     public void chosen(
             Daemon daemon,
             DescribedExchange exchange,
             Map<Integer, Integer> attempts,
+            Set<String> asked,
             Cancellation cancellation)
             throws IOException
     {
@@ -405,7 +446,7 @@ public final class DaemonClient
                 daemon,
                 () -> json(
                         exchange.describe(new HttpPost(daemon.url(exchange.path() + "/chosen"))),
-                        attempts(attempts, "")),
+                        attempts(attempts, asked(asked))),
                 control,
                 cancellation,
                 _ -> null);
@@ -430,7 +471,7 @@ public final class DaemonClient
         read(daemon, handle, skip, visitor, read, cancellation);
     }
 
-    /** The same from a daemon that has the pages in memory; it is given up if it is slow. */
+    /** The same from a daemon that has the pages in memory, with a shorter timeout. */
     public void readHot(
             Daemon daemon,
             String handle,

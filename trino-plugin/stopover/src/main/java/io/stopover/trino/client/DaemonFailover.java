@@ -101,8 +101,8 @@ public final class DaemonFailover
     }
 
     /**
-     * Executes an operation once at one daemon. A failure counts against the daemon; the caller
-     * has another way.
+     * Executes an operation once at one daemon. A failure counts against the daemon; the caller has
+     * a fallback.
      */
     public <T> T once(Daemon daemon, Operation<T> operation)
             throws IOException
@@ -129,7 +129,7 @@ public final class DaemonFailover
         }
     }
 
-    /** As {@link #tryOnce}, on a thread of its own. */
+    /** As {@link #tryOnce}, on a separate thread. */
     void inBackground(Daemon daemon, Operation<?> operation)
     {
         Thread.ofVirtual().name("stopover-background").start(() -> tryOnce(daemon, operation));

@@ -25,12 +25,12 @@ import java.util.Optional;
 import java.util.TreeMap;
 
 /**
- * What a daemon says of itself: versions, limits and base directories.
+ * A daemon's description of itself: versions, limits and base directories.
  *
  * @param run differs after each start of the daemon
  * @param newestHandle newest version of source handles that it reads
- * @param baseDirectories those that it has
- * @param missing names of base directories that the fleet uses and it lacks, by their identity
+ * @param baseDirectories its base directories
+ * @param missing names of base directories of the fleet that it lacks, by their identity
  * @param advertise URIs by which nodes on other machines reach it
  * @param zone its availability zone
  */

@@ -33,9 +33,9 @@ import static com.google.common.collect.ImmutableSet.toImmutableSet;
 import static java.util.Objects.requireNonNull;
 
 /**
- * The daemons that the configured URIs stand for. A name with several addresses stands for several
- * daemons, as of the last lookup that succeeded. Of a name with addresses of both families, only
- * those of the family that the JVM prefers count: a daemon usually has one of each.
+ * The daemons of the configured URIs. A name with several addresses means several daemons, as of
+ * the last lookup that succeeded. Of a name with addresses of both families, only those of the
+ * family that the JVM prefers count: a daemon usually has one of each.
  */
 final class DaemonNames
 {
@@ -68,7 +68,7 @@ final class DaemonNames
         return addresses.stream().map(address -> new Daemon(uri, Optional.of(address)));
     }
 
-    /** Looks up all names, and the addresses of this machine; a name keeps its own on failure. */
+    /** Resolves all names, and the addresses of this machine; keeps old addresses on failure. */
     void lookUp()
     {
         ownAddresses = ownAddresses();
@@ -104,7 +104,7 @@ final class DaemonNames
                         && InetAddresses.forUriString(uri.getHost()).isLoopbackAddress());
     }
 
-    /** Whether the daemon runs on this machine, as far as names have been looked up. */
+    /** Whether the daemon runs on this machine, as of the last lookup. */
     boolean isOwnMachine(Daemon daemon)
     {
         if (isLoopback(daemon.uri())) {

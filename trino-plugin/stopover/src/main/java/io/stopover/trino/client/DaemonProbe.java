@@ -26,7 +26,7 @@ import java.util.Optional;
 
 import static java.util.Objects.requireNonNull;
 
-/** Small requests that tell whether a daemon can be used; each ends within the connect timeout. */
+/** Small requests that test whether a daemon is usable; each ends within the connect timeout. */
 public final class DaemonProbe
 {
     private static final Logger log = Logger.get(DaemonProbe.class);
@@ -73,7 +73,7 @@ public final class DaemonProbe
     }
 
     /**
-     * Versions, limits and base directories of the daemon. Any valid token may ask for them.
+     * Versions, limits and base directories of the daemon, for any valid token.
      *
      * @throws ProblemException if the daemon rejects the token
      */

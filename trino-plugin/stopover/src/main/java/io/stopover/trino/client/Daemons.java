@@ -46,7 +46,7 @@ public final class Daemons
     private static final class State
     {
         private Status status = Status.IN_ROTATION;
-        /** Requests that started before this time say nothing about the current status. */
+        /** Requests that started before this time do not affect the current status. */
         private long since = Long.MIN_VALUE;
         private long cooldownEnd;
         /** Consecutive failures, which no success has interrupted. */
@@ -138,7 +138,7 @@ public final class Daemons
         return rotation().out().toString();
     }
 
-    /** The daemon that a new operation asks first. */
+    /** The daemon that a new operation tries first. */
     public Daemon preferred()
     {
         Rotation rotation = rotation();

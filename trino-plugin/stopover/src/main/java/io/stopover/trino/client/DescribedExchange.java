@@ -20,7 +20,7 @@ import java.util.Optional;
 import static java.util.Objects.requireNonNull;
 
 /**
- * An exchange, with what a daemon must know of it.
+ * An exchange, with what a daemon needs to know about it.
  *
  * @param name globally unique id of the exchange at the daemons
  * @param descriptor what was announced, sealed by a daemon; empty before the announcement

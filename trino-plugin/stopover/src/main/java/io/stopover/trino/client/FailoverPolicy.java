@@ -30,18 +30,18 @@ import static java.util.concurrent.TimeUnit.SECONDS;
 import static java.util.stream.Collectors.joining;
 
 /**
- * What one operation does next: ask a daemon, pause, or give up. Pure and synchronous: it performs
- * no I/O and reads time only from the clock of {@link Daemons}. Not thread-safe.
+ * What one operation does next: send the request to a daemon, pause, or fail. Pure and synchronous:
+ * it performs no I/O and reads time only from the clock of {@link Daemons}. Not thread-safe.
  *
- * <p>An operation asks the daemons in rotation one after another, in rounds with a pause between
- * them, until its {@link Backoff} is exhausted. Daemons outside rotation are asked only if none is
- * in rotation. A daemon that rejects the request for good is not asked again. Before an operation
- * gives up, it has asked every daemon that could execute it.
+ * <p>An operation tries the daemons in rotation one after another, in rounds with a pause between
+ * them, until its {@link Backoff} is exhausted. Daemons outside rotation are tried only if none is
+ * in rotation. A daemon that rejects the request permanently is not tried again. Before an
+ * operation fails, it has tried every daemon that could execute it.
  *
  * <p>An operation on an open sink is pinned to the daemon that holds the sink's pages. Three
- * refused connections in a row mean that this process, and the pages in its memory, are gone. If
- * such an operation may be confirmed elsewhere (finish) and its outcome is unknown, the other
- * daemons are asked before it gives up.
+ * refused connections in a row mean that this process, and the pages in its memory, are lost. If
+ * such an operation may be confirmed by another daemon (finish) and its outcome is unknown, the
+ * other daemons are queried before it fails.
  */
 final class FailoverPolicy
 {
@@ -57,7 +57,7 @@ final class FailoverPolicy
             implements Decision {}
 
     /**
-     * @param confirmable whether another daemon can tell if the operation was executed
+     * @param confirmable whether another daemon can confirm that the operation was executed
      * @param gone converts the failure if the daemon no longer runs
      */
     record Pin(Daemon daemon, boolean confirmable, UnaryOperator<IOException> gone) {}
@@ -212,7 +212,7 @@ final class FailoverPolicy
     /** @return whether this success returns the daemon to rotation */
     boolean succeeded(Daemon daemon)
     {
-        // an open sink goes on at a daemon that is draining: no reason to prefer it for new ones
+        // an open sink continues at a draining daemon, which must not be preferred for new ones
         return pin.isEmpty() && daemons.succeeded(daemon, requestStart);
     }
 

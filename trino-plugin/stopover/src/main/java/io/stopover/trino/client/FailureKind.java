@@ -18,12 +18,12 @@ import io.stopover.trino.wire.MalformedStreamException;
 import java.io.IOException;
 
 /**
- * What a failure says about the daemon, and whether the same request may succeed later or at
- * another daemon. {@link FailoverPolicy} decides by kind only.
+ * What a failure means for the status of the daemon, and whether the same request may succeed later
+ * or at another daemon. {@link FailoverPolicy} decides by kind only.
  */
 public enum FailureKind
 {
-    /** Local: cancelled, paused or given up. Says nothing about the daemon. */
+    /** Local: cancelled, paused or retries exhausted. Does not affect the daemon's status. */
     LOCAL,
     /** Connection refused: the machine answers, and no process listens on the port. */
     REFUSED,

@@ -38,20 +38,20 @@ import static java.util.Objects.requireNonNull;
 import static java.util.concurrent.TimeUnit.SECONDS;
 
 /**
- * Which daemons there are, what they say of themselves, and what follows for this node: it plans
- * with the lowest limits and versions of all daemons, because any of them may serve a request, and
- * asks them in its order of preference. Names are looked up, new daemons asked and restarted ones
- * asked again in the background. A daemon that has not answered yet limits nothing.
+ * The daemons, their descriptions of themselves, and the consequences for this node: it uses the
+ * lowest limits and versions of all daemons, because any of them may serve a request, and an order
+ * of preference. Names are resolved, and new and restarted daemons are queried, in the background.
+ * A daemon that has not answered yet imposes no limit.
  */
 public final class Fleet
 {
     private static final Logger log = Logger.get(Fleet.class);
     /** The only protocol that this plugin speaks. */
     static final int PROTOCOL = 1;
-    /** How often names are looked up, and daemons asked that have not answered yet. */
+    /** How often names are resolved, and daemons queried that have not answered yet. */
     static final long LOOKUP_INTERVAL_NANOS = SECONDS.toNanos(30);
-    /** After how many of these intervals daemons that have answered are asked again. */
-    static final int INTERVALS_UNTIL_ASKED_AGAIN = 10;
+    /** After how many of these intervals daemons that have answered are queried again. */
+    static final int INTERVALS_UNTIL_QUERIED_AGAIN = 10;
 
     private final DaemonNames names;
     private final Daemons daemons;
@@ -64,7 +64,7 @@ public final class Fleet
     private final AtomicLong lastLookup;
     private final AtomicInteger lookups = new AtomicInteger();
     private final Map<Daemon, DaemonInfo> known = new ConcurrentHashMap<>();
-    /** Daemons that lack a base directory which others use: asked last, and no homes. */
+    /** Daemons that lack a base directory which others use: used last, and no homes. */
     private volatile Set<Daemon> incomplete = Set.of();
     private final Set<Daemon> refreshing = ConcurrentHashMap.newKeySet();
 
@@ -114,7 +114,7 @@ public final class Fleet
                 .toList());
     }
 
-    /** What the daemons that have answered say of themselves, in order of preference. */
+    /** The descriptions of the daemons that have answered, in order of preference. */
     private SequencedMap<Daemon, DaemonInfo> answered()
     {
         return answered(daemons.all());
@@ -138,18 +138,24 @@ public final class Fleet
         return Optional.ofNullable(known.get(daemon));
     }
 
+    /** The run that answers at a daemon; empty if that is not known. */
+    Optional<String> run(Daemon daemon)
+    {
+        return probe.run(daemon).or(() -> info(daemon).map(DaemonInfo::run));
+    }
+
     private Optional<String> zoneOf(Daemon daemon)
     {
         return info(daemon).flatMap(DaemonInfo::zone);
     }
 
-    /** Whether both zones are known and differ: then bytes between them usually cost money. */
+    /** Whether both zones are known and differ: then traffic between them is usually charged. */
     public boolean isOtherZone(Daemon daemon)
     {
         return zone.isPresent() && zoneOf(daemon).isPresent() && !zone.equals(zoneOf(daemon));
     }
 
-    /** The daemon of this node's configuration that another node means. */
+    /** The daemon of this node's configuration to which a home refers. */
     Optional<Daemon> find(Home home)
     {
         String run = known.entrySet().stream()
@@ -192,7 +198,7 @@ public final class Fleet
         return info;
     }
 
-    /** Looks up the names of daemons now; ends within the connect timeout for each name. */
+    /** Resolves the names of daemons now; ends within the connect timeout for each name. */
     void lookUp()
     {
         lastLookup.set(nanoTime.getAsLong());
@@ -201,9 +207,9 @@ public final class Fleet
     }
 
     /**
-     * Asks those daemons again that were restarted, or upgraded, since they answered; and from time
-     * to time looks up names, and asks daemons that have not answered yet, or whose base
-     * directories may have changed. In the background, and only while this node uses daemons.
+     * Queries those daemons again that were restarted, or upgraded, since they answered. From time
+     * to time it also resolves names, and queries daemons that have not answered yet or whose base
+     * directories may have changed. Runs in the background, and only while this node uses daemons.
      */
     public void keepCurrent()
     {
@@ -213,7 +219,7 @@ public final class Fleet
         if (due) {
             Thread.ofVirtual().name("stopover-fleet").start(() -> {
                 lookUp();
-                boolean all = lookups.incrementAndGet() % INTERVALS_UNTIL_ASKED_AGAIN == 0;
+                boolean all = lookups.incrementAndGet() % INTERVALS_UNTIL_QUERIED_AGAIN == 0;
                 names.daemons().stream()
                         .filter(daemon -> all || isWorthAsking(daemon))
                         .forEach(this::startRefresh);
@@ -240,7 +246,7 @@ public final class Fleet
         }
     }
 
-    /** Asks all daemons now; each request ends within the connect timeout. */
+    /** Queries all daemons now; each request ends within the connect timeout. */
     public void refresh()
     {
         daemons.all().forEach(this::refresh);
@@ -257,7 +263,7 @@ public final class Fleet
             warnAboutDifferences();
         }
         catch (IOException e) {
-            log.debug(e, "Cannot ask %s for its versions and limits", daemon);
+            log.debug(e, "Cannot query the versions and limits of %s", daemon);
         }
         finally {
             refreshing.remove(daemon);
@@ -274,8 +280,8 @@ public final class Fleet
         messages.warnAboutDifferences(answered());
     }
 
-    void logWhatIsForgone()
+    void logDisabledFeatures()
     {
-        FleetLog.logWhatIsForgone(daemons.all());
+        FleetLog.logDisabledFeatures(daemons.all());
     }
 }

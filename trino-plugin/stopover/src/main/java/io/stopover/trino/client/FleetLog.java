@@ -30,8 +30,8 @@ import static java.util.Objects.requireNonNull;
 import static java.util.concurrent.TimeUnit.MINUTES;
 
 /**
- * Tells the operator of a node what is wrong with its daemons together: versions, limits and base
- * directories. What stays as it is is repeated every {@value #REPEAT_MINUTES} minutes.
+ * Warns the operator of a node about differences between its daemons: versions, limits and base
+ * directories. A difference that persists is logged again every {@value #REPEAT_MINUTES} minutes.
  */
 final class FleetLog
 {
@@ -43,7 +43,7 @@ final class FleetLog
     private final long batchSize;
     private final long maxPageSize;
     private final LongSupplier nanoTime;
-    /** The differences told, and when. */
+    /** The logged differences, with the time of the log line. */
     @GuardedBy("this")
     private final Map<String, Long> told = new HashMap<>();
 
@@ -86,7 +86,7 @@ final class FleetLog
      * Warns about differences: a fleet has the same base directories, and runs one version except
      * during an upgrade.
      *
-     * @param known what daemons say of themselves, in order of preference
+     * @param known the descriptions of the daemons, in order of preference
      */
     synchronized void warnAboutDifferences(SequencedMap<Daemon, DaemonInfo> known)
     {
@@ -116,8 +116,8 @@ final class FleetLog
         }
     }
 
-    /** Says at start what the configuration of this node forgoes. */
-    static void logWhatIsForgone(List<Daemon> all)
+    /** Logs at start which features the configuration of this node disables. */
+    static void logDisabledFeatures(List<Daemon> all)
     {
         if (all.size() == 1) {
             log.info("stopover.uris names one Stopover daemon, %s: while it is unavailable, tasks"

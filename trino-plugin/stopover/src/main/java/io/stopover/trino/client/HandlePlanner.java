@@ -31,12 +31,13 @@ import java.util.Set;
 import java.util.TreeMap;
 import java.util.concurrent.CompletableFuture;
 
+import static com.google.common.collect.ImmutableSet.toImmutableSet;
 import static java.util.Objects.requireNonNull;
 
 /**
- * Plans source handles for the attempts that daemons have committed and still know, without a
- * request to the base directories: all daemons are asked at once. What none of them knows is left
- * to an ordinary plan, as is everything if the daemons do not answer.
+ * Plans source handles for the attempts that daemons have committed and still have in memory,
+ * without a request to the base directories: all daemons are queried at once. The other attempts
+ * are left to an ordinary plan; all of them, if the daemons do not answer.
  */
 public final class HandlePlanner
 {
@@ -52,14 +53,17 @@ public final class HandlePlanner
 
     /**
      * @param rest the attempts that no handle covers
-     * @param requests how many daemons were asked
+     * @param asked runs of the daemons that know none of the rest
+     * @param requests how many daemons were queried
      */
-    public record Plan(List<HotHandle> handles, Map<Integer, Integer> rest, int requests)
+    public record Plan(
+            List<HotHandle> handles, Map<Integer, Integer> rest, Set<String> asked, int requests)
     {
         public Plan
         {
             handles = ImmutableList.copyOf(handles);
             rest = ImmutableMap.copyOf(rest);
+            asked = ImmutableSet.copyOf(asked);
         }
     }
 
@@ -158,8 +162,8 @@ public final class HandlePlanner
     }
 
     /**
-     * Takes each attempt from one daemon only. An attempt that was committed at two daemons is in
-     * the handles of both: the second one is asked again without what the first one knows.
+     * Uses only one daemon for each attempt. An attempt that was committed at two daemons is in the
+     * handles of both: the second one is queried again without the attempts of the first one.
      */
     private Plan combine(Request request, List<Answer> answers)
     {
@@ -188,7 +192,21 @@ public final class HandlePlanner
             answer.plan().handles().forEach(handle -> handles.add(new HotHandle(handle, holder)));
             rest.keySet().removeAll(known);
         }
-        return new Plan(handles, rest, requests);
+        Set<String> asked = answers.stream()
+                .filter(answer -> Sets.intersection(
+                        rest.keySet(), answer.known(request.attempts().keySet())).isEmpty())
+                .flatMap(answer -> fleet.run(answer.daemon()).stream())
+                .collect(toImmutableSet());
+        return new Plan(handles, rest, asked, requests);
+    }
+
+    /** The runs of the daemons that {@link #planFromMemory} will ask, except one. */
+    public Set<String> askedBesides(Daemon daemon)
+    {
+        return failover.daemons().rotation().in().stream()
+                .filter(other -> !other.equals(daemon))
+                .flatMap(other -> fleet.run(other).stream())
+                .collect(toImmutableSet());
     }
 
     private static boolean isWorthIt(Request request, PlanFromMemory plan, boolean first)

@@ -21,11 +21,11 @@ import java.net.URI;
 import static java.util.Objects.requireNonNull;
 
 /**
- * A daemon, as one node tells another of it. It is a hint: a node uses it only if it knows that
- * daemon from its own configuration, and everything works without it.
+ * A reference to a daemon that one node sends to another. It is a hint: a node uses it only if its
+ * own configuration contains that daemon, and everything works without it.
  *
  * @param run the run of the daemon, the same by whichever address it is reached
- * @param uri an address of the daemon, for a node that knows another run of it
+ * @param uri an address of the daemon, for a node that has another run of it
  */
 public record Home(@JsonProperty("run") String run, @JsonProperty("uri") URI uri)
 {

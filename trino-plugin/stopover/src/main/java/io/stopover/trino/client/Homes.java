@@ -26,9 +26,9 @@ import java.util.Optional;
 import static java.util.Objects.requireNonNull;
 
 /**
- * Where the small sinks of an exchange meet. The coordinator chooses the homes of each block of
- * tasks and writes them into the sinks' handles; a worker finds the one that it can use. Whatever
- * they find or do not find, a sink can always go to another daemon.
+ * The daemons at which the small sinks of an exchange are gathered. The coordinator chooses the
+ * homes of each block of tasks and writes them into the sinks' handles; a worker finds the one that
+ * it can use. A sink can always be written to another daemon instead.
  */
 public final class Homes
 {
@@ -54,7 +54,7 @@ public final class Homes
 
     /**
      * The homes of a task, the best first: one in each zone that has daemons, as a worker uses no
-     * home in another zone. Empty if this node knows no daemon that other nodes can reach.
+     * home in another zone. Empty if this node has no daemon that other nodes can reach.
      */
     public List<Home> choose(String exchange, int task)
     {
@@ -90,8 +90,8 @@ public final class Homes
     }
 
     /**
-     * An address by which other nodes may know the daemon. A loopback address is another daemon on
-     * each of them, unless all run on this machine.
+     * An address by which other nodes may refer to the daemon. A loopback address means a different
+     * daemon on each of them, unless all run on this machine.
      */
     private static Optional<URI> address(Daemon daemon, DaemonInfo info, boolean oneMachine)
     {
@@ -104,7 +104,7 @@ public final class Homes
         return Optional.empty();
     }
 
-    /** How other nodes may know a daemon; empty if they cannot reach it. */
+    /** A reference to a daemon for other nodes; empty if they cannot reach it. */
     public Optional<Home> describe(Daemon daemon)
     {
         boolean oneMachine = daemons.all().stream()
@@ -113,8 +113,9 @@ public final class Homes
     }
 
     /**
-     * The first of these daemons that this node may use instead of its preferred one: it knows it,
-     * it is in rotation, and it is not in another zone. Empty also if that is the preferred one.
+     * The first of these daemons that this node may use instead of its preferred one: it is
+     * configured here, in rotation, and not in another zone. Empty also if that is the preferred
+     * one.
      */
     public Optional<Daemon> find(List<Home> homes)
     {

@@ -307,7 +307,7 @@ public final class HttpTransport
             case SocketTimeoutException e ->
                     new RequestFailedException(info, FailureKind.TIMED_OUT, e);
             case SSLPeerUnverifiedException e -> new DaemonNotTrustedException(info, e);
-            // EOF without a cause: the peer closed the connection, which says nothing about trust
+            // EOF without a cause: the peer closed the connection, which does not mean distrust
             case SSLHandshakeException e when !(e.getCause() instanceof EOFException) ->
                     new DaemonNotTrustedException(info, e);
             default -> new RequestFailedException(info, FailureKind.DISCONNECTED, failure);
@@ -359,7 +359,7 @@ public final class HttpTransport
         return Timeout.ofMilliseconds(duration.toMillis());
     }
 
-    /** Looks up a host name within the connect timeout. */
+    /** Resolves a host name within the connect timeout. */
     InetAddress[] resolve(String host)
             throws UnknownHostException
     {

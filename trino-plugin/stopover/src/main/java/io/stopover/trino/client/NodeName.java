@@ -18,7 +18,7 @@ import java.net.UnknownHostException;
 
 /**
  * Name of this Trino node in errors and logs: its host, and its {@code node.id} where Trino's
- * launcher set it. The SPI gives exchange managers no name.
+ * launcher set it. The SPI does not provide the node's name.
  */
 final class NodeName
 {
@@ -30,7 +30,7 @@ final class NodeName
         return id == null ? host() : "%s (node.id %s)".formatted(host(), id);
     }
 
-    /** Tells the nodes of a cluster apart, and stays the same over restarts. */
+    /** Distinguishes the nodes of a cluster, and is stable over restarts. */
     static String id()
     {
         String id = System.getProperty("node.id");

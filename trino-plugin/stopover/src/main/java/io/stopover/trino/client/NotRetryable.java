@@ -14,7 +14,7 @@
 package io.stopover.trino.client;
 
 /**
- * Marks an exception after which neither the same request nor another daemon is tried: it says
- * nothing about the daemon.
+ * Marks an exception after which neither the same request nor another daemon is tried. It does not
+ * affect the daemon's status.
  */
 public interface NotRetryable {}

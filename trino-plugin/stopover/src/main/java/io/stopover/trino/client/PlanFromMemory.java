@@ -20,10 +20,10 @@ import java.util.List;
 import java.util.Set;
 
 /**
- * What one daemon planned without asking a base directory.
+ * What one daemon planned without a request to a base directory.
  *
- * @param unknown tasks whose attempt it did not commit or no longer knows; the handles cover all
- *        others
+ * @param unknown tasks whose attempt it did not commit or no longer has in memory; the handles
+ * cover all others
  */
 record PlanFromMemory(List<PlannedHandle> handles, Set<Integer> unknown)
 {

@@ -18,9 +18,9 @@ import java.util.List;
 import java.util.function.Predicate;
 
 /**
- * The order in which one node asks daemons. Pure. Those on its own machine come first, as they are
- * configured; then those of its zone; then the others. Nodes spread over the daemons of a zone, and
- * over the others: each has an order of its own, which stays the same.
+ * The order in which one node tries daemons. Pure. Those on its own machine come first, in the
+ * order of the configuration; then those of its zone; then the others. Nodes spread over the
+ * daemons of a zone, and over the others: each node has its own, stable order.
  */
 final class Preference
 {
@@ -28,7 +28,7 @@ final class Preference
     private final Predicate<Daemon> ownMachine;
     private final Predicate<Daemon> ownZone;
 
-    /** @param node tells nodes apart */
+    /** @param node distinguishes nodes */
     Preference(String node, Predicate<Daemon> ownMachine, Predicate<Daemon> ownZone)
     {
         this.node = node;

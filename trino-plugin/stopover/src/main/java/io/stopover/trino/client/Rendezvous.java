@@ -17,8 +17,8 @@ import com.google.common.hash.Hashing;
 
 /**
  * Rendezvous hashing: of several daemons, the one with the highest score is chosen for a subject.
- * Subjects spread evenly over daemons, everybody who knows the same daemons chooses the same one,
- * and a daemon that comes or goes moves only the subjects that it gains or loses.
+ * Subjects spread evenly over daemons, all nodes with the same daemons choose the same one, and an
+ * added or removed daemon moves only the subjects that it gains or loses.
  */
 final class Rendezvous
 {

@@ -21,8 +21,8 @@ import java.util.Map;
 import java.util.Optional;
 
 /**
- * Which run answers at each address of a daemon, from the header of its responses. A run that
- * returns after another one had answered did not end: several daemons answer behind one address, as
+ * Which run answers at each address of a daemon, from the header of its responses. If a run returns
+ * after another one has answered, it had not ended: several daemons answer at one address, as
  * behind a load balancer, where most sinks would be lost.
  */
 final class Runs

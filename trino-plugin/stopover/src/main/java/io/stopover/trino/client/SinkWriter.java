@@ -31,9 +31,9 @@ import static java.util.Objects.requireNonNull;
  * daemon accepts a batch once, and repeats the answer to a finish. Blocks the calling thread; not
  * thread-safe, except for {@link #declareSink}.
  *
- * <p>An attempt of at most one batch goes to its home first, if it has one. The home is asked once;
- * if it does not commit the attempt in time, all of it is written as any other. The home may commit
- * it nevertheless: a reader then gets one of the two, whole.
+ * <p>An attempt of at most one batch goes to its home first, if it has one. The home is tried once;
+ * if it does not commit the attempt in time, all of it is written like any other. The home may
+ * commit it nevertheless: a reader then gets one complete copy of the two.
  */
 public final class SinkWriter
 {
@@ -77,12 +77,12 @@ public final class SinkWriter
 
     /**
      * Declares the attempt at its home, or else at the daemon that the first batch would go to now.
-     * The daemon can then check in advance that the exchange is open, and knows which sinks may
-     * share a segment.
+     * The daemon then checks in advance that the exchange is open, and uses declarations to decide
+     * which sinks may share a segment.
      *
-     * <p>Nothing depends on its success. It may run concurrently with every other method, so it is
-     * not cancelled with them: it ends within the request timeout. A daemon that does not answer by
-     * then is hung: the first batch goes to another daemon, long before its write timeout.
+     * <p>It is only a hint. It may run concurrently with every other method, so it is not cancelled
+     * with them: it ends within the request timeout. A daemon that does not answer by then is hung:
+     * the first batch goes to another daemon, long before its write timeout.
      */
     public void declareSink()
     {
@@ -170,7 +170,7 @@ public final class SinkWriter
             throw e;
         }
         catch (IOException e) {
-            // logged; the attempt has another way
+            // logged; the attempt has a fallback
             return false;
         }
         operations += whole.batches() + 1;

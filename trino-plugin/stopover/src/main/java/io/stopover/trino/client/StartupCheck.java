@@ -25,9 +25,9 @@ import java.util.concurrent.CompletableFuture;
 import static java.util.Objects.requireNonNull;
 
 /**
- * Checks every daemon once at start and logs the result: reached, token accepted,
- * version, base directories; or a warning with the remedy. Runs in the background, and Trino
- * starts whatever it finds: a daemon may start later than its node.
+ * Checks every daemon once at start and logs the result: reached, token accepted, version, base
+ * directories; or a warning with the remedy. Runs in the background, and Trino starts whatever the
+ * result: a daemon may start later than its node.
  */
 public final class StartupCheck
 {
@@ -91,7 +91,7 @@ public final class StartupCheck
             }
         });
         fleet.warnAboutDifferences();
-        fleet.logWhatIsForgone();
+        fleet.logDisabledFeatures();
     }
 
     private Report check(Daemon daemon)

@@ -30,8 +30,8 @@ import static java.util.concurrent.TimeUnit.MINUTES;
 import static org.assertj.core.api.Assertions.assertThat;
 
 /**
- * A daemon that lacked a base directory failed four of six queries, and nothing said why: its name
- * and URI said nothing, since both may differ between daemons.
+ * A daemon that lacked a base directory failed four of six queries, and no message showed the
+ * cause: names and URIs did not, since both may differ between daemons.
  */
 @Timeout(60)
 class TestBaseDirectories
@@ -130,7 +130,7 @@ class TestBaseDirectories
         assertThat(ask())
                 .anySatisfy(message -> assertThat(message).contains(
                         third.uri() + " lacks base directory main (id-1)",
-                        "Its own base directory main (id-3 at file:///data/main) is another"));
+                        "Its own base directory main (id-3 at file:///data/main) is elsewhere"));
     }
 
     @Test

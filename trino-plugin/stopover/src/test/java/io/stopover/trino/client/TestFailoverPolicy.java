@@ -108,7 +108,7 @@ class TestFailoverPolicy
         return ((GiveUp) decision).failure();
     }
 
-    /** Answers every question with the same failure; returns the daemons asked before giving up. */
+    /** Fails every request alike; returns the daemons tried before the operation failed. */
     private List<Daemon> exhaust(FailoverPolicy policy, FailureKind kind, double requestSeconds)
     {
         List<Daemon> asked = new ArrayList<>();
@@ -240,7 +240,7 @@ class TestFailoverPolicy
         assertThat(assertGivesUp(policy)).isSameAs(first).hasSuppressedException(second);
     }
 
-    /** A daemon that refuses the token knows nothing of the exchange. */
+    /** A daemon that refuses the token cannot have the exchange. */
     @Test
     void testRejectedCredentialsOutweighOtherRejections()
     {
@@ -253,7 +253,7 @@ class TestFailoverPolicy
         assertThat(assertGivesUp(policy)).isSameAs(unauthorized);
     }
 
-    /** The daemon that does not answer might know the exchange that the other does not find. */
+    /** The daemon that does not answer might have the exchange that the other does not find. */
     @Test
     void testRejectionIsNotConclusiveWhileADaemonDoesNotAnswer()
     {
@@ -392,7 +392,7 @@ class TestFailoverPolicy
         assertThat(daemons.preferred()).isEqualTo(B);
     }
 
-    /** A finish that was committed but lost its response failed, and no other daemon was asked. */
+    /** A finish was committed but its response lost; it failed, and no other daemon was queried. */
     @Test
     void testFinishWithUnknownOutcomeIsConfirmedByTheOthers()
     {
@@ -473,8 +473,8 @@ class TestFailoverPolicy
 
     /**
      * Random fleets, failures and durations, for operations at any daemon: they end within the
-     * documented bound, repeat at least once, never ask a daemon again that rejected the request,
-     * and give up only after every other daemon was asked.
+     * documented bound, repeat at least once, never try a daemon again that rejected the request,
+     * and fail only after every other daemon was tried.
      */
     @Test
     void testRandomOperationsKeepTheirPromises()

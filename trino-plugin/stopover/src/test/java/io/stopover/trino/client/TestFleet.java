@@ -30,7 +30,7 @@ import java.util.Set;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
-/** Which daemons a node knows, and what it knows of them. */
+/** The daemons of a node, and their descriptions. */
 @Timeout(60)
 class TestFleet
 {
@@ -177,7 +177,7 @@ class TestFleet
         Fleet fleet = fleet(new StopoverConfig().setUris(pool.toString()).setZone("zone-1"));
         addresses = new InetAddress[] {loopback(1), loopback(2), loopback(3)};
         fleet.lookUp();
-        assertThat(fleet.isOtherZone(inPool(2))).as("not asked yet").isFalse();
+        assertThat(fleet.isOtherZone(inPool(2))).as("not queried yet").isFalse();
         for (Daemon daemon : daemons.all()) {
             fleet.ask(daemon);
         }

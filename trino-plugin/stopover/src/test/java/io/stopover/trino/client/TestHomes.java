@@ -35,13 +35,13 @@ import java.util.stream.IntStream;
 import static java.util.stream.Collectors.joining;
 import static org.assertj.core.api.Assertions.assertThat;
 
-/** Which home a task gets from the coordinator, and what a worker makes of it. */
+/** Which home a task gets from the coordinator, and how a worker uses it. */
 @Timeout(60)
 class TestHomes
 {
     private static final int DAEMONS = 8;
 
-    /** What one node knows. */
+    /** The state of one node. */
     private record Node(HttpTransport transport, Daemons daemons, Fleet fleet, Homes homes)
     {
         static Node of(StopoverConfig config)

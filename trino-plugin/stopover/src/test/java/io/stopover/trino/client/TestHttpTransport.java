@@ -229,7 +229,7 @@ class TestHttpTransport
         }
     }
 
-    /** It took 180 s, whatever stopover.connect-timeout said. */
+    /** It took 180 s, whatever stopover.connect-timeout was. */
     @Test
     void testTlsHandshakeWithASilentPeerEndsWithinTheConnectTimeout()
             throws Exception
@@ -316,7 +316,7 @@ class TestHttpTransport
             throws Exception
     {
         ServerSocket server = server(1);
-        // the kernel drops connections beyond the backlog of a socket that nobody accepts
+        // the kernel drops connections beyond the backlog of a socket that does not accept
         for (int i = 0; i < 4; i++) {
             Socket socket = new Socket();
             resources.add(socket);

@@ -47,7 +47,7 @@ class TestPreference
         return preference("node-" + node, Set.of(), Set.of()).order(daemons).getFirst();
     }
 
-    /** All nodes that named the same three daemons took the first: 330, 0 and 0 of 330 requests. */
+    /** All nodes with the same three daemons used the first: 330, 0 and 0 of 330 requests. */
     @Test
     void testNodesThatNameTheSameDaemonsSpreadOverThem()
     {

@@ -20,7 +20,7 @@ import java.util.List;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
-/** 39 of 40 sinks were lost behind a load balancer, and nothing said why. */
+/** 39 of 40 sinks were lost behind a load balancer, and no message showed the cause. */
 class TestRuns
 {
     private static final Daemon DAEMON = Daemon.of(URI.create("http://pool:7077"));

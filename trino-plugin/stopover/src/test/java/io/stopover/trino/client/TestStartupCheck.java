@@ -30,7 +30,7 @@ import static java.util.concurrent.TimeUnit.SECONDS;
 import static java.util.stream.Collectors.joining;
 import static org.assertj.core.api.Assertions.assertThat;
 
-/** No line of any Trino log named Stopover, whatever was wrong. */
+/** No line of any Trino log named Stopover, whatever the error. */
 @Timeout(60)
 class TestStartupCheck
 {
@@ -130,7 +130,7 @@ class TestStartupCheck
                 .contains("small outputs of several nodes are not gathered");
     }
 
-    /** Four of six queries failed, and nothing said why. */
+    /** Four of six queries failed, and no message showed the cause. */
     @Test
     void testDaemonThatLacksABaseDirectoryIsAWarningThatNamesBothAndTheWayOut()
     {

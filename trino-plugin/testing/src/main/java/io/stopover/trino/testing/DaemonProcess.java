@@ -18,6 +18,9 @@ import java.io.UncheckedIOException;
 import java.net.InetAddress;
 import java.net.ServerSocket;
 import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
@@ -108,6 +111,19 @@ public final class DaemonProcess
     public URI tlsUri()
     {
         return URI.create("https://127.0.0.1:" + port);
+    }
+
+    /** The value of a metric without labels, from {@code /metrics}. */
+    public long metric(String metric)
+            throws IOException, InterruptedException
+    {
+        HttpRequest request = HttpRequest.newBuilder(uri().resolve("/metrics")).build();
+        try (HttpClient client = HttpClient.newHttpClient()) {
+            return client.send(request, HttpResponse.BodyHandlers.ofLines()).body()
+                    .filter(line -> line.startsWith(metric + " "))
+                    .mapToLong(line -> (long) Double.parseDouble(line.split(" ")[1]))
+                    .findFirst().orElseThrow();
+        }
     }
 
     /** Sends SIGKILL. */

@@ -1,9 +1,9 @@
-//! Markers that were announced and not seen yet.
+//! Markers that were announced and have not been observed yet.
 //!
-//! Does: write the marker of a new exchange behind its announcement, find out whether one that
-//! another daemon writes is there, and let requests wait for either. Does not: decide whether an
-//! exchange may be announced (`announce`). Invariant: whoever writes a marker writes the same
-//! bytes, only where there is nothing; one of an exchange that was closed meanwhile does not stay.
+//! Does: write the marker of a new exchange in the background, check whether a marker that another
+//! daemon writes exists, and let requests wait for either. Does not: decide whether an exchange may
+//! be announced (`announce`). Invariant: every daemon writes the same bytes, and only if the object
+//! is missing; the marker of an exchange that was closed meanwhile is removed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,77 +14,83 @@ use super::descriptor::Descriptor;
 use super::error::{ExchangeError, MarkerFailure};
 use super::exchanges::Exchanges;
 use super::marker;
-use super::status::{LateMarker, MarkerState, Pursuit, Status};
+use super::status::{LateMarker, MarkerState, MarkerTask, Status};
 use crate::id::ExchangeId;
 
 /// Pauses between two reads of a marker that another daemon writes: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 impl Exchanges {
-    /// Waits until the marker of an exchange is durable. At once if it was seen, or if nothing is
-    /// known of the exchange.
+    /// Waits until the marker of an exchange is durable. Returns at once if it was observed, or if
+    /// the exchange is unknown.
     ///
     /// # Errors
     /// The exchange is closed, or its marker could not be written or read in time.
     pub async fn wait_for_marker(&self, exchange: &ExchangeId) -> Result<(), ExchangeError> {
         loop {
-            let awaited = match self.shared.status.get(exchange) {
+            let pending = match self.shared.status.get(exchange) {
                 None => return Ok(()),
                 Some(Status::Closed) => return Err(ExchangeError::closed(exchange)),
                 Some(Status::Open { marker, .. }) => match marker {
-                    MarkerState::Seen { .. } => return Ok(()),
+                    MarkerState::Observed { .. } => return Ok(()),
                     MarkerState::Failed(failure) => {
                         return Err(ExchangeError::not_announced(exchange, failure));
                     }
-                    MarkerState::Awaited(awaited) => awaited,
+                    MarkerState::Pending(pending) => pending,
                 },
             };
-            self.seek_marker(exchange);
-            let settled = awaited.settled.notified();
+            self.poll_marker(exchange);
+            let settled = pending.settled.notified();
             tokio::pin!(settled);
             settled.as_mut().enable();
-            if self.shared.status.awaited(exchange).is_some() {
+            if self.shared.status.pending(exchange).is_some() {
                 settled.await;
             }
         }
     }
 
-    /// Finds out in the background whether a marker that was not seen yet is there.
-    pub fn seek_marker(&self, exchange: &ExchangeId) {
+    /// Checks in the background whether a marker that was not observed yet exists.
+    pub fn poll_marker(&self, exchange: &ExchangeId) {
         let status = &self.shared.status;
-        if let Some((descriptor, awaited)) = status.awaited(exchange)
-            && status.pursue(exchange, Pursuit::Seeks, awaited.until)
+        if let Some((descriptor, pending)) = status.pending(exchange)
+            && status.start_task(exchange, MarkerTask::Poll, pending.until)
         {
             let exchanges = self.clone();
-            let seeking = async move { exchanges.seek(&descriptor).await };
-            self.shared.deps.runtime.tasks.spawn_until_stopped(seeking);
+            let polling = async move { exchanges.poll_until_found(&descriptor).await };
+            self.shared.deps.runtime.tasks.spawn_until_stopped(polling);
         }
     }
 
-    /// Writes the marker of an exchange in the background, unless it was seen or is being written.
+    /// Writes the marker of an exchange in the background, unless it was observed or is being
+    /// written.
     pub(super) fn write_marker(&self, descriptor: &Arc<Descriptor>) {
         let (exchange, until) = (&descriptor.exchange, self.deadline(descriptor));
-        if self.shared.status.pursue(exchange, Pursuit::Writes, until) {
+        if self
+            .shared
+            .status
+            .start_task(exchange, MarkerTask::Write, until)
+        {
             let (exchanges, descriptor) = (self.clone(), Arc::clone(descriptor));
-            let writing = async move { exchanges.put_awaited(&descriptor).await };
+            let writing = async move { exchanges.put_pending_marker(&descriptor).await };
             self.shared.deps.runtime.tasks.spawn_until_stopped(writing);
         }
     }
 
-    /// When the absence of a marker that this daemon hears of now means that there is none.
+    /// The time from which a missing marker of an exchange that this daemon first sees now means
+    /// that the exchange does not exist.
     pub(super) fn deadline(&self, descriptor: &Descriptor) -> Instant {
         self.shared.deps.runtime.clock.now() + descriptor.announcement
     }
 
-    async fn put_awaited(&self, descriptor: &Arc<Descriptor>) {
+    async fn put_pending_marker(&self, descriptor: &Arc<Descriptor>) {
         let exchange = &descriptor.exchange;
-        let Some((_, awaited)) = self.shared.status.awaited(exchange) else {
+        let Some((_, pending)) = self.shared.status.pending(exchange) else {
             return;
         };
         let (clock, storage) = (&self.shared.deps.runtime.clock, &self.shared.deps.storage);
         let content = marker::encode(descriptor).into();
         let place = storage.place_marker(exchange, &content, descriptor.number, &descriptor.set);
-        let left = awaited.until.saturating_duration_since(clock.now());
+        let left = pending.until.saturating_duration_since(clock.now());
         let failure = match clock.within(left, place).await {
             Some(Ok(true)) => {
                 self.written(descriptor).await;
@@ -113,27 +119,33 @@ impl Exchanges {
         self.shared.status.marker_failed(exchange, failure);
     }
 
-    /// The marker is durable. If its exchange was closed while it was being written, it goes again.
+    /// Called when the marker is durable. If its exchange was closed meanwhile, removes it again.
     async fn written(&self, descriptor: &Arc<Descriptor>) {
         if self.confirm_open(descriptor) {
             return;
         }
         let exchange = &descriptor.exchange;
-        if let Err(error) = self.shared.deps.storage.remove_exchange(exchange).await {
+        if let Err(error) = self.remove(exchange).await {
             tracing::warn!(%exchange, %error,
                 "cannot remove the marker of an exchange that was closed while it was announced; \
                  a sweep will");
         }
     }
 
-    async fn seek(&self, descriptor: &Arc<Descriptor>) {
+    async fn poll_until_found(&self, descriptor: &Arc<Descriptor>) {
         let exchange = &descriptor.exchange;
         let clock = &self.shared.deps.runtime.clock;
         let (mut pause, longest) = PAUSES;
-        while let Some((_, awaited)) = self.shared.status.awaited(exchange) {
+        let mut everywhere = false;
+        while let Some((_, pending)) = self.shared.status.pending(exchange) {
             let asked = clock.now();
-            let found = self.stored(exchange).await;
-            let over = asked >= awaited.until;
+            let over = asked >= pending.until;
+            // Nearly always it is written to the preferred base directory.
+            let found = match everywhere || over {
+                true => self.stored(exchange).await,
+                false => self.stored_where_preferred(exchange).await,
+            };
+            everywhere = !everywhere;
             match found {
                 Ok(Some(found)) => {
                     self.confirm_open(&found);
@@ -153,14 +165,15 @@ impl Exchanges {
                 }
                 Ok(None) | Err(_) => {}
             }
-            let left = awaited.until.saturating_duration_since(clock.now());
+            let left = pending.until.saturating_duration_since(clock.now());
             clock.sleep(pause.min(left)).await;
             pause = (pause * 2).min(longest);
         }
     }
 
-    /// Removes, once its time is over, the marker of an exchange that was closed before it was
-    /// seen: another daemon may still have been writing it. One that was announced since stays.
+    /// Removes, after its deadline, the marker of an exchange that was closed before the marker was
+    /// observed: another daemon may still have been writing it. A marker of a later announcement is
+    /// retained.
     pub(crate) fn remove_late_marker(&self, closed: LateMarker) {
         let exchanges = self.clone();
         let work = async move {
@@ -170,7 +183,8 @@ impl Exchanges {
             deps.runtime.clock.sleep(left).await;
             let removed = match exchanges.stored(exchange).await {
                 Ok(Some(found)) if found.number == descriptor.number => {
-                    exchanges.remove(exchange).await.map(drop)
+                    let removed = exchanges.remove(exchange).await;
+                    removed.map(drop).map_err(ExchangeError::from)
                 }
                 other => other.map(drop),
             };

@@ -11,17 +11,23 @@
  * See the License for the specific language governing permissions and
  * limitations under the License.
  */
-package io.stopover.trino;
+package io.stopover.trino.testing;
 
 import io.opentelemetry.api.trace.Span;
 import io.trino.spi.QueryId;
 import io.trino.spi.exchange.ExchangeContext;
 import io.trino.spi.exchange.ExchangeId;
 
-/** Exchange context of the engine, without tracing. */
-record Context(QueryId queryId, ExchangeId exchangeId)
+/** The engine's context of an exchange. */
+public record TestingExchangeContext(QueryId queryId, ExchangeId exchangeId, Span parentSpan)
         implements ExchangeContext
 {
+    /** Without tracing. */
+    public TestingExchangeContext(QueryId queryId, ExchangeId exchangeId)
+    {
+        this(queryId, exchangeId, Span.getInvalid());
+    }
+
     @Override
     public QueryId getQueryId()
     {
@@ -37,6 +43,6 @@ record Context(QueryId queryId, ExchangeId exchangeId)
     @Override
     public Span getParentSpan()
     {
-        return Span.getInvalid();
+        return parentSpan;
     }
 }

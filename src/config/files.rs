@@ -1,0 +1,55 @@
+//! Files that an operator names: the configuration itself, tokens, certificates, keys.
+//!
+//! Does: read one up to a limit. Does not: check what it holds. Invariant: no file, such as a
+//! device that never ends, takes more memory than the limit.
+
+use std::io::{self, Read as _};
+use std::path::Path;
+
+/// The largest file that is read. Bundles of all public CAs have a quarter of a MiB.
+const MAX_FILE: u64 = 4 << 20;
+
+/// The content of a file; may also be a pipe, which is read to its end.
+///
+/// # Errors
+/// Those of the file system, and `FileTooLarge`.
+pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    let file = std::fs::File::open(path)?;
+    file.take(MAX_FILE + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > MAX_FILE {
+        let what = format!("it has more than {} MiB", MAX_FILE >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+    }
+    Ok(content)
+}
+
+/// The same as text.
+///
+/// # Errors
+/// Also `InvalidData` if it is not UTF-8.
+pub fn read_text_file(path: &Path) -> Result<String, io::Error> {
+    let content = read_file(path)?;
+    String::from_utf8(content).map_err(|_| {
+        let what = "it is not text in UTF-8";
+        io::Error::new(io::ErrorKind::InvalidData, what)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Story: a setting that named `/dev/zero` took all memory of the machine.
+    #[test]
+    fn a_file_that_never_ends_is_refused_and_a_large_one_is_read() {
+        let error = read_file(Path::new("/dev/zero")).unwrap_err();
+        assert!(error.to_string().contains("more than 4 MiB"), "{error}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), vec![b'x'; 4 << 20]).unwrap();
+        assert_eq!(read_text_file(file.path()).unwrap().len(), 4 << 20);
+        std::fs::write(file.path(), b"\xff").unwrap();
+        let error = read_text_file(file.path()).unwrap_err();
+        assert!(error.to_string().contains("not text"), "{error}");
+    }
+}

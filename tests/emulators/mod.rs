@@ -1,0 +1,269 @@
+//! The servers on which object stores are tested: their processes, and a client of their own.
+//!
+//! Does: start, kill and restart a server on loopback, create buckets, list objects past the daemon
+//! under test. Does not: fetch the programs (`tests/lib/fetch.sh`) or test anything. Invariant: a
+//! server ends with its [`Emulator`].
+//!
+//! Google's XML interface, which clients use, is incomplete in fake-gcs-server; `gcs_xml` completes
+//! it with requests of the JSON interface.
+
+mod gcs_xml;
+mod objects;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+
+use crate::fetch::{fetch, fetched_version};
+use crate::process::{Process, free_ports, wait_until};
+
+pub const ACCESS_KEY: &str = "stopover-test";
+pub const SECRET_KEY: &str = "stopover-test-secret";
+/// The account that Azurite has by itself; Microsoft published its key.
+const AZURE_ACCOUNT: &str = "devstoreaccount1";
+const AZURE_KEY: &str =
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+/// The key with which MinIO encrypts where it is asked for SSE-S3 or SSE-KMS.
+pub const KMS_KEY_NAME: &str = "stopover-test-key";
+const KMS_KEY: &str = "stopover-test-key:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
+/// A kind of server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    Versitygw,
+    Minio,
+    Azurite,
+    #[value(name = "fake-gcs-server")]
+    FakeGcs,
+}
+
+impl Kind {
+    pub const ALL: [Self; 4] = [Self::Versitygw, Self::Minio, Self::Azurite, Self::FakeGcs];
+
+    /// What `tests/lib/fetch.sh` calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Versitygw => "versitygw",
+            Self::Minio => "minio",
+            Self::Azurite => "azurite",
+            Self::FakeGcs => "fake-gcs-server",
+        }
+    }
+
+    /// The service whose interface it has.
+    pub fn service(self) -> &'static str {
+        match self {
+            Self::Versitygw | Self::Minio => "S3",
+            Self::Azurite => "Azure",
+            Self::FakeGcs => "GCS",
+        }
+    }
+
+    pub fn version(self) -> Result<String> {
+        fetched_version(self.name())
+    }
+
+    pub fn uri(self, bucket: &str) -> String {
+        let scheme = match self {
+            Self::Versitygw | Self::Minio => "s3",
+            Self::Azurite => "az",
+            Self::FakeGcs => "gs",
+        };
+        format!("{scheme}://{bucket}")
+    }
+
+    /// The options of a base directory at this server, reached at this port.
+    pub fn options(self, port: u16) -> Vec<(&'static str, String)> {
+        let endpoint = format!("http://127.0.0.1:{port}");
+        match self {
+            Self::Versitygw | Self::Minio => vec![
+                ("endpoint", endpoint),
+                ("allow_http", "true".into()),
+                ("region", "us-east-1".into()),
+                ("path_style", "true".into()),
+                ("access_key_id", ACCESS_KEY.into()),
+                ("secret_access_key", SECRET_KEY.into()),
+            ],
+            Self::Azurite => vec![
+                ("endpoint", format!("{endpoint}/{AZURE_ACCOUNT}")),
+                ("allow_http", "true".into()),
+                ("account", AZURE_ACCOUNT.into()),
+                ("access_key", AZURE_KEY.into()),
+                // It deletes the 256 objects of a batch one by one, and reads nothing meanwhile.
+                // Then it closes connections that seem idle, though a request waits in them.
+                ("timeout", "3m".into()),
+                ("azure_pool_max_idle_per_host", "0".into()),
+            ],
+            Self::FakeGcs => vec![
+                ("endpoint", endpoint),
+                ("allow_http", "true".into()),
+                ("google_bearer_token", "test".into()),
+            ],
+        }
+    }
+
+    /// A `[[base_directory]]` table of a daemon's configuration.
+    pub fn table(self, bucket: &str, port: u16, more: &[(&str, &str)]) -> String {
+        let uri = self.uri(bucket);
+        let options = self.options(port).into_iter();
+        let more = more.iter().map(|(name, value)| (*name, (*value).into()));
+        let lines = options.chain(more).map(|(name, value): (_, String)| {
+            let is_flag = matches!(value.as_str(), "true" | "false");
+            let quote = if is_flag { "" } else { "\"" };
+            format!("{name} = {quote}{value}{quote}\n")
+        });
+        format!(
+            "[[base_directory]]\nuri = \"{uri}\"\n{}\n",
+            lines.collect::<String>()
+        )
+    }
+
+    /// Whether it keeps what it acknowledged when it is killed. Azurite writes its index every few
+    /// seconds, and fake-gcs-server an object and its metadata one after the other.
+    pub fn survives_kills(self) -> bool {
+        matches!(self, Self::Versitygw | Self::Minio)
+    }
+}
+
+/// A running server.
+pub struct Emulator {
+    pub kind: Kind,
+    /// Where clients reach it.
+    pub port: u16,
+    /// Where the server itself listens; another one if requests are translated on their way.
+    inner: u16,
+    data: PathBuf,
+    log: PathBuf,
+    process: Option<Process>,
+    _translator: Option<gcs_xml::Translator>,
+}
+
+impl Emulator {
+    /// Starts a server whose data are below `data`, an existing folder, and whose log is in `logs`.
+    pub async fn start(kind: Kind, data: &Path, logs: &Path) -> Result<Self> {
+        let port = free_ports(1)?[0];
+        Self::start_at(kind, port, data, logs).await
+    }
+
+    /// The same at a given port.
+    pub async fn start_at(kind: Kind, port: u16, data: &Path, logs: &Path) -> Result<Self> {
+        let (inner, translator) = match kind {
+            Kind::FakeGcs => {
+                let inner = free_ports(1)?[0];
+                (inner, Some(gcs_xml::Translator::start(port, inner)?))
+            }
+            _ => (port, None),
+        };
+        let mut emulator = Self {
+            kind,
+            port,
+            inner,
+            data: data.to_owned(),
+            log: logs.join(format!("{}.log", kind.name())),
+            process: None,
+            _translator: translator,
+        };
+        emulator.restart().await?;
+        Ok(emulator)
+    }
+
+    /// Starts it again on the same data and port.
+    pub async fn restart(&mut self) -> Result<()> {
+        let name = self.kind.name();
+        let command = self.command()?;
+        let mut process = Process::spawn(name, command, &self.log)?;
+        let port = self.inner;
+        wait_until(&format!("{name} answers"), Duration::from_secs(180), || {
+            let exited = process.exited();
+            async move {
+                ensure!(exited.is_none(), "{name} ended at start: {exited:?}");
+                Ok(objects::answers(port).await)
+            }
+        })
+        .await
+        .with_context(|| format!("see {}", self.log.display()))?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    fn command(&self) -> Result<Command> {
+        let program = fetch(self.kind.name())?;
+        let (port, data) = (self.inner.to_string(), &self.data);
+        let address = format!("127.0.0.1:{port}");
+        let mut command = Command::new(&program);
+        match self.kind {
+            Kind::Versitygw => {
+                let versions = data.with_file_name("versitygw-versions");
+                std::fs::create_dir_all(&versions)?;
+                command
+                    .args(["--access", ACCESS_KEY, "--secret", SECRET_KEY])
+                    .args(["--region", "us-east-1", "--quiet", "--keep-alive"])
+                    .args(["--health", "/health", "--port", &address])
+                    .args(["posix", "--versioning-dir"])
+                    .arg(versions)
+                    .arg(data);
+            }
+            Kind::Minio => {
+                command
+                    .args(["server", "--quiet", "--address", &address])
+                    .arg(data)
+                    .env("MINIO_ROOT_USER", ACCESS_KEY)
+                    .env("MINIO_ROOT_PASSWORD", SECRET_KEY)
+                    .env("MINIO_KMS_SECRET_KEY", KMS_KEY)
+                    .env("MINIO_BROWSER", "off")
+                    .env("MINIO_UPDATE", "off");
+            }
+            Kind::Azurite => {
+                command
+                    .args(["--blobHost", "127.0.0.1", "--blobPort", &port])
+                    .args(["--silent", "--disableTelemetry", "--location"])
+                    .arg(data);
+            }
+            Kind::FakeGcs => {
+                command
+                    .args(["-scheme", "http", "-host", "127.0.0.1", "-port", &port])
+                    .args(["-public-host", &address, "-log-level", "error"])
+                    .args(["-backend", "filesystem", "-filesystem-root"])
+                    .arg(data);
+            }
+        }
+        Ok(command)
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    pub fn log(&self) -> (String, PathBuf) {
+        (self.kind.name().to_owned(), self.log.clone())
+    }
+
+    /// Creates a bucket.
+    pub async fn create(&self, bucket: &str) -> Result<()> {
+        objects::create(self.kind, self.inner, bucket).await
+    }
+
+    /// Lets a bucket keep earlier versions of its objects; `false` if the server has none.
+    pub async fn keep_versions(&self, bucket: &str) -> Result<bool> {
+        objects::keep_versions(self.kind, self.inner, bucket).await
+    }
+
+    /// A header of an object, on S3.
+    pub async fn header(&self, bucket: &str, key: &str, name: &str) -> Result<Option<String>> {
+        objects::header(self.inner, &format!("{bucket}/{key}"), name).await
+    }
+
+    /// The keys of all objects in a bucket.
+    pub async fn keys(&self, bucket: &str) -> Result<Vec<String>> {
+        objects::keys(self.kind, self.port, bucket).await
+    }
+}

@@ -1,0 +1,362 @@
+//! The checks: what is tried on a store, and what came out.
+//!
+//! Does: start a server, and use it through the daemon's own code or a whole daemon. Does not:
+//! compare outcomes with what is claimed (`table`). Invariant: an outcome is what was observed; a
+//! check of what must hold everywhere fails instead.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
+use clap::ValueEnum;
+use stopover::config::BaseDirectoryConfig;
+use stopover::id::{DaemonId, ExchangeId, SegmentId};
+use stopover::runtime::Runtime;
+use stopover::storage::{Storage, StoreErrorKind};
+use stopover::store::Retention;
+
+use crate::emulators::{Emulator, KMS_KEY_NAME, Kind};
+use crate::proxy::Proxy;
+use crate::storage_conformance;
+
+/// Kills of daemons in a short soak. While Azurite answers, few attempts are open that a kill could
+/// lose: it needs more.
+fn kills(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Azurite => "20",
+        _ => "8",
+    }
+}
+
+/// Objects that are deleted together.
+const DELETED: u64 = 40;
+
+/// What is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Check {
+    Conformance,
+    Soak,
+    Trino,
+    ConditionalWrites,
+    BulkDelete,
+    Checksums,
+    Versioning,
+    Encryption,
+}
+
+impl Check {
+    pub const ALL: [Self; 8] = [
+        Self::Conformance,
+        Self::Soak,
+        Self::Trino,
+        Self::ConditionalWrites,
+        Self::BulkDelete,
+        Self::Checksums,
+        Self::Versioning,
+        Self::Encryption,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Conformance => "conformance",
+            Self::Soak => "soak",
+            Self::Trino => "trino",
+            Self::ConditionalWrites => "conditional-writes",
+            Self::BulkDelete => "bulk-delete",
+            Self::Checksums => "checksums",
+            Self::Versioning => "versioning",
+            Self::Encryption => "encryption",
+        }
+    }
+
+    /// The head of its column.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Conformance => "conformance suite",
+            Self::Soak => "soak",
+            Self::Trino => "Trino query",
+            Self::ConditionalWrites => "conditional writes",
+            Self::BulkDelete => "bulk delete",
+            Self::Checksums => "damaged upload",
+            Self::Versioning => "versioning warned",
+            Self::Encryption => "encryption",
+        }
+    }
+
+    /// Tries it on a store, with a folder for data and logs; the outcome in a few words.
+    pub async fn run(self, kind: Kind, work: &Path) -> Result<String> {
+        match self {
+            Self::Conformance => conformance(kind, work).await,
+            Self::Soak => {
+                let world = ["--world", kind.name(), "--kills", kills(kind)];
+                let status = program("soak", &world).status()?;
+                ensure!(status.success(), "it ended with {status}, see above");
+                Ok("passed".into())
+            }
+            Self::Trino => bail!("one cluster tries all stores: `trino`"),
+            Self::ConditionalWrites => conditional_writes(kind, work).await,
+            Self::BulkDelete => bulk_delete(kind, work).await,
+            Self::Checksums => checksums(kind, work).await,
+            Self::Versioning => versioning(kind, work).await,
+            Self::Encryption => encryption(kind, work).await,
+        }
+    }
+}
+
+/// Another test program of this package.
+fn program(name: &str, arguments: &[&str]) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command
+        .args(["test", "--locked", "--test", name, "--"])
+        .args(arguments);
+    command
+}
+
+/// Runs queries of one Trino cluster on each of these stores, since its start takes longest; the
+/// stores on which all gave the right rows and left nothing.
+pub fn trino(kinds: &[Kind]) -> Result<Vec<Kind>> {
+    let mut arguments = vec!["--scenario", "results"];
+    for kind in kinds {
+        arguments.extend(["--storage", kind.name()]);
+    }
+    let mut running = program("trino", &arguments)
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let output = running.stdout.take().context("it is piped")?;
+    let mut passed = Vec::new();
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        println!("{line}");
+        let is_of = |kind: &&Kind| line.starts_with(&format!("PASS {} results ", kind.name()));
+        passed.extend(kinds.iter().find(is_of));
+    }
+    running.wait()?;
+    Ok(passed)
+}
+
+const BUCKET: &str = "stores";
+/// The base directory in it.
+const PLACE: &str = "stores/some/prefix";
+
+/// A server with an empty bucket.
+async fn start(kind: Kind, work: &Path) -> Result<Emulator> {
+    let data = work.join("data");
+    std::fs::create_dir_all(&data)?;
+    let emulator = Emulator::start(kind, &data, work).await?;
+    emulator.create(BUCKET).await?;
+    Ok(emulator)
+}
+
+/// The base directory of a bucket, reached at this port.
+fn base(kind: Kind, port: u16, more: &[(&str, &str)]) -> BaseDirectoryConfig {
+    let options = kind.options(port).into_iter();
+    let options = options.map(|(name, value)| (name.to_owned(), value.as_str().into()));
+    let more = more.iter().map(|(k, v)| ((*k).to_owned(), (*v).into()));
+    BaseDirectoryConfig {
+        uri: kind.uri(PLACE),
+        name: "tried".into(),
+        options: options.chain(more).collect::<BTreeMap<_, _>>(),
+    }
+}
+
+/// Base directories that a starting daemon has probed.
+async fn probed(base: BaseDirectoryConfig) -> Result<Storage> {
+    let storage = Storage::open(&[base], &Runtime::seeded(7))?;
+    let status = storage.probe().await.remove(0);
+    ensure!(status.healthy, "{:?}", status.error);
+    Ok(storage)
+}
+
+/// Fails with the message of a failed assertion.
+async fn asserted(checks: impl Future<Output = ()> + 'static) -> Result<()> {
+    let checked = tokio::task::spawn_local(checks).await;
+    checked.context("an assertion failed, see above")
+}
+
+async fn conformance(kind: Kind, work: &Path) -> Result<String> {
+    let emulator = start(kind, work).await?;
+    let storage = probed(base(kind, emulator.port, &[])).await?;
+    asserted(async move { storage_conformance::all(&storage).await }).await?;
+    let mut left = emulator.keys(BUCKET).await?;
+    let permanent = ["identity", "markers/.keep", "members", "segments/.keep"];
+    left.retain(|key| !permanent.iter().any(|name| key.ends_with(name)));
+    ensure!(left.is_empty(), "left in the bucket: {left:?}");
+    Ok("passed".into())
+}
+
+fn segment(sequence: u64) -> SegmentId {
+    SegmentId {
+        daemon: DaemonId(0xC0FFEE),
+        sequence,
+    }
+}
+
+/// Of many writers that create the same object, one succeeds: as the probe finds, and in a race.
+async fn conditional_writes(kind: Kind, work: &Path) -> Result<String> {
+    const WRITERS: usize = 16;
+    let emulator = start(kind, work).await?;
+    let storage = probed(base(kind, emulator.port, &[])).await?;
+    let honours = !storage.status()[0].ignores_preconditions;
+    let mut winners = Vec::new();
+    for round in 0..10 {
+        let exchange: ExchangeId = format!("race-{round}").parse()?;
+        let seen = storage.observe_markers(&exchange).await;
+        let (content, seen) = (Bytes::from_static(b"{}"), &seen);
+        let puts = (0..WRITERS).map(|_| storage.put_marker(&exchange, &content, seen));
+        let puts = futures::future::join_all(puts).await;
+        winners.push(
+            puts.into_iter()
+                .filter(|put| *put.as_ref().unwrap_or(&false))
+                .count(),
+        );
+        storage.remove_exchange(&exchange).await?;
+    }
+    let one = winners.iter().all(|winners| *winners == 1);
+    match (honours, one) {
+        (true, true) => Ok("yes".into()),
+        (true, false) => bail!("the probe finds conditions honoured; winners: {winners:?}"),
+        (false, _) => Ok("no".into()),
+    }
+}
+
+/// How many requests it takes to delete many objects.
+async fn bulk_delete(kind: Kind, work: &Path) -> Result<String> {
+    let emulator = start(kind, work).await?;
+    let proxy = Proxy::start(emulator.port).await?;
+    let storage = probed(base(kind, proxy.port, &[])).await?;
+    let exchange: ExchangeId = "bulk".parse()?;
+    for n in 0..DELETED {
+        let content = vec![Bytes::from_static(b"x")];
+        storage.put_segment(&exchange, segment(n), content).await?;
+    }
+    proxy.take_requests();
+    ensure!(storage.remove_exchange(&exchange).await? == DELETED);
+    let sent = proxy.take_requests();
+    let deletes = sent.iter().filter(|request| request.deletes()).count();
+    Ok(match deletes {
+        0..8 => "yes".into(),
+        _ if deletes as u64 >= DELETED => "one by one".into(),
+        _ => bail!("{deletes} requests delete {DELETED} objects"),
+    })
+}
+
+/// What becomes of an upload of which a byte was changed on its way.
+async fn checksums(kind: Kind, work: &Path) -> Result<String> {
+    let emulator = start(kind, work).await?;
+    let proxy = Proxy::start(emulator.port).await?;
+    let storage = probed(base(kind, proxy.port, &[])).await?;
+    let exchange: ExchangeId = "damage".parse()?;
+    let content = Bytes::from(vec![7; 100_000]);
+    proxy.damage_uploads(true);
+    let put = storage.put_segment(&exchange, segment(1), vec![content.clone()]);
+    let put = put.await;
+    proxy.damage_uploads(false);
+    match put {
+        Err(_) => Ok("refused".into()),
+        Ok(at) => {
+            let read = storage.get_range(&at, 0..content.len() as u64).await;
+            let read = read.map_err(|error| error.kind());
+            ensure!(
+                read != Ok(content),
+                "nothing was damaged: the check proves nothing"
+            );
+            ensure!(!matches!(read, Err(StoreErrorKind::Refused)), "{read:?}");
+            Ok("stored; its readers find the damage".into())
+        }
+    }
+}
+
+/// Whether `check` warns about a bucket that keeps what is deleted.
+async fn versioning(kind: Kind, work: &Path) -> Result<String> {
+    let emulator = start(kind, work).await?;
+    let plain = checked(kind, &emulator, work)?;
+    ensure!(!plain.contains("versions"), "without versions: {plain}");
+    if !emulator.keep_versions(BUCKET).await? {
+        return Ok("not shown by its answers".into());
+    }
+    let storage = Storage::open(&[base(kind, emulator.port, &[])], &Runtime::seeded(7))?;
+    let status = storage.probe().await.remove(0);
+    ensure!(
+        status.retention == Some(Retention::Versions),
+        "versions are kept, and the probe has seen {:?}",
+        status.retention
+    );
+    let warned = checked(kind, &emulator, work)?;
+    ensure!(
+        warned.contains("delete_versions"),
+        "no way out of versions in: {warned}"
+    );
+    Ok("yes".into())
+}
+
+/// What `stopover check` prints of the bucket.
+fn checked(kind: Kind, emulator: &Emulator, work: &Path) -> Result<String> {
+    let config = work.join("stopover.toml");
+    std::fs::write(
+        &config,
+        kind.table(PLACE, emulator.port, &[("name", "tried")]),
+    )?;
+    let built = env!("CARGO_BIN_EXE_stopover");
+    let binary = std::env::var_os("STOPOVER_BINARY").unwrap_or_else(|| built.into());
+    let mut command = Command::new(binary);
+    command.args(["check", "--config"]).arg(&config);
+    let output = command.output()?;
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    ensure!(output.status.success(), "check: {text}");
+    Ok(text)
+}
+
+/// Which ways of encryption by the server work: an object written with the options of a base
+/// directory has the header that says so, and is read back.
+async fn encryption(kind: Kind, work: &Path) -> Result<String> {
+    const HEADER: &str = "x-amz-server-side-encryption";
+    if kind.service() != "S3" {
+        return Ok("an option of S3".into());
+    }
+    let emulator = start(kind, work).await?;
+    let ways: [(&str, &[(&str, &str)]); 2] = [
+        ("SSE-S3", &[("aws_server_side_encryption", "AES256")]),
+        (
+            "SSE-KMS",
+            &[
+                ("aws_server_side_encryption", "aws:kms"),
+                ("aws_sse_kms_key_id", KMS_KEY_NAME),
+            ],
+        ),
+    ];
+    let mut works = Vec::new();
+    for (n, (name, options)) in (1..).zip(ways) {
+        let storage = probed(base(kind, emulator.port, options)).await?;
+        let (exchange, content) = ("encrypted".parse()?, Bytes::from(vec![7; 100_000]));
+        let put = storage.put_segment(&exchange, segment(n), vec![content.clone()]);
+        let at = put.await?;
+        ensure!(storage.get_range(&at, 0..100_000).await? == content);
+        let keys = emulator.keys(BUCKET).await?;
+        let key = keys.iter().find(|key| key.ends_with(".seg"));
+        let key = key.context("no segment is in the bucket")?;
+        if emulator.header(BUCKET, key, HEADER).await?.as_deref() == Some(options[0].1) {
+            works.push(name);
+        }
+        storage.remove_exchange(&exchange).await?;
+    }
+    let unknown = [
+        ("aws_server_side_encryption", "aws:kms"),
+        ("aws_sse_kms_key_id", "no-such-key"),
+    ];
+    let refused = probed(base(kind, emulator.port, &unknown)).await.is_err();
+    match works[..] {
+        [] => Ok("ignored by the server".into()),
+        _ => {
+            ensure!(refused, "a key that does not exist is accepted");
+            Ok(works.join(", "))
+        }
+    }
+}

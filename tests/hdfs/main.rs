@@ -19,9 +19,15 @@ use stopover::store::open::open_all;
 #[tokio::test(flavor = "multi_thread")]
 async fn hdfs_conforms_and_only_what_is_permanent_remains() {
     let cluster = Cluster::start(&["--datanodes", "1"]);
-    let base = cluster.base("/some/base");
+    let mut base = cluster.base("/some/base");
+    // A NameNode and a DataNode that have just started on a busy machine answer slowly.
+    base.options.insert("timeout".into(), "2m".into());
     let storage = Storage::open(std::slice::from_ref(&base), &Runtime::seeded(7)).unwrap();
-    assert!(storage.probe().await[0].healthy, "{:?}", storage.status());
+    let give_up = std::time::Instant::now() + std::time::Duration::from_secs(300);
+    while !storage.probe().await[0].healthy {
+        let status = storage.status();
+        assert!(std::time::Instant::now() < give_up, "{status:?}");
+    }
     storage_conformance::all(&storage).await;
     let opened = open_all(&[base], &Runtime::seeded(8)).unwrap();
     let left = opened[0].opened.store.list(&keys::root()).await.unwrap();

@@ -101,6 +101,8 @@ async function open(browser, width, scheme) {
         colorScheme: scheme,
         httpCredentials: { username: 'anybody', password: TOKEN },
     });
+    // A busy machine starves the browser.
+    context.setDefaultTimeout(180_000);
     const page = await context.newPage();
     page.on('console', (message) => {
         check(!['error', 'warning'].includes(message.type()), `console: ${message.text()}`);
@@ -119,7 +121,7 @@ async function look(page, url, name) {
     });
     check(content <= shown, `${name} scrolls sideways: ${content} > ${shown}`);
     const path = join(SCREENSHOTS, `${name}.png`);
-    await page.screenshot({ path, fullPage: true, timeout: 180_000 });
+    await page.screenshot({ path, fullPage: true });
 }
 
 async function keyboard(page, url) {

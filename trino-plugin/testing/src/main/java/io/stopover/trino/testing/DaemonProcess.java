@@ -119,7 +119,8 @@ public final class DaemonProcess
     {
         HttpRequest request = HttpRequest.newBuilder(uri().resolve("/metrics")).build();
         try (HttpClient client = HttpClient.newHttpClient()) {
-            return client.send(request, HttpResponse.BodyHandlers.ofLines()).body()
+            // The whole body: a client with one that was read in part does not close.
+            return client.send(request, HttpResponse.BodyHandlers.ofString()).body().lines()
                     .filter(line -> line.startsWith(metric + " "))
                     .mapToLong(line -> (long) Double.parseDouble(line.split(" ")[1]))
                     .findFirst().orElseThrow();

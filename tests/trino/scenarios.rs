@@ -107,7 +107,8 @@ impl Scenario {
         matches!(self, Self::RollingRestart | Self::Observed)
     }
 
-    /// Whether it runs only when it is named: it has failed on a busy machine, and why is not known.
+    /// Whether it runs only when it is named: it waits for edits of the list of members to be known
+    /// everywhere, for minutes on a busy machine.
     pub fn is_only_when_named(self) -> bool {
         matches!(self, Self::BaseChanges)
     }

@@ -1,9 +1,9 @@
-//! Credentials of AWS that expire, asked for again when a server takes them for expired.
+//! Credentials of AWS that expire, requested again when a server reports them as expired.
 //!
-//! Does: replace the provider, and with it what it cached, since the client's own providers keep
-//! credentials until five minutes before the end that they were told. Does not: notice expiry
-//! (`backend`), or know where credentials come from (`s3`). Invariant: a provider that works is
-//! replaced only by one that was built.
+//! Does: replace the client library's own provider, and with it what it cached: it keeps
+//! credentials until five minutes before their announced end. Does not: detect expiry (`backend`),
+//! choose where credentials come from (`s3`), or wrap the providers of Stopover itself (`renewed`).
+//! Invariant: a provider that works is replaced only by one that was built.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub(super) struct Renewing {
     builder: AmazonS3Builder,
     current: Mutex<Current>,
     clock: Clock,
-    /// Knows when a server took the credentials for expired.
+    /// Counts how often a server reported the credentials as expired.
     seen: Arc<Seen>,
 }
 

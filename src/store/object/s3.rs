@@ -143,7 +143,11 @@ pub fn open(uri: &BaseUri, options: &mut Options, mut connector: Connector) -> O
         .with_http_connector(connector.clone());
     let endpoint = endpoint.as_deref().unwrap_or("aws");
     client::opened(uri, options, endpoint, &connector, || {
-        let builder = with_pod_identity(builder, &client_options, tokens, &connector)?;
+        let credentials = credentials(&builder, &client_options, tokens, &choices, &connector)?;
+        let builder = match credentials {
+            Some(credentials) => builder.with_credentials(credentials),
+            None => builder,
+        };
         built(builder, &client_options, &choices, &connector)
     })
 }
@@ -177,22 +181,60 @@ fn renewed(
     Arc::new(Renewed::new(source, clock, seen))
 }
 
-/// The builder with the credentials of a pod where the client would use these: it would send the
-/// file with the token as it is.
-fn with_pod_identity(
-    builder: AmazonS3Builder,
+/// The credentials with which the base directory is used; `None` for keys, which do not expire.
+fn credentials(
+    builder: &AmazonS3Builder,
+    client_options: &ClientOptions,
+    tokens: Tokens,
+    choices: &Choices,
+    connector: &Connector,
+) -> object_store::Result<Option<AwsCredentialProvider>> {
+    let keys = [S3::AccessKeyId, S3::SecretAccessKey];
+    let has_keys = keys
+        .iter()
+        .any(|key| builder.get_config_value(key).is_some());
+    if has_keys && choices.role.is_none() {
+        return Ok(None);
+    }
+    let own = match has_keys {
+        true => Arc::clone(builder.clone().build()?.credentials()),
+        false => match pod_identity(builder, client_options, tokens, connector)? {
+            Some(pod) => pod,
+            None => {
+                let first = Arc::clone(builder.clone().build()?.credentials());
+                let (clock, seen) = (connector.clock.clone(), Arc::clone(&connector.seen));
+                Arc::new(Renewing::new(first, builder.clone(), clock, seen))
+            }
+        },
+    };
+    let Some((role, external_id)) = &choices.role else {
+        return Ok(Some(own));
+    };
+    let role = AssumedRole {
+        with: own,
+        http: connector.connect(client_options)?,
+        endpoint: sts_endpoint(builder),
+        region: region(builder),
+        role: role.clone(),
+        external_id: external_id.clone(),
+        session: session(builder),
+    };
+    Ok(Some(renewed(role, connector)))
+}
+
+/// The credentials of a pod, where the client would use these: it would send the file with the
+/// token as it is.
+fn pod_identity(
+    builder: &AmazonS3Builder,
     client_options: &ClientOptions,
     tokens: Tokens,
     connector: &Connector,
-) -> object_store::Result<AmazonS3Builder> {
+) -> object_store::Result<Option<AwsCredentialProvider>> {
     let setting = |key| builder.get_config_value(&key);
-    let keys = [S3::AccessKeyId, S3::SecretAccessKey];
-    let has_keys = keys.into_iter().any(|key| setting(key).is_some());
-    let credentials = match (setting(S3::RoleArn), tokens.web) {
-        _ if has_keys => return Ok(builder),
+    Ok(match (setting(S3::RoleArn), tokens.web) {
         (Some(role), Some(token)) => {
             let http = connector.connect(&client_options.clone().with_allow_http(false))?;
-            let (endpoint, session) = (sts_endpoint(&builder), session(&builder));
+            let (endpoint, session) = (sts_endpoint(builder), session(builder));
             let identity = WebIdentity {
                 token,
                 http,
@@ -200,17 +242,16 @@ fn with_pod_identity(
                 role,
                 session,
             };
-            renewed(identity, connector)
+            Some(renewed(identity, connector))
         }
         _ => match (setting(S3::ContainerCredentialsFullUri), tokens.agent) {
             (Some(url), Some(token)) if setting(S3::ContainerCredentialsRelativeUri).is_none() => {
                 let http = connector.connect(&client_options.clone().with_allow_http(true))?;
-                renewed(PodIdentity { token, http, url }, connector)
+                Some(renewed(PodIdentity { token, http, url }, connector))
             }
-            _ => return Ok(builder),
+            _ => None,
         },
-    };
-    Ok(builder.with_credentials(credentials))
+    })
 }
 
 /// The clients of a base directory.
@@ -220,33 +261,9 @@ fn built(
     choices: &Choices,
     connector: &Connector,
 ) -> object_store::Result<Built> {
-    let mut store = builder.clone().build()?;
-    let mut credentials = Arc::clone(store.credentials());
-    let is_static = builder.get_config_value(&S3::AccessKeyId).is_some();
-    if !is_static {
-        let (clock, seen) = (connector.clock.clone(), Arc::clone(&connector.seen));
-        credentials = Arc::new(Renewing::new(credentials, builder.clone(), clock, seen));
-    }
-    if let Some((role, external_id)) = &choices.role {
-        let role = AssumedRole {
-            with: credentials,
-            http: connector.connect(client_options)?,
-            endpoint: sts_endpoint(&builder),
-            region: region(&builder),
-            role: role.clone(),
-            external_id: external_id.clone(),
-            session: session(&builder),
-        };
-        credentials = renewed(role, connector);
-    }
-    if !is_static || choices.role.is_some() {
-        store = builder
-            .clone()
-            .with_credentials(Arc::clone(&credentials))
-            .build()?;
-    }
+    let store = builder.clone().build()?;
     let single = builder
-        .with_credentials(credentials)
+        .with_credentials(Arc::clone(store.credentials()))
         .with_disable_bulk_delete(true);
     let versions = || -> object_store::Result<_> {
         Ok(Versions {

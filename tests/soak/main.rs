@@ -46,10 +46,10 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use stopover::runtime::Random;
-use tokio::signal::unix::{SignalKind, signal};
 
 use clocks::WallClocks;
 use exchange::Exchange;
+use process::until_signal;
 use tally::Tally;
 use world::World;
 
@@ -115,19 +115,6 @@ fn main() -> ExitCode {
             println!("FAIL {error:#}");
             ExitCode::FAILURE
         }
-    }
-}
-
-/// Drops the work on a signal, and with it every process that it has started.
-async fn until_signal(work: impl Future<Output = Result<()>>) -> Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    tokio::select! {
-        result = work => result,
-        _ = interrupt.recv() => anyhow::bail!("interrupted"),
-        _ = terminate.recv() => anyhow::bail!("terminated"),
-        _ = hangup.recv() => anyhow::bail!("hung up"),
     }
 }
 

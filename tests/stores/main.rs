@@ -32,10 +32,10 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
 
 use checks::Check;
 use emulators::Kind;
+use process::until_signal;
 use table::{Entry, Table};
 
 #[derive(Parser)]
@@ -69,17 +69,6 @@ fn main() -> ExitCode {
             println!("FAIL {error:#}");
             ExitCode::FAILURE
         }
-    }
-}
-
-/// Drops the work on a signal, and with it every process that it has started.
-async fn until_signal(work: impl Future<Output = Result<()>>) -> Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        result = work => result,
-        _ = interrupt.recv() => anyhow::bail!("interrupted"),
-        _ = terminate.recv() => anyhow::bail!("terminated"),
     }
 }
 

@@ -40,12 +40,12 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
 
 use artifacts::{Artifacts, ExchangeManager};
 use cluster::{Cluster, print_logs};
 use connectors::{Extent, Part, Systems};
 use measure::Beside;
+use process::until_signal;
 use scenarios::Scenario;
 use store::StorageKind;
 
@@ -144,19 +144,6 @@ fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
-    }
-}
-
-/// Runs `work` until a signal arrives. Dropping it ends every process that it has started.
-async fn until_signal(work: impl Future<Output = Result<bool>>) -> Result<bool> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    tokio::select! {
-        result = work => result,
-        _ = interrupt.recv() => anyhow::bail!("interrupted"),
-        _ = terminate.recv() => anyhow::bail!("terminated"),
-        _ = hangup.recv() => anyhow::bail!("hung up"),
     }
 }
 

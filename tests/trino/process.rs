@@ -18,6 +18,20 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Runs `work` until a signal arrives. Dropping it ends every process that it has started.
+pub async fn until_signal<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::select! {
+        result = work => result,
+        _ = interrupt.recv() => anyhow::bail!("interrupted"),
+        _ = terminate.recv() => anyhow::bail!("terminated"),
+        _ = hangup.recv() => anyhow::bail!("hung up"),
+    }
+}
 
 pub struct Process {
     pub name: String,

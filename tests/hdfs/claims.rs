@@ -38,6 +38,14 @@ fn bytes(text: &str) -> Bytes {
     Bytes::from(text.to_owned())
 }
 
+/// Whether the precondition held.
+async fn put_marker(store: &Arc<dyn Store>, content: &str, expected: &Precondition) -> bool {
+    store
+        .put_if(&marker(), bytes(content), expected)
+        .await
+        .unwrap()
+}
+
 /// A client of its own, as another process has.
 fn raw(cluster: &Cluster) -> Client {
     let url = format!("hdfs://127.0.0.1:{}", cluster.name_nodes[0]);
@@ -146,12 +154,7 @@ pub async fn one_of_many_conditional_writes_succeeds(cluster: &mut Cluster) {
 /// version and before it renames.
 pub async fn a_killed_writer_neither_blocks_nor_undoes_others(cluster: &mut Cluster) {
     let (store, client) = (store(cluster.base("/killed")), raw(cluster));
-    assert!(
-        store
-            .put_if(&marker(), bytes("one"), &Precondition::Absent)
-            .await
-            .unwrap()
-    );
+    assert!(put_marker(&store, "one", &Precondition::Absent).await);
     let one = store.get_versioned(&marker()).await.unwrap();
     let folder = format!("/killed/{}", marker());
     // What such a daemon leaves: content that names the version that it would replace.
@@ -168,12 +171,7 @@ pub async fn a_killed_writer_neither_blocks_nor_undoes_others(cluster: &mut Clus
         0
     );
     let expected = Precondition::Version(one.version.clone());
-    assert!(
-        store
-            .put_if(&marker(), bytes("two"), &expected)
-            .await
-            .unwrap()
-    );
+    assert!(put_marker(&store, "two", &expected).await);
     // It is resumed, and goes on.
     let (from, to) = (
         format!("{folder}/{}", one.version),
@@ -194,12 +192,7 @@ pub async fn a_killed_writer_neither_blocks_nor_undoes_others(cluster: &mut Clus
 /// The same, with a removal in between.
 pub async fn a_removed_object_does_not_come_back(cluster: &mut Cluster) {
     let (store, client) = (store(cluster.base("/removed")), raw(cluster));
-    assert!(
-        store
-            .put_if(&marker(), bytes("one"), &Precondition::Absent)
-            .await
-            .unwrap()
-    );
+    assert!(put_marker(&store, "one", &Precondition::Absent).await);
     let one = store.get_versioned(&marker()).await.unwrap();
     // A remover that was killed before it removed the folder of the object.
     let folder = format!("/removed/{}", marker());
@@ -211,24 +204,14 @@ pub async fn a_removed_object_does_not_come_back(cluster: &mut Cluster) {
     );
     assert_eq!(store.list(&keys::all()).await.unwrap(), []);
     let expected = Precondition::Version(one.version.clone());
-    assert!(
-        !store
-            .put_if(&marker(), bytes("late"), &expected)
-            .await
-            .unwrap()
-    );
+    assert!(!put_marker(&store, "late", &expected).await);
     let outcome = store
         .delete_if(&marker(), Some(&one.version))
         .await
         .unwrap();
     assert_eq!(outcome, DeleteOutcome::Absent);
     // What it left is not in the way.
-    assert!(
-        store
-            .put_if(&marker(), bytes("new"), &Precondition::Absent)
-            .await
-            .unwrap()
-    );
+    assert!(put_marker(&store, "new", &Precondition::Absent).await);
     assert_eq!(store.get_versioned(&marker()).await.unwrap().bytes, "new");
 }
 
@@ -353,12 +336,7 @@ pub async fn a_name_node_that_restarts_loses_nothing(cluster: &mut Cluster) {
         .put(&segment(1), vec![bytes("content")])
         .await
         .unwrap();
-    assert!(
-        store
-            .put_if(&marker(), bytes("mark"), &Precondition::Absent)
-            .await
-            .unwrap()
-    );
+    assert!(put_marker(&store, "mark", &Precondition::Absent).await);
     let before = store.get_versioned(&marker()).await.unwrap();
     cluster.run("restart-namenode 0");
     let give_up = std::time::Instant::now() + Duration::from_secs(120);
@@ -378,12 +356,7 @@ pub async fn a_name_node_that_restarts_loses_nothing(cluster: &mut Cluster) {
         b"content"
     );
     let expected = Precondition::Version(after.version);
-    assert!(
-        store
-            .put_if(&marker(), bytes("more"), &expected)
-            .await
-            .unwrap()
-    );
+    assert!(put_marker(&store, "more", &expected).await);
 }
 
 /// One of two DataNodes is killed, and comes back.
@@ -441,12 +414,7 @@ pub async fn the_other_name_node_takes_over(cluster: &mut Cluster) {
         .put(&segment(1), vec![bytes("content")])
         .await
         .unwrap();
-    assert!(
-        mounted
-            .put_if(&marker(), bytes("one"), &Precondition::Absent)
-            .await
-            .unwrap()
-    );
+    assert!(put_marker(&mounted, "one", &Precondition::Absent).await);
     cluster.run("stop-namenode 0");
     cluster.run("activate 1");
     for store in [&direct, &mounted] {

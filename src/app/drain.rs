@@ -1,4 +1,4 @@
-//! The end of a daemon: waits for open sinks, and tells how far that is.
+//! The end of a daemon: waits for open sinks, and reports the progress.
 //!
 //! Does: drain, log and report what is left. Does not: decide when a sink is settled (`gc::drain`).
 //! Invariant: reports never delay the end.

@@ -45,8 +45,8 @@ pub(super) struct Shared {
     max_partitions: AtomicU32,
     pub(super) status: StatusCache,
     pub(super) unfinished: UnfinishedCloses,
-    /// What the sweeper of the fleet told last, and when this daemon heard it.
-    told: Mutex<Option<(DigestExchanges, Instant)>>,
+    /// The exchanges in the last digest of the fleet's sweeper, and when it was read.
+    digest: Mutex<Option<(DigestExchanges, Instant)>>,
 }
 
 impl Exchanges {
@@ -59,7 +59,7 @@ impl Exchanges {
             terms,
             status: StatusCache::default(),
             unfinished: UnfinishedCloses::default(),
-            told: Mutex::default(),
+            digest: Mutex::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -81,19 +81,19 @@ impl Exchanges {
         self.shared.max_partitions.store(most, Ordering::Relaxed);
     }
 
-    /// Records what the sweeper of the fleet tells of all exchanges.
+    /// Records the exchanges in a digest that was just read.
     pub(crate) fn record_digest(&self, digest: &DigestExchanges) {
         let now = self.shared.deps.runtime.clock.now();
-        *self.shared.told.lock() = Some((digest.clone(), now));
+        *self.shared.digest.lock() = Some((digest.clone(), now));
     }
 
-    /// What is at least left of the lease of an exchange: it may have been renewed since the
-    /// sweeper of the fleet told of it. `None` if it has not. Costs no request.
+    /// The time that remains at least of the lease of an exchange, by the last digest: it may have
+    /// been renewed since. `None` if the digest does not contain the exchange. Sends no request.
     pub fn lease_left_at_least(&self, exchange: &ExchangeId) -> Option<Duration> {
-        let told = self.shared.told.lock();
-        let (digest, heard) = told.as_ref()?;
+        let last = self.shared.digest.lock();
+        let (digest, read) = last.as_ref()?;
         let entry = digest.get(exchange)?;
-        let since = self.shared.deps.runtime.clock.now() - *heard;
+        let since = self.shared.deps.runtime.clock.now() - *read;
         Some(entry.lease?.saturating_sub(entry.unrenewed + since))
     }
 

@@ -306,9 +306,9 @@ impl Storage {
         self.inner.fleet.members()
     }
 
-    /// Sets for how long this daemon would write the marker of an exchange that it announces. The
-    /// fleet's list of members is told, so that no daemon takes what is being announced for an
-    /// orphan.
+    /// Sets how long this daemon tries to write the marker of an exchange that it announces. The
+    /// time is entered in the fleet's list of members, so that no daemon mistakes an exchange that
+    /// is being announced for an orphan.
     pub fn set_announcement(&self, announcement: Duration) {
         self.inner.fleet.set_announcement(announcement);
     }

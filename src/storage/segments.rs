@@ -61,8 +61,8 @@ fn addresses(
         })
 }
 
-/// Whether a store has listed in the order of keys, from where it was told to begin. One that does
-/// not is listed as a whole.
+/// Whether a page is in the order of keys and begins after `after`. A store whose pages are not is
+/// listed as a whole.
 fn is_page_after(page: &[ObjectMeta], after: Option<&Key>) -> bool {
     let first = page.first();
     first.is_none_or(|first| after.is_none_or(|after| first.key > *after))

@@ -93,8 +93,8 @@ impl std::fmt::Debug for Token {
 pub(super) struct TokenFile {
     name: String,
     path: PathBuf,
-    /// The operator was told about white space.
-    told: AtomicBool,
+    /// Whether the notice about white space was logged.
+    notice_logged: AtomicBool,
 }
 
 impl TokenFile {
@@ -103,7 +103,7 @@ impl TokenFile {
         Self {
             name: name.into(),
             path: path.into(),
-            told: AtomicBool::new(false),
+            notice_logged: AtomicBool::new(false),
         }
     }
 
@@ -137,13 +137,13 @@ impl TokenFile {
                 reason: TokenFault::Unreadable(io::Error::other(error)),
             })
         })?;
-        if token.trimmed && !self.told.swap(true, Ordering::Relaxed) {
+        if token.trimmed && !self.notice_logged.swap(true, Ordering::Relaxed) {
             tracing::info!(file = %self.path.display(), "{}", self.notice());
         }
         Ok(token.text)
     }
 
-    /// What the operator is told about a token with white space at its ends.
+    /// The notice about a token with white space at its ends.
     pub(super) fn notice(&self) -> String {
         let name = &self.name;
         format!(

@@ -14,10 +14,9 @@
 package io.stopover.benchmark;
 
 import io.airlift.slice.Slice;
-import io.opentelemetry.api.trace.Span;
+import io.stopover.trino.testing.TestingExchangeContext;
 import io.trino.spi.QueryId;
 import io.trino.spi.exchange.Exchange;
-import io.trino.spi.exchange.ExchangeContext;
 import io.trino.spi.exchange.ExchangeId;
 import io.trino.spi.exchange.ExchangeSink;
 import io.trino.spi.exchange.ExchangeSinkHandle;
@@ -98,7 +97,8 @@ final class Shuffle
     {
         long start = System.nanoTime();
         Exchange exchange = side.coordinator()
-                .createExchange(new Context(query, id), workload.partitions(), false);
+                .createExchange(
+                        new TestingExchangeContext(query, id), workload.partitions(), false);
         try {
             List<ExchangeSinkHandle> sinks = IntStream.range(0, workload.tasks())
                     .mapToObj(exchange::addSink)
@@ -262,27 +262,5 @@ final class Shuffle
     private static double secondsSince(long nanos)
     {
         return (System.nanoTime() - nanos) / 1e9;
-    }
-
-    private record Context(QueryId queryId, ExchangeId exchangeId)
-            implements ExchangeContext
-    {
-        @Override
-        public QueryId getQueryId()
-        {
-            return queryId;
-        }
-
-        @Override
-        public ExchangeId getExchangeId()
-        {
-            return exchangeId;
-        }
-
-        @Override
-        public Span getParentSpan()
-        {
-            return Span.getInvalid();
-        }
     }
 }

@@ -335,6 +335,7 @@ async fn report_opening(storage: Storage, metrics: Arc<Metrics>) {
 
 async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
     tokio::select! {
+        biased;
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
@@ -391,6 +392,7 @@ pub fn describe_credentials(config: &ServerConfig, runtime: &Runtime) -> Result<
 async fn reload(reloader: Reloader, runtime: Runtime, mut hangup: Signal, interval: Duration) {
     loop {
         let forced = tokio::select! {
+            biased;
             _ = hangup.recv() => true,
             () = runtime.clock.sleep(interval) => false,
         };

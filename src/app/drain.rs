@@ -1,7 +1,7 @@
 //! The end of a daemon: waits for open sinks, and reports the progress.
 //!
 //! Does: drain, log and report what is left. Does not: decide when a sink is settled (`gc::drain`).
-//! Invariant: reports never delay the end.
+//! Invariant: reports never delay the end, and each drain is reported.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -39,10 +39,12 @@ impl Daemon {
             seconds = timeout.as_secs(),
             "stopping: no new sinks, open ones may finish; a second signal stops it at once"
         );
+        // In this order, as a drain that ends at once is reported too.
         let left = tokio::select! {
+            biased;
+            never = self.report_drain(timeout, report) => match never {},
             left = drain::drain(&self.closing, &self.runtime.clock, timeout) => left,
             () = interrupted => self.ingest.unsettled_sinks(),
-            never = self.report_drain(timeout, report) => match never {},
         };
         if left > 0 {
             tracing::warn!(

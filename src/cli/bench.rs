@@ -217,6 +217,7 @@ async fn measure(config: &Config, plan: &Plan, mix: Requests) -> Result<Report, 
     let mut terminate = signal(SignalKind::terminate()).map_err(failure)?;
     let mut either = async || {
         tokio::select! {
+            biased;
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
@@ -255,6 +256,7 @@ async fn measure(config: &Config, plan: &Plan, mix: Requests) -> Result<Report, 
         eprintln!("stopover: what was written is left; the daemons collect it after a lease");
     };
     tokio::select! {
+        biased;
         report = measuring => report,
         () = interrupted => Err(ExitCode::FAILURE),
     }

@@ -111,6 +111,7 @@ async fn run(config: &Config, options: GcOptions) -> Result<GcReport, StorageErr
         eprintln!("stopover: watching {exchanges} for {watch}{ending}");
     };
     tokio::select! {
+        biased;
         report = collect_once(&storage, &runtime, options, began) => report,
         never = report_progress(options.watch, &runtime) => match never {},
     }

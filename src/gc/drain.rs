@@ -33,6 +33,7 @@ pub async fn drain(closing: &Closing, clock: &Clock, timeout: Duration) -> usize
         }
     };
     tokio::select! {
+        biased;
         unsettled = wait_until_settled => unsettled,
         () = check_open_loop => ingest.unsettled_sinks(),
     }

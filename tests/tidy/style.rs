@@ -141,3 +141,27 @@ fn no_unfinished_code_is_left() {
     }
     violations.none();
 }
+
+/// Story: a drain that had nothing to wait for ended before it was reported, in one of two runs:
+/// `select!` polls its branches in a random order unless told otherwise.
+#[test]
+fn each_select_says_in_which_order_it_polls() {
+    let mut violations = Violations::default();
+    let mut found = 0;
+    for source in files(&["src"], &[".rs"]) {
+        let mut lines = source.text.lines().enumerate().peekable();
+        while let Some((index, line)) = lines.next() {
+            if !line.trim_end().ends_with("select! {") {
+                continue;
+            }
+            found += 1;
+            let next = lines.peek().map_or("", |(_, next)| next.trim());
+            if !next.starts_with("biased;") {
+                let message = "select! without `biased;` polls in a random order";
+                violations.add(&source.path, index + 1, message);
+            }
+        }
+    }
+    assert!(found > 10, "the rule finds the uses: {found}");
+    violations.none();
+}

@@ -151,6 +151,7 @@ async fn puts_succeed_while_stale_temporaries_are_removed_continuously() {
         }
     };
     tokio::select! {
+        biased;
         () = puts => {}
         () = sweeps => {}
     }

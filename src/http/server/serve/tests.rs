@@ -98,6 +98,7 @@ async fn behave(stop: Stop, client: DuplexStream) -> std::io::Result<()> {
         std::future::pending::<std::io::Result<()>>().await
     };
     tokio::select! {
+        biased;
         ended = writing => ended,
         ended = reading => ended,
     }
@@ -126,6 +127,7 @@ async fn life(service: Service, stop: Stop, act: impl AsyncFnOnce(&Connection)) 
     };
     let since = Instant::now();
     tokio::select! {
+        biased;
         () = service.serve(server, place, address()) => {}
         () = behaving => {}
         () = acting => {}
@@ -345,10 +347,12 @@ async fn uploads_over_http2_that_wait_for_memory_keep_no_other_one_from_sending(
     let waiting = (1..MAX_STREAMS).map(|_| upload("/wait"));
     let mut waiting = Box::pin(futures::future::join_all(waiting));
     tokio::select! {
+        biased;
         _ = &mut waiting => unreachable!("waits for ever"),
         () = tokio::time::sleep(SECOND) => {}
     }
     tokio::select! {
+        biased;
         _ = &mut waiting => unreachable!("waits for ever"),
         taken = upload("/body") => assert_eq!(taken, LENGTH.to_string()),
         () = tokio::time::sleep(HEADER) => panic!("the upload makes no progress"),
@@ -419,6 +423,7 @@ async fn tls_life(year: u64, request: Option<&[u8]>) -> Duration {
     };
     let since = Instant::now();
     tokio::select! {
+        biased;
         () = service.serve(io, place, address()) => {}
         () = behaving => {}
         () = tokio::time::sleep(10 * STALL) => {}

@@ -3,8 +3,11 @@
 //! To add one: a test that announces [`Y`] with `announce_new`, and says what must be true however
 //! late the marker comes.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
 
 use crate::client::RequestError;
 use crate::cluster::{Cluster, sleep_millis};
@@ -172,6 +175,48 @@ fn a_daemon_that_dies_before_it_has_written_the_marker_is_replaced_by_another() 
         }
         reached
     });
+}
+
+#[test]
+fn an_announcement_whose_answer_is_late_and_its_repetition_write_the_same_bytes_in_one_place() {
+    // The first daemon sees only the last base directory, the other one all of them: without the
+    // descriptor, it would put the marker into the first.
+    let calls = with_each_call_held(2, 3, |cluster, point: Arc<CrashPoint>| async move {
+        let run = cluster.hosts[0].wait_until_serving().await;
+        for site in &cluster.sites[..2] {
+            site.denied.lock().insert(run.process.incarnation);
+        }
+        run.daemon.storage.probe().await;
+        let repeated = OnceCell::new();
+        let meanwhile = async {
+            confirm(&cluster, 1).await.unwrap();
+            repeated.set(marker(&cluster)).unwrap();
+        };
+        let reached = announcing(&cluster, &point, meanwhile).await;
+        if reached {
+            let (place, ..) = repeated.get().unwrap();
+            assert_eq!(*place, 2, "{point:?}");
+            assert_eq!(Some(&marker(&cluster)), repeated.get(), "{point:?}");
+            confirm(&cluster, 0).await.unwrap();
+            assert_eq!(Some(&marker(&cluster)), repeated.get(), "{point:?}");
+        }
+        reached
+    });
+    assert!(calls > 0, "an announcement without a storage call");
+}
+
+/// The base directory, the key and the bytes of the only marker.
+fn marker(cluster: &Cluster) -> (usize, String, Bytes) {
+    let keys = objects(cluster, "markers");
+    let [key] = &keys[..] else {
+        panic!("not one marker: {keys:?}")
+    };
+    for (place, site) in cluster.sites.iter().enumerate() {
+        if let Some(bytes) = site.disk.lock().content(key) {
+            return (place, key.clone(), bytes);
+        }
+    }
+    unreachable!("it was listed")
 }
 
 #[test]

@@ -68,6 +68,11 @@ impl Disk {
         }
     }
 
+    /// The bytes of the object with this key.
+    pub fn content(&self, key: &str) -> Option<Bytes> {
+        Some(self.objects.get(key)?.bytes.clone())
+    }
+
     pub fn get_versioned(&self, key: &Key) -> Result<Versioned, StoreError> {
         let object = self
             .objects

@@ -133,6 +133,10 @@ impl Writer {
             return None;
         }
         let moves = if self.rng.chance(100) { self.id.1 } else { 0 };
+        if moves as usize % hosts.len() != 0 {
+            let simulation = &self.cluster.simulation;
+            simulation.count("a home that is another one for the next attempt");
+        }
         let hash: usize = self.exchange.bytes().map(usize::from).sum();
         Some(Arc::clone(&hosts[(hash + moves as usize) % hosts.len()]))
     }

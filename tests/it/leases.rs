@@ -252,6 +252,37 @@ async fn gc_reports_why_it_leaves_an_exchange_whose_lease_is_longer_than_it_watc
     assert_eq!(files(folder.path(), "q-long").len(), 2);
 }
 
+/// Story: a base directory was added, and `gc` ran with the configuration from before. It saw no
+/// marker of exchanges whose marker is in the new one.
+#[tokio::test]
+async fn gc_that_lacks_a_base_directory_of_the_fleet_removes_nothing_and_names_it() {
+    let (parent, http) = (tempfile::tempdir().unwrap(), Client::new());
+    let (old, new) = (parent.path().join("old"), parent.path().join("new"));
+    let more = format!("file://{}", new.display());
+    let mut settings = RARE_SWEEPS.to_vec();
+    settings.extend(["--base-directory", &more]);
+    let daemon = Process::start(&old, &settings);
+    for number in 0..4 {
+        write_one(&http, &daemon, &format!("q-{number}")).await;
+    }
+    drop(daemon);
+    let all = |folder: &Path| {
+        (0..4)
+            .flat_map(|n| files(folder, &format!("q-{n}")))
+            .count()
+    };
+    let before = (all(&old), all(&new));
+    assert!(before.0 > 0 && before.1 > 0, "{before:?}");
+    let output = gc(&old, &["--watch", "3s"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains("the fleet also uses base directory b-"),
+        "{stderr}"
+    );
+    assert_eq!((all(&old), all(&new)), before);
+}
+
 #[test]
 fn gc_refuses_to_watch_for_less_than_half_a_lease() {
     let folder = tempfile::tempdir().unwrap();

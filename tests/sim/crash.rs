@@ -51,6 +51,7 @@ const SCENARIOS: &[Scenario] = &[
     scenario("announce and renew", 1, announce_and_renew, true),
     scenario("close", 2, close, true),
     scenario("close during writes", 2, close_during_writes, false),
+    scenario("small sinks at their home", 2, small_sinks_at_home, false),
     scenario("read", 2, read, false),
     scenario("collection", 2, collection, false),
 ];
@@ -94,6 +95,18 @@ fn group_commit(cluster: &Cluster) -> BoxFuture<'_, ()> {
 
 fn empty_sink(cluster: &Cluster) -> BoxFuture<'_, ()> {
     write(cluster, 0, 0, Vec::new())
+}
+
+/// What the home does not acknowledge is written at the daemon of the sinks' own node.
+fn small_sinks_at_home(cluster: &Cluster) -> BoxFuture<'_, ()> {
+    let (home, own) = (&cluster.hosts[0], &cluster.hosts[1]);
+    let writers = (0..3).map(move |task| {
+        let batch = vec![pages(task, 100)];
+        Writer::with(cluster, X, (task, 0), own, batch)
+            .at_home(home)
+            .run()
+    });
+    join_all(writers).map(drop).boxed()
 }
 
 fn finish_and_abort(cluster: &Cluster) -> BoxFuture<'_, ()> {

@@ -38,6 +38,8 @@ pub struct Writer {
     owner: Option<(Arc<Host>, Option<u64>)>,
     /// The only daemon to use. If set, the writer only writes and finishes.
     only: Option<Arc<Host>>,
+    /// The home of a writer with `only`.
+    home: Option<Arc<Host>>,
     /// The home at which the attempt did not succeed: all of it goes to another daemon.
     left_home: Option<Arc<Host>>,
     /// What it is doing, for those that stop.
@@ -86,6 +88,7 @@ impl Writer {
             rng,
             owner: None,
             only: None,
+            home: None,
             left_home: None,
             doing: Arc::new(Mutex::new("a writer that stops before its first batch")),
         }
@@ -113,6 +116,12 @@ impl Writer {
         }
     }
 
+    /// The same, with this home for a small attempt.
+    pub fn at_home(mut self, home: &Arc<Host>) -> Self {
+        self.home = Some(Arc::clone(home));
+        self
+    }
+
     fn host(&self) -> Arc<Host> {
         match &self.only {
             Some(host) => Arc::clone(host),
@@ -130,12 +139,11 @@ impl Writer {
     fn home(&self) -> Option<Arc<Host>> {
         let hosts = &self.cluster.hosts;
         if self.only.is_some() || self.batches.len() > 1 || hosts.len() < 2 {
-            return None;
+            return self.home.clone();
         }
         let moves = if self.rng.chance(100) { self.id.1 } else { 0 };
         if moves as usize % hosts.len() != 0 {
-            let simulation = &self.cluster.simulation;
-            simulation.count("a home that is another one for the next attempt");
+            self.count("a home that is another one for the next attempt");
         }
         let hash: usize = self.exchange.bytes().map(usize::from).sum();
         Some(Arc::clone(&hosts[(hash + moves as usize) % hosts.len()]))
@@ -173,16 +181,18 @@ impl Writer {
         self.left_home = Some(home);
     }
 
-    fn sometimes(&self, per_hundred: u64) -> bool {
-        self.only.is_none() && self.rng.chance(per_hundred * 10)
+    fn count(&self, event: &'static str) {
+        self.cluster.simulation.count(event);
+    }
+
+    fn sometimes(&self, percent: u64) -> bool {
+        self.only.is_none() && self.rng.chance(percent * 10)
     }
 
     /// Like `run`, but its process may stop at any moment, also while a request is under way.
     pub async fn run_or_stop(self) -> AttemptOutcome {
-        let (simulation, doing) = (
-            Arc::clone(&self.cluster.simulation),
-            Arc::clone(&self.doing),
-        );
+        let simulation = Arc::clone(&self.cluster.simulation);
+        let doing = Arc::clone(&self.doing);
         if !self.sometimes(self.cluster.plan.stops) {
             return self.run().await;
         }
@@ -208,7 +218,7 @@ impl Writer {
         }
         if let Some(home) = self.home() {
             if self.finish_at_home(&home).await.is_ok() {
-                self.cluster.simulation.count("a small attempt at its home");
+                self.count("a small attempt at its home");
                 self.check_repeats().await;
                 return AttemptOutcome::Finished;
             }
@@ -227,7 +237,7 @@ impl Writer {
             }
         }
         if self.sometimes(self.cluster.plan.stalls) {
-            self.cluster.simulation.count("a writer that stalls");
+            self.count("a writer that stalls");
             let lease = LEASE.as_millis() as u64;
             tokio::time::sleep(self.rng.millis(lease / 2, lease * 3 / 2)).await;
         }
@@ -306,13 +316,13 @@ impl Writer {
         let client = &self.cluster.client;
         let declared = client.declare_sink(&host, &self.exchange, self.id).await;
         match declared.result {
-            Ok(()) => self.cluster.simulation.count("a declared sink"),
+            Ok(()) => self.count("a declared sink"),
             Err(error) => self.check_page_error(&error, declared.run),
         }
         if self.rng.chance(300) {
             let withdrawn = client.withdraw_sink(&host, &self.exchange, self.id).await;
             match withdrawn.result {
-                Ok(()) => self.cluster.simulation.count("a sink withdrawn"),
+                Ok(()) => self.count("a sink withdrawn"),
                 Err(error) => self.check_page_error(&error, withdrawn.run),
             }
         }
@@ -333,7 +343,7 @@ impl Writer {
                 let simulation = &self.cluster.simulation;
                 simulation.violate("promise 2: a repeated batch was accepted twice");
             }
-            Ok(_) => self.cluster.simulation.count("a repeated batch"),
+            Ok(_) => self.count("a repeated batch"),
             Err(error) => self.check_page_error(&error, sent.run),
         }
     }
@@ -427,9 +437,7 @@ impl Writer {
     async fn finish_elsewhere(&self) -> Result<(), RequestError> {
         for host in self.cluster.hosts.iter() {
             if self.finish_at(host).await.is_ok() {
-                self.cluster
-                    .simulation
-                    .count("a finish answered in place of a dead daemon");
+                self.count("a finish answered in place of a dead daemon");
                 return Ok(());
             }
         }
@@ -448,9 +456,7 @@ impl Writer {
             let repeated = self.finish_at(&host).await.is_ok();
             let is_host = |(owner, _): &(Arc<Host>, _)| Arc::ptr_eq(owner, &host);
             if repeated && !self.owner.as_ref().is_some_and(is_host) {
-                self.cluster
-                    .simulation
-                    .count("a finish answered by another daemon");
+                self.count("a finish answered by another daemon");
             }
         }
         if self.rng.chance(200) {

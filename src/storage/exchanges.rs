@@ -236,9 +236,9 @@ fn is_unavailable(error: &StorageError) -> bool {
     error.kind() == StoreErrorKind::Unavailable
 }
 
-/// Has a base directory probed that may be out of order.
+/// Has a base directory probed that may be out of order, or lacks a permission.
 fn suspect(base: &Arc<BaseDirectory>, error: &StorageError) {
-    if is_unavailable(error) {
+    if is_unavailable(error) || error.kind() == StoreErrorKind::Refused {
         base.probe_after_failure();
     }
 }

@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::{join, join_all};
+use tokio_util::sync::CancellationToken;
 
 use super::base::BaseDirectory;
 use super::error::{Result, StorageError, StorageFailure};
@@ -22,6 +24,11 @@ use crate::human::count;
 use crate::id::{DaemonId, ExchangeId, SegmentAddress, SegmentId};
 use crate::store::keys::{self, Key, OwnObject};
 use crate::store::{ObjectMeta, StoreError, StoreErrorKind, Tail};
+
+/// How long the list of one base directory of a set is waited for once another one's has come: a
+/// hundred times what a page of a list takes on S3. Without it, all of them are listed once more if
+/// an attempt is missing.
+const LIST_PATIENCE: Duration = Duration::from_secs(3);
 
 /// One segment found by a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +48,31 @@ pub struct PartialList {
     pub failure: Option<StorageError>,
     /// Whether all of them were listed successfully.
     pub complete: bool,
+}
+
+/// One list of what these base directories answered.
+fn gathered(
+    exchange: &ExchangeId,
+    bases: &[&Arc<BaseDirectory>],
+    lists: Vec<Result<Vec<(SegmentId, u64)>>>,
+) -> PartialList {
+    let mut found = PartialList {
+        segments: Vec::new(),
+        failure: None,
+        complete: true,
+    };
+    for (base, listed) in bases.iter().zip(lists) {
+        match listed {
+            Ok(listed) => found.segments.extend(addresses(exchange, base, listed)),
+            Err(error) => {
+                base.probe_after_failure();
+                found.complete = false;
+                found.failure = found.failure.or(Some(error));
+            }
+        }
+    }
+    sort(&mut found.segments);
+    found
 }
 
 fn addresses(
@@ -182,7 +214,7 @@ impl Storage {
         let set = self.set_of(exchange);
         let bases = set.members.iter().map(|index| &self.inner.bases[*index]);
         let (asked, skipped): (Vec<_>, Vec<_>) = bases.partition(|base| base.is_readable());
-        let mut found = self.list_in(exchange, asked).await;
+        let mut found = self.list_soon(exchange, asked).await;
         found.complete &= skipped.is_empty() && set.lacking.is_none();
         found
     }
@@ -219,6 +251,44 @@ impl Storage {
         self.list_beyond(exchange, bases, &Highest::default()).await
     }
 
+    /// As [`Storage::list_in`], but once one base directory has answered, the others have
+    /// [`LIST_PATIENCE`]: one that hangs, which nobody may know yet, would hold everything up until
+    /// its list times out.
+    async fn list_soon(
+        &self,
+        exchange: &ExchangeId,
+        bases: Vec<&Arc<BaseDirectory>>,
+    ) -> PartialList {
+        let known = Highest::default();
+        let answered = CancellationToken::new();
+        let too_late = async || {
+            answered.cancelled().await;
+            self.inner.runtime.clock.sleep(LIST_PATIENCE).await;
+        };
+        let lists = bases.iter().map(async |base| {
+            let list = self.list_segments_beyond(base, exchange, &known);
+            tokio::select! {
+                biased;
+                listed = list => {
+                    if listed.is_ok() {
+                        answered.cancel();
+                    }
+                    listed
+                }
+                () = too_late() => Err(self.listed_too_late(base, exchange)),
+            }
+        });
+        let lists = join_all(lists).await;
+        gathered(exchange, &bases, lists)
+    }
+
+    fn listed_too_late(&self, base: &BaseDirectory, exchange: &ExchangeId) -> StorageError {
+        let seconds = LIST_PATIENCE.as_secs();
+        let reason = format!("it did not answer within {seconds} s of another base directory");
+        let error = StoreError::new(StoreErrorKind::Unavailable, reason);
+        base.error("list", format!("segments of {exchange}"), error)
+    }
+
     async fn list_beyond(
         &self,
         exchange: &ExchangeId,
@@ -228,23 +298,8 @@ impl Storage {
         let lists = bases
             .iter()
             .map(|base| self.list_segments_beyond(base, exchange, known));
-        let mut found = PartialList {
-            segments: Vec::new(),
-            failure: None,
-            complete: true,
-        };
-        for (base, listed) in bases.iter().zip(join_all(lists).await) {
-            match listed {
-                Ok(listed) => found.segments.extend(addresses(exchange, base, listed)),
-                Err(error) => {
-                    base.probe_after_failure();
-                    found.complete = false;
-                    found.failure = found.failure.or(Some(error));
-                }
-            }
-        }
-        sort(&mut found.segments);
-        found
+        let lists = join_all(lists).await;
+        gathered(exchange, &bases, lists)
     }
 
     /// All segments of an exchange in all base directories, sorted by segment id, then base.

@@ -4,47 +4,35 @@ S3 server and Prometheus with the alerts, all with the files of deploy/compose.
 Does: replace the names of containers by addresses of loopback, the folders of containers by
 temporary ones, and start what each service starts; run a query with and without Stopover and
 compare; see that Prometheus scrapes each daemon, evaluates every rule and counts the bytes; kill a
-daemon as compose.yaml proposes, and see the query survive and Prometheus notice. Does not: build images, or start Grafana (its dashboard's queries are checked by
-tests/deploy/topology.py). Invariant: a setting that is not in deploy/compose comes from the images,
-and is named in IMAGE.
+daemon as compose.yaml proposes, and see the query survive and Prometheus notice. Does not: build
+images, or start Grafana (its dashboard's queries are checked by tests/deploy/topology.py).
+Invariant: a setting that is not in deploy/compose comes from the images, and is in nodes.py.
 
 Usage: check.py, with JAVA_HOME, TRINO, PLUGIN, PROMETHEUS, STOPOVER_BINARY and
 STOPOVER_TEST_VERSITYGW (tests/run compose sets them).
 """
 
 import contextlib
-import json
 import pathlib
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 
 import yaml
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "deploy"))
 
-from common import ROOT, RULES, free_port, program  # noqa: E402
+import nodes  # noqa: E402
+from common import ROOT, RULES, end_on_signals, free_port, program  # noqa: E402
+from nodes import wait_for  # noqa: E402
 from topology import ask, prometheus, started, until, value  # noqa: E402
 
 COMPOSE = ROOT / "deploy/compose"
 NODES = ["coordinator", "worker-1", "worker-2"]
-# What Trino's image contains and the compose file leaves as it is: its options of the JVM, with
-# less memory, and its catalog tpch.
-IMAGE = {
-    "jvm": [
-        "-Xmx1400m", "--add-modules=jdk.incubator.vector", "--enable-native-access=ALL-UNNAMED",
-        "--sun-misc-unsafe-memory-access=allow", "-Djdk.attach.allowAttachSelf=true",
-        "-XX:+EnableDynamicAgentLoading", "-XX:+UseG1GC", "-XX:+ExitOnOutOfMemoryError",
-        "-XX:G1HeapRegionSize=16M",
-    ],
-    "tpch": "connector.name=tpch\ntpch.splits-per-node=4\n",
-}  # fmt: skip
 # Each joins and groups, so it has several exchanges.
 QUERY = """SELECT o.orderpriority, count(*), sum(l.quantity), min(l.shipdate)
     FROM lineitem l JOIN orders o ON l.orderkey = o.orderkey
@@ -129,29 +117,18 @@ def answers(services, name, path):
         return False
 
 
-def wait_for(what, condition, seconds=300):
-    if not until(time.monotonic() + seconds, condition):
-        raise SystemExit(f"in {seconds} s not: {what}")
-
-
 def write_node(services, name, port):
     """The folders of a node, as its image has them with the mounted files."""
-    root, trino = services.folder / name, pathlib.Path(program("TRINO"))
-    for folder in ["etc/catalog", "plugin", "data"]:
-        (root / folder).mkdir(parents=True)
+    root = services.folder / name
     config = services.place(services.mounted(name, "/etc/trino/config.properties"))
     assert "http-server.http.port=8080\n" in config
     # The coordinator knows itself as localhost.
     config = config.replace("localhost:8080", services.addresses["coordinator"])
     config = config.replace("http-server.http.port=8080\n", f"http-server.http.port={port}\n")
-    (root / "etc/config.properties").write_text(config)
     exchange = services.mounted(name, "/etc/trino/exchange-manager.properties")
-    (root / "etc/exchange-manager.properties").write_text(services.place(exchange))
-    (root / "etc/catalog/tpch.properties").write_text(IMAGE["tpch"])
-    (root / "lib").symlink_to(trino / "lib")
-    (root / "plugin/tpch").symlink_to(trino / "plugin/tpch")
+    nodes.lay_out(root, config, services.place(exchange))
     # As the service `plugin` does: into the folder that the nodes mount.
-    shutil.copytree(program("PLUGIN"), root / "plugin/stopover")
+    nodes.copy_plugin(root)
     return root
 
 
@@ -161,52 +138,25 @@ def trino(services):
     ports = {name: free_port() for name in NODES}
     services.addresses |= {name: f"127.0.0.1:{port}" for name, port in ports.items()}
     with contextlib.ExitStack() as stack:
-        processes = []
+        processes = {}
         for name in NODES:
             root = write_node(services, name, ports[name])
-            command = [
-                pathlib.Path(program("JAVA_HOME"), "bin/java"), *IMAGE["jvm"],
-                "-Dnode.environment=docker", f"-Dnode.id={name}", f"-Dnode.data-dir={root}/data",
-                "-Dnode.internal-address=127.0.0.1", "-Dconfig=etc/config.properties",
-                "-cp", "lib/*", "io.trino.server.TrinoServer",
-            ]  # fmt: skip
-            options = {"cwd": root, **quiet(services, name)}
-            processes.append(stack.enter_context(started(command, **options)))
-
-        def workers():
-            ended = [name for name, process in zip(NODES, processes) if process.poll() is not None]
-            if ended:
-                raise SystemExit(f"ended while starting: {ended}")
-            try:
-                return rows(services, "SELECT count(*) FROM system.runtime.nodes") == [[3]]
-            except (OSError, ValueError):
-                return False
-
-        wait_for("Trino has a coordinator and two workers", workers, seconds=600)
+            node = nodes.node(root, name, "127.0.0.1", **quiet(services, name))
+            processes[name] = stack.enter_context(node)
+        nodes.wait_for_nodes(services.addresses["coordinator"], processes)
         yield
 
 
-def rows(services, sql, **session):
-    """What a query returns; a ValueError with Trino's message if it fails."""
-    headers = {"X-Trino-User": "test", "X-Trino-Catalog": "tpch", "X-Trino-Schema": "tiny"}
-    headers["X-Trino-Session"] = ",".join(f"{name}={text}" for name, text in session.items())
-    url = f"http://{services.addresses['coordinator']}/v1/statement"
-    body, found, deadline = sql.encode(), [], time.monotonic() + 300
-    while url:
-        request = urllib.request.Request(url, body, headers)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            page = json.load(answer)
-        if "error" in page:
-            raise ValueError(page["error"]["message"])
-        found += page.get("data", [])
-        url, body = page.get("nextUri"), None
-        if time.monotonic() > deadline:
-            raise SystemExit(f"a query takes minutes: {page.get('stats')}")
-    return found
+def rows(services, sql):
+    return nodes.rows(services.addresses["coordinator"], sql)
+
+
+def plain_rows(services):
+    return nodes.plain_rows(services.addresses["coordinator"], QUERY)
 
 
 def query_problems(services, url):
-    expected = rows(services, QUERY, retry_policy="NONE")
+    expected = plain_rows(services)
     if sum(row[1] for row in expected) != LINES_OF_TINY:
         yield f"{expected} does not count {LINES_OF_TINY} lines"
     if value(url, "sum(stopover_pages_written_bytes_total)") != 0:
@@ -247,12 +197,12 @@ def prometheus_problems(url, number):
 
 def loss_problems(services, processes, url):
     """`docker compose kill stopover-2` while a query runs."""
-    expected = rows(services, QUERY, retry_policy="NONE")
+    expected = plain_rows(services)
     processes["stopover-2"].send_signal(signal.SIGKILL)
     try:
         if (found := rows(services, QUERY)) != expected:
             yield f"without stopover-2: {found} instead of {expected}"
-    except ValueError as error:
+    except nodes.QueryFailed as error:
         yield f"without stopover-2: {error}"
     pending = 'count(ALERTS{alertname="StopoverDown"})'
     if not until(time.monotonic() + 60, lambda: value(url, pending) == 1):
@@ -270,11 +220,13 @@ def problems(folder):
 
 
 def main():
+    end_on_signals()
     with tempfile.TemporaryDirectory() as folder:
+        found = []
         try:
-            found = list(problems(folder))
-        except SystemExit as error:
-            found = [str(error)]
+            found.extend(problems(folder))
+        except (SystemExit, nodes.QueryFailed) as error:
+            found.append(str(error))
         for problem in found:
             print(f"FAIL {problem}", file=sys.stderr)
         if found:

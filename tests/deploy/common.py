@@ -2,8 +2,10 @@
 
 import os
 import pathlib
+import signal
 import socket
 import subprocess
+import sys
 
 import yaml
 
@@ -39,6 +41,12 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def end_on_signals():
+    """SIGTERM and SIGHUP end this program as an exception does, so that what it started ends."""
+    for number in [signal.SIGTERM, signal.SIGHUP]:
+        signal.signal(number, lambda *_: sys.exit("ended by a signal"))
 
 
 def helm_template(chart, values, *arguments):

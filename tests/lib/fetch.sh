@@ -22,6 +22,7 @@
 #   tests/lib/fetch.sh mdbook      the folder of an executable mdbook, built with cargo
 #   tests/lib/fetch.sh chromium    the path of a browser
 #   tests/lib/fetch.sh playwright  the folder of playwright-core, which drives it, by npm
+#   tests/lib/fetch.sh lintian     the path of Debian's checker of packages
 #   tests/lib/fetch.sh cdxgen      the path of what lists the components of a release, by npm
 #   tests/lib/fetch.sh schemathesis  the path of an executable schemathesis, by pip
 #
@@ -458,6 +459,18 @@ find_chromium() {
     printf '%s\n' "$found"
 }
 
+# Installed, not unpacked: its parts are found by fixed paths.
+find_lintian() {
+    if [ -z "$(installed lintian)" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1
+    then
+        say "lintian is not installed: installing it"
+        { apt-get update && apt-get install -y --no-install-recommends lintian; } >&2
+    fi
+    [ -n "$(installed lintian)" ] || die "lintian is not on PATH. Install it; Debian has it."
+    installed lintian
+    printf '\n'
+}
+
 # Makes sure that there are npm and Node.js.
 find_npm() {
     if ! command -v npm >/dev/null 2>&1 && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1
@@ -522,6 +535,7 @@ case "${1:-}" in
     chromium) find_chromium ;;
     playwright) fetch_playwright ;;
     cdxgen) fetch_cdxgen ;;
+    lintian) find_lintian ;;
     trino) fetch_trino ;;
     trino-full) fetch_trino_full ;;
     hadoop) fetch_hadoop ;;
@@ -533,6 +547,6 @@ case "${1:-}" in
         die "usage: tests/lib/fetch.sh" \
             "jdk|versitygw|minio|azurite|fake-gcs-server|version NAME|helm|actionlint|prometheus|\
 promtool|crds|grafana-check|kubernetes-validate|trino|trino-full|hadoop|postgresql|mariadb|cargo-fuzz|cargo-deny|cargo-mutants|\
-mdbook|schemathesis|chromium|playwright|cdxgen"
+mdbook|schemathesis|chromium|playwright|cdxgen|lintian"
         ;;
 esac

@@ -1,8 +1,8 @@
 //! Rule for messages: a count and its noun agree.
 //!
-//! Does: find `{} pages` and the like in the code. Does not: read text that is put together
-//! otherwise. Invariant: constants and limits (`{MAX_PAGES} pages`, `{limit} bytes`) are not meant:
-//! they are never 1.
+//! Does: find `{} pages` and the like in the daemon's code, `%s pages` in the plugin's. Does not:
+//! read text that is put together otherwise. Invariant: constants and limits (`{MAX_PAGES} pages`,
+//! `{limit} bytes`) are not meant: they are never 1.
 
 use crate::source::{Violations, files};
 
@@ -32,6 +32,7 @@ const NOUNS: &[&str] = &[
     "queries",
     "ranges",
     "retries",
+    "seconds",
     "segments",
     "sinks",
     "tasks",
@@ -47,12 +48,27 @@ fn counted(line: &str) -> Vec<&'static str> {
         if constant || matches!(name, "limit" | "longest") {
             continue;
         }
-        let rest = &line[at + 2..];
-        let ends = |noun: &str| !rest[noun.len()..].starts_with(char::is_alphanumeric);
-        let mut nouns = NOUNS.iter();
-        found.extend(nouns.find(|noun| rest.starts_with(**noun) && ends(noun)));
+        found.extend(noun_at(&line[at + 2..]));
     }
     found
+}
+
+/// The same in Java, where a placeholder is `%s` or `%d`, or a number is added to a text.
+fn counted_in_java(line: &str) -> Vec<&'static str> {
+    let placeholders = ["%s ", "%d ", "+ \" "].into_iter();
+    placeholders
+        .flat_map(|placeholder| line.match_indices(placeholder))
+        .filter_map(|(at, placeholder)| noun_at(&line[at + placeholder.len()..]))
+        .collect()
+}
+
+/// The plural noun with which a text begins.
+fn noun_at(text: &str) -> Option<&'static str> {
+    let ends = |noun: &str| !text[noun.len()..].starts_with(char::is_alphanumeric);
+    let mut nouns = NOUNS.iter();
+    nouns
+        .find(|noun| text.starts_with(**noun) && ends(noun))
+        .copied()
 }
 
 /// Story: `stopover exchanges` ended with "1 exchanges", the page with "1 integrity checks", and a
@@ -74,10 +90,32 @@ fn a_count_agrees_with_its_noun() {
     violations.none();
 }
 
+/// Story: a node that gave up at once said "gave up after 1 attempts".
+#[test]
+fn a_count_of_the_plugin_agrees_with_its_noun() {
+    let mut violations = Violations::default();
+    let sources = files(&["trino-plugin/stopover/src/main"], &[".java"]);
+    assert!(sources.len() > 20, "the plugin's code is elsewhere");
+    for source in sources {
+        for (number, line) in source.code() {
+            for noun in counted_in_java(line) {
+                let what = format!("%s {noun} also counts 1: use Counts.count");
+                violations.add(&source.path, number, &what);
+            }
+        }
+    }
+    violations.none();
+}
+
 #[test]
 fn constants_limits_and_other_words_are_not_counts() {
     assert_eq!(counted("\"{} pages, {n:>4} bytes\""), ["pages", "bytes"]);
     assert_eq!(counted("\"{} base directories\""), ["base directories"]);
+    assert_eq!(
+        counted_in_java("\"%s pages, %d bytes\" + n + \" attempts\""),
+        ["pages", "bytes", "attempts"]
+    );
+    assert!(counted_in_java("\"%s has pages\"").is_empty());
     for fine in [
         "{MAX} pages",
         "{limit} bytes",

@@ -28,6 +28,7 @@ import java.io.IOException;
 import java.util.Optional;
 import java.util.function.Predicate;
 
+import static io.stopover.trino.wire.Counts.count;
 import static java.util.Objects.requireNonNull;
 import static java.util.concurrent.TimeUnit.SECONDS;
 
@@ -190,8 +191,12 @@ final class HandleReader
             request.send(daemon, handle.handle(), pages, this, cancellation);
             if (pages != handle.pages() || bytes != handle.bytes()) {
                 throw new MalformedStreamException(
-                        "%s returned %s pages, %s bytes for a handle of %s pages, %s bytes"
-                        .formatted(daemon, pages, bytes, handle.pages(), handle.bytes()));
+                        "%s returned %s, %s for a handle of %s, %s".formatted(
+                                daemon,
+                                count(pages, "page"),
+                                count(bytes, "byte"),
+                                count(handle.pages(), "page"),
+                                count(handle.bytes(), "byte")));
             }
             return null;
         }

@@ -17,6 +17,8 @@ import io.stopover.trino.client.NotRetryable;
 
 import java.io.IOException;
 
+import static io.stopover.trino.wire.Counts.count;
+
 /** The reader released its connection because the consumer was too slow; it resumes later. */
 final class ReadPausedException
         extends IOException
@@ -26,7 +28,7 @@ final class ReadPausedException
 
     ReadPausedException(int pageSize)
     {
-        super("paused: no buffer space for a page of %s bytes".formatted(pageSize));
+        super("paused: no buffer space for a page of %s".formatted(count(pageSize, "byte")));
         this.pageSize = pageSize;
     }
 

@@ -42,6 +42,7 @@ import static com.google.common.base.Preconditions.checkElementIndex;
 import static com.google.common.base.Preconditions.checkState;
 import static io.stopover.trino.StopoverErrorCode.STOPOVER_PAGE_TOO_LARGE;
 import static io.stopover.trino.StopoverErrorCode.STOPOVER_SINK_LOST;
+import static io.stopover.trino.wire.Counts.count;
 import static java.util.Objects.requireNonNull;
 
 /**
@@ -194,8 +195,9 @@ final class StopoverSink
     private TrinoException tooLarge(int length)
     {
         return new TrinoException(STOPOVER_PAGE_TOO_LARGE, """
-                Page of %s bytes exceeds the limit of %s: raise stopover.max-page-size, and \
-                limits.max_page_size of the daemons""".formatted(length, sizes.maxPage()));
+                Page of %s exceeds the limit of %s: raise stopover.max-page-size, and \
+                limits.max_page_size of the daemons""".formatted(
+                count(length, "byte"), sizes.maxPage()));
     }
 
     private static Slice compact(Slice data)

@@ -40,6 +40,7 @@ import java.util.OptionalInt;
 import java.util.Set;
 
 import static com.google.common.collect.ImmutableSet.toImmutableSet;
+import static io.stopover.trino.wire.Counts.count;
 import static java.util.Objects.requireNonNull;
 import static java.util.stream.Collectors.joining;
 
@@ -208,7 +209,8 @@ public final class DaemonClient
         JsonMap answer = readJson(response);
         long seconds = answer.integer("lease_seconds");
         if (seconds < 1) {
-            throw new MalformedJsonException("the lease lasts %s seconds".formatted(seconds));
+            throw new MalformedJsonException(
+                    "the lease lasts %s".formatted(count(seconds, "second")));
         }
         return new Announced(
                 new DescribedExchange(exchange, Optional.of(answer.string("descriptor"))),
@@ -339,8 +341,11 @@ public final class DaemonClient
         long bytes = response.integer("bytes");
         if (pages != totals.pages() || bytes != totals.bytes()) {
             throw new MalformedJsonException(
-                    "committed %s pages with %s bytes instead of the %s pages with %s bytes sent"
-                            .formatted(pages, bytes, totals.pages(), totals.bytes()));
+                    "committed %s with %s instead of the %s with %s sent".formatted(
+                            count(pages, "page"),
+                            count(bytes, "byte"),
+                            count(totals.pages(), "page"),
+                            count(totals.bytes(), "byte")));
         }
         return null;
     }

@@ -25,6 +25,7 @@ import java.util.Set;
 import java.util.function.UnaryOperator;
 import java.util.stream.Stream;
 
+import static io.stopover.trino.wire.Counts.count;
 import static java.util.Objects.requireNonNull;
 import static java.util.concurrent.TimeUnit.SECONDS;
 import static java.util.stream.Collectors.joining;
@@ -254,7 +255,7 @@ final class FailoverPolicy
                 .map(other -> "; at another daemon: " + other.getMessage())
                 .collect(joining());
         return new RetriesExhaustedException(
-                "gave up after %s attempts in %.1f s".formatted(attempts, seconds),
+                "gave up after %s in %.1f s".formatted(count(attempts, "attempt"), seconds),
                 withSuppressed(failure),
                 others);
     }

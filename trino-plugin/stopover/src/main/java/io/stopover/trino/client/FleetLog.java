@@ -26,6 +26,7 @@ import java.util.SequencedMap;
 import java.util.Set;
 import java.util.function.LongSupplier;
 
+import static io.stopover.trino.wire.Counts.count;
 import static java.util.Objects.requireNonNull;
 import static java.util.concurrent.TimeUnit.MINUTES;
 
@@ -65,20 +66,20 @@ final class FleetLog
                             : "upgrade the plugin");
         }
         if (info.maxPageSize() < maxPageSize) {
-            log.warn("Stopover daemon %s accepts pages of at most %s bytes (limits.max_page_size),"
+            log.warn("Stopover daemon %s accepts pages of at most %s (limits.max_page_size),"
                             + " but stopover.max-page-size is %s: a query with a larger page fails",
-                    daemon, info.maxPageSize(), maxPageSize);
+                    daemon, count(info.maxPageSize(), "byte"), maxPageSize);
         }
         if (info.maxBatchSize() < batchSize) {
-            log.warn("Stopover daemon %s accepts batches of at most %s bytes"
+            log.warn("Stopover daemon %s accepts batches of at most %s"
                             + " (limits.max_batch_size), less than stopover.batch-size (%s):"
                             + " this node sends smaller ones",
-                    daemon, info.maxBatchSize(), batchSize);
+                    daemon, count(info.maxBatchSize(), "byte"), batchSize);
         }
         if (info.maxPartitions() < TRINO_PARTITIONS) {
-            log.warn("Stopover daemon %s accepts at most %s partitions (limits.max_partitions);"
+            log.warn("Stopover daemon %s accepts at most %s (limits.max_partitions);"
                             + " Trino's exchanges may have up to %s",
-                    daemon, info.maxPartitions(), TRINO_PARTITIONS);
+                    daemon, count(info.maxPartitions(), "partition"), TRINO_PARTITIONS);
         }
     }
 

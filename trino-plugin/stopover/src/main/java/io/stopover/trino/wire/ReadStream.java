@@ -19,6 +19,7 @@ import java.io.InputStream;
 import java.nio.ByteBuffer;
 import java.util.zip.CRC32C;
 
+import static io.stopover.trino.wire.Counts.count;
 import static java.lang.Integer.toUnsignedLong;
 import static java.nio.ByteOrder.LITTLE_ENDIAN;
 
@@ -92,7 +93,8 @@ public final class ReadStream
                 }
                 case ERROR -> throw readError();
                 default -> throw new MalformedStreamException(
-                        "unknown record type 0x%08x after %s blocks".formatted(type, blocks));
+                        "unknown record type 0x%08x after %s"
+                                .formatted(type, count(blocks, "block")));
             }
         }
     }
@@ -129,8 +131,8 @@ public final class ReadStream
         }
         if (length < 1 || length > maxPageSize) {
             throw new MalformedStreamException(
-                    "page of %s bytes exceeds stopover.max-page-size (%s): use the writers' value"
-                            .formatted(toUnsignedLong(length), maxPageSize));
+                    "page of %s exceeds stopover.max-page-size (%s): use the writers' value"
+                            .formatted(count(toUnsignedLong(length), "byte"), maxPageSize));
         }
         visitor.reserve(length);
         byte[] page;
@@ -160,11 +162,11 @@ public final class ReadStream
         if (toUnsignedLong(fields.getInt(4)) != blocks || fields.getLong(8) != pages
                 || fields.getLong(16) != bytes) {
             throw new MalformedStreamException(
-                    "end record declares %s blocks, %s pages, %s bytes; received %s, %s, %s"
+                    "end record declares %s, %s, %s; received %s, %s, %s"
                             .formatted(
-                            toUnsignedLong(fields.getInt(4)),
-                            fields.getLong(8),
-                            fields.getLong(16),
+                            count(toUnsignedLong(fields.getInt(4)), "block"),
+                            count(fields.getLong(8), "page"),
+                            count(fields.getLong(16), "byte"),
                             blocks,
                             pages,
                             bytes));
@@ -180,7 +182,8 @@ public final class ReadStream
         int length = fields.getInt(4);
         if (length < 0 || length > MAX_ERROR_SIZE) {
             return new MalformedStreamException(
-                    "error record of %s bytes exceeds the limit".formatted(toUnsignedLong(length)));
+                    "error record of %s exceeds the limit"
+                            .formatted(count(toUnsignedLong(length), "byte")));
         }
         byte[] problem = new byte[length];
         readFully(problem, 0, length);
@@ -194,8 +197,8 @@ public final class ReadStream
         crc.update(scratch, 0, RECORD_SIZE - 4);
         if ((int) crc.getValue() != fields.getInt(RECORD_SIZE - 4)) {
             throw new MalformedStreamException(
-                    "checksum mismatch in a %s record after %s pages of this response"
-                            .formatted(type, pages));
+                    "checksum mismatch in a %s record after %s of this response"
+                            .formatted(type, count(pages, "page")));
         }
     }
 
@@ -211,8 +214,8 @@ public final class ReadStream
         int count = in.readNBytes(target, offset, length);
         if (count < length) {
             throw new EOFException(
-                    "response truncated after %s blocks and %s pages"
-                            .formatted(blocks, pages));
+                    "response truncated after %s and %s"
+                            .formatted(count(blocks, "block"), count(pages, "page")));
         }
     }
 }
